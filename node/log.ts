@@ -1,0 +1,42 @@
+/** Ordered; a log writes its level and those before it. What each means to an operator: error, a person must act; warn, may come to that; info, rare, lifecycle; debug, per request. */
+export const logLevels = ['error', 'warn', 'info', 'debug'] as const
+export type LogLevel = (typeof logLevels)[number]
+export type LogFields = Record<string, unknown>
+
+/** A constant message and structured fields; an Error among the fields is written with its code and cause. */
+export type Log = Record<LogLevel, (message: string, fields?: LogFields) => void> & {
+  /** A log that adds `fields` to each line. */
+  child: (fields: LogFields) => Log
+}
+
+/** JSON lines: `{"time", "level", "message", ...fields}`. */
+export function createLog(level: LogLevel, write: (line: string) => void, common: LogFields = {}): Log {
+  const lines = logLevels.map((name, rank) => {
+    const emit = (message: string, fields: LogFields = {}): void => {
+      if (rank > logLevels.indexOf(level)) return
+      write(`${JSON.stringify({ time: new Date().toISOString(), level: name, message, ...common, ...fields }, plain)}\n`)
+    }
+    return [name, emit] as const
+  })
+  return {
+    ...(Object.fromEntries(lines) as Record<LogLevel, Log['error']>),
+    child: (fields) => createLog(level, write, { ...common, ...fields }),
+  }
+}
+
+/** A log that says nothing: for tests. */
+export const silentLog: Log = createLog('error', () => undefined)
+
+function plain(_key: string, value: unknown): unknown {
+  if (value instanceof Error) {
+    return {
+      name: value.name,
+      message: value.message,
+      ...('code' in value ? { code: value.code } : {}),
+      ...('details' in value && typeof value.details === 'object' ? value.details : {}),
+      ...(value.cause === undefined ? {} : { cause: value.cause }),
+      ...(value.name === 'TypeError' || value.name === 'Error' ? { stack: value.stack } : {}),
+    }
+  }
+  return typeof value === 'bigint' ? value.toString() : value
+}

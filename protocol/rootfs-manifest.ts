@@ -1,0 +1,64 @@
+import { encodeCbor, Fields, parseCbor } from './cbor.ts'
+import { ChunkTable } from './chunk-table.ts'
+import { digestOf, parseDigest, type Digest } from './digest.ts'
+import { P2pfsError } from './errors.ts'
+import { formatVersion } from './layer-index.ts'
+
+/** Filesystems that a rootfs can be written as. */
+export const rootfsFormats = ['ext4'] as const
+export type RootfsFormat = (typeof rootfsFormats)[number]
+
+/**
+ * One virtual block device: the metadata region, then the data region of each layer, back to back. Depends on
+ * the layers, the image config, the format and the format version alone.
+ */
+export interface RootfsManifest {
+  format: RootfsFormat
+  /** The filesystem's own blocks. */
+  metadata: ChunkTable
+  /** Lowest layer first. */
+  layers: readonly { diffId: Digest; chunks: ChunkTable }[]
+  /** The OCI image config, JSON as the registry has it. */
+  config: string
+}
+
+/** The stored and wire form; SPEC.md, "Rootfs manifest". Its SHA-256 is the rootfs digest. */
+export function encodeRootfsManifest(manifest: RootfsManifest): Uint8Array {
+  const table = (chunks: ChunkTable) => ({ lengths: chunks.encodeLengths(), digests: chunks.digests })
+  return encodeCbor({
+    version: formatVersion,
+    format: manifest.format,
+    metadata: table(manifest.metadata),
+    layers: manifest.layers.map(({ diffId, chunks }) => ({ diffId, ...table(chunks) })),
+    config: manifest.config,
+  })
+}
+
+/** @throws invalid for bytes that are not a rootfs manifest of this format version. */
+export function parseRootfsManifest(bytes: Uint8Array): RootfsManifest {
+  const what = 'rootfs manifest'
+  const record = new Fields(parseCbor(bytes, what), what)
+  if (record.get('version') !== formatVersion) {
+    throw new P2pfsError('invalid', `${what}: format version ${String(record.get('version'))} is not ${formatVersion}`)
+  }
+  const format = rootfsFormats.find((known) => known === record.get('format'))
+  if (format === undefined) throw new P2pfsError('invalid', `${what}: unknown format ${record.text('format').slice(0, 20)}`)
+  const table = (value: unknown): ChunkTable => {
+    const fields = new Fields(value, what)
+    return ChunkTable.parse(fields.bytes('lengths'), fields.bytes('digests'))
+  }
+  return {
+    format,
+    metadata: table(record.get('metadata')),
+    layers: record.list('layers').map((layer) => ({
+      diffId: parseDigest(new Fields(layer, what).get('diffId')),
+      chunks: table(layer),
+    })),
+    config: record.text('config'),
+  }
+}
+
+/** @returns the digest that names the rootfs. */
+export function rootfsDigest(manifest: RootfsManifest): Digest {
+  return digestOf(encodeRootfsManifest(manifest))
+}
