@@ -1,0 +1,20 @@
+const help = (options: string): string => `Runs the node of this host: a supervisor that owns the mounts, and the daemon that it keeps running.
+
+Usage: p2pfs daemon [OPTION...]
+
+${options}
+  --help  show this
+
+Each option is also an environment variable (--state-dir is P2PFS_STATE_DIR). Logs are JSON lines on stderr.
+SIGTERM ends the daemon and all its mounts; SIGHUP replaces the daemon, mounts stay.
+`
+
+export async function run(argv: string[]): Promise<number> {
+  if (argv.includes('--help') || argv.includes('-h')) {
+    const { describeOptions } = await import('../node/config.ts')
+    process.stdout.write(help(describeOptions()))
+    return 0
+  }
+  const { supervise } = await import('../node/main.ts')
+  return await supervise(argv)
+}

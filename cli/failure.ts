@@ -1,0 +1,17 @@
+import { isP2pfsError } from '../protocol/errors.ts'
+
+/** Exit status for wrong flags and arguments. */
+export const usageExit = 2
+
+/** The command line is not as `--help` says. */
+export class UsageError extends Error {}
+
+/** One line on stderr, or with `json` one object on stdout. @returns the exit status */
+export function reportFailure(error: unknown, json: boolean): number {
+  const message = error instanceof Error ? error.message : String(error)
+  const code = isP2pfsError(error) ? error.code : error instanceof UsageError ? 'usage' : 'failed'
+  if (json) process.stdout.write(`${JSON.stringify({ error: { code, message } })}\n`)
+  else process.stderr.write(`p2pfs: ${message.replaceAll('\n', ' ')}\n`)
+  if (code === 'failed' && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`)
+  return error instanceof UsageError ? usageExit : 1
+}

@@ -1,0 +1,50 @@
+import { reportFailure, usageExit } from './failure.ts'
+
+/** What a command exports; loaded only when called, for a short start. */
+interface Command {
+  run: (argv: string[]) => Promise<number>
+}
+
+const commands: Record<string, { summary: string; load: () => Promise<Command> }> = {
+  daemon: { summary: 'run the node of this host', load: async () => await import('./daemon.ts') },
+  seed: { summary: 'make an image whole on this host, ahead of need', load: async () => await import('./seed.ts') },
+  mount: { summary: 'mount the rootfs of an image', load: async () => await import('./mount.ts') },
+  umount: { summary: 'end a mount', load: async () => await import('./umount.ts') },
+  status: { summary: 'show region, peers, images, mounts and where bytes came from', load: async () => await import('./status.ts') },
+}
+
+function help(): string {
+  const rows = Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(8)}${summary}`)
+  return `p2pfs: mounts the root filesystem of an OCI image in milliseconds; its blocks come from peers, then the registry
+
+Usage: p2pfs COMMAND [OPTION...]
+
+${rows.join('\n')}
+
+p2pfs COMMAND --help tells more. Exit status: 0 done, 1 failed, 2 wrong usage.
+`
+}
+
+async function main([name, ...argv]: string[]): Promise<number> {
+  if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
+    process.stdout.write(help())
+    return name === undefined ? usageExit : 0
+  }
+  if (name === '--version') {
+    const { default: manifest } = (await import('../package.json', { with: { type: 'json' } })) as { default: { version: string } }
+    process.stdout.write(`p2pfs ${manifest.version}\n`)
+    return 0
+  }
+  const command = commands[name]
+  if (command === undefined) {
+    process.stderr.write(`p2pfs: no such command: ${name}; p2pfs --help lists them\n`)
+    return usageExit
+  }
+  try {
+    return await (await command.load()).run(argv)
+  } catch (error) {
+    return reportFailure(error, argv.includes('--json'))
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2))

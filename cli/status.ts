@@ -1,0 +1,46 @@
+import type { Amount, Status } from '../node/control/api.ts'
+import { call } from '../node/control/client.ts'
+import { commonHelp, parseCommon } from './arguments.ts'
+import { formatSize } from './size.ts'
+
+const help = `Shows the region, its peers, the images and mounts of this host, and where the bytes came from.
+
+Usage: p2pfs status [OPTION...]
+
+${commonHelp}
+`
+
+export async function run(argv: string[]): Promise<number> {
+  const parsed = parseCommon(argv, help, [])
+  if (parsed === undefined) return 0
+  const status = await call<Status>('GET', '/status', undefined, { socket: parsed.control })
+  process.stdout.write(parsed.json ? `${JSON.stringify(status)}\n` : describe(status))
+  return 0
+}
+
+const amount = ({ bytes, chunks }: Amount): string => `${formatSize(bytes)} in ${chunks} chunks`
+
+function describe(status: Status): string {
+  const { served, fetched } = status
+  const lines = [
+    `${status.name} (${status.peerId}), region ${status.region}, up ${status.uptimeSeconds} s, p2pfs ${status.version}`,
+    `listens on    ${status.addresses.join(' ') || 'nothing'}`,
+    '',
+    `served        local ${amount(served.local)}, from peers ${amount(served.peer)}, from the registry ${amount(served.registry)}`,
+    `fetched       from peers ${amount(fetched.peer)}, from the registry ${amount(fetched.registry)}`,
+    `sent          ${amount(status.sent)} to peers`,
+    `store         ${status.chunks} chunks`,
+    '',
+    `peers         ${status.peers.length === 0 ? 'none' : ''}`,
+    ...status.peers.map(
+      (peer) => `  ${peer.name} (${peer.peer}) for ${peer.connectedSeconds} s: received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}`,
+    ),
+    `images        ${status.images.length === 0 ? 'none' : ''}`,
+    ...status.images.map(
+      (image) => `  ${image.reference} (${image.platform}): ${formatSize(image.localBytes)} of ${formatSize(image.sizeBytes)} here, ${image.digest}`,
+    ),
+    `mounts        ${status.mounts.length === 0 ? 'none' : ''}`,
+    ...status.mounts.map((mount) => `  ${mount.directory}: ${mount.reference}, ${mount.digest}`),
+  ]
+  return `${lines.map((line) => line.trimEnd()).join('\n')}\n`
+}

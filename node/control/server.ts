@@ -1,0 +1,149 @@
+import { chmod, mkdir, rm } from 'node:fs/promises'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { dirname, isAbsolute } from 'node:path'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import type { Log } from '../log.ts'
+import type { MountRequest, MountResult, Progress, SeedRequest, SeedResult, Status, UmountRequest } from './api.ts'
+
+export interface Operations {
+  seed: (request: SeedRequest, options: OperationOptions) => Promise<SeedResult>
+  mount: (request: MountRequest, options: OperationOptions) => Promise<MountResult>
+  umount: (request: UmountRequest, options: OperationOptions) => Promise<Record<string, never>>
+  status: () => Promise<Status>
+}
+
+export interface OperationOptions {
+  /** Aborted when the caller goes away, or the daemon stops. */
+  signal: AbortSignal
+  onProgress: (progress: Progress['progress']) => void
+}
+
+/** A request is a few names: more is a mistake, bytes. */
+const maxRequestBytes = 64 * 1024
+/** Progress goes out at most this often, milliseconds. */
+const progressIntervalMs = 100
+
+/** The control API: HTTP on a unix socket that only the daemon's own user can open. */
+export class ControlServer {
+  readonly #operations: Operations
+  readonly #log: Log
+  readonly #socket: string
+  readonly #stopping = new AbortController()
+  readonly #running = new Set<Promise<void>>()
+  #server: Server | undefined
+
+  constructor({ operations, log }: { operations: Operations; log: Log }, { socket }: { socket: string }) {
+    this.#operations = operations
+    this.#log = log
+    this.#socket = socket
+  }
+
+  /** The state directory's lock says that no other daemon is using a socket that stands here already. */
+  async start(): Promise<void> {
+    await mkdir(dirname(this.#socket), { recursive: true, mode: 0o755 })
+    await rm(this.#socket, { force: true })
+    const server = createServer((request, response) => {
+      const running = this.#handle(request, response).finally(() => this.#running.delete(running))
+      this.#running.add(running)
+    })
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(this.#socket, () => {
+        server.off('error', reject)
+        resolve()
+      })
+    })
+    await chmod(this.#socket, 0o600)
+    this.#server = server
+  }
+
+  /** Aborts what is running and waits for it. */
+  async stop(): Promise<void> {
+    const server = this.#server
+    if (server === undefined) return
+    this.#server = undefined
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+    this.#stopping.abort(new P2pfsError('closed', 'the daemon is stopping; try again when it is back'))
+    await Promise.all(this.#running)
+    server.closeAllConnections()
+    await closed
+    await rm(this.#socket, { force: true })
+  }
+
+  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const gone = new AbortController()
+    response.once('close', () => gone.abort(new P2pfsError('closed', 'the caller has gone')))
+    const signal = AbortSignal.any([gone.signal, this.#stopping.signal])
+    const send = (line: object): void => void response.write(`${JSON.stringify(line)}\n`)
+    let progressAt = 0
+    const onProgress = (progress: Progress['progress']): void => {
+      const now = performance.now()
+      if (now - progressAt < progressIntervalMs && progress.doneBytes < progress.totalBytes) return
+      progressAt = now
+      send({ progress })
+    }
+    try {
+      response.setHeader('content-type', 'application/x-ndjson')
+      send({ result: await this.#run(request, { signal, onProgress }) })
+    } catch (error) {
+      const known = isP2pfsError(error)
+      const path = request.url ?? ''
+      if (known) this.#log.warn('request failed', { error, path })
+      else this.#log.error('request failed unexpectedly', { error, path })
+      send({ error: { code: known ? error.code : 'unavailable', message: (error as Error).message } })
+    }
+    response.end()
+  }
+
+  async #run(request: IncomingMessage, options: OperationOptions): Promise<unknown> {
+    const { seed, mount, umount, status } = this.#operations
+    switch (`${request.method ?? ''} ${request.url ?? ''}`) {
+      case 'GET /status':
+        return await status()
+      case 'POST /seed': {
+        const body = await readBody(request)
+        return await seed({ image: textOf(body, 'image'), ...platformOf(body) }, options)
+      }
+      case 'POST /mount': {
+        const body = await readBody(request)
+        return await mount({ image: textOf(body, 'image'), directory: directoryOf(body), ...platformOf(body) }, options)
+      }
+      case 'POST /umount':
+        return await umount({ directory: directoryOf(await readBody(request)) }, options)
+      default:
+        throw new P2pfsError('invalid', `no such request: ${request.method ?? ''} ${request.url ?? ''}`)
+    }
+  }
+}
+
+async function readBody(request: IncomingMessage): Promise<Record<string, unknown>> {
+  let text = ''
+  for await (const piece of request.setEncoding('utf8') as AsyncIterable<string>) {
+    text += piece
+    if (text.length > maxRequestBytes) throw new P2pfsError('invalid', 'request is too long')
+  }
+  let body: unknown
+  try {
+    body = JSON.parse(text)
+  } catch (cause) {
+    throw new P2pfsError('invalid', 'request is not JSON', { cause })
+  }
+  if (typeof body !== 'object' || body === null) throw new P2pfsError('invalid', 'request is not a JSON object')
+  return body as Record<string, unknown>
+}
+
+function textOf(body: Record<string, unknown>, key: string): string {
+  const value = body[key]
+  if (typeof value !== 'string' || value === '') throw new P2pfsError('invalid', `request lacks ${key}`)
+  return value
+}
+
+function directoryOf(body: Record<string, unknown>): string {
+  const directory = textOf(body, 'directory')
+  if (!isAbsolute(directory)) throw new P2pfsError('invalid', `not an absolute path: ${directory}`)
+  return directory
+}
+
+function platformOf(body: Record<string, unknown>): { platform?: string } {
+  return body['platform'] === undefined ? {} : { platform: textOf(body, 'platform') }
+}

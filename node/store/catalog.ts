@@ -1,0 +1,121 @@
+import { promisify } from 'node:util'
+import { zstdCompress, zstdDecompress } from 'node:zlib'
+import { Level } from 'level'
+import { parseDigest, type Digest } from '../../protocol/digest.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
+import { encodeImageRecord, parseImageRecord, type ImageRecord } from '../../protocol/image-record.ts'
+import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
+import { encodeRootfsManifest, parseRootfsManifest, rootfsDigest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { keys, under } from './keys.ts'
+
+const compress = promisify(zstdCompress)
+const decompress = promisify(zstdDecompress)
+
+/** A directory that a rootfs is mounted on. */
+export interface MountRecord {
+  directory: string
+  rootfsDigest: Digest
+  reference: string
+  platform: string
+  mountedAt: string
+}
+
+/**
+ * What this host knows besides chunks: images, rootfs manifests, layer indexes, mounts. A record is written after
+ * all that it points to; `sync` puts reach the disk before they resolve.
+ */
+export class Catalog {
+  readonly #level: Level<string, Uint8Array>
+
+  constructor({ directory }: { directory: string }) {
+    this.#level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
+  }
+
+  /** @throws conflict where another process has the catalog open. */
+  async open(): Promise<void> {
+    try {
+      await this.#level.open()
+    } catch (cause) {
+      const locked = (cause as { cause?: { code?: string } }).cause?.code === 'LEVEL_LOCKED'
+      if (!locked) throw cause
+      throw new P2pfsError('conflict', `the catalog is in use by another daemon: ${this.#level.location}`, { cause })
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#level.close()
+  }
+
+  async putImage(record: ImageRecord): Promise<void> {
+    await this.#put(keys.image(record.reference, record.platform), encodeImageRecord(record), true)
+  }
+
+  async image(reference: string, platform: string): Promise<ImageRecord | undefined> {
+    const bytes = await this.#level.get(keys.image(reference, platform))
+    return bytes === undefined ? undefined : parseImageRecord(bytes)
+  }
+
+  async images(): Promise<ImageRecord[]> {
+    return (await this.#level.values(under('image/')).all()).map(parseImageRecord)
+  }
+
+  /** @returns the rootfs digest. */
+  async putRootfs(manifest: RootfsManifest): Promise<Digest> {
+    const digest = rootfsDigest(manifest)
+    await this.#put(keys.rootfs(digest), encodeRootfsManifest(manifest), true)
+    return digest
+  }
+
+  /** The manifest's encoded form. */
+  async rootfsBytes(digest: Digest): Promise<Uint8Array | undefined> {
+    return await this.#level.get(keys.rootfs(digest))
+  }
+
+  async rootfs(digest: Digest): Promise<RootfsManifest | undefined> {
+    const bytes = await this.rootfsBytes(digest)
+    return bytes === undefined ? undefined : parseRootfsManifest(bytes)
+  }
+
+  /** Digests of all rootfs manifests here. */
+  async rootfsDigests(): Promise<Digest[]> {
+    const names = await this.#level.keys(under('rootfs/')).all()
+    return names.map((name) => parseDigest(name.slice('rootfs/'.length)))
+  }
+
+  async putLayer(index: LayerIndex): Promise<void> {
+    await this.#put(keys.layer(index.diffId), await compress(encodeLayerIndex(index)), true)
+  }
+
+  /** The layer index's encoded form. */
+  async layerBytes(diffId: Digest): Promise<Uint8Array | undefined> {
+    const bytes = await this.#level.get(keys.layer(diffId))
+    return bytes === undefined ? undefined : await decompress(bytes)
+  }
+
+  async layer(diffId: Digest): Promise<LayerIndex | undefined> {
+    const bytes = await this.layerBytes(diffId)
+    return bytes === undefined ? undefined : parseLayerIndex(bytes)
+  }
+
+  async putMount(record: MountRecord): Promise<void> {
+    await this.#put(keys.mount(record.directory), Buffer.from(JSON.stringify(record)), false)
+  }
+
+  async deleteMount(directory: string): Promise<void> {
+    await this.#level.del(keys.mount(directory))
+  }
+
+  async mounts(): Promise<MountRecord[]> {
+    const values = await this.#level.values(under('mount/')).all()
+    return values.map((value) => JSON.parse(Buffer.from(value).toString()) as MountRecord)
+  }
+
+  async #put(key: string, value: Uint8Array, sync: boolean): Promise<void> {
+    try {
+      // `sync` is an option of classic-level, which `level` is on this platform.
+      await this.#level.put(key, value, { sync } as object)
+    } catch (cause) {
+      throw new P2pfsError('unavailable', `cannot write the catalog: ${(cause as Error).message}`, { cause, key })
+    }
+  }
+}

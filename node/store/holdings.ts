@@ -1,0 +1,59 @@
+import type { Bitmap } from '../../protocol/bitmap.ts'
+import { Bitmap as BitmapClass } from '../../protocol/bitmap.ts'
+import type { ChunkTable } from '../../protocol/chunk-table.ts'
+import type { Digest } from '../../protocol/digest.ts'
+
+/** Where a chunk stands: several layers may share it. */
+interface Place {
+  table: Digest
+  index: number
+}
+
+/** Which chunks of each known region are on this host, kept as the bitmaps that peers are told. */
+export class Holdings {
+  readonly #held = new Map<Digest, Bitmap>()
+  readonly #places = new Map<Digest, Place[]>()
+
+  /** Takes up a region; `has` tells what is here already. @returns its bitmap, or undefined where it was known. */
+  addTable(table: ChunkTable, has: (digest: Digest) => boolean): Bitmap | undefined {
+    if (this.#held.has(table.id)) return undefined
+    const held = new BitmapClass(table.count)
+    for (let index = 0; index < table.count; index++) {
+      const digest = table.digestAt(index)
+      const places = this.#places.get(digest)
+      if (places === undefined) this.#places.set(digest, [{ table: table.id, index }])
+      else places.push({ table: table.id, index })
+      if (has(digest)) held.set(index)
+    }
+    this.#held.set(table.id, held)
+    return held
+  }
+
+  /** Marks the chunk wherever it stands. @returns the places that are new. */
+  add(digest: Digest): readonly Place[] {
+    const fresh: Place[] = []
+    for (const place of this.#places.get(digest) ?? []) {
+      const held = this.#held.get(place.table)
+      if (held === undefined || held.get(place.index)) continue
+      held.set(place.index)
+      fresh.push(place)
+    }
+    return fresh
+  }
+
+  /** Unmarks a chunk that is gone. @returns the places that were marked. */
+  remove(digest: Digest): readonly Place[] {
+    const gone: Place[] = []
+    for (const place of this.#places.get(digest) ?? []) {
+      const held = this.#held.get(place.table)
+      if (held?.get(place.index) !== true) continue
+      held.clear(place.index)
+      gone.push(place)
+    }
+    return gone
+  }
+
+  *tables(): Generator<{ table: Digest; held: Bitmap }> {
+    for (const [table, held] of this.#held) yield { table, held }
+  }
+}
