@@ -25,34 +25,40 @@ export const platformHelp = "  --platform OS/ARCH  which image of a multi-platfo
  * @throws UsageError
  */
 export function parseCommon(argv: string[], help: string, names: string[]): CommonArguments | undefined {
-  let parsed
-  try {
-    parsed = parseArgs({
-      args: argv,
-      allowPositionals: true,
-      options: {
-        control: { type: 'string' },
-        json: { type: 'boolean', default: false },
-        help: { type: 'boolean', short: 'h', default: false },
-        ...(help.includes(platformHelp) ? { platform: { type: 'string' as const } } : {}),
-      },
-    })
-  } catch (error) {
-    throw new UsageError(`${(error as Error).message.split('. ')[0]}; see --help`)
-  }
-  const values: { control?: string; json?: boolean; help?: boolean; platform?: string } = parsed.values
+  const { values, positionals } = parse(argv)
+  if (values.platform !== undefined && !help.includes(platformHelp)) throw new UsageError('no such option here: --platform; see --help')
   if (values.help === true) {
     process.stdout.write(help)
     return undefined
   }
-  if (parsed.positionals.length !== names.length) {
-    throw new UsageError(`expected ${names.join(' ') || 'no arguments'}, got ${parsed.positionals.length} arguments; see --help`)
+  if (positionals.length !== names.length) {
+    throw new UsageError(`expected ${names.join(' ') || 'no arguments'}, got ${positionals.length} arguments; see --help`)
   }
   return {
-    positionals: parsed.positionals,
+    positionals,
     control: values.control ?? process.env['P2PFS_CONTROL'] ?? defaultControl,
     json: values.json === true,
     platform: values.platform,
+  }
+}
+
+function parse(argv: string[]): {
+  values: { control?: string | undefined; json?: boolean | undefined; help?: boolean | undefined; platform?: string | undefined }
+  positionals: string[]
+} {
+  try {
+    return parseArgs({
+      args: argv,
+      allowPositionals: true,
+      options: {
+        control: { type: 'string' },
+        json: { type: 'boolean' },
+        help: { type: 'boolean', short: 'h' },
+        platform: { type: 'string' },
+      },
+    })
+  } catch (error) {
+    throw new UsageError(`${(error as Error).message.split('. ')[0]}; see --help`)
   }
 }
 

@@ -2,12 +2,13 @@ import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
 import { orAbort } from '../single-flight.ts'
-import type { ChunkRequest, FetchedChunk, Priority, Source } from './chunk-request.ts'
+import type { ChunkRequest, FetchedChunk, Priority } from './chunk-request.ts'
 import type { PeerSource } from './peer-source.ts'
 
 /** The local store, as the fetcher needs it. */
 export interface LocalChunks {
   get: (digest: Digest, options: { signal?: AbortSignal }) => Promise<Uint8Array | undefined>
+  /** Resolves when the chunk is on the disk. */
   put: (digest: Digest, bytes: Uint8Array) => Promise<void>
 }
 
@@ -20,8 +21,6 @@ export interface FetcherParts {
   local: LocalChunks
   peers: PeerSource
   registry: LastResort
-  /** Called once per chunk, when it is in the store. */
-  onStored: (digest: Digest) => void
   log: Log
 }
 
@@ -46,10 +45,9 @@ export class Fetcher {
   readonly #flights = new Map<Digest, Flight>()
   readonly #waiting: Flight[] = []
   #background = 0
-  readonly fetched: Record<Exclude<Source, 'local'>, { bytes: number; chunks: number }> = {
-    peer: { bytes: 0, chunks: 0 },
-    registry: { bytes: 0, chunks: 0 },
-  }
+  readonly #keeping = new Set<Promise<void>>()
+  /** What peers have delivered. */
+  readonly fromPeers = { bytes: 0, chunks: 0 }
 
   constructor(parts: FetcherParts) {
     this.#parts = parts
@@ -84,6 +82,11 @@ export class Fetcher {
     }
   }
 
+  /** Resolves when all chunks fetched so far are on the disk, or have failed to get there. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#keeping)
+  }
+
   #launch(request: ChunkRequest, priority: Priority): Flight {
     const abort = new AbortController()
     const turn = Promise.withResolvers<void>()
@@ -108,7 +111,10 @@ export class Fetcher {
       this.#waiting.push(flight)
     }
     flight.chunk.then(
-      ({ bytes }) => void this.#keep(request, bytes),
+      ({ bytes }) => {
+        const keeping = this.#keep(request, bytes).finally(() => this.#keeping.delete(keeping))
+        this.#keeping.add(keeping)
+      },
       () => this.#flights.delete(request.digest),
     )
     return flight
@@ -134,12 +140,12 @@ export class Fetcher {
     signal.throwIfAborted()
     const fromPeer = await this.#parts.peers.fetch(request, { signal, priority: flight.priority })
     if (fromPeer !== undefined) {
-      this.#count('peer', request)
+      this.fromPeers.bytes += request.lengthBytes
+      this.fromPeers.chunks++
       return { bytes: fromPeer, source: 'peer' }
     }
     try {
       const bytes = await this.#parts.registry.fetch(request, { signal })
-      this.#count('registry', request)
       return { bytes, source: 'registry' }
     } catch (cause) {
       if (signal.aborted) throw cause
@@ -150,16 +156,10 @@ export class Fetcher {
     }
   }
 
-  #count(source: 'peer' | 'registry', request: ChunkRequest): void {
-    this.fetched[source].bytes += request.lengthBytes
-    this.fetched[source].chunks++
-  }
-
   /** The flight stays until the chunk is in the store: who asks in between is answered from memory. */
   async #keep(request: ChunkRequest, bytes: Uint8Array): Promise<void> {
     try {
       await this.#parts.local.put(request.digest, bytes)
-      this.#parts.onStored(request.digest)
     } catch (error) {
       this.#parts.log.error('chunk cannot be kept; it will be fetched again', { error, digest: request.digest })
     } finally {

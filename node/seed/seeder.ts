@@ -1,7 +1,8 @@
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { Digest } from '../../protocol/digest.ts'
-import type { FetchedChunk, Priority, ChunkRequest } from '../fetch/chunk-request.ts'
+import type { ChunkRequest, FetchedChunk, Priority } from '../fetch/chunk-request.ts'
 
 /** How far a seed is, in bytes of the rootfs. */
 export interface SeedProgress {
@@ -48,6 +49,10 @@ export async function seedRootfs(
     throw error
   }
   await parts.settled()
+  for (const request of requests(tables)) {
+    if (parts.has(request.digest)) continue
+    throw new P2pfsError('unavailable', 'a fetched chunk could not be kept; the log says why (is the disk full?); then seed again', { digest: request.digest })
+  }
 }
 
 function* requests(tables: readonly ChunkTable[]): Generator<ChunkRequest> {

@@ -1,0 +1,119 @@
+import { createHash } from 'node:crypto'
+import { access, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { buildDebianLayers, debianRecipe } from './debian-layers.ts'
+import { OciLayout } from './oci-layout.ts'
+import { oddLowerLayer, oddUpperLayer } from './odd-layers.ts'
+import { run } from './process.ts'
+
+/** An image in an OCI layout. */
+export interface LabImage {
+  layoutDirectory: string
+  tag: string
+}
+
+export interface ImageCacheOptions {
+  /** Where built images stay between runs; `$P2PFS_LAB_CACHE`, or else `~/.cache/p2pfs-lab`. */
+  cacheDirectory?: string
+  signal?: AbortSignal
+}
+
+/** Raised when the hand-made layers or the layout change. */
+const layoutVersion = 1
+
+/** Removed from the Debian image by its uppermost layer. */
+const removedFromDebian = ['etc/issue', 'usr/share/perl5', 'usr/lib/git-core/git-http-push']
+
+const config = { Env: ['PATH=/usr/sbin:/usr/bin:/sbin:/bin'], Cmd: ['/bin/sh'], WorkingDir: '/' }
+
+/**
+ * A system as hosts run them: Debian's essential packages, an application, and two layers of {@link oddLowerLayer}. `gzip` has
+ * all layers with gzip. `mixed` has the same layers, one of them with zstd and one a plain tar. Takes a minute when it is
+ * built for the first time, with network; comes from the cache after that.
+ */
+export async function debianImages(options: ImageCacheOptions = {}): Promise<{ gzip: LabImage; mixed: LabImage }> {
+  const layoutDirectory = await cached('debian', { layoutVersion, debianRecipe, removedFromDebian }, options, async (directory, work) => {
+    const { base, application } = await buildDebianLayers(work, options)
+    const odd = await writeOddLayers(work, removedFromDebian)
+    const layout = await OciLayout.create(directory)
+    const baseLayer = await layout.addLayer(base, 'gzip', options)
+    const oddUpper = await layout.addLayer(odd.upper, 'gzip', options)
+    const gzip = [await layout.addLayer(application, 'gzip', options), await layout.addLayer(odd.lower, 'gzip', options)]
+    const others = [await layout.addLayer(application, 'zstd', options), await layout.addLayer(odd.lower, 'none', options)]
+    await layout.addImage('gzip', [baseLayer, ...gzip, oddUpper], config)
+    await layout.addImage('mixed', [baseLayer, ...others, oddUpper], config)
+  })
+  return { gzip: { layoutDirectory, tag: 'gzip' }, mixed: { layoutDirectory, tag: 'mixed' } }
+}
+
+/** Two hand-made layers of a few megabytes; needs neither network nor root, and a second. */
+export async function oddImage(options: ImageCacheOptions = {}): Promise<LabImage> {
+  const layoutDirectory = await cached('odd', { layoutVersion }, options, async (directory, work) => {
+    const odd = await writeOddLayers(work)
+    const layout = await OciLayout.create(directory)
+    const lower = await layout.addLayer(odd.lower, 'gzip', options)
+    await layout.addImage('odd', [lower, await layout.addLayer(odd.upper, 'gzip', options)], config)
+  })
+  return { layoutDirectory, tag: 'odd' }
+}
+
+/**
+ * Unpacks an image with umoci: the tree that everybody else's must equal. As root.
+ *
+ * @returns the root directory of the tree, which is `rootfs` in `bundleDirectory`
+ */
+export async function unpackWithUmoci(
+  { layoutDirectory, tag }: LabImage,
+  bundleDirectory: string,
+  { signal }: { signal?: AbortSignal } = {},
+): Promise<string> {
+  await run('umoci', ['unpack', '--image', `${layoutDirectory}:${tag}`, bundleDirectory], { ...(signal && { signal }) })
+  return join(bundleDirectory, 'rootfs')
+}
+
+/** Builds what the cache has not, in a directory of its own that gets its name when it is complete. */
+async function cached(
+  name: string,
+  recipe: unknown,
+  { cacheDirectory = defaultCacheDirectory(), signal }: ImageCacheOptions,
+  build: (directory: string, work: string) => Promise<void>,
+): Promise<string> {
+  const key = createHash('sha256').update(JSON.stringify(recipe)).digest('hex').slice(0, 16)
+  const directory = join(cacheDirectory, `${name}-${key}`)
+  if (await exists(directory)) return directory
+  signal?.throwIfAborted()
+  await mkdir(cacheDirectory, { recursive: true })
+  const temporary = await mkdtemp(join(cacheDirectory, `${name}-building-`))
+  try {
+    const layout = join(temporary, 'layout')
+    const work = join(temporary, 'work')
+    await mkdir(work)
+    await build(layout, work)
+    await rename(layout, directory).catch(async (error: unknown) => {
+      // Somebody else was faster: theirs is as good.
+      if (!(await exists(directory))) throw error
+    })
+    return directory
+  } finally {
+    await rm(temporary, { recursive: true, force: true })
+  }
+}
+
+function defaultCacheDirectory(): string {
+  return process.env['P2PFS_LAB_CACHE'] ?? join(homedir(), '.cache', 'p2pfs-lab')
+}
+
+async function writeOddLayers(work: string, removed: readonly string[] = []): Promise<{ lower: string; upper: string }> {
+  const [lower, upper] = [join(work, 'odd-lower.tar'), join(work, 'odd-upper.tar')]
+  await writeFile(lower, oddLowerLayer())
+  await writeFile(upper, oddUpperLayer(removed))
+  return { lower, upper }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await access(path).then(
+    () => true,
+    () => false,
+  )
+}

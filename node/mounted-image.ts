@@ -1,0 +1,78 @@
+import type { Digest } from '../protocol/digest.ts'
+import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
+import type { ChunkRequest, FetchedChunk, Priority } from './fetch/chunk-request.ts'
+import { ReadAhead } from './fetch/read-ahead.ts'
+import { chunkFlags, createBlockImage, type BlockImage } from './mount/block-image.ts'
+
+export interface MountedImageParts {
+  has: (digest: Digest) => boolean
+  fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }) => Promise<FetchedChunk>
+}
+
+/** A rootfs that is mounted: turns reads that miss into fetches, and reads ahead of those that are sequential. */
+export class MountedImage {
+  readonly image: BlockImage
+  readonly manifest: RootfsManifest
+  readonly #parts: MountedImageParts
+  readonly #regions: { first: number; chunks: RootfsManifest['metadata'] }[] = []
+  readonly #state: Uint8Array
+  readonly #readAhead: ReadAhead
+  readonly #prefetching = new Set<number>()
+  readonly #closed = new AbortController()
+
+  constructor(parts: MountedImageParts, manifest: RootfsManifest, digest: Digest) {
+    this.#parts = parts
+    this.manifest = manifest
+    this.image = createBlockImage(manifest, digest)
+    this.#state = new Uint8Array(this.image.state)
+    let first = 0
+    for (const chunks of [manifest.metadata, ...manifest.layers.map((layer) => layer.chunks)]) {
+      this.#regions.push({ first, chunks })
+      first += chunks.count
+    }
+    this.#readAhead = new ReadAhead({
+      chunkCount: first,
+      prefetch: (index) => this.#prefetch(index),
+      mark: (index) => void Atomics.or(this.#state, index, chunkFlags.mark),
+    })
+  }
+
+  /** A read waits for this chunk. @throws what the fetch throws */
+  async miss(chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
+    const chunk = this.#fetch(chunkIndex, 'demand', AbortSignal.any([signal, this.#closed.signal]))
+    this.#readAhead.touch(chunkIndex)
+    return await chunk
+  }
+
+  /** A reader came to a chunk that read-ahead had marked. */
+  reached(chunkIndex: number): void {
+    this.#readAhead.touch(chunkIndex)
+  }
+
+  /** Gives up whatever is being fetched for this mount. */
+  close(): void {
+    this.#closed.abort()
+  }
+
+  #prefetch(index: number): void {
+    if (this.#prefetching.has(index) || this.#parts.has(this.#request(index).digest)) return
+    this.#prefetching.add(index)
+    this.#fetch(index, 'background', this.#closed.signal)
+      // The read that needs the chunk will try again, and report.
+      .catch(() => undefined)
+      .finally(() => this.#prefetching.delete(index))
+  }
+
+  async #fetch(index: number, priority: Priority, signal: AbortSignal): Promise<Uint8Array> {
+    const { bytes, source } = await this.#parts.fetch(this.#request(index), { signal, priority })
+    if (source !== 'local') Atomics.or(this.#state, index, chunkFlags[source])
+    return bytes
+  }
+
+  #request(index: number): ChunkRequest {
+    const region = this.#regions.findLast(({ first, chunks }) => first <= index && chunks.count > 0)!
+    const at = index - region.first
+    const { chunks } = region
+    return { digest: chunks.digestAt(at), lengthBytes: chunks.lengthAt(at), table: chunks.id, index: at }
+  }
+}

@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { describeOptions, loadConfig, options } from '../../node/config.ts'
+import { isP2pfsError } from '../../protocol/errors.ts'
+import { temporaryDirectory } from '../temporary.ts'
+
+const none = '/nonexistent/config.json'
+
+/** A value for each option that differs from its fallback. */
+const samples: Record<keyof typeof options, { given: string; read: unknown }> = {
+  stateDir: { given: '/srv/p2pfs', read: '/srv/p2pfs' },
+  control: { given: '/srv/p2pfs.sock', read: '/srv/p2pfs.sock' },
+  region: { given: 'eu', read: 'eu' },
+  name: { given: 'host-9', read: 'host-9' },
+  listen: { given: '/ip4/127.0.0.1/tcp/1,/ip6/::1/tcp/1', read: ['/ip4/127.0.0.1/tcp/1', '/ip6/::1/tcp/1'] },
+  bootstrap: { given: '/ip4/10.0.0.1/tcp/4100', read: ['/ip4/10.0.0.1/tcp/4100'] },
+  insecureRegistry: { given: 'localhost:5000', read: ['localhost:5000'] },
+  platform: { given: 'linux/riscv64', read: 'linux/riscv64' },
+  fuseDriver: { given: 'native', read: 'native' },
+  fuseWorkers: { given: '7', read: 7 },
+  logLevel: { given: 'debug', read: 'debug' },
+}
+
+for (const [name, { given, read }] of Object.entries(samples)) {
+  const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+  const variable = `P2PFS_${flag.slice(2).replaceAll('-', '_').toUpperCase()}`
+  test(`${name} is read from its flag, its variable and the file`, (t) => {
+    const key = name as keyof typeof options
+    const file = join(temporaryDirectory(t), 'config.json')
+    writeFileSync(file, JSON.stringify({ [name]: read }))
+    assert.deepEqual(loadConfig([flag, given], {}, none)[key], read)
+    assert.deepEqual(loadConfig([], { [variable]: given }, none)[key], read)
+    assert.deepEqual(loadConfig(['--config', file], {}, none)[key], read)
+    assert.deepEqual(loadConfig([], { P2PFS_CONFIG: file }, none)[key], read)
+    assert.notDeepEqual(loadConfig([], {}, none)[key], read)
+    assert.match(describeOptions(), new RegExp(`${flag} `))
+  })
+}
+
+test('a flag wins over the environment, which wins over the file', (t) => {
+  const file = join(temporaryDirectory(t), 'config.json')
+  writeFileSync(file, JSON.stringify({ region: 'file' }))
+  assert.equal(loadConfig(['--region', 'flag'], { P2PFS_REGION: 'env' }, file).region, 'flag')
+  assert.equal(loadConfig([], { P2PFS_REGION: 'env' }, file).region, 'env')
+  assert.equal(loadConfig([], {}, file).region, 'file')
+})
+
+test('what is wrong is named, with where it was given', (t) => {
+  const file = join(temporaryDirectory(t), 'config.json')
+  const rejects = (pattern: RegExp, argv: string[], environment: NodeJS.ProcessEnv = {}): void =>
+    assert.throws(() => loadConfig(argv, environment, none), (error) => isP2pfsError(error, 'invalid') && pattern.test(error.message))
+  rejects(/--regoin/, ['--regoin', 'x'])
+  rejects(/P2PFS_FUSE_WORKERS is many/, [], { P2PFS_FUSE_WORKERS: 'many' })
+  rejects(/--fuse-driver is loop.*dev, native/, ['--fuse-driver', 'loop'])
+  rejects(/cannot read .*nowhere/, ['--config', '/nowhere.json'])
+  writeFileSync(file, '{"regoin": "x"}')
+  rejects(/unknown option: regoin/, ['--config', file])
+  writeFileSync(file, '{')
+  rejects(/not JSON/, ['--config', file])
+})

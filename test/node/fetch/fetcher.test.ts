@@ -1,0 +1,156 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { digestOf, type Digest } from '../../../protocol/digest.ts'
+import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
+import type { ChunkRequest } from '../../../node/fetch/chunk-request.ts'
+import { Fetcher } from '../../../node/fetch/fetcher.ts'
+import { PeerSource, type Peers } from '../../../node/fetch/peer-source.ts'
+import { silentLog } from '../../../node/log.ts'
+
+const chunk = (n: number): { bytes: Uint8Array; request: ChunkRequest } => {
+  const bytes = Buffer.alloc(4096, n)
+  bytes.writeUInt32LE(n)
+  return { bytes, request: { digest: digestOf(bytes), lengthBytes: 4096, table: digestOf(Buffer.from('table')), index: n } }
+}
+
+interface World {
+  fetcher: Fetcher
+  stored: Map<Digest, Uint8Array>
+  asked: string[]
+  registryAsked: number
+}
+
+function world(peers: Record<string, (digest: Digest, signal: AbortSignal) => Promise<Uint8Array>>, registry?: (request: ChunkRequest) => Promise<Uint8Array>): World {
+  const stored = new Map<Digest, Uint8Array>()
+  const asked: string[] = []
+  const face: Peers = {
+    holders: () => Object.keys(peers),
+    fetchChunk: async (peer, digest, _length, { signal }) => {
+      asked.push(peer)
+      return await peers[peer]!(digest, signal)
+    },
+  }
+  const result = { stored, asked, registryAsked: 0 } as World
+  result.fetcher = new Fetcher({
+    local: {
+      get: async (digest) => stored.get(digest),
+      put: async (digest, bytes) => void stored.set(digest, bytes),
+    },
+    peers: new PeerSource({ peers: face, log: silentLog }),
+    registry: {
+      fetch: async (request) => {
+        result.registryAsked++
+        if (registry === undefined) throw new P2pfsError('unavailable', 'registry is gone')
+        return await registry(request)
+      },
+    },
+    log: silentLog,
+  })
+  return result
+}
+
+const demand = { signal: new AbortController().signal, priority: 'demand' } as const
+const background = { signal: new AbortController().signal, priority: 'background' } as const
+
+test('asks the peers before the registry, keeps what it gets, and then asks nobody', async () => {
+  const { bytes, request } = chunk(1)
+  const w = world({ a: async () => bytes })
+  assert.deepEqual(await w.fetcher.fetch(request, demand), { bytes, source: 'peer' })
+  await w.fetcher.settled()
+  assert.deepEqual(await w.fetcher.fetch(request, demand), { bytes, source: 'local' })
+  assert.deepEqual(w.asked, ['a'])
+  assert.equal(w.registryAsked, 0)
+  assert.deepEqual(w.fetcher.fromPeers, { bytes: 4096, chunks: 1 })
+})
+
+test('a peer that lies or fails costs another try elsewhere, not an error', async () => {
+  const { bytes, request } = chunk(2)
+  const w = world({
+    liar: async () => {
+      throw new P2pfsError('invalid', 'wrong bytes')
+    },
+    slow: async () => {
+      throw new P2pfsError('timeout', 'no answer')
+    },
+    good: async () => bytes,
+  })
+  assert.equal((await w.fetcher.fetch(request, demand)).source, 'peer')
+  assert.deepEqual(w.asked, ['liar', 'slow', 'good'])
+  const next = chunk(3)
+  await assert.doesNotReject(w.fetcher.fetch(next.request, demand))
+  assert.equal(w.asked[3], 'good', 'those that failed a moment ago are asked last')
+})
+
+test('falls back to the registry when no peer delivers', async () => {
+  const { bytes, request } = chunk(4)
+  const w = world({}, async () => bytes)
+  assert.equal((await w.fetcher.fetch(request, demand)).source, 'registry')
+})
+
+test('says unavailable when nobody delivers, and tries again for the next read', async () => {
+  const { request } = chunk(5)
+  const w = world({})
+  await assert.rejects(w.fetcher.fetch(request, demand), (error) => isP2pfsError(error, 'unavailable'))
+  await assert.rejects(w.fetcher.fetch(request, demand), (error) => isP2pfsError(error, 'unavailable'))
+  assert.equal(w.registryAsked, 2)
+})
+
+test('one fetch per chunk, whoever asks', async () => {
+  const { bytes, request } = chunk(6)
+  const gate = Promise.withResolvers<Uint8Array>()
+  const w = world({ a: async () => await gate.promise })
+  const all = Promise.all(Array.from({ length: 20 }, async () => await w.fetcher.fetch(request, demand)))
+  gate.resolve(bytes)
+  assert.equal((await all).length, 20)
+  assert.deepEqual(w.asked, ['a'])
+})
+
+test('a fetch goes on while anybody waits for it, and stops when nobody does', async () => {
+  const { request } = chunk(7)
+  let aborted = false
+  const w = world({
+    a: async (_digest, signal) =>
+      await new Promise((_resolve, reject) => {
+        signal.addEventListener('abort', () => {
+          aborted = true
+          reject(signal.reason as Error)
+        })
+      }),
+  })
+  const [first, second] = [new AbortController(), new AbortController()]
+  const one = w.fetcher.fetch(request, { signal: first.signal, priority: 'demand' })
+  const two = w.fetcher.fetch(request, { signal: second.signal, priority: 'demand' })
+  first.abort()
+  await assert.rejects(one, { name: 'AbortError' })
+  assert.equal(aborted, false)
+  second.abort()
+  await assert.rejects(two, { name: 'AbortError' })
+  assert.equal(aborted, true)
+})
+
+test('a demand read does not wait behind background fetches, not even for a chunk that is queued there', async () => {
+  const gates = new Map<Digest, PromiseWithResolvers<Uint8Array>>()
+  const w = world({
+    a: async (digest) => {
+      const gate = Promise.withResolvers<Uint8Array>()
+      gates.set(digest, gate)
+      return await gate.promise
+    },
+  })
+  const chunks = Array.from({ length: 100 }, (_, n) => chunk(n))
+  const all = chunks.map(async ({ request }) => await w.fetcher.fetch(request, background))
+  const tick = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve))
+  await tick()
+  assert.equal(gates.size, 32, 'background fetches are bounded')
+  const queued = chunks[99]!
+  const read = w.fetcher.fetch(queued.request, demand)
+  await tick()
+  gates.get(queued.request.digest)!.resolve(queued.bytes)
+  assert.equal((await read).source, 'peer')
+  while (w.stored.size < 100) {
+    for (const { bytes, request } of chunks) gates.get(request.digest)?.resolve(bytes)
+    await tick()
+  }
+  assert.equal((await Promise.all(all)).length, 100)
+  assert.equal(w.asked.length, 100)
+})
