@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process'
 import { mkdir, open, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import type { MountResult, SeedResult, Status } from '../node/control/api.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import { eventually } from './deadline.ts'
 import type { LabHost } from './network.ts'
@@ -9,41 +10,13 @@ import { exited, lastLines, run } from './process.ts'
 
 /** The command under test, as users start it. */
 const command = join(dirname(fileURLToPath(import.meta.url)), '..', 'cli', 'p2pfs')
-/** libp2p's usual TCP port. */
-const peerPort = 4001
+/** The daemon's usual one. */
+const peerPort = 4100
 /** A daemon on a busy machine of two cores starts within seconds. */
 const startTimeoutMs = 30_000
 /** After this a supervisor that was asked to stop is killed. */
 const stopTimeoutMs = 15_000
 const quotedLogLines = 30
-
-export interface Traffic {
-  bytes: number
-  chunks: number
-}
-
-/** `p2pfs status --json`. */
-export interface NodeStatus {
-  peerId: string
-  addresses: string[]
-  region: string
-  peers: unknown[]
-  images: unknown[]
-  mounts: { directory: string; digest: string }[]
-  served: { local: Traffic; peer: Traffic; registry: Traffic }
-  fetched: { peer: Traffic; registry: Traffic }
-  sent: Traffic
-  daemonPid: number
-}
-
-/** `p2pfs mount IMAGE DIR --json`. */
-export interface MountAnswer {
-  rootfs: string
-  format: string
-  digest: string
-  sizeBytes: number
-  config: unknown
-}
 
 export interface NodeProcessOptions {
   region?: string
@@ -105,29 +78,29 @@ export class NodeProcess implements AsyncDisposable {
     return await this.#withLog(async () => await this.#cli(args, signal))
   }
 
-  async seed(image: string, options: { signal?: AbortSignal } = {}): Promise<unknown> {
-    return JSON.parse(await this.cli(['seed', image, '--json'], options))
+  async seed(image: string, options: { signal?: AbortSignal } = {}): Promise<SeedResult> {
+    return JSON.parse(await this.cli(['seed', image, '--json'], options)) as SeedResult
   }
 
-  async mount(image: string, directory: string, options: { signal?: AbortSignal } = {}): Promise<MountAnswer> {
+  async mount(image: string, directory: string, options: { signal?: AbortSignal } = {}): Promise<MountResult> {
     await mkdir(directory, { recursive: true })
-    return JSON.parse(await this.cli(['mount', image, directory, '--json'], options)) as MountAnswer
+    return JSON.parse(await this.cli(['mount', image, directory, '--json'], options)) as MountResult
   }
 
   async unmount(directory: string, options: { signal?: AbortSignal } = {}): Promise<void> {
     await this.cli(['umount', directory], options)
   }
 
-  async status(options: { signal?: AbortSignal } = {}): Promise<NodeStatus> {
-    return JSON.parse(await this.cli(['status', '--json'], options)) as NodeStatus
+  async status(options: { signal?: AbortSignal } = {}): Promise<Status> {
+    return JSON.parse(await this.cli(['status', '--json'], options)) as Status
   }
 
   /** Waits for `condition` to hold of the status. @throws timeout */
   async whenStatus(
     what: string,
-    condition: (status: NodeStatus) => boolean,
+    condition: (status: Status) => boolean,
     options: { timeoutMs: number; signal?: AbortSignal },
-  ): Promise<NodeStatus> {
+  ): Promise<Status> {
     return await this.#withLog(async () => await this.#whenStatus(what, condition, options))
   }
 
@@ -185,12 +158,12 @@ export class NodeProcess implements AsyncDisposable {
 
   async #whenStatus(
     what: string,
-    condition: (status: NodeStatus) => boolean,
+    condition: (status: Status) => boolean,
     { timeoutMs, signal }: { timeoutMs: number; signal?: AbortSignal },
-  ): Promise<NodeStatus> {
-    const probe = async (): Promise<NodeStatus | undefined> => {
+  ): Promise<Status> {
+    const probe = async (): Promise<Status | undefined> => {
       if (this.#process.exitCode !== null) throw new P2pfsError('closed', `p2pfs daemon ended with ${this.#process.exitCode}`)
-      const status = JSON.parse(await this.#cli(['status', '--json'], signal)) as NodeStatus
+      const status = JSON.parse(await this.#cli(['status', '--json'], signal)) as Status
       return condition(status) ? status : undefined
     }
     return await eventually(`${this.host.name}: ${what}`, probe, { timeoutMs, ...(signal && { signal }) })

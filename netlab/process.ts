@@ -44,7 +44,7 @@ export async function run(command: string, args: readonly string[], options: Run
     signal?.throwIfAborted()
     const output = { stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr).toString() }
     if (accept.includes(exitCode ?? -1)) return output
-    throw new P2pfsError('unavailable', `${command} ${args.join(' ')}: ${lastLines(output.stderr, 10)}`, {
+    throw new P2pfsError('unavailable', `${command} ${args.join(' ')}: ${lastLines(output.stderr || output.stdout.toString(), 10)}`, {
       exitCode,
       stderr: output.stderr,
     })

@@ -72,26 +72,27 @@ export function describeDifferences(found: readonly Difference[], max = 20): str
   return [...lines, ...(found.length > max ? [`and ${found.length - max} more`] : [])].join('\n')
 }
 
-/** Reads a tree, without crossing into other filesystems' mounts. */
+/** Reads a tree: what is compared by {@link differences}. */
 export async function readTree(root: string, { signal }: { signal?: AbortSignal } = {}): Promise<Tree> {
   const xattrsByPath = await readXattrs(root, signal)
   const paths = await listPaths(root, signal)
   const tree = new Map<string, TreeEntry>()
   const inodes = new Map<string, { path: string; content: string }>()
-  const entries = new Array<TreeEntry | undefined>(paths.length)
+  const entries = new Map<string, TreeEntry>()
   let next = 0
   const worker = async (): Promise<void> => {
     for (let i = next++; i < paths.length; i = next++) {
       signal?.throwIfAborted()
-      entries[i] = await readEntry(root, paths[i]!, inodes, xattrsByPath.get(paths[i]!) ?? '')
+      const path = paths[i]!
+      entries.set(path, await readEntry(root, path, inodes, xattrsByPath.get(path) ?? ''))
     }
   }
   await Promise.all(Array.from({ length: concurrency }, worker))
-  paths.forEach((path, i) => {
-    const entry = entries[i]!
+  for (const path of paths) {
+    const entry = entries.get(path)!
     const first = inodes.get(entry.sameAs)
     tree.set(path, { ...entry, content: first?.content ?? entry.content, sameAs: first?.path ?? path })
-  })
+  }
   return tree
 }
 

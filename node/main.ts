@@ -1,30 +1,25 @@
-import { mkdir } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import packageManifest from '../package.json' with { type: 'json' }
-import { isP2pfsError } from '../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../protocol/errors.ts'
 import { loadConfig, type Config } from './config.ts'
 import { Daemon, statePaths, type DaemonParts } from './daemon.ts'
 import { createLog, type Log, type LogLevel } from './log.ts'
-import { DevFuseDriver, type FuseDriverParts } from './mount/fuse-driver.ts'
+import { BindPlacement } from './mount/bind-placement.ts'
+import { DevFuseDriver } from './mount/dev-fuse-driver.ts'
 import { FuseNativeDriver } from './mount/fuse-native-driver.ts'
 import { LinkPlacement } from './mount/link-placement.ts'
-import { BindPlacement } from './mount/mount-table.ts'
-import { Supervisor } from './supervisor.ts'
+import { configExit, inherited, Supervisor, type FromDaemon } from './supervisor.ts'
 
-/** sysexits.h, EX_CONFIG: starting again would not help. */
-const configExit = 78
-
-/** Runs the supervisor until it is told to stop. @returns the exit status */
+/** Runs the node of this host until it is told to stop. @returns the exit status */
 export async function supervise(argv: readonly string[]): Promise<number> {
   const config = loadConfig(argv, process.env)
-  const log = logOf(config, 'supervisor')
-  if (config.fuseDriver === 'native') return await runUnsupervised(config)
+  if (config.fuseDriver === 'native') return await runDaemon(config, logOf(config, 'daemon'))
   const supervisor = new Supervisor(
-    { log },
+    { log: logOf(config, 'supervisor') },
     {
       stateDir: config.stateDir,
       mountPoint: statePaths(config.stateDir).mountPoint,
-      command: [process.execPath, fileURLToPath(import.meta.url), ...argv],
+      command: [process.execPath, '--disable-warning=ExperimentalWarning', fileURLToPath(import.meta.url), ...argv],
     },
   )
   return await supervisor.run()
@@ -32,4 +27,61 @@ export async function supervise(argv: readonly string[]): Promise<number> {
 
 function logOf(config: Config, part: string): Log {
   return createLog(config.logLevel as LogLevel, (line) => process.stderr.write(line), { part })
+}
+
+/** Starts the daemon and waits for a signal; mounts outlive it where a supervisor holds them. */
+async function runDaemon(config: Config, log: Log): Promise<number> {
+  const daemon = new Daemon({ log, version: packageManifest.version, createBackend: backendFor(config, log) }, config)
+  const stop = Promise.withResolvers<void>()
+  process.on('SIGTERM', stop.resolve).on('SIGINT', stop.resolve)
+  process.on('disconnect', () => log.error('supervisor is gone; this daemon goes on serving alone, until it is stopped', { pid: process.pid }))
+  try {
+    await daemon.start()
+  } catch (error) {
+    log.error('daemon cannot start', { error })
+    return isP2pfsError(error, 'invalid', 'conflict', 'unsupported') ? configExit : 1
+  }
+  tellSupervisor('ready')
+  await stop.promise
+  await daemon.stop()
+  return 0
+}
+
+function tellSupervisor(message: FromDaemon): void {
+  if (process.connected) process.send?.(message)
+}
+
+function backendFor(config: Config, log: Log): DaemonParts['createBackend'] {
+  const { mountPoint } = statePaths(config.stateDir)
+  return async (reads) => {
+    if (config.fuseDriver === 'native') {
+      return { driver: new FuseNativeDriver({ ...reads, log }, { mountPoint }), placement: new LinkPlacement() }
+    }
+    const fd = Number(process.env[inherited.fuse.variable])
+    const resumed = process.env[inherited.resumed] !== undefined
+    return {
+      driver: new DevFuseDriver({ ...reads, fd, resumed, log }, { workers: config.fuseWorkers }),
+      placement: new BindPlacement({ mountPoint }),
+    }
+  }
+}
+
+/** The process that a supervisor has spawned. */
+async function main(): Promise<void> {
+  const config = loadConfig(process.argv.slice(2), process.env)
+  const log = logOf(config, 'daemon')
+  process.on('unhandledRejection', (error) => {
+    log.error('unhandled failure; the daemon is replaced', { error })
+    process.kill(process.pid, 'SIGKILL')
+  })
+  const status = await runDaemon(config, log)
+  if (status !== 0) process.exit(status)
+  tellSupervisor('stopped')
+  // Worker threads sit in read(2) on /dev/fuse, which no exit waits out; all state is on the disk.
+  setImmediate(() => process.kill(process.pid, 'SIGKILL'))
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  if (process.env[inherited.fuse.variable] === undefined) throw new P2pfsError('invalid', 'not started by a supervisor; run p2pfs daemon')
+  await main()
 }

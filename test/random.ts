@@ -13,7 +13,7 @@ export function createRandom(seed: number): { next: () => number; below: (n: num
     below,
     bytes: (n) => {
       const bytes = Buffer.alloc(n)
-      for (let i = 0; i < n; i++) bytes[i] = below(256)
+      for (let i = 0; i < n; i++) bytes[i] = next() * 256
       return bytes
     },
   }

@@ -1,0 +1,188 @@
+import { copyFile, mkdir, open, rm, stat } from 'node:fs/promises'
+import { availableParallelism, cpus } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { callControl } from './control-call.ts'
+import { readWithFio, type ReadPattern } from './fio.ts'
+import { debianImages, oddImage, type LabImage } from './images.ts'
+import { formatMeasurements, measurement, type Measurement } from './measurement.ts'
+import { Network, type LabHost } from './network.ts'
+import { NodeProcess } from './node-process.ts'
+import { run } from './process.ts'
+import { Registry } from './registry.ts'
+import { measureTcp } from './tcp-stream.ts'
+
+const meetTimeoutMs = 20_000
+const bytesPerMegabyte = 1e6
+
+interface Bench {
+  network: Network
+  registry: Registry
+  /** The image, as hosts name it. */
+  reference: string
+  runs: number
+}
+
+const { values: args } = parseArgs({
+  options: {
+    json: { type: 'boolean', default: false },
+    runs: { type: 'string', default: '5' },
+    /** A hand-made image of a few megabytes instead of the Debian one. */
+    small: { type: 'boolean', default: false },
+  },
+})
+const note = (line: string): void => void process.stderr.write(`bench: ${line}\n`)
+
+note('preparing the image')
+const image = args.small ? await oddImage() : (await debianImages()).gzip
+const measurements = await measureAll(image, Number(args.runs))
+if (args.json) {
+  const machine = { cores: availableParallelism(), cpu: cpus()[0]?.model, node: process.version }
+  process.stdout.write(`${JSON.stringify({ machine, image: image.tag, measurements }, undefined, 2)}\n`)
+} else {
+  process.stdout.write(`${formatMeasurements(measurements)}\n`)
+}
+
+async function measureAll(labImage: LabImage, runs: number): Promise<Measurement[]> {
+  await using network = await Network.create()
+  const registry = await Registry.start(await network.addHost('registry'))
+  const reference = await registry.push(labImage, 'lab/image:1')
+  const bench = { network, registry, reference, runs }
+  note('import')
+  const imports = await measureImport(bench)
+  const a = await NodeProcess.start(await network.addHost('a'), { insecureRegistries: [registry.authority] })
+  await a.seed(reference)
+  note('reads with everything local')
+  const reads = await measureLocalReads(bench, a)
+  note('from peer to peer')
+  const peers = await measurePeers(bench, a)
+  await a.stop()
+  return [...imports, ...reads, ...peers]
+}
+
+/** `p2pfs seed` into an empty state directory, against what a host does without p2pfs. */
+async function measureImport({ network, registry, reference, runs }: Bench): Promise<Measurement[]> {
+  const host = await network.addHost('import')
+  const [seeds, pulls, peaks]: [number[], number[], number[]] = [[], [], []]
+  const seed = async (): Promise<void> => {
+    const node = await startEmpty(host, { insecureRegistries: [registry.authority] })
+    seeds.push(await seconds(async () => await node.seed(reference)))
+    peaks.push((await node.peakMemoryBytes()) / bytesPerMegabyte)
+    await node.stop()
+  }
+  const pull = async (): Promise<void> => {
+    const directory = join(host.directory, 'pull')
+    await mkdir(directory)
+    const layout = join(directory, 'layout')
+    const copy = ['--insecure-policy', 'copy', '--quiet', '--src-tls-verify=false', `docker://${reference}`, `oci:${layout}:image`]
+    pulls.push(
+      await seconds(async () => {
+        await host.run('skopeo', copy)
+        await host.run('umoci', ['unpack', '--image', `${layout}:image`, join(directory, 'bundle')])
+      }),
+    )
+    await rm(directory, { recursive: true })
+  }
+  await alternate(runs, seed, pull)
+  return [
+    measurement('import of an image from the registry', 's', seeds, { name: 'skopeo copy + umoci unpack', values: pulls }),
+    measurement('peak memory of the daemon in an import', 'MB', peaks),
+  ]
+}
+
+/** Reads through the mount on a host that has every chunk, against the same file on the host's own filesystem. */
+async function measureLocalReads({ network, runs, reference }: Bench, node: NodeProcess): Promise<Measurement[]> {
+  const directory = join(node.host.directory, 'mnt')
+  const { rootfs } = await node.mount(reference, directory)
+  const copy = join(network.directory, 'copy.img')
+  await copyFile(rootfs, copy)
+  await run('sync', [])
+  const patterns: ReadPattern[] = ['sequential', 'random']
+  const cases = patterns.flatMap((pattern) => [true, false].map((cold) => ({ pattern, cold, mounted: [] as number[], native: [] as number[] })))
+  for (const { pattern, cold, mounted, native } of cases) {
+    const scale = pattern === 'sequential' ? bytesPerMegabyte : 1
+    const read = async (path: string, into: number[]): Promise<void> => {
+      if (!cold) await run('cp', [path, '/dev/null'])
+      into.push((await readWithFio(node.host, path, { pattern, cold })) / scale)
+    }
+    await alternate(runs, async () => await read(rootfs, mounted), async () => await read(copy, native))
+  }
+  await node.unmount(directory)
+  await rm(copy)
+  return cases.map(({ pattern, cold, mounted, native }) =>
+    measurement(
+      `${pattern === 'sequential' ? 'sequential' : '4 KiB random'} read, all local, ${cold ? 'cold' : 'warm'}`,
+      pattern === 'sequential' ? 'MB/s' : '1/s',
+      mounted,
+      { name: 'file on the host', values: native },
+    ),
+  )
+}
+
+/** An empty host beside one that has everything. */
+async function measurePeers({ network, registry, reference, runs }: Bench, a: NodeProcess): Promise<Measurement[]> {
+  const host = await network.addHost('b')
+  const times = { firstMount: [] as number[], firstByte: [] as number[], known: [] as number[], control: [] as number[] }
+  const rates = { peer: [] as number[], tcp: [] as number[] }
+  let transferBytes = bytesPerMegabyte
+  const directory = join(host.directory, 'mnt')
+  const readOnB = async (): Promise<void> => {
+    const node = await startEmpty(host, { bootstrap: [a], insecureRegistries: [registry.authority] })
+    await node.whenStatus('has met A', ({ peers }) => peers.length > 0, { timeoutMs: meetTimeoutMs })
+    let rootfs = ''
+    times.firstMount.push(await milliseconds(async () => ({ rootfs } = await node.mount(reference, directory))))
+    times.firstByte.push(await milliseconds(async () => await readPage(rootfs)))
+    const before = (await node.status()).fetched.peer.bytes
+    const elapsed = await seconds(async () => await host.run('dd', [`if=${rootfs}`, 'of=/dev/null', 'bs=1M', 'status=none']))
+    transferBytes = (await node.status()).fetched.peer.bytes - before
+    rates.peer.push(transferBytes / bytesPerMegabyte / elapsed)
+    await node.unmount(directory)
+    times.known.push(await milliseconds(async () => await node.mount(reference, directory)))
+    await node.unmount(directory)
+    times.control.push(await milliseconds(async () => await callControl(node.controlSocket, '/mount', { image: reference, directory })))
+    await node.unmount(directory)
+    await node.stop()
+  }
+  const rawTcp = async (): Promise<void> => {
+    rates.tcp.push((await measureTcp(a.host, host, transferBytes)) / bytesPerMegabyte)
+  }
+  await alternate(runs, readOnB, rawTcp)
+  return [
+    measurement('from peer to peer, one cold reader', 'MB/s', rates.peer, { name: 'raw TCP', values: rates.tcp }),
+    measurement('mount on an empty host, whole process', 'ms', times.firstMount),
+    measurement('first 4 KiB from a peer after that', 'ms', times.firstByte),
+    measurement('mount of a known image, whole process', 'ms', times.known),
+    measurement('mount of a known image, control socket', 'ms', times.control),
+  ]
+}
+
+/** A daemon that knows nothing. */
+async function startEmpty(host: LabHost, options: Parameters<typeof NodeProcess.start>[1]): Promise<NodeProcess> {
+  await rm(join(host.directory, 'state'), { recursive: true, force: true })
+  await run('sync', [])
+  return await NodeProcess.start(host, options)
+}
+
+/** Runs both `runs` times, taking turns in going first. */
+async function alternate(runs: number, one: () => Promise<void>, other: () => Promise<void>): Promise<void> {
+  for (let i = 0; i < runs; i++) {
+    const order = i % 2 === 0 ? [one, other] : [other, one]
+    for (const measure of order) await measure()
+  }
+}
+
+async function readPage(path: string): Promise<void> {
+  const { size } = await stat(path)
+  await using file = await open(path)
+  await file.read(Buffer.alloc(4096), 0, 4096, Math.floor(size / 2 / 4096) * 4096)
+}
+
+async function milliseconds(action: () => Promise<unknown>): Promise<number> {
+  const startedAt = performance.now()
+  await action()
+  return performance.now() - startedAt
+}
+
+async function seconds(action: () => Promise<unknown>): Promise<number> {
+  return (await milliseconds(action)) / 1000
+}

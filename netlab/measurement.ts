@@ -1,0 +1,61 @@
+/** Median and range of repeated runs. */
+export interface Spread {
+  median: number
+  min: number
+  max: number
+  runs: number
+}
+
+export interface Measurement {
+  name: string
+  unit: 'ms' | 's' | 'MB/s' | '1/s' | 'MB'
+  p2pfs: Spread
+  /** What it is measured against, in the same run; nothing for what has no counterpart. */
+  other?: Spread & { name: string }
+  /** How many times better than the other, of the medians: more than 1 is better, whatever the unit. */
+  ratio?: number
+}
+
+const smallerIsBetter = new Set<Measurement['unit']>(['ms', 's', 'MB'])
+
+export function spread(values: readonly number[]): Spread {
+  const sorted = values.toSorted((a, b) => a - b)
+  const middle = sorted.length >> 1
+  const median = sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
+  return { median, min: sorted[0]!, max: sorted.at(-1)!, runs: sorted.length }
+}
+
+/** Values of p2pfs, and of what it is measured against, run by run. */
+export function measurement(
+  name: string,
+  unit: Measurement['unit'],
+  p2pfs: readonly number[],
+  other?: { name: string; values: readonly number[] },
+): Measurement {
+  const ours = spread(p2pfs)
+  if (other === undefined) return { name, unit, p2pfs: ours }
+  const theirs = spread(other.values)
+  const ratio = smallerIsBetter.has(unit) ? theirs.median / ours.median : ours.median / theirs.median
+  return { name, unit, p2pfs: ours, other: { name: other.name, ...theirs }, ratio }
+}
+
+/** A table for people: ratios first. */
+export function formatMeasurements(measurements: readonly Measurement[]): string {
+  const rows = measurements.map(({ name, unit, p2pfs, other, ratio }) => [
+    ratio === undefined ? '' : `${ratio.toPrecision(3)}x`,
+    name,
+    formatSpread(p2pfs, unit),
+    other === undefined ? '' : `${other.name}: ${formatSpread(other, unit)}`,
+  ])
+  const table = [['ratio', 'measure', 'p2pfs, median (range)', 'against'], ...rows]
+  const widths = [0, 1, 2].map((column) => Math.max(...table.map((row) => row[column]!.length)))
+  return table.map((row) => row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ').trimEnd()).join('\n')
+}
+
+function formatSpread({ median, min, max }: Spread, unit: string): string {
+  return `${formatNumber(median)} ${unit} (${formatNumber(min)} to ${formatNumber(max)})`
+}
+
+function formatNumber(value: number): string {
+  return value >= 100 ? value.toFixed(0) : value.toPrecision(3)
+}

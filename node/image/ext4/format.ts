@@ -1,0 +1,26 @@
+/** On-disk constants of ext4: Documentation/filesystems/ext4 of the kernel, and fs/ext4/ext4.h. */
+
+export const blockBytes = 4096
+export const inodeBytes = 256
+/** Of the inode beyond the first 128 bytes: times with nanoseconds; extended attributes follow. */
+export const extraInodeBytes = 32
+export const inodesPerBlock = blockBytes / inodeBytes
+/** A bitmap is one block: the most blocks, and the most inodes, that a group can have. */
+export const maxPerGroup = blockBytes * 8
+export const rootInode = 2
+/** Inodes 1 to 10 are reserved. */
+export const firstInode = 11
+export const descriptorBytes = 32
+
+/** Link count at which a directory's becomes 1, "many" (feature dir_nlink). */
+export const maxDirectoryLinks = 65_000
+
+export const inodeFlags = { index: 0x1000, extents: 0x80000 } as const
+
+export const compatible = { extAttr: 0x8, dirIndex: 0x20, sparseSuper2: 0x200 } as const
+export const incompatible = { fileType: 0x2, extents: 0x40, flexBg: 0x200 } as const
+export const readOnlyCompatible = { largeFile: 0x2, dirNlink: 0x20, extraIsize: 0x40, readOnly: 0x1000 } as const
+
+export const typeBits = { fifo: 0o010000, character: 0o020000, directory: 0o040000, block: 0o060000, file: 0o100000, symlink: 0o120000 } as const
+/** File types in directory entries. */
+export const entryTypes = { file: 1, directory: 2, character: 3, block: 4, fifo: 5, symlink: 7 } as const

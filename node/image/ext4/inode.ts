@@ -1,0 +1,66 @@
+import { P2pfsError } from '../../../protocol/errors.ts'
+import type { RootfsInode } from '../rootfs-tree.ts'
+import { extraInodeBytes, inodeBytes, inodeFlags, maxDirectoryLinks, typeBits } from './format.ts'
+
+/** What an inode's 256 bytes say, besides what the tree does. */
+export interface InodeBody {
+  links: number
+  sizeBytes: number
+  /** Blocks of its own anywhere on the device. */
+  blocks: number
+  /** Extent tree root, device numbers or a short link target: 60 bytes. */
+  block: Buffer
+  extents: boolean
+  indexed: boolean
+  /** Device block of the extended attributes, or 0. */
+  xattrBlock: number
+  inInodeXattrs: Buffer | undefined
+}
+
+export function encodeInode(node: RootfsInode, body: InodeBody): Buffer {
+  const out = Buffer.alloc(inodeBytes)
+  out.writeUInt16LE(typeBits[node.type] | node.mode, 0)
+  out.writeUInt16LE(node.uid & 0xffff, 2)
+  out.writeUInt32LE(body.sizeBytes % 2 ** 32, 4)
+  out.writeUInt16LE(node.gid & 0xffff, 24)
+  // "Many" where the count does not fit: feature dir_nlink.
+  out.writeUInt16LE(node.type === 'directory' && body.links >= maxDirectoryLinks ? 1 : body.links, 26)
+  out.writeUInt32LE(body.blocks * 8, 28)
+  out.writeUInt32LE((body.extents ? inodeFlags.extents : 0) | (body.indexed ? inodeFlags.index : 0), 32)
+  out.set(body.block, 40)
+  out.writeUInt32LE(body.xattrBlock, 104)
+  out.writeUInt32LE(Math.floor(body.sizeBytes / 2 ** 32), 108)
+  out.writeUInt16LE(node.uid >>> 16, 120)
+  out.writeUInt16LE(node.gid >>> 16, 122)
+  out.writeUInt16LE(extraInodeBytes, 128)
+  const { seconds, extra } = encodeTime(node.mtime)
+  // Access, change, modification and birth: the image knows one time, and the bytes must not depend on when it was made.
+  for (const [at, extraAt] of [[8, 140], [12, 132], [16, 136], [144, 148]] as const) {
+    out.writeInt32LE(seconds, at)
+    out.writeUInt32LE(extra, extraAt)
+  }
+  if (body.inInodeXattrs !== undefined) out.set(body.inInodeXattrs, 128 + extraInodeBytes)
+  return out
+}
+
+/** 34 bits of seconds, 1901 to 2446, and nanoseconds: the two high bits of the seconds share a word with them. */
+function encodeTime({ seconds, nanoseconds }: RootfsInode['mtime']): { seconds: number; extra: number } {
+  const clamped = Math.min(Math.max(seconds, -(2 ** 31)), 2 ** 31 - 1 + 3 * 2 ** 32)
+  const low = clamped | 0
+  const epoch = Math.round((clamped - low) / 2 ** 32)
+  return { seconds: low, extra: ((nanoseconds << 2) | epoch) >>> 0 }
+}
+
+/**
+ * i_block of a device: the old encoding in the first word where it fits, else the new one in the second.
+ * @throws unsupported for numbers that Linux cannot have
+ */
+export function encodeDevice({ major, minor }: RootfsInode['device'], path: string): Buffer {
+  if (major >= 2 ** 12 || minor >= 2 ** 20) {
+    throw new P2pfsError('unsupported', `/${path}: device number ${major}:${minor} is beyond Linux's 4095:1048575`, { path })
+  }
+  const out = Buffer.alloc(60)
+  if (major < 256 && minor < 256) out.writeUInt32LE((major << 8) | minor, 0)
+  else out.writeUInt32LE(((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0, 4)
+  return out
+}

@@ -1,0 +1,134 @@
+import type { ByteString } from '../../../protocol/layer-index.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
+import { blockBytes, extraInodeBytes, inodeBytes } from './format.ts'
+
+export interface Xattr {
+  name: ByteString
+  value: Uint8Array
+}
+
+const magic = 0xea020000
+/** Room in the inode after its extra fields and the magic number. */
+const inInodeBytes = inodeBytes - 128 - extraInodeBytes - 4
+const headerBytes = 32
+
+/** Longest prefix first. */
+const prefixes: readonly (readonly [string, number])[] = [
+  ['system.posix_acl_access', 2],
+  ['system.posix_acl_default', 3],
+  ['user.', 1],
+  ['trusted.', 4],
+  ['security.', 6],
+  ['system.', 7],
+]
+
+interface Packed {
+  index: number
+  name: Buffer
+  value: Uint8Array
+  /** The entry and its value, both padded to 4 bytes. */
+  sizeBytes: number
+}
+
+const padded = (length: number): number => (length + 3) & ~3
+
+/**
+ * Extended attributes as they stand in the inode (after its extra fields, magic first) and in a block of their own;
+ * undefined where there are none.
+ * @throws unsupported for a namespace that ext4 does not have, or more than one block of attributes
+ */
+export function encodeXattrs(xattrs: readonly Xattr[], path: string): { inInode: Buffer | undefined; block: Buffer | undefined } {
+  const all = xattrs.map((xattr) => pack(xattr, path)).sort(compare)
+  const inside: Packed[] = []
+  const outside: Packed[] = []
+  let insideBytes = 4
+  let outsideBytes = headerBytes + 4
+  for (const xattr of all) {
+    if (insideBytes + xattr.sizeBytes <= inInodeBytes) {
+      inside.push(xattr)
+      insideBytes += xattr.sizeBytes
+    } else {
+      outside.push(xattr)
+      outsideBytes += xattr.sizeBytes
+    }
+  }
+  if (outsideBytes > blockBytes) {
+    throw new P2pfsError('unsupported', `extended attributes of /${path} take ${outsideBytes} bytes; ext4 has room for ${blockBytes}`, { path })
+  }
+  return {
+    inInode: inside.length === 0 ? undefined : encodeInInode(inside),
+    block: outside.length === 0 ? undefined : encodeBlock(outside),
+  }
+}
+
+function pack({ name, value }: Xattr, path: string): Packed {
+  const found = prefixes.find(([prefix]) => name.startsWith(prefix))
+  if (found === undefined) throw new P2pfsError('unsupported', `/${path}: ext4 has no place for the extended attribute ${JSON.stringify(name)}`, { path })
+  const [prefix, index] = found
+  const rest = Buffer.from(name.slice(prefix.length), 'latin1')
+  const stored = index === 2 || index === 3 ? encodeAcl(value, path) : value
+  return { index, name: rest, value: stored, sizeBytes: 16 + padded(rest.length) + padded(stored.length) }
+}
+
+/** The order that the kernel searches a block by. */
+function compare(a: Packed, b: Packed): number {
+  return a.index - b.index || a.name.length - b.name.length || Buffer.compare(a.name, b.name)
+}
+
+function encodeInInode(xattrs: readonly Packed[]): Buffer {
+  const out = Buffer.alloc(4 + inInodeBytes)
+  out.writeUInt32LE(magic, 0)
+  encodeEntries(out, 4, 4, xattrs)
+  return out
+}
+
+function encodeBlock(xattrs: readonly Packed[]): Buffer {
+  const out = Buffer.alloc(blockBytes)
+  out.writeUInt32LE(magic, 0)
+  out.writeUInt32LE(1, 4)
+  out.writeUInt32LE(1, 8)
+  const hashes = encodeEntries(out, headerBytes, 0, xattrs)
+  out.writeUInt32LE(hashes.reduce((hash, entry) => ((hash << 16) ^ (hash >>> 16) ^ entry) >>> 0, 0), 12)
+  return out
+}
+
+/** Entries from `at` on, values from the end back; value offsets count from `base`. @returns the entries' hashes */
+function encodeEntries(out: Buffer, at: number, base: number, xattrs: readonly Packed[]): number[] {
+  let end = out.length
+  return xattrs.map(({ index, name, value }) => {
+    end -= padded(value.length)
+    out.set(value, end)
+    const hash = entryHash(name, out.subarray(end, end + padded(value.length)))
+    out[at] = name.length
+    out[at + 1] = index
+    out.writeUInt16LE(value.length === 0 ? 0 : end - base, at + 2)
+    out.writeUInt32LE(value.length, at + 8)
+    out.writeUInt32LE(hash, at + 12)
+    out.set(name, at + 16)
+    at += 16 + padded(name.length)
+    return hash
+  })
+}
+
+/** ext4_xattr_hash_entry of fs/ext4/xattr.c. */
+function entryHash(name: Uint8Array, paddedValue: Buffer): number {
+  let hash = 0
+  for (const byte of name) hash = (hash << 5) ^ (hash >>> 27) ^ byte
+  for (let at = 0; at < paddedValue.length; at += 4) hash = (hash << 16) ^ (hash >>> 16) ^ paddedValue.readUInt32LE(at)
+  return hash >>> 0
+}
+
+/** From the system call's form of a POSIX ACL (version 2, 8 bytes an entry) to ext4's (version 1, ids only where they mean something). */
+function encodeAcl(value: Uint8Array, path: string): Buffer {
+  const acl = Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+  if (acl.length < 4 || acl.readUInt32LE(0) !== 2 || acl.length % 8 !== 4) {
+    throw new P2pfsError('invalid', `/${path}: not a POSIX ACL`, { path })
+  }
+  const parts: Buffer[] = [Buffer.from([1, 0, 0, 0])]
+  for (let at = 4; at < acl.length; at += 8) {
+    const tag = acl.readUInt16LE(at)
+    const named = tag === 2 || tag === 8
+    parts.push(acl.subarray(at, at + (named ? 8 : 4)))
+  }
+  return Buffer.concat(parts)
+}

@@ -1,0 +1,158 @@
+/**
+ * The part of the kernel's FUSE protocol that a read-only tree of image files needs: linux/fuse.h, version 7.
+ * Numbers are in the machine's byte order, which is little-endian wherever this runs.
+ */
+
+export const opcodes = {
+  lookup: 1,
+  forget: 2,
+  getattr: 3,
+  open: 14,
+  read: 15,
+  statfs: 17,
+  release: 18,
+  getxattr: 22,
+  listxattr: 23,
+  flush: 25,
+  init: 26,
+  opendir: 27,
+  readdir: 28,
+  releasedir: 29,
+  access: 34,
+  interrupt: 36,
+  destroy: 38,
+  batchForget: 42,
+} as const
+
+export const errnos = { ENOENT: 2, EINTR: 4, EIO: 5, ENOTDIR: 20, EISDIR: 21, EROFS: 30, ENOSYS: 38, ENODATA: 61 } as const
+
+export const rootNodeId = 1
+/** Reads of more than this do not come: 256 pages, the most that the kernel allows without a sysctl, bytes. */
+export const maxReadBytes = 256 * 4096
+/** struct fuse_in_header, bytes. */
+export const inHeaderBytes = 40
+/** struct fuse_out_header, bytes. */
+export const outHeaderBytes = 16
+
+const initFlags = { asyncRead: 1 << 0, parallelDirops: 1 << 18, maxPages: 1 << 22, initExt: 1 << 30 }
+/** FUSE_HAS_RESEND, bit 39, as a bit of flags2. */
+const hasResend = 1 << 7
+const notifyInvalEntry = 3
+/** FUSE_NOTIFY_RESEND, Linux 6.9: hand the requests that were taken and not answered to whoever reads next. */
+const notifyResend = 7
+/** What the kernel may keep without asking: nothing here ever changes. Seconds. */
+const validSeconds = 86_400
+
+export interface Attributes {
+  nodeId: number
+  directory: boolean
+  sizeBytes: number
+}
+
+/** A reply with nothing but a result. `unique` is the request's, its 8 bytes as they came. */
+export function encodeReply(unique: bigint, error: number, body?: Uint8Array): Buffer {
+  const reply = Buffer.alloc(outHeaderBytes + (body?.length ?? 0))
+  writeOutHeader(reply, reply.length, error, unique)
+  if (body !== undefined) reply.set(body, outHeaderBytes)
+  return reply
+}
+
+export function writeOutHeader(target: Buffer, lengthBytes: number, error: number, unique: bigint): void {
+  target.writeUInt32LE(lengthBytes, 0)
+  target.writeInt32LE(-error, 4)
+  target.writeBigUInt64LE(unique, 8)
+}
+
+/** struct fuse_init_out for what the kernel offers in `request` (the body after the header). */
+export function encodeInit(request: Buffer): Buffer {
+  const minor = Math.min(request.readUInt32LE(4), 38)
+  const offered = request.readUInt32LE(12)
+  const out = Buffer.alloc(64)
+  out.writeUInt32LE(7, 0)
+  out.writeUInt32LE(minor, 4)
+  out.writeUInt32LE(maxReadBytes, 8)
+  const wanted = initFlags.asyncRead | initFlags.parallelDirops | initFlags.maxPages | initFlags.initExt
+  out.writeUInt32LE((offered & wanted) >>> 0, 12)
+  // Read-ahead and asynchronous direct reads of many VMs at once; the kernel's own default is 12.
+  out.writeUInt16LE(256, 16)
+  out.writeUInt16LE(192, 18)
+  out.writeUInt32LE(4096, 20)
+  out.writeUInt32LE(1, 24)
+  out.writeUInt16LE(maxReadBytes / 4096, 28)
+  out.writeUInt32LE((offered & initFlags.initExt) === 0 ? 0 : hasResend, 32)
+  return out
+}
+
+/** struct fuse_entry_out. */
+export function encodeEntry(attributes: Attributes): Buffer {
+  const out = Buffer.alloc(128)
+  out.writeBigUInt64LE(BigInt(attributes.nodeId), 0)
+  out.writeBigUInt64LE(BigInt(validSeconds), 16)
+  out.writeBigUInt64LE(BigInt(validSeconds), 24)
+  writeAttributes(out, 40, attributes)
+  return out
+}
+
+/** struct fuse_attr_out. */
+export function encodeAttributes(attributes: Attributes): Buffer {
+  const out = Buffer.alloc(104)
+  out.writeBigUInt64LE(BigInt(validSeconds), 0)
+  writeAttributes(out, 16, attributes)
+  return out
+}
+
+function writeAttributes(out: Buffer, at: number, { nodeId, directory, sizeBytes }: Attributes): void {
+  out.writeBigUInt64LE(BigInt(nodeId), at)
+  out.writeBigUInt64LE(BigInt(sizeBytes), at + 8)
+  out.writeBigUInt64LE(BigInt(Math.ceil(sizeBytes / 512)), at + 16)
+  out.writeUInt32LE(directory ? 0o40555 : 0o100444, at + 60)
+  out.writeUInt32LE(directory ? 2 : 1, at + 64)
+  out.writeUInt32LE(4096, at + 80)
+}
+
+/** struct fuse_statfs_out: a full, read-only filesystem. */
+export function encodeStatfs(): Buffer {
+  const out = Buffer.alloc(80)
+  out.writeUInt32LE(4096, 40)
+  out.writeUInt32LE(255, 44)
+  out.writeUInt32LE(4096, 48)
+  return out
+}
+
+/** struct fuse_dirent of the entries from number `offset` on, as many as `maxBytes` holds. */
+export function encodeDirectory(entries: readonly { nodeId: number; directory: boolean; name: string }[], offset: number, maxBytes: number): Buffer {
+  const records: Buffer[] = []
+  let length = 0
+  for (const [i, { nodeId, directory, name }] of entries.entries()) {
+    if (i < offset) continue
+    const record = Buffer.alloc((24 + name.length + 7) & ~7)
+    if (length + record.length > maxBytes) break
+    record.writeBigUInt64LE(BigInt(nodeId), 0)
+    record.writeBigUInt64LE(BigInt(i + 1), 8)
+    record.writeUInt32LE(name.length, 16)
+    record.writeUInt32LE(directory ? 4 : 8, 20)
+    record.write(name, 24, 'latin1')
+    records.push(record)
+    length += record.length
+  }
+  return Buffer.concat(records)
+}
+
+/** Asks the kernel to hand out again what an earlier daemon took and did not answer. */
+export function encodeNotifyResend(): Buffer {
+  const out = Buffer.alloc(outHeaderBytes)
+  out.writeUInt32LE(out.length, 0)
+  out.writeInt32LE(notifyResend, 4)
+  return out
+}
+
+/** Makes the kernel forget `name` in the root directory. */
+export function encodeNotifyInvalEntry(name: string): Buffer {
+  const out = Buffer.alloc(outHeaderBytes + 16 + name.length + 1)
+  out.writeUInt32LE(out.length, 0)
+  out.writeInt32LE(notifyInvalEntry, 4)
+  out.writeBigUInt64LE(BigInt(rootNodeId), outHeaderBytes)
+  out.writeUInt32LE(name.length, outHeaderBytes + 8)
+  out.write(name, outHeaderBytes + 16, 'latin1')
+  return out
+}
