@@ -1,0 +1,52 @@
+import { Readable } from 'node:stream'
+import { createGunzip, createZstdDecompress } from 'node:zlib'
+import { P2pfsError } from '../../protocol/errors.ts'
+
+/** Pieces of output: large, for each costs a turn of the loop, bytes. */
+const outputBytes = 256 * 1024
+
+/**
+ * The tar in a layer's bytes: gzip (of several members too), zstd (of several frames too) or plain, told by its first
+ * bytes, for media types lie.
+ * @throws invalid where the stream is damaged or cut short
+ */
+export async function* decompress(input: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> {
+  const iterator = input[Symbol.asyncIterator]()
+  let head = Buffer.alloc(0)
+  while (head.length < 4) {
+    const { done, value } = await iterator.next()
+    if (done === true) break
+    head = Buffer.concat([head, value])
+  }
+  const whole = async function* (): AsyncGenerator<Buffer> {
+    if (head.length > 0) yield head
+    for (;;) {
+      const { done, value } = await iterator.next()
+      if (done === true) return
+      yield asBuffer(value)
+    }
+  }
+  const options = { chunkSize: outputBytes }
+  const transform = isGzip(head) ? createGunzip(options) : isZstd(head) ? createZstdDecompress(options) : undefined
+  if (transform === undefined) {
+    yield* whole()
+    return
+  }
+  const source = Readable.from(whole(), { objectMode: false })
+  source.on('error', (error) => transform.destroy(error))
+  try {
+    for await (const bytes of source.pipe(transform)) yield bytes as Buffer
+  } catch (cause) {
+    if (typeof (cause as { errno?: unknown }).errno !== 'number') throw cause
+    throw new P2pfsError('invalid', `layer is damaged or cut short: ${(cause as Error).message}`, { cause })
+  } finally {
+    source.destroy()
+    transform.destroy()
+  }
+}
+
+const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+/** RFC 1952. */
+const isGzip = (head: Buffer): boolean => head[0] === 0x1f && head[1] === 0x8b
+/** RFC 8878: a frame, or a skippable frame before it. */
+const isZstd = (head: Buffer): boolean => head.length >= 4 && (head.readUInt32LE(0) === 0xfd2fb528 || (head.readUInt32LE(0) & 0xfffffff0) >>> 0 === 0x184d2a50)

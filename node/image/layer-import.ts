@@ -1,0 +1,95 @@
+import { Worker } from 'node:worker_threads'
+import type { Digest } from '../../protocol/digest.ts'
+import { errorCodes, P2pfsError } from '../../protocol/errors.ts'
+import { parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
+import type { ChunkSink } from './chunk-sink.ts'
+import type { FromLayerWorker, LayerWorkerSetup, ToLayerWorker } from './layer-worker.ts'
+
+/** Compressed bytes handed to the worker and not read yet: bounds memory, and hides the hand-over, bytes. */
+const maxUnreadBytes = 8 * 1024 * 1024
+
+export interface ImportLayerOptions {
+  signal: AbortSignal
+  /** Compressed bytes read so far. */
+  onProgress?: (bytes: number) => void
+}
+
+/**
+ * Reads a layer once, in a thread of its own: checks its digest and diff id, makes its index, passes its chunks to
+ * `sink`. Memory is bounded whatever the layer's size. Chunks that have passed stay where the sink put them.
+ * @param source the layer's bytes as the registry has them
+ * @throws invalid naming the layer and tar entry, for a layer that is damaged, malformed, or not what it should be;
+ *   what the source and the sink throw
+ */
+export async function importLayer(
+  source: AsyncIterable<Uint8Array>,
+  layer: { digest: Digest; diffId: Digest },
+  sink: ChunkSink,
+  { signal, onProgress }: ImportLayerOptions,
+): Promise<LayerIndex> {
+  signal.throwIfAborted()
+  const worker = new Worker(new URL('./layer-worker.ts', import.meta.url), {
+    workerData: { digest: layer.digest, diffId: layer.diffId } satisfies LayerWorkerSetup,
+  })
+  const outcome = Promise.withResolvers<Uint8Array>()
+  const onAbort = (): void => outcome.reject(signal.reason as Error)
+  signal.addEventListener('abort', onAbort, { once: true })
+  const post = (message: ToLayerWorker): void => worker.postMessage(message)
+  const keep = async ({ id, digest, bytes }: { id: number; digest: Digest; bytes: Uint8Array }): Promise<void> => {
+    try {
+      await sink.put(digest, bytes)
+      post({ stored: id })
+    } catch (error) {
+      outcome.reject(error as Error)
+    }
+  }
+  let unread = 0
+  let read = 0
+  let room: (() => void) | undefined
+  worker.on('message', (message: FromLayerWorker) => {
+    if ('read' in message) {
+      unread -= message.read
+      read += message.read
+      onProgress?.(read)
+      room?.()
+    } else if ('chunk' in message) void keep(message.chunk)
+    else if ('index' in message) outcome.resolve(message.index)
+    else outcome.reject(failure(layer.digest, message.error))
+  })
+  worker.on('error', (error) => outcome.reject(error))
+  const iterator = source[Symbol.asyncIterator]()
+  let ended = false
+  const feed = async (): Promise<void> => {
+    for (;;) {
+      while (unread > maxUnreadBytes && !ended) {
+        await new Promise<void>((resolve) => {
+          room = resolve
+        })
+      }
+      if (ended) return
+      const { done, value } = await iterator.next()
+      if (ended) return
+      if (done === true) return post({ end: true })
+      const bytes = Uint8Array.from(value)
+      unread += bytes.length
+      worker.postMessage({ bytes } satisfies ToLayerWorker, [bytes.buffer])
+    }
+  }
+  feed().catch((error: unknown) => outcome.reject(error as Error))
+  try {
+    return parseLayerIndex(await outcome.promise)
+  } finally {
+    ended = true
+    room?.()
+    signal.removeEventListener('abort', onAbort)
+    await worker.terminate()
+    iterator.return?.()?.catch(() => undefined)
+  }
+}
+
+function failure(digest: Digest, { code, message, details }: { code: string | undefined; message: string; details: Record<string, unknown> }): Error {
+  const known = errorCodes.find((one) => one === code)
+  const entry = typeof details['entry'] === 'string' ? `, entry ${JSON.stringify(details['entry'])}` : ''
+  if (known === undefined) return new Error(`layer ${digest}: ${message}`)
+  return new P2pfsError(known, `layer ${digest}${entry}: ${message}`, { ...details, layer: digest })
+}

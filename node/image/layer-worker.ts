@@ -1,0 +1,92 @@
+import { createHash } from 'node:crypto'
+import { parentPort, workerData } from 'node:worker_threads'
+import type { Digest } from '../../protocol/digest.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { encodeLayerIndex } from '../../protocol/layer-index.ts'
+import { decompress } from './decompress.ts'
+import { LayerIndexer } from './layer-indexer.ts'
+
+/** What the worker is started with: what the layer must turn out to be. */
+export interface LayerWorkerSetup {
+  digest: Digest
+  diffId: Digest
+}
+
+export type ToLayerWorker = { bytes: Uint8Array } | { end: true } | { stored: number } | { failed: { id: number; message: string } }
+
+export type FromLayerWorker =
+  | { read: number }
+  | { chunk: { id: number; digest: Digest; bytes: Uint8Array<ArrayBuffer> } }
+  | { index: Uint8Array<ArrayBuffer> }
+  | { error: { code: string | undefined; message: string; details: Record<string, unknown> } }
+
+const port = parentPort!
+const setup = workerData as LayerWorkerSetup
+const input: (Uint8Array | undefined)[] = []
+const puts = new Map<number, PromiseWithResolvers<void>>()
+let wake: (() => void) | undefined
+
+port.on('message', (message: ToLayerWorker) => {
+  if ('stored' in message) {
+    puts.get(message.stored)?.resolve()
+    puts.delete(message.stored)
+  } else if ('failed' in message) {
+    puts.get(message.failed.id)?.reject(new P2pfsError('unavailable', message.failed.message))
+    puts.delete(message.failed.id)
+  } else {
+    input.push('bytes' in message ? message.bytes : undefined)
+    wake?.()
+  }
+})
+
+const compressedHash = createHash('sha256')
+
+async function* compressed(): AsyncGenerator<Uint8Array> {
+  for (;;) {
+    while (input.length === 0) {
+      await new Promise<void>((resolve) => {
+        wake = resolve
+      })
+    }
+    const bytes = input.shift()
+    if (bytes === undefined) return
+    compressedHash.update(bytes)
+    port.postMessage({ read: bytes.length } satisfies FromLayerWorker)
+    yield bytes
+  }
+}
+
+let nextId = 0
+const sink = {
+  put: async (digest: Digest, bytes: Uint8Array): Promise<void> => {
+    const id = nextId++
+    const kept = Promise.withResolvers<void>()
+    puts.set(id, kept)
+    const owned = bytes as Uint8Array<ArrayBuffer>
+    port.postMessage({ chunk: { id, digest, bytes: owned } } satisfies FromLayerWorker, [owned.buffer])
+    await kept.promise
+  },
+}
+
+async function main(): Promise<Uint8Array<ArrayBuffer>> {
+  const indexer = new LayerIndexer(sink)
+  const source = compressed()
+  for await (const bytes of decompress(source)) await indexer.push(bytes)
+  const index = await indexer.finish()
+  // What a decompressor leaves unread still counts for the digest.
+  for await (const rest of source) void rest
+  const digest = `sha256:${compressedHash.digest('hex')}`
+  if (digest !== setup.digest) throw new P2pfsError('invalid', `its bytes have another digest: ${digest}`)
+  if (index.diffId !== setup.diffId) throw new P2pfsError('invalid', `uncompressed it is ${index.diffId}; the image config says ${setup.diffId}`)
+  return encodeLayerIndex(index) as Uint8Array<ArrayBuffer>
+}
+
+main().then(
+  (index) => port.postMessage({ index } satisfies FromLayerWorker),
+  (error: unknown) => {
+    const known = isP2pfsError(error)
+    port.postMessage({
+      error: { code: known ? error.code : undefined, message: (error as Error).message, details: known ? error.details : {} },
+    } satisfies FromLayerWorker)
+  },
+)

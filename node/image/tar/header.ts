@@ -1,0 +1,78 @@
+import { P2pfsError } from '../../../protocol/errors.ts'
+import type { ByteString } from '../../../protocol/layer-index.ts'
+
+export const recordBytes = 512
+
+/** One 512-byte header, its fields as they stand; POSIX ustar and GNU tar's variant. */
+export interface TarHeader {
+  name: ByteString
+  mode: number
+  uid: number
+  gid: number
+  sizeBytes: number
+  mtimeSeconds: number
+  type: string
+  linkName: ByteString
+  devMajor: number
+  devMinor: number
+}
+
+/**
+ * @returns undefined for a record of zeros, which ends the archive
+ * @throws invalid where the checksum or a number is not right
+ */
+export function parseHeader(record: Buffer): TarHeader | undefined {
+  if (record[0] === 0 && record.every((byte) => byte === 0)) return undefined
+  const name = text(record, 0, 100)
+  checkSum(record, name)
+  const magic = record.toString('latin1', 257, 265)
+  const prefix = magic.startsWith('ustar\0') ? text(record, 345, 155) : ''
+  return {
+    name: prefix === '' ? name : `${prefix}/${name}`,
+    mode: number(record, 100, 8, name) & 0o7777,
+    uid: number(record, 108, 8, name),
+    gid: number(record, 116, 8, name),
+    sizeBytes: number(record, 124, 12, name),
+    mtimeSeconds: number(record, 136, 12, name),
+    type: String.fromCharCode(record[156]!),
+    linkName: text(record, 157, 100),
+    // Formats before ustar have no device fields.
+    devMajor: magic.startsWith('ustar') ? number(record, 329, 8, name) : 0,
+    devMinor: magic.startsWith('ustar') ? number(record, 337, 8, name) : 0,
+  }
+}
+
+function text(record: Buffer, at: number, length: number): ByteString {
+  const end = record.indexOf(0, at)
+  return record.toString('latin1', at, end < 0 || end > at + length ? at + length : end)
+}
+
+/** The sum of all bytes, with blanks in place of itself; some old tars summed signed bytes. */
+function checkSum(record: Buffer, name: ByteString): void {
+  let unsigned = 0
+  let signed = 0
+  for (let i = 0; i < recordBytes; i++) {
+    const byte = i >= 148 && i < 156 ? 0x20 : record[i]!
+    unsigned += byte
+    signed += (byte << 24) >> 24
+  }
+  const stored = number(record, 148, 8, name)
+  if (stored !== unsigned && stored !== signed) throw new P2pfsError('invalid', 'tar: header checksum does not match: not a tar, or damaged', { entry: name })
+}
+
+/** Octal digits, or with the highest bit of the first byte set a two's complement number (base 256). */
+export function number(record: Buffer, at: number, length: number, entry: ByteString): number {
+  const first = record[at]!
+  if ((first & 0x80) !== 0) {
+    let value = BigInt(first & 0x40 ? (first & 0xff) - 0x100 : first & 0x7f)
+    for (let i = 1; i < length; i++) value = (value << 8n) | BigInt(record[at + i]!)
+    if (value > BigInt(Number.MAX_SAFE_INTEGER) || value < BigInt(Number.MIN_SAFE_INTEGER)) {
+      throw new P2pfsError('invalid', 'tar: number is too large', { entry })
+    }
+    return Number(value)
+  }
+  const digits = record.toString('latin1', at, at + length).replaceAll('\0', ' ').trim()
+  if (digits === '') return 0
+  if (!/^[0-7]+$/.test(digits)) throw new P2pfsError('invalid', `tar: not an octal number: ${JSON.stringify(digits)}`, { entry })
+  return Number.parseInt(digits, 8)
+}

@@ -1,0 +1,333 @@
+import { P2pfsError } from '../../../protocol/errors.ts'
+import type { ByteString } from '../../../protocol/layer-index.ts'
+import { number, parseHeader, recordBytes, type TarHeader } from './header.ts'
+import { decimal, parsePax, paxTime, type PaxRecords } from './pax.ts'
+
+/** A piece of a sparse file that has data. */
+export interface SparseSegment {
+  offset: number
+  lengthBytes: number
+}
+
+/** One member of the archive, extended headers applied; names as they stand in the tar. */
+export interface TarEntry {
+  path: ByteString
+  /** `0` file, `1` hard link, `2` symlink, `3` character, `4` block, `5` directory, `6` FIFO. */
+  type: '0' | '1' | '2' | '3' | '4' | '5' | '6'
+  mode: number
+  uid: number
+  gid: number
+  mtime: { seconds: number; nanoseconds: number }
+  linkName: ByteString
+  device: { major: number; minor: number }
+  /** Of the file, holes included. */
+  sizeBytes: number
+  xattrs: Map<ByteString, ByteString>
+  /** Undefined for a file without holes. */
+  segments: readonly SparseSegment[] | undefined
+  /** Offset of the content in the tar, bytes. */
+  contentOffset: number
+  /** Bytes of content in the tar. */
+  contentBytes: number
+}
+
+export interface TarHandler {
+  entry: (entry: TarEntry) => void
+  /** Content of the last entry, in order. The buffer is the parser's input: copy what is kept. */
+  content: (bytes: Buffer) => void
+  /** All content of the last entry has come. */
+  end: () => void
+}
+
+/** Names and extended headers are held in memory: longer ones are an attack or damage, bytes. */
+const maxExtensionBytes = 1024 * 1024
+const emptyRecord = Buffer.alloc(0)
+
+type State = 'header' | 'content' | 'padding' | 'extension' | 'oldSparse' | 'sparseMap' | 'end'
+
+/**
+ * Reads a tar that is pushed in pieces of any size: ustar, PAX (local and global), GNU long names, base-256 numbers,
+ * sparse files of all GNU kinds. Memory is bounded by the longest extended header.
+ */
+export class TarParser {
+  readonly #handler: TarHandler
+  #state: State = 'header'
+  /** What has come of a record or extension that is not whole yet. */
+  #pending: Buffer[] = []
+  #pendingBytes = 0
+  /** Bytes left of content, padding or extension. */
+  #left = 0
+  #padding = 0
+  /** Offset in the tar of the next byte. */
+  #offset = 0
+  #extension = ''
+  #globals: PaxRecords = new Map()
+  #locals: PaxRecords = new Map()
+  #sparsePairs: number[] = []
+  #longName: ByteString | undefined
+  #longLink: ByteString | undefined
+  #header: TarHeader | undefined
+  #segments: SparseSegment[] = []
+  #realSize = 0
+  #entry: TarEntry | undefined
+
+  constructor(handler: TarHandler) {
+    this.#handler = handler
+  }
+
+  /** @throws invalid naming the entry */
+  push(input: Buffer): void {
+    let at = 0
+    while (at < input.length) {
+      switch (this.#state) {
+        case 'end':
+          // Whatever follows the end marker is padding.
+          this.#offset += input.length - at
+          return
+        case 'content': {
+          const length = Math.min(this.#left, input.length - at)
+          this.#handler.content(input.subarray(at, at + length))
+          at += length
+          this.#advance(length)
+          if (this.#left === 0) this.#endContent()
+          break
+        }
+        case 'padding': {
+          const length = Math.min(this.#left, input.length - at)
+          at += length
+          this.#advance(length)
+          if (this.#left === 0) this.#state = 'header'
+          break
+        }
+        case 'header':
+        case 'extension':
+        case 'oldSparse':
+        case 'sparseMap': {
+          const wanted = (this.#state === 'extension' ? this.#left : recordBytes) - this.#pendingBytes
+          const length = Math.min(wanted, input.length - at)
+          const piece = input.subarray(at, at + length)
+          at += length
+          this.#offset += length
+          if (length < wanted) {
+            this.#pending.push(Buffer.from(piece))
+            this.#pendingBytes += length
+            return
+          }
+          const whole = this.#pendingBytes === 0 ? piece : Buffer.concat([...this.#pending, piece])
+          this.#pending = []
+          this.#pendingBytes = 0
+          this.#take(whole)
+          break
+        }
+      }
+    }
+  }
+
+  /** No more input. @throws invalid where the tar ends within an entry */
+  finish(): void {
+    if (this.#state === 'end' || (this.#state === 'header' && this.#pendingBytes === 0)) return
+    if (this.#state === 'padding') return
+    throw new P2pfsError('invalid', 'tar: cut short', { entry: this.#entry?.path ?? this.#header?.name ?? '' })
+  }
+
+  /** Bytes read so far. */
+  get offset(): number {
+    return this.#offset
+  }
+
+  #advance(length: number): void {
+    this.#left -= length
+    this.#offset += length
+  }
+
+  #take(record: Buffer): void {
+    switch (this.#state) {
+      case 'header':
+        return this.#takeHeader(record)
+      case 'extension':
+        return this.#takeExtension(record)
+      case 'oldSparse':
+        return this.#takeOldSparse(record)
+      default:
+        return this.#takeSparseMap(record)
+    }
+  }
+
+  #takeHeader(record: Buffer): void {
+    const header = parseHeader(record)
+    if (header === undefined) {
+      this.#state = 'end'
+      return
+    }
+    this.#header = header
+    if ('LKxg'.includes(header.type)) {
+      if (header.sizeBytes > maxExtensionBytes || header.sizeBytes < 0) {
+        throw new P2pfsError('invalid', `tar: extended header of ${header.sizeBytes} bytes; ${maxExtensionBytes} is the most`, { entry: header.name })
+      }
+      this.#extension = header.type
+      this.#left = header.sizeBytes
+      this.#padding = paddingAfter(header.sizeBytes)
+      if (this.#left === 0) this.#takeExtension(emptyRecord)
+      else this.#state = 'extension'
+      return
+    }
+    if (header.type === 'S') {
+      this.#segments = []
+      this.#realSize = number(record, 483, 12, header.name)
+      this.#addSegments(record, 386, 4)
+      if (record[482] === 1) this.#state = 'oldSparse'
+      else this.#start(header, this.#segments, this.#realSize)
+      return
+    }
+    const map = this.#pax('GNU.sparse.map')
+    const realSize = this.#pax('GNU.sparse.realsize') ?? this.#pax('GNU.sparse.size')
+    if (this.#pax('GNU.sparse.major') === '1') {
+      // The map is at the start of the content, in decimal lines, padded to records.
+      this.#segments = []
+      this.#realSize = decimal(realSize ?? '', 'GNU.sparse.realsize')
+      this.#mapText = ''
+      this.#mapBytes = 0
+      this.#state = 'sparseMap'
+    } else if (map !== undefined || this.#sparsePairs.length > 0) {
+      const numbers = map === undefined ? this.#sparsePairs : map === '' ? [] : map.split(',').map((value) => decimal(value, 'GNU.sparse.map'))
+      this.#start(header, pairs(numbers, header.name), decimal(realSize ?? '', 'GNU.sparse.size'))
+    } else this.#start(header, undefined, undefined)
+  }
+
+  #takeExtension(bytes: Buffer): void {
+    const entry = this.#header?.name ?? ''
+    try {
+      if (this.#extension === 'L') this.#longName = untilZero(bytes)
+      else if (this.#extension === 'K') this.#longLink = untilZero(bytes)
+      else parsePax(bytes, this.#extension === 'g' ? this.#globals : this.#locals, this.#sparsePairs)
+    } catch (cause) {
+      throw cause instanceof P2pfsError ? new P2pfsError(cause.code, cause.message, { cause, entry }) : cause
+    }
+    this.#left = this.#padding
+    this.#state = this.#left === 0 ? 'header' : 'padding'
+  }
+
+  #takeOldSparse(record: Buffer): void {
+    this.#addSegments(record, 0, 21)
+    if (record[504] === 1) return
+    this.#start(this.#header!, this.#segments, this.#realSize)
+  }
+
+  #addSegments(record: Buffer, at: number, count: number): void {
+    for (let i = 0; i < count; i++, at += 24) {
+      if (record[at] === 0) return
+      const entry = this.#header!.name
+      this.#segments.push({ offset: number(record, at, 12, entry), lengthBytes: number(record, at + 12, 12, entry) })
+      if (this.#segments.length * 24 > maxExtensionBytes) throw new P2pfsError('invalid', 'tar: sparse map is too long', { entry })
+    }
+  }
+
+  #mapText = ''
+  #mapBytes = 0
+
+  #takeSparseMap(record: Buffer): void {
+    const header = this.#header!
+    this.#mapText += record.toString('latin1')
+    this.#mapBytes += recordBytes
+    if (this.#mapBytes > maxExtensionBytes || this.#mapBytes > header.sizeBytes) throw new P2pfsError('invalid', 'tar: sparse map is too long', { entry: header.name })
+    const lines = this.#mapText.split('\n')
+    const count = Number(lines[0])
+    if (lines.length < 2 || lines.length - 1 < 1 + count * 2) return
+    const numbers = lines.slice(1, 1 + count * 2).map((line) => decimal(line, 'GNU.sparse.map'))
+    this.#start({ ...header, sizeBytes: header.sizeBytes - this.#mapBytes }, pairs(numbers, header.name), this.#realSize)
+  }
+
+  /** A keyword of the extended headers, the entry's own before the global ones. */
+  #pax(keyword: string): ByteString | undefined {
+    const value = this.#locals.get(keyword) ?? this.#globals.get(keyword)
+    return value === '' ? undefined : value
+  }
+
+  #start(header: TarHeader, segments: readonly SparseSegment[] | undefined, realSize: number | undefined): void {
+    const path = this.#pax('GNU.sparse.name') ?? this.#pax('path') ?? this.#longName ?? header.name
+    const fail = (message: string): never => {
+      throw new P2pfsError('invalid', `tar: ${message}`, { entry: path })
+    }
+    let type = header.type === '\0' || header.type === '7' || header.type === 'S' ? '0' : header.type
+    // Before ustar a directory was a file whose name ends with a slash.
+    if (type === '0' && path.endsWith('/') && header.type === '\0') type = '5'
+    if (!'0123456'.includes(type)) fail(`entry of unknown type ${JSON.stringify(header.type)}`)
+    const field = (keyword: string, fallback: number): number => {
+      const value = this.#pax(keyword)
+      return value === undefined ? fallback : decimal(value, keyword)
+    }
+    const paxSize = this.#pax('size')
+    const stored = paxSize === undefined || this.#mapBytes > 0 ? header.sizeBytes : decimal(paxSize, 'size')
+    const contentBytes = type === '0' ? stored : 0
+    const sizeBytes = realSize ?? contentBytes
+    const uid = field('uid', header.uid)
+    const gid = field('gid', header.gid)
+    if (stored < 0 || sizeBytes < 0) fail('size is negative')
+    if (uid < 0 || uid > 0xffffffff || gid < 0 || gid > 0xffffffff) fail('uid or gid is out of range')
+    if (segments !== undefined) checkSegments(segments, sizeBytes, contentBytes, fail)
+    const mtime = this.#pax('mtime')
+    const xattrs = new Map<ByteString, ByteString>()
+    for (const records of [this.#globals, this.#locals]) {
+      for (const [keyword, value] of records) if (keyword.startsWith('SCHILY.xattr.')) xattrs.set(keyword.slice('SCHILY.xattr.'.length), value)
+    }
+    const entry: TarEntry = {
+      path,
+      type: type as TarEntry['type'],
+      mode: header.mode,
+      uid,
+      gid,
+      mtime: mtime === undefined ? { seconds: header.mtimeSeconds, nanoseconds: 0 } : paxTime(mtime),
+      linkName: this.#pax('linkpath') ?? this.#longLink ?? header.linkName,
+      device: type === '3' || type === '4' ? { major: header.devMajor, minor: header.devMinor } : { major: 0, minor: 0 },
+      sizeBytes,
+      xattrs,
+      segments,
+      contentOffset: this.#offset,
+      contentBytes,
+    }
+    this.#locals = new Map()
+    this.#sparsePairs = []
+    this.#longName = undefined
+    this.#longLink = undefined
+    this.#mapBytes = 0
+    this.#entry = entry
+    this.#handler.entry(entry)
+    // Links carry a size in some tars, and no content.
+    this.#left = contentBytes
+    this.#padding = paddingAfter(contentBytes)
+    if (contentBytes === 0) this.#endContent()
+    else this.#state = 'content'
+  }
+
+  #endContent(): void {
+    this.#handler.end()
+    this.#entry = undefined
+    this.#left = this.#padding
+    this.#state = this.#left === 0 ? 'header' : 'padding'
+  }
+}
+
+function paddingAfter(length: number): number {
+  return (recordBytes - (length % recordBytes)) % recordBytes
+}
+
+function untilZero(bytes: Buffer): ByteString {
+  const end = bytes.indexOf(0)
+  return bytes.toString('latin1', 0, end < 0 ? bytes.length : end)
+}
+
+function pairs(numbers: readonly number[], entry: ByteString): SparseSegment[] {
+  if (numbers.length % 2 !== 0) throw new P2pfsError('invalid', 'tar: sparse map is malformed', { entry })
+  return Array.from({ length: numbers.length / 2 }, (_, i) => ({ offset: numbers[i * 2]!, lengthBytes: numbers[i * 2 + 1]! }))
+}
+
+function checkSegments(segments: readonly SparseSegment[], sizeBytes: number, contentBytes: number, fail: (message: string) => never): void {
+  let end = 0
+  let total = 0
+  for (const { offset, lengthBytes } of segments) {
+    if (offset < end || lengthBytes < 0 || offset + lengthBytes > sizeBytes) fail('sparse map is out of order, or leaves the file')
+    end = offset + lengthBytes
+    total += lengthBytes
+  }
+  if (total !== contentBytes) fail(`sparse map has ${total} bytes of data, the archive ${contentBytes}`)
+}

@@ -1,0 +1,76 @@
+import type { Digest } from '../../protocol/digest.ts'
+import type { Log } from '../log.ts'
+import { HttpRegistry } from './http-registry.ts'
+import { checkSize, choosePlatform, layersOf, maxConfigBytes, parseManifest, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
+import type { ImageStorage, ReadBlobOptions } from './image-storage.ts'
+import { OciLayout } from './oci-layout.ts'
+import { formatReference, type Reference } from './reference.ts'
+
+export { layersOf, type LayerDescriptor } from './image-manifest.ts'
+
+/** An image for one platform, all that is small of it. */
+export interface ResolvedImage {
+  /** Canonical. */
+  reference: string
+  platform: string
+  manifestDigest: Digest
+  /** JSON, as stored. */
+  manifest: string
+  /** The OCI image config, JSON, as stored. */
+  config: string
+  layers: LayerDescriptor[]
+}
+
+/** Where images come from: registries, and OCI layouts on disk. */
+export class ImageSource {
+  readonly #registry: ImageStorage
+  readonly #layout: ImageStorage
+
+  constructor({ registry, layout }: { registry: ImageStorage; layout: ImageStorage }) {
+    this.#registry = registry
+    this.#layout = layout
+  }
+
+  /** What the reference stands for now. @throws missing, denied, unavailable, timeout, invalid, unsupported */
+  async resolve(reference: Reference, platform: string, { signal }: { signal: AbortSignal }): Promise<ResolvedImage> {
+    const storage = this.#storage(reference)
+    const name = formatReference(reference)
+    let { digest, json } = await storage.manifest(reference, { signal })
+    let manifest = parseManifest(json, `manifest of ${name}`)
+    // An index may name another one; two levels are more than anybody makes.
+    for (let depth = 0; manifest.kind === 'index' && depth < 3; depth++) {
+      const entry = choosePlatform(manifest.entries, platform, name)
+      digest = entry.digest
+      json = await storage.manifestByDigest(reference, entry, { signal })
+      manifest = parseManifest(json, `manifest of ${name}`)
+    }
+    const config = manifest.kind === 'image' ? await this.#text(reference, manifest.config, signal) : ''
+    return { reference: name, platform, manifestDigest: digest, manifest: json, config, layers: layersOf(json, config) }
+  }
+
+  /** The layer's bytes as they are stored. @throws invalid where they are not what the descriptor says; as {@link resolve} */
+  openLayer(reference: Reference, layer: Descriptor, options: ReadBlobOptions): AsyncIterable<Uint8Array> {
+    return this.#storage(reference).blob(reference, layer, options)
+  }
+
+  #storage(reference: Reference): ImageStorage {
+    return reference.kind === 'layout' ? this.#layout : this.#registry
+  }
+
+  async #text(reference: Reference, descriptor: Descriptor, signal: AbortSignal): Promise<string> {
+    checkSize(descriptor, maxConfigBytes, 'image config')
+    const pieces: Uint8Array[] = []
+    for await (const piece of this.#storage(reference).blob(reference, descriptor, { signal })) pieces.push(piece)
+    return Buffer.concat(pieces).toString()
+  }
+}
+
+export interface ImageSourceOptions {
+  insecureRegistries: readonly string[]
+  userAgent: string
+  log: Log
+}
+
+export function createImageSource({ insecureRegistries, userAgent, log }: ImageSourceOptions): ImageSource {
+  return new ImageSource({ registry: new HttpRegistry({ log }, { insecureRegistries, userAgent }), layout: new OciLayout() })
+}

@@ -1,0 +1,89 @@
+import { resolve } from 'node:path'
+import { parseDigest, type Digest } from '../../protocol/digest.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
+
+/** An image in a registry. */
+export interface RegistryReference {
+  kind: 'registry'
+  /** `docker.io`, `host`, `host:5000`, `[::1]:5000`. */
+  registry: string
+  /** `library/debian`. */
+  repository: string
+  /** Undefined where only a digest is given. */
+  tag: string | undefined
+  /** Wins over the tag. */
+  digest: Digest | undefined
+}
+
+/** An image in an OCI layout on disk. */
+export interface LayoutReference {
+  kind: 'layout'
+  /** Absolute. */
+  directory: string
+  /** Undefined: the layout's only image, or that called latest. */
+  tag: string | undefined
+}
+
+export type Reference = RegistryReference | LayoutReference
+
+const host = /^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$/
+const component = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/
+const tagPattern = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/
+/** Of registry and repository together: distribution's NameTotalLengthMax. */
+const maxNameLength = 255
+
+/**
+ * Parses what a user types, as Docker does (distribution/reference): `debian`, `debian:12`, `host:5000/app@sha256:...`;
+ * or `oci:DIR[:TAG]`.
+ * @throws invalid saying what is wrong
+ */
+export function parseReference(text: string): Reference {
+  const fail = (why: string): never => {
+    throw new P2pfsError('invalid', `not an image reference: ${JSON.stringify(text.slice(0, 300))}: ${why}`)
+  }
+  if (text.startsWith('oci:')) return parseLayout(text.slice(4), fail)
+  const [named = '', digestText, ...more] = text.split('@')
+  if (more.length > 0) fail('more than one @')
+  let digest: Digest | undefined
+  if (digestText !== undefined) {
+    try {
+      digest = parseDigest(digestText)
+    } catch {
+      fail('after @ stands sha256: and 64 hex digits')
+    }
+  }
+  const colon = named.lastIndexOf(':')
+  const hasTag = colon > named.lastIndexOf('/')
+  const name = hasTag ? named.slice(0, colon) : named
+  const givenTag = hasTag ? named.slice(colon + 1) : undefined
+  if (name === '') fail('the name is empty')
+  if (givenTag !== undefined && !tagPattern.test(givenTag)) fail('a tag has letters, digits, _ . - and at most 128 of them')
+  const [first = '', ...rest] = name.split('/')
+  const isHost = rest.length > 0 && (first.includes('.') || first.includes(':') || first === 'localhost' || first !== first.toLowerCase())
+  const registry = isHost ? first.replace(/^index\.docker\.io$/, 'docker.io') : 'docker.io'
+  if (!host.test(registry)) fail(`${JSON.stringify(registry)} is not a host`)
+  const path = isHost ? rest : [first, ...rest]
+  const wrong = path.find((part) => !component.test(part))
+  if (wrong !== undefined) fail(wrong === wrong.toLowerCase() ? `${JSON.stringify(wrong)} is not a name` : 'a repository name is in lower case')
+  const repository = registry === 'docker.io' && path.length === 1 ? `library/${path.join('/')}` : path.join('/')
+  if (registry.length + repository.length > maxNameLength) fail(`longer than ${maxNameLength} characters`)
+  return { kind: 'registry', registry, repository, tag: givenTag ?? (digest === undefined ? 'latest' : undefined), digest }
+}
+
+function parseLayout(text: string, fail: (why: string) => never): LayoutReference {
+  const colon = text.lastIndexOf(':')
+  const hasTag = colon > text.lastIndexOf('/')
+  const directory = hasTag ? text.slice(0, colon) : text
+  const tag = hasTag ? text.slice(colon + 1) : undefined
+  if (directory === '') return fail('oci: is followed by a directory')
+  if (tag === '') return fail('the tag is empty')
+  return { kind: 'layout', directory: resolve(directory), tag }
+}
+
+/** The canonical form: equal for references that mean the same. */
+export function formatReference(reference: Reference): string {
+  if (reference.kind === 'layout') return `oci:${reference.directory}${reference.tag === undefined ? '' : `:${reference.tag}`}`
+  const { registry, repository, tag, digest } = reference
+  const name = `${registry}/${repository}`
+  return digest === undefined ? `${name}:${tag ?? 'latest'}` : `${name}@${digest}`
+}
