@@ -41,14 +41,16 @@ async function runDaemon(config: Config, log: Log): Promise<number> {
     log.error('daemon cannot start', { error })
     return isP2pfsError(error, 'invalid', 'conflict', 'unsupported') ? configExit : 1
   }
-  tellSupervisor('ready')
+  await tellSupervisor('ready')
   await stop.promise
   await daemon.stop()
   return 0
 }
 
-function tellSupervisor(message: FromDaemon): void {
-  if (process.connected) process.send?.(message)
+/** Resolves when the message is on its way. */
+async function tellSupervisor(message: FromDaemon): Promise<void> {
+  if (!process.connected) return
+  await new Promise<void>((resolve) => process.send!(message, undefined, undefined, () => resolve()))
 }
 
 function backendFor(config: Config, log: Log): DaemonParts['createBackend'] {
@@ -76,9 +78,9 @@ async function main(): Promise<void> {
   })
   const status = await runDaemon(config, log)
   if (status !== 0) process.exit(status)
-  tellSupervisor('stopped')
+  await tellSupervisor('stopped')
   // Worker threads sit in read(2) on /dev/fuse, which no exit waits out; all state is on the disk.
-  setImmediate(() => process.kill(process.pid, 'SIGKILL'))
+  process.kill(process.pid, 'SIGKILL')
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

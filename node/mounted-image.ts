@@ -39,8 +39,10 @@ export class MountedImage {
 
   /** A read waits for this chunk. @throws what the fetch throws */
   async miss(chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
+    // A read over several chunks comes here whole when one of them is missing.
+    const here = this.#parts.has(this.#request(chunkIndex).digest)
     const chunk = this.#fetch(chunkIndex, 'demand', AbortSignal.any([signal, this.#closed.signal]))
-    this.#readAhead.touch(chunkIndex)
+    if (!here) this.#readAhead.touch(chunkIndex)
     return await chunk
   }
 

@@ -58,7 +58,7 @@ export class HttpClient {
       const location = response.headers['location']
       if (response.statusCode < 300 || response.statusCode > 399 || typeof location !== 'string') return response
       await discard(response)
-      if (redirects === maxRedirects || !URL.canParse(location, target)) throw new P2pfsError('unavailable', `${url.host} redirects without end`, { host: url.host })
+      if (redirects === maxRedirects || !URL.canParse(location, target.href)) throw new P2pfsError('unavailable', `${url.host} redirects without end`, { host: url.host })
       target = new URL(location, target)
     }
   }

@@ -1,0 +1,50 @@
+import type { Stream } from '@libp2p/interface'
+import * as lengthPrefixed from 'it-length-prefixed'
+import { P2pfsError } from '../../protocol/errors.ts'
+
+/** Copied rather than sent apart, bytes. */
+const smallBytes = 4096
+
+/**
+ * The messages of a stream, each behind its length (unsigned varint).
+ * @throws invalid for one longer than `maxBytes`; unavailable where the stream breaks
+ */
+export async function* readFrames(stream: Stream, maxBytes: number): AsyncGenerator<Uint8Array> {
+  try {
+    for await (const message of lengthPrefixed.decode(stream, { maxDataLength: maxBytes })) yield message.subarray()
+  } catch (cause) {
+    const { name } = cause as Error
+    if (name === 'InvalidDataLengthError' || name === 'InvalidDataLengthLengthError' || name === 'InvalidMessageLengthError') {
+      throw new P2pfsError('invalid', 'message is longer than the protocol allows', { cause })
+    }
+    throw new P2pfsError('unavailable', `stream broke: ${(cause as Error).message}`, { cause })
+  }
+}
+
+/** Sends one message, made of the given parts; resolves when the stream takes more. @throws unavailable */
+export async function writeFrame(stream: Stream, parts: readonly Uint8Array[], { signal }: { signal?: AbortSignal } = {}): Promise<void> {
+  try {
+    const [first = new Uint8Array(), ...rest] = parts
+    const prefix = encodeLength(parts.reduce((sum, part) => sum + part.length, 0))
+    let writable = true
+    // Small pieces go out together: each send is a frame, encrypted on its own.
+    if (first.length <= smallBytes) writable = stream.send(Buffer.concat([prefix, first]))
+    else for (const part of [prefix, first]) writable = stream.send(part)
+    for (const part of rest) writable = stream.send(part)
+    if (!writable) await stream.onDrain(signal === undefined ? {} : { signal })
+  } catch (cause) {
+    if (signal?.aborted === true) throw signal.reason as Error
+    throw new P2pfsError('unavailable', `cannot send: ${(cause as Error).message}`, { cause })
+  }
+}
+
+/** Unsigned LEB128. */
+function encodeLength(length: number): Uint8Array {
+  const bytes: number[] = []
+  let left = length
+  do {
+    bytes.push((left & 0x7f) | (left > 0x7f ? 0x80 : 0))
+    left >>>= 7
+  } while (left > 0)
+  return Uint8Array.from(bytes)
+}

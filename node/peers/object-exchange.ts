@@ -1,0 +1,97 @@
+import { promisify } from 'node:util'
+import { zstdCompress, zstdDecompress } from 'node:zlib'
+import type { Stream } from '@libp2p/interface'
+import { digestOf, type Digest } from '../../protocol/digest.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
+import { encodeImageRecord, parseImageRecord, type ImageRecord } from '../../protocol/image-record.ts'
+import { parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
+import {
+  encodeObjectAnswer,
+  encodeObjectRequest,
+  maxLayerIndexBytes,
+  maxObjectBytes,
+  maxObjectRequestBytes,
+  parseObjectAnswer,
+  parseObjectRequest,
+  type ObjectRequest,
+} from '../../protocol/messages/object.ts'
+import { parseRootfsManifest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { readFrames, writeFrame } from './frames.ts'
+
+const compress = promisify(zstdCompress)
+const decompress = promisify(zstdDecompress)
+
+/** What this host can tell others. */
+export interface LocalObjects {
+  image: (reference: string, platform: string) => Promise<ImageRecord | undefined>
+  /** Encoded. */
+  rootfs: (digest: Digest) => Promise<Uint8Array | undefined>
+  /** Encoded. */
+  layer: (diffId: Digest) => Promise<Uint8Array | undefined>
+}
+
+/** Answers the one request of a stream. @throws invalid, unavailable */
+export async function serveObject(stream: Stream, local: LocalObjects): Promise<void> {
+  for await (const message of readFrames(stream, maxObjectRequestBytes)) {
+    await writeFrame(stream, [encodeObjectAnswer(await find(parseObjectRequest(message), local))])
+    await stream.close()
+    return
+  }
+}
+
+async function find(request: ObjectRequest, local: LocalObjects): Promise<Uint8Array | undefined> {
+  switch (request.kind) {
+    case 'image': {
+      const record = await local.image(request.reference, request.platform)
+      return record === undefined ? undefined : encodeImageRecord(record)
+    }
+    case 'rootfs':
+      return await local.rootfs(request.digest)
+    case 'layer': {
+      const bytes = await local.layer(request.diffId)
+      return bytes === undefined ? undefined : await compress(bytes)
+    }
+  }
+}
+
+/** Asks for one object over a stream of its own. @returns undefined where the peer does not have it; @throws invalid, unavailable */
+async function ask(stream: Stream, request: ObjectRequest, signal: AbortSignal): Promise<Uint8Array | undefined> {
+  const onAbort = (): void => stream.abort(signal.reason as Error)
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    await writeFrame(stream, [encodeObjectRequest(request)], { signal })
+    for await (const message of readFrames(stream, maxObjectBytes)) return parseObjectAnswer(message)
+    throw new P2pfsError('unavailable', 'peer closed the stream without an answer')
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+    stream.close().catch(() => undefined)
+  }
+}
+
+export async function askImage(stream: Stream, reference: string, platform: string, signal: AbortSignal): Promise<ImageRecord | undefined> {
+  const bytes = await ask(stream, { kind: 'image', reference, platform }, signal)
+  return bytes === undefined ? undefined : parseImageRecord(bytes)
+}
+
+/** @throws invalid also where the manifest does not match the digest */
+export async function askRootfs(stream: Stream, digest: Digest, signal: AbortSignal): Promise<RootfsManifest | undefined> {
+  const bytes = await ask(stream, { kind: 'rootfs', digest }, signal)
+  if (bytes === undefined) return undefined
+  if (digestOf(bytes) !== digest) throw new P2pfsError('invalid', 'peer sent another rootfs manifest', { digest })
+  return parseRootfsManifest(bytes)
+}
+
+/** @throws invalid also where the index is of another layer */
+export async function askLayer(stream: Stream, diffId: Digest, signal: AbortSignal): Promise<LayerIndex | undefined> {
+  const bytes = await ask(stream, { kind: 'layer', diffId }, signal)
+  if (bytes === undefined) return undefined
+  let encoded: Uint8Array
+  try {
+    encoded = await decompress(bytes, { maxOutputLength: maxLayerIndexBytes })
+  } catch (cause) {
+    throw new P2pfsError('invalid', 'layer index is not zstd, or too large', { cause, diffId })
+  }
+  const index = parseLayerIndex(encoded)
+  if (index.diffId !== diffId) throw new P2pfsError('invalid', 'peer sent the index of another layer', { diffId })
+  return index
+}

@@ -1,0 +1,68 @@
+import { maxChunkBytes } from '../chunk-table.ts'
+import { digestBytes, digestFromBytes, digestToBytes, type Digest } from '../digest.ts'
+import { P2pfsError } from '../errors.ts'
+
+/** A long-lived stream: wants go one way, chunks the other, in whatever order they are ready. */
+export const chunkProtocol = '/p2pfs/chunk/1'
+
+/** A want without answer yet counts against these: a client beyond them is misbehaving. */
+export const maxWantsPerMessage = 256
+export const maxOutstandingWants = 1024
+
+const wantBytes = 4 + digestBytes
+export const maxWantMessageBytes = maxWantsPerMessage * wantBytes
+const answerHeaderBytes = 5
+export const maxAnswerBytes = answerHeaderBytes + maxChunkBytes
+
+export interface Want {
+  /** Chosen by the client, repeated in the answer: 0 to 2^32 - 1. */
+  id: number
+  digest: Digest
+}
+
+export const answerStatus = { chunk: 0, missing: 1, busy: 2 } as const
+
+export interface ChunkAnswer {
+  id: number
+  status: keyof typeof answerStatus
+  /** The chunk, for status `chunk`; a view into the message. */
+  bytes: Uint8Array
+}
+
+/** Each want: id, 32 bit little-endian, and the raw digest. SPEC.md, "Chunk protocol". */
+export function encodeWants(wants: readonly Want[]): Uint8Array {
+  const bytes = Buffer.alloc(wants.length * wantBytes)
+  for (const [i, { id, digest }] of wants.entries()) {
+    bytes.writeUInt32LE(id, i * wantBytes)
+    bytes.set(digestToBytes(digest), i * wantBytes + 4)
+  }
+  return bytes
+}
+
+/** @throws invalid */
+export function parseWants(bytes: Uint8Array): Want[] {
+  if (bytes.length === 0 || bytes.length % wantBytes !== 0 || bytes.length > maxWantMessageBytes) throw new P2pfsError('invalid', 'wants: wrong length')
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  return Array.from({ length: bytes.length / wantBytes }, (_, i) => ({
+    id: view.getUint32(i * wantBytes, true),
+    digest: digestFromBytes(bytes, i * wantBytes + 4),
+  }))
+}
+
+/** Id, 32 bit little-endian, and status, one byte; the chunk follows for status `chunk`. */
+export function encodeAnswerHeader(id: number, status: keyof typeof answerStatus): Uint8Array {
+  const bytes = Buffer.alloc(answerHeaderBytes)
+  bytes.writeUInt32LE(id, 0)
+  bytes[4] = answerStatus[status]
+  return bytes
+}
+
+/** @throws invalid */
+export function parseAnswer(bytes: Uint8Array): ChunkAnswer {
+  if (bytes.length < answerHeaderBytes) throw new P2pfsError('invalid', 'chunk answer: cut short')
+  const id = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(0, true)
+  const status = (Object.keys(answerStatus) as (keyof typeof answerStatus)[]).find((name) => answerStatus[name] === bytes[4])
+  if (status === undefined) throw new P2pfsError('invalid', 'chunk answer: unknown status')
+  if (status !== 'chunk' && bytes.length > answerHeaderBytes) throw new P2pfsError('invalid', 'chunk answer: bytes without a chunk')
+  return { id, status, bytes: bytes.subarray(answerHeaderBytes) }
+}

@@ -1,0 +1,53 @@
+import { encodeCbor, Fields, parseCbor } from '../cbor.ts'
+import type { Digest } from '../digest.ts'
+import { P2pfsError } from '../errors.ts'
+
+/** One request and one answer per stream. */
+export const objectProtocol = '/p2pfs/object/1'
+
+export const maxObjectRequestBytes = 4096
+/** A layer index of a million entries, compressed; the manifest of a rootfs of terabytes, bytes. */
+export const maxObjectBytes = 64 * 1024 * 1024
+/** What a layer index may grow to when it is decompressed, bytes. */
+export const maxLayerIndexBytes = 512 * 1024 * 1024
+
+export type ObjectRequest =
+  /** Answered by an image record. */
+  | { kind: 'image'; reference: string; platform: string }
+  /** Answered by a rootfs manifest. */
+  | { kind: 'rootfs'; digest: Digest }
+  /** Answered by a layer index, zstd-compressed. */
+  | { kind: 'layer'; diffId: Digest }
+
+/** SPEC.md, "Object protocol". */
+export function encodeObjectRequest(request: ObjectRequest): Uint8Array {
+  return encodeCbor(request)
+}
+
+/** @throws invalid */
+export function parseObjectRequest(bytes: Uint8Array): ObjectRequest {
+  const fields = new Fields(parseCbor(bytes, 'object request'), 'object request')
+  const kind = fields.text('kind')
+  switch (kind) {
+    case 'image':
+      return { kind, reference: fields.text('reference'), platform: fields.text('platform') }
+    case 'rootfs':
+      return { kind, digest: fields.digest('digest') }
+    case 'layer':
+      return { kind, diffId: fields.digest('diffId') }
+    default:
+      throw new P2pfsError('invalid', `object request: unknown kind ${kind.slice(0, 20)}`)
+  }
+}
+
+/** One byte, 1 where the object follows, 0 where there is none here. */
+export function encodeObjectAnswer(object: Uint8Array | undefined): Uint8Array {
+  return object === undefined ? Uint8Array.of(0) : Buffer.concat([Uint8Array.of(1), object])
+}
+
+/** @throws invalid */
+export function parseObjectAnswer(bytes: Uint8Array): Uint8Array | undefined {
+  if (bytes[0] === 0 && bytes.length === 1) return undefined
+  if (bytes[0] !== 1) throw new P2pfsError('invalid', 'object answer: neither found nor missing')
+  return bytes.subarray(1)
+}
