@@ -17,7 +17,8 @@ export interface CallOptions {
 export async function call<Result>(method: 'GET' | 'POST', path: string, body: unknown, options: CallOptions): Promise<Result> {
   const stream = await open(options.socket)
   const json = body === undefined ? '' : JSON.stringify(body)
-  stream.end(
+  // Not ended: a server takes the end of its input for the end of the caller.
+  stream.write(
     `${method} ${path} HTTP/1.0\r\nhost: p2pfs\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(json)}\r\n\r\n${json}`,
   )
   let text = ''
@@ -62,7 +63,7 @@ async function open(path: string): Promise<Socket> {
   for (;;) {
     try {
       return await new Promise<Socket>((resolve, reject) => {
-        const stream = connect({ path, allowHalfOpen: true })
+        const stream = connect({ path })
         stream.once('connect', () => resolve(stream))
         stream.once('error', reject)
       })
