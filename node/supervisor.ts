@@ -214,7 +214,7 @@ export class Supervisor {
     const mounts = await readMounts()
     const devices = new Set(mounts.filter((mount) => mount.mountPoint === mountPoint && mount.type.startsWith('fuse')).map(({ device }) => device))
     // The last mounted first.
-    for (const mount of mounts.filter(({ device }) => devices.has(device)).reverse()) {
+    for (const mount of mounts.filter(({ device }) => devices.has(device)).toReversed()) {
       if (why !== undefined) this.#log.warn('mount removed', { directory: mount.mountPoint, why })
       const result = await runTool('umount', [mount.mountPoint])
       if (result.ok) continue

@@ -40,7 +40,7 @@ export async function importLayer(
       await sink.put(digest, bytes)
       post({ stored: id })
     } catch (error) {
-      outcome.reject(error as Error)
+      outcome.reject(error)
     }
   }
   let unread = 0

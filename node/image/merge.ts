@@ -117,7 +117,7 @@ class LayerMerge {
   /** Follows symlinks within the root, as if it were `/`. */
   #walk(path: ByteString, followLast: boolean, make: boolean): RootfsInode | undefined {
     const trail = [this.#root]
-    const left = path.split('/').reverse()
+    const left = path.split('/').toReversed()
     let links = 0
     for (let name = left.pop(); name !== undefined; name = left.pop()) {
       if (name === '' || name === '.') continue
@@ -137,7 +137,7 @@ class LayerMerge {
       if (node.type === 'symlink' && (followLast || left.length > 0)) {
         if (++links > maxLinks) throw new P2pfsError('invalid', 'too many symbolic links on the way')
         if (node.linkTarget.startsWith('/')) trail.length = 1
-        left.push(...node.linkTarget.split('/').reverse())
+        left.push(...node.linkTarget.split('/').toReversed())
         continue
       }
       trail.push(node)

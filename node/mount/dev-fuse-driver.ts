@@ -67,7 +67,7 @@ export class DevFuseDriver implements FuseDriver {
       chunkDirectory: this.#parts.chunkDirectory,
       counters: this.#shared,
       row,
-      generation: this.#generation.buffer as SharedArrayBuffer,
+      generation: this.#generation.buffer,
       port: port2,
     }
     for (const image of this.#images.values()) port1.postMessage({ add: image } satisfies ToWorker)

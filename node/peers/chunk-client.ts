@@ -100,6 +100,6 @@ export class ChunkClient {
 
 async function matches(bytes: Uint8Array, digest: Digest): Promise<boolean> {
   if (bytes.length < pooledHashBytes) return digestOf(bytes) === digest
-  const raw = await crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>)
+  const raw = await crypto.subtle.digest('SHA-256', bytes)
   return Buffer.compare(Buffer.from(raw), digestToBytes(digest)) === 0
 }

@@ -72,7 +72,7 @@ function parseDescriptor(value: unknown, what: string): Descriptor {
   const record = asRecord(value, `descriptor in ${what}`)
   const size = record['size']
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw new P2pfsError('invalid', `descriptor in ${what} has no size`)
-  return { digest: parseDigest(record['digest']), mediaType: String(record['mediaType'] ?? ''), sizeBytes: size }
+  return { digest: parseDigest(record['digest']), mediaType: typeof record['mediaType'] === 'string' ? record['mediaType'] : '', sizeBytes: size }
 }
 
 function parseIndexEntry(value: unknown, what: string): IndexEntry {

@@ -125,6 +125,6 @@ const pooledHashBytes = 64 * 1024
 
 async function sha256(bytes: Uint8Array): Promise<Digest> {
   if (bytes.length < pooledHashBytes) return digestOf(bytes)
-  const raw = await crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>)
+  const raw = await crypto.subtle.digest('SHA-256', bytes)
   return parseDigest(`sha256:${Buffer.from(raw).toString('hex')}`)
 }

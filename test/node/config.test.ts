@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { describeOptions, loadConfig, options } from '../../node/config.ts'
+import { describeOptions, loadConfig, type options } from '../../node/config.ts'
 import { isP2pfsError } from '../../protocol/errors.ts'
 import { temporaryDirectory } from '../temporary.ts'
 

@@ -102,7 +102,7 @@ function planInodes(tree: RootfsTree, hashSeed: Uint32Array): Planned[] {
     const { blocks, indexed } = encodeDirectory(directory.number, directory.parent, entries, hashSeed)
     directory.content = blocks
     directory.indexed = indexed
-    directories.push(...below.reverse())
+    directories.push(...below.toReversed())
   }
   const inodes = [...planned.values()].sort((a, b) => a.number - b.number)
   for (const inode of inodes) planContent(inode)

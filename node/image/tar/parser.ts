@@ -141,16 +141,10 @@ export class TarParser {
   }
 
   #take(record: Buffer): void {
-    switch (this.#state) {
-      case 'header':
-        return this.#takeHeader(record)
-      case 'extension':
-        return this.#takeExtension(record)
-      case 'oldSparse':
-        return this.#takeOldSparse(record)
-      default:
-        return this.#takeSparseMap(record)
-    }
+    if (this.#state === 'header') this.#takeHeader(record)
+    else if (this.#state === 'extension') this.#takeExtension(record)
+    else if (this.#state === 'oldSparse') this.#takeOldSparse(record)
+    else this.#takeSparseMap(record)
   }
 
   #takeHeader(record: Buffer): void {
