@@ -1,0 +1,87 @@
+import { join } from 'node:path'
+import type { TestContext } from 'node:test'
+import { Bitmap } from '../../../protocol/bitmap.ts'
+import { ChunkTable } from '../../../protocol/chunk-table.ts'
+import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
+import type { ImageRecord } from '../../../protocol/image-record.ts'
+import { silentLog } from '../../../node/log.ts'
+import { PeerExchange } from '../../../node/peers/exchange.ts'
+import { createRandom } from '../../random.ts'
+import { temporaryDirectory } from '../../temporary.ts'
+
+/** A region of `count` chunks of 128 KiB, the same in every test. */
+export function makeRegion(count: number): { table: ChunkTable; chunks: Buffer[] } {
+  const random = createRandom(11)
+  const chunks = Array.from({ length: count }, () => {
+    const bytes = Buffer.alloc(128 * 1024)
+    random.bytes(64).copy(bytes)
+    return bytes
+  })
+  const digests = Buffer.concat(chunks.map((bytes) => digestToBytes(digestOf(bytes))))
+  return { table: new ChunkTable(chunks.map(({ length }) => length), digests), chunks }
+}
+
+/** A real peer whose store is a map. */
+export class TestPeer {
+  readonly chunks = new Map<Digest, Uint8Array>()
+  /** What wants are answered with instead of chunks, if anything ever. */
+  stall: Promise<Uint8Array> | undefined
+  readonly images = new Map<string, ImageRecord>()
+  readonly objects = new Map<Digest, Uint8Array>()
+  readonly tables = new Map<Digest, Bitmap>()
+  readonly exchange: PeerExchange
+
+  private constructor(directory: string, region: string, name: string, bootstrap: string[]) {
+    this.exchange = new PeerExchange(
+      {
+        local: {
+          chunk: async (digest) => await (this.stall ?? this.chunks.get(digest)),
+          image: async (reference) => this.images.get(reference),
+          rootfs: async (digest) => this.objects.get(digest),
+          layer: async (diffId) => this.objects.get(diffId),
+          tables: () => [...this.tables].map(([table, held]) => ({ table, held })),
+        },
+        log: silentLog,
+      },
+      { region, name, listen: ['/ip4/127.0.0.1/tcp/0'], bootstrap, keyFile: join(directory, `${name}.key`) },
+    )
+  }
+
+  static async start(
+    context: TestContext,
+    name: string,
+    { bootstrap = [], region = 'test', directory = temporaryDirectory(context) }: { bootstrap?: string[]; region?: string; directory?: string } = {},
+  ): Promise<TestPeer> {
+    const peer = new TestPeer(directory, region, name, bootstrap)
+    context.after(async () => await peer.exchange.stop())
+    await peer.exchange.start()
+    return peer
+  }
+
+  get address(): string {
+    return this.exchange.multiaddrs()[0]!
+  }
+
+  /** Takes up chunks `indexes` of the region. */
+  hold(region: ReturnType<typeof makeRegion>, indexes: number[]): void {
+    const { table, chunks } = region
+    const held = this.tables.get(table.id)
+    const bits = held ?? new Bitmap(table.count)
+    for (const index of indexes) {
+      this.chunks.set(table.digestAt(index), chunks[index]!)
+      bits.set(index)
+    }
+    this.tables.set(table.id, bits)
+    if (held === undefined) this.exchange.announce(table.id, bits)
+    else this.exchange.announceHave(table.id, indexes)
+  }
+}
+
+/** Waits for what peers bring about; the deadline is for a busy machine. */
+export async function until(what: string, condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 15_000
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`not in time: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}

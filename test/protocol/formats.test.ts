@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Bitmap } from '../../protocol/bitmap.ts'
+import { ChunkTable } from '../../protocol/chunk-table.ts'
+import { digestOf, digestToBytes, parseDigest } from '../../protocol/digest.ts'
+import { isP2pfsError } from '../../protocol/errors.ts'
+import { encodeImageRecord, parseImageRecord } from '../../protocol/image-record.ts'
+import { encodeLayerIndex, parseLayerIndex, type LayerEntry, type LayerIndex } from '../../protocol/layer-index.ts'
+import { encodeAnswerHeader, encodeWants, parseAnswer, parseWants } from '../../protocol/messages/chunk.ts'
+import { encodeObjectAnswer, encodeObjectRequest, parseObjectAnswer, parseObjectRequest } from '../../protocol/messages/object.ts'
+import { encodeRegionMessage, parseRegionMessage, type RegionMessage } from '../../protocol/messages/region.ts'
+import { encodeRootfsManifest, parseRootfsManifest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { createRandom } from '../random.ts'
+
+const a = digestOf(Buffer.from('a'))
+const b = digestOf(Buffer.from('b'))
+const table = new ChunkTable([4096, 8192], Buffer.concat([digestToBytes(a), digestToBytes(b)]))
+
+const entry: LayerEntry = {
+  path: 'bin/caf\xe9',
+  type: 'file',
+  mode: 0o4755,
+  uid: 1000,
+  gid: 4_294_967_294,
+  mtime: { seconds: -1, nanoseconds: 999_999_999 },
+  xattrs: [{ name: 'user.a', value: Buffer.from([0, 255]) }],
+  linkTarget: '',
+  device: { major: 0, minor: 0 },
+  sizeBytes: 5000,
+  extents: [{ fileOffset: 0, lengthBytes: 5000, regionOffset: 4096, tarOffset: 1024 }],
+}
+const index: LayerIndex = { diffId: b, tarBytes: 10_240, chunks: table, entries: [entry] }
+const manifest: RootfsManifest = { format: 'ext4', metadata: table, layers: [{ diffId: a, chunks: table }], config: '{}' }
+const record = { reference: 'docker.io/library/debian:12', platform: 'linux/amd64', manifestDigest: a, manifest: '{"x":1}', rootfsDigest: b }
+
+/** Each format: its golden digest (the bytes are long), and that it reads back. */
+const formats: [string, Uint8Array, string, (bytes: Uint8Array) => Uint8Array][] = [
+  ['layer index', encodeLayerIndex(index), 'sha256:a63c0fbd488f7f5c138f4c74ab49c30b1f012678c49c06f6c290afe2768e16c5', (bytes) => encodeLayerIndex(parseLayerIndex(bytes))],
+  ['rootfs manifest', encodeRootfsManifest(manifest), 'sha256:df82dfbc873b9a418834c06a346d82f1bf7eb47cfbbfc4ce6cc84a30f1eb78da', (bytes) => encodeRootfsManifest(parseRootfsManifest(bytes))],
+  ['image record', encodeImageRecord(record), 'sha256:4f9c3291d62323888df096aa03a92007ddf101571520de6db37001eba4cabf70', (bytes) => encodeImageRecord(parseImageRecord(bytes))],
+]
+
+for (const [name, bytes, golden, again] of formats) {
+  test(`${name}: the bytes are those of format version 1, and read back`, () => {
+    assert.equal(digestOf(bytes), golden)
+    assert.deepEqual(Buffer.from(again(bytes)), Buffer.from(bytes))
+  })
+
+  test(`${name}: damaged bytes are invalid, whatever the damage`, () => {
+    const random = createRandom(7)
+    for (let round = 0; round < 400; round++) {
+      const damaged = Buffer.from(round % 2 === 0 ? bytes.subarray(0, random.below(bytes.length)) : bytes)
+      if (round % 2 === 1) damaged[random.below(damaged.length)]! ^= 1 << random.below(8)
+      try {
+        again(damaged)
+      } catch (error) {
+        assert.ok(isP2pfsError(error, 'invalid'), `${String(error)} in round ${round}`)
+      }
+    }
+  })
+}
+
+/** Messages are short: their bytes stand here. */
+const messages: [string, Uint8Array, string, (bytes: Uint8Array) => unknown, unknown][] = []
+const region = (message: RegionMessage, golden: string): void =>
+  void messages.push([message.type, encodeRegionMessage(message), golden, (bytes) => parseRegionMessage(bytes), message])
+region({ type: 'hello', region: 'eu', name: 'n', addresses: ['/ip4/10.0.0.1/tcp/1'] }, 'a4646e616d65616e64747970656568656c6c6f66726567696f6e6265756961646472657373657381732f6970342f31302e302e302e312f7463702f31')
+region({ type: 'members', members: [{ peer: 'p', addresses: [] }] }, 'a26474797065676d656d62657273676d656d6265727381a2647065657261706961646472657373657380')
+region({ type: 'have', table: a, held: new Bitmap(10, Uint8Array.of(0b10000001, 0b10)) }, 'a464626974734281026474797065646861766565636f756e740a657461626c6578477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262')
+region({ type: 'delta', table: a, added: [1, 300], removed: [] }, 'a464747970656564656c7461656164646564820119012c657461626c6578477368613235363a636139373831313263613162626463616661633233316233396132336463346461373836656666383134376334653732623938303737383561666565343862626772656d6f76656480')
+for (const [request, golden] of [
+  [{ kind: 'image', reference: 'r', platform: 'p' }, 'a3646b696e6465696d61676568706c6174666f726d6170697265666572656e63656172'],
+  [{ kind: 'rootfs', digest: a }, 'a2646b696e6466726f6f7466736664696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
+  [{ kind: 'layer', diffId: a }, 'a2646b696e64656c617965726664696666496478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
+] as const) {
+  messages.push([`${request.kind} request`, encodeObjectRequest(request), golden, (bytes) => parseObjectRequest(bytes), request])
+}
+messages.push(['object found', encodeObjectAnswer(Uint8Array.of(7)), '0107', (bytes) => parseObjectAnswer(bytes), Buffer.of(7)])
+messages.push(['object missing', encodeObjectAnswer(undefined), '00', (bytes) => parseObjectAnswer(bytes), undefined])
+messages.push([
+  'wants',
+  encodeWants([{ id: 258, digest: a }]),
+  `02010000${a.slice(7)}`,
+  (bytes) => parseWants(bytes),
+  [{ id: 258, digest: a }],
+])
+messages.push(['missing answer', encodeAnswerHeader(258, 'missing'), '0201000001', (bytes) => parseAnswer(bytes).status, 'missing'])
+messages.push(['chunk answer', Buffer.concat([encodeAnswerHeader(1, 'chunk'), Buffer.of(9)]), '010000000009', (bytes) => parseAnswer(bytes).bytes, Buffer.of(9)])
+
+for (const [name, bytes, golden, parse, value] of messages) {
+  test(`${name}: the bytes are those of the protocol, and read back`, () => {
+    assert.equal(Buffer.from(bytes).toString('hex'), golden)
+    assert.deepEqual(parse(Buffer.from(bytes)), value)
+  })
+}
+
+test('messages that are too short, too long or of no known kind are invalid', () => {
+  const invalid = (parse: () => unknown): void => assert.throws(parse, (error) => isP2pfsError(error, 'invalid'))
+  invalid(() => parseWants(new Uint8Array(0)))
+  invalid(() => parseWants(new Uint8Array(35)))
+  invalid(() => parseWants(new Uint8Array(36 * 257)))
+  invalid(() => parseAnswer(Uint8Array.of(1, 0, 0, 0)))
+  invalid(() => parseAnswer(Uint8Array.of(1, 0, 0, 0, 9)))
+  invalid(() => parseAnswer(Uint8Array.of(1, 0, 0, 0, 1, 5)))
+  invalid(() => parseObjectAnswer(new Uint8Array(0)))
+  invalid(() => parseRegionMessage(Uint8Array.of(0xa0)))
+  invalid(() => new Bitmap(9, Uint8Array.of(0, 0b10)))
+  invalid(() => new Bitmap(9, Uint8Array.of(0)))
+  invalid(() => parseDigest('sha256:abc'))
+  invalid(() => new ChunkTable([4097], digestToBytes(a)))
+  invalid(() => new ChunkTable([4096, 4096], digestToBytes(a)))
+})
+
+test('a chunk table finds the chunk of every byte', () => {
+  assert.deepEqual([0, 4095, 4096, 12_287].map((offset) => table.indexOf(offset)), [0, 0, 1, 1])
+  assert.equal(table.sizeBytes, 12_288)
+  assert.equal(table.digestAt(1), b)
+})
