@@ -39,7 +39,7 @@ export async function authorize(
   registry: string,
   credentials: Credentials | undefined,
   http: HttpClient,
-  { signal, now }: { signal: AbortSignal; now: () => number },
+  { signal, now, secure }: { signal: AbortSignal; now: () => number; secure: boolean },
 ): Promise<Authorization> {
   const login = `docker login ${registry === 'docker.io' ? '' : registry}`.trim()
   if (challenge?.scheme === 'basic') {
@@ -49,6 +49,9 @@ export async function authorize(
   const realm = challenge?.parameters.get('realm')
   if (challenge?.scheme !== 'bearer' || realm === undefined || !URL.canParse(realm)) {
     throw new P2pfsError('denied', `${registry} refuses access and offers no way to log in that is known here`, { registry })
+  }
+  if (secure && new URL(realm).protocol !== 'https:') {
+    throw new P2pfsError('denied', `${registry} sends credentials to ${realm}, in clear; that is done only for --insecure-registry`, { registry })
   }
   const service = challenge.parameters.get('service') ?? ''
   const wanted = challenge.parameters.get('scope') ?? scope

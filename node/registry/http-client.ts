@@ -60,6 +60,7 @@ export class HttpClient {
       await discard(response)
       if (redirects === maxRedirects || !URL.canParse(location, target.href)) throw new P2pfsError('unavailable', `${url.host} redirects without end`, { host: url.host })
       target = new URL(location, target)
+      if (url.protocol === 'https:' && target.protocol !== 'https:') throw new P2pfsError('unavailable', `${url.host} redirects to ${target.host} in clear`, { host: url.host })
     }
   }
 

@@ -24,8 +24,9 @@ export interface HttpRegistryOptions {
 
 /** Where Docker Hub's registry is. */
 const hubHost = 'registry-1.docker.io'
-/** Connections lost in the middle of one blob, one after the other without a byte between, before giving up. */
+/** Connections lost in the middle of one blob, one after the other with less than this between, before giving up. */
 const maxResumes = 5
+const resumeBytes = 1024 * 1024
 /** Repositories whose tokens are remembered. */
 const maxAuthorizations = 256
 
@@ -114,7 +115,8 @@ export class HttpRegistry implements ImageStorage {
         throw new P2pfsError('unavailable', `${at.registry} ends the blob after ${offset} of ${sizeBytes} bytes`, { digest })
       } catch (error) {
         if (signal.aborted || !isP2pfsError(error, 'unavailable', 'timeout', 'busy')) throw error
-        failures = offset > from ? 1 : failures + 1
+        if (offset >= sizeBytes) return
+        failures = offset - from >= resumeBytes ? 1 : failures + 1
         if (failures > maxResumes) throw error
         await this.#clock.sleep(pauseMs(failures, error.details['retryAfterMs'], this.#clock), signal)
       }
@@ -124,7 +126,11 @@ export class HttpRegistry implements ImageStorage {
   async *#blobFrom(at: RegistryReference, url: URL, offset: number, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const response = await this.#get(at, url, offset === 0 ? {} : { range: `bytes=${offset}-` }, signal)
     // Range ignored: the whole blob comes again.
-    let skip = response.statusCode === 206 ? 0 : offset
+    let skip = response.statusCode === 206 ? offset - rangeStart(response) : offset
+    if (!(skip >= 0)) {
+      await discard(response)
+      throw new P2pfsError('invalid', `${at.registry} answers with another range than was asked for`, { registry: at.registry })
+    }
     for await (const piece of bodyOf(response, url, signal)) {
       const used = piece.subarray(Math.min(skip, piece.length))
       skip -= piece.length - used.length
@@ -147,7 +153,7 @@ export class HttpRegistry implements ImageStorage {
         at.registry,
         await this.#credentials.find(at.registry),
         this.#http,
-        { signal, now: this.#clock.now },
+        { signal, now: this.#clock.now, secure: !this.#insecure.has(at.registry) },
       )
       this.#authorizations.delete(key)
       this.#authorizations.set(key, fresh)
@@ -187,6 +193,12 @@ function refusal(at: RegistryReference, url: URL, { statusCode, headers }: HttpR
   if (statusCode === 429) return new P2pfsError('busy', `${at.registry} asks to slow down (429); try again later`, { ...details, retryAfterMs })
   if (statusCode === 408 || statusCode >= 500) return new P2pfsError('unavailable', `${at.registry} answers ${statusCode}; try again later`, { ...details, retryAfterMs })
   return new P2pfsError('invalid', `${at.registry} answers ${statusCode} for ${what}`, details)
+}
+
+/** Where a partial answer begins: RFC 9110, section 14.4. */
+function rangeStart({ headers }: HttpResponse): number {
+  const [, start] = /^bytes (\d+)-/.exec([headers['content-range']].flat()[0] ?? '') ?? []
+  return start === undefined ? Number.NaN : Number(start)
 }
 
 /** Seconds, or an HTTP date: RFC 9110, section 10.2.3. */

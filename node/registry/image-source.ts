@@ -1,4 +1,5 @@
 import type { Digest } from '../../protocol/digest.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
 import { HttpRegistry } from './http-registry.ts'
 import { checkSize, choosePlatform, layersOf, maxConfigBytes, parseManifest, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
@@ -45,7 +46,9 @@ export class ImageSource {
       manifest = parseManifest(json, `manifest of ${name}`)
     }
     const config = manifest.kind === 'image' ? await this.#text(reference, manifest.config, signal) : ''
-    return { reference: name, platform, manifestDigest: digest, manifest: json, config, layers: layersOf(json, config) }
+    const layers = layersOf(json, config)
+    checkPlatform(config, platform, name)
+    return { reference: name, platform, manifestDigest: digest, manifest: json, config, layers }
   }
 
   /** The layer's bytes as they are stored. @throws invalid where they are not what the descriptor says; as {@link resolve} */
@@ -63,6 +66,14 @@ export class ImageSource {
     for await (const piece of this.#storage(reference).blob(reference, descriptor, { signal })) pieces.push(piece)
     return Buffer.concat(pieces).toString()
   }
+}
+
+/** An image that is no index says in its config what it is for. @throws missing */
+function checkPlatform(config: string, platform: string, name: string): void {
+  const { os, architecture } = JSON.parse(config) as { os?: unknown; architecture?: unknown }
+  if (typeof os !== 'string' || typeof architecture !== 'string' || os === '' || architecture === '') return
+  const base = platform.split('/').slice(0, 2).join('/')
+  if (`${os}/${architecture}` !== base) throw new P2pfsError('missing', `${name} is for ${os}/${architecture}, not for ${platform}; choose with --platform`)
 }
 
 export interface ImageSourceOptions {

@@ -1,4 +1,4 @@
-import { resolve } from 'node:path'
+import { isAbsolute, normalize } from 'node:path'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 
@@ -61,7 +61,7 @@ export function parseReference(text: string): Reference {
   const [first = '', ...rest] = name.split('/')
   const isHost = rest.length > 0 && (first.includes('.') || first.includes(':') || first === 'localhost' || first !== first.toLowerCase())
   const registry = isHost ? first.replace(/^index\.docker\.io$/, 'docker.io') : 'docker.io'
-  if (!host.test(registry)) fail(`${JSON.stringify(registry)} is not a host`)
+  if (!host.test(registry) || Number(/:(\d+)$/.exec(registry)?.[1] ?? 0) > 65_535) fail(`${JSON.stringify(registry)} is not a host`)
   const path = isHost ? rest : [first, ...rest]
   const wrong = path.find((part) => !component.test(part))
   if (wrong !== undefined) fail(wrong === wrong.toLowerCase() ? `${JSON.stringify(wrong)} is not a name` : 'a repository name is in lower case')
@@ -77,7 +77,8 @@ function parseLayout(text: string, fail: (why: string) => never): LayoutReferenc
   const tag = hasTag ? text.slice(colon + 1) : undefined
   if (directory === '') return fail('oci: is followed by a directory')
   if (tag === '') return fail('the tag is empty')
-  return { kind: 'layout', directory: resolve(directory), tag }
+  if (!isAbsolute(directory)) return fail('the directory is not an absolute path')
+  return { kind: 'layout', directory: normalize(directory).replace(/(.)\/$/, '$1'), tag }
 }
 
 /** The canonical form: equal for references that mean the same. */

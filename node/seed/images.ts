@@ -80,7 +80,7 @@ export class Images {
       try {
         resolved = await this.#parts.registry.resolve(reference, platform, { signal })
       } catch (error) {
-        if (!isP2pfsError(error, 'unavailable', 'timeout', 'denied', 'missing')) throw error
+        if (!isP2pfsError(error, 'unavailable', 'timeout', 'busy', 'denied', 'missing')) throw error
         const known = (await this.#local(name, platform)) ?? (await this.#fromPeers(name, platform, undefined, signal))
         if (known === undefined) throw error
         this.#parts.log.warn('registry does not answer for the image; seeding what the region last knew it as', {
