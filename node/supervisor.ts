@@ -111,6 +111,8 @@ export class Supervisor {
       if (this.#stopping) break
       if (!wasReady && !resumed && status === configExit) return configExit
       if (performance.now() - startedAt > wellAfterMs || expected) failures = 0
+      // One that served before it died is needed back soon: readers wait.
+      else if (wasReady) failures = Math.min(failures, 1)
       if (!expected) this.#log.warn('daemon ended unexpectedly; starting another, mounts wait', { status })
       const delayMs = expected ? 0 : respawnDelaysMs[Math.min(failures++, respawnDelaysMs.length - 1)]!
       await this.#pause(delayMs)

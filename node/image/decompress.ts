@@ -1,6 +1,7 @@
-import { Readable } from 'node:stream'
+import { Readable, type Transform } from 'node:stream'
 import { createGunzip, createZstdDecompress } from 'node:zlib'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { zstdFrames } from './zstd-frames.ts'
 
 /** Pieces of output: large, for each costs a turn of the loop, bytes. */
 const outputBytes = 256 * 1024
@@ -26,13 +27,32 @@ export async function* decompress(input: AsyncIterable<Uint8Array>): AsyncGenera
       yield asBuffer(value)
     }
   }
-  const options = { chunkSize: outputBytes }
-  const transform = isGzip(head) ? createGunzip(options) : isZstd(head) ? createZstdDecompress(options) : undefined
-  if (transform === undefined) {
-    yield* whole()
-    return
+  if (isGzip(head)) yield* through(whole(), createGunzip({ chunkSize: outputBytes }))
+  else if (isZstd(head)) yield* decompressZstd(whole())
+  else yield* whole()
+}
+
+/** Frame by frame: zlib's stream ends with the first. */
+async function* decompressZstd(input: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  const pieces = zstdFrames(input)
+  for (let first = await pieces.next(); first.done !== true; first = await pieces.next()) {
+    const { value } = first
+    const frame = async function* (): AsyncGenerator<Buffer> {
+      yield value.bytes
+      // By hand: leaving a for-await would end the generator, and the next frame is to come from it.
+      for (let last = value.last; !last; ) {
+        const next = await pieces.next()
+        if (next.done === true) return
+        if (next.value.bytes.length > 0) yield next.value.bytes
+        last = next.value.last
+      }
+    }
+    yield* through(frame(), createZstdDecompress({ chunkSize: outputBytes }))
   }
-  const source = Readable.from(whole(), { objectMode: false })
+}
+
+async function* through(input: AsyncIterable<Buffer>, transform: Transform): AsyncGenerator<Buffer> {
+  const source = Readable.from(input, { objectMode: false })
   source.on('error', (error) => transform.destroy(error))
   try {
     for await (const bytes of source.pipe(transform)) yield bytes as Buffer

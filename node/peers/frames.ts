@@ -1,5 +1,6 @@
 import type { Stream } from '@libp2p/interface'
 import * as lengthPrefixed from 'it-length-prefixed'
+import { pipe } from 'it-pipe'
 import { P2pfsError } from '../../protocol/errors.ts'
 
 /** Copied rather than sent apart, bytes. */
@@ -11,7 +12,8 @@ const smallBytes = 4096
  */
 export async function* readFrames(stream: Stream, maxBytes: number): AsyncGenerator<Uint8Array> {
   try {
-    for await (const message of lengthPrefixed.decode(stream, { maxDataLength: maxBytes })) yield message.subarray()
+    const messages = pipe(stream, (source) => lengthPrefixed.decode(source, { maxDataLength: maxBytes }))
+    for await (const message of messages) yield message.subarray()
   } catch (cause) {
     const { name } = cause as Error
     if (name === 'InvalidDataLengthError' || name === 'InvalidDataLengthLengthError' || name === 'InvalidMessageLengthError') {

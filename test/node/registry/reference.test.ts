@@ -37,7 +37,7 @@ for (const [text, why] of [
   ['debian@sha256:12', /64 hex/],
   [`a@${digest}@${digest}`, /more than one @/],
   ['-x.example/app', /not a host/],
-  [`${'a'.repeat(256)}`, /longer/],
+  ['a'.repeat(256), /longer/],
   ['oci:', /directory/],
   ['oci:/x:', /tag is empty/],
 ] as const) {
