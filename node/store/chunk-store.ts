@@ -20,7 +20,8 @@ export class ChunkStore {
   readonly directory: string
   readonly #log: Log
   readonly #temporary: string
-  readonly #present = new Set<Digest>()
+  /** What is here; true where this process has found the bytes to be right. */
+  readonly #present = new Map<Digest, boolean>()
   readonly #writing = new Map<Digest, Promise<void>>()
   readonly #writes = new Semaphore(writesInFlight)
   readonly #temporaryPrefix = randomBytes(6).toString('hex')
@@ -41,7 +42,7 @@ export class ChunkStore {
       const directory = join(this.directory, prefix)
       await mkdir(directory, { recursive: true, mode: 0o700 })
       for (const name of await readdir(directory)) {
-        if (/^[0-9a-f]{64}$/.test(name) && name.startsWith(prefix)) this.#present.add(parseDigest(`sha256:${name}`))
+        if (/^[0-9a-f]{64}$/.test(name) && name.startsWith(prefix)) this.#present.set(parseDigest(`sha256:${name}`), false)
         else this.#log.warn('file in the chunk directory is not a chunk', { file: join(directory, name) })
       }
     }
@@ -85,7 +86,7 @@ export class ChunkStore {
       await unlink(temporary).catch(() => undefined)
       throw new P2pfsError('unavailable', `cannot write a chunk below ${this.directory}: ${(cause as Error).message}`, { cause, digest })
     }
-    this.#present.add(digest)
+    this.#present.set(digest, true)
   }
 
   /** The chunk's bytes, or undefined where it is not here (any more). */
@@ -101,11 +102,17 @@ export class ChunkStore {
     }
   }
 
-  /** As {@link get}, but hashed first: bytes that rotted on the disk are discarded, and never leave this host. */
+  /**
+   * As {@link get}, but hashed the first time that this process sees them: bytes that rotted on the disk are discarded,
+   * and never leave this host.
+   */
   async getVerified(digest: Digest, { signal }: { signal?: AbortSignal } = {}): Promise<Uint8Array | undefined> {
     const bytes = await this.get(digest, signal === undefined ? {} : { signal })
-    if (bytes === undefined) return undefined
-    if ((await sha256(bytes)) === digest) return bytes
+    if (bytes === undefined || this.#present.get(digest) === true) return bytes
+    if ((await sha256(bytes)) === digest) {
+      if (this.#present.has(digest)) this.#present.set(digest, true)
+      return bytes
+    }
     this.#log.error('chunk on disk does not match its digest; discarded, it will be fetched again', { digest })
     await this.discard(digest)
     return undefined

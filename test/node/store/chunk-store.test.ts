@@ -53,10 +53,11 @@ test('discards a chunk that rotted on the disk instead of handing it to a peer',
     const rotten = Buffer.from(bytes)
     rotten[17]! ^= 1
     writeFileSync(chunkFile(directory, digest), rotten)
-    assert.equal(await store.getVerified(digest), undefined)
-    assert.equal(store.has(digest), false)
-    await store.put(digest, bytes)
-    assert.deepEqual(await store.getVerified(digest), bytes)
+    const next = await openStore(directory)
+    assert.equal(await next.getVerified(digest), undefined)
+    assert.equal(next.has(digest), false)
+    await next.put(digest, bytes)
+    assert.deepEqual(await next.getVerified(digest), bytes)
   }
 })
 
