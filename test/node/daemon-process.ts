@@ -1,0 +1,108 @@
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { TestContext } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import type { Status } from '../../node/control/api.ts'
+
+const program = fileURLToPath(new URL('../../cli/p2pfs', import.meta.url))
+
+export interface CliResult {
+  status: number
+  stdout: string
+  stderr: string
+}
+
+/** A real `p2pfs daemon` on loopback, with its own state directory. */
+export class DaemonProcess {
+  readonly directory: string
+  readonly control: string
+  readonly #process: ChildProcess
+  #log = ''
+
+  private constructor(directory: string, options: string[]) {
+    this.directory = directory
+    this.control = join(directory, 'control.sock')
+    this.#process = spawn(program, ['daemon', '--state-dir', join(directory, 'state'), '--control', this.control, '--listen', '/ip4/127.0.0.1/tcp/0', ...options], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#log += text))
+  }
+
+  /** Started and answering; stopped, and its directory removed, with the test. */
+  static async start(context: TestContext, options: string[] = []): Promise<DaemonProcess> {
+    const daemon = new DaemonProcess(mkdtempSync(join(tmpdir(), 'p2pfs-test-')), options)
+    context.after(async () => {
+      await daemon.stop()
+      rmSync(daemon.directory, { recursive: true, force: true })
+    })
+    await daemon.#ready()
+    return daemon
+  }
+
+  get log(): string {
+    return this.#log
+  }
+
+  async #ready(): Promise<void> {
+    const deadline = performance.now() + 30_000
+    while ((await this.cli('status', '--json')).status !== 0) {
+      if (this.#process.exitCode !== null) throw new Error(`daemon ended: ${this.#log}`)
+      if (performance.now() > deadline) throw new Error(`daemon is not ready in time: ${this.#log}`)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+
+  async cli(...argv: string[]): Promise<CliResult> {
+    return await runCli([...argv, '--control', this.control])
+  }
+
+  async status(): Promise<Status> {
+    return JSON.parse((await this.cli('status', '--json')).stdout) as Status
+  }
+
+  /** Waits for another daemon than `pid` to answer. */
+  async replaced(pid: number): Promise<Status> {
+    for (const deadline = performance.now() + 30_000; ; ) {
+      const answer = await this.cli('status', '--json')
+      if (answer.status === 0) {
+        const status = JSON.parse(answer.stdout) as Status
+        if (status.daemonPid !== pid) return status
+      }
+      if (performance.now() > deadline) throw new Error(`daemon is not replaced in time: ${this.#log}`)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#process.kill(name)
+  }
+
+  /** A directory to mount on. */
+  target(name: string): string {
+    const path = join(this.directory, name)
+    mkdirSync(path)
+    return path
+  }
+
+  /** Mounts below the daemon's directory. */
+  mounts(): string[] {
+    return readFileSync('/proc/self/mountinfo', 'utf8').split('\n').map((line) => line.split(' ')[4] ?? '').filter((path) => path.startsWith(this.directory))
+  }
+
+  async stop(): Promise<number | null> {
+    if (this.#process.exitCode === null && this.#process.signalCode === null) {
+      this.#process.kill('SIGTERM')
+      await once(this.#process, 'exit')
+    }
+    return this.#process.exitCode
+  }
+}
+
+export async function runCli(argv: string[]): Promise<CliResult> {
+  return await new Promise((resolve) => {
+    execFile(program, argv, { encoding: 'utf8' }, (error, stdout, stderr) => resolve({ status: error === null ? 0 : Number(error.code), stdout, stderr }))
+  })
+}
