@@ -2,7 +2,7 @@ import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { ImageRecord } from '../protocol/image-record.ts'
 import type { LayerIndex } from '../protocol/layer-index.ts'
-import { rootfsDigest, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
+import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { ChunkSink, RegionStream } from './fetch/region-source.ts'
 import { importImage, type LayerSpec } from './image/image-import.ts'
 import { importLayer } from './image/layer-import.ts'
@@ -31,9 +31,9 @@ export class ImageOrigins {
   }
 
   /** Reads the layers that neither this host nor its region has an index of, and makes the rootfs. */
-  async importImage(reference: Reference, image: ResolvedImage, options: FindOptions): Promise<RootfsManifest> {
+  async importImage(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: FindOptions): Promise<RootfsManifest> {
     return await importImage(
-      image,
+      { ...image, format },
       {
         knownLayer: async (diffId, { signal }) => await this.#knownLayer(diffId, signal),
         readLayer: async (layer, { signal, onBytes }) => await this.#readLayer(reference, layer, this.#sink, { signal, onBytes }),
@@ -100,7 +100,7 @@ export class ImageOrigins {
     for (const layer of layersOf(record.manifest, manifest.config)) {
       layers.push((await this.#knownLayer(layer.diffId, signal)) ?? (await this.#readLayer(reference, layer, this.#sink, { signal })))
     }
-    const rebuilt = await buildRootfs(layers, manifest.config, sink)
+    const rebuilt = await buildRootfs(layers, manifest, sink)
     if (rootfsDigest(rebuilt) !== record.rootfsDigest) {
       throw new P2pfsError('invalid', 'the layers in the registry make another rootfs than the one that is known', { image: record.reference })
     }

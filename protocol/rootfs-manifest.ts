@@ -5,7 +5,7 @@ import { P2pfsError } from './errors.ts'
 import { formatVersion } from './layer-index.ts'
 
 /** Filesystems that a rootfs can be written as. */
-export const rootfsFormats = ['ext4'] as const
+export const rootfsFormats = ['ext4', 'erofs'] as const
 export type RootfsFormat = (typeof rootfsFormats)[number]
 
 /**

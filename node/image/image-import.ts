@@ -1,6 +1,6 @@
 import type { Digest } from '../../protocol/digest.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
-import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { buildRootfs, type MetadataSink } from './rootfs-build.ts'
 
 /** A layer as the image manifest and config name it. */
@@ -27,7 +27,7 @@ const layersAtOnce = 2
  * Chunks of layers whose index is known stay where they are, until somebody reads or seeds them.
  */
 export async function importImage(
-  image: { layers: readonly LayerSpec[]; config: string },
+  image: { layers: readonly LayerSpec[]; config: string; format: RootfsFormat },
   parts: ImageImportParts,
   { signal, onProgress }: { signal: AbortSignal; onProgress?: ((progress: { doneBytes: number; totalBytes: number }) => void) | undefined },
 ): Promise<RootfsManifest> {
@@ -58,5 +58,5 @@ export async function importImage(
     failed.abort(error)
     throw error
   }
-  return await buildRootfs(image.layers.map(({ diffId }) => indexes.get(diffId)!), image.config, parts.sink)
+  return await buildRootfs(image.layers.map(({ diffId }) => indexes.get(diffId)!), image, parts.sink)
 }

@@ -1,7 +1,8 @@
 import { ChunkTableBuilder } from '../../protocol/chunk-table.ts'
 import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { formatVersion, type LayerIndex } from '../../protocol/layer-index.ts'
-import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { planErofs } from './erofs/plan.ts'
 import { planExt4 } from './ext4/plan.ts'
 import { mergeLayers } from './merge.ts'
 
@@ -13,16 +14,19 @@ export interface MetadataSink {
   put: (digest: Digest, bytes: Uint8Array) => Promise<void>
 }
 
+const planners = { ext4: planExt4, erofs: planErofs } as const
+
 /**
  * Makes the rootfs of an image from its layer indexes: merges them, writes the filesystem's metadata to `sink`.
- * The result depends on the layers, the config and the format version alone.
+ * The result depends on the layers, the config, the format and the format version alone.
  * @param layers lowest first
- * @param config the OCI image config, JSON
+ * @param options `config` is the OCI image config, JSON
+ * @throws invalid, unsupported naming the entry, for what no tree, or not the format, can hold
  */
-export async function buildRootfs(layers: readonly LayerIndex[], config: string, sink: MetadataSink): Promise<RootfsManifest> {
-  const seed = digestOf(Buffer.from(`ext4 ${formatVersion} ${layers.map(({ diffId }) => diffId).join(' ')}`))
+export async function buildRootfs(layers: readonly LayerIndex[], { config, format }: { config: string; format: RootfsFormat }, sink: MetadataSink): Promise<RootfsManifest> {
+  const seed = digestOf(Buffer.from(`${format} ${formatVersion} ${layers.map(({ diffId }) => diffId).join(' ')}`))
   const tree = mergeLayers(layers)
-  const plan = planExt4(tree, layers.map(({ chunks }) => chunks.sizeBytes), seed)
+  const plan = planners[format](tree, layers.map(({ chunks }) => chunks.sizeBytes), seed)
   const chunks = new ChunkTableBuilder()
   for (const bytes of slices(plan.pieces())) {
     const digest = digestOf(bytes)
@@ -30,7 +34,7 @@ export async function buildRootfs(layers: readonly LayerIndex[], config: string,
     await sink.put(digest, bytes)
   }
   return {
-    format: 'ext4',
+    format,
     metadata: chunks.build(),
     layers: layers.map(({ diffId, chunks: table }) => ({ diffId, chunks: table })),
     config,

@@ -1,6 +1,7 @@
 import type { ByteString } from '../../../protocol/layer-index.ts'
 import { digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
+import type { FilesystemPlan } from '../filesystem-plan.ts'
 import type { RootfsInode, RootfsTree } from '../rootfs-tree.ts'
 import { BitRuns } from './bitmap.ts'
 import { encodeDirectory } from './directory.ts'
@@ -9,14 +10,6 @@ import { blockBytes, descriptorBytes, firstInode, inodeBytes, inodesPerBlock, ma
 import { encodeDevice, encodeInode } from './inode.ts'
 import { encodeDescriptor, encodeSuperblock, type Geometry, type GroupDescriptor } from './superblock.ts'
 import { encodeXattrs } from './xattr.ts'
-
-export interface Ext4Plan {
-  /** Length of the metadata region; the layers' data regions follow it, back to back. */
-  metadataBytes: number
-  sizeBytes: number
-  /** The metadata region, in order, in pieces of whole blocks. */
-  pieces: () => Generator<Uint8Array>
-}
 
 /** An inode with its number and its own blocks in the metadata region. */
 interface Planned {
@@ -45,7 +38,7 @@ interface Planned {
  * @param seed decides on the UUID and the directory hash
  * @throws unsupported for what ext4 cannot hold, naming the path
  */
-export function planExt4(tree: RootfsTree, layerBytes: readonly number[], seed: Digest): Ext4Plan {
+export function planExt4(tree: RootfsTree, layerBytes: readonly number[], seed: Digest): FilesystemPlan {
   const uuid = uuidFrom(seed)
   const hashSeed = new Uint32Array(uuid.buffer.slice(uuid.byteOffset, uuid.byteOffset + 16))
   const inodes = planInodes(tree, hashSeed)
@@ -160,7 +153,7 @@ function fit(lastInode: number, ownBlocks: number, dataBlocks: number): Geometry
   }
 }
 
-class Layout implements Ext4Plan {
+class Layout implements FilesystemPlan {
   readonly metadataBytes: number
   readonly sizeBytes: number
   readonly #inodes: readonly Planned[]

@@ -1,0 +1,41 @@
+import type { ByteString } from '../../../protocol/layer-index.ts'
+import { blockBytes, direntBytes, entryTypes } from './format.ts'
+
+export interface DirectoryEntry {
+  name: ByteString
+  type: keyof typeof entryTypes
+}
+
+/**
+ * Which entries share a block. Names are in bytewise order over all blocks, for the kernel searches them by halves.
+ * @param names sorted, `.` and `..` among them
+ * @returns for each block the index of its first entry and how many bytes of it are used
+ */
+export function packDirectory(names: readonly ByteString[]): { first: number; usedBytes: number }[] {
+  const blocks: { first: number; usedBytes: number }[] = []
+  let usedBytes = blockBytes
+  for (const [i, name] of names.entries()) {
+    const bytes = direntBytes + name.length
+    if (usedBytes + bytes > blockBytes) {
+      blocks.push({ first: i, usedBytes: 0 })
+      usedBytes = 0
+    }
+    usedBytes += bytes
+    blocks.at(-1)!.usedBytes = usedBytes
+  }
+  return blocks
+}
+
+/** One block: entries of fixed size, then their names. @param sizeBytes of the block, or of what is used of the last one */
+export function encodeDirectoryBlock(entries: readonly (DirectoryEntry & { node: number })[], sizeBytes: number): Buffer {
+  const out = Buffer.alloc(sizeBytes)
+  let nameAt = entries.length * direntBytes
+  for (const [i, { name, type, node }] of entries.entries()) {
+    const at = i * direntBytes
+    out.writeBigUInt64LE(BigInt(node), at)
+    out.writeUInt16LE(nameAt, at + 8)
+    out[at + 10] = entryTypes[type]
+    nameAt += out.write(name, nameAt, 'latin1')
+  }
+  return out
+}

@@ -1,0 +1,31 @@
+/** On-disk constants of EROFS: fs/erofs/erofs_fs.h and Documentation/filesystems/erofs.rst of the kernel. */
+
+export const blockBytes = 4096
+export const superblockOffset = 1024
+export const superblockBytes = 128
+export const magic = 0xe0f5e1e2
+
+/** An inode's number is its offset on the device in units of this. */
+export const slotBytes = 32
+/** The extended form: 64-bit time, 32-bit ids and link count. */
+export const inodeBytes = 64
+export const direntBytes = 12
+/** Header before an inode's own attributes; sizes are counted in units of 4 after it. */
+export const xattrHeaderBytes = 12
+/** i_xattr_icount has 16 bits. */
+export const maxXattrBytes = xattrHeaderBytes + (0xffff - 1) * 4
+
+export const compatible = { checksum: 0x1, mtime: 0x2 } as const
+export const incompatible = { chunkedFile: 0x4 } as const
+
+/** i_format, bits 1 to 3: where an inode's data is. */
+export const layouts = { plain: 0, inline: 2, chunks: 4 } as const
+
+/** "No block here", in a chunk map and where an inode has none. */
+export const nullBlock = 0xffffffff
+/** The format has 5 bits for the chunk size: the most blocks of a chunk, as a power of two. */
+export const maxChunkBits = 31
+
+export const typeBits = { fifo: 0o010000, character: 0o020000, directory: 0o040000, block: 0o060000, file: 0o100000, symlink: 0o120000 } as const
+/** File types in directory entries. */
+export const entryTypes = { file: 1, directory: 2, character: 3, block: 4, fifo: 5, symlink: 7 } as const

@@ -1,0 +1,43 @@
+import { P2pfsError } from '../../../protocol/errors.ts'
+import type { RootfsInode } from '../rootfs-tree.ts'
+import { inodeBytes, layouts, typeBits, xattrHeaderBytes } from './format.ts'
+
+/** What an inode's 64 bytes say, besides what the tree does. */
+export interface InodeBody {
+  /** Unique among all, from 1. */
+  number: number
+  layout: keyof typeof layouts
+  sizeBytes: number
+  links: number
+  xattrBytes: number
+  /** First block of the data; device numbers; or the format of the chunk map. */
+  place: number
+}
+
+/** The extended form of an inode, 64 bytes. */
+export function encodeInode(node: RootfsInode, body: InodeBody): Buffer {
+  const out = Buffer.alloc(inodeBytes)
+  out.writeUInt16LE(1 | (layouts[body.layout] << 1), 0)
+  out.writeUInt16LE(body.xattrBytes === 0 ? 0 : (body.xattrBytes - xattrHeaderBytes) / 4 + 1, 2)
+  out.writeUInt16LE(typeBits[node.type] | node.mode, 4)
+  out.writeBigUInt64LE(BigInt(body.sizeBytes), 8)
+  out.writeUInt32LE(body.place, 16)
+  out.writeUInt32LE(body.number, 20)
+  out.writeUInt32LE(node.uid, 24)
+  out.writeUInt32LE(node.gid, 28)
+  out.writeBigInt64LE(BigInt(node.mtime.seconds), 32)
+  out.writeUInt32LE(node.mtime.nanoseconds, 40)
+  out.writeUInt32LE(body.links, 44)
+  return out
+}
+
+/**
+ * Linux's own 32-bit form: 12 bits of major, 20 of minor, the low 8 of the minor at the bottom.
+ * @throws unsupported for numbers that Linux cannot have
+ */
+export function encodeDevice({ major, minor }: RootfsInode['device'], path: string): number {
+  if (major >= 2 ** 12 || minor >= 2 ** 20) {
+    throw new P2pfsError('unsupported', `/${path}: device number ${major}:${minor} is beyond Linux's 4095:1048575`, { path })
+  }
+  return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0
+}
