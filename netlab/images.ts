@@ -14,7 +14,7 @@ export interface LabImage {
 }
 
 export interface ImageCacheOptions {
-  /** Where built images stay between runs; `$P2PFS_LAB_CACHE`, or else `~/.cache/p2pfs-lab`. */
+  /** Where what was built stays between runs; `$P2PFS_LAB_CACHE`, or else `~/.cache/p2pfs-lab`. */
   cacheDirectory?: string
   signal?: AbortSignal
 }
@@ -72,8 +72,14 @@ export async function unpackWithUmoci(
   return join(bundleDirectory, 'rootfs')
 }
 
-/** Builds what the cache has not, in a directory of its own that gets its name when it is complete. */
-async function cached(
+/**
+ * Builds what the cache has not, in a directory of its own that gets its name when it is complete.
+ *
+ * @param recipe all that the result depends on; another one is another result
+ * @param build makes `directory`; `work` is there for what it needs on the way
+ * @returns the directory
+ */
+export async function cached(
   name: string,
   recipe: unknown,
   { cacheDirectory = defaultCacheDirectory(), signal }: ImageCacheOptions,
@@ -86,11 +92,11 @@ async function cached(
   await mkdir(cacheDirectory, { recursive: true })
   const temporary = await mkdtemp(join(cacheDirectory, `${name}-building-`))
   try {
-    const layout = join(temporary, 'layout')
+    const result = join(temporary, 'result')
     const work = join(temporary, 'work')
     await mkdir(work)
-    await build(layout, work)
-    await rename(layout, directory).catch(async (error: unknown) => {
+    await build(result, work)
+    await rename(result, directory).catch(async (error: unknown) => {
       // Somebody else was faster: theirs is as good.
       if (!(await exists(directory))) throw error
     })
