@@ -8,8 +8,12 @@ interface Command {
 const commands: Record<string, { summary: string; load: () => Promise<Command> }> = {
   daemon: { summary: 'run the node of this host', load: async () => await import('./daemon.ts') },
   seed: { summary: 'make an image whole on this host, ahead of need', load: async () => await import('./seed.ts') },
-  mount: { summary: 'mount the rootfs of an image', load: async () => await import('./mount.ts') },
+  mount: { summary: 'mount the rootfs of an image, as a drive or as a tree', load: async () => await import('./mount.ts') },
+  reset: { summary: 'give a mount a fresh scratch drive or upper layer', load: async () => await import('./reset.ts') },
   umount: { summary: 'end a mount', load: async () => await import('./umount.ts') },
+  import: { summary: 'make an image from a directory, a tar or an OCI layout', load: async () => await import('./import.ts') },
+  export: { summary: 'write the whole image file of an image', load: async () => await import('./export.ts') },
+  inspect: { summary: 'show layers, files, chunks, and what images share', load: async () => await import('./inspect.ts') },
   status: { summary: 'show region, peers, images, mounts and where bytes came from', load: async () => await import('./status.ts') },
 }
 

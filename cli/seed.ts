@@ -1,7 +1,8 @@
 import { resolve } from 'node:path'
 import type { SeedRequest, SeedResult } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
-import { absoluteImage, commonHelp, parseCommon, platformHelp } from './arguments.ts'
+import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
+import { progressBar } from './progress.ts'
 import { formatSize } from './size.ts'
 
 const help = `Makes an image whole on this host, so that it and its peers can mount it without the registry.
@@ -9,52 +10,27 @@ Ends when every chunk is on the disk. Seeding what is here already is quick: it 
 
 Usage: p2pfs seed IMAGE [OPTION...]
 
-  IMAGE  as Docker writes it (debian:12, host:5000/app@sha256:...) or oci:DIR[:TAG], an OCI layout on disk
+${imageNames}
 
-${platformHelp}
+${imageHelp('ext4')}
 ${commonHelp}
 `
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['IMAGE'])
+  const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
   if (parsed === undefined) return 0
-  const request: SeedRequest = {
-    image: absoluteImage(parsed.positionals[0] ?? '', resolve),
-    ...(parsed.platform === undefined ? {} : { platform: parsed.platform }),
-  }
-  const bar = process.stderr.isTTY && !parsed.json ? await progressBar() : undefined
+  const request: SeedRequest = imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve)
+  const bar = await progressBar(parsed)
   try {
-    const result = await call<SeedResult>('POST', '/seed', request, {
-      socket: parsed.control,
-      ...(bar === undefined ? {} : { onProgress: bar.show }),
-    })
+    const result = await call<SeedResult>('POST', '/seed', request, { socket: parsed.control, onProgress: (progress) => bar?.show(progress) })
     bar?.end()
-    if (parsed.json) process.stdout.write(`${JSON.stringify(result)}\n`)
-    else process.stdout.write(`${result.reference} (${result.platform}): ${formatSize(result.sizeBytes)} whole on this host, rootfs ${result.digest}\n`)
+    process.stdout.write(parsed.json ? `${JSON.stringify(result)}\n` : `${describeSeeded(result)}\n`)
   } finally {
     bar?.end()
   }
   return 0
 }
 
-interface Bar {
-  show: (progress: { step: string; doneBytes: number; totalBytes: number }) => void
-  end: () => void
-}
-
-async function progressBar(): Promise<Bar> {
-  const { default: progress } = await import('cli-progress')
-  const bar = new progress.SingleBar({ format: '{step} [{bar}] {percentage}%  {done} of {size}  ETA {eta_formatted}', hideCursor: true })
-  let step: string | undefined
-  return {
-    show: (now) => {
-      const payload = { step: now.step, done: formatSize(now.doneBytes), size: formatSize(now.totalBytes) }
-      if (step !== now.step) {
-        bar.stop()
-        bar.start(now.totalBytes, now.doneBytes, payload)
-        step = now.step
-      } else bar.update(now.doneBytes, payload)
-    },
-    end: () => bar.stop(),
-  }
+export function describeSeeded({ reference, platform, format, sizeBytes, digest }: SeedResult): string {
+  return `${reference} (${platform}, ${format}): ${formatSize(sizeBytes)} whole on this host, rootfs ${digest}`
 }

@@ -11,7 +11,7 @@ ${commonHelp}
 `
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, [])
+  const parsed = parseCommon(argv, help, [], {})
   if (parsed === undefined) return 0
   const status = await call<Status>('GET', '/status', undefined, { socket: parsed.control })
   process.stdout.write(parsed.json ? `${JSON.stringify(status)}\n` : describe(status))
@@ -37,10 +37,16 @@ function describe(status: Status): string {
     ),
     `images        ${status.images.length === 0 ? 'none' : ''}`,
     ...status.images.map(
-      (image) => `  ${image.reference} (${image.platform}): ${formatSize(image.localBytes)} of ${formatSize(image.sizeBytes)} here, ${image.digest}`,
+      (image) => `  ${image.reference} (${image.platform}, ${image.format}): ${formatSize(image.localBytes)} of ${formatSize(image.sizeBytes)} here, ${image.digest}`,
     ),
     `mounts        ${status.mounts.length === 0 ? 'none' : ''}`,
-    ...status.mounts.map((mount) => `  ${mount.directory}: ${mount.reference}, ${mount.digest}`),
+    ...status.mounts.map((mount) => `  ${mount.directory}: ${mount.reference}, ${describeMount(mount)}, ${mount.digest}`),
   ]
   return `${lines.map((line) => line.trimEnd()).join('\n')}\n`
+}
+
+function describeMount({ as, format, writable, limitBytes, scratchBytes }: Status['mounts'][number]): string {
+  const limit = limitBytes === undefined ? '' : `, at most ${formatSize(limitBytes)}`
+  const scratch = scratchBytes === undefined ? '' : `, scratch of ${formatSize(scratchBytes)}`
+  return `${format} ${as}${writable ? ` (writable${limit})` : ''}${scratch}`
 }

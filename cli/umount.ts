@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 
-const help = `Ends a mount. What has been fetched stays on this host.
+const help = `Ends a mount, with its scratch drive or upper layer. What has been fetched stays on this host.
 
 Usage: p2pfs umount DIR [OPTION...]
 
@@ -10,7 +10,7 @@ ${commonHelp}
 `
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['DIR'])
+  const parsed = parseCommon(argv, help, ['DIR'], {})
   if (parsed === undefined) return 0
   const directory = resolve(parsed.positionals[0] ?? '')
   await call('POST', '/umount', { directory }, { socket: parsed.control })

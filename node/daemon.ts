@@ -1,35 +1,43 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { ChunkTable } from '../protocol/chunk-table.ts'
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { Config } from './config.ts'
-import type { MountRequest, MountResult, SeedRequest, SeedResult, Status, UmountRequest } from './control/api.ts'
-import { ControlServer, type OperationOptions } from './control/server.ts'
+import type { Status } from './control/api.ts'
+import { ControlServer } from './control/server.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { RegionSource } from './fetch/region-source.ts'
 import { ImageOrigins } from './image-origins.ts'
+import { localBytes, sizeOf } from './inspection.ts'
 import type { Log } from './log.ts'
 import type { FuseDriver } from './mount/fuse-driver.ts'
-import { Mounts, type Placement } from './mounts.ts'
+import type { Placement } from './mount/placement.ts'
+import { Mounts } from './mounts.ts'
+import { ImageOperations } from './operations.ts'
 import { PeerExchange } from './peers/exchange.ts'
 import { createImageSource } from './registry/image-source.ts'
-import { parseReference, type Reference } from './registry/reference.ts'
-import { Images, type KnownImage } from './seed/images.ts'
-import { seedRootfs } from './seed/seeder.ts'
+import { tablesOf } from './seed/chunk-requests.ts'
+import { Images } from './seed/images.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
 import { Holdings } from './store/holdings.ts'
 
 /** Where things are below the state directory. */
-export function statePaths(stateDir: string): Record<'chunks' | 'catalog' | 'identity' | 'mountPoint', string> {
+export function statePaths(stateDir: string): Record<'chunks' | 'catalog' | 'identity' | 'mountPoint' | 'trees' | 'writable' | 'scratch' | 'templates', string> {
   return {
     chunks: join(stateDir, 'chunks'),
     catalog: join(stateDir, 'catalog'),
     identity: join(stateDir, 'identity.key'),
+    /** The FUSE filesystem. */
     mountPoint: join(stateDir, 'mnt'),
+    /** Kernel mounts of images, and overlays on them. */
+    trees: join(stateDir, 'trees'),
+    writable: join(stateDir, 'writable'),
+    /** Drives, and what they are copied from. */
+    scratch: join(stateDir, 'scratch'),
+    templates: join(stateDir, 'templates'),
   }
 }
 
@@ -64,7 +72,6 @@ export class Daemon {
   readonly #exchange: PeerExchange
   readonly #origins: ImageOrigins
   readonly #fetcher: Fetcher
-  readonly #images: Images
   readonly #control: ControlServer
   #backend: MountBackend | undefined
   #mounts: Mounts | undefined
@@ -83,7 +90,7 @@ export class Daemon {
       {
         local: {
           chunk: async (digest, { signal }) => await store.getVerified(digest, { signal }),
-          image: async (reference, platform) => await catalog.image(reference, platform),
+          image: async (name) => await catalog.image(name),
           rootfs: async (digest) => await catalog.rootfsBytes(digest),
           layer: async (diffId) => await catalog.layerBytes(diffId),
           tables: () => holdings.tables(),
@@ -109,11 +116,11 @@ export class Daemon {
       }),
       log,
     })
-    this.#images = new Images({
+    const images = new Images({
       catalog,
       region: exchange,
       registry,
-      importImage: async (reference, image, options) => await origins.importImage(reference, image, options),
+      importImage: async (reference, image, format, options) => await origins.importImage(reference, image, format, options),
       onManifest: (manifest) => this.#know(manifest),
       log,
     })
@@ -121,12 +128,20 @@ export class Daemon {
     this.#store = store
     this.#exchange = exchange
     this.#origins = origins
+    const operations = new ImageOperations(
+      { catalog, store, fetcher: this.#fetcher, images, origins, mounts: () => this.#mounts, log },
+      config,
+    )
     this.#control = new ControlServer(
       {
         operations: {
-          seed: async (request, options) => await this.#seed(request, options),
-          mount: async (request, options) => await this.#mount(request, options),
-          umount: async (request) => await this.#umount(request),
+          seed: async (request, options) => await operations.seed(request, options),
+          import: async (request, options) => await operations.import(request, options),
+          mount: async (request, options) => await operations.mount(request, options),
+          umount: async (request) => await operations.umount(request),
+          reset: async (request) => await operations.reset(request),
+          export: async (request, options) => await operations.export(request, options),
+          inspect: async (request, options) => await operations.inspect(request, options),
           status: async () => await this.#status(),
         },
         log,
@@ -147,22 +162,18 @@ export class Daemon {
       const manifest = await this.#catalog.rootfs(digest)
       if (manifest !== undefined) this.#know(manifest)
     }
-    const mountPoint = statePaths(this.#config.stateDir).mountPoint
     this.#backend = await this.#createBackend({
       chunkDirectory: this.#store.directory,
       onMiss: async (name, index, options) => await this.#miss(name, index, options),
       onMark: (name, index) => this.#mounts?.image(name)?.reached(index),
     })
-    this.#mounts = new Mounts(
-      {
-        catalog: this.#catalog,
-        ...this.#backend,
-        has: (digest) => this.#store.has(digest),
-        fetch: async (request, options) => await this.#fetcher.fetch(request, options),
-        log: this.#log,
-      },
-      { mountPoint },
-    )
+    this.#mounts = new Mounts({
+      catalog: this.#catalog,
+      ...this.#backend,
+      has: (digest) => this.#store.has(digest),
+      fetch: async (request, options) => await this.#fetcher.fetch(request, options),
+      log: this.#log,
+    })
     await this.#mounts.restore()
     await this.#exchange.start()
     // Last: a read that misses finds everything in place.
@@ -202,71 +213,13 @@ export class Daemon {
     return await mounted.miss(chunkIndex, { signal })
   }
 
-  #parse(request: { image: string; platform?: string }): { reference: Reference; platform: string } {
-    return { reference: parseReference(request.image), platform: request.platform ?? this.#config.platform }
-  }
-
-  async #seed(request: SeedRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
-    const { reference, platform } = this.#parse(request)
-    const known = await this.#images.forSeed(reference, platform, {
-      signal,
-      onProgress: (progress) => onProgress({ step: 'import', ...progress }),
-    })
-    await seedRootfs(
-      known.manifest,
-      {
-        has: (digest) => this.#store.has(digest),
-        fetch: async (chunk, options) => await this.#fetcher.fetch(chunk, options),
-        settled: async () => await this.#fetcher.settled(),
-      },
-      { signal, onProgress: (progress) => onProgress({ step: 'fetch', ...progress }) },
-    )
-    this.#log.info('image seeded', { image: known.record.reference, digest: known.record.rootfsDigest, origin: known.origin })
-    return {
-      reference: known.record.reference,
-      platform,
-      digest: known.record.rootfsDigest,
-      sizeBytes: sizeOf(known.manifest),
-      origin: known.origin,
-    }
-  }
-
-  async #mount(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
-    const { reference, platform } = this.#parse(request)
-    const { record, manifest, origin }: KnownImage = await this.#images.forMount(reference, platform, {
-      signal,
-      onProgress: (progress) => onProgress({ step: 'import', ...progress }),
-    })
-    const { directory } = request
-    await this.#mounts?.mount(
-      manifest,
-      { directory, rootfsDigest: record.rootfsDigest, reference: record.reference, platform, mountedAt: new Date().toISOString() },
-      { signal },
-    )
-    this.#log.info('image mounted', { image: record.reference, directory, digest: record.rootfsDigest, origin })
-    return {
-      rootfs: join(directory, 'rootfs.img'),
-      format: manifest.format,
-      digest: record.rootfsDigest,
-      sizeBytes: sizeOf(manifest),
-      origin,
-      config: JSON.parse(manifest.config) as unknown,
-    }
-  }
-
-  async #umount({ directory }: UmountRequest): Promise<Record<string, never>> {
-    await this.#mounts?.umount(directory)
-    this.#log.info('mount ended', { directory })
-    return {}
-  }
-
   async #status(): Promise<Status> {
     const images: Status['images'] = []
     for (const record of await this.#catalog.images()) {
       const manifest = await this.#catalog.rootfs(record.rootfsDigest)
       if (manifest === undefined) continue
-      const { reference, platform, rootfsDigest: digest } = record
-      images.push({ reference, platform, digest, sizeBytes: sizeOf(manifest), localBytes: this.#localBytes(manifest) })
+      const { reference, platform, format, rootfsDigest: digest } = record
+      images.push({ reference, platform, format, digest, sizeBytes: sizeOf(manifest), localBytes: localBytes(tablesOf(manifest), (chunk) => this.#store.has(chunk)) })
     }
     const sent = this.#exchange.totals()
     return {
@@ -286,27 +239,11 @@ export class Daemon {
         received: { bytes: peer.bytesReceived, chunks: peer.chunksReceived },
       })),
       images,
-      mounts: (this.#mounts?.list() ?? []).map(({ directory, reference, rootfsDigest: digest, mountedAt }) => ({ directory, reference, digest, mountedAt })),
+      mounts: (this.#mounts?.list() ?? []).map(({ id: _id, platform: _platform, rootfsDigest: digest, ...mount }) => ({ ...mount, digest })),
       chunks: this.#store.count,
       served: this.#backend!.driver.counters().served,
       fetched: { peer: this.#fetcher.fromPeers, registry: this.#origins.fromRegistry },
       sent: { bytes: sent.bytesSent, chunks: sent.chunksSent },
     }
   }
-
-  #localBytes(manifest: RootfsManifest): number {
-    let bytes = 0
-    for (const table of tablesOf(manifest)) {
-      for (let i = 0; i < table.count; i++) if (this.#store.has(table.digestAt(i))) bytes += table.lengthAt(i)
-    }
-    return bytes
-  }
-}
-
-function tablesOf(manifest: RootfsManifest): ChunkTable[] {
-  return [manifest.metadata, ...manifest.layers.map(({ chunks }) => chunks)]
-}
-
-function sizeOf(manifest: RootfsManifest): number {
-  return tablesOf(manifest).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
 }

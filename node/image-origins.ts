@@ -8,8 +8,9 @@ import { importImage, type LayerSpec } from './image/image-import.ts'
 import { importLayer } from './image/layer-import.ts'
 import { buildRootfs } from './image/rootfs-build.ts'
 import { layersOf, type ImageSource, type ResolvedImage } from './registry/image-source.ts'
-import { parseReference, type Reference } from './registry/reference.ts'
-import type { FindOptions } from './seed/images.ts'
+import { openLocalSource, singleLayerImage } from './local-import.ts'
+import { formatReference, parseReference, type Reference } from './registry/reference.ts'
+import type { FindOptions, KnownImage, Variant } from './seed/images.ts'
 import type { Catalog } from './store/catalog.ts'
 
 export interface ImageOriginsParts {
@@ -35,12 +36,33 @@ export class ImageOrigins {
     return await importImage(
       { ...image, format },
       {
-        knownLayer: async (diffId, { signal }) => await this.#knownLayer(diffId, signal),
+        knownLayer: async (diffId, { signal }) => await this.knownLayer(diffId, signal),
         readLayer: async (layer, { signal, onBytes }) => await this.#readLayer(reference, layer, this.#sink, { signal, onBytes }),
         sink: this.#sink,
       },
       options,
     )
+  }
+
+  /**
+   * Makes an image that is in no registry.
+   * @param source path of a directory or a tar, or an image in an OCI layout
+   */
+  async importLocal(source: string | Reference, reference: Reference, { platform, format }: Variant, options: FindOptions): Promise<KnownImage> {
+    const name = formatReference(reference)
+    let image: ResolvedImage
+    if (typeof source === 'string') {
+      const { bytes, sizeBytes } = await openLocalSource(source, options)
+      const index = await importLayer(bytes, { name: source }, this.#sink, {
+        signal: options.signal,
+        onProgress: (doneBytes) => options.onProgress?.({ doneBytes, totalBytes: Math.max(sizeBytes ?? 0, doneBytes) }),
+      })
+      await this.#parts.catalog.putLayer(index)
+      image = singleLayerImage(name, platform, index)
+    } else image = { ...(await this.#parts.registry.resolve(source, platform, options)), reference: name }
+    const manifest = await this.importImage(typeof source === 'string' ? reference : source, image, format, options)
+    const { manifestDigest } = image
+    return { record: { reference: name, platform: image.platform, format, manifestDigest, manifest: image.manifest, rootfsDigest: rootfsDigest(manifest) }, manifest, origin: 'local' }
   }
 
   /** How to make all chunks of a region of an image in the catalog; undefined where no image there has it. */
@@ -49,6 +71,7 @@ export class ImageOrigins {
       const manifest = await this.#parts.catalog.rootfs(record.rootfsDigest)
       if (manifest === undefined) continue
       const reference = parseReference(record.reference)
+      if (reference.kind === 'local' && manifest.metadata.id !== table) continue
       if (manifest.metadata.id === table) {
         return async (sink, { signal }) => await this.#rebuildMetadata(record, manifest, sink, signal)
       }
@@ -73,7 +96,8 @@ export class ImageOrigins {
     }
   }
 
-  async #knownLayer(diffId: Digest, signal: AbortSignal): Promise<LayerIndex | undefined> {
+  /** The index that this host or its region has of a layer. */
+  async knownLayer(diffId: Digest, signal: AbortSignal): Promise<LayerIndex | undefined> {
     const known = await this.#parts.catalog.layer(diffId)
     if (known !== undefined) return known
     const found = await this.#parts.region.fetchLayerIndex(diffId, { signal })
@@ -98,7 +122,7 @@ export class ImageOrigins {
     const reference = parseReference(record.reference)
     const layers: LayerIndex[] = []
     for (const layer of layersOf(record.manifest, manifest.config)) {
-      layers.push((await this.#knownLayer(layer.diffId, signal)) ?? (await this.#readLayer(reference, layer, this.#sink, { signal })))
+      layers.push((await this.knownLayer(layer.diffId, signal)) ?? (await this.#readLayer(reference, layer, this.#sink, { signal })))
     }
     const rebuilt = await buildRootfs(layers, manifest, sink)
     if (rootfsDigest(rebuilt) !== record.rootfsDigest) {

@@ -4,21 +4,27 @@ import { isP2pfsError, P2pfsError } from '../protocol/errors.ts'
 import { loadConfig, type Config } from './config.ts'
 import { Daemon, statePaths, type DaemonParts } from './daemon.ts'
 import { createLog, type Log, type LogLevel } from './log.ts'
-import { BindPlacement } from './mount/bind-placement.ts'
+import { DiskTemplates } from './mount/disk-template.ts'
 import { DevFuseDriver } from './mount/dev-fuse-driver.ts'
 import { FuseNativeDriver } from './mount/fuse-native-driver.ts'
+import { KernelPlacement } from './mount/kernel-placement.ts'
 import { LinkPlacement } from './mount/link-placement.ts'
+import { ScratchDrives } from './mount/scratch-drives.ts'
+import { Trees } from './mount/trees.ts'
+import { WritableLayers } from './mount/writable-layers.ts'
 import { configExit, inherited, Supervisor, type FromDaemon } from './supervisor.ts'
 
 /** Runs the node of this host until it is told to stop. @returns the exit status */
 export async function supervise(argv: readonly string[]): Promise<number> {
   const config = loadConfig(argv, process.env)
   if (config.fuseDriver === 'native') return await runDaemon(config, logOf(config, 'daemon'))
+  const { mountPoint, trees, writable } = statePaths(config.stateDir)
   const supervisor = new Supervisor(
     { log: logOf(config, 'supervisor') },
     {
       stateDir: config.stateDir,
-      mountPoint: statePaths(config.stateDir).mountPoint,
+      mountPoint,
+      mountRoots: [trees, writable],
       command: [process.execPath, '--disable-warning=ExperimentalWarning', fileURLToPath(import.meta.url), ...argv],
     },
   )
@@ -54,16 +60,24 @@ async function tellSupervisor(message: FromDaemon): Promise<void> {
 }
 
 function backendFor(config: Config, log: Log): DaemonParts['createBackend'] {
-  const { mountPoint } = statePaths(config.stateDir)
+  const { mountPoint, trees, writable, scratch, templates: templateDirectory } = statePaths(config.stateDir)
   return async (reads) => {
     if (config.fuseDriver === 'native') {
-      return { driver: new FuseNativeDriver({ ...reads, log }, { mountPoint }), placement: new LinkPlacement() }
+      return { driver: new FuseNativeDriver({ ...reads, log }, { mountPoint }), placement: new LinkPlacement({ mountPoint }) }
     }
     const fd = Number(process.env[inherited.fuse.variable])
     const resumed = process.env[inherited.resumed] !== undefined
+    const templates = new DiskTemplates({ directory: templateDirectory })
     return {
       driver: new DevFuseDriver({ ...reads, fd, resumed, log }, { workers: config.fuseWorkers }),
-      placement: new BindPlacement({ mountPoint }),
+      placement: new KernelPlacement(
+        {
+          trees: new Trees({ directory: trees, mountPoint }),
+          writables: new WritableLayers({ templates }, { directory: writable }),
+          scratches: new ScratchDrives({ templates }, { directory: scratch }),
+        },
+        { mountPoint, roots: [mountPoint, trees, writable] },
+      ),
     }
   }
 }

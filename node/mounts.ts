@@ -1,21 +1,11 @@
-import { join } from 'node:path'
 import { digestHex, type Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { Log } from './log.ts'
 import type { FuseDriver } from './mount/fuse-driver.ts'
+import type { MountSpec, Placed, Placement } from './mount/placement.ts'
 import { MountedImage, type MountedImageParts } from './mounted-image.ts'
 import type { Catalog, MountRecord } from './store/catalog.ts'
-
-/** How a rootfs gets from the FUSE mount to the directory that the user names. */
-export interface Placement {
-  /** Directories that something of ours stands on. */
-  standing: () => Promise<Set<string>>
-  /** @throws missing where there is no such directory; conflict where it is taken */
-  place: (source: string, directory: string, options: { signal: AbortSignal }) => Promise<void>
-  /** @throws conflict where it is in use */
-  remove: (directory: string) => Promise<void>
-}
 
 export interface MountsParts extends MountedImageParts {
   catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs'>
@@ -27,15 +17,15 @@ export interface MountsParts extends MountedImageParts {
 /** What is mounted where. The catalog remembers it, for the daemon that comes after this one. */
 export class Mounts {
   readonly #parts: MountsParts
-  readonly #mountPoint: string
   readonly #images = new Map<string, MountedImage>()
   readonly #records = new Map<string, MountRecord>()
-  /** Mounts and unmounts change the same few things: one at a time. */
-  #queue: Promise<unknown> = Promise.resolve()
+  /** Directories that something is being done with. */
+  readonly #busy = new Set<string>()
+  /** The last task of each rootfs: those of one rootfs share its image and tree, so one at a time. */
+  readonly #turns = new Map<string, Promise<unknown>>()
 
-  constructor(parts: MountsParts, { mountPoint }: { mountPoint: string }) {
+  constructor(parts: MountsParts) {
     this.#parts = parts
-    this.#mountPoint = mountPoint
   }
 
   /** Takes up the mounts of the daemon before this one; forgets those that are gone. Called before reads are served. */
@@ -52,6 +42,7 @@ export class Mounts {
       this.#records.set(record.directory, record)
       await this.#open(manifest, record.rootfsDigest)
     }
+    await placement.tidy(this.list().map(specOf))
   }
 
   list(): MountRecord[] {
@@ -63,37 +54,39 @@ export class Mounts {
     return this.#images.get(name)
   }
 
-  /** @throws conflict where the directory is taken; missing where it is not there */
-  async mount(manifest: RootfsManifest, record: MountRecord, { signal }: { signal: AbortSignal }): Promise<void> {
-    await this.#oneAtATime(async () => {
-      const { catalog, placement } = this.#parts
-      const { directory, rootfsDigest } = record
-      if (this.#records.has(directory)) {
-        throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
-      }
+  /** @throws conflict where the directory is taken; missing where it is not there; unsupported for what this host cannot do */
+  async mount(manifest: RootfsManifest, record: MountRecord, { signal }: { signal: AbortSignal }): Promise<Placed> {
+    const { catalog, placement } = this.#parts
+    const { directory, rootfsDigest } = record
+    if (this.#records.has(directory)) throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
+    return await this.#inTurn(directory, rootfsDigest, async () => {
       signal.throwIfAborted()
-      const { image } = await this.#open(manifest, rootfsDigest)
+      await this.#open(manifest, rootfsDigest)
       // Recorded first: a daemon that dies in between finds a record without a mount, which it forgets.
       await catalog.putMount(record)
       try {
-        await placement.place(join(this.#mountPoint, image.name), directory, { signal })
+        const placed = await placement.place(specOf(record), { signal })
+        this.#records.set(directory, record)
+        return placed
       } catch (error) {
         await catalog.deleteMount(directory)
         await this.#closeUnused(rootfsDigest)
         throw error
       }
-      this.#records.set(directory, record)
     })
+  }
+
+  /** A fresh scratch drive, or a fresh upper layer. @throws missing where nothing is mounted there; invalid where it has none; conflict where it is in use */
+  async reset(directory: string): Promise<Placed> {
+    const record = this.#record(directory)
+    return await this.#inTurn(directory, record.rootfsDigest, async () => await this.#parts.placement.reset(specOf(record)))
   }
 
   /** @throws missing where nothing is mounted there; conflict where it is in use */
   async umount(directory: string): Promise<void> {
-    await this.#oneAtATime(async () => {
-      const record = this.#records.get(directory)
-      if (record === undefined) {
-        throw new P2pfsError('missing', `nothing of p2pfs is mounted on ${directory}; p2pfs status lists the mounts`, { directory })
-      }
-      await this.#parts.placement.remove(directory)
+    const record = this.#record(directory)
+    await this.#inTurn(directory, record.rootfsDigest, async () => {
+      await this.#parts.placement.remove(specOf(record))
       await this.#parts.catalog.deleteMount(directory)
       this.#records.delete(directory)
       await this.#closeUnused(record.rootfsDigest)
@@ -105,28 +98,49 @@ export class Mounts {
     for (const mounted of this.#images.values()) mounted.close()
   }
 
-  async #open(manifest: RootfsManifest, digest: Digest): Promise<MountedImage> {
-    const name = digestHex(digest)
-    let mounted = this.#images.get(name)
-    if (mounted === undefined) {
-      mounted = new MountedImage(this.#parts, manifest, digest)
-      this.#images.set(name, mounted)
-      await this.#parts.driver.add(mounted.image)
-    }
-    return mounted
+  #record(directory: string): MountRecord {
+    const record = this.#records.get(directory)
+    if (record !== undefined) return record
+    throw new P2pfsError('missing', `nothing of p2pfs is mounted on ${directory}; p2pfs status lists the mounts`, { directory })
   }
 
-  async #closeUnused(digest: Digest): Promise<void> {
-    if (this.list().some((record) => record.rootfsDigest === digest)) return
+  async #open(manifest: RootfsManifest, digest: Digest): Promise<void> {
     const name = digestHex(digest)
+    if (this.#images.has(name)) return
+    const mounted = new MountedImage(this.#parts, manifest, digest)
+    this.#images.set(name, mounted)
+    await this.#parts.driver.add(mounted.image)
+  }
+
+  /** Ends what no mount of this rootfs needs any more. */
+  async #closeUnused(digest: Digest): Promise<void> {
+    const name = digestHex(digest)
+    const users = this.list().filter((record) => record.rootfsDigest === digest)
+    if (users.some((record) => record.as === 'tree')) return
+    const released = await this.#parts.placement.release(name)
+    if (!released) this.#parts.log.warn('tree is in use beyond its mounts; it stays', { rootfs: digest })
+    if (!released || users.length > 0) return
     this.#images.get(name)?.close()
     this.#images.delete(name)
     await this.#parts.driver.remove(name)
   }
 
-  async #oneAtATime(task: () => Promise<void>): Promise<void> {
-    const turn = this.#queue.then(task)
-    this.#queue = turn.catch(() => undefined)
-    await turn
+  /** @throws conflict where something else is being done with the directory */
+  async #inTurn<T>(directory: string, digest: Digest, task: () => Promise<T>): Promise<T> {
+    if (this.#busy.has(directory)) throw new P2pfsError('conflict', `${directory} is being mounted or unmounted; try again`, { directory })
+    this.#busy.add(directory)
+    const turn = (this.#turns.get(digest) ?? Promise.resolve()).then(task)
+    const settled = turn.catch(() => undefined)
+    this.#turns.set(digest, settled)
+    try {
+      return await turn
+    } finally {
+      this.#busy.delete(directory)
+      if (this.#turns.get(digest) === settled) this.#turns.delete(digest)
+    }
   }
+}
+
+function specOf(record: MountRecord): MountSpec {
+  return { ...record, rootfs: digestHex(record.rootfsDigest) }
 }

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Log } from './log.ts'
 import { readMounts } from './mount/mountinfo.ts'
+import { ownMounts } from './mount/own-mounts.ts'
 import { runTool } from './mount/run-tool.ts'
 
 /** What the daemon is told of the descriptors that it inherits. */
@@ -36,6 +37,8 @@ const readAheadKib = 1024
 export interface SupervisorOptions {
   stateDir: string
   mountPoint: string
+  /** Directories below which the daemon mounts what it needs. */
+  mountRoots: readonly string[]
   /** The daemon's program and arguments. */
   command: readonly string[]
 }
@@ -210,13 +213,11 @@ export class Supervisor {
     this.#lock = undefined
   }
 
-  /** Unmounts the FUSE filesystem and the bind mounts of it; `why` is logged where there should be none. */
+  /** Unmounts the FUSE filesystem and all that stands on it; `why` is logged where there should be none. */
   async #detach(why: string | undefined): Promise<void> {
-    const { mountPoint } = this.#options
-    const mounts = await readMounts()
-    const devices = new Set(mounts.filter((mount) => mount.mountPoint === mountPoint && mount.type.startsWith('fuse')).map(({ device }) => device))
+    const { mountPoint, mountRoots } = this.#options
     // The last mounted first.
-    for (const mount of mounts.filter(({ device }) => devices.has(device)).toReversed()) {
+    for (const mount of (await ownMounts([mountPoint, ...mountRoots])).toReversed()) {
       if (why !== undefined) this.#log.warn('mount removed', { directory: mount.mountPoint, why })
       const result = await runTool('umount', [mount.mountPoint])
       if (result.ok) continue

@@ -1,12 +1,18 @@
 import { encodeCbor, Fields, parseCbor } from './cbor.ts'
 import type { Digest } from './digest.ts'
+import { parseRootfsFormat, type RootfsFormat } from './rootfs-manifest.ts'
 
-/** What a host knows of an image: which rootfs a reference stood for, and where the layers come from. */
-export interface ImageRecord {
+/** What a rootfs is asked for by. */
+export interface ImageName {
   /** Canonical form: `docker.io/library/debian:12`, `host:5000/a/b@sha256:...`, `oci:/absolute/dir:tag`. */
   reference: string
   /** `linux/amd64`, `linux/arm64/v8`. */
   platform: string
+  format: RootfsFormat
+}
+
+/** What a host knows of an image: which rootfs it stood for, and where the layers come from. */
+export interface ImageRecord extends ImageName {
   /** Digest of {@link manifest}, which is that of the platform where the reference names an index. */
   manifestDigest: Digest
   /** The OCI or Docker v2 image manifest, JSON, its bytes as the registry has them. */
@@ -23,10 +29,14 @@ export function encodeImageRecord(record: ImageRecord): Uint8Array {
 export function parseImageRecord(bytes: Uint8Array): ImageRecord {
   const fields = new Fields(parseCbor(bytes, 'image record'), 'image record')
   return {
-    reference: fields.text('reference'),
-    platform: fields.text('platform'),
+    ...parseImageName(fields),
     manifestDigest: fields.digest('manifestDigest'),
     manifest: fields.text('manifest'),
     rootfsDigest: fields.digest('rootfsDigest'),
   }
+}
+
+/** The fields of an image name. @throws invalid */
+export function parseImageName(fields: Fields): ImageName {
+  return { reference: fields.text('reference'), platform: fields.text('platform'), format: parseRootfsFormat(fields.get('format')) }
 }

@@ -8,6 +8,13 @@ import { formatVersion } from './layer-index.ts'
 export const rootfsFormats = ['ext4', 'erofs'] as const
 export type RootfsFormat = (typeof rootfsFormats)[number]
 
+/** @throws invalid, saying which there are */
+export function parseRootfsFormat(value: unknown): RootfsFormat {
+  const format = rootfsFormats.find((known) => known === value)
+  if (format === undefined) throw new P2pfsError('invalid', `no such rootfs format: ${String(value).slice(0, 20)}; there are ${rootfsFormats.join(' and ')}`)
+  return format
+}
+
 /**
  * One virtual block device: the metadata region, then the data region of each layer, back to back. Depends on
  * the layers, the image config, the format and the format version alone.
@@ -41,14 +48,12 @@ export function parseRootfsManifest(bytes: Uint8Array): RootfsManifest {
   if (record.get('version') !== formatVersion) {
     throw new P2pfsError('invalid', `${what}: format version ${String(record.get('version'))} is not ${formatVersion}`)
   }
-  const format = rootfsFormats.find((known) => known === record.get('format'))
-  if (format === undefined) throw new P2pfsError('invalid', `${what}: unknown format ${record.text('format').slice(0, 20)}`)
   const table = (value: unknown): ChunkTable => {
     const fields = new Fields(value, what)
     return ChunkTable.parse(fields.bytes('lengths'), fields.bytes('digests'))
   }
   return {
-    format,
+    format: parseRootfsFormat(record.get('format')),
     metadata: table(record.get('metadata')),
     layers: record.list('layers').map((layer) => ({
       diffId: parseDigest(new Fields(layer, what).get('diffId')),

@@ -1,38 +1,57 @@
 /** What goes over the control socket: HTTP, JSON bodies. Long requests answer with one JSON object per line. */
 
-/** `POST /seed`: {@link SeedRequest}; answers {@link Progress} lines, then one {@link Outcome} of {@link SeedResult}. */
-export interface SeedRequest {
+/** An image, for which platform and as which filesystem; the daemon's own platform and ext4 (trees: erofs) if not given. */
+export interface ImageRequest {
   image: string
   platform?: string
+  format?: string
 }
+
+/** `POST /seed`: {@link SeedRequest}; answers {@link Progress} lines, then one {@link Outcome} of {@link SeedResult}. */
+export type SeedRequest = ImageRequest
 
 export interface SeedResult {
   reference: string
   platform: string
+  format: string
   digest: string
   sizeBytes: number
   /** Where the rootfs manifest came from: this host, a peer, or an import from the registry. */
-  origin: 'local' | 'peer' | 'registry'
+  origin: Origin
 }
+
+export type Origin = 'local' | 'peer' | 'registry'
 
 /** `POST /mount`: {@link MountRequest}; answers {@link Progress} lines, then one {@link Outcome} of {@link MountResult}. */
-export interface MountRequest {
-  image: string
+export interface MountRequest extends ImageRequest {
   /** Absolute path of an existing directory. */
   directory: string
-  platform?: string
+  /** `drive` if not given. */
+  as?: 'drive' | 'tree'
+  /** Trees: whether an overlay takes writes. */
+  writable?: boolean
+  /** Writable trees: how much can be written, bytes. */
+  limitBytes?: number
+  /** Drives: size of a second, writable drive, bytes. */
+  scratchBytes?: number
 }
 
-export interface MountResult {
-  /** Path of the image file: what a VM gets as its drive. */
-  rootfs: string
+export interface MountResult extends Placed {
+  as: 'drive' | 'tree'
   format: string
   /** The rootfs digest. */
   digest: string
   sizeBytes: number
-  origin: 'local' | 'peer' | 'registry'
+  origin: Origin
   /** The OCI image config. */
   config: unknown
+}
+
+export interface Placed {
+  /** Path of the image file, what a VM gets as its drive; of a tree the directory. */
+  rootfs: string
+  /** Path of the scratch drive's image file. */
+  scratch?: string
 }
 
 /** `POST /umount`: answers one {@link Outcome} of an empty object. */
@@ -40,8 +59,66 @@ export interface UmountRequest {
   directory: string
 }
 
+/** `POST /reset`: answers one {@link Outcome} of {@link Placed}. */
+export type ResetRequest = UmountRequest
+
+/** `POST /import`: makes an image called `local:NAME`; answers as `POST /seed`. */
+export interface ImportRequest {
+  /** Absolute path of a directory or a tar, or `oci:DIR[:TAG]`. */
+  source: string
+  name: string
+  format?: string
+  platform?: string
+}
+
+/** `POST /export`: writes the image to a file; answers {@link Progress} lines, then one {@link Outcome} of {@link ExportResult}. */
+export interface ExportRequest extends ImageRequest {
+  /** Absolute path; what stands there is replaced when all is written. */
+  file: string
+}
+
+export interface ExportResult {
+  file: string
+  digest: string
+  sizeBytes: number
+}
+
+/** `POST /inspect`: answers one {@link Outcome} of {@link InspectResult}. */
+export type InspectRequest = ImageRequest
+
+export interface InspectResult {
+  reference: string
+  platform: string
+  format: string
+  digest: string
+  sizeBytes: number
+  /** Of that on this host. */
+  localBytes: number
+  metadataBytes: number
+  chunks: number
+  layers: InspectedLayer[]
+  /** Other images that this host knows, most in common first. */
+  sharing: { reference: string; platform: string; format: string; sharedChunks: number; sharedBytes: number }[]
+  /** The OCI image config. */
+  config: unknown
+}
+
+export interface InspectedLayer {
+  diffId: string
+  /** As it is in the registry. */
+  digest: string
+  compressedBytes: number
+  tarBytes: number
+  /** Entries of the tar by type; whiteouts and opaque markers too. */
+  entries: Record<string, number>
+  /** Contents of files. */
+  dataBytes: number
+  chunks: number
+  localBytes: number
+}
+
 export interface Progress {
-  progress: { step: 'import' | 'fetch'; doneBytes: number; totalBytes: number }
+  progress: { step: 'import' | 'fetch' | 'export'; doneBytes: number; totalBytes: number }
 }
 
 export type Outcome<T> = { result: T } | { error: { code: string; message: string } }
@@ -61,8 +138,18 @@ export interface Status {
   peerId: string
   addresses: string[]
   peers: { peer: string; name: string; addresses: string[]; connectedSeconds: number; sent: Amount; received: Amount }[]
-  images: { reference: string; platform: string; digest: string; sizeBytes: number; localBytes: number }[]
-  mounts: { directory: string; reference: string; digest: string; mountedAt: string }[]
+  images: { reference: string; platform: string; format: string; digest: string; sizeBytes: number; localBytes: number }[]
+  mounts: {
+    directory: string
+    reference: string
+    format: string
+    digest: string
+    as: 'drive' | 'tree'
+    writable: boolean
+    limitBytes?: number
+    scratchBytes?: number
+    mountedAt: string
+  }[]
   chunks: number
   /** What mounts have read since the daemon started, by where the chunk came from in that time. */
   served: { local: Amount; peer: Amount; registry: Amount }

@@ -1,14 +1,34 @@
 import { chmod, mkdir, rm } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import { dirname, isAbsolute } from 'node:path'
+import { dirname } from 'node:path'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
-import type { MountRequest, MountResult, Progress, SeedRequest, SeedResult, Status, UmountRequest } from './api.ts'
+import type {
+  ExportRequest,
+  ExportResult,
+  ImportRequest,
+  InspectRequest,
+  InspectResult,
+  MountRequest,
+  MountResult,
+  Placed,
+  Progress,
+  ResetRequest,
+  SeedRequest,
+  SeedResult,
+  Status,
+  UmountRequest,
+} from './api.ts'
+import { parseDirectoryRequest, parseExportRequest, parseImageRequest, parseImportRequest, parseMountRequest } from './requests.ts'
 
 export interface Operations {
   seed: (request: SeedRequest, options: OperationOptions) => Promise<SeedResult>
   mount: (request: MountRequest, options: OperationOptions) => Promise<MountResult>
   umount: (request: UmountRequest, options: OperationOptions) => Promise<Record<string, never>>
+  reset: (request: ResetRequest, options: OperationOptions) => Promise<Placed>
+  import: (request: ImportRequest, options: OperationOptions) => Promise<SeedResult>
+  export: (request: ExportRequest, options: OperationOptions) => Promise<ExportResult>
+  inspect: (request: InspectRequest, options: OperationOptions) => Promise<InspectResult>
   status: () => Promise<Status>
 }
 
@@ -96,22 +116,27 @@ export class ControlServer {
   }
 
   async #run(request: IncomingMessage, options: OperationOptions): Promise<unknown> {
-    const { seed, mount, umount, status } = this.#operations
-    switch (`${request.method ?? ''} ${request.url ?? ''}`) {
-      case 'GET /status':
-        return await status()
-      case 'POST /seed': {
-        const body = await readBody(request)
-        return await seed({ image: textOf(body, 'image'), ...platformOf(body) }, options)
-      }
-      case 'POST /mount': {
-        const body = await readBody(request)
-        return await mount({ image: textOf(body, 'image'), directory: directoryOf(body), ...platformOf(body) }, options)
-      }
+    const does = this.#operations
+    const route = `${request.method ?? ''} ${request.url ?? ''}`
+    if (route === 'GET /status') return await does.status()
+    const body = await readBody(request)
+    switch (route) {
+      case 'POST /seed':
+        return await does.seed(parseImageRequest(body), options)
+      case 'POST /mount':
+        return await does.mount(parseMountRequest(body), options)
       case 'POST /umount':
-        return await umount({ directory: directoryOf(await readBody(request)) }, options)
+        return await does.umount(parseDirectoryRequest(body), options)
+      case 'POST /reset':
+        return await does.reset(parseDirectoryRequest(body), options)
+      case 'POST /import':
+        return await does.import(parseImportRequest(body), options)
+      case 'POST /export':
+        return await does.export(parseExportRequest(body), options)
+      case 'POST /inspect':
+        return await does.inspect(parseImageRequest(body), options)
       default:
-        throw new P2pfsError('invalid', `no such request: ${request.method ?? ''} ${request.url ?? ''}`)
+        throw new P2pfsError('invalid', `no such request: ${route}`)
     }
   }
 }
@@ -130,20 +155,4 @@ async function readBody(request: IncomingMessage): Promise<Record<string, unknow
   }
   if (typeof body !== 'object' || body === null) throw new P2pfsError('invalid', 'request is not a JSON object')
   return body as Record<string, unknown>
-}
-
-function textOf(body: Record<string, unknown>, key: string): string {
-  const value = body[key]
-  if (typeof value !== 'string' || value === '') throw new P2pfsError('invalid', `request lacks ${key}`)
-  return value
-}
-
-function directoryOf(body: Record<string, unknown>): string {
-  const directory = textOf(body, 'directory')
-  if (!isAbsolute(directory)) throw new P2pfsError('invalid', `not an absolute path: ${directory}`)
-  return directory
-}
-
-function platformOf(body: Record<string, unknown>): { platform?: string } {
-  return body['platform'] === undefined ? {} : { platform: textOf(body, 'platform') }
 }

@@ -18,18 +18,19 @@ export interface ImportLayerOptions {
  * Reads a layer once, in a thread of its own: checks its digest and diff id, makes its index, passes its chunks to
  * `sink`. Memory is bounded whatever the layer's size. Chunks that have passed stay where the sink put them.
  * @param source the layer's bytes as the registry has them
+ * @param layer what they must turn out to be, where that is known; `name` is for errors
  * @throws invalid naming the layer and tar entry, for a layer that is damaged, malformed, or not what it should be;
  *   what the source and the sink throw
  */
 export async function importLayer(
   source: AsyncIterable<Uint8Array>,
-  layer: { digest: Digest; diffId: Digest },
+  layer: { digest: Digest; diffId: Digest } | { name: string },
   sink: ChunkSink,
   { signal, onProgress }: ImportLayerOptions,
 ): Promise<LayerIndex> {
   signal.throwIfAborted()
   const worker = new Worker(new URL('./layer-worker.ts', import.meta.url), {
-    workerData: { digest: layer.digest, diffId: layer.diffId } satisfies LayerWorkerSetup,
+    workerData: ('digest' in layer ? { digest: layer.digest, diffId: layer.diffId } : { digest: undefined, diffId: undefined }) satisfies LayerWorkerSetup,
   })
   const outcome = Promise.withResolvers<Uint8Array>()
   const onAbort = (): void => outcome.reject(signal.reason as Error)
@@ -54,7 +55,7 @@ export async function importLayer(
       room?.()
     } else if ('chunk' in message) void keep(message.chunk)
     else if ('index' in message) outcome.resolve(message.index)
-    else outcome.reject(failure(layer.digest, message.error))
+    else outcome.reject(failure('digest' in layer ? layer.digest : layer.name, message.error))
   })
   worker.on('error', (error) => outcome.reject(error))
   const iterator = source[Symbol.asyncIterator]()
@@ -87,9 +88,9 @@ export async function importLayer(
   }
 }
 
-function failure(digest: Digest, { code, message, details }: { code: string | undefined; message: string; details: Record<string, unknown> }): Error {
+function failure(name: string, { code, message, details }: { code: string | undefined; message: string; details: Record<string, unknown> }): Error {
   const known = errorCodes.find((one) => one === code)
   const entry = typeof details['entry'] === 'string' ? `, entry ${JSON.stringify(details['entry'])}` : ''
-  if (known === undefined) return new Error(`layer ${digest}: ${message}`)
-  return new P2pfsError(known, `layer ${digest}${entry}: ${message}`, { ...details, layer: digest })
+  if (known === undefined) return new Error(`layer ${name}: ${message}`)
+  return new P2pfsError(known, `layer ${name}${entry}: ${message}`, { ...details, layer: name })
 }

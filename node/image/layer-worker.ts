@@ -6,10 +6,10 @@ import { encodeLayerIndex } from '../../protocol/layer-index.ts'
 import { decompress } from './decompress.ts'
 import { LayerIndexer } from './layer-indexer.ts'
 
-/** What the worker is started with: what the layer must turn out to be. */
+/** What the worker is started with: what the layer must turn out to be, where that is known. */
 export interface LayerWorkerSetup {
-  digest: Digest
-  diffId: Digest
+  digest: Digest | undefined
+  diffId: Digest | undefined
 }
 
 export type ToLayerWorker = { bytes: Uint8Array } | { end: true } | { stored: number } | { failed: { id: number; message: string } }
@@ -76,8 +76,8 @@ async function main(): Promise<Uint8Array<ArrayBuffer>> {
   // What a decompressor leaves unread still counts for the digest.
   for await (const rest of source) void rest
   const digest = `sha256:${compressedHash.digest('hex')}`
-  if (digest !== setup.digest) throw new P2pfsError('invalid', `its bytes have another digest: ${digest}`)
-  if (index.diffId !== setup.diffId) throw new P2pfsError('invalid', `uncompressed it is ${index.diffId}; the image config says ${setup.diffId}`)
+  if (setup.digest !== undefined && digest !== setup.digest) throw new P2pfsError('invalid', `its bytes have another digest: ${digest}`)
+  if (setup.diffId !== undefined && index.diffId !== setup.diffId) throw new P2pfsError('invalid', `uncompressed it is ${index.diffId}; the image config says ${setup.diffId}`)
   return encodeLayerIndex(index) as Uint8Array<ArrayBuffer>
 }
 

@@ -2,7 +2,7 @@ import type { Connection, Libp2p, PeerId, Stream } from '@libp2p/interface'
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
-import type { ImageRecord } from '../../protocol/image-record.ts'
+import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
@@ -210,10 +210,10 @@ export class PeerExchange {
   }
 
   /** Asks all members at once; the first that knows the image wins. */
-  async findImage(reference: string, platform: string, { signal }: { signal: AbortSignal }): Promise<{ record: ImageRecord; peer: string } | undefined> {
+  async findImage(name: ImageName, { signal }: { signal: AbortSignal }): Promise<{ record: ImageRecord; peer: string } | undefined> {
     const bounded = AbortSignal.any([signal, AbortSignal.timeout(imageTimeoutMs)])
     const answers = this.#members().map(async (peer) => {
-      const record = await this.#ask(peer, bounded, async (stream) => await askImage(stream, reference, platform, bounded))
+      const record = await this.#ask(peer, bounded, async (stream) => await askImage(stream, name, bounded))
       if (record === undefined) throw new P2pfsError('missing', 'peer does not know the image')
       return { record, peer: peer.id.toString() }
     })

@@ -3,7 +3,7 @@ import { zstdCompress, zstdDecompress } from 'node:zlib'
 import type { Stream } from '@libp2p/interface'
 import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { encodeImageRecord, parseImageRecord, type ImageRecord } from '../../protocol/image-record.ts'
+import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
 import { parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
 import {
   encodeObjectAnswer,
@@ -23,7 +23,7 @@ const decompress = promisify(zstdDecompress)
 
 /** What this host can tell others. */
 export interface LocalObjects {
-  image: (reference: string, platform: string) => Promise<ImageRecord | undefined>
+  image: (name: ImageName) => Promise<ImageRecord | undefined>
   /** Encoded. */
   rootfs: (digest: Digest) => Promise<Uint8Array | undefined>
   /** Encoded. */
@@ -42,7 +42,7 @@ export async function serveObject(stream: Stream, local: LocalObjects): Promise<
 async function find(request: ObjectRequest, local: LocalObjects): Promise<Uint8Array | undefined> {
   switch (request.kind) {
     case 'image': {
-      const record = await local.image(request.reference, request.platform)
+      const record = await local.image(request)
       return record === undefined ? undefined : encodeImageRecord(record)
     }
     case 'rootfs':
@@ -68,8 +68,8 @@ async function ask(stream: Stream, request: ObjectRequest, signal: AbortSignal):
   }
 }
 
-export async function askImage(stream: Stream, reference: string, platform: string, signal: AbortSignal): Promise<ImageRecord | undefined> {
-  const bytes = await ask(stream, { kind: 'image', reference, platform }, signal)
+export async function askImage(stream: Stream, { reference, platform, format }: ImageName, signal: AbortSignal): Promise<ImageRecord | undefined> {
+  const bytes = await ask(stream, { kind: 'image', reference, platform, format }, signal)
   return bytes === undefined ? undefined : parseImageRecord(bytes)
 }
 

@@ -4,6 +4,7 @@ import type { Log } from '../log.ts'
 import { HttpRegistry } from './http-registry.ts'
 import { checkSize, choosePlatform, layersOf, maxConfigBytes, parseManifest, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
 import type { ImageStorage, ReadBlobOptions } from './image-storage.ts'
+import { localImages } from './local-images.ts'
 import { OciLayout } from './oci-layout.ts'
 import { formatReference, type Reference } from './reference.ts'
 
@@ -57,6 +58,7 @@ export class ImageSource {
   }
 
   #storage(reference: Reference): ImageStorage {
+    if (reference.kind === 'local') return localImages
     return reference.kind === 'layout' ? this.#layout : this.#registry
   }
 

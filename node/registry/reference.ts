@@ -24,17 +24,25 @@ export interface LayoutReference {
   tag: string | undefined
 }
 
-export type Reference = RegistryReference | LayoutReference
+/** An image made on a host of the region, from a tree or a tar. */
+export interface LocalReference {
+  kind: 'local'
+  /** `app:v2`. */
+  name: string
+}
+
+export type Reference = RegistryReference | LayoutReference | LocalReference
 
 const host = /^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$/
 const component = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/
+const localName = /^[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?$/
 const tagPattern = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/
 /** Of registry and repository together: distribution's NameTotalLengthMax. */
 const maxNameLength = 255
 
 /**
  * Parses what a user types, as Docker does (distribution/reference): `debian`, `debian:12`, `host:5000/app@sha256:...`;
- * or `oci:DIR[:TAG]`.
+ * or `oci:DIR[:TAG]`, or `local:NAME` for what was imported on a host.
  * @throws invalid saying what is wrong
  */
 export function parseReference(text: string): Reference {
@@ -42,6 +50,7 @@ export function parseReference(text: string): Reference {
     throw new P2pfsError('invalid', `not an image reference: ${JSON.stringify(text.slice(0, 300))}: ${why}`)
   }
   if (text.startsWith('oci:')) return parseLayout(text.slice(4), fail)
+  if (text.startsWith('local:')) return parseLocal(text.slice(6), fail)
   const [named = '', digestText, ...more] = text.split('@')
   if (more.length > 0) fail('more than one @')
   let digest: Digest | undefined
@@ -70,6 +79,11 @@ export function parseReference(text: string): Reference {
   return { kind: 'registry', registry, repository, tag: givenTag ?? (digest === undefined ? 'latest' : undefined), digest }
 }
 
+function parseLocal(name: string, fail: (why: string) => never): LocalReference {
+  if (name.length > maxNameLength || !localName.test(name)) return fail('a local name has lower-case letters, digits, and . _ - / between them, then maybe a tag')
+  return { kind: 'local', name }
+}
+
 function parseLayout(text: string, fail: (why: string) => never): LayoutReference {
   const colon = text.lastIndexOf(':')
   const hasTag = colon > text.lastIndexOf('/')
@@ -83,6 +97,7 @@ function parseLayout(text: string, fail: (why: string) => never): LayoutReferenc
 
 /** The canonical form: equal for references that mean the same. */
 export function formatReference(reference: Reference): string {
+  if (reference.kind === 'local') return `local:${reference.name}`
   if (reference.kind === 'layout') return `oci:${reference.directory}${reference.tag === undefined ? '' : `:${reference.tag}`}`
   const { registry, repository, tag, digest } = reference
   const name = `${registry}/${repository}`

@@ -1,8 +1,8 @@
-import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import type { ChunkRequest, FetchedChunk, Priority } from '../fetch/chunk-request.ts'
+import { chunkRequests, tablesOf } from './chunk-requests.ts'
 
 /** How far a seed is, in bytes of the rootfs. */
 export interface SeedProgress {
@@ -29,9 +29,9 @@ export async function seedRootfs(
   parts: SeedParts,
   { signal, onProgress }: { signal: AbortSignal; onProgress?: ((progress: SeedProgress) => void) | undefined },
 ): Promise<void> {
-  const tables = [manifest.metadata, ...manifest.layers.map(({ chunks }) => chunks)]
+  const tables = tablesOf(manifest)
   const progress = { doneBytes: 0, totalBytes: tables.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) }
-  const work = requests(tables)
+  const work = chunkRequests(tables)
   const failed = new AbortController()
   const either = AbortSignal.any([signal, failed.signal])
   const worker = async (): Promise<void> => {
@@ -49,16 +49,8 @@ export async function seedRootfs(
     throw error
   }
   await parts.settled()
-  for (const request of requests(tables)) {
+  for (const request of chunkRequests(tables)) {
     if (parts.has(request.digest)) continue
     throw new P2pfsError('unavailable', 'a fetched chunk could not be kept; the log says why (is the disk full?); then seed again', { digest: request.digest })
-  }
-}
-
-function* requests(tables: readonly ChunkTable[]): Generator<ChunkRequest> {
-  for (const table of tables) {
-    for (let index = 0; index < table.count; index++) {
-      yield { digest: table.digestAt(index), lengthBytes: table.lengthAt(index), table: table.id, index }
-    }
   }
 }

@@ -3,7 +3,7 @@ import { zstdCompress, zstdDecompress } from 'node:zlib'
 import { Level } from 'level'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { encodeImageRecord, parseImageRecord, type ImageRecord } from '../../protocol/image-record.ts'
+import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
 import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
 import { encodeRootfsManifest, parseRootfsManifest, rootfsDigest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { keys, under } from './keys.ts'
@@ -11,12 +11,16 @@ import { keys, under } from './keys.ts'
 const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
 
-/** A directory that a rootfs is mounted on. */
-export interface MountRecord {
+/** A directory that a rootfs is mounted on, and how. */
+export interface MountRecord extends ImageName {
+  /** Unique to this mount. */
+  id: string
   directory: string
   rootfsDigest: Digest
-  reference: string
-  platform: string
+  as: 'drive' | 'tree'
+  writable: boolean
+  limitBytes?: number
+  scratchBytes?: number
   mountedAt: string
 }
 
@@ -47,11 +51,11 @@ export class Catalog {
   }
 
   async putImage(record: ImageRecord): Promise<void> {
-    await this.#put(keys.image(record.reference, record.platform), encodeImageRecord(record), true)
+    await this.#put(keys.image(record), encodeImageRecord(record), true)
   }
 
-  async image(reference: string, platform: string): Promise<ImageRecord | undefined> {
-    const bytes = await this.#level.get(keys.image(reference, platform))
+  async image(name: ImageName): Promise<ImageRecord | undefined> {
+    const bytes = await this.#level.get(keys.image(name))
     return bytes === undefined ? undefined : parseImageRecord(bytes)
   }
 

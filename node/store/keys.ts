@@ -1,9 +1,10 @@
 import type { Digest } from '../../protocol/digest.ts'
+import type { ImageName } from '../../protocol/image-record.ts'
 
 /** The catalog's key space. */
 export const keys = {
   /** -> image record (CBOR) */
-  image: (reference: string, platform: string): string => `image/${platform}/${reference}`,
+  image: ({ reference, platform, format }: ImageName): string => `image/${format}/${platform}/${reference}`,
   /** -> rootfs manifest (CBOR) */
   rootfs: (digest: Digest): string => `rootfs/${digest}`,
   /** -> layer index (CBOR, zstd) */

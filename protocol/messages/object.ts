@@ -1,6 +1,7 @@
 import { encodeCbor, Fields, parseCbor } from '../cbor.ts'
 import type { Digest } from '../digest.ts'
 import { P2pfsError } from '../errors.ts'
+import { parseImageName, type ImageName } from '../image-record.ts'
 
 /** One request and one answer per stream. */
 export const objectProtocol = '/p2pfs/object/1'
@@ -13,7 +14,7 @@ export const maxLayerIndexBytes = 512 * 1024 * 1024
 
 export type ObjectRequest =
   /** Answered by an image record. */
-  | { kind: 'image'; reference: string; platform: string }
+  | ({ kind: 'image' } & ImageName)
   /** Answered by a rootfs manifest. */
   | { kind: 'rootfs'; digest: Digest }
   /** Answered by a layer index, zstd-compressed. */
@@ -30,7 +31,7 @@ export function parseObjectRequest(bytes: Uint8Array): ObjectRequest {
   const kind = fields.text('kind')
   switch (kind) {
     case 'image':
-      return { kind, reference: fields.text('reference'), platform: fields.text('platform') }
+      return { kind, ...parseImageName(fields) }
     case 'rootfs':
       return { kind, digest: fields.digest('digest') }
     case 'layer':

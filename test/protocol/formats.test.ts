@@ -31,7 +31,7 @@ const entry: LayerEntry = {
 }
 const index: LayerIndex = { diffId: b, tarBytes: 10_240, chunks: table, entries: [entry] }
 const manifest: RootfsManifest = { format: 'ext4', metadata: table, layers: [{ diffId: a, chunks: table }], config: '{}' }
-const record = { reference: 'docker.io/library/debian:12', platform: 'linux/amd64', manifestDigest: a, manifest: '{"x":1}', rootfsDigest: b }
+const record = { reference: 'docker.io/library/debian:12', platform: 'linux/amd64', format: 'erofs', manifestDigest: a, manifest: '{"x":1}', rootfsDigest: b } as const
 
 /** Each format: its golden digest (the bytes are long), and that it reads back. */
 const formats: [string, Uint8Array, string, (bytes: Uint8Array) => Uint8Array][] = [
@@ -69,7 +69,7 @@ region({ type: 'members', members: [{ peer: 'p', addresses: [] }] }, 'a264747970
 region({ type: 'have', table: a, held: new Bitmap(10, Uint8Array.of(0b10000001, 0b10)) }, 'a464626974734281026474797065646861766565636f756e740a657461626c6578477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262')
 region({ type: 'delta', table: a, added: [1, 300], removed: [] }, 'a464747970656564656c7461656164646564820119012c657461626c6578477368613235363a636139373831313263613162626463616661633233316233396132336463346461373836656666383134376334653732623938303737383561666565343862626772656d6f76656480')
 for (const [request, golden] of [
-  [{ kind: 'image', reference: 'r', platform: 'p' }, 'a3646b696e6465696d61676568706c6174666f726d6170697265666572656e63656172'],
+  [{ kind: 'image', reference: 'r', platform: 'p', format: 'ext4' }, 'a3646b696e6465696d61676568706c6174666f726d6170697265666572656e63656172'],
   [{ kind: 'rootfs', digest: a }, 'a2646b696e6466726f6f7466736664696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
   [{ kind: 'layer', diffId: a }, 'a2646b696e64656c617965726664696666496478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
 ] as const) {

@@ -128,7 +128,7 @@ test('images, manifests and layer indexes come from whichever peer has them', as
   const diffId = digestOf(Buffer.from('layer'))
   const manifest = encodeRootfsManifest({ format: 'ext4', metadata: table, layers: [{ diffId, chunks: table }], config: '{}' })
   const rootfsDigest = digestOf(manifest)
-  const record: ImageRecord = { reference: 'r', platform: 'p', manifestDigest: diffId, manifest: '{}', rootfsDigest }
+  const record: ImageRecord = { reference: 'r', platform: 'p', format: 'ext4', manifestDigest: diffId, manifest: '{}', rootfsDigest }
   const a = await TestPeer.start(t, 'a')
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   b.images.set('r', record)
@@ -137,8 +137,8 @@ test('images, manifests and layer indexes come from whichever peer has them', as
   const c = await TestPeer.start(t, 'c', { bootstrap: [a.address] })
   await until('all have met', () => c.exchange.peers().length === 2)
   const { signal } = new AbortController()
-  assert.deepEqual(await c.exchange.findImage('r', 'p', { signal }), { record, peer: b.exchange.peerId })
-  assert.equal(await c.exchange.findImage('other', 'p', { signal }), undefined)
+  assert.deepEqual(await c.exchange.findImage({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), { record, peer: b.exchange.peerId })
+  assert.equal(await c.exchange.findImage({ reference: 'other', platform: 'p', format: 'ext4' }, { signal }), undefined)
   assert.equal((await c.exchange.fetchRootfs(rootfsDigest, { signal }))?.metadata.id, table.id)
   assert.equal((await c.exchange.fetchLayerIndex(diffId, { signal }))?.tarBytes, 1024)
   assert.equal(await c.exchange.fetchRootfs(diffId, { signal }), undefined, 'under the wrong digest it is not believed')

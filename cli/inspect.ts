@@ -1,0 +1,46 @@
+import { resolve } from 'node:path'
+import type { InspectResult } from '../node/control/api.ts'
+import { call } from '../node/control/client.ts'
+import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
+import { formatSize } from './size.ts'
+
+const help = `Shows what an image is made of: layers, files, chunks, sizes, what of it is on this host, and what other images that
+this host knows have in common with it. Asks this host and its region; imports nothing.
+
+Usage: p2pfs inspect IMAGE [OPTION...]
+
+${imageNames}
+
+${imageHelp('ext4')}
+${commonHelp}
+`
+
+export async function run(argv: string[]): Promise<number> {
+  const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
+  if (parsed === undefined) return 0
+  const result = await call<InspectResult>('POST', '/inspect', imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve), { socket: parsed.control })
+  process.stdout.write(parsed.json ? `${JSON.stringify(result)}\n` : describe(result))
+  return 0
+}
+
+function describe(image: InspectResult): string {
+  const lines = [
+    `${image.reference} (${image.platform}, ${image.format})`,
+    `rootfs        ${image.digest}`,
+    `size          ${formatSize(image.sizeBytes)} in ${image.chunks} chunks, ${formatSize(image.localBytes)} on this host`,
+    `metadata      ${formatSize(image.metadataBytes)}`,
+    'layers',
+    ...image.layers.map(
+      ({ diffId, compressedBytes, tarBytes, entries, dataBytes, chunks, localBytes }) =>
+        `  ${diffId}: ${formatSize(compressedBytes)} in the registry, tar ${formatSize(tarBytes)}, files ${formatSize(dataBytes)} in ${chunks} chunks, ${formatSize(localBytes)} here; ${describeEntries(entries)}`,
+    ),
+    `shares with   ${image.sharing.length === 0 ? 'no other image here' : ''}`,
+    ...image.sharing.map(({ reference, platform, sharedBytes, sharedChunks }) => `  ${reference} (${platform}): ${formatSize(sharedBytes)} in ${sharedChunks} chunks`),
+  ]
+  return `${lines.map((line) => line.trimEnd()).join('\n')}\n`
+}
+
+function describeEntries(entries: Record<string, number>): string {
+  const counted = Object.entries(entries).map(([type, count]) => `${count} ${type}`)
+  return counted.length === 0 ? 'no entries' : counted.join(', ')
+}

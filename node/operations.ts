@@ -1,0 +1,178 @@
+import { randomUUID } from 'node:crypto'
+import { rootfsFormats, parseRootfsFormat } from '../protocol/rootfs-manifest.ts'
+import { P2pfsError } from '../protocol/errors.ts'
+import type { Config } from './config.ts'
+import type {
+  ExportRequest,
+  ExportResult,
+  ImageRequest,
+  ImportRequest,
+  InspectRequest,
+  InspectResult,
+  MountRequest,
+  MountResult,
+  Placed,
+  ResetRequest,
+  SeedRequest,
+  SeedResult,
+  UmountRequest,
+} from './control/api.ts'
+import type { OperationOptions, Operations } from './control/server.ts'
+import type { Fetcher } from './fetch/fetcher.ts'
+import type { ImageOrigins } from './image-origins.ts'
+import { inspect, sizeOf, type Known } from './inspection.ts'
+import type { Log } from './log.ts'
+import type { Mounts } from './mounts.ts'
+import { parseReference, type Reference } from './registry/reference.ts'
+import { exportRootfs } from './seed/exporter.ts'
+import type { Images, KnownImage, Variant } from './seed/images.ts'
+import { seedRootfs } from './seed/seeder.ts'
+import type { Catalog } from './store/catalog.ts'
+import type { ChunkStore } from './store/chunk-store.ts'
+
+export interface ImageOperationsParts {
+  catalog: Catalog
+  store: ChunkStore
+  fetcher: Fetcher
+  images: Images
+  origins: ImageOrigins
+  /** Undefined until the daemon serves. */
+  mounts: () => Mounts | undefined
+  log: Log
+}
+
+/** What users ask of the daemon, but for its status. */
+export class ImageOperations implements Omit<Operations, 'status'> {
+  readonly #parts: ImageOperationsParts
+  readonly #config: Config
+
+  constructor(parts: ImageOperationsParts, config: Config) {
+    this.#parts = parts
+    this.#config = config
+  }
+
+  async seed(request: SeedRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
+    const { reference, variant } = this.#parse(request)
+    const known = await this.#parts.images.forSeed(reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
+    return await this.#makeWhole(known, { signal, onProgress })
+  }
+
+  async import(request: ImportRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
+    const reference = parseReference(`local:${request.name.replace(/^local:/, '')}`)
+    const source = request.source.startsWith('oci:') ? parseReference(request.source) : request.source
+    const { variant } = this.#parse({ ...request, image: 'local:any' })
+    const known = await this.#parts.origins.importLocal(source, reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
+    await this.#parts.images.add(known)
+    return await this.#makeWhole(known, { signal, onProgress })
+  }
+
+  async mount(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
+    const { directory, as = 'drive', writable = false, limitBytes, scratchBytes } = request
+    const { reference, variant } = this.#parse(request, as === 'tree' ? 'erofs' : 'ext4')
+    const { record, manifest, origin } = await this.#parts.images.forMount(reference, variant, {
+      signal,
+      onProgress: (progress) => onProgress({ step: 'import', ...progress }),
+    })
+    const mount = {
+      id: randomUUID(),
+      directory,
+      rootfsDigest: record.rootfsDigest,
+      reference: record.reference,
+      ...variant,
+      as,
+      writable,
+      ...(limitBytes === undefined ? {} : { limitBytes }),
+      ...(scratchBytes === undefined ? {} : { scratchBytes }),
+      mountedAt: new Date().toISOString(),
+    }
+    const placed = await this.#mounts.mount(manifest, mount, { signal })
+    this.#parts.log.info('image mounted', { image: record.reference, directory, as, digest: record.rootfsDigest, origin })
+    return {
+      ...placed,
+      as,
+      format: manifest.format,
+      digest: record.rootfsDigest,
+      sizeBytes: sizeOf(manifest),
+      origin,
+      config: JSON.parse(manifest.config) as unknown,
+    }
+  }
+
+  async reset({ directory }: ResetRequest): Promise<Placed> {
+    const placed = await this.#mounts.reset(directory)
+    this.#parts.log.info('mount reset', { directory })
+    return placed
+  }
+
+  async umount({ directory }: UmountRequest): Promise<Record<string, never>> {
+    await this.#mounts.umount(directory)
+    this.#parts.log.info('mount ended', { directory })
+    return {}
+  }
+
+  async export(request: ExportRequest, { signal, onProgress }: OperationOptions): Promise<ExportResult> {
+    const { reference, variant } = this.#parse(request)
+    const { record, manifest } = await this.#parts.images.forMount(reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
+    const { fetcher } = this.#parts
+    await exportRootfs(
+      manifest,
+      request.file,
+      { fetch: async (chunk, options) => await fetcher.fetch(chunk, options) },
+      { signal, onProgress: (progress) => onProgress({ step: 'export', ...progress }) },
+    )
+    return { file: request.file, digest: record.rootfsDigest, sizeBytes: sizeOf(manifest) }
+  }
+
+  /** Of what this host or its region knows: nothing is imported to be looked at. */
+  async inspect(request: InspectRequest, { signal }: OperationOptions): Promise<InspectResult> {
+    const { reference, variant } = this.#parse(request)
+    const { images, origins, store } = this.#parts
+    const known = await images.find(reference, variant, { signal })
+    if (known === undefined) {
+      throw new P2pfsError('missing', `neither this host nor its region knows ${request.image} for ${variant.platform}; p2pfs seed ${request.image} first`)
+    }
+    return await inspect(known, await this.#all(variant.format), {
+      has: (digest) => store.has(digest),
+      layer: async (diffId) => await origins.knownLayer(diffId, signal),
+    })
+  }
+
+  async #all(format: Variant['format']): Promise<Known[]> {
+    const { catalog } = this.#parts
+    const all: Known[] = []
+    for (const record of await catalog.images()) {
+      const manifest = record.format === format ? await catalog.rootfs(record.rootfsDigest) : undefined
+      if (manifest !== undefined) all.push({ record, manifest })
+    }
+    return all
+  }
+
+  async #makeWhole({ record, manifest, origin }: KnownImage, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
+    const { store, fetcher, log } = this.#parts
+    await seedRootfs(
+      manifest,
+      {
+        has: (digest) => store.has(digest),
+        fetch: async (chunk, options) => await fetcher.fetch(chunk, options),
+        settled: async () => await fetcher.settled(),
+      },
+      { signal, onProgress: (progress) => onProgress({ step: 'fetch', ...progress }) },
+    )
+    const { reference, platform, format, rootfsDigest: digest } = record
+    log.info('image seeded', { image: reference, format, digest, origin })
+    return { reference, platform, format, digest, sizeBytes: sizeOf(manifest), origin }
+  }
+
+  get #mounts(): Mounts {
+    const mounts = this.#parts.mounts()
+    if (mounts === undefined) throw new P2pfsError('unavailable', 'the daemon is starting; try again')
+    return mounts
+  }
+
+  #parse(request: ImageRequest, format: Variant['format'] = rootfsFormats[0]): { reference: Reference; variant: Variant } {
+    return {
+      reference: parseReference(request.image),
+      variant: { platform: request.platform ?? this.#config.platform, format: request.format === undefined ? format : parseRootfsFormat(request.format) },
+    }
+  }
+}
