@@ -1,3 +1,5 @@
+import { base256, encodeHeader, fitsUstar, maxElevenDigits, maxFieldPath, maxSevenDigits, recordBytes, withChecksum, type HeaderFields } from './tar-header.ts'
+
 /** Types of POSIX.1-2017 pax, "ustar Interchange Format", typeflag. */
 export const tarTypes = {
   file: '0',
@@ -22,109 +24,166 @@ export interface TarEntry {
   /** Attribute name to value, both Latin-1. */
   xattrs?: Readonly<Record<string, string>>
   content?: Uint8Array
-  /** The content is of `sizeBytes`, and zeros but for these pieces; written as GNU sparse format 1.0. */
-  sparse?: { sizeBytes: number; pieces: readonly { offset: number; bytes: Uint8Array }[] }
+  /** The content is of `sizeBytes`, and zeros but for these pieces. */
+  sparse?: SparseContent
+  /**
+   * How what a plain header has no room for is written: PAX records (the default; the only one with attributes and
+   * nanoseconds), GNU's long names and base-256 numbers, or not at all.
+   */
+  encoding?: 'pax' | 'gnu' | 'ustar'
 }
 
-const blockBytes = 512
-/** Field widths of the ustar header. */
-const maxShortPath = 100
-/** What seven octal digits hold. */
-const maxShortNumber = 0o7777777
+export interface SparseContent {
+  sizeBytes: number
+  pieces: readonly { offset: number; bytes: Uint8Array }[]
+  /** GNU tar manual, "Storing Sparse Files": the old header type `S`, or a PAX format; 1.0 by default. */
+  format?: 'S' | '0.0' | '0.1' | '1.0'
+}
+
+/** Pieces in a header of type `S`, and in each record that continues it. */
+const oldSparseInHeader = 4
+const oldSparseInRecord = 21
 
 /**
- * An archive in pax format with exactly these entries: for what no archiver can be talked into, like a hard link to a file
- * of a lower layer, or device nodes without being root.
+ * An archive with exactly these entries: for what no archiver can be talked into, like a hard link to a file of a lower
+ * layer, or device nodes without being root.
+ * @throws TypeError for what an entry's encoding cannot say
  */
 export function writeTar(entries: readonly TarEntry[]): Buffer {
-  return Buffer.concat([...entries.flatMap(entryBlocks), Buffer.alloc(2 * blockBytes)])
+  return Buffer.concat([...entries.flatMap(entryBlocks), Buffer.alloc(2 * recordBytes)])
+}
+
+/** A PAX global extended header, for concatenation with the entries that it stands before. */
+export function globalHeader(records: Readonly<Record<string, string>>): Buffer {
+  return Buffer.concat(extension('g', 'pax_global_header', paxRecords(Object.entries(records)), 'ustar'))
 }
 
 function entryBlocks(entry: TarEntry): Buffer[] {
-  const { path, mtime = { seconds: 0, nanoseconds: 0 }, linkTarget = '', uid = 0, gid = 0, xattrs = {}, sparse } = entry
-  const body = sparse === undefined ? Buffer.from(entry.content ?? []) : sparseBody(sparse)
+  const { sparse } = entry
+  const encoding = sparse?.format === 'S' ? 'gnu' : (entry.encoding ?? 'pax')
+  const fields: HeaderFields = {
+    path: entry.path,
+    typeflag: tarTypes[entry.type],
+    sizeBytes: entry.content?.length ?? 0,
+    mode: entry.mode ?? (entry.type === 'directory' ? 0o755 : 0o644),
+    uid: entry.uid ?? 0,
+    gid: entry.gid ?? 0,
+    mtimeSeconds: entry.mtime?.seconds ?? 0,
+    linkTarget: entry.linkTarget ?? '',
+    device: entry.device ?? { major: 0, minor: 0 },
+  }
+  if (encoding === 'pax') return paxBlocks(entry, fields)
+  if (entry.xattrs !== undefined || (entry.mtime?.nanoseconds ?? 0) !== 0) throw new TypeError(`${encoding} has neither attributes nor nanoseconds`)
+  if (encoding === 'ustar') return [encodeHeader(fields, 'ustar'), padded(Buffer.from(entry.content ?? []))]
+  const long: Buffer[] = []
+  if (fields.linkTarget.length > maxFieldPath) long.push(...extension('K', '././@LongLink', Buffer.from(`${fields.linkTarget}\0`, 'latin1'), 'gnu'))
+  if (fields.path.length > maxFieldPath) long.push(...extension('L', '././@LongLink', Buffer.from(`${fields.path}\0`, 'latin1'), 'gnu'))
+  const short = { ...fields, path: fields.path.slice(0, maxFieldPath), linkTarget: fields.linkTarget.slice(0, maxFieldPath) }
+  return [...long, ...(sparse === undefined ? [encodeHeader(short, 'gnu'), padded(Buffer.from(entry.content ?? []))] : oldSparse(short, sparse))]
+}
+
+function paxBlocks({ path, type, mtime, xattrs = {}, sparse, content }: TarEntry, fields: HeaderFields): Buffer[] {
   const records: [string, string][] = Object.entries(xattrs).map(([name, value]) => [`SCHILY.xattr.${name}`, value])
-  if (mtime.nanoseconds !== 0) {
-    records.push(['mtime', `${mtime.seconds}.${String(mtime.nanoseconds).padStart(9, '0')}`])
+  const header = { ...fields }
+  if (mtime !== undefined && (mtime.nanoseconds !== 0 || mtime.seconds < 0 || mtime.seconds > maxElevenDigits)) {
+    records.push(['mtime', paxTime(mtime)])
+    header.mtimeSeconds = 0
   }
-  if (uid > maxShortNumber) records.push(['uid', String(uid)])
-  if (gid > maxShortNumber) records.push(['gid', String(gid)])
-  if (linkTarget.length > maxShortPath) records.push(['linkpath', linkTarget])
+  for (const id of ['uid', 'gid'] as const) {
+    if (fields[id] <= maxSevenDigits) continue
+    records.push([id, String(fields[id])])
+    header[id] = 0
+  }
+  if (fields.linkTarget.length > maxFieldPath) {
+    records.push(['linkpath', fields.linkTarget])
+    header.linkTarget = ''
+  }
+  let body = Buffer.from(content ?? [])
   if (sparse !== undefined) {
-    records.push(['GNU.sparse.major', '1'], ['GNU.sparse.minor', '0'], ['GNU.sparse.name', path])
-    records.push(['GNU.sparse.realsize', String(sparse.sizeBytes)])
-  } else if (path.length > maxShortPath) {
+    if (type !== 'file') throw new TypeError('only files are sparse')
+    records.push(...sparseRecords(sparse, path))
+    body = Buffer.concat(sparse.pieces.map(({ bytes }) => bytes))
+    if ((sparse.format ?? '1.0') === '1.0') body = Buffer.concat([sparseMap(sparse), body])
+    header.path = 'GNUSparseFile.0/x'
+  }
+  // 0.0 is the one format whose entry keeps its name.
+  if ((sparse === undefined && !fitsUstar(path)) || sparse?.format === '0.0') {
     records.push(['path', path])
+    header.path = 'long'
   }
-  const pax = Buffer.concat(records.map(([name, value]) => paxRecord(name, value)))
-  return [
-    ...(pax.length === 0 ? [] : [header({ path: 'PaxHeaders/x', typeflag: 'x', sizeBytes: pax.length }), padded(pax)]),
-    header({
-      path: sparse === undefined ? path : 'GNUSparseFile.0/x',
-      typeflag: tarTypes[entry.type],
-      sizeBytes: body.length,
-      mode: entry.mode ?? (entry.type === 'directory' ? 0o755 : 0o644),
-      uid: uid > maxShortNumber ? 0 : uid,
-      gid: gid > maxShortNumber ? 0 : gid,
-      mtimeSeconds: mtime.seconds,
-      linkTarget,
-      ...(entry.device === undefined ? {} : { device: entry.device }),
-    }),
-    padded(body),
-  ]
+  header.sizeBytes = body.length
+  const pax = records.length === 0 ? [] : extension('x', 'PaxHeaders/x', paxRecords(records), 'ustar')
+  return [...pax, encodeHeader(header, 'ustar'), padded(body)]
 }
 
-interface Header {
-  path: string
-  typeflag: string
-  sizeBytes: number
-  mode?: number
-  uid?: number
-  gid?: number
-  mtimeSeconds?: number
-  linkTarget?: string
-  device?: { major: number; minor: number }
-}
-
-/** POSIX.1-2017 pax, table "ustar Header Block". */
-function header({ path, typeflag, sizeBytes, mode = 0o644, uid = 0, gid = 0, mtimeSeconds = 0, linkTarget = '', device }: Header): Buffer {
-  const block = Buffer.alloc(blockBytes)
-  const octal = (value: number, offset: number, digits: number): void => {
-    block.write(value.toString(8).padStart(digits, '0'), offset, 'latin1')
-  }
-  block.write(path.slice(0, maxShortPath), 0, 'latin1')
-  octal(mode, 100, 7)
-  octal(uid, 108, 7)
-  octal(gid, 116, 7)
-  octal(sizeBytes, 124, 11)
-  octal(mtimeSeconds, 136, 11)
-  block.fill(' ', 148, 156)
-  block.write(typeflag, 156, 'latin1')
-  block.write(linkTarget.slice(0, maxShortPath), 157, 'latin1')
-  block.write('ustar\x0000', 257, 'latin1')
-  octal(device?.major ?? 0, 329, 7)
-  octal(device?.minor ?? 0, 337, 7)
-  octal(block.reduce((sum, byte) => sum + byte, 0), 148, 6)
-  block[154] = 0
-  return block
+/** A pseudo entry that says something of the next one, or of all that follow. */
+function extension(typeflag: string, path: string, body: Buffer, format: 'ustar' | 'gnu'): Buffer[] {
+  const fields = { path, typeflag, sizeBytes: body.length, mode: 0o644, uid: 0, gid: 0, mtimeSeconds: 0, linkTarget: '', device: { major: 0, minor: 0 } }
+  return [encodeHeader(fields, format), padded(body)]
 }
 
 /** `LENGTH NAME=VALUE\n`, where the length counts itself. */
-function paxRecord(name: string, value: string): Buffer {
-  const rest = ` ${name}=${value}\n`
-  let length = rest.length + 1
-  while (String(length).length + rest.length !== length) length = String(length).length + rest.length
-  return Buffer.from(`${length}${rest}`, 'latin1')
+function paxRecords(records: readonly (readonly [string, string])[]): Buffer {
+  const lines = records.map(([name, value]) => {
+    const rest = ` ${name}=${value}\n`
+    let length = rest.length + 1
+    while (String(length).length + rest.length !== length) length = String(length).length + rest.length
+    return Buffer.from(`${length}${rest}`, 'latin1')
+  })
+  return Buffer.concat(lines)
 }
 
-/** GNU tar manual, "PAX Format, Versions 1.0": a map in decimal lines, padded to a block, then the pieces. */
-function sparseBody({ sizeBytes, pieces }: NonNullable<TarEntry['sparse']>): Buffer {
-  const map = [...pieces.map(({ offset, bytes }) => [offset, bytes.length]), [sizeBytes, 0]]
-  const text = [map.length, ...map.flat()].map((number) => `${number}\n`).join('')
-  return Buffer.concat([padded(Buffer.from(text)), ...pieces.map(({ bytes }) => bytes)])
+/** Decimal seconds; a fraction counts away from zero. */
+function paxTime({ seconds, nanoseconds }: { seconds: number; nanoseconds: number }): string {
+  if (nanoseconds === 0) return String(seconds)
+  const digits = (value: number): string => String(value).padStart(9, '0')
+  return seconds < 0 ? `-${-seconds - 1}.${digits(1_000_000_000 - nanoseconds)}` : `${seconds}.${digits(nanoseconds)}`
+}
+
+/** Offset and length of each piece; the last, of no length, says where the file ends. */
+function sparsePairs({ sizeBytes, pieces }: SparseContent): [number, number][] {
+  return [...pieces.map(({ offset, bytes }): [number, number] => [offset, bytes.length]), [sizeBytes, 0]]
+}
+
+function sparseRecords(sparse: SparseContent, path: string): [string, string][] {
+  const { sizeBytes, format = '1.0' } = sparse
+  const pairs = sparsePairs(sparse)
+  if (format === '1.0') {
+    return [['GNU.sparse.major', '1'], ['GNU.sparse.minor', '0'], ['GNU.sparse.name', path], ['GNU.sparse.realsize', String(sizeBytes)]]
+  }
+  const counted: [string, string][] = [['GNU.sparse.size', String(sizeBytes)], ['GNU.sparse.numblocks', String(pairs.length)]]
+  if (format === '0.1') return [...counted, ['GNU.sparse.name', path], ['GNU.sparse.map', pairs.flat().join(',')]]
+  return [...counted, ...pairs.flatMap(([offset, length]): [string, string][] => [['GNU.sparse.offset', String(offset)], ['GNU.sparse.numbytes', String(length)]])]
+}
+
+/** GNU tar manual, "PAX Format, Versions 1.0": a map in decimal lines, padded to a record, before the pieces. */
+function sparseMap(sparse: SparseContent): Buffer {
+  const pairs = sparsePairs(sparse)
+  return padded(Buffer.from([pairs.length, ...pairs.flat()].map((number) => `${number}\n`).join('')))
+}
+
+/** GNU tar manual, "Old GNU Format": the map in the header and in records after it. */
+function oldSparse(fields: HeaderFields, sparse: SparseContent): Buffer[] {
+  const pairs = sparsePairs(sparse)
+  const body = Buffer.concat(sparse.pieces.map(({ bytes }) => bytes))
+  const header = encodeHeader({ ...fields, typeflag: 'S', sizeBytes: body.length }, 'gnu')
+  const put = (record: Buffer, at: number, part: readonly [number, number][]): void => {
+    for (const [i, pair] of part.entries()) for (const [j, value] of pair.entries()) record.set(base256(value, 12), at + i * 24 + j * 12)
+  }
+  put(header, 386, pairs.slice(0, oldSparseInHeader))
+  header[482] = pairs.length > oldSparseInHeader ? 1 : 0
+  header.set(base256(sparse.sizeBytes, 12), 483)
+  const records: Buffer[] = []
+  for (let at = oldSparseInHeader; at < pairs.length; at += oldSparseInRecord) {
+    const record = Buffer.alloc(recordBytes)
+    put(record, 0, pairs.slice(at, at + oldSparseInRecord))
+    record[504] = at + oldSparseInRecord < pairs.length ? 1 : 0
+    records.push(record)
+  }
+  return [withChecksum(header), ...records, padded(body)]
 }
 
 function padded(bytes: Buffer): Buffer {
-  const rest = bytes.length % blockBytes
-  return rest === 0 ? bytes : Buffer.concat([bytes, Buffer.alloc(blockBytes - rest)])
+  const rest = bytes.length % recordBytes
+  return rest === 0 ? bytes : Buffer.concat([bytes, Buffer.alloc(recordBytes - rest)])
 }

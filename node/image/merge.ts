@@ -1,19 +1,29 @@
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { ByteString, LayerEntry, LayerIndex } from '../../protocol/layer-index.ts'
+import { inheritedXattrs, keptXattrs } from './kept-xattrs.ts'
 import type { RootfsInode, RootfsTree } from './rootfs-tree.ts'
 
-/** Links followed on the way to one entry: the kernel's own bound is 40; more is a loop. */
+/** Links followed on the way to one entry: umoci's bound; more is a loop. */
 const maxLinks = 255
+/** NAME_MAX and, without the closing zero, PATH_MAX of include/uapi/linux/limits.h, bytes. */
+const maxNameBytes = 255
+const maxTargetBytes = 4095
+const setgid = 0o2000
 
-/** A directory that no layer describes: what mkdir makes, but for its time, which must not depend on when. */
-function plainDirectory(): RootfsInode {
+/**
+ * A directory that no layer describes: what mkdir makes as root under umask 022, in a setgid directory or one with a default
+ * ACL too; but for its time, which must not depend on when.
+ */
+function plainDirectory(parent?: RootfsInode): RootfsInode {
+  const { mode, xattrs } = parent === undefined ? { mode: 0o755, xattrs: [] } : inheritedXattrs(parent)
+  const inheritsGroup = parent !== undefined && (parent.mode & setgid) !== 0
   return {
     type: 'directory',
-    mode: 0o755,
+    mode: inheritsGroup ? mode | setgid : mode,
     uid: 0,
-    gid: 0,
+    gid: inheritsGroup ? parent.gid : 0,
     mtime: { seconds: 0, nanoseconds: 0 },
-    xattrs: [],
+    xattrs,
     linkTarget: '',
     device: { major: 0, minor: 0 },
     sizeBytes: 0,
@@ -23,10 +33,17 @@ function plainDirectory(): RootfsInode {
 }
 
 /**
- * What the layers amount to, as an unpacker that runs as root makes it: the OCI image spec, "Applying changesets".
- * A whiteout or opaque marker hides what lower layers have, wherever in its layer it stands.
+ * What the layers amount to, as `umoci unpack` makes it when it runs as root: the OCI image spec, "Applying changesets".
+ * A whiteout or opaque marker hides what lower layers have, wherever in its layer it stands. Takes time in proportion to
+ * the entries, whatever they are.
+ *
+ * One thing that umoci refuses is taken: a path through what a lower layer has as no directory makes it one, which is what
+ * containers on overlayfs see.
+ *
  * @param layers lowest first
- * @throws invalid naming the entry, for a hard link to nothing, or a path through something that is no directory
+ * @throws invalid naming the entry, for what no unpacker takes: a hard link to nothing, to a directory or to what it
+ *   replaces itself; a path through something that is no directory in the same layer; a loop of links on the way; names and
+ *   attributes that the kernel refuses
  */
 export function mergeLayers(layers: readonly LayerIndex[]): RootfsTree {
   const root = plainDirectory()
@@ -44,11 +61,22 @@ export function mergeLayers(layers: readonly LayerIndex[]): RootfsTree {
   return { root }
 }
 
+/** One step on the way down from the root, links followed; undefined where nothing is. */
+interface Step {
+  name: ByteString
+  node: RootfsInode | undefined
+}
+
 class LayerMerge {
   readonly #root: RootfsInode
   readonly #layer: number
-  /** What this layer itself has put there: its own markers do not hide that. */
-  readonly #own = new Set<RootfsInode>()
+  /**
+   * By directory, the names in it that this layer has put there or has put something below: its own markers do not hide
+   * them. Names, not inodes: a hard link to a file of a lower layer does not make the file's other names its own.
+   */
+  readonly #own = new Map<RootfsInode, Set<ByteString>>()
+  /** Directories below which nothing of lower layers is left. */
+  readonly #hidden = new Set<RootfsInode>()
 
   constructor(root: RootfsInode, layer: number) {
     this.#root = root
@@ -58,90 +86,127 @@ class LayerMerge {
   apply(entry: LayerEntry): void {
     if (entry.type === 'opaque') return this.#hideBelow(this.#find(entry.path))
     if (entry.path === '') return this.#describe(this.#root, entry)
-    const slash = entry.path.lastIndexOf('/')
-    const name = entry.path.slice(slash + 1)
-    const parentPath = slash < 0 ? '' : entry.path.slice(0, slash)
+    const [parentPath, name] = splitPath(entry.path)
     if (entry.type === 'whiteout') return this.#whiteout(this.#find(parentPath), name)
-    const children = this.#parent(parentPath).children!
+    const directory = this.#makeParent(parentPath)
+    checkName(name)
+    const children = directory.children!
     const there = children.get(name)
-    if (entry.type === 'hardlink') {
-      const target = this.#find(entry.linkTarget, false)
-      if (target === undefined || target.type === 'directory') {
-        throw new P2pfsError('invalid', `hard link to ${JSON.stringify(entry.linkTarget)}, which is ${target === undefined ? 'not there' : 'a directory'}`)
-      }
-      children.set(name, target)
-      this.#own.add(target)
-    } else if (entry.type === 'directory' && there?.type === 'directory') {
-      this.#describe(there, entry)
-    } else {
-      const node = plainDirectory()
-      this.#describe(node, entry)
+    if (entry.type === 'directory' && there?.type === 'directory') this.#describe(there, entry)
+    else {
+      // What stands there goes first: a link to it, or to what is below it, is a link to nothing.
+      children.delete(name)
+      const node = entry.type === 'hardlink' ? this.#linkTarget(entry.linkTarget) : plainDirectory()
+      if (entry.type !== 'hardlink') this.#describe(node, entry)
       children.set(name, node)
     }
+    this.#markOwn(directory, name)
   }
 
   /** Gives the inode the entry's type and metadata; children stay. */
   #describe(node: RootfsInode, entry: LayerEntry): void {
-    const { mode, uid, gid, mtime, xattrs, linkTarget, device, sizeBytes } = entry
+    const { uid, gid, mtime, linkTarget, device, sizeBytes } = entry
     const type = entry.type as RootfsInode['type']
+    if (type === 'symlink' && (linkTarget === '' || linkTarget.length > maxTargetBytes)) throw new P2pfsError('invalid', `link target of ${linkTarget.length} bytes; Linux takes 1 to ${maxTargetBytes}`)
     const extents = entry.extents.map(({ fileOffset, lengthBytes, regionOffset }) => ({ layer: this.#layer, fileOffset, lengthBytes, regionOffset }))
-    Object.assign(node, { type, mode, uid, gid, mtime, xattrs, linkTarget, device, sizeBytes, extents } satisfies Partial<RootfsInode>)
+    Object.assign(node, { type, ...keptXattrs(entry), uid, gid, mtime, linkTarget, device, sizeBytes, extents } satisfies Partial<RootfsInode>)
     if (type !== 'directory') delete node.children
-    this.#own.add(node)
+  }
+
+  /** The last step of a hard link's target is not followed: a link to a symlink is one. */
+  #linkTarget(path: ByteString): RootfsInode {
+    const [parentPath, name] = splitPath(path)
+    const target = path === '' ? this.#root : this.#find(parentPath)?.children?.get(name)
+    if (target === undefined) throw new P2pfsError('invalid', `hard link to ${JSON.stringify(path)}, which is not there`)
+    if (target.type === 'directory') throw new P2pfsError('invalid', `hard link to ${JSON.stringify(path)}, which is a directory`)
+    return target
   }
 
   #whiteout(parent: RootfsInode | undefined, name: ByteString): void {
     const node = parent?.children?.get(name)
     if (node === undefined) return
-    if (!this.#own.has(node)) parent!.children!.delete(name)
+    if (!this.#isOwn(parent!, name)) parent!.children!.delete(name)
     // The layer has put the directory back: only what it did not put into it goes.
     else this.#hideBelow(node)
   }
 
-  #hideBelow(directory: RootfsInode | undefined): void {
-    for (const [name, node] of directory?.children ?? []) {
-      if (!this.#own.has(node)) directory!.children!.delete(name)
-      else this.#hideBelow(node)
+  #hideBelow(top: RootfsInode | undefined): void {
+    const left = top?.type === 'directory' ? [top] : []
+    for (let directory = left.pop(); directory !== undefined; directory = left.pop()) {
+      if (this.#hidden.has(directory)) continue
+      this.#hidden.add(directory)
+      for (const [name, node] of directory.children!) {
+        if (!this.#isOwn(directory, name)) directory.children!.delete(name)
+        else if (node.type === 'directory') left.push(node)
+      }
     }
   }
 
-  /** The directory at `path`; what is missing on the way is made. */
-  #parent(path: ByteString): RootfsInode {
-    return this.#walk(path, true, true)!
+  #isOwn(directory: RootfsInode, name: ByteString): boolean {
+    return this.#own.get(directory)?.has(name) === true
   }
 
-  #find(path: ByteString, followLast = true): RootfsInode | undefined {
-    return this.#walk(path, followLast, false)
+  #markOwn(directory: RootfsInode, name: ByteString): void {
+    const names = this.#own.get(directory)
+    if (names === undefined) this.#own.set(directory, new Set([name]))
+    else names.add(name)
   }
 
-  /** Follows symlinks within the root, as if it were `/`. */
-  #walk(path: ByteString, followLast: boolean, make: boolean): RootfsInode | undefined {
-    const trail = [this.#root]
+  /** The directory at `path`, as the layer's own; what is missing on the way is made. */
+  #makeParent(path: ByteString): RootfsInode {
+    let directory = this.#root
+    for (const { name, node } of this.#resolve(path)) {
+      let next = node
+      if (next?.type !== 'directory') {
+        if (next !== undefined && this.#isOwn(directory, name)) throw new P2pfsError('invalid', `${JSON.stringify(name)} on the way is no directory`)
+        checkName(name)
+        next = plainDirectory(directory)
+        directory.children!.set(name, next)
+      }
+      this.#markOwn(directory, name)
+      directory = next
+    }
+    return directory
+  }
+
+  #find(path: ByteString): RootfsInode | undefined {
+    const trail = this.#resolve(path)
+    return trail.length === 0 ? this.#root : trail.at(-1)!.node
+  }
+
+  /**
+   * Follows symlinks within the root, as if it were `/`. What is not there, or no directory, is passed as a directory would
+   * be: `..` after it leads back.
+   */
+  #resolve(path: ByteString): Step[] {
+    const trail: Step[] = []
     const left = path.split('/').toReversed()
     let links = 0
     for (let name = left.pop(); name !== undefined; name = left.pop()) {
       if (name === '' || name === '.') continue
       if (name === '..') {
-        if (trail.length > 1) trail.pop()
+        trail.pop()
         continue
       }
-      const directory = trail.at(-1)!
-      let node = directory.children?.get(name)
-      if (node === undefined || (make && node.type !== 'directory' && node.type !== 'symlink')) {
-        if (!make) return undefined
-        node = plainDirectory()
-        directory.children!.set(name, node)
-      }
-      // What the layer puts something into is there by the layer, too.
-      if (make) this.#own.add(node)
-      if (node.type === 'symlink' && (followLast || left.length > 0)) {
-        if (++links > maxLinks) throw new P2pfsError('invalid', 'too many symbolic links on the way')
-        if (node.linkTarget.startsWith('/')) trail.length = 1
-        left.push(...node.linkTarget.split('/').toReversed())
+      const directory = trail.length === 0 ? this.#root : trail.at(-1)!.node
+      const node = directory?.children?.get(name)
+      if (node?.type !== 'symlink') {
+        trail.push({ name, node })
         continue
       }
-      trail.push(node)
+      if (++links > maxLinks) throw new P2pfsError('invalid', 'too many symbolic links on the way')
+      if (node.linkTarget.startsWith('/')) trail.length = 0
+      left.push(...node.linkTarget.split('/').toReversed())
     }
-    return trail.at(-1)
+    return trail
   }
+}
+
+function splitPath(path: ByteString): [ByteString, ByteString] {
+  const slash = path.lastIndexOf('/')
+  return [slash < 0 ? '' : path.slice(0, slash), path.slice(slash + 1)]
+}
+
+function checkName(name: ByteString): void {
+  if (name.length > maxNameBytes) throw new P2pfsError('invalid', `name of ${name.length} bytes; ${maxNameBytes} is the most`)
 }

@@ -2,6 +2,9 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsInode } from '../rootfs-tree.ts'
 import { extraInodeBytes, inodeBytes, inodeFlags, maxDirectoryLinks, typeBits } from './format.ts'
 
+const firstSecond = -(2 ** 31)
+const lastSecond = 2 ** 31 - 1 + 3 * 2 ** 32
+
 /** What an inode's 256 bytes say, besides what the tree does. */
 export interface InodeBody {
   links: number
@@ -43,12 +46,16 @@ export function encodeInode(node: RootfsInode, body: InodeBody): Buffer {
   return out
 }
 
-/** 34 bits of seconds, 1901 to 2446, and nanoseconds: the two high bits of the seconds share a word with them. */
+/**
+ * 34 bits of seconds, 1901 to 2446, and nanoseconds: the two high bits of the seconds share a word with them. The first and
+ * last second stand for all beyond, without a fraction (timestamp_truncate of fs/inode.c).
+ */
 function encodeTime({ seconds, nanoseconds }: RootfsInode['mtime']): { seconds: number; extra: number } {
-  const clamped = Math.min(Math.max(seconds, -(2 ** 31)), 2 ** 31 - 1 + 3 * 2 ** 32)
+  const clamped = Math.min(Math.max(seconds, firstSecond), lastSecond)
+  const fraction = clamped === firstSecond || clamped === lastSecond ? 0 : nanoseconds
   const low = clamped | 0
   const epoch = Math.round((clamped - low) / 2 ** 32)
-  return { seconds: low, extra: ((nanoseconds << 2) | epoch) >>> 0 }
+  return { seconds: low, extra: ((fraction << 2) | epoch) >>> 0 }
 }
 
 /**

@@ -46,8 +46,8 @@ const cases: [string, string[][], Record<string, string>][] = [
   ['an opaque directory hides what is below it in lower layers', [['d/', 'd/x', 'd/s/', 'd/s/y'], ['d/', '!d', 'd/n']], { 'd/': '2', 'd/n': '2' }],
   ['wherever the marker stands', [['d/', 'd/x', 'd/s/', 'd/s/y'], ['d/n', 'd/s/z', '!d']], { 'd/': '1', 'd/n': '2', 'd/s/': '1', 'd/s/z': '2' }],
   ['a directory becomes a file and a directory again', [['d/', 'd/x'], ['d'], ['d/', 'd/y']], { 'd/': '3', 'd/y': '3' }],
-  ['the last of two entries in a layer wins', [['a', 'a>b']], { 'a>b': '1' }],
-  ['a path through a link goes where the link leads, within the root', [['usr/', 'usr/lib/', 'lib>/usr/lib', 'up>../../usr'], ['lib/x', 'up/y']], { 'usr/': '1', 'usr/lib/': '1', 'lib>/usr/lib': '1', 'up>../../usr': '1', 'usr/lib/x': '2', 'usr/y': '2' }],
+  ['the last of two entries in a layer wins', [['a', 'a>b']], { 'a>b': '777' }],
+  ['a path through a link goes where the link leads, within the root', [['usr/', 'usr/lib/', 'lib>/usr/lib', 'up>../../usr'], ['lib/x', 'up/y']], { 'usr/': '1', 'usr/lib/': '1', 'lib>/usr/lib': '777', 'up>../../usr': '777', 'usr/lib/x': '2', 'usr/y': '2' }],
   ['a link and its target change together', [['a'], ['b=a']], { a: '1', b: '1' }],
 ]
 for (const [name, layers, expected] of cases) {
