@@ -1,0 +1,28 @@
+#!/bin/sh
+# The init of the lab's guest: starts the application, tries what a machine does on a writable rootfs, tells each on the
+# console, and powers off. Where something fails it ends, which is a kernel panic.
+set -eu
+scratch=/p2pfs/scratch
+
+python3 -c 'import json, ssl, sqlite3; print("p2pfs guest ready", flush=True)'
+
+echo "p2pfs guest scratch: $(df --block-size=1 --output=size,used,avail "$scratch" | tail -n 1)"
+
+# A new file, and one of the rootfs that is copied up.
+echo new >/root/new
+echo added >>/etc/hostname
+[ "$(cat /root/new)" = new ]
+case $(cat /etc/hostname) in *?added) echo 'p2pfs guest overlay: written and read' ;; *) exit 1 ;; esac
+
+fallocate --length 64MiB "$scratch/swap"
+chmod 600 "$scratch/swap"
+mkswap "$scratch/swap"
+swapon "$scratch/swap"
+while read -r file _ kibibytes _; do
+  [ "$file" = "$scratch/swap" ] && echo "p2pfs guest swap: $kibibytes KiB"
+done </proc/swaps
+
+sync
+echo o >/proc/sysrq-trigger
+# PID 1 must not end before the machine does.
+exec sleep 60
