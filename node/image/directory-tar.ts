@@ -17,6 +17,8 @@ const options = [
   '--xattrs',
   '--xattrs-include=*',
   '--sparse',
+  // The later versions have the process id in the name of such a file.
+  '--sparse-version=0.0',
   '--warning=no-file-ignored',
 ]
 

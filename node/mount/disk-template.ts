@@ -15,6 +15,8 @@ const blockBytes = 4096
 const ext4Options = ['-F', '-q', '-t', 'ext4', '-b', String(blockBytes), '-m', '0', '-O', '^has_journal,^resize_inode,sparse_super2', '-E', 'num_backup_sb=0,lazy_itable_init=0']
 /** What the kernel keeps back for its own bookkeeping: a fiftieth, at most this many blocks (ext4_calculate_resv_clusters in fs/ext4/super.c). */
 const maxKeptBlocks = 4096
+/** For the first directories on it, which an overlay makes before anybody writes. */
+const spareBlocks = 16
 /** Each attempt adds what the last one lacked. */
 const maxAttempts = 5
 
@@ -53,7 +55,7 @@ export class DiskTemplates {
     if (there !== undefined) return path
     await mkdir(this.#directory, { recursive: true, mode: 0o700 })
     const partial = `${path}.partial`
-    const usableBlocks = Math.ceil(usableBytes / blockBytes)
+    const usableBlocks = Math.ceil(usableBytes / blockBytes) + spareBlocks
     // Inode tables take a 64th.
     let blocks = Math.ceil(usableBlocks * (1 + 1 / 64)) + 64
     for (let attempt = 0; attempt < maxAttempts; attempt++) {

@@ -19,16 +19,38 @@ export interface CliResult {
 export class DaemonProcess {
   readonly directory: string
   readonly control: string
-  readonly #process: ChildProcess
+  readonly #options: string[]
+  #process: ChildProcess
   #log = ''
 
   private constructor(directory: string, options: string[]) {
     this.directory = directory
     this.control = join(directory, 'control.sock')
-    this.#process = spawn(program, ['daemon', '--state-dir', join(directory, 'state'), '--control', this.control, '--listen', '/ip4/127.0.0.1/tcp/0', ...options], {
+    this.#options = options
+    this.#process = this.#spawn()
+  }
+
+  #spawn(): ChildProcess {
+    const child = spawn(program, ['daemon', '--state-dir', join(this.directory, 'state'), '--control', this.control, '--listen', '/ip4/127.0.0.1/tcp/0', ...this.#options], {
       stdio: ['ignore', 'ignore', 'pipe'],
     })
-    this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#log += text))
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#log += text))
+    return child
+  }
+
+  /** Supervisor and daemon at once, as a power cut would. */
+  async killAll(): Promise<void> {
+    const { daemonPid } = await this.status()
+    const gone = once(this.#process, 'exit')
+    this.#process.kill('SIGKILL')
+    process.kill(daemonPid, 'SIGKILL')
+    await gone
+  }
+
+  /** On the same state, after {@link killAll}. */
+  async startAgain(): Promise<void> {
+    this.#process = this.#spawn()
+    await this.#ready()
   }
 
   /** Started and answering; stopped, and its directory removed, with the test. */
@@ -57,6 +79,13 @@ export class DaemonProcess {
 
   async cli(...argv: string[]): Promise<CliResult> {
     return await runCli([...argv, '--control', this.control])
+  }
+
+  /** What a command prints as JSON. @throws where it fails */
+  async json<T>(...argv: string[]): Promise<T> {
+    const { status, stdout, stderr } = await this.cli(...argv, '--json')
+    if (status !== 0) throw new Error(`p2pfs ${argv.join(' ')}: ${stdout}${stderr}`)
+    return JSON.parse(stdout) as T
   }
 
   async status(): Promise<Status> {

@@ -1,20 +1,13 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { closeSync, cpSync, openSync, readdirSync, readFileSync, readSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, readSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { MountResult, SeedResult } from '../../node/control/api.ts'
-import { oddImage } from '../../netlab/images.ts'
 import { temporaryDirectory } from '../temporary.ts'
 import { DaemonProcess, runCli } from './daemon-process.ts'
-
-/** The lab's small image, as an OCI layout of the test's own. */
-async function copyImage(directory: string): Promise<string> {
-  const image = await oddImage()
-  cpSync(image.layoutDirectory, join(directory, 'image'), { recursive: true })
-  return `oci:${join(directory, 'image')}:${image.tag}`
-}
+import { copyOddImage } from './lab-image.ts'
 
 const hash = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex')
 
@@ -31,7 +24,7 @@ async function readFresh(path: string): Promise<number> {
 
 test('an image that nobody has seeded is imported by its mount, read, and unmounted', async (t) => {
   const daemon = await DaemonProcess.start(t)
-  const image = await copyImage(daemon.directory)
+  const image = await copyOddImage(daemon.directory)
   const [first, second] = [daemon.target('first'), daemon.target('second')]
   const answer = await daemon.cli('mount', image, first, '--json')
   assert.equal(answer.status, 0, answer.stderr)
@@ -57,7 +50,7 @@ test('an image that nobody has seeded is imported by its mount, read, and unmoun
 
 test('what is wrong is said in one line, with what to do', async (t) => {
   const daemon = await DaemonProcess.start(t)
-  const image = await copyImage(daemon.directory)
+  const image = await copyOddImage(daemon.directory)
   const taken = daemon.target('taken')
   assert.equal((await daemon.cli('mount', image, taken)).status, 0)
   writeFileSync(join(daemon.directory, 'file'), '')
@@ -116,7 +109,7 @@ test('a daemon that cannot start says why and leaves nothing mounted', async (t)
 
 test('SIGHUP, SIGTERM and kill -9 of the daemon leave mounts and open files as they are', async (t) => {
   const daemon = await DaemonProcess.start(t)
-  const image = await copyImage(daemon.directory)
+  const image = await copyOddImage(daemon.directory)
   const target = daemon.target('target')
   assert.equal((await daemon.cli('mount', image, target)).status, 0)
   const path = join(target, 'rootfs.img')
@@ -137,7 +130,7 @@ test('SIGHUP, SIGTERM and kill -9 of the daemon leave mounts and open files as t
 
 test('a chunk that is gone comes from the image again; while that is away too, reads fail and the next try works', async (t) => {
   const daemon = await DaemonProcess.start(t)
-  const image = await copyImage(daemon.directory)
+  const image = await copyOddImage(daemon.directory)
   const target = daemon.target('target')
   assert.equal((await daemon.cli('mount', image, target)).status, 0)
   const path = join(target, 'rootfs.img')
