@@ -23,6 +23,11 @@ fail() {
   exit 1
 }
 
+is_mounted() {
+  while read -r _ point _; do [ "$point" = "$1" ] && return; done </proc/mounts
+  return 1
+}
+
 has_overlay() {
   # Lines are "nodev\tNAME" for file systems without a drive.
   while read -r _ name; do [ "$name" = overlay ] && return; done </proc/filesystems
@@ -42,11 +47,10 @@ other_drive() {
   done
 }
 
-# Those that are mounted already (the kernel may do it with /dev) say so and stay.
-mount -t proc proc /proc 2>/dev/null
-mount -t sysfs sysfs /sys 2>/dev/null
-mount -t devtmpfs devtmpfs /dev 2>/dev/null
-{ [ -e /proc/self ] && [ -e /sys/block ]; } || fail 'cannot mount /proc and /sys: does the rootfs have mount, and these directories?'
+[ -e /proc/self ] || mount -t proc proc /proc || fail 'cannot mount /proc: does the rootfs have mount, and the directory?'
+is_mounted /sys || mount -t sysfs sysfs /sys || fail 'cannot mount /sys'
+# Some kernels do it by themselves. Until then there may be no /dev/null.
+is_mounted /dev || mount -t devtmpfs devtmpfs /dev || fail 'cannot mount /dev'
 
 init=/sbin/init scratch=
 read -r arguments </proc/cmdline

@@ -1,4 +1,4 @@
-import { chmod, copyFile, mkdir, readFile, rename } from 'node:fs/promises'
+import { chmod, copyFile, mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { debianRecipe } from './debian-layers.ts'
@@ -19,7 +19,7 @@ const packagesRecipe = {
   /** A metapackage; NVMe and ext4 are built into its kernel, which boots without an initrd. */
   kernel: 'linux-image-cloud-amd64',
   /** What a boot reads; the Debian image's python3 lacks the library, which is not in /usr. */
-  tools: ['mount', 'kmod', 'libexpat1'],
+  tools: ['mount', 'kmod', 'libexpat1', 'busybox-static'],
   /** What images are full of and a boot does not read. */
   ballast: ['g++'],
 } as const
@@ -40,9 +40,7 @@ export interface Guest {
  */
 export async function guestImage(options: ImageCacheOptions = {}): Promise<Guest> {
   const { gzip: debian } = await debianImages(options)
-  const packages = await cached('guest-packages', packagesRecipe, options, async (directory, work) => {
-    await buildPackages(directory, work, options)
-  })
+  const packages = await guestPackages(options)
   const texts = await Promise.all(Object.values(scripts).map(async (path) => await readFile(path, 'utf8')))
   const layoutDirectory = await cached('guest', { packages, debian, texts }, options, async (directory, work) => {
     const image = `${directory}:guest`
@@ -52,6 +50,37 @@ export async function guestImage(options: ImageCacheOptions = {}): Promise<Guest
     }
   })
   return { image: { layoutDirectory, tag: 'guest' }, kernel: join(packages, 'vmlinuz') }
+}
+
+/**
+ * Writes the smallest drive that {@link scripts} boots from: busybox alone, and an init that says so and powers off.
+ *
+ * @returns path of a kernel that boots it
+ */
+export async function writeBusyboxDrive(path: string, work: string, options: ImageCacheOptions = {}): Promise<string> {
+  const packages = await guestPackages(options)
+  const tree = join(work, 'busybox')
+  for (const directory of ['proc', 'sys', 'dev', 'tmp', 'bin', 'sbin', 'lib']) await mkdir(join(tree, directory), { recursive: true })
+  const extract = ['--extract', `--file=${join(packages, 'layer.tar')}`, `--directory=${tree}`, '--strip-components=1', '--wildcards']
+  await run('tar', [...extract, 'usr/bin/busybox', 'usr/lib/modules/*/overlay.ko'], options)
+  for (const tool of ['sh', 'mount', 'mkdir', 'chroot', 'insmod', 'sleep', 'cat', 'poweroff']) await symlink('busybox', join(tree, 'bin', tool))
+  await copyFile(scripts['overlay-init'], join(tree, 'sbin', 'overlay-init'))
+  await writeFile(join(tree, 'sbin', 'init'), busyboxInit)
+  for (const script of ['overlay-init', 'init']) await chmod(join(tree, 'sbin', script), 0o755)
+  await run('mke2fs', ['-F', '-q', '-t', 'ext4', '-d', tree, path, '16M'], options)
+  return join(packages, 'vmlinuz')
+}
+
+const busyboxInit = `#!/bin/sh
+echo written >/file
+echo "busybox guest: $$ $(cat /file) $(cat /p2pfs/scratch/upper/file)"
+poweroff -f
+`
+
+async function guestPackages(options: ImageCacheOptions): Promise<string> {
+  return await cached('guest-packages', packagesRecipe, options, async (directory, work) => {
+    await buildPackages(directory, work, options)
+  })
 }
 
 /** Makes `layer.tar` and `vmlinuz` in `directory`. */

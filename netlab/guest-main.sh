@@ -22,6 +22,10 @@ while read -r file _ kibibytes _; do
   [ "$file" = "$scratch/swap" ] && echo "p2pfs guest swap: $kibibytes KiB"
 done </proc/swaps
 
+# Third field of Documentation/block/stat.rst: sectors of 512 bytes.
+read -r _ _ sectors _ </sys/block/nvme0n1/stat
+echo "p2pfs guest read: $((sectors * 512)) bytes of its rootfs"
+
 sync
 echo o >/proc/sysrq-trigger
 # PID 1 must not end before the machine does.

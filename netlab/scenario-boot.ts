@@ -25,7 +25,8 @@ export interface BootOutcome {
   /** What B had fetched when the first VM was ready, and when it was off: bytes. */
   fetchedAtReadyBytes: number
   fetchedBytes: number
-  /** What has been read of the mount: bytes. */
+  /** What the guest read of its drive, and what B's kernel read of the mount for that: bytes. */
+  guestReadBytes: number
   servedBytes: number
   /** Swap that the guest has, bytes. */
   swapBytes: number
@@ -69,10 +70,12 @@ export async function runBoot(guest: Guest, options: BootScenarioOptions = {}): 
   const [sizeBytes = 0, usedBytes = 0, availableBytes = 0] = numbersOf(await first.whenLine(/^p2pfs guest scratch: /, wait))
   await first.whenLine(/^p2pfs guest overlay: written and read$/, wait)
   const [swapKibibytes = 0] = numbersOf(await first.whenLine(/^p2pfs guest swap: /, wait))
+  const [guestReadBytes = 0] = numbersOf(await first.whenLine(/^p2pfs guest read: /, wait))
   await first.whenOff(wait)
   const status = await b.status(abort)
   const fetchedBytes = fetchedBy(status)
-  tell(`It wrote to its rootfs, swapped on its scratch, and is off; B has ${megabytes(fetchedBytes)} of the image.`)
+  const share = `${((100 * fetchedBytes) / rootfsBytes).toFixed(1)} %`
+  tell(`It wrote to its rootfs, swapped, and is off. It read ${megabytes(guestReadBytes)}; B has ${megabytes(fetchedBytes)}, ${share}.`)
 
   const again = await mountFor('second', b, lab.reference, abort)
   await using second = await VirtualMachine.start(b.host, { ...machine, drives: again.drives })
@@ -88,6 +91,7 @@ export async function runBoot(guest: Guest, options: BootScenarioOptions = {}): 
     readyAgainMs,
     fetchedAtReadyBytes,
     fetchedBytes,
+    guestReadBytes,
     servedBytes: status.served.local.bytes + status.served.peer.bytes + status.served.registry.bytes,
     swapBytes: swapKibibytes * 1024,
     scratch: { sizeBytes, usedBytes, availableBytes },

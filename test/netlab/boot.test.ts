@@ -1,10 +1,16 @@
 import assert from 'node:assert/strict'
+import { join } from 'node:path'
 import { test } from 'node:test'
-import { guestImage } from '../../netlab/guest-image.ts'
+import { guestImage, writeBusyboxDrive } from '../../netlab/guest-image.ts'
+import { Network } from '../../netlab/network.ts'
+import { run } from '../../netlab/process.ts'
 import { runBoot, scratchBytes } from '../../netlab/scenario-boot.ts'
+import { VirtualMachine, type Drive } from '../../netlab/virtual-machine.ts'
 
 /** Of the image, what a boot may fetch. The figure is 14 %; more means that something reads what nobody asked for. */
 const maxFetchedShare = 0.25
+/** On a machine that is busy with other tests; it takes seconds on an idle one. */
+const guestTimeoutMs = 60_000
 /** Directories of the overlay, bytes. */
 const overlayBytes = 1 << 20
 
@@ -13,4 +19,24 @@ test('a VM boots from the rootfs, writes to it and swaps on its scratch, with a 
   assert.ok(outcome.swapBytes >= 60 << 20, `${outcome.swapBytes} bytes of swap`)
   assert.ok(outcome.scratch.availableBytes >= scratchBytes - overlayBytes, `${outcome.scratch.availableBytes} bytes of scratch`)
   assert.ok(outcome.fetchedBytes < maxFetchedShare * outcome.rootfsBytes, `${outcome.fetchedBytes} of ${outcome.rootfsBytes} bytes`)
+})
+
+test('overlay-init needs no more than busybox, and says what it lacks', async () => {
+  await using network = await Network.create()
+  const host = await network.addHost('a')
+  const root: Drive = { path: join(host.directory, 'root.img'), readOnly: true }
+  const scratch: Drive = { path: join(host.directory, 'scratch.img'), readOnly: false }
+  const kernel = await writeBusyboxDrive(root.path, host.directory)
+  await run('mke2fs', ['-F', '-q', '-t', 'ext4', scratch.path, '16M'])
+  const shows = async (drives: Drive[], pattern: RegExp, ...kernelArguments: string[]): Promise<void> => {
+    const options = { kernel, drives, kernelArguments: ['init=/sbin/overlay-init', ...kernelArguments] }
+    await using machine = await VirtualMachine.start(host, options)
+    await machine.whenLine(pattern, { timeoutMs: guestTimeoutMs })
+    await machine.whenOff({ timeoutMs: guestTimeoutMs })
+  }
+  await Promise.all([
+    shows([root, scratch], /^busybox guest: 1 written written/),
+    shows([root], /^overlay-init: no scratch drive: a writable one beside nvme0n1 is not there/),
+    shows([root, root], /^overlay-init: cannot mount the scratch \/dev\/nvme0n2/, 'p2pfs.scratch=/dev/nvme0n2'),
+  ])
 })
