@@ -65,10 +65,9 @@ export class LayerIndexer {
   #begin(entry: TarEntry): void {
     this.#runs = entry.contentBytes === 0 ? [] : runsOf(entry)
     const kept = this.#describe(entry)
-    if (kept === undefined) {
-      this.#runs = []
-      return
-    }
+    // Content of a marker is nobody's.
+    if (kept?.type !== 'file') this.#runs = []
+    if (kept === undefined) return
     this.#extents = []
     this.#entries.push({ ...kept, extents: this.#extents })
   }
@@ -141,10 +140,17 @@ export class LayerIndexer {
   }
 }
 
-/** @throws invalid for a path that would leave the root */
+/**
+ * Without `.`, `..` and doubled slashes, relative to the root; by its text alone, as umoci and containerd do it.
+ * @throws invalid for a path that leaves the root: umoci clips it, but it means no good
+ */
 function normalise(path: ByteString, entry = path): ByteString {
-  const parts = path.split('/').filter((part) => part !== '' && part !== '.')
-  if (parts.includes('..')) throw new P2pfsError('invalid', `path leaves the image: ${JSON.stringify(path)}`, { entry })
+  const parts: ByteString[] = []
+  for (const part of path.split('/')) {
+    if (part === '' || part === '.') continue
+    if (part !== '..') parts.push(part)
+    else if (parts.pop() === undefined) throw new P2pfsError('invalid', `path leaves the image: ${JSON.stringify(path)}`, { entry })
+  }
   return parts.join('/')
 }
 

@@ -26,7 +26,9 @@ export function parseHeader(record: Buffer): TarHeader | undefined {
   const name = text(record, 0, 100)
   checkSum(record, name)
   const magic = record.toString('latin1', 257, 265)
-  const prefix = magic.startsWith('ustar\0') ? text(record, 345, 155) : ''
+  // star has times in the last bytes of the field.
+  const prefixBytes = record.toString('latin1', 508, 512) === 'tar\0' ? 131 : 155
+  const prefix = magic.startsWith('ustar\0') ? text(record, 345, prefixBytes) : ''
   return {
     name: prefix === '' ? name : `${prefix}/${name}`,
     mode: number(record, 100, 8, name) & 0o7777,
@@ -71,7 +73,8 @@ export function number(record: Buffer, at: number, length: number, entry: ByteSt
     }
     return Number(value)
   }
-  const digits = record.toString('latin1', at, at + length).replaceAll('\0', ' ').trim()
+  // Blanks or zeros before and after; a zero ends it.
+  const [digits = ''] = record.toString('latin1', at, at + length).replace(/^[ \0]+|[ \0]+$/g, '').split('\0')
   if (digits === '') return 0
   if (!/^[0-7]+$/.test(digits)) throw new P2pfsError('invalid', `tar: not an octal number: ${JSON.stringify(digits)}`, { entry })
   return Number.parseInt(digits, 8)

@@ -41,13 +41,17 @@ export interface TarHandler {
 
 /** Names and extended headers are held in memory: longer ones are an attack or damage, bytes. */
 const maxExtensionBytes = 1024 * 1024
+/** The id above stands for none to Linux. */
+const maxId = 0xfffffffe
 const emptyRecord = Buffer.alloc(0)
 
-type State = 'header' | 'content' | 'padding' | 'extension' | 'oldSparse' | 'sparseMap' | 'end'
+type State = 'header' | 'content' | 'padding' | 'extension' | 'oldSparse' | 'sparseMap' | 'endMarker' | 'end'
 
 /**
- * Reads a tar that is pushed in pieces of any size: ustar, PAX (local and global), GNU long names, base-256 numbers,
- * sparse files of all GNU kinds. Memory is bounded by the longest extended header.
+ * Reads a tar that is pushed in pieces of any size: ustar, PAX, GNU long names, base-256 numbers, sparse files of all GNU
+ * kinds. Memory is bounded by the longest extended header. Where formats leave something open it is as Go's archive/tar
+ * has it, by which containerd, Docker and umoci read layers; PAX global headers are passed over, as containerd and Docker
+ * do it (umoci 0.4.7 refuses them, and sparse files with headers of type `S`).
  */
 export class TarParser {
   readonly #handler: TarHandler
@@ -61,13 +65,16 @@ export class TarParser {
   /** Offset in the tar of the next byte. */
   #offset = 0
   #extension = ''
-  #globals: PaxRecords = new Map()
   #locals: PaxRecords = new Map()
   #sparsePairs: number[] = []
   #longName: ByteString | undefined
   #longLink: ByteString | undefined
   #header: TarHeader | undefined
   #segments: SparseSegment[] = []
+  /** Lines of a map in the content, what follows the last line feed, and the bytes of both. */
+  #mapLines: string[] = []
+  #mapRest = ''
+  #mapBytes = 0
   #realSize = 0
   #entry: TarEntry | undefined
 
@@ -100,6 +107,7 @@ export class TarParser {
           break
         }
         case 'header':
+        case 'endMarker':
         case 'extension':
         case 'oldSparse':
         case 'sparseMap': {
@@ -125,8 +133,8 @@ export class TarParser {
 
   /** No more input. @throws invalid where the tar ends within an entry */
   finish(): void {
-    if (this.#state === 'end' || (this.#state === 'header' && this.#pendingBytes === 0)) return
-    if (this.#state === 'padding') return
+    const between = this.#state === 'header' || this.#state === 'endMarker'
+    if (this.#state === 'end' || this.#state === 'padding' || (between && this.#pendingBytes === 0)) return
     throw new P2pfsError('invalid', 'tar: cut short', { entry: this.#entry?.path ?? this.#header?.name ?? '' })
   }
 
@@ -142,19 +150,23 @@ export class TarParser {
 
   #take(record: Buffer): void {
     if (this.#state === 'header') this.#takeHeader(record)
+    else if (this.#state === 'endMarker') this.#takeEndMarker(record)
     else if (this.#state === 'extension') this.#takeExtension(record)
     else if (this.#state === 'oldSparse') this.#takeOldSparse(record)
     else this.#takeSparseMap(record)
   }
 
   #takeHeader(record: Buffer): void {
-    const header = parseHeader(record)
-    if (header === undefined) {
-      this.#state = 'end'
+    const parsed = parseHeader(record)
+    if (parsed === undefined) {
+      this.#state = 'endMarker'
       return
     }
+    const isExtension = 'LKxg'.includes(parsed.type)
+    const paxSize = isExtension ? undefined : this.#pax('size')
+    const header = paxSize === undefined ? parsed : { ...parsed, sizeBytes: decimal(paxSize, 'size') }
     this.#header = header
-    if ('LKxg'.includes(header.type)) {
+    if (isExtension) {
       if (header.sizeBytes > maxExtensionBytes || header.sizeBytes < 0) {
         throw new P2pfsError('invalid', `tar: extended header of ${header.sizeBytes} bytes; ${maxExtensionBytes} is the most`, { entry: header.name })
       }
@@ -174,18 +186,27 @@ export class TarParser {
       return
     }
     const map = this.#pax('GNU.sparse.map')
+    const sparse = map !== undefined || this.#sparsePairs.length > 0 || this.#pax('GNU.sparse.major') === '1'
+    if (sparse && header.type !== '\0' && header.type !== '0') throw new P2pfsError('invalid', 'tar: sparse, and no file', { entry: header.name })
     const realSize = this.#pax('GNU.sparse.realsize') ?? this.#pax('GNU.sparse.size')
     if (this.#pax('GNU.sparse.major') === '1') {
       // The map is at the start of the content, in decimal lines, padded to records.
       this.#segments = []
       this.#realSize = decimal(realSize ?? '', 'GNU.sparse.realsize')
-      this.#mapText = ''
+      this.#mapLines = []
+      this.#mapRest = ''
       this.#mapBytes = 0
       this.#state = 'sparseMap'
-    } else if (map !== undefined || this.#sparsePairs.length > 0) {
+    } else if (sparse) {
       const numbers = map === undefined ? this.#sparsePairs : map === '' ? [] : map.split(',').map((value) => decimal(value, 'GNU.sparse.map'))
       this.#start(header, pairs(numbers, header.name), decimal(realSize ?? '', 'GNU.sparse.size'))
     } else this.#start(header, undefined, undefined)
+  }
+
+  /** Two records of zeros end an archive; one does, where nothing follows it. */
+  #takeEndMarker(record: Buffer): void {
+    if (parseHeader(record) !== undefined) throw new P2pfsError('invalid', 'tar: an entry after the end of the archive')
+    this.#state = 'end'
   }
 
   #takeExtension(bytes: Buffer): void {
@@ -193,7 +214,11 @@ export class TarParser {
     try {
       if (this.#extension === 'L') this.#longName = untilZero(bytes)
       else if (this.#extension === 'K') this.#longLink = untilZero(bytes)
-      else parsePax(bytes, this.#extension === 'g' ? this.#globals : this.#locals, this.#sparsePairs)
+      else if (this.#extension === 'x') {
+        this.#locals = new Map()
+        this.#sparsePairs = []
+        parsePax(bytes, this.#locals, this.#sparsePairs)
+      }
     } catch (cause) {
       throw cause instanceof P2pfsError ? new P2pfsError(cause.code, cause.message, { cause, entry }) : cause
     }
@@ -216,29 +241,32 @@ export class TarParser {
     }
   }
 
-  #mapText = ''
-  #mapBytes = 0
-
   #takeSparseMap(record: Buffer): void {
     const header = this.#header!
-    this.#mapText += record.toString('latin1')
+    const [first = '', ...others] = record.toString('latin1').split('\n')
+    const lines = [this.#mapRest + first, ...others]
+    this.#mapRest = lines.pop()!
+    this.#mapLines.push(...lines)
     this.#mapBytes += recordBytes
     if (this.#mapBytes > maxExtensionBytes || this.#mapBytes > header.sizeBytes) throw new P2pfsError('invalid', 'tar: sparse map is too long', { entry: header.name })
-    const lines = this.#mapText.split('\n')
-    const count = Number(lines[0])
-    if (lines.length < 2 || lines.length - 1 < 1 + count * 2) return
-    const numbers = lines.slice(1, 1 + count * 2).map((line) => decimal(line, 'GNU.sparse.map'))
+    if (this.#mapLines.length === 0) return
+    const count = decimal(this.#mapLines[0]!, 'GNU.sparse.map')
+    if (this.#mapLines.length < 1 + count * 2) return
+    const numbers = this.#mapLines.slice(1, 1 + count * 2).map((line) => decimal(line, 'GNU.sparse.map'))
     this.#start({ ...header, sizeBytes: header.sizeBytes - this.#mapBytes }, pairs(numbers, header.name), this.#realSize)
   }
 
-  /** A keyword of the extended headers, the entry's own before the global ones. */
+  /** A keyword of the entry's extended header. */
   #pax(keyword: string): ByteString | undefined {
-    const value = this.#locals.get(keyword) ?? this.#globals.get(keyword)
+    const value = this.#locals.get(keyword)
     return value === '' ? undefined : value
   }
 
   #start(header: TarHeader, segments: readonly SparseSegment[] | undefined, realSize: number | undefined): void {
-    const path = this.#pax('GNU.sparse.name') ?? this.#pax('path') ?? this.#longName ?? header.name
+    const longName = this.#longName === '' ? undefined : this.#longName
+    const longLink = this.#longLink === '' ? undefined : this.#longLink
+    const path = this.#pax('GNU.sparse.name') ?? longName ?? this.#pax('path') ?? header.name
+    const linkName = longLink ?? this.#pax('linkpath') ?? header.linkName
     const fail = (message: string): never => {
       throw new P2pfsError('invalid', `tar: ${message}`, { entry: path })
     }
@@ -250,20 +278,17 @@ export class TarParser {
       const value = this.#pax(keyword)
       return value === undefined ? fallback : decimal(value, keyword)
     }
-    const paxSize = this.#pax('size')
-    const stored = paxSize === undefined || this.#mapBytes > 0 ? header.sizeBytes : decimal(paxSize, 'size')
-    const contentBytes = type === '0' ? stored : 0
+    const contentBytes = type === '0' ? header.sizeBytes : 0
     const sizeBytes = realSize ?? contentBytes
     const uid = field('uid', header.uid)
     const gid = field('gid', header.gid)
-    if (stored < 0 || sizeBytes < 0) fail('size is negative')
-    if (uid < 0 || uid > 0xffffffff || gid < 0 || gid > 0xffffffff) fail('uid or gid is out of range')
+    if (header.sizeBytes < 0 || sizeBytes < 0) fail('size is negative')
+    if (uid < 0 || uid > maxId || gid < 0 || gid > maxId) fail('uid or gid is out of range')
+    if (path.includes('\0') || linkName.includes('\0')) fail('path with a zero byte')
     if (segments !== undefined) checkSegments(segments, sizeBytes, contentBytes, fail)
     const mtime = this.#pax('mtime')
     const xattrs = new Map<ByteString, ByteString>()
-    for (const records of [this.#globals, this.#locals]) {
-      for (const [keyword, value] of records) if (keyword.startsWith('SCHILY.xattr.')) xattrs.set(keyword.slice('SCHILY.xattr.'.length), value)
-    }
+    for (const [keyword, value] of this.#locals) if (keyword.startsWith('SCHILY.xattr.')) xattrs.set(keyword.slice('SCHILY.xattr.'.length), value)
     const entry: TarEntry = {
       path,
       type: type as TarEntry['type'],
@@ -271,7 +296,7 @@ export class TarParser {
       uid,
       gid,
       mtime: mtime === undefined ? { seconds: header.mtimeSeconds, nanoseconds: 0 } : paxTime(mtime),
-      linkName: this.#pax('linkpath') ?? this.#longLink ?? header.linkName,
+      linkName,
       device: type === '3' || type === '4' ? { major: header.devMajor, minor: header.devMinor } : { major: 0, minor: 0 },
       sizeBytes,
       xattrs,
@@ -283,7 +308,6 @@ export class TarParser {
     this.#sparsePairs = []
     this.#longName = undefined
     this.#longLink = undefined
-    this.#mapBytes = 0
     this.#entry = entry
     this.#handler.entry(entry)
     // Links carry a size in some tars, and no content.
