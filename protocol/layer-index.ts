@@ -1,6 +1,6 @@
-import { encodeCbor, Fields, parseCbor } from './cbor.ts'
+import { CborReader, CborWriter } from './cbor-stream.ts'
 import { ChunkTable } from './chunk-table.ts'
-import type { Digest } from './digest.ts'
+import { parseDigest, type Digest } from './digest.ts'
 import { P2pfsError } from './errors.ts'
 
 /**
@@ -67,91 +67,108 @@ export interface LayerIndex {
 /** Raised when anything that decides on chunk boundaries or on the order of data regions changes. */
 export const formatVersion = 1
 
-const bytesOf = (text: ByteString): Uint8Array => Buffer.from(text, 'latin1')
-const stringOf = (bytes: Uint8Array): ByteString =>
-  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
+/** Most entries have none of these; one object stands for all. */
+const none: readonly never[] = Object.freeze([])
+const noDevice = Object.freeze({ major: 0, minor: 0 })
+
+/** A component that is empty, `.` or `..`. */
+const notNormalised = /(?:^|\/)\.{0,2}(?:\/|$)/
+/** Keys in CBOR's order. */
+const keys = ['diffId', 'digests', 'entries', 'lengths', 'version', 'tarBytes'] as const
+const entryFields = 13
+const extentNumbers = 4
 
 /** The stored and wire form; SPEC.md, "Layer index". */
-export function encodeLayerIndex(index: LayerIndex): Uint8Array {
-  return encodeCbor({
-    version: formatVersion,
-    diffId: index.diffId,
-    tarBytes: index.tarBytes,
-    lengths: index.chunks.encodeLengths(),
-    digests: index.chunks.digests,
-    entries: index.entries.map((entry) => [
-      bytesOf(entry.path),
-      entryTypes.indexOf(entry.type),
-      entry.mode,
-      entry.uid,
-      entry.gid,
-      entry.mtime.seconds,
-      entry.mtime.nanoseconds,
-      entry.xattrs.flatMap(({ name, value }) => [bytesOf(name), value]),
-      bytesOf(entry.linkTarget),
-      entry.device.major,
-      entry.device.minor,
-      entry.sizeBytes,
-      entry.extents.flatMap((e) => [e.fileOffset, e.lengthBytes, e.regionOffset, e.tarOffset]),
-    ]),
-  })
+export function encodeLayerIndex(index: LayerIndex): Uint8Array<ArrayBuffer> {
+  const writer = new CborWriter().map(keys.length)
+  writer.text('diffId').text(index.diffId)
+  writer.text('digests').bytes(index.chunks.digests)
+  writer.text('entries').array(index.entries.length)
+  for (const entry of index.entries) encodeEntry(writer, entry)
+  writer.text('lengths').bytes(index.chunks.encodeLengths())
+  writer.text('version').integer(formatVersion)
+  writer.text('tarBytes').integer(index.tarBytes)
+  return writer.finish()
+}
+
+function encodeEntry(writer: CborWriter, entry: LayerEntry): void {
+  writer.array(entryFields).byteString(entry.path).integer(entryTypes.indexOf(entry.type))
+  writer.integer(entry.mode).integer(entry.uid).integer(entry.gid).integer(entry.mtime.seconds).integer(entry.mtime.nanoseconds)
+  writer.array(entry.xattrs.length * 2)
+  for (const { name, value } of entry.xattrs) writer.byteString(name).bytes(value)
+  writer.byteString(entry.linkTarget).integer(entry.device.major).integer(entry.device.minor).integer(entry.sizeBytes)
+  writer.array(entry.extents.length * extentNumbers)
+  for (const { fileOffset, lengthBytes, regionOffset, tarOffset } of entry.extents) {
+    writer.integer(fileOffset).integer(lengthBytes).integer(regionOffset).integer(tarOffset)
+  }
 }
 
 /** @throws invalid for bytes that are not a layer index of this format version. */
 export function parseLayerIndex(bytes: Uint8Array): LayerIndex {
-  const record = new Fields(parseCbor(bytes, 'layer index'), 'layer index')
-  if (record.get('version') !== formatVersion) {
-    throw new P2pfsError('invalid', `layer index: format version ${String(record.get('version'))} is not ${formatVersion}`)
+  const reader = new CborReader(bytes, 'layer index')
+  if (reader.map('index') !== keys.length) reader.fail('other fields than it has')
+  const key = (expected: (typeof keys)[number]): string => (reader.text('key') === expected ? expected : reader.fail(`${expected} is missing`))
+  const diffId = parseDigest(reader.text(key('diffId')))
+  const digests = Uint8Array.from(reader.bytes(key('digests')))
+  const count = reader.array(key('entries'))
+  const entries: LayerEntry[] = []
+  for (let i = 0; i < count; i++) {
+    reader.within(`layer index: entry ${i}`)
+    entries.push(parseEntry(reader))
   }
-  const chunks = ChunkTable.parse(record.bytes('lengths'), record.bytes('digests'))
-  const tarBytes = record.unsigned('tarBytes')
-  const entries = record.list('entries').map((value, i) => parseEntry(value, `layer index: entry ${i}`, chunks.sizeBytes, tarBytes))
-  return { diffId: record.digest('diffId'), tarBytes, chunks, entries }
+  reader.within('layer index')
+  const chunks = ChunkTable.parse(reader.bytes(key('lengths')), digests)
+  const version = reader.unsigned(key('version'))
+  if (version !== formatVersion) reader.fail(`format version ${version} is not ${formatVersion}`)
+  const tarBytes = reader.unsigned(key('tarBytes'))
+  reader.finish()
+  for (const [i, entry] of entries.entries()) {
+    for (const { lengthBytes, fileOffset, regionOffset, tarOffset } of entry.extents) {
+      if (fileOffset + lengthBytes > entry.sizeBytes || regionOffset + lengthBytes > chunks.sizeBytes || tarOffset + lengthBytes > tarBytes) {
+        throw new P2pfsError('invalid', `layer index: entry ${i}: an extent leaves its file or region`)
+      }
+    }
+  }
+  return { diffId, tarBytes, chunks, entries }
 }
 
-function parseEntry(value: unknown, what: string, regionBytes: number, tarBytes: number): LayerEntry {
-  const record = new Fields(value, what)
-  const type = entryTypes[record.unsigned(1, entryTypes.length - 1)]!
-  const path = stringOf(record.bytes(0))
-  if (path !== '' && path.split('/').some((part) => part === '' || part === '.' || part === '..')) {
-    throw new P2pfsError('invalid', `${what}: path is not normalised`)
-  }
-  const flatXattrs = record.list(7)
+function parseEntry(reader: CborReader): LayerEntry {
+  if (reader.array('entry') !== entryFields) reader.fail('other fields than it has')
+  const path = reader.byteString('path')
+  if (path !== '' && notNormalised.test(path)) reader.fail('path is not normalised')
+  const type = entryTypes[reader.unsigned('type', entryTypes.length - 1)]!
+  const mode = reader.unsigned('mode', 0o7777)
+  const uid = reader.unsigned('uid', 0xffffffff)
+  const gid = reader.unsigned('gid', 0xffffffff)
+  const mtime = { seconds: reader.integer('mtime'), nanoseconds: reader.unsigned('nanoseconds', 999_999_999) }
+  const xattrs = parseXattrs(reader)
+  const linkTarget = reader.byteString('link target')
+  const major = reader.unsigned('device', 0xffffffff)
+  const minor = reader.unsigned('device', 0xffffffff)
+  const sizeBytes = reader.unsigned('size')
+  const device = major === 0 && minor === 0 ? noDevice : { major, minor }
+  return { path, type, mode, uid, gid, mtime, xattrs, linkTarget, device, sizeBytes, extents: parseExtents(reader) }
+}
+
+function parseXattrs(reader: CborReader): LayerEntry['xattrs'] {
+  const count = reader.array('xattrs')
+  if (count === 0) return none
+  if (count % 2 !== 0) reader.fail('an xattr has no value')
   const xattrs: { name: ByteString; value: Uint8Array }[] = []
-  for (let i = 0; i < flatXattrs.length; i += 2) {
-    const pair = new Fields(flatXattrs, what)
-    xattrs.push({ name: stringOf(pair.bytes(i)), value: pair.bytes(i + 1) })
-  }
-  const sizeBytes = record.unsigned(11)
-  const numbers = new Fields(record.list(12), what)
+  for (let i = 0; i < count; i += 2) xattrs.push({ name: reader.byteString('xattr name'), value: Uint8Array.from(reader.bytes('xattr value')) })
+  return xattrs
+}
+
+function parseExtents(reader: CborReader): LayerEntry['extents'] {
+  const count = reader.array('extents')
+  if (count === 0) return none
+  if (count % extentNumbers !== 0) reader.fail('an extent is not whole')
   const extents: Extent[] = []
-  for (let i = 0; i < record.list(12).length; i += 4) {
-    const extent = {
-      fileOffset: numbers.unsigned(i),
-      lengthBytes: numbers.unsigned(i + 1),
-      regionOffset: numbers.unsigned(i + 2),
-      tarOffset: numbers.unsigned(i + 3),
-    }
-    if (
-      extent.fileOffset + extent.lengthBytes > sizeBytes ||
-      extent.regionOffset + extent.lengthBytes > regionBytes ||
-      extent.tarOffset + extent.lengthBytes > tarBytes
-    ) {
-      throw new P2pfsError('invalid', `${what}: an extent leaves its file or region`)
-    }
-    extents.push(extent)
+  for (let i = 0; i < count; i += extentNumbers) {
+    const fileOffset = reader.unsigned('extent')
+    const lengthBytes = reader.unsigned('extent')
+    const regionOffset = reader.unsigned('extent')
+    extents.push({ fileOffset, lengthBytes, regionOffset, tarOffset: reader.unsigned('extent') })
   }
-  return {
-    path,
-    type,
-    mode: record.unsigned(2, 0o7777),
-    uid: record.unsigned(3, 0xffffffff),
-    gid: record.unsigned(4, 0xffffffff),
-    mtime: { seconds: record.integer(5), nanoseconds: record.unsigned(6, 999_999_999) },
-    xattrs,
-    linkTarget: stringOf(record.bytes(8)),
-    device: { major: record.unsigned(9, 0xffffffff), minor: record.unsigned(10, 0xffffffff) },
-    sizeBytes,
-    extents,
-  }
+  return extents
 }
