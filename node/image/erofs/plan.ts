@@ -31,6 +31,7 @@ interface Planned {
   entries: Named[]
   packed: ReturnType<typeof packDirectory>
   map: FileMap | undefined
+  device: number
   /** Blocks of its own, behind all inodes: of a directory, or a long link target. */
   ownBlocks: number
   /** Bytes right behind inode and attributes: the end of a directory, a link target, a chunk map. */
@@ -90,6 +91,7 @@ function planInodes(tree: RootfsTree, layerBlocks: readonly number[]): Planned[]
       entries: [],
       packed: [],
       map: undefined,
+      device: 0,
       ownBlocks: 0,
       tailBytes: 0,
       offset: 0,
@@ -136,6 +138,8 @@ function planContent(inode: Planned, layerBlocks: readonly number[]): void {
     const length = node.linkTarget.length
     if (length > maxTargetBytes) throw new P2pfsError('unsupported', `/${path}: link target of ${length} bytes; ${maxTargetBytes} is the most`, { path })
     placeTail(inode, 0, length)
+  } else if (node.type === 'character' || node.type === 'block') {
+    inode.device = encodeDevice(node.device, path)
   } else if (node.type === 'file') {
     const runs = node.extents
       .filter(({ lengthBytes }) => lengthBytes > 0)
@@ -192,7 +196,7 @@ class Layout implements FilesystemPlan {
 
   /** The inode, its attributes, and what stands behind them. */
   #encode(inode: Planned): Buffer {
-    const { node, path, number, links, xattrs, map, ownBlocks, tailBytes, firstBlock } = inode
+    const { node, number, links, xattrs, map, ownBlocks, tailBytes, firstBlock } = inode
     const body = { number, links, xattrBytes: xattrs.length }
     const behind = (rest: Omit<InodeBody, keyof typeof body>, tail: Buffer = Buffer.alloc(0)): Buffer => Buffer.concat([encodeInode(node, { ...body, ...rest }), xattrs, tail])
     switch (node.type) {
@@ -211,7 +215,7 @@ class Layout implements FilesystemPlan {
       }
       case 'character':
       case 'block':
-        return behind({ layout: 'plain', sizeBytes: 0, place: encodeDevice(node.device, path) })
+        return behind({ layout: 'plain', sizeBytes: 0, place: inode.device })
       case 'fifo':
         return behind({ layout: 'plain', sizeBytes: 0, place: 0 })
     }
