@@ -17,9 +17,8 @@ umask 022
 # A drive may be there a little later than the root drive: the kernel looks for them in parallel. Seconds.
 patience=5
 
-say() { echo "overlay-init: $*"; }
 fail() {
-  say "$*"
+  echo "overlay-init: $*"
   exit 1
 }
 
@@ -89,7 +88,7 @@ mount -t overlay -o "lowerdir=/,upperdir=$work/scratch/upper,workdir=$work/scrat
 cd "$work/root" || fail 'the overlay is not there'
 mkdir -p p2pfs/scratch
 mount --move "$work/scratch" p2pfs/scratch || fail 'cannot move the scratch into the overlay'
-# proc last: mount itself reads it.
+# /proc last: mount itself reads it.
 for point in dev sys proc; do mount --move "/$point" "$point" || fail "cannot move /$point into the overlay"; done
 # Not pivot_root, which not every image has: as switch_root does it.
 mount --move . / || fail 'cannot make the overlay the root'

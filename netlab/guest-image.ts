@@ -63,13 +63,15 @@ export async function writeBusyboxDrive(path: string, work: string, options: Ima
   for (const directory of ['proc', 'sys', 'dev', 'tmp', 'bin', 'sbin', 'lib']) await mkdir(join(tree, directory), { recursive: true })
   const extract = ['--extract', `--file=${join(packages, 'layer.tar')}`, `--directory=${tree}`, '--strip-components=1', '--wildcards']
   await run('tar', [...extract, 'usr/bin/busybox', 'usr/lib/modules/*/overlay.ko'], options)
-  for (const tool of ['sh', 'mount', 'mkdir', 'chroot', 'insmod', 'sleep', 'cat', 'poweroff']) await symlink('busybox', join(tree, 'bin', tool))
+  for (const tool of busyboxTools) await symlink('busybox', join(tree, 'bin', tool))
   await copyFile(scripts['overlay-init'], join(tree, 'sbin', 'overlay-init'))
   await writeFile(join(tree, 'sbin', 'init'), busyboxInit)
   for (const script of ['overlay-init', 'init']) await chmod(join(tree, 'sbin', script), 0o755)
   await run('mke2fs', ['-F', '-q', '-t', 'ext4', '-d', tree, path, '16M'], options)
   return join(packages, 'vmlinuz')
 }
+
+const busyboxTools = ['sh', 'mount', 'mkdir', 'chroot', 'insmod', 'sleep', 'cat', 'poweroff']
 
 const busyboxInit = `#!/bin/sh
 echo written >/file

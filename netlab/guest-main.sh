@@ -4,9 +4,10 @@
 set -eu
 scratch=/p2pfs/scratch
 
-python3 -c 'import json, ssl, sqlite3; print("p2pfs guest ready", flush=True)'
-
+# First: python3 writes what it has compiled.
 echo "p2pfs guest scratch: $(df --block-size=1 --output=size,used,avail "$scratch" | tail -n 1)"
+
+python3 -c 'import json, ssl, sqlite3; print("p2pfs guest ready", flush=True)'
 
 # A new file, and one of the rootfs that is copied up.
 echo new >/root/new

@@ -52,7 +52,7 @@ export class VirtualMachine implements AsyncDisposable {
       else this.#lines.push({ text, atMs: performance.now() - startedAt })
       this.#events.emit('change')
     }
-    for (const stream of [process.stdout, process.stderr] as Readable[]) createInterface({ input: stream }).on('line', add)
+    for (const input of [process.stdout, process.stderr] as Readable[]) createInterface({ input, crlfDelay: Infinity }).on('line', add)
     process.once('close', () => {
       this.#ended = true
       this.#events.emit('change')
