@@ -4,6 +4,8 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { callControl } from './control-call.ts'
 import { readWithFio, type ReadPattern } from './fio.ts'
+import { measureBoots } from './bench-boots.ts'
+import { measureTrees } from './bench-trees.ts'
 import { debianImages, oddImage, type LabImage } from './images.ts'
 import { formatMeasurements, measurement, type Measurement } from './measurement.ts'
 import { Network, type LabHost } from './network.ts'
@@ -11,6 +13,7 @@ import { NodeProcess } from './node-process.ts'
 import { run } from './process.ts'
 import { Registry } from './registry.ts'
 import { measureTcp } from './tcp-stream.ts'
+import { alternate, milliseconds, seconds } from './timing.ts'
 
 const meetTimeoutMs = 20_000
 const bytesPerMegabyte = 1e6
@@ -57,7 +60,11 @@ async function measureAll(labImage: LabImage, runs: number): Promise<Measurement
   note('from peer to peer')
   const peers = await measurePeers(bench, a)
   await a.stop()
-  return [...imports, ...reads, ...peers]
+  note('trees and drives')
+  const trees = await measureTrees(network, runs)
+  note('boots')
+  const boots = await measureBoots(runs)
+  return [...imports, ...reads, ...peers, ...trees, ...boots]
 }
 
 /** `p2pfs seed` into an empty state directory, against what a host does without p2pfs. */
@@ -163,26 +170,8 @@ async function startEmpty(host: LabHost, options: Parameters<typeof NodeProcess.
   return await NodeProcess.start(host, options)
 }
 
-/** Runs both `runs` times, taking turns in going first. */
-async function alternate(runs: number, one: () => Promise<void>, other: () => Promise<void>): Promise<void> {
-  for (let i = 0; i < runs; i++) {
-    const order = i % 2 === 0 ? [one, other] : [other, one]
-    for (const measure of order) await measure()
-  }
-}
-
 async function readPage(path: string): Promise<void> {
   const { size } = await stat(path)
   await using file = await open(path)
   await file.read(Buffer.alloc(4096), 0, 4096, Math.floor(size / 2 / 4096) * 4096)
-}
-
-async function milliseconds(action: () => Promise<unknown>): Promise<number> {
-  const startedAt = performance.now()
-  await action()
-  return performance.now() - startedAt
-}
-
-async function seconds(action: () => Promise<unknown>): Promise<number> {
-  return (await milliseconds(action)) / 1000
 }
