@@ -7,6 +7,7 @@ import { test } from 'node:test'
 import type { MountResult, Placed } from '../../node/control/api.ts'
 import { debianImages, oddImage, unpackWithUmoci } from '../../netlab/images.ts'
 import { compareTrees, describeDifferences } from '../../netlab/tree-compare.ts'
+import { createRandom } from '../random.ts'
 import { DaemonProcess } from './daemon-process.ts'
 import { copyOddImage } from './lab-image.ts'
 
@@ -173,6 +174,36 @@ test('what a daemon and its supervisor leave behind when both are killed is remo
   for (const name of ['trees', 'scratch']) assert.deepEqual(readdirSync(join(daemon.directory, 'state', name)), [])
   await daemon.json('mount', image, tree, '--as', 'tree', '--writable')
 })
+
+test('a daemon killed at any moment of a mount, a reset or an umount leaves what can be umounted, or nothing', async (t) => {
+  const daemon = await DaemonProcess.start(t)
+  const image = await copyOddImage(daemon.directory)
+  await daemon.json('seed', image, '--format', 'erofs')
+  const random = createRandom(17)
+  const directory = daemon.target('target')
+  const state = join(daemon.directory, 'state')
+  for (let round = 0; round < 12; round++) {
+    const kind = [['--as', 'tree', '--writable', '--size', '16MiB'], ['--as', 'tree', '--writable'], ['--format', 'erofs', '--scratch', '16MiB']][round % 3]!
+    const step = Math.floor(round / 3)
+    const { daemonPid } = await daemon.status()
+    const commands = [['mount', image, directory, ...kind], ['reset', directory], ['umount', directory]]
+    for (const command of commands.slice(0, Math.min(step, 2))) await daemon.json(...command)
+    const struck = daemon.cli(...commands[Math.min(step, 2)]!)
+    // A process takes some 60 ms to start, the request some 20 to 50.
+    await new Promise((resolve) => setTimeout(resolve, 40 + random.below(120)))
+    process.kill(daemonPid, 'SIGKILL')
+    await struck
+    const { mounts } = await daemon.replaced(daemonPid)
+    if (mounts.length > 0) assert.equal((await daemon.cli('umount', directory)).status, 0)
+    assert.deepEqual(daemon.mounts(), [join(state, 'mnt')], `round ${round}: ${command(commands, step)}`)
+    for (const name of ['trees', 'scratch', 'writable']) {
+      const left = existsSync(join(state, name)) ? readdirSync(join(state, name)).filter((entry) => !entry.includes('.gone-')) : []
+      assert.deepEqual(left, [], `round ${round}: ${name}`)
+    }
+  }
+})
+
+const command = (commands: readonly string[][], step: number): string => commands[Math.min(step, 2)]!.join(' ')
 
 test('runc runs a container from a tree', async (t) => {
   const daemon = await DaemonProcess.start(t)
