@@ -54,7 +54,8 @@ export function encodeHeader(fields: HeaderFields, format: 'ustar' | 'gnu'): Buf
 /** Sets the checksum of a header: the sum of its bytes, with blanks in place of itself. */
 export function withChecksum(block: Buffer): Buffer {
   block.fill(' ', 148, 156)
-  const sum = block.reduce((total, byte) => total + byte, 0)
+  let sum = 0
+  for (const byte of block) sum += byte
   block.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'latin1')
   return block
 }

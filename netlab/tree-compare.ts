@@ -17,7 +17,7 @@ interface TreeEntry {
   sameAs: string
   /** Files only: a directory's size is the filesystem's affair. */
   sizeBytes: string
-  /** SHA-256. */
+  /** SHA-256; of files with nothing in them, nothing. */
   content: string
   linkTarget: string
   device: string
@@ -129,7 +129,7 @@ async function readEntry(
   const known = linked ? inodes.get(inode) : undefined
   if (linked && (known === undefined || path < known.path)) inodes.set(inode, { path, content: known?.content ?? '' })
   if (stat.isFile() && known === undefined) {
-    content = await hashFile(location)
+    content = stat.size === 0n ? '' : await hashFile(location)
     const group = inodes.get(inode)
     if (group !== undefined) group.content = content
   }

@@ -9,6 +9,8 @@ const maxLinks = 255
 const maxNameBytes = 255
 const maxTargetBytes = 4095
 const setgid = 0o2000
+/** One array for the many that are empty. */
+const none: RootfsInode['extents'] = []
 
 /**
  * A directory that no layer describes: what mkdir makes as root under umask 022, in a setgid directory or one with a default
@@ -77,6 +79,8 @@ class LayerMerge {
   readonly #own = new Map<RootfsInode, Set<ByteString>>()
   /** Directories below which nothing of lower layers is left. */
   readonly #hidden = new Set<RootfsInode>()
+  /** Where the last entry went: most entries of a tar stand beside the one before. */
+  #lastParent: { path: ByteString; directory: RootfsInode } | undefined
 
   constructor(root: RootfsInode, layer: number) {
     this.#root = root
@@ -84,33 +88,44 @@ class LayerMerge {
   }
 
   apply(entry: LayerEntry): void {
-    if (entry.type === 'opaque') return this.#hideBelow(this.#find(entry.path))
-    if (entry.path === '') return this.#describe(this.#root, entry)
     const [parentPath, name] = splitPath(entry.path)
-    if (entry.type === 'whiteout') return this.#whiteout(this.#find(parentPath), name)
-    const directory = this.#makeParent(parentPath)
+    if (entry.type === 'opaque' || entry.type === 'whiteout') {
+      // A link on the way to the last entry may go.
+      this.#lastParent = undefined
+      if (entry.type === 'opaque') this.#hideBelow(this.#find(entry.path))
+      else this.#whiteout(this.#find(parentPath), name)
+      return
+    }
+    if (entry.path === '') return this.#describe(this.#root, entry)
+    const directory = this.#parent(parentPath)
     checkName(name)
     const children = directory.children!
     const there = children.get(name)
     if (entry.type === 'directory' && there?.type === 'directory') this.#describe(there, entry)
     else {
       // What stands there goes first: a link to it, or to what is below it, is a link to nothing.
-      children.delete(name)
-      const node = entry.type === 'hardlink' ? this.#linkTarget(entry.linkTarget) : plainDirectory()
-      if (entry.type !== 'hardlink') this.#describe(node, entry)
+      if (there !== undefined) children.delete(name)
+      const node = entry.type === 'hardlink' ? this.#linkTarget(entry.linkTarget) : this.#inode(entry)
       children.set(name, node)
+      // Ways that led through here, or past here when nothing was, lead elsewhere.
+      if (there?.type === 'directory' || there?.type === 'symlink' || node.type === 'symlink') this.#lastParent = undefined
     }
     this.#markOwn(directory, name)
   }
 
-  /** Gives the inode the entry's type and metadata; children stay. */
-  #describe(node: RootfsInode, entry: LayerEntry): void {
+  #describe(directory: RootfsInode, entry: LayerEntry): void {
+    Object.assign(directory, this.#inode(entry), { children: directory.children! })
+  }
+
+  #inode(entry: LayerEntry): RootfsInode {
     const { uid, gid, mtime, linkTarget, device, sizeBytes } = entry
     const type = entry.type as RootfsInode['type']
     if (type === 'symlink' && (linkTarget === '' || linkTarget.length > maxTargetBytes)) throw new P2pfsError('invalid', `link target of ${linkTarget.length} bytes; Linux takes 1 to ${maxTargetBytes}`)
-    const extents = entry.extents.map(({ fileOffset, lengthBytes, regionOffset }) => ({ layer: this.#layer, fileOffset, lengthBytes, regionOffset }))
-    Object.assign(node, { type, ...keptXattrs(entry), uid, gid, mtime, linkTarget, device, sizeBytes, extents } satisfies Partial<RootfsInode>)
-    if (type !== 'directory') delete node.children
+    const { mode, xattrs } = keptXattrs(entry)
+    const extents = entry.extents.length === 0 ? none : entry.extents.map(({ fileOffset, lengthBytes, regionOffset }) => ({ layer: this.#layer, fileOffset, lengthBytes, regionOffset }))
+    const node: RootfsInode = { type, mode, uid, gid, mtime, xattrs, linkTarget, device, sizeBytes, extents }
+    if (type === 'directory') node.children = new Map()
+    return node
   }
 
   /** The last step of a hard link's target is not followed: a link to a symlink is one. */
@@ -152,8 +167,13 @@ class LayerMerge {
     else names.add(name)
   }
 
+  #parent(path: ByteString): RootfsInode {
+    if (this.#lastParent?.path !== path) this.#lastParent = { path, directory: this.#makeDirectories(path) }
+    return this.#lastParent.directory
+  }
+
   /** The directory at `path`, as the layer's own; what is missing on the way is made. */
-  #makeParent(path: ByteString): RootfsInode {
+  #makeDirectories(path: ByteString): RootfsInode {
     let directory = this.#root
     for (const { name, node } of this.#resolve(path)) {
       let next = node

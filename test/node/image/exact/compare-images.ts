@@ -108,7 +108,9 @@ function byImage(left: Tree, right: Tree): Map<string, Difference[]> {
   for (const difference of differences(left, right)) {
     const [name = '', ...rest] = difference.path.split('/')
     if (name === '') continue
-    found.set(name, [...(found.get(name) ?? []), { ...difference, path: rest.join('/') }])
+    const ofImage = found.get(name) ?? []
+    ofImage.push({ ...difference, path: rest.join('/') })
+    found.set(name, ofImage)
   }
   return found
 }

@@ -17,7 +17,7 @@ const maxPathBytes = 3500
  * what it helps to test.
  */
 export class PathModel {
-  readonly #nodes = new Map<string, Node>([['', { type: 'directory', target: '' }]])
+  #nodes = new Map<string, Node>([['', { type: 'directory', target: '' }]])
   /** Paths that the layer has touched, and all above them. */
   #upper = new Set<string>()
 
@@ -74,13 +74,13 @@ export class PathModel {
     let node: Node = { type, target: linkTarget }
     if (type === 'hardlink') {
       // What stands at the place of the link goes first, and is no target any more.
-      const targetParts = linkTarget.split('/').filter((part) => part !== '' && part !== '.')
-      const targetName = targetParts.pop() ?? ''
-      const targetDirectory = this.resolve(targetParts.join('/'))
-      if (targetDirectory === undefined) return false
-      const target = join(targetDirectory, targetName)
-      const found = this.#nodes.get(target)
-      if (found === undefined || found.type === 'directory' || target === at || target.startsWith(`${at}/`)) return false
+      const before = new Map(this.#nodes)
+      this.#remove(at)
+      const found = this.#hardlinkTarget(linkTarget)
+      if (found === undefined) {
+        this.#nodes = before
+        return false
+      }
       node = found
     }
     if (type !== 'directory' || this.#nodes.get(at)?.type !== 'directory') this.#remove(at)
@@ -91,6 +91,14 @@ export class PathModel {
     this.#nodes.set(at, node)
     this.#upper.add(at)
     return true
+  }
+
+  #hardlinkTarget(linkTarget: string): Node | undefined {
+    const parts = linkTarget.split('/').filter((part) => part !== '' && part !== '.')
+    const name = parts.pop() ?? ''
+    const directory = this.resolve(parts.join('/'))
+    const found = directory === undefined ? undefined : this.#nodes.get(join(directory, name))
+    return found?.type === 'directory' ? undefined : found
   }
 
   #hide(path: string, opaque: boolean): void {
