@@ -8,7 +8,7 @@
 #   p2pfs.scratch=/dev/...  the scratch; by default the first other writable drive of the root drive's kind
 #   p2pfs.init=/...         the real init; /sbin/init by default
 #
-# Needs mount, mkdir and chroot in the rootfs, busybox's or others, and overlayfs in the kernel or as its module. If
+# Needs mount, mkdir, sleep and chroot in the rootfs, busybox's or others, and overlayfs in the kernel or as its module. If
 # something fails it says what and ends, which is a kernel panic: panic=-1 makes that the end of the VM.
 
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -19,6 +19,8 @@ patience=5
 
 fail() {
   echo "overlay-init: $*"
+  # A serial console takes time to print it, and the panic would not wait.
+  sleep 1
   exit 1
 }
 

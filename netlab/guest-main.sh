@@ -2,6 +2,8 @@
 # The init of the lab's guest: starts the application, tries what a machine does on a writable rootfs, tells each on the
 # console, and powers off. Where something fails it ends, which is a kernel panic.
 set -eu
+# The panic would not wait for the serial console to print the reason.
+trap 'sleep 1' EXIT
 scratch=/p2pfs/scratch
 
 # First: python3 writes what it has compiled.
