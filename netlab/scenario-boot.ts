@@ -39,7 +39,7 @@ export interface BootOutcome {
 export const scratchBytes = 1 << 30
 const scratchSize = '1GiB'
 /** Each step of the guest on a machine that is busy with other tests; it takes seconds on an idle one. */
-const guestTimeoutMs = 60_000
+const guestTimeoutMs = 120_000
 
 /**
  * A VM boots from the rootfs:

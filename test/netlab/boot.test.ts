@@ -10,7 +10,7 @@ import { VirtualMachine, type Drive } from '../../netlab/virtual-machine.ts'
 /** Of the image, what a boot may fetch. The figure is 14 to 18 %; more means that something reads what nobody asked for. */
 const maxFetchedShare = 0.25
 /** On a machine that is busy with other tests; it takes seconds on an idle one. */
-const guestTimeoutMs = 60_000
+const guestTimeoutMs = 120_000
 /** The overlay's own directories, bytes. */
 const overlayBytes = 64 << 10
 
