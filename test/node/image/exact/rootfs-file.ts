@@ -35,8 +35,9 @@ export async function indexLayer({ blob, tar }: TestLayer, chunks: Chunks, { wor
   return await indexer.finish()
 }
 
-async function* pieces(bytes: Buffer): AsyncGenerator<Buffer> {
-  for (let at = 0; at < bytes.length; at += 1 << 18) yield bytes.subarray(at, at + (1 << 18))
+/** Pieces of their own, for whoever takes them may keep them. */
+async function* pieces(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += 1 << 18) yield Uint8Array.from(bytes.subarray(at, at + (1 << 18)))
 }
 
 /** Writes the rootfs of an image as the daemon would serve it: the metadata region, then the layers' data regions. */
