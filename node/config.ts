@@ -3,13 +3,15 @@ import { arch, availableParallelism, hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { P2pfsError } from '../protocol/errors.ts'
+import { formatByteSize, parseByteSize } from './byte-size.ts'
+import { defaultLayerLimits } from './image/layer-limits.ts'
 import { logLevels } from './log.ts'
 
 const goArchitectures: Record<string, string> = { x64: 'amd64', arm64: 'arm64', arm: 'arm/v7', ia32: '386' }
 
 interface Option<T> {
-  /** `list`: given several times or separated by commas; in the file a JSON array of strings. */
-  type: 'text' | 'path' | 'list' | 'count'
+  /** `list`: given several times or separated by commas; in the file a JSON array of strings. `size`: bytes, or with a unit. */
+  type: 'text' | 'path' | 'list' | 'count' | 'size'
   fallback: T
   /** What the help shows instead of the fallback where that differs from host to host. */
   fallbackText?: string
@@ -25,6 +27,7 @@ const text = (value: string, fallback: string, meaning: string, more: Partial<Op
   meaning,
   ...more,
 })
+const size = (fallback: number, meaning: string, fallbackText = formatByteSize(fallback)): Option<number> => ({ type: 'size', value: 'SIZE', fallback, fallbackText, meaning })
 const list = (value: string, fallback: readonly string[], meaning: string): Option<readonly string[]> => ({ type: 'list', value, fallback, meaning })
 
 /**
@@ -52,6 +55,12 @@ export const options = {
     fallbackText: 'the number of cores, 2 to 4',
     meaning: 'threads that serve reads',
   } as Option<number>,
+  maxLayerSize: size(defaultLayerLimits.maxLayerBytes, 'a layer that is larger uncompressed, as 300GiB, is refused'),
+  maxLayerMetadata: size(
+    defaultLayerLimits.maxMetadataBytes,
+    "so is one, or an image, with more names, links, attributes and entries: some 256 bytes for each file, of which an import takes five times as much memory",
+    "a thirty-second of the host's memory, 64MiB to 512MiB",
+  ),
   logLevel: text('LEVEL', 'info', `how much to log: ${logLevels.join(', ')}`, { choices: logLevels }),
 } as const
 
@@ -124,6 +133,11 @@ function parseValue(name: Name, given: readonly string[], where: string): string
   if (option.type === 'path') return resolve(value)
   if (option.choices !== undefined && !option.choices.includes(value)) {
     throw new P2pfsError('invalid', `${where} is ${value}; it takes one of ${option.choices.join(', ')}`)
+  }
+  if (option.type === 'size') {
+    const bytes = parseByteSize(value)
+    if (bytes === undefined || bytes === 0) throw new P2pfsError('invalid', `${where} is ${value}; it takes a size as 512MiB or 256GiB`)
+    return bytes
   }
   if (option.type !== 'count') return value
   if (!/^[1-9][0-9]{0,5}$/.test(value)) throw new P2pfsError('invalid', `${where} is ${value}; it takes a number from 1`)

@@ -23,6 +23,7 @@ import { Images } from './seed/images.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
 import { Holdings } from './store/holdings.ts'
+import { ImportLedger } from './store/import-ledger.ts'
 
 /** Where things are below the state directory. */
 export function statePaths(stateDir: string): Record<'chunks' | 'catalog' | 'identity' | 'mountPoint' | 'trees' | 'writable' | 'scratch' | 'templates', string> {
@@ -99,11 +100,17 @@ export class Daemon {
       },
       { region: config.region, name: config.name, listen: config.listen, bootstrap: config.bootstrap, keyFile: paths.identity },
     )
-    const keep = async (digest: Digest, bytes: Uint8Array): Promise<void> => {
-      await store.put(digest, bytes)
+    /** Keeps a chunk and tells the peers. */
+    const put = async (digest: Digest, bytes: Uint8Array): Promise<boolean> => {
+      const fresh = await store.put(digest, bytes)
       for (const { table, index } of holdings.add(digest)) exchange.announceHave(table, [index])
+      return fresh
     }
-    const origins = new ImageOrigins({ catalog, registry, region: exchange, keep })
+    const keep = async (digest: Digest, bytes: Uint8Array): Promise<void> => void (await put(digest, bytes))
+    const isKnown = (digest: Digest): boolean => holdings.knows(digest)
+    const ledger = new ImportLedger({ put, discard: async (digest) => await store.discard(digest), isKnown })
+    const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
+    const origins = new ImageOrigins({ catalog, registry, region: exchange, ledger, isKnown, limits })
     const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options), put: keep }
     this.#fetcher = new Fetcher({
       local,

@@ -1,25 +1,34 @@
 import type { Digest } from '../protocol/digest.ts'
-import { P2pfsError } from '../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../protocol/errors.ts'
 import type { ImageRecord } from '../protocol/image-record.ts'
 import type { LayerIndex } from '../protocol/layer-index.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { ChunkSink, RegionStream } from './fetch/region-source.ts'
 import { importImage, type LayerSpec } from './image/image-import.ts'
 import { importLayer } from './image/layer-import.ts'
+import type { LayerLimits } from './image/layer-limits.ts'
 import { buildRootfs } from './image/rootfs-build.ts'
 import { layersOf, type ImageSource, type ResolvedImage } from './registry/image-source.ts'
 import { openLocalSource, singleLayerImage } from './local-import.ts'
 import { formatReference, parseReference, type Reference } from './registry/reference.ts'
 import type { FindOptions, KnownImage, Variant } from './seed/images.ts'
 import type { Catalog } from './store/catalog.ts'
+import type { ImportLedger } from './store/import-ledger.ts'
 
 export interface ImageOriginsParts {
   catalog: Catalog
   registry: ImageSource
   region: { fetchLayerIndex: (diffId: Digest, options: { signal: AbortSignal }) => Promise<LayerIndex | undefined> }
-  /** Keeps a chunk and tells the peers. */
-  keep: (digest: Digest, bytes: Uint8Array) => Promise<void>
+  /** Takes the chunks that imports make. */
+  ledger: ImportLedger
+  /** Whether a rootfs that this host knows has the chunk. */
+  isKnown: (digest: Digest) => boolean
+  limits: LayerLimits
 }
+
+/** Told of each layer index that an import is the first to write. */
+type OnIndex = (diffId: Digest) => void
+const ignore: OnIndex = () => undefined
 
 /** Makes chunks from what images are made of: layers streamed from their registry, metadata from layer indexes. */
 export class ImageOrigins {
@@ -31,17 +40,42 @@ export class ImageOrigins {
     this.#parts = parts
   }
 
-  /** Reads the layers that neither this host nor its region has an index of, and makes the rootfs. */
+  /**
+   * Reads the layers that neither this host nor its region has an index of, and makes the rootfs.
+   * @throws invalid, unsupported for what can never be imported; nothing of it is left then
+   */
   async importImage(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: FindOptions): Promise<RootfsManifest> {
+    return await this.#importing(async (sink, onIndex) => await this.#import(reference, image, format, sink, onIndex, options))
+  }
+
+  async #import(reference: Reference, image: ResolvedImage, format: RootfsFormat, sink: ChunkSink, onIndex: OnIndex, options: FindOptions): Promise<RootfsManifest> {
     return await importImage(
       { ...image, format },
       {
-        knownLayer: async (diffId, { signal }) => await this.knownLayer(diffId, signal),
-        readLayer: async (layer, { signal, onBytes }) => await this.#readLayer(reference, layer, this.#sink, { signal, onBytes }),
-        sink: this.#sink,
+        knownLayer: async (diffId, { signal }) => await this.#knownLayer(diffId, onIndex, signal),
+        readLayer: async (layer, { signal, onBytes }) => await this.#readLayer(reference, layer, releasing(sink), onIndex, { signal, onBytes }),
+        sink,
+        limits: this.#parts.limits,
       },
       options,
     )
+  }
+
+  /** Runs an import. One that can never succeed takes back its chunks, and the indexes that it wrote. */
+  async #importing<T>(task: (sink: ChunkSink, onIndex: OnIndex) => Promise<T>): Promise<T> {
+    const running = this.#parts.ledger.begin()
+    const written: Digest[] = []
+    try {
+      const result = await task(this.#counting(running), (diffId) => void written.push(diffId))
+      running.keep()
+      return result
+    } catch (error) {
+      if (isP2pfsError(error, 'invalid', 'unsupported')) {
+        await running.takeBack()
+        for (const diffId of written) await this.#parts.catalog.deleteLayer(diffId)
+      } else running.keep()
+      throw error
+    }
   }
 
   /**
@@ -50,17 +84,13 @@ export class ImageOrigins {
    */
   async importLocal(source: string | Reference, reference: Reference, { platform, format }: Variant, options: FindOptions): Promise<KnownImage> {
     const name = formatReference(reference)
-    let image: ResolvedImage
-    if (typeof source === 'string') {
-      const { bytes, sizeBytes } = await openLocalSource(source, options)
-      const index = await importLayer(bytes, { name: source }, this.#sink, {
-        signal: options.signal,
-        onProgress: (doneBytes) => options.onProgress?.({ doneBytes, totalBytes: Math.max(sizeBytes ?? 0, doneBytes) }),
-      })
-      await this.#parts.catalog.putLayer(index)
-      image = singleLayerImage(name, platform, index)
-    } else image = { ...(await this.#parts.registry.resolve(source, platform, options)), reference: name }
-    const manifest = await this.importImage(typeof source === 'string' ? reference : source, image, format, options)
+    const [image, manifest] = await this.#importing(async (sink, onIndex): Promise<[ResolvedImage, RootfsManifest]> => {
+      const made =
+        typeof source === 'string'
+          ? singleLayerImage(name, platform, await this.#readLocal(source, releasing(sink), onIndex, options))
+          : { ...(await this.#parts.registry.resolve(source, platform, options)), reference: name }
+      return [made, await this.#import(typeof source === 'string' ? reference : source, made, format, sink, onIndex, options)]
+    })
     const { manifestDigest } = image
     return { record: { reference: name, platform: image.platform, format, manifestDigest, manifest: image.manifest, rootfsDigest: rootfsDigest(manifest) }, manifest, origin: 'local' }
   }
@@ -78,13 +108,17 @@ export class ImageOrigins {
       const at = manifest.layers.findIndex(({ chunks }) => chunks.id === table)
       const layer = layersOf(record.manifest, manifest.config)[at]
       if (layer !== undefined) {
-        return async (sink, { signal }) => void (await this.#readLayer(reference, layer, this.#counting(sink), { signal }))
+        return async (sink, { signal }) => void (await this.#readLayer(reference, layer, this.#known(sink), ignore, { signal }))
       }
     }
     return undefined
   }
 
-  readonly #sink: ChunkSink = this.#counting({ put: async (digest, bytes) => await this.#parts.keep(digest, bytes) })
+  /** Passes on only what known rootfs have: the layer may no longer be what it was. */
+  #known(sink: ChunkSink): ChunkSink {
+    const counting = this.#counting(sink)
+    return { put: async (digest, bytes) => (this.#parts.isKnown(digest) ? await counting.put(digest, bytes) : undefined) }
+  }
 
   #counting(sink: ChunkSink): ChunkSink {
     return {
@@ -98,10 +132,14 @@ export class ImageOrigins {
 
   /** The index that this host or its region has of a layer. */
   async knownLayer(diffId: Digest, signal: AbortSignal): Promise<LayerIndex | undefined> {
+    return await this.#knownLayer(diffId, ignore, signal)
+  }
+
+  async #knownLayer(diffId: Digest, onIndex: OnIndex, signal: AbortSignal): Promise<LayerIndex | undefined> {
     const known = await this.#parts.catalog.layer(diffId)
     if (known !== undefined) return known
     const found = await this.#parts.region.fetchLayerIndex(diffId, { signal })
-    if (found !== undefined) await this.#parts.catalog.putLayer(found)
+    if (found !== undefined) await this.#putLayer(found, onIndex)
     return found
   }
 
@@ -109,24 +147,54 @@ export class ImageOrigins {
     reference: Reference,
     layer: LayerSpec,
     sink: ChunkSink,
+    onIndex: OnIndex,
     { signal, onBytes }: { signal: AbortSignal; onBytes?: (bytes: number) => void },
   ): Promise<LayerIndex> {
     // The layer's digest is checked by the thread that reads it.
     const bytes = this.#parts.registry.openLayer(reference, layer, { signal, verify: false })
-    const index = await importLayer(bytes, layer, sink, { signal, ...(onBytes === undefined ? {} : { onProgress: onBytes }) })
-    await this.#parts.catalog.putLayer(index)
+    const index = await importLayer(bytes, layer, sink, { signal, limits: this.#parts.limits, ...(onBytes === undefined ? {} : { onProgress: onBytes }) })
+    await this.#putLayer(index, onIndex)
     return index
+  }
+
+  /** The layer that a directory or a tar makes. */
+  async #readLocal(path: string, sink: ChunkSink, onIndex: OnIndex, { signal, onProgress }: FindOptions): Promise<LayerIndex> {
+    const { bytes, sizeBytes } = await openLocalSource(path, { signal })
+    const index = await importLayer(bytes, { name: path }, sink, {
+      signal,
+      limits: this.#parts.limits,
+      onProgress: (doneBytes) => onProgress?.({ doneBytes, totalBytes: Math.max(sizeBytes ?? 0, doneBytes) }),
+    })
+    await this.#putLayer(index, onIndex)
+    return index
+  }
+
+  async #putLayer(index: LayerIndex, onIndex: OnIndex): Promise<void> {
+    if (!(await this.#parts.catalog.hasLayer(index.diffId))) onIndex(index.diffId)
+    await this.#parts.catalog.putLayer(index)
   }
 
   async #rebuildMetadata(record: ImageRecord, manifest: RootfsManifest, sink: ChunkSink, signal: AbortSignal): Promise<void> {
     const reference = parseReference(record.reference)
     const layers: LayerIndex[] = []
     for (const layer of layersOf(record.manifest, manifest.config)) {
-      layers.push((await this.knownLayer(layer.diffId, signal)) ?? (await this.#readLayer(reference, layer, this.#sink, { signal })))
+      const read = async (): Promise<LayerIndex> =>
+        await this.#importing(async (kept, onIndex) => await this.#readLayer(reference, layer, releasing(kept), onIndex, { signal }))
+      layers.push((await this.knownLayer(layer.diffId, signal)) ?? (await read()))
     }
     const rebuilt = await buildRootfs(layers, manifest, sink)
     if (rootfsDigest(rebuilt) !== record.rootfsDigest) {
       throw new P2pfsError('invalid', 'the layers in the registry make another rootfs than the one that is known', { image: record.reference })
     }
+  }
+}
+
+/** Frees each chunk's memory when it is kept: the garbage collector would let tens of megabytes of them stand. */
+function releasing(sink: ChunkSink): ChunkSink {
+  return {
+    put: async (digest, bytes) => {
+      await sink.put(digest, bytes)
+      if (bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength) bytes.buffer.transfer(0)
+    },
   }
 }

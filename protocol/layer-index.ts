@@ -124,7 +124,7 @@ export function parseLayerIndex(bytes: Uint8Array): LayerIndex {
   reader.finish()
   for (const [i, entry] of entries.entries()) {
     for (const { lengthBytes, fileOffset, regionOffset, tarOffset } of entry.extents) {
-      if (fileOffset + lengthBytes > entry.sizeBytes || regionOffset + lengthBytes > chunks.sizeBytes || tarOffset + lengthBytes > tarBytes) {
+      if (fileOffset + lengthBytes > entry.sizeBytes || regionOffset + lengthBytes > chunks.sizeBytes || tarOffset > tarBytes) {
         throw new P2pfsError('invalid', `layer index: entry ${i}: an extent leaves its file or region`)
       }
     }

@@ -13,8 +13,8 @@ const minPackBytes = 64 * 1024
 const targetPackBytes = 256 * 1024
 const maxPackBytes = 512 * 1024
 
-/** Chunks that are being hashed or kept at once; with their buffers the most memory that a layer takes. */
-const maxInFlight = 16
+/** Chunks that are being hashed or kept at once: enough for the disk's queue; with copies most of the memory of a layer, bytes. */
+const maxInFlightBytes = 8 * 1024 * 1024
 /** Above this hashing in libuv's thread pool is worth the hand-over, bytes. */
 const pooledHashBytes = 64 * 1024
 
@@ -27,7 +27,10 @@ export class Chunker {
   readonly #sink: ChunkSink
   readonly #table: { digest: Promise<Digest>; lengthBytes: number }[] = []
   readonly #inFlight = new Set<Promise<void>>()
-  #buffer = Buffer.alloc(0)
+  #inFlightBytes = 0
+  #buffer: Buffer<ArrayBuffer> = Buffer.alloc(0)
+  /** A buffer whose bytes were copied out. */
+  #spare: Buffer<ArrayBuffer> | undefined
   #filled = 0
   #regionBytes = 0
   #big = false
@@ -79,7 +82,7 @@ export class Chunker {
 
   /** Waits until there is room for more. @throws what the sink threw */
   async drain(): Promise<void> {
-    while (this.#inFlight.size >= maxInFlight) await Promise.race(this.#inFlight)
+    while (this.#inFlightBytes >= maxInFlightBytes) await Promise.race(this.#inFlight)
     if (this.#failure !== undefined) throw this.#failure
   }
 
@@ -94,7 +97,9 @@ export class Chunker {
   }
 
   #allocate(): void {
-    this.#buffer = Buffer.allocUnsafeSlow(this.#big ? maxChunkBytes : maxPackBytes)
+    const length = this.#big ? maxChunkBytes : maxPackBytes
+    this.#buffer = this.#spare?.length === length ? this.#spare : Buffer.allocUnsafeSlow(length)
+    this.#spare = undefined
   }
 
   #cut(): void {
@@ -102,17 +107,25 @@ export class Chunker {
     // A copy where much would be wasted: the sink may keep the bytes for a while.
     const used = this.#buffer.subarray(0, this.#filled)
     const bytes = this.#filled === this.#buffer.length ? used : Buffer.allocUnsafeSlow(this.#filled)
-    if (bytes !== used) used.copy(bytes)
+    if (bytes !== used) {
+      used.copy(bytes)
+      this.#spare = this.#buffer
+    }
     this.#buffer = Buffer.alloc(0)
     this.#filled = 0
     const digest = sha256(bytes)
-    this.#table.push({ digest, lengthBytes: bytes.length })
+    const lengthBytes = bytes.length
+    this.#table.push({ digest, lengthBytes })
+    this.#inFlightBytes += lengthBytes
     const kept = digest
       .then(async (known) => await this.#sink.put(known, bytes))
       .catch((error: unknown) => {
         this.#failure ??= error
       })
-      .finally(() => this.#inFlight.delete(kept))
+      .finally(() => {
+        this.#inFlight.delete(kept)
+        this.#inFlightBytes -= lengthBytes
+      })
     this.#inFlight.add(kept)
   }
 }

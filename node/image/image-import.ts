@@ -1,6 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { checkMetadata, metadataBytes, type LayerLimits } from './layer-limits.ts'
 import { buildRootfs, type MetadataSink } from './rootfs-build.ts'
 
 /** A layer as the image manifest and config name it. */
@@ -17,6 +18,7 @@ export interface ImageImportParts {
   /** Reads the layer once: its chunks into the store; `onBytes` tells how many compressed bytes have been read. */
   readLayer: (layer: LayerSpec, options: { signal: AbortSignal; onBytes: (bytes: number) => void }) => Promise<LayerIndex>
   sink: MetadataSink
+  limits: LayerLimits
 }
 
 /** Layers read at once: each has a thread of its own for the hashes. */
@@ -42,6 +44,7 @@ export async function importImage(
     read.set(layer.diffId, bytes)
     onProgress?.({ doneBytes: [...read.values()].reduce((sum, n) => sum + n, 0), totalBytes })
   }
+  let metadata = 0
   const worker = async (): Promise<void> => {
     for (const layer of work) {
       either.throwIfAborted()
@@ -49,14 +52,20 @@ export async function importImage(
         (await parts.knownLayer(layer.diffId, { signal: either })) ??
         (await parts.readLayer(layer, { signal: either, onBytes: (bytes) => report(layer, bytes) }))
       report(layer, layer.sizeBytes)
+      for (const entry of index.entries) metadata += metadataBytes(entry)
+      checkMetadata(metadata, parts.limits)
       indexes.set(layer.diffId, index)
     }
   }
-  try {
-    await Promise.all(Array.from({ length: layersAtOnce }, worker))
-  } catch (error) {
-    failed.abort(error)
-    throw error
+  // All of them have ended when this does: nothing is put after a failure is known.
+  const failing = async (): Promise<void> => {
+    try {
+      await worker()
+    } catch (error) {
+      failed.abort(error)
+    }
   }
+  await Promise.all(Array.from({ length: layersAtOnce }, failing))
+  if (failed.signal.aborted) throw failed.signal.reason as Error
   return await buildRootfs(image.layers.map(({ diffId }) => indexes.get(diffId)!), image, parts.sink)
 }

@@ -3,13 +3,20 @@ import type { Digest } from '../../protocol/digest.ts'
 import { errorCodes, P2pfsError } from '../../protocol/errors.ts'
 import { parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
 import type { ChunkSink } from './chunk-sink.ts'
+import { defaultLayerLimits, type LayerLimits } from './layer-limits.ts'
 import type { FromLayerWorker, LayerWorkerSetup, ToLayerWorker } from './layer-worker.ts'
 
 /** Compressed bytes handed to the worker and not read yet: bounds memory, and hides the hand-over, bytes. */
-const maxUnreadBytes = 8 * 1024 * 1024
+const maxUnreadBytes = 1024 * 1024
+/** The worker's heap before and besides entries, and what it takes at most for each byte of metadata: mebibytes, and a factor. */
+const heapBaseMb = 192
+const heapFactor = 4
+/** Small, for buffers outside the heap are freed with what dies in it, MiB. */
+const youngGenerationMb = 8
 
 export interface ImportLayerOptions {
   signal: AbortSignal
+  limits?: LayerLimits
   /** Compressed bytes read so far. */
   onProgress?: (bytes: number) => void
 }
@@ -17,21 +24,26 @@ export interface ImportLayerOptions {
 /**
  * Reads a layer once, in a thread of its own: checks its digest and diff id, makes its index, passes its chunks to
  * `sink`. Memory is bounded whatever the layer's size. Chunks that have passed stay where the sink put them.
- * @param source the layer's bytes as the registry has them
+ * @param source the layer's bytes as the registry has them; a piece that is all of its ArrayBuffer is taken over with it
  * @param layer what they must turn out to be, where that is known; `name` is for errors
- * @throws invalid naming the layer and tar entry, for a layer that is damaged, malformed, or not what it should be;
+ * @throws invalid naming the layer and tar entry, for a layer that is damaged, malformed, too large, or not what it should be;
  *   what the source and the sink throw
  */
 export async function importLayer(
   source: AsyncIterable<Uint8Array>,
   layer: { digest: Digest; diffId: Digest } | { name: string },
   sink: ChunkSink,
-  { signal, onProgress }: ImportLayerOptions,
+  { signal, onProgress, limits = defaultLayerLimits }: ImportLayerOptions,
 ): Promise<LayerIndex> {
   signal.throwIfAborted()
   const worker = new Worker(new URL('./layer-worker.ts', import.meta.url), {
-    workerData: ('digest' in layer ? { digest: layer.digest, diffId: layer.diffId } : { digest: undefined, diffId: undefined }) satisfies LayerWorkerSetup,
+    workerData: { limits, ...('digest' in layer ? { digest: layer.digest, diffId: layer.diffId } : { digest: undefined, diffId: undefined }) } satisfies LayerWorkerSetup,
+    resourceLimits: {
+      maxOldGenerationSizeMb: heapBaseMb + Math.ceil((heapFactor * limits.maxMetadataBytes) / 2 ** 20),
+      maxYoungGenerationSizeMb: youngGenerationMb,
+    },
   })
+  const name = 'digest' in layer ? layer.digest : layer.name
   const outcome = Promise.withResolvers<Uint8Array>()
   const onAbort = (): void => outcome.reject(signal.reason as Error)
   signal.addEventListener('abort', onAbort, { once: true })
@@ -44,6 +56,7 @@ export async function importLayer(
       outcome.reject(error)
     }
   }
+  let ended = false
   let unread = 0
   let read = 0
   let room: (() => void) | undefined
@@ -53,13 +66,14 @@ export async function importLayer(
       read += message.read
       onProgress?.(read)
       room?.()
-    } else if ('chunk' in message) void keep(message.chunk)
-    else if ('index' in message) outcome.resolve(message.index)
-    else outcome.reject(failure('digest' in layer ? layer.digest : layer.name, message.error))
+    } else if ('chunk' in message) {
+      if (!ended) void keep(message.chunk)
+    } else if ('index' in message) outcome.resolve(message.index)
+    else outcome.reject(failure(name, message.error))
   })
-  worker.on('error', (error) => outcome.reject(error))
+  worker.on('error', (error: NodeJS.ErrnoException) => outcome.reject(error.code === 'ERR_WORKER_OUT_OF_MEMORY' ? outOfMemory(name, error) : error))
+  worker.on('exit', () => outcome.reject(new Error(`layer ${name}: the thread that reads it has ended`)))
   const iterator = source[Symbol.asyncIterator]()
-  let ended = false
   const feed = async (): Promise<void> => {
     for (;;) {
       while (unread > maxUnreadBytes && !ended) {
@@ -71,7 +85,7 @@ export async function importLayer(
       const { done, value } = await iterator.next()
       if (ended) return
       if (done === true) return post({ end: true })
-      const bytes = Uint8Array.from(value)
+      const bytes = ownBuffer(value)
       unread += bytes.length
       worker.postMessage({ bytes } satisfies ToLayerWorker, [bytes.buffer])
     }
@@ -86,6 +100,15 @@ export async function importLayer(
     await worker.terminate()
     iterator.return?.()?.catch(() => undefined)
   }
+}
+
+/** The bytes in an ArrayBuffer that holds nothing else, and may be handed on. */
+function ownBuffer(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  return bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength ? (bytes as Uint8Array<ArrayBuffer>) : Uint8Array.from(bytes)
+}
+
+function outOfMemory(name: string, cause: unknown): P2pfsError {
+  return new P2pfsError('invalid', `layer ${name}: reading it takes more memory than --max-layer-metadata allows`, { cause, layer: name })
 }
 
 function failure(name: string, { code, message, details }: { code: string | undefined; message: string; details: Record<string, unknown> }): Error {

@@ -5,6 +5,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { ByteString, EntryType, Extent, LayerEntry, LayerIndex } from '../../protocol/layer-index.ts'
 import type { ChunkSink } from './chunk-sink.ts'
 import { Chunker } from './chunker.ts'
+import { checkLayerBytes, checkMetadata, defaultLayerLimits, metadataBytes, type LayerLimits } from './layer-limits.ts'
 import { TarParser, type SparseSegment, type TarEntry } from './tar/parser.ts'
 
 const types: Record<TarEntry['type'], EntryType> = { 0: 'file', 1: 'hardlink', 2: 'symlink', 3: 'character', 4: 'block', 5: 'directory', 6: 'fifo' }
@@ -20,21 +21,34 @@ interface Run {
   segments: SparseSegment[]
 }
 
+/** An entry of which this part may still change the extents. */
+type OwnEntry = Omit<LayerEntry, 'extents'> & { extents: Extent[] }
+
+/** Of an entry that has none. */
+const none: readonly never[] = []
+
 /** Makes a layer's index and chunks from its tar, pushed in pieces of any size. */
 export class LayerIndexer {
   readonly #chunker: Chunker
   readonly #hash = createHash('sha256')
-  readonly #entries: LayerEntry[] = []
+  readonly #entries: OwnEntry[] = []
   readonly #parser: TarParser
+  readonly #limits: LayerLimits
   #tarBytes = 0
+  #metadataBytes = 0
+  #entry: ByteString | undefined
   #runs: Run[] = []
+  /** Positions in the two lists: they may be long, and a list is slow to shorten at its head. */
+  #runIndex = 0
+  #segmentIndex = 0
   #extents: Extent[] = []
   /** Where the next byte of content belongs: in the first run, if that has begun; segment in it; position in the file. */
   #running = false
   #segment: SparseSegment | undefined
   #position = 0
 
-  constructor(sink: ChunkSink) {
+  constructor(sink: ChunkSink, limits: LayerLimits = defaultLayerLimits) {
+    this.#limits = limits
     this.#chunker = new Chunker(sink)
     this.#parser = new TarParser({
       entry: (entry) => this.#begin(entry),
@@ -43,10 +57,16 @@ export class LayerIndexer {
     })
   }
 
+  /** The entry that is being read, as the tar names it; undefined before the first and after the last. */
+  get entry(): ByteString | undefined {
+    return this.#entry
+  }
+
   /** @throws invalid naming the entry; what the sink threw */
   async push(bytes: Buffer): Promise<void> {
     this.#hash.update(bytes)
     this.#tarBytes += bytes.length
+    checkLayerBytes(this.#tarBytes, this.#limits, this.#entry)
     this.#parser.push(bytes)
     await this.#chunker.drain()
   }
@@ -54,36 +74,46 @@ export class LayerIndexer {
   /** @throws invalid where the tar is cut short */
   async finish(): Promise<LayerIndex> {
     this.#parser.finish()
+    this.#entry = undefined
     const chunks = await this.#chunker.finish()
     const tarBytes = this.#tarBytes
     // A run of a sparse file is wider than its data in the tar; at its very end that would reach beyond it.
-    const inside = (extent: Extent): Extent => ({ ...extent, tarOffset: Math.max(0, Math.min(extent.tarOffset, tarBytes - extent.lengthBytes)) })
-    const entries = this.#entries.map((entry) => (entry.extents.length === 0 ? entry : { ...entry, extents: entry.extents.map(inside) }))
-    return { diffId: parseDigest(`sha256:${this.#hash.digest('hex')}`), tarBytes, chunks, entries }
+    for (const { extents } of this.#entries) {
+      for (const extent of extents) extent.tarOffset = Math.max(0, Math.min(extent.tarOffset, tarBytes - extent.lengthBytes))
+    }
+    return { diffId: parseDigest(`sha256:${this.#hash.digest('hex')}`), tarBytes, chunks, entries: this.#entries }
   }
 
   #begin(entry: TarEntry): void {
+    this.#entry = entry.path
+    checkLayerBytes(entry.contentOffset + entry.contentBytes, this.#limits, entry.path)
     this.#runs = entry.contentBytes === 0 ? [] : runsOf(entry)
+    this.#runIndex = 0
     const kept = this.#describe(entry)
     // Content of a marker is nobody's.
     if (kept?.type !== 'file') this.#runs = []
     if (kept === undefined) return
-    this.#extents = []
-    this.#entries.push({ ...kept, extents: this.#extents })
+    this.#metadataBytes += metadataBytes({ ...kept, extents: this.#runs })
+    checkMetadata(this.#metadataBytes, this.#limits, entry.path)
+    this.#extents = this.#runs.length === 0 ? (none as never[]) : []
+    kept.extents = this.#extents
+    this.#entries.push(kept)
   }
 
   #content(bytes: Buffer): void {
     for (let at = 0; at < bytes.length; ) {
-      const [run] = this.#runs
+      const run = this.#runs[this.#runIndex]
       if (run === undefined) return
       if (!this.#running) {
         const regionOffset = this.#chunker.begin(run.lengthBytes)
+        checkLayerBytes(regionOffset + run.lengthBytes, this.#limits, this.#entry)
         this.#extents.push({ fileOffset: run.fileOffset, lengthBytes: run.lengthBytes, regionOffset, tarOffset: run.tarOffset })
         this.#position = run.fileOffset
         this.#running = true
+        this.#segmentIndex = 0
       }
       if (this.#segment === undefined) {
-        this.#segment = run.segments.shift()!
+        this.#segment = run.segments[this.#segmentIndex++]!
         this.#zeros(this.#segment.offset - this.#position)
       }
       const length = Math.min(bytes.length - at, this.#segment.offset + this.#segment.lengthBytes - this.#position)
@@ -92,10 +122,10 @@ export class LayerIndexer {
       this.#position += length
       if (this.#position < this.#segment.offset + this.#segment.lengthBytes) continue
       this.#segment = undefined
-      if (run.segments.length > 0) continue
+      if (this.#segmentIndex < run.segments.length) continue
       this.#zeros(run.fileOffset + run.lengthBytes - this.#position)
       this.#chunker.end()
-      this.#runs.shift()
+      this.#runIndex++
       this.#running = false
     }
   }
@@ -106,25 +136,23 @@ export class LayerIndexer {
   }
 
   /** The entry without its extents; undefined for what is no part of the layer. */
-  #describe(entry: TarEntry): LayerEntry | undefined {
+  #describe(entry: TarEntry): OwnEntry | undefined {
     const path = normalise(entry.path)
     const slash = path.lastIndexOf('/')
     const name = path.slice(slash + 1)
     const parent = slash < 0 ? '' : path.slice(0, slash)
-    const described = (type: EntryType, at: ByteString): LayerEntry => ({
+    const described = (type: EntryType, at: ByteString): OwnEntry => ({
       path: at,
       type,
       mode: entry.mode,
       uid: entry.uid,
       gid: entry.gid,
       mtime: entry.mtime,
-      xattrs: [...entry.xattrs]
-        .sort(([a], [b]) => (a < b ? -1 : 1))
-        .map(([key, value]) => ({ name: key, value: Buffer.from(value, 'latin1') })),
+      xattrs: entry.xattrs.size === 0 ? none : sortedXattrs(entry.xattrs),
       linkTarget: type === 'hardlink' ? normalise(entry.linkName, entry.path) : type === 'symlink' ? entry.linkName : '',
       device: entry.device,
       sizeBytes: type === 'file' ? entry.sizeBytes : 0,
-      extents: [],
+      extents: none as never[],
     })
     if (name === opaqueName) return described('opaque', parent)
     // Bookkeeping of aufs.
@@ -138,6 +166,10 @@ export class LayerIndexer {
     if (path === '' && type !== 'directory') throw new P2pfsError('invalid', 'the root is not a directory', { entry: entry.path })
     return described(type, path)
   }
+}
+
+function sortedXattrs(xattrs: ReadonlyMap<ByteString, ByteString>): LayerEntry['xattrs'] {
+  return [...xattrs].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, value]) => ({ name, value: Buffer.from(value, 'latin1') }))
 }
 
 /**

@@ -5,11 +5,13 @@ import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { encodeLayerIndex } from '../../protocol/layer-index.ts'
 import { decompress } from './decompress.ts'
 import { LayerIndexer } from './layer-indexer.ts'
+import type { LayerLimits } from './layer-limits.ts'
 
 /** What the worker is started with: what the layer must turn out to be, where that is known. */
 export interface LayerWorkerSetup {
   digest: Digest | undefined
   diffId: Digest | undefined
+  limits: LayerLimits
 }
 
 export type ToLayerWorker = { bytes: Uint8Array } | { end: true } | { stored: number } | { failed: { id: number; message: string } }
@@ -68,8 +70,9 @@ const sink = {
   },
 }
 
+const indexer = new LayerIndexer(sink, setup.limits)
+
 async function main(): Promise<Uint8Array<ArrayBuffer>> {
-  const indexer = new LayerIndexer(sink)
   const source = compressed()
   for await (const bytes of decompress(source)) await indexer.push(bytes)
   const index = await indexer.finish()
@@ -78,15 +81,15 @@ async function main(): Promise<Uint8Array<ArrayBuffer>> {
   const digest = `sha256:${compressedHash.digest('hex')}`
   if (setup.digest !== undefined && digest !== setup.digest) throw new P2pfsError('invalid', `its bytes have another digest: ${digest}`)
   if (setup.diffId !== undefined && index.diffId !== setup.diffId) throw new P2pfsError('invalid', `uncompressed it is ${index.diffId}; the image config says ${setup.diffId}`)
-  return encodeLayerIndex(index) as Uint8Array<ArrayBuffer>
+  return encodeLayerIndex(index)
 }
 
 main().then(
-  (index) => port.postMessage({ index } satisfies FromLayerWorker),
+  (index) => port.postMessage({ index } satisfies FromLayerWorker, [index.buffer]),
   (error: unknown) => {
-    const known = isP2pfsError(error)
-    port.postMessage({
-      error: { code: known ? error.code : undefined, message: (error as Error).message, details: known ? error.details : {} },
-    } satisfies FromLayerWorker)
+    const { code, message, details } = isP2pfsError(error) ? error : { code: undefined, message: (error as Error).message, details: {} }
+    // What is wrong with the compressed stream does not know where in the tar it is.
+    const entry = indexer.entry === undefined ? {} : { entry: indexer.entry }
+    port.postMessage({ error: { code, message, details: { ...entry, ...details } } } satisfies FromLayerWorker)
   },
 )

@@ -11,6 +11,9 @@ import { keys, under } from './keys.ts'
 const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
 
+/** What the object protocol carries; with LevelDB's write buffer of 4 MiB no file of the catalog is larger than 64 MiB, bytes. */
+const maxLayerRecordBytes = 56 * 1024 * 1024
+
 /** A directory that a rootfs is mounted on, and how. */
 export interface MountRecord extends ImageName {
   /** Unique to this mount. */
@@ -86,8 +89,21 @@ export class Catalog {
     return names.map((name) => parseDigest(name.slice('rootfs/'.length)))
   }
 
+  /** @throws invalid for an index that is too large to be stored, or sent to peers */
   async putLayer(index: LayerIndex): Promise<void> {
-    await this.#put(keys.layer(index.diffId), await compress(encodeLayerIndex(index)), true)
+    const bytes = await compress(encodeLayerIndex(index))
+    if (bytes.length > maxLayerRecordBytes) {
+      throw new P2pfsError('invalid', `layer ${index.diffId}: its index takes ${bytes.length} bytes compressed; ${maxLayerRecordBytes} is the most`, { layer: index.diffId })
+    }
+    await this.#put(keys.layer(index.diffId), bytes, true)
+  }
+
+  async hasLayer(diffId: Digest): Promise<boolean> {
+    return await this.#level.has(keys.layer(diffId))
+  }
+
+  async deleteLayer(diffId: Digest): Promise<void> {
+    await this.#level.del(keys.layer(diffId))
   }
 
   /** The layer index's encoded form. */

@@ -23,6 +23,7 @@ export class ChunkStore {
   /** What is here; true where this process has found the bytes to be right. */
   readonly #present = new Map<Digest, boolean>()
   readonly #writing = new Map<Digest, Promise<void>>()
+  readonly #discarding = new Map<Digest, Promise<void>>()
   readonly #writes = new Semaphore(writesInFlight)
   readonly #temporaryPrefix = randomBytes(6).toString('hex')
   #written = 0
@@ -59,19 +60,25 @@ export class ChunkStore {
   /**
    * Keeps `bytes`, which the caller has found to have this digest. Resolves when they would survive a power loss.
    * The buffer must not change until then.
+   * @returns whether this call wrote it: false where it was here, or on its way
    * @throws unavailable where the disk refuses (full, read-only, failing); nothing is left behind.
    */
-  async put(digest: Digest, bytes: Uint8Array): Promise<void> {
-    if (this.#present.has(digest)) return
-    let writing = this.#writing.get(digest)
-    if (writing === undefined) {
-      writing = this.#writes.run(() => this.#write(digest, bytes)).finally(() => this.#writing.delete(digest))
-      this.#writing.set(digest, writing)
+  async put(digest: Digest, bytes: Uint8Array): Promise<boolean> {
+    if (this.#present.has(digest)) return false
+    const writing = this.#writing.get(digest)
+    if (writing !== undefined) {
+      await writing
+      return false
     }
-    await writing
+    const mine = this.#writes.run(() => this.#write(digest, bytes)).finally(() => this.#writing.delete(digest))
+    this.#writing.set(digest, mine)
+    await mine
+    return true
   }
 
   async #write(digest: Digest, bytes: Uint8Array): Promise<void> {
+    // Its name would go with the old file's.
+    await this.#discarding.get(digest)
     const temporary = join(this.#temporary, `${this.#temporaryPrefix}-${this.#written++}`)
     try {
       const file = await open(temporary, 'wx', 0o600)
@@ -121,9 +128,13 @@ export class ChunkStore {
   /** Forgets and removes a chunk. */
   async discard(digest: Digest): Promise<void> {
     this.#present.delete(digest)
-    await unlink(chunkFile(this.directory, digest)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error
-    })
+    const gone = unlink(chunkFile(this.directory, digest))
+      .catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error
+      })
+      .finally(() => this.#discarding.delete(digest))
+    this.#discarding.set(digest, gone.catch(() => undefined))
+    await gone
   }
 }
 

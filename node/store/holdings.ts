@@ -29,6 +29,11 @@ export class Holdings {
     return held
   }
 
+  /** Whether a known region has the chunk, here or not. */
+  knows(digest: Digest): boolean {
+    return this.#places.has(digest)
+  }
+
   /** Marks the chunk wherever it stands. @returns the places that are new. */
   add(digest: Digest): readonly Place[] {
     const fresh: Place[] = []

@@ -20,6 +20,8 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   platform: { given: 'linux/riscv64', read: 'linux/riscv64' },
   fuseDriver: { given: 'native', read: 'native' },
   fuseWorkers: { given: '7', read: 7 },
+  maxLayerSize: { given: '1.5GiB', read: 1_610_612_736 },
+  maxLayerMetadata: { given: '100MiB', read: 104_857_600 },
   logLevel: { given: 'debug', read: 'debug' },
 }
 
@@ -53,6 +55,8 @@ test('what is wrong is named, with where it was given', (t) => {
     assert.throws(() => loadConfig(argv, environment, none), (error) => isP2pfsError(error, 'invalid') && pattern.test(error.message))
   rejects(/--regoin/, ['--regoin', 'x'])
   rejects(/P2PFS_FUSE_WORKERS is many/, [], { P2PFS_FUSE_WORKERS: 'many' })
+  rejects(/P2PFS_MAX_LAYER_SIZE is 5GB; it takes a size/, [], { P2PFS_MAX_LAYER_SIZE: '5GB' })
+  rejects(/--max-layer-metadata is 0/, ['--max-layer-metadata', '0'])
   rejects(/--fuse-driver is loop.*dev, native/, ['--fuse-driver', 'loop'])
   rejects(/cannot read .*nowhere/, ['--config', '/nowhere.json'])
   writeFileSync(file, '{"regoin": "x"}')

@@ -1,0 +1,89 @@
+import type { Digest } from '../../protocol/digest.ts'
+
+export interface ImportLedgerParts {
+  /** @returns whether the chunk was not here before */
+  put: (digest: Digest, bytes: Uint8Array) => Promise<boolean>
+  discard: (digest: Digest) => Promise<void>
+  /** Whether a rootfs that this host knows has the chunk. */
+  isKnown: (digest: Digest) => boolean
+}
+
+/** A chunk that running imports have put or found. */
+interface Use {
+  imports: number
+  /** One of them has written it, and none that did is done. */
+  fresh: boolean
+}
+
+/** Remembers what running imports put, so that one that can never succeed leaves nothing behind. */
+export class ImportLedger {
+  readonly #parts: ImportLedgerParts
+  readonly #uses = new Map<Digest, Use>()
+
+  constructor(parts: ImportLedgerParts) {
+    this.#parts = parts
+  }
+
+  begin(): RunningImport {
+    return new RunningImport(this.#parts, this.#uses)
+  }
+}
+
+/** The chunks of one import; ends with {@link keep} or {@link takeBack}. */
+export class RunningImport {
+  readonly #parts: ImportLedgerParts
+  readonly #uses: Map<Digest, Use>
+  readonly #used = new Set<Digest>()
+  readonly #pending = new Set<Promise<boolean>>()
+
+  constructor(parts: ImportLedgerParts, uses: Map<Digest, Use>) {
+    this.#parts = parts
+    this.#uses = uses
+  }
+
+  /** Resolves when the chunk is kept. @throws what the store throws */
+  async put(digest: Digest, bytes: Uint8Array): Promise<void> {
+    const use = this.#uses.get(digest) ?? { imports: 0, fresh: false }
+    if (!this.#used.has(digest)) {
+      this.#used.add(digest)
+      use.imports++
+      this.#uses.set(digest, use)
+    }
+    const putting = this.#parts.put(digest, bytes)
+    this.#pending.add(putting)
+    try {
+      if (await putting) use.fresh = true
+    } finally {
+      this.#pending.delete(putting)
+    }
+  }
+
+  /** What has been put stays. */
+  keep(): void {
+    for (const [digest, use] of this.#end()) {
+      use.fresh = false
+      if (use.imports === 0) this.#uses.delete(digest)
+    }
+  }
+
+  /** Removes what was not there before, unless a known rootfs or another running import has it too. */
+  async takeBack(): Promise<void> {
+    await Promise.allSettled(this.#pending)
+    const gone: Digest[] = []
+    for (const [digest, use] of this.#end()) {
+      if (use.imports > 0) continue
+      this.#uses.delete(digest)
+      if (use.fresh && !this.#parts.isKnown(digest)) gone.push(digest)
+    }
+    for (const digest of gone) await this.#parts.discard(digest)
+  }
+
+  *#end(): Generator<[Digest, Use]> {
+    for (const digest of this.#used) {
+      const use = this.#uses.get(digest)!
+      use.imports--
+      yield [digest, use]
+    }
+    this.#used.clear()
+  }
+}
