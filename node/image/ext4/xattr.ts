@@ -53,7 +53,7 @@ export function encodeXattrs(xattrs: readonly Xattr[], path: string): { inInode:
     }
   }
   if (outsideBytes > blockBytes) {
-    throw new P2pfsError('unsupported', `extended attributes of /${path} take ${outsideBytes} bytes; ext4 has room for ${blockBytes}`, { path })
+    throw new P2pfsError('unsupported', `extended attributes of /${path} take ${outsideBytes} bytes; ext4 has room for ${blockBytes}, the format erofs for more`, { path })
   }
   return {
     inInode: inside.length === 0 ? undefined : encodeInInode(inside),
