@@ -1,11 +1,11 @@
 /** Powers of 1024, with the names of IEC 80000-13. */
 const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const
 
-/** `256GiB`, `1.5 MiB`, or a plain number of bytes. @returns undefined for anything else */
+/** `256GiB`, `1.5 MiB`, `10G`, or a plain number of bytes. @returns undefined for anything else */
 export function parseByteSize(text: string): number | undefined {
-  const match = /^(\d{1,16}(?:\.\d{1,3})?) ?(B|[KMGT]iB)?$/.exec(text.trim())
+  const match = /^(\d{1,16}(?:\.\d{1,3})?) ?(?:B|([KMGT])(?:iB)?)?$/.exec(text.trim())
   if (match === null) return undefined
-  const bytes = Math.round(Number(match[1]) * 1024 ** units.indexOf((match[2] ?? 'B') as (typeof units)[number]))
+  const bytes = Math.round(Number(match[1]) * 1024 ** units.findIndex((unit) => unit[0] === (match[2] ?? 'B')))
   return Number.isSafeInteger(bytes) ? bytes : undefined
 }
 
