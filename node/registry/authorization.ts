@@ -63,18 +63,22 @@ export async function authorize(
     throw new P2pfsError('denied', `${new URL(realm).host} gives no token for ${wanted}: ${credentials === undefined ? `log in with ${login}` : `the credentials are not accepted; renew them with ${login}`}`, { registry })
   }
   if (status !== 200) throw new P2pfsError('unavailable', `${new URL(realm).host} answers ${status} to the request for a token`, { registry })
-  const { token, access_token: accessToken, expires_in: life } = parseToken(body)
-  const value = token ?? accessToken
-  if (value === undefined) throw new P2pfsError('unavailable', `${new URL(realm).host} answers without a token`, { registry })
-  return { header: `Bearer ${value}`, expiresAtMs: now() + (life ?? defaultLifeSeconds) * 1000 - marginMs }
+  const { token, life } = parseToken(body)
+  if (token === undefined) throw new P2pfsError('unavailable', `${new URL(realm).host} answers without a token`, { registry })
+  return { header: `Bearer ${token}`, expiresAtMs: now() + life * 1000 - marginMs }
 }
 
-function parseToken(body: string): { token?: string; access_token?: string; expires_in?: number } {
+/** What the specification says, and OAuth2's name for the same; a token is what may stand in a header (RFC 6750, section 2.1). */
+function parseToken(body: string): { token: string | undefined; life: number } {
+  let answer: { token?: unknown; access_token?: unknown; expires_in?: unknown }
   try {
-    return JSON.parse(body) as ReturnType<typeof parseToken>
+    answer = (JSON.parse(body) ?? {}) as typeof answer
   } catch {
-    return {}
+    return { token: undefined, life: 0 }
   }
+  const token = [answer.token, answer.access_token].find((one): one is string => typeof one === 'string' && /^[\x21-\x7e]+$/.test(one))
+  const life = answer.expires_in
+  return { token, life: typeof life === 'number' && Number.isSafeInteger(life) && life >= 0 ? life : defaultLifeSeconds }
 }
 
 const basic = ({ username, password }: Credentials): string => `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`

@@ -25,6 +25,18 @@ export interface IndexEntry extends Descriptor {
 /** No manifest is larger: distribution's own limit for what it accepts, bytes. */
 export const maxManifestBytes = 4 * 1024 * 1024
 export const maxConfigBytes = 8 * 1024 * 1024
+/** Four times what overlayfs can mount: Linux takes 128 with a page of options. */
+const maxLayers = 512
+/** Entries of an index: architectures and attestations of one image, or the images of a layout. */
+const maxIndexEntries = 4096
+/** No blob is larger: it is more than any registry takes, bytes. */
+const maxBlobBytes = 16 * 1024 ** 4
+/** Objects and arrays within one another; specified are fewer than ten. */
+const maxJsonDepth = 64
+/** RFC 6838, section 4.2: of type and subtype, characters. */
+const maxMediaTypeLength = 255
+/** Names that an error lists. */
+const maxListed = 20
 
 export const mediaTypes = {
   ociIndex: 'application/vnd.oci.image.index.v1+json',
@@ -38,9 +50,11 @@ export function parseManifest(json: string, what: string): Manifest {
   const record = asRecord(parseJson(json, what), what)
   if (record['schemaVersion'] === 1) throw new P2pfsError('unsupported', `${what} is of Docker's schema 1, which registries gave up in 2017; push the image again`)
   if (Array.isArray(record['manifests'])) {
+    checkCount(record['manifests'], maxIndexEntries, 'entries', what)
     return { kind: 'index', entries: record['manifests'].map((entry: unknown) => parseIndexEntry(entry, what)) }
   }
   if (!Array.isArray(record['layers']) || record['config'] === undefined) throw new P2pfsError('invalid', `${what} is neither an image manifest nor an index`)
+  checkCount(record['layers'], maxLayers, 'layers', what)
   return {
     kind: 'image',
     config: parseDescriptor(record['config'], what),
@@ -72,7 +86,10 @@ function parseDescriptor(value: unknown, what: string): Descriptor {
   const record = asRecord(value, `descriptor in ${what}`)
   const size = record['size']
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw new P2pfsError('invalid', `descriptor in ${what} has no size`)
-  return { digest: parseDigest(record['digest']), mediaType: typeof record['mediaType'] === 'string' ? record['mediaType'] : '', sizeBytes: size }
+  if (size > maxBlobBytes) throw new P2pfsError('invalid', `descriptor in ${what} is of ${size} bytes; ${maxBlobBytes} is the most`)
+  const mediaType = typeof record['mediaType'] === 'string' ? record['mediaType'] : ''
+  if (mediaType.length > maxMediaTypeLength) throw new P2pfsError('invalid', `media type in ${what} has ${mediaType.length} characters; ${maxMediaTypeLength} is the most`)
+  return { digest: parseDigest(record['digest']), mediaType, sizeBytes: size }
 }
 
 function parseIndexEntry(value: unknown, what: string): IndexEntry {
@@ -88,7 +105,31 @@ function parseIndexEntry(value: unknown, what: string): IndexEntry {
   }
 }
 
+function checkCount(list: readonly unknown[], max: number, things: string, what: string): void {
+  if (list.length > max) throw new P2pfsError('invalid', `${what} has ${list.length} ${things}; ${max} is the most`)
+}
+
+/** The first of them, for an error. */
+export function listSome(names: readonly string[]): string {
+  const first = names.slice(0, maxListed).join(', ')
+  return names.length > maxListed ? `${first} and ${names.length - maxListed} more` : first
+}
+
+/** Parsing takes any depth, but writing it out again, or walking it, would overflow the stack. */
+function checkDepth(json: string, what: string): void {
+  let depth = 0
+  for (let i = 0, quoted = false; i < json.length; i++) {
+    const character = json[i]
+    if (character === '"') quoted = !quoted
+    else if (quoted) i += character === '\\' ? 1 : 0
+    else if (character === '{' || character === '[') {
+      if (++depth > maxJsonDepth) throw new P2pfsError('invalid', `${what} has values more than ${maxJsonDepth} levels deep`)
+    } else if (character === '}' || character === ']') depth--
+  }
+}
+
 function parseJson(json: string, what: string): unknown {
+  checkDepth(json, what)
   try {
     return JSON.parse(json)
   } catch (cause) {
@@ -115,7 +156,7 @@ export function choosePlatform(entries: readonly IndexEntry[], platform: string,
   if (found !== undefined) return found
   const [only] = images
   if (images.length === 1 && only !== undefined && only.platform === undefined) return only
-  const there = images.map((entry) => entry.platform ?? 'unnamed').join(', ')
+  const there = listSome(images.map((entry) => entry.platform ?? 'unnamed'))
   throw new P2pfsError('missing', `${what} has no image for ${platform}; it has ${there || 'none at all'}: choose with --platform`)
 }
 

@@ -149,11 +149,17 @@ export class TarParser {
   }
 
   #take(record: Buffer): void {
-    if (this.#state === 'header') this.#takeHeader(record)
-    else if (this.#state === 'endMarker') this.#takeEndMarker(record)
-    else if (this.#state === 'extension') this.#takeExtension(record)
-    else if (this.#state === 'oldSparse') this.#takeOldSparse(record)
-    else this.#takeSparseMap(record)
+    try {
+      if (this.#state === 'header') this.#takeHeader(record)
+      else if (this.#state === 'endMarker') this.#takeEndMarker(record)
+      else if (this.#state === 'extension') this.#takeExtension(record)
+      else if (this.#state === 'oldSparse') this.#takeOldSparse(record)
+      else this.#takeSparseMap(record)
+    } catch (cause) {
+      // What a number of an extended header says does not know whose it is.
+      if (!(cause instanceof P2pfsError) || cause.details['entry'] !== undefined) throw cause
+      throw new P2pfsError(cause.code, cause.message, { cause, entry: this.#pax('path') ?? this.#longName ?? this.#header?.name ?? '' })
+    }
   }
 
   #takeHeader(record: Buffer): void {
@@ -162,6 +168,7 @@ export class TarParser {
       this.#state = 'endMarker'
       return
     }
+    this.#header = parsed
     const isExtension = 'LKxg'.includes(parsed.type)
     const paxSize = isExtension ? undefined : this.#pax('size')
     const header = paxSize === undefined ? parsed : { ...parsed, sizeBytes: decimal(paxSize, 'size') }
@@ -210,17 +217,12 @@ export class TarParser {
   }
 
   #takeExtension(bytes: Buffer): void {
-    const entry = this.#header?.name ?? ''
-    try {
-      if (this.#extension === 'L') this.#longName = untilZero(bytes)
-      else if (this.#extension === 'K') this.#longLink = untilZero(bytes)
-      else if (this.#extension === 'x') {
-        this.#locals = new Map()
-        this.#sparsePairs = []
-        parsePax(bytes, this.#locals, this.#sparsePairs)
-      }
-    } catch (cause) {
-      throw cause instanceof P2pfsError ? new P2pfsError(cause.code, cause.message, { cause, entry }) : cause
+    if (this.#extension === 'L') this.#longName = untilZero(bytes)
+    else if (this.#extension === 'K') this.#longLink = untilZero(bytes)
+    else if (this.#extension === 'x') {
+      this.#locals = new Map()
+      this.#sparsePairs = []
+      parsePax(bytes, this.#locals, this.#sparsePairs)
     }
     this.#left = this.#padding
     this.#state = this.#left === 0 ? 'header' : 'padding'
