@@ -19,7 +19,9 @@ export class CborWriter {
 
   bytes(value: Uint8Array): this {
     this.#head(majors.bytes, value.length)
-    this.#buffer.set(value, this.#reserve(value.length))
+    // First: the buffer may be another one after it.
+    const at = this.#reserve(value.length)
+    this.#buffer.set(value, at)
     return this
   }
 
