@@ -12,7 +12,7 @@ const maxUnreadBytes = 1024 * 1024
 const heapBaseMb = 192
 const heapFactor = 4
 /** Small, for buffers outside the heap are freed with what dies in it, MiB. */
-const youngGenerationMb = 8
+const youngGenerationMb = 3
 
 export interface ImportLayerOptions {
   signal: AbortSignal
@@ -91,8 +91,9 @@ export async function importLayer(
     }
   }
   feed().catch((error: unknown) => outcome.reject(error as Error))
+  let encoded: Uint8Array
   try {
-    return parseLayerIndex(await outcome.promise)
+    encoded = await outcome.promise
   } finally {
     ended = true
     room?.()
@@ -100,6 +101,8 @@ export async function importLayer(
     await worker.terminate()
     iterator.return?.()?.catch(() => undefined)
   }
+  // The worker's heap is gone by now: both at once are too much for a layer of millions of files.
+  return parseLayerIndex(encoded)
 }
 
 /** The bytes in an ArrayBuffer that holds nothing else, and may be handed on. */
