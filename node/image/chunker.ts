@@ -4,14 +4,14 @@ import { digestOf, parseDigest, type Digest } from '../../protocol/digest.ts'
 import type { ChunkSink } from './chunk-sink.ts'
 
 /*
- * These decide on chunk boundaries, so they are part of the format version.
+ * These decide on chunk boundaries, so they are part of the format version. ARCHITECTURE.md, "Sharing", compares others.
  */
 /** Runs from here on are cut into slices of their own, bytes. */
-const bigBytes = 512 * 1024
+const bigBytes = 128 * 1024
 /** A pack of small files: at least, on average between, at most, bytes. */
-const minPackBytes = 64 * 1024
-const targetPackBytes = 256 * 1024
-const maxPackBytes = 512 * 1024
+const minPackBytes = 16 * 1024
+const targetPackBytes = 64 * 1024
+const maxPackBytes = 128 * 1024
 
 /** Chunks that are being hashed or kept at once: enough for the disk's queue; with copies most of the memory of a layer, bytes. */
 const maxInFlightBytes = 8 * 1024 * 1024
