@@ -1,101 +1,260 @@
-import { Agent, request, type Dispatcher } from 'undici'
+import type { SecureContext } from 'node:tls'
+import { Agent, ProxyAgent, request, type Dispatcher } from 'undici'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { Certificates, type CertificateOptions } from './certificates.ts'
+import { proxyFor, type Environment } from './proxies.ts'
+import { RequestGate, type RequestLimits } from './request-gate.ts'
+import { maxPauseMs, realClock, type Clock } from './retry.ts'
 
-export type HttpResponse = Dispatcher.ResponseData
+export type Headers = Record<string, string | string[] | undefined>
+
+/** An answer. Its body is read to its end, left by a break, or discarded: until then it holds a connection. */
+export interface HttpResponse {
+  status: number
+  headers: Headers
+  /** Whether it comes from another host than the one that was asked. */
+  redirected: boolean
+  /** With errors as {@link HttpClient.send} has them. */
+  body: AsyncIterable<Uint8Array>
+  /** Ends it where nobody wants the body. */
+  discard: () => Promise<void>
+}
 
 export interface HttpRequest {
-  method: 'GET' | 'HEAD' | 'POST'
+  method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH'
   headers: Record<string, string>
-  body?: string
+  body?: string | Uint8Array
+  /** Goes before others, and finds a connection. */
+  urgent?: boolean
+  /** `own`: one to another host is refused; `return`: it is the answer. They are followed by default. */
+  redirects?: 'own' | 'return'
+  /** To answer, where it is not the client's own time, milliseconds. */
+  headersMs?: number
   signal: AbortSignal
 }
 
+/** Milliseconds. */
+export interface HttpTimeouts {
+  connectMs: number
+  /** To answer. */
+  headersMs: number
+  /** Between two pieces of a body. */
+  idleMs: number
+}
+
+export interface HttpClientOptions {
+  userAgent: string
+  timeouts?: Partial<HttpTimeouts>
+  limits?: Partial<RequestLimits>
+  certificates?: CertificateOptions
+  /** For HTTP_PROXY, HTTPS_PROXY and NO_PROXY. */
+  environment?: Environment
+}
+
 /** Connections per host: enough to fill a link, and no storm, whatever the number of mounts. */
-const connections = 16
-/** To connect; to answer; between two pieces of a body: milliseconds. */
-const timeouts = { connectMs: 5_000, headersMs: 30_000, bodyMs: 30_000 } as const
+export const defaultLimits: RequestLimits = { connections: 16, requestsPerSecond: 100 }
+const defaultTimeouts: HttpTimeouts = { connectMs: 5_000, headersMs: 30_000, idleMs: 30_000 }
 /** As browsers have it; more is a loop. */
 const maxRedirects = 5
 /** Answers that are read whole: manifests and tokens, bytes. */
 const maxTextBytes = 4 * 1024 * 1024
+/** Hosts whose requests are counted; proxies and certificates that differ. */
+const maxGates = 256
+const maxDispatchers = 64
+/** A body that nobody wants is read to its end, for the connection's sake, if it is no longer and comes in time: bytes, milliseconds. */
+const discardBytes = 64 * 1024
+const discardMs = 1_000
 
-/** HTTP with bounded connections and times, and errors in the project's terms. */
+/** HTTP with bounded connections, requests and times, through proxies, with private authorities; errors in the project's terms. */
 export class HttpClient {
-  readonly #agent = new Agent({
-    connections,
-    pipelining: 1,
-    connect: { timeout: timeouts.connectMs },
-    headersTimeout: timeouts.headersMs,
-    bodyTimeout: timeouts.bodyMs,
-  })
   readonly #userAgent: string
+  readonly #clock: Clock
+  readonly #timeouts: HttpTimeouts
+  readonly #limits: RequestLimits
+  readonly #certificates: Certificates
+  readonly #environment: Environment
+  readonly #gates = new Map<string, RequestGate>()
+  readonly #dispatchers = new Map<string, Dispatcher>()
+  readonly #contextNames = new WeakMap<SecureContext, number>()
+  #contexts = 0
+  #closed: P2pfsError | undefined
 
-  constructor({ userAgent }: { userAgent: string }) {
+  constructor({ clock = realClock }: { clock?: Clock }, { userAgent, timeouts, limits, certificates = { authorityFiles: [] }, environment = process.env }: HttpClientOptions) {
     this.#userAgent = userAgent
+    this.#clock = clock
+    this.#timeouts = { ...defaultTimeouts, ...timeouts }
+    this.#limits = { ...defaultLimits, ...limits }
+    this.#certificates = new Certificates(clock, certificates)
+    this.#environment = environment
+  }
+
+  /** Reads what the options name, so that a mistake shows at once. @throws invalid */
+  async start(): Promise<void> {
+    await this.#certificates.load()
+  }
+
+  /** Ends what is under way with `closed`; idempotent. */
+  async close(): Promise<void> {
+    this.#closed ??= new P2pfsError('closed', 'the registry client has been closed')
+    for (const gate of this.#gates.values()) gate.close()
+    await Promise.all([...this.#dispatchers.values()].map(async (dispatcher) => await dispatcher.destroy(this.#closed!)))
+    this.#dispatchers.clear()
   }
 
   /**
-   * One request, redirects followed; credentials stay with the host that they were for.
-   * @throws unavailable, timeout where no answer comes
+   * One request, when its turn has come, redirects followed; credentials stay with the host that they were for.
+   * @throws unavailable, timeout where no answer comes; busy where too many wait; denied for certificates and proxies; closed
    */
-  async send(url: URL, { method, headers, body, signal }: HttpRequest): Promise<HttpResponse> {
+  async send(url: URL, options: HttpRequest): Promise<HttpResponse> {
+    const leave = await this.#gate(url.host).enter({ urgent: options.urgent === true, signal: options.signal })
+    try {
+      return await this.#follow(url, options, leave)
+    } catch (error) {
+      leave()
+      throw error
+    }
+  }
+
+  /** Sends nothing to the host for so long, within bounds: it asked for it. */
+  pause(host: string, ms: number): void {
+    this.#gates.get(host)?.pause(Math.min(ms, maxPauseMs))
+  }
+
+  async #follow(url: URL, { method, headers, body, headersMs, redirects: allowed, signal }: HttpRequest, leave: () => void): Promise<HttpResponse> {
     let target = url
     for (let redirects = 0; ; redirects++) {
       const { authorization, ...others } = headers
-      const own = target.host === url.host && target.protocol === url.protocol
-      let response: HttpResponse
+      const own = target.origin === url.origin
+      let response: Dispatcher.ResponseData
       try {
         response = await request(target, {
           method,
           headers: { 'user-agent': this.#userAgent, ...others, ...(own && authorization !== undefined ? { authorization } : {}) },
           ...(body === undefined ? {} : { body }),
+          ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
           signal,
-          dispatcher: this.#agent,
+          dispatcher: await this.#dispatcher(target),
         })
       } catch (cause) {
-        throw signal.aborted ? (signal.reason as Error) : transportError(target, cause)
+        throw this.#failure(target, cause, signal)
       }
       const location = response.headers['location']
-      if (response.statusCode < 300 || response.statusCode > 399 || typeof location !== 'string') return response
-      await discard(response)
+      if (response.statusCode < 300 || response.statusCode > 399 || typeof location !== 'string' || allowed === 'return') return this.#wrap(response, target, !own, signal, leave)
+      await dump(response.body)
       if (redirects === maxRedirects || !URL.canParse(location, target.href)) throw new P2pfsError('unavailable', `${url.host} redirects without end`, { host: url.host })
       target = new URL(location, target)
+      if (allowed === 'own' && target.origin !== url.origin) throw new P2pfsError('unavailable', `${url.host} redirects to ${target.host}, which is not to see the request`, { host: url.host })
       if (url.protocol === 'https:' && target.protocol !== 'https:') throw new P2pfsError('unavailable', `${url.host} redirects to ${target.host} in clear`, { host: url.host })
     }
   }
 
-  /** A request whose answer is read whole. @throws invalid for one of more than 4 MiB; as {@link send} */
-  async text(url: URL, options: HttpRequest): Promise<{ status: number; headers: HttpResponse['headers']; body: string }> {
-    const response = await this.send(url, options)
-    const pieces: Uint8Array[] = []
-    let length = 0
-    for await (const piece of bodyOf(response, url, options.signal)) {
-      length += piece.length
-      if (length > maxTextBytes) throw new P2pfsError('invalid', `${url.host} answers with more than ${maxTextBytes} bytes`, { host: url.host })
-      pieces.push(piece)
+  #wrap({ statusCode, headers, body }: Dispatcher.ResponseData, url: URL, redirected: boolean, signal: AbortSignal, leave: () => void): HttpResponse {
+    const failure = (cause: unknown): Error => this.#failure(url, cause, signal)
+    async function* read(): AsyncGenerator<Uint8Array> {
+      try {
+        for await (const piece of body) yield piece as Buffer
+      } catch (cause) {
+        throw failure(cause)
+      } finally {
+        leave()
+      }
     }
-    return { status: response.statusCode, headers: response.headers, body: Buffer.concat(pieces).toString() }
+    const discard = async (): Promise<void> => {
+      try {
+        await dump(body)
+      } finally {
+        leave()
+      }
+    }
+    return { status: statusCode, headers, redirected, body: read(), discard }
+  }
+
+  /** A request whose answer is read whole. @throws invalid for one of more than 4 MiB; as {@link send} */
+  async text(url: URL, options: HttpRequest): Promise<{ status: number; headers: Headers; body: string }> {
+    const response = await this.send(url, options)
+    return { status: response.status, headers: response.headers, body: await textOf(response, url.host) }
+  }
+
+  #gate(host: string): RequestGate {
+    if (this.#closed !== undefined) throw this.#closed
+    let gate = this.#gates.get(host)
+    if (gate === undefined) {
+      gate = new RequestGate({ clock: this.#clock }, { host, ...this.#limits })
+      const idle = this.#gates.size < maxGates ? undefined : [...this.#gates].find(([, other]) => other.isIdle)
+      if (idle !== undefined) this.#gates.delete(idle[0])
+      this.#gates.set(host, gate)
+    }
+    return gate
+  }
+
+  async #dispatcher(url: URL): Promise<Dispatcher> {
+    const proxy = proxyFor(url, this.#environment)
+    const context = url.protocol === 'https:' ? await this.#certificates.contextFor(url.host) : undefined
+    if (this.#closed !== undefined) throw this.#closed
+    const key = `${context === undefined ? '' : this.#nameOf(context)} ${proxy ?? ''}`
+    const known = this.#dispatchers.get(key)
+    if (known !== undefined) return known
+    if (this.#dispatchers.size >= maxDispatchers) this.#retire([...this.#dispatchers.keys()][0]!)
+    const { connectMs, headersMs, idleMs } = this.#timeouts
+    const connect = { timeout: connectMs, ...(context === undefined ? {} : { secureContext: context }) }
+    const common = { connections: this.#limits.connections, pipelining: 1, headersTimeout: headersMs, bodyTimeout: idleMs }
+    const dispatcher =
+      proxy === undefined
+        ? new Agent({ ...common, connect })
+        : // As Docker does: a tunnel for HTTPS alone.
+          new ProxyAgent({ ...common, uri: proxy, proxyTunnel: false, requestTls: connect, proxyTls: connect })
+    this.#dispatchers.set(key, dispatcher)
+    return dispatcher
+  }
+
+  /** Requests that are under way on it come to their end. */
+  #retire(key: string): void {
+    void this.#dispatchers.get(key)?.close()
+    this.#dispatchers.delete(key)
+  }
+
+  #nameOf(context: SecureContext): number {
+    const known = this.#contextNames.get(context)
+    if (known === undefined) this.#contextNames.set(context, ++this.#contexts)
+    return known ?? this.#contexts
+  }
+
+  #failure(url: URL, cause: unknown, signal: AbortSignal): Error {
+    if (signal.aborted) return signal.reason as Error
+    return this.#closed ?? (cause instanceof P2pfsError ? cause : transportError(url, cause))
   }
 }
 
-/** The body, with errors as {@link HttpClient.send} has them. */
-export async function* bodyOf(response: HttpResponse, url: URL, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-  try {
-    for await (const piece of response.body) yield piece as Buffer
-  } catch (cause) {
-    throw signal.aborted ? (signal.reason as Error) : transportError(url, cause)
+/** The body as text. @throws invalid for more than 4 MiB, naming `host` */
+export async function textOf(response: HttpResponse, host: string): Promise<string> {
+  const pieces: Uint8Array[] = []
+  let length = 0
+  for await (const piece of response.body) {
+    length += piece.length
+    if (length > maxTextBytes) throw new P2pfsError('invalid', `${host} answers with more than ${maxTextBytes} bytes`, { host })
+    pieces.push(piece)
   }
+  return Buffer.concat(pieces).toString()
 }
 
-/** Ends a response whose body nobody wants. */
-export async function discard(response: HttpResponse): Promise<void> {
-  await response.body.dump().catch(() => undefined)
+async function dump(body: Dispatcher.ResponseData['body']): Promise<void> {
+  await body.dump({ limit: discardBytes, signal: AbortSignal.timeout(discardMs) }).catch(() => undefined)
 }
+
+/** OpenSSL's words for a chain that ends with nobody known: node:tls, "X509 certificate error codes". */
+const unknownAuthority = /^(?:SELF_SIGNED_CERT_IN_CHAIN|DEPTH_ZERO_SELF_SIGNED_CERT|UNABLE_TO_VERIFY_LEAF_SIGNATURE|UNABLE_TO_GET_ISSUER_CERT(?:_LOCALLY)?)$/
 
 function transportError(url: URL, cause: unknown): P2pfsError {
   const error = cause as NodeJS.ErrnoException
-  const timeout = error.code?.endsWith('_TIMEOUT') === true
-  const why = error.code === 'UND_ERR_CONNECT_TIMEOUT' ? 'no connection in time' : timeout ? 'no answer in time' : error.message || error.code || 'connection failed'
-  const tls = /wrong version number|EPROTO|packet length too long/.test(`${error.message} ${error.code}`) ? '; if it speaks plain HTTP, name it with --insecure-registry' : ''
-  return new P2pfsError(timeout ? 'timeout' : 'unavailable', `cannot reach ${url.host}: ${why}${tls}`, { cause, host: url.host })
+  const details = { cause, host: url.host }
+  const code = error.code ?? ''
+  if (unknownAuthority.test(code)) {
+    return new P2pfsError('denied', `the certificate of ${url.host} is from an authority that is not known here: name its file with --registry-ca, or put it into /etc/docker/certs.d/${url.host}/ca.crt`, details)
+  }
+  if (/^(?:CERT_|ERR_TLS_CERT_)/.test(code)) return new P2pfsError('denied', `the certificate of ${url.host} is not good: ${error.message}`, details)
+  if (/Proxy response \(407\)/.test(error.message)) return new P2pfsError('denied', `the proxy refuses to reach ${url.host}: check the credentials in HTTPS_PROXY`, details)
+  const timeout = code.endsWith('_TIMEOUT')
+  const why = code === 'UND_ERR_CONNECT_TIMEOUT' ? 'no connection in time' : timeout ? 'no answer in time' : error.message || code || 'connection failed'
+  const tls = /wrong version number|EPROTO|packet length too long/.test(`${error.message} ${code}`) ? '; if it speaks plain HTTP, name it with --insecure-registry' : ''
+  return new P2pfsError(timeout ? 'timeout' : 'unavailable', `cannot reach ${url.host}: ${why}${tls}`, details)
 }

@@ -1,14 +1,15 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
-import { HttpRegistry } from './http-registry.ts'
+import { HttpRegistry, type HttpRegistryOptions } from './http-registry.ts'
 import { checkSize, choosePlatform, layersOf, maxConfigBytes, parseManifest, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
-import type { ImageStorage, ReadBlobOptions } from './image-storage.ts'
+import type { ByteRange, ImageStorage, ReadBlobOptions, ReadRangeOptions, Referrer } from './image-storage.ts'
 import { localImages } from './local-images.ts'
 import { OciLayout } from './oci-layout.ts'
 import { formatReference, type Reference } from './reference.ts'
 
-export { layersOf, type LayerDescriptor } from './image-manifest.ts'
+export { layersOf, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
+export type { ByteRange, ReadRangeOptions, Referrer } from './image-storage.ts'
 
 /** An image for one platform, all that is small of it. */
 export interface ResolvedImage {
@@ -24,13 +25,27 @@ export interface ResolvedImage {
 }
 
 /** Where images come from: registries, and OCI layouts on disk. */
-export class ImageSource {
-  readonly #registry: ImageStorage
+export class ImageSource implements AsyncDisposable {
+  readonly #registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>
   readonly #layout: ImageStorage
 
-  constructor({ registry, layout }: { registry: ImageStorage; layout: ImageStorage }) {
+  constructor({ registry, layout }: { registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>; layout: ImageStorage }) {
     this.#registry = registry
     this.#layout = layout
+  }
+
+  /** Reads the certificates that the options name. @throws invalid */
+  async start(): Promise<void> {
+    await this.#registry.start?.()
+  }
+
+  /** Ends what is under way with `closed`; idempotent. */
+  async close(): Promise<void> {
+    await this.#registry.close?.()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
   }
 
   /** What the reference stands for now. @throws missing, denied, unavailable, timeout, invalid, unsupported */
@@ -57,6 +72,31 @@ export class ImageSource {
     return this.#storage(reference).blob(reference, layer, options)
   }
 
+  /** See {@link ImageStorage.range}. */
+  async range(reference: Reference, blob: Descriptor, range: ByteRange, options: ReadRangeOptions): Promise<Uint8Array> {
+    return await this.#storage(reference).range(reference, blob, range, options)
+  }
+
+  /** A manifest by its digest, as stored. @throws invalid where it is not what the descriptor says */
+  async manifest(reference: Reference, descriptor: Descriptor, options: { signal: AbortSignal }): Promise<string> {
+    return await this.#storage(reference).manifestByDigest(reference, descriptor, options)
+  }
+
+  /** See {@link ImageStorage.pushBlob}. */
+  async pushBlob(reference: Reference, bytes: Uint8Array, options: { signal: AbortSignal }): Promise<{ digest: Digest; sizeBytes: number }> {
+    return await this.#storage(reference).pushBlob(reference, bytes, options)
+  }
+
+  /** See {@link ImageStorage.pushManifest}. */
+  async pushManifest(reference: Reference, name: string, json: string, mediaType: string, options: { signal: AbortSignal }): Promise<{ digest: Digest; sizeBytes: number }> {
+    return await this.#storage(reference).pushManifest(reference, name, json, mediaType, options)
+  }
+
+  /** See {@link ImageStorage.referrers}. */
+  async referrers(reference: Reference, digest: Digest, artifactType: string | undefined, options: { signal: AbortSignal }): Promise<Referrer[]> {
+    return await this.#storage(reference).referrers(reference, digest, artifactType, options)
+  }
+
   #storage(reference: Reference): ImageStorage {
     if (reference.kind === 'local') return localImages
     return reference.kind === 'layout' ? this.#layout : this.#registry
@@ -78,12 +118,10 @@ function checkPlatform(config: string, platform: string, name: string): void {
   if (`${os}/${architecture}` !== base) throw new P2pfsError('missing', `${name} is for ${os}/${architecture}, not for ${platform}; choose with --platform`)
 }
 
-export interface ImageSourceOptions {
-  insecureRegistries: readonly string[]
-  userAgent: string
+export interface ImageSourceOptions extends HttpRegistryOptions {
   log: Log
 }
 
-export function createImageSource({ insecureRegistries, userAgent, log }: ImageSourceOptions): ImageSource {
-  return new ImageSource({ registry: new HttpRegistry({ log }, { insecureRegistries, userAgent }), layout: new OciLayout() })
+export function createImageSource({ log, ...options }: ImageSourceOptions): ImageSource {
+  return new ImageSource({ registry: new HttpRegistry({ log }, options), layout: new OciLayout() })
 }

@@ -8,6 +8,27 @@ export interface ReadBlobOptions {
   verify?: boolean
 }
 
+export interface ReadRangeOptions {
+  signal: AbortSignal
+  /** True where what came before was not right: past the mirrors. */
+  originOnly?: boolean
+}
+
+/** Bytes [start, end) of a blob. */
+export interface ByteRange {
+  start: number
+  end: number
+}
+
+/** What refers to a manifest: OCI distribution spec, "Listing Referrers". */
+export interface Referrer extends Descriptor {
+  artifactType: string | undefined
+  annotations: Record<string, string>
+}
+
+/** Longer ranges are the business of {@link ImageStorage.blob}, bytes. */
+export const maxRangeBytes = 64 * 1024 * 1024
+
 /** A place that images are in. */
 export interface ImageStorage {
   /** The manifest or index that the reference names. */
@@ -16,4 +37,26 @@ export interface ImageStorage {
   manifestByDigest: (reference: Reference, descriptor: Descriptor, options: { signal: AbortSignal }) => Promise<string>
   /** @throws invalid where the blob is not what the descriptor says; the codes of the transport */
   blob: (reference: Reference, descriptor: Descriptor, options: ReadBlobOptions) => AsyncIterable<Uint8Array>
+  /**
+   * Bytes [start, end) of a blob, at most {@link maxRangeBytes}, in a buffer that is the caller's. They may be wrong: the
+   * caller verifies.
+   * @throws unsupported where the registry serves no ranges and these bytes are far into the blob; as {@link blob}
+   */
+  range: (reference: Reference, descriptor: Descriptor, range: ByteRange, options: ReadRangeOptions) => Promise<Uint8Array>
+  /** Stores a blob in the reference's repository, unless it is there. @throws denied; the codes of the transport */
+  pushBlob: (reference: Reference, bytes: Uint8Array, options: { signal: AbortSignal }) => Promise<{ digest: Digest; sizeBytes: number }>
+  /**
+   * Stores a manifest, whose blobs are there. One with a `subject` is among the subject's referrers from then on, also
+   * where the registry has no API for that.
+   * @param name a tag; or the manifest's own digest
+   */
+  pushManifest: (reference: Reference, name: string, json: string, mediaType: string, options: { signal: AbortSignal }) => Promise<{ digest: Digest; sizeBytes: number }>
+  /** What refers to the manifest `digest`: who made it is for the caller to check. None is no error. */
+  referrers: (reference: Reference, digest: Digest, artifactType: string | undefined, options: { signal: AbortSignal }) => Promise<Referrer[]>
+}
+
+/** @throws TypeError */
+export function checkRange({ start, end }: ByteRange, { sizeBytes }: Descriptor): void {
+  if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end) || start < 0 || end < start || end > sizeBytes) throw new TypeError(`no range of ${sizeBytes} bytes: ${start} to ${end}`)
+  if (end - start > maxRangeBytes) throw new TypeError(`a range has at most ${maxRangeBytes} bytes`)
 }

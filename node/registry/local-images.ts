@@ -10,6 +10,10 @@ export const localImages: ImageStorage = {
   blob: async function* (reference) {
     gone(reference)
   },
+  range: async (reference) => gone(reference),
+  pushBlob: async (reference) => gone(reference),
+  pushManifest: async (reference) => gone(reference),
+  referrers: async (reference) => gone(reference),
 }
 
 function gone(reference: Reference): never {

@@ -5,29 +5,55 @@ export interface RetryClock {
   random: () => number
 }
 
+export interface Clock extends RetryClock {
+  now: () => number
+}
+
 /** Tries in all, and the pause before the second, doubled each time, milliseconds. */
 const attempts = 5
 const firstPauseMs = 200
-/** The longest pause, also where the registry asks for a longer one, milliseconds. */
-const maxPauseMs = 30_000
+/** The longest pause; a registry that asks for a longer one is not asked again, milliseconds. */
+export const maxPauseMs = 30_000
+
+/** @throws the signal's reason */
+async function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted()
+  await new Promise<void>((resolve, reject) => {
+    const onAbort = (): void => {
+      clearTimeout(timer)
+      reject(signal.reason as Error)
+    }
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', onAbort)
+      resolve()
+    }, ms)
+    signal.addEventListener('abort', onAbort, { once: true })
+  })
+}
+
+export const realClock: Clock = { now: Date.now, random: Math.random, sleep }
 
 /**
- * Runs `task` again after failures that may pass (`unavailable`, `timeout`, `busy`): exponential backoff with full
- * jitter, or what the registry asked for in `retryAfterMs`.
+ * Runs `task` again after failures that may pass (`unavailable`, `timeout`, `busy`): exponential backoff with jitter, or
+ * what the registry asked for in `retryAfterMs`.
  */
 export async function withRetry<T>(task: () => Promise<T>, { signal, clock }: { signal: AbortSignal; clock: RetryClock }): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await task()
     } catch (error) {
-      if (signal.aborted || attempt === attempts || !isP2pfsError(error, 'unavailable', 'timeout', 'busy')) throw error
-      await clock.sleep(pauseMs(attempt, error.details['retryAfterMs'], clock), signal)
+      const pause = signal.aborted || attempt === attempts ? undefined : pauseMs(attempt, error, clock)
+      if (pause === undefined) throw error
+      await clock.sleep(pause, signal)
     }
   }
 }
 
-/** The pause after failure number `attempt`. */
-export function pauseMs(attempt: number, asked: unknown, { random }: Pick<RetryClock, 'random'>): number {
+/** The pause after failure number `attempt`; undefined for what does not pass, or not soon. */
+export function pauseMs(attempt: number, error: unknown, { random }: Pick<RetryClock, 'random'>): number | undefined {
+  if (!isP2pfsError(error, 'unavailable', 'timeout', 'busy')) return undefined
+  const asked = error.details['retryAfterMs']
+  if (typeof asked === 'number' && asked > maxPauseMs) return undefined
   const backoff = firstPauseMs * 2 ** (attempt - 1) * (0.5 + random() / 2)
   return Math.min(Math.max(backoff, typeof asked === 'number' ? asked : 0), maxPauseMs)
 }

@@ -35,7 +35,10 @@ class FakeClock {
   nowMs = 1_000_000
   now = (): number => this.nowMs
   random = (): number => 0.5
-  sleep = async (ms: number): Promise<void> => void this.slept.push(ms)
+  sleep = async (ms: number): Promise<void> => {
+    this.slept.push(ms)
+    this.nowMs += ms
+  }
 }
 
 function client(host: string, credentials?: Credentials): { source: ImageSource; registry: HttpRegistry; clock: FakeClock } {
