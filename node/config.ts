@@ -6,6 +6,8 @@ import { P2pfsError } from '../protocol/errors.ts'
 import { formatByteSize, parseByteSize } from './byte-size.ts'
 import { defaultLayerLimits } from './image/layer-limits.ts'
 import { logLevels } from './log.ts'
+import { parseMirror } from './registry/mirrors.ts'
+import { defaultLimits } from './registry/request-gate.ts'
 
 const goArchitectures: Record<string, string> = { x64: 'amd64', arm64: 'arm64', arm: 'arm/v7', ia32: '386' }
 
@@ -16,6 +18,8 @@ interface Option<T> {
   /** What the help shows instead of the fallback where that differs from host to host. */
   fallbackText?: string
   choices?: readonly string[]
+  /** Of each of a list. @throws invalid saying what is wrong */
+  check?: (item: string) => unknown
   value: string
   meaning: string
 }
@@ -28,7 +32,14 @@ const text = (value: string, fallback: string, meaning: string, more: Partial<Op
   ...more,
 })
 const size = (fallback: number, meaning: string, fallbackText = formatByteSize(fallback)): Option<number> => ({ type: 'size', value: 'SIZE', fallback, fallbackText, meaning })
-const list = (value: string, fallback: readonly string[], meaning: string): Option<readonly string[]> => ({ type: 'list', value, fallback, meaning })
+const count = (fallback: number, meaning: string): Option<number> => ({ type: 'count', value: 'N', fallback, meaning })
+const list = (value: string, fallback: readonly string[], meaning: string, more: Partial<Option<readonly string[]>> = {}): Option<readonly string[]> => ({
+  type: 'list',
+  value,
+  fallback,
+  meaning,
+  ...more,
+})
 
 /**
  * Every option of the daemon, once: its flag (`--state-dir`), environment variable (`P2PFS_STATE_DIR`), key in the
@@ -42,6 +53,10 @@ export const options = {
   listen: list('MULTIADDR', ['/ip4/0.0.0.0/tcp/4100'], 'where peers can reach this host'),
   bootstrap: list('MULTIADDR', [], 'members of the region to meet first; the others are learned from them'),
   insecureRegistry: list('HOST[:PORT]', [], 'registries that are spoken to in plain HTTP'),
+  registryMirror: list('REGISTRY=URL', [], 'where to ask first, as docker.io=https://mirror.example; several are tried in order, then the registry itself', { check: parseMirror }),
+  registryCa: list('FILE', [], 'certificate authorities in PEM that registries are trusted by, besides those of the system and of /etc/docker/certs.d'),
+  registryConnections: count(defaultLimits.connections, 'requests to one registry that are under way at once'),
+  registryRequestsPerSecond: count(defaultLimits.requestsPerSecond, 'requests to one registry, retries among them; more wait'),
   platform: text('OS/ARCH', `linux/${goArchitectures[arch()] ?? arch()}`, 'which image of a multi-platform index to use', {
     fallbackText: "this host's",
   }),
@@ -127,7 +142,11 @@ function readFile(path: string, required: boolean): Record<string, unknown> {
 
 function parseValue(name: Name, given: readonly string[], where: string): string | number | string[] {
   const option: Option<unknown> = options[name]
-  if (option.type === 'list') return given.flatMap((part) => part.split(',')).map((part) => part.trim()).filter((part) => part !== '')
+  if (option.type === 'list') {
+    const items = given.flatMap((part) => part.split(',')).map((part) => part.trim()).filter((part) => part !== '')
+    for (const item of items) option.check?.(item)
+    return items
+  }
   const value = given.at(-1) ?? ''
   if (value === '') throw new P2pfsError('invalid', `${where} is empty; it takes ${option.value}`)
   if (option.type === 'path') return resolve(value)

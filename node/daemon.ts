@@ -17,7 +17,7 @@ import type { Placement } from './mount/placement.ts'
 import { Mounts } from './mounts.ts'
 import { ImageOperations } from './operations.ts'
 import { PeerExchange } from './peers/exchange.ts'
-import { createImageSource } from './registry/image-source.ts'
+import { createImageSource, type ImageSource } from './registry/image-source.ts'
 import { tablesOf } from './seed/chunk-requests.ts'
 import { Images } from './seed/images.ts'
 import { Catalog } from './store/catalog.ts'
@@ -70,6 +70,7 @@ export class Daemon {
   readonly #catalog: Catalog
   readonly #store: ChunkStore
   readonly #holdings = new Holdings()
+  readonly #registry: ImageSource
   readonly #exchange: PeerExchange
   readonly #origins: ImageOrigins
   readonly #fetcher: Fetcher
@@ -85,7 +86,15 @@ export class Daemon {
     const paths = statePaths(config.stateDir)
     const catalog = new Catalog({ directory: paths.catalog })
     const store = new ChunkStore({ log }, { directory: paths.chunks })
-    const registry = createImageSource({ insecureRegistries: config.insecureRegistry, userAgent: `p2pfs/${version}`, log })
+    const registry = createImageSource({
+      insecureRegistries: config.insecureRegistry,
+      mirrors: config.registryMirror,
+      certificates: { authorityFiles: config.registryCa },
+      limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
+      userAgent: `p2pfs/${version}`,
+      log,
+    })
+    this.#registry = registry
     const holdings = this.#holdings
     const exchange = new PeerExchange(
       {
@@ -162,6 +171,7 @@ export class Daemon {
    * @throws conflict where the state is in use; invalid for addresses that cannot be listened on
    */
   async start(): Promise<void> {
+    await this.#registry.start()
     await mkdir(this.#config.stateDir, { recursive: true, mode: 0o700 })
     await this.#catalog.open()
     await this.#store.open()
@@ -203,6 +213,7 @@ export class Daemon {
     this.#mounts?.close()
     await this.#exchange.stop()
     await this.#fetcher.settled()
+    await this.#registry.close()
     await this.#catalog.close()
     this.#log.info('daemon stopped')
   }

@@ -3,7 +3,7 @@ import { Agent, ProxyAgent, request, type Dispatcher } from 'undici'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { Certificates, type CertificateOptions } from './certificates.ts'
 import { proxyFor, type Environment } from './proxies.ts'
-import { RequestGate, type RequestLimits } from './request-gate.ts'
+import { defaultLimits, RequestGate, type RequestLimits } from './request-gate.ts'
 import { maxPauseMs, realClock, type Clock } from './retry.ts'
 
 export type Headers = Record<string, string | string[] | undefined>
@@ -51,8 +51,6 @@ export interface HttpClientOptions {
   environment?: Environment
 }
 
-/** Connections per host: enough to fill a link, and no storm, whatever the number of mounts. */
-export const defaultLimits: RequestLimits = { connections: 16, requestsPerSecond: 100 }
 const defaultTimeouts: HttpTimeouts = { connectMs: 5_000, headersMs: 30_000, idleMs: 30_000 }
 /** As browsers have it; more is a loop. */
 const maxRedirects = 5

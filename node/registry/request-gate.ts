@@ -8,6 +8,8 @@ export interface RequestLimits {
   requestsPerSecond: number
 }
 
+/** Connections: enough to fill a link, and no storm, whatever the number of mounts; requests: of 4 MiB each they fill it too. */
+export const defaultLimits: RequestLimits = { connections: 16, requestsPerSecond: 100 }
 /** Requests that wait for one registry: more than that are the sign of something gone wrong, and are refused. */
 const maxWaiting = 1024
 /** Of the connections, those that are kept for urgent requests: a fraction. */

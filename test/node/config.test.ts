@@ -17,6 +17,10 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   listen: { given: '/ip4/127.0.0.1/tcp/1,/ip6/::1/tcp/1', read: ['/ip4/127.0.0.1/tcp/1', '/ip6/::1/tcp/1'] },
   bootstrap: { given: '/ip4/10.0.0.1/tcp/4100', read: ['/ip4/10.0.0.1/tcp/4100'] },
   insecureRegistry: { given: 'localhost:5000', read: ['localhost:5000'] },
+  registryMirror: { given: 'docker.io=https://a.example,ghcr.io=http://b.example/x', read: ['docker.io=https://a.example', 'ghcr.io=http://b.example/x'] },
+  registryCa: { given: '/srv/ca.pem', read: ['/srv/ca.pem'] },
+  registryConnections: { given: '4', read: 4 },
+  registryRequestsPerSecond: { given: '30', read: 30 },
   platform: { given: 'linux/riscv64', read: 'linux/riscv64' },
   fuseDriver: { given: 'native', read: 'native' },
   fuseWorkers: { given: '7', read: 7 },
@@ -57,6 +61,8 @@ test('what is wrong is named, with where it was given', (t) => {
   rejects(/P2PFS_FUSE_WORKERS is many/, [], { P2PFS_FUSE_WORKERS: 'many' })
   rejects(/P2PFS_MAX_LAYER_SIZE is 5GB; it takes a size/, [], { P2PFS_MAX_LAYER_SIZE: '5GB' })
   rejects(/--max-layer-metadata is 0/, ['--max-layer-metadata', '0'])
+  rejects(/not a mirror: "docker\.io".*docker\.io=https:/, ['--registry-mirror', 'docker.io=mirror'])
+  rejects(/its credentials go into docker login/, ['--registry-mirror', 'docker.io=https://u:p@mirror.example'])
   rejects(/--fuse-driver is loop.*dev, native/, ['--fuse-driver', 'loop'])
   rejects(/cannot read .*nowhere/, ['--config', '/nowhere.json'])
   writeFileSync(file, '{"regoin": "x"}')
