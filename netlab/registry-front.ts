@@ -47,6 +47,9 @@ export class RegistryFront implements AsyncDisposable {
   readonly access: RegistryAccess
   /** May be changed at any time. */
   redirectBlobs: FrontOptions['redirectBlobs']
+  /** Told of each connection, and of each request that begins (1) and ends (-1). */
+  onConnection: (socket: Socket) => void = () => undefined
+  onActive: (change: 1 | -1) => void = () => undefined
   readonly #backend: RegistryBackend
   readonly #options: FrontOptions
   readonly #secret = randomBytes(32)
@@ -131,6 +134,7 @@ export class RegistryFront implements AsyncDisposable {
     const server = tls === undefined ? createServer(listener) : createTlsServer(tls, listener)
     server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket)
+      this.onConnection(socket)
       socket.once('close', () => this.#sockets.delete(socket))
     })
     return server
@@ -142,7 +146,11 @@ export class RegistryFront implements AsyncDisposable {
     this.log.push(entry)
     const effect = this.faults.take(method, path)
     const gone = new AbortController()
-    response.once('close', () => gone.abort())
+    this.onActive(1)
+    response.once('close', () => {
+      this.onActive(-1)
+      gone.abort()
+    })
     const signal = AbortSignal.any([gone.signal, this.#closing.signal])
     if (effect.drop === true) return
     if (effect.latencyMs !== undefined) await sleep(effect.latencyMs, undefined, { signal })

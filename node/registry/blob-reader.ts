@@ -94,7 +94,7 @@ export class BlobReader {
     // Bytes as they are stored: a proxy on the way may offer to compress.
     const headers = { 'accept-encoding': 'identity', ...(isWhole || !ranges ? {} : { range: `bytes=${offset}-${end - 1}` }) }
     const response = await this.#parts.get(endpoint, at, `blobs/${digest}`, headers, { signal, urgent })
-    const skip = response.status === 200 ? offset : offset - rangeStart(response.headers)
+    const skip = response.status === 200 ? offset : skipOf(response.headers, offset, end)
     const refused = await whyRefused(skip, response, endpoint, maxSkipBytes)
     if (refused !== undefined) throw refused
     let left = end === sizeBytes ? Infinity : end - offset
@@ -125,8 +125,12 @@ async function whyRefused(skip: number, response: HttpResponse, { name }: Endpoi
   return new P2pfsError('unavailable', `${name} answers with another range than was asked for`, { registry: name, otherRange: true })
 }
 
-/** Where a partial answer begins: RFC 9110, section 14.4. */
-function rangeStart(headers: Headers): number {
-  const [, start] = /^bytes (\d+)-/.exec([headers['content-range']].flat()[0] ?? '') ?? []
-  return start === undefined ? Number.NaN : Number(start)
+/**
+ * Bytes of a partial answer before `offset`: RFC 9110, section 14.4. NaN for an answer that is of no use: one that begins
+ * later, or earlier and does not reach `end`. One that begins there may be shorter than was asked for.
+ */
+function skipOf(headers: Headers, offset: number, end: number): number {
+  const [, first, last] = /^bytes (\d+)-(\d+)\//.exec([headers['content-range']].flat()[0] ?? '') ?? []
+  const isOfUse = Number(first) === offset || (Number(first) < offset && Number(last) >= end - 1)
+  return isOfUse ? offset - Number(first) : Number.NaN
 }

@@ -34,6 +34,8 @@ export function refusal({ registry, repository, path, isPush }: Asked, { status,
 export function parseRetryAfter(headers: Headers, nowMs: number): number | undefined {
   const text = [headers['retry-after']].flat()[0]
   if (text === undefined) return undefined
-  const ms = /^\d{1,9}$/.test(text) ? Number(text) * 1000 : Date.parse(text) - nowMs
+  // A date is by the clock of the server that gives it.
+  const serverMs = Date.parse([headers['date']].flat()[0] ?? '')
+  const ms = /^\d{1,9}$/.test(text) ? Number(text) * 1000 : Date.parse(text) - (Number.isNaN(serverMs) ? nowMs : serverMs)
   return Number.isFinite(ms) ? Math.max(0, ms) : undefined
 }

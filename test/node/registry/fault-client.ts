@@ -44,8 +44,7 @@ export interface Client {
 }
 
 /** A client that gives up on silence after 250 ms, and speaks plain HTTP with `host`. */
-export function createClient(t: TestContext, host: string, { log = silentLog, credentials = { find: async () => undefined }, ...options }: Partial<HttpRegistryParts & HttpRegistryOptions> = {}): Client {
-  const clock = new FakeClock()
+export function createClient(t: TestContext, host: string, { log = silentLog, clock = new FakeClock(), credentials = { find: async () => undefined }, ...options }: Partial<HttpRegistryParts & HttpRegistryOptions> & { clock?: FakeClock } = {}): Client {
   const registry = new HttpRegistry(
     { log, clock, credentials },
     {
