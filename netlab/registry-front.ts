@@ -47,6 +47,10 @@ export class RegistryFront implements AsyncDisposable {
   readonly access: RegistryAccess
   /** May be changed at any time. */
   redirectBlobs: FrontOptions['redirectBlobs']
+  /** The token service redirects there. */
+  redirectToken: string | undefined
+  /** All is below this path, as at a mirror of several registries. */
+  pathPrefix = ''
   /** Told of each connection, and of each request that begins (1) and ends (-1). */
   onConnection: (socket: Socket) => void = () => undefined
   onActive: (change: 1 | -1) => void = () => undefined
@@ -160,7 +164,9 @@ export class RegistryFront implements AsyncDisposable {
   }
 
   async #answer(kind: LoggedRequest['server'], request: IncomingMessage, effect: Effect, signal: AbortSignal): Promise<Answer> {
-    const url = new URL(request.url ?? '/', this.origin)
+    const path = request.url ?? '/'
+    if (!path.startsWith(this.pathPrefix)) return failed(404, 'NOT_FOUND')
+    const url = new URL(path.slice(this.pathPrefix.length), this.origin)
     const method = request.method ?? 'GET'
     const { authorization } = request.headers
     if (kind === 'storage') {
@@ -169,6 +175,7 @@ export class RegistryFront implements AsyncDisposable {
       const original = this.#verify(url)
       return original === undefined ? failed(403, 'AccessDenied') : await this.#ask(request, new URL(original, this.origin), effect, signal)
     }
+    if (url.pathname === '/token' && this.redirectToken !== undefined) return emptyAnswer(307, { location: this.redirectToken })
     if (url.pathname === '/token') return await this.access.token(request, url)
     const refused = this.access.check(authorization, method, url, this.origin)
     if (refused !== undefined) return refused

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
+import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
 
 export interface Credentials {
@@ -13,11 +14,15 @@ export interface Credentials {
 
 /** A helper asks a keychain, not a person, milliseconds. */
 const helperTimeoutMs = 10_000
+/** Characters; an answer has a name and a token. */
+const maxHelperOutput = 64 * 1024
+/** docker-credential-helpers, credentials/error.go. */
+const noCredentials = /credentials not found/
 /** What docker login calls Docker Hub. */
 const hubKey = 'https://index.docker.io/v1/'
 
 interface DockerConfig {
-  auths?: Record<string, { auth?: string; username?: string; password?: string; identitytoken?: string }>
+  auths?: Record<string, { auth?: unknown; username?: unknown; password?: unknown; identitytoken?: unknown } | undefined>
   credHelpers?: Record<string, string>
   credsStore?: string
 }
@@ -26,6 +31,8 @@ interface DockerConfig {
 export class DockerCredentials {
   readonly #log: Log
   readonly #file: string
+  /** What has been warned of, until it works again: reads of an image ask often. */
+  readonly #failing = new Set<string>()
 
   constructor({ log }: { log: Log }, file = join(process.env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'), 'config.json')) {
     this.#log = log
@@ -43,11 +50,12 @@ export class DockerCredentials {
     }
     for (const key of keys) {
       const entry = config.auths?.[key] ?? config.auths?.[`${key}/`]
-      const [username, ...rest] = entry?.auth === undefined ? [] : Buffer.from(entry.auth, 'base64').toString().replace(/\0+$/, '').split(':')
+      const auth = textOf(entry?.auth)
+      const [username = '', ...rest] = Buffer.from(auth, 'base64').toString().replace(/\0+$/, '').split(':')
       const found = {
-        username: username ?? entry?.username ?? '',
-        password: entry?.auth === undefined ? (entry?.password ?? '') : rest.join(':'),
-        identityToken: entry?.identitytoken || undefined,
+        username: auth === '' ? textOf(entry?.username) : username,
+        password: auth === '' ? textOf(entry?.password) : rest.join(':'),
+        identityToken: textOf(entry?.identitytoken) || undefined,
       }
       if (found.username !== '' || found.identityToken !== undefined) return found
     }
@@ -57,9 +65,11 @@ export class DockerCredentials {
 
   async #read(): Promise<DockerConfig> {
     try {
-      return JSON.parse(await readFile(this.#file, 'utf8')) as DockerConfig
+      const config = parseJson(await readFile(this.#file, 'utf8'), this.#file) as DockerConfig
+      this.#failing.delete(this.#file)
+      return config
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') this.#log.warn('registry credentials cannot be read; trying without', { error, file: this.#file })
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') this.#warn(this.#file, 'registry credentials cannot be read; trying without', { error, file: this.#file })
       return {}
     }
   }
@@ -68,26 +78,53 @@ export class DockerCredentials {
   async #askHelper(name: string, server: string): Promise<Credentials | undefined> {
     const program = `docker-credential-${name}`
     try {
-      const { Username, Secret } = JSON.parse(await runHelper(program, server)) as { Username?: string; Secret?: string }
-      if (Secret === undefined || Secret === '') return undefined
-      return Username === '<token>' ? { username: '', password: '', identityToken: Secret } : { username: Username ?? '', password: Secret, identityToken: undefined }
+      const output = await runHelper(program, server)
+      const { Username, Secret } = (output === undefined ? {} : parseJson(output, `the answer of ${program}`)) as { Username?: unknown; Secret?: unknown }
+      this.#failing.delete(program)
+      if (typeof Secret !== 'string' || Secret === '') return undefined
+      return Username === '<token>' ? { username: '', password: '', identityToken: Secret } : { username: textOf(Username), password: Secret, identityToken: undefined }
     } catch (error) {
-      this.#log.warn('credential helper failed; trying without credentials', { error, program, server })
+      this.#warn(program, 'credential helper failed; trying without credentials', { error, program, server })
       return undefined
     }
   }
+
+  #warn(what: string, message: string, fields: Record<string, unknown>): void {
+    if (this.#failing.has(what)) return
+    this.#failing.add(what)
+    this.#log.warn(message, fields)
+  }
 }
 
-async function runHelper(program: string, input: string): Promise<string> {
+const textOf = (value: unknown): string => (typeof value === 'string' ? value : '')
+
+/** JSON.parse quotes what it cannot read, and here that is a password. */
+function parseJson(text: string, what: string): object {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    throw new P2pfsError('invalid', `${what} is not JSON`)
+  }
+  if (typeof value !== 'object' || value === null) throw new P2pfsError('invalid', `${what} is not an object of JSON`)
+  return value
+}
+
+/** @returns undefined where the helper says that it has none */
+async function runHelper(program: string, input: string): Promise<string | undefined> {
   const child = spawn(program, ['get'], { stdio: ['pipe', 'pipe', 'ignore'], timeout: helperTimeoutMs })
   return await new Promise((resolve, reject) => {
     let output = ''
     child.once('error', reject)
     child.stdin.once('error', () => undefined)
-    child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text))
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      output += text
+      if (output.length > maxHelperOutput) child.kill('SIGKILL')
+    })
     child.once('close', (status, signal) => {
       if (status === 0) resolve(output)
-      else reject(new Error(signal === null ? `exit status ${status ?? 'unknown'}: ${output.trim().slice(0, 200)}` : 'no answer in time'))
+      else if (noCredentials.test(output)) resolve(undefined)
+      else reject(new P2pfsError('unavailable', signal === null ? `${program} ends with status ${status ?? 'unknown'}` : `${program} does not answer in time`))
     })
     child.stdin.end(`${input}\n`)
   })
