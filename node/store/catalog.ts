@@ -6,7 +6,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
 import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
 import { encodeRootfsManifest, parseRootfsManifest, rootfsDigest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import { keys, under } from './keys.ts'
+import { foreign, keys, prefixes, under } from './keys.ts'
 
 const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
@@ -38,7 +38,7 @@ export class Catalog {
     this.#level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
   }
 
-  /** @throws conflict where another process has the catalog open. */
+  /** Forgets what another format version has left: images are then imported again. @throws conflict where another process has the catalog open. */
   async open(): Promise<void> {
     try {
       await this.#level.open()
@@ -47,6 +47,7 @@ export class Catalog {
       if (!locked) throw cause
       throw new P2pfsError('conflict', `the catalog is in use by another daemon: ${this.#level.location}`, { cause })
     }
+    for (const range of foreign) await this.#level.clear(range)
   }
 
   async close(): Promise<void> {
@@ -63,7 +64,7 @@ export class Catalog {
   }
 
   async images(): Promise<ImageRecord[]> {
-    return (await this.#level.values(under('image/')).all()).map(parseImageRecord)
+    return (await this.#level.values(under(prefixes.image)).all()).map(parseImageRecord)
   }
 
   /** @returns the rootfs digest. */
@@ -85,8 +86,8 @@ export class Catalog {
 
   /** Digests of all rootfs manifests here. */
   async rootfsDigests(): Promise<Digest[]> {
-    const names = await this.#level.keys(under('rootfs/')).all()
-    return names.map((name) => parseDigest(name.slice('rootfs/'.length)))
+    const names = await this.#level.keys(under(prefixes.rootfs)).all()
+    return names.map((name) => parseDigest(name.slice(prefixes.rootfs.length)))
   }
 
   /** @throws invalid for an index that is too large to be stored, or sent to peers */
@@ -126,7 +127,7 @@ export class Catalog {
   }
 
   async mounts(): Promise<MountRecord[]> {
-    const values = await this.#level.values(under('mount/')).all()
+    const values = await this.#level.values(under(prefixes.mount)).all()
     return values.map((value) => JSON.parse(Buffer.from(value).toString()) as MountRecord)
   }
 

@@ -1,19 +1,34 @@
 import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName } from '../../protocol/image-record.ts'
+import { formatVersion } from '../../protocol/layer-index.ts'
 
-/** The catalog's key space. */
+/** The catalog's key space. What depends on the format version has it in its key, so that another version never reads it. */
 export const keys = {
   /** -> image record (CBOR) */
-  image: ({ reference, platform, format }: ImageName): string => `image/${format}/${platform}/${reference}`,
+  image: ({ reference, platform, format }: ImageName): string => `${formatVersion}/image/${format}/${platform}/${reference}`,
   /** -> rootfs manifest (CBOR) */
-  rootfs: (digest: Digest): string => `rootfs/${digest}`,
+  rootfs: (digest: Digest): string => `${formatVersion}/rootfs/${digest}`,
   /** -> layer index (CBOR, zstd) */
-  layer: (diffId: Digest): string => `layer/${diffId}`,
+  layer: (diffId: Digest): string => `${formatVersion}/layer/${diffId}`,
   /** -> mount record (JSON) */
   mount: (directory: string): string => `mount/${directory}`,
 }
 
+interface KeyRange {
+  gte: string
+  lt: string
+}
+
+export const prefixes = { image: `${formatVersion}/image/`, rootfs: `${formatVersion}/rootfs/`, mount: 'mount/' } as const
+
 /** All keys under `prefix`, as a range of the ordered key space. */
-export function under(prefix: 'image/' | 'rootfs/' | 'layer/' | 'mount/'): { gte: string; lt: string } {
+export function under(prefix: (typeof prefixes)[keyof typeof prefixes]): KeyRange {
   return { gte: prefix, lt: `${prefix.slice(0, -1)}0` }
 }
+
+/** All keys but those of this format version and of mounts: what another version has left. */
+export const foreign: readonly KeyRange[] = [
+  { gte: '', lt: `${formatVersion}/` },
+  { gte: `${formatVersion}0`, lt: 'mount/' },
+  { gte: 'mount0', lt: '\uffff' },
+]
