@@ -29,7 +29,7 @@ export interface FrontOptions extends AccessRules {
   /** PEM; plain HTTP where not given. */
   tls?: { key: string; cert: string }
   /** Blobs are redirected to signed URLs on another port, good for so long. */
-  redirectBlobs?: { lifeMs: number }
+  redirectBlobs?: { lifeMs: number; scheme?: 'http' }
 }
 
 /** Pieces that a rate is kept with, bytes. */
@@ -180,7 +180,7 @@ export class RegistryFront implements AsyncDisposable {
     const refused = this.access.check(authorization, method, url, this.origin)
     if (refused !== undefined) return refused
     if (this.redirectBlobs !== undefined && (method === 'GET' || method === 'HEAD') && blobPath.test(url.pathname)) {
-      return emptyAnswer(307, { location: this.#sign(url.pathname, this.redirectBlobs.lifeMs) })
+      return emptyAnswer(307, { location: this.#sign(url.pathname, this.redirectBlobs) })
     }
     return await this.#ask(request, url, effect, signal)
   }
@@ -198,9 +198,9 @@ export class RegistryFront implements AsyncDisposable {
     return await this.#backend.answer({ method: request.method ?? 'GET', url, headers, body: request, signal })
   }
 
-  #sign(path: string, lifeMs: number): string {
+  #sign(path: string, { lifeMs, scheme = this.#scheme }: { lifeMs: number; scheme?: string }): string {
     const expires = String(Date.now() + lifeMs)
-    return `${this.#scheme}://${this.storageAuthority}/signed${path}?expires=${expires}&signature=${this.#signature(path, expires)}`
+    return `${scheme}://${this.storageAuthority}/signed${path}?expires=${expires}&signature=${this.#signature(path, expires)}`
   }
 
   /** The path that was signed; undefined if it was not, or if it is too late. */

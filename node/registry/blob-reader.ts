@@ -5,7 +5,7 @@ import type { Descriptor } from './image-manifest.ts'
 import type { ByteRange } from './image-storage.ts'
 import type { Endpoint, Mirrors } from './mirrors.ts'
 import type { RegistryReference } from './reference.ts'
-import { pauseMs, type Clock } from './retry.ts'
+import { pauseMs, retryBudgetMs, type Clock } from './retry.ts'
 
 export interface BlobReaderParts {
   /** Answers of status 200, 206 and 416; others are thrown. */
@@ -50,6 +50,7 @@ export class BlobReader {
     const original = mirrors.original(at.registry)
     let offset = start
     let ranges = true
+    let progressAtMs = clock.now()
     for (let failures = 0; ; ) {
       const endpoint = (options.originOnly ? undefined : mirrors.next(at.registry, tried)) ?? original
       const from = offset
@@ -58,6 +59,7 @@ export class BlobReader {
           if (offset === from) options.onSource?.(endpoint)
           offset += piece.length
           yield piece
+          progressAtMs = clock.now()
         }
         if (endpoint.isMirror && offset >= end) mirrors.succeeded(endpoint)
         if (offset >= end) return
@@ -77,7 +79,7 @@ export class BlobReader {
           continue
         }
         const pause = failures > maxResumes ? undefined : pauseMs(failures, error, clock)
-        if (pause === undefined) throw error
+        if (pause === undefined || clock.now() + pause - progressAtMs > retryBudgetMs) throw error
         await clock.sleep(pause, signal)
       }
     }

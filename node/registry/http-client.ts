@@ -250,7 +250,7 @@ function transportError(url: URL, cause: unknown): P2pfsError {
     return new P2pfsError('denied', `the certificate of ${url.host} is from an authority that is not known here: name its file with --registry-ca, or put it into /etc/docker/certs.d/${url.host}/ca.crt`, details)
   }
   if (/^(?:CERT_|ERR_TLS_CERT_)/.test(code)) return new P2pfsError('denied', `the certificate of ${url.host} is not good: ${error.message}`, details)
-  if (/Proxy response \(407\)/.test(error.message)) return new P2pfsError('denied', `the proxy refuses to reach ${url.host}: check the credentials in HTTPS_PROXY`, details)
+  if (/proxy.*\(407\)/i.test(error.message)) return new P2pfsError('denied', `the proxy refuses to reach ${url.host}: check the credentials in HTTP_PROXY and HTTPS_PROXY`, details)
   const timeout = code.endsWith('_TIMEOUT')
   const why = code === 'UND_ERR_CONNECT_TIMEOUT' ? 'no connection in time' : timeout ? 'no answer in time' : error.message || code || 'connection failed'
   const tls = /wrong version number|EPROTO|packet length too long/.test(`${error.message} ${code}`) ? '; if it speaks plain HTTP, name it with --insecure-registry' : ''

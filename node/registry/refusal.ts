@@ -18,6 +18,7 @@ export function refusal({ registry, repository, path, isPush }: Asked, { status,
   if (redirected && [400, 401, 403, 404, 410].includes(status)) {
     return new P2pfsError('unavailable', `the storage that ${registry} redirects to answers ${status} for ${path}: the URL that it gives out may have expired`, details)
   }
+  if (status === 407) return new P2pfsError('denied', `the proxy refuses to reach ${registry}: check the credentials in HTTP_PROXY and HTTPS_PROXY`, details)
   if (status === 401 || status === 403) {
     const login = `docker login${registry === 'docker.io' ? '' : ` ${registry}`}`
     return new P2pfsError('denied', `${registry} refuses ${isPush ? 'to take' : 'access to'} ${what}: log in with ${login} as the daemon's user${isPush ? ', as somebody who may push there' : ''}`, details)

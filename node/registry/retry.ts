@@ -15,6 +15,9 @@ const firstPauseMs = 200
 /** The longest pause; a registry that asks for a longer one is not asked again, milliseconds. */
 export const maxPauseMs = 30_000
 
+/** No new try when it would begin later than this after the first, or after the last bytes that came: somebody waits, milliseconds. */
+export const retryBudgetMs = 90_000
+
 /** @throws the signal's reason */
 async function sleep(ms: number, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
@@ -31,19 +34,23 @@ async function sleep(ms: number, signal: AbortSignal): Promise<void> {
   })
 }
 
-export const realClock: Clock = { now: Date.now, random: Math.random, sleep }
+/** Time that nobody sets back: a pause until then has an end. */
+const now = (): number => performance.timeOrigin + performance.now()
+
+export const realClock: Clock = { now, random: Math.random, sleep }
 
 /**
  * Runs `task` again after failures that may pass (`unavailable`, `timeout`, `busy`): exponential backoff with jitter, or
  * what the registry asked for in `retryAfterMs`.
  */
-export async function withRetry<T>(task: () => Promise<T>, { signal, clock }: { signal: AbortSignal; clock: RetryClock }): Promise<T> {
+export async function withRetry<T>(task: () => Promise<T>, { signal, clock }: { signal: AbortSignal; clock: Clock }): Promise<T> {
+  const begunAtMs = clock.now()
   for (let attempt = 1; ; attempt++) {
     try {
       return await task()
     } catch (error) {
       const pause = signal.aborted || attempt === attempts ? undefined : pauseMs(attempt, error, clock)
-      if (pause === undefined) throw error
+      if (pause === undefined || clock.now() + pause - begunAtMs > retryBudgetMs) throw error
       await clock.sleep(pause, signal)
     }
   }

@@ -1,17 +1,15 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { request } from 'undici'
-import { eventually } from '../../netlab/deadline.ts'
 import { FaultProxy } from '../../netlab/fault-proxy.ts'
 import { FaultRegistry, type FaultRegistryOptions } from '../../netlab/fault-registry.ts'
 import type { Fault } from '../../netlab/faults.ts'
 import { oddImage } from '../../netlab/images.ts'
 import { LabAuthority } from '../../netlab/lab-certificates.ts'
 import { run } from '../../netlab/process.ts'
+import { startDockerRegistry } from '../node/registry/docker-registry.ts'
 import { createRandom } from '../random.ts'
 import { temporaryDirectory } from '../temporary.ts'
 
@@ -42,21 +40,6 @@ async function partial(url: string, bodyTimeout = 10_000): Promise<{ length: num
 }
 
 const skopeo = async (...args: string[]): Promise<void> => void (await run('skopeo', ['--insecure-policy', 'copy', '--quiet', '--preserve-digests', ...args]))
-
-/** docker-registry on loopback, empty. */
-async function startRealRegistry(t: TestContext): Promise<string> {
-  const directory = temporaryDirectory(t)
-  const authority = `127.0.0.1:${20_000 + Math.floor(Math.random() * 30_000)}`
-  mkdirSync(join(directory, 'data'))
-  writeFileSync(join(directory, 'config.yml'), `version: 0.1\nlog: { level: error }\nstorage: { filesystem: { rootdirectory: ${directory}/data } }\nhttp: { addr: "${authority}" }\n`)
-  const child = spawn('docker-registry', ['serve', join(directory, 'config.yml')], { stdio: 'ignore', env: { ...process.env, OTEL_TRACES_EXPORTER: 'none' } })
-  t.after(async () => {
-    child.kill()
-    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
-  })
-  await eventually('docker-registry answers', async () => ((await get(`http://${authority}/v2/`)).status === 200 ? true : undefined), { timeoutMs: 20_000 })
-  return authority
-}
 
 test('skopeo pushes an image and pulls it, with tokens, redirects and TLS of a private CA', async (t) => {
   const { layoutDirectory, tag } = await oddImage()
@@ -94,7 +77,7 @@ test('serves the images of an OCI layout', async (t) => {
 
 test('a proxy before a real registry: skopeo pushes and pulls through it, with its faults', async (t) => {
   const { layoutDirectory, tag } = await oddImage()
-  const proxy = await FaultProxy.start(await startRealRegistry(t), { redirectBlobs: { lifeMs: 60_000 } })
+  const proxy = await FaultProxy.start(await startDockerRegistry(t), { redirectBlobs: { lifeMs: 60_000 } })
   t.after(async () => await proxy[Symbol.asyncDispose]())
   const { authority, faults, origin } = proxy.front
   await skopeo('--dest-tls-verify=false', `oci:${layoutDirectory}:${tag}`, `docker://${authority}/lab/odd:1`)

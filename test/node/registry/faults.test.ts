@@ -108,6 +108,17 @@ test('waits as long as 429 asks for, in seconds or until a date, and nobody else
   assert.ok(clock.slept[0]! > 18_000 && clock.slept[0]! <= 20_000, `${clock.slept[0]}`)
 })
 
+test('gives up after a minute and a half in all, however many tries that were', async (t) => {
+  const server = await startRegistry(t)
+  const { range, registry, reference, clock } = createClient(t, server.authority)
+  server.faults.add({ status: 503, retryAfter: 25 })
+  for (const read of [async () => await range(0, 10), async () => await registry.manifest(reference, { signal })]) {
+    clock.slept.length = 0
+    await assert.rejects(read(), fails('unavailable', /answers 503; try again in 25 s/))
+    assert.deepEqual(clock.slept, [25_000, 25_000, 25_000])
+  }
+})
+
 test('a corrupt byte: a whole blob is refused; a range is for the caller to check', async (t) => {
   const server = await startRegistry(t)
   const { range, blob } = createClient(t, server.authority)

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
@@ -16,6 +15,7 @@ import { OciLayout } from '../../../node/registry/oci-layout.ts'
 import { parseReference, type Reference } from '../../../node/registry/reference.ts'
 import { createRandom } from '../../random.ts'
 import { temporaryDirectory } from '../../temporary.ts'
+import { startDockerRegistry } from './docker-registry.ts'
 
 const { signal } = new AbortController()
 const layer = createRandom(5).bytes(300_000)
@@ -77,26 +77,9 @@ function answer(request: IncomingMessage, response: ServerResponse): void {
 
 /** Debian's docker-registry on loopback, with the image in it. */
 async function startRegistry(t: TestContext, users?: string): Promise<string> {
-  const directory = temporaryDirectory(t)
-  const port = 20_000 + Math.floor(Math.random() * 30_000)
-  const auth = users === undefined ? '' : `auth:\n  htpasswd:\n    realm: test\n    path: ${directory}/htpasswd\n`
-  if (users !== undefined) writeFileSync(join(directory, 'htpasswd'), users)
-  mkdirSync(join(directory, 'data'))
-  writeFileSync(join(directory, 'config.yml'), `version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: ${directory}/data\nhttp:\n  addr: 127.0.0.1:${port}\n${auth}`)
-  const child = spawn('docker-registry', ['serve', join(directory, 'config.yml')], { stdio: 'ignore' })
-  t.after(async () => {
-    child.kill()
-    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
-  })
-  const base = `http://127.0.0.1:${port}/v2/lab/app`
+  const host = await startDockerRegistry(t, users)
+  const base = `http://${host}/v2/lab/app`
   const headers: Record<string, string> = users === undefined ? {} : { authorization: `Basic ${Buffer.from('user:secret').toString('base64')}` }
-  const deadline = performance.now() + 15_000
-  for (;;) {
-    const up = await fetch(`http://127.0.0.1:${port}/v2/`, { headers }).then(({ ok }) => ok, () => false)
-    if (up) break
-    if (performance.now() > deadline || child.exitCode !== null) throw new Error('docker-registry does not start')
-    await new Promise((resolve) => setTimeout(resolve, 50))
-  }
   for (const blob of [layer, Buffer.from(config)]) {
     const { headers: started } = await fetch(`${base}/blobs/uploads/`, { method: 'POST', headers })
     const location = new URL(started.get('location') ?? '', base)
@@ -106,7 +89,7 @@ async function startRegistry(t: TestContext, users?: string): Promise<string> {
   }
   const put = await fetch(`${base}/manifests/latest`, { method: 'PUT', headers: { ...headers, 'content-type': 'application/vnd.oci.image.manifest.v1+json' }, body: manifest })
   assert.equal(put.status, 201)
-  return `127.0.0.1:${port}`
+  return host
 }
 
 async function assertImage(source: ImageSource, reference: Reference): Promise<void> {
