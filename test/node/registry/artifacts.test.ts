@@ -9,7 +9,7 @@ import { OciLayout } from '../../../node/registry/oci-layout.ts'
 import { parseReference, type Reference } from '../../../node/registry/reference.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { temporaryDirectory } from '../../temporary.ts'
-import { createClient, descriptor, fails, layer, readAll, signal, startRegistry } from './fault-client.ts'
+import { createClient, descriptor, fails, impatient, layer, readAll, signal, startRegistry } from './fault-client.ts'
 
 const empty = Buffer.from('{}')
 const emptyDescriptor = { mediaType: 'application/vnd.oci.empty.v1+json', digest: digestOf(empty), size: 2 }
@@ -126,7 +126,7 @@ test('a layout that artifacts were pushed to is one for other tools, and its onl
 
 test('a push goes through 503 and a lost connection, and says what to do where it is refused', async (t) => {
   const server = await startRegistry(t)
-  const { registry, reference, clock } = createClient(t, server.authority)
+  const { registry, reference, clock } = createClient(t, server.authority, { timeouts: impatient })
   const fresh = Buffer.from('fresh')
   server.faults.add({ method: 'PUT', path: /uploads/, status: 503, times: 1 })
   server.faults.add({ method: 'POST', drop: true, times: 1 })

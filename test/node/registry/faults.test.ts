@@ -7,7 +7,7 @@ import { mediaTypes } from '../../../node/registry/image-manifest.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
 import { createRandom } from '../../random.ts'
-import { createClient, descriptor, fails, FakeClock, layer, signal, startRegistry } from './fault-client.ts'
+import { createClient, descriptor, fails, FakeClock, impatient, layer, signal, startRegistry } from './fault-client.ts'
 
 const blobs = /\/blobs\//
 
@@ -35,12 +35,12 @@ const survived: [string, Fault][] = [
 for (const [what, fault] of survived) {
   test(`${what}: whole blobs and ranges come, right`, async (t) => {
     const server = await startRegistry(t)
-    const { blob, range } = createClient(t, server.authority)
+    const isSlow = fault.drop !== undefined || fault.stallAfterBytes !== undefined
+    const { blob, range } = createClient(t, server.authority, isSlow ? { timeouts: impatient } : {})
     server.faults.add({ path: blobs, ...fault })
     assert.deepEqual(await blob(), layer)
     server.faults.clear()
     const random = createRandom(1)
-    const isSlow = fault.drop !== undefined || fault.stallAfterBytes !== undefined
     for (let i = 0; i < (isSlow ? 1 : 3); i++) {
       server.faults.clear()
       server.faults.add({ path: blobs, ...fault })
@@ -250,7 +250,7 @@ test('an abort ends a read at once, wherever it waits', async (t) => {
     pauses.resolve(undefined)
     await new Promise<never>((_resolve, reject) => aborted.addEventListener('abort', () => reject(aborted.reason as Error), { once: true }))
   }
-  const { registry, reference } = createClient(t, server.authority, { clock, timeouts: {} })
+  const { registry, reference } = createClient(t, server.authority, { clock })
   const reading = async (aborted: AbortSignal): Promise<Uint8Array> => await registry.range(reference, descriptor, { start: 0, end: 100_000 }, { signal: aborted })
   for (const fault of [{ drop: true }, { stallAfterBytes: 10 }, { status: 503 }] satisfies Fault[]) {
     server.faults.clear()
@@ -267,7 +267,7 @@ test('an abort ends a read at once, wherever it waits', async (t) => {
 
 test('a client that is closed ends what is under way, and takes nothing more', async (t) => {
   const server = await startRegistry(t)
-  const { registry, reference, range } = createClient(t, server.authority, { timeouts: {} })
+  const { registry, reference, range } = createClient(t, server.authority)
   server.faults.add({ drop: true, times: 1 })
   const dropped = range(0, 10)
   const limited = Promise.allSettled([dropped])

@@ -4,7 +4,7 @@ import type { FaultRegistry } from '../../../netlab/fault-registry.ts'
 import { createLog, type Log } from '../../../node/log.ts'
 import { mediaTypes } from '../../../node/registry/image-manifest.ts'
 import { parseMirror } from '../../../node/registry/mirrors.ts'
-import { createClient, descriptor, fails, layer, signal, startRegistry, type Client } from './fault-client.ts'
+import { createClient, descriptor, fails, impatient, layer, signal, startRegistry, type Client } from './fault-client.ts'
 
 const json = '{"schemaVersion":2,"manifests":[]}'
 
@@ -17,14 +17,14 @@ interface Servers extends Client {
 }
 
 /** A registry with mirrors, all of which have the layer and the manifest. */
-async function start(t: TestContext, count: number): Promise<Servers> {
+async function start(t: TestContext, count: number, timeouts = {}): Promise<Servers> {
   const origin = await startRegistry(t)
   const mirrors = await Promise.all(Array.from({ length: count }, async () => await startRegistry(t)))
   const all = [origin, ...mirrors]
   for (const server of all) server.addManifest('lab/app', 'latest', json, mediaTypes.ociIndex)
   const lines: string[] = []
   const log: Log = createLog('info', (line) => void lines.push(line))
-  const client = createClient(t, origin.authority, { log, mirrors: mirrors.map((mirror) => `${origin.authority}=http://${mirror.authority}`) })
+  const client = createClient(t, origin.authority, { log, timeouts, mirrors: mirrors.map((mirror) => `${origin.authority}=http://${mirror.authority}`) })
   const asked = (): number[] => all.map(({ front }) => front.log.splice(0).length)
   return { ...client, origin, mirrors, asked, lines }
 }
@@ -63,7 +63,7 @@ test('a mirror that fails is left alone for a while, longer each time, then trie
 
 test('whatever a mirror does wrong, the next one or the registry goes on where it stopped', async (t) => {
   for (const fault of [{ closeAfterBytes: 1_000_000 }, { truncateAfterBytes: 1_000_000 }, { stallAfterBytes: 1_000_000 }, { status: 404 }, { status: 403 }, { status: 429, retryAfter: 9999 }, { shiftRangeBytes: 7 }] as const) {
-    const { blob, range, mirrors, origin } = await start(t, 2)
+    const { blob, range, mirrors, origin } = await start(t, 2, impatient)
     mirrors[0]!.faults.add(fault)
     mirrors[1]!.faults.add(fault)
     assert.deepEqual(await blob(), layer)
@@ -75,7 +75,7 @@ test('whatever a mirror does wrong, the next one or the registry goes on where i
 })
 
 test('a mirror that is down, in either way, costs one try', async (t) => {
-  const { range, mirrors, asked } = await start(t, 2)
+  const { range, mirrors, asked } = await start(t, 2, { headersMs: 3000 })
   await mirrors[0]!.front.reject()
   mirrors[1]!.faults.add({ drop: true })
   for (let i = 0; i < 3; i++) assert.deepEqual(await range(10, 20), layer.subarray(10, 20))
