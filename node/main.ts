@@ -7,9 +7,11 @@ import { createLog, type Log, type LogLevel } from './log.ts'
 import { DiskTemplates } from './mount/disk-template.ts'
 import { DevFuseDriver } from './mount/dev-fuse-driver.ts'
 import { FuseNativeDriver } from './mount/fuse-native-driver.ts'
+import { KernelMounter } from './mount/kernel-mounter.ts'
 import { KernelPlacement } from './mount/kernel-placement.ts'
 import { LinkPlacement } from './mount/link-placement.ts'
 import { ScratchDrives } from './mount/scratch-drives.ts'
+import { ToolShell } from './mount/tool-shell.ts'
 import { Trees } from './mount/trees.ts'
 import { WritableLayers } from './mount/writable-layers.ts'
 import { configExit, inherited, Supervisor, type FromDaemon } from './supervisor.ts'
@@ -67,13 +69,16 @@ function backendFor(config: Config, log: Log): DaemonParts['createBackend'] {
     }
     const fd = Number(process.env[inherited.fuse.variable])
     const resumed = process.env[inherited.resumed] !== undefined
-    const templates = new DiskTemplates({ directory: templateDirectory })
+    const { run } = new ToolShell()
+    const mounter = new KernelMounter({ run })
+    const templates = new DiskTemplates({ run }, { directory: templateDirectory })
     return {
       driver: new DevFuseDriver({ ...reads, fd, resumed, log }, { workers: config.fuseWorkers }),
       placement: new KernelPlacement(
         {
-          trees: new Trees({ directory: trees, mountPoint }),
-          writables: new WritableLayers({ templates }, { directory: writable }),
+          mounter,
+          trees: new Trees({ mounter }, { directory: trees, mountPoint }),
+          writables: new WritableLayers({ mounter, templates }, { directory: writable }),
           scratches: new ScratchDrives({ templates }, { directory: scratch }),
         },
         { mountPoint, roots: [mountPoint, trees, writable] },

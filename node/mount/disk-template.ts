@@ -2,7 +2,7 @@ import { mkdir, open, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { SingleFlight } from '../single-flight.ts'
-import { runTool } from './run-tool.ts'
+import type { RunTool } from './run-tool.ts'
 
 /** Below this ext4 has no room for itself; above it, none of its kinds of bookkeeping, bytes. */
 const minBytes = 1024 * 1024
@@ -22,11 +22,13 @@ const maxAttempts = 5
 
 /** Empty ext4 disks in sparse files, each copied from one that is made once for its size. */
 export class DiskTemplates {
+  readonly #run: RunTool
   readonly #directory: string
   readonly #making = new SingleFlight<string>()
 
   /** @param directory where templates are kept; a few hundred KiB each */
-  constructor({ directory }: { directory: string }) {
+  constructor({ run }: { run: RunTool }, { directory }: { directory: string }) {
+    this.#run = run
     this.#directory = directory
   }
 
@@ -41,7 +43,7 @@ export class DiskTemplates {
     }
     const template = await this.#making.run(String(usableBytes), signal, async () => await this.#template(usableBytes))
     const partial = `${path}.partial`
-    const copied = await runTool('cp', ['--sparse=always', '--reflink=auto', template, partial])
+    const copied = await this.#run('cp', ['--sparse=always', '--reflink=auto', template, partial])
     if (!copied.ok) {
       await rm(partial, { force: true })
       throw new P2pfsError('unavailable', `cannot make the disk ${path}: ${copied.message}`, { path })
@@ -60,7 +62,7 @@ export class DiskTemplates {
     let blocks = Math.ceil(usableBlocks * (1 + 1 / 64)) + 64
     for (let attempt = 0; attempt < maxAttempts; attempt++) {
       await makeSparse(partial, blocks * blockBytes)
-      const made = await runTool('mke2fs', [...ext4Options, partial])
+      const made = await this.#run('mke2fs', [...ext4Options, partial])
       if (!made.ok) throw new P2pfsError('unsupported', `cannot make an ext4 disk: ${made.message}; is e2fsprogs installed?`)
       const missing = usableBlocks - (await freeBlocks(partial)) + Math.min(Math.ceil(blocks / 50), maxKeptBlocks)
       if (missing <= 0) {

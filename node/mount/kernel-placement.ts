@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { bindMount, unmount } from './kernel-mount.ts'
+import type { KernelMounter } from './kernel-mounter.ts'
 import { ownMounts } from './own-mounts.ts'
 import type { MountSpec, Placed, Placement } from './placement.ts'
 import type { ScratchDrives } from './scratch-drives.ts'
@@ -9,6 +9,7 @@ import type { Trees } from './trees.ts'
 import type { WritableLayers } from './writable-layers.ts'
 
 export interface KernelPlacementParts {
+  mounter: KernelMounter
   trees: Trees
   writables: WritableLayers
   scratches: ScratchDrives
@@ -57,13 +58,13 @@ export class KernelPlacement implements Placement {
     if (!spec.writable) {
       throw new P2pfsError('invalid', `${directory} has nothing to reset: it was mounted without --scratch and without --writable`, { directory })
     }
-    await unmount(directory)
+    await this.#parts.mounter.unmount(directory)
     await this.#parts.writables.remove(id)
     return await this.#placeTree(spec, signal)
   }
 
   async remove(spec: MountSpec): Promise<void> {
-    await unmount(spec.directory)
+    await this.#parts.mounter.unmount(spec.directory)
     await this.#forget(spec)
   }
 
@@ -80,14 +81,14 @@ export class KernelPlacement implements Placement {
 
   async #placeDrive({ id, directory, rootfs, scratchBytes }: MountSpec, signal: AbortSignal): Promise<Placed> {
     const scratch = scratchBytes === undefined ? undefined : await this.#parts.scratches.make(id, scratchBytes, { signal })
-    await bindMount(join(this.#mountPoint, rootfs), directory)
+    await this.#parts.mounter.bind(join(this.#mountPoint, rootfs), directory)
     return { rootfs: join(directory, 'rootfs.img'), ...(scratch === undefined ? {} : { scratch }) }
   }
 
   async #placeTree({ id, directory, rootfs, format, writable, limitBytes }: MountSpec, signal: AbortSignal): Promise<Placed> {
     const tree = await this.#parts.trees.mount(rootfs, format)
     const source = writable ? await this.#parts.writables.mount({ id, lower: tree, limitBytes }, { signal }) : tree
-    await bindMount(source, directory)
+    await this.#parts.mounter.bind(source, directory)
     return { rootfs: directory }
   }
 

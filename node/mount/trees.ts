@@ -1,16 +1,18 @@
 import { mkdir, readdir, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { RootfsFormat } from '../../protocol/rootfs-manifest.ts'
-import { mountImage, unmount } from './kernel-mount.ts'
+import type { KernelMounter } from './kernel-mounter.ts'
 import { readMounts } from './mountinfo.ts'
 
 /** Kernel mounts of rootfs images: one for each image, whatever the number of directories it is bound to, so that all share its pages. */
 export class Trees {
+  readonly #mounter: KernelMounter
   readonly #directory: string
   readonly #mountPoint: string
 
   /** @param mountPoint of the FUSE filesystem */
-  constructor({ directory, mountPoint }: { directory: string; mountPoint: string }) {
+  constructor({ mounter }: { mounter: KernelMounter }, { directory, mountPoint }: { directory: string; mountPoint: string }) {
+    this.#mounter = mounter
     this.#directory = directory
     this.#mountPoint = mountPoint
   }
@@ -20,14 +22,14 @@ export class Trees {
     const directory = join(this.#directory, rootfs)
     if ((await readMounts()).some(({ mountPoint }) => mountPoint === directory)) return directory
     await mkdir(directory, { recursive: true, mode: 0o700 })
-    await mountImage(join(this.#mountPoint, rootfs, 'rootfs.img'), directory, format)
+    await this.#mounter.image(join(this.#mountPoint, rootfs, 'rootfs.img'), directory, format)
     return directory
   }
 
   /** Unmounts it. @returns false where it is in use */
   async release(rootfs: string): Promise<boolean> {
     const directory = join(this.#directory, rootfs)
-    await unmount(directory).catch(() => undefined)
+    await this.#mounter.unmount(directory).catch(() => undefined)
     return await rmdir(directory).then(
       () => true,
       (error: NodeJS.ErrnoException) => error.code === 'ENOENT',

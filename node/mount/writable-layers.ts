@@ -1,7 +1,7 @@
 import { chmod, chown, mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DiskTemplates } from './disk-template.ts'
-import { mountDisk, mountOverlay, unmount } from './kernel-mount.ts'
+import type { KernelMounter } from './kernel-mounter.ts'
 
 /** Of a tree that a mount writes to. */
 export interface WritableLayer {
@@ -17,10 +17,12 @@ export interface WritableLayer {
  * limit the two first are on a disk of that size, mounted on `disk`.
  */
 export class WritableLayers {
+  readonly #mounter: KernelMounter
   readonly #templates: DiskTemplates
   readonly #directory: string
 
-  constructor({ templates }: { templates: DiskTemplates }, { directory }: { directory: string }) {
+  constructor({ mounter, templates }: { mounter: KernelMounter; templates: DiskTemplates }, { directory }: { directory: string }) {
+    this.#mounter = mounter
     this.#templates = templates
     this.#directory = directory
   }
@@ -35,20 +37,22 @@ export class WritableLayers {
       base = join(directory, 'disk')
       await mkdir(base, { recursive: true, mode: 0o700 })
       await this.#templates.copyTo(join(directory, 'disk.img'), limitBytes, options)
-      await mountDisk(join(directory, 'disk.img'), base)
+      await this.#mounter.disk(join(directory, 'disk.img'), base)
     }
     const [upper, work] = [join(base, 'upper'), join(base, 'work')]
     await mkdir(upper, { mode: 0o755 })
     await copyRoot(lower, upper)
     await mkdir(work, { mode: 0o700 })
-    await mountOverlay({ lower, upper, work }, merged)
+    await this.#mounter.overlay({ lower, upper, work }, merged)
     return merged
   }
 
   /** Ends it and all that was written. @throws conflict where it is in use */
   async remove(id: string): Promise<void> {
     const directory = join(this.#directory, id)
-    for (const mounted of ['merged', 'disk']) await unmount(join(directory, mounted))
+    await this.#mounter.unmount(join(directory, 'merged'))
+    const disk = join(directory, 'disk')
+    if (await stat(disk).catch(() => undefined)) await this.#mounter.unmount(disk)
     // Out of the way at once; what may be many files goes in the background.
     const gone = `${directory}.gone-${process.hrtime.bigint()}`
     await rename(directory, gone).catch(ignoreMissing)
