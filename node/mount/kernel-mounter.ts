@@ -31,10 +31,11 @@ export class KernelMounter {
     await this.#mount(['-t', 'ext4', '-o', 'loop,noatime', file, directory], directory)
   }
 
+  /** Volatile: it ends with its mount, so nothing has to reach a disk for its sake. */
   async overlay(layers: { lower: string; upper: string; work: string }, directory: string): Promise<void> {
     const { lower, upper, work } = layers
     const options = Object.entries({ lowerdir: lower, upperdir: upper, workdir: work }).map(([name, path]) => `${name}=${path.replace(/[\\,:]/g, '\\$&')}`)
-    await this.#mount(['-t', 'overlay', '-o', options.join(','), 'p2pfs', directory], directory)
+    await this.#mount(['-t', 'overlay', '-o', [...options, 'volatile'].join(','), 'p2pfs', directory], directory)
   }
 
   async bind(source: string, directory: string): Promise<void> {

@@ -59,7 +59,7 @@ export class KernelPlacement implements Placement {
       throw new P2pfsError('invalid', `${directory} has nothing to reset: it was mounted without --scratch and without --writable`, { directory })
     }
     await this.#parts.mounter.unmount(directory)
-    await this.#parts.writables.remove(id)
+    await this.#parts.writables.discard(id)
     return await this.#placeTree(spec, signal)
   }
 

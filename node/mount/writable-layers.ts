@@ -3,6 +3,9 @@ import { join } from 'node:path'
 import type { DiskTemplates } from './disk-template.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
 
+/** In the name of a directory that is being deleted. */
+const aside = '.gone-'
+
 /** Of a tree that a mount writes to. */
 export interface WritableLayer {
   id: string
@@ -49,22 +52,50 @@ export class WritableLayers {
 
   /** Ends it and all that was written. @throws conflict where it is in use */
   async remove(id: string): Promise<void> {
-    const directory = join(this.#directory, id)
-    await this.#mounter.unmount(join(directory, 'merged'))
-    const disk = join(directory, 'disk')
-    if (await stat(disk).catch(() => undefined)) await this.#mounter.unmount(disk)
-    // Out of the way at once; what may be many files goes in the background.
-    const gone = `${directory}.gone-${process.hrtime.bigint()}`
-    await rename(directory, gone).catch(ignoreMissing)
-    rm(gone, { recursive: true, force: true }).catch(() => undefined)
+    const gone = await this.#putAside(id)
+    if (gone !== undefined) await this.#unmountDisk(gone)
+    this.#deleteInBackground(gone)
+  }
+
+  /** As {@link remove}, but what takes long, writing back a disk that nobody will read, goes on in the background. */
+  async discard(id: string): Promise<void> {
+    const gone = await this.#putAside(id)
+    if (gone === undefined) return
+    this.#unmountDisk(gone).then(() => this.#deleteInBackground(gone), () => undefined)
   }
 
   /** Removes those of no mount. */
   async tidy(ids: ReadonlySet<string>): Promise<void> {
     for (const id of await readdir(this.#directory).catch(() => [])) {
-      if (id.includes('.gone-')) rm(join(this.#directory, id), { recursive: true, force: true }).catch(() => undefined)
-      else if (!ids.has(id)) await this.remove(id)
+      const directory = join(this.#directory, id)
+      if (id.includes(aside)) {
+        await this.#unmountDisk(directory)
+        this.#deleteInBackground(directory)
+      } else if (!ids.has(id)) await this.remove(id)
     }
+  }
+
+  /** @returns where its directory is now, its disk still mounted; undefined where there is none */
+  async #putAside(id: string): Promise<string | undefined> {
+    const directory = join(this.#directory, id)
+    await this.#mounter.unmount(join(directory, 'merged'))
+    const gone = `${directory}${aside}${process.hrtime.bigint()}`
+    return await rename(directory, gone).then(
+      () => gone,
+      (error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error
+        return undefined
+      },
+    )
+  }
+
+  async #unmountDisk(directory: string): Promise<void> {
+    const disk = join(directory, 'disk')
+    if ((await stat(disk).catch(() => undefined)) !== undefined) await this.#mounter.unmount(disk)
+  }
+
+  #deleteInBackground(directory: string | undefined): void {
+    if (directory !== undefined) rm(directory, { recursive: true, force: true }).catch(() => undefined)
   }
 }
 
@@ -74,8 +105,4 @@ async function copyRoot(from: string, to: string): Promise<void> {
   await chown(to, uid, gid)
   await chmod(to, mode & 0o7777)
   await utimes(to, atime, mtime)
-}
-
-function ignoreMissing(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'ENOENT') throw error
 }
