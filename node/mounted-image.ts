@@ -31,7 +31,7 @@ export class MountedImage {
       first += chunks.count
     }
     this.#readAhead = new ReadAhead({
-      chunkCount: first,
+      offsets: new Float64Array(this.image.offsets),
       prefetch: (index) => this.#prefetch(index),
       mark: (index) => void Atomics.or(this.#state, index, chunkFlags.mark),
     })

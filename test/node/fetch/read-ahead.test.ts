@@ -2,12 +2,12 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { ReadAhead } from '../../../node/fetch/read-ahead.ts'
 
-/** A reader over `count` chunks of which nothing is here at first. */
-function reader(count: number): { read: (index: number) => void; fetched: Set<number>; misses: () => number } {
+/** A reader over `count` chunks of `chunkBytes` of which nothing is here at first. */
+function reader(count: number, chunkBytes = 2 ** 20): { read: (index: number) => void; fetched: Set<number>; misses: () => number } {
   const here = new Set<number>()
   const marks = new Set<number>()
   let misses = 0
-  const ahead = new ReadAhead({ chunkCount: count, prefetch: (i) => void here.add(i), mark: (i) => void marks.add(i) })
+  const ahead = new ReadAhead({ offsets: Float64Array.from({ length: count + 1 }, (_, i) => i * chunkBytes), prefetch: (i) => void here.add(i), mark: (i) => void marks.add(i) })
   return {
     fetched: here,
     misses: () => misses,
@@ -25,6 +25,23 @@ test('a sequential reader soon misses no more', () => {
   const r = reader(1000)
   for (let i = 0; i < 1000; i++) r.read(i)
   assert.ok(r.misses() <= 3, `${r.misses()} misses`)
+})
+
+test('the window is bytes: over small chunks it has more of them', () => {
+  const r = reader(4000, 64 * 1024)
+  for (let i = 0; i < 600; i++) r.read(i)
+  assert.ok(r.misses() <= 4, `${r.misses()} misses`)
+  assert.ok(r.fetched.size > 700)
+})
+
+test('a reader that jumps on and on does not have all between fetched', () => {
+  const r = reader(4000, 64 * 1024)
+  let read = 0
+  for (let i = 0; i < 2000; i += 3) {
+    r.read(i)
+    read++
+  }
+  assert.ok(r.fetched.size < read * 1.7, `${r.fetched.size} fetched, ${read} read`)
 })
 
 test('two sequential readers are both followed', () => {
