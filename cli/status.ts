@@ -28,6 +28,7 @@ function describe(status: Status): string {
     '',
     `served        local ${amount(served.local)}, from peers ${amount(served.peer)}, from the registry ${amount(served.registry)}`,
     `fetched       from peers ${amount(fetched.peer)}, from the registry ${amount(fetched.registry)}`,
+    `at random     ${formatSize(status.readAtRandom.bytes)} of layers in ${status.readAtRandom.requests} requests to registries`,
     `sent          ${amount(status.sent)} to peers`,
     `store         ${status.chunks} chunks`,
     '',

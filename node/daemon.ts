@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { ChunkTable } from '../protocol/chunk-table.ts'
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
@@ -9,6 +10,7 @@ import { ControlServer } from './control/server.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { RegionSource } from './fetch/region-source.ts'
+import { SpanSource } from './fetch/span-source.ts'
 import { ImageOrigins } from './image-origins.ts'
 import { localBytes, sizeOf } from './inspection.ts'
 import type { Log } from './log.ts'
@@ -103,6 +105,7 @@ export class Daemon {
           image: async (name) => await catalog.image(name),
           rootfs: async (digest) => await catalog.rootfsBytes(digest),
           layer: async (diffId) => await catalog.layerBytes(diffId),
+          blobMap: async (digest) => await catalog.blobMapBytes(digest),
           tables: () => holdings.tables(),
         },
         log,
@@ -119,16 +122,35 @@ export class Daemon {
     const isKnown = (digest: Digest): boolean => holdings.knows(digest)
     const ledger = new ImportLedger({ put, discard: async (digest) => await store.discard(digest), isKnown })
     const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
-    const origins = new ImageOrigins({ catalog, registry, region: exchange, ledger, isKnown, limits })
+    const peers = new PeerSource({ peers: exchange, log })
+    const origins = new ImageOrigins({
+      catalog,
+      registry,
+      region: exchange,
+      ledger,
+      isKnown,
+      limits,
+      getWindow: async (table, index, { signal }) => {
+        const request = { digest: table.digestAt(index), lengthBytes: table.lengthAt(index), table: table.id, index }
+        return (await store.get(request.digest, { signal })) ?? (await peers.fetch(request, { signal, priority: 'demand' }))
+      },
+      onBlobMap: (map) => this.#knowTable(map.windows),
+    })
     const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options), put: keep }
     this.#fetcher = new Fetcher({
       local,
-      peers: new PeerSource({ peers: exchange, log }),
-      registry: new RegionSource({
-        streamOf: async (table) => await origins.streamOf(table),
+      peers,
+      registry: new SpanSource({
+        seekable: async (table) => await origins.seekable(table),
+        stream: new RegionSource({
+          streamOf: async (table) => await origins.streamOf(table),
+          keep,
+          get: local.get,
+          signal: this.#stopping.signal,
+        }),
         keep,
-        get: local.get,
         signal: this.#stopping.signal,
+        log,
       }),
       log,
     })
@@ -196,6 +218,7 @@ export class Daemon {
     // Last: a read that misses finds everything in place.
     await this.#backend.driver.start()
     await this.#control.start()
+    this.#knowBlobMaps().catch((error: unknown) => this.#log.warn('windows of layers are not announced to peers', { error }))
     this.#log.info('daemon ready', {
       peer: this.#exchange.peerId,
       region: this.#config.region,
@@ -219,10 +242,20 @@ export class Daemon {
   }
 
   #know(manifest: RootfsManifest): void {
-    for (const table of tablesOf(manifest)) {
-      const held = this.#holdings.addTable(table, (digest) => this.#store.has(digest))
-      if (held !== undefined) this.#exchange.announce(table.id, held)
+    for (const table of tablesOf(manifest)) this.#knowTable(table)
+  }
+
+  /** Peers may ask for windows; not waited for, as it reads every map. */
+  async #knowBlobMaps(): Promise<void> {
+    for (const digest of await this.#catalog.blobMapDigests()) {
+      const map = await this.#catalog.blobMap(digest)
+      if (map !== undefined) this.#knowTable(map.windows)
     }
+  }
+
+  #knowTable(table: ChunkTable): void {
+    const held = this.#holdings.addTable(table, (digest) => this.#store.has(digest))
+    if (held !== undefined) this.#exchange.announce(table.id, held)
   }
 
   async #miss(name: string, chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
@@ -261,6 +294,7 @@ export class Daemon {
       chunks: this.#store.count,
       served: this.#backend!.driver.counters().served,
       fetched: { peer: this.#fetcher.fromPeers, registry: this.#origins.fromRegistry },
+      readAtRandom: this.#origins.readAtRandom,
       sent: { bytes: sent.bytesSent, chunks: sent.chunksSent },
     }
   }

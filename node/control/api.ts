@@ -155,6 +155,8 @@ export interface Status {
   served: { local: Amount; peer: Amount; registry: Amount }
   /** What this host has fetched since the daemon started; imports count as registry. */
   fetched: { peer: Amount; registry: Amount }
+  /** Of the registry's, what was read at random since the daemon started: requests, and bytes as it sent them, compressed. */
+  readAtRandom: { requests: number; bytes: number }
   /** What peers have had from this host since the daemon started. */
   sent: Amount
 }

@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import type { Digest } from '../../protocol/digest.ts'
 import { errorCodes, P2pfsError } from '../../protocol/errors.ts'
+import { parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import { parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
 import type { ChunkSink } from './chunk-sink.ts'
 import { defaultLayerLimits, type LayerLimits } from './layer-limits.ts'
@@ -21,6 +22,13 @@ export interface ImportLayerOptions {
   onProgress?: (bytes: number) => void
 }
 
+/** What reading a layer once tells of it. */
+export interface ImportedLayer {
+  index: LayerIndex
+  /** How to read its data again, at any place. */
+  map: BlobMap
+}
+
 /**
  * Reads a layer once, in a thread of its own: checks its digest and diff id, makes its index, passes its chunks to
  * `sink`. Memory is bounded whatever the layer's size. Chunks that have passed stay where the sink put them.
@@ -34,7 +42,7 @@ export async function importLayer(
   layer: { digest: Digest; diffId: Digest } | { name: string },
   sink: ChunkSink,
   { signal, onProgress, limits = defaultLayerLimits }: ImportLayerOptions,
-): Promise<LayerIndex> {
+): Promise<ImportedLayer> {
   signal.throwIfAborted()
   const worker = new Worker(new URL('./layer-worker.ts', import.meta.url), {
     workerData: { limits, ...('digest' in layer ? { digest: layer.digest, diffId: layer.diffId } : { digest: undefined, diffId: undefined }) } satisfies LayerWorkerSetup,
@@ -44,7 +52,7 @@ export async function importLayer(
     },
   })
   const name = 'digest' in layer ? layer.digest : layer.name
-  const outcome = Promise.withResolvers<Uint8Array>()
+  const outcome = Promise.withResolvers<{ index: Uint8Array; map: Uint8Array }>()
   const onAbort = (): void => outcome.reject(signal.reason as Error)
   signal.addEventListener('abort', onAbort, { once: true })
   const post = (message: ToLayerWorker): void => worker.postMessage(message)
@@ -68,7 +76,7 @@ export async function importLayer(
       room?.()
     } else if ('chunk' in message) {
       if (!ended) void keep(message.chunk)
-    } else if ('index' in message) outcome.resolve(message.index)
+    } else if ('index' in message) outcome.resolve(message)
     else outcome.reject(failure(name, message.error))
   })
   worker.on('error', (error: NodeJS.ErrnoException) => outcome.reject(error.code === 'ERR_WORKER_OUT_OF_MEMORY' ? outOfMemory(name, error) : error))
@@ -91,7 +99,7 @@ export async function importLayer(
     }
   }
   feed().catch((error: unknown) => outcome.reject(error as Error))
-  let encoded: Uint8Array
+  let encoded: { index: Uint8Array; map: Uint8Array }
   try {
     encoded = await outcome.promise
   } finally {
@@ -102,7 +110,7 @@ export async function importLayer(
     iterator.return?.()?.catch(() => undefined)
   }
   // The worker's heap is gone by now: both at once are too much for a layer of millions of files.
-  return parseLayerIndex(encoded)
+  return { index: parseLayerIndex(encoded.index), map: parseBlobMap(encoded.map) }
 }
 
 /** The bytes in an ArrayBuffer that holds nothing else, and may be handed on. */

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import type { Piece } from '../../protocol/blob-map.ts'
 import { blockBytes } from '../../protocol/chunk-table.ts'
 import { parseDigest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
@@ -42,6 +43,9 @@ export class LayerIndexer {
   #runIndex = 0
   #segmentIndex = 0
   #extents: Extent[] = []
+  /** Where the run that has begun is in the region, and its next segment in the tar. */
+  #regionOffset = 0
+  #tarOffset = 0
   /** Where the next byte of content belongs: in the first run, if that has begun; segment in it; position in the file. */
   #running = false
   #segment: SparseSegment | undefined
@@ -56,6 +60,9 @@ export class LayerIndexer {
       end: () => undefined,
     })
   }
+
+  /** Which bytes of the tar have become bytes of the region. */
+  readonly pieces: Piece[] = []
 
   /** The entry that is being read, as the tar names it; undefined before the first and after the last. */
   get entry(): ByteString | undefined {
@@ -109,12 +116,17 @@ export class LayerIndexer {
         checkLayerBytes(regionOffset + run.lengthBytes, this.#limits, this.#entry)
         this.#extents.push({ fileOffset: run.fileOffset, lengthBytes: run.lengthBytes, regionOffset, tarOffset: run.tarOffset })
         this.#position = run.fileOffset
+        this.#regionOffset = regionOffset
+        this.#tarOffset = run.tarOffset
         this.#running = true
         this.#segmentIndex = 0
       }
       if (this.#segment === undefined) {
         this.#segment = run.segments[this.#segmentIndex++]!
-        this.#zeros(this.#segment.offset - this.#position)
+        const { offset, lengthBytes } = this.#segment
+        this.#zeros(offset - this.#position)
+        this.pieces.push({ regionOffset: this.#regionOffset + offset - run.fileOffset, lengthBytes, tarOffset: this.#tarOffset })
+        this.#tarOffset += lengthBytes
       }
       const length = Math.min(bytes.length - at, this.#segment.offset + this.#segment.lengthBytes - this.#position)
       this.#chunker.push(bytes.subarray(at, at + length))

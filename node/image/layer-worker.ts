@@ -1,11 +1,14 @@
 import { createHash } from 'node:crypto'
 import { parentPort, workerData } from 'node:worker_threads'
-import type { Digest } from '../../protocol/digest.ts'
+import { encodeBlobMap, type Compression } from '../../protocol/blob-map.ts'
+import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { encodeLayerIndex } from '../../protocol/layer-index.ts'
+import { Checkpointer, checkpointSpacingBytes } from './checkpointer.ts'
 import { decompress } from './decompress.ts'
 import { LayerIndexer } from './layer-indexer.ts'
 import type { LayerLimits } from './layer-limits.ts'
+import { WindowRegion } from './window-region.ts'
 
 /** What the worker is started with: what the layer must turn out to be, where that is known. */
 export interface LayerWorkerSetup {
@@ -19,7 +22,7 @@ export type ToLayerWorker = { bytes: Uint8Array } | { end: true } | { stored: nu
 export type FromLayerWorker =
   | { read: number }
   | { chunk: { id: number; digest: Digest; bytes: Uint8Array<ArrayBuffer> } }
-  | { index: Uint8Array<ArrayBuffer> }
+  | { index: Uint8Array<ArrayBuffer>; map: Uint8Array<ArrayBuffer> }
   | { error: { code: string | undefined; message: string; details: Record<string, unknown> } }
 
 const port = parentPort!
@@ -42,6 +45,7 @@ port.on('message', (message: ToLayerWorker) => {
 })
 
 const compressedHash = createHash('sha256')
+let compressedBytes = 0
 
 async function* compressed(): AsyncGenerator<Uint8Array> {
   for (;;) {
@@ -53,6 +57,7 @@ async function* compressed(): AsyncGenerator<Uint8Array> {
     const bytes = input.shift()
     if (bytes === undefined) return
     compressedHash.update(bytes)
+    compressedBytes += bytes.length
     port.postMessage({ read: bytes.length } satisfies FromLayerWorker)
     yield bytes
   }
@@ -71,21 +76,45 @@ const sink = {
 }
 
 const indexer = new LayerIndexer(sink, setup.limits)
+const windows = new WindowRegion(sink)
+const checkpointer = new Checkpointer(windows, { spacingBytes: checkpointSpacingBytes })
 
-async function main(): Promise<Uint8Array<ArrayBuffer>> {
+async function main(): Promise<{ index: Uint8Array<ArrayBuffer>; map: Uint8Array<ArrayBuffer> }> {
   const source = compressed()
-  for await (const bytes of decompress(source)) await indexer.push(bytes)
+  let compression: Compression = 'none'
+  const observer = {
+    start: (found: Compression): void => {
+      compression = found
+      if (found === 'gzip') checkpointer.startGzip()
+    },
+    compressed: (bytes: Buffer): void => checkpointer.compressed(bytes),
+    frame: (byteOffset: number): void => checkpointer.frame(byteOffset),
+  }
+  for await (const bytes of decompress(source, observer)) {
+    checkpointer.output(bytes)
+    await indexer.push(bytes)
+  }
   const index = await indexer.finish()
   // What a decompressor leaves unread still counts for the digest.
   for await (const rest of source) void rest
   const digest = `sha256:${compressedHash.digest('hex')}`
   if (setup.digest !== undefined && digest !== setup.digest) throw new P2pfsError('invalid', `its bytes have another digest: ${digest}`)
   if (setup.diffId !== undefined && index.diffId !== setup.diffId) throw new P2pfsError('invalid', `uncompressed it is ${index.diffId}; the image config says ${setup.diffId}`)
-  return encodeLayerIndex(index)
+  const map = encodeBlobMap({
+    digest: parseDigest(digest),
+    diffId: index.diffId,
+    sizeBytes: compressedBytes,
+    tarBytes: index.tarBytes,
+    compression,
+    checkpoints: checkpointer.finish(),
+    windows: await windows.finish(),
+    pieces: indexer.pieces,
+  })
+  return { index: encodeLayerIndex(index), map }
 }
 
 main().then(
-  (index) => port.postMessage({ index } satisfies FromLayerWorker, [index.buffer]),
+  ({ index, map }) => port.postMessage({ index, map } satisfies FromLayerWorker, [index.buffer, map.buffer]),
   (error: unknown) => {
     const { code, message, details } = isP2pfsError(error) ? error : { code: undefined, message: (error as Error).message, details: {} }
     // What is wrong with the compressed stream does not know where in the tar it is.

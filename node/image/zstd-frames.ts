@@ -4,6 +4,8 @@ import { P2pfsError } from '../../protocol/errors.ts'
 export interface FramePiece {
   bytes: Buffer
   last: boolean
+  /** Of the first piece of a frame: where in the stream it begins, bytes. */
+  frameOffset?: number
 }
 
 const frameMagic = 0xfd2fb528
@@ -32,7 +34,9 @@ export async function* zstdFrames(input: AsyncIterable<Buffer>): AsyncGenerator<
   const need = async (length: number): Promise<void> => {
     if (!(await fill(length))) throw new P2pfsError('invalid', 'layer is damaged or cut short: zstd frame is not whole')
   }
+  let position = 0
   const take = (length: number): Buffer => {
+    position += length
     const taken = buffer.subarray(0, length)
     buffer = buffer.subarray(length)
     return taken
@@ -61,7 +65,7 @@ export async function* zstdFrames(input: AsyncIterable<Buffer>): AsyncGenerator<
     const sizeFlag = descriptor >>> 6
     const headerBytes = 5 + (single ? 0 : 1) + dictionaryBytes[descriptor & 3]! + (sizeFlag === 0 && single ? 1 : contentSizeBytes[sizeFlag]!)
     await need(headerBytes)
-    yield { bytes: take(headerBytes), last: false }
+    yield { frameOffset: position, bytes: take(headerBytes), last: false }
     for (let lastBlock = false; !lastBlock; ) {
       await need(3)
       const header = take(3)

@@ -2,6 +2,7 @@ import type { Connection, Libp2p, PeerId, Stream } from '@libp2p/interface'
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import type { BlobMap } from '../../protocol/blob-map.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
@@ -17,7 +18,7 @@ import { Dialler } from './dialler.ts'
 import { readFrames, writeFrame } from './frames.ts'
 import { PeerHoldings } from './holders.ts'
 import { loadIdentity } from './identity.ts'
-import { askImage, askLayer, askRootfs, serveObject, type LocalObjects } from './object-exchange.ts'
+import { askBlobMap, askImage, askLayer, askRootfs, serveObject, type LocalObjects } from './object-exchange.ts'
 import { createPeerHost } from './peer-host.ts'
 
 export interface LocalData extends LocalObjects {
@@ -233,6 +234,11 @@ export class PeerExchange {
   /** Asks the members in turn. @returns undefined where nobody has it */
   async fetchLayerIndex(diffId: Digest, { signal }: { signal: AbortSignal }): Promise<LayerIndex | undefined> {
     return await this.#askInTurn(signal, async (stream, bounded) => await askLayer(stream, diffId, bounded))
+  }
+
+  /** Asks the members in turn. @returns undefined where nobody has it */
+  async fetchBlobMap(digest: Digest, { signal }: { signal: AbortSignal }): Promise<BlobMap | undefined> {
+    return await this.#askInTurn(signal, async (stream, bounded) => await askBlobMap(stream, digest, bounded))
   }
 
   async #askInTurn<T>(signal: AbortSignal, question: (stream: Stream, signal: AbortSignal) => Promise<T | undefined>): Promise<T | undefined> {

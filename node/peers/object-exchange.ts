@@ -1,6 +1,7 @@
 import { promisify } from 'node:util'
 import { zstdCompress, zstdDecompress } from 'node:zlib'
 import type { Stream } from '@libp2p/interface'
+import { parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
@@ -28,6 +29,8 @@ export interface LocalObjects {
   rootfs: (digest: Digest) => Promise<Uint8Array | undefined>
   /** Encoded. */
   layer: (diffId: Digest) => Promise<Uint8Array | undefined>
+  /** Encoded, zstd. */
+  blobMap: (digest: Digest) => Promise<Uint8Array | undefined>
 }
 
 /** Answers the one request of a stream. @throws invalid, unavailable */
@@ -47,6 +50,8 @@ async function find(request: ObjectRequest, local: LocalObjects): Promise<Uint8A
     }
     case 'rootfs':
       return await local.rootfs(request.digest)
+    case 'map':
+      return await local.blobMap(request.digest)
     case 'layer': {
       const bytes = await local.layer(request.diffId)
       return bytes === undefined ? undefined : await compress(bytes)
@@ -85,13 +90,24 @@ export async function askRootfs(stream: Stream, digest: Digest, signal: AbortSig
 export async function askLayer(stream: Stream, diffId: Digest, signal: AbortSignal): Promise<LayerIndex | undefined> {
   const bytes = await ask(stream, { kind: 'layer', diffId }, signal)
   if (bytes === undefined) return undefined
-  let encoded: Uint8Array
-  try {
-    encoded = await decompress(bytes, { maxOutputLength: maxLayerIndexBytes })
-  } catch (cause) {
-    throw new P2pfsError('invalid', 'layer index is not zstd, or too large', { cause, diffId })
-  }
-  const index = parseLayerIndex(encoded)
+  const index = parseLayerIndex(await expand(bytes, 'layer index'))
   if (index.diffId !== diffId) throw new P2pfsError('invalid', 'peer sent the index of another layer', { diffId })
   return index
+}
+
+/** @throws invalid also where the map is of another blob. It is believed no further: what is read by it is checked */
+export async function askBlobMap(stream: Stream, digest: Digest, signal: AbortSignal): Promise<BlobMap | undefined> {
+  const bytes = await ask(stream, { kind: 'map', digest }, signal)
+  if (bytes === undefined) return undefined
+  const map = parseBlobMap(await expand(bytes, 'blob map'))
+  if (map.digest !== digest) throw new P2pfsError('invalid', 'peer sent the map of another blob', { digest })
+  return map
+}
+
+async function expand(bytes: Uint8Array, what: string): Promise<Uint8Array> {
+  try {
+    return await decompress(bytes, { maxOutputLength: maxLayerIndexBytes })
+  } catch (cause) {
+    throw new P2pfsError('invalid', `${what} is not zstd, or too large`, { cause })
+  }
 }

@@ -1,6 +1,7 @@
 import { promisify } from 'node:util'
 import { zstdCompress, zstdDecompress } from 'node:zlib'
 import { Level } from 'level'
+import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
@@ -97,6 +98,25 @@ export class Catalog {
       throw new P2pfsError('invalid', `layer ${index.diffId}: its index takes ${bytes.length} bytes compressed; ${maxLayerRecordBytes} is the most`, { layer: index.diffId })
     }
     await this.#put(keys.layer(index.diffId), bytes, true)
+  }
+
+  async putBlobMap(map: BlobMap): Promise<void> {
+    await this.#put(keys.blobMap(map.digest), await compress(encodeBlobMap(map)), true)
+  }
+
+  /** The blob map's encoded form, zstd. */
+  async blobMapBytes(digest: Digest): Promise<Uint8Array | undefined> {
+    return await this.#level.get(keys.blobMap(digest))
+  }
+
+  async blobMap(digest: Digest): Promise<BlobMap | undefined> {
+    const bytes = await this.blobMapBytes(digest)
+    return bytes === undefined ? undefined : parseBlobMap(await decompress(bytes))
+  }
+
+  async blobMapDigests(): Promise<Digest[]> {
+    const names = await this.#level.keys(under(prefixes.blobMap)).all()
+    return names.map((name) => parseDigest(name.slice(prefixes.blobMap.length)))
   }
 
   async hasLayer(diffId: Digest): Promise<boolean> {

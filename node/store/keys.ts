@@ -10,6 +10,8 @@ export const keys = {
   rootfs: (digest: Digest): string => `${formatVersion}/rootfs/${digest}`,
   /** -> layer index (CBOR, zstd) */
   layer: (diffId: Digest): string => `${formatVersion}/layer/${diffId}`,
+  /** -> blob map (CBOR, zstd) */
+  blobMap: (digest: Digest): string => `${formatVersion}/map/${digest}`,
   /** -> mount record (JSON) */
   mount: (directory: string): string => `mount/${directory}`,
 }
@@ -19,7 +21,7 @@ interface KeyRange {
   lt: string
 }
 
-export const prefixes = { image: `${formatVersion}/image/`, rootfs: `${formatVersion}/rootfs/`, mount: 'mount/' } as const
+export const prefixes = { image: `${formatVersion}/image/`, rootfs: `${formatVersion}/rootfs/`, blobMap: `${formatVersion}/map/`, mount: 'mount/' } as const
 
 /** All keys under `prefix`, as a range of the ordered key space. */
 export function under(prefix: (typeof prefixes)[keyof typeof prefixes]): KeyRange {

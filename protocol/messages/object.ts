@@ -19,6 +19,8 @@ export type ObjectRequest =
   | { kind: 'rootfs'; digest: Digest }
   /** Answered by a layer index, zstd-compressed. */
   | { kind: 'layer'; diffId: Digest }
+  /** Of the blob with this digest. Answered by a blob map, zstd-compressed. */
+  | { kind: 'map'; digest: Digest }
 
 /** SPEC.md, "Object protocol". */
 export function encodeObjectRequest(request: ObjectRequest): Uint8Array {
@@ -36,6 +38,8 @@ export function parseObjectRequest(bytes: Uint8Array): ObjectRequest {
       return { kind, digest: fields.digest('digest') }
     case 'layer':
       return { kind, diffId: fields.digest('diffId') }
+    case 'map':
+      return { kind, digest: fields.digest('digest') }
     default:
       throw new P2pfsError('invalid', `object request: unknown kind ${kind.slice(0, 20)}`)
   }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Bitmap } from '../../protocol/bitmap.ts'
+import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import { ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, parseDigest } from '../../protocol/digest.ts'
 import { isP2pfsError } from '../../protocol/errors.ts'
@@ -33,9 +34,24 @@ const index: LayerIndex = { diffId: b, tarBytes: 10_240, chunks: table, entries:
 const manifest: RootfsManifest = { format: 'ext4', metadata: table, layers: [{ diffId: a, chunks: table }], config: '{}' }
 const record = { reference: 'docker.io/library/debian:12', platform: 'linux/amd64', format: 'erofs', manifestDigest: a, manifest: '{"x":1}', rootfsDigest: b } as const
 
+const blobMap: BlobMap = {
+  digest: a,
+  diffId: b,
+  sizeBytes: 5000,
+  tarBytes: 10_240,
+  compression: 'gzip',
+  checkpoints: [
+    { bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } },
+    { bitOffset: 12_345, tarOffset: 4000, window: { offset: 0, lengthBytes: 900 } },
+  ],
+  windows: new ChunkTable([4096], digestToBytes(a)),
+  pieces: [{ regionOffset: 4096, lengthBytes: 5000, tarOffset: 1024 }],
+}
+
 /** Each format: its golden digest (the bytes are long), and that it reads back. */
 const formats: [string, Uint8Array, string, (bytes: Uint8Array) => Uint8Array][] = [
   ['layer index', encodeLayerIndex(index), 'sha256:ba3e1ad83fc688b07df24063caa67760d38b1dd466158e117978770296762b32', (bytes) => encodeLayerIndex(parseLayerIndex(bytes))],
+  ['blob map', encodeBlobMap(blobMap), 'sha256:0d9b3a2068fb611ea3f9c77a5cd54a91205e6a948677c3d037631ac60e906fb4', (bytes) => encodeBlobMap(parseBlobMap(bytes))],
   ['rootfs manifest', encodeRootfsManifest(manifest), 'sha256:e11a8ced67556382b3ed6b52ae056fb2f5dd12b2f4a2b9f45d2f99fe27e0091d', (bytes) => encodeRootfsManifest(parseRootfsManifest(bytes))],
   ['image record', encodeImageRecord(record), 'sha256:f4c4f9567cf379880ea048e9773b51c3b39015663ebd6bb4fc46013ccf8f05d5', (bytes) => encodeImageRecord(parseImageRecord(bytes))],
 ]
@@ -71,6 +87,7 @@ region({ type: 'delta', table: a, added: [1, 300], removed: [] }, 'a464747970656
 for (const [request, golden] of [
   [{ kind: 'image', reference: 'r', platform: 'p', format: 'ext4' }, 'a4646b696e6465696d61676566666f726d6174646578743468706c6174666f726d6170697265666572656e63656172'],
   [{ kind: 'rootfs', digest: a }, 'a2646b696e6466726f6f7466736664696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
+  [{ kind: 'map', digest: a }, 'a2646b696e64636d61706664696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
   [{ kind: 'layer', diffId: a }, 'a2646b696e64656c617965726664696666496478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
 ] as const) {
   messages.push([`${request.kind} request`, encodeObjectRequest(request), golden, (bytes) => parseObjectRequest(bytes), request])

@@ -113,8 +113,9 @@ async function openHost(t: TestContext, limits: LayerLimits): Promise<{
   const registry = createImageSource({ insecureRegistries: [], userAgent: 'test', log })
   const isKnown = (digest: Digest): boolean => holdings.knows(digest)
   const ledger = new ImportLedger({ put: async (digest, bytes) => await store.put(digest, bytes), discard: async (digest) => await store.discard(digest), isKnown })
-  const region = { fetchLayerIndex: async () => await Promise.resolve(undefined) }
-  const origins = new ImageOrigins({ catalog, registry, region, ledger, isKnown, limits })
+  const nobody = async (): Promise<undefined> => await Promise.resolve(undefined)
+  const region = { fetchLayerIndex: nobody, fetchBlobMap: nobody }
+  const origins = new ImageOrigins({ catalog, registry, region, ledger, isKnown, limits, getWindow: nobody, onBlobMap: () => undefined })
   return {
     store,
     catalog,
@@ -289,6 +290,6 @@ test('two million plain files are within the limits of a layer', { skip: process
     for (let i = 0; i < 2_000_000; i += 1000) yield Buffer.concat(Array.from({ length: 1000 }, (_, j) => member(`usr/share/directory-${(i + j) % 1000}/some-file-with-a-name-${i + j}`, 'x')))
     yield end
   }
-  const index = await importLayer(files(), { name: 'many' }, { put: async () => undefined }, { signal, limits: { maxLayerBytes: 2 ** 40, maxMetadataBytes: 512 * mebibyte } })
+  const { index } = await importLayer(files(), { name: 'many' }, { put: async () => undefined }, { signal, limits: { maxLayerBytes: 2 ** 40, maxMetadataBytes: 512 * mebibyte } })
   assert.equal(index.entries.length, 2_000_000)
 })

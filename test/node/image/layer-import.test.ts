@@ -41,7 +41,8 @@ async function* pieces(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Arr
 async function importTar(tar: Buffer, { compress = (bytes: Buffer): Buffer => bytes, size = 64 * 1024, sink = new MapSink() } = {}): Promise<{ index: LayerIndex; sink: MapSink }> {
   const bytes = compress(tar)
   const layer = { digest: digestOf(bytes), diffId: digestOf(tar) }
-  return { index: await importLayer(pieces(bytes, size), layer, sink, { signal }), sink }
+  const { index } = await importLayer(pieces(bytes, size), layer, sink, { signal })
+  return { index, sink }
 }
 
 /** A tree with a bit of everything that tar can say. */
@@ -105,7 +106,7 @@ test('the index depends on the tar alone: not on its compression, nor on how it 
   makeTree(directory)
   const tar = execFileSync('tar', ['--format=pax', '-S', '-C', join(directory, 'tree'), '-cf', '-', '.'], { maxBuffer: 2 ** 28 })
   const half = Math.floor(tar.length / 2)
-  const { index, sink } = await importTar(tar)
+  const { index } = await importTar(tar)
   assert.ok(index.chunks.count > 5)
   for (let i = 0; i < index.chunks.count; i++) assert.ok(index.chunks.lengthAt(i) <= 2 ** 20)
   const others = [
@@ -116,7 +117,8 @@ test('the index depends on the tar alone: not on its compression, nor on how it 
   ]
   for (const other of others) {
     assert.deepEqual(other.index, index)
-    assert.deepEqual([...other.sink.chunks.keys()].toSorted(), [...sink.chunks.keys()].toSorted())
+    // Windows of gzip are chunks besides.
+    for (let i = 0; i < index.chunks.count; i++) assert.ok(other.sink.chunks.has(index.chunks.digestAt(i)))
   }
 })
 

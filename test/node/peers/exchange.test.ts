@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
+import { zstdCompressSync } from 'node:zlib'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { Libp2p, Stream } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
+import { encodeBlobMap, type BlobMap } from '../../../protocol/blob-map.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
@@ -133,6 +135,17 @@ test('images, manifests and layer indexes come from whichever peer has them', as
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   b.images.set('r', record)
   b.objects.set(rootfsDigest, manifest)
+  const map: BlobMap = {
+    digest: digestOf(Buffer.from('blob')),
+    diffId,
+    sizeBytes: 100,
+    tarBytes: 1024,
+    compression: 'gzip',
+    checkpoints: [{ bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } }],
+    windows: table,
+    pieces: [],
+  }
+  b.objects.set(map.digest, zstdCompressSync(encodeBlobMap(map)))
   b.objects.set(diffId, encodeLayerIndex({ diffId, tarBytes: 1024, chunks: table, entries: [] }))
   const c = await TestPeer.start(t, 'c', { bootstrap: [a.address] })
   await until('all have met', () => c.exchange.peers().length === 2)
@@ -141,6 +154,7 @@ test('images, manifests and layer indexes come from whichever peer has them', as
   assert.equal(await c.exchange.findImage({ reference: 'other', platform: 'p', format: 'ext4' }, { signal }), undefined)
   assert.equal((await c.exchange.fetchRootfs(rootfsDigest, { signal }))?.metadata.id, table.id)
   assert.equal((await c.exchange.fetchLayerIndex(diffId, { signal }))?.tarBytes, 1024)
+  assert.deepEqual((await c.exchange.fetchBlobMap(map.digest, { signal }))?.checkpoints, map.checkpoints)
   assert.equal(await c.exchange.fetchRootfs(diffId, { signal }), undefined, 'under the wrong digest it is not believed')
 })
 

@@ -38,6 +38,7 @@ export class TestPeer {
           chunk: async (digest) => await (this.stall ?? this.chunks.get(digest)),
           image: async ({ reference }) => this.images.get(reference),
           rootfs: async (digest) => this.objects.get(digest),
+          blobMap: async (digest) => this.objects.get(digest),
           layer: async (diffId) => this.objects.get(diffId),
           tables: () => [...this.tables].map(([table, held]) => ({ table, held })),
         },

@@ -29,7 +29,7 @@ const { signal } = new AbortController()
 export async function indexLayer({ blob, tar }: TestLayer, chunks: Chunks, { worker }: { worker: boolean }): Promise<LayerIndex> {
   const put = async (digest: Digest, bytes: Uint8Array): Promise<void> => void chunks.set(digest, bytes)
   const source = pieces(blob)
-  if (worker) return await importLayer(source, { digest: digestOf(blob), diffId: digestOf(tar) }, { put }, { signal })
+  if (worker) return (await importLayer(source, { digest: digestOf(blob), diffId: digestOf(tar) }, { put }, { signal })).index
   const indexer = new LayerIndexer({ put })
   for await (const bytes of decompress(source)) await indexer.push(bytes)
   return await indexer.finish()

@@ -1,0 +1,181 @@
+import type { ChunkTable } from '../../protocol/chunk-table.ts'
+import { digestOf, type Digest } from '../../protocol/digest.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import type { Log } from '../log.ts'
+import { orAbort } from '../single-flight.ts'
+import type { ChunkRequest } from './chunk-request.ts'
+import type { LastResort } from './fetcher.ts'
+
+/** A stretch of a region's blob that can be read and decoded by itself. */
+export interface Stretch {
+  /** In the blob, bytes. */
+  start: number
+  end: number
+  /** In what it decodes to, bytes. */
+  tarStart: number
+  tarEnd: number
+}
+
+/** A region whose blob can be read anywhere. */
+export interface SeekableRegion {
+  /** Equal for regions of the same blob. */
+  name: Digest
+  table: ChunkTable
+  /** What to read for this chunk; undefined for one that is all zero. */
+  stretchOf: (chunkIndex: number) => Stretch | undefined
+  /** What to read for all between two stretches. */
+  join: (first: Stretch, last: Stretch) => Stretch
+  /**
+   * Reads it with one request and decodes it: all chunks that are whole in it.
+   * @throws unsupported where the registry has no ranges; missing where what decoding needs is not here; invalid
+   */
+  read: (stretch: Stretch, options: { signal: AbortSignal; again: boolean }) => Promise<Iterable<{ index: number; bytes: Uint8Array }>>
+}
+
+export interface SpanSourceParts {
+  /** Undefined where nothing tells how to read the region at random. */
+  seekable: (table: Digest) => Promise<SeekableRegion | undefined>
+  /** For regions that cannot be read at random. */
+  stream: LastResort
+  keep: (digest: Digest, bytes: Uint8Array) => Promise<void>
+  /** Ends all reads: the daemon stops. */
+  signal: AbortSignal
+  log: Log
+}
+
+/** Reads under way for one region: two hide the latency, more would only hold memory. */
+const readsAtOnce = 2
+/** One read makes at most this much, unless a single chunk needs more; beyond the second the region is streamed. Bytes. */
+const maxReadBytes = 16 * 1024 * 1024
+const maxStretchBytes = 64 * 1024 * 1024
+
+interface Wanted {
+  index: number
+  stretch: Stretch
+  found: PromiseWithResolvers<Uint8Array>
+}
+
+/**
+ * The last resort where the registry is read at random: a chunk costs one request for the stretch that it is in, and all
+ * chunks of that stretch are kept. Those that are wanted while reads are under way are read together.
+ */
+export class SpanSource implements LastResort {
+  readonly #parts: SpanSourceParts
+  readonly #regions = new Map<Digest, RegionReads>()
+  /** Regions whose registry turned out not to have ranges. */
+  readonly #streamed = new Set<Digest>()
+
+  constructor(parts: SpanSourceParts) {
+    this.#parts = parts
+  }
+
+  async fetch(request: ChunkRequest, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
+    const region = this.#streamed.has(request.table) ? undefined : await this.#parts.seekable(request.table)
+    if (region === undefined) return await this.#parts.stream.fetch(request, { signal })
+    const stretch = region.stretchOf(request.index)
+    if (stretch === undefined) return checked(new Uint8Array(request.lengthBytes), request.digest)
+    if (stretch.tarEnd - stretch.tarStart > maxStretchBytes) return await this.#parts.stream.fetch(request, { signal })
+    let reads = this.#regions.get(request.table)
+    if (reads === undefined) {
+      reads = new RegionReads(region, this.#parts, () => this.#regions.delete(request.table))
+      this.#regions.set(request.table, reads)
+    }
+    try {
+      return await orAbort(reads.want(request.index, stretch), signal)
+    } catch (error) {
+      if (signal.aborted || !isP2pfsError(error, 'unsupported', 'invalid', 'missing')) throw error
+      this.#parts.log.warn('layer cannot be read at random; it is streamed', { error, table: request.table })
+      if (error.code === 'unsupported') this.#streamed.add(request.table)
+      return await this.#parts.stream.fetch(request, { signal })
+    }
+  }
+}
+
+/** The reads of one region. */
+class RegionReads {
+  readonly #region: SeekableRegion
+  readonly #parts: SpanSourceParts
+  readonly #onIdle: () => void
+  #waiting: Wanted[] = []
+  #running = 0
+
+  constructor(region: SeekableRegion, parts: SpanSourceParts, onIdle: () => void) {
+    this.#region = region
+    this.#parts = parts
+    this.#onIdle = onIdle
+  }
+
+  async want(index: number, stretch: Stretch): Promise<Uint8Array> {
+    const found = Promise.withResolvers<Uint8Array>()
+    // Its reader may be gone when it fails.
+    found.promise.catch(() => undefined)
+    this.#waiting.push({ index, stretch, found })
+    // Those that are asked for together are read together.
+    setImmediate(() => this.#next())
+    return await found.promise
+  }
+
+  #next(): void {
+    while (this.#running < readsAtOnce && this.#waiting.length > 0) {
+      const group = this.#takeGroup()
+      this.#running++
+      void this.#read(group).finally(() => {
+        this.#running--
+        this.#next()
+        if (this.#running === 0 && this.#waiting.length === 0) this.#onIdle()
+      })
+    }
+  }
+
+  /** The one that has waited longest, and all that touch it, as far as one read goes. */
+  #takeGroup(): { wanted: Wanted[]; stretch: Stretch } {
+    const [oldest] = this.#waiting
+    let stretch = oldest!.stretch
+    for (let grown = true; grown; ) {
+      grown = false
+      for (const { stretch: other } of this.#waiting) {
+        if (other.start > stretch.end || other.end < stretch.start) continue
+        const joined = this.#region.join(other.start < stretch.start ? other : stretch, other.end > stretch.end ? other : stretch)
+        const larger = joined.start < stretch.start || joined.end > stretch.end
+        if (!larger || joined.tarEnd - joined.tarStart > maxReadBytes) continue
+        stretch = joined
+        grown = true
+      }
+    }
+    const wanted = this.#waiting.filter(({ stretch: { start, end } }) => start >= stretch.start && end <= stretch.end)
+    this.#waiting = this.#waiting.filter((one) => !wanted.includes(one))
+    return { wanted, stretch }
+  }
+
+  async #read({ wanted, stretch }: { wanted: Wanted[]; stretch: Stretch }): Promise<void> {
+    try {
+      // Wrong bytes may be a mirror's, or the way's: asked for once more before anybody hears of them.
+      const chunks = await this.#chunksOf(stretch, false).catch(async (error: unknown) => {
+        if (!isP2pfsError(error, 'invalid')) throw error
+        return await this.#chunksOf(stretch, true)
+      })
+      for (const { index, found } of wanted) {
+        const bytes = chunks.get(index)
+        if (bytes === undefined) found.reject(new P2pfsError('invalid', 'a stretch of the layer lacks a chunk that it should have', { index }))
+        else found.resolve(bytes)
+      }
+      const rest = [...chunks].filter(([index]) => !wanted.some((one) => one.index === index))
+      for (const [index, bytes] of rest) await this.#parts.keep(this.#region.table.digestAt(index), bytes)
+    } catch (error) {
+      for (const { found } of wanted) found.reject(error)
+    }
+  }
+
+  async #chunksOf(stretch: Stretch, again: boolean): Promise<Map<number, Uint8Array>> {
+    const chunks = new Map<number, Uint8Array>()
+    for (const { index, bytes } of await this.#region.read(stretch, { signal: this.#parts.signal, again })) {
+      chunks.set(index, checked(bytes, this.#region.table.digestAt(index)))
+    }
+    return chunks
+  }
+}
+
+function checked(bytes: Uint8Array, digest: Digest): Uint8Array {
+  if (digestOf(bytes) !== digest) throw new P2pfsError('invalid', 'the registry delivers other bytes than the layer had when it was indexed', { digest })
+  return bytes
+}

@@ -1,0 +1,300 @@
+import { P2pfsError } from '../../../protocol/errors.ts'
+
+/** Called at the start of each deflate block: bits from the start of the stream, bytes of output before it. */
+export type OnBlock = (bitOffset: number, outputOffset: number) => void
+
+/*
+ * Decoding tables: one entry, a 32-bit number, for the next bits of input.
+ *   bits 0-4    bits that the code takes
+ *   bits 5-8    extra bits that follow
+ *   bits 9-11   kind
+ *   bits 12-    output bytes of a literal or the base of a length; for a link, where its table begins and how many bits it takes
+ */
+const literalBits = 11
+const distanceBits = 10
+const codeLengthBits = 7
+const literalMask = (1 << literalBits) - 1
+const distanceMask = (1 << distanceBits) - 1
+const kinds = { literal: 0, length: 1, end: 2, link: 3, invalid: 4 } as const
+
+/** RFC 1951, section 3.2.5. */
+const lengthBase = [3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258]
+const lengthExtra = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0]
+const distanceExtra = [0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13]
+/** Order of the lengths of the code length code, section 3.2.7. */
+const codeLengthOrder = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
+/** A dynamic block's header is no longer than this, bytes: 17 bits, 19 times 3, 320 codes of at most 7 + 7. */
+const maxHeaderBytes = 580
+
+function literalEntry(symbol: number): number {
+  if (symbol < 256) return (kinds.literal << 9) | (1 << 12)
+  if (symbol === 256) return kinds.end << 9
+  const i = symbol - 257
+  if (i >= lengthBase.length) return kinds.invalid << 9
+  return (kinds.length << 9) | (lengthExtra[i]! << 5) | (lengthBase[i]! << 12)
+}
+
+function distanceEntry(symbol: number): number {
+  return symbol < 30 ? distanceExtra[symbol]! << 5 : kinds.invalid << 9
+}
+
+const literalEntries = Int32Array.from({ length: 288 }, (_, i) => literalEntry(i))
+const distanceEntries = Int32Array.from({ length: 32 }, (_, i) => distanceEntry(i))
+
+const symbolEntries = Int32Array.from({ length: 19 }, (_, i) => i << 12)
+const counts = new Uint16Array(16)
+const nextCode = new Uint16Array(16)
+const invalidEntry = (kinds.invalid << 9) | 1
+
+/** Fills a table for the canonical code of these lengths; longer codes get tables behind the first. */
+function buildTable(table: Int32Array, bits: number, lengths: Uint8Array, from: number, to: number, entries: Int32Array): void {
+  counts.fill(0)
+  for (let i = from; i < to; i++) counts[lengths[i]!]!++
+  counts[0] = 0
+  let code = 0
+  let left = 1
+  let longest = 0
+  for (let length = 1; length <= 15; length++) {
+    left = (left << 1) - counts[length]!
+    if (left < 0) throw new P2pfsError('invalid', 'deflate: more codes than there can be')
+    code = (code + counts[length - 1]!) << 1
+    nextCode[length] = code
+    if (counts[length]! > 0) longest = length
+  }
+  const size = 1 << bits
+  // An incomplete code is legal where it has one symbol; what has no code is invalid if it comes.
+  const secondBits = longest > bits ? longest - bits : 0
+  if (left > 0 || secondBits > 0) table.fill(invalidEntry, 0, size)
+  let next = size
+  for (let i = from; i < to; i++) {
+    const length = lengths[i]!
+    if (length === 0) continue
+    const reversed = reverse(nextCode[length]!++, length)
+    const entry = entries[i - from]! | length
+    if (length <= bits) {
+      for (let at = reversed; at < size; at += 1 << length) table[at] = entry
+      continue
+    }
+    const low = reversed & (size - 1)
+    let link = table[low]!
+    if (((link >> 9) & 7) !== kinds.link) {
+      link = (kinds.link << 9) | (secondBits << 5) | (next << 12)
+      table.fill(invalidEntry, next, next + (1 << secondBits))
+      table[low] = link
+      next += 1 << secondBits
+    }
+    const base = link >>> 12
+    for (let at = reversed >>> bits; at < 1 << secondBits; at += 1 << (length - bits)) table[base + at] = entry
+  }
+}
+
+function reverse(code: number, length: number): number {
+  let reversed = 0
+  for (let i = 0; i < length; i++) reversed |= ((code >> i) & 1) << (length - 1 - i)
+  return reversed
+}
+
+const fixedLengths = new Uint8Array(288 + 32)
+fixedLengths.fill(8, 0, 144).fill(9, 144, 256).fill(7, 256, 280).fill(8, 280, 288).fill(5, 288, 320)
+
+type State = 'block' | 'stored' | 'codes' | 'end'
+
+/**
+ * Follows one deflate stream without making its output: where its blocks begin, in bits of input and bytes of output. Pieces of
+ * any size are pushed; memory is a few tables.
+ */
+export class DeflateScanner {
+  readonly #onBlock: OnBlock
+  readonly #literals = new Int32Array((1 << literalBits) + 288 * 16)
+  readonly #distances = new Int32Array((1 << distanceBits) + 32 * 32)
+  readonly #lengths = new Uint8Array(320 + 32)
+  #rest: Uint8Array = new Uint8Array(0)
+  /** Bits of the stream before the first byte of the rest, and within it. */
+  #bitsBefore = 0
+  #bit = 0
+  #output = 0
+  #state: State = 'block'
+  #last = false
+  #storedLeft = 0
+
+  constructor(onBlock: OnBlock) {
+    this.#onBlock = onBlock
+  }
+
+  get outputOffset(): number {
+    return this.#output
+  }
+
+  /**
+   * @param final no more comes
+   * @returns what lies beyond the end of the stream; undefined while it has not ended
+   * @throws invalid for what is no deflate stream
+   */
+  push(input: Uint8Array, final = false): Uint8Array | undefined {
+    let data = input
+    if (this.#rest.length > 0) {
+      data = new Uint8Array(this.#rest.length + input.length)
+      data.set(this.#rest)
+      data.set(input, this.#rest.length)
+    }
+    this.#scan(data, final)
+    if (this.#state === 'end') return data.subarray((this.#bit + 7) >>> 3)
+    if (final) throw new P2pfsError('invalid', 'deflate: cut short')
+    const used = this.#bit >>> 3
+    this.#bitsBefore += used * 8
+    this.#bit -= used * 8
+    this.#rest = data.slice(used)
+    return undefined
+  }
+
+  #scan(data: Uint8Array, final: boolean): void {
+    while (this.#state !== 'end') {
+      if (this.#state === 'block') {
+        const bytesLeft = data.length - (this.#bit >>> 3)
+        if (bytesLeft < 1 || (!final && bytesLeft < maxHeaderBytes && !this.#fits(data))) return
+        this.#beginBlock(data)
+      } else if (this.#state === 'stored') {
+        const length = Math.min(this.#storedLeft, data.length - (this.#bit >>> 3))
+        this.#storedLeft -= length
+        this.#output += length
+        this.#bit += length * 8
+        if (this.#storedLeft > 0) return
+        this.#state = this.#last ? 'end' : 'block'
+      } else if (!this.#codes(data)) return
+    }
+  }
+
+  /** Whether the block's header is whole although little input is there: it is tried, and undone. */
+  #fits(data: Uint8Array): boolean {
+    const available = data.length * 8 - this.#bit
+    if (available < 3) return false
+    const type = (this.#peek(data, this.#bit) >>> 1) & 3
+    if (type === 1) return true
+    if (type === 0) return available >= ((8 - ((this.#bit + 3) & 7)) & 7) + 3 + 32
+    return false
+  }
+
+  #peek(data: Uint8Array, bit: number): number {
+    const at = bit >>> 3
+    return ((data[at]! | (data[at + 1]! << 8) | (data[at + 2]! << 16) | (data[at + 3]! << 24)) >>> (bit & 7)) | 0
+  }
+
+  #take(data: Uint8Array, count: number): number {
+    if (this.#bit + count > data.length * 8) throw new P2pfsError('invalid', 'deflate: cut short')
+    const value = this.#peek(data, this.#bit) & ((1 << count) - 1)
+    this.#bit += count
+    return value
+  }
+
+  #beginBlock(data: Uint8Array): void {
+    this.#onBlock(this.#bitsBefore + this.#bit, this.#output)
+    this.#last = this.#take(data, 1) === 1
+    const type = this.#take(data, 2)
+    if (type === 3) throw new P2pfsError('invalid', 'deflate: block of no known type')
+    if (type === 0) {
+      this.#bit = (this.#bit + 7) & ~7
+      const length = this.#take(data, 16)
+      if (this.#take(data, 16) !== (~length & 0xffff)) throw new P2pfsError('invalid', 'deflate: length of a stored block is damaged')
+      this.#storedLeft = length
+      this.#state = 'stored'
+      return
+    }
+    this.#state = 'codes'
+    if (type === 1) {
+      buildTable(this.#literals, literalBits, fixedLengths, 0, 288, literalEntries)
+      buildTable(this.#distances, distanceBits, fixedLengths, 288, 320, distanceEntries)
+    } else this.#readCodes(data)
+  }
+
+  #readCodes(data: Uint8Array): void {
+    const lengths = this.#lengths
+    const literals = this.#take(data, 5) + 257
+    const distances = this.#take(data, 5) + 1
+    const codes = this.#take(data, 4) + 4
+    lengths.fill(0)
+    for (let i = 0; i < codes; i++) lengths[codeLengthOrder[i]!] = this.#take(data, 3)
+    buildTable(this.#distances, codeLengthBits, lengths, 0, 19, symbolEntries)
+    const total = literals + distances
+    const table = this.#distances
+    const read = new Uint8Array(total)
+    for (let i = 0; i < total; ) {
+      const entry = table[this.#peek(data, this.#bit) & ((1 << codeLengthBits) - 1)]!
+      if (((entry >> 9) & 7) === kinds.invalid) throw new P2pfsError('invalid', 'deflate: no such code')
+      this.#take(data, entry & 31)
+      const symbol = entry >>> 12
+      if (symbol < 16) {
+        read[i++] = symbol
+        continue
+      }
+      const repeat = symbol === 16 ? 3 + this.#take(data, 2) : symbol === 17 ? 3 + this.#take(data, 3) : 11 + this.#take(data, 7)
+      if (i + repeat > total || (symbol === 16 && i === 0)) throw new P2pfsError('invalid', 'deflate: code lengths are damaged')
+      read.fill(symbol === 16 ? read[i - 1]! : 0, i, i + repeat)
+      i += repeat
+    }
+    buildTable(this.#literals, literalBits, read, 0, literals, literalEntries)
+    buildTable(this.#distances, distanceBits, read, literals, total, distanceEntries)
+  }
+
+  /** @returns false where more input is needed */
+  #codes(data: Uint8Array): boolean {
+    const literals = this.#literals
+    const distances = this.#distances
+    const end = data.length * 8
+    // A literal or length, and a distance, with all their extra bits: within this no bound needs a check.
+    const safeEnd = end - 64
+    let bit = this.#bit
+    let produced = 0
+    let ended = false
+    for (;;) {
+      const start = bit
+      let at = bit >>> 3
+      let value = (data[at]! | (data[at + 1]! << 8) | (data[at + 2]! << 16) | (data[at + 3]! << 24)) >>> (bit & 7)
+      let entry = literals[value & literalMask]!
+      let kind = (entry >> 9) & 7
+      if (kind === kinds.literal && bit < safeEnd) {
+        // Often two in a row: 25 bits are there.
+        bit += entry & 31
+        produced++
+        entry = literals[(value >>> (entry & 31)) & literalMask]!
+        if (((entry >> 9) & 7) === kinds.literal) {
+          bit += entry & 31
+          produced++
+        }
+        continue
+      }
+      if (kind === kinds.link) {
+        entry = literals[(entry >>> 12) + ((value >>> literalBits) & ((1 << ((entry >> 5) & 15)) - 1))]!
+        kind = (entry >> 9) & 7
+      }
+      const length = entry & 31
+      bit += length
+      let more = 1
+      let valid = kind !== kinds.invalid
+      if (kind === kinds.length) {
+        const extra = (entry >> 5) & 15
+        more = (entry >>> 12) + ((value >>> length) & ((1 << extra) - 1))
+        bit += extra
+        at = bit >>> 3
+        value = (data[at]! | (data[at + 1]! << 8) | (data[at + 2]! << 16) | (data[at + 3]! << 24)) >>> (bit & 7)
+        let distance = distances[value & distanceMask]!
+        if (((distance >> 9) & 7) === kinds.link) distance = distances[(distance >>> 12) + ((value >>> distanceBits) & ((1 << ((distance >> 5) & 15)) - 1))]!
+        valid = ((distance >> 9) & 7) === 0
+        bit += (distance & 31) + ((distance >> 5) & 15)
+      }
+      if (bit > end || (!valid && start > safeEnd)) {
+        bit = start
+        break
+      }
+      if (!valid) throw new P2pfsError('invalid', 'deflate: no such code')
+      if (kind === kinds.end) {
+        ended = true
+        break
+      }
+      produced += more
+    }
+    this.#bit = bit
+    this.#output += produced
+    if (ended) this.#state = this.#last ? 'end' : 'block'
+    return ended
+  }
+}

@@ -1,0 +1,134 @@
+import { createGunzip, constants, zstdDecompressSync } from 'node:zlib'
+import { Readable } from 'node:stream'
+import type { BlobMap, Checkpoint, Piece } from '../../protocol/blob-map.ts'
+import type { ChunkTable } from '../../protocol/chunk-table.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
+import { decompress } from './decompress.ts'
+import { resumeGzip } from './gzip/resume.ts'
+
+/** A stretch of a blob that can be decoded by itself, and the tar that comes of it. */
+export interface Span {
+  checkpoint: Checkpoint
+  /** In the blob, bytes; the end may be that of the blob. */
+  start: number
+  end: number
+  tarStart: number
+  tarEnd: number
+}
+
+/** The span that has these bytes of the tar, `tarStart < tarEnd`. */
+export function spanOf(map: BlobMap, tarStart: number, tarEnd: number): Span {
+  if (map.compression === 'none') {
+    return { checkpoint: map.checkpoints[0]!, start: tarStart, end: tarEnd, tarStart, tarEnd }
+  }
+  const first = lastAtOrBefore(map.checkpoints, tarStart, ({ tarOffset }) => tarOffset)
+  const checkpoint = map.checkpoints[first]!
+  const behind = map.checkpoints.find(({ tarOffset }, i) => i > first && tarOffset >= tarEnd)
+  return {
+    checkpoint,
+    start: Math.floor(checkpoint.bitOffset / 8),
+    // The block before the next checkpoint may end in the byte that the next begins in.
+    end: behind === undefined ? map.sizeBytes : Math.ceil(behind.bitOffset / 8),
+    tarStart: checkpoint.tarOffset,
+    tarEnd: behind?.tarOffset ?? map.tarBytes,
+  }
+}
+
+/**
+ * @param bytes of the blob from `span.start` to `span.end`
+ * @param window of the checkpoint, as it is in the window region
+ * @returns the tar from `span.tarStart` to `span.tarEnd`
+ * @throws invalid where that does not come out
+ */
+export async function decodeSpan(map: BlobMap, span: Span, bytes: Buffer, window: Uint8Array): Promise<Buffer> {
+  const pieces: Buffer[] = []
+  const wanted = span.tarEnd - span.tarStart
+  let length = 0
+  try {
+    for await (const piece of outputOf(map, span, bytes, window)) {
+      pieces.push(piece)
+      length += piece.length
+      if (length >= wanted) break
+    }
+  } catch (cause) {
+    if (typeof (cause as { errno?: unknown }).errno !== 'number') throw cause
+    throw new P2pfsError('invalid', `blob ${map.digest} is damaged from byte ${span.start} on: ${(cause as Error).message}`, { cause })
+  }
+  if (length < wanted) throw new P2pfsError('invalid', `blob ${map.digest} from byte ${span.start} on makes ${length} bytes, not ${wanted}: it is not what it was when it was indexed`)
+  return Buffer.concat(pieces, length).subarray(0, wanted)
+}
+
+async function* outputOf({ compression }: BlobMap, { checkpoint }: Span, bytes: Buffer, window: Uint8Array): AsyncGenerator<Buffer> {
+  if (compression === 'none') yield bytes
+  else if (compression === 'zstd') yield* decompress(once(bytes))
+  else if (checkpoint.bitOffset === 0) yield* Readable.from([bytes], { objectMode: false }).pipe(createGunzip({ finishFlush: constants.Z_SYNC_FLUSH })) as AsyncIterable<Buffer>
+  else yield* resumeGzip(bytes, { bit: checkpoint.bitOffset % 8, window: window.length === 0 ? window : zstdDecompressSync(window) })
+}
+
+async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes
+}
+
+/** Which bytes of the tar a chunk needs; undefined for one that is all zero. */
+export function tarOf(map: BlobMap, table: ChunkTable, index: number): { tarStart: number; tarEnd: number } | undefined {
+  const [start, end] = [table.offsets[index]!, table.offsets[index + 1]!]
+  let tarStart: number | undefined
+  let tarEnd = 0
+  for (const piece of overlapping(map.pieces, start, end)) {
+    tarStart ??= piece.tarOffset + Math.max(0, start - piece.regionOffset)
+    tarEnd = piece.tarOffset + Math.min(piece.lengthBytes, end - piece.regionOffset)
+  }
+  return tarStart === undefined ? undefined : { tarStart, tarEnd }
+}
+
+/** All chunks of the region that this stretch of the tar has all bytes of; each a buffer of its own. */
+export function* chunksOf(map: BlobMap, table: ChunkTable, tar: Buffer, tarStart: number): Generator<{ index: number; bytes: Buffer }> {
+  const tarEnd = tarStart + tar.length
+  const [regionStart, regionEnd] = regionOf(map, table, tarStart, tarEnd)
+  if (regionStart >= regionEnd) return
+  const first = regionStart === 0 ? 0 : table.indexOf(regionStart - 1) + 1
+  for (let index = first; index < table.count && table.offsets[index + 1]! <= regionEnd; index++) {
+    const [start, end] = [table.offsets[index]!, table.offsets[index + 1]!]
+    const bytes = Buffer.alloc(end - start)
+    for (const { regionOffset, lengthBytes, tarOffset } of overlapping(map.pieces, start, end)) {
+      const from = Math.max(0, start - regionOffset)
+      const to = Math.min(lengthBytes, end - regionOffset)
+      tar.copy(bytes, regionOffset + from - start, tarOffset + from - tarStart, tarOffset + to - tarStart)
+    }
+    yield { index, bytes }
+  }
+}
+
+/** The stretch of the region whose bytes all come from this stretch of the tar, or are zero. */
+function regionOf({ pieces }: BlobMap, table: ChunkTable, tarStart: number, tarEnd: number): [number, number] {
+  const before = lastAtOrBefore(pieces, tarStart, ({ tarOffset }) => tarOffset)
+  const last = lastAtOrBefore(pieces, tarEnd, ({ tarOffset }) => tarOffset)
+  const at = (i: number, tarOffset: number): number => {
+    const piece = pieces[i]
+    return piece === undefined ? 0 : piece.regionOffset + Math.min(tarOffset - piece.tarOffset, piece.lengthBytes)
+  }
+  const lastPiece = pieces[last]
+  const whole = lastPiece === undefined || tarEnd >= lastPiece.tarOffset + lastPiece.lengthBytes
+  const regionStart = before >= 0 && tarStart > pieces[before]!.tarOffset ? at(before, tarStart) : before <= 0 ? 0 : pieces[before - 1]!.regionOffset + pieces[before - 1]!.lengthBytes
+  return [regionStart, whole ? (pieces[last + 1]?.regionOffset ?? table.sizeBytes) : at(last, tarEnd)]
+}
+
+function* overlapping(pieces: readonly Piece[], start: number, end: number): Generator<Piece> {
+  for (let i = Math.max(0, lastAtOrBefore(pieces, start, ({ regionOffset }) => regionOffset)); i < pieces.length; i++) {
+    const piece = pieces[i]!
+    if (piece.regionOffset >= end) return
+    if (piece.regionOffset + piece.lengthBytes > start) yield piece
+  }
+}
+
+/** @returns -1 where all are behind it */
+function lastAtOrBefore<T>(items: readonly T[], offset: number, offsetOf: (item: T) => number): number {
+  let low = -1
+  let high = items.length - 1
+  while (low < high) {
+    const middle = (low + high + 1) >> 1
+    if (offsetOf(items[middle]!) <= offset) low = middle
+    else high = middle - 1
+  }
+  return low
+}

@@ -1,0 +1,131 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+// Never the synchronous forms on the mount: the registry answers from this very thread.
+import { open, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import type { InspectResult, MountResult, SeedResult } from '../../node/control/api.ts'
+import { FaultRegistry } from '../../netlab/fault-registry.ts'
+import { debianImages } from '../../netlab/images.ts'
+import { createRandom } from '../random.ts'
+import { DaemonProcess } from './daemon-process.ts'
+
+const hash = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
+
+interface Seeded {
+  image: string
+  daemon: DaemonProcess
+  registry: FaultRegistry
+  rootfs: string
+  sizeBytes: number
+  whole: Buffer
+  blobs: () => { range: boolean; sentBytes: number }[]
+}
+
+/** A mounted image of the registry, and a copy of what it should read as. */
+async function seeded(t: TestContext, tag: 'gzip' | 'mixed'): Promise<Seeded> {
+  const registry = await FaultRegistry.start()
+  t.after(async () => await registry[Symbol.asyncDispose]())
+  const images = await debianImages()
+  await registry.addLayout('lab/image', images[tag].layoutDirectory)
+  const daemon = await DaemonProcess.start(t, ['--insecure-registry', registry.authority])
+  const image = `${registry.authority}/lab/image:${tag}`
+  const { sizeBytes } = await daemon.json<SeedResult>('seed', image)
+  const { rootfs } = await daemon.json<MountResult>('mount', image, daemon.target('mnt'))
+  const whole = await readFile(rootfs)
+  const before = registry.front.log.length
+  const blobs = (): { range: boolean; sentBytes: number }[] =>
+    registry.front.log.slice(before).filter(({ path }) => path.includes('/blobs/')).map(({ range, bodyBytesSent }) => ({ range: range !== undefined, sentBytes: bodyBytesSent }))
+  return { image, daemon, registry, rootfs, sizeBytes, whole, blobs }
+}
+
+/** Takes away chunks of the image, not of the windows; the daemon forgets them when a read misses them. */
+function loseChunks({ daemon, whole }: Seeded, share: number): number {
+  const blocks = new Set(Array.from({ length: whole.length / 4096 }, (_, i) => hash(whole.subarray(i * 4096, (i + 1) * 4096))))
+  const random = createRandom(3)
+  const chunks = join(daemon.directory, 'state/chunks')
+  const names = readdirSync(chunks, { recursive: true, encoding: 'utf8' }).filter((name) => /^[0-9a-f]{2}\/[0-9a-f]{64}$/.test(name)).sort()
+  const lost = names.filter((name) => random.below(1000) < share * 1000 && blocks.has(hash(readFileSync(join(chunks, name)).subarray(0, 4096))))
+  for (const name of lost) rmSync(join(chunks, name))
+  writeFileSync('/proc/sys/vm/drop_caches', '1')
+  return lost.length
+}
+
+test('chunks that are gone come from the registry by ranges, all of them right', async (t) => {
+  const image = await seeded(t, 'gzip')
+  const { rootfs, whole, blobs } = image
+  assert.ok(loseChunks(image, 0.3) > 100)
+  assert.equal(hash(await readFile(rootfs)), hash(whole))
+  const requests = blobs()
+  assert.ok(requests.length > 10)
+  assert.ok(requests.every(({ range }) => range), 'no layer is read whole')
+})
+
+test('one small read costs a small part of the layer', async (t) => {
+  const image = await seeded(t, 'gzip')
+  const { rootfs, whole, blobs, sizeBytes } = image
+  loseChunks(image, 1)
+  const random = createRandom(9)
+  const file = await open(rootfs)
+  for (let i = 0; i < 12; i++) {
+    const at = random.below(Math.floor(sizeBytes / 4096)) * 4096
+    const bytes = Buffer.alloc(4096)
+    await file.read(bytes, 0, bytes.length, at)
+    assert.ok(bytes.equals(whole.subarray(at, at + bytes.length)), `at ${at}`)
+  }
+  await file.close()
+  const sent = blobs().reduce((sum, { sentBytes }) => sum + sentBytes, 0)
+  assert.ok(sent < 0.35 * sizeBytes, `${sent} bytes of ${sizeBytes}`)
+})
+
+test('corrupt bytes never reach a reader: a second request, then the whole layer, then an error', async (t) => {
+  const image = await seeded(t, 'gzip')
+  const { registry, rootfs, whole } = image
+  loseChunks(image, 0.2)
+  for (let at = 20_000; at < 40_000_000; at += 400_000) registry.faults.add({ path: /\/blobs\//, corruptByteAt: at, times: 3 })
+  const read = await readFile(rootfs)
+  assert.equal(hash(read), hash(whole))
+})
+
+test('a registry without ranges is streamed', async (t) => {
+  const image = await seeded(t, 'gzip')
+  const { registry, rootfs, whole } = image
+  registry.faults.add({ path: /\/blobs\//, ranges: 'ignore' })
+  loseChunks(image, 0.1)
+  assert.equal(hash(await readFile(rootfs)), hash(whole))
+})
+
+test('layers of zstd in one frame and of plain tar are read again too', async (t) => {
+  const image = await seeded(t, 'mixed')
+  const { rootfs, whole } = image
+  loseChunks(image, 0.3)
+  assert.equal(hash(await readFile(rootfs)), hash(whole))
+})
+
+test('a registry that does not answer for a while makes readers wait, and nothing else', async (t) => {
+  const image = await seeded(t, 'gzip')
+  const { registry, rootfs, whole } = image
+  loseChunks(image, 0.2)
+  await registry.front.reject()
+  const reading = open(rootfs).then(async (file) => {
+    const bytes = Buffer.alloc(whole.length)
+    for (let at = 0; at < bytes.length; ) at += (await file.read(bytes, at, Math.min(2 ** 20, bytes.length - at), at)).bytesRead
+    await file.close()
+    return bytes
+  })
+  await new Promise((resolve) => setTimeout(resolve, 2000))
+  await registry.front.accept()
+  assert.equal(hash(await reading), hash(whole))
+})
+
+test('with all local the registry is not asked, and not missed', async (t) => {
+  const seededImage = await seeded(t, 'gzip')
+  const { image, daemon, registry, rootfs, whole, blobs } = seededImage
+  await registry.front.reject()
+  writeFileSync('/proc/sys/vm/drop_caches', '1')
+  assert.equal(hash(await readFile(rootfs)), hash(whole))
+  assert.equal(blobs().length, 0)
+  assert.equal((await daemon.json<MountResult>('mount', image, daemon.target('again'))).origin, 'local')
+  assert.ok((await daemon.json<InspectResult>('inspect', image)).chunks > 0)
+})
