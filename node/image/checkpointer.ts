@@ -7,7 +7,7 @@ import type { WindowRegion } from './window-region.ts'
  */
 export const checkpointSpacingBytes = 512 * 1024
 /** Output that is kept for windows: the scanner may come to know of a block a little after its output, bytes. */
-const historyBytes = 1024 * 1024
+const historyBytes = 256 * 1024
 
 /**
  * Chooses checkpoints while a blob is decompressed: told of its bytes before they are, and of the tar's as they come. At
@@ -71,7 +71,17 @@ export class Checkpointer {
     const from = outputOffset - windowBytes - this.#historyStart
     // Its output is gone: the next block will do.
     if (from < 0) return
-    const window = Buffer.concat(this.#history).subarray(from, from + windowBytes)
-    this.#checkpoints.push({ bitOffset, tarOffset: outputOffset, window: this.#windows.add(window) })
+    this.#checkpoints.push({ bitOffset, tarOffset: outputOffset, window: this.#windows.add(this.#copy(from, windowBytes)) })
+  }
+
+  /** @param from counted from the start of the history */
+  #copy(from: number, length: number): Buffer {
+    const copy = Buffer.allocUnsafe(length)
+    let start = 0
+    for (const piece of this.#history) {
+      if (start + piece.length > from && start < from + length) piece.copy(copy, Math.max(0, start - from), Math.max(0, from - start), from + length - start)
+      start += piece.length
+    }
+    return copy
   }
 }

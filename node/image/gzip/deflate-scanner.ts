@@ -108,6 +108,8 @@ export class DeflateScanner {
   readonly #literals = new Int32Array((1 << literalBits) + 288 * 16)
   readonly #distances = new Int32Array((1 << distanceBits) + 32 * 32)
   readonly #lengths = new Uint8Array(320 + 32)
+  #buffer = new Uint8Array(0)
+  #view = new DataView(this.#buffer.buffer)
   #rest: Uint8Array = new Uint8Array(0)
   /** Bits of the stream before the first byte of the rest, and within it. */
   #bitsBefore = 0
@@ -131,14 +133,17 @@ export class DeflateScanner {
    * @throws invalid for what is no deflate stream
    */
   push(input: Uint8Array, final = false): Uint8Array | undefined {
-    let data = input
-    if (this.#rest.length > 0) {
-      data = new Uint8Array(this.#rest.length + input.length)
-      data.set(this.#rest)
-      data.set(input, this.#rest.length)
-    }
+    const length = this.#rest.length + input.length
+    // Zeros behind it, so that four bytes can be loaded wherever a bit is.
+    if (this.#buffer.length < length + 8) this.#buffer = new Uint8Array(length + 8)
+    const buffer = this.#buffer
+    buffer.set(this.#rest)
+    buffer.set(input, this.#rest.length)
+    buffer.fill(0, length, length + 8)
+    this.#view = new DataView(buffer.buffer)
+    const data = buffer.subarray(0, length)
     this.#scan(data, final)
-    if (this.#state === 'end') return data.subarray((this.#bit + 7) >>> 3)
+    if (this.#state === 'end') return data.slice((this.#bit + 7) >>> 3)
     if (final) throw new P2pfsError('invalid', 'deflate: cut short')
     const used = this.#bit >>> 3
     this.#bitsBefore += used * 8
@@ -168,20 +173,19 @@ export class DeflateScanner {
   #fits(data: Uint8Array): boolean {
     const available = data.length * 8 - this.#bit
     if (available < 3) return false
-    const type = (this.#peek(data, this.#bit) >>> 1) & 3
+    const type = (this.#peek(this.#bit) >>> 1) & 3
     if (type === 1) return true
     if (type === 0) return available >= ((8 - ((this.#bit + 3) & 7)) & 7) + 3 + 32
     return false
   }
 
-  #peek(data: Uint8Array, bit: number): number {
-    const at = bit >>> 3
-    return ((data[at]! | (data[at + 1]! << 8) | (data[at + 2]! << 16) | (data[at + 3]! << 24)) >>> (bit & 7)) | 0
+  #peek(bit: number): number {
+    return this.#view.getUint32(bit >>> 3, true) >>> (bit & 7)
   }
 
   #take(data: Uint8Array, count: number): number {
     if (this.#bit + count > data.length * 8) throw new P2pfsError('invalid', 'deflate: cut short')
-    const value = this.#peek(data, this.#bit) & ((1 << count) - 1)
+    const value = this.#peek(this.#bit) & ((1 << count) - 1)
     this.#bit += count
     return value
   }
@@ -218,7 +222,7 @@ export class DeflateScanner {
     const table = this.#distances
     const read = new Uint8Array(total)
     for (let i = 0; i < total; ) {
-      const entry = table[this.#peek(data, this.#bit) & ((1 << codeLengthBits) - 1)]!
+      const entry = table[this.#peek(this.#bit) & ((1 << codeLengthBits) - 1)]!
       if (((entry >> 9) & 7) === kinds.invalid) throw new P2pfsError('invalid', 'deflate: no such code')
       this.#take(data, entry & 31)
       const symbol = entry >>> 12
@@ -237,6 +241,7 @@ export class DeflateScanner {
 
   /** @returns false where more input is needed */
   #codes(data: Uint8Array): boolean {
+    const view = this.#view
     const literals = this.#literals
     const distances = this.#distances
     const end = data.length * 8
@@ -247,8 +252,7 @@ export class DeflateScanner {
     let ended = false
     for (;;) {
       const start = bit
-      let at = bit >>> 3
-      let value = (data[at]! | (data[at + 1]! << 8) | (data[at + 2]! << 16) | (data[at + 3]! << 24)) >>> (bit & 7)
+      let value = view.getUint32(bit >>> 3, true) >>> (bit & 7)
       let entry = literals[value & literalMask]!
       let kind = (entry >> 9) & 7
       if (kind === kinds.literal && bit < safeEnd) {
@@ -274,8 +278,7 @@ export class DeflateScanner {
         const extra = (entry >> 5) & 15
         more = (entry >>> 12) + ((value >>> length) & ((1 << extra) - 1))
         bit += extra
-        at = bit >>> 3
-        value = (data[at]! | (data[at + 1]! << 8) | (data[at + 2]! << 16) | (data[at + 3]! << 24)) >>> (bit & 7)
+        value = view.getUint32(bit >>> 3, true) >>> (bit & 7)
         let distance = distances[value & distanceMask]!
         if (((distance >> 9) & 7) === kinds.link) distance = distances[(distance >>> 12) + ((value >>> distanceBits) & ((1 << ((distance >> 5) & 15)) - 1))]!
         valid = ((distance >> 9) & 7) === 0
