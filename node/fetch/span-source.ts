@@ -49,6 +49,9 @@ const readsAtOnce = 2
 const maxReadBytes = 16 * 1024 * 1024
 const maxStretchBytes = 64 * 1024 * 1024
 
+/** Regions whose way of reading is remembered; the oldest is forgotten. */
+const maxRegionsHeld = 32
+
 interface Wanted {
   index: number
   stretch: Stretch
@@ -62,6 +65,7 @@ interface Wanted {
 export class SpanSource implements LastResort {
   readonly #parts: SpanSourceParts
   readonly #regions = new Map<Digest, RegionReads>()
+  readonly #held = new Map<Digest, SeekableRegion>()
   /** Regions whose registry turned out not to have ranges. */
   readonly #streamed = new Set<Digest>()
 
@@ -70,7 +74,7 @@ export class SpanSource implements LastResort {
   }
 
   async fetch(request: ChunkRequest, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
-    const region = this.#streamed.has(request.table) ? undefined : await this.#parts.seekable(request.table)
+    const region = this.#streamed.has(request.table) ? undefined : await this.#seekable(request.table)
     if (region === undefined) return await this.#parts.stream.fetch(request, { signal })
     const stretch = region.stretchOf(request.index)
     if (stretch === undefined) return checked(new Uint8Array(request.lengthBytes), request.digest)
@@ -88,6 +92,18 @@ export class SpanSource implements LastResort {
       if (error.code === 'unsupported') this.#streamed.add(request.table)
       return await this.#parts.stream.fetch(request, { signal })
     }
+  }
+
+  /** Finding out takes records from the disk: kept for those that are read now. */
+  async #seekable(table: Digest): Promise<SeekableRegion | undefined> {
+    const held = this.#held.get(table)
+    if (held !== undefined) return held
+    const region = await this.#parts.seekable(table)
+    if (region === undefined) return undefined
+    this.#held.set(table, region)
+    const [oldest] = this.#held.keys()
+    if (this.#held.size > maxRegionsHeld && oldest !== undefined) this.#held.delete(oldest)
+    return region
   }
 }
 
@@ -127,23 +143,24 @@ class RegionReads {
     }
   }
 
-  /** The one that has waited longest, and all that touch it, as far as one read goes. */
+  /** The one that has waited longest, and those beside it, as far as one read goes. */
   #takeGroup(): { wanted: Wanted[]; stretch: Stretch } {
-    const [oldest] = this.#waiting
-    let stretch = oldest!.stretch
-    for (let grown = true; grown; ) {
-      grown = false
-      for (const { stretch: other } of this.#waiting) {
-        if (other.start > stretch.end || other.end < stretch.start) continue
-        const joined = this.#region.join(other.start < stretch.start ? other : stretch, other.end > stretch.end ? other : stretch)
-        const larger = joined.start < stretch.start || joined.end > stretch.end
-        if (!larger || joined.tarEnd - joined.tarStart > maxReadBytes) continue
-        stretch = joined
-        grown = true
-      }
+    const oldest = this.#waiting[0]!
+    const sorted = this.#waiting.toSorted((a, b) => a.stretch.start - b.stretch.start)
+    const at = sorted.indexOf(oldest)
+    let { stretch } = oldest
+    const grow = (other: Stretch): boolean => {
+      if (other.start > stretch.end || other.end < stretch.start) return false
+      const joined = this.#region.join(other.start < stretch.start ? other : stretch, other.end > stretch.end ? other : stretch)
+      if (joined.tarEnd - joined.tarStart > maxReadBytes) return false
+      stretch = joined
+      return true
     }
-    const wanted = this.#waiting.filter(({ stretch: { start, end } }) => start >= stretch.start && end <= stretch.end)
-    this.#waiting = this.#waiting.filter((one) => !wanted.includes(one))
+    for (let i = at + 1; i < sorted.length && grow(sorted[i]!.stretch); i++);
+    for (let i = at - 1; i >= 0 && grow(sorted[i]!.stretch); i--);
+    const isWithin = ({ stretch: { start, end } }: Wanted): boolean => start >= stretch.start && end <= stretch.end
+    const wanted = this.#waiting.filter(isWithin)
+    this.#waiting = this.#waiting.filter((one) => !isWithin(one))
     return { wanted, stretch }
   }
 

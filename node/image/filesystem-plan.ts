@@ -1,3 +1,5 @@
+import { digestToBytes, type Digest } from '../../protocol/digest.ts'
+
 /** A filesystem laid out: its metadata region at the front, the layers' data regions behind it, back to back. */
 export interface FilesystemPlan {
   /** Length of the metadata region. */
@@ -5,4 +7,12 @@ export interface FilesystemPlan {
   sizeBytes: number
   /** The metadata region, in order, in pieces of whole blocks. */
   pieces: () => Generator<Uint8Array>
+}
+
+/** RFC 9562 version 8, of the digest's first bytes. */
+export function uuidFrom(seed: Digest): Uint8Array {
+  const uuid = Uint8Array.from(digestToBytes(seed).subarray(0, 16))
+  uuid[6] = (uuid[6]! & 0x0f) | 0x80
+  uuid[8] = (uuid[8]! & 0x3f) | 0x80
+  return uuid
 }

@@ -1,7 +1,7 @@
-import { digestToBytes, type Digest } from '../../../protocol/digest.ts'
+import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { ByteString } from '../../../protocol/layer-index.ts'
-import type { FilesystemPlan } from '../filesystem-plan.ts'
+import { uuidFrom, type FilesystemPlan } from '../filesystem-plan.ts'
 import type { RootfsInode, RootfsTree } from '../rootfs-tree.ts'
 import { encodeDirectoryBlock, packDirectory } from './directory.ts'
 import { encodeChunks, mapFile, type FileMap } from './file-map.ts'
@@ -68,14 +68,6 @@ export function planErofs(tree: RootfsTree, layerBytes: readonly number[], seed:
   }
   if (block + dataBlocks >= 2 ** 32) throw new P2pfsError('unsupported', 'the image is larger than 16 TiB')
   return new Layout(inodes, slots.end, block, dataBlocks, uuidFrom(seed))
-}
-
-/** RFC 9562 version 8, of the digest's first bytes. */
-function uuidFrom(seed: Digest): Uint8Array {
-  const uuid = Uint8Array.from(digestToBytes(seed).subarray(0, 16))
-  uuid[6] = (uuid[6]! & 0x0f) | 0x80
-  uuid[8] = (uuid[8]! & 0x3f) | 0x80
-  return uuid
 }
 
 /** All inodes, the root first, a directory's children together. */

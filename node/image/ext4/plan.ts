@@ -1,7 +1,7 @@
 import type { ByteString } from '../../../protocol/layer-index.ts'
-import { digestToBytes, type Digest } from '../../../protocol/digest.ts'
+import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import type { FilesystemPlan } from '../filesystem-plan.ts'
+import { uuidFrom, type FilesystemPlan } from '../filesystem-plan.ts'
 import type { RootfsInode, RootfsTree } from '../rootfs-tree.ts'
 import { BitRuns } from './bitmap.ts'
 import { encodeDirectory } from './directory.ts'
@@ -46,14 +46,6 @@ export function planExt4(tree: RootfsTree, layerBytes: readonly number[], seed: 
   const dataBlocks = layerBytes.reduce((sum, bytes) => sum + bytes, 0) / blockBytes
   const geometry = fit(firstInode - 2 + inodes.length, ownBlocks, dataBlocks)
   return new Layout(inodes, geometry, ownBlocks, layerBytes, uuid)
-}
-
-/** RFC 9562 version 8, of the digest's first bytes. */
-function uuidFrom(seed: Digest): Uint8Array {
-  const uuid = Uint8Array.from(digestToBytes(seed).subarray(0, 16))
-  uuid[6] = (uuid[6]! & 0x0f) | 0x80
-  uuid[8] = (uuid[8]! & 0x3f) | 0x80
-  return uuid
 }
 
 /** Numbers all inodes, a directory's children together, and makes what does not depend on the layout. */

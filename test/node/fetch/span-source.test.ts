@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { ChunkTable } from '../../../protocol/chunk-table.ts'
+import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
+import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
+import { SpanSource, type SeekableRegion, type Stretch } from '../../../node/fetch/span-source.ts'
+import { silentLog } from '../../../node/log.ts'
+import { createRandom } from '../../random.ts'
+
+const chunkBytes = 4096
+const { signal } = new AbortController()
+
+interface Lab {
+  source: SpanSource
+  chunk: (index: number) => Promise<Uint8Array>
+  contents: Buffer[]
+  reads: { stretch: Stretch; again: boolean }[]
+  kept: Set<Digest>
+  streamed: number[]
+}
+
+/** A region of `count` chunks, the last all zero; a read decodes whole groups of four. */
+function lab(count: number, { read }: { read?: (bytes: Buffer, again: boolean) => Buffer } = {}): Lab {
+  const random = createRandom(2)
+  const contents = Array.from({ length: count }, (_, i) => (i === count - 1 ? Buffer.alloc(chunkBytes) : Buffer.from(random.bytes(chunkBytes))))
+  const digests = contents.map((bytes) => digestOf(bytes))
+  const table = new ChunkTable(contents.map(() => chunkBytes), new Uint8Array(Buffer.concat(digests.map(digestToBytes))))
+  const made: Pick<Lab, 'reads' | 'kept' | 'streamed'> = { reads: [], kept: new Set(), streamed: [] }
+  const group = (index: number): Stretch => {
+    const start = Math.floor(index / 4) * 4 * chunkBytes
+    return { start, end: start + 4 * chunkBytes, tarStart: start, tarEnd: start + 4 * chunkBytes }
+  }
+  const region: SeekableRegion = {
+    name: digestOf(Buffer.from('blob')),
+    table,
+    stretchOf: (index) => (index === count - 1 ? undefined : group(index)),
+    join: (first, last) => ({ start: first.start, end: last.end, tarStart: first.tarStart, tarEnd: last.tarEnd }),
+    read: async (stretch, { again }) => {
+      made.reads.push({ stretch, again })
+      await new Promise((resolve) => setImmediate(resolve))
+      const from = stretch.start / chunkBytes
+      return contents.slice(from, stretch.end / chunkBytes).map((bytes, i) => ({ index: from + i, bytes: read?.(bytes, again) ?? bytes }))
+    },
+  }
+  const source = new SpanSource({
+    seekable: async () => region,
+    stream: {
+      fetch: async ({ index }) => {
+        made.streamed.push(index)
+        return contents[index]!
+      },
+    },
+    keep: async (digest) => void made.kept.add(digest),
+    signal,
+    log: silentLog,
+  })
+  return { ...made, source, contents, chunk: async (index) => await source.fetch({ digest: digests[index]!, lengthBytes: chunkBytes, table: table.id, index }, { signal }) }
+}
+
+test('a chunk costs one read, and all that comes of it is kept', async () => {
+  const { chunk, contents, reads, kept } = lab(40)
+  assert.deepEqual(await chunk(9), contents[9])
+  assert.deepEqual(reads.map(({ stretch }) => [stretch.start, stretch.end]), [[8 * chunkBytes, 12 * chunkBytes]])
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(kept.size, 3, 'the chunk itself is for whoever asked')
+})
+
+test('chunks that are wanted together and lie together are read together', async () => {
+  const { chunk, contents, reads } = lab(400)
+  const wanted = [3, 4, 5, 6, 7, 8, 9, 200, 201, 11]
+  const found = await Promise.all(wanted.map(chunk))
+  assert.deepEqual(found, wanted.map((index) => contents[index]))
+  assert.equal(reads.length, 2)
+})
+
+test('one read is no longer than its bound', async () => {
+  const count = 8000
+  const { chunk, reads } = lab(count + 1)
+  await Promise.all(Array.from({ length: count }, (_, i) => chunk(i)))
+  assert.ok(reads.length >= 2)
+  for (const { stretch } of reads) assert.ok(stretch.tarEnd - stretch.tarStart <= 16 * 1024 * 1024)
+})
+
+test('a chunk of zeros is made, not read', async () => {
+  const { chunk, contents, reads } = lab(9)
+  assert.deepEqual(Buffer.from(await chunk(8)), contents[8])
+  assert.equal(reads.length, 0)
+})
+
+test('wrong bytes are asked for once more; if they stay wrong, the region is streamed', async () => {
+  const spoil = (bytes: Buffer): Buffer => Buffer.concat([Buffer.from('!'), bytes.subarray(1)])
+  const once = lab(20, { read: (bytes, again) => (again ? bytes : spoil(bytes)) })
+  assert.deepEqual(await once.chunk(5), once.contents[5])
+  assert.deepEqual([once.reads.map(({ again }) => again), once.streamed], [[false, true], []])
+  const always = lab(20, { read: spoil })
+  assert.deepEqual(await always.chunk(5), always.contents[5])
+  assert.deepEqual([always.reads.length, always.streamed], [2, [5]])
+  assert.equal(always.kept.size, 0)
+})
+
+test('a registry without ranges is streamed from, and not asked for one again', async () => {
+  const refusing = lab(20, {
+    read: () => {
+      throw new P2pfsError('unsupported', 'no ranges')
+    },
+  })
+  for (const index of [2, 9]) assert.deepEqual(await refusing.chunk(index), refusing.contents[index])
+  assert.deepEqual([refusing.reads.length, refusing.streamed], [1, [2, 9]])
+})
+
+test('a registry that is away fails those who wait, and the next try is a new one', async () => {
+  let away = true
+  const { chunk, contents } = lab(20, {
+    read: (bytes) => {
+      if (away) throw new P2pfsError('unavailable', 'away')
+      return bytes
+    },
+  })
+  await assert.rejects(Promise.all([chunk(1), chunk(2)]), (error) => isP2pfsError(error, 'unavailable'))
+  away = false
+  assert.deepEqual(await chunk(1), contents[1])
+})
