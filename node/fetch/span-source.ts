@@ -165,6 +165,7 @@ class RegionReads {
   }
 
   async #read({ wanted, stretch }: { wanted: Wanted[]; stretch: Stretch }): Promise<void> {
+    const answered = new Set<number>()
     try {
       // Wrong bytes may be a mirror's, or the way's: asked for once more before anybody hears of them.
       const chunks = await this.#chunksOf(stretch, false).catch(async (error: unknown) => {
@@ -173,11 +174,12 @@ class RegionReads {
       })
       for (const { index, found } of wanted) {
         const bytes = chunks.get(index)
+        answered.add(index)
         if (bytes === undefined) found.reject(new P2pfsError('invalid', 'a stretch of the layer lacks a chunk that it should have', { index }))
         else found.resolve(bytes)
       }
-      const rest = [...chunks].filter(([index]) => !wanted.some((one) => one.index === index))
-      for (const [index, bytes] of rest) await this.#parts.keep(this.#region.table.digestAt(index), bytes)
+      // Those that were wanted are kept by whoever fetches them.
+      for (const [index, bytes] of chunks) if (!answered.has(index)) await this.#parts.keep(this.#region.table.digestAt(index), bytes)
     } catch (error) {
       for (const { found } of wanted) found.reject(error)
     }
