@@ -1,7 +1,19 @@
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { ToolShell } from '../../../node/mount/tool-shell.ts'
+
+/** The shells that are this process's own children: proc(5). */
+function ownShells(): number[] {
+  const stats = readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map((pid) => {
+    try {
+      return readFileSync(`/proc/${pid}/stat`, 'latin1')
+    } catch {
+      return ''
+    }
+  })
+  return stats.map((stat) => /^(\d+) \(sh\) \S (\d+) /.exec(stat)).filter((found) => Number(found?.[2]) === process.pid).map((found) => Number(found?.[1]))
+}
 
 test('tools run side by side, each with its own answer', async (t) => {
   const shell = new ToolShell()
@@ -40,10 +52,9 @@ test('a tool that is not there, that says much, or that reads its input, is answ
 test('a shell that dies fails what runs, and another takes its place', async (t) => {
   const shell = new ToolShell()
   t.after(() => shell.stop())
-  const { message: pid } = await shell.run('sh', ['-c', 'ps -o ppid= -p "$(ps -o ppid= -p $$)"'])
   const running = shell.run('sleep', ['5'])
   await shell.run('true', [])
-  execFileSync('kill', ['-KILL', pid.trim()])
+  for (const pid of ownShells()) process.kill(pid, 'SIGKILL')
   assert.equal((await running).ok, false)
   assert.deepEqual(await shell.run('echo', ['again']), { ok: true, message: 'again' })
 })
