@@ -23,7 +23,7 @@ export const commonHelp = `  --control SOCKET  the daemon's control socket [P2PF
 /** For commands that name an image. */
 export const imageOptions = { platform: { type: 'string' }, format: { type: 'string' } } as const
 export const imageHelp = (format: string): string => `  --platform OS/ARCH  which image of a multi-platform index [the daemon's]
-  --format FORMAT   ext4 or erofs: two filesystems over the same chunks [${format}]`
+  --format FORMAT     ext4 or erofs: two filesystems over the same chunks [${format}]`
 export const imageNames = `  IMAGE  as Docker writes it (debian:12, host:5000/app@sha256:...), oci:DIR[:TAG] for an OCI layout on disk,
          or local:NAME for what p2pfs import made`
 

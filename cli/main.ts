@@ -18,7 +18,7 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
 }
 
 function help(): string {
-  const rows = Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(8)}${summary}`)
+  const rows = Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(9)}${summary}`)
   return `p2pfs: mounts the root filesystem of an OCI image in milliseconds; its blocks come from peers, then the registry
 
 Usage: p2pfs COMMAND [OPTION...]
