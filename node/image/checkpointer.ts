@@ -1,6 +1,8 @@
-import type { Checkpoint } from '../../protocol/blob-map.ts'
+import type { BlobMap, Checkpoint, Compression } from '../../protocol/blob-map.ts'
+import type { ChunkSink } from './chunk-sink.ts'
+import type { DecompressObserver } from './decompress.ts'
 import { GzipScanner, type BlockStart } from './gzip/gzip-scanner.ts'
-import type { WindowRegion } from './window-region.ts'
+import { WindowRegion } from './window-region.ts'
 
 /**
  * Of the tar, between two checkpoints: what a chunk costs to read at least. Each has a window of some 10 KB. Bytes.
@@ -13,7 +15,7 @@ const historyBytes = 256 * 1024
  * Chooses checkpoints while a blob is decompressed: told of its bytes before they are, and of the tar's as they come. At
  * least `spacingBytes` of the tar are between two.
  */
-export class Checkpointer {
+export class Checkpointer implements DecompressObserver {
   readonly #windows: WindowRegion
   readonly #spacingBytes: number
   readonly #checkpoints: Checkpoint[] = [{ bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } }]
@@ -23,14 +25,17 @@ export class Checkpointer {
   #pending: BlockStart[] = []
   #last = 0
   #scanner: GzipScanner | undefined
+  #compression: Compression = 'none'
 
-  constructor(windows: WindowRegion, { spacingBytes }: { spacingBytes: number }) {
-    this.#windows = windows
+  /** @param sink takes the chunks of the window region */
+  constructor(sink: ChunkSink, { spacingBytes }: { spacingBytes: number }) {
+    this.#windows = new WindowRegion(sink)
     this.#spacingBytes = spacingBytes
   }
 
-  /** The blob is gzip: its bytes will be told. */
-  startGzip(): void {
+  start(compression: Compression): void {
+    this.#compression = compression
+    if (compression !== 'gzip') return
     this.#scanner = new GzipScanner((start) => {
       if (start.outputOffset - this.#last < this.#spacingBytes) return
       this.#last = start.outputOffset
@@ -38,7 +43,6 @@ export class Checkpointer {
     })
   }
 
-  /** Bytes of a gzip blob, in order. */
   compressed(bytes: Buffer): void {
     try {
       this.#scanner?.push(bytes)
@@ -48,7 +52,6 @@ export class Checkpointer {
     }
   }
 
-  /** A zstd frame begins at this byte of the blob; nothing before it is needed. */
   frame(byteOffset: number): void {
     if (this.#output - this.#last < this.#spacingBytes) return
     this.#last = this.#output
@@ -63,8 +66,9 @@ export class Checkpointer {
     while (this.#output - this.#historyStart - (this.#history[0]?.length ?? 0) >= historyBytes) this.#historyStart += this.#history.shift()!.length
   }
 
-  finish(): Checkpoint[] {
-    return this.#checkpoints
+  /** All has been told; resolves when the windows are kept. @throws what the sink threw */
+  async finish(): Promise<Pick<BlobMap, 'compression' | 'checkpoints' | 'windows'>> {
+    return { compression: this.#compression, checkpoints: this.#checkpoints, windows: await this.#windows.finish() }
   }
 
   #add({ bitOffset, outputOffset, windowBytes }: BlockStart): void {

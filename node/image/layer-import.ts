@@ -25,8 +25,8 @@ export interface ImportLayerOptions {
 /** What reading a layer once tells of it. */
 export interface ImportedLayer {
   index: LayerIndex
-  /** How to read its data again, at any place. */
-  map: BlobMap
+  /** How to read its data again, at any place; undefined for a layer whose digest was not given. */
+  map: BlobMap | undefined
 }
 
 /**
@@ -52,7 +52,7 @@ export async function importLayer(
     },
   })
   const name = 'digest' in layer ? layer.digest : layer.name
-  const outcome = Promise.withResolvers<{ index: Uint8Array; map: Uint8Array }>()
+  const outcome = Promise.withResolvers<{ index: Uint8Array; map: Uint8Array | undefined }>()
   const onAbort = (): void => outcome.reject(signal.reason as Error)
   signal.addEventListener('abort', onAbort, { once: true })
   const post = (message: ToLayerWorker): void => worker.postMessage(message)
@@ -99,7 +99,7 @@ export async function importLayer(
     }
   }
   feed().catch((error: unknown) => outcome.reject(error as Error))
-  let encoded: { index: Uint8Array; map: Uint8Array }
+  let encoded: { index: Uint8Array; map: Uint8Array | undefined }
   try {
     encoded = await outcome.promise
   } finally {
@@ -110,7 +110,7 @@ export async function importLayer(
     iterator.return?.()?.catch(() => undefined)
   }
   // The worker's heap is gone by now: both at once are too much for a layer of millions of files.
-  return { index: parseLayerIndex(encoded.index), map: parseBlobMap(encoded.map) }
+  return { index: parseLayerIndex(encoded.index), map: encoded.map === undefined ? undefined : parseBlobMap(encoded.map) }
 }
 
 /** The bytes in an ArrayBuffer that holds nothing else, and may be handed on. */

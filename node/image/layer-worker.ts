@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { parentPort, workerData } from 'node:worker_threads'
-import { encodeBlobMap, type Compression } from '../../protocol/blob-map.ts'
+import { encodeBlobMap } from '../../protocol/blob-map.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { encodeLayerIndex } from '../../protocol/layer-index.ts'
@@ -8,7 +8,6 @@ import { Checkpointer, checkpointSpacingBytes } from './checkpointer.ts'
 import { decompress } from './decompress.ts'
 import { LayerIndexer } from './layer-indexer.ts'
 import type { LayerLimits } from './layer-limits.ts'
-import { WindowRegion } from './window-region.ts'
 
 /** What the worker is started with: what the layer must turn out to be, where that is known. */
 export interface LayerWorkerSetup {
@@ -19,10 +18,16 @@ export interface LayerWorkerSetup {
 
 export type ToLayerWorker = { bytes: Uint8Array } | { end: true } | { stored: number } | { failed: { id: number; message: string } }
 
+/** Encoded; a map of what a registry has only. */
+interface ReadLayer {
+  index: Uint8Array<ArrayBuffer>
+  map: Uint8Array<ArrayBuffer> | undefined
+}
+
 export type FromLayerWorker =
   | { read: number }
   | { chunk: { id: number; digest: Digest; bytes: Uint8Array<ArrayBuffer> } }
-  | { index: Uint8Array<ArrayBuffer>; map: Uint8Array<ArrayBuffer> }
+  | ReadLayer
   | { error: { code: string | undefined; message: string; details: Record<string, unknown> } }
 
 const port = parentPort!
@@ -76,22 +81,13 @@ const sink = {
 }
 
 const indexer = new LayerIndexer(sink, setup.limits)
-const windows = new WindowRegion(sink)
-const checkpointer = new Checkpointer(windows, { spacingBytes: checkpointSpacingBytes })
+// A layer that no registry has is never read again: its windows would be for nobody.
+const checkpointer = setup.digest === undefined ? undefined : new Checkpointer(sink, { spacingBytes: checkpointSpacingBytes })
 
-async function main(): Promise<{ index: Uint8Array<ArrayBuffer>; map: Uint8Array<ArrayBuffer> }> {
+async function main(): Promise<ReadLayer> {
   const source = compressed()
-  let compression: Compression = 'none'
-  const observer = {
-    start: (found: Compression): void => {
-      compression = found
-      if (found === 'gzip') checkpointer.startGzip()
-    },
-    compressed: (bytes: Buffer): void => checkpointer.compressed(bytes),
-    frame: (byteOffset: number): void => checkpointer.frame(byteOffset),
-  }
-  for await (const bytes of decompress(source, observer)) {
-    checkpointer.output(bytes)
+  for await (const bytes of decompress(source, checkpointer)) {
+    checkpointer?.output(bytes)
     await indexer.push(bytes)
   }
   const index = await indexer.finish()
@@ -100,21 +96,20 @@ async function main(): Promise<{ index: Uint8Array<ArrayBuffer>; map: Uint8Array
   const digest = `sha256:${compressedHash.digest('hex')}`
   if (setup.digest !== undefined && digest !== setup.digest) throw new P2pfsError('invalid', `its bytes have another digest: ${digest}`)
   if (setup.diffId !== undefined && index.diffId !== setup.diffId) throw new P2pfsError('invalid', `uncompressed it is ${index.diffId}; the image config says ${setup.diffId}`)
+  if (checkpointer === undefined) return { index: encodeLayerIndex(index), map: undefined }
   const map = encodeBlobMap({
+    ...(await checkpointer.finish()),
     digest: parseDigest(digest),
     diffId: index.diffId,
     sizeBytes: compressedBytes,
     tarBytes: index.tarBytes,
-    compression,
-    checkpoints: checkpointer.finish(),
-    windows: await windows.finish(),
     pieces: indexer.pieces,
   })
   return { index: encodeLayerIndex(index), map }
 }
 
 main().then(
-  ({ index, map }) => port.postMessage({ index, map } satisfies FromLayerWorker, [index.buffer, map.buffer]),
+  ({ index, map }) => port.postMessage({ index, map } satisfies FromLayerWorker, [index.buffer, ...(map === undefined ? [] : [map.buffer])]),
   (error: unknown) => {
     const { code, message, details } = isP2pfsError(error) ? error : { code: undefined, message: (error as Error).message, details: {} }
     // What is wrong with the compressed stream does not know where in the tar it is.

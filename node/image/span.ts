@@ -23,7 +23,9 @@ export function spanOf(map: BlobMap, tarStart: number, tarEnd: number): Span {
   }
   const first = lastAtOrBefore(map.checkpoints, tarStart, ({ tarOffset }) => tarOffset)
   const checkpoint = map.checkpoints[first]!
-  const behind = map.checkpoints.find(({ tarOffset }, i) => i > first && tarOffset >= tarEnd)
+  let next = first + 1
+  while (next < map.checkpoints.length && map.checkpoints[next]!.tarOffset < tarEnd) next++
+  const behind = map.checkpoints[next]
   return {
     checkpoint,
     start: Math.floor(checkpoint.bitOffset / 8),

@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
-import { encodeBlobMap, parseBlobMap, type BlobMap, type Compression } from '../../../protocol/blob-map.ts'
+import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../../protocol/blob-map.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import type { LayerIndex } from '../../../protocol/layer-index.ts'
@@ -12,7 +12,6 @@ import { Checkpointer } from '../../../node/image/checkpointer.ts'
 import { decompress } from '../../../node/image/decompress.ts'
 import { LayerIndexer } from '../../../node/image/layer-indexer.ts'
 import { chunksOf, decodeSpan, spanOf, tarOf } from '../../../node/image/span.ts'
-import { WindowRegion } from '../../../node/image/window-region.ts'
 import { createRandom } from '../../random.ts'
 import { temporaryDirectory } from '../../temporary.ts'
 
@@ -41,34 +40,22 @@ interface Indexed {
 async function indexBlob(tar: Buffer, blob: Buffer, spacingBytes: number): Promise<Indexed> {
   const chunks = new Map<Digest, Uint8Array>()
   const sink = { put: async (digest: Digest, bytes: Uint8Array): Promise<void> => void chunks.set(digest, bytes) }
-  const windows = new WindowRegion(sink)
-  const checkpointer = new Checkpointer(windows, { spacingBytes })
+  const checkpointer = new Checkpointer(sink, { spacingBytes })
   const indexer = new LayerIndexer(sink)
-  let compression: Compression = 'none'
   const pieces = async function* (): AsyncGenerator<Buffer> {
     for (let at = 0; at < blob.length; at += 50_000) yield Buffer.from(blob.subarray(at, at + 50_000))
   }
-  const observer = {
-    start: (found: Compression) => {
-      compression = found
-      if (found === 'gzip') checkpointer.startGzip()
-    },
-    compressed: (bytes: Buffer) => checkpointer.compressed(bytes),
-    frame: (byteOffset: number) => checkpointer.frame(byteOffset),
-  }
-  for await (const bytes of decompress(pieces(), observer)) {
+  for await (const bytes of decompress(pieces(), checkpointer)) {
     checkpointer.output(bytes)
     await indexer.push(bytes)
   }
   const index = await indexer.finish()
   const map = {
+    ...(await checkpointer.finish()),
     digest: digestOf(blob),
     diffId: index.diffId,
     sizeBytes: blob.length,
     tarBytes: tar.length,
-    compression,
-    checkpoints: checkpointer.finish(),
-    windows: await windows.finish(),
     pieces: indexer.pieces,
   }
   return { index, map: parseBlobMap(encodeBlobMap(map)), blob, chunks }
