@@ -1,11 +1,12 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { BlobMap } from '../protocol/blob-map.ts'
 import type { ChunkTable } from '../protocol/chunk-table.ts'
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { Config } from './config.ts'
-import type { Status } from './control/api.ts'
+import type { Amount, Status } from './control/api.ts'
 import { ControlServer } from './control/server.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
@@ -20,6 +21,7 @@ import { Mounts } from './mounts.ts'
 import { ImageOperations } from './operations.ts'
 import { PeerExchange } from './peers/exchange.ts'
 import { createImageSource, type ImageSource } from './registry/image-source.ts'
+import { SeekableLayers } from './seekable-layers.ts'
 import { tablesOf } from './seed/chunk-requests.ts'
 import { Images } from './seed/images.ts'
 import { Catalog } from './store/catalog.ts'
@@ -75,6 +77,7 @@ export class Daemon {
   readonly #registry: ImageSource
   readonly #exchange: PeerExchange
   readonly #origins: ImageOrigins
+  readonly #layers: SeekableLayers
   readonly #fetcher: Fetcher
   readonly #control: ControlServer
   #backend: MountBackend | undefined
@@ -122,31 +125,28 @@ export class Daemon {
     const isKnown = (digest: Digest): boolean => holdings.knows(digest)
     const ledger = new ImportLedger({ put, discard: async (digest) => await store.discard(digest), isKnown })
     const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
-    const peers = new PeerSource({ peers: exchange, log })
-    const origins = new ImageOrigins({
+    const layers = new SeekableLayers({
       catalog,
       registry,
       region: exchange,
-      ledger,
-      isKnown,
-      limits,
-      getWindow: async (table, index, { signal }) => {
-        const request = { digest: table.digestAt(index), lengthBytes: table.lengthAt(index), table: table.id, index }
-        return (await store.get(request.digest, { signal })) ?? (await peers.fetch(request, { signal, priority: 'demand' }))
-      },
+      fetchWindow: async (request, { signal }) => (await this.#fetcher.fetch(request, { signal, priority: 'demand' })).bytes,
       onBlobMap: (map) => this.#knowTable(map.windows),
+      log,
     })
+    const putBlobMap = async (map: BlobMap): Promise<void> => await layers.putBlobMap(map)
+    const origins = new ImageOrigins({ catalog, registry, region: exchange, putBlobMap, ledger, isKnown, limits })
     const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options), put: keep }
     this.#fetcher = new Fetcher({
       local,
-      peers,
+      peers: new PeerSource({ peers: exchange, log }),
       registry: new SpanSource({
-        seekable: async (table) => await origins.seekable(table),
+        seekable: async (table) => await layers.seekable(table),
         stream: new RegionSource({
           streamOf: async (table) => await origins.streamOf(table),
           keep,
           get: local.get,
           signal: this.#stopping.signal,
+          log,
         }),
         keep,
         signal: this.#stopping.signal,
@@ -166,6 +166,7 @@ export class Daemon {
     this.#store = store
     this.#exchange = exchange
     this.#origins = origins
+    this.#layers = layers
     const operations = new ImageOperations(
       { catalog, store, fetcher: this.#fetcher, images, origins, mounts: () => this.#mounts, log },
       config,
@@ -293,9 +294,13 @@ export class Daemon {
       mounts: (this.#mounts?.list() ?? []).map(({ id: _id, platform: _platform, rootfsDigest: digest, ...mount }) => ({ ...mount, digest })),
       chunks: this.#store.count,
       served: this.#backend!.driver.counters().served,
-      fetched: { peer: this.#fetcher.fromPeers, registry: this.#origins.fromRegistry },
-      readAtRandom: this.#origins.readAtRandom,
+      fetched: { peer: this.#fetcher.fromPeers, registry: total(this.#origins.fromRegistry, this.#layers.chunks) },
+      readAtRandom: this.#layers.read,
       sent: { bytes: sent.bytesSent, chunks: sent.chunksSent },
     }
   }
+}
+
+function total(one: Amount, other: Amount): Amount {
+  return { bytes: one.bytes + other.bytes, chunks: one.chunks + other.chunks }
 }

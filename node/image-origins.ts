@@ -1,17 +1,14 @@
 import type { BlobMap } from '../protocol/blob-map.ts'
-import type { ChunkTable } from '../protocol/chunk-table.ts'
 import type { Digest } from '../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../protocol/errors.ts'
 import type { ImageRecord } from '../protocol/image-record.ts'
 import type { LayerIndex } from '../protocol/layer-index.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { ChunkSink, RegionStream } from './fetch/region-source.ts'
-import type { SeekableRegion } from './fetch/span-source.ts'
 import { importImage, type LayerSpec } from './image/image-import.ts'
 import { importLayer } from './image/layer-import.ts'
 import type { LayerLimits } from './image/layer-limits.ts'
 import { buildRootfs } from './image/rootfs-build.ts'
-import { chunksOf, decodeSpan, spanOf, tarOf, type Span } from './image/span.ts'
 import { layersOf, type ImageSource, type ResolvedImage } from './registry/image-source.ts'
 import { openLocalSource, singleLayerImage } from './local-import.ts'
 import { formatReference, parseReference, type Reference } from './registry/reference.ts'
@@ -22,25 +19,15 @@ import type { ImportLedger } from './store/import-ledger.ts'
 export interface ImageOriginsParts {
   catalog: Catalog
   registry: ImageSource
-  region: {
-    fetchLayerIndex: (diffId: Digest, options: { signal: AbortSignal }) => Promise<LayerIndex | undefined>
-    fetchBlobMap: (digest: Digest, options: { signal: AbortSignal }) => Promise<BlobMap | undefined>
-  }
-  /** Chunks of windows: from this host or its region, without the registry. */
-  getWindow: (table: ChunkTable, index: number, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined>
-  /** Called for each blob map that this host gets to know. */
-  onBlobMap: (map: BlobMap) => void
+  region: { fetchLayerIndex: (diffId: Digest, options: { signal: AbortSignal }) => Promise<LayerIndex | undefined> }
+  /** Keeps the map of a blob that was read. */
+  putBlobMap: (map: BlobMap) => Promise<void>
   /** Takes the chunks that imports make. */
   ledger: ImportLedger
   /** Whether a rootfs that this host knows has the chunk. */
   isKnown: (digest: Digest) => boolean
   limits: LayerLimits
 }
-
-/** Blob maps kept parsed; each takes some 100 bytes for every file. */
-const maxMapsHeld = 16
-/** How long peers may take to answer for a map, milliseconds. */
-const mapTimeoutMs = 3_000
 
 /** Told of each layer index that an import is the first to write. */
 type OnIndex = (diffId: Digest) => void
@@ -51,10 +38,6 @@ export class ImageOrigins {
   readonly #parts: ImageOriginsParts
   /** Chunks of layers read from registries. */
   readonly fromRegistry = { bytes: 0, chunks: 0 }
-  /** Of that, what was read at random: requests, and bytes as the registry sent them. */
-  readonly readAtRandom = { requests: 0, bytes: 0 }
-  /** Maps in use, the oldest first. */
-  readonly #maps = new Map<Digest, BlobMap>()
 
   constructor(parts: ImageOriginsParts) {
     this.#parts = parts
@@ -134,82 +117,6 @@ export class ImageOrigins {
     return undefined
   }
 
-  /** How to read a region at random: one of a layer whose blob's map this host or its region has. */
-  async seekable(table: Digest): Promise<SeekableRegion | undefined> {
-    for (const record of await this.#parts.catalog.images()) {
-      const manifest = await this.#parts.catalog.rootfs(record.rootfsDigest)
-      const reference = parseReference(record.reference)
-      const at = manifest?.layers.findIndex(({ chunks }) => chunks.id === table) ?? -1
-      if (manifest === undefined || at < 0 || reference.kind === 'local') continue
-      const layer = layersOf(record.manifest, manifest.config)[at]!
-      const map = await this.blobMap(layer.digest, AbortSignal.timeout(mapTimeoutMs)).catch(() => undefined)
-      if (map?.diffId === layer.diffId && map.sizeBytes === layer.sizeBytes) return this.#seekableRegion(reference, layer, map, manifest.layers[at]!.chunks)
-    }
-    return undefined
-  }
-
-  #seekableRegion(reference: Reference, layer: LayerSpec, map: BlobMap, table: ChunkTable): SeekableRegion {
-    return {
-      name: map.digest,
-      table,
-      stretchOf: (chunkIndex) => {
-        const wanted = tarOf(map, table, chunkIndex)
-        return wanted === undefined ? undefined : spanOf(map, wanted.tarStart, wanted.tarEnd)
-      },
-      join: (first, last) => spanOf(map, first.tarStart, last.tarEnd),
-      read: async ({ tarStart, tarEnd }, { signal, again }) => {
-        const span = spanOf(map, tarStart, tarEnd)
-        const window = await this.#window(map, span, signal)
-        const bytes = await this.#parts.registry.range(reference, layer, { start: span.start, end: span.end }, { signal, originOnly: again })
-        const tar = await decodeSpan(map, span, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), window)
-        this.readAtRandom.requests++
-        this.readAtRandom.bytes += bytes.length
-        return this.#countChunks(chunksOf(map, table, tar, span.tarStart))
-      },
-    }
-  }
-
-  *#countChunks(chunks: Iterable<{ index: number; bytes: Buffer }>): Generator<{ index: number; bytes: Buffer }> {
-    for (const chunk of chunks) {
-      this.fromRegistry.bytes += chunk.bytes.length
-      this.fromRegistry.chunks++
-      yield chunk
-    }
-  }
-
-  async #window({ windows, digest }: BlobMap, { checkpoint: { window } }: Span, signal: AbortSignal): Promise<Uint8Array> {
-    if (window.lengthBytes === 0) return new Uint8Array(0)
-    const index = windows.indexOf(window.offset)
-    const chunk = await this.#parts.getWindow(windows, index, { signal })
-    if (chunk === undefined) throw new P2pfsError('missing', `the windows of blob ${digest} are neither here nor in the region`)
-    const at = window.offset - windows.offsets[index]!
-    return chunk.subarray(at, at + window.lengthBytes)
-  }
-
-  /** The map of a blob that this host or its region has. */
-  async blobMap(digest: Digest, signal: AbortSignal): Promise<BlobMap | undefined> {
-    const held = this.#maps.get(digest)
-    if (held !== undefined) return held
-    let map = await this.#parts.catalog.blobMap(digest)
-    if (map === undefined) {
-      map = await this.#parts.region.fetchBlobMap(digest, { signal })
-      if (map !== undefined) await this.#putBlobMap(map)
-    }
-    if (map !== undefined) this.#hold(map)
-    return map
-  }
-
-  #hold(map: BlobMap): void {
-    this.#maps.set(map.digest, map)
-    const [oldest] = this.#maps.keys()
-    if (this.#maps.size > maxMapsHeld && oldest !== undefined) this.#maps.delete(oldest)
-  }
-
-  async #putBlobMap(map: BlobMap): Promise<void> {
-    await this.#parts.catalog.putBlobMap(map)
-    this.#parts.onBlobMap(map)
-  }
-
   /** Passes on only what known rootfs have: the layer may no longer be what it was. */
   #known(sink: ChunkSink): ChunkSink {
     const counting = this.#counting(sink)
@@ -250,7 +157,7 @@ export class ImageOrigins {
     const bytes = this.#parts.registry.openLayer(reference, layer, { signal, verify: false })
     const { index, map } = await importLayer(bytes, layer, sink, { signal, limits: this.#parts.limits, ...(onBytes === undefined ? {} : { onProgress: onBytes }) })
     await this.#putLayer(index, onIndex)
-    await this.#putBlobMap(map)
+    if (map !== undefined) await this.#parts.putBlobMap(map)
     return index
   }
 

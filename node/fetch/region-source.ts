@@ -1,5 +1,6 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
+import type { Log } from '../log.ts'
 import { orAbort } from '../single-flight.ts'
 import type { ChunkRequest } from './chunk-request.ts'
 import type { LastResort } from './fetcher.ts'
@@ -30,6 +31,7 @@ export interface RegionSourceParts {
   get: (digest: Digest, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined>
   /** Ends all passages: the daemon stops. */
   signal: AbortSignal
+  log: Log
 }
 
 /**
@@ -78,6 +80,8 @@ export class RegionSource implements LastResort {
       await this.#parts.keep(digest, bytes).finally(() => passage.keeping.delete(digest))
       passage.passed.add(digest)
     }
+    // Never silent: it costs as much as pulling the layer.
+    this.#parts.log.info('region is streamed whole', { table })
     passage.done = stream({ put }, { signal: this.#parts.signal }).finally(() => this.#passages.delete(table))
     passage.done.catch(() => undefined)
     this.#passages.set(table, passage)

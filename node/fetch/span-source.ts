@@ -18,8 +18,6 @@ export interface Stretch {
 
 /** A region whose blob can be read anywhere. */
 export interface SeekableRegion {
-  /** Equal for regions of the same blob. */
-  name: Digest
   table: ChunkTable
   /** What to read for this chunk; undefined for one that is all zero. */
   stretchOf: (chunkIndex: number) => Stretch | undefined
@@ -112,6 +110,7 @@ class RegionReads {
   readonly #region: SeekableRegion
   readonly #parts: SpanSourceParts
   readonly #onIdle: () => void
+  /** Bounded by the fetches that are under way. */
   #waiting: Wanted[] = []
   #running = 0
 
@@ -179,9 +178,19 @@ class RegionReads {
         else found.resolve(bytes)
       }
       // Those that were wanted are kept by whoever fetches them.
-      for (const [index, bytes] of chunks) if (!answered.has(index)) await this.#parts.keep(this.#region.table.digestAt(index), bytes)
+      for (const index of answered) chunks.delete(index)
+      await this.#keep(chunks)
     } catch (error) {
       for (const { found } of wanted) found.reject(error)
+    }
+  }
+
+  /** Nobody waits for these: what cannot be kept is read again when somebody does. */
+  async #keep(chunks: ReadonlyMap<number, Uint8Array>): Promise<void> {
+    try {
+      for (const [index, bytes] of chunks) await this.#parts.keep(this.#region.table.digestAt(index), bytes)
+    } catch (error) {
+      this.#parts.log.warn('chunks that were read besides cannot be kept', { error, table: this.#region.table.id })
     }
   }
 

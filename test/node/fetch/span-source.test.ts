@@ -31,7 +31,6 @@ function lab(count: number, { read }: { read?: (bytes: Buffer, again: boolean) =
     return { start, end: start + 4 * chunkBytes, tarStart: start, tarEnd: start + 4 * chunkBytes }
   }
   const region: SeekableRegion = {
-    name: digestOf(Buffer.from('blob')),
     table,
     stretchOf: (index) => (index === count - 1 ? undefined : group(index)),
     join: (first, last) => ({ start: first.start, end: last.end, tarStart: first.tarStart, tarEnd: last.tarEnd }),

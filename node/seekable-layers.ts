@@ -1,0 +1,113 @@
+import type { BlobMap } from '../protocol/blob-map.ts'
+import type { ChunkTable } from '../protocol/chunk-table.ts'
+import type { Digest } from '../protocol/digest.ts'
+import { P2pfsError } from '../protocol/errors.ts'
+import type { ChunkRequest } from './fetch/chunk-request.ts'
+import type { SeekableRegion } from './fetch/span-source.ts'
+import { chunksOf, decodeSpan, spanOf, tarOf, type Span } from './image/span.ts'
+import type { Log } from './log.ts'
+import { layersOf, type ImageSource, type LayerDescriptor } from './registry/image-source.ts'
+import { parseReference, type Reference } from './registry/reference.ts'
+import type { Catalog } from './store/catalog.ts'
+
+/** How long the region may take to answer for a map, milliseconds. */
+const mapTimeoutMs = 3_000
+
+export interface SeekableLayersParts {
+  catalog: Pick<Catalog, 'images' | 'rootfs' | 'blobMap' | 'putBlobMap'>
+  registry: Pick<ImageSource, 'range'>
+  region: { fetchBlobMap: (digest: Digest, options: { signal: AbortSignal }) => Promise<BlobMap | undefined> }
+  /** Gets a chunk of windows: from this host or its region. */
+  fetchWindow: (request: ChunkRequest, options: { signal: AbortSignal }) => Promise<Uint8Array>
+  /** Called for each blob map that this host gets to know. */
+  onBlobMap: (map: BlobMap) => void
+  log: Log
+}
+
+/** Reads layers out of their blobs in the registry at random, by their blob maps. */
+export class SeekableLayers {
+  readonly #parts: SeekableLayersParts
+  /** Requests, and bytes as the registry sent them. */
+  readonly read = { requests: 0, bytes: 0 }
+  /** Chunks that came of that. */
+  readonly chunks = { bytes: 0, chunks: 0 }
+
+  constructor(parts: SeekableLayersParts) {
+    this.#parts = parts
+  }
+
+  async putBlobMap(map: BlobMap): Promise<void> {
+    await this.#parts.catalog.putBlobMap(map)
+    this.#parts.onBlobMap(map)
+  }
+
+  /** How to read a region at random: one of a layer whose blob's map this host or its region has. */
+  async seekable(table: Digest): Promise<SeekableRegion | undefined> {
+    for (const record of await this.#parts.catalog.images()) {
+      const manifest = await this.#parts.catalog.rootfs(record.rootfsDigest)
+      const reference = parseReference(record.reference)
+      const at = manifest?.layers.findIndex(({ chunks }) => chunks.id === table) ?? -1
+      if (manifest === undefined || at < 0 || reference.kind === 'local') continue
+      const layer = layersOf(record.manifest, manifest.config)[at]!
+      const map = await this.#blobMap(layer.digest)
+      if (map?.diffId === layer.diffId && map.sizeBytes === layer.sizeBytes) return this.#region(reference, layer, map, manifest.layers[at]!.chunks)
+    }
+    return undefined
+  }
+
+  #region(reference: Reference, layer: LayerDescriptor, map: BlobMap, table: ChunkTable): SeekableRegion {
+    return {
+      table,
+      stretchOf: (chunkIndex) => {
+        const wanted = tarOf(map, table, chunkIndex)
+        return wanted === undefined ? undefined : spanOf(map, wanted.tarStart, wanted.tarEnd)
+      },
+      join: (first, last) => spanOf(map, first.tarStart, last.tarEnd),
+      read: async ({ tarStart, tarEnd }, { signal, again }) => {
+        const span = spanOf(map, tarStart, tarEnd)
+        const window = await this.#window(map, span, signal)
+        const bytes = await this.#parts.registry.range(reference, layer, { start: span.start, end: span.end }, { signal, originOnly: again })
+        const tar = await decodeSpan(map, span, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), window)
+        this.read.requests++
+        this.read.bytes += bytes.length
+        return this.#counted(chunksOf(map, table, tar, span.tarStart))
+      },
+    }
+  }
+
+  *#counted(chunks: Iterable<{ index: number; bytes: Buffer }>): Generator<{ index: number; bytes: Buffer }> {
+    for (const chunk of chunks) {
+      this.chunks.bytes += chunk.bytes.length
+      this.chunks.chunks++
+      yield chunk
+    }
+  }
+
+  /** @throws missing where neither this host nor its region has the window */
+  async #window({ windows, digest }: BlobMap, { checkpoint: { window } }: Span, signal: AbortSignal): Promise<Uint8Array> {
+    if (window.lengthBytes === 0) return new Uint8Array(0)
+    const index = windows.indexOf(window.offset)
+    const request = { digest: windows.digestAt(index), lengthBytes: windows.lengthAt(index), table: windows.id, index }
+    try {
+      const at = window.offset - windows.offsets[index]!
+      return (await this.#parts.fetchWindow(request, { signal })).subarray(at, at + window.lengthBytes)
+    } catch (cause) {
+      if (signal.aborted) throw cause
+      throw new P2pfsError('missing', `the windows of blob ${digest} are neither here nor in the region`, { cause })
+    }
+  }
+
+  async #blobMap(digest: Digest): Promise<BlobMap | undefined> {
+    const { catalog, region, log } = this.#parts
+    const known = await catalog.blobMap(digest)
+    if (known !== undefined) return known
+    try {
+      const found = await region.fetchBlobMap(digest, { signal: AbortSignal.timeout(mapTimeoutMs) })
+      if (found !== undefined) await this.putBlobMap(found)
+      return found
+    } catch (error) {
+      log.debug('region does not answer for the map of a blob', { error, digest })
+      return undefined
+    }
+  }
+}
