@@ -16,11 +16,11 @@ export interface SeedResult {
   format: string
   digest: string
   sizeBytes: number
-  /** Where the rootfs manifest came from: this host, a peer, or an import from the registry. */
   origin: Origin
 }
 
-export type Origin = 'local' | 'peer' | 'registry'
+/** Where the rootfs manifest came from: this host knew it, a peer did, it was published in the registry, or it was built here. */
+export type Origin = 'local' | 'peer' | 'registry' | 'built'
 
 /** `POST /mount`: {@link MountRequest}; answers {@link Progress} lines, then one {@link Outcome} of {@link MountResult}. */
 export interface MountRequest extends ImageRequest {

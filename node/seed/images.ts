@@ -8,12 +8,14 @@ import { formatReference } from '../registry/reference.ts'
 import { layersOf, type ResolvedImage } from '../registry/image-source.ts'
 import { SingleFlight } from '../single-flight.ts'
 
+/** Where a rootfs manifest came from: this host knew it, a peer did, it was published in the registry, or it was built here. */
+export type Origin = 'local' | 'peer' | 'registry' | 'built'
+
 /** An image whose rootfs this host can mount. */
 export interface KnownImage {
   record: ImageRecord
   manifest: RootfsManifest
-  /** Where the manifest came from. */
-  origin: 'local' | 'peer' | 'registry'
+  origin: Origin
 }
 
 /** Bytes of the image's compressed layers: how far an import is. */
@@ -69,7 +71,7 @@ export class Images {
       const found = await this.#known(reference, name, { ...options, signal })
       if (found !== undefined) return found
       const resolved = await this.#parts.registry.resolve(reference, platform, { signal })
-      return await this.#import(reference, resolved, format, { ...options, signal })
+      return await this.#obtain(reference, resolved, format, { ...options, signal })
     })
   }
 
@@ -99,7 +101,7 @@ export class Images {
       const known = await this.#local(name)
       if (known?.record.manifestDigest === resolved.manifestDigest) return known
       const found = await this.#fromPeers(name, resolved.manifestDigest, signal)
-      return found ?? (await this.#import(reference, resolved, format, { ...options, signal }))
+      return found ?? (await this.#obtain(reference, resolved, format, { ...options, signal }))
     })
   }
 
@@ -157,6 +159,11 @@ export class Images {
     return { record, manifest, origin: 'peer' }
   }
 
+  /** What nobody in the region knows. */
+  async #obtain(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: FindOptions): Promise<KnownImage> {
+    return await this.#import(reference, image, format, options)
+  }
+
   async #import(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: FindOptions): Promise<KnownImage> {
     const manifest = await this.#parts.importImage(reference, image, format, options)
     const record: ImageRecord = {
@@ -168,7 +175,7 @@ export class Images {
       rootfsDigest: await this.#parts.catalog.putRootfs(manifest),
     }
     await this.#know(record, manifest)
-    return { record, manifest, origin: 'registry' }
+    return { record, manifest, origin: 'built' }
   }
 
   async #know(record: ImageRecord, manifest: RootfsManifest): Promise<void> {

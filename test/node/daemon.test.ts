@@ -30,7 +30,7 @@ test('an image that nobody has seeded is imported by its mount, read, and unmoun
   assert.equal(answer.status, 0, answer.stderr)
   const result = JSON.parse(answer.stdout) as MountResult
   assert.deepEqual(readdirSync(first), ['rootfs.img'])
-  assert.deepEqual([result.rootfs, result.format, result.origin], [join(first, 'rootfs.img'), 'ext4', 'registry'])
+  assert.deepEqual([result.rootfs, result.format, result.origin], [join(first, 'rootfs.img'), 'ext4', 'built'])
   assert.equal((result.config as { os: string }).os, 'linux')
   const again = JSON.parse((await daemon.cli('mount', image, second)).stdout) as MountResult
   assert.deepEqual([again.digest, again.origin], [result.digest, 'local'])
