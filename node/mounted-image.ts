@@ -59,7 +59,7 @@ export class MountedImage {
   #prefetch(index: number): void {
     if (this.#prefetching.has(index) || this.#parts.has(this.#request(index).digest)) return
     this.#prefetching.add(index)
-    this.#fetch(index, 'background', this.#closed.signal)
+    this.#fetch(index, 'ahead', this.#closed.signal)
       // The read that needs the chunk will try again, and report.
       .catch(() => undefined)
       .finally(() => this.#prefetching.delete(index))

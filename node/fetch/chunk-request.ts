@@ -13,8 +13,13 @@ export interface ChunkRequest {
 /** Where the bytes came from. */
 export type Source = 'local' | 'peer' | 'registry'
 
-/** A read that somebody waits for comes before all that nobody waits for yet. */
-export type Priority = 'demand' | 'background'
+/** The first comes first: a read that somebody waits for, what its reader comes to next, what a boot will read, all others. */
+export const priorities = ['demand', 'ahead', 'boot', 'background'] as const
+export type Priority = (typeof priorities)[number]
+
+export function comesBefore(one: Priority, other: Priority): boolean {
+  return priorities.indexOf(one) < priorities.indexOf(other)
+}
 
 export interface FetchedChunk {
   bytes: Uint8Array

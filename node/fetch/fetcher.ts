@@ -2,7 +2,7 @@ import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
 import { orAbort } from '../single-flight.ts'
-import type { ChunkRequest, FetchedChunk, Priority } from './chunk-request.ts'
+import { comesBefore, type ChunkRequest, type FetchedChunk, type Priority } from './chunk-request.ts'
 import type { PeerSource } from './peer-source.ts'
 
 /** The local store, as the fetcher needs it. */
@@ -24,27 +24,38 @@ export interface FetcherParts {
   log: Log
 }
 
-/** Chunks under way to the network that nobody waits for yet: 32 of up to 1 MiB fill a 10 Gbit/s link at 25 ms. */
-const backgroundInFlight = 32
+type Unawaited = Exclude<Priority, 'demand'>
+
+/**
+ * Chunks under way to the network that nobody waits for yet: 32 of up to 1 MiB fill a 10 Gbit/s link at 25 ms. Of a boot as
+ * many as a registry can be asked for together; whoever replays it keeps fewer under way to peers.
+ */
+const inFlight: Record<Unawaited, number> = { ahead: 32, boot: 256, background: 32 }
+
+/** The flights of one priority: those that run, and those that wait for their turn. */
+interface Lane {
+  running: number
+  waiting: Flight[]
+}
 
 interface Flight {
   priority: Priority
   waiters: number
   abort: AbortController
   chunk: Promise<FetchedChunk>
-  /** Lets a flight that waits for its turn start at once. */
+  started: boolean
+  /** Ends the wait for its turn. */
   start: () => void
 }
 
 /**
  * Gets a chunk from wherever it is: local store, a fetch already under way, a peer that holds it, the registry.
- * One flight per chunk, whoever asks; a demand read that joins a background flight moves it to the front.
+ * One flight per chunk, whoever asks; one that waits for its turn moves up to the priority of whoever joins it.
  */
 export class Fetcher {
   readonly #parts: FetcherParts
   readonly #flights = new Map<Digest, Flight>()
-  readonly #waiting: Flight[] = []
-  #background = 0
+  readonly #lanes: Record<Unawaited, Lane> = { ahead: { running: 0, waiting: [] }, boot: { running: 0, waiting: [] }, background: { running: 0, waiting: [] } }
   readonly #keeping = new Set<Promise<void>>()
   /** What peers have delivered. */
   readonly fromPeers = { bytes: 0, chunks: 0 }
@@ -65,9 +76,9 @@ export class Fetcher {
       const bytes = await this.#parts.local.get(request.digest, { signal })
       if (bytes !== undefined) return { bytes, source: 'local' }
       flight = this.#flights.get(request.digest) ?? this.#launch(request, priority)
-    } else if (priority === 'demand' && flight.priority === 'background') {
-      flight.priority = 'demand'
-      flight.start()
+    } else if (comesBefore(priority, flight.priority)) {
+      flight.priority = priority
+      this.#enter(flight)
     }
     return await this.#join(flight, signal)
   }
@@ -90,26 +101,19 @@ export class Fetcher {
   #launch(request: ChunkRequest, priority: Priority): Flight {
     const abort = new AbortController()
     const turn = Promise.withResolvers<void>()
-    let started = false
     const flight: Flight = {
       priority,
       waiters: 0,
       abort,
+      started: false,
       start: () => {
-        if (started) return
-        started = true
+        flight.started = true
         turn.resolve()
       },
       chunk: turn.promise.then(async () => await this.#obtain(request, flight, abort.signal)),
     }
     this.#flights.set(request.digest, flight)
-    if (priority === 'demand') {
-      flight.start()
-    } else if (this.#background < backgroundInFlight) {
-      this.#startBackground(flight)
-    } else {
-      this.#waiting.push(flight)
-    }
+    this.#enter(flight)
     flight.chunk.then(
       ({ bytes }) => {
         const keeping = this.#keep(request, bytes).finally(() => this.#keeping.delete(keeping))
@@ -120,18 +124,27 @@ export class Fetcher {
     return flight
   }
 
-  #startBackground(flight: Flight): void {
-    this.#background++
+  /** Starts the flight, or has it wait in the lane of its priority. */
+  #enter(flight: Flight): void {
+    if (flight.started) return
+    if (flight.priority === 'demand') return flight.start()
+    const lane = this.#lanes[flight.priority]
+    if (lane.running < inFlight[flight.priority]) this.#run(flight, lane)
+    else lane.waiting.push(flight)
+  }
+
+  #run(flight: Flight, lane: Lane): void {
+    lane.running++
     flight.start()
     const done = (): void => {
-      this.#background--
-      let next = this.#waiting.shift()
-      // Those that a demand read has started meanwhile, or everybody gave up on, need no turn.
-      while (next !== undefined && (next.priority === 'demand' || next.abort.signal.aborted)) {
-        next.start()
-        next = this.#waiting.shift()
+      lane.running--
+      let next = lane.waiting.shift()
+      // Those that have started or moved to another lane meanwhile are no longer here; those that everybody gave up on need no turn.
+      while (next !== undefined && (next.started || next.abort.signal.aborted || next.priority === 'demand' || this.#lanes[next.priority] !== lane)) {
+        if (next.abort.signal.aborted) next.start()
+        next = lane.waiting.shift()
       }
-      if (next !== undefined) this.#startBackground(next)
+      if (next !== undefined) this.#run(next, lane)
     }
     flight.chunk.then(done, done)
   }

@@ -12,7 +12,7 @@ export interface Peers {
     peer: string,
     digest: Digest,
     lengthBytes: number,
-    options: { signal: AbortSignal; priority: Priority; timeoutMs: number },
+    options: { signal: AbortSignal; priority: 'demand' | 'background'; timeoutMs: number },
   ) => Promise<Uint8Array>
 }
 
@@ -40,7 +40,10 @@ export class PeerSource {
   }
 
   /** The chunk, or undefined where no connected peer delivers it. Rejects on abort alone. */
-  async fetch(request: ChunkRequest, { signal, priority }: { signal: AbortSignal; priority: Priority }): Promise<Uint8Array | undefined> {
+  async fetch(request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }): Promise<Uint8Array | undefined> {
+    const { signal } = options
+    // Peers know two kinds: one stream for each.
+    const priority = options.priority === 'demand' ? 'demand' : 'background'
     const asked = new Set<string>()
     for (;;) {
       // Asked anew each time: holders come and go while we try.

@@ -154,3 +154,27 @@ test('a demand read does not wait behind background fetches, not even for a chun
   assert.equal((await Promise.all(all)).length, 100)
   assert.equal(w.asked.length, 100)
 })
+
+test('what a boot will read does not wait behind background fetches, and more of it is under way', async () => {
+  const pending = new Map<Digest, () => void>()
+  const w = world({}, async ({ digest, index }) => {
+    await new Promise<void>((resolve) => pending.set(digest, resolve))
+    return chunk(index).bytes
+  })
+  const tick = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve))
+  const chunks = Array.from({ length: 300 }, (_, n) => chunk(n).request)
+  const all = chunks.slice(0, 40).map(async (request) => await w.fetcher.fetch(request, background))
+  await tick()
+  assert.equal(pending.size, 32)
+  all.push(...chunks.slice(39).map(async (request) => await w.fetcher.fetch(request, { ...background, priority: 'boot' })))
+  await tick()
+  assert.equal(pending.size, 32 + 256)
+  assert.ok(pending.has(chunks[39]!.digest), 'one that waited in the background moved up')
+  assert.ok(!pending.has(chunks[38]!.digest))
+  while (w.stored.size < 300) {
+    for (const resolve of pending.values()) resolve()
+    await tick()
+  }
+  assert.equal((await Promise.all(all)).length, 301)
+  assert.equal(w.registryAsked, 300)
+})
