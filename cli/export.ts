@@ -1,8 +1,7 @@
 import { resolve } from 'node:path'
 import type { ExportRequest, ExportResult } from '../node/control/api.ts'
-import { call } from '../node/control/client.ts'
 import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
-import { progressBar } from './progress.ts'
+import { callWithProgress } from './progress.ts'
 import { formatSize } from './size.ts'
 
 const help = `Writes the whole image file of an image, for what cannot use a mount. FILE appears when all is written, sparse where it
@@ -21,13 +20,6 @@ export async function run(argv: string[]): Promise<number> {
   if (parsed === undefined) return 0
   const [image = '', file = ''] = parsed.positionals
   const request: ExportRequest = { ...imageRequest(image, parsed.values, resolve), file: resolve(file) }
-  const bar = await progressBar(parsed)
-  try {
-    const result = await call<ExportResult>('POST', '/export', request, { socket: parsed.control, onProgress: (progress) => bar?.show(progress) })
-    bar?.end()
-    process.stdout.write(parsed.json ? `${JSON.stringify(result)}\n` : `${result.file}: ${formatSize(result.sizeBytes)}, rootfs ${result.digest}\n`)
-  } finally {
-    bar?.end()
-  }
+  await callWithProgress<ExportResult>('/export', request, parsed, ({ file, sizeBytes, digest }) => `${file}: ${formatSize(sizeBytes)}, rootfs ${digest}`)
   return 0
 }

@@ -1,8 +1,7 @@
 import { resolve } from 'node:path'
 import type { ImportRequest, SeedResult } from '../node/control/api.ts'
-import { call } from '../node/control/client.ts'
 import { absoluteImage, commonHelp, imageHelp, imageOptions, parseCommon } from './arguments.ts'
-import { progressBar } from './progress.ts'
+import { callWithProgress } from './progress.ts'
 import { describeSeeded } from './seed.ts'
 
 const help = `Makes an image without a registry, called local:NAME; every host of the region can mount it by that name.
@@ -24,13 +23,6 @@ export async function run(argv: string[]): Promise<number> {
   if (parsed === undefined) return 0
   const [source = '', name = ''] = parsed.positionals
   const request: ImportRequest = { source: source.startsWith('oci:') ? absoluteImage(source, resolve) : resolve(source), name, ...parsed.values }
-  const bar = await progressBar(parsed)
-  try {
-    const result = await call<SeedResult>('POST', '/import', request, { socket: parsed.control, onProgress: (progress) => bar?.show(progress) })
-    bar?.end()
-    process.stdout.write(parsed.json ? `${JSON.stringify(result)}\n` : `${describeSeeded(result)}\n`)
-  } finally {
-    bar?.end()
-  }
+  await callWithProgress<SeedResult>('/import', request, parsed, describeSeeded)
   return 0
 }

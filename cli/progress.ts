@@ -1,13 +1,26 @@
+import type { Progress } from '../node/control/api.ts'
+import { call } from '../node/control/client.ts'
 import { formatSize } from './size.ts'
 
-export interface ProgressBar {
-  show: (progress: { step: string; doneBytes: number; totalBytes: number }) => void
+interface ProgressBar {
+  show: (progress: Progress['progress']) => void
   end: () => void
 }
 
-/** A bar on stderr where a person looks at it; undefined elsewhere. */
-export async function progressBar({ json }: { json: boolean }): Promise<ProgressBar | undefined> {
-  if (!process.stderr.isTTY || json) return undefined
+/** A long request to the daemon, with a bar on stderr where a person looks at it; `describe` is what stdout gets without `--json`. */
+export async function callWithProgress<T>(path: string, request: unknown, { control, json }: { control: string; json: boolean }, describe: (result: T) => string): Promise<T> {
+  const bar = process.stderr.isTTY && !json ? await progressBar() : undefined
+  let result: T
+  try {
+    result = await call<T>('POST', path, request, { socket: control, onProgress: (progress) => bar?.show(progress) })
+  } finally {
+    bar?.end()
+  }
+  process.stdout.write(`${json ? JSON.stringify(result) : describe(result)}\n`)
+  return result
+}
+
+async function progressBar(): Promise<ProgressBar> {
   const { default: progress } = await import('cli-progress')
   const bar = new progress.SingleBar({ format: '{step} [{bar}] {percentage}%  {done} of {size}  ETA {eta_formatted}', hideCursor: true })
   let step: string | undefined

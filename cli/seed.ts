@@ -1,8 +1,7 @@
 import { resolve } from 'node:path'
 import type { SeedRequest, SeedResult } from '../node/control/api.ts'
-import { call } from '../node/control/client.ts'
 import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
-import { progressBar } from './progress.ts'
+import { callWithProgress } from './progress.ts'
 import { formatSize } from './size.ts'
 
 const help = `Makes an image whole on this host, so that it and its peers can mount it without the registry.
@@ -20,14 +19,7 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
   if (parsed === undefined) return 0
   const request: SeedRequest = imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve)
-  const bar = await progressBar(parsed)
-  try {
-    const result = await call<SeedResult>('POST', '/seed', request, { socket: parsed.control, onProgress: (progress) => bar?.show(progress) })
-    bar?.end()
-    process.stdout.write(parsed.json ? `${JSON.stringify(result)}\n` : `${describeSeeded(result)}\n`)
-  } finally {
-    bar?.end()
-  }
+  await callWithProgress<SeedResult>('/seed', request, parsed, describeSeeded)
   return 0
 }
 

@@ -1,4 +1,4 @@
-import type { Amount, Status } from '../node/control/api.ts'
+import type { Amount, MountWarning, Origin, Status } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 import { formatSize } from './size.ts'
@@ -41,9 +41,30 @@ function describe(status: Status): string {
       (image) => `  ${image.reference} (${image.platform}, ${image.format}): ${formatSize(image.localBytes)} of ${formatSize(image.sizeBytes)} here, ${image.digest}`,
     ),
     `mounts        ${status.mounts.length === 0 ? 'none' : ''}`,
-    ...status.mounts.map((mount) => `  ${mount.directory}: ${mount.reference}, ${describeMount(mount)}, ${mount.digest}`),
+    ...status.mounts.flatMap((mount) => [`  ${mount.directory}: ${mount.reference}, ${describeMount(mount)}, ${mount.digest}`, ...describeReads(mount)]),
   ]
   return `${lines.map((line) => line.trimEnd()).join('\n')}\n`
+}
+
+const origins: Record<Origin, string> = {
+  local: 'known on this host',
+  peer: 'known from a peer',
+  registry: 'published in the registry',
+  built: 'built here, all layers read',
+}
+
+const warnings: Record<MountWarning, string> = {
+  'whole-layers': 'reads whole layers: its registry serves no ranges, or they cannot be read at random',
+  'peers-lost': 'no peer is connected: what is not here comes from the registry alone',
+}
+
+function describeReads({ origin, resolution, manifestDigest, localBytes, sizeBytes, fetched, warnings: named }: Status['mounts'][number]): string[] {
+  const tag = resolution === 'last-known' ? 'tag as it was last known' : resolution === 'registry' ? 'tag as the registry had it' : 'named by digest'
+  return [
+    `    index ${origins[origin]}; image ${manifestDigest}, ${tag}`,
+    `    ${formatSize(localBytes)} of ${formatSize(sizeBytes)} here; came from peers ${formatSize(fetched.peer.bytes)}, from the registry ${formatSize(fetched.registry.bytes)}`,
+    ...named.map((warning) => `    ! ${warnings[warning]}`),
+  ]
 }
 
 function describeMount({ as, format, writable, limitBytes, scratchBytes }: Status['mounts'][number]): string {

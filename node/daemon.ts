@@ -6,8 +6,9 @@ import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { Config } from './config.ts'
-import type { Amount, Status } from './control/api.ts'
+import type { Amount, MountReport, Status } from './control/api.ts'
 import { ControlServer } from './control/server.ts'
+import type { RemoteSource } from './fetch/chunk-request.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { RegionSource } from './fetch/region-source.ts'
@@ -17,6 +18,7 @@ import { localBytes, sizeOf } from './inspection.ts'
 import type { Log } from './log.ts'
 import type { FuseDriver } from './mount/fuse-driver.ts'
 import type { Placement } from './mount/placement.ts'
+import { reportMount } from './mount-report.ts'
 import { Mounts } from './mounts.ts'
 import { ImageOperations } from './operations.ts'
 import { PeerExchange } from './peers/exchange.ts'
@@ -24,6 +26,7 @@ import { createImageSource, type ImageSource } from './registry/image-source.ts'
 import { SeekableLayers } from './seekable-layers.ts'
 import { tablesOf } from './seed/chunk-requests.ts'
 import { Images } from './seed/images.ts'
+import { Arrivals } from './store/arrivals.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
 import { Holdings } from './store/holdings.ts'
@@ -74,10 +77,12 @@ export class Daemon {
   readonly #catalog: Catalog
   readonly #store: ChunkStore
   readonly #holdings = new Holdings()
+  readonly #arrivals = new Arrivals()
   readonly #registry: ImageSource
   readonly #exchange: PeerExchange
   readonly #origins: ImageOrigins
   readonly #layers: SeekableLayers
+  readonly #stream: RegionSource
   readonly #fetcher: Fetcher
   readonly #control: ControlServer
   #backend: MountBackend | undefined
@@ -116,14 +121,19 @@ export class Daemon {
       { region: config.region, name: config.name, listen: config.listen, bootstrap: config.bootstrap, keyFile: paths.identity },
     )
     /** Keeps a chunk and tells the peers. */
-    const put = async (digest: Digest, bytes: Uint8Array): Promise<boolean> => {
+    const put = async (digest: Digest, bytes: Uint8Array, source: RemoteSource): Promise<boolean> => {
       const fresh = await store.put(digest, bytes)
-      for (const { table, index } of holdings.add(digest)) exchange.announceHave(table, [index])
+      if (fresh) this.#arrivals.note(digest, source)
+      for (const { table, index } of holdings.add(digest)) {
+        exchange.announceHave(table, [index])
+        this.#mounts?.arrived(table, index, source)
+      }
       return fresh
     }
-    const keep = async (digest: Digest, bytes: Uint8Array): Promise<void> => void (await put(digest, bytes))
+    /** The same for what a registry delivers. */
+    const keep = async (digest: Digest, bytes: Uint8Array): Promise<void> => void (await put(digest, bytes, 'registry'))
     const isKnown = (digest: Digest): boolean => holdings.knows(digest)
-    const ledger = new ImportLedger({ put, discard: async (digest) => await store.discard(digest), isKnown })
+    const ledger = new ImportLedger({ put: async (digest, bytes) => await put(digest, bytes, 'registry'), discard: async (digest) => await store.discard(digest), isKnown })
     const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
     const layers = new SeekableLayers({
       catalog,
@@ -135,19 +145,15 @@ export class Daemon {
     })
     const putBlobMap = async (map: BlobMap): Promise<void> => await layers.putBlobMap(map)
     const origins = new ImageOrigins({ catalog, registry, region: exchange, putBlobMap, ledger, isKnown, limits })
-    const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options), put: keep }
+    const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options) }
+    const stream = new RegionSource({ streamOf: async (table) => await origins.streamOf(table), keep, get: local.get, signal: this.#stopping.signal, log })
+    this.#stream = stream
     this.#fetcher = new Fetcher({
-      local,
+      local: { ...local, put: async (digest, bytes, source) => void (await put(digest, bytes, source)) },
       peers: new PeerSource({ peers: exchange, log }),
       registry: new SpanSource({
         seekable: async (table) => await layers.seekable(table),
-        stream: new RegionSource({
-          streamOf: async (table) => await origins.streamOf(table),
-          keep,
-          get: local.get,
-          signal: this.#stopping.signal,
-          log,
-        }),
+        stream,
         keep,
         signal: this.#stopping.signal,
         log,
@@ -158,6 +164,7 @@ export class Daemon {
       catalog,
       region: exchange,
       registry,
+      isWhole: (manifest) => tablesOf(manifest).every(({ id }) => holdings.isWhole(id)),
       importImage: async (reference, image, format, options) => await origins.importImage(reference, image, format, options),
       onManifest: (manifest) => this.#know(manifest),
       log,
@@ -168,7 +175,7 @@ export class Daemon {
     this.#origins = origins
     this.#layers = layers
     const operations = new ImageOperations(
-      { catalog, store, fetcher: this.#fetcher, images, origins, mounts: () => this.#mounts, log },
+      { catalog, store, fetcher: this.#fetcher, images, origins, mounts: () => this.#mounts, report: (digest, manifest) => this.#report(digest, manifest), log },
       config,
     )
     this.#control = new ControlServer(
@@ -211,6 +218,7 @@ export class Daemon {
       catalog: this.#catalog,
       ...this.#backend,
       has: (digest) => this.#store.has(digest),
+      sourceOf: (digest) => this.#arrivals.sourceOf(digest),
       fetch: async (request, options) => await this.#fetcher.fetch(request, options),
       log: this.#log,
     })
@@ -265,6 +273,11 @@ export class Daemon {
     return await mounted.miss(chunkIndex, { signal })
   }
 
+  #report(digest: Digest, manifest: RootfsManifest): MountReport {
+    const parts = { mounts: this.#mounts!, has: (chunk: Digest) => this.#store.has(chunk), isStreamed: (table: Digest) => this.#stream.streamed.has(table), isAlone: () => this.#exchange.isAlone() }
+    return reportMount(digest, manifest, parts)
+  }
+
   async #status(): Promise<Status> {
     const images: Status['images'] = []
     for (const record of await this.#catalog.images()) {
@@ -272,6 +285,11 @@ export class Daemon {
       if (manifest === undefined) continue
       const { reference, platform, format, rootfsDigest: digest } = record
       images.push({ reference, platform, format, digest, sizeBytes: sizeOf(manifest), localBytes: localBytes(tablesOf(manifest), (chunk) => this.#store.has(chunk)) })
+    }
+    const mounts: Status['mounts'] = []
+    for (const { id: _id, platform: _platform, rootfsDigest: digest, ...mount } of this.#mounts?.list() ?? []) {
+      const manifest = await this.#catalog.rootfs(digest)
+      if (manifest !== undefined) mounts.push({ ...mount, digest, ...this.#report(digest, manifest) })
     }
     const sent = this.#exchange.totals()
     return {
@@ -291,7 +309,7 @@ export class Daemon {
         received: { bytes: peer.bytesReceived, chunks: peer.chunksReceived },
       })),
       images,
-      mounts: (this.#mounts?.list() ?? []).map(({ id: _id, platform: _platform, rootfsDigest: digest, ...mount }) => ({ ...mount, digest })),
+      mounts,
       chunks: this.#store.count,
       served: this.#backend!.driver.counters().served,
       fetched: { peer: this.#fetcher.fromPeers, registry: total(this.#origins.fromRegistry, this.#layers.chunks) },

@@ -95,7 +95,7 @@ export class ImageOrigins {
       return [made, await this.#import(typeof source === 'string' ? reference : source, made, format, sink, onIndex, options)]
     })
     const { manifestDigest } = image
-    return { record: { reference: name, platform: image.platform, format, manifestDigest, manifest: image.manifest, rootfsDigest: rootfsDigest(manifest) }, manifest, origin: 'local' }
+    return { record: { reference: name, platform: image.platform, format, manifestDigest, manifest: image.manifest, rootfsDigest: rootfsDigest(manifest) }, manifest, origin: 'local', resolution: 'last-known' }
   }
 
   /** How to make all chunks of a region of an image in the catalog; undefined where no image there has it. */

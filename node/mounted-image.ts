@@ -1,11 +1,13 @@
 import type { Digest } from '../protocol/digest.ts'
 import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
-import type { ChunkRequest, FetchedChunk, Priority } from './fetch/chunk-request.ts'
+import type { ChunkRequest, FetchedChunk, Priority, RemoteSource } from './fetch/chunk-request.ts'
 import { ReadAhead } from './fetch/read-ahead.ts'
 import { chunkFlags, createBlockImage, type BlockImage } from './mount/block-image.ts'
 
 export interface MountedImageParts {
   has: (digest: Digest) => boolean
+  /** Where a chunk came from while this process ran. */
+  sourceOf: (digest: Digest) => RemoteSource | undefined
   fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }) => Promise<FetchedChunk>
 }
 
@@ -28,6 +30,10 @@ export class MountedImage {
     let first = 0
     for (const chunks of [manifest.metadata, ...manifest.layers.map((layer) => layer.chunks)]) {
       this.#regions.push({ first, chunks })
+      for (let i = 0; i < chunks.count; i++) {
+        const source = parts.sourceOf(chunks.digestAt(i))
+        if (source !== undefined) this.#state[first + i] = chunkFlags[source]
+      }
       first += chunks.count
     }
     this.#readAhead = new ReadAhead({
@@ -49,6 +55,24 @@ export class MountedImage {
   /** A reader came to a chunk that read-ahead had marked. */
   reached(chunkIndex: number): void {
     this.#readAhead.touch(chunkIndex)
+  }
+
+  /** A chunk of a region, maybe of this image, has come. */
+  arrived(table: Digest, index: number, source: RemoteSource): void {
+    for (const { first, chunks } of this.#regions) if (chunks.id === table) Atomics.or(this.#state, first + index, chunkFlags[source])
+  }
+
+  /** What came of this image while this process ran, by where it came from, in chunks that are here or were. */
+  arrivals(): Record<RemoteSource, { bytes: number; chunks: number }> {
+    const arrivals = { peer: { bytes: 0, chunks: 0 }, registry: { bytes: 0, chunks: 0 } }
+    const offsets = new Float64Array(this.image.offsets)
+    for (const [i, flags] of this.#state.entries()) {
+      const source = (flags & chunkFlags.peer) !== 0 ? 'peer' : (flags & chunkFlags.registry) !== 0 ? 'registry' : undefined
+      if (source === undefined) continue
+      arrivals[source].bytes += offsets[i + 1]! - offsets[i]!
+      arrivals[source].chunks++
+    }
+    return arrivals
   }
 
   /** Gives up whatever is being fetched for this mount. */

@@ -1,6 +1,7 @@
 import { digestHex, type Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
+import type { RemoteSource } from './fetch/chunk-request.ts'
 import type { Log } from './log.ts'
 import type { FuseDriver } from './mount/fuse-driver.ts'
 import type { MountSpec, Placed, Placement } from './mount/placement.ts'
@@ -52,6 +53,11 @@ export class Mounts {
   /** The image of this name in the FUSE mount. */
   image(name: string): MountedImage | undefined {
     return this.#images.get(name)
+  }
+
+  /** A chunk has come that stands there in a region. */
+  arrived(table: Digest, index: number, source: RemoteSource): void {
+    for (const mounted of this.#images.values()) mounted.arrived(table, index, source)
   }
 
   /** @throws conflict where the directory is taken; missing where it is not there; unsupported for what this host cannot do */

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { rootfsFormats, parseRootfsFormat } from '../protocol/rootfs-manifest.ts'
+import type { Digest } from '../protocol/digest.ts'
+import { rootfsFormats, parseRootfsFormat, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Config } from './config.ts'
 import type {
@@ -9,6 +10,7 @@ import type {
   ImportRequest,
   InspectRequest,
   InspectResult,
+  MountReport,
   MountRequest,
   MountResult,
   Placed,
@@ -38,6 +40,8 @@ export interface ImageOperationsParts {
   origins: ImageOrigins
   /** Undefined until the daemon serves. */
   mounts: () => Mounts | undefined
+  /** How the reads of a mounted rootfs fare. */
+  report: (digest: Digest, manifest: RootfsManifest) => MountReport
   log: Log
 }
 
@@ -60,16 +64,17 @@ export class ImageOperations implements Omit<Operations, 'status'> {
   async import(request: ImportRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
     const reference = parseReference(`local:${request.name.replace(/^local:/, '')}`)
     const source = request.source.startsWith('oci:') ? parseReference(request.source) : request.source
-    const { variant } = this.#parse({ ...request, image: 'local:any' })
+    const variant = this.#variant(request)
     const known = await this.#parts.origins.importLocal(source, reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
     await this.#parts.images.add(known)
     return await this.#makeWhole(known, { signal, onProgress })
   }
 
   async mount(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
-    const { directory, as = 'drive', writable = false, limitBytes, scratchBytes } = request
+    const { directory, as = 'drive', writable = false, limitBytes, scratchBytes, pull = 'auto' } = request
     const { reference, variant } = this.#parse(request, as === 'tree' ? 'erofs' : 'ext4')
-    const { record, manifest, origin } = await this.#parts.images.forMount(reference, variant, {
+    const { record, manifest, origin, resolution, unanswered } = await this.#parts.images.forMount(reference, variant, {
+      pull,
       signal,
       onProgress: (progress) => onProgress({ step: 'import', ...progress }),
     })
@@ -77,8 +82,11 @@ export class ImageOperations implements Omit<Operations, 'status'> {
       id: randomUUID(),
       directory,
       rootfsDigest: record.rootfsDigest,
+      manifestDigest: record.manifestDigest,
       reference: record.reference,
       ...variant,
+      origin,
+      resolution,
       as,
       writable,
       ...(limitBytes === undefined ? {} : { limitBytes }),
@@ -86,14 +94,17 @@ export class ImageOperations implements Omit<Operations, 'status'> {
       mountedAt: new Date().toISOString(),
     }
     const placed = await this.#mounts.mount(manifest, mount, { signal })
-    this.#parts.log.info('image mounted', { image: record.reference, directory, as, digest: record.rootfsDigest, origin })
+    this.#parts.log.info('image mounted', { image: record.reference, directory, as, digest: record.rootfsDigest, origin, resolution })
     return {
       ...placed,
       as,
       format: manifest.format,
       digest: record.rootfsDigest,
-      sizeBytes: sizeOf(manifest),
+      manifestDigest: record.manifestDigest,
       origin,
+      resolution,
+      ...(unanswered === undefined ? {} : { unanswered }),
+      ...this.#parts.report(record.rootfsDigest, manifest),
       config: JSON.parse(manifest.config) as unknown,
     }
   }
@@ -112,7 +123,7 @@ export class ImageOperations implements Omit<Operations, 'status'> {
 
   async export(request: ExportRequest, { signal, onProgress }: OperationOptions): Promise<ExportResult> {
     const { reference, variant } = this.#parse(request)
-    const { record, manifest } = await this.#parts.images.forMount(reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
+    const { record, manifest } = await this.#parts.images.forMount(reference, variant, { pull: 'auto', signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
     const { fetcher } = this.#parts
     await exportRootfs(
       manifest,
@@ -169,10 +180,11 @@ export class ImageOperations implements Omit<Operations, 'status'> {
     return mounts
   }
 
-  #parse(request: ImageRequest, format: Variant['format'] = rootfsFormats[0]): { reference: Reference; variant: Variant } {
-    return {
-      reference: parseReference(request.image),
-      variant: { platform: request.platform ?? this.#config.platform, format: request.format === undefined ? format : parseRootfsFormat(request.format) },
-    }
+  #parse(request: ImageRequest, format?: Variant['format']): { reference: Reference; variant: Variant } {
+    return { reference: parseReference(request.image), variant: this.#variant(request, format) }
+  }
+
+  #variant({ platform, format }: Pick<ImageRequest, 'platform' | 'format'>, fallback: Variant['format'] = rootfsFormats[0]): Variant {
+    return { platform: platform ?? this.#config.platform, format: format === undefined ? fallback : parseRootfsFormat(format) }
   }
 }

@@ -20,6 +20,14 @@ export class Bitmap {
     return index < this.count && (this.bytes[index >>> 3]! & (1 << (index & 7))) !== 0
   }
 
+  /** Whether all bits are set. */
+  get isFull(): boolean {
+    const whole = this.count >>> 3
+    for (let i = 0; i < whole; i++) if (this.bytes[i] !== 0xff) return false
+    const rest = this.count & 7
+    return rest === 0 || this.bytes[whole] === (1 << rest) - 1
+  }
+
   set(index: number): void {
     this.bytes[index >>> 3]! |= 1 << (index & 7)
   }

@@ -34,15 +34,47 @@ export interface MountRequest extends ImageRequest {
   limitBytes?: number
   /** Drives: size of a second, writable drive, bytes. */
   scratchBytes?: number
+  /** `auto` if not given. */
+  pull?: PullPolicy
 }
 
-export interface MountResult extends Placed {
+/**
+ * Whether the registry is asked what a tag stands for now, where this host or its region knows what it did before: `auto`: unless
+ * the image is whole on this host; `missing`: not for what is known; `never`: not even for what is not.
+ */
+export const pullPolicies = ['auto', 'always', 'missing', 'never'] as const
+export type PullPolicy = (typeof pullPolicies)[number]
+
+/** Who says that the reference stands for this image: itself, by a digest; the registry, now; this host or its region, from before. */
+export type Resolution = 'digest' | 'registry' | 'last-known'
+
+/** How the reads of a mount fare; mounts of one rootfs share it. */
+export interface MountReport {
+  sizeBytes: number
+  /** Of that on this host. */
+  localBytes: number
+  /** What came of it since the daemon started, imports too. */
+  fetched: { peer: Amount; registry: Amount }
+  warnings: MountWarning[]
+}
+
+/**
+ * `whole-layers`: some were read whole since the daemon started, as their registry serves no ranges, or they cannot be read at
+ * random. `peers-lost`: not all is here, and no peer is connected, so the rest comes from the registry alone.
+ */
+export type MountWarning = 'whole-layers' | 'peers-lost'
+
+export interface MountResult extends Placed, MountReport {
   as: 'drive' | 'tree'
   format: string
   /** The rootfs digest. */
   digest: string
-  sizeBytes: number
+  /** Digest of the image manifest: what a tag stood for when it was mounted. */
+  manifestDigest: string
   origin: Origin
+  resolution: Resolution
+  /** Why the registry did not say what the tag stands for now, where it was asked. */
+  unanswered?: string
   /** The OCI image config. */
   config: unknown
 }
@@ -139,17 +171,21 @@ export interface Status {
   addresses: string[]
   peers: { peer: string; name: string; addresses: string[]; connectedSeconds: number; sent: Amount; received: Amount }[]
   images: { reference: string; platform: string; format: string; digest: string; sizeBytes: number; localBytes: number }[]
-  mounts: {
+  mounts: ({
     directory: string
     reference: string
     format: string
     digest: string
+    manifestDigest: string
+    /** Where its rootfs manifest came from, and who said that the reference stands for it, when it was mounted. */
+    origin: Origin
+    resolution: Resolution
     as: 'drive' | 'tree'
     writable: boolean
     limitBytes?: number
     scratchBytes?: number
     mountedAt: string
-  }[]
+  } & MountReport)[]
   chunks: number
   /** What mounts have read since the daemon started, by where the chunk came from in that time. */
   served: { local: Amount; peer: Amount; registry: Amount }

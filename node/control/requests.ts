@@ -1,6 +1,6 @@
 import { isAbsolute } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { ExportRequest, ImageRequest, ImportRequest, MountRequest, UmountRequest } from './api.ts'
+import { pullPolicies, type ExportRequest, type ImageRequest, type ImportRequest, type MountRequest, type PullPolicy, type UmountRequest } from './api.ts'
 
 type Body = Record<string, unknown>
 
@@ -18,7 +18,13 @@ export function parseMountRequest(body: Body): MountRequest {
   if (writable && as !== 'tree') throw new P2pfsError('invalid', 'a drive is never writable: give the VM a second one with --scratch SIZE, or mount --as tree --writable')
   if (sizes.limitBytes !== undefined && !writable) throw new P2pfsError('invalid', '--size limits what can be written: it goes with --writable')
   if (sizes.scratchBytes !== undefined && as !== 'drive') throw new P2pfsError('invalid', '--scratch is a second drive for a VM: a tree takes writes with --writable')
-  return { ...parseImageRequest(body), directory: path(body, 'directory'), as, writable, ...sizes }
+  return { ...parseImageRequest(body), directory: path(body, 'directory'), as, writable, ...sizes, pull: parsePullPolicy(body['pull']) }
+}
+
+function parsePullPolicy(value: unknown = 'auto'): PullPolicy {
+  const policy = pullPolicies.find((known) => known === value)
+  if (policy === undefined) throw new P2pfsError('invalid', `pull is one of ${pullPolicies.join(', ')}`)
+  return policy
 }
 
 /** @throws invalid */

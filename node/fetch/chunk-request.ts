@@ -11,7 +11,8 @@ export interface ChunkRequest {
 }
 
 /** Where the bytes came from. */
-export type Source = 'local' | 'peer' | 'registry'
+export type Source = 'local' | RemoteSource
+export type RemoteSource = 'peer' | 'registry'
 
 /** The first comes first: a read that somebody waits for, what its reader comes to next, what a boot will read, all others. */
 export const priorities = ['demand', 'ahead', 'boot', 'background'] as const

@@ -2,14 +2,14 @@ import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
 import { orAbort } from '../single-flight.ts'
-import { comesBefore, type ChunkRequest, type FetchedChunk, type Priority } from './chunk-request.ts'
+import { comesBefore, type ChunkRequest, type FetchedChunk, type Priority, type RemoteSource } from './chunk-request.ts'
 import type { PeerSource } from './peer-source.ts'
 
 /** The local store, as the fetcher needs it. */
 export interface LocalChunks {
   get: (digest: Digest, options: { signal?: AbortSignal }) => Promise<Uint8Array | undefined>
   /** Resolves when the chunk is on the disk. */
-  put: (digest: Digest, bytes: Uint8Array) => Promise<void>
+  put: (digest: Digest, bytes: Uint8Array, source: RemoteSource) => Promise<void>
 }
 
 /** Whoever delivers chunks when no peer can. @throws what the registry client throws. */
@@ -42,7 +42,7 @@ interface Flight {
   priority: Priority
   waiters: number
   abort: AbortController
-  chunk: Promise<FetchedChunk>
+  chunk: Promise<FetchedChunk & { source: RemoteSource }>
   started: boolean
   /** Ends the wait for its turn. */
   start: () => void
@@ -115,8 +115,8 @@ export class Fetcher {
     this.#flights.set(request.digest, flight)
     this.#enter(flight)
     flight.chunk.then(
-      ({ bytes }) => {
-        const keeping = this.#keep(request, bytes).finally(() => this.#keeping.delete(keeping))
+      ({ bytes, source }) => {
+        const keeping = this.#keep(request, bytes, source).finally(() => this.#keeping.delete(keeping))
         this.#keeping.add(keeping)
       },
       () => this.#flights.delete(request.digest),
@@ -149,7 +149,7 @@ export class Fetcher {
     flight.chunk.then(done, done)
   }
 
-  async #obtain(request: ChunkRequest, flight: Flight, signal: AbortSignal): Promise<FetchedChunk> {
+  async #obtain(request: ChunkRequest, flight: Flight, signal: AbortSignal): Promise<FetchedChunk & { source: RemoteSource }> {
     signal.throwIfAborted()
     const fromPeer = await this.#parts.peers.fetch(request, { signal, priority: flight.priority })
     if (fromPeer !== undefined) {
@@ -170,9 +170,9 @@ export class Fetcher {
   }
 
   /** The flight stays until the chunk is in the store: who asks in between is answered from memory. */
-  async #keep(request: ChunkRequest, bytes: Uint8Array): Promise<void> {
+  async #keep(request: ChunkRequest, bytes: Uint8Array, source: RemoteSource): Promise<void> {
     try {
-      await this.#parts.local.put(request.digest, bytes)
+      await this.#parts.local.put(request.digest, bytes, source)
     } catch (error) {
       this.#parts.log.error('chunk cannot be kept; it will be fetched again', { error, digest: request.digest })
     } finally {

@@ -41,6 +41,8 @@ export interface RegionSourceParts {
 export class RegionSource implements LastResort {
   readonly #parts: RegionSourceParts
   readonly #passages = new Map<Digest, Passage>()
+  /** Regions that were streamed since the daemon started: at most those that are known. */
+  readonly streamed = new Set<Digest>()
 
   constructor(parts: RegionSourceParts) {
     this.#parts = parts
@@ -82,6 +84,7 @@ export class RegionSource implements LastResort {
     }
     // Never silent: it costs as much as pulling the layer.
     this.#parts.log.info('region is streamed whole', { table })
+    this.streamed.add(table)
     passage.done = stream({ put }, { signal: this.#parts.signal }).finally(() => this.#passages.delete(table))
     passage.done.catch(() => undefined)
     this.#passages.set(table, passage)

@@ -52,6 +52,7 @@ export class KernelPlacement implements Placement {
   }
 
   async reset(spec: MountSpec): Promise<Placed> {
+    // Never given up half way: what was there is gone by then.
     const { signal } = new AbortController()
     const { id, scratchBytes, directory } = spec
     if (scratchBytes !== undefined) return { rootfs: join(directory, 'rootfs.img'), scratch: await this.#parts.scratches.make(id, scratchBytes, { signal }) }

@@ -96,6 +96,7 @@ export class PeerExchange {
   #host: Libp2p | undefined
   #dialler: Dialler | undefined
   #membersTimer: NodeJS.Timeout | undefined
+  #hasMet = false
 
   constructor({ local, log }: { local: LocalData; log: Log }, options: PeerExchangeOptions) {
     this.#local = local
@@ -156,6 +157,11 @@ export class PeerExchange {
       connectedMs: performance.now() - connectedAt,
       ...traffic,
     }))
+  }
+
+  /** Whether no member is connected, though this host knows of some: to meet first, or from before. */
+  isAlone(): boolean {
+    return this.#members().length === 0 && (this.#hasMet || this.#options.bootstrap.length > 0)
   }
 
   totals(): Traffic {
@@ -398,6 +404,7 @@ export class PeerExchange {
     }
     if (peer.hello === undefined) this.#log.info('peer joined', { peer: id, name: hello.name })
     peer.hello = hello
+    this.#hasMet = true
     this.#dialler?.learn({ peer: id, addresses: hello.addresses })
     // Gathered: when many join at once, each is told once of all.
     this.#membersTimer ??= setTimeout(() => {

@@ -67,6 +67,14 @@ export class ImageSource implements AsyncDisposable {
     return { reference: name, platform, manifestDigest: digest, manifest: json, config, layers }
   }
 
+  /** The digest of the image manifest that the reference stands for now: one request, where {@link resolve} takes up to three. */
+  async manifestDigest(reference: Reference, platform: string, { signal }: { signal: AbortSignal }): Promise<Digest> {
+    const { digest, json } = await this.#storage(reference).manifest(reference, { signal })
+    const name = formatReference(reference)
+    const manifest = parseManifest(json, `manifest of ${name}`)
+    return manifest.kind === 'index' ? choosePlatform(manifest.entries, platform, name).digest : digest
+  }
+
   /** The layer's bytes as they are stored. @throws invalid where they are not what the descriptor says; as {@link resolve} */
   openLayer(reference: Reference, layer: Descriptor, options: ReadBlobOptions): AsyncIterable<Uint8Array> {
     return this.#storage(reference).blob(reference, layer, options)

@@ -5,17 +5,29 @@ import { rootfsFormats, type RootfsFormat, type RootfsManifest } from '../../pro
 import type { Log } from '../log.ts'
 import type { Reference } from '../registry/reference.ts'
 import { formatReference } from '../registry/reference.ts'
-import { layersOf, type ResolvedImage } from '../registry/image-source.ts'
+import { layersOf, type ImageSource, type ResolvedImage } from '../registry/image-source.ts'
 import { SingleFlight } from '../single-flight.ts'
 
 /** Where a rootfs manifest came from: this host knew it, a peer did, it was published in the registry, or it was built here. */
 export type Origin = 'local' | 'peer' | 'registry' | 'built'
+
+/** Who says that the reference stands for this image: itself, by a digest; the registry, now; this host or its region, from before. */
+export type Resolution = 'digest' | 'registry' | 'last-known'
+
+/**
+ * Whether a mount asks the registry what a tag stands for now, where this host or its region knows what it did before: `auto`
+ * asks unless the image is whole on this host; `missing` never asks for what is known; `never` not even for what is not.
+ */
+export type PullPolicy = 'auto' | 'always' | 'missing' | 'never'
 
 /** An image whose rootfs this host can mount. */
 export interface KnownImage {
   record: ImageRecord
   manifest: RootfsManifest
   origin: Origin
+  resolution: Resolution
+  /** Why the registry did not say what the tag stands for now, where it was asked. */
+  unanswered?: string
 }
 
 /** Bytes of the image's compressed layers: how far an import is. */
@@ -43,7 +55,9 @@ export interface ImagesParts {
     findImage: (name: ImageName, options: { signal: AbortSignal }) => Promise<{ record: ImageRecord; peer: string } | undefined>
     fetchRootfs: (digest: Digest, options: { signal: AbortSignal }) => Promise<RootfsManifest | undefined>
   }
-  registry: { resolve: (reference: Reference, platform: string, options: { signal: AbortSignal }) => Promise<ResolvedImage> }
+  registry: Pick<ImageSource, 'resolve' | 'manifestDigest'>
+  /** Whether all chunks of the rootfs are on this host. */
+  isWhole: (manifest: RootfsManifest) => boolean
   /** Reads all layers once: chunks into the store, metadata made. */
   importImage: (reference: Reference, image: ResolvedImage, format: RootfsFormat, options: FindOptions) => Promise<RootfsManifest>
   /** Called for each manifest that this host gets to know, before its image record is written. */
@@ -55,23 +69,26 @@ export interface ImagesParts {
 export class Images {
   readonly #parts: ImagesParts
   readonly #finding = new SingleFlight<KnownImage>()
+  /** Registries that did not answer: one entry for each that images came from. */
+  readonly #silentUntilMs = new Map<string, number>()
+  readonly #now: () => number
 
-  constructor(parts: ImagesParts) {
+  constructor(parts: ImagesParts, { now = () => performance.now() }: { now?: () => number } = {}) {
     this.#parts = parts
+    this.#now = now
   }
 
   /**
-   * For a mount, which must be quick: what this host knows, then what the region knows, then the registry. An image that
-   * is known in another format is made again from its layer indexes; the registry is not asked for that.
-   * @throws what {@link FindOptions.signal} and the registry client throw
+   * For a mount, which must be quick: what this host or its region knows, if the registry does not say otherwise soon.
+   * An image that is known in another format is made again from its layer indexes, without its layers.
+   * @throws missing where nobody knows it and `never` was said; what {@link FindOptions.signal} and the registry client throw
    */
-  async forMount(reference: Reference, { platform, format }: Variant, options: FindOptions): Promise<KnownImage> {
-    const name = { reference: formatReference(reference), platform, format }
-    return await this.#finding.run(`mount ${keyOf(name)}`, options.signal, async (signal) => {
-      const found = await this.#known(reference, name, { ...options, signal })
-      if (found !== undefined) return found
-      const resolved = await this.#parts.registry.resolve(reference, platform, { signal })
-      return await this.#obtain(reference, resolved, format, { ...options, signal })
+  async forMount(reference: Reference, variant: Variant, { pull, ...options }: FindOptions & { pull: PullPolicy }): Promise<KnownImage> {
+    return await this.#once(`mount ${pull}`, reference, variant, options, async (name, shared) => {
+      const known = await this.#known(reference, name, shared)
+      if (known === undefined && pull === 'never') throw new P2pfsError('missing', `neither this host nor its region knows ${name.reference}, and the registry was not to be asked`)
+      if (known !== undefined && !this.#asks(pull, reference, known)) return known
+      return await this.#current(reference, name, known, { ...shared, budgetMs: known === undefined ? undefined : resolveBudgetMs })
     })
   }
 
@@ -79,30 +96,53 @@ export class Images {
    * For a seed, which must be current: the registry says what the reference stands for now. Where it cannot be
    * reached, the last known answer is used, with a warning.
    */
-  async forSeed(reference: Reference, { platform, format }: Variant, options: FindOptions): Promise<KnownImage> {
+  async forSeed(reference: Reference, variant: Variant, options: FindOptions): Promise<KnownImage> {
     // Nobody but the region knows it.
-    if (reference.kind === 'local') return await this.forMount(reference, { platform, format }, options)
-    const name = { reference: formatReference(reference), platform, format }
-    return await this.#finding.run(`seed ${keyOf(name)}`, options.signal, async (signal) => {
-      let resolved: ResolvedImage
-      try {
-        resolved = await this.#parts.registry.resolve(reference, platform, { signal })
-      } catch (error) {
-        if (!isP2pfsError(error, 'unavailable', 'timeout', 'busy', 'denied', 'missing')) throw error
-        const known = await this.#known(reference, name, { ...options, signal })
-        if (known === undefined) throw error
-        this.#parts.log.warn('registry does not answer for the image; seeding what the region last knew it as', {
-          error,
-          image: name.reference,
-          digest: known.record.manifestDigest,
-        })
-        return known
-      }
-      const known = await this.#local(name)
-      if (known?.record.manifestDigest === resolved.manifestDigest) return known
-      const found = await this.#fromPeers(name, resolved.manifestDigest, signal)
-      return found ?? (await this.#obtain(reference, resolved, format, { ...options, signal }))
+    if (reference.kind === 'local') return await this.forMount(reference, variant, { ...options, pull: 'missing' })
+    return await this.#once('seed', reference, variant, options, async (name, shared) => {
+      const known = await this.#known(reference, name, shared)
+      if (known !== undefined && isPinned(reference)) return known
+      return await this.#current(reference, name, known, { ...shared, budgetMs: undefined })
     })
+  }
+
+  async #once(purpose: string, reference: Reference, variant: Variant, options: FindOptions, task: (name: ImageName, options: FindOptions) => Promise<KnownImage>): Promise<KnownImage> {
+    const name = { reference: formatReference(reference), ...variant }
+    const found = await this.#finding.run(`${purpose} ${keyOf(name)}`, options.signal, async (signal) => await task(name, { ...options, signal }))
+    return isPinned(reference) ? { ...found, resolution: 'digest' } : found
+  }
+
+  /** Whether the registry is to say what a reference that is known stands for now. */
+  #asks(pull: PullPolicy, reference: Reference, { origin, manifest }: KnownImage): boolean {
+    if (isPinned(reference) || reference.kind === 'local') return false
+    if (pull !== 'auto') return pull === 'always'
+    const isSilent = (this.#silentUntilMs.get(registryOf(reference)) ?? 0) > this.#now()
+    return !isSilent && !(origin === 'local' && this.#parts.isWhole(manifest))
+  }
+
+  /**
+   * What the registry says that the reference stands for; what is known where it does not answer.
+   * @param options `budgetMs`: how long it may take to say so, where that is bounded
+   */
+  async #current(reference: Reference, name: ImageName, known: KnownImage | undefined, { budgetMs, ...options }: FindOptions & { budgetMs: number | undefined }): Promise<KnownImage> {
+    const { registry, log } = this.#parts
+    const { signal } = options
+    let resolved: ResolvedImage
+    try {
+      if (known !== undefined) {
+        const bounded = budgetMs === undefined ? signal : AbortSignal.any([signal, AbortSignal.timeout(budgetMs)])
+        if (known.record.manifestDigest === (await registry.manifestDigest(reference, name.platform, { signal: bounded }))) return { ...known, resolution: 'registry' }
+      }
+      resolved = await registry.resolve(reference, name.platform, { signal })
+    } catch (error) {
+      if (known === undefined || signal.aborted || !mayPass(error)) throw error
+      this.#silentUntilMs.set(registryOf(reference), this.#now() + silenceMs)
+      log.warn('registry does not say what the tag stands for now; the last known digest is used', { error, image: name.reference, digest: known.record.manifestDigest })
+      return { ...known, resolution: 'last-known', unanswered: isTimeout(error) ? `${registryOf(reference)} did not answer within ${resolveBudgetMs / 1000} s` : (error as Error).message }
+    }
+    if (known?.record.manifestDigest === resolved.manifestDigest) return { ...known, resolution: 'registry' }
+    const found = (await this.#fromPeers(name, resolved.manifestDigest, signal)) ?? (await this.#obtain(reference, resolved, name.format, options))
+    return { ...found, resolution: 'registry' }
   }
 
   /** What this host or its region knows; nothing is imported. */
@@ -140,7 +180,7 @@ export class Images {
     const record = await this.#parts.catalog.image(name)
     if (record === undefined) return undefined
     const manifest = await this.#parts.catalog.rootfs(record.rootfsDigest)
-    return manifest === undefined ? undefined : { record, manifest, origin: 'local' }
+    return manifest === undefined ? undefined : { record, manifest, origin: 'local', resolution: 'last-known' }
   }
 
   async #fromPeers(name: ImageName, manifestDigest: Digest | undefined, signal: AbortSignal): Promise<KnownImage | undefined> {
@@ -156,7 +196,7 @@ export class Images {
     const manifest = await region.fetchRootfs(record.rootfsDigest, { signal })
     if (manifest === undefined) return undefined
     await this.#know(record, manifest)
-    return { record, manifest, origin: 'peer' }
+    return { record, manifest, origin: 'peer', resolution: 'last-known' }
   }
 
   /** What nobody in the region knows. */
@@ -175,7 +215,7 @@ export class Images {
       rootfsDigest: await this.#parts.catalog.putRootfs(manifest),
     }
     await this.#know(record, manifest)
-    return { record, manifest, origin: 'built' }
+    return { record, manifest, origin: 'built', resolution: 'registry' }
   }
 
   async #know(record: ImageRecord, manifest: RootfsManifest): Promise<void> {
@@ -185,5 +225,23 @@ export class Images {
     await this.#parts.catalog.putImage(record)
   }
 }
+
+/** A mount that could go on with what is known does not wait longer for a registry, milliseconds. */
+const resolveBudgetMs = 2_000
+
+/** One that did not answer is not waited for again so soon, milliseconds. */
+const silenceMs = 10_000
+
+const registryOf = (reference: Reference): string => (reference.kind === 'registry' ? reference.registry : reference.kind)
+
+/** What may be otherwise later: the registry is away, refuses, or has lost the tag. */
+function mayPass(error: unknown): boolean {
+  return isP2pfsError(error, 'unavailable', 'timeout', 'busy', 'denied', 'missing') || isTimeout(error)
+}
+
+/** Of {@link AbortSignal.timeout}. */
+const isTimeout = (error: unknown): boolean => error instanceof DOMException && error.name === 'TimeoutError'
+
+const isPinned = (reference: Reference): boolean => reference.kind === 'registry' && reference.digest !== undefined
 
 const keyOf = ({ reference, platform, format }: ImageName): string => `${format} ${platform} ${reference}`

@@ -21,6 +21,10 @@ export interface MountRecord extends ImageName {
   id: string
   directory: string
   rootfsDigest: Digest
+  manifestDigest: Digest
+  /** Where the rootfs manifest came from, and who said that the reference stands for it, at the time of the mount. */
+  origin: 'local' | 'peer' | 'registry' | 'built'
+  resolution: 'digest' | 'registry' | 'last-known'
   as: 'drive' | 'tree'
   writable: boolean
   limitBytes?: number

@@ -34,6 +34,11 @@ export class Holdings {
     return this.#places.has(digest)
   }
 
+  /** Whether all chunks of a known region are here. */
+  isWhole(table: Digest): boolean {
+    return this.#held.get(table)?.isFull === true
+  }
+
   /** Marks the chunk wherever it stands. @returns the places that are new. */
   add(digest: Digest): readonly Place[] {
     const fresh: Place[] = []

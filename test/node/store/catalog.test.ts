@@ -12,7 +12,7 @@ const a = digestOf(Buffer.from('a'))
 const table = new ChunkTable([4096], Buffer.from(a.slice(7), 'hex'))
 const manifest = { format: 'ext4', metadata: table, layers: [{ diffId: a, chunks: table }], config: '{}' } as const
 const name = { reference: 'docker.io/library/debian:12', platform: 'linux/amd64', format: 'ext4' } as const
-const mount = { ...name, id: 'x', directory: '/d', rootfsDigest: a, as: 'drive', writable: false, mountedAt: 'now' } as const
+const mount = { ...name, id: 'x', directory: '/d', rootfsDigest: a, manifestDigest: a, origin: 'built', resolution: 'registry', as: 'drive', writable: false, mountedAt: 'now' } as const
 
 test('what was put is there after a restart', async (t) => {
   const directory = join(temporaryDirectory(t), 'catalog')
