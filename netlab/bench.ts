@@ -1,14 +1,16 @@
-import { copyFile, mkdir, open, rm, stat } from 'node:fs/promises'
+import { copyFile, open, rm, stat } from 'node:fs/promises'
 import { availableParallelism, cpus } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { callControl } from './control-call.ts'
 import { readWithFio, type ReadPattern } from './fio.ts'
 import { measureBoots } from './bench-boots.ts'
+import { measureImports } from './bench-imports.ts'
 import { measureTrees } from './bench-trees.ts'
-import { debianImages, oddImage, type LabImage } from './images.ts'
+import { startEmpty } from './empty-node.ts'
+import { debianImages, oddImages, type LabImage } from './images.ts'
 import { formatMeasurements, measurement, type Measurement } from './measurement.ts'
-import { Network, type LabHost } from './network.ts'
+import { Network } from './network.ts'
 import { NodeProcess } from './node-process.ts'
 import { run } from './process.ts'
 import { Registry } from './registry.ts'
@@ -37,22 +39,27 @@ const { values: args } = parseArgs({
 const note = (line: string): void => void process.stderr.write(`bench: ${line}\n`)
 
 note('preparing the image')
-const image = args.small ? await oddImage() : (await debianImages()).gzip
-const measurements = await measureAll(image, Number(args.runs))
+const images = args.small ? await smallImages() : await debianImages()
+const measurements = await measureAll(images, Number(args.runs))
 if (args.json) {
   const machine = { cores: availableParallelism(), cpu: cpus()[0]?.model, node: process.version }
-  process.stdout.write(`${JSON.stringify({ machine, image: image.tag, measurements }, undefined, 2)}\n`)
+  process.stdout.write(`${JSON.stringify({ machine, image: images.gzip.tag, measurements }, undefined, 2)}\n`)
 } else {
   process.stdout.write(`${formatMeasurements(measurements)}\n`)
 }
 
-async function measureAll(labImage: LabImage, runs: number): Promise<Measurement[]> {
+async function smallImages(): Promise<{ packages: LabImage; gzip: LabImage }> {
+  const { lower, both } = await oddImages()
+  return { packages: lower, gzip: both }
+}
+
+async function measureAll({ packages, gzip }: { packages: LabImage; gzip: LabImage }, runs: number): Promise<Measurement[]> {
   await using network = await Network.create()
   const registry = await Registry.start(await network.addHost('registry'))
-  const reference = await registry.push(labImage, 'lab/image:1')
+  const reference = await registry.push(gzip, 'lab/image:1')
   const bench = { network, registry, reference, runs }
   note('import')
-  const imports = await measureImport(bench)
+  const imports = await measureImports(network, registry, packages, runs)
   const a = await NodeProcess.start(await network.addHost('a'), { insecureRegistries: [registry.authority] })
   await a.seed(reference)
   note('reads with everything local')
@@ -65,36 +72,6 @@ async function measureAll(labImage: LabImage, runs: number): Promise<Measurement
   note('boots')
   const boots = await measureBoots(runs)
   return [...imports, ...reads, ...peers, ...trees, ...boots]
-}
-
-/** `p2pfs seed` into an empty state directory, against what a host does without p2pfs. */
-async function measureImport({ network, registry, reference, runs }: Bench): Promise<Measurement[]> {
-  const host = await network.addHost('import')
-  const [seeds, pulls, peaks]: [number[], number[], number[]] = [[], [], []]
-  const seed = async (): Promise<void> => {
-    const node = await startEmpty(host, { insecureRegistries: [registry.authority] })
-    seeds.push(await seconds(async () => await node.seed(reference)))
-    peaks.push((await node.peakMemoryBytes()) / bytesPerMegabyte)
-    await node.stop()
-  }
-  const pull = async (): Promise<void> => {
-    const directory = join(host.directory, 'pull')
-    await mkdir(directory)
-    const layout = join(directory, 'layout')
-    const copy = ['--insecure-policy', 'copy', '--quiet', '--src-tls-verify=false', `docker://${reference}`, `oci:${layout}:image`]
-    pulls.push(
-      await seconds(async () => {
-        await host.run('skopeo', copy)
-        await host.run('umoci', ['unpack', '--image', `${layout}:image`, join(directory, 'bundle')])
-      }),
-    )
-    await rm(directory, { recursive: true })
-  }
-  await alternate(runs, seed, pull)
-  return [
-    measurement('import of an image from the registry', 's', seeds, { name: 'skopeo copy + umoci unpack', values: pulls }),
-    measurement('peak memory of the daemon in an import', 'MB', peaks),
-  ]
 }
 
 /** Reads through the mount on a host that has every chunk, against the same file on the host's own filesystem. */
@@ -161,13 +138,6 @@ async function measurePeers({ network, registry, reference, runs }: Bench, a: No
     measurement('mount of a known image, whole process', 'ms', times.known),
     measurement('mount of a known image, control socket', 'ms', times.control),
   ]
-}
-
-/** A daemon that knows nothing. */
-async function startEmpty(host: LabHost, options: Parameters<typeof NodeProcess.start>[1]): Promise<NodeProcess> {
-  await rm(join(host.directory, 'state'), { recursive: true, force: true })
-  await run('sync', [])
-  return await NodeProcess.start(host, options)
 }
 
 async function readPage(path: string): Promise<void> {

@@ -27,13 +27,16 @@ const removedFromDebian = ['etc/issue', 'usr/share/perl5', 'usr/lib/git-core/git
 
 const config = { Env: ['PATH=/usr/sbin:/usr/bin:/sbin:/bin'], Cmd: ['/bin/sh'], WorkingDir: '/' }
 
+const debianTags = ['packages', 'gzip', 'mixed'] as const
+const oddTags = ['lower', 'odd'] as const
+
 /**
- * A system as hosts run them: Debian's essential packages, an application, and two layers of {@link oddLowerLayer}. `gzip` has
- * all layers with gzip. `mixed` has the same layers, one of them with zstd and one a plain tar. Takes a minute when it is
- * built for the first time, with network; comes from the cache after that.
+ * A system as hosts run them: `packages` has Debian's essential packages and an application, a layer each with gzip. `gzip` has
+ * two layers of {@link oddLowerLayer} on top. `mixed` has the same layers, one of them with zstd and one a plain tar. Takes a
+ * minute when it is built for the first time, with network; comes from the cache after that.
  */
-export async function debianImages(options: ImageCacheOptions = {}): Promise<{ gzip: LabImage; mixed: LabImage }> {
-  const layoutDirectory = await cached('debian', { layoutVersion, debianRecipe, removedFromDebian }, options, async (directory, work) => {
+export async function debianImages(options: ImageCacheOptions = {}): Promise<Record<(typeof debianTags)[number], LabImage>> {
+  const layoutDirectory = await cached('debian', { layoutVersion, debianRecipe, removedFromDebian, debianTags }, options, async (directory, work) => {
     const { base, application } = await buildDebianLayers(work, options)
     const odd = await writeOddLayers(work, removedFromDebian)
     const layout = await OciLayout.create(directory)
@@ -41,21 +44,28 @@ export async function debianImages(options: ImageCacheOptions = {}): Promise<{ g
     const oddUpper = await layout.addLayer(odd.upper, 'gzip', options)
     const gzip = [await layout.addLayer(application, 'gzip', options), await layout.addLayer(odd.lower, 'gzip', options)]
     const others = [await layout.addLayer(application, 'zstd', options), await layout.addLayer(odd.lower, 'none', options)]
+    await layout.addImage('packages', [baseLayer, gzip[0]!], config)
     await layout.addImage('gzip', [baseLayer, ...gzip, oddUpper], config)
     await layout.addImage('mixed', [baseLayer, ...others, oddUpper], config)
   })
-  return { gzip: { layoutDirectory, tag: 'gzip' }, mixed: { layoutDirectory, tag: 'mixed' } }
+  return { packages: { layoutDirectory, tag: 'packages' }, gzip: { layoutDirectory, tag: 'gzip' }, mixed: { layoutDirectory, tag: 'mixed' } }
 }
 
 /** Two hand-made layers of a few megabytes; needs neither network nor root, and a second. */
 export async function oddImage(options: ImageCacheOptions = {}): Promise<LabImage> {
-  const layoutDirectory = await cached('odd', { layoutVersion }, options, async (directory, work) => {
+  return (await oddImages(options)).both
+}
+
+/** As {@link oddImage}, and its lower layer alone. */
+export async function oddImages(options: ImageCacheOptions = {}): Promise<{ lower: LabImage; both: LabImage }> {
+  const layoutDirectory = await cached('odd', { layoutVersion, oddTags }, options, async (directory, work) => {
     const odd = await writeOddLayers(work)
     const layout = await OciLayout.create(directory)
     const lower = await layout.addLayer(odd.lower, 'gzip', options)
+    await layout.addImage('lower', [lower], config)
     await layout.addImage('odd', [lower, await layout.addLayer(odd.upper, 'gzip', options)], config)
   })
-  return { layoutDirectory, tag: 'odd' }
+  return { lower: { layoutDirectory, tag: 'lower' }, both: { layoutDirectory, tag: 'odd' } }
 }
 
 /**

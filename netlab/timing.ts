@@ -8,10 +8,9 @@ export async function seconds(action: () => Promise<unknown>): Promise<number> {
   return (await milliseconds(action)) / 1000
 }
 
-/** Runs both `runs` times, taking turns in going first. */
-export async function alternate(runs: number, one: () => Promise<void>, other: () => Promise<void>): Promise<void> {
+/** Runs all of them `runs` times, from first to last and from last to first in turn. */
+export async function alternate(runs: number, ...measures: (() => Promise<void>)[]): Promise<void> {
   for (let i = 0; i < runs; i++) {
-    const order = i % 2 === 0 ? [one, other] : [other, one]
-    for (const measure of order) await measure()
+    for (const measure of i % 2 === 0 ? measures : measures.toReversed()) await measure()
   }
 }
