@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { P2pfsError } from '../protocol/errors.ts'
 import { formatByteSize, parseByteSize } from './byte-size.ts'
+import { parseDuration } from './duration.ts'
 import { defaultLayerLimits } from './image/layer-limits.ts'
 import { logLevels } from './log.ts'
 import { parseMirror } from './registry/mirrors.ts'
@@ -12,8 +13,8 @@ import { defaultLimits } from './registry/request-gate.ts'
 const goArchitectures: Record<string, string> = { x64: 'amd64', arm64: 'arm64', arm: 'arm/v7', ia32: '386' }
 
 interface Option<T> {
-  /** `list`: given several times or separated by commas; in the file a JSON array of strings. `size`: bytes, or with a unit. */
-  type: 'text' | 'path' | 'list' | 'count' | 'size'
+  /** `list`: given several times or separated by commas; in the file a JSON array of strings. `size`: bytes, `duration`: seconds, or with a unit. */
+  type: 'text' | 'path' | 'list' | 'count' | 'size' | 'duration'
   fallback: T
   /** What the help shows instead of the fallback where that differs from host to host. */
   fallbackText?: string
@@ -24,6 +25,9 @@ interface Option<T> {
   meaning: string
 }
 
+/** Node's timers go to 24 days. */
+const maxDurationSeconds = 86_400
+
 const text = (value: string, fallback: string, meaning: string, more: Partial<Option<string>> = {}): Option<string> => ({
   type: 'text',
   value,
@@ -32,6 +36,7 @@ const text = (value: string, fallback: string, meaning: string, more: Partial<Op
   ...more,
 })
 const size = (fallback: number, meaning: string, fallbackText = formatByteSize(fallback)): Option<number> => ({ type: 'size', value: 'SIZE', fallback, fallbackText, meaning })
+const duration = (fallback: number, meaning: string): Option<number> => ({ type: 'duration', value: 'TIME', fallback, fallbackText: `${fallback}s`, meaning })
 const count = (fallback: number, meaning: string): Option<number> => ({ type: 'count', value: 'N', fallback, meaning })
 const list = (value: string, fallback: readonly string[], meaning: string, more: Partial<Option<readonly string[]>> = {}): Option<readonly string[]> => ({
   type: 'list',
@@ -57,6 +62,7 @@ export const options = {
   registryCa: list('FILE', [], 'certificate authorities in PEM that registries are trusted by, besides those of the system and of /etc/docker/certs.d'),
   registryConnections: count(defaultLimits.connections, 'requests to one registry that are under way at once'),
   registryRequestsPerSecond: count(defaultLimits.requestsPerSecond, 'requests to one registry, retries among them; more wait'),
+  readDeadline: duration(60, 'how long a read waits for data that nobody delivers, before it fails with an I/O error; shorter outages are pauses'),
   platform: text('OS/ARCH', `linux/${goArchitectures[arch()] ?? arch()}`, 'which image of a multi-platform index to use', {
     fallbackText: "this host's",
   }),
@@ -157,6 +163,11 @@ function parseValue(name: Name, given: readonly string[], where: string): string
     const bytes = parseByteSize(value)
     if (bytes === undefined || bytes === 0) throw new P2pfsError('invalid', `${where} is ${value}; it takes a size as 512MiB or 256GiB`)
     return bytes
+  }
+  if (option.type === 'duration') {
+    const seconds = parseDuration(value)
+    if (seconds === undefined || seconds === 0 || seconds > maxDurationSeconds) throw new P2pfsError('invalid', `${where} is ${value}; it takes a time as 60s or 2m, a day at most`)
+    return seconds
   }
   if (option.type !== 'count') return value
   if (!/^[1-9][0-9]{0,5}$/.test(value)) throw new P2pfsError('invalid', `${where} is ${value}; it takes a number from 1`)

@@ -220,6 +220,7 @@ export class Daemon {
       has: (digest) => this.#store.has(digest),
       sourceOf: (digest) => this.#arrivals.sourceOf(digest),
       fetch: async (request, options) => await this.#fetcher.fetch(request, options),
+      readDeadlineMs: this.#config.readDeadline * 1000,
       log: this.#log,
     })
     await this.#mounts.restore()

@@ -3,12 +3,15 @@ import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { ChunkRequest, FetchedChunk, Priority, RemoteSource } from './fetch/chunk-request.ts'
 import { ReadAhead } from './fetch/read-ahead.ts'
 import { chunkFlags, createBlockImage, type BlockImage } from './mount/block-image.ts'
+import { withinDeadline } from './read-deadline.ts'
 
 export interface MountedImageParts {
   has: (digest: Digest) => boolean
   /** Where a chunk came from while this process ran. */
   sourceOf: (digest: Digest) => RemoteSource | undefined
   fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }) => Promise<FetchedChunk>
+  /** What a read waits at most. */
+  readDeadlineMs: number
 }
 
 /** A rootfs that is mounted: turns reads that miss into fetches, and reads ahead of those that are sequential. */
@@ -43,11 +46,14 @@ export class MountedImage {
     })
   }
 
-  /** A read waits for this chunk. @throws what the fetch throws */
+  /** A read waits for this chunk. @throws timeout where nobody delivers it within the deadline; invalid; the signal's reason */
   async miss(chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
     // A read over several chunks comes here whole when one of them is missing.
     const here = this.#parts.has(this.#request(chunkIndex).digest)
-    const chunk = this.#fetch(chunkIndex, 'demand', AbortSignal.any([signal, this.#closed.signal]))
+    const chunk = withinDeadline(async (options) => await this.#fetch(chunkIndex, 'demand', options.signal), {
+      signal: AbortSignal.any([signal, this.#closed.signal]),
+      deadlineMs: this.#parts.readDeadlineMs,
+    })
     if (!here) this.#readAhead.touch(chunkIndex)
     return await chunk
   }

@@ -63,10 +63,10 @@ export class SeekableLayers {
         return wanted === undefined ? undefined : spanOf(map, wanted.tarStart, wanted.tarEnd)
       },
       join: (first, last) => spanOf(map, first.tarStart, last.tarEnd),
-      read: async ({ tarStart, tarEnd }, { signal, again }) => {
+      read: async ({ tarStart, tarEnd }, { signal, urgency, again }) => {
         const span = spanOf(map, tarStart, tarEnd)
         const window = await this.#window(map, span, signal)
-        const bytes = await this.#parts.registry.range(reference, layer, { start: span.start, end: span.end }, { signal, originOnly: again })
+        const bytes = await this.#parts.registry.range(reference, layer, { start: span.start, end: span.end }, { signal, urgency, originOnly: again })
         const tar = await decodeSpan(map, span, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), window)
         this.read.requests++
         this.read.bytes += bytes.length

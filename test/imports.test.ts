@@ -22,7 +22,7 @@ function importsBelow(folder: string): { file: string; imported: string }[] {
 
 const parts = ['registry', 'image', 'store', 'peers', 'fetch', 'seed', 'mount', 'control']
 /** What a part may use besides protocol/ and its own folder; seed/ names images as the registry client does. */
-const shared = ['node/log.ts', 'node/single-flight.ts', 'node/byte-size.ts']
+const shared = ['node/log.ts', 'node/single-flight.ts', 'node/byte-size.ts', 'node/urgency.ts']
 const typesFrom: Record<string, string[]> = { seed: ['node/registry/', 'node/fetch/chunk-request.ts'] }
 
 test('protocol/ knows nobody, so that it can be read and reused alone', () => {

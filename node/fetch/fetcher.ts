@@ -1,7 +1,8 @@
 import type { Digest } from '../../protocol/digest.ts'
-import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError, type ErrorCode } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
 import { orAbort } from '../single-flight.ts'
+import { Urgency } from '../urgency.ts'
 import { comesBefore, type ChunkRequest, type FetchedChunk, type Priority, type RemoteSource } from './chunk-request.ts'
 import type { PeerSource } from './peer-source.ts'
 
@@ -14,7 +15,7 @@ export interface LocalChunks {
 
 /** Whoever delivers chunks when no peer can. @throws what the registry client throws. */
 export interface LastResort {
-  fetch: (request: ChunkRequest, options: { signal: AbortSignal }) => Promise<Uint8Array>
+  fetch: (request: ChunkRequest, options: { signal: AbortSignal; urgency: Urgency }) => Promise<Uint8Array>
 }
 
 export interface FetcherParts {
@@ -40,9 +41,15 @@ interface Lane {
 
 interface Flight {
   priority: Priority
+  /** The same for whoever asks the registry: whether somebody waits. */
+  urgency: Urgency
   waiters: number
+  /** It has the chunk, or has failed. */
+  over: boolean
   abort: AbortController
   chunk: Promise<FetchedChunk & { source: RemoteSource }>
+  /** Peers that were asked in vain, and why. */
+  refusals: { peer: string; code: ErrorCode }[]
   started: boolean
   /** Ends the wait for its turn. */
   start: () => void
@@ -67,7 +74,8 @@ export class Fetcher {
   /**
    * The chunk's verified bytes; they may not be on the disk yet when this resolves.
    * The fetch goes on until every caller that waits for it has aborted.
-   * @throws unavailable where no source delivers; invalid where the registry's layer is not what it was
+   * @throws what the registry failed with, where no source delivers: unavailable, missing, denied; invalid where its layer is not what
+   * it was. Where the signal's reason is a `timeout`, one that says what was tried until then
    */
   async fetch(request: ChunkRequest, { signal, priority }: { signal: AbortSignal; priority: Priority }): Promise<FetchedChunk> {
     signal.throwIfAborted()
@@ -76,21 +84,34 @@ export class Fetcher {
       const bytes = await this.#parts.local.get(request.digest, { signal })
       if (bytes !== undefined) return { bytes, source: 'local' }
       flight = this.#flights.get(request.digest) ?? this.#launch(request, priority)
-    } else if (comesBefore(priority, flight.priority)) {
+    }
+    if (comesBefore(priority, flight.priority)) {
       flight.priority = priority
+      if (priority === 'demand') flight.urgency.raise()
       this.#enter(flight)
     }
-    return await this.#join(flight, signal)
+    return await this.#join(request, flight, signal)
   }
 
-  async #join(flight: Flight, signal: AbortSignal): Promise<FetchedChunk> {
+  async #join(request: ChunkRequest, flight: Flight, signal: AbortSignal): Promise<FetchedChunk> {
     flight.waiters++
     try {
       return await orAbort(flight.chunk, signal)
+    } catch (error) {
+      if (!signal.aborted || !isP2pfsError(error, 'timeout')) throw error
+      throw undelivered(request, flight, error, 'nothing has come yet')
     } finally {
       flight.waiters--
-      if (flight.waiters === 0) flight.abort.abort()
+      if (flight.waiters === 0 && !flight.over) {
+        // Who comes now begins anew.
+        this.#forget(request.digest, flight)
+        flight.abort.abort()
+      }
     }
+  }
+
+  #forget(digest: Digest, flight: Flight): void {
+    if (this.#flights.get(digest) === flight) this.#flights.delete(digest)
   }
 
   /** Resolves when all chunks fetched so far are on the disk, or have failed to get there. */
@@ -103,8 +124,11 @@ export class Fetcher {
     const turn = Promise.withResolvers<void>()
     const flight: Flight = {
       priority,
+      urgency: new Urgency(priority === 'demand'),
       waiters: 0,
+      over: false,
       abort,
+      refusals: [],
       started: false,
       start: () => {
         flight.started = true
@@ -116,10 +140,14 @@ export class Fetcher {
     this.#enter(flight)
     flight.chunk.then(
       ({ bytes, source }) => {
-        const keeping = this.#keep(request, bytes, source).finally(() => this.#keeping.delete(keeping))
+        flight.over = true
+        const keeping = this.#keep(request, bytes, source, flight).finally(() => this.#keeping.delete(keeping))
         this.#keeping.add(keeping)
       },
-      () => this.#flights.delete(request.digest),
+      () => {
+        flight.over = true
+        this.#forget(request.digest, flight)
+      },
     )
     return flight
   }
@@ -151,32 +179,38 @@ export class Fetcher {
 
   async #obtain(request: ChunkRequest, flight: Flight, signal: AbortSignal): Promise<FetchedChunk & { source: RemoteSource }> {
     signal.throwIfAborted()
-    const fromPeer = await this.#parts.peers.fetch(request, { signal, priority: flight.priority })
+    const { urgency } = flight
+    const onRefusal = (peer: string, { code }: P2pfsError): void => void flight.refusals.push({ peer, code })
+    const fromPeer = await this.#parts.peers.fetch(request, { signal, priority: flight.priority, onRefusal })
     if (fromPeer !== undefined) {
       this.fromPeers.bytes += request.lengthBytes
       this.fromPeers.chunks++
       return { bytes: fromPeer, source: 'peer' }
     }
     try {
-      const bytes = await this.#parts.registry.fetch(request, { signal })
+      const bytes = await this.#parts.registry.fetch(request, { signal, urgency })
       return { bytes, source: 'registry' }
     } catch (cause) {
       if (signal.aborted) throw cause
-      throw new P2pfsError(isP2pfsError(cause, 'invalid') ? 'invalid' : 'unavailable', `no source delivers chunk ${request.digest}: ${(cause as Error).message}`, {
-        cause,
-        digest: request.digest,
-      })
+      throw undelivered(request, flight, cause, (cause as Error).message)
     }
   }
 
   /** The flight stays until the chunk is in the store: who asks in between is answered from memory. */
-  async #keep(request: ChunkRequest, bytes: Uint8Array, source: RemoteSource): Promise<void> {
+  async #keep(request: ChunkRequest, bytes: Uint8Array, source: RemoteSource, flight: Flight): Promise<void> {
     try {
       await this.#parts.local.put(request.digest, bytes, source)
     } catch (error) {
       this.#parts.log.error('chunk cannot be kept; it will be fetched again', { error, digest: request.digest })
     } finally {
-      this.#flights.delete(request.digest)
+      this.#forget(request.digest, flight)
     }
   }
+}
+
+/** Peers in our words, not theirs. The code is the registry's: it says whether another try may help. */
+function undelivered({ digest }: ChunkRequest, { refusals }: Flight, cause: unknown, registry: string): P2pfsError {
+  const peers = refusals.length === 0 ? 'no peer has it' : refusals.map(({ peer, code }) => `peer ${peer}: ${code}`).join(', ')
+  const code = isP2pfsError(cause, 'invalid', 'missing', 'denied', 'unsupported', 'closed') ? cause.code : 'unavailable'
+  return new P2pfsError(code, `no source delivers chunk ${digest}: ${peers}; registry: ${registry}`, { cause, digest })
 }

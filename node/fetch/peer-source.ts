@@ -1,5 +1,5 @@
 import type { Digest } from '../../protocol/digest.ts'
-import { isP2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
 import type { ChunkRequest, Priority } from './chunk-request.ts'
 
@@ -40,7 +40,7 @@ export class PeerSource {
   }
 
   /** The chunk, or undefined where no connected peer delivers it. Rejects on abort alone. */
-  async fetch(request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }): Promise<Uint8Array | undefined> {
+  async fetch(request: ChunkRequest, options: { signal: AbortSignal; priority: Priority; onRefusal?: (peer: string, error: P2pfsError) => void }): Promise<Uint8Array | undefined> {
     const { signal } = options
     // Peers know two kinds: one stream for each.
     const priority = options.priority === 'demand' ? 'demand' : 'background'
@@ -57,6 +57,7 @@ export class PeerSource {
         if (signal.aborted) throw error
         if (!isP2pfsError(error)) throw error
         this.#log.debug('peer did not deliver', { error, peer, digest: request.digest })
+        options.onRefusal?.(peer, error)
         if (error.code !== 'missing') this.#penalise(peer)
       } finally {
         const left = (this.#outstandingBytes.get(peer) ?? 0) - request.lengthBytes

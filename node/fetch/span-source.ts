@@ -3,6 +3,7 @@ import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
 import { orAbort } from '../single-flight.ts'
+import { Urgency } from '../urgency.ts'
 import type { ChunkRequest } from './chunk-request.ts'
 import type { LastResort } from './fetcher.ts'
 
@@ -27,7 +28,7 @@ export interface SeekableRegion {
    * Reads it with one request and decodes it: all chunks that are whole in it.
    * @throws unsupported where the registry has no ranges; missing where what decoding needs is not here; invalid
    */
-  read: (stretch: Stretch, options: { signal: AbortSignal; again: boolean }) => Promise<Iterable<{ index: number; bytes: Uint8Array }>>
+  read: (stretch: Stretch, options: { signal: AbortSignal; urgency: Urgency; again: boolean }) => Promise<Iterable<{ index: number; bytes: Uint8Array }>>
 }
 
 export interface SpanSourceParts {
@@ -43,9 +44,15 @@ export interface SpanSourceParts {
 
 /** Reads under way for one region: two hide the latency, more would only hold memory. */
 const readsAtOnce = 2
+/** Besides, for chunks that somebody waits for: they find a read free whatever else is under way. */
+const urgentReadsAtOnce = 2
 /** One read makes at most this much, unless a single chunk needs more; beyond the second the region is streamed. Bytes. */
 const maxReadBytes = 16 * 1024 * 1024
 const maxStretchBytes = 64 * 1024 * 1024
+/** One that somebody waits for makes no more than this for the sake of others, bytes. */
+const maxUrgentReadBytes = 2 * 1024 * 1024
+/** How long a registry that turned out not to have ranges is not asked for them, milliseconds: a proxy on the way may have been the reason. */
+const streamedMs = 300_000
 
 /** Regions whose way of reading is remembered; the oldest is forgotten. */
 const maxRegionsHeld = 32
@@ -53,6 +60,9 @@ const maxRegionsHeld = 32
 interface Wanted {
   index: number
   stretch: Stretch
+  urgency: Urgency
+  /** Fires when nobody wants it any more. */
+  signal: AbortSignal
   found: PromiseWithResolvers<Uint8Array>
 }
 
@@ -64,32 +74,41 @@ export class SpanSource implements LastResort {
   readonly #parts: SpanSourceParts
   readonly #regions = new Map<Digest, RegionReads>()
   readonly #held = new Map<Digest, SeekableRegion>()
-  /** Regions whose registry turned out not to have ranges. */
-  readonly #streamed = new Set<Digest>()
+  /** Regions whose registry turned out not to have ranges, and until when that is believed. */
+  readonly #streamed = new Map<Digest, number>()
+  readonly #now: () => number
 
-  constructor(parts: SpanSourceParts) {
+  constructor(parts: SpanSourceParts, { now = Date.now }: { now?: () => number } = {}) {
     this.#parts = parts
+    this.#now = now
   }
 
-  async fetch(request: ChunkRequest, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
-    const region = this.#streamed.has(request.table) ? undefined : await this.#seekable(request.table)
-    if (region === undefined) return await this.#parts.stream.fetch(request, { signal })
+  async fetch(request: ChunkRequest, options: { signal: AbortSignal; urgency: Urgency }): Promise<Uint8Array> {
+    const { signal } = options
+    const region = this.#isStreamed(request.table) ? undefined : await this.#seekable(request.table)
+    if (region === undefined) return await this.#parts.stream.fetch(request, options)
     const stretch = region.stretchOf(request.index)
     if (stretch === undefined) return checked(new Uint8Array(request.lengthBytes), request.digest)
-    if (stretch.tarEnd - stretch.tarStart > maxStretchBytes) return await this.#parts.stream.fetch(request, { signal })
+    if (stretch.tarEnd - stretch.tarStart > maxStretchBytes) return await this.#parts.stream.fetch(request, options)
     let reads = this.#regions.get(request.table)
     if (reads === undefined) {
       reads = new RegionReads(region, this.#parts, () => this.#regions.delete(request.table))
       this.#regions.set(request.table, reads)
     }
     try {
-      return await orAbort(reads.want(request.index, stretch), signal)
+      return await orAbort(reads.want(request.index, stretch, options), signal)
     } catch (error) {
       if (signal.aborted || !isP2pfsError(error, 'unsupported', 'invalid', 'missing')) throw error
       this.#parts.log.warn('layer cannot be read at random; it is streamed', { error, table: request.table })
-      if (error.code === 'unsupported') this.#streamed.add(request.table)
-      return await this.#parts.stream.fetch(request, { signal })
+      if (error.code === 'unsupported') this.#streamed.set(request.table, this.#now() + streamedMs)
+      return await this.#parts.stream.fetch(request, options)
     }
+  }
+
+  #isStreamed(table: Digest): boolean {
+    const now = this.#now()
+    for (const [id, untilMs] of this.#streamed) if (untilMs <= now) this.#streamed.delete(id)
+    return this.#streamed.has(table)
   }
 
   /** Finding out takes records from the disk: kept for those that are read now. */
@@ -120,18 +139,28 @@ class RegionReads {
     this.#onIdle = onIdle
   }
 
-  async want(index: number, stretch: Stretch): Promise<Uint8Array> {
+  async want(index: number, stretch: Stretch, { signal, urgency }: { signal: AbortSignal; urgency: Urgency }): Promise<Uint8Array> {
     const found = Promise.withResolvers<Uint8Array>()
     // Its reader may be gone when it fails.
     found.promise.catch(() => undefined)
-    this.#waiting.push({ index, stretch, found })
+    const wanted = { index, stretch, signal, urgency, found }
+    this.#waiting.push(wanted)
+    signal.addEventListener('abort', () => this.#forget(wanted), { once: true })
+    urgency.onRaise(() => this.#next())
     // Those that are asked for together are read together.
     setImmediate(() => this.#next())
     return await found.promise
   }
 
+  #forget(wanted: Wanted): void {
+    this.#waiting = this.#waiting.filter((one) => one !== wanted)
+    if (this.#running === 0 && this.#waiting.length === 0) this.#onIdle()
+  }
+
   #next(): void {
-    while (this.#running < readsAtOnce && this.#waiting.length > 0) {
+    while (this.#waiting.length > 0) {
+      const isUrgent = this.#waiting.some(({ urgency }) => urgency.isUrgent)
+      if (this.#running >= readsAtOnce + (isUrgent ? urgentReadsAtOnce : 0)) return
       const group = this.#takeGroup()
       this.#running++
       void this.#read(group).finally(() => {
@@ -142,16 +171,17 @@ class RegionReads {
     }
   }
 
-  /** The one that has waited longest, and those beside it, as far as one read goes. */
+  /** The one that has waited longest, of those that somebody waits for if there are any; and those beside it, as far as one read goes. */
   #takeGroup(): { wanted: Wanted[]; stretch: Stretch } {
-    const oldest = this.#waiting[0]!
+    const oldest = this.#waiting.find(({ urgency }) => urgency.isUrgent) ?? this.#waiting[0]!
+    const maxBytes = oldest.urgency.isUrgent ? maxUrgentReadBytes : maxReadBytes
     const sorted = this.#waiting.toSorted((a, b) => a.stretch.start - b.stretch.start)
     const at = sorted.indexOf(oldest)
     let { stretch } = oldest
     const grow = (other: Stretch): boolean => {
       if (other.start > stretch.end || other.end < stretch.start) return false
       const joined = this.#region.join(other.start < stretch.start ? other : stretch, other.end > stretch.end ? other : stretch)
-      if (joined.tarEnd - joined.tarStart > maxReadBytes) return false
+      if (joined.tarEnd - joined.tarStart > maxBytes) return false
       stretch = joined
       return true
     }
@@ -165,11 +195,15 @@ class RegionReads {
 
   async #read({ wanted, stretch }: { wanted: Wanted[]; stretch: Stretch }): Promise<void> {
     const answered = new Set<number>()
+    const options = {
+      signal: AbortSignal.any([this.#parts.signal, whenAllAbort(wanted.map(({ signal }) => signal))]),
+      urgency: Urgency.ofAny(wanted.map(({ urgency }) => urgency)),
+    }
     try {
       // Wrong bytes may be a mirror's, or the way's: asked for once more before anybody hears of them.
-      const chunks = await this.#chunksOf(stretch, false).catch(async (error: unknown) => {
+      const chunks = await this.#chunksOf(stretch, { ...options, again: false }).catch(async (error: unknown) => {
         if (!isP2pfsError(error, 'invalid')) throw error
-        return await this.#chunksOf(stretch, true)
+        return await this.#chunksOf(stretch, { ...options, again: true })
       })
       for (const { index, found } of wanted) {
         const bytes = chunks.get(index)
@@ -194,13 +228,24 @@ class RegionReads {
     }
   }
 
-  async #chunksOf(stretch: Stretch, again: boolean): Promise<Map<number, Uint8Array>> {
+  async #chunksOf(stretch: Stretch, options: Parameters<SeekableRegion['read']>[1]): Promise<Map<number, Uint8Array>> {
     const chunks = new Map<number, Uint8Array>()
-    for (const { index, bytes } of await this.#region.read(stretch, { signal: this.#parts.signal, again })) {
+    for (const { index, bytes } of await this.#region.read(stretch, options)) {
       chunks.set(index, checked(bytes, this.#region.table.digestAt(index)))
     }
     return chunks
   }
+}
+
+/** Of one or more. */
+function whenAllAbort(signals: readonly AbortSignal[]): AbortSignal {
+  const all = new AbortController()
+  const check = (): void => {
+    if (signals.every(({ aborted }) => aborted)) all.abort(signals[0]!.reason)
+  }
+  for (const signal of signals) signal.addEventListener('abort', check, { once: true })
+  check()
+  return all.signal
 }
 
 function checked(bytes: Uint8Array, digest: Digest): Uint8Array {

@@ -1,23 +1,24 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import type { Urgency } from '../urgency.ts'
 import type { Headers, HttpResponse } from './http-client.ts'
 import type { Descriptor } from './image-manifest.ts'
 import type { ByteRange } from './image-storage.ts'
 import type { Endpoint, Mirrors } from './mirrors.ts'
 import type { RegistryReference } from './reference.ts'
-import { pauseMs, retryBudgetMs, type Clock } from './retry.ts'
+import { pauseMs, retryBudgetMs, urgentBudgetMs, urgentPauseMs, type Clock } from './retry.ts'
 
 export interface BlobReaderParts {
   /** Answers of status 200, 206 and 416; others are thrown. */
-  get: (endpoint: Endpoint, at: RegistryReference, path: string, headers: Record<string, string>, options: { signal: AbortSignal; urgent: boolean }) => Promise<HttpResponse>
+  get: (endpoint: Endpoint, at: RegistryReference, path: string, headers: Record<string, string>, options: { signal: AbortSignal; urgency: Urgency }) => Promise<HttpResponse>
   mirrors: Mirrors
   clock: Clock
 }
 
 export interface BlobReadOptions {
   signal: AbortSignal
-  /** Somebody waits for these bytes. */
-  urgent: boolean
+  /** Whether somebody waits for these bytes: then it is tried again sooner, and given up sooner, for other sources to be asked. */
+  urgency: Urgency
   originOnly: boolean
   /** Bytes that may come in vain, from a registry that ignores Range, before those that are asked for. */
   maxSkipBytes: number
@@ -45,7 +46,7 @@ export class BlobReader {
    */
   async *read(at: RegistryReference, { digest, sizeBytes }: Descriptor, { start, end }: ByteRange, options: BlobReadOptions): AsyncGenerator<Uint8Array> {
     const { mirrors, clock } = this.#parts
-    const { signal } = options
+    const { signal, urgency } = options
     const tried = new Set<Endpoint>()
     const original = mirrors.original(at.registry)
     let offset = start
@@ -78,8 +79,8 @@ export class BlobReader {
           ranges = false
           continue
         }
-        const pause = failures > maxResumes ? undefined : pauseMs(failures, error, clock)
-        if (pause === undefined || clock.now() + pause - progressAtMs > retryBudgetMs) throw error
+        const pause = failures > maxResumes ? undefined : pauseMs(failures, error, clock, urgency.isUrgent ? urgentPauseMs : undefined)
+        if (pause === undefined || clock.now() + pause - progressAtMs > (urgency.isUrgent ? urgentBudgetMs : retryBudgetMs)) throw error
         await clock.sleep(pause, signal)
       }
     }
@@ -90,12 +91,12 @@ export class BlobReader {
     at: RegistryReference,
     digest: Digest,
     { offset, end, sizeBytes, ranges }: { offset: number; end: number; sizeBytes: number; ranges: boolean },
-    { signal, urgent, maxSkipBytes }: BlobReadOptions,
+    { signal, urgency, maxSkipBytes }: BlobReadOptions,
   ): AsyncGenerator<Uint8Array> {
     const isWhole = offset === 0 && end === sizeBytes
     // Bytes as they are stored: a proxy on the way may offer to compress.
     const headers = { 'accept-encoding': 'identity', ...(isWhole || !ranges ? {} : { range: `bytes=${offset}-${end - 1}` }) }
-    const response = await this.#parts.get(endpoint, at, `blobs/${digest}`, headers, { signal, urgent })
+    const response = await this.#parts.get(endpoint, at, `blobs/${digest}`, headers, { signal, urgency })
     const skip = response.status === 200 ? offset : skipOf(response.headers, offset, end)
     const refused = await whyRefused(skip, response, endpoint, maxSkipBytes)
     if (refused !== undefined) throw refused

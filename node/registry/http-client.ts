@@ -1,7 +1,9 @@
 import type { SecureContext } from 'node:tls'
 import { Agent, ProxyAgent, request, type Dispatcher } from 'undici'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { Urgency } from '../urgency.ts'
 import { Certificates, type CertificateOptions } from './certificates.ts'
+import { OutageWatch, type Listening } from './outage-watch.ts'
 import { proxyFor, type Environment } from './proxies.ts'
 import { defaultLimits, RequestGate, type RequestLimits } from './request-gate.ts'
 import { maxPauseMs, realClock, type Clock } from './retry.ts'
@@ -24,8 +26,8 @@ export interface HttpRequest {
   method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH'
   headers: Record<string, string>
   body?: string | Uint8Array
-  /** Goes before others, and finds a connection. */
-  urgent?: boolean
+  /** An urgent one goes before others, and finds a connection; it is not where not given. */
+  urgency?: Urgency
   /** `own`: one to another host is refused; `return`: it is the answer. They are followed by default. */
   redirects?: 'own' | 'return'
   /** To answer, where it is not the client's own time, milliseconds. */
@@ -73,6 +75,8 @@ export class HttpClient {
   readonly #environment: Environment
   readonly #gates = new Map<string, RequestGate>()
   readonly #dispatchers = new Map<string, Dispatcher>()
+  /** Of the servers that something is waited for from. */
+  readonly #watches = new Map<string, OutageWatch>()
   readonly #contextNames = new WeakMap<SecureContext, number>()
   #contexts = 0
   #closed: P2pfsError | undefined
@@ -104,7 +108,7 @@ export class HttpClient {
    * @throws unavailable, timeout where no answer comes; busy where too many wait; denied for certificates and proxies; closed
    */
   async send(url: URL, options: HttpRequest): Promise<HttpResponse> {
-    const leave = await this.#gate(url.host).enter({ urgent: options.urgent === true, signal: options.signal })
+    const leave = await this.#gate(url.host).enter({ urgency: options.urgency ?? new Urgency(false), signal: options.signal })
     try {
       return await this.#follow(url, options, leave)
     } catch (error) {
@@ -124,20 +128,28 @@ export class HttpClient {
       const { authorization, ...others } = headers
       const own = target.origin === url.origin
       let response: Dispatcher.ResponseData
+      const cut = new AbortController()
+      const listening = this.#listen(target, (reason) => cut.abort(reason))
+      listening.wait()
       try {
         response = await request(target, {
           method,
           headers: { 'user-agent': this.#userAgent, ...others, ...(own && authorization !== undefined ? { authorization } : {}) },
           ...(body === undefined ? {} : { body }),
           ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
-          signal,
+          signal: AbortSignal.any([signal, cut.signal]),
           dispatcher: await this.#dispatcher(target),
         })
       } catch (cause) {
-        throw this.#failure(target, cause, signal)
+        listening.close()
+        throw this.#failure(target, cause, signal, cut.signal)
       }
+      listening.heard()
       const location = response.headers['location']
-      if (response.statusCode < 300 || response.statusCode > 399 || typeof location !== 'string' || allowed === 'return') return this.#wrap(response, target, !own, signal, leave)
+      if (response.statusCode < 300 || response.statusCode > 399 || typeof location !== 'string' || allowed === 'return') {
+        return this.#wrap(response, !own, (cause) => this.#failure(target, cause, signal, cut.signal), listening, leave)
+      }
+      listening.close()
       await dump(response.body)
       if (redirects === maxRedirects || !URL.canParse(location, target.href)) throw new P2pfsError('unavailable', `${url.host} redirects without end`, { host: url.host })
       target = new URL(location, target)
@@ -146,14 +158,19 @@ export class HttpClient {
     }
   }
 
-  #wrap({ statusCode, headers, body }: Dispatcher.ResponseData, url: URL, redirected: boolean, signal: AbortSignal, leave: () => void): HttpResponse {
-    const failure = (cause: unknown): Error => this.#failure(url, cause, signal)
+  #wrap({ statusCode, headers, body }: Dispatcher.ResponseData, redirected: boolean, failure: (cause: unknown) => Error, listening: Listening, leave: () => void): HttpResponse {
     async function* read(): AsyncGenerator<Uint8Array> {
       try {
-        for await (const piece of body) yield piece as Buffer
+        listening.wait()
+        for await (const piece of body) {
+          listening.heard()
+          yield piece as Buffer
+          listening.wait()
+        }
       } catch (cause) {
         throw failure(cause)
       } finally {
+        listening.close()
         leave()
       }
     }
@@ -161,6 +178,7 @@ export class HttpClient {
       try {
         await dump(body)
       } finally {
+        listening.close()
         leave()
       }
     }
@@ -217,8 +235,22 @@ export class HttpClient {
     return known ?? this.#contexts
   }
 
-  #failure(url: URL, cause: unknown, signal: AbortSignal): Error {
+  /** At whichever server the connection is to. */
+  #listen(url: URL, cut: (reason: P2pfsError) => void): Listening {
+    const { protocol, hostname, port } = new URL(proxyFor(url, this.#environment) ?? url)
+    const at = { host: hostname.replace(/^\[(.*)\]$/, '$1'), port: Number(port || (protocol === 'https:' ? 443 : 80)) }
+    const key = `${at.host} ${at.port}`
+    let watch = this.#watches.get(key)
+    if (watch === undefined) {
+      watch = new OutageWatch({ onIdle: () => void this.#watches.delete(key) }, { ...at, unreachableMs: this.#timeouts.connectMs })
+      this.#watches.set(key, watch)
+    }
+    return watch.listen(cut)
+  }
+
+  #failure(url: URL, cause: unknown, signal: AbortSignal, cut: AbortSignal): Error {
     if (signal.aborted) return signal.reason as Error
+    if (cut.aborted) return cut.reason as Error
     return this.#closed ?? (cause instanceof P2pfsError ? cause : transportError(url, cause))
   }
 }

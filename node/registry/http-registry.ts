@@ -1,6 +1,7 @@
 import { digestOf, parseDigest, type Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
+import { Urgency } from '../urgency.ts'
 import { Authorizer } from './authorization.ts'
 import { BlobReader } from './blob-reader.ts'
 import { DockerCredentials, type Credentials } from './credentials.ts'
@@ -39,6 +40,9 @@ const maxReferrerPages = 32
 /** Somebody else may write the index of referrers at the same time: so many tries to have one's entry in it. */
 const maxIndexWrites = 4
 
+/** Of what somebody always waits for. */
+const waitedFor = new Urgency(true)
+
 /** Images in registries: OCI distribution spec 1.1, and Docker's registry HTTP API v2. */
 export class HttpRegistry implements ImageStorage {
   readonly #http: HttpClient
@@ -58,8 +62,8 @@ export class HttpRegistry implements ImageStorage {
     this.#http = new HttpClient({ clock }, options)
     this.#authorizer = new Authorizer({ http: this.#http, credentials, now: clock.now })
     this.#mirrors = new Mirrors({ log, now: clock.now }, { mirrors, insecureRegistries })
-    const get = async (...[endpoint, at, path, headers, { signal, urgent }]: Parameters<ConstructorParameters<typeof BlobReader>[0]['get']>): Promise<HttpResponse> =>
-      await this.#send(endpoint, at, path, { method: 'GET', headers, signal, urgent }, [200, 206, 416])
+    const get = async (...[endpoint, at, path, headers, { signal, urgency }]: Parameters<ConstructorParameters<typeof BlobReader>[0]['get']>): Promise<HttpResponse> =>
+      await this.#send(endpoint, at, path, { method: 'GET', headers, signal, urgency }, [200, 206, 416])
     this.#blobs = new BlobReader({ get, mirrors: this.#mirrors, clock })
   }
 
@@ -86,7 +90,7 @@ export class HttpRegistry implements ImageStorage {
 
   async #manifestFrom(endpoint: Endpoint, at: RegistryReference, name: string, signal: AbortSignal): Promise<{ digest: Digest; json: string }> {
     const headers = { accept: Object.values(mediaTypes).join(', ') }
-    const response = await this.#send(endpoint, at, `manifests/${name}`, { method: 'GET', headers, signal, urgent: true }, [200])
+    const response = await this.#send(endpoint, at, `manifests/${name}`, { method: 'GET', headers, signal, urgency: waitedFor }, [200])
     const json = await textOf(response, endpoint.name)
     const digest = digestOf(Buffer.from(json))
     if (name.startsWith('sha256:') && name !== digest) throw new P2pfsError('invalid', `${endpoint.name} answers with a manifest that does not match ${name}`)
@@ -95,7 +99,7 @@ export class HttpRegistry implements ImageStorage {
 
   async *blob(reference: Reference, descriptor: Descriptor, { signal, verify = true }: ReadBlobOptions): AsyncGenerator<Uint8Array> {
     const sources = new Set<Endpoint>()
-    const options = { signal, urgent: false, originOnly: false, maxSkipBytes: Infinity, onSource: (endpoint: Endpoint) => void sources.add(endpoint) }
+    const options = { signal, urgency: new Urgency(false), originOnly: false, maxSkipBytes: Infinity, onSource: (endpoint: Endpoint) => void sources.add(endpoint) }
     const bytes = this.#blobs.read(asRegistry(reference), descriptor, { start: 0, end: descriptor.sizeBytes }, options)
     try {
       yield* verifiedBlob(bytes, descriptor, verify)
@@ -106,12 +110,12 @@ export class HttpRegistry implements ImageStorage {
     }
   }
 
-  async range(reference: Reference, descriptor: Descriptor, range: ByteRange, { signal, originOnly = false }: ReadRangeOptions): Promise<Uint8Array> {
+  async range(reference: Reference, descriptor: Descriptor, range: ByteRange, { signal, urgency = waitedFor, originOnly = false }: ReadRangeOptions): Promise<Uint8Array> {
     checkRange(range, descriptor)
     const bytes = Buffer.allocUnsafeSlow(range.end - range.start)
     if (bytes.length === 0) return bytes
     let length = 0
-    for await (const piece of this.#blobs.read(asRegistry(reference), descriptor, range, { signal, urgent: true, originOnly, maxSkipBytes })) {
+    for await (const piece of this.#blobs.read(asRegistry(reference), descriptor, range, { signal, urgency, originOnly, maxSkipBytes })) {
       // The blob is longer than it should be.
       if (length === bytes.length) break
       const wanted = piece.subarray(0, bytes.length - length)

@@ -1,4 +1,5 @@
 import type { Digest } from '../../protocol/digest.ts'
+import type { Urgency } from '../urgency.ts'
 import type { Descriptor } from './image-manifest.ts'
 import type { Reference } from './reference.ts'
 
@@ -10,6 +11,8 @@ export interface ReadBlobOptions {
 
 export interface ReadRangeOptions {
   signal: AbortSignal
+  /** Urgent where not given. */
+  urgency?: Urgency
   /** True where what came before was not right: past the mirrors. */
   originOnly?: boolean
 }

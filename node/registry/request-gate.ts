@@ -1,4 +1,5 @@
 import { P2pfsError } from '../../protocol/errors.ts'
+import type { Urgency } from '../urgency.ts'
 import type { RetryClock } from './retry.ts'
 
 export interface RequestLimits {
@@ -16,7 +17,7 @@ const maxWaiting = 1024
 const reservedForUrgent = 0.25
 
 interface Waiting {
-  urgent: boolean
+  urgency: Urgency
   admitted: PromiseWithResolvers<() => void>
 }
 
@@ -51,19 +52,20 @@ export class RequestGate {
    * @returns what is called when the request is over; calling it again does nothing
    * @throws busy where too many wait already; closed
    */
-  async enter({ urgent, signal }: { urgent: boolean; signal: AbortSignal }): Promise<() => void> {
+  async enter({ urgency, signal }: { urgency: Urgency; signal: AbortSignal }): Promise<() => void> {
     signal.throwIfAborted()
     this.#closing.signal.throwIfAborted()
     if (this.#waiting.length >= maxWaiting) {
       throw new P2pfsError('busy', `${maxWaiting} requests wait for ${this.#host} already; if it can take more, raise --registry-connections and --registry-requests-per-second`, { host: this.#host })
     }
-    const waiting: Waiting = { urgent, admitted: Promise.withResolvers() }
+    const waiting: Waiting = { urgency, admitted: Promise.withResolvers() }
     this.#waiting.push(waiting)
     const onAbort = (): void => {
       this.#waiting = this.#waiting.filter((other) => other !== waiting)
       waiting.admitted.reject(signal.reason as Error)
     }
     signal.addEventListener('abort', onAbort, { once: true })
+    urgency.onRaise(() => this.#admit())
     this.#admit()
     try {
       return await waiting.admitted.promise
@@ -92,14 +94,16 @@ export class RequestGate {
       if (waitMs > 0) return this.#wakeAfter(waitMs)
       this.#tokens--
       this.#active++
-      if (!next.urgent) this.#activeInBackground++
+      // As it enters: what becomes urgent under way still has a place of the others.
+      const { isUrgent } = next.urgency
+      if (!isUrgent) this.#activeInBackground++
       this.#waiting = this.#waiting.filter((other) => other !== next)
       let over = false
       next.admitted.resolve(() => {
         if (over) return
         over = true
         this.#active--
-        if (!next.urgent) this.#activeInBackground--
+        if (!isUrgent) this.#activeInBackground--
         this.#admit()
       })
     }
@@ -109,7 +113,7 @@ export class RequestGate {
   #next(): Waiting | undefined {
     const { connections } = this.#limits
     if (this.#active >= connections) return undefined
-    const urgent = this.#waiting.find((waiting) => waiting.urgent)
+    const urgent = this.#waiting.find(({ urgency }) => urgency.isUrgent)
     if (urgent !== undefined) return urgent
     const background = Math.max(1, connections - Math.ceil(connections * reservedForUrgent))
     return this.#activeInBackground < background ? this.#waiting[0] : undefined

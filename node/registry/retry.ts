@@ -18,6 +18,10 @@ export const maxPauseMs = 30_000
 /** No new try when it would begin later than this after the first, or after the last bytes that came: somebody waits, milliseconds. */
 export const retryBudgetMs = 90_000
 
+/** Where a read waits: the longest pause, unless the registry asks for a longer one; and the budget, after which its other sources are asked again, milliseconds. */
+export const urgentPauseMs = 1_000
+export const urgentBudgetMs = 10_000
+
 /** @throws the signal's reason */
 async function sleep(ms: number, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
@@ -57,10 +61,10 @@ export async function withRetry<T>(task: () => Promise<T>, { signal, clock }: { 
 }
 
 /** The pause after failure number `attempt`; undefined for what does not pass, or not soon. */
-export function pauseMs(attempt: number, error: unknown, { random }: Pick<RetryClock, 'random'>): number | undefined {
+export function pauseMs(attempt: number, error: unknown, { random }: Pick<RetryClock, 'random'>, maxBackoffMs = maxPauseMs): number | undefined {
   if (!isP2pfsError(error, 'unavailable', 'timeout', 'busy')) return undefined
   const asked = error.details['retryAfterMs']
   if (typeof asked === 'number' && asked > maxPauseMs) return undefined
-  const backoff = firstPauseMs * 2 ** (attempt - 1) * (0.5 + random() / 2)
+  const backoff = Math.min(firstPauseMs * 2 ** (attempt - 1), maxBackoffMs) * (0.5 + random() / 2)
   return Math.min(Math.max(backoff, typeof asked === 'number' ? asked : 0), maxPauseMs)
 }

@@ -21,6 +21,7 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   registryCa: { given: '/srv/ca.pem', read: ['/srv/ca.pem'] },
   registryConnections: { given: '4', read: 4 },
   registryRequestsPerSecond: { given: '30', read: 30 },
+  readDeadline: { given: '1.5m', read: 90 },
   platform: { given: 'linux/riscv64', read: 'linux/riscv64' },
   fuseDriver: { given: 'native', read: 'native' },
   fuseWorkers: { given: '7', read: 7 },
@@ -60,6 +61,8 @@ test('what is wrong is named, with where it was given', (t) => {
   rejects(/--regoin/, ['--regoin', 'x'])
   rejects(/P2PFS_FUSE_WORKERS is many/, [], { P2PFS_FUSE_WORKERS: 'many' })
   rejects(/P2PFS_MAX_LAYER_SIZE is 5GB; it takes a size/, [], { P2PFS_MAX_LAYER_SIZE: '5GB' })
+  rejects(/--read-deadline is soon; it takes a time as 60s/, ['--read-deadline', 'soon'])
+  rejects(/--read-deadline is 0s/, ['--read-deadline', '0s'])
   rejects(/--max-layer-metadata is 0/, ['--max-layer-metadata', '0'])
   rejects(/not a mirror: "docker\.io".*docker\.io=https:/, ['--registry-mirror', 'docker.io=mirror'])
   rejects(/its credentials go into docker login/, ['--registry-mirror', 'docker.io=https://u:p@mirror.example'])

@@ -6,6 +6,7 @@ import type { ChunkRequest } from '../../../node/fetch/chunk-request.ts'
 import { Fetcher } from '../../../node/fetch/fetcher.ts'
 import { PeerSource, type Peers } from '../../../node/fetch/peer-source.ts'
 import { silentLog } from '../../../node/log.ts'
+import type { Urgency } from '../../../node/urgency.ts'
 
 const chunk = (n: number): { bytes: Uint8Array; request: ChunkRequest } => {
   const bytes = Buffer.alloc(4096, n)
@@ -20,7 +21,7 @@ interface World {
   registryAsked: number
 }
 
-function world(peers: Record<string, (digest: Digest, signal: AbortSignal) => Promise<Uint8Array>>, registry?: (request: ChunkRequest) => Promise<Uint8Array>): World {
+function world(peers: Record<string, (digest: Digest, signal: AbortSignal) => Promise<Uint8Array>>, registry?: (request: ChunkRequest, urgency: Urgency) => Promise<Uint8Array>): World {
   const stored = new Map<Digest, Uint8Array>()
   const asked: string[] = []
   const face: Peers = {
@@ -38,10 +39,10 @@ function world(peers: Record<string, (digest: Digest, signal: AbortSignal) => Pr
     },
     peers: new PeerSource({ peers: face, log: silentLog }),
     registry: {
-      fetch: async (request) => {
+      fetch: async (request, { urgency }) => {
         result.registryAsked++
         if (registry === undefined) throw new P2pfsError('unavailable', 'registry is gone')
-        return await registry(request)
+        return await registry(request, urgency)
       },
     },
     log: silentLog,
@@ -126,6 +127,50 @@ test('a fetch goes on while anybody waits for it, and stops when nobody does', a
   second.abort()
   await assert.rejects(two, { name: 'AbortError' })
   assert.equal(aborted, true)
+})
+
+test('a reader that comes when the others have just given up begins anew', async () => {
+  const { bytes, request } = chunk(8)
+  let isAway = true
+  const w = world({ a: async () => (isAway ? await new Promise<never>(() => undefined) : bytes) })
+  const first = new AbortController()
+  const one = w.fetcher.fetch(request, { signal: first.signal, priority: 'demand' })
+  await new Promise((resolve) => setImmediate(resolve))
+  first.abort()
+  await assert.rejects(one, { name: 'AbortError' })
+  isAway = false
+  assert.equal((await w.fetcher.fetch(request, demand)).source, 'peer')
+})
+
+test('says what each source said: the peers that were asked, and the registry', async () => {
+  const { request } = chunk(9)
+  const refusing = async (): Promise<never> => {
+    throw new P2pfsError('timeout', 'words of theirs')
+  }
+  const w = world({ a: refusing, b: refusing })
+  await assert.rejects(w.fetcher.fetch(request, demand), /peer a: timeout, peer b: timeout; registry: registry is gone/)
+  const silent = world({ a: refusing }, async () => await new Promise<never>(() => undefined))
+  const late = new AbortController()
+  const reading = silent.fetcher.fetch(request, { signal: late.signal, priority: 'demand' })
+  while (silent.registryAsked === 0) await new Promise((resolve) => setImmediate(resolve))
+  late.abort(new P2pfsError('timeout', 'late'))
+  await assert.rejects(reading, /peer a: timeout; registry: nothing has come yet/)
+})
+
+test('a demand read that joins a fetch makes it urgent at the registry, too', async () => {
+  const { bytes, request } = chunk(10)
+  const urgent: boolean[] = []
+  const w = world({}, async (_request, urgency) => {
+    urgent.push(urgency.isUrgent)
+    await new Promise<void>((resolve) => urgency.onRaise(resolve))
+    urgent.push(urgency.isUrgent)
+    return bytes
+  })
+  const ahead = w.fetcher.fetch(request, background)
+  while (w.registryAsked === 0) await new Promise((resolve) => setImmediate(resolve))
+  assert.equal((await w.fetcher.fetch(request, demand)).source, 'registry')
+  await ahead
+  assert.deepEqual(urgent, [false, true])
 })
 
 test('a demand read does not wait behind background fetches, not even for a chunk that is queued there', async () => {

@@ -3,16 +3,18 @@ import { test } from 'node:test'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
+import type { ChunkRequest } from '../../../node/fetch/chunk-request.ts'
 import { SpanSource, type SeekableRegion, type Stretch } from '../../../node/fetch/span-source.ts'
 import { silentLog } from '../../../node/log.ts'
+import { Urgency } from '../../../node/urgency.ts'
 import { createRandom } from '../../random.ts'
 
 const chunkBytes = 4096
 const { signal } = new AbortController()
 
 interface Lab {
-  source: SpanSource
-  chunk: (index: number) => Promise<Uint8Array>
+  /** Of one that nobody waits for yet, where not given. */
+  chunk: (index: number, options?: { signal?: AbortSignal; urgency?: Urgency }) => Promise<Uint8Array>
   contents: Buffer[]
   reads: { stretch: Stretch; again: boolean }[]
   kept: Set<Digest>
@@ -20,7 +22,7 @@ interface Lab {
 }
 
 /** A region of `count` chunks, the last all zero; a read decodes whole groups of four. */
-function lab(count: number, { read }: { read?: (bytes: Buffer, again: boolean) => Buffer } = {}): Lab {
+function lab(count: number, { read, gate, now = Date.now }: { read?: (bytes: Buffer, again: boolean) => Buffer; gate?: (signal: AbortSignal) => Promise<void>; now?: () => number } = {}): Lab {
   const random = createRandom(2)
   const contents = Array.from({ length: count }, (_, i) => (i === count - 1 ? Buffer.alloc(chunkBytes) : Buffer.from(random.bytes(chunkBytes))))
   const digests = contents.map((bytes) => digestOf(bytes))
@@ -34,26 +36,32 @@ function lab(count: number, { read }: { read?: (bytes: Buffer, again: boolean) =
     table,
     stretchOf: (index) => (index === count - 1 ? undefined : group(index)),
     join: (first, last) => ({ start: first.start, end: last.end, tarStart: first.tarStart, tarEnd: last.tarEnd }),
-    read: async (stretch, { again }) => {
+    read: async (stretch, { again, signal: given }) => {
       made.reads.push({ stretch, again })
+      await gate?.(given)
       await new Promise((resolve) => setImmediate(resolve))
       const from = stretch.start / chunkBytes
       return contents.slice(from, stretch.end / chunkBytes).map((bytes, i) => ({ index: from + i, bytes: read?.(bytes, again) ?? bytes }))
     },
   }
-  const source = new SpanSource({
+  const parts = {
     seekable: async () => region,
     stream: {
-      fetch: async ({ index }) => {
+      fetch: async ({ index }: ChunkRequest) => {
         made.streamed.push(index)
         return contents[index]!
       },
     },
-    keep: async (digest) => void made.kept.add(digest),
+    keep: async (digest: Digest) => void made.kept.add(digest),
     signal,
     log: silentLog,
-  })
-  return { ...made, source, contents, chunk: async (index) => await source.fetch({ digest: digests[index]!, lengthBytes: chunkBytes, table: table.id, index }, { signal }) }
+  }
+  const source = new SpanSource(parts, { now })
+  return {
+    ...made,
+    contents,
+    chunk: async (index, options) => await source.fetch({ digest: digests[index]!, lengthBytes: chunkBytes, table: table.id, index }, { signal, urgency: new Urgency(false), ...options }),
+  }
 }
 
 test('a chunk costs one read, and all that comes of it is kept', async () => {
@@ -67,7 +75,7 @@ test('a chunk costs one read, and all that comes of it is kept', async () => {
 test('chunks that are wanted together and lie together are read together', async () => {
   const { chunk, contents, reads } = lab(400)
   const wanted = [3, 4, 5, 6, 7, 8, 9, 200, 201, 11]
-  const found = await Promise.all(wanted.map(chunk))
+  const found = await Promise.all(wanted.map(async (index) => await chunk(index)))
   assert.deepEqual(found, wanted.map((index) => contents[index]))
   assert.equal(reads.length, 2)
 })
@@ -97,14 +105,90 @@ test('wrong bytes are asked for once more; if they stay wrong, the region is str
   assert.equal(always.kept.size, 0)
 })
 
-test('a registry without ranges is streamed from, and not asked for one again', async () => {
+test('a registry without ranges is streamed from, and asked for one again after a while', async () => {
+  let nowMs = 0
   const refusing = lab(20, {
+    now: () => nowMs,
     read: () => {
       throw new P2pfsError('unsupported', 'no ranges')
     },
   })
   for (const index of [2, 9]) assert.deepEqual(await refusing.chunk(index), refusing.contents[index])
   assert.deepEqual([refusing.reads.length, refusing.streamed], [1, [2, 9]])
+  nowMs += 600_000
+  assert.deepEqual(await refusing.chunk(3), refusing.contents[3])
+  assert.deepEqual([refusing.reads.length, refusing.streamed], [2, [2, 9, 3]])
+})
+
+/** All that needs no more than turns of the event loop is done. */
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < 8; turn++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+/** Lets reads end one by one, in the order in which they began. */
+function turnstile(): { gate: (signal: AbortSignal) => Promise<void>; open: () => Promise<void> } {
+  const waiting: (() => void)[] = []
+  return {
+    gate: async (given) => await new Promise((resolve, reject) => {
+      waiting.push(resolve)
+      given.addEventListener('abort', () => reject(given.reason as Error), { once: true })
+    }),
+    open: async () => {
+      await settle()
+      waiting.shift()?.()
+      await settle()
+    },
+  }
+}
+
+const startsOf = (reads: Lab['reads']): number[] => reads.map(({ stretch }) => stretch.start / chunkBytes)
+
+test('a chunk that somebody waits for finds a read free, and overtakes those that nobody waits for', async () => {
+  const { gate, open } = turnstile()
+  const { chunk, contents, reads } = lab(400, { gate })
+  const background = [0, 40, 80, 120].map(async (index) => await chunk(index))
+  await open()
+  assert.deepEqual(startsOf(reads), [0, 40, 80])
+  const urgent = [200, 240, 280, 320].map(async (index) => await chunk(index, { urgency: new Urgency(true) }))
+  for (let i = 0; i < 6; i++) await open()
+  assert.deepEqual(startsOf(reads), [0, 40, 80, 200, 240, 280, 320, 120])
+  for (let i = 0; i < 4; i++) await open()
+  assert.deepEqual(await Promise.all([...background, ...urgent]), [0, 40, 80, 120, 200, 240, 280, 320].map((index) => contents[index]))
+})
+
+test('a chunk that nobody waited for, and somebody does now, overtakes the others', async () => {
+  const { gate, open } = turnstile()
+  const { chunk, reads } = lab(400, { gate })
+  const rising = new Urgency(false)
+  const all = [0, 40, 80, 120].map(async (index) => await chunk(index, index === 120 ? { urgency: rising } : {}))
+  await settle()
+  assert.deepEqual(startsOf(reads), [0, 40])
+  rising.raise()
+  assert.deepEqual(startsOf(reads), [0, 40, 120])
+  for (let i = 0; i < 4; i++) await open()
+  await Promise.all(all)
+})
+
+test('a read ends when the last of those who wanted it has given up; who comes then begins anew', async () => {
+  let aborted = 0
+  let isStuck = true
+  const { chunk, contents, reads } = lab(40, {
+    gate: async (given) => {
+      if (isStuck) await new Promise((_resolve, reject) => given.addEventListener('abort', () => reject(new Error(`given up ${++aborted}`)), { once: true }))
+    },
+  })
+  const [one, other] = [new AbortController(), new AbortController()]
+  const both = [chunk(1, { signal: one.signal }), chunk(2, { signal: other.signal })]
+  const ended = Promise.allSettled(both)
+  await settle()
+  one.abort()
+  assert.equal(aborted, 0)
+  other.abort()
+  assert.equal(aborted, 1)
+  assert.deepEqual((await ended).map(({ status }) => status), ['rejected', 'rejected'])
+  isStuck = false
+  assert.deepEqual(await chunk(1), contents[1])
+  assert.equal(reads.length, 2)
 })
 
 test('a registry that is away fails those who wait, and the next try is a new one', async () => {

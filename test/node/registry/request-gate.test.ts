@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { Urgency } from '../../../node/urgency.ts'
 import { RequestGate } from '../../../node/registry/request-gate.ts'
 import { createRandom } from '../../random.ts'
 import { fails, signal } from './fault-client.ts'
@@ -41,7 +42,7 @@ function createGate(limits: { connections: number; requestsPerSecond: number }):
   const entered: string[] = []
   const leave = new Map<string, () => void>()
   const enter = (name: string, urgent = false): void => {
-    void gate.enter({ urgent, signal }).then((over) => {
+    void gate.enter({ urgency: new Urgency(urgent), signal }).then((over) => {
       entered.push(name)
       leave.set(name, over)
     }, () => undefined)
@@ -99,16 +100,16 @@ test('the queue has a bound; who gives up leaves it; a gate that is closed turns
   enter('first')
   await settled()
   const abort = new AbortController()
-  const waiting = Array.from({ length: 1024 }, async () => await gate.enter({ urgent: false, signal: abort.signal }))
+  const waiting = Array.from({ length: 1024 }, async () => await gate.enter({ urgency: new Urgency(false), signal: abort.signal }))
   const results = Promise.allSettled(waiting)
-  await assert.rejects(gate.enter({ urgent: true, signal }), fails('busy', /1024 requests wait for host already.*--registry-connections/))
+  await assert.rejects(gate.enter({ urgency: new Urgency(true), signal }), fails('busy', /1024 requests wait for host already.*--registry-connections/))
   abort.abort(new Error('enough'))
   assert.ok((await results).every(({ status }) => status === 'rejected'))
-  const last = gate.enter({ urgent: false, signal })
+  const last = gate.enter({ urgency: new Urgency(false), signal })
   const rejected = assert.rejects(last, fails('closed', /closed/))
   gate.close()
   await rejected
-  await assert.rejects(gate.enter({ urgent: false, signal }), fails('closed', /closed/))
+  await assert.rejects(gate.enter({ urgency: new Urgency(false), signal }), fails('closed', /closed/))
   assert.deepEqual(entered, ['first'])
 })
 
@@ -121,7 +122,7 @@ test('seeded: never more than there are connections, and everybody gets in', asy
   let done = 0
   for (let i = 0; i < 500; i++) {
     const abort = new AbortController()
-    const entering = gate.enter({ urgent: random.below(2) === 0, signal: abort.signal }).then(async (leave) => {
+    const entering = gate.enter({ urgency: new Urgency(random.below(2) === 0), signal: abort.signal }).then(async (leave) => {
       active++
       assert.ok(active <= 5)
       await clock.sleep(random.below(100), signal)

@@ -1,0 +1,34 @@
+/** Whether somebody waits for a piece of work. Nobody may at first, and somebody later: it rises, and does not fall. */
+export class Urgency {
+  #urgent: boolean
+  /** One for each stage that the work is in. */
+  #listeners: (() => void)[] = []
+
+  constructor(urgent: boolean) {
+    this.#urgent = urgent
+  }
+
+  /** As urgent as the most urgent of them, from now on. */
+  static ofAny(parts: readonly Urgency[]): Urgency {
+    const urgency = new Urgency(parts.some(({ isUrgent }) => isUrgent))
+    for (const part of parts) part.onRaise(() => urgency.raise())
+    return urgency
+  }
+
+  get isUrgent(): boolean {
+    return this.#urgent
+  }
+
+  raise(): void {
+    if (this.#urgent) return
+    this.#urgent = true
+    const listeners = this.#listeners
+    this.#listeners = []
+    for (const listener of listeners) listener()
+  }
+
+  /** Called when it becomes urgent; never where it is already. */
+  onRaise(listener: () => void): void {
+    if (!this.#urgent) this.#listeners.push(listener)
+  }
+}
