@@ -80,7 +80,8 @@ export class BlobReader {
           continue
         }
         const pause = failures > maxResumes ? undefined : pauseMs(failures, error, clock, urgency.isUrgent ? urgentPauseMs : undefined)
-        if (pause === undefined || clock.now() + pause - progressAtMs > (urgency.isUrgent ? urgentBudgetMs : retryBudgetMs)) throw error
+        const budgetMs = urgency.isUrgent && error.details['retryAfterMs'] === undefined ? urgentBudgetMs : retryBudgetMs
+        if (pause === undefined || clock.now() + pause - progressAtMs > budgetMs) throw error
         await clock.sleep(pause, signal)
       }
     }

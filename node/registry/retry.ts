@@ -18,7 +18,7 @@ export const maxPauseMs = 30_000
 /** No new try when it would begin later than this after the first, or after the last bytes that came: somebody waits, milliseconds. */
 export const retryBudgetMs = 90_000
 
-/** Where a read waits: the longest pause, unless the registry asks for a longer one; and the budget, after which its other sources are asked again, milliseconds. */
+/** Where a read waits: the longest pause, and the budget, after which its other sources are asked again; unless the registry asks for more, milliseconds. */
 export const urgentPauseMs = 1_000
 export const urgentBudgetMs = 10_000
 

@@ -129,7 +129,7 @@ test('SIGHUP, SIGTERM and kill -9 of the daemon leave mounts and open files as t
 })
 
 test('a chunk that is gone comes from the image again; while that is away too, reads fail and the next try works', async (t) => {
-  const daemon = await DaemonProcess.start(t)
+  const daemon = await DaemonProcess.start(t, ['--read-deadline', '2s'])
   const image = await copyOddImage(daemon.directory)
   const target = daemon.target('target')
   assert.equal((await daemon.cli('mount', image, target)).status, 0)
