@@ -17,6 +17,10 @@ export interface Checkpoint {
   window: { offset: number; lengthBytes: number }
 }
 
+/** Distance of the marks of a blob, and the unit in which they count the tar, bytes. */
+export const markDistanceBytes = 4 * 1024
+export const markUnitBytes = 1024
+
 /** Bytes of the tar that are bytes of the data region. */
 export interface Piece {
   regionOffset: number
@@ -37,19 +41,24 @@ export interface BlobMap {
   compression: Compression
   /** In the blob's order; the first at its start. */
   checkpoints: readonly Checkpoint[]
+  /** Of gzip: how much of the tar the first 4 KiB of the blob make at least, the first 8 KiB, and so on, KiB. */
+  marks: Uint32Array
   /** The window region: windows one after the other, none over the end of a chunk, zeros between. */
   windows: ChunkTable
   /** In the region's order, which is the tar's. What is between them in the region is zero. */
   pieces: readonly Piece[]
 }
 
-const keys = ['diffId', 'digest', 'pieces', 'version', 'tarBytes', 'sizeBytes', 'checkpoints', 'compression', 'windowDigests', 'windowLengths'] as const
+const keys = ['marks', 'diffId', 'digest', 'pieces', 'version', 'tarBytes', 'sizeBytes', 'checkpoints', 'compression', 'windowDigests', 'windowLengths'] as const
 const checkpointNumbers = 4
+/** Of the last seven bits of 32. */
+const maxMarkFactor = 2 ** 28
 const pieceNumbers = 3
 
 /** The stored and wire form; SPEC.md, "Blob map". Offsets are given as distances, which are small. */
 export function encodeBlobMap(map: BlobMap): Uint8Array<ArrayBuffer> {
   const writer = new CborWriter().map(keys.length)
+  writer.text('marks').bytes(encodeMarks(map.marks))
   writer.text('diffId').text(map.diffId)
   writer.text('digest').text(map.digest)
   writer.text('pieces').array(map.pieces.length * pieceNumbers)
@@ -84,6 +93,7 @@ export function parseBlobMap(bytes: Uint8Array): BlobMap {
   const reader = new CborReader(bytes, 'blob map')
   if (reader.map('map') !== keys.length) reader.fail('other fields than it has')
   const key = (expected: (typeof keys)[number]): string => (reader.text('key') === expected ? expected : reader.fail(`${expected} is missing`))
+  const marks = parseMarks(reader, key('marks'))
   const diffId = parseDigest(reader.text(key('diffId')))
   const digest = parseDigest(reader.text(key('digest')))
   const pieces = parsePieces(reader, key('pieces'))
@@ -101,9 +111,41 @@ export function parseBlobMap(bytes: Uint8Array): BlobMap {
   if (first === undefined || first.bitOffset !== 0 || first.tarOffset !== 0) reader.fail('the first checkpoint is not at the start')
   for (const { bitOffset, tarOffset, window } of checkpoints) {
     if (bitOffset >= Math.max(sizeBytes, 1) * 8 || tarOffset > tarBytes) reader.fail('a checkpoint leaves the blob')
+    const before = marks[Math.floor(bitOffset / 8 / markDistanceBytes) - 1]
+    if (before !== undefined && before * markUnitBytes > tarOffset) reader.fail('a mark contradicts a checkpoint')
     if (window.offset + window.lengthBytes > windows.sizeBytes) reader.fail('a window leaves its region')
   }
-  return { digest, diffId, sizeBytes, tarBytes, compression, checkpoints, windows, pieces }
+  if (marks.length * markDistanceBytes > sizeBytes || (marks.at(-1) ?? 0) * markUnitBytes > tarBytes) reader.fail('a mark leaves the blob')
+  return { digest, diffId, sizeBytes, tarBytes, compression, checkpoints, marks, windows, pieces }
+}
+
+/** Each as the distance from the one before: seven bits a byte, lowest first, the eighth set where more follow. */
+function encodeMarks(marks: Uint32Array): Uint8Array {
+  const bytes: number[] = []
+  let before = 0
+  for (const mark of marks) {
+    let distance = mark - before
+    for (; distance > 0x7f; distance >>>= 7) bytes.push((distance & 0x7f) | 0x80)
+    bytes.push(distance)
+    before = mark
+  }
+  return Uint8Array.from(bytes)
+}
+
+function parseMarks(reader: CborReader, what: string): Uint32Array {
+  const bytes = reader.bytes(what)
+  const marks = new Uint32Array(bytes.reduce((count, byte) => (byte < 0x80 ? count + 1 : count), 0))
+  let mark = 0
+  let factor = 1
+  let count = 0
+  for (const byte of bytes) {
+    mark += (byte & 0x7f) * factor
+    if (mark > 0xffff_ffff || factor > maxMarkFactor || (byte === 0 && factor > 1)) reader.fail('a mark is out of range')
+    if (byte < 0x80) marks[count++] = mark
+    factor = byte < 0x80 ? 1 : factor * 0x80
+  }
+  if (factor > 1) reader.fail('a mark is not whole')
+  return marks
 }
 
 function parsePieces(reader: CborReader, what: string): Piece[] {
@@ -132,8 +174,10 @@ function parseCheckpoints(reader: CborReader, what: string): Checkpoint[] {
   let tar = 0
   let windows = 0
   for (let i = 0; i < count; i += checkpointNumbers) {
-    bits += reader.unsigned(what)
-    tar += reader.unsigned(what)
+    const [bitDistance, tarDistance] = [reader.unsigned(what), reader.unsigned(what)]
+    if (i > 0 && (bitDistance === 0 || tarDistance === 0)) reader.fail('a checkpoint is where another is')
+    bits += bitDistance
+    tar += tarDistance
     const offset = windows + reader.unsigned(what)
     const lengthBytes = reader.unsigned(what)
     windows = offset + lengthBytes

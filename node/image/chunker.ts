@@ -7,7 +7,7 @@ import type { ChunkSink } from './chunk-sink.ts'
  * These decide on chunk boundaries, so they are part of the format version. ARCHITECTURE.md, "Sharing", compares others.
  */
 /** Runs from here on are cut into slices of their own, bytes. */
-const bigBytes = 128 * 1024
+export const bigBytes = 128 * 1024
 /** A pack of small files: at least, on average between, at most, bytes. */
 const minPackBytes = 16 * 1024
 const targetPackBytes = 64 * 1024

@@ -82,7 +82,7 @@ const sink = {
 
 const indexer = new LayerIndexer(sink, setup.limits)
 // A layer that no registry has is never read again: its windows would be for nobody.
-const checkpointer = setup.digest === undefined ? undefined : new Checkpointer(sink, { spacingBytes: checkpointSpacingBytes })
+const checkpointer = setup.digest === undefined ? undefined : new Checkpointer({ sink, pieces: indexer.pieces }, { spacingBytes: checkpointSpacingBytes })
 
 async function main(): Promise<ReadLayer> {
   const source = compressed()

@@ -1,10 +1,11 @@
 import { createGunzip, constants, zstdDecompressSync } from 'node:zlib'
 import { Readable } from 'node:stream'
-import type { BlobMap, Checkpoint, Piece } from '../../protocol/blob-map.ts'
+import { markDistanceBytes, markUnitBytes, type BlobMap, type Checkpoint, type Piece } from '../../protocol/blob-map.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { decompress } from './decompress.ts'
 import { resumeGzip } from './gzip/resume.ts'
+import { lastAtOrBefore } from './last-at-or-before.ts'
 
 /** A stretch of a blob that can be decoded by itself, and the tar that comes of it. */
 export interface Span {
@@ -23,17 +24,19 @@ export function spanOf(map: BlobMap, tarStart: number, tarEnd: number): Span {
   }
   const first = lastAtOrBefore(map.checkpoints, tarStart, ({ tarOffset }) => tarOffset)
   const checkpoint = map.checkpoints[first]!
-  let next = first + 1
-  while (next < map.checkpoints.length && map.checkpoints[next]!.tarOffset < tarEnd) next++
-  const behind = map.checkpoints[next]
-  return {
-    checkpoint,
-    start: Math.floor(checkpoint.bitOffset / 8),
-    // The block before the next checkpoint may end in the byte that the next begins in.
-    end: behind === undefined ? map.sizeBytes : Math.ceil(behind.bitOffset / 8),
-    tarStart: checkpoint.tarOffset,
-    tarEnd: behind?.tarOffset ?? map.tarBytes,
+  return { checkpoint, start: Math.floor(checkpoint.bitOffset / 8), tarStart: checkpoint.tarOffset, ...endOf(map, tarEnd) }
+}
+
+/** The first place known to be behind these bytes of the tar: a mark, or a frame. */
+function endOf({ marks, checkpoints, sizeBytes, tarBytes, compression }: BlobMap, tarEnd: number): Pick<Span, 'end' | 'tarEnd'> {
+  if (compression === 'gzip') {
+    const mark = lastAtOrBefore(marks, Math.ceil(tarEnd / markUnitBytes) - 1, (units) => units) + 1
+    if (mark < marks.length) return { end: (mark + 1) * markDistanceBytes, tarEnd: marks[mark]! * markUnitBytes }
+  } else {
+    const behind = checkpoints[lastAtOrBefore(checkpoints, tarEnd - 1, ({ tarOffset }) => tarOffset) + 1]
+    if (behind !== undefined) return { end: Math.ceil(behind.bitOffset / 8), tarEnd: behind.tarOffset }
   }
+  return { end: sizeBytes, tarEnd: tarBytes }
 }
 
 /**
@@ -121,16 +124,4 @@ function* overlapping(pieces: readonly Piece[], start: number, end: number): Gen
     if (piece.regionOffset >= end) return
     if (piece.regionOffset + piece.lengthBytes > start) yield piece
   }
-}
-
-/** @returns -1 where all are behind it */
-function lastAtOrBefore<T>(items: readonly T[], offset: number, offsetOf: (item: T) => number): number {
-  let low = -1
-  let high = items.length - 1
-  while (low < high) {
-    const middle = (low + high + 1) >> 1
-    if (offsetOf(items[middle]!) <= offset) low = middle
-    else high = middle - 1
-  }
-  return low
 }

@@ -1,10 +1,12 @@
-import { zstdCompressSync } from 'node:zlib'
+import { constants, zstdCompressSync } from 'node:zlib'
 import { blockBytes, ChunkTableBuilder, type ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestOf } from '../../protocol/digest.ts'
 import type { ChunkSink } from './chunk-sink.ts'
 
-/** Chunks of the window region: a resume reads one of them, bytes. */
-const chunkBytes = 128 * 1024
+/** Chunks of the window region: a resume reads one of them, and its neighbours have theirs in it. Bytes. */
+const chunkBytes = 16 * 1024
+/** Of what is mostly zeros higher levels save a twentieth, and take several times as long. */
+const level = 1
 
 /** Collects the windows of a blob's checkpoints, compressed, into chunks. */
 export class WindowRegion {
@@ -22,7 +24,7 @@ export class WindowRegion {
   /** @returns where it is in the region; an empty window is nowhere */
   add(window: Uint8Array): { offset: number; lengthBytes: number } {
     if (window.length === 0) return { offset: this.#start + this.#pendingBytes, lengthBytes: 0 }
-    const compressed = zstdCompressSync(window)
+    const compressed = zstdCompressSync(window, { params: { [constants.ZSTD_c_compressionLevel]: level } })
     if (this.#pendingBytes + compressed.length > chunkBytes) this.#cut()
     const offset = this.#start + this.#pendingBytes
     this.#pending.push(compressed)

@@ -44,6 +44,7 @@ const blobMap: BlobMap = {
     { bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } },
     { bitOffset: 12_345, tarOffset: 4000, window: { offset: 0, lengthBytes: 900 } },
   ],
+  marks: Uint32Array.of(3),
   windows: new ChunkTable([4096], digestToBytes(a)),
   pieces: [{ regionOffset: 4096, lengthBytes: 5000, tarOffset: 1024 }],
 }
@@ -51,7 +52,7 @@ const blobMap: BlobMap = {
 /** Each format: its golden digest (the bytes are long), and that it reads back. */
 const formats: [string, Uint8Array, string, (bytes: Uint8Array) => Uint8Array][] = [
   ['layer index', encodeLayerIndex(index), 'sha256:ba3e1ad83fc688b07df24063caa67760d38b1dd466158e117978770296762b32', (bytes) => encodeLayerIndex(parseLayerIndex(bytes))],
-  ['blob map', encodeBlobMap(blobMap), 'sha256:0d9b3a2068fb611ea3f9c77a5cd54a91205e6a948677c3d037631ac60e906fb4', (bytes) => encodeBlobMap(parseBlobMap(bytes))],
+  ['blob map', encodeBlobMap(blobMap), 'sha256:9928e6c1caf656d4bf2427ceec6b5544e3acc06697154480645c3e9911564fbc', (bytes) => encodeBlobMap(parseBlobMap(bytes))],
   ['rootfs manifest', encodeRootfsManifest(manifest), 'sha256:e11a8ced67556382b3ed6b52ae056fb2f5dd12b2f4a2b9f45d2f99fe27e0091d', (bytes) => encodeRootfsManifest(parseRootfsManifest(bytes))],
   ['image record', encodeImageRecord(record), 'sha256:f4c4f9567cf379880ea048e9773b51c3b39015663ebd6bb4fc46013ccf8f05d5', (bytes) => encodeImageRecord(parseImageRecord(bytes))],
 ]

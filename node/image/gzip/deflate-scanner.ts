@@ -1,14 +1,36 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
 
-/** Called at the start of each deflate block: bits from the start of the stream, bytes of output before it. */
-export type OnBlock = (bitOffset: number, outputOffset: number) => void
+/** RFC 1951: how far back a match can reach, bytes. */
+export const maxWindowBytes = 32 * 1024
+
+export interface DeflateObserver {
+  /**
+   * A block begins: bits from the start of the stream, bytes of output before it.
+   * @returns whether to find out what a decoder that begins here needs of the output before it; ignored while that is
+   * being found out for a block less than {@link maxWindowBytes} of output before
+   */
+  block: (bitOffset: number, outputOffset: number) => boolean
+  /**
+   * What a decoder needs that begins at the block of which this was asked last: for each of the {@link maxWindowBytes}
+   * before it, the nearest last, whether a match refers to it. Valid during the call.
+   */
+  needed: (bytes: Uint8Array) => void
+  /** So many bytes of the stream, from its start, make at least so much output: where a reader may stop. */
+  mark: (streamBytes: number, outputBytes: number) => void
+}
+
+export interface DeflateScannerOptions {
+  /** Of the stream: where the first mark is, and how far apart they are, bytes. */
+  firstMark: number
+  markDistance: number
+}
 
 /*
  * Decoding tables: one entry, a 32-bit number, for the next bits of input.
  *   bits 0-4    bits that the code takes
  *   bits 5-8    extra bits that follow
  *   bits 9-11   kind
- *   bits 12-    output bytes of a literal or the base of a length; for a link, where its table begins and how many bits it takes
+ *   bits 12-    output bytes of a literal, the base of a length or of a distance; for a link, where its table begins
  */
 const literalBits = 11
 const distanceBits = 10
@@ -20,6 +42,7 @@ const kinds = { literal: 0, length: 1, end: 2, link: 3, invalid: 4 } as const
 /** RFC 1951, section 3.2.5. */
 const lengthBase = [3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258]
 const lengthExtra = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0]
+const distanceBase = [1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12_289, 16_385, 24_577]
 const distanceExtra = [0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13]
 /** Order of the lengths of the code length code, section 3.2.7. */
 const codeLengthOrder = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
@@ -35,7 +58,7 @@ function literalEntry(symbol: number): number {
 }
 
 function distanceEntry(symbol: number): number {
-  return symbol < 30 ? distanceExtra[symbol]! << 5 : kinds.invalid << 9
+  return symbol < 30 ? (distanceExtra[symbol]! << 5) | (distanceBase[symbol]! << 12) : kinds.invalid << 9
 }
 
 const literalEntries = Int32Array.from({ length: 288 }, (_, i) => literalEntry(i))
@@ -104,7 +127,8 @@ type State = 'block' | 'stored' | 'codes' | 'end'
  * any size are pushed; memory is a few tables.
  */
 export class DeflateScanner {
-  readonly #onBlock: OnBlock
+  readonly #observer: DeflateObserver
+  readonly #markDistance: number
   readonly #literals = new Int32Array((1 << literalBits) + 288 * 16)
   readonly #distances = new Int32Array((1 << distanceBits) + 32 * 32)
   readonly #lengths = new Uint8Array(320 + 32)
@@ -118,9 +142,15 @@ export class DeflateScanner {
   #state: State = 'block'
   #last = false
   #storedLeft = 0
+  #nextMark: number
+  /** What is needed of the output before a block, while that is being found out, and the output before that block. */
+  #needed: Uint8Array | undefined
+  #neededAt = 0
 
-  constructor(onBlock: OnBlock) {
-    this.#onBlock = onBlock
+  constructor(observer: DeflateObserver, { firstMark, markDistance }: DeflateScannerOptions) {
+    this.#observer = observer
+    this.#nextMark = firstMark
+    this.#markDistance = markDistance
   }
 
   get outputOffset(): number {
@@ -143,6 +173,7 @@ export class DeflateScanner {
     this.#view = new DataView(buffer.buffer)
     const data = buffer.subarray(0, length)
     this.#scan(data, final)
+    if (this.#needed !== undefined && (this.#state === 'end' || this.#output - this.#neededAt >= maxWindowBytes)) this.#endNeeded()
     if (this.#state === 'end') return data.slice((this.#bit + 7) >>> 3)
     if (final) throw new P2pfsError('invalid', 'deflate: cut short')
     const used = this.#bit >>> 3
@@ -160,6 +191,7 @@ export class DeflateScanner {
         this.#beginBlock(data)
       } else if (this.#state === 'stored') {
         const length = Math.min(this.#storedLeft, data.length - (this.#bit >>> 3))
+        for (let markBit = this.#markBit(); markBit <= this.#bit + length * 8; markBit = this.#markBit()) this.#mark(this.#output + Math.max(0, (markBit - this.#bit) / 8))
         this.#storedLeft -= length
         this.#output += length
         this.#bit += length * 8
@@ -190,8 +222,34 @@ export class DeflateScanner {
     return value
   }
 
+  /** Within the rest and the input. */
+  #markBit(): number {
+    return this.#nextMark * 8 - this.#bitsBefore
+  }
+
+  #mark(outputBytes: number): void {
+    this.#observer.mark(this.#nextMark, outputBytes)
+    this.#nextMark += this.#markDistance
+  }
+
+  /** @param at output before the match, from the block whose needs are being found out; its distance's extra bits begin at `bit` */
+  #need(at: number, length: number, distanceEntry: number, bit: number): void {
+    const distance = (distanceEntry >>> 12) + (this.#peek(bit) & ((1 << ((distanceEntry >> 5) & 15)) - 1))
+    const from = maxWindowBytes + at - distance
+    if (from < maxWindowBytes) this.#needed!.fill(1, Math.max(0, from), from + length)
+  }
+
+  #endNeeded(): void {
+    this.#observer.needed(this.#needed!)
+    this.#needed = undefined
+  }
+
   #beginBlock(data: Uint8Array): void {
-    this.#onBlock(this.#bitsBefore + this.#bit, this.#output)
+    if (this.#needed !== undefined && this.#output - this.#neededAt >= maxWindowBytes) this.#endNeeded()
+    if (this.#observer.block(this.#bitsBefore + this.#bit, this.#output) && this.#needed === undefined) {
+      this.#needed = new Uint8Array(maxWindowBytes)
+      this.#neededAt = this.#output
+    }
     this.#last = this.#take(data, 1) === 1
     const type = this.#take(data, 2)
     if (type === 3) throw new P2pfsError('invalid', 'deflate: block of no known type')
@@ -247,6 +305,10 @@ export class DeflateScanner {
     const end = data.length * 8
     // A literal or length, and a distance, with all their extra bits: within this no bound needs a check.
     const safeEnd = end - 64
+    let markBit = this.#markBit()
+    let stop = Math.min(safeEnd, markBit - 64)
+    // Output of this call below which matches are looked at.
+    const neededEnd = this.#needed === undefined ? 0 : this.#neededAt + maxWindowBytes - this.#output
     let bit = this.#bit
     let produced = 0
     let ended = false
@@ -255,7 +317,7 @@ export class DeflateScanner {
       let value = view.getUint32(bit >>> 3, true) >>> (bit & 7)
       let entry = literals[value & literalMask]!
       let kind = (entry >> 9) & 7
-      if (kind === kinds.literal && bit < safeEnd) {
+      if (kind === kinds.literal && bit < stop) {
         // Often two in a row: 25 bits are there.
         bit += entry & 31
         produced++
@@ -274,25 +336,31 @@ export class DeflateScanner {
       bit += length
       let more = 1
       let valid = kind !== kinds.invalid
+      let distance = 0
       if (kind === kinds.length) {
         const extra = (entry >> 5) & 15
         more = (entry >>> 12) + ((value >>> length) & ((1 << extra) - 1))
         bit += extra
         value = view.getUint32(bit >>> 3, true) >>> (bit & 7)
-        let distance = distances[value & distanceMask]!
+        distance = distances[value & distanceMask]!
         if (((distance >> 9) & 7) === kinds.link) distance = distances[(distance >>> 12) + ((value >>> distanceBits) & ((1 << ((distance >> 5) & 15)) - 1))]!
         valid = ((distance >> 9) & 7) === 0
         bit += (distance & 31) + ((distance >> 5) & 15)
       }
-      if (bit > end || (!valid && start > safeEnd)) {
-        bit = start
-        break
+      if (bit > stop) {
+        if (bit > end || (!valid && start > safeEnd)) {
+          bit = start
+          break
+        }
+        for (; bit > markBit; markBit = this.#markBit()) this.#mark(this.#output + produced)
+        stop = Math.min(safeEnd, markBit - 64)
       }
       if (!valid) throw new P2pfsError('invalid', 'deflate: no such code')
       if (kind === kinds.end) {
         ended = true
         break
       }
+      if (produced < neededEnd && kind === kinds.length) this.#need(this.#output + produced - this.#neededAt, more, distance, bit - ((distance >> 5) & 15))
       produced += more
     }
     this.#bit = bit

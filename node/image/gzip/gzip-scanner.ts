@@ -1,5 +1,5 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
-import { DeflateScanner } from './deflate-scanner.ts'
+import { DeflateScanner, maxWindowBytes } from './deflate-scanner.ts'
 
 /** A place in a gzip stream at which decoding can begin. */
 export interface BlockStart {
@@ -11,8 +11,14 @@ export interface BlockStart {
   windowBytes: number
 }
 
-/** RFC 1951: how far back a match can reach, bytes. */
-export const maxWindowBytes = 32 * 1024
+export interface GzipObserver {
+  /** @returns whether `needed` is to be told of it; ignored at less than {@link maxWindowBytes} of output behind another */
+  block: (start: BlockStart) => boolean
+  /** For the block of which this was asked last: which bytes before it a decoder needs that begins there, the nearest last; the receiver's. */
+  needed: (bytes: Uint8Array) => void
+  /** The first so many bytes of the stream make at least so much output: at multiples of `markDistanceBytes`, not at all of them. */
+  mark: (streamBytes: number, outputBytes: number) => void
+}
 /** A header with a name and a comment; longer ones are an attack, bytes. */
 const maxHeaderBytes = 64 * 1024
 /** RFC 1952: check and length behind each member. */
@@ -20,7 +26,8 @@ const trailerBytes = 8
 
 /** Finds the blocks of a gzip stream of any number of members, pushed in pieces of any size. */
 export class GzipScanner {
-  readonly #onBlock: (start: BlockStart) => void
+  readonly #observer: GzipObserver
+  readonly #markDistance: number
   #state: 'header' | 'deflate' | 'trailer' | 'end' = 'header'
   #pending: Buffer = Buffer.alloc(0)
   /** Bytes of the stream before the member's first block; output before the member. */
@@ -31,8 +38,9 @@ export class GzipScanner {
   #trailerLeft = 0
   #deflate: DeflateScanner | undefined
 
-  constructor(onBlock: (start: BlockStart) => void) {
-    this.#onBlock = onBlock
+  constructor(observer: GzipObserver, { markDistanceBytes }: { markDistanceBytes: number }) {
+    this.#observer = observer
+    this.#markDistance = markDistanceBytes
   }
 
   /** @throws invalid for what is no gzip stream */
@@ -82,9 +90,16 @@ export class GzipScanner {
     this.#members++
     this.#state = 'deflate'
     const memberOutput = this.#memberOutput
-    const startBits = this.#deflateStart * 8
-    this.#deflate = new DeflateScanner((bitOffset, outputOffset) =>
-      this.#onBlock({ bitOffset: startBits + bitOffset, outputOffset: memberOutput + outputOffset, windowBytes: Math.min(outputOffset, maxWindowBytes) }),
+    const start = this.#deflateStart
+    const { block, needed, mark } = this.#observer
+    this.#deflate = new DeflateScanner(
+      {
+        block: (bitOffset, outputOffset) =>
+          block({ bitOffset: start * 8 + bitOffset, outputOffset: memberOutput + outputOffset, windowBytes: Math.min(outputOffset, maxWindowBytes) }),
+        needed,
+        mark: (streamBytes, outputBytes) => mark(start + streamBytes, memberOutput + outputBytes),
+      },
+      { firstMark: this.#markDistance - (start % this.#markDistance), markDistance: this.#markDistance },
     )
     return data.subarray(length)
   }

@@ -40,8 +40,8 @@ interface Indexed {
 async function indexBlob(tar: Buffer, blob: Buffer, spacingBytes: number): Promise<Indexed> {
   const chunks = new Map<Digest, Uint8Array>()
   const sink = { put: async (digest: Digest, bytes: Uint8Array): Promise<void> => void chunks.set(digest, bytes) }
-  const checkpointer = new Checkpointer(sink, { spacingBytes })
   const indexer = new LayerIndexer(sink)
+  const checkpointer = new Checkpointer({ sink, pieces: indexer.pieces }, { spacingBytes })
   const pieces = async function* (): AsyncGenerator<Buffer> {
     for (let at = 0; at < blob.length; at += 50_000) yield Buffer.from(blob.subarray(at, at + 50_000))
   }

@@ -142,6 +142,7 @@ test('images, manifests and layer indexes come from whichever peer has them', as
     tarBytes: 1024,
     compression: 'gzip',
     checkpoints: [{ bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } }],
+    marks: new Uint32Array(0),
     windows: table,
     pieces: [],
   }

@@ -3,8 +3,8 @@ import { execFileSync } from 'node:child_process'
 import { test } from 'node:test'
 import { constants, deflateRawSync, gunzipSync, gzipSync } from 'node:zlib'
 import { isP2pfsError } from '../../../../protocol/errors.ts'
-import { DeflateScanner } from '../../../../node/image/gzip/deflate-scanner.ts'
-import { GzipScanner, maxWindowBytes, type BlockStart } from '../../../../node/image/gzip/gzip-scanner.ts'
+import { DeflateScanner, maxWindowBytes } from '../../../../node/image/gzip/deflate-scanner.ts'
+import { GzipScanner, type BlockStart } from '../../../../node/image/gzip/gzip-scanner.ts'
 import { resumeGzip } from '../../../../node/image/gzip/resume.ts'
 import { createRandom } from '../../../random.ts'
 
@@ -24,12 +24,40 @@ function sample(bytes: number, seed: number): Buffer {
   return Buffer.concat(pieces).subarray(0, bytes)
 }
 
-function scan(bytes: Buffer, pieceBytes: number): BlockStart[] {
-  const starts: BlockStart[] = []
-  const scanner = new GzipScanner((start) => starts.push(start))
+interface Block extends BlockStart {
+  /** Of the window; undefined where it was not asked for. */
+  needed?: Uint8Array
+}
+
+interface Scanned {
+  starts: Block[]
+  marks: [streamBytes: number, outputBytes: number][]
+}
+
+const markDistanceBytes = 1000
+
+/** @param asked for which blocks to ask what they need */
+function scan(bytes: Buffer, pieceBytes: number, asked: (index: number) => boolean = () => false): Scanned {
+  const starts: Block[] = []
+  const marks: Scanned['marks'] = []
+  let askedLast = 0
+  const scanner = new GzipScanner(
+    {
+      block: (start) => {
+        const ask = asked(starts.push(start) - 1) && start.outputOffset - starts[askedLast]!.outputOffset >= maxWindowBytes
+        if (ask) askedLast = starts.length - 1
+        return ask
+      },
+      needed: (needed) => {
+        starts[askedLast]!.needed = needed
+      },
+      mark: (streamBytes, outputBytes) => marks.push([streamBytes, outputBytes]),
+    },
+    { markDistanceBytes },
+  )
   for (let at = 0; at < bytes.length; at += pieceBytes) scanner.push(bytes.subarray(at, at + pieceBytes))
   scanner.finish()
-  return starts
+  return { starts, marks }
 }
 
 async function collect(source: AsyncIterable<Buffer>): Promise<Buffer> {
@@ -59,6 +87,31 @@ async function assertResumes(bytes: Buffer, output: Buffer, starts: readonly Blo
   return bits
 }
 
+/** Each resume with nothing but what is needed of the window; each mark keeps its promise, and wastes little. */
+async function assertSparse(bytes: Buffer, output: Buffer): Promise<void> {
+  for (const phase of [0, 1, 2]) {
+    const { starts, marks } = scan(bytes, 30_000, (index) => index % 3 === phase)
+    const every = Math.ceil(starts.length / maxResumes)
+    for (const [i, { bitOffset, outputOffset, windowBytes, needed }] of starts.entries()) {
+      if (needed === undefined || i % every !== phase % every) continue
+      const window = Buffer.from(output.subarray(outputOffset - windowBytes, outputOffset))
+      for (const at of window.keys()) if (needed[maxWindowBytes - windowBytes + at] === 0) window[at] = 0xff
+      const from = Math.floor(bitOffset / 8)
+      const resumed = await collect(resumeGzip(bytes.subarray(from, from + 150_000), { bit: bitOffset % 8, window }))
+      assert.ok(resumed.equals(output.subarray(outputOffset, outputOffset + resumed.length)), `bit ${bitOffset}`)
+    }
+    for (const [i, [streamBytes, outputBytes]] of marks.entries()) {
+      if (i % Math.ceil(marks.length / 40) !== phase) continue
+      const start = starts.findLast(({ bitOffset }) => bitOffset <= (streamBytes - 1000) * 8)
+      if (start === undefined) continue
+      const { bitOffset, outputOffset, windowBytes } = start
+      const resumed = await collect(resumeGzip(bytes.subarray(Math.floor(bitOffset / 8), streamBytes), { bit: bitOffset % 8, window: output.subarray(outputOffset - windowBytes, outputOffset) }))
+      const made = outputOffset + resumed.length
+      assert.ok(made >= outputBytes && made < outputBytes + 600, `mark at ${streamBytes}: ${made} made, ${outputBytes} promised`)
+    }
+  }
+}
+
 const output = sample(3_000_000, 1)
 const compressors: [string, (bytes: Buffer) => Buffer][] = [
   ['level 1', (bytes) => gzipSync(bytes, { level: 1 })],
@@ -75,22 +128,23 @@ for (const [name, compress] of compressors) {
   test(`every block of a gzip of ${name} is found, and decoding resumes there`, async () => {
     const bytes = compress(output)
     assert.ok(gunzipSync(bytes).equals(output))
-    const starts = scan(bytes, 65_536)
+    const { starts } = scan(bytes, 65_536)
     const bits = await assertResumes(bytes, output, starts)
     if (name === 'small blocks') assert.equal(bits.size, 8, 'all bits of a byte occur')
+    await assertSparse(bytes, output)
   })
 }
 
 test('what is found does not depend on how the stream comes', () => {
   const bytes = gzipSync(output.subarray(0, 400_000), { memLevel: 1 })
-  const whole = scan(bytes, bytes.length)
-  assert.ok(whole.length > 20)
-  for (const pieceBytes of [1, 7, 600, 4096]) assert.deepEqual(scan(bytes, pieceBytes), whole)
+  const whole = scan(bytes, bytes.length, (index) => index % 2 === 0)
+  assert.ok(whole.starts.length > 20)
+  for (const pieceBytes of [1, 7, 600, 4096]) assert.deepEqual(scan(bytes, pieceBytes, (index) => index % 2 === 0), whole)
 })
 
 test('the window is what the block can refer to: nothing at the start of a member, 32 KiB at most', () => {
   const bytes = Buffer.concat([gzipSync(output.subarray(0, 500_000), { memLevel: 2 }), gzipSync(output.subarray(500_000, 600_000), { memLevel: 1 })])
-  const starts = scan(bytes, 10_000)
+  const { starts } = scan(bytes, 10_000)
   assert.equal(starts[0]?.windowBytes, 0)
   assert.ok(starts.some(({ outputOffset, windowBytes }) => outputOffset === 500_000 && windowBytes === 0))
   assert.ok(starts.every(({ windowBytes }) => windowBytes <= maxWindowBytes))
@@ -112,7 +166,7 @@ test('a damaged or short stream is invalid to the scanner, or scanned to its end
 
 test('deflate without gzip around it is followed to its end, and what lies beyond is handed back', () => {
   const raw = deflateRawSync(output.subarray(0, 100_000))
-  const scanner = new DeflateScanner(() => undefined)
+  const scanner = new DeflateScanner({ block: () => false, needed: () => undefined, mark: () => undefined }, { firstMark: 1, markDistance: 1 })
   const beyond = scanner.push(Buffer.concat([raw, Buffer.from('beyond')]))
   assert.equal(Buffer.from(beyond!).toString(), 'beyond')
   assert.equal(scanner.outputOffset, 100_000)
