@@ -11,18 +11,24 @@ Usage: p2pfs seed IMAGE [OPTION...]
 
 ${imageNames}
 
+  --publish  then put the index into the image's repository, beside the image, signed with this host's key: hosts that accept
+             the key (--trust-index-key of p2pfs daemon) mount the image from its registry without reading its layers
+
 ${imageHelp('ext4')}
 ${commonHelp}
 `
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
+  const parsed = parseCommon(argv, help, ['IMAGE'], { publish: { type: 'boolean' }, ...imageOptions })
   if (parsed === undefined) return 0
-  const request: SeedRequest = imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve)
+  const { publish = false, ...variant } = parsed.values
+  const request: SeedRequest = { ...imageRequest(parsed.positionals[0] ?? '', variant, resolve), publish }
   await callWithProgress<SeedResult>('/seed', request, parsed, describeSeeded)
   return 0
 }
 
-export function describeSeeded({ reference, platform, format, sizeBytes, digest }: SeedResult): string {
-  return `${reference} (${platform}, ${format}): ${formatSize(sizeBytes)} whole on this host, rootfs ${digest}`
+export function describeSeeded({ reference, platform, format, sizeBytes, digest, published }: SeedResult): string {
+  const seeded = `${reference} (${platform}, ${format}): ${formatSize(sizeBytes)} whole on this host, rootfs ${digest}`
+  if (published === undefined) return seeded
+  return `${seeded}\n${published.existed ? 'was published already' : 'published'}: ${published.digest}, ${formatSize(published.sizeBytes)}, attested by ${published.key}`
 }

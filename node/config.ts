@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { arch, availableParallelism, hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { parseKey } from '../protocol/attestation.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import { formatByteSize, parseByteSize } from './byte-size.ts'
 import { parseDuration } from './duration.ts'
@@ -66,6 +67,12 @@ export const options = {
   platform: text('OS/ARCH', `linux/${goArchitectures[arch()] ?? arch()}`, 'which image of a multi-platform index to use', {
     fallbackText: "this host's",
   }),
+  trustIndexKey: list(
+    'KEY',
+    [],
+    "whose word to take for what rootfs an image is: peer ids, as p2pfs status shows them; this host's own is always among them. With none given, those of connected members, and whatever they pass on",
+    { check: parseKey },
+  ),
   fuseDriver: text('dev|native', 'dev', 'dev: /dev/fuse itself, survives a crash of the daemon, needs root; native: libfuse through fuse-native', {
     choices: ['dev', 'native'],
   }),

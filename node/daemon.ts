@@ -1,10 +1,11 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { attest } from '../protocol/attestation.ts'
 import type { BlobMap } from '../protocol/blob-map.ts'
 import type { ChunkTable } from '../protocol/chunk-table.ts'
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
-import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
+import { rootfsDigest, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { Config } from './config.ts'
 import type { Amount, MountReport, Status } from './control/api.ts'
 import { ControlServer } from './control/server.ts'
@@ -13,6 +14,7 @@ import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { RegionSource } from './fetch/region-source.ts'
 import { SpanSource } from './fetch/span-source.ts'
+import { buildRootfs } from './image/rootfs-build.ts'
 import { ImageOrigins } from './image-origins.ts'
 import { localBytes, sizeOf } from './inspection.ts'
 import type { Log } from './log.ts'
@@ -22,6 +24,9 @@ import { reportMount } from './mount-report.ts'
 import { Mounts } from './mounts.ts'
 import { ImageOperations } from './operations.ts'
 import { PeerExchange } from './peers/exchange.ts'
+import { IndexTrust } from './publish/index-trust.ts'
+import { PublishedImages } from './publish/published-images.ts'
+import { Publisher } from './publish/publisher.ts'
 import { createImageSource, type ImageSource } from './registry/image-source.ts'
 import { SeekableLayers } from './seekable-layers.ts'
 import { tablesOf } from './seed/chunk-requests.ts'
@@ -83,6 +88,7 @@ export class Daemon {
   readonly #origins: ImageOrigins
   readonly #layers: SeekableLayers
   readonly #stream: RegionSource
+  readonly #published: PublishedImages
   readonly #fetcher: Fetcher
   readonly #control: ControlServer
   #backend: MountBackend | undefined
@@ -135,16 +141,29 @@ export class Daemon {
     const isKnown = (digest: Digest): boolean => holdings.knows(digest)
     const ledger = new ImportLedger({ put: async (digest, bytes) => await put(digest, bytes, 'registry'), discard: async (digest) => await store.discard(digest), isKnown })
     const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
-    const layers = new SeekableLayers({
+    const trust = new IndexTrust({ own: () => exchange.peerId, members: () => exchange.peers().map(({ peer }) => peer), log }, { keys: config.trustIndexKey })
+    const published = new PublishedImages({
+      catalog,
+      registry,
+      trust,
+      ledger,
+      putBlobMap: async (map) => await layers.putBlobMap(map),
+      rootfsOf: async (indexes, manifest) => rootfsDigest(await buildRootfs(indexes, manifest, { put: async () => undefined })),
+      rootfs: async (digest) => await catalog.rootfs(digest),
+      now: () => performance.now(),
+      log,
+    })
+    const layers: SeekableLayers = new SeekableLayers({
       catalog,
       registry,
       region: exchange,
+      published,
       fetchWindow: async (request, { signal }) => (await this.#fetcher.fetch(request, { signal, priority: 'demand' })).bytes,
       onBlobMap: (map) => this.#knowTable(map.windows),
       log,
     })
     const putBlobMap = async (map: BlobMap): Promise<void> => await layers.putBlobMap(map)
-    const origins = new ImageOrigins({ catalog, registry, region: exchange, putBlobMap, ledger, isKnown, limits })
+    const origins = new ImageOrigins({ catalog, registry, region: exchange, published, trust, putBlobMap, ledger, isKnown, limits })
     const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options) }
     const stream = new RegionSource({ streamOf: async (table) => await origins.streamOf(table), keep, get: local.get, signal: this.#stopping.signal, log })
     this.#stream = stream
@@ -165,6 +184,9 @@ export class Daemon {
       region: exchange,
       registry,
       isWhole: (manifest) => tablesOf(manifest).every(({ id }) => holdings.isWhole(id)),
+      published,
+      trust,
+      attest: async (statement) => await attest(statement, { key: exchange.peerId, sign: async (bytes) => await exchange.sign(bytes) }),
       importImage: async (reference, image, format, options) => await origins.importImage(reference, image, format, options),
       onManifest: (manifest) => this.#know(manifest),
       log,
@@ -174,8 +196,17 @@ export class Daemon {
     this.#exchange = exchange
     this.#origins = origins
     this.#layers = layers
+    const publisher = new Publisher({
+      blobMap: async (digest, record) => await layers.blobMap(digest, record),
+      layerIndex: async (diffId, { signal }) => await origins.layerIndexBytes(diffId, signal),
+      registry,
+      fetch: async (request, options) => await this.#fetcher.fetch(request, options),
+      remember: async (publication) => await published.remember(publication),
+      log,
+    })
+    this.#published = published
     const operations = new ImageOperations(
-      { catalog, store, fetcher: this.#fetcher, images, origins, mounts: () => this.#mounts, report: (digest, manifest) => this.#report(digest, manifest), log },
+      { catalog, store, fetcher: this.#fetcher, images, origins, published, publisher, mounts: () => this.#mounts, report: (digest, manifest) => this.#report(digest, manifest), log },
       config,
     )
     this.#control = new ControlServer(
@@ -313,7 +344,7 @@ export class Daemon {
       mounts,
       chunks: this.#store.count,
       served: this.#backend!.driver.counters().served,
-      fetched: { peer: this.#fetcher.fromPeers, registry: total(this.#origins.fromRegistry, this.#layers.chunks) },
+      fetched: { peer: this.#fetcher.fromPeers, registry: [this.#layers.chunks, this.#published.chunks].reduce(total, this.#origins.fromRegistry) },
       readAtRandom: this.#layers.read,
       sent: { bytes: sent.bytesSent, chunks: sent.chunksSent },
     }

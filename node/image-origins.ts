@@ -2,7 +2,7 @@ import type { BlobMap } from '../protocol/blob-map.ts'
 import type { Digest } from '../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../protocol/errors.ts'
 import type { ImageRecord } from '../protocol/image-record.ts'
-import type { LayerIndex } from '../protocol/layer-index.ts'
+import { encodeLayerIndex, type LayerIndex } from '../protocol/layer-index.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { ChunkSink, RegionStream } from './fetch/region-source.ts'
 import { importImage, type LayerSpec } from './image/image-import.ts'
@@ -12,7 +12,8 @@ import { buildRootfs } from './image/rootfs-build.ts'
 import { layersOf, type ImageSource, type ResolvedImage } from './registry/image-source.ts'
 import { openLocalSource, singleLayerImage } from './local-import.ts'
 import { formatReference, parseReference, type Reference } from './registry/reference.ts'
-import type { FindOptions, KnownImage, Variant } from './seed/images.ts'
+import type { PublishedImages } from './publish/published-images.ts'
+import type { FindOptions, ImportOptions, UnsignedRecord, Variant } from './seed/images.ts'
 import type { Catalog } from './store/catalog.ts'
 import type { ImportLedger } from './store/import-ledger.ts'
 
@@ -20,6 +21,10 @@ export interface ImageOriginsParts {
   catalog: Catalog
   registry: ImageSource
   region: { fetchLayerIndex: (diffId: Digest, options: { signal: AbortSignal }) => Promise<LayerIndex | undefined> }
+  /** What the registry has besides layers. */
+  published: Pick<PublishedImages, 'layerIndexes' | 'metadata'>
+  /** Whether peers are believed as to layer indexes, which nobody signs. */
+  trust: { membersVouch: boolean }
   /** Keeps the map of a blob that was read. */
   putBlobMap: (map: BlobMap) => Promise<void>
   /** Takes the chunks that imports make. */
@@ -47,15 +52,22 @@ export class ImageOrigins {
    * Reads the layers that neither this host nor its region has an index of, and makes the rootfs.
    * @throws invalid, unsupported for what can never be imported; nothing of it is left then
    */
-  async importImage(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: FindOptions): Promise<RootfsManifest> {
+  async importImage(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: ImportOptions): Promise<RootfsManifest> {
     return await this.#importing(async (sink, onIndex) => await this.#import(reference, image, format, sink, onIndex, options))
   }
 
-  async #import(reference: Reference, image: ResolvedImage, format: RootfsFormat, sink: ChunkSink, onIndex: OnIndex, options: FindOptions): Promise<RootfsManifest> {
+  async #import(reference: Reference, image: ResolvedImage, format: RootfsFormat, sink: ChunkSink, onIndex: OnIndex, options: ImportOptions): Promise<RootfsManifest> {
+    const { other } = options
+    let published: ReturnType<PublishedImages['layerIndexes']> | undefined
     return await importImage(
       { ...image, format },
       {
-        knownLayer: async (diffId, { signal }) => await this.#knownLayer(diffId, onIndex, signal),
+        knownLayer: async (diffId, { signal }) => {
+          const known = await this.#knownLayer(diffId, onIndex, signal)
+          if (known !== undefined || other === undefined) return known
+          published ??= this.#parts.published.layerIndexes(other, { signal: options.signal })
+          return (await published)?.get(diffId)
+        },
         readLayer: async (layer, { signal, onBytes }) => await this.#readLayer(reference, layer, releasing(sink), onIndex, { signal, onBytes }),
         sink,
         limits: this.#parts.limits,
@@ -85,7 +97,12 @@ export class ImageOrigins {
    * Makes an image that is in no registry.
    * @param source path of a directory or a tar, or an image in an OCI layout
    */
-  async importLocal(source: string | Reference, reference: Reference, { platform, format }: Variant, options: FindOptions): Promise<KnownImage> {
+  async importLocal(
+    source: string | Reference,
+    reference: Reference,
+    { platform, format }: Variant,
+    options: FindOptions,
+  ): Promise<{ record: UnsignedRecord; manifest: RootfsManifest }> {
     const name = formatReference(reference)
     const [image, manifest] = await this.#importing(async (sink, onIndex): Promise<[ResolvedImage, RootfsManifest]> => {
       const made =
@@ -95,7 +112,7 @@ export class ImageOrigins {
       return [made, await this.#import(typeof source === 'string' ? reference : source, made, format, sink, onIndex, options)]
     })
     const { manifestDigest } = image
-    return { record: { reference: name, platform: image.platform, format, manifestDigest, manifest: image.manifest, rootfsDigest: rootfsDigest(manifest) }, manifest, origin: 'local', resolution: 'last-known' }
+    return { record: { reference: name, platform: image.platform, format, manifestDigest, manifest: image.manifest, rootfsDigest: rootfsDigest(manifest) }, manifest }
   }
 
   /** How to make all chunks of a region of an image in the catalog; undefined where no image there has it. */
@@ -106,7 +123,7 @@ export class ImageOrigins {
       const reference = parseReference(record.reference)
       if (reference.kind === 'local' && manifest.metadata.id !== table) continue
       if (manifest.metadata.id === table) {
-        return async (sink, { signal }) => await this.#rebuildMetadata(record, manifest, sink, signal)
+        return async (sink, { signal }) => await this.#metadata(record, manifest, sink, signal)
       }
       const at = manifest.layers.findIndex(({ chunks }) => chunks.id === table)
       const layer = layersOf(record.manifest, manifest.config)[at]
@@ -138,11 +155,20 @@ export class ImageOrigins {
     return await this.#knownLayer(diffId, ignore, signal)
   }
 
+  /** As {@link knownLayer}, encoded. */
+  async layerIndexBytes(diffId: Digest, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const bytes = await this.#parts.catalog.layerBytes(diffId, { told: this.#parts.trust.membersVouch })
+    if (bytes !== undefined) return bytes
+    const found = await this.knownLayer(diffId, signal)
+    return found === undefined ? undefined : encodeLayerIndex(found)
+  }
+
   async #knownLayer(diffId: Digest, onIndex: OnIndex, signal: AbortSignal): Promise<LayerIndex | undefined> {
-    const known = await this.#parts.catalog.layer(diffId)
-    if (known !== undefined) return known
+    const { membersVouch } = this.#parts.trust
+    const known = await this.#parts.catalog.layer(diffId, { told: membersVouch })
+    if (known !== undefined || !membersVouch) return known
     const found = await this.#parts.region.fetchLayerIndex(diffId, { signal })
-    if (found !== undefined) await this.#putLayer(found, onIndex)
+    if (found !== undefined) await this.#putLayer(found, onIndex, { told: true })
     return found
   }
 
@@ -173,9 +199,16 @@ export class ImageOrigins {
     return index
   }
 
-  async #putLayer(index: LayerIndex, onIndex: OnIndex): Promise<void> {
+  async #putLayer(index: LayerIndex, onIndex: OnIndex, { told = false } = {}): Promise<void> {
     if (!(await this.#parts.catalog.hasLayer(index.diffId))) onIndex(index.diffId)
-    await this.#parts.catalog.putLayer(index)
+    await this.#parts.catalog.putLayer(index, { told })
+  }
+
+  /** From the layer indexes that are here; else as it was published; else from what must be asked for, layers too. */
+  async #metadata(record: ImageRecord, manifest: RootfsManifest, sink: ChunkSink, signal: AbortSignal): Promise<void> {
+    const known = await Promise.all(manifest.layers.map(async ({ diffId }) => await this.#parts.catalog.hasLayer(diffId)))
+    if (known.includes(false) && (await this.#parts.published.metadata(record, manifest, this.#counting(sink), { signal }))) return
+    await this.#rebuildMetadata(record, manifest, sink, signal)
   }
 
   async #rebuildMetadata(record: ImageRecord, manifest: RootfsManifest, sink: ChunkSink, signal: AbortSignal): Promise<void> {

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Digest } from '../protocol/digest.ts'
+import type { LayerIndex } from '../protocol/layer-index.ts'
 import { rootfsFormats, parseRootfsFormat, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Config } from './config.ts'
@@ -25,6 +26,8 @@ import type { ImageOrigins } from './image-origins.ts'
 import { inspect, sizeOf, type Known } from './inspection.ts'
 import type { Log } from './log.ts'
 import type { Mounts } from './mounts.ts'
+import type { PublishedImages } from './publish/published-images.ts'
+import type { Publisher } from './publish/publisher.ts'
 import { parseReference, type Reference } from './registry/reference.ts'
 import { exportRootfs } from './seed/exporter.ts'
 import type { Images, KnownImage, Variant } from './seed/images.ts'
@@ -38,6 +41,8 @@ export interface ImageOperationsParts {
   fetcher: Fetcher
   images: Images
   origins: ImageOrigins
+  published: Pick<PublishedImages, 'layerIndexes'>
+  publisher: Publisher
   /** Undefined until the daemon serves. */
   mounts: () => Mounts | undefined
   /** How the reads of a mounted rootfs fare. */
@@ -58,16 +63,20 @@ export class ImageOperations implements Omit<Operations, 'status'> {
   async seed(request: SeedRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
     const { reference, variant } = this.#parse(request)
     const known = await this.#parts.images.forSeed(reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
-    return await this.#makeWhole(known, { signal, onProgress })
+    const seeded = await this.#makeWhole(known, { signal, onProgress })
+    if (request.publish !== true) return seeded
+    const published = await this.#parts.publisher.publish(known, { signal, onProgress: (progress) => onProgress({ step: 'publish', ...progress }) })
+    this.#parts.log.info('index published', { image: seeded.reference, format: seeded.format, artifact: published.digest, maker: published.key })
+    return { ...seeded, published }
   }
 
   async import(request: ImportRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
     const reference = parseReference(`local:${request.name.replace(/^local:/, '')}`)
     const source = request.source.startsWith('oci:') ? parseReference(request.source) : request.source
     const variant = this.#variant(request)
-    const known = await this.#parts.origins.importLocal(source, reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
-    await this.#parts.images.add(known)
-    return await this.#makeWhole(known, { signal, onProgress })
+    const { record, manifest } = await this.#parts.origins.importLocal(source, reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
+    const known = await this.#parts.images.add(record, manifest)
+    return await this.#makeWhole({ ...known, origin: 'local', resolution: 'last-known' }, { signal, onProgress })
   }
 
   async mount(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
@@ -142,9 +151,14 @@ export class ImageOperations implements Omit<Operations, 'status'> {
     if (known === undefined) {
       throw new P2pfsError('missing', `neither this host nor its region knows ${request.image} for ${variant.platform}; p2pfs seed ${request.image} first`)
     }
+    let indexes: ReturnType<PublishedImages['layerIndexes']> | undefined
+    const fromRegistry = async (diffId: Digest): Promise<LayerIndex | undefined> => {
+      indexes ??= this.#parts.published.layerIndexes(known.record, { signal })
+      return (await indexes)?.get(diffId)
+    }
     return await inspect(known, await this.#all(variant.format), {
       has: (digest) => store.has(digest),
-      layer: async (diffId) => await origins.knownLayer(diffId, signal),
+      layer: async (diffId) => (await origins.knownLayer(diffId, signal)) ?? (await fromRegistry(diffId)),
     })
   }
 

@@ -5,10 +5,13 @@ import { P2pfsError } from '../protocol/errors.ts'
 import type { ChunkRequest } from './fetch/chunk-request.ts'
 import type { SeekableRegion } from './fetch/span-source.ts'
 import { chunksOf, decodeSpan, spanOf, tarOf, type Span } from './image/span.ts'
+import type { ImageRecord } from '../protocol/image-record.ts'
 import type { Log } from './log.ts'
+import type { PublishedImages } from './publish/published-images.ts'
 import { layersOf, type ImageSource, type LayerDescriptor } from './registry/image-source.ts'
-import { parseReference, type Reference } from './registry/reference.ts'
+import { parseReference } from './registry/reference.ts'
 import type { Catalog } from './store/catalog.ts'
+import type { Urgency } from './urgency.ts'
 
 /** How long the region may take to answer for a map, milliseconds. */
 const mapTimeoutMs = 3_000
@@ -19,6 +22,8 @@ export interface SeekableLayersParts {
   region: { fetchBlobMap: (digest: Digest, options: { signal: AbortSignal }) => Promise<BlobMap | undefined> }
   /** Gets a chunk of windows: from this host or its region. */
   fetchWindow: (request: ChunkRequest, options: { signal: AbortSignal }) => Promise<Uint8Array>
+  /** What the registry has besides layers. */
+  published: Pick<PublishedImages, 'of' | 'window'>
   /** Called for each blob map that this host gets to know. */
   onBlobMap: (map: BlobMap) => void
   log: Log
@@ -49,13 +54,14 @@ export class SeekableLayers {
       const at = manifest?.layers.findIndex(({ chunks }) => chunks.id === table) ?? -1
       if (manifest === undefined || at < 0 || reference.kind === 'local') continue
       const layer = layersOf(record.manifest, manifest.config)[at]!
-      const map = await this.#blobMap(layer.digest)
-      if (map?.diffId === layer.diffId && map.sizeBytes === layer.sizeBytes) return this.#region(reference, layer, map, manifest.layers[at]!.chunks)
+      const map = await this.blobMap(layer.digest, record)
+      if (map?.diffId === layer.diffId && map.sizeBytes === layer.sizeBytes) return this.#region(record, layer, map, manifest.layers[at]!.chunks)
     }
     return undefined
   }
 
-  #region(reference: Reference, layer: LayerDescriptor, map: BlobMap, table: ChunkTable): SeekableRegion {
+  #region(record: ImageRecord, layer: LayerDescriptor, map: BlobMap, table: ChunkTable): SeekableRegion {
+    const reference = parseReference(record.reference)
     return {
       table,
       stretchOf: (chunkIndex) => {
@@ -65,8 +71,12 @@ export class SeekableLayers {
       join: (first, last) => spanOf(map, first.tarStart, last.tarEnd),
       read: async ({ tarStart, tarEnd }, { signal, urgency, again }) => {
         const span = spanOf(map, tarStart, tarEnd)
-        const window = await this.#window(map, span, signal)
-        const bytes = await this.#parts.registry.range(reference, layer, { start: span.start, end: span.end }, { signal, urgency, originOnly: again })
+        const options = { signal, urgency, originOnly: again }
+        // At once: a window that only the registry has costs no second round trip.
+        const [window, bytes] = await Promise.all([
+          this.#window(record, map, span, options),
+          this.#parts.registry.range(reference, layer, { start: span.start, end: span.end }, options),
+        ])
         const tar = await decodeSpan(map, span, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), window)
         this.read.requests++
         this.read.bytes += bytes.length
@@ -83,8 +93,9 @@ export class SeekableLayers {
     }
   }
 
-  /** @throws missing where neither this host nor its region has the window */
-  async #window({ windows, digest }: BlobMap, { checkpoint: { window } }: Span, signal: AbortSignal): Promise<Uint8Array> {
+  /** From this host or its region, else as it was published. @throws missing where none has the window */
+  async #window(record: ImageRecord, { windows, digest }: BlobMap, { checkpoint: { window } }: Span, options: { signal: AbortSignal; urgency: Urgency; originOnly: boolean }): Promise<Uint8Array> {
+    const { signal } = options
     if (window.lengthBytes === 0) return new Uint8Array(0)
     const index = windows.indexOf(window.offset)
     const request = { digest: windows.digestAt(index), lengthBytes: windows.lengthAt(index), table: windows.id, index }
@@ -93,21 +104,29 @@ export class SeekableLayers {
       return (await this.#parts.fetchWindow(request, { signal })).subarray(at, at + window.lengthBytes)
     } catch (cause) {
       if (signal.aborted) throw cause
-      throw new P2pfsError('missing', `the windows of blob ${digest} are neither here nor in the region`, { cause })
+      const bytes = await this.#parts.published.window(record, { blob: digest, table: windows.id, ...window }, options)
+      if (bytes === undefined) throw new P2pfsError('missing', `the windows of blob ${digest} are neither here, nor in the region, nor published in the registry`, { cause })
+      this.read.requests++
+      this.read.bytes += bytes.length
+      return bytes
     }
   }
 
-  async #blobMap(digest: Digest): Promise<BlobMap | undefined> {
+  /** How to read a blob of the image: from this host or its region, else as it was published. */
+  async blobMap(digest: Digest, record: ImageRecord): Promise<BlobMap | undefined> {
     const { catalog, region, log } = this.#parts
     const known = await catalog.blobMap(digest)
     if (known !== undefined) return known
     try {
       const found = await region.fetchBlobMap(digest, { signal: AbortSignal.timeout(mapTimeoutMs) })
-      if (found !== undefined) await this.putBlobMap(found)
-      return found
+      if (found !== undefined) {
+        await this.putBlobMap(found)
+        return found
+      }
     } catch (error) {
       log.debug('region does not answer for the map of a blob', { error, digest })
-      return undefined
     }
+    // What it has comes into the catalog.
+    return (await this.#parts.published.of(record)) === undefined ? undefined : await catalog.blobMap(digest)
   }
 }

@@ -1,5 +1,6 @@
+import { isAttested, parseAttestation, type Attestation } from './attestation.ts'
 import { encodeCbor, Fields, parseCbor } from './cbor.ts'
-import type { Digest } from './digest.ts'
+import { digestOf, type Digest } from './digest.ts'
 import { parseRootfsFormat, type RootfsFormat } from './rootfs-manifest.ts'
 
 /** What a rootfs is asked for by. */
@@ -11,13 +12,15 @@ export interface ImageName {
   format: RootfsFormat
 }
 
-/** What a host knows of an image: which rootfs it stood for, and where the layers come from. */
+/** What a host knows of an image: which rootfs it stood for, who says so, and where the layers come from. */
 export interface ImageRecord extends ImageName {
   /** Digest of {@link manifest}, which is that of the platform where the reference names an index. */
   manifestDigest: Digest
   /** The OCI or Docker v2 image manifest, JSON, its bytes as the registry has them. */
   manifest: string
   rootfsDigest: Digest
+  /** Of whoever built the rootfs. */
+  attestation: Attestation
 }
 
 /** The stored and wire form; SPEC.md, "Image record". */
@@ -33,7 +36,13 @@ export function parseImageRecord(bytes: Uint8Array): ImageRecord {
     manifestDigest: fields.digest('manifestDigest'),
     manifest: fields.text('manifest'),
     rootfsDigest: fields.digest('rootfsDigest'),
+    attestation: parseAttestation(fields.get('attestation')),
   }
+}
+
+/** Whether the record is what its maker has signed, for the manifest that it has. */
+export function isRecordAttested(record: ImageRecord): boolean {
+  return digestOf(Buffer.from(record.manifest)) === record.manifestDigest && isAttested(record, record.attestation)
 }
 
 /** The fields of an image name. @throws invalid */

@@ -20,10 +20,10 @@ function importsBelow(folder: string): { file: string; imported: string }[] {
     })
 }
 
-const parts = ['registry', 'image', 'store', 'peers', 'fetch', 'seed', 'mount', 'control']
-/** What a part may use besides protocol/ and its own folder; seed/ names images as the registry client does. */
+const parts = ['registry', 'image', 'store', 'peers', 'fetch', 'seed', 'publish', 'mount', 'control']
+/** What a part may use besides protocol/ and its own folder; seed/ and publish/ name images as the registry client does. */
 const shared = ['node/log.ts', 'node/single-flight.ts', 'node/byte-size.ts', 'node/urgency.ts']
-const typesFrom: Record<string, string[]> = { seed: ['node/registry/', 'node/fetch/chunk-request.ts'] }
+const typesFrom: Record<string, string[]> = { seed: ['node/registry/', 'node/fetch/chunk-request.ts'], publish: ['node/registry/', 'node/fetch/chunk-request.ts'] }
 
 test('protocol/ knows nobody, so that it can be read and reused alone', () => {
   for (const { file, imported } of importsBelow('protocol')) assert.ok(imported.startsWith('protocol/'), `${file} imports ${imported}`)

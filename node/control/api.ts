@@ -8,7 +8,10 @@ export interface ImageRequest {
 }
 
 /** `POST /seed`: {@link SeedRequest}; answers {@link Progress} lines, then one {@link Outcome} of {@link SeedResult}. */
-export type SeedRequest = ImageRequest
+export interface SeedRequest extends ImageRequest {
+  /** Whether the index goes into the image's repository, for hosts that start from the registry alone. */
+  publish?: boolean
+}
 
 export interface SeedResult {
   reference: string
@@ -17,6 +20,19 @@ export interface SeedResult {
   digest: string
   sizeBytes: number
   origin: Origin
+  /** Where that was asked for. */
+  published?: PublishResult
+}
+
+export interface PublishResult {
+  /** Digest of the artifact's manifest. */
+  digest: string
+  /** Of all that it is made of. */
+  sizeBytes: number
+  /** Peer id of who attests it. */
+  key: string
+  /** Whether it was there already. */
+  existed: boolean
 }
 
 /** Where the rootfs manifest came from: this host knew it, a peer did, it was published in the registry, or it was built here. */
@@ -150,7 +166,7 @@ export interface InspectedLayer {
 }
 
 export interface Progress {
-  progress: { step: 'import' | 'fetch' | 'export'; doneBytes: number; totalBytes: number }
+  progress: { step: 'import' | 'fetch' | 'export' | 'publish' | 'verify'; doneBytes: number; totalBytes: number }
 }
 
 export type Outcome<T> = { result: T } | { error: { code: string; message: string } }

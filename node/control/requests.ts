@@ -1,12 +1,17 @@
 import { isAbsolute } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { pullPolicies, type ExportRequest, type ImageRequest, type ImportRequest, type MountRequest, type PullPolicy, type UmountRequest } from './api.ts'
+import { pullPolicies, type ExportRequest, type ImageRequest, type ImportRequest, type MountRequest, type PullPolicy, type SeedRequest, type UmountRequest } from './api.ts'
 
 type Body = Record<string, unknown>
 
 /** @throws invalid */
 export function parseImageRequest(body: Body): ImageRequest {
   return { image: text(body, 'image'), ...optionalText(body, 'platform'), ...optionalText(body, 'format') }
+}
+
+/** @throws invalid */
+export function parseSeedRequest(body: Body): SeedRequest {
+  return { ...parseImageRequest(body), publish: body['publish'] === true }
 }
 
 /** @throws invalid, also for options that do not go together */

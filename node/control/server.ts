@@ -19,7 +19,7 @@ import type {
   Status,
   UmountRequest,
 } from './api.ts'
-import { parseDirectoryRequest, parseExportRequest, parseImageRequest, parseImportRequest, parseMountRequest } from './requests.ts'
+import { parseDirectoryRequest, parseExportRequest, parseImageRequest, parseImportRequest, parseMountRequest, parseSeedRequest } from './requests.ts'
 
 export interface Operations {
   seed: (request: SeedRequest, options: OperationOptions) => Promise<SeedResult>
@@ -122,7 +122,7 @@ export class ControlServer {
     const body = await readBody(request)
     switch (route) {
       case 'POST /seed':
-        return await does.seed(parseImageRequest(body), options)
+        return await does.seed(parseSeedRequest(body), options)
       case 'POST /mount':
         return await does.mount(parseMountRequest(body), options)
       case 'POST /umount':

@@ -1,4 +1,4 @@
-import type { Connection, Libp2p, PeerId, Stream } from '@libp2p/interface'
+import type { Connection, Libp2p, PeerId, PrivateKey, Stream } from '@libp2p/interface'
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
@@ -94,6 +94,7 @@ export class PeerExchange {
   readonly #totals = noTraffic()
   readonly #stopping = new AbortController()
   #host: Libp2p | undefined
+  #key: PrivateKey | undefined
   #dialler: Dialler | undefined
   #membersTimer: NodeJS.Timeout | undefined
   #hasMet = false
@@ -107,7 +108,8 @@ export class PeerExchange {
   /** @throws invalid for addresses that are not usable */
   async start(): Promise<void> {
     const { keyFile, listen, bootstrap } = this.#options
-    const host = await createPeerHost(await loadIdentity(keyFile), listen, this.#bans)
+    this.#key = await loadIdentity(keyFile)
+    const host = await createPeerHost(this.#key, listen, this.#bans)
     this.#dialler = new Dialler({ host, log: this.#log }, bootstrap)
     host.addEventListener('peer:connect', ({ detail }) => this.#connected(detail))
     host.addEventListener('peer:disconnect', ({ detail }) => this.#disconnected(detail))
@@ -141,6 +143,12 @@ export class PeerExchange {
 
   get peerId(): string {
     return this.#started().peerId.toString()
+  }
+
+  /** Signs with this host's key, whose public half the peer id is. */
+  async sign(bytes: Uint8Array): Promise<Uint8Array> {
+    this.#started()
+    return await this.#key!.sign(bytes)
   }
 
   /** Where this host can be reached, its peer id included. */
@@ -216,13 +224,17 @@ export class PeerExchange {
     }
   }
 
-  /** Asks all members at once; the first that knows the image wins. */
-  async findImage(name: ImageName, { signal }: { signal: AbortSignal }): Promise<{ record: ImageRecord; peer: string } | undefined> {
+  /** Asks all members at once; the first wins whose answer is of use. @param isOfUse all are where not given */
+  async findImage(
+    name: ImageName,
+    { signal, isOfUse = () => true }: { signal: AbortSignal; isOfUse?: (record: ImageRecord, peer: string) => boolean },
+  ): Promise<{ record: ImageRecord; peer: string } | undefined> {
     const bounded = AbortSignal.any([signal, AbortSignal.timeout(imageTimeoutMs)])
     const answers = this.#members().map(async (peer) => {
       const record = await this.#ask(peer, bounded, async (stream) => await askImage(stream, name, bounded))
-      if (record === undefined) throw new P2pfsError('missing', 'peer does not know the image')
-      return { record, peer: peer.id.toString() }
+      const id = peer.id.toString()
+      if (record === undefined || !isOfUse(record, id)) throw new P2pfsError('missing', 'peer does not know the image')
+      return { record, peer: id }
     })
     try {
       return await Promise.any(answers)

@@ -1,3 +1,4 @@
+import type { Attestation, Statement } from '../../protocol/attestation.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
@@ -21,9 +22,7 @@ export type Resolution = 'digest' | 'registry' | 'last-known'
 export type PullPolicy = 'auto' | 'always' | 'missing' | 'never'
 
 /** An image whose rootfs this host can mount. */
-export interface KnownImage {
-  record: ImageRecord
-  manifest: RootfsManifest
+export interface KnownImage extends Known {
   origin: Origin
   resolution: Resolution
   /** Why the registry did not say what the tag stands for now, where it was asked. */
@@ -36,9 +35,22 @@ export interface ImportProgress {
   totalBytes: number
 }
 
+export interface Known {
+  record: ImageRecord
+  manifest: RootfsManifest
+}
+
+/** An image record before anybody has signed it. */
+export type UnsignedRecord = Omit<ImageRecord, 'attestation'>
+
 export interface FindOptions {
   signal: AbortSignal
   onProgress?: ((progress: ImportProgress) => void) | undefined
+}
+
+export interface ImportOptions extends FindOptions {
+  /** The image in another format, where that is known: its layer indexes may be published. */
+  other?: ImageRecord
 }
 
 /** Which rootfs of an image. */
@@ -52,20 +64,29 @@ export interface ImagesParts {
     putRootfs: (manifest: RootfsManifest) => Promise<Digest>
   }
   region: {
-    findImage: (name: ImageName, options: { signal: AbortSignal }) => Promise<{ record: ImageRecord; peer: string } | undefined>
+    findImage: (
+      name: ImageName,
+      options: { signal: AbortSignal; isOfUse: (record: ImageRecord, peer: string) => boolean },
+    ) => Promise<{ record: ImageRecord; peer: string } | undefined>
     fetchRootfs: (digest: Digest, options: { signal: AbortSignal }) => Promise<RootfsManifest | undefined>
   }
   registry: Pick<ImageSource, 'resolve' | 'manifestDigest'>
   /** Whether all chunks of the rootfs are on this host. */
   isWhole: (manifest: RootfsManifest) => boolean
-  /** Reads all layers once: chunks into the store, metadata made. */
-  importImage: (reference: Reference, image: ResolvedImage, format: RootfsFormat, options: FindOptions) => Promise<RootfsManifest>
+  /** What was published of the image in its registry, in this format or else in another: metadata into the store. */
+  published: { find: (reference: Reference, image: ResolvedImage, format: RootfsFormat, options: { signal: AbortSignal }) => Promise<Known | undefined> }
+  /** Whose word is taken for what rootfs an image is. */
+  trust: { acceptsFromPeer: (record: ImageRecord, peer: string) => boolean; acceptsStored: (record: ImageRecord) => boolean }
+  /** Signs for what was built here. */
+  attest: (statement: Statement) => Promise<Attestation>
+  /** Reads all layers once, those whose index is nowhere known: chunks into the store, metadata made. */
+  importImage: (reference: Reference, image: ResolvedImage, format: RootfsFormat, options: ImportOptions) => Promise<RootfsManifest>
   /** Called for each manifest that this host gets to know, before its image record is written. */
   onManifest: (manifest: RootfsManifest) => void
   log: Log
 }
 
-/** Finds out what rootfs an image reference stands for: from this host, from the region, by importing it. */
+/** Finds out what rootfs an image reference stands for: from this host, from the region, from the registry, by importing it. */
 export class Images {
   readonly #parts: ImagesParts
   readonly #finding = new SingleFlight<KnownImage>()
@@ -79,8 +100,8 @@ export class Images {
   }
 
   /**
-   * For a mount, which must be quick: what this host or its region knows, if the registry does not say otherwise soon.
-   * An image that is known in another format is made again from its layer indexes, without its layers.
+   * For a mount, which must be quick: what this host or its region knows, if the registry does not say otherwise soon. An
+   * image that is known in another format is made again from its layer indexes; layers are read where those are nowhere known.
    * @throws missing where nobody knows it and `never` was said; what {@link FindOptions.signal} and the registry client throw
    */
   async forMount(reference: Reference, variant: Variant, { pull, ...options }: FindOptions & { pull: PullPolicy }): Promise<KnownImage> {
@@ -151,9 +172,10 @@ export class Images {
   }
 
   /** An image that was made here. */
-  async add({ record, manifest }: KnownImage): Promise<void> {
-    await this.#parts.catalog.putRootfs(manifest)
+  async add(made: UnsignedRecord, manifest: RootfsManifest): Promise<Known> {
+    const record = await this.#attested(made)
     await this.#know(record, manifest)
+    return { record, manifest }
   }
 
   /** What this host or its region knows, in this format or in another. */
@@ -173,49 +195,59 @@ export class Images {
   async #convert(reference: Reference, { record, manifest, origin }: KnownImage, format: RootfsFormat, options: FindOptions): Promise<KnownImage> {
     const { config } = manifest
     const image = { ...record, config, layers: layersOf(record.manifest, config) }
-    return { ...(await this.#import(reference, image, format, options)), origin }
+    return { ...(await this.#import(reference, image, format, { ...options, other: record })), origin }
   }
 
   async #local(name: ImageName): Promise<KnownImage | undefined> {
     const record = await this.#parts.catalog.image(name)
-    if (record === undefined) return undefined
+    if (record === undefined || !this.#parts.trust.acceptsStored(record)) return undefined
     const manifest = await this.#parts.catalog.rootfs(record.rootfsDigest)
     return manifest === undefined ? undefined : { record, manifest, origin: 'local', resolution: 'last-known' }
   }
 
   async #fromPeers(name: ImageName, manifestDigest: Digest | undefined, signal: AbortSignal): Promise<KnownImage | undefined> {
-    const { region, log } = this.#parts
-    const found = await region.findImage(name, { signal })
-    if (found === undefined) return undefined
-    const { record, peer } = found
-    if (keyOf(record) !== keyOf(name)) {
-      log.warn('peer answers for another image than was asked for', { peer })
-      return undefined
+    const { region, trust, log } = this.#parts
+    const isOfUse = (record: ImageRecord, peer: string): boolean => {
+      const isIt = keyOf(record) === keyOf(name)
+      if (!isIt) log.warn('peer answers for another image than was asked for', { peer })
+      return isIt && (manifestDigest === undefined || record.manifestDigest === manifestDigest) && trust.acceptsFromPeer(record, peer)
     }
-    if (manifestDigest !== undefined && record.manifestDigest !== manifestDigest) return undefined
+    const found = await region.findImage(name, { signal, isOfUse })
+    if (found === undefined) return undefined
+    const { record } = found
     const manifest = await region.fetchRootfs(record.rootfsDigest, { signal })
     if (manifest === undefined) return undefined
     await this.#know(record, manifest)
     return { record, manifest, origin: 'peer', resolution: 'last-known' }
   }
 
-  /** What nobody in the region knows. */
+  /** What nobody in the region knows: was it published? */
   async #obtain(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: FindOptions): Promise<KnownImage> {
+    const published = await this.#parts.published.find(reference, image, format, options)
+    if (published !== undefined) {
+      await this.#know(published.record, published.manifest)
+      const known: KnownImage = { ...published, origin: 'registry', resolution: 'registry' }
+      return published.record.format === format ? known : await this.#convert(reference, known, format, options)
+    }
     return await this.#import(reference, image, format, options)
   }
 
-  async #import(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: FindOptions): Promise<KnownImage> {
+  async #import(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: ImportOptions): Promise<KnownImage> {
     const manifest = await this.#parts.importImage(reference, image, format, options)
-    const record: ImageRecord = {
+    const record = await this.#attested({
       reference: formatReference(reference),
       platform: image.platform,
       format,
       manifestDigest: image.manifestDigest,
       manifest: image.manifest,
       rootfsDigest: await this.#parts.catalog.putRootfs(manifest),
-    }
+    })
     await this.#know(record, manifest)
     return { record, manifest, origin: 'built', resolution: 'registry' }
+  }
+
+  async #attested(record: UnsignedRecord): Promise<ImageRecord> {
+    return { ...record, attestation: await this.#parts.attest(record) }
   }
 
   async #know(record: ImageRecord, manifest: RootfsManifest): Promise<void> {

@@ -6,7 +6,8 @@ import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
 import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
-import { encodeRootfsManifest, parseRootfsManifest, rootfsDigest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
+import { encodeRootfsManifest, parseRootfsManifest, rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { foreign, keys, prefixes, under } from './keys.ts'
 
 const compress = promisify(zstdCompress)
@@ -33,7 +34,7 @@ export interface MountRecord extends ImageName {
 }
 
 /**
- * What this host knows besides chunks: images, rootfs manifests, layer indexes, mounts. A record is written after
+ * What this host knows besides chunks: images, rootfs manifests, layer indexes, publications, mounts. A record is written after
  * all that it points to; `sync` puts reach the disk before they resolve.
  */
 export class Catalog {
@@ -95,13 +96,25 @@ export class Catalog {
     return names.map((name) => parseDigest(name.slice(prefixes.rootfs.length)))
   }
 
-  /** @throws invalid for an index that is too large to be stored, or sent to peers */
-  async putLayer(index: LayerIndex): Promise<void> {
+  async putPublication(publication: Publication): Promise<void> {
+    await this.#put(keys.publication(publication.manifestDigest, publication.format), encodePublication(publication), true)
+  }
+
+  async publication(manifestDigest: Digest, format: RootfsFormat): Promise<Publication | undefined> {
+    const bytes = await this.#level.get(keys.publication(manifestDigest, format))
+    return bytes === undefined ? undefined : parsePublication(bytes)
+  }
+
+  /**
+   * @param told whether it is a peer's word, which nobody has signed
+   * @throws invalid for an index that is too large to be stored, or sent to peers
+   */
+  async putLayer(index: LayerIndex, { told = false }: { told?: boolean } = {}): Promise<void> {
     const bytes = await compress(encodeLayerIndex(index))
     if (bytes.length > maxLayerRecordBytes) {
       throw new P2pfsError('invalid', `layer ${index.diffId}: its index takes ${bytes.length} bytes compressed; ${maxLayerRecordBytes} is the most`, { layer: index.diffId })
     }
-    await this.#put(keys.layer(index.diffId), bytes, true)
+    await this.#put(told ? keys.toldLayer(index.diffId) : keys.layer(index.diffId), bytes, true)
   }
 
   async putBlobMap(map: BlobMap): Promise<void> {
@@ -123,22 +136,23 @@ export class Catalog {
     return names.map((name) => parseDigest(name.slice(prefixes.blobMap.length)))
   }
 
-  async hasLayer(diffId: Digest): Promise<boolean> {
-    return await this.#level.has(keys.layer(diffId))
+  async hasLayer(diffId: Digest, { told = true }: { told?: boolean } = {}): Promise<boolean> {
+    return (await this.#level.has(keys.layer(diffId))) || (told && (await this.#level.has(keys.toldLayer(diffId))))
   }
 
   async deleteLayer(diffId: Digest): Promise<void> {
     await this.#level.del(keys.layer(diffId))
+    await this.#level.del(keys.toldLayer(diffId))
   }
 
-  /** The layer index's encoded form. */
-  async layerBytes(diffId: Digest): Promise<Uint8Array | undefined> {
-    const bytes = await this.#level.get(keys.layer(diffId))
+  /** The layer index's encoded form. @param told whether a peer's word will do, where this host has not read the layer */
+  async layerBytes(diffId: Digest, { told = true }: { told?: boolean } = {}): Promise<Uint8Array | undefined> {
+    const bytes = (await this.#level.get(keys.layer(diffId))) ?? (told ? await this.#level.get(keys.toldLayer(diffId)) : undefined)
     return bytes === undefined ? undefined : await decompress(bytes)
   }
 
-  async layer(diffId: Digest): Promise<LayerIndex | undefined> {
-    const bytes = await this.layerBytes(diffId)
+  async layer(diffId: Digest, options: { told?: boolean } = {}): Promise<LayerIndex | undefined> {
+    const bytes = await this.layerBytes(diffId, options)
     return bytes === undefined ? undefined : parseLayerIndex(bytes)
   }
 

@@ -1,17 +1,22 @@
 import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName } from '../../protocol/image-record.ts'
 import { formatVersion } from '../../protocol/layer-index.ts'
+import type { RootfsFormat } from '../../protocol/rootfs-manifest.ts'
 
 /** The catalog's key space. What depends on the format version has it in its key, so that another version never reads it. */
 export const keys = {
   /** -> image record (CBOR) */
-  image: ({ reference, platform, format }: ImageName): string => `${formatVersion}/image/${format}/${platform}/${reference}`,
+  image: ({ reference, platform, format }: ImageName): string => `${prefixes.image}${format}/${platform}/${reference}`,
   /** -> rootfs manifest (CBOR) */
   rootfs: (digest: Digest): string => `${formatVersion}/rootfs/${digest}`,
   /** -> layer index (CBOR, zstd) */
   layer: (diffId: Digest): string => `${formatVersion}/layer/${diffId}`,
+  /** -> layer index that a peer told, and nobody has signed (CBOR, zstd) */
+  toldLayer: (diffId: Digest): string => `${formatVersion}/told/${diffId}`,
   /** -> blob map (CBOR, zstd) */
   blobMap: (digest: Digest): string => `${formatVersion}/map/${digest}`,
+  /** -> publication (CBOR) */
+  publication: (manifestDigest: Digest, format: RootfsFormat): string => `${formatVersion}/publication/${format}/${manifestDigest}`,
   /** -> mount record (JSON) */
   mount: (directory: string): string => `mount/${directory}`,
 }
@@ -21,15 +26,16 @@ interface KeyRange {
   lt: string
 }
 
-export const prefixes = { image: `${formatVersion}/image/`, rootfs: `${formatVersion}/rootfs/`, blobMap: `${formatVersion}/map/`, mount: 'mount/' } as const
+export const prefixes = { image: `${formatVersion}/record/`, rootfs: `${formatVersion}/rootfs/`, blobMap: `${formatVersion}/map/`, mount: 'mount/' } as const
 
 /** All keys under `prefix`, as a range of the ordered key space. */
 export function under(prefix: (typeof prefixes)[keyof typeof prefixes]): KeyRange {
   return { gte: prefix, lt: `${prefix.slice(0, -1)}0` }
 }
 
-/** All keys but those of this format version and of mounts: what another version has left. */
+/** All keys but those of this format version and of mounts: what another version has left; and image records of nobody. */
 export const foreign: readonly KeyRange[] = [
+  { gte: `${formatVersion}/image/`, lt: `${formatVersion}/image0` },
   { gte: '', lt: `${formatVersion}/` },
   { gte: `${formatVersion}0`, lt: 'mount/' },
   { gte: 'mount0', lt: '\uffff' },

@@ -4,7 +4,7 @@ import { P2pfsError } from '../errors.ts'
 import { parseImageName, type ImageName } from '../image-record.ts'
 
 /** One request and one answer per stream. */
-export const objectProtocol = '/p2pfs/object/1'
+export const objectProtocol = '/p2pfs/object/2'
 
 export const maxObjectRequestBytes = 4096
 /** A layer index of a million entries, compressed; the manifest of a rootfs of terabytes, bytes. */

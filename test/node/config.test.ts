@@ -23,6 +23,7 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   registryRequestsPerSecond: { given: '30', read: 30 },
   readDeadline: { given: '1.5m', read: 90 },
   platform: { given: 'linux/riscv64', read: 'linux/riscv64' },
+  trustIndexKey: { given: '12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo', read: ['12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo'] },
   fuseDriver: { given: 'native', read: 'native' },
   fuseWorkers: { given: '7', read: 7 },
   maxLayerSize: { given: '1.5GiB', read: 1_610_612_736 },
@@ -66,6 +67,7 @@ test('what is wrong is named, with where it was given', (t) => {
   rejects(/--max-layer-metadata is 0/, ['--max-layer-metadata', '0'])
   rejects(/not a mirror: "docker\.io".*docker\.io=https:/, ['--registry-mirror', 'docker.io=mirror'])
   rejects(/its credentials go into docker login/, ['--registry-mirror', 'docker.io=https://u:p@mirror.example'])
+  rejects(/not a key: "QmPeer"; it is a peer id/, ['--trust-index-key', 'QmPeer'])
   rejects(/--fuse-driver is loop.*dev, native/, ['--fuse-driver', 'loop'])
   rejects(/cannot read .*nowhere/, ['--config', '/nowhere.json'])
   writeFileSync(file, '{"regoin": "x"}')

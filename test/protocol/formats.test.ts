@@ -1,18 +1,23 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { attest, encodeStatement, isAttested, parseKey } from '../../protocol/attestation.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import { ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, parseDigest } from '../../protocol/digest.ts'
 import { isP2pfsError } from '../../protocol/errors.ts'
-import { encodeImageRecord, parseImageRecord } from '../../protocol/image-record.ts'
+import { encodeImageRecord, isRecordAttested, parseImageRecord } from '../../protocol/image-record.ts'
 import { encodeLayerIndex, parseLayerIndex, type LayerEntry, type LayerIndex } from '../../protocol/layer-index.ts'
 import { encodeAnswerHeader, encodeWants, parseAnswer, parseWants } from '../../protocol/messages/chunk.ts'
 import { encodeObjectAnswer, encodeObjectRequest, parseObjectAnswer, parseObjectRequest } from '../../protocol/messages/object.ts'
 import { encodeRegionMessage, parseRegionMessage, type RegionMessage } from '../../protocol/messages/region.ts'
+import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
+import { encodePublishedIndex, parsePublishedIndex } from '../../protocol/published-index.ts'
 import { encodeRootfsManifest, parseRootfsManifest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { createRandom } from '../random.ts'
+import { testKey } from '../test-key.ts'
 
+const maker = await testKey(1)
 const a = digestOf(Buffer.from('a'))
 const b = digestOf(Buffer.from('b'))
 const table = new ChunkTable([4096, 8192], Buffer.concat([digestToBytes(a), digestToBytes(b)]))
@@ -32,7 +37,20 @@ const entry: LayerEntry = {
 }
 const index: LayerIndex = { diffId: b, tarBytes: 10_240, chunks: table, entries: [entry] }
 const manifest: RootfsManifest = { format: 'ext4', metadata: table, layers: [{ diffId: a, chunks: table }], config: '{}' }
-const record = { reference: 'docker.io/library/debian:12', platform: 'linux/amd64', format: 'erofs', manifestDigest: a, manifest: '{"x":1}', rootfsDigest: b } as const
+const record = { reference: 'docker.io/library/debian:12', platform: 'linux/amd64', format: 'erofs', manifestDigest: a, manifest: '{"x":1}', rootfsDigest: b, attestation: { key: maker.key, signature: Buffer.alloc(64, 7) } } as const
+const statement = { manifestDigest: a, format: 'ext4', rootfsDigest: b } as const
+const publication: Publication = {
+  reference: 'docker.io/library/debian:12',
+  manifestDigest: a,
+  format: 'ext4',
+  rootfsDigest: b,
+  artifact: a,
+  index: { digest: a, sizeBytes: 1 },
+  metadata: { digest: b, sizeBytes: 2 },
+  windows: { digest: b, sizeBytes: 3000 },
+  windowRegions: [{ blob: a, table: b, offset: 4096 }],
+  layerIndexes: [{ digest: a, sizeBytes: 4 }],
+}
 
 const blobMap: BlobMap = {
   digest: a,
@@ -49,12 +67,19 @@ const blobMap: BlobMap = {
   pieces: [{ regionOffset: 4096, lengthBytes: 5000, tarOffset: 1024 }],
 }
 
+const publishedIndex = { maps: [{ map: blobMap, windowsOffset: 4096 }, { map: blobMap, windowsOffset: undefined }], profile: Uint8Array.of(1, 2) }
+
 /** Each format: its golden digest (the bytes are long), and that it reads back. */
 const formats: [string, Uint8Array, string, (bytes: Uint8Array) => Uint8Array][] = [
   ['layer index', encodeLayerIndex(index), 'sha256:ba3e1ad83fc688b07df24063caa67760d38b1dd466158e117978770296762b32', (bytes) => encodeLayerIndex(parseLayerIndex(bytes))],
   ['blob map', encodeBlobMap(blobMap), 'sha256:9928e6c1caf656d4bf2427ceec6b5544e3acc06697154480645c3e9911564fbc', (bytes) => encodeBlobMap(parseBlobMap(bytes))],
   ['rootfs manifest', encodeRootfsManifest(manifest), 'sha256:e11a8ced67556382b3ed6b52ae056fb2f5dd12b2f4a2b9f45d2f99fe27e0091d', (bytes) => encodeRootfsManifest(parseRootfsManifest(bytes))],
-  ['image record', encodeImageRecord(record), 'sha256:f4c4f9567cf379880ea048e9773b51c3b39015663ebd6bb4fc46013ccf8f05d5', (bytes) => encodeImageRecord(parseImageRecord(bytes))],
+  ['publication', encodePublication(publication), 'sha256:06d2a17c0e9a11bc30c4e13e592d9a9a030ed13a1aec3a78d0f1c93a30734892', (bytes) => encodePublication(parsePublication(bytes))],
+  ['published index', encodePublishedIndex({ ...publishedIndex, manifest: encodeRootfsManifest(manifest) }), 'sha256:cefc901a6fbc06d4768a9cda3dfbf0d37fcbd19b61b36a6b37cf3791f0b3cb12', (bytes) => {
+    const parsed = parsePublishedIndex(bytes)
+    return encodePublishedIndex({ ...parsed, manifest: encodeRootfsManifest(parsed.manifest) })
+  }],
+  ['image record', encodeImageRecord(record), 'sha256:575467ee3aef1fbb3aa760e54a4efa36ea528cbc863f29da1695de8da9f90d0d', (bytes) => encodeImageRecord(parseImageRecord(bytes))],
 ]
 
 for (const [name, bytes, golden, again] of formats) {
@@ -76,6 +101,45 @@ for (const [name, bytes, golden, again] of formats) {
     }
   })
 }
+
+test('attestation: what is signed, and the signature, are those of format version 2', async () => {
+  const golden =
+    'a566666f726d6174646578743466726f6f74667378477368613235363a336532336538313630303339353934613333383934663635363465316231333438626264376130303838643432633461636237336565616564353963303039646776657273696f6e02686d616e696665737478477368613235363a636139373831313263613162626463616661633233316233396132336463346461373836656666383134376334653732623938303737383561666565343862626973746174656d656e7477703270667320696e646578206174746573746174696f6e'
+  assert.equal(Buffer.from(encodeStatement(statement)).toString('hex'), golden)
+  const attestation = await attest(statement, maker)
+  assert.equal(attestation.key, '12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5')
+  assert.equal(Buffer.from(attestation.signature).toString('hex'), 'TODO')
+})
+
+test('an attestation is of one statement, by one key', async () => {
+  const attestation = await attest(statement, maker)
+  assert.ok(isAttested(statement, attestation))
+  const others = [{ ...statement, manifestDigest: b }, { ...statement, format: 'erofs' }, { ...statement, rootfsDigest: a }] as const
+  for (const other of others) assert.equal(isAttested(other, attestation), false)
+  assert.equal(isAttested(statement, { ...attestation, key: (await testKey(2)).key }), false)
+  for (let at = 0; at < 64; at++) {
+    const signature = Uint8Array.from(attestation.signature)
+    signature[at]! ^= 1
+    assert.equal(isAttested(statement, { ...attestation, signature }), false)
+  }
+  for (const signature of [new Uint8Array(64), new Uint8Array(0), new Uint8Array(63), new Uint8Array(65)]) assert.equal(isAttested(statement, { ...attestation, signature }), false)
+})
+
+test('a record is attested for the manifest that it has', async () => {
+  const manifest = '{"layers":[]}'
+  const whole = { ...record, manifest, manifestDigest: digestOf(Buffer.from(manifest)) }
+  const attested = { ...whole, attestation: await attest(whole, maker) }
+  assert.ok(isRecordAttested(attested))
+  assert.equal(isRecordAttested({ ...attested, manifest: '{"layers":[0]}' }), false)
+  assert.equal(isRecordAttested({ ...attested, rootfsDigest: a }), false)
+})
+
+test('a key is a peer id of Ed25519, in its one form', () => {
+  assert.equal(parseKey(maker.key), maker.key)
+  const rsa = 'QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N'
+  const wrong = ['', 'x', rsa, ` ${maker.key}`, maker.key.slice(1), `${maker.key}1`, `z${maker.key}`, '12D3KooW']
+  for (const text of wrong) assert.throws(() => parseKey(text), (error) => isP2pfsError(error, 'invalid') && /p2pfs status/.test(error.message), text)
+})
 
 /** Messages are short: their bytes stand here. */
 const messages: [string, Uint8Array, string, (bytes: Uint8Array) => unknown, unknown][] = []

@@ -7,6 +7,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { encodeImageRecord, parseImageRecord } from '../../../protocol/image-record.ts'
 import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../../protocol/layer-index.ts'
+import { encodePublishedIndex, parsePublishedIndex } from '../../../protocol/published-index.ts'
 import { encodeAnswerHeader, encodeWants, parseAnswer, parseWants } from '../../../protocol/messages/chunk.ts'
 import { encodeObjectAnswer, encodeObjectRequest, parseObjectAnswer, parseObjectRequest } from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, parseRegionMessage } from '../../../protocol/messages/region.ts'
@@ -17,6 +18,7 @@ import { LayerIndexer } from '../../../node/image/layer-indexer.ts'
 import { buildRootfs } from '../../../node/image/rootfs-build.ts'
 import { mutate, runFuzz, type Random } from '../../fuzz.ts'
 import { temporaryDirectory } from '../../temporary.ts'
+import { testKey } from '../../test-key.ts'
 
 const limits = { maxLayerBytes: 64 * 2 ** 20, maxMetadataBytes: 8 * 2 ** 20 }
 
@@ -137,7 +139,8 @@ test('records and messages that are damaged in any way are read, or refused as i
   const samples: [Uint8Array, (bytes: Uint8Array) => unknown][] = [
     [encodeLayerIndex(index), parseLayerIndex],
     [encodeRootfsManifest(manifest), parseRootfsManifest],
-    [encodeImageRecord({ reference: 'docker.io/library/x:1', platform: 'linux/amd64', format: 'ext4', manifestDigest: diffId, manifest: '{}', rootfsDigest: diffId }), parseImageRecord],
+    [encodeImageRecord({ reference: 'docker.io/library/x:1', platform: 'linux/amd64', format: 'ext4', manifestDigest: diffId, manifest: '{}', rootfsDigest: diffId, attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) } }), parseImageRecord],
+    [encodePublishedIndex({ manifest: encodeRootfsManifest(manifest), maps: [], profile: Uint8Array.of(1) }), parsePublishedIndex],
     [encodeWants([{ id: 1, digest: diffId }, { id: 2, digest: diffId }]), parseWants],
     [Buffer.concat([encodeAnswerHeader(7, 'chunk'), Buffer.alloc(4096)]), parseAnswer],
     [encodeObjectRequest({ kind: 'layer', diffId }), parseObjectRequest],

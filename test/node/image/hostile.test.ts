@@ -115,7 +115,8 @@ async function openHost(t: TestContext, limits: LayerLimits): Promise<{
   const ledger = new ImportLedger({ put: async (digest, bytes) => await store.put(digest, bytes), discard: async (digest) => await store.discard(digest), isKnown })
   const nobody = async (): Promise<undefined> => await Promise.resolve(undefined)
   const region = { fetchLayerIndex: nobody }
-  const origins = new ImageOrigins({ catalog, registry, region, ledger, isKnown, limits, putBlobMap: async (map) => await catalog.putBlobMap(map) })
+  const published = { layerIndexes: nobody, metadata: async () => false }
+  const origins = new ImageOrigins({ catalog, registry, region, published, trust: { membersVouch: true }, ledger, isKnown, limits, putBlobMap: async (map) => await catalog.putBlobMap(map) })
   return {
     store,
     catalog,

@@ -17,6 +17,7 @@ import { BanList } from '../../../node/peers/ban-list.ts'
 import { writeFrame } from '../../../node/peers/frames.ts'
 import { createPeerHost } from '../../../node/peers/peer-host.ts'
 import { temporaryDirectory } from '../../temporary.ts'
+import { testKey } from '../../test-key.ts'
 import { makeRegion, TestPeer, until } from './test-peer.ts'
 
 const demand = { signal: new AbortController().signal, priority: 'demand', timeoutMs: 10_000 } as const
@@ -130,7 +131,7 @@ test('images, manifests and layer indexes come from whichever peer has them', as
   const diffId = digestOf(Buffer.from('layer'))
   const manifest = encodeRootfsManifest({ format: 'ext4', metadata: table, layers: [{ diffId, chunks: table }], config: '{}' })
   const rootfsDigest = digestOf(manifest)
-  const record: ImageRecord = { reference: 'r', platform: 'p', format: 'ext4', manifestDigest: diffId, manifest: '{}', rootfsDigest }
+  const record: ImageRecord = { reference: 'r', platform: 'p', format: 'ext4', manifestDigest: diffId, manifest: '{}', rootfsDigest, attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) } }
   const a = await TestPeer.start(t, 'a')
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   b.images.set('r', record)

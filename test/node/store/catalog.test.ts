@@ -7,6 +7,7 @@ import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { Catalog } from '../../../node/store/catalog.ts'
 import { temporaryDirectory } from '../../temporary.ts'
+import { testKey } from '../../test-key.ts'
 
 const a = digestOf(Buffer.from('a'))
 const table = new ChunkTable([4096], Buffer.from(a.slice(7), 'hex'))
@@ -19,7 +20,7 @@ test('what was put is there after a restart', async (t) => {
   const first = new Catalog({ directory })
   await first.open()
   const rootfsDigest = await first.putRootfs(manifest)
-  await first.putImage({ ...name, manifestDigest: a, manifest: '{}', rootfsDigest })
+  await first.putImage({ ...name, manifestDigest: a, manifest: '{}', rootfsDigest, attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) } })
   await first.putLayer({ diffId: a, tarBytes: 1024, chunks: table, entries: [] })
   await first.putMount(mount)
   await first.close()
@@ -40,7 +41,7 @@ test('what was put is there after a restart', async (t) => {
 test('records of another format version are forgotten; mounts are not', async (t) => {
   const directory = join(temporaryDirectory(t), 'catalog')
   const level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
-  const old = ['1/image/ext4/linux/amd64/x', `1/rootfs/${a}`, '99/layer/x', `image/linux/amd64/x`, `rootfs/${a}`, 'layer/x', 'zzz']
+  const old = ['2/image/ext4/linux/amd64/x', '1/image/ext4/linux/amd64/x', `1/rootfs/${a}`, '99/layer/x', `image/linux/amd64/x`, `rootfs/${a}`, 'layer/x', 'zzz']
   for (const key of old) await level.put(key, Buffer.from('not to be read'))
   await level.close()
   const catalog = new Catalog({ directory })

@@ -1,0 +1,121 @@
+import { parseAttestation, type Attestation } from '../../protocol/attestation.ts'
+import { parseDigest, digestOf, type Digest } from '../../protocol/digest.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { formatVersion } from '../../protocol/layer-index.ts'
+import type { PublishedBlob } from '../../protocol/publication.ts'
+import { parseRootfsFormat, type RootfsFormat } from '../../protocol/rootfs-manifest.ts'
+import { checkSize, mediaTypes, parseManifest, type Descriptor } from '../registry/image-manifest.ts'
+import type { Referrer } from '../registry/image-storage.ts'
+
+/** What a publication is in the registry: an OCI artifact that refers to the image manifest. SPEC.md, "Publication". */
+export const artifactType = `application/vnd.p2pfs.index.v${formatVersion}`
+
+const blobTypes = {
+  index: `${artifactType}.index+zstd`,
+  metadata: `${artifactType}.metadata+zstd`,
+  windows: `${artifactType}.windows`,
+  layer: `${artifactType}.layer+zstd`,
+} as const
+
+/** So that a reader can choose among referrers without a request for each. */
+const annotationKeys = { format: 'org.p2pfs.format', rootfs: 'org.p2pfs.rootfs', key: 'org.p2pfs.key', signature: 'org.p2pfs.signature', profile: 'org.p2pfs.profile' } as const
+
+/** The empty JSON object: OCI image spec, "Guidance for an Empty Descriptor". */
+export const emptyConfig = Buffer.from('{}')
+const emptyConfigDescriptor = { mediaType: 'application/vnd.oci.empty.v1+json', digest: digestOf(emptyConfig), size: emptyConfig.length }
+
+/** What a reader holds of each at a time, compressed, bytes: rootfs of terabytes, metadata of millions of files. */
+export const maxIndexBlobBytes = 64 * 1024 * 1024
+export const maxMetadataBlobBytes = 256 * 1024 * 1024
+export const maxLayerIndexBlobBytes = 64 * 1024 * 1024
+/** Annotations are a few hundred bytes; each is asked for once, bytes. */
+const maxArtifactBytes = 1024 * 1024
+
+/** What the annotations of a publication tell. */
+export interface Announced {
+  format: RootfsFormat
+  rootfsDigest: Digest
+  attestation: Attestation
+  /** SHA-256 of the boot profile in it. */
+  profile: Digest | undefined
+}
+
+/** A publication among the referrers of an image manifest. */
+export interface Candidate extends Announced {
+  descriptor: Descriptor
+}
+
+/** The blobs of a publication. */
+export interface ArtifactBlobs {
+  index: PublishedBlob
+  metadata: PublishedBlob
+  windows: PublishedBlob | undefined
+  /** Of the image's layers in their order, each once; or none. */
+  layerIndexes: readonly PublishedBlob[]
+}
+
+/** The artifact's manifest, JSON: the same for the same content. @param image the manifest that it is about, JSON as stored */
+export function encodeArtifact({ format, rootfsDigest, attestation, profile }: Announced, { index, metadata, windows, layerIndexes }: ArtifactBlobs, image: string): string {
+  const blob = (mediaType: string, { digest, sizeBytes }: PublishedBlob): object => ({ mediaType, digest, size: sizeBytes })
+  const { mediaType = mediaTypes.ociManifest } = JSON.parse(image) as { mediaType?: string }
+  return JSON.stringify({
+    schemaVersion: 2,
+    mediaType: mediaTypes.ociManifest,
+    artifactType,
+    config: emptyConfigDescriptor,
+    layers: [
+      blob(blobTypes.index, index),
+      blob(blobTypes.metadata, metadata),
+      ...(windows === undefined ? [] : [blob(blobTypes.windows, windows)]),
+      ...layerIndexes.map((layer) => blob(blobTypes.layer, layer)),
+    ],
+    subject: { mediaType, digest: digestOf(Buffer.from(image)), size: Buffer.byteLength(image) },
+    annotations: {
+      [annotationKeys.format]: format,
+      [annotationKeys.rootfs]: rootfsDigest,
+      [annotationKeys.key]: attestation.key,
+      [annotationKeys.signature]: Buffer.from(attestation.signature).toString('base64'),
+      ...(profile === undefined ? {} : { [annotationKeys.profile]: profile }),
+    },
+  })
+}
+
+/** @returns undefined for a referrer that is no publication, or a malformed one: somebody else's business */
+export function parseCandidate({ annotations, artifactType: type, digest, mediaType, sizeBytes }: Referrer): Candidate | undefined {
+  if (type !== artifactType || sizeBytes > maxArtifactBytes) return undefined
+  const profile = annotations[annotationKeys.profile]
+  try {
+    return {
+      descriptor: { digest, mediaType, sizeBytes },
+      format: parseRootfsFormat(annotations[annotationKeys.format]),
+      rootfsDigest: parseDigest(annotations[annotationKeys.rootfs]),
+      attestation: parseAttestation({ key: annotations[annotationKeys.key], signature: Buffer.from(annotations[annotationKeys.signature] ?? '', 'base64') }),
+      profile: profile === undefined ? undefined : parseDigest(profile),
+    }
+  } catch (error) {
+    if (isP2pfsError(error, 'invalid')) return undefined
+    throw error
+  }
+}
+
+/** @throws invalid for a manifest that is none of a publication, or names blobs that are too large */
+export function parseArtifact(json: string): ArtifactBlobs {
+  const manifest = parseManifest(json, 'publication')
+  if (manifest.kind !== 'image') throw new P2pfsError('invalid', 'publication: it is an index')
+  const all = (type: string, maxBytes: number): PublishedBlob[] =>
+    manifest.layers
+      .filter(({ mediaType }) => mediaType === type)
+      .map((descriptor) => {
+        checkSize(descriptor, maxBytes, `publication: ${type}`)
+        return { digest: descriptor.digest, sizeBytes: descriptor.sizeBytes }
+      })
+  const one = (type: string, maxBytes: number): PublishedBlob | undefined => all(type, maxBytes)[0]
+  const [index, metadata] = [one(blobTypes.index, maxIndexBlobBytes), one(blobTypes.metadata, maxMetadataBlobBytes)]
+  if (index === undefined || metadata === undefined) throw new P2pfsError('invalid', 'publication: it has no index, or no metadata')
+  return { index, metadata, windows: one(blobTypes.windows, Infinity), layerIndexes: all(blobTypes.layer, maxLayerIndexBlobBytes) }
+}
+
+/** The descriptor by which the registry is asked for a blob. */
+export function descriptorOf({ digest, sizeBytes }: PublishedBlob): Descriptor {
+  return { digest, sizeBytes, mediaType: 'application/octet-stream' }
+}

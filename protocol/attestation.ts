@@ -1,0 +1,72 @@
+import { createPublicKey, verify } from 'node:crypto'
+import { peerIdFromString } from '@libp2p/peer-id'
+import { encodeCbor, Fields } from './cbor.ts'
+import type { Digest } from './digest.ts'
+import { P2pfsError } from './errors.ts'
+import { formatVersion } from './layer-index.ts'
+import type { RootfsFormat } from './rootfs-manifest.ts'
+
+/** What is attested: built by format version {@link formatVersion}, this image manifest as this format is this rootfs. */
+export interface Statement {
+  manifestDigest: Digest
+  format: RootfsFormat
+  rootfsDigest: Digest
+}
+
+/** Who says so. */
+export interface Attestation {
+  /** The maker's peer id, as `p2pfs status` shows it: an Ed25519 public key. */
+  key: string
+  /** Ed25519 (RFC 8032) over the statement's bytes. */
+  signature: Uint8Array
+}
+
+/** Signs as one peer. */
+export interface Signer {
+  key: string
+  sign: (bytes: Uint8Array) => Promise<Uint8Array>
+}
+
+/** Keeps this apart from all else that a peer's key signs: a handshake of libp2p begins with another text. */
+const domain = 'p2pfs index attestation'
+const signatureBytes = 64
+
+/** What is signed; SPEC.md, "Attestation". */
+export function encodeStatement({ manifestDigest, format, rootfsDigest }: Statement): Uint8Array {
+  return encodeCbor({ statement: domain, version: formatVersion, manifest: manifestDigest, format, rootfs: rootfsDigest })
+}
+
+export async function attest(statement: Statement, { key, sign }: Signer): Promise<Attestation> {
+  return { key, signature: Uint8Array.from(await sign(encodeStatement(statement))) }
+}
+
+/** Whether the key's owner has signed this statement; whether he is believed is for the caller. */
+export function isAttested(statement: Statement, { key, signature }: Attestation): boolean {
+  const jwk = { kty: 'OKP', crv: 'Ed25519', x: Buffer.from(publicKeyOf(key)).toString('base64url') }
+  return signature.length === signatureBytes && verify(null, encodeStatement(statement), createPublicKey({ key: jwk, format: 'jwk' }), signature)
+}
+
+/** @throws invalid for what is no peer id of an Ed25519 key, in the one form that it has */
+export function parseKey(text: string): string {
+  publicKeyOf(text)
+  return text
+}
+
+/** @throws invalid */
+export function parseAttestation(value: unknown): Attestation {
+  const fields = new Fields(value, 'attestation')
+  const signature = fields.bytes('signature')
+  if (signature.length !== signatureBytes) throw new P2pfsError('invalid', `attestation: a signature has ${signatureBytes} bytes`)
+  return { key: parseKey(fields.text('key')), signature: Uint8Array.from(signature) }
+}
+
+/** The 32 bytes of the key. */
+function publicKeyOf(text: string): Uint8Array {
+  try {
+    const id = peerIdFromString(text)
+    if (id.type === 'Ed25519' && id.toString() === text) return id.publicKey.raw
+  } catch {
+    // Said below.
+  }
+  throw new P2pfsError('invalid', `not a key: ${JSON.stringify(text.slice(0, 80))}; it is a peer id, as p2pfs status shows it: 12D3KooW...`)
+}

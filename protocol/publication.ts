@@ -1,0 +1,60 @@
+import { encodeCbor, Fields, parseCbor } from './cbor.ts'
+import type { Digest } from './digest.ts'
+import { parseRootfsFormat, type RootfsFormat } from './rootfs-manifest.ts'
+
+/** What a host remembers of a publication: where in the registry things are that it may need later. */
+export interface Publication {
+  /** Canonical: an image in the repository that the blobs are in. */
+  reference: string
+  /** Of the image manifest that it is about. */
+  manifestDigest: Digest
+  format: RootfsFormat
+  rootfsDigest: Digest
+  /** Digest of the artifact's manifest. */
+  artifact: Digest
+  /** The published index, zstd. */
+  index: PublishedBlob
+  /** The metadata region, zstd. */
+  metadata: PublishedBlob
+  /** Undefined where no layer has windows. */
+  windows: PublishedBlob | undefined
+  /** Where window regions are in that blob. */
+  windowRegions: readonly { blob: Digest; table: Digest; offset: number }[]
+  /** Layer indexes, zstd, of the image's layers in their order, each once; empty where there are none. */
+  layerIndexes: readonly PublishedBlob[]
+}
+
+export interface PublishedBlob {
+  digest: Digest
+  sizeBytes: number
+}
+
+/** The stored form; SPEC.md, "Publication". */
+export function encodePublication({ windows, ...publication }: Publication): Uint8Array {
+  return encodeCbor({ ...publication, ...(windows === undefined ? {} : { windows }) })
+}
+
+/** @throws invalid */
+export function parsePublication(bytes: Uint8Array): Publication {
+  const what = 'publication'
+  const fields = new Fields(parseCbor(bytes, what), what)
+  const blob = (value: unknown): PublishedBlob => {
+    const entry = new Fields(value, what)
+    return { digest: entry.digest('digest'), sizeBytes: entry.unsigned('sizeBytes') }
+  }
+  return {
+    reference: fields.text('reference'),
+    manifestDigest: fields.digest('manifestDigest'),
+    format: parseRootfsFormat(fields.get('format')),
+    rootfsDigest: fields.digest('rootfsDigest'),
+    artifact: fields.digest('artifact'),
+    index: blob(fields.get('index')),
+    metadata: blob(fields.get('metadata')),
+    windows: fields.get('windows') === undefined ? undefined : blob(fields.get('windows')),
+    windowRegions: fields.list('windowRegions').map((value) => {
+      const region = new Fields(value, what)
+      return { blob: region.digest('blob'), table: region.digest('table'), offset: region.unsigned('offset') }
+    }),
+    layerIndexes: fields.list('layerIndexes').map(blob),
+  }
+}
