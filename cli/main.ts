@@ -14,6 +14,7 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
   import: { summary: 'make an image from a directory, a tar or an OCI layout', load: async () => await import('./import.ts') },
   export: { summary: 'write the whole image file of an image', load: async () => await import('./export.ts') },
   inspect: { summary: 'show layers, files, chunks, and what images share', load: async () => await import('./inspect.ts') },
+  verify: { summary: 'rebuild an image from its layers, and compare with what is used', load: async () => await import('./verify.ts') },
   status: { summary: 'show region, peers, images, mounts and where bytes came from', load: async () => await import('./status.ts') },
 }
 

@@ -23,8 +23,9 @@ ${imageNames}
 Prints JSON: "rootfs", the path of the image file, or the directory of the tree; "scratch", that of the scratch drive; "as",
 "format"; "digest" of the rootfs, "manifestDigest" of the image; "origin" of the rootfs manifest (local, peer, registry: published
 there, built: all layers were read here); "resolution", who says what a tag stands for (registry, last-known; digest where one is
-given); "sizeBytes", "localBytes", "fetched" from peers and the registry so far; "warnings"; the OCI image "config". Content is fetched when it is read. An image that nobody in the region has seeded is imported first, which
-takes as long as it takes to read all of it. p2pfs reset DIR gives a fresh scratch or upper layer.
+given); "sizeBytes", "localBytes", "fetched" from peers and the registry so far; "warnings"; the OCI image "config". Content is fetched when it is read.
+An image that nobody in the region has seeded, and nobody has published in its registry, is imported first, which takes as long
+as it takes to read all of it. p2pfs reset DIR gives a fresh scratch or upper layer.
 
 ${imageHelp('ext4; of trees erofs')}
 ${commonHelp}

@@ -36,6 +36,7 @@ import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
 import { Holdings } from './store/holdings.ts'
 import { ImportLedger } from './store/import-ledger.ts'
+import { Verification } from './verification.ts'
 
 /** Where things are below the state directory. */
 export function statePaths(stateDir: string): Record<'chunks' | 'catalog' | 'identity' | 'mountPoint' | 'trees' | 'writable' | 'scratch' | 'templates', string> {
@@ -205,8 +206,9 @@ export class Daemon {
       log,
     })
     this.#published = published
+    const verification = new Verification({ catalog, registry, region: exchange, trust, limits })
     const operations = new ImageOperations(
-      { catalog, store, fetcher: this.#fetcher, images, origins, published, publisher, mounts: () => this.#mounts, report: (digest, manifest) => this.#report(digest, manifest), log },
+      { catalog, store, fetcher: this.#fetcher, images, origins, published, publisher, verification, mounts: () => this.#mounts, report: (digest, manifest) => this.#report(digest, manifest), log },
       config,
     )
     this.#control = new ControlServer(
@@ -219,6 +221,7 @@ export class Daemon {
           reset: async (request) => await operations.reset(request),
           export: async (request, options) => await operations.export(request, options),
           inspect: async (request, options) => await operations.inspect(request, options),
+          verify: async (request, options) => await operations.verify(request, options),
           status: async () => await this.#status(),
         },
         log,

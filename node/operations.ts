@@ -19,6 +19,8 @@ import type {
   SeedRequest,
   SeedResult,
   UmountRequest,
+  VerifyRequest,
+  VerifyResult,
 } from './control/api.ts'
 import type { OperationOptions, Operations } from './control/server.ts'
 import type { Fetcher } from './fetch/fetcher.ts'
@@ -34,6 +36,7 @@ import type { Images, KnownImage, Variant } from './seed/images.ts'
 import { seedRootfs } from './seed/seeder.ts'
 import type { Catalog } from './store/catalog.ts'
 import type { ChunkStore } from './store/chunk-store.ts'
+import type { Verification } from './verification.ts'
 
 export interface ImageOperationsParts {
   catalog: Catalog
@@ -43,6 +46,7 @@ export interface ImageOperationsParts {
   origins: ImageOrigins
   published: Pick<PublishedImages, 'layerIndexes'>
   publisher: Publisher
+  verification: Verification
   /** Undefined until the daemon serves. */
   mounts: () => Mounts | undefined
   /** How the reads of a mounted rootfs fare. */
@@ -160,6 +164,13 @@ export class ImageOperations implements Omit<Operations, 'status'> {
       has: (digest) => store.has(digest),
       layer: async (diffId) => (await origins.knownLayer(diffId, signal)) ?? (await fromRegistry(diffId)),
     })
+  }
+
+  async verify(request: VerifyRequest, { signal, onProgress }: OperationOptions): Promise<VerifyResult> {
+    const { reference, variant } = this.#parse(request)
+    const result = await this.#parts.verification.verify(reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'verify', ...progress }) })
+    if (!result.same) this.#parts.log.error('an image is used for what its layers do not make', { image: result.reference, digest: result.digest })
+    return result
   }
 
   async #all(format: Variant['format']): Promise<Known[]> {

@@ -165,6 +165,42 @@ export interface InspectedLayer {
   localBytes: number
 }
 
+/** `POST /verify`: answers {@link Progress} lines, then one {@link Outcome} of {@link VerifyResult}. */
+export type VerifyRequest = ImageRequest
+
+export interface VerifyResult {
+  reference: string
+  platform: string
+  format: string
+  /** Of the image manifest whose layers were read. */
+  manifestDigest: string
+  /** The rootfs that they make. */
+  digest: string
+  /** Whether nothing that is used is different. */
+  same: boolean
+  /** By this host, by the region, and what is published in the registry; none where nobody knows the image. */
+  uses: VerifiedUse[]
+}
+
+/** `unknown`: there is nothing to compare. */
+export type Comparison = 'same' | 'different' | 'unknown'
+
+export interface VerifiedUse {
+  source: 'host' | 'region' | 'registry'
+  /** The rootfs digest. */
+  digest: string
+  /** `other image`: what the reference stands for there is another image manifest. */
+  rootfs: Comparison | 'other image'
+  /** Peer id of who attests it; whether that is this host; whether this host takes his word. */
+  maker: string
+  own: boolean
+  accepted: boolean
+  /** Why it cannot be read. */
+  error?: string
+  /** Chunk table, layer index and blob map of each. */
+  layers: { diffId: string; digest: string; chunks: Comparison; index: Comparison; map: Comparison }[]
+}
+
 export interface Progress {
   progress: { step: 'import' | 'fetch' | 'export' | 'publish' | 'verify'; doneBytes: number; totalBytes: number }
 }

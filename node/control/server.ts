@@ -18,6 +18,8 @@ import type {
   SeedResult,
   Status,
   UmountRequest,
+  VerifyRequest,
+  VerifyResult,
 } from './api.ts'
 import { parseDirectoryRequest, parseExportRequest, parseImageRequest, parseImportRequest, parseMountRequest, parseSeedRequest } from './requests.ts'
 
@@ -29,6 +31,7 @@ export interface Operations {
   import: (request: ImportRequest, options: OperationOptions) => Promise<SeedResult>
   export: (request: ExportRequest, options: OperationOptions) => Promise<ExportResult>
   inspect: (request: InspectRequest, options: OperationOptions) => Promise<InspectResult>
+  verify: (request: VerifyRequest, options: OperationOptions) => Promise<VerifyResult>
   status: () => Promise<Status>
 }
 
@@ -133,6 +136,8 @@ export class ControlServer {
         return await does.import(parseImportRequest(body), options)
       case 'POST /export':
         return await does.export(parseExportRequest(body), options)
+      case 'POST /verify':
+        return await does.verify(parseImageRequest(body), options)
       case 'POST /inspect':
         return await does.inspect(parseImageRequest(body), options)
       default:

@@ -108,7 +108,7 @@ test('attestation: what is signed, and the signature, are those of format versio
   assert.equal(Buffer.from(encodeStatement(statement)).toString('hex'), golden)
   const attestation = await attest(statement, maker)
   assert.equal(attestation.key, '12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5')
-  assert.equal(Buffer.from(attestation.signature).toString('hex'), 'TODO')
+  assert.equal(Buffer.from(attestation.signature).toString('hex'), 'ded7d40a91033210959da85d140a520bcc7fd5e9dae3aae44eded7d2c7ee7d299d62ef946aba667c422b12e74c3fff028f46649f5ab2dcb4fc1e3d92de2a4502')
 })
 
 test('an attestation is of one statement, by one key', async () => {

@@ -1,43 +1,131 @@
 import assert from 'node:assert/strict'
-import { createHash } from 'node:crypto'
+import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 // Never the synchronous forms on the mount: the registry answers from this very thread.
 import { readFile } from 'node:fs/promises'
-import { test, type TestContext } from 'node:test'
-import { FaultProxy } from '../../../netlab/fault-proxy.ts'
-import { debianImages } from '../../../netlab/images.ts'
-import { run } from '../../../netlab/process.ts'
-import type { RegistryFront } from '../../../netlab/registry-front.ts'
-import type { MountResult, SeedResult } from '../../../node/control/api.ts'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { debianImages, oddImage } from '../../../netlab/images.ts'
+import type { InspectResult, MountResult, SeedResult } from '../../../node/control/api.ts'
 import { DaemonProcess } from '../daemon-process.ts'
-import { startDockerRegistry } from '../registry/docker-registry.ts'
+import { hash, PublishedLab } from './published-lab.ts'
 
-const hash = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
+/** All chunk files, behind the daemon's back; it finds out when a read misses them. */
+function removeChunks(daemon: DaemonProcess): void {
+  const chunks = join(daemon.directory, 'state/chunks')
+  for (const name of readdirSync(chunks)) if (name !== 'incoming') for (const file of readdirSync(join(chunks, name))) rmSync(join(chunks, name, file))
+  writeFileSync('/proc/sys/vm/drop_caches', '1')
+}
 
-test('a cold host without peers mounts a published image from the registry alone, and reads no layer whole', async (t) => {
-  const { gzip } = await debianImages()
-  const proxy = await FaultProxy.start(await startDockerRegistry(t))
-  t.after(async () => await proxy[Symbol.asyncDispose]())
-  const { front } = proxy
-  const image = `${front.authority}/lab/image:1`
-  await run('skopeo', ['--insecure-policy', 'copy', '--quiet', '--preserve-digests', '--dest-tls-verify=false', `oci:${gzip.layoutDirectory}:${gzip.tag}`, `docker://${image}`])
-  const maker = await DaemonProcess.start(t, ['--insecure-registry', front.authority])
-  const seeded = await maker.json<SeedResult>('seed', image, '--publish')
-  console.log(seeded)
-  const { rootfs } = await maker.json<MountResult>('mount', image, maker.target('mnt'))
-  const whole = await readFile(rootfs)
+test('a cold host without peers mounts a published image from the registry alone, and no layer is ever read whole', async (t) => {
+  const lab = await PublishedLab.real(t, (await debianImages()).gzip)
+  const { image, options } = lab
+  const maker = await DaemonProcess.start(t, options)
+  const { published, digest } = await maker.json<SeedResult>('seed', image, '--publish')
+  const whole = await readFile((await maker.json<MountResult>('mount', image, maker.target('mnt'))).rootfs)
+  const { peerId } = await maker.status()
+  assert.equal(published?.key, peerId)
+  assert.equal(published.existed, false)
+  lab.requests()
+
   const again = await maker.json<SeedResult>('seed', image, '--publish')
-  console.log(again)
+  assert.deepEqual(again.published, { ...published, existed: true })
+  assert.deepEqual(lab.requests().filter(({ method }) => method !== 'GET'), [], 'there is no second copy')
+  await maker.stop()
+
+  const cold = await DaemonProcess.start(t, [...options, '--trust-index-key', peerId])
+  lab.requests()
+  const mounted = await cold.json<MountResult>('mount', image, cold.target('mnt'))
+  assert.deepEqual([mounted.origin, mounted.digest], ['registry', digest])
+  const atMount = lab.requests()
+  // Manifest, config; the referrers API that is not there, and its tag; the artifact's manifest, index, metadata.
+  assert.equal(atMount.length, 7)
+  assert.deepEqual(lab.ofLayers(atMount), [])
+  assert.ok(atMount.reduce((sum, { bodyBytesSent }) => sum + bodyBytesSent, 0) < 1_000_000)
+
+  assert.equal(hash(await readFile(mounted.rootfs)), hash(whole))
+  const ofLayers = lab.ofLayers(lab.requests())
+  const small = Math.min(...lab.layers.values())
+  assert.ok(ofLayers.length > 20)
+  assert.deepEqual(ofLayers.filter(({ range, path }) => range === undefined && lab.layers.get(path.slice(path.lastIndexOf('/') + 1)) !== small), [])
+  assert.doesNotMatch(cold.log, /streamed/)
+
+  // Metadata, and windows that were never here, once more.
+  removeChunks(cold)
+  assert.equal(hash(await readFile(mounted.rootfs)), hash(whole))
+  assert.deepEqual(lab.ofLayers(lab.requests()).filter(({ range, path }) => range === undefined && lab.layers.get(path.slice(path.lastIndexOf('/') + 1)) !== small), [])
+})
+
+for (const referrersApi of [true, false]) {
+  test(`an index is published once for each maker, and used, ${referrersApi ? 'with' : 'without'} the referrers API; another format is made of it without layers`, async (t) => {
+    const lab = await PublishedLab.own(t, await oddImage(), { referrersApi })
+    const { image, options } = lab
+    const maker = await DaemonProcess.start(t, options)
+    const { published } = await maker.json<SeedResult>('seed', image, '--publish')
+    const ext4 = await readFile((await maker.json<MountResult>('mount', image, maker.target('ext4'))).rootfs)
+    const erofs = await maker.json<MountResult>('mount', image, maker.target('erofs'), '--format', 'erofs')
+    const { peerId } = await maker.status()
+    await maker.stop()
+    const cold = await DaemonProcess.start(t, [...options, '--trust-index-key', peerId])
+    lab.requests()
+    const tree = await cold.json<MountResult>('mount', image, cold.target('tree'), '--as', 'tree')
+    assert.deepEqual([tree.origin, tree.digest], ['registry', erofs.digest])
+    assert.deepEqual(lab.ofLayers(lab.requests()).filter(({ range }) => range === undefined), [])
+    const drive = await cold.json<MountResult>('mount', image, cold.target('drive'))
+    assert.deepEqual([drive.origin, hash(await readFile(drive.rootfs))], ['local', hash(ext4)])
+    // Of what it did not build it passes on its maker's word.
+    const passed = await cold.json<SeedResult>('seed', image, '--publish')
+    assert.deepEqual(passed.published, { ...published, existed: true })
+    const own = await cold.json<SeedResult>('seed', image, '--publish', '--format', 'erofs')
+    assert.deepEqual([own.published?.existed, own.published?.key], [false, (await cold.status()).peerId])
+  })
+}
+
+test('what layers have is shown of an image that was never read, from its publication', async (t) => {
+  const lab = await PublishedLab.own(t, await oddImage())
+  const maker = await DaemonProcess.start(t, lab.options)
+  await maker.json<SeedResult>('seed', lab.image, '--publish')
+  const expected = await maker.json<InspectResult>('inspect', lab.image)
   const { peerId } = await maker.status()
   await maker.stop()
-  const cold = await DaemonProcess.start(t, ['--insecure-registry', front.authority, '--trust-index-key', peerId])
-  const before = front.log.length
-  const t0 = performance.now()
-  const mounted = await cold.json<MountResult>('mount', image, cold.target('mnt'))
-  console.log(performance.now() - t0, mounted.origin, mounted.digest)
-  console.log(front.log.slice(before))
-  const b2 = front.log.length
+  const cold = await DaemonProcess.start(t, [...lab.options, '--trust-index-key', peerId])
+  await cold.json<MountResult>('mount', lab.image, cold.target('mnt'))
+  const { layers } = await cold.json<InspectResult>('inspect', lab.image)
+  assert.deepEqual(layers.map(({ entries, tarBytes }) => [entries, tarBytes]), expected.layers.map(({ entries, tarBytes }) => [entries, tarBytes]))
+})
+
+test('a host that had the image from peers that are all gone takes windows and metadata from the publication', async (t) => {
+  const lab = await PublishedLab.own(t, (await debianImages()).gzip)
+  const { image, options } = lab
+  const maker = await DaemonProcess.start(t, options)
+  await maker.json<SeedResult>('seed', image, '--publish')
+  const whole = await readFile((await maker.json<MountResult>('mount', image, maker.target('mnt'))).rootfs)
+  const { addresses } = await maker.status()
+  const other = await DaemonProcess.start(t, [...options, '--bootstrap', addresses[0]!])
+  while ((await other.status()).peers.length === 0) await new Promise((resolve) => setTimeout(resolve, 50))
+  const mounted = await other.json<MountResult>('mount', image, other.target('mnt'))
+  assert.equal(mounted.origin, 'peer')
+  await maker.stop()
+  lab.requests()
   assert.equal(hash(await readFile(mounted.rootfs)), hash(whole))
-  console.log(front.log.length - b2, front.log.slice(b2).reduce((s, e) => s + e.bodyBytesSent, 0))
-  console.log(front.log.slice(b2, b2 + 10))
-  console.log(cold.log)
+  const requests = lab.requests()
+  const small = Math.min(...lab.layers.values())
+  assert.deepEqual(lab.ofLayers(requests).filter(({ range, path }) => range === undefined && lab.layers.get(path.slice(path.lastIndexOf('/') + 1)) !== small), [])
+  assert.equal(requests.filter(({ path }) => path.includes('/referrers/')).length, 1)
+})
+
+test('what cannot be published says why, and what to do', async (t) => {
+  const lab = await PublishedLab.own(t, await oddImage())
+  const daemon = await DaemonProcess.start(t, lab.options)
+  lab.front.faults.add({ method: 'POST', status: 403 })
+  const denied = await daemon.cli('seed', lab.image, '--publish')
+  assert.equal(denied.status, 1)
+  assert.match(denied.stderr, /refuses to take .*docker login .*who may push there/)
+  assert.equal((await daemon.status()).images.length, 1, 'the image is seeded all the same')
+  lab.front.faults.clear()
+  writeFileSync(join(daemon.directory, 'file'), 'x')
+  await daemon.cli('import', daemon.target('source'), 'app')
+  assert.match((await daemon.cli('seed', 'local:app', '--publish')).stderr, /in no registry, .*push the image to one/)
+  const { status, stdout } = await daemon.cli('seed', lab.image, '--publish')
+  assert.equal(status, 0)
+  assert.match(stdout, /published: sha256:.* attested by 12D3KooW/)
 })
