@@ -2,7 +2,7 @@ import { isAttested, type Attestation, type Statement } from '../protocol/attest
 import { encodeBlobMap, type BlobMap } from '../protocol/blob-map.ts'
 import { ChunkTable } from '../protocol/chunk-table.ts'
 import { digestOf, type Digest } from '../protocol/digest.ts'
-import { isP2pfsError } from '../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../protocol/errors.ts'
 import type { ImageName } from '../protocol/image-record.ts'
 import { encodeLayerIndex, type LayerIndex } from '../protocol/layer-index.ts'
 import { rootfsDigest, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
@@ -68,11 +68,12 @@ export class Verification {
   /**
    * Reads all layers in the registry, and compares what they make with what this host, its region and publications in the
    * registry have. Of the image manifest that this host knows, else that the region knows, else that the registry names.
-   * @throws as an import
+   * @throws unsupported for an image of no registry; as an import
    */
   async verify(reference: Reference, variant: Variant, options: FindOptions): Promise<VerifyResult> {
     const { signal } = options
     const name = { reference: formatReference(reference), ...variant }
+    if (reference.kind === 'local') throw new P2pfsError('unsupported', `${name.reference} is in no registry: there are no layers to compare with`)
     const uses = [...(await this.#ofHost(name)), ...(await this.#ofRegion(name, signal))]
     const manifestDigest = uses[0]?.manifestDigest
     const pinned = manifestDigest === undefined || reference.kind !== 'registry' ? reference : { ...reference, digest: manifestDigest }

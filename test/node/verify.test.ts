@@ -87,5 +87,5 @@ test('an image that nobody knows is rebuilt and compared with nothing; one of no
   await daemon.json<SeedResult>('import', daemon.target('source'), 'app')
   const local = await daemon.cli('verify', 'local:app')
   assert.equal(local.status, 1)
-  assert.match(local.stderr, /local:app/)
+  assert.match(local.stderr, /local:app is in no registry/)
 })
