@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { silentLog } from '../../node/log.ts'
 import { SeekableLayers } from '../../node/seekable-layers.ts'
+import { Urgency } from '../../node/urgency.ts'
 import type { BlobMap } from '../../protocol/blob-map.ts'
 import { ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes } from '../../protocol/digest.ts'
@@ -34,6 +35,7 @@ const map: BlobMap = {
     { bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } },
     { bitOffset: 16_000, tarOffset: 8000, window: { offset: 4000, lengthBytes: 900 } },
   ],
+  marks: [],
   windows,
   pieces: [{ regionOffset: 0, lengthBytes: 8192, tarOffset: 10_000 }],
 }
@@ -55,7 +57,7 @@ async function regionOf(parts: Partial<ConstructorParameters<typeof SeekableLaye
   return (await layers.seekable(table.id))!
 }
 
-const options = { signal: new AbortController().signal, again: false }
+const options = { signal: new AbortController().signal, urgency: new Urgency(true), again: false }
 
 test('a window that is only published is asked for while its data is, by exactly its bytes', async () => {
   const windowAsked = Promise.withResolvers<void>()

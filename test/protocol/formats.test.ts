@@ -75,7 +75,7 @@ const formats: [string, Uint8Array, string, (bytes: Uint8Array) => Uint8Array][]
   ['blob map', encodeBlobMap(blobMap), 'sha256:9928e6c1caf656d4bf2427ceec6b5544e3acc06697154480645c3e9911564fbc', (bytes) => encodeBlobMap(parseBlobMap(bytes))],
   ['rootfs manifest', encodeRootfsManifest(manifest), 'sha256:e11a8ced67556382b3ed6b52ae056fb2f5dd12b2f4a2b9f45d2f99fe27e0091d', (bytes) => encodeRootfsManifest(parseRootfsManifest(bytes))],
   ['publication', encodePublication(publication), 'sha256:06d2a17c0e9a11bc30c4e13e592d9a9a030ed13a1aec3a78d0f1c93a30734892', (bytes) => encodePublication(parsePublication(bytes))],
-  ['published index', encodePublishedIndex({ ...publishedIndex, manifest: encodeRootfsManifest(manifest) }), 'sha256:cefc901a6fbc06d4768a9cda3dfbf0d37fcbd19b61b36a6b37cf3791f0b3cb12', (bytes) => {
+  ['published index', encodePublishedIndex({ ...publishedIndex, manifest: encodeRootfsManifest(manifest) }), 'sha256:b12b69fd155dbbf9ebb0ae3cb6f91e443c0613d94b30ac0472ccac94c1bdf0a9', (bytes) => {
     const parsed = parsePublishedIndex(bytes)
     return encodePublishedIndex({ ...parsed, manifest: encodeRootfsManifest(parsed.manifest) })
   }],
