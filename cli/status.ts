@@ -53,16 +53,19 @@ const origins: Record<Origin, string> = {
   built: 'built here, all layers read',
 }
 
+const boots = { local: 'this host', peer: 'a peer' }
+
 const warnings: Record<MountWarning, string> = {
   'whole-layers': 'reads whole layers: its registry serves no ranges, or they cannot be read at random',
   'peers-lost': 'no peer is connected: what is not here comes from the registry alone',
 }
 
-function describeReads({ origin, resolution, manifestDigest, localBytes, sizeBytes, fetched, warnings: named }: Status['mounts'][number]): string[] {
+function describeReads({ origin, resolution, manifestDigest, localBytes, sizeBytes, fetched, profile, warnings: named }: Status['mounts'][number]): string[] {
   const tag = resolution === 'last-known' ? 'tag as it was last known' : resolution === 'registry' ? 'tag as the registry had it' : 'named by digest'
   return [
     `    index ${origins[origin]}; image ${manifestDigest}, ${tag}`,
     `    ${formatSize(localBytes)} of ${formatSize(sizeBytes)} here; came from peers ${formatSize(fetched.peer.bytes)}, from the registry ${formatSize(fetched.registry.bytes)}`,
+    ...(profile === undefined ? [] : [`    boot fetched ahead by a profile of ${boots[profile.source]}: ${amount(profile.fetched)}; ${profile.done.chunks} of ${profile.total.chunks} chunks are here`]),
     ...named.map((warning) => `    ! ${warnings[warning]}`),
   ]
 }

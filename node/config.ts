@@ -83,6 +83,7 @@ export const options = {
     fallbackText: 'the number of cores, 2 to 4',
     meaning: 'threads that serve reads',
   } as Option<number>,
+  bootProfiles: text('on|off', 'on', 'whether what a mount reads first is recorded, shared with the region, and fetched ahead by mounts elsewhere', { choices: ['on', 'off'] }),
   maxLayerSize: size(defaultLayerLimits.maxLayerBytes, 'a layer that is larger uncompressed, as 300GiB, is refused'),
   maxLayerMetadata: size(
     defaultLayerLimits.maxMetadataBytes,

@@ -6,10 +6,12 @@ import type { ChunkTable } from '../protocol/chunk-table.ts'
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import { rootfsDigest, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
+import { Boot } from './boot.ts'
+import { BootProfiles } from './boot-profiles.ts'
 import type { Config } from './config.ts'
 import type { Amount, MountReport, Status } from './control/api.ts'
 import { ControlServer } from './control/server.ts'
-import type { RemoteSource } from './fetch/chunk-request.ts'
+import type { ChunkRequest, RemoteSource } from './fetch/chunk-request.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { RegionSource } from './fetch/region-source.ts'
@@ -21,6 +23,7 @@ import type { Log } from './log.ts'
 import type { FuseDriver } from './mount/fuse-driver.ts'
 import type { Placement } from './mount/placement.ts'
 import { reportMount } from './mount-report.ts'
+import type { MountedImage } from './mounted-image.ts'
 import { Mounts } from './mounts.ts'
 import { ImageOperations } from './operations.ts'
 import { PeerExchange } from './peers/exchange.ts'
@@ -91,6 +94,7 @@ export class Daemon {
   readonly #stream: RegionSource
   readonly #published: PublishedImages
   readonly #fetcher: Fetcher
+  readonly #profiles: BootProfiles
   readonly #control: ControlServer
   #backend: MountBackend | undefined
   #mounts: Mounts | undefined
@@ -121,6 +125,7 @@ export class Daemon {
           rootfs: async (digest) => await catalog.rootfsBytes(digest),
           layer: async (diffId) => await catalog.layerBytes(diffId),
           blobMap: async (digest) => await catalog.blobMapBytes(digest),
+          profile: async (subject) => await this.#profiles.nearest(subject),
           tables: () => holdings.tables(),
         },
         log,
@@ -192,6 +197,7 @@ export class Daemon {
       onManifest: (manifest) => this.#know(manifest),
       log,
     })
+    this.#profiles = new BootProfiles({ catalog, region: exchange, log })
     this.#catalog = catalog
     this.#store = store
     this.#exchange = exchange
@@ -255,6 +261,7 @@ export class Daemon {
       sourceOf: (digest) => this.#arrivals.sourceOf(digest),
       fetch: async (request, options) => await this.#fetcher.fetch(request, options),
       readDeadlineMs: this.#config.readDeadline * 1000,
+      createBoot: (mounted) => (this.#config.bootProfiles === 'on' ? this.#boot(mounted) : undefined),
       log: this.#log,
     })
     await this.#mounts.restore()
@@ -262,6 +269,7 @@ export class Daemon {
     // Last: a read that misses finds everything in place.
     await this.#backend.driver.start()
     await this.#control.start()
+    this.#profiles.open().catch((error: unknown) => this.#log.warn('boot profiles cannot be read', { error }))
     this.#knowBlobMaps().catch((error: unknown) => this.#log.warn('windows of layers are not announced to peers', { error }))
     this.#log.info('daemon ready', {
       peer: this.#exchange.peerId,
@@ -277,12 +285,17 @@ export class Daemon {
   async stop(): Promise<void> {
     await this.#control.stop()
     this.#stopping.abort(new P2pfsError('closed', 'the daemon is stopping'))
-    this.#mounts?.close()
+    await this.#mounts?.close()
     await this.#exchange.stop()
     await this.#fetcher.settled()
     await this.#registry.close()
     await this.#catalog.close()
     this.#log.info('daemon stopped')
+  }
+
+  #boot(mounted: MountedImage): Boot {
+    const isHeld = ({ table, index }: ChunkRequest): boolean => this.#exchange.holders(table, index).length > 0
+    return new Boot({ profiles: this.#profiles, isHeld, log: this.#log }, mounted)
   }
 
   #know(manifest: RootfsManifest): void {

@@ -21,6 +21,7 @@ export function reportMount(digest: Digest, manifest: RootfsManifest, { mounts, 
   const warnings: MountWarning[] = []
   if (manifest.layers.some(({ chunks }) => isStreamed(chunks.id))) warnings.push('whole-layers')
   if (here < sizeBytes && isAlone()) warnings.push('peers-lost')
+  const profile = mounts.profile(digest)
   const none = { bytes: 0, chunks: 0 }
-  return { sizeBytes, localBytes: here, fetched: mounts.image(digestHex(digest))?.arrivals() ?? { peer: none, registry: none }, warnings }
+  return { sizeBytes, localBytes: here, fetched: mounts.image(digestHex(digest))?.arrivals() ?? { peer: none, registry: none }, ...(profile && { profile }), warnings }
 }

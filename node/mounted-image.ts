@@ -17,6 +17,7 @@ export interface MountedImageParts {
 /** A rootfs that is mounted: turns reads that miss into fetches, and reads ahead of those that are sequential. */
 export class MountedImage {
   readonly image: BlockImage
+  readonly digest: Digest
   readonly manifest: RootfsManifest
   readonly #parts: MountedImageParts
   readonly #regions: { first: number; chunks: RootfsManifest['metadata'] }[] = []
@@ -24,10 +25,13 @@ export class MountedImage {
   readonly #readAhead: ReadAhead
   readonly #prefetching = new Set<number>()
   readonly #closed = new AbortController()
+  /** Reads that wait for a chunk. */
+  waiting = 0
 
   constructor(parts: MountedImageParts, manifest: RootfsManifest, digest: Digest) {
     this.#parts = parts
     this.manifest = manifest
+    this.digest = digest
     this.image = createBlockImage(manifest, digest)
     this.#state = new Uint8Array(this.image.state)
     let first = 0
@@ -49,11 +53,12 @@ export class MountedImage {
   /** A read waits for this chunk. @throws timeout where nobody delivers it within the deadline; invalid; the signal's reason */
   async miss(chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
     // A read over several chunks comes here whole when one of them is missing.
-    const here = this.#parts.has(this.#request(chunkIndex).digest)
-    const chunk = withinDeadline(async (options) => await this.#fetch(chunkIndex, 'demand', options.signal), {
+    const here = this.has(chunkIndex)
+    this.waiting++
+    const chunk = withinDeadline(async (options) => await this.fetch(chunkIndex, 'demand', options.signal), {
       signal: AbortSignal.any([signal, this.#closed.signal]),
       deadlineMs: this.#parts.readDeadlineMs,
-    })
+    }).finally(() => this.waiting--)
     if (!here) this.#readAhead.touch(chunkIndex)
     return await chunk
   }
@@ -87,21 +92,27 @@ export class MountedImage {
   }
 
   #prefetch(index: number): void {
-    if (this.#prefetching.has(index) || this.#parts.has(this.#request(index).digest)) return
+    if (this.#prefetching.has(index) || this.has(index)) return
     this.#prefetching.add(index)
-    this.#fetch(index, 'ahead', this.#closed.signal)
+    this.fetch(index, 'ahead', this.#closed.signal)
       // The read that needs the chunk will try again, and report.
       .catch(() => undefined)
       .finally(() => this.#prefetching.delete(index))
   }
 
-  async #fetch(index: number, priority: Priority, signal: AbortSignal): Promise<Uint8Array> {
-    const { bytes, source } = await this.#parts.fetch(this.#request(index), { signal, priority })
+  has(index: number): boolean {
+    return this.#parts.has(this.request(index).digest)
+  }
+
+  /** @throws what the fetch throws */
+  async fetch(index: number, priority: Priority, signal: AbortSignal): Promise<Uint8Array> {
+    const { bytes, source } = await this.#parts.fetch(this.request(index), { signal, priority })
     if (source !== 'local') Atomics.or(this.#state, index, chunkFlags[source])
     return bytes
   }
 
-  #request(index: number): ChunkRequest {
+  /** The chunk of this number in the image. */
+  request(index: number): ChunkRequest {
     const region = this.#regions.findLast(({ first, chunks }) => first <= index && chunks.count > 0)!
     const at = index - region.first
     const { chunks } = region

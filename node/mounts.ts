@@ -1,6 +1,8 @@
 import { digestHex, type Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
+import type { Boot } from './boot.ts'
+import type { BootReplay } from './control/api.ts'
 import type { RemoteSource } from './fetch/chunk-request.ts'
 import type { Log } from './log.ts'
 import type { FuseDriver } from './mount/fuse-driver.ts'
@@ -12,6 +14,8 @@ export interface MountsParts extends MountedImageParts {
   catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs'>
   driver: FuseDriver
   placement: Placement
+  /** The boot of a rootfs that was not mounted before, to be started; undefined where boots are left alone. */
+  createBoot: (mounted: MountedImage) => Boot | undefined
   log: Log
 }
 
@@ -19,6 +23,7 @@ export interface MountsParts extends MountedImageParts {
 export class Mounts {
   readonly #parts: MountsParts
   readonly #images = new Map<string, MountedImage>()
+  readonly #boots = new Map<string, Boot>()
   readonly #records = new Map<string, MountRecord>()
   /** Directories that something is being done with. */
   readonly #busy = new Set<string>()
@@ -60,6 +65,11 @@ export class Mounts {
     for (const mounted of this.#images.values()) mounted.arrived(table, index, source)
   }
 
+  /** How far the replay of the boot of a rootfs is, where it is replayed. */
+  profile(digest: Digest): BootReplay | undefined {
+    return this.#boots.get(digestHex(digest))?.status()
+  }
+
   /** @throws conflict where the directory is taken; missing where it is not there; unsupported for what this host cannot do */
   async mount(manifest: RootfsManifest, record: MountRecord, { signal }: { signal: AbortSignal }): Promise<Placed> {
     const { catalog, placement } = this.#parts
@@ -68,6 +78,7 @@ export class Mounts {
     return await this.#inTurn(directory, rootfsDigest, async () => {
       signal.throwIfAborted()
       await this.#open(manifest, rootfsDigest)
+      this.#startBoot(rootfsDigest)
       // Recorded first: a daemon that dies in between finds a record without a mount, which it forgets.
       await catalog.putMount(record)
       try {
@@ -100,8 +111,9 @@ export class Mounts {
   }
 
   /** Stops fetching for mounts; they stay. */
-  close(): void {
+  async close(): Promise<void> {
     for (const mounted of this.#images.values()) mounted.close()
+    await Promise.all([...this.#boots.values()].map(async (boot) => await boot.end()))
   }
 
   #record(directory: string): MountRecord {
@@ -118,6 +130,16 @@ export class Mounts {
     await this.#parts.driver.add(mounted.image)
   }
 
+  /** Once for as long as the rootfs is mounted: another mount finds its pages in the kernel's cache. */
+  #startBoot(digest: Digest): void {
+    const name = digestHex(digest)
+    if (this.#boots.has(name)) return
+    const boot = this.#parts.createBoot(this.#images.get(name)!)
+    if (boot === undefined) return
+    this.#boots.set(name, boot)
+    boot.start()
+  }
+
   /** Ends what no mount of this rootfs needs any more. */
   async #closeUnused(digest: Digest): Promise<void> {
     const name = digestHex(digest)
@@ -126,6 +148,8 @@ export class Mounts {
     const released = await this.#parts.placement.release(name)
     if (!released) this.#parts.log.warn('tree is in use beyond its mounts; it stays', { rootfs: digest })
     if (!released || users.length > 0) return
+    await this.#boots.get(name)?.end()
+    this.#boots.delete(name)
     this.#images.get(name)?.close()
     this.#images.delete(name)
     await this.#parts.driver.remove(name)

@@ -72,6 +72,8 @@ export interface MountReport {
   /** What came of it since the daemon started, imports too. */
   fetched: { peer: Amount; registry: Amount }
   warnings: MountWarning[]
+  /** Where the boot of the rootfs is replayed. */
+  profile?: BootReplay
 }
 
 /**
@@ -210,6 +212,16 @@ export type Outcome<T> = { result: T } | { error: { code: string; message: strin
 export interface Amount {
   bytes: number
   chunks: number
+}
+
+/** How far what an earlier boot read has been fetched ahead, and where that is known from; mounts of one rootfs share it. */
+export interface BootReplay {
+  source: 'local' | 'peer'
+  total: Amount
+  /** Of that here. */
+  done: Amount
+  /** Of that fetched by the replay. */
+  fetched: Amount
 }
 
 /** `GET /status`. */

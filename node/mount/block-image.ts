@@ -1,3 +1,4 @@
+import { maxProfileChunks } from '../../protocol/boot-profile.ts'
 import { digestBytes, digestHex, type Digest } from '../../protocol/digest.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 
@@ -17,7 +18,15 @@ export interface BlockImage {
   digests: SharedArrayBuffer
   /** Uint8 per chunk: {@link chunkFlags}. */
   state: SharedArrayBuffer
+  /**
+   * Int32: how many chunks a read has used while this process ran; then the first of them in the order of that, each as its
+   * number and one, or 0 for a moment.
+   */
+  order: SharedArrayBuffer
 }
+
+/** Chunks whose order is kept: one more than a boot profile has. */
+const maxOrdered = maxProfileChunks + 1
 
 export const chunkFlags = {
   /** It came from a peer while this process ran. */
@@ -52,6 +61,7 @@ export function createBlockImage(manifest: RootfsManifest, digest: Digest): Bloc
     offsets: offsets.buffer,
     digests: digests.buffer,
     state: new SharedArrayBuffer(count),
+    order: new SharedArrayBuffer((1 + Math.min(count, maxOrdered)) * 4),
   }
 }
 

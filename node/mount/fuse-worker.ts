@@ -46,6 +46,7 @@ interface OpenImage {
   offsets: Float64Array
   digests: Buffer
   state: Uint8Array
+  order: Int32Array
 }
 
 const setup = workerData as WorkerSetup
@@ -95,6 +96,7 @@ function update(current: number): void {
         offsets: new Float64Array(image.offsets),
         digests: Buffer.from(image.digests),
         state: new Uint8Array(image.state),
+        order: new Int32Array(image.order),
       }
       images.set(image.nodeId, open)
       images.set(image.nodeId + 1, open)
@@ -204,7 +206,7 @@ function read(unique: bigint, nodeId: number, offset: number, wanted: number): v
   send(reply.subarray(0, outHeaderBytes + done))
   for (let chunk = first, at = offset; at < offset + done; chunk++) {
     const end = Math.min(offsets[chunk + 1]!, offset + done)
-    const flags = counters.count(state, chunk, end - at)
+    const flags = counters.count(open, chunk, end - at)
     if ((flags & chunkFlags.mark) !== 0 && (Atomics.and(state, chunk, ~chunkFlags.mark) & chunkFlags.mark) !== 0) {
       toDriver({ mark: { name: image.name, chunk } })
     }

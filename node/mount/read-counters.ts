@@ -26,14 +26,18 @@ export class ReadCounters {
     return new SharedArrayBuffer((threads + 1) * numbers * 8)
   }
 
-  /** Counts `bytes` of one chunk that went to a reader. @returns the chunk's flags as they were */
-  count(state: Uint8Array, chunk: number, bytes: number): number {
+  /** Counts `bytes` of one chunk that went to a reader; the first time also in the image's `order`. @returns the chunk's flags as they were */
+  count({ state, order }: { state: Uint8Array; order: Int32Array }, chunk: number, bytes: number): number {
     let flags = state[chunk]!
     const at = this.#row + (flags & 3) * 2
     this.#all[at]! += bytes
     if ((flags & chunkFlags.served) === 0) {
       flags = Atomics.or(state, chunk, chunkFlags.served)
-      if ((flags & chunkFlags.served) === 0) this.#all[at + 1]! += 1
+      if ((flags & chunkFlags.served) === 0) {
+        this.#all[at + 1]! += 1
+        const place = Atomics.add(order, 0, 1) + 1
+        if (place < order.length) Atomics.store(order, place, chunk + 1)
+      }
     }
     return flags
   }

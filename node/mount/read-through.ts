@@ -13,6 +13,7 @@ export async function readThrough(
 ): Promise<Uint8Array[]> {
   const offsets = new Float64Array(image.offsets)
   const state = new Uint8Array(image.state)
+  const order = new Int32Array(image.order)
   const chunks: number[] = []
   for (let chunk = chunkAt(offsets, offset); offsets[chunk]! < offset + size && chunk < state.length; chunk++) chunks.push(chunk)
   return await Promise.all(
@@ -21,7 +22,7 @@ export async function readThrough(
       const start = offsets[chunk]!
       const from = Math.max(offset - start, 0)
       const to = Math.min(offset + size, offsets[chunk + 1]!) - start
-      counters.count(state, chunk, to - from)
+      counters.count({ state, order }, chunk, to - from)
       return bytes.subarray(from, to)
     }),
   )

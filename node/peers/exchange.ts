@@ -2,6 +2,7 @@ import type { Connection, Libp2p, PeerId, PrivateKey, Stream } from '@libp2p/int
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import type { BootProfile, ProfileSubject } from '../../protocol/boot-profile.ts'
 import type { BlobMap } from '../../protocol/blob-map.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
@@ -18,7 +19,7 @@ import { Dialler } from './dialler.ts'
 import { readFrames, writeFrame } from './frames.ts'
 import { PeerHoldings } from './holders.ts'
 import { loadIdentity } from './identity.ts'
-import { askBlobMap, askImage, askLayer, askRootfs, serveObject, type LocalObjects } from './object-exchange.ts'
+import { askBlobMap, askImage, askLayer, askProfile, askRootfs, serveObject, type LocalObjects } from './object-exchange.ts'
 import { createPeerHost } from './peer-host.ts'
 
 export interface LocalData extends LocalObjects {
@@ -59,6 +60,9 @@ interface Traffic {
 /** A peer may take this long to answer for an object, milliseconds: the answer is in its memory or catalog. */
 const imageTimeoutMs = 1_000
 const objectTimeoutMs = 30_000
+const profileTimeoutMs = 2_000
+/** Members that are asked for a boot profile. */
+const maxAskedForProfile = 8
 /** Region messages that wait for a slow peer; one beyond is dropped, and told everything anew when it is back. */
 const maxQueuedMessages = 4096
 const newMembersIntervalMs = 500
@@ -257,6 +261,19 @@ export class PeerExchange {
   /** Asks the members in turn. @returns undefined where nobody has it */
   async fetchBlobMap(digest: Digest, { signal }: { signal: AbortSignal }): Promise<BlobMap | undefined> {
     return await this.#askInTurn(signal, async (stream, bounded) => await askBlobMap(stream, digest, bounded))
+  }
+
+  /**
+   * Asks some members at once, first of all those that know one of the regions `tables`.
+   * @returns an answer for each, in the order in which they were asked; none rejects
+   */
+  askProfiles(subject: ProfileSubject, tables: readonly Digest[], { signal }: { signal: AbortSignal }): Promise<BootProfile | undefined>[] {
+    const knows = ({ holdings }: Peer): number => (tables.some((table) => holdings.knows(table)) ? 0 : 1)
+    const asked = this.#members().toSorted((one, other) => knows(one) - knows(other)).slice(0, maxAskedForProfile)
+    return asked.map(async (peer) => {
+      const bounded = AbortSignal.any([signal, AbortSignal.timeout(profileTimeoutMs)])
+      return await this.#ask(peer, bounded, async (stream) => await askProfile(stream, subject, bounded)).catch(() => undefined)
+    })
   }
 
   async #askInTurn<T>(signal: AbortSignal, question: (stream: Stream, signal: AbortSignal) => Promise<T | undefined>): Promise<T | undefined> {

@@ -11,6 +11,11 @@ export class PeerHoldings {
     return this.#held.get(table)?.get(index) === true
   }
 
+  /** Whether the peer has told of the region. */
+  knows(table: Digest): boolean {
+    return this.#held.has(table)
+  }
+
   /** @throws invalid for more regions than there can be, or a change to one that was not told before */
   update(message: Have | HaveDelta): void {
     if (message.type === 'have') {

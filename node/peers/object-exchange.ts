@@ -1,6 +1,7 @@
 import { promisify } from 'node:util'
 import { zstdCompress, zstdDecompress } from 'node:zlib'
 import type { Stream } from '@libp2p/interface'
+import { encodeBootProfile, parseBootProfile, type BootProfile, type ProfileSubject } from '../../protocol/boot-profile.ts'
 import { parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
@@ -31,6 +32,8 @@ export interface LocalObjects {
   layer: (diffId: Digest) => Promise<Uint8Array | undefined>
   /** Encoded, zstd. */
   blobMap: (digest: Digest) => Promise<Uint8Array | undefined>
+  /** The best there is for that rootfs, of it or of another. */
+  profile: (subject: ProfileSubject) => Promise<BootProfile | undefined>
 }
 
 /** Answers the one request of a stream. @throws invalid, unavailable */
@@ -52,6 +55,10 @@ async function find(request: ObjectRequest, local: LocalObjects): Promise<Uint8A
       return await local.rootfs(request.digest)
     case 'map':
       return await local.blobMap(request.digest)
+    case 'profile': {
+      const profile = await local.profile(request)
+      return profile === undefined ? undefined : encodeBootProfile(profile)
+    }
     case 'layer': {
       const bytes = await local.layer(request.diffId)
       return bytes === undefined ? undefined : await compress(bytes)
@@ -102,6 +109,12 @@ export async function askBlobMap(stream: Stream, digest: Digest, signal: AbortSi
   const map = parseBlobMap(await expand(bytes, 'blob map'))
   if (map.digest !== digest) throw new P2pfsError('invalid', 'peer sent the map of another blob', { digest })
   return map
+}
+
+/** @throws invalid for what is no boot profile. Which rootfs it is of is for the caller to judge */
+export async function askProfile(stream: Stream, { rootfs, sketch }: ProfileSubject, signal: AbortSignal): Promise<BootProfile | undefined> {
+  const bytes = await ask(stream, { kind: 'profile', rootfs, sketch }, signal)
+  return bytes === undefined ? undefined : parseBootProfile(bytes)
 }
 
 async function expand(bytes: Uint8Array, what: string): Promise<Uint8Array> {

@@ -2,6 +2,7 @@ import { promisify } from 'node:util'
 import { zstdCompress, zstdDecompress } from 'node:zlib'
 import { Level } from 'level'
 import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
+import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../protocol/boot-profile.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
@@ -34,7 +35,7 @@ export interface MountRecord extends ImageName {
 }
 
 /**
- * What this host knows besides chunks: images, rootfs manifests, layer indexes, publications, mounts. A record is written after
+ * What this host knows besides chunks: images, rootfs manifests, layer indexes, publications, boot profiles, mounts. A record is written after
  * all that it points to; `sync` puts reach the disk before they resolve.
  */
 export class Catalog {
@@ -154,6 +155,19 @@ export class Catalog {
   async layer(diffId: Digest, options: { told?: boolean } = {}): Promise<LayerIndex | undefined> {
     const bytes = await this.layerBytes(diffId, options)
     return bytes === undefined ? undefined : parseLayerIndex(bytes)
+  }
+
+  async putProfile(profile: BootProfile): Promise<void> {
+    await this.#put(keys.profile(profile.rootfs), encodeBootProfile(profile), false)
+  }
+
+  async profile(rootfs: Digest): Promise<BootProfile | undefined> {
+    const bytes = await this.#level.get(keys.profile(rootfs))
+    return bytes === undefined ? undefined : parseBootProfile(bytes)
+  }
+
+  async *profiles(): AsyncGenerator<BootProfile> {
+    for await (const bytes of this.#level.values(under(prefixes.profile))) yield parseBootProfile(bytes)
   }
 
   async putMount(record: MountRecord): Promise<void> {

@@ -17,6 +17,8 @@ export const keys = {
   blobMap: (digest: Digest): string => `${formatVersion}/map/${digest}`,
   /** -> publication (CBOR) */
   publication: (manifestDigest: Digest, format: RootfsFormat): string => `${formatVersion}/publication/${format}/${manifestDigest}`,
+  /** -> boot profile (CBOR) */
+  profile: (rootfs: Digest): string => `${formatVersion}/profile/${rootfs}`,
   /** -> mount record (JSON) */
   mount: (directory: string): string => `mount/${directory}`,
 }
@@ -26,7 +28,7 @@ interface KeyRange {
   lt: string
 }
 
-export const prefixes = { image: `${formatVersion}/record/`, rootfs: `${formatVersion}/rootfs/`, blobMap: `${formatVersion}/map/`, mount: 'mount/' } as const
+export const prefixes = { image: `${formatVersion}/record/`, rootfs: `${formatVersion}/rootfs/`, blobMap: `${formatVersion}/map/`, profile: `${formatVersion}/profile/`, mount: 'mount/' } as const
 
 /** All keys under `prefix`, as a range of the ordered key space. */
 export function under(prefix: (typeof prefixes)[keyof typeof prefixes]): KeyRange {

@@ -1,3 +1,4 @@
+import { encodeSketch, parseProfileSubject, type ProfileSubject } from '../boot-profile.ts'
 import { encodeCbor, Fields, parseCbor } from '../cbor.ts'
 import type { Digest } from '../digest.ts'
 import { P2pfsError } from '../errors.ts'
@@ -21,10 +22,12 @@ export type ObjectRequest =
   | { kind: 'layer'; diffId: Digest }
   /** Of the blob with this digest. Answered by a blob map, zstd-compressed. */
   | { kind: 'map'; digest: Digest }
+  /** Answered by the boot profile of that rootfs, or else of the nearest. */
+  | ({ kind: 'profile' } & ProfileSubject)
 
 /** SPEC.md, "Object protocol". */
 export function encodeObjectRequest(request: ObjectRequest): Uint8Array {
-  return encodeCbor(request)
+  return encodeCbor(request.kind === 'profile' ? { ...request, sketch: encodeSketch(request.sketch) } : request)
 }
 
 /** @throws invalid */
@@ -40,6 +43,8 @@ export function parseObjectRequest(bytes: Uint8Array): ObjectRequest {
       return { kind, diffId: fields.digest('diffId') }
     case 'map':
       return { kind, digest: fields.digest('digest') }
+    case 'profile':
+      return { kind, ...parseProfileSubject(fields, 'object request') }
     default:
       throw new P2pfsError('invalid', `object request: unknown kind ${kind.slice(0, 20)}`)
   }

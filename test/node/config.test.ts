@@ -26,6 +26,7 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   trustIndexKey: { given: '12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo', read: ['12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo'] },
   fuseDriver: { given: 'native', read: 'native' },
   fuseWorkers: { given: '7', read: 7 },
+  bootProfiles: { given: 'off', read: 'off' },
   maxLayerSize: { given: '1.5GiB', read: 1_610_612_736 },
   maxLayerMetadata: { given: '100MiB', read: 104_857_600 },
   logLevel: { given: 'debug', read: 'debug' },

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { attest, encodeStatement, isAttested, parseKey } from '../../protocol/attestation.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
+import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../protocol/boot-profile.ts'
 import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import { ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, parseDigest } from '../../protocol/digest.ts'
@@ -68,6 +69,7 @@ const blobMap: BlobMap = {
 }
 
 const publishedIndex = { maps: [{ map: blobMap, windowsOffset: 4096 }, { map: blobMap, windowsOffset: undefined }], profile: Uint8Array.of(1, 2) }
+const profile: BootProfile = { rootfs: a, sketch: [1, 2 ** 40 + 5], seconds: 12, chunks: [b, a] }
 
 /** Each format: its golden digest (the bytes are long), and that it reads back. */
 const formats: [string, Uint8Array, string, (bytes: Uint8Array) => Uint8Array][] = [
@@ -80,6 +82,7 @@ const formats: [string, Uint8Array, string, (bytes: Uint8Array) => Uint8Array][]
     return encodePublishedIndex({ ...parsed, manifest: encodeRootfsManifest(parsed.manifest) })
   }],
   ['image record', encodeImageRecord(record), 'sha256:575467ee3aef1fbb3aa760e54a4efa36ea528cbc863f29da1695de8da9f90d0d', (bytes) => encodeImageRecord(parseImageRecord(bytes))],
+  ['boot profile', encodeBootProfile(profile), 'sha256:d9e78dbb2274ad11da3f6c740fe84dfb1d53a07e946fdbce00d4e4729daf0270', (bytes) => encodeBootProfile(parseBootProfile(bytes))],
 ]
 
 for (const [name, bytes, golden, again] of formats) {
@@ -153,6 +156,7 @@ for (const [request, golden] of [
   [{ kind: 'image', reference: 'r', platform: 'p', format: 'ext4' }, 'a4646b696e6465696d61676566666f726d6174646578743468706c6174666f726d6170697265666572656e63656172'],
   [{ kind: 'rootfs', digest: a }, 'a2646b696e6466726f6f7466736664696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
   [{ kind: 'map', digest: a }, 'a2646b696e64636d61706664696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
+  [{ kind: 'profile', rootfs: a, sketch: [3, 2 ** 48 - 1] }, 'a3646b696e646770726f66696c6566726f6f74667378477368613235363a6361393738313132636131626264636166616332333162333961323364633464613738366566663831343763346537326239383037373835616665653438626266736b657463684c000000000003ffffffffffff'],
   [{ kind: 'layer', diffId: a }, 'a2646b696e64656c617965726664696666496478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
 ] as const) {
   messages.push([`${request.kind} request`, encodeObjectRequest(request), golden, (bytes) => parseObjectRequest(bytes), request])
@@ -189,6 +193,10 @@ test('messages that are too short, too long or of no known kind are invalid', ()
   invalid(() => new Bitmap(9, Uint8Array.of(0, 0b10)))
   invalid(() => new Bitmap(9, Uint8Array.of(0)))
   invalid(() => parseDigest('sha256:abc'))
+  for (const hostile of [{ sketch: [2, 1] }, { sketch: [1, 1] }, { sketch: Array.from({ length: 65 }, (_, i) => i) }, { seconds: 3601 }, { chunks: Array.from({ length: 8193 }, () => a) }]) {
+    invalid(() => parseBootProfile(encodeBootProfile({ ...profile, ...hostile })))
+  }
+  invalid(() => parseObjectRequest(encodeObjectRequest({ kind: 'profile', rootfs: a, sketch: [2, 1] })))
   invalid(() => new ChunkTable([4097], digestToBytes(a)))
   invalid(() => new ChunkTable([4096, 4096], digestToBytes(a)))
 })

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { Bitmap } from '../../../protocol/bitmap.ts'
+import type { BootProfile } from '../../../protocol/boot-profile.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
@@ -27,6 +28,7 @@ export class TestPeer {
   /** What wants are answered with instead of chunks, if anything ever. */
   stall: Promise<Uint8Array> | undefined
   readonly images = new Map<string, ImageRecord>()
+  readonly profiles = new Map<Digest, BootProfile>()
   readonly objects = new Map<Digest, Uint8Array>()
   readonly tables = new Map<Digest, Bitmap>()
   readonly exchange: PeerExchange
@@ -39,6 +41,7 @@ export class TestPeer {
           image: async ({ reference }) => this.images.get(reference),
           rootfs: async (digest) => this.objects.get(digest),
           blobMap: async (digest) => this.objects.get(digest),
+          profile: async ({ rootfs }) => this.profiles.get(rootfs),
           layer: async (diffId) => this.objects.get(diffId),
           tables: () => [...this.tables].map(([table, held]) => ({ table, held })),
         },
