@@ -24,6 +24,8 @@ export interface NodeProcessOptions {
   bootstrap?: readonly NodeProcess[]
   /** Registries to speak plain HTTP with, `HOST:PORT`. */
   insecureRegistries?: readonly string[]
+  /** Whether boots are recorded and replayed; as the daemon does by default if not given. */
+  bootProfiles?: boolean
   signal?: AbortSignal
 }
 
@@ -50,7 +52,7 @@ export class NodeProcess implements AsyncDisposable {
    * @throws timeout, with the end of its log, if it does not come up
    */
   static async start(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
-    const { region = 'lab', bootstrap = [], insecureRegistries = [], signal } = options
+    const { region = 'lab', bootstrap = [], insecureRegistries = [], bootProfiles, signal } = options
     const addresses = await Promise.all(bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })))
     const flags = {
       '--state-dir': [stateDirectoryOf(host)],
@@ -59,6 +61,7 @@ export class NodeProcess implements AsyncDisposable {
       '--listen': [`/ip4/${host.address}/tcp/${peerPort}`],
       '--bootstrap': addresses.length === 0 ? [] : [addresses.join(',')],
       '--insecure-registry': insecureRegistries,
+      '--boot-profiles': bootProfiles === undefined ? [] : [bootProfiles ? 'on' : 'off'],
       '--name': [host.name],
     }
     await mkdir(stateDirectoryOf(host), { recursive: true })

@@ -79,7 +79,9 @@ export class Boot {
     }
     const replay = new ProfileReplay({ target, log: this.#parts.log }, chunks)
     this.#replay = { replay, source: found.source }
+    mounted.planned = new Set(chunks)
     await replay.run({ signal })
+    mounted.planned = new Set()
   }
 
   #isBoot(chunks: readonly number[]): boolean {

@@ -27,6 +27,8 @@ export class MountedImage {
   readonly #closed = new AbortController()
   /** Reads that wait for a chunk. */
   waiting = 0
+  /** What is being fetched ahead in an order that is known: there is no need to guess what comes after one of these. */
+  planned: ReadonlySet<number> = new Set()
 
   constructor(parts: MountedImageParts, manifest: RootfsManifest, digest: Digest) {
     this.#parts = parts
@@ -59,7 +61,7 @@ export class MountedImage {
       signal: AbortSignal.any([signal, this.#closed.signal]),
       deadlineMs: this.#parts.readDeadlineMs,
     }).finally(() => this.waiting--)
-    if (!here) this.#readAhead.touch(chunkIndex)
+    if (!here && !this.planned.has(chunkIndex)) this.#readAhead.touch(chunkIndex)
     return await chunk
   }
 

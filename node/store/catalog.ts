@@ -35,8 +35,8 @@ export interface MountRecord extends ImageName {
 }
 
 /**
- * What this host knows besides chunks: images, rootfs manifests, layer indexes, publications, boot profiles, mounts. A record is written after
- * all that it points to; `sync` puts reach the disk before they resolve.
+ * What this host knows besides chunks: images, rootfs manifests, layer indexes, publications, boot profiles, mounts. A record is
+ * written after all that it points to; `sync` puts reach the disk before they resolve.
  */
 export class Catalog {
   readonly #level: Level<string, Uint8Array>
