@@ -51,6 +51,8 @@ const maxReadBytes = 16 * 1024 * 1024
 const maxStretchBytes = 64 * 1024 * 1024
 /** One that somebody waits for makes no more than this for the sake of others, bytes. */
 const maxUrgentReadBytes = 2 * 1024 * 1024
+/** Between two stretches that one read has: what a window costs, and a request at 10 MB/s and a few milliseconds. Bytes of the blob. */
+const maxGapBytes = 32 * 1024
 /** How long a registry that turned out not to have ranges is not asked for them, milliseconds: a proxy on the way may have been the reason. */
 const streamedMs = 300_000
 
@@ -179,7 +181,7 @@ class RegionReads {
     const at = sorted.indexOf(oldest)
     let { stretch } = oldest
     const grow = (other: Stretch): boolean => {
-      if (other.start > stretch.end || other.end < stretch.start) return false
+      if (other.start - stretch.end > maxGapBytes || stretch.start - other.end > maxGapBytes) return false
       const joined = this.#region.join(other.start < stretch.start ? other : stretch, other.end > stretch.end ? other : stretch)
       if (joined.tarEnd - joined.tarStart > maxBytes) return false
       stretch = joined

@@ -6,7 +6,7 @@ import { GzipScanner, type BlockStart } from './gzip/gzip-scanner.ts'
 import { firstChunkIn } from './piece-chunks.ts'
 import { WindowRegion } from './window-region.ts'
 
-/** Of the tar, between two checkpoints, at least; each has a window of some 2 KB. Bytes. */
+/** Of the tar, between two checkpoints, at least. ARCHITECTURE.md, "Reading gzip at random", compares others. Bytes. */
 export const checkpointSpacingBytes = 96 * 1024
 /** Output that is kept for windows: the scanner may come to know of a block a little after its output, bytes. */
 const historyBytes = 256 * 1024

@@ -4,6 +4,7 @@ import { markDistanceBytes, markUnitBytes, type BlobMap, type Checkpoint, type P
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { decompress } from './decompress.ts'
+import { maxWindowBytes } from './gzip/deflate-scanner.ts'
 import { resumeGzip } from './gzip/resume.ts'
 import { lastAtOrBefore } from './last-at-or-before.ts'
 
@@ -67,7 +68,16 @@ async function* outputOf({ compression }: BlobMap, { checkpoint }: Span, bytes: 
   if (compression === 'none') yield bytes
   else if (compression === 'zstd') yield* decompress(once(bytes))
   else if (checkpoint.bitOffset === 0) yield* Readable.from([bytes], { objectMode: false }).pipe(createGunzip({ finishFlush: constants.Z_SYNC_FLUSH })) as AsyncIterable<Buffer>
-  else yield* resumeGzip(bytes, { bit: checkpoint.bitOffset % 8, window: window.length === 0 ? window : zstdDecompressSync(window) })
+  else yield* resumeGzip(bytes, { bit: checkpoint.bitOffset % 8, window: expand(window) })
+}
+
+function expand(window: Uint8Array): Uint8Array {
+  if (window.length === 0) return window
+  try {
+    return zstdDecompressSync(window, { maxOutputLength: maxWindowBytes })
+  } catch (cause) {
+    throw new P2pfsError('invalid', `a window is damaged, or too long: ${(cause as Error).message}`, { cause })
+  }
 }
 
 async function* once(bytes: Buffer): AsyncGenerator<Buffer> {

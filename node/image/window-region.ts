@@ -4,7 +4,7 @@ import { digestOf } from '../../protocol/digest.ts'
 import type { ChunkSink } from './chunk-sink.ts'
 
 /** Chunks of the window region: a resume reads one of them, and its neighbours have theirs in it. Bytes. */
-const chunkBytes = 16 * 1024
+const chunkBytes = 32 * 1024
 /** Of what is mostly zeros higher levels save a twentieth, and take several times as long. */
 const level = 1
 

@@ -80,6 +80,13 @@ test('chunks that are wanted together and lie together are read together', async
   assert.equal(reads.length, 2)
 })
 
+test('a small gap is read too, a larger one is not', async () => {
+  const { chunk, contents, reads } = lab(400)
+  const wanted = [100, 110, 150]
+  assert.deepEqual(await Promise.all(wanted.map((index) => chunk(index))), wanted.map((index) => contents[index]))
+  assert.deepEqual(reads.map(({ stretch }) => [stretch.start / chunkBytes, stretch.end / chunkBytes]), [[100, 112], [148, 152]])
+})
+
 test('one read is no longer than its bound', async () => {
   const count = 4200
   const { chunk, reads } = lab(count + 1)
