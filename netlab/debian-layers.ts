@@ -13,7 +13,7 @@ export const debianRecipe = {
 } as const
 
 /** Used if apt of this machine names no mirror for the suite. */
-const defaultMirror = 'http://deb.debian.org/debian'
+export const defaultMirror = 'http://deb.debian.org/debian'
 
 interface BuildOptions {
   signal?: AbortSignal
@@ -30,7 +30,7 @@ export async function buildDebianLayers(directory: string, options: BuildOptions
   const application = join(directory, 'application.tar')
   const tree = join(directory, 'application')
   const extracted = join(directory, 'extracted.tar')
-  const mirror = await mirrorOfMachine(options)
+  const mirror = (await mirrorsOfMachine(options)).get(debianRecipe.suite) ?? defaultMirror
   const env = { ...process.env, SOURCE_DATE_EPOCH: String(debianRecipe.epochSeconds), LC_ALL: 'C.UTF-8' }
   const excludes = debianRecipe.excludes.map((path) => `--dpkgopt=path-exclude=${path}`)
   const bootstrap = async (target: string, ...args: string[]): Promise<void> => {
@@ -58,11 +58,11 @@ export async function buildDebianLayers(directory: string, options: BuildOptions
   return { base, application }
 }
 
-async function mirrorOfMachine(options: BuildOptions): Promise<string> {
-  const format = '$(CREATED_BY) $(CODENAME) $(REPO_URI)'
-  const { stdout } = await run('apt-get', ['indextargets', '--format', format], options)
-  const lines = stdout.toString().split('\n')
-  return lines.find((line) => line.startsWith(`Packages ${debianRecipe.suite} `))?.split(' ')[2] ?? defaultMirror
+/** Those of this machine's apt, by suite. */
+export async function mirrorsOfMachine(options: BuildOptions): Promise<Map<string, string>> {
+  const { stdout } = await run('apt-get', ['indextargets', '--format', '$(CREATED_BY) $(CODENAME) $(REPO_URI)'], options)
+  const targets = stdout.toString().split('\n').map((line) => line.split(' '))
+  return new Map(targets.filter(([kind]) => kind === 'Packages').map(([, suite = '', mirror = '']) => [suite, mirror]))
 }
 
 /** Names in a tar, Latin-1, as they stand there. */

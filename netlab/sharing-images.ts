@@ -1,11 +1,12 @@
-import { appendFile, mkdir, rm, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { appendFile, mkdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
-import { debianRecipe } from './debian-layers.ts'
+import { debianRecipe, mirrorsOfMachine } from './debian-layers.ts'
 import { cached, type ImageCacheOptions, type LabImage } from './images.ts'
 import { OciLayout, type StoredLayer } from './oci-layout.ts'
 import { run } from './process.ts'
-import { readTree, type Tree } from './tree-compare.ts'
+import { readTree } from './tree-compare.ts'
+import { comparedAspects, packTree, writeDifference } from './tree-layers.ts'
 
 /** A version of an image. */
 export interface SharingImage extends LabImage {
@@ -28,8 +29,6 @@ const defaultMirror = 'http://deb.debian.org'
 const emptied = ['dev', 'proc', 'run', 'sys', 'tmp', 'var/cache', 'var/lib/apt/lists', 'var/log'] as const
 /** The file that changes has a size between these, bytes. */
 const changedFileBytes = { min: 2048, max: 8192 } as const
-/** A file in which none of these differs is no part of an upper layer. Times are not among them: all packages are unpacked twice. */
-const comparedAspects = ['type', 'mode', 'uid', 'gid', 'sizeBytes', 'content', 'linkTarget', 'device', 'xattrs'] as const
 
 const config = { Env: ['PATH=/usr/sbin:/usr/bin:/sbin:/bin'], Cmd: ['/bin/sh'], WorkingDir: '/' }
 
@@ -78,7 +77,7 @@ async function buildLayers(work: string, options: ImageCacheOptions): Promise<Ma
   const tars = new Map<string, string>()
   const pack = async (name: string, tree: string): Promise<void> => {
     tars.set(name, join(work, `${name}.tar`))
-    await packTree(tree, join(work, `${name}.tar`), options)
+    await packTree(tree, join(work, `${name}.tar`), { clampSeconds: debianRecipe.epochSeconds, ...options })
   }
   await pack('base', old.base)
   await pack('upgraded-base', upgraded.base)
@@ -113,41 +112,6 @@ async function bootstrap(directory: string, sources: readonly Source[], options:
   return { base, whole }
 }
 
-/** By suite. */
-async function mirrorsOfMachine(options: ImageCacheOptions): Promise<Map<string, string>> {
-  const { stdout } = await run('apt-get', ['indextargets', '--format', '$(CREATED_BY) $(CODENAME) $(REPO_URI)'], options)
-  const targets = stdout.toString().split('\n').map((line) => line.split(' '))
-  return new Map(targets.filter(([kind]) => kind === 'Packages').map(([, suite = '', mirror = '']) => [suite, mirror]))
-}
-
-/** Makes the tree of the layer that turns `below` into `above`: what differs, the directories it is in, and whiteouts. */
-async function writeDifference(tree: string, below: string, above: string, options: ImageCacheOptions): Promise<void> {
-  const [lower, upper] = [await readTree(below, options), await readTree(above, options)]
-  const changed = new Set<string>()
-  for (const [path, entry] of upper) {
-    const old = lower.get(path)
-    if (old !== undefined && comparedAspects.every((aspect) => old[aspect] === entry[aspect])) continue
-    for (let at = path; at !== '.'; at = dirname(at)) changed.add(at)
-  }
-  await mkdir(tree)
-  const names = [...changed].filter(Boolean).sort()
-  const list = Buffer.from(names.map((name) => `${name}\0`).join(''), 'latin1')
-  const copied = `${tree}.copied.tar`
-  const fromList = ['--null', '--verbatim-files-from', '--no-recursion', '--files-from=-']
-  await run('tar', ['--create', `--file=${copied}`, `--directory=${above}`, '--xattrs', ...fromList], { ...options, input: list })
-  await run('tar', ['--extract', `--file=${copied}`, `--directory=${tree}`, '--xattrs', '--xattrs-include=*'], options)
-  await rm(copied)
-  for (const path of removedFrom(lower, upper)) {
-    await mkdir(join(tree, dirname(path)), { recursive: true })
-    await writeFile(join(tree, dirname(path), `.wh.${path.slice(path.lastIndexOf('/') + 1)}`), '')
-  }
-}
-
-/** What `upper` has no more; of directories the uppermost. */
-function removedFrom(lower: Tree, upper: Tree): string[] {
-  return [...lower.keys()].filter((path) => !upper.has(path) && upper.get(path.includes('/') ? dirname(path) : '')?.type === 'directory')
-}
-
 /** The file in the middle of those that have the size. */
 async function changeOneFile(tree: string, options: ImageCacheOptions): Promise<void> {
   const files = [...(await readTree(tree, options))].filter(
@@ -156,10 +120,4 @@ async function changeOneFile(tree: string, options: ImageCacheOptions): Promise<
   const [path] = files[files.length >> 1] ?? []
   if (path === undefined) throw new P2pfsError('missing', 'the layer has no file of the size that is to change', { ...changedFileBytes })
   await appendFile(join(tree, path), '# changed\n')
-}
-
-async function packTree(tree: string, tar: string, options: ImageCacheOptions): Promise<void> {
-  const clamp = [`--mtime=@${debianRecipe.epochSeconds}`, '--clamp-mtime', '--sort=name', '--numeric-owner']
-  const pax = ['--format=pax', '--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime', '--xattrs']
-  await run('tar', ['--create', `--file=${tar}`, `--directory=${tree}`, ...clamp, ...pax, '.'], options)
 }
