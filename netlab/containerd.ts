@@ -55,6 +55,15 @@ export class Containerd {
     await this.#host.run('ctr', ['--address', this.#socket, ...flags, reference], { ...(signal && { signal }) })
   }
 
+  /** Mounts what was pulled, read-only, until {@link unmount}. */
+  async mount(reference: string, directory: string): Promise<void> {
+    await this.#host.run('ctr', ['--address', this.#socket, 'image', 'mount', '--snapshotter', snapshotter, reference, directory])
+  }
+
+  async unmount(directory: string): Promise<void> {
+    await this.#host.run('ctr', ['--address', this.#socket, 'image', 'unmount', directory])
+  }
+
   async stop(): Promise<void> {
     this.#process.kill('SIGTERM')
     await exited(this.#process)

@@ -154,6 +154,12 @@ export class LabHost {
     await this.#bridge.tc(['qdisc', 'replace', 'dev', this.#port, 'root', ...rate], { signal })
   }
 
+  /** As fast as the machine can, again. */
+  async unshape({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    await this.#namespace.tc(['qdisc', 'replace', 'dev', 'eth0', 'root', 'noqueue'], { signal })
+    await this.#bridge.tc(['qdisc', 'replace', 'dev', this.#port, 'root', 'noqueue'], { signal })
+  }
+
   /** Pulls the cable: what was in flight is lost, connections stay open until they time out. */
   async cut({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
     await this.#bridge.ip(['link', 'set', 'dev', this.#port, 'down'], { signal })

@@ -1,4 +1,5 @@
 import type { ChildProcess } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { mkdir, open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
@@ -7,6 +8,8 @@ import type { LabHost } from './network.ts'
 import { lastLines } from './process.ts'
 
 const port = 5000
+/** One answered request in its log, which has the lines of Apache's combined format among its own. */
+const accessLine = /"(?:GET|HEAD) \/v2\/[^"]*" \d{3} /g
 /** It is up in a few hundred milliseconds on an idle machine. */
 const startTimeoutMs = 20_000
 
@@ -16,9 +19,11 @@ export class Registry {
   /** `HOST:PORT`, as image references name it; plain HTTP. */
   readonly authority: string
   readonly #process: ChildProcess
+  readonly #logPath: string
 
-  private constructor(host: LabHost, process: ChildProcess) {
+  private constructor(host: LabHost, process: ChildProcess, logPath: string) {
     this.host = host
+    this.#logPath = logPath
     this.authority = `${host.address}:${port}`
     this.#process = process
   }
@@ -42,8 +47,8 @@ export class Registry {
     await using log = await open(logPath, 'a')
     const env = { ...process.env, OTEL_TRACES_EXPORTER: 'none' }
     const child = await host.start('docker-registry', ['serve', config], { stdio: ['ignore', log.fd, log.fd], env })
-    const registry = new Registry(host, child)
-    await eventually('the registry listens', async () => await registry.#listening(logPath), {
+    const registry = new Registry(host, child, logPath)
+    await eventually('the registry listens', async () => await registry.#listening(), {
       timeoutMs: startTimeoutMs,
       ...(signal && { signal }),
     })
@@ -68,8 +73,16 @@ export class Registry {
     return reference
   }
 
-  async #listening(logPath: string): Promise<true | undefined> {
-    const text = await readFile(logPath, 'utf8')
+  /** What it has sent over its link, as the kernel counts it, and the requests that it has answered, so far; takes no time. */
+  traffic(): { sentBytes: number; requests: number } {
+    // proc(5), as the process sees its network: field 9 of an interface is what it has transmitted.
+    const counters = /^ *eth0: *(.*)$/m.exec(readFileSync(`/proc/${this.#process.pid}/net/dev`, 'utf8'))?.[1]?.split(/ +/)
+    const requests = readFileSync(this.#logPath, 'utf8').match(accessLine)?.length ?? 0
+    return { sentBytes: Number(counters?.[8] ?? 0), requests }
+  }
+
+  async #listening(): Promise<true | undefined> {
+    const text = await readFile(this.#logPath, 'utf8')
     if (this.#process.exitCode !== null) throw new P2pfsError('unavailable', `docker-registry ended: ${lastLines(text, 5)}`)
     return text.includes('listening on') ? true : undefined
   }

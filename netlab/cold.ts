@@ -1,0 +1,88 @@
+import { availableParallelism, cpus } from 'node:os'
+import { parseArgs } from 'node:util'
+import { coldImages, type ColdImageName } from './cold-images.ts'
+import { coldModes, ColdLab, type ColdMode } from './cold-start.ts'
+import { coldFigures, formatColdFigures, type ColdCase } from './cold-table.ts'
+
+const help = `Usage: npm run cold -- [options]
+
+A host with no peers and an empty store runs a program of an image, over slow links to the registry: p2pfs beside a plain pull.
+
+  --runs N     starts of each kind [3]
+  --only LIST  of images (py, node), rates in Mbit/s (25, 100, any other, unlimited) and ways (${coldModes.join(', ')}), with commas
+  --seed N     of the order of the starts
+  --json
+`
+const defaultRates = ['25', '100', 'unlimited'] as const
+const defaultModes: readonly ColdMode[] = ['plain', 'index', 'profile', 'peer']
+
+const { values: args } = parseArgs({
+  options: {
+    runs: { type: 'string', default: '3' },
+    only: { type: 'string', default: '' },
+    seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 31)) },
+    json: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+})
+if (args.help) {
+  process.stdout.write(help)
+  process.exit(0)
+}
+const note = (line: string): void => void process.stderr.write(`cold: ${line}\n`)
+
+note('preparing the images')
+const images = await coldImages()
+const words = args.only.split(',').filter(Boolean)
+const names = chosen(Object.keys(images), (word): word is ColdImageName => word in images)
+const modes = chosen<ColdMode>(defaultModes, (word): word is ColdMode => (coldModes as readonly string[]).includes(word))
+const rates = chosen<string>(defaultRates, (word): word is string => /^(\d+|unlimited)$/.test(word))
+
+const cases: ColdCase[] = (names as ColdImageName[]).flatMap((image) =>
+  rates.flatMap((rate) =>
+    modes.map((mode) => {
+      const { compressedBytes } = images[image]
+      return { image, compressedBytes, rateMegabits: rate === 'unlimited' ? undefined : Number(rate), mode, starts: [] }
+    }),
+  ),
+)
+note(`order by seed ${args.seed}`)
+{
+  await using lab = await ColdLab.create()
+  for (const one of shuffled(Array.from({ length: Number(args.runs) }, () => cases).flat(), Number(args.seed))) {
+    const { image, rateMegabits, mode, starts } = one
+    const start = await lab.start(images[image as ColdImageName], mode, rateMegabits === undefined ? undefined : rateMegabits * 1e6)
+    starts.push(start)
+    note(`${image}, ${rateMegabits ?? 'unlimited'} Mbit/s, ${mode}: ${(start.readyMs / 1000).toFixed(2)} s, ${(start.readyBytes / 1e6).toFixed(1)} MB`)
+  }
+}
+const figures = coldFigures(cases)
+if (args.json) {
+  const machine = { cores: availableParallelism(), cpu: cpus()[0]?.model, node: process.version }
+  process.stdout.write(`${JSON.stringify({ machine, seed: Number(args.seed), figures }, undefined, 2)}\n`)
+} else {
+  process.stdout.write(`${formatColdFigures(figures)}\n`)
+}
+
+/** Those of `--only` that are of this kind; all where it names none. */
+function chosen<T extends string>(all: readonly T[], isOne: (word: string) => word is T): readonly T[] {
+  const named = words.filter(isOne)
+  return named.length === 0 ? all : named
+}
+
+/** Fisher and Yates, by mulberry32. */
+function shuffled<T>(items: readonly T[], seed: number): T[] {
+  const result = [...items]
+  let state = seed >>> 0
+  const next = (): number => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let t = Math.imul(state ^ (state >>> 15), state | 1)
+    t = (t + Math.imul(t ^ (t >>> 7), t | 61)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+  }
+  for (let i = result.length - 1; i > 0; i--) {
+    const j = Math.floor(next() * (i + 1))
+    ;[result[i], result[j]] = [result[j]!, result[i]!]
+  }
+  return result
+}
