@@ -53,6 +53,8 @@ export class ColdLab implements AsyncDisposable {
   readonly #publishers: Publishers
   #peer: NodeProcess | undefined
   readonly #prepared = new Set<string>()
+  /** Of hosts that have published. */
+  readonly #keys = new Set<string>()
 
   private constructor(network: Network, registry: Registry, host: LabHost, publishers: Publishers) {
     this.#network = network
@@ -114,6 +116,7 @@ export class ColdLab implements AsyncDisposable {
       await node.unmount(directory)
     }
     await node.cli(['seed', reference, '--format', 'erofs', '--publish'])
+    this.#keys.add((await node.status()).peerId)
   }
 
   async #startPlain(image: ColdImage, reference: string): Promise<ColdStart> {
@@ -138,7 +141,7 @@ export class ColdLab implements AsyncDisposable {
 
   async #startMounted(image: ColdImage, mode: ColdMode, reference: string): Promise<ColdStart> {
     const bootstrap = mode === 'peer' && this.#peer !== undefined ? [this.#peer] : []
-    await using node = await startEmpty(this.#host, { ...this.#nodeOptions, bootstrap })
+    await using node = await startEmpty(this.#host, { ...this.#nodeOptions, bootstrap, trustedIndexKeys: [...this.#keys] })
     if (bootstrap.length > 0) await node.whenStatus('has met its peer', ({ peers }) => peers.length > 0, { timeoutMs: meetTimeoutMs })
     let mountPoint = ''
     const start = await this.#measure(image, async () => {

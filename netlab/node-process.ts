@@ -26,6 +26,8 @@ export interface NodeProcessOptions {
   insecureRegistries?: readonly string[]
   /** Whether boots are recorded and replayed; as the daemon does by default if not given. */
   bootProfiles?: boolean
+  /** Peer ids of hosts whose published indexes are accepted. */
+  trustedIndexKeys?: readonly string[]
   signal?: AbortSignal
 }
 
@@ -52,7 +54,7 @@ export class NodeProcess implements AsyncDisposable {
    * @throws timeout, with the end of its log, if it does not come up
    */
   static async start(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
-    const { region = 'lab', bootstrap = [], insecureRegistries = [], bootProfiles, signal } = options
+    const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], bootProfiles, signal } = options
     const addresses = await Promise.all(bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })))
     const flags = {
       '--state-dir': [stateDirectoryOf(host)],
@@ -62,6 +64,7 @@ export class NodeProcess implements AsyncDisposable {
       '--bootstrap': addresses.length === 0 ? [] : [addresses.join(',')],
       '--insecure-registry': insecureRegistries,
       '--boot-profiles': bootProfiles === undefined ? [] : [bootProfiles ? 'on' : 'off'],
+      '--trust-index-key': trustedIndexKeys,
       '--name': [host.name],
     }
     await mkdir(stateDirectoryOf(host), { recursive: true })
