@@ -1,14 +1,17 @@
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import type { MountResult } from '../node/control/api.ts'
 import type { ColdImage } from './cold-images.ts'
 import { runContainer } from './container.ts'
 import { Containerd } from './containerd.ts'
+import { eventually } from './deadline.ts'
+import { LinkSampler, timedRequests, type ColdTimeline } from './cold-timeline.ts'
 import { startEmpty } from './empty-node.ts'
 import { Network, type LabHost } from './network.ts'
 import type { NodeProcess } from './node-process.ts'
 import { run } from './process.ts'
-import { Registry } from './registry.ts'
+import { Registry, registryPort } from './registry.ts'
 
 /**
  * How a host that has nothing comes to a running program:
@@ -37,11 +40,15 @@ export interface ColdStart {
   /** From the start of a second run on this host to its ready line; and of a third one, with an empty page cache. */
   againMs: number
   againColdMs: number
+  /** Where requests are logged. */
+  timeline?: ColdTimeline
 }
 
 /** Hosts that have had the image before, by the way that they are for. */
 type Publishers = Record<'index' | 'profile' | 'peer', LabHost>
 
+const proxyPort = registryPort + 1
+const proxyTimeoutMs = 20_000
 /** On a machine that is busy with other tests. */
 const meetTimeoutMs = 20_000
 
@@ -51,25 +58,33 @@ export class ColdLab implements AsyncDisposable {
   readonly #network: Network
   readonly #host: LabHost
   readonly #publishers: Publishers
+  /** Where the hosts find the registry. */
+  readonly #authority: string
+  /** Of the proxy before it. */
+  readonly #requestLog: string | undefined
   #peer: NodeProcess | undefined
   readonly #prepared = new Set<string>()
   /** Of hosts that have published. */
   readonly #keys = new Set<string>()
 
-  private constructor(network: Network, registry: Registry, host: LabHost, publishers: Publishers) {
-    this.#network = network
-    this.registry = registry
-    this.#host = host
-    this.#publishers = publishers
+  private constructor(parts: { network: Network; registry: Registry; host: LabHost; publishers: Publishers; proxy: Proxy | undefined }) {
+    this.#network = parts.network
+    this.registry = parts.registry
+    this.#host = parts.host
+    this.#publishers = parts.publishers
+    this.#authority = parts.proxy?.authority ?? parts.registry.authority
+    this.#requestLog = parts.proxy?.logPath
   }
 
-  static async create(): Promise<ColdLab> {
+  /** @param logRequests with a proxy before the registry, that takes time of its own, so that each start has a timeline */
+  static async create({ logRequests = false }: { logRequests?: boolean } = {}): Promise<ColdLab> {
     const network = await Network.create()
     try {
       const registry = await Registry.start(await network.addHost('registry'))
       const host = await network.addHost('cold')
       const publishers = { index: await network.addHost('indexer'), profile: await network.addHost('profiler'), peer: await network.addHost('peer') }
-      return new ColdLab(network, registry, host, publishers)
+      const proxy = logRequests ? await startProxy(registry) : undefined
+      return new ColdLab({ network, registry, host, publishers, proxy })
     } catch (error) {
       await network[Symbol.asyncDispose]()
       throw error
@@ -95,7 +110,7 @@ export class ColdLab implements AsyncDisposable {
   /** Pushes the image for this mode, once, with whatever others do to it before. Returns its reference. */
   async #prepare(image: ColdImage, mode: ColdMode): Promise<string> {
     const repository = `lab/${image.tag}-${mode}:1`
-    const reference = `${this.registry.authority}/${repository}`
+    const reference = `${this.#authority}/${repository}`
     if (this.#prepared.has(reference)) return reference
     await this.registry.push(image, repository)
     if (mode === 'index' || mode === 'profile') await this.#publish(image, mode, reference)
@@ -124,7 +139,7 @@ export class ColdLab implements AsyncDisposable {
     const containerd = await Containerd.start(this.#host, directory)
     let mounted = false
     try {
-      await mkdir(tree)
+      await mkdir(tree, { recursive: true })
       return await this.#measure(image, async () => {
         await containerd.pull(reference)
         await containerd.mount(reference, tree)
@@ -163,12 +178,13 @@ export class ColdLab implements AsyncDisposable {
   /** @param provide makes the tree that the program runs in */
   async #measure(image: ColdImage, provide: () => Promise<string>): Promise<ColdStart> {
     await dropCaches()
-    const before = this.registry.traffic()
-    const since = (): { bytes: number; requests: number } => {
-      const { sentBytes, requests } = this.registry.traffic()
-      return { bytes: sentBytes - before.sentBytes, requests: requests - before.requests }
-    }
+    const before = { bytes: this.registry.sentBytes, requests: this.registry.answeredRequests }
+    const since = (): { bytes: number; requests: number } => ({
+      bytes: this.registry.sentBytes - before.bytes,
+      requests: this.registry.answeredRequests - before.requests,
+    })
     const startedAt = performance.now()
+    const sampler = new LinkSampler(startedAt, () => this.registry.sentBytes - before.bytes)
     const tree = await provide()
     const mountMs = performance.now() - startedAt
     const mounted = since()
@@ -176,7 +192,14 @@ export class ColdLab implements AsyncDisposable {
     await runContainer(this.#host, tree, image, () => {
       readyMs = performance.now() - startedAt
       ready = since()
+      sampler.stop()
     })
+    const timeline = this.#requestLog === undefined ? undefined : {
+      mountedAtMs: mountMs,
+      readyAtMs: readyMs,
+      requests: await timedRequests(this.#requestLog, startedAt),
+      samples: sampler.samples,
+    }
     const againMs = await this.#timeToReady(image, tree)
     await dropCaches()
     const againColdMs = await this.#timeToReady(image, tree)
@@ -190,6 +213,7 @@ export class ColdLab implements AsyncDisposable {
       totalBytes: since().bytes,
       againMs,
       againColdMs,
+      ...(timeline && { timeline }),
     }
   }
 
@@ -201,8 +225,25 @@ export class ColdLab implements AsyncDisposable {
   }
 
   get #nodeOptions(): { insecureRegistries: string[] } {
-    return { insecureRegistries: [this.registry.authority] }
+    return { insecureRegistries: [this.#authority] }
   }
+}
+
+interface Proxy {
+  authority: string
+  logPath: string
+}
+
+async function startProxy({ host }: Registry): Promise<Proxy> {
+  const program = fileURLToPath(new URL('logging-proxy.ts', import.meta.url))
+  const logPath = join(host.directory, 'requests.jsonl')
+  await writeFile(logPath, '')
+  const args = ['--disable-warning=ExperimentalWarning', program, host.address, String(proxyPort), String(registryPort), logPath]
+  const child = await host.start(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  let listening = false
+  child.stdout!.once('data', () => (listening = true))
+  await eventually('the proxy listens', async () => await Promise.resolve(listening || undefined), { timeoutMs: proxyTimeoutMs })
+  return { authority: `${host.address}:${proxyPort}`, logPath }
 }
 
 /** Files, directories and inodes: of the whole machine, the registry's too. */

@@ -12,7 +12,7 @@ export interface ColdCase {
 }
 
 /** A case in figures: spreads of what its starts took. */
-export type ColdFigures = Omit<ColdCase, 'starts'> & Record<keyof ColdStart, Spread> & {
+export type ColdFigures = Omit<ColdCase, 'starts'> & Record<Measured, Spread> & {
   /** How many times sooner the program is ready than after a plain pull, of the medians. */
   ratio?: number
   /** Of the compressed image, what crossed the registry's link until the program was ready. */
@@ -20,10 +20,11 @@ export type ColdFigures = Omit<ColdCase, 'starts'> & Record<keyof ColdStart, Spr
 }
 
 const measured = ['mountMs', 'mountBytes', 'mountRequests', 'readyMs', 'readyBytes', 'readyRequests', 'totalBytes', 'againMs', 'againColdMs'] as const
+type Measured = (typeof measured)[number]
 
 export function coldFigures(cases: readonly ColdCase[]): ColdFigures[] {
   const figures = cases.map(({ starts, ...rest }) => {
-    const spreads = Object.fromEntries(measured.map((key) => [key, spread(starts.map((start) => start[key]))])) as Record<keyof ColdStart, Spread>
+    const spreads = Object.fromEntries(measured.map((key) => [key, spread(starts.map((start) => start[key]))])) as Record<Measured, Spread>
     return { ...rest, ...spreads, readyShare: spreads.readyBytes.median / rest.compressedBytes }
   })
   return figures.map((one) => {

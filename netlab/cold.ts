@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util'
 import { coldImages, type ColdImageName } from './cold-images.ts'
 import { coldModes, ColdLab, type ColdMode } from './cold-start.ts'
 import { coldFigures, formatColdFigures, type ColdCase } from './cold-table.ts'
+import { formatTimeline } from './cold-timeline.ts'
 
 const help = `Usage: npm run cold -- [options]
 
@@ -11,6 +12,7 @@ A host with no peers and an empty store runs a program of an image, over slow li
   --runs N     starts of each kind [3]
   --only LIST  of images (py, node), rates in Mbit/s (25, 100, any other, unlimited) and ways (${coldModes.join(', ')}), with commas
   --seed N     of the order of the starts
+  --timeline   each request of each start, on stderr, by way of a proxy that takes some time of its own
   --json
 `
 const defaultRates = ['25', '100', 'unlimited'] as const
@@ -21,6 +23,7 @@ const { values: args } = parseArgs({
     runs: { type: 'string', default: '3' },
     only: { type: 'string', default: '' },
     seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 31)) },
+    timeline: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -48,11 +51,12 @@ const cases: ColdCase[] = (names as ColdImageName[]).flatMap((image) =>
 )
 note(`order by seed ${args.seed}`)
 {
-  await using lab = await ColdLab.create()
+  await using lab = await ColdLab.create({ logRequests: args.timeline })
   for (const one of shuffled(Array.from({ length: Number(args.runs) }, () => cases).flat(), Number(args.seed))) {
     const { image, rateMegabits, mode, starts } = one
-    const start = await lab.start(images[image as ColdImageName], mode, rateMegabits === undefined ? undefined : rateMegabits * 1e6)
+    const { timeline, ...start } = await lab.start(images[image as ColdImageName], mode, rateMegabits === undefined ? undefined : rateMegabits * 1e6)
     starts.push(start)
+    if (timeline !== undefined) process.stderr.write(`${formatTimeline(timeline, rateMegabits)}\n`)
     note(`${image}, ${rateMegabits ?? 'unlimited'} Mbit/s, ${mode}: ${(start.readyMs / 1000).toFixed(2)} s, ${(start.readyBytes / 1e6).toFixed(1)} MB`)
   }
 }

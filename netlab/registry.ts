@@ -7,7 +7,7 @@ import { eventually } from './deadline.ts'
 import type { LabHost } from './network.ts'
 import { lastLines } from './process.ts'
 
-const port = 5000
+export const registryPort = 5000
 /** One answered request in its log, which has the lines of Apache's combined format among its own. */
 const accessLine = /"(?:GET|HEAD) \/v2\/[^"]*" \d{3} /g
 /** It is up in a few hundred milliseconds on an idle machine. */
@@ -24,7 +24,7 @@ export class Registry {
   private constructor(host: LabHost, process: ChildProcess, logPath: string) {
     this.host = host
     this.#logPath = logPath
-    this.authority = `${host.address}:${port}`
+    this.authority = `${host.address}:${registryPort}`
     this.#process = process
   }
 
@@ -40,7 +40,7 @@ export class Registry {
         'version: 0.1',
         'log: { level: info }',
         `storage: { filesystem: { rootdirectory: ${storage} } }`,
-        `http: { addr: "${host.address}:${port}" }`,
+        `http: { addr: "${host.address}:${registryPort}" }`,
         '',
       ].join('\n'),
     )
@@ -73,12 +73,16 @@ export class Registry {
     return reference
   }
 
-  /** What it has sent over its link, as the kernel counts it, and the requests that it has answered, so far; takes no time. */
-  traffic(): { sentBytes: number; requests: number } {
+  /** What it has sent over its link so far, as the kernel counts it; takes no time. */
+  get sentBytes(): number {
     // proc(5), as the process sees its network: field 9 of an interface is what it has transmitted.
     const counters = /^ *eth0: *(.*)$/m.exec(readFileSync(`/proc/${this.#process.pid}/net/dev`, 'utf8'))?.[1]?.split(/ +/)
-    const requests = readFileSync(this.#logPath, 'utf8').match(accessLine)?.length ?? 0
-    return { sentBytes: Number(counters?.[8] ?? 0), requests }
+    return Number(counters?.[8] ?? 0)
+  }
+
+  /** Requests that it has answered so far, but for uploads. */
+  get answeredRequests(): number {
+    return readFileSync(this.#logPath, 'utf8').match(accessLine)?.length ?? 0
   }
 
   async #listening(): Promise<true | undefined> {
