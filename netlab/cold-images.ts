@@ -94,7 +94,7 @@ const env = ['PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin', 'LANG=C.UTF-8'
 export async function coldImages(options: ImageCacheOptions = {}): Promise<Record<ColdImageName, ColdImage>> {
   const layoutDirectory = await cached('cold', recipe, options, async (directory, work) => await build(directory, work, options))
   const image = async (tag: ColdImageName): Promise<ColdImage> => {
-    const compressedBytes = await compressedSize(layoutDirectory, tag)
+    const compressedBytes = (await layersOf({ layoutDirectory, tag })).reduce((sum, { size }) => sum + size, 0)
     return { layoutDirectory, tag, program: programs[tag].argv, env, readyLine: /^ready /m, compressedBytes }
   }
   return { py: await image('py'), node: await image('node') }
@@ -185,10 +185,10 @@ async function writeProgram(work: string, tag: ColdImageName): Promise<string> {
   return tree
 }
 
-async function compressedSize(layoutDirectory: string, tag: string): Promise<number> {
+/** The layers of an image, lowest first, as the registry has them. */
+export async function layersOf({ layoutDirectory, tag }: LabImage): Promise<{ digest: string; size: number }[]> {
   const read = async <T>(path: string): Promise<T> => JSON.parse(await readFile(join(layoutDirectory, path), 'utf8')) as T
   const { manifests } = await read<{ manifests: { digest: string; annotations: Record<string, string> }[] }>('index.json')
   const manifest = manifests.find(({ annotations }) => annotations['org.opencontainers.image.ref.name'] === tag)!
-  const { layers } = await read<{ layers: { size: number }[] }>(`blobs/${manifest.digest.replace(':', '/')}`)
-  return layers.reduce((sum, { size }) => sum + size, 0)
+  return (await read<{ layers: { digest: string; size: number }[] }>(`blobs/${manifest.digest.replace(':', '/')}`)).layers
 }
