@@ -1,7 +1,7 @@
 import { markDistanceBytes, markUnitBytes, type BlobMap, type Checkpoint, type Compression, type Piece } from '../../protocol/blob-map.ts'
 import type { ChunkSink } from './chunk-sink.ts'
 import type { DecompressObserver } from './decompress.ts'
-import { maxWindowBytes } from './gzip/deflate-scanner.ts'
+import { maxWindowBytes, neededByte } from './gzip/deflate-scanner.ts'
 import { GzipScanner, type BlockStart } from './gzip/gzip-scanner.ts'
 import { firstChunkIn } from './piece-chunks.ts'
 import { WindowRegion } from './window-region.ts'
@@ -23,7 +23,7 @@ export interface CheckpointerParts {
 /** A block that may become a checkpoint. */
 interface Candidate {
   start: BlockStart
-  /** The output before it; undefined while that has not come, or when it is gone. */
+  /** The output before it, once the history is about to lose it. */
   window: Buffer | undefined
   /** Which bytes of it are needed, the nearest last; undefined while that is not known. */
   needed: Uint8Array | undefined
@@ -88,11 +88,15 @@ export class Checkpointer implements DecompressObserver {
     this.#choose(this.#output)
     this.#history.push(bytes)
     this.#output += bytes.length
-    for (const candidate of this.#candidates) {
-      if (candidate.start.outputOffset > this.#output) break
-      candidate.window ??= this.#copy(candidate.start)
+    while (this.#output - this.#historyStart - (this.#history[0]?.length ?? 0) >= historyBytes) {
+      const start = this.#historyStart + this.#history[0]!.length
+      for (const candidate of this.#candidates) {
+        if (candidate.start.outputOffset > this.#output || candidate.start.outputOffset - maxWindowBytes >= start) break
+        candidate.window ??= this.#copy(candidate.start)
+      }
+      this.#history.shift()
+      this.#historyStart = start
     }
-    while (this.#output - this.#historyStart - (this.#history[0]?.length ?? 0) >= historyBytes) this.#historyStart += this.#history.shift()!.length
   }
 
   /** All has been told; resolves when the windows are kept. @throws what the sink threw */
@@ -127,33 +131,39 @@ export class Checkpointer implements DecompressObserver {
       const end = second?.start.outputOffset ?? Infinity
       if (first === undefined || end > known) return
       this.#candidates.shift()
-      const { start, window, needed } = first
-      if (window === undefined || needed === undefined || start.outputOffset - this.#last < this.#spacingBytes) continue
+      const { start, needed } = first
+      if (needed === undefined || start.outputOffset - this.#last < this.#spacingBytes) continue
       if (firstChunkIn(this.#pieces, start.outputOffset, end) === undefined) continue
+      const window = first.window ?? this.#copy(start)
+      if (window === undefined) continue
       this.#checkpoints.push({ bitOffset: start.bitOffset, tarOffset: start.outputOffset, window: this.#windows.add(sparse(window, needed)) })
     }
   }
 
-  /** @returns undefined where its output is gone: another block will do */
+  /** @returns {@link maxWindowBytes}, the window last; undefined where its output is gone: another block will do */
   #copy({ outputOffset, windowBytes }: BlockStart): Buffer | undefined {
     const from = outputOffset - windowBytes - this.#historyStart
-    if (from < 0) return undefined
-    const copy = Buffer.allocUnsafe(windowBytes)
+    if (from < 0 || outputOffset > this.#output) return undefined
+    const copy = Buffer.allocUnsafeSlow(maxWindowBytes)
+    const before = maxWindowBytes - windowBytes
     let start = 0
     for (const piece of this.#history) {
-      if (start + piece.length > from && start < from + windowBytes) piece.copy(copy, Math.max(0, start - from), Math.max(0, from - start), from + windowBytes - start)
+      if (start + piece.length > from && start < from + windowBytes) piece.copy(copy, before + Math.max(0, start - from), Math.max(0, from - start), from + windowBytes - start)
       start += piece.length
     }
     return copy
   }
 }
 
-/** The window from the first byte on that is needed, the others zero: they compress to little. Changes it. */
+/**
+ * The window from the first byte on that is needed, the others zero: they compress to little. Changes it. Both have
+ * {@link maxWindowBytes}, and memory of their own.
+ */
 function sparse(window: Buffer, needed: Uint8Array): Buffer {
-  const relevant = needed.subarray(needed.length - window.length)
-  for (let i = 0; i < window.length; i++) {
-    if (relevant[i] === 0) window[i] = 0
-  }
-  const first = relevant.indexOf(1)
-  return first < 0 ? window.subarray(window.length) : window.subarray(first)
+  const first = needed.indexOf(neededByte)
+  if (first < 0) return window.subarray(window.length)
+  const words = new Int32Array(window.buffer)
+  const masks = new Int32Array(needed.buffer)
+  for (let i = first >> 2; i < words.length; i++) words[i]! &= masks[i]!
+  return window.subarray(first)
 }

@@ -3,6 +3,9 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 /** RFC 1951: how far back a match can reach, bytes. */
 export const maxWindowBytes = 32 * 1024
 
+/** Stands for a byte that is needed, 0 for others. */
+export const neededByte = 0xff
+
 export interface DeflateObserver {
   /**
    * A block begins: bits from the start of the stream, bytes of output before it.
@@ -12,7 +15,7 @@ export interface DeflateObserver {
   block: (bitOffset: number, outputOffset: number) => boolean
   /**
    * What a decoder needs that begins at the block of which this was asked last: for each of the {@link maxWindowBytes}
-   * before it, the nearest last, whether a match refers to it. Valid during the call.
+   * before it, the nearest last, {@link neededByte} if a match refers to it. The receiver's.
    */
   needed: (bytes: Uint8Array) => void
   /** So many bytes of the stream, from its start, make at least so much output: where a reader may stop. */
@@ -236,7 +239,7 @@ export class DeflateScanner {
   #need(at: number, length: number, distanceEntry: number, bit: number): void {
     const distance = (distanceEntry >>> 12) + (this.#peek(bit) & ((1 << ((distanceEntry >> 5) & 15)) - 1))
     const from = maxWindowBytes + at - distance
-    if (from < maxWindowBytes) this.#needed!.fill(1, Math.max(0, from), from + length)
+    if (from < maxWindowBytes) this.#needed!.fill(neededByte, Math.max(0, from), from + length)
   }
 
   #endNeeded(): void {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { constants, inflateRawSync } from 'node:zlib'
-import { DeflateScanner, maxWindowBytes } from '../../../../node/image/gzip/deflate-scanner.ts'
+import { DeflateScanner, maxWindowBytes, neededByte } from '../../../../node/image/gzip/deflate-scanner.ts'
 import { resumeGzip } from '../../../../node/image/gzip/resume.ts'
 import { createRandom } from '../../../random.ts'
 import { DeflateMaker, randomDeflate } from './deflate-maker.ts'
@@ -33,7 +33,7 @@ function neededOf(stream: Buffer, from: number, pieceBytes = stream.length): Ask
   return asked.map(({ needed, ...start }) => ({ ...start, needed: needed! }))
 }
 
-const places = (needed: Uint8Array): number[] => [...needed.keys()].filter((at) => needed[at] === 1).map((at) => at - maxWindowBytes)
+const places = (needed: Uint8Array): number[] => [...needed.keys()].filter((at) => needed[at] === neededByte).map((at) => at - maxWindowBytes)
 
 /** Decodes from there on with all that is not needed spoilt. */
 async function resume(stream: Buffer, output: Buffer, { bitOffset, outputOffset, needed }: Asked): Promise<Buffer> {
