@@ -40,6 +40,10 @@ function describe(status: Status): string {
     ...status.images.map(
       (image) => `  ${image.reference} (${image.platform}, ${image.format}): ${formatSize(image.localBytes)} of ${formatSize(image.sizeBytes)} here, ${image.digest}`,
     ),
+    ...(status.imports.length === 0 ? [] : ['imports']),
+    ...status.imports.map(
+      ({ reference, forPeers, doneBytes, totalBytes }) => `  ${reference}: ${formatSize(doneBytes)} of ${formatSize(totalBytes)}${forPeers === 0 ? '' : `, for ${forPeers} of the peers too`}`,
+    ),
     `mounts        ${status.mounts.length === 0 ? 'none' : ''}`,
     ...status.mounts.flatMap((mount) => [`  ${mount.directory}: ${mount.reference}, ${describeMount(mount)}, ${mount.digest}`, ...describeReads(mount)]),
   ]

@@ -34,6 +34,8 @@ import { createImageSource, type ImageSource } from './registry/image-source.ts'
 import { SeekableLayers } from './seekable-layers.ts'
 import { tablesOf } from './seed/chunk-requests.ts'
 import { Images } from './seed/images.ts'
+import { Imports } from './seed/imports.ts'
+import { Stewards } from './seed/stewards.ts'
 import { Arrivals } from './store/arrivals.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
@@ -87,6 +89,7 @@ export class Daemon {
   readonly #store: ChunkStore
   readonly #holdings = new Holdings()
   readonly #arrivals = new Arrivals()
+  readonly #imports = new Imports()
   readonly #registry: ImageSource
   readonly #exchange: PeerExchange
   readonly #origins: ImageOrigins
@@ -127,6 +130,8 @@ export class Daemon {
           blobMap: async (digest) => await catalog.blobMapBytes(digest),
           profile: async (subject) => await this.#profiles.nearest(subject),
           tables: () => holdings.tables(),
+          importing: (digest) => this.#imports.has(digest),
+          import: async (request, options) => await images.importForPeer(request, options),
         },
         log,
       },
@@ -169,7 +174,19 @@ export class Daemon {
       log,
     })
     const putBlobMap = async (map: BlobMap): Promise<void> => await layers.putBlobMap(map)
-    const origins = new ImageOrigins({ catalog, registry, region: exchange, published, trust, putBlobMap, ledger, isKnown, limits })
+    const origins = new ImageOrigins({
+      catalog,
+      registry,
+      region: exchange,
+      published,
+      trust,
+      putBlobMap,
+      ledger,
+      isKnown,
+      onLayerRead: (chunks) => this.#knowTable(chunks, { loose: true }),
+      onLayerTakenBack: (table) => exchange.withdraw(table, holdings.dropLoose(table)),
+      limits,
+    })
     const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options) }
     const stream = new RegionSource({ streamOf: async (table) => await origins.streamOf(table), keep, get: local.get, signal: this.#stopping.signal, log })
     this.#stream = stream
@@ -185,7 +202,15 @@ export class Daemon {
       }),
       log,
     })
-    const images = new Images({
+    const stewards = new Stewards({
+      region: exchange,
+      accepts: (peer) => trust.accepts(peer),
+      takeLayer: async ({ digest, diffId }, { signal }) => {
+        if ((await origins.knownLayer(diffId, signal)) !== undefined) await layers.take(digest, { signal })
+      },
+      log,
+    })
+    const images: Images = new Images({
       catalog,
       region: exchange,
       registry,
@@ -194,6 +219,8 @@ export class Daemon {
       trust,
       attest: async (statement) => await attest(statement, { key: exchange.peerId, sign: async (bytes) => await exchange.sign(bytes) }),
       importImage: async (reference, image, format, options) => await origins.importImage(reference, image, format, options),
+      imports: this.#imports,
+      stewards,
       onManifest: (manifest) => this.#know(manifest),
       log,
     })
@@ -270,7 +297,7 @@ export class Daemon {
     await this.#backend.driver.start()
     await this.#control.start()
     this.#profiles.open().catch((error: unknown) => this.#log.warn('boot profiles cannot be read', { error }))
-    this.#knowBlobMaps().catch((error: unknown) => this.#log.warn('windows of layers are not announced to peers', { error }))
+    this.#knowMore().catch((error: unknown) => this.#log.warn('layers of no image, and windows, are not announced to peers', { error }))
     this.#log.info('daemon ready', {
       peer: this.#exchange.peerId,
       region: this.#config.region,
@@ -302,16 +329,24 @@ export class Daemon {
     for (const table of tablesOf(manifest)) this.#knowTable(table)
   }
 
-  /** Peers may ask for windows; not waited for, as it reads every map. */
-  async #knowBlobMaps(): Promise<void> {
+  /** Peers may ask for windows, and for layers of imports that have not ended; not waited for, as it reads every map. */
+  async #knowMore(): Promise<void> {
+    const known = new Set<Digest>()
+    for (const digest of await this.#catalog.rootfsDigests()) {
+      for (const { diffId } of (await this.#catalog.rootfs(digest))?.layers ?? []) known.add(diffId)
+    }
+    for (const diffId of await this.#catalog.layerDiffIds()) {
+      const index = known.has(diffId) ? undefined : await this.#catalog.layer(diffId)
+      if (index !== undefined) this.#knowTable(index.chunks, { loose: true })
+    }
     for (const digest of await this.#catalog.blobMapDigests()) {
       const map = await this.#catalog.blobMap(digest)
       if (map !== undefined) this.#knowTable(map.windows)
     }
   }
 
-  #knowTable(table: ChunkTable): void {
-    const held = this.#holdings.addTable(table, (digest) => this.#store.has(digest))
+  #knowTable(table: ChunkTable, { loose = false }: { loose?: boolean } = {}): void {
+    const held = this.#holdings.addTable(table, (digest) => this.#store.has(digest), { loose })
     if (held !== undefined) this.#exchange.announce(table.id, held)
   }
 
@@ -357,6 +392,7 @@ export class Daemon {
         received: { bytes: peer.bytesReceived, chunks: peer.chunksReceived },
       })),
       images,
+      imports: this.#imports.list(),
       mounts,
       chunks: this.#store.count,
       served: this.#backend!.driver.counters().served,

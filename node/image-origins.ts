@@ -1,4 +1,5 @@
 import type { BlobMap } from '../protocol/blob-map.ts'
+import type { ChunkTable } from '../protocol/chunk-table.ts'
 import type { Digest } from '../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../protocol/errors.ts'
 import type { ImageRecord } from '../protocol/image-record.ts'
@@ -10,6 +11,7 @@ import { importLayer } from './image/layer-import.ts'
 import type { LayerLimits } from './image/layer-limits.ts'
 import { buildRootfs } from './image/rootfs-build.ts'
 import { layersOf, type ImageSource, type ResolvedImage } from './registry/image-source.ts'
+import { LayerTurns } from './layer-turns.ts'
 import { openLocalSource, singleLayerImage } from './local-import.ts'
 import { formatReference, parseReference, type Reference } from './registry/reference.ts'
 import type { PublishedImages } from './publish/published-images.ts'
@@ -31,16 +33,21 @@ export interface ImageOriginsParts {
   ledger: ImportLedger
   /** Whether a rootfs that this host knows has the chunk. */
   isKnown: (digest: Digest) => boolean
+  /** Called for the region of each layer that was read: its chunks are here, whatever becomes of the image. */
+  onLayerRead: (chunks: ChunkTable) => void
+  /** Called where an import takes back the layers that it has read. */
+  onLayerTakenBack: (table: Digest) => void
   limits: LayerLimits
 }
 
 /** Told of each layer index that an import is the first to write. */
-type OnIndex = (diffId: Digest) => void
+type OnIndex = (index: LayerIndex) => void
 const ignore: OnIndex = () => undefined
 
 /** Makes chunks from what images are made of: layers streamed from their registry, metadata from layer indexes. */
 export class ImageOrigins {
   readonly #parts: ImageOriginsParts
+  readonly #turns = new LayerTurns<LayerIndex>()
   /** Chunks of layers read from registries. */
   readonly fromRegistry = { bytes: 0, chunks: 0 }
 
@@ -68,7 +75,16 @@ export class ImageOrigins {
           published ??= this.#parts.published.layerIndexes(other, { signal: options.signal })
           return (await published)?.get(diffId)
         },
-        readLayer: async (layer, { signal, onBytes }) => await this.#readLayer(reference, layer, releasing(sink), onIndex, { signal, onBytes }),
+        readLayer: async (layer, { signal, onBytes }) => {
+          const index = await this.#turns.run(
+            layer.diffId,
+            { signal, onBytes },
+            async () => await this.#parts.catalog.layer(layer.diffId, { told: false }),
+            async (onBytes) => await this.#readLayer(reference, layer, releasing(sink), onIndex, { signal, onBytes }),
+          )
+          options.onLayer?.(layer.diffId)
+          return index
+        },
         sink,
         limits: this.#parts.limits,
       },
@@ -79,15 +95,16 @@ export class ImageOrigins {
   /** Runs an import. One that can never succeed takes back its chunks, and the indexes that it wrote. */
   async #importing<T>(task: (sink: ChunkSink, onIndex: OnIndex) => Promise<T>): Promise<T> {
     const running = this.#parts.ledger.begin()
-    const written: Digest[] = []
+    const written: { diffId: Digest; table: Digest }[] = []
     try {
-      const result = await task(this.#counting(running), (diffId) => void written.push(diffId))
+      const result = await task(this.#counting(running), ({ diffId, chunks }) => void written.push({ diffId, table: chunks.id }))
       running.keep()
       return result
     } catch (error) {
       if (isP2pfsError(error, 'invalid', 'unsupported')) {
+        for (const { table } of written) this.#parts.onLayerTakenBack(table)
         await running.takeBack()
-        for (const diffId of written) await this.#parts.catalog.deleteLayer(diffId)
+        for (const { diffId } of written) await this.#parts.catalog.deleteLayer(diffId)
       } else running.keep()
       throw error
     }
@@ -184,6 +201,7 @@ export class ImageOrigins {
     const { index, map } = await importLayer(bytes, layer, sink, { signal, limits: this.#parts.limits, ...(onBytes === undefined ? {} : { onProgress: onBytes }) })
     await this.#putLayer(index, onIndex)
     if (map !== undefined) await this.#parts.putBlobMap(map)
+    this.#parts.onLayerRead(index.chunks)
     return index
   }
 
@@ -200,7 +218,7 @@ export class ImageOrigins {
   }
 
   async #putLayer(index: LayerIndex, onIndex: OnIndex, { told = false } = {}): Promise<void> {
-    if (!(await this.#parts.catalog.hasLayer(index.diffId))) onIndex(index.diffId)
+    if (!(await this.#parts.catalog.hasLayer(index.diffId))) onIndex(index)
     await this.#parts.catalog.putLayer(index, { told })
   }
 

@@ -46,6 +46,14 @@ export class SeekableLayers {
     this.#parts.onBlobMap(map)
   }
 
+  /** Takes the map of a blob and its windows from the region, where they are there to be had. */
+  async take(digest: Digest, { signal }: { signal: AbortSignal }): Promise<void> {
+    const windows = (await this.#toldMap(digest))?.windows
+    for (let index = 0; index < (windows?.count ?? 0); index++) {
+      await this.#parts.fetchWindow({ digest: windows!.digestAt(index), lengthBytes: windows!.lengthAt(index), table: windows!.id, index }, { signal })
+    }
+  }
+
   /** How to read a region at random: one of a layer whose blob's map this host or its region has. */
   async seekable(table: Digest): Promise<SeekableRegion | undefined> {
     for (const record of await this.#parts.catalog.images()) {
@@ -114,19 +122,23 @@ export class SeekableLayers {
 
   /** How to read a blob of the image: from this host or its region, else as it was published. */
   async blobMap(digest: Digest, record: ImageRecord): Promise<BlobMap | undefined> {
+    const told = await this.#toldMap(digest)
+    // What was published comes into the catalog.
+    if (told !== undefined || (await this.#parts.published.of(record)) === undefined) return told
+    return await this.#parts.catalog.blobMap(digest)
+  }
+
+  async #toldMap(digest: Digest): Promise<BlobMap | undefined> {
     const { catalog, region, log } = this.#parts
     const known = await catalog.blobMap(digest)
     if (known !== undefined) return known
     try {
       const found = await region.fetchBlobMap(digest, { signal: AbortSignal.timeout(mapTimeoutMs) })
-      if (found !== undefined) {
-        await this.putBlobMap(found)
-        return found
-      }
+      if (found !== undefined) await this.putBlobMap(found)
+      return found
     } catch (error) {
       log.debug('region does not answer for the map of a blob', { error, digest })
+      return undefined
     }
-    // What it has comes into the catalog.
-    return (await this.#parts.published.of(record)) === undefined ? undefined : await catalog.blobMap(digest)
   }
 }

@@ -235,6 +235,8 @@ export interface Status {
   addresses: string[]
   peers: { peer: string; name: string; addresses: string[]; connectedSeconds: number; sent: Amount; received: Amount }[]
   images: { reference: string; platform: string; format: string; digest: string; sizeBytes: number; localBytes: number }[]
+  /** Under way on this host, with the peers that wait for them. Bytes are those of the compressed layers. */
+  imports: { reference: string; forPeers: number; doneBytes: number; totalBytes: number }[]
   mounts: ({
     directory: string
     reference: string

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Connection, Libp2p, PeerId, PrivateKey, Stream } from '@libp2p/interface'
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { Digest } from '../../protocol/digest.ts'
@@ -7,6 +8,7 @@ import type { BlobMap } from '../../protocol/blob-map.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
+import { importProtocol, type ImportRequest } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
 import { encodeRegionMessage, maxMembers, maxRegionMessageBytes, parseRegionMessage, regionProtocol, type Hello, type RegionMessage } from '../../protocol/messages/region.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
@@ -19,14 +21,17 @@ import { Dialler } from './dialler.ts'
 import { readFrames, writeFrame } from './frames.ts'
 import { PeerHoldings } from './holders.ts'
 import { loadIdentity } from './identity.ts'
-import { askBlobMap, askImage, askLayer, askProfile, askRootfs, serveObject, type LocalObjects } from './object-exchange.ts'
+import { askImport, serveImport, type ImportForPeer, type ImportOutcome, type ImportTold } from './import-exchange.ts'
+import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs, serveObject, type LocalObjects } from './object-exchange.ts'
 import { createPeerHost } from './peer-host.ts'
+import { rendezvous } from './rendezvous.ts'
 
 export interface LocalData extends LocalObjects {
   /** Verified bytes. */
   chunk: (digest: Digest, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined>
   /** Every region that this host knows, with what it holds of it. */
   tables: () => Iterable<{ table: Digest; held: Bitmap }>
+  import: ImportForPeer
 }
 
 export interface PeerExchangeOptions {
@@ -66,6 +71,13 @@ const maxAskedForProfile = 8
 /** Region messages that wait for a slow peer; one beyond is dropped, and told everything anew when it is back. */
 const maxQueuedMessages = 4096
 const newMembersIntervalMs = 500
+/** A host that has met its region hears of no new member for so long, milliseconds: each tells of those it knows within half of it. */
+const quietMs = 2 * newMembersIntervalMs
+/** A host that meets nobody has no region to wait for, milliseconds. */
+const meetTimeoutMs = 2_000
+const meetPollMs = 50
+/** A peer that fell silent is asked last for so long, milliseconds: if it stays silent, its connection has ended by then. */
+const silentMs = 30_000
 
 const noTraffic = (): Traffic => ({ bytesSent: 0, chunksSent: 0, bytesReceived: 0, chunksReceived: 0 })
 
@@ -76,6 +88,8 @@ class Peer {
   readonly holdings = new PeerHoldings()
   readonly traffic = noTraffic()
   readonly clients = new Map<Priority, Promise<ChunkClient>>()
+  /** It fell silent then, while it was asked for something; performance.now(). */
+  silentAt = -Infinity
   /** What it told of itself; until then it is no member. */
   hello: Hello | undefined
   region: Stream | undefined
@@ -102,6 +116,7 @@ export class PeerExchange {
   #dialler: Dialler | undefined
   #membersTimer: NodeJS.Timeout | undefined
   #hasMet = false
+  #lastJoinedAt = 0
 
   constructor({ local, log }: { local: LocalData; log: Log }, options: PeerExchangeOptions) {
     this.#local = local
@@ -121,6 +136,10 @@ export class PeerExchange {
       host.handle(protocol, async (stream, connection) => await this.#serve(stream, connection, handler), { maxInboundStreams: 64 })
     await serve(regionProtocol, async (stream, peer) => await this.#listen(stream, peer))
     await serve(objectProtocol, async (stream) => await serveObject(stream, this.#local))
+    await serve(importProtocol, async (stream, peer) => {
+      if (peer.hello === undefined) throw new P2pfsError('unavailable', 'peer has not introduced itself')
+      await serveImport(stream, this.#local.import, { signal: this.#stopping.signal, peer: peer.id.toString() })
+    })
     await serve(chunkProtocol, async (stream, peer) => await serveChunks(stream, { chunk: this.#local.chunk, onSent: (bytes) => this.#sent(peer, bytes) }))
     try {
       await host.start()
@@ -228,29 +247,57 @@ export class PeerExchange {
     }
   }
 
+  /**
+   * Resolves when this host has met its region, as far as it can tell: it has bootstrap peers, a member is connected, and
+   * none has come in the last second. After two seconds it resolves anyway, and at once where there are no bootstrap peers.
+   */
+  async met({ signal }: { signal: AbortSignal }): Promise<void> {
+    const deadline = performance.now() + meetTimeoutMs
+    const met = (): boolean => this.#members().length > 0 && performance.now() - this.#lastJoinedAt >= quietMs
+    while (this.#options.bootstrap.length > 0 && !met() && performance.now() < deadline) await sleep(meetPollMs, undefined, { signal })
+  }
+
+  /** This host and the connected members that are not silent, in the order in which they are responsible for the key. */
+  ranked(key: string): string[] {
+    return rendezvous(key, [this.peerId, ...this.#members().filter((peer) => !isSilent(peer)).map(({ id }) => id.toString())])
+  }
+
+  /** A member that is importing the image with this manifest; all are asked at once. */
+  async findImport(manifestDigest: Digest, { signal }: { signal: AbortSignal }): Promise<string | undefined> {
+    return await this.#askAll(signal, async (stream, peer, bounded) => ((await askImporting(stream, manifestDigest, bounded)) ? peer : undefined))
+  }
+
+  /**
+   * Has the peer import an image. One that breaks the protocol, or answers for another image, is cut off.
+   * @throws timeout, unavailable, invalid
+   */
+  async askImport(peerId: string, request: ImportRequest, { signal, ...told }: ImportTold & { signal: AbortSignal }): Promise<ImportOutcome> {
+    const peer = this.#peers.get(peerId)
+    if (peer === undefined) throw new P2pfsError('unavailable', 'peer is not connected', { peer: peerId })
+    try {
+      return await askImport(async (bounded) => await this.#started().dialProtocol(peer.id, importProtocol, { signal: bounded }), request, { signal, ...told })
+    } catch (error) {
+      signal.throwIfAborted()
+      if (isP2pfsError(error, 'invalid')) this.#ban(peer, error)
+      if (isP2pfsError(error, 'timeout')) peer.silentAt = performance.now()
+      throw isP2pfsError(error) ? error : new P2pfsError('unavailable', `the peer cannot be asked: ${(error as Error).message}`, { cause: error, peer: peerId })
+    }
+  }
+
   /** Asks all members at once; the first wins whose answer is of use. @param isOfUse all are where not given */
   async findImage(
     name: ImageName,
     { signal, isOfUse = () => true }: { signal: AbortSignal; isOfUse?: (record: ImageRecord, peer: string) => boolean },
   ): Promise<{ record: ImageRecord; peer: string } | undefined> {
-    const bounded = AbortSignal.any([signal, AbortSignal.timeout(imageTimeoutMs)])
-    const answers = this.#members().map(async (peer) => {
-      const record = await this.#ask(peer, bounded, async (stream) => await askImage(stream, name, bounded))
-      const id = peer.id.toString()
-      if (record === undefined || !isOfUse(record, id)) throw new P2pfsError('missing', 'peer does not know the image')
-      return { record, peer: id }
+    return await this.#askAll(signal, async (stream, peer, bounded) => {
+      const record = await askImage(stream, name, bounded)
+      return record === undefined || !isOfUse(record, peer) ? undefined : { record, peer }
     })
-    try {
-      return await Promise.any(answers)
-    } catch {
-      signal.throwIfAborted()
-      return undefined
-    }
   }
 
-  /** Asks the members in turn. @returns undefined where nobody has it */
-  async fetchRootfs(digest: Digest, { signal }: { signal: AbortSignal }): Promise<RootfsManifest | undefined> {
-    return await this.#askInTurn(signal, async (stream, bounded) => await askRootfs(stream, digest, bounded))
+  /** Asks the members in turn, the one that should have it first. @returns undefined where nobody has it */
+  async fetchRootfs(digest: Digest, { signal, first }: { signal: AbortSignal; first?: string }): Promise<RootfsManifest | undefined> {
+    return await this.#askInTurn(signal, async (stream, bounded) => await askRootfs(stream, digest, bounded), first)
   }
 
   /** Asks the members in turn. @returns undefined where nobody has it */
@@ -276,8 +323,25 @@ export class PeerExchange {
     })
   }
 
-  async #askInTurn<T>(signal: AbortSignal, question: (stream: Stream, signal: AbortSignal) => Promise<T | undefined>): Promise<T | undefined> {
-    for (const peer of this.#members()) {
+  /** The first answer that is not undefined. */
+  async #askAll<T>(signal: AbortSignal, question: (stream: Stream, peer: string, signal: AbortSignal) => Promise<T | undefined>): Promise<T | undefined> {
+    const bounded = AbortSignal.any([signal, AbortSignal.timeout(imageTimeoutMs)])
+    const answers = this.#members().map(async (peer) => {
+      const answer = await this.#ask(peer, bounded, async (stream) => await question(stream, peer.id.toString(), bounded))
+      if (answer === undefined) throw new P2pfsError('missing', 'peer does not know')
+      return answer
+    })
+    try {
+      return await Promise.any(answers)
+    } catch {
+      signal.throwIfAborted()
+      return undefined
+    }
+  }
+
+  async #askInTurn<T>(signal: AbortSignal, question: (stream: Stream, signal: AbortSignal) => Promise<T | undefined>, first?: string): Promise<T | undefined> {
+    const turn = (peer: Peer): number => (peer.id.toString() === first ? 0 : isSilent(peer) ? 2 : 1)
+    for (const peer of this.#members().toSorted((a, b) => turn(a) - turn(b))) {
       const bounded = AbortSignal.any([signal, AbortSignal.timeout(objectTimeoutMs)])
       const answer = await this.#ask(peer, bounded, async (stream) => await question(stream, bounded)).catch(() => undefined)
       if (answer !== undefined) return answer
@@ -431,7 +495,10 @@ export class PeerExchange {
       this.#drop(peer)
       return false
     }
-    if (peer.hello === undefined) this.#log.info('peer joined', { peer: id, name: hello.name })
+    if (peer.hello === undefined) {
+      this.#lastJoinedAt = performance.now()
+      this.#log.info('peer joined', { peer: id, name: hello.name })
+    }
     peer.hello = hello
     this.#hasMet = true
     this.#dialler?.learn({ peer: id, addresses: hello.addresses })
@@ -443,4 +510,8 @@ export class PeerExchange {
     }, newMembersIntervalMs)
     return true
   }
+}
+
+function isSilent({ silentAt }: Peer): boolean {
+  return performance.now() - silentAt < silentMs
 }

@@ -34,6 +34,8 @@ export interface LocalObjects {
   blobMap: (digest: Digest) => Promise<Uint8Array | undefined>
   /** The best there is for that rootfs, of it or of another. */
   profile: (subject: ProfileSubject) => Promise<BootProfile | undefined>
+  /** Whether an import of the image with this manifest is under way. */
+  importing: (manifestDigest: Digest) => boolean
 }
 
 /** Answers the one request of a stream. @throws invalid, unavailable */
@@ -59,6 +61,8 @@ async function find(request: ObjectRequest, local: LocalObjects): Promise<Uint8A
       const profile = await local.profile(request)
       return profile === undefined ? undefined : encodeBootProfile(profile)
     }
+    case 'import':
+      return local.importing(request.digest) ? new Uint8Array(0) : undefined
     case 'layer': {
       const bytes = await local.layer(request.diffId)
       return bytes === undefined ? undefined : await compress(bytes)
@@ -115,6 +119,11 @@ export async function askBlobMap(stream: Stream, digest: Digest, signal: AbortSi
 export async function askProfile(stream: Stream, { rootfs, sketch }: ProfileSubject, signal: AbortSignal): Promise<BootProfile | undefined> {
   const bytes = await ask(stream, { kind: 'profile', rootfs, sketch }, signal)
   return bytes === undefined ? undefined : parseBootProfile(bytes)
+}
+
+/** Whether the peer is importing the image with this manifest. */
+export async function askImporting(stream: Stream, digest: Digest, signal: AbortSignal): Promise<boolean> {
+  return (await ask(stream, { kind: 'import', digest }, signal)) !== undefined
 }
 
 async function expand(bytes: Uint8Array, what: string): Promise<Uint8Array> {

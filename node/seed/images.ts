@@ -5,9 +5,11 @@ import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import { rootfsFormats, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { Log } from '../log.ts'
 import type { Reference } from '../registry/reference.ts'
-import { formatReference } from '../registry/reference.ts'
+import { formatReference, parseReference } from '../registry/reference.ts'
 import { layersOf, type ImageSource, type ResolvedImage } from '../registry/image-source.ts'
 import { SingleFlight } from '../single-flight.ts'
+import type { Imports, WaitOptions } from './imports.ts'
+import type { Stewards } from './stewards.ts'
 
 /** Where a rootfs manifest came from: this host knew it, a peer did, it was published in the registry, or it was built here. */
 export type Origin = 'local' | 'peer' | 'registry' | 'built'
@@ -51,6 +53,8 @@ export interface FindOptions {
 export interface ImportOptions extends FindOptions {
   /** The image in another format, where that is known: its layer indexes may be published. */
   other?: ImageRecord
+  /** Told of each layer that was read: its index and blob map are here. */
+  onLayer?: (diffId: Digest) => void
 }
 
 /** Which rootfs of an image. */
@@ -68,7 +72,7 @@ export interface ImagesParts {
       name: ImageName,
       options: { signal: AbortSignal; isOfUse: (record: ImageRecord, peer: string) => boolean },
     ) => Promise<{ record: ImageRecord; peer: string } | undefined>
-    fetchRootfs: (digest: Digest, options: { signal: AbortSignal }) => Promise<RootfsManifest | undefined>
+    fetchRootfs: (digest: Digest, options: { signal: AbortSignal; first?: string }) => Promise<RootfsManifest | undefined>
   }
   registry: Pick<ImageSource, 'resolve' | 'manifestDigest'>
   /** Whether all chunks of the rootfs are on this host. */
@@ -81,6 +85,8 @@ export interface ImagesParts {
   attest: (statement: Statement) => Promise<Attestation>
   /** Reads all layers once, those whose index is nowhere known: chunks into the store, metadata made. */
   importImage: (reference: Reference, image: ResolvedImage, format: RootfsFormat, options: ImportOptions) => Promise<RootfsManifest>
+  imports: Imports
+  stewards: Pick<Stewards, 'ask'>
   /** Called for each manifest that this host gets to know, before its image record is written. */
   onManifest: (manifest: RootfsManifest) => void
   log: Log
@@ -206,22 +212,33 @@ export class Images {
   }
 
   async #fromPeers(name: ImageName, manifestDigest: Digest | undefined, signal: AbortSignal): Promise<KnownImage | undefined> {
-    const { region, trust, log } = this.#parts
-    const isOfUse = (record: ImageRecord, peer: string): boolean => {
-      const isIt = keyOf(record) === keyOf(name)
-      if (!isIt) log.warn('peer answers for another image than was asked for', { peer })
-      return isIt && (manifestDigest === undefined || record.manifestDigest === manifestDigest) && trust.acceptsFromPeer(record, peer)
-    }
-    const found = await region.findImage(name, { signal, isOfUse })
-    if (found === undefined) return undefined
-    const { record } = found
-    const manifest = await region.fetchRootfs(record.rootfsDigest, { signal })
+    const isOfUse = (record: ImageRecord, peer: string): boolean => this.#isOfUse(record, peer, name, manifestDigest)
+    const found = await this.#parts.region.findImage(name, { signal, isOfUse })
+    return found === undefined ? undefined : await this.#take(found, signal)
+  }
+
+  /** Whether a peer's record is of the image that was asked for, and accepted. */
+  #isOfUse(record: ImageRecord, peer: string, name: ImageName, manifestDigest: Digest | undefined): boolean {
+    const { trust, log } = this.#parts
+    const isIt = keyOf(record) === keyOf(name)
+    if (!isIt) log.warn('peer answers for another image than was asked for', { peer })
+    return isIt && (manifestDigest === undefined || record.manifestDigest === manifestDigest) && trust.acceptsFromPeer(record, peer)
+  }
+
+  /** The rootfs that an accepted record names. @param image what it must be of, where that is known */
+  async #take({ record, peer }: { record: ImageRecord; peer: string }, signal: AbortSignal, image?: ResolvedImage): Promise<KnownImage | undefined> {
+    const { region, log } = this.#parts
+    const manifest = await region.fetchRootfs(record.rootfsDigest, { signal, first: peer })
     if (manifest === undefined) return undefined
+    if (image !== undefined && !isOf(manifest, record, image)) {
+      log.warn('peer has a rootfs of other layers than the image has', { peer, image: record.reference, digest: record.rootfsDigest })
+      return undefined
+    }
     await this.#know(record, manifest)
     return { record, manifest, origin: 'peer', resolution: 'last-known' }
   }
 
-  /** What nobody in the region knows: was it published? */
+  /** What nobody in the region knows: it was published, or is imported once for all of the region, here or elsewhere. */
   async #obtain(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: FindOptions): Promise<KnownImage> {
     const published = await this.#parts.published.find(reference, image, format, options)
     if (published !== undefined) {
@@ -229,7 +246,40 @@ export class Images {
       const known: KnownImage = { ...published, origin: 'registry', resolution: 'registry' }
       return published.record.format === format ? known : await this.#convert(reference, known, format, options)
     }
-    return await this.#import(reference, image, format, options)
+    const { imports } = this.#parts
+    const { platform, manifestDigest } = image
+    const name = { reference: formatReference(reference), platform, format }
+    if (reference.kind === 'registry' && !imports.has(manifestDigest)) {
+      const found = await this.#fromSteward(name, image, options)
+      if (found !== undefined) return found
+    }
+    return await imports.run(flightOf(name, manifestDigest), options, async (options) => await this.#import(reference, image, format, options))
+  }
+
+  async #fromSteward(name: ImageName, image: ResolvedImage, options: FindOptions): Promise<KnownImage | undefined> {
+    const { manifestDigest, layers } = image
+    return await this.#parts.stewards.ask({ ...name, manifestDigest, layers }, options, async (record, peer, signal) =>
+      this.#isOfUse(record, peer, name, manifestDigest) ? await this.#take({ record, peer }, signal, image) : undefined,
+    )
+  }
+
+  /**
+   * Imports an image for a peer, or lets it wait for the import that is under way: here, whoever its steward is.
+   * @throws conflict where the reference stands for another image here; busy; what the registry client and the import throw
+   */
+  async importForPeer({ manifestDigest, ...name }: ImageName & { manifestDigest: Digest }, { peer, ...options }: WaitOptions & { peer: string }): Promise<ImageRecord> {
+    const { registry, imports, log } = this.#parts
+    const reference = parseReference(name.reference)
+    if (reference.kind !== 'registry' || formatReference(reference) !== name.reference) throw new P2pfsError('denied', 'only images of registries are imported for peers')
+    const known = await this.#local(name)
+    if (known?.record.manifestDigest === manifestDigest) return known.record
+    log.info('peer waits for an import here', { image: name.reference, manifest: manifestDigest, peer })
+    const { record } = await imports.run(flightOf(name, manifestDigest), options, async (options) => {
+      const image = await registry.resolve(reference, name.platform, options)
+      if (image.manifestDigest !== manifestDigest) throw new P2pfsError('conflict', `${name.reference} stands for another image here`, { digest: image.manifestDigest })
+      return await this.#import(reference, image, name.format, options)
+    })
+    return record
   }
 
   async #import(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: ImportOptions): Promise<KnownImage> {
@@ -277,3 +327,14 @@ const isTimeout = (error: unknown): boolean => error instanceof DOMException && 
 const isPinned = (reference: Reference): boolean => reference.kind === 'registry' && reference.digest !== undefined
 
 const keyOf = ({ reference, platform, format }: ImageName): string => `${format} ${platform} ${reference}`
+
+const flightOf = (name: ImageName, manifestDigest: Digest): { key: string; reference: string; manifestDigest: Digest } => ({
+  key: `${manifestDigest} ${keyOf(name)}`,
+  reference: name.reference,
+  manifestDigest,
+})
+
+function isOf(rootfs: RootfsManifest, record: ImageRecord, image: ResolvedImage): boolean {
+  const layers = image.layers.map(({ diffId }) => diffId)
+  return record.manifest === image.manifest && rootfs.config === image.config && rootfs.layers.length === layers.length && rootfs.layers.every(({ diffId }, i) => diffId === layers[i])
+}

@@ -141,6 +141,12 @@ export class Catalog {
     return (await this.#level.has(keys.layer(diffId))) || (told && (await this.#level.has(keys.toldLayer(diffId))))
   }
 
+  /** Diff ids of all layers whose index is here. */
+  async layerDiffIds(): Promise<Digest[]> {
+    const names = await this.#level.keys(under(prefixes.layer)).all()
+    return names.map((name) => parseDigest(name.slice(prefixes.layer.length)))
+  }
+
   async deleteLayer(diffId: Digest): Promise<void> {
     await this.#level.del(keys.layer(diffId))
     await this.#level.del(keys.toldLayer(diffId))

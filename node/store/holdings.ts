@@ -13,10 +13,18 @@ interface Place {
 export class Holdings {
   readonly #held = new Map<Digest, Bitmap>()
   readonly #places = new Map<Digest, Place[]>()
+  /** Regions of layers that no known rootfs has yet. */
+  readonly #loose = new Map<Digest, ChunkTable>()
 
-  /** Takes up a region; `has` tells what is here already. @returns its bitmap, or undefined where it was known. */
-  addTable(table: ChunkTable, has: (digest: Digest) => boolean): Bitmap | undefined {
+  /**
+   * Takes up a region; `has` tells what is here already.
+   * @param loose no known rootfs has it yet: {@link dropLoose} takes it away again
+   * @returns its bitmap, or undefined where it was known.
+   */
+  addTable(table: ChunkTable, has: (digest: Digest) => boolean, { loose = false }: { loose?: boolean } = {}): Bitmap | undefined {
+    if (!loose) this.#loose.delete(table.id)
     if (this.#held.has(table.id)) return undefined
+    if (loose) this.#loose.set(table.id, table)
     const held = new BitmapClass(table.count)
     for (let index = 0; index < table.count; index++) {
       const digest = table.digestAt(index)
@@ -27,6 +35,24 @@ export class Holdings {
     }
     this.#held.set(table.id, held)
     return held
+  }
+
+  /** Forgets a region that no rootfs has. @returns the chunks of it that were marked, where it is forgotten */
+  dropLoose(id: Digest): readonly number[] {
+    const table = this.#loose.get(id)
+    if (table === undefined) return []
+    const held = this.#held.get(id)!
+    this.#loose.delete(id)
+    this.#held.delete(id)
+    const marked: number[] = []
+    for (let index = 0; index < table.count; index++) {
+      const digest = table.digestAt(index)
+      const others = this.#places.get(digest)?.filter((place) => place.table !== id) ?? []
+      if (others.length === 0) this.#places.delete(digest)
+      else this.#places.set(digest, others)
+      if (held.get(index)) marked.push(index)
+    }
+    return marked
   }
 
   /** Whether a known region has the chunk, here or not. */

@@ -28,7 +28,7 @@ interface KeyRange {
   lt: string
 }
 
-export const prefixes = { image: `${formatVersion}/record/`, rootfs: `${formatVersion}/rootfs/`, blobMap: `${formatVersion}/map/`, profile: `${formatVersion}/profile/`, mount: 'mount/' } as const
+export const prefixes = { image: `${formatVersion}/record/`, rootfs: `${formatVersion}/rootfs/`, layer: `${formatVersion}/layer/`, blobMap: `${formatVersion}/map/`, profile: `${formatVersion}/profile/`, mount: 'mount/' } as const
 
 /** All keys under `prefix`, as a range of the ordered key space. */
 export function under(prefix: (typeof prefixes)[keyof typeof prefixes]): KeyRange {

@@ -24,6 +24,8 @@ export type ObjectRequest =
   | { kind: 'map'; digest: Digest }
   /** Answered by the boot profile of that rootfs, or else of the nearest. */
   | ({ kind: 'profile' } & ProfileSubject)
+  /** Of the image with this manifest. Answered by nothing, where one is under way. */
+  | { kind: 'import'; digest: Digest }
 
 /** SPEC.md, "Object protocol". */
 export function encodeObjectRequest(request: ObjectRequest): Uint8Array {
@@ -42,6 +44,7 @@ export function parseObjectRequest(bytes: Uint8Array): ObjectRequest {
     case 'layer':
       return { kind, diffId: fields.digest('diffId') }
     case 'map':
+    case 'import':
       return { kind, digest: fields.digest('digest') }
     case 'profile':
       return { kind, ...parseProfileSubject(fields, 'object request') }

@@ -4,12 +4,14 @@ import { attest, encodeStatement, isAttested, parseKey } from '../../protocol/at
 import { Bitmap } from '../../protocol/bitmap.ts'
 import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../protocol/boot-profile.ts'
 import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
+import { encodeCbor } from '../../protocol/cbor.ts'
 import { ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, parseDigest } from '../../protocol/digest.ts'
 import { isP2pfsError } from '../../protocol/errors.ts'
 import { encodeImageRecord, isRecordAttested, parseImageRecord } from '../../protocol/image-record.ts'
 import { encodeLayerIndex, parseLayerIndex, type LayerEntry, type LayerIndex } from '../../protocol/layer-index.ts'
 import { encodeAnswerHeader, encodeWants, parseAnswer, parseWants } from '../../protocol/messages/chunk.ts'
+import { encodeImportAnswer, encodeImportRequest, parseImportAnswer, parseImportRequest, type ImportAnswer } from '../../protocol/messages/import.ts'
 import { encodeObjectAnswer, encodeObjectRequest, parseObjectAnswer, parseObjectRequest } from '../../protocol/messages/object.ts'
 import { encodeRegionMessage, parseRegionMessage, type RegionMessage } from '../../protocol/messages/region.ts'
 import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
@@ -157,9 +159,25 @@ for (const [request, golden] of [
   [{ kind: 'rootfs', digest: a }, 'a2646b696e6466726f6f7466736664696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
   [{ kind: 'map', digest: a }, 'a2646b696e64636d61706664696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
   [{ kind: 'profile', rootfs: a, sketch: [3, 2 ** 48 - 1] }, 'a3646b696e646770726f66696c6566726f6f74667378477368613235363a6361393738313132636131626264636166616332333162333961323364633464613738366566663831343763346537326239383037373835616665653438626266736b657463684c000000000003ffffffffffff'],
+  [{ kind: 'import', digest: a }, 'a2646b696e6466696d706f72746664696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
   [{ kind: 'layer', diffId: a }, 'a2646b696e64656c617965726664696666496478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
 ] as const) {
   messages.push([`${request.kind} request`, encodeObjectRequest(request), golden, (bytes) => parseObjectRequest(bytes), request])
+}
+const importRequest = { reference: 'r', platform: 'p', format: 'ext4', manifestDigest: a } as const
+messages.push([
+  'request to a steward',
+  encodeImportRequest(importRequest),
+  'a466666f726d6174646578743468706c6174666f726d6170697265666572656e636561726e6d616e696665737444696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262',
+  (bytes) => parseImportRequest(bytes),
+  importRequest,
+])
+for (const [answer, golden] of [
+  [{ type: 'progress', doneBytes: 1, totalBytes: 300, layers: [a] }, 'a464747970656870726f6772657373666c61796572738178477368613235363a6361393738313132636131626264636166616332333162333961323364633464613738366566663831343763346537326239383037373835616665653438626269646f6e654279746573016a746f74616c427974657319012c'],
+  [{ type: 'image', record }, 'a2647479706565696d616765667265636f726459019ca766666f726d61746565726f6673686d616e6966657374677b2278223a317d68706c6174666f726d6b6c696e75782f616d643634697265666572656e6365781b646f636b65722e696f2f6c6962726172792f64656269616e3a31326b6174746573746174696f6ea2636b65797834313244334b6f6f574b3939566f56784e4537587a79427758457a573778684b37477076383572394633563366794b53554b504835697369676e61747572655840070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707076c726f6f74667344696765737478477368613235363a336532336538313630303339353934613333383934663635363465316231333438626264376130303838643432633461636237336565616564353963303039646e6d616e696665737444696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262'],
+  [{ type: 'refused', code: 'denied' }, 'a264636f64656664656e69656464747970656772656675736564'],
+] satisfies [ImportAnswer, string][]) {
+  messages.push([`answer of a steward, ${answer.type}`, encodeImportAnswer(answer), golden, (bytes) => parseImportAnswer(bytes), answer])
 }
 messages.push(['object found', encodeObjectAnswer(Uint8Array.of(7)), '0107', (bytes) => parseObjectAnswer(bytes), Buffer.of(7)])
 messages.push(['object missing', encodeObjectAnswer(undefined), '00', (bytes) => parseObjectAnswer(bytes), undefined])
@@ -190,6 +208,12 @@ test('messages that are too short, too long or of no known kind are invalid', ()
   invalid(() => parseAnswer(Uint8Array.of(1, 0, 0, 0, 1, 5)))
   invalid(() => parseObjectAnswer(new Uint8Array(0)))
   invalid(() => parseRegionMessage(Uint8Array.of(0xa0)))
+  invalid(() => parseImportRequest(encodeImportAnswer({ type: 'refused', code: 'denied' })))
+  invalid(() => parseImportAnswer(encodeCbor({ type: 'other' })))
+  invalid(() => parseImportAnswer(encodeCbor({ type: 'refused', code: 'tired' })))
+  invalid(() => parseImportAnswer(encodeCbor({ type: 'progress', doneBytes: 2, totalBytes: 1, layers: [] })))
+  invalid(() => parseImportAnswer(encodeCbor({ type: 'progress', doneBytes: 0, totalBytes: 1, layers: ['sha256:abc'] })))
+  invalid(() => parseImportAnswer(encodeCbor({ type: 'progress', doneBytes: 0, totalBytes: 1, layers: Array.from({ length: 257 }, () => a) })))
   invalid(() => new Bitmap(9, Uint8Array.of(0, 0b10)))
   invalid(() => new Bitmap(9, Uint8Array.of(0)))
   invalid(() => parseDigest('sha256:abc'))

@@ -116,7 +116,19 @@ async function openHost(t: TestContext, limits: LayerLimits): Promise<{
   const nobody = async (): Promise<undefined> => await Promise.resolve(undefined)
   const region = { fetchLayerIndex: nobody }
   const published = { layerIndexes: nobody, metadata: async () => false }
-  const origins = new ImageOrigins({ catalog, registry, region, published, trust: { membersVouch: true }, ledger, isKnown, limits, putBlobMap: async (map) => await catalog.putBlobMap(map) })
+  const origins = new ImageOrigins({
+    catalog,
+    registry,
+    region,
+    published,
+    trust: { membersVouch: true },
+    ledger,
+    isKnown,
+    onLayerRead: (chunks) => holdings.addTable(chunks, (digest) => store.has(digest), { loose: true }),
+    onLayerTakenBack: (table) => holdings.dropLoose(table),
+    limits,
+    putBlobMap: async (map) => await catalog.putBlobMap(map),
+  })
   return {
     store,
     catalog,

@@ -4,8 +4,10 @@ import { Bitmap } from '../../../protocol/bitmap.ts'
 import type { BootProfile } from '../../../protocol/boot-profile.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { silentLog } from '../../../node/log.ts'
+import type { ImportForPeer } from '../../../node/peers/import-exchange.ts'
 import { PeerExchange } from '../../../node/peers/exchange.ts'
 import { createRandom } from '../../random.ts'
 import { temporaryDirectory } from '../../temporary.ts'
@@ -31,6 +33,9 @@ export class TestPeer {
   readonly profiles = new Map<Digest, BootProfile>()
   readonly objects = new Map<Digest, Uint8Array>()
   readonly tables = new Map<Digest, Bitmap>()
+  /** Manifests of images that it says it is importing. */
+  readonly importing = new Set<Digest>()
+  import: ImportForPeer = async () => await Promise.reject(new P2pfsError('unsupported', 'this peer imports nothing'))
   readonly exchange: PeerExchange
 
   private constructor(directory: string, region: string, name: string, bootstrap: string[]) {
@@ -43,6 +48,8 @@ export class TestPeer {
           blobMap: async (digest) => this.objects.get(digest),
           profile: async ({ rootfs }) => this.profiles.get(rootfs),
           layer: async (diffId) => this.objects.get(diffId),
+          importing: (digest) => this.importing.has(digest),
+          import: async (request, options) => await this.import(request, options),
           tables: () => [...this.tables].map(([table, held]) => ({ table, held })),
         },
         log: silentLog,
