@@ -28,6 +28,8 @@ export interface NodeProcessOptions {
   bootProfiles?: boolean
   /** Peer ids of hosts whose published indexes are accepted. */
   trustedIndexKeys?: readonly string[]
+  /** Besides those of this process. */
+  env?: NodeJS.ProcessEnv
   signal?: AbortSignal
 }
 
@@ -54,7 +56,7 @@ export class NodeProcess implements AsyncDisposable {
    * @throws timeout, with the end of its log, if it does not come up
    */
   static async start(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
-    const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], bootProfiles, signal } = options
+    const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], bootProfiles, env = {}, signal } = options
     const addresses = await Promise.all(bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })))
     const flags = {
       '--state-dir': [stateDirectoryOf(host)],
@@ -71,7 +73,7 @@ export class NodeProcess implements AsyncDisposable {
     const logPath = join(host.directory, 'daemon.log')
     await using log = await open(logPath, 'a')
     const args = Object.entries(flags).flatMap(([flag, values]) => values.flatMap((value) => [flag, value]))
-    const child = await host.start(command, ['daemon', ...args], { stdio: ['ignore', log.fd, log.fd] })
+    const child = await host.start(command, ['daemon', ...args], { stdio: ['ignore', log.fd, log.fd], env: { ...process.env, ...env } })
     const node = new NodeProcess(host, child, logPath)
     await node.#withLog(async () => {
       await node.#whenStatus('the daemon answers', () => true, { timeoutMs: startTimeoutMs, ...(signal && { signal }) })
@@ -120,8 +122,13 @@ export class NodeProcess implements AsyncDisposable {
 
   /** Kills the daemon, but not its supervisor, the way the kernel would. Returns the pid that is no more. */
   async killDaemon(options: { signal?: AbortSignal } = {}): Promise<number> {
+    return await this.signalDaemon('SIGKILL', options)
+  }
+
+  /** Sends a signal to the daemon, but not to its supervisor. Returns its pid. */
+  async signalDaemon(signal: NodeJS.Signals, options: { signal?: AbortSignal } = {}): Promise<number> {
     const { daemonPid } = await this.status(options)
-    process.kill(daemonPid, 'SIGKILL')
+    process.kill(daemonPid, signal)
     return daemonPid
   }
 

@@ -18,6 +18,8 @@ import { readFrames, writeFrame } from './frames.ts'
 
 /** The steward says something this often, milliseconds. */
 const beatMs = 500
+/** Sooner where a layer has been read, with those that are in the next moment, milliseconds. */
+const gatherMs = 100
 /** An asker that does not take what it is told for so long is gone, milliseconds. */
 const takeTimeoutMs = 10_000
 /** A steward that says nothing for so long is given up, milliseconds; as long as a ping may take. */
@@ -66,11 +68,15 @@ export async function serveImport(stream: Stream, run: ImportForPeer, { signal, 
   )
   let progress = { doneBytes: 0, totalBytes: 0 }
   const layers: Digest[] = []
+  let news = Promise.withResolvers<undefined>()
   const answer = run(request, {
     signal: either,
     peer,
     onProgress: ({ doneBytes, totalBytes }) => (progress = { doneBytes: Math.min(doneBytes, totalBytes), totalBytes }),
-    onLayer: (diffId) => void layers.push(diffId),
+    onLayer: (diffId) => {
+      layers.push(diffId)
+      news.resolve(undefined)
+    },
   }).then(
     (record): ImportAnswer => ({ type: 'image', record }),
     (error: unknown): ImportAnswer => ({ type: 'refused', code: isP2pfsError(error) ? error.code : 'unavailable' }),
@@ -79,12 +85,14 @@ export async function serveImport(stream: Stream, run: ImportForPeer, { signal, 
     await writeFrame(stream, [encodeImportAnswer(message)], { signal: AbortSignal.any([gone.signal, AbortSignal.timeout(takeTimeoutMs)]) })
   try {
     for (;;) {
-      const ended = await Promise.race([answer, sleep(beatMs, undefined, { signal: gone.signal })])
+      const gathered = news.promise.then(async () => await sleep(gatherMs))
+      const ended = await Promise.race([answer, gathered, sleep(beatMs, undefined, { signal: gone.signal })])
       gone.signal.throwIfAborted()
       if (ended !== undefined) {
         await send(ended)
         break
       }
+      news = Promise.withResolvers()
       await send({ type: 'progress', ...progress, layers: layers.splice(0, maxLayersPerMessage) })
     }
     await stream.close()
