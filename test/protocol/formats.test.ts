@@ -40,7 +40,7 @@ const entry: LayerEntry = {
 }
 const index: LayerIndex = { diffId: b, tarBytes: 10_240, chunks: table, entries: [entry] }
 const manifest: RootfsManifest = { format: 'ext4', metadata: table, layers: [{ diffId: a, chunks: table }], config: '{}' }
-const record = { reference: 'docker.io/library/debian:12', platform: 'linux/amd64', format: 'erofs', manifestDigest: a, manifest: '{"x":1}', rootfsDigest: b, attestation: { key: maker.key, signature: Buffer.alloc(64, 7) } } as const
+const record = { reference: 'docker.io/library/debian:12', platform: 'linux/amd64', format: 'erofs', manifestDigest: a, manifest: '{"x":1}', rootfsDigest: b, attestation: { key: maker.key, signature: new Uint8Array(64).fill(7) } } as const
 const statement = { manifestDigest: a, format: 'ext4', rootfsDigest: b } as const
 const publication: Publication = {
   reference: 'docker.io/library/debian:12',
