@@ -57,7 +57,7 @@ const origins: Record<Origin, string> = {
   built: 'built here, all layers read',
 }
 
-const boots = { local: 'this host', peer: 'a peer' }
+const boots = { local: 'this host', peer: 'a peer', registry: 'the registry' }
 
 const warnings: Record<MountWarning, string> = {
   'whole-layers': 'reads whole layers: its registry serves no ranges, or they cannot be read at random',

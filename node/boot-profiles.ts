@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { kinshipOf, type BootProfile, type ProfileSubject } from '../protocol/boot-profile.ts'
+import { kinshipOf, parseBootProfile, type BootProfile, type ProfileSubject } from '../protocol/boot-profile.ts'
 import type { ChunkTable } from '../protocol/chunk-table.ts'
 import { digestBytes, digestToBytes, type Digest } from '../protocol/digest.ts'
 import type { Log } from './log.ts'
@@ -8,7 +8,10 @@ import type { Catalog } from './store/catalog.ts'
 /** Once a profile of the very rootfs has come, others may still come for this long, milliseconds: of another boot, a longer one. */
 const graceMs = 100
 
-export type ProfileSource = 'local' | 'peer'
+/** Published profiles that are remembered until their image is mounted; the oldest is forgotten. */
+const maxPublished = 64
+
+export type ProfileSource = 'local' | 'peer' | 'registry'
 
 export interface BootProfilesParts {
   catalog: Pick<Catalog, 'profile' | 'profiles' | 'putProfile'>
@@ -25,6 +28,9 @@ export class BootProfiles {
   readonly #parts: BootProfilesParts
   /** What there are profiles of: to find a relative without reading them. */
   readonly #sketches = new Map<Digest, readonly number[]>()
+
+  /** As registries have them, by rootfs. */
+  readonly #published = new Map<Digest, BootProfile>()
 
   constructor(parts: BootProfilesParts) {
     this.#parts = parts
@@ -43,6 +49,18 @@ export class BootProfiles {
     this.#sketches.set(profile.rootfs, profile.sketch)
   }
 
+  /** One that is published with an image; the bytes are anybody's. */
+  addPublished(bytes: Uint8Array): void {
+    try {
+      const profile = parseBootProfile(bytes)
+      this.#published.delete(profile.rootfs)
+      this.#published.set(profile.rootfs, profile)
+      if (this.#published.size > maxPublished) this.#published.delete(this.#published.keys().next().value!)
+    } catch (error) {
+      this.#parts.log.debug('published boot profile is none', { error })
+    }
+  }
+
   /** That of the rootfs, or of the one here that has most in common with it, if any. */
   async nearest(subject: ProfileSubject): Promise<BootProfile | undefined> {
     const own = await this.#parts.catalog.profile(subject.rootfs)
@@ -55,15 +73,15 @@ export class BootProfiles {
     return best === undefined ? undefined : await this.#parts.catalog.profile(best.rootfs)
   }
 
-  /** From this host, or else from its region: that of the rootfs, or else of a relative. What others have recorded is not kept. */
+  /** That of the rootfs, or else of a relative: from this host, its region, the registry. What others have recorded is not kept. */
   async find(subject: ProfileSubject, tables: readonly Digest[], { signal }: { signal: AbortSignal }): Promise<{ profile: BootProfile; source: ProfileSource } | undefined> {
     const own = await this.nearest(subject)
     if (own?.rootfs === subject.rootfs) return { profile: own, source: 'local' }
-    const answers = await this.#ask(subject, tables, signal)
-    const best = own === undefined ? answers : [own, ...answers]
-    const profile = best.toSorted((one, other) => kinshipOf(other, subject) - kinshipOf(one, subject) || other.chunks.length - one.chunks.length)[0]
-    if (profile === undefined) return undefined
-    return { profile, source: profile === own ? 'local' : 'peer' }
+    const from = (source: ProfileSource, profiles: Iterable<BootProfile>): { profile: BootProfile; source: ProfileSource; kinship: number }[] =>
+      [...profiles].map((profile) => ({ profile, source, kinship: kinshipOf(profile, subject) })).filter(({ kinship }) => kinship > 0)
+    const all = [...from('local', own === undefined ? [] : [own]), ...from('peer', await this.#ask(subject, tables, signal)), ...from('registry', this.#published.values())]
+    // Of equals in kinship, of which Infinity is one, the difference is no number.
+    return all.toSorted((one, other) => (one.kinship === other.kinship ? other.profile.chunks.length - one.profile.chunks.length : other.kinship - one.kinship))[0]
   }
 
   async #ask(subject: ProfileSubject, tables: readonly Digest[], signal: AbortSignal): Promise<BootProfile[]> {
@@ -71,8 +89,7 @@ export class BootProfiles {
     const found = Promise.withResolvers<void>()
     const asked = this.#parts.region.askProfiles(subject, tables, { signal }).map(async (asking) => {
       const answer = await asking
-      // What has nothing in common was not asked for.
-      if (answer === undefined || kinshipOf(answer, subject) === 0) return
+      if (answer === undefined) return
       answers.push(answer)
       if (answer.rootfs === subject.rootfs) found.resolve()
     })

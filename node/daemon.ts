@@ -158,6 +158,7 @@ export class Daemon {
       registry,
       trust,
       ledger,
+      onProfile: (bytes) => this.#profiles.addPublished(bytes),
       putBlobMap: async (map) => await layers.putBlobMap(map),
       rootfsOf: async (indexes, manifest) => rootfsDigest(await buildRootfs(indexes, manifest, { put: async () => undefined })),
       rootfs: async (digest) => await catalog.rootfs(digest),
@@ -224,7 +225,6 @@ export class Daemon {
       onManifest: (manifest) => this.#know(manifest),
       log,
     })
-    this.#profiles = new BootProfiles({ catalog, region: exchange, log })
     this.#catalog = catalog
     this.#store = store
     this.#exchange = exchange
@@ -240,8 +240,9 @@ export class Daemon {
     })
     this.#published = published
     const verification = new Verification({ catalog, registry, region: exchange, trust, limits })
+    this.#profiles = new BootProfiles({ catalog, region: exchange, log })
     const operations = new ImageOperations(
-      { catalog, store, fetcher: this.#fetcher, images, origins, published, publisher, verification, mounts: () => this.#mounts, report: (digest, manifest) => this.#report(digest, manifest), log },
+      { catalog, store, fetcher: this.#fetcher, images, origins, published, publisher, profiles: this.#profiles, verification, mounts: () => this.#mounts, report: (digest, manifest) => this.#report(digest, manifest), log },
       config,
     )
     this.#control = new ControlServer(

@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import type { Digest } from '../protocol/digest.ts'
 import type { LayerIndex } from '../protocol/layer-index.ts'
+import { encodeBootProfile, sketchOf } from '../protocol/boot-profile.ts'
 import { rootfsFormats, parseRootfsFormat, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
+import type { BootProfiles } from './boot-profiles.ts'
 import type { Config } from './config.ts'
 import type {
   ExportRequest,
@@ -46,6 +48,7 @@ export interface ImageOperationsParts {
   origins: ImageOrigins
   published: Pick<PublishedImages, 'layerIndexes'>
   publisher: Publisher
+  profiles: Pick<BootProfiles, 'find'>
   verification: Verification
   /** Undefined until the daemon serves. */
   mounts: () => Mounts | undefined
@@ -69,9 +72,17 @@ export class ImageOperations implements Omit<Operations, 'status'> {
     const known = await this.#parts.images.forSeed(reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
     const seeded = await this.#makeWhole(known, { signal, onProgress })
     if (request.publish !== true) return seeded
-    const published = await this.#parts.publisher.publish(known, { signal, onProgress: (progress) => onProgress({ step: 'publish', ...progress }) })
+    const profile = await this.#profileOf(known, signal)
+    const published = await this.#parts.publisher.publish(known, { signal, ...(profile && { profile }), onProgress: (progress) => onProgress({ step: 'publish', ...progress }) })
     this.#parts.log.info('index published', { image: seeded.reference, format: seeded.format, artifact: published.digest, maker: published.key })
     return { ...seeded, published }
+  }
+
+  /** What is known of boots of the image, to be published with it. */
+  async #profileOf({ record, manifest }: KnownImage, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const regions = manifest.layers.map(({ chunks }) => chunks)
+    const found = await this.#parts.profiles.find({ rootfs: record.rootfsDigest, sketch: sketchOf(regions) }, regions.map(({ id }) => id), { signal })
+    return found === undefined ? undefined : encodeBootProfile(found.profile)
   }
 
   async import(request: ImportRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {

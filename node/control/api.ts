@@ -216,7 +216,7 @@ export interface Amount {
 
 /** How far what an earlier boot read has been fetched ahead, and where that is known from; mounts of one rootfs share it. */
 export interface BootReplay {
-  source: 'local' | 'peer'
+  source: 'local' | 'peer' | 'registry'
   total: Amount
   /** Of that here. */
   done: Amount

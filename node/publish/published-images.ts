@@ -31,6 +31,8 @@ export interface PublishedImagesParts {
   trust: Pick<IndexTrust, 'acceptsPublished'>
   ledger: { begin: () => Intake }
   putBlobMap: (map: BlobMap) => Promise<void>
+  /** Takes the boot profile of a publication, as it is there. */
+  onProfile: (bytes: Uint8Array) => void
   /** Of the rootfs that these layers make; nothing of it is kept. @throws as an import */
   rootfsOf: (layers: readonly LayerIndex[], manifest: RootfsManifest) => Promise<Digest>
   rootfs: (digest: Digest) => Promise<RootfsManifest | undefined>
@@ -188,6 +190,7 @@ export class PublishedImages {
       if (!isImage) throw new P2pfsError('invalid', 'publication: its rootfs is of another image')
       await this.#putAll(metadata(), async (digest, bytes) => await intake.put(digest, bytes))
       await this.#keepMaps(image, index.maps)
+      if (index.profile !== undefined) this.#parts.onProfile(index.profile)
       await this.remember(publication)
       intake.keep()
       return manifest

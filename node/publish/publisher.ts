@@ -62,7 +62,7 @@ export class Publisher {
 
   /**
    * With the attestation that the record has: whoever built the rootfs has signed it. What its maker has published already is
-   * not published again.
+   * not published again, unless there is a boot profile now and was none.
    * @throws invalid for an image of no registry; denied, and what else the registry says
    */
   async publish({ record, manifest }: { record: ImageRecord; manifest: RootfsManifest }, options: PublishOptions): Promise<Published> {
@@ -77,7 +77,7 @@ export class Publisher {
   async #existing(reference: Reference, record: ImageRecord, profile: Digest | undefined, signal: AbortSignal): Promise<Published | undefined> {
     const { manifestDigest, format, rootfsDigest, attestation } = record
     const listed = await this.#reader.list(reference, manifestDigest, { signal })
-    const same = listed.filter((one) => one.format === format && one.rootfsDigest === rootfsDigest && one.attestation.key === attestation.key && one.profile === profile)
+    const same = listed.filter((one) => one.format === format && one.rootfsDigest === rootfsDigest && one.attestation.key === attestation.key && (profile === undefined || one.profile !== undefined))
     for (const candidate of same.slice(0, 1)) {
       try {
         const { publication } = await this.#reader.read(reference, manifestDigest, candidate, { signal, withMetadata: false })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
-import { kinshipOf, maxProfileChunks, sketchOf, type BootProfile } from '../../protocol/boot-profile.ts'
+import { encodeBootProfile, kinshipOf, maxProfileChunks, sketchOf, type BootProfile } from '../../protocol/boot-profile.ts'
 import { ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../protocol/digest.ts'
 import { BootProfiles, profileChunks } from '../../node/boot-profiles.ts'
@@ -67,6 +67,16 @@ test('the region is asked where this host has none of the rootfs: the very one c
   assert.deepEqual(await found(undefined, relative, { ...relative, rootfs: rootfs('x'), chunks: [] }, profile('x', [], 40), profile('x', [], 90)), [90, 'peer'])
   assert.deepEqual(await found(profile('x', [], 7), profile('x', [], 90)), [7, 'local'])
   assert.deepEqual(await found(relative), [200, 'local'])
+})
+
+test('a published one serves where nobody has seen a boot; what is none is passed over', async (t) => {
+  const subject = { rootfs: rootfs('x'), sketch: sketch(range(0, 1000)) }
+  const known = await profiles(t, [undefined, profile('v1', range(0, 1000), 200)])
+  known.addPublished(Buffer.from('no profile'))
+  assert.equal((await known.find(subject, [], { signal }))?.source, 'peer')
+  known.addPublished(encodeBootProfile(profile('x', [], 20)))
+  const found = await known.find(subject, [], { signal })
+  assert.deepEqual([found?.source, found?.profile.chunks.length], ['registry', 20])
 })
 
 test('a profile is read as the chunks that the image has, whatever else it names, each once', () => {

@@ -65,7 +65,8 @@ for (const referrersApi of [true, false]) {
     const erofs = await maker.json<MountResult>('mount', image, maker.target('erofs'), '--format', 'erofs')
     const { peerId } = await maker.status()
     await maker.stop()
-    const cold = await DaemonProcess.start(t, [...options, '--trust-index-key', peerId])
+    // A boot that it had recorded would be worth publishing.
+    const cold = await DaemonProcess.start(t, [...options, '--trust-index-key', peerId, '--boot-profiles', 'off'])
     lab.requests()
     const tree = await cold.json<MountResult>('mount', image, cold.target('tree'), '--as', 'tree')
     assert.deepEqual([tree.origin, tree.digest], ['registry', erofs.digest])
@@ -128,4 +129,41 @@ test('what cannot be published says why, and what to do', async (t) => {
   const { status, stdout } = await daemon.cli('seed', lab.image, '--publish')
   assert.equal(status, 0)
   assert.match(stdout, /published: sha256:.* attested by 12D3KooW/)
+})
+
+test('a boot is published with its image, once, and fetched ahead from the registry by a cold host', async (t) => {
+  const lab = await PublishedLab.own(t, await debianImages().then(({ gzip }) => gzip))
+  const { image, options } = lab
+  const maker = await DaemonProcess.start(t, options)
+  const first = await maker.json<SeedResult>('seed', image, '--publish', '--format', 'erofs')
+  const boot = async (daemon: DaemonProcess): Promise<string> => {
+    const directory = daemon.target('boot')
+    await daemon.json<MountResult>('mount', image, directory, '--as', 'tree')
+    return directory
+  }
+  const files = ['usr/bin/dash', 'usr/bin/tar', 'usr/bin/sed', 'usr/bin/grep', 'usr/bin/find', 'usr/bin/bash']
+  const made = await boot(maker)
+  for (const file of files) await readFile(join(made, file))
+  assert.equal((await maker.cli('umount', made)).status, 0)
+  const second = await maker.json<SeedResult>('seed', image, '--publish', '--format', 'erofs')
+  assert.deepEqual([first.published?.existed, second.published?.existed], [false, false])
+  assert.equal((await maker.json<SeedResult>('seed', image, '--publish', '--format', 'erofs')).published?.existed, true)
+  const { peerId } = await maker.status()
+  await maker.stop()
+
+  const cold = await DaemonProcess.start(t, [...options, '--trust-index-key', peerId])
+  const directory = await boot(cold)
+  for (const deadline = performance.now() + 30_000; ; ) {
+    const { profile } = (await cold.status()).mounts[0]!
+    if (profile?.done.chunks === profile?.total.chunks && profile !== undefined) {
+      assert.equal(profile.source, 'registry')
+      assert.ok(profile.fetched.chunks >= files.length)
+      break
+    }
+    assert.ok(performance.now() < deadline, cold.log)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  lab.requests()
+  for (const file of files) await readFile(join(directory, file))
+  assert.deepEqual(lab.ofLayers(lab.requests()), [])
 })
