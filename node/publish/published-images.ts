@@ -85,7 +85,9 @@ export class PublishedImages {
    */
   async find(reference: Reference, image: ResolvedImage, format: RootfsFormat, { signal }: { signal: AbortSignal }): Promise<{ record: ImageRecord; manifest: RootfsManifest } | undefined> {
     const { manifestDigest } = image
-    const found = await this.#listed(reference, manifestDigest, signal)
+    const listed = await this.#listed(reference, manifestDigest, signal)
+    // Who has published an image, and again with a boot profile, has done so for the sake of that.
+    const found = [...listed.filter(({ profile }) => profile !== undefined), ...listed.filter(({ profile }) => profile === undefined)]
     const inOrder = [...found.filter((candidate) => candidate.format === format), ...found.filter((candidate) => candidate.format !== format)]
     let tried = 0
     for (const candidate of inOrder) {
