@@ -127,6 +127,11 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
     return manifests.get(tags.get(name) ?? name)?.bytes.toString()
   }
 
+  /** What the tag stood for stays, by its digest. */
+  deleteTag(repository: string, tag: string): void {
+    this.#repository(repository).tags.delete(tag)
+  }
+
   async answer(request: BackendRequest): Promise<Answer> {
     if (/^\/v2\/?$/.test(request.url.pathname)) return jsonAnswer(200, {}, { 'docker-distribution-api-version': 'registry/2.0' })
     const { name, kind, rest } = route.exec(request.url.pathname)?.groups ?? {}

@@ -170,6 +170,18 @@ export class LabHost {
     await this.#bridge.ip(['link', 'set', 'dev', this.#port, 'up'], { signal })
   }
 
+  /** A firewall in the host: what others send it is lost without a word, or refused; connections stay open for their ends. */
+  async block(verdict: 'DROP' | 'REJECT', { signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    await this.#namespace.run('iptables', ['-w', '-I', 'INPUT', '-i', 'eth0', '-j', verdict], { ...(signal && { signal }) })
+    // What it sends itself goes nowhere either: answers that are under way.
+    await this.#namespace.run('iptables', ['-w', '-I', 'OUTPUT', '-o', 'eth0', '-p', 'tcp', '-j', 'DROP'], { ...(signal && { signal }) })
+  }
+
+  /** Takes the firewall away. */
+  async unblock({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    await this.#namespace.run('iptables', ['-w', '-F'], { ...(signal && { signal }) })
+  }
+
   /** What has passed over the link since the host was plugged in, as the kernel counts it: bytes. */
   async traffic({ signal }: { signal?: AbortSignal } = {}): Promise<{ sentBytes: number; receivedBytes: number }> {
     const json = await this.#namespace.ip(['-json', '-statistics', 'link', 'show', 'dev', 'eth0'], { signal })

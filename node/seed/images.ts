@@ -63,6 +63,7 @@ export type Variant = Pick<ImageName, 'platform' | 'format'>
 export interface ImagesParts {
   catalog: {
     image: (name: ImageName) => Promise<ImageRecord | undefined>
+    images: () => Promise<ImageRecord[]>
     putImage: (record: ImageRecord) => Promise<void>
     rootfs: (digest: Digest) => Promise<RootfsManifest | undefined>
     putRootfs: (manifest: RootfsManifest) => Promise<Digest>
@@ -205,10 +206,18 @@ export class Images {
   }
 
   async #local(name: ImageName): Promise<KnownImage | undefined> {
-    const record = await this.#parts.catalog.image(name)
+    const record = (await this.#parts.catalog.image(name)) ?? (await this.#byDigest(name))
     if (record === undefined || !this.#parts.trust.acceptsStored(record)) return undefined
     const manifest = await this.#parts.catalog.rootfs(record.rootfsDigest)
     return manifest === undefined ? undefined : { record, manifest, origin: 'local', resolution: 'last-known' }
+  }
+
+  /** An image that is asked for by its digest, and known by a tag of its repository. */
+  async #byDigest({ reference, platform, format }: ImageName): Promise<ImageRecord | undefined> {
+    const [repository, digest] = reference.split('@')
+    if (digest === undefined) return undefined
+    const found = (await this.#parts.catalog.images()).find((record) => record.manifestDigest === digest && record.platform === platform && record.format === format && record.reference.startsWith(`${repository}:`))
+    return found === undefined ? undefined : { ...found, reference }
   }
 
   async #fromPeers(name: ImageName, manifestDigest: Digest | undefined, signal: AbortSignal): Promise<KnownImage | undefined> {

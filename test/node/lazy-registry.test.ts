@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 // Never the synchronous forms on the mount: the registry answers from this very thread.
 import { open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -10,6 +9,7 @@ import { FaultRegistry } from '../../netlab/fault-registry.ts'
 import { debianImages } from '../../netlab/images.ts'
 import { createRandom } from '../random.ts'
 import { DaemonProcess } from './daemon-process.ts'
+import { dropPageCache, loseChunks as loseStored, readSlowly } from './lost-chunks.ts'
 
 const hash = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
@@ -40,17 +40,7 @@ async function seeded(t: TestContext, tag: 'gzip' | 'mixed'): Promise<Seeded> {
   return { image, daemon, registry, rootfs, sizeBytes, whole, blobs }
 }
 
-/** Takes away chunks of the image, not of the windows; the daemon forgets them when a read misses them. */
-function loseChunks({ daemon, whole }: Seeded, share: number): number {
-  const blocks = new Set(Array.from({ length: whole.length / 4096 }, (_, i) => hash(whole.subarray(i * 4096, (i + 1) * 4096))))
-  const random = createRandom(3)
-  const chunks = join(daemon.directory, 'state/chunks')
-  const names = readdirSync(chunks, { recursive: true, encoding: 'utf8' }).filter((name) => /^[0-9a-f]{2}\/[0-9a-f]{64}$/.test(name)).sort()
-  const lost = names.filter((name) => random.below(1000) < share * 1000 && blocks.has(hash(readFileSync(join(chunks, name)).subarray(0, 4096))))
-  for (const name of lost) rmSync(join(chunks, name))
-  writeFileSync('/proc/sys/vm/drop_caches', '1')
-  return lost.length
-}
+const loseChunks = ({ daemon, whole }: Seeded, share: number): number => loseStored(join(daemon.directory, 'state'), whole, share)
 
 test('chunks that are gone come from the registry by ranges, all of them right', async (t) => {
   const image = await seeded(t, 'gzip')
@@ -110,12 +100,7 @@ test('a registry that does not answer for a while makes readers wait, and nothin
   const { registry, rootfs, whole } = image
   loseChunks(image, 0.2)
   await registry.front.reject()
-  const reading = open(rootfs).then(async (file) => {
-    const bytes = Buffer.alloc(whole.length)
-    for (let at = 0; at < bytes.length; ) at += (await file.read(bytes, at, Math.min(2 ** 20, bytes.length - at), at)).bytesRead
-    await file.close()
-    return bytes
-  })
+  const reading = readSlowly(rootfs, whole.length, { stepBytes: 2 ** 20 })
   await new Promise((resolve) => setTimeout(resolve, 2000))
   await registry.front.accept()
   assert.equal(hash(await reading), hash(whole))
@@ -125,7 +110,7 @@ test('with all local the registry is not asked, and not missed', async (t) => {
   const seededImage = await seeded(t, 'gzip')
   const { image, daemon, registry, rootfs, whole, blobs } = seededImage
   await registry.front.reject()
-  writeFileSync('/proc/sys/vm/drop_caches', '1')
+  dropPageCache()
   assert.equal(hash(await readFile(rootfs)), hash(whole))
   assert.equal(blobs().length, 0)
   assert.equal((await daemon.json<MountResult>('mount', image, daemon.target('again'))).origin, 'local')
