@@ -22,6 +22,8 @@ export interface Effect {
   stallAfterBytes?: number
   /** One bit of the byte that stands there in the blob is wrong. */
   corruptByteAt?: number
+  /** So is one bit of the first of each so many bytes of the blob. */
+  corruptEveryBytes?: number
   /** Accepts the request and never answers. */
   drop?: boolean
 }

@@ -237,8 +237,7 @@ async function send(request: IncomingMessage, response: ServerResponse, answer: 
   const firstByte = Number(/^bytes (\d+)-/.exec(headers['content-range'] ?? '')?.[1] ?? 0)
   let sent = 0
   for await (const piece of pieces(answer.body, limit)) {
-    const at = (effect.corruptByteAt ?? -1) - firstByte - sent
-    const bytes = status < 300 && at >= 0 && at < piece.length ? flipped(piece, at) : piece
+    const bytes = status < 300 ? flipped(piece, corruptIn(effect, firstByte + sent, piece.length)) : piece
     if (effect.rateBytesPerSecond !== undefined) await sleep((bytes.length / effect.rateBytesPerSecond) * 1000, undefined, { signal })
     signal.throwIfAborted()
     const roomy = response.write(bytes)
@@ -267,9 +266,17 @@ async function* pieces(body: Answer['body'], limit: number): AsyncGenerator<Uint
   }
 }
 
-function flipped(piece: Uint8Array, at: number): Uint8Array {
+/** Which of the bytes [start, start + length) of a blob are to be wrong, from `start`. */
+function corruptIn({ corruptByteAt, corruptEveryBytes = Infinity }: Effect, start: number, length: number): number[] {
+  const found = corruptByteAt === undefined ? [] : [corruptByteAt - start]
+  for (let at = Math.ceil(start / corruptEveryBytes) * corruptEveryBytes; at < start + length; at += corruptEveryBytes) found.push(at - start)
+  return found.filter((at) => at >= 0 && at < length)
+}
+
+function flipped(piece: Uint8Array, positions: readonly number[]): Uint8Array {
+  if (positions.length === 0) return piece
   const copy = Uint8Array.from(piece)
-  copy[at]! ^= 1
+  for (const at of positions) copy[at]! ^= 1
   return copy
 }
 

@@ -1,4 +1,5 @@
 import type { Digest } from '../protocol/digest.ts'
+import { isP2pfsError } from '../protocol/errors.ts'
 import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { ChunkRequest, FetchedChunk, Priority, RemoteSource } from './fetch/chunk-request.ts'
 import { ReadAhead } from './fetch/read-ahead.ts'
@@ -14,6 +15,12 @@ export interface MountedImageParts {
   readDeadlineMs: number
 }
 
+/**
+ * When the read-ahead of the kernel fails, it asks again at once for the page that its reader wants, several times where filesystems
+ * are on top of each other: one and the same read, of which only the first part may take the whole deadline. Milliseconds.
+ */
+const askedAgain = { withinMs: 2_000, deadlineMs: 500 }
+
 /** A rootfs that is mounted: turns reads that miss into fetches, and reads ahead of those that are sequential. */
 export class MountedImage {
   readonly image: BlockImage
@@ -24,6 +31,8 @@ export class MountedImage {
   readonly #state: Uint8Array
   readonly #readAhead: ReadAhead
   readonly #prefetching = new Set<number>()
+  /** Chunks whose deadline has passed, until when a read of them counts as the same one. */
+  readonly #late = new Map<number, number>()
   readonly #closed = new AbortController()
   /** Reads that wait for a chunk. */
   waiting = 0
@@ -57,10 +66,7 @@ export class MountedImage {
     // A read over several chunks comes here whole when one of them is missing.
     const here = this.has(chunkIndex)
     this.waiting++
-    const chunk = withinDeadline(async (options) => await this.fetch(chunkIndex, 'demand', options.signal), {
-      signal: AbortSignal.any([signal, this.#closed.signal]),
-      deadlineMs: this.#parts.readDeadlineMs,
-    }).finally(() => this.waiting--)
+    const chunk = this.#patiently(chunkIndex, AbortSignal.any([signal, this.#closed.signal])).finally(() => this.waiting--)
     if (!here && !this.planned.has(chunkIndex)) this.#readAhead.touch(chunkIndex)
     return await chunk
   }
@@ -91,6 +97,20 @@ export class MountedImage {
   /** Gives up whatever is being fetched for this mount. */
   close(): void {
     this.#closed.abort()
+  }
+
+  async #patiently(chunkIndex: number, signal: AbortSignal): Promise<Uint8Array> {
+    const now = performance.now()
+    for (const [index, untilMs] of this.#late) if (untilMs <= now) this.#late.delete(index)
+    const { readDeadlineMs } = this.#parts
+    const isAskedAgain = this.#late.has(chunkIndex)
+    const deadlineMs = isAskedAgain ? Math.min(askedAgain.deadlineMs, readDeadlineMs) : readDeadlineMs
+    try {
+      return await withinDeadline(async (options) => await this.fetch(chunkIndex, 'demand', options.signal), { signal, deadlineMs })
+    } catch (error) {
+      if (!isAskedAgain && isP2pfsError(error, 'timeout')) this.#late.set(chunkIndex, performance.now() + askedAgain.withinMs)
+      throw error
+    }
   }
 
   #prefetch(index: number): void {

@@ -33,11 +33,13 @@ export class ChunkFiles {
     } else this.#open.delete(key)
     this.#open.set(key, fd)
     try {
-      return readSync(fd, target, at, length, within) === length
+      if (readSync(fd, target, at, length, within) === length) return true
     } catch {
       // A disk that fails is as good as a chunk that is not here: it will be fetched, or the read fails there.
-      return false
     }
+    // What comes instead is another file.
+    this.#close(key, fd)
+    return false
   }
 
   #openFile(path: string, chunkBytes: number): number | undefined {
@@ -54,8 +56,11 @@ export class ChunkFiles {
 
   #closeOldest(): void {
     const [oldest] = this.#open
-    if (oldest === undefined) return
-    closeSync(oldest[1])
-    this.#open.delete(oldest[0])
+    if (oldest !== undefined) this.#close(...oldest)
+  }
+
+  #close(key: number, fd: number): void {
+    this.#open.delete(key)
+    closeSync(fd)
   }
 }

@@ -69,7 +69,7 @@ export class DaemonProcess {
   }
 
   async #ready(): Promise<void> {
-    const deadline = performance.now() + 30_000
+    const deadline = performance.now() + 90_000
     while ((await this.cli('status', '--json')).status !== 0) {
       if (this.#process.exitCode !== null) throw new Error(`daemon ended: ${this.#log}`)
       if (performance.now() > deadline) throw new Error(`daemon is not ready in time: ${this.#log}`)
@@ -94,7 +94,7 @@ export class DaemonProcess {
 
   /** Waits for another daemon than `pid` to answer. */
   async replaced(pid: number): Promise<Status> {
-    for (const deadline = performance.now() + 30_000; ; ) {
+    for (const deadline = performance.now() + 90_000; ; ) {
       const answer = await this.cli('status', '--json')
       if (answer.status === 0) {
         const status = JSON.parse(answer.stdout) as Status

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createRandom } from '../random.ts'
@@ -21,7 +21,11 @@ export function loseChunks(stateDirectory: string, whole: Buffer, share: number,
   const chunks = join(stateDirectory, 'chunks')
   const names = readdirSync(chunks, { recursive: true, encoding: 'utf8' }).filter((name) => /^[0-9a-f]{2}\/[0-9a-f]{64}$/.test(name)).sort()
   const lost = names.filter((name) => random.below(1000) < share * 1000 && blocks.has(hash(readFileSync(join(chunks, name)).subarray(0, 4096))))
-  for (const name of lost) rmSync(join(chunks, name))
+  for (const name of lost) {
+    // Emptied as well: threads that serve reads keep files open.
+    truncateSync(join(chunks, name))
+    rmSync(join(chunks, name))
+  }
   dropPageCache()
   return lost.length
 }
