@@ -72,7 +72,9 @@ test('serves the images of an OCI layout', async (t) => {
   const copy = join(temporaryDirectory(t), 'copy')
   await skopeo('--src-tls-verify=false', `docker://${registry.authority}/lab/odd:${tag}`, `oci:${copy}:odd`)
   const { body } = await get(`${registry.front.origin}/v2/lab/odd/tags/list`)
-  assert.deepEqual(JSON.parse(body.toString()), { name: 'lab/odd', tags: [tag] })
+  const { name, tags } = JSON.parse(body.toString()) as { name: string; tags: string[] }
+  assert.equal(name, 'lab/odd')
+  assert.ok(tags.includes(tag))
 })
 
 test('a proxy before a real registry: skopeo pushes and pulls through it, with its faults', async (t) => {

@@ -78,7 +78,7 @@ test('without the registry a tag is what it was last known as, and mount says so
   const { stdout, stderr } = await b.cli('mount', image, b.target('offline'))
   const offline = JSON.parse(stdout) as MountResult
   assert.deepEqual([offline.manifestDigest, offline.resolution], [first, 'last-known'])
-  assert.match(offline.unanswered ?? '', /did not answer within 2 s/)
+  assert.match(offline.unanswered ?? '', /did not answer within 2 s|ECONNREFUSED/)
   assert.match(stderr, /was last known as, sha256:/)
   // Not waited for again at once; and not asked where that is not wanted.
   assert.equal((await b.json<MountResult>('mount', image, b.target('soon'))).unanswered, undefined)
