@@ -43,7 +43,7 @@ test('verify tells a rootfs that was forged, and what of it: exit status 1', asy
   const { image, options, registry } = lab
   const daemon = await DaemonProcess.start(t, options)
   const { digest, published } = await daemon.json<SeedResult>('seed', image, '--publish')
-  await daemon.killAll()
+  await daemon.stop()
   // By whoever has the key of a host: its own record says that the image is another rootfs.
   const catalog = new Catalog({ directory: join(daemon.directory, 'state/catalog') })
   await catalog.open()
@@ -62,7 +62,8 @@ test('verify tells a rootfs that was forged, and what of it: exit status 1', asy
 
   // And the publication's index is damaged.
   const artifact = JSON.parse(registry.manifest('lab/image', published!.digest)!) as { layers: { digest: string; size: number }[] }
-  Object.assign(artifact.layers[0]!, registry.addBlob(zstdCompressSync(Buffer.from('a3'))))
+  const { digest: damagedDigest, size } = registry.addBlob(zstdCompressSync(Buffer.from('a3')))
+  Object.assign(artifact.layers[0]!, { digest: damagedDigest, size })
   registry.addManifest('lab/image', undefined, JSON.stringify(artifact))
   const { status, stdout } = await daemon.cli('verify', image, '--json')
   assert.equal(status, 1)

@@ -51,6 +51,12 @@ class Forgery {
     Object.assign(this.descriptor(part), { digest, size })
   }
 
+  /** The same, but one bit of it is wrong whenever it is read. */
+  corrupt(part: Part): void {
+    this.put(part, zstdCompressSync(zstdDecompressSync(this.bytes(part))))
+    this.#lab.registry.faults.add({ path: new RegExp(this.descriptor(part).digest), corruptByteAt: 50 })
+  }
+
   /** Another index blob, of another rootfs manifest. */
   putManifest(manifest: RootfsManifest, { windowsOffset }: { windowsOffset?: number } = {}): void {
     const { maps } = this.index
@@ -105,7 +111,8 @@ const forgeries: [string, RegExp, (forgery: Forgery, image: string) => Promise<v
   }],
   ['metadata that are too short', /published metadata is not what/, (forgery) => forgery.put('metadata', zstdCompressSync(zstdDecompressSync(forgery.bytes('metadata')).subarray(0, -4096)))],
   ['metadata that are too long', /published metadata is not what/, (forgery) => forgery.put('metadata', zstdCompressSync(Buffer.concat([zstdDecompressSync(forgery.bytes('metadata')), Buffer.alloc(1)])))],
-  ['a blob that is not what its digest says', /does not match its digest/, (forgery) => void (forgery.descriptor('metadata').digest = forgery.descriptor('index').digest)],
+  ['a blob that is shorter than it says', /ends the blob after/, (forgery) => void (forgery.descriptor('metadata').size += 1)],
+  ['a blob that is not what its digest says', /does not match its digest/, (forgery) => forgery.corrupt('metadata')],
   ['windows outside of their blob', /windows leave their blob/, (forgery) => forgery.putManifest(forgery.index.manifest, { windowsOffset: 2 ** 45 })],
   ['no index', /it has no index/, (forgery) => void forgery.artifact.layers.shift()],
   ['blobs that are gone', /has no blobs/, (forgery) => void (forgery.descriptor('index').digest = other)],
