@@ -235,6 +235,8 @@ export class Daemon {
       layerIndex: async (diffId, { signal }) => await origins.layerIndexBytes(diffId, signal),
       registry,
       fetch: async (request, options) => await this.#fetcher.fetch(request, options),
+      own: () => exchange.peerId,
+      isHearsay: async (rootfs) => await catalog.isHearsay(rootfs),
       remember: async (publication) => await published.remember(publication),
       log,
     })

@@ -40,6 +40,13 @@ export interface ImageOriginsParts {
   limits: LayerLimits
 }
 
+/** What an import made. */
+export interface Imported {
+  manifest: RootfsManifest
+  /** Whether it took a peer's word for a layer. */
+  isHearsay: boolean
+}
+
 /** Told of each layer index that an import is the first to write. */
 type OnIndex = (index: LayerIndex) => void
 const ignore: OnIndex = () => undefined
@@ -59,19 +66,21 @@ export class ImageOrigins {
    * Reads the layers that neither this host nor its region has an index of, and makes the rootfs.
    * @throws invalid, unsupported for what can never be imported; nothing of it is left then
    */
-  async importImage(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: ImportOptions): Promise<RootfsManifest> {
+  async importImage(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: ImportOptions): Promise<Imported> {
     return await this.#importing(async (sink, onIndex) => await this.#import(reference, image, format, sink, onIndex, options))
   }
 
-  async #import(reference: Reference, image: ResolvedImage, format: RootfsFormat, sink: ChunkSink, onIndex: OnIndex, options: ImportOptions): Promise<RootfsManifest> {
+  async #import(reference: Reference, image: ResolvedImage, format: RootfsFormat, sink: ChunkSink, onIndex: OnIndex, options: ImportOptions): Promise<Imported> {
     const { other } = options
     let published: ReturnType<PublishedImages['layerIndexes']> | undefined
-    return await importImage(
+    let isHearsay = false
+    const manifest = await importImage(
       { ...image, format },
       {
         knownLayer: async (diffId, { signal }) => {
           const known = await this.#knownLayer(diffId, onIndex, signal)
-          if (known !== undefined || other === undefined) return known
+          if (known?.told === true) isHearsay = true
+          if (known !== undefined || other === undefined) return known?.index
           published ??= this.#parts.published.layerIndexes(other, { signal: options.signal })
           return (await published)?.get(diffId)
         },
@@ -90,6 +99,7 @@ export class ImageOrigins {
       },
       options,
     )
+    return { manifest, isHearsay }
   }
 
   /** Runs an import. One that can never succeed takes back its chunks, and the indexes that it wrote. */
@@ -119,9 +129,9 @@ export class ImageOrigins {
     reference: Reference,
     { platform, format }: Variant,
     options: FindOptions,
-  ): Promise<{ record: UnsignedRecord; manifest: RootfsManifest }> {
+  ): Promise<{ record: UnsignedRecord } & Imported> {
     const name = formatReference(reference)
-    const [image, manifest] = await this.#importing(async (sink, onIndex): Promise<[ResolvedImage, RootfsManifest]> => {
+    const [image, { manifest, isHearsay }] = await this.#importing(async (sink, onIndex): Promise<[ResolvedImage, Imported]> => {
       const made =
         typeof source === 'string'
           ? singleLayerImage(name, platform, await this.#readLocal(source, releasing(sink), onIndex, options))
@@ -129,7 +139,7 @@ export class ImageOrigins {
       return [made, await this.#import(typeof source === 'string' ? reference : source, made, format, sink, onIndex, options)]
     })
     const { manifestDigest } = image
-    return { record: { reference: name, platform: image.platform, format, manifestDigest, manifest: image.manifest, rootfsDigest: rootfsDigest(manifest) }, manifest }
+    return { record: { reference: name, platform: image.platform, format, manifestDigest, manifest: image.manifest, rootfsDigest: rootfsDigest(manifest) }, manifest, isHearsay }
   }
 
   /** How to make all chunks of a region of an image in the catalog; undefined where no image there has it. */
@@ -169,7 +179,7 @@ export class ImageOrigins {
 
   /** The index that this host or its region has of a layer. */
   async knownLayer(diffId: Digest, signal: AbortSignal): Promise<LayerIndex | undefined> {
-    return await this.#knownLayer(diffId, ignore, signal)
+    return (await this.#knownLayer(diffId, ignore, signal))?.index
   }
 
   /** As {@link knownLayer}, encoded. */
@@ -180,13 +190,16 @@ export class ImageOrigins {
     return found === undefined ? undefined : encodeLayerIndex(found)
   }
 
-  async #knownLayer(diffId: Digest, onIndex: OnIndex, signal: AbortSignal): Promise<LayerIndex | undefined> {
-    const { membersVouch } = this.#parts.trust
-    const known = await this.#parts.catalog.layer(diffId, { told: membersVouch })
-    if (known !== undefined || !membersVouch) return known
-    const found = await this.#parts.region.fetchLayerIndex(diffId, { signal })
+  async #knownLayer(diffId: Digest, onIndex: OnIndex, signal: AbortSignal): Promise<{ index: LayerIndex; told: boolean } | undefined> {
+    const { catalog, region, trust } = this.#parts
+    const own = await catalog.layer(diffId, { told: false })
+    if (own !== undefined) return { index: own, told: false }
+    if (!trust.membersVouch) return undefined
+    const known = await catalog.layer(diffId)
+    if (known !== undefined) return { index: known, told: true }
+    const found = await region.fetchLayerIndex(diffId, { signal })
     if (found !== undefined) await this.#putLayer(found, onIndex, { told: true })
-    return found
+    return found === undefined ? undefined : { index: found, told: true }
   }
 
   async #readLayer(

@@ -89,8 +89,8 @@ export class ImageOperations implements Omit<Operations, 'status'> {
     const reference = parseReference(`local:${request.name.replace(/^local:/, '')}`)
     const source = request.source.startsWith('oci:') ? parseReference(request.source) : request.source
     const variant = this.#variant(request)
-    const { record, manifest } = await this.#parts.origins.importLocal(source, reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
-    const known = await this.#parts.images.add(record, manifest)
+    const { record, ...imported } = await this.#parts.origins.importLocal(source, reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
+    const known = await this.#parts.images.add(record, imported)
     return await this.#makeWhole({ ...known, origin: 'local', resolution: 'last-known' }, { signal, onProgress })
   }
 

@@ -39,9 +39,14 @@ export class IndexTrust {
     return this.membersVouch || this.accepts(attestation.key) || this.#passOver(notAccepted, { image, peer, maker: attestation.key, advice })
   }
 
-  /** A record of this host's own catalog: it was accepted when it came, by keys that may not be listed now. */
-  acceptsStored({ reference: image, attestation }: ImageRecord): boolean {
-    return this.membersVouch || this.accepts(attestation.key) || this.#passOver(notAccepted, { image, maker: attestation.key, advice })
+  /**
+   * A record of this host's own catalog: it was accepted when it came, by keys that may not be listed now.
+   * @param isHearsay whether this host built it with what peers told
+   */
+  acceptsStored({ reference: image, attestation: { key: maker } }: ImageRecord, { isHearsay }: { isHearsay: boolean }): boolean {
+    if (this.membersVouch) return true
+    if (isHearsay && maker === this.#parts.own()) return this.#passOver('index is passed over: this host has made it of what peers told', { image })
+    return this.accepts(maker) || this.#passOver(notAccepted, { image, maker, advice })
   }
 
   /** What was published in the registry. */

@@ -42,8 +42,10 @@ export interface PublishedImagesParts {
 
 /** Publications of an image that are tried, of those that are accepted. */
 const maxTried = 3
-/** Of an image without publication the registry is asked again after this, milliseconds; so many such images are remembered. */
+/** Of an image without publication the registry is asked again after this, where it said so, and where it did not answer, milliseconds. */
 const absentMs = 10 * 60_000
+const unansweredMs = 60_000
+/** So many such images are remembered. */
 const maxAbsent = 1024
 /** Reading small blobs of a publication for a read that waits may take so long, milliseconds. */
 const lateTimeoutMs = 15_000
@@ -105,15 +107,19 @@ export class PublishedImages {
 
   /** The publication of an image that this host knows, for what it lacks of it: asked for once, and a no is remembered. */
   async of(record: ImageRecord): Promise<Publication | undefined> {
+    const { catalog, log } = this.#parts
     const reference = parseReference(record.reference)
     if (reference.kind === 'local') return undefined
-    const known = await this.#parts.catalog.publication(record.manifestDigest, record.format)
+    const known = await catalog.publication(record.manifestDigest, record.format)
     if (known?.rootfsDigest === record.rootfsDigest) return known
     const key = keyOf(record)
     if ((this.#absent.get(key) ?? 0) > this.#parts.now()) return undefined
     return await this.#finding.run(key, AbortSignal.timeout(lateTimeoutMs), async (signal) => await this.#findLate(reference, record, signal))
       // The flight is given up when its time is over.
-      .catch(() => this.#none(key))
+      .catch((error: unknown) => {
+        log.warn('registry does not say what is published of an image', { error, image: record.reference })
+        return this.#none(key, unansweredMs)
+      })
   }
 
   /**
@@ -231,7 +237,7 @@ export class PublishedImages {
   /** The rootfs is known, so that all there is can be checked against it: whose publication it is does not matter. */
   async #findLate(reference: Reference, record: ImageRecord, signal: AbortSignal): Promise<Publication | undefined> {
     const { manifestDigest, format, rootfsDigest } = record
-    const listed = (await this.#listed(reference, manifestDigest, signal)).filter((candidate) => candidate.format === format && candidate.rootfsDigest === rootfsDigest)
+    const listed = (await this.list(reference, manifestDigest, { signal })).filter((candidate) => candidate.format === format && candidate.rootfsDigest === rootfsDigest)
     const ofMaker = listed.filter(({ attestation }) => attestation.key === record.attestation.key)
     for (const candidate of new Set([...ofMaker, ...listed].slice(0, maxTried))) {
       try {
@@ -243,12 +249,12 @@ export class PublishedImages {
         this.#passOver(error, record.reference, candidate.descriptor.digest, signal)
       }
     }
-    return this.#none(keyOf(record))
+    return this.#none(keyOf(record), absentMs)
   }
 
-  #none(key: string): undefined {
+  #none(key: string, forMs: number): undefined {
     this.#absent.delete(key)
-    this.#absent.set(key, this.#parts.now() + absentMs)
+    this.#absent.set(key, this.#parts.now() + forMs)
     const [oldest] = this.#absent.keys()
     if (this.#absent.size > maxAbsent && oldest !== undefined) this.#absent.delete(oldest)
   }

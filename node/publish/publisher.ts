@@ -23,6 +23,9 @@ export interface PublisherParts {
   registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer' | 'pushBlob' | 'pushManifest'>
   /** Chunks of metadata and windows, from wherever they are. */
   fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }) => Promise<FetchedChunk>
+  own: () => string
+  /** Whether this host has built the rootfs with layer indexes that peers told. */
+  isHearsay: (rootfsDigest: Digest) => Promise<boolean>
   remember: (publication: Publication) => Promise<void>
   log: Log
 }
@@ -63,11 +66,14 @@ export class Publisher {
   /**
    * With the attestation that the record has: whoever built the rootfs has signed it. What its maker has published already is
    * not published again, unless there is a boot profile now and was none.
-   * @throws invalid for an image of no registry; denied, and what else the registry says
+   * @throws invalid for an image of no registry; unsupported for what this host cannot vouch for; denied, and what else the registry says
    */
   async publish({ record, manifest }: { record: ImageRecord; manifest: RootfsManifest }, options: PublishOptions): Promise<Published> {
     const reference = parseReference(record.reference)
     if (reference.kind === 'local') throw new P2pfsError('invalid', `${record.reference} is in no registry, so that there is nowhere to publish it; push the image to one, then seed it from there`)
+    if (record.attestation.key === this.#parts.own() && (await this.#parts.isHearsay(record.rootfsDigest))) {
+      throw new P2pfsError('unsupported', `this host has made ${record.reference} of layer indexes that peers told, and cannot sign for it before others; publish it on the host that read the layers, or list keys with --trust-index-key (this host's own will do), then seed it again`)
+    }
     const profile = options.profile === undefined ? undefined : digestOf(options.profile)
     const there = await this.#existing(reference, record, profile, options.signal)
     if (there !== undefined) return there

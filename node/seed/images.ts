@@ -67,6 +67,8 @@ export interface ImagesParts {
     putImage: (record: ImageRecord) => Promise<void>
     rootfs: (digest: Digest) => Promise<RootfsManifest | undefined>
     putRootfs: (manifest: RootfsManifest) => Promise<Digest>
+    isHearsay: (rootfs: Digest) => Promise<boolean>
+    putHearsay: (rootfs: Digest, isHearsay: boolean) => Promise<void>
   }
   region: {
     findImage: (
@@ -81,11 +83,11 @@ export interface ImagesParts {
   /** What was published of the image in its registry, in this format or else in another: metadata into the store. */
   published: { find: (reference: Reference, image: ResolvedImage, format: RootfsFormat, options: { signal: AbortSignal }) => Promise<Known | undefined> }
   /** Whose word is taken for what rootfs an image is. */
-  trust: { acceptsFromPeer: (record: ImageRecord, peer: string) => boolean; acceptsStored: (record: ImageRecord) => boolean }
+  trust: { acceptsFromPeer: (record: ImageRecord, peer: string) => boolean; acceptsStored: (record: ImageRecord, options: { isHearsay: boolean }) => boolean }
   /** Signs for what was built here. */
   attest: (statement: Statement) => Promise<Attestation>
   /** Reads all layers once, those whose index is nowhere known: chunks into the store, metadata made. */
-  importImage: (reference: Reference, image: ResolvedImage, format: RootfsFormat, options: ImportOptions) => Promise<RootfsManifest>
+  importImage: (reference: Reference, image: ResolvedImage, format: RootfsFormat, options: ImportOptions) => Promise<{ manifest: RootfsManifest; isHearsay: boolean }>
   imports: Imports
   stewards: Pick<Stewards, 'ask'>
   /** Called for each manifest that this host gets to know, before its image record is written. */
@@ -179,8 +181,10 @@ export class Images {
   }
 
   /** An image that was made here. */
-  async add(made: UnsignedRecord, manifest: RootfsManifest): Promise<Known> {
-    const record = await this.#attested(made)
+  async add(made: UnsignedRecord, { manifest, isHearsay }: { manifest: RootfsManifest; isHearsay: boolean }): Promise<Known> {
+    // First: a crash in between must not leave a word that is worth more than what it stands on.
+    await this.#parts.catalog.putHearsay(made.rootfsDigest, isHearsay)
+    const record = { ...made, attestation: await this.#parts.attest(made) }
     await this.#know(record, manifest)
     return { record, manifest }
   }
@@ -207,7 +211,7 @@ export class Images {
 
   async #local(name: ImageName): Promise<KnownImage | undefined> {
     const record = (await this.#parts.catalog.image(name)) ?? (await this.#byDigest(name))
-    if (record === undefined || !this.#parts.trust.acceptsStored(record)) return undefined
+    if (record === undefined || !this.#parts.trust.acceptsStored(record, { isHearsay: await this.#parts.catalog.isHearsay(record.rootfsDigest) })) return undefined
     const manifest = await this.#parts.catalog.rootfs(record.rootfsDigest)
     return manifest === undefined ? undefined : { record, manifest, origin: 'local', resolution: 'last-known' }
   }
@@ -292,21 +296,16 @@ export class Images {
   }
 
   async #import(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: ImportOptions): Promise<KnownImage> {
-    const manifest = await this.#parts.importImage(reference, image, format, options)
-    const record = await this.#attested({
+    const imported = await this.#parts.importImage(reference, image, format, options)
+    const made = {
       reference: formatReference(reference),
       platform: image.platform,
       format,
       manifestDigest: image.manifestDigest,
       manifest: image.manifest,
-      rootfsDigest: await this.#parts.catalog.putRootfs(manifest),
-    })
-    await this.#know(record, manifest)
-    return { record, manifest, origin: 'built', resolution: 'registry' }
-  }
-
-  async #attested(record: UnsignedRecord): Promise<ImageRecord> {
-    return { ...record, attestation: await this.#parts.attest(record) }
+      rootfsDigest: await this.#parts.catalog.putRootfs(imported.manifest),
+    }
+    return { ...(await this.add(made, imported)), origin: 'built', resolution: 'registry' }
   }
 
   async #know(record: ImageRecord, manifest: RootfsManifest): Promise<void> {

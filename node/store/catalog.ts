@@ -97,6 +97,16 @@ export class Catalog {
     return names.map((name) => parseDigest(name.slice(prefixes.rootfs.length)))
   }
 
+  /** Whether this host has built the rootfs with layer indexes that peers told: its own word for it is not worth more than theirs. */
+  async isHearsay(rootfs: Digest): Promise<boolean> {
+    return await this.#level.has(keys.hearsay(rootfs))
+  }
+
+  async putHearsay(rootfs: Digest, isHearsay: boolean): Promise<void> {
+    if (isHearsay) await this.#put(keys.hearsay(rootfs), new Uint8Array(0), true)
+    else await this.#level.del(keys.hearsay(rootfs))
+  }
+
   async putPublication(publication: Publication): Promise<void> {
     await this.#put(keys.publication(publication.manifestDigest, publication.format), encodePublication(publication), true)
   }

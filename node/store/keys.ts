@@ -15,6 +15,8 @@ export const keys = {
   toldLayer: (diffId: Digest): string => `${formatVersion}/told/${diffId}`,
   /** -> blob map (CBOR, zstd) */
   blobMap: (digest: Digest): string => `${formatVersion}/map/${digest}`,
+  /** -> nothing: this host has built the rootfs with layer indexes that peers told */
+  hearsay: (rootfsDigest: Digest): string => `${formatVersion}/hearsay/${rootfsDigest}`,
   /** -> publication (CBOR) */
   publication: (manifestDigest: Digest, format: RootfsFormat): string => `${formatVersion}/publication/${format}/${manifestDigest}`,
   /** -> boot profile (CBOR) */

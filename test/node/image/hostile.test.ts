@@ -136,7 +136,7 @@ async function openHost(t: TestContext, limits: LayerLimits): Promise<{
     import: async (layout) => {
       const reference = parseReference(`oci:${layout}`)
       const image = await registry.resolve(reference, 'linux/amd64', { signal })
-      return await origins.importImage(reference, image, 'ext4', { signal })
+      return (await origins.importImage(reference, image, 'ext4', { signal })).manifest
     },
     know: (manifest) => {
       for (const table of [manifest.metadata, ...manifest.layers.map(({ chunks }) => chunks)]) holdings.addTable(table, (digest) => store.has(digest))

@@ -29,7 +29,7 @@ test('without listed keys members vouch for what they pass on, and in a registry
   const trust = new IndexTrust({ own: () => own.key, members: () => [member.key], log: createLog('warn', (line) => (log += line), {}) }, { keys: [] })
   const record = await recordBy(stranger)
   assert.equal(trust.acceptsFromPeer(record, member.key), true)
-  assert.equal(trust.acceptsStored(record), true)
+  assert.equal(trust.acceptsStored(record, { isHearsay: true }), true)
   assert.equal(log, '')
   for (const [maker, accepted] of [[own, true], [member, true], [stranger, false]] as const) {
     const made = await recordBy(maker)
@@ -48,7 +48,8 @@ test('with listed keys only those and the own count, wherever a record comes fro
   for (const [maker, accepted] of [[own, true], [member, false], [stranger, true]] as const) {
     const record = await recordBy(maker)
     assert.equal(trust.acceptsFromPeer(record, member.key), accepted)
-    assert.equal(trust.acceptsStored(record), accepted)
+    assert.equal(trust.acceptsStored(record, { isHearsay: false }), accepted)
+    assert.equal(trust.acceptsStored(record, { isHearsay: true }), accepted && maker !== own)
     assert.equal(trust.acceptsPublished(record, record.attestation, 'r'), accepted)
   }
 })
@@ -89,10 +90,14 @@ test('what was taken before keys were listed is built again', async (t) => {
   const daemon = await DaemonProcess.start(t, [...options, '--config', file])
   while ((await daemon.status()).peers.length === 0) await new Promise((resolve) => setTimeout(resolve, 50))
   assert.equal((await daemon.json<MountResult>('mount', image, daemon.target('before'))).origin, 'peer')
+  // Made here, but of what the peer told of the layers.
+  await daemon.json<MountResult>('mount', image, daemon.target('erofs'), '--format', 'erofs')
+  const refused = await daemon.cli('seed', image, '--publish', '--format', 'erofs')
+  assert.match(refused.stderr, /layer indexes that peers told, and cannot sign for it/)
   writeFileSync(file, JSON.stringify({ bootstrap: addresses, trustIndexKey: [stranger.key] }))
   const { daemonPid } = await daemon.status()
   daemon.signal('SIGHUP')
-  assert.equal((await daemon.replaced(daemonPid)).mounts.length, 1, 'what is mounted stays')
+  assert.equal((await daemon.replaced(daemonPid)).mounts.length, 2, 'what is mounted stays')
   lab.requests()
   const after = await daemon.json<MountResult>('mount', image, daemon.target('after'), '--pull', 'missing')
   assert.deepEqual([after.origin, after.digest], ['built', digest])
