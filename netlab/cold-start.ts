@@ -156,7 +156,7 @@ export class ColdLab implements AsyncDisposable {
 
   async #startMounted(image: ColdImage, mode: ColdMode, reference: string): Promise<ColdStart> {
     const bootstrap = mode === 'peer' && this.#peer !== undefined ? [this.#peer] : []
-    await using node = await startEmpty(this.#host, { ...this.#nodeOptions, bootstrap, trustedIndexKeys: [...this.#keys] })
+    await using node = await startEmpty(this.#host, { ...this.#nodeOptions, bootstrap, trustedIndexKeys: mode === 'peer' ? [] : [...this.#keys] })
     if (bootstrap.length > 0) await node.whenStatus('has met its peer', ({ peers }) => peers.length > 0, { timeoutMs: meetTimeoutMs })
     let mountPoint = ''
     const start = await this.#measure(image, async () => {

@@ -1,11 +1,11 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
-import { mkdir, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Log } from './log.ts'
-import { readMounts } from './mount/mountinfo.ts'
+import { limitReadAhead } from './mount/kernel-read-ahead.ts'
 import { ownMounts } from './mount/own-mounts.ts'
 import { runTool } from './mount/run-tool.ts'
 
@@ -31,8 +31,6 @@ const respawnDelaysMs = [0, 100, 500, 1_000, 2_000, 5_000] as const
 const wellAfterMs = 30_000
 /** How long a daemon may take to stop, milliseconds. */
 const stopMs = 10_000
-/** Of the FUSE mount: the largest read that comes in one request. */
-const readAheadKib = 1024
 
 export interface SupervisorOptions {
   stateDir: string
@@ -190,18 +188,7 @@ export class Supervisor {
     child.stderr?.setEncoding('utf8').on('data', (text: string) => (message += text))
     const [status] = (await once(child, 'close')) as [number | null]
     if (status !== 0) throw new P2pfsError('unavailable', `cannot mount FUSE on ${mountPoint}: ${message.trim()}`, { mountPoint })
-    await this.#setReadAhead()
-  }
-
-  /** The kernel reads 128 KiB ahead unless told otherwise; each request costs a switch to the daemon. */
-  async #setReadAhead(): Promise<void> {
-    const { mountPoint } = this.#options
-    const device = (await readMounts()).findLast((mount) => mount.mountPoint === mountPoint)?.device
-    try {
-      await writeFile(`/sys/class/bdi/${device ?? ''}/read_ahead_kb`, `${readAheadKib}\n`)
-    } catch (error) {
-      this.#log.warn('kernel read-ahead of the mount stays at its default; sequential reads will be slower', { error })
-    }
+    await limitReadAhead(mountPoint).catch((error: unknown) => this.#log.warn('kernel reads ahead in the mount as it likes; cold starts fetch more than they need', { error }))
   }
 
   async #unmount(): Promise<void> {

@@ -5,7 +5,7 @@ import { P2pfsError } from './errors.ts'
 export const blockBytes = 4096
 
 /** No chunk is longer, in bytes: what a reader may have to hold for one of them. */
-export const maxChunkBytes = 1024 * 1024
+export const maxChunkBytes = 256 * 1024
 
 /**
  * The chunks of one region (the data region of a layer, or the metadata region of a rootfs), in order and
@@ -21,7 +21,7 @@ export class ChunkTable {
   #id: Digest | undefined
 
   /**
-   * @param lengths bytes of each chunk: multiples of 4096, 1 to 1 MiB
+   * @param lengths bytes of each chunk: multiples of 4096, up to {@link maxChunkBytes}
    * @throws invalid where a length is not, or the two arrays differ in their count
    */
   constructor(lengths: ArrayLike<number>, digests: Uint8Array) {

@@ -65,7 +65,7 @@ export interface LayerIndex {
 }
 
 /** Raised when anything that decides on chunk boundaries or on the order of data regions changes. */
-export const formatVersion = 2
+export const formatVersion = 3
 
 /** Most entries have none of these; one object stands for all. */
 const none: readonly never[] = Object.freeze([])

@@ -58,11 +58,11 @@ export class ReadAhead {
     if (mark >= next) this.#target.mark(mark)
   }
 
-  /** The first chunk that lies whole behind so many bytes from the start of chunk `from`; `from` where that is none. */
+  /** The first chunk that does not lie whole within so many bytes from the start of chunk `from`. */
   #chunkAfter(from: number, bytes: number): number {
     const { offsets } = this.#target
     let index = from
-    while (index < offsets.length - 1 && offsets[index]! - offsets[from]! < bytes) index++
+    while (index < offsets.length - 1 && offsets[index + 1]! - offsets[from]! <= bytes) index++
     return index
   }
 }

@@ -1,6 +1,7 @@
 import { arch } from 'node:os'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsFormat } from '../../protocol/rootfs-manifest.ts'
+import { limitReadAhead, withLimitedReadAhead } from './kernel-read-ahead.ts'
 import { readMounts } from './mountinfo.ts'
 import type { RunTool, ToolResult } from './run-tool.ts'
 
@@ -21,9 +22,11 @@ export class KernelMounter {
    * through a loop device.
    */
   async image(file: string, directory: string, format: RootfsFormat): Promise<void> {
-    if (format === 'erofs' && (await this.#file(file, directory)).ok) return
+    if (format === 'erofs' && (await withLimitedReadAhead('erofs', async () => await this.#file(file, directory))).ok) return
     // noload: there is no journal, and the image must not be written.
     await this.#mount(['-t', format, '-o', format === 'ext4' ? 'ro,loop,noload' : 'ro,loop', file, directory], directory)
+    // It costs bytes, not the mount.
+    await limitReadAhead(directory).catch(() => undefined)
   }
 
   /** An ext4 disk in a file, writable. */

@@ -6,10 +6,9 @@ import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { Publication } from '../../protocol/publication.ts'
 import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { Log } from '../log.ts'
-import { layersOf, type ImageSource, type ResolvedImage } from '../registry/image-source.ts'
+import { layersOf, type ByteRange, type ImageSource, type ReadRangeOptions, type ResolvedImage } from '../registry/image-source.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
 import { SingleFlight } from '../single-flight.ts'
-import type { Urgency } from '../urgency.ts'
 import { descriptorOf, type Candidate } from './artifact.ts'
 import type { IndexTrust } from './index-trust.ts'
 import { PublicationReader } from './publication-reader.ts'
@@ -123,20 +122,15 @@ export class PublishedImages {
   }
 
   /**
-   * A window of a blob of the image.
-   * @param table the window region that it is in, at `offset`
-   * @returns undefined where no publication has that region; @throws the codes of the transport
+   * How to read the window region `table` of a blob of the image.
+   * @returns undefined where no publication has that region; what is returned throws the codes of the transport
    */
-  async window(
-    record: ImageRecord,
-    { blob, table, offset, lengthBytes }: { blob: Digest; table: Digest; offset: number; lengthBytes: number },
-    options: { signal: AbortSignal; urgency: Urgency; originOnly: boolean },
-  ): Promise<Uint8Array | undefined> {
+  async windows(record: ImageRecord, { blob, table }: { blob: Digest; table: Digest }): Promise<((range: ByteRange, options: ReadRangeOptions) => Promise<Uint8Array>) | undefined> {
     const publication = await this.of(record)
     const region = publication?.windowRegions.find((one) => one.blob === blob && one.table === table)
     if (publication?.windows === undefined || region === undefined) return undefined
-    const start = region.offset + offset
-    return await this.#parts.registry.range(parseReference(publication.reference), descriptorOf(publication.windows), { start, end: start + lengthBytes }, options)
+    const [reference, blobOfAll] = [parseReference(publication.reference), descriptorOf(publication.windows)]
+    return async ({ start, end }, options) => await this.#parts.registry.range(reference, blobOfAll, { start: region.offset + start, end: region.offset + end }, options)
   }
 
   /** Passes the metadata region of a known rootfs to the sink. @returns false where no publication delivers it */

@@ -75,20 +75,20 @@ const profile: BootProfile = { rootfs: a, sketch: [1, 2 ** 40 + 5], seconds: 12,
 
 /** Each format: its golden digest (the bytes are long), and that it reads back. */
 const formats: [string, Uint8Array, string, (bytes: Uint8Array) => Uint8Array][] = [
-  ['layer index', encodeLayerIndex(index), 'sha256:ba3e1ad83fc688b07df24063caa67760d38b1dd466158e117978770296762b32', (bytes) => encodeLayerIndex(parseLayerIndex(bytes))],
-  ['blob map', encodeBlobMap(blobMap), 'sha256:9928e6c1caf656d4bf2427ceec6b5544e3acc06697154480645c3e9911564fbc', (bytes) => encodeBlobMap(parseBlobMap(bytes))],
-  ['rootfs manifest', encodeRootfsManifest(manifest), 'sha256:e11a8ced67556382b3ed6b52ae056fb2f5dd12b2f4a2b9f45d2f99fe27e0091d', (bytes) => encodeRootfsManifest(parseRootfsManifest(bytes))],
+  ['layer index', encodeLayerIndex(index), 'sha256:fd51529a791aebe1a342ae6f60178ac75a77948e4291154ee75a50bc1e4635cd', (bytes) => encodeLayerIndex(parseLayerIndex(bytes))],
+  ['blob map', encodeBlobMap(blobMap), 'sha256:81d86c4bfb8f6889ea9e66a721951759ea457a4b5fa270b1b58359880e77266f', (bytes) => encodeBlobMap(parseBlobMap(bytes))],
+  ['rootfs manifest', encodeRootfsManifest(manifest), 'sha256:84c561a2a6cfa07a21089460d5a588e17f0dd0cea2a6cc3103fbd546b7591bf1', (bytes) => encodeRootfsManifest(parseRootfsManifest(bytes))],
   ['publication', encodePublication(publication), 'sha256:06d2a17c0e9a11bc30c4e13e592d9a9a030ed13a1aec3a78d0f1c93a30734892', (bytes) => encodePublication(parsePublication(bytes))],
-  ['published index', encodePublishedIndex({ ...publishedIndex, manifest: encodeRootfsManifest(manifest) }), 'sha256:b12b69fd155dbbf9ebb0ae3cb6f91e443c0613d94b30ac0472ccac94c1bdf0a9', (bytes) => {
+  ['published index', encodePublishedIndex({ ...publishedIndex, manifest: encodeRootfsManifest(manifest) }), 'sha256:8479ec3bc04938500cf1641803798b910375287928f9c9cfbfd5c327877758ae', (bytes) => {
     const parsed = parsePublishedIndex(bytes)
     return encodePublishedIndex({ ...parsed, manifest: encodeRootfsManifest(parsed.manifest) })
   }],
   ['image record', encodeImageRecord(record), 'sha256:575467ee3aef1fbb3aa760e54a4efa36ea528cbc863f29da1695de8da9f90d0d', (bytes) => encodeImageRecord(parseImageRecord(bytes))],
-  ['boot profile', encodeBootProfile(profile), 'sha256:d9e78dbb2274ad11da3f6c740fe84dfb1d53a07e946fdbce00d4e4729daf0270', (bytes) => encodeBootProfile(parseBootProfile(bytes))],
+  ['boot profile', encodeBootProfile(profile), 'sha256:1cc26b73872f43e862eaac827c47845ea51390cde698b621b8b23f35300c7af9', (bytes) => encodeBootProfile(parseBootProfile(bytes))],
 ]
 
 for (const [name, bytes, golden, again] of formats) {
-  test(`${name}: the bytes are those of format version 2, and read back`, () => {
+  test(`${name}: the bytes are those of format version 3, and read back`, () => {
     assert.equal(digestOf(bytes), golden)
     assert.deepEqual(Buffer.from(again(bytes)), Buffer.from(bytes))
   })
@@ -107,13 +107,13 @@ for (const [name, bytes, golden, again] of formats) {
   })
 }
 
-test('attestation: what is signed, and the signature, are those of format version 2', async () => {
+test('attestation: what is signed, and the signature, are those of format version 3', async () => {
   const golden =
-    'a566666f726d6174646578743466726f6f74667378477368613235363a336532336538313630303339353934613333383934663635363465316231333438626264376130303838643432633461636237336565616564353963303039646776657273696f6e02686d616e696665737478477368613235363a636139373831313263613162626463616661633233316233396132336463346461373836656666383134376334653732623938303737383561666565343862626973746174656d656e7477703270667320696e646578206174746573746174696f6e'
+    'a566666f726d6174646578743466726f6f74667378477368613235363a336532336538313630303339353934613333383934663635363465316231333438626264376130303838643432633461636237336565616564353963303039646776657273696f6e03686d616e696665737478477368613235363a636139373831313263613162626463616661633233316233396132336463346461373836656666383134376334653732623938303737383561666565343862626973746174656d656e7477703270667320696e646578206174746573746174696f6e'
   assert.equal(Buffer.from(encodeStatement(statement)).toString('hex'), golden)
   const attestation = await attest(statement, maker)
   assert.equal(attestation.key, '12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5')
-  assert.equal(Buffer.from(attestation.signature).toString('hex'), 'ded7d40a91033210959da85d140a520bcc7fd5e9dae3aae44eded7d2c7ee7d299d62ef946aba667c422b12e74c3fff028f46649f5ab2dcb4fc1e3d92de2a4502')
+  assert.equal(Buffer.from(attestation.signature).toString('hex'), '503ff40268b8b30ca03d018fc47c082abe2325c91de4e233af248ea012336aba7fac8ca950cccee22a565002a66e64347d2f2a2cda4875da2f0a3a2d562be506')
 })
 
 test('an attestation is of one statement, by one key', async () => {

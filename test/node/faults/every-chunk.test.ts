@@ -46,7 +46,7 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
     catalog,
     registry,
     region: { fetchBlobMap: async () => undefined },
-    published: { of: async () => undefined, window: async () => undefined },
+    published: { of: async () => undefined, windows: async () => undefined },
     fetchWindow: async ({ digest }) => (await store.get(digest, {}))!,
     onBlobMap: () => undefined,
     log,

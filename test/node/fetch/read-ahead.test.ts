@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { ReadAhead } from '../../../node/fetch/read-ahead.ts'
 
 /** A reader over `count` chunks of `chunkBytes` of which nothing is here at first. */
-function reader(count: number, chunkBytes = 2 ** 20): { read: (index: number) => void; fetched: Set<number>; misses: () => number } {
+function reader(count: number, chunkBytes = 2 ** 18): { read: (index: number) => void; fetched: Set<number>; misses: () => number } {
   const here = new Set<number>()
   const marks = new Set<number>()
   let misses = 0
@@ -24,7 +24,7 @@ function reader(count: number, chunkBytes = 2 ** 20): { read: (index: number) =>
 test('a sequential reader soon misses no more', () => {
   const r = reader(1000)
   for (let i = 0; i < 1000; i++) r.read(i)
-  assert.ok(r.misses() <= 3, `${r.misses()} misses`)
+  assert.ok(r.misses() <= 5, `${r.misses()} misses`)
 })
 
 test('the window is bytes: over small chunks it has more of them', () => {
@@ -50,7 +50,7 @@ test('two sequential readers are both followed', () => {
     r.read(i)
     r.read(1000 + i)
   }
-  assert.ok(r.misses() <= 6, `${r.misses()} misses`)
+  assert.ok(r.misses() <= 10, `${r.misses()} misses`)
 })
 
 test('reads here and there fetch nothing besides', () => {
