@@ -78,12 +78,13 @@ export class Mounts {
     return await this.#inTurn(directory, rootfsDigest, async () => {
       signal.throwIfAborted()
       await this.#open(manifest, rootfsDigest)
-      this.#startBoot(rootfsDigest)
       // Recorded first: a daemon that dies in between finds a record without a mount, which it forgets.
       await catalog.putMount(record)
       try {
         const placed = await placement.place(specOf(record), { signal })
         this.#records.set(directory, record)
+        // Not before: it would take from the mount what the mount waits for.
+        this.#startBoot(rootfsDigest)
         return placed
       } catch (error) {
         await catalog.deleteMount(directory)

@@ -76,6 +76,7 @@ export class SpanSource implements LastResort {
   readonly #parts: SpanSourceParts
   readonly #regions = new Map<Digest, RegionReads>()
   readonly #held = new Map<Digest, SeekableRegion>()
+  readonly #finding = new Map<Digest, Promise<SeekableRegion | undefined>>()
   /** Regions whose registry turned out not to have ranges, and until when that is believed. */
   readonly #streamed = new Map<Digest, number>()
   readonly #now: () => number
@@ -113,10 +114,19 @@ export class SpanSource implements LastResort {
     return this.#streamed.has(table)
   }
 
-  /** Finding out takes records from the disk: kept for those that are read now. */
+  /** Finding out takes large records from the disk: once for all that ask, and kept for those that are read now. */
   async #seekable(table: Digest): Promise<SeekableRegion | undefined> {
     const held = this.#held.get(table)
     if (held !== undefined) return held
+    let finding = this.#finding.get(table)
+    if (finding === undefined) {
+      finding = this.#find(table).finally(() => this.#finding.delete(table))
+      this.#finding.set(table, finding)
+    }
+    return await finding
+  }
+
+  async #find(table: Digest): Promise<SeekableRegion | undefined> {
     const region = await this.#parts.seekable(table)
     if (region === undefined) return undefined
     this.#held.set(table, region)
