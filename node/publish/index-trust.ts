@@ -63,4 +63,4 @@ export class IndexTrust {
 }
 
 const notAccepted = 'index is passed over: the key of its maker is not accepted'
-const advice = 'where this maker is known, start the daemon with his key as --trust-index-key'
+const advice = 'where this maker is known, start the daemon with its key as --trust-index-key'
