@@ -6,23 +6,24 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import type { BootProfile } from '../../protocol/boot-profile.ts'
+import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import type { MountResult, SeedResult, Status } from '../../node/control/api.ts'
 import { createRandom } from '../random.ts'
 import { DaemonProcess } from './daemon-process.ts'
 import { TestPeer, until } from './peers/test-peer.ts'
 
-const fileCount = 90
-const fileBytes = 2 ** 20
+const fileCount = 360
+const fileBytes = maxChunkBytes
 const image = 'local:app'
-const nameOf = (number: number): string => `f${String(number).padStart(2, '0')}`
-/** What a program reads: a small part, not in order. The kernel reads on, into the next two files. */
+const nameOf = (number: number): string => `f${String(number).padStart(3, '0')}`
+/** What a program reads: a small part, not in order. The kernel may read on, into the next file. */
 const read = [40, 4, 77, 12, 81, 60, 33, 18, 52]
 /** That, and what the kernel reads of its own accord. */
-const mostBytes = 3.3 * read.length * fileBytes
+const mostBytes = 2.3 * read.length * fileBytes
 const unread = 88
 
-/** A host with an image of 90 files, each one chunk. */
+/** A host with an image of 90 MiB of files, each one chunk. */
 async function seeder(t: TestContext): Promise<{ daemon: DaemonProcess; digest: Digest; chunks: Digest[]; address: string }> {
   const daemon = await DaemonProcess.start(t)
   const source = daemon.target('source')
