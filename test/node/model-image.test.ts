@@ -3,6 +3,7 @@ import { createCipheriv } from 'node:crypto'
 import { closeSync, openSync, readdirSync, readFileSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import type { SeedResult } from '../../node/control/api.ts'
 import { OciLayout } from '../../netlab/oci-layout.ts'
 import { writeTar } from '../../netlab/tar-writer.ts'
@@ -58,5 +59,5 @@ test('a model file of 1.6 GB is imported within 400 MB of memory, and without a 
   t.diagnostic(`peak memory ${Math.round(peak / 1e6)} MB, largest file ${largest.name} of ${largest.sizeBytes} bytes`)
   assert.ok(peak < maxMemoryBytes, `${peak} bytes`)
   assert.ok(largest.sizeBytes < maxFileBytes, `${largest.name} has ${largest.sizeBytes} bytes`)
-  assert.equal((await daemon.status()).chunks, Math.ceil((sizeBytes - modelBytes) / 131_072) + modelBytes / mebibyte)
+  assert.equal((await daemon.status()).chunks, Math.ceil((sizeBytes - modelBytes) / 131_072) + modelBytes / maxChunkBytes)
 })
