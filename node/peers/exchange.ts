@@ -76,7 +76,7 @@ const quietMs = 2 * newMembersIntervalMs
 /** A host that meets nobody has no region to wait for, milliseconds. */
 const meetTimeoutMs = 2_000
 const meetPollMs = 50
-/** A peer that fell silent is asked last for so long, milliseconds: if it stays silent, its connection has ended by then. */
+/** A peer that fell silent is asked last until it answers, or for so long, milliseconds: if it stays silent, its connection has ended by then. */
 const silentMs = 30_000
 
 const noTraffic = (): Traffic => ({ bytesSent: 0, chunksSent: 0, bytesReceived: 0, chunksReceived: 0 })
@@ -353,7 +353,9 @@ export class PeerExchange {
   async #ask<T>(peer: Peer, signal: AbortSignal, question: (stream: Stream) => Promise<T>): Promise<T> {
     try {
       const stream = await this.#started().dialProtocol(peer.id, objectProtocol, { signal })
-      return await question(stream)
+      const answer = await question(stream)
+      peer.silentAt = -Infinity
+      return answer
     } catch (error) {
       if (isP2pfsError(error, 'invalid')) this.#ban(peer, error)
       else this.#log.debug('peer does not answer for an object', { error, peer: peer.id.toString() })

@@ -61,13 +61,13 @@ export class Stewards {
    * @throws the signal's reason; nothing else
    */
   async ask(image: WantedImage, { signal, onProgress }: FindOptions, accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<KnownImage | undefined>): Promise<KnownImage | undefined> {
-    const { region, accepts, log } = this.#parts
+    const { region, log } = this.#parts
     await region.met({ signal })
-    const running = await region.findImport(image.manifestDigest, { signal })
-    const ranked = region.ranked(image.manifestDigest)
-    const order = (running === undefined ? ranked : [running, ...ranked.filter((id) => id !== running)]).filter((id) => id === region.peerId || accepts(id))
-    for (const peer of order.slice(0, maxAsked)) {
+    const asked = new Set<string>()
+    while (asked.size < maxAsked) {
+      const peer = await this.#next(image, asked, signal)
       if (peer === region.peerId) return undefined
+      asked.add(peer)
       const about = { image: image.reference, manifest: image.manifestDigest, peer }
       log.info('image is imported for this host by its steward', about)
       try {
@@ -85,6 +85,14 @@ export class Stewards {
       }
     }
     return undefined
+  }
+
+  /** Looked up anew for each: others may have lost the last one sooner, and gone on to one that this host ranks otherwise. */
+  async #next(image: WantedImage, asked: ReadonlySet<string>, signal: AbortSignal): Promise<string> {
+    const { region, accepts } = this.#parts
+    const running = await region.findImport(image.manifestDigest, { signal })
+    const order = [...(running === undefined ? [] : [running]), ...region.ranked(image.manifestDigest)]
+    return order.find((id) => id === region.peerId || (!asked.has(id) && accepts(id))) ?? region.peerId
   }
 
   async #askOne(peer: string, { layers, ...request }: WantedImage, { signal, onProgress }: FindOptions): Promise<{ record: ImageRecord } | { refused: ErrorCode }> {

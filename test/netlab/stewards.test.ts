@@ -19,8 +19,8 @@ const scenarios = ['denied', 'burst', 'seeds', 'formats', 'stalled', 'killed'] a
 type Scenario = (typeof scenarios)[number]
 const layerCount = 4
 const layerBytes = 2 << 20
-/** Tags of an image that differ in its config, so that any host is the steward of one of them. */
-const variants = 40
+/** Tags of an image that differ in its config, so that any host is the steward of one of them, and any other the next in rank. */
+const variants = 120
 /** The host that has no credentials at first. */
 const stranger = 'n3'
 const user = { username: 'u', password: 'p' }
@@ -85,14 +85,14 @@ async function allMet(): Promise<void> {
   await Promise.all(nodes.map(async (node) => await node.whenStatus('has met all', ({ peers }) => peers.length === nodes.length - 1, wait)))
 }
 
-/** An image of the scenario that this node is the steward of. */
-async function imageOf(scenario: Scenario, steward: NodeProcess): Promise<string> {
+/** An image of the scenario that this node is the steward of, and `next` the next in rank. */
+async function imageOf(scenario: Scenario, steward: NodeProcess, next?: NodeProcess): Promise<string> {
   const index = JSON.parse(await readFile(join(network.directory, 'layout', 'index.json'), 'utf8')) as { manifests: { digest: string; annotations: Record<string, string> }[] }
   const ids = await Promise.all(nodes.map(async (node) => (await node.status()).peerId))
-  const { peerId } = await steward.status()
+  const first = await Promise.all([steward, ...(next === undefined ? [] : [next])].map(async (node) => (await node.status()).peerId))
   const found = index.manifests
     .map(({ digest, annotations }) => ({ digest, tag: annotations['org.opencontainers.image.ref.name']! }))
-    .find(({ digest, tag }) => tag.startsWith(`${scenario}-`) && rendezvous(digest, ids)[0] === peerId)
+    .find(({ digest, tag }) => tag.startsWith(`${scenario}-`) && first.every((id, i) => rendezvous(digest, ids)[i] === id))
   assert.ok(found)
   return `${registry.authority}/lab/image:${found.tag}`
 }
@@ -213,7 +213,8 @@ test('a steward that is stopped is given up, and the others go on', async () => 
 
 test('a steward is killed in the middle: the others finish, and read again no more than the layers that it had not finished', async () => {
   const steward = nodes[0]!
-  const image = await imageOf('killed', steward)
+  // The next has been silent, not long ago.
+  const image = await imageOf('killed', steward, nodes[3])
   const before = new Map(await Promise.all(others(steward).map(async (node) => [node, (await node.status()).chunks] as const)))
   const { heldUp } = await holdUp('killed')
   const mounting = mountAll(image, others(steward))

@@ -7,6 +7,7 @@ import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { encodeImportAnswer, encodeImportRequest, importProtocol, type ImportAnswer, type ImportRequest } from '../../../protocol/messages/import.ts'
+import { encodeObjectAnswer, maxObjectRequestBytes, objectProtocol } from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, regionProtocol } from '../../../protocol/messages/region.ts'
 import { BanList } from '../../../node/peers/ban-list.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
@@ -133,8 +134,9 @@ test('a host that has just started meets its region first; one without bootstrap
 })
 
 /** A member of the region that answers for imports as it likes. */
-async function hostileSteward(t: TestContext, asker: TestPeer, serve: (stream: Stream) => Promise<void>): Promise<string> {
+async function hostileSteward(t: TestContext, asker: TestPeer, serve: (stream: Stream) => Promise<void>, serveObject?: (stream: Stream) => Promise<void>): Promise<string> {
   const host = await createPeerHost(await generateKeyPair('Ed25519'), [], new BanList())
+  if (serveObject !== undefined) await host.handle(objectProtocol, serveObject)
   await host.handle(regionProtocol, async (stream) => {
     for await (const bytes of readFrames(stream, 1 << 20)) void bytes
   })
@@ -202,6 +204,27 @@ for (const [how, before] of [['from the start', 0], ['after a while', 2]] as con
     assert.deepEqual(asker.exchange.ranked('key'), [asker.exchange.peerId])
   })
 }
+
+test('a steward that was silent is counted on again as soon as it answers anything', async (t) => {
+  const asker = await TestPeer.start(t, 'asker')
+  let isStalled = true
+  const steward = await hostileSteward(
+    t,
+    asker,
+    async () => await new Promise(() => undefined),
+    async (stream) => {
+      await readFrames(stream, maxObjectRequestBytes).next()
+      if (!isStalled) await writeFrame(stream, [encodeObjectAnswer(undefined)])
+    },
+  )
+  const { signal } = new AbortController()
+  await assert.rejects(ask(asker, steward).outcome, (error) => isP2pfsError(error, 'timeout'))
+  await asker.exchange.findImport(request.manifestDigest, { signal })
+  assert.equal(asker.exchange.ranked('key').length, 1)
+  isStalled = false
+  await asker.exchange.findImport(request.manifestDigest, { signal })
+  assert.equal(asker.exchange.ranked('key').length, 2)
+})
 
 test('an asker that asks twice on a stream, or asks for nonsense, is cut off', async (t) => {
   const steward = await TestPeer.start(t, 'steward')

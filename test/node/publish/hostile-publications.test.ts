@@ -86,7 +86,7 @@ const forgeries: [string, RegExp, (forgery: Forgery, image: string) => Promise<v
   }],
   ['a statement of another image', /not signed by the key that it names/, async (forgery) => await forgery.claim(forgery.artifact.annotations['org.p2pfs.rootfs']!, forgery.maker, other)],
   ['another rootfs under the signature', /not signed by the key that it names/, ({ artifact }) => void (artifact.annotations['org.p2pfs.rootfs'] = other)],
-  ['a maker whom nobody knows', /the key of its maker is not accepted.*start the daemon with his key as --trust-index-key/, async (forgery, image) => {
+  ['a maker whom nobody knows', /the key of its maker is not accepted.*start the daemon with its key as --trust-index-key/, async (forgery, image) => {
     const forged = { ...forgery.index.manifest, config: '{"forged":true}' }
     forgery.putManifest(forged)
     await forgery.claim(rootfsDigest(forged), await testKey(66), image)

@@ -18,14 +18,14 @@ type Behaviour = 'builds' | 'is wrong' | { refuses: ErrorCode } | { fails: Error
 /** A region of members that behave so, in this rank; `me` is this host. */
 async function ask(
   members: Record<string, Behaviour>,
-  { running, onLayer = (): void => undefined, accepts = (): boolean => true }: { running?: string; onLayer?: (one: Digest) => void; accepts?: (peer: string) => boolean } = {},
+  { running = (): string | undefined => undefined, onLayer = (): void => undefined, accepts = (): boolean => true }: { running?: (asked: string[]) => string | undefined; onLayer?: (one: Digest) => void; accepts?: (peer: string) => boolean } = {},
 ): Promise<{ from: string | undefined; asked: string[] }> {
   const asked: string[] = []
   const region: StewardsRegion = {
     peerId: 'me',
     met: async () => await Promise.resolve(),
     ranked: () => Object.keys(members),
-    findImport: async () => await Promise.resolve(running),
+    findImport: async () => await Promise.resolve(running(asked)),
     askImport: async (peer, _request, told) => {
       asked.push(peer)
       const behaviour = members[peer]!
@@ -50,13 +50,13 @@ test('the first in rank is asked, and this host imports where it is the first it
 })
 
 test('who is at it already is asked before the first in rank, who joined later', async () => {
-  assert.deepEqual(await ask({ me: 'builds', a: 'builds', b: 'builds' }, { running: 'b' }), { from: 'b', asked: ['b'] })
+  assert.deepEqual(await ask({ me: 'builds', a: 'builds', b: 'builds' }, { running: () => 'b' }), { from: 'b', asked: ['b'] })
 })
 
 test('one whose word would not be accepted is not asked', async () => {
   const accepts = (peer: string): boolean => peer === 'b'
   assert.deepEqual(await ask({ a: 'builds', b: 'builds', me: 'builds' }, { accepts }), { from: 'b', asked: ['b'] })
-  assert.deepEqual(await ask({ a: 'builds', me: 'builds', b: 'builds' }, { running: 'a', accepts }), { from: undefined, asked: [] })
+  assert.deepEqual(await ask({ a: 'builds', me: 'builds', b: 'builds' }, { running: () => 'a', accepts }), { from: undefined, asked: [] })
 })
 
 test('one that is lost, refuses, or has something else is followed by the next, and those by this host', async () => {
@@ -65,6 +65,13 @@ test('one that is lost, refuses, or has something else is followed by the next, 
     assert.deepEqual(await ask({ a: one, b: 'builds', me: 'builds' }), { from: 'b', asked: ['a', 'b'] })
     assert.deepEqual(await ask({ a: one, me: 'builds', b: 'builds' }), { from: undefined, asked: ['a'] })
   }
+})
+
+test('when one is lost, who is at it by then is asked before the next in rank, and instead of importing here', async () => {
+  const running = (asked: string[]): string | undefined => (asked.length === 1 ? 'c' : undefined)
+  assert.deepEqual(await ask({ a: { fails: 'unavailable' }, b: 'builds', c: 'builds', me: 'builds' }, { running }), { from: 'c', asked: ['a', 'c'] })
+  assert.deepEqual(await ask({ a: { fails: 'unavailable' }, me: 'builds', c: 'builds' }, { running }), { from: 'c', asked: ['a', 'c'] })
+  assert.deepEqual(await ask({ a: { fails: 'timeout' }, b: 'builds', me: 'builds' }, { running: () => 'a' }), { from: 'b', asked: ['a', 'b'] })
 })
 
 test('an image that the steward finds malformed is looked at once more, by this host', async () => {
