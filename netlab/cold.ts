@@ -4,6 +4,7 @@ import { coldImages, type ColdImageName } from './cold-images.ts'
 import { coldModes, ColdLab, type ColdMode } from './cold-start.ts'
 import { coldFigures, formatColdFigures, type ColdCase } from './cold-table.ts'
 import { formatTimeline } from './cold-timeline.ts'
+import { createRandom } from './random.ts'
 
 const help = `Usage: npm run cold -- [options]
 
@@ -74,18 +75,12 @@ function chosen<T extends string>(all: readonly T[], isOne: (word: string) => wo
   return named.length === 0 ? all : named
 }
 
-/** Fisher and Yates, by mulberry32. */
+/** Fisher and Yates. */
 function shuffled<T>(items: readonly T[], seed: number): T[] {
   const result = [...items]
-  let state = seed >>> 0
-  const next = (): number => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), state | 1)
-    t = (t + Math.imul(t ^ (t >>> 7), t | 61)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
+  const { below } = createRandom(seed)
   for (let i = result.length - 1; i > 0; i--) {
-    const j = Math.floor(next() * (i + 1))
+    const j = below(i + 1)
     ;[result[i], result[j]] = [result[j]!, result[i]!]
   }
   return result

@@ -24,8 +24,6 @@ export interface NodeProcessOptions {
   bootstrap?: readonly NodeProcess[]
   /** Registries to speak plain HTTP with, `HOST:PORT`. */
   insecureRegistries?: readonly string[]
-  /** Whether boots are recorded and replayed; as the daemon does by default if not given. */
-  bootProfiles?: boolean
   /** Peer ids of hosts whose published indexes are accepted. */
   trustedIndexKeys?: readonly string[]
   /** Besides those of this process. */
@@ -56,7 +54,7 @@ export class NodeProcess implements AsyncDisposable {
    * @throws timeout, with the end of its log, if it does not come up
    */
   static async start(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
-    const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], bootProfiles, env = {}, signal } = options
+    const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], env = {}, signal } = options
     const addresses = await Promise.all(bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })))
     const flags = {
       '--state-dir': [stateDirectoryOf(host)],
@@ -65,7 +63,6 @@ export class NodeProcess implements AsyncDisposable {
       '--listen': [`/ip4/${host.address}/tcp/${peerPort}`],
       '--bootstrap': addresses.length === 0 ? [] : [addresses.join(',')],
       '--insecure-registry': insecureRegistries,
-      '--boot-profiles': bootProfiles === undefined ? [] : [bootProfiles ? 'on' : 'off'],
       '--trust-index-key': trustedIndexKeys,
       '--name': [host.name],
     }

@@ -1,5 +1,5 @@
 import { isP2pfsError } from '../protocol/errors.ts'
-import { createRandom } from './random.ts'
+import { createRandom } from '../netlab/random.ts'
 
 export type Random = ReturnType<typeof createRandom>
 

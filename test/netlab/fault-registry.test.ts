@@ -10,7 +10,7 @@ import { oddImage } from '../../netlab/images.ts'
 import { LabAuthority } from '../../netlab/lab-certificates.ts'
 import { run } from '../../netlab/process.ts'
 import { startDockerRegistry } from '../node/registry/docker-registry.ts'
-import { createRandom } from '../random.ts'
+import { createRandom } from '../../netlab/random.ts'
 import { temporaryDirectory } from '../temporary.ts'
 
 const blob = createRandom(3).bytes(200_000)

@@ -4,7 +4,7 @@ import { formatSharing, measureSharing } from '../../netlab/sharing.ts'
 import { sharingImages } from '../../netlab/sharing-images.ts'
 import { writeTar } from '../../netlab/tar-writer.ts'
 import { LayerIndexer } from '../../node/image/layer-indexer.ts'
-import { createRandom } from '../random.ts'
+import { createRandom } from '../../netlab/random.ts'
 
 type Chunks = ReadonlyMap<string, number>
 

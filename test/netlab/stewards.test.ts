@@ -12,7 +12,7 @@ import { OciLayout, type StoredLayer } from '../../netlab/oci-layout.ts'
 import type { LoggedRequest } from '../../netlab/registry-front.ts'
 import { writeTar } from '../../netlab/tar-writer.ts'
 import { rendezvous } from '../../node/peers/rendezvous.ts'
-import { createRandom } from '../random.ts'
+import { createRandom } from '../../netlab/random.ts'
 
 /** Each scenario has images that nobody has seen, of the same layers: so many of so many bytes, which do not compress. */
 const scenarios = ['denied', 'burst', 'seeds', 'formats', 'stalled', 'killed'] as const

@@ -9,7 +9,7 @@ import type { BootProfile } from '../../protocol/boot-profile.ts'
 import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import type { MountResult, SeedResult, Status } from '../../node/control/api.ts'
-import { createRandom } from '../random.ts'
+import { createRandom } from '../../netlab/random.ts'
 import { DaemonProcess } from './daemon-process.ts'
 import { TestPeer, until } from './peers/test-peer.ts'
 

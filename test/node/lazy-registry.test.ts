@@ -7,7 +7,7 @@ import { test, type TestContext } from 'node:test'
 import type { InspectResult, MountResult, SeedResult } from '../../node/control/api.ts'
 import { FaultRegistry } from '../../netlab/fault-registry.ts'
 import { debianImages } from '../../netlab/images.ts'
-import { createRandom } from '../random.ts'
+import { createRandom } from '../../netlab/random.ts'
 import { DaemonProcess } from './daemon-process.ts'
 import { dropPageCache, loseChunks as loseStored, readSlowly } from './lost-chunks.ts'
 

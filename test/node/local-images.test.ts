@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import type { ExportResult, InspectResult, MountResult, SeedResult } from '../../node/control/api.ts'
 import { compareTrees, describeDifferences } from '../../netlab/tree-compare.ts'
-import { createRandom } from '../random.ts'
+import { createRandom } from '../../netlab/random.ts'
 import { DaemonProcess } from './daemon-process.ts'
 import { copyOddImage } from './lab-image.ts'
 

@@ -8,7 +8,7 @@ import type { MountResult, SeedResult } from '../../node/control/api.ts'
 import { FaultRegistry } from '../../netlab/fault-registry.ts'
 import { writeTar } from '../../netlab/tar-writer.ts'
 import { mediaTypes } from '../../node/registry/image-manifest.ts'
-import { createRandom } from '../random.ts'
+import { createRandom } from '../../netlab/random.ts'
 import { DaemonProcess } from './daemon-process.ts'
 
 interface Region {

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import type { MountResult, Placed } from '../../node/control/api.ts'
 import { debianImages, oddImage, unpackWithUmoci } from '../../netlab/images.ts'
 import { compareTrees, describeDifferences } from '../../netlab/tree-compare.ts'
-import { createRandom } from '../random.ts'
+import { createRandom } from '../../netlab/random.ts'
 import { DaemonProcess } from './daemon-process.ts'
 import { copyOddImage } from './lab-image.ts'
 

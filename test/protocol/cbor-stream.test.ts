@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { encodeCbor } from '../../protocol/cbor.ts'
 import { CborReader, CborWriter } from '../../protocol/cbor-stream.ts'
-import { createRandom } from '../random.ts'
+import { createRandom } from '../../netlab/random.ts'
 
 test('items are written as the CBOR library writes them, and read back, whatever their sizes', () => {
   const seed = 11

@@ -17,7 +17,7 @@ import { encodeRegionMessage, parseRegionMessage, type RegionMessage } from '../
 import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
 import { encodePublishedIndex, parsePublishedIndex } from '../../protocol/published-index.ts'
 import { encodeRootfsManifest, parseRootfsManifest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import { createRandom } from '../random.ts'
+import { createRandom } from '../../netlab/random.ts'
 import { testKey } from '../test-key.ts'
 
 const maker = await testKey(1)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Fault } from '../../../netlab/faults.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 import { readSlowly } from '../lost-chunks.ts'
 import { hash, startFaultyLab, type FaultyLab } from './fault-daemon.ts'
 

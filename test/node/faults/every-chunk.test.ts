@@ -14,7 +14,7 @@ import { Catalog } from '../../../node/store/catalog.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { Urgency } from '../../../node/urgency.ts'
 import { digestOf } from '../../../protocol/digest.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 import { DaemonProcess } from '../daemon-process.ts'
 import { startDockerRegistry } from '../registry/docker-registry.ts'
 

@@ -7,7 +7,7 @@ import type { ChunkRequest } from '../../../node/fetch/chunk-request.ts'
 import { SpanSource, type SeekableRegion, type Stretch } from '../../../node/fetch/span-source.ts'
 import { silentLog } from '../../../node/log.ts'
 import { Urgency } from '../../../node/urgency.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 
 const chunkBytes = 4096
 const { signal } = new AbortController()

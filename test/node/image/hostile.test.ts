@@ -18,7 +18,7 @@ import { ImportLedger } from '../../../node/store/import-ledger.ts'
 import { digestHex, digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 import { temporaryDirectory } from '../../temporary.ts'
 
 const { signal } = new AbortController()

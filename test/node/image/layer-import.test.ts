@@ -8,7 +8,7 @@ import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import type { LayerEntry, LayerIndex } from '../../../protocol/layer-index.ts'
 import { importLayer } from '../../../node/image/layer-import.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 import { temporaryDirectory } from '../../temporary.ts'
 
 const { signal } = new AbortController()

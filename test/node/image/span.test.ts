@@ -12,7 +12,7 @@ import { Checkpointer } from '../../../node/image/checkpointer.ts'
 import { decompress } from '../../../node/image/decompress.ts'
 import { LayerIndexer } from '../../../node/image/layer-indexer.ts'
 import { chunksOf, decodeSpan, spanOf, tarOf, type Span } from '../../../node/image/span.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 import { temporaryDirectory } from '../../temporary.ts'
 
 /** A tar of small files, large ones, empty ones and ones with holes. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { rendezvous } from '../../../node/peers/rendezvous.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 
 const members = Array.from({ length: 10 }, (_, i) => `member-${i}`)
 const keys = Array.from({ length: 5000 }, (_, i) => `key-${i}`)

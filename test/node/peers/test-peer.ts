@@ -9,7 +9,7 @@ import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { silentLog } from '../../../node/log.ts'
 import type { ImportForPeer } from '../../../node/peers/import-exchange.ts'
 import { PeerExchange } from '../../../node/peers/exchange.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 import { temporaryDirectory } from '../../temporary.ts'
 
 /** A region of `count` chunks of 128 KiB, the same in every test. */

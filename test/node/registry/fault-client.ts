@@ -6,7 +6,7 @@ import type { Descriptor } from '../../../node/registry/image-manifest.ts'
 import { parseReference, type Reference } from '../../../node/registry/reference.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 
 export const { signal } = new AbortController()
 /** Larger than what is lost between two resumes of one and the same connection. */

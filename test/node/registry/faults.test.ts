@@ -6,7 +6,7 @@ import type { Fault } from '../../../netlab/faults.ts'
 import { mediaTypes } from '../../../node/registry/image-manifest.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 import { createClient, descriptor, fails, FakeClock, impatient, layer, signal, startRegistry } from './fault-client.ts'
 
 const blobs = /\/blobs\//

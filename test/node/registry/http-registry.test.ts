@@ -13,7 +13,7 @@ import { HttpRegistry } from '../../../node/registry/http-registry.ts'
 import { ImageSource } from '../../../node/registry/image-source.ts'
 import { OciLayout } from '../../../node/registry/oci-layout.ts'
 import { parseReference, type Reference } from '../../../node/registry/reference.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 import { temporaryDirectory } from '../../temporary.ts'
 import { startDockerRegistry } from './docker-registry.ts'
 

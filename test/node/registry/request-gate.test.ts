@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Urgency } from '../../../node/urgency.ts'
 import { RequestGate } from '../../../node/registry/request-gate.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 import { fails, signal } from './fault-client.ts'
 
 /** Time passes when the test says so. */

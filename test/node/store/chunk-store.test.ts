@@ -10,7 +10,7 @@ import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { silentLog } from '../../../node/log.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 import { temporaryDirectory } from '../../temporary.ts'
 
 const openStore = async (directory: string): Promise<ChunkStore> => {

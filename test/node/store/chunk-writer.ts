@@ -2,7 +2,7 @@
 import { digestOf } from '../../../protocol/digest.ts'
 import { silentLog } from '../../../node/log.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
-import { createRandom } from '../../random.ts'
+import { createRandom } from '../../../netlab/random.ts'
 
 const [, , directory = '', seed = '0'] = process.argv
 const store = new ChunkStore({ log: silentLog }, { directory })

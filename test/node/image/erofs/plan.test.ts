@@ -8,7 +8,7 @@ import { mapFile } from '../../../../node/image/erofs/file-map.ts'
 import { planErofs } from '../../../../node/image/erofs/plan.ts'
 import { SlotAllocator } from '../../../../node/image/erofs/slot-allocator.ts'
 import type { RootfsInode } from '../../../../node/image/rootfs-tree.ts'
-import { createRandom } from '../../../random.ts'
+import { createRandom } from '../../../../netlab/random.ts'
 import { temporaryDirectory } from '../../../temporary.ts'
 import { directory, inode, seed } from '../ext4/ext4-image.ts'
 

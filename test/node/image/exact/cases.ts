@@ -1,4 +1,4 @@
-import { createRandom } from '../../../random.ts'
+import { createRandom } from '../../../../netlab/random.ts'
 import type { TarEntry } from '../../../../netlab/tar-writer.ts'
 import { aclBytes, type AclEntry } from './posix-acl-bytes.ts'
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { crc32, deflateRawSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { globalHeader, writeTar, type TarEntry } from '../../../../netlab/tar-writer.ts'
-import { createRandom } from '../../../random.ts'
+import { createRandom } from '../../../../netlab/random.ts'
 import { compareImages } from './compare-images.ts'
 
 const random = createRandom(2)

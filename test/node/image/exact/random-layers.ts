@@ -1,4 +1,4 @@
-import { createRandom } from '../../../random.ts'
+import { createRandom } from '../../../../netlab/random.ts'
 import { fitsUstar, maxElevenDigits, maxFieldPath, maxSevenDigits } from '../../../../netlab/tar-header.ts'
 import type { SparseContent, TarEntry } from '../../../../netlab/tar-writer.ts'
 import { PathModel } from './path-model.ts'

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { isP2pfsError } from '../../../../protocol/errors.ts'
 import { planExt4 } from '../../../../node/image/ext4/plan.ts'
 import type { RootfsInode } from '../../../../node/image/rootfs-tree.ts'
-import { createRandom } from '../../../random.ts'
+import { createRandom } from '../../../../netlab/random.ts'
 import { temporaryDirectory } from '../../../temporary.ts'
 import { check, directory, inode, seed, withMount, writeImage } from './ext4-image.ts'
 

@@ -1,4 +1,4 @@
-import type { createRandom } from '../../../random.ts'
+import type { createRandom } from '../../../../netlab/random.ts'
 
 /** RFC 1951, section 3.2.5: lengths 3 to 10 and 258 have a symbol of their own. */
 const longest = 258

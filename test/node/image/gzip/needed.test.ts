@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { constants, inflateRawSync } from 'node:zlib'
 import { DeflateScanner, maxWindowBytes, neededByte } from '../../../../node/image/gzip/deflate-scanner.ts'
 import { resumeGzip } from '../../../../node/image/gzip/resume.ts'
-import { createRandom } from '../../../random.ts'
+import { createRandom } from '../../../../netlab/random.ts'
 import { DeflateMaker, randomDeflate } from './deflate-maker.ts'
 
 interface Asked {

@@ -6,7 +6,7 @@ import { isP2pfsError } from '../../../../protocol/errors.ts'
 import { DeflateScanner, maxWindowBytes } from '../../../../node/image/gzip/deflate-scanner.ts'
 import { GzipScanner, type BlockStart } from '../../../../node/image/gzip/gzip-scanner.ts'
 import { resumeGzip } from '../../../../node/image/gzip/resume.ts'
-import { createRandom } from '../../../random.ts'
+import { createRandom } from '../../../../netlab/random.ts'
 
 /** Text, code, zeros and noise: what makes compressors begin new blocks. */
 function sample(bytes: number, seed: number): Buffer {
