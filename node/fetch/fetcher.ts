@@ -28,7 +28,7 @@ export interface FetcherParts {
 type Unawaited = Exclude<Priority, 'demand'>
 
 /**
- * Chunks under way to the network that nobody waits for yet: 32 of up to 1 MiB fill a 10 Gbit/s link at 25 ms. Of a boot as
+ * Chunks under way to the network that nobody waits for yet: 32 of up to 256 KiB fill a 10 Gbit/s link at 6 ms. Of a boot as
  * many as a registry can be asked for together; whoever replays it keeps fewer under way to peers.
  */
 const inFlight: Record<Unawaited, number> = { ahead: 32, boot: 256, background: 32 }

@@ -41,6 +41,7 @@ export interface RegionSourceParts {
 export class RegionSource implements LastResort {
   readonly #parts: RegionSourceParts
   readonly #passages = new Map<Digest, Passage>()
+  readonly #starting = new Map<Digest, Promise<Passage>>()
   /** Regions that were streamed since the daemon started: at most those that are known. */
   readonly streamed = new Set<Digest>()
 
@@ -50,7 +51,7 @@ export class RegionSource implements LastResort {
 
   /** @throws missing where nothing tells how to make the region, or the region does not have the chunk; what its stream throws */
   async fetch(request: ChunkRequest, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
-    const passage = this.#passages.get(request.table) ?? (await this.#start(request.table))
+    const passage = this.#passages.get(request.table) ?? (await this.#started(request.table))
     const keeping = passage.keeping.get(request.digest)
     if (keeping !== undefined) return keeping
     if (passage.passed.has(request.digest)) {
@@ -67,10 +68,18 @@ export class RegionSource implements LastResort {
     return await orAbort(Promise.race([found.promise, ended]), signal)
   }
 
+  /** Finding out how takes large records from the disk: once for all that ask. */
+  async #started(table: Digest): Promise<Passage> {
+    let starting = this.#starting.get(table)
+    if (starting === undefined) {
+      starting = this.#start(table).finally(() => this.#starting.delete(table))
+      this.#starting.set(table, starting)
+    }
+    return await starting
+  }
+
   async #start(table: Digest): Promise<Passage> {
     const stream = await this.#parts.streamOf(table)
-    const running = this.#passages.get(table)
-    if (running !== undefined) return running
     if (stream === undefined) {
       throw new P2pfsError('missing', 'no image known on this host has the region of this chunk', { table })
     }

@@ -22,6 +22,8 @@ export interface BlobReadOptions {
   originOnly: boolean
   /** Bytes that may come in vain, from a registry that ignores Range, before those that are asked for. */
   maxSkipBytes: number
+  /** Told how many do. */
+  onSkip?: (bytes: number) => void
   /** Told of each server that bytes come from. */
   onSource?: (endpoint: Endpoint) => void
 }
@@ -92,7 +94,7 @@ export class BlobReader {
     at: RegistryReference,
     digest: Digest,
     { offset, end, sizeBytes, ranges }: { offset: number; end: number; sizeBytes: number; ranges: boolean },
-    { signal, urgency, maxSkipBytes }: BlobReadOptions,
+    { signal, urgency, maxSkipBytes, onSkip }: BlobReadOptions,
   ): AsyncGenerator<Uint8Array> {
     const isWhole = offset === 0 && end === sizeBytes
     // Bytes as they are stored: a proxy on the way may offer to compress.
@@ -101,6 +103,7 @@ export class BlobReader {
     const skip = response.status === 200 ? offset : skipOf(response.headers, offset, end)
     const refused = await whyRefused(skip, response, endpoint, maxSkipBytes)
     if (refused !== undefined) throw refused
+    if (skip > 0) onSkip?.(skip)
     let left = end === sizeBytes ? Infinity : end - offset
     let before = skip
     for await (const piece of response.body) {

@@ -14,6 +14,7 @@ import type { Reference, RegistryReference } from './reference.ts'
 import { ofType, parsePushed, parseReferrers, referrersTag, withReferrer } from './referrers.ts'
 import { refusal } from './refusal.ts'
 import { realClock, withRetry, type Clock } from './retry.ts'
+import { SkipBudget } from './skip-budget.ts'
 import { verifiedBlob } from './verified-blob.ts'
 
 export interface HttpRegistryParts {
@@ -29,8 +30,6 @@ export interface HttpRegistryOptions extends HttpClientOptions {
   mirrors?: readonly string[]
 }
 
-/** Bytes before a range that a registry without ranges may send in vain: at 1 Gbit/s some 0.2 s. */
-const maxSkipBytes = 24 * 1024 * 1024
 /** A larger blob goes up in pieces of this: gateways refuse bodies of 100 MB and more, bytes. */
 const uploadPieceBytes = 32 * 1024 * 1024
 /** What an upload's answer may take longer for each byte that is sent: 200 KB/s, milliseconds. */
@@ -49,6 +48,7 @@ export class HttpRegistry implements ImageStorage {
   readonly #authorizer: Authorizer
   readonly #mirrors: Mirrors
   readonly #blobs: BlobReader
+  readonly #skips: SkipBudget
   readonly #clock: Clock
   /** Of indexes of referrers: at least this host's own do not overwrite one another. */
   readonly #indexing = new OneAtATime()
@@ -60,6 +60,7 @@ export class HttpRegistry implements ImageStorage {
     const clock = { ...given, sleep: async (ms: number, signal: AbortSignal) => await given.sleep(ms, AbortSignal.any([signal, closing])) }
     this.#clock = clock
     this.#http = new HttpClient({ clock }, options)
+    this.#skips = new SkipBudget(clock)
     this.#authorizer = new Authorizer({ http: this.#http, credentials, now: clock.now })
     this.#mirrors = new Mirrors({ log, now: clock.now }, { mirrors, insecureRegistries })
     const get = async (...[endpoint, at, path, headers, { signal, urgency }]: Parameters<ConstructorParameters<typeof BlobReader>[0]['get']>): Promise<HttpResponse> =>
@@ -115,7 +116,9 @@ export class HttpRegistry implements ImageStorage {
     const bytes = Buffer.allocUnsafeSlow(range.end - range.start)
     if (bytes.length === 0) return bytes
     let length = 0
-    for await (const piece of this.#blobs.read(asRegistry(reference), descriptor, range, { signal, urgency, originOnly, maxSkipBytes })) {
+    const at = asRegistry(reference)
+    const skips = { maxSkipBytes: this.#skips.left(at.registry), onSkip: (skipped: number) => this.#skips.spend(at.registry, skipped) }
+    for await (const piece of this.#blobs.read(at, descriptor, range, { signal, urgency, originOnly, ...skips })) {
       // The blob is longer than it should be.
       if (length === bytes.length) break
       const wanted = piece.subarray(0, bytes.length - length)

@@ -154,6 +154,21 @@ test('a range far into a blob of a registry without ranges is unsupported, and c
   assert.equal((await registry.range(reference, of, { start: 1_000_000, end: 1_000_010 }, { signal })).length, 10)
 })
 
+test('ranges of a registry without ranges are unsupported when many have come in vain, until some minutes later', async (t) => {
+  const server = await startRegistry(t)
+  const large = Buffer.alloc(12 * 1024 * 1024, 'x')
+  server.addBlob(large)
+  const { registry, reference, clock } = createClient(t, server.authority)
+  const of = { digest: digestOf(large), mediaType: '', sizeBytes: large.length }
+  const range = async (): Promise<unknown> => await registry.range(reference, of, { start: 10 * 1024 * 1024, end: 10 * 1024 * 1024 + 1 }, { signal })
+  server.faults.add({ ranges: 'ignore' })
+  await range()
+  await range()
+  await assert.rejects(range(), fails('unsupported', /serves no ranges/))
+  clock.nowMs += 300_000
+  await range()
+})
+
 test('ranges of one connection: the next finds it open', async (t) => {
   const server = await startRegistry(t)
   const { range } = createClient(t, server.authority, { limits: { connections: 1, requestsPerSecond: 1000 } })
