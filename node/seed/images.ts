@@ -166,7 +166,8 @@ export class Images {
       resolved = await registry.resolve(reference, name.platform, { signal })
     } catch (error) {
       if (known === undefined || signal.aborted || !mayPass(error)) throw error
-      this.#silentUntilMs.set(registryOf(reference), this.#now() + silenceMs)
+      // One that has lost the tag, or denies the image, answers well for others.
+      if (isP2pfsError(error, 'unavailable', 'timeout') || isTimeout(error)) this.#silentUntilMs.set(registryOf(reference), this.#now() + silenceMs)
       log.warn('registry does not say what the tag stands for now; the last known digest is used', { error, image: name.reference, digest: known.record.manifestDigest })
       return { ...known, resolution: 'last-known', unanswered: isTimeout(error) ? `${registryOf(reference)} did not answer within ${resolveBudgetMs / 1000} s` : (error as Error).message }
     }
