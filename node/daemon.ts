@@ -9,7 +9,7 @@ import { rootfsDigest, type RootfsManifest } from '../protocol/rootfs-manifest.t
 import { Boot } from './boot.ts'
 import { BootProfiles } from './boot-profiles.ts'
 import type { Config } from './config.ts'
-import type { Amount, MountReport, Status } from './control/api.ts'
+import type { MountReport, Status } from './control/api.ts'
 import { ControlServer } from './control/server.ts'
 import type { ChunkRequest, RemoteSource } from './fetch/chunk-request.ts'
 import { Fetcher } from './fetch/fetcher.ts'
@@ -18,7 +18,6 @@ import { RegionSource } from './fetch/region-source.ts'
 import { SpanSource } from './fetch/span-source.ts'
 import { buildRootfs } from './image/rootfs-build.ts'
 import { ImageOrigins } from './image-origins.ts'
-import { localBytes, sizeOf } from './inspection.ts'
 import type { Log } from './log.ts'
 import type { FuseDriver } from './mount/fuse-driver.ts'
 import type { Placement } from './mount/placement.ts'
@@ -36,6 +35,7 @@ import { tablesOf } from './seed/chunk-requests.ts'
 import { Images } from './seed/images.ts'
 import { Imports } from './seed/imports.ts'
 import { Stewards } from './seed/stewards.ts'
+import { collectStatus, total } from './status.ts'
 import { Arrivals } from './store/arrivals.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
@@ -109,7 +109,6 @@ export class Daemon {
     this.#createBackend = createBackend
     const paths = statePaths(config.stateDir)
     const catalog = new Catalog({ directory: paths.catalog })
-    const store = new ChunkStore({ log }, { directory: paths.chunks })
     const registry = createImageSource({
       insecureRegistries: config.insecureRegistry,
       mirrors: config.registryMirror,
@@ -120,6 +119,10 @@ export class Daemon {
     })
     this.#registry = registry
     const holdings = this.#holdings
+    const onLost = (digest: Digest): void => {
+      for (const { table, index } of holdings.remove(digest)) exchange.withdraw(table, [index])
+    }
+    const store = new ChunkStore({ log, onLost }, { directory: paths.chunks })
     const exchange = new PeerExchange(
       {
         local: {
@@ -244,7 +247,7 @@ export class Daemon {
     const verification = new Verification({ catalog, registry, region: exchange, trust, limits })
     this.#profiles = new BootProfiles({ catalog, region: exchange, log })
     const operations = new ImageOperations(
-      { catalog, store, fetcher: this.#fetcher, images, origins, published, publisher, profiles: this.#profiles, verification, mounts: () => this.#mounts, report: (digest, manifest) => this.#report(digest, manifest), log },
+      { catalog, store, holdings, fetcher: this.#fetcher, images, origins, published, publisher, profiles: this.#profiles, verification, mounts: () => this.#mounts, report: (digest, manifest) => this.#report(digest, manifest), log },
       config,
     )
     this.#control = new ControlServer(
@@ -360,52 +363,27 @@ export class Daemon {
   }
 
   #report(digest: Digest, manifest: RootfsManifest): MountReport {
-    const parts = { mounts: this.#mounts!, has: (chunk: Digest) => this.#store.has(chunk), isStreamed: (table: Digest) => this.#stream.streamed.has(table), isAlone: () => this.#exchange.isAlone() }
+    const parts = { mounts: this.#mounts!, holdings: this.#holdings, isStreamed: (table: Digest) => this.#stream.streamed.has(table), isAlone: () => this.#exchange.isAlone() }
     return reportMount(digest, manifest, parts)
   }
 
   async #status(): Promise<Status> {
-    const images: Status['images'] = []
-    for (const record of await this.#catalog.images()) {
-      const manifest = await this.#catalog.rootfs(record.rootfsDigest)
-      if (manifest === undefined) continue
-      const { reference, platform, format, rootfsDigest: digest } = record
-      images.push({ reference, platform, format, digest, sizeBytes: sizeOf(manifest), localBytes: localBytes(tablesOf(manifest), (chunk) => this.#store.has(chunk)) })
-    }
-    const mounts: Status['mounts'] = []
-    for (const { id: _id, platform: _platform, rootfsDigest: digest, ...mount } of this.#mounts?.list() ?? []) {
-      const manifest = await this.#catalog.rootfs(digest)
-      if (manifest !== undefined) mounts.push({ ...mount, digest, ...this.#report(digest, manifest) })
-    }
-    const sent = this.#exchange.totals()
-    return {
+    return await collectStatus({
       version: this.#version,
-      daemonPid: process.pid,
-      uptimeSeconds: Math.round((performance.now() - this.#startedAt) / 1000),
-      name: this.#config.name,
-      region: this.#config.region,
-      peerId: this.#exchange.peerId,
-      addresses: this.#exchange.multiaddrs(),
-      peers: this.#exchange.peers().map((peer) => ({
-        peer: peer.peer,
-        name: peer.name,
-        addresses: peer.addresses,
-        connectedSeconds: Math.round(peer.connectedMs / 1000),
-        sent: { bytes: peer.bytesSent, chunks: peer.chunksSent },
-        received: { bytes: peer.bytesReceived, chunks: peer.chunksReceived },
-      })),
-      images,
-      imports: this.#imports.list(),
-      mounts,
-      chunks: this.#store.count,
-      served: this.#backend!.driver.counters().served,
-      fetched: { peer: this.#fetcher.fromPeers, registry: [this.#layers.chunks, this.#published.chunks].reduce(total, this.#origins.fromRegistry) },
-      readAtRandom: this.#layers.read,
-      sent: { bytes: sent.bytesSent, chunks: sent.chunksSent },
-    }
+      uptimeMs: performance.now() - this.#startedAt,
+      config: this.#config,
+      catalog: this.#catalog,
+      holdings: this.#holdings,
+      exchange: this.#exchange,
+      imports: this.#imports,
+      mounts: this.#mounts?.list() ?? [],
+      report: (digest, manifest) => this.#report(digest, manifest),
+      counters: {
+        chunks: this.#store.count,
+        served: this.#backend!.driver.counters().served,
+        fetched: { peer: this.#fetcher.fromPeers, registry: [this.#layers.chunks, this.#published.chunks].reduce(total, this.#origins.fromRegistry) },
+        readAtRandom: this.#layers.read,
+      },
+    })
   }
-}
-
-function total(one: Amount, other: Amount): Amount {
-  return { bytes: one.bytes + other.bytes, chunks: one.chunks + other.chunks }
 }

@@ -17,7 +17,7 @@ export interface Known {
 export async function inspect(
   { record, manifest }: Known,
   others: readonly Known[],
-  parts: { has: (digest: Digest) => boolean; layer: (diffId: Digest) => Promise<LayerIndex | undefined> },
+  parts: { localBytes: (tables: readonly ChunkTable[]) => number; layer: (diffId: Digest) => Promise<LayerIndex | undefined> },
 ): Promise<InspectResult> {
   const layers: InspectedLayer[] = []
   for (const [i, { diffId, digest, sizeBytes: compressedBytes }] of layersOf(record.manifest, manifest.config).entries()) {
@@ -31,7 +31,7 @@ export async function inspect(
       entries: countTypes(index),
       dataBytes: chunks.sizeBytes,
       chunks: chunks.count,
-      localBytes: localBytes([chunks], parts.has),
+      localBytes: parts.localBytes([chunks]),
     })
   }
   const tables = tablesOf(manifest)
@@ -42,7 +42,7 @@ export async function inspect(
     format,
     digest: rootfsDigest,
     sizeBytes: sizeOf(manifest),
-    localBytes: localBytes(tables, parts.has),
+    localBytes: parts.localBytes(tables),
     metadataBytes: manifest.metadata.sizeBytes,
     chunks: tables.reduce((sum, { count }) => sum + count, 0),
     layers,
@@ -53,15 +53,6 @@ export async function inspect(
 
 export function sizeOf(manifest: RootfsManifest): number {
   return tablesOf(manifest).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
-}
-
-/** Bytes of these regions that this host has. */
-export function localBytes(tables: readonly ChunkTable[], has: (digest: Digest) => boolean): number {
-  let bytes = 0
-  for (const table of tables) {
-    for (let i = 0; i < table.count; i++) if (has(table.digestAt(i))) bytes += table.lengthAt(i)
-  }
-  return bytes
 }
 
 /** Each chunk counts once, however often an image has it. */

@@ -1,13 +1,14 @@
 import { digestHex, type Digest } from '../protocol/digest.ts'
 import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import type { MountReport, MountWarning } from './control/api.ts'
-import { localBytes, sizeOf } from './inspection.ts'
+import { sizeOf } from './inspection.ts'
 import type { Mounts } from './mounts.ts'
+import type { Holdings } from './store/holdings.ts'
 import { tablesOf } from './seed/chunk-requests.ts'
 
 export interface MountReportParts {
   mounts: Mounts
-  has: (digest: Digest) => boolean
+  holdings: Pick<Holdings, 'localBytes'>
   /** Whether the region has been read whole from a registry since the daemon started. */
   isStreamed: (table: Digest) => boolean
   /** Whether no peer is connected, though there are or were some. */
@@ -15,9 +16,9 @@ export interface MountReportParts {
 }
 
 /** How the reads of a mounted rootfs fare: how much is here, where it came from, what a user would not expect. */
-export function reportMount(digest: Digest, manifest: RootfsManifest, { mounts, has, isStreamed, isAlone }: MountReportParts): MountReport {
+export function reportMount(digest: Digest, manifest: RootfsManifest, { mounts, holdings, isStreamed, isAlone }: MountReportParts): MountReport {
   const sizeBytes = sizeOf(manifest)
-  const here = localBytes(tablesOf(manifest), has)
+  const here = holdings.localBytes(tablesOf(manifest))
   const warnings: MountWarning[] = []
   if (manifest.layers.some(({ chunks }) => isStreamed(chunks.id))) warnings.push('whole-layers')
   if (here < sizeBytes && isAlone()) warnings.push('peers-lost')

@@ -38,11 +38,13 @@ import type { Images, KnownImage, Variant } from './seed/images.ts'
 import { seedRootfs } from './seed/seeder.ts'
 import type { Catalog } from './store/catalog.ts'
 import type { ChunkStore } from './store/chunk-store.ts'
+import type { Holdings } from './store/holdings.ts'
 import type { Verification } from './verification.ts'
 
 export interface ImageOperationsParts {
   catalog: Catalog
   store: ChunkStore
+  holdings: Pick<Holdings, 'localBytes'>
   fetcher: Fetcher
   images: Images
   origins: ImageOrigins
@@ -161,7 +163,7 @@ export class ImageOperations implements Omit<Operations, 'status'> {
   /** Of what this host or its region knows: nothing is imported to be looked at. */
   async inspect(request: InspectRequest, { signal }: OperationOptions): Promise<InspectResult> {
     const { reference, variant } = this.#parse(request)
-    const { images, origins, store } = this.#parts
+    const { images, origins, holdings } = this.#parts
     const known = await images.find(reference, variant, { signal })
     if (known === undefined) {
       throw new P2pfsError('missing', `neither this host nor its region knows ${request.image} for ${variant.platform}; p2pfs seed ${request.image} first`)
@@ -172,7 +174,7 @@ export class ImageOperations implements Omit<Operations, 'status'> {
       return (await indexes)?.get(diffId)
     }
     return await inspect(known, await this.#all(variant.format), {
-      has: (digest) => store.has(digest),
+      localBytes: (tables) => holdings.localBytes(tables),
       layer: async (diffId) => (await origins.knownLayer(diffId, signal)) ?? (await fromRegistry(diffId)),
     })
   }

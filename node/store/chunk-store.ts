@@ -1,11 +1,17 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename, rm, unlink } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import { digestOf, parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
 import { Semaphore } from './semaphore.ts'
+
+export interface ChunkStoreParts {
+  log: Log
+  /** Told of a chunk that was here, and is gone or spoilt: nobody has discarded it. */
+  onLost?: (digest: Digest) => void
+}
 
 /** Files being written and synced at once: enough for the disk's own queue, few enough to leave threads for reads. */
 const writesInFlight = 8
@@ -19,6 +25,7 @@ const writesInFlight = 8
 export class ChunkStore {
   readonly directory: string
   readonly #log: Log
+  readonly #onLost: (digest: Digest) => void
   readonly #temporary: string
   /** What is here; true where this process has found the bytes to be right. */
   readonly #present = new Map<Digest, boolean>()
@@ -28,10 +35,11 @@ export class ChunkStore {
   readonly #temporaryPrefix = randomBytes(6).toString('hex')
   #written = 0
 
-  constructor({ log }: { log: Log }, { directory }: { directory: string }) {
+  constructor({ log, onLost = () => undefined }: ChunkStoreParts, { directory }: { directory: string }) {
     this.directory = directory
     this.#temporary = join(directory, 'incoming')
     this.#log = log
+    this.#onLost = onLost
   }
 
   /** Makes the directories, removes what a crash left unfinished, and lists what is here. */
@@ -64,7 +72,8 @@ export class ChunkStore {
    * @throws unavailable where the disk refuses (full, read-only, failing); nothing is left behind.
    */
   async put(digest: Digest, bytes: Uint8Array): Promise<boolean> {
-    if (this.#present.has(digest)) return false
+    // What somebody has taken the trouble to get may be what the disk has lost.
+    if (this.#present.has(digest) && (await this.#isThere(digest, bytes.length))) return false
     const writing = this.#writing.get(digest)
     if (writing !== undefined) {
       await writing
@@ -103,8 +112,7 @@ export class ChunkStore {
       return await readFile(chunkFile(this.directory, digest), signal === undefined ? {} : { signal })
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      this.#log.warn('chunk file is gone', { digest })
-      this.#present.delete(digest)
+      this.#lose(digest)
       return undefined
     }
   }
@@ -121,8 +129,23 @@ export class ChunkStore {
       return bytes
     }
     this.#log.error('chunk on disk does not match its digest; discarded, it will be fetched again', { digest })
+    this.#onLost(digest)
     await this.discard(digest)
     return undefined
+  }
+
+  async #isThere(digest: Digest, lengthBytes: number): Promise<boolean> {
+    const size = await stat(chunkFile(this.directory, digest)).then(({ size }) => size, () => undefined)
+    // Discarded, or found to be gone, in the meantime.
+    if (!this.#present.has(digest)) return false
+    if (size !== lengthBytes) this.#lose(digest)
+    return size === lengthBytes
+  }
+
+  #lose(digest: Digest): void {
+    this.#log.warn('chunk file is gone', { digest })
+    this.#present.delete(digest)
+    this.#onLost(digest)
   }
 
   /** Forgets and removes a chunk. */

@@ -65,6 +65,16 @@ export class Holdings {
     return this.#held.get(table)?.isFull === true
   }
 
+  /** Bytes of these regions that are here; of one that is not known, none. */
+  localBytes(tables: readonly ChunkTable[]): number {
+    let bytes = 0
+    for (const table of tables) {
+      const held = this.#held.get(table.id)
+      for (let index = 0; held !== undefined && index < table.count; index++) if (held.get(index)) bytes += table.lengthAt(index)
+    }
+    return bytes
+  }
+
   /** Marks the chunk wherever it stands. @returns the places that are new. */
   add(digest: Digest): readonly Place[] {
     const fresh: Place[] = []

@@ -1,20 +1,20 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { chunkFile } from '../../../protocol/chunk-file.ts'
-import { digestOf } from '../../../protocol/digest.ts'
+import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { silentLog } from '../../../node/log.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { createRandom } from '../../../netlab/random.ts'
 import { temporaryDirectory } from '../../temporary.ts'
 
-const openStore = async (directory: string): Promise<ChunkStore> => {
-  const store = new ChunkStore({ log: silentLog }, { directory })
+const openStore = async (directory: string, onLost?: (digest: Digest) => void): Promise<ChunkStore> => {
+  const store = new ChunkStore({ log: silentLog, ...(onLost && { onLost }) }, { directory })
   await store.open()
   return store
 }
@@ -73,6 +73,28 @@ test('a chunk file that was removed by hand is missing, not an error', async (t)
   const second = await openStore(directory)
   await second.put(digest, bytes)
   assert.equal(await store.get(digest), undefined)
+})
+
+test('what the disk has lost behind its back is told once, and written again when it comes by', async (t) => {
+  const directory = temporaryDirectory(t)
+  const ways: ((path: string) => void)[] = [(path) => rmSync(path), (path) => truncateSync(path), (path) => truncateSync(path, 100)]
+  for (const [i, lose] of ways.entries()) {
+    const bytes = Buffer.alloc(4096, i)
+    const digest = digestOf(bytes)
+    const lost: Digest[] = []
+    const store = await openStore(directory, (one) => lost.push(one))
+    assert.equal(await store.put(digest, bytes), true)
+    assert.equal(await store.put(digest, bytes), false)
+    lose(chunkFile(directory, digest))
+    const written = await Promise.all([store.put(digest, bytes), store.put(digest, bytes)])
+    assert.equal(written.filter(Boolean).length, 1)
+    assert.deepEqual(lost, [digest])
+    assert.deepEqual(await store.get(digest), bytes)
+    rmSync(chunkFile(directory, digest))
+    assert.equal(await store.get(digest), undefined)
+    assert.deepEqual(lost, [digest, digest])
+    assert.equal(store.has(digest), false)
+  }
 })
 
 test('a write that fails says so and leaves nothing', async (t) => {
