@@ -171,7 +171,7 @@ export class Daemon {
     const layers: SeekableLayers = new SeekableLayers({
       catalog,
       registry,
-      region: exchange,
+      region: exchange.objects,
       published,
       fetchWindow: async (request, { signal }) => (await this.#fetcher.fetch(request, { signal, priority: 'demand' })).bytes,
       onBlobMap: (map) => this.#knowTable(map.windows),
@@ -181,7 +181,7 @@ export class Daemon {
     const origins = new ImageOrigins({
       catalog,
       registry,
-      region: exchange,
+      region: exchange.objects,
       published,
       trust,
       putBlobMap,
@@ -208,6 +208,7 @@ export class Daemon {
     })
     const stewards = new Stewards({
       region: exchange,
+      objects: exchange.objects,
       accepts: (peer) => trust.accepts(peer),
       takeLayer: async ({ digest, diffId }, { signal }) => {
         if ((await origins.knownLayer(diffId, signal)) !== undefined) await layers.take(digest, { signal })
@@ -216,7 +217,7 @@ export class Daemon {
     })
     const images: Images = new Images({
       catalog,
-      region: exchange,
+      region: exchange.objects,
       registry,
       isWhole: (manifest) => tablesOf(manifest).every(({ id }) => holdings.isWhole(id)),
       published,
@@ -244,8 +245,8 @@ export class Daemon {
       log,
     })
     this.#published = published
-    const verification = new Verification({ catalog, registry, region: exchange, trust, limits })
-    this.#profiles = new BootProfiles({ catalog, region: exchange, log })
+    const verification = new Verification({ catalog, registry, region: exchange.objects, own: () => exchange.peerId, trust, limits })
+    this.#profiles = new BootProfiles({ catalog, region: exchange.objects, log })
     const operations = new ImageOperations(
       { catalog, store, holdings, fetcher: this.#fetcher, images, origins, published, publisher, profiles: this.#profiles, verification, mounts: () => this.#mounts, report: (digest, manifest) => this.#report(digest, manifest), log },
       config,

@@ -11,7 +11,7 @@ import type { ChunkSink } from './image/chunk-sink.ts'
 import { importImage } from './image/image-import.ts'
 import { importLayer } from './image/layer-import.ts'
 import type { LayerLimits } from './image/layer-limits.ts'
-import type { PeerExchange } from './peers/exchange.ts'
+import type { RegionObjects } from './peers/region-objects.ts'
 import type { IndexTrust } from './publish/index-trust.ts'
 import { PublicationReader } from './publish/publication-reader.ts'
 import type { ImageSource, ResolvedImage } from './registry/image-source.ts'
@@ -22,7 +22,9 @@ import type { Catalog } from './store/catalog.ts'
 export interface VerificationParts {
   catalog: Pick<Catalog, 'image' | 'rootfs' | 'layer' | 'blobMap'>
   registry: ImageSource
-  region: Pick<PeerExchange, 'findImage' | 'fetchRootfs' | 'fetchLayerIndex' | 'fetchBlobMap' | 'peerId'>
+  region: Pick<RegionObjects, 'findImage' | 'fetchRootfs' | 'fetchLayerIndex' | 'fetchBlobMap'>
+  /** This host's peer id. */
+  own: () => string
   trust: Pick<IndexTrust, 'accepts' | 'membersVouch'>
   limits: LayerLimits
 }
@@ -134,10 +136,10 @@ export class Verification {
 
   /** Who attests it, and whether this host would take his word now. */
   #maker({ source, attestation, manifestDigest, format, rootfsDigest }: Statement & Pick<Use, 'source' | 'attestation'>): Pick<VerifiedUse, 'maker' | 'own' | 'accepted'> {
-    const { trust, region } = this.#parts
+    const { trust, own } = this.#parts
     const { key: maker } = attestation
     const isVouchedFor = source !== 'registry' && trust.membersVouch
-    return { maker, own: maker === region.peerId, accepted: isAttested({ manifestDigest, format, rootfsDigest }, attestation) && (isVouchedFor || trust.accepts(maker)) }
+    return { maker, own: maker === own(), accepted: isAttested({ manifestDigest, format, rootfsDigest }, attestation) && (isVouchedFor || trust.accepts(maker)) }
   }
 
   async #ofHost(name: ImageName): Promise<Use[]> {

@@ -3,15 +3,10 @@ import type { Connection, Libp2p, PeerId, PrivateKey, Stream } from '@libp2p/int
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
-import type { BootProfile, ProfileSubject } from '../../protocol/boot-profile.ts'
-import type { BlobMap } from '../../protocol/blob-map.ts'
-import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
-import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
 import { importProtocol, type ImportRequest } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
 import { encodeRegionMessage, maxMembers, maxRegionMessageBytes, parseRegionMessage, regionProtocol, type Hello, type RegionMessage } from '../../protocol/messages/region.ts'
-import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { Log } from '../log.ts'
 import { Announcer } from './announcer.ts'
 import { BanList } from './ban-list.ts'
@@ -19,11 +14,12 @@ import { ChunkClient } from './chunk-client.ts'
 import { serveChunks } from './chunk-server.ts'
 import { Dialler } from './dialler.ts'
 import { readFrames, writeFrame } from './frames.ts'
-import { PeerHoldings } from './holders.ts'
 import { loadIdentity } from './identity.ts'
 import { askImport, serveImport, type ImportForPeer, type ImportOutcome, type ImportTold } from './import-exchange.ts'
-import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs, serveObject, type LocalObjects } from './object-exchange.ts'
+import { serveObject, type LocalObjects } from './object-exchange.ts'
+import { noTraffic, Peer, type Member, type Priority, type Traffic } from './peer.ts'
 import { createPeerHost } from './peer-host.ts'
+import { RegionObjects } from './region-objects.ts'
 import { rendezvous } from './rendezvous.ts'
 
 export interface LocalData extends LocalObjects {
@@ -42,8 +38,6 @@ export interface PeerExchangeOptions {
   keyFile: string
 }
 
-export type Priority = 'demand' | 'background'
-
 export interface PeerStatus {
   peer: string
   name: string
@@ -55,19 +49,6 @@ export interface PeerStatus {
   chunksReceived: number
 }
 
-interface Traffic {
-  bytesSent: number
-  chunksSent: number
-  bytesReceived: number
-  chunksReceived: number
-}
-
-/** A peer may take this long to answer for an object, milliseconds: the answer is in its memory or catalog. */
-const imageTimeoutMs = 1_000
-const objectTimeoutMs = 30_000
-const profileTimeoutMs = 2_000
-/** Members that are asked for a boot profile. */
-const maxAskedForProfile = 8
 /** Region messages that wait for a slow peer; one beyond is dropped, and told everything anew when it is back. */
 const maxQueuedMessages = 4096
 const newMembersIntervalMs = 500
@@ -76,32 +57,8 @@ const quietMs = 2 * newMembersIntervalMs
 /** A host that meets nobody has no region to wait for, milliseconds. */
 const meetTimeoutMs = 2_000
 const meetPollMs = 50
-/** A peer that fell silent is asked last until it answers, or for so long, milliseconds: if it stays silent, its connection has ended by then. */
-const silentMs = 30_000
 
-const noTraffic = (): Traffic => ({ bytesSent: 0, chunksSent: 0, bytesReceived: 0, chunksReceived: 0 })
-
-/** One connected peer. */
-class Peer {
-  readonly id: PeerId
-  readonly connectedAt = performance.now()
-  readonly holdings = new PeerHoldings()
-  readonly traffic = noTraffic()
-  readonly clients = new Map<Priority, Promise<ChunkClient>>()
-  /** It fell silent then, while it was asked for something; performance.now(). */
-  silentAt = -Infinity
-  /** What it told of itself; until then it is no member. */
-  hello: Hello | undefined
-  region: Stream | undefined
-  queue: Promise<void> = Promise.resolve()
-  queued = 0
-
-  constructor(id: PeerId) {
-    this.id = id
-  }
-}
-
-/** The region as this host sees it: who is there, who holds what, and the exchange of chunks and records with them. */
+/** The region as this host sees it: who is there, who holds what, and the exchange of chunks with them. */
 export class PeerExchange {
   readonly #local: LocalData
   readonly #log: Log
@@ -111,6 +68,8 @@ export class PeerExchange {
   readonly #announcer = new Announcer((message) => this.#broadcast(message))
   readonly #totals = noTraffic()
   readonly #stopping = new AbortController()
+  /** What the members know. */
+  readonly objects: RegionObjects
   #host: Libp2p | undefined
   #key: PrivateKey | undefined
   #dialler: Dialler | undefined
@@ -122,6 +81,12 @@ export class PeerExchange {
     this.#local = local
     this.#log = log
     this.#options = options
+    this.objects = new RegionObjects({
+      members: () => this.#members(),
+      open: async ({ id }, signal) => await this.#started().dialProtocol(id, objectProtocol, { signal }),
+      ban: (peer, error) => this.#ban(peer, error),
+      log,
+    })
   }
 
   /** @throws invalid for addresses that are not usable */
@@ -259,12 +224,7 @@ export class PeerExchange {
 
   /** This host and the connected members that are not silent, in the order in which they are responsible for the key. */
   ranked(key: string): string[] {
-    return rendezvous(key, [this.peerId, ...this.#members().filter((peer) => !isSilent(peer)).map(({ id }) => id.toString())])
-  }
-
-  /** A member that is importing the image with this manifest; all are asked at once. */
-  async findImport(manifestDigest: Digest, { signal }: { signal: AbortSignal }): Promise<string | undefined> {
-    return await this.#askAll(signal, async (stream, peer, bounded) => ((await askImporting(stream, manifestDigest, bounded)) ? peer : undefined))
+    return rendezvous(key, [this.peerId, ...this.#members().filter((peer) => !peer.isSilent).map(({ id }) => id.toString())])
   }
 
   /**
@@ -281,85 +241,6 @@ export class PeerExchange {
       if (isP2pfsError(error, 'invalid')) this.#ban(peer, error)
       if (isP2pfsError(error, 'timeout')) peer.silentAt = performance.now()
       throw isP2pfsError(error) ? error : new P2pfsError('unavailable', `the peer cannot be asked: ${(error as Error).message}`, { cause: error, peer: peerId })
-    }
-  }
-
-  /** Asks all members at once; the first wins whose answer is of use. @param isOfUse all are where not given */
-  async findImage(
-    name: ImageName,
-    { signal, isOfUse = () => true }: { signal: AbortSignal; isOfUse?: (record: ImageRecord, peer: string) => boolean },
-  ): Promise<{ record: ImageRecord; peer: string } | undefined> {
-    return await this.#askAll(signal, async (stream, peer, bounded) => {
-      const record = await askImage(stream, name, bounded)
-      return record === undefined || !isOfUse(record, peer) ? undefined : { record, peer }
-    })
-  }
-
-  /** Asks the members in turn, the one that should have it first. @returns undefined where nobody has it */
-  async fetchRootfs(digest: Digest, { signal, first }: { signal: AbortSignal; first?: string }): Promise<RootfsManifest | undefined> {
-    return await this.#askInTurn(signal, async (stream, bounded) => await askRootfs(stream, digest, bounded), first)
-  }
-
-  /** Asks the members in turn. @returns undefined where nobody has it */
-  async fetchLayerIndex(diffId: Digest, { signal }: { signal: AbortSignal }): Promise<LayerIndex | undefined> {
-    return await this.#askInTurn(signal, async (stream, bounded) => await askLayer(stream, diffId, bounded))
-  }
-
-  /** Asks the members in turn. @returns undefined where nobody has it */
-  async fetchBlobMap(digest: Digest, { signal }: { signal: AbortSignal }): Promise<BlobMap | undefined> {
-    return await this.#askInTurn(signal, async (stream, bounded) => await askBlobMap(stream, digest, bounded))
-  }
-
-  /**
-   * Asks some members at once, first of all those that know one of the regions `tables`.
-   * @returns an answer for each, in the order in which they were asked; none rejects
-   */
-  askProfiles(subject: ProfileSubject, tables: readonly Digest[], { signal }: { signal: AbortSignal }): Promise<BootProfile | undefined>[] {
-    const knows = ({ holdings }: Peer): number => (tables.some((table) => holdings.knows(table)) ? 0 : 1)
-    const asked = this.#members().toSorted((one, other) => knows(one) - knows(other)).slice(0, maxAskedForProfile)
-    return asked.map(async (peer) => {
-      const bounded = AbortSignal.any([signal, AbortSignal.timeout(profileTimeoutMs)])
-      return await this.#ask(peer, bounded, async (stream) => await askProfile(stream, subject, bounded)).catch(() => undefined)
-    })
-  }
-
-  /** The first answer that is not undefined. */
-  async #askAll<T>(signal: AbortSignal, question: (stream: Stream, peer: string, signal: AbortSignal) => Promise<T | undefined>): Promise<T | undefined> {
-    const bounded = AbortSignal.any([signal, AbortSignal.timeout(imageTimeoutMs)])
-    const answers = this.#members().map(async (peer) => {
-      const answer = await this.#ask(peer, bounded, async (stream) => await question(stream, peer.id.toString(), bounded))
-      if (answer === undefined) throw new P2pfsError('missing', 'peer does not know')
-      return answer
-    })
-    try {
-      return await Promise.any(answers)
-    } catch {
-      signal.throwIfAborted()
-      return undefined
-    }
-  }
-
-  async #askInTurn<T>(signal: AbortSignal, question: (stream: Stream, signal: AbortSignal) => Promise<T | undefined>, first?: string): Promise<T | undefined> {
-    const turn = (peer: Peer): number => (peer.id.toString() === first ? 0 : isSilent(peer) ? 2 : 1)
-    for (const peer of this.#members().toSorted((a, b) => turn(a) - turn(b))) {
-      const bounded = AbortSignal.any([signal, AbortSignal.timeout(objectTimeoutMs)])
-      const answer = await this.#ask(peer, bounded, async (stream) => await question(stream, bounded)).catch(() => undefined)
-      if (answer !== undefined) return answer
-      signal.throwIfAborted()
-    }
-    return undefined
-  }
-
-  async #ask<T>(peer: Peer, signal: AbortSignal, question: (stream: Stream) => Promise<T>): Promise<T> {
-    try {
-      const stream = await this.#started().dialProtocol(peer.id, objectProtocol, { signal })
-      const answer = await question(stream)
-      peer.silentAt = -Infinity
-      return answer
-    } catch (error) {
-      if (isP2pfsError(error, 'invalid')) this.#ban(peer, error)
-      else this.#log.debug('peer does not answer for an object', { error, peer: peer.id.toString() })
-      throw error
     }
   }
 
@@ -390,8 +271,8 @@ export class PeerExchange {
     return this.#host
   }
 
-  #members(): (Peer & { hello: Hello })[] {
-    return [...this.#peers.values()].filter((peer): peer is Peer & { hello: Hello } => peer.hello !== undefined)
+  #members(): Member[] {
+    return [...this.#peers.values()].filter((peer): peer is Member => peer.hello !== undefined)
   }
 
   #sent(peer: Peer, lengthBytes: number): void {
@@ -512,8 +393,4 @@ export class PeerExchange {
     }, newMembersIntervalMs)
     return true
   }
-}
-
-function isSilent({ silentAt }: Peer): boolean {
-  return performance.now() - silentAt < silentMs
 }

@@ -14,8 +14,6 @@ export interface StewardsRegion {
   met: (options: { signal: AbortSignal }) => Promise<void>
   /** This host and the others, in the order in which they are responsible for the key. */
   ranked: (key: string) => string[]
-  /** A member that is importing the image with this manifest. */
-  findImport: (manifestDigest: Digest, options: { signal: AbortSignal }) => Promise<string | undefined>
   /** @throws timeout, unavailable, invalid */
   askImport: (
     peer: string,
@@ -26,6 +24,8 @@ export interface StewardsRegion {
 
 export interface StewardsParts {
   region: StewardsRegion
+  /** `findImport`: a member that is importing the image with this manifest. */
+  objects: { findImport: (manifestDigest: Digest, options: { signal: AbortSignal }) => Promise<string | undefined> }
   /** Whether the peer's word would be accepted for what it imports. */
   accepts: (peer: string) => boolean
   /** Takes what the region knows of a layer, so that it outlives the steward. */
@@ -89,8 +89,8 @@ export class Stewards {
 
   /** Looked up anew for each: others may have lost the last one sooner, and gone on to one that this host ranks otherwise. */
   async #next(image: WantedImage, asked: ReadonlySet<string>, signal: AbortSignal): Promise<string> {
-    const { region, accepts } = this.#parts
-    const running = await region.findImport(image.manifestDigest, { signal })
+    const { region, objects, accepts } = this.#parts
+    const running = await objects.findImport(image.manifestDigest, { signal })
     const order = [...(running === undefined ? [] : [running]), ...region.ranked(image.manifestDigest)]
     return order.find((id) => id === region.peerId || (!asked.has(id) && accepts(id))) ?? region.peerId
   }

@@ -84,7 +84,7 @@ async function whenStatus(daemon: DaemonProcess, what: string, condition: (statu
 async function profileAt(t: TestContext, address: string, rootfs: Digest): Promise<BootProfile | undefined> {
   const peer = await TestPeer.start(t, 'asker', { bootstrap: [address], region: 'default' })
   await until('the hosts have met', () => peer.exchange.peers().length === 1)
-  const [answer] = await Promise.all(peer.exchange.askProfiles({ rootfs, sketch: [] }, [], { signal: AbortSignal.timeout(10_000) }))
+  const [answer] = await Promise.all(peer.exchange.objects.askProfiles({ rootfs, sketch: [] }, [], { signal: AbortSignal.timeout(10_000) }))
   await peer.exchange.stop()
   return answer
 }

@@ -152,12 +152,12 @@ test('images, manifests and layer indexes come from whichever peer has them', as
   const c = await TestPeer.start(t, 'c', { bootstrap: [a.address] })
   await until('all have met', () => c.exchange.peers().length === 2)
   const { signal } = new AbortController()
-  assert.deepEqual(await c.exchange.findImage({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), { record, peer: b.exchange.peerId })
-  assert.equal(await c.exchange.findImage({ reference: 'other', platform: 'p', format: 'ext4' }, { signal }), undefined)
-  assert.equal((await c.exchange.fetchRootfs(rootfsDigest, { signal }))?.metadata.id, table.id)
-  assert.equal((await c.exchange.fetchLayerIndex(diffId, { signal }))?.tarBytes, 1024)
-  assert.deepEqual((await c.exchange.fetchBlobMap(map.digest, { signal }))?.checkpoints, map.checkpoints)
-  assert.equal(await c.exchange.fetchRootfs(diffId, { signal }), undefined, 'under the wrong digest it is not believed')
+  assert.deepEqual(await c.exchange.objects.findImage({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), { record, peer: b.exchange.peerId })
+  assert.equal(await c.exchange.objects.findImage({ reference: 'other', platform: 'p', format: 'ext4' }, { signal }), undefined)
+  assert.equal((await c.exchange.objects.fetchRootfs(rootfsDigest, { signal }))?.metadata.id, table.id)
+  assert.equal((await c.exchange.objects.fetchLayerIndex(diffId, { signal }))?.tarBytes, 1024)
+  assert.deepEqual((await c.exchange.objects.fetchBlobMap(map.digest, { signal }))?.checkpoints, map.checkpoints)
+  assert.equal(await c.exchange.objects.fetchRootfs(diffId, { signal }), undefined, 'under the wrong digest it is not believed')
 })
 
 test('a peer keeps its identity over a restart, and can be stopped twice', async (t) => {

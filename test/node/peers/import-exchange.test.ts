@@ -106,9 +106,9 @@ test('a steward that goes away is unavailable at once', async (t) => {
 test('who imports an image is found, and only then', async (t) => {
   const { steward, asker } = await pair(t)
   const { signal } = new AbortController()
-  assert.equal(await asker.exchange.findImport(request.manifestDigest, { signal }), undefined)
+  assert.equal(await asker.exchange.objects.findImport(request.manifestDigest, { signal }), undefined)
   steward.importing.add(request.manifestDigest)
-  assert.equal(await asker.exchange.findImport(request.manifestDigest, { signal }), steward.exchange.peerId)
+  assert.equal(await asker.exchange.objects.findImport(request.manifestDigest, { signal }), steward.exchange.peerId)
 })
 
 test('all hosts of a region agree on the rank', async (t) => {
@@ -219,10 +219,10 @@ test('a steward that was silent is counted on again as soon as it answers anythi
   )
   const { signal } = new AbortController()
   await assert.rejects(ask(asker, steward).outcome, (error) => isP2pfsError(error, 'timeout'))
-  await asker.exchange.findImport(request.manifestDigest, { signal })
+  await asker.exchange.objects.findImport(request.manifestDigest, { signal })
   assert.equal(asker.exchange.ranked('key').length, 1)
   isStalled = false
-  await asker.exchange.findImport(request.manifestDigest, { signal })
+  await asker.exchange.objects.findImport(request.manifestDigest, { signal })
   assert.equal(asker.exchange.ranked('key').length, 2)
 })
 

@@ -25,7 +25,6 @@ async function ask(
     peerId: 'me',
     met: async () => await Promise.resolve(),
     ranked: () => Object.keys(members),
-    findImport: async () => await Promise.resolve(running(asked)),
     askImport: async (peer, _request, told) => {
       asked.push(peer)
       const behaviour = members[peer]!
@@ -37,7 +36,7 @@ async function ask(
       throw new P2pfsError(behaviour.fails, 'lost')
     },
   }
-  const stewards = new Stewards({ region, accepts, takeLayer: async ({ diffId }) => await Promise.resolve(onLayer(diffId)), log: silentLog })
+  const stewards = new Stewards({ region, objects: { findImport: async () => await Promise.resolve(running(asked)) }, accepts, takeLayer: async ({ diffId }) => await Promise.resolve(onLayer(diffId)), log: silentLog })
   const accept = async (record: ImageRecord, peer: string): Promise<KnownImage | undefined> =>
     await Promise.resolve(members[peer] === 'is wrong' ? undefined : ({ record } as KnownImage))
   const known = await stewards.ask(image, { signal }, accept)
@@ -95,13 +94,12 @@ test('an asker that gives up asks nobody else', async () => {
     peerId: 'me',
     met: async () => await Promise.resolve(),
     ranked: () => ['a', 'b', 'me'],
-    findImport: async () => await Promise.resolve(undefined),
     askImport: async (peer) => {
       assert.equal(peer, 'a')
       abort.abort()
       return await Promise.reject(new P2pfsError('unavailable', 'lost'))
     },
   }
-  const stewards = new Stewards({ region, accepts: () => true, takeLayer: async () => await Promise.resolve(), log: silentLog })
+  const stewards = new Stewards({ region, objects: { findImport: async () => await Promise.resolve(undefined) }, accepts: () => true, takeLayer: async () => await Promise.resolve(), log: silentLog })
   await assert.rejects(stewards.ask(image, { signal: abort.signal }, async () => await Promise.resolve(undefined)), { name: 'AbortError' })
 })
