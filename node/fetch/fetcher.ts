@@ -32,6 +32,8 @@ type Unawaited = Exclude<Priority, 'demand'>
  * many as a registry can be asked for together; whoever replays it keeps fewer under way to peers.
  */
 const inFlight: Record<Unawaited, number> = { ahead: 32, boot: 256, background: 32 }
+/** Chunks that have come and wait for the disk; beyond it those that nobody waits for come no faster than it takes them: 24 MiB. */
+const maxKeeping = 96
 
 /** The flights of one priority: those that run, and those that wait for their turn. */
 interface Lane {
@@ -48,6 +50,8 @@ interface Flight {
   over: boolean
   abort: AbortController
   chunk: Promise<FetchedChunk & { source: RemoteSource }>
+  /** Resolves when it is in the store, or never will be. */
+  kept: Promise<void>
   /** Peers that were asked in vain, and why. */
   refusals: { peer: string; code: ErrorCode }[]
   started: boolean
@@ -122,6 +126,7 @@ export class Fetcher {
   #launch(request: ChunkRequest, priority: Priority): Flight {
     const abort = new AbortController()
     const turn = Promise.withResolvers<void>()
+    const chunk = turn.promise.then(async () => await this.#obtain(request, flight, abort.signal))
     const flight: Flight = {
       priority,
       urgency: new Urgency(priority === 'demand'),
@@ -134,21 +139,22 @@ export class Fetcher {
         flight.started = true
         turn.resolve()
       },
-      chunk: turn.promise.then(async () => await this.#obtain(request, flight, abort.signal)),
+      chunk,
+      kept: chunk.then(
+        async ({ bytes, source }) => {
+          flight.over = true
+          const keeping = this.#keep(request, bytes, source, flight).finally(() => this.#keeping.delete(keeping))
+          this.#keeping.add(keeping)
+          await keeping
+        },
+        () => {
+          flight.over = true
+          this.#forget(request.digest, flight)
+        },
+      ),
     }
     this.#flights.set(request.digest, flight)
     this.#enter(flight)
-    flight.chunk.then(
-      ({ bytes, source }) => {
-        flight.over = true
-        const keeping = this.#keep(request, bytes, source, flight).finally(() => this.#keeping.delete(keeping))
-        this.#keeping.add(keeping)
-      },
-      () => {
-        flight.over = true
-        this.#forget(request.digest, flight)
-      },
-    )
     return flight
   }
 
@@ -174,7 +180,7 @@ export class Fetcher {
       }
       if (next !== undefined) this.#run(next, lane)
     }
-    flight.chunk.then(done, done)
+    flight.chunk.then(async () => (this.#keeping.size < maxKeeping ? undefined : await flight.kept)).then(done, done)
   }
 
   async #obtain(request: ChunkRequest, flight: Flight, signal: AbortSignal): Promise<FetchedChunk & { source: RemoteSource }> {

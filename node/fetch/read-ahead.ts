@@ -36,6 +36,8 @@ export class ReadAhead {
 
   /** A reader missed this chunk, or came to a mark on it. */
   touch(chunkIndex: number): void {
+    // The next piece of the same chunk.
+    if (this.#streams.some(({ position }) => position === chunkIndex + 1)) return
     const at = this.#streams.findIndex((stream) => chunkIndex >= stream.position && chunkIndex <= stream.end)
     const stream: Stream | undefined = this.#streams[at]
     if (stream === undefined) {
@@ -50,7 +52,7 @@ export class ReadAhead {
     stream.windowBytes = skippedBytes * 2 > stream.windowBytes ? stream.windowBytes / 2 : Math.min(Math.max(minWindowBytes, stream.windowBytes * 2), maxWindowBytes)
     const next = chunkIndex + 1
     const end = this.#chunkAfter(next, stream.windowBytes)
-    for (let i = next; i < end; i++) this.#target.prefetch(i)
+    for (let i = Math.max(next, stream.end); i < end; i++) this.#target.prefetch(i)
     stream.position = next
     stream.end = end
     // Early in the window, so that the next one is under way before this one is read.

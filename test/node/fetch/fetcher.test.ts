@@ -19,6 +19,7 @@ interface World {
   stored: Map<Digest, Uint8Array>
   asked: string[]
   registryAsked: number
+  put: (digest: Digest, bytes: Uint8Array) => Promise<void>
 }
 
 function world(peers: Record<string, (digest: Digest, signal: AbortSignal) => Promise<Uint8Array>>, registry?: (request: ChunkRequest, urgency: Urgency) => Promise<Uint8Array>): World {
@@ -31,11 +32,11 @@ function world(peers: Record<string, (digest: Digest, signal: AbortSignal) => Pr
       return await peers[peer]!(digest, signal)
     },
   }
-  const result = { stored, asked, registryAsked: 0 } as World
+  const result = { stored, asked, registryAsked: 0, put: async (digest, bytes) => void stored.set(digest, bytes) } as World
   result.fetcher = new Fetcher({
     local: {
       get: async (digest) => stored.get(digest),
-      put: async (digest, bytes) => void stored.set(digest, bytes),
+      put: async (digest, bytes) => await result.put(digest, bytes),
     },
     peers: new PeerSource({ peers: face, log: silentLog }),
     registry: {
@@ -222,4 +223,26 @@ test('what a boot will read does not wait behind background fetches, and more of
   }
   assert.equal((await Promise.all(all)).length, 301)
   assert.equal(w.registryAsked, 300)
+})
+
+test('what nobody waits for comes no faster than the disk takes it; a reader does not wait for the disk', async () => {
+  const disk = Promise.withResolvers<void>()
+  const w = world({ a: async (digest) => byDigest.get(digest)! })
+  const all = Array.from({ length: 400 }, (_, n) => chunk(n))
+  const byDigest = new Map(all.map(({ bytes, request }) => [request.digest, bytes]))
+  const put = w.stored.set.bind(w.stored)
+  w.put = async (digest, bytes) => {
+    await disk.promise
+    put(digest, bytes)
+  }
+  const { signal } = background
+  const ahead = all.slice(0, 399).map(async ({ request }) => await w.fetcher.fetch(request, { signal, priority: 'ahead' }))
+  for (let i = 0; i < 20; i++) await new Promise(setImmediate)
+  const came = w.asked.length
+  assert.ok(came > 90 && came < 140, `${came} came`)
+  assert.equal((await w.fetcher.fetch(all[399]!.request, demand)).source, 'peer')
+  disk.resolve()
+  await Promise.all(ahead)
+  await w.fetcher.settled()
+  assert.equal(w.stored.size, 400)
 })

@@ -64,3 +64,14 @@ test('stays within the image', () => {
   for (let i = 0; i < 10; i++) r.read(i)
   assert.equal(Math.max(...r.fetched), 9)
 })
+
+test('what is under way is asked for once, though its chunks are missed piece by piece until they are here', () => {
+  const asked: number[] = []
+  const ahead = new ReadAhead({ offsets: Float64Array.from({ length: 1001 }, (_, i) => i * 2 ** 18), prefetch: (i) => void asked.push(i), mark: () => undefined })
+  for (let i = 0; i < 900; i++) {
+    for (const reader of [i, i + 50]) for (let piece = 0; piece < 4; piece++) if (reader < 950) ahead.touch(reader)
+  }
+  assert.ok(asked.length > 900)
+  // Two readers: each is followed by itself.
+  assert.ok(asked.length < 2 * 1000, `${asked.length} chunks asked for`)
+})
