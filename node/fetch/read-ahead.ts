@@ -11,8 +11,11 @@ export interface ReadAheadTarget {
 /** What is fetched ahead of a reader that has read on once; and at most: a gigabit link for a quarter of a second. Bytes. */
 const minWindowBytes = 64 * 1024
 const maxWindowBytes = 32 * 1024 * 1024
-/** Readers followed per image; beyond it the one not seen for longest is forgotten. */
-const maxStreams = 8
+/**
+ * Readers followed per image; beyond it the one not seen for longest is forgotten. A boot reads here and there: of five or eight a cold start
+ * fetches a tenth more than of two or three, for readers that were none.
+ */
+const maxStreams = 3
 
 interface Stream {
   /** The chunk that a sequential reader touches next, and the first beyond what was fetched for it. */
