@@ -1,6 +1,7 @@
 import type { SecureContext } from 'node:tls'
 import { Agent, ProxyAgent, request, type Dispatcher } from 'undici'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { orAbort } from '../single-flight.ts'
 import { Urgency } from '../urgency.ts'
 import { Certificates, type CertificateOptions } from './certificates.ts'
 import { OutageWatch, type Listening } from './outage-watch.ts'
@@ -129,17 +130,20 @@ export class HttpClient {
       const own = target.origin === url.origin
       let response: Dispatcher.ResponseData
       const cut = new AbortController()
+      const either = AbortSignal.any([signal, cut.signal])
       const listening = this.#listen(target, (reason) => cut.abort(reason))
       listening.wait()
       try {
-        response = await request(target, {
+        const answer = request(target, {
           method,
           headers: { 'user-agent': this.#userAgent, ...others, ...(own && authorization !== undefined ? { authorization } : {}) },
           ...(body === undefined ? {} : { body }),
           ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
-          signal: AbortSignal.any([signal, cut.signal]),
+          signal: either,
           dispatcher: await this.#dispatcher(target),
         })
+        // undici looks at the signal when it has a connection, which may take its own time to fail.
+        response = await orAbort(answer, either)
       } catch (cause) {
         listening.close()
         throw this.#failure(target, cause, signal, cut.signal)

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { connect } from 'node:net'
 import { test } from 'node:test'
 import { performance } from 'node:perf_hooks'
 import type { FaultRegistry } from '../../../netlab/fault-registry.ts'
@@ -339,4 +342,21 @@ test('a manifest whose bytes are others, or too many, is refused', async (t) => 
   server.faults.clear()
   server.addManifest('lab/app', 'latest', `"${'x'.repeat(5 * 1024 * 1024)}"`)
   await assert.rejects(registry.manifest(reference, { signal }), fails('invalid', /more than 4194304 bytes/))
+})
+
+test('who gives up does not wait for a connection that does not come about', async (t) => {
+  const script = "const { createServer } = require('net'); const server = createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => console.log(server.address().port))"
+  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+  t.after(() => child.kill('SIGKILL'))
+  const [port] = (await once(child.stdout, 'data')) as [Buffer]
+  const authority = `127.0.0.1:${Number(port)}`
+  // It accepts no more, and its queue is full: further connections are neither made nor refused.
+  child.kill('SIGSTOP')
+  const waiting = Array.from({ length: 4 }, () => connect(Number(port), '127.0.0.1').on('error', () => undefined))
+  t.after(() => waiting.forEach((socket) => socket.destroy()))
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  const { registry, reference } = createClient(t, authority)
+  const begun = performance.now()
+  await assert.rejects(registry.manifest(reference, { signal: AbortSignal.timeout(300) }), { name: 'TimeoutError' })
+  assert.ok(performance.now() - begun < 2_000, 'at once')
 })
