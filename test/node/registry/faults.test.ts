@@ -354,7 +354,8 @@ test('who gives up does not wait for a connection that does not come about', asy
   child.kill('SIGSTOP')
   const waiting = Array.from({ length: 4 }, () => connect(Number(port), '127.0.0.1').on('error', () => undefined))
   t.after(() => waiting.forEach((socket) => socket.destroy()))
-  await new Promise((resolve) => setTimeout(resolve, 200))
+  // All have knocked by then.
+  await once(waiting[0]!, 'connect')
   const { registry, reference } = createClient(t, authority)
   const begun = performance.now()
   await assert.rejects(registry.manifest(reference, { signal: AbortSignal.timeout(300) }), { name: 'TimeoutError' })
