@@ -35,7 +35,7 @@ import { tablesOf } from './seed/chunk-requests.ts'
 import { Images } from './seed/images.ts'
 import { Imports } from './seed/imports.ts'
 import { Stewards } from './seed/stewards.ts'
-import { collectStatus, total } from './status.ts'
+import { collectStatus } from './status.ts'
 import { Arrivals } from './store/arrivals.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
@@ -379,10 +379,10 @@ export class Daemon {
       imports: this.#imports,
       mounts: this.#mounts?.list() ?? [],
       report: (digest, manifest) => this.#report(digest, manifest),
+      fetched: { peer: this.#fetcher.fromPeers, registry: [this.#origins.fromRegistry, this.#layers.chunks, this.#published.chunks] },
       counters: {
         chunks: this.#store.count,
         served: this.#backend!.driver.counters().served,
-        fetched: { peer: this.#fetcher.fromPeers, registry: [this.#layers.chunks, this.#published.chunks].reduce(total, this.#origins.fromRegistry) },
         readAtRandom: this.#layers.read,
       },
     })

@@ -20,11 +20,13 @@ export interface StatusParts {
   imports: Pick<Imports, 'list'>
   mounts: ReturnType<Mounts['list']>
   report: (digest: Digest, manifest: RootfsManifest) => MountReport
-  counters: Pick<Status, 'chunks' | 'served' | 'fetched' | 'readAtRandom'>
+  /** Of the registry by who fetched. */
+  fetched: { peer: Amount; registry: readonly Amount[] }
+  counters: Pick<Status, 'chunks' | 'served' | 'readAtRandom'>
 }
 
 /** What `p2pfs status` shows. */
-export async function collectStatus({ version, uptimeMs, config, catalog, holdings, exchange, imports, report, counters, ...parts }: StatusParts): Promise<Status> {
+export async function collectStatus({ version, uptimeMs, config, catalog, holdings, exchange, imports, report, fetched, counters, ...parts }: StatusParts): Promise<Status> {
   const images: Status['images'] = []
   for (const { reference, platform, format, rootfsDigest: digest } of await catalog.images()) {
     const manifest = await catalog.rootfs(digest)
@@ -49,6 +51,7 @@ export async function collectStatus({ version, uptimeMs, config, catalog, holdin
     imports: imports.list(),
     mounts,
     ...counters,
+    fetched: { peer: fetched.peer, registry: fetched.registry.reduce(total) },
     sent: { bytes: sent.bytesSent, chunks: sent.chunksSent },
   }
 }
@@ -64,6 +67,6 @@ function peerOf({ peer, name, addresses, ...known }: ReturnType<PeerExchange['pe
   }
 }
 
-export function total(one: Amount, other: Amount): Amount {
+function total(one: Amount, other: Amount): Amount {
   return { bytes: one.bytes + other.bytes, chunks: one.chunks + other.chunks }
 }

@@ -1,7 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
-import { orAbort } from '../single-flight.ts'
+import { orAbort, SingleFlight } from '../single-flight.ts'
 import type { ChunkRequest } from './chunk-request.ts'
 import type { LastResort } from './fetcher.ts'
 
@@ -41,7 +41,7 @@ export interface RegionSourceParts {
 export class RegionSource implements LastResort {
   readonly #parts: RegionSourceParts
   readonly #passages = new Map<Digest, Passage>()
-  readonly #starting = new Map<Digest, Promise<Passage>>()
+  readonly #starting = new SingleFlight<Passage>()
   /** Regions that were streamed since the daemon started: at most those that are known. */
   readonly streamed = new Set<Digest>()
 
@@ -51,7 +51,7 @@ export class RegionSource implements LastResort {
 
   /** @throws missing where nothing tells how to make the region, or the region does not have the chunk; what its stream throws */
   async fetch(request: ChunkRequest, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
-    const passage = this.#passages.get(request.table) ?? (await this.#started(request.table))
+    const passage = this.#passages.get(request.table) ?? (await this.#starting.run(request.table, signal, async (wanted) => await this.#start(request.table, wanted)))
     const keeping = passage.keeping.get(request.digest)
     if (keeping !== undefined) return keeping
     if (passage.passed.has(request.digest)) {
@@ -69,17 +69,9 @@ export class RegionSource implements LastResort {
   }
 
   /** Finding out how takes large records from the disk: once for all that ask. */
-  async #started(table: Digest): Promise<Passage> {
-    let starting = this.#starting.get(table)
-    if (starting === undefined) {
-      starting = this.#start(table).finally(() => this.#starting.delete(table))
-      this.#starting.set(table, starting)
-    }
-    return await starting
-  }
-
-  async #start(table: Digest): Promise<Passage> {
+  async #start(table: Digest, wanted: AbortSignal): Promise<Passage> {
     const stream = await this.#parts.streamOf(table)
+    wanted.throwIfAborted()
     if (stream === undefined) {
       throw new P2pfsError('missing', 'no image known on this host has the region of this chunk', { table })
     }

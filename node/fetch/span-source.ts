@@ -2,7 +2,7 @@ import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
-import { orAbort } from '../single-flight.ts'
+import { orAbort, SingleFlight } from '../single-flight.ts'
 import { Urgency } from '../urgency.ts'
 import type { ChunkRequest } from './chunk-request.ts'
 import type { LastResort } from './fetcher.ts'
@@ -76,7 +76,7 @@ export class SpanSource implements LastResort {
   readonly #parts: SpanSourceParts
   readonly #regions = new Map<Digest, RegionReads>()
   readonly #held = new Map<Digest, SeekableRegion>()
-  readonly #finding = new Map<Digest, Promise<SeekableRegion | undefined>>()
+  readonly #finding = new SingleFlight<SeekableRegion | undefined>()
   /** Regions whose registry turned out not to have ranges, and until when that is believed. */
   readonly #streamed = new Map<Digest, number>()
   readonly #now: () => number
@@ -88,7 +88,7 @@ export class SpanSource implements LastResort {
 
   async fetch(request: ChunkRequest, options: { signal: AbortSignal; urgency: Urgency }): Promise<Uint8Array> {
     const { signal } = options
-    const region = this.#isStreamed(request.table) ? undefined : await this.#seekable(request.table)
+    const region = this.#isStreamed(request.table) ? undefined : await this.#seekable(request.table, signal)
     if (region === undefined) return await this.#parts.stream.fetch(request, options)
     const stretch = region.stretchOf(request.index)
     if (stretch === undefined) return checked(new Uint8Array(request.lengthBytes), request.digest)
@@ -115,15 +115,8 @@ export class SpanSource implements LastResort {
   }
 
   /** Finding out takes large records from the disk: once for all that ask, and kept for those that are read now. */
-  async #seekable(table: Digest): Promise<SeekableRegion | undefined> {
-    const held = this.#held.get(table)
-    if (held !== undefined) return held
-    let finding = this.#finding.get(table)
-    if (finding === undefined) {
-      finding = this.#find(table).finally(() => this.#finding.delete(table))
-      this.#finding.set(table, finding)
-    }
-    return await finding
+  async #seekable(table: Digest, signal: AbortSignal): Promise<SeekableRegion | undefined> {
+    return this.#held.get(table) ?? (await this.#finding.run(table, signal, async () => await this.#find(table)))
   }
 
   async #find(table: Digest): Promise<SeekableRegion | undefined> {

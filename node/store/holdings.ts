@@ -70,7 +70,8 @@ export class Holdings {
     let bytes = 0
     for (const table of tables) {
       const held = this.#held.get(table.id)
-      for (let index = 0; held !== undefined && index < table.count; index++) if (held.get(index)) bytes += table.lengthAt(index)
+      if (held === undefined) continue
+      for (let index = 0; index < table.count; index++) if (held.get(index)) bytes += table.lengthAt(index)
     }
     return bytes
   }
