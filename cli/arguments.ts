@@ -6,7 +6,9 @@ const defaultControl = '/run/p2pfs/p2pfs.sock'
 
 /** Options of a command besides those that all have: what `parseArgs` takes. */
 type Extra = Record<string, { type: 'string' | 'boolean' }>
-type Values<Options extends Extra> = { [Name in keyof Options]?: Options[Name]['type'] extends 'string' ? string : boolean }
+type Values<Options extends Extra> = {
+  [Name in keyof Options]?: Options[Name]['type'] extends 'string' ? string : boolean
+}
 
 export interface CommonArguments<Options extends Extra> {
   positionals: string[]
@@ -22,7 +24,9 @@ export const commonHelp = `  --control SOCKET  the daemon's control socket [P2PF
 
 /** For commands that name an image. */
 export const imageOptions = { platform: { type: 'string' }, format: { type: 'string' } } as const
-export const imageHelp = (format: string): string => `  --platform OS/ARCH  which image of a multi-platform index [the daemon's]
+export const imageHelp = (
+  format: string,
+): string => `  --platform OS/ARCH  which image of a multi-platform index [the daemon's]
   --format FORMAT     ext4 or erofs: two filesystems over the same chunks [${format}]`
 export const imageNames = `  IMAGE  as Docker writes it (debian:12, host:5000/app@sha256:...), oci:DIR[:TAG] for an OCI layout on disk,
          or local:NAME for what p2pfs import made`
@@ -33,7 +37,12 @@ export const imageNames = `  IMAGE  as Docker writes it (debian:12, host:5000/ap
  * @returns undefined where help was asked for and shown
  * @throws UsageError
  */
-export function parseCommon<Options extends Extra>(argv: string[], help: string, names: string[], extra: Options): CommonArguments<Options> | undefined {
+export function parseCommon<Options extends Extra>(
+  argv: string[],
+  help: string,
+  names: string[],
+  extra: Options,
+): CommonArguments<Options> | undefined {
   const { values, positionals } = parse(argv, extra)
   const { control, json, help: helpWanted, ...rest } = values
   if (helpWanted === true) {
@@ -41,7 +50,9 @@ export function parseCommon<Options extends Extra>(argv: string[], help: string,
     return undefined
   }
   if (positionals.length !== names.length) {
-    throw new UsageError(`expected ${names.join(' ') || 'no arguments'}, got ${positionals.length} arguments; see --help`)
+    throw new UsageError(
+      `expected ${names.join(' ') || 'no arguments'}, got ${positionals.length} arguments; see --help`,
+    )
   }
   return {
     positionals,
@@ -51,12 +62,20 @@ export function parseCommon<Options extends Extra>(argv: string[], help: string,
   }
 }
 
-function parse(argv: string[], extra: Extra): { values: Record<string, string | boolean | undefined>; positionals: string[] } {
+function parse(
+  argv: string[],
+  extra: Extra,
+): { values: Record<string, string | boolean | undefined>; positionals: string[] } {
   try {
     return parseArgs({
       args: argv,
       allowPositionals: true,
-      options: { control: { type: 'string' }, json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' }, ...extra },
+      options: {
+        control: { type: 'string' },
+        json: { type: 'boolean' },
+        help: { type: 'boolean', short: 'h' },
+        ...extra,
+      },
     })
   } catch (error) {
     throw new UsageError(`${(error as Error).message.split('. ')[0]}; see --help`)
@@ -74,5 +93,9 @@ export function imageRequest(
   { platform, format }: { platform?: string; format?: string },
   absolute: (path: string) => string,
 ): { image: string; platform?: string; format?: string } {
-  return { image: absoluteImage(image, absolute), ...(platform === undefined ? {} : { platform }), ...(format === undefined ? {} : { format }) }
+  return {
+    image: absoluteImage(image, absolute),
+    ...(platform === undefined ? {} : { platform }),
+    ...(format === undefined ? {} : { format }),
+  }
 }

@@ -1,4 +1,6 @@
-const help = (options: string): string => `Runs the node of this host: a supervisor that owns the mounts, and the daemon that it keeps running.
+const help = (
+  options: string,
+): string => `Runs the node of this host: a supervisor that owns the mounts, and the daemon that it keeps running.
 
 Usage: p2pfs daemon [OPTION...]
 

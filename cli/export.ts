@@ -20,6 +20,11 @@ export async function run(argv: string[]): Promise<number> {
   if (parsed === undefined) return 0
   const [image = '', file = ''] = parsed.positionals
   const request: ExportRequest = { ...imageRequest(image, parsed.values, resolve), file: resolve(file) }
-  await callWithProgress<ExportResult>('/export', request, parsed, ({ file, sizeBytes, digest }) => `${file}: ${formatSize(sizeBytes)}, rootfs ${digest}`)
+  await callWithProgress<ExportResult>(
+    '/export',
+    request,
+    parsed,
+    ({ file, sizeBytes, digest }) => `${file}: ${formatSize(sizeBytes)}, rootfs ${digest}`,
+  )
   return 0
 }

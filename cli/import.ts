@@ -22,7 +22,11 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['SOURCE', 'NAME'], imageOptions)
   if (parsed === undefined) return 0
   const [source = '', name = ''] = parsed.positionals
-  const request: ImportRequest = { source: source.startsWith('oci:') ? absoluteImage(source, resolve) : resolve(source), name, ...parsed.values }
+  const request: ImportRequest = {
+    source: source.startsWith('oci:') ? absoluteImage(source, resolve) : resolve(source),
+    name,
+    ...parsed.values,
+  }
   await callWithProgress<SeedResult>('/import', request, parsed, describeSeeded)
   return 0
 }

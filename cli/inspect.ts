@@ -18,7 +18,12 @@ ${commonHelp}
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
   if (parsed === undefined) return 0
-  const result = await call<InspectResult>('POST', '/inspect', imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve), { socket: parsed.control })
+  const result = await call<InspectResult>(
+    'POST',
+    '/inspect',
+    imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve),
+    { socket: parsed.control },
+  )
   process.stdout.write(parsed.json ? `${JSON.stringify(result)}\n` : describe(result))
   return 0
 }
@@ -35,7 +40,10 @@ function describe(image: InspectResult): string {
         `  ${diffId}: ${formatSize(compressedBytes)} in the registry, tar ${formatSize(tarBytes)}, files ${formatSize(dataBytes)} in ${chunks} chunks, ${formatSize(localBytes)} here; ${describeEntries(entries)}`,
     ),
     `shares with   ${image.sharing.length === 0 ? 'no other image here' : ''}`,
-    ...image.sharing.map(({ reference, platform, sharedBytes, sharedChunks }) => `  ${reference} (${platform}): ${formatSize(sharedBytes)} in ${sharedChunks} chunks`),
+    ...image.sharing.map(
+      ({ reference, platform, sharedBytes, sharedChunks }) =>
+        `  ${reference} (${platform}): ${formatSize(sharedBytes)} in ${sharedChunks} chunks`,
+    ),
   ]
   return `${lines.map((line) => line.trimEnd()).join('\n')}\n`
 }

@@ -8,14 +8,29 @@ interface Command {
 const commands: Record<string, { summary: string; load: () => Promise<Command> }> = {
   daemon: { summary: 'run the node of this host', load: async () => await import('./daemon.ts') },
   seed: { summary: 'make an image whole on this host, ahead of need', load: async () => await import('./seed.ts') },
-  mount: { summary: 'mount the rootfs of an image, as a drive or as a tree', load: async () => await import('./mount.ts') },
+  mount: {
+    summary: 'mount the rootfs of an image, as a drive or as a tree',
+    load: async () => await import('./mount.ts'),
+  },
   reset: { summary: 'give a mount a fresh scratch drive or upper layer', load: async () => await import('./reset.ts') },
   umount: { summary: 'end a mount', load: async () => await import('./umount.ts') },
-  import: { summary: 'make an image from a directory, a tar or an OCI layout', load: async () => await import('./import.ts') },
+  import: {
+    summary: 'make an image from a directory, a tar or an OCI layout',
+    load: async () => await import('./import.ts'),
+  },
   export: { summary: 'write the whole image file of an image', load: async () => await import('./export.ts') },
-  inspect: { summary: 'show layers, files, chunks, and what images share', load: async () => await import('./inspect.ts') },
-  verify: { summary: 'rebuild an image from its layers, and compare with what is used', load: async () => await import('./verify.ts') },
-  status: { summary: 'show region, peers, images, mounts and where bytes came from', load: async () => await import('./status.ts') },
+  inspect: {
+    summary: 'show layers, files, chunks, and what images share',
+    load: async () => await import('./inspect.ts'),
+  },
+  verify: {
+    summary: 'rebuild an image from its layers, and compare with what is used',
+    load: async () => await import('./verify.ts'),
+  },
+  status: {
+    summary: 'show region, peers, images, mounts and where bytes came from',
+    load: async () => await import('./status.ts'),
+  },
 }
 
 function help(): string {
@@ -36,7 +51,9 @@ async function main([name, ...argv]: string[]): Promise<number> {
     return name === undefined ? usageExit : 0
   }
   if (name === '--version') {
-    const { default: manifest } = (await import('../package.json', { with: { type: 'json' } })) as { default: { version: string } }
+    const { default: manifest } = (await import('../package.json', { with: { type: 'json' } })) as {
+      default: { version: string }
+    }
     process.stdout.write(`p2pfs ${manifest.version}\n`)
     return 0
   }

@@ -31,7 +31,14 @@ ${imageHelp('ext4; of trees erofs')}
 ${commonHelp}
 `
 
-const options = { as: { type: 'string' }, scratch: { type: 'string' }, writable: { type: 'boolean' }, size: { type: 'string' }, pull: { type: 'string' }, ...imageOptions } as const
+const options = {
+  as: { type: 'string' },
+  scratch: { type: 'string' },
+  writable: { type: 'boolean' },
+  size: { type: 'string' },
+  pull: { type: 'string' },
+  ...imageOptions,
+} as const
 
 function parsePull(value: string): PullPolicy {
   const policy = pullPolicies.find((known) => known === value)
@@ -55,7 +62,10 @@ export async function run(argv: string[]): Promise<number> {
     ...(size === undefined ? {} : { limitBytes: parseSize(size, '--size') }),
   }
   const result = await call<MountResult>('POST', '/mount', request, { socket: parsed.control })
-  if (result.unanswered !== undefined) process.stderr.write(`p2pfs: mounted what ${image} was last known as, ${result.manifestDigest}: ${result.unanswered}\n`)
+  if (result.unanswered !== undefined)
+    process.stderr.write(
+      `p2pfs: mounted what ${image} was last known as, ${result.manifestDigest}: ${result.unanswered}\n`,
+    )
   process.stdout.write(`${JSON.stringify(result)}\n`)
   return 0
 }

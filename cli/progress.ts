@@ -8,7 +8,12 @@ interface ProgressBar {
 }
 
 /** A long request to the daemon, with a bar on stderr where a person looks at it; `describe` is what stdout gets without `--json`. */
-export async function callWithProgress<T>(path: string, request: unknown, { control, json }: { control: string; json: boolean }, describe: (result: T) => string): Promise<T> {
+export async function callWithProgress<T>(
+  path: string,
+  request: unknown,
+  { control, json }: { control: string; json: boolean },
+  describe: (result: T) => string,
+): Promise<T> {
   const bar = process.stderr.isTTY && !json ? await progressBar() : undefined
   let result: T
   try {
@@ -22,7 +27,10 @@ export async function callWithProgress<T>(path: string, request: unknown, { cont
 
 async function progressBar(): Promise<ProgressBar> {
   const { default: progress } = await import('cli-progress')
-  const bar = new progress.SingleBar({ format: '{step} [{bar}] {percentage}%  {done} of {size}  ETA {eta_formatted}', hideCursor: true })
+  const bar = new progress.SingleBar({
+    format: '{step} [{bar}] {percentage}%  {done} of {size}  ETA {eta_formatted}',
+    hideCursor: true,
+  })
   let step: string | undefined
   return {
     show: (now) => {

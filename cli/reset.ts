@@ -16,7 +16,12 @@ ${commonHelp}
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['DIR'], {})
   if (parsed === undefined) return 0
-  const result = await call<Placed>('POST', '/reset', { directory: resolve(parsed.positionals[0] ?? '') }, { socket: parsed.control })
+  const result = await call<Placed>(
+    'POST',
+    '/reset',
+    { directory: resolve(parsed.positionals[0] ?? '') },
+    { socket: parsed.control },
+  )
   process.stdout.write(`${JSON.stringify(result)}\n`)
   return 0
 }

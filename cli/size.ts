@@ -17,6 +17,7 @@ export function formatSize(bytes: number): string {
 /** @throws UsageError */
 export function parseSize(text: string, flag: string): number {
   const bytes = parseByteSize(text)
-  if (bytes === undefined || bytes === 0) throw new UsageError(`${flag} takes a size as 512MiB or 10GiB, not ${JSON.stringify(text)}`)
+  if (bytes === undefined || bytes === 0)
+    throw new UsageError(`${flag} takes a size as 512MiB or 10GiB, not ${JSON.stringify(text)}`)
   return bytes
 }

@@ -34,18 +34,24 @@ function describe(status: Status): string {
     '',
     `peers         ${status.peers.length === 0 ? 'none' : ''}`,
     ...status.peers.map(
-      (peer) => `  ${peer.name} (${peer.peer}) for ${peer.connectedSeconds} s: received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}`,
+      (peer) =>
+        `  ${peer.name} (${peer.peer}) for ${peer.connectedSeconds} s: received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}`,
     ),
     `images        ${status.images.length === 0 ? 'none' : ''}`,
     ...status.images.map(
-      (image) => `  ${image.reference} (${image.platform}, ${image.format}): ${formatSize(image.localBytes)} of ${formatSize(image.sizeBytes)} here, ${image.digest}`,
+      (image) =>
+        `  ${image.reference} (${image.platform}, ${image.format}): ${formatSize(image.localBytes)} of ${formatSize(image.sizeBytes)} here, ${image.digest}`,
     ),
     ...(status.imports.length === 0 ? [] : ['imports']),
     ...status.imports.map(
-      ({ reference, forPeers, doneBytes, totalBytes }) => `  ${reference}: ${formatSize(doneBytes)} of ${formatSize(totalBytes)}${forPeers === 0 ? '' : `, for ${forPeers} of the peers too`}`,
+      ({ reference, forPeers, doneBytes, totalBytes }) =>
+        `  ${reference}: ${formatSize(doneBytes)} of ${formatSize(totalBytes)}${forPeers === 0 ? '' : `, for ${forPeers} of the peers too`}`,
     ),
     `mounts        ${status.mounts.length === 0 ? 'none' : ''}`,
-    ...status.mounts.flatMap((mount) => [`  ${mount.directory}: ${mount.reference}, ${describeMount(mount)}, ${mount.digest}`, ...describeReads(mount)]),
+    ...status.mounts.flatMap((mount) => [
+      `  ${mount.directory}: ${mount.reference}, ${describeMount(mount)}, ${mount.digest}`,
+      ...describeReads(mount),
+    ]),
   ]
   return `${lines.map((line) => line.trimEnd()).join('\n')}\n`
 }
@@ -64,12 +70,30 @@ const warnings: Record<MountWarning, string> = {
   'peers-lost': 'no peer is connected: what is not here comes from the registry alone',
 }
 
-function describeReads({ origin, resolution, manifestDigest, localBytes, sizeBytes, fetched, profile, warnings: named }: Status['mounts'][number]): string[] {
-  const tag = resolution === 'last-known' ? 'tag as it was last known' : resolution === 'registry' ? 'tag as the registry had it' : 'named by digest'
+function describeReads({
+  origin,
+  resolution,
+  manifestDigest,
+  localBytes,
+  sizeBytes,
+  fetched,
+  profile,
+  warnings: named,
+}: Status['mounts'][number]): string[] {
+  const tag =
+    resolution === 'last-known'
+      ? 'tag as it was last known'
+      : resolution === 'registry'
+        ? 'tag as the registry had it'
+        : 'named by digest'
   return [
     `    index ${origins[origin]}; image ${manifestDigest}, ${tag}`,
     `    ${formatSize(localBytes)} of ${formatSize(sizeBytes)} here; came from peers ${formatSize(fetched.peer.bytes)}, from the registry ${formatSize(fetched.registry.bytes)}`,
-    ...(profile === undefined ? [] : [`    boot fetched ahead by a profile of ${boots[profile.source]}: ${amount(profile.fetched)}; ${profile.done.chunks} of ${profile.total.chunks} chunks are here`]),
+    ...(profile === undefined
+      ? []
+      : [
+          `    boot fetched ahead by a profile of ${boots[profile.source]}: ${amount(profile.fetched)}; ${profile.done.chunks} of ${profile.total.chunks} chunks are here`,
+        ]),
     ...named.map((warning) => `    ! ${warnings[warning]}`),
   ]
 }

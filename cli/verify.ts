@@ -30,7 +30,13 @@ function describe({ reference, platform, format, manifestDigest, digest, same, u
   const lines = [
     `${reference} (${platform}, ${format}), image manifest ${manifestDigest}`,
     `layers make   rootfs ${digest}`,
-    ...uses.flatMap((use) => [`${sources[use.source].padEnd(14)}${describeUse(use)}`, ...use.layers.map(({ digest: layer, chunks, index, map }) => `  ${layer}: chunks ${chunks}, layer index ${index}, blob map ${map}`)]),
+    ...uses.flatMap((use) => [
+      `${sources[use.source].padEnd(14)}${describeUse(use)}`,
+      ...use.layers.map(
+        ({ digest: layer, chunks, index, map }) =>
+          `  ${layer}: chunks ${chunks}, layer index ${index}, blob map ${map}`,
+      ),
+    ]),
     `result        ${uses.length === 0 ? 'nobody has anything for it' : same ? 'the same' : 'DIFFERENT: what is used is not what the layers make; do not run it'}`,
   ]
   return lines.join('\n')

@@ -18,7 +18,10 @@ export async function measureBoots(runs: number): Promise<Measurement[]> {
     values.image.push(rootfsBytes / bytesPerMegabyte)
   }
   return [
-    measurement('VM ready, image on another host only', 's', values.cold, { name: 'again, image local and warm', values: values.warm }),
+    measurement('VM ready, image on another host only', 's', values.cold, {
+      name: 'again, image local and warm',
+      values: values.warm,
+    }),
     measurement('fetched until the VM was ready', 'MB', values.fetched, { name: 'whole image', values: values.image }),
   ]
 }

@@ -16,7 +16,12 @@ const bytesPerMegabyte = 1e6
  *
  * @param image without links from layer to layer, which containerd 1.6 cannot unpack with overlayfs
  */
-export async function measureImports(network: Network, registry: Registry, image: LabImage, runs: number): Promise<Measurement[]> {
+export async function measureImports(
+  network: Network,
+  registry: Registry,
+  image: LabImage,
+  runs: number,
+): Promise<Measurement[]> {
   const reference = await registry.push(image, 'lab/imported:1')
   const host = await network.addHost('import')
   const [seeds, peaks, pulls, unpacks]: [number[], number[], number[], number[]] = [[], [], [], []]
@@ -38,7 +43,14 @@ export async function measureImports(network: Network, registry: Registry, image
     const directory = join(host.directory, 'pull')
     await mkdir(directory)
     const layout = join(directory, 'layout')
-    const copy = ['--insecure-policy', 'copy', '--quiet', '--src-tls-verify=false', `docker://${reference}`, `oci:${layout}:image`]
+    const copy = [
+      '--insecure-policy',
+      'copy',
+      '--quiet',
+      '--src-tls-verify=false',
+      `docker://${reference}`,
+      `oci:${layout}:image`,
+    ]
     await run('sync', [])
     unpacks.push(
       await seconds(async () => {
@@ -50,7 +62,10 @@ export async function measureImports(network: Network, registry: Registry, image
   }
   await alternate(runs, seed, pull, unpack)
   return [
-    measurement('import of an image from the registry', 's', seeds, { name: 'ctr image pull, overlayfs', values: pulls }),
+    measurement('import of an image from the registry', 's', seeds, {
+      name: 'ctr image pull, overlayfs',
+      values: pulls,
+    }),
     measurement('the same', 's', seeds, { name: 'skopeo copy + umoci unpack', values: unpacks }),
     measurement('peak memory of the daemon in an import', 'MB', peaks),
   ]

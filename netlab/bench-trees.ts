@@ -23,7 +23,10 @@ export async function measureTrees(network: Network, runs: number): Promise<Meas
   await node.cli(['import', copy, name, '--format', 'erofs'])
   await node.cli(['seed', name])
   await node.cli(['mount', name, tree, '--as', 'tree'])
-  const tars = [await measureTar(tarsPerRun * runs, tree, copy, true), await measureTar(tarsPerRun * runs, tree, copy, false)]
+  const tars = [
+    await measureTar(tarsPerRun * runs, tree, copy, true),
+    await measureTar(tarsPerRun * runs, tree, copy, false),
+  ]
   await node.cli(['umount', tree])
   const rest = [...(await measureMounts(runs, node, tree)), ...(await measureResets(runs, node, tree))]
   await node.stop()
@@ -34,14 +37,22 @@ async function measureTar(runs: number, tree: string, copy: string, cold: boolea
   const values = { tree: [] as number[], copy: [] as number[] }
   const tar = async (directory: string, into: number[]): Promise<void> => {
     // Not to /dev/null: tar notices, and reads nothing.
-    const read = async (): Promise<unknown> => await run('sh', ['-c', 'tar -C "$1" -cf - . | cat > /dev/null', 'sh', directory])
+    const read = async (): Promise<unknown> =>
+      await run('sh', ['-c', 'tar -C "$1" -cf - . | cat > /dev/null', 'sh', directory])
     await run('sync', [])
     if (cold) await run('sh', ['-c', 'echo 3 > /proc/sys/vm/drop_caches'])
     else await read()
     into.push(await seconds(read))
   }
-  await alternate(runs, async () => await tar(tree, values.tree), async () => await tar(copy, values.copy))
-  return measurement(`tar of a tree of 25,000 files, data local, ${cold ? 'cold' : 'warm'}`, 's', values.tree, { name: "host's ext4", values: values.copy })
+  await alternate(
+    runs,
+    async () => await tar(tree, values.tree),
+    async () => await tar(copy, values.copy),
+  )
+  return measurement(`tar of a tree of 25,000 files, data local, ${cold ? 'cold' : 'warm'}`, 's', values.tree, {
+    name: "host's ext4",
+    values: values.copy,
+  })
 }
 
 async function measureMounts(runs: number, node: NodeProcess, directory: string): Promise<Measurement[]> {
@@ -49,7 +60,11 @@ async function measureMounts(runs: number, node: NodeProcess, directory: string)
   for (let i = 0; i < runs; i++) {
     times.process.push(await milliseconds(async () => await node.cli(['mount', name, directory, '--as', 'tree'])))
     await node.cli(['umount', directory])
-    times.control.push(await milliseconds(async () => await callControl(node.controlSocket, '/mount', { image: name, directory, as: 'tree' })))
+    times.control.push(
+      await milliseconds(
+        async () => await callControl(node.controlSocket, '/mount', { image: name, directory, as: 'tree' }),
+      ),
+    )
     await node.cli(['umount', directory])
   }
   return [
@@ -70,12 +85,16 @@ async function measureResets(runs: number, node: NodeProcess, directory: string)
     const times = { process: [] as number[], control: [] as number[] }
     await callControl(node.controlSocket, '/mount', request)
     for (let i = 0; i < runs; i++) {
-      if (!('scratchBytes' in request)) await run('dd', ['if=/dev/zero', `of=${join(directory, 'file')}`, 'bs=1M', 'count=64', 'status=none'])
+      if (!('scratchBytes' in request))
+        await run('dd', ['if=/dev/zero', `of=${join(directory, 'file')}`, 'bs=1M', 'count=64', 'status=none'])
       times.control.push(await milliseconds(async () => await callControl(node.controlSocket, '/reset', { directory })))
       times.process.push(await milliseconds(async () => await node.cli(['reset', directory])))
     }
     await node.cli(['umount', directory])
-    measured.push(measurement(`reset of ${kind}, control socket`, 'ms', times.control), measurement(`reset of ${kind}, whole process`, 'ms', times.process))
+    measured.push(
+      measurement(`reset of ${kind}, control socket`, 'ms', times.control),
+      measurement(`reset of ${kind}, whole process`, 'ms', times.process),
+    )
   }
   return measured
 }

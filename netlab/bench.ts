@@ -53,7 +53,10 @@ async function smallImages(): Promise<{ packages: LabImage; gzip: LabImage }> {
   return { packages: lower, gzip: both }
 }
 
-async function measureAll({ packages, gzip }: { packages: LabImage; gzip: LabImage }, runs: number): Promise<Measurement[]> {
+async function measureAll(
+  { packages, gzip }: { packages: LabImage; gzip: LabImage },
+  runs: number,
+): Promise<Measurement[]> {
   await using network = await Network.create()
   const registry = await Registry.start(await network.addHost('registry'))
   const reference = await registry.push(gzip, 'lab/image:1')
@@ -82,14 +85,20 @@ async function measureLocalReads({ network, runs, reference }: Bench, node: Node
   await copyFile(rootfs, copy)
   await run('sync', [])
   const patterns: ReadPattern[] = ['sequential', 'random']
-  const cases = patterns.flatMap((pattern) => [true, false].map((cold) => ({ pattern, cold, mounted: [] as number[], native: [] as number[] })))
+  const cases = patterns.flatMap((pattern) =>
+    [true, false].map((cold) => ({ pattern, cold, mounted: [] as number[], native: [] as number[] })),
+  )
   for (const { pattern, cold, mounted, native } of cases) {
     const scale = pattern === 'sequential' ? bytesPerMegabyte : 1
     const read = async (path: string, into: number[]): Promise<void> => {
       if (!cold) await run('cp', [path, '/dev/null'])
       into.push((await readWithFio(node.host, path, { pattern, cold })) / scale)
     }
-    await alternate(runs, async () => await read(rootfs, mounted), async () => await read(copy, native))
+    await alternate(
+      runs,
+      async () => await read(rootfs, mounted),
+      async () => await read(copy, native),
+    )
   }
   await node.unmount(directory)
   await rm(copy)
@@ -106,7 +115,12 @@ async function measureLocalReads({ network, runs, reference }: Bench, node: Node
 /** An empty host beside one that has everything. */
 async function measurePeers({ network, registry, reference, runs }: Bench, a: NodeProcess): Promise<Measurement[]> {
   const host = await network.addHost('b')
-  const times = { firstMount: [] as number[], firstByte: [] as number[], known: [] as number[], control: [] as number[] }
+  const times = {
+    firstMount: [] as number[],
+    firstByte: [] as number[],
+    known: [] as number[],
+    control: [] as number[],
+  }
   const rates = { peer: [] as number[], tcp: [] as number[] }
   let transferBytes = bytesPerMegabyte
   const directory = join(host.directory, 'mnt')
@@ -117,13 +131,17 @@ async function measurePeers({ network, registry, reference, runs }: Bench, a: No
     times.firstMount.push(await milliseconds(async () => ({ rootfs } = await node.mount(reference, directory))))
     times.firstByte.push(await milliseconds(async () => await readPage(rootfs)))
     const before = (await node.status()).fetched.peer.bytes
-    const elapsed = await seconds(async () => await host.run('dd', [`if=${rootfs}`, 'of=/dev/null', 'bs=1M', 'status=none']))
+    const elapsed = await seconds(
+      async () => await host.run('dd', [`if=${rootfs}`, 'of=/dev/null', 'bs=1M', 'status=none']),
+    )
     transferBytes = (await node.status()).fetched.peer.bytes - before
     rates.peer.push(transferBytes / bytesPerMegabyte / elapsed)
     await node.unmount(directory)
     times.known.push(await milliseconds(async () => await node.mount(reference, directory)))
     await node.unmount(directory)
-    times.control.push(await milliseconds(async () => await callControl(node.controlSocket, '/mount', { image: reference, directory })))
+    times.control.push(
+      await milliseconds(async () => await callControl(node.controlSocket, '/mount', { image: reference, directory })),
+    )
     await node.unmount(directory)
     await node.stop()
   }

@@ -9,15 +9,30 @@ export interface RangedBody {
 }
 
 /** RFC 9110, section 14: the whole, a range, several of them as multipart/byteranges, or 416. */
-export function answerRange({ sizeBytes, mediaType, read }: RangedBody, header: string | undefined, headers: Record<string, string> = {}): Answer {
+export function answerRange(
+  { sizeBytes, mediaType, read }: RangedBody,
+  header: string | undefined,
+  headers: Record<string, string> = {},
+): Answer {
   const ranges = header === undefined ? undefined : parseRanges(header, sizeBytes)
   const common = { 'accept-ranges': 'bytes', ...headers }
-  if (ranges === undefined) return { status: 200, headers: { ...common, 'content-type': mediaType }, length: sizeBytes, body: read(0, sizeBytes) }
+  if (ranges === undefined)
+    return {
+      status: 200,
+      headers: { ...common, 'content-type': mediaType },
+      length: sizeBytes,
+      body: read(0, sizeBytes),
+    }
   const contentRange = ({ start, end }: Range): string => `bytes ${start}-${end - 1}/${sizeBytes}`
   const [only] = ranges
   if (only === undefined) return failed(416, 'RANGE_INVALID', { 'content-range': `bytes */${sizeBytes}` })
   if (ranges.length === 1) {
-    return { status: 206, headers: { ...common, 'content-type': mediaType, 'content-range': contentRange(only) }, length: only.end - only.start, body: read(only.start, only.end) }
+    return {
+      status: 206,
+      headers: { ...common, 'content-type': mediaType, 'content-range': contentRange(only) },
+      length: only.end - only.start,
+      body: read(only.start, only.end),
+    }
   }
   const boundary = 'p2pfs-lab-boundary'
   async function* multipart(): AsyncGenerator<Uint8Array> {
@@ -28,7 +43,12 @@ export function answerRange({ sizeBytes, mediaType, read }: RangedBody, header: 
     }
     yield Buffer.from(`--${boundary}--\r\n`)
   }
-  return { status: 206, headers: { ...common, 'content-type': `multipart/byteranges; boundary=${boundary}` }, length: undefined, body: multipart() }
+  return {
+    status: 206,
+    headers: { ...common, 'content-type': `multipart/byteranges; boundary=${boundary}` },
+    length: undefined,
+    body: multipart(),
+  }
 }
 
 interface Range {

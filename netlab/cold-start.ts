@@ -67,7 +67,13 @@ export class ColdLab implements AsyncDisposable {
   /** Of hosts that have published. */
   readonly #keys = new Set<string>()
 
-  private constructor(parts: { network: Network; registry: Registry; host: LabHost; publishers: Publishers; proxy: Proxy | undefined }) {
+  private constructor(parts: {
+    network: Network
+    registry: Registry
+    host: LabHost
+    publishers: Publishers
+    proxy: Proxy | undefined
+  }) {
     this.#network = parts.network
     this.registry = parts.registry
     this.#host = parts.host
@@ -82,7 +88,11 @@ export class ColdLab implements AsyncDisposable {
     try {
       const registry = await Registry.start(await network.addHost('registry'))
       const host = await network.addHost('cold')
-      const publishers = { index: await network.addHost('indexer'), profile: await network.addHost('profiler'), peer: await network.addHost('peer') }
+      const publishers = {
+        index: await network.addHost('indexer'),
+        profile: await network.addHost('profiler'),
+        peer: await network.addHost('peer'),
+      }
       const proxy = logRequests ? await startProxy(registry) : undefined
       return new ColdLab({ network, registry, host, publishers, proxy })
     } catch (error) {
@@ -156,8 +166,13 @@ export class ColdLab implements AsyncDisposable {
 
   async #startMounted(image: ColdImage, mode: ColdMode, reference: string): Promise<ColdStart> {
     const bootstrap = mode === 'peer' && this.#peer !== undefined ? [this.#peer] : []
-    await using node = await startEmpty(this.#host, { ...this.#nodeOptions, bootstrap, trustedIndexKeys: mode === 'peer' ? [] : [...this.#keys] })
-    if (bootstrap.length > 0) await node.whenStatus('has met its peer', ({ peers }) => peers.length > 0, { timeoutMs: meetTimeoutMs })
+    await using node = await startEmpty(this.#host, {
+      ...this.#nodeOptions,
+      bootstrap,
+      trustedIndexKeys: mode === 'peer' ? [] : [...this.#keys],
+    })
+    if (bootstrap.length > 0)
+      await node.whenStatus('has met its peer', ({ peers }) => peers.length > 0, { timeoutMs: meetTimeoutMs })
     let mountPoint = ''
     const start = await this.#measure(image, async () => {
       const { tree, directory } = await this.#mountTree(node, reference)
@@ -194,12 +209,15 @@ export class ColdLab implements AsyncDisposable {
       ready = since()
       sampler.stop()
     })
-    const timeline = this.#requestLog === undefined ? undefined : {
-      mountedAtMs: mountMs,
-      readyAtMs: readyMs,
-      requests: await timedRequests(this.#requestLog, startedAt),
-      samples: sampler.samples,
-    }
+    const timeline =
+      this.#requestLog === undefined
+        ? undefined
+        : {
+            mountedAtMs: mountMs,
+            readyAtMs: readyMs,
+            requests: await timedRequests(this.#requestLog, startedAt),
+            samples: sampler.samples,
+          }
     const againMs = await this.#timeToReady(image, tree)
     await dropCaches()
     const againColdMs = await this.#timeToReady(image, tree)
@@ -238,11 +256,20 @@ async function startProxy({ host }: Registry): Promise<Proxy> {
   const program = fileURLToPath(new URL('logging-proxy.ts', import.meta.url))
   const logPath = join(host.directory, 'requests.jsonl')
   await writeFile(logPath, '')
-  const args = ['--disable-warning=ExperimentalWarning', program, host.address, String(proxyPort), String(registryPort), logPath]
+  const args = [
+    '--disable-warning=ExperimentalWarning',
+    program,
+    host.address,
+    String(proxyPort),
+    String(registryPort),
+    logPath,
+  ]
   const child = await host.start(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
   let listening = false
   child.stdout!.once('data', () => (listening = true))
-  await eventually('the proxy listens', async () => await Promise.resolve(listening || undefined), { timeoutMs: proxyTimeoutMs })
+  await eventually('the proxy listens', async () => await Promise.resolve(listening || undefined), {
+    timeoutMs: proxyTimeoutMs,
+  })
   return { authority: `${host.address}:${proxyPort}`, logPath }
 }
 

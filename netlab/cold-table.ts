@@ -12,30 +12,61 @@ export interface ColdCase {
 }
 
 /** A case in figures: spreads of what its starts took. */
-export type ColdFigures = Omit<ColdCase, 'starts'> & Record<Measured, Spread> & {
-  /** How many times sooner the program is ready than after a plain pull, of the medians. */
-  ratio?: number
-  /** Of the compressed image, what crossed the registry's link until the program was ready. */
-  readyShare: number
-}
+export type ColdFigures = Omit<ColdCase, 'starts'> &
+  Record<Measured, Spread> & {
+    /** How many times sooner the program is ready than after a plain pull, of the medians. */
+    ratio?: number
+    /** Of the compressed image, what crossed the registry's link until the program was ready. */
+    readyShare: number
+  }
 
-const measured = ['mountMs', 'mountBytes', 'mountRequests', 'readyMs', 'readyBytes', 'readyRequests', 'totalBytes', 'againMs', 'againColdMs'] as const
+const measured = [
+  'mountMs',
+  'mountBytes',
+  'mountRequests',
+  'readyMs',
+  'readyBytes',
+  'readyRequests',
+  'totalBytes',
+  'againMs',
+  'againColdMs',
+] as const
 type Measured = (typeof measured)[number]
 
 export function coldFigures(cases: readonly ColdCase[]): ColdFigures[] {
   const figures = cases.map(({ starts, ...rest }) => {
-    const spreads = Object.fromEntries(measured.map((key) => [key, spread(starts.map((start) => start[key]))])) as Record<Measured, Spread>
+    const spreads = Object.fromEntries(
+      measured.map((key) => [key, spread(starts.map((start) => start[key]))]),
+    ) as Record<Measured, Spread>
     return { ...rest, ...spreads, readyShare: spreads.readyBytes.median / rest.compressedBytes }
   })
   return figures.map((one) => {
-    const plain = figures.find(({ image, rateMegabits, mode }) => mode === 'plain' && image === one.image && rateMegabits === one.rateMegabits)
-    return plain === undefined || one.mode === 'plain' ? one : { ...one, ratio: plain.readyMs.median / one.readyMs.median }
+    const plain = figures.find(
+      ({ image, rateMegabits, mode }) => mode === 'plain' && image === one.image && rateMegabits === one.rateMegabits,
+    )
+    return plain === undefined || one.mode === 'plain'
+      ? one
+      : { ...one, ratio: plain.readyMs.median / one.readyMs.median }
   })
 }
 
 /** A table for people: ratios first. */
 export function formatColdFigures(figures: readonly ColdFigures[]): string {
-  const heading = ['ratio', 'image', 'Mbit/s', 'way', 'ready, s', 'mount, s', 'MB at mount', 'MB at ready', 'of image', 'requests', 'MB in all', 'again, s', 'cold, s']
+  const heading = [
+    'ratio',
+    'image',
+    'Mbit/s',
+    'way',
+    'ready, s',
+    'mount, s',
+    'MB at mount',
+    'MB at ready',
+    'of image',
+    'requests',
+    'MB in all',
+    'again, s',
+    'cold, s',
+  ]
   const rows = figures.map((one) => [
     one.ratio === undefined ? '' : `${one.ratio.toPrecision(3)}x`,
     one.image,
@@ -53,7 +84,14 @@ export function formatColdFigures(figures: readonly ColdFigures[]): string {
   ])
   const table = [heading, ...rows]
   const widths = heading.map((_, column) => Math.max(...table.map((row) => row[column]!.length)))
-  return table.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join('  ').trimEnd()).join('\n')
+  return table
+    .map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i]!))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
 }
 
 function seconds({ median, min, max }: Spread): string {

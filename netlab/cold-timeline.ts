@@ -18,7 +18,10 @@ export class LinkSampler {
   readonly #timer: NodeJS.Timeout
 
   constructor(startedAt: number, sentBytes: () => number) {
-    this.#timer = setInterval(() => void this.samples.push({ atMs: performance.now() - startedAt, sentBytes: sentBytes() }), sampleMs)
+    this.#timer = setInterval(
+      () => void this.samples.push({ atMs: performance.now() - startedAt, sentBytes: sentBytes() }),
+      sampleMs,
+    )
   }
 
   stop(): void {
@@ -32,26 +35,42 @@ export async function timedRequests(logPath: string, startedAt: number): Promise
   const lines = (await readFile(logPath, 'utf8')).split('\n').filter(Boolean)
   const all = lines.map((line) => JSON.parse(line) as TimedRequest)
   return all
-    .map((one) => ({ ...one, startedAt: one.startedAt - origin, answeredAt: one.answeredAt - origin, endedAt: one.endedAt - origin }))
+    .map((one) => ({
+      ...one,
+      startedAt: one.startedAt - origin,
+      answeredAt: one.answeredAt - origin,
+      endedAt: one.endedAt - origin,
+    }))
     .filter(({ startedAt }) => startedAt >= 0)
     .sort((a, b) => a.startedAt - b.startedAt)
 }
 
 /** A line for each request, and for each stretch in which the link had little to do. */
-export function formatTimeline({ mountedAtMs, readyAtMs, requests, samples }: ColdTimeline, rateMegabits: number | undefined): string {
-  const lines: [atMs: number, text: string][] = requests.map(({ startedAt, answeredAt, endedAt, method, path, range, status, bytes }) => {
-    const what = path.replace(/^\/v2\//, '').replace(/sha256:([0-9a-f]{8})[0-9a-f]*/, '$1')
-    const times = `${(answeredAt - startedAt).toFixed(0)} + ${(endedAt - answeredAt).toFixed(0)} ms`
-    return [startedAt, `${method} ${what} ${range ?? ''} ${status}: ${(bytes / 1000).toFixed(1)} kB, ${times}`]
-  })
+export function formatTimeline(
+  { mountedAtMs, readyAtMs, requests, samples }: ColdTimeline,
+  rateMegabits: number | undefined,
+): string {
+  const lines: [atMs: number, text: string][] = requests.map(
+    ({ startedAt, answeredAt, endedAt, method, path, range, status, bytes }) => {
+      const what = path.replace(/^\/v2\//, '').replace(/sha256:([0-9a-f]{8})[0-9a-f]*/, '$1')
+      const times = `${(answeredAt - startedAt).toFixed(0)} + ${(endedAt - answeredAt).toFixed(0)} ms`
+      return [startedAt, `${method} ${what} ${range ?? ''} ${status}: ${(bytes / 1000).toFixed(1)} kB, ${times}`]
+    },
+  )
   lines.push([mountedAtMs, '-- mounted'], [readyAtMs, '-- ready'])
   if (rateMegabits !== undefined) {
-    const idle = idleStretches(samples.filter(({ atMs }) => atMs <= readyAtMs), rateMegabits)
+    const idle = idleStretches(
+      samples.filter(({ atMs }) => atMs <= readyAtMs),
+      rateMegabits,
+    )
     for (const { fromMs, toMs } of idle) lines.push([fromMs, `   idle for ${(toMs - fromMs).toFixed(0)} ms`])
     const idleMs = idle.reduce((sum, { fromMs, toMs }) => sum + toMs - fromMs, 0)
     lines.push([readyAtMs, `-- the link was idle for ${idleMs.toFixed(0)} of ${readyAtMs.toFixed(0)} ms`])
   }
-  return lines.toSorted(([a], [b]) => a - b).map(([atMs, text]) => `${atMs.toFixed(0).padStart(7)} ${text}`).join('\n')
+  return lines
+    .toSorted(([a], [b]) => a - b)
+    .map(([atMs, text]) => `${atMs.toFixed(0).padStart(7)} ${text}`)
+    .join('\n')
 }
 
 /** Where less than a tenth of what the link takes went over it. */

@@ -39,7 +39,9 @@ note('preparing the images')
 const images = await coldImages()
 const words = args.only.split(',').filter(Boolean)
 const names = chosen(Object.keys(images), (word): word is ColdImageName => word in images)
-const modes = chosen<ColdMode>(defaultModes, (word): word is ColdMode => (coldModes as readonly string[]).includes(word))
+const modes = chosen<ColdMode>(defaultModes, (word): word is ColdMode =>
+  (coldModes as readonly string[]).includes(word),
+)
 const rates = chosen<string>(defaultRates, (word): word is string => /^(\d+|unlimited)$/.test(word))
 
 const cases: ColdCase[] = (names as ColdImageName[]).flatMap((image) =>
@@ -55,10 +57,16 @@ note(`order by seed ${args.seed}`)
   await using lab = await ColdLab.create({ logRequests: args.timeline })
   for (const one of shuffled(Array.from({ length: Number(args.runs) }, () => cases).flat(), Number(args.seed))) {
     const { image, rateMegabits, mode, starts } = one
-    const { timeline, ...start } = await lab.start(images[image as ColdImageName], mode, rateMegabits === undefined ? undefined : rateMegabits * 1e6)
+    const { timeline, ...start } = await lab.start(
+      images[image as ColdImageName],
+      mode,
+      rateMegabits === undefined ? undefined : rateMegabits * 1e6,
+    )
     starts.push(start)
     if (timeline !== undefined) process.stderr.write(`${formatTimeline(timeline, rateMegabits)}\n`)
-    note(`${image}, ${rateMegabits ?? 'unlimited'} Mbit/s, ${mode}: ${(start.readyMs / 1000).toFixed(2)} s, ${(start.readyBytes / 1e6).toFixed(1)} MB`)
+    note(
+      `${image}, ${rateMegabits ?? 'unlimited'} Mbit/s, ${mode}: ${(start.readyMs / 1000).toFixed(2)} s, ${(start.readyBytes / 1e6).toFixed(1)} MB`,
+    )
   }
 }
 const figures = coldFigures(cases)

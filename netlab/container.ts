@@ -21,7 +21,12 @@ const readyTimeoutMs = 300_000
  * @param onReady called as soon as its ready line has come
  * @throws unavailable, with what it printed, if it ends without that line or fails; timeout if neither happens
  */
-export async function runContainer(host: LabHost, tree: string, program: ContainerProgram, onReady: () => void): Promise<void> {
+export async function runContainer(
+  host: LabHost,
+  tree: string,
+  program: ContainerProgram,
+  onReady: () => void,
+): Promise<void> {
   const id = `${host.name}-${process.pid}-${Math.floor(Math.random() * 1e6)}`
   const bundle = join(host.directory, 'bundles', id)
   await mkdir(bundle, { recursive: true })
@@ -41,8 +46,10 @@ export async function runContainer(host: LabHost, tree: string, program: Contain
   await exited(child)
   clearTimeout(late)
   await rm(bundle, { recursive: true })
-  if (child.signalCode !== null) throw new P2pfsError('timeout', `${program.program.join(' ')} is not ready: ${lastLines(printed, 10)}`)
-  if (!ready || child.exitCode !== 0) throw new P2pfsError('unavailable', `${program.program.join(' ')}: ${lastLines(printed, 10)}`)
+  if (child.signalCode !== null)
+    throw new P2pfsError('timeout', `${program.program.join(' ')} is not ready: ${lastLines(printed, 10)}`)
+  if (!ready || child.exitCode !== 0)
+    throw new P2pfsError('unavailable', `${program.program.join(' ')}: ${lastLines(printed, 10)}`)
 }
 
 /** OCI runtime-spec, config.md: no more than a program needs that reads, computes and prints. */

@@ -28,7 +28,9 @@ export class Containerd {
    * @throws unsupported if it is not installed; timeout if it does not come up
    */
   static async start(host: LabHost, directory: string, { signal }: { signal?: AbortSignal } = {}): Promise<Containerd> {
-    const [socket, config, logPath] = ['containerd.sock', 'config.toml', 'containerd.log'].map((name) => join(directory, name)) as [string, string, string]
+    const [socket, config, logPath] = ['containerd.sock', 'config.toml', 'containerd.log'].map((name) =>
+      join(directory, name),
+    ) as [string, string, string]
     await mkdir(directory)
     await writeFile(
       config,
@@ -45,7 +47,10 @@ export class Containerd {
     await using log = await open(logPath, 'a')
     const child = await host.start('containerd', ['--config', config], { stdio: ['ignore', log.fd, log.fd] })
     const containerd = new Containerd(host, socket, child)
-    await eventually('containerd answers', async () => await containerd.#answers(logPath), { timeoutMs: startTimeoutMs, ...(signal && { signal }) })
+    await eventually('containerd answers', async () => await containerd.#answers(logPath), {
+      timeoutMs: startTimeoutMs,
+      ...(signal && { signal }),
+    })
     return containerd
   }
 
@@ -57,7 +62,16 @@ export class Containerd {
 
   /** Mounts what was pulled, read-only, until {@link unmount}. */
   async mount(reference: string, directory: string): Promise<void> {
-    await this.#host.run('ctr', ['--address', this.#socket, 'image', 'mount', '--snapshotter', snapshotter, reference, directory])
+    await this.#host.run('ctr', [
+      '--address',
+      this.#socket,
+      'image',
+      'mount',
+      '--snapshotter',
+      snapshotter,
+      reference,
+      directory,
+    ])
   }
 
   async unmount(directory: string): Promise<void> {
@@ -70,7 +84,8 @@ export class Containerd {
   }
 
   async #answers(logPath: string): Promise<true | undefined> {
-    if (this.#process.exitCode !== null) throw new P2pfsError('unavailable', `containerd ended: ${lastLines(await readFile(logPath, 'utf8'), 5)}`)
+    if (this.#process.exitCode !== null)
+      throw new P2pfsError('unavailable', `containerd ended: ${lastLines(await readFile(logPath, 'utf8'), 5)}`)
     return await this.#host.run('ctr', ['--address', this.#socket, '--connect-timeout', '1s', 'version']).then(
       () => true as const,
       () => undefined,

@@ -24,7 +24,10 @@ export async function callControl<T>(
     call.on('error', reject)
     call.end(JSON.stringify(body))
   })
-  const lines = text.split('\n').filter(Boolean).map((line) => JSON.parse(line) as Progress | Outcome<T>)
+  const lines = text
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as Progress | Outcome<T>)
   const last = lines.at(-1)
   if (last !== undefined && 'result' in last) return last.result
   const reason = last !== undefined && 'error' in last ? last.error.message : 'no answer'

@@ -25,7 +25,10 @@ interface BuildOptions {
  *
  * @throws unsupported without mmdebstrap; unavailable if the mirror does not answer
  */
-export async function buildDebianLayers(directory: string, options: BuildOptions = {}): Promise<{ base: string; application: string }> {
+export async function buildDebianLayers(
+  directory: string,
+  options: BuildOptions = {},
+): Promise<{ base: string; application: string }> {
   const base = join(directory, 'base.tar')
   const application = join(directory, 'application.tar')
   const tree = join(directory, 'application')
@@ -46,10 +49,14 @@ export async function buildDebianLayers(directory: string, options: BuildOptions
     (name) => name.startsWith('./usr/') && !name.endsWith('/') && !inBase.has(name),
   )
   await mkdir(tree)
-  await run('tar', ['--extract', `--file=${extracted}`, `--directory=${tree}`, '--null', '--verbatim-files-from', '--files-from=-'], {
-    input: Buffer.from(added.map((name) => `${name}\0`).join(''), 'latin1'),
-    ...options,
-  })
+  await run(
+    'tar',
+    ['--extract', `--file=${extracted}`, `--directory=${tree}`, '--null', '--verbatim-files-from', '--files-from=-'],
+    {
+      input: Buffer.from(added.map((name) => `${name}\0`).join(''), 'latin1'),
+      ...options,
+    },
+  )
   const clamp = [`--mtime=@${debianRecipe.epochSeconds}`, '--clamp-mtime', '--sort=name', '--numeric-owner']
   const pax = ['--format=pax', '--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime', '--xattrs']
   await run('tar', ['--create', `--file=${application}`, `--directory=${tree}`, ...clamp, ...pax, 'usr'], options)
@@ -60,8 +67,15 @@ export async function buildDebianLayers(directory: string, options: BuildOptions
 
 /** Those of this machine's apt, by suite. */
 export async function mirrorsOfMachine(options: BuildOptions): Promise<Map<string, string>> {
-  const { stdout } = await run('apt-get', ['indextargets', '--format', '$(CREATED_BY) $(CODENAME) $(REPO_URI)'], options)
-  const targets = stdout.toString().split('\n').map((line) => line.split(' '))
+  const { stdout } = await run(
+    'apt-get',
+    ['indextargets', '--format', '$(CREATED_BY) $(CODENAME) $(REPO_URI)'],
+    options,
+  )
+  const targets = stdout
+    .toString()
+    .split('\n')
+    .map((line) => line.split(' '))
   return new Map(targets.filter(([kind]) => kind === 'Packages').map(([, suite = '', mirror = '']) => [suite, mirror]))
 }
 

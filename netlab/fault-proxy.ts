@@ -3,7 +3,17 @@ import { failed, type Answer, type BackendRequest, type RegistryBackend } from '
 import { RegistryFront, type FrontOptions } from './registry-front.ts'
 
 /** Not for the next hop: RFC 9110, section 7.6.1; and those that the front states itself. */
-const ownHeaders = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'te', 'trailer', 'proxy-authorization', 'content-length', 'expect'])
+const ownHeaders = new Set([
+  'connection',
+  'keep-alive',
+  'transfer-encoding',
+  'upgrade',
+  'te',
+  'trailer',
+  'proxy-authorization',
+  'content-length',
+  'expect',
+])
 
 /** A real registry, in plain HTTP, with faults on command before it: `front.faults`. */
 export class FaultProxy implements RegistryBackend, AsyncDisposable {
@@ -41,7 +51,12 @@ export class FaultProxy implements RegistryBackend, AsyncDisposable {
         signal,
       })
       const length = response.headers['content-length']
-      return { status: response.statusCode, headers: kept(response.headers), length: typeof length === 'string' ? Number(length) : undefined, body: response.body as AsyncIterable<Buffer> }
+      return {
+        status: response.statusCode,
+        headers: kept(response.headers),
+        length: typeof length === 'string' ? Number(length) : undefined,
+        body: response.body as AsyncIterable<Buffer>,
+      }
     } catch (error) {
       if (signal.aborted) throw error
       return failed(502, 'UPSTREAM')

@@ -19,7 +19,8 @@ export interface FaultRegistrySetup extends AccessRules {
   layouts: Record<string, string>
 }
 
-export type ToFaultRegistry = { setUp: FaultRegistrySetup } | { addFault: Fault } | { clearFaults: true } | { log: true }
+export type ToFaultRegistry =
+  { setUp: FaultRegistrySetup } | { addFault: Fault } | { clearFaults: true } | { log: true }
 export type FromFaultRegistry = { done: true } | { log: LoggedRequest[] }
 
 /** A {@link FaultRegistry} on a host of the lab; plain HTTP. It ends with the network. */
@@ -36,10 +37,16 @@ export class FaultRegistryProcess {
     this.#process = process
   }
 
-  static async start(host: LabHost, options: Omit<FaultRegistrySetup, 'address' | 'port'>): Promise<FaultRegistryProcess> {
+  static async start(
+    host: LabHost,
+    options: Omit<FaultRegistrySetup, 'address' | 'port'>,
+  ): Promise<FaultRegistryProcess> {
     await using log = await open(join(host.directory, 'registry.log'), 'a')
     // Structured clones, for faults have regular expressions.
-    const child = await host.start(process.execPath, ['--disable-warning=ExperimentalWarning', program], { stdio: ['ignore', log.fd, log.fd, 'ipc'], serialization: 'advanced' })
+    const child = await host.start(process.execPath, ['--disable-warning=ExperimentalWarning', program], {
+      stdio: ['ignore', log.fd, log.fd, 'ipc'],
+      serialization: 'advanced',
+    })
     const registry = new FaultRegistryProcess(host, child)
     await registry.#ask({ setUp: { ...options, address: host.address, port } })
     return registry

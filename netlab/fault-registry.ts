@@ -3,7 +3,14 @@ import { createReadStream } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { answerRange } from './byte-ranges.ts'
-import { emptyAnswer, failed, jsonAnswer, type Answer, type BackendRequest, type RegistryBackend } from './registry-backend.ts'
+import {
+  emptyAnswer,
+  failed,
+  jsonAnswer,
+  type Answer,
+  type BackendRequest,
+  type RegistryBackend,
+} from './registry-backend.ts'
 import { RegistryFront, type FrontOptions } from './registry-front.ts'
 
 export interface FaultRegistryOptions extends FrontOptions {
@@ -100,13 +107,20 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
 
   /** Images of an OCI layout, by their names there; blobs stay in their files. */
   async addLayout(repository: string, directory: string): Promise<void> {
-    const index = JSON.parse(await readFile(join(directory, 'index.json'), 'utf8')) as { manifests: (StoredDescriptor & { annotations?: Record<string, string> })[] }
+    const index = JSON.parse(await readFile(join(directory, 'index.json'), 'utf8')) as {
+      manifests: (StoredDescriptor & { annotations?: Record<string, string> })[]
+    }
     for (const { annotations, ...descriptor } of index.manifests) {
       await this.#addStored(repository, annotations?.['org.opencontainers.image.ref.name'], descriptor, directory)
     }
   }
 
-  async #addStored(repository: string, tag: string | undefined, { digest, mediaType }: StoredDescriptor, directory: string): Promise<void> {
+  async #addStored(
+    repository: string,
+    tag: string | undefined,
+    { digest, mediaType }: StoredDescriptor,
+    directory: string,
+  ): Promise<void> {
     const file = (of: string): string => join(directory, 'blobs', of.replace(':', '/'))
     const json = await readFile(file(digest), 'utf8')
     this.addManifest(repository, tag, json, mediaType)
@@ -133,7 +147,8 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
   }
 
   async answer(request: BackendRequest): Promise<Answer> {
-    if (/^\/v2\/?$/.test(request.url.pathname)) return jsonAnswer(200, {}, { 'docker-distribution-api-version': 'registry/2.0' })
+    if (/^\/v2\/?$/.test(request.url.pathname))
+      return jsonAnswer(200, {}, { 'docker-distribution-api-version': 'registry/2.0' })
     const { name, kind, rest } = route.exec(request.url.pathname)?.groups ?? {}
     if (name === undefined || rest === undefined) return failed(404, 'NOT_FOUND')
     if (kind === 'manifests') return await this.#manifests(request, name, rest)
@@ -146,7 +161,8 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
     const { manifests, tags } = this.#repository(name)
     const digest = tags.get(which) ?? which
     const found = manifests.get(digest)
-    if (method === 'PUT') return this.#putManifest(name, which, await bytesOf(body), headers['content-type'] ?? manifestType)
+    if (method === 'PUT')
+      return this.#putManifest(name, which, await bytesOf(body), headers['content-type'] ?? manifestType)
     if (found === undefined) return failed(404, 'MANIFEST_UNKNOWN')
     if (method === 'DELETE') {
       if (which === digest) manifests.delete(digest)
@@ -154,7 +170,12 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
       return emptyAnswer(202)
     }
     const { bytes, mediaType } = found
-    return { status: 200, headers: { 'content-type': mediaType, 'docker-content-digest': digest }, length: bytes.length, body: [bytes] }
+    return {
+      status: 200,
+      headers: { 'content-type': mediaType, 'docker-content-digest': digest },
+      length: bytes.length,
+      body: [bytes],
+    }
   }
 
   #putManifest(name: string, which: string, bytes: Buffer, mediaType: string): Answer {
@@ -169,11 +190,15 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
     }
     const { config, layers = [], manifests = [], subject } = manifest
     const { manifests: stored } = this.#repository(name)
-    if ([config, ...layers].some((blob) => blob !== undefined && !this.#blobs.has(blob.digest))) return failed(404, 'MANIFEST_BLOB_UNKNOWN')
+    if ([config, ...layers].some((blob) => blob !== undefined && !this.#blobs.has(blob.digest)))
+      return failed(404, 'MANIFEST_BLOB_UNKNOWN')
     if (manifests.some((child) => !stored.has(child.digest))) return failed(404, 'MANIFEST_UNKNOWN')
     this.addManifest(name, isTag ? which : undefined, bytes.toString(), mediaType)
     const headers = { location: `/v2/${name}/manifests/${digest}`, 'docker-content-digest': digest }
-    return emptyAnswer(201, subject === undefined || !this.referrersApi ? headers : { ...headers, 'oci-subject': subject.digest })
+    return emptyAnswer(
+      201,
+      subject === undefined || !this.referrersApi ? headers : { ...headers, 'oci-subject': subject.digest },
+    )
   }
 
   #tagList({ url }: BackendRequest, name: string): Answer {
@@ -189,17 +214,29 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
       const { subject, artifactType, config, annotations } = JSON.parse(bytes.toString()) as ManifestJson
       const type = artifactType ?? config?.mediaType
       if (subject?.digest !== digest || (wanted !== null && type !== wanted)) return []
-      return [{ mediaType, digest: own, size: bytes.length, ...(type === undefined ? {} : { artifactType: type }), ...(annotations === undefined ? {} : { annotations }) }]
+      return [
+        {
+          mediaType,
+          digest: own,
+          size: bytes.length,
+          ...(type === undefined ? {} : { artifactType: type }),
+          ...(annotations === undefined ? {} : { annotations }),
+        },
+      ]
     })
     const from = Number(url.searchParams.get('from') ?? 0)
     const next = from + this.#perPage
     const nextUrl = new URL(url)
     nextUrl.searchParams.set('from', String(next))
-    return jsonAnswer(200, { schemaVersion: 2, mediaType: indexType, manifests: all.slice(from, next) }, {
-      'content-type': indexType,
-      ...(wanted === null ? {} : { 'oci-filters-applied': 'artifactType' }),
-      ...(next < all.length ? { link: `<${nextUrl.pathname}${nextUrl.search}>; rel="next"` } : {}),
-    })
+    return jsonAnswer(
+      200,
+      { schemaVersion: 2, mediaType: indexType, manifests: all.slice(from, next) },
+      {
+        'content-type': indexType,
+        ...(wanted === null ? {} : { 'oci-filters-applied': 'artifactType' }),
+        ...(next < all.length ? { link: `<${nextUrl.pathname}${nextUrl.search}>; rel="next"` } : {}),
+      },
+    )
   }
 
   #blob({ method, headers }: BackendRequest, digest: string): Answer {
@@ -225,7 +262,8 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
     if (method === 'POST') {
       if (digest !== null) return this.#finish(name, digest, bytes)
       const mounted = url.searchParams.get('mount')
-      if (mounted !== null && this.#blobs.has(mounted)) return emptyAnswer(201, { location: `/v2/${name}/blobs/${mounted}` })
+      if (mounted !== null && this.#blobs.has(mounted))
+        return emptyAnswer(201, { location: `/v2/${name}/blobs/${mounted}` })
       const fresh = randomUUID()
       this.#uploads.set(fresh, [])
       return emptyAnswer(202, { location: `/v2/${name}/blobs/uploads/${fresh}?state=0`, range: '0-0' })
@@ -234,13 +272,18 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
     if (upload === undefined) return failed(404, 'BLOB_UPLOAD_UNKNOWN')
     const length = (): number => upload.reduce((sum, piece) => sum + piece.length, 0)
     const from = /^(\d+)-/.exec(headers['content-range'] ?? '')?.[1]
-    if (from !== undefined && Number(from) !== length()) return failed(416, 'BLOB_UPLOAD_INVALID', { range: `0-${length() - 1}` })
+    if (from !== undefined && Number(from) !== length())
+      return failed(416, 'BLOB_UPLOAD_INVALID', { range: `0-${length() - 1}` })
     if (method === 'DELETE') {
       this.#uploads.delete(id)
       return emptyAnswer(204)
     }
     upload.push(bytes)
-    if (method === 'PATCH') return emptyAnswer(202, { location: `/v2/${name}/blobs/uploads/${id}?state=${length()}`, range: `0-${length() - 1}` })
+    if (method === 'PATCH')
+      return emptyAnswer(202, {
+        location: `/v2/${name}/blobs/uploads/${id}?state=${length()}`,
+        range: `0-${length() - 1}`,
+      })
     this.#uploads.delete(id)
     return this.#finish(name, digest ?? '', Buffer.concat(upload))
   }

@@ -23,7 +23,14 @@ export async function readWithFio(
     pattern === 'sequential'
       ? ['--rw=read', '--bs=1M']
       : ['--rw=randread', '--bs=4k', `--io_size=${randomBytes}`, `--runtime=${randomSeconds}`]
-  const flags = ['--name=read', '--ioengine=psync', '--readonly', '--invalidate=0', '--output-format=json', `--filename=${path}`]
+  const flags = [
+    '--name=read',
+    '--ioengine=psync',
+    '--readonly',
+    '--invalidate=0',
+    '--output-format=json',
+    `--filename=${path}`,
+  ]
   const { stdout } = await host.run('fio', [...flags, ...shape], { ...(signal && { signal }) })
   const json = stdout.toString()
   const { jobs } = JSON.parse(json.slice(json.indexOf('{'))) as { jobs: { read: { bw_bytes: number; iops: number } }[] }

@@ -44,7 +44,11 @@ export async function guestImage(options: ImageCacheOptions = {}): Promise<Guest
   const texts = await Promise.all(Object.values(scripts).map(async (path) => await readFile(path, 'utf8')))
   const layoutDirectory = await cached('guest', { packages, debian, texts }, options, async (directory, work) => {
     const image = `${directory}:guest`
-    await run('skopeo', ['--insecure-policy', 'copy', '--quiet', `oci:${debian.layoutDirectory}:${debian.tag}`, `oci:${image}`], options)
+    await run(
+      'skopeo',
+      ['--insecure-policy', 'copy', '--quiet', `oci:${debian.layoutDirectory}:${debian.tag}`, `oci:${image}`],
+      options,
+    )
     for (const layer of [join(packages, 'layer.tar'), await buildScripts(work, options)]) {
       await run('umoci', ['raw', 'add-layer', '--no-history', '--image', image, layer], options)
     }
@@ -60,8 +64,15 @@ export async function guestImage(options: ImageCacheOptions = {}): Promise<Guest
 export async function writeBusyboxDrive(path: string, work: string, options: ImageCacheOptions = {}): Promise<string> {
   const packages = await guestPackages(options)
   const tree = join(work, 'busybox')
-  for (const directory of ['proc', 'sys', 'dev', 'tmp', 'bin', 'sbin', 'lib']) await mkdir(join(tree, directory), { recursive: true })
-  const extract = ['--extract', `--file=${join(packages, 'layer.tar')}`, `--directory=${tree}`, '--strip-components=1', '--wildcards']
+  for (const directory of ['proc', 'sys', 'dev', 'tmp', 'bin', 'sbin', 'lib'])
+    await mkdir(join(tree, directory), { recursive: true })
+  const extract = [
+    '--extract',
+    `--file=${join(packages, 'layer.tar')}`,
+    `--directory=${tree}`,
+    '--strip-components=1',
+    '--wildcards',
+  ]
   await run('tar', [...extract, 'usr/bin/busybox', 'usr/lib/modules/*/overlay.ko'], options)
   for (const tool of busyboxTools) await symlink('busybox', join(tree, 'bin', tool))
   await copyFile(scripts['overlay-init'], join(tree, 'sbin', 'overlay-init'))
@@ -90,8 +101,18 @@ async function buildPackages(directory: string, work: string, options: ImageCach
   const { suite, excludes, kernel, tools, ballast } = packagesRecipe
   const extracted = join(work, 'extracted.tar')
   const tree = join(work, 'tree')
-  const flags = ['--quiet', '--mode=root', '--format=tar', '--variant=extract', ...excludes.map((path) => `--dpkgopt=path-exclude=${path}`)]
-  await run('mmdebstrap', [...flags, `--include=${[kernel, ...tools, ...ballast].join(',')}`, suite, extracted], options)
+  const flags = [
+    '--quiet',
+    '--mode=root',
+    '--format=tar',
+    '--variant=extract',
+    ...excludes.map((path) => `--dpkgopt=path-exclude=${path}`),
+  ]
+  await run(
+    'mmdebstrap',
+    [...flags, `--include=${[kernel, ...tools, ...ballast].join(',')}`, suite, extracted],
+    options,
+  )
   await mkdir(tree)
   await mkdir(directory)
   const extract = ['--extract', `--file=${extracted}`, `--directory=${tree}`]

@@ -35,20 +35,37 @@ const oddTags = ['lower', 'odd'] as const
  * two layers of {@link oddLowerLayer} on top. `mixed` has the same layers, one of them with zstd and one a plain tar. Takes a
  * minute when it is built for the first time, with network; comes from the cache after that.
  */
-export async function debianImages(options: ImageCacheOptions = {}): Promise<Record<(typeof debianTags)[number], LabImage>> {
-  const layoutDirectory = await cached('debian', { layoutVersion, debianRecipe, removedFromDebian, debianTags }, options, async (directory, work) => {
-    const { base, application } = await buildDebianLayers(work, options)
-    const odd = await writeOddLayers(work, removedFromDebian)
-    const layout = await OciLayout.create(directory)
-    const baseLayer = await layout.addLayer(base, 'gzip', options)
-    const oddUpper = await layout.addLayer(odd.upper, 'gzip', options)
-    const gzip = [await layout.addLayer(application, 'gzip', options), await layout.addLayer(odd.lower, 'gzip', options)]
-    const others = [await layout.addLayer(application, 'zstd', options), await layout.addLayer(odd.lower, 'none', options)]
-    await layout.addImage('packages', [baseLayer, gzip[0]!], config)
-    await layout.addImage('gzip', [baseLayer, ...gzip, oddUpper], config)
-    await layout.addImage('mixed', [baseLayer, ...others, oddUpper], config)
-  })
-  return { packages: { layoutDirectory, tag: 'packages' }, gzip: { layoutDirectory, tag: 'gzip' }, mixed: { layoutDirectory, tag: 'mixed' } }
+export async function debianImages(
+  options: ImageCacheOptions = {},
+): Promise<Record<(typeof debianTags)[number], LabImage>> {
+  const layoutDirectory = await cached(
+    'debian',
+    { layoutVersion, debianRecipe, removedFromDebian, debianTags },
+    options,
+    async (directory, work) => {
+      const { base, application } = await buildDebianLayers(work, options)
+      const odd = await writeOddLayers(work, removedFromDebian)
+      const layout = await OciLayout.create(directory)
+      const baseLayer = await layout.addLayer(base, 'gzip', options)
+      const oddUpper = await layout.addLayer(odd.upper, 'gzip', options)
+      const gzip = [
+        await layout.addLayer(application, 'gzip', options),
+        await layout.addLayer(odd.lower, 'gzip', options),
+      ]
+      const others = [
+        await layout.addLayer(application, 'zstd', options),
+        await layout.addLayer(odd.lower, 'none', options),
+      ]
+      await layout.addImage('packages', [baseLayer, gzip[0]!], config)
+      await layout.addImage('gzip', [baseLayer, ...gzip, oddUpper], config)
+      await layout.addImage('mixed', [baseLayer, ...others, oddUpper], config)
+    },
+  )
+  return {
+    packages: { layoutDirectory, tag: 'packages' },
+    gzip: { layoutDirectory, tag: 'gzip' },
+    mixed: { layoutDirectory, tag: 'mixed' },
+  }
 }
 
 /** Two hand-made layers of a few megabytes; needs neither network nor root, and a second. */
@@ -120,7 +137,10 @@ function defaultCacheDirectory(): string {
   return process.env['P2PFS_LAB_CACHE'] ?? join(homedir(), '.cache', 'p2pfs-lab')
 }
 
-async function writeOddLayers(work: string, removed: readonly string[] = []): Promise<{ lower: string; upper: string }> {
+async function writeOddLayers(
+  work: string,
+  removed: readonly string[] = [],
+): Promise<{ lower: string; upper: string }> {
   const [lower, upper] = [join(work, 'odd-lower.tar'), join(work, 'odd-upper.tar')]
   await writeFile(lower, oddLowerLayer())
   await writeFile(upper, oddUpperLayer(removed))

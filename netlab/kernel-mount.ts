@@ -11,7 +11,11 @@ export class KernelMount implements AsyncDisposable {
   }
 
   /** @throws unavailable if the kernel does not take it */
-  static async create(image: string, directory: string, { signal }: { signal?: AbortSignal } = {}): Promise<KernelMount> {
+  static async create(
+    image: string,
+    directory: string,
+    { signal }: { signal?: AbortSignal } = {},
+  ): Promise<KernelMount> {
     await mkdir(directory, { recursive: true })
     await run('mount', ['-o', 'loop,ro', image, directory], { ...(signal && { signal }) })
     return new KernelMount(directory)

@@ -20,8 +20,26 @@ export class LabAuthority {
   static async create(directory: string): Promise<LabAuthority> {
     await mkdir(directory, { recursive: true })
     const authority = new LabAuthority(directory)
-    const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', join(directory, 'ca.key')]
-    await run('openssl', ['req', '-x509', ...key, '-out', authority.certificateFile, '-days', days, '-subj', '/CN=p2pfs lab authority'])
+    const key = [
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:prime256v1',
+      '-nodes',
+      '-keyout',
+      join(directory, 'ca.key'),
+    ]
+    await run('openssl', [
+      'req',
+      '-x509',
+      ...key,
+      '-out',
+      authority.certificateFile,
+      '-days',
+      days,
+      '-subj',
+      '/CN=p2pfs lab authority',
+    ])
     return authority
   }
 
@@ -31,9 +49,34 @@ export class LabAuthority {
     this.#issued++
     const subjects = names.map((name) => `${/^[\d.]+$/.test(name) ? 'IP' : 'DNS'}:${name}`)
     await writeFile(file('ext'), `subjectAltName=${subjects.join(',')}\n`)
-    await run('openssl', ['req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', file('key'), '-out', file('csr'), '-subj', '/CN=lab'])
+    await run('openssl', [
+      'req',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:prime256v1',
+      '-nodes',
+      '-keyout',
+      file('key'),
+      '-out',
+      file('csr'),
+      '-subj',
+      '/CN=lab',
+    ])
     const signer = ['-CA', this.certificateFile, '-CAkey', join(this.#directory, 'ca.key'), '-CAcreateserial']
-    await run('openssl', ['x509', '-req', '-in', file('csr'), ...signer, '-out', file('crt'), '-days', days, '-extfile', file('ext')])
+    await run('openssl', [
+      'x509',
+      '-req',
+      '-in',
+      file('csr'),
+      ...signer,
+      '-out',
+      file('crt'),
+      '-days',
+      days,
+      '-extfile',
+      file('ext'),
+    ])
     return { key: await readFile(file('key'), 'utf8'), cert: await readFile(file('crt'), 'utf8') }
   }
 }

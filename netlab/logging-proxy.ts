@@ -18,12 +18,19 @@ export interface TimedRequest {
 
 const now = (): number => performance.timeOrigin + performance.now()
 
-async function forward(incoming: IncomingMessage, outgoing: ServerResponse, upstream: { host: string; port: number }, logPath: string): Promise<void> {
+async function forward(
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  upstream: { host: string; port: number },
+  logPath: string,
+): Promise<void> {
   const startedAt = now()
   const { method = 'GET', url: path = '/', headers } = incoming
   // The Host that was asked for stays: the registry makes locations of it.
   const call = request({ ...upstream, method, path, headers, agent: false })
-  const answered = new Promise<IncomingMessage>((resolve, reject) => call.once('response', resolve).once('error', reject))
+  const answered = new Promise<IncomingMessage>((resolve, reject) =>
+    call.once('response', resolve).once('error', reject),
+  )
   const [answer] = await Promise.all([answered, pipeline(incoming, call)])
   const answeredAt = now()
   let bytes = 0
@@ -31,7 +38,16 @@ async function forward(incoming: IncomingMessage, outgoing: ServerResponse, upst
   outgoing.writeHead(answer.statusCode ?? 502, answer.headers)
   await pipeline(answer, outgoing).catch(() => undefined)
   const { range } = headers
-  const entry: TimedRequest = { startedAt, answeredAt, endedAt: now(), method, path, ...(range !== undefined && { range }), status: answer.statusCode ?? 0, bytes }
+  const entry: TimedRequest = {
+    startedAt,
+    answeredAt,
+    endedAt: now(),
+    method,
+    path,
+    ...(range !== undefined && { range }),
+    status: answer.statusCode ?? 0,
+    bytes,
+  }
   appendFileSync(logPath, `${JSON.stringify(entry)}\n`)
 }
 

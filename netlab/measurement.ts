@@ -49,7 +49,14 @@ export function formatMeasurements(measurements: readonly Measurement[]): string
   ])
   const table = [['ratio', 'measure', 'p2pfs, median (range)', 'against'], ...rows]
   const widths = [0, 1, 2].map((column) => Math.max(...table.map((row) => row[column]!.length)))
-  return table.map((row) => row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ').trimEnd()).join('\n')
+  return table
+    .map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
 }
 
 function formatSpread({ median, min, max }: Spread, unit: string): string {

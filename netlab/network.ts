@@ -41,7 +41,11 @@ export class Network implements AsyncDisposable {
   readonly #onSignal: (signal: NodeJS.Signals) => void
   #disposed = false
 
-  private constructor(name: string, bridge: Namespace, handlers: { onExit: () => void; onSignal: (signal: NodeJS.Signals) => void }) {
+  private constructor(
+    name: string,
+    bridge: Namespace,
+    handlers: { onExit: () => void; onSignal: (signal: NodeJS.Signals) => void },
+  ) {
     this.name = name
     this.directory = labDirectory(name)
     this.#bridge = bridge
@@ -83,7 +87,20 @@ export class Network implements AsyncDisposable {
     const number = this.#hosts.size + 1
     const port = `port${number}`
     const namespace = await Namespace.create(`${this.name}-${name}`, { ...(signal && { signal }) })
-    const link = ['link', 'add', 'eth0', 'netns', namespace.name, 'type', 'veth', 'peer', 'name', port, 'netns', this.#bridge.name]
+    const link = [
+      'link',
+      'add',
+      'eth0',
+      'netns',
+      namespace.name,
+      'type',
+      'veth',
+      'peer',
+      'name',
+      port,
+      'netns',
+      this.#bridge.name,
+    ]
     await run('ip', link, { ...(signal && { signal }) })
     await this.#bridge.ip(['link', 'set', 'dev', port, 'master', 'bridge', 'up'], { signal })
     await namespace.ip(['address', 'add', `${subnet(number)}/${prefixLength}`, 'dev', 'eth0'], { signal })
@@ -172,9 +189,13 @@ export class LabHost {
 
   /** A firewall in the host: what others send it is lost without a word, or refused; connections stay open for their ends. */
   async block(verdict: 'DROP' | 'REJECT', { signal }: { signal?: AbortSignal } = {}): Promise<void> {
-    await this.#namespace.run('iptables', ['-w', '-I', 'INPUT', '-i', 'eth0', '-j', verdict], { ...(signal && { signal }) })
+    await this.#namespace.run('iptables', ['-w', '-I', 'INPUT', '-i', 'eth0', '-j', verdict], {
+      ...(signal && { signal }),
+    })
     // What it sends itself goes nowhere either: answers that are under way.
-    await this.#namespace.run('iptables', ['-w', '-I', 'OUTPUT', '-o', 'eth0', '-p', 'tcp', '-j', 'DROP'], { ...(signal && { signal }) })
+    await this.#namespace.run('iptables', ['-w', '-I', 'OUTPUT', '-o', 'eth0', '-p', 'tcp', '-j', 'DROP'], {
+      ...(signal && { signal }),
+    })
   }
 
   /** Takes the firewall away. */

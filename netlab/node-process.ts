@@ -55,7 +55,9 @@ export class NodeProcess implements AsyncDisposable {
    */
   static async start(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
     const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], env = {}, signal } = options
-    const addresses = await Promise.all(bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })))
+    const addresses = await Promise.all(
+      bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })),
+    )
     const flags = {
       '--state-dir': [stateDirectoryOf(host)],
       '--control': [controlOf(host)],
@@ -70,7 +72,10 @@ export class NodeProcess implements AsyncDisposable {
     const logPath = join(host.directory, 'daemon.log')
     await using log = await open(logPath, 'a')
     const args = Object.entries(flags).flatMap(([flag, values]) => values.flatMap((value) => [flag, value]))
-    const child = await host.start(command, ['daemon', ...args], { stdio: ['ignore', log.fd, log.fd], env: { ...process.env, ...env } })
+    const child = await host.start(command, ['daemon', ...args], {
+      stdio: ['ignore', log.fd, log.fd],
+      env: { ...process.env, ...env },
+    })
     const node = new NodeProcess(host, child, logPath)
     await node.#withLog(async () => {
       await node.#whenStatus('the daemon answers', () => true, { timeoutMs: startTimeoutMs, ...(signal && { signal }) })
@@ -113,7 +118,8 @@ export class NodeProcess implements AsyncDisposable {
   async peerAddress(options: { signal?: AbortSignal } = {}): Promise<string> {
     const { addresses, peerId } = await this.status(options)
     const address = addresses.find((candidate) => candidate.includes(`/${this.host.address}/`))
-    if (address === undefined) throw new P2pfsError('missing', `${this.host.name} listens on none of its addresses`, { addresses })
+    if (address === undefined)
+      throw new P2pfsError('missing', `${this.host.name} listens on none of its addresses`, { addresses })
     return address.includes('/p2p/') ? address : `${address}/p2p/${peerId}`
   }
 
@@ -154,7 +160,8 @@ export class NodeProcess implements AsyncDisposable {
     }, stopTimeoutMs)
     await exited(child)
     clearTimeout(timer)
-    if (late) throw new P2pfsError('timeout', `${this.host.name} did not stop; its log ends with\n${await this.#logEnd()}`)
+    if (late)
+      throw new P2pfsError('timeout', `${this.host.name} did not stop; its log ends with\n${await this.#logEnd()}`)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -172,7 +179,8 @@ export class NodeProcess implements AsyncDisposable {
     { timeoutMs, signal }: { timeoutMs: number; signal?: AbortSignal },
   ): Promise<Status> {
     const probe = async (): Promise<Status | undefined> => {
-      if (this.#process.exitCode !== null) throw new P2pfsError('closed', `p2pfs daemon ended with ${this.#process.exitCode}`)
+      if (this.#process.exitCode !== null)
+        throw new P2pfsError('closed', `p2pfs daemon ended with ${this.#process.exitCode}`)
       const status = JSON.parse(await this.#cli(['status', '--json'], signal)) as Status
       return condition(status) ? status : undefined
     }
@@ -184,7 +192,11 @@ export class NodeProcess implements AsyncDisposable {
       return await action()
     } catch (cause) {
       if (!(cause instanceof P2pfsError)) throw cause
-      throw new P2pfsError(cause.code, `${cause.message}\nThe log of ${this.host.name} ends with\n${await this.#logEnd()}`, { cause })
+      throw new P2pfsError(
+        cause.code,
+        `${cause.message}\nThe log of ${this.host.name} ends with\n${await this.#logEnd()}`,
+        { cause },
+      )
     }
   }
 

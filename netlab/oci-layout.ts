@@ -46,11 +46,19 @@ export class OciLayout {
   }
 
   /** Stores a tar as a layer. */
-  async addLayer(tarPath: string, compression: LayerCompression, { signal }: { signal?: AbortSignal } = {}): Promise<StoredLayer> {
+  async addLayer(
+    tarPath: string,
+    compression: LayerCompression,
+    { signal }: { signal?: AbortSignal } = {},
+  ): Promise<StoredLayer> {
     const partial = join(this.directory, `partial-${compression}`)
     const diffHash = createHash('sha256')
     const blobHash = createHash('sha256')
-    const compressor = { gzip: () => createGzip({ level: gzipLevel }), zstd: createZstdCompress, none: () => new PassThrough() }
+    const compressor = {
+      gzip: () => createGzip({ level: gzipLevel }),
+      zstd: createZstdCompress,
+      none: () => new PassThrough(),
+    }
     await pipeline(
       [createReadStream(tarPath), tap(diffHash), compressor[compression](), tap(blobHash), createWriteStream(partial)],
       signal === undefined ? {} : { signal },
@@ -80,7 +88,10 @@ export class OciLayout {
       layers: layers.map(({ descriptor }) => descriptor),
     })
     this.#manifests.push({ ...manifest, annotations: { 'org.opencontainers.image.ref.name': tag } })
-    await writeFile(join(this.directory, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: this.#manifests }))
+    await writeFile(
+      join(this.directory, 'index.json'),
+      JSON.stringify({ schemaVersion: 2, manifests: this.#manifests }),
+    )
   }
 
   async #addJson(mediaType: string, value: unknown): Promise<Descriptor> {

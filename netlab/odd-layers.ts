@@ -13,7 +13,12 @@ const manyFiles = 1500
 
 /** A layer with what files can be: the kinds, owners, attributes and names that images of the wild have at their worst. */
 export function oddLowerLayer(): Buffer {
-  const directory = (path: string, more: Partial<TarEntry> = {}): TarEntry => ({ path, type: 'directory', mtime: late, ...more })
+  const directory = (path: string, more: Partial<TarEntry> = {}): TarEntry => ({
+    path,
+    type: 'directory',
+    mtime: late,
+    ...more,
+  })
   const file = (path: string, more: Partial<TarEntry> = {}): TarEntry => ({
     path,
     type: 'file',
@@ -63,7 +68,9 @@ export function oddLowerLayer(): Buffer {
       },
     }),
     directory('odd/many/'),
-    ...Array.from({ length: manyFiles }, (_, i) => file(`odd/many/file number ${i}`, { content: noise(`many ${i}`, i % 97) })),
+    ...Array.from({ length: manyFiles }, (_, i) =>
+      file(`odd/many/file number ${i}`, { content: noise(`many ${i}`, i % 97) }),
+    ),
     directory('odd/hidden/'),
     file('odd/hidden/gone'),
     directory('odd/hidden/gone-too/'),
@@ -88,7 +95,15 @@ export function oddUpperLayer(removed: readonly string[] = []): Buffer {
   const later = { seconds: late.seconds + 3600, nanoseconds: 5 }
   const whiteout = (path: string): TarEntry => ({ path, type: 'file', mode: 0, mtime: later, content: Buffer.alloc(0) })
   return writeTar([
-    { path: 'odd/', type: 'directory', mode: 0o755, uid: 1, gid: 2, mtime: later, xattrs: { 'user.directory': 'again' } },
+    {
+      path: 'odd/',
+      type: 'directory',
+      mode: 0o755,
+      uid: 1,
+      gid: 2,
+      mtime: later,
+      xattrs: { 'user.directory': 'again' },
+    },
     whiteout('odd/.wh.removed'),
     whiteout('odd/.wh.tree-removed'),
     { path: 'odd/hidden/', type: 'directory', mode: 0o750, mtime: later },

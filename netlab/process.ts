@@ -44,10 +44,14 @@ export async function run(command: string, args: readonly string[], options: Run
     signal?.throwIfAborted()
     const output = { stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr).toString() }
     if (accept.includes(exitCode ?? -1)) return output
-    throw new P2pfsError('unavailable', `${command} ${args.join(' ')}: ${lastLines(output.stderr || output.stdout.toString(), 10)}`, {
-      exitCode,
-      stderr: output.stderr,
-    })
+    throw new P2pfsError(
+      'unavailable',
+      `${command} ${args.join(' ')}: ${lastLines(output.stderr || output.stdout.toString(), 10)}`,
+      {
+        exitCode,
+        stderr: output.stderr,
+      },
+    )
   } finally {
     signal?.removeEventListener('abort', kill)
   }
@@ -58,7 +62,11 @@ export async function run(command: string, args: readonly string[], options: Run
  *
  * @throws unsupported if it is not installed
  */
-export async function start(command: string, args: readonly string[], options: SpawnOptions = {}): Promise<ChildProcess> {
+export async function start(
+  command: string,
+  args: readonly string[],
+  options: SpawnOptions = {},
+): Promise<ChildProcess> {
   const child = spawn(command, args, { stdio: 'ignore', ...options, detached: true })
   await new Promise<void>((resolve, reject) => {
     child.once('spawn', resolve)

@@ -1,5 +1,9 @@
 /** Seeded random numbers (mulberry32): a failure names its seed, and can be run again. */
-export function createRandom(seed: number): { next: () => number; below: (n: number) => number; bytes: (n: number) => Buffer } {
+export function createRandom(seed: number): {
+  next: () => number
+  below: (n: number) => number
+  bytes: (n: number) => Buffer
+} {
   let state = seed >>> 0
   const next = (): number => {
     state = (state + 0x6d2b79f5) >>> 0

@@ -50,7 +50,8 @@ export class RegistryAccess {
     const token = this.#tokens.get(/^Bearer (.+)$/.exec(authorization ?? '')?.[1] ?? '')
     const scope = wanted.length === 0 ? '' : `,scope="${scopeText(wanted)}"`
     const parameters = `Bearer realm="${origin}/token",service="lab"${scope}`
-    if (token === undefined || token.endsAtMs <= Date.now()) return challenge(token === undefined ? parameters : `${parameters},error="invalid_token"`)
+    if (token === undefined || token.endsAtMs <= Date.now())
+      return challenge(token === undefined ? parameters : `${parameters},error="invalid_token"`)
     if (!wanted.every((one) => token.scopes.has(one))) return challenge(`${parameters},error="insufficient_scope"`)
     return undefined
   }
@@ -62,12 +63,18 @@ export class RegistryAccess {
     const scopes = form.get('scope')?.split(' ') ?? []
     this.tokenScopes.push(scopes.join(' '))
     const refresh = form.get('refresh_token')
-    const user = refresh === null ? this.#user(request.headers.authorization) : users.find(({ password }) => password === refresh)
+    const user =
+      refresh === null ? this.#user(request.headers.authorization) : users.find(({ password }) => password === refresh)
     // Who gives no credentials gets a token for what everybody may do, which is nothing where there are users.
-    if (access?.kind !== 'bearer' || (users.length > 0 && user === undefined)) return jsonAnswer(401, { details: 'incorrect username or password' })
+    if (access?.kind !== 'bearer' || (users.length > 0 && user === undefined))
+      return jsonAnswer(401, { details: 'incorrect username or password' })
     const token = randomBytes(16).toString('hex')
     this.#tokens.set(token, { scopes: new Set(scopes.flatMap(expand)), endsAtMs: Date.now() + access.tokenLifeMs })
-    return jsonAnswer(200, { token, access_token: token, expires_in: access.expiresInSeconds ?? Math.floor(access.tokenLifeMs / 1000) })
+    return jsonAnswer(200, {
+      token,
+      access_token: token,
+      expires_in: access.expiresInSeconds ?? Math.floor(access.tokenLifeMs / 1000),
+    })
   }
 
   #user(authorization: string | undefined): User | undefined {

@@ -28,7 +28,11 @@ export function jsonAnswer(status: number, value: unknown, headers: Record<strin
 
 /** An error as the distribution specification has it. */
 export function failed(status: number, code: string, headers: Record<string, string> = {}): Answer {
-  return jsonAnswer(status, { errors: [{ code, message: code.toLowerCase().replaceAll('_', ' '), detail: {} }] }, headers)
+  return jsonAnswer(
+    status,
+    { errors: [{ code, message: code.toLowerCase().replaceAll('_', ' '), detail: {} }] },
+    headers,
+  )
 }
 
 export function emptyAnswer(status: number, headers: Record<string, string> = {}): Answer {

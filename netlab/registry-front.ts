@@ -146,7 +146,15 @@ export class RegistryFront implements AsyncDisposable {
 
   async #handle(kind: LoggedRequest['server'], request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { method = 'GET', url: path = '/', headers } = request
-    const entry: LoggedRequest = { method, path, range: headers.range, authorized: headers.authorization !== undefined, server: kind, status: undefined, bodyBytesSent: 0 }
+    const entry: LoggedRequest = {
+      method,
+      path,
+      range: headers.range,
+      authorized: headers.authorization !== undefined,
+      server: kind,
+      status: undefined,
+      bodyBytesSent: 0,
+    }
     this.log.push(entry)
     const effect = this.faults.take(method, path)
     const gone = new AbortController()
@@ -158,12 +166,20 @@ export class RegistryFront implements AsyncDisposable {
     const signal = AbortSignal.any([gone.signal, this.#closing.signal])
     if (effect.drop === true) return
     if (effect.latencyMs !== undefined) await sleep(effect.latencyMs, undefined, { signal })
-    const answer = effect.status === undefined ? await this.#answer(kind, request, effect, signal) : failed(effect.status, 'UNKNOWN', retryAfter(effect.retryAfter))
+    const answer =
+      effect.status === undefined
+        ? await this.#answer(kind, request, effect, signal)
+        : failed(effect.status, 'UNKNOWN', retryAfter(effect.retryAfter))
     entry.status = answer.status
     await send(request, response, answer, effect, signal, (bytes) => (entry.bodyBytesSent += bytes))
   }
 
-  async #answer(kind: LoggedRequest['server'], request: IncomingMessage, effect: Effect, signal: AbortSignal): Promise<Answer> {
+  async #answer(
+    kind: LoggedRequest['server'],
+    request: IncomingMessage,
+    effect: Effect,
+    signal: AbortSignal,
+  ): Promise<Answer> {
     const path = request.url ?? '/'
     if (!path.startsWith(this.pathPrefix)) return failed(404, 'NOT_FOUND')
     const url = new URL(path.slice(this.pathPrefix.length), this.origin)
@@ -173,9 +189,12 @@ export class RegistryFront implements AsyncDisposable {
       // As object stores do with two ways to authenticate.
       if (authorization !== undefined) return failed(400, 'InvalidArgument')
       const original = this.#verify(url)
-      return original === undefined ? failed(403, 'AccessDenied') : await this.#ask(request, new URL(original, this.origin), effect, signal)
+      return original === undefined
+        ? failed(403, 'AccessDenied')
+        : await this.#ask(request, new URL(original, this.origin), effect, signal)
     }
-    if (url.pathname === '/token' && this.redirectToken !== undefined) return emptyAnswer(307, { location: this.redirectToken })
+    if (url.pathname === '/token' && this.redirectToken !== undefined)
+      return emptyAnswer(307, { location: this.redirectToken })
     if (url.pathname === '/token') return await this.access.token(request, url)
     const refused = this.access.check(authorization, method, url, this.origin)
     if (refused !== undefined) return refused
@@ -187,7 +206,9 @@ export class RegistryFront implements AsyncDisposable {
 
   async #ask(request: IncomingMessage, url: URL, effect: Effect, signal: AbortSignal): Promise<Answer> {
     const { authorization: _authorization, host: _host, connection: _connection, ...others } = request.headers
-    const headers = Object.fromEntries(Object.entries(others).filter((pair): pair is [string, string] => typeof pair[1] === 'string'))
+    const headers = Object.fromEntries(
+      Object.entries(others).filter((pair): pair is [string, string] => typeof pair[1] === 'string'),
+    )
     const multi = headers['range']?.includes(',') === true
     if (multi && effect.ranges === 'refuse-multi') return failed(416, 'RANGE_INVALID')
     if (effect.ranges === 'ignore' || (multi && effect.ranges === 'ignore-multi')) delete headers['range']
@@ -207,7 +228,8 @@ export class RegistryFront implements AsyncDisposable {
   #verify(url: URL): string | undefined {
     const path = url.pathname.replace(/^\/signed/, '')
     const expires = url.searchParams.get('expires') ?? ''
-    if (url.searchParams.get('signature') !== this.#signature(path, expires) || Date.now() > Number(expires)) return undefined
+    if (url.searchParams.get('signature') !== this.#signature(path, expires) || Date.now() > Number(expires))
+      return undefined
     return path
   }
 
@@ -221,7 +243,14 @@ function retryAfter(value: number | Date | undefined): Record<string, string> {
   return { 'retry-after': typeof value === 'number' ? String(value) : value.toUTCString() }
 }
 
-async function send(request: IncomingMessage, response: ServerResponse, answer: Answer, effect: Effect, signal: AbortSignal, onBytes: (count: number) => void): Promise<void> {
+async function send(
+  request: IncomingMessage,
+  response: ServerResponse,
+  answer: Answer,
+  effect: Effect,
+  signal: AbortSignal,
+  onBytes: (count: number) => void,
+): Promise<void> {
   const { status, length } = answer
   const headers: Record<string, string> = { ...answer.headers }
   if (length !== undefined && effect.truncateAfterBytes === undefined) headers['content-length'] = String(length)
@@ -238,7 +267,8 @@ async function send(request: IncomingMessage, response: ServerResponse, answer: 
   let sent = 0
   for await (const piece of pieces(answer.body, limit)) {
     const bytes = status < 300 ? flipped(piece, corruptIn(effect, firstByte + sent, piece.length)) : piece
-    if (effect.rateBytesPerSecond !== undefined) await sleep((bytes.length / effect.rateBytesPerSecond) * 1000, undefined, { signal })
+    if (effect.rateBytesPerSecond !== undefined)
+      await sleep((bytes.length / effect.rateBytesPerSecond) * 1000, undefined, { signal })
     signal.throwIfAborted()
     const roomy = response.write(bytes)
     sent += bytes.length
@@ -269,7 +299,8 @@ async function* pieces(body: Answer['body'], limit: number): AsyncGenerator<Uint
 /** Which of the bytes [start, start + length) of a blob are to be wrong, from `start`. */
 function corruptIn({ corruptByteAt, corruptEveryBytes = Infinity }: Effect, start: number, length: number): number[] {
   const found = corruptByteAt === undefined ? [] : [corruptByteAt - start]
-  for (let at = Math.ceil(start / corruptEveryBytes) * corruptEveryBytes; at < start + length; at += corruptEveryBytes) found.push(at - start)
+  for (let at = Math.ceil(start / corruptEveryBytes) * corruptEveryBytes; at < start + length; at += corruptEveryBytes)
+    found.push(at - start)
   return found.filter((at) => at >= 0 && at < length)
 }
 

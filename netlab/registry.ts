@@ -76,7 +76,9 @@ export class Registry {
   /** What it has sent over its link so far, as the kernel counts it; takes no time. */
   get sentBytes(): number {
     // proc(5), as the process sees its network: field 9 of an interface is what it has transmitted.
-    const counters = /^ *eth0: *(.*)$/m.exec(readFileSync(`/proc/${this.#process.pid}/net/dev`, 'utf8'))?.[1]?.split(/ +/)
+    const counters = /^ *eth0: *(.*)$/m
+      .exec(readFileSync(`/proc/${this.#process.pid}/net/dev`, 'utf8'))?.[1]
+      ?.split(/ +/)
     return Number(counters?.[8] ?? 0)
   }
 
@@ -87,7 +89,8 @@ export class Registry {
 
   async #listening(): Promise<true | undefined> {
     const text = await readFile(this.#logPath, 'utf8')
-    if (this.#process.exitCode !== null) throw new P2pfsError('unavailable', `docker-registry ended: ${lastLines(text, 5)}`)
+    if (this.#process.exitCode !== null)
+      throw new P2pfsError('unavailable', `docker-registry ended: ${lastLines(text, 5)}`)
     return text.includes('listening on') ? true : undefined
   }
 }

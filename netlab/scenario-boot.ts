@@ -67,7 +67,9 @@ export async function runBoot(guest: Guest, options: BootScenarioOptions = {}): 
   const { atMs: readyMs } = await first.whenLine(/^p2pfs guest ready/, wait)
   const fetchedAtReadyBytes = fetchedBy(await b.status(abort))
   tell(`A VM on B was ready after ${seconds(readyMs)}; B has ${megabytes(fetchedAtReadyBytes)} of the image.`)
-  const [sizeBytes = 0, usedBytes = 0, availableBytes = 0] = numbersOf(await first.whenLine(/^p2pfs guest scratch: /, wait))
+  const [sizeBytes = 0, usedBytes = 0, availableBytes = 0] = numbersOf(
+    await first.whenLine(/^p2pfs guest scratch: /, wait),
+  )
   await first.whenLine(/^p2pfs guest overlay: written and read$/, wait)
   const [swapKibibytes = 0] = numbersOf(await first.whenLine(/^p2pfs guest swap: /, wait))
   const [guestReadBytes = 0] = numbersOf(await first.whenLine(/^p2pfs guest read: /, wait))
@@ -75,7 +77,9 @@ export async function runBoot(guest: Guest, options: BootScenarioOptions = {}): 
   const status = await b.status(abort)
   const fetchedBytes = fetchedBy(status)
   const share = `${((100 * fetchedBytes) / rootfsBytes).toFixed(1)} %`
-  tell(`It wrote to its rootfs, swapped, and is off. It read ${megabytes(guestReadBytes)}; B has ${megabytes(fetchedBytes)}, ${share}.`)
+  tell(
+    `It wrote to its rootfs, swapped, and is off. It read ${megabytes(guestReadBytes)}; B has ${megabytes(fetchedBytes)}, ${share}.`,
+  )
 
   const again = await mountFor('second', b, lab.reference, abort)
   await using second = await VirtualMachine.start(b.host, { ...machine, drives: again.drives })

@@ -70,7 +70,9 @@ export async function runThreeHosts(image: LabImage, options: ThreeHostsScenario
   const directoryOf = (node: NodeProcess): string => join(node.host.directory, 'mnt')
   const mountAbort = { signal: AbortSignal.any([AbortSignal.timeout(mountTimeoutMs), ...(signal ? [signal] : [])]) }
   const [mountMs, mounted] = await timed(async () => await b.mount(reference, directoryOf(b), mountAbort))
-  tell(`B mounted it in ${milliseconds(mountMs)}: a block image of ${megabytes(mounted.sizeBytes)}, of which B holds nothing yet.`)
+  tell(
+    `B mounted it in ${milliseconds(mountMs)}: a block image of ${megabytes(mounted.sizeBytes)}, of which B holds nothing yet.`,
+  )
   const [firstReadMs] = await timed(async () => await readPage(mounted.rootfs, mounted.sizeBytes / 2))
   tell(`The first byte that B read came after ${milliseconds(firstReadMs)}.`)
 
@@ -80,8 +82,12 @@ export async function runThreeHosts(image: LabImage, options: ThreeHostsScenario
   })
   const [statusB, statusC] = await Promise.all([b.status(abort), c.status(abort)])
   tell(`B and C read all of it at the same time in ${seconds(readAllMs)}.`)
-  tell(`B has ${megabytes(statusB.fetched.peer.bytes)} from its peers and ${megabytes(statusB.fetched.registry.bytes)} from the registry.`)
-  tell(`C has ${megabytes(statusC.fetched.peer.bytes)} from its peers and ${megabytes(statusC.fetched.registry.bytes)} from the registry.`)
+  tell(
+    `B has ${megabytes(statusB.fetched.peer.bytes)} from its peers and ${megabytes(statusB.fetched.registry.bytes)} from the registry.`,
+  )
+  tell(
+    `C has ${megabytes(statusC.fetched.peer.bytes)} from its peers and ${megabytes(statusC.fetched.registry.bytes)} from the registry.`,
+  )
 
   const fsckComplaint = await fsck(mounted.rootfs, abort)
   const expectedTree = await unpackWithUmoci(image, join(network.directory, 'umoci'), abort)
@@ -126,7 +132,8 @@ export function complaints(outcome: ThreeHostsOutcome): string[] {
     if (fetched.registry.bytes > 0) found.push(`${name} fetched ${fetched.registry.bytes} bytes from the registry`)
     if (served.registry.bytes > 0) found.push(`${name} served ${served.registry.bytes} bytes of the registry's`)
   }
-  if (outcome.differences.length > 0) found.push(`B's tree differs from umoci's:\n${describeDifferences(outcome.differences)}`)
+  if (outcome.differences.length > 0)
+    found.push(`B's tree differs from umoci's:\n${describeDifferences(outcome.differences)}`)
   if (outcome.fsckComplaint !== undefined) found.push(`e2fsck: ${outcome.fsckComplaint}`)
   if (outcome.kills > 0 && outcome.comparisons === 0) found.push('nothing was compared while the daemon was killed')
   return [...found, ...outcome.failedComparisons]
@@ -160,7 +167,10 @@ async function compareWhileKilling(
       await dropPageCache(abort)
       const killed = await node.killDaemon(abort)
       await dropPageCache(abort)
-      await node.whenStatus('is back', ({ daemonPid }) => daemonPid !== killed, { timeoutMs: restartTimeoutMs, ...abort })
+      await node.whenStatus('is back', ({ daemonPid }) => daemonPid !== killed, {
+        timeoutMs: restartTimeoutMs,
+        ...abort,
+      })
     }
   } finally {
     killing.abort()

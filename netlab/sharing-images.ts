@@ -43,7 +43,16 @@ const versions = {
 } as const
 
 /** All that the images depend on but for what the suites hold; a change makes new ones. */
-const recipe = { ...debianRecipe, version: 1, release, upgrades, emptied, changedFileBytes, comparedAspects, versions } as const
+const recipe = {
+  ...debianRecipe,
+  version: 1,
+  release,
+  upgrades,
+  emptied,
+  changedFileBytes,
+  comparedAspects,
+  versions,
+} as const
 
 /**
  * Versions of a system of real Debian packages. Takes minutes when they are built for the first time, with network; they
@@ -55,9 +64,14 @@ export async function sharingImages(options: ImageCacheOptions = {}): Promise<Sh
   const layoutDirectory = await cached('sharing', recipe, options, async (directory, work) => {
     const layout = await OciLayout.create(directory)
     const layers = new Map<string, StoredLayer>()
-    for (const [name, tar] of await buildLayers(work, options)) layers.set(name, await layout.addLayer(tar, 'gzip', options))
+    for (const [name, tar] of await buildLayers(work, options))
+      layers.set(name, await layout.addLayer(tar, 'gzip', options))
     for (const [tag, version] of Object.entries(versions)) {
-      await layout.addImage(tag, version.layers.map((name) => layers.get(name)!), config)
+      await layout.addImage(
+        tag,
+        version.layers.map((name) => layers.get(name)!),
+        config,
+      )
     }
   })
   return Object.entries(versions).map(([tag, version]) => ({
@@ -81,7 +95,11 @@ async function buildLayers(work: string, options: ImageCacheOptions): Promise<Ma
   }
   await pack('base', old.base)
   await pack('upgraded-base', upgraded.base)
-  const upper = { app: [old.base, old.whole], 'upgraded-app': [upgraded.base, upgraded.whole], upgrade: [old.whole, upgraded.whole] } as const
+  const upper = {
+    app: [old.base, old.whole],
+    'upgraded-app': [upgraded.base, upgraded.whole],
+    upgrade: [old.whole, upgraded.whole],
+  } as const
   for (const [name, [below, above]] of Object.entries(upper)) {
     await writeDifference(join(work, name), below, above, options)
     await pack(name, join(work, name))
@@ -92,13 +110,26 @@ async function buildLayers(work: string, options: ImageCacheOptions): Promise<Ma
 }
 
 /** Trees of the essential packages, and of these with the application, installed as a build of an image does it. */
-async function bootstrap(directory: string, sources: readonly Source[], options: ImageCacheOptions): Promise<{ base: string; whole: string }> {
+async function bootstrap(
+  directory: string,
+  sources: readonly Source[],
+  options: ImageCacheOptions,
+): Promise<{ base: string; whole: string }> {
   const [base, whole] = [join(directory, 'base'), join(directory, 'whole')]
   await mkdir(directory)
   const mirrors = await mirrorsOfMachine(options)
-  const lines = sources.map(({ suite, component }) => `deb ${mirrors.get(suite) ?? `${defaultMirror}${component}`} ${suite} main`)
+  const lines = sources.map(
+    ({ suite, component }) => `deb ${mirrors.get(suite) ?? `${defaultMirror}${component}`} ${suite} main`,
+  )
   const excludes = debianRecipe.excludes.map((path) => `--dpkgopt=path-exclude=${path}`)
-  const flags = ['--quiet', '--mode=root', '--format=directory', '--variant=essential', `--include=${debianRecipe.application.join(',')}`, ...excludes]
+  const flags = [
+    '--quiet',
+    '--mode=root',
+    '--format=directory',
+    '--variant=essential',
+    `--include=${debianRecipe.application.join(',')}`,
+    ...excludes,
+  ]
   // When the essential packages are there, before the others.
   const keepBase = `--essential-hook=cp --archive --one-file-system "$1" '${base}'`
   const env = { ...process.env, SOURCE_DATE_EPOCH: String(debianRecipe.epochSeconds), LC_ALL: 'C.UTF-8' }
@@ -115,9 +146,11 @@ async function bootstrap(directory: string, sources: readonly Source[], options:
 /** The file in the middle of those that have the size. */
 async function changeOneFile(tree: string, options: ImageCacheOptions): Promise<void> {
   const files = [...(await readTree(tree, options))].filter(
-    ([, { type, sizeBytes }]) => type === 'file' && Number(sizeBytes) >= changedFileBytes.min && Number(sizeBytes) <= changedFileBytes.max,
+    ([, { type, sizeBytes }]) =>
+      type === 'file' && Number(sizeBytes) >= changedFileBytes.min && Number(sizeBytes) <= changedFileBytes.max,
   )
   const [path] = files[files.length >> 1] ?? []
-  if (path === undefined) throw new P2pfsError('missing', 'the layer has no file of the size that is to change', { ...changedFileBytes })
+  if (path === undefined)
+    throw new P2pfsError('missing', 'the layer has no file of the size that is to change', { ...changedFileBytes })
   await appendFile(join(tree, path), '# changed\n')
 }

@@ -32,7 +32,10 @@ export interface Sharing {
 const meetTimeoutMs = 20_000
 
 /** One host seeds all images from a registry; for each of them, a host that has the earlier version fetches it. */
-export async function measureSharing(images: readonly SharingImage[], { signal }: { signal?: AbortSignal } = {}): Promise<Sharing[]> {
+export async function measureSharing(
+  images: readonly SharingImage[],
+  { signal }: { signal?: AbortSignal } = {},
+): Promise<Sharing[]> {
   const abort = { ...(signal && { signal }) }
   await using network = await Network.create(abort)
   const registry = await Registry.start(await network.addHost('registry'), abort)
@@ -50,7 +53,11 @@ export async function measureSharing(images: readonly SharingImage[], { signal }
   }
   const results: Sharing[] = []
   for (const [i, { tag, what, from }] of images.entries()) {
-    await using b = await NodeProcess.start(await network.addHost(`b${i}`), { bootstrap: [a], insecureRegistries, ...abort })
+    await using b = await NodeProcess.start(await network.addHost(`b${i}`), {
+      bootstrap: [a],
+      insecureRegistries,
+      ...abort,
+    })
     await b.whenStatus('has met A', ({ peers }) => peers.length > 0, { timeoutMs: meetTimeoutMs, ...abort })
     const fetched = async (reference: string): Promise<{ bytes: number; chunks: number }> => {
       await b.seed(reference, abort)
@@ -97,15 +104,30 @@ export function formatSharing(results: readonly Sharing[]): string {
   const heading = ['image', 'on', 'size', 'chunks', 'new', 'new', 'changed files', 'new layers', 'compressed', 'what']
   const table = [heading, ...rows]
   const widths = heading.map((_, column) => Math.max(...table.map((row) => row[column]!.length)))
-  return table.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join('  ').trimEnd()).join('\n')
+  return table
+    .map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i]!))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
 }
 
 /** Sizes of what an image's files contain, by content. */
-async function contentsOf(image: SharingImage, directory: string, abort: { signal?: AbortSignal }): Promise<ReadonlyMap<string, number>> {
+async function contentsOf(
+  image: SharingImage,
+  directory: string,
+  abort: { signal?: AbortSignal },
+): Promise<ReadonlyMap<string, number>> {
   const bundle = join(directory, `unpacked-${image.tag}`)
   const tree = await readTree(await unpackWithUmoci(image, bundle, abort), abort)
   await rm(bundle, { recursive: true })
-  return new Map([...tree.values()].filter(({ content }) => content !== '').map(({ content, sizeBytes }) => [content, Number(sizeBytes)]))
+  return new Map(
+    [...tree.values()]
+      .filter(({ content }) => content !== '')
+      .map(({ content, sizeBytes }) => [content, Number(sizeBytes)]),
+  )
 }
 
 const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0)

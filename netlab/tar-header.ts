@@ -30,7 +30,8 @@ export const maxElevenDigits = 0o77777777777
 export function encodeHeader(fields: HeaderFields, format: 'ustar' | 'gnu'): Buffer {
   const block = Buffer.alloc(recordBytes)
   const number = (value: number, offset: number, width: number): void => {
-    if (value >= 0 && value < 8 ** (width - 1)) block.write(value.toString(8).padStart(width - 1, '0'), offset, 'latin1')
+    if (value >= 0 && value < 8 ** (width - 1))
+      block.write(value.toString(8).padStart(width - 1, '0'), offset, 'latin1')
     else if (format === 'gnu') block.set(base256(value, width), offset)
     else throw new TypeError(`ustar cannot say ${value} in ${width} bytes`)
   }

@@ -1,4 +1,14 @@
-import { base256, encodeHeader, fitsUstar, maxElevenDigits, maxFieldPath, maxSevenDigits, recordBytes, withChecksum, type HeaderFields } from './tar-header.ts'
+import {
+  base256,
+  encodeHeader,
+  fitsUstar,
+  maxElevenDigits,
+  maxFieldPath,
+  maxSevenDigits,
+  recordBytes,
+  withChecksum,
+  type HeaderFields,
+} from './tar-header.ts'
 
 /** Types of POSIX.1-2017 pax, "ustar Interchange Format", typeflag. */
 export const tarTypes = {
@@ -73,13 +83,25 @@ function entryBlocks(entry: TarEntry): Buffer[] {
     device: entry.device ?? { major: 0, minor: 0 },
   }
   if (encoding === 'pax') return paxBlocks(entry, fields)
-  if (entry.xattrs !== undefined || (entry.mtime?.nanoseconds ?? 0) !== 0) throw new TypeError(`${encoding} has neither attributes nor nanoseconds`)
+  if (entry.xattrs !== undefined || (entry.mtime?.nanoseconds ?? 0) !== 0)
+    throw new TypeError(`${encoding} has neither attributes nor nanoseconds`)
   if (encoding === 'ustar') return [encodeHeader(fields, 'ustar'), padded(Buffer.from(entry.content ?? []))]
   const long: Buffer[] = []
-  if (fields.linkTarget.length > maxFieldPath) long.push(...extension('K', '././@LongLink', Buffer.from(`${fields.linkTarget}\0`, 'latin1'), 'gnu'))
-  if (fields.path.length > maxFieldPath) long.push(...extension('L', '././@LongLink', Buffer.from(`${fields.path}\0`, 'latin1'), 'gnu'))
-  const short = { ...fields, path: fields.path.slice(0, maxFieldPath), linkTarget: fields.linkTarget.slice(0, maxFieldPath) }
-  return [...long, ...(sparse === undefined ? [encodeHeader(short, 'gnu'), padded(Buffer.from(entry.content ?? []))] : oldSparse(short, sparse))]
+  if (fields.linkTarget.length > maxFieldPath)
+    long.push(...extension('K', '././@LongLink', Buffer.from(`${fields.linkTarget}\0`, 'latin1'), 'gnu'))
+  if (fields.path.length > maxFieldPath)
+    long.push(...extension('L', '././@LongLink', Buffer.from(`${fields.path}\0`, 'latin1'), 'gnu'))
+  const short = {
+    ...fields,
+    path: fields.path.slice(0, maxFieldPath),
+    linkTarget: fields.linkTarget.slice(0, maxFieldPath),
+  }
+  return [
+    ...long,
+    ...(sparse === undefined
+      ? [encodeHeader(short, 'gnu'), padded(Buffer.from(entry.content ?? []))]
+      : oldSparse(short, sparse)),
+  ]
 }
 
 function paxBlocks({ path, type, mtime, xattrs = {}, sparse, content }: TarEntry, fields: HeaderFields): Buffer[] {
@@ -118,7 +140,17 @@ function paxBlocks({ path, type, mtime, xattrs = {}, sparse, content }: TarEntry
 
 /** A pseudo entry that says something of the next one, or of all that follow. */
 function extension(typeflag: string, path: string, body: Buffer, format: 'ustar' | 'gnu'): Buffer[] {
-  const fields = { path, typeflag, sizeBytes: body.length, mode: 0o644, uid: 0, gid: 0, mtimeSeconds: 0, linkTarget: '', device: { major: 0, minor: 0 } }
+  const fields = {
+    path,
+    typeflag,
+    sizeBytes: body.length,
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+    mtimeSeconds: 0,
+    linkTarget: '',
+    device: { major: 0, minor: 0 },
+  }
   return [encodeHeader(fields, format), padded(body)]
 }
 
@@ -149,11 +181,25 @@ function sparseRecords(sparse: SparseContent, path: string): [string, string][] 
   const { sizeBytes, format = '1.0' } = sparse
   const pairs = sparsePairs(sparse)
   if (format === '1.0') {
-    return [['GNU.sparse.major', '1'], ['GNU.sparse.minor', '0'], ['GNU.sparse.name', path], ['GNU.sparse.realsize', String(sizeBytes)]]
+    return [
+      ['GNU.sparse.major', '1'],
+      ['GNU.sparse.minor', '0'],
+      ['GNU.sparse.name', path],
+      ['GNU.sparse.realsize', String(sizeBytes)],
+    ]
   }
-  const counted: [string, string][] = [['GNU.sparse.size', String(sizeBytes)], ['GNU.sparse.numblocks', String(pairs.length)]]
+  const counted: [string, string][] = [
+    ['GNU.sparse.size', String(sizeBytes)],
+    ['GNU.sparse.numblocks', String(pairs.length)],
+  ]
   if (format === '0.1') return [...counted, ['GNU.sparse.name', path], ['GNU.sparse.map', pairs.flat().join(',')]]
-  return [...counted, ...pairs.flatMap(([offset, length]): [string, string][] => [['GNU.sparse.offset', String(offset)], ['GNU.sparse.numbytes', String(length)]])]
+  return [
+    ...counted,
+    ...pairs.flatMap(([offset, length]): [string, string][] => [
+      ['GNU.sparse.offset', String(offset)],
+      ['GNU.sparse.numbytes', String(length)],
+    ]),
+  ]
 }
 
 /** GNU tar manual, "PAX Format, Versions 1.0": a map in decimal lines, padded to a record, before the pieces. */
@@ -168,7 +214,8 @@ function oldSparse(fields: HeaderFields, sparse: SparseContent): Buffer[] {
   const body = Buffer.concat(sparse.pieces.map(({ bytes }) => bytes))
   const header = encodeHeader({ ...fields, typeflag: 'S', sizeBytes: body.length }, 'gnu')
   const put = (record: Buffer, at: number, part: readonly [number, number][]): void => {
-    for (const [i, pair] of part.entries()) for (const [j, value] of pair.entries()) record.set(base256(value, 12), at + i * 24 + j * 12)
+    for (const [i, pair] of part.entries())
+      for (const [j, value] of pair.entries()) record.set(base256(value, 12), at + i * 24 + j * 12)
   }
   put(header, 386, pairs.slice(0, oldSparseInHeader))
   header[482] = pairs.length > oldSparseInHeader ? 1 : 0

@@ -40,9 +40,13 @@ export async function measureTcp(
   sizeBytes: number,
   { signal }: { signal?: AbortSignal } = {},
 ): Promise<number> {
-  const server = await from.start(process.execPath, ['-e', sender, from.address, String(port), String(sizeBytes), String(writeBytes)], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
+  const server = await from.start(
+    process.execPath,
+    ['-e', sender, from.address, String(port), String(sizeBytes), String(writeBytes)],
+    {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    },
+  )
   try {
     let ready = false
     server.stderr?.once('data', () => (ready = true))
@@ -50,7 +54,9 @@ export async function measureTcp(
       timeoutMs: startTimeoutMs,
       ...(signal && { signal }),
     })
-    const { stdout } = await to.run(process.execPath, ['-e', receiver, from.address, String(port)], { ...(signal && { signal }) })
+    const { stdout } = await to.run(process.execPath, ['-e', receiver, from.address, String(port)], {
+      ...(signal && { signal }),
+    })
     const { bytes, ms } = JSON.parse(stdout.toString()) as { bytes: number; ms: number }
     return bytes / (ms / 1000)
   } finally {

@@ -20,7 +20,13 @@ export class ThreeHosts implements AsyncDisposable {
   readonly #hostC: LabHost
   readonly #joined: NodeProcess[] = []
 
-  private constructor(parts: { network: Network; registry: Registry; reference: string; a: NodeProcess; hosts: [LabHost, LabHost] }) {
+  private constructor(parts: {
+    network: Network
+    registry: Registry
+    reference: string
+    a: NodeProcess
+    hosts: [LabHost, LabHost]
+  }) {
     this.network = parts.network
     this.registry = parts.registry
     this.reference = parts.reference
@@ -50,7 +56,10 @@ export class ThreeHosts implements AsyncDisposable {
     const start = async (host: LabHost): Promise<NodeProcess> => {
       const node = await NodeProcess.start(host, options)
       this.#joined.push(node)
-      await node.whenStatus('has met A', ({ peers }) => peers.length > 0, { timeoutMs: meetTimeoutMs, ...(signal && { signal }) })
+      await node.whenStatus('has met A', ({ peers }) => peers.length > 0, {
+        timeoutMs: meetTimeoutMs,
+        ...(signal && { signal }),
+      })
       return node
     }
     const [b, c] = await Promise.all([start(this.#hostB), start(this.#hostC)])

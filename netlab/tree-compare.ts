@@ -45,7 +45,11 @@ const readBytes = 1 << 20
  * Compares two directory trees in everything that a program can see of them: types, permissions, owners, times, hard links,
  * extended attributes, devices, link targets, contents; the roots themselves included. As root, to see all attributes.
  */
-export async function compareTrees(left: string, right: string, options: { signal?: AbortSignal } = {}): Promise<Difference[]> {
+export async function compareTrees(
+  left: string,
+  right: string,
+  options: { signal?: AbortSignal } = {},
+): Promise<Difference[]> {
   const [leftTree, rightTree] = await Promise.all([readTree(left, options), readTree(right, options)])
   return differences(leftTree, rightTree)
 }
@@ -68,7 +72,9 @@ export function differences(left: Tree, right: Tree): Difference[] {
 
 /** For people: one line for each difference, of the first `max`. */
 export function describeDifferences(found: readonly Difference[], max = 20): string {
-  const lines = found.slice(0, max).map(({ path, aspect, left, right }) => `${JSON.stringify(path)}: ${aspect} ${left} != ${right}`)
+  const lines = found
+    .slice(0, max)
+    .map(({ path, aspect, left, right }) => `${JSON.stringify(path)}: ${aspect} ${left} != ${right}`)
   return [...lines, ...(found.length > max ? [`and ${found.length - max} more`] : [])].join('\n')
 }
 
@@ -173,7 +179,15 @@ async function hashFile(path: Buffer): Promise<string> {
 
 /** All extended attributes of a tree, with one process. */
 async function readXattrs(root: string, signal: AbortSignal | undefined): Promise<Map<string, string>> {
-  const flags = ['--dump', '--match=-', '--encoding=hex', '--recursive', '--physical', '--no-dereference', '--absolute-names']
+  const flags = [
+    '--dump',
+    '--match=-',
+    '--encoding=hex',
+    '--recursive',
+    '--physical',
+    '--no-dereference',
+    '--absolute-names',
+  ]
   const { stdout } = await run('getfattr', [...flags, '--', root], { ...(signal && { signal }) })
   const byPath = new Map<string, string>()
   for (const record of stdout.toString('latin1').split('\n\n')) {

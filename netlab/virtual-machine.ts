@@ -52,7 +52,8 @@ export class VirtualMachine implements AsyncDisposable {
       else this.#lines.push({ text, atMs: performance.now() - startedAt })
       this.#events.emit('change')
     }
-    for (const input of [process.stdout, process.stderr] as Readable[]) createInterface({ input, crlfDelay: Infinity }).on('line', add)
+    for (const input of [process.stdout, process.stderr] as Readable[])
+      createInterface({ input, crlfDelay: Infinity }).on('line', add)
     process.once('close', () => {
       this.#ended = true
       this.#events.emit('change')
@@ -71,8 +72,27 @@ export class VirtualMachine implements AsyncDisposable {
       const drive = `if=none,id=drive${i},format=raw,readonly=${readOnly ? 'on' : 'off'},file=${path.replaceAll(',', ',,')}`
       return ['-drive', drive, '-device', `nvme-ns,drive=drive${i},bus=nvme,nsid=${i + 1}`]
     })
-    const append = ['root=/dev/nvme0n1', 'ro', 'rootwait', 'console=ttyS0', 'panic=-1', 'quiet', 'mitigations=off', ...kernelArguments]
-    const hardware = ['-nodefaults', '-accel', 'tcg', '-cpu', cpu, '-m', `${memoryMebibytes}M`, '-device', 'nvme,id=nvme,serial=p2pfs']
+    const append = [
+      'root=/dev/nvme0n1',
+      'ro',
+      'rootwait',
+      'console=ttyS0',
+      'panic=-1',
+      'quiet',
+      'mitigations=off',
+      ...kernelArguments,
+    ]
+    const hardware = [
+      '-nodefaults',
+      '-accel',
+      'tcg',
+      '-cpu',
+      cpu,
+      '-m',
+      `${memoryMebibytes}M`,
+      '-device',
+      'nvme,id=nvme,serial=p2pfs',
+    ]
     const serial = ['-display', 'none', '-serial', 'stdio', '-no-reboot']
     const boot = ['-kernel', kernel, '-append', append.join(' ')]
     const args = [...hardware, ...devices, ...serial, ...boot]
@@ -116,7 +136,11 @@ export class VirtualMachine implements AsyncDisposable {
     await this.powerOff()
   }
 
-  async #when<T>(what: string, options: { timeoutMs: number; signal?: AbortSignal }, probe: () => T | undefined): Promise<T> {
+  async #when<T>(
+    what: string,
+    options: { timeoutMs: number; signal?: AbortSignal },
+    probe: () => T | undefined,
+  ): Promise<T> {
     const { timeoutMs, signal } = options
     const deadline = AbortSignal.timeout(timeoutMs)
     for (;;) {
@@ -126,7 +150,9 @@ export class VirtualMachine implements AsyncDisposable {
       if (this.#ended) throw this.#error('closed', `the machine ended before ${what}`)
       if (deadline.aborted) throw this.#error('timeout', `${what}: not within ${timeoutMs} ms`)
       // An abort is seen above.
-      await once(this.#events, 'change', { signal: AbortSignal.any([deadline, ...(signal ? [signal] : [])]) }).catch(() => undefined)
+      await once(this.#events, 'change', { signal: AbortSignal.any([deadline, ...(signal ? [signal] : [])]) }).catch(
+        () => undefined,
+      )
     }
   }
 

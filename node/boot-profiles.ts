@@ -15,7 +15,13 @@ export type ProfileSource = 'local' | 'peer' | 'registry'
 
 export interface BootProfilesParts {
   catalog: Pick<Catalog, 'profile' | 'profiles' | 'putProfile'>
-  region: { askProfiles: (subject: ProfileSubject, tables: readonly Digest[], options: { signal: AbortSignal }) => Promise<BootProfile | undefined>[] }
+  region: {
+    askProfiles: (
+      subject: ProfileSubject,
+      tables: readonly Digest[],
+      options: { signal: AbortSignal },
+    ) => Promise<BootProfile | undefined>[]
+  }
   log: Log
 }
 
@@ -74,14 +80,31 @@ export class BootProfiles {
   }
 
   /** That of the rootfs, or else of a relative: from this host, its region, the registry. What others have recorded is not kept. */
-  async find(subject: ProfileSubject, tables: readonly Digest[], { signal }: { signal: AbortSignal }): Promise<{ profile: BootProfile; source: ProfileSource } | undefined> {
+  async find(
+    subject: ProfileSubject,
+    tables: readonly Digest[],
+    { signal }: { signal: AbortSignal },
+  ): Promise<{ profile: BootProfile; source: ProfileSource } | undefined> {
     const own = await this.nearest(subject)
     if (own?.rootfs === subject.rootfs) return { profile: own, source: 'local' }
-    const from = (source: ProfileSource, profiles: Iterable<BootProfile>): { profile: BootProfile; source: ProfileSource; kinship: number }[] =>
-      [...profiles].map((profile) => ({ profile, source, kinship: kinshipOf(profile, subject) })).filter(({ kinship }) => kinship > 0)
-    const all = [...from('local', own === undefined ? [] : [own]), ...from('peer', await this.#ask(subject, tables, signal)), ...from('registry', this.#published.values())]
+    const from = (
+      source: ProfileSource,
+      profiles: Iterable<BootProfile>,
+    ): { profile: BootProfile; source: ProfileSource; kinship: number }[] =>
+      [...profiles]
+        .map((profile) => ({ profile, source, kinship: kinshipOf(profile, subject) }))
+        .filter(({ kinship }) => kinship > 0)
+    const all = [
+      ...from('local', own === undefined ? [] : [own]),
+      ...from('peer', await this.#ask(subject, tables, signal)),
+      ...from('registry', this.#published.values()),
+    ]
     // Of equals in kinship, of which Infinity is one, the difference is no number.
-    return all.toSorted((one, other) => (one.kinship === other.kinship ? other.profile.chunks.length - one.profile.chunks.length : other.kinship - one.kinship))[0]
+    return all.toSorted((one, other) =>
+      one.kinship === other.kinship
+        ? other.profile.chunks.length - one.profile.chunks.length
+        : other.kinship - one.kinship,
+    )[0]
   }
 
   async #ask(subject: ProfileSubject, tables: readonly Digest[], signal: AbortSignal): Promise<BootProfile[]> {
@@ -115,7 +138,8 @@ export function profileChunks(digests: readonly Digest[], tables: readonly Chunk
     const all = Buffer.from(table.digests.buffer, table.digests.byteOffset, table.digests.byteLength)
     for (let i = 0; i < table.count; i++) {
       const place = places.get(all.readUIntBE(i * digestBytes, keyBytes))
-      if (place !== undefined && all.subarray(i * digestBytes, (i + 1) * digestBytes).equals(place.raw)) found[place.at] ??= first + i
+      if (place !== undefined && all.subarray(i * digestBytes, (i + 1) * digestBytes).equals(place.raw))
+        found[place.at] ??= first + i
     }
     first += table.count
   }

@@ -37,8 +37,12 @@ export class Boot {
   }
 
   start(): void {
-    const failed = (what: string) => (error: unknown) => this.#parts.log.debug(what, { error, rootfs: this.#mounted.digest })
-    const tasks = [this.#record().catch(failed('boot is not recorded')), this.#fetchAhead().catch(failed('boot is not replayed'))]
+    const failed = (what: string) => (error: unknown) =>
+      this.#parts.log.debug(what, { error, rootfs: this.#mounted.digest })
+    const tasks = [
+      this.#record().catch(failed('boot is not recorded')),
+      this.#fetchAhead().catch(failed('boot is not replayed')),
+    ]
     this.#running = Promise.all(tasks).then(() => undefined)
   }
 
@@ -58,16 +62,27 @@ export class Boot {
   async #record(): Promise<void> {
     const mounted = this.#mounted
     const isWaiting = (): boolean => mounted.waiting > 0
-    const { chunks, count, seconds } = await recordBoot({ image: mounted.image, isWaiting }, { signal: this.#ended.signal })
+    const { chunks, count, seconds } = await recordBoot(
+      { image: mounted.image, isWaiting },
+      { signal: this.#ended.signal },
+    )
     if (chunks.length === 0 || count > chunks.length || !this.#isBoot(chunks)) return
-    await this.#parts.profiles.keep({ ...this.#subject, seconds, chunks: chunks.map((chunk) => mounted.request(chunk).digest) })
+    await this.#parts.profiles.keep({
+      ...this.#subject,
+      seconds,
+      chunks: chunks.map((chunk) => mounted.request(chunk).digest),
+    })
   }
 
   async #fetchAhead(): Promise<void> {
     const mounted = this.#mounted
     const { signal } = this.#ended
     const tables = tablesOf(mounted.manifest)
-    const found = await this.#parts.profiles.find(this.#subject, tables.slice(1).map(({ id }) => id), { signal })
+    const found = await this.#parts.profiles.find(
+      this.#subject,
+      tables.slice(1).map(({ id }) => id),
+      { signal },
+    )
     if (found === undefined || signal.aborted) return
     const chunks = profileChunks(found.profile.chunks, tables)
     if (!this.#isBoot(chunks) || !this.#isOfUse(found.profile, chunks)) return
@@ -75,7 +90,8 @@ export class Boot {
       has: (chunk: number) => mounted.has(chunk),
       lengthAt: (chunk: number) => mounted.request(chunk).lengthBytes,
       isHeld: (chunk: number) => this.#parts.isHeld(mounted.request(chunk)),
-      fetch: async (chunk: number, options: { signal: AbortSignal }) => await mounted.fetch(chunk, 'boot', options.signal),
+      fetch: async (chunk: number, options: { signal: AbortSignal }) =>
+        await mounted.fetch(chunk, 'boot', options.signal),
     }
     const replay = new ProfileReplay({ target, log: this.#parts.log }, chunks)
     this.#replay = { replay, source: found.source }

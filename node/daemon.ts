@@ -44,7 +44,9 @@ import { ImportLedger } from './store/import-ledger.ts'
 import { Verification } from './verification.ts'
 
 /** Where things are below the state directory. */
-export function statePaths(stateDir: string): Record<'chunks' | 'catalog' | 'identity' | 'mountPoint' | 'trees' | 'writable' | 'scratch' | 'templates', string> {
+export function statePaths(
+  stateDir: string,
+): Record<'chunks' | 'catalog' | 'identity' | 'mountPoint' | 'trees' | 'writable' | 'scratch' | 'templates', string> {
   return {
     chunks: join(stateDir, 'chunks'),
     catalog: join(stateDir, 'catalog'),
@@ -138,7 +140,13 @@ export class Daemon {
         },
         log,
       },
-      { region: config.region, name: config.name, listen: config.listen, bootstrap: config.bootstrap, keyFile: paths.identity },
+      {
+        region: config.region,
+        name: config.name,
+        listen: config.listen,
+        bootstrap: config.bootstrap,
+        keyFile: paths.identity,
+      },
     )
     /** Keeps a chunk and tells the peers. */
     const put = async (digest: Digest, bytes: Uint8Array, source: RemoteSource): Promise<boolean> => {
@@ -153,9 +161,16 @@ export class Daemon {
     /** The same for what a registry delivers. */
     const keep = async (digest: Digest, bytes: Uint8Array): Promise<void> => void (await put(digest, bytes, 'registry'))
     const isKnown = (digest: Digest): boolean => holdings.knows(digest)
-    const ledger = new ImportLedger({ put: async (digest, bytes) => await put(digest, bytes, 'registry'), discard: async (digest) => await store.discard(digest), isKnown })
+    const ledger = new ImportLedger({
+      put: async (digest, bytes) => await put(digest, bytes, 'registry'),
+      discard: async (digest) => await store.discard(digest),
+      isKnown,
+    })
     const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
-    const trust = new IndexTrust({ own: () => exchange.peerId, members: () => exchange.peers().map(({ peer }) => peer), log }, { keys: config.trustIndexKey })
+    const trust = new IndexTrust(
+      { own: () => exchange.peerId, members: () => exchange.peers().map(({ peer }) => peer), log },
+      { keys: config.trustIndexKey },
+    )
     const published = new PublishedImages({
       catalog,
       registry,
@@ -163,7 +178,8 @@ export class Daemon {
       ledger,
       onProfile: (bytes) => this.#profiles.addPublished(bytes),
       putBlobMap: async (map) => await layers.putBlobMap(map),
-      rootfsOf: async (indexes, manifest) => rootfsDigest(await buildRootfs(indexes, manifest, { put: async () => undefined })),
+      rootfsOf: async (indexes, manifest) =>
+        rootfsDigest(await buildRootfs(indexes, manifest, { put: async () => undefined })),
       rootfs: async (digest) => await catalog.rootfs(digest),
       now: () => performance.now(),
       log,
@@ -173,7 +189,8 @@ export class Daemon {
       registry,
       region: exchange.objects,
       published,
-      fetchWindow: async (request, { signal }) => (await this.#fetcher.fetch(request, { signal, priority: 'demand' })).bytes,
+      fetchWindow: async (request, { signal }) =>
+        (await this.#fetcher.fetch(request, { signal, priority: 'demand' })).bytes,
       onBlobMap: (map) => this.#knowTable(map.windows),
       log,
     })
@@ -192,7 +209,13 @@ export class Daemon {
       limits,
     })
     const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options) }
-    const stream = new RegionSource({ streamOf: async (table) => await origins.streamOf(table), keep, get: local.get, signal: this.#stopping.signal, log })
+    const stream = new RegionSource({
+      streamOf: async (table) => await origins.streamOf(table),
+      keep,
+      get: local.get,
+      signal: this.#stopping.signal,
+      log,
+    })
     this.#stream = stream
     this.#fetcher = new Fetcher({
       local: { ...local, put: async (digest, bytes, source) => void (await put(digest, bytes, source)) },
@@ -222,8 +245,10 @@ export class Daemon {
       isWhole: (manifest) => tablesOf(manifest).every(({ id }) => holdings.isWhole(id)),
       published,
       trust,
-      attest: async (statement) => await attest(statement, { key: exchange.peerId, sign: async (bytes) => await exchange.sign(bytes) }),
-      importImage: async (reference, image, format, options) => await origins.importImage(reference, image, format, options),
+      attest: async (statement) =>
+        await attest(statement, { key: exchange.peerId, sign: async (bytes) => await exchange.sign(bytes) }),
+      importImage: async (reference, image, format, options) =>
+        await origins.importImage(reference, image, format, options),
       imports: this.#imports,
       stewards,
       onManifest: (manifest) => this.#know(manifest),
@@ -245,10 +270,31 @@ export class Daemon {
       log,
     })
     this.#published = published
-    const verification = new Verification({ catalog, registry, region: exchange.objects, own: () => exchange.peerId, trust, limits })
+    const verification = new Verification({
+      catalog,
+      registry,
+      region: exchange.objects,
+      own: () => exchange.peerId,
+      trust,
+      limits,
+    })
     this.#profiles = new BootProfiles({ catalog, region: exchange.objects, log })
     const operations = new ImageOperations(
-      { catalog, store, holdings, fetcher: this.#fetcher, images, origins, published, publisher, profiles: this.#profiles, verification, mounts: () => this.#mounts, report: (digest, manifest) => this.#report(digest, manifest), log },
+      {
+        catalog,
+        store,
+        holdings,
+        fetcher: this.#fetcher,
+        images,
+        origins,
+        published,
+        publisher,
+        profiles: this.#profiles,
+        verification,
+        mounts: () => this.#mounts,
+        report: (digest, manifest) => this.#report(digest, manifest),
+        log,
+      },
       config,
     )
     this.#control = new ControlServer(
@@ -304,7 +350,9 @@ export class Daemon {
     await this.#backend.driver.start()
     await this.#control.start()
     this.#profiles.open().catch((error: unknown) => this.#log.warn('boot profiles cannot be read', { error }))
-    this.#knowMore().catch((error: unknown) => this.#log.warn('layers of no image, and windows, are not announced to peers', { error }))
+    this.#knowMore().catch((error: unknown) =>
+      this.#log.warn('layers of no image, and windows, are not announced to peers', { error }),
+    )
     this.#log.info('daemon ready', {
       peer: this.#exchange.peerId,
       region: this.#config.region,
@@ -364,7 +412,12 @@ export class Daemon {
   }
 
   #report(digest: Digest, manifest: RootfsManifest): MountReport {
-    const parts = { mounts: this.#mounts!, holdings: this.#holdings, isStreamed: (table: Digest) => this.#stream.streamed.has(table), isAlone: () => this.#exchange.isAlone() }
+    const parts = {
+      mounts: this.#mounts!,
+      holdings: this.#holdings,
+      isStreamed: (table: Digest) => this.#stream.streamed.has(table),
+      isAlone: () => this.#exchange.isAlone(),
+    }
     return reportMount(digest, manifest, parts)
   }
 
@@ -379,7 +432,10 @@ export class Daemon {
       imports: this.#imports,
       mounts: this.#mounts?.list() ?? [],
       report: (digest, manifest) => this.#report(digest, manifest),
-      fetched: { peer: this.#fetcher.fromPeers, registry: [this.#origins.fromRegistry, this.#layers.chunks, this.#published.chunks] },
+      fetched: {
+        peer: this.#fetcher.fromPeers,
+        registry: [this.#origins.fromRegistry, this.#layers.chunks, this.#published.chunks],
+      },
       counters: {
         chunks: this.#store.count,
         served: this.#backend!.driver.counters().served,

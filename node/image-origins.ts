@@ -66,11 +66,25 @@ export class ImageOrigins {
    * Reads the layers that neither this host nor its region has an index of, and makes the rootfs.
    * @throws invalid, unsupported for what can never be imported; nothing of it is left then
    */
-  async importImage(reference: Reference, image: ResolvedImage, format: RootfsFormat, options: ImportOptions): Promise<Imported> {
-    return await this.#importing(async (sink, onIndex) => await this.#import(reference, image, format, sink, onIndex, options))
+  async importImage(
+    reference: Reference,
+    image: ResolvedImage,
+    format: RootfsFormat,
+    options: ImportOptions,
+  ): Promise<Imported> {
+    return await this.#importing(
+      async (sink, onIndex) => await this.#import(reference, image, format, sink, onIndex, options),
+    )
   }
 
-  async #import(reference: Reference, image: ResolvedImage, format: RootfsFormat, sink: ChunkSink, onIndex: OnIndex, options: ImportOptions): Promise<Imported> {
+  async #import(
+    reference: Reference,
+    image: ResolvedImage,
+    format: RootfsFormat,
+    sink: ChunkSink,
+    onIndex: OnIndex,
+    options: ImportOptions,
+  ): Promise<Imported> {
     const { other } = options
     let published: ReturnType<PublishedImages['layerIndexes']> | undefined
     let isHearsay = false
@@ -107,7 +121,10 @@ export class ImageOrigins {
     const running = this.#parts.ledger.begin()
     const written: { diffId: Digest; table: Digest }[] = []
     try {
-      const result = await task(this.#counting(running), ({ diffId, chunks }) => void written.push({ diffId, table: chunks.id }))
+      const result = await task(
+        this.#counting(running),
+        ({ diffId, chunks }) => void written.push({ diffId, table: chunks.id }),
+      )
       running.keep()
       return result
     } catch (error) {
@@ -131,15 +148,31 @@ export class ImageOrigins {
     options: FindOptions,
   ): Promise<{ record: UnsignedRecord } & Imported> {
     const name = formatReference(reference)
-    const [image, { manifest, isHearsay }] = await this.#importing(async (sink, onIndex): Promise<[ResolvedImage, Imported]> => {
-      const made =
-        typeof source === 'string'
-          ? singleLayerImage(name, platform, await this.#readLocal(source, releasing(sink), onIndex, options))
-          : { ...(await this.#parts.registry.resolve(source, platform, options)), reference: name }
-      return [made, await this.#import(typeof source === 'string' ? reference : source, made, format, sink, onIndex, options)]
-    })
+    const [image, { manifest, isHearsay }] = await this.#importing(
+      async (sink, onIndex): Promise<[ResolvedImage, Imported]> => {
+        const made =
+          typeof source === 'string'
+            ? singleLayerImage(name, platform, await this.#readLocal(source, releasing(sink), onIndex, options))
+            : { ...(await this.#parts.registry.resolve(source, platform, options)), reference: name }
+        return [
+          made,
+          await this.#import(typeof source === 'string' ? reference : source, made, format, sink, onIndex, options),
+        ]
+      },
+    )
     const { manifestDigest } = image
-    return { record: { reference: name, platform: image.platform, format, manifestDigest, manifest: image.manifest, rootfsDigest: rootfsDigest(manifest) }, manifest, isHearsay }
+    return {
+      record: {
+        reference: name,
+        platform: image.platform,
+        format,
+        manifestDigest,
+        manifest: image.manifest,
+        rootfsDigest: rootfsDigest(manifest),
+      },
+      manifest,
+      isHearsay,
+    }
   }
 
   /** How to make all chunks of a region of an image in the catalog; undefined where no image there has it. */
@@ -155,7 +188,8 @@ export class ImageOrigins {
       const at = manifest.layers.findIndex(({ chunks }) => chunks.id === table)
       const layer = layersOf(record.manifest, manifest.config)[at]
       if (layer !== undefined) {
-        return async (sink, { signal }) => void (await this.#readLayer(reference, layer, this.#known(sink), ignore, { signal }))
+        return async (sink, { signal }) =>
+          void (await this.#readLayer(reference, layer, this.#known(sink), ignore, { signal }))
       }
     }
     return undefined
@@ -164,7 +198,9 @@ export class ImageOrigins {
   /** Passes on only what known rootfs have: the layer may no longer be what it was. */
   #known(sink: ChunkSink): ChunkSink {
     const counting = this.#counting(sink)
-    return { put: async (digest, bytes) => (this.#parts.isKnown(digest) ? await counting.put(digest, bytes) : undefined) }
+    return {
+      put: async (digest, bytes) => (this.#parts.isKnown(digest) ? await counting.put(digest, bytes) : undefined),
+    }
   }
 
   #counting(sink: ChunkSink): ChunkSink {
@@ -190,7 +226,11 @@ export class ImageOrigins {
     return found === undefined ? undefined : encodeLayerIndex(found)
   }
 
-  async #knownLayer(diffId: Digest, onIndex: OnIndex, signal: AbortSignal): Promise<{ index: LayerIndex; told: boolean } | undefined> {
+  async #knownLayer(
+    diffId: Digest,
+    onIndex: OnIndex,
+    signal: AbortSignal,
+  ): Promise<{ index: LayerIndex; told: boolean } | undefined> {
     const { catalog, region, trust } = this.#parts
     const own = await catalog.layer(diffId, { told: false })
     if (own !== undefined) return { index: own, told: false }
@@ -211,7 +251,11 @@ export class ImageOrigins {
   ): Promise<LayerIndex> {
     // The layer's digest is checked by the thread that reads it.
     const bytes = this.#parts.registry.openLayer(reference, layer, { signal, verify: false })
-    const { index, map } = await importLayer(bytes, layer, sink, { signal, limits: this.#parts.limits, ...(onBytes === undefined ? {} : { onProgress: onBytes }) })
+    const { index, map } = await importLayer(bytes, layer, sink, {
+      signal,
+      limits: this.#parts.limits,
+      ...(onBytes === undefined ? {} : { onProgress: onBytes }),
+    })
     await this.#putLayer(index, onIndex)
     if (map !== undefined) await this.#parts.putBlobMap(map)
     this.#parts.onLayerRead(index.chunks)
@@ -219,7 +263,12 @@ export class ImageOrigins {
   }
 
   /** The layer that a directory or a tar makes. */
-  async #readLocal(path: string, sink: ChunkSink, onIndex: OnIndex, { signal, onProgress }: FindOptions): Promise<LayerIndex> {
+  async #readLocal(
+    path: string,
+    sink: ChunkSink,
+    onIndex: OnIndex,
+    { signal, onProgress }: FindOptions,
+  ): Promise<LayerIndex> {
     const { bytes, sizeBytes } = await openLocalSource(path, { signal })
     const { index } = await importLayer(bytes, { name: path }, sink, {
       signal,
@@ -237,22 +286,37 @@ export class ImageOrigins {
 
   /** From the layer indexes that are here; else as it was published; else from what must be asked for, layers too. */
   async #metadata(record: ImageRecord, manifest: RootfsManifest, sink: ChunkSink, signal: AbortSignal): Promise<void> {
-    const known = await Promise.all(manifest.layers.map(async ({ diffId }) => await this.#parts.catalog.hasLayer(diffId)))
-    if (known.includes(false) && (await this.#parts.published.metadata(record, manifest, this.#counting(sink), { signal }))) return
+    const known = await Promise.all(
+      manifest.layers.map(async ({ diffId }) => await this.#parts.catalog.hasLayer(diffId)),
+    )
+    if (
+      known.includes(false) &&
+      (await this.#parts.published.metadata(record, manifest, this.#counting(sink), { signal }))
+    )
+      return
     await this.#rebuildMetadata(record, manifest, sink, signal)
   }
 
-  async #rebuildMetadata(record: ImageRecord, manifest: RootfsManifest, sink: ChunkSink, signal: AbortSignal): Promise<void> {
+  async #rebuildMetadata(
+    record: ImageRecord,
+    manifest: RootfsManifest,
+    sink: ChunkSink,
+    signal: AbortSignal,
+  ): Promise<void> {
     const reference = parseReference(record.reference)
     const layers: LayerIndex[] = []
     for (const layer of layersOf(record.manifest, manifest.config)) {
       const read = async (): Promise<LayerIndex> =>
-        await this.#importing(async (kept, onIndex) => await this.#readLayer(reference, layer, releasing(kept), onIndex, { signal }))
+        await this.#importing(
+          async (kept, onIndex) => await this.#readLayer(reference, layer, releasing(kept), onIndex, { signal }),
+        )
       layers.push((await this.knownLayer(layer.diffId, signal)) ?? (await read()))
     }
     const rebuilt = await buildRootfs(layers, manifest, sink)
     if (rootfsDigest(rebuilt) !== record.rootfsDigest) {
-      throw new P2pfsError('invalid', 'the layers in the registry make another rootfs than the one that is known', { image: record.reference })
+      throw new P2pfsError('invalid', 'the layers in the registry make another rootfs than the one that is known', {
+        image: record.reference,
+      })
     }
   }
 }

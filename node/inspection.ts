@@ -17,10 +17,16 @@ export interface Known {
 export async function inspect(
   { record, manifest }: Known,
   others: readonly Known[],
-  parts: { localBytes: (tables: readonly ChunkTable[]) => number; layer: (diffId: Digest) => Promise<LayerIndex | undefined> },
+  parts: {
+    localBytes: (tables: readonly ChunkTable[]) => number
+    layer: (diffId: Digest) => Promise<LayerIndex | undefined>
+  },
 ): Promise<InspectResult> {
   const layers: InspectedLayer[] = []
-  for (const [i, { diffId, digest, sizeBytes: compressedBytes }] of layersOf(record.manifest, manifest.config).entries()) {
+  for (const [i, { diffId, digest, sizeBytes: compressedBytes }] of layersOf(
+    record.manifest,
+    manifest.config,
+  ).entries()) {
     const { chunks } = manifest.layers[i]!
     const index = await parts.layer(diffId)
     layers.push({
@@ -46,7 +52,10 @@ export async function inspect(
     metadataBytes: manifest.metadata.sizeBytes,
     chunks: tables.reduce((sum, { count }) => sum + count, 0),
     layers,
-    sharing: sharingOf(manifest, others.filter((other) => other.record.rootfsDigest !== rootfsDigest)),
+    sharing: sharingOf(
+      manifest,
+      others.filter((other) => other.record.rootfsDigest !== rootfsDigest),
+    ),
     config: JSON.parse(manifest.config) as unknown,
   }
 }
@@ -61,7 +70,13 @@ function sharingOf(manifest: RootfsManifest, others: readonly Known[]): InspectR
   return others
     .map(({ record: { reference, platform, format }, manifest: other }) => {
       const shared = [...distinctChunks(other)].filter(([digest]) => own.has(digest))
-      return { reference, platform, format, sharedChunks: shared.length, sharedBytes: shared.reduce((sum, [, length]) => sum + length, 0) }
+      return {
+        reference,
+        platform,
+        format,
+        sharedChunks: shared.length,
+        sharedBytes: shared.reduce((sum, [, length]) => sum + length, 0),
+      }
     })
     .filter(({ sharedChunks }) => sharedChunks > 0)
     .sort((a, b) => b.sharedBytes - a.sharedBytes)
@@ -69,7 +84,8 @@ function sharingOf(manifest: RootfsManifest, others: readonly Known[]): InspectR
 
 function distinctChunks(manifest: RootfsManifest): Map<Digest, number> {
   const chunks = new Map<Digest, number>()
-  for (const table of tablesOf(manifest)) for (let i = 0; i < table.count; i++) chunks.set(table.digestAt(i), table.lengthAt(i))
+  for (const table of tablesOf(manifest))
+    for (let i = 0; i < table.count; i++) chunks.set(table.digestAt(i), table.lengthAt(i))
   return chunks
 }
 

@@ -14,7 +14,9 @@ export function createLog(level: LogLevel, write: (line: string) => void, common
   const lines = logLevels.map((name, rank) => {
     const emit = (message: string, fields: LogFields = {}): void => {
       if (rank > logLevels.indexOf(level)) return
-      write(`${JSON.stringify({ time: new Date().toISOString(), level: name, message, ...common, ...fields }, plain)}\n`)
+      write(
+        `${JSON.stringify({ time: new Date().toISOString(), level: name, message, ...common, ...fields }, plain)}\n`,
+      )
     }
     return [name, emit] as const
   })

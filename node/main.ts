@@ -42,7 +42,9 @@ async function runDaemon(config: Config, log: Log): Promise<number> {
   const daemon = new Daemon({ log, version: packageManifest.version, createBackend: backendFor(config, log) }, config)
   const stop = Promise.withResolvers<void>()
   process.on('SIGTERM', stop.resolve).on('SIGINT', stop.resolve)
-  process.on('disconnect', () => log.error('supervisor is gone; this daemon goes on serving alone, until it is stopped', { pid: process.pid }))
+  process.on('disconnect', () =>
+    log.error('supervisor is gone; this daemon goes on serving alone, until it is stopped', { pid: process.pid }),
+  )
   try {
     await daemon.start()
   } catch (error) {
@@ -65,7 +67,10 @@ function backendFor(config: Config, log: Log): DaemonParts['createBackend'] {
   const { mountPoint, trees, writable, scratch, templates: templateDirectory } = statePaths(config.stateDir)
   return async (reads) => {
     if (config.fuseDriver === 'native') {
-      return { driver: new FuseNativeDriver({ ...reads, log }, { mountPoint }), placement: new LinkPlacement({ mountPoint }) }
+      return {
+        driver: new FuseNativeDriver({ ...reads, log }, { mountPoint }),
+        placement: new LinkPlacement({ mountPoint }),
+      }
     }
     const fd = Number(process.env[inherited.fuse.variable])
     const resumed = process.env[inherited.resumed] !== undefined
@@ -103,6 +108,7 @@ async function main(): Promise<void> {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  if (process.env[inherited.fuse.variable] === undefined) throw new P2pfsError('invalid', 'not started by a supervisor; run p2pfs daemon')
+  if (process.env[inherited.fuse.variable] === undefined)
+    throw new P2pfsError('invalid', 'not started by a supervisor; run p2pfs daemon')
   await main()
 }

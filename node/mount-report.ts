@@ -16,7 +16,11 @@ export interface MountReportParts {
 }
 
 /** How the reads of a mounted rootfs fare: how much is here, where it came from, what a user would not expect. */
-export function reportMount(digest: Digest, manifest: RootfsManifest, { mounts, holdings, isStreamed, isAlone }: MountReportParts): MountReport {
+export function reportMount(
+  digest: Digest,
+  manifest: RootfsManifest,
+  { mounts, holdings, isStreamed, isAlone }: MountReportParts,
+): MountReport {
   const sizeBytes = sizeOf(manifest)
   const here = holdings.localBytes(tablesOf(manifest))
   const warnings: MountWarning[] = []
@@ -24,5 +28,11 @@ export function reportMount(digest: Digest, manifest: RootfsManifest, { mounts, 
   if (here < sizeBytes && isAlone()) warnings.push('peers-lost')
   const profile = mounts.profile(digest)
   const none = { bytes: 0, chunks: 0 }
-  return { sizeBytes, localBytes: here, fetched: mounts.image(digestHex(digest))?.arrivals() ?? { peer: none, registry: none }, ...(profile && { profile }), warnings }
+  return {
+    sizeBytes,
+    localBytes: here,
+    fetched: mounts.image(digestHex(digest))?.arrivals() ?? { peer: none, registry: none },
+    ...(profile && { profile }),
+    warnings,
+  }
 }

@@ -66,7 +66,9 @@ export class MountedImage {
     // A read over several chunks comes here whole when one of them is missing.
     const here = this.has(chunkIndex)
     this.waiting++
-    const chunk = this.#patiently(chunkIndex, AbortSignal.any([signal, this.#closed.signal])).finally(() => this.waiting--)
+    const chunk = this.#patiently(chunkIndex, AbortSignal.any([signal, this.#closed.signal])).finally(
+      () => this.waiting--,
+    )
     if (!here && !this.planned.has(chunkIndex)) this.#readAhead.touch(chunkIndex)
     return await chunk
   }
@@ -78,7 +80,8 @@ export class MountedImage {
 
   /** A chunk of a region, maybe of this image, has come. */
   arrived(table: Digest, index: number, source: RemoteSource): void {
-    for (const { first, chunks } of this.#regions) if (chunks.id === table) Atomics.or(this.#state, first + index, chunkFlags[source])
+    for (const { first, chunks } of this.#regions)
+      if (chunks.id === table) Atomics.or(this.#state, first + index, chunkFlags[source])
   }
 
   /** What came of this image while this process ran, by where it came from, in chunks that are here or were. */
@@ -86,7 +89,8 @@ export class MountedImage {
     const arrivals = { peer: { bytes: 0, chunks: 0 }, registry: { bytes: 0, chunks: 0 } }
     const offsets = new Float64Array(this.image.offsets)
     for (const [i, flags] of this.#state.entries()) {
-      const source = (flags & chunkFlags.peer) !== 0 ? 'peer' : (flags & chunkFlags.registry) !== 0 ? 'registry' : undefined
+      const source =
+        (flags & chunkFlags.peer) !== 0 ? 'peer' : (flags & chunkFlags.registry) !== 0 ? 'registry' : undefined
       if (source === undefined) continue
       arrivals[source].bytes += offsets[i + 1]! - offsets[i]!
       arrivals[source].chunks++
@@ -106,9 +110,13 @@ export class MountedImage {
     const isAskedAgain = this.#late.has(chunkIndex)
     const deadlineMs = isAskedAgain ? Math.min(askedAgain.deadlineMs, readDeadlineMs) : readDeadlineMs
     try {
-      return await withinDeadline(async (options) => await this.fetch(chunkIndex, 'demand', options.signal), { signal, deadlineMs })
+      return await withinDeadline(async (options) => await this.fetch(chunkIndex, 'demand', options.signal), {
+        signal,
+        deadlineMs,
+      })
     } catch (error) {
-      if (!isAskedAgain && isP2pfsError(error, 'timeout')) this.#late.set(chunkIndex, performance.now() + askedAgain.withinMs)
+      if (!isAskedAgain && isP2pfsError(error, 'timeout'))
+        this.#late.set(chunkIndex, performance.now() + askedAgain.withinMs)
       throw error
     }
   }

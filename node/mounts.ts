@@ -41,7 +41,10 @@ export class Mounts {
     for (const record of await catalog.mounts()) {
       const manifest = await catalog.rootfs(record.rootfsDigest)
       if (!standing.has(record.directory) || manifest === undefined) {
-        log.warn('mount is gone since the daemon was last here', { directory: record.directory, image: record.reference })
+        log.warn('mount is gone since the daemon was last here', {
+          directory: record.directory,
+          image: record.reference,
+        })
         await catalog.deleteMount(record.directory)
         continue
       }
@@ -74,7 +77,8 @@ export class Mounts {
   async mount(manifest: RootfsManifest, record: MountRecord, { signal }: { signal: AbortSignal }): Promise<Placed> {
     const { catalog, placement } = this.#parts
     const { directory, rootfsDigest } = record
-    if (this.#records.has(directory)) throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
+    if (this.#records.has(directory))
+      throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
     return await this.#inTurn(directory, rootfsDigest, async () => {
       signal.throwIfAborted()
       await this.#open(manifest, rootfsDigest)
@@ -97,7 +101,11 @@ export class Mounts {
   /** A fresh scratch drive, or a fresh upper layer. @throws missing where nothing is mounted there; invalid where it has none; conflict where it is in use */
   async reset(directory: string): Promise<Placed> {
     const record = this.#record(directory)
-    return await this.#inTurn(directory, record.rootfsDigest, async () => await this.#parts.placement.reset(specOf(record)))
+    return await this.#inTurn(
+      directory,
+      record.rootfsDigest,
+      async () => await this.#parts.placement.reset(specOf(record)),
+    )
   }
 
   /** @throws missing where nothing is mounted there; conflict where it is in use */
@@ -120,7 +128,9 @@ export class Mounts {
   #record(directory: string): MountRecord {
     const record = this.#records.get(directory)
     if (record !== undefined) return record
-    throw new P2pfsError('missing', `nothing of p2pfs is mounted on ${directory}; p2pfs status lists the mounts`, { directory })
+    throw new P2pfsError('missing', `nothing of p2pfs is mounted on ${directory}; p2pfs status lists the mounts`, {
+      directory,
+    })
   }
 
   async #open(manifest: RootfsManifest, digest: Digest): Promise<void> {
@@ -158,7 +168,8 @@ export class Mounts {
 
   /** @throws conflict where something else is being done with the directory */
   async #inTurn<T>(directory: string, digest: Digest, task: () => Promise<T>): Promise<T> {
-    if (this.#busy.has(directory)) throw new P2pfsError('conflict', `${directory} is being mounted or unmounted; try again`, { directory })
+    if (this.#busy.has(directory))
+      throw new P2pfsError('conflict', `${directory} is being mounted or unmounted; try again`, { directory })
     this.#busy.add(directory)
     const turn = (this.#turns.get(digest) ?? Promise.resolve()).then(task)
     const settled = turn.catch(() => undefined)

@@ -71,19 +71,35 @@ export class ImageOperations implements Omit<Operations, 'status'> {
 
   async seed(request: SeedRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
     const { reference, variant } = this.#parse(request)
-    const known = await this.#parts.images.forSeed(reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
+    const known = await this.#parts.images.forSeed(reference, variant, {
+      signal,
+      onProgress: (progress) => onProgress({ step: 'import', ...progress }),
+    })
     const seeded = await this.#makeWhole(known, { signal, onProgress })
     if (request.publish !== true) return seeded
     const profile = await this.#profileOf(known, signal)
-    const published = await this.#parts.publisher.publish(known, { signal, ...(profile && { profile }), onProgress: (progress) => onProgress({ step: 'publish', ...progress }) })
-    this.#parts.log.info('index published', { image: seeded.reference, format: seeded.format, artifact: published.digest, maker: published.key })
+    const published = await this.#parts.publisher.publish(known, {
+      signal,
+      ...(profile && { profile }),
+      onProgress: (progress) => onProgress({ step: 'publish', ...progress }),
+    })
+    this.#parts.log.info('index published', {
+      image: seeded.reference,
+      format: seeded.format,
+      artifact: published.digest,
+      maker: published.key,
+    })
     return { ...seeded, published }
   }
 
   /** What is known of boots of the image, to be published with it. */
   async #profileOf({ record, manifest }: KnownImage, signal: AbortSignal): Promise<Uint8Array | undefined> {
     const regions = manifest.layers.map(({ chunks }) => chunks)
-    const found = await this.#parts.profiles.find({ rootfs: record.rootfsDigest, sketch: sketchOf(regions) }, regions.map(({ id }) => id), { signal })
+    const found = await this.#parts.profiles.find(
+      { rootfs: record.rootfsDigest, sketch: sketchOf(regions) },
+      regions.map(({ id }) => id),
+      { signal },
+    )
     return found === undefined ? undefined : encodeBootProfile(found.profile)
   }
 
@@ -91,7 +107,10 @@ export class ImageOperations implements Omit<Operations, 'status'> {
     const reference = parseReference(`local:${request.name.replace(/^local:/, '')}`)
     const source = request.source.startsWith('oci:') ? parseReference(request.source) : request.source
     const variant = this.#variant(request)
-    const { record, ...imported } = await this.#parts.origins.importLocal(source, reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
+    const { record, ...imported } = await this.#parts.origins.importLocal(source, reference, variant, {
+      signal,
+      onProgress: (progress) => onProgress({ step: 'import', ...progress }),
+    })
     const known = await this.#parts.images.add(record, imported)
     return await this.#makeWhole({ ...known, origin: 'local', resolution: 'last-known' }, { signal, onProgress })
   }
@@ -120,7 +139,14 @@ export class ImageOperations implements Omit<Operations, 'status'> {
       mountedAt: new Date().toISOString(),
     }
     const placed = await this.#mounts.mount(manifest, mount, { signal })
-    this.#parts.log.info('image mounted', { image: record.reference, directory, as, digest: record.rootfsDigest, origin, resolution })
+    this.#parts.log.info('image mounted', {
+      image: record.reference,
+      directory,
+      as,
+      digest: record.rootfsDigest,
+      origin,
+      resolution,
+    })
     return {
       ...placed,
       as,
@@ -149,7 +175,11 @@ export class ImageOperations implements Omit<Operations, 'status'> {
 
   async export(request: ExportRequest, { signal, onProgress }: OperationOptions): Promise<ExportResult> {
     const { reference, variant } = this.#parse(request)
-    const { record, manifest } = await this.#parts.images.forMount(reference, variant, { pull: 'auto', signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) })
+    const { record, manifest } = await this.#parts.images.forMount(reference, variant, {
+      pull: 'auto',
+      signal,
+      onProgress: (progress) => onProgress({ step: 'import', ...progress }),
+    })
     const { fetcher } = this.#parts
     await exportRootfs(
       manifest,
@@ -166,7 +196,10 @@ export class ImageOperations implements Omit<Operations, 'status'> {
     const { images, origins, holdings } = this.#parts
     const known = await images.find(reference, variant, { signal })
     if (known === undefined) {
-      throw new P2pfsError('missing', `neither this host nor its region knows ${request.image} for ${variant.platform}; p2pfs seed ${request.image} first`)
+      throw new P2pfsError(
+        'missing',
+        `neither this host nor its region knows ${request.image} for ${variant.platform}; p2pfs seed ${request.image} first`,
+      )
     }
     let indexes: ReturnType<PublishedImages['layerIndexes']> | undefined
     const fromRegistry = async (diffId: Digest): Promise<LayerIndex | undefined> => {
@@ -181,8 +214,15 @@ export class ImageOperations implements Omit<Operations, 'status'> {
 
   async verify(request: VerifyRequest, { signal, onProgress }: OperationOptions): Promise<VerifyResult> {
     const { reference, variant } = this.#parse(request)
-    const result = await this.#parts.verification.verify(reference, variant, { signal, onProgress: (progress) => onProgress({ step: 'verify', ...progress }) })
-    if (!result.same) this.#parts.log.error('an image is used for what its layers do not make', { image: result.reference, digest: result.digest })
+    const result = await this.#parts.verification.verify(reference, variant, {
+      signal,
+      onProgress: (progress) => onProgress({ step: 'verify', ...progress }),
+    })
+    if (!result.same)
+      this.#parts.log.error('an image is used for what its layers do not make', {
+        image: result.reference,
+        digest: result.digest,
+      })
     return result
   }
 
@@ -196,7 +236,10 @@ export class ImageOperations implements Omit<Operations, 'status'> {
     return all
   }
 
-  async #makeWhole({ record, manifest, origin }: KnownImage, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
+  async #makeWhole(
+    { record, manifest, origin }: KnownImage,
+    { signal, onProgress }: OperationOptions,
+  ): Promise<SeedResult> {
     const { store, fetcher, log } = this.#parts
     await seedRootfs(
       manifest,
@@ -222,7 +265,13 @@ export class ImageOperations implements Omit<Operations, 'status'> {
     return { reference: parseReference(request.image), variant: this.#variant(request, format) }
   }
 
-  #variant({ platform, format }: Pick<ImageRequest, 'platform' | 'format'>, fallback: Variant['format'] = rootfsFormats[0]): Variant {
-    return { platform: platform ?? this.#config.platform, format: format === undefined ? fallback : parseRootfsFormat(format) }
+  #variant(
+    { platform, format }: Pick<ImageRequest, 'platform' | 'format'>,
+    fallback: Variant['format'] = rootfsFormats[0],
+  ): Variant {
+    return {
+      platform: platform ?? this.#config.platform,
+      format: format === undefined ? fallback : parseRootfsFormat(format),
+    }
   }
 }

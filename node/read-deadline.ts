@@ -9,9 +9,15 @@ const pauseMs = { passing: 1_000, other: 5_000 }
  * the deadline has passed. Bytes that are wrong are given up at once.
  * @throws timeout, with what the last try failed with; invalid; the signal's reason
  */
-export async function withinDeadline<T>(attempt: (options: { signal: AbortSignal }) => Promise<T>, { signal, deadlineMs }: { signal: AbortSignal; deadlineMs: number }): Promise<T> {
+export async function withinDeadline<T>(
+  attempt: (options: { signal: AbortSignal }) => Promise<T>,
+  { signal, deadlineMs }: { signal: AbortSignal; deadlineMs: number },
+): Promise<T> {
   const late = new AbortController()
-  const timer = setTimeout(() => late.abort(new P2pfsError('timeout', `nobody has delivered it within ${deadlineMs / 1000} s`)), deadlineMs)
+  const timer = setTimeout(
+    () => late.abort(new P2pfsError('timeout', `nobody has delivered it within ${deadlineMs / 1000} s`)),
+    deadlineMs,
+  )
   const either = AbortSignal.any([signal, late.signal])
   let failure: unknown
   try {
@@ -23,7 +29,11 @@ export async function withinDeadline<T>(attempt: (options: { signal: AbortSignal
         if (either.aborted || isP2pfsError(error, 'invalid', 'closed')) throw error
         failure = error
       }
-      await sleep(isP2pfsError(failure, 'unavailable', 'timeout', 'busy') ? pauseMs.passing : pauseMs.other, undefined, { signal: either })
+      await sleep(
+        isP2pfsError(failure, 'unavailable', 'timeout', 'busy') ? pauseMs.passing : pauseMs.other,
+        undefined,
+        { signal: either },
+      )
     }
   } catch (error) {
     if (signal.aborted || !late.signal.aborted) throw error

@@ -59,7 +59,10 @@ export class SeekableLayers {
   async take(digest: Digest, { signal }: { signal: AbortSignal }): Promise<void> {
     const windows = (await this.#toldMap(digest))?.windows
     for (let index = 0; index < (windows?.count ?? 0); index++) {
-      await this.#parts.fetchWindow({ digest: windows!.digestAt(index), lengthBytes: windows!.lengthAt(index), table: windows!.id, index }, { signal })
+      await this.#parts.fetchWindow(
+        { digest: windows!.digestAt(index), lengthBytes: windows!.lengthAt(index), table: windows!.id, index },
+        { signal },
+      )
     }
   }
 
@@ -74,7 +77,8 @@ export class SeekableLayers {
       if (manifest === undefined || at < 0 || reference.kind === 'local') continue
       const layer = layersOf(record.manifest, manifest.config)[at]!
       const map = await this.blobMap(layer.digest, record)
-      if (map?.diffId === layer.diffId && map.sizeBytes === layer.sizeBytes) return this.#region(record, layer, map, manifest.layers[at]!.chunks)
+      if (map?.diffId === layer.diffId && map.sizeBytes === layer.sizeBytes)
+        return this.#region(record, layer, map, manifest.layers[at]!.chunks)
     }
     return undefined
   }
@@ -115,7 +119,12 @@ export class SeekableLayers {
   async #windowRegion({ record, map: { digest, windows } }: WindowsOf): Promise<SeekableRegion | undefined> {
     const published = await this.#parts.published.windows(record, { blob: digest, table: windows.id })
     if (published === undefined) return undefined
-    const stretch = (first: number, last: number): Stretch => ({ start: windows.offsets[first]!, end: windows.offsets[last + 1]!, tarStart: windows.offsets[first]!, tarEnd: windows.offsets[last + 1]! })
+    const stretch = (first: number, last: number): Stretch => ({
+      start: windows.offsets[first]!,
+      end: windows.offsets[last + 1]!,
+      tarStart: windows.offsets[first]!,
+      tarEnd: windows.offsets[last + 1]!,
+    })
     return {
       table: windows,
       stretchOf: (index) => stretch(index, index),
@@ -125,8 +134,12 @@ export class SeekableLayers {
         this.read.requests++
         this.read.bytes += bytes.length
         const first = windows.indexOf(start)
-        const chunk = (index: number): Uint8Array => bytes.slice(windows.offsets[index]! - start, windows.offsets[index + 1]! - start)
-        return Array.from({ length: windows.indexOf(end - 1) - first + 1 }, (_, i) => ({ index: first + i, bytes: chunk(first + i) }))
+        const chunk = (index: number): Uint8Array =>
+          bytes.slice(windows.offsets[index]! - start, windows.offsets[index + 1]! - start)
+        return Array.from({ length: windows.indexOf(end - 1) - first + 1 }, (_, i) => ({
+          index: first + i,
+          bytes: chunk(first + i),
+        }))
       },
     }
   }
@@ -140,7 +153,11 @@ export class SeekableLayers {
   }
 
   /** From this host or its region, else as it was published. @throws missing where none has the window */
-  async #window({ windows, digest }: BlobMap, { checkpoint: { window } }: Span, signal: AbortSignal): Promise<Uint8Array> {
+  async #window(
+    { windows, digest }: BlobMap,
+    { checkpoint: { window } }: Span,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
     if (window.lengthBytes === 0) return new Uint8Array(0)
     const index = windows.indexOf(window.offset)
     const request = { digest: windows.digestAt(index), lengthBytes: windows.lengthAt(index), table: windows.id, index }
@@ -149,7 +166,11 @@ export class SeekableLayers {
       return (await this.#parts.fetchWindow(request, { signal })).subarray(at, at + window.lengthBytes)
     } catch (cause) {
       if (signal.aborted) throw cause
-      throw new P2pfsError('missing', `the windows of blob ${digest} are neither here, nor in the region, nor published in the registry`, { cause })
+      throw new P2pfsError(
+        'missing',
+        `the windows of blob ${digest} are neither here, nor in the region, nor published in the registry`,
+        { cause },
+      )
     }
   }
 

@@ -26,11 +26,31 @@ export interface StatusParts {
 }
 
 /** What `p2pfs status` shows. */
-export async function collectStatus({ version, uptimeMs, config, catalog, holdings, exchange, imports, report, fetched, counters, ...parts }: StatusParts): Promise<Status> {
+export async function collectStatus({
+  version,
+  uptimeMs,
+  config,
+  catalog,
+  holdings,
+  exchange,
+  imports,
+  report,
+  fetched,
+  counters,
+  ...parts
+}: StatusParts): Promise<Status> {
   const images: Status['images'] = []
   for (const { reference, platform, format, rootfsDigest: digest } of await catalog.images()) {
     const manifest = await catalog.rootfs(digest)
-    if (manifest !== undefined) images.push({ reference, platform, format, digest, sizeBytes: sizeOf(manifest), localBytes: holdings.localBytes(tablesOf(manifest)) })
+    if (manifest !== undefined)
+      images.push({
+        reference,
+        platform,
+        format,
+        digest,
+        sizeBytes: sizeOf(manifest),
+        localBytes: holdings.localBytes(tablesOf(manifest)),
+      })
   }
   const mounts: Status['mounts'] = []
   for (const { id: _id, platform: _platform, rootfsDigest: digest, ...mount } of parts.mounts) {
@@ -56,7 +76,12 @@ export async function collectStatus({ version, uptimeMs, config, catalog, holdin
   }
 }
 
-function peerOf({ peer, name, addresses, ...known }: ReturnType<PeerExchange['peers']>[number]): Status['peers'][number] {
+function peerOf({
+  peer,
+  name,
+  addresses,
+  ...known
+}: ReturnType<PeerExchange['peers']>[number]): Status['peers'][number] {
   return {
     peer,
     name,

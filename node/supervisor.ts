@@ -137,7 +137,11 @@ export class Supervisor {
     const [program = '', ...argv] = this.#options.command
     const daemon = spawn(program, argv, {
       stdio: ['ignore', 'inherit', 'inherit', this.#fuse, this.#lock, 'ipc'],
-      env: { ...process.env, [inherited.fuse.variable]: String(inherited.fuse.fd), ...(resumed ? { [inherited.resumed]: '1' } : {}) },
+      env: {
+        ...process.env,
+        [inherited.fuse.variable]: String(inherited.fuse.fd),
+        ...(resumed ? { [inherited.resumed]: '1' } : {}),
+      },
       // Its own group: a Ctrl-C at the terminal is for the supervisor, which then stops the daemon.
       detached: true,
     })
@@ -162,9 +166,13 @@ export class Supervisor {
     if (status !== 0) {
       closeSync(fd)
       const pid = readFileSync(path, 'utf8').trim()
-      throw new P2pfsError('conflict', `another p2pfs daemon (pid ${pid || 'unknown'}) uses ${this.#options.stateDir}; stop it first, or use another --state-dir`, {
-        stateDir: this.#options.stateDir,
-      })
+      throw new P2pfsError(
+        'conflict',
+        `another p2pfs daemon (pid ${pid || 'unknown'}) uses ${this.#options.stateDir}; stop it first, or use another --state-dir`,
+        {
+          stateDir: this.#options.stateDir,
+        },
+      )
     }
     await truncate(path)
     writeFileSync(fd, `${process.pid}\n`)
@@ -178,7 +186,11 @@ export class Supervisor {
     try {
       this.#fuse = openSync('/dev/fuse', 'r+')
     } catch (cause) {
-      throw new P2pfsError('unsupported', `cannot open /dev/fuse: ${(cause as Error).message}; run as root with the fuse module loaded, or use --fuse-driver native`, { cause })
+      throw new P2pfsError(
+        'unsupported',
+        `cannot open /dev/fuse: ${(cause as Error).message}; run as root with the fuse module loaded, or use --fuse-driver native`,
+        { cause },
+      )
     }
     const options = 'fd=3,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,ro,nosuid,nodev'
     const child = spawn('mount', ['-i', '-t', 'fuse.p2pfs', '-o', options, 'p2pfs', mountPoint], {
@@ -187,8 +199,11 @@ export class Supervisor {
     let message = ''
     child.stderr?.setEncoding('utf8').on('data', (text: string) => (message += text))
     const [status] = (await once(child, 'close')) as [number | null]
-    if (status !== 0) throw new P2pfsError('unavailable', `cannot mount FUSE on ${mountPoint}: ${message.trim()}`, { mountPoint })
-    await limitReadAhead(mountPoint).catch((error: unknown) => this.#log.warn('kernel reads ahead in the mount as it likes; cold starts fetch more than they need', { error }))
+    if (status !== 0)
+      throw new P2pfsError('unavailable', `cannot mount FUSE on ${mountPoint}: ${message.trim()}`, { mountPoint })
+    await limitReadAhead(mountPoint).catch((error: unknown) =>
+      this.#log.warn('kernel reads ahead in the mount as it likes; cold starts fetch more than they need', { error }),
+    )
   }
 
   async #unmount(): Promise<void> {
@@ -209,7 +224,10 @@ export class Supervisor {
       const result = await runTool('umount', [mount.mountPoint])
       if (result.ok) continue
       const lazy = await runTool('umount', ['-l', mount.mountPoint])
-      this.#log.warn(lazy.ok ? 'mount was in use; detached' : 'mount cannot be removed', { directory: mount.mountPoint, reason: result.message })
+      this.#log.warn(lazy.ok ? 'mount was in use; detached' : 'mount cannot be removed', {
+        directory: mount.mountPoint,
+        reason: result.message,
+      })
     }
   }
 }

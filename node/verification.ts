@@ -75,10 +75,14 @@ export class Verification {
   async verify(reference: Reference, variant: Variant, options: FindOptions): Promise<VerifyResult> {
     const { signal } = options
     const name = { reference: formatReference(reference), ...variant }
-    if (reference.kind === 'local') throw new P2pfsError('unsupported', `${name.reference} is in no registry: there are no layers to compare with`)
+    if (reference.kind === 'local')
+      throw new P2pfsError('unsupported', `${name.reference} is in no registry: there are no layers to compare with`)
     const uses = [...(await this.#ofHost(name)), ...(await this.#ofRegion(name, signal))]
     const manifestDigest = uses[0]?.manifestDigest
-    const pinned = manifestDigest === undefined || reference.kind !== 'registry' ? reference : { ...reference, digest: manifestDigest }
+    const pinned =
+      manifestDigest === undefined || reference.kind !== 'registry'
+        ? reference
+        : { ...reference, digest: manifestDigest }
     const image = await this.#parts.registry.resolve(pinned, variant.platform, { signal })
     const { published, broken } = await this.#ofRegistry(reference, image.manifestDigest, variant, signal)
     const rebuilt = await this.#rebuild(pinned, image, variant, options)
@@ -89,12 +93,21 @@ export class Verification {
       ...name,
       manifestDigest: image.manifestDigest,
       digest: rootfsDigest(rebuilt.manifest),
-      same: all.every(({ rootfs, layers }) => rootfs !== 'different' && layers.every((layer) => ![layer.chunks, layer.index, layer.map].includes('different'))),
+      same: all.every(
+        ({ rootfs, layers }) =>
+          rootfs !== 'different' &&
+          layers.every((layer) => ![layer.chunks, layer.index, layer.map].includes('different')),
+      ),
       uses: all,
     }
   }
 
-  async #rebuild(reference: Reference, image: ResolvedImage, { format }: Variant, options: FindOptions): Promise<Rebuilt> {
+  async #rebuild(
+    reference: Reference,
+    image: ResolvedImage,
+    { format }: Variant,
+    options: FindOptions,
+  ): Promise<Rebuilt> {
     const { registry, limits } = this.#parts
     const indexes = new Map<Digest, Digest>()
     const maps = new Map<Digest, Digest>()
@@ -125,7 +138,11 @@ export class Verification {
         diffId,
         digest,
         chunks: compare(use.rootfs?.layers[i]?.chunks.id, rebuilt.manifest.layers[i]!.chunks.id),
-        index: await compareWith(use.layer(diffId), (index) => digestOf(encodeLayerIndex(index)), rebuilt.indexes.get(diffId)),
+        index: await compareWith(
+          use.layer(diffId),
+          (index) => digestOf(encodeLayerIndex(index)),
+          rebuilt.indexes.get(diffId),
+        ),
         map: await compareWith(use.map(digest), mapDigest, rebuilt.maps.get(digest)),
       })
     }
@@ -135,11 +152,22 @@ export class Verification {
   }
 
   /** Who attests it, and whether this host would take his word now. */
-  #maker({ source, attestation, manifestDigest, format, rootfsDigest }: Statement & Pick<Use, 'source' | 'attestation'>): Pick<VerifiedUse, 'maker' | 'own' | 'accepted'> {
+  #maker({
+    source,
+    attestation,
+    manifestDigest,
+    format,
+    rootfsDigest,
+  }: Statement & Pick<Use, 'source' | 'attestation'>): Pick<VerifiedUse, 'maker' | 'own' | 'accepted'> {
     const { trust, own } = this.#parts
     const { key: maker } = attestation
     const isVouchedFor = source !== 'registry' && trust.membersVouch
-    return { maker, own: maker === own(), accepted: isAttested({ manifestDigest, format, rootfsDigest }, attestation) && (isVouchedFor || trust.accepts(maker)) }
+    return {
+      maker,
+      own: maker === own(),
+      accepted:
+        isAttested({ manifestDigest, format, rootfsDigest }, attestation) && (isVouchedFor || trust.accepts(maker)),
+    }
   }
 
   async #ofHost(name: ImageName): Promise<Use[]> {
@@ -147,7 +175,15 @@ export class Verification {
     const record = await catalog.image(name)
     if (record === undefined) return []
     const manifest = await catalog.rootfs(record.rootfsDigest)
-    return [{ ...record, source: 'host', rootfs: manifest, layer: async (diffId) => await catalog.layer(diffId), map: async (digest) => await catalog.blobMap(digest) }]
+    return [
+      {
+        ...record,
+        source: 'host',
+        rootfs: manifest,
+        layer: async (diffId) => await catalog.layer(diffId),
+        map: async (digest) => await catalog.blobMap(digest),
+      },
+    ]
   }
 
   async #ofRegion(name: ImageName, signal: AbortSignal): Promise<Use[]> {
@@ -156,27 +192,57 @@ export class Verification {
     if (found === undefined) return []
     const { record } = found
     const manifest = await region.fetchRootfs(record.rootfsDigest, { signal })
-    return [{ ...record, source: 'region', rootfs: manifest, layer: async (diffId) => await region.fetchLayerIndex(diffId, { signal }), map: async (digest) => await region.fetchBlobMap(digest, { signal }) }]
+    return [
+      {
+        ...record,
+        source: 'region',
+        rootfs: manifest,
+        layer: async (diffId) => await region.fetchLayerIndex(diffId, { signal }),
+        map: async (digest) => await region.fetchBlobMap(digest, { signal }),
+      },
+    ]
   }
 
   /** What is published, whoever made it; what of it cannot be read is different, and says why. */
-  async #ofRegistry(reference: Reference, manifestDigest: Digest, { format }: Variant, signal: AbortSignal): Promise<{ published: Use[]; broken: VerifiedUse[] }> {
+  async #ofRegistry(
+    reference: Reference,
+    manifestDigest: Digest,
+    { format }: Variant,
+    signal: AbortSignal,
+  ): Promise<{ published: Use[]; broken: VerifiedUse[] }> {
     const published: Use[] = []
     const broken: VerifiedUse[] = []
-    const listed = (await this.#reader.list(reference, manifestDigest, { signal })).filter((candidate) => candidate.format === format)
+    const listed = (await this.#reader.list(reference, manifestDigest, { signal })).filter(
+      (candidate) => candidate.format === format,
+    )
     for (const candidate of listed.slice(0, maxPublications)) {
       const use = { ...candidate, source: 'registry', manifestDigest } as const
       try {
-        const { publication, index } = await this.#reader.read(reference, manifestDigest, candidate, { signal, withMetadata: false })
+        const { publication, index } = await this.#reader.read(reference, manifestDigest, candidate, {
+          signal,
+          withMetadata: false,
+        })
         const diffIds = [...new Set(index.manifest.layers.map(({ diffId }) => diffId))]
         const layer = async (diffId: Digest): Promise<LayerIndex | undefined> => {
           const blob = publication.layerIndexes[diffIds.indexOf(diffId)]
           return blob === undefined ? undefined : await this.#reader.layerIndex(reference, blob, { signal })
         }
-        published.push({ ...use, rootfs: index.manifest, layer, map: async (digest) => index.maps.find(({ map }) => map.digest === digest)?.map })
+        published.push({
+          ...use,
+          rootfs: index.manifest,
+          layer,
+          map: async (digest) => index.maps.find(({ map }) => map.digest === digest)?.map,
+        })
       } catch (error) {
         signal.throwIfAborted()
-        broken.push({ ...this.#maker(use), source: 'registry', digest: candidate.rootfsDigest, rootfs: 'different', error: (error as Error).message, layers: [] })
+        broken.push({
+          ...this.#maker(use),
+          source: 'registry',
+          digest: candidate.rootfsDigest,
+          rootfs: 'different',
+          error: (error as Error).message,
+          layers: [],
+        })
       }
     }
     return { published, broken }
@@ -195,7 +261,11 @@ function compare(used: Digest | undefined, made: Digest | undefined): Comparison
 }
 
 /** What is damaged is different. */
-async function compareWith<T>(used: Promise<T | undefined>, digest: (value: T) => Digest, made: Digest | undefined): Promise<Comparison> {
+async function compareWith<T>(
+  used: Promise<T | undefined>,
+  digest: (value: T) => Digest,
+  made: Digest | undefined,
+): Promise<Comparison> {
   try {
     const value = await used
     return compare(value === undefined ? undefined : digest(value), made)

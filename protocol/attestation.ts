@@ -33,7 +33,13 @@ const signatureBytes = 64
 
 /** What is signed; SPEC.md, "Attestation". */
 export function encodeStatement({ manifestDigest, format, rootfsDigest }: Statement): Uint8Array {
-  return encodeCbor({ statement: domain, version: formatVersion, manifest: manifestDigest, format, rootfs: rootfsDigest })
+  return encodeCbor({
+    statement: domain,
+    version: formatVersion,
+    manifest: manifestDigest,
+    format,
+    rootfs: rootfsDigest,
+  })
 }
 
 export async function attest(statement: Statement, { key, sign }: Signer): Promise<Attestation> {
@@ -43,7 +49,10 @@ export async function attest(statement: Statement, { key, sign }: Signer): Promi
 /** Whether the key's owner has signed this statement; whether he is believed is for the caller. */
 export function isAttested(statement: Statement, { key, signature }: Attestation): boolean {
   const jwk = { kty: 'OKP', crv: 'Ed25519', x: Buffer.from(publicKeyOf(key)).toString('base64url') }
-  return signature.length === signatureBytes && verify(null, encodeStatement(statement), createPublicKey({ key: jwk, format: 'jwk' }), signature)
+  return (
+    signature.length === signatureBytes &&
+    verify(null, encodeStatement(statement), createPublicKey({ key: jwk, format: 'jwk' }), signature)
+  )
 }
 
 /** @throws invalid for what is no peer id of an Ed25519 key, in the one form that it has */
@@ -56,7 +65,8 @@ export function parseKey(text: string): string {
 export function parseAttestation(value: unknown): Attestation {
   const fields = new Fields(value, 'attestation')
   const signature = fields.bytes('signature')
-  if (signature.length !== signatureBytes) throw new P2pfsError('invalid', `attestation: a signature has ${signatureBytes} bytes`)
+  if (signature.length !== signatureBytes)
+    throw new P2pfsError('invalid', `attestation: a signature has ${signatureBytes} bytes`)
   return { key: parseKey(fields.text('key')), signature: Uint8Array.from(signature) }
 }
 
@@ -68,5 +78,8 @@ function publicKeyOf(text: string): Uint8Array {
   } catch {
     // Said below.
   }
-  throw new P2pfsError('invalid', `not a key: ${JSON.stringify(text.slice(0, 80))}; it is a peer id, as p2pfs status shows it: 12D3KooW...`)
+  throw new P2pfsError(
+    'invalid',
+    `not a key: ${JSON.stringify(text.slice(0, 80))}; it is a peer id, as p2pfs status shows it: 12D3KooW...`,
+  )
 }

@@ -49,7 +49,19 @@ export interface BlobMap {
   pieces: readonly Piece[]
 }
 
-const keys = ['marks', 'diffId', 'digest', 'pieces', 'version', 'tarBytes', 'sizeBytes', 'checkpoints', 'compression', 'windowDigests', 'windowLengths'] as const
+const keys = [
+  'marks',
+  'diffId',
+  'digest',
+  'pieces',
+  'version',
+  'tarBytes',
+  'sizeBytes',
+  'checkpoints',
+  'compression',
+  'windowDigests',
+  'windowLengths',
+] as const
 const checkpointNumbers = 4
 /** Of the last seven bits of 32. */
 const maxMarkFactor = 2 ** 28
@@ -65,7 +77,10 @@ export function encodeBlobMap(map: BlobMap): Uint8Array<ArrayBuffer> {
   let region = 0
   let tar = 0
   for (const { regionOffset, lengthBytes, tarOffset } of map.pieces) {
-    writer.integer(regionOffset - region).integer(lengthBytes).integer(tarOffset - tar)
+    writer
+      .integer(regionOffset - region)
+      .integer(lengthBytes)
+      .integer(tarOffset - tar)
     region = regionOffset + lengthBytes
     tar = tarOffset + lengthBytes
   }
@@ -77,7 +92,11 @@ export function encodeBlobMap(map: BlobMap): Uint8Array<ArrayBuffer> {
   let windows = 0
   tar = 0
   for (const { bitOffset, tarOffset, window } of map.checkpoints) {
-    writer.integer(bitOffset - bits).integer(tarOffset - tar).integer(window.offset - windows).integer(window.lengthBytes)
+    writer
+      .integer(bitOffset - bits)
+      .integer(tarOffset - tar)
+      .integer(window.offset - windows)
+      .integer(window.lengthBytes)
     bits = bitOffset
     tar = tarOffset
     windows = window.offset + window.lengthBytes
@@ -92,7 +111,8 @@ export function encodeBlobMap(map: BlobMap): Uint8Array<ArrayBuffer> {
 export function parseBlobMap(bytes: Uint8Array): BlobMap {
   const reader = new CborReader(bytes, 'blob map')
   if (reader.map('map') !== keys.length) reader.fail('other fields than it has')
-  const key = (expected: (typeof keys)[number]): string => (reader.text('key') === expected ? expected : reader.fail(`${expected} is missing`))
+  const key = (expected: (typeof keys)[number]): string =>
+    reader.text('key') === expected ? expected : reader.fail(`${expected} is missing`)
   const marks = parseMarks(reader, key('marks'))
   const diffId = parseDigest(reader.text(key('diffId')))
   const digest = parseDigest(reader.text(key('digest')))
@@ -106,16 +126,19 @@ export function parseBlobMap(bytes: Uint8Array): BlobMap {
   const windows = ChunkTable.parse(reader.bytes(key('windowLengths')), windowDigests)
   reader.finish()
   const lastPiece = pieces.at(-1)
-  if (lastPiece !== undefined && lastPiece.tarOffset + lastPiece.lengthBytes > tarBytes) reader.fail('a piece leaves the tar')
+  if (lastPiece !== undefined && lastPiece.tarOffset + lastPiece.lengthBytes > tarBytes)
+    reader.fail('a piece leaves the tar')
   const [first] = checkpoints
-  if (first === undefined || first.bitOffset !== 0 || first.tarOffset !== 0) reader.fail('the first checkpoint is not at the start')
+  if (first === undefined || first.bitOffset !== 0 || first.tarOffset !== 0)
+    reader.fail('the first checkpoint is not at the start')
   for (const { bitOffset, tarOffset, window } of checkpoints) {
     if (bitOffset >= Math.max(sizeBytes, 1) * 8 || tarOffset > tarBytes) reader.fail('a checkpoint leaves the blob')
     const before = marks[Math.floor(bitOffset / 8 / markDistanceBytes) - 1]
     if (before !== undefined && before * markUnitBytes > tarOffset) reader.fail('a mark contradicts a checkpoint')
     if (window.offset + window.lengthBytes > windows.sizeBytes) reader.fail('a window leaves its region')
   }
-  if (marks.length * markDistanceBytes > sizeBytes || (marks.at(-1) ?? 0) * markUnitBytes > tarBytes) reader.fail('a mark leaves the blob')
+  if (marks.length * markDistanceBytes > sizeBytes || (marks.at(-1) ?? 0) * markUnitBytes > tarBytes)
+    reader.fail('a mark leaves the blob')
   return { digest, diffId, sizeBytes, tarBytes, compression, checkpoints, marks, windows, pieces }
 }
 
@@ -140,7 +163,8 @@ function parseMarks(reader: CborReader, what: string): Uint32Array {
   let count = 0
   for (const byte of bytes) {
     mark += (byte & 0x7f) * factor
-    if (mark > 0xffff_ffff || factor > maxMarkFactor || (byte === 0 && factor > 1)) reader.fail('a mark is out of range')
+    if (mark > 0xffff_ffff || factor > maxMarkFactor || (byte === 0 && factor > 1))
+      reader.fail('a mark is out of range')
     if (byte < 0x80) marks[count++] = mark
     factor = byte < 0x80 ? 1 : factor * 0x80
   }
@@ -181,7 +205,8 @@ function parseCheckpoints(reader: CborReader, what: string): Checkpoint[] {
     const offset = windows + reader.unsigned(what)
     const lengthBytes = reader.unsigned(what)
     windows = offset + lengthBytes
-    if (!Number.isSafeInteger(bits) || !Number.isSafeInteger(tar) || !Number.isSafeInteger(windows)) reader.fail('a checkpoint is out of range')
+    if (!Number.isSafeInteger(bits) || !Number.isSafeInteger(tar) || !Number.isSafeInteger(windows))
+      reader.fail('a checkpoint is out of range')
     checkpoints.push({ bitOffset: bits, tarOffset: tar, window: { offset, lengthBytes } })
   }
   return checkpoints

@@ -40,7 +40,8 @@ export function encodeBootProfile({ rootfs, sketch, seconds, chunks }: BootProfi
 export function parseBootProfile(bytes: Uint8Array): BootProfile {
   const what = 'boot profile'
   const fields = new Fields(parseCbor(bytes, what), what)
-  if (fields.get('version') !== formatVersion) throw new P2pfsError('invalid', `${what}: its format version is not ${formatVersion}`)
+  if (fields.get('version') !== formatVersion)
+    throw new P2pfsError('invalid', `${what}: its format version is not ${formatVersion}`)
   const chunks = fields.bytes('chunks')
   const count = itemsOf(chunks, digestBytes, maxProfileChunks, what)
   return {
@@ -55,7 +56,8 @@ export function parseProfileSubject(fields: Fields, what: string): ProfileSubjec
   const bytes = Buffer.from(fields.bytes('sketch'))
   const count = itemsOf(bytes, sketchedBytes, sketchSize, what)
   const sketch = Array.from({ length: count }, (_, i) => bytes.readUIntBE(i * sketchedBytes, sketchedBytes))
-  if (sketch.some((value, i) => i > 0 && value <= sketch[i - 1]!)) throw new P2pfsError('invalid', `${what}: its sketch is not in order`)
+  if (sketch.some((value, i) => i > 0 && value <= sketch[i - 1]!))
+    throw new P2pfsError('invalid', `${what}: its sketch is not in order`)
   return { rootfs: fields.digest('rootfs'), sketch }
 }
 
@@ -67,7 +69,8 @@ export function encodeSketch(sketch: readonly number[]): Uint8Array {
 
 function itemsOf(bytes: Uint8Array, itemBytes: number, max: number, what: string): number {
   const count = bytes.length / itemBytes
-  if (!Number.isInteger(count) || count > max) throw new P2pfsError('invalid', `${what}: more than ${max} of a kind, or one cut short`)
+  if (!Number.isInteger(count) || count > max)
+    throw new P2pfsError('invalid', `${what}: more than ${max} of a kind, or one cut short`)
   return count
 }
 

@@ -118,7 +118,9 @@ export class CborReader {
   }
 
   integer(what: string): number {
-    return (this.#bytes[this.#at] ?? 0) >>> 5 === majors.negative ? -1 - this.#head(majors.negative, what) : this.#head(majors.unsigned, what)
+    return (this.#bytes[this.#at] ?? 0) >>> 5 === majors.negative
+      ? -1 - this.#head(majors.negative, what)
+      : this.#head(majors.unsigned, what)
   }
 
   /** A view of the input. */
@@ -171,7 +173,10 @@ export class CborReader {
     if (short > 27) this.fail(`${what} is not of a known length`)
     const length = 1 << (short - 24)
     const at = this.#take(length)
-    const value = length === 8 ? this.#bytes.readUInt32BE(at) * 0x1_0000_0000 + this.#bytes.readUInt32BE(at + 4) : this.#bytes.readUIntBE(at, length)
+    const value =
+      length === 8
+        ? this.#bytes.readUInt32BE(at) * 0x1_0000_0000 + this.#bytes.readUInt32BE(at + 4)
+        : this.#bytes.readUIntBE(at, length)
     if (!Number.isSafeInteger(value)) this.fail(`${what} is too large`)
     if (value < (length === 1 ? 24 : 2 ** (length * 4))) this.fail(`${what} is not in its shortest form`)
     return value

@@ -10,7 +10,13 @@ export function encodeCbor(value: unknown): Uint8Array {
 /** @throws invalid for anything but one strict CBOR item without tags and undefined. */
 export function parseCbor(bytes: Uint8Array, what: string): unknown {
   try {
-    return decode(bytes, { strict: true, rejectDuplicateMapKeys: true, allowUndefined: false, allowNaN: false, allowInfinity: false })
+    return decode(bytes, {
+      strict: true,
+      rejectDuplicateMapKeys: true,
+      allowUndefined: false,
+      allowNaN: false,
+      allowInfinity: false,
+    })
   } catch (cause) {
     throw new P2pfsError('invalid', `${what}: not CBOR`, { cause })
   }

@@ -47,5 +47,9 @@ export function isRecordAttested(record: ImageRecord): boolean {
 
 /** The fields of an image name. @throws invalid */
 export function parseImageName(fields: Fields): ImageName {
-  return { reference: fields.text('reference'), platform: fields.text('platform'), format: parseRootfsFormat(fields.get('format')) }
+  return {
+    reference: fields.text('reference'),
+    platform: fields.text('platform'),
+    format: parseRootfsFormat(fields.get('format')),
+  }
 }

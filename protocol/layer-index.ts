@@ -93,7 +93,12 @@ export function encodeLayerIndex(index: LayerIndex): Uint8Array<ArrayBuffer> {
 
 function encodeEntry(writer: CborWriter, entry: LayerEntry): void {
   writer.array(entryFields).byteString(entry.path).integer(entryTypes.indexOf(entry.type))
-  writer.integer(entry.mode).integer(entry.uid).integer(entry.gid).integer(entry.mtime.seconds).integer(entry.mtime.nanoseconds)
+  writer
+    .integer(entry.mode)
+    .integer(entry.uid)
+    .integer(entry.gid)
+    .integer(entry.mtime.seconds)
+    .integer(entry.mtime.nanoseconds)
   writer.array(entry.xattrs.length * 2)
   for (const { name, value } of entry.xattrs) writer.byteString(name).bytes(value)
   writer.byteString(entry.linkTarget).integer(entry.device.major).integer(entry.device.minor).integer(entry.sizeBytes)
@@ -107,7 +112,8 @@ function encodeEntry(writer: CborWriter, entry: LayerEntry): void {
 export function parseLayerIndex(bytes: Uint8Array): LayerIndex {
   const reader = new CborReader(bytes, 'layer index')
   if (reader.map('index') !== keys.length) reader.fail('other fields than it has')
-  const key = (expected: (typeof keys)[number]): string => (reader.text('key') === expected ? expected : reader.fail(`${expected} is missing`))
+  const key = (expected: (typeof keys)[number]): string =>
+    reader.text('key') === expected ? expected : reader.fail(`${expected} is missing`)
   const diffId = parseDigest(reader.text(key('diffId')))
   const digests = Uint8Array.from(reader.bytes(key('digests')))
   const count = reader.array(key('entries'))
@@ -124,7 +130,11 @@ export function parseLayerIndex(bytes: Uint8Array): LayerIndex {
   reader.finish()
   for (const [i, entry] of entries.entries()) {
     for (const { lengthBytes, fileOffset, regionOffset, tarOffset } of entry.extents) {
-      if (fileOffset + lengthBytes > entry.sizeBytes || regionOffset + lengthBytes > chunks.sizeBytes || tarOffset > tarBytes) {
+      if (
+        fileOffset + lengthBytes > entry.sizeBytes ||
+        regionOffset + lengthBytes > chunks.sizeBytes ||
+        tarOffset > tarBytes
+      ) {
         throw new P2pfsError('invalid', `layer index: entry ${i}: an extent leaves its file or region`)
       }
     }
@@ -155,7 +165,8 @@ function parseXattrs(reader: CborReader): LayerEntry['xattrs'] {
   if (count === 0) return none
   if (count % 2 !== 0) reader.fail('an xattr has no value')
   const xattrs: { name: ByteString; value: Uint8Array }[] = []
-  for (let i = 0; i < count; i += 2) xattrs.push({ name: reader.byteString('xattr name'), value: Uint8Array.from(reader.bytes('xattr value')) })
+  for (let i = 0; i < count; i += 2)
+    xattrs.push({ name: reader.byteString('xattr name'), value: Uint8Array.from(reader.bytes('xattr value')) })
   return xattrs
 }
 

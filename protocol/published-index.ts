@@ -25,11 +25,22 @@ export interface PublishedMap {
 const maxMaps = 512
 
 /** SPEC.md, "Published index". @param manifest the rootfs manifest's encoded form */
-export function encodePublishedIndex({ manifest, maps, profile }: { manifest: Uint8Array; maps: readonly PublishedMap[]; profile?: Uint8Array | undefined }): Uint8Array {
+export function encodePublishedIndex({
+  manifest,
+  maps,
+  profile,
+}: {
+  manifest: Uint8Array
+  maps: readonly PublishedMap[]
+  profile?: Uint8Array | undefined
+}): Uint8Array {
   return encodeCbor({
     version: formatVersion,
     rootfs: manifest,
-    maps: maps.map(({ map, windowsOffset }) => ({ map: encodeBlobMap(map), ...(windowsOffset === undefined ? {} : { windows: windowsOffset }) })),
+    maps: maps.map(({ map, windowsOffset }) => ({
+      map: encodeBlobMap(map),
+      ...(windowsOffset === undefined ? {} : { windows: windowsOffset }),
+    })),
     ...(profile === undefined ? {} : { profile }),
   })
 }
@@ -38,7 +49,8 @@ export function encodePublishedIndex({ manifest, maps, profile }: { manifest: Ui
 export function parsePublishedIndex(bytes: Uint8Array): PublishedIndex {
   const what = 'published index'
   const fields = new Fields(parseCbor(bytes, what), what)
-  if (fields.get('version') !== formatVersion) throw new P2pfsError('invalid', `${what}: its format version is not ${formatVersion}`)
+  if (fields.get('version') !== formatVersion)
+    throw new P2pfsError('invalid', `${what}: its format version is not ${formatVersion}`)
   const rootfs = fields.bytes('rootfs')
   const maps = fields.list('maps')
   if (maps.length > maxMaps) throw new P2pfsError('invalid', `${what}: more than ${maxMaps} blob maps`)
@@ -47,7 +59,10 @@ export function parsePublishedIndex(bytes: Uint8Array): PublishedIndex {
     manifest: parseRootfsManifest(rootfs),
     maps: maps.map((value) => {
       const entry = new Fields(value, what)
-      return { map: parseBlobMap(entry.bytes('map')), windowsOffset: entry.get('windows') === undefined ? undefined : entry.unsigned('windows') }
+      return {
+        map: parseBlobMap(entry.bytes('map')),
+        windowsOffset: entry.get('windows') === undefined ? undefined : entry.unsigned('windows'),
+      }
     }),
     ...(fields.get('profile') === undefined ? {} : { profile: Uint8Array.from(fields.bytes('profile')) }),
   }

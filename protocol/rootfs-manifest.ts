@@ -11,7 +11,11 @@ export type RootfsFormat = (typeof rootfsFormats)[number]
 /** @throws invalid, saying which there are */
 export function parseRootfsFormat(value: unknown): RootfsFormat {
   const format = rootfsFormats.find((known) => known === value)
-  if (format === undefined) throw new P2pfsError('invalid', `no such rootfs format: ${String(value).slice(0, 20)}; there are ${rootfsFormats.join(' and ')}`)
+  if (format === undefined)
+    throw new P2pfsError(
+      'invalid',
+      `no such rootfs format: ${String(value).slice(0, 20)}; there are ${rootfsFormats.join(' and ')}`,
+    )
   return format
 }
 

@@ -17,14 +17,20 @@ export async function runFuzz(attempt: (random: Random) => Promise<void>): Promi
   const first = Number(process.env['P2PFS_FUZZ_SEED'] ?? 1)
   const ms = Number(process.env['P2PFS_FUZZ_MS'] ?? budgetMs)
   const end = performance.now() + ms
-  for (let seed = first; (seed < first + maxTries || ms > budgetMs) && (seed === first || performance.now() < end); seed++) {
+  for (
+    let seed = first;
+    (seed < first + maxTries || ms > budgetMs) && (seed === first || performance.now() < end);
+    seed++
+  ) {
     const began = performance.now()
     try {
       await attempt(createRandom(seed))
     } catch (cause) {
-      if (!isP2pfsError(cause, 'invalid', 'unsupported', 'missing')) throw new Error(`seed ${seed}: ${String(cause)}`, { cause })
+      if (!isP2pfsError(cause, 'invalid', 'unsupported', 'missing'))
+        throw new Error(`seed ${seed}: ${String(cause)}`, { cause })
     }
-    if (performance.now() - began > tryMs) throw new Error(`seed ${seed}: took ${Math.round(performance.now() - began)} ms`)
+    if (performance.now() - began > tryMs)
+      throw new Error(`seed ${seed}: took ${Math.round(performance.now() - began)} ms`)
   }
 }
 

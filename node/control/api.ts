@@ -234,7 +234,14 @@ export interface Status {
   peerId: string
   addresses: string[]
   peers: { peer: string; name: string; addresses: string[]; connectedSeconds: number; sent: Amount; received: Amount }[]
-  images: { reference: string; platform: string; format: string; digest: string; sizeBytes: number; localBytes: number }[]
+  images: {
+    reference: string
+    platform: string
+    format: string
+    digest: string
+    sizeBytes: number
+    localBytes: number
+  }[]
   /** Under way on this host, with the peers that wait for them. Bytes are those of the compressed layers. */
   imports: { reference: string; forPeers: number; doneBytes: number; totalBytes: number }[]
   mounts: ({

@@ -14,7 +14,12 @@ export interface CallOptions {
  * Calls the daemon. HTTP/1.0 over a plain socket, because loading Node's HTTP client takes longer than a mount.
  * @throws unavailable where no daemon answers; what the daemon answers
  */
-export async function call<Result>(method: 'GET' | 'POST', path: string, body: unknown, options: CallOptions): Promise<Result> {
+export async function call<Result>(
+  method: 'GET' | 'POST',
+  path: string,
+  body: unknown,
+  options: CallOptions,
+): Promise<Result> {
   const stream = await open(options.socket)
   const json = body === undefined ? '' : JSON.stringify(body)
   // Not ended: a server takes the end of its input for the end of the caller.

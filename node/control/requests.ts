@@ -1,6 +1,15 @@
 import { isAbsolute } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { pullPolicies, type ExportRequest, type ImageRequest, type ImportRequest, type MountRequest, type PullPolicy, type SeedRequest, type UmountRequest } from './api.ts'
+import {
+  pullPolicies,
+  type ExportRequest,
+  type ImageRequest,
+  type ImportRequest,
+  type MountRequest,
+  type PullPolicy,
+  type SeedRequest,
+  type UmountRequest,
+} from './api.ts'
 
 type Body = Record<string, unknown>
 
@@ -20,10 +29,23 @@ export function parseMountRequest(body: Body): MountRequest {
   if (as !== 'drive' && as !== 'tree') throw new P2pfsError('invalid', 'as is drive or tree')
   const writable = body['writable'] === true
   const sizes = { ...optionalSize(body, 'limitBytes'), ...optionalSize(body, 'scratchBytes') }
-  if (writable && as !== 'tree') throw new P2pfsError('invalid', 'a drive is never writable: give the VM a second one with --scratch SIZE, or mount --as tree --writable')
-  if (sizes.limitBytes !== undefined && !writable) throw new P2pfsError('invalid', '--size limits what can be written: it goes with --writable')
-  if (sizes.scratchBytes !== undefined && as !== 'drive') throw new P2pfsError('invalid', '--scratch is a second drive for a VM: a tree takes writes with --writable')
-  return { ...parseImageRequest(body), directory: path(body, 'directory'), as, writable, ...sizes, pull: parsePullPolicy(body['pull']) }
+  if (writable && as !== 'tree')
+    throw new P2pfsError(
+      'invalid',
+      'a drive is never writable: give the VM a second one with --scratch SIZE, or mount --as tree --writable',
+    )
+  if (sizes.limitBytes !== undefined && !writable)
+    throw new P2pfsError('invalid', '--size limits what can be written: it goes with --writable')
+  if (sizes.scratchBytes !== undefined && as !== 'drive')
+    throw new P2pfsError('invalid', '--scratch is a second drive for a VM: a tree takes writes with --writable')
+  return {
+    ...parseImageRequest(body),
+    directory: path(body, 'directory'),
+    as,
+    writable,
+    ...sizes,
+    pull: parsePullPolicy(body['pull']),
+  }
 }
 
 function parsePullPolicy(value: unknown = 'auto'): PullPolicy {
@@ -40,7 +62,8 @@ export function parseDirectoryRequest(body: Body): UmountRequest {
 /** @throws invalid */
 export function parseImportRequest(body: Body): ImportRequest {
   const source = text(body, 'source')
-  if (!source.startsWith('oci:') && !isAbsolute(source)) throw new P2pfsError('invalid', `not an absolute path: ${source}`)
+  if (!source.startsWith('oci:') && !isAbsolute(source))
+    throw new P2pfsError('invalid', `not an absolute path: ${source}`)
   return { source, name: text(body, 'name'), ...optionalText(body, 'platform'), ...optionalText(body, 'format') }
 }
 
@@ -68,6 +91,7 @@ function optionalText<Key extends string>(body: Body, key: Key): Partial<Record<
 function optionalSize<Key extends string>(body: Body, key: Key): Partial<Record<Key, number>> {
   const value = body[key]
   if (value === undefined) return {}
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value <= 0) throw new P2pfsError('invalid', `${key} is not a number of bytes`)
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value <= 0)
+    throw new P2pfsError('invalid', `${key} is not a number of bytes`)
   return { [key]: value } as Record<Key, number>
 }

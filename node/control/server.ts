@@ -21,7 +21,14 @@ import type {
   VerifyRequest,
   VerifyResult,
 } from './api.ts'
-import { parseDirectoryRequest, parseExportRequest, parseImageRequest, parseImportRequest, parseMountRequest, parseSeedRequest } from './requests.ts'
+import {
+  parseDirectoryRequest,
+  parseExportRequest,
+  parseImageRequest,
+  parseImportRequest,
+  parseMountRequest,
+  parseSeedRequest,
+} from './requests.ts'
 
 export interface Operations {
   seed: (request: SeedRequest, options: OperationOptions) => Promise<SeedResult>

@@ -66,7 +66,11 @@ interface Flight {
 export class Fetcher {
   readonly #parts: FetcherParts
   readonly #flights = new Map<Digest, Flight>()
-  readonly #lanes: Record<Unawaited, Lane> = { ahead: { running: 0, waiting: [] }, boot: { running: 0, waiting: [] }, background: { running: 0, waiting: [] } }
+  readonly #lanes: Record<Unawaited, Lane> = {
+    ahead: { running: 0, waiting: [] },
+    boot: { running: 0, waiting: [] },
+    background: { running: 0, waiting: [] },
+  }
   readonly #keeping = new Set<Promise<void>>()
   /** What peers have delivered. */
   readonly fromPeers = { bytes: 0, chunks: 0 }
@@ -81,7 +85,10 @@ export class Fetcher {
    * @throws what the registry failed with, where no source delivers: unavailable, missing, denied; invalid where its layer is not what
    * it was. Where the signal's reason is a `timeout`, one that says what was tried until then
    */
-  async fetch(request: ChunkRequest, { signal, priority }: { signal: AbortSignal; priority: Priority }): Promise<FetchedChunk> {
+  async fetch(
+    request: ChunkRequest,
+    { signal, priority }: { signal: AbortSignal; priority: Priority },
+  ): Promise<FetchedChunk> {
     signal.throwIfAborted()
     let flight = this.#flights.get(request.digest)
     if (flight === undefined) {
@@ -174,7 +181,10 @@ export class Fetcher {
       lane.running--
       let next = lane.waiting.shift()
       // Those that have started or moved to another lane meanwhile are no longer here; those that everybody gave up on need no turn.
-      while (next !== undefined && (next.started || next.abort.signal.aborted || next.priority === 'demand' || this.#lanes[next.priority] !== lane)) {
+      while (
+        next !== undefined &&
+        (next.started || next.abort.signal.aborted || next.priority === 'demand' || this.#lanes[next.priority] !== lane)
+      ) {
         if (next.abort.signal.aborted) next.start()
         next = lane.waiting.shift()
       }
@@ -183,7 +193,11 @@ export class Fetcher {
     flight.chunk.then(async () => (this.#keeping.size < maxKeeping ? undefined : await flight.kept)).then(done, done)
   }
 
-  async #obtain(request: ChunkRequest, flight: Flight, signal: AbortSignal): Promise<FetchedChunk & { source: RemoteSource }> {
+  async #obtain(
+    request: ChunkRequest,
+    flight: Flight,
+    signal: AbortSignal,
+  ): Promise<FetchedChunk & { source: RemoteSource }> {
     signal.throwIfAborted()
     const { urgency } = flight
     const onRefusal = (peer: string, { code }: P2pfsError): void => void flight.refusals.push({ peer, code })
@@ -216,7 +230,8 @@ export class Fetcher {
 
 /** Peers in our words, not theirs. The code is the registry's: it says whether another try may help. */
 function undelivered({ digest }: ChunkRequest, { refusals }: Flight, cause: unknown, registry: string): P2pfsError {
-  const peers = refusals.length === 0 ? 'no peer has it' : refusals.map(({ peer, code }) => `peer ${peer}: ${code}`).join(', ')
+  const peers =
+    refusals.length === 0 ? 'no peer has it' : refusals.map(({ peer, code }) => `peer ${peer}: ${code}`).join(', ')
   const code = isP2pfsError(cause, 'invalid', 'missing', 'denied', 'unsupported', 'closed') ? cause.code : 'unavailable'
   return new P2pfsError(code, `no source delivers chunk ${digest}: ${peers}; registry: ${registry}`, { cause, digest })
 }

@@ -40,7 +40,10 @@ export class PeerSource {
   }
 
   /** The chunk, or undefined where no connected peer delivers it. Rejects on abort alone. */
-  async fetch(request: ChunkRequest, options: { signal: AbortSignal; priority: Priority; onRefusal?: (peer: string, error: P2pfsError) => void }): Promise<Uint8Array | undefined> {
+  async fetch(
+    request: ChunkRequest,
+    options: { signal: AbortSignal; priority: Priority; onRefusal?: (peer: string, error: P2pfsError) => void },
+  ): Promise<Uint8Array | undefined> {
     const { signal } = options
     // Peers know two kinds: one stream for each.
     const priority = options.priority === 'demand' ? 'demand' : 'background'
@@ -52,7 +55,11 @@ export class PeerSource {
       asked.add(peer)
       this.#outstandingBytes.set(peer, (this.#outstandingBytes.get(peer) ?? 0) + request.lengthBytes)
       try {
-        return await this.#peers.fetchChunk(peer, request.digest, request.lengthBytes, { signal, priority, timeoutMs: timeoutMs[priority] })
+        return await this.#peers.fetchChunk(peer, request.digest, request.lengthBytes, {
+          signal,
+          priority,
+          timeoutMs: timeoutMs[priority],
+        })
       } catch (error) {
         if (signal.aborted) throw error
         if (!isP2pfsError(error)) throw error
@@ -76,7 +83,8 @@ export class PeerSource {
   #best(holders: string[]): string | undefined {
     const now = this.#now()
     const cost = (peer: string): number =>
-      (this.#outstandingBytes.get(peer) ?? 0) + ((this.#penalisedUntil.get(peer) ?? 0) > now ? Number.MAX_SAFE_INTEGER / 2 : 0)
+      (this.#outstandingBytes.get(peer) ?? 0) +
+      ((this.#penalisedUntil.get(peer) ?? 0) > now ? Number.MAX_SAFE_INTEGER / 2 : 0)
     let best: string | undefined
     for (const peer of holders) if (best === undefined || cost(peer) < cost(best)) best = peer
     return best

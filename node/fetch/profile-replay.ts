@@ -37,7 +37,10 @@ export class ProfileReplay {
   #failures = 0
   #room = Promise.withResolvers<void>()
 
-  constructor({ target, log, now = () => performance.now() }: { target: ReplayTarget; log: Log; now?: () => number }, chunks: readonly number[]) {
+  constructor(
+    { target, log, now = () => performance.now() }: { target: ReplayTarget; log: Log; now?: () => number },
+    chunks: readonly number[],
+  ) {
     this.#target = target
     this.#log = log
     this.#now = now

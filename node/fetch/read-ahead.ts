@@ -52,7 +52,10 @@ export class ReadAhead {
     this.#streams.push(stream)
     const { offsets } = this.#target
     const skippedBytes = offsets[chunkIndex]! - offsets[stream.position]!
-    stream.windowBytes = skippedBytes * 2 > stream.windowBytes ? stream.windowBytes / 2 : Math.min(Math.max(minWindowBytes, stream.windowBytes * 2), maxWindowBytes)
+    stream.windowBytes =
+      skippedBytes * 2 > stream.windowBytes
+        ? stream.windowBytes / 2
+        : Math.min(Math.max(minWindowBytes, stream.windowBytes * 2), maxWindowBytes)
     const next = chunkIndex + 1
     const end = this.#chunkAfter(next, stream.windowBytes)
     for (let i = Math.max(next, stream.end); i < end; i++) this.#target.prefetch(i)

@@ -51,7 +51,9 @@ export class RegionSource implements LastResort {
 
   /** @throws missing where nothing tells how to make the region, or the region does not have the chunk; what its stream throws */
   async fetch(request: ChunkRequest, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
-    const passage = this.#passages.get(request.table) ?? (await this.#starting.run(request.table, signal, async (wanted) => await this.#start(request.table, wanted)))
+    const passage =
+      this.#passages.get(request.table) ??
+      (await this.#starting.run(request.table, signal, async (wanted) => await this.#start(request.table, wanted)))
     const keeping = passage.keeping.get(request.digest)
     if (keeping !== undefined) return keeping
     if (passage.passed.has(request.digest)) {

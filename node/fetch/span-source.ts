@@ -28,7 +28,10 @@ export interface SeekableRegion {
    * Reads it with one request and decodes it: all chunks that are whole in it.
    * @throws unsupported where the registry has no ranges; missing where what decoding needs is not here; invalid
    */
-  read: (stretch: Stretch, options: { signal: AbortSignal; urgency: Urgency; again: boolean }) => Promise<Iterable<{ index: number; bytes: Uint8Array }>>
+  read: (
+    stretch: Stretch,
+    options: { signal: AbortSignal; urgency: Urgency; again: boolean },
+  ) => Promise<Iterable<{ index: number; bytes: Uint8Array }>>
 }
 
 export interface SpanSourceParts {
@@ -144,7 +147,11 @@ class RegionReads {
     this.#onIdle = onIdle
   }
 
-  async want(index: number, stretch: Stretch, { signal, urgency }: { signal: AbortSignal; urgency: Urgency }): Promise<Uint8Array> {
+  async want(
+    index: number,
+    stretch: Stretch,
+    { signal, urgency }: { signal: AbortSignal; urgency: Urgency },
+  ): Promise<Uint8Array> {
     const found = Promise.withResolvers<Uint8Array>()
     // Its reader may be gone when it fails.
     found.promise.catch(() => undefined)
@@ -185,7 +192,10 @@ class RegionReads {
     let { stretch } = oldest
     const grow = (other: Stretch): boolean => {
       if (other.start - stretch.end > maxGapBytes || stretch.start - other.end > maxGapBytes) return false
-      const joined = this.#region.join(other.start < stretch.start ? other : stretch, other.end > stretch.end ? other : stretch)
+      const joined = this.#region.join(
+        other.start < stretch.start ? other : stretch,
+        other.end > stretch.end ? other : stretch,
+      )
       if (joined.tarEnd - joined.tarStart > maxBytes) return false
       stretch = joined
       return true
@@ -213,7 +223,8 @@ class RegionReads {
       for (const { index, found } of wanted) {
         const bytes = chunks.get(index)
         answered.add(index)
-        if (bytes === undefined) found.reject(new P2pfsError('invalid', 'a stretch of the layer lacks a chunk that it should have', { index }))
+        if (bytes === undefined)
+          found.reject(new P2pfsError('invalid', 'a stretch of the layer lacks a chunk that it should have', { index }))
         else found.resolve(bytes)
       }
       // Those that were wanted are kept by whoever fetches them.
@@ -254,6 +265,9 @@ function whenAllAbort(signals: readonly AbortSignal[]): AbortSignal {
 }
 
 function checked(bytes: Uint8Array, digest: Digest): Uint8Array {
-  if (digestOf(bytes) !== digest) throw new P2pfsError('invalid', 'the registry delivers other bytes than the layer had when it was indexed', { digest })
+  if (digestOf(bytes) !== digest)
+    throw new P2pfsError('invalid', 'the registry delivers other bytes than the layer had when it was indexed', {
+      digest,
+    })
   return bytes
 }

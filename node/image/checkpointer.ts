@@ -1,4 +1,11 @@
-import { markDistanceBytes, markUnitBytes, type BlobMap, type Checkpoint, type Compression, type Piece } from '../../protocol/blob-map.ts'
+import {
+  markDistanceBytes,
+  markUnitBytes,
+  type BlobMap,
+  type Checkpoint,
+  type Compression,
+  type Piece,
+} from '../../protocol/blob-map.ts'
 import type { ChunkSink } from './chunk-sink.ts'
 import type { DecompressObserver } from './decompress.ts'
 import { maxWindowBytes, neededByte } from './gzip/deflate-scanner.ts'
@@ -63,7 +70,8 @@ export class Checkpointer implements DecompressObserver {
         needed: (bytes) => {
           this.#newest!.needed = bytes
         },
-        mark: (streamBytes, outputBytes) => this.#mark(streamBytes / markDistanceBytes, Math.floor(outputBytes / markUnitBytes)),
+        mark: (streamBytes, outputBytes) =>
+          this.#mark(streamBytes / markDistanceBytes, Math.floor(outputBytes / markUnitBytes)),
       },
       { markDistanceBytes },
     )
@@ -80,7 +88,11 @@ export class Checkpointer implements DecompressObserver {
 
   frame(byteOffset: number): void {
     if (this.#output - this.#last < this.#spacingBytes) return
-    this.#checkpoints.push({ bitOffset: byteOffset * 8, tarOffset: this.#output, window: { offset: 0, lengthBytes: 0 } })
+    this.#checkpoints.push({
+      bitOffset: byteOffset * 8,
+      tarOffset: this.#output,
+      window: { offset: 0, lengthBytes: 0 },
+    })
   }
 
   /** Bytes of the tar, in order; they are not changed afterwards. The pieces of what came before them are there. */
@@ -102,7 +114,12 @@ export class Checkpointer implements DecompressObserver {
   /** All has been told; resolves when the windows are kept. @throws what the sink threw */
   async finish(): Promise<Pick<BlobMap, 'compression' | 'checkpoints' | 'marks' | 'windows'>> {
     this.#choose(Infinity)
-    return { compression: this.#compression, checkpoints: this.#checkpoints, marks: Uint32Array.from(this.#marks), windows: await this.#windows.finish() }
+    return {
+      compression: this.#compression,
+      checkpoints: this.#checkpoints,
+      marks: Uint32Array.from(this.#marks),
+      windows: await this.#windows.finish(),
+    }
   }
 
   get #last(): number {
@@ -136,7 +153,11 @@ export class Checkpointer implements DecompressObserver {
       if (firstChunkIn(this.#pieces, start.outputOffset, end) === undefined) continue
       const window = first.window ?? this.#copy(start)
       if (window === undefined) continue
-      this.#checkpoints.push({ bitOffset: start.bitOffset, tarOffset: start.outputOffset, window: this.#windows.add(sparse(window, needed)) })
+      this.#checkpoints.push({
+        bitOffset: start.bitOffset,
+        tarOffset: start.outputOffset,
+        window: this.#windows.add(sparse(window, needed)),
+      })
     }
   }
 
@@ -148,7 +169,8 @@ export class Checkpointer implements DecompressObserver {
     const before = maxWindowBytes - windowBytes
     let start = 0
     for (const piece of this.#history) {
-      if (start + piece.length > from && start < from + windowBytes) piece.copy(copy, before + Math.max(0, start - from), Math.max(0, from - start), from + windowBytes - start)
+      if (start + piece.length > from && start < from + windowBytes)
+        piece.copy(copy, before + Math.max(0, start - from), Math.max(0, from - start), from + windowBytes - start)
       start += piece.length
     }
     return copy

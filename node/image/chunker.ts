@@ -60,7 +60,7 @@ export class Chunker {
   push(bytes: Buffer): void {
     this.#runLeft -= bytes.length
     if (!this.#big) this.#crc = crc32(bytes, this.#crc)
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       if (this.#buffer.length === 0) this.#allocate()
       const length = Math.min(bytes.length - at, this.#buffer.length - this.#filled)
       bytes.copy(this.#buffer, this.#filled, at, at + length)

@@ -21,7 +21,10 @@ export interface DecompressObserver {
  * bytes, for media types lie.
  * @throws invalid where the stream is damaged or cut short
  */
-export async function* decompress(input: AsyncIterable<Uint8Array>, observer?: DecompressObserver): AsyncGenerator<Buffer> {
+export async function* decompress(
+  input: AsyncIterable<Uint8Array>,
+  observer?: DecompressObserver,
+): AsyncGenerator<Buffer> {
   const iterator = input[Symbol.asyncIterator]()
   let head = Buffer.alloc(0)
   while (head.length < 4) {
@@ -50,7 +53,10 @@ export async function* decompress(input: AsyncIterable<Uint8Array>, observer?: D
 }
 
 /** Frame by frame: zlib's stream ends with the first. */
-async function* decompressZstd(input: AsyncIterable<Buffer>, observer: DecompressObserver | undefined): AsyncGenerator<Buffer> {
+async function* decompressZstd(
+  input: AsyncIterable<Buffer>,
+  observer: DecompressObserver | undefined,
+): AsyncGenerator<Buffer> {
   const pieces = zstdFrames(input)
   for (let first = await pieces.next(); first.done !== true; first = await pieces.next()) {
     const { value } = first
@@ -58,7 +64,7 @@ async function* decompressZstd(input: AsyncIterable<Buffer>, observer: Decompres
     const frame = async function* (): AsyncGenerator<Buffer> {
       yield value.bytes
       // By hand: leaving a for-await would end the generator, and the next frame is to come from it.
-      for (let last = value.last; !last; ) {
+      for (let last = value.last; !last;) {
         const next = await pieces.next()
         if (next.done === true) return
         if (next.value.bytes.length > 0) yield next.value.bytes
@@ -87,4 +93,5 @@ const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.
 /** RFC 1952. */
 const isGzip = (head: Buffer): boolean => head[0] === 0x1f && head[1] === 0x8b
 /** RFC 8878: a frame, or a skippable frame before it. */
-const isZstd = (head: Buffer): boolean => head.length >= 4 && (head.readUInt32LE(0) === 0xfd2fb528 || (head.readUInt32LE(0) & 0xfffffff0) >>> 0 === 0x184d2a50)
+const isZstd = (head: Buffer): boolean =>
+  head.length >= 4 && (head.readUInt32LE(0) === 0xfd2fb528 || (head.readUInt32LE(0) & 0xfffffff0) >>> 0 === 0x184d2a50)

@@ -23,8 +23,15 @@ const options = [
 ]
 
 /** @throws missing where there is no such directory; unavailable where tar(1) cannot read all of it */
-export async function* tarOfDirectory(directory: string, { signal }: { signal: AbortSignal }): AsyncGenerator<Uint8Array> {
-  const child = spawn('tar', [...options, `--directory=${directory}`, '.'], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, LC_ALL: 'C' }, signal })
+export async function* tarOfDirectory(
+  directory: string,
+  { signal }: { signal: AbortSignal },
+): AsyncGenerator<Uint8Array> {
+  const child = spawn('tar', [...options, `--directory=${directory}`, '.'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, LC_ALL: 'C' },
+    signal,
+  })
   let complaint = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => (complaint = (complaint + text).slice(-maxComplaint)))
   const ended = new Promise<number | null>((resolve, reject) => child.once('close', resolve).once('error', reject))
@@ -35,5 +42,9 @@ export async function* tarOfDirectory(directory: string, { signal }: { signal: A
   } finally {
     child.kill()
   }
-  throw new P2pfsError('unavailable', `cannot read all of ${directory}: ${complaint.trim().split('\n').at(-1) ?? 'tar failed'}`, { directory })
+  throw new P2pfsError(
+    'unavailable',
+    `cannot read all of ${directory}: ${complaint.trim().split('\n').at(-1) ?? 'tar failed'}`,
+    { directory },
+  )
 }

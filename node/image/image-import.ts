@@ -16,7 +16,10 @@ export interface ImageImportParts {
   /** The index that this host or its region has of the layer, if any. */
   knownLayer: (diffId: Digest, options: { signal: AbortSignal }) => Promise<LayerIndex | undefined>
   /** Reads the layer once: its chunks into the store; `onBytes` tells how many compressed bytes have been read. */
-  readLayer: (layer: LayerSpec, options: { signal: AbortSignal; onBytes: (bytes: number) => void }) => Promise<LayerIndex>
+  readLayer: (
+    layer: LayerSpec,
+    options: { signal: AbortSignal; onBytes: (bytes: number) => void },
+  ) => Promise<LayerIndex>
   sink: MetadataSink
   limits: LayerLimits
 }
@@ -31,7 +34,10 @@ const layersAtOnce = 2
 export async function importImage(
   image: { layers: readonly LayerSpec[]; config: string; format: RootfsFormat },
   parts: ImageImportParts,
-  { signal, onProgress }: { signal: AbortSignal; onProgress?: ((progress: { doneBytes: number; totalBytes: number }) => void) | undefined },
+  {
+    signal,
+    onProgress,
+  }: { signal: AbortSignal; onProgress?: ((progress: { doneBytes: number; totalBytes: number }) => void) | undefined },
 ): Promise<RootfsManifest> {
   const totalBytes = image.layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
   const read = new Map<Digest, number>()
@@ -67,5 +73,9 @@ export async function importImage(
   }
   await Promise.all(Array.from({ length: layersAtOnce }, failing))
   if (failed.signal.aborted) throw failed.signal.reason as Error
-  return await buildRootfs(image.layers.map(({ diffId }) => indexes.get(diffId)!), image, parts.sink)
+  return await buildRootfs(
+    image.layers.map(({ diffId }) => indexes.get(diffId)!),
+    image,
+    parts.sink,
+  )
 }

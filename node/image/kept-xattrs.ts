@@ -17,9 +17,17 @@ const maxNameBytes = 255
  *
  * @throws invalid for what the kernel refuses to set, and every unpacker therefore
  */
-export function keptXattrs({ type, mode, xattrs }: Pick<LayerEntry, 'type' | 'mode' | 'xattrs'>): Pick<RootfsInode, 'mode' | 'xattrs'> {
+export function keptXattrs({
+  type,
+  mode,
+  xattrs,
+}: Pick<LayerEntry, 'type' | 'mode' | 'xattrs'>): Pick<RootfsInode, 'mode' | 'xattrs'> {
   // Links have no mode of their own, and no ACL.
-  if (type === 'symlink') return { mode: 0o777, xattrs: xattrs.filter(({ name, value }) => !name.startsWith('system.') && isKept(name, value, type)) }
+  if (type === 'symlink')
+    return {
+      mode: 0o777,
+      xattrs: xattrs.filter(({ name, value }) => !name.startsWith('system.') && isKept(name, value, type)),
+    }
   if (xattrs.length === 0) return { mode, xattrs }
   let keptMode = mode
   const kept = xattrs.filter(({ name, value }) => {
@@ -67,12 +75,17 @@ function isKept(name: ByteString, value: Uint8Array, type: LayerEntry['type']): 
     default:
       return false
   }
-  if (name.length > maxNameBytes) throw new P2pfsError('invalid', `extended attribute with a name of ${name.length} bytes; ${maxNameBytes} is the most`)
+  if (name.length > maxNameBytes)
+    throw new P2pfsError(
+      'invalid',
+      `extended attribute with a name of ${name.length} bytes; ${maxNameBytes} is the most`,
+    )
   return true
 }
 
 /** Revision 2 or 3 of struct vfs_cap_data, as cap_convert_nscap of security/commoncap.c wants it. */
 function checkCapability(value: Uint8Array): void {
   const revision = value[3]
-  if (!(value.length === 20 && revision === 2) && !(value.length === 24 && revision === 3)) throw new P2pfsError('invalid', 'security.capability is malformed')
+  if (!(value.length === 20 && revision === 2) && !(value.length === 24 && revision === 3))
+    throw new P2pfsError('invalid', 'security.capability is malformed')
 }

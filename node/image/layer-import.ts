@@ -45,7 +45,12 @@ export async function importLayer(
 ): Promise<ImportedLayer> {
   signal.throwIfAborted()
   const worker = new Worker(new URL('./layer-worker.ts', import.meta.url), {
-    workerData: { limits, ...('digest' in layer ? { digest: layer.digest, diffId: layer.diffId } : { digest: undefined, diffId: undefined }) } satisfies LayerWorkerSetup,
+    workerData: {
+      limits,
+      ...('digest' in layer
+        ? { digest: layer.digest, diffId: layer.diffId }
+        : { digest: undefined, diffId: undefined }),
+    } satisfies LayerWorkerSetup,
     resourceLimits: {
       maxOldGenerationSizeMb: heapBaseMb + Math.ceil((heapFactor * limits.maxMetadataBytes) / 2 ** 20),
       maxYoungGenerationSizeMb: youngGenerationMb,
@@ -79,7 +84,9 @@ export async function importLayer(
     } else if ('index' in message) outcome.resolve(message)
     else outcome.reject(failure(name, message.error))
   })
-  worker.on('error', (error: NodeJS.ErrnoException) => outcome.reject(error.code === 'ERR_WORKER_OUT_OF_MEMORY' ? outOfMemory(name, error) : error))
+  worker.on('error', (error: NodeJS.ErrnoException) =>
+    outcome.reject(error.code === 'ERR_WORKER_OUT_OF_MEMORY' ? outOfMemory(name, error) : error),
+  )
   worker.on('exit', () => outcome.reject(new Error(`layer ${name}: the thread that reads it has ended`)))
   const iterator = source[Symbol.asyncIterator]()
   const feed = async (): Promise<void> => {
@@ -110,19 +117,30 @@ export async function importLayer(
     iterator.return?.()?.catch(() => undefined)
   }
   // The worker's heap is gone by now: both at once are too much for a layer of millions of files.
-  return { index: parseLayerIndex(encoded.index), map: encoded.map === undefined ? undefined : parseBlobMap(encoded.map) }
+  return {
+    index: parseLayerIndex(encoded.index),
+    map: encoded.map === undefined ? undefined : parseBlobMap(encoded.map),
+  }
 }
 
 /** The bytes in an ArrayBuffer that holds nothing else, and may be handed on. */
 function ownBuffer(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
-  return bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength ? (bytes as Uint8Array<ArrayBuffer>) : Uint8Array.from(bytes)
+  return bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength
+    ? (bytes as Uint8Array<ArrayBuffer>)
+    : Uint8Array.from(bytes)
 }
 
 function outOfMemory(name: string, cause: unknown): P2pfsError {
-  return new P2pfsError('invalid', `layer ${name}: reading it takes more memory than --max-layer-metadata allows`, { cause, layer: name })
+  return new P2pfsError('invalid', `layer ${name}: reading it takes more memory than --max-layer-metadata allows`, {
+    cause,
+    layer: name,
+  })
 }
 
-function failure(name: string, { code, message, details }: { code: string | undefined; message: string; details: Record<string, unknown> }): Error {
+function failure(
+  name: string,
+  { code, message, details }: { code: string | undefined; message: string; details: Record<string, unknown> },
+): Error {
   const known = errorCodes.find((one) => one === code)
   const entry = typeof details['entry'] === 'string' ? `, entry ${JSON.stringify(details['entry'])}` : ''
   if (known === undefined) return new Error(`layer ${name}: ${message}`)

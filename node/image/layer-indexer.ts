@@ -9,7 +9,15 @@ import { Chunker } from './chunker.ts'
 import { checkLayerBytes, checkMetadata, defaultLayerLimits, metadataBytes, type LayerLimits } from './layer-limits.ts'
 import { TarParser, type SparseSegment, type TarEntry } from './tar/parser.ts'
 
-const types: Record<TarEntry['type'], EntryType> = { 0: 'file', 1: 'hardlink', 2: 'symlink', 3: 'character', 4: 'block', 5: 'directory', 6: 'fifo' }
+const types: Record<TarEntry['type'], EntryType> = {
+  0: 'file',
+  1: 'hardlink',
+  2: 'symlink',
+  3: 'character',
+  4: 'block',
+  5: 'directory',
+  6: 'fifo',
+}
 const whiteoutPrefix = '.wh.'
 const opaqueName = '.wh..wh..opq'
 
@@ -86,7 +94,8 @@ export class LayerIndexer {
     const tarBytes = this.#tarBytes
     // A run of a sparse file is wider than its data in the tar; at its very end that would reach beyond it.
     for (const { extents } of this.#entries) {
-      for (const extent of extents) extent.tarOffset = Math.max(0, Math.min(extent.tarOffset, tarBytes - extent.lengthBytes))
+      for (const extent of extents)
+        extent.tarOffset = Math.max(0, Math.min(extent.tarOffset, tarBytes - extent.lengthBytes))
     }
     return { diffId: parseDigest(`sha256:${this.#hash.digest('hex')}`), tarBytes, chunks, entries: this.#entries }
   }
@@ -108,13 +117,18 @@ export class LayerIndexer {
   }
 
   #content(bytes: Buffer): void {
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const run = this.#runs[this.#runIndex]
       if (run === undefined) return
       if (!this.#running) {
         const regionOffset = this.#chunker.begin(run.lengthBytes)
         checkLayerBytes(regionOffset + run.lengthBytes, this.#limits, this.#entry)
-        this.#extents.push({ fileOffset: run.fileOffset, lengthBytes: run.lengthBytes, regionOffset, tarOffset: run.tarOffset })
+        this.#extents.push({
+          fileOffset: run.fileOffset,
+          lengthBytes: run.lengthBytes,
+          regionOffset,
+          tarOffset: run.tarOffset,
+        })
         this.#position = run.fileOffset
         this.#regionOffset = regionOffset
         this.#tarOffset = run.tarOffset
@@ -125,7 +139,11 @@ export class LayerIndexer {
         this.#segment = run.segments[this.#segmentIndex++]!
         const { offset, lengthBytes } = this.#segment
         this.#zeros(offset - this.#position)
-        this.pieces.push({ regionOffset: this.#regionOffset + offset - run.fileOffset, lengthBytes, tarOffset: this.#tarOffset })
+        this.pieces.push({
+          regionOffset: this.#regionOffset + offset - run.fileOffset,
+          lengthBytes,
+          tarOffset: this.#tarOffset,
+        })
         this.#tarOffset += lengthBytes
       }
       const length = Math.min(bytes.length - at, this.#segment.offset + this.#segment.lengthBytes - this.#position)
@@ -161,7 +179,8 @@ export class LayerIndexer {
       gid: entry.gid,
       mtime: entry.mtime,
       xattrs: entry.xattrs.size === 0 ? none : sortedXattrs(entry.xattrs),
-      linkTarget: type === 'hardlink' ? normalise(entry.linkName, entry.path) : type === 'symlink' ? entry.linkName : '',
+      linkTarget:
+        type === 'hardlink' ? normalise(entry.linkName, entry.path) : type === 'symlink' ? entry.linkName : '',
       device: entry.device,
       sizeBytes: type === 'file' ? entry.sizeBytes : 0,
       extents: none as never[],
@@ -171,17 +190,21 @@ export class LayerIndexer {
     if (name.startsWith('.wh..wh.')) return undefined
     if (name.startsWith(whiteoutPrefix)) {
       const hidden = name.slice(whiteoutPrefix.length)
-      if (hidden === '' || hidden === '.' || hidden === '..') throw new P2pfsError('invalid', 'whiteout of nothing', { entry: entry.path })
+      if (hidden === '' || hidden === '.' || hidden === '..')
+        throw new P2pfsError('invalid', 'whiteout of nothing', { entry: entry.path })
       return described('whiteout', parent === '' ? hidden : `${parent}/${hidden}`)
     }
     const type = types[entry.type]
-    if (path === '' && type !== 'directory') throw new P2pfsError('invalid', 'the root is not a directory', { entry: entry.path })
+    if (path === '' && type !== 'directory')
+      throw new P2pfsError('invalid', 'the root is not a directory', { entry: entry.path })
     return described(type, path)
   }
 }
 
 function sortedXattrs(xattrs: ReadonlyMap<ByteString, ByteString>): LayerEntry['xattrs'] {
-  return [...xattrs].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, value]) => ({ name, value: Buffer.from(value, 'latin1') }))
+  return [...xattrs]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, value]) => ({ name, value: Buffer.from(value, 'latin1') }))
 }
 
 /**
@@ -193,7 +216,8 @@ function normalise(path: ByteString, entry = path): ByteString {
   for (const part of path.split('/')) {
     if (part === '' || part === '.') continue
     if (part !== '..') parts.push(part)
-    else if (parts.pop() === undefined) throw new P2pfsError('invalid', `path leaves the image: ${JSON.stringify(path)}`, { entry })
+    else if (parts.pop() === undefined)
+      throw new P2pfsError('invalid', `path leaves the image: ${JSON.stringify(path)}`, { entry })
   }
   return parts.join('/')
 }
@@ -201,7 +225,14 @@ function normalise(path: ByteString, entry = path): ByteString {
 /** A file without holes is one run; the pieces of one with holes are widened to whole blocks, and joined where they touch. */
 function runsOf({ segments, sizeBytes, contentBytes, contentOffset }: TarEntry): Run[] {
   if (segments === undefined) {
-    return [{ fileOffset: 0, lengthBytes: contentBytes, tarOffset: contentOffset, segments: [{ offset: 0, lengthBytes: contentBytes }] }]
+    return [
+      {
+        fileOffset: 0,
+        lengthBytes: contentBytes,
+        tarOffset: contentOffset,
+        segments: [{ offset: 0, lengthBytes: contentBytes }],
+      },
+    ]
   }
   const runs: Run[] = []
   let tarOffset = contentOffset

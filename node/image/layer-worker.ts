@@ -16,7 +16,8 @@ export interface LayerWorkerSetup {
   limits: LayerLimits
 }
 
-export type ToLayerWorker = { bytes: Uint8Array } | { end: true } | { stored: number } | { failed: { id: number; message: string } }
+export type ToLayerWorker =
+  { bytes: Uint8Array } | { end: true } | { stored: number } | { failed: { id: number; message: string } }
 
 /** Encoded; a map of what a registry has only. */
 interface ReadLayer {
@@ -82,7 +83,10 @@ const sink = {
 
 const indexer = new LayerIndexer(sink, setup.limits)
 // A layer that no registry has is never read again: its windows would be for nobody.
-const checkpointer = setup.digest === undefined ? undefined : new Checkpointer({ sink, pieces: indexer.pieces }, { spacingBytes: checkpointSpacingBytes })
+const checkpointer =
+  setup.digest === undefined
+    ? undefined
+    : new Checkpointer({ sink, pieces: indexer.pieces }, { spacingBytes: checkpointSpacingBytes })
 
 async function main(): Promise<ReadLayer> {
   const source = compressed()
@@ -94,8 +98,10 @@ async function main(): Promise<ReadLayer> {
   // What a decompressor leaves unread still counts for the digest.
   for await (const rest of source) void rest
   const digest = `sha256:${compressedHash.digest('hex')}`
-  if (setup.digest !== undefined && digest !== setup.digest) throw new P2pfsError('invalid', `its bytes have another digest: ${digest}`)
-  if (setup.diffId !== undefined && index.diffId !== setup.diffId) throw new P2pfsError('invalid', `uncompressed it is ${index.diffId}; the image config says ${setup.diffId}`)
+  if (setup.digest !== undefined && digest !== setup.digest)
+    throw new P2pfsError('invalid', `its bytes have another digest: ${digest}`)
+  if (setup.diffId !== undefined && index.diffId !== setup.diffId)
+    throw new P2pfsError('invalid', `uncompressed it is ${index.diffId}; the image config says ${setup.diffId}`)
   if (checkpointer === undefined) return { index: encodeLayerIndex(index), map: undefined }
   const map = encodeBlobMap({
     ...(await checkpointer.finish()),
@@ -109,9 +115,15 @@ async function main(): Promise<ReadLayer> {
 }
 
 main().then(
-  ({ index, map }) => port.postMessage({ index, map } satisfies FromLayerWorker, [index.buffer, ...(map === undefined ? [] : [map.buffer])]),
+  ({ index, map }) =>
+    port.postMessage({ index, map } satisfies FromLayerWorker, [
+      index.buffer,
+      ...(map === undefined ? [] : [map.buffer]),
+    ]),
   (error: unknown) => {
-    const { code, message, details } = isP2pfsError(error) ? error : { code: undefined, message: (error as Error).message, details: {} }
+    const { code, message, details } = isP2pfsError(error)
+      ? error
+      : { code: undefined, message: (error as Error).message, details: {} }
     // What is wrong with the compressed stream does not know where in the tar it is.
     const entry = indexer.entry === undefined ? {} : { entry: indexer.entry }
     port.postMessage({ error: { code, message, details: { ...entry, ...details } } } satisfies FromLayerWorker)

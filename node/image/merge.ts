@@ -56,7 +56,11 @@ export function mergeLayers(layers: readonly LayerIndex[]): RootfsTree {
         merge.apply(entry)
       } catch (cause) {
         if (!(cause instanceof P2pfsError)) throw cause
-        throw new P2pfsError(cause.code, `layer ${diffId}, entry ${JSON.stringify(entry.path)}: ${cause.message}`, { cause, layer: diffId, entry: entry.path })
+        throw new P2pfsError(cause.code, `layer ${diffId}, entry ${JSON.stringify(entry.path)}: ${cause.message}`, {
+          cause,
+          layer: diffId,
+          entry: entry.path,
+        })
       }
     }
   }
@@ -108,7 +112,8 @@ class LayerMerge {
       const node = entry.type === 'hardlink' ? this.#linkTarget(entry.linkTarget) : this.#inode(entry)
       children.set(name, node)
       // Ways that led through here, or past here when nothing was, lead elsewhere.
-      if (there?.type === 'directory' || there?.type === 'symlink' || node.type === 'symlink') this.#lastParent = undefined
+      if (there?.type === 'directory' || there?.type === 'symlink' || node.type === 'symlink')
+        this.#lastParent = undefined
     }
     this.#markOwn(directory, name)
   }
@@ -120,9 +125,18 @@ class LayerMerge {
   #inode(entry: LayerEntry): RootfsInode {
     const { uid, gid, mtime, linkTarget, device, sizeBytes } = entry
     const type = entry.type as RootfsInode['type']
-    if (type === 'symlink' && (linkTarget === '' || linkTarget.length > maxTargetBytes)) throw new P2pfsError('invalid', `link target of ${linkTarget.length} bytes; Linux takes 1 to ${maxTargetBytes}`)
+    if (type === 'symlink' && (linkTarget === '' || linkTarget.length > maxTargetBytes))
+      throw new P2pfsError('invalid', `link target of ${linkTarget.length} bytes; Linux takes 1 to ${maxTargetBytes}`)
     const { mode, xattrs } = keptXattrs(entry)
-    const extents = entry.extents.length === 0 ? none : entry.extents.map(({ fileOffset, lengthBytes, regionOffset }) => ({ layer: this.#layer, fileOffset, lengthBytes, regionOffset }))
+    const extents =
+      entry.extents.length === 0
+        ? none
+        : entry.extents.map(({ fileOffset, lengthBytes, regionOffset }) => ({
+            layer: this.#layer,
+            fileOffset,
+            lengthBytes,
+            regionOffset,
+          }))
     const node: RootfsInode = { type, mode, uid, gid, mtime, xattrs, linkTarget, device, sizeBytes, extents }
     if (type === 'directory') node.children = new Map()
     return node
@@ -132,8 +146,10 @@ class LayerMerge {
   #linkTarget(path: ByteString): RootfsInode {
     const [parentPath, name] = splitPath(path)
     const target = path === '' ? this.#root : this.#find(parentPath)?.children?.get(name)
-    if (target === undefined) throw new P2pfsError('invalid', `hard link to ${JSON.stringify(path)}, which is not there`)
-    if (target.type === 'directory') throw new P2pfsError('invalid', `hard link to ${JSON.stringify(path)}, which is a directory`)
+    if (target === undefined)
+      throw new P2pfsError('invalid', `hard link to ${JSON.stringify(path)}, which is not there`)
+    if (target.type === 'directory')
+      throw new P2pfsError('invalid', `hard link to ${JSON.stringify(path)}, which is a directory`)
     return target
   }
 
@@ -178,7 +194,8 @@ class LayerMerge {
     for (const { name, node } of this.#resolve(path)) {
       let next = node
       if (next?.type !== 'directory') {
-        if (next !== undefined && this.#isOwn(directory, name)) throw new P2pfsError('invalid', `${JSON.stringify(name)} on the way is no directory`)
+        if (next !== undefined && this.#isOwn(directory, name))
+          throw new P2pfsError('invalid', `${JSON.stringify(name)} on the way is no directory`)
         checkName(name)
         next = plainDirectory(directory)
         directory.children!.set(name, next)
@@ -228,5 +245,6 @@ function splitPath(path: ByteString): [ByteString, ByteString] {
 }
 
 function checkName(name: ByteString): void {
-  if (name.length > maxNameBytes) throw new P2pfsError('invalid', `name of ${name.length} bytes; ${maxNameBytes} is the most`)
+  if (name.length > maxNameBytes)
+    throw new P2pfsError('invalid', `name of ${name.length} bytes; ${maxNameBytes} is the most`)
 }

@@ -8,7 +8,14 @@ import { bigBytes } from './chunker.ts'
  * file may begin a chunk with it; that of a large one does, and every {@link maxChunkBytes}.
  */
 export function firstChunkIn(pieces: readonly Piece[], tarStart: number, tarEnd: number): number | undefined {
-  for (let i = Math.max(0, lastAtOrBefore(pieces, tarStart, ({ tarOffset }) => tarOffset)); i < pieces.length; i++) {
+  for (
+    let i = Math.max(
+      0,
+      lastAtOrBefore(pieces, tarStart, ({ tarOffset }) => tarOffset),
+    );
+    i < pieces.length;
+    i++
+  ) {
     const { tarOffset, lengthBytes } = pieces[i]!
     if (tarOffset >= tarEnd) return undefined
     if (tarOffset >= tarStart) return tarOffset

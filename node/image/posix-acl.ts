@@ -27,7 +27,8 @@ export function parseAcl(value: Uint8Array): readonly AclEntry[] | undefined {
   if (view.getUint32(0, true) !== version) return undefined
   if ((value.length - headerBytes) % entryBytes !== 0) throw new P2pfsError('invalid', 'POSIX ACL is cut short')
   const entries: AclEntry[] = []
-  for (let at = headerBytes; at < value.length; at += entryBytes) entries.push({ tag: view.getUint16(at, true), permissions: view.getUint16(at + 2, true) })
+  for (let at = headerBytes; at < value.length; at += entryBytes)
+    entries.push({ tag: view.getUint16(at, true), permissions: view.getUint16(at + 2, true) })
   if (entries.length === 0) return undefined
   check(entries)
   return entries
@@ -49,7 +50,15 @@ export function applyAcl(mode: number, entries: readonly AclEntry[]): { mode: nu
 
 /** posix_acl_valid: the tags in order, named ones as often as they like, a mask where there are such. */
 function check(entries: readonly AclEntry[]): void {
-  const marks: Record<number, string> = { [tags.user]: 'u', [tags.namedUser]: 'U', [tags.group]: 'g', [tags.namedGroup]: 'G', [tags.mask]: 'm', [tags.other]: 'o' }
+  const marks: Record<number, string> = {
+    [tags.user]: 'u',
+    [tags.namedUser]: 'U',
+    [tags.group]: 'g',
+    [tags.namedGroup]: 'G',
+    [tags.mask]: 'm',
+    [tags.other]: 'o',
+  }
   const order = entries.map(({ tag }) => marks[tag] ?? '?').join('')
-  if (!/^(ugo|uU*gG*mo)$/.test(order) || entries.some(({ permissions }) => permissions > 7)) throw new P2pfsError('invalid', 'POSIX ACL that the kernel would refuse')
+  if (!/^(ugo|uU*gG*mo)$/.test(order) || entries.some(({ permissions }) => permissions > 7))
+    throw new P2pfsError('invalid', 'POSIX ACL that the kernel would refuse')
 }

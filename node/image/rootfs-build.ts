@@ -23,10 +23,18 @@ const planners = { ext4: planExt4, erofs: planErofs } as const
  * @param options `config` is the OCI image config, JSON
  * @throws invalid, unsupported naming the entry, for what no tree, or not the format, can hold
  */
-export async function buildRootfs(layers: readonly LayerIndex[], { config, format }: { config: string; format: RootfsFormat }, sink: MetadataSink): Promise<RootfsManifest> {
+export async function buildRootfs(
+  layers: readonly LayerIndex[],
+  { config, format }: { config: string; format: RootfsFormat },
+  sink: MetadataSink,
+): Promise<RootfsManifest> {
   const seed = digestOf(Buffer.from(`${format} ${formatVersion} ${layers.map(({ diffId }) => diffId).join(' ')}`))
   const tree = mergeLayers(layers)
-  const plan = planners[format](tree, layers.map(({ chunks }) => chunks.sizeBytes), seed)
+  const plan = planners[format](
+    tree,
+    layers.map(({ chunks }) => chunks.sizeBytes),
+    seed,
+  )
   const chunks = new ChunkTableBuilder()
   for (const bytes of slices(plan.pieces())) {
     const digest = digestOf(bytes)
@@ -46,7 +54,7 @@ function* slices(pieces: Iterable<Uint8Array>): Generator<Uint8Array> {
   let slice = Buffer.allocUnsafeSlow(metadataChunkBytes)
   let filled = 0
   for (const piece of pieces) {
-    for (let at = 0; at < piece.length; ) {
+    for (let at = 0; at < piece.length;) {
       const length = Math.min(piece.length - at, metadataChunkBytes - filled)
       slice.set(piece.subarray(at, at + length), filled)
       filled += length

@@ -25,11 +25,19 @@ export function spanOf(map: BlobMap, tarStart: number, tarEnd: number): Span {
   }
   const first = lastAtOrBefore(map.checkpoints, tarStart, ({ tarOffset }) => tarOffset)
   const checkpoint = map.checkpoints[first]!
-  return { checkpoint, start: Math.floor(checkpoint.bitOffset / 8), tarStart: checkpoint.tarOffset, ...endOf(map, tarEnd) }
+  return {
+    checkpoint,
+    start: Math.floor(checkpoint.bitOffset / 8),
+    tarStart: checkpoint.tarOffset,
+    ...endOf(map, tarEnd),
+  }
 }
 
 /** The first place known to be behind these bytes of the tar: a mark, or a frame. */
-function endOf({ marks, checkpoints, sizeBytes, tarBytes, compression }: BlobMap, tarEnd: number): Pick<Span, 'end' | 'tarEnd'> {
+function endOf(
+  { marks, checkpoints, sizeBytes, tarBytes, compression }: BlobMap,
+  tarEnd: number,
+): Pick<Span, 'end' | 'tarEnd'> {
   if (compression === 'gzip') {
     const mark = lastAtOrBefore(marks, Math.ceil(tarEnd / markUnitBytes) - 1, (units) => units) + 1
     if (mark < marks.length) return { end: (mark + 1) * markDistanceBytes, tarEnd: marks[mark]! * markUnitBytes }
@@ -58,16 +66,32 @@ export async function decodeSpan(map: BlobMap, span: Span, bytes: Buffer, window
     }
   } catch (cause) {
     if (typeof (cause as { errno?: unknown }).errno !== 'number') throw cause
-    throw new P2pfsError('invalid', `blob ${map.digest} is damaged from byte ${span.start} on: ${(cause as Error).message}`, { cause })
+    throw new P2pfsError(
+      'invalid',
+      `blob ${map.digest} is damaged from byte ${span.start} on: ${(cause as Error).message}`,
+      { cause },
+    )
   }
-  if (length < wanted) throw new P2pfsError('invalid', `blob ${map.digest} from byte ${span.start} on makes ${length} bytes, not ${wanted}: it is not what it was when it was indexed`)
+  if (length < wanted)
+    throw new P2pfsError(
+      'invalid',
+      `blob ${map.digest} from byte ${span.start} on makes ${length} bytes, not ${wanted}: it is not what it was when it was indexed`,
+    )
   return Buffer.concat(pieces, length).subarray(0, wanted)
 }
 
-async function* outputOf({ compression }: BlobMap, { checkpoint }: Span, bytes: Buffer, window: Uint8Array): AsyncGenerator<Buffer> {
+async function* outputOf(
+  { compression }: BlobMap,
+  { checkpoint }: Span,
+  bytes: Buffer,
+  window: Uint8Array,
+): AsyncGenerator<Buffer> {
   if (compression === 'none') yield bytes
   else if (compression === 'zstd') yield* decompress(once(bytes))
-  else if (checkpoint.bitOffset === 0) yield* Readable.from([bytes], { objectMode: false }).pipe(createGunzip({ finishFlush: constants.Z_SYNC_FLUSH })) as AsyncIterable<Buffer>
+  else if (checkpoint.bitOffset === 0)
+    yield* Readable.from([bytes], { objectMode: false }).pipe(
+      createGunzip({ finishFlush: constants.Z_SYNC_FLUSH }),
+    ) as AsyncIterable<Buffer>
   else yield* resumeGzip(bytes, { bit: checkpoint.bitOffset % 8, window: expand(window) })
 }
 
@@ -85,7 +109,11 @@ async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
 }
 
 /** Which bytes of the tar a chunk needs; undefined for one that is all zero. */
-export function tarOf(map: BlobMap, table: ChunkTable, index: number): { tarStart: number; tarEnd: number } | undefined {
+export function tarOf(
+  map: BlobMap,
+  table: ChunkTable,
+  index: number,
+): { tarStart: number; tarEnd: number } | undefined {
   const [start, end] = [table.offsets[index]!, table.offsets[index + 1]!]
   let tarStart: number | undefined
   let tarEnd = 0
@@ -97,7 +125,12 @@ export function tarOf(map: BlobMap, table: ChunkTable, index: number): { tarStar
 }
 
 /** All chunks of the region that this stretch of the tar has all bytes of; each a buffer of its own. */
-export function* chunksOf(map: BlobMap, table: ChunkTable, tar: Buffer, tarStart: number): Generator<{ index: number; bytes: Buffer }> {
+export function* chunksOf(
+  map: BlobMap,
+  table: ChunkTable,
+  tar: Buffer,
+  tarStart: number,
+): Generator<{ index: number; bytes: Buffer }> {
   const tarEnd = tarStart + tar.length
   const [regionStart, regionEnd] = regionOf(map, table, tarStart, tarEnd)
   if (regionStart >= regionEnd) return
@@ -124,12 +157,24 @@ function regionOf({ pieces }: BlobMap, table: ChunkTable, tarStart: number, tarE
   }
   const lastPiece = pieces[last]
   const whole = lastPiece === undefined || tarEnd >= lastPiece.tarOffset + lastPiece.lengthBytes
-  const regionStart = before >= 0 && tarStart > pieces[before]!.tarOffset ? at(before, tarStart) : before <= 0 ? 0 : pieces[before - 1]!.regionOffset + pieces[before - 1]!.lengthBytes
+  const regionStart =
+    before >= 0 && tarStart > pieces[before]!.tarOffset
+      ? at(before, tarStart)
+      : before <= 0
+        ? 0
+        : pieces[before - 1]!.regionOffset + pieces[before - 1]!.lengthBytes
   return [regionStart, whole ? (pieces[last + 1]?.regionOffset ?? table.sizeBytes) : at(last, tarEnd)]
 }
 
 function* overlapping(pieces: readonly Piece[], start: number, end: number): Generator<Piece> {
-  for (let i = Math.max(0, lastAtOrBefore(pieces, start, ({ regionOffset }) => regionOffset)); i < pieces.length; i++) {
+  for (
+    let i = Math.max(
+      0,
+      lastAtOrBefore(pieces, start, ({ regionOffset }) => regionOffset),
+    );
+    i < pieces.length;
+    i++
+  ) {
     const piece = pieces[i]!
     if (piece.regionOffset >= end) return
     if (piece.regionOffset + piece.lengthBytes > start) yield piece

@@ -43,7 +43,7 @@ export async function* zstdFrames(input: AsyncIterable<Buffer>): AsyncGenerator<
   }
   /** Passes on `length` bytes without gathering them. */
   const pass = async function* (length: number): AsyncGenerator<Buffer> {
-    for (let left = length; left > 0; ) {
+    for (let left = length; left > 0;) {
       await need(1)
       const piece = take(Math.min(left, buffer.length))
       left -= piece.length
@@ -59,14 +59,19 @@ export async function* zstdFrames(input: AsyncIterable<Buffer>): AsyncGenerator<
       for await (const skipped of pass(length)) void skipped
       continue
     }
-    if (magic !== frameMagic) throw new P2pfsError('invalid', 'layer is damaged or cut short: no zstd frame where one should begin')
+    if (magic !== frameMagic)
+      throw new P2pfsError('invalid', 'layer is damaged or cut short: no zstd frame where one should begin')
     const descriptor = buffer[4]!
     const single = (descriptor & 0x20) !== 0
     const sizeFlag = descriptor >>> 6
-    const headerBytes = 5 + (single ? 0 : 1) + dictionaryBytes[descriptor & 3]! + (sizeFlag === 0 && single ? 1 : contentSizeBytes[sizeFlag]!)
+    const headerBytes =
+      5 +
+      (single ? 0 : 1) +
+      dictionaryBytes[descriptor & 3]! +
+      (sizeFlag === 0 && single ? 1 : contentSizeBytes[sizeFlag]!)
     await need(headerBytes)
     yield { frameOffset: position, bytes: take(headerBytes), last: false }
-    for (let lastBlock = false; !lastBlock; ) {
+    for (let lastBlock = false; !lastBlock;) {
       await need(3)
       const header = take(3)
       const value = header.readUIntLE(0, 3)

@@ -32,7 +32,13 @@ export interface RecordedBoot {
 /** Waits until a boot from the image is over, or the signal says so. @returns what it has read */
 export async function recordBoot(
   { image, isWaiting }: BootRecorderParts,
-  { signal, intervalMs = 500, quietMs = 5_000, maxActiveMs = 30_000, maxMs = 600_000 }: BootRecorderOptions & { signal: AbortSignal },
+  {
+    signal,
+    intervalMs = 500,
+    quietMs = 5_000,
+    maxActiveMs = 30_000,
+    maxMs = 600_000,
+  }: BootRecorderOptions & { signal: AbortSignal },
 ): Promise<RecordedBoot> {
   const order = new Int32Array(image.order)
   let seen = 0
@@ -50,6 +56,8 @@ export async function recordBoot(
     seen = count
   }
   const count = Atomics.load(order, 0)
-  const chunks = Array.from(order.subarray(1, 1 + Math.min(count, order.length - 1)), (place) => place - 1).filter((chunk) => chunk >= 0)
+  const chunks = Array.from(order.subarray(1, 1 + Math.min(count, order.length - 1)), (place) => place - 1).filter(
+    (chunk) => chunk >= 0,
+  )
   return { chunks, count, seconds: Math.round(activeMs / 1000) }
 }

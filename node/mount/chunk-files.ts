@@ -23,7 +23,16 @@ export class ChunkFiles {
    * @param digests 32 raw bytes per chunk of the image
    * @returns false where the chunk is not here, or not whole
    */
-  read(image: number, chunk: number, digests: Buffer, chunkBytes: number, target: Buffer, at: number, length: number, within: number): boolean {
+  read(
+    image: number,
+    chunk: number,
+    digests: Buffer,
+    chunkBytes: number,
+    target: Buffer,
+    at: number,
+    length: number,
+    within: number,
+  ): boolean {
     const key = image * chunksPerImage + chunk
     let fd = this.#open.get(key)
     if (fd === undefined) {

@@ -4,7 +4,14 @@ import { MessageChannel, Worker, type MessagePort } from 'node:worker_threads'
 import type { Log } from '../log.ts'
 import type { BlockImage } from './block-image.ts'
 import type { FuseDriver, OnMark, OnMiss } from './fuse-driver.ts'
-import { encodeNotifyInvalEntry, encodeNotifyResend, encodeReply, errnos, outHeaderBytes, writeOutHeader } from './fuse-protocol.ts'
+import {
+  encodeNotifyInvalEntry,
+  encodeNotifyResend,
+  encodeReply,
+  errnos,
+  outHeaderBytes,
+  writeOutHeader,
+} from './fuse-protocol.ts'
 import type { FromWorker, ToWorker, WorkerSetup } from './fuse-worker.ts'
 import { readThrough } from './read-through.ts'
 import { ReadCounters, type Served } from './read-counters.ts'
@@ -56,7 +63,9 @@ export class DevFuseDriver implements FuseDriver {
     try {
       writeSync(this.#parts.fd, encodeNotifyResend())
     } catch (error) {
-      this.#parts.log.warn('kernel cannot hand out again what the last daemon left unanswered; it takes Linux 6.9', { error })
+      this.#parts.log.warn('kernel cannot hand out again what the last daemon left unanswered; it takes Linux 6.9', {
+        error,
+      })
     }
   }
 
@@ -75,7 +84,10 @@ export class DevFuseDriver implements FuseDriver {
     port1.unref()
     // Raised for the images just posted; workers that have them already find nothing new.
     Atomics.add(this.#generation, 0, 1)
-    const worker = new Worker(new URL('./fuse-worker.ts', import.meta.url), { workerData: setup, transferList: [port2] })
+    const worker = new Worker(new URL('./fuse-worker.ts', import.meta.url), {
+      workerData: setup,
+      transferList: [port2],
+    })
     worker.on('message', (message: FromWorker) => this.#receive(message))
     worker.on('error', (error) => {
       this.#parts.log.error('FUSE worker failed; the daemon is replaced', { error })
@@ -116,7 +128,17 @@ export class DevFuseDriver implements FuseDriver {
     else this.#reading.get(message.interrupt)?.abort()
   }
 
-  async #miss({ unique, name, offset, size }: { unique: bigint; name: string; offset: number; size: number }): Promise<void> {
+  async #miss({
+    unique,
+    name,
+    offset,
+    size,
+  }: {
+    unique: bigint
+    name: string
+    offset: number
+    size: number
+  }): Promise<void> {
     const abort = new AbortController()
     this.#reading.set(unique, abort)
     const header = Buffer.alloc(outHeaderBytes)
@@ -127,7 +149,8 @@ export class DevFuseDriver implements FuseDriver {
       writeOutHeader(header, outHeaderBytes + size, 0, unique)
       this.#send([header, ...pieces])
     } catch (error) {
-      if (!abort.signal.aborted) this.#parts.log.warn('read failed: nobody delivers its data', { error, rootfs: name, offset })
+      if (!abort.signal.aborted)
+        this.#parts.log.warn('read failed: nobody delivers its data', { error, rootfs: name, offset })
       this.#send([encodeReply(unique, abort.signal.aborted ? errnos.EINTR : errnos.EIO)])
     } finally {
       this.#reading.delete(unique)
@@ -139,7 +162,8 @@ export class DevFuseDriver implements FuseDriver {
       writevSync(this.#parts.fd, pieces)
     } catch (error) {
       // ENOENT: the reader is gone.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') this.#parts.log.warn('reply to the kernel failed', { error })
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
+        this.#parts.log.warn('reply to the kernel failed', { error })
     }
   }
 }

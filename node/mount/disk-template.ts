@@ -12,7 +12,20 @@ const blockBytes = 4096
  * No journal: the disk does not outlive its machine. No blocks for root alone, no room to grow, no backups. Inode tables
  * count as zeroed, so that no kernel fills the file in the background.
  */
-const ext4Options = ['-F', '-q', '-t', 'ext4', '-b', String(blockBytes), '-m', '0', '-O', '^has_journal,^resize_inode,sparse_super2', '-E', 'num_backup_sb=0,lazy_itable_init=0']
+const ext4Options = [
+  '-F',
+  '-q',
+  '-t',
+  'ext4',
+  '-b',
+  String(blockBytes),
+  '-m',
+  '0',
+  '-O',
+  '^has_journal,^resize_inode,sparse_super2',
+  '-E',
+  'num_backup_sb=0,lazy_itable_init=0',
+]
 /** What the kernel keeps back for its own bookkeeping: a fiftieth, at most this many blocks (ext4_calculate_resv_clusters in fs/ext4/super.c). */
 const maxKeptBlocks = 4096
 /** For the first directories on it, which an overlay makes before anybody writes. */
@@ -63,7 +76,8 @@ export class DiskTemplates {
     for (let attempt = 0; attempt < maxAttempts; attempt++) {
       await makeSparse(partial, blocks * blockBytes)
       const made = await this.#run('mke2fs', [...ext4Options, partial])
-      if (!made.ok) throw new P2pfsError('unsupported', `cannot make an ext4 disk: ${made.message}; is e2fsprogs installed?`)
+      if (!made.ok)
+        throw new P2pfsError('unsupported', `cannot make an ext4 disk: ${made.message}; is e2fsprogs installed?`)
       const missing = usableBlocks - (await freeBlocks(partial)) + Math.min(Math.ceil(blocks / 50), maxKeptBlocks)
       if (missing <= 0) {
         await rename(partial, path)

@@ -8,7 +8,11 @@ import { readThrough } from './read-through.ts'
 
 /** What is used of the package fuse-native, which has no types of its own. */
 interface FuseNative {
-  new (mountPoint: string, operations: object, options: object): { mount: (done: (error: Error | null) => void) => void; unmount: (done: (error: Error | null) => void) => void }
+  new (
+    mountPoint: string,
+    operations: object,
+    options: object,
+  ): { mount: (done: (error: Error | null) => void) => void; unmount: (done: (error: Error | null) => void) => void }
   ENOENT: number
   EIO: number
 }
@@ -39,12 +43,30 @@ export class FuseNativeDriver implements FuseDriver {
       const name = 'fuse-native'
       Fuse = ((await import(name)) as { default: FuseNative }).default
     } catch (cause) {
-      throw new P2pfsError('unsupported', `fuse-native cannot be loaded: ${(cause as Error).message.split('\n')[0]}; install libfuse 2 (on Debian: apt-get install libfuse2 fuse)`, { cause })
+      throw new P2pfsError(
+        'unsupported',
+        `fuse-native cannot be loaded: ${(cause as Error).message.split('\n')[0]}; install libfuse 2 (on Debian: apt-get install libfuse2 fuse)`,
+        { cause },
+      )
     }
     await mkdir(this.#mountPoint, { recursive: true })
-    const fuse = new Fuse(this.#mountPoint, this.#operations(Fuse), { force: true, mkdir: false, autoUnmount: true, kernelCache: true, name: 'p2pfs' })
+    const fuse = new Fuse(this.#mountPoint, this.#operations(Fuse), {
+      force: true,
+      mkdir: false,
+      autoUnmount: true,
+      kernelCache: true,
+      name: 'p2pfs',
+    })
     await new Promise<void>((resolve, reject) =>
-      fuse.mount((error) => (error === null || error === undefined ? resolve() : reject(new P2pfsError('unavailable', `cannot mount FUSE on ${this.#mountPoint}: ${error.message}`, { cause: error })))),
+      fuse.mount((error) =>
+        error === null || error === undefined
+          ? resolve()
+          : reject(
+              new P2pfsError('unavailable', `cannot mount FUSE on ${this.#mountPoint}: ${error.message}`, {
+                cause: error,
+              }),
+            ),
+      ),
     )
     this.#unmount = async () => await new Promise<void>((resolve) => fuse.unmount(() => resolve()))
   }
@@ -81,11 +103,20 @@ export class FuseNativeDriver implements FuseDriver {
       },
       getattr: (path: string, reply: Reply) => {
         const image = this.#find(path)
-        if (image !== undefined) return reply(0, { ...times, mode: 0o100444, size: image.sizeBytes, nlink: 1, uid: 0, gid: 0 })
+        if (image !== undefined)
+          return reply(0, { ...times, mode: 0o100444, size: image.sizeBytes, nlink: 1, uid: 0, gid: 0 })
         return path === '/' || this.#images.has(path.slice(1)) ? reply(0, directory) : reply(Fuse.ENOENT)
       },
-      open: (path: string, _flags: number, reply: Reply) => (this.#find(path) === undefined ? reply(Fuse.ENOENT) : reply(0, 0)),
-      read: (path: string, _fd: number, buffer: Buffer, length: number, offset: number, reply: (result: number) => void) => {
+      open: (path: string, _flags: number, reply: Reply) =>
+        this.#find(path) === undefined ? reply(Fuse.ENOENT) : reply(0, 0),
+      read: (
+        path: string,
+        _fd: number,
+        buffer: Buffer,
+        length: number,
+        offset: number,
+        reply: (result: number) => void,
+      ) => {
         const image = this.#find(path)
         if (image === undefined) return reply(Fuse.ENOENT)
         const size = Math.max(0, Math.min(length, image.sizeBytes - offset))

@@ -24,7 +24,16 @@ export const opcodes = {
   batchForget: 42,
 } as const
 
-export const errnos = { ENOENT: 2, EINTR: 4, EIO: 5, ENOTDIR: 20, EISDIR: 21, EROFS: 30, ENOSYS: 38, ENODATA: 61 } as const
+export const errnos = {
+  ENOENT: 2,
+  EINTR: 4,
+  EIO: 5,
+  ENOTDIR: 20,
+  EISDIR: 21,
+  EROFS: 30,
+  ENOSYS: 38,
+  ENODATA: 61,
+} as const
 
 export const rootNodeId = 1
 /** Reads of more than this do not come: 256 pages, the most that the kernel allows without a sysctl, bytes. */
@@ -120,7 +129,11 @@ export function encodeStatfs(): Buffer {
 }
 
 /** struct fuse_dirent of the entries from number `offset` on, as many as `maxBytes` holds. */
-export function encodeDirectory(entries: readonly { nodeId: number; directory: boolean; name: string }[], offset: number, maxBytes: number): Buffer {
+export function encodeDirectory(
+  entries: readonly { nodeId: number; directory: boolean; name: string }[],
+  offset: number,
+  maxBytes: number,
+): Buffer {
   const records: Buffer[] = []
   let length = 0
   for (const [i, { nodeId, directory, name }] of entries.entries()) {

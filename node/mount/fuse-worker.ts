@@ -80,13 +80,22 @@ function serve(): void {
     if (length < inHeaderBytes) return
     const current = Atomics.load(generation, 0)
     if (current !== seenGeneration) update(current)
-    handle(request.readUInt32LE(4), request.readBigUInt64LE(8), Number(request.readBigUInt64LE(16)), request.subarray(inHeaderBytes, length))
+    handle(
+      request.readUInt32LE(4),
+      request.readBigUInt64LE(8),
+      Number(request.readBigUInt64LE(16)),
+      request.subarray(inHeaderBytes, length),
+    )
   }
 }
 
 /** Takes up what the driver has posted since: all of it, for the number was raised after the post. */
 function update(current: number): void {
-  for (let received = receiveMessageOnPort(setup.port); received !== undefined; received = receiveMessageOnPort(setup.port)) {
+  for (
+    let received = receiveMessageOnPort(setup.port);
+    received !== undefined;
+    received = receiveMessageOnPort(setup.port)
+  ) {
     const message = received.message as ToWorker
     if ('add' in message) {
       const { add: image } = message
@@ -169,7 +178,8 @@ function attributes(nodeId: number): Attributes | undefined {
 }
 
 function lookup(parent: number, name: string): Attributes | undefined {
-  if (parent !== rootNodeId) return name === 'rootfs.img' && images.get(parent)?.image.nodeId === parent ? attributes(parent + 1) : undefined
+  if (parent !== rootNodeId)
+    return name === 'rootfs.img' && images.get(parent)?.image.nodeId === parent ? attributes(parent + 1) : undefined
   for (const { image } of images.values()) if (image.name === name) return attributes(image.nodeId)
   return undefined
 }
@@ -180,7 +190,8 @@ function directory(nodeId: number): { nodeId: number; directory: boolean; name: 
     { nodeId: rootNodeId, directory: true, name: '..' },
   ]
   if (nodeId !== rootNodeId) return [...entries, { nodeId: nodeId + 1, directory: false, name: 'rootfs.img' }]
-  for (const [id, { image }] of images) if (id === image.nodeId) entries.push({ nodeId: id, directory: true, name: image.name })
+  for (const [id, { image }] of images)
+    if (id === image.nodeId) entries.push({ nodeId: id, directory: true, name: image.name })
   return entries
 }
 

@@ -22,9 +22,13 @@ export class KernelMounter {
    * through a loop device.
    */
   async image(file: string, directory: string, format: RootfsFormat): Promise<void> {
-    if (format === 'erofs' && (await withLimitedReadAhead('erofs', async () => await this.#file(file, directory))).ok) return
+    if (format === 'erofs' && (await withLimitedReadAhead('erofs', async () => await this.#file(file, directory))).ok)
+      return
     // noload: there is no journal, and the image must not be written.
-    await this.#mount(['-t', format, '-o', format === 'ext4' ? 'ro,loop,noload' : 'ro,loop', file, directory], directory)
+    await this.#mount(
+      ['-t', format, '-o', format === 'ext4' ? 'ro,loop,noload' : 'ro,loop', file, directory],
+      directory,
+    )
     // It costs bytes, not the mount.
     await limitReadAhead(directory).catch(() => undefined)
   }
@@ -37,7 +41,9 @@ export class KernelMounter {
   /** Volatile: it ends with its mount, so nothing has to reach a disk for its sake. */
   async overlay(layers: { lower: string; upper: string; work: string }, directory: string): Promise<void> {
     const { lower, upper, work } = layers
-    const options = Object.entries({ lowerdir: lower, upperdir: upper, workdir: work }).map(([name, path]) => `${name}=${path.replace(/[\\,:]/g, '\\$&')}`)
+    const options = Object.entries({ lowerdir: lower, upperdir: upper, workdir: work }).map(
+      ([name, path]) => `${name}=${path.replace(/[\\,:]/g, '\\$&')}`,
+    )
     await this.#mount(['-t', 'overlay', '-o', [...options, 'volatile'].join(','), 'p2pfs', directory], directory)
   }
 
@@ -49,7 +55,11 @@ export class KernelMounter {
   async unmount(directory: string): Promise<void> {
     const result = await this.#run('umount', [directory])
     if (result.ok || !(await readMounts()).some(({ mountPoint }) => mountPoint === directory)) return
-    throw new P2pfsError('conflict', `cannot umount ${directory}: ${result.message}; stop what uses it (fuser -m, losetup -a) and try again`, { directory })
+    throw new P2pfsError(
+      'conflict',
+      `cannot umount ${directory}: ${result.message}; stop what uses it (fuser -m, losetup -a) and try again`,
+      { directory },
+    )
   }
 
   /** mount(8) puts a loop device under every file, with no way round it before util-linux 2.41: so by the system call. */
@@ -62,6 +72,7 @@ export class KernelMounter {
 
   async #mount(argv: string[], directory: string): Promise<void> {
     const result = await this.#run('mount', argv)
-    if (!result.ok) throw new P2pfsError('unavailable', `cannot mount on ${directory}: ${result.message}`, { directory })
+    if (!result.ok)
+      throw new P2pfsError('unavailable', `cannot mount on ${directory}: ${result.message}`, { directory })
   }
 }

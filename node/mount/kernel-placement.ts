@@ -38,9 +38,11 @@ export class KernelPlacement implements Placement {
 
   async place(spec: MountSpec, { signal }: { signal: AbortSignal }): Promise<Placed> {
     const { directory } = spec
-    if ((await this.standing()).has(directory)) throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
+    if ((await this.standing()).has(directory))
+      throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
     const found = await stat(directory).catch(() => undefined)
-    if (found === undefined) throw new P2pfsError('missing', `no such directory: ${directory}; make it first`, { directory })
+    if (found === undefined)
+      throw new P2pfsError('missing', `no such directory: ${directory}; make it first`, { directory })
     if (!found.isDirectory()) throw new P2pfsError('conflict', `not a directory: ${directory}`, { directory })
     signal.throwIfAborted()
     try {
@@ -55,9 +57,17 @@ export class KernelPlacement implements Placement {
     // Never given up half way: what was there is gone by then.
     const { signal } = new AbortController()
     const { id, scratchBytes, directory } = spec
-    if (scratchBytes !== undefined) return { rootfs: join(directory, 'rootfs.img'), scratch: await this.#parts.scratches.make(id, scratchBytes, { signal }) }
+    if (scratchBytes !== undefined)
+      return {
+        rootfs: join(directory, 'rootfs.img'),
+        scratch: await this.#parts.scratches.make(id, scratchBytes, { signal }),
+      }
     if (!spec.writable) {
-      throw new P2pfsError('invalid', `${directory} has nothing to reset: it was mounted without --scratch and without --writable`, { directory })
+      throw new P2pfsError(
+        'invalid',
+        `${directory} has nothing to reset: it was mounted without --scratch and without --writable`,
+        { directory },
+      )
     }
     await this.#parts.mounter.unmount(directory)
     await this.#parts.writables.discard(id)
@@ -81,12 +91,16 @@ export class KernelPlacement implements Placement {
   }
 
   async #placeDrive({ id, directory, rootfs, scratchBytes }: MountSpec, signal: AbortSignal): Promise<Placed> {
-    const scratch = scratchBytes === undefined ? undefined : await this.#parts.scratches.make(id, scratchBytes, { signal })
+    const scratch =
+      scratchBytes === undefined ? undefined : await this.#parts.scratches.make(id, scratchBytes, { signal })
     await this.#parts.mounter.bind(join(this.#mountPoint, rootfs), directory)
     return { rootfs: join(directory, 'rootfs.img'), ...(scratch === undefined ? {} : { scratch }) }
   }
 
-  async #placeTree({ id, directory, rootfs, format, writable, limitBytes }: MountSpec, signal: AbortSignal): Promise<Placed> {
+  async #placeTree(
+    { id, directory, rootfs, format, writable, limitBytes }: MountSpec,
+    signal: AbortSignal,
+  ): Promise<Placed> {
     const tree = await this.#parts.trees.mount(rootfs, format)
     const source = writable ? await this.#parts.writables.mount({ id, lower: tree, limitBytes }, { signal }) : tree
     await this.#parts.mounter.bind(source, directory)

@@ -24,7 +24,8 @@ export async function withLimitedReadAhead<T>(type: string, mount: () => Promise
   const list = async (): Promise<string[]> => await readdir(directory).catch(() => [])
   const before = new Set(await list())
   const result = await mount()
-  for (const name of await list()) if (name.startsWith(`${type}-`) && !before.has(name)) await write(name).catch(() => undefined)
+  for (const name of await list())
+    if (name.startsWith(`${type}-`) && !before.has(name)) await write(name).catch(() => undefined)
   return result
 }
 

@@ -20,10 +20,16 @@ export class LinkPlacement implements Placement {
   }
 
   /** @throws missing where there is no such directory; conflict where it has a rootfs.img that is not such a link; unsupported for all but a drive */
-  async place({ directory, rootfs, as, scratchBytes }: MountSpec, { signal }: { signal: AbortSignal }): Promise<Placed> {
+  async place(
+    { directory, rootfs, as, scratchBytes }: MountSpec,
+    { signal }: { signal: AbortSignal },
+  ): Promise<Placed> {
     signal.throwIfAborted()
     if (as !== 'drive' || scratchBytes !== undefined) {
-      throw new P2pfsError('unsupported', 'this daemon runs with --fuse-driver native, which mounts drives only, without a scratch; run one as root without that option')
+      throw new P2pfsError(
+        'unsupported',
+        'this daemon runs with --fuse-driver native, which mounts drives only, without a scratch; run one as root without that option',
+      )
     }
     const link = join(directory, 'rootfs.img')
     const target = join(this.#mountPoint, rootfs, 'rootfs.img')
@@ -33,8 +39,12 @@ export class LinkPlacement implements Placement {
       await symlink(target, link)
     } catch (cause) {
       const { code } = cause as NodeJS.ErrnoException
-      if (code === 'ENOENT') throw new P2pfsError('missing', `no such directory: ${directory}; make it first`, { cause, directory })
-      throw new P2pfsError('conflict', `cannot put rootfs.img into ${directory}: ${(cause as Error).message}`, { cause, directory })
+      if (code === 'ENOENT')
+        throw new P2pfsError('missing', `no such directory: ${directory}; make it first`, { cause, directory })
+      throw new P2pfsError('conflict', `cannot put rootfs.img into ${directory}: ${(cause as Error).message}`, {
+        cause,
+        directory,
+      })
     }
     return { rootfs: link }
   }

@@ -6,7 +6,10 @@ import { readMounts, type MountInfo } from './mountinfo.ts'
  */
 export async function ownMounts(roots: readonly string[]): Promise<(MountInfo & { bound: boolean })[]> {
   const mounts = await readMounts()
-  const isBelow = (mountPoint: string): boolean => roots.some((root) => mountPoint === root || mountPoint.startsWith(`${root}/`))
+  const isBelow = (mountPoint: string): boolean =>
+    roots.some((root) => mountPoint === root || mountPoint.startsWith(`${root}/`))
   const devices = new Set(mounts.filter(({ mountPoint }) => isBelow(mountPoint)).map(({ device }) => device))
-  return mounts.filter(({ device }) => devices.has(device)).map((mount) => ({ ...mount, bound: !isBelow(mount.mountPoint) }))
+  return mounts
+    .filter(({ device }) => devices.has(device))
+    .map((mount) => ({ ...mount, bound: !isBelow(mount.mountPoint) }))
 }

@@ -15,7 +15,8 @@ export async function readThrough(
   const state = new Uint8Array(image.state)
   const order = new Int32Array(image.order)
   const chunks: number[] = []
-  for (let chunk = chunkAt(offsets, offset); offsets[chunk]! < offset + size && chunk < state.length; chunk++) chunks.push(chunk)
+  for (let chunk = chunkAt(offsets, offset); offsets[chunk]! < offset + size && chunk < state.length; chunk++)
+    chunks.push(chunk)
   return await Promise.all(
     chunks.map(async (chunk) => {
       const bytes = await onMiss(image.name, chunk, { signal })

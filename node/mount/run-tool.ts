@@ -12,8 +12,13 @@ export type RunTool = (command: string, argv: readonly string[]) => Promise<Tool
 /** Runs mount(8), umount(8) and the like to their end. A child, because the main thread must never wait for the own mount. */
 export const runTool: RunTool = async (command, argv) =>
   await new Promise((resolve) => {
-    const child: ChildProcess = execFile(command, argv, { env: { ...process.env, LC_ALL: 'C' } }, (error, _stdout, stderr) => {
-      resolve({ ok: error === null, message: stderr.trim() === '' ? (error?.message ?? '') : stderr.trim() })
-    })
+    const child: ChildProcess = execFile(
+      command,
+      argv,
+      { env: { ...process.env, LC_ALL: 'C' } },
+      (error, _stdout, stderr) => {
+        resolve({ ok: error === null, message: stderr.trim() === '' ? (error?.message ?? '') : stderr.trim() })
+      },
+    )
     child.stdin?.end()
   })

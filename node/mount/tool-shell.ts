@@ -21,7 +21,9 @@ export class ToolShell {
       this.#waiting.set(id, resolve)
       const words = [command, ...argv].map(quote).join(' ')
       // One printf: answers of tools that end together must not mix.
-      shell.stdin.write(`{ said=$(${words} 2>&1 </dev/null); status=$?; printf '%s %s %.${maxMessageBytes}s\\0' ${id} "$status" "$said"; } &\n`)
+      shell.stdin.write(
+        `{ said=$(${words} 2>&1 </dev/null); status=$?; printf '%s %s %.${maxMessageBytes}s\\0' ${id} "$status" "$said"; } &\n`,
+      )
     })
   }
 

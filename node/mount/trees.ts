@@ -11,7 +11,10 @@ export class Trees {
   readonly #mountPoint: string
 
   /** @param mountPoint of the FUSE filesystem */
-  constructor({ mounter }: { mounter: KernelMounter }, { directory, mountPoint }: { directory: string; mountPoint: string }) {
+  constructor(
+    { mounter }: { mounter: KernelMounter },
+    { directory, mountPoint }: { directory: string; mountPoint: string },
+  ) {
     this.#mounter = mounter
     this.#directory = directory
     this.#mountPoint = mountPoint

@@ -24,7 +24,10 @@ export class WritableLayers {
   readonly #templates: DiskTemplates
   readonly #directory: string
 
-  constructor({ mounter, templates }: { mounter: KernelMounter; templates: DiskTemplates }, { directory }: { directory: string }) {
+  constructor(
+    { mounter, templates }: { mounter: KernelMounter; templates: DiskTemplates },
+    { directory }: { directory: string },
+  ) {
     this.#mounter = mounter
     this.#templates = templates
     this.#directory = directory
@@ -61,7 +64,10 @@ export class WritableLayers {
   async discard(id: string): Promise<void> {
     const gone = await this.#putAside(id)
     if (gone === undefined) return
-    this.#unmountDisk(gone).then(() => this.#deleteInBackground(gone), () => undefined)
+    this.#unmountDisk(gone).then(
+      () => this.#deleteInBackground(gone),
+      () => undefined,
+    )
   }
 
   /** Removes those of no mount. */

@@ -43,7 +43,12 @@ export class Announcer {
   }
 }
 
-function move(table: Digest, indexes: readonly number[], to: Map<Digest, Set<number>>, from: Map<Digest, Set<number>>): void {
+function move(
+  table: Digest,
+  indexes: readonly number[],
+  to: Map<Digest, Set<number>>,
+  from: Map<Digest, Set<number>>,
+): void {
   if (indexes.length === 0) return
   let set = to.get(table)
   if (set === undefined) {

@@ -1,7 +1,13 @@
 import type { Stream } from '@libp2p/interface'
 import { digestOf, digestToBytes, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { encodeWants, maxAnswerBytes, maxWantsPerMessage, parseAnswer, type Want } from '../../protocol/messages/chunk.ts'
+import {
+  encodeWants,
+  maxAnswerBytes,
+  maxWantsPerMessage,
+  parseAnswer,
+  type Want,
+} from '../../protocol/messages/chunk.ts'
 import { readFrames, writeFrame } from './frames.ts'
 
 /** Above this size hashing in libuv's thread pool is worth the hand-over, bytes. */
@@ -35,7 +41,11 @@ export class ChunkClient {
    * @throws missing where the peer does not have it; busy where it asks to be left alone; invalid where it sends
    *   something else; timeout; unavailable where the connection is lost
    */
-  async fetch(digest: Digest, lengthBytes: number, { signal, timeoutMs }: { signal: AbortSignal; timeoutMs: number }): Promise<Uint8Array> {
+  async fetch(
+    digest: Digest,
+    lengthBytes: number,
+    { signal, timeoutMs }: { signal: AbortSignal; timeoutMs: number },
+  ): Promise<Uint8Array> {
     if (this.#closed !== undefined) throw this.#closed
     signal.throwIfAborted()
     const id = this.#nextId
@@ -46,7 +56,13 @@ export class ChunkClient {
     this.#unsent.push({ id, digest })
     const onAbort = (): void => answer.reject(signal.reason as Error)
     signal.addEventListener('abort', onAbort, { once: true })
-    const timer = setTimeout(() => answer.reject(new P2pfsError('timeout', 'peer does not answer in time', { peer: this.#peer, digest, timeoutMs })), timeoutMs)
+    const timer = setTimeout(
+      () =>
+        answer.reject(
+          new P2pfsError('timeout', 'peer does not answer in time', { peer: this.#peer, digest, timeoutMs }),
+        ),
+      timeoutMs,
+    )
     try {
       return await answer.promise
     } finally {
@@ -65,7 +81,9 @@ export class ChunkClient {
     const wants = this.#unsent
     this.#unsent = []
     for (let at = 0; at < wants.length; at += maxWantsPerMessage) {
-      writeFrame(this.#stream, [encodeWants(wants.slice(at, at + maxWantsPerMessage))]).catch((error: unknown) => this.#fail(error as Error))
+      writeFrame(this.#stream, [encodeWants(wants.slice(at, at + maxWantsPerMessage))]).catch((error: unknown) =>
+        this.#fail(error as Error),
+      )
     }
   }
 
@@ -77,7 +95,13 @@ export class ChunkClient {
         // Given up meanwhile.
         if (pending === undefined) continue
         if (answer.status === 'chunk') void this.#verify(pending, answer.bytes)
-        else pending.reject(new P2pfsError(answer.status, answer.status === 'busy' ? 'peer is busy' : 'peer does not have the chunk', { peer: this.#peer, digest: pending.digest }))
+        else
+          pending.reject(
+            new P2pfsError(answer.status, answer.status === 'busy' ? 'peer is busy' : 'peer does not have the chunk', {
+              peer: this.#peer,
+              digest: pending.digest,
+            }),
+          )
       }
       this.#fail(new P2pfsError('unavailable', 'peer closed the stream', { peer: this.#peer }))
     } catch (error) {
@@ -88,7 +112,14 @@ export class ChunkClient {
 
   async #verify({ digest, lengthBytes, resolve, reject }: Pending, bytes: Uint8Array): Promise<void> {
     if (bytes.length === lengthBytes && (await matches(bytes, digest))) resolve(bytes)
-    else reject(new P2pfsError('invalid', 'peer sent something else than the chunk', { peer: this.#peer, digest, sizeBytes: bytes.length }))
+    else
+      reject(
+        new P2pfsError('invalid', 'peer sent something else than the chunk', {
+          peer: this.#peer,
+          digest,
+          sizeBytes: bytes.length,
+        }),
+      )
   }
 
   #fail(error: Error): void {

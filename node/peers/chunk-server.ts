@@ -1,7 +1,13 @@
 import type { Stream } from '@libp2p/interface'
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { encodeAnswerHeader, maxOutstandingWants, maxWantMessageBytes, parseWants, type Want } from '../../protocol/messages/chunk.ts'
+import {
+  encodeAnswerHeader,
+  maxOutstandingWants,
+  maxWantMessageBytes,
+  parseWants,
+  type Want,
+} from '../../protocol/messages/chunk.ts'
 import { readFrames, writeFrame } from './frames.ts'
 
 /** Chunks read from the disk at once for one stream: enough to keep it full while one is being read. */
@@ -55,7 +61,8 @@ export async function serveChunks(stream: Stream, { chunk, onSent }: ChunkServer
     for await (const message of readFrames(stream, maxWantMessageBytes)) {
       const wants = parseWants(message)
       outstanding += wants.length
-      if (outstanding > maxOutstandingWants) throw new P2pfsError('invalid', `more than ${maxOutstandingWants} wants outstanding`)
+      if (outstanding > maxOutstandingWants)
+        throw new P2pfsError('invalid', `more than ${maxOutstandingWants} wants outstanding`)
       queue.push(...wants)
       while (running < Math.min(readsAtOnce, queue.length)) void work()
     }

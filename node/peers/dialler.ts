@@ -32,7 +32,15 @@ export class Dialler {
   #timer: NodeJS.Timeout | undefined
 
   /** @throws invalid for a bootstrap address that is no multiaddr */
-  constructor({ host, log, now = Date.now, random = Math.random }: { host: Libp2p; log: Log; now?: () => number; random?: () => number }, bootstrap: readonly string[]) {
+  constructor(
+    {
+      host,
+      log,
+      now = Date.now,
+      random = Math.random,
+    }: { host: Libp2p; log: Log; now?: () => number; random?: () => number },
+    bootstrap: readonly string[],
+  ) {
     this.#host = host
     this.#log = log
     this.#now = now
@@ -41,9 +49,21 @@ export class Dialler {
       try {
         multiaddr(address)
       } catch (cause) {
-        throw new P2pfsError('invalid', `not a multiaddr: ${address}; a bootstrap address looks like /ip4/10.0.0.1/tcp/4100`, { cause })
+        throw new P2pfsError(
+          'invalid',
+          `not a multiaddr: ${address}; a bootstrap address looks like /ip4/10.0.0.1/tcp/4100`,
+          { cause },
+        )
       }
-      this.#targets.set(address, { addresses: [address], peer: undefined, bootstrap: true, dialAt: 0, failures: 0, dialling: false, reachedAt: now() })
+      this.#targets.set(address, {
+        addresses: [address],
+        peer: undefined,
+        bootstrap: true,
+        dialAt: 0,
+        failures: 0,
+        dialling: false,
+        reachedAt: now(),
+      })
     }
   }
 
@@ -63,7 +83,15 @@ export class Dialler {
     const known = this.#targets.get(peer)
     if (known !== undefined) known.addresses = addresses
     else if (this.#targets.size < maxMembers) {
-      this.#targets.set(peer, { addresses, peer, bootstrap: false, dialAt: 0, failures: 0, dialling: false, reachedAt: this.#now() })
+      this.#targets.set(peer, {
+        addresses,
+        peer,
+        bootstrap: false,
+        dialAt: 0,
+        failures: 0,
+        dialling: false,
+        reachedAt: this.#now(),
+      })
     }
   }
 
@@ -83,7 +111,9 @@ export class Dialler {
     target.dialling = true
     try {
       const suffix = target.bootstrap ? '' : `/p2p/${target.peer ?? ''}`
-      const addresses = target.addresses.map((address) => multiaddr(address.includes('/p2p/') ? address : `${address}${suffix}`))
+      const addresses = target.addresses.map((address) =>
+        multiaddr(address.includes('/p2p/') ? address : `${address}${suffix}`),
+      )
       const connection = await this.#host.dial(addresses)
       target.peer = connection.remotePeer.toString()
       target.failures = 0

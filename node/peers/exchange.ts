@@ -6,7 +6,15 @@ import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
 import { importProtocol, type ImportRequest } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
-import { encodeRegionMessage, maxMembers, maxRegionMessageBytes, parseRegionMessage, regionProtocol, type Hello, type RegionMessage } from '../../protocol/messages/region.ts'
+import {
+  encodeRegionMessage,
+  maxMembers,
+  maxRegionMessageBytes,
+  parseRegionMessage,
+  regionProtocol,
+  type Hello,
+  type RegionMessage,
+} from '../../protocol/messages/region.ts'
 import type { Log } from '../log.ts'
 import { Announcer } from './announcer.ts'
 import { BanList } from './ban-list.ts'
@@ -98,14 +106,20 @@ export class PeerExchange {
     host.addEventListener('peer:connect', ({ detail }) => this.#connected(detail))
     host.addEventListener('peer:disconnect', ({ detail }) => this.#disconnected(detail))
     const serve = (protocol: string, handler: (stream: Stream, peer: Peer) => Promise<void>): Promise<void> =>
-      host.handle(protocol, async (stream, connection) => await this.#serve(stream, connection, handler), { maxInboundStreams: 64 })
+      host.handle(protocol, async (stream, connection) => await this.#serve(stream, connection, handler), {
+        maxInboundStreams: 64,
+      })
     await serve(regionProtocol, async (stream, peer) => await this.#listen(stream, peer))
     await serve(objectProtocol, async (stream) => await serveObject(stream, this.#local))
     await serve(importProtocol, async (stream, peer) => {
       if (peer.hello === undefined) throw new P2pfsError('unavailable', 'peer has not introduced itself')
       await serveImport(stream, this.#local.import, { signal: this.#stopping.signal, peer: peer.id.toString() })
     })
-    await serve(chunkProtocol, async (stream, peer) => await serveChunks(stream, { chunk: this.#local.chunk, onSent: (bytes) => this.#sent(peer, bytes) }))
+    await serve(
+      chunkProtocol,
+      async (stream, peer) =>
+        await serveChunks(stream, { chunk: this.#local.chunk, onSent: (bytes) => this.#sent(peer, bytes) }),
+    )
     try {
       await host.start()
     } catch (cause) {
@@ -219,28 +233,47 @@ export class PeerExchange {
   async met({ signal }: { signal: AbortSignal }): Promise<void> {
     const deadline = performance.now() + meetTimeoutMs
     const met = (): boolean => this.#members().length > 0 && performance.now() - this.#lastJoinedAt >= quietMs
-    while (this.#options.bootstrap.length > 0 && !met() && performance.now() < deadline) await sleep(meetPollMs, undefined, { signal })
+    while (this.#options.bootstrap.length > 0 && !met() && performance.now() < deadline)
+      await sleep(meetPollMs, undefined, { signal })
   }
 
   /** This host and the connected members that are not silent, in the order in which they are responsible for the key. */
   ranked(key: string): string[] {
-    return rendezvous(key, [this.peerId, ...this.#members().filter((peer) => !peer.isSilent).map(({ id }) => id.toString())])
+    return rendezvous(key, [
+      this.peerId,
+      ...this.#members()
+        .filter((peer) => !peer.isSilent)
+        .map(({ id }) => id.toString()),
+    ])
   }
 
   /**
    * Has the peer import an image. One that breaks the protocol, or answers for another image, is cut off.
    * @throws timeout, unavailable, invalid
    */
-  async askImport(peerId: string, request: ImportRequest, { signal, ...told }: ImportTold & { signal: AbortSignal }): Promise<ImportOutcome> {
+  async askImport(
+    peerId: string,
+    request: ImportRequest,
+    { signal, ...told }: ImportTold & { signal: AbortSignal },
+  ): Promise<ImportOutcome> {
     const peer = this.#peers.get(peerId)
     if (peer === undefined) throw new P2pfsError('unavailable', 'peer is not connected', { peer: peerId })
     try {
-      return await askImport(async (bounded) => await this.#started().dialProtocol(peer.id, importProtocol, { signal: bounded }), request, { signal, ...told })
+      return await askImport(
+        async (bounded) => await this.#started().dialProtocol(peer.id, importProtocol, { signal: bounded }),
+        request,
+        { signal, ...told },
+      )
     } catch (error) {
       signal.throwIfAborted()
       if (isP2pfsError(error, 'invalid')) this.#ban(peer, error)
       if (isP2pfsError(error, 'timeout')) peer.silentAt = performance.now()
-      throw isP2pfsError(error) ? error : new P2pfsError('unavailable', `the peer cannot be asked: ${(error as Error).message}`, { cause: error, peer: peerId })
+      throw isP2pfsError(error)
+        ? error
+        : new P2pfsError('unavailable', `the peer cannot be asked: ${(error as Error).message}`, {
+            cause: error,
+            peer: peerId,
+          })
     }
   }
 
@@ -251,7 +284,12 @@ export class PeerExchange {
       const forget = (): void => {
         if (peer.clients.get(priority) === opened) peer.clients.delete(priority)
       }
-      opened.then(async ({ ended }) => await ended, () => undefined).then(forget, forget)
+      opened
+        .then(
+          async ({ ended }) => await ended,
+          () => undefined,
+        )
+        .then(forget, forget)
       peer.clients.set(priority, opened)
       client = opened
     }
@@ -260,9 +298,15 @@ export class PeerExchange {
 
   async #openClient(peer: Peer): Promise<ChunkClient> {
     try {
-      return new ChunkClient(await this.#started().dialProtocol(peer.id, chunkProtocol, { signal: this.#stopping.signal }), peer.id.toString())
+      return new ChunkClient(
+        await this.#started().dialProtocol(peer.id, chunkProtocol, { signal: this.#stopping.signal }),
+        peer.id.toString(),
+      )
     } catch (cause) {
-      throw new P2pfsError('unavailable', `cannot open a stream to the peer: ${(cause as Error).message}`, { cause, peer: peer.id.toString() })
+      throw new P2pfsError('unavailable', `cannot open a stream to the peer: ${(cause as Error).message}`, {
+        cause,
+        peer: peer.id.toString(),
+      })
     }
   }
 
@@ -283,7 +327,10 @@ export class PeerExchange {
   }
 
   #ban(peer: Peer, error: P2pfsError): void {
-    this.#log.warn('peer sent what it should not; it is left alone for ten minutes', { error, peer: peer.id.toString() })
+    this.#log.warn('peer sent what it should not; it is left alone for ten minutes', {
+      error,
+      peer: peer.id.toString(),
+    })
     this.#bans.add(peer.id.toString())
     this.#drop(peer)
   }
@@ -293,7 +340,11 @@ export class PeerExchange {
     this.#host?.hangUp(peer.id).catch(() => undefined)
   }
 
-  async #serve(stream: Stream, connection: Connection, handler: (stream: Stream, peer: Peer) => Promise<void>): Promise<void> {
+  async #serve(
+    stream: Stream,
+    connection: Connection,
+    handler: (stream: Stream, peer: Peer) => Promise<void>,
+  ): Promise<void> {
     const peer = this.#peer(connection.remotePeer)
     try {
       await handler(stream, peer)
@@ -388,7 +439,10 @@ export class PeerExchange {
     // Gathered: when many join at once, each is told once of all.
     this.#membersTimer ??= setTimeout(() => {
       this.#membersTimer = undefined
-      const members = this.#members().map((member) => ({ peer: member.id.toString(), addresses: member.hello.addresses }))
+      const members = this.#members().map((member) => ({
+        peer: member.id.toString(),
+        addresses: member.hello.addresses,
+      }))
       this.#broadcast({ type: 'members', members: members.slice(0, maxMembers) })
     }, newMembersIntervalMs)
     return true

@@ -16,7 +16,11 @@ export async function* readFrames(stream: Stream, maxBytes: number): AsyncGenera
     for await (const message of messages) yield message.subarray()
   } catch (cause) {
     const { name } = cause as Error
-    if (name === 'InvalidDataLengthError' || name === 'InvalidDataLengthLengthError' || name === 'InvalidMessageLengthError') {
+    if (
+      name === 'InvalidDataLengthError' ||
+      name === 'InvalidDataLengthLengthError' ||
+      name === 'InvalidMessageLengthError'
+    ) {
       throw new P2pfsError('invalid', 'message is longer than the protocol allows', { cause })
     }
     throw new P2pfsError('unavailable', `stream broke: ${(cause as Error).message}`, { cause })
@@ -24,7 +28,11 @@ export async function* readFrames(stream: Stream, maxBytes: number): AsyncGenera
 }
 
 /** Sends one message, made of the given parts; resolves when the stream takes more. @throws unavailable */
-export async function writeFrame(stream: Stream, parts: readonly Uint8Array[], { signal }: { signal?: AbortSignal } = {}): Promise<void> {
+export async function writeFrame(
+  stream: Stream,
+  parts: readonly Uint8Array[],
+  { signal }: { signal?: AbortSignal } = {},
+): Promise<void> {
   try {
     const [first = new Uint8Array(), ...rest] = parts
     const prefix = encodeLength(parts.reduce((sum, part) => sum + part.length, 0))

@@ -19,7 +19,8 @@ export class PeerHoldings {
   /** @throws invalid for more regions than there can be, or a change to one that was not told before */
   update(message: Have | HaveDelta): void {
     if (message.type === 'have') {
-      if (this.#held.size >= maxTables && !this.#held.has(message.table)) throw new P2pfsError('invalid', 'peer holds more regions than there can be')
+      if (this.#held.size >= maxTables && !this.#held.has(message.table))
+        throw new P2pfsError('invalid', 'peer holds more regions than there can be')
       this.#held.set(message.table, message.held)
       return
     }

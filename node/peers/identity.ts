@@ -19,7 +19,9 @@ export async function loadIdentity(file: string): Promise<PrivateKey> {
   try {
     return privateKeyFromProtobuf(bytes)
   } catch (cause) {
-    throw new P2pfsError('invalid', `${file} is not a peer identity; restore it, or remove it to get a new one`, { cause })
+    throw new P2pfsError('invalid', `${file} is not a peer identity; restore it, or remove it to get a new one`, {
+      cause,
+    })
   }
 }
 

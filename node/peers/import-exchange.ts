@@ -41,13 +41,20 @@ export interface ImportTold {
 }
 
 /** Imports an image for a peer. @throws with the code that the peer is told */
-export type ImportForPeer = (request: ImportRequest, options: ImportTold & { signal: AbortSignal; peer: string }) => Promise<ImageRecord>
+export type ImportForPeer = (
+  request: ImportRequest,
+  options: ImportTold & { signal: AbortSignal; peer: string },
+) => Promise<ImageRecord>
 
 /**
  * Answers the one request of a stream: runs the import, which is aborted when the asker goes away.
  * @throws invalid where the asker breaks the protocol; unavailable where the stream breaks
  */
-export async function serveImport(stream: Stream, run: ImportForPeer, { signal, peer }: { signal: AbortSignal; peer: string }): Promise<void> {
+export async function serveImport(
+  stream: Stream,
+  run: ImportForPeer,
+  { signal, peer }: { signal: AbortSignal; peer: string },
+): Promise<void> {
   const frames = readFrames(stream, maxImportRequestBytes)
   const { done, value } = await frames.next()
   if (done === true) return
@@ -82,7 +89,9 @@ export async function serveImport(stream: Stream, run: ImportForPeer, { signal, 
     (error: unknown): ImportAnswer => ({ type: 'refused', code: isP2pfsError(error) ? error.code : 'unavailable' }),
   )
   const send = async (message: ImportAnswer): Promise<void> =>
-    await writeFrame(stream, [encodeImportAnswer(message)], { signal: AbortSignal.any([gone.signal, AbortSignal.timeout(takeTimeoutMs)]) })
+    await writeFrame(stream, [encodeImportAnswer(message)], {
+      signal: AbortSignal.any([gone.signal, AbortSignal.timeout(takeTimeoutMs)]),
+    })
   try {
     for (;;) {
       const gathered = news.promise.then(async () => await sleep(gatherMs))
@@ -110,9 +119,16 @@ export type ImportOutcome = { record: ImageRecord } | { refused: ErrorCode }
  * @throws timeout where it falls silent, or does not get on; invalid where it breaks the protocol or answers for another
  *   image; unavailable where the connection is lost
  */
-export async function askImport(open: (signal: AbortSignal) => Promise<Stream>, request: ImportRequest, { signal, onProgress, onLayer }: ImportTold & { signal: AbortSignal }): Promise<ImportOutcome> {
+export async function askImport(
+  open: (signal: AbortSignal) => Promise<Stream>,
+  request: ImportRequest,
+  { signal, onProgress, onLayer }: ImportTold & { signal: AbortSignal },
+): Promise<ImportOutcome> {
   const late = new AbortController()
-  const silence = setTimeout(() => late.abort(new P2pfsError('timeout', 'the steward is silent', { timeoutMs: silenceMs })), silenceMs)
+  const silence = setTimeout(
+    () => late.abort(new P2pfsError('timeout', 'the steward is silent', { timeoutMs: silenceMs })),
+    silenceMs,
+  )
   const either = AbortSignal.any([signal, late.signal])
   let stream: Stream | undefined
   const onAbort = (): void => stream?.abort(either.reason as Error)
@@ -126,7 +142,8 @@ export async function askImport(open: (signal: AbortSignal) => Promise<Stream>, 
     await writeFrame(stream, [encodeImportRequest(request)], { signal: either })
     for await (const bytes of readFrames(stream, maxImportAnswerBytes)) {
       const answer = parseImportAnswer(bytes)
-      if (++answers > maxAnswers.atOnce + ((performance.now() - begun) / 1000) * maxAnswers.perSecond) throw new P2pfsError('invalid', 'the steward sends more than anybody needs')
+      if (++answers > maxAnswers.atOnce + ((performance.now() - begun) / 1000) * maxAnswers.perSecond)
+        throw new P2pfsError('invalid', 'the steward sends more than anybody needs')
       silence.refresh()
       switch (answer.type) {
         case 'progress':
@@ -163,13 +180,15 @@ function paceKeeper(): (progress: ImportProgress) => void {
     if (gained >= pace.bytes || (gained > 0 && progress.doneBytes === progress.totalBytes)) {
       at = now
       doneBytes = progress.doneBytes
-    } else if (now - at > pace.ms) throw new P2pfsError('timeout', 'the steward does not get on', { timeoutMs: pace.ms })
+    } else if (now - at > pace.ms)
+      throw new P2pfsError('timeout', 'the steward does not get on', { timeoutMs: pace.ms })
   }
 }
 
 /** @throws invalid */
 function checkRecord(record: ImageRecord, request: ImportRequest): void {
   for (const key of ['reference', 'platform', 'format', 'manifestDigest'] as const) {
-    if (record[key] !== request[key]) throw new P2pfsError('invalid', 'steward answers for another image than was asked for', { field: key })
+    if (record[key] !== request[key])
+      throw new P2pfsError('invalid', 'steward answers for another image than was asked for', { field: key })
   }
 }

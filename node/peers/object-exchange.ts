@@ -1,7 +1,12 @@
 import { promisify } from 'node:util'
 import { zstdCompress, zstdDecompress } from 'node:zlib'
 import type { Stream } from '@libp2p/interface'
-import { encodeBootProfile, parseBootProfile, type BootProfile, type ProfileSubject } from '../../protocol/boot-profile.ts'
+import {
+  encodeBootProfile,
+  parseBootProfile,
+  type BootProfile,
+  type ProfileSubject,
+} from '../../protocol/boot-profile.ts'
 import { parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
@@ -84,13 +89,21 @@ async function ask(stream: Stream, request: ObjectRequest, signal: AbortSignal):
   }
 }
 
-export async function askImage(stream: Stream, { reference, platform, format }: ImageName, signal: AbortSignal): Promise<ImageRecord | undefined> {
+export async function askImage(
+  stream: Stream,
+  { reference, platform, format }: ImageName,
+  signal: AbortSignal,
+): Promise<ImageRecord | undefined> {
   const bytes = await ask(stream, { kind: 'image', reference, platform, format }, signal)
   return bytes === undefined ? undefined : parseImageRecord(bytes)
 }
 
 /** @throws invalid also where the manifest does not match the digest */
-export async function askRootfs(stream: Stream, digest: Digest, signal: AbortSignal): Promise<RootfsManifest | undefined> {
+export async function askRootfs(
+  stream: Stream,
+  digest: Digest,
+  signal: AbortSignal,
+): Promise<RootfsManifest | undefined> {
   const bytes = await ask(stream, { kind: 'rootfs', digest }, signal)
   if (bytes === undefined) return undefined
   if (digestOf(bytes) !== digest) throw new P2pfsError('invalid', 'peer sent another rootfs manifest', { digest })
@@ -116,7 +129,11 @@ export async function askBlobMap(stream: Stream, digest: Digest, signal: AbortSi
 }
 
 /** @throws invalid for what is no boot profile. Which rootfs it is of is for the caller to judge */
-export async function askProfile(stream: Stream, { rootfs, sketch }: ProfileSubject, signal: AbortSignal): Promise<BootProfile | undefined> {
+export async function askProfile(
+  stream: Stream,
+  { rootfs, sketch }: ProfileSubject,
+  signal: AbortSignal,
+): Promise<BootProfile | undefined> {
   const bytes = await ask(stream, { kind: 'profile', rootfs, sketch }, signal)
   return bytes === undefined ? undefined : parseBootProfile(bytes)
 }

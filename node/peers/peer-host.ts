@@ -22,7 +22,11 @@ const maxStreams = 128
 const maxConnections = 1024
 
 /** libp2p with TCP, noise and yamux, and nothing that finds or relays by itself. */
-export async function createPeerHost(privateKey: PrivateKey, listen: readonly string[], bans: BanList): Promise<Libp2p> {
+export async function createPeerHost(
+  privateKey: PrivateKey,
+  listen: readonly string[],
+  bans: BanList,
+): Promise<Libp2p> {
   try {
     return await createLibp2p({
       privateKey,
@@ -43,8 +47,17 @@ export async function createPeerHost(privateKey: PrivateKey, listen: readonly st
         }),
       ],
       services: { identify: identify(), ping: ping() },
-      connectionManager: { maxConnections, dialTimeout: dialTimeoutMs, addressDialTimeout: dialTimeoutMs, reconnectRetries: 0 },
-      connectionMonitor: { pingInterval: pingIntervalMs, pingTimeout: { minTimeout: pingTimeoutMs }, abortConnectionOnPingFailure: true },
+      connectionManager: {
+        maxConnections,
+        dialTimeout: dialTimeoutMs,
+        addressDialTimeout: dialTimeoutMs,
+        reconnectRetries: 0,
+      },
+      connectionMonitor: {
+        pingInterval: pingIntervalMs,
+        pingTimeout: { minTimeout: pingTimeoutMs },
+        abortConnectionOnPingFailure: true,
+      },
       connectionGater: {
         denyDialPeer: (peer) => bans.has(peer.toString()),
         denyInboundEncryptedConnection: (peer) => bans.has(peer.toString()),

@@ -36,7 +36,9 @@ export class RegionObjects {
 
   /** A member that is importing the image with this manifest; all are asked at once. */
   async findImport(manifestDigest: Digest, { signal }: { signal: AbortSignal }): Promise<string | undefined> {
-    return await this.#askAll(signal, async (stream, peer, bounded) => ((await askImporting(stream, manifestDigest, bounded)) ? peer : undefined))
+    return await this.#askAll(signal, async (stream, peer, bounded) =>
+      (await askImporting(stream, manifestDigest, bounded)) ? peer : undefined,
+    )
   }
 
   /** Asks all members at once; the first wins whose answer is of use. @param isOfUse all are where not given */
@@ -51,7 +53,10 @@ export class RegionObjects {
   }
 
   /** Asks the members in turn, the one that should have it first. @returns undefined where nobody has it */
-  async fetchRootfs(digest: Digest, { signal, first }: { signal: AbortSignal; first?: string }): Promise<RootfsManifest | undefined> {
+  async fetchRootfs(
+    digest: Digest,
+    { signal, first }: { signal: AbortSignal; first?: string },
+  ): Promise<RootfsManifest | undefined> {
     return await this.#askInTurn(signal, async (stream, bounded) => await askRootfs(stream, digest, bounded), first)
   }
 
@@ -69,20 +74,36 @@ export class RegionObjects {
    * Asks some members at once, first of all those that know one of the regions `tables`.
    * @returns an answer for each, in the order in which they were asked; none rejects
    */
-  askProfiles(subject: ProfileSubject, tables: readonly Digest[], { signal }: { signal: AbortSignal }): Promise<BootProfile | undefined>[] {
+  askProfiles(
+    subject: ProfileSubject,
+    tables: readonly Digest[],
+    { signal }: { signal: AbortSignal },
+  ): Promise<BootProfile | undefined>[] {
     const knows = ({ holdings }: Member): number => (tables.some((table) => holdings.knows(table)) ? 0 : 1)
-    const asked = this.#parts.members().toSorted((one, other) => knows(one) - knows(other)).slice(0, maxAskedForProfile)
+    const asked = this.#parts
+      .members()
+      .toSorted((one, other) => knows(one) - knows(other))
+      .slice(0, maxAskedForProfile)
     return asked.map(async (peer) => {
       const bounded = AbortSignal.any([signal, AbortSignal.timeout(profileTimeoutMs)])
-      return await this.#ask(peer, bounded, async (stream) => await askProfile(stream, subject, bounded)).catch(() => undefined)
+      return await this.#ask(peer, bounded, async (stream) => await askProfile(stream, subject, bounded)).catch(
+        () => undefined,
+      )
     })
   }
 
   /** The first answer that is not undefined. */
-  async #askAll<T>(signal: AbortSignal, question: (stream: Stream, peer: string, signal: AbortSignal) => Promise<T | undefined>): Promise<T | undefined> {
+  async #askAll<T>(
+    signal: AbortSignal,
+    question: (stream: Stream, peer: string, signal: AbortSignal) => Promise<T | undefined>,
+  ): Promise<T | undefined> {
     const bounded = AbortSignal.any([signal, AbortSignal.timeout(imageTimeoutMs)])
     const answers = this.#parts.members().map(async (peer) => {
-      const answer = await this.#ask(peer, bounded, async (stream) => await question(stream, peer.id.toString(), bounded))
+      const answer = await this.#ask(
+        peer,
+        bounded,
+        async (stream) => await question(stream, peer.id.toString(), bounded),
+      )
       if (answer === undefined) throw new P2pfsError('missing', 'peer does not know')
       return answer
     })
@@ -94,11 +115,17 @@ export class RegionObjects {
     }
   }
 
-  async #askInTurn<T>(signal: AbortSignal, question: (stream: Stream, signal: AbortSignal) => Promise<T | undefined>, first?: string): Promise<T | undefined> {
+  async #askInTurn<T>(
+    signal: AbortSignal,
+    question: (stream: Stream, signal: AbortSignal) => Promise<T | undefined>,
+    first?: string,
+  ): Promise<T | undefined> {
     const turn = (peer: Member): number => (peer.id.toString() === first ? 0 : peer.isSilent ? 2 : 1)
     for (const peer of this.#parts.members().toSorted((a, b) => turn(a) - turn(b))) {
       const bounded = AbortSignal.any([signal, AbortSignal.timeout(objectTimeoutMs)])
-      const answer = await this.#ask(peer, bounded, async (stream) => await question(stream, bounded)).catch(() => undefined)
+      const answer = await this.#ask(peer, bounded, async (stream) => await question(stream, bounded)).catch(
+        () => undefined,
+      )
       if (answer !== undefined) return answer
       signal.throwIfAborted()
     }

@@ -18,11 +18,21 @@ const blobTypes = {
 } as const
 
 /** So that a reader can choose among referrers without a request for each. */
-const annotationKeys = { format: 'org.p2pfs.format', rootfs: 'org.p2pfs.rootfs', key: 'org.p2pfs.key', signature: 'org.p2pfs.signature', profile: 'org.p2pfs.profile' } as const
+const annotationKeys = {
+  format: 'org.p2pfs.format',
+  rootfs: 'org.p2pfs.rootfs',
+  key: 'org.p2pfs.key',
+  signature: 'org.p2pfs.signature',
+  profile: 'org.p2pfs.profile',
+} as const
 
 /** The empty JSON object: OCI image spec, "Guidance for an Empty Descriptor". */
 export const emptyConfig = Buffer.from('{}')
-const emptyConfigDescriptor = { mediaType: 'application/vnd.oci.empty.v1+json', digest: digestOf(emptyConfig), size: emptyConfig.length }
+const emptyConfigDescriptor = {
+  mediaType: 'application/vnd.oci.empty.v1+json',
+  digest: digestOf(emptyConfig),
+  size: emptyConfig.length,
+}
 
 /** What a reader holds of each at a time, compressed, bytes: rootfs of terabytes, metadata of millions of files. */
 export const maxIndexBlobBytes = 64 * 1024 * 1024
@@ -55,8 +65,16 @@ export interface ArtifactBlobs {
 }
 
 /** The artifact's manifest, JSON: the same for the same content. @param image the manifest that it is about, JSON as stored */
-export function encodeArtifact({ format, rootfsDigest, attestation, profile }: Announced, { index, metadata, windows, layerIndexes }: ArtifactBlobs, image: string): string {
-  const blob = (mediaType: string, { digest, sizeBytes }: PublishedBlob): object => ({ mediaType, digest, size: sizeBytes })
+export function encodeArtifact(
+  { format, rootfsDigest, attestation, profile }: Announced,
+  { index, metadata, windows, layerIndexes }: ArtifactBlobs,
+  image: string,
+): string {
+  const blob = (mediaType: string, { digest, sizeBytes }: PublishedBlob): object => ({
+    mediaType,
+    digest,
+    size: sizeBytes,
+  })
   const { mediaType = mediaTypes.ociManifest } = JSON.parse(image) as { mediaType?: string }
   return JSON.stringify({
     schemaVersion: 2,
@@ -81,7 +99,13 @@ export function encodeArtifact({ format, rootfsDigest, attestation, profile }: A
 }
 
 /** @returns undefined for a referrer that is no publication, or a malformed one: somebody else's business */
-export function parseCandidate({ annotations, artifactType: type, digest, mediaType, sizeBytes }: Referrer): Candidate | undefined {
+export function parseCandidate({
+  annotations,
+  artifactType: type,
+  digest,
+  mediaType,
+  sizeBytes,
+}: Referrer): Candidate | undefined {
   if (type !== artifactType || sizeBytes > maxArtifactBytes) return undefined
   const profile = annotations[annotationKeys.profile]
   try {
@@ -89,7 +113,10 @@ export function parseCandidate({ annotations, artifactType: type, digest, mediaT
       descriptor: { digest, mediaType, sizeBytes },
       format: parseRootfsFormat(annotations[annotationKeys.format]),
       rootfsDigest: parseDigest(annotations[annotationKeys.rootfs]),
-      attestation: parseAttestation({ key: annotations[annotationKeys.key], signature: Buffer.from(annotations[annotationKeys.signature] ?? '', 'base64') }),
+      attestation: parseAttestation({
+        key: annotations[annotationKeys.key],
+        signature: Buffer.from(annotations[annotationKeys.signature] ?? '', 'base64'),
+      }),
       profile: profile === undefined ? undefined : parseDigest(profile),
     }
   } catch (error) {
@@ -111,8 +138,14 @@ export function parseArtifact(json: string): ArtifactBlobs {
       })
   const one = (type: string, maxBytes: number): PublishedBlob | undefined => all(type, maxBytes)[0]
   const [index, metadata] = [one(blobTypes.index, maxIndexBlobBytes), one(blobTypes.metadata, maxMetadataBlobBytes)]
-  if (index === undefined || metadata === undefined) throw new P2pfsError('invalid', 'publication: it has no index, or no metadata')
-  return { index, metadata, windows: one(blobTypes.windows, Infinity), layerIndexes: all(blobTypes.layer, maxLayerIndexBlobBytes) }
+  if (index === undefined || metadata === undefined)
+    throw new P2pfsError('invalid', 'publication: it has no index, or no metadata')
+  return {
+    index,
+    metadata,
+    windows: one(blobTypes.windows, Infinity),
+    layerIndexes: all(blobTypes.layer, maxLayerIndexBlobBytes),
+  }
 }
 
 /** The descriptor by which the registry is asked for a blob. */

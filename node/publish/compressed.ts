@@ -44,7 +44,11 @@ export async function compressChunks(chunks: AsyncIterable<Uint8Array>, maxBytes
 }
 
 /** The chunks of a region, each checked, and a buffer of its own. @throws invalid where they are others, or more */
-export async function* expandChunks(bytes: Uint8Array, table: ChunkTable, what: string): AsyncGenerator<{ digest: Digest; bytes: Uint8Array }> {
+export async function* expandChunks(
+  bytes: Uint8Array,
+  table: ChunkTable,
+  what: string,
+): AsyncGenerator<{ digest: Digest; bytes: Uint8Array }> {
   const input = Readable.from([bytes], { objectMode: false })
   const output = createZstdDecompress()
   const wrong = (cause?: unknown): never => {
@@ -56,7 +60,7 @@ export async function* expandChunks(bytes: Uint8Array, table: ChunkTable, what: 
   try {
     for await (const value of input.pipe(output)) {
       const piece = value as Buffer
-      for (let at = 0; at < piece.length; ) {
+      for (let at = 0; at < piece.length;) {
         if (index === table.count) wrong()
         if (filled === 0) chunk = Buffer.allocUnsafeSlow(table.lengthAt(index))
         const length = Math.min(piece.length - at, chunk.length - filled)

@@ -35,24 +35,34 @@ export class IndexTrust {
   /** A record that a connected member delivers. */
   acceptsFromPeer(record: ImageRecord, peer: string): boolean {
     const { reference: image, attestation } = record
-    if (!isRecordAttested(record)) return this.#passOver('peer tells of an image what nobody has signed', { image, peer, maker: attestation.key })
-    return this.membersVouch || this.accepts(attestation.key) || this.#passOver(notAccepted, { image, peer, maker: attestation.key, advice })
+    if (!isRecordAttested(record))
+      return this.#passOver('peer tells of an image what nobody has signed', { image, peer, maker: attestation.key })
+    return (
+      this.membersVouch ||
+      this.accepts(attestation.key) ||
+      this.#passOver(notAccepted, { image, peer, maker: attestation.key, advice })
+    )
   }
 
   /**
    * A record of this host's own catalog: it was accepted when it came, by keys that may not be listed now.
    * @param isHearsay whether this host built it with what peers told
    */
-  acceptsStored({ reference: image, attestation: { key: maker } }: ImageRecord, { isHearsay }: { isHearsay: boolean }): boolean {
+  acceptsStored(
+    { reference: image, attestation: { key: maker } }: ImageRecord,
+    { isHearsay }: { isHearsay: boolean },
+  ): boolean {
     if (this.membersVouch) return true
-    if (isHearsay && maker === this.#parts.own()) return this.#passOver('index is passed over: this host has made it of what peers told', { image })
+    if (isHearsay && maker === this.#parts.own())
+      return this.#passOver('index is passed over: this host has made it of what peers told', { image })
     return this.accepts(maker) || this.#passOver(notAccepted, { image, maker, advice })
   }
 
   /** What was published in the registry. */
   acceptsPublished(statement: Statement, attestation: Attestation, image: string): boolean {
     const { key: maker } = attestation
-    if (!isAttested(statement, attestation)) return this.#passOver('publication is not signed by the key that it names', { image, maker })
+    if (!isAttested(statement, attestation))
+      return this.#passOver('publication is not signed by the key that it names', { image, maker })
     return this.accepts(maker) || this.#passOver(notAccepted, { image, maker, advice })
   }
 

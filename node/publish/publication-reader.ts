@@ -6,7 +6,14 @@ import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import type { ImageSource } from '../registry/image-source.ts'
 import { formatReference, type Reference } from '../registry/reference.ts'
-import { artifactType, descriptorOf, parseArtifact, parseCandidate, type ArtifactBlobs, type Candidate } from './artifact.ts'
+import {
+  artifactType,
+  descriptorOf,
+  parseArtifact,
+  parseCandidate,
+  type ArtifactBlobs,
+  type Candidate,
+} from './artifact.ts'
 import { decompress, expandChunks } from './compressed.ts'
 
 /** How long a registry may take to say what there is: no mount waits longer for a no, milliseconds. */
@@ -35,11 +42,17 @@ export class PublicationReader {
   async list(reference: Reference, manifestDigest: Digest, { signal }: { signal: AbortSignal }): Promise<Candidate[]> {
     const timeout = AbortSignal.timeout(listTimeoutMs)
     try {
-      const referrers = await this.#registry.referrers(reference, manifestDigest, artifactType, { signal: AbortSignal.any([signal, timeout]) })
+      const referrers = await this.#registry.referrers(reference, manifestDigest, artifactType, {
+        signal: AbortSignal.any([signal, timeout]),
+      })
       return referrers.map(parseCandidate).filter((candidate) => candidate !== undefined)
     } catch (cause) {
       if (signal.aborted || !timeout.aborted) throw cause
-      throw new P2pfsError('timeout', `the registry does not say in ${listTimeoutMs / 1000} s what is published of the image`, { cause })
+      throw new P2pfsError(
+        'timeout',
+        `the registry does not say in ${listTimeoutMs / 1000} s what is published of the image`,
+        { cause },
+      )
     }
   }
 
@@ -47,17 +60,30 @@ export class PublicationReader {
    * Index and metadata are asked for at once.
    * @throws invalid where a blob is not what it should be; the codes of the transport
    */
-  async read(reference: Reference, manifestDigest: Digest, candidate: Candidate, { signal, withMetadata }: { signal: AbortSignal; withMetadata: boolean }): Promise<ReadPublication> {
+  async read(
+    reference: Reference,
+    manifestDigest: Digest,
+    candidate: Candidate,
+    { signal, withMetadata }: { signal: AbortSignal; withMetadata: boolean },
+  ): Promise<ReadPublication> {
     const blobs = parseArtifact(await this.#registry.manifest(reference, candidate.descriptor, { signal }))
     const failed = new AbortController()
-    const metadata = withMetadata ? this.#whole(reference, blobs.metadata, AbortSignal.any([signal, failed.signal])) : undefined
+    const metadata = withMetadata
+      ? this.#whole(reference, blobs.metadata, AbortSignal.any([signal, failed.signal]))
+      : undefined
     // Whoever wants it hears of it.
     metadata?.catch(() => undefined)
     try {
-      const index = parsePublishedIndex(await decompress(await this.#whole(reference, blobs.index, signal), maxIndexBytes, 'published index'))
+      const index = parsePublishedIndex(
+        await decompress(await this.#whole(reference, blobs.index, signal), maxIndexBytes, 'published index'),
+      )
       const publication = publicationOf(reference, manifestDigest, candidate, blobs, index)
       const table = index.manifest.metadata
-      return { publication, index, metadata: () => this.#expand(metadata ?? this.#whole(reference, blobs.metadata, signal), table) }
+      return {
+        publication,
+        index,
+        metadata: () => this.#expand(metadata ?? this.#whole(reference, blobs.metadata, signal), table),
+      }
     } catch (error) {
       failed.abort(error)
       throw error
@@ -65,16 +91,30 @@ export class PublicationReader {
   }
 
   /** The metadata region of a publication that is known. @throws as {@link read} */
-  async *metadata(reference: Reference, { metadata }: Publication, table: ChunkTable, { signal }: { signal: AbortSignal }): AsyncGenerator<{ digest: Digest; bytes: Uint8Array }> {
+  async *metadata(
+    reference: Reference,
+    { metadata }: Publication,
+    table: ChunkTable,
+    { signal }: { signal: AbortSignal },
+  ): AsyncGenerator<{ digest: Digest; bytes: Uint8Array }> {
     yield* this.#expand(this.#whole(reference, metadata, signal), table)
   }
 
   /** @throws as {@link read} */
-  async layerIndex(reference: Reference, blob: PublishedBlob, { signal }: { signal: AbortSignal }): Promise<LayerIndex> {
-    return parseLayerIndex(await decompress(await this.#whole(reference, blob, signal), maxLayerIndexBytes, 'published layer index'))
+  async layerIndex(
+    reference: Reference,
+    blob: PublishedBlob,
+    { signal }: { signal: AbortSignal },
+  ): Promise<LayerIndex> {
+    return parseLayerIndex(
+      await decompress(await this.#whole(reference, blob, signal), maxLayerIndexBytes, 'published layer index'),
+    )
   }
 
-  async *#expand(compressed: Promise<Uint8Array>, table: ChunkTable): AsyncGenerator<{ digest: Digest; bytes: Uint8Array }> {
+  async *#expand(
+    compressed: Promise<Uint8Array>,
+    table: ChunkTable,
+  ): AsyncGenerator<{ digest: Digest; bytes: Uint8Array }> {
     yield* expandChunks(await compressed, table, 'published metadata')
   }
 
@@ -86,12 +126,30 @@ export class PublicationReader {
 }
 
 /** @throws invalid where the parts do not fit together */
-function publicationOf(reference: Reference, manifestDigest: Digest, { descriptor, format, rootfsDigest }: Candidate, blobs: ArtifactBlobs, index: PublishedIndex): Publication {
-  if (index.rootfsDigest !== rootfsDigest || index.manifest.format !== format) throw new P2pfsError('invalid', 'publication: it has another rootfs manifest than it names', { rootfs: rootfsDigest })
+function publicationOf(
+  reference: Reference,
+  manifestDigest: Digest,
+  { descriptor, format, rootfsDigest }: Candidate,
+  blobs: ArtifactBlobs,
+  index: PublishedIndex,
+): Publication {
+  if (index.rootfsDigest !== rootfsDigest || index.manifest.format !== format)
+    throw new P2pfsError('invalid', 'publication: it has another rootfs manifest than it names', {
+      rootfs: rootfsDigest,
+    })
   const windowRegions = index.maps.flatMap(({ map: { digest: blob, windows }, windowsOffset }) => {
     if (windowsOffset === undefined || blobs.windows === undefined) return []
-    if (windowsOffset + windows.sizeBytes > blobs.windows.sizeBytes) throw new P2pfsError('invalid', 'publication: windows leave their blob', { blob })
+    if (windowsOffset + windows.sizeBytes > blobs.windows.sizeBytes)
+      throw new P2pfsError('invalid', 'publication: windows leave their blob', { blob })
     return [{ blob, table: windows.id, offset: windowsOffset }]
   })
-  return { reference: formatReference(reference), manifestDigest, format, rootfsDigest, artifact: descriptor.digest, ...blobs, windowRegions }
+  return {
+    reference: formatReference(reference),
+    manifestDigest,
+    format,
+    rootfsDigest,
+    artifact: descriptor.digest,
+    ...blobs,
+    windowRegions,
+  }
 }

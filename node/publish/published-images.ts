@@ -6,7 +6,13 @@ import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { Publication } from '../../protocol/publication.ts'
 import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { Log } from '../log.ts'
-import { layersOf, type ByteRange, type ImageSource, type ReadRangeOptions, type ResolvedImage } from '../registry/image-source.ts'
+import {
+  layersOf,
+  type ByteRange,
+  type ImageSource,
+  type ReadRangeOptions,
+  type ResolvedImage,
+} from '../registry/image-source.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
 import { SingleFlight } from '../single-flight.ts'
 import { descriptorOf, type Candidate } from './artifact.ts'
@@ -84,22 +90,45 @@ export class PublishedImages {
    * An accepted publication of the image, in this format or else in another one: its metadata is in the store then, its blob
    * maps are in the catalog. Undefined where there is none that is whole; rejects on abort alone.
    */
-  async find(reference: Reference, image: ResolvedImage, format: RootfsFormat, { signal }: { signal: AbortSignal }): Promise<{ record: ImageRecord; manifest: RootfsManifest } | undefined> {
+  async find(
+    reference: Reference,
+    image: ResolvedImage,
+    format: RootfsFormat,
+    { signal }: { signal: AbortSignal },
+  ): Promise<{ record: ImageRecord; manifest: RootfsManifest } | undefined> {
     const { manifestDigest } = image
     const listed = await this.#listed(reference, manifestDigest, signal)
     // Who has published an image, and again with a boot profile, has done so for the sake of that.
-    const found = [...listed.filter(({ profile }) => profile !== undefined), ...listed.filter(({ profile }) => profile === undefined)]
-    const inOrder = [...found.filter((candidate) => candidate.format === format), ...found.filter((candidate) => candidate.format !== format)]
+    const found = [
+      ...listed.filter(({ profile }) => profile !== undefined),
+      ...listed.filter(({ profile }) => profile === undefined),
+    ]
+    const inOrder = [
+      ...found.filter((candidate) => candidate.format === format),
+      ...found.filter((candidate) => candidate.format !== format),
+    ]
     let tried = 0
     for (const candidate of inOrder) {
       if (tried === maxTried) break
-      if (!this.#parts.trust.acceptsPublished({ ...candidate, manifestDigest }, candidate.attestation, image.reference)) continue
+      if (!this.#parts.trust.acceptsPublished({ ...candidate, manifestDigest }, candidate.attestation, image.reference))
+        continue
       tried++
       const manifest = await this.#take(reference, image, candidate, signal)
       if (manifest === undefined) continue
       const { format: published, rootfsDigest, attestation } = candidate
       const { platform, manifest: json } = image
-      return { record: { reference: image.reference, platform, format: published, manifestDigest, manifest: json, rootfsDigest, attestation }, manifest }
+      return {
+        record: {
+          reference: image.reference,
+          platform,
+          format: published,
+          manifestDigest,
+          manifest: json,
+          rootfsDigest,
+          attestation,
+        },
+        manifest,
+      }
     }
     return undefined
   }
@@ -113,7 +142,8 @@ export class PublishedImages {
     if (known?.rootfsDigest === record.rootfsDigest) return known
     const key = keyOf(record)
     if ((this.#absent.get(key) ?? 0) > this.#parts.now()) return undefined
-    return await this.#finding.run(key, AbortSignal.timeout(lateTimeoutMs), async (signal) => await this.#findLate(reference, record, signal))
+    return await this.#finding
+      .run(key, AbortSignal.timeout(lateTimeoutMs), async (signal) => await this.#findLate(reference, record, signal))
       // The flight is given up when its time is over.
       .catch((error: unknown) => {
         log.warn('registry does not say what is published of an image', { error, image: record.reference })
@@ -125,20 +155,40 @@ export class PublishedImages {
    * How to read the window region `table` of a blob of the image.
    * @returns undefined where no publication has that region; what is returned throws the codes of the transport
    */
-  async windows(record: ImageRecord, { blob, table }: { blob: Digest; table: Digest }): Promise<((range: ByteRange, options: ReadRangeOptions) => Promise<Uint8Array>) | undefined> {
+  async windows(
+    record: ImageRecord,
+    { blob, table }: { blob: Digest; table: Digest },
+  ): Promise<((range: ByteRange, options: ReadRangeOptions) => Promise<Uint8Array>) | undefined> {
     const publication = await this.of(record)
     const region = publication?.windowRegions.find((one) => one.blob === blob && one.table === table)
     if (publication?.windows === undefined || region === undefined) return undefined
     const [reference, blobOfAll] = [parseReference(publication.reference), descriptorOf(publication.windows)]
-    return async ({ start, end }, options) => await this.#parts.registry.range(reference, blobOfAll, { start: region.offset + start, end: region.offset + end }, options)
+    return async ({ start, end }, options) =>
+      await this.#parts.registry.range(
+        reference,
+        blobOfAll,
+        { start: region.offset + start, end: region.offset + end },
+        options,
+      )
   }
 
   /** Passes the metadata region of a known rootfs to the sink. @returns false where no publication delivers it */
-  async metadata(record: ImageRecord, { metadata }: RootfsManifest, sink: Pick<Intake, 'put'>, { signal }: { signal: AbortSignal }): Promise<boolean> {
+  async metadata(
+    record: ImageRecord,
+    { metadata }: RootfsManifest,
+    sink: Pick<Intake, 'put'>,
+    { signal }: { signal: AbortSignal },
+  ): Promise<boolean> {
     const publication = await this.of(record)
     if (publication === undefined) return false
     try {
-      for await (const { digest, bytes } of this.#reader.metadata(parseReference(publication.reference), publication, metadata, { signal })) await sink.put(digest, bytes)
+      for await (const { digest, bytes } of this.#reader.metadata(
+        parseReference(publication.reference),
+        publication,
+        metadata,
+        { signal },
+      ))
+        await sink.put(digest, bytes)
       return true
     } catch (error) {
       this.#passOver(error, record.reference, publication.artifact, signal)
@@ -150,7 +200,10 @@ export class PublishedImages {
    * The layer indexes of a known rootfs, by diff id, which make it: what of them no file of the image shows cannot be known,
    * so they are for this image only. @returns undefined where no publication delivers them
    */
-  async layerIndexes(record: ImageRecord, { signal }: { signal: AbortSignal }): Promise<ReadonlyMap<Digest, LayerIndex> | undefined> {
+  async layerIndexes(
+    record: ImageRecord,
+    { signal }: { signal: AbortSignal },
+  ): Promise<ReadonlyMap<Digest, LayerIndex> | undefined> {
     const publication = await this.of(record)
     const manifest = await this.#parts.rootfs(record.rootfsDigest)
     if (publication === undefined || manifest === undefined || publication.layerIndexes.length === 0) return undefined
@@ -162,7 +215,9 @@ export class PublishedImages {
         indexes.set(index.diffId, index)
       }
       const layers = manifest.layers.map(({ diffId }) => indexes.get(diffId))
-      const whole = layers.every((layer) => layer !== undefined) && (await this.#parts.rootfsOf(layers, manifest)) === record.rootfsDigest
+      const whole =
+        layers.every((layer) => layer !== undefined) &&
+        (await this.#parts.rootfsOf(layers, manifest)) === record.rootfsDigest
       if (!whole) throw new P2pfsError('invalid', 'published layer indexes make another rootfs')
       return indexes
     } catch (error) {
@@ -183,12 +238,23 @@ export class PublishedImages {
   }
 
   /** All of a publication that a cold start needs. Undefined where it is not what it should be, or does not come. */
-  async #take(reference: Reference, image: ResolvedImage, candidate: Candidate, signal: AbortSignal): Promise<RootfsManifest | undefined> {
+  async #take(
+    reference: Reference,
+    image: ResolvedImage,
+    candidate: Candidate,
+    signal: AbortSignal,
+  ): Promise<RootfsManifest | undefined> {
     const intake = this.#parts.ledger.begin()
     try {
-      const { publication, index, metadata } = await this.#reader.read(reference, image.manifestDigest, candidate, { signal, withMetadata: true })
+      const { publication, index, metadata } = await this.#reader.read(reference, image.manifestDigest, candidate, {
+        signal,
+        withMetadata: true,
+      })
       const { manifest } = index
-      const isImage = manifest.config === image.config && manifest.layers.length === image.layers.length && manifest.layers.every(({ diffId }, i) => diffId === image.layers[i]!.diffId)
+      const isImage =
+        manifest.config === image.config &&
+        manifest.layers.length === image.layers.length &&
+        manifest.layers.every(({ diffId }, i) => diffId === image.layers[i]!.diffId)
       if (!isImage) throw new P2pfsError('invalid', 'publication: its rootfs is of another image')
       await this.#putAll(metadata(), async (digest, bytes) => await intake.put(digest, bytes))
       await this.#keepMaps(image, index.maps)
@@ -223,7 +289,10 @@ export class PublishedImages {
   /** Maps of the image's own blobs. What is read by them is checked; one that is here is as good. */
   async #keepMaps({ layers }: Pick<ResolvedImage, 'layers'>, maps: readonly { map: BlobMap }[]): Promise<void> {
     for (const { map } of maps) {
-      const isOfImage = layers.some(({ digest, diffId, sizeBytes }) => map.digest === digest && map.diffId === diffId && map.sizeBytes === sizeBytes)
+      const isOfImage = layers.some(
+        ({ digest, diffId, sizeBytes }) =>
+          map.digest === digest && map.diffId === diffId && map.sizeBytes === sizeBytes,
+      )
       if (isOfImage && (await this.#parts.catalog.blobMap(map.digest)) === undefined) await this.#parts.putBlobMap(map)
     }
   }
@@ -231,11 +300,16 @@ export class PublishedImages {
   /** The rootfs is known, so that all there is can be checked against it: whose publication it is does not matter. */
   async #findLate(reference: Reference, record: ImageRecord, signal: AbortSignal): Promise<Publication | undefined> {
     const { manifestDigest, format, rootfsDigest } = record
-    const listed = (await this.list(reference, manifestDigest, { signal })).filter((candidate) => candidate.format === format && candidate.rootfsDigest === rootfsDigest)
+    const listed = (await this.list(reference, manifestDigest, { signal })).filter(
+      (candidate) => candidate.format === format && candidate.rootfsDigest === rootfsDigest,
+    )
     const ofMaker = listed.filter(({ attestation }) => attestation.key === record.attestation.key)
     for (const candidate of new Set([...ofMaker, ...listed].slice(0, maxTried))) {
       try {
-        const { publication, index } = await this.#reader.read(reference, manifestDigest, candidate, { signal, withMetadata: false })
+        const { publication, index } = await this.#reader.read(reference, manifestDigest, candidate, {
+          signal,
+          withMetadata: false,
+        })
         await this.#keepMaps({ layers: layersOf(record.manifest, index.manifest.config) }, index.maps)
         await this.remember(publication)
         return publication
@@ -259,4 +333,5 @@ export class PublishedImages {
   }
 }
 
-const keyOf = ({ manifestDigest, format }: Pick<Publication, 'manifestDigest' | 'format'>): string => `${format} ${manifestDigest}`
+const keyOf = ({ manifestDigest, format }: Pick<Publication, 'manifestDigest' | 'format'>): string =>
+  `${format} ${manifestDigest}`

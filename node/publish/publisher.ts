@@ -11,7 +11,13 @@ import type { Log } from '../log.ts'
 import { mediaTypes } from '../registry/image-manifest.ts'
 import { layersOf, type ImageSource, type LayerDescriptor } from '../registry/image-source.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
-import { emptyConfig, encodeArtifact, maxIndexBlobBytes, maxLayerIndexBlobBytes, maxMetadataBlobBytes } from './artifact.ts'
+import {
+  emptyConfig,
+  encodeArtifact,
+  maxIndexBlobBytes,
+  maxLayerIndexBlobBytes,
+  maxMetadataBlobBytes,
+} from './artifact.ts'
 import { compress, compressChunks } from './compressed.ts'
 import { PublicationReader } from './publication-reader.ts'
 
@@ -68,11 +74,21 @@ export class Publisher {
    * not published again, unless there is a boot profile now and was none.
    * @throws invalid for an image of no registry; unsupported for what this host cannot vouch for; denied, and what else the registry says
    */
-  async publish({ record, manifest }: { record: ImageRecord; manifest: RootfsManifest }, options: PublishOptions): Promise<Published> {
+  async publish(
+    { record, manifest }: { record: ImageRecord; manifest: RootfsManifest },
+    options: PublishOptions,
+  ): Promise<Published> {
     const reference = parseReference(record.reference)
-    if (reference.kind === 'local') throw new P2pfsError('invalid', `${record.reference} is in no registry, so that there is nowhere to publish it; push the image to one, then seed it from there`)
+    if (reference.kind === 'local')
+      throw new P2pfsError(
+        'invalid',
+        `${record.reference} is in no registry, so that there is nowhere to publish it; push the image to one, then seed it from there`,
+      )
     if (record.attestation.key === this.#parts.own() && (await this.#parts.isHearsay(record.rootfsDigest))) {
-      throw new P2pfsError('unsupported', `this host has made ${record.reference} of layer indexes that peers told, and cannot sign for it before others; publish it on the host that read the layers, or list keys with --trust-index-key (this host's own will do), then seed it again`)
+      throw new P2pfsError(
+        'unsupported',
+        `this host has made ${record.reference} of layer indexes that peers told, and cannot sign for it before others; publish it on the host that read the layers, or list keys with --trust-index-key (this host's own will do), then seed it again`,
+      )
     }
     const profile = options.profile === undefined ? undefined : digestOf(options.profile)
     const there = await this.#existing(reference, record, profile, options.signal)
@@ -80,30 +96,59 @@ export class Publisher {
     return await this.#push(reference, record, manifest, profile, options)
   }
 
-  async #existing(reference: Reference, record: ImageRecord, profile: Digest | undefined, signal: AbortSignal): Promise<Published | undefined> {
+  async #existing(
+    reference: Reference,
+    record: ImageRecord,
+    profile: Digest | undefined,
+    signal: AbortSignal,
+  ): Promise<Published | undefined> {
     const { manifestDigest, format, rootfsDigest, attestation } = record
     const listed = await this.#reader.list(reference, manifestDigest, { signal })
-    const same = listed.filter((one) => one.format === format && one.rootfsDigest === rootfsDigest && one.attestation.key === attestation.key && (profile === undefined || one.profile !== undefined))
+    const same = listed.filter(
+      (one) =>
+        one.format === format &&
+        one.rootfsDigest === rootfsDigest &&
+        one.attestation.key === attestation.key &&
+        (profile === undefined || one.profile !== undefined),
+    )
     for (const candidate of same.slice(0, 1)) {
       try {
-        const { publication } = await this.#reader.read(reference, manifestDigest, candidate, { signal, withMetadata: false })
+        const { publication } = await this.#reader.read(reference, manifestDigest, candidate, {
+          signal,
+          withMetadata: false,
+        })
         await this.#parts.remember(publication)
         return { digest: publication.artifact, sizeBytes: sizeOf(publication), key: attestation.key, existed: true }
       } catch (error) {
         signal.throwIfAborted()
-        this.#parts.log.warn('what is published of the image is not whole; it is published again', { error, image: record.reference })
+        this.#parts.log.warn('what is published of the image is not whole; it is published again', {
+          error,
+          image: record.reference,
+        })
       }
     }
     return undefined
   }
 
-  async #push(reference: Reference, record: ImageRecord, manifest: RootfsManifest, profile: Digest | undefined, options: PublishOptions): Promise<Published> {
+  async #push(
+    reference: Reference,
+    record: ImageRecord,
+    manifest: RootfsManifest,
+    profile: Digest | undefined,
+    options: PublishOptions,
+  ): Promise<Published> {
     const { signal, onProgress } = options
     const { registry } = this.#parts
     const layers = layersOf(record.manifest, manifest.config)
     const { maps, windows } = await this.#windows(await this.#maps(layers, record), record, signal)
-    const index = await compress(encodePublishedIndex({ manifest: encodeRootfsManifest(manifest), maps, profile: options.profile }))
-    if (index.length > maxIndexBlobBytes) throw new P2pfsError('unsupported', `the index of ${record.reference} takes ${index.length} bytes; ${maxIndexBlobBytes} is the most that readers take`)
+    const index = await compress(
+      encodePublishedIndex({ manifest: encodeRootfsManifest(manifest), maps, profile: options.profile }),
+    )
+    if (index.length > maxIndexBlobBytes)
+      throw new P2pfsError(
+        'unsupported',
+        `the index of ${record.reference} takes ${index.length} bytes; ${maxIndexBlobBytes} is the most that readers take`,
+      )
     const metadata = await compressChunks(this.#chunks(manifest.metadata, signal), maxMetadataBlobBytes)
     const layerIndexes = await this.#layerIndexes(manifest, record, signal)
     const bytes = [emptyConfig, index, metadata, ...(windows.length === 0 ? [] : [windows]), ...layerIndexes]
@@ -120,27 +165,56 @@ export class Publisher {
     const blobs = { index: indexBlob!, metadata: metadataBlob!, windows: windowsBlob, layerIndexes: rest }
     const { format, rootfsDigest, attestation, manifestDigest } = record
     const json = encodeArtifact({ format, rootfsDigest, attestation, profile }, blobs, record.manifest)
-    const { digest } = await registry.pushManifest(reference, digestOf(Buffer.from(json)), json, mediaTypes.ociManifest, { signal })
-    const windowRegions = windowsBlob === undefined ? [] : maps.flatMap(({ map, windowsOffset: offset }) => (offset === undefined ? [] : [{ blob: map.digest, table: map.windows.id, offset }]))
-    const publication = { reference: record.reference, manifestDigest, format, rootfsDigest, artifact: digest, ...blobs, windowRegions }
+    const { digest } = await registry.pushManifest(
+      reference,
+      digestOf(Buffer.from(json)),
+      json,
+      mediaTypes.ociManifest,
+      { signal },
+    )
+    const windowRegions =
+      windowsBlob === undefined
+        ? []
+        : maps.flatMap(({ map, windowsOffset: offset }) =>
+            offset === undefined ? [] : [{ blob: map.digest, table: map.windows.id, offset }],
+          )
+    const publication = {
+      reference: record.reference,
+      manifestDigest,
+      format,
+      rootfsDigest,
+      artifact: digest,
+      ...blobs,
+      windowRegions,
+    }
     await this.#parts.remember(publication)
     return { digest, sizeBytes: sizeOf(publication), key: attestation.key, existed: false }
   }
 
   /** Of each blob once. */
   async #maps(layers: readonly LayerDescriptor[], record: ImageRecord): Promise<BlobMap[]> {
-    const maps = await Promise.all([...new Set(layers.map(({ digest }) => digest))].map(async (digest) => await this.#parts.blobMap(digest, record)))
+    const maps = await Promise.all(
+      [...new Set(layers.map(({ digest }) => digest))].map(async (digest) => await this.#parts.blobMap(digest, record)),
+    )
     return maps.filter((map) => map !== undefined)
   }
 
   /** All window regions back to back; those that cannot be had are left out. */
-  async #windows(maps: readonly BlobMap[], record: ImageRecord, signal: AbortSignal): Promise<{ maps: PublishedMap[]; windows: Buffer }> {
+  async #windows(
+    maps: readonly BlobMap[],
+    record: ImageRecord,
+    signal: AbortSignal,
+  ): Promise<{ maps: PublishedMap[]; windows: Buffer }> {
     let total = 0
     const placed = maps.map((map): PublishedMap => {
       const fits = total + map.windows.sizeBytes <= maxWindowsBytes
       const windowsOffset = fits ? total : undefined
       if (fits) total += map.windows.sizeBytes
-      else this.#parts.log.warn('windows of a layer are not published: the image has too many', { image: record.reference, blob: map.digest })
+      else
+        this.#parts.log.warn('windows of a layer are not published: the image has too many', {
+          image: record.reference,
+          blob: map.digest,
+        })
       return { map, windowsOffset }
     })
     const windows = Buffer.alloc(total)
@@ -154,7 +228,11 @@ export class Publisher {
         }
       } catch (error) {
         signal.throwIfAborted()
-        this.#parts.log.warn('windows of a layer are not published: nobody has them', { error, image: record.reference, blob: one.map.digest })
+        this.#parts.log.warn('windows of a layer are not published: nobody has them', {
+          error,
+          image: record.reference,
+          blob: one.map.digest,
+        })
         one.windowsOffset = undefined
       }
     }
@@ -168,7 +246,10 @@ export class Publisher {
       const bytes = await this.#parts.layerIndex(diffId, { signal })
       const compressed = bytes === undefined ? undefined : await compress(bytes)
       if (compressed === undefined || compressed.length > maxLayerIndexBlobBytes) {
-        this.#parts.log.info('layer indexes are not published: this host has not all of them', { image: record.reference, layer: diffId })
+        this.#parts.log.info('layer indexes are not published: this host has not all of them', {
+          image: record.reference,
+          layer: diffId,
+        })
         return []
       }
       all.push(compressed)
@@ -184,7 +265,10 @@ export class Publisher {
     try {
       for (let index = 0; index < table.count + chunksAhead; index++) {
         if (index < table.count) {
-          const chunk = this.#parts.fetch({ digest: table.digestAt(index), lengthBytes: table.lengthAt(index), table: table.id, index }, { signal: either, priority: 'background' })
+          const chunk = this.#parts.fetch(
+            { digest: table.digestAt(index), lengthBytes: table.lengthAt(index), table: table.id, index },
+            { signal: either, priority: 'background' },
+          )
           // Whoever comes to it hears of it.
           chunk.catch(() => undefined)
           ahead.push(chunk)
@@ -198,5 +282,8 @@ export class Publisher {
 }
 
 function sizeOf({ index, metadata, windows, layerIndexes }: Publication): number {
-  return [index, metadata, ...(windows === undefined ? [] : [windows]), ...layerIndexes].reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+  return [index, metadata, ...(windows === undefined ? [] : [windows]), ...layerIndexes].reduce(
+    (sum, { sizeBytes }) => sum + sizeBytes,
+    0,
+  )
 }

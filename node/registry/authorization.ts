@@ -24,7 +24,9 @@ export function parseChallenge(header: string): Challenge | undefined {
   const match = /^\s*([A-Za-z]+)\s*(.*)$/s.exec(header)
   if (match === null) return undefined
   const parameters = new Map<string, string>()
-  for (const [, key = '', quoted, plain] of match[2]!.matchAll(/([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^,\s]+))/g)) {
+  for (const [, key = '', quoted, plain] of match[2]!.matchAll(
+    /([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^,\s]+))/g,
+  )) {
     parameters.set(key.toLowerCase(), quoted?.replaceAll(/\\(.)/g, '$1') ?? plain ?? '')
   }
   return { scheme: match[1]!.toLowerCase(), parameters }
@@ -50,15 +52,24 @@ export async function authorize(
 ): Promise<Authorization> {
   const login = `docker login ${registry === 'docker.io' ? '' : registry}`.trim()
   if (challenge?.scheme === 'basic') {
-    if (credentials === undefined || credentials.username === '') throw new P2pfsError('denied', `${registry} wants credentials; give them with ${login} as the daemon's user`, { registry })
+    if (credentials === undefined || credentials.username === '')
+      throw new P2pfsError('denied', `${registry} wants credentials; give them with ${login} as the daemon's user`, {
+        registry,
+      })
     return { header: basic(credentials), expiresAtMs: Number.POSITIVE_INFINITY }
   }
   const realm = challenge?.parameters.get('realm')
   if (challenge?.scheme !== 'bearer' || realm === undefined || !URL.canParse(realm)) {
-    throw new P2pfsError('denied', `${registry} refuses access and offers no way to log in that is known here`, { registry })
+    throw new P2pfsError('denied', `${registry} refuses access and offers no way to log in that is known here`, {
+      registry,
+    })
   }
   if (secure && new URL(realm).protocol !== 'https:') {
-    throw new P2pfsError('denied', `${registry} sends credentials to ${new URL(realm).host}, in clear; that is done only for --insecure-registry`, { registry })
+    throw new P2pfsError(
+      'denied',
+      `${registry} sends credentials to ${new URL(realm).host}, in clear; that is done only for --insecure-registry`,
+      { registry },
+    )
   }
   const service = challenge.parameters.get('service') ?? ''
   const wanted = challenge.parameters.get('scope') ?? scope
@@ -67,14 +78,23 @@ export async function authorize(
       ? await getToken(realm, service, wanted, credentials, http, signal)
       : await postToken(realm, service, wanted, credentials.identityToken, http, signal)
   if (status === 401 || status === 403 || status === 400) {
-    throw new P2pfsError('denied', `${new URL(realm).host} gives no token for ${wanted}: ${credentials === undefined ? `log in with ${login}` : `the credentials are not accepted; renew them with ${login}`}`, { registry })
+    throw new P2pfsError(
+      'denied',
+      `${new URL(realm).host} gives no token for ${wanted}: ${credentials === undefined ? `log in with ${login}` : `the credentials are not accepted; renew them with ${login}`}`,
+      { registry },
+    )
   }
   if (status !== 200) {
     const retryAfterMs = parseRetryAfter(headers, now())
-    throw new P2pfsError(status === 429 ? 'busy' : 'unavailable', `${new URL(realm).host} answers ${status} to the request for a token`, { registry, retryAfterMs })
+    throw new P2pfsError(
+      status === 429 ? 'busy' : 'unavailable',
+      `${new URL(realm).host} answers ${status} to the request for a token`,
+      { registry, retryAfterMs },
+    )
   }
   const { token, life } = parseToken(body)
-  if (token === undefined) throw new P2pfsError('unavailable', `${new URL(realm).host} answers without a token`, { registry })
+  if (token === undefined)
+    throw new P2pfsError('unavailable', `${new URL(realm).host} answers without a token`, { registry })
   return { header: `Bearer ${token}`, expiresAtMs: now() + usableMs(life * 1000) }
 }
 
@@ -88,22 +108,52 @@ function parseToken(body: string): { token: string | undefined; life: number } {
   } catch {
     return { token: undefined, life: 0 }
   }
-  const token = [answer.token, answer.access_token].find((one): one is string => typeof one === 'string' && /^[\x21-\x7e]+$/.test(one))
+  const token = [answer.token, answer.access_token].find(
+    (one): one is string => typeof one === 'string' && /^[\x21-\x7e]+$/.test(one),
+  )
   const life = answer.expires_in
-  return { token, life: typeof life === 'number' && Number.isSafeInteger(life) && life >= 0 ? life : defaultLifeSeconds }
+  return {
+    token,
+    life: typeof life === 'number' && Number.isSafeInteger(life) && life >= 0 ? life : defaultLifeSeconds,
+  }
 }
 
-const basic = ({ username, password }: Credentials): string => `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`
+const basic = ({ username, password }: Credentials): string =>
+  `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`
 
-async function getToken(realm: string, service: string, scope: string, credentials: Credentials | undefined, http: HttpClient, signal: AbortSignal): Promise<{ status: number; headers: Headers; body: string }> {
+async function getToken(
+  realm: string,
+  service: string,
+  scope: string,
+  credentials: Credentials | undefined,
+  http: HttpClient,
+  signal: AbortSignal,
+): Promise<{ status: number; headers: Headers; body: string }> {
   const url = new URL(realm)
   if (service !== '') url.searchParams.set('service', service)
   url.searchParams.set('scope', scope)
-  return await http.text(url, { method: 'GET', headers: credentials === undefined ? {} : { authorization: basic(credentials) }, signal })
+  return await http.text(url, {
+    method: 'GET',
+    headers: credentials === undefined ? {} : { authorization: basic(credentials) },
+    signal,
+  })
 }
 
-async function postToken(realm: string, service: string, scope: string, identityToken: string, http: HttpClient, signal: AbortSignal): Promise<{ status: number; headers: Headers; body: string }> {
-  const form = new URLSearchParams({ grant_type: 'refresh_token', service, scope, client_id: 'p2pfs', refresh_token: identityToken })
+async function postToken(
+  realm: string,
+  service: string,
+  scope: string,
+  identityToken: string,
+  http: HttpClient,
+  signal: AbortSignal,
+): Promise<{ status: number; headers: Headers; body: string }> {
+  const form = new URLSearchParams({
+    grant_type: 'refresh_token',
+    service,
+    scope,
+    client_id: 'p2pfs',
+    refresh_token: identityToken,
+  })
   return await http.text(new URL(realm), {
     method: 'POST',
     headers: { 'content-type': 'application/x-www-form-urlencoded' },
@@ -136,7 +186,15 @@ export class Authorizer {
   readonly #known = new Map<string, KnownAccess>()
   readonly #renewals = new SingleFlight<string>()
 
-  constructor({ http, credentials, now }: { http: HttpClient; credentials: { find: (registry: string) => Promise<Credentials | undefined> }; now: () => number }) {
+  constructor({
+    http,
+    credentials,
+    now,
+  }: {
+    http: HttpClient
+    credentials: { find: (registry: string) => Promise<Credentials | undefined> }
+    now: () => number
+  }) {
     this.#http = http
     this.#credentials = credentials
     this.#now = now
@@ -155,7 +213,10 @@ export class Authorizer {
     // Somebody else has renewed it in the meantime.
     if (known !== undefined && known.header !== refused && known.expiresAtMs > this.#now()) return known.header
     const challenges = [headers['www-authenticate']].flat().flatMap((header) => parseChallenge(header ?? '') ?? [])
-    return await this.#renew(request, challenges.find(({ scheme }) => scheme === 'bearer' || scheme === 'basic') ?? challenges[0])
+    return await this.#renew(
+      request,
+      challenges.find(({ scheme }) => scheme === 'bearer' || scheme === 'basic') ?? challenges[0],
+    )
   }
 
   async #renew(request: AccessRequest, challenge: Challenge | undefined): Promise<string> {
@@ -163,7 +224,14 @@ export class Authorizer {
     const key = keyOf(request)
     return await this.#renewals.run(key, request.signal, async (signal) => {
       const secure = origin.startsWith('https:')
-      const fresh = await authorize(challenge, `repository:${repository}:${action}`, registry, await this.#credentials.find(registry), this.#http, { signal, now: this.#now, secure })
+      const fresh = await authorize(
+        challenge,
+        `repository:${repository}:${action}`,
+        registry,
+        await this.#credentials.find(registry),
+        this.#http,
+        { signal, now: this.#now, secure },
+      )
       this.#known.delete(key)
       this.#known.set(key, { ...fresh, challenge })
       if (this.#known.size > maxAuthorizations) this.#known.delete([...this.#known.keys()][0]!)

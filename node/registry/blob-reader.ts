@@ -10,7 +10,13 @@ import { pauseMs, retryBudgetMs, urgentBudgetMs, urgentPauseMs, type Clock } fro
 
 export interface BlobReaderParts {
   /** Answers of status 200, 206 and 416; others are thrown. */
-  get: (endpoint: Endpoint, at: RegistryReference, path: string, headers: Record<string, string>, options: { signal: AbortSignal; urgency: Urgency }) => Promise<HttpResponse>
+  get: (
+    endpoint: Endpoint,
+    at: RegistryReference,
+    path: string,
+    headers: Record<string, string>,
+    options: { signal: AbortSignal; urgency: Urgency },
+  ) => Promise<HttpResponse>
   mirrors: Mirrors
   clock: Clock
 }
@@ -46,7 +52,12 @@ export class BlobReader {
    * 2. What breaks off goes on where it broke: at the next server at once, at the registry itself after a pause.
    * 3. A server that answers with another range than asked is asked for the whole, and what is before `start` skipped.
    */
-  async *read(at: RegistryReference, { digest, sizeBytes }: Descriptor, { start, end }: ByteRange, options: BlobReadOptions): AsyncGenerator<Uint8Array> {
+  async *read(
+    at: RegistryReference,
+    { digest, sizeBytes }: Descriptor,
+    { start, end }: ByteRange,
+    options: BlobReadOptions,
+  ): AsyncGenerator<Uint8Array> {
     const { mirrors, clock } = this.#parts
     const { signal, urgency } = options
     const tried = new Set<Endpoint>()
@@ -54,7 +65,7 @@ export class BlobReader {
     let offset = start
     let ranges = true
     let progressAtMs = clock.now()
-    for (let failures = 0; ; ) {
+    for (let failures = 0; ;) {
       const endpoint = (options.originOnly ? undefined : mirrors.next(at.registry, tried)) ?? original
       const from = offset
       try {
@@ -67,7 +78,9 @@ export class BlobReader {
         if (endpoint.isMirror && offset >= end) mirrors.succeeded(endpoint)
         if (offset >= end) return
         // Where a proxy ends a body early without a word.
-        throw new P2pfsError('unavailable', `${endpoint.name} ends the blob after ${offset} of ${sizeBytes} bytes`, { digest })
+        throw new P2pfsError('unavailable', `${endpoint.name} ends the blob after ${offset} of ${sizeBytes} bytes`, {
+          digest,
+        })
       } catch (error) {
         if (signal.aborted || !isP2pfsError(error)) throw error
         if (endpoint.isMirror) {
@@ -81,8 +94,12 @@ export class BlobReader {
           ranges = false
           continue
         }
-        const pause = failures > maxResumes ? undefined : pauseMs(failures, error, clock, urgency.isUrgent ? urgentPauseMs : undefined)
-        const budgetMs = urgency.isUrgent && error.details['retryAfterMs'] === undefined ? urgentBudgetMs : retryBudgetMs
+        const pause =
+          failures > maxResumes
+            ? undefined
+            : pauseMs(failures, error, clock, urgency.isUrgent ? urgentPauseMs : undefined)
+        const budgetMs =
+          urgency.isUrgent && error.details['retryAfterMs'] === undefined ? urgentBudgetMs : retryBudgetMs
         if (pause === undefined || clock.now() + pause - progressAtMs > budgetMs) throw error
         await clock.sleep(pause, signal)
       }
@@ -98,7 +115,10 @@ export class BlobReader {
   ): AsyncGenerator<Uint8Array> {
     const isWhole = offset === 0 && end === sizeBytes
     // Bytes as they are stored: a proxy on the way may offer to compress.
-    const headers = { 'accept-encoding': 'identity', ...(isWhole || !ranges ? {} : { range: `bytes=${offset}-${end - 1}` }) }
+    const headers = {
+      'accept-encoding': 'identity',
+      ...(isWhole || !ranges ? {} : { range: `bytes=${offset}-${end - 1}` }),
+    }
     const response = await this.#parts.get(endpoint, at, `blobs/${digest}`, headers, { signal, urgency })
     const skip = response.status === 200 ? offset : skipOf(response.headers, offset, end)
     const refused = await whyRefused(skip, response, endpoint, maxSkipBytes)
@@ -122,14 +142,26 @@ export class BlobReader {
 }
 
 /** Ends an answer that is of no use. @param skip bytes of it that are before those that are wanted; NaN where it does not say */
-async function whyRefused(skip: number, response: HttpResponse, { name }: Endpoint, maxSkipBytes: number): Promise<P2pfsError | undefined> {
+async function whyRefused(
+  skip: number,
+  response: HttpResponse,
+  { name }: Endpoint,
+  maxSkipBytes: number,
+): Promise<P2pfsError | undefined> {
   const isRange = response.status === 206 || response.status === 200
   if (isRange && skip >= 0 && skip <= maxSkipBytes) return undefined
   await response.discard()
   if (response.status === 200) {
-    return new P2pfsError('unsupported', `${name} serves no ranges of blobs; read the blob from its beginning, or put a mirror that serves them before it with --registry-mirror`, { registry: name })
+    return new P2pfsError(
+      'unsupported',
+      `${name} serves no ranges of blobs; read the blob from its beginning, or put a mirror that serves them before it with --registry-mirror`,
+      { registry: name },
+    )
   }
-  return new P2pfsError('unavailable', `${name} answers with another range than was asked for`, { registry: name, otherRange: true })
+  return new P2pfsError('unavailable', `${name} answers with another range than was asked for`, {
+    registry: name,
+    otherRange: true,
+  })
 }
 
 /**

@@ -31,7 +31,10 @@ export class Certificates {
   readonly #hosts = new Map<string, HostContext>()
   #authorities: Promise<string[]> | undefined
 
-  constructor({ now }: { now: () => number }, { authorityFiles, hostsDirectory = dockerDirectory }: CertificateOptions) {
+  constructor(
+    { now }: { now: () => number },
+    { authorityFiles, hostsDirectory = dockerDirectory }: CertificateOptions,
+  ) {
     this.#now = now
     this.#options = { authorityFiles, hostsDirectory }
   }
@@ -74,13 +77,23 @@ interface HostFiles {
   key: string[]
 }
 
-function createContext(host: string, authorities: readonly string[], { ca, cert, key }: HostFiles): SecureContext | undefined {
+function createContext(
+  host: string,
+  authorities: readonly string[],
+  { ca, cert, key }: HostFiles,
+): SecureContext | undefined {
   const trusted = [...authorities, ...ca]
   if (trusted.length === 0 && cert.length === 0) return undefined
   try {
-    return createSecureContext({ ca: [...getCACertificates('default'), ...trusted], ...(cert.length === 0 ? {} : { cert, key }) })
+    return createSecureContext({
+      ca: [...getCACertificates('default'), ...trusted],
+      ...(cert.length === 0 ? {} : { cert, key }),
+    })
   } catch (cause) {
-    throw new P2pfsError('invalid', `the certificates for ${host} cannot be used: ${(cause as Error).message}`, { cause, host })
+    throw new P2pfsError('invalid', `the certificates for ${host} cannot be used: ${(cause as Error).message}`, {
+      cause,
+      host,
+    })
   }
 }
 
@@ -89,9 +102,12 @@ async function readAuthority(file: string): Promise<string> {
   try {
     text = await readFile(file, 'utf8')
   } catch (cause) {
-    throw new P2pfsError('invalid', `cannot read ${file}, which --registry-ca names: ${(cause as Error).message}`, { cause })
+    throw new P2pfsError('invalid', `cannot read ${file}, which --registry-ca names: ${(cause as Error).message}`, {
+      cause,
+    })
   }
-  if (!text.includes('-----BEGIN CERTIFICATE-----')) throw new P2pfsError('invalid', `${file}, which --registry-ca names, has no certificate in PEM`)
+  if (!text.includes('-----BEGIN CERTIFICATE-----'))
+    throw new P2pfsError('invalid', `${file}, which --registry-ca names, has no certificate in PEM`)
   return text
 }
 
@@ -114,7 +130,9 @@ async function readHost(directory: string): Promise<HostFiles> {
       files.key.push(await read(keyName))
     }
   } catch (cause) {
-    throw new P2pfsError('invalid', `cannot read the certificates in ${directory}: ${(cause as Error).message}`, { cause })
+    throw new P2pfsError('invalid', `cannot read the certificates in ${directory}: ${(cause as Error).message}`, {
+      cause,
+    })
   }
   return files
 }

@@ -22,7 +22,10 @@ const noCredentials = /credentials not found/
 const hubKey = 'https://index.docker.io/v1/'
 
 interface DockerConfig {
-  auths?: Record<string, { auth?: unknown; username?: unknown; password?: unknown; identitytoken?: unknown } | undefined>
+  auths?: Record<
+    string,
+    { auth?: unknown; username?: unknown; password?: unknown; identitytoken?: unknown } | undefined
+  >
   credHelpers?: Record<string, string>
   credsStore?: string
 }
@@ -34,7 +37,10 @@ export class DockerCredentials {
   /** What has been warned of, until it works again: reads of an image ask often. */
   readonly #failing = new Set<string>()
 
-  constructor({ log }: { log: Log }, file = join(process.env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'), 'config.json')) {
+  constructor(
+    { log }: { log: Log },
+    file = join(process.env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'), 'config.json'),
+  ) {
     this.#log = log
     this.#file = file
   }
@@ -42,7 +48,10 @@ export class DockerCredentials {
   /** Read each time: a login takes effect without a restart. Undefined: try without. */
   async find(registry: string): Promise<Credentials | undefined> {
     const config = await this.#read()
-    const keys = registry === 'docker.io' ? [hubKey, 'docker.io', 'index.docker.io'] : [registry, `https://${registry}`, `http://${registry}`]
+    const keys =
+      registry === 'docker.io'
+        ? [hubKey, 'docker.io', 'index.docker.io']
+        : [registry, `https://${registry}`, `http://${registry}`]
     for (const key of keys) {
       const helper = config.credHelpers?.[key]
       const found = helper === undefined ? undefined : await this.#askHelper(helper, key)
@@ -69,7 +78,8 @@ export class DockerCredentials {
       this.#failing.delete(this.#file)
       return config
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') this.#warn(this.#file, 'registry credentials cannot be read; trying without', { error, file: this.#file })
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
+        this.#warn(this.#file, 'registry credentials cannot be read; trying without', { error, file: this.#file })
       return {}
     }
   }
@@ -79,10 +89,15 @@ export class DockerCredentials {
     const program = `docker-credential-${name}`
     try {
       const output = await runHelper(program, server)
-      const { Username, Secret } = (output === undefined ? {} : parseJson(output, `the answer of ${program}`)) as { Username?: unknown; Secret?: unknown }
+      const { Username, Secret } = (output === undefined ? {} : parseJson(output, `the answer of ${program}`)) as {
+        Username?: unknown
+        Secret?: unknown
+      }
       this.#failing.delete(program)
       if (typeof Secret !== 'string' || Secret === '') return undefined
-      return Username === '<token>' ? { username: '', password: '', identityToken: Secret } : { username: textOf(Username), password: Secret, identityToken: undefined }
+      return Username === '<token>'
+        ? { username: '', password: '', identityToken: Secret }
+        : { username: textOf(Username), password: Secret, identityToken: undefined }
     } catch (error) {
       this.#warn(program, 'credential helper failed; trying without credentials', { error, program, server })
       return undefined
@@ -124,7 +139,15 @@ async function runHelper(program: string, input: string): Promise<string | undef
     child.once('close', (status, signal) => {
       if (status === 0) resolve(output)
       else if (noCredentials.test(output)) resolve(undefined)
-      else reject(new P2pfsError('unavailable', signal === null ? `${program} ends with status ${status ?? 'unknown'}` : `${program} does not answer in time`))
+      else
+        reject(
+          new P2pfsError(
+            'unavailable',
+            signal === null
+              ? `${program} ends with status ${status ?? 'unknown'}`
+              : `${program} does not answer in time`,
+          ),
+        )
     })
     child.stdin.end(`${input}\n`)
   })

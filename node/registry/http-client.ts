@@ -82,7 +82,16 @@ export class HttpClient {
   #contexts = 0
   #closed: P2pfsError | undefined
 
-  constructor({ clock = realClock }: { clock?: Clock }, { userAgent, timeouts, limits, certificates = { authorityFiles: [] }, environment = process.env }: HttpClientOptions) {
+  constructor(
+    { clock = realClock }: { clock?: Clock },
+    {
+      userAgent,
+      timeouts,
+      limits,
+      certificates = { authorityFiles: [] },
+      environment = process.env,
+    }: HttpClientOptions,
+  ) {
     this.#userAgent = userAgent
     this.#clock = clock
     this.#timeouts = { ...defaultTimeouts, ...timeouts }
@@ -100,7 +109,9 @@ export class HttpClient {
   async close(): Promise<void> {
     this.#closed ??= new P2pfsError('closed', 'the registry client has been closed')
     for (const gate of this.#gates.values()) gate.close()
-    await Promise.all([...this.#dispatchers.values()].map(async (dispatcher) => await dispatcher.destroy(this.#closed!)))
+    await Promise.all(
+      [...this.#dispatchers.values()].map(async (dispatcher) => await dispatcher.destroy(this.#closed!)),
+    )
     this.#dispatchers.clear()
   }
 
@@ -109,7 +120,10 @@ export class HttpClient {
    * @throws unavailable, timeout where no answer comes; busy where too many wait; denied for certificates and proxies; closed
    */
   async send(url: URL, options: HttpRequest): Promise<HttpResponse> {
-    const leave = await this.#gate(url.host).enter({ urgency: options.urgency ?? new Urgency(false), signal: options.signal })
+    const leave = await this.#gate(url.host).enter({
+      urgency: options.urgency ?? new Urgency(false),
+      signal: options.signal,
+    })
     try {
       return await this.#follow(url, options, leave)
     } catch (error) {
@@ -123,7 +137,11 @@ export class HttpClient {
     this.#gates.get(host)?.pause(Math.min(ms, maxPauseMs))
   }
 
-  async #follow(url: URL, { method, headers, body, headersMs, redirects: allowed, signal }: HttpRequest, leave: () => void): Promise<HttpResponse> {
+  async #follow(
+    url: URL,
+    { method, headers, body, headersMs, redirects: allowed, signal }: HttpRequest,
+    leave: () => void,
+  ): Promise<HttpResponse> {
     let target = url
     for (let redirects = 0; ; redirects++) {
       const { authorization, ...others } = headers
@@ -136,7 +154,11 @@ export class HttpClient {
       try {
         const answer = request(target, {
           method,
-          headers: { 'user-agent': this.#userAgent, ...others, ...(own && authorization !== undefined ? { authorization } : {}) },
+          headers: {
+            'user-agent': this.#userAgent,
+            ...others,
+            ...(own && authorization !== undefined ? { authorization } : {}),
+          },
           ...(body === undefined ? {} : { body }),
           ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
           signal: either,
@@ -150,19 +172,37 @@ export class HttpClient {
       }
       listening.heard()
       const location = response.headers['location']
-      if (response.statusCode < 300 || response.statusCode > 399 || typeof location !== 'string' || allowed === 'return') {
+      if (
+        response.statusCode < 300 ||
+        response.statusCode > 399 ||
+        typeof location !== 'string' ||
+        allowed === 'return'
+      ) {
         return this.#wrap(response, !own, (cause) => this.#failure(target, cause, signal, cut.signal), listening, leave)
       }
       listening.close()
       await dump(response.body)
-      if (redirects === maxRedirects || !URL.canParse(location, target.href)) throw new P2pfsError('unavailable', `${url.host} redirects without end`, { host: url.host })
+      if (redirects === maxRedirects || !URL.canParse(location, target.href))
+        throw new P2pfsError('unavailable', `${url.host} redirects without end`, { host: url.host })
       target = new URL(location, target)
-      if (allowed === 'own' && target.origin !== url.origin) throw new P2pfsError('unavailable', `${url.host} redirects to ${target.host}, which is not to see the request`, { host: url.host })
-      if (url.protocol === 'https:' && target.protocol !== 'https:') throw new P2pfsError('unavailable', `${url.host} redirects to ${target.host} in clear`, { host: url.host })
+      if (allowed === 'own' && target.origin !== url.origin)
+        throw new P2pfsError(
+          'unavailable',
+          `${url.host} redirects to ${target.host}, which is not to see the request`,
+          { host: url.host },
+        )
+      if (url.protocol === 'https:' && target.protocol !== 'https:')
+        throw new P2pfsError('unavailable', `${url.host} redirects to ${target.host} in clear`, { host: url.host })
     }
   }
 
-  #wrap({ statusCode, headers, body }: Dispatcher.ResponseData, redirected: boolean, failure: (cause: unknown) => Error, listening: Listening, leave: () => void): HttpResponse {
+  #wrap(
+    { statusCode, headers, body }: Dispatcher.ResponseData,
+    redirected: boolean,
+    failure: (cause: unknown) => Error,
+    listening: Listening,
+    leave: () => void,
+  ): HttpResponse {
     async function* read(): AsyncGenerator<Uint8Array> {
       try {
         listening.wait()
@@ -217,7 +257,12 @@ export class HttpClient {
     if (this.#dispatchers.size >= maxDispatchers) this.#retire([...this.#dispatchers.keys()][0]!)
     const { connectMs, headersMs, idleMs } = this.#timeouts
     const connect = { timeout: connectMs, ...(context === undefined ? {} : { secureContext: context }) }
-    const common = { connections: this.#limits.connections, pipelining: 1, headersTimeout: headersMs, bodyTimeout: idleMs }
+    const common = {
+      connections: this.#limits.connections,
+      pipelining: 1,
+      headersTimeout: headersMs,
+      bodyTimeout: idleMs,
+    }
     const dispatcher =
       proxy === undefined
         ? new Agent({ ...common, connect })
@@ -246,7 +291,10 @@ export class HttpClient {
     const key = `${at.host} ${at.port}`
     let watch = this.#watches.get(key)
     if (watch === undefined) {
-      watch = new OutageWatch({ onIdle: () => void this.#watches.delete(key) }, { ...at, unreachableMs: this.#timeouts.connectMs })
+      watch = new OutageWatch(
+        { onIdle: () => void this.#watches.delete(key) },
+        { ...at, unreachableMs: this.#timeouts.connectMs },
+      )
       this.#watches.set(key, watch)
     }
     return watch.listen(cut)
@@ -265,7 +313,8 @@ export async function textOf(response: HttpResponse, host: string): Promise<stri
   let length = 0
   for await (const piece of response.body) {
     length += piece.length
-    if (length > maxTextBytes) throw new P2pfsError('invalid', `${host} answers with more than ${maxTextBytes} bytes`, { host })
+    if (length > maxTextBytes)
+      throw new P2pfsError('invalid', `${host} answers with more than ${maxTextBytes} bytes`, { host })
     pieces.push(piece)
   }
   return Buffer.concat(pieces).toString()
@@ -276,19 +325,37 @@ async function dump(body: Dispatcher.ResponseData['body']): Promise<void> {
 }
 
 /** OpenSSL's words for a chain that ends with nobody known: node:tls, "X509 certificate error codes". */
-const unknownAuthority = /^(?:SELF_SIGNED_CERT_IN_CHAIN|DEPTH_ZERO_SELF_SIGNED_CERT|UNABLE_TO_VERIFY_LEAF_SIGNATURE|UNABLE_TO_GET_ISSUER_CERT(?:_LOCALLY)?)$/
+const unknownAuthority =
+  /^(?:SELF_SIGNED_CERT_IN_CHAIN|DEPTH_ZERO_SELF_SIGNED_CERT|UNABLE_TO_VERIFY_LEAF_SIGNATURE|UNABLE_TO_GET_ISSUER_CERT(?:_LOCALLY)?)$/
 
 function transportError(url: URL, cause: unknown): P2pfsError {
   const error = cause as NodeJS.ErrnoException
   const details = { cause, host: url.host }
   const code = error.code ?? ''
   if (unknownAuthority.test(code)) {
-    return new P2pfsError('denied', `the certificate of ${url.host} is from an authority that is not known here: name its file with --registry-ca, or put it into /etc/docker/certs.d/${url.host}/ca.crt`, details)
+    return new P2pfsError(
+      'denied',
+      `the certificate of ${url.host} is from an authority that is not known here: name its file with --registry-ca, or put it into /etc/docker/certs.d/${url.host}/ca.crt`,
+      details,
+    )
   }
-  if (/^(?:CERT_|ERR_TLS_CERT_)/.test(code)) return new P2pfsError('denied', `the certificate of ${url.host} is not good: ${error.message}`, details)
-  if (/proxy.*\(407\)/i.test(error.message)) return new P2pfsError('denied', `the proxy refuses to reach ${url.host}: check the credentials in HTTP_PROXY and HTTPS_PROXY`, details)
+  if (/^(?:CERT_|ERR_TLS_CERT_)/.test(code))
+    return new P2pfsError('denied', `the certificate of ${url.host} is not good: ${error.message}`, details)
+  if (/proxy.*\(407\)/i.test(error.message))
+    return new P2pfsError(
+      'denied',
+      `the proxy refuses to reach ${url.host}: check the credentials in HTTP_PROXY and HTTPS_PROXY`,
+      details,
+    )
   const timeout = code.endsWith('_TIMEOUT')
-  const why = code === 'UND_ERR_CONNECT_TIMEOUT' ? 'no connection in time' : timeout ? 'no answer in time' : error.message || code || 'connection failed'
-  const tls = /wrong version number|EPROTO|packet length too long/.test(`${error.message} ${code}`) ? '; if it speaks plain HTTP, name it with --insecure-registry' : ''
+  const why =
+    code === 'UND_ERR_CONNECT_TIMEOUT'
+      ? 'no connection in time'
+      : timeout
+        ? 'no answer in time'
+        : error.message || code || 'connection failed'
+  const tls = /wrong version number|EPROTO|packet length too long/.test(`${error.message} ${code}`)
+    ? '; if it speaks plain HTTP, name it with --insecure-registry'
+    : ''
   return new P2pfsError(timeout ? 'timeout' : 'unavailable', `cannot reach ${url.host}: ${why}${tls}`, details)
 }

@@ -7,7 +7,14 @@ import { BlobReader } from './blob-reader.ts'
 import { DockerCredentials, type Credentials } from './credentials.ts'
 import { HttpClient, textOf, type HttpClientOptions, type HttpRequest, type HttpResponse } from './http-client.ts'
 import { checkSize, maxManifestBytes, mediaTypes, type Descriptor } from './image-manifest.ts'
-import { checkRange, type ByteRange, type ImageStorage, type ReadBlobOptions, type ReadRangeOptions, type Referrer } from './image-storage.ts'
+import {
+  checkRange,
+  type ByteRange,
+  type ImageStorage,
+  type ReadBlobOptions,
+  type ReadRangeOptions,
+  type Referrer,
+} from './image-storage.ts'
 import { Mirrors, type Endpoint } from './mirrors.ts'
 import { OneAtATime } from './one-at-a-time.ts'
 import type { Reference, RegistryReference } from './reference.ts'
@@ -55,15 +62,25 @@ export class HttpRegistry implements ImageStorage {
   readonly #closing = new AbortController()
 
   /** @throws invalid for mirrors that are none */
-  constructor({ log, credentials = new DockerCredentials({ log }), clock: given = realClock }: HttpRegistryParts, { insecureRegistries, mirrors = [], ...options }: HttpRegistryOptions) {
+  constructor(
+    { log, credentials = new DockerCredentials({ log }), clock: given = realClock }: HttpRegistryParts,
+    { insecureRegistries, mirrors = [], ...options }: HttpRegistryOptions,
+  ) {
     const closing = this.#closing.signal
-    const clock = { ...given, sleep: async (ms: number, signal: AbortSignal) => await given.sleep(ms, AbortSignal.any([signal, closing])) }
+    const clock = {
+      ...given,
+      sleep: async (ms: number, signal: AbortSignal) => await given.sleep(ms, AbortSignal.any([signal, closing])),
+    }
     this.#clock = clock
     this.#http = new HttpClient({ clock }, options)
     this.#skips = new SkipBudget(clock)
     this.#authorizer = new Authorizer({ http: this.#http, credentials, now: clock.now })
     this.#mirrors = new Mirrors({ log, now: clock.now }, { mirrors, insecureRegistries })
-    const get = async (...[endpoint, at, path, headers, { signal, urgency }]: Parameters<ConstructorParameters<typeof BlobReader>[0]['get']>): Promise<HttpResponse> =>
+    const get = async (
+      ...[endpoint, at, path, headers, { signal, urgency }]: Parameters<
+        ConstructorParameters<typeof BlobReader>[0]['get']
+      >
+    ): Promise<HttpResponse> =>
       await this.#send(endpoint, at, path, { method: 'GET', headers, signal, urgency }, [200, 206, 416])
     this.#blobs = new BlobReader({ get, mirrors: this.#mirrors, clock })
   }
@@ -81,26 +98,56 @@ export class HttpRegistry implements ImageStorage {
 
   async manifest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<{ digest: Digest; json: string }> {
     const at = asRegistry(reference)
-    return await this.#fromAny(at, signal, async (endpoint) => await this.#manifestFrom(endpoint, at, at.digest ?? at.tag ?? 'latest', signal))
+    return await this.#fromAny(
+      at,
+      signal,
+      async (endpoint) => await this.#manifestFrom(endpoint, at, at.digest ?? at.tag ?? 'latest', signal),
+    )
   }
 
-  async manifestByDigest(reference: Reference, descriptor: Descriptor, { signal }: { signal: AbortSignal }): Promise<string> {
+  async manifestByDigest(
+    reference: Reference,
+    descriptor: Descriptor,
+    { signal }: { signal: AbortSignal },
+  ): Promise<string> {
     checkSize(descriptor, maxManifestBytes, 'manifest')
     return (await this.manifest({ ...asRegistry(reference), digest: parseDigest(descriptor.digest) }, { signal })).json
   }
 
-  async #manifestFrom(endpoint: Endpoint, at: RegistryReference, name: string, signal: AbortSignal): Promise<{ digest: Digest; json: string }> {
+  async #manifestFrom(
+    endpoint: Endpoint,
+    at: RegistryReference,
+    name: string,
+    signal: AbortSignal,
+  ): Promise<{ digest: Digest; json: string }> {
     const headers = { accept: Object.values(mediaTypes).join(', ') }
-    const response = await this.#send(endpoint, at, `manifests/${name}`, { method: 'GET', headers, signal, urgency: waitedFor }, [200])
+    const response = await this.#send(
+      endpoint,
+      at,
+      `manifests/${name}`,
+      { method: 'GET', headers, signal, urgency: waitedFor },
+      [200],
+    )
     const json = await textOf(response, endpoint.name)
     const digest = digestOf(Buffer.from(json))
-    if (name.startsWith('sha256:') && name !== digest) throw new P2pfsError('invalid', `${endpoint.name} answers with a manifest that does not match ${name}`)
+    if (name.startsWith('sha256:') && name !== digest)
+      throw new P2pfsError('invalid', `${endpoint.name} answers with a manifest that does not match ${name}`)
     return { digest, json }
   }
 
-  async *blob(reference: Reference, descriptor: Descriptor, { signal, verify = true }: ReadBlobOptions): AsyncGenerator<Uint8Array> {
+  async *blob(
+    reference: Reference,
+    descriptor: Descriptor,
+    { signal, verify = true }: ReadBlobOptions,
+  ): AsyncGenerator<Uint8Array> {
     const sources = new Set<Endpoint>()
-    const options = { signal, urgency: new Urgency(false), originOnly: false, maxSkipBytes: Infinity, onSource: (endpoint: Endpoint) => void sources.add(endpoint) }
+    const options = {
+      signal,
+      urgency: new Urgency(false),
+      originOnly: false,
+      maxSkipBytes: Infinity,
+      onSource: (endpoint: Endpoint) => void sources.add(endpoint),
+    }
     const bytes = this.#blobs.read(asRegistry(reference), descriptor, { start: 0, end: descriptor.sizeBytes }, options)
     try {
       yield* verifiedBlob(bytes, descriptor, verify)
@@ -111,13 +158,21 @@ export class HttpRegistry implements ImageStorage {
     }
   }
 
-  async range(reference: Reference, descriptor: Descriptor, range: ByteRange, { signal, urgency = waitedFor, originOnly = false }: ReadRangeOptions): Promise<Uint8Array> {
+  async range(
+    reference: Reference,
+    descriptor: Descriptor,
+    range: ByteRange,
+    { signal, urgency = waitedFor, originOnly = false }: ReadRangeOptions,
+  ): Promise<Uint8Array> {
     checkRange(range, descriptor)
     const bytes = Buffer.allocUnsafeSlow(range.end - range.start)
     if (bytes.length === 0) return bytes
     let length = 0
     const at = asRegistry(reference)
-    const skips = { maxSkipBytes: this.#skips.left(at.registry), onSkip: (skipped: number) => this.#skips.spend(at.registry, skipped) }
+    const skips = {
+      maxSkipBytes: this.#skips.left(at.registry),
+      onSkip: (skipped: number) => this.#skips.spend(at.registry, skipped),
+    }
     for await (const piece of this.#blobs.read(at, descriptor, range, { signal, urgency, originOnly, ...skips })) {
       // The blob is longer than it should be.
       if (length === bytes.length) break
@@ -128,7 +183,11 @@ export class HttpRegistry implements ImageStorage {
     return bytes
   }
 
-  async pushBlob(reference: Reference, bytes: Uint8Array, { signal }: { signal: AbortSignal }): Promise<{ digest: Digest; sizeBytes: number }> {
+  async pushBlob(
+    reference: Reference,
+    bytes: Uint8Array,
+    { signal }: { signal: AbortSignal },
+  ): Promise<{ digest: Digest; sizeBytes: number }> {
     const at = asRegistry(reference)
     const digest = digestOf(bytes)
     await withRetry(async () => await this.#upload(at, digest, bytes, signal), { signal, clock: this.#clock })
@@ -138,10 +197,24 @@ export class HttpRegistry implements ImageStorage {
   async #upload(at: RegistryReference, digest: Digest, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
     const endpoint = this.#mirrors.original(at.registry)
     // Where it would be redirected to its storage, it is there.
-    const head = await this.#send(endpoint, at, `blobs/${digest}`, { method: 'HEAD', headers: {}, redirects: 'return', signal }, [200, 302, 303, 307, 308, 404, 405], 'pull,push')
+    const head = await this.#send(
+      endpoint,
+      at,
+      `blobs/${digest}`,
+      { method: 'HEAD', headers: {}, redirects: 'return', signal },
+      [200, 302, 303, 307, 308, 404, 405],
+      'pull,push',
+    )
     await head.discard()
     if (head.status < 400) return
-    const started = await this.#send(endpoint, at, 'blobs/uploads/', { method: 'POST', headers: {}, signal }, [201, 202], 'pull,push')
+    const started = await this.#send(
+      endpoint,
+      at,
+      'blobs/uploads/',
+      { method: 'POST', headers: {}, signal },
+      [201, 202],
+      'pull,push',
+    )
     await started.discard()
     if (started.status === 201) return
     let location = locationOf(started, endpoint)
@@ -150,18 +223,38 @@ export class HttpRegistry implements ImageStorage {
     for (; bytes.length - offset > pieceBytes; offset += pieceBytes) {
       const piece = bytes.subarray(offset, offset + pieceBytes)
       const headers = { ...octets, 'content-range': `${offset}-${offset + piece.length - 1}` }
-      const answer = await this.#send(endpoint, at, location, { method: 'PATCH', headers, body: piece, headersMs: uploadMs(piece), signal }, [202], 'pull,push')
+      const answer = await this.#send(
+        endpoint,
+        at,
+        location,
+        { method: 'PATCH', headers, body: piece, headersMs: uploadMs(piece), signal },
+        [202],
+        'pull,push',
+      )
       await answer.discard()
       location = locationOf(answer, endpoint)
     }
     const last = bytes.subarray(offset)
     location.searchParams.set('digest', digest)
     const headers = { ...octets, ...(offset === 0 ? {} : { 'content-range': `${offset}-${bytes.length - 1}` }) }
-    const done = await this.#send(endpoint, at, location, { method: 'PUT', headers, body: last, headersMs: uploadMs(last), signal }, [201, 204], 'pull,push')
+    const done = await this.#send(
+      endpoint,
+      at,
+      location,
+      { method: 'PUT', headers, body: last, headersMs: uploadMs(last), signal },
+      [201, 204],
+      'pull,push',
+    )
     await done.discard()
   }
 
-  async pushManifest(reference: Reference, name: string, json: string, mediaType: string, { signal }: { signal: AbortSignal }): Promise<{ digest: Digest; sizeBytes: number }> {
+  async pushManifest(
+    reference: Reference,
+    name: string,
+    json: string,
+    mediaType: string,
+    { signal }: { signal: AbortSignal },
+  ): Promise<{ digest: Digest; sizeBytes: number }> {
     const at = asRegistry(reference)
     const { subject, artifactType, annotations } = parsePushed(json)
     const digest = digestOf(Buffer.from(json))
@@ -171,16 +264,32 @@ export class HttpRegistry implements ImageStorage {
     // A registry that has the API says so: distribution spec 1.1, "Pushing Manifests with Subject".
     if (subject !== undefined && [answer['oci-subject']].flat()[0] !== subject) {
       const added = { digest, mediaType, sizeBytes, artifactType, annotations }
-      await this.#indexing.run(`${at.registry}/${at.repository}@${subject}`, async () => await this.#indexReferrer(at, subject, added, signal))
+      await this.#indexing.run(
+        `${at.registry}/${at.repository}@${subject}`,
+        async () => await this.#indexReferrer(at, subject, added, signal),
+      )
     }
     return { digest, sizeBytes }
   }
 
-  async #putManifest(at: RegistryReference, name: string, json: string, mediaType: string, signal: AbortSignal): Promise<HttpResponse['headers']> {
+  async #putManifest(
+    at: RegistryReference,
+    name: string,
+    json: string,
+    mediaType: string,
+    signal: AbortSignal,
+  ): Promise<HttpResponse['headers']> {
     const endpoint = this.#mirrors.original(at.registry)
     return await withRetry(
       async () => {
-        const response = await this.#send(endpoint, at, `manifests/${name}`, { method: 'PUT', headers: { 'content-type': mediaType }, body: json, signal }, [201], 'pull,push')
+        const response = await this.#send(
+          endpoint,
+          at,
+          `manifests/${name}`,
+          { method: 'PUT', headers: { 'content-type': mediaType }, body: json, signal },
+          [201],
+          'pull,push',
+        )
         await response.discard()
         return response.headers
       },
@@ -192,9 +301,16 @@ export class HttpRegistry implements ImageStorage {
   async #indexReferrer(at: RegistryReference, subject: Digest, added: Referrer, signal: AbortSignal): Promise<void> {
     const tag = referrersTag(subject)
     for (let write = 0; ; write++) {
-      const json = withReferrer(await this.#referrersByTag(at, subject, signal), added, `index of referrers of ${subject}`)
+      const json = withReferrer(
+        await this.#referrersByTag(at, subject, signal),
+        added,
+        `index of referrers of ${subject}`,
+      )
       if (json === undefined) return
-      if (write === maxIndexWrites) throw new P2pfsError('unavailable', `others keep writing ${tag} of ${at.repository}; try again`, { registry: at.registry })
+      if (write === maxIndexWrites)
+        throw new P2pfsError('unavailable', `others keep writing ${tag} of ${at.repository}; try again`, {
+          registry: at.registry,
+        })
       await this.#putManifest(at, tag, json, mediaTypes.ociIndex, signal)
     }
   }
@@ -203,14 +319,24 @@ export class HttpRegistry implements ImageStorage {
   async #referrersByTag(at: RegistryReference, subject: Digest, signal: AbortSignal): Promise<string | undefined> {
     const endpoint = this.#mirrors.original(at.registry)
     try {
-      return (await withRetry(async () => await this.#manifestFrom(endpoint, at, referrersTag(subject), signal), { signal, clock: this.#clock })).json
+      return (
+        await withRetry(async () => await this.#manifestFrom(endpoint, at, referrersTag(subject), signal), {
+          signal,
+          clock: this.#clock,
+        })
+      ).json
     } catch (error) {
       if (isP2pfsError(error, 'missing')) return undefined
       throw error
     }
   }
 
-  async referrers(reference: Reference, digest: Digest, artifactType: string | undefined, { signal }: { signal: AbortSignal }): Promise<Referrer[]> {
+  async referrers(
+    reference: Reference,
+    digest: Digest,
+    artifactType: string | undefined,
+    { signal }: { signal: AbortSignal },
+  ): Promise<Referrer[]> {
     const at = asRegistry(reference)
     const found = await this.#referrersByApi(at, digest, artifactType, signal)
     if (found !== undefined) return ofType(found, artifactType)
@@ -219,7 +345,12 @@ export class HttpRegistry implements ImageStorage {
   }
 
   /** All pages; undefined where the registry has no such API. From the registry itself: mirrors rarely have it, and are late. */
-  async #referrersByApi(at: RegistryReference, digest: Digest, artifactType: string | undefined, signal: AbortSignal): Promise<Referrer[] | undefined> {
+  async #referrersByApi(
+    at: RegistryReference,
+    digest: Digest,
+    artifactType: string | undefined,
+    signal: AbortSignal,
+  ): Promise<Referrer[] | undefined> {
     const endpoint = this.#mirrors.original(at.registry)
     const what = `referrers of ${digest}`
     const found: Referrer[] = []
@@ -239,7 +370,10 @@ export class HttpRegistry implements ImageStorage {
       found.push(...parseReferrers(text, what))
       const link = /<([^>]+)>\s*;\s*rel="?next"?/.exec([headers['link']].flat().join(','))?.[1]
       next = link !== undefined && URL.canParse(link, url.href) ? new URL(link, url) : undefined
-      if (next !== undefined && next.origin !== url.origin) throw new P2pfsError('unavailable', `${endpoint.name} continues its list of referrers at ${next.host}`, { registry: endpoint.name })
+      if (next !== undefined && next.origin !== url.origin)
+        throw new P2pfsError('unavailable', `${endpoint.name} continues its list of referrers at ${next.host}`, {
+          registry: endpoint.name,
+        })
     }
     return found
   }
@@ -247,7 +381,11 @@ export class HttpRegistry implements ImageStorage {
   /** Asks the mirrors, then the registry, until one has it. */
   async #fromAny<T>(at: RegistryReference, signal: AbortSignal, ask: (endpoint: Endpoint) => Promise<T>): Promise<T> {
     const tried = new Set<Endpoint>()
-    for (let mirror = this.#mirrors.next(at.registry, tried); mirror !== undefined; mirror = this.#mirrors.next(at.registry, tried)) {
+    for (
+      let mirror = this.#mirrors.next(at.registry, tried);
+      mirror !== undefined;
+      mirror = this.#mirrors.next(at.registry, tried)
+    ) {
       tried.add(mirror)
       try {
         const found = await ask(mirror)
@@ -267,7 +405,14 @@ export class HttpRegistry implements ImageStorage {
    * @param where below the repository; or a URL that the server gave
    * @returns an answer with one of `statuses` @throws as {@link refusal} has it
    */
-  async #send(endpoint: Endpoint, at: RegistryReference, where: string | URL, request: HttpRequest, statuses: readonly number[], action: 'pull' | 'pull,push' = 'pull'): Promise<HttpResponse> {
+  async #send(
+    endpoint: Endpoint,
+    at: RegistryReference,
+    where: string | URL,
+    request: HttpRequest,
+    statuses: readonly number[],
+    action: 'pull' | 'pull,push' = 'pull',
+  ): Promise<HttpResponse> {
     const url = typeof where === 'string' ? new URL(`${at.repository}/${where}`, endpoint.base) : where
     const { origin } = endpoint.base
     const access = { registry: endpoint.name, origin, repository: at.repository, action, signal: request.signal }
@@ -276,12 +421,19 @@ export class HttpRegistry implements ImageStorage {
     let response = await this.#http.send(url, withAuthorization(request, sent))
     if (response.status === 401 && isOwn && !response.redirected) {
       await response.discard()
-      response = await this.#http.send(url, withAuthorization(request, await this.#authorizer.answer(access, response.headers, sent)))
+      response = await this.#http.send(
+        url,
+        withAuthorization(request, await this.#authorizer.answer(access, response.headers, sent)),
+      )
     }
     if (statuses.includes(response.status)) return response
     await response.discard()
     const path = typeof where === 'string' ? where : 'an upload'
-    const error = refusal({ registry: endpoint.name, repository: at.repository, path, isPush: action !== 'pull' }, response, this.#clock.now())
+    const error = refusal(
+      { registry: endpoint.name, repository: at.repository, path, isPush: action !== 'pull' },
+      response,
+      this.#clock.now(),
+    )
     const { retryAfterMs } = error.details
     if (typeof retryAfterMs === 'number' && !response.redirected) this.#http.pause(url.host, retryAfterMs)
     throw error
@@ -300,11 +452,14 @@ function withAuthorization(request: HttpRequest, authorization: string | undefin
 /** Where an upload goes on. @throws unavailable */
 function locationOf({ headers }: HttpResponse, { base, name }: Endpoint): URL {
   const location = [headers['location']].flat()[0]
-  if (location === undefined || !URL.canParse(location, base.href)) throw new P2pfsError('unavailable', `${name} does not say where an upload goes on`, { registry: name })
+  if (location === undefined || !URL.canParse(location, base.href))
+    throw new P2pfsError('unavailable', `${name} does not say where an upload goes on`, { registry: name })
   const url = new URL(location, base)
   // A registry behind a gateway that ends TLS does not know of it.
-  if (base.protocol === 'https:' && url.hostname === base.hostname && url.protocol === 'http:') return new URL(`${url.pathname}${url.search}`, base)
-  if (base.protocol === 'https:' && url.protocol !== 'https:') throw new P2pfsError('unavailable', `${name} has uploads go to ${url.host} in clear`, { registry: name })
+  if (base.protocol === 'https:' && url.hostname === base.hostname && url.protocol === 'http:')
+    return new URL(`${url.pathname}${url.search}`, base)
+  if (base.protocol === 'https:' && url.protocol !== 'https:')
+    throw new P2pfsError('unavailable', `${name} has uploads go to ${url.host} in clear`, { registry: name })
   return url
 }
 

@@ -13,7 +13,8 @@ export interface LayerDescriptor extends Descriptor {
   diffId: Digest
 }
 
-export type Manifest = { kind: 'index'; entries: IndexEntry[] } | { kind: 'image'; config: Descriptor; layers: Descriptor[] }
+export type Manifest =
+  { kind: 'index'; entries: IndexEntry[] } | { kind: 'image'; config: Descriptor; layers: Descriptor[] }
 
 export interface IndexEntry extends Descriptor {
   /** `os/architecture` or `os/architecture/variant`; undefined where the index does not say. */
@@ -48,12 +49,17 @@ export const mediaTypes = {
 /** @throws invalid for what is no manifest; unsupported for schema 1 */
 export function parseManifest(json: string, what: string): Manifest {
   const record = asRecord(parseJson(json, what), what)
-  if (record['schemaVersion'] === 1) throw new P2pfsError('unsupported', `${what} is of Docker's schema 1, which registries gave up in 2017; push the image again`)
+  if (record['schemaVersion'] === 1)
+    throw new P2pfsError(
+      'unsupported',
+      `${what} is of Docker's schema 1, which registries gave up in 2017; push the image again`,
+    )
   if (Array.isArray(record['manifests'])) {
     checkCount(record['manifests'], maxIndexEntries, 'entries', what)
     return { kind: 'index', entries: record['manifests'].map((entry: unknown) => parseIndexEntry(entry, what)) }
   }
-  if (!Array.isArray(record['layers']) || record['config'] === undefined) throw new P2pfsError('invalid', `${what} is neither an image manifest nor an index`)
+  if (!Array.isArray(record['layers']) || record['config'] === undefined)
+    throw new P2pfsError('invalid', `${what} is neither an image manifest nor an index`)
   checkCount(record['layers'], maxLayers, 'layers', what)
   return {
     kind: 'image',
@@ -69,14 +75,23 @@ export function parseManifest(json: string, what: string): Manifest {
 export function layersOf(manifestJson: string, configJson: string): LayerDescriptor[] {
   const manifest = parseManifest(manifestJson, 'image manifest')
   if (manifest.kind !== 'image') throw new P2pfsError('invalid', 'an image manifest was expected, not an index')
-  const rootfs = asRecord(asRecord(parseJson(configJson, 'image config'), 'image config')['rootfs'], 'rootfs of the image config')
+  const rootfs = asRecord(
+    asRecord(parseJson(configJson, 'image config'), 'image config')['rootfs'],
+    'rootfs of the image config',
+  )
   const diffIds = rootfs['diff_ids']
   if (!Array.isArray(diffIds) || diffIds.length !== manifest.layers.length) {
-    throw new P2pfsError('invalid', `the image has ${manifest.layers.length} layers, its config names ${Array.isArray(diffIds) ? diffIds.length : 'none'}: not a container image?`)
+    throw new P2pfsError(
+      'invalid',
+      `the image has ${manifest.layers.length} layers, its config names ${Array.isArray(diffIds) ? diffIds.length : 'none'}: not a container image?`,
+    )
   }
   return manifest.layers.map((layer, i) => {
     if (/foreign|nondistributable/.test(layer.mediaType)) {
-      throw new P2pfsError('unsupported', `layer ${layer.digest} is not in the registry (${layer.mediaType}); such images cannot be imported`)
+      throw new P2pfsError(
+        'unsupported',
+        `layer ${layer.digest} is not in the registry (${layer.mediaType}); such images cannot be imported`,
+      )
     }
     return { ...layer, diffId: parseDigest(diffIds[i]) }
   })
@@ -85,18 +100,30 @@ export function layersOf(manifestJson: string, configJson: string): LayerDescrip
 function parseDescriptor(value: unknown, what: string): Descriptor {
   const record = asRecord(value, `descriptor in ${what}`)
   const size = record['size']
-  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw new P2pfsError('invalid', `descriptor in ${what} has no size`)
-  if (size > maxBlobBytes) throw new P2pfsError('invalid', `descriptor in ${what} is of ${size} bytes; ${maxBlobBytes} is the most`)
+  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)
+    throw new P2pfsError('invalid', `descriptor in ${what} has no size`)
+  if (size > maxBlobBytes)
+    throw new P2pfsError('invalid', `descriptor in ${what} is of ${size} bytes; ${maxBlobBytes} is the most`)
   const mediaType = typeof record['mediaType'] === 'string' ? record['mediaType'] : ''
-  if (mediaType.length > maxMediaTypeLength) throw new P2pfsError('invalid', `media type in ${what} has ${mediaType.length} characters; ${maxMediaTypeLength} is the most`)
+  if (mediaType.length > maxMediaTypeLength)
+    throw new P2pfsError(
+      'invalid',
+      `media type in ${what} has ${mediaType.length} characters; ${maxMediaTypeLength} is the most`,
+    )
   return { digest: parseDigest(record['digest']), mediaType, sizeBytes: size }
 }
 
 function parseIndexEntry(value: unknown, what: string): IndexEntry {
   const record = asRecord(value, `entry of ${what}`)
   const platform = record['platform'] === undefined ? undefined : asRecord(record['platform'], `platform in ${what}`)
-  const parts = platform === undefined ? [] : [platform['os'], platform['architecture'], platform['variant']].filter((part) => typeof part === 'string' && part !== '')
-  const annotations = record['annotations'] === undefined ? {} : asRecord(record['annotations'], `annotations in ${what}`)
+  const parts =
+    platform === undefined
+      ? []
+      : [platform['os'], platform['architecture'], platform['variant']].filter(
+          (part) => typeof part === 'string' && part !== '',
+        )
+  const annotations =
+    record['annotations'] === undefined ? {} : asRecord(record['annotations'], `annotations in ${what}`)
   const name = annotations['org.opencontainers.image.ref.name']
   return {
     ...parseDescriptor(value, what),
@@ -123,7 +150,8 @@ function checkDepth(json: string, what: string): void {
     if (character === '"') quoted = !quoted
     else if (quoted) i += character === '\\' ? 1 : 0
     else if (character === '{' || character === '[') {
-      if (++depth > maxJsonDepth) throw new P2pfsError('invalid', `${what} has values more than ${maxJsonDepth} levels deep`)
+      if (++depth > maxJsonDepth)
+        throw new P2pfsError('invalid', `${what} has values more than ${maxJsonDepth} levels deep`)
     } else if (character === '}' || character === ']') depth--
   }
 }
@@ -138,7 +166,8 @@ function parseJson(json: string, what: string): unknown {
 }
 
 function asRecord(value: unknown, what: string): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new P2pfsError('invalid', `${what} is not an object`)
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new P2pfsError('invalid', `${what} is not an object`)
   return value as Record<string, unknown>
 }
 
@@ -152,15 +181,24 @@ export function choosePlatform(entries: readonly IndexEntry[], platform: string,
   const base = (full: string): string => full.split('/').slice(0, 2).join('/')
   const found =
     images.find((entry) => entry.platform === platform) ??
-    images.find((entry) => entry.platform !== undefined && base(entry.platform) === base(platform) && (platform === base(platform) || entry.platform === base(platform)))
+    images.find(
+      (entry) =>
+        entry.platform !== undefined &&
+        base(entry.platform) === base(platform) &&
+        (platform === base(platform) || entry.platform === base(platform)),
+    )
   if (found !== undefined) return found
   const [only] = images
   if (images.length === 1 && only !== undefined && only.platform === undefined) return only
   const there = listSome(images.map((entry) => entry.platform ?? 'unnamed'))
-  throw new P2pfsError('missing', `${what} has no image for ${platform}; it has ${there || 'none at all'}: choose with --platform`)
+  throw new P2pfsError(
+    'missing',
+    `${what} has no image for ${platform}; it has ${there || 'none at all'}: choose with --platform`,
+  )
 }
 
 /** @throws invalid */
 export function checkSize({ sizeBytes, digest }: Descriptor, maxBytes: number, what: string): void {
-  if (sizeBytes > maxBytes) throw new P2pfsError('invalid', `${what} ${digest} has ${sizeBytes} bytes; ${maxBytes} is the most`)
+  if (sizeBytes > maxBytes)
+    throw new P2pfsError('invalid', `${what} ${digest} has ${sizeBytes} bytes; ${maxBytes} is the most`)
 }

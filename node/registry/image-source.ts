@@ -2,7 +2,15 @@ import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../log.ts'
 import { HttpRegistry, type HttpRegistryOptions } from './http-registry.ts'
-import { checkSize, choosePlatform, layersOf, maxConfigBytes, parseManifest, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
+import {
+  checkSize,
+  choosePlatform,
+  layersOf,
+  maxConfigBytes,
+  parseManifest,
+  type Descriptor,
+  type LayerDescriptor,
+} from './image-manifest.ts'
 import type { ByteRange, ImageStorage, ReadBlobOptions, ReadRangeOptions, Referrer } from './image-storage.ts'
 import { localImages } from './local-images.ts'
 import { OciLayout } from './oci-layout.ts'
@@ -29,7 +37,13 @@ export class ImageSource implements AsyncDisposable {
   readonly #registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>
   readonly #layout: ImageStorage
 
-  constructor({ registry, layout }: { registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>; layout: ImageStorage }) {
+  constructor({
+    registry,
+    layout,
+  }: {
+    registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>
+    layout: ImageStorage
+  }) {
     this.#registry = registry
     this.#layout = layout
   }
@@ -81,7 +95,12 @@ export class ImageSource implements AsyncDisposable {
   }
 
   /** See {@link ImageStorage.range}. */
-  async range(reference: Reference, blob: Descriptor, range: ByteRange, options: ReadRangeOptions): Promise<Uint8Array> {
+  async range(
+    reference: Reference,
+    blob: Descriptor,
+    range: ByteRange,
+    options: ReadRangeOptions,
+  ): Promise<Uint8Array> {
     return await this.#storage(reference).range(reference, blob, range, options)
   }
 
@@ -91,17 +110,32 @@ export class ImageSource implements AsyncDisposable {
   }
 
   /** See {@link ImageStorage.pushBlob}. */
-  async pushBlob(reference: Reference, bytes: Uint8Array, options: { signal: AbortSignal }): Promise<{ digest: Digest; sizeBytes: number }> {
+  async pushBlob(
+    reference: Reference,
+    bytes: Uint8Array,
+    options: { signal: AbortSignal },
+  ): Promise<{ digest: Digest; sizeBytes: number }> {
     return await this.#storage(reference).pushBlob(reference, bytes, options)
   }
 
   /** See {@link ImageStorage.pushManifest}. */
-  async pushManifest(reference: Reference, name: string, json: string, mediaType: string, options: { signal: AbortSignal }): Promise<{ digest: Digest; sizeBytes: number }> {
+  async pushManifest(
+    reference: Reference,
+    name: string,
+    json: string,
+    mediaType: string,
+    options: { signal: AbortSignal },
+  ): Promise<{ digest: Digest; sizeBytes: number }> {
     return await this.#storage(reference).pushManifest(reference, name, json, mediaType, options)
   }
 
   /** See {@link ImageStorage.referrers}. */
-  async referrers(reference: Reference, digest: Digest, artifactType: string | undefined, options: { signal: AbortSignal }): Promise<Referrer[]> {
+  async referrers(
+    reference: Reference,
+    digest: Digest,
+    artifactType: string | undefined,
+    options: { signal: AbortSignal },
+  ): Promise<Referrer[]> {
     return await this.#storage(reference).referrers(reference, digest, artifactType, options)
   }
 
@@ -123,7 +157,8 @@ function checkPlatform(config: string, platform: string, name: string): void {
   const { os, architecture } = JSON.parse(config) as { os?: unknown; architecture?: unknown }
   if (typeof os !== 'string' || typeof architecture !== 'string' || os === '' || architecture === '') return
   const base = platform.split('/').slice(0, 2).join('/')
-  if (`${os}/${architecture}` !== base) throw new P2pfsError('missing', `${name} is for ${os}/${architecture}, not for ${platform}; choose with --platform`)
+  if (`${os}/${architecture}` !== base)
+    throw new P2pfsError('missing', `${name} is for ${os}/${architecture}, not for ${platform}; choose with --platform`)
 }
 
 export interface ImageSourceOptions extends HttpRegistryOptions {

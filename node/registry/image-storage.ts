@@ -45,21 +45,42 @@ export interface ImageStorage {
    * caller verifies.
    * @throws unsupported where the registry serves no ranges and these bytes are far into the blob; as {@link blob}
    */
-  range: (reference: Reference, descriptor: Descriptor, range: ByteRange, options: ReadRangeOptions) => Promise<Uint8Array>
+  range: (
+    reference: Reference,
+    descriptor: Descriptor,
+    range: ByteRange,
+    options: ReadRangeOptions,
+  ) => Promise<Uint8Array>
   /** Stores a blob in the reference's repository, unless it is there. @throws denied; the codes of the transport */
-  pushBlob: (reference: Reference, bytes: Uint8Array, options: { signal: AbortSignal }) => Promise<{ digest: Digest; sizeBytes: number }>
+  pushBlob: (
+    reference: Reference,
+    bytes: Uint8Array,
+    options: { signal: AbortSignal },
+  ) => Promise<{ digest: Digest; sizeBytes: number }>
   /**
    * Stores a manifest, whose blobs are there. One with a `subject` is among the subject's referrers from then on, also
    * where the registry has no API for that.
    * @param name a tag; or the manifest's own digest
    */
-  pushManifest: (reference: Reference, name: string, json: string, mediaType: string, options: { signal: AbortSignal }) => Promise<{ digest: Digest; sizeBytes: number }>
+  pushManifest: (
+    reference: Reference,
+    name: string,
+    json: string,
+    mediaType: string,
+    options: { signal: AbortSignal },
+  ) => Promise<{ digest: Digest; sizeBytes: number }>
   /** What refers to the manifest `digest`: who made it is for the caller to check. None is no error. */
-  referrers: (reference: Reference, digest: Digest, artifactType: string | undefined, options: { signal: AbortSignal }) => Promise<Referrer[]>
+  referrers: (
+    reference: Reference,
+    digest: Digest,
+    artifactType: string | undefined,
+    options: { signal: AbortSignal },
+  ) => Promise<Referrer[]>
 }
 
 /** @throws TypeError */
 export function checkRange({ start, end }: ByteRange, { sizeBytes }: Descriptor): void {
-  if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end) || start < 0 || end < start || end > sizeBytes) throw new TypeError(`no range of ${sizeBytes} bytes: ${start} to ${end}`)
+  if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end) || start < 0 || end < start || end > sizeBytes)
+    throw new TypeError(`no range of ${sizeBytes} bytes: ${start} to ${end}`)
   if (end - start > maxRangeBytes) throw new TypeError(`a range has at most ${maxRangeBytes} bytes`)
 }

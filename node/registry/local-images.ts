@@ -17,5 +17,8 @@ export const localImages: ImageStorage = {
 }
 
 function gone(reference: Reference): never {
-  throw new P2pfsError('missing', `neither this host nor a peer that it reaches has all of ${formatReference(reference)}; such images are made by p2pfs import, on any host of the region`)
+  throw new P2pfsError(
+    'missing',
+    `neither this host nor a peer that it reaches has all of ${formatReference(reference)}; such images are made by p2pfs import, on any host of the region`,
+  )
 }

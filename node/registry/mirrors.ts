@@ -34,7 +34,10 @@ interface Health {
 export function parseMirror(text: string): { registry: string; url: URL } {
   const [registry = '', ...rest] = text.split('=')
   const fail = (why: string): never => {
-    throw new P2pfsError('invalid', `not a mirror: ${JSON.stringify(registry.slice(0, 200))}: ${why}; it is given as docker.io=https://mirror.example`)
+    throw new P2pfsError(
+      'invalid',
+      `not a mirror: ${JSON.stringify(registry.slice(0, 200))}: ${why}; it is given as docker.io=https://mirror.example`,
+    )
   }
   const source = rest.join('=')
   if (registry === '' || registry.includes('/')) fail('before = stands a registry, HOST or HOST:PORT')
@@ -68,7 +71,11 @@ export class Mirrors {
   /** The registry itself. */
   original(registry: string): Endpoint {
     const host = registry === 'docker.io' ? hubHost : registry
-    return { name: registry, base: new URL(`${this.#insecure.has(registry) ? 'http' : 'https'}://${host}/v2/`), isMirror: false }
+    return {
+      name: registry,
+      base: new URL(`${this.#insecure.has(registry) ? 'http' : 'https'}://${host}/v2/`),
+      isMirror: false,
+    }
   }
 
   /** The mirror to ask first; undefined where none works, or all that do are among `tried`. */
@@ -97,6 +104,10 @@ export class Mirrors {
     const failures = (known?.failures ?? 0) + 1
     const pauseMs = Math.min(firstPauseMs * 2 ** (failures - 1), maxPauseMs)
     this.#health.set(mirror, { failures, leftAloneUntilMs: this.#now() + pauseMs })
-    this.#log.warn('registry mirror fails; it is left alone for a while', { mirror: mirror.name, seconds: pauseMs / 1000, error })
+    this.#log.warn('registry mirror fails; it is left alone for a while', {
+      mirror: mirror.name,
+      seconds: pauseMs / 1000,
+      error,
+    })
   }
 }

@@ -4,8 +4,23 @@ import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/prom
 import { dirname, join } from 'node:path'
 import { digestHex, digestOf, parseDigest, type Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
-import { checkSize, listSome, maxManifestBytes, mediaTypes, parseManifest, type Descriptor, type IndexEntry } from './image-manifest.ts'
-import { checkRange, type ByteRange, type ImageStorage, type ReadBlobOptions, type ReadRangeOptions, type Referrer } from './image-storage.ts'
+import {
+  checkSize,
+  listSome,
+  maxManifestBytes,
+  mediaTypes,
+  parseManifest,
+  type Descriptor,
+  type IndexEntry,
+} from './image-manifest.ts'
+import {
+  checkRange,
+  type ByteRange,
+  type ImageStorage,
+  type ReadBlobOptions,
+  type ReadRangeOptions,
+  type Referrer,
+} from './image-storage.ts'
 import { OneAtATime } from './one-at-a-time.ts'
 import type { LayoutReference, Reference } from './reference.ts'
 import { isReferrersTag, ofType, parsePushed, parseReferrers, referrersTag, withReferrer } from './referrers.ts'
@@ -29,16 +44,26 @@ export class OciLayout implements ImageStorage {
     checkSize(descriptor, maxManifestBytes, 'manifest')
     const { directory } = asLayout(reference)
     const json = await read(blobFile(directory, descriptor.digest), directory, descriptor.sizeBytes)
-    if (digestOf(Buffer.from(json)) !== descriptor.digest) throw new P2pfsError('invalid', `manifest ${descriptor.digest} in ${directory} does not match its digest`)
+    if (digestOf(Buffer.from(json)) !== descriptor.digest)
+      throw new P2pfsError('invalid', `manifest ${descriptor.digest} in ${directory} does not match its digest`)
     return json
   }
 
-  blob(reference: Reference, descriptor: Descriptor, { signal, verify = true }: ReadBlobOptions): AsyncIterable<Uint8Array> {
+  blob(
+    reference: Reference,
+    descriptor: Descriptor,
+    { signal, verify = true }: ReadBlobOptions,
+  ): AsyncIterable<Uint8Array> {
     const { directory } = asLayout(reference)
     return verifiedBlob(stream(blobFile(directory, descriptor.digest), directory, signal), descriptor, verify)
   }
 
-  async range(reference: Reference, descriptor: Descriptor, range: ByteRange, { signal }: ReadRangeOptions): Promise<Uint8Array> {
+  async range(
+    reference: Reference,
+    descriptor: Descriptor,
+    range: ByteRange,
+    { signal }: ReadRangeOptions,
+  ): Promise<Uint8Array> {
     checkRange(range, descriptor)
     signal.throwIfAborted()
     const { directory } = asLayout(reference)
@@ -47,9 +72,12 @@ export class OciLayout implements ImageStorage {
     try {
       await checkFile(path, Infinity)
       await using file = await open(path)
-      for (let length = 0; length < bytes.length; ) {
+      for (let length = 0; length < bytes.length;) {
         const { bytesRead } = await file.read(bytes, length, bytes.length - length, range.start + length)
-        if (bytesRead === 0) throw new P2pfsError('invalid', `${path} ends before its ${descriptor.sizeBytes} bytes`, { digest: descriptor.digest })
+        if (bytesRead === 0)
+          throw new P2pfsError('invalid', `${path} ends before its ${descriptor.sizeBytes} bytes`, {
+            digest: descriptor.digest,
+          })
         length += bytesRead
       }
     } catch (error) {
@@ -58,7 +86,11 @@ export class OciLayout implements ImageStorage {
     return bytes
   }
 
-  async pushBlob(reference: Reference, bytes: Uint8Array, { signal }: { signal: AbortSignal }): Promise<{ digest: Digest; sizeBytes: number }> {
+  async pushBlob(
+    reference: Reference,
+    bytes: Uint8Array,
+    { signal }: { signal: AbortSignal },
+  ): Promise<{ digest: Digest; sizeBytes: number }> {
     const { directory } = asLayout(reference)
     const digest = digestOf(bytes)
     const path = blobFile(directory, digest)
@@ -68,7 +100,13 @@ export class OciLayout implements ImageStorage {
     return { digest, sizeBytes: bytes.length }
   }
 
-  async pushManifest(reference: Reference, name: string, json: string, mediaType: string, { signal }: { signal: AbortSignal }): Promise<{ digest: Digest; sizeBytes: number }> {
+  async pushManifest(
+    reference: Reference,
+    name: string,
+    json: string,
+    mediaType: string,
+    { signal }: { signal: AbortSignal },
+  ): Promise<{ digest: Digest; sizeBytes: number }> {
     const { directory } = asLayout(reference)
     const { subject, artifactType, annotations } = parsePushed(json)
     const stored = await this.pushBlob(reference, Buffer.from(json), { signal })
@@ -78,19 +116,29 @@ export class OciLayout implements ImageStorage {
       if (subject !== undefined) {
         const tag = referrersTag(subject)
         const known = await this.#referrersIndex(reference, subject)
-        const index = withReferrer(known, { ...stored, mediaType, artifactType, annotations }, `index of referrers of ${subject}`)
+        const index = withReferrer(
+          known,
+          { ...stored, mediaType, artifactType, annotations },
+          `index of referrers of ${subject}`,
+        )
         if (index !== undefined) {
           const pushed = await this.pushBlob(reference, Buffer.from(index), { signal })
           await putEntry(directory, { mediaType: mediaTypes.ociIndex, ...pushed }, tag, signal)
         }
       }
       // What refers to something is found by that.
-      if (isTag || subject === undefined) await putEntry(directory, { mediaType, ...stored }, isTag ? name : undefined, signal)
+      if (isTag || subject === undefined)
+        await putEntry(directory, { mediaType, ...stored }, isTag ? name : undefined, signal)
     })
     return stored
   }
 
-  async referrers(reference: Reference, digest: Digest, artifactType: string | undefined, { signal }: { signal: AbortSignal }): Promise<Referrer[]> {
+  async referrers(
+    reference: Reference,
+    digest: Digest,
+    artifactType: string | undefined,
+    { signal }: { signal: AbortSignal },
+  ): Promise<Referrer[]> {
     signal.throwIfAborted()
     const json = await this.#referrersIndex(reference, digest)
     return json === undefined ? [] : ofType(parseReferrers(json, `index of referrers of ${digest}`), artifactType)
@@ -119,7 +167,10 @@ function choose(all: readonly IndexEntry[], tag: string | undefined, directory: 
   if (found !== undefined) return found
   const [only] = entries
   if (tag === undefined && entries.length === 1 && only !== undefined) return only
-  throw new P2pfsError('missing', `${directory} has no image ${tag ?? 'latest'}; it has ${listSome(entries.map(({ name }) => name ?? 'unnamed')) || 'none'}`)
+  throw new P2pfsError(
+    'missing',
+    `${directory} has no image ${tag ?? 'latest'}; it has ${listSome(entries.map(({ name }) => name ?? 'unnamed')) || 'none'}`,
+  )
 }
 
 function asLayout(reference: Reference): LayoutReference {
@@ -148,11 +199,20 @@ async function read(path: string, directory: string, maxBytes: number): Promise<
 function unreadable(path: string, directory: string, cause: unknown): P2pfsError {
   if (isP2pfsError(cause)) return cause
   const absent = (cause as NodeJS.ErrnoException).code === 'ENOENT'
-  return new P2pfsError(absent ? 'missing' : 'unavailable', absent ? `no OCI layout, or not a whole one, in ${directory}: ${path} is not there` : `cannot read ${path}: ${(cause as Error).message}`, { cause })
+  return new P2pfsError(
+    absent ? 'missing' : 'unavailable',
+    absent
+      ? `no OCI layout, or not a whole one, in ${directory}: ${path} is not there`
+      : `cannot read ${path}: ${(cause as Error).message}`,
+    { cause },
+  )
 }
 
 async function readIndex(directory: string): Promise<IndexEntry[]> {
-  const index = parseManifest(await read(join(directory, 'index.json'), directory, maxManifestBytes), `index of ${directory}`)
+  const index = parseManifest(
+    await read(join(directory, 'index.json'), directory, maxManifestBytes),
+    `index of ${directory}`,
+  )
   if (index.kind !== 'index') throw new P2pfsError('invalid', `${directory}/index.json is not an index`)
   return index.entries
 }
@@ -165,14 +225,24 @@ interface RawEntry {
 }
 
 /** Puts an entry into the layout's index, for that which had the tag; without a tag, unless the manifest is there. */
-async function putEntry(directory: string, { mediaType, digest, sizeBytes }: Descriptor, tag: string | undefined, signal: AbortSignal): Promise<void> {
+async function putEntry(
+  directory: string,
+  { mediaType, digest, sizeBytes }: Descriptor,
+  tag: string | undefined,
+  signal: AbortSignal,
+): Promise<void> {
   const path = join(directory, 'index.json')
   await readIndex(directory)
   const index = JSON.parse(await read(path, directory, maxManifestBytes)) as { manifests: RawEntry[] }
   const known = tag === undefined && index.manifests.some((entry) => parseDigest(entry.digest) === digest)
   if (known) return
   const others = index.manifests.filter(({ annotations }) => tag === undefined || annotations?.[nameKey] !== tag)
-  const added = { mediaType, digest, size: sizeBytes, ...(tag === undefined ? {} : { annotations: { [nameKey]: tag } }) }
+  const added = {
+    mediaType,
+    digest,
+    size: sizeBytes,
+    ...(tag === undefined ? {} : { annotations: { [nameKey]: tag } }),
+  }
   await write(path, Buffer.from(JSON.stringify({ ...index, manifests: [...others, added] })), directory, signal)
 }
 

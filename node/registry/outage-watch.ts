@@ -115,7 +115,11 @@ export class OutageWatch {
     const awaySinceMs = this.#awaySinceMs
     if (!isThere) {
       this.#awaySinceMs ??= probedAtMs
-      if (awaySinceMs !== undefined && performance.now() - awaySinceMs >= unreachableMs) this.#cut(awaySinceMs, new P2pfsError('timeout', `cannot reach ${host}: no answer, and no new connection`, { host }))
+      if (awaySinceMs !== undefined && performance.now() - awaySinceMs >= unreachableMs)
+        this.#cut(
+          awaySinceMs,
+          new P2pfsError('timeout', `cannot reach ${host}: no answer, and no new connection`, { host }),
+        )
     } else if (awaySinceMs !== undefined) {
       this.#awaySinceMs = undefined
       this.#cut(probedAtMs, new P2pfsError('unavailable', `${host} was away; its connections may be lost`, { host }))
@@ -123,7 +127,8 @@ export class OutageWatch {
   }
 
   #cut(sinceMs: number, reason: P2pfsError): void {
-    for (const { silentSinceMs, cut } of this.#listeners) if (silentSinceMs !== undefined && silentSinceMs <= sinceMs) cut(reason)
+    for (const { silentSinceMs, cut } of this.#listeners)
+      if (silentSinceMs !== undefined && silentSinceMs <= sinceMs) cut(reason)
   }
 }
 

@@ -15,11 +15,14 @@ export function proxyFor({ protocol, hostname, port }: URL, environment: Environ
   const name = protocol === 'https:' ? 'https_proxy' : 'http_proxy'
   const value = read(environment, name)
   if (value === '' || loopback.test(hostname)) return undefined
-  const entries = read(environment, 'no_proxy').split(/[,\s]+/).filter((entry) => entry !== '')
+  const entries = read(environment, 'no_proxy')
+    .split(/[,\s]+/)
+    .filter((entry) => entry !== '')
   const effectivePort = port === '' ? (protocol === 'https:' ? '443' : '80') : port
   if (entries.some((entry) => exempts(entry.toLowerCase(), hostname, effectivePort))) return undefined
   const url = /^[a-z][a-z0-9+.-]*:\/\//i.test(value) ? value : `http://${value}`
-  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) throw new P2pfsError('invalid', `${name.toUpperCase()} in the environment is not the URL of an HTTP proxy`)
+  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
+    throw new P2pfsError('invalid', `${name.toUpperCase()} in the environment is not the URL of an HTTP proxy`)
   return url
 }
 

@@ -66,21 +66,35 @@ export function parseReference(text: string): Reference {
   const name = hasTag ? named.slice(0, colon) : named
   const givenTag = hasTag ? named.slice(colon + 1) : undefined
   if (name === '') fail('the name is empty')
-  if (givenTag !== undefined && !tagPattern.test(givenTag)) fail('a tag has letters, digits, _ . - and at most 128 of them')
+  if (givenTag !== undefined && !tagPattern.test(givenTag))
+    fail('a tag has letters, digits, _ . - and at most 128 of them')
   const [first = '', ...rest] = name.split('/')
-  const isHost = rest.length > 0 && (first.includes('.') || first.includes(':') || first === 'localhost' || first !== first.toLowerCase())
+  const isHost =
+    rest.length > 0 &&
+    (first.includes('.') || first.includes(':') || first === 'localhost' || first !== first.toLowerCase())
   const registry = isHost ? first.replace(/^index\.docker\.io$/, 'docker.io') : 'docker.io'
-  if (!host.test(registry) || Number(/:(\d+)$/.exec(registry)?.[1] ?? 0) > 65_535) fail(`${JSON.stringify(registry)} is not a host`)
+  if (!host.test(registry) || Number(/:(\d+)$/.exec(registry)?.[1] ?? 0) > 65_535)
+    fail(`${JSON.stringify(registry)} is not a host`)
   const path = isHost ? rest : [first, ...rest]
   const wrong = path.find((part) => !component.test(part))
-  if (wrong !== undefined) fail(wrong === wrong.toLowerCase() ? `${JSON.stringify(wrong)} is not a name` : 'a repository name is in lower case')
+  if (wrong !== undefined)
+    fail(
+      wrong === wrong.toLowerCase() ? `${JSON.stringify(wrong)} is not a name` : 'a repository name is in lower case',
+    )
   const repository = registry === 'docker.io' && path.length === 1 ? `library/${path.join('/')}` : path.join('/')
   if (registry.length + repository.length > maxNameLength) fail(`longer than ${maxNameLength} characters`)
-  return { kind: 'registry', registry, repository, tag: givenTag ?? (digest === undefined ? 'latest' : undefined), digest }
+  return {
+    kind: 'registry',
+    registry,
+    repository,
+    tag: givenTag ?? (digest === undefined ? 'latest' : undefined),
+    digest,
+  }
 }
 
 function parseLocal(name: string, fail: (why: string) => never): LocalReference {
-  if (name.length > maxNameLength || !localName.test(name)) return fail('a local name has lower-case letters, digits, and . _ - / between them, then maybe a tag')
+  if (name.length > maxNameLength || !localName.test(name))
+    return fail('a local name has lower-case letters, digits, and . _ - / between them, then maybe a tag')
   return { kind: 'local', name }
 }
 
@@ -98,7 +112,8 @@ function parseLayout(text: string, fail: (why: string) => never): LayoutReferenc
 /** The canonical form: equal for references that mean the same. */
 export function formatReference(reference: Reference): string {
   if (reference.kind === 'local') return `local:${reference.name}`
-  if (reference.kind === 'layout') return `oci:${reference.directory}${reference.tag === undefined ? '' : `:${reference.tag}`}`
+  if (reference.kind === 'layout')
+    return `oci:${reference.directory}${reference.tag === undefined ? '' : `:${reference.tag}`}`
   const { registry, repository, tag, digest } = reference
   const name = `${registry}/${repository}`
   return digest === undefined ? `${name}:${tag ?? 'latest'}` : `${name}@${digest}`

@@ -13,16 +13,24 @@ export interface PushedManifest {
 /** The tag that stands for a missing API: OCI distribution spec 1.1, "Referrers Tag Schema". */
 export const referrersTag = (subject: Digest): string => `sha256-${digestHex(subject)}`
 
-export const isReferrersTag = (tag: string | undefined): boolean => tag !== undefined && /^sha256-[0-9a-f]{64}$/.test(tag)
+export const isReferrersTag = (tag: string | undefined): boolean =>
+  tag !== undefined && /^sha256-[0-9a-f]{64}$/.test(tag)
 
 /** The entries of an index of referrers. @throws invalid for what is none */
 export function parseReferrers(json: string, what: string): Referrer[] {
   const index = parseManifest(json, what)
   if (index.kind !== 'index') throw new P2pfsError('invalid', `${what} is not an index`)
-  const raw = (JSON.parse(json) as { manifests: { artifactType?: unknown; annotations?: Record<string, unknown> }[] }).manifests
+  const raw = (JSON.parse(json) as { manifests: { artifactType?: unknown; annotations?: Record<string, unknown> }[] })
+    .manifests
   return index.entries.map(({ digest, mediaType, sizeBytes }, i) => {
     const { artifactType, annotations } = raw[i]!
-    return { digest, mediaType, sizeBytes, artifactType: typeof artifactType === 'string' && artifactType !== '' ? artifactType : undefined, annotations: onlyText(annotations) }
+    return {
+      digest,
+      mediaType,
+      sizeBytes,
+      artifactType: typeof artifactType === 'string' && artifactType !== '' ? artifactType : undefined,
+      annotations: onlyText(annotations),
+    }
   })
 }
 
@@ -50,7 +58,12 @@ export function withReferrer(json: string | undefined, added: Referrer, what: st
 
 /** @throws invalid for what is not JSON, or whose subject is not a descriptor */
 export function parsePushed(json: string): PushedManifest {
-  let manifest: { subject?: { digest?: unknown }; artifactType?: unknown; config?: { mediaType?: unknown }; annotations?: Record<string, unknown> }
+  let manifest: {
+    subject?: { digest?: unknown }
+    artifactType?: unknown
+    config?: { mediaType?: unknown }
+    annotations?: Record<string, unknown>
+  }
   try {
     manifest = JSON.parse(json) as typeof manifest
   } catch (cause) {
@@ -65,5 +78,7 @@ export function parsePushed(json: string): PushedManifest {
 }
 
 function onlyText(annotations: Record<string, unknown> | undefined): Record<string, string> {
-  return Object.fromEntries(Object.entries(annotations ?? {}).filter((pair): pair is [string, string] => typeof pair[1] === 'string'))
+  return Object.fromEntries(
+    Object.entries(annotations ?? {}).filter((pair): pair is [string, string] => typeof pair[1] === 'string'),
+  )
 }

@@ -35,7 +35,10 @@ export class RequestGate {
   #pausedUntilMs = 0
   #waking = false
 
-  constructor({ clock }: { clock: RetryClock & { now: () => number } }, { host, ...limits }: RequestLimits & { host: string }) {
+  constructor(
+    { clock }: { clock: RetryClock & { now: () => number } },
+    { host, ...limits }: RequestLimits & { host: string },
+  ) {
     this.#host = host
     this.#clock = clock
     this.#limits = limits
@@ -56,7 +59,11 @@ export class RequestGate {
     signal.throwIfAborted()
     this.#closing.signal.throwIfAborted()
     if (this.#waiting.length >= maxWaiting) {
-      throw new P2pfsError('busy', `${maxWaiting} requests wait for ${this.#host} already; if it can take more, raise --registry-connections and --registry-requests-per-second`, { host: this.#host })
+      throw new P2pfsError(
+        'busy',
+        `${maxWaiting} requests wait for ${this.#host} already; if it can take more, raise --registry-connections and --registry-requests-per-second`,
+        { host: this.#host },
+      )
     }
     const waiting: Waiting = { urgency, admitted: Promise.withResolvers() }
     this.#waiting.push(waiting)

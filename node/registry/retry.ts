@@ -47,7 +47,10 @@ export const realClock: Clock = { now, random: Math.random, sleep }
  * Runs `task` again after failures that may pass (`unavailable`, `timeout`, `busy`): exponential backoff with jitter, or
  * what the registry asked for in `retryAfterMs`.
  */
-export async function withRetry<T>(task: () => Promise<T>, { signal, clock }: { signal: AbortSignal; clock: Clock }): Promise<T> {
+export async function withRetry<T>(
+  task: () => Promise<T>,
+  { signal, clock }: { signal: AbortSignal; clock: Clock },
+): Promise<T> {
   const begunAtMs = clock.now()
   for (let attempt = 1; ; attempt++) {
     try {
@@ -61,7 +64,12 @@ export async function withRetry<T>(task: () => Promise<T>, { signal, clock }: { 
 }
 
 /** The pause after failure number `attempt`; undefined for what does not pass, or not soon. */
-export function pauseMs(attempt: number, error: unknown, { random }: Pick<RetryClock, 'random'>, maxBackoffMs = maxPauseMs): number | undefined {
+export function pauseMs(
+  attempt: number,
+  error: unknown,
+  { random }: Pick<RetryClock, 'random'>,
+  maxBackoffMs = maxPauseMs,
+): number | undefined {
   if (!isP2pfsError(error, 'unavailable', 'timeout', 'busy')) return undefined
   const asked = error.details['retryAfterMs']
   if (typeof asked === 'number' && asked > maxPauseMs) return undefined

@@ -17,8 +17,13 @@ const zeros = Buffer.alloc(1024 * 1024)
 export async function exportRootfs(
   manifest: RootfsManifest,
   file: string,
-  parts: { fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }) => Promise<FetchedChunk> },
-  { signal, onProgress }: { signal: AbortSignal; onProgress?: (progress: { doneBytes: number; totalBytes: number }) => void },
+  parts: {
+    fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }) => Promise<FetchedChunk>
+  },
+  {
+    signal,
+    onProgress,
+  }: { signal: AbortSignal; onProgress?: (progress: { doneBytes: number; totalBytes: number }) => void },
 ): Promise<void> {
   const tables = tablesOf(manifest)
   const progress = { doneBytes: 0, totalBytes: tables.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) }

@@ -51,14 +51,31 @@ export class Imports {
     task: (options: Required<WaitOptions>) => Promise<KnownImage>,
   ): Promise<KnownImage> {
     signal.throwIfAborted()
-    if (onLayer !== undefined && !this.#running.has(key) && this.#forPeers() >= maxForPeers) throw new P2pfsError('busy', `this host runs ${maxForPeers} imports for others`)
-    const running = this.#running.get(key) ?? { reference, manifestDigest, doneBytes: 0, totalBytes: 0, layers: [], waiters: new Set<Waiter>() }
+    if (onLayer !== undefined && !this.#running.has(key) && this.#forPeers() >= maxForPeers)
+      throw new P2pfsError('busy', `this host runs ${maxForPeers} imports for others`)
+    const running = this.#running.get(key) ?? {
+      reference,
+      manifestDigest,
+      doneBytes: 0,
+      totalBytes: 0,
+      layers: [],
+      waiters: new Set<Waiter>(),
+    }
     this.#running.set(key, running)
     const waiter = { onProgress, onLayer, toldLayers: 0 }
     running.waiters.add(waiter)
     tellLayers(running)
     try {
-      return await this.#flights.run(key, signal, async (signal) => await task({ signal, onProgress: (progress) => report(running, progress), onLayer: (diffId) => finished(running, diffId) }))
+      return await this.#flights.run(
+        key,
+        signal,
+        async (signal) =>
+          await task({
+            signal,
+            onProgress: (progress) => report(running, progress),
+            onLayer: (diffId) => finished(running, diffId),
+          }),
+      )
     } finally {
       running.waiters.delete(waiter)
       // With the last waiter the flight ends: the next one is another.
@@ -72,7 +89,12 @@ export class Imports {
   }
 
   list(): RunningImport[] {
-    return [...this.#running.values()].map(({ reference, waiters, doneBytes, totalBytes }) => ({ reference, forPeers: peersAmong(waiters).length, doneBytes, totalBytes }))
+    return [...this.#running.values()].map(({ reference, waiters, doneBytes, totalBytes }) => ({
+      reference,
+      forPeers: peersAmong(waiters).length,
+      doneBytes,
+      totalBytes,
+    }))
   }
 
   #forPeers(): number {

@@ -51,6 +51,10 @@ export async function seedRootfs(
   await parts.settled()
   for (const request of chunkRequests(tables)) {
     if (parts.has(request.digest)) continue
-    throw new P2pfsError('unavailable', 'a fetched chunk could not be kept; the log says why (is the disk full?); then seed again', { digest: request.digest })
+    throw new P2pfsError(
+      'unavailable',
+      'a fetched chunk could not be kept; the log says why (is the disk full?); then seed again',
+      { digest: request.digest },
+    )
   }
 }

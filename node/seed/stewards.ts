@@ -60,7 +60,11 @@ export class Stewards {
    * @returns undefined where this host is to import the image itself
    * @throws the signal's reason; nothing else
    */
-  async ask(image: WantedImage, { signal, onProgress }: FindOptions, accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<KnownImage | undefined>): Promise<KnownImage | undefined> {
+  async ask(
+    image: WantedImage,
+    { signal, onProgress }: FindOptions,
+    accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<KnownImage | undefined>,
+  ): Promise<KnownImage | undefined> {
     const { region, log } = this.#parts
     await region.met({ signal })
     const asked = new Set<string>()
@@ -95,7 +99,11 @@ export class Stewards {
     return order.find((id) => id === region.peerId || (!asked.has(id) && accepts(id))) ?? region.peerId
   }
 
-  async #askOne(peer: string, { layers, ...request }: WantedImage, { signal, onProgress }: FindOptions): Promise<{ record: ImageRecord } | { refused: ErrorCode }> {
+  async #askOne(
+    peer: string,
+    { layers, ...request }: WantedImage,
+    { signal, onProgress }: FindOptions,
+  ): Promise<{ record: ImageRecord } | { refused: ErrorCode }> {
     const { region, takeLayer, log } = this.#parts
     const over = new AbortController()
     const either = AbortSignal.any([signal, over.signal])
@@ -108,10 +116,16 @@ export class Stewards {
       taken.add(diffId)
       taking = taking
         .then(async () => (either.aborted ? undefined : await takeLayer(layer, { signal: either })))
-        .catch((error: unknown) => log.debug('layer that the steward has read cannot be taken', { error, layer: diffId, peer }))
+        .catch((error: unknown) =>
+          log.debug('layer that the steward has read cannot be taken', { error, layer: diffId, peer }),
+        )
     }
     try {
-      return await region.askImport(peer, request, { signal, onLayer, onProgress: (progress) => onProgress?.(progress) })
+      return await region.askImport(peer, request, {
+        signal,
+        onLayer,
+        onProgress: (progress) => onProgress?.(progress),
+      })
     } finally {
       over.abort()
       await taking

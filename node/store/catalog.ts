@@ -8,7 +8,13 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
 import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
 import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
-import { encodeRootfsManifest, parseRootfsManifest, rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import {
+  encodeRootfsManifest,
+  parseRootfsManifest,
+  rootfsDigest,
+  type RootfsFormat,
+  type RootfsManifest,
+} from '../../protocol/rootfs-manifest.ts'
 import { foreign, keys, prefixes, under } from './keys.ts'
 
 const compress = promisify(zstdCompress)
@@ -108,7 +114,11 @@ export class Catalog {
   }
 
   async putPublication(publication: Publication): Promise<void> {
-    await this.#put(keys.publication(publication.manifestDigest, publication.format), encodePublication(publication), true)
+    await this.#put(
+      keys.publication(publication.manifestDigest, publication.format),
+      encodePublication(publication),
+      true,
+    )
   }
 
   async publication(manifestDigest: Digest, format: RootfsFormat): Promise<Publication | undefined> {
@@ -123,7 +133,11 @@ export class Catalog {
   async putLayer(index: LayerIndex, { told = false }: { told?: boolean } = {}): Promise<void> {
     const bytes = await compress(encodeLayerIndex(index))
     if (bytes.length > maxLayerRecordBytes) {
-      throw new P2pfsError('invalid', `layer ${index.diffId}: its index takes ${bytes.length} bytes compressed; ${maxLayerRecordBytes} is the most`, { layer: index.diffId })
+      throw new P2pfsError(
+        'invalid',
+        `layer ${index.diffId}: its index takes ${bytes.length} bytes compressed; ${maxLayerRecordBytes} is the most`,
+        { layer: index.diffId },
+      )
     }
     await this.#put(told ? keys.toldLayer(index.diffId) : keys.layer(index.diffId), bytes, true)
   }
@@ -164,7 +178,8 @@ export class Catalog {
 
   /** The layer index's encoded form. @param told whether a peer's word will do, where this host has not read the layer */
   async layerBytes(diffId: Digest, { told = true }: { told?: boolean } = {}): Promise<Uint8Array | undefined> {
-    const bytes = (await this.#level.get(keys.layer(diffId))) ?? (told ? await this.#level.get(keys.toldLayer(diffId)) : undefined)
+    const bytes =
+      (await this.#level.get(keys.layer(diffId))) ?? (told ? await this.#level.get(keys.toldLayer(diffId)) : undefined)
     return bytes === undefined ? undefined : await decompress(bytes)
   }
 

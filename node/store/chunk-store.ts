@@ -51,7 +51,8 @@ export class ChunkStore {
       const directory = join(this.directory, prefix)
       await mkdir(directory, { recursive: true, mode: 0o700 })
       for (const name of await readdir(directory)) {
-        if (/^[0-9a-f]{64}$/.test(name) && name.startsWith(prefix)) this.#present.set(parseDigest(`sha256:${name}`), false)
+        if (/^[0-9a-f]{64}$/.test(name) && name.startsWith(prefix))
+          this.#present.set(parseDigest(`sha256:${name}`), false)
         else this.#log.warn('file in the chunk directory is not a chunk', { file: join(directory, name) })
       }
     }
@@ -100,7 +101,10 @@ export class ChunkStore {
       await rename(temporary, chunkFile(this.directory, digest))
     } catch (cause) {
       await unlink(temporary).catch(() => undefined)
-      throw new P2pfsError('unavailable', `cannot write a chunk below ${this.directory}: ${(cause as Error).message}`, { cause, digest })
+      throw new P2pfsError('unavailable', `cannot write a chunk below ${this.directory}: ${(cause as Error).message}`, {
+        cause,
+        digest,
+      })
     }
     this.#present.set(digest, true)
   }
@@ -135,7 +139,10 @@ export class ChunkStore {
   }
 
   async #isThere(digest: Digest, lengthBytes: number): Promise<boolean> {
-    const size = await stat(chunkFile(this.directory, digest)).then(({ size }) => size, () => undefined)
+    const size = await stat(chunkFile(this.directory, digest)).then(
+      ({ size }) => size,
+      () => undefined,
+    )
     // Discarded, or found to be gone, in the meantime.
     if (!this.#present.has(digest)) return false
     if (size !== lengthBytes) this.#lose(digest)
@@ -156,7 +163,10 @@ export class ChunkStore {
         if (error.code !== 'ENOENT') throw error
       })
       .finally(() => this.#discarding.delete(digest))
-    this.#discarding.set(digest, gone.catch(() => undefined))
+    this.#discarding.set(
+      digest,
+      gone.catch(() => undefined),
+    )
     await gone
   }
 }

@@ -21,7 +21,11 @@ export class Holdings {
    * @param loose no known rootfs has it yet: {@link dropLoose} takes it away again
    * @returns its bitmap, or undefined where it was known.
    */
-  addTable(table: ChunkTable, has: (digest: Digest) => boolean, { loose = false }: { loose?: boolean } = {}): Bitmap | undefined {
+  addTable(
+    table: ChunkTable,
+    has: (digest: Digest) => boolean,
+    { loose = false }: { loose?: boolean } = {},
+  ): Bitmap | undefined {
     if (!loose) this.#loose.delete(table.id)
     if (this.#held.has(table.id)) return undefined
     if (loose) this.#loose.set(table.id, table)

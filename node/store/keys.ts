@@ -18,7 +18,8 @@ export const keys = {
   /** -> nothing: this host has built the rootfs with layer indexes that peers told */
   hearsay: (rootfsDigest: Digest): string => `${formatVersion}/hearsay/${rootfsDigest}`,
   /** -> publication (CBOR) */
-  publication: (manifestDigest: Digest, format: RootfsFormat): string => `${formatVersion}/publication/${format}/${manifestDigest}`,
+  publication: (manifestDigest: Digest, format: RootfsFormat): string =>
+    `${formatVersion}/publication/${format}/${manifestDigest}`,
   /** -> boot profile (CBOR) */
   profile: (rootfs: Digest): string => `${formatVersion}/profile/${rootfs}`,
   /** -> mount record (JSON) */
@@ -30,7 +31,14 @@ interface KeyRange {
   lt: string
 }
 
-export const prefixes = { image: `${formatVersion}/record/`, rootfs: `${formatVersion}/rootfs/`, layer: `${formatVersion}/layer/`, blobMap: `${formatVersion}/map/`, profile: `${formatVersion}/profile/`, mount: 'mount/' } as const
+export const prefixes = {
+  image: `${formatVersion}/record/`,
+  rootfs: `${formatVersion}/rootfs/`,
+  layer: `${formatVersion}/layer/`,
+  blobMap: `${formatVersion}/map/`,
+  profile: `${formatVersion}/profile/`,
+  mount: 'mount/',
+} as const
 
 /** All keys under `prefix`, as a range of the ordered key space. */
 export function under(prefix: (typeof prefixes)[keyof typeof prefixes]): KeyRange {

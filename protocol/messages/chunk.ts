@@ -41,7 +41,8 @@ export function encodeWants(wants: readonly Want[]): Uint8Array {
 
 /** @throws invalid */
 export function parseWants(bytes: Uint8Array): Want[] {
-  if (bytes.length === 0 || bytes.length % wantBytes !== 0 || bytes.length > maxWantMessageBytes) throw new P2pfsError('invalid', 'wants: wrong length')
+  if (bytes.length === 0 || bytes.length % wantBytes !== 0 || bytes.length > maxWantMessageBytes)
+    throw new P2pfsError('invalid', 'wants: wrong length')
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   return Array.from({ length: bytes.length / wantBytes }, (_, i) => ({
     id: view.getUint32(i * wantBytes, true),
@@ -61,8 +62,11 @@ export function encodeAnswerHeader(id: number, status: keyof typeof answerStatus
 export function parseAnswer(bytes: Uint8Array): ChunkAnswer {
   if (bytes.length < answerHeaderBytes) throw new P2pfsError('invalid', 'chunk answer: cut short')
   const id = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(0, true)
-  const status = (Object.keys(answerStatus) as (keyof typeof answerStatus)[]).find((name) => answerStatus[name] === bytes[4])
+  const status = (Object.keys(answerStatus) as (keyof typeof answerStatus)[]).find(
+    (name) => answerStatus[name] === bytes[4],
+  )
   if (status === undefined) throw new P2pfsError('invalid', 'chunk answer: unknown status')
-  if (status !== 'chunk' && bytes.length > answerHeaderBytes) throw new P2pfsError('invalid', 'chunk answer: bytes without a chunk')
+  if (status !== 'chunk' && bytes.length > answerHeaderBytes)
+    throw new P2pfsError('invalid', 'chunk answer: bytes without a chunk')
   return { id, status, bytes: bytes.subarray(answerHeaderBytes) }
 }

@@ -1,7 +1,13 @@
 import { encodeCbor, Fields, parseCbor } from '../cbor.ts'
 import type { Digest } from '../digest.ts'
 import { errorCodes, P2pfsError, type ErrorCode } from '../errors.ts'
-import { encodeImageRecord, parseImageName, parseImageRecord, type ImageName, type ImageRecord } from '../image-record.ts'
+import {
+  encodeImageRecord,
+  parseImageName,
+  parseImageRecord,
+  type ImageName,
+  type ImageRecord,
+} from '../image-record.ts'
 
 /** One request per stream; progress while the import runs, then one answer. */
 export const importProtocol = '/p2pfs/import/1'
@@ -42,7 +48,9 @@ export function parseImportRequest(bytes: Uint8Array): ImportRequest {
 }
 
 export function encodeImportAnswer(answer: ImportAnswer): Uint8Array {
-  return answer.type === 'image' ? encodeCbor({ type: answer.type, record: encodeImageRecord(answer.record) }) : encodeCbor(answer)
+  return answer.type === 'image'
+    ? encodeCbor({ type: answer.type, record: encodeImageRecord(answer.record) })
+    : encodeCbor(answer)
 }
 
 /** @throws invalid */
@@ -55,7 +63,12 @@ export function parseImportAnswer(bytes: Uint8Array): ImportAnswer {
       const list = fields.list('layers')
       if (list.length > maxLayersPerMessage) throw new P2pfsError('invalid', 'import answer: too many layers')
       const layers = new Fields(list, 'import answer: layers')
-      return { type, doneBytes: fields.unsigned('doneBytes', totalBytes), totalBytes, layers: list.map((_, i) => layers.digest(i)) }
+      return {
+        type,
+        doneBytes: fields.unsigned('doneBytes', totalBytes),
+        totalBytes,
+        layers: list.map((_, i) => layers.digest(i)),
+      }
     }
     case 'image':
       return { type, record: parseImageRecord(fields.bytes('record')) }

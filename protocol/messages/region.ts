@@ -72,7 +72,12 @@ export function parseRegionMessage(bytes: Uint8Array): RegionMessage {
   const type = fields.text('type')
   switch (type) {
     case 'hello':
-      return { type, region: short(fields.text('region')), name: short(fields.text('name')), addresses: parseAddresses(fields) }
+      return {
+        type,
+        region: short(fields.text('region')),
+        name: short(fields.text('name')),
+        addresses: parseAddresses(fields),
+      }
     case 'members': {
       const members = fields.list('members')
       if (members.length > maxMembers) throw new P2pfsError('invalid', 'region message: too many members')
@@ -85,9 +90,18 @@ export function parseRegionMessage(bytes: Uint8Array): RegionMessage {
       }
     }
     case 'have':
-      return { type, table: fields.digest('table'), held: new Bitmap(fields.unsigned('count', maxRegionMessageBytes * 8), Uint8Array.from(fields.bytes('bits'))) }
+      return {
+        type,
+        table: fields.digest('table'),
+        held: new Bitmap(fields.unsigned('count', maxRegionMessageBytes * 8), Uint8Array.from(fields.bytes('bits'))),
+      }
     case 'delta':
-      return { type, table: fields.digest('table'), added: parseIndexes(fields, 'added'), removed: parseIndexes(fields, 'removed') }
+      return {
+        type,
+        table: fields.digest('table'),
+        added: parseIndexes(fields, 'added'),
+        removed: parseIndexes(fields, 'removed'),
+      }
     default:
       throw new P2pfsError('invalid', `region message: unknown type ${type.slice(0, 20)}`)
   }

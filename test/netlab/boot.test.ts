@@ -17,8 +17,14 @@ const overlayBytes = 64 << 10
 test('a VM boots from the rootfs, writes to it and swaps on its scratch, with a fraction of the image fetched', async (context) => {
   const outcome = await runBoot(await guestImage(), { tell: (line) => context.diagnostic(line) })
   assert.ok(outcome.swapBytes >= 60 << 20, `${outcome.swapBytes} bytes of swap`)
-  assert.ok(outcome.scratch.availableBytes >= scratchBytes - overlayBytes, `${outcome.scratch.availableBytes} bytes of scratch`)
-  assert.ok(outcome.fetchedBytes < maxFetchedShare * outcome.rootfsBytes, `${outcome.fetchedBytes} of ${outcome.rootfsBytes} bytes`)
+  assert.ok(
+    outcome.scratch.availableBytes >= scratchBytes - overlayBytes,
+    `${outcome.scratch.availableBytes} bytes of scratch`,
+  )
+  assert.ok(
+    outcome.fetchedBytes < maxFetchedShare * outcome.rootfsBytes,
+    `${outcome.fetchedBytes} of ${outcome.rootfsBytes} bytes`,
+  )
 })
 
 test('overlay-init needs no more than busybox, and says what it lacks', async () => {

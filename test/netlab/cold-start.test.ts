@@ -22,10 +22,18 @@ test('a host with no peers and an empty store runs a program with a fraction of 
   await using lab = await ColdLab.create({ logRequests: true })
   const { timeline, readyBytes, mountBytes, mountRequests } = await lab.start(image, 'index', rateBitsPerSecond)
   for (const line of formatTimeline(timeline!, rateBitsPerSecond / 1e6).split('\n')) context.diagnostic(line)
-  const ofLayers = timeline!.requests.filter(({ path }) => layers.some(({ digest }) => path.endsWith(`/blobs/${digest}`)))
+  const ofLayers = timeline!.requests.filter(({ path }) =>
+    layers.some(({ digest }) => path.endsWith(`/blobs/${digest}`)),
+  )
   assert.ok(ofLayers.length > 0, 'nothing was read of the layers')
-  assert.deepEqual(ofLayers.filter(({ status }) => status !== 206), [])
+  assert.deepEqual(
+    ofLayers.filter(({ status }) => status !== 206),
+    [],
+  )
   assert.ok(mountRequests <= maxMountRequests, `${mountRequests} requests at the mount`)
   assert.ok(mountBytes < maxMountShare * compressedBytes, `${mountBytes} bytes at the mount, of ${compressedBytes}`)
-  assert.ok(readyBytes < maxShare * compressedBytes, `${readyBytes} bytes until the program was ready, of ${compressedBytes}`)
+  assert.ok(
+    readyBytes < maxShare * compressedBytes,
+    `${readyBytes} bytes until the program was ready, of ${compressedBytes}`,
+  )
 })

@@ -15,16 +15,26 @@ import { temporaryDirectory } from '../temporary.ts'
 
 const blob = createRandom(3).bytes(200_000)
 
-async function startRegistry(t: TestContext, options: FaultRegistryOptions = {}): Promise<{ registry: FaultRegistry; url: string; path: string }> {
+async function startRegistry(
+  t: TestContext,
+  options: FaultRegistryOptions = {},
+): Promise<{ registry: FaultRegistry; url: string; path: string }> {
   const registry = await FaultRegistry.start(options)
   t.after(async () => await registry[Symbol.asyncDispose]())
   const path = `/v2/lab/app/blobs/${registry.addBlob(blob).digest}`
   return { registry, url: `${registry.front.origin}${path}`, path }
 }
 
-async function get(url: string, headers: Record<string, string> = {}): Promise<{ status: number; headers: Record<string, string | string[] | undefined>; body: Buffer }> {
+async function get(
+  url: string,
+  headers: Record<string, string> = {},
+): Promise<{ status: number; headers: Record<string, string | string[] | undefined>; body: Buffer }> {
   const response = await request(url, { headers })
-  return { status: response.statusCode, headers: response.headers, body: Buffer.from(await response.body.arrayBuffer()) }
+  return {
+    status: response.statusCode,
+    headers: response.headers,
+    body: Buffer.from(await response.body.arrayBuffer()),
+  }
 }
 
 /** A body as far as it comes, and how it ends. */
@@ -39,7 +49,8 @@ async function partial(url: string, bodyTimeout = 10_000): Promise<{ length: num
   return { length, error: undefined }
 }
 
-const skopeo = async (...args: string[]): Promise<void> => void (await run('skopeo', ['--insecure-policy', 'copy', '--quiet', '--preserve-digests', ...args]))
+const skopeo = async (...args: string[]): Promise<void> =>
+  void (await run('skopeo', ['--insecure-policy', 'copy', '--quiet', '--preserve-digests', ...args]))
 
 test('skopeo pushes an image and pulls it, with tokens, redirects and TLS of a private CA', async (t) => {
   const { layoutDirectory, tag } = await oddImage()
@@ -56,8 +67,18 @@ test('skopeo pushes an image and pulls it, with tokens, redirects and TLS of a p
   const trusted = join(directory, 'trusted')
   mkdirSync(trusted)
   await run('cp', [join(certificates, 'ca.crt'), trusted])
-  await skopeo('--dest-creds=lab:secret', `--dest-cert-dir=${trusted}`, `oci:${layoutDirectory}:${tag}`, `docker://${registry.authority}/lab/odd:1`)
-  await skopeo('--src-creds=lab:secret', `--src-cert-dir=${trusted}`, `docker://${registry.authority}/lab/odd:1`, `oci:${directory}/copy:odd`)
+  await skopeo(
+    '--dest-creds=lab:secret',
+    `--dest-cert-dir=${trusted}`,
+    `oci:${layoutDirectory}:${tag}`,
+    `docker://${registry.authority}/lab/odd:1`,
+  )
+  await skopeo(
+    '--src-creds=lab:secret',
+    `--src-cert-dir=${trusted}`,
+    `docker://${registry.authority}/lab/odd:1`,
+    `oci:${directory}/copy:odd`,
+  )
   const original = await run('skopeo', ['inspect', '--raw', `oci:${layoutDirectory}:${tag}`])
   const copied = await run('skopeo', ['inspect', '--raw', `oci:${directory}/copy:odd`])
   assert.equal(copied.stdout.toString(), original.stdout.toString())
@@ -84,7 +105,11 @@ test('a proxy before a real registry: skopeo pushes and pulls through it, with i
   const { authority, faults, origin } = proxy.front
   await skopeo('--dest-tls-verify=false', `oci:${layoutDirectory}:${tag}`, `docker://${authority}/lab/odd:1`)
   await skopeo('--src-tls-verify=false', `docker://${authority}/lab/odd:1`, `oci:${temporaryDirectory(t)}/copy:odd`)
-  const manifest = JSON.parse((await get(`${origin}/v2/lab/odd/manifests/1`, { accept: 'application/vnd.oci.image.manifest.v1+json' })).body.toString()) as { layers: { digest: string; size: number }[] }
+  const manifest = JSON.parse(
+    (
+      await get(`${origin}/v2/lab/odd/manifests/1`, { accept: 'application/vnd.oci.image.manifest.v1+json' })
+    ).body.toString(),
+  ) as { layers: { digest: string; size: number }[] }
   const layer = manifest.layers[0]!
   const { headers } = await get(`${origin}/v2/lab/odd/blobs/${layer.digest}`)
   const signed = String(headers['location'])
@@ -101,7 +126,10 @@ test('a proxy before a real registry: skopeo pushes and pulls through it, with i
 test('answers ranges: one, several, from the end, and none that there is', async (t) => {
   const { registry, url, path } = await startRegistry(t)
   const one = await get(url, { range: 'bytes=100-199' })
-  assert.deepEqual([one.status, one.headers['content-range'], one.body], [206, 'bytes 100-199/200000', blob.subarray(100, 200)])
+  assert.deepEqual(
+    [one.status, one.headers['content-range'], one.body],
+    [206, 'bytes 100-199/200000', blob.subarray(100, 200)],
+  )
   assert.deepEqual((await get(url, { range: 'bytes=-5' })).body, blob.subarray(-5))
   assert.deepEqual((await get(url, { range: 'bytes=199990-300000' })).body, blob.subarray(199_990))
   const none = await get(url, { range: 'bytes=200000-' })
@@ -116,7 +144,15 @@ test('answers ranges: one, several, from the end, and none that there is', async
   assert.equal((await get(url, { range: 'bytes=0-9' })).status, 206)
   registry.faults.add({ ranges: 'ignore' })
   assert.deepEqual((await get(url, { range: 'bytes=0-9' })).body, blob)
-  assert.deepEqual(registry.front.log[0], { method: 'GET', path, range: 'bytes=100-199', authorized: false, server: 'registry', status: 206, bodyBytesSent: 100 })
+  assert.deepEqual(registry.front.log[0], {
+    method: 'GET',
+    path,
+    range: 'bytes=100-199',
+    authorized: false,
+    server: 'registry',
+    status: 206,
+    bodyBytesSent: 100,
+  })
 })
 
 test('faults befall the requests that they are for, so many times, from the one that they begin with', async (t) => {
@@ -136,8 +172,16 @@ const bodies: [string, Fault, (got: { length: number; error: string | undefined 
   ['reset', { resetAfterBytes: 50_000 }, ({ length, error }) => length <= 50_000 && error !== undefined],
   ['closed', { closeAfterBytes: 50_000 }, ({ length, error }) => length <= 50_000 && error !== undefined],
   ['truncated', { truncateAfterBytes: 50_000 }, ({ length, error }) => length === 50_000 && error === undefined],
-  ['stalled', { stallAfterBytes: 50_000 }, ({ length, error }) => length === 50_000 && error === 'UND_ERR_BODY_TIMEOUT'],
-  ['slow, and whole', { rateBytesPerSecond: 2_000_000 }, ({ length, error }) => length === blob.length && error === undefined],
+  [
+    'stalled',
+    { stallAfterBytes: 50_000 },
+    ({ length, error }) => length === 50_000 && error === 'UND_ERR_BODY_TIMEOUT',
+  ],
+  [
+    'slow, and whole',
+    { rateBytesPerSecond: 2_000_000 },
+    ({ length, error }) => length === blob.length && error === undefined,
+  ],
 ]
 for (const [what, fault, expected] of bodies) {
   test(`a body that is ${what}`, async (t) => {
@@ -182,19 +226,28 @@ test('signed URLs are good for their time, for nobody who also sends credentials
 })
 
 test('tokens are for their scope and their time; basic authentication wants the password', async (t) => {
-  const { registry, url } = await startRegistry(t, { access: { kind: 'bearer', tokenLifeMs: 60_000 }, users: [{ username: 'u', password: 'p' }] })
+  const { registry, url } = await startRegistry(t, {
+    access: { kind: 'bearer', tokenLifeMs: 60_000 },
+    users: [{ username: 'u', password: 'p' }],
+  })
   const basic = { authorization: `Basic ${Buffer.from('u:p').toString('base64')}` }
   const token = async (scope: string, headers = basic): Promise<{ authorization: string }> => {
     const { body } = await get(`${registry.front.origin}/token?service=lab&scope=${scope}`, headers)
     return { authorization: `Bearer ${(JSON.parse(body.toString()) as { token: string }).token}` }
   }
   const refused = await get(url)
-  assert.deepEqual([refused.status, refused.headers['www-authenticate']], [401, `Bearer realm="${registry.front.origin}/token",service="lab",scope="repository:lab/app:pull"`])
+  assert.deepEqual(
+    [refused.status, refused.headers['www-authenticate']],
+    [401, `Bearer realm="${registry.front.origin}/token",service="lab",scope="repository:lab/app:pull"`],
+  )
   assert.equal((await get(`${registry.front.origin}/token?scope=a`)).status, 401)
   const good = await token('repository:lab/app:pull')
   assert.equal((await get(url, good)).status, 200)
   assert.equal((await get(url, await token('repository:lab/other:pull'))).status, 401)
-  assert.equal((await request(`${registry.front.origin}/v2/lab/app/blobs/uploads/`, { method: 'POST', headers: good })).statusCode, 401)
+  assert.equal(
+    (await request(`${registry.front.origin}/v2/lab/app/blobs/uploads/`, { method: 'POST', headers: good })).statusCode,
+    401,
+  )
   registry.front.access.revokeTokens()
   assert.equal((await get(url, good)).status, 401)
   registry.front.access.rules = { access: { kind: 'basic' }, users: [{ username: 'u', password: 'p' }] }
@@ -207,14 +260,30 @@ test('lists referrers, page by page, filtered by type; or has no such API', asyn
   const empty = registry.addBlob(Buffer.from('{}'), 'application/vnd.oci.empty.v1+json')
   const subject = registry.addManifest('lab/app', 'v1', JSON.stringify({ schemaVersion: 2, config: empty, layers: [] }))
   for (const [i, artifactType] of ['a/x', 'a/x', 'a/y', 'a/x'].entries()) {
-    registry.addManifest('lab/app', undefined, JSON.stringify({ schemaVersion: 2, artifactType, config: empty, layers: [], subject, annotations: { i: `${i}` } }))
+    registry.addManifest(
+      'lab/app',
+      undefined,
+      JSON.stringify({
+        schemaVersion: 2,
+        artifactType,
+        config: empty,
+        layers: [],
+        subject,
+        annotations: { i: `${i}` },
+      }),
+    )
   }
   const path = `${registry.front.origin}/v2/lab/app/referrers/${subject.digest}`
   const first = await get(`${path}?artifactType=a/x`)
   assert.equal((JSON.parse(first.body.toString()) as { manifests: unknown[] }).manifests.length, 2)
   const next = /^<(.+)>; rel="next"$/.exec(String(first.headers['link']))?.[1] ?? ''
   const second = await get(new URL(next, path).href)
-  assert.deepEqual((JSON.parse(second.body.toString()) as { manifests: { annotations: unknown }[] }).manifests.map(({ annotations }) => annotations), [{ i: '3' }])
+  assert.deepEqual(
+    (JSON.parse(second.body.toString()) as { manifests: { annotations: unknown }[] }).manifests.map(
+      ({ annotations }) => annotations,
+    ),
+    [{ i: '3' }],
+  )
   registry.referrersApi = false
   assert.equal((await get(path)).status, 404)
 })

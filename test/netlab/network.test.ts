@@ -15,8 +15,8 @@ const labProgram = fileURLToPath(new URL('lab-program.ts', import.meta.url))
 async function remains(name: string): Promise<string[]> {
   const { stdout } = await run('ip', ['netns', 'list'])
   const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n')
-  return [...stdout.toString().split('\n'), ...mounts, ...(existsSync(`/tmp/${name}`) ? [`/tmp/${name}`] : [])].filter((line) =>
-    line.includes(name),
+  return [...stdout.toString().split('\n'), ...mounts, ...(existsSync(`/tmp/${name}`) ? [`/tmp/${name}`] : [])].filter(
+    (line) => line.includes(name),
   )
 }
 

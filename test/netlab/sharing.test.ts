@@ -38,7 +38,9 @@ test('what changes in the middle of a large file costs one chunk', async () => {
 test('an upgrade of a tenth of the packages shares far more than half', async () => {
   const packageFiles = 50
   const upgraded = files.map((content, i) => (Math.floor(i / packageFiles) % 10 === 3 ? randomFile() : content))
-  const changedBytes = upgraded.filter((content, i) => content !== files[i]).reduce((sum, { length }) => sum + length, 0)
+  const changedBytes = upgraded
+    .filter((content, i) => content !== files[i])
+    .reduce((sum, { length }) => sum + length, 0)
   const { bytes, wholeBytes } = newIn(await chunksOf(upgraded), before)
   assert.ok(bytes < 0.2 * wholeBytes, `${bytes} of ${wholeBytes} bytes are new, ${changedBytes} changed, seed ${seed}`)
 })

@@ -31,16 +31,25 @@ let network: Network
 let registry: FaultRegistryProcess
 let nodes: NodeProcess[] = []
 const layersOf: Partial<Record<Scenario, StoredLayer[]>> = {}
-const dockerConfig = (node: { host: { directory: string } }): string => join(node.host.directory, 'docker', 'config.json')
+const dockerConfig = (node: { host: { directory: string } }): string =>
+  join(node.host.directory, 'docker', 'config.json')
 
 before(async () => {
   network = await Network.create()
   const layout = join(network.directory, 'layout')
   await buildImages(layout)
-  registry = await FaultRegistryProcess.start(await network.addHost('registry'), { layouts: { 'lab/image': layout }, access: { kind: 'basic' }, users: [user] })
+  registry = await FaultRegistryProcess.start(await network.addHost('registry'), {
+    layouts: { 'lab/image': layout },
+    access: { kind: 'basic' },
+    users: [user],
+  })
   const start = async (host: LabHost, bootstrap: NodeProcess[]): Promise<NodeProcess> => {
     if (host.name !== stranger) await login({ host })
-    return await NodeProcess.start(host, { bootstrap, insecureRegistries: [registry.authority], env: { DOCKER_CONFIG: join(host.directory, 'docker') } })
+    return await NodeProcess.start(host, {
+      bootstrap,
+      insecureRegistries: [registry.authority],
+      env: { DOCKER_CONFIG: join(host.directory, 'docker') },
+    })
   }
   const hosts: LabHost[] = []
   for (const name of ['n0', 'n1', 'n2', stranger]) hosts.push(await network.addHost(name))
@@ -68,12 +77,14 @@ async function buildImages(directory: string): Promise<void> {
       layers.push(await layout.addLayer(tar, 'gzip'))
     }
     layersOf[scenario] = layers
-    for (let variant = 0; variant < variants; variant++) await layout.addImage(`${scenario}-${variant}`, layers, { Labels: { variant: String(variant) } })
+    for (let variant = 0; variant < variants; variant++)
+      await layout.addImage(`${scenario}-${variant}`, layers, { Labels: { variant: String(variant) } })
   }
 }
 
 /** Digits: what compresses refers back, so that layers have windows. */
-const contentOf = (random: ReturnType<typeof createRandom>): Buffer => Buffer.from(random.bytes(layerBytes).toString('hex'))
+const contentOf = (random: ReturnType<typeof createRandom>): Buffer =>
+  Buffer.from(random.bytes(layerBytes).toString('hex'))
 
 async function login({ host }: { host: { directory: string } }): Promise<void> {
   const auth = Buffer.from(`${user.username}:${user.password}`).toString('base64')
@@ -82,17 +93,27 @@ async function login({ host }: { host: { directory: string } }): Promise<void> {
 }
 
 async function allMet(): Promise<void> {
-  await Promise.all(nodes.map(async (node) => await node.whenStatus('has met all', ({ peers }) => peers.length === nodes.length - 1, wait)))
+  await Promise.all(
+    nodes.map(
+      async (node) => await node.whenStatus('has met all', ({ peers }) => peers.length === nodes.length - 1, wait),
+    ),
+  )
 }
 
 /** An image of the scenario that this node is the steward of, and `next` the next in rank. */
 async function imageOf(scenario: Scenario, steward: NodeProcess, next?: NodeProcess): Promise<string> {
-  const index = JSON.parse(await readFile(join(network.directory, 'layout', 'index.json'), 'utf8')) as { manifests: { digest: string; annotations: Record<string, string> }[] }
+  const index = JSON.parse(await readFile(join(network.directory, 'layout', 'index.json'), 'utf8')) as {
+    manifests: { digest: string; annotations: Record<string, string> }[]
+  }
   const ids = await Promise.all(nodes.map(async (node) => (await node.status()).peerId))
-  const first = await Promise.all([steward, ...(next === undefined ? [] : [next])].map(async (node) => (await node.status()).peerId))
+  const first = await Promise.all(
+    [steward, ...(next === undefined ? [] : [next])].map(async (node) => (await node.status()).peerId),
+  )
   const found = index.manifests
     .map(({ digest, annotations }) => ({ digest, tag: annotations['org.opencontainers.image.ref.name']! }))
-    .find(({ digest, tag }) => tag.startsWith(`${scenario}-`) && first.every((id, i) => rendezvous(digest, ids)[i] === id))
+    .find(
+      ({ digest, tag }) => tag.startsWith(`${scenario}-`) && first.every((id, i) => rendezvous(digest, ids)[i] === id),
+    )
   assert.ok(found)
   return `${registry.authority}/lab/image:${found.tag}`
 }
@@ -118,7 +139,9 @@ const sizeOf = (layers: StoredLayer[]): number => layers.reduce((sum, { descript
 
 /** Mounts on all of these hosts at once. @returns where the image files are */
 async function mountAll(image: string, on: NodeProcess[]): Promise<string[]> {
-  return await Promise.all(on.map(async (node) => (await node.mount(image, join(node.host.directory, image.split(':').at(-1)!))).rootfs))
+  return await Promise.all(
+    on.map(async (node) => (await node.mount(image, join(node.host.directory, image.split(':').at(-1)!))).rootfs),
+  )
 }
 
 /** What every host reads: the same on all, and the layers' files are in it. */
@@ -146,10 +169,19 @@ async function checkReads(scenario: Scenario, paths: string[]): Promise<void> {
 /** Lets two layers through, and holds up the others in the middle for the first host that reads them. */
 async function holdUp(scenario: Scenario): Promise<{ heldUp: () => Promise<void> }> {
   const [, , third, fourth] = layersOf[scenario]!
-  await registry.addFault({ path: new RegExp(`${third!.descriptor.digest}|${fourth!.descriptor.digest}`), method: 'GET', times: 2, stallAfterBytes: layerBytes / 2 })
+  await registry.addFault({
+    path: new RegExp(`${third!.descriptor.digest}|${fourth!.descriptor.digest}`),
+    method: 'GET',
+    times: 2,
+    stallAfterBytes: layerBytes / 2,
+  })
   return {
     heldUp: async () => {
-      await eventually('the last layers are held up', async () => ((await readOf(scenario)).whole.join() === '1,1,1,1' ? true : undefined), wait)
+      await eventually(
+        'the last layers are held up',
+        async () => ((await readOf(scenario)).whole.join() === '1,1,1,1' ? true : undefined),
+        wait,
+      )
     },
   }
 }
@@ -191,7 +223,10 @@ test('hosts that mount an image in both formats at once read it once', async () 
   const image = await imageOf('formats', steward)
   const directories = [one, other].map((node) => join(node.host.directory, 'formats'))
   for (const directory of directories) await mkdir(directory)
-  await Promise.all([one.cli(['mount', image, directories[0]!]), other.cli(['mount', image, directories[1]!, '--format', 'erofs'])])
+  await Promise.all([
+    one.cli(['mount', image, directories[0]!]),
+    other.cli(['mount', image, directories[1]!, '--format', 'erofs']),
+  ])
   assert.deepEqual(await readOf('formats'), { whole: [1, 1, 1, 1], sentBytes: sizeOf(layersOf.formats!) })
 })
 
@@ -202,7 +237,10 @@ test('a steward that is stopped is given up, and the others go on', async () => 
   const mounting = mountAll(image, others(steward))
   await heldUp()
   const { imports } = await steward.status()
-  assert.deepEqual(imports.map(({ reference, forPeers }) => ({ reference, forPeers })), [{ reference: image, forPeers: 3 }])
+  assert.deepEqual(
+    imports.map(({ reference, forPeers }) => ({ reference, forPeers })),
+    [{ reference: image, forPeers: 3 }],
+  )
   assert.ok(imports[0]!.doneBytes > 0 && imports[0]!.doneBytes < imports[0]!.totalBytes)
   const pid = await steward.signalDaemon('SIGSTOP')
   const paths = await mounting
@@ -215,7 +253,9 @@ test('a steward is killed in the middle: the others finish, and read again no mo
   const steward = nodes[0]!
   // The next has been silent, not long ago.
   const image = await imageOf('killed', steward, nodes[3])
-  const before = new Map(await Promise.all(others(steward).map(async (node) => [node, (await node.status()).chunks] as const)))
+  const before = new Map(
+    await Promise.all(others(steward).map(async (node) => [node, (await node.status()).chunks] as const)),
+  )
   const { heldUp } = await holdUp('killed')
   const mounting = mountAll(image, others(steward))
   await heldUp()
@@ -223,7 +263,9 @@ test('a steward is killed in the middle: the others finish, and read again no mo
   await eventually(
     'both finished layers are known to others',
     async () => {
-      const now = await Promise.all(others(steward).map(async (node) => (await node.status()).chunks - before.get(node)!))
+      const now = await Promise.all(
+        others(steward).map(async (node) => (await node.status()).chunks - before.get(node)!),
+      )
       return now.filter((more) => more >= 2).length === 2 ? true : undefined
     },
     wait,

@@ -1,5 +1,18 @@
 import assert from 'node:assert/strict'
-import { appendFile, chmod, chown, link, lutimes, mkdir, rename, rm, symlink, truncate, utimes, writeFile } from 'node:fs/promises'
+import {
+  appendFile,
+  chmod,
+  chown,
+  link,
+  lutimes,
+  mkdir,
+  rename,
+  rm,
+  symlink,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -16,7 +29,11 @@ before(async () => {
   directory = mkdtempSync(join(tmpdir(), 'p2pfs-test-'))
   originalPath = await unpackWithUmoci(await oddImage(), join(directory, 'bundle'))
   // A copy for each test: without the thousand files that say nothing here.
-  await keepingTime(originalPath, 'odd/many', async () => await run('find', [join(originalPath, 'odd/many'), '-type', 'f', '-delete']))
+  await keepingTime(
+    originalPath,
+    'odd/many',
+    async () => await run('find', [join(originalPath, 'odd/many'), '-type', 'f', '-delete']),
+  )
   original = await readTree(originalPath)
 })
 
@@ -45,12 +62,17 @@ test('finds nothing between a tree and its copy', async () => {
 })
 
 test('finds an added, a removed and a renamed file', async () => {
-  assert.deepEqual(await found((root) => keepingTime(root, 'odd', async () => await writeFile(join(root, 'odd/added'), ''))), [
-    'odd/added presence',
-  ])
-  assert.deepEqual(await found((root) => keepingTime(root, 'odd', async () => await rm(join(root, 'odd/fifo')))), ['odd/fifo presence'])
   assert.deepEqual(
-    await found((root) => keepingTime(root, 'odd', async () => await rename(join(root, 'odd/disk'), join(root, 'odd/disc')))),
+    await found((root) => keepingTime(root, 'odd', async () => await writeFile(join(root, 'odd/added'), ''))),
+    ['odd/added presence'],
+  )
+  assert.deepEqual(await found((root) => keepingTime(root, 'odd', async () => await rm(join(root, 'odd/fifo')))), [
+    'odd/fifo presence',
+  ])
+  assert.deepEqual(
+    await found((root) =>
+      keepingTime(root, 'odd', async () => await rename(join(root, 'odd/disk'), join(root, 'odd/disc'))),
+    ),
     ['odd/disc presence', 'odd/disk presence'],
   )
 })
@@ -60,32 +82,49 @@ const changes: Record<string, { expected: string[]; tamper: (root: string) => Pr
     expected: ['odd/big content'],
     tamper: async (root) =>
       await keepingTime(root, 'odd/big', async () => {
-        await run('dd', [`of=${join(root, 'odd/big')}`, 'bs=1', 'seek=3000000', 'conv=notrunc', 'status=none'], { input: Buffer.from('!') })
+        await run('dd', [`of=${join(root, 'odd/big')}`, 'bs=1', 'seek=3000000', 'conv=notrunc', 'status=none'], {
+          input: Buffer.from('!'),
+        })
       }),
   },
   'a length': {
     expected: ['odd/zeros sizeBytes', 'odd/zeros content'],
-    tamper: async (root) => await keepingTime(root, 'odd/zeros', async () => await truncate(join(root, 'odd/zeros'), 1 << 19)),
+    tamper: async (root) =>
+      await keepingTime(root, 'odd/zeros', async () => await truncate(join(root, 'odd/zeros'), 1 << 19)),
   },
   'an appended byte': {
     expected: ['odd/empty sizeBytes', 'odd/empty content'],
-    tamper: async (root) => await keepingTime(root, 'odd/empty', async () => await appendFile(join(root, 'odd/empty'), 'x')),
+    tamper: async (root) =>
+      await keepingTime(root, 'odd/empty', async () => await appendFile(join(root, 'odd/empty'), 'x')),
   },
   'a permission': { expected: ['odd/page mode'], tamper: async (root) => await chmod(join(root, 'odd/page'), 0o640) },
-  'the setuid bit': { expected: ['odd/setuid mode'], tamper: async (root) => await chmod(join(root, 'odd/setuid'), 0o755) },
+  'the setuid bit': {
+    expected: ['odd/setuid mode'],
+    tamper: async (root) => await chmod(join(root, 'odd/setuid'), 0o755),
+  },
   'an owner': { expected: ['odd/page uid'], tamper: async (root) => await chown(join(root, 'odd/page'), 1, 0) },
-  'a group of a device': { expected: ['odd/disk gid'], tamper: async (root) => await chown(join(root, 'odd/disk'), 0, 7) },
+  'a group of a device': {
+    expected: ['odd/disk gid'],
+    tamper: async (root) => await chown(join(root, 'odd/disk'), 0, 7),
+  },
   'a nanosecond': {
     expected: ['odd/page mtime'],
     tamper: async (root) => await run('touch', ['--date=2024-07-01T00:00:00.123456788Z', join(root, 'odd/page')]),
   },
-  'the time of a directory': { expected: ['odd/many mtime'], tamper: async (root) => await utimes(join(root, 'odd/many'), 5, 5) },
-  'the time of a symlink': { expected: ['odd/link mtime'], tamper: async (root) => await lutimes(join(root, 'odd/link'), 5, 5) },
+  'the time of a directory': {
+    expected: ['odd/many mtime'],
+    tamper: async (root) => await utimes(join(root, 'odd/many'), 5, 5),
+  },
+  'the time of a symlink': {
+    expected: ['odd/link mtime'],
+    tamper: async (root) => await lutimes(join(root, 'odd/link'), 5, 5),
+  },
   'the time of the root': { expected: [' mtime'], tamper: async (root) => await utimes(root, 5, 5) },
   'the mode of the root': { expected: [' mode'], tamper: async (root) => await chmod(root, 0o700) },
   'an attribute': {
     expected: ['odd/attributes xattrs'],
-    tamper: async (root) => await run('setfattr', ['--name=user.binary', '--value=0x00ff0a3d5d', join(root, 'odd/attributes')]),
+    tamper: async (root) =>
+      await run('setfattr', ['--name=user.binary', '--value=0x00ff0a3d5d', join(root, 'odd/attributes')]),
   },
   'a capability that is gone': {
     expected: ['odd/capability xattrs'],
@@ -97,11 +136,13 @@ const changes: Record<string, { expected: string[]; tamper: (root: string) => Pr
   },
   'an attribute of a symlink': {
     expected: ['odd/link xattrs'],
-    tamper: async (root) => await run('setfattr', ['--no-dereference', '--name=trusted.x', '--value=y', join(root, 'odd/link')]),
+    tamper: async (root) =>
+      await run('setfattr', ['--no-dereference', '--name=trusted.x', '--value=y', join(root, 'odd/link')]),
   },
   'an attribute of a file whose name is not text': {
     expected: ['odd/new\nline and \\ and "quotes" \x01 xattrs'],
-    tamper: async (root) => await run('setfattr', ['--name=user.x', '--value=y', join(root, 'odd/new\nline and \\ and "quotes" \x01')]),
+    tamper: async (root) =>
+      await run('setfattr', ['--name=user.x', '--value=y', join(root, 'odd/new\nline and \\ and "quotes" \x01')]),
   },
   'the content of a file whose name is not UTF-8': {
     expected: ['odd/caf\xe9 is latin-1 content'],
@@ -122,7 +163,11 @@ const changes: Record<string, { expected: string[]; tamper: (root: string) => Pr
     expected: ['odd/null device'],
     tamper: async (root) =>
       await keepingTime(root, 'odd', async () => {
-        await keepingTimeOfReplaced(root, 'odd/null', async (path) => await run('mknod', ['--mode=666', path, 'c', '1', '5']))
+        await keepingTimeOfReplaced(
+          root,
+          'odd/null',
+          async (path) => await run('mknod', ['--mode=666', path, 'c', '1', '5']),
+        )
       }),
   },
   'a type': {
@@ -141,7 +186,13 @@ const changes: Record<string, { expected: string[]; tamper: (root: string) => Pr
       }),
   },
   'a copy that became a hard link': {
-    expected: ['odd/page links', 'odd/page-and-one links', 'odd/page-and-one sameAs', 'odd/page-and-one sizeBytes', 'odd/page-and-one content'],
+    expected: [
+      'odd/page links',
+      'odd/page-and-one links',
+      'odd/page-and-one sameAs',
+      'odd/page-and-one sizeBytes',
+      'odd/page-and-one content',
+    ],
     tamper: async (root) =>
       await keepingTime(root, 'odd', async () => {
         await rm(join(root, 'odd/page-and-one'))
@@ -154,7 +205,11 @@ const changes: Record<string, { expected: string[]; tamper: (root: string) => Pr
   },
 }
 
-async function keepingTimeOfReplaced(root: string, path: string, make: (path: string) => Promise<unknown>): Promise<void> {
+async function keepingTimeOfReplaced(
+  root: string,
+  path: string,
+  make: (path: string) => Promise<unknown>,
+): Promise<void> {
   await keepingTime(root, path, async () => {
     await rm(join(root, path))
     await make(join(root, path))

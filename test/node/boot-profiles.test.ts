@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
-import { encodeBootProfile, kinshipOf, maxProfileChunks, sketchOf, type BootProfile } from '../../protocol/boot-profile.ts'
+import {
+  encodeBootProfile,
+  kinshipOf,
+  maxProfileChunks,
+  sketchOf,
+  type BootProfile,
+} from '../../protocol/boot-profile.ts'
 import { ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../protocol/digest.ts'
 import { BootProfiles, profileChunks } from '../../node/boot-profiles.ts'
@@ -11,23 +17,37 @@ import { temporaryDirectory } from '../temporary.ts'
 
 const { signal } = new AbortController()
 const digest = (n: number): Digest => digestOf(Buffer.from(`${n}`))
-const tableOf = (numbers: number[]): ChunkTable => new ChunkTable(numbers.map(() => 4096), Buffer.concat(numbers.map((n) => digestToBytes(digest(n)))))
+const tableOf = (numbers: number[]): ChunkTable =>
+  new ChunkTable(
+    numbers.map(() => 4096),
+    Buffer.concat(numbers.map((n) => digestToBytes(digest(n)))),
+  )
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i)
 const sketch = (numbers: number[]): number[] => sketchOf([tableOf(numbers)])
 const rootfs = (name: string): Digest => digestOf(Buffer.from(name))
-const profile = (name: string, numbers: number[], chunks: number): BootProfile => ({ rootfs: rootfs(name), sketch: sketch(numbers), seconds: 1, chunks: range(0, chunks).map(digest) })
+const profile = (name: string, numbers: number[], chunks: number): BootProfile => ({
+  rootfs: rootfs(name),
+  sketch: sketch(numbers),
+  seconds: 1,
+  chunks: range(0, chunks).map(digest),
+})
 
 async function profiles(t: TestContext, answers: (BootProfile | undefined)[] = []): Promise<BootProfiles> {
   const catalog = new Catalog({ directory: join(temporaryDirectory(t), 'catalog') })
   await catalog.open()
   t.after(async () => await catalog.close())
-  return new BootProfiles({ catalog, region: { askProfiles: () => answers.map(async (answer) => await Promise.resolve(answer)) }, log: silentLog })
+  return new BootProfiles({
+    catalog,
+    region: { askProfiles: () => answers.map(async (answer) => await Promise.resolve(answer)) },
+    log: silentLog,
+  })
 }
 
 test('a sketch is the same for the same chunks, and tells how much others have in common', () => {
   const all = range(0, 5000)
   assert.deepEqual(sketch(all), sketchOf([tableOf(range(2500, 5000)), tableOf(range(0, 2600))]))
-  const near = (numbers: number[]): number => kinshipOf({ rootfs: rootfs('a'), sketch: sketch(all) }, { rootfs: rootfs('b'), sketch: sketch(numbers) })
+  const near = (numbers: number[]): number =>
+    kinshipOf({ rootfs: rootfs('a'), sketch: sketch(all) }, { rootfs: rootfs('b'), sketch: sketch(numbers) })
   assert.equal(near(range(9000, 14_000)), 0)
   const [half, most] = [near(range(2500, 7500)), near(range(500, 5500))]
   assert.ok(half > 5 && half < 40 && most > 40 && most < 64, `${half} ${most}`)
@@ -55,16 +75,32 @@ test('the region is asked where this host has none of the rootfs: the very one c
   const subject = { rootfs: rootfs('x'), sketch: sketch(range(0, 1000)) }
   const relative = profile('v1', range(0, 1000), 200)
   const stranger = profile('stranger', range(50_000, 51_000), 500)
-  const found = async (own: BootProfile | undefined, ...answers: (BootProfile | undefined)[]): Promise<[number, string] | undefined> => {
+  const found = async (
+    own: BootProfile | undefined,
+    ...answers: (BootProfile | undefined)[]
+  ): Promise<[number, string] | undefined> => {
     const known = await profiles(t, answers)
     if (own !== undefined) await known.keep(own)
     const result = await known.find(subject, [], { signal })
-    assert.equal((await known.nearest(subject))?.chunks.length, own?.chunks.length, 'what others have recorded is not told on')
+    assert.equal(
+      (await known.nearest(subject))?.chunks.length,
+      own?.chunks.length,
+      'what others have recorded is not told on',
+    )
     return result === undefined ? undefined : [result.profile.chunks.length, result.source]
   }
   assert.equal(await found(undefined, undefined, stranger), undefined)
   assert.deepEqual(await found(undefined, relative, undefined), [200, 'peer'])
-  assert.deepEqual(await found(undefined, relative, { ...relative, rootfs: rootfs('x'), chunks: [] }, profile('x', [], 40), profile('x', [], 90)), [90, 'peer'])
+  assert.deepEqual(
+    await found(
+      undefined,
+      relative,
+      { ...relative, rootfs: rootfs('x'), chunks: [] },
+      profile('x', [], 40),
+      profile('x', [], 90),
+    ),
+    [90, 'peer'],
+  )
   assert.deepEqual(await found(profile('x', [], 7), profile('x', [], 90)), [7, 'local'])
   assert.deepEqual(await found(relative), [200, 'local'])
 })

@@ -24,7 +24,9 @@ const mostBytes = 2.3 * read.length * fileBytes
 const unread = 88
 
 /** A host with an image of 90 MiB of files, each one chunk. */
-async function seeder(t: TestContext): Promise<{ daemon: DaemonProcess; digest: Digest; chunks: Digest[]; address: string }> {
+async function seeder(
+  t: TestContext,
+): Promise<{ daemon: DaemonProcess; digest: Digest; chunks: Digest[]; address: string }> {
   const daemon = await DaemonProcess.start(t)
   const source = daemon.target('source')
   const { digests } = writeFiles(source)
@@ -52,7 +54,12 @@ async function boot(daemon: DaemonProcess, numbers: readonly number[], ...option
   return await bootOf(image, daemon, numbers, ...options)
 }
 
-async function bootOf(reference: string, daemon: DaemonProcess, numbers: readonly number[], ...options: string[]): Promise<string> {
+async function bootOf(
+  reference: string,
+  daemon: DaemonProcess,
+  numbers: readonly number[],
+  ...options: string[]
+): Promise<string> {
   const directory = join(daemon.directory, `boot${Math.random()}`)
   mkdirSync(directory)
   await daemon.json<MountResult>('mount', reference, directory, '--as', 'tree', ...options)
@@ -71,11 +78,16 @@ async function joined(t: TestContext, address: string, ...options: string[]): Pr
   return daemon
 }
 
-async function whenStatus(daemon: DaemonProcess, what: string, condition: (status: Status) => boolean): Promise<Status> {
-  for (const deadline = performance.now() + 30_000; ; ) {
+async function whenStatus(
+  daemon: DaemonProcess,
+  what: string,
+  condition: (status: Status) => boolean,
+): Promise<Status> {
+  for (const deadline = performance.now() + 30_000; ;) {
     const status = await daemon.status()
     if (condition(status)) return status
-    if (performance.now() > deadline) throw new Error(`not in time: ${what}: ${JSON.stringify(status.mounts)} ${daemon.log}`)
+    if (performance.now() > deadline)
+      throw new Error(`not in time: ${what}: ${JSON.stringify(status.mounts)} ${daemon.log}`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
 }
@@ -84,14 +96,17 @@ async function whenStatus(daemon: DaemonProcess, what: string, condition: (statu
 async function profileAt(t: TestContext, address: string, rootfs: Digest): Promise<BootProfile | undefined> {
   const peer = await TestPeer.start(t, 'asker', { bootstrap: [address], region: 'default' })
   await until('the hosts have met', () => peer.exchange.peers().length === 1)
-  const [answer] = await Promise.all(peer.exchange.objects.askProfiles({ rootfs, sketch: [] }, [], { signal: AbortSignal.timeout(10_000) }))
+  const [answer] = await Promise.all(
+    peer.exchange.objects.askProfiles({ rootfs, sketch: [] }, [], { signal: AbortSignal.timeout(10_000) }),
+  )
   await peer.exchange.stop()
   return answer
 }
 
 test('what a mount reads is recorded in order, outlives the daemon, and no shorter boot replaces it', async (t) => {
   const { daemon, chunks, address } = await seeder(t)
-  const ofFiles = ({ chunks: touched }: BootProfile): number[] => touched.map((digest) => chunks.indexOf(digest)).filter((at) => read.includes(at))
+  const ofFiles = ({ chunks: touched }: BootProfile): number[] =>
+    touched.map((digest) => chunks.indexOf(digest)).filter((at) => read.includes(at))
   await bootOnce(daemon, read)
   const { digest } = (await daemon.status()).images.find(({ format }) => format === 'erofs')!
   assert.deepEqual(ofFiles((await profileAt(t, address, parseDigest(digest)))!), read)
@@ -107,7 +122,11 @@ test('a mount elsewhere has what a boot reads before it reads it, and nothing be
   await bootOnce(a.daemon, read)
   const b = await joined(t, a.address)
   const directory = await boot(b, [])
-  const { mounts, fetched } = await whenStatus(b, 'all is replayed', ({ mounts: [mount] }) => mount?.profile !== undefined && mount.profile.done.chunks === mount.profile.total.chunks)
+  const { mounts, fetched } = await whenStatus(
+    b,
+    'all is replayed',
+    ({ mounts: [mount] }) => mount?.profile !== undefined && mount.profile.done.chunks === mount.profile.total.chunks,
+  )
   const { source, total, fetched: ahead } = mounts[0]!.profile!
   assert.equal(source, 'peer')
   assert.ok(total.chunks >= read.length && total.bytes < mostBytes, JSON.stringify(total))
@@ -116,7 +135,10 @@ test('a mount elsewhere has what a boot reads before it reads it, and nothing be
   // Nobody is left who could deliver a chunk.
   await a.daemon.stop()
   const expected = read.map((number) => a.chunks[number])
-  assert.deepEqual(await Promise.all(read.map(async (number) => hashOf(await readFile(join(directory, nameOf(number)))))), expected)
+  assert.deepEqual(
+    await Promise.all(read.map(async (number) => hashOf(await readFile(join(directory, nameOf(number)))))),
+    expected,
+  )
   await assert.rejects(readFile(join(directory, nameOf(unread))), { code: 'EIO' })
 })
 
@@ -125,7 +147,11 @@ test('a boot of one format is replayed for a mount of another', async (t) => {
   await bootOnce(a.daemon, read, '--format', 'ext4')
   const b = await joined(t, a.address)
   const directory = await boot(b, [], '--format', 'erofs')
-  const { mounts } = await whenStatus(b, 'all is replayed', ({ mounts: [mount] }) => mount?.profile !== undefined && mount.profile.done.chunks === mount.profile.total.chunks)
+  const { mounts } = await whenStatus(
+    b,
+    'all is replayed',
+    ({ mounts: [mount] }) => mount?.profile !== undefined && mount.profile.done.chunks === mount.profile.total.chunks,
+  )
   assert.ok(mounts[0]!.profile!.total.chunks >= read.length)
   await a.daemon.stop()
   for (const number of read) assert.equal(hashOf(await readFile(join(directory, nameOf(number)))), a.chunks[number])
@@ -139,15 +165,23 @@ test('the next version of an image boots by the profile of the last, as far as t
   await a.daemon.json<SeedResult>('import', join(a.daemon.directory, 'source'), 'app2')
   const b = await joined(t, a.address)
   const directory = await bootOf('local:app2', b, [])
-  await whenStatus(b, 'all is replayed', ({ mounts: [mount] }) => mount?.profile !== undefined && mount.profile.done.chunks === mount.profile.total.chunks)
+  await whenStatus(
+    b,
+    'all is replayed',
+    ({ mounts: [mount] }) => mount?.profile !== undefined && mount.profile.done.chunks === mount.profile.total.chunks,
+  )
   await a.daemon.stop()
-  for (const number of read) if (number !== changed) assert.equal(hashOf(await readFile(join(directory, nameOf(number)))), a.chunks[number])
+  for (const number of read)
+    if (number !== changed) assert.equal(hashOf(await readFile(join(directory, nameOf(number)))), a.chunks[number])
   await assert.rejects(readFile(join(directory, nameOf(changed))), { code: 'EIO' })
 })
 
 test('reading all of a large image is no boot', async (t) => {
   const { daemon, address } = await seeder(t)
-  await bootOnce(daemon, Array.from({ length: fileCount }, (_, i) => i))
+  await bootOnce(
+    daemon,
+    Array.from({ length: fileCount }, (_, i) => i),
+  )
   const { digest } = (await daemon.status()).images.find(({ format }) => format === 'erofs')!
   assert.equal(await profileAt(t, address, parseDigest(digest)), undefined)
 })

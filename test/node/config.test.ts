@@ -17,13 +17,19 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   listen: { given: '/ip4/127.0.0.1/tcp/1,/ip6/::1/tcp/1', read: ['/ip4/127.0.0.1/tcp/1', '/ip6/::1/tcp/1'] },
   bootstrap: { given: '/ip4/10.0.0.1/tcp/4100', read: ['/ip4/10.0.0.1/tcp/4100'] },
   insecureRegistry: { given: 'localhost:5000', read: ['localhost:5000'] },
-  registryMirror: { given: 'docker.io=https://a.example,ghcr.io=http://b.example/x', read: ['docker.io=https://a.example', 'ghcr.io=http://b.example/x'] },
+  registryMirror: {
+    given: 'docker.io=https://a.example,ghcr.io=http://b.example/x',
+    read: ['docker.io=https://a.example', 'ghcr.io=http://b.example/x'],
+  },
   registryCa: { given: '/srv/ca.pem', read: ['/srv/ca.pem'] },
   registryConnections: { given: '4', read: 4 },
   registryRequestsPerSecond: { given: '30', read: 30 },
   readDeadline: { given: '1.5m', read: 90 },
   platform: { given: 'linux/riscv64', read: 'linux/riscv64' },
-  trustIndexKey: { given: '12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo', read: ['12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo'] },
+  trustIndexKey: {
+    given: '12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo',
+    read: ['12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo'],
+  },
   fuseDriver: { given: 'native', read: 'native' },
   fuseWorkers: { given: '7', read: 7 },
   bootProfiles: { given: 'off', read: 'off' },
@@ -59,7 +65,10 @@ test('a flag wins over the environment, which wins over the file', (t) => {
 test('what is wrong is named, with where it was given', (t) => {
   const file = join(temporaryDirectory(t), 'config.json')
   const rejects = (pattern: RegExp, argv: string[], environment: NodeJS.ProcessEnv = {}): void =>
-    assert.throws(() => loadConfig(argv, environment, none), (error) => isP2pfsError(error, 'invalid') && pattern.test(error.message))
+    assert.throws(
+      () => loadConfig(argv, environment, none),
+      (error) => isP2pfsError(error, 'invalid') && pattern.test(error.message),
+    )
   rejects(/--regoin/, ['--regoin', 'x'])
   rejects(/P2PFS_FUSE_WORKERS is many/, [], { P2PFS_FUSE_WORKERS: 'many' })
   rejects(/P2PFS_MAX_LAYER_SIZE is 5GB; it takes a size/, [], { P2PFS_MAX_LAYER_SIZE: '5GB' })

@@ -31,9 +31,22 @@ export class DaemonProcess {
   }
 
   #spawn(): ChildProcess {
-    const child = spawn(program, ['daemon', '--state-dir', join(this.directory, 'state'), '--control', this.control, '--listen', '/ip4/127.0.0.1/tcp/0', ...this.#options], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    })
+    const child = spawn(
+      program,
+      [
+        'daemon',
+        '--state-dir',
+        join(this.directory, 'state'),
+        '--control',
+        this.control,
+        '--listen',
+        '/ip4/127.0.0.1/tcp/0',
+        ...this.#options,
+      ],
+      {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      },
+    )
     child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#log += text))
     return child
   }
@@ -94,7 +107,7 @@ export class DaemonProcess {
 
   /** Waits for another daemon than `pid` to answer. */
   async replaced(pid: number): Promise<Status> {
-    for (const deadline = performance.now() + 90_000; ; ) {
+    for (const deadline = performance.now() + 90_000; ;) {
       const answer = await this.cli('status', '--json')
       if (answer.status === 0) {
         const status = JSON.parse(answer.stdout) as Status
@@ -118,7 +131,10 @@ export class DaemonProcess {
 
   /** Mounts below the daemon's directory. */
   mounts(): string[] {
-    return readFileSync('/proc/self/mountinfo', 'utf8').split('\n').map((line) => line.split(' ')[4] ?? '').filter((path) => path.startsWith(this.directory))
+    return readFileSync('/proc/self/mountinfo', 'utf8')
+      .split('\n')
+      .map((line) => line.split(' ')[4] ?? '')
+      .filter((path) => path.startsWith(this.directory))
   }
 
   async stop(): Promise<number | null> {
@@ -132,6 +148,8 @@ export class DaemonProcess {
 
 export async function runCli(argv: string[]): Promise<CliResult> {
   return await new Promise((resolve) => {
-    execFile(program, argv, { encoding: 'utf8' }, (error, stdout, stderr) => resolve({ status: error === null ? 0 : Number(error.code), stdout, stderr }))
+    execFile(program, argv, { encoding: 'utf8' }, (error, stdout, stderr) =>
+      resolve({ status: error === null ? 0 : Number(error.code), stdout, stderr }),
+    )
   })
 }

@@ -93,7 +93,13 @@ test('each command explains itself, and says when no daemon answers', async () =
 
 test('one daemon per state directory', async (t) => {
   const daemon = await DaemonProcess.start(t)
-  const second = await runCli(['daemon', '--state-dir', join(daemon.directory, 'state'), '--control', join(daemon.directory, 'other.sock')])
+  const second = await runCli([
+    'daemon',
+    '--state-dir',
+    join(daemon.directory, 'state'),
+    '--control',
+    join(daemon.directory, 'other.sock'),
+  ])
   assert.equal(second.status, 1)
   assert.match(second.stderr, /another p2pfs daemon \(pid \d+\) uses .*\/state; stop it first/)
   assert.equal((await daemon.cli('status')).status, 0)
@@ -101,7 +107,15 @@ test('one daemon per state directory', async (t) => {
 
 test('a daemon that cannot start says why and leaves nothing mounted', async (t) => {
   const directory = temporaryDirectory(t)
-  const answer = await runCli(['daemon', '--state-dir', join(directory, 'state'), '--control', join(directory, 'c.sock'), '--listen', '/ip4/192.0.2.1/tcp/1'])
+  const answer = await runCli([
+    'daemon',
+    '--state-dir',
+    join(directory, 'state'),
+    '--control',
+    join(directory, 'c.sock'),
+    '--listen',
+    '/ip4/192.0.2.1/tcp/1',
+  ])
   assert.notEqual(answer.status, 0)
   assert.match(answer.stderr, /cannot listen on|not usable/)
   assert.doesNotMatch(readFileSync('/proc/mounts', 'utf8'), new RegExp(directory))
@@ -116,12 +130,19 @@ test('SIGHUP, SIGTERM and kill -9 of the daemon leave mounts and open files as t
   const before = hash(path)
   const fd = openSync(path, 'r')
   let { daemonPid } = await daemon.status()
-  for (const replace of [() => daemon.signal('SIGHUP'), () => process.kill(daemonPid, 'SIGTERM'), () => process.kill(daemonPid, 'SIGKILL')]) {
+  for (const replace of [
+    () => daemon.signal('SIGHUP'),
+    () => process.kill(daemonPid, 'SIGTERM'),
+    () => process.kill(daemonPid, 'SIGKILL'),
+  ]) {
     writeFileSync('/proc/sys/vm/drop_caches', '1')
     replace()
     const status = await daemon.replaced(daemonPid)
     daemonPid = status.daemonPid
-    assert.deepEqual(status.mounts.map(({ directory }) => directory), [target])
+    assert.deepEqual(
+      status.mounts.map(({ directory }) => directory),
+      [target],
+    )
     assert.equal(readSync(fd, Buffer.alloc(4096), 0, 4096, 0), 4096)
     assert.equal(hash(path), before)
   }
@@ -137,7 +158,8 @@ test('a chunk that is gone comes from the image again; while that is away too, r
   const before = hash(path)
   const chunks = join(daemon.directory, 'state/chunks')
   const removeChunks = (): void => {
-    for (const name of readdirSync(chunks)) if (name !== 'incoming') for (const file of readdirSync(join(chunks, name))) rmSync(join(chunks, name, file))
+    for (const name of readdirSync(chunks))
+      if (name !== 'incoming') for (const file of readdirSync(join(chunks, name))) rmSync(join(chunks, name, file))
     writeFileSync('/proc/sys/vm/drop_caches', '1')
   }
   // By hand, behind the daemon's back; and again with a daemon that finds none of them.

@@ -12,12 +12,22 @@ test('a layer is read once for two that need it, and both see how far it is', as
   const seen: string[] = []
   let index: string | undefined
   let tell: (bytes: number) => void = () => undefined
-  const one = turns.run(layer, { signal, onBytes: (bytes) => seen.push(`one ${bytes}`) }, async () => await Promise.resolve(index), async (onBytes) => {
-    tell = onBytes
-    return await reading.promise
-  })
+  const one = turns.run(
+    layer,
+    { signal, onBytes: (bytes) => seen.push(`one ${bytes}`) },
+    async () => await Promise.resolve(index),
+    async (onBytes) => {
+      tell = onBytes
+      return await reading.promise
+    },
+  )
   const never = async (): Promise<never> => await Promise.reject(new Error('read again'))
-  const two = turns.run(layer, { signal, onBytes: (bytes) => seen.push(`two ${bytes}`) }, async () => await Promise.resolve(index), never)
+  const two = turns.run(
+    layer,
+    { signal, onBytes: (bytes) => seen.push(`two ${bytes}`) },
+    async () => await Promise.resolve(index),
+    never,
+  )
   tell(7)
   index = 'index'
   reading.resolve('index')
@@ -30,9 +40,15 @@ test('where a reading fails the next one reads itself, and one that gives up doe
   const reading = Promise.withResolvers<string>()
   const nothing = async (): Promise<undefined> => await Promise.resolve(undefined)
   const onBytes = (): void => undefined
-  const failing = assert.rejects(turns.run(layer, { signal, onBytes }, nothing, async () => await reading.promise), /broken/)
+  const failing = assert.rejects(
+    turns.run(layer, { signal, onBytes }, nothing, async () => await reading.promise),
+    /broken/,
+  )
   const gone = new AbortController()
-  const givesUp = assert.rejects(turns.run(layer, { signal: gone.signal, onBytes }, nothing, async () => await Promise.resolve('never')), { name: 'AbortError' })
+  const givesUp = assert.rejects(
+    turns.run(layer, { signal: gone.signal, onBytes }, nothing, async () => await Promise.resolve('never')),
+    { name: 'AbortError' },
+  )
   const next = turns.run(layer, { signal, onBytes }, nothing, async () => await Promise.resolve('mine'))
   gone.abort()
   await givesUp

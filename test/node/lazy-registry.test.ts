@@ -36,11 +36,15 @@ async function seeded(t: TestContext, tag: 'gzip' | 'mixed'): Promise<Seeded> {
   const whole = await readFile(rootfs)
   const before = registry.front.log.length
   const blobs = (): { range: boolean; sentBytes: number }[] =>
-    registry.front.log.slice(before).filter(({ path }) => path.includes('/blobs/')).map(({ range, bodyBytesSent }) => ({ range: range !== undefined, sentBytes: bodyBytesSent }))
+    registry.front.log
+      .slice(before)
+      .filter(({ path }) => path.includes('/blobs/'))
+      .map(({ range, bodyBytesSent }) => ({ range: range !== undefined, sentBytes: bodyBytesSent }))
   return { image, daemon, registry, rootfs, sizeBytes, whole, blobs }
 }
 
-const loseChunks = ({ daemon, whole }: Seeded, share: number): number => loseStored(join(daemon.directory, 'state'), whole, share)
+const loseChunks = ({ daemon, whole }: Seeded, share: number): number =>
+  loseStored(join(daemon.directory, 'state'), whole, share)
 
 test('chunks that are gone come from the registry by ranges, all of them right', async (t) => {
   const image = await seeded(t, 'gzip')
@@ -51,7 +55,14 @@ test('chunks that are gone come from the registry by ranges, all of them right',
   assert.ok(requests.length > 10)
   // The uppermost layer is so small that one stretch of it is all of it.
   const wholes = requests.filter(({ range, sentBytes }) => !range && sentBytes > 100_000)
-  assert.deepEqual(wholes, [], daemon.log.split('\n').filter((line) => line.includes('streamed')).join('\n'))
+  assert.deepEqual(
+    wholes,
+    [],
+    daemon.log
+      .split('\n')
+      .filter((line) => line.includes('streamed'))
+      .join('\n'),
+  )
 })
 
 test('one small read costs a small part of the layer', async (t) => {

@@ -64,7 +64,10 @@ test('what cannot be imported is refused with the reason, and leaves no image', 
     [['import', '/dev/null', 'x'], /neither a directory nor a file/],
     [['import', daemon.directory, 'Bad Name'], /a local name has lower-case letters/],
     [['import', 'oci:/nowhere', 'x'], /no OCI layout/],
-    [['mount', 'local:x', daemon.target('x')], /neither this host nor a peer that it reaches has all of local:x; such images are made by p2pfs import/],
+    [
+      ['mount', 'local:x', daemon.target('x')],
+      /neither this host nor a peer that it reaches has all of local:x; such images are made by p2pfs import/,
+    ],
     [['inspect', 'local:x'], /knows local:x/],
   ]
   for (const [argv, pattern] of cases) {
@@ -82,14 +85,19 @@ test('an export is the image file, sparse, in either format; it fails without le
     const file = join(daemon.directory, `image.${format}`)
     const { sizeBytes } = await daemon.json<ExportResult>('export', image, file, '--format', format)
     assert.equal(statSync(file).size, sizeBytes)
-    execFileSync(format === 'ext4' ? 'e2fsck' : 'fsck.erofs', format === 'ext4' ? ['-fn', file] : [file], { stdio: 'ignore' })
+    execFileSync(format === 'ext4' ? 'e2fsck' : 'fsck.erofs', format === 'ext4' ? ['-fn', file] : [file], {
+      stdio: 'ignore',
+    })
     const target = daemon.target(format)
     const { rootfs } = await daemon.json<MountResult>('mount', image, target, '--format', format)
     assert.equal(hash(rootfs), hash(file))
   }
   const refused = await daemon.cli('export', image, join(daemon.directory, 'nowhere/file'))
   assert.match(refused.stderr, /cannot write .*nowhere\/file: ENOENT/)
-  assert.deepEqual(readdirSync(daemon.directory).filter((name) => name.includes('partial')), [])
+  assert.deepEqual(
+    readdirSync(daemon.directory).filter((name) => name.includes('partial')),
+    [],
+  )
 })
 
 test('ext4 and erofs of an image have the same chunks; only the metadata differs', async (t) => {
@@ -101,7 +109,10 @@ test('ext4 and erofs of an image have the same chunks; only the metadata differs
   const before = await daemon.status()
   await daemon.json<SeedResult>('seed', image, '--format', 'erofs')
   const after = await daemon.status()
-  const [one, two] = [await daemon.json<InspectResult>('inspect', image), await daemon.json<InspectResult>('inspect', image, '--format', 'erofs')]
+  const [one, two] = [
+    await daemon.json<InspectResult>('inspect', image),
+    await daemon.json<InspectResult>('inspect', image, '--format', 'erofs'),
+  ]
   assert.deepEqual(one.layers, two.layers)
   assert.notEqual(one.digest, two.digest)
   assert.ok(two.metadataBytes < one.metadataBytes)
@@ -120,7 +131,10 @@ test('images that share layers or files share chunks, and say so', async (t) => 
   await daemon.json<SeedResult>('import', source, 'app:v2')
   const { sharing, layers, sizeBytes } = await daemon.json<InspectResult>('inspect', 'local:app:v2')
   assert.equal(sharing[0]?.reference, 'local:app:v1')
-  assert.ok(sharing[0].sharedBytes > 0.8 * sizeBytes && sharing[0].sharedBytes < sizeBytes, `${sharing[0].sharedBytes} of ${sizeBytes}`)
+  assert.ok(
+    sharing[0].sharedBytes > 0.8 * sizeBytes && sharing[0].sharedBytes < sizeBytes,
+    `${sharing[0].sharedBytes} of ${sizeBytes}`,
+  )
   assert.deepEqual(layers[0]?.entries, { directory: 2, file: 200 })
   assert.match((await daemon.cli('inspect', 'local:app:v2')).stdout, /shares with\n {2}local:app:v1/)
 })

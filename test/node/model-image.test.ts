@@ -53,11 +53,16 @@ test('a model file of 1.6 GB is imported within 400 MB of memory, and without a 
     const now = largestFile(state)
     if (now.sizeBytes > largest.sizeBytes) largest = now
   }, 100)
-  const { sizeBytes } = await daemon.json<SeedResult>('seed', `oci:${layout.directory}:model`).finally(() => clearInterval(timer))
+  const { sizeBytes } = await daemon
+    .json<SeedResult>('seed', `oci:${layout.directory}:model`)
+    .finally(() => clearInterval(timer))
   assert.ok(sizeBytes > modelBytes)
   const peak = Number(/^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${daemonPid}/status`, 'utf8'))?.[1]) * 1024
   t.diagnostic(`peak memory ${Math.round(peak / 1e6)} MB, largest file ${largest.name} of ${largest.sizeBytes} bytes`)
   assert.ok(peak < maxMemoryBytes, `${peak} bytes`)
   assert.ok(largest.sizeBytes < maxFileBytes, `${largest.name} has ${largest.sizeBytes} bytes`)
-  assert.equal((await daemon.status()).chunks, Math.ceil((sizeBytes - modelBytes) / 131_072) + modelBytes / maxChunkBytes)
+  assert.equal(
+    (await daemon.status()).chunks,
+    Math.ceil((sizeBytes - modelBytes) / 131_072) + modelBytes / maxChunkBytes,
+  )
 })

@@ -10,15 +10,26 @@ const fail = (code: ErrorCode): never => {
 
 test('tries again after a failure that may pass', async () => {
   let tries = 0
-  const found = await withinDeadline(async () => (++tries < 3 ? fail('unavailable') : 'bytes'), { signal, deadlineMs: 60_000 })
+  const found = await withinDeadline(async () => (++tries < 3 ? fail('unavailable') : 'bytes'), {
+    signal,
+    deadlineMs: 60_000,
+  })
   assert.deepEqual([found, tries], ['bytes', 3])
 })
 
 test('gives up when the deadline has passed, and says why', async () => {
-  const isLate = (pattern: RegExp) => (error: unknown): boolean => isP2pfsError(error, 'timeout') && pattern.test(error.message)
-  await assert.rejects(withinDeadline(async () => fail('missing'), { signal, deadlineMs: 20 }), isLate(/within 0\.02 s: it is missing/))
+  const isLate =
+    (pattern: RegExp) =>
+    (error: unknown): boolean =>
+      isP2pfsError(error, 'timeout') && pattern.test(error.message)
+  await assert.rejects(
+    withinDeadline(async () => fail('missing'), { signal, deadlineMs: 20 }),
+    isLate(/within 0\.02 s: it is missing/),
+  )
   const silent = async ({ signal: given }: { signal: AbortSignal }): Promise<never> =>
-    await new Promise((_resolve, reject) => given.addEventListener('abort', () => reject(new P2pfsError('timeout', 'nothing has come')), { once: true }))
+    await new Promise((_resolve, reject) =>
+      given.addEventListener('abort', () => reject(new P2pfsError('timeout', 'nothing has come')), { once: true }),
+    )
   await assert.rejects(withinDeadline(silent, { signal, deadlineMs: 20 }), isLate(/nothing has come/))
 })
 

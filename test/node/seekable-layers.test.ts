@@ -22,7 +22,11 @@ const record: ImageRecord = {
   platform: 'linux/amd64',
   format: 'ext4',
   manifestDigest: a,
-  manifest: JSON.stringify({ schemaVersion: 2, config: { mediaType: 'c', digest: a, size: 1 }, layers: [{ mediaType: 'l', digest: a, size: 5000 }] }),
+  manifest: JSON.stringify({
+    schemaVersion: 2,
+    config: { mediaType: 'c', digest: a, size: 1 },
+    layers: [{ mediaType: 'l', digest: a, size: 5000 }],
+  }),
   rootfsDigest: rootfsDigest(manifest),
   attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
 }
@@ -42,13 +46,20 @@ const map: BlobMap = {
 }
 
 /** Of a layer whose windows are published, and nowhere else. */
-async function regionOf(parts: Partial<ConstructorParameters<typeof SeekableLayers>[0]>): Promise<NonNullable<Awaited<ReturnType<SeekableLayers['seekable']>>>> {
+async function regionOf(
+  parts: Partial<ConstructorParameters<typeof SeekableLayers>[0]>,
+): Promise<NonNullable<Awaited<ReturnType<SeekableLayers['seekable']>>>> {
   return (await layersOf(parts).seekable(table.id))!
 }
 
 function layersOf(parts: Partial<ConstructorParameters<typeof SeekableLayers>[0]>): SeekableLayers {
   return new SeekableLayers({
-    catalog: { images: async () => [record], rootfs: async () => manifest, blobMap: async () => map, putBlobMap: async () => undefined },
+    catalog: {
+      images: async () => [record],
+      rootfs: async () => manifest,
+      blobMap: async () => map,
+      putBlobMap: async () => undefined,
+    },
     registry: { range: async () => new Uint8Array(0) },
     region: { fetchBlobMap: async () => undefined },
     fetchWindow: async () => {
@@ -85,7 +96,13 @@ test('a window is asked for while its data is', async () => {
   })
   // Neither answers before the other is asked; zeros are no gzip.
   await assert.rejects(region.read(region.stretchOf(0)!, options), { code: 'invalid' })
-  assert.deepEqual(new Set(asked), new Set([{ start: 2000, end: 5000 }, { of: windows.id, index: 0 }]))
+  assert.deepEqual(
+    new Set(asked),
+    new Set([
+      { start: 2000, end: 5000 },
+      { of: windows.id, index: 0 },
+    ]),
+  )
 })
 
 test('windows are read where they are published, several chunks at once, each as it is', async () => {
@@ -108,9 +125,27 @@ test('windows are read where they are published, several chunks at once, each as
   const region = (await layers.seekable(windows.id))!
   const both = region.join(region.stretchOf(0)!, region.stretchOf(1)!)
   const chunks = [...(await region.read(both, options))]
-  assert.deepEqual(chunks.map(({ index, bytes: chunk }) => [index, Buffer.from(chunk).equals(bytes.subarray(index * 4096, (index + 1) * 4096))]), [[0, true], [1, true]])
+  assert.deepEqual(
+    chunks.map(({ index, bytes: chunk }) => [
+      index,
+      Buffer.from(chunk).equals(bytes.subarray(index * 4096, (index + 1) * 4096)),
+    ]),
+    [
+      [0, true],
+      [1, true],
+    ],
+  )
   const [second] = await region.read(region.stretchOf(1)!, options)
-  assert.deepEqual([second!.index, ranges], [1, [{ start: 0, end: 8192 }, { start: 4096, end: 8192 }]])
+  assert.deepEqual(
+    [second!.index, ranges],
+    [
+      1,
+      [
+        { start: 0, end: 8192 },
+        { start: 4096, end: 8192 },
+      ],
+    ],
+  )
 })
 
 test('a window that nobody has is missing, so that the layer is streamed', async () => {

@@ -32,8 +32,18 @@ async function startRegion(t: TestContext): Promise<Region> {
     const tar = writeTar([{ path: 'data', type: 'file', content }])
     const layer = registry.addBlob(gzipSync(tar), 'application/vnd.oci.image.layer.v1.tar+gzip')
     const diffId = `sha256:${createHash('sha256').update(tar).digest('hex')}`
-    const config = registry.addBlob(Buffer.from(JSON.stringify({ os: 'linux', architecture: 'amd64', rootfs: { type: 'layers', diff_ids: [diffId] } })), 'application/vnd.oci.image.config.v1+json')
-    return registry.addManifest('lab/app', 'v', JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociManifest, config, layers: [layer] }), mediaTypes.ociManifest).digest
+    const config = registry.addBlob(
+      Buffer.from(
+        JSON.stringify({ os: 'linux', architecture: 'amd64', rootfs: { type: 'layers', diff_ids: [diffId] } }),
+      ),
+      'application/vnd.oci.image.config.v1+json',
+    )
+    return registry.addManifest(
+      'lab/app',
+      'v',
+      JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociManifest, config, layers: [layer] }),
+      mediaTypes.ociManifest,
+    ).digest
   }
   const first = push(1)
   const options = ['--insecure-registry', registry.authority, '--platform', 'linux/amd64']
@@ -63,13 +73,25 @@ test('a tag is what the registry says when it is mounted, and stays that for the
   assert.ok(['built', 'peer'].includes(after.origin), 'either of them may be its steward')
   assert.notDeepEqual(await readFile(before.rootfs), await readFile(after.rootfs))
   const { mounts } = await b.status()
-  assert.deepEqual(new Map(mounts.map(({ manifestDigest, origin }) => [manifestDigest, origin])), new Map([[first, 'peer'], [second, after.origin]]))
+  assert.deepEqual(
+    new Map(mounts.map(({ manifestDigest, origin }) => [manifestDigest, origin])),
+    new Map([
+      [first, 'peer'],
+      [second, after.origin],
+    ]),
+  )
   requests()
 
   // Whole on A: nobody is asked, unless that is asked for. As its steward A has imported the new image itself.
   const whole = await a.json<MountResult>('mount', image, a.target('whole'))
-  assert.deepEqual([whole.manifestDigest, whole.origin, whole.resolution, requests()], [after.origin === 'peer' ? second : first, 'local', 'last-known', 0])
-  assert.equal((await a.json<MountResult>('mount', image, a.target('always'), '--pull', 'always')).manifestDigest, second)
+  assert.deepEqual(
+    [whole.manifestDigest, whole.origin, whole.resolution, requests()],
+    [after.origin === 'peer' ? second : first, 'local', 'last-known', 0],
+  )
+  assert.equal(
+    (await a.json<MountResult>('mount', image, a.target('always'), '--pull', 'always')).manifestDigest,
+    second,
+  )
 })
 
 test('without the registry a tag is what it was last known as, and mount says so', async (t) => {
@@ -84,10 +106,19 @@ test('without the registry a tag is what it was last known as, and mount says so
   assert.equal((await b.json<MountResult>('mount', image, b.target('soon'))).unanswered, undefined)
   await registry.front.accept()
   requests()
-  assert.equal((await b.json<MountResult>('mount', image, b.target('missing'), '--pull', 'missing')).resolution, 'last-known')
-  assert.equal((await b.json<MountResult>('mount', image.replace(/:v$/, `@${first}`), b.target('digest'))).resolution, 'digest')
+  assert.equal(
+    (await b.json<MountResult>('mount', image, b.target('missing'), '--pull', 'missing')).resolution,
+    'last-known',
+  )
+  assert.equal(
+    (await b.json<MountResult>('mount', image.replace(/:v$/, `@${first}`), b.target('digest'))).resolution,
+    'digest',
+  )
   requests()
-  assert.equal((await b.json<MountResult>('mount', image.replace(/:v$/, `@${first}`), b.target('digest-again'))).resolution, 'digest')
+  assert.equal(
+    (await b.json<MountResult>('mount', image.replace(/:v$/, `@${first}`), b.target('digest-again'))).resolution,
+    'digest',
+  )
   assert.equal(requests(), 0)
   const unknown = await b.cli('mount', `${registry.authority}/lab/other:v`, b.target('never'), '--pull', 'never')
   assert.notEqual(unknown.status, 0)

@@ -1,7 +1,17 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, closeSync, statSync, statfsSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  closeSync,
+  statSync,
+  statfsSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { MountResult, Placed } from '../../node/control/api.ts'
@@ -87,7 +97,10 @@ test('a writable tree takes writes up to its limit, and a reset ends them', asyn
   await daemon.json<Placed>('reset', tree)
   assert.equal(readFileSync(join(tree, 'odd/one'), 'utf8'), '1')
   assert.equal((await daemon.cli('umount', tree)).status, 0)
-  assert.deepEqual(readdirSync(join(daemon.directory, 'state/writable')).filter((name) => !name.includes('.gone-')), [])
+  assert.deepEqual(
+    readdirSync(join(daemon.directory, 'state/writable')).filter((name) => !name.includes('.gone-')),
+    [],
+  )
 })
 
 test('without a limit the upper layer has what the disk has; the root keeps its owner and mode', async (t) => {
@@ -109,7 +122,10 @@ test('a scratch drive has all its size free, and a reset empties it', async (t) 
   const daemon = await DaemonProcess.start(t)
   const image = await copyOddImage(daemon.directory)
   const directory = daemon.target('drive')
-  for (const [size, bytes] of [['64MiB', 64 * mebibyte], ['3GiB', 3072 * mebibyte]] as const) {
+  for (const [size, bytes] of [
+    ['64MiB', 64 * mebibyte],
+    ['3GiB', 3072 * mebibyte],
+  ] as const) {
     const { scratch = '', rootfs } = await daemon.json<MountResult>('mount', image, directory, '--scratch', size)
     assert.ok(statSync(rootfs).isFile())
     assert.ok(statSync(scratch).blocks * 512 < mebibyte, 'sparse')
@@ -155,7 +171,10 @@ test('options that do not go together are refused with what would', async (t) =>
     assert.match(answer.stderr, pattern)
   }
   await daemon.json('mount', image, directory)
-  assert.match((await daemon.cli('reset', directory)).stderr, /nothing to reset: it was mounted without --scratch and without --writable/)
+  assert.match(
+    (await daemon.cli('reset', directory)).stderr,
+    /nothing to reset: it was mounted without --scratch and without --writable/,
+  )
 })
 
 test('what a daemon and its supervisor leave behind when both are killed is removed by the next', async (t) => {
@@ -183,10 +202,18 @@ test('a daemon killed at any moment of a mount, a reset or an umount leaves what
   const directory = daemon.target('target')
   const state = join(daemon.directory, 'state')
   for (let round = 0; round < 12; round++) {
-    const kind = [['--as', 'tree', '--writable', '--size', '16MiB'], ['--as', 'tree', '--writable'], ['--format', 'erofs', '--scratch', '16MiB']][round % 3]!
+    const kind = [
+      ['--as', 'tree', '--writable', '--size', '16MiB'],
+      ['--as', 'tree', '--writable'],
+      ['--format', 'erofs', '--scratch', '16MiB'],
+    ][round % 3]!
     const step = Math.floor(round / 3)
     const { daemonPid } = await daemon.status()
-    const commands = [['mount', image, directory, ...kind], ['reset', directory], ['umount', directory]]
+    const commands = [
+      ['mount', image, directory, ...kind],
+      ['reset', directory],
+      ['umount', directory],
+    ]
     for (const command of commands.slice(0, Math.min(step, 2))) await daemon.json(...command)
     const struck = daemon.cli(...commands[Math.min(step, 2)]!)
     // A process takes some 60 ms to start, the request some 20 to 50.
@@ -197,7 +224,9 @@ test('a daemon killed at any moment of a mount, a reset or an umount leaves what
     if (mounts.length > 0) assert.equal((await daemon.cli('umount', directory)).status, 0)
     assert.deepEqual(daemon.mounts(), [join(state, 'mnt')], `round ${round}: ${command(commands, step)}`)
     for (const name of ['trees', 'scratch', 'writable']) {
-      const left = existsSync(join(state, name)) ? readdirSync(join(state, name)).filter((entry) => !entry.includes('.gone-')) : []
+      const left = existsSync(join(state, name))
+        ? readdirSync(join(state, name)).filter((entry) => !entry.includes('.gone-'))
+        : []
       assert.deepEqual(left, [], `round ${round}: ${name}`)
     }
   }
@@ -209,13 +238,32 @@ test('runc runs a container from a tree', async (t) => {
   const daemon = await DaemonProcess.start(t)
   const { gzip } = await debianImages()
   const [tree, bundle] = [daemon.target('tree'), daemon.target('bundle')]
-  await daemon.json('mount', `oci:${gzip.layoutDirectory}:${gzip.tag}`, tree, '--as', 'tree', '--writable', '--size', '64MiB')
+  await daemon.json(
+    'mount',
+    `oci:${gzip.layoutDirectory}:${gzip.tag}`,
+    tree,
+    '--as',
+    'tree',
+    '--writable',
+    '--size',
+    '64MiB',
+  )
   execFileSync('runc', ['spec'], { cwd: bundle })
-  const config = JSON.parse(readFileSync(join(bundle, 'config.json'), 'utf8')) as { process: Record<string, unknown>; root: unknown }
-  Object.assign(config.process, { terminal: false, args: ['/bin/sh', '-c', 'head -1 /etc/os-release && echo written > /tmp/file && cat /tmp/file'] })
+  const config = JSON.parse(readFileSync(join(bundle, 'config.json'), 'utf8')) as {
+    process: Record<string, unknown>
+    root: unknown
+  }
+  Object.assign(config.process, {
+    terminal: false,
+    args: ['/bin/sh', '-c', 'head -1 /etc/os-release && echo written > /tmp/file && cat /tmp/file'],
+  })
   config.root = { path: tree, readonly: false }
   writeFileSync(join(bundle, 'config.json'), JSON.stringify(config))
-  const output = execFileSync('runc', ['--root', join(daemon.directory, 'runc'), 'run', '--bundle', bundle, `p2pfs-test-${process.pid}`], { encoding: 'utf8' })
+  const output = execFileSync(
+    'runc',
+    ['--root', join(daemon.directory, 'runc'), 'run', '--bundle', bundle, `p2pfs-test-${process.pid}`],
+    { encoding: 'utf8' },
+  )
   assert.match(output, /Debian[^\n]*\nwritten\n/)
   await daemon.json('reset', tree)
   assert.equal(existsSync(join(tree, 'tmp/file')), false)

@@ -24,18 +24,34 @@ test('verify says that host, region and registry have what the layers make; noth
   lab.requests()
   const result = await other.json<VerifyResult>('verify', image)
   assert.deepEqual([result.same, result.digest], [true, digest])
-  assert.deepEqual(result.uses.map(({ source, digest: used, maker: by, accepted, own }) => [source, used, by, accepted, own]), [['region', digest, peerId, true, false], ['registry', digest, peerId, true, false]])
+  assert.deepEqual(
+    result.uses.map(({ source, digest: used, maker: by, accepted, own }) => [source, used, by, accepted, own]),
+    [
+      ['region', digest, peerId, true, false],
+      ['registry', digest, peerId, true, false],
+    ],
+  )
   for (const { layers } of result.uses) {
-    assert.deepEqual(layers.map(({ digest: layer }) => layer), [...lab.layers.keys()])
+    assert.deepEqual(
+      layers.map(({ digest: layer }) => layer),
+      [...lab.layers.keys()],
+    )
     for (const layer of layers) assert.deepEqual([layer.chunks, layer.index, layer.map], ['same', 'same', 'same'])
   }
   const requests = lab.ofLayers(lab.requests())
-  assert.deepEqual(new Map(requests.map(({ path, bodyBytesSent }) => [path.slice(path.lastIndexOf('/') + 1), bodyBytesSent])), lab.layers, 'each layer is read whole, once')
+  assert.deepEqual(
+    new Map(requests.map(({ path, bodyBytesSent }) => [path.slice(path.lastIndexOf('/') + 1), bodyBytesSent])),
+    lab.layers,
+    'each layer is read whole, once',
+  )
   const { chunks, images } = await other.status()
   assert.deepEqual([chunks, images], [0, []])
   const { status, stdout } = await maker.cli('verify', image)
   assert.equal(status, 0)
-  assert.match(stdout, /this host {5}same: rootfs sha256:.*\(this host\)\n.*chunks same, layer index same, blob map same\n(.*\n)*result {8}the same\n$/)
+  assert.match(
+    stdout,
+    /this host {5}same: rootfs sha256:.*\(this host\)\n.*chunks same, layer index same, blob map same\n(.*\n)*result {8}the same\n$/,
+  )
 })
 
 test('verify tells a rootfs that was forged, and what of it: exit status 1', async (t) => {
@@ -56,12 +72,20 @@ test('verify tells a rootfs that was forged, and what of it: exit status 1', asy
   const forged = { ...manifest, layers: [{ ...first!, chunks: new ChunkTable(lengths, digests) }, ...rest] }
   const key = privateKeyFromProtobuf(readFileSync(join(daemon.directory, 'state/identity.key')))
   const statement = { ...record!, rootfsDigest: await catalog.putRootfs(forged) }
-  await catalog.putImage({ ...statement, attestation: await attest(statement, { key: record!.attestation.key, sign: async (bytes) => await key.sign(bytes) }) })
+  await catalog.putImage({
+    ...statement,
+    attestation: await attest(statement, {
+      key: record!.attestation.key,
+      sign: async (bytes) => await key.sign(bytes),
+    }),
+  })
   await catalog.close()
   await daemon.startAgain()
 
   // And the publication's index is damaged.
-  const artifact = JSON.parse(registry.manifest('lab/image', published!.digest)!) as { layers: { digest: string; size: number }[] }
+  const artifact = JSON.parse(registry.manifest('lab/image', published!.digest)!) as {
+    layers: { digest: string; size: number }[]
+  }
   const { digest: damagedDigest, size } = registry.addBlob(zstdCompressSync(Buffer.from('a3')))
   Object.assign(artifact.layers[0]!, { digest: damagedDigest, size })
   registry.addManifest('lab/image', undefined, JSON.stringify(artifact))
@@ -71,12 +95,21 @@ test('verify tells a rootfs that was forged, and what of it: exit status 1', asy
   assert.deepEqual([result.same, result.digest], [false, digest])
   const [host, whole, damaged] = result.uses
   assert.deepEqual([host!.source, host!.rootfs, host!.digest], ['host', 'different', rootfsDigest(forged)])
-  assert.deepEqual(host!.layers.map(({ chunks, index, map }) => [chunks, index, map]), [['different', 'same', 'same'], ['same', 'same', 'same']])
+  assert.deepEqual(
+    host!.layers.map(({ chunks, index, map }) => [chunks, index, map]),
+    [
+      ['different', 'same', 'same'],
+      ['same', 'same', 'same'],
+    ],
+  )
   assert.deepEqual([whole!.rootfs, damaged!.rootfs], ['same', 'different'])
   assert.match(damaged!.error!, /published index/)
   const text = await daemon.cli('verify', image)
   assert.equal(text.status, 1)
-  assert.match(text.stdout, /this host {5}different: .*\n.*chunks different, layer index same.*\n(.*\n)*result {8}DIFFERENT/)
+  assert.match(
+    text.stdout,
+    /this host {5}different: .*\n.*chunks different, layer index same.*\n(.*\n)*result {8}DIFFERENT/,
+  )
 })
 
 test('an image that nobody knows is rebuilt and compared with nothing; one of no registry cannot be', async (t) => {

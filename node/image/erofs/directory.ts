@@ -27,7 +27,10 @@ export function packDirectory(names: readonly ByteString[]): { first: number; us
 }
 
 /** One block: entries of fixed size, then their names. @param sizeBytes of the block, or of what is used of the last one */
-export function encodeDirectoryBlock(entries: readonly (DirectoryEntry & { node: number })[], sizeBytes: number): Buffer {
+export function encodeDirectoryBlock(
+  entries: readonly (DirectoryEntry & { node: number })[],
+  sizeBytes: number,
+): Buffer {
   const out = Buffer.alloc(sizeBytes)
   let nameAt = entries.length * direntBytes
   for (const [i, { name, type, node }] of entries.entries()) {

@@ -23,11 +23,16 @@ export function mapFile(runs: readonly BlockRun[], blocks: number, path: string)
   if (blocks === 0) return { dataBlock: 0 }
   const joined = join(runs)
   const [only] = joined
-  if (only !== undefined && joined.length === 1 && only.fileBlock === 0 && only.count === blocks) return { dataBlock: only.dataBlock }
+  if (only !== undefined && joined.length === 1 && only.fileBlock === 0 && only.count === blocks)
+    return { dataBlock: only.dataBlock }
   const chunkBits = chunkBitsOf(joined, blocks)
   const count = Math.ceil(blocks / 2 ** chunkBits)
   if (count > maxChunks) {
-    throw new P2pfsError('unsupported', `/${path}: a file with holes as fine as this one can have ${maxChunks} blocks in EROFS, it has ${blocks}; use the format ext4`, { path })
+    throw new P2pfsError(
+      'unsupported',
+      `/${path}: a file with holes as fine as this one can have ${maxChunks} blocks in EROFS, it has ${blocks}; use the format ext4`,
+      { path },
+    )
   }
   const chunks = Array.from<number | undefined>({ length: count })
   for (const { fileBlock, dataBlock, count: length } of joined) {
@@ -39,7 +44,8 @@ export function mapFile(runs: readonly BlockRun[], blocks: number, path: string)
 /** The map's entries; holes have no block. @param base block of the device at which the data begins */
 export function encodeChunks(chunks: readonly (number | undefined)[], base: number): Buffer {
   const out = Buffer.alloc(chunks.length * 4)
-  for (const [i, dataBlock] of chunks.entries()) out.writeUInt32LE(dataBlock === undefined ? nullBlock : base + dataBlock, i * 4)
+  for (const [i, dataBlock] of chunks.entries())
+    out.writeUInt32LE(dataBlock === undefined ? nullBlock : base + dataBlock, i * 4)
   return out
 }
 
@@ -47,7 +53,12 @@ function join(runs: readonly BlockRun[]): BlockRun[] {
   const joined: BlockRun[] = []
   for (const run of runs) {
     const last = joined.at(-1)
-    if (last !== undefined && last.fileBlock + last.count === run.fileBlock && last.dataBlock + last.count === run.dataBlock) last.count += run.count
+    if (
+      last !== undefined &&
+      last.fileBlock + last.count === run.fileBlock &&
+      last.dataBlock + last.count === run.dataBlock
+    )
+      last.count += run.count
     else joined.push({ ...run })
   }
   return joined
@@ -55,7 +66,9 @@ function join(runs: readonly BlockRun[]): BlockRun[] {
 
 /** The largest chunks that no run begins or ends within; the file's end may be within one. */
 function chunkBitsOf(runs: readonly BlockRun[], blocks: number): number {
-  const edges = runs.flatMap(({ fileBlock, count }) => [fileBlock, fileBlock + count]).filter((edge) => edge !== 0 && edge !== blocks)
+  const edges = runs
+    .flatMap(({ fileBlock, count }) => [fileBlock, fileBlock + count])
+    .filter((edge) => edge !== 0 && edge !== blocks)
   const largest = Math.min(Math.ceil(Math.log2(blocks)), maxChunkBits)
   let bits = largest
   for (const edge of edges) while (edge % 2 ** bits !== 0) bits--

@@ -26,6 +26,13 @@ export const nullBlock = 0xffffffff
 /** The format has 5 bits for the chunk size: the most blocks of a chunk, as a power of two. */
 export const maxChunkBits = 31
 
-export const typeBits = { fifo: 0o010000, character: 0o020000, directory: 0o040000, block: 0o060000, file: 0o100000, symlink: 0o120000 } as const
+export const typeBits = {
+  fifo: 0o010000,
+  character: 0o020000,
+  directory: 0o040000,
+  block: 0o060000,
+  file: 0o100000,
+  symlink: 0o120000,
+} as const
 /** File types in directory entries. */
 export const entryTypes = { file: 1, directory: 2, character: 3, block: 4, fifo: 5, symlink: 7 } as const

@@ -37,7 +37,9 @@ export function encodeInode(node: RootfsInode, body: InodeBody): Buffer {
  */
 export function encodeDevice({ major, minor }: RootfsInode['device'], path: string): number {
   if (major >= 2 ** 12 || minor >= 2 ** 20) {
-    throw new P2pfsError('unsupported', `/${path}: device number ${major}:${minor} is beyond Linux's 4095:1048575`, { path })
+    throw new P2pfsError('unsupported', `/${path}: device number ${major}:${minor} is beyond Linux's 4095:1048575`, {
+      path,
+    })
   }
   return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0
 }

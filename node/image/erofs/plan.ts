@@ -128,7 +128,10 @@ function planContent(inode: Planned, layerBlocks: readonly number[]): void {
     placeTail(inode, inode.packed.length - 1, inode.packed.at(-1)!.usedBytes)
   } else if (node.type === 'symlink') {
     const length = node.linkTarget.length
-    if (length > maxTargetBytes) throw new P2pfsError('unsupported', `/${path}: link target of ${length} bytes; ${maxTargetBytes} is the most`, { path })
+    if (length > maxTargetBytes)
+      throw new P2pfsError('unsupported', `/${path}: link target of ${length} bytes; ${maxTargetBytes} is the most`, {
+        path,
+      })
     placeTail(inode, 0, length)
   } else if (node.type === 'character' || node.type === 'block') {
     inode.device = encodeDevice(node.device, path)
@@ -140,7 +143,11 @@ function planContent(inode: Planned, layerBlocks: readonly number[]): void {
         dataBlock: layerBlocks[layer]! + regionOffset / blockBytes,
         count: Math.ceil(lengthBytes / blockBytes),
       }))
-    const map = mapFile(runs.sort((a, b) => a.fileBlock - b.fileBlock), Math.ceil(node.sizeBytes / blockBytes), path)
+    const map = mapFile(
+      runs.sort((a, b) => a.fileBlock - b.fileBlock),
+      Math.ceil(node.sizeBytes / blockBytes),
+      path,
+    )
     inode.map = map
     if ('chunks' in map) inode.tailBytes = map.chunks.length * 4
   }
@@ -161,7 +168,13 @@ class Layout implements FilesystemPlan {
   readonly #metadataBlocks: number
   readonly #uuid: Uint8Array
 
-  constructor(inodes: readonly Planned[], slotsEnd: number, metadataBlocks: number, dataBlocks: number, uuid: Uint8Array) {
+  constructor(
+    inodes: readonly Planned[],
+    slotsEnd: number,
+    metadataBlocks: number,
+    dataBlocks: number,
+    uuid: Uint8Array,
+  ) {
     this.#inodes = inodes
     this.#slotsEnd = slotsEnd
     this.#metadataBlocks = metadataBlocks
@@ -190,7 +203,8 @@ class Layout implements FilesystemPlan {
   #encode(inode: Planned): Buffer {
     const { node, number, links, xattrs, map, ownBlocks, tailBytes, firstBlock } = inode
     const body = { number, links, xattrBytes: xattrs.length }
-    const behind = (rest: Omit<InodeBody, keyof typeof body>, tail: Buffer = Buffer.alloc(0)): Buffer => Buffer.concat([encodeInode(node, { ...body, ...rest }), xattrs, tail])
+    const behind = (rest: Omit<InodeBody, keyof typeof body>, tail: Buffer = Buffer.alloc(0)): Buffer =>
+      Buffer.concat([encodeInode(node, { ...body, ...rest }), xattrs, tail])
     switch (node.type) {
       case 'directory':
       case 'symlink': {
@@ -202,7 +216,11 @@ class Layout implements FilesystemPlan {
       case 'file': {
         const { sizeBytes } = node
         if (map === undefined) throw new TypeError('file without a map')
-        if ('chunks' in map) return behind({ layout: 'chunks', sizeBytes, place: map.chunkBits }, encodeChunks(map.chunks, this.#metadataBlocks))
+        if ('chunks' in map)
+          return behind(
+            { layout: 'chunks', sizeBytes, place: map.chunkBits },
+            encodeChunks(map.chunks, this.#metadataBlocks),
+          )
         return behind({ layout: 'plain', sizeBytes, place: this.#metadataBlocks + map.dataBlock })
       }
       case 'character':

@@ -15,7 +15,10 @@ export interface SuperblockFields {
  * Writes the superblock into the first block of the device, and the checksum over all that follows it there: so what else
  * that block has must be in it already.
  */
-export function writeSuperblock(block: Buffer, { totalBlocks, inodes, rootNode, chunked, uuid }: SuperblockFields): void {
+export function writeSuperblock(
+  block: Buffer,
+  { totalBlocks, inodes, rootNode, chunked, uuid }: SuperblockFields,
+): void {
   const out = block.subarray(superblockOffset, superblockOffset + superblockBytes)
   out.fill(0)
   out.writeUInt32LE(magic, 0)

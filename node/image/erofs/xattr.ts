@@ -19,17 +19,27 @@ export function encodeXattrs(xattrs: readonly { name: ByteString; value: Uint8Ar
   if (xattrs.length === 0) return Buffer.alloc(0)
   const out = Buffer.concat([Buffer.alloc(xattrHeaderBytes), ...xattrs.map((xattr) => encodeEntry(xattr, path))])
   if (out.length > maxXattrBytes) {
-    throw new P2pfsError('unsupported', `extended attributes of /${path} take ${out.length} bytes; EROFS has room for ${maxXattrBytes}`, { path })
+    throw new P2pfsError(
+      'unsupported',
+      `extended attributes of /${path} take ${out.length} bytes; EROFS has room for ${maxXattrBytes}`,
+      { path },
+    )
   }
   return out
 }
 
 function encodeEntry({ name, value }: { name: ByteString; value: Uint8Array }, path: string): Buffer {
   const found = prefixes.find(([prefix]) => name.startsWith(prefix))
-  if (found === undefined) throw new P2pfsError('unsupported', `/${path}: EROFS has no place for the extended attribute ${JSON.stringify(name)}`, { path })
+  if (found === undefined)
+    throw new P2pfsError(
+      'unsupported',
+      `/${path}: EROFS has no place for the extended attribute ${JSON.stringify(name)}`,
+      { path },
+    )
   const [prefix, index] = found
   const rest = name.slice(prefix.length)
-  if (rest.length > 0xff || value.length > 0xffff) throw new P2pfsError('unsupported', `/${path}: extended attribute ${JSON.stringify(name)} is too long`, { path })
+  if (rest.length > 0xff || value.length > 0xffff)
+    throw new P2pfsError('unsupported', `/${path}: extended attribute ${JSON.stringify(name)} is too long`, { path })
   const out = Buffer.alloc((4 + rest.length + value.length + 3) & ~3)
   out[0] = rest.length
   out[1] = index

@@ -18,7 +18,12 @@ const nodeLimit = (blockBytes - 8) / 8
  * The blocks of a directory: one, or a hash tree (htree) of depth one or two.
  * @throws unsupported for more entries than two levels hold: above ten million
  */
-export function encodeDirectory(self: number, parent: number, entries: readonly DirectoryEntry[], seed: Uint32Array): { blocks: Buffer[]; indexed: boolean } {
+export function encodeDirectory(
+  self: number,
+  parent: number,
+  entries: readonly DirectoryEntry[],
+  seed: Uint32Array,
+): { blocks: Buffer[]; indexed: boolean } {
   const total = entries.reduce((sum, { name }) => sum + entryBytes(name.length), entryBytes(1) + entryBytes(2))
   if (total <= blockBytes) return { blocks: [linearBlock(self, parent, entries)], indexed: false }
   const leaves = hashLeaves(entries, seed)
@@ -67,7 +72,10 @@ function hashLeaves(entries: readonly DirectoryEntry[], seed: Uint32Array): Leaf
   const close = (end: number): void => {
     const first = hashed[start]!
     const continued = start > 0 && hashed[start - 1]!.hash === first.hash
-    leaves.push({ hash: continued ? (first.hash | 1) >>> 0 : first.hash, block: fillBlock(hashed.slice(start, end).map(({ entry }) => entry)) })
+    leaves.push({
+      hash: continued ? (first.hash | 1) >>> 0 : first.hash,
+      block: fillBlock(hashed.slice(start, end).map(({ entry }) => entry)),
+    })
     start = end
     bytes = 0
   }
@@ -83,7 +91,11 @@ function hashLeaves(entries: readonly DirectoryEntry[], seed: Uint32Array): Leaf
 /** The root block, and inner blocks where the leaves do not fit under it. Leaves follow all of them. */
 function indexBlocks(self: number, parent: number, leaves: readonly Leaf[]): Buffer[] {
   const inner = leaves.length <= rootLimit ? 0 : Math.ceil(leaves.length / nodeLimit)
-  if (inner > rootLimit) throw new P2pfsError('unsupported', `a directory has too many entries: over ${rootLimit * nodeLimit} blocks of them`)
+  if (inner > rootLimit)
+    throw new P2pfsError(
+      'unsupported',
+      `a directory has too many entries: over ${rootLimit * nodeLimit} blocks of them`,
+    )
   const root = Buffer.alloc(blockBytes)
   put(root, 0, 12, dot(self))
   put(root, 12, blockBytes - 12, dotDot(parent))
@@ -92,7 +104,12 @@ function indexBlocks(self: number, parent: number, leaves: readonly Leaf[]): Buf
   root[29] = 8
   root[30] = inner === 0 ? 0 : 1
   if (inner === 0) {
-    putIndex(root, 32, rootLimit, leaves.map(({ hash }, i) => ({ hash, block: 1 + i })))
+    putIndex(
+      root,
+      32,
+      rootLimit,
+      leaves.map(({ hash }, i) => ({ hash, block: 1 + i })),
+    )
     return [root]
   }
   const blocks = [root]
@@ -101,7 +118,12 @@ function indexBlocks(self: number, parent: number, leaves: readonly Leaf[]): Buf
     const part = leaves.slice(i * nodeLimit, (i + 1) * nodeLimit)
     const block = Buffer.alloc(blockBytes)
     block.writeUInt16LE(blockBytes, 4)
-    putIndex(block, 8, nodeLimit, part.map(({ hash }, j) => ({ hash, block: 1 + inner + i * nodeLimit + j })))
+    putIndex(
+      block,
+      8,
+      nodeLimit,
+      part.map(({ hash }, j) => ({ hash, block: 1 + inner + i * nodeLimit + j })),
+    )
     above.push({ hash: part[0]!.hash, block: 1 + i })
     blocks.push(block)
   }

@@ -18,13 +18,22 @@ export function normaliseRuns(runs: readonly BlockRun[]): BlockRun[] {
   const joined: BlockRun[] = []
   for (const run of [...runs].sort((a, b) => a.fileBlock - b.fileBlock)) {
     const last = joined.at(-1)
-    if (last !== undefined && last.fileBlock + last.count === run.fileBlock && last.deviceBlock + last.count === run.deviceBlock) last.count += run.count
+    if (
+      last !== undefined &&
+      last.fileBlock + last.count === run.fileBlock &&
+      last.deviceBlock + last.count === run.deviceBlock
+    )
+      last.count += run.count
     else joined.push({ ...run })
   }
   return joined.flatMap(({ fileBlock, deviceBlock, count }) => {
     const pieces: BlockRun[] = []
     for (let at = 0; at < count; at += maxExtentBlocks) {
-      pieces.push({ fileBlock: fileBlock + at, deviceBlock: deviceBlock + at, count: Math.min(maxExtentBlocks, count - at) })
+      pieces.push({
+        fileBlock: fileBlock + at,
+        deviceBlock: deviceBlock + at,
+        count: Math.min(maxExtentBlocks, count - at),
+      })
     }
     return pieces
   })
@@ -33,7 +42,7 @@ export function normaliseRuns(runs: readonly BlockRun[]): BlockRun[] {
 /** Blocks that the tree of this many extents takes besides the inode. */
 export function extentTreeBlocks(extents: number): number {
   let blocks = 0
-  for (let level = extents; level > inInode; ) {
+  for (let level = extents; level > inInode;) {
     level = Math.ceil(level / perBlock)
     blocks += level
   }

@@ -45,7 +45,12 @@ function transform(state: Int32Array, x: Int32Array): void {
   const f = (p: number, q: number, r: number): number => r ^ (p & (q ^ r))
   const g = (p: number, q: number, r: number): number => ((p & q) + ((p ^ q) & r)) | 0
   const h = (p: number, q: number, r: number): number => p ^ q ^ r
-  const round = (mix: typeof f, order: readonly number[], k: number, shifts: readonly [number, number, number, number]): void => {
+  const round = (
+    mix: typeof f,
+    order: readonly number[],
+    k: number,
+    shifts: readonly [number, number, number, number],
+  ): void => {
     for (let i = 0; i < 8; i += 4) {
       a = rotate((a + mix(b, c, d) + x[order[i]!]! + k) | 0, shifts[0])
       d = rotate((d + mix(a, b, c) + x[order[i + 1]!]! + k) | 0, shifts[1])

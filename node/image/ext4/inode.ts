@@ -38,7 +38,12 @@ export function encodeInode(node: RootfsInode, body: InodeBody): Buffer {
   out.writeUInt16LE(extraInodeBytes, 128)
   const { seconds, extra } = encodeTime(node.mtime)
   // Access, change, modification and birth: the image knows one time, and the bytes must not depend on when it was made.
-  for (const [at, extraAt] of [[8, 140], [12, 132], [16, 136], [144, 148]] as const) {
+  for (const [at, extraAt] of [
+    [8, 140],
+    [12, 132],
+    [16, 136],
+    [144, 148],
+  ] as const) {
     out.writeInt32LE(seconds, at)
     out.writeUInt32LE(extra, extraAt)
   }
@@ -64,7 +69,9 @@ function encodeTime({ seconds, nanoseconds }: RootfsInode['mtime']): { seconds: 
  */
 export function encodeDevice({ major, minor }: RootfsInode['device'], path: string): Buffer {
   if (major >= 2 ** 12 || minor >= 2 ** 20) {
-    throw new P2pfsError('unsupported', `/${path}: device number ${major}:${minor} is beyond Linux's 4095:1048575`, { path })
+    throw new P2pfsError('unsupported', `/${path}: device number ${major}:${minor} is beyond Linux's 4095:1048575`, {
+      path,
+    })
   }
   const out = Buffer.alloc(60)
   if (major < 256 && minor < 256) out.writeUInt32LE((major << 8) | minor, 0)

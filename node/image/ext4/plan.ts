@@ -6,7 +6,15 @@ import type { RootfsInode, RootfsTree } from '../rootfs-tree.ts'
 import { BitRuns } from './bitmap.ts'
 import { encodeDirectory } from './directory.ts'
 import { encodeExtents, extentTreeBlocks, normaliseRuns, type BlockRun } from './extents.ts'
-import { blockBytes, descriptorBytes, firstInode, inodeBytes, inodesPerBlock, maxPerGroup, rootInode } from './format.ts'
+import {
+  blockBytes,
+  descriptorBytes,
+  firstInode,
+  inodeBytes,
+  inodesPerBlock,
+  maxPerGroup,
+  rootInode,
+} from './format.ts'
 import { encodeDevice, encodeInode } from './inode.ts'
 import { encodeDescriptor, encodeSuperblock, type Geometry, type GroupDescriptor } from './superblock.ts'
 import { encodeXattrs } from './xattr.ts'
@@ -81,7 +89,10 @@ function planInodes(tree: RootfsTree, hashSeed: Uint32Array): Planned[] {
         if (node.type === 'directory') below.push(child)
       }
       if (node.type === 'directory') directory.links++
-      else if (++child.links > 65_000) throw new P2pfsError('unsupported', `/${child.path} has more hard links than ext4 can count: 65000`, { path: child.path })
+      else if (++child.links > 65_000)
+        throw new P2pfsError('unsupported', `/${child.path} has more hard links than ext4 can count: 65000`, {
+          path: child.path,
+        })
       return { name, inode: child.number, type: node.type }
     })
     const { blocks, indexed } = encodeDirectory(directory.number, directory.parent, entries, hashSeed)
@@ -97,18 +108,34 @@ function planInodes(tree: RootfsTree, hashSeed: Uint32Array): Planned[] {
 function planContent(inode: Planned): void {
   const { node, path } = inode
   if (node.type === 'symlink' && node.linkTarget.length >= 60) {
-    if (node.linkTarget.length >= blockBytes) throw new P2pfsError('unsupported', `/${path}: link target of ${node.linkTarget.length} bytes; 4095 is the most`, { path })
+    if (node.linkTarget.length >= blockBytes)
+      throw new P2pfsError(
+        'unsupported',
+        `/${path}: link target of ${node.linkTarget.length} bytes; 4095 is the most`,
+        { path },
+      )
     const block = Buffer.alloc(blockBytes)
     block.write(node.linkTarget, 'latin1')
     inode.content = [block]
   }
   if (node.type !== 'file') return
   for (const { layer, fileOffset, lengthBytes, regionOffset } of node.extents) {
-    if (fileOffset % blockBytes !== 0 || regionOffset % blockBytes !== 0) throw new TypeError(`extent of /${path} is not on a block boundary`)
+    if (fileOffset % blockBytes !== 0 || regionOffset % blockBytes !== 0)
+      throw new TypeError(`extent of /${path} is not on a block boundary`)
     if (lengthBytes === 0) continue
-    inode.runs.push({ layer, run: { fileBlock: fileOffset / blockBytes, deviceBlock: regionOffset / blockBytes, count: Math.ceil(lengthBytes / blockBytes) } })
+    inode.runs.push({
+      layer,
+      run: {
+        fileBlock: fileOffset / blockBytes,
+        deviceBlock: regionOffset / blockBytes,
+        count: Math.ceil(lengthBytes / blockBytes),
+      },
+    })
   }
-  if (node.sizeBytes > 2 ** 32 * blockBytes) throw new P2pfsError('unsupported', `/${path}: ${node.sizeBytes} bytes are more than an ext4 file can have`, { path })
+  if (node.sizeBytes > 2 ** 32 * blockBytes)
+    throw new P2pfsError('unsupported', `/${path}: ${node.sizeBytes} bytes are more than an ext4 file can have`, {
+      path,
+    })
   // Runs of different layers never continue each other in a way that could save an extent, so any base will do here.
   inode.treeBlocks = extentTreeBlocks(normaliseRuns(inode.runs.map(({ run }) => run)).length)
 }
@@ -118,15 +145,20 @@ function blocksOf(inode: Planned): number {
 }
 
 /** Groups of 128 MiB, or smaller where there are more inodes than those could have. */
-function fit(lastInode: number, ownBlocks: number, dataBlocks: number): Geometry & { metadataBlocks: number; tableBlocks: number } {
-  for (let groups = 1; ; ) {
+function fit(
+  lastInode: number,
+  ownBlocks: number,
+  dataBlocks: number,
+): Geometry & { metadataBlocks: number; tableBlocks: number } {
+  for (let groups = 1; ;) {
     const inodesPerGroup = Math.ceil(Math.ceil(lastInode / groups) / inodesPerBlock) * inodesPerBlock
     if (inodesPerGroup > maxPerGroup) {
       groups = Math.ceil(lastInode / maxPerGroup)
       continue
     }
     const tableBlocks = inodesPerGroup / inodesPerBlock
-    const metadataBlocks = 1 + Math.ceil((groups * descriptorBytes) / blockBytes) + ownBlocks + groups * (tableBlocks + 2)
+    const metadataBlocks =
+      1 + Math.ceil((groups * descriptorBytes) / blockBytes) + ownBlocks + groups * (tableBlocks + 2)
     const totalBlocks = metadataBlocks + dataBlocks
     if (totalBlocks >= 2 ** 32) throw new P2pfsError('unsupported', 'the image is larger than 16 TiB')
     const needed = Math.ceil(totalBlocks / maxPerGroup)
@@ -156,7 +188,13 @@ class Layout implements FilesystemPlan {
   readonly #tables: number
   readonly #bitmaps: number
 
-  constructor(inodes: readonly Planned[], geometry: ReturnType<typeof fit>, ownBlocks: number, layerBytes: readonly number[], uuid: Uint8Array) {
+  constructor(
+    inodes: readonly Planned[],
+    geometry: ReturnType<typeof fit>,
+    ownBlocks: number,
+    layerBytes: readonly number[],
+    uuid: Uint8Array,
+  ) {
     this.#inodes = inodes
     this.#geometry = geometry
     this.#uuid = uuid
@@ -231,7 +269,10 @@ class Layout implements FilesystemPlan {
   /** The extents of whatever has content, in the metadata region or in those of the layers. */
   #extents(inode: Planned): { root: Buffer; blocks: Buffer[] } {
     const { node, content, firstBlock } = inode
-    const runs = node.type === 'file' ? this.#runs(inode) : normaliseRuns(content.length === 0 ? [] : [{ fileBlock: 0, deviceBlock: firstBlock, count: content.length }])
+    const runs =
+      node.type === 'file'
+        ? this.#runs(inode)
+        : normaliseRuns(content.length === 0 ? [] : [{ fileBlock: 0, deviceBlock: firstBlock, count: content.length }])
     return encodeExtents(runs, firstBlock + content.length)
   }
 
@@ -244,7 +285,8 @@ class Layout implements FilesystemPlan {
   *#inodeTables(): Generator<Uint8Array> {
     const { groups, inodesPerGroup } = this.#geometry
     // The root is number 2; those from 11 on follow it in the list.
-    const at = (number: number): Planned | undefined => (number === rootInode ? this.#inodes[0] : number < firstInode ? undefined : this.#inodes[number - firstInode + 1])
+    const at = (number: number): Planned | undefined =>
+      number === rootInode ? this.#inodes[0] : number < firstInode ? undefined : this.#inodes[number - firstInode + 1]
     for (let first = 1; first <= groups * inodesPerGroup; first += inodesPerBlock) {
       const block = Buffer.alloc(blockBytes)
       for (let i = 0; i < inodesPerBlock; i++) {
@@ -257,15 +299,32 @@ class Layout implements FilesystemPlan {
 
   #encode(inode: Planned): Buffer {
     const { node, path, links, content, indexed, xattrs, treeBlocks, firstBlock } = inode
-    const body = { links, indexed, inInodeXattrs: xattrs.inInode, xattrBlock: xattrs.block === undefined ? 0 : firstBlock + content.length + treeBlocks }
+    const body = {
+      links,
+      indexed,
+      inInodeXattrs: xattrs.inInode,
+      xattrBlock: xattrs.block === undefined ? 0 : firstBlock + content.length + treeBlocks,
+    }
     const own = blocksOf(inode)
     switch (node.type) {
       case 'file': {
         const data = inode.runs.reduce((sum, { run }) => sum + run.count, 0)
-        return encodeInode(node, { ...body, sizeBytes: node.sizeBytes, blocks: own + data, block: this.#extents(inode).root, extents: true })
+        return encodeInode(node, {
+          ...body,
+          sizeBytes: node.sizeBytes,
+          blocks: own + data,
+          block: this.#extents(inode).root,
+          extents: true,
+        })
       }
       case 'directory':
-        return encodeInode(node, { ...body, sizeBytes: content.length * blockBytes, blocks: own, block: this.#extents(inode).root, extents: true })
+        return encodeInode(node, {
+          ...body,
+          sizeBytes: content.length * blockBytes,
+          blocks: own,
+          block: this.#extents(inode).root,
+          extents: true,
+        })
       case 'symlink': {
         const long = content.length > 0
         const block = long ? this.#extents(inode).root : shortTarget(node.linkTarget)
@@ -273,7 +332,13 @@ class Layout implements FilesystemPlan {
       }
       case 'character':
       case 'block':
-        return encodeInode(node, { ...body, sizeBytes: 0, blocks: own, block: encodeDevice(node.device, path), extents: false })
+        return encodeInode(node, {
+          ...body,
+          sizeBytes: 0,
+          blocks: own,
+          block: encodeDevice(node.device, path),
+          extents: false,
+        })
       case 'fifo':
         return encodeInode(node, { ...body, sizeBytes: 0, blocks: own, block: Buffer.alloc(60), extents: false })
     }

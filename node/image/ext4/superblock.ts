@@ -1,4 +1,13 @@
-import { blockBytes, compatible, descriptorBytes, extraInodeBytes, firstInode, incompatible, inodeBytes, readOnlyCompatible } from './format.ts'
+import {
+  blockBytes,
+  compatible,
+  descriptorBytes,
+  extraInodeBytes,
+  firstInode,
+  incompatible,
+  inodeBytes,
+  readOnlyCompatible,
+} from './format.ts'
 
 export interface Geometry {
   totalBlocks: number
@@ -21,7 +30,11 @@ export interface GroupDescriptor {
  * The 1024 bytes at offset 1024: no journal, no backups, no wall clock, read-only by feature flag.
  * @param uuid 16 bytes; they seed the directory hash too
  */
-export function encodeSuperblock({ totalBlocks, blocksPerGroup, inodesPerGroup, groups }: Geometry, free: { blocks: number; inodes: number }, uuid: Uint8Array): Buffer {
+export function encodeSuperblock(
+  { totalBlocks, blocksPerGroup, inodesPerGroup, groups }: Geometry,
+  free: { blocks: number; inodes: number },
+  uuid: Uint8Array,
+): Buffer {
   const out = Buffer.alloc(1024)
   const u16 = (at: number, value: number): void => void out.writeUInt16LE(value, at)
   const u32 = (at: number, value: number): void => void out.writeUInt32LE(value >>> 0, at)
@@ -45,7 +58,13 @@ export function encodeSuperblock({ totalBlocks, blocksPerGroup, inodesPerGroup, 
   u16(88, inodeBytes)
   u32(92, compatible.extAttr | compatible.dirIndex | compatible.sparseSuper2)
   u32(96, incompatible.fileType | incompatible.extents | incompatible.flexBg)
-  u32(100, readOnlyCompatible.largeFile | readOnlyCompatible.dirNlink | readOnlyCompatible.extraIsize | readOnlyCompatible.readOnly)
+  u32(
+    100,
+    readOnlyCompatible.largeFile |
+      readOnlyCompatible.dirNlink |
+      readOnlyCompatible.extraIsize |
+      readOnlyCompatible.readOnly,
+  )
   out.set(uuid, 104)
   out.set(uuid, 236)
   // Half MD4, over unsigned characters (s_flags).

@@ -37,7 +37,10 @@ const padded = (length: number): number => (length + 3) & ~3
  * undefined where there are none.
  * @throws unsupported for a namespace that ext4 does not have, or more than one block of attributes
  */
-export function encodeXattrs(xattrs: readonly Xattr[], path: string): { inInode: Buffer | undefined; block: Buffer | undefined } {
+export function encodeXattrs(
+  xattrs: readonly Xattr[],
+  path: string,
+): { inInode: Buffer | undefined; block: Buffer | undefined } {
   const all = xattrs.map((xattr) => pack(xattr, path)).sort(compare)
   const inside: Packed[] = []
   const outside: Packed[] = []
@@ -53,7 +56,11 @@ export function encodeXattrs(xattrs: readonly Xattr[], path: string): { inInode:
     }
   }
   if (outsideBytes > blockBytes) {
-    throw new P2pfsError('unsupported', `extended attributes of /${path} take ${outsideBytes} bytes; ext4 has room for ${blockBytes}, the format erofs for more`, { path })
+    throw new P2pfsError(
+      'unsupported',
+      `extended attributes of /${path} take ${outsideBytes} bytes; ext4 has room for ${blockBytes}, the format erofs for more`,
+      { path },
+    )
   }
   return {
     inInode: inside.length === 0 ? undefined : encodeInInode(inside),
@@ -63,7 +70,12 @@ export function encodeXattrs(xattrs: readonly Xattr[], path: string): { inInode:
 
 function pack({ name, value }: Xattr, path: string): Packed {
   const found = prefixes.find(([prefix]) => name.startsWith(prefix))
-  if (found === undefined) throw new P2pfsError('unsupported', `/${path}: ext4 has no place for the extended attribute ${JSON.stringify(name)}`, { path })
+  if (found === undefined)
+    throw new P2pfsError(
+      'unsupported',
+      `/${path}: ext4 has no place for the extended attribute ${JSON.stringify(name)}`,
+      { path },
+    )
   const [prefix, index] = found
   const rest = Buffer.from(name.slice(prefix.length), 'latin1')
   const stored = index === 2 || index === 3 ? encodeAcl(value, path) : value
@@ -88,7 +100,10 @@ function encodeBlock(xattrs: readonly Packed[]): Buffer {
   out.writeUInt32LE(1, 4)
   out.writeUInt32LE(1, 8)
   const hashes = encodeEntries(out, headerBytes, 0, xattrs)
-  out.writeUInt32LE(hashes.reduce((hash, entry) => ((hash << 16) ^ (hash >>> 16) ^ entry) >>> 0, 0), 12)
+  out.writeUInt32LE(
+    hashes.reduce((hash, entry) => ((hash << 16) ^ (hash >>> 16) ^ entry) >>> 0, 0),
+    12,
+  )
   return out
 }
 

@@ -43,9 +43,14 @@ const distanceMask = (1 << distanceBits) - 1
 const kinds = { literal: 0, length: 1, end: 2, link: 3, invalid: 4 } as const
 
 /** RFC 1951, section 3.2.5. */
-const lengthBase = [3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258]
+const lengthBase = [
+  3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258,
+]
 const lengthExtra = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0]
-const distanceBase = [1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12_289, 16_385, 24_577]
+const distanceBase = [
+  1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145,
+  8193, 12_289, 16_385, 24_577,
+]
 const distanceExtra = [0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13]
 /** Order of the lengths of the code length code, section 3.2.7. */
 const codeLengthOrder = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
@@ -73,7 +78,14 @@ const nextCode = new Uint16Array(16)
 const invalidEntry = (kinds.invalid << 9) | 1
 
 /** Fills a table for the canonical code of these lengths; longer codes get tables behind the first. */
-function buildTable(table: Int32Array, bits: number, lengths: Uint8Array, from: number, to: number, entries: Int32Array): void {
+function buildTable(
+  table: Int32Array,
+  bits: number,
+  lengths: Uint8Array,
+  from: number,
+  to: number,
+  entries: Int32Array,
+): void {
   counts.fill(0)
   for (let i = from; i < to; i++) counts[lengths[i]!]!++
   counts[0] = 0
@@ -176,7 +188,8 @@ export class DeflateScanner {
     this.#view = new DataView(buffer.buffer)
     const data = buffer.subarray(0, length)
     this.#scan(data, final)
-    if (this.#needed !== undefined && (this.#state === 'end' || this.#output - this.#neededAt >= maxWindowBytes)) this.#endNeeded()
+    if (this.#needed !== undefined && (this.#state === 'end' || this.#output - this.#neededAt >= maxWindowBytes))
+      this.#endNeeded()
     if (this.#state === 'end') return data.slice((this.#bit + 7) >>> 3)
     if (final) throw new P2pfsError('invalid', 'deflate: cut short')
     const used = this.#bit >>> 3
@@ -194,7 +207,8 @@ export class DeflateScanner {
         this.#beginBlock(data)
       } else if (this.#state === 'stored') {
         const length = Math.min(this.#storedLeft, data.length - (this.#bit >>> 3))
-        for (let markBit = this.#markBit(); markBit <= this.#bit + length * 8; markBit = this.#markBit()) this.#mark(this.#output + Math.max(0, (markBit - this.#bit) / 8))
+        for (let markBit = this.#markBit(); markBit <= this.#bit + length * 8; markBit = this.#markBit())
+          this.#mark(this.#output + Math.max(0, (markBit - this.#bit) / 8))
         this.#storedLeft -= length
         this.#output += length
         this.#bit += length * 8
@@ -259,7 +273,8 @@ export class DeflateScanner {
     if (type === 0) {
       this.#bit = (this.#bit + 7) & ~7
       const length = this.#take(data, 16)
-      if (this.#take(data, 16) !== (~length & 0xffff)) throw new P2pfsError('invalid', 'deflate: length of a stored block is damaged')
+      if (this.#take(data, 16) !== (~length & 0xffff))
+        throw new P2pfsError('invalid', 'deflate: length of a stored block is damaged')
       this.#storedLeft = length
       this.#state = 'stored'
       return
@@ -282,7 +297,7 @@ export class DeflateScanner {
     const total = literals + distances
     const table = this.#distances
     const read = new Uint8Array(total)
-    for (let i = 0; i < total; ) {
+    for (let i = 0; i < total;) {
       const entry = table[this.#peek(this.#bit) & ((1 << codeLengthBits) - 1)]!
       if (((entry >> 9) & 7) === kinds.invalid) throw new P2pfsError('invalid', 'deflate: no such code')
       this.#take(data, entry & 31)
@@ -291,8 +306,10 @@ export class DeflateScanner {
         read[i++] = symbol
         continue
       }
-      const repeat = symbol === 16 ? 3 + this.#take(data, 2) : symbol === 17 ? 3 + this.#take(data, 3) : 11 + this.#take(data, 7)
-      if (i + repeat > total || (symbol === 16 && i === 0)) throw new P2pfsError('invalid', 'deflate: code lengths are damaged')
+      const repeat =
+        symbol === 16 ? 3 + this.#take(data, 2) : symbol === 17 ? 3 + this.#take(data, 3) : 11 + this.#take(data, 7)
+      if (i + repeat > total || (symbol === 16 && i === 0))
+        throw new P2pfsError('invalid', 'deflate: code lengths are damaged')
       read.fill(symbol === 16 ? read[i - 1]! : 0, i, i + repeat)
       i += repeat
     }
@@ -346,7 +363,8 @@ export class DeflateScanner {
         bit += extra
         value = view.getUint32(bit >>> 3, true) >>> (bit & 7)
         distance = distances[value & distanceMask]!
-        if (((distance >> 9) & 7) === kinds.link) distance = distances[(distance >>> 12) + ((value >>> distanceBits) & ((1 << ((distance >> 5) & 15)) - 1))]!
+        if (((distance >> 9) & 7) === kinds.link)
+          distance = distances[(distance >>> 12) + ((value >>> distanceBits) & ((1 << ((distance >> 5) & 15)) - 1))]!
         valid = ((distance >> 9) & 7) === 0
         bit += (distance & 31) + ((distance >> 5) & 15)
       }
@@ -363,7 +381,8 @@ export class DeflateScanner {
         ended = true
         break
       }
-      if (produced < neededEnd && kind === kinds.length) this.#need(this.#output + produced - this.#neededAt, more, distance, bit - ((distance >> 5) & 15))
+      if (produced < neededEnd && kind === kinds.length)
+        this.#need(this.#output + produced - this.#neededAt, more, distance, bit - ((distance >> 5) & 15))
       produced += more
     }
     this.#bit = bit

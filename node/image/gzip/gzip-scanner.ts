@@ -95,7 +95,11 @@ export class GzipScanner {
     this.#deflate = new DeflateScanner(
       {
         block: (bitOffset, outputOffset) =>
-          block({ bitOffset: start * 8 + bitOffset, outputOffset: memberOutput + outputOffset, windowBytes: Math.min(outputOffset, maxWindowBytes) }),
+          block({
+            bitOffset: start * 8 + bitOffset,
+            outputOffset: memberOutput + outputOffset,
+            windowBytes: Math.min(outputOffset, maxWindowBytes),
+          }),
         needed,
         mark: (streamBytes, outputBytes) => mark(start + streamBytes, memberOutput + outputBytes),
       },
@@ -120,7 +124,8 @@ export class GzipScanner {
 /** RFC 1952, section 2.3. @returns undefined where the header is not whole */
 function headerLength(data: Buffer): number | undefined {
   if (data.length < 10) return undefined
-  if (data[0] !== 0x1f || data[1] !== 0x8b || data[2] !== 8) throw new P2pfsError('invalid', 'gzip: no member where one should begin')
+  if (data[0] !== 0x1f || data[1] !== 0x8b || data[2] !== 8)
+    throw new P2pfsError('invalid', 'gzip: no member where one should begin')
   const flags = data[3]!
   let at = 10
   if ((flags & 4) !== 0) {

@@ -16,7 +16,10 @@ const trailerBytes = 8
  * @returns the output as far as the bytes go
  * @throws invalid where the stream is damaged
  */
-export async function* resumeGzip(bytes: Buffer, { bit, window }: { bit: number; window: Uint8Array }): AsyncGenerator<Buffer> {
+export async function* resumeGzip(
+  bytes: Buffer,
+  { bit, window }: { bit: number; window: Uint8Array },
+): AsyncGenerator<Buffer> {
   const prefix = emptyBlocks(bit)
   const joined = prefix.at(-1)! | (bytes[0]! & (0xff << bit))
   const input = bit === 0 ? [bytes] : [prefix.subarray(0, -1), Buffer.of(joined), bytes.subarray(1)]

@@ -59,7 +59,8 @@ function checkSum(record: Buffer, name: ByteString): void {
     signed += (byte << 24) >> 24
   }
   const stored = number(record, 148, 8, name)
-  if (stored !== unsigned && stored !== signed) throw new P2pfsError('invalid', 'tar: header checksum does not match: not a tar, or damaged', { entry: name })
+  if (stored !== unsigned && stored !== signed)
+    throw new P2pfsError('invalid', 'tar: header checksum does not match: not a tar, or damaged', { entry: name })
 }
 
 /** Octal digits, or with the highest bit of the first byte set a two's complement number (base 256). */
@@ -74,8 +75,12 @@ export function number(record: Buffer, at: number, length: number, entry: ByteSt
     return Number(value)
   }
   // Blanks or zeros before and after; a zero ends it.
-  const [digits = ''] = record.toString('latin1', at, at + length).replace(/^[ \0]+|[ \0]+$/g, '').split('\0')
+  const [digits = ''] = record
+    .toString('latin1', at, at + length)
+    .replace(/^[ \0]+|[ \0]+$/g, '')
+    .split('\0')
   if (digits === '') return 0
-  if (!/^[0-7]+$/.test(digits)) throw new P2pfsError('invalid', `tar: not an octal number: ${JSON.stringify(digits)}`, { entry })
+  if (!/^[0-7]+$/.test(digits))
+    throw new P2pfsError('invalid', `tar: not an octal number: ${JSON.stringify(digits)}`, { entry })
   return Number.parseInt(digits, 8)
 }

@@ -158,7 +158,10 @@ export class TarParser {
     } catch (cause) {
       // What a number of an extended header says does not know whose it is.
       if (!(cause instanceof P2pfsError) || cause.details['entry'] !== undefined) throw cause
-      throw new P2pfsError(cause.code, cause.message, { cause, entry: this.#pax('path') ?? this.#longName ?? this.#header?.name ?? '' })
+      throw new P2pfsError(cause.code, cause.message, {
+        cause,
+        entry: this.#pax('path') ?? this.#longName ?? this.#header?.name ?? '',
+      })
     }
   }
 
@@ -175,7 +178,11 @@ export class TarParser {
     this.#header = header
     if (isExtension) {
       if (header.sizeBytes > maxExtensionBytes || header.sizeBytes < 0) {
-        throw new P2pfsError('invalid', `tar: extended header of ${header.sizeBytes} bytes; ${maxExtensionBytes} is the most`, { entry: header.name })
+        throw new P2pfsError(
+          'invalid',
+          `tar: extended header of ${header.sizeBytes} bytes; ${maxExtensionBytes} is the most`,
+          { entry: header.name },
+        )
       }
       this.#extension = header.type
       this.#left = header.sizeBytes
@@ -194,7 +201,8 @@ export class TarParser {
     }
     const map = this.#pax('GNU.sparse.map')
     const sparse = map !== undefined || this.#sparsePairs.length > 0 || this.#pax('GNU.sparse.major') === '1'
-    if (sparse && header.type !== '\0' && header.type !== '0') throw new P2pfsError('invalid', 'tar: sparse, and no file', { entry: header.name })
+    if (sparse && header.type !== '\0' && header.type !== '0')
+      throw new P2pfsError('invalid', 'tar: sparse, and no file', { entry: header.name })
     const realSize = this.#pax('GNU.sparse.realsize') ?? this.#pax('GNU.sparse.size')
     if (this.#pax('GNU.sparse.major') === '1') {
       // The map is at the start of the content, in decimal lines, padded to records.
@@ -205,7 +213,12 @@ export class TarParser {
       this.#mapBytes = 0
       this.#state = 'sparseMap'
     } else if (sparse) {
-      const numbers = map === undefined ? this.#sparsePairs : map === '' ? [] : map.split(',').map((value) => decimal(value, 'GNU.sparse.map'))
+      const numbers =
+        map === undefined
+          ? this.#sparsePairs
+          : map === ''
+            ? []
+            : map.split(',').map((value) => decimal(value, 'GNU.sparse.map'))
       this.#start(header, pairs(numbers, header.name), decimal(realSize ?? '', 'GNU.sparse.size'))
     } else this.#start(header, undefined, undefined)
   }
@@ -239,7 +252,8 @@ export class TarParser {
       if (record[at] === 0) return
       const entry = this.#header!.name
       this.#segments.push({ offset: number(record, at, 12, entry), lengthBytes: number(record, at + 12, 12, entry) })
-      if (this.#segments.length * 24 > maxExtensionBytes) throw new P2pfsError('invalid', 'tar: sparse map is too long', { entry })
+      if (this.#segments.length * 24 > maxExtensionBytes)
+        throw new P2pfsError('invalid', 'tar: sparse map is too long', { entry })
     }
   }
 
@@ -250,12 +264,17 @@ export class TarParser {
     this.#mapRest = lines.pop()!
     this.#mapLines.push(...lines)
     this.#mapBytes += recordBytes
-    if (this.#mapBytes > maxExtensionBytes || this.#mapBytes > header.sizeBytes) throw new P2pfsError('invalid', 'tar: sparse map is too long', { entry: header.name })
+    if (this.#mapBytes > maxExtensionBytes || this.#mapBytes > header.sizeBytes)
+      throw new P2pfsError('invalid', 'tar: sparse map is too long', { entry: header.name })
     if (this.#mapLines.length === 0) return
     const count = decimal(this.#mapLines[0]!, 'GNU.sparse.map')
     if (this.#mapLines.length < 1 + count * 2) return
     const numbers = this.#mapLines.slice(1, 1 + count * 2).map((line) => decimal(line, 'GNU.sparse.map'))
-    this.#start({ ...header, sizeBytes: header.sizeBytes - this.#mapBytes }, pairs(numbers, header.name), this.#realSize)
+    this.#start(
+      { ...header, sizeBytes: header.sizeBytes - this.#mapBytes },
+      pairs(numbers, header.name),
+      this.#realSize,
+    )
   }
 
   /** A keyword of the entry's extended header. */
@@ -290,7 +309,8 @@ export class TarParser {
     if (segments !== undefined) checkSegments(segments, sizeBytes, contentBytes, fail)
     const mtime = this.#pax('mtime')
     const xattrs = new Map<ByteString, ByteString>()
-    for (const [keyword, value] of this.#locals) if (keyword.startsWith('SCHILY.xattr.')) xattrs.set(keyword.slice('SCHILY.xattr.'.length), value)
+    for (const [keyword, value] of this.#locals)
+      if (keyword.startsWith('SCHILY.xattr.')) xattrs.set(keyword.slice('SCHILY.xattr.'.length), value)
     const entry: TarEntry = {
       path,
       type: type as TarEntry['type'],
@@ -299,7 +319,8 @@ export class TarParser {
       gid,
       mtime: mtime === undefined ? { seconds: header.mtimeSeconds, nanoseconds: 0 } : paxTime(mtime),
       linkName,
-      device: type === '3' || type === '4' ? { major: header.devMajor, minor: header.devMinor } : { major: 0, minor: 0 },
+      device:
+        type === '3' || type === '4' ? { major: header.devMajor, minor: header.devMinor } : { major: 0, minor: 0 },
       sizeBytes,
       xattrs,
       segments,
@@ -338,14 +359,23 @@ function untilZero(bytes: Buffer): ByteString {
 
 function pairs(numbers: readonly number[], entry: ByteString): SparseSegment[] {
   if (numbers.length % 2 !== 0) throw new P2pfsError('invalid', 'tar: sparse map is malformed', { entry })
-  return Array.from({ length: numbers.length / 2 }, (_, i) => ({ offset: numbers[i * 2]!, lengthBytes: numbers[i * 2 + 1]! }))
+  return Array.from({ length: numbers.length / 2 }, (_, i) => ({
+    offset: numbers[i * 2]!,
+    lengthBytes: numbers[i * 2 + 1]!,
+  }))
 }
 
-function checkSegments(segments: readonly SparseSegment[], sizeBytes: number, contentBytes: number, fail: (message: string) => never): void {
+function checkSegments(
+  segments: readonly SparseSegment[],
+  sizeBytes: number,
+  contentBytes: number,
+  fail: (message: string) => never,
+): void {
   let end = 0
   let total = 0
   for (const { offset, lengthBytes } of segments) {
-    if (offset < end || lengthBytes < 0 || offset + lengthBytes > sizeBytes) fail('sparse map is out of order, or leaves the file')
+    if (offset < end || lengthBytes < 0 || offset + lengthBytes > sizeBytes)
+      fail('sparse map is out of order, or leaves the file')
     end = offset + lengthBytes
     total += lengthBytes
   }

@@ -10,14 +10,22 @@ export type PaxRecords = Map<ByteString, ByteString>
  * @throws invalid
  */
 export function parsePax(bytes: Buffer, into: PaxRecords, sparse: number[]): void {
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     // Some writers pad with zeros.
     if (bytes[at] === 0) break
     const blank = bytes.indexOf(0x20, at)
     const length = Number(bytes.toString('latin1', at, blank))
     const end = at + length
     const equals = bytes.indexOf(0x3d, blank)
-    if (blank < 0 || !Number.isInteger(length) || length < 5 || end > bytes.length || bytes[end - 1] !== 0x0a || equals < 0 || equals >= end) {
+    if (
+      blank < 0 ||
+      !Number.isInteger(length) ||
+      length < 5 ||
+      end > bytes.length ||
+      bytes[end - 1] !== 0x0a ||
+      equals < 0 ||
+      equals >= end
+    ) {
       throw new P2pfsError('invalid', 'tar: PAX record is malformed')
     }
     const keyword = bytes.toString('latin1', blank + 1, equals)
@@ -31,7 +39,8 @@ export function parsePax(bytes: Buffer, into: PaxRecords, sparse: number[]): voi
 /** @throws invalid */
 export function decimal(value: ByteString, keyword: string): number {
   const parsed = Number(value)
-  if (!/^-?[0-9]+$/.test(value) || !Number.isSafeInteger(parsed)) throw new P2pfsError('invalid', `tar: PAX ${keyword} is not a number: ${value.slice(0, 40)}`)
+  if (!/^-?[0-9]+$/.test(value) || !Number.isSafeInteger(parsed))
+    throw new P2pfsError('invalid', `tar: PAX ${keyword} is not a number: ${value.slice(0, 40)}`)
   return parsed
 }
 
@@ -44,5 +53,7 @@ export function paxTime(value: ByteString): { seconds: number; nanoseconds: numb
   const nanoseconds = Number(fraction.slice(0, 9).padEnd(9, '0'))
   if (!Number.isSafeInteger(seconds)) throw new P2pfsError('invalid', 'tar: PAX mtime is too large')
   if (sign === '') return { seconds, nanoseconds }
-  return nanoseconds === 0 ? { seconds: -seconds || 0, nanoseconds: 0 } : { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds }
+  return nanoseconds === 0
+    ? { seconds: -seconds || 0, nanoseconds: 0 }
+    : { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds }
 }

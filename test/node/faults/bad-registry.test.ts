@@ -15,7 +15,13 @@ const survived: [string, Fault[]][] = [
   ['connections closed in mid-body', [{ closeAfterBytes: 3_000, times: 20 }]],
   ['429 with Retry-After', [{ status: 429, retryAfter: 2, times: 3 }]],
   ['a burst of 503', [{ status: 503, times: 10 }]],
-  ['500 and 502 in turn', [{ status: 500, times: 4 }, { status: 502, times: 2 }]],
+  [
+    '500 and 502 in turn',
+    [
+      { status: 500, times: 4 },
+      { status: 502, times: 2 },
+    ],
+  ],
   ['a registry that forgets the blob for a moment', [{ status: 404, times: 2 }]],
   ['403 for a moment', [{ status: 403, times: 1 }]],
   ['other ranges', [{ shiftRangeBytes: -512, times: 10 }]],
@@ -23,7 +29,11 @@ const survived: [string, Fault[]][] = [
   ['no ranges', [{ ranges: 'ignore' }]],
 ]
 
-async function readsRight({ rootfs, whole, lose, daemon, registry }: FaultyLab, what: string, faults: Fault[]): Promise<void> {
+async function readsRight(
+  { rootfs, whole, lose, daemon, registry }: FaultyLab,
+  what: string,
+  faults: Fault[],
+): Promise<void> {
   registry.faults.clear()
   assert.ok(lose(0.7) > 3)
   for (const fault of faults) registry.faults.add({ path, ...fault })
@@ -51,13 +61,21 @@ test('seeded mixtures of faults: readers get the right bytes, or an error', asyn
   const seed = Number(process.env['P2PFS_FUZZ_SEED'] ?? 20_261_121)
   t.diagnostic(`seed ${seed}`)
   const random = createRandom(seed)
-  const { registry, rootfs, whole, lose } = await startFaultyLab(t, 'odd', { daemonOptions: ['--read-deadline', '10s'] })
+  const { registry, rootfs, whole, lose } = await startFaultyLab(t, 'odd', {
+    daemonOptions: ['--read-deadline', '10s'],
+  })
   const kinds = survived.flatMap(([, faults]) => faults)
   let failed = 0
   for (let round = 0; round < 6; round++) {
     registry.faults.clear()
     assert.ok(lose(0.6) > 3)
-    for (let i = 0; i < 6; i++) registry.faults.add({ path, ...kinds[random.below(kinds.length)]!, after: random.below(6), times: 1 + random.below(6) })
+    for (let i = 0; i < 6; i++)
+      registry.faults.add({
+        path,
+        ...kinds[random.below(kinds.length)]!,
+        after: random.below(6),
+        times: 1 + random.below(6),
+      })
     try {
       assert.equal(hash(await readSlowly(rootfs, whole.length)), hash(whole), `round ${round}`)
     } catch (error) {

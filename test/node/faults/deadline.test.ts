@@ -13,7 +13,8 @@ const daemonOptions = ['--read-deadline', `${deadlineMs / 1000}s`]
 
 /** Where there are bytes that do not come from the layer's index: the last block of noise. */
 function lastNoise(whole: Buffer): number {
-  for (let at = whole.length - 4096; at > 0; at -= 4096) if (new Set(whole.subarray(at, at + 4096)).size > 200) return at
+  for (let at = whole.length - 4096; at > 0; at -= 4096)
+    if (new Set(whole.subarray(at, at + 4096)).size > 200) return at
   throw new Error('no such block')
 }
 
@@ -42,7 +43,10 @@ for (const [what, begin] of [
     }
     const tookMs = await failsInTime(read)
     t.diagnostic(`${what}: EIO after ${(tookMs / 1000).toFixed(2)} s, deadline ${deadlineMs / 1000} s`)
-    assert.match(daemon.log, /read failed.*within 2 s: no source delivers chunk sha256:[0-9a-f]+: no peer has it; registry: /)
+    assert.match(
+      daemon.log,
+      /read failed.*within 2 s: no source delivers chunk sha256:[0-9a-f]+: no peer has it; registry: /,
+    )
     assert.equal((await daemon.cli('status')).status, 0)
     registry.faults.clear()
     await registry.front.accept()

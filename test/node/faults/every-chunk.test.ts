@@ -25,7 +25,15 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
   const seed = 7
   const authority = await startDockerRegistry(t)
   const image = `${authority}/lab/image:${tag}`
-  await run('skopeo', ['--insecure-policy', 'copy', '--quiet', '--preserve-digests', '--dest-tls-verify=false', `oci:${layoutDirectory}:${tag}`, `docker://${image}`])
+  await run('skopeo', [
+    '--insecure-policy',
+    'copy',
+    '--quiet',
+    '--preserve-digests',
+    '--dest-tls-verify=false',
+    `oci:${layoutDirectory}:${tag}`,
+    `docker://${image}`,
+  ])
   const daemon = await DaemonProcess.start(t, ['--insecure-registry', authority])
   await daemon.json<MountResult>('mount', image, daemon.target('mnt'))
   await daemon.stop()
@@ -52,7 +60,8 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
   const source = new SpanSource({
     seekable: async (table) => await layers.seekable(table),
     stream: {
-      fetch: async ({ table, index }) => await Promise.reject(new Error(`chunk ${index} of ${table} cannot be read at random`)),
+      fetch: async ({ table, index }) =>
+        await Promise.reject(new Error(`chunk ${index} of ${table} cannot be read at random`)),
     },
     keep: async () => undefined,
     signal,
@@ -63,19 +72,27 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
   for (const digest of await catalog.rootfsDigests()) {
     const manifest = (await catalog.rootfs(digest))!
     for (const { chunks } of manifest.layers) {
-      const order = Array.from({ length: chunks.count }, (_, index) => ({ index, at: random.below(2 ** 30) })).sort((a, b) => a.at - b.at)
+      const order = Array.from({ length: chunks.count }, (_, index) => ({ index, at: random.below(2 ** 30) })).sort(
+        (a, b) => a.at - b.at,
+      )
       for (const { index } of order) {
         const wanted = chunks.digestAt(index)
-        const bytes = await source.fetch({ digest: wanted, lengthBytes: chunks.lengthAt(index), table: chunks.id, index }, { signal, urgency: new Urgency(true) })
+        const bytes = await source.fetch(
+          { digest: wanted, lengthBytes: chunks.lengthAt(index), table: chunks.id, index },
+          { signal, urgency: new Urgency(true) },
+        )
         assert.equal(digestOf(bytes), wanted, `chunk ${index} of ${chunks.id}, seed ${seed}`)
         count++
       }
     }
   }
   assert.ok(count > 3)
-  t.diagnostic(`${count} chunks, each by itself: ${layers.read.requests} requests, ${(layers.read.bytes / 1e6).toFixed(0)} MB; seed ${seed}`)
+  t.diagnostic(
+    `${count} chunks, each by itself: ${layers.read.requests} requests, ${(layers.read.bytes / 1e6).toFixed(0)} MB; seed ${seed}`,
+  )
 }
 
 test('each chunk of the odd image can be fetched alone', async (t) => await fetchesEach(t, await oddImage()))
 
-test('each chunk of the Debian image can be fetched alone', async (t) => await fetchesEach(t, (await debianImages()).gzip))
+test('each chunk of the Debian image can be fetched alone', async (t) =>
+  await fetchesEach(t, (await debianImages()).gzip))

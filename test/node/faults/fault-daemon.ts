@@ -24,7 +24,11 @@ export interface FaultyLab {
 }
 
 /** The fault registry with one of the lab's images: as `lab/image:1`. Ends with the test. */
-export async function startFaultRegistry(t: TestContext, which: 'odd' | 'debian', options: FaultRegistryOptions = {}): Promise<{ registry: FaultRegistry; image: string }> {
+export async function startFaultRegistry(
+  t: TestContext,
+  which: 'odd' | 'debian',
+  options: FaultRegistryOptions = {},
+): Promise<{ registry: FaultRegistry; image: string }> {
   const registry = await FaultRegistry.start(options)
   t.after(async () => await registry[Symbol.asyncDispose]())
   const { layoutDirectory, tag } = which === 'odd' ? await oddImage() : (await debianImages()).gzip
@@ -33,11 +37,23 @@ export async function startFaultRegistry(t: TestContext, which: 'odd' | 'debian'
 }
 
 /** A daemon that has an image of a fault registry mounted, all of it local. */
-export async function startFaultyLab(t: TestContext, which: 'odd' | 'debian', { daemonOptions = [], ...options }: FaultRegistryOptions & { daemonOptions?: string[] } = {}): Promise<FaultyLab> {
+export async function startFaultyLab(
+  t: TestContext,
+  which: 'odd' | 'debian',
+  { daemonOptions = [], ...options }: FaultRegistryOptions & { daemonOptions?: string[] } = {},
+): Promise<FaultyLab> {
   const { registry, image } = await startFaultRegistry(t, which, options)
   const daemon = await DaemonProcess.start(t, ['--insecure-registry', registry.authority, ...daemonOptions])
   const { rootfs } = await daemon.json<MountResult>('mount', image, daemon.target('mnt'))
   const whole = await readFile(rootfs)
   const manifest = registry.manifest('lab/image', image.slice(image.lastIndexOf(':') + 1))!
-  return { registry, daemon, image, rootfs, manifest, whole, lose: (share) => loseChunks(join(daemon.directory, 'state'), whole, share) }
+  return {
+    registry,
+    daemon,
+    image,
+    rootfs,
+    manifest,
+    whole,
+    lose: (share) => loseChunks(join(daemon.directory, 'state'), whole, share),
+  }
 }

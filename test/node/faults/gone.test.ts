@@ -14,7 +14,6 @@ import { hash, startFaultRegistry, startFaultyLab, type FaultyLab } from './faul
 
 const users = [{ username: 'lab', password: 'secret' }]
 
-
 /** What works of an image that is whole on the host. */
 async function works(lab: FaultyLab, name: string): Promise<void> {
   const { daemon, registry, image, rootfs, whole, manifest } = lab
@@ -90,7 +89,9 @@ test('a daemon starts, and mounts what it has, with the registry gone, the tag d
 })
 
 test('a token that has expired is renewed, long after the mount, too; what is local needs none', async (t) => {
-  const lab = await startFaultyLab(t, 'odd', { access: { kind: 'bearer', tokenLifeMs: 2_000, expiresInSeconds: 3_600 } })
+  const lab = await startFaultyLab(t, 'odd', {
+    access: { kind: 'bearer', tokenLifeMs: 2_000, expiresInSeconds: 3_600 },
+  })
   const { registry, rootfs, whole, lose } = lab
   const { tokenScopes } = registry.front.access
   registry.front.access.revokeTokens()
@@ -112,7 +113,12 @@ test('a mirror serves while the registry refuses connections; the registry serve
   const mirror = await FaultRegistry.start()
   t.after(async () => await mirror[Symbol.asyncDispose]())
   await mirror.addLayout('lab/image', (await oddImage()).layoutDirectory)
-  const options = ['--insecure-registry', registry.authority, '--registry-mirror', `${registry.authority}=http://${mirror.authority}`]
+  const options = [
+    '--insecure-registry',
+    registry.authority,
+    '--registry-mirror',
+    `${registry.authority}=http://${mirror.authority}`,
+  ]
   const daemon = await DaemonProcess.start(t, options)
   const { rootfs } = await daemon.json<MountResult>('mount', image, daemon.target('mnt'))
   const lab = { whole: await readFile(rootfs), daemon }

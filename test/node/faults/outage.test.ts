@@ -24,7 +24,12 @@ test('outages of the registry are pauses for who reads: lost packets, a pulled c
   const { host } = registry
 
   const outages: [string, number, () => Promise<void>, () => Promise<void>][] = [
-    ...[2, 6, 12].map((seconds): [string, number, () => Promise<void>, () => Promise<void>] => ['DROP', seconds, async () => await host.block('DROP'), async () => await host.unblock()]),
+    ...[2, 6, 12].map((seconds): [string, number, () => Promise<void>, () => Promise<void>] => [
+      'DROP',
+      seconds,
+      async () => await host.block('DROP'),
+      async () => await host.unblock(),
+    ]),
     ['cable', 2, async () => await host.cut(), async () => await host.restore()],
     ['REJECT', 3, async () => await host.block('REJECT'), async () => await host.unblock()],
   ]
@@ -54,7 +59,9 @@ test('outages of the registry are pauses for who reads: lost packets, a pulled c
     afterwards.resolve(Number.NaN)
     assert.ok(isWaiting, `${what}: reads need the registry`)
     assert.equal(hash(read), hash(whole), what)
-    t.diagnostic(`${what} for ${((endedMs - begunMs) / 1000).toFixed(1)} s: the first read goes on ${((await afterwards.promise) / 1000).toFixed(2)} s after its end`)
+    t.diagnostic(
+      `${what} for ${((endedMs - begunMs) / 1000).toFixed(1)} s: the first read goes on ${((await afterwards.promise) / 1000).toFixed(2)} s after its end`,
+    )
   }
   assert.doesNotMatch(await node.log(), /read failed/)
 })

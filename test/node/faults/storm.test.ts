@@ -30,7 +30,10 @@ async function addImages(registry: FaultRegistry, directory: string): Promise<st
   const images: string[] = []
   for (let i = 0; i < imageCount; i++) {
     const tar = join(directory, 'layer.tar')
-    await writeFile(tar, writeTar([{ path: 'file', type: 'file', content: Buffer.from(random.bytes(contentBytes / 2).toString('hex')) }]))
+    await writeFile(
+      tar,
+      writeTar([{ path: 'file', type: 'file', content: Buffer.from(random.bytes(contentBytes / 2).toString('hex')) }]),
+    )
     await layout.addImage(String(i), [await layout.addLayer(tar, 'gzip')], {})
     images.push(`${registry.authority}/lab/image:${i}`)
   }
@@ -41,7 +44,9 @@ async function addImages(registry: FaultRegistry, directory: string): Promise<st
 /** A reader of its own: in this process, reads that wait would take the threads that the registry reads its files with. */
 async function readPages(file: string, offsets: readonly number[]): Promise<Buffer> {
   const script = 'for page; do dd if="$0" bs=4096 skip="$page" count=1 status=none || exit 1; done'
-  const { stdout } = await execute('sh', ['-c', script, file, ...offsets.map((offset) => String(offset / 4096))], { encoding: 'buffer' })
+  const { stdout } = await execute('sh', ['-c', script, file, ...offsets.map((offset) => String(offset / 4096))], {
+    encoding: 'buffer',
+  })
   return stdout
 }
 
@@ -49,7 +54,12 @@ test('many readers of many mounts at a slow registry queue: no more connections 
   const registry = await FaultRegistry.start()
   t.after(async () => await registry[Symbol.asyncDispose]())
   const images = await addImages(registry, temporaryDirectory(t))
-  const granted = ['--registry-connections', String(limits.connections), '--registry-requests-per-second', String(limits.requestsPerSecond)]
+  const granted = [
+    '--registry-connections',
+    String(limits.connections),
+    '--registry-requests-per-second',
+    String(limits.requestsPerSecond),
+  ]
   const daemon = await DaemonProcess.start(t, ['--insecure-registry', registry.authority, ...granted])
   const mounts: { rootfs: string; whole: Buffer }[] = []
   for (const [i, image] of images.entries()) {
@@ -64,11 +74,18 @@ test('many readers of many mounts at a slow registry queue: no more connections 
   }
   registry.faults.add({ path, latencyMs })
   const random = createRandom(32)
-  const readers = mounts.flatMap(({ rootfs, whole }) => Array.from({ length: readersPerMount }, () => ({ rootfs, whole, offsets: Array.from({ length: readsPerReader }, () => 4096 * random.below(whole.length / 4096)) })))
+  const readers = mounts.flatMap(({ rootfs, whole }) =>
+    Array.from({ length: readersPerMount }, () => ({
+      rootfs,
+      whole,
+      offsets: Array.from({ length: readsPerReader }, () => 4096 * random.below(whole.length / 4096)),
+    })),
+  )
   await Promise.all(
     readers.map(async ({ rootfs, whole, offsets }) => {
       const bytes = await readPages(rootfs, offsets)
-      for (const [i, at] of offsets.entries()) assert.ok(bytes.subarray(4096 * i, 4096 * (i + 1)).equals(whole.subarray(at, at + 4096)), `${rootfs} at ${at}`)
+      for (const [i, at] of offsets.entries())
+        assert.ok(bytes.subarray(4096 * i, 4096 * (i + 1)).equals(whole.subarray(at, at + 4096)), `${rootfs} at ${at}`)
     }),
   )
 

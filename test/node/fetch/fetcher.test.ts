@@ -11,7 +11,10 @@ import type { Urgency } from '../../../node/urgency.ts'
 const chunk = (n: number): { bytes: Uint8Array; request: ChunkRequest } => {
   const bytes = Buffer.alloc(4096, n)
   bytes.writeUInt32LE(n)
-  return { bytes, request: { digest: digestOf(bytes), lengthBytes: 4096, table: digestOf(Buffer.from('table')), index: n } }
+  return {
+    bytes,
+    request: { digest: digestOf(bytes), lengthBytes: 4096, table: digestOf(Buffer.from('table')), index: n },
+  }
 }
 
 interface World {
@@ -22,7 +25,10 @@ interface World {
   put: (digest: Digest, bytes: Uint8Array) => Promise<void>
 }
 
-function world(peers: Record<string, (digest: Digest, signal: AbortSignal) => Promise<Uint8Array>>, registry?: (request: ChunkRequest, urgency: Urgency) => Promise<Uint8Array>): World {
+function world(
+  peers: Record<string, (digest: Digest, signal: AbortSignal) => Promise<Uint8Array>>,
+  registry?: (request: ChunkRequest, urgency: Urgency) => Promise<Uint8Array>,
+): World {
   const stored = new Map<Digest, Uint8Array>()
   const asked: string[] = []
   const face: Peers = {
@@ -32,7 +38,12 @@ function world(peers: Record<string, (digest: Digest, signal: AbortSignal) => Pr
       return await peers[peer]!(digest, signal)
     },
   }
-  const result = { stored, asked, registryAsked: 0, put: async (digest, bytes) => void stored.set(digest, bytes) } as World
+  const result = {
+    stored,
+    asked,
+    registryAsked: 0,
+    put: async (digest, bytes) => void stored.set(digest, bytes),
+  } as World
   result.fetcher = new Fetcher({
     local: {
       get: async (digest) => stored.get(digest),
@@ -212,7 +223,9 @@ test('what a boot will read does not wait behind background fetches, and more of
   const all = chunks.slice(0, 40).map(async (request) => await w.fetcher.fetch(request, background))
   await tick()
   assert.equal(pending.size, 32)
-  all.push(...chunks.slice(39).map(async (request) => await w.fetcher.fetch(request, { ...background, priority: 'boot' })))
+  all.push(
+    ...chunks.slice(39).map(async (request) => await w.fetcher.fetch(request, { ...background, priority: 'boot' })),
+  )
   await tick()
   assert.equal(pending.size, 32 + 256)
   assert.ok(pending.has(chunks[39]!.digest), 'one that waited in the background moved up')
@@ -236,7 +249,9 @@ test('what nobody waits for comes no faster than the disk takes it; a reader doe
     put(digest, bytes)
   }
   const { signal } = background
-  const ahead = all.slice(0, 399).map(async ({ request }) => await w.fetcher.fetch(request, { signal, priority: 'ahead' }))
+  const ahead = all
+    .slice(0, 399)
+    .map(async ({ request }) => await w.fetcher.fetch(request, { signal, priority: 'ahead' }))
   for (let i = 0; i < 20; i++) await new Promise(setImmediate)
   const came = w.asked.length
   assert.ok(came > 90 && came < 140, `${came} came`)

@@ -15,7 +15,10 @@ interface World {
   asked: number[]
 }
 
-function world(chunks: number[], { here = [], held = true, now = () => 0 }: { here?: number[]; held?: boolean; now?: () => number } = {}): World {
+function world(
+  chunks: number[],
+  { here = [], held = true, now = () => 0 }: { here?: number[]; held?: boolean; now?: () => number } = {},
+): World {
   const pending = new Map<number, PromiseWithResolvers<void>>()
   const asked: number[] = []
   const target = {
@@ -42,7 +45,10 @@ test('fetches in the order of the profile what is not here, and counts', async (
   }
   await done
   assert.deepEqual(asked, [7, 9, 1])
-  assert.deepEqual([replay.total.chunks, replay.done.chunks, replay.fetched], [4, 4, { bytes: 0.75 * mebibyte, chunks: 3 }])
+  assert.deepEqual(
+    [replay.total.chunks, replay.done.chunks, replay.fetched],
+    [4, 4, { bytes: 0.75 * mebibyte, chunks: 3 }],
+  )
 })
 
 test('where all is here nothing is fetched', async () => {

@@ -3,11 +3,18 @@ import { test } from 'node:test'
 import { ReadAhead } from '../../../node/fetch/read-ahead.ts'
 
 /** A reader over `count` chunks of `chunkBytes` of which nothing is here at first. */
-function reader(count: number, chunkBytes = 2 ** 18): { read: (index: number) => void; fetched: Set<number>; misses: () => number } {
+function reader(
+  count: number,
+  chunkBytes = 2 ** 18,
+): { read: (index: number) => void; fetched: Set<number>; misses: () => number } {
   const here = new Set<number>()
   const marks = new Set<number>()
   let misses = 0
-  const ahead = new ReadAhead({ offsets: Float64Array.from({ length: count + 1 }, (_, i) => i * chunkBytes), prefetch: (i) => void here.add(i), mark: (i) => void marks.add(i) })
+  const ahead = new ReadAhead({
+    offsets: Float64Array.from({ length: count + 1 }, (_, i) => i * chunkBytes),
+    prefetch: (i) => void here.add(i),
+    mark: (i) => void marks.add(i),
+  })
   return {
     fetched: here,
     misses: () => misses,
@@ -67,7 +74,11 @@ test('stays within the image', () => {
 
 test('what is under way is asked for once, though its chunks are missed piece by piece until they are here', () => {
   const asked: number[] = []
-  const ahead = new ReadAhead({ offsets: Float64Array.from({ length: 1001 }, (_, i) => i * 2 ** 18), prefetch: (i) => void asked.push(i), mark: () => undefined })
+  const ahead = new ReadAhead({
+    offsets: Float64Array.from({ length: 1001 }, (_, i) => i * 2 ** 18),
+    prefetch: (i) => void asked.push(i),
+    mark: () => undefined,
+  })
   for (let i = 0; i < 900; i++) {
     for (const reader of [i, i + 50]) for (let piece = 0; piece < 4; piece++) if (reader < 950) ahead.touch(reader)
   }

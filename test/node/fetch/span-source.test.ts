@@ -22,11 +22,27 @@ interface Lab {
 }
 
 /** A region of `count` chunks, the last all zero; a read decodes whole groups of four. */
-function lab(count: number, { read, gate, now = Date.now }: { read?: (bytes: Buffer, again: boolean) => Buffer; gate?: (signal: AbortSignal) => Promise<void>; now?: () => number } = {}): Lab {
+function lab(
+  count: number,
+  {
+    read,
+    gate,
+    now = Date.now,
+  }: {
+    read?: (bytes: Buffer, again: boolean) => Buffer
+    gate?: (signal: AbortSignal) => Promise<void>
+    now?: () => number
+  } = {},
+): Lab {
   const random = createRandom(2)
-  const contents = Array.from({ length: count }, (_, i) => (i === count - 1 ? Buffer.alloc(chunkBytes) : Buffer.from(random.bytes(chunkBytes))))
+  const contents = Array.from({ length: count }, (_, i) =>
+    i === count - 1 ? Buffer.alloc(chunkBytes) : Buffer.from(random.bytes(chunkBytes)),
+  )
   const digests = contents.map((bytes) => digestOf(bytes))
-  const table = new ChunkTable(contents.map(() => chunkBytes), new Uint8Array(Buffer.concat(digests.map(digestToBytes))))
+  const table = new ChunkTable(
+    contents.map(() => chunkBytes),
+    new Uint8Array(Buffer.concat(digests.map(digestToBytes))),
+  )
   const made: Pick<Lab, 'reads' | 'kept' | 'streamed'> = { reads: [], kept: new Set(), streamed: [] }
   const group = (index: number): Stretch => {
     const start = Math.floor(index / 4) * 4 * chunkBytes
@@ -41,7 +57,9 @@ function lab(count: number, { read, gate, now = Date.now }: { read?: (bytes: Buf
       await gate?.(given)
       await new Promise((resolve) => setImmediate(resolve))
       const from = stretch.start / chunkBytes
-      return contents.slice(from, stretch.end / chunkBytes).map((bytes, i) => ({ index: from + i, bytes: read?.(bytes, again) ?? bytes }))
+      return contents
+        .slice(from, stretch.end / chunkBytes)
+        .map((bytes, i) => ({ index: from + i, bytes: read?.(bytes, again) ?? bytes }))
     },
   }
   const parts = {
@@ -60,14 +78,21 @@ function lab(count: number, { read, gate, now = Date.now }: { read?: (bytes: Buf
   return {
     ...made,
     contents,
-    chunk: async (index, options) => await source.fetch({ digest: digests[index]!, lengthBytes: chunkBytes, table: table.id, index }, { signal, urgency: new Urgency(false), ...options }),
+    chunk: async (index, options) =>
+      await source.fetch(
+        { digest: digests[index]!, lengthBytes: chunkBytes, table: table.id, index },
+        { signal, urgency: new Urgency(false), ...options },
+      ),
   }
 }
 
 test('a chunk costs one read, and all that comes of it is kept', async () => {
   const { chunk, contents, reads, kept } = lab(40)
   assert.deepEqual(await chunk(9), contents[9])
-  assert.deepEqual(reads.map(({ stretch }) => [stretch.start, stretch.end]), [[8 * chunkBytes, 12 * chunkBytes]])
+  assert.deepEqual(
+    reads.map(({ stretch }) => [stretch.start, stretch.end]),
+    [[8 * chunkBytes, 12 * chunkBytes]],
+  )
   await new Promise((resolve) => setImmediate(resolve))
   assert.equal(kept.size, 3, 'the chunk itself is for whoever asked')
 })
@@ -76,15 +101,27 @@ test('chunks that are wanted together and lie together are read together', async
   const { chunk, contents, reads } = lab(400)
   const wanted = [3, 4, 5, 6, 7, 8, 9, 200, 201, 11]
   const found = await Promise.all(wanted.map(async (index) => await chunk(index)))
-  assert.deepEqual(found, wanted.map((index) => contents[index]))
+  assert.deepEqual(
+    found,
+    wanted.map((index) => contents[index]),
+  )
   assert.equal(reads.length, 2)
 })
 
 test('a small gap is read too, a larger one is not', async () => {
   const { chunk, contents, reads } = lab(400)
   const wanted = [100, 110, 150]
-  assert.deepEqual(await Promise.all(wanted.map((index) => chunk(index))), wanted.map((index) => contents[index]))
-  assert.deepEqual(reads.map(({ stretch }) => [stretch.start / chunkBytes, stretch.end / chunkBytes]), [[100, 112], [148, 152]])
+  assert.deepEqual(
+    await Promise.all(wanted.map((index) => chunk(index))),
+    wanted.map((index) => contents[index]),
+  )
+  assert.deepEqual(
+    reads.map(({ stretch }) => [stretch.start / chunkBytes, stretch.end / chunkBytes]),
+    [
+      [100, 112],
+      [148, 152],
+    ],
+  )
 })
 
 test('one read is no longer than its bound', async () => {
@@ -136,10 +173,11 @@ async function settle(): Promise<void> {
 function turnstile(): { gate: (signal: AbortSignal) => Promise<void>; open: () => Promise<void> } {
   const waiting: (() => void)[] = []
   return {
-    gate: async (given) => await new Promise((resolve, reject) => {
-      waiting.push(resolve)
-      given.addEventListener('abort', () => reject(given.reason as Error), { once: true })
-    }),
+    gate: async (given) =>
+      await new Promise((resolve, reject) => {
+        waiting.push(resolve)
+        given.addEventListener('abort', () => reject(given.reason as Error), { once: true })
+      }),
     open: async () => {
       await settle()
       waiting.shift()?.()
@@ -160,7 +198,10 @@ test('a chunk that somebody waits for finds a read free, and overtakes those tha
   for (let i = 0; i < 6; i++) await open()
   assert.deepEqual(startsOf(reads), [0, 40, 80, 200, 240, 280, 320, 120])
   for (let i = 0; i < 4; i++) await open()
-  assert.deepEqual(await Promise.all([...background, ...urgent]), [0, 40, 80, 120, 200, 240, 280, 320].map((index) => contents[index]))
+  assert.deepEqual(
+    await Promise.all([...background, ...urgent]),
+    [0, 40, 80, 120, 200, 240, 280, 320].map((index) => contents[index]),
+  )
 })
 
 test('a chunk that nobody waited for, and somebody does now, overtakes the others', async () => {
@@ -181,7 +222,10 @@ test('a read ends when the last of those who wanted it has given up; who comes t
   let isStuck = true
   const { chunk, contents, reads } = lab(40, {
     gate: async (given) => {
-      if (isStuck) await new Promise((_resolve, reject) => given.addEventListener('abort', () => reject(new Error(`given up ${++aborted}`)), { once: true }))
+      if (isStuck)
+        await new Promise((_resolve, reject) =>
+          given.addEventListener('abort', () => reject(new Error(`given up ${++aborted}`)), { once: true }),
+        )
     },
   })
   const [one, other] = [new AbortController(), new AbortController()]
@@ -192,7 +236,10 @@ test('a read ends when the last of those who wanted it has given up; who comes t
   assert.equal(aborted, 0)
   other.abort()
   assert.equal(aborted, 1)
-  assert.deepEqual((await ended).map(({ status }) => status), ['rejected', 'rejected'])
+  assert.deepEqual(
+    (await ended).map(({ status }) => status),
+    ['rejected', 'rejected'],
+  )
   isStuck = false
   assert.deepEqual(await chunk(1), contents[1])
   assert.equal(reads.length, 2)

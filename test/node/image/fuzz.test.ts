@@ -9,7 +9,12 @@ import { encodeImageRecord, parseImageRecord } from '../../../protocol/image-rec
 import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../../protocol/layer-index.ts'
 import { encodePublishedIndex, parsePublishedIndex } from '../../../protocol/published-index.ts'
 import { encodeAnswerHeader, encodeWants, parseAnswer, parseWants } from '../../../protocol/messages/chunk.ts'
-import { encodeObjectAnswer, encodeObjectRequest, parseObjectAnswer, parseObjectRequest } from '../../../protocol/messages/object.ts'
+import {
+  encodeObjectAnswer,
+  encodeObjectRequest,
+  parseObjectAnswer,
+  parseObjectRequest,
+} from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, parseRegionMessage } from '../../../protocol/messages/region.ts'
 import { encodeRootfsManifest, parseRootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { Bitmap } from '../../../protocol/bitmap.ts'
@@ -37,9 +42,18 @@ function makeTars(t: TestContext): Buffer[] {
     ['--format=pax', '-S', '--xattrs', '--sparse-version=1.0'],
     ['--format=pax', '-S', '--xattrs', '--sparse-version=0.1'],
     ['--format=pax', '-S', '--xattrs', '--sparse-version=0.0'],
-    ['--format=v7', '--exclude=./pipe', '--exclude=./null', '--exclude=./sub', '--exclude=./soft', `--exclude=./${'n'.repeat(180)}`],
+    [
+      '--format=v7',
+      '--exclude=./pipe',
+      '--exclude=./null',
+      '--exclude=./sub',
+      '--exclude=./soft',
+      `--exclude=./${'n'.repeat(180)}`,
+    ],
   ]
-  return formats.map((format) => execFileSync('tar', [...format, '-b', '2', '-C', join(directory, 'tree'), '-cf', '-', '.'], { maxBuffer: 2 ** 26 }))
+  return formats.map((format) =>
+    execFileSync('tar', [...format, '-b', '2', '-C', join(directory, 'tree'), '-cf', '-', '.'], { maxBuffer: 2 ** 26 }),
+  )
 }
 
 const isHeader = (tar: Buffer, at: number): boolean => tar.toString('latin1', at + 257, at + 262) === 'ustar'
@@ -52,8 +66,42 @@ function fixChecksum(tar: Buffer, at: number): void {
 }
 
 /** Offset and length of a header's fields, and of GNU's sparse map in it. */
-const fields = [[0, 100], [100, 8], [108, 8], [116, 8], [124, 12], [136, 12], [156, 1], [157, 100], [257, 8], [329, 8], [337, 8], [345, 155], [386, 24], [410, 24], [482, 1], [483, 12]] as const
-const values = ['', '0', '7777777', '77777777777', '-1', ' 12 ', '8', '\x80', '\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff', '\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff', '../x', '/', '.', '.wh..wh..opq', 'a/../../b', 'x'.repeat(100)]
+const fields = [
+  [0, 100],
+  [100, 8],
+  [108, 8],
+  [116, 8],
+  [124, 12],
+  [136, 12],
+  [156, 1],
+  [157, 100],
+  [257, 8],
+  [329, 8],
+  [337, 8],
+  [345, 155],
+  [386, 24],
+  [410, 24],
+  [482, 1],
+  [483, 12],
+] as const
+const values = [
+  '',
+  '0',
+  '7777777',
+  '77777777777',
+  '-1',
+  ' 12 ',
+  '8',
+  '\x80',
+  '\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff',
+  '\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff',
+  '../x',
+  '/',
+  '.',
+  '.wh..wh..opq',
+  'a/../../b',
+  'x'.repeat(100),
+]
 const typeflags = '01234567LKxgSDVNM\0'
 
 /** Headers with other fields, taken out, doubled, from elsewhere; damage; a cut. Checksums are mostly put right. */
@@ -65,14 +113,21 @@ function mutateTar(tars: readonly Buffer[], random: Random): Buffer {
     const kind = random.below(8)
     if (kind <= 3 && at + 512 <= tar.length && isHeader(tar, at)) {
       const [offset, length] = pick(fields)
-      const value = Buffer.from(offset === 156 ? typeflags[random.below(typeflags.length)]! : pick(values), 'latin1').subarray(0, length)
+      const value = Buffer.from(
+        offset === 156 ? typeflags[random.below(typeflags.length)]! : pick(values),
+        'latin1',
+      ).subarray(0, length)
       tar.fill(0, at + offset, at + offset + length)
       value.copy(tar, at + offset)
       if (random.below(20) > 0) fixChecksum(tar, at)
     } else if (kind === 4) {
       const other = pick(tars)
       const from = random.below(other.length / 512) * 512
-      tar = Buffer.concat([tar.subarray(0, at), other.subarray(from, from + 512 * (1 + random.below(6))), tar.subarray(at)])
+      tar = Buffer.concat([
+        tar.subarray(0, at),
+        other.subarray(from, from + 512 * (1 + random.below(6))),
+        tar.subarray(at),
+      ])
     } else if (kind === 5) tar = Buffer.concat([tar.subarray(0, at), tar.subarray(at + 512)])
     else tar = mutate(tar, random)
   }
@@ -116,7 +171,11 @@ test('a compressed stream that is damaged in any way comes out whole, or is refu
     gzipSync(content),
     Buffer.concat([gzipSync(content.subarray(0, half)), gzipSync(content.subarray(half))]),
     zstdCompressSync(content),
-    Buffer.concat([zstdCompressSync(content.subarray(0, half)), Buffer.from('502a4d180400000001020304', 'hex'), zstdCompressSync(content.subarray(half))]),
+    Buffer.concat([
+      zstdCompressSync(content.subarray(0, half)),
+      Buffer.from('502a4d180400000001020304', 'hex'),
+      zstdCompressSync(content.subarray(half)),
+    ]),
     content,
   ]
   await runFuzz(async (random) => {
@@ -135,19 +194,52 @@ test('a compressed stream that is damaged in any way comes out whole, or is refu
 test('records and messages that are damaged in any way are read, or refused as invalid', async (t) => {
   const index = await indexTar(makeTars(t)[1]!, 70_000)
   const { diffId } = index
-  const manifest = await buildRootfs([index], { config: '{"os":"linux"}', format: 'ext4' }, { put: async () => undefined })
+  const manifest = await buildRootfs(
+    [index],
+    { config: '{"os":"linux"}', format: 'ext4' },
+    { put: async () => undefined },
+  )
   const samples: [Uint8Array, (bytes: Uint8Array) => unknown][] = [
     [encodeLayerIndex(index), parseLayerIndex],
     [encodeRootfsManifest(manifest), parseRootfsManifest],
-    [encodeImageRecord({ reference: 'docker.io/library/x:1', platform: 'linux/amd64', format: 'ext4', manifestDigest: diffId, manifest: '{}', rootfsDigest: diffId, attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) } }), parseImageRecord],
-    [encodePublishedIndex({ manifest: encodeRootfsManifest(manifest), maps: [], profile: Uint8Array.of(1) }), parsePublishedIndex],
-    [encodeWants([{ id: 1, digest: diffId }, { id: 2, digest: diffId }]), parseWants],
+    [
+      encodeImageRecord({
+        reference: 'docker.io/library/x:1',
+        platform: 'linux/amd64',
+        format: 'ext4',
+        manifestDigest: diffId,
+        manifest: '{}',
+        rootfsDigest: diffId,
+        attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+      }),
+      parseImageRecord,
+    ],
+    [
+      encodePublishedIndex({ manifest: encodeRootfsManifest(manifest), maps: [], profile: Uint8Array.of(1) }),
+      parsePublishedIndex,
+    ],
+    [
+      encodeWants([
+        { id: 1, digest: diffId },
+        { id: 2, digest: diffId },
+      ]),
+      parseWants,
+    ],
     [Buffer.concat([encodeAnswerHeader(7, 'chunk'), Buffer.alloc(4096)]), parseAnswer],
     [encodeObjectRequest({ kind: 'layer', diffId }), parseObjectRequest],
-    [encodeObjectRequest({ kind: 'image', reference: 'x', platform: 'linux/amd64', format: 'ext4' }), parseObjectRequest],
+    [
+      encodeObjectRequest({ kind: 'image', reference: 'x', platform: 'linux/amd64', format: 'ext4' }),
+      parseObjectRequest,
+    ],
     [encodeObjectAnswer(Uint8Array.of(1, 2, 3)), parseObjectAnswer],
-    [encodeRegionMessage({ type: 'hello', region: 'r', name: 'n', addresses: ['/ip4/127.0.0.1/tcp/1'] }), parseRegionMessage],
-    [encodeRegionMessage({ type: 'members', members: [{ peer: 'p', addresses: ['/ip4/127.0.0.1/tcp/1'] }] }), parseRegionMessage],
+    [
+      encodeRegionMessage({ type: 'hello', region: 'r', name: 'n', addresses: ['/ip4/127.0.0.1/tcp/1'] }),
+      parseRegionMessage,
+    ],
+    [
+      encodeRegionMessage({ type: 'members', members: [{ peer: 'p', addresses: ['/ip4/127.0.0.1/tcp/1'] }] }),
+      parseRegionMessage,
+    ],
     [encodeRegionMessage({ type: 'have', table: diffId, held: new Bitmap(20) }), parseRegionMessage],
     [encodeRegionMessage({ type: 'delta', table: diffId, added: [1, 2], removed: [3] }), parseRegionMessage],
   ]
@@ -163,8 +255,17 @@ test('a length that promises more than there is costs no memory', () => {
   // A map of one pair, its value a list, bytes or text of 2^32 - 1.
   for (const head of ['9affffffff', '5affffffff', '7affffffff', 'baffffffff']) {
     const bytes = Buffer.from(`a16664696666496478${head}`, 'hex')
-    for (const parse of [parseLayerIndex, parseRootfsManifest, parseImageRecord, parseRegionMessage, parseObjectRequest]) {
-      assert.throws(() => parse(bytes), (error) => isP2pfsError(error, 'invalid'))
+    for (const parse of [
+      parseLayerIndex,
+      parseRootfsManifest,
+      parseImageRecord,
+      parseRegionMessage,
+      parseObjectRequest,
+    ]) {
+      assert.throws(
+        () => parse(bytes),
+        (error) => isP2pfsError(error, 'invalid'),
+      )
     }
   }
 })

@@ -29,7 +29,8 @@ class MapSink {
   content(index: LayerIndex, { sizeBytes, extents }: LayerEntry): Buffer {
     const region = this.region(index)
     const content = Buffer.alloc(sizeBytes)
-    for (const { fileOffset, lengthBytes, regionOffset } of extents) region.copy(content, fileOffset, regionOffset, regionOffset + lengthBytes)
+    for (const { fileOffset, lengthBytes, regionOffset } of extents)
+      region.copy(content, fileOffset, regionOffset, regionOffset + lengthBytes)
     return content
   }
 }
@@ -38,7 +39,10 @@ async function* pieces(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Arr
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size)
 }
 
-async function importTar(tar: Buffer, { compress = (bytes: Buffer): Buffer => bytes, size = 64 * 1024, sink = new MapSink() } = {}): Promise<{ index: LayerIndex; sink: MapSink }> {
+async function importTar(
+  tar: Buffer,
+  { compress = (bytes: Buffer): Buffer => bytes, size = 64 * 1024, sink = new MapSink() } = {},
+): Promise<{ index: LayerIndex; sink: MapSink }> {
   const bytes = compress(tar)
   const layer = { digest: digestOf(bytes), diffId: digestOf(tar) }
   const { index } = await importLayer(pieces(bytes, size), layer, sink, { signal })
@@ -49,7 +53,8 @@ async function importTar(tar: Buffer, { compress = (bytes: Buffer): Buffer => by
 function makeTree(directory: string): void {
   const random = createRandom(3)
   mkdirSync(join(directory, 'tree/sub'), { recursive: true })
-  for (let i = 0; i < 120; i++) writeFileSync(join(directory, 'tree/sub', `file-${i}`), random.bytes(random.below(30_000)))
+  for (let i = 0; i < 120; i++)
+    writeFileSync(join(directory, 'tree/sub', `file-${i}`), random.bytes(random.below(30_000)))
   writeFileSync(join(directory, 'tree/big'), random.bytes(2_500_000))
   writeFileSync(join(directory, 'tree/empty'), '')
   writeFileSync(join(directory, 'tree', 'n'.repeat(200)), 'long name')
@@ -60,7 +65,10 @@ function makeTree(directory: string): void {
 }
 
 const formats: [string, string[]][] = [
-  ['ustar', ['--format=ustar', '--exclude=./sparse', `--exclude=./${'n'.repeat(200)}`, '--exclude=./soft', '--exclude=./empty']],
+  [
+    'ustar',
+    ['--format=ustar', '--exclude=./sparse', `--exclude=./${'n'.repeat(200)}`, '--exclude=./soft', '--exclude=./empty'],
+  ],
   ['gnu', ['--format=gnu', '-S']],
   ['pax, sparse 1.0', ['--format=pax', '-S', '--xattrs', '--sparse-version=1.0']],
   ['pax, sparse 0.1', ['--format=pax', '-S', '--xattrs', '--sparse-version=0.1']],
@@ -71,13 +79,16 @@ for (const [name, options] of formats) {
   test(`a tar of format ${name} is read as the tree that it was made of`, async (t) => {
     const directory = temporaryDirectory(t)
     makeTree(directory)
-    const tar = execFileSync('tar', [...options, '-C', join(directory, 'tree'), '-cf', '-', '.'], { maxBuffer: 2 ** 28 })
+    const tar = execFileSync('tar', [...options, '-C', join(directory, 'tree'), '-cf', '-', '.'], {
+      maxBuffer: 2 ** 28,
+    })
     const { index, sink } = await importTar(tar)
     const entries = new Map(index.entries.map((entry) => [entry.path, entry]))
     assert.equal(index.tarBytes, tar.length)
     for (let i = 0; i < 120; i++) {
       const entry = entries.get(`sub/file-${i}`)!
-      if (entry.type === 'file') assert.deepEqual(sink.content(index, entry), readFileSync(join(directory, 'tree/sub', `file-${i}`)))
+      if (entry.type === 'file')
+        assert.deepEqual(sink.content(index, entry), readFileSync(join(directory, 'tree/sub', `file-${i}`)))
     }
     const links = [entries.get('hard')!, entries.get('sub/file-1')!]
     assert.deepEqual(links.map(({ type }) => type).toSorted(), ['file', 'hardlink'])
@@ -104,16 +115,24 @@ for (const [name, options] of formats) {
 test('the index depends on the tar alone: not on its compression, nor on how it comes', async (t) => {
   const directory = temporaryDirectory(t)
   makeTree(directory)
-  const tar = execFileSync('tar', ['--format=pax', '-S', '-C', join(directory, 'tree'), '-cf', '-', '.'], { maxBuffer: 2 ** 28 })
+  const tar = execFileSync('tar', ['--format=pax', '-S', '-C', join(directory, 'tree'), '-cf', '-', '.'], {
+    maxBuffer: 2 ** 28,
+  })
   const half = Math.floor(tar.length / 2)
   const { index } = await importTar(tar)
   assert.ok(index.chunks.count > 5)
   for (let i = 0; i < index.chunks.count; i++) assert.ok(index.chunks.lengthAt(i) <= 2 ** 20)
   const others = [
     await importTar(tar, { compress: gzipSync, size: 1000 }),
-    await importTar(tar, { compress: (bytes) => Buffer.concat([gzipSync(bytes.subarray(0, half)), gzipSync(bytes.subarray(half))]) }),
+    await importTar(tar, {
+      compress: (bytes) => Buffer.concat([gzipSync(bytes.subarray(0, half)), gzipSync(bytes.subarray(half))]),
+    }),
     await importTar(tar, { compress: zstdCompressSync }),
-    await importTar(tar, { compress: (bytes) => Buffer.concat([zstdCompressSync(bytes.subarray(0, half)), zstdCompressSync(bytes.subarray(half))]), size: 777 }),
+    await importTar(tar, {
+      compress: (bytes) =>
+        Buffer.concat([zstdCompressSync(bytes.subarray(0, half)), zstdCompressSync(bytes.subarray(half))]),
+      size: 777,
+    }),
   ]
   for (const other of others) {
     assert.deepEqual(other.index, index)
@@ -126,8 +145,12 @@ test('a file added changes the chunk that it is in, and not all that follow', as
   const directory = temporaryDirectory(t)
   const random = createRandom(9)
   mkdirSync(join(directory, 'tree'))
-  for (let i = 0; i < 600; i++) writeFileSync(join(directory, 'tree', `file-${String(i).padStart(4, '0')}`), random.bytes(random.below(20_000)))
-  const pack = (): Buffer => execFileSync('tar', ['--sort=name', '--mtime=@0', '-C', join(directory, 'tree'), '-cf', '-', '.'], { maxBuffer: 2 ** 28 })
+  for (let i = 0; i < 600; i++)
+    writeFileSync(join(directory, 'tree', `file-${String(i).padStart(4, '0')}`), random.bytes(random.below(20_000)))
+  const pack = (): Buffer =>
+    execFileSync('tar', ['--sort=name', '--mtime=@0', '-C', join(directory, 'tree'), '-cf', '-', '.'], {
+      maxBuffer: 2 ** 28,
+    })
   const before = await importTar(pack())
   writeFileSync(join(directory, 'tree/file-0100a'), random.bytes(10_000))
   const after = await importTar(pack())
@@ -138,9 +161,21 @@ test('a file added changes the chunk that it is in, and not all that follow', as
 
 const bad: [string, (tar: Buffer) => { bytes: Buffer; diffId?: Digest; digest?: Digest }, RegExp][] = [
   ['a tar cut short', (tar) => ({ bytes: tar.subarray(0, tar.length / 4) }), /cut short/],
-  ['a gzip cut short', (tar) => ({ bytes: gzipSync(tar).subarray(0, 1000), diffId: digestOf(tar) }), /damaged or cut short/],
-  ['a damaged gzip', (tar) => ({ bytes: Buffer.from(gzipSync(tar)).fill(0x55, 500, 600), diffId: digestOf(tar) }), /damaged or cut short/],
-  ['a zstd cut short', (tar) => ({ bytes: zstdCompressSync(tar).subarray(0, 1000), diffId: digestOf(tar) }), /damaged or cut short/],
+  [
+    'a gzip cut short',
+    (tar) => ({ bytes: gzipSync(tar).subarray(0, 1000), diffId: digestOf(tar) }),
+    /damaged or cut short/,
+  ],
+  [
+    'a damaged gzip',
+    (tar) => ({ bytes: Buffer.from(gzipSync(tar)).fill(0x55, 500, 600), diffId: digestOf(tar) }),
+    /damaged or cut short/,
+  ],
+  [
+    'a zstd cut short',
+    (tar) => ({ bytes: zstdCompressSync(tar).subarray(0, 1000), diffId: digestOf(tar) }),
+    /damaged or cut short/,
+  ],
   ['another digest', (tar) => ({ bytes: tar, digest: digestOf(Buffer.from('x')) }), /another digest/],
   ['another diff id', (tar) => ({ bytes: gzipSync(tar), diffId: digestOf(Buffer.from('x')) }), /image config says/],
   ['no tar at all', () => ({ bytes: Buffer.alloc(4096, 'x') }), /not an octal number|checksum/],
@@ -149,9 +184,16 @@ for (const [what, make, pattern] of bad) {
   test(`${what} is refused, naming the layer`, async (t) => {
     const directory = temporaryDirectory(t)
     writeFileSync(join(directory, 'file'), createRandom(1).bytes(100_000))
-    const { bytes, diffId = digestOf(bytes), digest = digestOf(bytes) } = make(execFileSync('tar', ['-C', directory, '-cf', '-', 'file']))
+    const {
+      bytes,
+      diffId = digestOf(bytes),
+      digest = digestOf(bytes),
+    } = make(execFileSync('tar', ['-C', directory, '-cf', '-', 'file']))
     const importing = importLayer(pieces(bytes, 10_000), { digest, diffId }, new MapSink(), { signal })
-    await assert.rejects(importing, (error) => isP2pfsError(error, 'invalid') && pattern.test(error.message) && error.message.includes(digest))
+    await assert.rejects(
+      importing,
+      (error) => isP2pfsError(error, 'invalid') && pattern.test(error.message) && error.message.includes(digest),
+    )
   })
 }
 
@@ -159,7 +201,10 @@ test('a path that leaves the image is refused, naming the entry', async (t) => {
   const directory = temporaryDirectory(t)
   writeFileSync(join(directory, 'file'), 'x')
   const tar = execFileSync('tar', ['-C', directory, '--transform=s,file,../outside,', '-P', '-cf', '-', 'file'])
-  await assert.rejects(importTar(tar), (error) => isP2pfsError(error, 'invalid') && error.message.includes('"../outside"'))
+  await assert.rejects(
+    importTar(tar),
+    (error) => isP2pfsError(error, 'invalid') && error.message.includes('"../outside"'),
+  )
 })
 
 test('a store that fails ends the import with its error; so does an abort', async () => {

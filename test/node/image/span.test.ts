@@ -23,11 +23,23 @@ function makeTar(t: TestContext): Buffer {
   const text = execFileSync('sh', ['-c', 'cat /usr/bin/*config* /etc/*.conf 2>/dev/null | head -c 900000'])
   for (let i = 0; i < 250; i++) {
     const at = random.below(text.length)
-    writeFileSync(join(directory, 'tree/sub', `file-${i}`), i % 5 === 0 ? random.bytes(random.below(40_000)) : text.subarray(at, at + random.below(20_000)))
+    writeFileSync(
+      join(directory, 'tree/sub', `file-${i}`),
+      i % 5 === 0 ? random.bytes(random.below(40_000)) : text.subarray(at, at + random.below(20_000)),
+    )
   }
   writeFileSync(join(directory, 'tree/big'), random.bytes(2_500_000))
-  execFileSync('sh', ['-c', `truncate -s 30M sparse && for i in 1 5 9 27; do printf data | dd of=sparse bs=1 seek=\${i}000001 conv=notrunc status=none; done`], { cwd: join(directory, 'tree') })
-  return execFileSync('tar', ['--format=pax', '-S', '--sort=name', '-C', join(directory, 'tree'), '-cf', '-', '.'], { maxBuffer: 2 ** 28 })
+  execFileSync(
+    'sh',
+    [
+      '-c',
+      `truncate -s 30M sparse && for i in 1 5 9 27; do printf data | dd of=sparse bs=1 seek=\${i}000001 conv=notrunc status=none; done`,
+    ],
+    { cwd: join(directory, 'tree') },
+  )
+  return execFileSync('tar', ['--format=pax', '-S', '--sort=name', '-C', join(directory, 'tree'), '-cf', '-', '.'], {
+    maxBuffer: 2 ** 28,
+  })
 }
 
 interface Indexed {
@@ -61,7 +73,11 @@ async function indexBlob(tar: Buffer, blob: Buffer, spacingBytes: number): Promi
   return { index, map: parseBlobMap(encodeBlobMap(map)), blob, chunks }
 }
 
-function windowOf({ windows }: BlobMap, { checkpoint: { window } }: Span, chunks: ReadonlyMap<Digest, Uint8Array>): Uint8Array {
+function windowOf(
+  { windows }: BlobMap,
+  { checkpoint: { window } }: Span,
+  chunks: ReadonlyMap<Digest, Uint8Array>,
+): Uint8Array {
   if (window.lengthBytes === 0) return Buffer.alloc(0)
   const index = windows.indexOf(window.offset)
   const bytes = chunks.get(windows.digestAt(index))
@@ -71,14 +87,19 @@ function windowOf({ windows }: BlobMap, { checkpoint: { window } }: Span, chunks
 
 const half = (tar: Buffer): [Buffer, Buffer] => [tar.subarray(0, tar.length >> 1), tar.subarray(tar.length >> 1)]
 const frames = (tar: Buffer, size: number, compress: (bytes: Buffer) => Buffer): Buffer =>
-  Buffer.concat(Array.from({ length: Math.ceil(tar.length / size) }, (_, i) => compress(tar.subarray(i * size, (i + 1) * size))))
+  Buffer.concat(
+    Array.from({ length: Math.ceil(tar.length / size) }, (_, i) => compress(tar.subarray(i * size, (i + 1) * size))),
+  )
 /** One member; each part is compressed by itself, with the 32 KiB before it as dictionary, and ends at a byte with an empty stored block. */
 function pigz(tar: Buffer): Buffer {
   const partBytes = 128 * 1024
   const parts = Array.from({ length: Math.ceil(tar.length / partBytes) }, (_, i) => {
     const [from, to] = [i * partBytes, Math.min(tar.length, (i + 1) * partBytes)]
     const dictionary = tar.subarray(Math.max(0, from - 32 * 1024), from)
-    return deflateRawSync(tar.subarray(from, to), { finishFlush: to === tar.length ? constants.Z_FINISH : constants.Z_SYNC_FLUSH, ...(from > 0 && { dictionary }) })
+    return deflateRawSync(tar.subarray(from, to), {
+      finishFlush: to === tar.length ? constants.Z_FINISH : constants.Z_SYNC_FLUSH,
+      ...(from > 0 && { dictionary }),
+    })
   })
   const trailer = Buffer.alloc(8)
   trailer.writeUInt32LE(crc32(tar), 0)
@@ -104,7 +125,8 @@ for (const [name, compress] of blobs) {
   test(`every chunk of a layer can be read alone, in any order: ${name}`, async (t) => {
     const tar = makeTar(t)
     const { index, map, blob, chunks } = await indexBlob(tar, compress(tar), 256 * 1024)
-    if (name !== 'one zstd frame' && name !== 'plain tar') assert.ok(map.checkpoints.length > 5, `${map.checkpoints.length} checkpoints`)
+    if (name !== 'one zstd frame' && name !== 'plain tar')
+      assert.ok(map.checkpoints.length > 5, `${map.checkpoints.length} checkpoints`)
     const random = createRandom(5)
     const order = Array.from({ length: index.chunks.count }, (_, i) => i).sort(() => random.below(3) - 1)
     let read = 0
@@ -116,7 +138,10 @@ for (const [name, compress] of blobs) {
       const decoded = await decodeSpan(map, span, blob.subarray(span.start, span.end), windowOf(map, span, chunks))
       assert.ok(decoded.equals(tar.subarray(span.tarStart, span.tarEnd)))
       const found = [...chunksOf(map, index.chunks, decoded, span.tarStart)]
-      assert.ok(found.some((chunk) => chunk.index === i), `chunk ${i} is not in its own span`)
+      assert.ok(
+        found.some((chunk) => chunk.index === i),
+        `chunk ${i} is not in its own span`,
+      )
       for (const { index: at, bytes } of found) assert.equal(digestOf(bytes), index.chunks.digestAt(at))
     }
     if (name === 'gzip') assert.ok(read < 6 * blob.length, `${read} bytes read for ${blob.length}`)
@@ -126,7 +151,10 @@ for (const [name, compress] of blobs) {
 test('a whole tar has all chunks, zero ones too', async (t) => {
   const tar = makeTar(t)
   const { index, map } = await indexBlob(tar, tar, 1)
-  assert.deepEqual([...chunksOf(map, index.chunks, tar, 0)].map((chunk) => chunk.index), Array.from({ length: index.chunks.count }, (_, i) => i))
+  assert.deepEqual(
+    [...chunksOf(map, index.chunks, tar, 0)].map((chunk) => chunk.index),
+    Array.from({ length: index.chunks.count }, (_, i) => i),
+  )
 })
 
 test('bytes that have changed do not decode to a span, or not to its chunks', async (t) => {
@@ -153,8 +181,14 @@ test('a window that is none, or longer than one can be, is invalid', async (t) =
   const { map, blob } = await indexBlob(tar, gzipSync(tar), 128 * 1024)
   const at = map.checkpoints.find(({ window }) => window.lengthBytes > 0)!.tarOffset
   const span = spanOf(map, at, at + 1)
-  for (const window of [Buffer.from('no zstd'), zstdCompressSync(Buffer.alloc(32 * 1024 + 1)), zstdCompressSync(Buffer.alloc(2 ** 26))]) {
-    await assert.rejects(decodeSpan(map, span, blob.subarray(span.start, span.end), window), (error) => isP2pfsError(error, 'invalid'))
+  for (const window of [
+    Buffer.from('no zstd'),
+    zstdCompressSync(Buffer.alloc(32 * 1024 + 1)),
+    zstdCompressSync(Buffer.alloc(2 ** 26)),
+  ]) {
+    await assert.rejects(decodeSpan(map, span, blob.subarray(span.start, span.end), window), (error) =>
+      isP2pfsError(error, 'invalid'),
+    )
   }
 })
 
@@ -194,7 +228,12 @@ test('a map that lies makes no wrong chunk: it is invalid, or what comes of it i
         if (wanted === undefined) continue
         const span = spanOf(lying, wanted.tarStart, wanted.tarEnd)
         assert.ok(span.start >= 0 && span.start < span.end && span.tarStart < span.tarEnd, `seed ${seed}`)
-        const decoded = await decodeSpan(lying, span, blob.subarray(span.start, span.end), windowOf(lying, span, chunks))
+        const decoded = await decodeSpan(
+          lying,
+          span,
+          blob.subarray(span.start, span.end),
+          windowOf(lying, span, chunks),
+        )
         for (const { index: at, bytes } of chunksOf(lying, index.chunks, decoded, span.tarStart)) {
           if (digestOf(bytes) !== index.chunks.digestAt(at)) seen.other++
           else {

@@ -10,7 +10,11 @@ function image(count: number, kept = count): { order: SharedArrayBuffer; touch: 
   const order = new SharedArrayBuffer((1 + kept) * 4)
   const state = new Uint8Array(new SharedArrayBuffer(count))
   const counters = new ReadCounters(ReadCounters.allocate(0), 0)
-  return { order, touch: (...chunks) => chunks.forEach((chunk) => void counters.count({ state, order: new Int32Array(order) }, chunk, 1)) }
+  return {
+    order,
+    touch: (...chunks) =>
+      chunks.forEach((chunk) => void counters.count({ state, order: new Int32Array(order) }, chunk, 1)),
+  }
 }
 
 const never = (): boolean => false
@@ -18,7 +22,10 @@ const many = Array.from({ length: 20 }, (_, i) => 40 - i)
 
 test('a boot is over when it is quiet; each chunk counts once, in order', async () => {
   const { order, touch } = image(50)
-  const recording = recordBoot({ image: { order }, isWaiting: never }, { signal, intervalMs: 5, quietMs: 50, maxMs: 60_000, maxActiveMs: 60_000 })
+  const recording = recordBoot(
+    { image: { order }, isWaiting: never },
+    { signal, intervalMs: 5, quietMs: 50, maxMs: 60_000, maxActiveMs: 60_000 },
+  )
   touch(...many, 40, 39, 0)
   const { chunks, count } = await recording
   assert.deepEqual([chunks, count], [[...many, 0], 21])
@@ -28,7 +35,10 @@ test('what reads a little and rests has not begun to boot; while a read waits it
   let waiting = false
   const { order, touch } = image(50)
   let over = false
-  const recording = recordBoot({ image: { order }, isWaiting: () => waiting }, { signal, intervalMs: 5, quietMs: 20 }).then((boot) => {
+  const recording = recordBoot(
+    { image: { order }, isWaiting: () => waiting },
+    { signal, intervalMs: 5, quietMs: 20 },
+  ).then((boot) => {
     over = true
     return boot
   })
@@ -47,8 +57,15 @@ test('what reads a little and rests has not begun to boot; while a read waits it
 test('it ends after a while in any case, and with the mount', async () => {
   const { order, touch } = image(50)
   touch(1)
-  assert.deepEqual(await recordBoot({ image: { order }, isWaiting: never }, { signal, intervalMs: 5, maxMs: 50 }), { chunks: [1], count: 1, seconds: 0 })
-  assert.deepEqual((await recordBoot({ image: { order }, isWaiting: never }, { signal, intervalMs: 5, maxActiveMs: 50 })).chunks, [1])
+  assert.deepEqual(await recordBoot({ image: { order }, isWaiting: never }, { signal, intervalMs: 5, maxMs: 50 }), {
+    chunks: [1],
+    count: 1,
+    seconds: 0,
+  })
+  assert.deepEqual(
+    (await recordBoot({ image: { order }, isWaiting: never }, { signal, intervalMs: 5, maxActiveMs: 50 })).chunks,
+    [1],
+  )
   const mount = new AbortController()
   const recording = recordBoot({ image: { order }, isWaiting: never }, { signal: mount.signal })
   touch(7)
@@ -59,6 +76,9 @@ test('it ends after a while in any case, and with the mount', async () => {
 test('of a boot that reads more than is kept it says so', async () => {
   const { order, touch } = image(50, 5)
   touch(...many)
-  const { chunks, count } = await recordBoot({ image: { order }, isWaiting: never }, { signal, intervalMs: 5, quietMs: 10 })
+  const { chunks, count } = await recordBoot(
+    { image: { order }, isWaiting: never },
+    { signal, intervalMs: 5, quietMs: 10 },
+  )
   assert.deepEqual([chunks, count], [many.slice(0, 5), 20])
 })

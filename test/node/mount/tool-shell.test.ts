@@ -5,14 +5,19 @@ import { ToolShell } from '../../../node/mount/tool-shell.ts'
 
 /** The shells that are this process's own children: proc(5). */
 function ownShells(): number[] {
-  const stats = readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map((pid) => {
-    try {
-      return readFileSync(`/proc/${pid}/stat`, 'latin1')
-    } catch {
-      return ''
-    }
-  })
-  return stats.map((stat) => /^(\d+) \(sh\) \S (\d+) /.exec(stat)).filter((found) => Number(found?.[2]) === process.pid).map((found) => Number(found?.[1]))
+  const stats = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/stat`, 'latin1')
+      } catch {
+        return ''
+      }
+    })
+  return stats
+    .map((stat) => /^(\d+) \(sh\) \S (\d+) /.exec(stat))
+    .filter((found) => Number(found?.[2]) === process.pid)
+    .map((found) => Number(found?.[1]))
 }
 
 test('tools run side by side, each with its own answer', async (t) => {

@@ -27,7 +27,13 @@ test('peers that know one member find each other', async (t) => {
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   const c = await TestPeer.start(t, 'c', { bootstrap: [a.address.replace(/\/p2p\/.*/, '')] })
   await until('all have met', () => [a, b, c].every(({ exchange }) => exchange.peers().length === 2))
-  assert.deepEqual(b.exchange.peers().map(({ name }) => name).toSorted(), ['a', 'c'])
+  assert.deepEqual(
+    b.exchange
+      .peers()
+      .map(({ name }) => name)
+      .toSorted(),
+    ['a', 'c'],
+  )
 })
 
 test('peers of another region are not members', async (t) => {
@@ -35,7 +41,10 @@ test('peers of another region are not members', async (t) => {
   const b = await TestPeer.start(t, 'b', { region: 'us', bootstrap: [a.address] })
   const c = await TestPeer.start(t, 'c', { region: 'eu', bootstrap: [a.address] })
   await until('a and c have met', () => c.exchange.peers().length === 1)
-  assert.deepEqual(a.exchange.peers().map(({ name }) => name), ['c'])
+  assert.deepEqual(
+    a.exchange.peers().map(({ name }) => name),
+    ['c'],
+  )
   assert.deepEqual(b.exchange.peers(), [])
 })
 
@@ -58,11 +67,20 @@ test('many chunks are fetched side by side, verified and counted', async (t) => 
   const region = makeRegion(60)
   const { table, chunks } = region
   const a = await TestPeer.start(t, 'a')
-  a.hold(region, chunks.map((_, i) => i))
+  a.hold(
+    region,
+    chunks.map((_, i) => i),
+  )
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   await until('the haves', () => b.exchange.holders(table.id, 59).length === 1)
   const fetched = await Promise.all(
-    chunks.map(async (_, i) => await b.exchange.fetchChunk(a.exchange.peerId, table.digestAt(i), table.lengthAt(i), { ...demand, priority: i % 2 === 0 ? 'demand' : 'background' })),
+    chunks.map(
+      async (_, i) =>
+        await b.exchange.fetchChunk(a.exchange.peerId, table.digestAt(i), table.lengthAt(i), {
+          ...demand,
+          priority: i % 2 === 0 ? 'demand' : 'background',
+        }),
+    ),
   )
   for (const [i, bytes] of fetched.entries()) assert.deepEqual(Buffer.from(bytes), chunks[i])
   assert.equal(b.exchange.totals().bytesReceived, table.sizeBytes)
@@ -77,23 +95,33 @@ test('a chunk that the peer does not have is missing, and costs nothing else', a
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   await until('they have met', () => b.exchange.peers().length === 1)
   const { table } = region
-  await assert.rejects(b.exchange.fetchChunk(a.exchange.peerId, table.digestAt(1), 131_072, demand), (error) => isP2pfsError(error, 'missing'))
+  await assert.rejects(b.exchange.fetchChunk(a.exchange.peerId, table.digestAt(1), 131_072, demand), (error) =>
+    isP2pfsError(error, 'missing'),
+  )
   assert.equal((await b.exchange.fetchChunk(a.exchange.peerId, table.digestAt(0), 131_072, demand)).length, 131_072)
 })
 
 test('wrong bytes are found out, and the peer is cut off', async (t) => {
   const region = makeRegion(2)
   const { table, chunks } = region
-  for (const lie of [Buffer.alloc(131_072), chunks[0]!.subarray(0, 4096), Buffer.concat([chunks[0]!, Buffer.alloc(4096)])]) {
+  for (const lie of [
+    Buffer.alloc(131_072),
+    chunks[0]!.subarray(0, 4096),
+    Buffer.concat([chunks[0]!, Buffer.alloc(4096)]),
+  ]) {
     const liar = await TestPeer.start(t, 'liar')
     liar.hold(region, [0, 1])
     liar.chunks.set(table.digestAt(0), lie)
     const b = await TestPeer.start(t, 'b', { bootstrap: [liar.address] })
     await until('the haves', () => b.exchange.holders(table.id, 0).length === 1)
-    await assert.rejects(b.exchange.fetchChunk(liar.exchange.peerId, table.digestAt(0), 131_072, demand), (error) => isP2pfsError(error, 'invalid'))
+    await assert.rejects(b.exchange.fetchChunk(liar.exchange.peerId, table.digestAt(0), 131_072, demand), (error) =>
+      isP2pfsError(error, 'invalid'),
+    )
     assert.deepEqual(b.exchange.holders(table.id, 1), [])
     assert.deepEqual(b.exchange.peers(), [])
-    await assert.rejects(b.exchange.fetchChunk(liar.exchange.peerId, table.digestAt(1), 131_072, demand), (error) => isP2pfsError(error, 'unavailable'))
+    await assert.rejects(b.exchange.fetchChunk(liar.exchange.peerId, table.digestAt(1), 131_072, demand), (error) =>
+      isP2pfsError(error, 'unavailable'),
+    )
   }
 })
 
@@ -104,7 +132,8 @@ test('a peer that stalls costs its time and no more; one that goes away none', a
   a.stall = promise
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   await until('they have met', () => b.exchange.peers().length === 1)
-  const fetch = async (timeoutMs: number): Promise<Uint8Array> => await b.exchange.fetchChunk(a.exchange.peerId, table.digestAt(0), 131_072, { ...demand, timeoutMs })
+  const fetch = async (timeoutMs: number): Promise<Uint8Array> =>
+    await b.exchange.fetchChunk(a.exchange.peerId, table.digestAt(0), 131_072, { ...demand, timeoutMs })
   await assert.rejects(fetch(50), (error) => isP2pfsError(error, 'timeout'))
   const waiting = fetch(60_000)
   const failed = assert.rejects(waiting, (error) => isP2pfsError(error, 'unavailable', 'closed'))
@@ -120,7 +149,10 @@ test('an aborted fetch ends at once with the reason', async (t) => {
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   await until('they have met', () => b.exchange.peers().length === 1)
   const abort = new AbortController()
-  const fetching = b.exchange.fetchChunk(a.exchange.peerId, table.digestAt(0), 131_072, { ...demand, signal: abort.signal })
+  const fetching = b.exchange.fetchChunk(a.exchange.peerId, table.digestAt(0), 131_072, {
+    ...demand,
+    signal: abort.signal,
+  })
   const failed = assert.rejects(fetching, { name: 'AbortError' })
   setImmediate(() => abort.abort())
   await failed
@@ -129,9 +161,22 @@ test('an aborted fetch ends at once with the reason', async (t) => {
 test('images, manifests and layer indexes come from whichever peer has them', async (t) => {
   const { table } = makeRegion(3)
   const diffId = digestOf(Buffer.from('layer'))
-  const manifest = encodeRootfsManifest({ format: 'ext4', metadata: table, layers: [{ diffId, chunks: table }], config: '{}' })
+  const manifest = encodeRootfsManifest({
+    format: 'ext4',
+    metadata: table,
+    layers: [{ diffId, chunks: table }],
+    config: '{}',
+  })
   const rootfsDigest = digestOf(manifest)
-  const record: ImageRecord = { reference: 'r', platform: 'p', format: 'ext4', manifestDigest: diffId, manifest: '{}', rootfsDigest, attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) } }
+  const record: ImageRecord = {
+    reference: 'r',
+    platform: 'p',
+    format: 'ext4',
+    manifestDigest: diffId,
+    manifest: '{}',
+    rootfsDigest,
+    attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+  }
   const a = await TestPeer.start(t, 'a')
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   b.images.set('r', record)
@@ -152,12 +197,22 @@ test('images, manifests and layer indexes come from whichever peer has them', as
   const c = await TestPeer.start(t, 'c', { bootstrap: [a.address] })
   await until('all have met', () => c.exchange.peers().length === 2)
   const { signal } = new AbortController()
-  assert.deepEqual(await c.exchange.objects.findImage({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), { record, peer: b.exchange.peerId })
-  assert.equal(await c.exchange.objects.findImage({ reference: 'other', platform: 'p', format: 'ext4' }, { signal }), undefined)
+  assert.deepEqual(await c.exchange.objects.findImage({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), {
+    record,
+    peer: b.exchange.peerId,
+  })
+  assert.equal(
+    await c.exchange.objects.findImage({ reference: 'other', platform: 'p', format: 'ext4' }, { signal }),
+    undefined,
+  )
   assert.equal((await c.exchange.objects.fetchRootfs(rootfsDigest, { signal }))?.metadata.id, table.id)
   assert.equal((await c.exchange.objects.fetchLayerIndex(diffId, { signal }))?.tarBytes, 1024)
   assert.deepEqual((await c.exchange.objects.fetchBlobMap(map.digest, { signal }))?.checkpoints, map.checkpoints)
-  assert.equal(await c.exchange.objects.fetchRootfs(diffId, { signal }), undefined, 'under the wrong digest it is not believed')
+  assert.equal(
+    await c.exchange.objects.fetchRootfs(diffId, { signal }),
+    undefined,
+    'under the wrong digest it is not believed',
+  )
 })
 
 test('a peer keeps its identity over a restart, and can be stopped twice', async (t) => {
@@ -179,11 +234,27 @@ async function rawPeer(t: TestContext, address: string): Promise<Libp2p> {
 }
 
 const abuses: [string, string, (stream: Stream) => Promise<void>][] = [
-  ['a message longer than the protocol allows', regionProtocol, async (stream) => void stream.send(Buffer.from('ffffff7f', 'hex'))],
-  ['something that is no message', regionProtocol, async (stream) => await writeFrame(stream, [Buffer.from('garbage')])],
-  ['haves before a hello', regionProtocol, async (stream) => await writeFrame(stream, [encodeRegionMessage({ type: 'members', members: [] })])],
+  [
+    'a message longer than the protocol allows',
+    regionProtocol,
+    async (stream) => void stream.send(Buffer.from('ffffff7f', 'hex')),
+  ],
+  [
+    'something that is no message',
+    regionProtocol,
+    async (stream) => await writeFrame(stream, [Buffer.from('garbage')]),
+  ],
+  [
+    'haves before a hello',
+    regionProtocol,
+    async (stream) => await writeFrame(stream, [encodeRegionMessage({ type: 'members', members: [] })]),
+  ],
   ['wants of no whole length', chunkProtocol, async (stream) => await writeFrame(stream, [Buffer.alloc(35)])],
-  ['a request for no known kind of object', objectProtocol, async (stream) => await writeFrame(stream, [Buffer.from('a1646b696e6461', 'hex')])],
+  [
+    'a request for no known kind of object',
+    objectProtocol,
+    async (stream) => await writeFrame(stream, [Buffer.from('a1646b696e6461', 'hex')]),
+  ],
 ]
 for (const [what, protocol, abuse] of abuses) {
   test(`a peer that sends ${what} is cut off`, async (t) => {

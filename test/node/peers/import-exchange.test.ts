@@ -6,7 +6,13 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
-import { encodeImportAnswer, encodeImportRequest, importProtocol, type ImportAnswer, type ImportRequest } from '../../../protocol/messages/import.ts'
+import {
+  encodeImportAnswer,
+  encodeImportRequest,
+  importProtocol,
+  type ImportAnswer,
+  type ImportRequest,
+} from '../../../protocol/messages/import.ts'
 import { encodeObjectAnswer, maxObjectRequestBytes, objectProtocol } from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, regionProtocol } from '../../../protocol/messages/region.ts'
 import { BanList } from '../../../node/peers/ban-list.ts'
@@ -17,8 +23,18 @@ import { testKey } from '../../test-key.ts'
 import { TestPeer, until } from './test-peer.ts'
 
 const layer = digestOf(Buffer.from('layer'))
-const request: ImportRequest = { reference: 'host/r:1', platform: 'linux/amd64', format: 'ext4', manifestDigest: digestOf(Buffer.from('manifest')) }
-const record: ImageRecord = { ...request, manifest: '{}', rootfsDigest: layer, attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) } }
+const request: ImportRequest = {
+  reference: 'host/r:1',
+  platform: 'linux/amd64',
+  format: 'ext4',
+  manifestDigest: digestOf(Buffer.from('manifest')),
+}
+const record: ImageRecord = {
+  ...request,
+  manifest: '{}',
+  rootfsDigest: layer,
+  attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+}
 
 interface Asked {
   outcome: Promise<ImportOutcome>
@@ -29,8 +45,16 @@ interface Asked {
 
 function ask(asker: TestPeer, steward: string): Asked {
   const [progress, layers, abort] = [[] as ImportProgress[], [] as Digest[], new AbortController()]
-  const told = { onProgress: ({ doneBytes, totalBytes }: ImportProgress) => void progress.push({ doneBytes, totalBytes }), onLayer: (diffId: Digest) => void layers.push(diffId) }
-  return { outcome: asker.exchange.askImport(steward, request, { signal: abort.signal, ...told }), progress, layers, abort }
+  const told = {
+    onProgress: ({ doneBytes, totalBytes }: ImportProgress) => void progress.push({ doneBytes, totalBytes }),
+    onLayer: (diffId: Digest) => void layers.push(diffId),
+  }
+  return {
+    outcome: asker.exchange.askImport(steward, request, { signal: abort.signal, ...told }),
+    progress,
+    layers,
+    abort,
+  }
 }
 
 async function pair(t: TestContext): Promise<{ steward: TestPeer; asker: TestPeer }> {
@@ -61,7 +85,11 @@ test('a steward tells how far it is and what can be taken, and then the record',
 
 test('a steward refuses with the code of what went wrong', async (t) => {
   const { steward, asker } = await pair(t)
-  for (const [error, refused] of [[new P2pfsError('denied', 'secret'), 'denied'], [new P2pfsError('invalid', 'malformed'), 'invalid'], [new TypeError('bug'), 'unavailable']] as const) {
+  for (const [error, refused] of [
+    [new P2pfsError('denied', 'secret'), 'denied'],
+    [new P2pfsError('invalid', 'malformed'), 'invalid'],
+    [new TypeError('bug'), 'unavailable'],
+  ] as const) {
     steward.import = async () => await Promise.reject(error)
     assert.deepEqual(await ask(asker, steward.exchange.peerId).outcome, { refused })
   }
@@ -97,7 +125,9 @@ test('a steward that goes away is unavailable at once', async (t) => {
     begun = true
     return await new Promise(() => undefined)
   }
-  const lost = assert.rejects(ask(asker, steward.exchange.peerId).outcome, (error) => isP2pfsError(error, 'unavailable'))
+  const lost = assert.rejects(ask(asker, steward.exchange.peerId).outcome, (error) =>
+    isP2pfsError(error, 'unavailable'),
+  )
   await until('the import has begun', () => begun)
   await steward.exchange.stop()
   await lost
@@ -134,7 +164,12 @@ test('a host that has just started meets its region first; one without bootstrap
 })
 
 /** A member of the region that answers for imports as it likes. */
-async function hostileSteward(t: TestContext, asker: TestPeer, serve: (stream: Stream) => Promise<void>, serveObject?: (stream: Stream) => Promise<void>): Promise<string> {
+async function hostileSteward(
+  t: TestContext,
+  asker: TestPeer,
+  serve: (stream: Stream) => Promise<void>,
+  serveObject?: (stream: Stream) => Promise<void>,
+): Promise<string> {
   const host = await createPeerHost(await generateKeyPair('Ed25519'), [], new BanList())
   if (serveObject !== undefined) await host.handle(objectProtocol, serveObject)
   await host.handle(regionProtocol, async (stream) => {
@@ -150,23 +185,38 @@ async function hostileSteward(t: TestContext, asker: TestPeer, serve: (stream: S
   await host.start()
   t.after(async () => await host.stop())
   const connection = await host.dial(multiaddr(asker.address))
-  await writeFrame(await connection.newStream(regionProtocol), [encodeRegionMessage({ type: 'hello', region: 'test', name: 'hostile', addresses: [] })])
+  await writeFrame(await connection.newStream(regionProtocol), [
+    encodeRegionMessage({ type: 'hello', region: 'test', name: 'hostile', addresses: [] }),
+  ])
   await until('it is a member', () => asker.exchange.peers().length === 1)
   return host.peerId.toString()
 }
 
-const send = async (stream: Stream, answer: ImportAnswer): Promise<void> => await writeFrame(stream, [encodeImportAnswer(answer)])
+const send = async (stream: Stream, answer: ImportAnswer): Promise<void> =>
+  await writeFrame(stream, [encodeImportAnswer(answer)])
 const progress: ImportAnswer = { type: 'progress', doneBytes: 0, totalBytes: 10, layers: [] }
 
 const lies: [string, (stream: Stream) => Promise<void>][] = [
-  ['the record of another reference', async (stream) => await send(stream, { type: 'image', record: { ...record, reference: 'host/r:2' } })],
-  ['the record of another format', async (stream) => await send(stream, { type: 'image', record: { ...record, format: 'erofs' } })],
-  ['the record of another manifest', async (stream) => await send(stream, { type: 'image', record: { ...record, manifestDigest: layer } })],
+  [
+    'the record of another reference',
+    async (stream) => await send(stream, { type: 'image', record: { ...record, reference: 'host/r:2' } }),
+  ],
+  [
+    'the record of another format',
+    async (stream) => await send(stream, { type: 'image', record: { ...record, format: 'erofs' } }),
+  ],
+  [
+    'the record of another manifest',
+    async (stream) => await send(stream, { type: 'image', record: { ...record, manifestDigest: layer } }),
+  ],
   ['something that is no message', async (stream) => await writeFrame(stream, [Buffer.from('garbage')])],
   ['a message longer than the protocol allows', async (stream) => void stream.send(Buffer.from('ffffff7f', 'hex'))],
-  ['a flood of progress', async (stream) => {
-    for (let i = 0; i < 10_000; i++) await send(stream, progress)
-  }],
+  [
+    'a flood of progress',
+    async (stream) => {
+      for (let i = 0; i < 10_000; i++) await send(stream, progress)
+    },
+  ],
 ]
 for (const [what, lie] of lies) {
   test(`a steward that sends ${what} is cut off`, async (t) => {
@@ -190,7 +240,10 @@ test('a steward that breaks off in an answer is unavailable', async (t) => {
   await assert.rejects(ask(asker, steward).outcome, (error) => isP2pfsError(error, 'unavailable'))
 })
 
-for (const [how, before] of [['from the start', 0], ['after a while', 2]] as const) {
+for (const [how, before] of [
+  ['from the start', 0],
+  ['after a while', 2],
+] as const) {
   test(`a steward that is silent ${how} is given up, and not counted on for a while`, async (t) => {
     const asker = await TestPeer.start(t, 'asker')
     const steward = await hostileSteward(t, asker, async (stream) => {
@@ -242,7 +295,9 @@ test('an asker that asks twice on a stream, or asks for nonsense, is cut off', a
     await host.start()
     t.after(async () => await host.stop())
     const connection = await host.dial(multiaddr(steward.address))
-    await writeFrame(await connection.newStream(regionProtocol), [encodeRegionMessage({ type: 'hello', region: 'test', name: 'hostile', addresses: [] })])
+    await writeFrame(await connection.newStream(regionProtocol), [
+      encodeRegionMessage({ type: 'hello', region: 'test', name: 'hostile', addresses: [] }),
+    ])
     await until('it is a member', () => steward.exchange.peers().length === 1)
     const stream = await connection.newStream(importProtocol)
     for (const message of messages) await writeFrame(stream, [message])

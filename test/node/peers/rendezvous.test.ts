@@ -9,7 +9,10 @@ const first = (key: string, among: readonly string[]): string => rendezvous(key,
 
 test('every host has the same order, whatever order it has met the members in', () => {
   const random = createRandom(5)
-  const shuffled = members.map((member) => ({ member, at: random.below(1e6) })).sort((a, b) => a.at - b.at).map(({ member }) => member)
+  const shuffled = members
+    .map((member) => ({ member, at: random.below(1e6) }))
+    .sort((a, b) => a.at - b.at)
+    .map(({ member }) => member)
   for (const key of keys.slice(0, 100)) assert.deepEqual(rendezvous(key, shuffled), rendezvous(key, members))
   assert.deepEqual(rendezvous('key', members).toSorted(), members)
   assert.deepEqual(rendezvous('key', []), [])
@@ -25,7 +28,8 @@ test('members have an equal share of the keys, in every place of the order', () 
       shares.set(member, (shares.get(member) ?? 0) + 1)
     }
     // Five standard deviations of a fair draw are 106.
-    for (const [member, share] of shares) assert.ok(Math.abs(share - 500) < 106, `${member} is at place ${place} for ${share} of 5000 keys`)
+    for (const [member, share] of shares)
+      assert.ok(Math.abs(share - 500) < 106, `${member} is at place ${place} for ${share} of 5000 keys`)
     assert.equal(shares.size, 10)
   }
 })

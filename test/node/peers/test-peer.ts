@@ -21,7 +21,13 @@ export function makeRegion(count: number): { table: ChunkTable; chunks: Buffer[]
     return bytes
   })
   const digests = Buffer.concat(chunks.map((bytes) => digestToBytes(digestOf(bytes))))
-  return { table: new ChunkTable(chunks.map(({ length }) => length), digests), chunks }
+  return {
+    table: new ChunkTable(
+      chunks.map(({ length }) => length),
+      digests,
+    ),
+    chunks,
+  }
 }
 
 /** A real peer whose store is a map. */
@@ -61,7 +67,11 @@ export class TestPeer {
   static async start(
     context: TestContext,
     name: string,
-    { bootstrap = [], region = 'test', directory = temporaryDirectory(context) }: { bootstrap?: string[]; region?: string; directory?: string } = {},
+    {
+      bootstrap = [],
+      region = 'test',
+      directory = temporaryDirectory(context),
+    }: { bootstrap?: string[]; region?: string; directory?: string } = {},
   ): Promise<TestPeer> {
     const peer = new TestPeer(directory, region, name, bootstrap)
     context.after(async () => await peer.exchange.stop())

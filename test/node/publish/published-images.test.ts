@@ -12,7 +12,8 @@ import { hash, PublishedLab } from './published-lab.ts'
 /** All chunk files, behind the daemon's back; it finds out when a read misses them. */
 function removeChunks(daemon: DaemonProcess): void {
   const chunks = join(daemon.directory, 'state/chunks')
-  for (const name of readdirSync(chunks)) if (name !== 'incoming') for (const file of readdirSync(join(chunks, name))) rmSync(join(chunks, name, file))
+  for (const name of readdirSync(chunks))
+    if (name !== 'incoming') for (const file of readdirSync(join(chunks, name))) rmSync(join(chunks, name, file))
   writeFileSync('/proc/sys/vm/drop_caches', '1')
 }
 
@@ -29,7 +30,11 @@ test('a cold host without peers mounts a published image from the registry alone
 
   const again = await maker.json<SeedResult>('seed', image, '--publish')
   assert.deepEqual(again.published, { ...published, existed: true })
-  assert.deepEqual(lab.requests().filter(({ method }) => method !== 'GET'), [], 'there is no second copy')
+  assert.deepEqual(
+    lab.requests().filter(({ method }) => method !== 'GET'),
+    [],
+    'there is no second copy',
+  )
   await maker.stop()
 
   const cold = await DaemonProcess.start(t, [...options, '--trust-index-key', peerId])
@@ -46,13 +51,25 @@ test('a cold host without peers mounts a published image from the registry alone
   const ofLayers = lab.ofLayers(lab.requests())
   const small = Math.min(...lab.layers.values())
   assert.ok(ofLayers.length > 20)
-  assert.deepEqual(ofLayers.filter(({ range, path }) => range === undefined && lab.layers.get(path.slice(path.lastIndexOf('/') + 1)) !== small), [])
+  assert.deepEqual(
+    ofLayers.filter(
+      ({ range, path }) => range === undefined && lab.layers.get(path.slice(path.lastIndexOf('/') + 1)) !== small,
+    ),
+    [],
+  )
   assert.doesNotMatch(cold.log, /streamed/)
 
   // Metadata, and windows that were never here, once more.
   removeChunks(cold)
   assert.equal(hash(await readFile(mounted.rootfs)), hash(whole))
-  assert.deepEqual(lab.ofLayers(lab.requests()).filter(({ range, path }) => range === undefined && lab.layers.get(path.slice(path.lastIndexOf('/') + 1)) !== small), [])
+  assert.deepEqual(
+    lab
+      .ofLayers(lab.requests())
+      .filter(
+        ({ range, path }) => range === undefined && lab.layers.get(path.slice(path.lastIndexOf('/') + 1)) !== small,
+      ),
+    [],
+  )
 })
 
 for (const referrersApi of [true, false]) {
@@ -70,7 +87,10 @@ for (const referrersApi of [true, false]) {
     lab.requests()
     const tree = await cold.json<MountResult>('mount', image, cold.target('tree'), '--as', 'tree')
     assert.deepEqual([tree.origin, tree.digest], ['registry', erofs.digest])
-    assert.deepEqual(lab.ofLayers(lab.requests()).filter(({ range }) => range === undefined), [])
+    assert.deepEqual(
+      lab.ofLayers(lab.requests()).filter(({ range }) => range === undefined),
+      [],
+    )
     const drive = await cold.json<MountResult>('mount', image, cold.target('drive'))
     assert.deepEqual([drive.origin, hash(await readFile(drive.rootfs))], ['local', hash(ext4)])
     // Of what it did not build it passes on its maker's word.
@@ -91,7 +111,10 @@ test('what layers have is shown of an image that was never read, from its public
   const cold = await DaemonProcess.start(t, [...lab.options, '--trust-index-key', peerId])
   await cold.json<MountResult>('mount', lab.image, cold.target('mnt'))
   const { layers } = await cold.json<InspectResult>('inspect', lab.image)
-  assert.deepEqual(layers.map(({ entries, tarBytes }) => [entries, tarBytes]), expected.layers.map(({ entries, tarBytes }) => [entries, tarBytes]))
+  assert.deepEqual(
+    layers.map(({ entries, tarBytes }) => [entries, tarBytes]),
+    expected.layers.map(({ entries, tarBytes }) => [entries, tarBytes]),
+  )
 })
 
 test('a host that had the image from peers that are all gone takes windows and metadata from the publication', async (t) => {
@@ -110,7 +133,14 @@ test('a host that had the image from peers that are all gone takes windows and m
   assert.equal(hash(await readFile(mounted.rootfs)), hash(whole))
   const requests = lab.requests()
   const small = Math.min(...lab.layers.values())
-  assert.deepEqual(lab.ofLayers(requests).filter(({ range, path }) => range === undefined && lab.layers.get(path.slice(path.lastIndexOf('/') + 1)) !== small), [])
+  assert.deepEqual(
+    lab
+      .ofLayers(requests)
+      .filter(
+        ({ range, path }) => range === undefined && lab.layers.get(path.slice(path.lastIndexOf('/') + 1)) !== small,
+      ),
+    [],
+  )
   assert.equal(requests.filter(({ path }) => path.includes('/referrers/')).length, 1)
 })
 
@@ -154,7 +184,7 @@ test('a boot is published with its image, once, and fetched ahead from the regis
   const cold = await DaemonProcess.start(t, [...options, '--trust-index-key', peerId])
   const directory = await boot(cold)
   let fetchedBytes = 0
-  for (const deadline = performance.now() + 30_000; ; ) {
+  for (const deadline = performance.now() + 30_000; ;) {
     const { profile } = (await cold.status()).mounts[0]!
     if (profile?.done.chunks === profile?.total.chunks && profile !== undefined) {
       assert.equal(profile.source, 'registry')
@@ -169,5 +199,9 @@ test('a boot is published with its image, once, and fetched ahead from the regis
   for (const file of files) await readFile(join(directory, file))
   // The kernel may read a page ahead that it did not at the first boot.
   const readAfterwards = lab.ofLayers(lab.requests())
-  assert.ok(readAfterwards.length <= 2 && readAfterwards.reduce((sum, { bodyBytesSent }) => sum + bodyBytesSent, 0) < 0.1 * fetchedBytes, JSON.stringify(readAfterwards))
+  assert.ok(
+    readAfterwards.length <= 2 &&
+      readAfterwards.reduce((sum, { bodyBytesSent }) => sum + bodyBytesSent, 0) < 0.1 * fetchedBytes,
+    JSON.stringify(readAfterwards),
+  )
 })

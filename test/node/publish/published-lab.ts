@@ -22,24 +22,43 @@ export class PublishedLab {
     this.front = front
     this.authority = front.authority
     this.image = `${this.authority}/${repository}:${tag}`
-    this.layers = new Map((JSON.parse(manifest) as { layers: { digest: string; size: number }[] }).layers.map(({ digest, size }) => [digest, size]))
+    this.layers = new Map(
+      (JSON.parse(manifest) as { layers: { digest: string; size: number }[] }).layers.map(({ digest, size }) => [
+        digest,
+        size,
+      ]),
+    )
   }
 
   /** Debian's docker-registry, behind a proxy that counts. */
   static async real(t: TestContext, { layoutDirectory, tag }: LabImage): Promise<PublishedLab> {
     const proxy = await FaultProxy.start(await startDockerRegistry(t))
     t.after(async () => await proxy[Symbol.asyncDispose]())
-    await run('skopeo', ['--insecure-policy', 'copy', '--quiet', '--preserve-digests', '--dest-tls-verify=false', `oci:${layoutDirectory}:${tag}`, `docker://${proxy.front.authority}/lab/image:${tag}`])
+    await run('skopeo', [
+      '--insecure-policy',
+      'copy',
+      '--quiet',
+      '--preserve-digests',
+      '--dest-tls-verify=false',
+      `oci:${layoutDirectory}:${tag}`,
+      `docker://${proxy.front.authority}/lab/image:${tag}`,
+    ])
     const raw = await run('skopeo', ['--insecure-policy', 'inspect', '--raw', `oci:${layoutDirectory}:${tag}`])
     return new PublishedLab(proxy.front, 'lab/image', tag, raw.stdout.toString())
   }
 
   /** The lab's own registry, in this process. */
-  static async own(t: TestContext, { layoutDirectory, tag }: LabImage, options: FaultRegistryOptions = {}): Promise<PublishedLab & { registry: FaultRegistry }> {
+  static async own(
+    t: TestContext,
+    { layoutDirectory, tag }: LabImage,
+    options: FaultRegistryOptions = {},
+  ): Promise<PublishedLab & { registry: FaultRegistry }> {
     const registry = await FaultRegistry.start(options)
     t.after(async () => await registry[Symbol.asyncDispose]())
     await registry.addLayout('lab/image', layoutDirectory)
-    return Object.assign(new PublishedLab(registry.front, 'lab/image', tag, registry.manifest('lab/image', tag)!), { registry })
+    return Object.assign(new PublishedLab(registry.front, 'lab/image', tag, registry.manifest('lab/image', tag)!), {
+      registry,
+    })
   }
 
   /** Options of a daemon that uses this registry. */
@@ -56,6 +75,8 @@ export class PublishedLab {
 
   /** Those for layers. */
   ofLayers(requests: readonly LoggedRequest[]): LoggedRequest[] {
-    return requests.filter(({ method, path }) => method === 'GET' && this.layers.has(path.slice(path.lastIndexOf('/') + 1)))
+    return requests.filter(
+      ({ method, path }) => method === 'GET' && this.layers.has(path.slice(path.lastIndexOf('/') + 1)),
+    )
   }
 }

@@ -20,18 +20,29 @@ const [own, member, stranger] = [await testKey(1), await testKey(2), await testK
 
 async function recordBy(maker: typeof own): Promise<ImageRecord> {
   const manifest = '{}'
-  const statement = { manifestDigest: digestOf(Buffer.from(manifest)), format: 'ext4', rootfsDigest: digestOf(Buffer.from('rootfs')) } as const
+  const statement = {
+    manifestDigest: digestOf(Buffer.from(manifest)),
+    format: 'ext4',
+    rootfsDigest: digestOf(Buffer.from('rootfs')),
+  } as const
   return { ...statement, reference: 'r', platform: 'p', manifest, attestation: await attest(statement, maker) }
 }
 
 test('without listed keys members vouch for what they pass on, and in a registry only their own word counts', async () => {
   let log = ''
-  const trust = new IndexTrust({ own: () => own.key, members: () => [member.key], log: createLog('warn', (line) => (log += line), {}) }, { keys: [] })
+  const trust = new IndexTrust(
+    { own: () => own.key, members: () => [member.key], log: createLog('warn', (line) => (log += line), {}) },
+    { keys: [] },
+  )
   const record = await recordBy(stranger)
   assert.equal(trust.acceptsFromPeer(record, member.key), true)
   assert.equal(trust.acceptsStored(record, { isHearsay: true }), true)
   assert.equal(log, '')
-  for (const [maker, accepted] of [[own, true], [member, true], [stranger, false]] as const) {
+  for (const [maker, accepted] of [
+    [own, true],
+    [member, true],
+    [stranger, false],
+  ] as const) {
     const made = await recordBy(maker)
     assert.equal(trust.acceptsPublished(made, made.attestation, 'r'), accepted)
   }
@@ -44,8 +55,15 @@ test('without listed keys members vouch for what they pass on, and in a registry
 })
 
 test('with listed keys only those and the own count, wherever a record comes from', async () => {
-  const trust = new IndexTrust({ own: () => own.key, members: () => [member.key], log: createLog('error', () => undefined, {}) }, { keys: [stranger.key] })
-  for (const [maker, accepted] of [[own, true], [member, false], [stranger, true]] as const) {
+  const trust = new IndexTrust(
+    { own: () => own.key, members: () => [member.key], log: createLog('error', () => undefined, {}) },
+    { keys: [stranger.key] },
+  )
+  for (const [maker, accepted] of [
+    [own, true],
+    [member, false],
+    [stranger, true],
+  ] as const) {
     const record = await recordBy(maker)
     assert.equal(trust.acceptsFromPeer(record, member.key), accepted)
     assert.equal(trust.acceptsStored(record, { isHearsay: false }), accepted)
@@ -66,12 +84,20 @@ test('a host with listed keys takes from peers what those have signed, and build
     while ((await daemon.status()).peers.length === 0) await new Promise((resolve) => setTimeout(resolve, 50))
     return daemon
   }
-  const cases: [string[], string][] = [[[], 'peer'], [['--trust-index-key', peerId], 'peer'], [['--trust-index-key', stranger.key], 'built']]
+  const cases: [string[], string][] = [
+    [[], 'peer'],
+    [['--trust-index-key', peerId], 'peer'],
+    [['--trust-index-key', stranger.key], 'built'],
+  ]
   for (const [more, origin] of cases) {
     const daemon = await meeting(...more)
     lab.requests()
     const mounted = await daemon.json<MountResult>('mount', image, daemon.target('mnt'))
-    assert.deepEqual([mounted.origin, mounted.digest, hash(await readFile(mounted.rootfs))], [origin, digest, whole], more.join(' '))
+    assert.deepEqual(
+      [mounted.origin, mounted.digest, hash(await readFile(mounted.rootfs))],
+      [origin, digest, whole],
+      more.join(' '),
+    )
     const layersRead = new Set(lab.ofLayers(lab.requests()).map(({ path }) => path)).size
     assert.equal(layersRead, origin === 'built' ? lab.layers.size : 0, 'indexes of peers are not signed')
     if (origin === 'built') assert.match(daemon.log, new RegExp(`not accepted.*${peerId}`))

@@ -54,10 +54,14 @@ test('finds what docker login left: of the registry, of Docker Hub, in fields, a
 })
 
 test('asks the helper of the registry, then the file, then the store', async (t) => {
-  const file = configure(t, { credHelpers: { 'a.example': 'own' }, credsStore: 'store', auths: { 'b.example': { auth: basic('file') } } }, {
-    own: `cat >/dev/null; echo '{"Username":"<token>","Secret":"${secret}"}'`,
-    store: `read server; echo "{\\"Username\\":\\"$server\\",\\"Secret\\":\\"${secret}\\"}"`,
-  })
+  const file = configure(
+    t,
+    { credHelpers: { 'a.example': 'own' }, credsStore: 'store', auths: { 'b.example': { auth: basic('file') } } },
+    {
+      own: `cat >/dev/null; echo '{"Username":"<token>","Secret":"${secret}"}'`,
+      store: `read server; echo "{\\"Username\\":\\"$server\\",\\"Secret\\":\\"${secret}\\"}"`,
+    },
+  )
   const credentials = new DockerCredentials(remember(), file)
   assert.deepEqual(await credentials.find('a.example'), { username: '', password: '', identityToken: secret })
   assert.equal((await credentials.find('b.example'))?.username, 'file')
@@ -65,11 +69,15 @@ test('asks the helper of the registry, then the file, then the store', async (t)
 })
 
 test('a helper that has none is no failure; one that fails is warned of once, until it works', async (t) => {
-  const file = configure(t, { credHelpers: { 'none.example': 'none', 'bad.example': 'bad', 'gone.example': 'gone', 'cut.example': 'cut' } }, {
-    none: `echo 'credentials not found in native keychain'; exit 1`,
-    bad: `[ -e "$0.works" ] && echo '{"Username":"u","Secret":"p"}' && exit 0; echo '{"Secret":"${secret}"'; exit 1`,
-    cut: `echo '{"Username":"u","Secret":"${secret}'`,
-  })
+  const file = configure(
+    t,
+    { credHelpers: { 'none.example': 'none', 'bad.example': 'bad', 'gone.example': 'gone', 'cut.example': 'cut' } },
+    {
+      none: `echo 'credentials not found in native keychain'; exit 1`,
+      bad: `[ -e "$0.works" ] && echo '{"Username":"u","Secret":"p"}' && exit 0; echo '{"Secret":"${secret}"'; exit 1`,
+      cut: `echo '{"Username":"u","Secret":"${secret}'`,
+    },
+  )
   const { log, lines } = remember()
   const credentials = new DockerCredentials({ log }, file)
   assert.equal(await credentials.find('none.example'), undefined)
@@ -95,7 +103,11 @@ test('a configuration that is no JSON is warned of once, without a word of what 
 })
 
 test('no password, token or signed URL is in a log or in an error, whatever goes wrong', async (t) => {
-  const server = await startRegistry(t, { access: { kind: 'bearer', tokenLifeMs: 60_000 }, users: [{ username: 'u', password: secret }], redirectBlobs: { lifeMs: 60_000 } })
+  const server = await startRegistry(t, {
+    access: { kind: 'bearer', tokenLifeMs: 60_000 },
+    users: [{ username: 'u', password: secret }],
+    redirectBlobs: { lifeMs: 60_000 },
+  })
   const { log, lines } = remember()
   const { range, blob } = createClient(t, server.authority, {
     log,
@@ -104,8 +116,24 @@ test('no password, token or signed URL is in a log or in an error, whatever goes
   })
   assert.deepEqual(await range(0, 10), layer.subarray(0, 10))
   const said: string[] = []
-  const keep = (error: unknown): void => void said.push(JSON.stringify(error), String(error), String((error as Error).stack), JSON.stringify((error as { details?: unknown }).details), String((error as Error).cause))
-  for (const fault of [{ status: 403 }, { status: 503 }, { status: 400 }, { path: /signed/, status: 403 }, { path: /signed/, resetAfterBytes: 10 }, { path: /signed/, corruptByteAt: 0 }, { path: /token/, status: 500 }, { path: /token/, status: 401 }]) {
+  const keep = (error: unknown): void =>
+    void said.push(
+      JSON.stringify(error),
+      String(error),
+      String((error as Error).stack),
+      JSON.stringify((error as { details?: unknown }).details),
+      String((error as Error).cause),
+    )
+  for (const fault of [
+    { status: 403 },
+    { status: 503 },
+    { status: 400 },
+    { path: /signed/, status: 403 },
+    { path: /signed/, resetAfterBytes: 10 },
+    { path: /signed/, corruptByteAt: 0 },
+    { path: /token/, status: 500 },
+    { path: /token/, status: 401 },
+  ]) {
     server.faults.clear()
     server.faults.add(fault)
     server.front.access.revokeTokens()
@@ -118,19 +146,31 @@ test('no password, token or signed URL is in a log or in an error, whatever goes
 })
 
 test('what is wrong with the credentials is said with what to do', async (t) => {
-  const server = await startRegistry(t, { access: { kind: 'bearer', tokenLifeMs: 60_000 }, users: [{ username: 'u', password: secret }] })
+  const server = await startRegistry(t, {
+    access: { kind: 'bearer', tokenLifeMs: 60_000 },
+    users: [{ username: 'u', password: secret }],
+  })
   await assert.rejects(createClient(t, server.authority).range(0, 10), fails('denied', /log in with docker login 127/))
-  const wrong = createClient(t, server.authority, { credentials: { find: async () => ({ username: 'u', password: 'wrong', identityToken: undefined }) } })
+  const wrong = createClient(t, server.authority, {
+    credentials: { find: async () => ({ username: 'u', password: 'wrong', identityToken: undefined }) },
+  })
   await assert.rejects(wrong.range(0, 10), fails('denied', /not accepted; renew them with docker login/))
-  const refreshed = createClient(t, server.authority, { credentials: { find: async () => ({ username: '', password: '', identityToken: secret }) } })
+  const refreshed = createClient(t, server.authority, {
+    credentials: { find: async () => ({ username: '', password: '', identityToken: secret }) },
+  })
   assert.deepEqual(await refreshed.range(0, 10), layer.subarray(0, 10))
 })
 
 test('a refresh token does not follow a redirect to another host', async (t) => {
-  const server = await startRegistry(t, { access: { kind: 'bearer', tokenLifeMs: 60_000 }, users: [{ username: 'u', password: secret }] })
+  const server = await startRegistry(t, {
+    access: { kind: 'bearer', tokenLifeMs: 60_000 },
+    users: [{ username: 'u', password: secret }],
+  })
   const other = await startRegistry(t)
   server.front.redirectToken = `http://${other.authority}/token`
-  const { range } = createClient(t, server.authority, { credentials: { find: async () => ({ username: '', password: '', identityToken: secret }) } })
+  const { range } = createClient(t, server.authority, {
+    credentials: { find: async () => ({ username: '', password: '', identityToken: secret }) },
+  })
   await assert.rejects(range(0, 10), fails('unavailable', /not to see the request/))
   assert.deepEqual(other.front.log, [])
 })

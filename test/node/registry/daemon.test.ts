@@ -17,7 +17,15 @@ test('a daemon imports through a bad registry, and through a mirror of one that 
   const proxy = await FaultProxy.start(await startDockerRegistry(t), { redirectBlobs: { lifeMs: 60_000 } })
   t.after(async () => await proxy[Symbol.asyncDispose]())
   const { authority } = proxy.front
-  await run('skopeo', ['--insecure-policy', 'copy', '--quiet', '--preserve-digests', '--dest-tls-verify=false', `oci:${layoutDirectory}:${tag}`, `docker://${authority}/lab/odd:1`])
+  await run('skopeo', [
+    '--insecure-policy',
+    'copy',
+    '--quiet',
+    '--preserve-digests',
+    '--dest-tls-verify=false',
+    `oci:${layoutDirectory}:${tag}`,
+    `docker://${authority}/lab/odd:1`,
+  ])
   const mirror = await FaultRegistry.start()
   t.after(async () => await mirror[Symbol.asyncDispose]())
   await mirror.addLayout('lab/odd', layoutDirectory)
@@ -26,7 +34,14 @@ test('a daemon imports through a bad registry, and through a mirror of one that 
 
   proxy.front.faults.add({ path: /signed/, resetAfterBytes: 300_000, times: 3 })
   proxy.front.faults.add({ path: /manifests/, status: 503, times: 2 })
-  const daemon = await DaemonProcess.start(t, ['--insecure-registry', authority, '--insecure-registry', 'down.test', '--registry-mirror', `down.test=http://${mirror.authority}`])
+  const daemon = await DaemonProcess.start(t, [
+    '--insecure-registry',
+    authority,
+    '--insecure-registry',
+    'down.test',
+    '--registry-mirror',
+    `down.test=http://${mirror.authority}`,
+  ])
   const bad = await daemon.json<MountResult>('mount', `${authority}/lab/odd:1`, daemon.target('bad'))
   assert.equal(bad.digest, good.digest)
   assert.equal(hash(bad.rootfs), hash(good.rootfs))

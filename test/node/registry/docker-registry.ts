@@ -17,8 +17,14 @@ export async function startDockerRegistry(t: TestContext, htpasswd?: string): Pr
   mkdirSync(join(directory, 'data'))
   if (htpasswd !== undefined) writeFileSync(join(directory, 'htpasswd'), htpasswd)
   const auth = htpasswd === undefined ? '' : `auth: { htpasswd: { realm: test, path: ${directory}/htpasswd } }\n`
-  writeFileSync(join(directory, 'config.yml'), `version: 0.1\nlog: { level: error }\nstorage: { filesystem: { rootdirectory: ${directory}/data } }\nhttp: { addr: "${authority}" }\n${auth}`)
-  const child = spawn('docker-registry', ['serve', join(directory, 'config.yml')], { stdio: 'ignore', env: { ...process.env, OTEL_TRACES_EXPORTER: 'none' } })
+  writeFileSync(
+    join(directory, 'config.yml'),
+    `version: 0.1\nlog: { level: error }\nstorage: { filesystem: { rootdirectory: ${directory}/data } }\nhttp: { addr: "${authority}" }\n${auth}`,
+  )
+  const child = spawn('docker-registry', ['serve', join(directory, 'config.yml')], {
+    stdio: 'ignore',
+    env: { ...process.env, OTEL_TRACES_EXPORTER: 'none' },
+  })
   t.after(async () => {
     child.kill()
     if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')

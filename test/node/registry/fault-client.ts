@@ -47,7 +47,16 @@ export interface Client {
 export const impatient = { headersMs: 1500, idleMs: 250 }
 
 /** A client whose pauses take no time, and that speaks plain HTTP with `host`. */
-export function createClient(t: TestContext, host: string, { log = silentLog, clock = new FakeClock(), credentials = { find: async () => undefined }, ...options }: Partial<HttpRegistryParts & HttpRegistryOptions> & { clock?: FakeClock } = {}): Client {
+export function createClient(
+  t: TestContext,
+  host: string,
+  {
+    log = silentLog,
+    clock = new FakeClock(),
+    credentials = { find: async () => undefined },
+    ...options
+  }: Partial<HttpRegistryParts & HttpRegistryOptions> & { clock?: FakeClock } = {},
+): Client {
   const registry = new HttpRegistry(
     { log, clock, credentials },
     {
@@ -75,4 +84,5 @@ export async function readAll(bytes: AsyncIterable<Uint8Array>): Promise<Buffer>
   return Buffer.concat(pieces)
 }
 
-export const fails = (code: ErrorCode, pattern: RegExp) => (error: unknown) => isP2pfsError(error, code) && pattern.test(error.message)
+export const fails = (code: ErrorCode, pattern: RegExp) => (error: unknown) =>
+  isP2pfsError(error, code) && pattern.test(error.message)

@@ -62,12 +62,18 @@ test('seeded mixtures of faults: whatever comes is right, or an error with a cod
   const seed = 20_261_121
   t.diagnostic(`seed ${seed}`)
   const random = createRandom(seed)
-  const server = await startRegistry(t, { access: { kind: 'bearer', tokenLifeMs: 60_000 }, redirectBlobs: { lifeMs: 60_000 } })
+  const server = await startRegistry(t, {
+    access: { kind: 'bearer', tokenLifeMs: 60_000 },
+    redirectBlobs: { lifeMs: 60_000 },
+  })
   const { blob, range } = createClient(t, server.authority)
-  const kinds = survived.map(([, fault]) => fault).filter((fault) => fault.drop === undefined && fault.stallAfterBytes === undefined)
+  const kinds = survived
+    .map(([, fault]) => fault)
+    .filter((fault) => fault.drop === undefined && fault.stallAfterBytes === undefined)
   for (let i = 0; i < 40; i++) {
     server.faults.clear()
-    for (let n = random.below(3); n >= 0; n--) server.faults.add({ ...kinds[random.below(kinds.length)]!, times: 1 + random.below(2), after: random.below(3) })
+    for (let n = random.below(3); n >= 0; n--)
+      server.faults.add({ ...kinds[random.below(kinds.length)]!, times: 1 + random.below(2), after: random.below(3) })
     const start = random.below(layer.length)
     const end = start + random.below(layer.length - start + 1)
     try {
@@ -137,12 +143,21 @@ test('a reset goes on where it broke: no byte comes twice from a registry with r
   const { range, blob } = createClient(t, server.authority)
   server.faults.add({ path: blobs, closeAfterBytes: 1_000_000, times: 2 })
   assert.deepEqual(await blob(), layer)
-  assert.equal(server.front.log.reduce((sum, { bodyBytesSent }) => sum + bodyBytesSent, 0), layer.length)
-  assert.deepEqual(server.front.log.map(({ range: asked }) => asked), [undefined, `bytes=1000000-${layer.length - 1}`, `bytes=2000000-${layer.length - 1}`])
+  assert.equal(
+    server.front.log.reduce((sum, { bodyBytesSent }) => sum + bodyBytesSent, 0),
+    layer.length,
+  )
+  assert.deepEqual(
+    server.front.log.map(({ range: asked }) => asked),
+    [undefined, `bytes=1000000-${layer.length - 1}`, `bytes=2000000-${layer.length - 1}`],
+  )
   server.front.log.length = 0
   server.faults.add({ path: blobs, closeAfterBytes: 1000, times: 2 })
   await range(5000, 15_000)
-  assert.deepEqual(server.front.log.map(({ range: asked }) => asked), ['bytes=5000-14999', 'bytes=6000-14999', 'bytes=7000-14999'])
+  assert.deepEqual(
+    server.front.log.map(({ range: asked }) => asked),
+    ['bytes=5000-14999', 'bytes=6000-14999', 'bytes=7000-14999'],
+  )
 })
 
 test('a range far into a blob of a registry without ranges is unsupported, and costs next to nothing', async (t) => {
@@ -152,7 +167,10 @@ test('a range far into a blob of a registry without ranges is unsupported, and c
   const { registry, reference } = createClient(t, server.authority)
   const of = { digest: digestOf(large), mediaType: '', sizeBytes: large.length }
   server.faults.add({ ranges: 'ignore' })
-  await assert.rejects(registry.range(reference, of, { start: 30 * 1024 * 1024, end: 30 * 1024 * 1024 + 1 }, { signal }), fails('unsupported', /serves no ranges/))
+  await assert.rejects(
+    registry.range(reference, of, { start: 30 * 1024 * 1024, end: 30 * 1024 * 1024 + 1 }, { signal }),
+    fails('unsupported', /serves no ranges/),
+  )
   assert.ok(server.front.log[0]!.bodyBytesSent < large.length / 2)
   assert.equal((await registry.range(reference, of, { start: 1_000_000, end: 1_000_010 }, { signal })).length, 10)
 })
@@ -163,7 +181,8 @@ test('ranges of a registry without ranges are unsupported when many have come in
   server.addBlob(large)
   const { registry, reference, clock } = createClient(t, server.authority)
   const of = { digest: digestOf(large), mediaType: '', sizeBytes: large.length }
-  const range = async (): Promise<unknown> => await registry.range(reference, of, { start: 10 * 1024 * 1024, end: 10 * 1024 * 1024 + 1 }, { signal })
+  const range = async (): Promise<unknown> =>
+    await registry.range(reference, of, { start: 10 * 1024 * 1024, end: 10 * 1024 * 1024 + 1 }, { signal })
   server.faults.add({ ranges: 'ignore' })
   await range()
   await range()
@@ -182,7 +201,10 @@ test('ranges of one connection: the next finds it open', async (t) => {
 })
 
 test('signed URLs that have expired are asked for again; credentials stay away from them', async (t) => {
-  const server = await startRegistry(t, { access: { kind: 'bearer', tokenLifeMs: 60_000 }, redirectBlobs: { lifeMs: 60_000 } })
+  const server = await startRegistry(t, {
+    access: { kind: 'bearer', tokenLifeMs: 60_000 },
+    redirectBlobs: { lifeMs: 60_000 },
+  })
   const { range, blob } = createClient(t, server.authority)
   // The first one breaks off, and by then its URL is old.
   server.faults.add({ path: /signed/, closeAfterBytes: 500_000, times: 3 })
@@ -203,7 +225,8 @@ test('one token for many ranges at once; renewed before its end, and long after;
   const server = await startRegistry(t, { access: { kind: 'bearer', tokenLifeMs: 3600_000, expiresInSeconds: 300 } })
   const { range, clock } = createClient(t, server.authority)
   const { tokenScopes } = server.front.access
-  const many = async (): Promise<void> => void (await Promise.all(Array.from({ length: 20 }, async (_, i) => await range(i, i + 10))))
+  const many = async (): Promise<void> =>
+    void (await Promise.all(Array.from({ length: 20 }, async (_, i) => await range(i, i + 10))))
   await many()
   assert.deepEqual(tokenScopes, ['repository:lab/app:pull'])
   clock.nowMs += 280_000
@@ -213,7 +236,10 @@ test('one token for many ranges at once; renewed before its end, and long after;
   server.front.log.length = 0
   await many()
   assert.equal(tokenScopes.length, 2)
-  assert.ok(server.front.log.every(({ status }) => status !== 401), 'renewed before it was refused')
+  assert.ok(
+    server.front.log.every(({ status }) => status !== 401),
+    'renewed before it was refused',
+  )
   clock.nowMs += 30 * 24 * 3600_000
   await many()
   assert.equal(tokenScopes.length, 3)
@@ -232,7 +258,9 @@ test('a token that is refused at once is denied after one renewal', async (t) =>
 test('a password that changes is taken up without a restart', async (t) => {
   const server = await startRegistry(t, { access: { kind: 'basic' }, users: [{ username: 'u', password: 'old' }] })
   let password = 'old'
-  const { range } = createClient(t, server.authority, { credentials: { find: async () => ({ username: 'u', password, identityToken: undefined }) } })
+  const { range } = createClient(t, server.authority, {
+    credentials: { find: async () => ({ username: 'u', password, identityToken: undefined }) },
+  })
   await range(0, 10)
   server.front.access.rules = { access: { kind: 'basic' }, users: [{ username: 'u', password: 'new' }] }
   await assert.rejects(range(0, 10), fails('denied', /docker login/))
@@ -257,7 +285,12 @@ test('a registry that accepts and never answers ends in a timeout', async (t) =>
   await assert.rejects(registry.manifest(reference, { signal }), fails('timeout', /no answer in time/))
   server.faults.clear()
   server.faults.add({ stallAfterBytes: 1000 })
-  await assert.rejects(registry.range(reference, descriptor, { start: 0, end: 1000_000 }, { signal }).then(() => registry.range(reference, descriptor, { start: 0, end: 1_000_000 }, { signal })), fails('timeout', /no answer in time/))
+  await assert.rejects(
+    registry
+      .range(reference, descriptor, { start: 0, end: 1000_000 }, { signal })
+      .then(() => registry.range(reference, descriptor, { start: 0, end: 1_000_000 }, { signal })),
+    fails('timeout', /no answer in time/),
+  )
 })
 
 test('an abort ends a read at once, wherever it waits', async (t) => {
@@ -266,10 +299,13 @@ test('an abort ends a read at once, wherever it waits', async (t) => {
   const pauses = Promise.withResolvers<void>()
   clock.sleep = async (_ms, aborted): Promise<void> => {
     pauses.resolve(undefined)
-    await new Promise<never>((_resolve, reject) => aborted.addEventListener('abort', () => reject(aborted.reason as Error), { once: true }))
+    await new Promise<never>((_resolve, reject) =>
+      aborted.addEventListener('abort', () => reject(aborted.reason as Error), { once: true }),
+    )
   }
   const { registry, reference } = createClient(t, server.authority, { clock })
-  const reading = async (aborted: AbortSignal): Promise<Uint8Array> => await registry.range(reference, descriptor, { start: 0, end: 100_000 }, { signal: aborted })
+  const reading = async (aborted: AbortSignal): Promise<Uint8Array> =>
+    await registry.range(reference, descriptor, { start: 0, end: 100_000 }, { signal: aborted })
   for (const fault of [{ drop: true }, { stallAfterBytes: 10 }, { status: 503 }] satisfies Fault[]) {
     server.faults.clear()
     server.faults.add(fault)
@@ -302,7 +338,9 @@ test('so many requests at once and no more; those that somebody waits for go fir
   let active = 0
   let most = 0
   server.faults.add({ latencyMs: 20 })
-  const { range, registry, reference } = createClient(t, server.authority, { limits: { connections: 4, requestsPerSecond: 1000 } })
+  const { range, registry, reference } = createClient(t, server.authority, {
+    limits: { connections: 4, requestsPerSecond: 1000 },
+  })
   server.front.onActive = (change) => {
     active += change
     most = Math.max(most, active)
@@ -335,7 +373,12 @@ test('so many requests per second, retries among them', async (t) => {
 test('a manifest whose bytes are others, or too many, is refused', async (t) => {
   const server = await startRegistry(t)
   const { registry, reference } = createClient(t, server.authority)
-  const { digest } = server.addManifest('lab/app', 'latest', '{"schemaVersion":2,"config":{},"layers":[]}', mediaTypes.ociManifest)
+  const { digest } = server.addManifest(
+    'lab/app',
+    'latest',
+    '{"schemaVersion":2,"config":{},"layers":[]}',
+    mediaTypes.ociManifest,
+  )
   server.faults.add({ corruptByteAt: 3 })
   const by = { digest: digest as typeof descriptor.digest, mediaType: '', sizeBytes: 40 }
   await assert.rejects(registry.manifestByDigest(reference, by, { signal }), fails('invalid', /does not match/))
@@ -345,7 +388,8 @@ test('a manifest whose bytes are others, or too many, is refused', async (t) => 
 })
 
 test('who gives up does not wait for a connection that does not come about', async (t) => {
-  const script = "const { createServer } = require('net'); const server = createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => console.log(server.address().port))"
+  const script =
+    "const { createServer } = require('net'); const server = createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => console.log(server.address().port))"
   const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
   t.after(() => child.kill('SIGKILL'))
   const [port] = (await once(child.stdout, 'data')) as [Buffer]

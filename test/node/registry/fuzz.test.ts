@@ -9,17 +9,49 @@ import { mutate, runFuzz, type Random } from '../../fuzz.ts'
 
 const digest = `sha256:${'ab'.repeat(32)}`
 const layer = { mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip', digest, size: 1000 }
-const manifest = { schemaVersion: 2, mediaType: 'application/vnd.oci.image.manifest.v1+json', config: { ...layer, size: 10 }, layers: [layer, layer] }
+const manifest = {
+  schemaVersion: 2,
+  mediaType: 'application/vnd.oci.image.manifest.v1+json',
+  config: { ...layer, size: 10 },
+  layers: [layer, layer],
+}
 const index = {
   schemaVersion: 2,
   manifests: [
-    { ...layer, platform: { os: 'linux', architecture: 'amd64' }, annotations: { 'org.opencontainers.image.ref.name': 'latest' } },
+    {
+      ...layer,
+      platform: { os: 'linux', architecture: 'amd64' },
+      annotations: { 'org.opencontainers.image.ref.name': 'latest' },
+    },
     { ...layer, platform: { os: 'linux', architecture: 'arm64', variant: 'v8' } },
   ],
 }
-const config = { os: 'linux', architecture: 'amd64', config: { Env: ['A=b'] }, rootfs: { type: 'layers', diff_ids: [digest, digest] } }
+const config = {
+  os: 'linux',
+  architecture: 'amd64',
+  config: { Env: ['A=b'] },
+  rootfs: { type: 'layers', diff_ids: [digest, digest] },
+}
 
-const strange: readonly unknown[] = [null, true, 0, -1, 1.5, 1e300, Number.MAX_SAFE_INTEGER, '', 'x', digest.toUpperCase(), [], {}, [null], [[]], { size: -1 }, '\ud800', 'x'.repeat(100_000)]
+const strange: readonly unknown[] = [
+  null,
+  true,
+  0,
+  -1,
+  1.5,
+  1e300,
+  Number.MAX_SAFE_INTEGER,
+  '',
+  'x',
+  digest.toUpperCase(),
+  [],
+  {},
+  [null],
+  [[]],
+  { size: -1 },
+  '\ud800',
+  'x'.repeat(100_000),
+]
 
 /** The same value with one of its parts, at any depth, strange, gone or doubled. */
 function mutateJson(value: unknown, random: Random): unknown {
@@ -51,7 +83,13 @@ test('manifests, indexes and configs that are damaged in any way are read, or re
 })
 
 test('references of any text are read, or refused as invalid', async () => {
-  const samples = ['docker.io/library/debian:12', `host:5000/a/b@${digest}`, 'oci:/some/directory:tag', '[::1]:5000/x', 'a'.repeat(300)]
+  const samples = [
+    'docker.io/library/debian:12',
+    `host:5000/a/b@${digest}`,
+    'oci:/some/directory:tag',
+    '[::1]:5000/x',
+    'a'.repeat(300),
+  ]
   await runFuzz(async (random) => {
     let text = Buffer.from(samples[random.below(samples.length)]!)
     for (let n = 1 + random.below(4); n > 0; n--) text = Buffer.from(mutate(text, random))
@@ -62,10 +100,22 @@ test('references of any text are read, or refused as invalid', async () => {
 test('whatever a token service answers ends in a token, or in an error that says what is wrong', async () => {
   const { signal } = new AbortController()
   await runFuzz(async (random) => {
-    const challenge = mutate(Buffer.from('Bearer realm="https://auth.example/token",service="registry",scope="repository:a:pull"'), random).toString('latin1')
-    const http = { text: async () => ({ status: 200, headers: {}, body: damage({ token: 'abc', expires_in: 300 }, random) }) } as unknown as HttpClient
+    const challenge = mutate(
+      Buffer.from('Bearer realm="https://auth.example/token",service="registry",scope="repository:a:pull"'),
+      random,
+    ).toString('latin1')
+    const http = {
+      text: async () => ({ status: 200, headers: {}, body: damage({ token: 'abc', expires_in: 300 }, random) }),
+    } as unknown as HttpClient
     try {
-      const { header, expiresAtMs } = await authorize(parseChallenge(challenge), 'repository:a:pull', 'host', undefined, http, { signal, now: () => 0, secure: true })
+      const { header, expiresAtMs } = await authorize(
+        parseChallenge(challenge),
+        'repository:a:pull',
+        'host',
+        undefined,
+        http,
+        { signal, now: () => 0, secure: true },
+      )
       assert.match(header, /^Bearer \S/)
       assert.ok(Number.isFinite(expiresAtMs))
     } catch (error) {

@@ -4,7 +4,16 @@ import type { FaultRegistry } from '../../../netlab/fault-registry.ts'
 import { createLog, type Log } from '../../../node/log.ts'
 import { mediaTypes } from '../../../node/registry/image-manifest.ts'
 import { parseMirror } from '../../../node/registry/mirrors.ts'
-import { createClient, descriptor, fails, impatient, layer, signal, startRegistry, type Client } from './fault-client.ts'
+import {
+  createClient,
+  descriptor,
+  fails,
+  impatient,
+  layer,
+  signal,
+  startRegistry,
+  type Client,
+} from './fault-client.ts'
 
 const json = '{"schemaVersion":2,"manifests":[]}'
 
@@ -24,7 +33,11 @@ async function start(t: TestContext, count: number, timeouts = {}): Promise<Serv
   for (const server of all) server.addManifest('lab/app', 'latest', json, mediaTypes.ociIndex)
   const lines: string[] = []
   const log: Log = createLog('info', (line) => void lines.push(line))
-  const client = createClient(t, origin.authority, { log, timeouts, mirrors: mirrors.map((mirror) => `${origin.authority}=http://${mirror.authority}`) })
+  const client = createClient(t, origin.authority, {
+    log,
+    timeouts,
+    mirrors: mirrors.map((mirror) => `${origin.authority}=http://${mirror.authority}`),
+  })
   const asked = (): number[] => all.map(({ front }) => front.log.splice(0).length)
   return { ...client, origin, mirrors, asked, lines }
 }
@@ -62,14 +75,24 @@ test('a mirror that fails is left alone for a while, longer each time, then trie
 })
 
 test('whatever a mirror does wrong, the next one or the registry goes on where it stopped', async (t) => {
-  for (const fault of [{ closeAfterBytes: 1_000_000 }, { truncateAfterBytes: 1_000_000 }, { stallAfterBytes: 1_000_000 }, { status: 404 }, { status: 403 }, { status: 429, retryAfter: 9999 }, { shiftRangeBytes: 7 }] as const) {
+  for (const fault of [
+    { closeAfterBytes: 1_000_000 },
+    { truncateAfterBytes: 1_000_000 },
+    { stallAfterBytes: 1_000_000 },
+    { status: 404 },
+    { status: 403 },
+    { status: 429, retryAfter: 9999 },
+    { shiftRangeBytes: 7 },
+  ] as const) {
     const { blob, range, mirrors, origin } = await start(t, 2, impatient)
     mirrors[0]!.faults.add(fault)
     mirrors[1]!.faults.add(fault)
     assert.deepEqual(await blob(), layer)
     for (const mirror of mirrors) mirror.faults.add(fault)
     assert.deepEqual(await range(1000, 2_500_000), layer.subarray(1000, 2_500_000))
-    const sent = [origin, ...mirrors].map(({ front }) => front.log.reduce((sum, { bodyBytesSent }) => sum + bodyBytesSent, 0))
+    const sent = [origin, ...mirrors].map(({ front }) =>
+      front.log.reduce((sum, { bodyBytesSent }) => sum + bodyBytesSent, 0),
+    )
     assert.ok(sent[0]! >= layer.length / 4)
   }
 })
@@ -100,11 +123,19 @@ test('wrong bytes of a mirror are refused, and next time come from the registry'
   const again = await start(t, 1)
   again.mirrors[0]!.faults.add({ corruptByteAt: 1 })
   assert.notDeepEqual(await again.range(0, 10), layer.subarray(0, 10))
-  const past = await again.registry.range(again.reference, descriptor, { start: 0, end: 10 }, { signal, originOnly: true })
+  const past = await again.registry.range(
+    again.reference,
+    descriptor,
+    { start: 0, end: 10 },
+    { signal, originOnly: true },
+  )
   assert.deepEqual(Buffer.from(past), layer.subarray(0, 10))
   // A manifest by digest is checked at once, and comes from the registry with the same call.
   const digest = (await registry.manifest(reference, { signal })).digest
-  assert.equal(await registry.manifestByDigest(reference, { digest, mediaType: '', sizeBytes: json.length }, { signal }), json)
+  assert.equal(
+    await registry.manifestByDigest(reference, { digest, mediaType: '', sizeBytes: json.length }, { signal }),
+    json,
+  )
   assert.equal((await range(0, 1)).length, 1)
 })
 
@@ -120,27 +151,47 @@ test('credentials of a registry do not go to its mirror', async (t) => {
   const origin = await startRegistry(t, { access: { kind: 'basic' }, users: [{ username: 'u', password: 'p' }] })
   const mirror = await startRegistry(t, { access: { kind: 'basic' }, users: [{ username: 'm', password: 'm' }] })
   const looked: string[] = []
-  const find = async (host: string): Promise<{ username: string; password: string; identityToken: undefined } | undefined> => {
+  const find = async (
+    host: string,
+  ): Promise<{ username: string; password: string; identityToken: undefined } | undefined> => {
     looked.push(host)
     return host === origin.authority ? { username: 'u', password: 'p', identityToken: undefined } : undefined
   }
-  const { range } = createClient(t, origin.authority, { credentials: { find }, mirrors: [`${origin.authority}=http://${mirror.authority}`] })
+  const { range } = createClient(t, origin.authority, {
+    credentials: { find },
+    mirrors: [`${origin.authority}=http://${mirror.authority}`],
+  })
   assert.deepEqual(await range(0, 10), layer.subarray(0, 10))
   assert.deepEqual(looked, [mirror.authority, origin.authority])
   assert.ok(mirror.front.log.every(({ authorized }) => !authorized))
 })
 
 test('reads what a user types for a mirror', () => {
-  assert.deepEqual(parseMirror('docker.io=https://mirror.example/hub'), { registry: 'docker.io', url: new URL('https://mirror.example/hub') })
+  assert.deepEqual(parseMirror('docker.io=https://mirror.example/hub'), {
+    registry: 'docker.io',
+    url: new URL('https://mirror.example/hub'),
+  })
   assert.equal(parseMirror('index.docker.io=https://m').registry, 'docker.io')
-  for (const wrong of ['', 'docker.io', 'docker.io=', '=https://m', 'docker.io=mirror', 'docker.io=ftp://m', 'docker.io=https://u:p@m', 'a/b=https://m', 'a=https://m?x=1']) {
+  for (const wrong of [
+    '',
+    'docker.io',
+    'docker.io=',
+    '=https://m',
+    'docker.io=mirror',
+    'docker.io=ftp://m',
+    'docker.io=https://u:p@m',
+    'a/b=https://m',
+    'a=https://m?x=1',
+  ]) {
     assert.throws(() => parseMirror(wrong), fails('invalid', /not a mirror.*docker\.io=https:\/\/mirror\.example/))
   }
 })
 
 test('a mirror may live below a path', async (t) => {
   const mirror = await startRegistry(t)
-  const { range } = createClient(t, 'registry.example', { mirrors: [`registry.example=http://${mirror.authority}/hub/`] })
+  const { range } = createClient(t, 'registry.example', {
+    mirrors: [`registry.example=http://${mirror.authority}/hub/`],
+  })
   mirror.front.pathPrefix = '/hub'
   assert.deepEqual(await range(0, 10), layer.subarray(0, 10))
 })

@@ -4,11 +4,22 @@ import { OutageWatch, type Listening } from '../../../node/registry/outage-watch
 import type { P2pfsError } from '../../../protocol/errors.ts'
 
 /** A watch whose probes are answered as `answers` says, in turn, and after that as the last of them was. */
-function lab(answers: readonly boolean[], { unreachableMs = 60_000 } = {}): { listen: () => Listening & { cut: Promise<P2pfsError> }; probed: () => number; until: (count: number) => Promise<void>; idle: () => boolean } {
+function lab(
+  answers: readonly boolean[],
+  { unreachableMs = 60_000 } = {},
+): {
+  listen: () => Listening & { cut: Promise<P2pfsError> }
+  probed: () => number
+  until: (count: number) => Promise<void>
+  idle: () => boolean
+} {
   let probes = 0
   let isIdle = false
   const probe = async (): Promise<boolean> => answers[Math.min(probes++, answers.length - 1)]!
-  const watch = new OutageWatch({ probe, onIdle: () => (isIdle = true) }, { host: 'registry.test', port: 1, unreachableMs })
+  const watch = new OutageWatch(
+    { probe, onIdle: () => (isIdle = true) },
+    { host: 'registry.test', port: 1, unreachableMs },
+  )
   return {
     listen: () => {
       const { promise: cut, resolve } = Promise.withResolvers<P2pfsError>()
@@ -23,7 +34,8 @@ function lab(answers: readonly boolean[], { unreachableMs = 60_000 } = {}): { li
   }
 }
 
-const isCut = async (cut: Promise<P2pfsError>): Promise<boolean> => await Promise.race([cut.then(() => true), new Promise<boolean>((resolve) => setTimeout(resolve, 50, false))])
+const isCut = async (cut: Promise<P2pfsError>): Promise<boolean> =>
+  await Promise.race([cut.then(() => true), new Promise<boolean>((resolve) => setTimeout(resolve, 50, false))])
 
 test('a host that takes connections and says nothing is left to itself', async () => {
   const { listen, until, idle } = lab([true])

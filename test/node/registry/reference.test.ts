@@ -42,6 +42,9 @@ for (const [text, why] of [
   ['oci:/x:', /tag is empty/],
 ] as const) {
   test(`${JSON.stringify(text.slice(0, 30))} is refused, saying why`, () => {
-    assert.throws(() => parseReference(text), (error) => isP2pfsError(error, 'invalid') && why.test(error.message))
+    assert.throws(
+      () => parseReference(text),
+      (error) => isP2pfsError(error, 'invalid') && why.test(error.message),
+    )
   })
 }

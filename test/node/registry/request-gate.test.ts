@@ -36,16 +36,25 @@ class ManualClock {
 
 const settled = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve))
 
-function createGate(limits: { connections: number; requestsPerSecond: number }): { gate: RequestGate; clock: ManualClock; enter: (name: string, urgent?: boolean) => void; entered: string[]; leave: Map<string, () => void> } {
+function createGate(limits: { connections: number; requestsPerSecond: number }): {
+  gate: RequestGate
+  clock: ManualClock
+  enter: (name: string, urgent?: boolean) => void
+  entered: string[]
+  leave: Map<string, () => void>
+} {
   const clock = new ManualClock()
   const gate = new RequestGate({ clock }, { host: 'host', ...limits })
   const entered: string[] = []
   const leave = new Map<string, () => void>()
   const enter = (name: string, urgent = false): void => {
-    void gate.enter({ urgency: new Urgency(urgent), signal }).then((over) => {
-      entered.push(name)
-      leave.set(name, over)
-    }, () => undefined)
+    void gate.enter({ urgency: new Urgency(urgent), signal }).then(
+      (over) => {
+        entered.push(name)
+        leave.set(name, over)
+      },
+      () => undefined,
+    )
   }
   return { gate, clock, enter, entered, leave }
 }
@@ -92,7 +101,10 @@ test('so many per second, as many at once after a rest, none during a pause', as
   assert.equal(entered.length, 20)
   await clock.advance(200)
   assert.ok(entered.length >= 30)
-  assert.deepEqual(entered, entered.toSorted((a, b) => Number(a) - Number(b)))
+  assert.deepEqual(
+    entered,
+    entered.toSorted((a, b) => Number(a) - Number(b)),
+  )
 })
 
 test('the queue has a bound; who gives up leaves it; a gate that is closed turns all away', async () => {
@@ -100,9 +112,15 @@ test('the queue has a bound; who gives up leaves it; a gate that is closed turns
   enter('first')
   await settled()
   const abort = new AbortController()
-  const waiting = Array.from({ length: 1024 }, async () => await gate.enter({ urgency: new Urgency(false), signal: abort.signal }))
+  const waiting = Array.from(
+    { length: 1024 },
+    async () => await gate.enter({ urgency: new Urgency(false), signal: abort.signal }),
+  )
   const results = Promise.allSettled(waiting)
-  await assert.rejects(gate.enter({ urgency: new Urgency(true), signal }), fails('busy', /1024 requests wait for host already.*--registry-connections/))
+  await assert.rejects(
+    gate.enter({ urgency: new Urgency(true), signal }),
+    fails('busy', /1024 requests wait for host already.*--registry-connections/),
+  )
   abort.abort(new Error('enough'))
   assert.ok((await results).every(({ status }) => status === 'rejected'))
   const last = gate.enter({ urgency: new Urgency(false), signal })
@@ -122,14 +140,16 @@ test('seeded: never more than there are connections, and everybody gets in', asy
   let done = 0
   for (let i = 0; i < 500; i++) {
     const abort = new AbortController()
-    const entering = gate.enter({ urgency: new Urgency(random.below(2) === 0), signal: abort.signal }).then(async (leave) => {
-      active++
-      assert.ok(active <= 5)
-      await clock.sleep(random.below(100), signal)
-      active--
-      done++
-      leave()
-    })
+    const entering = gate
+      .enter({ urgency: new Urgency(random.below(2) === 0), signal: abort.signal })
+      .then(async (leave) => {
+        active++
+        assert.ok(active <= 5)
+        await clock.sleep(random.below(100), signal)
+        active--
+        done++
+        leave()
+      })
     if (random.below(10) === 0) abort.abort(new Error('enough'))
     entering.catch(() => done++)
     if (random.below(50) === 0) gate.pause(random.below(500))

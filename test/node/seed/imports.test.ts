@@ -7,7 +7,11 @@ import { Imports, type WaitOptions } from '../../../node/seed/imports.ts'
 
 const manifestDigest = digestOf(Buffer.from('manifest'))
 const [a, b] = ['a', 'b'].map((name) => digestOf(Buffer.from(name))) as [Digest, Digest]
-const image = (key: string): { key: string; reference: string; manifestDigest: Digest } => ({ key, reference: key, manifestDigest })
+const image = (key: string): { key: string; reference: string; manifestDigest: Digest } => ({
+  key,
+  reference: key,
+  manifestDigest,
+})
 const known = { origin: 'built' } as KnownImage
 
 /** Waits, and remembers what it was told. */
@@ -15,7 +19,11 @@ function waiter(forPeer: boolean): { options: WaitOptions; seen: number[]; layer
   const abort = new AbortController()
   const seen: number[] = []
   const layers: Digest[] = []
-  const options = { signal: abort.signal, onProgress: ({ doneBytes }: { doneBytes: number }) => void seen.push(doneBytes), ...(forPeer ? { onLayer: (diffId: Digest) => void layers.push(diffId) } : {}) }
+  const options = {
+    signal: abort.signal,
+    onProgress: ({ doneBytes }: { doneBytes: number }) => void seen.push(doneBytes),
+    ...(forPeer ? { onLayer: (diffId: Digest) => void layers.push(diffId) } : {}),
+  }
   return { options, seen, layers, leave: () => abort.abort() }
 }
 
@@ -57,7 +65,9 @@ test('an import that nobody waits for any more is aborted, and the next one begi
     aborted++
     throw signal.reason
   }
-  const ends = [one, two].map(async ({ options }) => await assert.rejects(imports.run(image('k'), options, run), { name: 'AbortError' }))
+  const ends = [one, two].map(
+    async ({ options }) => await assert.rejects(imports.run(image('k'), options, run), { name: 'AbortError' }),
+  )
   one.leave()
   await ends[0]
   assert.equal(aborted, 0)

@@ -13,14 +13,31 @@ const a = digestOf(Buffer.from('a'))
 const table = new ChunkTable([4096], Buffer.from(a.slice(7), 'hex'))
 const manifest = { format: 'ext4', metadata: table, layers: [{ diffId: a, chunks: table }], config: '{}' } as const
 const name = { reference: 'docker.io/library/debian:12', platform: 'linux/amd64', format: 'ext4' } as const
-const mount = { ...name, id: 'x', directory: '/d', rootfsDigest: a, manifestDigest: a, origin: 'built', resolution: 'registry', as: 'drive', writable: false, mountedAt: 'now' } as const
+const mount = {
+  ...name,
+  id: 'x',
+  directory: '/d',
+  rootfsDigest: a,
+  manifestDigest: a,
+  origin: 'built',
+  resolution: 'registry',
+  as: 'drive',
+  writable: false,
+  mountedAt: 'now',
+} as const
 
 test('what was put is there after a restart', async (t) => {
   const directory = join(temporaryDirectory(t), 'catalog')
   const first = new Catalog({ directory })
   await first.open()
   const rootfsDigest = await first.putRootfs(manifest)
-  await first.putImage({ ...name, manifestDigest: a, manifest: '{}', rootfsDigest, attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) } })
+  await first.putImage({
+    ...name,
+    manifestDigest: a,
+    manifest: '{}',
+    rootfsDigest,
+    attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+  })
   await first.putLayer({ diffId: a, tarBytes: 1024, chunks: table, entries: [] })
   await first.putMount(mount)
   await first.close()
@@ -41,7 +58,16 @@ test('what was put is there after a restart', async (t) => {
 test('records of another format version are forgotten; mounts are not', async (t) => {
   const directory = join(temporaryDirectory(t), 'catalog')
   const level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
-  const old = ['2/image/ext4/linux/amd64/x', '1/image/ext4/linux/amd64/x', `1/rootfs/${a}`, '99/layer/x', `image/linux/amd64/x`, `rootfs/${a}`, 'layer/x', 'zzz']
+  const old = [
+    '2/image/ext4/linux/amd64/x',
+    '1/image/ext4/linux/amd64/x',
+    `1/rootfs/${a}`,
+    '99/layer/x',
+    `image/linux/amd64/x`,
+    `rootfs/${a}`,
+    'layer/x',
+    'zzz',
+  ]
   for (const key of old) await level.put(key, Buffer.from('not to be read'))
   await level.close()
   const catalog = new Catalog({ directory })

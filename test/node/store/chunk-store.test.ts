@@ -77,7 +77,11 @@ test('a chunk file that was removed by hand is missing, not an error', async (t)
 
 test('what the disk has lost behind its back is told once, and written again when it comes by', async (t) => {
   const directory = temporaryDirectory(t)
-  const ways: ((path: string) => void)[] = [(path) => rmSync(path), (path) => truncateSync(path), (path) => truncateSync(path, 100)]
+  const ways: ((path: string) => void)[] = [
+    (path) => rmSync(path),
+    (path) => truncateSync(path),
+    (path) => truncateSync(path, 100),
+  ]
   for (const [i, lose] of ways.entries()) {
     const bytes = Buffer.alloc(4096, i)
     const digest = digestOf(bytes)

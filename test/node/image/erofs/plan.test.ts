@@ -1,6 +1,17 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
-import { closeSync, ftruncateSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  ftruncateSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { isP2pfsError } from '../../../../protocol/errors.ts'
@@ -61,7 +72,12 @@ test('an empty root is a filesystem of one block', (t) => {
 test('names of all lengths, in a directory that spans many blocks, are all found', (t) => {
   const path = join(temporaryDirectory(t), 'image')
   const random = createRandom(21)
-  const names = new Set(['!before dots', '~after', 'n'.repeat(255), ...Array.from({ length: 4000 }, (_, i) => `${'x'.repeat(random.below(60))}${i}`)])
+  const names = new Set([
+    '!before dots',
+    '~after',
+    'n'.repeat(255),
+    ...Array.from({ length: 4000 }, (_, i) => `${'x'.repeat(random.below(60))}${i}`),
+  ])
   const root = directory({ many: directory(new Map([...names].map((name, i) => [name, inode('file', { uid: i })]))) })
   writeImage(path, root)
   withMount(path, (at) => {
@@ -74,9 +90,20 @@ test('names of all lengths, in a directory that spans many blocks, are all found
 test('directories and link targets of every size near a block are read back, whether they fit behind their inode or not', (t) => {
   const path = join(temporaryDirectory(t), 'image')
   const sizes = [1, 100, 3950, 3999, 4000, 4031, 4032, 4033, 4090, 4095]
-  const links = new Map(sizes.map((size) => [`link ${size}`, inode('symlink', { mode: 0o777, linkTarget: 'l'.repeat(size) })]))
+  const links = new Map(
+    sizes.map((size) => [`link ${size}`, inode('symlink', { mode: 0o777, linkTarget: 'l'.repeat(size) })]),
+  )
   // Entries of 12 bytes and a name of 4: 12 + 1 and 12 + 2 for the dots.
-  const folders = new Map(sizes.map((size) => [`folder ${size}`, directory(new Map(Array.from({ length: Math.floor((size - 27) / 16) }, (_, i) => [String(i).padStart(4, '0'), inode('file')])))]))
+  const folders = new Map(
+    sizes.map((size) => [
+      `folder ${size}`,
+      directory(
+        new Map(
+          Array.from({ length: Math.floor((size - 27) / 16) }, (_, i) => [String(i).padStart(4, '0'), inode('file')]),
+        ),
+      ),
+    ]),
+  )
   writeImage(path, directory(new Map([...links, ...folders])))
   withMount(path, (at) => {
     for (const size of sizes) {
@@ -89,8 +116,20 @@ test('directories and link targets of every size near a block are read back, whe
 test('attributes up to tens of kilobytes stand behind their inode', (t) => {
   const path = join(temporaryDirectory(t), 'image')
   const value = Buffer.from(createRandom(4).bytes(20_000))
-  const more = { xattrs: [{ name: 'trusted.t', value: Buffer.from('x') }, { name: 'user.big', value }] }
-  writeImage(path, directory({ file: inode('file', more), folder: directory({ a: inode('file'), b: inode('fifo') }, more), link: inode('symlink', { ...more, xattrs: [more.xattrs[0]!], linkTarget: 'x'.repeat(3000) }) }))
+  const more = {
+    xattrs: [
+      { name: 'trusted.t', value: Buffer.from('x') },
+      { name: 'user.big', value },
+    ],
+  }
+  writeImage(
+    path,
+    directory({
+      file: inode('file', more),
+      folder: directory({ a: inode('file'), b: inode('fifo') }, more),
+      link: inode('symlink', { ...more, xattrs: [more.xattrs[0]!], linkTarget: 'x'.repeat(3000) }),
+    }),
+  )
   withMount(path, (at) => {
     for (const name of ['file', 'folder']) {
       const read = execFileSync('getfattr', ['--only-values', '-n', 'user.big', join(at, name)])
@@ -104,7 +143,12 @@ test('attributes up to tens of kilobytes stand behind their inode', (t) => {
 test('files with holes: data, holes and the end are where they belong, in files of terabytes too', (t) => {
   const path = join(temporaryDirectory(t), 'image')
   const data = Buffer.from(createRandom(6).bytes(10 * block))
-  const extent = (fileBlock: number, regionBlock: number, count: number) => ({ layer: 0, fileOffset: fileBlock * block, lengthBytes: count * block, regionOffset: regionBlock * block })
+  const extent = (fileBlock: number, regionBlock: number, count: number) => ({
+    layer: 0,
+    fileOffset: fileBlock * block,
+    lengthBytes: count * block,
+    regionOffset: regionBlock * block,
+  })
   writeImage(
     path,
     directory({
@@ -122,20 +166,49 @@ test('files with holes: data, holes and the end are where they belong, in files 
     data.copy(expected, 9 * block, 4 * block, 7 * block)
     assert.ok(readFileSync(join(at, 'holes')).equals(expected))
     assert.equal(lstatSync(join(at, 'large')).size, 5 * 2 ** 30 + 1)
-    assert.ok(readAt(join(at, 'large'), 2 ** 32 - 100, 300).equals(Buffer.concat([Buffer.alloc(100), data.subarray(2 * block, 2 * block + 200)])))
+    assert.ok(
+      readAt(join(at, 'large'), 2 ** 32 - 100, 300).equals(
+        Buffer.concat([Buffer.alloc(100), data.subarray(2 * block, 2 * block + 200)]),
+      ),
+    )
     assert.ok(readAt(join(at, 'void'), 2 ** 42 - 10, 100).equals(Buffer.alloc(11)))
-    assert.ok(readFileSync(join(at, 'split')).equals(Buffer.concat([data.subarray(8 * block), data.subarray(0, 2 * block)])))
-    assert.ok(readFileSync(join(at, 'last')).equals(Buffer.concat([Buffer.alloc(2 * block), data.subarray(5 * block, 6 * block + 7)])))
+    assert.ok(
+      readFileSync(join(at, 'split')).equals(Buffer.concat([data.subarray(8 * block), data.subarray(0, 2 * block)])),
+    )
+    assert.ok(
+      readFileSync(join(at, 'last')).equals(
+        Buffer.concat([Buffer.alloc(2 * block), data.subarray(5 * block, 6 * block + 7)]),
+      ),
+    )
   })
 })
 
 test('a map of chunks is as coarse as the holes allow', () => {
-  assert.deepEqual(mapFile([{ fileBlock: 0, dataBlock: 7, count: 3 }, { fileBlock: 3, dataBlock: 10, count: 2 }], 5, 'f'), { dataBlock: 7 })
-  assert.deepEqual(mapFile([{ fileBlock: 8, dataBlock: 1, count: 8 }], 30, 'f'), { chunkBits: 3, chunks: [undefined, 1, undefined, undefined] })
-  assert.deepEqual(mapFile([{ fileBlock: 16, dataBlock: 1, count: 3 }], 19, 'f'), { chunkBits: 4, chunks: [undefined, 1] })
+  assert.deepEqual(
+    mapFile(
+      [
+        { fileBlock: 0, dataBlock: 7, count: 3 },
+        { fileBlock: 3, dataBlock: 10, count: 2 },
+      ],
+      5,
+      'f',
+    ),
+    { dataBlock: 7 },
+  )
+  assert.deepEqual(mapFile([{ fileBlock: 8, dataBlock: 1, count: 8 }], 30, 'f'), {
+    chunkBits: 3,
+    chunks: [undefined, 1, undefined, undefined],
+  })
+  assert.deepEqual(mapFile([{ fileBlock: 16, dataBlock: 1, count: 3 }], 19, 'f'), {
+    chunkBits: 4,
+    chunks: [undefined, 1],
+  })
   assert.deepEqual(mapFile([], 2 ** 30, 'f'), { chunkBits: 30, chunks: [undefined] })
   const tooFine = (): unknown => mapFile([{ fileBlock: 1, dataBlock: 0, count: 1 }], 2 ** 28, 'path/of it')
-  assert.throws(tooFine, (error) => isP2pfsError(error, 'unsupported') && /path\/of it.*use the format ext4/.test(error.message))
+  assert.throws(
+    tooFine,
+    (error) => isP2pfsError(error, 'unsupported') && /path\/of it.*use the format ext4/.test(error.message),
+  )
 })
 
 test('places do not overlap, are aligned, and lie within one block where they fit into one', () => {
@@ -156,7 +229,10 @@ test('places do not overlap, are aligned, and lie within one block where they fi
 
 test('what EROFS cannot hold is refused, naming the path', () => {
   const refuses = (node: RootfsInode, pattern: RegExp): void =>
-    assert.throws(() => planErofs({ root: directory({ dir: directory({ it: node }) }) }, [], seed), (error) => isP2pfsError(error, 'unsupported') && pattern.test(error.message))
+    assert.throws(
+      () => planErofs({ root: directory({ dir: directory({ it: node }) }) }, [], seed),
+      (error) => isP2pfsError(error, 'unsupported') && pattern.test(error.message),
+    )
   refuses(inode('file', { xattrs: [{ name: 'system.x', value: Buffer.of(1) }] }), /\/dir\/it: EROFS has no place/)
   refuses(inode('file', { xattrs: [{ name: 'user.x', value: Buffer.alloc(70_000) }] }), /\/dir\/it.*too long/)
   refuses(inode('symlink', { linkTarget: 'x'.repeat(4096) }), /\/dir\/it: link target/)

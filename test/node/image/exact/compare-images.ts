@@ -28,16 +28,21 @@ export interface CompareOptions {
  * Unpacks images with umoci as root, mounts their rootfs in each format, and compares: names to what is wrong, for those
  * with which something is. All of them at once, since reading trees costs a process for each tree.
  */
-export async function compareImages(images: readonly TestImage[], { worker = false }: CompareOptions = {}): Promise<Map<string, string>> {
+export async function compareImages(
+  images: readonly TestImage[],
+  { worker = false }: CompareOptions = {},
+): Promise<Map<string, string>> {
   const work = await mkdtemp(join(tmpdir(), 'p2pfs-exact-'))
   const failures = new Map<string, string>()
-  const fail = (name: string, message: string): void => void failures.set(name, [...(failures.has(name) ? [failures.get(name)!] : []), message].join('\n'))
+  const fail = (name: string, message: string): void =>
+    void failures.set(name, [...(failures.has(name) ? [failures.get(name)!] : []), message].join('\n'))
   try {
     const startNs = BigInt(Date.now()) * 1_000_000n
     const [expected, indexed] = await Promise.all([unpackAll(images, work, fail), indexAll(images, fail, worker)])
     const endNs = BigInt(Date.now() + 1) * 1_000_000n
     /** No layer says when; the kernel did. */
-    const madeNow = ({ aspect, left }: Difference): boolean => aspect === 'mtime' && BigInt(left!) >= startNs && BigInt(left!) <= endNs
+    const madeNow = ({ aspect, left }: Difference): boolean =>
+      aspect === 'mtime' && BigInt(left!) >= startNs && BigInt(left!) <= endNs
     for (const format of formats) {
       await using mounts = new AsyncDisposableStack()
       const directory = join(work, format)
@@ -54,7 +59,16 @@ export async function compareImages(images: readonly TestImage[], { worker = fal
       })
       for (const [name, found] of byImage(expected, await readTree(directory))) {
         const wrong = found.filter((difference) => !madeNow(difference))
-        if (wrong.length > 0 && !failures.has(name)) fail(name, wrong.map(({ path, aspect, left, right }) => `${format}: ${JSON.stringify(path)} ${aspect}: umoci ${left}, we ${right}`).join('\n'))
+        if (wrong.length > 0 && !failures.has(name))
+          fail(
+            name,
+            wrong
+              .map(
+                ({ path, aspect, left, right }) =>
+                  `${format}: ${JSON.stringify(path)} ${aspect}: umoci ${left}, we ${right}`,
+              )
+              .join('\n'),
+          )
       }
     }
     return failures
@@ -64,7 +78,11 @@ export async function compareImages(images: readonly TestImage[], { worker = fal
 }
 
 /** All images' trees, in one directory, by their names. */
-async function unpackAll(images: readonly TestImage[], work: string, fail: (name: string, message: string) => void): Promise<Tree> {
+async function unpackAll(
+  images: readonly TestImage[],
+  work: string,
+  fail: (name: string, message: string) => void,
+): Promise<Tree> {
   const layout = await OciLayout.create(join(work, 'layout'))
   for (const { name, layers, forUmoci } of images) {
     const stored: StoredLayer[] = []
@@ -87,7 +105,11 @@ async function unpackAll(images: readonly TestImage[], work: string, fail: (name
   return await readTree(roots)
 }
 
-async function indexAll(images: readonly TestImage[], fail: (name: string, message: string) => void, worker: boolean): Promise<Map<string, { layers: LayerIndex[]; chunks: Map<Digest, Uint8Array> }>> {
+async function indexAll(
+  images: readonly TestImage[],
+  fail: (name: string, message: string) => void,
+  worker: boolean,
+): Promise<Map<string, { layers: LayerIndex[]; chunks: Map<Digest, Uint8Array> }>> {
   const all = new Map<string, { layers: LayerIndex[]; chunks: Map<Digest, Uint8Array> }>()
   for (const image of images) {
     try {

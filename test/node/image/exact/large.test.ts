@@ -20,7 +20,10 @@ for (const sparseFormat of ['S', '0.0', '0.1', '1.0'] as const) {
   test(`a sparse file of more than 4 GiB, format ${sparseFormat}, has its bytes where they belong`, async (context) => {
     const random = createRandom(5)
     const sizeBytes = 9 * GiB + 12_345
-    const pieces = [0, 4 * GiB - 100, 8 * GiB + 5, sizeBytes - 3000].map((offset) => ({ offset, bytes: random.bytes(3000) }))
+    const pieces = [0, 4 * GiB - 100, 8 * GiB + 5, sizeBytes - 3000].map((offset) => ({
+      offset,
+      bytes: random.bytes(3000),
+    }))
     const tar = writeTar([{ path: 'sparse', type: 'file', sparse: { sizeBytes, pieces, format: sparseFormat } }])
     const chunks = new Map()
     const index = await indexLayer({ blob: tar, tar }, chunks, { worker: true })

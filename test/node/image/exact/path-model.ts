@@ -26,7 +26,9 @@ export class PathModel {
   }
 
   paths(type?: TarEntry['type']): string[] {
-    return [...this.#nodes].filter(([path, node]) => path !== '' && (type === undefined || node.type === type)).map(([path]) => path)
+    return [...this.#nodes]
+      .filter(([path, node]) => path !== '' && (type === undefined || node.type === type))
+      .map(([path]) => path)
   }
 
   /** Undefined for a loop of links, or what is too long. Like securejoin: what is not there, or no directory, is as good as a directory. */
@@ -110,7 +112,8 @@ export class PathModel {
   }
 
   #remove(path: string): void {
-    for (const below of this.#nodes.keys()) if (below === path || below.startsWith(`${path}/`)) this.#nodes.delete(below)
+    for (const below of this.#nodes.keys())
+      if (below === path || below.startsWith(`${path}/`)) this.#nodes.delete(below)
   }
 }
 

@@ -6,11 +6,33 @@ import { aclBytes, type AclEntry } from './posix-acl-bytes.ts'
 
 /** Few, so that entries meet. */
 const commonNames = ['a', 'b', 'c', 'd', 'e']
-const rareNames = ['caf\xe9', 'snow\xe2\x98\x83', 'new\nline', 'back\\slash', ' ', 'n'.repeat(255), 'm'.repeat(120), '\x01\x7f\xff', '.dot', 'wh.', 'x.wh.y']
+const rareNames = [
+  'caf\xe9',
+  'snow\xe2\x98\x83',
+  'new\nline',
+  'back\\slash',
+  ' ',
+  'n'.repeat(255),
+  'm'.repeat(120),
+  '\x01\x7f\xff',
+  '.dot',
+  'wh.',
+  'x.wh.y',
+]
 /** cap_net_bind_service=ep, struct vfs_cap_data revisions 2 and 3 of linux/capability.h. */
-const capabilities = ['\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00', `\x01\x00\x00\x03\x00\x04\x00\x00${'\x00'.repeat(12)}\xe8\x03\x00\x00`]
+const capabilities = [
+  '\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00',
+  `\x01\x00\x00\x03\x00\x04\x00\x00${'\x00'.repeat(12)}\xe8\x03\x00\x00`,
+]
 /** Not kept: of this host, of overlayfs, of no namespace, or of one that takes none. */
-const droppedAttributes = ['security.selinux', 'trusted.overlay.opaque', 'trusted.overlay.redirect', 'system.other', 'nowhere.at', 'noprefix']
+const droppedAttributes = [
+  'security.selinux',
+  'trusted.overlay.opaque',
+  'trusted.overlay.redirect',
+  'system.other',
+  'nowhere.at',
+  'noprefix',
+]
 const modes = [0o644, 0o755, 0o600, 0o4755, 0o2755, 0o1777, 0, 0o7777, 0o6711, 0o2070]
 const ids = [0, 1, 1000, 65_534, 65_536, 2_097_151, 2_097_152, 2 ** 31 - 1, 2 ** 31 + 5, 2 ** 32 - 2]
 /** umoci counts nanoseconds in 64 bits: to 2262. What is before 1901 is lost on the ext4 that it unpacks to. */
@@ -55,14 +77,26 @@ class Generator {
   #entry(): TarEntry {
     const kind = this.#random.below(100)
     if (kind < 30) return this.#described(this.#file())
-    if (kind < 50) return this.#described({ path: this.#chance(0.08) ? this.#pick(['.', './', '/']) : this.#path(), type: 'directory' })
+    if (kind < 50)
+      return this.#described({
+        path: this.#chance(0.08) ? this.#pick(['.', './', '/']) : this.#path(),
+        type: 'directory',
+      })
     if (kind < 62) return this.#described({ path: this.#path(), type: 'symlink', linkTarget: this.#target() })
     if (kind < 74) return this.#hardlink()
     if (kind < 86) return { path: this.#whiteout(), type: 'file' }
     if (kind < 92) return { path: this.#opaque(), type: 'file' }
     if (kind < 95) return this.#described({ path: this.#path(), type: 'fifo' })
     const type = this.#pick(['character', 'block'] as const)
-    const device = this.#pick([{ major: 1, minor: 3 }, { major: 0, minor: 0 }, { major: 255, minor: 255 }, { major: 256, minor: 255 }, { major: 259, minor: 300 }, { major: 4095, minor: 1_048_575 }, { major: 8, minor: 256 }])
+    const device = this.#pick([
+      { major: 1, minor: 3 },
+      { major: 0, minor: 0 },
+      { major: 255, minor: 255 },
+      { major: 256, minor: 255 },
+      { major: 259, minor: 300 },
+      { major: 4095, minor: 1_048_575 },
+      { major: 8, minor: 256 },
+    ])
     return this.#described({ path: this.#path(), type, device })
   }
 
@@ -128,7 +162,9 @@ class Generator {
   #xattrs(type: TarEntry['type'], mode: number): Record<string, string> {
     const xattrs: Record<string, string> = {}
     const value = (): string => this.#random.bytes(this.#pick([0, 1, 3, 20, 60, 300])).toString('latin1')
-    if (type === 'file' || type === 'directory') for (let i = this.#random.below(4); i > 0; i--) xattrs[`user.${this.#pick(['one', 'two', 'three', 'n'.repeat(100)])}`] = value()
+    if (type === 'file' || type === 'directory')
+      for (let i = this.#random.below(4); i > 0; i--)
+        xattrs[`user.${this.#pick(['one', 'two', 'three', 'n'.repeat(100)])}`] = value()
     if (this.#chance(0.3)) xattrs['trusted.lab'] = value()
     if (this.#chance(0.2)) xattrs['security.other'] = value()
     if (this.#chance(0.2)) xattrs[this.#pick(droppedAttributes)] = value()
@@ -161,7 +197,12 @@ class Generator {
   #encoded(entry: TarEntry): TarEntry {
     const { path, linkTarget = '', uid = 0, gid = 0, mtime = { seconds: 0, nanoseconds: 0 } } = entry
     if (entry.sparse !== undefined || entry.xattrs !== undefined || mtime.nanoseconds !== 0) return entry
-    const plain = fitsUstar(path) && linkTarget.length <= maxFieldPath && Math.max(uid, gid) <= maxSevenDigits && mtime.seconds >= 0 && mtime.seconds <= maxElevenDigits
+    const plain =
+      fitsUstar(path) &&
+      linkTarget.length <= maxFieldPath &&
+      Math.max(uid, gid) <= maxSevenDigits &&
+      mtime.seconds >= 0 &&
+      mtime.seconds <= maxElevenDigits
     return { ...entry, encoding: this.#pick(plain ? (['pax', 'gnu', 'ustar'] as const) : (['pax', 'gnu'] as const)) }
   }
 
@@ -176,7 +217,9 @@ class Generator {
 
   /** Up to four names. */
   #plainPath(): string {
-    return Array.from({ length: 1 + this.#pick([0, 0, 0, 1, 1, 1, 2, 3]) }, () => this.#pick(this.#chance(0.06) ? rareNames : commonNames)).join('/')
+    return Array.from({ length: 1 + this.#pick([0, 0, 0, 1, 1, 1, 2, 3]) }, () =>
+      this.#pick(this.#chance(0.06) ? rareNames : commonNames),
+    ).join('/')
   }
 
   #path(): string {
@@ -186,7 +229,11 @@ class Generator {
 
   /** One of many ways to write a path. */
   #styled(path: string): string {
-    const slashes = this.#chance(0.1) ? path.replaceAll('/', '//') : this.#chance(0.1) ? path.replaceAll('/', '/./') : path
+    const slashes = this.#chance(0.1)
+      ? path.replaceAll('/', '//')
+      : this.#chance(0.1)
+        ? path.replaceAll('/', '/./')
+        : path
     return `${this.#pick(['', '', '', './', '/', './/', '/./'])}${slashes}${this.#chance(0.3) && !path.includes('.wh.') ? '/' : ''}`
   }
 

@@ -26,10 +26,15 @@ const tools: Record<RootfsFormat, { fsck: (file: string) => [string, string[]]; 
 const { signal } = new AbortController()
 
 /** The layer's index; its chunks go to `chunks`. With a worker as the daemon does it, or quickly without. */
-export async function indexLayer({ blob, tar }: TestLayer, chunks: Chunks, { worker }: { worker: boolean }): Promise<LayerIndex> {
+export async function indexLayer(
+  { blob, tar }: TestLayer,
+  chunks: Chunks,
+  { worker }: { worker: boolean },
+): Promise<LayerIndex> {
   const put = async (digest: Digest, bytes: Uint8Array): Promise<void> => void chunks.set(digest, bytes)
   const source = pieces(blob)
-  if (worker) return (await importLayer(source, { digest: digestOf(blob), diffId: digestOf(tar) }, { put }, { signal })).index
+  if (worker)
+    return (await importLayer(source, { digest: digestOf(blob), diffId: digestOf(tar) }, { put }, { signal })).index
   const indexer = new LayerIndexer({ put })
   for await (const bytes of decompress(source)) await indexer.push(bytes)
   return await indexer.finish()
@@ -41,7 +46,12 @@ async function* pieces(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
 }
 
 /** Writes the rootfs of an image as the daemon would serve it: the metadata region, then the layers' data regions. */
-export async function writeRootfsFile(path: string, layers: readonly LayerIndex[], chunks: Chunks, format: RootfsFormat): Promise<void> {
+export async function writeRootfsFile(
+  path: string,
+  layers: readonly LayerIndex[],
+  chunks: Chunks,
+  format: RootfsFormat,
+): Promise<void> {
   const metadata: Chunks = new Map()
   const put = async (digest: Digest, bytes: Uint8Array): Promise<void> => void metadata.set(digest, bytes)
   const manifest = await buildRootfs(layers, { config: '{}', format }, { put })
@@ -62,11 +72,16 @@ export async function writeRootfsFile(path: string, layers: readonly LayerIndex[
 export async function checkRootfsFile(path: string, format: RootfsFormat): Promise<void> {
   const [command, args] = tools[format].fsck(path)
   const { stdout } = await run(command, args)
-  if (format === 'ext4' && /\?|WARNING/.test(stdout.toString())) throw new Error(`e2fsck of ${path}: ${stdout.toString()}`)
+  if (format === 'ext4' && /\?|WARNING/.test(stdout.toString()))
+    throw new Error(`e2fsck of ${path}: ${stdout.toString()}`)
 }
 
 /** Mounts it read-only; with the disposal it is unmounted, its loop device is detached. */
-export async function mountRootfsFile(path: string, mountPoint: string, format: RootfsFormat): Promise<AsyncDisposable> {
+export async function mountRootfsFile(
+  path: string,
+  mountPoint: string,
+  format: RootfsFormat,
+): Promise<AsyncDisposable> {
   await mkdir(mountPoint, { recursive: true })
   await run('mount', [...tools[format].mountOptions, path, mountPoint])
   return { [Symbol.asyncDispose]: async () => void (await run('umount', [mountPoint])) }

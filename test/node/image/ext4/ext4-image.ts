@@ -23,12 +23,23 @@ export function inode(type: RootfsInode['type'], more: Partial<RootfsInode> = {}
   }
 }
 
-export function directory(children: Record<string, RootfsInode> | Map<string, RootfsInode>, more: Partial<RootfsInode> = {}): RootfsInode {
-  return inode('directory', { children: children instanceof Map ? children : new Map(Object.entries(children)), ...more })
+export function directory(
+  children: Record<string, RootfsInode> | Map<string, RootfsInode>,
+  more: Partial<RootfsInode> = {},
+): RootfsInode {
+  return inode('directory', {
+    children: children instanceof Map ? children : new Map(Object.entries(children)),
+    ...more,
+  })
 }
 
 /** Writes the image to a file; `region` has the bytes of the layers' data regions at their offsets. */
-export function writeImage(path: string, root: RootfsInode, layerBytes: number[], region: { layer: number; offset: number; bytes: Uint8Array }[] = []): void {
+export function writeImage(
+  path: string,
+  root: RootfsInode,
+  layerBytes: number[],
+  region: { layer: number; offset: number; bytes: Uint8Array }[] = [],
+): void {
   const plan = planExt4({ root }, layerBytes, seed)
   const fd = openSync(path, 'w')
   let at = 0

@@ -40,15 +40,29 @@ test('an empty root is a filesystem', (t) => {
 test('every type, mode, id, time, link and attribute is as the tree says', (t) => {
   const path = join(temporaryDirectory(t), 'image')
   const content = createRandom(3).bytes(10_000)
-  const linked = file(content, 1, 8192, { mode: 0o4755, uid: 2 ** 32 - 2, gid: 70_000, mtime: { seconds: -86_400, nanoseconds: 5 } })
+  const linked = file(content, 1, 8192, {
+    mode: 0o4755,
+    uid: 2 ** 32 - 2,
+    gid: 70_000,
+    mtime: { seconds: -86_400, nanoseconds: 5 },
+  })
   const capability = Buffer.from('0100000200200000000000000000000000000000', 'hex')
-  const acl = Buffer.concat([Buffer.from([2, 0, 0, 0]), ...[[1, 7, -1], [2, 5, 1000], [4, 5, -1], [16, 5, -1], [32, 0, -1]].map(([tag, perm, id]) => {
-    const entry = Buffer.alloc(8)
-    entry.writeUInt16LE(tag!, 0)
-    entry.writeUInt16LE(perm!, 2)
-    entry.writeInt32LE(id!, 4)
-    return entry
-  })])
+  const acl = Buffer.concat([
+    Buffer.from([2, 0, 0, 0]),
+    ...[
+      [1, 7, -1],
+      [2, 5, 1000],
+      [4, 5, -1],
+      [16, 5, -1],
+      [32, 0, -1],
+    ].map(([tag, perm, id]) => {
+      const entry = Buffer.alloc(8)
+      entry.writeUInt16LE(tag!, 0)
+      entry.writeUInt16LE(perm!, 2)
+      entry.writeInt32LE(id!, 4)
+      return entry
+    }),
+  ])
   const longName = 'n'.repeat(255)
   const tree = directory({
     file: linked,
@@ -81,7 +95,10 @@ test('every type, mode, id, time, link and attribute is as the tree says', (t) =
     const stat = (name: string) => lstatSync(join(at, name), { bigint: true })
     assert.deepEqual(readFileSync(join(at, 'file')), content)
     const found = stat('file')
-    assert.deepEqual([found.mode, found.uid, found.gid, found.nlink, found.size], [0o104755n, 2n ** 32n - 2n, 70_000n, 2n, 10_000n])
+    assert.deepEqual(
+      [found.mode, found.uid, found.gid, found.nlink, found.size],
+      [0o104755n, 2n ** 32n - 2n, 70_000n, 2n, 10_000n],
+    )
     assert.equal(found.mtimeNs, -86_400n * 10n ** 9n + 5n)
     assert.equal(stat('again').ino, found.ino)
     assert.equal(stat('empty').mtimeNs, (2n ** 31n + 5n) * 10n ** 9n + 999_999_999n)
@@ -97,7 +114,11 @@ test('every type, mode, id, time, link and attribute is as the tree says', (t) =
     assert.ok(names.includes(longName) && names.includes('caf\xe9'))
     assert.equal(stat('deep').nlink, 3n)
     assert.equal(stat('deep/er').mode, 0o042750n)
-    const attributes = execFileSync('getfattr', ['-d', '-m', '-', '-e', 'hex', '--absolute-names', join(at, 'attributes')], { encoding: 'utf8' })
+    const attributes = execFileSync(
+      'getfattr',
+      ['-d', '-m', '-', '-e', 'hex', '--absolute-names', join(at, 'attributes')],
+      { encoding: 'utf8' },
+    )
     assert.deepEqual(
       attributes.trim().split('\n').slice(1).toSorted(),
       [
@@ -107,15 +128,26 @@ test('every type, mode, id, time, link and attribute is as the tree says', (t) =
         `user.big=0x${Buffer.alloc(2000, 'b').toString('hex')}`,
         'user.empty=""',
         'user.small=0x76',
-      ].map((line) => line.replace('=""', '=0x')).toSorted(),
+      ]
+        .map((line) => line.replace('=""', '=0x'))
+        .toSorted(),
     )
   })
 })
 
-for (const [name, count, type] of [['100,000 files', 100_000, 'file'], ['70,000 directories', 70_000, 'directory'], ['300 files', 300, 'file']] as const) {
+for (const [name, count, type] of [
+  ['100,000 files', 100_000, 'file'],
+  ['70,000 directories', 70_000, 'directory'],
+  ['300 files', 300, 'file'],
+] as const) {
   test(`${name} in one directory can all be found`, (t) => {
     const path = join(temporaryDirectory(t), 'image')
-    const many = new Map(Array.from({ length: count }, (_, i) => [`entry-${i}-${'x'.repeat(i % 40)}`, type === 'file' ? inode('file') : directory({})]))
+    const many = new Map(
+      Array.from({ length: count }, (_, i) => [
+        `entry-${i}-${'x'.repeat(i % 40)}`,
+        type === 'file' ? inode('file') : directory({}),
+      ]),
+    )
     writeImage(path, directory({ many: directory(many) }), [])
     assertClean(path)
     withMount(path, (at) => {
@@ -131,18 +163,34 @@ test('large, sparse and scattered files read as they should', (t) => {
   const path = join(temporaryDirectory(t), 'image')
   const region = 20 * 2 ** 30
   const mark = (n: number): Buffer => Buffer.alloc(block, n)
-  const huge = inode('file', { sizeBytes: 5 * 2 ** 30 + 1, extents: [{ layer: 0, fileOffset: 0, lengthBytes: 5 * 2 ** 30 + 1, regionOffset: 0 }] })
-  const sparse = inode('file', { sizeBytes: 2 ** 40, extents: [{ layer: 0, fileOffset: 2 ** 39, lengthBytes: block, regionOffset: 6 * 2 ** 30 }] })
+  const huge = inode('file', {
+    sizeBytes: 5 * 2 ** 30 + 1,
+    extents: [{ layer: 0, fileOffset: 0, lengthBytes: 5 * 2 ** 30 + 1, regionOffset: 0 }],
+  })
+  const sparse = inode('file', {
+    sizeBytes: 2 ** 40,
+    extents: [{ layer: 0, fileOffset: 2 ** 39, lengthBytes: block, regionOffset: 6 * 2 ** 30 }],
+  })
   // Every other block of the region, backwards: an extent each, and a tree two levels deep.
   const scattered = inode('file', {
     sizeBytes: 2000 * block,
-    extents: Array.from({ length: 2000 }, (_, i) => ({ layer: 1, fileOffset: i * block, lengthBytes: block, regionOffset: (3998 - 2 * i) * block })),
+    extents: Array.from({ length: 2000 }, (_, i) => ({
+      layer: 1,
+      fileOffset: i * block,
+      lengthBytes: block,
+      regionOffset: (3998 - 2 * i) * block,
+    })),
   })
-  writeImage(path, directory({ huge, sparse, scattered }), [region, 4000 * block], [
-    { layer: 0, offset: 5 * 2 ** 30 - block, bytes: mark(1) },
-    { layer: 0, offset: 6 * 2 ** 30, bytes: mark(2) },
-    { layer: 1, offset: (3998 - 2 * 1500) * block, bytes: mark(3) },
-  ])
+  writeImage(
+    path,
+    directory({ huge, sparse, scattered }),
+    [region, 4000 * block],
+    [
+      { layer: 0, offset: 5 * 2 ** 30 - block, bytes: mark(1) },
+      { layer: 0, offset: 6 * 2 ** 30, bytes: mark(2) },
+      { layer: 1, offset: (3998 - 2 * 1500) * block, bytes: mark(3) },
+    ],
+  )
   assertClean(path)
   withMount(path, (at) => {
     const byteAt = (name: string, offset: number): number => {
@@ -177,14 +225,17 @@ test('random trees are clean, and read as they should', (t) => {
         const below = `${path}/${name}`
         const kind = random.below(10)
         if (kind < 3 && depth < 4) children.set(name, make(below, depth + 1))
-        else if (kind === 3) children.set(name, inode('symlink', { mode: 0o777, linkTarget: 't'.repeat(1 + random.below(200)) }))
+        else if (kind === 3)
+          children.set(name, inode('symlink', { mode: 0o777, linkTarget: 't'.repeat(1 + random.below(200)) }))
         else if (kind === 4 && files.length > 0) {
           const at = random.below(files.length)
           children.set(name, files[at]!)
         } else {
           const bytes = random.bytes(random.below(4) === 0 ? random.below(40_000) : random.below(5000))
           const layer = random.below(3)
-          const node = file(bytes, layer, layers[layer]!, { xattrs: kind === 5 ? [{ name: 'user.x', value: random.bytes(random.below(300)) }] : [] })
+          const node = file(bytes, layer, layers[layer]!, {
+            xattrs: kind === 5 ? [{ name: 'user.x', value: random.bytes(random.below(300)) }] : [],
+          })
           region.push({ layer, offset: layers[layer]!, bytes })
           // What an upper layer hides lies between.
           layers[layer]! += Math.ceil(bytes.length / block) * block + random.below(3) * block
@@ -199,14 +250,24 @@ test('random trees are clean, and read as they should', (t) => {
     writeImage(path, make('', 0), layers, region)
     assertClean(path)
     withMount(path, (at) => {
-      for (const [name, digest] of expected) assert.equal(createHash('sha256').update(readFileSync(at + name)).digest('hex'), digest, `seed ${round}: ${name}`)
+      for (const [name, digest] of expected)
+        assert.equal(
+          createHash('sha256')
+            .update(readFileSync(at + name))
+            .digest('hex'),
+          digest,
+          `seed ${round}: ${name}`,
+        )
     })
   }
 })
 
 test('what ext4 cannot hold is refused, naming the path', () => {
   const refuses = (node: RootfsInode, pattern: RegExp): void =>
-    assert.throws(() => [...planExt4({ root: directory({ it: node }) }, [], seed).pieces()], (error) => isP2pfsError(error, 'unsupported') && pattern.test(error.message))
+    assert.throws(
+      () => [...planExt4({ root: directory({ it: node }) }, [], seed).pieces()],
+      (error) => isP2pfsError(error, 'unsupported') && pattern.test(error.message),
+    )
   refuses(inode('file', { xattrs: [{ name: 'user.huge', value: Buffer.alloc(5000) }] }), /\/it .*5\d\d\d bytes/)
   refuses(inode('file', { xattrs: [{ name: 'os2.name', value: Buffer.alloc(5) }] }), /\/it: .*os2\.name/)
   refuses(inode('character', { device: { major: 5000, minor: 0 } }), /\/it: device number 5000:0/)

@@ -74,7 +74,8 @@ export function randomDeflate(random: ReturnType<typeof createRandom>, bytes: nu
     const near = random.below(3) === 0 ? 4 : reach
     if (kind < 40) maker.literal(random.below(256))
     else if (kind < 45) maker.match(longest, reach)
-    else if (kind < 97) maker.match(random.below(4) === 0 ? longest : 3 + random.below(8), 1 + random.below(Math.min(near, reach)))
+    else if (kind < 97)
+      maker.match(random.below(4) === 0 ? longest : 3 + random.below(8), 1 + random.below(Math.min(near, reach)))
     else maker.endBlock()
   }
   return maker

@@ -18,7 +18,8 @@ function neededOf(stream: Buffer, from: number, pieceBytes = stream.length): Ask
   const scanner = new DeflateScanner(
     {
       block: (bitOffset, outputOffset) => {
-        if (outputOffset < from || outputOffset - (asked.at(-1)?.outputOffset ?? -Infinity) < maxWindowBytes) return false
+        if (outputOffset < from || outputOffset - (asked.at(-1)?.outputOffset ?? -Infinity) < maxWindowBytes)
+          return false
         asked.push({ bitOffset, outputOffset })
         return true
       },
@@ -33,7 +34,8 @@ function neededOf(stream: Buffer, from: number, pieceBytes = stream.length): Ask
   return asked.map(({ needed, ...start }) => ({ ...start, needed: needed! }))
 }
 
-const places = (needed: Uint8Array): number[] => [...needed.keys()].filter((at) => needed[at] === neededByte).map((at) => at - maxWindowBytes)
+const places = (needed: Uint8Array): number[] =>
+  [...needed.keys()].filter((at) => needed[at] === neededByte).map((at) => at - maxWindowBytes)
 
 /** Decodes from there on with all that is not needed spoilt. */
 async function resume(stream: Buffer, output: Buffer, { bitOffset, outputOffset, needed }: Asked): Promise<Buffer> {
@@ -41,7 +43,8 @@ async function resume(stream: Buffer, output: Buffer, { bitOffset, outputOffset,
   const window = Buffer.from(output.subarray(outputOffset - windowBytes, outputOffset))
   for (const at of window.keys()) if (needed[maxWindowBytes - windowBytes + at] === 0) window[at]! ^= 0x55
   const pieces: Buffer[] = []
-  for await (const piece of resumeGzip(stream.subarray(bitOffset >> 3), { bit: bitOffset & 7, window })) pieces.push(piece)
+  for await (const piece of resumeGzip(stream.subarray(bitOffset >> 3), { bit: bitOffset & 7, window }))
+    pieces.push(piece)
   return Buffer.concat(pieces)
 }
 
@@ -52,7 +55,10 @@ test('a match that reaches back as far as can be needs the first byte of the win
   maker.endBlock().match(5, 32_768).literal(7).match(4, 32_768).endBlock()
   const stream = maker.finish()
   const [found] = neededOf(stream, 1)
-  assert.deepEqual(places(found!.needed), [0, 1, 2, 3, 4, 6, 7, 8, 9].map((at) => at - maxWindowBytes))
+  assert.deepEqual(
+    places(found!.needed),
+    [0, 1, 2, 3, 4, 6, 7, 8, 9].map((at) => at - maxWindowBytes),
+  )
   const output = Buffer.from(maker.output)
   assert.deepEqual(inflateRawSync(stream), output)
   assert.deepEqual(await resume(stream, output, found!), output.subarray(40_000))
@@ -68,7 +74,10 @@ test('a block in the middle of overlapping copies needs what they repeat, once; 
   const stream = maker.finish()
   const [found] = neededOf(stream, 1)
   assert.deepEqual(places(found!.needed), [-3, -2, -1])
-  assert.deepEqual(await resume(stream, Buffer.from(maker.output), found!), Buffer.from(maker.output.slice(found!.outputOffset)))
+  assert.deepEqual(
+    await resume(stream, Buffer.from(maker.output), found!),
+    Buffer.from(maker.output.slice(found!.outputOffset)),
+  )
 })
 
 test('behind 32 KiB of a block nothing is needed of what is before it', () => {
@@ -92,7 +101,10 @@ test('hand-made streams of all distances resume at every block with what is need
     for (let round = 0; round < 6; round++) {
       for (const asked of neededOf(stream, random.below(60_000), 1 + random.below(20_000))) {
         bits.add(asked.bitOffset % 8)
-        assert.ok((await resume(stream, output, asked)).equals(output.subarray(asked.outputOffset)), `seed ${seed}, bit ${asked.bitOffset}`)
+        assert.ok(
+          (await resume(stream, output, asked)).equals(output.subarray(asked.outputOffset)),
+          `seed ${seed}, bit ${asked.bitOffset}`,
+        )
       }
     }
   }
@@ -105,11 +117,18 @@ test('a mark is what the bytes before it make, to the byte', () => {
     const maker = randomDeflate(random, 60_000)
     const stream = maker.finish()
     const marks: [number, number][] = []
-    const scanner = new DeflateScanner({ block: () => false, needed: () => undefined, mark: (...mark) => marks.push(mark) }, { firstMark: 5, markDistance: 16 })
+    const scanner = new DeflateScanner(
+      { block: () => false, needed: () => undefined, mark: (...mark) => marks.push(mark) },
+      { firstMark: 5, markDistance: 16 },
+    )
     for (let at = 0; at < stream.length; at += 999) scanner.push(stream.subarray(at, at + 999))
     assert.ok(marks.length > stream.length / 16 - 2)
     for (const [streamBytes, outputBytes] of marks.filter(() => random.below(10) === 0)) {
-      assert.equal(inflateRawSync(stream.subarray(0, streamBytes), { finishFlush: constants.Z_SYNC_FLUSH }).length, outputBytes, `seed ${seed}, mark at ${streamBytes}`)
+      assert.equal(
+        inflateRawSync(stream.subarray(0, streamBytes), { finishFlush: constants.Z_SYNC_FLUSH }).length,
+        outputBytes,
+        `seed ${seed}, mark at ${streamBytes}`,
+      )
     }
   }
 })

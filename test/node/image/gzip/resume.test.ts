@@ -11,13 +11,20 @@ import { createRandom } from '../../../../netlab/random.ts'
 /** Text, code, zeros and noise: what makes compressors begin new blocks. */
 function sample(bytes: number, seed: number): Buffer {
   const random = createRandom(seed)
-  const source = execFileSync('tar', ['-C', '/usr/lib', '-cf', '-', '--sort=name', 'os-release', 'apt'], { maxBuffer: 2 ** 28 })
+  const source = execFileSync('tar', ['-C', '/usr/lib', '-cf', '-', '--sort=name', 'os-release', 'apt'], {
+    maxBuffer: 2 ** 28,
+  })
   const pieces: Buffer[] = []
-  for (let total = 0; total < bytes; ) {
+  for (let total = 0; total < bytes;) {
     const kind = random.below(4)
     const length = 1 + random.below(120_000)
     const at = random.below(source.length)
-    const piece = kind === 0 ? Buffer.from(random.bytes(length)) : kind === 1 ? Buffer.alloc(length, random.below(3)) : source.subarray(at, at + length)
+    const piece =
+      kind === 0
+        ? Buffer.from(random.bytes(length))
+        : kind === 1
+          ? Buffer.alloc(length, random.below(3))
+          : source.subarray(at, at + length)
     pieces.push(piece)
     total += piece.length
   }
@@ -44,7 +51,8 @@ function scan(bytes: Buffer, pieceBytes: number, asked: (index: number) => boole
   const scanner = new GzipScanner(
     {
       block: (start) => {
-        const ask = asked(starts.push(start) - 1) && start.outputOffset - starts[askedLast]!.outputOffset >= maxWindowBytes
+        const ask =
+          asked(starts.push(start) - 1) && start.outputOffset - starts[askedLast]!.outputOffset >= maxWindowBytes
         if (ask) askedLast = starts.length - 1
         return ask
       },
@@ -79,7 +87,12 @@ async function assertResumes(bytes: Buffer, output: Buffer, starts: readonly Blo
     const from = Math.floor(bitOffset / 8)
     // All of the rest, and a part that ends anywhere.
     for (const to of [bytes.length, Math.min(bytes.length, from + 20_000)]) {
-      const resumed = await collect(resumeGzip(bytes.subarray(from, to), { bit, window: output.subarray(outputOffset - windowBytes, outputOffset) }))
+      const resumed = await collect(
+        resumeGzip(bytes.subarray(from, to), {
+          bit,
+          window: output.subarray(outputOffset - windowBytes, outputOffset),
+        }),
+      )
       assert.ok(resumed.equals(output.subarray(outputOffset, outputOffset + resumed.length)), `bit ${bitOffset}`)
       if (to === bytes.length) assert.equal(outputOffset + resumed.length, output.length)
     }
@@ -105,9 +118,17 @@ async function assertSparse(bytes: Buffer, output: Buffer): Promise<void> {
       const start = starts.findLast(({ bitOffset }) => bitOffset <= (streamBytes - 1000) * 8)
       if (start === undefined) continue
       const { bitOffset, outputOffset, windowBytes } = start
-      const resumed = await collect(resumeGzip(bytes.subarray(Math.floor(bitOffset / 8), streamBytes), { bit: bitOffset % 8, window: output.subarray(outputOffset - windowBytes, outputOffset) }))
+      const resumed = await collect(
+        resumeGzip(bytes.subarray(Math.floor(bitOffset / 8), streamBytes), {
+          bit: bitOffset % 8,
+          window: output.subarray(outputOffset - windowBytes, outputOffset),
+        }),
+      )
       const made = outputOffset + resumed.length
-      assert.ok(made >= outputBytes && made < outputBytes + 600, `mark at ${streamBytes}: ${made} made, ${outputBytes} promised`)
+      assert.ok(
+        made >= outputBytes && made < outputBytes + 600,
+        `mark at ${streamBytes}: ${made} made, ${outputBytes} promised`,
+      )
     }
   }
 }
@@ -120,9 +141,25 @@ const compressors: [string, (bytes: Buffer) => Buffer][] = [
   ['stored blocks', (bytes) => gzipSync(bytes, { level: 0 })],
   ['fixed codes', (bytes) => gzipSync(bytes, { strategy: constants.Z_FIXED })],
   ['small blocks', (bytes) => gzipSync(bytes, { memLevel: 1 })],
-  ['several members', (bytes) => Buffer.concat([gzipSync(bytes.subarray(0, 900_000)), gzipSync(Buffer.alloc(0)), gzipSync(bytes.subarray(900_000, 900_100)), gzipSync(bytes.subarray(900_100))])],
+  [
+    'several members',
+    (bytes) =>
+      Buffer.concat([
+        gzipSync(bytes.subarray(0, 900_000)),
+        gzipSync(Buffer.alloc(0)),
+        gzipSync(bytes.subarray(900_000, 900_100)),
+        gzipSync(bytes.subarray(900_100)),
+      ]),
+  ],
   ['zeros behind the end', (bytes) => Buffer.concat([gzipSync(bytes), Buffer.alloc(500)])],
-  ['gzip(1), with a name', (bytes) => execFileSync('sh', ['-c', 'cd "$(mktemp -d)" && cat > name && gzip --name name && cat name.gz && rm -r "$PWD"'], { input: bytes, maxBuffer: 2 ** 28 })],
+  [
+    'gzip(1), with a name',
+    (bytes) =>
+      execFileSync('sh', ['-c', 'cd "$(mktemp -d)" && cat > name && gzip --name name && cat name.gz && rm -r "$PWD"'], {
+        input: bytes,
+        maxBuffer: 2 ** 28,
+      }),
+  ],
 ]
 for (const [name, compress] of compressors) {
   test(`every block of a gzip of ${name} is found, and decoding resumes there`, async () => {
@@ -139,11 +176,18 @@ test('what is found does not depend on how the stream comes', () => {
   const bytes = gzipSync(output.subarray(0, 400_000), { memLevel: 1 })
   const whole = scan(bytes, bytes.length, (index) => index % 2 === 0)
   assert.ok(whole.starts.length > 20)
-  for (const pieceBytes of [1, 7, 600, 4096]) assert.deepEqual(scan(bytes, pieceBytes, (index) => index % 2 === 0), whole)
+  for (const pieceBytes of [1, 7, 600, 4096])
+    assert.deepEqual(
+      scan(bytes, pieceBytes, (index) => index % 2 === 0),
+      whole,
+    )
 })
 
 test('the window is what the block can refer to: nothing at the start of a member, 32 KiB at most', () => {
-  const bytes = Buffer.concat([gzipSync(output.subarray(0, 500_000), { memLevel: 2 }), gzipSync(output.subarray(500_000, 600_000), { memLevel: 1 })])
+  const bytes = Buffer.concat([
+    gzipSync(output.subarray(0, 500_000), { memLevel: 2 }),
+    gzipSync(output.subarray(500_000, 600_000), { memLevel: 1 }),
+  ])
   const { starts } = scan(bytes, 10_000)
   assert.equal(starts[0]?.windowBytes, 0)
   assert.ok(starts.some(({ outputOffset, windowBytes }) => outputOffset === 500_000 && windowBytes === 0))
@@ -155,7 +199,8 @@ test('a damaged or short stream is invalid to the scanner, or scanned to its end
   for (let seed = 1; seed <= 600; seed++) {
     const random = createRandom(seed)
     const damaged = Buffer.from(seed % 3 === 0 ? bytes.subarray(0, random.below(bytes.length)) : bytes)
-    for (let i = random.below(4); i >= 0 && damaged.length > 0; i--) damaged[random.below(damaged.length)]! ^= 1 << random.below(8)
+    for (let i = random.below(4); i >= 0 && damaged.length > 0; i--)
+      damaged[random.below(damaged.length)]! ^= 1 << random.below(8)
     try {
       scan(damaged, 1 + random.below(5000))
     } catch (error) {
@@ -166,7 +211,10 @@ test('a damaged or short stream is invalid to the scanner, or scanned to its end
 
 test('deflate without gzip around it is followed to its end, and what lies beyond is handed back', () => {
   const raw = deflateRawSync(output.subarray(0, 100_000))
-  const scanner = new DeflateScanner({ block: () => false, needed: () => undefined, mark: () => undefined }, { firstMark: 1, markDistance: 1 })
+  const scanner = new DeflateScanner(
+    { block: () => false, needed: () => undefined, mark: () => undefined },
+    { firstMark: 1, markDistance: 1 },
+  )
   const beyond = scanner.push(Buffer.concat([raw, Buffer.from('beyond')]))
   assert.equal(Buffer.from(beyond!).toString(), 'beyond')
   assert.equal(scanner.outputOffset, 100_000)
