@@ -1,4 +1,4 @@
-import { parseByteSize } from '../node/byte-size.ts'
+import { parseByteSize } from '../node/base/byte-size.ts'
 import { UsageError } from './failure.ts'
 
 const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']

@@ -3,4 +3,4 @@
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 setup_lab fio:fio containerd:containerd ctr:containerd
-exec node --disable-warning=ExperimentalWarning "$project/netlab/bench.ts" "$@"
+exec node --disable-warning=ExperimentalWarning "$project/netlab/bench/bench.ts" "$@"

@@ -3,4 +3,4 @@
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 setup_lab npm:npm containerd:containerd ctr:containerd
-exec node --disable-warning=ExperimentalWarning "$project/netlab/cold.ts" "$@"
+exec node --disable-warning=ExperimentalWarning "$project/netlab/bench/cold.ts" "$@"

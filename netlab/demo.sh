@@ -3,4 +3,4 @@
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 setup_lab
-exec node --disable-warning=ExperimentalWarning "$project/netlab/demo.ts" "$@"
+exec node --disable-warning=ExperimentalWarning "$project/netlab/scenarios/demo.ts" "$@"

@@ -4,10 +4,10 @@ import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { mkdir, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
-import type { Log } from './log.ts'
-import { limitReadAhead } from './mount/kernel-read-ahead.ts'
-import { ownMounts } from './mount/own-mounts.ts'
-import { runTool } from './mount/run-tool.ts'
+import type { Log } from './base/log.ts'
+import { limitReadAhead } from './mount/placement/kernel-read-ahead.ts'
+import { ownMounts } from './mount/placement/own-mounts.ts'
+import { runTool } from './mount/placement/run-tool.ts'
 
 /** What the daemon is told of the descriptors that it inherits. */
 export const inherited = {

@@ -2,7 +2,7 @@ import { chmod, mkdir, rm } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { dirname } from 'node:path'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../base/log.ts'
 import type {
   ExportRequest,
   ExportResult,

@@ -1,9 +1,9 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError, type ErrorCode } from '../../protocol/errors.ts'
-import type { Log } from '../log.ts'
-import { orAbort } from '../single-flight.ts'
-import { Urgency } from '../urgency.ts'
-import { comesBefore, type ChunkRequest, type FetchedChunk, type Priority, type RemoteSource } from './chunk-request.ts'
+import type { Log } from '../base/log.ts'
+import { orAbort } from '../base/single-flight.ts'
+import { Urgency } from '../base/urgency.ts'
+import { comesBefore, type ChunkRequest, type FetchedChunk, type Priority, type RemoteSource } from '../model/chunk-request.ts'
 import type { PeerSource } from './peer-source.ts'
 
 /** The local store, as the fetcher needs it. */

@@ -1,7 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
-import type { Log } from '../log.ts'
-import type { ChunkRequest, Priority } from './chunk-request.ts'
+import type { Log } from '../base/log.ts'
+import type { ChunkRequest, Priority } from '../model/chunk-request.ts'
 
 /** The peers, as this file needs them. */
 export interface Peers {

@@ -2,7 +2,7 @@ import type { Libp2p } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { maxMembers, type Member } from '../../protocol/messages/region.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../base/log.ts'
 
 /** Between looks at who is not connected, milliseconds. */
 const tickMs = 250

@@ -1,7 +1,7 @@
 import type { PeerId, Stream } from '@libp2p/interface'
 import type { Hello } from '../../protocol/messages/region.ts'
-import type { ChunkClient } from './chunk-client.ts'
-import { PeerHoldings } from './holders.ts'
+import type { ChunkClient } from './chunk/client.ts'
+import { PeerHoldings } from './peer-holdings.ts'
 
 export type Priority = 'demand' | 'background'
 

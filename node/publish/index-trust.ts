@@ -1,6 +1,6 @@
 import { isAttested, type Attestation, type Statement } from '../../protocol/attestation.ts'
 import { isRecordAttested, type ImageRecord } from '../../protocol/image-record.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../base/log.ts'
 
 export interface IndexTrustParts {
   /** Key of this host. */

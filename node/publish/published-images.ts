@@ -5,7 +5,7 @@ import type { ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { Publication } from '../../protocol/publication.ts'
 import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../base/log.ts'
 import {
   layersOf,
   type ByteRange,
@@ -14,7 +14,7 @@ import {
   type ResolvedImage,
 } from '../registry/image-source.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
-import { SingleFlight } from '../single-flight.ts'
+import { SingleFlight } from '../base/single-flight.ts'
 import { descriptorOf, type Candidate } from './artifact.ts'
 import type { IndexTrust } from './index-trust.ts'
 import { PublicationReader } from './publication-reader.ts'

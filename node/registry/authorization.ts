@@ -1,5 +1,5 @@
 import { P2pfsError } from '../../protocol/errors.ts'
-import { SingleFlight } from '../single-flight.ts'
+import { SingleFlight } from '../base/single-flight.ts'
 import type { Credentials } from './credentials.ts'
 import type { Headers, HttpClient } from './http-client.ts'
 import { parseRetryAfter } from './refusal.ts'

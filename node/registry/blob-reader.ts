@@ -1,6 +1,6 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
-import type { Urgency } from '../urgency.ts'
+import type { Urgency } from '../base/urgency.ts'
 import type { Headers, HttpResponse } from './http-client.ts'
 import type { Descriptor } from './image-manifest.ts'
 import type { ByteRange } from './image-storage.ts'

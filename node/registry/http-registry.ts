@@ -1,7 +1,7 @@
 import { digestOf, parseDigest, type Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
-import type { Log } from '../log.ts'
-import { Urgency } from '../urgency.ts'
+import type { Log } from '../base/log.ts'
+import { Urgency } from '../base/urgency.ts'
 import { Authorizer } from './authorization.ts'
 import { BlobReader } from './blob-reader.ts'
 import { DockerCredentials, type Credentials } from './credentials.ts'
@@ -16,7 +16,7 @@ import {
   type Referrer,
 } from './image-storage.ts'
 import { Mirrors, type Endpoint } from './mirrors.ts'
-import { OneAtATime } from './one-at-a-time.ts'
+import { OneAtATime } from '../base/keyed-queue.ts'
 import type { Reference, RegistryReference } from './reference.ts'
 import { ofType, parsePushed, parseReferrers, referrersTag, withReferrer } from './referrers.ts'
 import { refusal } from './refusal.ts'

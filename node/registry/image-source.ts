@@ -1,6 +1,6 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../base/log.ts'
 import { HttpRegistry, type HttpRegistryOptions } from './http-registry.ts'
 import {
   checkSize,

@@ -1,5 +1,5 @@
 import type { Digest } from '../../protocol/digest.ts'
-import type { Urgency } from '../urgency.ts'
+import type { Urgency } from '../base/urgency.ts'
 import type { Descriptor } from './image-manifest.ts'
 import type { Reference } from './reference.ts'
 

@@ -1,5 +1,5 @@
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../base/log.ts'
 
 /** A server that has what a registry has: the registry itself, or a mirror of it. */
 export interface Endpoint {

@@ -21,7 +21,7 @@ import {
   type ReadRangeOptions,
   type Referrer,
 } from './image-storage.ts'
-import { OneAtATime } from './one-at-a-time.ts'
+import { OneAtATime } from '../base/keyed-queue.ts'
 import type { LayoutReference, Reference } from './reference.ts'
 import { isReferrersTag, ofType, parsePushed, parseReferrers, referrersTag, withReferrer } from './referrers.ts'
 import { verifiedBlob } from './verified-blob.ts'

@@ -1,5 +1,5 @@
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { Urgency } from '../urgency.ts'
+import type { Urgency } from '../base/urgency.ts'
 import type { RetryClock } from './retry.ts'
 
 export interface RequestLimits {

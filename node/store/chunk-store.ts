@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import { digestOf, parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { Log } from '../log.ts'
-import { Semaphore } from './semaphore.ts'
+import type { Log } from '../base/log.ts'
+import { Semaphore } from '../base/semaphore.ts'
 
 export interface ChunkStoreParts {
   log: Log

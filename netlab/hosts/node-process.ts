@@ -1,0 +1,219 @@
+import type { ChildProcess } from 'node:child_process'
+import { mkdir, open, readFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { MountResult, SeedResult, Status } from '../../node/control/api.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
+import { eventually } from '../../test/support/deadline.ts'
+import type { LabHost } from './network.ts'
+import { exited, lastLines, run } from './process.ts'
+
+/** The command under test, as users start it. */
+const command = join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'cli', 'p2pfs')
+/** The daemon's usual one. */
+const peerPort = 4100
+/** A daemon on a busy machine of two cores starts within seconds. */
+const startTimeoutMs = 30_000
+/** After this a supervisor that was asked to stop is killed. */
+const stopTimeoutMs = 15_000
+const quotedLogLines = 30
+
+export interface NodeProcessOptions {
+  region?: string
+  /** Nodes to connect to first. */
+  bootstrap?: readonly NodeProcess[]
+  /** Registries to speak plain HTTP with, `HOST:PORT`. */
+  insecureRegistries?: readonly string[]
+  /** Peer ids of hosts whose published indexes are accepted. */
+  trustedIndexKeys?: readonly string[]
+  /** Besides those of this process. */
+  env?: NodeJS.ProcessEnv
+  signal?: AbortSignal
+}
+
+/** `p2pfs daemon` on a host of the lab, driven through the command line as an operator would. */
+export class NodeProcess implements AsyncDisposable {
+  readonly host: LabHost
+  readonly stateDirectory: string
+  /** The daemon's control socket. */
+  readonly controlSocket: string
+  readonly #logPath: string
+  readonly #process: ChildProcess
+
+  private constructor(host: LabHost, process: ChildProcess, logPath: string) {
+    this.host = host
+    this.stateDirectory = stateDirectoryOf(host)
+    this.controlSocket = controlOf(host)
+    this.#logPath = logPath
+    this.#process = process
+  }
+
+  /**
+   * Starts the daemon and waits until it answers. On the state directory of the host's earlier daemon, if it had one.
+   *
+   * @throws timeout, with the end of its log, if it does not come up
+   */
+  static async start(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
+    const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], env = {}, signal } = options
+    const addresses = await Promise.all(
+      bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })),
+    )
+    const flags = {
+      '--state-dir': [stateDirectoryOf(host)],
+      '--control': [controlOf(host)],
+      '--region': [region],
+      '--listen': [`/ip4/${host.address}/tcp/${peerPort}`],
+      '--bootstrap': addresses.length === 0 ? [] : [addresses.join(',')],
+      '--insecure-registry': insecureRegistries,
+      '--trust-index-key': trustedIndexKeys,
+      '--name': [host.name],
+    }
+    await mkdir(stateDirectoryOf(host), { recursive: true })
+    const logPath = join(host.directory, 'daemon.log')
+    await using log = await open(logPath, 'a')
+    const args = Object.entries(flags).flatMap(([flag, values]) => values.flatMap((value) => [flag, value]))
+    const child = await host.start(command, ['daemon', ...args], {
+      stdio: ['ignore', log.fd, log.fd],
+      env: { ...process.env, ...env },
+    })
+    const node = new NodeProcess(host, child, logPath)
+    await node.#withLog(async () => {
+      await node.#whenStatus('the daemon answers', () => true, { timeoutMs: startTimeoutMs, ...(signal && { signal }) })
+    })
+    return node
+  }
+
+  /** Runs `p2pfs ARGS` on the host; what it prints. @throws unavailable, with the end of the daemon's log, if it fails */
+  async cli(args: readonly string[], { signal }: { signal?: AbortSignal } = {}): Promise<string> {
+    return await this.#withLog(async () => await this.#cli(args, signal))
+  }
+
+  async seed(image: string, options: { signal?: AbortSignal } = {}): Promise<SeedResult> {
+    return JSON.parse(await this.cli(['seed', image, '--json'], options)) as SeedResult
+  }
+
+  async mount(image: string, directory: string, options: { signal?: AbortSignal } = {}): Promise<MountResult> {
+    await mkdir(directory, { recursive: true })
+    return JSON.parse(await this.cli(['mount', image, directory, '--json'], options)) as MountResult
+  }
+
+  async unmount(directory: string, options: { signal?: AbortSignal } = {}): Promise<void> {
+    await this.cli(['umount', directory], options)
+  }
+
+  async status(options: { signal?: AbortSignal } = {}): Promise<Status> {
+    return JSON.parse(await this.cli(['status', '--json'], options)) as Status
+  }
+
+  /** Waits for `condition` to hold of the status. @throws timeout */
+  async whenStatus(
+    what: string,
+    condition: (status: Status) => boolean,
+    options: { timeoutMs: number; signal?: AbortSignal },
+  ): Promise<Status> {
+    return await this.#withLog(async () => await this.#whenStatus(what, condition, options))
+  }
+
+  /** A multiaddr under which the other hosts reach it. */
+  async peerAddress(options: { signal?: AbortSignal } = {}): Promise<string> {
+    const { addresses, peerId } = await this.status(options)
+    const address = addresses.find((candidate) => candidate.includes(`/${this.host.address}/`))
+    if (address === undefined)
+      throw new P2pfsError('missing', `${this.host.name} listens on none of its addresses`, { addresses })
+    return address.includes('/p2p/') ? address : `${address}/p2p/${peerId}`
+  }
+
+  /** Kills the daemon, but not its supervisor, the way the kernel would. Returns the pid that is no more. */
+  async killDaemon(options: { signal?: AbortSignal } = {}): Promise<number> {
+    return await this.signalDaemon('SIGKILL', options)
+  }
+
+  /** Sends a signal to the daemon, but not to its supervisor. Returns its pid. */
+  async signalDaemon(signal: NodeJS.Signals, options: { signal?: AbortSignal } = {}): Promise<number> {
+    const { daemonPid } = await this.status(options)
+    process.kill(daemonPid, signal)
+    return daemonPid
+  }
+
+  /** The log so far. */
+  async log(): Promise<string> {
+    return await readFile(this.#logPath, 'utf8')
+  }
+
+  /** Peak resident memory of the daemon process that runs now, bytes (VmHWM of proc(5)). */
+  async peakMemoryBytes(options: { signal?: AbortSignal } = {}): Promise<number> {
+    const { daemonPid } = await this.status(options)
+    const line = /^VmHWM:\s+(\d+) kB$/m.exec(await readFile(`/proc/${daemonPid}/status`, 'utf8'))
+    if (line === null) throw new P2pfsError('missing', `the kernel does not account for process ${daemonPid}`)
+    return Number(line[1]) * 1024
+  }
+
+  /** Stops supervisor and daemon as an init system would. @throws timeout if they had to be killed */
+  async stop(): Promise<void> {
+    const child = this.#process
+    if (child.exitCode !== null || child.signalCode !== null) return
+    child.kill('SIGTERM')
+    let late = false
+    const timer = setTimeout(() => {
+      late = true
+      if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
+    }, stopTimeoutMs)
+    await exited(child)
+    clearTimeout(timer)
+    if (late)
+      throw new P2pfsError('timeout', `${this.host.name} did not stop; its log ends with\n${await this.#logEnd()}`)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
+  }
+
+  async #cli(args: readonly string[], signal: AbortSignal | undefined): Promise<string> {
+    const env = { ...process.env, P2PFS_CONTROL: this.controlSocket }
+    return (await this.host.run(command, args, { env, ...(signal && { signal }) })).stdout.toString()
+  }
+
+  async #whenStatus(
+    what: string,
+    condition: (status: Status) => boolean,
+    { timeoutMs, signal }: { timeoutMs: number; signal?: AbortSignal },
+  ): Promise<Status> {
+    const probe = async (): Promise<Status | undefined> => {
+      if (this.#process.exitCode !== null)
+        throw new P2pfsError('closed', `p2pfs daemon ended with ${this.#process.exitCode}`)
+      const status = JSON.parse(await this.#cli(['status', '--json'], signal)) as Status
+      return condition(status) ? status : undefined
+    }
+    return await eventually(`${this.host.name}: ${what}`, probe, { timeoutMs, ...(signal && { signal }) })
+  }
+
+  async #withLog<T>(action: () => Promise<T>): Promise<T> {
+    try {
+      return await action()
+    } catch (cause) {
+      if (!(cause instanceof P2pfsError)) throw cause
+      throw new P2pfsError(
+        cause.code,
+        `${cause.message}\nThe log of ${this.host.name} ends with\n${await this.#logEnd()}`,
+        { cause },
+      )
+    }
+  }
+
+  async #logEnd(): Promise<string> {
+    return lastLines(await this.log(), quotedLogLines)
+  }
+}
+
+/** Drops what the kernel caches of files, so that reads go to where the bytes are; for the whole machine. */
+export async function dropPageCache({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
+  await run('sh', ['-c', 'echo 1 > /proc/sys/vm/drop_caches'], { ...(signal && { signal }) })
+}
+
+function stateDirectoryOf(host: LabHost): string {
+  return join(host.directory, 'state')
+}
+
+function controlOf(host: LabHost): string {
+  return join(host.directory, 'control.sock')
+}

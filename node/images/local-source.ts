@@ -1,0 +1,56 @@
+import { createReadStream } from 'node:fs'
+import { stat } from 'node:fs/promises'
+import { digestOf } from '../../protocol/digest.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
+import type { LayerIndex } from '../../protocol/layer-index.ts'
+import { tarOfDirectory } from '../rootfs/directory-tar.ts'
+import { mediaTypes } from '../registry/image-manifest.ts'
+import type { ResolvedImage } from '../registry/image-source.ts'
+
+/** Large pieces: each costs a turn of the loop, bytes. */
+const readBytes = 256 * 1024
+
+/** The layer that a directory or a tar makes; how long it is, where that is known. @throws missing, unsupported, unavailable */
+export async function openLocalSource(
+  path: string,
+  { signal }: { signal: AbortSignal },
+): Promise<{ bytes: AsyncIterable<Uint8Array>; sizeBytes: number | undefined }> {
+  const found = await stat(path).catch((cause: unknown) => {
+    throw new P2pfsError('missing', `cannot import ${path}: ${(cause as Error).message}`, { cause, path })
+  })
+  if (found.isDirectory()) return { bytes: tarOfDirectory(path, { signal }), sizeBytes: undefined }
+  if (found.isFile())
+    return { bytes: createReadStream(path, { highWaterMark: readBytes, signal }), sizeBytes: found.size }
+  throw new P2pfsError('unsupported', `cannot import ${path}: neither a directory nor a file`, { path })
+}
+
+/** The image of one layer, as a registry would have it: config and manifest name the tar by its own digest. */
+export function singleLayerImage(reference: string, platform: string, { diffId, tarBytes }: LayerIndex): ResolvedImage {
+  const [os = '', architecture = '', variant] = platform.split('/')
+  const config = JSON.stringify({
+    os,
+    architecture,
+    ...(variant === undefined ? {} : { variant }),
+    config: {},
+    rootfs: { type: 'layers', diff_ids: [diffId] },
+  })
+  const layer = { mediaType: 'application/vnd.oci.image.layer.v1.tar', digest: diffId, size: tarBytes }
+  const manifest = JSON.stringify({
+    schemaVersion: 2,
+    mediaType: mediaTypes.ociManifest,
+    config: {
+      mediaType: 'application/vnd.oci.image.config.v1+json',
+      digest: digestOf(Buffer.from(config)),
+      size: Buffer.byteLength(config),
+    },
+    layers: [layer],
+  })
+  return {
+    reference,
+    platform,
+    manifestDigest: digestOf(Buffer.from(manifest)),
+    manifest,
+    config,
+    layers: [{ digest: diffId, diffId, mediaType: layer.mediaType, sizeBytes: tarBytes }],
+  }
+}

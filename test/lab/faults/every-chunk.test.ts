@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import { debianImages, oddImage, type LabImage } from '../../../netlab/images/images.ts'
+import { run } from '../../../netlab/hosts/process.ts'
+import type { MountResult } from '../../../node/control/api.ts'
+import { SpanSource } from '../../../node/fetch/range-source.ts'
+import { silentLog } from '../../../node/base/log.ts'
+import { createImageSource } from '../../../node/registry/image-source.ts'
+import { SeekableLayers } from '../../../node/fetch/layer-ranges.ts'
+import { Catalog } from '../../../node/store/catalog.ts'
+import { ChunkStore } from '../../../node/store/chunk-store.ts'
+import { Urgency } from '../../../node/base/urgency.ts'
+import { digestOf } from '../../../protocol/digest.ts'
+import { createRandom } from '../../support/random.ts'
+import { DaemonProcess } from '../daemon-process.ts'
+import { startDockerRegistry } from '../registry/docker-registry.ts'
+
+const { signal } = new AbortController()
+
+/** Each chunk alone, in random order, from a real registry: what it decodes to is what its name says. */
+async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): Promise<void> {
+  const seed = 7
+  const authority = await startDockerRegistry(t)
+  const image = `${authority}/lab/image:${tag}`
+  await run('skopeo', [
+    '--insecure-policy',
+    'copy',
+    '--quiet',
+    '--preserve-digests',
+    '--dest-tls-verify=false',
+    `oci:${layoutDirectory}:${tag}`,
+    `docker://${image}`,
+  ])
+  const daemon = await DaemonProcess.start(t, ['--insecure-registry', authority])
+  await daemon.json<MountResult>('mount', image, daemon.target('mnt'))
+  await daemon.stop()
+
+  const log = silentLog
+  const directory = mkdtempSync(join(tmpdir(), 'p2pfs-test-'))
+  t.after(() => rmSync(directory, { recursive: true, force: true }))
+  const catalog = new Catalog({ directory: join(daemon.directory, 'state/catalog') })
+  await catalog.open()
+  t.after(async () => await catalog.close())
+  const store = new ChunkStore({ log }, { directory: join(daemon.directory, 'state/chunks') })
+  await store.open()
+  await using registry = createImageSource({ insecureRegistries: [authority], userAgent: 'test', log })
+  await registry.start()
+  const layers = new SeekableLayers({
+    catalog,
+    registry,
+    region: { fetchBlobMap: async () => undefined },
+    published: { of: async () => undefined, windows: async () => undefined },
+    fetchWindow: async ({ digest }) => (await store.get(digest, {}))!,
+    onBlobMap: () => undefined,
+    log,
+  })
+  const source = new SpanSource({
+    seekable: async (table) => await layers.seekable(table),
+    stream: {
+      fetch: async ({ table, index }) =>
+        await Promise.reject(new Error(`chunk ${index} of ${table} cannot be read at random`)),
+    },
+    keep: async () => undefined,
+    signal,
+    log,
+  })
+  const random = createRandom(seed)
+  let count = 0
+  for (const digest of await catalog.rootfsDigests()) {
+    const manifest = (await catalog.rootfs(digest))!
+    for (const { chunks } of manifest.layers) {
+      const order = Array.from({ length: chunks.count }, (_, index) => ({ index, at: random.below(2 ** 30) })).sort(
+        (a, b) => a.at - b.at,
+      )
+      for (const { index } of order) {
+        const wanted = chunks.digestAt(index)
+        const bytes = await source.fetch(
+          { digest: wanted, lengthBytes: chunks.lengthAt(index), table: chunks.id, index },
+          { signal, urgency: new Urgency(true) },
+        )
+        assert.equal(digestOf(bytes), wanted, `chunk ${index} of ${chunks.id}, seed ${seed}`)
+        count++
+      }
+    }
+  }
+  assert.ok(count > 3)
+  t.diagnostic(
+    `${count} chunks, each by itself: ${layers.read.requests} requests, ${(layers.read.bytes / 1e6).toFixed(0)} MB; seed ${seed}`,
+  )
+}
+
+test('each chunk of the odd image can be fetched alone', async (t) => await fetchesEach(t, await oddImage()))
+
+test('each chunk of the Debian image can be fetched alone', async (t) =>
+  await fetchesEach(t, (await debianImages()).gzip))

@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { debianImages, oddImage } from '../../../netlab/images/images.ts'
+import { Network } from '../../../netlab/hosts/network.ts'
+import { NodeProcess } from '../../../netlab/hosts/node-process.ts'
+import { Registry } from '../../../netlab/registry/registry.ts'
+import { complaints, runThreeHosts } from '../../../netlab/scenarios/three-hosts.ts'
+
+test('three hosts: B and C read from peers with the registry cut off, exactly, while the daemon is killed twenty times', async () => {
+  const { gzip } = await debianImages()
+  const outcome = await runThreeHosts(gzip, { kills: 20 })
+  assert.deepEqual(complaints(outcome), [])
+  assert.ok(outcome.comparisons >= 1)
+})
+
+test('three hosts: the same with an image of everything that a tar can hold', async () => {
+  const outcome = await runThreeHosts(await oddImage(), { kills: 3 })
+  assert.deepEqual(complaints(outcome), [])
+})
+
+test('gives the same rootfs whatever the layers are compressed with', async () => {
+  const { gzip, mixed } = await debianImages()
+  await using network = await Network.create()
+  const registry = await Registry.start(await network.addHost('registry'))
+  const references = [await registry.push(gzip, 'lab/image:gzip'), await registry.push(mixed, 'lab/image:mixed')]
+  await using node = await NodeProcess.start(await network.addHost('a'), { insecureRegistries: [registry.authority] })
+  const digests: string[] = []
+  for (const reference of references) digests.push((await node.seed(reference)).digest)
+  assert.equal(digests[0], digests[1])
+})

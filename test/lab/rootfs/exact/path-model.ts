@@ -1,0 +1,126 @@
+import type { TarEntry } from '../../../support/tar-writer.ts'
+
+interface Node {
+  type: TarEntry['type']
+  target: string
+}
+
+/** Links that umoci follows on the way to one entry. */
+const maxLinks = 255
+/** Longer names are none to Linux; longer paths would not fit PATH_MAX with the directory that umoci unpacks to. */
+const maxNameBytes = 255
+const maxPathBytes = 3500
+
+/**
+ * What is where after each entry of each layer, by resolved path, as umoci 0.4.7 does it (oci/layer/tar_extract.go): so
+ * that a generator of layers knows which entries are legal, and what there is to collide with. Of paths, not inodes, unlike
+ * what it helps to test.
+ */
+export class PathModel {
+  #nodes = new Map<string, Node>([['', { type: 'directory', target: '' }]])
+  /** Paths that the layer has touched, and all above them. */
+  #upper = new Set<string>()
+
+  nextLayer(): void {
+    this.#upper = new Set()
+  }
+
+  paths(type?: TarEntry['type']): string[] {
+    return [...this.#nodes]
+      .filter(([path, node]) => path !== '' && (type === undefined || node.type === type))
+      .map(([path]) => path)
+  }
+
+  /** Undefined for a loop of links, or what is too long. Like securejoin: what is not there, or no directory, is as good as a directory. */
+  resolve(path: string): string | undefined {
+    let done: string[] = []
+    const left = path.split('/').toReversed()
+    let links = 0
+    for (let name = left.pop(); name !== undefined; name = left.pop()) {
+      if (name === '' || name === '.') continue
+      if (name === '..') {
+        done.pop()
+        continue
+      }
+      if (name.length > maxNameBytes) return undefined
+      const node = this.#nodes.get([...done, name].join('/'))
+      if (node?.type !== 'symlink') {
+        done.push(name)
+        continue
+      }
+      if (++links > maxLinks) return undefined
+      if (node.target.startsWith('/')) done = []
+      left.push(...node.target.split('/').toReversed())
+    }
+    const resolved = done.join('/')
+    return resolved.length > maxPathBytes ? undefined : resolved
+  }
+
+  /** Applies the entry. @returns false, and has done nothing, if it is not legal */
+  apply({ path, type, linkTarget = '' }: TarEntry): boolean {
+    const clean = path.split('/').filter((part) => part !== '' && part !== '.')
+    const name = clean.pop()
+    if (name === undefined) return type === 'directory'
+    const directory = this.resolve(clean.join('/'))
+    if (directory === undefined) return false
+    if (name.startsWith('.wh.')) {
+      if (name === '.wh..wh..opq') this.#hide(directory, true)
+      else this.#hide(join(directory, name.slice('.wh.'.length)), false)
+      return true
+    }
+    for (let above = directory; above !== ''; above = parent(above)) {
+      const there = this.#nodes.get(above)
+      if (there !== undefined && there.type !== 'directory') return false
+    }
+    const at = join(directory, name)
+    let node: Node = { type, target: linkTarget }
+    if (type === 'hardlink') {
+      // What stands at the place of the link goes first, and is no target any more.
+      const before = new Map(this.#nodes)
+      this.#remove(at)
+      const found = this.#hardlinkTarget(linkTarget)
+      if (found === undefined) {
+        this.#nodes = before
+        return false
+      }
+      node = found
+    }
+    if (type !== 'directory' || this.#nodes.get(at)?.type !== 'directory') this.#remove(at)
+    for (let above = directory; above !== ''; above = parent(above)) {
+      this.#nodes.set(above, { type: 'directory', target: '' })
+      this.#upper.add(above)
+    }
+    this.#nodes.set(at, node)
+    this.#upper.add(at)
+    return true
+  }
+
+  #hardlinkTarget(linkTarget: string): Node | undefined {
+    const parts = linkTarget.split('/').filter((part) => part !== '' && part !== '.')
+    const name = parts.pop() ?? ''
+    const directory = this.resolve(parts.join('/'))
+    const found = directory === undefined ? undefined : this.#nodes.get(join(directory, name))
+    return found?.type === 'directory' ? undefined : found
+  }
+
+  #hide(path: string, opaque: boolean): void {
+    for (const below of this.#nodes.keys()) {
+      if (below !== path && !below.startsWith(path === '' ? '' : `${path}/`)) continue
+      if (this.#upper.has(below) || below === '' || (opaque && below === path)) continue
+      this.#remove(below)
+    }
+  }
+
+  #remove(path: string): void {
+    for (const below of this.#nodes.keys())
+      if (below === path || below.startsWith(`${path}/`)) this.#nodes.delete(below)
+  }
+}
+
+function join(directory: string, name: string): string {
+  return directory === '' ? name : `${directory}/${name}`
+}
+
+function parent(path: string): string {
+  return path.slice(0, Math.max(0, path.lastIndexOf('/')))
+}

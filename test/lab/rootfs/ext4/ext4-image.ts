@@ -1,0 +1,74 @@
+import { execFileSync, spawnSync } from 'node:child_process'
+import { closeSync, ftruncateSync, mkdirSync, openSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { digestOf } from '../../../../protocol/digest.ts'
+import { planExt4 } from '../../../../node/rootfs/ext4/plan.ts'
+import type { RootfsInode } from '../../../../node/rootfs/rootfs-tree.ts'
+
+export const seed = digestOf(Buffer.from('a seed'))
+
+export function inode(type: RootfsInode['type'], more: Partial<RootfsInode> = {}): RootfsInode {
+  return {
+    type,
+    mode: type === 'directory' ? 0o755 : 0o644,
+    uid: 0,
+    gid: 0,
+    mtime: { seconds: 1_700_000_000, nanoseconds: 0 },
+    xattrs: [],
+    linkTarget: '',
+    device: { major: 0, minor: 0 },
+    sizeBytes: 0,
+    extents: [],
+    ...more,
+  }
+}
+
+export function directory(
+  children: Record<string, RootfsInode> | Map<string, RootfsInode>,
+  more: Partial<RootfsInode> = {},
+): RootfsInode {
+  return inode('directory', {
+    children: children instanceof Map ? children : new Map(Object.entries(children)),
+    ...more,
+  })
+}
+
+/** Writes the image to a file; `region` has the bytes of the layers' data regions at their offsets. */
+export function writeImage(
+  path: string,
+  root: RootfsInode,
+  layerBytes: number[],
+  region: { layer: number; offset: number; bytes: Uint8Array }[] = [],
+): void {
+  const plan = planExt4({ root }, layerBytes, seed)
+  const fd = openSync(path, 'w')
+  let at = 0
+  for (const piece of plan.pieces()) {
+    if (piece.length % 4096 !== 0) throw new Error('piece is not whole blocks')
+    writeSync(fd, piece)
+    at += piece.length
+  }
+  if (at !== plan.metadataBytes) throw new Error(`metadata has ${at} bytes, planned were ${plan.metadataBytes}`)
+  ftruncateSync(fd, plan.sizeBytes)
+  const starts = layerBytes.map((_, i) => plan.metadataBytes + layerBytes.slice(0, i).reduce((sum, n) => sum + n, 0))
+  for (const { layer, offset, bytes } of region) writeSync(fd, bytes, 0, bytes.length, starts[layer]! + offset)
+  closeSync(fd)
+}
+
+/** What e2fsck says of an image, with its exit status. */
+export function check(path: string): { status: number | null; output: string } {
+  const { status, stdout, stderr } = spawnSync('e2fsck', ['-fn', path], { encoding: 'utf8' })
+  return { status, output: `${stdout}${stderr}`.replace(/^e2fsck .*\n/m, '') }
+}
+
+/** Mounts the image read-only for the time of `use`. */
+export function withMount<T>(path: string, use: (mountPoint: string) => T): T {
+  const mountPoint = join(`${path}.mnt`)
+  mkdirSync(mountPoint)
+  execFileSync('mount', ['-t', 'ext4', '-o', 'ro,loop', path, mountPoint])
+  try {
+    return use(mountPoint)
+  } finally {
+    execFileSync('umount', [mountPoint])
+  }
+}

@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { describeOptions, loadConfig, type options } from '../../node/config.ts'
+import { isP2pfsError } from '../../protocol/errors.ts'
+import { temporaryDirectory } from '../support/temporary.ts'
+
+const none = '/nonexistent/config.json'
+
+/** A value for each option that differs from its fallback. */
+const samples: Record<keyof typeof options, { given: string; read: unknown }> = {
+  stateDir: { given: '/srv/p2pfs', read: '/srv/p2pfs' },
+  control: { given: '/srv/p2pfs.sock', read: '/srv/p2pfs.sock' },
+  region: { given: 'eu', read: 'eu' },
+  name: { given: 'host-9', read: 'host-9' },
+  listen: { given: '/ip4/127.0.0.1/tcp/1,/ip6/::1/tcp/1', read: ['/ip4/127.0.0.1/tcp/1', '/ip6/::1/tcp/1'] },
+  bootstrap: { given: '/ip4/10.0.0.1/tcp/4100', read: ['/ip4/10.0.0.1/tcp/4100'] },
+  insecureRegistry: { given: 'localhost:5000', read: ['localhost:5000'] },
+  registryMirror: {
+    given: 'docker.io=https://a.example,ghcr.io=http://b.example/x',
+    read: ['docker.io=https://a.example', 'ghcr.io=http://b.example/x'],
+  },
+  registryCa: { given: '/srv/ca.pem', read: ['/srv/ca.pem'] },
+  registryConnections: { given: '4', read: 4 },
+  registryRequestsPerSecond: { given: '30', read: 30 },
+  readDeadline: { given: '1.5m', read: 90 },
+  platform: { given: 'linux/riscv64', read: 'linux/riscv64' },
+  trustIndexKey: {
+    given: '12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo',
+    read: ['12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo'],
+  },
+  fuseDriver: { given: 'native', read: 'native' },
+  fuseWorkers: { given: '7', read: 7 },
+  bootProfiles: { given: 'off', read: 'off' },
+  maxLayerSize: { given: '1.5GiB', read: 1_610_612_736 },
+  maxLayerMetadata: { given: '100MiB', read: 104_857_600 },
+  logLevel: { given: 'debug', read: 'debug' },
+}
+
+for (const [name, { given, read }] of Object.entries(samples)) {
+  const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+  const variable = `P2PFS_${flag.slice(2).replaceAll('-', '_').toUpperCase()}`
+  test(`${name} is read from its flag, its variable and the file`, (t) => {
+    const key = name as keyof typeof options
+    const file = join(temporaryDirectory(t), 'config.json')
+    writeFileSync(file, JSON.stringify({ [name]: read }))
+    assert.deepEqual(loadConfig([flag, given], {}, none)[key], read)
+    assert.deepEqual(loadConfig([], { [variable]: given }, none)[key], read)
+    assert.deepEqual(loadConfig(['--config', file], {}, none)[key], read)
+    assert.deepEqual(loadConfig([], { P2PFS_CONFIG: file }, none)[key], read)
+    assert.notDeepEqual(loadConfig([], {}, none)[key], read)
+    assert.match(describeOptions(), new RegExp(`${flag} `))
+  })
+}
+
+test('a flag wins over the environment, which wins over the file', (t) => {
+  const file = join(temporaryDirectory(t), 'config.json')
+  writeFileSync(file, JSON.stringify({ region: 'file' }))
+  assert.equal(loadConfig(['--region', 'flag'], { P2PFS_REGION: 'env' }, file).region, 'flag')
+  assert.equal(loadConfig([], { P2PFS_REGION: 'env' }, file).region, 'env')
+  assert.equal(loadConfig([], {}, file).region, 'file')
+})
+
+test('what is wrong is named, with where it was given', (t) => {
+  const file = join(temporaryDirectory(t), 'config.json')
+  const rejects = (pattern: RegExp, argv: string[], environment: NodeJS.ProcessEnv = {}): void =>
+    assert.throws(
+      () => loadConfig(argv, environment, none),
+      (error) => isP2pfsError(error, 'invalid') && pattern.test(error.message),
+    )
+  rejects(/--regoin/, ['--regoin', 'x'])
+  rejects(/P2PFS_FUSE_WORKERS is many/, [], { P2PFS_FUSE_WORKERS: 'many' })
+  rejects(/P2PFS_MAX_LAYER_SIZE is 5GB; it takes a size/, [], { P2PFS_MAX_LAYER_SIZE: '5GB' })
+  rejects(/--read-deadline is soon; it takes a time as 60s/, ['--read-deadline', 'soon'])
+  rejects(/--read-deadline is 0s/, ['--read-deadline', '0s'])
+  rejects(/--max-layer-metadata is 0/, ['--max-layer-metadata', '0'])
+  rejects(/not a mirror: "docker\.io".*docker\.io=https:/, ['--registry-mirror', 'docker.io=mirror'])
+  rejects(/its credentials go into docker login/, ['--registry-mirror', 'docker.io=https://u:p@mirror.example'])
+  rejects(/not a key: "QmPeer"; it is a peer id/, ['--trust-index-key', 'QmPeer'])
+  rejects(/--fuse-driver is loop.*dev, native/, ['--fuse-driver', 'loop'])
+  rejects(/cannot read .*nowhere/, ['--config', '/nowhere.json'])
+  writeFileSync(file, '{"regoin": "x"}')
+  rejects(/unknown option: regoin/, ['--config', file])
+  writeFileSync(file, '{')
+  rejects(/not JSON/, ['--config', file])
+})

@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { silentLog } from '../../../node/base/log.ts'
+import { SeekableLayers } from '../../../node/fetch/layer-ranges.ts'
+import { Urgency } from '../../../node/base/urgency.ts'
+import type { BlobMap } from '../../../protocol/blob-map.ts'
+import { ChunkTable } from '../../../protocol/chunk-table.ts'
+import { digestOf, digestToBytes } from '../../../protocol/digest.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
+import type { ImageRecord } from '../../../protocol/image-record.ts'
+import { rootfsDigest, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
+import { testKey } from '../../support/test-key.ts'
+
+const a = digestOf(Buffer.from('a'))
+const table = new ChunkTable([4096, 4096], Buffer.concat([digestToBytes(a), digestToBytes(a)]))
+const b = digestOf(Buffer.from('b'))
+const windows = new ChunkTable([4096, 4096], Buffer.concat([digestToBytes(b), digestToBytes(b)]))
+const config = JSON.stringify({ os: 'linux', architecture: 'amd64', rootfs: { type: 'layers', diff_ids: [a] } })
+const manifest: RootfsManifest = { format: 'ext4', metadata: table, layers: [{ diffId: a, chunks: table }], config }
+const record: ImageRecord = {
+  reference: 'r.test/lab/image:1',
+  platform: 'linux/amd64',
+  format: 'ext4',
+  manifestDigest: a,
+  manifest: JSON.stringify({
+    schemaVersion: 2,
+    config: { mediaType: 'c', digest: a, size: 1 },
+    layers: [{ mediaType: 'l', digest: a, size: 5000 }],
+  }),
+  rootfsDigest: rootfsDigest(manifest),
+  attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+}
+const map: BlobMap = {
+  digest: a,
+  diffId: a,
+  sizeBytes: 5000,
+  tarBytes: 20_000,
+  compression: 'gzip',
+  checkpoints: [
+    { bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } },
+    { bitOffset: 16_000, tarOffset: 8000, window: { offset: 4000, lengthBytes: 900 } },
+  ],
+  marks: new Uint32Array(0),
+  windows,
+  pieces: [{ regionOffset: 0, lengthBytes: 8192, tarOffset: 10_000 }],
+}
+
+/** Of a layer whose windows are published, and nowhere else. */
+async function regionOf(
+  parts: Partial<ConstructorParameters<typeof SeekableLayers>[0]>,
+): Promise<NonNullable<Awaited<ReturnType<SeekableLayers['seekable']>>>> {
+  return (await layersOf(parts).seekable(table.id))!
+}
+
+function layersOf(parts: Partial<ConstructorParameters<typeof SeekableLayers>[0]>): SeekableLayers {
+  return new SeekableLayers({
+    catalog: {
+      images: async () => [record],
+      rootfs: async () => manifest,
+      blobMap: async () => map,
+      putBlobMap: async () => undefined,
+    },
+    registry: { range: async () => new Uint8Array(0) },
+    region: { fetchBlobMap: async () => undefined },
+    fetchWindow: async () => {
+      throw new P2pfsError('unavailable', 'nobody has it')
+    },
+    published: { of: async () => undefined, windows: async () => undefined },
+    onBlobMap: () => undefined,
+    log: silentLog,
+    ...parts,
+  })
+}
+
+const options = { signal: new AbortController().signal, urgency: new Urgency(true), again: false }
+
+test('a window is asked for while its data is', async () => {
+  const windowAsked = Promise.withResolvers<void>()
+  const dataAsked = Promise.withResolvers<void>()
+  const asked: unknown[] = []
+  const region = await regionOf({
+    registry: {
+      range: async (_reference, _blob, range) => {
+        dataAsked.resolve()
+        await windowAsked.promise
+        asked.push(range)
+        return new Uint8Array(range.end - range.start)
+      },
+    },
+    fetchWindow: async ({ table: of, index, lengthBytes }) => {
+      windowAsked.resolve()
+      await dataAsked.promise
+      asked.push({ of, index })
+      return new Uint8Array(lengthBytes)
+    },
+  })
+  // Neither answers before the other is asked; zeros are no gzip.
+  await assert.rejects(region.read(region.stretchOf(0)!, options), { code: 'invalid' })
+  assert.deepEqual(
+    new Set(asked),
+    new Set([
+      { start: 2000, end: 5000 },
+      { of: windows.id, index: 0 },
+    ]),
+  )
+})
+
+test('windows are read where they are published, several chunks at once, each as it is', async () => {
+  const ranges: unknown[] = []
+  const bytes = Uint8Array.from({ length: 8192 }, (_, i) => i >> 4)
+  const layers = layersOf({
+    published: {
+      of: async () => undefined,
+      windows: async (_record, which) => {
+        assert.deepEqual(which, { blob: a, table: windows.id })
+        return async (range) => {
+          ranges.push(range)
+          return bytes.slice(range.start, range.end)
+        }
+      },
+    },
+  })
+  assert.equal(await layers.seekable(windows.id), undefined, 'of a layer that nobody has read')
+  await layers.seekable(table.id)
+  const region = (await layers.seekable(windows.id))!
+  const both = region.join(region.stretchOf(0)!, region.stretchOf(1)!)
+  const chunks = [...(await region.read(both, options))]
+  assert.deepEqual(
+    chunks.map(({ index, bytes: chunk }) => [
+      index,
+      Buffer.from(chunk).equals(bytes.subarray(index * 4096, (index + 1) * 4096)),
+    ]),
+    [
+      [0, true],
+      [1, true],
+    ],
+  )
+  const [second] = await region.read(region.stretchOf(1)!, options)
+  assert.deepEqual(
+    [second!.index, ranges],
+    [
+      1,
+      [
+        { start: 0, end: 8192 },
+        { start: 4096, end: 8192 },
+      ],
+    ],
+  )
+})
+
+test('a window that nobody has is missing, so that the layer is streamed', async () => {
+  const region = await regionOf({})
+  await assert.rejects(region.read(region.stretchOf(0)!, options), { code: 'missing' })
+})

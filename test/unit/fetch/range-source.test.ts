@@ -1,0 +1,259 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { ChunkTable } from '../../../protocol/chunk-table.ts'
+import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
+import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
+import type { ChunkRequest } from '../../../node/model/chunk-request.ts'
+import { SpanSource, type SeekableRegion, type Stretch } from '../../../node/fetch/range-source.ts'
+import { silentLog } from '../../../node/base/log.ts'
+import { Urgency } from '../../../node/base/urgency.ts'
+import { createRandom } from '../../support/random.ts'
+
+const chunkBytes = 4096
+const { signal } = new AbortController()
+
+interface Lab {
+  /** Of one that nobody waits for yet, where not given. */
+  chunk: (index: number, options?: { signal?: AbortSignal; urgency?: Urgency }) => Promise<Uint8Array>
+  contents: Buffer[]
+  reads: { stretch: Stretch; again: boolean }[]
+  kept: Set<Digest>
+  streamed: number[]
+}
+
+/** A region of `count` chunks, the last all zero; a read decodes whole groups of four. */
+function lab(
+  count: number,
+  {
+    read,
+    gate,
+    now = Date.now,
+  }: {
+    read?: (bytes: Buffer, again: boolean) => Buffer
+    gate?: (signal: AbortSignal) => Promise<void>
+    now?: () => number
+  } = {},
+): Lab {
+  const random = createRandom(2)
+  const contents = Array.from({ length: count }, (_, i) =>
+    i === count - 1 ? Buffer.alloc(chunkBytes) : Buffer.from(random.bytes(chunkBytes)),
+  )
+  const digests = contents.map((bytes) => digestOf(bytes))
+  const table = new ChunkTable(
+    contents.map(() => chunkBytes),
+    new Uint8Array(Buffer.concat(digests.map(digestToBytes))),
+  )
+  const made: Pick<Lab, 'reads' | 'kept' | 'streamed'> = { reads: [], kept: new Set(), streamed: [] }
+  const group = (index: number): Stretch => {
+    const start = Math.floor(index / 4) * 4 * chunkBytes
+    return { start, end: start + 4 * chunkBytes, tarStart: start, tarEnd: start + 4 * chunkBytes }
+  }
+  const region: SeekableRegion = {
+    table,
+    stretchOf: (index) => (index === count - 1 ? undefined : group(index)),
+    join: (first, last) => ({ start: first.start, end: last.end, tarStart: first.tarStart, tarEnd: last.tarEnd }),
+    read: async (stretch, { again, signal: given }) => {
+      made.reads.push({ stretch, again })
+      await gate?.(given)
+      await new Promise((resolve) => setImmediate(resolve))
+      const from = stretch.start / chunkBytes
+      return contents
+        .slice(from, stretch.end / chunkBytes)
+        .map((bytes, i) => ({ index: from + i, bytes: read?.(bytes, again) ?? bytes }))
+    },
+  }
+  const parts = {
+    seekable: async () => region,
+    stream: {
+      fetch: async ({ index }: ChunkRequest) => {
+        made.streamed.push(index)
+        return contents[index]!
+      },
+    },
+    keep: async (digest: Digest) => void made.kept.add(digest),
+    signal,
+    log: silentLog,
+  }
+  const source = new SpanSource(parts, { now })
+  return {
+    ...made,
+    contents,
+    chunk: async (index, options) =>
+      await source.fetch(
+        { digest: digests[index]!, lengthBytes: chunkBytes, table: table.id, index },
+        { signal, urgency: new Urgency(false), ...options },
+      ),
+  }
+}
+
+test('a chunk costs one read, and all that comes of it is kept', async () => {
+  const { chunk, contents, reads, kept } = lab(40)
+  assert.deepEqual(await chunk(9), contents[9])
+  assert.deepEqual(
+    reads.map(({ stretch }) => [stretch.start, stretch.end]),
+    [[8 * chunkBytes, 12 * chunkBytes]],
+  )
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(kept.size, 3, 'the chunk itself is for whoever asked')
+})
+
+test('chunks that are wanted together and lie together are read together', async () => {
+  const { chunk, contents, reads } = lab(400)
+  const wanted = [3, 4, 5, 6, 7, 8, 9, 200, 201, 11]
+  const found = await Promise.all(wanted.map(async (index) => await chunk(index)))
+  assert.deepEqual(
+    found,
+    wanted.map((index) => contents[index]),
+  )
+  assert.equal(reads.length, 2)
+})
+
+test('a small gap is read too, a larger one is not', async () => {
+  const { chunk, contents, reads } = lab(400)
+  const wanted = [100, 110, 150]
+  assert.deepEqual(
+    await Promise.all(wanted.map((index) => chunk(index))),
+    wanted.map((index) => contents[index]),
+  )
+  assert.deepEqual(
+    reads.map(({ stretch }) => [stretch.start / chunkBytes, stretch.end / chunkBytes]),
+    [
+      [100, 112],
+      [148, 152],
+    ],
+  )
+})
+
+test('one read is no longer than its bound', async () => {
+  const count = 4200
+  const { chunk, reads } = lab(count + 1)
+  await Promise.all(Array.from({ length: count }, (_, i) => chunk(i)))
+  assert.ok(reads.length >= 2)
+  for (const { stretch } of reads) assert.ok(stretch.tarEnd - stretch.tarStart <= 16 * 1024 * 1024)
+})
+
+test('a chunk of zeros is made, not read', async () => {
+  const { chunk, contents, reads } = lab(9)
+  assert.deepEqual(Buffer.from(await chunk(8)), contents[8])
+  assert.equal(reads.length, 0)
+})
+
+test('wrong bytes are asked for once more; if they stay wrong, the region is streamed', async () => {
+  const spoil = (bytes: Buffer): Buffer => Buffer.concat([Buffer.from('!'), bytes.subarray(1)])
+  const once = lab(20, { read: (bytes, again) => (again ? bytes : spoil(bytes)) })
+  assert.deepEqual(await once.chunk(5), once.contents[5])
+  assert.deepEqual([once.reads.map(({ again }) => again), once.streamed], [[false, true], []])
+  const always = lab(20, { read: spoil })
+  assert.deepEqual(await always.chunk(5), always.contents[5])
+  assert.deepEqual([always.reads.length, always.streamed], [2, [5]])
+  assert.equal(always.kept.size, 0)
+})
+
+test('a registry without ranges is streamed from, and asked for one again after a while', async () => {
+  let nowMs = 0
+  const refusing = lab(20, {
+    now: () => nowMs,
+    read: () => {
+      throw new P2pfsError('unsupported', 'no ranges')
+    },
+  })
+  for (const index of [2, 9]) assert.deepEqual(await refusing.chunk(index), refusing.contents[index])
+  assert.deepEqual([refusing.reads.length, refusing.streamed], [1, [2, 9]])
+  nowMs += 600_000
+  assert.deepEqual(await refusing.chunk(3), refusing.contents[3])
+  assert.deepEqual([refusing.reads.length, refusing.streamed], [2, [2, 9, 3]])
+})
+
+/** All that needs no more than turns of the event loop is done. */
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < 8; turn++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+/** Lets reads end one by one, in the order in which they began. */
+function turnstile(): { gate: (signal: AbortSignal) => Promise<void>; open: () => Promise<void> } {
+  const waiting: (() => void)[] = []
+  return {
+    gate: async (given) =>
+      await new Promise((resolve, reject) => {
+        waiting.push(resolve)
+        given.addEventListener('abort', () => reject(given.reason as Error), { once: true })
+      }),
+    open: async () => {
+      await settle()
+      waiting.shift()?.()
+      await settle()
+    },
+  }
+}
+
+const startsOf = (reads: Lab['reads']): number[] => reads.map(({ stretch }) => stretch.start / chunkBytes)
+
+test('a chunk that somebody waits for finds a read free, and overtakes those that nobody waits for', async () => {
+  const { gate, open } = turnstile()
+  const { chunk, contents, reads } = lab(400, { gate })
+  const background = [0, 40, 80, 120].map(async (index) => await chunk(index))
+  await open()
+  assert.deepEqual(startsOf(reads), [0, 40, 80])
+  const urgent = [200, 240, 280, 320].map(async (index) => await chunk(index, { urgency: new Urgency(true) }))
+  for (let i = 0; i < 6; i++) await open()
+  assert.deepEqual(startsOf(reads), [0, 40, 80, 200, 240, 280, 320, 120])
+  for (let i = 0; i < 4; i++) await open()
+  assert.deepEqual(
+    await Promise.all([...background, ...urgent]),
+    [0, 40, 80, 120, 200, 240, 280, 320].map((index) => contents[index]),
+  )
+})
+
+test('a chunk that nobody waited for, and somebody does now, overtakes the others', async () => {
+  const { gate, open } = turnstile()
+  const { chunk, reads } = lab(400, { gate })
+  const rising = new Urgency(false)
+  const all = [0, 40, 80, 120].map(async (index) => await chunk(index, index === 120 ? { urgency: rising } : {}))
+  await settle()
+  assert.deepEqual(startsOf(reads), [0, 40])
+  rising.raise()
+  assert.deepEqual(startsOf(reads), [0, 40, 120])
+  for (let i = 0; i < 4; i++) await open()
+  await Promise.all(all)
+})
+
+test('a read ends when the last of those who wanted it has given up; who comes then begins anew', async () => {
+  let aborted = 0
+  let isStuck = true
+  const { chunk, contents, reads } = lab(40, {
+    gate: async (given) => {
+      if (isStuck)
+        await new Promise((_resolve, reject) =>
+          given.addEventListener('abort', () => reject(new Error(`given up ${++aborted}`)), { once: true }),
+        )
+    },
+  })
+  const [one, other] = [new AbortController(), new AbortController()]
+  const both = [chunk(1, { signal: one.signal }), chunk(2, { signal: other.signal })]
+  const ended = Promise.allSettled(both)
+  await settle()
+  one.abort()
+  assert.equal(aborted, 0)
+  other.abort()
+  assert.equal(aborted, 1)
+  assert.deepEqual(
+    (await ended).map(({ status }) => status),
+    ['rejected', 'rejected'],
+  )
+  isStuck = false
+  assert.deepEqual(await chunk(1), contents[1])
+  assert.equal(reads.length, 2)
+})
+
+test('a registry that is away fails those who wait, and the next try is a new one', async () => {
+  let away = true
+  const { chunk, contents } = lab(20, {
+    read: (bytes) => {
+      if (away) throw new P2pfsError('unavailable', 'away')
+      return bytes
+    },
+  })
+  await assert.rejects(Promise.all([chunk(1), chunk(2)]), (error) => isP2pfsError(error, 'unavailable'))
+  away = false
+  assert.deepEqual(await chunk(1), contents[1])
+})

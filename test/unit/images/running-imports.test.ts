@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { digestOf, type Digest } from '../../../protocol/digest.ts'
+import { isP2pfsError } from '../../../protocol/errors.ts'
+import type { KnownImage } from '../../../node/images/resolver.ts'
+import { Imports, type WaitOptions } from '../../../node/images/running-imports.ts'
+
+const manifestDigest = digestOf(Buffer.from('manifest'))
+const [a, b] = ['a', 'b'].map((name) => digestOf(Buffer.from(name))) as [Digest, Digest]
+const image = (key: string): { key: string; reference: string; manifestDigest: Digest } => ({
+  key,
+  reference: key,
+  manifestDigest,
+})
+const known = { origin: 'built' } as KnownImage
+
+/** Waits, and remembers what it was told. */
+function waiter(forPeer: boolean): { options: WaitOptions; seen: number[]; layers: Digest[]; leave: () => void } {
+  const abort = new AbortController()
+  const seen: number[] = []
+  const layers: Digest[] = []
+  const options = {
+    signal: abort.signal,
+    onProgress: ({ doneBytes }: { doneBytes: number }) => void seen.push(doneBytes),
+    ...(forPeer ? { onLayer: (diffId: Digest) => void layers.push(diffId) } : {}),
+  }
+  return { options, seen, layers, leave: () => abort.abort() }
+}
+
+test('an import runs once for all who want it; all see how far it is, two peers what they can take', async () => {
+  const imports = new Imports()
+  const end = Promise.withResolvers<KnownImage>()
+  let runs = 0
+  let task: Required<WaitOptions> | undefined
+  const run = async (options: Required<WaitOptions>): Promise<KnownImage> => {
+    runs++
+    task = options
+    return await end.promise
+  }
+  const [here, first, second, third] = [waiter(false), waiter(true), waiter(true), waiter(true)]
+  const results = [imports.run(image('k'), here.options, run), imports.run(image('k'), first.options, run)]
+  task!.onLayer(a)
+  results.push(imports.run(image('k'), second.options, run), imports.run(image('k'), third.options, run))
+  task!.onProgress!({ doneBytes: 5, totalBytes: 9 })
+  assert.deepEqual(imports.list(), [{ reference: 'k', forPeers: 3, doneBytes: 5, totalBytes: 9 }])
+  assert.equal(imports.has(manifestDigest), true)
+  for (const { seen } of [here, first, second, third]) assert.deepEqual(seen, [5])
+  const left = assert.rejects(results[1]!, { name: 'AbortError' })
+  first.leave()
+  await left
+  task!.onLayer(b)
+  assert.deepEqual([first.layers, second.layers, third.layers], [[a], [a, b], [a, b]])
+  end.resolve(known)
+  assert.deepEqual(await Promise.all([results[0], results[2], results[3]]), [known, known, known])
+  assert.equal(runs, 1)
+  assert.deepEqual([imports.list(), imports.has(manifestDigest)], [[], false])
+})
+
+test('an import that nobody waits for any more is aborted, and the next one begins anew', async () => {
+  const imports = new Imports()
+  const [one, two] = [waiter(true), waiter(true)]
+  let aborted = 0
+  const run = async ({ signal }: Required<WaitOptions>): Promise<KnownImage> => {
+    await new Promise((resolve) => signal.addEventListener('abort', resolve))
+    aborted++
+    throw signal.reason
+  }
+  const ends = [one, two].map(
+    async ({ options }) => await assert.rejects(imports.run(image('k'), options, run), { name: 'AbortError' }),
+  )
+  one.leave()
+  await ends[0]
+  assert.equal(aborted, 0)
+  two.leave()
+  await ends[1]
+  assert.equal(aborted, 1)
+  assert.deepEqual(imports.list(), [])
+  assert.equal(await imports.run(image('k'), waiter(true).options, async () => await Promise.resolve(known)), known)
+})
+
+test('only so many imports run for peers; who waits for one of them, and who is here, is always welcome', async () => {
+  const imports = new Imports()
+  const end = Promise.withResolvers<KnownImage>()
+  const run = async (): Promise<KnownImage> => await end.promise
+  const running = ['1', '2', '3', '4'].map(async (key) => await imports.run(image(key), waiter(true).options, run))
+  await assert.rejects(imports.run(image('5'), waiter(true).options, run), (error) => isP2pfsError(error, 'busy'))
+  running.push(imports.run(image('4'), waiter(true).options, run), imports.run(image('5'), waiter(false).options, run))
+  assert.equal(imports.list().length, 5)
+  end.resolve(known)
+  await Promise.all(running)
+})

@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { digestOf } from '../../../protocol/digest.ts'
+import { LayerTurns } from '../../../node/images/shared-layer-reads.ts'
+
+const layer = digestOf(Buffer.from('layer'))
+const { signal } = new AbortController()
+
+test('a layer is read once for two that need it, and both see how far it is', async () => {
+  const turns = new LayerTurns<string>()
+  const reading = Promise.withResolvers<string>()
+  const seen: string[] = []
+  let index: string | undefined
+  let tell: (bytes: number) => void = () => undefined
+  const one = turns.run(
+    layer,
+    { signal, onBytes: (bytes) => seen.push(`one ${bytes}`) },
+    async () => await Promise.resolve(index),
+    async (onBytes) => {
+      tell = onBytes
+      return await reading.promise
+    },
+  )
+  const never = async (): Promise<never> => await Promise.reject(new Error('read again'))
+  const two = turns.run(
+    layer,
+    { signal, onBytes: (bytes) => seen.push(`two ${bytes}`) },
+    async () => await Promise.resolve(index),
+    never,
+  )
+  tell(7)
+  index = 'index'
+  reading.resolve('index')
+  assert.deepEqual(await Promise.all([one, two]), ['index', 'index'])
+  assert.deepEqual(seen, ['one 7', 'two 7'])
+})
+
+test('where a reading fails the next one reads itself, and one that gives up does not wait', async () => {
+  const turns = new LayerTurns<string>()
+  const reading = Promise.withResolvers<string>()
+  const nothing = async (): Promise<undefined> => await Promise.resolve(undefined)
+  const onBytes = (): void => undefined
+  const failing = assert.rejects(
+    turns.run(layer, { signal, onBytes }, nothing, async () => await reading.promise),
+    /broken/,
+  )
+  const gone = new AbortController()
+  const givesUp = assert.rejects(
+    turns.run(layer, { signal: gone.signal, onBytes }, nothing, async () => await Promise.resolve('never')),
+    { name: 'AbortError' },
+  )
+  const next = turns.run(layer, { signal, onBytes }, nothing, async () => await Promise.resolve('mine'))
+  gone.abort()
+  await givesUp
+  reading.reject(new Error('broken'))
+  await failing
+  assert.equal(await next, 'mine')
+})

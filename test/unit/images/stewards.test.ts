@@ -1,0 +1,168 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { digestOf, type Digest } from '../../../protocol/digest.ts'
+import { P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
+import type { ImageRecord } from '../../../protocol/image-record.ts'
+import { silentLog } from '../../../node/base/log.ts'
+import type { KnownImage } from '../../../node/images/resolver.ts'
+import { Stewards, type StewardsRegion } from '../../../node/images/stewards.ts'
+
+const manifestDigest = digestOf(Buffer.from('manifest'))
+const layer = { digest: digestOf(Buffer.from('blob')), diffId: digestOf(Buffer.from('tar')) }
+const image = {
+  reference: 'host/r:1',
+  platform: 'linux/amd64',
+  format: 'ext4',
+  manifestDigest,
+  layers: [layer],
+} as const
+const recordOf = (peer: string): ImageRecord => ({
+  ...image,
+  manifest: peer,
+  rootfsDigest: manifestDigest,
+  attestation: { key: 'maker', signature: new Uint8Array(64) },
+})
+const { signal } = new AbortController()
+
+type Behaviour = 'builds' | 'is wrong' | { refuses: ErrorCode } | { fails: ErrorCode }
+
+/** A region of members that behave so, in this rank; `me` is this host. */
+async function ask(
+  members: Record<string, Behaviour>,
+  {
+    running = (): string | undefined => undefined,
+    onLayer = (): void => undefined,
+    accepts = (): boolean => true,
+  }: {
+    running?: (asked: string[]) => string | undefined
+    onLayer?: (one: Digest) => void
+    accepts?: (peer: string) => boolean
+  } = {},
+): Promise<{ from: string | undefined; asked: string[] }> {
+  const asked: string[] = []
+  const region: StewardsRegion = {
+    peerId: 'me',
+    met: async () => await Promise.resolve(),
+    ranked: () => Object.keys(members),
+    askImport: async (peer, _request, told) => {
+      asked.push(peer)
+      const behaviour = members[peer]!
+      told.onLayer(digestOf(Buffer.from('of another image')))
+      for (let again = 0; again < 2; again++) told.onLayer(layer.diffId)
+      await new Promise(setImmediate)
+      if (behaviour === 'builds' || behaviour === 'is wrong') return { record: recordOf(peer) }
+      if ('refuses' in behaviour) return { refused: behaviour.refuses }
+      throw new P2pfsError(behaviour.fails, 'lost')
+    },
+  }
+  const stewards = new Stewards({
+    region,
+    objects: { findImport: async () => await Promise.resolve(running(asked)) },
+    accepts,
+    takeLayer: async ({ diffId }) => await Promise.resolve(onLayer(diffId)),
+    log: silentLog,
+  })
+  const accept = async (record: ImageRecord, peer: string): Promise<KnownImage | undefined> =>
+    await Promise.resolve(members[peer] === 'is wrong' ? undefined : ({ record } as KnownImage))
+  const known = await stewards.ask(image, { signal }, accept)
+  return { from: known?.record.manifest, asked }
+}
+
+test('the first in rank is asked, and this host imports where it is the first itself', async () => {
+  assert.deepEqual(await ask({ a: 'builds', b: 'builds', me: 'builds' }), { from: 'a', asked: ['a'] })
+  assert.deepEqual(await ask({ me: 'builds', a: 'builds' }), { from: undefined, asked: [] })
+})
+
+test('who is at it already is asked before the first in rank, who joined later', async () => {
+  assert.deepEqual(await ask({ me: 'builds', a: 'builds', b: 'builds' }, { running: () => 'b' }), {
+    from: 'b',
+    asked: ['b'],
+  })
+})
+
+test('one whose word would not be accepted is not asked', async () => {
+  const accepts = (peer: string): boolean => peer === 'b'
+  assert.deepEqual(await ask({ a: 'builds', b: 'builds', me: 'builds' }, { accepts }), { from: 'b', asked: ['b'] })
+  assert.deepEqual(await ask({ a: 'builds', me: 'builds', b: 'builds' }, { running: () => 'a', accepts }), {
+    from: undefined,
+    asked: [],
+  })
+})
+
+test('one that is lost, refuses, or has something else is followed by the next, and those by this host', async () => {
+  const bad: Behaviour[] = [
+    { fails: 'timeout' },
+    { fails: 'unavailable' },
+    { fails: 'invalid' },
+    { refuses: 'denied' },
+    { refuses: 'closed' },
+    { refuses: 'busy' },
+    { refuses: 'unsupported' },
+    'is wrong',
+  ]
+  for (const one of bad) {
+    assert.deepEqual(await ask({ a: one, b: 'builds', me: 'builds' }), { from: 'b', asked: ['a', 'b'] })
+    assert.deepEqual(await ask({ a: one, me: 'builds', b: 'builds' }), { from: undefined, asked: ['a'] })
+  }
+})
+
+test('when one is lost, who is at it by then is asked before the next in rank, and instead of importing here', async () => {
+  const running = (asked: string[]): string | undefined => (asked.length === 1 ? 'c' : undefined)
+  assert.deepEqual(await ask({ a: { fails: 'unavailable' }, b: 'builds', c: 'builds', me: 'builds' }, { running }), {
+    from: 'c',
+    asked: ['a', 'c'],
+  })
+  assert.deepEqual(await ask({ a: { fails: 'unavailable' }, me: 'builds', c: 'builds' }, { running }), {
+    from: 'c',
+    asked: ['a', 'c'],
+  })
+  assert.deepEqual(await ask({ a: { fails: 'timeout' }, b: 'builds', me: 'builds' }, { running: () => 'a' }), {
+    from: 'b',
+    asked: ['a', 'b'],
+  })
+})
+
+test('an image that the steward finds malformed is looked at once more, by this host', async () => {
+  assert.deepEqual(await ask({ a: { refuses: 'invalid' }, b: 'builds', me: 'builds' }), {
+    from: undefined,
+    asked: ['a'],
+  })
+})
+
+test('so many refusals are enough', async () => {
+  const members = Object.fromEntries(
+    ['a', 'b', 'c', 'd', 'e', 'f', 'g'].map((name) => [name, { refuses: 'denied' } as const]),
+  )
+  assert.deepEqual((await ask({ ...members, me: 'builds' })).asked.length, 5)
+})
+
+test('layers of the image that the steward has read are taken, each once; others are not', async () => {
+  const taken: Digest[] = []
+  await ask({ a: { fails: 'unavailable' }, me: 'builds' }, { onLayer: (diffId) => taken.push(diffId) })
+  assert.deepEqual(taken, [layer.diffId])
+})
+
+test('an asker that gives up asks nobody else', async () => {
+  const abort = new AbortController()
+  const region: StewardsRegion = {
+    peerId: 'me',
+    met: async () => await Promise.resolve(),
+    ranked: () => ['a', 'b', 'me'],
+    askImport: async (peer) => {
+      assert.equal(peer, 'a')
+      abort.abort()
+      return await Promise.reject(new P2pfsError('unavailable', 'lost'))
+    },
+  }
+  const stewards = new Stewards({
+    region,
+    objects: { findImport: async () => await Promise.resolve(undefined) },
+    accepts: () => true,
+    takeLayer: async () => await Promise.resolve(),
+    log: silentLog,
+  })
+  await assert.rejects(
+    stewards.ask(image, { signal: abort.signal }, async () => await Promise.resolve(undefined)),
+    { name: 'AbortError' },
+  )
+})

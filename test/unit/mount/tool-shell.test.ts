@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { ToolShell } from '../../../node/mount/placement/tool-shell.ts'
+
+/** The shells that are this process's own children: proc(5). */
+function ownShells(): number[] {
+  const stats = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/stat`, 'latin1')
+      } catch {
+        return ''
+      }
+    })
+  return stats
+    .map((stat) => /^(\d+) \(sh\) \S (\d+) /.exec(stat))
+    .filter((found) => Number(found?.[2]) === process.pid)
+    .map((found) => Number(found?.[1]))
+}
+
+test('tools run side by side, each with its own answer', async (t) => {
+  const shell = new ToolShell()
+  t.after(() => shell.stop())
+  const order: number[] = []
+  const answers = await Promise.all(
+    Array.from({ length: 20 }, async (_, i) => {
+      const result = await shell.run('sh', ['-c', `sleep 0.${i === 0 ? 9 : 1}; echo said ${i}; exit ${i % 3}`])
+      order.push(i)
+      return result
+    }),
+  )
+  assert.equal(order.at(-1), 0, 'the slowest holds up nobody')
+  for (const [i, answer] of answers.entries()) assert.deepEqual(answer, { ok: i % 3 === 0, message: `said ${i}` })
+})
+
+test('arguments reach the tool as they are', async (t) => {
+  const shell = new ToolShell()
+  t.after(() => shell.stop())
+  const words = ["it's", 'two words', '$HOME', '`id`', '\\', '"', '', 'a\nb', '-n', '*', 'caf\u00e9']
+  const { message } = await shell.run('sh', ['-c', `printf '<%s>' "$@"`, 'sh', ...words])
+  assert.equal(message, words.map((word) => `<${word}>`).join(''))
+})
+
+test('a tool that is not there, that says much, or that reads its input, is answered for', async (t) => {
+  const shell = new ToolShell()
+  t.after(() => shell.stop())
+  const absent = await shell.run('p2pfs-no-such-tool', [])
+  assert.equal(absent.ok, false)
+  assert.match(absent.message, /not found/)
+  const long = await shell.run('seq', ['100000'])
+  assert.ok(long.ok && long.message.length <= 3500)
+  assert.deepEqual(await shell.run('cat', []), { ok: true, message: '' })
+})
+
+test('a shell that dies fails what runs, and another takes its place', async (t) => {
+  const shell = new ToolShell()
+  t.after(() => shell.stop())
+  const running = shell.run('sleep', ['5'])
+  await shell.run('true', [])
+  for (const pid of ownShells()) process.kill(pid, 'SIGKILL')
+  assert.equal((await running).ok, false)
+  assert.deepEqual(await shell.run('echo', ['again']), { ok: true, message: 'again' })
+})

@@ -1,0 +1,108 @@
+import { join } from 'node:path'
+import type { TestContext } from 'node:test'
+import { Bitmap } from '../../../protocol/bitmap.ts'
+import type { BootProfile } from '../../../protocol/boot-profile.ts'
+import { ChunkTable } from '../../../protocol/chunk-table.ts'
+import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
+import type { ImageRecord } from '../../../protocol/image-record.ts'
+import { silentLog } from '../../../node/base/log.ts'
+import type { ImportForPeer } from '../../../node/peers/import/exchange.ts'
+import { PeerExchange } from '../../../node/peers/network.ts'
+import { createRandom } from '../../support/random.ts'
+import { temporaryDirectory } from '../../support/temporary.ts'
+
+/** A region of `count` chunks of 128 KiB, the same in every test. */
+export function makeRegion(count: number): { table: ChunkTable; chunks: Buffer[] } {
+  const random = createRandom(11)
+  const chunks = Array.from({ length: count }, () => {
+    const bytes = Buffer.alloc(128 * 1024)
+    random.bytes(64).copy(bytes)
+    return bytes
+  })
+  const digests = Buffer.concat(chunks.map((bytes) => digestToBytes(digestOf(bytes))))
+  return {
+    table: new ChunkTable(
+      chunks.map(({ length }) => length),
+      digests,
+    ),
+    chunks,
+  }
+}
+
+/** A real peer whose store is a map. */
+export class TestPeer {
+  readonly chunks = new Map<Digest, Uint8Array>()
+  /** What wants are answered with instead of chunks, if anything ever. */
+  stall: Promise<Uint8Array> | undefined
+  readonly images = new Map<string, ImageRecord>()
+  readonly profiles = new Map<Digest, BootProfile>()
+  readonly objects = new Map<Digest, Uint8Array>()
+  readonly tables = new Map<Digest, Bitmap>()
+  /** Manifests of images that it says it is importing. */
+  readonly importing = new Set<Digest>()
+  import: ImportForPeer = async () => await Promise.reject(new P2pfsError('unsupported', 'this peer imports nothing'))
+  readonly exchange: PeerExchange
+
+  private constructor(directory: string, region: string, name: string, bootstrap: string[]) {
+    this.exchange = new PeerExchange(
+      {
+        local: {
+          chunk: async (digest) => await (this.stall ?? this.chunks.get(digest)),
+          image: async ({ reference }) => this.images.get(reference),
+          rootfs: async (digest) => this.objects.get(digest),
+          blobMap: async (digest) => this.objects.get(digest),
+          profile: async ({ rootfs }) => this.profiles.get(rootfs),
+          layer: async (diffId) => this.objects.get(diffId),
+          importing: (digest) => this.importing.has(digest),
+          import: async (request, options) => await this.import(request, options),
+          tables: () => [...this.tables].map(([table, held]) => ({ table, held })),
+        },
+        log: silentLog,
+      },
+      { region, name, listen: ['/ip4/127.0.0.1/tcp/0'], bootstrap, keyFile: join(directory, `${name}.key`) },
+    )
+  }
+
+  static async start(
+    context: TestContext,
+    name: string,
+    {
+      bootstrap = [],
+      region = 'test',
+      directory = temporaryDirectory(context),
+    }: { bootstrap?: string[]; region?: string; directory?: string } = {},
+  ): Promise<TestPeer> {
+    const peer = new TestPeer(directory, region, name, bootstrap)
+    context.after(async () => await peer.exchange.stop())
+    await peer.exchange.start()
+    return peer
+  }
+
+  get address(): string {
+    return this.exchange.multiaddrs()[0]!
+  }
+
+  /** Takes up chunks `indexes` of the region. */
+  hold(region: ReturnType<typeof makeRegion>, indexes: number[]): void {
+    const { table, chunks } = region
+    const held = this.tables.get(table.id)
+    const bits = held ?? new Bitmap(table.count)
+    for (const index of indexes) {
+      this.chunks.set(table.digestAt(index), chunks[index]!)
+      bits.set(index)
+    }
+    this.tables.set(table.id, bits)
+    if (held === undefined) this.exchange.announce(table.id, bits)
+    else this.exchange.announceHave(table.id, indexes)
+  }
+}
+
+/** Waits for what peers bring about; the deadline is for a busy machine. */
+export async function until(what: string, condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 15_000
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`not in time: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}

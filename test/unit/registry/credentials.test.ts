@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict'
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import { createLog, type Log } from '../../../node/base/log.ts'
+import { DockerCredentials } from '../../../node/registry/credentials.ts'
+import { temporaryDirectory } from '../../support/temporary.ts'
+import { createClient, fails, layer, startRegistry } from './fault-client.ts'
+
+const secret = 'hunter2-very-secret'
+const basic = (username: string, password = secret): string => Buffer.from(`${username}:${password}`).toString('base64')
+
+/** A log that is remembered. */
+function remember(): { log: Log; lines: string[] } {
+  const lines: string[] = []
+  return { log: createLog('debug', (line) => void lines.push(line)), lines }
+}
+
+/** A configuration, and credential helpers on the path that print what is given. */
+function configure(t: TestContext, config: object | string, helpers: Record<string, string> = {}): string {
+  const directory = temporaryDirectory(t)
+  const file = join(directory, 'config.json')
+  writeFileSync(file, typeof config === 'string' ? config : JSON.stringify(config))
+  const programs = join(directory, 'bin')
+  mkdirSync(programs)
+  for (const [name, script] of Object.entries(helpers)) {
+    const path = join(programs, `docker-credential-${name}`)
+    writeFileSync(path, `#!/bin/sh\n${script}\n`)
+    chmodSync(path, 0o755)
+  }
+  const before = process.env['PATH']
+  process.env['PATH'] = `${programs}:${before}`
+  t.after(() => void (process.env['PATH'] = before))
+  return file
+}
+
+test('finds what docker login left: of the registry, of Docker Hub, in fields, as a token', async (t) => {
+  const { log, lines } = remember()
+  const auths = {
+    'host:5000': { auth: basic('a') },
+    'https://index.docker.io/v1/': { auth: basic('hub') },
+    'https://with-scheme.example': { username: 'b', password: secret },
+    'token.example': { auth: basic('', ''), identitytoken: 'refresh' },
+    'odd.example': { auth: 5, username: null },
+  }
+  const credentials = new DockerCredentials({ log }, configure(t, { auths }))
+  assert.deepEqual(await credentials.find('host:5000'), { username: 'a', password: secret, identityToken: undefined })
+  assert.equal((await credentials.find('docker.io'))?.username, 'hub')
+  assert.equal((await credentials.find('with-scheme.example'))?.username, 'b')
+  assert.equal((await credentials.find('token.example'))?.identityToken, 'refresh')
+  assert.equal(await credentials.find('odd.example'), undefined)
+  assert.equal(await credentials.find('nobody.example'), undefined)
+  assert.deepEqual(lines, [])
+})
+
+test('asks the helper of the registry, then the file, then the store', async (t) => {
+  const file = configure(
+    t,
+    { credHelpers: { 'a.example': 'own' }, credsStore: 'store', auths: { 'b.example': { auth: basic('file') } } },
+    {
+      own: `cat >/dev/null; echo '{"Username":"<token>","Secret":"${secret}"}'`,
+      store: `read server; echo "{\\"Username\\":\\"$server\\",\\"Secret\\":\\"${secret}\\"}"`,
+    },
+  )
+  const credentials = new DockerCredentials(remember(), file)
+  assert.deepEqual(await credentials.find('a.example'), { username: '', password: '', identityToken: secret })
+  assert.equal((await credentials.find('b.example'))?.username, 'file')
+  assert.equal((await credentials.find('c.example'))?.username, 'c.example')
+})
+
+test('a helper that has none is no failure; one that fails is warned of once, until it works', async (t) => {
+  const file = configure(
+    t,
+    { credHelpers: { 'none.example': 'none', 'bad.example': 'bad', 'gone.example': 'gone', 'cut.example': 'cut' } },
+    {
+      none: `echo 'credentials not found in native keychain'; exit 1`,
+      bad: `[ -e "$0.works" ] && echo '{"Username":"u","Secret":"p"}' && exit 0; echo '{"Secret":"${secret}"'; exit 1`,
+      cut: `echo '{"Username":"u","Secret":"${secret}'`,
+    },
+  )
+  const { log, lines } = remember()
+  const credentials = new DockerCredentials({ log }, file)
+  assert.equal(await credentials.find('none.example'), undefined)
+  assert.deepEqual(lines, [])
+  for (const host of ['bad.example', 'gone.example', 'cut.example']) {
+    lines.length = 0
+    for (let i = 0; i < 3; i++) assert.equal(await credentials.find(host), undefined)
+    assert.equal(lines.length, 1, lines.join(''))
+    assert.match(lines[0]!, /credential helper failed; trying without credentials/)
+    assert.doesNotMatch(lines[0]!, new RegExp(secret.slice(0, 8)))
+  }
+  const marker = join(file, '../bin/docker-credential-bad.works')
+  writeFileSync(marker, '')
+  assert.equal((await credentials.find('bad.example'))?.username, 'u')
+})
+
+test('a configuration that is no JSON is warned of once, without a word of what is in it', async (t) => {
+  const { log, lines } = remember()
+  const credentials = new DockerCredentials({ log }, configure(t, `{"auths":{"a":{"auth":"${basic('u')}"}} oops`))
+  for (let i = 0; i < 3; i++) assert.equal(await credentials.find('a'), undefined)
+  assert.equal(lines.length, 1)
+  assert.doesNotMatch(lines[0]!, new RegExp(basic('u').slice(0, 6)))
+})
+
+test('no password, token or signed URL is in a log or in an error, whatever goes wrong', async (t) => {
+  const server = await startRegistry(t, {
+    access: { kind: 'bearer', tokenLifeMs: 60_000 },
+    users: [{ username: 'u', password: secret }],
+    redirectBlobs: { lifeMs: 60_000 },
+  })
+  const { log, lines } = remember()
+  const { range, blob } = createClient(t, server.authority, {
+    log,
+    credentials: { find: async () => ({ username: 'u', password: secret, identityToken: undefined }) },
+    mirrors: [`${server.authority}=http://127.0.0.1:1`],
+  })
+  assert.deepEqual(await range(0, 10), layer.subarray(0, 10))
+  const said: string[] = []
+  const keep = (error: unknown): void =>
+    void said.push(
+      JSON.stringify(error),
+      String(error),
+      String((error as Error).stack),
+      JSON.stringify((error as { details?: unknown }).details),
+      String((error as Error).cause),
+    )
+  for (const fault of [
+    { status: 403 },
+    { status: 503 },
+    { status: 400 },
+    { path: /signed/, status: 403 },
+    { path: /signed/, resetAfterBytes: 10 },
+    { path: /signed/, corruptByteAt: 0 },
+    { path: /token/, status: 500 },
+    { path: /token/, status: 401 },
+  ]) {
+    server.faults.clear()
+    server.faults.add(fault)
+    server.front.access.revokeTokens()
+    await blob().catch(keep)
+    await range(0, 10).catch(keep)
+  }
+  assert.ok(said.length > 30)
+  const text = [...said, ...lines].join('\n')
+  for (const word of [secret, basic('u'), 'signature=', 'Bearer ']) assert.ok(!text.includes(word), word)
+})
+
+test('what is wrong with the credentials is said with what to do', async (t) => {
+  const server = await startRegistry(t, {
+    access: { kind: 'bearer', tokenLifeMs: 60_000 },
+    users: [{ username: 'u', password: secret }],
+  })
+  await assert.rejects(createClient(t, server.authority).range(0, 10), fails('denied', /log in with docker login 127/))
+  const wrong = createClient(t, server.authority, {
+    credentials: { find: async () => ({ username: 'u', password: 'wrong', identityToken: undefined }) },
+  })
+  await assert.rejects(wrong.range(0, 10), fails('denied', /not accepted; renew them with docker login/))
+  const refreshed = createClient(t, server.authority, {
+    credentials: { find: async () => ({ username: '', password: '', identityToken: secret }) },
+  })
+  assert.deepEqual(await refreshed.range(0, 10), layer.subarray(0, 10))
+})
+
+test('a refresh token does not follow a redirect to another host', async (t) => {
+  const server = await startRegistry(t, {
+    access: { kind: 'bearer', tokenLifeMs: 60_000 },
+    users: [{ username: 'u', password: secret }],
+  })
+  const other = await startRegistry(t)
+  server.front.redirectToken = `http://${other.authority}/token`
+  const { range } = createClient(t, server.authority, {
+    credentials: { find: async () => ({ username: '', password: '', identityToken: secret }) },
+  })
+  await assert.rejects(range(0, 10), fails('unavailable', /not to see the request/))
+  assert.deepEqual(other.front.log, [])
+})

@@ -1,0 +1,182 @@
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, normalize, relative } from 'node:path'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+const top = fileURLToPath(new URL('../..', import.meta.url))
+
+/** One import of a source file, types included; paths are relative to the top of the repository. */
+interface Import {
+  file: string
+  imported: string
+}
+
+/** Relative imports of all source files below `folder`. */
+function importsBelow(folder: string): Import[] {
+  return readdirSync(join(top, folder), { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .flatMap((name) => {
+      const file = join(folder, name)
+      const source = readFileSync(join(top, file), 'utf8')
+      return [...source.matchAll(/(?:from|import\(|import|new URL\()\s*'(\.[^']+\.(?:ts|json))'/g)].map(([, path]) => ({
+        file,
+        imported: relative(top, normalize(join(top, dirname(file), path!))),
+      }))
+    })
+}
+
+/**
+ * The rooms of `node/`, lowest first. A room may name itself, `protocol/`, and the rooms that stand in its list.
+ * Every room stands above all that it names, so no two rooms can name each other.
+ */
+const floors: Record<string, { mayName: readonly string[]; because: string }> = {
+  base: { mayName: [], because: 'general helpers: they know nothing of images' },
+  model: { mayName: ['base'], because: 'words that several rooms share: they do nothing by themselves' },
+  registry: { mayName: ['base', 'model'], because: 'a client of the OCI distribution protocol, of use without p2pfs' },
+  rootfs: { mayName: ['base', 'model'], because: 'makes chunks and filesystems of layers, wherever those come from' },
+  store: { mayName: ['base', 'model'], because: 'keeps what others give it' },
+  peers: {
+    mayName: ['base', 'model'],
+    because: 'asks and serves peers; what it serves is handed to it when it starts',
+  },
+  publish: {
+    mayName: ['base', 'model', 'registry', 'store'],
+    because: 'publications are artifacts of a registry, and what comes of them is kept',
+  },
+  fetch: {
+    mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish'],
+    because: 'decides which of these sources delivers a chunk',
+  },
+  images: {
+    mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish', 'fetch'],
+    because: 'decides which of these says what an image is, and imports it',
+  },
+  boot: {
+    mayName: ['base', 'model', 'store', 'peers', 'fetch'],
+    because: 'records and replays what a mount reads first',
+  },
+  mount: {
+    mayName: ['base', 'model', 'store', 'fetch', 'boot'],
+    because: 'turns reads of mounts into fetches, and starts their boots',
+  },
+  control: { mayName: ['base', 'model'], because: 'the API and its transport: what it calls is handed to it' },
+  operations: {
+    mayName: [
+      'base',
+      'model',
+      'registry',
+      'rootfs',
+      'store',
+      'peers',
+      'publish',
+      'fetch',
+      'images',
+      'boot',
+      'mount',
+      'control',
+    ],
+    because: 'what users ask for, in terms of all the rooms below',
+  },
+}
+
+/** Files in the root of `node/`, and the rooms that each may name; undefined: all of them. */
+const roots: Record<string, readonly string[] | undefined> = {
+  'config.ts': ['base', 'rootfs', 'registry'],
+  'daemon.ts': undefined,
+  'main.ts': undefined,
+  'supervisor.ts': ['base', 'mount'],
+}
+
+test('protocol/ knows nobody, so that it can be read and reused alone', () => {
+  for (const { file, imported } of importsBelow('protocol')) {
+    assert.ok(imported.startsWith('protocol/'), `${file} imports ${imported}`)
+  }
+})
+
+test('node/ has no room without a floor, and nothing in its root but what puts the rooms together', () => {
+  const entries = readdirSync(join(top, 'node'), { withFileTypes: true })
+  const names = (directories: boolean): string[] =>
+    entries
+      .filter((entry) => entry.isDirectory() === directories)
+      .map(({ name }) => name)
+      .toSorted()
+  assert.deepEqual(names(true), Object.keys(floors).toSorted())
+  assert.deepEqual(names(false), Object.keys(roots).toSorted())
+})
+
+test('every floor stands above those that it names', () => {
+  const order = Object.keys(floors)
+  for (const [room, { mayName }] of Object.entries(floors)) {
+    for (const below of mayName) assert.ok(order.indexOf(below) < order.indexOf(room), `${room} names ${below}`)
+  }
+})
+
+for (const [room, { mayName, because }] of Object.entries(floors)) {
+  test(`node/${room}/ names ${mayName.join(', ') || 'no other room'}: ${because}`, () => {
+    const allowed = ['protocol/', `node/${room}/`, ...mayName.map((other) => `node/${other}/`)]
+    for (const { file, imported } of importsBelow(`node/${room}`)) {
+      assert.ok(
+        allowed.some((prefix) => imported.startsWith(prefix)),
+        `${file} imports ${imported}`,
+      )
+    }
+  })
+}
+
+test('the root of node/ names rooms, and no room names the root', () => {
+  for (const { file, imported } of importsBelow('node')) {
+    if (dirname(file) !== 'node' || !imported.startsWith('node/')) continue
+    const [, room = ''] = imported.split('/')
+    const mayName = roots[file.slice('node/'.length)]
+    const isRoot = dirname(imported) === 'node'
+    assert.ok(isRoot || mayName === undefined || mayName.includes(room), `${file} imports ${imported}`)
+  }
+})
+
+test('no file imports itself through others, types included', () => {
+  const imports = new Map<string, string[]>()
+  for (const folder of ['protocol', 'node', 'cli', 'netlab', 'test']) {
+    for (const { file, imported } of importsBelow(folder)) {
+      const known = imports.get(file)
+      if (known === undefined) imports.set(file, [imported])
+      else known.push(imported)
+    }
+  }
+  const done = new Set<string>()
+  const visit = (file: string, path: readonly string[]): void => {
+    const at = path.indexOf(file)
+    assert.equal(at, -1, `a cycle: ${[...path.slice(at), file].join(' -> ')}`)
+    if (done.has(file)) return
+    for (const imported of imports.get(file) ?? []) visit(imported, [...path, file])
+    done.add(file)
+  }
+  for (const file of imports.keys()) visit(file, [])
+})
+
+test('cli/ speaks to the control API only; p2pfs daemon alone loads the node itself', () => {
+  for (const { file, imported } of importsBelow('cli')) {
+    const allowed = ['cli/', 'node/control/', 'node/model/', 'node/base/', 'protocol/errors.ts', 'package.json']
+    if (file === 'cli/daemon.ts') allowed.push('node/main.ts', 'node/config.ts')
+    assert.ok(
+      allowed.some((prefix) => imported.startsWith(prefix)),
+      `${file} imports ${imported}`,
+    )
+  }
+})
+
+test('netlab/ starts daemons as processes: it knows the command line, not the node', () => {
+  for (const { file, imported } of importsBelow('netlab')) {
+    const allowed = ['netlab/', 'protocol/', 'test/support/', 'node/control/api.ts']
+    assert.ok(
+      allowed.some((prefix) => imported.startsWith(prefix)),
+      `${file} imports ${imported}`,
+    )
+  }
+})
+
+test('unit tests need neither root nor the lab', () => {
+  for (const { file, imported } of importsBelow('test/unit')) {
+    assert.ok(!imported.startsWith('netlab/') && !imported.startsWith('test/lab/'), `${file} imports ${imported}`)
+  }
+})

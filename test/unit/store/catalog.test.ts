@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { Level } from 'level'
+import { ChunkTable } from '../../../protocol/chunk-table.ts'
+import { digestOf } from '../../../protocol/digest.ts'
+import { isP2pfsError } from '../../../protocol/errors.ts'
+import { Catalog } from '../../../node/store/catalog.ts'
+import { temporaryDirectory } from '../../support/temporary.ts'
+import { testKey } from '../../support/test-key.ts'
+
+const a = digestOf(Buffer.from('a'))
+const table = new ChunkTable([4096], Buffer.from(a.slice(7), 'hex'))
+const manifest = { format: 'ext4', metadata: table, layers: [{ diffId: a, chunks: table }], config: '{}' } as const
+const name = { reference: 'docker.io/library/debian:12', platform: 'linux/amd64', format: 'ext4' } as const
+const mount = {
+  ...name,
+  id: 'x',
+  directory: '/d',
+  rootfsDigest: a,
+  manifestDigest: a,
+  origin: 'built',
+  resolution: 'registry',
+  as: 'drive',
+  writable: false,
+  mountedAt: 'now',
+} as const
+
+test('what was put is there after a restart', async (t) => {
+  const directory = join(temporaryDirectory(t), 'catalog')
+  const first = new Catalog({ directory })
+  await first.open()
+  const rootfsDigest = await first.putRootfs(manifest)
+  await first.putImage({
+    ...name,
+    manifestDigest: a,
+    manifest: '{}',
+    rootfsDigest,
+    attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+  })
+  await first.putLayer({ diffId: a, tarBytes: 1024, chunks: table, entries: [] })
+  await first.putMount(mount)
+  await first.close()
+  const second = new Catalog({ directory })
+  await second.open()
+  assert.equal((await second.image(name))?.rootfsDigest, rootfsDigest)
+  assert.equal(await second.image({ ...name, format: 'erofs' }), undefined)
+  assert.deepEqual((await second.images()).length, 1)
+  assert.deepEqual(await second.rootfsDigests(), [rootfsDigest])
+  assert.equal((await second.rootfs(rootfsDigest))?.metadata.id, table.id)
+  assert.equal((await second.layer(a))?.tarBytes, 1024)
+  assert.deepEqual(await second.mounts(), [mount])
+  const other = new Catalog({ directory })
+  await assert.rejects(other.open(), (error) => isP2pfsError(error, 'conflict'))
+  await second.close()
+})
+
+test('records of another format version are forgotten; mounts are not', async (t) => {
+  const directory = join(temporaryDirectory(t), 'catalog')
+  const level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
+  const old = [
+    '2/image/ext4/linux/amd64/x',
+    '1/image/ext4/linux/amd64/x',
+    `1/rootfs/${a}`,
+    '99/layer/x',
+    `image/linux/amd64/x`,
+    `rootfs/${a}`,
+    'layer/x',
+    'zzz',
+  ]
+  for (const key of old) await level.put(key, Buffer.from('not to be read'))
+  await level.close()
+  const catalog = new Catalog({ directory })
+  await catalog.open()
+  await catalog.putMount(mount)
+  await catalog.close()
+  await catalog.open()
+  assert.deepEqual([await catalog.images(), await catalog.rootfsDigests()], [[], []])
+  assert.deepEqual(await catalog.mounts(), [mount])
+  await catalog.close()
+  await level.open()
+  assert.deepEqual(await level.keys().all(), ['mount//d'])
+  await level.close()
+})
