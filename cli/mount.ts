@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
-import { pullPolicies, type MountRequest, type MountResult, type PullPolicy } from '../node/control/api.ts'
+import type { MountRequest, MountResult } from '../node/control/api.ts'
+import { pullPolicies, type PullPolicy } from '../node/model/image.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
 import { UsageError } from './failure.ts'

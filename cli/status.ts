@@ -1,4 +1,6 @@
-import type { Amount, MountWarning, Origin, Status } from '../node/control/api.ts'
+import type { MountWarning, Status } from '../node/control/api.ts'
+import type { Origin } from '../node/model/image.ts'
+import type { Amount } from '../node/model/progress.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 import { formatSize } from './size.ts'

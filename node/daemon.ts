@@ -14,33 +14,33 @@ import { ControlServer } from './control/server.ts'
 import type { ChunkRequest, RemoteSource } from './model/chunk-request.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
-import { RegionSource } from './fetch/stream-source.ts'
-import { SpanSource } from './fetch/range-source.ts'
+import { StreamSource } from './fetch/stream-source.ts'
+import { RangeSource } from './fetch/range-source.ts'
 import { buildRootfs } from './rootfs/rootfs-build.ts'
-import { ImageOrigins } from './images/importer.ts'
+import { Importer } from './images/importer.ts'
 import type { Log } from './base/log.ts'
 import type { FuseDriver } from './mount/fuse/driver.ts'
 import type { Placement } from './mount/placement/placement.ts'
 import { reportMount } from './operations/mount-report.ts'
-import type { MountedImage } from './mount/mounted-rootfs.ts'
+import type { MountedRootfs } from './mount/mounted-rootfs.ts'
 import { Mounts } from './mount/mounts.ts'
 import { ImageOperations } from './operations/operations.ts'
-import { PeerExchange } from './peers/network.ts'
+import { PeerNetwork } from './peers/network.ts'
 import { IndexTrust } from './publish/index-trust.ts'
 import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
 import { createImageSource, type ImageSource } from './registry/image-source.ts'
-import { SeekableLayers } from './fetch/layer-ranges.ts'
+import { LayerRanges } from './fetch/layer-ranges.ts'
 import { tablesOf } from './model/rootfs-chunks.ts'
-import { Images } from './images/resolver.ts'
-import { Imports } from './images/running-imports.ts'
+import { ImageResolver } from './images/resolver.ts'
+import { RunningImports } from './images/running-imports.ts'
 import { Stewards } from './images/stewards.ts'
 import { collectStatus } from './operations/status.ts'
-import { Arrivals } from './store/chunk-provenance.ts'
+import { ChunkProvenance } from './store/chunk-provenance.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
 import { Holdings } from './store/holdings.ts'
-import { ImportLedger } from './store/import-transaction.ts'
+import { ImportTransactions } from './store/import-transaction.ts'
 import { Verification } from './operations/verify.ts'
 
 /** Where things are below the state directory. */
@@ -90,13 +90,13 @@ export class Daemon {
   readonly #catalog: Catalog
   readonly #store: ChunkStore
   readonly #holdings = new Holdings()
-  readonly #arrivals = new Arrivals()
-  readonly #imports = new Imports()
+  readonly #arrivals = new ChunkProvenance()
+  readonly #imports = new RunningImports()
   readonly #registry: ImageSource
-  readonly #exchange: PeerExchange
-  readonly #origins: ImageOrigins
-  readonly #layers: SeekableLayers
-  readonly #stream: RegionSource
+  readonly #exchange: PeerNetwork
+  readonly #origins: Importer
+  readonly #layers: LayerRanges
+  readonly #stream: StreamSource
   readonly #published: PublishedImages
   readonly #fetcher: Fetcher
   readonly #profiles: BootProfiles
@@ -125,7 +125,7 @@ export class Daemon {
       for (const { table, index } of holdings.remove(digest)) exchange.withdraw(table, [index])
     }
     const store = new ChunkStore({ log, onLost }, { directory: paths.chunks })
-    const exchange = new PeerExchange(
+    const exchange = new PeerNetwork(
       {
         local: {
           chunk: async (digest, { signal }) => await store.getVerified(digest, { signal }),
@@ -161,7 +161,7 @@ export class Daemon {
     /** The same for what a registry delivers. */
     const keep = async (digest: Digest, bytes: Uint8Array): Promise<void> => void (await put(digest, bytes, 'registry'))
     const isKnown = (digest: Digest): boolean => holdings.knows(digest)
-    const ledger = new ImportLedger({
+    const ledger = new ImportTransactions({
       put: async (digest, bytes) => await put(digest, bytes, 'registry'),
       discard: async (digest) => await store.discard(digest),
       isKnown,
@@ -184,7 +184,7 @@ export class Daemon {
       now: () => performance.now(),
       log,
     })
-    const layers: SeekableLayers = new SeekableLayers({
+    const layers: LayerRanges = new LayerRanges({
       catalog,
       registry,
       region: exchange.objects,
@@ -195,7 +195,7 @@ export class Daemon {
       log,
     })
     const putBlobMap = async (map: BlobMap): Promise<void> => await layers.putBlobMap(map)
-    const origins = new ImageOrigins({
+    const origins = new Importer({
       catalog,
       registry,
       region: exchange.objects,
@@ -204,12 +204,12 @@ export class Daemon {
       putBlobMap,
       ledger,
       isKnown,
-      onLayerRead: (chunks) => this.#knowTable(chunks, { loose: true }),
-      onLayerTakenBack: (table) => exchange.withdraw(table, holdings.dropLoose(table)),
+      onLayerRead: (chunks) => this.#knowTable(chunks, { provisional: true }),
+      onLayerRolledBack: (table) => exchange.withdraw(table, holdings.dropProvisional(table)),
       limits,
     })
     const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options) }
-    const stream = new RegionSource({
+    const stream = new StreamSource({
       streamOf: async (table) => await origins.streamOf(table),
       keep,
       get: local.get,
@@ -220,7 +220,7 @@ export class Daemon {
     this.#fetcher = new Fetcher({
       local: { ...local, put: async (digest, bytes, source) => void (await put(digest, bytes, source)) },
       peers: new PeerSource({ peers: exchange, log }),
-      registry: new SpanSource({
+      registry: new RangeSource({
         seekable: async (table) => await layers.seekable(table),
         stream,
         keep,
@@ -238,7 +238,7 @@ export class Daemon {
       },
       log,
     })
-    const images: Images = new Images({
+    const images: ImageResolver = new ImageResolver({
       catalog,
       region: exchange.objects,
       registry,
@@ -265,7 +265,7 @@ export class Daemon {
       registry,
       fetch: async (request, options) => await this.#fetcher.fetch(request, options),
       own: () => exchange.peerId,
-      isHearsay: async (rootfs) => await catalog.isHearsay(rootfs),
+      isUnverified: async (rootfs) => await catalog.isUnverified(rootfs),
       remember: async (publication) => await published.remember(publication),
       log,
     })
@@ -375,7 +375,7 @@ export class Daemon {
     this.#log.info('daemon stopped')
   }
 
-  #boot(mounted: MountedImage): Boot {
+  #boot(mounted: MountedRootfs): Boot {
     const isHeld = ({ table, index }: ChunkRequest): boolean => this.#exchange.holders(table, index).length > 0
     return new Boot({ profiles: this.#profiles, isHeld, log: this.#log }, mounted)
   }
@@ -392,7 +392,7 @@ export class Daemon {
     }
     for (const diffId of await this.#catalog.layerDiffIds()) {
       const index = known.has(diffId) ? undefined : await this.#catalog.layer(diffId)
-      if (index !== undefined) this.#knowTable(index.chunks, { loose: true })
+      if (index !== undefined) this.#knowTable(index.chunks, { provisional: true })
     }
     for (const digest of await this.#catalog.blobMapDigests()) {
       const map = await this.#catalog.blobMap(digest)
@@ -400,8 +400,8 @@ export class Daemon {
     }
   }
 
-  #knowTable(table: ChunkTable, { loose = false }: { loose?: boolean } = {}): void {
-    const held = this.#holdings.addTable(table, (digest) => this.#store.has(digest), { loose })
+  #knowTable(table: ChunkTable, { provisional = false }: { provisional?: boolean } = {}): void {
+    const held = this.#holdings.addTable(table, (digest) => this.#store.has(digest), { provisional })
     if (held !== undefined) this.#exchange.announce(table.id, held)
   }
 

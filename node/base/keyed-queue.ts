@@ -1,5 +1,5 @@
 /** Tasks of one key run one after the other, in the order in which they came. */
-export class OneAtATime {
+export class KeyedQueue {
   readonly #last = new Map<string, Promise<void>>()
 
   async run<T>(key: string, task: () => Promise<T>): Promise<T> {

@@ -5,7 +5,7 @@ import type { ChunkRequest } from '../model/chunk-request.ts'
 import { ProfileReplay } from './replay.ts'
 import type { Log } from '../base/log.ts'
 import { recordBoot } from './recorder.ts'
-import type { MountedImage } from '../mount/mounted-rootfs.ts'
+import type { MountedRootfs } from '../mount/mounted-rootfs.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 
 export interface BootParts {
@@ -24,13 +24,13 @@ const minUse = 0.5
 /** The first seconds of a mount: what they read is recorded, what an earlier mount read in them is fetched ahead. */
 export class Boot {
   readonly #parts: BootParts
-  readonly #mounted: MountedImage
+  readonly #mounted: MountedRootfs
   readonly #subject: ProfileSubject
   readonly #ended = new AbortController()
   #running: Promise<void> = Promise.resolve()
   #replay: { replay: ProfileReplay; source: ProfileSource } | undefined
 
-  constructor(parts: BootParts, mounted: MountedImage) {
+  constructor(parts: BootParts, mounted: MountedRootfs) {
     this.#parts = parts
     this.#mounted = mounted
     this.#subject = { rootfs: mounted.digest, sketch: sketchOf(mounted.manifest.layers.map(({ chunks }) => chunks)) }

@@ -1,5 +1,8 @@
 /** What goes over the control socket: HTTP, JSON bodies. Long requests answer with one JSON object per line. */
 
+import type { Origin, PullPolicy, Resolution } from '../model/image.ts'
+import type { Amount } from '../model/progress.ts'
+
 /** An image, for which platform and as which filesystem; the daemon's own platform and ext4 (trees: erofs) if not given. */
 export interface ImageRequest {
   image: string
@@ -35,9 +38,6 @@ export interface PublishResult {
   existed: boolean
 }
 
-/** Where the rootfs manifest came from: this host knew it, a peer did, it was published in the registry, or it was built here. */
-export type Origin = 'local' | 'peer' | 'registry' | 'built'
-
 /** `POST /mount`: {@link MountRequest}; answers {@link Progress} lines, then one {@link Outcome} of {@link MountResult}. */
 export interface MountRequest extends ImageRequest {
   /** Absolute path of an existing directory. */
@@ -53,16 +53,6 @@ export interface MountRequest extends ImageRequest {
   /** `auto` if not given. */
   pull?: PullPolicy
 }
-
-/**
- * Whether the registry is asked what a tag stands for now, where this host or its region knows what it did before: `auto`: unless
- * the image is whole on this host; `missing`: not for what is known; `never`: not even for what is not.
- */
-export const pullPolicies = ['auto', 'always', 'missing', 'never'] as const
-export type PullPolicy = (typeof pullPolicies)[number]
-
-/** Who says that the reference stands for this image: itself, by a digest; the registry, now; this host or its region, from before. */
-export type Resolution = 'digest' | 'registry' | 'last-known'
 
 /** How the reads of a mount fare; mounts of one rootfs share it. */
 export interface MountReport {
@@ -208,11 +198,6 @@ export interface Progress {
 }
 
 export type Outcome<T> = { result: T } | { error: { code: string; message: string } }
-
-export interface Amount {
-  bytes: number
-  chunks: number
-}
 
 /** How far what an earlier boot read has been fetched ahead, and where that is known from; mounts of one rootfs share it. */
 export interface BootReplay {

@@ -1,15 +1,7 @@
 import { isAbsolute } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
-import {
-  pullPolicies,
-  type ExportRequest,
-  type ImageRequest,
-  type ImportRequest,
-  type MountRequest,
-  type PullPolicy,
-  type SeedRequest,
-  type UmountRequest,
-} from './api.ts'
+import type { ExportRequest, ImageRequest, ImportRequest, MountRequest, SeedRequest, UmountRequest } from './api.ts'
+import { pullPolicies, type PullPolicy } from '../model/image.ts'
 
 type Body = Record<string, unknown>
 

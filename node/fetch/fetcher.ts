@@ -3,7 +3,13 @@ import { isP2pfsError, P2pfsError, type ErrorCode } from '../../protocol/errors.
 import type { Log } from '../base/log.ts'
 import { orAbort } from '../base/single-flight.ts'
 import { Urgency } from '../base/urgency.ts'
-import { comesBefore, type ChunkRequest, type FetchedChunk, type Priority, type RemoteSource } from '../model/chunk-request.ts'
+import {
+  comesBefore,
+  type ChunkRequest,
+  type FetchedChunk,
+  type FetchPriority,
+  type RemoteSource,
+} from '../model/chunk-request.ts'
 import type { PeerSource } from './peer-source.ts'
 
 /** The local store, as the fetcher needs it. */
@@ -14,18 +20,18 @@ export interface LocalChunks {
 }
 
 /** Whoever delivers chunks when no peer can. @throws what the registry client throws. */
-export interface LastResort {
+export interface ChunkSource {
   fetch: (request: ChunkRequest, options: { signal: AbortSignal; urgency: Urgency }) => Promise<Uint8Array>
 }
 
 export interface FetcherParts {
   local: LocalChunks
   peers: PeerSource
-  registry: LastResort
+  registry: ChunkSource
   log: Log
 }
 
-type Unawaited = Exclude<Priority, 'demand'>
+type Unawaited = Exclude<FetchPriority, 'demand'>
 
 /**
  * Chunks under way to the network that nobody waits for yet: 32 of up to 256 KiB fill a 10 Gbit/s link at 6 ms. Of a boot as
@@ -42,7 +48,7 @@ interface Lane {
 }
 
 interface Flight {
-  priority: Priority
+  priority: FetchPriority
   /** The same for whoever asks the registry: whether somebody waits. */
   urgency: Urgency
   waiters: number
@@ -87,7 +93,7 @@ export class Fetcher {
    */
   async fetch(
     request: ChunkRequest,
-    { signal, priority }: { signal: AbortSignal; priority: Priority },
+    { signal, priority }: { signal: AbortSignal; priority: FetchPriority },
   ): Promise<FetchedChunk> {
     signal.throwIfAborted()
     let flight = this.#flights.get(request.digest)
@@ -130,7 +136,7 @@ export class Fetcher {
     await Promise.all(this.#keeping)
   }
 
-  #launch(request: ChunkRequest, priority: Priority): Flight {
+  #launch(request: ChunkRequest, priority: FetchPriority): Flight {
     const abort = new AbortController()
     const turn = Promise.withResolvers<void>()
     const chunk = turn.promise.then(async () => await this.#obtain(request, flight, abort.signal))

@@ -3,7 +3,7 @@ import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { ChunkRequest } from '../model/chunk-request.ts'
-import type { SeekableRegion, Stretch } from './range-source.ts'
+import type { SeekableSegment, Stretch } from './range-source.ts'
 import { chunksOf, decodeSpan, spanOf, tarOf, type Span } from '../rootfs/blob-range.ts'
 import type { ImageRecord } from '../../protocol/image-record.ts'
 import type { Log } from '../base/log.ts'
@@ -23,11 +23,11 @@ interface WindowsOf {
   map: BlobMap
 }
 
-export interface SeekableLayersParts {
+export interface LayerRangesParts {
   catalog: Pick<Catalog, 'images' | 'rootfs' | 'blobMap' | 'putBlobMap'>
   registry: Pick<ImageSource, 'range'>
   region: { fetchBlobMap: (digest: Digest, options: { signal: AbortSignal }) => Promise<BlobMap | undefined> }
-  /** Gets a chunk of windows: from this host, its region, or the registry by {@link SeekableLayers.seekable}. */
+  /** Gets a chunk of windows: from this host, its region, or the registry by {@link LayerRanges.seekable}. */
   fetchWindow: (request: ChunkRequest, options: { signal: AbortSignal }) => Promise<Uint8Array>
   /** What the registry has besides layers. */
   published: Pick<PublishedImages, 'of' | 'windows'>
@@ -37,8 +37,8 @@ export interface SeekableLayersParts {
 }
 
 /** Reads layers out of their blobs in the registry at random, by their blob maps. */
-export class SeekableLayers {
-  readonly #parts: SeekableLayersParts
+export class LayerRanges {
+  readonly #parts: LayerRangesParts
   /** Requests, and bytes as the registry sent them. */
   readonly read = { requests: 0, bytes: 0 }
   /** Chunks that came of that. */
@@ -46,7 +46,7 @@ export class SeekableLayers {
   /** Of layers that were read, by their tables. */
   readonly #windows = new Map<Digest, WindowsOf>()
 
-  constructor(parts: SeekableLayersParts) {
+  constructor(parts: LayerRangesParts) {
     this.#parts = parts
   }
 
@@ -67,7 +67,7 @@ export class SeekableLayers {
   }
 
   /** How to read a region at random: of a layer whose blob's map this host or its region has; or of the windows for that. */
-  async seekable(table: Digest): Promise<SeekableRegion | undefined> {
+  async seekable(table: Digest): Promise<SeekableSegment | undefined> {
     const windows = this.#windows.get(table)
     if (windows !== undefined) return await this.#windowRegion(windows)
     for (const record of await this.#parts.catalog.images()) {
@@ -83,7 +83,7 @@ export class SeekableLayers {
     return undefined
   }
 
-  #region(record: ImageRecord, layer: LayerDescriptor, map: BlobMap, table: ChunkTable): SeekableRegion {
+  #region(record: ImageRecord, layer: LayerDescriptor, map: BlobMap, table: ChunkTable): SeekableSegment {
     const reference = parseReference(record.reference)
     this.#rememberWindows(record, map)
     return {
@@ -116,7 +116,7 @@ export class SeekableLayers {
   }
 
   /** The windows of a blob, where they are published. */
-  async #windowRegion({ record, map: { digest, windows } }: WindowsOf): Promise<SeekableRegion | undefined> {
+  async #windowRegion({ record, map: { digest, windows } }: WindowsOf): Promise<SeekableSegment | undefined> {
     const published = await this.#parts.published.windows(record, { blob: digest, table: windows.id })
     if (published === undefined) return undefined
     const stretch = (first: number, last: number): Stretch => ({

@@ -1,7 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
-import type { ChunkRequest, Priority } from '../model/chunk-request.ts'
+import type { ChunkRequest, FetchPriority } from '../model/chunk-request.ts'
 
 /** The peers, as this file needs them. */
 export interface Peers {
@@ -42,7 +42,7 @@ export class PeerSource {
   /** The chunk, or undefined where no connected peer delivers it. Rejects on abort alone. */
   async fetch(
     request: ChunkRequest,
-    options: { signal: AbortSignal; priority: Priority; onRefusal?: (peer: string, error: P2pfsError) => void },
+    options: { signal: AbortSignal; priority: FetchPriority; onRefusal?: (peer: string, error: P2pfsError) => void },
   ): Promise<Uint8Array | undefined> {
     const { signal } = options
     // Peers know two kinds: one stream for each.

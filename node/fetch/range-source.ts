@@ -5,7 +5,7 @@ import type { Log } from '../base/log.ts'
 import { orAbort, SingleFlight } from '../base/single-flight.ts'
 import { Urgency } from '../base/urgency.ts'
 import type { ChunkRequest } from '../model/chunk-request.ts'
-import type { LastResort } from './fetcher.ts'
+import type { ChunkSource } from './fetcher.ts'
 
 /** A stretch of a region's blob that can be read and decoded by itself. */
 export interface Stretch {
@@ -18,7 +18,7 @@ export interface Stretch {
 }
 
 /** A region whose blob can be read anywhere. */
-export interface SeekableRegion {
+export interface SeekableSegment {
   table: ChunkTable
   /** What to read for this chunk; undefined for one that is all zero. */
   stretchOf: (chunkIndex: number) => Stretch | undefined
@@ -34,11 +34,11 @@ export interface SeekableRegion {
   ) => Promise<Iterable<{ index: number; bytes: Uint8Array }>>
 }
 
-export interface SpanSourceParts {
+export interface RangeSourceParts {
   /** Undefined where nothing tells how to read the region at random. */
-  seekable: (table: Digest) => Promise<SeekableRegion | undefined>
+  seekable: (table: Digest) => Promise<SeekableSegment | undefined>
   /** For regions that cannot be read at random. */
-  stream: LastResort
+  stream: ChunkSource
   keep: (digest: Digest, bytes: Uint8Array) => Promise<void>
   /** Ends all reads: the daemon stops. */
   signal: AbortSignal
@@ -75,16 +75,16 @@ interface Wanted {
  * The last resort where the registry is read at random: a chunk costs one request for the stretch that it is in, and all
  * chunks of that stretch are kept. Those that are wanted while reads are under way are read together.
  */
-export class SpanSource implements LastResort {
-  readonly #parts: SpanSourceParts
-  readonly #regions = new Map<Digest, RegionReads>()
-  readonly #held = new Map<Digest, SeekableRegion>()
-  readonly #finding = new SingleFlight<SeekableRegion | undefined>()
+export class RangeSource implements ChunkSource {
+  readonly #parts: RangeSourceParts
+  readonly #regions = new Map<Digest, SegmentReads>()
+  readonly #held = new Map<Digest, SeekableSegment>()
+  readonly #finding = new SingleFlight<SeekableSegment | undefined>()
   /** Regions whose registry turned out not to have ranges, and until when that is believed. */
   readonly #streamed = new Map<Digest, number>()
   readonly #now: () => number
 
-  constructor(parts: SpanSourceParts, { now = Date.now }: { now?: () => number } = {}) {
+  constructor(parts: RangeSourceParts, { now = Date.now }: { now?: () => number } = {}) {
     this.#parts = parts
     this.#now = now
   }
@@ -98,7 +98,7 @@ export class SpanSource implements LastResort {
     if (stretch.tarEnd - stretch.tarStart > maxStretchBytes) return await this.#parts.stream.fetch(request, options)
     let reads = this.#regions.get(request.table)
     if (reads === undefined) {
-      reads = new RegionReads(region, this.#parts, () => this.#regions.delete(request.table))
+      reads = new SegmentReads(region, this.#parts, () => this.#regions.delete(request.table))
       this.#regions.set(request.table, reads)
     }
     try {
@@ -118,11 +118,11 @@ export class SpanSource implements LastResort {
   }
 
   /** Finding out takes large records from the disk: once for all that ask, and kept for those that are read now. */
-  async #seekable(table: Digest, signal: AbortSignal): Promise<SeekableRegion | undefined> {
+  async #seekable(table: Digest, signal: AbortSignal): Promise<SeekableSegment | undefined> {
     return this.#held.get(table) ?? (await this.#finding.run(table, signal, async () => await this.#find(table)))
   }
 
-  async #find(table: Digest): Promise<SeekableRegion | undefined> {
+  async #find(table: Digest): Promise<SeekableSegment | undefined> {
     const region = await this.#parts.seekable(table)
     if (region === undefined) return undefined
     this.#held.set(table, region)
@@ -133,15 +133,15 @@ export class SpanSource implements LastResort {
 }
 
 /** The reads of one region. */
-class RegionReads {
-  readonly #region: SeekableRegion
-  readonly #parts: SpanSourceParts
+class SegmentReads {
+  readonly #region: SeekableSegment
+  readonly #parts: RangeSourceParts
   readonly #onIdle: () => void
   /** Bounded by the fetches that are under way. */
   #waiting: Wanted[] = []
   #running = 0
 
-  constructor(region: SeekableRegion, parts: SpanSourceParts, onIdle: () => void) {
+  constructor(region: SeekableSegment, parts: RangeSourceParts, onIdle: () => void) {
     this.#region = region
     this.#parts = parts
     this.#onIdle = onIdle
@@ -244,7 +244,7 @@ class RegionReads {
     }
   }
 
-  async #chunksOf(stretch: Stretch, options: Parameters<SeekableRegion['read']>[1]): Promise<Map<number, Uint8Array>> {
+  async #chunksOf(stretch: Stretch, options: Parameters<SeekableSegment['read']>[1]): Promise<Map<number, Uint8Array>> {
     const chunks = new Map<number, Uint8Array>()
     for (const { index, bytes } of await this.#region.read(stretch, options)) {
       chunks.set(index, checked(bytes, this.#region.table.digestAt(index)))

@@ -3,7 +3,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import { orAbort, SingleFlight } from '../base/single-flight.ts'
 import type { ChunkRequest } from '../model/chunk-request.ts'
-import type { LastResort } from './fetcher.ts'
+import type { ChunkSource } from './fetcher.ts'
 
 /** Takes chunks as they are found; resolves when one is safely kept. */
 export interface ChunkSink {
@@ -11,10 +11,10 @@ export interface ChunkSink {
 }
 
 /** Passes every chunk of one region to the sink: a layer streamed from its registry, or metadata made anew. */
-export type RegionStream = (sink: ChunkSink, options: { signal: AbortSignal }) => Promise<void>
+export type SegmentStream = (sink: ChunkSink, options: { signal: AbortSignal }) => Promise<void>
 
 /** One region on its way through, and who waits for which of its chunks. */
-interface Passage {
+interface LayerStream {
   waiting: Map<Digest, ((bytes: Uint8Array) => void)[]>
   /** Those that passed and are not on the disk yet: bounded by the stream, which waits for the sink. */
   keeping: Map<Digest, Uint8Array>
@@ -22,9 +22,9 @@ interface Passage {
   done: Promise<void>
 }
 
-export interface RegionSourceParts {
+export interface StreamSourceParts {
   /** How to make all chunks of the region; undefined where no image known here has it. */
-  streamOf: (table: Digest) => Promise<RegionStream | undefined>
+  streamOf: (table: Digest) => Promise<SegmentStream | undefined>
   /** Keeps what passes. */
   keep: (digest: Digest, bytes: Uint8Array) => Promise<void>
   /** Reads what has passed already. */
@@ -38,14 +38,14 @@ export interface RegionSourceParts {
  * The last resort: streams the whole region that a chunk is in, once for all who wait for any of its chunks, and
  * keeps every chunk that passes.
  */
-export class RegionSource implements LastResort {
-  readonly #parts: RegionSourceParts
-  readonly #passages = new Map<Digest, Passage>()
-  readonly #starting = new SingleFlight<Passage>()
+export class StreamSource implements ChunkSource {
+  readonly #parts: StreamSourceParts
+  readonly #passages = new Map<Digest, LayerStream>()
+  readonly #starting = new SingleFlight<LayerStream>()
   /** Regions that were streamed since the daemon started: at most those that are known. */
   readonly streamed = new Set<Digest>()
 
-  constructor(parts: RegionSourceParts) {
+  constructor(parts: StreamSourceParts) {
     this.#parts = parts
   }
 
@@ -71,13 +71,13 @@ export class RegionSource implements LastResort {
   }
 
   /** Finding out how takes large records from the disk: once for all that ask. */
-  async #start(table: Digest, wanted: AbortSignal): Promise<Passage> {
+  async #start(table: Digest, wanted: AbortSignal): Promise<LayerStream> {
     const stream = await this.#parts.streamOf(table)
     wanted.throwIfAborted()
     if (stream === undefined) {
       throw new P2pfsError('missing', 'no image known on this host has the region of this chunk', { table })
     }
-    const passage: Passage = { waiting: new Map(), keeping: new Map(), passed: new Set(), done: Promise.resolve() }
+    const passage: LayerStream = { waiting: new Map(), keeping: new Map(), passed: new Set(), done: Promise.resolve() }
     const put = async (digest: Digest, bytes: Uint8Array): Promise<void> => {
       for (const resolve of passage.waiting.get(digest) ?? []) resolve(bytes)
       passage.waiting.delete(digest)

@@ -5,38 +5,45 @@ import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageRecord } from '../../protocol/image-record.ts'
 import { encodeLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { ChunkSink, RegionStream } from '../fetch/stream-source.ts'
+import type { ChunkSink, SegmentStream } from '../fetch/stream-source.ts'
 import { importImage, type LayerSpec } from '../rootfs/image-import.ts'
 import { importLayer } from '../rootfs/layer-import.ts'
 import type { LayerLimits } from '../rootfs/layer-limits.ts'
 import { buildRootfs } from '../rootfs/rootfs-build.ts'
 import { layersOf, type ImageSource, type ResolvedImage } from '../registry/image-source.ts'
-import { LayerTurns } from './shared-layer-reads.ts'
+import { SharedLayerReads } from './shared-layer-reads.ts'
 import { openLocalSource, singleLayerImage } from './local-source.ts'
 import { formatReference, parseReference, type Reference } from '../registry/reference.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
-import type { FindOptions, ImportOptions, UnsignedRecord, Variant } from './resolver.ts'
+import type { FindOptions, UnsignedRecord, Variant } from '../model/image.ts'
 import type { Catalog } from '../store/catalog.ts'
-import type { ImportLedger } from '../store/import-transaction.ts'
+import type { ImportTransactions } from '../store/import-transaction.ts'
 
-export interface ImageOriginsParts {
+export interface ImportOptions extends FindOptions {
+  /** The image in another format, where that is known: its layer indexes may be published. */
+  other?: ImageRecord
+  /** Told of each layer that was read: its index and blob map are here. */
+  onLayer?: (diffId: Digest) => void
+}
+
+export interface ImporterParts {
   catalog: Catalog
   registry: ImageSource
   region: { fetchLayerIndex: (diffId: Digest, options: { signal: AbortSignal }) => Promise<LayerIndex | undefined> }
   /** What the registry has besides layers. */
   published: Pick<PublishedImages, 'layerIndexes' | 'metadata'>
   /** Whether peers are believed as to layer indexes, which nobody signs. */
-  trust: { membersVouch: boolean }
+  trust: { trustsMembers: boolean }
   /** Keeps the map of a blob that was read. */
   putBlobMap: (map: BlobMap) => Promise<void>
   /** Takes the chunks that imports make. */
-  ledger: ImportLedger
+  ledger: ImportTransactions
   /** Whether a rootfs that this host knows has the chunk. */
   isKnown: (digest: Digest) => boolean
   /** Called for the region of each layer that was read: its chunks are here, whatever becomes of the image. */
   onLayerRead: (chunks: ChunkTable) => void
   /** Called where an import takes back the layers that it has read. */
-  onLayerTakenBack: (table: Digest) => void
+  onLayerRolledBack: (table: Digest) => void
   limits: LayerLimits
 }
 
@@ -44,7 +51,7 @@ export interface ImageOriginsParts {
 export interface Imported {
   manifest: RootfsManifest
   /** Whether it took a peer's word for a layer. */
-  isHearsay: boolean
+  isUnverified: boolean
 }
 
 /** Told of each layer index that an import is the first to write. */
@@ -52,13 +59,13 @@ type OnIndex = (index: LayerIndex) => void
 const ignore: OnIndex = () => undefined
 
 /** Makes chunks from what images are made of: layers streamed from their registry, metadata from layer indexes. */
-export class ImageOrigins {
-  readonly #parts: ImageOriginsParts
-  readonly #turns = new LayerTurns<LayerIndex>()
+export class Importer {
+  readonly #parts: ImporterParts
+  readonly #turns = new SharedLayerReads<LayerIndex>()
   /** Chunks of layers read from registries. */
   readonly fromRegistry = { bytes: 0, chunks: 0 }
 
-  constructor(parts: ImageOriginsParts) {
+  constructor(parts: ImporterParts) {
     this.#parts = parts
   }
 
@@ -87,13 +94,13 @@ export class ImageOrigins {
   ): Promise<Imported> {
     const { other } = options
     let published: ReturnType<PublishedImages['layerIndexes']> | undefined
-    let isHearsay = false
+    let isUnverified = false
     const manifest = await importImage(
       { ...image, format },
       {
         knownLayer: async (diffId, { signal }) => {
           const known = await this.#knownLayer(diffId, onIndex, signal)
-          if (known?.told === true) isHearsay = true
+          if (known?.told === true) isUnverified = true
           if (known !== undefined || other === undefined) return known?.index
           published ??= this.#parts.published.layerIndexes(other, { signal: options.signal })
           return (await published)?.get(diffId)
@@ -113,7 +120,7 @@ export class ImageOrigins {
       },
       options,
     )
-    return { manifest, isHearsay }
+    return { manifest, isUnverified }
   }
 
   /** Runs an import. One that can never succeed takes back its chunks, and the indexes that it wrote. */
@@ -125,14 +132,14 @@ export class ImageOrigins {
         this.#counting(running),
         ({ diffId, chunks }) => void written.push({ diffId, table: chunks.id }),
       )
-      running.keep()
+      running.commit()
       return result
     } catch (error) {
       if (isP2pfsError(error, 'invalid', 'unsupported')) {
-        for (const { table } of written) this.#parts.onLayerTakenBack(table)
-        await running.takeBack()
+        for (const { table } of written) this.#parts.onLayerRolledBack(table)
+        await running.rollback()
         for (const { diffId } of written) await this.#parts.catalog.deleteLayer(diffId)
-      } else running.keep()
+      } else running.commit()
       throw error
     }
   }
@@ -148,7 +155,7 @@ export class ImageOrigins {
     options: FindOptions,
   ): Promise<{ record: UnsignedRecord } & Imported> {
     const name = formatReference(reference)
-    const [image, { manifest, isHearsay }] = await this.#importing(
+    const [image, { manifest, isUnverified }] = await this.#importing(
       async (sink, onIndex): Promise<[ResolvedImage, Imported]> => {
         const made =
           typeof source === 'string'
@@ -171,12 +178,12 @@ export class ImageOrigins {
         rootfsDigest: rootfsDigest(manifest),
       },
       manifest,
-      isHearsay,
+      isUnverified,
     }
   }
 
   /** How to make all chunks of a region of an image in the catalog; undefined where no image there has it. */
-  async streamOf(table: Digest): Promise<RegionStream | undefined> {
+  async streamOf(table: Digest): Promise<SegmentStream | undefined> {
     for (const record of await this.#parts.catalog.images()) {
       const manifest = await this.#parts.catalog.rootfs(record.rootfsDigest)
       if (manifest === undefined) continue
@@ -220,7 +227,7 @@ export class ImageOrigins {
 
   /** As {@link knownLayer}, encoded. */
   async layerIndexBytes(diffId: Digest, signal: AbortSignal): Promise<Uint8Array | undefined> {
-    const bytes = await this.#parts.catalog.layerBytes(diffId, { told: this.#parts.trust.membersVouch })
+    const bytes = await this.#parts.catalog.layerBytes(diffId, { told: this.#parts.trust.trustsMembers })
     if (bytes !== undefined) return bytes
     const found = await this.knownLayer(diffId, signal)
     return found === undefined ? undefined : encodeLayerIndex(found)
@@ -234,7 +241,7 @@ export class ImageOrigins {
     const { catalog, region, trust } = this.#parts
     const own = await catalog.layer(diffId, { told: false })
     if (own !== undefined) return { index: own, told: false }
-    if (!trust.membersVouch) return undefined
+    if (!trust.trustsMembers) return undefined
     const known = await catalog.layer(diffId)
     if (known !== undefined) return { index: known, told: true }
     const found = await region.fetchLayerIndex(diffId, { signal })

@@ -8,67 +8,20 @@ import type { Reference } from '../registry/reference.ts'
 import { formatReference, parseReference } from '../registry/reference.ts'
 import { layersOf, type ImageSource, type ResolvedImage } from '../registry/image-source.ts'
 import { SingleFlight } from '../base/single-flight.ts'
-import type { Imports, WaitOptions } from './running-imports.ts'
+import type { FindOptions, ImageRootfs, PullPolicy, ResolvedRootfs, UnsignedRecord, Variant } from '../model/image.ts'
+import type { ImportOptions } from './importer.ts'
+import type { RunningImports, WaitOptions } from './running-imports.ts'
 import type { Stewards } from './stewards.ts'
 
-/** Where a rootfs manifest came from: this host knew it, a peer did, it was published in the registry, or it was built here. */
-export type Origin = 'local' | 'peer' | 'registry' | 'built'
-
-/** Who says that the reference stands for this image: itself, by a digest; the registry, now; this host or its region, from before. */
-export type Resolution = 'digest' | 'registry' | 'last-known'
-
-/**
- * Whether a mount asks the registry what a tag stands for now, where this host or its region knows what it did before: `auto`
- * asks unless the image is whole on this host; `missing` never asks for what is known; `never` not even for what is not.
- */
-export type PullPolicy = 'auto' | 'always' | 'missing' | 'never'
-
-/** An image whose rootfs this host can mount. */
-export interface KnownImage extends Known {
-  origin: Origin
-  resolution: Resolution
-  /** Why the registry did not say what the tag stands for now, where it was asked. */
-  unanswered?: string
-}
-
-/** Bytes of the image's compressed layers: how far an import is. */
-export interface ImportProgress {
-  doneBytes: number
-  totalBytes: number
-}
-
-export interface Known {
-  record: ImageRecord
-  manifest: RootfsManifest
-}
-
-/** An image record before anybody has signed it. */
-export type UnsignedRecord = Omit<ImageRecord, 'attestation'>
-
-export interface FindOptions {
-  signal: AbortSignal
-  onProgress?: ((progress: ImportProgress) => void) | undefined
-}
-
-export interface ImportOptions extends FindOptions {
-  /** The image in another format, where that is known: its layer indexes may be published. */
-  other?: ImageRecord
-  /** Told of each layer that was read: its index and blob map are here. */
-  onLayer?: (diffId: Digest) => void
-}
-
-/** Which rootfs of an image. */
-export type Variant = Pick<ImageName, 'platform' | 'format'>
-
-export interface ImagesParts {
+export interface ImageResolverParts {
   catalog: {
     image: (name: ImageName) => Promise<ImageRecord | undefined>
     images: () => Promise<ImageRecord[]>
     putImage: (record: ImageRecord) => Promise<void>
     rootfs: (digest: Digest) => Promise<RootfsManifest | undefined>
     putRootfs: (manifest: RootfsManifest) => Promise<Digest>
-    isHearsay: (rootfs: Digest) => Promise<boolean>
-    putHearsay: (rootfs: Digest, isHearsay: boolean) => Promise<void>
+    isUnverified: (rootfs: Digest) => Promise<boolean>
+    putUnverified: (rootfs: Digest, isUnverified: boolean) => Promise<void>
   }
   region: {
     findImage: (
@@ -90,12 +43,12 @@ export interface ImagesParts {
       image: ResolvedImage,
       format: RootfsFormat,
       options: { signal: AbortSignal },
-    ) => Promise<Known | undefined>
+    ) => Promise<ImageRootfs | undefined>
   }
   /** Whose word is taken for what rootfs an image is. */
   trust: {
     acceptsFromPeer: (record: ImageRecord, peer: string) => boolean
-    acceptsStored: (record: ImageRecord, options: { isHearsay: boolean }) => boolean
+    acceptsStored: (record: ImageRecord, options: { isUnverified: boolean }) => boolean
   }
   /** Signs for what was built here. */
   attest: (statement: Statement) => Promise<Attestation>
@@ -105,8 +58,8 @@ export interface ImagesParts {
     image: ResolvedImage,
     format: RootfsFormat,
     options: ImportOptions,
-  ) => Promise<{ manifest: RootfsManifest; isHearsay: boolean }>
-  imports: Imports
+  ) => Promise<{ manifest: RootfsManifest; isUnverified: boolean }>
+  imports: RunningImports
   stewards: Pick<Stewards, 'ask'>
   /** Called for each manifest that this host gets to know, before its image record is written. */
   onManifest: (manifest: RootfsManifest) => void
@@ -114,14 +67,14 @@ export interface ImagesParts {
 }
 
 /** Finds out what rootfs an image reference stands for: from this host, from the region, from the registry, by importing it. */
-export class Images {
-  readonly #parts: ImagesParts
-  readonly #finding = new SingleFlight<KnownImage>()
+export class ImageResolver {
+  readonly #parts: ImageResolverParts
+  readonly #finding = new SingleFlight<ResolvedRootfs>()
   /** Registries that did not answer: one entry for each that images came from. */
   readonly #silentUntilMs = new Map<string, number>()
   readonly #now: () => number
 
-  constructor(parts: ImagesParts, { now = () => performance.now() }: { now?: () => number } = {}) {
+  constructor(parts: ImageResolverParts, { now = () => performance.now() }: { now?: () => number } = {}) {
     this.#parts = parts
     this.#now = now
   }
@@ -131,11 +84,11 @@ export class Images {
    * image that is known in another format is made again from its layer indexes; layers are read where those are nowhere known.
    * @throws missing where nobody knows it and `never` was said; what {@link FindOptions.signal} and the registry client throw
    */
-  async forMount(
+  async resolveForMount(
     reference: Reference,
     variant: Variant,
     { pull, ...options }: FindOptions & { pull: PullPolicy },
-  ): Promise<KnownImage> {
+  ): Promise<ResolvedRootfs> {
     return await this.#once(`mount ${pull}`, reference, variant, options, async (name, shared) => {
       const known = await this.#known(reference, name, shared)
       if (known === undefined && pull === 'never')
@@ -155,9 +108,10 @@ export class Images {
    * For a seed, which must be current: the registry says what the reference stands for now. Where it cannot be
    * reached, the last known answer is used, with a warning.
    */
-  async forSeed(reference: Reference, variant: Variant, options: FindOptions): Promise<KnownImage> {
+  async resolveForSeed(reference: Reference, variant: Variant, options: FindOptions): Promise<ResolvedRootfs> {
     // Nobody but the region knows it.
-    if (reference.kind === 'local') return await this.forMount(reference, variant, { ...options, pull: 'missing' })
+    if (reference.kind === 'local')
+      return await this.resolveForMount(reference, variant, { ...options, pull: 'missing' })
     return await this.#once('seed', reference, variant, options, async (name, shared) => {
       const known = await this.#known(reference, name, shared)
       if (known !== undefined && isPinned(reference)) return known
@@ -170,8 +124,8 @@ export class Images {
     reference: Reference,
     variant: Variant,
     options: FindOptions,
-    task: (name: ImageName, options: FindOptions) => Promise<KnownImage>,
-  ): Promise<KnownImage> {
+    task: (name: ImageName, options: FindOptions) => Promise<ResolvedRootfs>,
+  ): Promise<ResolvedRootfs> {
     const name = { reference: formatReference(reference), ...variant }
     const found = await this.#finding.run(
       `${purpose} ${keyOf(name)}`,
@@ -182,7 +136,7 @@ export class Images {
   }
 
   /** Whether the registry is to say what a reference that is known stands for now. */
-  #asks(pull: PullPolicy, reference: Reference, { origin, manifest }: KnownImage): boolean {
+  #asks(pull: PullPolicy, reference: Reference, { origin, manifest }: ResolvedRootfs): boolean {
     if (isPinned(reference) || reference.kind === 'local') return false
     if (pull !== 'auto') return pull === 'always'
     const isSilent = (this.#silentUntilMs.get(registryOf(reference)) ?? 0) > this.#now()
@@ -196,9 +150,9 @@ export class Images {
   async #current(
     reference: Reference,
     name: ImageName,
-    known: KnownImage | undefined,
+    known: ResolvedRootfs | undefined,
     { budgetMs, ...options }: FindOptions & { budgetMs: number | undefined },
-  ): Promise<KnownImage> {
+  ): Promise<ResolvedRootfs> {
     const { registry, log } = this.#parts
     const { signal } = options
     let resolved: ResolvedImage
@@ -237,24 +191,24 @@ export class Images {
   }
 
   /** What this host or its region knows; nothing is imported. */
-  async find(reference: Reference, variant: Variant, options: FindOptions): Promise<KnownImage | undefined> {
+  async find(reference: Reference, variant: Variant, options: FindOptions): Promise<ResolvedRootfs | undefined> {
     return await this.#known(reference, { reference: formatReference(reference), ...variant }, options)
   }
 
   /** An image that was made here. */
   async add(
     made: UnsignedRecord,
-    { manifest, isHearsay }: { manifest: RootfsManifest; isHearsay: boolean },
-  ): Promise<Known> {
+    { manifest, isUnverified }: { manifest: RootfsManifest; isUnverified: boolean },
+  ): Promise<ImageRootfs> {
     // First: a crash in between must not leave a word that is worth more than what it stands on.
-    await this.#parts.catalog.putHearsay(made.rootfsDigest, isHearsay)
+    await this.#parts.catalog.putUnverified(made.rootfsDigest, isUnverified)
     const record = { ...made, attestation: await this.#parts.attest(made) }
     await this.#know(record, manifest)
     return { record, manifest }
   }
 
   /** What this host or its region knows, in this format or in another. */
-  async #known(reference: Reference, name: ImageName, options: FindOptions): Promise<KnownImage | undefined> {
+  async #known(reference: Reference, name: ImageName, options: FindOptions): Promise<ResolvedRootfs | undefined> {
     const others = rootfsFormats.filter((format) => format !== name.format).map((format) => ({ ...name, format }))
     for (const find of [
       async (one: ImageName) => await this.#local(one),
@@ -272,20 +226,22 @@ export class Images {
 
   async #convert(
     reference: Reference,
-    { record, manifest, origin }: KnownImage,
+    { record, manifest, origin }: ResolvedRootfs,
     format: RootfsFormat,
     options: FindOptions,
-  ): Promise<KnownImage> {
+  ): Promise<ResolvedRootfs> {
     const { config } = manifest
     const image = { ...record, config, layers: layersOf(record.manifest, config) }
     return { ...(await this.#import(reference, image, format, { ...options, other: record })), origin }
   }
 
-  async #local(name: ImageName): Promise<KnownImage | undefined> {
+  async #local(name: ImageName): Promise<ResolvedRootfs | undefined> {
     const record = (await this.#parts.catalog.image(name)) ?? (await this.#byDigest(name))
     if (
       record === undefined ||
-      !this.#parts.trust.acceptsStored(record, { isHearsay: await this.#parts.catalog.isHearsay(record.rootfsDigest) })
+      !this.#parts.trust.acceptsStored(record, {
+        isUnverified: await this.#parts.catalog.isUnverified(record.rootfsDigest),
+      })
     )
       return undefined
     const manifest = await this.#parts.catalog.rootfs(record.rootfsDigest)
@@ -310,7 +266,7 @@ export class Images {
     name: ImageName,
     manifestDigest: Digest | undefined,
     signal: AbortSignal,
-  ): Promise<KnownImage | undefined> {
+  ): Promise<ResolvedRootfs | undefined> {
     const isOfUse = (record: ImageRecord, peer: string): boolean => this.#isOfUse(record, peer, name, manifestDigest)
     const found = await this.#parts.region.findImage(name, { signal, isOfUse })
     return found === undefined ? undefined : await this.#take(found, signal)
@@ -333,7 +289,7 @@ export class Images {
     { record, peer }: { record: ImageRecord; peer: string },
     signal: AbortSignal,
     image?: ResolvedImage,
-  ): Promise<KnownImage | undefined> {
+  ): Promise<ResolvedRootfs | undefined> {
     const { region, log } = this.#parts
     const manifest = await region.fetchRootfs(record.rootfsDigest, { signal, first: peer })
     if (manifest === undefined) return undefined
@@ -355,11 +311,11 @@ export class Images {
     image: ResolvedImage,
     format: RootfsFormat,
     options: FindOptions,
-  ): Promise<KnownImage> {
+  ): Promise<ResolvedRootfs> {
     const published = await this.#parts.published.find(reference, image, format, options)
     if (published !== undefined) {
       await this.#know(published.record, published.manifest)
-      const known: KnownImage = { ...published, origin: 'registry', resolution: 'registry' }
+      const known: ResolvedRootfs = { ...published, origin: 'registry', resolution: 'registry' }
       return published.record.format === format ? known : await this.#convert(reference, known, format, options)
     }
     const { imports } = this.#parts
@@ -376,7 +332,7 @@ export class Images {
     )
   }
 
-  async #fromSteward(name: ImageName, image: ResolvedImage, options: FindOptions): Promise<KnownImage | undefined> {
+  async #fromSteward(name: ImageName, image: ResolvedImage, options: FindOptions): Promise<ResolvedRootfs | undefined> {
     const { manifestDigest, layers } = image
     return await this.#parts.stewards.ask({ ...name, manifestDigest, layers }, options, async (record, peer, signal) =>
       this.#isOfUse(record, peer, name, manifestDigest) ? await this.#take({ record, peer }, signal, image) : undefined,
@@ -414,7 +370,7 @@ export class Images {
     image: ResolvedImage,
     format: RootfsFormat,
     options: ImportOptions,
-  ): Promise<KnownImage> {
+  ): Promise<ResolvedRootfs> {
     const imported = await this.#parts.importImage(reference, image, format, options)
     const made = {
       reference: formatReference(reference),

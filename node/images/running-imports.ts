@@ -1,7 +1,8 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { SingleFlight } from '../base/single-flight.ts'
-import type { FindOptions, ImportProgress, KnownImage } from './resolver.ts'
+import type { FindOptions, ResolvedRootfs } from '../model/image.ts'
+import type { ByteProgress } from '../model/progress.ts'
 
 /** Askers that are told of layers as they are read: enough for one to be left when the steward is lost. */
 const keepers = 2
@@ -10,14 +11,14 @@ const maxForPeers = 4
 
 /** Somebody who waits for an import, on this host or another. */
 interface Waiter {
-  onProgress: ((progress: ImportProgress) => void) | undefined
+  onProgress: ((progress: ByteProgress) => void) | undefined
   /** Peers only. */
   onLayer: ((diffId: Digest) => void) | undefined
   /** Of the layers that have been read. */
   toldLayers: number
 }
 
-interface Running extends ImportProgress {
+interface Running extends ByteProgress {
   reference: string
   manifestDigest: Digest
   layers: Digest[]
@@ -25,7 +26,7 @@ interface Running extends ImportProgress {
 }
 
 /** An import under way, as the status shows it. */
-export interface RunningImport extends ImportProgress {
+export interface RunningImport extends ByteProgress {
   reference: string
   /** Waiting peers. */
   forPeers: number
@@ -37,8 +38,8 @@ export interface WaitOptions extends FindOptions {
 }
 
 /** The imports that this host runs: one of an image, whoever wants it here or in the region; all who wait see how far it is. */
-export class Imports {
-  readonly #flights = new SingleFlight<KnownImage>()
+export class RunningImports {
+  readonly #flights = new SingleFlight<ResolvedRootfs>()
   readonly #running = new Map<string, Running>()
 
   /**
@@ -48,8 +49,8 @@ export class Imports {
   async run(
     { key, reference, manifestDigest }: { key: string; reference: string; manifestDigest: Digest },
     { signal, onProgress, onLayer }: WaitOptions,
-    task: (options: Required<WaitOptions>) => Promise<KnownImage>,
-  ): Promise<KnownImage> {
+    task: (options: Required<WaitOptions>) => Promise<ResolvedRootfs>,
+  ): Promise<ResolvedRootfs> {
     signal.throwIfAborted()
     if (onLayer !== undefined && !this.#running.has(key) && this.#forPeers() >= maxForPeers)
       throw new P2pfsError('busy', `this host runs ${maxForPeers} imports for others`)
@@ -102,7 +103,7 @@ export class Imports {
   }
 }
 
-function report(running: Running, { doneBytes, totalBytes }: ImportProgress): void {
+function report(running: Running, { doneBytes, totalBytes }: ByteProgress): void {
   Object.assign(running, { doneBytes, totalBytes })
   for (const { onProgress } of running.waiters) onProgress?.({ doneBytes, totalBytes })
 }

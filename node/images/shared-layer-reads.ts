@@ -8,7 +8,7 @@ interface Reading {
 }
 
 /** One reading of a layer at a time: another import that needs the layer waits for what comes of it, and sees how far it is. */
-export class LayerTurns<T> {
+export class SharedLayerReads<T> {
   readonly #readings = new Map<Digest, Reading>()
 
   /**

@@ -2,7 +2,8 @@ import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, type ErrorCode } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { Log } from '../base/log.ts'
-import type { FindOptions, ImportProgress, KnownImage } from './resolver.ts'
+import type { FindOptions, ResolvedRootfs } from '../model/image.ts'
+import type { ByteProgress } from '../model/progress.ts'
 
 /** Members that are asked for one image before this host imports it itself. */
 const maxAsked = 5
@@ -11,14 +12,14 @@ const maxAsked = 5
 export interface StewardsRegion {
   readonly peerId: string
   /** Resolves, within seconds, when this host has met its region. */
-  met: (options: { signal: AbortSignal }) => Promise<void>
+  whenRegionKnown: (options: { signal: AbortSignal }) => Promise<void>
   /** This host and the others, in the order in which they are responsible for the key. */
-  ranked: (key: string) => string[]
+  byResponsibility: (key: string) => string[]
   /** @throws timeout, unavailable, invalid */
   askImport: (
     peer: string,
     request: ImageName & { manifestDigest: Digest },
-    options: { signal: AbortSignal; onProgress: (progress: ImportProgress) => void; onLayer: (diffId: Digest) => void },
+    options: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void; onLayer: (diffId: Digest) => void },
   ) => Promise<{ record: ImageRecord } | { refused: ErrorCode }>
 }
 
@@ -63,10 +64,10 @@ export class Stewards {
   async ask(
     image: WantedImage,
     { signal, onProgress }: FindOptions,
-    accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<KnownImage | undefined>,
-  ): Promise<KnownImage | undefined> {
+    accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<ResolvedRootfs | undefined>,
+  ): Promise<ResolvedRootfs | undefined> {
     const { region, log } = this.#parts
-    await region.met({ signal })
+    await region.whenRegionKnown({ signal })
     const asked = new Set<string>()
     while (asked.size < maxAsked) {
       const peer = await this.#next(image, asked, signal)
@@ -95,7 +96,7 @@ export class Stewards {
   async #next(image: WantedImage, asked: ReadonlySet<string>, signal: AbortSignal): Promise<string> {
     const { region, objects, accepts } = this.#parts
     const running = await objects.findImport(image.manifestDigest, { signal })
-    const order = [...(running === undefined ? [] : [running]), ...region.ranked(image.manifestDigest)]
+    const order = [...(running === undefined ? [] : [running]), ...region.byResponsibility(image.manifestDigest)]
     return order.find((id) => id === region.peerId || (!asked.has(id) && accepts(id))) ?? region.peerId
   }
 

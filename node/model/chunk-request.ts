@@ -16,9 +16,9 @@ export type RemoteSource = 'peer' | 'registry'
 
 /** The first comes first: a read that somebody waits for, what its reader comes to next, what a boot will read, all others. */
 export const priorities = ['demand', 'ahead', 'boot', 'background'] as const
-export type Priority = (typeof priorities)[number]
+export type FetchPriority = (typeof priorities)[number]
 
-export function comesBefore(one: Priority, other: Priority): boolean {
+export function comesBefore(one: FetchPriority, other: FetchPriority): boolean {
   return priorities.indexOf(one) < priorities.indexOf(other)
 }
 

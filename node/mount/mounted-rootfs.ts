@@ -1,16 +1,16 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { ChunkRequest, FetchedChunk, Priority, RemoteSource } from '../model/chunk-request.ts'
+import type { ChunkRequest, FetchedChunk, FetchPriority, RemoteSource } from '../model/chunk-request.ts'
 import { ReadAhead } from './read-ahead.ts'
 import { chunkFlags, createBlockImage, type BlockImage } from './fuse/block-image.ts'
 import { withinDeadline } from './read-deadline.ts'
 
-export interface MountedImageParts {
+export interface MountedRootfsParts {
   has: (digest: Digest) => boolean
   /** Where a chunk came from while this process ran. */
   sourceOf: (digest: Digest) => RemoteSource | undefined
-  fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }) => Promise<FetchedChunk>
+  fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: FetchPriority }) => Promise<FetchedChunk>
   /** What a read waits at most. */
   readDeadlineMs: number
 }
@@ -22,11 +22,11 @@ export interface MountedImageParts {
 const askedAgain = { withinMs: 2_000, deadlineMs: 500 }
 
 /** A rootfs that is mounted: turns reads that miss into fetches, and reads ahead of those that are sequential. */
-export class MountedImage {
+export class MountedRootfs {
   readonly image: BlockImage
   readonly digest: Digest
   readonly manifest: RootfsManifest
-  readonly #parts: MountedImageParts
+  readonly #parts: MountedRootfsParts
   readonly #regions: { first: number; chunks: RootfsManifest['metadata'] }[] = []
   readonly #state: Uint8Array
   readonly #readAhead: ReadAhead
@@ -39,7 +39,7 @@ export class MountedImage {
   /** What is being fetched ahead in an order that is known: there is no need to guess what comes after one of these. */
   planned: ReadonlySet<number> = new Set()
 
-  constructor(parts: MountedImageParts, manifest: RootfsManifest, digest: Digest) {
+  constructor(parts: MountedRootfsParts, manifest: RootfsManifest, digest: Digest) {
     this.#parts = parts
     this.manifest = manifest
     this.digest = digest
@@ -135,7 +135,7 @@ export class MountedImage {
   }
 
   /** @throws what the fetch throws */
-  async fetch(index: number, priority: Priority, signal: AbortSignal): Promise<Uint8Array> {
+  async fetch(index: number, priority: FetchPriority, signal: AbortSignal): Promise<Uint8Array> {
     const { bytes, source } = await this.#parts.fetch(this.request(index), { signal, priority })
     if (source !== 'local') Atomics.or(this.#state, index, chunkFlags[source])
     return bytes

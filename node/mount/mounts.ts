@@ -7,22 +7,22 @@ import type { RemoteSource } from '../model/chunk-request.ts'
 import type { Log } from '../base/log.ts'
 import type { FuseDriver } from './fuse/driver.ts'
 import type { MountSpec, Placed, Placement } from './placement/placement.ts'
-import { MountedImage, type MountedImageParts } from './mounted-rootfs.ts'
+import { MountedRootfs, type MountedRootfsParts } from './mounted-rootfs.ts'
 import type { Catalog, MountRecord } from '../store/catalog.ts'
 
-export interface MountsParts extends MountedImageParts {
+export interface MountsParts extends MountedRootfsParts {
   catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs'>
   driver: FuseDriver
   placement: Placement
   /** The boot of a rootfs that was not mounted before, to be started; undefined where boots are left alone. */
-  createBoot: (mounted: MountedImage) => Boot | undefined
+  createBoot: (mounted: MountedRootfs) => Boot | undefined
   log: Log
 }
 
 /** What is mounted where. The catalog remembers it, for the daemon that comes after this one. */
 export class Mounts {
   readonly #parts: MountsParts
-  readonly #images = new Map<string, MountedImage>()
+  readonly #images = new Map<string, MountedRootfs>()
   readonly #boots = new Map<string, Boot>()
   readonly #records = new Map<string, MountRecord>()
   /** Directories that something is being done with. */
@@ -59,7 +59,7 @@ export class Mounts {
   }
 
   /** The image of this name in the FUSE mount. */
-  image(name: string): MountedImage | undefined {
+  image(name: string): MountedRootfs | undefined {
     return this.#images.get(name)
   }
 
@@ -136,7 +136,7 @@ export class Mounts {
   async #open(manifest: RootfsManifest, digest: Digest): Promise<void> {
     const name = digestHex(digest)
     if (this.#images.has(name)) return
-    const mounted = new MountedImage(this.#parts, manifest, digest)
+    const mounted = new MountedRootfs(this.#parts, manifest, digest)
     this.#images.set(name, mounted)
     await this.#parts.driver.add(mounted.image)
   }

@@ -2,7 +2,7 @@ import { open, rename, rm } from 'node:fs/promises'
 import { randomBytes } from 'node:crypto'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { ChunkRequest, FetchedChunk, Priority } from '../model/chunk-request.ts'
+import type { ChunkRequest, FetchedChunk, FetchPriority } from '../model/chunk-request.ts'
 import { chunkRequests, tablesOf } from '../model/rootfs-chunks.ts'
 
 /** Chunks that are being fetched or written at once. */
@@ -18,7 +18,7 @@ export async function exportRootfs(
   manifest: RootfsManifest,
   file: string,
   parts: {
-    fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }) => Promise<FetchedChunk>
+    fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: FetchPriority }) => Promise<FetchedChunk>
   },
   {
     signal,

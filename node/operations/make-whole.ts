@@ -1,7 +1,7 @@
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { Digest } from '../../protocol/digest.ts'
-import type { ChunkRequest, FetchedChunk, Priority } from '../model/chunk-request.ts'
+import type { ChunkRequest, FetchedChunk, FetchPriority } from '../model/chunk-request.ts'
 import { chunkRequests, tablesOf } from '../model/rootfs-chunks.ts'
 
 /** How far a seed is, in bytes of the rootfs. */
@@ -12,7 +12,7 @@ export interface SeedProgress {
 
 export interface SeedParts {
   has: (digest: Digest) => boolean
-  fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }) => Promise<FetchedChunk>
+  fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: FetchPriority }) => Promise<FetchedChunk>
   /** Resolves when all chunks fetched so far are on the disk. */
   settled: () => Promise<void>
 }

@@ -26,7 +26,7 @@ import type {
 } from '../control/api.ts'
 import type { OperationOptions, Operations } from '../control/server.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
-import type { ImageOrigins } from '../images/importer.ts'
+import type { Importer } from '../images/importer.ts'
 import { inspect, sizeOf, type Known } from './inspect.ts'
 import type { Log } from '../base/log.ts'
 import type { Mounts } from '../mount/mounts.ts'
@@ -34,7 +34,8 @@ import type { PublishedImages } from '../publish/published-images.ts'
 import type { Publisher } from '../publish/publisher.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
 import { exportRootfs } from './export-file.ts'
-import type { Images, KnownImage, Variant } from '../images/resolver.ts'
+import type { ResolvedRootfs, Variant } from '../model/image.ts'
+import type { ImageResolver } from '../images/resolver.ts'
 import { seedRootfs } from './make-whole.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ChunkStore } from '../store/chunk-store.ts'
@@ -46,8 +47,8 @@ export interface ImageOperationsParts {
   store: ChunkStore
   holdings: Pick<Holdings, 'localBytes'>
   fetcher: Fetcher
-  images: Images
-  origins: ImageOrigins
+  images: ImageResolver
+  origins: Importer
   published: Pick<PublishedImages, 'layerIndexes'>
   publisher: Publisher
   profiles: Pick<BootProfiles, 'find'>
@@ -71,7 +72,7 @@ export class ImageOperations implements Omit<Operations, 'status'> {
 
   async seed(request: SeedRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
     const { reference, variant } = this.#parse(request)
-    const known = await this.#parts.images.forSeed(reference, variant, {
+    const known = await this.#parts.images.resolveForSeed(reference, variant, {
       signal,
       onProgress: (progress) => onProgress({ step: 'import', ...progress }),
     })
@@ -93,7 +94,7 @@ export class ImageOperations implements Omit<Operations, 'status'> {
   }
 
   /** What is known of boots of the image, to be published with it. */
-  async #profileOf({ record, manifest }: KnownImage, signal: AbortSignal): Promise<Uint8Array | undefined> {
+  async #profileOf({ record, manifest }: ResolvedRootfs, signal: AbortSignal): Promise<Uint8Array | undefined> {
     const regions = manifest.layers.map(({ chunks }) => chunks)
     const found = await this.#parts.profiles.find(
       { rootfs: record.rootfsDigest, sketch: sketchOf(regions) },
@@ -118,11 +119,15 @@ export class ImageOperations implements Omit<Operations, 'status'> {
   async mount(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
     const { directory, as = 'drive', writable = false, limitBytes, scratchBytes, pull = 'auto' } = request
     const { reference, variant } = this.#parse(request, as === 'tree' ? 'erofs' : 'ext4')
-    const { record, manifest, origin, resolution, unanswered } = await this.#parts.images.forMount(reference, variant, {
-      pull,
-      signal,
-      onProgress: (progress) => onProgress({ step: 'import', ...progress }),
-    })
+    const { record, manifest, origin, resolution, unanswered } = await this.#parts.images.resolveForMount(
+      reference,
+      variant,
+      {
+        pull,
+        signal,
+        onProgress: (progress) => onProgress({ step: 'import', ...progress }),
+      },
+    )
     const mount = {
       id: randomUUID(),
       directory,
@@ -175,7 +180,7 @@ export class ImageOperations implements Omit<Operations, 'status'> {
 
   async export(request: ExportRequest, { signal, onProgress }: OperationOptions): Promise<ExportResult> {
     const { reference, variant } = this.#parse(request)
-    const { record, manifest } = await this.#parts.images.forMount(reference, variant, {
+    const { record, manifest } = await this.#parts.images.resolveForMount(reference, variant, {
       pull: 'auto',
       signal,
       onProgress: (progress) => onProgress({ step: 'import', ...progress }),
@@ -237,7 +242,7 @@ export class ImageOperations implements Omit<Operations, 'status'> {
   }
 
   async #makeWhole(
-    { record, manifest, origin }: KnownImage,
+    { record, manifest, origin }: ResolvedRootfs,
     { signal, onProgress }: OperationOptions,
   ): Promise<SeedResult> {
     const { store, fetcher, log } = this.#parts

@@ -1,12 +1,13 @@
 import type { Digest } from '../../protocol/digest.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { Config } from '../config.ts'
-import type { Amount, MountReport, Status } from '../control/api.ts'
+import type { MountReport, Status } from '../control/api.ts'
+import type { Amount } from '../model/progress.ts'
 import { sizeOf } from './inspect.ts'
 import type { Mounts } from '../mount/mounts.ts'
-import type { PeerExchange } from '../peers/network.ts'
+import type { PeerNetwork } from '../peers/network.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
-import type { Imports } from '../images/running-imports.ts'
+import type { RunningImports } from '../images/running-imports.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Holdings } from '../store/holdings.ts'
 
@@ -16,8 +17,8 @@ export interface StatusParts {
   config: Pick<Config, 'name' | 'region'>
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   holdings: Pick<Holdings, 'localBytes'>
-  exchange: Pick<PeerExchange, 'peerId' | 'multiaddrs' | 'peers' | 'totals'>
-  imports: Pick<Imports, 'list'>
+  exchange: Pick<PeerNetwork, 'peerId' | 'multiaddrs' | 'peers' | 'totals'>
+  imports: Pick<RunningImports, 'list'>
   mounts: ReturnType<Mounts['list']>
   report: (digest: Digest, manifest: RootfsManifest) => MountReport
   /** Of the registry by who fetched. */
@@ -81,7 +82,7 @@ function peerOf({
   name,
   addresses,
   ...known
-}: ReturnType<PeerExchange['peers']>[number]): Status['peers'][number] {
+}: ReturnType<PeerNetwork['peers']>[number]): Status['peers'][number] {
   return {
     peer,
     name,

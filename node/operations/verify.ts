@@ -16,7 +16,7 @@ import type { IndexTrust } from '../publish/index-trust.ts'
 import { PublicationReader } from '../publish/publication-reader.ts'
 import type { ImageSource, ResolvedImage } from '../registry/image-source.ts'
 import { formatReference, type Reference } from '../registry/reference.ts'
-import type { FindOptions, Variant } from '../images/resolver.ts'
+import type { FindOptions, Variant } from '../model/image.ts'
 import type { Catalog } from '../store/catalog.ts'
 
 export interface VerificationParts {
@@ -25,7 +25,7 @@ export interface VerificationParts {
   region: Pick<RegionObjects, 'findImage' | 'fetchRootfs' | 'fetchLayerIndex' | 'fetchBlobMap'>
   /** This host's peer id. */
   own: () => string
-  trust: Pick<IndexTrust, 'accepts' | 'membersVouch'>
+  trust: Pick<IndexTrust, 'accepts' | 'trustsMembers'>
   limits: LayerLimits
 }
 
@@ -161,7 +161,7 @@ export class Verification {
   }: Statement & Pick<Use, 'source' | 'attestation'>): Pick<VerifiedUse, 'maker' | 'own' | 'accepted'> {
     const { trust, own } = this.#parts
     const { key: maker } = attestation
-    const isVouchedFor = source !== 'registry' && trust.membersVouch
+    const isVouchedFor = source !== 'registry' && trust.trustsMembers
     return {
       maker,
       own: maker === own(),

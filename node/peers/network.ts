@@ -25,7 +25,7 @@ import { readFrames, writeFrame } from './frames.ts'
 import { loadIdentity } from './identity.ts'
 import { askImport, serveImport, type ImportForPeer, type ImportOutcome, type ImportTold } from './import/exchange.ts'
 import { serveObject, type LocalObjects } from './object/exchange.ts'
-import { noTraffic, Peer, type Member, type Priority, type Traffic } from './peer.ts'
+import { noTraffic, Peer, type Member, type StreamClass, type Traffic } from './peer.ts'
 import { createPeerHost } from './peer-host.ts'
 import { RegionObjects } from './object/region-objects.ts'
 import { rendezvous } from './rendezvous.ts'
@@ -38,7 +38,7 @@ export interface LocalData extends LocalObjects {
   import: ImportForPeer
 }
 
-export interface PeerExchangeOptions {
+export interface PeerNetworkOptions {
   region: string
   name: string
   listen: readonly string[]
@@ -67,10 +67,10 @@ const meetTimeoutMs = 2_000
 const meetPollMs = 50
 
 /** The region as this host sees it: who is there, who holds what, and the exchange of chunks with them. */
-export class PeerExchange {
+export class PeerNetwork {
   readonly #local: LocalData
   readonly #log: Log
-  readonly #options: PeerExchangeOptions
+  readonly #options: PeerNetworkOptions
   readonly #bans = new BanList()
   readonly #peers = new Map<string, Peer>()
   readonly #announcer = new Announcer((message) => this.#broadcast(message))
@@ -85,7 +85,7 @@ export class PeerExchange {
   #hasMet = false
   #lastJoinedAt = 0
 
-  constructor({ local, log }: { local: LocalData; log: Log }, options: PeerExchangeOptions) {
+  constructor({ local, log }: { local: LocalData; log: Log }, options: PeerNetworkOptions) {
     this.#local = local
     this.#log = log
     this.#options = options
@@ -208,7 +208,7 @@ export class PeerExchange {
     peerId: string,
     digest: Digest,
     lengthBytes: number,
-    { signal, priority, timeoutMs }: { signal: AbortSignal; priority: Priority; timeoutMs: number },
+    { signal, priority, timeoutMs }: { signal: AbortSignal; priority: StreamClass; timeoutMs: number },
   ): Promise<Uint8Array> {
     const peer = this.#peers.get(peerId)
     if (peer === undefined) throw new P2pfsError('unavailable', 'peer is not connected', { peer: peerId })
@@ -230,7 +230,7 @@ export class PeerExchange {
    * Resolves when this host has met its region, as far as it can tell: it has bootstrap peers, a member is connected, and
    * none has come in the last second. After two seconds it resolves anyway, and at once where there are no bootstrap peers.
    */
-  async met({ signal }: { signal: AbortSignal }): Promise<void> {
+  async whenRegionKnown({ signal }: { signal: AbortSignal }): Promise<void> {
     const deadline = performance.now() + meetTimeoutMs
     const met = (): boolean => this.#members().length > 0 && performance.now() - this.#lastJoinedAt >= quietMs
     while (this.#options.bootstrap.length > 0 && !met() && performance.now() < deadline)
@@ -238,7 +238,7 @@ export class PeerExchange {
   }
 
   /** This host and the connected members that are not silent, in the order in which they are responsible for the key. */
-  ranked(key: string): string[] {
+  byResponsibility(key: string): string[] {
     return rendezvous(key, [
       this.peerId,
       ...this.#members()
@@ -277,7 +277,7 @@ export class PeerExchange {
     }
   }
 
-  async #client(peer: Peer, priority: Priority): Promise<ChunkClient> {
+  async #client(peer: Peer, priority: StreamClass): Promise<ChunkClient> {
     let client = peer.clients.get(priority)
     if (client === undefined) {
       const opened = this.#openClient(peer)

@@ -3,7 +3,7 @@ import type { Hello } from '../../protocol/messages/region.ts'
 import type { ChunkClient } from './chunk/client.ts'
 import { PeerHoldings } from './peer-holdings.ts'
 
-export type Priority = 'demand' | 'background'
+export type StreamClass = 'demand' | 'background'
 
 /** In chunks that were exchanged. */
 export interface Traffic {
@@ -24,7 +24,7 @@ export class Peer {
   readonly connectedAt = performance.now()
   readonly holdings = new PeerHoldings()
   readonly traffic = noTraffic()
-  readonly clients = new Map<Priority, Promise<ChunkClient>>()
+  readonly clients = new Map<StreamClass, Promise<ChunkClient>>()
   /** It fell silent then, while it was asked for something; performance.now(). */
   silentAt = -Infinity
   /** What it told of itself; until then it is no member. */

@@ -24,12 +24,12 @@ export class IndexTrust {
   }
 
   /** Whether members vouch for what they tell: where no keys are listed. */
-  get membersVouch(): boolean {
+  get trustsMembers(): boolean {
     return this.#keys.size === 0
   }
 
   accepts(key: string): boolean {
-    return key === this.#parts.own() || (this.membersVouch ? this.#parts.members().includes(key) : this.#keys.has(key))
+    return key === this.#parts.own() || (this.trustsMembers ? this.#parts.members().includes(key) : this.#keys.has(key))
   }
 
   /** A record that a connected member delivers. */
@@ -38,7 +38,7 @@ export class IndexTrust {
     if (!isRecordAttested(record))
       return this.#passOver('peer tells of an image what nobody has signed', { image, peer, maker: attestation.key })
     return (
-      this.membersVouch ||
+      this.trustsMembers ||
       this.accepts(attestation.key) ||
       this.#passOver(notAccepted, { image, peer, maker: attestation.key, advice })
     )
@@ -46,14 +46,14 @@ export class IndexTrust {
 
   /**
    * A record of this host's own catalog: it was accepted when it came, by keys that may not be listed now.
-   * @param isHearsay whether this host built it with what peers told
+   * @param isUnverified whether this host built it with what peers told
    */
   acceptsStored(
     { reference: image, attestation: { key: maker } }: ImageRecord,
-    { isHearsay }: { isHearsay: boolean },
+    { isUnverified }: { isUnverified: boolean },
   ): boolean {
-    if (this.membersVouch) return true
-    if (isHearsay && maker === this.#parts.own())
+    if (this.trustsMembers) return true
+    if (isUnverified && maker === this.#parts.own())
       return this.#passOver('index is passed over: this host has made it of what peers told', { image })
     return this.accepts(maker) || this.#passOver(notAccepted, { image, maker, advice })
   }

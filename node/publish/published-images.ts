@@ -22,8 +22,8 @@ import { PublicationReader } from './publication-reader.ts'
 /** Takes chunks until it is told what becomes of them. */
 interface Intake {
   put: (digest: Digest, bytes: Uint8Array) => Promise<void>
-  keep: () => void
-  takeBack: () => Promise<void>
+  commit: () => void
+  rollback: () => Promise<void>
 }
 
 export interface PublishedImagesParts {
@@ -260,10 +260,10 @@ export class PublishedImages {
       await this.#keepMaps(image, index.maps)
       if (index.profile !== undefined) this.#parts.onProfile(index.profile)
       await this.remember(publication)
-      intake.keep()
+      intake.commit()
       return manifest
     } catch (error) {
-      await intake.takeBack()
+      await intake.rollback()
       this.#passOver(error, image.reference, candidate.descriptor.digest, signal)
       return undefined
     }

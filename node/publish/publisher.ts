@@ -6,7 +6,7 @@ import type { ImageRecord } from '../../protocol/image-record.ts'
 import type { Publication, PublishedBlob } from '../../protocol/publication.ts'
 import { encodePublishedIndex, type PublishedMap } from '../../protocol/published-index.ts'
 import { encodeRootfsManifest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { ChunkRequest, FetchedChunk, Priority } from '../model/chunk-request.ts'
+import type { ChunkRequest, FetchedChunk, FetchPriority } from '../model/chunk-request.ts'
 import type { Log } from '../base/log.ts'
 import { mediaTypes } from '../registry/image-manifest.ts'
 import { layersOf, type ImageSource, type LayerDescriptor } from '../registry/image-source.ts'
@@ -28,10 +28,10 @@ export interface PublisherParts {
   layerIndex: (diffId: Digest, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined>
   registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer' | 'pushBlob' | 'pushManifest'>
   /** Chunks of metadata and windows, from wherever they are. */
-  fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: Priority }) => Promise<FetchedChunk>
+  fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: FetchPriority }) => Promise<FetchedChunk>
   own: () => string
   /** Whether this host has built the rootfs with layer indexes that peers told. */
-  isHearsay: (rootfsDigest: Digest) => Promise<boolean>
+  isUnverified: (rootfsDigest: Digest) => Promise<boolean>
   remember: (publication: Publication) => Promise<void>
   log: Log
 }
@@ -84,7 +84,7 @@ export class Publisher {
         'invalid',
         `${record.reference} is in no registry, so that there is nowhere to publish it; push the image to one, then seed it from there`,
       )
-    if (record.attestation.key === this.#parts.own() && (await this.#parts.isHearsay(record.rootfsDigest))) {
+    if (record.attestation.key === this.#parts.own() && (await this.#parts.isUnverified(record.rootfsDigest))) {
       throw new P2pfsError(
         'unsupported',
         `this host has made ${record.reference} of layer indexes that peers told, and cannot sign for it before others; publish it on the host that read the layers, or list keys with --trust-index-key (this host's own will do), then seed it again`,

@@ -16,7 +16,7 @@ import {
   type Referrer,
 } from './image-storage.ts'
 import { Mirrors, type Endpoint } from './mirrors.ts'
-import { OneAtATime } from '../base/keyed-queue.ts'
+import { KeyedQueue } from '../base/keyed-queue.ts'
 import type { Reference, RegistryReference } from './reference.ts'
 import { ofType, parsePushed, parseReferrers, referrersTag, withReferrer } from './referrers.ts'
 import { refusal } from './refusal.ts'
@@ -58,7 +58,7 @@ export class HttpRegistry implements ImageStorage {
   readonly #skips: SkipBudget
   readonly #clock: Clock
   /** Of indexes of referrers: at least this host's own do not overwrite one another. */
-  readonly #indexing = new OneAtATime()
+  readonly #indexing = new KeyedQueue()
   readonly #closing = new AbortController()
 
   /** @throws invalid for mirrors that are none */

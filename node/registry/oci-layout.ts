@@ -21,7 +21,7 @@ import {
   type ReadRangeOptions,
   type Referrer,
 } from './image-storage.ts'
-import { OneAtATime } from '../base/keyed-queue.ts'
+import { KeyedQueue } from '../base/keyed-queue.ts'
 import type { LayoutReference, Reference } from './reference.ts'
 import { isReferrersTag, ofType, parsePushed, parseReferrers, referrersTag, withReferrer } from './referrers.ts'
 import { verifiedBlob } from './verified-blob.ts'
@@ -32,7 +32,7 @@ const readBytes = 256 * 1024
 /** Images in a directory: OCI image spec, "Image Layout". */
 export class OciLayout implements ImageStorage {
   /** Of index.json, by directory. */
-  readonly #changes = new OneAtATime()
+  readonly #changes = new KeyedQueue()
 
   async manifest(reference: Reference): Promise<{ digest: Digest; json: string }> {
     const { directory, tag } = asLayout(reference)

@@ -104,13 +104,13 @@ export class Catalog {
   }
 
   /** Whether this host has built the rootfs with layer indexes that peers told: its own word for it is not worth more than theirs. */
-  async isHearsay(rootfs: Digest): Promise<boolean> {
-    return await this.#level.has(keys.hearsay(rootfs))
+  async isUnverified(rootfs: Digest): Promise<boolean> {
+    return await this.#level.has(keys.unverified(rootfs))
   }
 
-  async putHearsay(rootfs: Digest, isHearsay: boolean): Promise<void> {
-    if (isHearsay) await this.#put(keys.hearsay(rootfs), new Uint8Array(0), true)
-    else await this.#level.del(keys.hearsay(rootfs))
+  async putUnverified(rootfs: Digest, isUnverified: boolean): Promise<void> {
+    if (isUnverified) await this.#put(keys.unverified(rootfs), new Uint8Array(0), true)
+    else await this.#level.del(keys.unverified(rootfs))
   }
 
   async putPublication(publication: Publication): Promise<void> {
@@ -139,7 +139,7 @@ export class Catalog {
         { layer: index.diffId },
       )
     }
-    await this.#put(told ? keys.toldLayer(index.diffId) : keys.layer(index.diffId), bytes, true)
+    await this.#put(told ? keys.unverifiedLayer(index.diffId) : keys.layer(index.diffId), bytes, true)
   }
 
   async putBlobMap(map: BlobMap): Promise<void> {
@@ -162,7 +162,9 @@ export class Catalog {
   }
 
   async hasLayer(diffId: Digest, { told = true }: { told?: boolean } = {}): Promise<boolean> {
-    return (await this.#level.has(keys.layer(diffId))) || (told && (await this.#level.has(keys.toldLayer(diffId))))
+    return (
+      (await this.#level.has(keys.layer(diffId))) || (told && (await this.#level.has(keys.unverifiedLayer(diffId))))
+    )
   }
 
   /** Diff ids of all layers whose index is here. */
@@ -173,13 +175,14 @@ export class Catalog {
 
   async deleteLayer(diffId: Digest): Promise<void> {
     await this.#level.del(keys.layer(diffId))
-    await this.#level.del(keys.toldLayer(diffId))
+    await this.#level.del(keys.unverifiedLayer(diffId))
   }
 
   /** The layer index's encoded form. @param told whether a peer's word will do, where this host has not read the layer */
   async layerBytes(diffId: Digest, { told = true }: { told?: boolean } = {}): Promise<Uint8Array | undefined> {
     const bytes =
-      (await this.#level.get(keys.layer(diffId))) ?? (told ? await this.#level.get(keys.toldLayer(diffId)) : undefined)
+      (await this.#level.get(keys.layer(diffId))) ??
+      (told ? await this.#level.get(keys.unverifiedLayer(diffId)) : undefined)
     return bytes === undefined ? undefined : await decompress(bytes)
   }
 

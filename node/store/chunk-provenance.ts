@@ -1,7 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 
 /** Where the chunks came from that came while this process ran: as many entries as the store got chunks in that time. */
-export class Arrivals {
+export class ChunkProvenance {
   readonly #sources = new Map<Digest, 'peer' | 'registry'>()
 
   note(digest: Digest, source: 'peer' | 'registry'): void {

@@ -14,21 +14,21 @@ export class Holdings {
   readonly #held = new Map<Digest, Bitmap>()
   readonly #places = new Map<Digest, Place[]>()
   /** Regions of layers that no known rootfs has yet. */
-  readonly #loose = new Map<Digest, ChunkTable>()
+  readonly #provisional = new Map<Digest, ChunkTable>()
 
   /**
    * Takes up a region; `has` tells what is here already.
-   * @param loose no known rootfs has it yet: {@link dropLoose} takes it away again
+   * @param provisional no known rootfs has it yet: {@link dropProvisional} takes it away again
    * @returns its bitmap, or undefined where it was known.
    */
   addTable(
     table: ChunkTable,
     has: (digest: Digest) => boolean,
-    { loose = false }: { loose?: boolean } = {},
+    { provisional = false }: { provisional?: boolean } = {},
   ): Bitmap | undefined {
-    if (!loose) this.#loose.delete(table.id)
+    if (!provisional) this.#provisional.delete(table.id)
     if (this.#held.has(table.id)) return undefined
-    if (loose) this.#loose.set(table.id, table)
+    if (provisional) this.#provisional.set(table.id, table)
     const held = new BitmapClass(table.count)
     for (let index = 0; index < table.count; index++) {
       const digest = table.digestAt(index)
@@ -42,11 +42,11 @@ export class Holdings {
   }
 
   /** Forgets a region that no rootfs has. @returns the chunks of it that were marked, where it is forgotten */
-  dropLoose(id: Digest): readonly number[] {
-    const table = this.#loose.get(id)
+  dropProvisional(id: Digest): readonly number[] {
+    const table = this.#provisional.get(id)
     if (table === undefined) return []
     const held = this.#held.get(id)!
-    this.#loose.delete(id)
+    this.#provisional.delete(id)
     this.#held.delete(id)
     const marked: number[] = []
     for (let index = 0; index < table.count; index++) {

@@ -1,6 +1,6 @@
 import type { Digest } from '../../protocol/digest.ts'
 
-export interface ImportLedgerParts {
+export interface ImportTransactionsParts {
   /** @returns whether the chunk was not here before */
   put: (digest: Digest, bytes: Uint8Array) => Promise<boolean>
   discard: (digest: Digest) => Promise<void>
@@ -16,27 +16,27 @@ interface Use {
 }
 
 /** Remembers what running imports put, so that one that can never succeed leaves nothing behind. */
-export class ImportLedger {
-  readonly #parts: ImportLedgerParts
+export class ImportTransactions {
+  readonly #parts: ImportTransactionsParts
   readonly #uses = new Map<Digest, Use>()
 
-  constructor(parts: ImportLedgerParts) {
+  constructor(parts: ImportTransactionsParts) {
     this.#parts = parts
   }
 
-  begin(): RunningImport {
-    return new RunningImport(this.#parts, this.#uses)
+  begin(): ImportTransaction {
+    return new ImportTransaction(this.#parts, this.#uses)
   }
 }
 
-/** The chunks of one import; ends with {@link keep} or {@link takeBack}. */
-export class RunningImport {
-  readonly #parts: ImportLedgerParts
+/** The chunks of one import; ends with {@link commit} or {@link rollback}. */
+export class ImportTransaction {
+  readonly #parts: ImportTransactionsParts
   readonly #uses: Map<Digest, Use>
   readonly #used = new Set<Digest>()
   readonly #pending = new Set<Promise<boolean>>()
 
-  constructor(parts: ImportLedgerParts, uses: Map<Digest, Use>) {
+  constructor(parts: ImportTransactionsParts, uses: Map<Digest, Use>) {
     this.#parts = parts
     this.#uses = uses
   }
@@ -59,7 +59,7 @@ export class RunningImport {
   }
 
   /** What has been put stays. */
-  keep(): void {
+  commit(): void {
     for (const [digest, use] of this.#end()) {
       use.fresh = false
       if (use.imports === 0) this.#uses.delete(digest)
@@ -67,7 +67,7 @@ export class RunningImport {
   }
 
   /** Removes what was not there before, unless a known rootfs or another running import has it too. */
-  async takeBack(): Promise<void> {
+  async rollback(): Promise<void> {
     await Promise.allSettled(this.#pending)
     const gone: Digest[] = []
     for (const [digest, use] of this.#end()) {

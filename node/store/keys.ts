@@ -12,11 +12,11 @@ export const keys = {
   /** -> layer index (CBOR, zstd) */
   layer: (diffId: Digest): string => `${formatVersion}/layer/${diffId}`,
   /** -> layer index that a peer told, and nobody has signed (CBOR, zstd) */
-  toldLayer: (diffId: Digest): string => `${formatVersion}/told/${diffId}`,
+  unverifiedLayer: (diffId: Digest): string => `${formatVersion}/told/${diffId}`,
   /** -> blob map (CBOR, zstd) */
   blobMap: (digest: Digest): string => `${formatVersion}/map/${digest}`,
   /** -> nothing: this host has built the rootfs with layer indexes that peers told */
-  hearsay: (rootfsDigest: Digest): string => `${formatVersion}/hearsay/${rootfsDigest}`,
+  unverified: (rootfsDigest: Digest): string => `${formatVersion}/hearsay/${rootfsDigest}`,
   /** -> publication (CBOR) */
   publication: (manifestDigest: Digest, format: RootfsFormat): string =>
     `${formatVersion}/publication/${format}/${manifestDigest}`,

@@ -10,7 +10,12 @@ import {
 import { parseBlobMap, type BlobMap } from '../../../protocol/blob-map.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../../protocol/image-record.ts'
+import {
+  encodeImageRecord,
+  parseImageRecord,
+  type ImageName,
+  type ImageRecord,
+} from '../../../protocol/image-record.ts'
 import { parseLayerIndex, type LayerIndex } from '../../../protocol/layer-index.ts'
 import {
   encodeObjectAnswer,

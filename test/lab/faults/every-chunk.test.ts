@@ -6,10 +6,10 @@ import { test, type TestContext } from 'node:test'
 import { debianImages, oddImage, type LabImage } from '../../../netlab/images/images.ts'
 import { run } from '../../../netlab/hosts/process.ts'
 import type { MountResult } from '../../../node/control/api.ts'
-import { SpanSource } from '../../../node/fetch/range-source.ts'
+import { RangeSource } from '../../../node/fetch/range-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { createImageSource } from '../../../node/registry/image-source.ts'
-import { SeekableLayers } from '../../../node/fetch/layer-ranges.ts'
+import { LayerRanges } from '../../../node/fetch/layer-ranges.ts'
 import { Catalog } from '../../../node/store/catalog.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
@@ -48,7 +48,7 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
   await store.open()
   await using registry = createImageSource({ insecureRegistries: [authority], userAgent: 'test', log })
   await registry.start()
-  const layers = new SeekableLayers({
+  const layers = new LayerRanges({
     catalog,
     registry,
     region: { fetchBlobMap: async () => undefined },
@@ -57,7 +57,7 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
     onBlobMap: () => undefined,
     log,
   })
-  const source = new SpanSource({
+  const source = new RangeSource({
     seekable: async (table) => await layers.seekable(table),
     stream: {
       fetch: async ({ table, index }) =>

@@ -36,7 +36,7 @@ test('without listed keys members vouch for what they pass on, and in a registry
   )
   const record = await recordBy(stranger)
   assert.equal(trust.acceptsFromPeer(record, member.key), true)
-  assert.equal(trust.acceptsStored(record, { isHearsay: true }), true)
+  assert.equal(trust.acceptsStored(record, { isUnverified: true }), true)
   assert.equal(log, '')
   for (const [maker, accepted] of [
     [own, true],
@@ -66,8 +66,8 @@ test('with listed keys only those and the own count, wherever a record comes fro
   ] as const) {
     const record = await recordBy(maker)
     assert.equal(trust.acceptsFromPeer(record, member.key), accepted)
-    assert.equal(trust.acceptsStored(record, { isHearsay: false }), accepted)
-    assert.equal(trust.acceptsStored(record, { isHearsay: true }), accepted && maker !== own)
+    assert.equal(trust.acceptsStored(record, { isUnverified: false }), accepted)
+    assert.equal(trust.acceptsStored(record, { isUnverified: true }), accepted && maker !== own)
     assert.equal(trust.acceptsPublished(record, record.attestation, 'r'), accepted)
   }
 })

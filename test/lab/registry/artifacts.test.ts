@@ -9,7 +9,16 @@ import { OciLayout } from '../../../node/registry/oci-layout.ts'
 import { parseReference, type Reference } from '../../../node/registry/reference.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
-import { createClient, descriptor, fails, impatient, layer, readAll, signal, startRegistry } from '../../unit/registry/fault-client.ts'
+import {
+  createClient,
+  descriptor,
+  fails,
+  impatient,
+  layer,
+  readAll,
+  signal,
+  startRegistry,
+} from '../../unit/registry/fault-client.ts'
 
 const empty = Buffer.from('{}')
 const emptyDescriptor = { mediaType: 'application/vnd.oci.empty.v1+json', digest: digestOf(empty), size: 2 }

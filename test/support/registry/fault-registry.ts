@@ -3,14 +3,7 @@ import { createReadStream } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { answerRange } from './byte-ranges.ts'
-import {
-  emptyAnswer,
-  failed,
-  jsonAnswer,
-  type Answer,
-  type BackendRequest,
-  type RegistryBackend,
-} from './backend.ts'
+import { emptyAnswer, failed, jsonAnswer, type Answer, type BackendRequest, type RegistryBackend } from './backend.ts'
 import { RegistryFront, type FrontOptions } from './front.ts'
 
 export interface FaultRegistryOptions extends FrontOptions {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { silentLog } from '../../../node/base/log.ts'
-import { SeekableLayers } from '../../../node/fetch/layer-ranges.ts'
+import { LayerRanges } from '../../../node/fetch/layer-ranges.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import type { BlobMap } from '../../../protocol/blob-map.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
@@ -47,13 +47,13 @@ const map: BlobMap = {
 
 /** Of a layer whose windows are published, and nowhere else. */
 async function regionOf(
-  parts: Partial<ConstructorParameters<typeof SeekableLayers>[0]>,
-): Promise<NonNullable<Awaited<ReturnType<SeekableLayers['seekable']>>>> {
+  parts: Partial<ConstructorParameters<typeof LayerRanges>[0]>,
+): Promise<NonNullable<Awaited<ReturnType<LayerRanges['seekable']>>>> {
   return (await layersOf(parts).seekable(table.id))!
 }
 
-function layersOf(parts: Partial<ConstructorParameters<typeof SeekableLayers>[0]>): SeekableLayers {
-  return new SeekableLayers({
+function layersOf(parts: Partial<ConstructorParameters<typeof LayerRanges>[0]>): LayerRanges {
+  return new LayerRanges({
     catalog: {
       images: async () => [record],
       rootfs: async () => manifest,

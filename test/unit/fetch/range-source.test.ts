@@ -4,7 +4,7 @@ import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { ChunkRequest } from '../../../node/model/chunk-request.ts'
-import { SpanSource, type SeekableRegion, type Stretch } from '../../../node/fetch/range-source.ts'
+import { RangeSource, type SeekableSegment, type Stretch } from '../../../node/fetch/range-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import { createRandom } from '../../support/random.ts'
@@ -48,7 +48,7 @@ function lab(
     const start = Math.floor(index / 4) * 4 * chunkBytes
     return { start, end: start + 4 * chunkBytes, tarStart: start, tarEnd: start + 4 * chunkBytes }
   }
-  const region: SeekableRegion = {
+  const region: SeekableSegment = {
     table,
     stretchOf: (index) => (index === count - 1 ? undefined : group(index)),
     join: (first, last) => ({ start: first.start, end: last.end, tarStart: first.tarStart, tarEnd: last.tarEnd }),
@@ -74,7 +74,7 @@ function lab(
     signal,
     log: silentLog,
   }
-  const source = new SpanSource(parts, { now })
+  const source = new RangeSource(parts, { now })
   return {
     ...made,
     contents,

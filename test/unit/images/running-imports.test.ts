@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
-import type { KnownImage } from '../../../node/images/resolver.ts'
-import { Imports, type WaitOptions } from '../../../node/images/running-imports.ts'
+import type { ResolvedRootfs } from '../../../node/model/image.ts'
+import { RunningImports, type WaitOptions } from '../../../node/images/running-imports.ts'
 
 const manifestDigest = digestOf(Buffer.from('manifest'))
 const [a, b] = ['a', 'b'].map((name) => digestOf(Buffer.from(name))) as [Digest, Digest]
@@ -12,7 +12,7 @@ const image = (key: string): { key: string; reference: string; manifestDigest: D
   reference: key,
   manifestDigest,
 })
-const known = { origin: 'built' } as KnownImage
+const known = { origin: 'built' } as ResolvedRootfs
 
 /** Waits, and remembers what it was told. */
 function waiter(forPeer: boolean): { options: WaitOptions; seen: number[]; layers: Digest[]; leave: () => void } {
@@ -28,11 +28,11 @@ function waiter(forPeer: boolean): { options: WaitOptions; seen: number[]; layer
 }
 
 test('an import runs once for all who want it; all see how far it is, two peers what they can take', async () => {
-  const imports = new Imports()
-  const end = Promise.withResolvers<KnownImage>()
+  const imports = new RunningImports()
+  const end = Promise.withResolvers<ResolvedRootfs>()
   let runs = 0
   let task: Required<WaitOptions> | undefined
-  const run = async (options: Required<WaitOptions>): Promise<KnownImage> => {
+  const run = async (options: Required<WaitOptions>): Promise<ResolvedRootfs> => {
     runs++
     task = options
     return await end.promise
@@ -57,10 +57,10 @@ test('an import runs once for all who want it; all see how far it is, two peers 
 })
 
 test('an import that nobody waits for any more is aborted, and the next one begins anew', async () => {
-  const imports = new Imports()
+  const imports = new RunningImports()
   const [one, two] = [waiter(true), waiter(true)]
   let aborted = 0
-  const run = async ({ signal }: Required<WaitOptions>): Promise<KnownImage> => {
+  const run = async ({ signal }: Required<WaitOptions>): Promise<ResolvedRootfs> => {
     await new Promise((resolve) => signal.addEventListener('abort', resolve))
     aborted++
     throw signal.reason
@@ -79,9 +79,9 @@ test('an import that nobody waits for any more is aborted, and the next one begi
 })
 
 test('only so many imports run for peers; who waits for one of them, and who is here, is always welcome', async () => {
-  const imports = new Imports()
-  const end = Promise.withResolvers<KnownImage>()
-  const run = async (): Promise<KnownImage> => await end.promise
+  const imports = new RunningImports()
+  const end = Promise.withResolvers<ResolvedRootfs>()
+  const run = async (): Promise<ResolvedRootfs> => await end.promise
   const running = ['1', '2', '3', '4'].map(async (key) => await imports.run(image(key), waiter(true).options, run))
   await assert.rejects(imports.run(image('5'), waiter(true).options, run), (error) => isP2pfsError(error, 'busy'))
   running.push(imports.run(image('4'), waiter(true).options, run), imports.run(image('5'), waiter(false).options, run))

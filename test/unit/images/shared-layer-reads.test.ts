@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf } from '../../../protocol/digest.ts'
-import { LayerTurns } from '../../../node/images/shared-layer-reads.ts'
+import { SharedLayerReads } from '../../../node/images/shared-layer-reads.ts'
 
 const layer = digestOf(Buffer.from('layer'))
 const { signal } = new AbortController()
 
 test('a layer is read once for two that need it, and both see how far it is', async () => {
-  const turns = new LayerTurns<string>()
+  const turns = new SharedLayerReads<string>()
   const reading = Promise.withResolvers<string>()
   const seen: string[] = []
   let index: string | undefined
@@ -36,7 +36,7 @@ test('a layer is read once for two that need it, and both see how far it is', as
 })
 
 test('where a reading fails the next one reads itself, and one that gives up does not wait', async () => {
-  const turns = new LayerTurns<string>()
+  const turns = new SharedLayerReads<string>()
   const reading = Promise.withResolvers<string>()
   const nothing = async (): Promise<undefined> => await Promise.resolve(undefined)
   const onBytes = (): void => undefined

@@ -4,7 +4,7 @@ import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { silentLog } from '../../../node/base/log.ts'
-import type { KnownImage } from '../../../node/images/resolver.ts'
+import type { ResolvedRootfs } from '../../../node/model/image.ts'
 import { Stewards, type StewardsRegion } from '../../../node/images/stewards.ts'
 
 const manifestDigest = digestOf(Buffer.from('manifest'))
@@ -42,8 +42,8 @@ async function ask(
   const asked: string[] = []
   const region: StewardsRegion = {
     peerId: 'me',
-    met: async () => await Promise.resolve(),
-    ranked: () => Object.keys(members),
+    whenRegionKnown: async () => await Promise.resolve(),
+    byResponsibility: () => Object.keys(members),
     askImport: async (peer, _request, told) => {
       asked.push(peer)
       const behaviour = members[peer]!
@@ -62,8 +62,8 @@ async function ask(
     takeLayer: async ({ diffId }) => await Promise.resolve(onLayer(diffId)),
     log: silentLog,
   })
-  const accept = async (record: ImageRecord, peer: string): Promise<KnownImage | undefined> =>
-    await Promise.resolve(members[peer] === 'is wrong' ? undefined : ({ record } as KnownImage))
+  const accept = async (record: ImageRecord, peer: string): Promise<ResolvedRootfs | undefined> =>
+    await Promise.resolve(members[peer] === 'is wrong' ? undefined : ({ record } as ResolvedRootfs))
   const known = await stewards.ask(image, { signal }, accept)
   return { from: known?.record.manifest, asked }
 }
@@ -146,8 +146,8 @@ test('an asker that gives up asks nobody else', async () => {
   const abort = new AbortController()
   const region: StewardsRegion = {
     peerId: 'me',
-    met: async () => await Promise.resolve(),
-    ranked: () => ['a', 'b', 'me'],
+    whenRegionKnown: async () => await Promise.resolve(),
+    byResponsibility: () => ['a', 'b', 'me'],
     askImport: async (peer) => {
       assert.equal(peer, 'a')
       abort.abort()

@@ -145,7 +145,7 @@ test('all hosts of a region agree on the rank', async (t) => {
   const { steward, asker } = await pair(t)
   const third = await TestPeer.start(t, 'third', { bootstrap: [steward.address] })
   await until('all have met', () => [steward, asker, third].every(({ exchange }) => exchange.peers().length === 2))
-  const ranks = [steward, asker, third].map(({ exchange }) => exchange.ranked('key'))
+  const ranks = [steward, asker, third].map(({ exchange }) => exchange.byResponsibility('key'))
   assert.deepEqual(ranks[1], ranks[0])
   assert.deepEqual(ranks[2], ranks[0])
   assert.equal(new Set(ranks[0]).size, 3)
@@ -154,13 +154,13 @@ test('all hosts of a region agree on the rank', async (t) => {
 test('a host that has just started meets its region first; one without bootstrap peers has none to wait for', async (t) => {
   const { signal } = new AbortController()
   const a = await TestPeer.start(t, 'a')
-  await a.exchange.met({ signal })
+  await a.exchange.whenRegionKnown({ signal })
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
-  await b.exchange.met({ signal })
+  await b.exchange.whenRegionKnown({ signal })
   assert.equal(b.exchange.peers().length, 1)
   const alone = await TestPeer.start(t, 'alone', { bootstrap: ['/ip4/127.0.0.1/tcp/1'] })
-  await alone.exchange.met({ signal })
-  assert.deepEqual(alone.exchange.ranked('key'), [alone.exchange.peerId])
+  await alone.exchange.whenRegionKnown({ signal })
+  assert.deepEqual(alone.exchange.byResponsibility('key'), [alone.exchange.peerId])
 })
 
 /** A member of the region that answers for imports as it likes. */
@@ -250,11 +250,11 @@ for (const [how, before] of [
       for (let i = 0; i < before; i++) await send(stream, progress)
       await new Promise(() => undefined)
     })
-    assert.equal(asker.exchange.ranked('key').length, 2)
+    assert.equal(asker.exchange.byResponsibility('key').length, 2)
     const { outcome, progress: seen } = ask(asker, steward)
     await assert.rejects(outcome, (error) => isP2pfsError(error, 'timeout'))
     assert.equal(seen.length, before)
-    assert.deepEqual(asker.exchange.ranked('key'), [asker.exchange.peerId])
+    assert.deepEqual(asker.exchange.byResponsibility('key'), [asker.exchange.peerId])
   })
 }
 
@@ -273,10 +273,10 @@ test('a steward that was silent is counted on again as soon as it answers anythi
   const { signal } = new AbortController()
   await assert.rejects(ask(asker, steward).outcome, (error) => isP2pfsError(error, 'timeout'))
   await asker.exchange.objects.findImport(request.manifestDigest, { signal })
-  assert.equal(asker.exchange.ranked('key').length, 1)
+  assert.equal(asker.exchange.byResponsibility('key').length, 1)
   isStalled = false
   await asker.exchange.objects.findImport(request.manifestDigest, { signal })
-  assert.equal(asker.exchange.ranked('key').length, 2)
+  assert.equal(asker.exchange.byResponsibility('key').length, 2)
 })
 
 test('an asker that asks twice on a stream, or asks for nonsense, is cut off', async (t) => {

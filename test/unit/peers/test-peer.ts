@@ -8,7 +8,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import type { ImportForPeer } from '../../../node/peers/import/exchange.ts'
-import { PeerExchange } from '../../../node/peers/network.ts'
+import { PeerNetwork } from '../../../node/peers/network.ts'
 import { createRandom } from '../../support/random.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
@@ -42,10 +42,10 @@ export class TestPeer {
   /** Manifests of images that it says it is importing. */
   readonly importing = new Set<Digest>()
   import: ImportForPeer = async () => await Promise.reject(new P2pfsError('unsupported', 'this peer imports nothing'))
-  readonly exchange: PeerExchange
+  readonly exchange: PeerNetwork
 
   private constructor(directory: string, region: string, name: string, bootstrap: string[]) {
-    this.exchange = new PeerExchange(
+    this.exchange = new PeerNetwork(
       {
         local: {
           chunk: async (digest) => await (this.stall ?? this.chunks.get(digest)),

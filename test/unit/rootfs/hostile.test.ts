@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { encodeHeader } from '../../support/tar-header.ts'
-import { ImageOrigins } from '../../../node/images/importer.ts'
+import { Importer } from '../../../node/images/importer.ts'
 import { importLayer } from '../../../node/rootfs/layer-import.ts'
 import type { LayerLimits } from '../../../node/rootfs/layer-limits.ts'
 import { createLog } from '../../../node/base/log.ts'
@@ -14,7 +14,7 @@ import { parseReference } from '../../../node/registry/reference.ts'
 import { Catalog } from '../../../node/store/catalog.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { Holdings } from '../../../node/store/holdings.ts'
-import { ImportLedger } from '../../../node/store/import-transaction.ts'
+import { ImportTransactions } from '../../../node/store/import-transaction.ts'
 import { digestHex, digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
@@ -128,7 +128,7 @@ async function openHost(
 ): Promise<{
   store: ChunkStore
   catalog: Catalog
-  origins: ImageOrigins
+  origins: Importer
   import: (layout: string) => Promise<RootfsManifest>
   know: (manifest: RootfsManifest) => void
   files: () => string[]
@@ -143,7 +143,7 @@ async function openHost(
   t.after(async () => await catalog.close())
   const registry = createImageSource({ insecureRegistries: [], userAgent: 'test', log })
   const isKnown = (digest: Digest): boolean => holdings.knows(digest)
-  const ledger = new ImportLedger({
+  const ledger = new ImportTransactions({
     put: async (digest, bytes) => await store.put(digest, bytes),
     discard: async (digest) => await store.discard(digest),
     isKnown,
@@ -151,16 +151,16 @@ async function openHost(
   const nobody = async (): Promise<undefined> => await Promise.resolve(undefined)
   const region = { fetchLayerIndex: nobody }
   const published = { layerIndexes: nobody, metadata: async () => false }
-  const origins = new ImageOrigins({
+  const origins = new Importer({
     catalog,
     registry,
     region,
     published,
-    trust: { membersVouch: true },
+    trust: { trustsMembers: true },
     ledger,
     isKnown,
-    onLayerRead: (chunks) => holdings.addTable(chunks, (digest) => store.has(digest), { loose: true }),
-    onLayerTakenBack: (table) => holdings.dropLoose(table),
+    onLayerRead: (chunks) => holdings.addTable(chunks, (digest) => store.has(digest), { provisional: true }),
+    onLayerRolledBack: (table) => holdings.dropProvisional(table),
     limits,
     putBlobMap: async (map) => await catalog.putBlobMap(map),
   })
