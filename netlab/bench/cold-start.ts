@@ -1,17 +1,16 @@
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import type { MountResult } from '../../node/control/api.ts'
 import type { ColdImage } from '../images/cold-images.ts'
 import { runContainer } from '../hosts/container.ts'
 import { Containerd } from '../hosts/containerd.ts'
-import { eventually } from '../../test/support/deadline.ts'
 import { LinkSampler, timedRequests, type ColdTimeline } from './cold-timeline.ts'
-import { startEmpty } from '../hosts/empty-node.ts'
-import { Network, type LabHost } from '../hosts/network.ts'
-import type { NodeProcess } from '../hosts/node-process.ts'
-import { run } from '../hosts/process.ts'
-import { Registry, registryPort } from '../registry/registry.ts'
+import type { LabHost } from '../hosts/lab-host.ts'
+import { Network } from '../hosts/network.ts'
+import { NodeProcess } from '../hosts/node-process.ts'
+import { dropAllCaches } from '../hosts/page-cache.ts'
+import { startLoggingProxy, type LoggingProxy } from '../registry/logging-proxy.ts'
+import { Registry } from '../registry/registry.ts'
 
 /**
  * How a host that has nothing comes to a running program:
@@ -47,8 +46,6 @@ export interface ColdStart {
 /** Hosts that have had the image before, by the way that they are for. */
 type Publishers = Record<'index' | 'profile' | 'peer', LabHost>
 
-const proxyPort = registryPort + 1
-const proxyTimeoutMs = 20_000
 /** On a machine that is busy with other tests. */
 const meetTimeoutMs = 20_000
 
@@ -72,7 +69,7 @@ export class ColdLab implements AsyncDisposable {
     registry: Registry
     host: LabHost
     publishers: Publishers
-    proxy: Proxy | undefined
+    proxy: LoggingProxy | undefined
   }) {
     this.#network = parts.network
     this.registry = parts.registry
@@ -93,7 +90,7 @@ export class ColdLab implements AsyncDisposable {
         profile: await network.addHost('profiler'),
         peer: await network.addHost('peer'),
       }
-      const proxy = logRequests ? await startProxy(registry) : undefined
+      const proxy = logRequests ? await startLoggingProxy(registry) : undefined
       return new ColdLab({ network, registry, host, publishers, proxy })
     } catch (error) {
       await network[Symbol.asyncDispose]()
@@ -125,7 +122,7 @@ export class ColdLab implements AsyncDisposable {
     await this.registry.push(image, repository)
     if (mode === 'index' || mode === 'profile') await this.#publish(image, mode, reference)
     if (mode === 'peer') {
-      this.#peer ??= await startEmpty(this.#publishers.peer, this.#nodeOptions)
+      this.#peer ??= await NodeProcess.startEmpty(this.#publishers.peer, this.#nodeOptions)
       await this.#peer.cli(['seed', reference, '--format', 'erofs'])
     }
     this.#prepared.add(reference)
@@ -134,7 +131,7 @@ export class ColdLab implements AsyncDisposable {
 
   async #publish(image: ColdImage, mode: 'index' | 'profile', reference: string): Promise<void> {
     const host = this.#publishers[mode]
-    await using node = await startEmpty(host, this.#nodeOptions)
+    await using node = await NodeProcess.startEmpty(host, this.#nodeOptions)
     if (mode === 'profile') {
       const { tree, directory } = await this.#mountTree(node, reference)
       await runContainer(host, tree, image, () => undefined)
@@ -166,7 +163,7 @@ export class ColdLab implements AsyncDisposable {
 
   async #startMounted(image: ColdImage, mode: ColdMode, reference: string): Promise<ColdStart> {
     const bootstrap = mode === 'peer' && this.#peer !== undefined ? [this.#peer] : []
-    await using node = await startEmpty(this.#host, {
+    await using node = await NodeProcess.startEmpty(this.#host, {
       ...this.#nodeOptions,
       bootstrap,
       trustedIndexKeys: mode === 'peer' ? [] : [...this.#keys],
@@ -192,7 +189,7 @@ export class ColdLab implements AsyncDisposable {
 
   /** @param provide makes the tree that the program runs in */
   async #measure(image: ColdImage, provide: () => Promise<string>): Promise<ColdStart> {
-    await dropCaches()
+    await dropAllCaches()
     const before = { bytes: this.registry.sentBytes, requests: this.registry.answeredRequests }
     const since = (): { bytes: number; requests: number } => ({
       bytes: this.registry.sentBytes - before.bytes,
@@ -219,7 +216,7 @@ export class ColdLab implements AsyncDisposable {
             samples: sampler.samples,
           }
     const againMs = await this.#timeToReady(image, tree)
-    await dropCaches()
+    await dropAllCaches()
     const againColdMs = await this.#timeToReady(image, tree)
     return {
       mountMs,
@@ -245,35 +242,4 @@ export class ColdLab implements AsyncDisposable {
   get #nodeOptions(): { insecureRegistries: string[] } {
     return { insecureRegistries: [this.#authority] }
   }
-}
-
-interface Proxy {
-  authority: string
-  logPath: string
-}
-
-async function startProxy({ host }: Registry): Promise<Proxy> {
-  const program = fileURLToPath(new URL('../registry/logging-proxy.ts', import.meta.url))
-  const logPath = join(host.directory, 'requests.jsonl')
-  await writeFile(logPath, '')
-  const args = [
-    '--disable-warning=ExperimentalWarning',
-    program,
-    host.address,
-    String(proxyPort),
-    String(registryPort),
-    logPath,
-  ]
-  const child = await host.start(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
-  let listening = false
-  child.stdout!.once('data', () => (listening = true))
-  await eventually('the proxy listens', async () => await Promise.resolve(listening || undefined), {
-    timeoutMs: proxyTimeoutMs,
-  })
-  return { authority: `${host.address}:${proxyPort}`, logPath }
-}
-
-/** Files, directories and inodes: of the whole machine, the registry's too. */
-async function dropCaches(): Promise<void> {
-  await run('sh', ['-c', 'sync && echo 3 > /proc/sys/vm/drop_caches'])
 }

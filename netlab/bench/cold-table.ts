@@ -1,5 +1,6 @@
 import type { ColdMode, ColdStart } from './cold-start.ts'
 import { spread, type Spread } from './measurement.ts'
+import { formatTable } from './table.ts'
 
 /** Starts of one image over links of one rate, all in one way. */
 export interface ColdCase {
@@ -82,16 +83,7 @@ export function formatColdFigures(figures: readonly ColdFigures[]): string {
     seconds(one.againMs),
     seconds(one.againColdMs),
   ])
-  const table = [heading, ...rows]
-  const widths = heading.map((_, column) => Math.max(...table.map((row) => row[column]!.length)))
-  return table
-    .map((row) =>
-      row
-        .map((cell, i) => cell.padEnd(widths[i]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
+  return formatTable([heading, ...rows])
 }
 
 function seconds({ median, min, max }: Spread): string {

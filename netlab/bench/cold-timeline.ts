@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import type { TimedRequest } from '../registry/logging-proxy.ts'
+import type { TimedRequest } from '../registry/logging-proxy-main.ts'
 
 /** What crossed the registry's link in one start, and when: milliseconds from the beginning of the start. */
 export interface ColdTimeline {

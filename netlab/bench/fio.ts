@@ -1,5 +1,5 @@
-import type { LabHost } from '../hosts/network.ts'
-import { dropPageCache } from '../hosts/node-process.ts'
+import type { LabHost } from '../hosts/lab-host.ts'
+import { dropPageCache } from '../hosts/page-cache.ts'
 
 export type ReadPattern = 'sequential' | 'random'
 

@@ -1,10 +1,10 @@
 import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Containerd } from '../hosts/containerd.ts'
-import { startEmpty } from '../hosts/empty-node.ts'
-import type { LabImage } from '../images/images.ts'
+import type { LabImage } from '../images/lab-image.ts'
 import { measurement, type Measurement } from './measurement.ts'
 import type { Network } from '../hosts/network.ts'
+import { NodeProcess } from '../hosts/node-process.ts'
 import { run } from '../hosts/process.ts'
 import type { Registry } from '../registry/registry.ts'
 import { alternate, seconds } from './timing.ts'
@@ -26,7 +26,7 @@ export async function measureImports(
   const host = await network.addHost('import')
   const [seeds, peaks, pulls, unpacks]: [number[], number[], number[], number[]] = [[], [], [], []]
   const seed = async (): Promise<void> => {
-    const node = await startEmpty(host, { insecureRegistries: [registry.authority] })
+    const node = await NodeProcess.startEmpty(host, { insecureRegistries: [registry.authority] })
     seeds.push(await seconds(async () => await node.seed(reference)))
     peaks.push((await node.peakMemoryBytes()) / bytesPerMegabyte)
     await node.stop()

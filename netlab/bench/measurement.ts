@@ -1,3 +1,5 @@
+import { formatTable } from './table.ts'
+
 /** Median and range of repeated runs. */
 export interface Spread {
   median: number
@@ -47,16 +49,7 @@ export function formatMeasurements(measurements: readonly Measurement[]): string
     formatSpread(p2pfs, unit),
     other === undefined ? '' : `${other.name}: ${formatSpread(other, unit)}`,
   ])
-  const table = [['ratio', 'measure', 'p2pfs, median (range)', 'against'], ...rows]
-  const widths = [0, 1, 2].map((column) => Math.max(...table.map((row) => row[column]!.length)))
-  return table
-    .map((row) =>
-      row
-        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
+  return formatTable([['ratio', 'measure', 'p2pfs, median (range)', 'against'], ...rows])
 }
 
 function formatSpread({ median, min, max }: Spread, unit: string): string {

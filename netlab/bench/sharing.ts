@@ -3,12 +3,13 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { InspectResult } from '../../node/control/api.ts'
-import { unpackWithUmoci } from '../images/images.ts'
+import { unpackWithUmoci } from '../images/lab-image.ts'
 import { Network } from '../hosts/network.ts'
 import { NodeProcess } from '../hosts/node-process.ts'
 import { Registry } from '../registry/registry.ts'
 import { sharingImages, type SharingImage } from '../images/sharing-images.ts'
-import { readTree } from '../images/tree-compare.ts'
+import { readTree } from '../images/directory-tree.ts'
+import { formatTable } from './table.ts'
 
 /** What a host that has an earlier version of an image needs for the next one. */
 export interface Sharing {
@@ -102,16 +103,7 @@ export function formatSharing(results: readonly Sharing[]): string {
     result.what,
   ])
   const heading = ['image', 'on', 'size', 'chunks', 'new', 'new', 'changed files', 'new layers', 'compressed', 'what']
-  const table = [heading, ...rows]
-  const widths = heading.map((_, column) => Math.max(...table.map((row) => row[column]!.length)))
-  return table
-    .map((row) =>
-      row
-        .map((cell, i) => cell.padEnd(widths[i]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
+  return formatTable([heading, ...rows])
 }
 
 /** Sizes of what an image's files contain, by content. */

@@ -1,5 +1,5 @@
 import { eventually } from '../../test/support/deadline.ts'
-import type { LabHost } from '../hosts/network.ts'
+import type { LabHost } from '../hosts/lab-host.ts'
 
 const port = 9000
 const startTimeoutMs = 10_000

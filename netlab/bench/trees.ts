@@ -5,6 +5,7 @@ import { manyFiles } from '../images/many-files.ts'
 import { measurement, type Measurement } from './measurement.ts'
 import type { Network } from '../hosts/network.ts'
 import { NodeProcess } from '../hosts/node-process.ts'
+import { dropAllCaches } from '../hosts/page-cache.ts'
 import { run } from '../hosts/process.ts'
 import { alternate, milliseconds, seconds } from './timing.ts'
 
@@ -40,7 +41,7 @@ async function measureTar(runs: number, tree: string, copy: string, cold: boolea
     const read = async (): Promise<unknown> =>
       await run('sh', ['-c', 'tar -C "$1" -cf - . | cat > /dev/null', 'sh', directory])
     await run('sync', [])
-    if (cold) await run('sh', ['-c', 'echo 3 > /proc/sys/vm/drop_caches'])
+    if (cold) await dropAllCaches()
     else await read()
     into.push(await seconds(read))
   }

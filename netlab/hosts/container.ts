@@ -1,7 +1,7 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { LabHost } from './network.ts'
+import type { LabHost } from './lab-host.ts'
 import { exited, lastLines } from './process.ts'
 
 /** A program of an image, and what it says when it is of use. */

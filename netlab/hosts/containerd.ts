@@ -3,7 +3,7 @@ import { mkdir, open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { eventually } from '../../test/support/deadline.ts'
-import type { LabHost } from './network.ts'
+import type { LabHost } from './lab-host.ts'
 import { exited, lastLines } from './process.ts'
 
 /** It is up in a few hundred milliseconds on an idle machine. */

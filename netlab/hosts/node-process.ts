@@ -1,11 +1,11 @@
 import type { ChildProcess } from 'node:child_process'
-import { mkdir, open, readFile } from 'node:fs/promises'
+import { mkdir, open, readFile, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { MountResult, SeedResult, Status } from '../../node/control/api.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { eventually } from '../../test/support/deadline.ts'
-import type { LabHost } from './network.ts'
+import type { LabHost } from './lab-host.ts'
 import { exited, lastLines, run } from './process.ts'
 
 /** The command under test, as users start it. */
@@ -81,6 +81,13 @@ export class NodeProcess implements AsyncDisposable {
       await node.#whenStatus('the daemon answers', () => true, { timeoutMs: startTimeoutMs, ...(signal && { signal }) })
     })
     return node
+  }
+
+  /** Starts a daemon that knows nothing: the state of the host's earlier daemon is removed first. */
+  static async startEmpty(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
+    await rm(stateDirectoryOf(host), { recursive: true, force: true })
+    await run('sync', [])
+    return await NodeProcess.start(host, options)
   }
 
   /** Runs `p2pfs ARGS` on the host; what it prints. @throws unavailable, with the end of the daemon's log, if it fails */
@@ -203,11 +210,6 @@ export class NodeProcess implements AsyncDisposable {
   async #logEnd(): Promise<string> {
     return lastLines(await this.log(), quotedLogLines)
   }
-}
-
-/** Drops what the kernel caches of files, so that reads go to where the bytes are; for the whole machine. */
-export async function dropPageCache({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
-  await run('sh', ['-c', 'echo 1 > /proc/sys/vm/drop_caches'], { ...(signal && { signal }) })
 }
 
 function stateDirectoryOf(host: LabHost): string {

@@ -3,7 +3,7 @@ import { EventEmitter, once } from 'node:events'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { LabHost } from './network.ts'
+import type { LabHost } from './lab-host.ts'
 import { exited, lastLines } from './process.ts'
 
 export interface Drive {

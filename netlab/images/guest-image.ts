@@ -2,7 +2,9 @@ import { chmod, copyFile, mkdir, readFile, rename, symlink, writeFile } from 'no
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { debianRecipe } from './debian-layers.ts'
-import { cached, debianImages, type ImageCacheOptions, type LabImage } from './images.ts'
+import { cached, type ImageCacheOptions } from './image-cache.ts'
+import { debianImages } from './images.ts'
+import type { LabImage } from './lab-image.ts'
 import { run } from '../hosts/process.ts'
 
 /** Names in `/sbin`, and where they come from. */

@@ -1,23 +1,10 @@
-import { createHash } from 'node:crypto'
-import { access, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
-import { homedir } from 'node:os'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { buildDebianLayers, debianRecipe } from './debian-layers.ts'
 import { OciLayout } from '../../test/support/oci-layout.ts'
+import { buildDebianLayers, debianRecipe } from './debian-layers.ts'
+import { cached, type ImageCacheOptions } from './image-cache.ts'
+import type { LabImage } from './lab-image.ts'
 import { oddLowerLayer, oddUpperLayer } from './odd-layers.ts'
-import { run } from '../hosts/process.ts'
-
-/** An image in an OCI layout. */
-export interface LabImage {
-  layoutDirectory: string
-  tag: string
-}
-
-export interface ImageCacheOptions {
-  /** Where what was built stays between runs; `$P2PFS_LAB_CACHE`, or else `~/.cache/p2pfs-lab`. */
-  cacheDirectory?: string
-  signal?: AbortSignal
-}
 
 /** Raised when the hand-made layers or the layout change. */
 const layoutVersion = 1
@@ -85,58 +72,6 @@ export async function oddImages(options: ImageCacheOptions = {}): Promise<{ lowe
   return { lower: { layoutDirectory, tag: 'lower' }, both: { layoutDirectory, tag: 'odd' } }
 }
 
-/**
- * Unpacks an image with umoci: the tree that everybody else's must equal. As root.
- *
- * @returns the root directory of the tree, which is `rootfs` in `bundleDirectory`
- */
-export async function unpackWithUmoci(
-  { layoutDirectory, tag }: LabImage,
-  bundleDirectory: string,
-  { signal }: { signal?: AbortSignal } = {},
-): Promise<string> {
-  await run('umoci', ['unpack', '--image', `${layoutDirectory}:${tag}`, bundleDirectory], { ...(signal && { signal }) })
-  return join(bundleDirectory, 'rootfs')
-}
-
-/**
- * Builds what the cache has not, in a directory of its own that gets its name when it is complete.
- *
- * @param recipe all that the result depends on; another one is another result
- * @param build makes `directory`; `work` is there for what it needs on the way
- * @returns the directory
- */
-export async function cached(
-  name: string,
-  recipe: unknown,
-  { cacheDirectory = defaultCacheDirectory(), signal }: ImageCacheOptions,
-  build: (directory: string, work: string) => Promise<void>,
-): Promise<string> {
-  const key = createHash('sha256').update(JSON.stringify(recipe)).digest('hex').slice(0, 16)
-  const directory = join(cacheDirectory, `${name}-${key}`)
-  if (await exists(directory)) return directory
-  signal?.throwIfAborted()
-  await mkdir(cacheDirectory, { recursive: true })
-  const temporary = await mkdtemp(join(cacheDirectory, `${name}-building-`))
-  try {
-    const result = join(temporary, 'result')
-    const work = join(temporary, 'work')
-    await mkdir(work)
-    await build(result, work)
-    await rename(result, directory).catch(async (error: unknown) => {
-      // Somebody else was faster: theirs is as good.
-      if (!(await exists(directory))) throw error
-    })
-    return directory
-  } finally {
-    await rm(temporary, { recursive: true, force: true })
-  }
-}
-
-function defaultCacheDirectory(): string {
-  return process.env['P2PFS_LAB_CACHE'] ?? join(homedir(), '.cache', 'p2pfs-lab')
-}
-
 async function writeOddLayers(
   work: string,
   removed: readonly string[] = [],
@@ -145,11 +80,4 @@ async function writeOddLayers(
   await writeFile(lower, oddLowerLayer())
   await writeFile(upper, oddUpperLayer(removed))
   return { lower, upper }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return await access(path).then(
-    () => true,
-    () => false,
-  )
 }

@@ -1,7 +1,7 @@
 import { mkdir, readdir, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { debianRecipe } from './debian-layers.ts'
-import { cached, type ImageCacheOptions } from './images.ts'
+import { cached, type ImageCacheOptions } from './image-cache.ts'
 import { run } from '../hosts/process.ts'
 
 /** Packages of many small files: headers and sources. A change makes a new tree. */

@@ -2,10 +2,11 @@ import { appendFile, mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { debianRecipe, mirrorsOfMachine } from './debian-layers.ts'
-import { cached, type ImageCacheOptions, type LabImage } from './images.ts'
+import { cached, type ImageCacheOptions } from './image-cache.ts'
+import type { LabImage } from './lab-image.ts'
 import { OciLayout, type StoredLayer } from '../../test/support/oci-layout.ts'
 import { run } from '../hosts/process.ts'
-import { readTree } from './tree-compare.ts'
+import { readTree } from './directory-tree.ts'
 import { comparedAspects, packTree, writeDifference } from './tree-layers.ts'
 
 /** A version of an image. */

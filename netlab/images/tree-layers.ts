@@ -1,7 +1,7 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { run } from '../hosts/process.ts'
-import { readTree, type Tree } from './tree-compare.ts'
+import { readTree, type Tree } from './directory-tree.ts'
 
 /** A file in which none of these differs is no part of an upper layer. Times are not among them: all packages are unpacked twice. */
 export const comparedAspects = [

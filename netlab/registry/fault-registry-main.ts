@@ -1,6 +1,6 @@
-/** The program of {@link FaultRegistryProcess}: a registry that is told what to do by the process that started it. */
+/** A program: a registry that obeys the process which started it. */
 import { FaultRegistry } from '../../test/support/registry/fault-registry.ts'
-import type { FromFaultRegistry, ToFaultRegistry } from './fault-registry-process.ts'
+import type { FromFaultRegistry, ToFaultRegistry } from './fault-registry-messages.ts'
 
 let registry: FaultRegistry | undefined
 

@@ -5,23 +5,12 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Fault } from '../../test/support/registry/faults.ts'
-import type { LabHost } from '../hosts/network.ts'
-import type { AccessRules } from '../../test/support/registry/access.ts'
+import type { LabHost } from '../hosts/lab-host.ts'
+import type { FaultRegistrySetup, FromFaultRegistry, ToFaultRegistry } from './fault-registry-messages.ts'
 import type { LoggedRequest } from '../../test/support/registry/front.ts'
 
 const program = fileURLToPath(new URL('./fault-registry-main.ts', import.meta.url))
 const port = 5000
-
-export interface FaultRegistrySetup extends AccessRules {
-  address: string
-  port: number
-  /** Images of OCI layouts: repository to directory. */
-  layouts: Record<string, string>
-}
-
-export type ToFaultRegistry =
-  { setUp: FaultRegistrySetup } | { addFault: Fault } | { clearFaults: true } | { log: true }
-export type FromFaultRegistry = { done: true } | { log: LoggedRequest[] }
 
 /** A {@link FaultRegistry} on a host of the lab; plain HTTP. It ends with the network. */
 export class FaultRegistryProcess {

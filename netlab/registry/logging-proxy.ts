@@ -1,61 +1,32 @@
-/** A program: a proxy in plain HTTP before a registry, that appends what it has answered to a file, a line of JSON a request. */
-import { appendFileSync } from 'node:fs'
-import { createServer, request, type IncomingMessage, type ServerResponse } from 'node:http'
-import { pipeline } from 'node:stream/promises'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { eventually } from '../../test/support/deadline.ts'
+import { registryPort, type Registry } from './registry.ts'
 
-/** Times are milliseconds since the epoch. */
-export interface TimedRequest {
-  startedAt: number
-  /** When the registry had answered, and when all of the answer was handed to the kernel. */
-  answeredAt: number
-  endedAt: number
-  method: string
-  path: string
-  range?: string
-  status: number
-  bytes: number
+const program = fileURLToPath(new URL('./logging-proxy-main.ts', import.meta.url))
+const port = registryPort + 1
+const startTimeoutMs = 20_000
+
+/** A proxy on the registry's host that logs each request with its times. It ends with the network. */
+export interface LoggingProxy {
+  /** `HOST:PORT`, for image references. */
+  authority: string
+  /** File with a `TimedRequest` in each line. */
+  logPath: string
 }
 
-const now = (): number => performance.timeOrigin + performance.now()
-
-async function forward(
-  incoming: IncomingMessage,
-  outgoing: ServerResponse,
-  upstream: { host: string; port: number },
-  logPath: string,
-): Promise<void> {
-  const startedAt = now()
-  const { method = 'GET', url: path = '/', headers } = incoming
-  // The Host that was asked for stays: the registry makes locations of it.
-  const call = request({ ...upstream, method, path, headers, agent: false })
-  const answered = new Promise<IncomingMessage>((resolve, reject) =>
-    call.once('response', resolve).once('error', reject),
-  )
-  const [answer] = await Promise.all([answered, pipeline(incoming, call)])
-  const answeredAt = now()
-  let bytes = 0
-  answer.on('data', (piece: Buffer) => (bytes += piece.length))
-  outgoing.writeHead(answer.statusCode ?? 502, answer.headers)
-  await pipeline(answer, outgoing).catch(() => undefined)
-  const { range } = headers
-  const entry: TimedRequest = {
-    startedAt,
-    answeredAt,
-    endedAt: now(),
-    method,
-    path,
-    ...(range !== undefined && { range }),
-    status: answer.statusCode ?? 0,
-    bytes,
-  }
-  appendFileSync(logPath, `${JSON.stringify(entry)}\n`)
-}
-
-if (import.meta.main) {
-  const [host = '', port = '', upstreamPort = '', logPath = ''] = process.argv.slice(2)
-  const upstream = { host, port: Number(upstreamPort) }
-  createServer((incoming, outgoing) => {
-    // What fails here is the connection's end, on either side.
-    void forward(incoming, outgoing, upstream, logPath).catch(() => void outgoing.destroy())
-  }).listen(Number(port), host, () => process.stdout.write('listening\n'))
+/** @throws timeout if the proxy does not come up */
+export async function startLoggingProxy({ host }: Registry): Promise<LoggingProxy> {
+  const logPath = join(host.directory, 'requests.jsonl')
+  await writeFile(logPath, '')
+  const parameters = [host.address, String(port), String(registryPort), logPath]
+  const args = ['--disable-warning=ExperimentalWarning', program, ...parameters]
+  const child = await host.start(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  let isListening = false
+  child.stdout!.once('data', () => (isListening = true))
+  await eventually('the proxy listens', async () => await Promise.resolve(isListening || undefined), {
+    timeoutMs: startTimeoutMs,
+  })
+  return { authority: `${host.address}:${port}`, logPath }
 }

@@ -4,7 +4,7 @@ import { mkdir, open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { eventually } from '../../test/support/deadline.ts'
-import type { LabHost } from '../hosts/network.ts'
+import type { LabHost } from '../hosts/lab-host.ts'
 import { lastLines } from '../hosts/process.ts'
 
 export const registryPort = 5000

@@ -2,8 +2,9 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { MountResult, Status } from '../../node/control/api.ts'
 import { guestKernelArguments, type Guest } from '../images/guest-image.ts'
-import { dropPageCache, type NodeProcess } from '../hosts/node-process.ts'
-import { ThreeHosts } from './lab.ts'
+import type { NodeProcess } from '../hosts/node-process.ts'
+import { dropPageCache } from '../hosts/page-cache.ts'
+import { ThreeHosts } from './three-hosts.ts'
 import { VirtualMachine, type ConsoleLine, type Drive } from '../hosts/virtual-machine.ts'
 
 export interface BootScenarioOptions {

@@ -1,5 +1,5 @@
 import { debianImages } from '../images/images.ts'
-import { complaints, runThreeHosts } from './three-hosts.ts'
+import { complaints, runPeerReads } from './peer-reads.ts'
 
 /** A good data-centre link of a small machine. */
 const rateBitsPerSecond = 1e9
@@ -14,7 +14,7 @@ const tell = (line: string): void => {
 
 tell('Preparing an image of real Debian packages (a minute the first time, cached after that) ...')
 const { gzip: image } = await debianImages()
-const outcome = await runThreeHosts(image, { kills, rateBitsPerSecond, tell })
+const outcome = await runPeerReads(image, { kills, rateBitsPerSecond, tell })
 tell('Everything is torn down again: no process, mount, loop device or namespace is left.')
 const found = complaints(outcome)
 for (const complaint of found) process.stderr.write(`demo: ${complaint}\n`)

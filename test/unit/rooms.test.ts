@@ -80,6 +80,15 @@ const floors: Record<string, { mayName: readonly string[]; because: string }> = 
   },
 }
 
+/** The rooms of `netlab/`, lowest first. */
+const netlabFloors: typeof floors = {
+  hosts: { mayName: [], because: 'the machine: processes, namespaces, daemons, virtual machines' },
+  registry: { mayName: ['hosts'], because: 'registries that run on these hosts' },
+  images: { mayName: ['hosts'], because: 'images are built by commands, with no host of a lab' },
+  scenarios: { mayName: ['hosts', 'registry', 'images'], because: 'what hosts do with an image, told step by step' },
+  bench: { mayName: ['hosts', 'registry', 'images', 'scenarios'], because: 'measures all that' },
+}
+
 /** Files in the root of `node/`, and the rooms that each may name; undefined: all of them. */
 const roots: Record<string, readonly string[] | undefined> = {
   'config.ts': ['base', 'rootfs', 'registry'],
@@ -105,24 +114,43 @@ test('node/ has no room without a floor, and nothing in its root but what puts t
   assert.deepEqual(names(false), Object.keys(roots).toSorted())
 })
 
-test('every floor stands above those that it names', () => {
-  const order = Object.keys(floors)
-  for (const [room, { mayName }] of Object.entries(floors)) {
-    for (const below of mayName) assert.ok(order.indexOf(below) < order.indexOf(room), `${room} names ${below}`)
-  }
-})
+/** What is made of rooms, and what every room in it may name besides. */
+const houses = [
+  { folder: 'node', rooms: floors, outside: ['protocol/'] },
+  // netlab/ starts daemons as processes: it knows the command line and the control API, not the node.
+  { folder: 'netlab', rooms: netlabFloors, outside: ['protocol/', 'test/support/', 'node/control/api.ts'] },
+]
 
-for (const [room, { mayName, because }] of Object.entries(floors)) {
-  test(`node/${room}/ names ${mayName.join(', ') || 'no other room'}: ${because}`, () => {
-    const allowed = ['protocol/', `node/${room}/`, ...mayName.map((other) => `node/${other}/`)]
-    for (const { file, imported } of importsBelow(`node/${room}`)) {
-      assert.ok(
-        allowed.some((prefix) => imported.startsWith(prefix)),
-        `${file} imports ${imported}`,
-      )
+for (const { folder, rooms, outside } of houses) {
+  test(`in ${folder}/ every floor stands above those that it names`, () => {
+    const order = Object.keys(rooms)
+    for (const [room, { mayName }] of Object.entries(rooms)) {
+      for (const below of mayName) assert.ok(order.indexOf(below) < order.indexOf(room), `${room} names ${below}`)
     }
   })
+
+  for (const [room, { mayName, because }] of Object.entries(rooms)) {
+    test(`${folder}/${room}/ names ${mayName.join(', ') || 'no other room'}: ${because}`, () => {
+      const allowed = [...outside, ...[room, ...mayName].map((name) => `${folder}/${name}/`)]
+      for (const { file, imported } of importsBelow(`${folder}/${room}`)) {
+        assert.ok(
+          allowed.some((prefix) => imported.startsWith(prefix)),
+          `${file} imports ${imported}`,
+        )
+      }
+    })
+  }
 }
+
+test('every TypeScript file of netlab/ is in a room', () => {
+  const folders = new Set(importsBelow('netlab').map(({ file }) => dirname(file)))
+  assert.deepEqual(
+    [...folders].toSorted(),
+    Object.keys(netlabFloors)
+      .map((room) => `netlab/${room}`)
+      .toSorted(),
+  )
+})
 
 test('the root of node/ names rooms, and no room names the root', () => {
   for (const { file, imported } of importsBelow('node')) {
@@ -158,16 +186,6 @@ test('cli/ speaks to the control API only; p2pfs daemon alone loads the node its
   for (const { file, imported } of importsBelow('cli')) {
     const allowed = ['cli/', 'node/control/', 'node/model/', 'node/base/', 'protocol/errors.ts', 'package.json']
     if (file === 'cli/daemon.ts') allowed.push('node/main.ts', 'node/config.ts')
-    assert.ok(
-      allowed.some((prefix) => imported.startsWith(prefix)),
-      `${file} imports ${imported}`,
-    )
-  }
-})
-
-test('netlab/ starts daemons as processes: it knows the command line, not the node', () => {
-  for (const { file, imported } of importsBelow('netlab')) {
-    const allowed = ['netlab/', 'protocol/', 'test/support/', 'node/control/api.ts']
     assert.ok(
       allowed.some((prefix) => imported.startsWith(prefix)),
       `${file} imports ${imported}`,

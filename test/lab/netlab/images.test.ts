@@ -2,8 +2,9 @@ import assert from 'node:assert/strict'
 import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { oddImage, unpackWithUmoci } from '../../../netlab/images/images.ts'
-import { readTree } from '../../../netlab/images/tree-compare.ts'
+import { oddImage } from '../../../netlab/images/images.ts'
+import { unpackWithUmoci } from '../../../netlab/images/lab-image.ts'
+import { readTree } from '../../../netlab/images/directory-tree.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
 test('builds the same image each time, once for each cache', async (context) => {

@@ -17,9 +17,11 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { oddImage, unpackWithUmoci } from '../../../netlab/images/images.ts'
+import { readTree, type Tree } from '../../../netlab/images/directory-tree.ts'
+import { oddImage } from '../../../netlab/images/images.ts'
+import { unpackWithUmoci } from '../../../netlab/images/lab-image.ts'
 import { run } from '../../../netlab/hosts/process.ts'
-import { compareTrees, differences, readTree, type Tree } from '../../../netlab/images/tree-compare.ts'
+import { compareTrees, differences } from '../../../netlab/images/tree-compare.ts'
 
 let directory: string
 let original: Tree

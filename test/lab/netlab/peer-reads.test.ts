@@ -4,17 +4,17 @@ import { debianImages, oddImage } from '../../../netlab/images/images.ts'
 import { Network } from '../../../netlab/hosts/network.ts'
 import { NodeProcess } from '../../../netlab/hosts/node-process.ts'
 import { Registry } from '../../../netlab/registry/registry.ts'
-import { complaints, runThreeHosts } from '../../../netlab/scenarios/three-hosts.ts'
+import { complaints, runPeerReads } from '../../../netlab/scenarios/peer-reads.ts'
 
 test('three hosts: B and C read from peers with the registry cut off, exactly, while the daemon is killed twenty times', async () => {
   const { gzip } = await debianImages()
-  const outcome = await runThreeHosts(gzip, { kills: 20 })
+  const outcome = await runPeerReads(gzip, { kills: 20 })
   assert.deepEqual(complaints(outcome), [])
   assert.ok(outcome.comparisons >= 1)
 })
 
 test('three hosts: the same with an image of everything that a tar can hold', async () => {
-  const outcome = await runThreeHosts(await oddImage(), { kills: 3 })
+  const outcome = await runPeerReads(await oddImage(), { kills: 3 })
   assert.deepEqual(complaints(outcome), [])
 })
 
