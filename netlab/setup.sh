@@ -1,33 +1,42 @@
-# Sourced by the scripts that run the lab: sees to it that the machine has what the lab needs, installing it where it may.
-# Leaves the project's directory in $project and the project's own node first on the path.
+# Sourced by the scripts that run the lab. Installs what the lab needs and the machine lacks, where it may. Leaves the project's
+# directory in $project, and puts the project's own node first on the path.
 
-project=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+project=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit 1
 
-# command:package, as Debian and its relatives call them
+# Each entry is COMMAND:PACKAGE, with the package's name on Debian and its relatives. A package that brings a shared library and no
+# command stands with the library's file name, as in libNAME.so.N:PACKAGE.
 lab_tools='docker-registry:docker-registry skopeo:skopeo umoci:umoci mmdebstrap:mmdebstrap
   e2fsck:e2fsprogs ip:iproute2 tc:iproute2 iptables:iptables tar:tar getfattr:attr mount:mount losetup:mount nsenter:util-linux cmp:diffutils
-  qemu-system-x86_64:qemu-system-x86 fsck.erofs:erofs-utils runc:runc perl:perl-base'
+  qemu-system-x86_64:qemu-system-x86 fsck.erofs:erofs-utils runc:runc perl:perl-base fusermount:fuse libfuse.so.2:libfuse2'
 
 fail() {
   echo "$(basename "$0"): $*" >&2
   exit 1
 }
 
-# Packages that are missing, of command:package pairs.
+# Whether the machine has a command, or a shared library.
+is_there() {
+  case $1 in
+    *.so.*) ldconfig -p | grep -q "^[[:space:]]*$1 " ;;
+    *) command -v "$1" >/dev/null 2>&1 ;;
+  esac
+}
+
+# The packages that are missing, of such entries.
 missing_packages() {
   for pair in "$@"; do
-    command -v "${pair%%:*}" >/dev/null 2>&1 || echo "${pair#*:}"
+    is_there "${pair%%:*}" || echo "${pair#*:}"
   done | sort -u | tr '\n' ' '
 }
 
-# Installs the packages of the given command:package pairs that are missing.
+# Installs those that are missing.
 require_tools() {
   missing=$(missing_packages "$@")
   [ -z "$missing" ] && return 0
   [ "$(id -u)" = 0 ] || fail "not installed: $missing(as root: apt-get install -y --no-install-recommends $missing)"
   command -v apt-get >/dev/null 2>&1 || fail "not installed, and there is no apt-get to install it: $missing"
   echo "Installing $missing..." >&2
-  # Package lists may be absent or out of date: fetch them if it does not work without.
+  # Package lists may be absent or out of date: they are fetched if the first attempt fails.
   # shellcheck disable=SC2086
   install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing >&2; }
   install || { apt-get update >&2 && install; } || fail "could not install $missing"
@@ -37,6 +46,8 @@ require_tools() {
 
 require_modules() {
   [ -x "$project/node_modules/.bin/node" ] && return 0
+  # npm ci would empty the directory that the link leads to.
+  [ ! -L "$project/node_modules" ] || fail "the dependencies are not installed in $(readlink "$project/node_modules"), where node_modules leads"
   command -v npm >/dev/null 2>&1 || fail 'the dependencies are not installed, and there is no npm to install them'
   echo 'Installing the dependencies (npm ci) ...' >&2
   (cd "$project" && npm ci >&2) || fail 'npm ci failed'
@@ -55,7 +66,7 @@ require_devices() {
   [ -e /dev/loop-control ] || { command -v modprobe >/dev/null 2>&1 && modprobe loop; } || fail 'there are no loop devices'
 }
 
-# All that the lab needs, and more command:package pairs.
+# Prepares the machine for the lab. Takes further entries like those of lab_tools.
 setup_lab() {
   require_linux
   # Root's tools are not on everyone's path.
