@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures p2pfs beside what it replaces, on this machine. --json for machines, --runs N for more or fewer repetitions.
+# Measures p2pfs and what it replaces on this machine. --json prints JSON, --runs N sets the repetitions.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 setup_lab fio:fio containerd:containerd ctr:containerd

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Starts programs on hosts that have nothing, over slow links to the registry: p2pfs beside a plain pull. --help for more.
+# Starts programs on empty hosts, over slow links to the registry, with p2pfs and with a plain pull. --help lists the
+# options.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 setup_lab npm:npm containerd:containerd ctr:containerd

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Shows on one machine what p2pfs does: a registry, three hosts, an image that two of them read from the third.
+# Shows p2pfs on one machine: a registry and three hosts. Two of them read an image from the third.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 setup_lab

@@ -1,13 +1,14 @@
-# Sourced by the scripts that run the lab. Installs what the lab needs and the machine lacks, where it may. Leaves the project's
-# directory in $project, and puts the project's own node first on the path.
+# Sourced by the scripts that run the lab. Installs what the lab needs and the machine lacks, where it may. Leaves the
+# project's directory in $project, and puts the project's own node first on the path.
 
 project=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit 1
 
-# Each entry is COMMAND:PACKAGE, with the package's name on Debian and its relatives. A package that brings a shared library and no
-# command stands with the library's file name, as in libNAME.so.N:PACKAGE.
-lab_tools='docker-registry:docker-registry skopeo:skopeo umoci:umoci mmdebstrap:mmdebstrap
-  e2fsck:e2fsprogs ip:iproute2 tc:iproute2 iptables:iptables tar:tar getfattr:attr mount:mount losetup:mount nsenter:util-linux cmp:diffutils
-  qemu-system-x86_64:qemu-system-x86 fsck.erofs:erofs-utils runc:runc perl:perl-base fusermount:fuse libfuse.so.2:libfuse2'
+# Each entry is COMMAND:PACKAGE, with the package's name on Debian and its relatives. A package that brings a shared
+# library and no command stands with the library's file name, as in libNAME.so.N:PACKAGE.
+lab_tools='docker-registry:docker-registry skopeo:skopeo umoci:umoci mmdebstrap:mmdebstrap e2fsck:e2fsprogs
+  ip:iproute2 tc:iproute2 iptables:iptables tar:tar getfattr:attr mount:mount losetup:mount nsenter:util-linux
+  cmp:diffutils qemu-system-x86_64:qemu-system-x86 fsck.erofs:erofs-utils runc:runc perl:perl-base
+  fusermount:fuse libfuse.so.2:libfuse2'
 
 fail() {
   echo "$(basename "$0"): $*" >&2
@@ -47,7 +48,7 @@ require_tools() {
 require_modules() {
   [ -x "$project/node_modules/.bin/node" ] && return 0
   # npm ci would empty the directory that the link leads to.
-  [ ! -L "$project/node_modules" ] || fail "the dependencies are not installed in $(readlink "$project/node_modules"), where node_modules leads"
+  [ ! -L "$project/node_modules" ] || fail "no dependencies in $(readlink "$project/node_modules"): install them there"
   command -v npm >/dev/null 2>&1 || fail 'the dependencies are not installed, and there is no npm to install them'
   echo 'Installing the dependencies (npm ci) ...' >&2
   (cd "$project" && npm ci >&2) || fail 'npm ci failed'
@@ -63,7 +64,8 @@ require_root() {
 
 require_devices() {
   [ -e /dev/fuse ] || { command -v modprobe >/dev/null 2>&1 && modprobe fuse; } || fail 'there is no /dev/fuse'
-  [ -e /dev/loop-control ] || { command -v modprobe >/dev/null 2>&1 && modprobe loop; } || fail 'there are no loop devices'
+  [ -e /dev/loop-control ] || { command -v modprobe >/dev/null 2>&1 && modprobe loop; } ||
+    fail 'there are no loop devices'
 }
 
 # Prepares the machine for the lab. Takes further entries like those of lab_tools.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Shows what versions of an image have in common: what a host that has one fetches for the next. --json for machines.
+# Shows what a host that has one version of an image fetches for the next. --json prints JSON.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 setup_lab

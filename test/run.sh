@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests with the project's own node: all of them, or the files and node --test options that are given.
+# Runs tests with the project's own node: all of them, or the given files. Options go to node --test.
 set -eu
 . "$(dirname -- "$0")/../netlab/setup.sh"
 setup_lab

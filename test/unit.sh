@@ -1,10 +1,10 @@
 #!/bin/sh
-# Runs the tests that need neither root nor the lab, with the project's own node: all of them, or the given files.
+# Runs tests that need neither root nor the lab, with the project's own node: all of them, or the given files.
 set -eu
 cd "$(dirname -- "$0")/.."
 if ! [ -x node_modules/.bin/node ]; then
   # npm ci would empty the directory that a link leads to.
-  [ ! -L node_modules ] || { echo "unit.sh: the dependencies are not installed in $(readlink node_modules)" >&2 && exit 1; }
+  [ ! -L node_modules ] || { echo "unit.sh: no dependencies in $(readlink node_modules): install them there" >&2 && exit 1; }
   npm ci >&2
 fi
 [ $# -gt 0 ] || set -- 'test/unit/**/*.test.ts'

@@ -1,11 +1,11 @@
 import type { Network } from '../hosts/network.ts'
 import type { Registry } from '../registry/registry.ts'
 
-/** What the figures of one run are measured on. */
+/** The lab of one run of the bench. */
 export interface Bench {
   network: Network
   registry: Registry
-  /** The image, as hosts name it. */
+  /** The image's reference. */
   reference: string
   runs: number
 }

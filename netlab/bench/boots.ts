@@ -2,11 +2,11 @@ import { guestImage } from '../images/guest-image.ts'
 import { measurement, type Measurement } from './measurement.ts'
 import { runBoot } from '../scenarios/boot.ts'
 
-/** Each boot is two VMs without hardware virtualisation: half a minute. */
+/** Each boot takes half a minute: two VMs without hardware virtualisation. */
 const maxBoots = 3
 const bytesPerMegabyte = 1e6
 
-/** A VM on a host that has nothing of the image, and one on a host that has what the first one read. */
+/** Measures a VM on a host that has nothing of the image, and a second VM on the same host. */
 export async function measureBoots(runs: number): Promise<Measurement[]> {
   const guest = await guestImage()
   const values = { cold: [] as number[], warm: [] as number[], fetched: [] as number[], image: [] as number[] }

@@ -13,7 +13,7 @@ import { startLoggingProxy, type LoggingProxy } from '../registry/logging-proxy.
 import { Registry } from '../registry/registry.ts'
 
 /**
- * How a host that has nothing comes to a running program:
+ * The ways in which a host that has nothing gets a running program:
  *
  * - `plain`: containerd pulls and unpacks the image
  * - `import`: p2pfs mounts it, and nobody has published anything of it
@@ -24,44 +24,49 @@ import { Registry } from '../registry/registry.ts'
 export const coldModes = ['plain', 'import', 'index', 'profile', 'peer'] as const
 export type ColdMode = (typeof coldModes)[number]
 
-/** What one start took, from nothing. Bytes and requests are those over the registry's link. */
+/** The cost of one start from nothing. Bytes and requests are those on the registry's link. */
 export interface ColdStart {
-  /** Until the program could be started. */
+  /** The cost until the program could be started. */
   mountMs: number
   mountBytes: number
   mountRequests: number
-  /** Until its ready line. */
+  /** The cost until its ready line. */
   readyMs: number
   readyBytes: number
   readyRequests: number
-  /** Of all that followed, too: the rest of the program, a second and a third run. */
+  /** Bytes in all, with the rest of the program, a second and a third run. */
   totalBytes: number
-  /** From the start of a second run on this host to its ready line; and of a third one, with an empty page cache. */
+  /**
+   * The time from the start of a second run on this host to its ready line, and of a third run, with an empty page
+   * cache.
+   */
   againMs: number
   againColdMs: number
-  /** Where requests are logged. */
+  /** Present if requests are logged. */
   timeline?: ColdTimeline
 }
 
-/** Hosts that have had the image before, by the way that they are for. */
+/** Hosts that have had the image before, by the way that they serve. */
 type Publishers = Record<'index' | 'profile' | 'peer', LabHost>
 
-/** On a machine that is busy with other tests. */
+/** A limit for a busy machine. */
 const meetTimeoutMs = 20_000
 
-/** A registry behind a link of a given rate, with one image for each mode, and a host that starts from nothing each time. */
+/**
+ * A registry behind a link of a given rate, with one image for each way, and a host that starts from nothing each time.
+ */
 export class ColdLab implements AsyncDisposable {
   readonly registry: Registry
   readonly #network: Network
   readonly #host: LabHost
   readonly #publishers: Publishers
-  /** Where the hosts find the registry. */
+  /** `HOST:PORT` of the registry, or of the proxy before it. */
   readonly #authority: string
-  /** Of the proxy before it. */
+  /** The log of the proxy before the registry. */
   readonly #requestLog: string | undefined
   #peer: NodeProcess | undefined
   readonly #prepared = new Set<string>()
-  /** Of hosts that have published. */
+  /** The keys of hosts that have published. */
   readonly #keys = new Set<string>()
 
   private constructor(parts: {
@@ -79,7 +84,9 @@ export class ColdLab implements AsyncDisposable {
     this.#requestLog = parts.proxy?.logPath
   }
 
-  /** @param logRequests with a proxy before the registry, that takes time of its own, so that each start has a timeline */
+  /**
+   * @param logRequests puts a proxy before the registry, so that each start has a timeline; the proxy takes some time
+   */
   static async create({ logRequests = false }: { logRequests?: boolean } = {}): Promise<ColdLab> {
     const network = await Network.create()
     try {
@@ -98,7 +105,7 @@ export class ColdLab implements AsyncDisposable {
     }
   }
 
-  /** One start, over a link of `rateBitsPerSecond`; as fast as the machine can if that is undefined. */
+  /** Makes one start over a link of `rateBitsPerSecond`; undefined is no limit. */
   async start(image: ColdImage, mode: ColdMode, rateBitsPerSecond: number | undefined): Promise<ColdStart> {
     const reference = await this.#prepare(image, mode)
     const { host: registryHost } = this.registry
@@ -114,7 +121,7 @@ export class ColdLab implements AsyncDisposable {
     await this.#network[Symbol.asyncDispose]()
   }
 
-  /** Pushes the image for this mode, once, with whatever others do to it before. Returns its reference. */
+  /** Pushes the image for this way once, and has other hosts do their part. @returns its reference */
   async #prepare(image: ColdImage, mode: ColdMode): Promise<string> {
     const repository = `lab/${image.tag}-${mode}:1`
     const reference = `${this.#authority}/${repository}`

@@ -2,22 +2,22 @@ import type { ColdMode, ColdStart } from './cold-start.ts'
 import { spread, type Spread } from './measurement.ts'
 import { formatTable } from './table.ts'
 
-/** Starts of one image over links of one rate, all in one way. */
+/** The starts of one image, over links of one rate, in one way. */
 export interface ColdCase {
   image: string
   compressedBytes: number
-  /** Undefined: no limit. */
+  /** Undefined is no limit. */
   rateMegabits: number | undefined
   mode: ColdMode
   starts: ColdStart[]
 }
 
-/** A case in figures: spreads of what its starts took. */
+/** A case in figures: the spreads of the costs of its starts. */
 export type ColdFigures = Omit<ColdCase, 'starts'> &
   Record<Measured, Spread> & {
-    /** How many times sooner the program is ready than after a plain pull, of the medians. */
+    /** The ratio of the medians: how many times sooner the program is ready than after a plain pull. */
     ratio?: number
-    /** Of the compressed image, what crossed the registry's link until the program was ready. */
+    /** The share of the compressed image that crossed the registry's link until the program was ready. */
     readyShare: number
   }
 
@@ -41,17 +41,17 @@ export function coldFigures(cases: readonly ColdCase[]): ColdFigures[] {
     ) as Record<Measured, Spread>
     return { ...rest, ...spreads, readyShare: spreads.readyBytes.median / rest.compressedBytes }
   })
-  return figures.map((one) => {
+  return figures.map((row) => {
     const plain = figures.find(
-      ({ image, rateMegabits, mode }) => mode === 'plain' && image === one.image && rateMegabits === one.rateMegabits,
+      ({ image, rateMegabits, mode }) => mode === 'plain' && image === row.image && rateMegabits === row.rateMegabits,
     )
-    return plain === undefined || one.mode === 'plain'
-      ? one
-      : { ...one, ratio: plain.readyMs.median / one.readyMs.median }
+    return plain === undefined || row.mode === 'plain'
+      ? row
+      : { ...row, ratio: plain.readyMs.median / row.readyMs.median }
   })
 }
 
-/** A table for people: ratios first. */
+/** The figures as a table for people, ratios first. */
 export function formatColdFigures(figures: readonly ColdFigures[]): string {
   const heading = [
     'ratio',
@@ -68,20 +68,20 @@ export function formatColdFigures(figures: readonly ColdFigures[]): string {
     'again, s',
     'cold, s',
   ]
-  const rows = figures.map((one) => [
-    one.ratio === undefined ? '' : `${one.ratio.toPrecision(3)}x`,
-    one.image,
-    String(one.rateMegabits ?? '-'),
-    one.mode,
-    seconds(one.readyMs),
-    seconds(one.mountMs),
-    megabytes(one.mountBytes),
-    megabytes(one.readyBytes),
-    `${(100 * one.readyShare).toFixed(1)} %`,
-    `${one.mountRequests.median} + ${one.readyRequests.median - one.mountRequests.median}`,
-    megabytes(one.totalBytes),
-    seconds(one.againMs),
-    seconds(one.againColdMs),
+  const rows = figures.map((row) => [
+    row.ratio === undefined ? '' : `${row.ratio.toPrecision(3)}x`,
+    row.image,
+    String(row.rateMegabits ?? '-'),
+    row.mode,
+    seconds(row.readyMs),
+    seconds(row.mountMs),
+    megabytes(row.mountBytes),
+    megabytes(row.readyBytes),
+    `${(100 * row.readyShare).toFixed(1)} %`,
+    `${row.mountRequests.median} + ${row.readyRequests.median - row.mountRequests.median}`,
+    megabytes(row.totalBytes),
+    seconds(row.againMs),
+    seconds(row.againColdMs),
   ])
   return formatTable([heading, ...rows])
 }

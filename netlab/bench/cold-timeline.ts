@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import type { TimedRequest } from '../registry/logging-proxy-main.ts'
 
-/** What crossed the registry's link in one start, and when: milliseconds from the beginning of the start. */
+/** The traffic on the registry's link during one start. Times are milliseconds from the beginning of the start. */
 export interface ColdTimeline {
   mountedAtMs: number
   readyAtMs: number
@@ -29,23 +29,23 @@ export class LinkSampler {
   }
 }
 
-/** Requests that the proxy has logged since `startedAt`, as `performance.now()` has it, with times from there. */
+/** The requests that the proxy has logged since `startedAt` (of `performance.now()`), with times counted from there. */
 export async function timedRequests(logPath: string, startedAt: number): Promise<TimedRequest[]> {
   const origin = performance.timeOrigin + startedAt
   const lines = (await readFile(logPath, 'utf8')).split('\n').filter(Boolean)
   const all = lines.map((line) => JSON.parse(line) as TimedRequest)
   return all
-    .map((one) => ({
-      ...one,
-      startedAt: one.startedAt - origin,
-      answeredAt: one.answeredAt - origin,
-      endedAt: one.endedAt - origin,
+    .map((request) => ({
+      ...request,
+      startedAt: request.startedAt - origin,
+      answeredAt: request.answeredAt - origin,
+      endedAt: request.endedAt - origin,
     }))
     .filter(({ startedAt }) => startedAt >= 0)
     .sort((a, b) => a.startedAt - b.startedAt)
 }
 
-/** A line for each request, and for each stretch in which the link had little to do. */
+/** A line for each request, and for each span in which the link had little to do. */
 export function formatTimeline(
   { mountedAtMs, readyAtMs, requests, samples }: ColdTimeline,
   rateMegabits: number | undefined,
@@ -59,7 +59,7 @@ export function formatTimeline(
   )
   lines.push([mountedAtMs, '-- mounted'], [readyAtMs, '-- ready'])
   if (rateMegabits !== undefined) {
-    const idle = idleStretches(
+    const idle = idleSpans(
       samples.filter(({ atMs }) => atMs <= readyAtMs),
       rateMegabits,
     )
@@ -73,15 +73,15 @@ export function formatTimeline(
     .join('\n')
 }
 
-/** Where less than a tenth of what the link takes went over it. */
-function idleStretches(samples: ColdTimeline['samples'], rateMegabits: number): { fromMs: number; toMs: number }[] {
-  const stretches: { fromMs: number; toMs: number }[] = []
+/** The spans in which the link carried less than a tenth of its rate. */
+function idleSpans(samples: ColdTimeline['samples'], rateMegabits: number): { fromMs: number; toMs: number }[] {
+  const spans: { fromMs: number; toMs: number }[] = []
   for (const [i, { atMs, sentBytes }] of samples.entries()) {
     const before = samples[i - 1] ?? { atMs: 0, sentBytes: samples[0]?.sentBytes ?? 0 }
     if (((sentBytes - before.sentBytes) * 8) / 1000 / (atMs - before.atMs) >= rateMegabits / 10) continue
-    const last = stretches.at(-1)
+    const last = spans.at(-1)
     if (last?.toMs === before.atMs) last.toMs = atMs
-    else stretches.push({ fromMs: before.atMs, toMs: atMs })
+    else spans.push({ fromMs: before.atMs, toMs: atMs })
   }
-  return stretches
+  return spans
 }

@@ -8,13 +8,14 @@ import { createRandom } from '../../test/support/random.ts'
 
 const help = `Usage: npm run cold -- [options]
 
-A host with no peers and an empty store runs a program of an image, over slow links to the registry: p2pfs beside a plain pull.
+An empty host without peers runs a program of an image, over slow links to the registry, with p2pfs and with a plain pull.
 
   --runs N     starts of each kind [3]
-  --only LIST  of images (py, node), rates in Mbit/s (25, 100, any other, unlimited) and ways (${coldModes.join(', ')}), with commas
-  --seed N     of the order of the starts
-  --timeline   each request of each start, on stderr, by way of a proxy that takes some time of its own
-  --json
+  --only LIST  images (py, node), rates in Mbit/s (25, 100, any number, unlimited) and ways
+               (${coldModes.join(', ')}), separated by commas
+  --seed N     the seed for the order of the starts
+  --timeline   print each request of each start on stderr; the proxy that logs them takes some time
+  --json       print the figures as JSON
 `
 const defaultRates = ['25', '100', 'unlimited'] as const
 const defaultModes: readonly ColdMode[] = ['plain', 'index', 'profile', 'peer']
@@ -55,8 +56,8 @@ const cases: ColdCase[] = (names as ColdImageName[]).flatMap((image) =>
 note(`order by seed ${args.seed}`)
 {
   await using lab = await ColdLab.create({ logRequests: args.timeline })
-  for (const one of shuffled(Array.from({ length: Number(args.runs) }, () => cases).flat(), Number(args.seed))) {
-    const { image, rateMegabits, mode, starts } = one
+  for (const coldCase of shuffled(Array.from({ length: Number(args.runs) }, () => cases).flat(), Number(args.seed))) {
+    const { image, rateMegabits, mode, starts } = coldCase
     const { timeline, ...start } = await lab.start(
       images[image as ColdImageName],
       mode,
@@ -64,9 +65,8 @@ note(`order by seed ${args.seed}`)
     )
     starts.push(start)
     if (timeline !== undefined) process.stderr.write(`${formatTimeline(timeline, rateMegabits)}\n`)
-    note(
-      `${image}, ${rateMegabits ?? 'unlimited'} Mbit/s, ${mode}: ${(start.readyMs / 1000).toFixed(2)} s, ${(start.readyBytes / 1e6).toFixed(1)} MB`,
-    )
+    const cost = `${(start.readyMs / 1000).toFixed(2)} s, ${(start.readyBytes / 1e6).toFixed(1)} MB`
+    note(`${image}, ${rateMegabits ?? 'unlimited'} Mbit/s, ${mode}: ${cost}`)
   }
 }
 const figures = coldFigures(cases)
@@ -77,13 +77,13 @@ if (args.json) {
   process.stdout.write(`${formatColdFigures(figures)}\n`)
 }
 
-/** Those of `--only` that are of this kind; all where it names none. */
-function chosen<T extends string>(all: readonly T[], isOne: (word: string) => word is T): readonly T[] {
-  const named = words.filter(isOne)
+/** The words of `--only` that are of this kind; all words of the kind if it names none. */
+function chosen<T extends string>(all: readonly T[], isOfKind: (word: string) => word is T): readonly T[] {
+  const named = words.filter(isOfKind)
   return named.length === 0 ? all : named
 }
 
-/** Fisher and Yates. */
+/** The shuffle of Fisher and Yates. */
 function shuffled<T>(items: readonly T[], seed: number): T[] {
   const result = [...items]
   const { below } = createRandom(seed)

@@ -3,13 +3,13 @@ import { dropPageCache } from '../hosts/page-cache.ts'
 
 export type ReadPattern = 'sequential' | 'random'
 
-/** Enough reads for a rate, few enough that most of them are cold. */
+/** Enough reads for a rate, and few enough that most of them are cold. */
 const randomSeconds = 2
 const randomBytes = '64M'
 
 /**
- * Reads a file with fio as one job: from front to back in pieces of 1 MiB, or 4 KiB at random. `cold` drops the page cache
- * first; warm expects the file to have been read.
+ * Reads a file with one job of fio: from front to back in pieces of 1 MiB, or 4 KiB at random. `cold` drops the page
+ * cache first; without it the file must have been read before.
  *
  * @returns bytes per second for sequential, reads per second for random
  */

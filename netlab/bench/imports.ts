@@ -12,9 +12,9 @@ import { alternate, seconds } from './timing.ts'
 const bytesPerMegabyte = 1e6
 
 /**
- * `p2pfs seed` into an empty state directory, against what a host does without p2pfs: containerd empty, too.
+ * Measures `p2pfs seed` into an empty state directory, against a pull by an empty containerd.
  *
- * @param image without links from layer to layer, which containerd 1.6 cannot unpack with overlayfs
+ * @param image must have no hard links from layer to layer: containerd 1.6 cannot unpack these with overlayfs
  */
 export async function measureImports(
   network: Network,

@@ -9,7 +9,9 @@ import { alternate } from './timing.ts'
 
 const bytesPerMegabyte = 1e6
 
-/** Reads through the mount on a host that has every chunk, against the same file on the host's own filesystem. */
+/**
+ * Measures reads through the mount on a host that has every chunk, against the same file on the host's own filesystem.
+ */
 export async function measureLocalReads(
   { network, runs, reference }: Bench,
   node: NodeProcess,

@@ -12,9 +12,9 @@ export interface Measurement {
   name: string
   unit: 'ms' | 's' | 'MB/s' | '1/s' | 'MB'
   p2pfs: Spread
-  /** What it is measured against, in the same run; nothing for what has no counterpart. */
-  other?: Spread & { name: string }
-  /** How many times better than the other, of the medians: more than 1 is better, whatever the unit. */
+  /** The counterpart, measured in the same run, if there is one. */
+  counterpart?: Spread & { name: string }
+  /** The ratio of the medians: above 1 p2pfs is better, whatever the unit. */
   ratio?: number
 }
 
@@ -27,27 +27,27 @@ export function spread(values: readonly number[]): Spread {
   return { median, min: sorted[0]!, max: sorted.at(-1)!, runs: sorted.length }
 }
 
-/** Values of p2pfs, and of what it is measured against, run by run. */
+/** Sums up the values of p2pfs and of its counterpart, one for each run. */
 export function measurement(
   name: string,
   unit: Measurement['unit'],
   p2pfs: readonly number[],
-  other?: { name: string; values: readonly number[] },
+  counterpart?: { name: string; values: readonly number[] },
 ): Measurement {
   const ours = spread(p2pfs)
-  if (other === undefined) return { name, unit, p2pfs: ours }
-  const theirs = spread(other.values)
+  if (counterpart === undefined) return { name, unit, p2pfs: ours }
+  const theirs = spread(counterpart.values)
   const ratio = smallerIsBetter.has(unit) ? theirs.median / ours.median : ours.median / theirs.median
-  return { name, unit, p2pfs: ours, other: { name: other.name, ...theirs }, ratio }
+  return { name, unit, p2pfs: ours, counterpart: { name: counterpart.name, ...theirs }, ratio }
 }
 
-/** A table for people: ratios first. */
+/** The measurements as a table for people, ratios first. */
 export function formatMeasurements(measurements: readonly Measurement[]): string {
-  const rows = measurements.map(({ name, unit, p2pfs, other, ratio }) => [
+  const rows = measurements.map(({ name, unit, p2pfs, counterpart, ratio }) => [
     ratio === undefined ? '' : `${ratio.toPrecision(3)}x`,
     name,
     formatSpread(p2pfs, unit),
-    other === undefined ? '' : `${other.name}: ${formatSpread(other, unit)}`,
+    counterpart === undefined ? '' : `${counterpart.name}: ${formatSpread(counterpart, unit)}`,
   ])
   return formatTable([['ratio', 'measure', 'p2pfs, median (range)', 'against'], ...rows])
 }

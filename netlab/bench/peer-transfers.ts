@@ -10,7 +10,7 @@ import { alternate, milliseconds, seconds } from './timing.ts'
 const meetTimeoutMs = 20_000
 const bytesPerMegabyte = 1e6
 
-/** An empty host beside one that has everything. */
+/** Measures an empty host beside one that has everything. */
 export async function measurePeers(
   { network, registry, reference, runs }: Bench,
   a: NodeProcess,

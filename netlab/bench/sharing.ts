@@ -11,28 +11,28 @@ import { sharingImages, type SharingImage } from '../images/sharing-images.ts'
 import { readTree } from '../images/directory-tree.ts'
 import { formatTable } from './table.ts'
 
-/** What a host that has an earlier version of an image needs for the next one. */
+/** The needs of a host that has one version of an image and gets the next. */
 export interface Sharing {
   image: string
   what: string
   from?: string
-  /** Of the rootfs; with duplicates. */
+  /** The size of the rootfs, with duplicates. */
   sizeBytes: number
   chunks: number
-  /** What the host fetches: chunks that no region of the earlier version has. */
+  /** The chunks that the host fetches: those that no segment of the earlier version has. */
   newBytes: number
   newChunks: number
-  /** Files whose content no file of the earlier version has, each content once: no cut at file boundaries fetches less. */
+  /** The files whose content is new, each content once. Nobody who cuts at file boundaries fetches less. */
   changedBytes: number
-  /** Layers that the earlier version has not, which is what a registry transfers: tars, and as they are compressed. */
+  /** The layers that are new, which a registry transfers: as tars, and compressed. */
   layerBytes: number
   compressedBytes: number
 }
 
-/** On a machine that is busy with other tests. */
+/** A limit for a busy machine. */
 const meetTimeoutMs = 20_000
 
-/** One host seeds all images from a registry; for each of them, a host that has the earlier version fetches it. */
+/** One host seeds all images from a registry. For each image, a host with the earlier version fetches it from there. */
 export async function measureSharing(
   images: readonly SharingImage[],
   { signal }: { signal?: AbortSignal } = {},
@@ -69,8 +69,8 @@ export async function measureSharing(
     const before = from === undefined ? { bytes: 0, chunks: 0 } : await fetched(references.get(from)!)
     const after = await fetched(references.get(tag)!)
     const { sizeBytes, chunks, layers } = inspected.get(tag)!
-    const known = new Set(from === undefined ? [] : inspected.get(from)!.layers.map(({ diffId }) => diffId))
-    const newLayers = layers.filter(({ diffId }) => !known.has(diffId))
+    const oldLayers = new Set(from === undefined ? [] : inspected.get(from)!.layers.map(({ diffId }) => diffId))
+    const newLayers = layers.filter(({ diffId }) => !oldLayers.has(diffId))
     const old = from === undefined ? undefined : contents.get(from)!
     results.push({
       image: tag,
@@ -88,7 +88,7 @@ export async function measureSharing(
   return results
 }
 
-/** A table for people. */
+/** The results as a table for people. */
 export function formatSharing(results: readonly Sharing[]): string {
   const rows = results.map((result) => [
     result.image,
@@ -106,7 +106,7 @@ export function formatSharing(results: readonly Sharing[]): string {
   return formatTable([heading, ...rows])
 }
 
-/** Sizes of what an image's files contain, by content. */
+/** The sizes of an image's files, by their content. */
 async function contentsOf(
   image: SharingImage,
   directory: string,

@@ -3,7 +3,7 @@ import type { LabHost } from '../hosts/lab-host.ts'
 
 const port = 9000
 const startTimeoutMs = 10_000
-/** As the exchange between peers writes. */
+/** The size in which peers write chunks to each other. */
 const writeBytes = 512 << 10
 
 const sender = `

@@ -8,7 +8,7 @@ export async function seconds(action: () => Promise<unknown>): Promise<number> {
   return (await milliseconds(action)) / 1000
 }
 
-/** Runs all of them `runs` times, from first to last and from last to first in turn. */
+/** Runs all measures `runs` times, alternately from first to last and from last to first. */
 export async function alternate(runs: number, ...measures: (() => Promise<void>)[]): Promise<void> {
   for (let i = 0; i < runs; i++) {
     for (const measure of i % 2 === 0 ? measures : measures.toReversed()) await measure()

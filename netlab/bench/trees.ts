@@ -10,11 +10,11 @@ import { run } from '../hosts/process.ts'
 import { alternate, milliseconds, seconds } from './timing.ts'
 
 const name = 'local:many'
-/** They take a second, and now and then, on either side, twice as long. */
+/** One takes a second, and now and then twice as long, for p2pfs and for the host's filesystem. */
 const tarsPerRun = 3
 const scratchBytes = 10 * 2 ** 30
 
-/** What a host does with an image that it has: a tree of many small files, mounts, resets. */
+/** Measures a host that has all of an image: reads of a tree of many small files, mounts, resets. */
 export async function measureTrees(network: Network, runs: number): Promise<Measurement[]> {
   const host = await network.addHost('trees')
   const node = await NodeProcess.start(host)
@@ -37,7 +37,7 @@ export async function measureTrees(network: Network, runs: number): Promise<Meas
 async function measureTar(runs: number, tree: string, copy: string, cold: boolean): Promise<Measurement> {
   const values = { tree: [] as number[], copy: [] as number[] }
   const tar = async (directory: string, into: number[]): Promise<void> => {
-    // Not to /dev/null: tar notices, and reads nothing.
+    // The pipe is needed: tar reads no file if its output is /dev/null.
     const read = async (): Promise<unknown> =>
       await run('sh', ['-c', 'tar -C "$1" -cf - . | cat > /dev/null', 'sh', directory])
     await run('sync', [])
@@ -74,7 +74,7 @@ async function measureMounts(runs: number, node: NodeProcess, directory: string)
   ]
 }
 
-/** After each mount something is written, so that a reset has what to do. */
+/** Something is written after each mount, so that a reset has work to do. */
 async function measureResets(runs: number, node: NodeProcess, directory: string): Promise<Measurement[]> {
   const kinds = {
     'a scratch drive of 10 GiB': { image: name, directory, scratchBytes },

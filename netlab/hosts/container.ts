@@ -4,7 +4,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { LabHost } from './lab-host.ts'
 import { exited, lastLines } from './process.ts'
 
-/** A program of an image, and what it says when it is of use. */
+/** A program of an image, and the line that says that it is ready. */
 export interface ContainerProgram {
   program: readonly string[]
   /** `NAME=VALUE`. */
@@ -12,13 +12,13 @@ export interface ContainerProgram {
   readyLine: RegExp
 }
 
-/** Of a program that prints nothing more; on a slow link to a busy machine. */
+/** A limit for programs that never get ready, with room for a slow link and a busy machine. */
 const readyTimeoutMs = 300_000
 
 /**
- * Runs a program in a container of runc, whose root is `tree`, read-only, to its end. It has the network of the host.
+ * Runs a program to its end in a container of runc. Its root is `tree`, read-only, and it has the network of the host.
  *
- * @param onReady called as soon as its ready line has come
+ * @param onReady called when its ready line has come
  * @throws unavailable, with what it printed, if it ends without that line or fails; timeout if neither happens
  */
 export async function runContainer(
@@ -52,7 +52,7 @@ export async function runContainer(
     throw new P2pfsError('unavailable', `${program.program.join(' ')}: ${lastLines(printed, 10)}`)
 }
 
-/** OCI runtime-spec, config.md: no more than a program needs that reads, computes and prints. */
+/** OCI runtime-spec, config.md, for a program that only reads, computes and prints. */
 function runtimeConfig(tree: string, { program, env }: ContainerProgram): object {
   return {
     ociVersion: '1.0.2',

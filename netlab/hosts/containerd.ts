@@ -6,12 +6,12 @@ import { eventually } from '../../test/support/deadline.ts'
 import type { LabHost } from './lab-host.ts'
 import { exited, lastLines } from './process.ts'
 
-/** It is up in a few hundred milliseconds on an idle machine. */
+/** A limit for a busy machine; on an idle one it takes a few hundred milliseconds. */
 const startTimeoutMs = 20_000
-/** Where layers are unpacked to; what containerd takes by default. */
+/** Layers are unpacked with this one, which is containerd's default. */
 const snapshotter = 'overlayfs'
 
-/** A containerd of its own on a host: empty, and nothing to do with one that the machine may run. */
+/** An empty containerd on a host of the lab, independent of one that the machine may run. */
 export class Containerd {
   readonly #host: LabHost
   readonly #socket: string
@@ -38,7 +38,7 @@ export class Containerd {
         'version = 2',
         `root = ${JSON.stringify(join(directory, 'root'))}`,
         `state = ${JSON.stringify(join(directory, 'state'))}`,
-        // Its part for Kubernetes: nothing of it takes part in a pull by ctr.
+        // A pull by ctr does not use the part for Kubernetes.
         'disabled_plugins = ["io.containerd.grpc.v1.cri"]',
         `grpc = { address = ${JSON.stringify(socket)} }`,
         '',
@@ -54,13 +54,13 @@ export class Containerd {
     return containerd
   }
 
-  /** Pulls an image over plain HTTP, and unpacks it. */
+  /** Pulls an image over plain HTTP and unpacks it. */
   async pull(reference: string, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
     const flags = ['image', 'pull', '--plain-http', '--snapshotter', snapshotter]
     await this.#host.run('ctr', ['--address', this.#socket, ...flags, reference], { ...(signal && { signal }) })
   }
 
-  /** Mounts what was pulled, read-only, until {@link unmount}. */
+  /** Mounts a pulled image read-only, until {@link unmount}. */
   async mount(reference: string, directory: string): Promise<void> {
     await this.#host.run('ctr', [
       '--address',

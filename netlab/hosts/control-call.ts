@@ -3,9 +3,9 @@ import type { Outcome, Progress } from '../../node/control/api.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 
 /**
- * One request over a daemon's control socket, as a program that embeds p2pfs makes it: without the start of a process.
+ * Makes one request over a daemon's control socket, as a program that embeds p2pfs does: no process is started.
  *
- * @throws unavailable with what the daemon says against it
+ * @throws unavailable with the daemon's reason
  */
 export async function callControl<T>(
   socket: string,

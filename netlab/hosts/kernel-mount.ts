@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises'
 import { run } from './process.ts'
 
-/** A filesystem image, mounted read-only by this machine's kernel through a loop device, until it is disposed. */
+/** A filesystem image that this machine's kernel has mounted read-only through a loop device, until disposal. */
 export class KernelMount implements AsyncDisposable {
   readonly directory: string
   #mounted = true

@@ -3,11 +3,11 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { Namespace } from './namespace.ts'
 import type { CommandOutput, RunOptions } from './process.ts'
 
-/** A token bucket shorter than what a timer tick lets pass would never reach its rate: at least 4 ms worth of bytes. */
+/** A token bucket must hold what passes in one timer tick (4 ms), or the link never reaches its rate. */
 const burstSeconds = 0.004
-/** tc-tbf(8): a burst below the largest (GSO) packet splits each of them. */
+/** tc-tbf(8): a burst smaller than the largest (GSO) packet splits such packets. */
 const minBurstBytes = 128 << 10
-/** The queue before the shaper drops: what a switch port buffers. */
+/** The queue before the shaper drops packets, as long as the buffer of a switch port. */
 const queueLatency = '50ms'
 
 interface LabHostParts {
@@ -44,12 +44,12 @@ export class LabHost {
     return await this.#namespace.run(command, args, options)
   }
 
-  /** Starts a command on the host that stays until it is killed, or until the network is removed. */
+  /** Starts a command on the host. It stays until it is killed or the network is removed. */
   async start(command: string, args: readonly string[], options: SpawnOptions = {}): Promise<ChildProcess> {
     return await this.#namespace.start(command, args, options)
   }
 
-  /** Limits the link to this rate in either direction, from now on. */
+  /** Limits the link to this rate in each direction, from now on. */
   async shape(rateBitsPerSecond: number, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
     const burstBytes = Math.max(minBurstBytes, Math.ceil((rateBitsPerSecond / 8) * burstSeconds))
     const rate = ['tbf', 'rate', `${rateBitsPerSecond}bit`, 'burst', `${burstBytes}b`, 'latency', queueLatency]
@@ -57,13 +57,13 @@ export class LabHost {
     await this.#bridge.tc(['qdisc', 'replace', 'dev', this.#port, 'root', ...rate], { signal })
   }
 
-  /** As fast as the machine can, again. */
+  /** Takes the limit of the link away. */
   async unshape({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
     await this.#namespace.tc(['qdisc', 'replace', 'dev', 'eth0', 'root', 'noqueue'], { signal })
     await this.#bridge.tc(['qdisc', 'replace', 'dev', this.#port, 'root', 'noqueue'], { signal })
   }
 
-  /** Pulls the cable: what was in flight is lost, connections stay open until they time out. */
+  /** Pulls the cable: packets in flight are lost, and connections stay open until they time out. */
   async cut({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
     await this.#bridge.ip(['link', 'set', 'dev', this.#port, 'down'], { signal })
   }
@@ -73,12 +73,15 @@ export class LabHost {
     await this.#bridge.ip(['link', 'set', 'dev', this.#port, 'up'], { signal })
   }
 
-  /** A firewall in the host: what others send it is lost without a word, or refused; connections stay open for their ends. */
+  /**
+   * Puts up a firewall in the host. Packets of others are dropped or refused; the ends of connections still count them
+   * as open.
+   */
   async block(verdict: 'DROP' | 'REJECT', { signal }: { signal?: AbortSignal } = {}): Promise<void> {
     await this.#namespace.run('iptables', ['-w', '-I', 'INPUT', '-i', 'eth0', '-j', verdict], {
       ...(signal && { signal }),
     })
-    // What it sends itself goes nowhere either: answers that are under way.
+    // Answers that are under way are lost too.
     await this.#namespace.run('iptables', ['-w', '-I', 'OUTPUT', '-o', 'eth0', '-p', 'tcp', '-j', 'DROP'], {
       ...(signal && { signal }),
     })
@@ -89,7 +92,7 @@ export class LabHost {
     await this.#namespace.run('iptables', ['-w', '-F'], { ...(signal && { signal }) })
   }
 
-  /** What has passed over the link since the host was plugged in, as the kernel counts it: bytes. */
+  /** The bytes that have passed over the link since the host was connected, as the kernel counts them. */
   async traffic({ signal }: { signal?: AbortSignal } = {}): Promise<{ sentBytes: number; receivedBytes: number }> {
     const json = await this.#namespace.ip(['-json', '-statistics', 'link', 'show', 'dev', 'eth0'], { signal })
     const [link] = JSON.parse(json.toString()) as { stats64: { rx: { bytes: number }; tx: { bytes: number } } }[]

@@ -2,8 +2,8 @@ import type { ChildProcess, SpawnOptions } from 'node:child_process'
 import { run, start, type CommandOutput, type RunOptions } from './process.ts'
 
 /**
- * A network namespace. Programs run in it with `nsenter`, so that they share the mount namespace of the machine: a mount
- * that one host's daemon makes can be looked at from outside.
+ * A network namespace. Programs enter it with `nsenter`, and share the mount namespace of the machine: mounts of a
+ * host's daemon are visible from outside.
  */
 export class Namespace {
   readonly name: string
@@ -12,7 +12,7 @@ export class Namespace {
     this.name = name
   }
 
-  /** Makes the namespace, with its loopback up. */
+  /** Makes the namespace and brings its loopback up. */
   static async create(name: string, { signal }: { signal?: AbortSignal } = {}): Promise<Namespace> {
     const namespace = new Namespace(name)
     await run('ip', ['netns', 'add', name], options(signal))

@@ -7,26 +7,26 @@ import { run } from './process.ts'
 import { labDirectory, removeDeadLabs, removeLab } from './remains.ts'
 
 export interface LinkOptions {
-  /** Rate of the host's link in either direction, bits per second; as fast as the machine can if not given. */
+  /** The rate of the host's link in each direction; not limited by default. */
   rateBitsPerSecond?: number
   signal?: AbortSignal
 }
 
-/** The subnet of every lab; it exists inside the namespaces only. */
+/** Every lab has the same subnet; it exists only inside the namespaces. */
 const subnet = (hostNumber: number): string => `10.99.${hostNumber >> 8}.${hostNumber & 255}`
 const prefixLength = 16
 const maxHosts = 1000
 
 /**
- * Hosts on a switch, all on this machine: each host a network namespace with one link to a bridge, which has a namespace of
- * its own, so that nothing of it shows on the machine's own network. Needs root.
+ * Hosts on a switch, all on this machine. Each host is a network namespace with one link to a bridge. The bridge has a
+ * namespace too, so that the machine's own network stays as it is. Needs root.
  *
- * Disposing it leaves nothing behind: processes, mounts, loop devices, namespaces, files. So does the end of this process
- * in whatever way but SIGKILL; what that leaves, the next `create` on the machine removes.
+ * Its disposal leaves nothing behind: no processes, mounts, loop devices, namespaces or files. The end of this process
+ * has the same effect. After a SIGKILL the next `create` on the machine removes what is left.
  */
 export class Network implements AsyncDisposable {
   readonly name: string
-  /** For the lab's files and mounts; removed with the network. */
+  /** The directory of the lab's files and mounts; it is removed with the network. */
   readonly directory: string
   readonly #bridge: Namespace
   readonly #hosts = new Map<string, LabHost>()
@@ -69,7 +69,7 @@ export class Network implements AsyncDisposable {
   }
 
   /**
-   * Plugs in a host.
+   * Connects a host to the switch.
    *
    * @throws conflict if the name is taken or the network is full; closed after disposal
    */
@@ -125,7 +125,7 @@ interface Handlers {
   onSignal: (signal: NodeJS.Signals) => void
 }
 
-/** 'exit' also comes after an uncaught exception or rejection. */
+/** The event 'exit' also comes after an uncaught exception or rejection. */
 function hook({ onExit, onSignal }: Handlers): void {
   process.once('exit', onExit)
   for (const ending of endings) process.on(ending, onSignal)

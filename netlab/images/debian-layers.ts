@@ -2,17 +2,17 @@ import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { run } from '../hosts/process.ts'
 
-/** What the Debian image is made of; a change makes a new image. */
+/** The recipe of the Debian image. A change makes a new image. */
 export const debianRecipe = {
   version: 1,
   suite: 'bookworm',
-  /** Timestamps later than this (made by the build) become this, seconds. 2024-06-01. */
+  /** Later timestamps, which come from the build, become this one (seconds): 2024-06-01. */
   epochSeconds: 1_717_200_000,
   excludes: ['/usr/share/doc/*', '/usr/share/locale/*', '/usr/share/man/*', '/usr/share/info/*'],
   application: ['python3', 'git'],
 } as const
 
-/** Used if apt of this machine names no mirror for the suite. */
+/** Used if this machine's apt names no mirror for the suite. */
 export const defaultMirror = 'http://deb.debian.org/debian'
 
 interface BuildOptions {
@@ -20,8 +20,8 @@ interface BuildOptions {
 }
 
 /**
- * Makes the tars of a real system: `base.tar` with Debian's essential packages, and `application.tar` with what some
- * packages and their dependencies have beyond that. The mirror is the one of this machine's apt.
+ * Makes the tars of a real system: `base.tar` with Debian's essential packages, and `application.tar` with the files
+ * that some packages and their dependencies add. The mirror is the one of this machine's apt.
  *
  * @throws unsupported without mmdebstrap; unavailable if the mirror does not answer
  */
@@ -65,7 +65,7 @@ export async function buildDebianLayers(
   return { base, application }
 }
 
-/** Those of this machine's apt, by suite. */
+/** The mirrors of this machine's apt, by suite. */
 export async function mirrorsOfMachine(options: BuildOptions): Promise<Map<string, string>> {
   const { stdout } = await run(
     'apt-get',
@@ -79,7 +79,7 @@ export async function mirrorsOfMachine(options: BuildOptions): Promise<Map<strin
   return new Map(targets.filter(([kind]) => kind === 'Packages').map(([, suite = '', mirror = '']) => [suite, mirror]))
 }
 
-/** Names in a tar, Latin-1, as they stand there. */
+/** The names in a tar, unchanged, in Latin-1. */
 async function namesOf(tar: string, options: BuildOptions): Promise<string[]> {
   const { stdout } = await run('tar', ['--list', `--file=${tar}`, '--quoting-style=literal'], options)
   return stdout.toString('latin1').split('\n').filter(Boolean)

@@ -15,9 +15,9 @@ export interface TreeEntry {
   links: string
   /** The first path (bytewise) of the same inode: equal for files that are hard links of each other. */
   sameAs: string
-  /** Files only: a directory's size is the filesystem's affair. */
+  /** Files only: the filesystem decides on the size of a directory. */
   sizeBytes: string
-  /** SHA-256; of files with nothing in them, nothing. */
+  /** SHA-256; empty for empty files. */
   content: string
   linkTarget: string
   device: string
@@ -25,14 +25,14 @@ export interface TreeEntry {
   xattrs: string
 }
 
-/** Path relative to the root (Latin-1: one character per byte; the root is `''`) to what is there. */
+/** The entries by their paths relative to the root. Paths are Latin-1, one character per byte; the root is `''`. */
 export type Tree = ReadonlyMap<string, TreeEntry>
 
 /** Files read at a time: enough to keep a disk busy. */
 const concurrency = 8
 const readBytes = 1 << 20
 
-/** Reads a tree: what is compared by {@link differences}. */
+/** Reads all of a tree, contents too. As root, to see all attributes. */
 export async function readTree(root: string, { signal }: { signal?: AbortSignal } = {}): Promise<Tree> {
   const xattrsByPath = await readXattrs(root, signal)
   const paths = await listPaths(root, signal)
@@ -72,8 +72,8 @@ async function listPaths(root: string, signal: AbortSignal | undefined): Promise
 }
 
 /**
- * One entry; for a file with several links, `sameAs` is a key of `inodes`, which gets the first of its paths and its content
- * once. Paths arrive in order, so the first to be seen is the first bytewise.
+ * Reads one entry. For a file with several links, `sameAs` is its key in `inodes`, which gets the first of its paths,
+ * and its content once.
  */
 async function readEntry(
   root: string,
@@ -86,9 +86,9 @@ async function readEntry(
   const linked = !stat.isDirectory() && stat.nlink > 1n
   const inode = linked ? `${stat.dev}:${stat.ino}` : path
   let content = ''
-  const known = linked ? inodes.get(inode) : undefined
-  if (linked && (known === undefined || path < known.path)) inodes.set(inode, { path, content: known?.content ?? '' })
-  if (stat.isFile() && known === undefined) {
+  const seen = linked ? inodes.get(inode) : undefined
+  if (linked && (seen === undefined || path < seen.path)) inodes.set(inode, { path, content: seen?.content ?? '' })
+  if (stat.isFile() && seen === undefined) {
     content = stat.size === 0n ? '' : await hashFile(location)
     const group = inodes.get(inode)
     if (group !== undefined) group.content = content
@@ -155,7 +155,7 @@ async function readXattrs(root: string, signal: AbortSignal | undefined): Promis
   return byPath
 }
 
-/** Of getfattr's quoting: backslash and three octal digits. */
+/** Undoes getfattr's quoting: backslash and three octal digits. */
 function unquote(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)))
 }

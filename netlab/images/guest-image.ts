@@ -7,22 +7,22 @@ import { debianImages } from './images.ts'
 import type { LabImage } from './lab-image.ts'
 import { run } from '../hosts/process.ts'
 
-/** Names in `/sbin`, and where they come from. */
+/** Scripts by their names in `/sbin`. */
 const scripts = {
   'overlay-init': fileURLToPath(new URL('../../cli/overlay-init.sh', import.meta.url)),
   'guest-main': fileURLToPath(new URL('./guest-main.sh', import.meta.url)),
 } as const
 
-/** What a guest has beyond the Debian image; a change makes a new one. */
+/** The guest has these packages on top of the Debian image. A change makes a new guest. */
 const packagesRecipe = {
   version: 1,
   suite: debianRecipe.suite,
   excludes: debianRecipe.excludes,
-  /** A metapackage; NVMe and ext4 are built into its kernel, which boots without an initrd. */
+  /** A metapackage. Its kernel has NVMe and ext4 built in, and boots without an initrd. */
   kernel: 'linux-image-cloud-amd64',
-  /** What a boot reads; the Debian image's python3 lacks the library, which is not in /usr. */
+  /** A boot reads these. The python3 of the Debian image lacks libexpat1, which is not in /usr. */
   tools: ['mount', 'kmod', 'libexpat1', 'busybox-static'],
-  /** What images are full of and a boot does not read. */
+  /** A boot does not read this, as most of a real image. */
   ballast: ['g++'],
 } as const
 
@@ -36,9 +36,9 @@ export interface Guest {
 }
 
 /**
- * An image that a VM boots: the Debian image, with the tools of a machine, `cli/overlay-init.sh`, the kernel's overlay module,
- * and an init of its own, `guest-main.sh`. Some 500 MB of rootfs. Takes a minute when it is built for the first time, with
- * network; comes from the cache after that.
+ * An image that a VM boots: the Debian image, with the tools of a machine, `cli/overlay-init.sh`, the kernel's overlay
+ * module, and an init of its own, `guest-main.sh`. The rootfs has some 500 MB. The first build takes a minute and needs
+ * the network; later calls find it in the cache.
  */
 export async function guestImage(options: ImageCacheOptions = {}): Promise<Guest> {
   const { gzip: debian } = await debianImages(options)

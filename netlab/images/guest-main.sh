@@ -1,12 +1,12 @@
 #!/bin/sh
-# The init of the lab's guest: starts the application, tries what a machine does on a writable rootfs, tells each on the
-# console, and powers off. Where something fails it ends, which is a kernel panic.
+# The init of the lab's guest. It starts the application, does what a machine does on a writable rootfs, prints each
+# step on the console, and powers off. If something fails it ends, which is a kernel panic.
 set -eu
-# The panic would not wait for the serial console to print the reason.
+# Without the pause, the panic would come before the serial console has printed the reason.
 trap 'sleep 1' EXIT
 scratch=/p2pfs/scratch
 
-# First: python3 writes what it has compiled.
+# This comes first, because python3 writes its compiled files.
 echo "p2pfs guest scratch: $(df --block-size=1 --output=size,used,avail "$scratch" | tail -n 1)"
 
 python3 -c 'import json, ssl, sqlite3; print("p2pfs guest ready", flush=True)'

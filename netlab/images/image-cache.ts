@@ -4,16 +4,16 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 
 export interface ImageCacheOptions {
-  /** Where what was built stays between runs; `$P2PFS_LAB_CACHE`, or else `~/.cache/p2pfs-lab`. */
+  /** Built images stay there between runs. The default is `$P2PFS_LAB_CACHE`, or else `~/.cache/p2pfs-lab`. */
   cacheDirectory?: string
   signal?: AbortSignal
 }
 
 /**
- * Builds what the cache has not, in a directory of its own that gets its name when it is complete.
+ * Builds a directory that the cache lacks. It gets its name when it is complete.
  *
- * @param recipe all that the result depends on; another one is another result
- * @param build makes `directory`; `work` is there for what it needs on the way
+ * @param recipe all that the result depends on; another recipe makes another result
+ * @param build makes `directory`; `work` takes its temporary files
  * @returns the directory
  */
 export async function cached(
@@ -34,7 +34,7 @@ export async function cached(
     await mkdir(work)
     await build(result, work)
     await rename(result, directory).catch(async (error: unknown) => {
-      // Somebody else was faster: theirs is as good.
+      // Another process was faster, and its result is as good.
       if (!(await exists(directory))) throw error
     })
     return directory

@@ -9,7 +9,7 @@ import { oddLowerLayer, oddUpperLayer } from './odd-layers.ts'
 /** Raised when the hand-made layers or the layout change. */
 const layoutVersion = 1
 
-/** Removed from the Debian image by its uppermost layer. */
+/** The uppermost layer of the Debian image removes these. */
 const removedFromDebian = ['etc/issue', 'usr/share/perl5', 'usr/lib/git-core/git-http-push']
 
 const config = { Env: ['PATH=/usr/sbin:/usr/bin:/sbin:/bin'], Cmd: ['/bin/sh'], WorkingDir: '/' }
@@ -18,9 +18,9 @@ const debianTags = ['packages', 'gzip', 'mixed'] as const
 const oddTags = ['lower', 'odd'] as const
 
 /**
- * A system as hosts run them: `packages` has Debian's essential packages and an application, a layer each with gzip. `gzip` has
- * two layers of {@link oddLowerLayer} on top. `mixed` has the same layers, one of them with zstd and one a plain tar. Takes a
- * minute when it is built for the first time, with network; comes from the cache after that.
+ * A system as hosts run it. `packages` has Debian's essential packages and an application, in two gzip layers. `gzip`
+ * has the two odd layers on top. `mixed` has the same layers, but one with zstd and one as a plain tar. The first build
+ * takes a minute and needs the network; later calls find them in the cache.
  */
 export async function debianImages(
   options: ImageCacheOptions = {},
@@ -39,13 +39,13 @@ export async function debianImages(
         await layout.addLayer(application, 'gzip', options),
         await layout.addLayer(odd.lower, 'gzip', options),
       ]
-      const others = [
+      const mixed = [
         await layout.addLayer(application, 'zstd', options),
         await layout.addLayer(odd.lower, 'none', options),
       ]
       await layout.addImage('packages', [baseLayer, gzip[0]!], config)
       await layout.addImage('gzip', [baseLayer, ...gzip, oddUpper], config)
-      await layout.addImage('mixed', [baseLayer, ...others, oddUpper], config)
+      await layout.addImage('mixed', [baseLayer, ...mixed, oddUpper], config)
     },
   )
   return {
@@ -55,12 +55,12 @@ export async function debianImages(
   }
 }
 
-/** Two hand-made layers of a few megabytes; needs neither network nor root, and a second. */
+/** An image of two hand-made layers of a few megabytes. Takes a second, and needs neither network nor root. */
 export async function oddImage(options: ImageCacheOptions = {}): Promise<LabImage> {
   return (await oddImages(options)).both
 }
 
-/** As {@link oddImage}, and its lower layer alone. */
+/** {@link oddImage}, and an image of its lower layer alone. */
 export async function oddImages(options: ImageCacheOptions = {}): Promise<{ lower: LabImage; both: LabImage }> {
   const layoutDirectory = await cached('odd', { layoutVersion, oddTags }, options, async (directory, work) => {
     const odd = await writeOddLayers(work)

@@ -8,7 +8,7 @@ export interface LabImage {
 }
 
 /**
- * Unpacks an image with umoci: the tree that everybody else's must equal. As root.
+ * Unpacks an image with umoci. Its tree is the truth that all others are compared with. As root.
  *
  * @returns the root directory of the tree, which is `rootfs` in `bundleDirectory`
  */

@@ -1,17 +1,20 @@
 import { createHash } from 'node:crypto'
 import { writeTar, type TarEntry } from '../../test/support/tar-writer.ts'
 
-/** One second after the Unix epoch and a fraction, and a moment of 2024: what a tar may say and a filesystem must keep. */
+/**
+ * Times that a tar may have and a filesystem must keep: one nanosecond after the first second of the epoch, and a
+ * moment of 2024.
+ */
 const early = { seconds: 1, nanoseconds: 1 }
 const late = { seconds: 1_719_792_000, nanoseconds: 123_456_789 }
 
 /** `cap_net_bind_service=ep`, as struct vfs_cap_data revision 2 of linux/capability.h. */
 const capability = '\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00'
 
-/** Files in the directory that spans many blocks. */
+/** The number of files in a directory that spans many blocks. */
 const manyFiles = 1500
 
-/** A layer with what files can be: the kinds, owners, attributes and names that images of the wild have at their worst. */
+/** A layer with everything that a file can be: the worst kinds, owners, attributes and names of real images. */
 export function oddLowerLayer(): Buffer {
   const directory = (path: string, more: Partial<TarEntry> = {}): TarEntry => ({
     path,
@@ -87,7 +90,7 @@ export function oddLowerLayer(): Buffer {
 }
 
 /**
- * A layer over {@link oddLowerLayer} that removes, hides and replaces.
+ * A layer over {@link oddLowerLayer} that removes, hides and replaces files.
  *
  * @param removed further paths of lower layers to remove
  */
@@ -120,7 +123,7 @@ export function oddUpperLayer(removed: readonly string[] = []): Buffer {
   ])
 }
 
-/** Bytes that do not compress, the same for the same seed. */
+/** Bytes that do not compress; the same seed gives the same bytes. */
 function noise(seed: string, lengthBytes: number): Buffer {
   const pieces: Buffer[] = []
   for (let i = 0; i * 32 < lengthBytes; i++) pieces.push(createHash('sha256').update(`${seed} ${i}`).digest())

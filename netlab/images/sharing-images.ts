@@ -11,9 +11,9 @@ import { comparedAspects, packTree, writeDifference } from './tree-layers.ts'
 
 /** A version of an image. */
 export interface SharingImage extends LabImage {
-  /** How it came to be, for people. */
+  /** Its making, for people. */
   what: string
-  /** Tag of what a host has that gets this one next; nothing for the first. */
+  /** The tag of the version that a host has before it gets this one; absent for the first. */
   from?: string
 }
 
@@ -24,11 +24,11 @@ const upgrades = [
 ] as const
 type Source = typeof release | (typeof upgrades)[number]
 
-/** Used if apt of this machine names no mirror for a suite. */
+/** Used if this machine's apt names no mirror for a suite. */
 const defaultMirror = 'http://deb.debian.org'
-/** Made anew by every build, or mounted over by whoever runs the image: empty in it. */
+/** Directories that are empty in the images: every build makes them anew, or hosts mount something over them. */
 const emptied = ['dev', 'proc', 'run', 'sys', 'tmp', 'var/cache', 'var/lib/apt/lists', 'var/log'] as const
-/** The file that changes has a size between these, bytes. */
+/** The bounds on the size of the file that changes. */
 const changedFileBytes = { min: 2048, max: 8192 } as const
 
 const config = { Env: ['PATH=/usr/sbin:/usr/bin:/sbin:/bin'], Cmd: ['/bin/sh'], WorkingDir: '/' }
@@ -43,7 +43,7 @@ const versions = {
   patched: { what: 'a layer of the upgrades on app', layers: ['base', 'app', 'upgrade'], from: 'app' },
 } as const
 
-/** All that the images depend on but for what the suites hold; a change makes new ones. */
+/** The images depend on this, and on the contents of the suites. A change makes new images. */
 const recipe = {
   ...debianRecipe,
   version: 1,
@@ -56,8 +56,8 @@ const recipe = {
 } as const
 
 /**
- * Versions of a system of real Debian packages. Takes minutes when they are built for the first time, with network; they
- * come from the cache after that. As root.
+ * Versions of a system of real Debian packages. The first build takes minutes and needs the network; later calls find
+ * them in the cache. As root.
  *
  * @throws unsupported without mmdebstrap; unavailable if a mirror does not answer
  */
@@ -110,7 +110,7 @@ async function buildLayers(work: string, options: ImageCacheOptions): Promise<Ma
   return tars
 }
 
-/** Trees of the essential packages, and of these with the application, installed as a build of an image does it. */
+/** Makes two trees, as the build of an image does: the essential packages, and these with the application. */
 async function bootstrap(
   directory: string,
   sources: readonly Source[],
@@ -131,7 +131,7 @@ async function bootstrap(
     `--include=${debianRecipe.application.join(',')}`,
     ...excludes,
   ]
-  // When the essential packages are there, before the others.
+  // The hook runs when the essential packages are there and the others are not.
   const keepBase = `--essential-hook=cp --archive --one-file-system "$1" '${base}'`
   const env = { ...process.env, SOURCE_DATE_EPOCH: String(debianRecipe.epochSeconds), LC_ALL: 'C.UTF-8' }
   await run('mmdebstrap', [...flags, keepBase, debianRecipe.suite, whole, ...lines], { ...options, env })
@@ -144,7 +144,7 @@ async function bootstrap(
   return { base, whole }
 }
 
-/** The file in the middle of those that have the size. */
+/** Changes the middle one of all files that have the right size. */
 async function changeOneFile(tree: string, options: ImageCacheOptions): Promise<void> {
   const files = [...(await readTree(tree, options))].filter(
     ([, { type, sizeBytes }]) =>

@@ -3,15 +3,15 @@ import { readTree, type Tree, type TreeEntry } from './directory-tree.ts'
 export interface Difference {
   /** Relative to the root, Latin-1. */
   path: string
-  /** What differs; `presence` if the path is in one of the trees only. */
+  /** The aspect that differs; `presence` if only one of the trees has the path. */
   aspect: keyof TreeEntry | 'presence'
   left: string | undefined
   right: string | undefined
 }
 
 /**
- * Compares two directory trees in everything that a program can see of them: types, permissions, owners, times, hard links,
- * extended attributes, devices, link targets, contents; the roots themselves included. As root, to see all attributes.
+ * Compares two directory trees, with their roots, in everything that a program can see: types, permissions, owners,
+ * times, hard links, extended attributes, devices, link targets, contents. As root, to see all attributes.
  */
 export async function compareTrees(
   left: string,
@@ -38,7 +38,7 @@ export function differences(left: Tree, right: Tree): Difference[] {
   return found
 }
 
-/** For people: one line for each difference, of the first `max`. */
+/** One line for people for each of the first `max` differences. */
 export function describeDifferences(found: readonly Difference[], max = 20): string {
   const lines = found
     .slice(0, max)

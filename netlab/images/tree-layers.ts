@@ -3,7 +3,10 @@ import { dirname, join } from 'node:path'
 import { run } from '../hosts/process.ts'
 import { readTree, type Tree } from './directory-tree.ts'
 
-/** A file in which none of these differs is no part of an upper layer. Times are not among them: all packages are unpacked twice. */
+/**
+ * An upper layer has the files that differ in one of these. Times do not count, because all packages are unpacked
+ * twice.
+ */
 export const comparedAspects = [
   'type',
   'mode',
@@ -16,7 +19,9 @@ export const comparedAspects = [
   'xattrs',
 ] as const
 
-/** Makes the tree of the layer that turns `below` into `above`: what differs, the directories it is in, and whiteouts. */
+/**
+ * Makes the tree of the layer that turns `below` into `above`: all that differs, with its directories, and whiteouts.
+ */
 export async function writeDifference(
   tree: string,
   below: string,
@@ -28,7 +33,7 @@ export async function writeDifference(
   for (const [path, entry] of upper) {
     const old = lower.get(path)
     if (old !== undefined && comparedAspects.every((aspect) => old[aspect] === entry[aspect])) continue
-    for (let at = path; at !== '.'; at = dirname(at)) changed.add(at)
+    for (let parent = path; parent !== '.'; parent = dirname(parent)) changed.add(parent)
   }
   await mkdir(tree)
   const names = [...changed].filter(Boolean).sort()
@@ -47,14 +52,14 @@ export async function writeDifference(
   }
 }
 
-/** What `upper` has no more; of directories the uppermost. */
+/** The paths that `upper` no longer has. A directory stands for everything in it. */
 function removedFrom(lower: Tree, upper: Tree): string[] {
   return [...lower.keys()].filter(
     (path) => !upper.has(path) && upper.get(path.includes('/') ? dirname(path) : '')?.type === 'directory',
   )
 }
 
-/** @param clampSeconds timestamps later than this become this; none do if not given */
+/** @param clampSeconds later timestamps become this one; all timestamps stay if it is not given */
 export async function packTree(
   tree: string,
   tar: string,

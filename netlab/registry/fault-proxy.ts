@@ -2,7 +2,7 @@ import { request } from 'undici'
 import { failed, type Answer, type BackendRequest, type RegistryBackend } from '../../test/support/registry/backend.ts'
 import { RegistryFront, type FrontOptions } from '../../test/support/registry/front.ts'
 
-/** Not for the next hop: RFC 9110, section 7.6.1; and those that the front states itself. */
+/** Headers that are not for the next hop (RFC 9110, section 7.6.1), and headers that the front writes itself. */
 const ownHeaders = new Set([
   'connection',
   'keep-alive',
@@ -15,7 +15,7 @@ const ownHeaders = new Set([
   'expect',
 ])
 
-/** A real registry, in plain HTTP, with faults on command before it: `front.faults`. */
+/** A proxy in front of a real registry, in plain HTTP, with faults on command: `front.faults`. */
 export class FaultProxy implements RegistryBackend, AsyncDisposable {
   readonly #upstream: string
   #front: RegistryFront | undefined
@@ -45,7 +45,7 @@ export class FaultProxy implements RegistryBackend, AsyncDisposable {
     try {
       const response = await request(target, {
         method: method as 'GET',
-        // The registry makes locations of it, and they are to lead here.
+        // The registry makes locations from the host, and these must lead here.
         headers: { ...kept(headers), host: this.front.authority },
         ...(hasBody ? { body: body as unknown as Buffer } : {}),
         signal,

@@ -5,11 +5,11 @@ import type { LoggedRequest } from '../../test/support/registry/front.ts'
 export interface FaultRegistrySetup extends AccessRules {
   address: string
   port: number
-  /** Images of OCI layouts: repository to directory. */
+  /** Directories of OCI layouts, by the repository of their images. */
   layouts: Record<string, string>
 }
 
-/** To the program, one message at a time; each is answered by one {@link FromFaultRegistry}. */
+/** A message to the program, which answers each with one {@link FromFaultRegistry}. */
 export type ToFaultRegistry =
   { setUp: FaultRegistrySetup } | { addFault: Fault } | { clearFaults: true } | { log: true }
 export type FromFaultRegistry = { done: true } | { log: LoggedRequest[] }

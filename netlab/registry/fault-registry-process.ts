@@ -12,10 +12,10 @@ import type { LoggedRequest } from '../../test/support/registry/front.ts'
 const program = fileURLToPath(new URL('./fault-registry-main.ts', import.meta.url))
 const port = 5000
 
-/** A {@link FaultRegistry} on a host of the lab; plain HTTP. It ends with the network. */
+/** A `FaultRegistry` on a host of the lab, with plain HTTP. It ends with the network. */
 export class FaultRegistryProcess {
   readonly host: LabHost
-  /** `HOST:PORT`, as image references name it. */
+  /** `HOST:PORT`, for image references. */
   readonly authority: string
   readonly #process: ChildProcess
   #turn: Promise<unknown> = Promise.resolve()
@@ -31,7 +31,7 @@ export class FaultRegistryProcess {
     options: Omit<FaultRegistrySetup, 'address' | 'port'>,
   ): Promise<FaultRegistryProcess> {
     await using log = await open(join(host.directory, 'registry.log'), 'a')
-    // Structured clones, for faults have regular expressions.
+    // Faults have regular expressions, which JSON cannot carry.
     const child = await host.start(process.execPath, ['--disable-warning=ExperimentalWarning', program], {
       stdio: ['ignore', log.fd, log.fd, 'ipc'],
       serialization: 'advanced',
@@ -49,16 +49,17 @@ export class FaultRegistryProcess {
     await this.#ask({ clearFaults: true })
   }
 
-  /** All requests, in the order in which they came. */
+  /** All requests, in the order of their arrival. */
   async log(): Promise<LoggedRequest[]> {
     const answer = await this.#ask({ log: true })
-    if (!('log' in answer)) throw new P2pfsError('invalid', 'the registry of the lab answers for something else')
+    if (!('log' in answer))
+      throw new P2pfsError('invalid', 'the registry of the lab gave the answer to another question')
     return answer.log
   }
 
-  /** One question at a time. */
+  /** Asks one question at a time. */
   async #ask(message: ToFaultRegistry): Promise<FromFaultRegistry> {
-    const mine = this.#turn.then(async () => {
+    const asking = this.#turn.then(async () => {
       const abort = new AbortController()
       const ended = once(this.#process, 'exit', { signal: abort.signal }).then(() => {
         throw new P2pfsError('unavailable', 'the registry of the lab has ended')
@@ -73,7 +74,7 @@ export class FaultRegistryProcess {
         abort.abort()
       }
     })
-    this.#turn = mine.catch(() => undefined)
-    return await mine
+    this.#turn = asking.catch(() => undefined)
+    return await asking
   }
 }

@@ -4,9 +4,9 @@ import { run } from '../hosts/process.ts'
 
 const days = '2'
 
-/** A certificate authority that nobody knows, made with openssl. */
+/** A certificate authority that nobody trusts by default, made with openssl. */
 export class LabAuthority {
-  /** PEM file of its certificate. */
+  /** The PEM file of its certificate. */
   readonly certificateFile: string
   readonly #directory: string
   #issued = 0
@@ -43,7 +43,7 @@ export class LabAuthority {
     return authority
   }
 
-  /** @param names DNS names and IPv4 addresses that the certificate is for */
+  /** @param names the DNS names and IPv4 addresses of the certificate */
   async issue(names: readonly string[]): Promise<{ key: string; cert: string }> {
     const file = (end: string): string => join(this.#directory, `${this.#issued}.${end}`)
     this.#issued++

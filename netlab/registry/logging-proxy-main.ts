@@ -1,12 +1,15 @@
-/** A program: a proxy in plain HTTP before a registry. It appends a line of JSON to a file for each request that it has answered. */
+/**
+ * A program: a proxy in plain HTTP before a registry. It appends a line of JSON to a file for each request that it has
+ * answered.
+ */
 import { appendFileSync } from 'node:fs'
 import { createServer, request, type IncomingMessage, type ServerResponse } from 'node:http'
 import { pipeline } from 'node:stream/promises'
 
-/** Times are milliseconds since the epoch. */
+/** One request; times are milliseconds since the epoch. */
 export interface TimedRequest {
   startedAt: number
-  /** When the registry had answered, and when all of the answer was handed to the kernel. */
+  /** The time when the registry had answered, and the time when the kernel had taken all of the answer. */
   answeredAt: number
   endedAt: number
   method: string
@@ -26,7 +29,7 @@ async function forward(
 ): Promise<void> {
   const startedAt = now()
   const { method = 'GET', url: path = '/', headers } = incoming
-  // The Host that was asked for stays: the registry makes locations of it.
+  // The header Host stays: the registry makes locations from it.
   const call = request({ ...upstream, method, path, headers, agent: false })
   const answered = new Promise<IncomingMessage>((resolve, reject) =>
     call.once('response', resolve).once('error', reject),

@@ -8,15 +8,15 @@ import type { LabHost } from '../hosts/lab-host.ts'
 import { lastLines } from '../hosts/process.ts'
 
 export const registryPort = 5000
-/** One answered request in its log, which has the lines of Apache's combined format among its own. */
+/** One answered request in its log, which mixes lines of Apache's combined format with its own. */
 const accessLine = /"(?:GET|HEAD) \/v2\/[^"]*" \d{3} /g
-/** It is up in a few hundred milliseconds on an idle machine. */
+/** A limit for a busy machine; on an idle one it takes a few hundred milliseconds. */
 const startTimeoutMs = 20_000
 
-/** Debian's `docker-registry` on a host of its own, so that its link can be shaped, cut and counted. */
+/** Debian's `docker-registry` on a host of its own, whose link can be shaped, cut and counted. */
 export class Registry {
   readonly host: LabHost
-  /** `HOST:PORT`, as image references name it; plain HTTP. */
+  /** `HOST:PORT`, for image references; plain HTTP. */
   readonly authority: string
   readonly #process: ChildProcess
   readonly #logPath: string
@@ -56,10 +56,10 @@ export class Registry {
   }
 
   /**
-   * Copies an image of an OCI layout into the registry, layers as they are.
+   * Copies an image of an OCI layout into the registry; its layers stay unchanged.
    *
    * @param repository `lab/debian:1`
-   * @returns the reference under which hosts of the network find it
+   * @returns the reference by which hosts of the network find it
    */
   async push(
     image: { layoutDirectory: string; tag: string },
@@ -73,16 +73,16 @@ export class Registry {
     return reference
   }
 
-  /** What it has sent over its link so far, as the kernel counts it; takes no time. */
+  /** The bytes that it has sent over its link so far, as the kernel counts them. */
   get sentBytes(): number {
-    // proc(5), as the process sees its network: field 9 of an interface is what it has transmitted.
+    // proc(5), net/dev of the process's own network: field 9 of an interface has the transmitted bytes.
     const counters = /^ *eth0: *(.*)$/m
       .exec(readFileSync(`/proc/${this.#process.pid}/net/dev`, 'utf8'))?.[1]
       ?.split(/ +/)
     return Number(counters?.[8] ?? 0)
   }
 
-  /** Requests that it has answered so far, but for uploads. */
+  /** The number of requests that it has answered so far, without uploads. */
   get answeredRequests(): number {
     return readFileSync(this.#logPath, 'utf8').match(accessLine)?.length ?? 0
   }

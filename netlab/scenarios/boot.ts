@@ -19,34 +19,34 @@ export interface BootOutcome {
   rootfsBytes: number
   /** `p2pfs mount` on B, the whole process. */
   mountMs: number
-  /** From the start of the VM to the line that says the application is ready, with nothing of the image on B. */
+  /** The time from the start of the VM to the line that says the application is ready. B has nothing of the image. */
   readyMs: number
-  /** The same of a second VM, with all that the first one read on B and in its page cache. */
+  /** The same for a second VM. B has all that the first one read, on its disk and in its page cache. */
   readyAgainMs: number
-  /** What B had fetched when the first VM was ready, and when it was off: bytes. */
+  /** Bytes that B had fetched when the first VM was ready, and when it was off. */
   fetchedAtReadyBytes: number
   fetchedBytes: number
-  /** What the guest read of its drive, and what B's kernel read of the mount for that: bytes. */
+  /** Bytes that the guest read of its drive, and bytes that B's kernel read of the mount for that. */
   guestReadBytes: number
   servedBytes: number
   /** Swap that the guest has, bytes. */
   swapBytes: number
-  /** The scratch, as the guest's `df` has it before anything is written. */
+  /** The output of the guest's `df` for the scratch before anything is written. */
   scratch: { sizeBytes: number; usedBytes: number; availableBytes: number }
   b: Status
 }
 
-/** What the guest has room for on its scratch. */
+/** The room that the guest has on its scratch. */
 export const scratchBytes = 1 << 30
 const scratchSize = '1GiB'
-/** Each step of the guest on a machine that is busy with other tests; it takes seconds on an idle one. */
+/** A limit for each step of the guest on a busy machine. A step takes seconds on an idle one. */
 const guestTimeoutMs = 120_000
 
 /**
  * A VM boots from the rootfs:
  *
  * 1. A seeds the image from the registry.
- * 2. B, which has nothing of it, mounts it, and a VM boots from the mount, with a scratch as its second drive.
+ * 2. B has nothing of it and mounts it. A VM boots from the mount, with a scratch as its second drive.
  * 3. The guest starts its application, writes to its overlay, swaps on its scratch, and powers off.
  * 4. A second VM boots from a mount of its own.
  */
@@ -78,9 +78,8 @@ export async function runBoot(guest: Guest, options: BootScenarioOptions = {}): 
   const status = await b.status(abort)
   const fetchedBytes = fetchedBy(status)
   const share = `${((100 * fetchedBytes) / rootfsBytes).toFixed(1)} %`
-  tell(
-    `It wrote to its rootfs, swapped, and is off. It read ${megabytes(guestReadBytes)}; B has ${megabytes(fetchedBytes)}, ${share}.`,
-  )
+  tell('It wrote to its rootfs, swapped, and is off.')
+  tell(`It read ${megabytes(guestReadBytes)}; B has ${megabytes(fetchedBytes)} of the image, ${share}.`)
 
   const again = await mountFor('second', b, lab.reference, abort)
   await using second = await VirtualMachine.start(b.host, { ...machine, drives: again.drives })
@@ -126,7 +125,7 @@ function fetchedBy({ fetched }: Status): number {
   return fetched.peer.bytes + fetched.registry.bytes
 }
 
-/** Those after the colon. */
+/** The numbers after the last colon. */
 function numbersOf({ text }: ConsoleLine): number[] {
   return (text.slice(text.lastIndexOf(':')).match(/\d+/g) ?? []).map(Number)
 }

@@ -1,9 +1,9 @@
 import { debianImages } from '../images/images.ts'
 import { complaints, runPeerReads } from './peer-reads.ts'
 
-/** A good data-centre link of a small machine. */
+/** The link of a small machine in a data centre. */
 const rateBitsPerSecond = 1e9
-/** Enough to see that nothing happens; the test does it twenty times. */
+/** Enough to show that no reader notices; the test kills twenty times. */
 const kills = 3
 
 const startedAt = performance.now()

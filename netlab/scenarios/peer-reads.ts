@@ -10,7 +10,7 @@ import { ThreeHosts } from './three-hosts.ts'
 import { compareTrees, describeDifferences, type Difference } from '../images/tree-compare.ts'
 
 export interface PeerReadsOptions {
-  /** How often B's daemon is killed while its mount is read. */
+  /** The number of times that B's daemon is killed while its mount is read. */
   kills: number
   /** Rate of each host's link, bits per second; not limited if not given. */
   rateBitsPerSecond?: number
@@ -24,19 +24,22 @@ export interface PeerReadsOutcome {
   seedMs: number
   /** `p2pfs mount` on B, the whole process. */
   mountMs: number
-  /** The first 4 KiB from the middle of the image, read on B right after the mount. */
+  /** The first read on B right after the mount: 4 KiB from the middle of the image. */
   firstReadMs: number
-  /** All of the image, read on B and on C at the same time; the slower one. */
+  /** The slower one of B and C, which read all of the image at the same time. */
   readAllMs: number
   b: Status
   c: Status
-  /** What the registry sent after its link was cut, bytes. */
+  /** Bytes that the registry sent after its link was cut. */
   registrySentBytes: number
-  /** B's tree, mounted by the kernel, against umoci's. */
+  /** The kernel's view of B's rootfs, compared with umoci's tree. */
   differences: Difference[]
-  /** What `e2fsck -fn` printed if it found something. */
+  /** The output of `e2fsck -fn`, if it found something. */
   fsckComplaint: string | undefined
-  /** Complete comparisons of B's mount with a copy made before, while its daemon was being killed; and those that failed. */
+  /**
+   * The number of complete comparisons of B's mount with an earlier copy while its daemon was being killed, and those
+   * that failed.
+   */
   comparisons: number
   failedComparisons: string[]
   kills: number
@@ -46,12 +49,12 @@ const mountTimeoutMs = 30_000
 const restartTimeoutMs = 30_000
 
 /**
- * The promise of p2pfs, end to end:
+ * The promise of p2pfs, from end to end:
  *
  * 1. A seeds an image from the registry.
  * 2. The registry's link is cut. B and C mount the image, and read everything.
- * 3. The kernel mounts what B has, and the tree is the one that umoci unpacks.
- * 4. B's daemon is killed again and again while its mount is read: no reader notices.
+ * 3. The kernel mounts B's rootfs, and the tree equals the one that umoci unpacks.
+ * 4. B's daemon is killed again and again while its mount is read. No reader notices.
  */
 export async function runPeerReads(image: LabImage, options: PeerReadsOptions): Promise<PeerReadsOutcome> {
   const { kills, tell = () => undefined, signal } = options
@@ -71,9 +74,7 @@ export async function runPeerReads(image: LabImage, options: PeerReadsOptions): 
   const directoryOf = (node: NodeProcess): string => join(node.host.directory, 'mnt')
   const mountAbort = { signal: AbortSignal.any([AbortSignal.timeout(mountTimeoutMs), ...(signal ? [signal] : [])]) }
   const [mountMs, mounted] = await timed(async () => await b.mount(reference, directoryOf(b), mountAbort))
-  tell(
-    `B mounted it in ${milliseconds(mountMs)}: a block image of ${megabytes(mounted.sizeBytes)}, of which B holds nothing yet.`,
-  )
+  tell(`B mounted it in ${milliseconds(mountMs)}: a block image of ${megabytes(mounted.sizeBytes)}.`)
   const [firstReadMs] = await timed(async () => await readPage(mounted.rootfs, mounted.sizeBytes / 2))
   tell(`The first byte that B read came after ${milliseconds(firstReadMs)}.`)
 
@@ -83,12 +84,10 @@ export async function runPeerReads(image: LabImage, options: PeerReadsOptions): 
   })
   const [statusB, statusC] = await Promise.all([b.status(abort), c.status(abort)])
   tell(`B and C read all of it at the same time in ${seconds(readAllMs)}.`)
-  tell(
-    `B has ${megabytes(statusB.fetched.peer.bytes)} from its peers and ${megabytes(statusB.fetched.registry.bytes)} from the registry.`,
-  )
-  tell(
-    `C has ${megabytes(statusC.fetched.peer.bytes)} from its peers and ${megabytes(statusC.fetched.registry.bytes)} from the registry.`,
-  )
+  for (const [name, { fetched }] of Object.entries({ B: statusB, C: statusC })) {
+    const [fromPeers, fromRegistry] = [megabytes(fetched.peer.bytes), megabytes(fetched.registry.bytes)]
+    tell(`${name} has ${fromPeers} from its peers and ${fromRegistry} from the registry.`)
+  }
 
   const fsckComplaint = await fsck(mounted.rootfs, abort)
   const expectedTree = await unpackWithUmoci(image, join(network.directory, 'umoci'), abort)
@@ -125,7 +124,7 @@ export async function runPeerReads(image: LabImage, options: PeerReadsOptions): 
   }
 }
 
-/** What an outcome has against it; empty if all is as promised. */
+/** All that contradicts the promise; empty if it holds. */
 export function complaints(outcome: PeerReadsOutcome): string[] {
   const found: string[] = []
   for (const [name, { fetched, served }] of Object.entries({ B: outcome.b, C: outcome.c })) {
@@ -140,7 +139,9 @@ export function complaints(outcome: PeerReadsOutcome): string[] {
   return [...found, ...outcome.failedComparisons]
 }
 
-/** Runs `cmp` over and over until the daemon has been killed `kills` times, each time after it had come back. */
+/**
+ * Runs `cmp` over and over until the daemon has been killed `kills` times. Each kill waits until the daemon is back.
+ */
 async function compareWhileKilling(
   node: NodeProcess,
   kills: number,
@@ -185,7 +186,7 @@ async function withKernelMount<T>(image: string, directory: string, use: (tree: 
   return await use(mount.directory)
 }
 
-/** @returns what it complains about */
+/** @returns its complaint, if it has one */
 async function fsck(image: string, abort: { signal?: AbortSignal }): Promise<string | undefined> {
   try {
     await run('e2fsck', ['-fn', image], abort)

@@ -10,7 +10,9 @@ export interface ThreeHostsOptions {
   signal?: AbortSignal
 }
 
-/** A registry with one image, and the hosts A, B and C of a region; A's daemon runs, those of B and C are started on demand. */
+/**
+ * A registry with one image, and the hosts A, B and C of a region. A's daemon runs; those of B and C start on demand.
+ */
 export class ThreeHosts implements AsyncDisposable {
   readonly network: Network
   readonly registry: Registry
@@ -75,5 +77,5 @@ export class ThreeHosts implements AsyncDisposable {
   }
 }
 
-/** A connection on an idle link takes milliseconds; this is for a busy machine. */
+/** A limit for a busy machine; on an idle one hosts meet in milliseconds. */
 const meetTimeoutMs = 20_000

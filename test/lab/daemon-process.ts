@@ -15,7 +15,7 @@ export interface CliResult {
   stderr: string
 }
 
-/** A real `p2pfs daemon` on loopback, with its own state directory. */
+/** A real `p2pfs daemon` on loopback, with a state directory of its own. */
 export class DaemonProcess {
   readonly directory: string
   readonly control: string
@@ -51,7 +51,7 @@ export class DaemonProcess {
     return child
   }
 
-  /** Supervisor and daemon at once, as a power cut would. */
+  /** Kills supervisor and daemon at once, as a power cut would. */
   async killAll(): Promise<void> {
     const { daemonPid } = await this.status()
     const gone = once(this.#process, 'exit')
@@ -60,13 +60,13 @@ export class DaemonProcess {
     await gone
   }
 
-  /** On the same state, after {@link killAll}. */
+  /** Starts on the same state, after {@link killAll}. */
   async startAgain(): Promise<void> {
     this.#process = this.#spawn()
     await this.#ready()
   }
 
-  /** Started and answering; stopped, and its directory removed, with the test. */
+  /** Starts a daemon and waits until it answers. It is stopped, and its directory removed, after the test. */
   static async start(context: TestContext, options: string[] = []): Promise<DaemonProcess> {
     const daemon = new DaemonProcess(mkdtempSync(join(tmpdir(), 'p2pfs-test-')), options)
     context.after(async () => {
@@ -94,7 +94,7 @@ export class DaemonProcess {
     return await runCli([...argv, '--control', this.control])
   }
 
-  /** What a command prints as JSON. @throws where it fails */
+  /** The JSON output of a command. @throws if the command fails */
   async json<T>(...argv: string[]): Promise<T> {
     const { status, stdout, stderr } = await this.cli(...argv, '--json')
     if (status !== 0) throw new Error(`p2pfs ${argv.join(' ')}: ${stdout}${stderr}`)
@@ -105,7 +105,7 @@ export class DaemonProcess {
     return JSON.parse((await this.cli('status', '--json')).stdout) as Status
   }
 
-  /** Waits for another daemon than `pid` to answer. */
+  /** Waits until a daemon other than `pid` answers. */
   async replaced(pid: number): Promise<Status> {
     for (const deadline = performance.now() + 90_000; ;) {
       const answer = await this.cli('status', '--json')
@@ -122,14 +122,14 @@ export class DaemonProcess {
     this.#process.kill(name)
   }
 
-  /** A directory to mount on. */
+  /** Makes a directory to mount on. */
   target(name: string): string {
     const path = join(this.directory, name)
     mkdirSync(path)
     return path
   }
 
-  /** Mounts below the daemon's directory. */
+  /** The mounts below the daemon's directory. */
   mounts(): string[] {
     return readFileSync('/proc/self/mountinfo', 'utf8')
       .split('\n')

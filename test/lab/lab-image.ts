@@ -2,7 +2,7 @@ import { cpSync } from 'node:fs'
 import { join } from 'node:path'
 import { oddImage } from '../../netlab/images/images.ts'
 
-/** The lab's small image, as an OCI layout of the test's own. @returns its reference */
+/** Copies the lab's small image, as an OCI layout, for one test. @returns its reference */
 export async function copyOddImage(directory: string): Promise<string> {
   const image = await oddImage()
   cpSync(image.layoutDirectory, join(directory, 'image'), { recursive: true })

@@ -6,14 +6,14 @@ import { createRandom } from '../support/random.ts'
 
 const hash = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
-/** Reads reach the daemon again. */
+/** Drops the page cache, so that reads reach the daemon again. */
 export function dropPageCache(): void {
   writeFileSync('/proc/sys/vm/drop_caches', '1')
 }
 
 /**
- * Takes away a share of the chunks that a rootfs has, not those of windows; the daemon forgets them when a read misses them.
- * @param whole the rootfs @returns how many
+ * Removes a share of the chunks of a rootfs, but no windows. The daemon notices the loss when a read misses them.
+ * @param whole the bytes of the rootfs @returns the number of removed chunks
  */
 export function loseChunks(stateDirectory: string, whole: Buffer, share: number, seed = 3): number {
   const blocks = new Set(
@@ -28,7 +28,7 @@ export function loseChunks(stateDirectory: string, whole: Buffer, share: number,
     (name) => random.below(1000) < share * 1000 && blocks.has(hash(readFileSync(join(chunks, name)).subarray(0, 4096))),
   )
   for (const name of lost) {
-    // Emptied as well: threads that serve reads keep files open.
+    // Threads that serve reads keep files open, so the file is emptied as well.
     truncateSync(join(chunks, name))
     rmSync(join(chunks, name))
   }
@@ -36,7 +36,7 @@ export function loseChunks(stateDirectory: string, whole: Buffer, share: number,
   return lost.length
 }
 
-/** One reader from the beginning to the end; never the synchronous way, as the lab's registry may be in this process. */
+/** Reads a file from beginning to end. It is asynchronous, because the lab's registry may be in this process. */
 export async function readSlowly(
   path: string,
   sizeBytes: number,
@@ -44,11 +44,11 @@ export async function readSlowly(
 ): Promise<Buffer> {
   await using file = await open(path)
   const bytes = Buffer.alloc(sizeBytes)
-  for (let at = 0; at < bytes.length;) {
-    const { bytesRead } = await file.read(bytes, at, Math.min(stepBytes, bytes.length - at), at)
-    if (bytesRead === 0) throw new Error(`${path} ends at ${at}`)
-    at += bytesRead
-    onStep?.(at)
+  for (let offset = 0; offset < bytes.length;) {
+    const { bytesRead } = await file.read(bytes, offset, Math.min(stepBytes, bytes.length - offset), offset)
+    if (bytesRead === 0) throw new Error(`${path} ends at ${offset}`)
+    offset += bytesRead
+    onStep?.(offset)
   }
   return bytes
 }

@@ -1,13 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { P2pfsError } from '../../protocol/errors.ts'
 
-/** How often {@link eventually} asks. */
+/** The pause between two questions of {@link eventually}. */
 const pollMs = 25
 
 /**
  * Asks `probe` until it returns something other than undefined, and returns that.
  *
- * @throws timeout after `timeoutMs`, with what `probe` threw last as its cause
+ * @throws timeout after `timeoutMs`, with the last error of `probe` as its cause
  */
 export async function eventually<T>(
   what: string,

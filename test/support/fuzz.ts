@@ -3,15 +3,15 @@ import { createRandom } from './random.ts'
 
 export type Random = ReturnType<typeof createRandom>
 
-/** How long one loop may take in all, and a single try: milliseconds. */
+/** Limits of one loop, and of a single try. */
 const budgetMs = 2500
 const tryMs = 10_000
 const maxTries = 3000
 
 /**
- * Runs `attempt` with one seed after the other until the time is up; P2PFS_FUZZ_SEED begins elsewhere, P2PFS_FUZZ_MS takes
- * longer. It must succeed, or throw a P2pfsError that says that the input is wrong.
- * @throws naming the seed
+ * Runs `attempt` with one seed after the other until the time is up. P2PFS_FUZZ_SEED sets the first seed, P2PFS_FUZZ_MS
+ * the time (ms). An attempt must succeed, or throw a P2pfsError that says that the input is wrong.
+ * @throws an error that names the seed
  */
 export async function runFuzz(attempt: (random: Random) => Promise<void>): Promise<void> {
   const first = Number(process.env['P2PFS_FUZZ_SEED'] ?? 1)
@@ -34,28 +34,30 @@ export async function runFuzz(attempt: (random: Random) => Promise<void>): Promi
   }
 }
 
-/** The same with bits flipped, bytes changed, a piece taken out, doubled or set to one value, or the end cut off. */
+/**
+ * A copy with a bit flipped, a byte changed, a piece taken out, doubled, added or set to one value, or the end cut off.
+ */
 export function mutate(bytes: Buffer, random: Random): Buffer {
   if (bytes.length === 0) return bytes
   const changed = Buffer.from(bytes)
-  const at = random.below(bytes.length)
-  const end = Math.min(bytes.length, at + 1 + random.below(16))
+  const start = random.below(bytes.length)
+  const end = Math.min(bytes.length, start + 1 + random.below(16))
   switch (random.below(7)) {
     case 0:
-      changed[at]! ^= 1 << random.below(8)
+      changed[start]! ^= 1 << random.below(8)
       return changed
     case 1:
-      changed[at] = random.below(256)
+      changed[start] = random.below(256)
       return changed
     case 2:
-      return changed.fill([0, 0xff, 0x7f, 0x80, 0x20][random.below(5)]!, at, end)
+      return changed.fill([0, 0xff, 0x7f, 0x80, 0x20][random.below(5)]!, start, end)
     case 3:
-      return Buffer.concat([bytes.subarray(0, at), bytes.subarray(end)])
+      return Buffer.concat([bytes.subarray(0, start), bytes.subarray(end)])
     case 4:
-      return Buffer.concat([bytes.subarray(0, end), bytes.subarray(at)])
+      return Buffer.concat([bytes.subarray(0, end), bytes.subarray(start)])
     case 5:
-      return Buffer.concat([bytes.subarray(0, at), random.bytes(end - at), bytes.subarray(at)])
+      return Buffer.concat([bytes.subarray(0, start), random.bytes(end - start), bytes.subarray(start)])
     default:
-      return changed.subarray(0, at)
+      return changed.subarray(0, start)
   }
 }

@@ -15,7 +15,7 @@ const layerMediaTypes: Record<LayerCompression, string> = {
   none: 'application/vnd.oci.image.layer.v1.tar',
 }
 
-/** What builders use. */
+/** The level that builders use. */
 const gzipLevel = 6
 
 interface Descriptor {
@@ -30,7 +30,7 @@ export interface StoredLayer {
   diffId: string
 }
 
-/** Writes an OCI image layout (image-spec, image-layout.md), one image after the other. */
+/** Writes images, one after the other, to an OCI image layout (image-spec, image-layout.md). */
 export class OciLayout {
   readonly directory: string
   readonly #manifests: (Descriptor & { annotations: Record<string, string> })[] = []

@@ -1,4 +1,4 @@
-/** Seeded random numbers (mulberry32): a failure names its seed, and can be run again. */
+/** Seeded random numbers (mulberry32). A failure that names its seed can be repeated. */
 export function createRandom(seed: number): {
   next: () => number
   below: (n: number) => number

@@ -1,6 +1,6 @@
 export const recordBytes = 512
 
-/** What is in one 512-byte header; Latin-1, one character per byte. */
+/** The fields of one 512-byte header; text is Latin-1, one character per byte. */
 export interface HeaderFields {
   path: string
   typeflag: string
@@ -18,14 +18,14 @@ export const maxFieldPath = 100
 /** Bytes of the prefix field, ustar only. */
 const maxPrefix = 155
 
-/** What seven, and eleven, octal digits hold. */
+/** The largest numbers of seven, and of eleven, octal digits. */
 export const maxSevenDigits = 0o7777777
 export const maxElevenDigits = 0o77777777777
 
 /**
- * POSIX.1-2017 pax, table "ustar Header Block", or GNU's variant of it (GNU tar manual, "Basic Tar Format"), which differs in
- * its magic, has base-256 numbers where octal digits do not do, and no prefix.
- * @throws TypeError for what the format cannot say
+ * POSIX.1-2017 pax, table "ustar Header Block", or GNU's variant of it (GNU tar manual, "Basic Tar Format"), which
+ * differs in its magic, has base-256 numbers for those that octal digits cannot hold, and no prefix.
+ * @throws TypeError for fields that the format cannot hold
  */
 export function encodeHeader(fields: HeaderFields, format: 'ustar' | 'gnu'): Buffer {
   const block = Buffer.alloc(recordBytes)
@@ -82,7 +82,7 @@ function splitPath(path: string, format: 'ustar' | 'gnu'): { name: string; prefi
   return { name: path.slice(slash + 1), prefix: path.slice(0, slash) }
 }
 
-/** The slash between prefix and name; negative if there is none that will do. */
+/** The index of the slash between prefix and name; negative if no slash fits. */
 function splitAt(path: string): number {
   const slash = path.indexOf('/', Math.max(1, path.length - maxFieldPath - 1))
   return slash > maxPrefix || slash === path.length - 1 ? -1 : slash

@@ -34,11 +34,11 @@ export interface TarEntry {
   /** Attribute name to value, both Latin-1. */
   xattrs?: Readonly<Record<string, string>>
   content?: Uint8Array
-  /** The content is of `sizeBytes`, and zeros but for these pieces. */
+  /** The content has `sizeBytes`, all zeros except these pieces. */
   sparse?: SparseContent
   /**
-   * How what a plain header has no room for is written: PAX records (the default; the only one with attributes and
-   * nanoseconds), GNU's long names and base-256 numbers, or not at all.
+   * The encoding of values that do not fit a plain header: PAX records (the default, and the only one with attributes
+   * and nanoseconds), GNU's long names and base-256 numbers, or none.
    */
   encoding?: 'pax' | 'gnu' | 'ustar'
 }
@@ -55,15 +55,15 @@ const oldSparseInHeader = 4
 const oldSparseInRecord = 21
 
 /**
- * An archive with exactly these entries: for what no archiver can be talked into, like a hard link to a file of a lower
- * layer, or device nodes without being root.
- * @throws TypeError for what an entry's encoding cannot say
+ * Writes an archive with exactly these entries. Archivers refuse some of them, like a hard link to a file of a lower
+ * layer, or a device node that is written without root.
+ * @throws TypeError for entries that their encoding cannot hold
  */
 export function writeTar(entries: readonly TarEntry[]): Buffer {
   return Buffer.concat([...entries.flatMap(entryBlocks), Buffer.alloc(2 * recordBytes)])
 }
 
-/** A PAX global extended header, for concatenation with the entries that it stands before. */
+/** A PAX global extended header. The entries that it describes follow it. */
 export function globalHeader(records: Readonly<Record<string, string>>): Buffer {
   return Buffer.concat(extension('g', 'pax_global_header', paxRecords(Object.entries(records)), 'ustar'))
 }
@@ -128,7 +128,7 @@ function paxBlocks({ path, type, mtime, xattrs = {}, sparse, content }: TarEntry
     if ((sparse.format ?? '1.0') === '1.0') body = Buffer.concat([sparseMap(sparse), body])
     header.path = 'GNUSparseFile.0/x'
   }
-  // 0.0 is the one format whose entry keeps its name.
+  // Only entries of format 0.0 keep their name.
   if ((sparse === undefined && !fitsUstar(path)) || sparse?.format === '0.0') {
     records.push(['path', path])
     header.path = 'long'
@@ -138,7 +138,7 @@ function paxBlocks({ path, type, mtime, xattrs = {}, sparse, content }: TarEntry
   return [...pax, encodeHeader(header, 'ustar'), padded(body)]
 }
 
-/** A pseudo entry that says something of the next one, or of all that follow. */
+/** A pseudo entry that describes the next entry, or all that follow. */
 function extension(typeflag: string, path: string, body: Buffer, format: 'ustar' | 'gnu'): Buffer[] {
   const fields = {
     path,
@@ -172,7 +172,7 @@ function paxTime({ seconds, nanoseconds }: { seconds: number; nanoseconds: numbe
   return seconds < 0 ? `-${-seconds - 1}.${digits(1_000_000_000 - nanoseconds)}` : `${seconds}.${digits(nanoseconds)}`
 }
 
-/** Offset and length of each piece; the last, of no length, says where the file ends. */
+/** The offset and length of each piece. The last pair has length 0 and tells the end of the file. */
 function sparsePairs({ sizeBytes, pieces }: SparseContent): [number, number][] {
   return [...pieces.map(({ offset, bytes }): [number, number] => [offset, bytes.length]), [sizeBytes, 0]]
 }
@@ -213,18 +213,18 @@ function oldSparse(fields: HeaderFields, sparse: SparseContent): Buffer[] {
   const pairs = sparsePairs(sparse)
   const body = Buffer.concat(sparse.pieces.map(({ bytes }) => bytes))
   const header = encodeHeader({ ...fields, typeflag: 'S', sizeBytes: body.length }, 'gnu')
-  const put = (record: Buffer, at: number, part: readonly [number, number][]): void => {
+  const put = (record: Buffer, offset: number, part: readonly [number, number][]): void => {
     for (const [i, pair] of part.entries())
-      for (const [j, value] of pair.entries()) record.set(base256(value, 12), at + i * 24 + j * 12)
+      for (const [j, value] of pair.entries()) record.set(base256(value, 12), offset + i * 24 + j * 12)
   }
   put(header, 386, pairs.slice(0, oldSparseInHeader))
   header[482] = pairs.length > oldSparseInHeader ? 1 : 0
   header.set(base256(sparse.sizeBytes, 12), 483)
   const records: Buffer[] = []
-  for (let at = oldSparseInHeader; at < pairs.length; at += oldSparseInRecord) {
+  for (let first = oldSparseInHeader; first < pairs.length; first += oldSparseInRecord) {
     const record = Buffer.alloc(recordBytes)
-    put(record, 0, pairs.slice(at, at + oldSparseInRecord))
-    record[504] = at + oldSparseInRecord < pairs.length ? 1 : 0
+    put(record, 0, pairs.slice(first, first + oldSparseInRecord))
+    record[504] = first + oldSparseInRecord < pairs.length ? 1 : 0
     records.push(record)
   }
   return [withChecksum(header), ...records, padded(body)]

@@ -7,14 +7,14 @@ import { run } from '../../../netlab/hosts/process.ts'
 import { runBoot, scratchBytes } from '../../../netlab/scenarios/boot.ts'
 import { VirtualMachine, type Drive } from '../../../netlab/hosts/virtual-machine.ts'
 
-/** Of the image, what a boot may fetch. The figure is 14 to 18 %; more means that something reads what nobody asked for. */
+/** The share of the image that a boot may fetch. The figure is 14 to 18 %; more means that something reads too much. */
 const maxFetchedShare = 0.25
-/** On a machine that is busy with other tests; it takes seconds on an idle one. */
+/** A limit for a busy machine; it takes seconds on an idle one. */
 const guestTimeoutMs = 120_000
-/** The overlay's own directories, bytes. */
+/** The size of the overlay's own directories. */
 const overlayBytes = 64 << 10
 
-test('a VM boots from the rootfs, writes to it and swaps on its scratch, with a fraction of the image fetched', async (context) => {
+test('a VM boots, writes to its rootfs and swaps on its scratch with a fraction of the image fetched', async (context) => {
   const outcome = await runBoot(await guestImage(), { tell: (line) => context.diagnostic(line) })
   assert.ok(outcome.swapBytes >= 60 << 20, `${outcome.swapBytes} bytes of swap`)
   assert.ok(

@@ -6,14 +6,20 @@ import { formatTimeline } from '../../../netlab/bench/cold-timeline.ts'
 import { debianImages } from '../../../netlab/images/images.ts'
 
 const rateBitsPerSecond = 100e6
-/** Of the compressed image, what a program may fetch until it is ready, with what the mount needs. The figure is 0.2. */
+/**
+ * The share of the compressed image that may be fetched until the program is ready, the mount included. The figure is
+ * 0.2.
+ */
 const maxShare = 0.3
-/** Of the compressed image, what a mount may fetch. The figure is 0.003. */
+/** The share of the compressed image that a mount may fetch. The figure is 0.003. */
 const maxMountShare = 0.01
-/** Answers before the program starts: what the tag stands for, the publication, its index and metadata. The figure is 7. */
+/**
+ * The number of answers before the program starts: for the tag, the publication, its index and metadata. The figure is
+ * 7.
+ */
 const maxMountRequests = 10
 
-test('a host with no peers and an empty store runs a program with a fraction of the image, and no layer read whole', async (context) => {
+test('an empty host without peers runs a program with a fraction of the image, and reads no layer whole', async (context) => {
   const { packages } = await debianImages()
   const layers = await layersOf(packages)
   const compressedBytes = layers.reduce((sum, { size }) => sum + size, 0)

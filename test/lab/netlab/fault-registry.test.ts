@@ -37,7 +37,7 @@ async function get(
   }
 }
 
-/** A body as far as it comes, and how it ends. */
+/** The length of the body as far as it comes, and the error that ends it. */
 async function partial(url: string, bodyTimeout = 10_000): Promise<{ length: number; error: string | undefined }> {
   const response = await request(url, { bodyTimeout })
   let length = 0
@@ -63,7 +63,7 @@ test('skopeo pushes an image and pulls it, with tokens, redirects and TLS of a p
     redirectBlobs: { lifeMs: 60_000 },
   })
   const certificates = join(directory, 'certificates')
-  // skopeo takes a certificate directory as Docker does: only its CA is to be found there.
+  // skopeo takes a certificate directory as Docker does. It must find only the CA there.
   const trusted = join(directory, 'trusted')
   mkdirSync(trusted)
   await run('cp', [join(certificates, 'ca.crt'), trusted])
@@ -98,7 +98,7 @@ test('serves the images of an OCI layout', async (t) => {
   assert.ok(tags.includes(tag))
 })
 
-test('a proxy before a real registry: skopeo pushes and pulls through it, with its faults', async (t) => {
+test('skopeo pushes and pulls through a proxy before a real registry, and the proxy has faults', async (t) => {
   const { layoutDirectory, tag } = await oddImage()
   const proxy = await FaultProxy.start(await startDockerRegistry(t), { redirectBlobs: { lifeMs: 60_000 } })
   t.after(async () => await proxy[Symbol.asyncDispose]())
@@ -123,11 +123,11 @@ test('a proxy before a real registry: skopeo pushes and pulls through it, with i
   assert.deepEqual([refused.status, refused.headers['retry-after']], [503, '3'])
 })
 
-test('answers ranges: one, several, from the end, and none that there is', async (t) => {
+test('answers requests of one range, of several, from the end, and beyond the end', async (t) => {
   const { registry, url, path } = await startRegistry(t)
-  const one = await get(url, { range: 'bytes=100-199' })
+  const single = await get(url, { range: 'bytes=100-199' })
   assert.deepEqual(
-    [one.status, one.headers['content-range'], one.body],
+    [single.status, single.headers['content-range'], single.body],
     [206, 'bytes 100-199/200000', blob.subarray(100, 200)],
   )
   assert.deepEqual((await get(url, { range: 'bytes=-5' })).body, blob.subarray(-5))
@@ -155,7 +155,7 @@ test('answers ranges: one, several, from the end, and none that there is', async
   })
 })
 
-test('faults befall the requests that they are for, so many times, from the one that they begin with', async (t) => {
+test('a fault affects matching requests only, from a given one on, a given number of times', async (t) => {
   const { registry, url } = await startRegistry(t)
   registry.faults.add({ path: /blobs/, after: 1, times: 2, status: 429, retryAfter: new Date(0) })
   const statuses: number[] = []
@@ -192,7 +192,7 @@ for (const [what, fault, expected] of bodies) {
   })
 }
 
-test('a corrupt byte is the same one of the blob, whatever range it comes in', async (t) => {
+test('a corrupt byte is the same byte of the blob in every range', async (t) => {
   const { registry, url } = await startRegistry(t)
   registry.faults.add({ corruptByteAt: 1000 })
   const wrong = Buffer.from(blob)
@@ -202,7 +202,7 @@ test('a corrupt byte is the same one of the blob, whatever range it comes in', a
   assert.deepEqual((await get(url, { range: 'bytes=2000-2009' })).body, blob.subarray(2000, 2010))
 })
 
-test('a server that drops accepts and never answers; one that rejects refuses connections until it accepts again', async (t) => {
+test('a drop accepts and never answers; a reject refuses connections until the server accepts again', async (t) => {
   const { registry, url } = await startRegistry(t)
   registry.faults.add({ drop: true, times: 1 })
   await assert.rejects(request(url, { headersTimeout: 200 }), { code: 'UND_ERR_HEADERS_TIMEOUT' })
@@ -212,7 +212,7 @@ test('a server that drops accepts and never answers; one that rejects refuses co
   assert.equal((await get(url)).status, 200)
 })
 
-test('signed URLs are good for their time, for nobody who also sends credentials, and for nothing else', async (t) => {
+test('a signed URL is valid for its time, for its blob, and without other credentials', async (t) => {
   const { registry, url } = await startRegistry(t, { redirectBlobs: { lifeMs: 60_000 } })
   const { status, headers } = await get(url)
   const signed = String(headers['location'])
@@ -225,7 +225,7 @@ test('signed URLs are good for their time, for nobody who also sends credentials
   assert.equal((await get(String((await get(url)).headers['location']))).status, 403)
 })
 
-test('tokens are for their scope and their time; basic authentication wants the password', async (t) => {
+test('tokens are valid for their scope and time; basic authentication needs the password', async (t) => {
   const { registry, url } = await startRegistry(t, {
     access: { kind: 'bearer', tokenLifeMs: 60_000 },
     users: [{ username: 'u', password: 'p' }],
@@ -255,7 +255,7 @@ test('tokens are for their scope and their time; basic authentication wants the 
   assert.equal((await get(url, good)).status, 401)
 })
 
-test('lists referrers, page by page, filtered by type; or has no such API', async (t) => {
+test('lists referrers page by page, filtered by type, or has no such API', async (t) => {
   const { registry } = await startRegistry(t, { referrersPerPage: 2 })
   const empty = registry.addBlob(Buffer.from('{}'), 'application/vnd.oci.empty.v1+json')
   const subject = registry.addManifest('lab/app', 'v1', JSON.stringify({ schemaVersion: 2, config: empty, layers: [] }))

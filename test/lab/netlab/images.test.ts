@@ -7,7 +7,7 @@ import { unpackWithUmoci } from '../../../netlab/images/lab-image.ts'
 import { readTree } from '../../../netlab/images/directory-tree.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
-test('builds the same image each time, once for each cache', async (context) => {
+test('builds the same image each time, and once for each cache', async (context) => {
   const [first, second] = [temporaryDirectory(context), temporaryDirectory(context)]
   const a = await oddImage({ cacheDirectory: first })
   const b = await oddImage({ cacheDirectory: second })
@@ -25,7 +25,7 @@ test('leaves nothing in the cache when a build is given up', async (context) => 
   assert.deepEqual(readdirSync(cacheDirectory), [])
 })
 
-test('holds what umoci unpacks: kinds, links, attributes, removals, names that are not text', async (context) => {
+test('the odd image has all kinds of files, links, attributes, removals, and names that are not text', async (context) => {
   const cacheDirectory = temporaryDirectory(context)
   const root = await unpackWithUmoci(await oddImage({ cacheDirectory }), join(cacheDirectory, 'bundle'))
   const tree = await readTree(root)

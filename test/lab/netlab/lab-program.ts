@@ -1,4 +1,4 @@
-/** A program with a lab, a process and a mount in it, that ends as its argument says. */
+/** A program that makes a lab with a process and a mount, and ends in the way of its argument. */
 import { Network } from '../../../netlab/hosts/network.ts'
 import { run } from '../../../netlab/hosts/process.ts'
 

@@ -7,7 +7,7 @@ test('takes the median and the range', () => {
   assert.equal(spread([4, 1, 2, 9]).median, 3)
 })
 
-test('says how many times better, for times and for rates', () => {
+test('a ratio above 1 is better, for times and for rates', () => {
   assert.equal(measurement('', 's', [2], { name: '', values: [6] }).ratio, 3)
   assert.equal(measurement('', 'MB/s', [2], { name: '', values: [6] }).ratio, 1 / 3)
   assert.equal(measurement('', 'ms', [2]).ratio, undefined)

@@ -11,7 +11,7 @@ import { run } from '../../../netlab/hosts/process.ts'
 
 const labProgram = fileURLToPath(new URL('./lab-program.ts', import.meta.url))
 
-/** What of the lab `name` the machine still has: namespaces, mounts, processes, files. */
+/** The namespaces, mounts and files of the lab `name` that the machine still has. */
 async function remains(name: string): Promise<string[]> {
   const { stdout } = await run('ip', ['netns', 'list'])
   const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n')
@@ -74,7 +74,7 @@ test('leaves nothing behind: processes, mounts, loop devices, namespaces, files'
   await assert.rejects(network.addHost('b'), { code: 'closed' })
 })
 
-/** Starts a program with a lab, has it end in the given way, and returns the lab's name. */
+/** Starts a program with a lab and has it end in the given way. @returns the lab's name */
 async function endProgram(ending: string): Promise<string> {
   const child = spawn(process.execPath, [labProgram, ending], { stdio: ['ignore', 'pipe', 'ignore'] })
   const exit = once(child, 'exit')

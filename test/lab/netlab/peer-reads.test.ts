@@ -6,19 +6,19 @@ import { NodeProcess } from '../../../netlab/hosts/node-process.ts'
 import { Registry } from '../../../netlab/registry/registry.ts'
 import { complaints, runPeerReads } from '../../../netlab/scenarios/peer-reads.ts'
 
-test('three hosts: B and C read from peers with the registry cut off, exactly, while the daemon is killed twenty times', async () => {
+test('B and C read the right bytes from A while the registry is cut off and the daemon is killed twenty times', async () => {
   const { gzip } = await debianImages()
   const outcome = await runPeerReads(gzip, { kills: 20 })
   assert.deepEqual(complaints(outcome), [])
   assert.ok(outcome.comparisons >= 1)
 })
 
-test('three hosts: the same with an image of everything that a tar can hold', async () => {
+test('B and C read an image with everything that a tar can hold', async () => {
   const outcome = await runPeerReads(await oddImage(), { kills: 3 })
   assert.deepEqual(complaints(outcome), [])
 })
 
-test('gives the same rootfs whatever the layers are compressed with', async () => {
+test('the compression of the layers does not change the rootfs', async () => {
   const { gzip, mixed } = await debianImages()
   await using network = await Network.create()
   const registry = await Registry.start(await network.addHost('registry'))

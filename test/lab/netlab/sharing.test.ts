@@ -19,16 +19,16 @@ const changes = 8
 
 test('one file that is changed, added or removed costs a few chunks, wherever it is', async () => {
   for (let i = 0; i < changes; i++) {
-    const at = random.below(files.length)
-    const edits = { changed: [randomFile()], added: [files[at]!, randomFile()], removed: [] }
+    const index = random.below(files.length)
+    const edits = { changed: [randomFile()], added: [files[index]!, randomFile()], removed: [] }
     for (const [edit, instead] of Object.entries(edits)) {
-      const { count } = newIn(await chunksOf(files.toSpliced(at, 1, ...instead)), before)
-      assert.ok(count <= maxChunksOfOneChange, `file ${at} ${edit}: ${count} new chunks, seed ${seed}`)
+      const { count } = newIn(await chunksOf(files.toSpliced(index, 1, ...instead)), before)
+      assert.ok(count <= maxChunksOfOneChange, `file ${index} ${edit}: ${count} new chunks, seed ${seed}`)
     }
   }
 })
 
-test('what changes in the middle of a large file costs one chunk', async () => {
+test('a change in the middle of a large file costs one chunk', async () => {
   const large = random.bytes(5 << 20)
   const old = await chunksOf([large])
   large[3 << 20]! ^= 1
@@ -45,12 +45,14 @@ test('an upgrade of a tenth of the packages shares far more than half', async ()
   assert.ok(bytes < 0.2 * wholeBytes, `${bytes} of ${wholeBytes} bytes are new, ${changedBytes} changed, seed ${seed}`)
 })
 
-/** Of the bytes of files that an upgrade changes, what it may cost with neighbours and metadata. The figure is 1.2. */
+/**
+ * The cost of an upgrade, with neighbours and metadata, in proportion to the bytes of changed files. The figure is 1.2.
+ */
 const maxCostOfUpgrade = 1.4
-/** Of an image whose file of a few KB has changed; most is metadata. The figure is 0.5 %. */
+/** The share of an image that is new if a file of a few KB changes; most of it is metadata. The figure is 0.5 %. */
 const maxShareOfOneFile = 0.01
 
-test('versions of a system of real packages share far more than half, and a host fetches only what changed', async (context) => {
+test('versions of a real system share far more than half, and a host fetches only the changes', async (context) => {
   const results = await measureSharing(await sharingImages())
   for (const line of formatSharing(results).split('\n')) context.diagnostic(line)
   const byName = new Map(results.map((result) => [result.image, result]))
@@ -63,7 +65,7 @@ test('versions of a system of real packages share far more than half, and a host
   }
 })
 
-/** Of the sizes that a system has: most of a few KB, some of hundreds. */
+/** A file with a size as in a real system: most have a few KB, some have hundreds. */
 function randomFile(): Buffer {
   return random.bytes(Math.ceil(2 ** (6 + 11 * random.next() ** 2)))
 }
@@ -80,8 +82,8 @@ async function chunksOf(contents: readonly Buffer[]): Promise<Chunks> {
   return chunks
 }
 
-function newIn(chunks: Chunks, known: Chunks): { count: number; bytes: number; wholeBytes: number } {
+function newIn(chunks: Chunks, old: Chunks): { count: number; bytes: number; wholeBytes: number } {
   const sum = (lengths: readonly number[]): number => lengths.reduce((total, length) => total + length, 0)
-  const added = [...chunks].filter(([digest]) => !known.has(digest)).map(([, length]) => length)
+  const added = [...chunks].filter(([digest]) => !old.has(digest)).map(([, length]) => length)
   return { count: added.length, bytes: sum(added), wholeBytes: sum([...chunks.values()]) }
 }

@@ -30,7 +30,7 @@ let originalPath: string
 before(async () => {
   directory = mkdtempSync(join(tmpdir(), 'p2pfs-test-'))
   originalPath = await unpackWithUmoci(await oddImage(), join(directory, 'bundle'))
-  // A copy for each test: without the thousand files that say nothing here.
+  // Each test copies the tree: it is smaller without these thousand files.
   await keepingTime(
     originalPath,
     'odd/many',
@@ -41,7 +41,7 @@ before(async () => {
 
 after(() => rmSync(directory, { recursive: true, force: true }))
 
-/** Copies the tree, tampers with the copy, and returns what is found: `path aspect`. */
+/** Copies the tree and tampers with the copy. @returns the differences, as `path aspect` */
 async function found(tamper: (root: string) => Promise<unknown>): Promise<string[]> {
   const copy = join(directory, 'copy')
   await rm(copy, { recursive: true, force: true })
@@ -50,7 +50,7 @@ async function found(tamper: (root: string) => Promise<unknown>): Promise<string
   return differences(original, await readTree(copy)).map(({ path, aspect }) => `${path} ${aspect}`)
 }
 
-/** Leaves the mtime of the directory as it was: otherwise that is a difference of its own. */
+/** Keeps the mtime of the path, which would be another difference. */
 async function keepingTime(root: string, path: string, action: () => Promise<unknown>): Promise<void> {
   const stamp = join(mkdtempSync(join(directory, 'stamp-')), 'stamp')
   writeFileSync(stamp, '')

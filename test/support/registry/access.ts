@@ -8,25 +8,28 @@ export interface User {
 }
 
 export interface AccessRules {
-  /** Nobody is asked by default. */
+  /** Everybody has access by default. */
   access?: { kind: 'basic' } | BearerAccess
-  /** Who may log in; with `bearer` and no users, everybody gets tokens. */
+  /** The users who may log in. With `bearer` and no users, everybody gets tokens. */
   users?: readonly User[]
 }
 
 export interface BearerAccess {
   kind: 'bearer'
-  /** After this a token is refused. */
+  /** Older tokens are refused. */
   tokenLifeMs: number
-  /** What the token service says; the truth, in whole seconds, by default. */
+  /** The lifetime that the token service states; by default the true one, in whole seconds. */
   expiresInSeconds?: number
 }
 
-/** Who may do what at a registry of the lab: basic authentication, or a token service as distribution's specification has it. */
+/**
+ * The access control of a registry of the lab: basic authentication, or a token service of the distribution
+ * specification.
+ */
 export class RegistryAccess {
   /** May be changed at any time. */
   rules: AccessRules
-  /** Scopes that tokens were asked for, in order. */
+  /** The scopes of all token requests, in order. */
   readonly tokenScopes: string[] = []
   readonly #tokens = new Map<string, { scopes: Set<string>; endsAtMs: number }>()
 
@@ -34,12 +37,12 @@ export class RegistryAccess {
     this.rules = rules
   }
 
-  /** All tokens that are out are refused from now on. */
+  /** Refuses all tokens that were given out. */
   revokeTokens(): void {
     this.#tokens.clear()
   }
 
-  /** The refusal, with its challenge; undefined for what is allowed. */
+  /** The refusal with its challenge; undefined if access is allowed. */
   check(authorization: string | undefined, method: string, url: URL, origin: string): Answer | undefined {
     const { access } = this.rules
     if (access === undefined) return undefined
@@ -52,11 +55,12 @@ export class RegistryAccess {
     const parameters = `Bearer realm="${origin}/token",service="lab"${scope}`
     if (token === undefined || token.endsAtMs <= Date.now())
       return challenge(token === undefined ? parameters : `${parameters},error="invalid_token"`)
-    if (!wanted.every((one) => token.scopes.has(one))) return challenge(`${parameters},error="insufficient_scope"`)
+    if (!wanted.every((wantedScope) => token.scopes.has(wantedScope)))
+      return challenge(`${parameters},error="insufficient_scope"`)
     return undefined
   }
 
-  /** The token service: GET with basic authentication, POST with a refresh token, which is a password here. */
+  /** The token service: GET with basic authentication, or POST with a refresh token, which is a password here. */
   async token(request: IncomingMessage, url: URL): Promise<Answer> {
     const { access, users = [] } = this.rules
     const form = request.method === 'POST' ? new URLSearchParams(await textOf(request)) : url.searchParams
@@ -65,7 +69,7 @@ export class RegistryAccess {
     const refresh = form.get('refresh_token')
     const user =
       refresh === null ? this.#user(request.headers.authorization) : users.find(({ password }) => password === refresh)
-    // Who gives no credentials gets a token for what everybody may do, which is nothing where there are users.
+    // Anonymous clients get a token only if there are no users.
     if (access?.kind !== 'bearer' || (users.length > 0 && user === undefined))
       return jsonAnswer(401, { details: 'incorrect username or password' })
     const token = randomBytes(16).toString('hex')
@@ -85,7 +89,7 @@ export class RegistryAccess {
   }
 }
 
-/** `repository:NAME:pull` and so on, one action each. */
+/** Scopes as `repository:NAME:pull`, with one action each. */
 function scopesFor(method: string, url: URL): string[] {
   const repository = /^\/v2\/(.+)\/(?:manifests|blobs|tags|referrers)\//.exec(url.pathname)?.[1]
   if (repository === undefined) return []
@@ -98,7 +102,7 @@ function expand(scope: string): string[] {
   return actions.split(',').map((action) => `${resource}:${action}`)
 }
 
-/** One resource, its actions with commas. */
+/** The scopes of one resource as one scope, actions separated by commas. */
 function scopeText(scopes: readonly string[]): string {
   const [first = ''] = scopes
   return `${first.slice(0, first.lastIndexOf(':'))}:${scopes.map((scope) => scope.slice(scope.lastIndexOf(':') + 1)).join(',')}`

@@ -1,13 +1,13 @@
-/** What stands behind a server of the lab: answers requests as a registry does when nothing is wrong. */
+/** The backend of a registry of the lab. It answers as a registry without faults. */
 export interface RegistryBackend {
   answer: (request: BackendRequest) => Promise<Answer>
 }
 
 export interface BackendRequest {
   method: string
-  /** Below the server's root, with the query. */
+  /** The path below the server's root, with the query. */
   url: URL
-  /** Without Authorization; without Range where that is to be ignored. */
+  /** Never has Authorization; has no Range if that is to be ignored. */
   headers: Record<string, string>
   body: AsyncIterable<Uint8Array>
   signal: AbortSignal
@@ -16,7 +16,7 @@ export interface BackendRequest {
 export interface Answer {
   status: number
   headers: Record<string, string>
-  /** Of the body, where it is known. */
+  /** The length of the body, if it is known. */
   length: number | undefined
   body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>
 }
@@ -26,7 +26,7 @@ export function jsonAnswer(status: number, value: unknown, headers: Record<strin
   return { status, headers: { 'content-type': 'application/json', ...headers }, length: body.length, body: [body] }
 }
 
-/** An error as the distribution specification has it. */
+/** An error in the form of the distribution specification. */
 export function failed(status: number, code: string, headers: Record<string, string> = {}): Answer {
   return jsonAnswer(
     status,

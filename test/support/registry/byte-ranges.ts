@@ -1,6 +1,6 @@
 import { failed, type Answer } from './backend.ts'
 
-/** Bytes that a range may be read of. */
+/** A body that ranges can be read from. */
 export interface RangedBody {
   sizeBytes: number
   mediaType: string
@@ -8,7 +8,7 @@ export interface RangedBody {
   read: (start: number, end: number) => AsyncIterable<Uint8Array> | Iterable<Uint8Array>
 }
 
-/** RFC 9110, section 14: the whole, a range, several of them as multipart/byteranges, or 416. */
+/** Answers as RFC 9110, section 14: with all bytes, a range, several ranges as multipart/byteranges, or 416. */
 export function answerRange(
   { sizeBytes, mediaType, read }: RangedBody,
   header: string | undefined,
@@ -56,7 +56,7 @@ interface Range {
   end: number
 }
 
-/** Those that can be satisfied; undefined for what is no range of bytes, which is ignored. */
+/** The ranges that can be satisfied. Undefined if the header has no byte ranges, and is to be ignored. */
 function parseRanges(header: string, sizeBytes: number): Range[] | undefined {
   const match = /^bytes=(.+)$/.exec(header)
   if (match === null) return undefined

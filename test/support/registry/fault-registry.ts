@@ -7,9 +7,9 @@ import { emptyAnswer, failed, jsonAnswer, type Answer, type BackendRequest, type
 import { RegistryFront, type FrontOptions } from './front.ts'
 
 export interface FaultRegistryOptions extends FrontOptions {
-  /** Whether it has the referrers API of distribution-spec 1.1; it has by default. */
+  /** Whether it has the referrers API of distribution-spec 1.1; true by default. */
   referrersApi?: boolean
-  /** Of the referrers API. */
+  /** The page size of the referrers API. */
   referrersPerPage?: number
 }
 
@@ -42,8 +42,8 @@ const manifestType = 'application/vnd.oci.image.manifest.v1+json'
 const route = /^\/v2\/(?<name>.+)\/(?<kind>manifests|blobs|tags|referrers)\/(?<rest>.*)$/
 
 /**
- * A small OCI registry (distribution-spec 1.1) in this process, in memory, and of images in OCI layouts: what skopeo
- * needs to push and pull. What it does wrong is said with `front.faults`.
+ * A small OCI registry (distribution-spec 1.1) in this process. It has what skopeo needs to push and pull. Its blobs
+ * are in memory, or in the files of OCI layouts. `front.faults` makes it fail.
  */
 export class FaultRegistry implements RegistryBackend, AsyncDisposable {
   /** May be changed at any time. */
@@ -65,7 +65,7 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
     return registry
   }
 
-  /** Its faults, its log, where it listens. */
+  /** Its server, with faults, log and address. */
   get front(): RegistryFront {
     return this.#front!
   }
@@ -88,7 +88,7 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
     return { mediaType, digest, size: bytes.length }
   }
 
-  /** @param json as it is stored */
+  /** @param json is stored unchanged */
   addManifest(repository: string, tag: string | undefined, json: string, mediaType = manifestType): StoredDescriptor {
     const bytes = Buffer.from(json)
     const digest = sha256(bytes)
@@ -98,7 +98,7 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
     return { mediaType, digest, size: bytes.length }
   }
 
-  /** Images of an OCI layout, by their names there; blobs stay in their files. */
+  /** Adds the images of an OCI layout under their names there. Blobs stay in their files. */
   async addLayout(repository: string, directory: string): Promise<void> {
     const index = JSON.parse(await readFile(join(directory, 'index.json'), 'utf8')) as {
       manifests: (StoredDescriptor & { annotations?: Record<string, string> })[]
@@ -128,13 +128,13 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
     return this.#blobs.has(digest)
   }
 
-  /** What a tag or digest stands for, as it is stored. */
+  /** The stored manifest of a tag or digest. */
   manifest(repository: string, name: string): string | undefined {
     const { manifests, tags } = this.#repository(repository)
     return manifests.get(tags.get(name) ?? name)?.bytes.toString()
   }
 
-  /** What the tag stood for stays, by its digest. */
+  /** The manifest stays, under its digest. */
   deleteTag(repository: string, tag: string): void {
     this.#repository(repository).tags.delete(tag)
   }
@@ -247,7 +247,7 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
     return answerRange(ranged, method === 'GET' ? headers['range'] : undefined, { 'docker-content-digest': digest })
   }
 
-  /** POST begins, or is all of it with `digest`; PATCH appends; PUT ends. */
+  /** POST begins an upload, or is all of it if it has `digest`. PATCH appends. PUT ends. */
   async #upload({ method, url, headers, body }: BackendRequest, name: string, path: string): Promise<Answer> {
     const id = path.split('/')[1] ?? ''
     const digest = url.searchParams.get('digest')
@@ -288,8 +288,8 @@ export class FaultRegistry implements RegistryBackend, AsyncDisposable {
   }
 
   #repository(name: string): Repository {
-    const known = this.#repositories.get(name)
-    if (known !== undefined) return known
+    const repository = this.#repositories.get(name)
+    if (repository !== undefined) return repository
     const fresh: Repository = { manifests: new Map(), tags: new Map() }
     this.#repositories.set(name, fresh)
     return fresh

@@ -1,59 +1,62 @@
-/** What goes wrong with an answer. Effects of several faults that match one request add up; of two of a kind the later wins. */
+/** Defects of an answer. The effects of all faults that match a request add up; of two of a kind the later one wins. */
 export interface Effect {
-  /** Before the answer begins. */
+  /** A pause before the answer begins. */
   latencyMs?: number
-  /** Of the body. */
+  /** The rate of the body. */
   rateBytesPerSecond?: number
-  /** `ignore`: 200 with the whole blob; `ignore-multi`, `refuse-multi`: so, or 416, where more than one range is asked for. */
+  /**
+   * `ignore`: 200 with the whole blob. `ignore-multi`, `refuse-multi`: the same, or 416, for requests of several
+   * ranges.
+   */
   ranges?: 'ignore' | 'ignore-multi' | 'refuse-multi'
-  /** 206 with the range that begins so many bytes later than the one asked for; negative: earlier. */
+  /** 206 with a range that begins so many bytes later than the requested one; earlier if negative. */
   shiftRangeBytes?: number
-  /** Instead of the answer. */
+  /** The status that replaces the answer. */
   status?: number
   /** `Retry-After` with the status: seconds, or a date. */
   retryAfter?: number | Date
-  /** A connection reset (RST) when so many bytes of the body are sent. */
+  /** The connection is reset (RST) after so many bytes of the body. */
   resetAfterBytes?: number
-  /** The connection closed (FIN) when so many bytes of a body of stated length are sent. */
+  /** The connection is closed (FIN) after so many bytes of a body of stated length. */
   closeAfterBytes?: number
-  /** The body ends there as if it were whole: no stated length. */
+  /** The body ends after so many bytes as if it were whole, without a stated length. */
   truncateAfterBytes?: number
-  /** Nothing more is sent after so many bytes of the body, and the connection stays open. */
+  /** The body stops after so many bytes, and the connection stays open. */
   stallAfterBytes?: number
-  /** One bit of the byte that stands there in the blob is wrong. */
+  /** One bit of the blob's byte at this offset is wrong. */
   corruptByteAt?: number
-  /** So is one bit of the first of each so many bytes of the blob. */
+  /** One bit is wrong in the first of every so many bytes of the blob. */
   corruptEveryBytes?: number
-  /** Accepts the request and never answers. */
+  /** The request is accepted and never answered. */
   drop?: boolean
 }
 
 export interface Fault extends Effect {
-  /** Of the path with its query; every path where not given. */
+  /** Matches the path with its query; every path by default. */
   path?: RegExp
   method?: string
-  /** Of so many matching requests; all where not given. */
+  /** The number of matching requests that are affected; all by default. */
   times?: number
-  /** Lets so many matching requests through first. */
+  /** The number of matching requests that pass unharmed before. */
   after?: number
 }
 
-/** Faults on command: they may be added and removed while requests come. */
+/** Faults on command, which may be added and removed while requests come. */
 export class Faults {
   #faults: { fault: Fault; seen: number }[] = []
 
-  /** @returns what takes it away again */
+  /** @returns a function that removes the fault */
   add(fault: Fault): () => void {
     const entry = { fault, seen: 0 }
     this.#faults.push(entry)
-    return () => void (this.#faults = this.#faults.filter((other) => other !== entry))
+    return () => void (this.#faults = this.#faults.filter((candidate) => candidate !== entry))
   }
 
   clear(): void {
     this.#faults = []
   }
 
-  /** What befalls this request, which counts. */
+  /** The effect on this request, which counts as a match. */
   take(method: string, path: string): Effect {
     const effect: Effect = {}
     for (const entry of this.#faults) {

@@ -8,50 +8,50 @@ import { Faults, type Effect } from './faults.ts'
 import { RegistryAccess, type AccessRules } from './access.ts'
 import { emptyAnswer, failed, type Answer, type RegistryBackend } from './backend.ts'
 
-/** One request as it came, and what became of it. */
+/** One request and its answer. */
 export interface LoggedRequest {
   method: string
-  /** With the query. */
+  /** The path with its query. */
   path: string
   range: string | undefined
   authorized: boolean
-  /** `storage`: at the address that blobs are redirected to. */
+  /** `storage` is the server that blobs are redirected to. */
   server: 'registry' | 'storage'
-  /** Undefined as long as there is no answer. */
+  /** Undefined until there is an answer. */
   status: number | undefined
   bodyBytesSent: number
 }
 
 export interface FrontOptions extends AccessRules {
   address?: string
-  /** Any free one by default. */
+  /** Any free port by default. */
   port?: number
-  /** PEM; plain HTTP where not given. */
+  /** PEM; plain HTTP by default. */
   tls?: { key: string; cert: string }
-  /** Blobs are redirected to signed URLs on another port, good for so long. */
+  /** Redirects blobs to signed URLs on another port, valid for so long. */
   redirectBlobs?: { lifeMs: number; scheme?: 'http' }
 }
 
-/** Pieces that a rate is kept with, bytes. */
+/** The size of the pieces by which a rate is kept. */
 const pieceBytes = 16 * 1024
 const blobPath = /^\/v2\/.+\/blobs\/sha256:[0-9a-f]{64}$/
 
 /**
- * The server of a registry of the lab, whatever stands behind it: access control, redirects to signed URLs, faults on
- * command, and a log of requests.
+ * The server of a registry of the lab, with access control, redirects to signed URLs, faults on command and a log of
+ * requests. Its backend answers.
  */
 export class RegistryFront implements AsyncDisposable {
   readonly faults = new Faults()
-  /** In the order in which they came. */
+  /** The requests in the order of their arrival. */
   readonly log: LoggedRequest[] = []
   readonly access: RegistryAccess
   /** May be changed at any time. */
   redirectBlobs: FrontOptions['redirectBlobs']
-  /** The token service redirects there. */
+  /** The token service redirects to this URL. */
   redirectToken: string | undefined
-  /** All is below this path, as at a mirror of several registries. */
+  /** Everything is below this path, as on a mirror of several registries. */
   pathPrefix = ''
-  /** Told of each connection, and of each request that begins (1) and ends (-1). */
+  /** Called for each connection, and for each request that begins (1) or ends (-1). */
   onConnection: (socket: Socket) => void = () => undefined
   onActive: (change: 1 | -1) => void = () => undefined
   readonly #backend: RegistryBackend
@@ -84,7 +84,7 @@ export class RegistryFront implements AsyncDisposable {
     return this.#options.address ?? '127.0.0.1'
   }
 
-  /** `HOST:PORT`, as image references name it. */
+  /** `HOST:PORT`, for image references. */
   get authority(): string {
     return `${this.address}:${this.#port}`
   }
@@ -97,26 +97,26 @@ export class RegistryFront implements AsyncDisposable {
     return `${this.address}:${this.#storagePort}`
   }
 
-  /** Closes the listening socket and all connections: whoever connects is refused. */
+  /** Closes the listening socket and all connections; new connections are refused. */
   async reject(): Promise<void> {
     await close(this.#server)
     this.#server = undefined
     for (const socket of this.#sockets) if (socket.localPort === this.#port) socket.destroy()
   }
 
-  /** Listens again, at the same port. */
+  /** Listens again on the same port. */
   async accept(): Promise<void> {
     if (this.#server !== undefined) return
     this.#server = this.#createServer('registry')
     this.#port = await listen(this.#server, this.#port, this.address)
   }
 
-  /** Requests whose method and path match; of both servers. */
+  /** The requests to both servers whose method and path match. */
   requests(path: RegExp, method?: string): LoggedRequest[] {
     return this.log.filter((entry) => path.test(entry.path) && (method === undefined || entry.method === method))
   }
 
-  /** Ends everything, answers that are under way too; idempotent. */
+  /** Ends everything, also answers that are under way; idempotent. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort()
     await Promise.all([close(this.#server), close(this.#storage)])
@@ -131,7 +131,7 @@ export class RegistryFront implements AsyncDisposable {
 
   #createServer(kind: LoggedRequest['server']): Server {
     const listener: RequestListener = (request, response) => {
-      // What fails here is the connection's end, on either side.
+      // Only the connection can fail here, on either side.
       void this.#handle(kind, request, response).catch(() => void response.destroy())
     }
     const { tls } = this.#options
@@ -186,7 +186,7 @@ export class RegistryFront implements AsyncDisposable {
     const method = request.method ?? 'GET'
     const { authorization } = request.headers
     if (kind === 'storage') {
-      // As object stores do with two ways to authenticate.
+      // Object stores refuse requests that authenticate in two ways.
       if (authorization !== undefined) return failed(400, 'InvalidArgument')
       const original = this.#verify(url)
       return original === undefined
@@ -224,7 +224,7 @@ export class RegistryFront implements AsyncDisposable {
     return `${scheme}://${this.storageAuthority}/signed${path}?expires=${expires}&signature=${this.#signature(path, expires)}`
   }
 
-  /** The path that was signed; undefined if it was not, or if it is too late. */
+  /** The signed path; undefined if the signature is wrong or has expired. */
   #verify(url: URL): string | undefined {
     const path = url.pathname.replace(/^\/signed/, '')
     const expires = url.searchParams.get('expires') ?? ''
@@ -254,14 +254,14 @@ async function send(
   const { status, length } = answer
   const headers: Record<string, string> = { ...answer.headers }
   if (length !== undefined && effect.truncateAfterBytes === undefined) headers['content-length'] = String(length)
-  // An answer that comes before the body is read would otherwise be lost with the connection.
+  // Without this, an answer that comes before the body is read would be lost with the connection.
   if (!request.readableEnded && request.method !== 'GET' && request.method !== 'HEAD') request.resume()
   response.writeHead(status, headers)
   if (request.method === 'HEAD') return void response.end()
   response.flushHeaders()
   const ends = [effect.resetAfterBytes, effect.closeAfterBytes, effect.truncateAfterBytes, effect.stallAfterBytes]
   const end = Math.min(...ends.map((bytes) => bytes ?? Infinity))
-  // Only what comes with success is broken off: an error is small, and whole.
+  // Only successful answers are broken off: errors are small and come whole.
   const limit = status < 300 ? end : Infinity
   const firstByte = Number(/^bytes (\d+)-/.exec(headers['content-range'] ?? '')?.[1] ?? 0)
   let sent = 0
@@ -287,8 +287,8 @@ async function* pieces(body: Answer['body'], limit: number): AsyncGenerator<Uint
   let left = limit
   if (left === 0) return
   for await (const large of body) {
-    for (let at = 0; at < large.length; at += pieceBytes) {
-      const piece = large.subarray(at, Math.min(at + pieceBytes, at + left))
+    for (let offset = 0; offset < large.length; offset += pieceBytes) {
+      const piece = large.subarray(offset, Math.min(offset + pieceBytes, offset + left))
       left -= piece.length
       yield piece
       if (left === 0) return
@@ -296,22 +296,22 @@ async function* pieces(body: Answer['body'], limit: number): AsyncGenerator<Uint
   }
 }
 
-/** Which of the bytes [start, start + length) of a blob are to be wrong, from `start`. */
+/** The positions, from `start`, of the bytes of [start, start + length) that are to be wrong. */
 function corruptIn({ corruptByteAt, corruptEveryBytes = Infinity }: Effect, start: number, length: number): number[] {
   const found = corruptByteAt === undefined ? [] : [corruptByteAt - start]
-  for (let at = Math.ceil(start / corruptEveryBytes) * corruptEveryBytes; at < start + length; at += corruptEveryBytes)
-    found.push(at - start)
-  return found.filter((at) => at >= 0 && at < length)
+  const first = Math.ceil(start / corruptEveryBytes) * corruptEveryBytes
+  for (let offset = first; offset < start + length; offset += corruptEveryBytes) found.push(offset - start)
+  return found.filter((position) => position >= 0 && position < length)
 }
 
 function flipped(piece: Uint8Array, positions: readonly number[]): Uint8Array {
   if (positions.length === 0) return piece
   const copy = Uint8Array.from(piece)
-  for (const at of positions) copy[at]! ^= 1
+  for (const position of positions) copy[position]! ^= 1
   return copy
 }
 
-/** So that what was written before a reset goes out first. */
+/** Resolves when all that was written has gone out, before a reset. */
 async function flushed(response: ServerResponse): Promise<void> {
   await new Promise<void>((resolve) => response.write('', () => resolve()))
 }
