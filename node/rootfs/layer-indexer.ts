@@ -117,7 +117,7 @@ export class LayerIndexer {
   }
 
   #content(bytes: Buffer): void {
-    for (let at = 0; at < bytes.length;) {
+    for (let offset = 0; offset < bytes.length;) {
       const run = this.#runs[this.#runIndex]
       if (run === undefined) return
       if (!this.#running) {
@@ -146,9 +146,9 @@ export class LayerIndexer {
         })
         this.#tarOffset += lengthBytes
       }
-      const length = Math.min(bytes.length - at, this.#segment.offset + this.#segment.lengthBytes - this.#position)
-      this.#chunker.push(bytes.subarray(at, at + length))
-      at += length
+      const length = Math.min(bytes.length - offset, this.#segment.offset + this.#segment.lengthBytes - this.#position)
+      this.#chunker.push(bytes.subarray(offset, offset + length))
+      offset += length
       this.#position += length
       if (this.#position < this.#segment.offset + this.#segment.lengthBytes) continue
       this.#segment = undefined
@@ -171,8 +171,8 @@ export class LayerIndexer {
     const slash = path.lastIndexOf('/')
     const name = path.slice(slash + 1)
     const parent = slash < 0 ? '' : path.slice(0, slash)
-    const described = (type: EntryType, at: ByteString): OwnEntry => ({
-      path: at,
+    const described = (type: EntryType, offset: ByteString): OwnEntry => ({
+      path: offset,
       type,
       mode: entry.mode,
       uid: entry.uid,

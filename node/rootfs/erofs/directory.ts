@@ -32,13 +32,13 @@ export function encodeDirectoryBlock(
   sizeBytes: number,
 ): Buffer {
   const out = Buffer.alloc(sizeBytes)
-  let nameAt = entries.length * direntBytes
+  let nameOffset = entries.length * direntBytes
   for (const [i, { name, type, node }] of entries.entries()) {
-    const at = i * direntBytes
-    out.writeBigUInt64LE(BigInt(node), at)
-    out.writeUInt16LE(nameAt, at + 8)
-    out[at + 10] = entryTypes[type]
-    nameAt += out.write(name, nameAt, 'latin1')
+    const offset = i * direntBytes
+    out.writeBigUInt64LE(BigInt(node), offset)
+    out.writeUInt16LE(nameOffset, offset + 8)
+    out[offset + 10] = entryTypes[type]
+    nameOffset += out.write(name, nameOffset, 'latin1')
   }
   return out
 }

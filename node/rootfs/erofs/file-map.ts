@@ -36,7 +36,8 @@ export function mapFile(runs: readonly BlockRun[], blocks: number, path: string)
   }
   const chunks = Array.from<number | undefined>({ length: count })
   for (const { fileBlock, dataBlock, count: length } of joined) {
-    for (let at = 0; at < length; at += 2 ** chunkBits) chunks[(fileBlock + at) / 2 ** chunkBits] = dataBlock + at
+    for (let block = 0; block < length; block += 2 ** chunkBits)
+      chunks[(fileBlock + block) / 2 ** chunkBits] = dataBlock + block
   }
   return { chunkBits, chunks }
 }

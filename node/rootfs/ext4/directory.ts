@@ -30,22 +30,22 @@ export function encodeDirectory(
   return { blocks: [...indexBlocks(self, parent, leaves), ...leaves.map(({ block }) => block)], indexed: true }
 }
 
-function put(block: Buffer, at: number, recordBytes: number, { name, inode, type }: DirectoryEntry): void {
-  block.writeUInt32LE(inode, at)
-  block.writeUInt16LE(recordBytes, at + 4)
-  block[at + 6] = name.length
-  block[at + 7] = entryTypes[type]
-  block.write(name, at + 8, 'latin1')
+function put(block: Buffer, offset: number, recordBytes: number, { name, inode, type }: DirectoryEntry): void {
+  block.writeUInt32LE(inode, offset)
+  block.writeUInt16LE(recordBytes, offset + 4)
+  block[offset + 6] = name.length
+  block[offset + 7] = entryTypes[type]
+  block.write(name, offset + 8, 'latin1')
 }
 
 /** Entries one after the other; the last reaches to the end of the block. */
 function fillBlock(entries: readonly DirectoryEntry[]): Buffer {
   const block = Buffer.alloc(blockBytes)
-  let at = 0
+  let offset = 0
   for (const [i, entry] of entries.entries()) {
-    const bytes = i === entries.length - 1 ? blockBytes - at : entryBytes(entry.name.length)
-    put(block, at, bytes, entry)
-    at += bytes
+    const bytes = i === entries.length - 1 ? blockBytes - offset : entryBytes(entry.name.length)
+    put(block, offset, bytes, entry)
+    offset += bytes
   }
   return block
 }
@@ -132,11 +132,16 @@ function indexBlocks(self: number, parent: number, leaves: readonly Leaf[]): Buf
 }
 
 /** The first entry stands for all hashes below the second; in place of its hash are the limit and the count. */
-function putIndex(block: Buffer, at: number, limit: number, entries: readonly { hash: number; block: number }[]): void {
+function putIndex(
+  block: Buffer,
+  offset: number,
+  limit: number,
+  entries: readonly { hash: number; block: number }[],
+): void {
   for (const [i, entry] of entries.entries()) {
-    block.writeUInt32LE(entry.hash, at + i * 8)
-    block.writeUInt32LE(entry.block, at + i * 8 + 4)
+    block.writeUInt32LE(entry.hash, offset + i * 8)
+    block.writeUInt32LE(entry.block, offset + i * 8 + 4)
   }
-  block.writeUInt16LE(limit, at)
-  block.writeUInt16LE(entries.length, at + 2)
+  block.writeUInt16LE(limit, offset)
+  block.writeUInt16LE(entries.length, offset + 2)
 }

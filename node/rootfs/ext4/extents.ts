@@ -28,11 +28,11 @@ export function normaliseRuns(runs: readonly BlockRun[]): BlockRun[] {
   }
   return joined.flatMap(({ fileBlock, deviceBlock, count }) => {
     const pieces: BlockRun[] = []
-    for (let at = 0; at < count; at += maxExtentBlocks) {
+    for (let offset = 0; offset < count; offset += maxExtentBlocks) {
       pieces.push({
-        fileBlock: fileBlock + at,
-        deviceBlock: deviceBlock + at,
-        count: Math.min(maxExtentBlocks, count - at),
+        fileBlock: fileBlock + offset,
+        deviceBlock: deviceBlock + offset,
+        count: Math.min(maxExtentBlocks, count - offset),
       })
     }
     return pieces
@@ -60,8 +60,8 @@ export function encodeExtents(runs: readonly BlockRun[], firstBlock: number): { 
   let depth = 0
   while (entries.length > inInode) {
     const above: typeof entries = []
-    for (let at = 0; at < entries.length; at += perBlock) {
-      const part = entries.slice(at, at + perBlock)
+    for (let offset = 0; offset < entries.length; offset += perBlock) {
+      const part = entries.slice(offset, offset + perBlock)
       above.push({ fileBlock: part[0]!.fileBlock, bytes: encodeIndex(part[0]!.fileBlock, firstBlock + blocks.length) })
       blocks.push(encodeNode(part, perBlock, depth, blockBytes))
     }

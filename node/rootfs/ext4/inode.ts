@@ -38,14 +38,14 @@ export function encodeInode(node: RootfsInode, body: InodeBody): Buffer {
   out.writeUInt16LE(extraInodeBytes, 128)
   const { seconds, extra } = encodeTime(node.mtime)
   // Access, change, modification and birth: the image knows one time, and the bytes must not depend on when it was made.
-  for (const [at, extraAt] of [
+  for (const [offset, extraOffset] of [
     [8, 140],
     [12, 132],
     [16, 136],
     [144, 148],
   ] as const) {
-    out.writeInt32LE(seconds, at)
-    out.writeUInt32LE(extra, extraAt)
+    out.writeInt32LE(seconds, offset)
+    out.writeUInt32LE(extra, extraOffset)
   }
   if (body.inInodeXattrs !== undefined) out.set(body.inInodeXattrs, 128 + extraInodeBytes)
   return out

@@ -36,8 +36,8 @@ export function encodeSuperblock(
   uuid: Uint8Array,
 ): Buffer {
   const out = Buffer.alloc(1024)
-  const u16 = (at: number, value: number): void => void out.writeUInt16LE(value, at)
-  const u32 = (at: number, value: number): void => void out.writeUInt32LE(value >>> 0, at)
+  const u16 = (offset: number, value: number): void => void out.writeUInt16LE(value, offset)
+  const u32 = (offset: number, value: number): void => void out.writeUInt32LE(value >>> 0, offset)
   u32(0, groups * inodesPerGroup)
   u32(4, totalBlocks)
   u32(12, free.blocks)

@@ -108,19 +108,19 @@ function encodeBlock(xattrs: readonly Packed[]): Buffer {
 }
 
 /** Entries from `at` on, values from the end back; value offsets count from `base`. @returns the entries' hashes */
-function encodeEntries(out: Buffer, at: number, base: number, xattrs: readonly Packed[]): number[] {
+function encodeEntries(out: Buffer, offset: number, base: number, xattrs: readonly Packed[]): number[] {
   let end = out.length
   return xattrs.map(({ index, name, value }) => {
     end -= padded(value.length)
     out.set(value, end)
     const hash = entryHash(name, out.subarray(end, end + padded(value.length)))
-    out[at] = name.length
-    out[at + 1] = index
-    out.writeUInt16LE(value.length === 0 ? 0 : end - base, at + 2)
-    out.writeUInt32LE(value.length, at + 8)
-    out.writeUInt32LE(hash, at + 12)
-    out.set(name, at + 16)
-    at += 16 + padded(name.length)
+    out[offset] = name.length
+    out[offset + 1] = index
+    out.writeUInt16LE(value.length === 0 ? 0 : end - base, offset + 2)
+    out.writeUInt32LE(value.length, offset + 8)
+    out.writeUInt32LE(hash, offset + 12)
+    out.set(name, offset + 16)
+    offset += 16 + padded(name.length)
     return hash
   })
 }
@@ -129,7 +129,8 @@ function encodeEntries(out: Buffer, at: number, base: number, xattrs: readonly P
 function entryHash(name: Uint8Array, paddedValue: Buffer): number {
   let hash = 0
   for (const byte of name) hash = (hash << 5) ^ (hash >>> 27) ^ byte
-  for (let at = 0; at < paddedValue.length; at += 4) hash = (hash << 16) ^ (hash >>> 16) ^ paddedValue.readUInt32LE(at)
+  for (let offset = 0; offset < paddedValue.length; offset += 4)
+    hash = (hash << 16) ^ (hash >>> 16) ^ paddedValue.readUInt32LE(offset)
   return hash >>> 0
 }
 
@@ -140,10 +141,10 @@ function encodeAcl(value: Uint8Array, path: string): Buffer {
     throw new P2pfsError('invalid', `/${path}: not a POSIX ACL`, { path })
   }
   const parts: Buffer[] = [Buffer.from([1, 0, 0, 0])]
-  for (let at = 4; at < acl.length; at += 8) {
-    const tag = acl.readUInt16LE(at)
+  for (let offset = 4; offset < acl.length; offset += 8) {
+    const tag = acl.readUInt16LE(offset)
     const named = tag === 2 || tag === 8
-    parts.push(acl.subarray(at, at + (named ? 8 : 4)))
+    parts.push(acl.subarray(offset, offset + (named ? 8 : 4)))
   }
   return Buffer.concat(parts)
 }

@@ -44,9 +44,9 @@ export function parseHeader(record: Buffer): TarHeader | undefined {
   }
 }
 
-function text(record: Buffer, at: number, length: number): ByteString {
-  const end = record.indexOf(0, at)
-  return record.toString('latin1', at, end < 0 || end > at + length ? at + length : end)
+function text(record: Buffer, offset: number, length: number): ByteString {
+  const end = record.indexOf(0, offset)
+  return record.toString('latin1', offset, end < 0 || end > offset + length ? offset + length : end)
 }
 
 /** The sum of all bytes, with blanks in place of itself; some old tars summed signed bytes. */
@@ -64,11 +64,11 @@ function checkSum(record: Buffer, name: ByteString): void {
 }
 
 /** Octal digits, or with the highest bit of the first byte set a two's complement number (base 256). */
-export function number(record: Buffer, at: number, length: number, entry: ByteString): number {
-  const first = record[at]!
+export function number(record: Buffer, offset: number, length: number, entry: ByteString): number {
+  const first = record[offset]!
   if ((first & 0x80) !== 0) {
     let value = BigInt(first & 0x40 ? (first & 0xff) - 0x100 : first & 0x7f)
-    for (let i = 1; i < length; i++) value = (value << 8n) | BigInt(record[at + i]!)
+    for (let i = 1; i < length; i++) value = (value << 8n) | BigInt(record[offset + i]!)
     if (value > BigInt(Number.MAX_SAFE_INTEGER) || value < BigInt(Number.MIN_SAFE_INTEGER)) {
       throw new P2pfsError('invalid', 'tar: number is too large', { entry })
     }
@@ -76,7 +76,7 @@ export function number(record: Buffer, at: number, length: number, entry: ByteSt
   }
   // Blanks or zeros before and after; a zero ends it.
   const [digits = ''] = record
-    .toString('latin1', at, at + length)
+    .toString('latin1', offset, offset + length)
     .replace(/^[ \0]+|[ \0]+$/g, '')
     .split('\0')
   if (digits === '') return 0

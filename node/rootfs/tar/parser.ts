@@ -84,24 +84,24 @@ export class TarParser {
 
   /** @throws invalid naming the entry */
   push(input: Buffer): void {
-    let at = 0
-    while (at < input.length) {
+    let offset = 0
+    while (offset < input.length) {
       switch (this.#state) {
         case 'end':
           // Whatever follows the end marker is padding.
-          this.#offset += input.length - at
+          this.#offset += input.length - offset
           return
         case 'content': {
-          const length = Math.min(this.#left, input.length - at)
-          this.#handler.content(input.subarray(at, at + length))
-          at += length
+          const length = Math.min(this.#left, input.length - offset)
+          this.#handler.content(input.subarray(offset, offset + length))
+          offset += length
           this.#advance(length)
           if (this.#left === 0) this.#endContent()
           break
         }
         case 'padding': {
-          const length = Math.min(this.#left, input.length - at)
-          at += length
+          const length = Math.min(this.#left, input.length - offset)
+          offset += length
           this.#advance(length)
           if (this.#left === 0) this.#state = 'header'
           break
@@ -112,9 +112,9 @@ export class TarParser {
         case 'oldSparse':
         case 'sparseMap': {
           const wanted = (this.#state === 'extension' ? this.#left : recordBytes) - this.#pendingBytes
-          const length = Math.min(wanted, input.length - at)
-          const piece = input.subarray(at, at + length)
-          at += length
+          const length = Math.min(wanted, input.length - offset)
+          const piece = input.subarray(offset, offset + length)
+          offset += length
           this.#offset += length
           if (length < wanted) {
             this.#pending.push(Buffer.from(piece))
@@ -247,11 +247,14 @@ export class TarParser {
     this.#start(this.#header!, this.#segments, this.#realSize)
   }
 
-  #addSegments(record: Buffer, at: number, count: number): void {
-    for (let i = 0; i < count; i++, at += 24) {
-      if (record[at] === 0) return
+  #addSegments(record: Buffer, offset: number, count: number): void {
+    for (let i = 0; i < count; i++, offset += 24) {
+      if (record[offset] === 0) return
       const entry = this.#header!.name
-      this.#segments.push({ offset: number(record, at, 12, entry), lengthBytes: number(record, at + 12, 12, entry) })
+      this.#segments.push({
+        offset: number(record, offset, 12, entry),
+        lengthBytes: number(record, offset + 12, 12, entry),
+      })
       if (this.#segments.length * 24 > maxExtensionBytes)
         throw new P2pfsError('invalid', 'tar: sparse map is too long', { entry })
     }

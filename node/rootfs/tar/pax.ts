@@ -10,12 +10,12 @@ export type PaxRecords = Map<ByteString, ByteString>
  * @throws invalid
  */
 export function parsePax(bytes: Buffer, into: PaxRecords, sparse: number[]): void {
-  for (let at = 0; at < bytes.length;) {
+  for (let offset = 0; offset < bytes.length;) {
     // Some writers pad with zeros.
-    if (bytes[at] === 0) break
-    const blank = bytes.indexOf(0x20, at)
-    const length = Number(bytes.toString('latin1', at, blank))
-    const end = at + length
+    if (bytes[offset] === 0) break
+    const blank = bytes.indexOf(0x20, offset)
+    const length = Number(bytes.toString('latin1', offset, blank))
+    const end = offset + length
     const equals = bytes.indexOf(0x3d, blank)
     if (
       blank < 0 ||
@@ -32,7 +32,7 @@ export function parsePax(bytes: Buffer, into: PaxRecords, sparse: number[]): voi
     const value = bytes.toString('latin1', equals + 1, end - 1)
     if (keyword === 'GNU.sparse.offset' || keyword === 'GNU.sparse.numbytes') sparse.push(decimal(value, keyword))
     else into.set(keyword, value)
-    at = end
+    offset = end
   }
 }
 
