@@ -38,8 +38,8 @@ interface Candidate {
 
 /**
  * Chooses checkpoints while a blob is decompressed. It gets the blob's bytes before they are decompressed, and the
- * tar's as they come. Each chunk of the data segment gets a checkpoint at the last block before it, unless another checkpoint
- * stands less than `spacingBytes` before that block.
+ * tar's as they come. Each chunk of the data segment gets a checkpoint at the last block before it, unless another
+ * checkpoint stands less than `spacingBytes` before that block.
  */
 export class Checkpointer implements DecompressObserver {
   readonly #pieces: readonly Piece[]

@@ -21,9 +21,9 @@ const maxPackBytes = 128 * 1024
 const maxInFlightBytes = 8 * 1024 * 1024
 
 /**
- * Lays runs of file content into a data segment and cuts it into chunks. A run begins on a block boundary. Large runs are
- * cut at fixed distances from their start. Small ones are packed, and the content of a run decides whether the pack ends
- * with it. So a boundary depends on the runs near it, not on all that went before.
+ * Lays runs of file content into a data segment and cuts it into chunks. A run begins on a block boundary. Large runs
+ * are cut at fixed distances from their start. Small ones are packed, and the content of a run decides whether the pack
+ * ends with it. So a boundary depends on the runs near it, not on all that went before.
  */
 export class Chunker {
   readonly #sink: ChunkSink

@@ -7,11 +7,12 @@ import type { RootfsInode } from './rootfs-tree.ts'
 const maxNameBytes = 255
 
 /**
- * The extended attributes and mode of an entry as the kernel has them after an unpacker has set them as root. The unpacker
- * is umoci; the list notes where others differ. Not kept are
+ * The extended attributes and mode of an entry as the kernel has them after an unpacker has set them as root. The
+ * unpacker is umoci; the list notes where others differ. Not kept are
  * - empty values, which unset an attribute in PAX;
  * - `security.selinux`, which belongs to the host (as umoci);
- * - `trusted.overlay.*`, which overlayfs would take for its own bookkeeping (umoci keeps those that are younger than it);
+ * - `trusted.overlay.*`, which overlayfs would take for its own bookkeeping (umoci keeps those that are younger than
+ *   it);
  * - attributes that no filesystem takes: other `system.*`, and unknown namespaces (as umoci);
  * - `user.*` of anything but files and directories (as Docker; umoci and containerd refuse the image).
  *
@@ -46,7 +47,9 @@ export function keptXattrs({
   return { mode: keptMode, xattrs: kept }
 }
 
-/** Mode and attributes that mkdir gives a directory in `parent`: its default ACL, also as access ACL (posix_acl_create). */
+/**
+ * Mode and attributes that mkdir gives a directory in `parent`: its default ACL, also as access ACL (posix_acl_create).
+ */
 export function inheritedXattrs(parent: RootfsInode): Pick<RootfsInode, 'mode' | 'xattrs'> {
   const inherited = parent.xattrs.find(({ name }) => name === defaultAcl)
   const acl = inherited === undefined ? undefined : parseAcl(inherited.value)

@@ -8,8 +8,8 @@ export interface LayerLimits {
   /** Bound on the uncompressed tar, and on the data of its files, bytes. */
   maxLayerBytes: number
   /**
-   * Bound on names, link targets, xattrs and extents as {@link metadataBytes} counts them: of one layer, and of all layers
-   * of an image together.
+   * Bound on names, link targets, xattrs and extents as {@link metadataBytes} counts them: of one layer, and of all
+   * layers of an image together.
    */
   maxMetadataBytes: number
 }
@@ -29,7 +29,9 @@ export const defaultLayerLimits: LayerLimits = {
     ) * mebibyte,
 }
 
-/** Cost of an entry without its strings, of an extent, and of an xattr: in proportion to the memory they take, bytes. */
+/**
+ * Cost of an entry without its strings, of an extent, and of an xattr: in proportion to the memory they take, bytes.
+ */
 const costs = { entry: 128, extent: 32, xattr: 64 } as const
 
 /** Cost of an entry against {@link LayerLimits.maxMetadataBytes}. */

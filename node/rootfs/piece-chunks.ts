@@ -4,8 +4,9 @@ import { lastAtOrBefore } from './last-at-or-before.ts'
 import { bigBytes } from './chunker.ts'
 
 /**
- * The first offset from `tarStart` to `tarEnd` of the tar at which a chunk of the data segment may begin; undefined where
- * none can. A chunk may begin with any file's content, and every {@link maxChunkBytes} within that of a large one.
+ * The first offset from `tarStart` to `tarEnd` of the tar at which a chunk of the data segment may begin; undefined
+ * where none can. A chunk may begin with any file's content, and every {@link maxChunkBytes} within that of a large
+ * one.
  */
 export function firstChunkIn(pieces: readonly Piece[], tarStart: number, tarEnd: number): number | undefined {
   for (

@@ -35,7 +35,8 @@ export function parseAcl(value: Uint8Array): readonly AclEntry[] | undefined {
 }
 
 /**
- * Applies an ACL to a mode: it gives the permissions of user, of mask or else group, and of other (posix_acl_update_mode).
+ * Applies an ACL to a mode: it gives the permissions of user, of mask or else group, and of other
+ * (posix_acl_update_mode).
  * @returns `equivalent` if the mode alone says the same: the kernel then drops the ACL
  */
 export function applyAcl(mode: number, entries: readonly AclEntry[]): { mode: number; equivalent: boolean } {

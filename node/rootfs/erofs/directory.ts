@@ -7,7 +7,7 @@ export interface DirectoryEntry {
 }
 
 /**
- * Which entries share a block. Names are in bytewise order over all blocks, for the kernel searches them by halves.
+ * Decides which entries share a block. Names are in bytewise order over all blocks, because the kernel bisects them.
  * @param names sorted, `.` and `..` among them
  * @returns for each block the index of its first entry and how many bytes of it are used
  */
@@ -26,7 +26,10 @@ export function packDirectory(names: readonly ByteString[]): { first: number; us
   return blocks
 }
 
-/** One block: entries of fixed size, then their names. @param sizeBytes of the block, or of what is used of the last one */
+/**
+ * Encodes a block: entries of fixed size, then their names.
+ * @param sizeBytes of the block; of the last one, the used part
+ */
 export function encodeDirectoryBlock(
   entries: readonly (DirectoryEntry & { node: number })[],
   sizeBytes: number,

@@ -1,4 +1,4 @@
-/** Bits in ext4's order: the lowest of the first byte is number 0. */
+/** Bits in ext4's order: number 0 is the lowest of the first byte. */
 export class BitRuns {
   readonly bytes: Uint8Array
 
@@ -6,7 +6,7 @@ export class BitRuns {
     this.bytes = new Uint8Array(Math.ceil(bits / 8))
   }
 
-  /** Sets bits `from` to `to`, the last not included. */
+  /** Sets the bits from `from` to before `to`. */
   set(from: number, to: number): void {
     let bit = from
     for (; bit < to && bit % 8 !== 0; bit++) this.bytes[bit >>> 3]! |= 1 << (bit & 7)
@@ -15,7 +15,7 @@ export class BitRuns {
     for (bit = whole; bit < to; bit++) this.bytes[bit >>> 3]! |= 1 << (bit & 7)
   }
 
-  /** How many of bits `from` to `to` are set; both on byte boundaries, but `to` may be the end. */
+  /** Counts the set bits from `from` to before `to`. Both are on byte boundaries, but `to` may be the end. */
   count(from: number, to: number): number {
     let count = 0
     for (let bit = from; bit < to; bit += 8) {

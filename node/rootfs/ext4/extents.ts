@@ -1,14 +1,15 @@
 import { blockBytes } from './format.ts'
 
-/** A run of blocks of a file: where in the file, where on the device, how many. */
+/** A run of blocks of a file. */
 export interface BlockRun {
   fileBlock: number
   deviceBlock: number
   count: number
 }
 
-/** The most blocks that one extent can have. */
+/** The most blocks of one extent. */
 const maxExtentBlocks = 32_768
+/** Entries in the inode, and in a block of the tree. */
 const inInode = 4
 const perBlock = Math.floor((blockBytes - 12) / 12)
 const magic = 0xf30a
@@ -39,7 +40,7 @@ export function normaliseRuns(runs: readonly BlockRun[]): BlockRun[] {
   })
 }
 
-/** Blocks that the tree of this many extents takes besides the inode. */
+/** Number of blocks, besides the inode, of a tree of so many extents. */
 export function extentTreeBlocks(extents: number): number {
   let blocks = 0
   for (let level = extents; level > inInode;) {
@@ -51,7 +52,7 @@ export function extentTreeBlocks(extents: number): number {
 
 /**
  * @param runs normalised
- * @param firstBlock device block of the first of the tree's own blocks, which follow each other
+ * @param firstBlock device block at which the tree's own blocks begin
  * @returns the 60 bytes for the inode and the blocks, leaves first
  */
 export function encodeExtents(runs: readonly BlockRun[], firstBlock: number): { root: Buffer; blocks: Buffer[] } {

@@ -8,7 +8,7 @@ const rotate = (value: number, by: number): number => (value << by) | (value >>>
 /**
  * @param name bytes of one path component
  * @param seed four 32-bit numbers, s_hash_seed
- * @returns the hash by which htree orders entries; its lowest bit is 0
+ * @returns the hash by which an htree orders entries; its lowest bit is 0
  */
 export function directoryHash(name: Uint8Array, seed: Uint32Array): number {
   const state = Int32Array.from(seed)
@@ -18,7 +18,7 @@ export function directoryHash(name: Uint8Array, seed: Uint32Array): number {
     transform(state, words)
   }
   const hash = (state[1]! & ~1) >>> 0
-  // The largest value means "end of directory" to the kernel.
+  // The kernel takes the largest value for the end of a directory.
   return hash === 0xfffffffe ? 0xfffffffc : hash
 }
 

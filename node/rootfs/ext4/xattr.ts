@@ -8,11 +8,11 @@ export interface Xattr {
 }
 
 const magic = 0xea020000
-/** Room in the inode after its extra fields and the magic number. */
+/** Room in the inode behind its extra fields and the magic number, bytes. */
 const inInodeBytes = inodeBytes - 128 - extraInodeBytes - 4
 const headerBytes = 32
 
-/** Longest prefix first. */
+/** Name prefixes and their numbers, the longest first. */
 const prefixes: readonly (readonly [string, number])[] = [
   ['system.posix_acl_access', 2],
   ['system.posix_acl_default', 3],
@@ -26,16 +26,16 @@ interface Packed {
   index: number
   name: Buffer
   value: Uint8Array
-  /** The entry and its value, both padded to 4 bytes. */
+  /** Size of the entry and its value, each padded to 4 bytes. */
   sizeBytes: number
 }
 
 const padded = (length: number): number => (length + 3) & ~3
 
 /**
- * Extended attributes as they stand in the inode (after its extra fields, magic first) and in a block of their own;
+ * Extended attributes as they stand in the inode (behind its extra fields, magic first) and in a block of their own;
  * undefined where there are none.
- * @throws unsupported for a namespace that ext4 does not have, or more than one block of attributes
+ * @throws unsupported for a namespace that ext4 does not have, or for more attributes than one block has room for
  */
 export function encodeXattrs(
   xattrs: readonly Xattr[],
@@ -58,7 +58,7 @@ export function encodeXattrs(
   if (outsideBytes > blockBytes) {
     throw new P2pfsError(
       'unsupported',
-      `extended attributes of /${path} take ${outsideBytes} bytes; ext4 has room for ${blockBytes}, the format erofs for more`,
+      `extended attributes of /${path} take ${outsideBytes} bytes; ext4 has room for ${blockBytes}, erofs for more`,
       { path },
     )
   }
@@ -71,18 +71,16 @@ export function encodeXattrs(
 function pack({ name, value }: Xattr, path: string): Packed {
   const found = prefixes.find(([prefix]) => name.startsWith(prefix))
   if (found === undefined)
-    throw new P2pfsError(
-      'unsupported',
-      `/${path}: ext4 has no place for the extended attribute ${JSON.stringify(name)}`,
-      { path },
-    )
+    throw new P2pfsError('unsupported', `/${path}: ext4 cannot store the extended attribute ${JSON.stringify(name)}`, {
+      path,
+    })
   const [prefix, index] = found
   const rest = Buffer.from(name.slice(prefix.length), 'latin1')
   const stored = index === 2 || index === 3 ? encodeAcl(value, path) : value
   return { index, name: rest, value: stored, sizeBytes: 16 + padded(rest.length) + padded(stored.length) }
 }
 
-/** The order that the kernel searches a block by. */
+/** The order in which the kernel expects the entries of a block. */
 function compare(a: Packed, b: Packed): number {
   return a.index - b.index || a.name.length - b.name.length || Buffer.compare(a.name, b.name)
 }
@@ -107,7 +105,10 @@ function encodeBlock(xattrs: readonly Packed[]): Buffer {
   return out
 }
 
-/** Entries from `at` on, values from the end back; value offsets count from `base`. @returns the entries' hashes */
+/**
+ * Writes entries from `offset` on, and values from the end back; offsets of values count from `base`.
+ * @returns hashes
+ */
 function encodeEntries(out: Buffer, offset: number, base: number, xattrs: readonly Packed[]): number[] {
   let end = out.length
   return xattrs.map(({ index, name, value }) => {
@@ -134,7 +135,10 @@ function entryHash(name: Uint8Array, paddedValue: Buffer): number {
   return hash >>> 0
 }
 
-/** From the system call's form of a POSIX ACL (version 2, 8 bytes an entry) to ext4's (version 1, ids only where they mean something). */
+/**
+ * Turns the system call's form of a POSIX ACL (version 2, 8 bytes an entry) into ext4's: version 1, with ids only for
+ * named users and groups.
+ */
 function encodeAcl(value: Uint8Array, path: string): Buffer {
   const acl = Buffer.from(value.buffer, value.byteOffset, value.byteLength)
   if (acl.length < 4 || acl.readUInt32LE(0) !== 2 || acl.length % 8 !== 4) {

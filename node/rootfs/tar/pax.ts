@@ -1,12 +1,12 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { ByteString } from '../../../protocol/layer-index.ts'
 
-/** Records of a PAX extended header: keyword to value, both bytes. Later ones win; an empty value unsets. */
+/** Records of a PAX extended header: keyword to value, both bytes. Later records win; an empty value unsets. */
 export type PaxRecords = Map<ByteString, ByteString>
 
 /**
- * `LENGTH KEYWORD=VALUE\n` over and over: pax(1), "pax Extended Header".
- * @param sparse GNU.sparse.offset and .numbytes come many times each; in order they are kept here
+ * Reads an extended header, `LENGTH KEYWORD=VALUE\n` over and over: pax(1), "pax Extended Header".
+ * @param sparse gets the values of GNU.sparse.offset and .numbytes in order, which come many times each
  * @throws invalid
  */
 export function parsePax(bytes: Buffer, into: PaxRecords, sparse: number[]): void {
@@ -44,7 +44,7 @@ export function decimal(value: ByteString, keyword: string): number {
   return parsed
 }
 
-/** Decimal seconds with a fraction; negative ones round down, so that nanoseconds are never negative. */
+/** Reads decimal seconds with a fraction. Negative ones are rounded down, so that nanoseconds are never negative. */
 export function paxTime(value: ByteString): { seconds: number; nanoseconds: number } {
   const match = /^(-?)([0-9]+)(?:\.([0-9]*))?$/.exec(value)
   if (match === null) throw new P2pfsError('invalid', `tar: PAX mtime is not a time: ${value.slice(0, 40)}`)
