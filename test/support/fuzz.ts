@@ -3,14 +3,15 @@ import { createRandom } from './random.ts'
 
 export type Random = ReturnType<typeof createRandom>
 
-/** How long one loop may take in all, and a single try: milliseconds. */
-const budgetMs = 2500
+/** Time of one loop (ms). */
+const budgetMs = 700
+/** Most time of a single try (ms). */
 const tryMs = 10_000
 const maxTries = 3000
 
 /**
- * Runs `attempt` with one seed after the other until the time is up; P2PFS_FUZZ_SEED begins elsewhere, P2PFS_FUZZ_MS takes
- * longer. It must succeed, or throw a P2pfsError that says that the input is wrong.
+ * Runs `attempt` with one seed after the other until the time is up. P2PFS_FUZZ_SEED is the first seed, and
+ * P2PFS_FUZZ_MS a longer time. An attempt must succeed, or throw a P2pfsError that says that the input is wrong.
  * @throws naming the seed
  */
 export async function runFuzz(attempt: (random: Random) => Promise<void>): Promise<void> {
@@ -34,7 +35,10 @@ export async function runFuzz(attempt: (random: Random) => Promise<void>): Promi
   }
 }
 
-/** The same with bits flipped, bytes changed, a piece taken out, doubled or set to one value, or the end cut off. */
+/**
+ * A copy with a bit flipped, a byte changed, a piece removed, doubled, inserted or set to one value, or the end cut
+ * off.
+ */
 export function mutate(bytes: Buffer, random: Random): Buffer {
   if (bytes.length === 0) return bytes
   const changed = Buffer.from(bytes)

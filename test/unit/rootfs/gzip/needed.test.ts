@@ -48,7 +48,7 @@ async function resume(stream: Buffer, output: Buffer, { bitOffset, outputOffset,
   return Buffer.concat(pieces)
 }
 
-test('a match at the greatest distance needs the first byte of the window, and no more bytes than it copies', async () => {
+test('a match at the greatest distance needs the first byte of the window, and only bytes that it copies', async () => {
   const random = createRandom(3)
   const maker = new DeflateMaker()
   for (let i = 0; i < 40_000; i++) maker.literal(random.below(256))
@@ -64,7 +64,7 @@ test('a match at the greatest distance needs the first byte of the window, and n
   assert.deepEqual(await resume(stream, output, found!), output.subarray(40_000))
 })
 
-test('a block amid overlapping copies needs the bytes that they repeat, once; copies of copies need nothing', async () => {
+test('a block amid overlapping copies needs the bytes that they repeat, and nothing for copies of copies', async () => {
   const maker = new DeflateMaker()
   for (const byte of [1, 2, 3]) maker.literal(byte)
   for (let i = 0; i < 200; i++) maker.match(258, 3)

@@ -75,15 +75,13 @@ async function collect(source: AsyncIterable<Buffer>): Promise<Buffer> {
 }
 
 /** Each resume decodes the rest of the stream, so not every block of a long one is tried. */
-const maxResumes = 50
+const maxResumes = 30
 
-async function assertResumes(bytes: Buffer, output: Buffer, starts: readonly BlockStart[]): Promise<Set<number>> {
-  const bits = new Set<number>()
+async function assertResumes(bytes: Buffer, output: Buffer, starts: readonly BlockStart[]): Promise<void> {
   const every = Math.ceil(starts.length / maxResumes)
   for (const [i, { bitOffset, outputOffset, windowBytes }] of starts.entries()) {
     if (i % every !== 0) continue
     const bit = bitOffset % 8
-    bits.add(bit)
     const from = Math.floor(bitOffset / 8)
     // The whole rest, and a part that ends anywhere.
     for (const to of [bytes.length, Math.min(bytes.length, from + 20_000)]) {
@@ -97,10 +95,11 @@ async function assertResumes(bytes: Buffer, output: Buffer, starts: readonly Blo
       if (to === bytes.length) assert.equal(outputOffset + resumed.length, output.length)
     }
   }
-  return bits
 }
 
-/** Each block resumes with the needed bytes of its window alone; each stop point keeps its promise, and wastes little. */
+/**
+ * Each block resumes with the needed bytes of its window alone; each stop point keeps its promise, and wastes little.
+ */
 async function assertSparse(bytes: Buffer, output: Buffer): Promise<void> {
   for (const phase of [0, 1, 2]) {
     const { starts, stopPoints } = scan(bytes, 30_000, (index) => index % 3 === phase)
@@ -166,8 +165,9 @@ for (const [name, compress] of compressors) {
     const bytes = compress(output)
     assert.ok(gunzipSync(bytes).equals(output))
     const { starts } = scan(bytes, 65_536)
-    const bits = await assertResumes(bytes, output, starts)
-    if (name === 'small blocks') assert.equal(bits.size, 8, 'blocks begin at all bits of a byte')
+    if (name === 'small blocks')
+      assert.equal(new Set(starts.map(({ bitOffset }) => bitOffset % 8)).size, 8, 'blocks begin at all bits of a byte')
+    await assertResumes(bytes, output, starts)
     await assertSparse(bytes, output)
   })
 }
