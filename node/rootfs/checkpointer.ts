@@ -11,53 +11,55 @@ import type { DecompressObserver } from './decompress.ts'
 import { maxWindowBytes, neededByte } from './gzip/deflate-scanner.ts'
 import { GzipScanner, type BlockStart } from './gzip/gzip-scanner.ts'
 import { firstChunkIn } from './piece-chunks.ts'
-import { WindowRegion } from './window-region.ts'
+import { WindowSegment } from './window-segment.ts'
 
-/** Of the tar, between two checkpoints, at least. ARCHITECTURE.md, "Reading gzip at random", compares others. Bytes. */
+/** Least distance of two checkpoints, bytes of the tar. ARCHITECTURE.md, "Reading gzip at random", compares others. */
 export const checkpointSpacingBytes = 96 * 1024
-/** Output that is kept for windows: the scanner may come to know of a block a little after its output, bytes. */
+/** Output that is kept for windows, bytes. The scanner may find a block a little after its output has come. */
 const historyBytes = 256 * 1024
-/** Of which it is not decided yet whether they become checkpoints; each holds up to 64 KiB. */
+/** Bound on undecided candidates. Each holds up to 64 KiB. */
 const maxCandidates = 256
 
 export interface CheckpointerParts {
-  /** Takes the chunks of the window region. */
+  /** Takes the chunks of the window segment. */
   sink: ChunkSink
-  /** Those of the tar that has been told of, in its order; more come with more of it. */
+  /** The pieces of the tar that has come, in its order. More are added as more of the tar comes. */
   pieces: readonly Piece[]
 }
 
 /** A block that may become a checkpoint. */
 interface Candidate {
   start: BlockStart
-  /** The output before it, once the history is about to lose it. */
+  /** A copy of the output before it, made when the history is about to drop that. */
   window: Buffer | undefined
-  /** Which bytes of it are needed, the nearest last; undefined while that is not known. */
+  /** Marks the bytes of the window that are needed, the nearest last; undefined until the scanner has found out. */
   needed: Uint8Array | undefined
 }
 
 /**
- * Chooses checkpoints while a blob is decompressed: told of its bytes before they are, and of the tar's as they come. One
- * stands at the last block before a chunk of the data region begins, unless there is one at less than `spacingBytes` before it.
+ * Chooses checkpoints while a blob is decompressed. It gets the blob's bytes before they are decompressed, and the
+ * tar's as they come. Each chunk of the data segment gets a checkpoint at the last block before it, unless another
+ * checkpoint stands less than `spacingBytes` before that block.
  */
 export class Checkpointer implements DecompressObserver {
   readonly #pieces: readonly Piece[]
-  readonly #windows: WindowRegion
+  readonly #windows: WindowSegment
   readonly #spacingBytes: number
   readonly #checkpoints: Checkpoint[] = [{ bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } }]
-  readonly #marks: number[] = []
+  /** As `BlobMap.marks`. */
+  readonly #stopPoints: number[] = []
   readonly #history: Buffer[] = []
   #historyStart = 0
   #output = 0
   readonly #candidates: Candidate[] = []
-  /** The one whose needs the scanner is finding out, or has found out last. */
+  /** The candidate whose needs the scanner is finding out, or has found out last. */
   #newest: Candidate | undefined
   #scanner: GzipScanner | undefined
   #compression: Compression = 'none'
 
   constructor({ sink, pieces }: CheckpointerParts, { spacingBytes }: { spacingBytes: number }) {
     this.#pieces = pieces
-    this.#windows = new WindowRegion(sink)
+    this.#windows = new WindowSegment(sink)
     this.#spacingBytes = spacingBytes
   }
 
@@ -70,10 +72,10 @@ export class Checkpointer implements DecompressObserver {
         needed: (bytes) => {
           this.#newest!.needed = bytes
         },
-        mark: (streamBytes, outputBytes) =>
-          this.#mark(streamBytes / markDistanceBytes, Math.floor(outputBytes / markUnitBytes)),
+        stopPoint: (streamBytes, outputBytes) =>
+          this.#stopPoint(streamBytes / markDistanceBytes, Math.floor(outputBytes / markUnitBytes)),
       },
-      { markDistanceBytes },
+      { stopDistanceBytes: markDistanceBytes },
     )
   }
 
@@ -81,7 +83,7 @@ export class Checkpointer implements DecompressObserver {
     try {
       this.#scanner?.push(bytes)
     } catch {
-      // The decompressor will say what is wrong; where it has nothing to say, there are just no more checkpoints.
+      // If the stream is damaged, the decompressor reports that. If it is not, there are no more checkpoints.
       this.#scanner = undefined
     }
   }
@@ -95,7 +97,7 @@ export class Checkpointer implements DecompressObserver {
     })
   }
 
-  /** Bytes of the tar, in order; they are not changed afterwards. The pieces of what came before them are there. */
+  /** Takes bytes of the tar, in order; they must not change later. The pieces of all bytes before them are there. */
   output(bytes: Buffer): void {
     this.#choose(this.#output)
     this.#history.push(bytes)
@@ -111,13 +113,13 @@ export class Checkpointer implements DecompressObserver {
     }
   }
 
-  /** All has been told; resolves when the windows are kept. @throws what the sink threw */
+  /** Ends the blob; resolves when the windows are kept. @throws the sink's error */
   async finish(): Promise<Pick<BlobMap, 'compression' | 'checkpoints' | 'marks' | 'windows'>> {
     this.#choose(Infinity)
     return {
       compression: this.#compression,
       checkpoints: this.#checkpoints,
-      marks: Uint32Array.from(this.#marks),
+      marks: Uint32Array.from(this.#stopPoints),
       windows: await this.#windows.finish(),
     }
   }
@@ -134,19 +136,19 @@ export class Checkpointer implements DecompressObserver {
     return true
   }
 
-  /** What was not told of lies in headers: no output comes of them. */
-  #mark(count: number, units: number): void {
-    const before = this.#marks.at(-1) ?? 0
-    while (this.#marks.length < count - 1) this.#marks.push(before)
-    this.#marks.push(units)
+  /** Stop points that the scanner leaves out lie in headers, which make no output. */
+  #stopPoint(count: number, units: number): void {
+    const before = this.#stopPoints.at(-1) ?? 0
+    while (this.#stopPoints.length < count - 1) this.#stopPoints.push(before)
+    this.#stopPoints.push(units)
   }
 
-  /** Decides on the candidates of which it is known what is behind them. @param known pieces before this offset of the tar are there */
-  #choose(known: number): void {
+  /** Decides on the candidates before this offset of the tar: the pieces up to it are there. */
+  #choose(tarOffset: number): void {
     for (;;) {
       const [first, second] = this.#candidates
       const end = second?.start.outputOffset ?? Infinity
-      if (first === undefined || end > known) return
+      if (first === undefined || end > tarOffset) return
       this.#candidates.shift()
       const { start, needed } = first
       if (needed === undefined || start.outputOffset - this.#last < this.#spacingBytes) continue
@@ -161,7 +163,10 @@ export class Checkpointer implements DecompressObserver {
     }
   }
 
-  /** @returns {@link maxWindowBytes}, the window last; undefined where its output is gone: another block will do */
+  /**
+   * Copies a window out of the history.
+   * @returns {@link maxWindowBytes}, the window last; undefined where the history has dropped it: another block will do
+   */
   #copy({ outputOffset, windowBytes }: BlockStart): Buffer | undefined {
     const from = outputOffset - windowBytes - this.#historyStart
     if (from < 0 || outputOffset > this.#output) return undefined
@@ -178,8 +183,9 @@ export class Checkpointer implements DecompressObserver {
 }
 
 /**
- * The window from the first byte on that is needed, the others zero: they compress to little. Changes it. Both have
- * {@link maxWindowBytes}, and memory of their own.
+ * Zeroes the bytes of the window that are not needed, which then compress to little. Both arrays have
+ * {@link maxWindowBytes}, and an ArrayBuffer of their own.
+ * @returns the window from the first needed byte on
  */
 function sparse(window: Buffer, needed: Uint8Array): Buffer {
   const first = needed.indexOf(neededByte)

@@ -1,27 +1,29 @@
 import { crc32 } from 'node:zlib'
 import { blockBytes, ChunkTableBuilder, maxChunkBytes, type ChunkTable } from '../../protocol/chunk-table.ts'
-import { digestOf, parseDigest, type Digest } from '../../protocol/digest.ts'
+import type { Digest } from '../../protocol/digest.ts'
+import { hashBytes } from '../base/hashing.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
 
 /*
- * These decide on chunk boundaries, so they are part of the format version. ARCHITECTURE.md, "Sharing", compares others.
+ * These numbers decide on chunk boundaries, so they belong to the format version. ARCHITECTURE.md, "Sharing", compares
+ * others.
  */
-/** Runs from here on are cut into slices of their own, bytes. */
+/** Runs of this length and more are cut into slices of their own, bytes. */
 export const bigBytes = 128 * 1024
-/** A pack of small files: at least, on average between, at most, bytes. */
+/** From this length on a pack of small files may end with any run, bytes. */
 const minPackBytes = 16 * 1024
+/** A run ends its pack with the probability of its own length divided by this, bytes. */
 const targetPackBytes = 64 * 1024
+/** Greatest length of a pack, bytes. */
 const maxPackBytes = 128 * 1024
 
-/** Chunks that are being hashed or kept at once: enough for the disk's queue; with copies most of the memory of a layer, bytes. */
+/** Chunks that are being hashed or kept at once, bytes: enough to fill the disk's queue. */
 const maxInFlightBytes = 8 * 1024 * 1024
-/** Above this hashing in libuv's thread pool is worth the hand-over, bytes. */
-const pooledHashBytes = 64 * 1024
 
 /**
- * Lays runs of file content into a data region and cuts it into chunks. A run begins on a block boundary. Large runs
- * are cut at fixed distances from their start; small ones are packed, and a pack ends after a run whose content says so:
- * the boundaries depend on what is near them, not on all that went before.
+ * Lays runs of file content into a data segment and cuts it into chunks. A run begins on a block boundary. Large runs
+ * are cut at fixed distances from their start. Small ones are packed, and the content of a run decides whether the pack
+ * ends with it. So a boundary depends on the runs near it, not on all that went before.
  */
 export class Chunker {
   readonly #sink: ChunkSink
@@ -29,10 +31,10 @@ export class Chunker {
   readonly #inFlight = new Set<Promise<void>>()
   #inFlightBytes = 0
   #buffer: Buffer<ArrayBuffer> = Buffer.alloc(0)
-  /** A buffer whose bytes were copied out. */
+  /** A buffer to be used again: its bytes were copied out. */
   #spare: Buffer<ArrayBuffer> | undefined
   #filled = 0
-  #regionBytes = 0
+  #segmentBytes = 0
   #big = false
   #runBytes = 0
   #runLeft = 0
@@ -43,7 +45,7 @@ export class Chunker {
     this.#sink = sink
   }
 
-  /** Begins a run of exactly `lengthBytes`, at least 1. @returns its offset in the region */
+  /** Begins a run of exactly `lengthBytes`, at least 1. @returns its offset in the segment */
   begin(lengthBytes: number): number {
     const padded = Math.ceil(lengthBytes / blockBytes) * blockBytes
     this.#big = lengthBytes >= bigBytes
@@ -51,21 +53,21 @@ export class Chunker {
     this.#runBytes = padded
     this.#runLeft = lengthBytes
     this.#crc = 0
-    const offset = this.#regionBytes
-    this.#regionBytes += padded
+    const offset = this.#segmentBytes
+    this.#segmentBytes += padded
     return offset
   }
 
-  /** Bytes of the run, in order; they are copied. */
+  /** Copies bytes of the run, in order. */
   push(bytes: Buffer): void {
     this.#runLeft -= bytes.length
     if (!this.#big) this.#crc = crc32(bytes, this.#crc)
-    for (let at = 0; at < bytes.length;) {
+    for (let offset = 0; offset < bytes.length;) {
       if (this.#buffer.length === 0) this.#allocate()
-      const length = Math.min(bytes.length - at, this.#buffer.length - this.#filled)
-      bytes.copy(this.#buffer, this.#filled, at, at + length)
+      const length = Math.min(bytes.length - offset, this.#buffer.length - this.#filled)
+      bytes.copy(this.#buffer, this.#filled, offset, offset + length)
       this.#filled += length
-      at += length
+      offset += length
       if (this.#big && this.#filled === maxChunkBytes) this.#cut()
     }
   }
@@ -80,13 +82,13 @@ export class Chunker {
     else if (this.#filled >= minPackBytes && (this.#crc / 2 ** 32) * targetPackBytes < this.#runBytes) this.#cut()
   }
 
-  /** Waits until there is room for more. @throws what the sink threw */
+  /** Waits until there is room for more. @throws the sink's error */
   async drain(): Promise<void> {
     while (this.#inFlightBytes >= maxInFlightBytes) await Promise.race(this.#inFlight)
     if (this.#failure !== undefined) throw this.#failure
   }
 
-  /** Cuts what is left and waits until all chunks are kept. @throws what the sink threw */
+  /** Ends the last chunk and waits until all chunks are kept. @throws the sink's error */
   async finish(): Promise<ChunkTable> {
     this.#cut()
     await Promise.all(this.#inFlight)
@@ -104,7 +106,7 @@ export class Chunker {
 
   #cut(): void {
     if (this.#filled === 0) return
-    // A copy where much would be wasted: the sink may keep the bytes for a while.
+    // The sink may hold the bytes for a while, so a chunk shorter than its buffer is copied.
     const used = this.#buffer.subarray(0, this.#filled)
     const bytes = this.#filled === this.#buffer.length ? used : Buffer.allocUnsafeSlow(this.#filled)
     if (bytes !== used) {
@@ -113,12 +115,12 @@ export class Chunker {
     }
     this.#buffer = Buffer.alloc(0)
     this.#filled = 0
-    const digest = sha256(bytes)
+    const digest = hashBytes(bytes)
     const lengthBytes = bytes.length
     this.#table.push({ digest, lengthBytes })
     this.#inFlightBytes += lengthBytes
     const kept = digest
-      .then(async (known) => await this.#sink.put(known, bytes))
+      .then(async (name) => await this.#sink.put(name, bytes))
       .catch((error: unknown) => {
         this.#failure ??= error
       })
@@ -128,9 +130,4 @@ export class Chunker {
       })
     this.#inFlight.add(kept)
   }
-}
-
-async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<Digest> {
-  if (bytes.length < pooledHashBytes) return digestOf(bytes)
-  return parseDigest(`sha256:${Buffer.from(await crypto.subtle.digest('SHA-256', bytes)).toString('hex')}`)
 }

@@ -4,21 +4,21 @@ import type { Compression } from '../../protocol/blob-map.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { zstdFrames } from './zstd-frames.ts'
 
-/** Pieces of output: large, for each costs a turn of the loop, bytes. */
+/** Size of the pieces of output, bytes. Large pieces cost fewer turns of the event loop. */
 const outputBytes = 256 * 1024
 
-/** What a decompression passes: for whoever wants to resume it later. */
+/** Follows a decompression, to resume it later somewhere in its middle. */
 export interface DecompressObserver {
   start: (compression: Compression) => void
-  /** Bytes of the blob, before what they make comes. */
+  /** The next bytes of the blob; their output comes later. */
   compressed: (bytes: Buffer) => void
-  /** A zstd frame begins at this byte of the blob; all that is before it has come. */
+  /** A zstd frame begins at this byte of the blob; all output before it has come. */
   frame: (byteOffset: number) => void
 }
 
 /**
- * The tar in a layer's bytes: gzip (of several members too), zstd (of several frames too) or plain, told by its first
- * bytes, for media types lie.
+ * The tar in a layer's bytes: gzip of any number of members, zstd of any number of frames, or plain. The first bytes
+ * decide, because media types may be wrong.
  * @throws invalid where the stream is damaged or cut short
  */
 export async function* decompress(
@@ -52,7 +52,7 @@ export async function* decompress(
   else yield* whole()
 }
 
-/** Frame by frame: zlib's stream ends with the first. */
+/** Decompresses frame by frame, because zlib's stream ends with its first frame. */
 async function* decompressZstd(
   input: AsyncIterable<Buffer>,
   observer: DecompressObserver | undefined,
@@ -63,7 +63,7 @@ async function* decompressZstd(
     if (value.frameOffset !== undefined) observer?.frame(value.frameOffset)
     const frame = async function* (): AsyncGenerator<Buffer> {
       yield value.bytes
-      // By hand: leaving a for-await would end the generator, and the next frame is to come from it.
+      // No for-await: leaving it would end the generator, which has the next frame.
       for (let last = value.last; !last;) {
         const next = await pieces.next()
         if (next.done === true) return
@@ -90,8 +90,8 @@ async function* through(input: AsyncIterable<Buffer>, transform: Transform): Asy
 }
 
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-/** RFC 1952. */
+/** The magic number of RFC 1952. */
 const isGzip = (head: Buffer): boolean => head[0] === 0x1f && head[1] === 0x8b
-/** RFC 8878: a frame, or a skippable frame before it. */
+/** The magic number of a frame or of a skippable frame: RFC 8878. */
 const isZstd = (head: Buffer): boolean =>
   head.length >= 4 && (head.readUInt32LE(0) === 0xfd2fb528 || (head.readUInt32LE(0) & 0xfffffff0) >>> 0 === 0x184d2a50)

@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process'
 import { P2pfsError } from '../../protocol/errors.ts'
 
-/** What tar(1) prints is kept up to here, characters. */
+/** Bound on the kept end of tar(1)'s standard error, characters. */
 const maxComplaint = 2000
 
 /**
- * GNU tar's archive of a directory: names sorted, all attributes, holes as holes, and nothing that depends on when it is made.
- * Sockets are left out.
+ * GNU tar's archive of a directory: names sorted, all attributes, holes as holes, and nothing that depends on the time
+ * of its making. Sockets are left out.
  */
 const options = [
   '--create',
@@ -17,12 +17,12 @@ const options = [
   '--xattrs',
   '--xattrs-include=*',
   '--sparse',
-  // The later versions have the process id in the name of such a file.
+  // Later versions put the process id into the name of a sparse file.
   '--sparse-version=0.0',
   '--warning=no-file-ignored',
 ]
 
-/** @throws missing where there is no such directory; unavailable where tar(1) cannot read all of it */
+/** Streams the tar of a directory. @throws unavailable where tar(1) cannot read all of it */
 export async function* tarOfDirectory(
   directory: string,
   { signal }: { signal: AbortSignal },

@@ -1,15 +1,15 @@
 import { digestToBytes, type Digest } from '../../protocol/digest.ts'
 
-/** A filesystem laid out: its metadata region at the front, the layers' data regions behind it, back to back. */
+/** A filesystem laid out: its metadata segment at the front, the layers' data segments behind it, back to back. */
 export interface FilesystemPlan {
-  /** Length of the metadata region. */
+  /** Length of the metadata segment. */
   metadataBytes: number
   sizeBytes: number
-  /** The metadata region, in order, in pieces of whole blocks. */
+  /** The metadata segment, in order, in pieces of whole blocks. */
   pieces: () => Generator<Uint8Array>
 }
 
-/** RFC 9562 version 8, of the digest's first bytes. */
+/** A UUID of version 8 (RFC 9562), made of the digest's first bytes. */
 export function uuidFrom(seed: Digest): Uint8Array {
   const uuid = Uint8Array.from(digestToBytes(seed).subarray(0, 16))
   uuid[6] = (uuid[6]! & 0x0f) | 0x80

@@ -1,8 +1,10 @@
 import type { Digest } from '../../protocol/digest.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import type { ChunkSink } from '../model/chunk-sink.ts'
+import type { ByteProgress } from '../model/progress.ts'
 import { checkMetadata, metadataBytes, type LayerLimits } from './layer-limits.ts'
-import { buildRootfs, type MetadataSink } from './rootfs-build.ts'
+import { buildRootfs } from './rootfs-build.ts'
 
 /** A layer as the image manifest and config name it. */
 export interface LayerSpec {
@@ -15,63 +17,61 @@ export interface LayerSpec {
 export interface ImageImportParts {
   /** The index that this host or its region has of the layer, if any. */
   knownLayer: (diffId: Digest, options: { signal: AbortSignal }) => Promise<LayerIndex | undefined>
-  /** Reads the layer once: its chunks into the store; `onBytes` tells how many compressed bytes have been read. */
+  /** Reads the layer once and stores its chunks. `onBytes` gets the number of compressed bytes read so far. */
   readLayer: (
     layer: LayerSpec,
     options: { signal: AbortSignal; onBytes: (bytes: number) => void },
   ) => Promise<LayerIndex>
-  sink: MetadataSink
+  /** Takes the chunks of the metadata segment. */
+  sink: ChunkSink
   limits: LayerLimits
 }
 
-/** Layers read at once: each has a thread of its own for the hashes. */
+/** Layers read at once: each has a thread of its own. */
 const layersAtOnce = 2
 
 /**
- * Imports an image: reads the layers whose index nobody has, merges all, writes the rootfs's metadata.
- * Chunks of layers whose index is known stay where they are, until somebody reads or seeds them.
+ * Imports an image: reads the layers whose index nobody has, merges all of them, and writes the metadata of the rootfs.
+ * Chunks of the other layers are not fetched.
  */
 export async function importImage(
   image: { layers: readonly LayerSpec[]; config: string; format: RootfsFormat },
   parts: ImageImportParts,
-  {
-    signal,
-    onProgress,
-  }: { signal: AbortSignal; onProgress?: ((progress: { doneBytes: number; totalBytes: number }) => void) | undefined },
+  { signal, onProgress }: { signal: AbortSignal; onProgress?: ((progress: ByteProgress) => void) | undefined },
 ): Promise<RootfsManifest> {
   const totalBytes = image.layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
   const read = new Map<Digest, number>()
   const indexes = new Map<Digest, LayerIndex>()
-  // The same layer may stand in an image twice (empty layers do).
+  // The same layer may stand in an image twice; empty layers often do.
   const work = new Map(image.layers.map((layer) => [layer.diffId, layer])).values()
   const failed = new AbortController()
-  const either = AbortSignal.any([signal, failed.signal])
+  const stop = AbortSignal.any([signal, failed.signal])
   const report = (layer: LayerSpec, bytes: number): void => {
     read.set(layer.diffId, bytes)
-    onProgress?.({ doneBytes: [...read.values()].reduce((sum, n) => sum + n, 0), totalBytes })
+    onProgress?.({ doneBytes: [...read.values()].reduce((sum, count) => sum + count, 0), totalBytes })
   }
-  let metadata = 0
-  const worker = async (): Promise<void> => {
+  let allMetadataBytes = 0
+  const readLayers = async (): Promise<void> => {
     for (const layer of work) {
-      either.throwIfAborted()
+      stop.throwIfAborted()
       const index =
-        (await parts.knownLayer(layer.diffId, { signal: either })) ??
-        (await parts.readLayer(layer, { signal: either, onBytes: (bytes) => report(layer, bytes) }))
+        (await parts.knownLayer(layer.diffId, { signal: stop })) ??
+        (await parts.readLayer(layer, { signal: stop, onBytes: (bytes) => report(layer, bytes) }))
       report(layer, layer.sizeBytes)
-      for (const entry of index.entries) metadata += metadataBytes(entry)
-      checkMetadata(metadata, parts.limits)
+      for (const entry of index.entries) allMetadataBytes += metadataBytes(entry)
+      checkMetadata(allMetadataBytes, parts.limits)
       indexes.set(layer.diffId, index)
     }
   }
-  // All of them have ended when this does: nothing is put after a failure is known.
-  const failing = async (): Promise<void> => {
+  // No reader rejects, so all have ended when this function throws: nothing is put after that.
+  const readOrFail = async (): Promise<void> => {
     try {
-      await worker()
+      await readLayers()
     } catch (error) {
       failed.abort(error)
     }
   }
-  await Promise.all(Array.from({ length: layersAtOnce }, failing))
+  await Promise.all(Array.from({ length: layersAtOnce }, readOrFail))
   if (failed.signal.aborted) throw failed.signal.reason as Error
   return await buildRootfs(
     image.layers.map(({ diffId }) => indexes.get(diffId)!),

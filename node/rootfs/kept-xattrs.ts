@@ -7,15 +7,16 @@ import type { RootfsInode } from './rootfs-tree.ts'
 const maxNameBytes = 255
 
 /**
- * The extended attributes and mode of what an entry describes, as the kernel has them after an unpacker has set them as
- * root: umoci, and where it and others differ, as noted. Not kept are
- * - empty values: to PAX they unset;
- * - `security.selinux`, which is the host's (umoci too), and `trusted.overlay.*`, by which overlayfs would take part of an image
- *   for its own bookkeeping (umoci keeps those that are younger than it);
- * - what no filesystem takes: other `system.*`, namespaces that are none (umoci too);
- * - `user.*` of what is neither file nor directory (as Docker; umoci and containerd refuse the image).
+ * The extended attributes and mode of an entry as the kernel has them after an unpacker has set them as root. The
+ * unpacker is umoci; the list notes where others differ. Not kept are
+ * - empty values, which unset an attribute in PAX;
+ * - `security.selinux`, which belongs to the host (as umoci);
+ * - `trusted.overlay.*`, which overlayfs would take for its own bookkeeping (umoci keeps those that are younger than
+ *   it);
+ * - attributes that no filesystem takes: other `system.*`, and unknown namespaces (as umoci);
+ * - `user.*` of anything but files and directories (as Docker; umoci and containerd refuse the image).
  *
- * @throws invalid for what the kernel refuses to set, and every unpacker therefore
+ * @throws invalid for an attribute that the kernel, and therefore every unpacker, refuses
  */
 export function keptXattrs({
   type,
@@ -36,7 +37,7 @@ export function keptXattrs({
     const acl = parseAcl(value)
     if (acl === undefined) return false
     if (name === defaultAcl) {
-      if (type !== 'directory') throw new P2pfsError('invalid', 'default ACL of what is no directory')
+      if (type !== 'directory') throw new P2pfsError('invalid', 'default ACL, but not of a directory')
       return true
     }
     const applied = applyAcl(mode, acl)
@@ -46,7 +47,9 @@ export function keptXattrs({
   return { mode: keptMode, xattrs: kept }
 }
 
-/** What mkdir gives a directory in this one: its default ACL, which is the new one's access ACL too (posix_acl_create). */
+/**
+ * Mode and attributes that mkdir gives a directory in `parent`: its default ACL, also as access ACL (posix_acl_create).
+ */
 export function inheritedXattrs(parent: RootfsInode): Pick<RootfsInode, 'mode' | 'xattrs'> {
   const inherited = parent.xattrs.find(({ name }) => name === defaultAcl)
   const acl = inherited === undefined ? undefined : parseAcl(inherited.value)
@@ -83,7 +86,7 @@ function isKept(name: ByteString, value: Uint8Array, type: LayerEntry['type']): 
   return true
 }
 
-/** Revision 2 or 3 of struct vfs_cap_data, as cap_convert_nscap of security/commoncap.c wants it. */
+/** Takes revisions 2 and 3 of struct vfs_cap_data, as cap_convert_nscap of security/commoncap.c does. */
 function checkCapability(value: Uint8Array): void {
   const revision = value[3]
   if (!(value.length === 20 && revision === 2) && !(value.length === 24 && revision === 3))

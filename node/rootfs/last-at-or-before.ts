@@ -1,4 +1,4 @@
-/** Of items in ascending order: which is the last at this offset or before it; -1 where all are behind it. */
+/** Index of the last item at this offset or before it; -1 where all are behind it. The items are in ascending order. */
 export function lastAtOrBefore<T>(items: ArrayLike<T>, offset: number, offsetOf: (item: T) => number): number {
   let low = -1
   let high = items.length - 1

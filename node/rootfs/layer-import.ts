@@ -7,35 +7,36 @@ import type { ChunkSink } from '../model/chunk-sink.ts'
 import { defaultLayerLimits, type LayerLimits } from './layer-limits.ts'
 import type { FromLayerWorker, LayerWorkerSetup, ToLayerWorker } from './layer-worker.ts'
 
-/** Compressed bytes handed to the worker and not read yet: bounds memory, and hides the hand-over, bytes. */
+/** Compressed bytes that the worker has and has not read yet: bounds memory, and hides the hand-over. Bytes. */
 const maxUnreadBytes = 1024 * 1024
-/** The worker's heap before and besides entries, and what it takes at most for each byte of metadata: mebibytes, and a factor. */
+/** The worker's heap without entries, MiB. */
 const heapBaseMb = 192
+/** Heap that entries take at most, bytes for each byte of metadata. */
 const heapFactor = 4
-/** Small, for buffers outside the heap are freed with what dies in it, MiB. */
+/** The worker's young generation, MiB. A small one frees buffers outside the heap soon. */
 const youngGenerationMb = 3
 
 export interface ImportLayerOptions {
   signal: AbortSignal
   limits?: LayerLimits
-  /** Compressed bytes read so far. */
+  /** Gets the number of compressed bytes read so far. */
   onProgress?: (bytes: number) => void
 }
 
-/** What reading a layer once tells of it. */
+/** Everything that one pass over a layer finds out. */
 export interface ImportedLayer {
   index: LayerIndex
-  /** How to read its data again, at any place; undefined for a layer whose digest was not given. */
+  /** Leads to any place of the layer's data in the blob; undefined for a layer whose digest was not given. */
   map: BlobMap | undefined
 }
 
 /**
  * Reads a layer once, in a thread of its own: checks its digest and diff id, makes its index, passes its chunks to
- * `sink`. Memory is bounded whatever the layer's size. Chunks that have passed stay where the sink put them.
- * @param source the layer's bytes as the registry has them; a piece that is all of its ArrayBuffer is taken over with it
- * @param layer what they must turn out to be, where that is known; `name` is for errors
- * @throws invalid naming the layer and tar entry, for a layer that is damaged, malformed, too large, or not what it should be;
- *   what the source and the sink throw
+ * `sink`. Memory is bounded whatever the layer's size. Where it throws, the sink keeps the chunks that have passed.
+ * @param source the layer's bytes as the registry has them. A piece that is all of its ArrayBuffer is transferred.
+ * @param layer the digests that must come out, where they are known; else a name for errors
+ * @throws invalid naming the layer and tar entry, for a layer that is damaged, malformed, too large, or of another
+ *   digest; the source's and the sink's errors
  */
 export async function importLayer(
   source: AsyncIterable<Uint8Array>,
@@ -116,14 +117,14 @@ export async function importLayer(
     await worker.terminate()
     iterator.return?.()?.catch(() => undefined)
   }
-  // The worker's heap is gone by now: both at once are too much for a layer of millions of files.
+  // Parsed only now that the worker's heap is gone: both at once are too much for a layer of millions of files.
   return {
     index: parseLayerIndex(encoded.index),
     map: encoded.map === undefined ? undefined : parseBlobMap(encoded.map),
   }
 }
 
-/** The bytes in an ArrayBuffer that holds nothing else, and may be handed on. */
+/** The bytes in an ArrayBuffer that holds nothing else, and can be transferred. */
 function ownBuffer(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength
     ? (bytes as Uint8Array<ArrayBuffer>)
@@ -141,8 +142,8 @@ function failure(
   name: string,
   { code, message, details }: { code: string | undefined; message: string; details: Record<string, unknown> },
 ): Error {
-  const known = errorCodes.find((one) => one === code)
+  const knownCode = errorCodes.find((candidate) => candidate === code)
   const entry = typeof details['entry'] === 'string' ? `, entry ${JSON.stringify(details['entry'])}` : ''
-  if (known === undefined) return new Error(`layer ${name}: ${message}`)
-  return new P2pfsError(known, `layer ${name}${entry}: ${message}`, { ...details, layer: name })
+  if (knownCode === undefined) return new Error(`layer ${name}: ${message}`)
+  return new P2pfsError(knownCode, `layer ${name}${entry}: ${message}`, { ...details, layer: name })
 }

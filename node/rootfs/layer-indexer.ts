@@ -7,7 +7,7 @@ import type { ByteString, EntryType, Extent, LayerEntry, LayerIndex } from '../.
 import type { ChunkSink } from '../model/chunk-sink.ts'
 import { Chunker } from './chunker.ts'
 import { checkLayerBytes, checkMetadata, defaultLayerLimits, metadataBytes, type LayerLimits } from './layer-limits.ts'
-import { TarParser, type SparseSegment, type TarEntry } from './tar/parser.ts'
+import { TarParser, type SparseFragment, type TarEntry } from './tar/parser.ts'
 
 const types: Record<TarEntry['type'], EntryType> = {
   0: 'file',
@@ -21,19 +21,20 @@ const types: Record<TarEntry['type'], EntryType> = {
 const whiteoutPrefix = '.wh.'
 const opaqueName = '.wh..wh..opq'
 
-/** A stretch of a file that goes into the region as one run, and what of it the tar has. */
+/** A part of a file that goes into the data segment as one run. */
 interface Run {
   fileOffset: number
   lengthBytes: number
-  /** Where its first segment is in the tar. */
+  /** Offset of its first fragment in the tar. */
   tarOffset: number
-  segments: SparseSegment[]
+  /** The parts of it that the tar has; zeros stand between them. */
+  fragments: SparseFragment[]
 }
 
-/** An entry of which this part may still change the extents. */
+/** An entry whose extents are still being filled in. */
 type OwnEntry = Omit<LayerEntry, 'extents'> & { extents: Extent[] }
 
-/** Of an entry that has none. */
+/** One list for the many entries without xattrs or extents. */
 const none: readonly never[] = []
 
 /** Makes a layer's index and chunks from its tar, pushed in pieces of any size. */
@@ -47,16 +48,19 @@ export class LayerIndexer {
   #metadataBytes = 0
   #entry: ByteString | undefined
   #runs: Run[] = []
-  /** Positions in the two lists: they may be long, and a list is slow to shorten at its head. */
+  /** Positions in the list of runs and in that of a run's fragments. */
   #runIndex = 0
-  #segmentIndex = 0
+  #fragmentIndex = 0
   #extents: Extent[] = []
-  /** Where the run that has begun is in the region, and its next segment in the tar. */
-  #regionOffset = 0
+  /** Offset of the run that has begun in the data segment. */
+  #segmentOffset = 0
+  /** Offset of the next fragment in the tar. */
   #tarOffset = 0
-  /** Where the next byte of content belongs: in the first run, if that has begun; segment in it; position in the file. */
+  /** Whether the run at the run index has begun. */
   #running = false
-  #segment: SparseSegment | undefined
+  /** The fragment to which the next byte of content belongs; undefined between two of them. */
+  #fragment: SparseFragment | undefined
+  /** Offset of the next byte of content in the file. */
   #position = 0
 
   constructor(sink: ChunkSink, limits: LayerLimits = defaultLayerLimits) {
@@ -65,19 +69,18 @@ export class LayerIndexer {
     this.#parser = new TarParser({
       entry: (entry) => this.#begin(entry),
       content: (bytes) => this.#content(bytes),
-      end: () => undefined,
     })
   }
 
-  /** Which bytes of the tar have become bytes of the region. */
+  /** The bytes of the tar that have become bytes of the data segment. */
   readonly pieces: Piece[] = []
 
-  /** The entry that is being read, as the tar names it; undefined before the first and after the last. */
+  /** Path of the entry that is being read, as the tar names it; undefined before the first and after the last. */
   get entry(): ByteString | undefined {
     return this.#entry
   }
 
-  /** @throws invalid naming the entry; what the sink threw */
+  /** @throws invalid naming the entry; the sink's error */
   async push(bytes: Buffer): Promise<void> {
     this.#hash.update(bytes)
     this.#tarBytes += bytes.length
@@ -92,7 +95,7 @@ export class LayerIndexer {
     this.#entry = undefined
     const chunks = await this.#chunker.finish()
     const tarBytes = this.#tarBytes
-    // A run of a sparse file is wider than its data in the tar; at its very end that would reach beyond it.
+    // A run of a sparse file is longer than its data in the tar, so at the end of the tar it would reach beyond it.
     for (const { extents } of this.#entries) {
       for (const extent of extents)
         extent.tarOffset = Math.max(0, Math.min(extent.tarOffset, tarBytes - extent.lengthBytes))
@@ -106,7 +109,7 @@ export class LayerIndexer {
     this.#runs = entry.contentBytes === 0 ? [] : runsOf(entry)
     this.#runIndex = 0
     const kept = this.#describe(entry)
-    // Content of a marker is nobody's.
+    // Only files have content; that of a whiteout marker, say, is dropped.
     if (kept?.type !== 'file') this.#runs = []
     if (kept === undefined) return
     this.#metadataBytes += metadataBytes({ ...kept, extents: this.#runs })
@@ -117,42 +120,45 @@ export class LayerIndexer {
   }
 
   #content(bytes: Buffer): void {
-    for (let at = 0; at < bytes.length;) {
+    for (let offset = 0; offset < bytes.length;) {
       const run = this.#runs[this.#runIndex]
       if (run === undefined) return
       if (!this.#running) {
-        const regionOffset = this.#chunker.begin(run.lengthBytes)
-        checkLayerBytes(regionOffset + run.lengthBytes, this.#limits, this.#entry)
+        const segmentOffset = this.#chunker.begin(run.lengthBytes)
+        checkLayerBytes(segmentOffset + run.lengthBytes, this.#limits, this.#entry)
         this.#extents.push({
           fileOffset: run.fileOffset,
           lengthBytes: run.lengthBytes,
-          regionOffset,
+          regionOffset: segmentOffset,
           tarOffset: run.tarOffset,
         })
         this.#position = run.fileOffset
-        this.#regionOffset = regionOffset
+        this.#segmentOffset = segmentOffset
         this.#tarOffset = run.tarOffset
         this.#running = true
-        this.#segmentIndex = 0
+        this.#fragmentIndex = 0
       }
-      if (this.#segment === undefined) {
-        this.#segment = run.segments[this.#segmentIndex++]!
-        const { offset, lengthBytes } = this.#segment
+      if (this.#fragment === undefined) {
+        this.#fragment = run.fragments[this.#fragmentIndex++]!
+        const { offset, lengthBytes } = this.#fragment
         this.#zeros(offset - this.#position)
         this.pieces.push({
-          regionOffset: this.#regionOffset + offset - run.fileOffset,
+          regionOffset: this.#segmentOffset + offset - run.fileOffset,
           lengthBytes,
           tarOffset: this.#tarOffset,
         })
         this.#tarOffset += lengthBytes
       }
-      const length = Math.min(bytes.length - at, this.#segment.offset + this.#segment.lengthBytes - this.#position)
-      this.#chunker.push(bytes.subarray(at, at + length))
-      at += length
+      const length = Math.min(
+        bytes.length - offset,
+        this.#fragment.offset + this.#fragment.lengthBytes - this.#position,
+      )
+      this.#chunker.push(bytes.subarray(offset, offset + length))
+      offset += length
       this.#position += length
-      if (this.#position < this.#segment.offset + this.#segment.lengthBytes) continue
-      this.#segment = undefined
-      if (this.#segmentIndex < run.segments.length) continue
+      if (this.#position < this.#fragment.offset + this.#fragment.lengthBytes) continue
+      this.#fragment = undefined
+      if (this.#fragmentIndex < run.fragments.length) continue
       this.#zeros(run.fileOffset + run.lengthBytes - this.#position)
       this.#chunker.end()
       this.#runIndex++
@@ -165,14 +171,14 @@ export class LayerIndexer {
     this.#position += count
   }
 
-  /** The entry without its extents; undefined for what is no part of the layer. */
+  /** The entry without its extents; undefined for one that is not part of the layer. */
   #describe(entry: TarEntry): OwnEntry | undefined {
     const path = normalise(entry.path)
     const slash = path.lastIndexOf('/')
     const name = path.slice(slash + 1)
     const parent = slash < 0 ? '' : path.slice(0, slash)
-    const described = (type: EntryType, at: ByteString): OwnEntry => ({
-      path: at,
+    const described = (type: EntryType, normalPath: ByteString): OwnEntry => ({
+      path: normalPath,
       type,
       mode: entry.mode,
       uid: entry.uid,
@@ -186,7 +192,7 @@ export class LayerIndexer {
       extents: none as never[],
     })
     if (name === opaqueName) return described('opaque', parent)
-    // Bookkeeping of aufs.
+    // Other such names are bookkeeping of aufs.
     if (name.startsWith('.wh..wh.')) return undefined
     if (name.startsWith(whiteoutPrefix)) {
       const hidden = name.slice(whiteoutPrefix.length)
@@ -208,8 +214,9 @@ function sortedXattrs(xattrs: ReadonlyMap<ByteString, ByteString>): LayerEntry['
 }
 
 /**
- * Without `.`, `..` and doubled slashes, relative to the root; by its text alone, as umoci and containerd do it.
- * @throws invalid for a path that leaves the root: umoci clips it, but it means no good
+ * Removes `.`, `..` and doubled slashes from a path by its text alone, as umoci and containerd do. The result is
+ * relative to the root.
+ * @throws invalid for a path that leaves the root: umoci clips it, but it is an attack or a mistake
  */
 function normalise(path: ByteString, entry = path): ByteString {
   const parts: ByteString[] = []
@@ -222,30 +229,33 @@ function normalise(path: ByteString, entry = path): ByteString {
   return parts.join('/')
 }
 
-/** A file without holes is one run; the pieces of one with holes are widened to whole blocks, and joined where they touch. */
-function runsOf({ segments, sizeBytes, contentBytes, contentOffset }: TarEntry): Run[] {
-  if (segments === undefined) {
+/**
+ * A file without holes is one run. The fragments of a file with holes are widened to whole blocks, and joined where
+ * they then touch.
+ */
+function runsOf({ fragments, sizeBytes, contentBytes, contentOffset }: TarEntry): Run[] {
+  if (fragments === undefined) {
     return [
       {
         fileOffset: 0,
         lengthBytes: contentBytes,
         tarOffset: contentOffset,
-        segments: [{ offset: 0, lengthBytes: contentBytes }],
+        fragments: [{ offset: 0, lengthBytes: contentBytes }],
       },
     ]
   }
   const runs: Run[] = []
   let tarOffset = contentOffset
-  for (const segment of segments) {
-    if (segment.lengthBytes === 0) continue
-    const start = Math.floor(segment.offset / blockBytes) * blockBytes
-    const end = Math.min(Math.ceil((segment.offset + segment.lengthBytes) / blockBytes) * blockBytes, sizeBytes)
+  for (const fragment of fragments) {
+    if (fragment.lengthBytes === 0) continue
+    const start = Math.floor(fragment.offset / blockBytes) * blockBytes
+    const end = Math.min(Math.ceil((fragment.offset + fragment.lengthBytes) / blockBytes) * blockBytes, sizeBytes)
     const last = runs.at(-1)
     if (last !== undefined && last.fileOffset + last.lengthBytes >= start) {
       last.lengthBytes = end - last.fileOffset
-      last.segments.push(segment)
-    } else runs.push({ fileOffset: start, lengthBytes: end - start, tarOffset, segments: [segment] })
-    tarOffset += segment.lengthBytes
+      last.fragments.push(fragment)
+    } else runs.push({ fileOffset: start, lengthBytes: end - start, tarOffset, fragments: [fragment] })
+    tarOffset += fragment.lengthBytes
   }
   return runs
 }

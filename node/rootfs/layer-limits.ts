@@ -3,19 +3,22 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { LayerEntry } from '../../protocol/layer-index.ts'
 import { formatByteSize } from '../base/byte-size.ts'
 
-/** What one layer may have at most: a hostile one must cost neither the host's memory nor its disk. */
+/** Bounds on one layer: a hostile one must exhaust neither the host's memory nor its disk. */
 export interface LayerLimits {
-  /** Of the uncompressed tar, and of the data that its files make, bytes. */
+  /** Bound on the uncompressed tar, and on the data of its files, bytes. */
   maxLayerBytes: number
-  /** Of names, link targets, xattrs and extents, as {@link metadataBytes} counts; of an image's layers together, too. */
+  /**
+   * Bound on names, link targets, xattrs and extents as {@link metadataBytes} counts them: of one layer, and of all
+   * layers of an image together.
+   */
   maxMetadataBytes: number
 }
 
 const mebibyte = 1024 * 1024
 
 /**
- * A thirty-second of the host's memory, 64 to 512 MiB: what an import holds while it merges layers is five times that, and
- * 512 MiB are more than two million files.
+ * Metadata may take a thirty-second of the host's memory, 64 to 512 MiB, because an import holds up to five times that
+ * while it merges layers. 512 MiB are more than two million files.
  */
 export const defaultLayerLimits: LayerLimits = {
   maxLayerBytes: 256 * 1024 * mebibyte,
@@ -26,9 +29,12 @@ export const defaultLayerLimits: LayerLimits = {
     ) * mebibyte,
 }
 
-/** What an entry counts apart from its strings; an extent; an xattr: bytes, in proportion to what they take in memory. */
+/**
+ * Cost of an entry without its strings, of an extent, and of an xattr: in proportion to the memory they take, bytes.
+ */
 const costs = { entry: 128, extent: 32, xattr: 64 } as const
 
+/** Cost of an entry against {@link LayerLimits.maxMetadataBytes}. */
 export function metadataBytes({
   path,
   linkTarget,
@@ -47,13 +53,13 @@ export function tooLarge(what: string, limit: number, option: string, entry: str
   })
 }
 
-/** @throws invalid naming the option */
+/** @throws invalid, naming the option that raises the limit */
 export function checkMetadata(bytes: number, { maxMetadataBytes }: LayerLimits, entry?: string): void {
   if (bytes > maxMetadataBytes)
     throw tooLarge('more names, links, attributes and entries', maxMetadataBytes, '--max-layer-metadata', entry)
 }
 
-/** @throws invalid naming the option */
+/** @throws invalid, naming the option that raises the limit */
 export function checkLayerBytes(bytes: number, { maxLayerBytes }: LayerLimits, entry: string | undefined): void {
   if (bytes > maxLayerBytes)
     throw tooLarge(

@@ -9,17 +9,16 @@ import { decompress } from './decompress.ts'
 import { LayerIndexer } from './layer-indexer.ts'
 import type { LayerLimits } from './layer-limits.ts'
 
-/** What the worker is started with: what the layer must turn out to be, where that is known. */
+/** What the worker is started with: the digests that must come out, where they are known, and the limits. */
 export interface LayerWorkerSetup {
   digest: Digest | undefined
   diffId: Digest | undefined
   limits: LayerLimits
 }
 
-export type ToLayerWorker =
-  { bytes: Uint8Array } | { end: true } | { stored: number } | { failed: { id: number; message: string } }
+export type ToLayerWorker = { bytes: Uint8Array } | { end: true } | { stored: number }
 
-/** Encoded; a map of what a registry has only. */
+/** Encoded. Only blobs of a registry have a map. */
 interface ReadLayer {
   index: Uint8Array<ArrayBuffer>
   map: Uint8Array<ArrayBuffer> | undefined
@@ -41,9 +40,6 @@ port.on('message', (message: ToLayerWorker) => {
   if ('stored' in message) {
     puts.get(message.stored)?.resolve()
     puts.delete(message.stored)
-  } else if ('failed' in message) {
-    puts.get(message.failed.id)?.reject(new P2pfsError('unavailable', message.failed.message))
-    puts.delete(message.failed.id)
   } else {
     input.push('bytes' in message ? message.bytes : undefined)
     wake?.()
@@ -82,7 +78,7 @@ const sink = {
 }
 
 const indexer = new LayerIndexer(sink, setup.limits)
-// A layer that no registry has is never read again: its windows would be for nobody.
+// A layer that no registry has is never read again, so it needs no checkpoints.
 const checkpointer =
   setup.digest === undefined
     ? undefined
@@ -95,7 +91,7 @@ async function main(): Promise<ReadLayer> {
     await indexer.push(bytes)
   }
   const index = await indexer.finish()
-  // What a decompressor leaves unread still counts for the digest.
+  // Bytes that the decompressor leaves unread count for the digest too.
   for await (const rest of source) void rest
   const digest = `sha256:${compressedHash.digest('hex')}`
   if (setup.digest !== undefined && digest !== setup.digest)
@@ -124,7 +120,7 @@ main().then(
     const { code, message, details } = isP2pfsError(error)
       ? error
       : { code: undefined, message: (error as Error).message, details: {} }
-    // What is wrong with the compressed stream does not know where in the tar it is.
+    // Errors of the compressed stream do not name the entry that was being read.
     const entry = indexer.entry === undefined ? {} : { entry: indexer.entry }
     port.postMessage({ error: { code, message, details: { ...entry, ...details } } } satisfies FromLayerWorker)
   },

@@ -3,18 +3,18 @@ import type { ByteString, LayerEntry, LayerIndex } from '../../protocol/layer-in
 import { inheritedXattrs, keptXattrs } from './kept-xattrs.ts'
 import type { RootfsInode, RootfsTree } from './rootfs-tree.ts'
 
-/** Links followed on the way to one entry: umoci's bound; more is a loop. */
+/** Most symbolic links on the way to one entry, as in umoci: more are a loop. */
 const maxLinks = 255
-/** NAME_MAX and, without the closing zero, PATH_MAX of include/uapi/linux/limits.h, bytes. */
+/** NAME_MAX of include/uapi/linux/limits.h, and PATH_MAX without its closing zero, bytes. */
 const maxNameBytes = 255
 const maxTargetBytes = 4095
 const setgid = 0o2000
-/** One array for the many that are empty. */
+/** One list for the many inodes without extents. */
 const none: RootfsInode['extents'] = []
 
 /**
- * A directory that no layer describes: what mkdir makes as root under umask 022, in a setgid directory or one with a default
- * ACL too; but for its time, which must not depend on when.
+ * A directory that no layer describes, as mkdir makes it as root under umask 022: it inherits from a setgid directory
+ * or from a default ACL. Its time is 0, because the rootfs must not depend on when it is made.
  */
 function plainDirectory(parent?: RootfsInode): RootfsInode {
   const { mode, xattrs } = parent === undefined ? { mode: 0o755, xattrs: [] } : inheritedXattrs(parent)
@@ -35,17 +35,17 @@ function plainDirectory(parent?: RootfsInode): RootfsInode {
 }
 
 /**
- * What the layers amount to, as `umoci unpack` makes it when it runs as root: the OCI image spec, "Applying changesets".
- * A whiteout or opaque marker hides what lower layers have, wherever in its layer it stands. Takes time in proportion to
- * the entries, whatever they are.
+ * Merges the layers as `umoci unpack` does when it runs as root: the OCI image spec, "Applying changesets". A whiteout
+ * or opaque marker hides entries of lower layers, wherever it stands in its own layer. The time is in proportion to the
+ * number of entries, whatever they are.
  *
- * One thing that umoci refuses is taken: a path through what a lower layer has as no directory makes it one, which is what
- * containers on overlayfs see.
+ * One case that umoci refuses is taken, as containers on overlayfs see it: where a path leads through an entry of a
+ * lower layer that is no directory, a directory replaces that entry.
  *
  * @param layers lowest first
- * @throws invalid naming the entry, for what no unpacker takes: a hard link to nothing, to a directory or to what it
- *   replaces itself; a path through something that is no directory in the same layer; a loop of links on the way; names and
- *   attributes that the kernel refuses
+ * @throws invalid naming the entry, for entries that no unpacker takes: a hard link to nothing, to a directory, or to
+ *   the entry that it replaces; a path through an entry of the same layer that is no directory; a loop of links on the
+ *   way; names and attributes that the kernel refuses
  */
 export function mergeLayers(layers: readonly LayerIndex[]): RootfsTree {
   const root = plainDirectory()
@@ -67,9 +67,10 @@ export function mergeLayers(layers: readonly LayerIndex[]): RootfsTree {
   return { root }
 }
 
-/** One step on the way down from the root, links followed; undefined where nothing is. */
+/** One step on the way down from the root, with links followed. */
 interface Step {
   name: ByteString
+  /** Undefined where nothing has this name. */
   node: RootfsInode | undefined
 }
 
@@ -77,13 +78,14 @@ class LayerMerge {
   readonly #root: RootfsInode
   readonly #layer: number
   /**
-   * By directory, the names in it that this layer has put there or has put something below: its own markers do not hide
-   * them. Names, not inodes: a hard link to a file of a lower layer does not make the file's other names its own.
+   * The layer's own names in each directory: the layer has put them there, or has put something below them. Its markers
+   * do not hide these names. They are names, not inodes: a hard link to a file of a lower layer leaves the file's other
+   * names to that layer.
    */
   readonly #own = new Map<RootfsInode, Set<ByteString>>()
-  /** Directories below which nothing of lower layers is left. */
+  /** Directories without any name of lower layers left in them. */
   readonly #hidden = new Set<RootfsInode>()
-  /** Where the last entry went: most entries of a tar stand beside the one before. */
+  /** Parent of the last entry: most entries of a tar stand beside the one before. */
   #lastParent: { path: ByteString; directory: RootfsInode } | undefined
 
   constructor(root: RootfsInode, layer: number) {
@@ -94,7 +96,7 @@ class LayerMerge {
   apply(entry: LayerEntry): void {
     const [parentPath, name] = splitPath(entry.path)
     if (entry.type === 'opaque' || entry.type === 'whiteout') {
-      // A link on the way to the last entry may go.
+      // The marker may remove a link on the way to the last entry.
       this.#lastParent = undefined
       if (entry.type === 'opaque') this.#hideBelow(this.#find(entry.path))
       else this.#whiteout(this.#find(parentPath), name)
@@ -107,11 +109,11 @@ class LayerMerge {
     const there = children.get(name)
     if (entry.type === 'directory' && there?.type === 'directory') this.#describe(there, entry)
     else {
-      // What stands there goes first: a link to it, or to what is below it, is a link to nothing.
+      // The old entry goes first: a hard link to it, or to something below it, is a link to nothing.
       if (there !== undefined) children.delete(name)
       const node = entry.type === 'hardlink' ? this.#linkTarget(entry.linkTarget) : this.#inode(entry)
       children.set(name, node)
-      // Ways that led through here, or past here when nothing was, lead elsewhere.
+      // Paths through this name may lead elsewhere now.
       if (there?.type === 'directory' || there?.type === 'symlink' || node.type === 'symlink')
         this.#lastParent = undefined
     }
@@ -142,7 +144,7 @@ class LayerMerge {
     return node
   }
 
-  /** The last step of a hard link's target is not followed: a link to a symlink is one. */
+  /** Finds a hard link's target. A symlink as its last step is not followed: it is the target. */
   #linkTarget(path: ByteString): RootfsInode {
     const [parentPath, name] = splitPath(path)
     const target = path === '' ? this.#root : this.#find(parentPath)?.children?.get(name)
@@ -157,7 +159,7 @@ class LayerMerge {
     const node = parent?.children?.get(name)
     if (node === undefined) return
     if (!this.#isOwn(parent!, name)) parent!.children!.delete(name)
-    // The layer has put the directory back: only what it did not put into it goes.
+    // The layer has put the directory back, so only names of lower layers in it go.
     else this.#hideBelow(node)
   }
 
@@ -188,14 +190,14 @@ class LayerMerge {
     return this.#lastParent.directory
   }
 
-  /** The directory at `path`, as the layer's own; what is missing on the way is made. */
+  /** Finds the directory at `path`, makes it the layer's own, and makes missing directories on the way. */
   #makeDirectories(path: ByteString): RootfsInode {
     let directory = this.#root
     for (const { name, node } of this.#resolve(path)) {
       let next = node
       if (next?.type !== 'directory') {
         if (next !== undefined && this.#isOwn(directory, name))
-          throw new P2pfsError('invalid', `${JSON.stringify(name)} on the way is no directory`)
+          throw new P2pfsError('invalid', `${JSON.stringify(name)} on its path is no directory`)
         checkName(name)
         next = plainDirectory(directory)
         directory.children!.set(name, next)
@@ -212,8 +214,8 @@ class LayerMerge {
   }
 
   /**
-   * Follows symlinks within the root, as if it were `/`. What is not there, or no directory, is passed as a directory would
-   * be: `..` after it leads back.
+   * Follows a path, with symlinks resolved as if the root were `/`. A step that is missing or is no directory counts as
+   * a directory: `..` leads back from it.
    */
   #resolve(path: ByteString): Step[] {
     const trail: Step[] = []
@@ -231,7 +233,7 @@ class LayerMerge {
         trail.push({ name, node })
         continue
       }
-      if (++links > maxLinks) throw new P2pfsError('invalid', 'too many symbolic links on the way')
+      if (++links > maxLinks) throw new P2pfsError('invalid', 'too many symbolic links on its path')
       if (node.linkTarget.startsWith('/')) trail.length = 0
       left.push(...node.linkTarget.split('/').toReversed())
     }

@@ -4,8 +4,9 @@ import { lastAtOrBefore } from './last-at-or-before.ts'
 import { bigBytes } from './chunker.ts'
 
 /**
- * Where in this stretch of the tar a chunk of the data region may begin first; undefined where none does. Content of a small
- * file may begin a chunk with it; that of a large one does, and every {@link maxChunkBytes}.
+ * The first offset from `tarStart` to `tarEnd` of the tar at which a chunk of the data segment may begin; undefined
+ * where none can. A chunk may begin with any file's content, and every {@link maxChunkBytes} within that of a large
+ * one.
  */
 export function firstChunkIn(pieces: readonly Piece[], tarStart: number, tarEnd: number): number | undefined {
   for (

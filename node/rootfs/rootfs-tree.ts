@@ -1,6 +1,6 @@
 import type { ByteString } from '../../protocol/layer-index.ts'
 
-/** One inode of the merged tree; the same object under several names is a hard link. */
+/** One inode of the merged tree. Hard links are several names of the same object. */
 export interface RootfsInode {
   type: 'file' | 'directory' | 'symlink' | 'character' | 'block' | 'fifo'
   mode: number
@@ -11,13 +11,13 @@ export interface RootfsInode {
   linkTarget: ByteString
   device: { major: number; minor: number }
   sizeBytes: number
-  /** Bytes of the file in no extent are a hole. `layer` counts from the lowest. */
+  /** Bytes of the file in no extent are a hole. `layer` counts from 0, the lowest. */
   extents: readonly { layer: number; fileOffset: number; lengthBytes: number; regionOffset: number }[]
-  /** Directories only, by single path component. */
+  /** Of directories only, by name. */
   children?: Map<ByteString, RootfsInode>
 }
 
-/** What all layers together amount to. */
+/** The merged layers of an image. */
 export interface RootfsTree {
   root: RootfsInode
 }

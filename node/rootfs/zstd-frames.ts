@@ -1,28 +1,29 @@
 import { P2pfsError } from '../../protocol/errors.ts'
 
-/** A stretch of one frame, in order; `last` ends the frame. */
+/** A piece of one frame, in order. */
 export interface FramePiece {
   bytes: Buffer
+  /** Whether the frame ends with this piece. */
   last: boolean
-  /** Of the first piece of a frame: where in the stream it begins, bytes. */
+  /** Offset of the frame in the stream, bytes: of its first piece only. */
   frameOffset?: number
 }
 
 const frameMagic = 0xfd2fb528
 const skippableMagic = 0x184d2a50
-/** RFC 8878, section 3.1.1.1: bytes of the dictionary id and of the content size, by their flags. */
+/** Bytes of the dictionary id and of the content size by their flags: RFC 8878, section 3.1.1.1. */
 const dictionaryBytes = [0, 1, 2, 4]
 const contentSizeBytes = [0, 2, 4, 8]
 
 /**
- * Cuts a zstd stream at its frames, for a decompressor that ends with the first: RFC 8878, section 3.1. Skippable frames
- * are left out.
- * @throws invalid for what is no zstd stream, or one cut short
+ * Cuts a zstd stream at its frames, for a decompressor that ends with its first frame: RFC 8878, section 3.1. Skippable
+ * frames are left out.
+ * @throws invalid for bytes that are no zstd stream, or one cut short
  */
 export async function* zstdFrames(input: AsyncIterable<Buffer>): AsyncGenerator<FramePiece> {
   const iterator = input[Symbol.asyncIterator]()
   let buffer: Buffer = Buffer.alloc(0)
-  /** At least `length` bytes in the buffer. @returns false at the end of the stream */
+  /** Fills the buffer with at least `length` bytes. @returns false at the end of the stream */
   const fill = async (length: number): Promise<boolean> => {
     while (buffer.length < length) {
       const { done, value } = await iterator.next()

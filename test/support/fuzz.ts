@@ -3,15 +3,16 @@ import { createRandom } from './random.ts'
 
 export type Random = ReturnType<typeof createRandom>
 
-/** Limits of one loop, and of a single try. */
-const budgetMs = 2500
+/** Time of one loop (ms). */
+const budgetMs = 700
+/** Most time of a single try (ms). */
 const tryMs = 10_000
 const maxTries = 3000
 
 /**
- * Runs `attempt` with one seed after the other until the time is up. P2PFS_FUZZ_SEED sets the first seed, P2PFS_FUZZ_MS
- * the time (ms). An attempt must succeed, or throw a P2pfsError that says that the input is wrong.
- * @throws an error that names the seed
+ * Runs `attempt` with one seed after the other until the time is up. P2PFS_FUZZ_SEED is the first seed, and
+ * P2PFS_FUZZ_MS a longer time. An attempt must succeed, or throw a P2pfsError that says that the input is wrong.
+ * @throws naming the seed
  */
 export async function runFuzz(attempt: (random: Random) => Promise<void>): Promise<void> {
   const first = Number(process.env['P2PFS_FUZZ_SEED'] ?? 1)
@@ -35,29 +36,30 @@ export async function runFuzz(attempt: (random: Random) => Promise<void>): Promi
 }
 
 /**
- * A copy with a bit flipped, a byte changed, a piece taken out, doubled, added or set to one value, or the end cut off.
+ * A copy with a bit flipped, a byte changed, a piece removed, doubled, inserted or set to one value, or the end cut
+ * off.
  */
 export function mutate(bytes: Buffer, random: Random): Buffer {
   if (bytes.length === 0) return bytes
   const changed = Buffer.from(bytes)
-  const start = random.below(bytes.length)
-  const end = Math.min(bytes.length, start + 1 + random.below(16))
+  const at = random.below(bytes.length)
+  const end = Math.min(bytes.length, at + 1 + random.below(16))
   switch (random.below(7)) {
     case 0:
-      changed[start]! ^= 1 << random.below(8)
+      changed[at]! ^= 1 << random.below(8)
       return changed
     case 1:
-      changed[start] = random.below(256)
+      changed[at] = random.below(256)
       return changed
     case 2:
-      return changed.fill([0, 0xff, 0x7f, 0x80, 0x20][random.below(5)]!, start, end)
+      return changed.fill([0, 0xff, 0x7f, 0x80, 0x20][random.below(5)]!, at, end)
     case 3:
-      return Buffer.concat([bytes.subarray(0, start), bytes.subarray(end)])
+      return Buffer.concat([bytes.subarray(0, at), bytes.subarray(end)])
     case 4:
-      return Buffer.concat([bytes.subarray(0, end), bytes.subarray(start)])
+      return Buffer.concat([bytes.subarray(0, end), bytes.subarray(at)])
     case 5:
-      return Buffer.concat([bytes.subarray(0, start), random.bytes(end - start), bytes.subarray(start)])
+      return Buffer.concat([bytes.subarray(0, at), random.bytes(end - at), bytes.subarray(at)])
     default:
-      return changed.subarray(0, start)
+      return changed.subarray(0, at)
   }
 }

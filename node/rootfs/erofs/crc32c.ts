@@ -5,7 +5,7 @@ for (let i = 0; i < 256; i++) {
   table[i] = value >>> 0
 }
 
-/** Castagnoli's CRC as the kernel computes it: start given, result not inverted. */
+/** Castagnoli's CRC as the kernel computes it: from a given start, and without inverting the result. */
 export function crc32c(bytes: Uint8Array, start: number): number {
   let crc = start
   for (const byte of bytes) crc = (crc >>> 8) ^ table[(crc ^ byte) & 0xff]!

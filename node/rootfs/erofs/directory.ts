@@ -7,7 +7,7 @@ export interface DirectoryEntry {
 }
 
 /**
- * Which entries share a block. Names are in bytewise order over all blocks, for the kernel searches them by halves.
+ * Decides which entries share a block. Names are in bytewise order over all blocks, because the kernel bisects them.
  * @param names sorted, `.` and `..` among them
  * @returns for each block the index of its first entry and how many bytes of it are used
  */
@@ -26,19 +26,22 @@ export function packDirectory(names: readonly ByteString[]): { first: number; us
   return blocks
 }
 
-/** One block: entries of fixed size, then their names. @param sizeBytes of the block, or of what is used of the last one */
+/**
+ * Encodes a block: entries of fixed size, then their names.
+ * @param sizeBytes of the block; of the last one, the used part
+ */
 export function encodeDirectoryBlock(
   entries: readonly (DirectoryEntry & { node: number })[],
   sizeBytes: number,
 ): Buffer {
   const out = Buffer.alloc(sizeBytes)
-  let nameAt = entries.length * direntBytes
+  let nameOffset = entries.length * direntBytes
   for (const [i, { name, type, node }] of entries.entries()) {
-    const at = i * direntBytes
-    out.writeBigUInt64LE(BigInt(node), at)
-    out.writeUInt16LE(nameAt, at + 8)
-    out[at + 10] = entryTypes[type]
-    nameAt += out.write(name, nameAt, 'latin1')
+    const offset = i * direntBytes
+    out.writeBigUInt64LE(BigInt(node), offset)
+    out.writeUInt16LE(nameOffset, offset + 8)
+    out[offset + 10] = entryTypes[type]
+    nameOffset += out.write(name, nameOffset, 'latin1')
   }
   return out
 }

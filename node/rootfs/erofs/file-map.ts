@@ -1,22 +1,23 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { maxChunkBits, nullBlock } from './format.ts'
 
-/** A run of blocks of a file: where in the file, where in the data of all layers, how many. */
+/** A run of blocks of a file. */
 export interface BlockRun {
   fileBlock: number
+  /** Counted over the data segments of all layers. */
   dataBlock: number
   count: number
 }
 
-/** Where a file's blocks are: one run from its start to its end, or a map of chunks of `2 ** chunkBits` blocks. */
+/** The places of a file's blocks: one run from its start to its end, or a map of chunks of `2 ** chunkBits` blocks. */
 export type FileMap = { dataBlock: number } | { chunkBits: number; chunks: (number | undefined)[] }
 
-/** A map is part of the metadata that every mount may read: entries of 4 bytes. */
+/** Bound on a map, which is metadata that every mount may read: entries of 4 bytes. */
 const maxChunks = 16 * 1024 * 1024
 
 /**
  * @param runs in the order of the file
- * @param blocks of the file, holes counted
+ * @param blocks of the file, holes included
  * @throws unsupported for a file with holes whose map would be too long
  */
 export function mapFile(runs: readonly BlockRun[], blocks: number, path: string): FileMap {
@@ -30,18 +31,19 @@ export function mapFile(runs: readonly BlockRun[], blocks: number, path: string)
   if (count > maxChunks) {
     throw new P2pfsError(
       'unsupported',
-      `/${path}: a file with holes as fine as this one can have ${maxChunks} blocks in EROFS, it has ${blocks}; use the format ext4`,
+      `/${path}: with holes as small as these, EROFS maps ${maxChunks} blocks; the file has ${blocks}. Use the format ext4`,
       { path },
     )
   }
   const chunks = Array.from<number | undefined>({ length: count })
   for (const { fileBlock, dataBlock, count: length } of joined) {
-    for (let at = 0; at < length; at += 2 ** chunkBits) chunks[(fileBlock + at) / 2 ** chunkBits] = dataBlock + at
+    for (let block = 0; block < length; block += 2 ** chunkBits)
+      chunks[(fileBlock + block) / 2 ** chunkBits] = dataBlock + block
   }
   return { chunkBits, chunks }
 }
 
-/** The map's entries; holes have no block. @param base block of the device at which the data begins */
+/** The map's entries; holes have no block. @param base first block of the data on the device */
 export function encodeChunks(chunks: readonly (number | undefined)[], base: number): Buffer {
   const out = Buffer.alloc(chunks.length * 4)
   for (const [i, dataBlock] of chunks.entries())
@@ -64,7 +66,7 @@ function join(runs: readonly BlockRun[]): BlockRun[] {
   return joined
 }
 
-/** The largest chunks that no run begins or ends within; the file's end may be within one. */
+/** The largest chunk size, as a power of two, at which every run begins and ends with a chunk, or with the file. */
 function chunkBitsOf(runs: readonly BlockRun[], blocks: number): number {
   const edges = runs
     .flatMap(({ fileBlock, count }) => [fileBlock, fileBlock + count])

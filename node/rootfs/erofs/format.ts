@@ -5,12 +5,12 @@ export const superblockOffset = 1024
 export const superblockBytes = 128
 export const magic = 0xe0f5e1e2
 
-/** An inode's number is its offset on the device in units of this. */
+/** Unit of inode numbers, which are offsets on the device, bytes. */
 export const slotBytes = 32
-/** The extended form: 64-bit time, 32-bit ids and link count. */
+/** Length of the extended form, which has a 64-bit time, 32-bit ids and link count. */
 export const inodeBytes = 64
 export const direntBytes = 12
-/** Header before an inode's own attributes; sizes are counted in units of 4 after it. */
+/** Header before an inode's own attributes; the format counts what follows it in units of 4 bytes. */
 export const xattrHeaderBytes = 12
 /** i_xattr_icount has 16 bits. */
 export const maxXattrBytes = xattrHeaderBytes + (0xffff - 1) * 4
@@ -18,12 +18,12 @@ export const maxXattrBytes = xattrHeaderBytes + (0xffff - 1) * 4
 export const compatible = { checksum: 0x1, mtime: 0x2 } as const
 export const incompatible = { chunkedFile: 0x4 } as const
 
-/** i_format, bits 1 to 3: where an inode's data is. */
+/** Place of an inode's data: i_format, bits 1 to 3. */
 export const layouts = { plain: 0, inline: 2, chunks: 4 } as const
 
-/** "No block here", in a chunk map and where an inode has none. */
+/** Stands for "no block" in a chunk map, and in an inode without blocks. */
 export const nullBlock = 0xffffffff
-/** The format has 5 bits for the chunk size: the most blocks of a chunk, as a power of two. */
+/** Greatest chunk size, as a power of two of blocks: the format has 5 bits for it. */
 export const maxChunkBits = 31
 
 export const typeBits = {

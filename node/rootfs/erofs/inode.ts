@@ -2,15 +2,15 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsInode } from '../rootfs-tree.ts'
 import { inodeBytes, layouts, typeBits, xattrHeaderBytes } from './format.ts'
 
-/** What an inode's 64 bytes say, besides what the tree does. */
+/** The parts of an inode that depend on the layout. */
 export interface InodeBody {
-  /** Unique among all, from 1. */
+  /** A number of its own, from 1. */
   number: number
   layout: keyof typeof layouts
   sizeBytes: number
   links: number
   xattrBytes: number
-  /** First block of the data; device numbers; or the format of the chunk map. */
+  /** First block of the data, device number, or format of the chunk map. */
   place: number
 }
 
@@ -32,8 +32,8 @@ export function encodeInode(node: RootfsInode, body: InodeBody): Buffer {
 }
 
 /**
- * Linux's own 32-bit form: 12 bits of major, 20 of minor, the low 8 of the minor at the bottom.
- * @throws unsupported for numbers that Linux cannot have
+ * Linux's 32-bit form of a device number: 12 bits of major, 20 of minor, the low 8 of the minor at the bottom.
+ * @throws unsupported for a number that Linux cannot have
  */
 export function encodeDevice({ major, minor }: RootfsInode['device'], path: string): number {
   if (major >= 2 ** 12 || minor >= 2 ** 20) {

@@ -11,16 +11,16 @@ import { SlotAllocator } from './slot-allocator.ts'
 import { writeSuperblock } from './superblock.ts'
 import { encodeXattrs } from './xattr.ts'
 
-/** The longest link target that Linux has, bytes. */
+/** The longest link target in Linux, bytes. */
 const maxTargetBytes = 4095
 
-/** A name in a directory and what it stands for. */
+/** A name in a directory and its inode. */
 interface Named {
   name: ByteString
   inode: Planned
 }
 
-/** An inode and where its parts are. */
+/** An inode and the places of its parts. */
 interface Planned {
   node: RootfsInode
   path: ByteString
@@ -32,9 +32,9 @@ interface Planned {
   packed: ReturnType<typeof packDirectory>
   map: FileMap | undefined
   device: number
-  /** Blocks of its own, behind all inodes: of a directory, or a long link target. */
+  /** Number of its own blocks, behind all inodes: of a directory or a long link target. */
   ownBlocks: number
-  /** Bytes right behind inode and attributes: the end of a directory, a link target, a chunk map. */
+  /** Bytes right behind inode and attributes: the end of a directory, a link target, or a chunk map. */
   tailBytes: number
   /** Offset on the device. */
   offset: number
@@ -42,14 +42,14 @@ interface Planned {
 }
 
 /**
- * Lays out an EROFS filesystem, uncompressed, whose metadata is one region at the front and whose file contents are where
- * the layers have them. The metadata region, in order: superblock, inodes with what is short of them (attributes, ends of
- * directories, link targets, maps of files with holes), a directory's children together; then full directory blocks and
- * long link targets.
+ * Lays out an uncompressed EROFS filesystem. Its metadata is one segment at the front; file contents stay in the
+ * layers' data segments. The metadata segment has, in order: the superblock; the inodes, a directory's children
+ * together, each with its short parts (attributes, the end of a directory, link target, map of a file with holes); full
+ * directory blocks and long link targets.
  *
- * @param layerBytes size of each layer's data region, a multiple of 4096, lowest first
+ * @param layerBytes size of each layer's data segment, a multiple of 4096, lowest first
  * @param seed decides on the UUID
- * @throws unsupported for what EROFS cannot hold, naming the path
+ * @throws unsupported, naming the path, for an entry that EROFS cannot hold
  */
 export function planErofs(tree: RootfsTree, layerBytes: readonly number[], seed: Digest): FilesystemPlan {
   const layerBlocks: number[] = []
@@ -153,7 +153,9 @@ function planContent(inode: Planned, layerBlocks: readonly number[]): void {
   }
 }
 
-/** The end of the data goes behind the inode where both fit into one block, for the kernel reads it there; else into a block of its own. */
+/**
+ * Puts the end of the data behind the inode where both fit into one block, as the kernel wants it; else into a block.
+ */
 function placeTail(inode: Planned, wholeBlocks: number, tailBytes: number): void {
   const inline = inodeBytes + inode.xattrs.length + tailBytes <= blockBytes
   inode.tailBytes = inline ? tailBytes : 0
@@ -199,7 +201,7 @@ class Layout implements FilesystemPlan {
     }
   }
 
-  /** The inode, its attributes, and what stands behind them. */
+  /** The inode, its attributes, and the bytes behind them. */
   #encode(inode: Planned): Buffer {
     const { node, number, links, xattrs, map, ownBlocks, tailBytes, firstBlock } = inode
     const body = { number, links, xattrBytes: xattrs.length }
@@ -239,7 +241,7 @@ function dataBytes({ node, packed }: Planned): number {
   return (packed.length - 1) * blockBytes + packed.at(-1)!.usedBytes
 }
 
-/** Block `i` of a directory or of a link target; of the last one what is used. */
+/** Block `i` of a directory or of a link target; of the last one, the used part. */
 function data({ node, entries, packed }: Planned, i: number): Buffer {
   if (node.type === 'symlink') return Buffer.from(node.linkTarget, 'latin1')
   const { first, usedBytes } = packed[i]!

@@ -1,14 +1,14 @@
 import { blockBytes, slotBytes } from './format.ts'
 
 /**
- * Places for inodes with what stands behind them: on 32-byte boundaries, and within one block whatever fits into one. What
- * a long one leaves empty at the end of a block is filled with short ones that come later.
+ * Finds places for inodes and the bytes behind them: on 32-byte boundaries, and within one block where they fit into
+ * one. A long one may leave the end of a block empty; shorter ones that come later fill it.
  */
 export class SlotAllocator {
-  /** Offset behind the last place. */
+  /** Offset of the end of the last place. */
   end: number
-  /** The latest stretch that was left empty. */
-  #gap = { at: 0, end: 0 }
+  /** The last range that was left empty. */
+  #gap = { start: 0, end: 0 }
 
   constructor(start: number) {
     this.end = start
@@ -17,18 +17,18 @@ export class SlotAllocator {
   /** @returns the offset of `sizeBytes` */
   allocate(sizeBytes: number): number {
     const size = Math.ceil(sizeBytes / slotBytes) * slotBytes
-    if (this.#gap.at + size <= this.#gap.end) {
-      const at = this.#gap.at
-      this.#gap.at += size
-      return at
+    if (this.#gap.start + size <= this.#gap.end) {
+      const place = this.#gap.start
+      this.#gap.start += size
+      return place
     }
     const blockEnd = Math.ceil(this.end / blockBytes) * blockBytes
     if (this.end + size > blockEnd && blockEnd > this.end) {
-      this.#gap = { at: this.end, end: blockEnd }
+      this.#gap = { start: this.end, end: blockEnd }
       this.end = blockEnd
     }
-    const at = this.end
+    const place = this.end
     this.end += size
-    return at
+    return place
   }
 }

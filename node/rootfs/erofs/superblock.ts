@@ -5,15 +5,15 @@ export interface SuperblockFields {
   totalBlocks: number
   inodes: number
   rootNode: number
-  /** Any file has a chunk map. */
+  /** Whether any file has a chunk map. */
   chunked: boolean
   /** 16 bytes. */
   uuid: Uint8Array
 }
 
 /**
- * Writes the superblock into the first block of the device, and the checksum over all that follows it there: so what else
- * that block has must be in it already.
+ * Writes the superblock into the first block of the device. Its checksum covers the rest of the block, so the block
+ * must be complete otherwise.
  */
 export function writeSuperblock(
   block: Buffer,

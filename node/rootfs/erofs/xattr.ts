@@ -2,7 +2,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import type { ByteString } from '../../../protocol/layer-index.ts'
 import { maxXattrBytes, xattrHeaderBytes } from './format.ts'
 
-/** Longest prefix first. POSIX ACLs stand as the system call has them. */
+/** Name prefixes and their numbers, the longest first. POSIX ACLs are stored in the form of the system call. */
 const prefixes: readonly (readonly [string, number])[] = [
   ['system.posix_acl_access', 2],
   ['system.posix_acl_default', 3],
@@ -13,7 +13,7 @@ const prefixes: readonly (readonly [string, number])[] = [
 
 /**
  * Extended attributes as they stand behind their inode, header first; empty where there are none.
- * @throws unsupported for a namespace that EROFS does not have, or more than an inode can have
+ * @throws unsupported for a namespace that EROFS does not have, or for more attributes than an inode can have
  */
 export function encodeXattrs(xattrs: readonly { name: ByteString; value: Uint8Array }[], path: string): Buffer {
   if (xattrs.length === 0) return Buffer.alloc(0)
@@ -31,11 +31,9 @@ export function encodeXattrs(xattrs: readonly { name: ByteString; value: Uint8Ar
 function encodeEntry({ name, value }: { name: ByteString; value: Uint8Array }, path: string): Buffer {
   const found = prefixes.find(([prefix]) => name.startsWith(prefix))
   if (found === undefined)
-    throw new P2pfsError(
-      'unsupported',
-      `/${path}: EROFS has no place for the extended attribute ${JSON.stringify(name)}`,
-      { path },
-    )
+    throw new P2pfsError('unsupported', `/${path}: EROFS cannot store the extended attribute ${JSON.stringify(name)}`, {
+      path,
+    })
   const [prefix, index] = found
   const rest = name.slice(prefix.length)
   if (rest.length > 0xff || value.length > 0xffff)

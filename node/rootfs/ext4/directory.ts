@@ -10,8 +10,9 @@ export interface DirectoryEntry {
 }
 
 const entryBytes = (nameLength: number): number => (8 + nameLength + 3) & ~3
-/** Index entries in the root block, after '.', '..' and dx_root_info; in an inner block, after an empty entry. */
+/** Most index entries in the root block, behind '.', '..' and dx_root_info. */
 const rootLimit = (blockBytes - 32) / 8
+/** Most index entries in an inner block, behind an empty directory entry. */
 const nodeLimit = (blockBytes - 8) / 8
 
 /**
@@ -30,22 +31,22 @@ export function encodeDirectory(
   return { blocks: [...indexBlocks(self, parent, leaves), ...leaves.map(({ block }) => block)], indexed: true }
 }
 
-function put(block: Buffer, at: number, recordBytes: number, { name, inode, type }: DirectoryEntry): void {
-  block.writeUInt32LE(inode, at)
-  block.writeUInt16LE(recordBytes, at + 4)
-  block[at + 6] = name.length
-  block[at + 7] = entryTypes[type]
-  block.write(name, at + 8, 'latin1')
+function put(block: Buffer, offset: number, recordBytes: number, { name, inode, type }: DirectoryEntry): void {
+  block.writeUInt32LE(inode, offset)
+  block.writeUInt16LE(recordBytes, offset + 4)
+  block[offset + 6] = name.length
+  block[offset + 7] = entryTypes[type]
+  block.write(name, offset + 8, 'latin1')
 }
 
-/** Entries one after the other; the last reaches to the end of the block. */
+/** A block of entries one after the other; the last reaches to the end of the block. */
 function fillBlock(entries: readonly DirectoryEntry[]): Buffer {
   const block = Buffer.alloc(blockBytes)
-  let at = 0
+  let offset = 0
   for (const [i, entry] of entries.entries()) {
-    const bytes = i === entries.length - 1 ? blockBytes - at : entryBytes(entry.name.length)
-    put(block, at, bytes, entry)
-    at += bytes
+    const bytes = i === entries.length - 1 ? blockBytes - offset : entryBytes(entry.name.length)
+    put(block, offset, bytes, entry)
+    offset += bytes
   }
   return block
 }
@@ -58,7 +59,7 @@ function linearBlock(self: number, parent: number, entries: readonly DirectoryEn
 }
 
 interface Leaf {
-  /** Lowest hash in the block; its lowest bit says that the block before ends with the same one. */
+  /** Lowest hash in the block. Its lowest bit is set where the block before ends with the same hash. */
   hash: number
   block: Buffer
 }
@@ -88,7 +89,7 @@ function hashLeaves(entries: readonly DirectoryEntry[], seed: Uint32Array): Leaf
   return leaves
 }
 
-/** The root block, and inner blocks where the leaves do not fit under it. Leaves follow all of them. */
+/** The root block, and inner blocks where the root has no room for all leaves. The leaves follow these blocks. */
 function indexBlocks(self: number, parent: number, leaves: readonly Leaf[]): Buffer[] {
   const inner = leaves.length <= rootLimit ? 0 : Math.ceil(leaves.length / nodeLimit)
   if (inner > rootLimit)
@@ -99,7 +100,7 @@ function indexBlocks(self: number, parent: number, leaves: readonly Leaf[]): Buf
   const root = Buffer.alloc(blockBytes)
   put(root, 0, 12, dot(self))
   put(root, 12, blockBytes - 12, dotDot(parent))
-  // struct dx_root_info: half MD4, 8 bytes long, levels below the root.
+  // struct dx_root_info: the hash is half MD4, the struct has 8 bytes, levels of inner blocks.
   root[28] = 1
   root[29] = 8
   root[30] = inner === 0 ? 0 : 1
@@ -131,12 +132,19 @@ function indexBlocks(self: number, parent: number, leaves: readonly Leaf[]): Buf
   return blocks
 }
 
-/** The first entry stands for all hashes below the second; in place of its hash are the limit and the count. */
-function putIndex(block: Buffer, at: number, limit: number, entries: readonly { hash: number; block: number }[]): void {
+/**
+ * Writes index entries. The first covers all hashes below the second; the limit and count stand in place of its hash.
+ */
+function putIndex(
+  block: Buffer,
+  offset: number,
+  limit: number,
+  entries: readonly { hash: number; block: number }[],
+): void {
   for (const [i, entry] of entries.entries()) {
-    block.writeUInt32LE(entry.hash, at + i * 8)
-    block.writeUInt32LE(entry.block, at + i * 8 + 4)
+    block.writeUInt32LE(entry.hash, offset + i * 8)
+    block.writeUInt32LE(entry.block, offset + i * 8 + 4)
   }
-  block.writeUInt16LE(limit, at)
-  block.writeUInt16LE(entries.length, at + 2)
+  block.writeUInt16LE(limit, offset)
+  block.writeUInt16LE(entries.length, offset + 2)
 }

@@ -1,14 +1,15 @@
 import { blockBytes } from './format.ts'
 
-/** A run of blocks of a file: where in the file, where on the device, how many. */
+/** A run of blocks of a file. */
 export interface BlockRun {
   fileBlock: number
   deviceBlock: number
   count: number
 }
 
-/** The most blocks that one extent can have. */
+/** The most blocks of one extent. */
 const maxExtentBlocks = 32_768
+/** Entries in the inode, and in a block of the tree. */
 const inInode = 4
 const perBlock = Math.floor((blockBytes - 12) / 12)
 const magic = 0xf30a
@@ -28,18 +29,18 @@ export function normaliseRuns(runs: readonly BlockRun[]): BlockRun[] {
   }
   return joined.flatMap(({ fileBlock, deviceBlock, count }) => {
     const pieces: BlockRun[] = []
-    for (let at = 0; at < count; at += maxExtentBlocks) {
+    for (let offset = 0; offset < count; offset += maxExtentBlocks) {
       pieces.push({
-        fileBlock: fileBlock + at,
-        deviceBlock: deviceBlock + at,
-        count: Math.min(maxExtentBlocks, count - at),
+        fileBlock: fileBlock + offset,
+        deviceBlock: deviceBlock + offset,
+        count: Math.min(maxExtentBlocks, count - offset),
       })
     }
     return pieces
   })
 }
 
-/** Blocks that the tree of this many extents takes besides the inode. */
+/** Number of blocks, besides the inode, of a tree of so many extents. */
 export function extentTreeBlocks(extents: number): number {
   let blocks = 0
   for (let level = extents; level > inInode;) {
@@ -51,7 +52,7 @@ export function extentTreeBlocks(extents: number): number {
 
 /**
  * @param runs normalised
- * @param firstBlock device block of the first of the tree's own blocks, which follow each other
+ * @param firstBlock device block at which the tree's own blocks begin
  * @returns the 60 bytes for the inode and the blocks, leaves first
  */
 export function encodeExtents(runs: readonly BlockRun[], firstBlock: number): { root: Buffer; blocks: Buffer[] } {
@@ -60,8 +61,8 @@ export function encodeExtents(runs: readonly BlockRun[], firstBlock: number): { 
   let depth = 0
   while (entries.length > inInode) {
     const above: typeof entries = []
-    for (let at = 0; at < entries.length; at += perBlock) {
-      const part = entries.slice(at, at + perBlock)
+    for (let offset = 0; offset < entries.length; offset += perBlock) {
+      const part = entries.slice(offset, offset + perBlock)
       above.push({ fileBlock: part[0]!.fileBlock, bytes: encodeIndex(part[0]!.fileBlock, firstBlock + blocks.length) })
       blocks.push(encodeNode(part, perBlock, depth, blockBytes))
     }

@@ -2,17 +2,17 @@
 
 export const blockBytes = 4096
 export const inodeBytes = 256
-/** Of the inode beyond the first 128 bytes: times with nanoseconds; extended attributes follow. */
+/** Fields behind the first 128 bytes of an inode: nanoseconds of times. Extended attributes follow them. Bytes. */
 export const extraInodeBytes = 32
 export const inodesPerBlock = blockBytes / inodeBytes
-/** A bitmap is one block: the most blocks, and the most inodes, that a group can have. */
+/** The most blocks and the most inodes of a group: its bitmaps have one block each. */
 export const maxPerGroup = blockBytes * 8
 export const rootInode = 2
 /** Inodes 1 to 10 are reserved. */
 export const firstInode = 11
 export const descriptorBytes = 32
 
-/** Link count at which a directory's becomes 1, "many" (feature dir_nlink). */
+/** From this link count on a directory's is stored as 1, "many" (feature dir_nlink). */
 export const maxDirectoryLinks = 65_000
 
 export const inodeFlags = { index: 0x1000, extents: 0x80000 } as const

@@ -8,29 +8,29 @@ const rotate = (value: number, by: number): number => (value << by) | (value >>>
 /**
  * @param name bytes of one path component
  * @param seed four 32-bit numbers, s_hash_seed
- * @returns the hash by which htree orders entries; its lowest bit is 0
+ * @returns the hash by which an htree orders entries; its lowest bit is 0
  */
 export function directoryHash(name: Uint8Array, seed: Uint32Array): number {
   const state = Int32Array.from(seed)
   const words = new Int32Array(8)
-  for (let at = 0; at < name.length; at += 32) {
-    fill(words, name, at)
+  for (let offset = 0; offset < name.length; offset += 32) {
+    fill(words, name, offset)
     transform(state, words)
   }
   const hash = (state[1]! & ~1) >>> 0
-  // The largest value means "end of directory" to the kernel.
+  // The kernel takes the largest value for the end of a directory.
   return hash === 0xfffffffe ? 0xfffffffc : hash
 }
 
-function fill(words: Int32Array, name: Uint8Array, at: number): void {
-  const left = name.length - at
+function fill(words: Int32Array, name: Uint8Array, offset: number): void {
+  const left = name.length - offset
   let pad = left | (left << 8)
   pad |= pad << 16
   const length = Math.min(left, 32)
   let value = pad
   let word = 0
   for (let i = 0; i < length; i++) {
-    value = name[at + i]! + (value << 8)
+    value = name[offset + i]! + (value << 8)
     if (i % 4 === 3) {
       words[word++] = value
       value = pad

@@ -5,13 +5,13 @@ import { extraInodeBytes, inodeBytes, inodeFlags, maxDirectoryLinks, typeBits } 
 const firstSecond = -(2 ** 31)
 const lastSecond = 2 ** 31 - 1 + 3 * 2 ** 32
 
-/** What an inode's 256 bytes say, besides what the tree does. */
+/** The parts of an inode that depend on the layout. */
 export interface InodeBody {
   links: number
   sizeBytes: number
-  /** Blocks of its own anywhere on the device. */
+  /** Number of its blocks anywhere on the device. */
   blocks: number
-  /** Extent tree root, device numbers or a short link target: 60 bytes. */
+  /** Root of the extent tree, device number, or short link target: 60 bytes. */
   block: Buffer
   extents: boolean
   indexed: boolean
@@ -26,7 +26,7 @@ export function encodeInode(node: RootfsInode, body: InodeBody): Buffer {
   out.writeUInt16LE(node.uid & 0xffff, 2)
   out.writeUInt32LE(body.sizeBytes % 2 ** 32, 4)
   out.writeUInt16LE(node.gid & 0xffff, 24)
-  // "Many" where the count does not fit: feature dir_nlink.
+  // 1 stands for "many": feature dir_nlink.
   out.writeUInt16LE(node.type === 'directory' && body.links >= maxDirectoryLinks ? 1 : body.links, 26)
   out.writeUInt32LE(body.blocks * 8, 28)
   out.writeUInt32LE((body.extents ? inodeFlags.extents : 0) | (body.indexed ? inodeFlags.index : 0), 32)
@@ -37,23 +37,23 @@ export function encodeInode(node: RootfsInode, body: InodeBody): Buffer {
   out.writeUInt16LE(node.gid >>> 16, 122)
   out.writeUInt16LE(extraInodeBytes, 128)
   const { seconds, extra } = encodeTime(node.mtime)
-  // Access, change, modification and birth: the image knows one time, and the bytes must not depend on when it was made.
-  for (const [at, extraAt] of [
+  // Times of access, change, modification and birth. The layers have one time, which stands for all four.
+  for (const [offset, extraOffset] of [
     [8, 140],
     [12, 132],
     [16, 136],
     [144, 148],
   ] as const) {
-    out.writeInt32LE(seconds, at)
-    out.writeUInt32LE(extra, extraAt)
+    out.writeInt32LE(seconds, offset)
+    out.writeUInt32LE(extra, extraOffset)
   }
   if (body.inInodeXattrs !== undefined) out.set(body.inInodeXattrs, 128 + extraInodeBytes)
   return out
 }
 
 /**
- * 34 bits of seconds, 1901 to 2446, and nanoseconds: the two high bits of the seconds share a word with them. The first and
- * last second stand for all beyond, without a fraction (timestamp_truncate of fs/inode.c).
+ * ext4 has 34 bits of seconds, 1901 to 2446; the two high bits share a word with the nanoseconds. Times beyond become
+ * the first or last second without a fraction, as in timestamp_truncate of fs/inode.c.
  */
 function encodeTime({ seconds, nanoseconds }: RootfsInode['mtime']): { seconds: number; extra: number } {
   const clamped = Math.min(Math.max(seconds, firstSecond), lastSecond)
@@ -64,8 +64,8 @@ function encodeTime({ seconds, nanoseconds }: RootfsInode['mtime']): { seconds: 
 }
 
 /**
- * i_block of a device: the old encoding in the first word where it fits, else the new one in the second.
- * @throws unsupported for numbers that Linux cannot have
+ * i_block of a device: the old encoding in the first word where the number fits, else the new one in the second.
+ * @throws unsupported for a number that Linux cannot have
  */
 export function encodeDevice({ major, minor }: RootfsInode['device'], path: string): Buffer {
   if (major >= 2 ** 12 || minor >= 2 ** 20) {

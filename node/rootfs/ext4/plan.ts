@@ -19,7 +19,7 @@ import { encodeDevice, encodeInode } from './inode.ts'
 import { encodeDescriptor, encodeSuperblock, type Geometry, type GroupDescriptor } from './superblock.ts'
 import { encodeXattrs } from './xattr.ts'
 
-/** An inode with its number and its own blocks in the metadata region. */
+/** An inode with its number and its own blocks in the metadata segment. */
 interface Planned {
   node: RootfsInode
   path: ByteString
@@ -30,21 +30,21 @@ interface Planned {
   content: Buffer[]
   indexed: boolean
   xattrs: ReturnType<typeof encodeXattrs>
-  /** Extents of a file by layer; their device blocks are not known before the layout is. */
+  /** Extents of a file; device blocks count within the layer's data segment until the layout is known. */
   runs: { layer: number; run: BlockRun }[]
-  /** Own blocks in the metadata region: content, extent tree, attributes, in this order. */
+  /** First of its own blocks in the metadata segment: content, extent tree, attributes, in this order. */
   firstBlock: number
   treeBlocks: number
 }
 
 /**
- * Lays out an ext4 filesystem whose metadata is one region at the front and whose file contents are where the layers
- * have them. The metadata region, in order: superblock, group descriptors, the blocks of directories, links, extent
+ * Lays out an ext4 filesystem. Its metadata is one segment at the front; file contents stay in the layers' data
+ * segments. The metadata segment has, in order: superblock, group descriptors, the blocks of directories, links, extent
  * trees and attributes in the order of the tree, inode tables, bitmaps.
  *
- * @param layerBytes size of each layer's data region, a multiple of 4096, lowest first
+ * @param layerBytes size of each layer's data segment, a multiple of 4096, lowest first
  * @param seed decides on the UUID and the directory hash
- * @throws unsupported for what ext4 cannot hold, naming the path
+ * @throws unsupported, naming the path, for an entry that ext4 cannot hold
  */
 export function planExt4(tree: RootfsTree, layerBytes: readonly number[], seed: Digest): FilesystemPlan {
   const uuid = uuidFrom(seed)
@@ -56,7 +56,7 @@ export function planExt4(tree: RootfsTree, layerBytes: readonly number[], seed: 
   return new Layout(inodes, geometry, ownBlocks, layerBytes, uuid)
 }
 
-/** Numbers all inodes, a directory's children together, and makes what does not depend on the layout. */
+/** Numbers all inodes, a directory's children together, and makes the parts that do not depend on the layout. */
 function planInodes(tree: RootfsTree, hashSeed: Uint32Array): Planned[] {
   const planned = new Map<RootfsInode, Planned>()
   const add = (node: RootfsInode, path: ByteString, number: number, parent: number): Planned => {
@@ -136,7 +136,7 @@ function planContent(inode: Planned): void {
     throw new P2pfsError('unsupported', `/${path}: ${node.sizeBytes} bytes are more than an ext4 file can have`, {
       path,
     })
-  // Runs of different layers never continue each other in a way that could save an extent, so any base will do here.
+  // The extents of a file are of one layer, so device blocks within its data segment give the right number.
   inode.treeBlocks = extentTreeBlocks(normaliseRuns(inode.runs.map(({ run }) => run)).length)
 }
 
@@ -144,7 +144,7 @@ function blocksOf(inode: Planned): number {
   return inode.content.length + inode.treeBlocks + (inode.xattrs.block === undefined ? 0 : 1)
 }
 
-/** Groups of 128 MiB, or smaller where there are more inodes than those could have. */
+/** Chooses groups of 128 MiB, or smaller ones where there are more inodes than those could have. */
 function fit(
   lastInode: number,
   ownBlocks: number,
@@ -166,7 +166,7 @@ function fit(
       groups = needed
       continue
     }
-    // A multiple of 8 that gives exactly this many groups.
+    // A multiple of 8 that gives exactly so many groups.
     const blocksPerGroup = needed === groups ? maxPerGroup : Math.ceil(Math.ceil(totalBlocks / groups) / 8) * 8
     if (Math.ceil(totalBlocks / blocksPerGroup) !== groups) {
       groups = Math.ceil(totalBlocks / blocksPerGroup)
@@ -183,7 +183,7 @@ class Layout implements FilesystemPlan {
   readonly #inodes: readonly Planned[]
   readonly #geometry: ReturnType<typeof fit>
   readonly #uuid: Uint8Array
-  /** Device block at which each layer's data region begins. */
+  /** Device block at which each layer's data segment begins. */
   readonly #layerBlocks: number[] = []
   readonly #tables: number
   readonly #bitmaps: number
@@ -247,7 +247,7 @@ class Layout implements FilesystemPlan {
     yield wholeBlocks(Buffer.concat(descriptors.map(encodeDescriptor)))
     for (const inode of this.#inodes) yield* this.#ownBlocks(inode)
     yield* this.#inodeTables()
-    // Past the end of the last group nothing is free.
+    // Blocks behind the end of the device are not free.
     used.set(totalBlocks, groups * blocksPerGroup)
     for (let group = 0; group < groups; group++) {
       yield bitmapBlock(used.bytes.subarray((group * blocksPerGroup) / 8, ((group + 1) * blocksPerGroup) / 8))
@@ -259,14 +259,14 @@ class Layout implements FilesystemPlan {
     }
   }
 
-  /** A file's contents in the layers' data regions. */
+  /** A file's content in the layers' data segments. */
   #runs(inode: Planned): BlockRun[] {
     return normaliseRuns(
       inode.runs.map(({ layer, run }) => ({ ...run, deviceBlock: run.deviceBlock + this.#layerBlocks[layer]! })),
     )
   }
 
-  /** The extents of whatever has content, in the metadata region or in those of the layers. */
+  /** The extents of a file, directory or long link. */
   #extents(inode: Planned): { root: Buffer; blocks: Buffer[] } {
     const { node, content, firstBlock } = inode
     const runs =
@@ -284,13 +284,13 @@ class Layout implements FilesystemPlan {
 
   *#inodeTables(): Generator<Uint8Array> {
     const { groups, inodesPerGroup } = this.#geometry
-    // The root is number 2; those from 11 on follow it in the list.
-    const at = (number: number): Planned | undefined =>
+    // The root is number 2; inodes from 11 on follow it in the list.
+    const planned = (number: number): Planned | undefined =>
       number === rootInode ? this.#inodes[0] : number < firstInode ? undefined : this.#inodes[number - firstInode + 1]
     for (let first = 1; first <= groups * inodesPerGroup; first += inodesPerBlock) {
       const block = Buffer.alloc(blockBytes)
       for (let i = 0; i < inodesPerBlock; i++) {
-        const inode = at(first + i)
+        const inode = planned(first + i)
         if (inode !== undefined) block.set(this.#encode(inode), i * inodeBytes)
       }
       yield block
@@ -357,7 +357,7 @@ function wholeBlocks(bytes: Buffer): Buffer {
   return out
 }
 
-/** Bits that stand for nothing are set. */
+/** A bitmap's block; unused bits are set. */
 function bitmapBlock(bits: Uint8Array): Buffer {
   const block = Buffer.alloc(blockBytes, 0xff)
   block.set(bits)

@@ -16,7 +16,7 @@ export interface Geometry {
   groups: number
 }
 
-/** Counts of one block group, and where its tables are. */
+/** Counts of one block group, and the places of its tables. */
 export interface GroupDescriptor {
   blockBitmap: number
   inodeBitmap: number
@@ -27,7 +27,8 @@ export interface GroupDescriptor {
 }
 
 /**
- * The 1024 bytes at offset 1024: no journal, no backups, no wall clock, read-only by feature flag.
+ * The 1024 bytes at offset 1024. The filesystem has no journal, no backups and no times, and is read-only by a feature
+ * flag.
  * @param uuid 16 bytes; they seed the directory hash too
  */
 export function encodeSuperblock(
@@ -36,8 +37,8 @@ export function encodeSuperblock(
   uuid: Uint8Array,
 ): Buffer {
   const out = Buffer.alloc(1024)
-  const u16 = (at: number, value: number): void => void out.writeUInt16LE(value, at)
-  const u32 = (at: number, value: number): void => void out.writeUInt32LE(value >>> 0, at)
+  const u16 = (offset: number, value: number): void => void out.writeUInt16LE(value, offset)
+  const u32 = (offset: number, value: number): void => void out.writeUInt32LE(value >>> 0, offset)
   u32(0, groups * inodesPerGroup)
   u32(4, totalBlocks)
   u32(12, free.blocks)
@@ -47,10 +48,10 @@ export function encodeSuperblock(
   u32(32, blocksPerGroup)
   u32(36, blocksPerGroup)
   u32(40, inodesPerGroup)
-  // Never checked for the number of its mounts.
+  // The number of mounts never asks for a check.
   u16(54, 0xffff)
   u16(56, 0xef53)
-  // Clean; on errors go on, for there is nothing to protect from writes.
+  // State: clean. On errors: continue, because nothing is ever written.
   u16(58, 1)
   u16(60, 1)
   u32(76, 1)
@@ -67,13 +68,13 @@ export function encodeSuperblock(
   )
   out.set(uuid, 104)
   out.set(uuid, 236)
-  // Half MD4, over unsigned characters (s_flags).
+  // Directory hash: half MD4; s_flags below says over unsigned characters.
   out[252] = 1
   u16(254, descriptorBytes)
   u16(348, extraInodeBytes)
   u16(350, extraInodeBytes)
   u32(352, 2)
-  // All groups are one flexible group: their tables stand together, at the front.
+  // All groups are one flexible group: their tables stand together at the front.
   out[372] = Math.max(1, Math.ceil(Math.log2(groups)))
   return out
 }

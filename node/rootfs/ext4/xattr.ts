@@ -8,11 +8,11 @@ export interface Xattr {
 }
 
 const magic = 0xea020000
-/** Room in the inode after its extra fields and the magic number. */
+/** Room in the inode behind its extra fields and the magic number, bytes. */
 const inInodeBytes = inodeBytes - 128 - extraInodeBytes - 4
 const headerBytes = 32
 
-/** Longest prefix first. */
+/** Name prefixes and their numbers, the longest first. */
 const prefixes: readonly (readonly [string, number])[] = [
   ['system.posix_acl_access', 2],
   ['system.posix_acl_default', 3],
@@ -26,16 +26,16 @@ interface Packed {
   index: number
   name: Buffer
   value: Uint8Array
-  /** The entry and its value, both padded to 4 bytes. */
+  /** Size of the entry and its value, each padded to 4 bytes. */
   sizeBytes: number
 }
 
 const padded = (length: number): number => (length + 3) & ~3
 
 /**
- * Extended attributes as they stand in the inode (after its extra fields, magic first) and in a block of their own;
+ * Extended attributes as they stand in the inode (behind its extra fields, magic first) and in a block of their own;
  * undefined where there are none.
- * @throws unsupported for a namespace that ext4 does not have, or more than one block of attributes
+ * @throws unsupported for a namespace that ext4 does not have, or for more attributes than one block has room for
  */
 export function encodeXattrs(
   xattrs: readonly Xattr[],
@@ -58,7 +58,7 @@ export function encodeXattrs(
   if (outsideBytes > blockBytes) {
     throw new P2pfsError(
       'unsupported',
-      `extended attributes of /${path} take ${outsideBytes} bytes; ext4 has room for ${blockBytes}, the format erofs for more`,
+      `extended attributes of /${path} take ${outsideBytes} bytes; ext4 has room for ${blockBytes}, erofs for more`,
       { path },
     )
   }
@@ -71,18 +71,16 @@ export function encodeXattrs(
 function pack({ name, value }: Xattr, path: string): Packed {
   const found = prefixes.find(([prefix]) => name.startsWith(prefix))
   if (found === undefined)
-    throw new P2pfsError(
-      'unsupported',
-      `/${path}: ext4 has no place for the extended attribute ${JSON.stringify(name)}`,
-      { path },
-    )
+    throw new P2pfsError('unsupported', `/${path}: ext4 cannot store the extended attribute ${JSON.stringify(name)}`, {
+      path,
+    })
   const [prefix, index] = found
   const rest = Buffer.from(name.slice(prefix.length), 'latin1')
   const stored = index === 2 || index === 3 ? encodeAcl(value, path) : value
   return { index, name: rest, value: stored, sizeBytes: 16 + padded(rest.length) + padded(stored.length) }
 }
 
-/** The order that the kernel searches a block by. */
+/** The order in which the kernel expects the entries of a block. */
 function compare(a: Packed, b: Packed): number {
   return a.index - b.index || a.name.length - b.name.length || Buffer.compare(a.name, b.name)
 }
@@ -107,20 +105,23 @@ function encodeBlock(xattrs: readonly Packed[]): Buffer {
   return out
 }
 
-/** Entries from `at` on, values from the end back; value offsets count from `base`. @returns the entries' hashes */
-function encodeEntries(out: Buffer, at: number, base: number, xattrs: readonly Packed[]): number[] {
+/**
+ * Writes entries from `offset` on, and values from the end back; offsets of values count from `base`.
+ * @returns hashes
+ */
+function encodeEntries(out: Buffer, offset: number, base: number, xattrs: readonly Packed[]): number[] {
   let end = out.length
   return xattrs.map(({ index, name, value }) => {
     end -= padded(value.length)
     out.set(value, end)
     const hash = entryHash(name, out.subarray(end, end + padded(value.length)))
-    out[at] = name.length
-    out[at + 1] = index
-    out.writeUInt16LE(value.length === 0 ? 0 : end - base, at + 2)
-    out.writeUInt32LE(value.length, at + 8)
-    out.writeUInt32LE(hash, at + 12)
-    out.set(name, at + 16)
-    at += 16 + padded(name.length)
+    out[offset] = name.length
+    out[offset + 1] = index
+    out.writeUInt16LE(value.length === 0 ? 0 : end - base, offset + 2)
+    out.writeUInt32LE(value.length, offset + 8)
+    out.writeUInt32LE(hash, offset + 12)
+    out.set(name, offset + 16)
+    offset += 16 + padded(name.length)
     return hash
   })
 }
@@ -129,21 +130,25 @@ function encodeEntries(out: Buffer, at: number, base: number, xattrs: readonly P
 function entryHash(name: Uint8Array, paddedValue: Buffer): number {
   let hash = 0
   for (const byte of name) hash = (hash << 5) ^ (hash >>> 27) ^ byte
-  for (let at = 0; at < paddedValue.length; at += 4) hash = (hash << 16) ^ (hash >>> 16) ^ paddedValue.readUInt32LE(at)
+  for (let offset = 0; offset < paddedValue.length; offset += 4)
+    hash = (hash << 16) ^ (hash >>> 16) ^ paddedValue.readUInt32LE(offset)
   return hash >>> 0
 }
 
-/** From the system call's form of a POSIX ACL (version 2, 8 bytes an entry) to ext4's (version 1, ids only where they mean something). */
+/**
+ * Turns the system call's form of a POSIX ACL (version 2, 8 bytes an entry) into ext4's: version 1, with ids only for
+ * named users and groups.
+ */
 function encodeAcl(value: Uint8Array, path: string): Buffer {
   const acl = Buffer.from(value.buffer, value.byteOffset, value.byteLength)
   if (acl.length < 4 || acl.readUInt32LE(0) !== 2 || acl.length % 8 !== 4) {
     throw new P2pfsError('invalid', `/${path}: not a POSIX ACL`, { path })
   }
   const parts: Buffer[] = [Buffer.from([1, 0, 0, 0])]
-  for (let at = 4; at < acl.length; at += 8) {
-    const tag = acl.readUInt16LE(at)
+  for (let offset = 4; offset < acl.length; offset += 8) {
+    const tag = acl.readUInt16LE(offset)
     const named = tag === 2 || tag === 8
-    parts.push(acl.subarray(at, at + (named ? 8 : 4)))
+    parts.push(acl.subarray(offset, offset + (named ? 8 : 4)))
   }
   return Buffer.concat(parts)
 }

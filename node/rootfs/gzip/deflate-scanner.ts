@@ -3,37 +3,41 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 /** RFC 1951: how far back a match can reach, bytes. */
 export const maxWindowBytes = 32 * 1024
 
-/** Stands for a byte that is needed, 0 for others. */
+/** The mark of a needed byte; the others are 0. */
 export const neededByte = 0xff
 
 export interface DeflateObserver {
   /**
-   * A block begins: bits from the start of the stream, bytes of output before it.
-   * @returns whether to find out what a decoder that begins here needs of the output before it; ignored while that is
-   * being found out for a block less than {@link maxWindowBytes} of output before
+   * A block begins.
+   * @param bitOffset its first bit, counted from the start of the stream
+   * @param outputOffset bytes of output before it
+   * @returns whether {@link needed} shall be called for this block. The scanner works on one such block at a time, for
+   *   {@link maxWindowBytes} of output; meanwhile it ignores the answer.
    */
   block: (bitOffset: number, outputOffset: number) => boolean
   /**
-   * What a decoder needs that begins at the block of which this was asked last: for each of the {@link maxWindowBytes}
-   * before it, the nearest last, {@link neededByte} if a match refers to it. The receiver's.
+   * Called for the last block whose `block` returned true.
+   * @param bytes {@link maxWindowBytes} of them, one for each byte of output before the block, the nearest last:
+   *   {@link neededByte} where a match behind the block's start refers to that byte, else 0. The observer owns them.
    */
   needed: (bytes: Uint8Array) => void
-  /** So many bytes of the stream, from its start, make at least so much output: where a reader may stop. */
-  mark: (streamBytes: number, outputBytes: number) => void
+  /** A reader may stop here: the first `streamBytes` of the stream make at least `outputBytes` of output. */
+  stopPoint: (streamBytes: number, outputBytes: number) => void
 }
 
 export interface DeflateScannerOptions {
-  /** Of the stream: where the first mark is, and how far apart they are, bytes. */
-  firstMark: number
-  markDistance: number
+  /** Offset of the first stop point in the stream, bytes. */
+  firstStopBytes: number
+  /** Distance of the stop points, bytes of the stream. */
+  stopDistanceBytes: number
 }
 
 /*
- * Decoding tables: one entry, a 32-bit number, for the next bits of input.
+ * A decoding table has one entry, a 32-bit number, for each value of the next bits of input:
  *   bits 0-4    bits that the code takes
  *   bits 5-8    extra bits that follow
  *   bits 9-11   kind
- *   bits 12-    output bytes of a literal, the base of a length or of a distance; for a link, where its table begins
+ *   bits 12-    output bytes of a literal, base of a length or distance, or start of the table that a link leads to
  */
 const literalBits = 11
 const distanceBits = 10
@@ -52,9 +56,9 @@ const distanceBase = [
   8193, 12_289, 16_385, 24_577,
 ]
 const distanceExtra = [0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13]
-/** Order of the lengths of the code length code, section 3.2.7. */
+/** Order in which the lengths of the code length code are stored: section 3.2.7. */
 const codeLengthOrder = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
-/** A dynamic block's header is no longer than this, bytes: 17 bits, 19 times 3, 320 codes of at most 7 + 7. */
+/** The longest header of a dynamic block, bytes: 17 bits, 19 times 3 bits, 320 codes of at most 7 + 7 bits. */
 const maxHeaderBytes = 580
 
 function literalEntry(symbol: number): number {
@@ -77,7 +81,7 @@ const counts = new Uint16Array(16)
 const nextCode = new Uint16Array(16)
 const invalidEntry = (kinds.invalid << 9) | 1
 
-/** Fills a table for the canonical code of these lengths; longer codes get tables behind the first. */
+/** Fills a table for the canonical code of these lengths. Codes longer than `bits` get tables behind it. */
 function buildTable(
   table: Int32Array,
   bits: number,
@@ -100,7 +104,7 @@ function buildTable(
     if (counts[length]! > 0) longest = length
   }
   const size = 1 << bits
-  // An incomplete code is legal where it has one symbol; what has no code is invalid if it comes.
+  // A code may be incomplete where it has one symbol. Bits that stand for no symbol have an invalid entry.
   const secondBits = longest > bits ? longest - bits : 0
   if (left > 0 || secondBits > 0) table.fill(invalidEntry, 0, size)
   let next = size
@@ -110,7 +114,7 @@ function buildTable(
     const reversed = reverse(nextCode[length]!++, length)
     const entry = entries[i - from]! | length
     if (length <= bits) {
-      for (let at = reversed; at < size; at += 1 << length) table[at] = entry
+      for (let index = reversed; index < size; index += 1 << length) table[index] = entry
       continue
     }
     const low = reversed & (size - 1)
@@ -122,7 +126,8 @@ function buildTable(
       next += 1 << secondBits
     }
     const base = link >>> 12
-    for (let at = reversed >>> bits; at < 1 << secondBits; at += 1 << (length - bits)) table[base + at] = entry
+    for (let index = reversed >>> bits; index < 1 << secondBits; index += 1 << (length - bits))
+      table[base + index] = entry
   }
 }
 
@@ -138,48 +143,51 @@ fixedLengths.fill(8, 0, 144).fill(9, 144, 256).fill(7, 256, 280).fill(8, 280, 28
 type State = 'block' | 'stored' | 'codes' | 'end'
 
 /**
- * Follows one deflate stream without making its output: where its blocks begin, in bits of input and bytes of output. Pieces of
- * any size are pushed; memory is a few tables.
+ * Finds where the blocks of one deflate stream begin, in bits of input and bytes of output, without making the output.
+ * The stream is pushed in pieces of any size. It holds a few tables and the unfinished end of the last piece.
  */
 export class DeflateScanner {
   readonly #observer: DeflateObserver
-  readonly #markDistance: number
+  readonly #stopDistanceBytes: number
   readonly #literals = new Int32Array((1 << literalBits) + 288 * 16)
   readonly #distances = new Int32Array((1 << distanceBits) + 32 * 32)
   readonly #lengths = new Uint8Array(320 + 32)
   #buffer = new Uint8Array(0)
   #view = new DataView(this.#buffer.buffer)
   #rest: Uint8Array = new Uint8Array(0)
-  /** Bits of the stream before the first byte of the rest, and within it. */
+  /** Bits of the stream before the first byte of the rest. */
   #bitsBefore = 0
+  /** Position in the rest, bits. */
   #bit = 0
   #output = 0
   #state: State = 'block'
   #last = false
   #storedLeft = 0
-  #nextMark: number
-  /** What is needed of the output before a block, while that is being found out, and the output before that block. */
+  #nextStopBytes: number
+  /** The needs of a block while they are being found out. */
   #needed: Uint8Array | undefined
-  #neededAt = 0
+  /** Output before that block, bytes. */
+  #neededOffset = 0
 
-  constructor(observer: DeflateObserver, { firstMark, markDistance }: DeflateScannerOptions) {
+  constructor(observer: DeflateObserver, { firstStopBytes, stopDistanceBytes }: DeflateScannerOptions) {
     this.#observer = observer
-    this.#nextMark = firstMark
-    this.#markDistance = markDistance
+    this.#nextStopBytes = firstStopBytes
+    this.#stopDistanceBytes = stopDistanceBytes
   }
 
+  /** Output that the stream has made so far, bytes. */
   get outputOffset(): number {
     return this.#output
   }
 
   /**
-   * @param final no more comes
-   * @returns what lies beyond the end of the stream; undefined while it has not ended
-   * @throws invalid for what is no deflate stream
+   * @param final whether this is the last piece
+   * @returns the bytes behind the end of the stream; undefined while it has not ended
+   * @throws invalid for bytes that are no deflate stream
    */
   push(input: Uint8Array, final = false): Uint8Array | undefined {
     const length = this.#rest.length + input.length
-    // Zeros behind it, so that four bytes can be loaded wherever a bit is.
+    // Zeros behind the data let every load read four bytes.
     if (this.#buffer.length < length + 8) this.#buffer = new Uint8Array(length + 8)
     const buffer = this.#buffer
     buffer.set(this.#rest)
@@ -188,7 +196,7 @@ export class DeflateScanner {
     this.#view = new DataView(buffer.buffer)
     const data = buffer.subarray(0, length)
     this.#scan(data, final)
-    if (this.#needed !== undefined && (this.#state === 'end' || this.#output - this.#neededAt >= maxWindowBytes))
+    if (this.#needed !== undefined && (this.#state === 'end' || this.#output - this.#neededOffset >= maxWindowBytes))
       this.#endNeeded()
     if (this.#state === 'end') return data.slice((this.#bit + 7) >>> 3)
     if (final) throw new P2pfsError('invalid', 'deflate: cut short')
@@ -207,8 +215,8 @@ export class DeflateScanner {
         this.#beginBlock(data)
       } else if (this.#state === 'stored') {
         const length = Math.min(this.#storedLeft, data.length - (this.#bit >>> 3))
-        for (let markBit = this.#markBit(); markBit <= this.#bit + length * 8; markBit = this.#markBit())
-          this.#mark(this.#output + Math.max(0, (markBit - this.#bit) / 8))
+        for (let stopBit = this.#stopBit(); stopBit <= this.#bit + length * 8; stopBit = this.#stopBit())
+          this.#passStopPoint(this.#output + Math.max(0, (stopBit - this.#bit) / 8))
         this.#storedLeft -= length
         this.#output += length
         this.#bit += length * 8
@@ -218,7 +226,7 @@ export class DeflateScanner {
     }
   }
 
-  /** Whether the block's header is whole although little input is there: it is tried, and undone. */
+  /** Whether the block's header is whole although little input is there. */
   #fits(data: Uint8Array): boolean {
     const available = data.length * 8 - this.#bit
     if (available < 3) return false
@@ -239,20 +247,24 @@ export class DeflateScanner {
     return value
   }
 
-  /** Within the rest and the input. */
-  #markBit(): number {
-    return this.#nextMark * 8 - this.#bitsBefore
+  /** The next stop point as a position in the rest and the input, bits. */
+  #stopBit(): number {
+    return this.#nextStopBytes * 8 - this.#bitsBefore
   }
 
-  #mark(outputBytes: number): void {
-    this.#observer.mark(this.#nextMark, outputBytes)
-    this.#nextMark += this.#markDistance
+  #passStopPoint(outputBytes: number): void {
+    this.#observer.stopPoint(this.#nextStopBytes, outputBytes)
+    this.#nextStopBytes += this.#stopDistanceBytes
   }
 
-  /** @param at output before the match, from the block whose needs are being found out; its distance's extra bits begin at `bit` */
-  #need(at: number, length: number, distanceEntry: number, bit: number): void {
+  /**
+   * Marks what a match needs.
+   * @param outputOffset output between the block whose needs are being found out and the match
+   * @param bit where the extra bits of the match's distance begin
+   */
+  #need(outputOffset: number, length: number, distanceEntry: number, bit: number): void {
     const distance = (distanceEntry >>> 12) + (this.#peek(bit) & ((1 << ((distanceEntry >> 5) & 15)) - 1))
-    const from = maxWindowBytes + at - distance
+    const from = maxWindowBytes + outputOffset - distance
     if (from < maxWindowBytes) this.#needed!.fill(neededByte, Math.max(0, from), from + length)
   }
 
@@ -262,10 +274,10 @@ export class DeflateScanner {
   }
 
   #beginBlock(data: Uint8Array): void {
-    if (this.#needed !== undefined && this.#output - this.#neededAt >= maxWindowBytes) this.#endNeeded()
+    if (this.#needed !== undefined && this.#output - this.#neededOffset >= maxWindowBytes) this.#endNeeded()
     if (this.#observer.block(this.#bitsBefore + this.#bit, this.#output) && this.#needed === undefined) {
       this.#needed = new Uint8Array(maxWindowBytes)
-      this.#neededAt = this.#output
+      this.#neededOffset = this.#output
     }
     this.#last = this.#take(data, 1) === 1
     const type = this.#take(data, 2)
@@ -317,18 +329,18 @@ export class DeflateScanner {
     buildTable(this.#distances, distanceBits, read, literals, total, distanceEntries)
   }
 
-  /** @returns false where more input is needed */
+  /** Follows the codes of a block. @returns whether the block has ended; else more input is needed */
   #codes(data: Uint8Array): boolean {
     const view = this.#view
     const literals = this.#literals
     const distances = this.#distances
     const end = data.length * 8
-    // A literal or length, and a distance, with all their extra bits: within this no bound needs a check.
+    // A length and a distance with all their extra bits end before `end` where they begin before this.
     const safeEnd = end - 64
-    let markBit = this.#markBit()
-    let stop = Math.min(safeEnd, markBit - 64)
-    // Output of this call below which matches are looked at.
-    const neededEnd = this.#needed === undefined ? 0 : this.#neededAt + maxWindowBytes - this.#output
+    let stopBit = this.#stopBit()
+    let fastEnd = Math.min(safeEnd, stopBit - 64)
+    // Matches below this much output of this call may need something of the window.
+    const neededEnd = this.#needed === undefined ? 0 : this.#neededOffset + maxWindowBytes - this.#output
     let bit = this.#bit
     let produced = 0
     let ended = false
@@ -337,8 +349,8 @@ export class DeflateScanner {
       let value = view.getUint32(bit >>> 3, true) >>> (bit & 7)
       let entry = literals[value & literalMask]!
       let kind = (entry >> 9) & 7
-      if (kind === kinds.literal && bit < stop) {
-        // Often two in a row: 25 bits are there.
+      if (kind === kinds.literal && bit < fastEnd) {
+        // Literals often come in a row. The 25 bits that are loaded are enough for two.
         bit += entry & 31
         produced++
         entry = literals[(value >>> (entry & 31)) & literalMask]!
@@ -368,13 +380,13 @@ export class DeflateScanner {
         valid = ((distance >> 9) & 7) === 0
         bit += (distance & 31) + ((distance >> 5) & 15)
       }
-      if (bit > stop) {
+      if (bit > fastEnd) {
         if (bit > end || (!valid && start > safeEnd)) {
           bit = start
           break
         }
-        for (; bit > markBit; markBit = this.#markBit()) this.#mark(this.#output + produced)
-        stop = Math.min(safeEnd, markBit - 64)
+        for (; bit > stopBit; stopBit = this.#stopBit()) this.#passStopPoint(this.#output + produced)
+        fastEnd = Math.min(safeEnd, stopBit - 64)
       }
       if (!valid) throw new P2pfsError('invalid', 'deflate: no such code')
       if (kind === kinds.end) {
@@ -382,7 +394,7 @@ export class DeflateScanner {
         break
       }
       if (produced < neededEnd && kind === kinds.length)
-        this.#need(this.#output + produced - this.#neededAt, more, distance, bit - ((distance >> 5) & 15))
+        this.#need(this.#output + produced - this.#neededOffset, more, distance, bit - ((distance >> 5) & 15))
       produced += more
     }
     this.#bit = bit

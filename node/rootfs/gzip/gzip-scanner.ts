@@ -7,48 +7,52 @@ export interface BlockStart {
   bitOffset: number
   /** Output before it, bytes. */
   outputOffset: number
-  /** How much of that output the block can refer to: at most 32 KiB, nothing at the start of a member. */
+  /** How much of that output the block can refer to: at most 32 KiB, and nothing at the start of a member. Bytes. */
   windowBytes: number
 }
 
 export interface GzipObserver {
-  /** @returns whether `needed` is to be told of it; ignored at less than {@link maxWindowBytes} of output behind another */
+  /** A block begins. @returns as `DeflateObserver.block` */
   block: (start: BlockStart) => boolean
-  /** For the block of which this was asked last: which bytes before it a decoder needs that begins there, the nearest last; the receiver's. */
+  /** As `DeflateObserver.needed`. */
   needed: (bytes: Uint8Array) => void
-  /** The first so many bytes of the stream make at least so much output: at multiples of `markDistanceBytes`, not at all of them. */
-  mark: (streamBytes: number, outputBytes: number) => void
+  /**
+   * The first `streamBytes` of the stream make at least `outputBytes` of output. Called at multiples of
+   * `stopDistanceBytes`, except those within headers and trailers of members.
+   */
+  stopPoint: (streamBytes: number, outputBytes: number) => void
 }
-/** A header with a name and a comment; longer ones are an attack, bytes. */
+/** A header with a name and a comment is shorter; a longer one is an attack, bytes. */
 const maxHeaderBytes = 64 * 1024
-/** RFC 1952: check and length behind each member. */
+/** RFC 1952: the checksum and length that end each member, bytes. */
 const trailerBytes = 8
 
-/** Finds the blocks of a gzip stream of any number of members, pushed in pieces of any size. */
+/** Finds the blocks of a gzip stream of any number of members. The stream is pushed in pieces of any size. */
 export class GzipScanner {
   readonly #observer: GzipObserver
-  readonly #markDistance: number
+  readonly #stopDistanceBytes: number
   #state: 'header' | 'deflate' | 'trailer' | 'end' = 'header'
   #pending: Buffer = Buffer.alloc(0)
-  /** Bytes of the stream before the member's first block; output before the member. */
+  /** Bytes of the stream before the member's first block. */
   #deflateStart = 0
+  /** Output before the member, bytes. */
   #memberOutput = 0
   #position = 0
   #members = 0
   #trailerLeft = 0
   #deflate: DeflateScanner | undefined
 
-  constructor(observer: GzipObserver, { markDistanceBytes }: { markDistanceBytes: number }) {
+  constructor(observer: GzipObserver, { stopDistanceBytes }: { stopDistanceBytes: number }) {
     this.#observer = observer
-    this.#markDistance = markDistanceBytes
+    this.#stopDistanceBytes = stopDistanceBytes
   }
 
-  /** @throws invalid for what is no gzip stream */
+  /** @throws invalid for bytes that are no gzip stream */
   push(input: Buffer): void {
     this.#advance(input, false)
   }
 
-  /** No more input. @throws invalid where the stream is cut short */
+  /** Ends the input. @throws invalid where the stream is cut short */
   finish(): void {
     this.#advance(Buffer.alloc(0), true)
     const whole = this.#state === 'end' || (this.#state === 'header' && this.#pending.length === 0 && this.#members > 0)
@@ -74,7 +78,7 @@ export class GzipScanner {
   #header(input: Buffer): Buffer {
     this.#pending = this.#pending.length === 0 ? input : Buffer.concat([this.#pending, input])
     const data = this.#pending
-    // Behind the last member some writers pad with zeros; decompressors leave that alone.
+    // Some writers pad the last member with zeros. Decompressors ignore them.
     if (this.#members > 0 && (data[0] !== 0x1f || (data.length > 1 && data[1] !== 0x8b))) {
       this.#state = 'end'
       return data.subarray(data.length)
@@ -91,7 +95,7 @@ export class GzipScanner {
     this.#state = 'deflate'
     const memberOutput = this.#memberOutput
     const start = this.#deflateStart
-    const { block, needed, mark } = this.#observer
+    const { block, needed, stopPoint } = this.#observer
     this.#deflate = new DeflateScanner(
       {
         block: (bitOffset, outputOffset) =>
@@ -101,9 +105,12 @@ export class GzipScanner {
             windowBytes: Math.min(outputOffset, maxWindowBytes),
           }),
         needed,
-        mark: (streamBytes, outputBytes) => mark(start + streamBytes, memberOutput + outputBytes),
+        stopPoint: (streamBytes, outputBytes) => stopPoint(start + streamBytes, memberOutput + outputBytes),
       },
-      { firstMark: this.#markDistance - (start % this.#markDistance), markDistance: this.#markDistance },
+      {
+        firstStopBytes: this.#stopDistanceBytes - (start % this.#stopDistanceBytes),
+        stopDistanceBytes: this.#stopDistanceBytes,
+      },
     )
     return data.subarray(length)
   }
@@ -121,23 +128,23 @@ export class GzipScanner {
   }
 }
 
-/** RFC 1952, section 2.3. @returns undefined where the header is not whole */
+/** Length of a member's header: RFC 1952, section 2.3. @returns undefined where the header is not whole */
 function headerLength(data: Buffer): number | undefined {
   if (data.length < 10) return undefined
   if (data[0] !== 0x1f || data[1] !== 0x8b || data[2] !== 8)
     throw new P2pfsError('invalid', 'gzip: no member where one should begin')
   const flags = data[3]!
-  let at = 10
+  let offset = 10
   if ((flags & 4) !== 0) {
-    if (data.length < at + 2) return undefined
-    at += 2 + data.readUInt16LE(at)
+    if (data.length < offset + 2) return undefined
+    offset += 2 + data.readUInt16LE(offset)
   }
   for (const flag of [8, 16]) {
     if ((flags & flag) === 0) continue
-    const zero = data.indexOf(0, at)
+    const zero = data.indexOf(0, offset)
     if (zero < 0) return undefined
-    at = zero + 1
+    offset = zero + 1
   }
-  if ((flags & 2) !== 0) at += 2
-  return at <= data.length ? at : undefined
+  if ((flags & 2) !== 0) offset += 2
+  return offset <= data.length ? offset : undefined
 }

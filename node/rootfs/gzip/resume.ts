@@ -2,18 +2,18 @@ import { Readable, type Transform } from 'node:stream'
 import { constants, createGunzip, createInflateRaw } from 'node:zlib'
 import { P2pfsError } from '../../../protocol/errors.ts'
 
-/** Pieces of output, bytes. */
+/** Size of the pieces of output, bytes. */
 const outputBytes = 256 * 1024
-/** RFC 1952: check and length behind each member. */
+/** RFC 1952: the checksum and length that end each member, bytes. */
 const trailerBytes = 8
 
 /**
- * Decodes gzip from a block in its middle on. zlib begins at a byte, a block at any bit: so empty blocks stand before it that
- * end at the same bit of a byte (RFC 1951).
+ * Decodes gzip from a block in its middle on. A block may begin at any bit, but zlib begins at a byte. So many empty
+ * blocks are put before the block that they end at the same bit of a byte (RFC 1951).
  *
- * @param bytes of the stream, from the byte that the block begins in; they may end anywhere
- * @param start the bit of the first byte at which the block begins, 0 to 7; the output before it, up to 32 KiB
- * @returns the output as far as the bytes go
+ * @param bytes of the stream, from the byte in which the block begins; they may end anywhere
+ * @param start `bit`: where in the first byte the block begins, 0 to 7; `window`: up to 32 KiB of output before it
+ * @returns the output that the bytes make
  * @throws invalid where the stream is damaged
  */
 export async function* resumeGzip(
@@ -30,7 +30,7 @@ export async function* resumeGzip(
     ...(window.length === 0 ? {} : { dictionary: window }),
   })
   yield* outputOf(input, inflate)
-  // The member may end within the bytes; others follow it, decoded as a stream of their own.
+  // The member may end within the bytes. Members behind it are decoded as a stream of their own.
   const rest = bytes.subarray(inflate.bytesWritten - added + trailerBytes)
   if (rest.length < 2 || rest[0] !== 0x1f) return
   yield* outputOf([rest], createGunzip({ chunkSize: outputBytes, finishFlush: constants.Z_SYNC_FLUSH }))
@@ -48,8 +48,8 @@ async function* outputOf(input: Buffer[], transform: Transform): AsyncGenerator<
 }
 
 /**
- * Empty blocks of as many bits, modulo 8. An empty block of fixed codes has 10 bits; for an odd number one of dynamic codes
- * stands first: 95 bits with all 19 code lengths given.
+ * Empty blocks whose bits are `bit` in number, modulo 8. An empty block of fixed codes has 10 bits. An odd number needs
+ * one block of dynamic codes before them: with all 19 code lengths it has 95 bits.
  */
 function emptyBlocks(bit: number): Buffer {
   const bits: number[] = []
@@ -64,7 +64,7 @@ function emptyBlocks(bit: number): Buffer {
     put(15, 4)
     // Symbol 18 has the code 0, symbols 0 and 1 have 10 and 11; their places are 2, 3 and 17 of the 19.
     for (let i = 0; i < 19; i++) put(i === 2 ? 1 : i === 3 || i === 17 ? 2 : 0, 3)
-    // 138 and 118 zeros, then a length of 1 for the end of the block and of 0 for the distance. Huffman codes stand highest bit first.
+    // 138 and 118 zeros, then length 1 for the end of the block and 0 for the distance. Codes stand highest bit first.
     put(0, 1)
     put(138 - 11, 7)
     put(0, 1)
@@ -79,6 +79,6 @@ function emptyBlocks(bit: number): Buffer {
     put(0, 7)
   }
   const bytes = Buffer.alloc(Math.ceil(bits.length / 8) + (bits.length === 0 ? 1 : 0))
-  for (const [i, one] of bits.entries()) bytes[i >> 3]! |= one << (i & 7)
+  for (const [i, value] of bits.entries()) bytes[i >> 3]! |= value << (i & 7)
   return bytes
 }

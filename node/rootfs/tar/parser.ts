@@ -1,15 +1,15 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { ByteString } from '../../../protocol/layer-index.ts'
-import { number, parseHeader, recordBytes, type TarHeader } from './header.ts'
+import { parseHeader, parseNumber, recordBytes, type TarHeader } from './header.ts'
 import { decimal, parsePax, paxTime, type PaxRecords } from './pax.ts'
 
-/** A piece of a sparse file that has data. */
-export interface SparseSegment {
+/** A part of a sparse file that has data. */
+export interface SparseFragment {
   offset: number
   lengthBytes: number
 }
 
-/** One member of the archive, extended headers applied; names as they stand in the tar. */
+/** One member of the archive, with extended headers applied. Names are as they stand in the tar. */
 export interface TarEntry {
   path: ByteString
   /** `0` file, `1` hard link, `2` symlink, `3` character, `4` block, `5` directory, `6` FIFO. */
@@ -20,11 +20,11 @@ export interface TarEntry {
   mtime: { seconds: number; nanoseconds: number }
   linkName: ByteString
   device: { major: number; minor: number }
-  /** Of the file, holes included. */
+  /** Size of the file, holes included. */
   sizeBytes: number
   xattrs: Map<ByteString, ByteString>
   /** Undefined for a file without holes. */
-  segments: readonly SparseSegment[] | undefined
+  fragments: readonly SparseFragment[] | undefined
   /** Offset of the content in the tar, bytes. */
   contentOffset: number
   /** Bytes of content in the tar. */
@@ -33,34 +33,33 @@ export interface TarEntry {
 
 export interface TarHandler {
   entry: (entry: TarEntry) => void
-  /** Content of the last entry, in order. The buffer is the parser's input: copy what is kept. */
+  /** Content of the last entry, in order. The buffer is the parser's input: copy what you keep. */
   content: (bytes: Buffer) => void
-  /** All content of the last entry has come. */
-  end: () => void
 }
 
-/** Names and extended headers are held in memory: longer ones are an attack or damage, bytes. */
+/** Bound on a name or extended header, which are held in memory, bytes: a longer one is an attack or damage. */
 const maxExtensionBytes = 1024 * 1024
-/** The id above stands for none to Linux. */
+/** Linux takes the number above this for "no id". */
 const maxId = 0xfffffffe
 const emptyRecord = Buffer.alloc(0)
 
 type State = 'header' | 'content' | 'padding' | 'extension' | 'oldSparse' | 'sparseMap' | 'endMarker' | 'end'
 
 /**
- * Reads a tar that is pushed in pieces of any size: ustar, PAX, GNU long names, base-256 numbers, sparse files of all GNU
- * kinds. Memory is bounded by the longest extended header. Where formats leave something open it is as Go's archive/tar
- * has it, by which containerd, Docker and umoci read layers; PAX global headers are passed over, as containerd and Docker
- * do it (umoci 0.4.7 refuses them, and sparse files with headers of type `S`).
+ * Reads a tar that is pushed in pieces of any size: ustar, PAX, GNU long names, base-256 numbers, sparse files of all
+ * GNU kinds. Its memory is bounded by the longest extended header. Where the formats leave something open, it does as
+ * Go's archive/tar, with which containerd, Docker and umoci read layers. It skips PAX global headers, as containerd and
+ * Docker do; umoci 0.4.7 refuses them, and sparse files with headers of type `S`.
  */
 export class TarParser {
   readonly #handler: TarHandler
   #state: State = 'header'
-  /** What has come of a record or extension that is not whole yet. */
+  /** The first part of a record or extension that is not whole yet. */
   #pending: Buffer[] = []
   #pendingBytes = 0
   /** Bytes left of content, padding or extension. */
   #left = 0
+  /** Bytes of padding behind the content or extension. */
   #padding = 0
   /** Offset in the tar of the next byte. */
   #offset = 0
@@ -70,10 +69,12 @@ export class TarParser {
   #longName: ByteString | undefined
   #longLink: ByteString | undefined
   #header: TarHeader | undefined
-  #segments: SparseSegment[] = []
-  /** Lines of a map in the content, what follows the last line feed, and the bytes of both. */
+  #fragments: SparseFragment[] = []
+  /** Whole lines of a sparse map in the content. */
   #mapLines: string[] = []
+  /** The begin of the next line. */
   #mapRest = ''
+  /** Bytes of the map so far. */
   #mapBytes = 0
   #realSize = 0
   #entry: TarEntry | undefined
@@ -84,24 +85,24 @@ export class TarParser {
 
   /** @throws invalid naming the entry */
   push(input: Buffer): void {
-    let at = 0
-    while (at < input.length) {
+    let offset = 0
+    while (offset < input.length) {
       switch (this.#state) {
         case 'end':
-          // Whatever follows the end marker is padding.
-          this.#offset += input.length - at
+          // Everything behind the end marker is padding.
+          this.#offset += input.length - offset
           return
         case 'content': {
-          const length = Math.min(this.#left, input.length - at)
-          this.#handler.content(input.subarray(at, at + length))
-          at += length
+          const length = Math.min(this.#left, input.length - offset)
+          this.#handler.content(input.subarray(offset, offset + length))
+          offset += length
           this.#advance(length)
           if (this.#left === 0) this.#endContent()
           break
         }
         case 'padding': {
-          const length = Math.min(this.#left, input.length - at)
-          at += length
+          const length = Math.min(this.#left, input.length - offset)
+          offset += length
           this.#advance(length)
           if (this.#left === 0) this.#state = 'header'
           break
@@ -112,9 +113,9 @@ export class TarParser {
         case 'oldSparse':
         case 'sparseMap': {
           const wanted = (this.#state === 'extension' ? this.#left : recordBytes) - this.#pendingBytes
-          const length = Math.min(wanted, input.length - at)
-          const piece = input.subarray(at, at + length)
-          at += length
+          const length = Math.min(wanted, input.length - offset)
+          const piece = input.subarray(offset, offset + length)
+          offset += length
           this.#offset += length
           if (length < wanted) {
             this.#pending.push(Buffer.from(piece))
@@ -131,16 +132,11 @@ export class TarParser {
     }
   }
 
-  /** No more input. @throws invalid where the tar ends within an entry */
+  /** Ends the input. @throws invalid where the tar ends within an entry */
   finish(): void {
     const between = this.#state === 'header' || this.#state === 'endMarker'
     if (this.#state === 'end' || this.#state === 'padding' || (between && this.#pendingBytes === 0)) return
     throw new P2pfsError('invalid', 'tar: cut short', { entry: this.#entry?.path ?? this.#header?.name ?? '' })
-  }
-
-  /** Bytes read so far. */
-  get offset(): number {
-    return this.#offset
   }
 
   #advance(length: number): void {
@@ -156,7 +152,7 @@ export class TarParser {
       else if (this.#state === 'oldSparse') this.#takeOldSparse(record)
       else this.#takeSparseMap(record)
     } catch (cause) {
-      // What a number of an extended header says does not know whose it is.
+      // Errors in an extended header do not name the entry that it is for.
       if (!(cause instanceof P2pfsError) || cause.details['entry'] !== undefined) throw cause
       throw new P2pfsError(cause.code, cause.message, {
         cause,
@@ -192,11 +188,11 @@ export class TarParser {
       return
     }
     if (header.type === 'S') {
-      this.#segments = []
-      this.#realSize = number(record, 483, 12, header.name)
-      this.#addSegments(record, 386, 4)
+      this.#fragments = []
+      this.#realSize = parseNumber(record, 483, 12, header.name)
+      this.#addFragments(record, 386, 4)
       if (record[482] === 1) this.#state = 'oldSparse'
-      else this.#start(header, this.#segments, this.#realSize)
+      else this.#start(header, this.#fragments, this.#realSize)
       return
     }
     const map = this.#pax('GNU.sparse.map')
@@ -205,8 +201,8 @@ export class TarParser {
       throw new P2pfsError('invalid', 'tar: sparse, and no file', { entry: header.name })
     const realSize = this.#pax('GNU.sparse.realsize') ?? this.#pax('GNU.sparse.size')
     if (this.#pax('GNU.sparse.major') === '1') {
-      // The map is at the start of the content, in decimal lines, padded to records.
-      this.#segments = []
+      // The map stands at the start of the content, in decimal lines, padded to whole records.
+      this.#fragments = []
       this.#realSize = decimal(realSize ?? '', 'GNU.sparse.realsize')
       this.#mapLines = []
       this.#mapRest = ''
@@ -223,7 +219,7 @@ export class TarParser {
     } else this.#start(header, undefined, undefined)
   }
 
-  /** Two records of zeros end an archive; one does, where nothing follows it. */
+  /** Two records of zeros end an archive, or one that is the last. */
   #takeEndMarker(record: Buffer): void {
     if (parseHeader(record) !== undefined) throw new P2pfsError('invalid', 'tar: an entry after the end of the archive')
     this.#state = 'end'
@@ -242,17 +238,20 @@ export class TarParser {
   }
 
   #takeOldSparse(record: Buffer): void {
-    this.#addSegments(record, 0, 21)
+    this.#addFragments(record, 0, 21)
     if (record[504] === 1) return
-    this.#start(this.#header!, this.#segments, this.#realSize)
+    this.#start(this.#header!, this.#fragments, this.#realSize)
   }
 
-  #addSegments(record: Buffer, at: number, count: number): void {
-    for (let i = 0; i < count; i++, at += 24) {
-      if (record[at] === 0) return
+  #addFragments(record: Buffer, offset: number, count: number): void {
+    for (let i = 0; i < count; i++, offset += 24) {
+      if (record[offset] === 0) return
       const entry = this.#header!.name
-      this.#segments.push({ offset: number(record, at, 12, entry), lengthBytes: number(record, at + 12, 12, entry) })
-      if (this.#segments.length * 24 > maxExtensionBytes)
+      this.#fragments.push({
+        offset: parseNumber(record, offset, 12, entry),
+        lengthBytes: parseNumber(record, offset + 12, 12, entry),
+      })
+      if (this.#fragments.length * 24 > maxExtensionBytes)
         throw new P2pfsError('invalid', 'tar: sparse map is too long', { entry })
     }
   }
@@ -277,13 +276,13 @@ export class TarParser {
     )
   }
 
-  /** A keyword of the entry's extended header. */
+  /** The value of a keyword in the entry's extended header; undefined where it is missing or unset. */
   #pax(keyword: string): ByteString | undefined {
     const value = this.#locals.get(keyword)
     return value === '' ? undefined : value
   }
 
-  #start(header: TarHeader, segments: readonly SparseSegment[] | undefined, realSize: number | undefined): void {
+  #start(header: TarHeader, fragments: readonly SparseFragment[] | undefined, realSize: number | undefined): void {
     const longName = this.#longName === '' ? undefined : this.#longName
     const longLink = this.#longLink === '' ? undefined : this.#longLink
     const path = this.#pax('GNU.sparse.name') ?? longName ?? this.#pax('path') ?? header.name
@@ -292,7 +291,7 @@ export class TarParser {
       throw new P2pfsError('invalid', `tar: ${message}`, { entry: path })
     }
     let type = header.type === '\0' || header.type === '7' || header.type === 'S' ? '0' : header.type
-    // Before ustar a directory was a file whose name ends with a slash.
+    // Before ustar, a directory was a file whose name ends with a slash.
     if (type === '0' && path.endsWith('/') && header.type === '\0') type = '5'
     if (!'0123456'.includes(type)) fail(`entry of unknown type ${JSON.stringify(header.type)}`)
     const field = (keyword: string, fallback: number): number => {
@@ -306,7 +305,7 @@ export class TarParser {
     if (header.sizeBytes < 0 || sizeBytes < 0) fail('size is negative')
     if (uid < 0 || uid > maxId || gid < 0 || gid > maxId) fail('uid or gid is out of range')
     if (path.includes('\0') || linkName.includes('\0')) fail('path with a zero byte')
-    if (segments !== undefined) checkSegments(segments, sizeBytes, contentBytes, fail)
+    if (fragments !== undefined) checkFragments(fragments, sizeBytes, contentBytes, fail)
     const mtime = this.#pax('mtime')
     const xattrs = new Map<ByteString, ByteString>()
     for (const [keyword, value] of this.#locals)
@@ -323,7 +322,7 @@ export class TarParser {
         type === '3' || type === '4' ? { major: header.devMajor, minor: header.devMinor } : { major: 0, minor: 0 },
       sizeBytes,
       xattrs,
-      segments,
+      fragments,
       contentOffset: this.#offset,
       contentBytes,
     }
@@ -333,7 +332,7 @@ export class TarParser {
     this.#longLink = undefined
     this.#entry = entry
     this.#handler.entry(entry)
-    // Links carry a size in some tars, and no content.
+    // Links have a size in some tars, but no content.
     this.#left = contentBytes
     this.#padding = paddingAfter(contentBytes)
     if (contentBytes === 0) this.#endContent()
@@ -341,7 +340,6 @@ export class TarParser {
   }
 
   #endContent(): void {
-    this.#handler.end()
     this.#entry = undefined
     this.#left = this.#padding
     this.#state = this.#left === 0 ? 'header' : 'padding'
@@ -357,7 +355,7 @@ function untilZero(bytes: Buffer): ByteString {
   return bytes.toString('latin1', 0, end < 0 ? bytes.length : end)
 }
 
-function pairs(numbers: readonly number[], entry: ByteString): SparseSegment[] {
+function pairs(numbers: readonly number[], entry: ByteString): SparseFragment[] {
   if (numbers.length % 2 !== 0) throw new P2pfsError('invalid', 'tar: sparse map is malformed', { entry })
   return Array.from({ length: numbers.length / 2 }, (_, i) => ({
     offset: numbers[i * 2]!,
@@ -365,15 +363,15 @@ function pairs(numbers: readonly number[], entry: ByteString): SparseSegment[] {
   }))
 }
 
-function checkSegments(
-  segments: readonly SparseSegment[],
+function checkFragments(
+  fragments: readonly SparseFragment[],
   sizeBytes: number,
   contentBytes: number,
   fail: (message: string) => never,
 ): void {
   let end = 0
   let total = 0
-  for (const { offset, lengthBytes } of segments) {
+  for (const { offset, lengthBytes } of fragments) {
     if (offset < end || lengthBytes < 0 || offset + lengthBytes > sizeBytes)
       fail('sparse map is out of order, or leaves the file')
     end = offset + lengthBytes

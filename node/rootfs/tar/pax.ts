@@ -1,21 +1,21 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { ByteString } from '../../../protocol/layer-index.ts'
 
-/** Records of a PAX extended header: keyword to value, both bytes. Later ones win; an empty value unsets. */
+/** Records of a PAX extended header: keyword to value, both bytes. Later records win; an empty value unsets. */
 export type PaxRecords = Map<ByteString, ByteString>
 
 /**
- * `LENGTH KEYWORD=VALUE\n` over and over: pax(1), "pax Extended Header".
- * @param sparse GNU.sparse.offset and .numbytes come many times each; in order they are kept here
+ * Reads an extended header, `LENGTH KEYWORD=VALUE\n` over and over: pax(1), "pax Extended Header".
+ * @param sparse gets the values of GNU.sparse.offset and .numbytes in order, which come many times each
  * @throws invalid
  */
 export function parsePax(bytes: Buffer, into: PaxRecords, sparse: number[]): void {
-  for (let at = 0; at < bytes.length;) {
+  for (let offset = 0; offset < bytes.length;) {
     // Some writers pad with zeros.
-    if (bytes[at] === 0) break
-    const blank = bytes.indexOf(0x20, at)
-    const length = Number(bytes.toString('latin1', at, blank))
-    const end = at + length
+    if (bytes[offset] === 0) break
+    const blank = bytes.indexOf(0x20, offset)
+    const length = Number(bytes.toString('latin1', offset, blank))
+    const end = offset + length
     const equals = bytes.indexOf(0x3d, blank)
     if (
       blank < 0 ||
@@ -32,7 +32,7 @@ export function parsePax(bytes: Buffer, into: PaxRecords, sparse: number[]): voi
     const value = bytes.toString('latin1', equals + 1, end - 1)
     if (keyword === 'GNU.sparse.offset' || keyword === 'GNU.sparse.numbytes') sparse.push(decimal(value, keyword))
     else into.set(keyword, value)
-    at = end
+    offset = end
   }
 }
 
@@ -44,7 +44,7 @@ export function decimal(value: ByteString, keyword: string): number {
   return parsed
 }
 
-/** Decimal seconds with a fraction; negative ones round down, so that nanoseconds are never negative. */
+/** Reads decimal seconds with a fraction. Negative ones are rounded down, so that nanoseconds are never negative. */
 export function paxTime(value: ByteString): { seconds: number; nanoseconds: number } {
   const match = /^(-?)([0-9]+)(?:\.([0-9]*))?$/.exec(value)
   if (match === null) throw new P2pfsError('invalid', `tar: PAX mtime is not a time: ${value.slice(0, 40)}`)

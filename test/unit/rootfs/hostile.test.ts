@@ -6,7 +6,6 @@ import { test, type TestContext } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { encodeHeader } from '../../support/tar-header.ts'
 import { Importer } from '../../../node/images/importer.ts'
-import { importLayer } from '../../../node/rootfs/layer-import.ts'
 import type { LayerLimits } from '../../../node/rootfs/layer-limits.ts'
 import { createLog } from '../../../node/base/log.ts'
 import { createImageSource } from '../../../node/registry/image-source.ts'
@@ -24,7 +23,7 @@ import { temporaryDirectory } from '../../support/temporary.ts'
 const { signal } = new AbortController()
 const mebibyte = 1024 * 1024
 const smallLimits: LayerLimits = { maxLayerBytes: 16 * mebibyte, maxMetadataBytes: mebibyte }
-/** Far more than any case takes, far less than an attack would. */
+/** Far more than any case takes, and far less than a successful attack. Milliseconds. */
 const maxMs = 60_000
 const log = createLog('error', () => undefined)
 
@@ -40,7 +39,7 @@ const plain = {
   device: { major: 0, minor: 0 },
 }
 
-/** A member of a tar; its header may say another size than the content has. */
+/** A member of a tar. Its header may have another size than its content. */
 function member(path: string, content: Buffer | string = '', fields: Fields = {}): Buffer {
   const bytes = Buffer.from(content)
   return Buffer.concat([
@@ -50,7 +49,7 @@ function member(path: string, content: Buffer | string = '', fields: Fields = {}
   ])
 }
 
-/** A header with one field set to other bytes, its checksum right. */
+/** A header with one field set to other bytes, and with the right checksum. */
 function forged(header: Buffer, offset: number, value: Buffer): Buffer {
   const changed = Buffer.from(header)
   value.copy(changed, offset)
@@ -71,8 +70,8 @@ function pax(records: Record<string, string>): Buffer {
 }
 
 const end = Buffer.alloc(1024)
-/** Comes before what is wrong, and is chunks in the store by then. */
-const good = member('good', createRandom(5).bytes(3 * mebibyte))
+/** Stands before the bad entry, so that the store has chunks when that is read. */
+const good = member('good', createRandom(5).bytes(mebibyte))
 const tarOf = (...members: Buffer[]): Buffer => Buffer.concat([good, ...members, end])
 
 interface HostileLayer {
@@ -89,7 +88,7 @@ interface Attack {
   message: RegExp
 }
 
-/** What a registry would have to be made to hold. */
+/** Writes an image layout as a hostile registry could serve it. */
 function writeLayout(directory: string, layers: readonly HostileLayer[], { config = '' } = {}): void {
   const blobs = join(directory, 'blobs/sha256')
   mkdirSync(blobs, { recursive: true })
@@ -121,7 +120,7 @@ function writeLayout(directory: string, layers: readonly HostileLayer[], { confi
   )
 }
 
-/** A host's import, with all that it stands on. */
+/** The parts of a host that an import needs. */
 async function openHost(
   t: TestContext,
   limits: LayerLimits,
@@ -188,7 +187,7 @@ async function openHost(
   }
 }
 
-/** Diff ids of all layers that the attacks are made of. */
+/** Diff ids of the layers of all attacks. */
 const layersSeen = new Set<Digest>()
 
 const attack = (tar: Buffer, message: RegExp, entry?: string, more: Partial<Attack> = {}): Attack => ({
@@ -197,10 +196,10 @@ const attack = (tar: Buffer, message: RegExp, entry?: string, more: Partial<Atta
   ...(entry === undefined ? {} : { entry }),
   ...more,
 })
-const bigFile = createRandom(6).bytes(2 * mebibyte)
+const bigFile = createRandom(6).bytes(mebibyte)
 const whole = tarOf(member('big', bigFile))
 const manyTimes = (bytes: Buffer, times: number): Buffer => Buffer.concat(Array.from({ length: times }, () => bytes))
-/** One kilobyte of tar with data at the start of each of 4000 blocks. */
+/** A sparse file with one byte of data at the start of each of `count` blocks. */
 const combed = (count: number): Buffer => {
   const map = Array.from({ length: count }, (_, i) => `${i * 4096},1`).join(',')
   return Buffer.concat([
@@ -235,11 +234,11 @@ const attacks: Record<string, () => Attack> = {
       /not there/,
       'one',
     ),
-  'a plain tar cut short': () => attack(whole.subarray(0, whole.length - mebibyte), /cut short/, 'big'),
+  'a plain tar cut short': () => attack(whole.subarray(0, whole.length - mebibyte / 2), /cut short/, 'big'),
   'a gzip cut short': () => {
     const blob = gzipSync(whole)
     return {
-      layers: [{ blob: blob.subarray(0, blob.length - mebibyte), diffId: digestOf(whole) }],
+      layers: [{ blob: blob.subarray(0, blob.length - mebibyte / 2), diffId: digestOf(whole) }],
       entry: 'big',
       message: /damaged or cut short/,
     }
@@ -247,19 +246,19 @@ const attacks: Record<string, () => Attack> = {
   'a zstd cut short': () => {
     const blob = zstdCompressSync(whole)
     return {
-      layers: [{ blob: blob.subarray(0, blob.length - mebibyte), diffId: digestOf(whole) }],
+      layers: [{ blob: blob.subarray(0, blob.length - mebibyte / 2), diffId: digestOf(whole) }],
       entry: 'big',
       message: /damaged or cut short/,
     }
   },
   'a damaged gzip': () => ({
-    layers: [{ blob: gzipSync(whole).fill(0x55, 4 * mebibyte, 4 * mebibyte + 70_000), diffId: digestOf(whole) }],
+    layers: [{ blob: gzipSync(whole).fill(0x55, 1.5 * mebibyte, 1.5 * mebibyte + 70_000), diffId: digestOf(whole) }],
     entry: 'big',
     message: /damaged or cut short/,
   }),
   'a damaged zstd': () => ({
     layers: [
-      { blob: zstdCompressSync(whole).fill(0x55, 4 * mebibyte, 4 * mebibyte + 200_000), diffId: digestOf(whole) },
+      { blob: zstdCompressSync(whole).fill(0x55, 1.5 * mebibyte, 1.5 * mebibyte + 200_000), diffId: digestOf(whole) },
     ],
     entry: 'big',
     message: /damaged or cut short|another digest|uncompressed it is/,
@@ -434,12 +433,12 @@ for (const [what, make] of Object.entries(attacks)) {
   })
 }
 
-test('a failed import leaves what a known rootfs has, and what another import has put or found', async (t) => {
+test('a failed import leaves the chunks of a known rootfs, and those of another import', async (t) => {
   const [layout, other] = [temporaryDirectory(t), temporaryDirectory(t)]
   const host = await openHost(t, { maxLayerBytes: 2 ** 40, maxMetadataBytes: 2 ** 26 })
   writeLayout(layout, [{ blob: Buffer.concat([good, member('../x'), end]) }])
   writeLayout(other, [{ blob: tarOf(member('fine', bigFile)) }])
-  // The same content at once: whichever of the two wrote a chunk, the good one keeps it.
+  // Both import the same content at once. The good import keeps a chunk that either of them wrote.
   const [failed, manifest] = await Promise.allSettled([host.import(layout), host.import(other)])
   assert.ok(failed.status === 'rejected' && manifest.status === 'fulfilled')
   const table = manifest.value.layers[0]!.chunks
@@ -451,7 +450,7 @@ test('a failed import leaves what a known rootfs has, and what another import ha
   assert.ok(allThere())
 })
 
-test('an import that may succeed later keeps what it has read', async (t) => {
+test('an import that may succeed later keeps the layers that it has read', async (t) => {
   const layout = temporaryDirectory(t)
   writeLayout(layout, [{ blob: tarOf() }, { blob: gzipSync(whole), diffId: digestOf(whole) }])
   const missing = join(layout, 'blobs/sha256', digestHex(digestOf(gzipSync(whole))))
@@ -463,7 +462,7 @@ test('an import that may succeed later keeps what it has read', async (t) => {
   assert.ok(host.files().length > 4)
 })
 
-test('manifests, indexes and configs of absurd size or shape are refused before they cost anything', async (t) => {
+test('manifests, indexes and configs of absurd size or shape are refused early', async (t) => {
   const host = await openHost(t, smallLimits)
   const rejects = async (directory: string, message: RegExp): Promise<void> =>
     await assert.rejects(
@@ -494,26 +493,3 @@ test('manifests, indexes and configs of absurd size or shape are refused before 
   writeLayout(large, [empty], { config: `{"a":"${'x'.repeat(9 * mebibyte)}"}` })
   await rejects(large, /8388608 is the most/)
 })
-
-test(
-  'two million plain files are within the limits of a layer',
-  { skip: process.env['P2PFS_SLOW'] === undefined && 'takes minutes and gigabytes; P2PFS_SLOW=1 runs it' },
-  async () => {
-    const files = async function* (): AsyncGenerator<Buffer> {
-      for (let i = 0; i < 2_000_000; i += 1000)
-        yield Buffer.concat(
-          Array.from({ length: 1000 }, (_, j) =>
-            member(`usr/share/directory-${(i + j) % 1000}/some-file-with-a-name-${i + j}`, 'x'),
-          ),
-        )
-      yield end
-    }
-    const { index } = await importLayer(
-      files(),
-      { name: 'many' },
-      { put: async () => undefined },
-      { signal, limits: { maxLayerBytes: 2 ** 40, maxMetadataBytes: 512 * mebibyte } },
-    )
-    assert.equal(index.entries.length, 2_000_000)
-  },
-)

@@ -1,37 +1,22 @@
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { test } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
-import type { LayerEntry, LayerIndex } from '../../../protocol/layer-index.ts'
+import type { LayerIndex } from '../../../protocol/layer-index.ts'
 import { importLayer } from '../../../node/rootfs/layer-import.ts'
 import { createRandom } from '../../support/random.ts'
-import { temporaryDirectory } from '../../support/temporary.ts'
+import { writeTar, type TarEntry } from '../../support/tar-writer.ts'
 
 const { signal } = new AbortController()
 
-/** Keeps chunks, and puts a region together from them. */
+/** Keeps chunks. */
 class MapSink {
   readonly chunks = new Map<Digest, Uint8Array>()
 
   put = async (digest: Digest, bytes: Uint8Array): Promise<void> => {
     assert.equal(digestOf(bytes), digest)
     this.chunks.set(digest, bytes)
-  }
-
-  region({ chunks }: LayerIndex): Buffer {
-    return Buffer.concat(Array.from({ length: chunks.count }, (_, i) => this.chunks.get(chunks.digestAt(i))!))
-  }
-
-  content(index: LayerIndex, { sizeBytes, extents }: LayerEntry): Buffer {
-    const region = this.region(index)
-    const content = Buffer.alloc(sizeBytes)
-    for (const { fileOffset, lengthBytes, regionOffset } of extents)
-      region.copy(content, fileOffset, regionOffset, regionOffset + lengthBytes)
-    return content
   }
 }
 
@@ -49,75 +34,27 @@ async function importTar(
   return { index, sink }
 }
 
-/** A tree with a bit of everything that tar can say. */
-function makeTree(directory: string): void {
-  const random = createRandom(3)
-  mkdirSync(join(directory, 'tree/sub'), { recursive: true })
-  for (let i = 0; i < 120; i++)
-    writeFileSync(join(directory, 'tree/sub', `file-${i}`), random.bytes(random.below(30_000)))
-  writeFileSync(join(directory, 'tree/big'), random.bytes(2_500_000))
-  writeFileSync(join(directory, 'tree/empty'), '')
-  writeFileSync(join(directory, 'tree', 'n'.repeat(200)), 'long name')
-  const shell = `cd tree && ln sub/file-1 hard && ln -s ${'t'.repeat(150)} soft && mkfifo pipe && mknod null c 1 3 && chmod 4755 hard && chown 3000000:4000000 empty &&
-    setfattr -n user.note -v value empty && touch -d @1.123456789 empty && touch -d '1960-01-01 00:00:00.5 UTC' soft -h &&
-    truncate -s 50M sparse && printf data | dd of=sparse bs=1 seek=10000001 conv=notrunc status=none && printf end | dd of=sparse bs=1 seek=30000000 conv=notrunc status=none`
-  execFileSync('sh', ['-c', shell], { cwd: directory })
+/** Files of random bytes of up to `maxBytes`. */
+function randomFiles(count: number, maxBytes: number): TarEntry[] {
+  const random = createRandom(count)
+  return Array.from({ length: count }, (_, i) => ({
+    path: `sub/file-${String(i).padStart(4, '0')}`,
+    type: 'file',
+    content: random.bytes(random.below(maxBytes)),
+  }))
 }
 
-const formats: [string, string[]][] = [
-  [
-    'ustar',
-    ['--format=ustar', '--exclude=./sparse', `--exclude=./${'n'.repeat(200)}`, '--exclude=./soft', '--exclude=./empty'],
-  ],
-  ['gnu', ['--format=gnu', '-S']],
-  ['pax, sparse 1.0', ['--format=pax', '-S', '--xattrs', '--sparse-version=1.0']],
-  ['pax, sparse 0.1', ['--format=pax', '-S', '--xattrs', '--sparse-version=0.1']],
-  ['pax, sparse 0.0', ['--format=pax', '-S', '--xattrs', '--sparse-version=0.0']],
-]
-
-for (const [name, options] of formats) {
-  test(`a tar of format ${name} is read as the tree that it was made of`, async (t) => {
-    const directory = temporaryDirectory(t)
-    makeTree(directory)
-    const tar = execFileSync('tar', [...options, '-C', join(directory, 'tree'), '-cf', '-', '.'], {
-      maxBuffer: 2 ** 28,
-    })
-    const { index, sink } = await importTar(tar)
-    const entries = new Map(index.entries.map((entry) => [entry.path, entry]))
-    assert.equal(index.tarBytes, tar.length)
-    for (let i = 0; i < 120; i++) {
-      const entry = entries.get(`sub/file-${i}`)!
-      if (entry.type === 'file')
-        assert.deepEqual(sink.content(index, entry), readFileSync(join(directory, 'tree/sub', `file-${i}`)))
-    }
-    const links = [entries.get('hard')!, entries.get('sub/file-1')!]
-    assert.deepEqual(links.map(({ type }) => type).toSorted(), ['file', 'hardlink'])
-    assert.equal(entries.get('hard')!.mode, 0o4755)
-    assert.deepEqual(sink.content(index, entries.get('big')!), readFileSync(join(directory, 'tree/big')))
-    assert.equal(entries.get('pipe')!.type, 'fifo')
-    assert.deepEqual(entries.get('null')!.device, { major: 1, minor: 3 })
-    if (name === 'ustar') return
-    assert.equal(entries.get('soft')!.linkTarget, 't'.repeat(150))
-    assert.ok(entries.has('n'.repeat(200)))
-    const sparse = entries.get('sparse')!
-    assert.equal(sparse.sizeBytes, 50 * 2 ** 20)
-    assert.deepEqual(sink.content(index, sparse), readFileSync(join(directory, 'tree/sparse')))
-    assert.ok(sparse.extents.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0) < 200_000)
-    const empty = entries.get('empty')!
-    assert.deepEqual([empty.uid, empty.gid, empty.extents], [3_000_000, 4_000_000, []])
-    if (name === 'gnu') return
-    assert.deepEqual(empty.mtime, { seconds: 1, nanoseconds: 123_456_789 })
-    assert.deepEqual(entries.get('soft')!.mtime, { seconds: -315_619_200, nanoseconds: 500_000_000 })
-    assert.deepEqual(empty.xattrs, [{ name: 'user.note', value: Uint8Array.from(Buffer.from('value')) }])
-  })
-}
-
-test('the index depends on the tar alone: not on its compression, nor on how it comes', async (t) => {
-  const directory = temporaryDirectory(t)
-  makeTree(directory)
-  const tar = execFileSync('tar', ['--format=pax', '-S', '-C', join(directory, 'tree'), '-cf', '-', '.'], {
-    maxBuffer: 2 ** 28,
-  })
+test('the index depends on the tar alone, not on its compression or on the pieces in which it comes', async () => {
+  const tar = writeTar([
+    ...randomFiles(40, 30_000),
+    { path: 'big', type: 'file', content: createRandom(3).bytes(900_000) },
+    { path: 'link', type: 'symlink', linkTarget: 'big' },
+    {
+      path: 'sparse',
+      type: 'file',
+      sparse: { sizeBytes: 5_000_000, pieces: [{ offset: 3_000_001, bytes: Buffer.from('x') }] },
+    },
+  ])
   const half = Math.floor(tar.length / 2)
   const { index } = await importTar(tar)
   assert.ok(index.chunks.count > 5)
@@ -141,19 +78,11 @@ test('the index depends on the tar alone: not on its compression, nor on how it 
   }
 })
 
-test('a file added changes the chunk that it is in, and not all that follow', async (t) => {
-  const directory = temporaryDirectory(t)
-  const random = createRandom(9)
-  mkdirSync(join(directory, 'tree'))
-  for (let i = 0; i < 600; i++)
-    writeFileSync(join(directory, 'tree', `file-${String(i).padStart(4, '0')}`), random.bytes(random.below(20_000)))
-  const pack = (): Buffer =>
-    execFileSync('tar', ['--sort=name', '--mtime=@0', '-C', join(directory, 'tree'), '-cf', '-', '.'], {
-      maxBuffer: 2 ** 28,
-    })
-  const before = await importTar(pack())
-  writeFileSync(join(directory, 'tree/file-0100a'), random.bytes(10_000))
-  const after = await importTar(pack())
+test('an added file changes the chunk that it is in, and not the chunks behind it', async () => {
+  const files = randomFiles(300, 20_000)
+  const before = await importTar(writeTar(files))
+  const added: TarEntry = { path: 'sub/file-0100a', type: 'file', content: createRandom(9).bytes(10_000) }
+  const after = await importTar(writeTar(files.toSpliced(101, 0, added)))
   const fresh = [...after.sink.chunks.keys()].filter((digest) => !before.sink.chunks.has(digest))
   assert.ok(before.index.chunks.count >= 20)
   assert.ok(fresh.length <= 3, `${fresh.length} of ${after.index.chunks.count} chunks are new`)
@@ -181,14 +110,9 @@ const bad: [string, (tar: Buffer) => { bytes: Buffer; diffId?: Digest; digest?: 
   ['no tar at all', () => ({ bytes: Buffer.alloc(4096, 'x') }), /not an octal number|checksum/],
 ]
 for (const [what, make, pattern] of bad) {
-  test(`${what} is refused, naming the layer`, async (t) => {
-    const directory = temporaryDirectory(t)
-    writeFileSync(join(directory, 'file'), createRandom(1).bytes(100_000))
-    const {
-      bytes,
-      diffId = digestOf(bytes),
-      digest = digestOf(bytes),
-    } = make(execFileSync('tar', ['-C', directory, '-cf', '-', 'file']))
+  test(`${what} is refused, naming the layer`, async () => {
+    const tar = writeTar([{ path: 'file', type: 'file', content: createRandom(1).bytes(100_000) }])
+    const { bytes, diffId = digestOf(bytes), digest = digestOf(bytes) } = make(tar)
     const importing = importLayer(pieces(bytes, 10_000), { digest, diffId }, new MapSink(), { signal })
     await assert.rejects(
       importing,
@@ -197,18 +121,15 @@ for (const [what, make, pattern] of bad) {
   })
 }
 
-test('a path that leaves the image is refused, naming the entry', async (t) => {
-  const directory = temporaryDirectory(t)
-  writeFileSync(join(directory, 'file'), 'x')
-  const tar = execFileSync('tar', ['-C', directory, '--transform=s,file,../outside,', '-P', '-cf', '-', 'file'])
+test('a path that leaves the image is refused, naming the entry', async () => {
   await assert.rejects(
-    importTar(tar),
+    importTar(writeTar([{ path: '../outside', type: 'file' }])),
     (error) => isP2pfsError(error, 'invalid') && error.message.includes('"../outside"'),
   )
 })
 
-test('a store that fails ends the import with its error; so does an abort', async () => {
-  const tar = execFileSync('tar', ['-C', '/usr/bin', '-cf', '-', 'env'])
+test('a failing store ends the import with its error, and an abort does too', async () => {
+  const tar = writeTar(randomFiles(10, 20_000))
   const layer = { digest: digestOf(tar), diffId: digestOf(tar) }
   const full = { put: async (): Promise<void> => await Promise.reject(new Error('disk full')) }
   await assert.rejects(importLayer(pieces(tar, 5000), layer, full, { signal }), /disk full/)

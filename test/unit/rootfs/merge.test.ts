@@ -7,7 +7,10 @@ import type { EntryType, LayerEntry, LayerIndex } from '../../../protocol/layer-
 import { mergeLayers } from '../../../node/rootfs/merge.ts'
 import type { RootfsInode } from '../../../node/rootfs/rootfs-tree.ts'
 
-/** `path` a file, `path/` a directory, `path>target` a symlink, `path=target` a hard link, `-path` a whiteout, `!path` opaque. */
+/**
+ * `path` is a file, `path/` a directory, `path>target` a symlink, `path=target` a hard link, `-path` a whiteout,
+ * `!path` an opaque marker.
+ */
 function entry(text: string, mode: number): LayerEntry {
   const [, mark = '', path = '', kind = '', target = ''] = /^([-!]?)([^>=]*?)(\/|>|=|)((?<=[>=]).*|)$/.exec(text) ?? []
   const types: Record<string, EntryType> = { '/': 'directory', '>': 'symlink', '=': 'hardlink', '': 'file' }
@@ -27,7 +30,7 @@ function entry(text: string, mode: number): LayerEntry {
   }
 }
 
-/** Each layer's entries have a mode of their own: 1, 2, ... */
+/** Merges layers. The entries of the first have mode 1, those of the second mode 2, and so on. */
 function merge(...layers: string[][]): Record<string, string> {
   const indexes: LayerIndex[] = layers.map((entries, i) => ({
     diffId: digestOf(Buffer.from(String(i))),
@@ -54,7 +57,7 @@ const cases: [string, string[][], Record<string, string>][] = [
   ['a directory keeps its children and takes new metadata', [['d/', 'd/x'], ['d/']], { 'd/': '2', 'd/x': '1' }],
   ['missing parents are made', [['a/b/c']], { 'a/': '755', 'a/b/': '755', 'a/b/c': '1' }],
   ['a whiteout hides the lower entry', [['a', 'b'], ['-a']], { b: '1' }],
-  ['a whiteout of nothing is nothing', [['a'], ['-b', '-x/y']], { a: '1' }],
+  ['a whiteout of nothing does nothing', [['a'], ['-b', '-x/y']], { a: '1' }],
   [
     'a whiteout does not hide its own layer, before or after',
     [
@@ -64,7 +67,7 @@ const cases: [string, string[][], Record<string, string>][] = [
     { 'd/': '1', 'd/new': '2' },
   ],
   [
-    'nor when it stands first',
+    'a whiteout that stands first does not hide its own layer',
     [
       ['d/', 'd/x'],
       ['-d', 'd/', 'd/new'],
@@ -80,7 +83,7 @@ const cases: [string, string[][], Record<string, string>][] = [
     { 'd/': '2', 'd/n': '2' },
   ],
   [
-    'wherever the marker stands',
+    'an opaque directory hides lower layers wherever its marker stands',
     [
       ['d/', 'd/x', 'd/s/', 'd/s/y'],
       ['d/n', 'd/s/z', '!d'],
@@ -94,14 +97,14 @@ const cases: [string, string[][], Record<string, string>][] = [
   ],
   ['the last of two entries in a layer wins', [['a', 'a>b']], { 'a>b': '777' }],
   [
-    'a path through a link goes where the link leads, within the root',
+    'a path through a link follows it within the root',
     [
       ['usr/', 'usr/lib/', 'lib>/usr/lib', 'up>../../usr'],
       ['lib/x', 'up/y'],
     ],
     { 'usr/': '1', 'usr/lib/': '1', 'lib>/usr/lib': '777', 'up>../../usr': '777', 'usr/lib/x': '2', 'usr/y': '2' },
   ],
-  ['a link and its target change together', [['a'], ['b=a']], { a: '1', b: '1' }],
+  ['a hard link is its target', [['a'], ['b=a']], { a: '1', b: '1' }],
 ]
 for (const [name, layers, expected] of cases) {
   test(name, () => assert.deepEqual(merge(...layers), expected))
@@ -123,7 +126,7 @@ test('a hard link shares the inode, and keeps it when the target is replaced or 
   assert.equal(root.children?.has('b'), false)
 })
 
-test('a hard link to nothing, and a loop of links, are refused naming the entry', () => {
+test('a hard link to nothing and a loop of links are refused, naming the entry', () => {
   const refuses = (entries: string[], pattern: RegExp): void =>
     assert.throws(
       () => merge(entries),

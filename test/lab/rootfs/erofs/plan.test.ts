@@ -25,7 +25,7 @@ import { directory, inode, seed } from '../ext4/ext4-image.ts'
 
 const block = 4096
 
-/** Writes the image to a file with `data` in its one layer; fsck.erofs must have nothing to say. */
+/** Writes the image to a file with `data` in its one layer; fsck.erofs must have no complaints. */
 function writeImage(path: string, root: RootfsInode, data: Uint8Array = Buffer.alloc(0)): { metadataBytes: number } {
   const plan = planErofs({ root }, [Math.ceil(data.length / block) * block], seed)
   const fd = openSync(path, 'w')
@@ -69,7 +69,7 @@ test('an empty root is a filesystem of one block', (t) => {
   })
 })
 
-test('names of all lengths, in a directory that spans many blocks, are all found', (t) => {
+test('names of all lengths are found in a directory of many blocks', (t) => {
   const path = join(temporaryDirectory(t), 'image')
   const random = createRandom(21)
   const names = new Set([
@@ -87,7 +87,7 @@ test('names of all lengths, in a directory that spans many blocks, are all found
   })
 })
 
-test('directories and link targets of every size near a block are read back, whether they fit behind their inode or not', (t) => {
+test('directories and link targets of every size near a block are read, behind their inode or in a block', (t) => {
   const path = join(temporaryDirectory(t), 'image')
   const sizes = [1, 100, 3950, 3999, 4000, 4031, 4032, 4033, 4090, 4095]
   const links = new Map(
@@ -140,7 +140,7 @@ test('attributes up to tens of kilobytes stand behind their inode', (t) => {
   })
 })
 
-test('files with holes: data, holes and the end are where they belong, in files of terabytes too', (t) => {
+test('files with holes have their data, holes and end in the right places, in files of terabytes too', (t) => {
   const path = join(temporaryDirectory(t), 'image')
   const data = Buffer.from(createRandom(6).bytes(10 * block))
   const extent = (fileBlock: number, regionBlock: number, count: number) => ({
@@ -207,7 +207,7 @@ test('a map of chunks is as coarse as the holes allow', () => {
   const tooFine = (): unknown => mapFile([{ fileBlock: 1, dataBlock: 0, count: 1 }], 2 ** 28, 'path/of it')
   assert.throws(
     tooFine,
-    (error) => isP2pfsError(error, 'unsupported') && /path\/of it.*use the format ext4/.test(error.message),
+    (error) => isP2pfsError(error, 'unsupported') && /path\/of it.*Use the format ext4/.test(error.message),
   )
 })
 
@@ -227,13 +227,13 @@ test('places do not overlap, are aligned, and lie within one block where they fi
   }
 })
 
-test('what EROFS cannot hold is refused, naming the path', () => {
+test('entries that EROFS cannot hold are refused, naming the path', () => {
   const refuses = (node: RootfsInode, pattern: RegExp): void =>
     assert.throws(
       () => planErofs({ root: directory({ dir: directory({ it: node }) }) }, [], seed),
       (error) => isP2pfsError(error, 'unsupported') && pattern.test(error.message),
     )
-  refuses(inode('file', { xattrs: [{ name: 'system.x', value: Buffer.of(1) }] }), /\/dir\/it: EROFS has no place/)
+  refuses(inode('file', { xattrs: [{ name: 'system.x', value: Buffer.of(1) }] }), /\/dir\/it: EROFS cannot store/)
   refuses(inode('file', { xattrs: [{ name: 'user.x', value: Buffer.alloc(70_000) }] }), /\/dir\/it.*too long/)
   refuses(inode('symlink', { linkTarget: 'x'.repeat(4096) }), /\/dir\/it: link target/)
   refuses(inode('character', { device: { major: 5000, minor: 1 } }), /\/dir\/it: device number 5000:1/)

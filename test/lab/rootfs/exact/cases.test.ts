@@ -6,7 +6,7 @@ import { compareImages } from './compare-images.ts'
 
 let failures: Map<string, string>
 
-/** All in one go, for reading trees costs a process for each. */
+/** All cases are compared at once, because each comparison of trees costs a process. */
 before(async () => {
   const images = Object.values(cases).map((layers, i) => {
     const tars = layers.map((entries) => writeTar(entries))

@@ -17,7 +17,7 @@ function symlink(path: string, linkTarget: string, more: Partial<TarEntry> = {})
 function hardlink(path: string, linkTarget: string): TarEntry {
   return { path, type: 'hardlink', linkTarget }
 }
-/** Of the whole path, marks included. */
+/** An entry at a path that includes its marks. */
 function mark(path: string): TarEntry {
   return { path, type: 'file', content: Buffer.alloc(0) }
 }
@@ -62,7 +62,7 @@ export function manyFiles(): TarEntry[][] {
   ]
 }
 
-/** Images by what is special about them: the entries of each layer, lowest first. Every unpacker takes them. */
+/** Images by their peculiarity: the entries of each layer, lowest first. Every unpacker takes them. */
 export const cases: Readonly<Record<string, readonly (readonly TarEntry[])[]>> = {
   'ustar, with and without prefix': [
     [
@@ -188,12 +188,12 @@ export const cases: Readonly<Record<string, readonly (readonly TarEntry[])[]>> =
     [directory('/', { mode: 0o1750, uid: 3, gid: 4, xattrs: { 'user.root': 'yes' } })],
     [file('a')],
   ],
-  'directory to file and back': [
+  'a directory becomes a file and a directory again': [
     [directory('d', { mode: 0o700 }), file('d/x')],
     [file('d')],
     [directory('d'), file('d/y')],
   ],
-  'directory to link and back, with children through it': [
+  'a directory becomes a link and a directory again, with children through it': [
     [directory('d'), file('d/x'), directory('t')],
     [symlink('d', 't'), file('d/y')],
     [directory('d'), file('d/z')],
@@ -202,7 +202,7 @@ export const cases: Readonly<Record<string, readonly (readonly TarEntry[])[]>> =
     [directory('usr/lib'), symlink('lib', 'usr/lib'), file('lib/a')],
     [directory('lib'), file('lib/b')],
   ],
-  'links on the way: absolute, upwards out of the root, dangling, chained': [
+  'links on the path: absolute, upwards out of the root, dangling, chained': [
     [
       directory('d/e'),
       symlink('a', '/d'),
@@ -217,7 +217,7 @@ export const cases: Readonly<Record<string, readonly (readonly TarEntry[])[]>> =
       file('dots/5'),
     ],
   ],
-  "link on the way is not the layer's own": [
+  "link on the path is not the layer's own": [
     [directory('d'), symlink('s', 'd'), file('d/x')],
     [file('s/y'), mark('.wh.s'), mark('d/.wh.x')],
   ],
@@ -394,7 +394,7 @@ export const cases: Readonly<Record<string, readonly (readonly TarEntry[])[]>> =
   'the same content many times': [
     Array.from({ length: 20 }, (_, i) => file(`copy-${i}`, { content: pieces[1]!.bytes })),
   ],
-  'no layers with anything in them': [[], []],
+  'layers without entries': [[], []],
   'stargz.index.json is a file': [
     [
       file('stargz.index.json', { content: Buffer.from('{"version":1}') }),

@@ -16,18 +16,19 @@ export interface TestImage {
   /** A plain file name. */
   name: string
   layers: readonly TestLayer[]
-  /** Tars that umoci gets instead: the same files, where it does not read what we do. */
+  /** Tars that umoci gets instead: the same files in an encoding that it reads. */
   forUmoci?: readonly Buffer[]
 }
 
 export interface CompareOptions {
-  /** With a worker thread for each layer, as the daemon does it. */
+  /** Whether each layer has a worker thread, as in the daemon. */
   worker?: boolean
 }
 
 /**
- * Unpacks images with umoci as root, mounts their rootfs in each format, and compares: names to what is wrong, for those
- * with which something is. All of them at once, since reading trees costs a process for each tree.
+ * Unpacks images with umoci as root, mounts their rootfs in each format, and compares the trees. All images are
+ * compared at once, because each reading of trees costs a process.
+ * @returns the differences of each image that has any, by its name
  */
 export async function compareImages(
   images: readonly TestImage[],
@@ -41,7 +42,7 @@ export async function compareImages(
     const startNs = BigInt(Date.now()) * 1_000_000n
     const [expected, indexed] = await Promise.all([unpackAll(images, work, fail), indexAll(images, fail, worker)])
     const endNs = BigInt(Date.now() + 1) * 1_000_000n
-    /** No layer says when; the kernel did. */
+    /** Times that no layer gives, but the kernel. */
     const madeNow = ({ aspect, left }: Difference): boolean =>
       aspect === 'mtime' && BigInt(left!) >= startNs && BigInt(left!) <= endNs
     for (const format of formats) {
@@ -78,7 +79,7 @@ export async function compareImages(
   }
 }
 
-/** All images' trees, in one directory, by their names. */
+/** The trees of all images in one directory, by their names. */
 async function unpackAll(
   images: readonly TestImage[],
   work: string,
@@ -125,7 +126,7 @@ async function indexAll(
   return all
 }
 
-/** The differences of two trees of trees, by the first component of their paths. */
+/** The differences of two directories of trees, by the first component of their paths. */
 function byImage(left: Tree, right: Tree): Map<string, Difference[]> {
   const found = new Map<string, Difference[]>()
   for (const difference of differences(left, right)) {
@@ -138,7 +139,7 @@ function byImage(left: Tree, right: Tree): Map<string, Difference[]> {
   return found
 }
 
-/** Two at a time: what they wait for are processes. */
+/** Two at a time, because they wait for processes. */
 async function eachOf<T>(items: readonly T[], use: (item: T) => Promise<void>): Promise<void> {
   let next = 0
   const worker = async (): Promise<void> => {

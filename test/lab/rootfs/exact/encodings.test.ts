@@ -19,7 +19,7 @@ const entries: TarEntry[] = [
 const tar = writeTar(entries)
 const halves = [tar.subarray(0, 3000), tar.subarray(3000)]
 
-/** RFC 1952: a member with a header that has all that can be in one. */
+/** A member whose header has all fields of RFC 1952. */
 function gzipMember(
   bytes: Buffer,
   { extra, name, comment }: { extra?: Buffer; name?: string; comment?: string } = {},
@@ -46,7 +46,7 @@ function gzipMember(
   return Buffer.concat([...parts, deflateRawSync(bytes), trailer])
 }
 
-/** RFC 8878, 3.1.2. */
+/** A skippable frame: RFC 8878, section 3.1.2. */
 function skippable(bytes: Buffer): Buffer {
   const header = Buffer.alloc(8)
   header.writeUInt32LE(0x184d2a50 + (bytes.length % 16), 0)
@@ -95,7 +95,7 @@ for (const [name, blob] of Object.entries(compressed)) {
   })
 }
 
-/** What umoci does not read, and the same said otherwise. */
+/** Encodings that umoci does not read, and the same files in an encoding that it reads. */
 const equivalents: Record<string, [Buffer, Buffer]> = {
   'sparse, old GNU format': [
     writeTar([{ path: 'sparse', type: 'file', sparse: { ...sparse, format: 'S' } }]),
@@ -107,7 +107,7 @@ const equivalents: Record<string, [Buffer, Buffer]> = {
     ]),
     writeTar([{ path: 's'.repeat(200), type: 'file', sparse: { sizeBytes: 10_000, pieces: pieces.slice(0, 1) } }]),
   ],
-  'PAX global headers are passed over, as containerd and Docker do it': [
+  'PAX global headers are skipped, as in containerd and Docker': [
     Buffer.concat([
       globalHeader({ comment: 'a commit', mtime: '5', uid: '7', 'SCHILY.xattr.user.all': 'no', path: 'elsewhere' }),
       tar,

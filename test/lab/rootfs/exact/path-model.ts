@@ -5,20 +5,20 @@ interface Node {
   target: string
 }
 
-/** Links that umoci follows on the way to one entry. */
+/** Most links that umoci follows on the path of one entry. */
 const maxLinks = 255
-/** Longer names are none to Linux; longer paths would not fit PATH_MAX with the directory that umoci unpacks to. */
+/** Linux has no longer names. Longer paths and the directory that umoci unpacks to would exceed PATH_MAX together. */
 const maxNameBytes = 255
 const maxPathBytes = 3500
 
 /**
- * What is where after each entry of each layer, by resolved path, as umoci 0.4.7 does it (oci/layer/tar_extract.go): so
- * that a generator of layers knows which entries are legal, and what there is to collide with. Of paths, not inodes, unlike
- * what it helps to test.
+ * The entries that exist after each entry of each layer, by resolved path, as in umoci 0.4.7
+ * (oci/layer/tar_extract.go). It tells a generator of layers which entries are legal, and with which they can collide.
+ * It models paths, not inodes, unlike the code that it helps to test.
  */
 export class PathModel {
   #nodes = new Map<string, Node>([['', { type: 'directory', target: '' }]])
-  /** Paths that the layer has touched, and all above them. */
+  /** Paths that the layer has touched, and their parents. */
   #upper = new Set<string>()
 
   nextLayer(): void {
@@ -31,7 +31,10 @@ export class PathModel {
       .map(([path]) => path)
   }
 
-  /** Undefined for a loop of links, or what is too long. Like securejoin: what is not there, or no directory, is as good as a directory. */
+  /**
+   * Resolves links, as securejoin: a missing entry, or one that is no directory, counts as a directory. Undefined for a
+   * loop of links, and for a path that gets too long.
+   */
   resolve(path: string): string | undefined {
     let done: string[] = []
     const left = path.split('/').toReversed()
@@ -56,7 +59,7 @@ export class PathModel {
     return resolved.length > maxPathBytes ? undefined : resolved
   }
 
-  /** Applies the entry. @returns false, and has done nothing, if it is not legal */
+  /** Applies an entry. @returns false for one that is not legal, which changes nothing */
   apply({ path, type, linkTarget = '' }: TarEntry): boolean {
     const clean = path.split('/').filter((part) => part !== '' && part !== '.')
     const name = clean.pop()
@@ -75,7 +78,7 @@ export class PathModel {
     const at = join(directory, name)
     let node: Node = { type, target: linkTarget }
     if (type === 'hardlink') {
-      // What stands at the place of the link goes first, and is no target any more.
+      // The entry at the place of the link goes first, so it is no target any more.
       const before = new Map(this.#nodes)
       this.#remove(at)
       const found = this.#hardlinkTarget(linkTarget)

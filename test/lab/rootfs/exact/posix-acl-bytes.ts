@@ -7,7 +7,7 @@ export interface AclEntry {
   id?: number
 }
 
-/** A POSIX ACL as the system calls have it (posix_acl_xattr.h), Latin-1. */
+/** A POSIX ACL in the form of the system calls (posix_acl_xattr.h), Latin-1. */
 export function aclBytes(entries: readonly AclEntry[]): string {
   const out = Buffer.alloc(4 + entries.length * 8)
   out.writeUInt32LE(2, 0)

@@ -4,7 +4,7 @@ import type { SparseContent, TarEntry } from '../../../support/tar-writer.ts'
 import { PathModel } from './path-model.ts'
 import { aclBytes, type AclEntry } from './posix-acl-bytes.ts'
 
-/** Few, so that entries meet. */
+/** Few names, so that entries meet. */
 const commonNames = ['a', 'b', 'c', 'd', 'e']
 const rareNames = [
   'caf\xe9',
@@ -24,7 +24,7 @@ const capabilities = [
   '\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00',
   `\x01\x00\x00\x03\x00\x04\x00\x00${'\x00'.repeat(12)}\xe8\x03\x00\x00`,
 ]
-/** Not kept: of this host, of overlayfs, of no namespace, or of one that takes none. */
+/** Attributes that are not kept: they belong to this host, to overlayfs, or to no namespace that takes them. */
 const droppedAttributes = [
   'security.selinux',
   'trusted.overlay.opaque',
@@ -35,16 +35,16 @@ const droppedAttributes = [
 ]
 const modes = [0o644, 0o755, 0o600, 0o4755, 0o2755, 0o1777, 0, 0o7777, 0o6711, 0o2070]
 const ids = [0, 1, 1000, 65_534, 65_536, 2_097_151, 2_097_152, 2 ** 31 - 1, 2 ** 31 + 5, 2 ** 32 - 2]
-/** umoci counts nanoseconds in 64 bits: to 2262. What is before 1901 is lost on the ext4 that it unpacks to. */
+/** umoci counts nanoseconds in 64 bits, so to 2262. The ext4 that it unpacks to has no times before 1901. */
 const seconds = [0, 1, -1, 1_719_792_000, 2 ** 31 - 1, 2 ** 31, 2 ** 32 + 7, 2 ** 33 + 1, -(2 ** 31) + 1, -100_000_000]
 const sizes = [0, 0, 1, 100, 511, 512, 513, 4095, 4096, 4097, 8192, 20_000, 131_072]
 const longTargets = ['x'.repeat(59), 'x'.repeat(60), `/${'y'.repeat(200)}`, 'z'.repeat(4095)]
 
 /**
- * Layers of an image, at random: 1 to 6, of few names, so that whatever can follow on the same path does. All of it is what
- * umoci accepts; not among it: paths through what is no directory, hard links to directories, to nothing, or to what the
- * link itself replaces, loops of links on the way, user attributes of what is neither file nor directory, default ACLs of
- * what is no directory, attributes beyond one ext4 block.
+ * Random layers of an image: 1 to 6, of few names, so that all kinds of entries follow each other on the same path.
+ * umoci accepts all of them. They have no paths through anything but directories, no hard links to directories, to
+ * nothing, or to the entry that the link replaces, no loops of links, no user attributes but of files and directories,
+ * no default ACLs but of directories, and no more attributes than one ext4 block has room for.
  */
 export function randomLayers(seed: number): TarEntry[][] {
   const generator = new Generator(seed)
@@ -110,7 +110,7 @@ class Generator {
     return { ...entry, content }
   }
 
-  /** Old GNU headers are not among the formats: umoci refuses them. */
+  /** The formats lack old GNU headers, because umoci refuses them. */
   #sparse(): SparseContent {
     const pieces: SparseContent['pieces'][number][] = []
     let end = 0
@@ -133,7 +133,7 @@ class Generator {
     const there = this.#model.paths()
     const path = there.length > 0 && this.#chance(0.7) ? this.#pick(there) : this.#plainPath()
     const slash = path.lastIndexOf('/')
-    // Names that are too long with the mark are no whiteouts that anybody could write.
+    // Nobody could write a whiteout whose name is too long with its mark.
     const name = path.slice(slash + 1).slice(0, 251)
     return this.#styled(`${path.slice(0, slash + 1)}.wh.${name}`)
   }
@@ -193,7 +193,7 @@ class Generator {
     ]
   }
 
-  /** In one of the encodings that have room for it all. */
+  /** Chooses one of the encodings that can hold all of the entry. */
   #encoded(entry: TarEntry): TarEntry {
     const { path, linkTarget = '', uid = 0, gid = 0, mtime = { seconds: 0, nanoseconds: 0 } } = entry
     if (entry.sparse !== undefined || entry.xattrs !== undefined || mtime.nanoseconds !== 0) return entry

@@ -4,10 +4,10 @@ import { writeTar } from '../../../support/tar-writer.ts'
 import { compareImages, type TestImage } from './compare-images.ts'
 import { randomLayers } from './random-layers.ts'
 
-/** Images, and the seed of the first: `P2PFS_IMAGES=1 P2PFS_SEED=17` is one that failed. */
+/** Number of images, and the seed of the first. `P2PFS_IMAGES=1 P2PFS_SEED=17` runs image 17 alone. */
 const count = Number(process.env['P2PFS_IMAGES'] ?? 300)
 const firstSeed = Number(process.env['P2PFS_SEED'] ?? 1)
-/** Images compared with one reading of trees. */
+/** Number of images that are compared with one reading of trees. */
 const batch = 50
 
 test(`the rootfs of ${count} random images is what umoci unpacks`, async () => {

@@ -16,19 +16,19 @@ const directory = (path: string, more: Partial<TarEntry> = {}): TarEntry => ({ p
 const acl = (...tags: ('user' | 'group' | 'other' | 'namedUser')[]): string =>
   aclBytes(tags.map((tag) => ({ tag, permissions: 7 })))
 
-/** Images that nobody can unpack: layers, and what we say. */
+/** Images that nobody can unpack: their layers, and our error. */
 const bothRefuse: Record<string, [TarEntry[][], RegExp]> = {
   'hard link to nothing': [[[link('a', 'b')]], /"a": hard link to "b", which is not there/],
-  'hard link to what comes later': [[[link('a', 'b'), file('b')]], /"a": hard link to "b", which is not there/],
+  'hard link to a later entry': [[[link('a', 'b'), file('b')]], /"a": hard link to "b", which is not there/],
   'hard link to a directory': [[[directory('d')], [link('a', 'd')]], /"a": hard link to "d", which is a directory/],
   'hard link to the root': [[[link('a', '/')]], /"a": hard link to "", which is a directory/],
   'hard link to itself': [[[file('a')], [link('a', 'a')]], /"a": hard link to "a", which is not there/],
-  'hard link to what it replaces': [
+  'hard link to the entry that it replaces': [
     [[file('d/a')], [link('d', 'd/a')]],
     /"d": hard link to "d\/a", which is not there/,
   ],
-  'path through a file of the layer': [[[file('a'), file('a/b')]], /"a\/b": "a" on the way is no directory/],
-  'loop of links on the way': [
+  'path through a file of the layer': [[[file('a'), file('a/b')]], /"a\/b": "a" on its path is no directory/],
+  'loop of links on the path': [
     [[symlink('a', 'b'), symlink('b', 'a'), file('a/c')]],
     /"a\/c": too many symbolic links/,
   ],
@@ -38,11 +38,11 @@ const bothRefuse: Record<string, [TarEntry[][], RegExp]> = {
   'root that is no directory': [[[file('.')]], /the root is not a directory/],
   'ACL that is malformed': [
     [[file('a', { xattrs: { 'system.posix_acl_access': acl('group', 'user', 'other') } })]],
-    /POSIX ACL that the kernel would refuse/,
+    /POSIX ACL that the kernel refuses/,
   ],
   'ACL with names and no mask': [
     [[file('a', { xattrs: { 'system.posix_acl_access': acl('user', 'namedUser', 'group', 'other') } })]],
-    /POSIX ACL that the kernel would refuse/,
+    /POSIX ACL that the kernel refuses/,
   ],
   'ACL that is cut short': [
     [[file('a', { xattrs: { 'system.posix_acl_access': acl('user', 'group', 'other').slice(0, -1) } })]],
@@ -50,7 +50,7 @@ const bothRefuse: Record<string, [TarEntry[][], RegExp]> = {
   ],
   'default ACL of a file': [
     [[file('a', { xattrs: { 'system.posix_acl_default': acl('user', 'group', 'other') } })]],
-    /default ACL of what is no directory/,
+    /default ACL, but not of a directory/,
   ],
   'malformed capability': [
     [[file('a', { xattrs: { 'security.capability': 'x'.repeat(20) } })]],
@@ -62,14 +62,14 @@ const bothRefuse: Record<string, [TarEntry[][], RegExp]> = {
   ],
 }
 
-/** Where umoci clips the path instead. */
+/** Images whose paths umoci clips. */
 const weRefuse: Record<string, TarEntry[]> = {
   'path that leaves the root': [file('../a')],
   'path that leaves the root in its midst': [file('a/../../b')],
   'hard link that leaves the root': [file('a'), link('b', '../a')],
 }
 
-/** Where umoci fails; with what we have in place of it. */
+/** Images that umoci refuses, and we accept: their layers, and the same image in a form that umoci accepts. */
 const umociRefuses: Record<string, [TarEntry[][], TarEntry[][]]> = {
   'path through a file of a lower layer: a directory, as on overlayfs': [
     [[file('a')], [file('a/b')]],

@@ -17,7 +17,7 @@ export interface TestLayer {
 
 type Chunks = Map<Digest, Uint8Array>
 
-/** How a filesystem is checked and mounted. */
+/** The checker and the mount options of each format. */
 const tools: Record<RootfsFormat, { fsck: (file: string) => [string, string[]]; mountOptions: string[] }> = {
   ext4: { fsck: (file) => ['e2fsck', ['-fn', file]], mountOptions: ['-t', 'ext4', '-o', 'ro,loop'] },
   erofs: { fsck: (file) => ['fsck.erofs', [file]], mountOptions: ['-t', 'erofs', '-o', 'ro'] },
@@ -25,7 +25,7 @@ const tools: Record<RootfsFormat, { fsck: (file: string) => [string, string[]]; 
 
 const { signal } = new AbortController()
 
-/** The layer's index; its chunks go to `chunks`. With a worker as the daemon does it, or quickly without. */
+/** Indexes a layer and puts its chunks into `chunks`, with a worker thread as in the daemon, or faster without. */
 export async function indexLayer(
   { blob, tar }: TestLayer,
   chunks: Chunks,
@@ -40,12 +40,12 @@ export async function indexLayer(
   return await indexer.finish()
 }
 
-/** Pieces of their own, for whoever takes them may keep them. */
+/** Copies of pieces, which the receiver may keep. */
 async function* pieces(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += 1 << 18) yield Uint8Array.from(bytes.subarray(at, at + (1 << 18)))
 }
 
-/** Writes the rootfs of an image as the daemon would serve it: the metadata region, then the layers' data regions. */
+/** Writes the rootfs of an image as the daemon serves it: the metadata segment, then the layers' data segments. */
 export async function writeRootfsFile(
   path: string,
   layers: readonly LayerIndex[],
@@ -60,7 +60,7 @@ export async function writeRootfsFile(
   for (const table of [manifest.metadata, ...manifest.layers.map((layer) => layer.chunks)]) {
     for (let i = 0; i < table.count; i++) {
       const bytes = metadata.get(table.digestAt(i)) ?? chunks.get(table.digestAt(i))
-      if (bytes === undefined) throw new Error(`${path}: chunk ${i} of a region was not put`)
+      if (bytes === undefined) throw new Error(`${path}: chunk ${i} of a segment was not put`)
       if (bytes.some((byte) => byte !== 0)) await file.write(bytes, 0, bytes.length, offset + table.offsets[i]!)
     }
     offset += table.sizeBytes
@@ -68,7 +68,7 @@ export async function writeRootfsFile(
   await file.truncate(offset)
 }
 
-/** Throws what the filesystem's own checker has to say. */
+/** Runs the filesystem's own checker. @throws its complaints */
 export async function checkRootfsFile(path: string, format: RootfsFormat): Promise<void> {
   const [command, args] = tools[format].fsck(path)
   const { stdout } = await run(command, args)
@@ -76,7 +76,7 @@ export async function checkRootfsFile(path: string, format: RootfsFormat): Promi
     throw new Error(`e2fsck of ${path}: ${stdout.toString()}`)
 }
 
-/** Mounts it read-only; with the disposal it is unmounted, its loop device is detached. */
+/** Mounts it read-only. Disposal unmounts it and detaches its loop device. */
 export async function mountRootfsFile(
   path: string,
   mountPoint: string,

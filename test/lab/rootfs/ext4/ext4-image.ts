@@ -33,12 +33,12 @@ export function directory(
   })
 }
 
-/** Writes the image to a file; `region` has the bytes of the layers' data regions at their offsets. */
+/** Writes the image to a file; `segment` has the bytes of the layers' data segments at their offsets. */
 export function writeImage(
   path: string,
   root: RootfsInode,
   layerBytes: number[],
-  region: { layer: number; offset: number; bytes: Uint8Array }[] = [],
+  segment: { layer: number; offset: number; bytes: Uint8Array }[] = [],
 ): void {
   const plan = planExt4({ root }, layerBytes, seed)
   const fd = openSync(path, 'w')
@@ -51,17 +51,17 @@ export function writeImage(
   if (at !== plan.metadataBytes) throw new Error(`metadata has ${at} bytes, planned were ${plan.metadataBytes}`)
   ftruncateSync(fd, plan.sizeBytes)
   const starts = layerBytes.map((_, i) => plan.metadataBytes + layerBytes.slice(0, i).reduce((sum, n) => sum + n, 0))
-  for (const { layer, offset, bytes } of region) writeSync(fd, bytes, 0, bytes.length, starts[layer]! + offset)
+  for (const { layer, offset, bytes } of segment) writeSync(fd, bytes, 0, bytes.length, starts[layer]! + offset)
   closeSync(fd)
 }
 
-/** What e2fsck says of an image, with its exit status. */
+/** The output of e2fsck for an image, with its exit status. */
 export function check(path: string): { status: number | null; output: string } {
   const { status, stdout, stderr } = spawnSync('e2fsck', ['-fn', path], { encoding: 'utf8' })
   return { status, output: `${stdout}${stderr}`.replace(/^e2fsck .*\n/m, '') }
 }
 
-/** Mounts the image read-only for the time of `use`. */
+/** Mounts the image read-only while `use` runs. */
 export function withMount<T>(path: string, use: (mountPoint: string) => T): T {
   const mountPoint = join(`${path}.mnt`)
   mkdirSync(mountPoint)

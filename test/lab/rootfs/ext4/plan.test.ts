@@ -37,7 +37,7 @@ test('an empty root is a filesystem', (t) => {
   })
 })
 
-test('every type, mode, id, time, link and attribute is as the tree says', (t) => {
+test('every type, mode, id, time, link and attribute is as in the tree', (t) => {
   const path = join(temporaryDirectory(t), 'image')
   const content = createRandom(3).bytes(10_000)
   const linked = file(content, 1, 8192, {
@@ -159,9 +159,9 @@ for (const [name, count, type] of [
   })
 }
 
-test('large, sparse and scattered files read as they should', (t) => {
+test('large, sparse and scattered files have their bytes', (t) => {
   const path = join(temporaryDirectory(t), 'image')
-  const region = 20 * 2 ** 30
+  const segment = 20 * 2 ** 30
   const mark = (n: number): Buffer => Buffer.alloc(block, n)
   const huge = inode('file', {
     sizeBytes: 5 * 2 ** 30 + 1,
@@ -171,7 +171,7 @@ test('large, sparse and scattered files read as they should', (t) => {
     sizeBytes: 2 ** 40,
     extents: [{ layer: 0, fileOffset: 2 ** 39, lengthBytes: block, regionOffset: 6 * 2 ** 30 }],
   })
-  // Every other block of the region, backwards: an extent each, and a tree two levels deep.
+  // Every second block of the segment, backwards: each is an extent, and the tree is two levels deep.
   const scattered = inode('file', {
     sizeBytes: 2000 * block,
     extents: Array.from({ length: 2000 }, (_, i) => ({
@@ -184,7 +184,7 @@ test('large, sparse and scattered files read as they should', (t) => {
   writeImage(
     path,
     directory({ huge, sparse, scattered }),
-    [region, 4000 * block],
+    [segment, 4000 * block],
     [
       { layer: 0, offset: 5 * 2 ** 30 - block, bytes: mark(1) },
       { layer: 0, offset: 6 * 2 ** 30, bytes: mark(2) },
@@ -210,12 +210,12 @@ test('large, sparse and scattered files read as they should', (t) => {
   })
 })
 
-test('random trees are clean, and read as they should', (t) => {
+test('random trees are clean, and have their bytes', (t) => {
   const directoryOfTest = temporaryDirectory(t)
   for (let round = 0; round < 15; round++) {
     const random = createRandom(round)
     const layers = [0, 0, 0]
-    const region: { layer: number; offset: number; bytes: Uint8Array }[] = []
+    const segment: { layer: number; offset: number; bytes: Uint8Array }[] = []
     const expected = new Map<string, string>()
     const files: RootfsInode[] = []
     const make = (path: string, depth: number): RootfsInode => {
@@ -236,8 +236,8 @@ test('random trees are clean, and read as they should', (t) => {
           const node = file(bytes, layer, layers[layer]!, {
             xattrs: kind === 5 ? [{ name: 'user.x', value: random.bytes(random.below(300)) }] : [],
           })
-          region.push({ layer, offset: layers[layer]!, bytes })
-          // What an upper layer hides lies between.
+          segment.push({ layer, offset: layers[layer]!, bytes })
+          // Blocks between them stand for content that an upper layer hides.
           layers[layer]! += Math.ceil(bytes.length / block) * block + random.below(3) * block
           files.push(node)
           children.set(name, node)
@@ -247,7 +247,7 @@ test('random trees are clean, and read as they should', (t) => {
       return directory(children)
     }
     const path = join(directoryOfTest, `image-${round}`)
-    writeImage(path, make('', 0), layers, region)
+    writeImage(path, make('', 0), layers, segment)
     assertClean(path)
     withMount(path, (at) => {
       for (const [name, digest] of expected)
@@ -262,7 +262,7 @@ test('random trees are clean, and read as they should', (t) => {
   }
 })
 
-test('what ext4 cannot hold is refused, naming the path', () => {
+test('entries that ext4 cannot hold are refused, naming the path', () => {
   const refuses = (node: RootfsInode, pattern: RegExp): void =>
     assert.throws(
       () => [...planExt4({ root: directory({ it: node }) }, [], seed).pieces()],

@@ -3,7 +3,7 @@ import type { createRandom } from '../../../support/random.ts'
 /** RFC 1951, section 3.2.5: lengths 3 to 10 and 258 have a symbol of their own. */
 const longest = 258
 
-/** Writes deflate blocks of fixed codes by hand: what no compressor makes, such as matches that reach back as far as can be. */
+/** Writes deflate blocks of fixed codes by hand: no compressor makes matches at the greatest distance, for example. */
 export class DeflateMaker {
   readonly output: number[] = []
   readonly #bits: number[] = []
@@ -22,7 +22,7 @@ export class DeflateMaker {
     this.#begin()
     if (length === longest) this.#code(0xc0 + 285 - 280, 8)
     else this.#code(length - 2, 7)
-    // Two codes for each number of extra bits, but for four with none.
+    // Four codes have no extra bits; each further number of extra bits has two.
     let code = distance - 1
     let extra = 0
     if (distance > 4) {
@@ -64,7 +64,7 @@ export class DeflateMaker {
   }
 }
 
-/** A stream of blocks of any length, with matches of all distances, many of them over the start of their block. */
+/** A stream of blocks of any length with matches of all distances; many reach back over the start of their block. */
 export function randomDeflate(random: ReturnType<typeof createRandom>, bytes: number): DeflateMaker {
   const maker = new DeflateMaker()
   for (let i = 0; i < 8; i++) maker.literal(random.below(256))

@@ -3,13 +3,13 @@ import { blockBytes, ChunkTableBuilder, type ChunkTable } from '../../protocol/c
 import { digestOf } from '../../protocol/digest.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
 
-/** Chunks of the window region: a resume reads one of them, and its neighbours have theirs in it. Bytes. */
+/** Size of the chunks, bytes. A resume reads one of them, and it holds the windows of the neighbours too. */
 const chunkBytes = 32 * 1024
-/** Of what is mostly zeros higher levels save a twentieth, and take several times as long. */
+/** Windows are mostly zeros: higher levels save a twentieth of the bytes and take several times as long. */
 const level = 1
 
-/** Collects the windows of a blob's checkpoints, compressed, into chunks. */
-export class WindowRegion {
+/** The window segment of a blob: collects the windows of its checkpoints, compressed, into chunks. */
+export class WindowSegment {
   readonly #sink: ChunkSink
   readonly #table = new ChunkTableBuilder()
   readonly #puts: Promise<void>[] = []
@@ -21,7 +21,7 @@ export class WindowRegion {
     this.#sink = sink
   }
 
-  /** @returns where it is in the region; an empty window is nowhere */
+  /** @returns where the window is in the segment; the length of an empty one is 0 */
   add(window: Uint8Array): { offset: number; lengthBytes: number } {
     if (window.length === 0) return { offset: this.#start + this.#pendingBytes, lengthBytes: 0 }
     const compressed = zstdCompressSync(window, { params: { [constants.ZSTD_c_compressionLevel]: level } })
@@ -32,7 +32,7 @@ export class WindowRegion {
     return { offset, lengthBytes: compressed.length }
   }
 
-  /** Waits until all chunks are kept. @throws what the sink threw */
+  /** Waits until all chunks are kept. @throws the sink's error */
   async finish(): Promise<ChunkTable> {
     this.#cut()
     await Promise.all(this.#puts)
@@ -42,7 +42,7 @@ export class WindowRegion {
   #cut(): void {
     if (this.#pendingBytes === 0) return
     const length = Math.ceil(this.#pendingBytes / blockBytes) * blockBytes
-    // Not of Node's pool, and not touched again: the sink may hand its memory on.
+    // A buffer outside Node's pool, not touched again: the sink may transfer its memory.
     const bytes = Buffer.alloc(length)
     Buffer.concat(this.#pending).copy(bytes)
     const digest = digestOf(bytes)
