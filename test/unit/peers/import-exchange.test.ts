@@ -17,7 +17,8 @@ import { encodeObjectAnswer, maxObjectRequestBytes, objectProtocol } from '../..
 import { encodeRegionMessage, regionProtocol } from '../../../protocol/messages/region.ts'
 import { BanList } from '../../../node/peers/ban-list.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
-import type { ImportOutcome, ImportProgress } from '../../../node/peers/import/exchange.ts'
+import type { ByteProgress } from '../../../node/model/progress.ts'
+import type { ImportOutcome } from '../../../node/peers/import/client.ts'
 import { createPeerHost } from '../../../node/peers/peer-host.ts'
 import { testKey } from '../../support/test-key.ts'
 import { TestPeer, until } from './test-peer.ts'
@@ -38,19 +39,19 @@ const record: ImageRecord = {
 
 interface Asked {
   outcome: Promise<ImportOutcome>
-  progress: ImportProgress[]
+  progress: ByteProgress[]
   layers: Digest[]
   abort: AbortController
 }
 
 function ask(asker: TestPeer, steward: string): Asked {
-  const [progress, layers, abort] = [[] as ImportProgress[], [] as Digest[], new AbortController()]
+  const [progress, layers, abort] = [[] as ByteProgress[], [] as Digest[], new AbortController()]
   const told = {
-    onProgress: ({ doneBytes, totalBytes }: ImportProgress) => void progress.push({ doneBytes, totalBytes }),
+    onProgress: ({ doneBytes, totalBytes }: ByteProgress) => void progress.push({ doneBytes, totalBytes }),
     onLayer: (diffId: Digest) => void layers.push(diffId),
   }
   return {
-    outcome: asker.exchange.askImport(steward, request, { signal: abort.signal, ...told }),
+    outcome: asker.network.imports.askImport(steward, request, { signal: abort.signal, ...told }),
     progress,
     layers,
     abort,
@@ -60,7 +61,10 @@ function ask(asker: TestPeer, steward: string): Asked {
 async function pair(t: TestContext): Promise<{ steward: TestPeer; asker: TestPeer }> {
   const steward = await TestPeer.start(t, 'steward')
   const asker = await TestPeer.start(t, 'asker', { bootstrap: [steward.address] })
-  await until('they have met', () => asker.exchange.peers().length === 1 && steward.exchange.peers().length === 1)
+  await until(
+    'they have met',
+    () => asker.network.membership.peers().length === 1 && steward.network.membership.peers().length === 1,
+  )
   return { steward, asker }
 }
 
@@ -68,16 +72,16 @@ test('a steward tells how far it is and what can be taken, and then the record',
   const { steward, asker } = await pair(t)
   const end = Promise.withResolvers<ImageRecord>()
   let from = ''
-  steward.import = async (asked, { peer, onProgress, onLayer }) => {
+  steward.importedImage = async (asked, { peer, onProgress, onLayer }) => {
     from = peer
     assert.deepEqual(asked, request)
     onProgress({ doneBytes: 3, totalBytes: 10 })
     onLayer(layer)
     return await end.promise
   }
-  const { outcome, progress, layers } = ask(asker, steward.exchange.peerId)
+  const { outcome, progress, layers } = ask(asker, steward.network.peerId)
   await until('two beats', () => progress.length >= 2)
-  assert.deepEqual([progress[0], layers, from], [{ doneBytes: 3, totalBytes: 10 }, [layer], asker.exchange.peerId])
+  assert.deepEqual([progress[0], layers, from], [{ doneBytes: 3, totalBytes: 10 }, [layer], asker.network.peerId])
   end.resolve(record)
   assert.deepEqual(await outcome, { record })
   assert.deepEqual(layers, [layer], 'told once')
@@ -90,30 +94,30 @@ test('a steward refuses with the code of what went wrong', async (t) => {
     [new P2pfsError('invalid', 'malformed'), 'invalid'],
     [new TypeError('bug'), 'unavailable'],
   ] as const) {
-    steward.import = async () => await Promise.reject(error)
-    assert.deepEqual(await ask(asker, steward.exchange.peerId).outcome, { refused })
+    steward.importedImage = async () => await Promise.reject(error)
+    assert.deepEqual(await ask(asker, steward.network.peerId).outcome, { refused })
   }
-  assert.equal(asker.exchange.peers().length, 1, 'that is no reason to cut it off')
+  assert.equal(asker.network.membership.peers().length, 1, 'that is no reason to cut it off')
 })
 
 test('a steward ends its work when the asker gives up, and when it goes away', async (t) => {
   const { steward, asker } = await pair(t)
   let [begun, ended] = [0, 0]
-  steward.import = async (_request, { signal }) => {
+  steward.importedImage = async (_request, { signal }) => {
     begun++
     await new Promise((resolve) => signal.addEventListener('abort', resolve))
     ended++
     throw signal.reason
   }
-  const one = ask(asker, steward.exchange.peerId)
+  const one = ask(asker, steward.network.peerId)
   const givenUp = assert.rejects(one.outcome, { name: 'AbortError' })
   await until('the import has begun', () => begun === 1)
   one.abort.abort()
   await givenUp
   await until('its end', () => ended === 1)
-  const two = assert.rejects(ask(asker, steward.exchange.peerId).outcome)
+  const two = assert.rejects(ask(asker, steward.network.peerId).outcome)
   await until('the next has begun', () => begun === 2)
-  await asker.exchange.stop()
+  await asker.network.stop()
   await two
   await until('its end', () => ended === 2)
 })
@@ -121,31 +125,31 @@ test('a steward ends its work when the asker gives up, and when it goes away', a
 test('a steward that goes away is unavailable at once', async (t) => {
   const { steward, asker } = await pair(t)
   let begun = false
-  steward.import = async () => {
+  steward.importedImage = async () => {
     begun = true
     return await new Promise(() => undefined)
   }
-  const lost = assert.rejects(ask(asker, steward.exchange.peerId).outcome, (error) =>
-    isP2pfsError(error, 'unavailable'),
-  )
+  const lost = assert.rejects(ask(asker, steward.network.peerId).outcome, (error) => isP2pfsError(error, 'unavailable'))
   await until('the import has begun', () => begun)
-  await steward.exchange.stop()
+  await steward.network.stop()
   await lost
 })
 
 test('who imports an image is found, and only then', async (t) => {
   const { steward, asker } = await pair(t)
   const { signal } = new AbortController()
-  assert.equal(await asker.exchange.objects.findImport(request.manifestDigest, { signal }), undefined)
+  assert.equal(await asker.network.objects.findImport(request.manifestDigest, { signal }), undefined)
   steward.importing.add(request.manifestDigest)
-  assert.equal(await asker.exchange.objects.findImport(request.manifestDigest, { signal }), steward.exchange.peerId)
+  assert.equal(await asker.network.objects.findImport(request.manifestDigest, { signal }), steward.network.peerId)
 })
 
 test('all hosts of a region agree on the rank', async (t) => {
   const { steward, asker } = await pair(t)
   const third = await TestPeer.start(t, 'third', { bootstrap: [steward.address] })
-  await until('all have met', () => [steward, asker, third].every(({ exchange }) => exchange.peers().length === 2))
-  const ranks = [steward, asker, third].map(({ exchange }) => exchange.byResponsibility('key'))
+  await until('all have met', () =>
+    [steward, asker, third].every(({ network }) => network.membership.peers().length === 2),
+  )
+  const ranks = [steward, asker, third].map(({ network }) => network.membership.byResponsibility('key'))
   assert.deepEqual(ranks[1], ranks[0])
   assert.deepEqual(ranks[2], ranks[0])
   assert.equal(new Set(ranks[0]).size, 3)
@@ -154,13 +158,13 @@ test('all hosts of a region agree on the rank', async (t) => {
 test('a host that has just started meets its region first; one without bootstrap peers has none to wait for', async (t) => {
   const { signal } = new AbortController()
   const a = await TestPeer.start(t, 'a')
-  await a.exchange.whenRegionKnown({ signal })
+  await a.network.membership.whenRegionKnown({ signal })
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
-  await b.exchange.whenRegionKnown({ signal })
-  assert.equal(b.exchange.peers().length, 1)
+  await b.network.membership.whenRegionKnown({ signal })
+  assert.equal(b.network.membership.peers().length, 1)
   const alone = await TestPeer.start(t, 'alone', { bootstrap: ['/ip4/127.0.0.1/tcp/1'] })
-  await alone.exchange.whenRegionKnown({ signal })
-  assert.deepEqual(alone.exchange.byResponsibility('key'), [alone.exchange.peerId])
+  await alone.network.membership.whenRegionKnown({ signal })
+  assert.deepEqual(alone.network.membership.byResponsibility('key'), [alone.network.peerId])
 })
 
 /** A member of the region that answers for imports as it likes. */
@@ -188,7 +192,7 @@ async function hostileSteward(
   await writeFrame(await connection.newStream(regionProtocol), [
     encodeRegionMessage({ type: 'hello', region: 'test', name: 'hostile', addresses: [] }),
   ])
-  await until('it is a member', () => asker.exchange.peers().length === 1)
+  await until('it is a member', () => asker.network.membership.peers().length === 1)
   return host.peerId.toString()
 }
 
@@ -223,7 +227,7 @@ for (const [what, lie] of lies) {
     const asker = await TestPeer.start(t, 'asker')
     const steward = await hostileSteward(t, asker, lie)
     await assert.rejects(ask(asker, steward).outcome, (error) => isP2pfsError(error, 'invalid'))
-    assert.deepEqual(asker.exchange.peers(), [])
+    assert.deepEqual(asker.network.membership.peers(), [])
   })
 }
 
@@ -250,11 +254,11 @@ for (const [how, before] of [
       for (let i = 0; i < before; i++) await send(stream, progress)
       await new Promise(() => undefined)
     })
-    assert.equal(asker.exchange.byResponsibility('key').length, 2)
+    assert.equal(asker.network.membership.byResponsibility('key').length, 2)
     const { outcome, progress: seen } = ask(asker, steward)
     await assert.rejects(outcome, (error) => isP2pfsError(error, 'timeout'))
     assert.equal(seen.length, before)
-    assert.deepEqual(asker.exchange.byResponsibility('key'), [asker.exchange.peerId])
+    assert.deepEqual(asker.network.membership.byResponsibility('key'), [asker.network.peerId])
   })
 }
 
@@ -272,17 +276,17 @@ test('a steward that was silent is counted on again as soon as it answers anythi
   )
   const { signal } = new AbortController()
   await assert.rejects(ask(asker, steward).outcome, (error) => isP2pfsError(error, 'timeout'))
-  await asker.exchange.objects.findImport(request.manifestDigest, { signal })
-  assert.equal(asker.exchange.byResponsibility('key').length, 1)
+  await asker.network.objects.findImport(request.manifestDigest, { signal })
+  assert.equal(asker.network.membership.byResponsibility('key').length, 1)
   isStalled = false
-  await asker.exchange.objects.findImport(request.manifestDigest, { signal })
-  assert.equal(asker.exchange.byResponsibility('key').length, 2)
+  await asker.network.objects.findImport(request.manifestDigest, { signal })
+  assert.equal(asker.network.membership.byResponsibility('key').length, 2)
 })
 
 test('an asker that asks twice on a stream, or asks for nonsense, is cut off', async (t) => {
   const steward = await TestPeer.start(t, 'steward')
   let aborted = 0
-  steward.import = async (_request, { signal }) => {
+  steward.importedImage = async (_request, { signal }) => {
     await new Promise((resolve) => signal.addEventListener('abort', resolve))
     aborted++
     throw signal.reason
@@ -298,7 +302,7 @@ test('an asker that asks twice on a stream, or asks for nonsense, is cut off', a
     await writeFrame(await connection.newStream(regionProtocol), [
       encodeRegionMessage({ type: 'hello', region: 'test', name: 'hostile', addresses: [] }),
     ])
-    await until('it is a member', () => steward.exchange.peers().length === 1)
+    await until('it is a member', () => steward.network.membership.peers().length === 1)
     const stream = await connection.newStream(importProtocol)
     for (const message of messages) await writeFrame(stream, [message])
     await until('the connection is closed', () => host.getPeers().length === 0)
