@@ -18,7 +18,7 @@ import { writeFrame } from '../../../node/peers/frames.ts'
 import { createPeerHost } from '../../../node/peers/peer-host.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import { testKey } from '../../support/test-key.ts'
-import { makeRegion, TestPeer, until } from './test-peer.ts'
+import { makeSegment, TestPeer, until } from './test-peer.ts'
 
 const demand = { signal: new AbortController().signal, streamClass: 'demand', timeoutMs: 10_000 } as const
 
@@ -48,28 +48,28 @@ test('peers of another region are not members', async (t) => {
   assert.deepEqual(b.network.membership.peers(), [])
 })
 
-test('what a peer holds is known, from before the connection and after it', async (t) => {
-  const region = makeRegion(20)
+test('a host knows the chunks that a peer held before they connected, and its changes since', async (t) => {
+  const segment = makeSegment(20)
   const a = await TestPeer.start(t, 'a')
-  a.hold(region, [0, 3])
+  a.hold(segment, [0, 3])
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   const has = (index: number): boolean =>
-    b.network.availability.holders(region.table.id, index).includes(a.network.peerId)
+    b.network.availability.holders(segment.table.id, index).includes(a.network.peerId)
   await until('the first haves', () => has(0) && has(3))
   assert.equal(has(1), false)
-  a.hold(region, [1, 19])
+  a.hold(segment, [1, 19])
   await until('the changes', () => has(1) && has(19))
-  a.network.availability.withdrawChunks(region.table.id, [3])
+  a.network.availability.withdrawChunks(segment.table.id, [3])
   await until('the withdrawal', () => !has(3))
   assert.equal(has(0), true)
 })
 
 test('many chunks are fetched side by side, verified and counted', async (t) => {
-  const region = makeRegion(60)
-  const { table, chunks } = region
+  const segment = makeSegment(60)
+  const { table, chunks } = segment
   const a = await TestPeer.start(t, 'a')
   a.hold(
-    region,
+    segment,
     chunks.map((_, i) => i),
   )
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
@@ -89,13 +89,13 @@ test('many chunks are fetched side by side, verified and counted', async (t) => 
   await until('the last is counted as sent', () => a.network.totals().chunksSent === 60)
 })
 
-test('a chunk that the peer does not have is missing, and costs nothing else', async (t) => {
-  const region = makeRegion(2)
+test('a chunk that the peer does not have is missing, and the stream goes on', async (t) => {
+  const segment = makeSegment(2)
   const a = await TestPeer.start(t, 'a')
-  a.hold(region, [0])
+  a.hold(segment, [0])
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   await until('they have met', () => b.network.membership.peers().length === 1)
-  const { table } = region
+  const { table } = segment
   await assert.rejects(b.network.chunks.fetchChunk(a.network.peerId, table.digestAt(1), 131_072, demand), (error) =>
     isP2pfsError(error, 'missing'),
   )
@@ -105,16 +105,16 @@ test('a chunk that the peer does not have is missing, and costs nothing else', a
   )
 })
 
-test('wrong bytes are found out, and the peer is cut off', async (t) => {
-  const region = makeRegion(2)
-  const { table, chunks } = region
+test('a peer that sends wrong bytes is cut off', async (t) => {
+  const segment = makeSegment(2)
+  const { table, chunks } = segment
   for (const lie of [
     Buffer.alloc(131_072),
     chunks[0]!.subarray(0, 4096),
     Buffer.concat([chunks[0]!, Buffer.alloc(4096)]),
   ]) {
     const liar = await TestPeer.start(t, 'liar')
-    liar.hold(region, [0, 1])
+    liar.hold(segment, [0, 1])
     liar.chunks.set(table.digestAt(0), lie)
     const b = await TestPeer.start(t, 'b', { bootstrap: [liar.address] })
     await until('the haves', () => b.network.availability.holders(table.id, 0).length === 1)
@@ -131,8 +131,8 @@ test('wrong bytes are found out, and the peer is cut off', async (t) => {
   }
 })
 
-test('a peer that stalls costs its time and no more; one that goes away none', async (t) => {
-  const { table, chunks } = makeRegion(1)
+test('a peer that stalls costs the timeout; one that goes away costs nothing', async (t) => {
+  const { table, chunks } = makeSegment(1)
   const a = await TestPeer.start(t, 'a')
   const { promise, resolve } = Promise.withResolvers<Uint8Array>()
   a.stall = promise
@@ -149,7 +149,7 @@ test('a peer that stalls costs its time and no more; one that goes away none', a
 })
 
 test('an aborted fetch ends at once with the reason', async (t) => {
-  const { table } = makeRegion(1)
+  const { table } = makeSegment(1)
   const a = await TestPeer.start(t, 'a')
   a.stall = new Promise(() => undefined)
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
@@ -164,8 +164,8 @@ test('an aborted fetch ends at once with the reason', async (t) => {
   await failed
 })
 
-test('images, manifests and layer indexes come from whichever peer has them', async (t) => {
-  const { table } = makeRegion(3)
+test('image records, manifests, layer indexes and blob maps come from whichever peer has them', async (t) => {
+  const { table } = makeSegment(3)
   const diffId = digestOf(Buffer.from('layer'))
   const manifest = encodeRootfsManifest({
     format: 'ext4',
@@ -200,7 +200,7 @@ test('images, manifests and layer indexes come from whichever peer has them', as
   }
   b.objects.set(map.digest, zstdCompressSync(encodeBlobMap(map)))
   b.objects.set(diffId, encodeLayerIndex({ diffId, tarBytes: 1024, chunks: table, entries: [] }))
-  const c = await TestPeer.start(t, 'c', { bootstrap: [a.address] })
+  const c = await TestPeer.start(t, 'c', { bootstrap: [a.address, b.address] })
   await until('all have met', () => c.network.membership.peers().length === 2)
   const { signal } = new AbortController()
   assert.deepEqual(await c.network.objects.findImage({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), {
@@ -251,7 +251,7 @@ const abuses: [string, string, (stream: Stream) => Promise<void>][] = [
     async (stream) => await writeFrame(stream, [Buffer.from('garbage')]),
   ],
   [
-    'haves before a hello',
+    'another message before its hello',
     regionProtocol,
     async (stream) => await writeFrame(stream, [encodeRegionMessage({ type: 'members', members: [] })]),
   ],
@@ -275,13 +275,13 @@ for (const [what, protocol, abuse] of abuses) {
 }
 
 test('a peer that asks for more than it takes is cut off, and takes no memory before that', async (t) => {
-  const region = makeRegion(1)
+  const segment = makeSegment(1)
   const a = await TestPeer.start(t, 'a')
-  a.hold(region, [0])
+  a.hold(segment, [0])
   const hostile = await rawPeer(t, a.address)
   const stream = await hostile.dialProtocol(hostile.getPeers()[0]!, chunkProtocol)
   stream.pause()
-  const wants = encodeWants(Array.from({ length: 256 }, (_, id) => ({ id, digest: region.table.digestAt(0) })))
+  const wants = encodeWants(Array.from({ length: 256 }, (_, id) => ({ id, digest: segment.table.digestAt(0) })))
   for (let i = 0; i < 8; i++) await writeFrame(stream, [wants]).catch(() => undefined)
   await until('the connection is closed', () => hostile.getPeers().length === 0)
   assert.ok(a.network.totals().bytesSent < 64 * 1024 * 1024)

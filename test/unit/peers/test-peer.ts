@@ -12,8 +12,8 @@ import type { ServedData } from '../../../node/peers/served-data.ts'
 import { createRandom } from '../../support/random.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
-/** A region of `count` chunks of 128 KiB, the same in every test. */
-export function makeRegion(count: number): { table: ChunkTable; chunks: Buffer[] } {
+/** A segment of `count` chunks of 128 KiB, the same in every test. */
+export function makeSegment(count: number): { table: ChunkTable; chunks: Buffer[] } {
   const random = createRandom(11)
   const chunks = Array.from({ length: count }, () => {
     const bytes = Buffer.alloc(128 * 1024)
@@ -33,13 +33,13 @@ export function makeRegion(count: number): { table: ChunkTable; chunks: Buffer[]
 /** A real peer whose store is a map. */
 export class TestPeer {
   readonly chunks = new Map<Digest, Uint8Array>()
-  /** What wants are answered with instead of chunks, if anything ever. */
+  /** Answers all wants in place of the chunks, when it resolves. */
   stall: Promise<Uint8Array> | undefined
   readonly images = new Map<string, ImageRecord>()
   readonly profiles = new Map<Digest, BootProfile>()
   readonly objects = new Map<Digest, Uint8Array>()
   readonly held = new Map<Digest, Bitmap>()
-  /** Manifests of images that it says it is importing. */
+  /** Manifests of the images that it says it is importing. */
   readonly importing = new Set<Digest>()
   importedImage: ServedData['importedImage'] = async () =>
     await Promise.reject(new P2pfsError('unsupported', 'this peer imports nothing'))
@@ -82,9 +82,9 @@ export class TestPeer {
     return this.network.multiaddrs()[0]!
   }
 
-  /** Takes up chunks `indexes` of the region. */
-  hold(region: ReturnType<typeof makeRegion>, indexes: number[]): void {
-    const { table, chunks } = region
+  /** Puts chunks `indexes` of the segment into the store, and announces them. */
+  hold(segment: ReturnType<typeof makeSegment>, indexes: number[]): void {
+    const { table, chunks } = segment
     const held = this.held.get(table.id)
     const bits = held ?? new Bitmap(table.count)
     for (const index of indexes) {
