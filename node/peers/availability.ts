@@ -59,26 +59,28 @@ export class Availability {
     peer.holdings.update(message)
   }
 
-  stop(): void {
+  /** Sends the changes that were gathered so far. A peer that is introduced next must not hear of changes before that. */
+  flush(): void {
     clearTimeout(this.#timer)
-  }
-
-  #changesOf(table: Digest): Changes {
-    this.#timer ??= setTimeout(() => this.#sendChanges(), gatherMs)
-    let changes = this.#changes.get(table)
-    if (changes === undefined) {
-      changes = { added: new Set(), removed: new Set() }
-      this.#changes.set(table, changes)
-    }
-    return changes
-  }
-
-  #sendChanges(): void {
     this.#timer = undefined
     for (const [table, { added, removed }] of this.#changes) {
       if (added.size + removed.size > 0)
         this.#membership.broadcast({ type: 'delta', table, added: [...added], removed: [...removed] })
     }
     this.#changes.clear()
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
+  }
+
+  #changesOf(table: Digest): Changes {
+    this.#timer ??= setTimeout(() => this.flush(), gatherMs)
+    let changes = this.#changes.get(table)
+    if (changes === undefined) {
+      changes = { added: new Set(), removed: new Set() }
+      this.#changes.set(table, changes)
+    }
+    return changes
   }
 }

@@ -130,16 +130,17 @@ export class Membership {
 
   /**
    * Opens this host's region stream to the peer, and says who this host is and what it holds.
-   * @param held reads what it holds, in the same turn in which the peer begins to get changes of it
+   * @param held reads what this host holds; called right before the peer begins to get all messages
    */
   async introduce(peer: Peer, held: () => Iterable<Omit<Have, 'type'>>): Promise<void> {
     const { host, log, signal } = this.#parts
     const stream = await host.dialProtocol(peer.libp2pId, regionProtocol, { signal })
+    const segments = held()
     peer.regionClient = new RegionClient(stream, { log: log.child({ peer: peer.id }), signal })
     const { region, name } = this.#options
     const addresses = host.getMultiaddrs().map(String).slice(0, maxAddresses)
     this.#send(peer, { type: 'hello', region, name, addresses })
-    for (const segment of held()) this.#send(peer, { type: 'have', ...segment })
+    for (const segment of segments) this.#send(peer, { type: 'have', ...segment })
   }
 
   /** Takes the peer for a member. @returns false where it belongs to another region: it is cut off */

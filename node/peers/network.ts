@@ -142,7 +142,10 @@ export class PeerNetwork {
   async #introduce(id: PeerId, served: ServedData): Promise<void> {
     const peer = this.membership.peerOf(id)
     try {
-      await this.membership.introduce(peer, () => served.heldSegments())
+      await this.membership.introduce(peer, () => {
+        this.availability.flush()
+        return served.heldSegments()
+      })
     } catch (error) {
       this.#log.debug('peer does not speak the region protocol; connection closed', { error, peer: peer.id })
       this.membership.drop(peer)

@@ -5,7 +5,7 @@ import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { maxTables, type HaveDelta, type RegionMessage } from '../../../protocol/messages/region.ts'
 import { Availability } from '../../../node/peers/availability.ts'
-import { FakeRegion } from './fake-region.ts'
+import { FakeRegion, settled } from './fake-region.ts'
 
 const table = digestOf(Buffer.from('segment'))
 const other = digestOf(Buffer.from('another segment'))
@@ -59,6 +59,23 @@ test('no change is no message, and nothing is sent after the end', (t) => {
   availability.stop()
   pass(20)
   assert.deepEqual(sent, [])
+})
+
+test('a new peer hears of no change that was gathered before it was introduced', async () => {
+  const region = new FakeRegion()
+  const availability = new Availability({ membership: region.membership })
+  const introduce = async (id: string): Promise<void> =>
+    await region.membership.introduce(region.join(id), () => {
+      availability.flush()
+      return []
+    })
+  await introduce('a')
+  availability.withdrawChunks(table, [1])
+  await introduce('b')
+  await settled()
+  const changes = (id: string): RegionMessage[] => region.sent.get(id)!.filter(({ type }) => type === 'delta')
+  assert.deepEqual([changes('a'), changes('b')], [[{ type: 'delta', table, added: [], removed: [1] }], []])
+  availability.stop()
 })
 
 test('holders are the connected members that say they hold the chunk', () => {
