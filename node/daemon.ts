@@ -93,7 +93,8 @@ export class Daemon {
   readonly #arrivals = new ChunkProvenance()
   readonly #imports = new RunningImports()
   readonly #registry: ImageSource
-  readonly #exchange: PeerNetwork
+  readonly #network: PeerNetwork
+  readonly #images: ImageResolver
   readonly #origins: Importer
   readonly #layers: LayerRanges
   readonly #stream: StreamSource
@@ -104,13 +105,29 @@ export class Daemon {
   #backend: MountBackend | undefined
   #mounts: Mounts | undefined
 
-  constructor({ log, version, createBackend }: DaemonParts, config: Config) {
+  /**
+   * Opens what the other parts are built on.
+   * @throws conflict where the state is in use; invalid for addresses that are not usable
+   */
+  static async open(parts: DaemonParts, config: Config): Promise<Daemon> {
+    const { stateDir, region, name, listen, bootstrap } = config
+    const paths = statePaths(stateDir)
+    await mkdir(stateDir, { recursive: true, mode: 0o700 })
+    const catalog = new Catalog({ directory: paths.catalog })
+    await catalog.open()
+    const options = { region, name, listen, bootstrap, keyFile: paths.identity }
+    return new Daemon({ ...parts, catalog, network: await PeerNetwork.open({ log: parts.log }, options) }, config)
+  }
+
+  private constructor(
+    { log, version, createBackend, catalog, network }: DaemonParts & { catalog: Catalog; network: PeerNetwork },
+    config: Config,
+  ) {
     this.#config = config
     this.#log = log
     this.#version = version
     this.#createBackend = createBackend
     const paths = statePaths(config.stateDir)
-    const catalog = new Catalog({ directory: paths.catalog })
     const registry = createImageSource({
       insecureRegistries: config.insecureRegistry,
       mirrors: config.registryMirror,
@@ -122,38 +139,15 @@ export class Daemon {
     this.#registry = registry
     const holdings = this.#holdings
     const onLost = (digest: Digest): void => {
-      for (const { table, index } of holdings.remove(digest)) exchange.withdraw(table, [index])
+      for (const { table, index } of holdings.remove(digest)) network.availability.withdrawChunks(table, [index])
     }
     const store = new ChunkStore({ log, onLost }, { directory: paths.chunks })
-    const exchange = new PeerNetwork(
-      {
-        local: {
-          chunk: async (digest, { signal }) => await store.getVerified(digest, { signal }),
-          image: async (name) => await catalog.image(name),
-          rootfs: async (digest) => await catalog.rootfsBytes(digest),
-          layer: async (diffId) => await catalog.layerBytes(diffId),
-          blobMap: async (digest) => await catalog.blobMapBytes(digest),
-          profile: async (subject) => await this.#profiles.nearest(subject),
-          tables: () => holdings.tables(),
-          importing: (digest) => this.#imports.has(digest),
-          import: async (request, options) => await images.importForPeer(request, options),
-        },
-        log,
-      },
-      {
-        region: config.region,
-        name: config.name,
-        listen: config.listen,
-        bootstrap: config.bootstrap,
-        keyFile: paths.identity,
-      },
-    )
     /** Keeps a chunk and tells the peers. */
     const put = async (digest: Digest, bytes: Uint8Array, source: RemoteSource): Promise<boolean> => {
       const fresh = await store.put(digest, bytes)
       if (fresh) this.#arrivals.note(digest, source)
       for (const { table, index } of holdings.add(digest)) {
-        exchange.announceHave(table, [index])
+        network.availability.announceChunks(table, [index])
         this.#mounts?.arrived(table, index, source)
       }
       return fresh
@@ -168,7 +162,7 @@ export class Daemon {
     })
     const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
     const trust = new IndexTrust(
-      { own: () => exchange.peerId, members: () => exchange.peers().map(({ peer }) => peer), log },
+      { own: () => network.peerId, members: () => network.membership.peers().map(({ peer }) => peer), log },
       { keys: config.trustIndexKey },
     )
     const published = new PublishedImages({
@@ -187,7 +181,7 @@ export class Daemon {
     const layers: LayerRanges = new LayerRanges({
       catalog,
       registry,
-      region: exchange.objects,
+      region: network.objects,
       published,
       fetchWindow: async (request, { signal }) =>
         (await this.#fetcher.fetch(request, { signal, priority: 'demand' })).bytes,
@@ -198,14 +192,14 @@ export class Daemon {
     const origins = new Importer({
       catalog,
       registry,
-      region: exchange.objects,
+      region: network.objects,
       published,
       trust,
       putBlobMap,
       ledger,
       isKnown,
       onLayerRead: (chunks) => this.#knowTable(chunks, { provisional: true }),
-      onLayerRolledBack: (table) => exchange.withdraw(table, holdings.dropProvisional(table)),
+      onLayerRolledBack: (table) => network.availability.withdrawChunks(table, holdings.dropProvisional(table)),
       limits,
     })
     const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options) }
@@ -219,7 +213,7 @@ export class Daemon {
     this.#stream = stream
     this.#fetcher = new Fetcher({
       local: { ...local, put: async (digest, bytes, source) => void (await put(digest, bytes, source)) },
-      peers: new PeerSource({ peers: exchange, log }),
+      peers: new PeerSource({ availability: network.availability, chunks: network.chunks, log }),
       registry: new RangeSource({
         seekable: async (table) => await layers.seekable(table),
         stream,
@@ -230,8 +224,13 @@ export class Daemon {
       log,
     })
     const stewards = new Stewards({
-      region: exchange,
-      objects: exchange.objects,
+      region: {
+        peerId: network.peerId,
+        whenRegionKnown: async (options) => await network.membership.whenRegionKnown(options),
+        byResponsibility: (key) => network.membership.byResponsibility(key),
+        askImport: async (peer, request, options) => await network.imports.askImport(peer, request, options),
+      },
+      objects: network.objects,
       accepts: (peer) => trust.accepts(peer),
       takeLayer: async ({ digest, diffId }, { signal }) => {
         if ((await origins.knownLayer(diffId, signal)) !== undefined) await layers.take(digest, { signal })
@@ -240,13 +239,13 @@ export class Daemon {
     })
     const images: ImageResolver = new ImageResolver({
       catalog,
-      region: exchange.objects,
+      region: network.objects,
       registry,
       isWhole: (manifest) => tablesOf(manifest).every(({ id }) => holdings.isWhole(id)),
       published,
       trust,
       attest: async (statement) =>
-        await attest(statement, { key: exchange.peerId, sign: async (bytes) => await exchange.sign(bytes) }),
+        await attest(statement, { key: network.peerId, sign: async (bytes) => await network.sign(bytes) }),
       importImage: async (reference, image, format, options) =>
         await origins.importImage(reference, image, format, options),
       imports: this.#imports,
@@ -256,7 +255,8 @@ export class Daemon {
     })
     this.#catalog = catalog
     this.#store = store
-    this.#exchange = exchange
+    this.#network = network
+    this.#images = images
     this.#origins = origins
     this.#layers = layers
     const publisher = new Publisher({
@@ -264,7 +264,7 @@ export class Daemon {
       layerIndex: async (diffId, { signal }) => await origins.layerIndexBytes(diffId, signal),
       registry,
       fetch: async (request, options) => await this.#fetcher.fetch(request, options),
-      own: () => exchange.peerId,
+      own: () => network.peerId,
       isUnverified: async (rootfs) => await catalog.isUnverified(rootfs),
       remember: async (publication) => await published.remember(publication),
       log,
@@ -273,12 +273,12 @@ export class Daemon {
     const verification = new Verification({
       catalog,
       registry,
-      region: exchange.objects,
-      own: () => exchange.peerId,
+      region: network.objects,
+      own: () => network.peerId,
       trust,
       limits,
     })
-    this.#profiles = new BootProfiles({ catalog, region: exchange.objects, log })
+    this.#profiles = new BootProfiles({ catalog, region: network.objects, log })
     const operations = new ImageOperations(
       {
         catalog,
@@ -317,13 +317,11 @@ export class Daemon {
   }
 
   /**
-   * Opens the state, takes up the mounts that stand, serves them, then meets the region, then takes requests.
-   * @throws conflict where the state is in use; invalid for addresses that cannot be listened on
+   * Takes up the mounts that stand, meets the region, serves the mounts, then takes requests.
+   * @throws invalid for addresses that cannot be listened on
    */
   async start(): Promise<void> {
     await this.#registry.start()
-    await mkdir(this.#config.stateDir, { recursive: true, mode: 0o700 })
-    await this.#catalog.open()
     await this.#store.open()
     for (const digest of await this.#catalog.rootfsDigests()) {
       const manifest = await this.#catalog.rootfs(digest)
@@ -345,7 +343,17 @@ export class Daemon {
       log: this.#log,
     })
     await this.#mounts.restore()
-    await this.#exchange.start()
+    await this.#network.start({
+      chunk: async (digest, { signal }) => await this.#store.getVerified(digest, { signal }),
+      heldSegments: () => this.#holdings.tables(),
+      imageRecord: async (name) => await this.#catalog.image(name),
+      rootfsManifest: async (digest) => await this.#catalog.rootfsBytes(digest),
+      layerIndex: async (diffId) => await this.#catalog.layerBytes(diffId),
+      blobMap: async (digest) => await this.#catalog.blobMapBytes(digest),
+      bootProfile: async (subject) => await this.#profiles.nearest(subject),
+      isImporting: (digest) => this.#imports.has(digest),
+      importedImage: async (request, options) => await this.#images.importForPeer(request, options),
+    })
     // Last: a read that misses finds everything in place.
     await this.#backend.driver.start()
     await this.#control.start()
@@ -354,9 +362,9 @@ export class Daemon {
       this.#log.warn('layers of no image, and windows, are not announced to peers', { error }),
     )
     this.#log.info('daemon ready', {
-      peer: this.#exchange.peerId,
+      peer: this.#network.peerId,
       region: this.#config.region,
-      addresses: this.#exchange.multiaddrs(),
+      addresses: this.#network.multiaddrs(),
       chunks: this.#store.count,
       mounts: this.#mounts.list().length,
       control: this.#config.control,
@@ -368,7 +376,7 @@ export class Daemon {
     await this.#control.stop()
     this.#stopping.abort(new P2pfsError('closed', 'the daemon is stopping'))
     await this.#mounts?.close()
-    await this.#exchange.stop()
+    await this.#network.stop()
     await this.#fetcher.settled()
     await this.#registry.close()
     await this.#catalog.close()
@@ -376,7 +384,8 @@ export class Daemon {
   }
 
   #boot(mounted: MountedRootfs): Boot {
-    const isHeld = ({ table, index }: ChunkRequest): boolean => this.#exchange.holders(table, index).length > 0
+    const isHeld = ({ table, index }: ChunkRequest): boolean =>
+      this.#network.availability.holders(table, index).length > 0
     return new Boot({ profiles: this.#profiles, isHeld, log: this.#log }, mounted)
   }
 
@@ -402,7 +411,7 @@ export class Daemon {
 
   #knowTable(table: ChunkTable, { provisional = false }: { provisional?: boolean } = {}): void {
     const held = this.#holdings.addTable(table, (digest) => this.#store.has(digest), { provisional })
-    if (held !== undefined) this.#exchange.announce(table.id, held)
+    if (held !== undefined) this.#network.availability.announce(table.id, held)
   }
 
   async #miss(name: string, chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
@@ -416,7 +425,7 @@ export class Daemon {
       mounts: this.#mounts!,
       holdings: this.#holdings,
       isStreamed: (table: Digest) => this.#stream.streamed.has(table),
-      isAlone: () => this.#exchange.isAlone(),
+      isAlone: () => this.#network.membership.isAlone(),
     }
     return reportMount(digest, manifest, parts)
   }
@@ -428,7 +437,7 @@ export class Daemon {
       config: this.#config,
       catalog: this.#catalog,
       holdings: this.#holdings,
-      exchange: this.#exchange,
+      network: this.#network,
       imports: this.#imports,
       mounts: this.#mounts?.list() ?? [],
       report: (digest, manifest) => this.#report(digest, manifest),

@@ -39,13 +39,15 @@ function logOf(config: Config, part: string): Log {
 
 /** Starts the daemon and waits for a signal; mounts outlive it where a supervisor holds them. */
 async function runDaemon(config: Config, log: Log): Promise<number> {
-  const daemon = new Daemon({ log, version: packageManifest.version, createBackend: backendFor(config, log) }, config)
+  let daemon: Daemon
   const stop = Promise.withResolvers<void>()
   process.on('SIGTERM', stop.resolve).on('SIGINT', stop.resolve)
   process.on('disconnect', () =>
     log.error('supervisor is gone; this daemon goes on serving alone, until it is stopped', { pid: process.pid }),
   )
   try {
+    const parts = { log, version: packageManifest.version, createBackend: backendFor(config, log) }
+    daemon = await Daemon.open(parts, config)
     await daemon.start()
   } catch (error) {
     log.error('daemon cannot start', { error })

@@ -1,19 +1,15 @@
-import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { ChunkRequest, FetchPriority } from '../model/chunk-request.ts'
+import type { Availability } from '../peers/availability.ts'
+import type { ChunkClient } from '../peers/chunk/client.ts'
 
-/** The peers, as this file needs them. */
-export interface Peers {
-  /** Ids of connected peers that say they hold the chunk. */
-  holders: (table: Digest, index: number) => string[]
-  /** @throws missing, busy, timeout, unavailable, invalid */
-  fetchChunk: (
-    peer: string,
-    digest: Digest,
-    lengthBytes: number,
-    options: { signal: AbortSignal; priority: 'demand' | 'background'; timeoutMs: number },
-  ) => Promise<Uint8Array>
+export interface PeerSourceParts {
+  availability: Pick<Availability, 'holders'>
+  chunks: Pick<ChunkClient, 'fetchChunk'>
+  log: Log
+  /** The clock (ms). */
+  now?: () => number
 }
 
 /**
@@ -27,14 +23,16 @@ const penaltyMs = 10_000
 
 /** Asks the holders of a chunk in turn: the least busy first, those that failed a moment ago last. */
 export class PeerSource {
-  readonly #peers: Peers
+  readonly #availability: PeerSourceParts['availability']
+  readonly #chunks: PeerSourceParts['chunks']
   readonly #log: Log
   readonly #now: () => number
   readonly #outstandingBytes = new Map<string, number>()
   readonly #penalisedUntil = new Map<string, number>()
 
-  constructor({ peers, log, now = Date.now }: { peers: Peers; log: Log; now?: () => number }) {
-    this.#peers = peers
+  constructor({ availability, chunks, log, now = Date.now }: PeerSourceParts) {
+    this.#availability = availability
+    this.#chunks = chunks
     this.#log = log
     this.#now = now
   }
@@ -45,20 +43,20 @@ export class PeerSource {
     options: { signal: AbortSignal; priority: FetchPriority; onRefusal?: (peer: string, error: P2pfsError) => void },
   ): Promise<Uint8Array | undefined> {
     const { signal } = options
-    // Peers know two kinds: one stream for each.
-    const priority = options.priority === 'demand' ? 'demand' : 'background'
+    const streamClass = options.priority === 'demand' ? 'demand' : 'background'
     const asked = new Set<string>()
     for (;;) {
       // Asked anew each time: holders come and go while we try.
-      const peer = this.#best(this.#peers.holders(request.table, request.index).filter((id) => !asked.has(id)))
+      const holders = this.#availability.holders(request.table, request.index)
+      const peer = this.#best(holders.filter((id) => !asked.has(id)))
       if (peer === undefined) return undefined
       asked.add(peer)
       this.#outstandingBytes.set(peer, (this.#outstandingBytes.get(peer) ?? 0) + request.lengthBytes)
       try {
-        return await this.#peers.fetchChunk(peer, request.digest, request.lengthBytes, {
+        return await this.#chunks.fetchChunk(peer, request.digest, request.lengthBytes, {
           signal,
-          priority,
-          timeoutMs: timeoutMs[priority],
+          streamClass,
+          timeoutMs: timeoutMs[streamClass],
         })
       } catch (error) {
         if (signal.aborted) throw error

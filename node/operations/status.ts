@@ -5,6 +5,7 @@ import type { MountReport, Status } from '../control/api.ts'
 import type { Amount } from '../model/progress.ts'
 import { sizeOf } from './inspect.ts'
 import type { Mounts } from '../mount/mounts.ts'
+import type { PeerStatus } from '../peers/membership.ts'
 import type { PeerNetwork } from '../peers/network.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import type { RunningImports } from '../images/running-imports.ts'
@@ -17,7 +18,7 @@ export interface StatusParts {
   config: Pick<Config, 'name' | 'region'>
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   holdings: Pick<Holdings, 'localBytes'>
-  exchange: Pick<PeerNetwork, 'peerId' | 'multiaddrs' | 'peers' | 'totals'>
+  network: Pick<PeerNetwork, 'peerId' | 'multiaddrs' | 'membership' | 'totals'>
   imports: Pick<RunningImports, 'list'>
   mounts: ReturnType<Mounts['list']>
   report: (digest: Digest, manifest: RootfsManifest) => MountReport
@@ -33,7 +34,7 @@ export async function collectStatus({
   config,
   catalog,
   holdings,
-  exchange,
+  network,
   imports,
   report,
   fetched,
@@ -58,16 +59,16 @@ export async function collectStatus({
     const manifest = await catalog.rootfs(digest)
     if (manifest !== undefined) mounts.push({ ...mount, digest, ...report(digest, manifest) })
   }
-  const sent = exchange.totals()
+  const sent = network.totals()
   return {
     version,
     daemonPid: process.pid,
     uptimeSeconds: Math.round(uptimeMs / 1000),
     name: config.name,
     region: config.region,
-    peerId: exchange.peerId,
-    addresses: exchange.multiaddrs(),
-    peers: exchange.peers().map(peerOf),
+    peerId: network.peerId,
+    addresses: network.multiaddrs(),
+    peers: network.membership.peers().map(peerOf),
     images,
     imports: imports.list(),
     mounts,
@@ -77,12 +78,7 @@ export async function collectStatus({
   }
 }
 
-function peerOf({
-  peer,
-  name,
-  addresses,
-  ...known
-}: ReturnType<PeerNetwork['peers']>[number]): Status['peers'][number] {
+function peerOf({ peer, name, addresses, ...known }: PeerStatus): Status['peers'][number] {
   return {
     peer,
     name,

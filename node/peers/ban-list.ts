@@ -1,28 +1,19 @@
-/** How long a peer that sent wrong bytes is kept away, milliseconds. */
+import { ExpiringMap } from '../base/expiring-map.ts'
+
+/** How long a peer that broke the protocol is kept away (ms). */
 const banMs = 10 * 60_000
-/** Peers remembered; beyond it the oldest ban ends early. */
+/** Bans that are remembered; beyond this the oldest ends early. */
 const maxBans = 1024
 
-/** Peers that are not spoken to for a while. */
+/** Peers that this host neither dials nor lets in for a while. */
 export class BanList {
-  readonly #until = new Map<string, number>()
-  readonly #now: () => number
+  readonly #banned = new ExpiringMap<string>({ maxEntries: maxBans })
 
-  constructor(now: () => number = Date.now) {
-    this.#now = now
+  add(peerId: string): void {
+    this.#banned.set(peerId, true, banMs)
   }
 
-  add(peer: string): void {
-    this.#until.delete(peer)
-    this.#until.set(peer, this.#now() + banMs)
-    if (this.#until.size > maxBans) this.#until.delete([...this.#until.keys()][0]!)
-  }
-
-  has(peer: string): boolean {
-    const until = this.#until.get(peer)
-    if (until === undefined) return false
-    if (until > this.#now()) return true
-    this.#until.delete(peer)
-    return false
+  has(peerId: string): boolean {
+    return this.#banned.has(peerId)
   }
 }

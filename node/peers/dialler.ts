@@ -4,28 +4,29 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import { maxMembers, type Member } from '../../protocol/messages/region.ts'
 import type { Log } from '../base/log.ts'
 
-/** Between looks at who is not connected, milliseconds. */
+/** How often this host looks for members that are not connected (ms). */
 const tickMs = 250
-/** Between two dials of the same address: doubled from the first to the last, milliseconds. */
+/** Pause before the same addresses are dialled again (ms): doubles from the first to the last. */
 const backoffMs = { first: 1_000, last: 30_000 } as const
-/** A member that nobody has been able to reach for this long is forgotten, milliseconds. */
+/** A member that this host has not reached for so long is forgotten (ms). */
 const forgetMs = 10 * 60_000
 
 interface Target {
   addresses: string[]
-  /** Known for members; for a bootstrap address once it has answered. */
+  /** Peer id; undefined for a bootstrap address that has not answered yet. */
   peer: string | undefined
-  bootstrap: boolean
-  dialAt: number
+  isBootstrap: boolean
+  dialAtMs: number
   failures: number
-  dialling: boolean
-  reachedAt: number
+  isDialling: boolean
+  reachedAtMs: number
 }
 
 /** Keeps this host connected to the bootstrap peers and to every member of the region that it hears of. */
 export class Dialler {
-  readonly #host: Libp2p
+  readonly #host: Pick<Libp2p, 'peerId' | 'getPeers' | 'dial'>
   readonly #log: Log
+  /** By bootstrap address, or by peer id. */
   readonly #targets = new Map<string, Target>()
   readonly #now: () => number
   readonly #random: () => number
@@ -38,7 +39,7 @@ export class Dialler {
       log,
       now = Date.now,
       random = Math.random,
-    }: { host: Libp2p; log: Log; now?: () => number; random?: () => number },
+    }: { host: Pick<Libp2p, 'peerId' | 'getPeers' | 'dial'>; log: Log; now?: () => number; random?: () => number },
     bootstrap: readonly string[],
   ) {
     this.#host = host
@@ -55,21 +56,13 @@ export class Dialler {
           { cause },
         )
       }
-      this.#targets.set(address, {
-        addresses: [address],
-        peer: undefined,
-        bootstrap: true,
-        dialAt: 0,
-        failures: 0,
-        dialling: false,
-        reachedAt: now(),
-      })
+      this.#add(address, { addresses: [address], peer: undefined, isBootstrap: true })
     }
   }
 
   start(): void {
-    this.#timer = setInterval(() => this.#look(), tickMs)
-    this.#look()
+    this.#timer = setInterval(() => this.#dialMissing(), tickMs)
+    this.#dialMissing()
   }
 
   stop(): void {
@@ -77,40 +70,34 @@ export class Dialler {
     this.#timer = undefined
   }
 
-  /** Another member says that this one is there. */
+  /** Connects to a member that another one named, and stays connected to it. */
   learn({ peer, addresses }: Member): void {
     if (peer === this.#host.peerId.toString() || addresses.length === 0) return
-    const known = this.#targets.get(peer)
-    if (known !== undefined) known.addresses = addresses
-    else if (this.#targets.size < maxMembers) {
-      this.#targets.set(peer, {
-        addresses,
-        peer,
-        bootstrap: false,
-        dialAt: 0,
-        failures: 0,
-        dialling: false,
-        reachedAt: this.#now(),
-      })
-    }
+    const target = this.#targets.get(peer)
+    if (target !== undefined) target.addresses = addresses
+    else if (this.#targets.size < maxMembers) this.#add(peer, { addresses, peer, isBootstrap: false })
   }
 
-  #look(): void {
+  #add(key: string, target: Pick<Target, 'addresses' | 'peer' | 'isBootstrap'>): void {
+    this.#targets.set(key, { ...target, dialAtMs: 0, failures: 0, isDialling: false, reachedAtMs: this.#now() })
+  }
+
+  #dialMissing(): void {
     const now = this.#now()
     const connected = new Set(this.#host.getPeers().map((peer) => peer.toString()))
     for (const [key, target] of this.#targets) {
       if (target.peer !== undefined && connected.has(target.peer)) {
-        target.reachedAt = now
+        target.reachedAtMs = now
         target.failures = 0
-      } else if (!target.bootstrap && now - target.reachedAt > forgetMs) this.#targets.delete(key)
-      else if (!target.dialling && target.dialAt <= now) void this.#dial(target)
+      } else if (!target.isBootstrap && now - target.reachedAtMs > forgetMs) this.#targets.delete(key)
+      else if (!target.isDialling && target.dialAtMs <= now) void this.#dial(target)
     }
   }
 
   async #dial(target: Target): Promise<void> {
-    target.dialling = true
+    target.isDialling = true
     try {
-      const suffix = target.bootstrap ? '' : `/p2p/${target.peer ?? ''}`
+      const suffix = target.isBootstrap ? '' : `/p2p/${target.peer ?? ''}`
       const addresses = target.addresses.map((address) =>
         multiaddr(address.includes('/p2p/') ? address : `${address}${suffix}`),
       )
@@ -121,9 +108,9 @@ export class Dialler {
       target.failures++
       this.#log.debug('peer cannot be reached', { error, addresses: target.addresses })
     } finally {
-      target.dialling = false
-      const pause = Math.min(backoffMs.first * 2 ** Math.max(0, target.failures - 1), backoffMs.last)
-      target.dialAt = this.#now() + pause * (0.5 + this.#random() / 2)
+      target.isDialling = false
+      const pauseMs = Math.min(backoffMs.first * 2 ** Math.max(0, target.failures - 1), backoffMs.last)
+      target.dialAtMs = this.#now() + pauseMs * (0.5 + this.#random() / 2)
     }
   }
 }

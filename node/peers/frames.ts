@@ -3,7 +3,7 @@ import * as lengthPrefixed from 'it-length-prefixed'
 import { pipe } from 'it-pipe'
 import { P2pfsError } from '../../protocol/errors.ts'
 
-/** Copied rather than sent apart, bytes. */
+/** Up to this size the first part of a message is copied behind its length, rather than sent by itself (bytes). */
 const smallBytes = 4096
 
 /**
@@ -36,25 +36,25 @@ export async function writeFrame(
   try {
     const [first = new Uint8Array(), ...rest] = parts
     const prefix = encodeLength(parts.reduce((sum, part) => sum + part.length, 0))
-    let writable = true
-    // Small pieces go out together: each send is a frame, encrypted on its own.
-    if (first.length <= smallBytes) writable = stream.send(Buffer.concat([prefix, first]))
-    else for (const part of [prefix, first]) writable = stream.send(part)
-    for (const part of rest) writable = stream.send(part)
-    if (!writable) await stream.onDrain(signal === undefined ? {} : { signal })
+    let canTakeMore = true
+    // Each send is a frame that is encrypted by itself, so small parts are sent together.
+    if (first.length <= smallBytes) canTakeMore = stream.send(Buffer.concat([prefix, first]))
+    else for (const part of [prefix, first]) canTakeMore = stream.send(part)
+    for (const part of rest) canTakeMore = stream.send(part)
+    if (!canTakeMore) await stream.onDrain(signal === undefined ? {} : { signal })
   } catch (cause) {
     if (signal?.aborted === true) throw signal.reason as Error
     throw new P2pfsError('unavailable', `cannot send: ${(cause as Error).message}`, { cause })
   }
 }
 
-/** Unsigned LEB128. */
+/** The length as an unsigned LEB128 number. */
 function encodeLength(length: number): Uint8Array {
   const bytes: number[] = []
-  let left = length
+  let rest = length
   do {
-    bytes.push((left & 0x7f) | (left > 0x7f ? 0x80 : 0))
-    left >>>= 7
-  } while (left > 0)
+    bytes.push((rest & 0x7f) | (rest > 0x7f ? 0x80 : 0))
+    rest >>>= 7
+  } while (rest > 0)
   return Uint8Array.from(bytes)
 }

@@ -5,7 +5,7 @@ import type { PrivateKey } from '@libp2p/interface'
 import { P2pfsError } from '../../protocol/errors.ts'
 
 /**
- * This host's Ed25519 key, made at the first start and kept.
+ * Loads this host's Ed25519 key; makes it where the file does not exist yet.
  * @throws invalid where the file is not a key
  */
 export async function loadIdentity(file: string): Promise<PrivateKey> {

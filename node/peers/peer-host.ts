@@ -8,24 +8,28 @@ import { createLibp2p } from 'libp2p'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { BanList } from './ban-list.ts'
 
-/** A dead address is given up after this, milliseconds. */
+/** How long one address is dialled before it is given up (ms). */
 const dialTimeoutMs = 3_000
-/** A peer that does not answer a ping is gone, milliseconds. */
+/** A peer is pinged so often, and gone when it does not answer in time (ms). */
 const pingIntervalMs = 5_000
 const pingTimeoutMs = 5_000
-/** One stream fills a 10 Gbit/s link at 3 ms, bytes. */
+/** Window of a stream (bytes): one stream fills a link of 10 Gbit/s with a round trip of 3 ms. */
 const windowBytes = 4 * 1024 * 1024
-/** Region streams are silent for as long as nothing changes: the largest time that a timer takes, milliseconds. */
+/** Region streams are silent while nothing changes, so this is the longest time that a timer takes (ms). */
 const noInactivityTimeoutMs = 2 ** 31 - 1
-/** Streams that one connection may have open: a few long-lived ones, and requests for objects. */
+/** Open streams of one connection: a few long-lived ones, and requests for objects. */
 const maxStreams = 128
 const maxConnections = 1024
 
-/** libp2p with TCP, noise and yamux, and nothing that finds or relays by itself. */
+/**
+ * A libp2p host with TCP, noise and yamux, which neither discovers peers nor relays. It is not started.
+ * @param bans peers that it neither dials nor lets in
+ * @throws invalid for addresses that are not usable
+ */
 export async function createPeerHost(
   privateKey: PrivateKey,
   listen: readonly string[],
-  bans: BanList,
+  bans: Pick<BanList, 'has'>,
 ): Promise<Libp2p> {
   try {
     return await createLibp2p({

@@ -1,46 +1,57 @@
-import type { PeerId, Stream } from '@libp2p/interface'
+import type { PeerId } from '@libp2p/interface'
 import type { Hello } from '../../protocol/messages/region.ts'
-import type { ChunkClient } from './chunk/client.ts'
 import { PeerHoldings } from './peer-holdings.ts'
+import type { RegionClient } from './region/client.ts'
+import { TrafficCounter } from './traffic.ts'
 
-export type StreamClass = 'demand' | 'background'
-
-/** In chunks that were exchanged. */
-export interface Traffic {
-  bytesSent: number
-  chunksSent: number
-  bytesReceived: number
-  chunksReceived: number
-}
-
-export const noTraffic = (): Traffic => ({ bytesSent: 0, chunksSent: 0, bytesReceived: 0, chunksReceived: 0 })
-
-/** A peer that fell silent is asked last until it answers, or for so long, milliseconds: if it stays silent, its connection has ended by then. */
+/**
+ * How long a peer that fell silent is asked last, unless it answers before (ms). A connection whose peer stays silent
+ * has ended by then.
+ */
 const silentMs = 30_000
 
 /** One connected peer. */
 export class Peer {
-  readonly id: PeerId
-  readonly connectedAt = performance.now()
+  /** Its peer id, as text. */
+  readonly id: string
+  /** The same id in libp2p's form, which dialling takes. */
+  readonly libp2pId: PeerId
+  readonly connectedAtMs: number
   readonly holdings = new PeerHoldings()
-  readonly traffic = noTraffic()
-  readonly clients = new Map<StreamClass, Promise<ChunkClient>>()
-  /** It fell silent then, while it was asked for something; performance.now(). */
-  silentAt = -Infinity
-  /** What it told of itself; until then it is no member. */
+  readonly traffic: TrafficCounter
+  /** What the peer says of itself. It is no member of the region before it has said so. */
   hello: Hello | undefined
-  region: Stream | undefined
-  queue: Promise<void> = Promise.resolve()
-  queued = 0
+  /** This host's region stream to the peer; undefined until it is open. */
+  regionClient: RegionClient | undefined
+  readonly #now: () => number
+  #silentUntilMs = -Infinity
 
-  constructor(id: PeerId) {
-    this.id = id
+  /** @param parts `total`: counts the traffic of all peers; `now`: the clock (ms) */
+  constructor(id: PeerId, { total, now }: { total: TrafficCounter; now: () => number }) {
+    this.id = id.toString()
+    this.libp2pId = id
+    this.traffic = new TrafficCounter(total)
+    this.connectedAtMs = now()
+    this.#now = now
   }
 
+  /** Whether the peer fell silent a short time ago while this host waited for an answer. */
   get isSilent(): boolean {
-    return performance.now() - this.silentAt < silentMs
+    return this.#now() < this.#silentUntilMs
+  }
+
+  fellSilent(): void {
+    this.#silentUntilMs = this.#now() + silentMs
+  }
+
+  answered(): void {
+    this.#silentUntilMs = -Infinity
   }
 }
 
-/** A peer that is in this host's region. */
+/** A peer that belongs to this host's region. */
 export type Member = Peer & { hello: Hello }
+
+export function isMember(peer: Peer): peer is Member {
+  return peer.hello !== undefined
+}

@@ -13,7 +13,7 @@ export const maxMembers = 4096
 /** Regions of which a peer may say what it holds. */
 export const maxTables = 65_536
 /** Addresses of one member. */
-const maxAddresses = 32
+export const maxAddresses = 32
 const maxTextLength = 256
 
 export interface Hello {

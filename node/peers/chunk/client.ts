@@ -1,136 +1,80 @@
-import type { Stream } from '@libp2p/interface'
-import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
-import { P2pfsError } from '../../../protocol/errors.ts'
-import {
-  encodeWants,
-  maxAnswerBytes,
-  maxWantsPerMessage,
-  parseAnswer,
-  type Want,
-} from '../../../protocol/messages/chunk.ts'
-import { readFrames, writeFrame } from '../frames.ts'
+import type { Libp2p } from '@libp2p/interface'
+import type { Digest } from '../../../protocol/digest.ts'
+import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
+import { chunkProtocol } from '../../../protocol/messages/chunk.ts'
+import type { Membership } from '../membership.ts'
+import type { Peer } from '../peer.ts'
+import { ChunkStream } from './stream.ts'
 
-/** Above this size hashing in libuv's thread pool is worth the hand-over, bytes. */
-const pooledHashBytes = 64 * 1024
+/** Each class has a stream of its own to each peer, so that reads that somebody waits for overtake all others. */
+export type StreamClass = 'demand' | 'background'
 
-interface Pending {
-  digest: Digest
-  lengthBytes: number
-  resolve: (bytes: Uint8Array) => void
-  reject: (error: Error) => void
+export interface ChunkClientParts {
+  host: Pick<Libp2p, 'dialProtocol'>
+  membership: Pick<Membership, 'connectedPeer' | 'ban'>
+  /** Ends the opening of streams. */
+  signal: AbortSignal
 }
 
-/** Asks one peer for chunks over one stream: wants of the same turn go out together, many are under way at once. */
+/** Fetches chunks from peers. */
 export class ChunkClient {
-  readonly #stream: Stream
-  readonly #peer: string
-  readonly #pending = new Map<number, Pending>()
-  #unsent: Want[] = []
-  #nextId = 0
-  #closed: Error | undefined
-  /** Resolves when the stream is over; never rejects. */
-  readonly ended: Promise<void>
+  readonly #parts: ChunkClientParts
+  readonly #streams = new WeakMap<Peer, Map<StreamClass, Promise<ChunkStream>>>()
 
-  constructor(stream: Stream, peer: string) {
-    this.#stream = stream
-    this.#peer = peer
-    this.ended = this.#read()
+  constructor(parts: ChunkClientParts) {
+    this.#parts = parts
   }
 
   /**
-   * @throws missing where the peer does not have it; busy where it asks to be left alone; invalid where it sends
-   *   something else; timeout; unavailable where the connection is lost
+   * Fetches one chunk from one peer and verifies it. A peer that sends anything else is banned.
+   * @throws missing, busy, timeout, unavailable, invalid
    */
-  async fetch(
+  async fetchChunk(
+    peerId: string,
     digest: Digest,
     lengthBytes: number,
-    { signal, timeoutMs }: { signal: AbortSignal; timeoutMs: number },
+    { signal, streamClass, timeoutMs }: { signal: AbortSignal; streamClass: StreamClass; timeoutMs: number },
   ): Promise<Uint8Array> {
-    if (this.#closed !== undefined) throw this.#closed
-    signal.throwIfAborted()
-    const id = this.#nextId
-    this.#nextId = (this.#nextId + 1) % 2 ** 32
-    const answer = Promise.withResolvers<Uint8Array>()
-    this.#pending.set(id, { digest, lengthBytes, resolve: answer.resolve, reject: answer.reject })
-    if (this.#unsent.length === 0) queueMicrotask(() => this.#sendWants())
-    this.#unsent.push({ id, digest })
-    const onAbort = (): void => answer.reject(signal.reason as Error)
-    signal.addEventListener('abort', onAbort, { once: true })
-    const timer = setTimeout(
-      () =>
-        answer.reject(
-          new P2pfsError('timeout', 'peer does not answer in time', { peer: this.#peer, digest, timeoutMs }),
-        ),
-      timeoutMs,
-    )
+    const { membership } = this.#parts
+    const peer = membership.connectedPeer(peerId)
     try {
-      return await answer.promise
-    } finally {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', onAbort)
-      this.#pending.delete(id)
-    }
-  }
-
-  close(error: Error = new P2pfsError('closed', 'chunk stream closed')): void {
-    this.#fail(error)
-    this.#stream.abort(error)
-  }
-
-  #sendWants(): void {
-    const wants = this.#unsent
-    this.#unsent = []
-    for (let at = 0; at < wants.length; at += maxWantsPerMessage) {
-      writeFrame(this.#stream, [encodeWants(wants.slice(at, at + maxWantsPerMessage))]).catch((error: unknown) =>
-        this.#fail(error as Error),
-      )
-    }
-  }
-
-  async #read(): Promise<void> {
-    try {
-      for await (const message of readFrames(this.#stream, maxAnswerBytes)) {
-        const answer = parseAnswer(message)
-        const pending = this.#pending.get(answer.id)
-        // Given up meanwhile.
-        if (pending === undefined) continue
-        if (answer.status === 'chunk') void this.#verify(pending, answer.bytes)
-        else
-          pending.reject(
-            new P2pfsError(answer.status, answer.status === 'busy' ? 'peer is busy' : 'peer does not have the chunk', {
-              peer: this.#peer,
-              digest: pending.digest,
-            }),
-          )
-      }
-      this.#fail(new P2pfsError('unavailable', 'peer closed the stream', { peer: this.#peer }))
+      const stream = await this.#stream(peer, streamClass)
+      const bytes = await stream.fetch(digest, lengthBytes, { signal, timeoutMs })
+      peer.traffic.received(bytes.length)
+      return bytes
     } catch (error) {
-      this.#fail(error as Error)
-      this.#stream.abort(error as Error)
+      if (isP2pfsError(error, 'invalid')) membership.ban(peer, error)
+      throw error
     }
   }
 
-  async #verify({ digest, lengthBytes, resolve, reject }: Pending, bytes: Uint8Array): Promise<void> {
-    if (bytes.length === lengthBytes && (await matches(bytes, digest))) resolve(bytes)
-    else
-      reject(
-        new P2pfsError('invalid', 'peer sent something else than the chunk', {
-          peer: this.#peer,
-          digest,
-          sizeBytes: bytes.length,
-        }),
-      )
+  /** The peer's stream of this class, opened where there is none; it is forgotten when it ends. */
+  async #stream(peer: Peer, streamClass: StreamClass): Promise<ChunkStream> {
+    let streams = this.#streams.get(peer)
+    if (streams === undefined) {
+      streams = new Map()
+      this.#streams.set(peer, streams)
+    }
+    const open = streams.get(streamClass)
+    if (open !== undefined) return await open
+    const opening = this.#open(peer)
+    streams.set(streamClass, opening)
+    const forget = (): void => {
+      if (streams.get(streamClass) === opening) streams.delete(streamClass)
+    }
+    opening.then(async ({ ended }) => await ended).then(forget, forget)
+    return await opening
   }
 
-  #fail(error: Error): void {
-    this.#closed ??= error
-    for (const { reject } of this.#pending.values()) reject(error)
-    this.#pending.clear()
+  async #open(peer: Peer): Promise<ChunkStream> {
+    const { host, signal } = this.#parts
+    try {
+      return new ChunkStream(await host.dialProtocol(peer.libp2pId, chunkProtocol, { signal }), peer.id)
+    } catch (cause) {
+      throw new P2pfsError('unavailable', `cannot open a stream to the peer: ${(cause as Error).message}`, {
+        cause,
+        peer: peer.id,
+      })
+    }
   }
-}
-
-async function matches(bytes: Uint8Array, digest: Digest): Promise<boolean> {
-  if (bytes.length < pooledHashBytes) return digestOf(bytes) === digest
-  const raw = await crypto.subtle.digest('SHA-256', bytes)
-  return Buffer.compare(Buffer.from(raw), digestToBytes(digest)) === 0
 }

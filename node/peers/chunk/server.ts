@@ -1,5 +1,4 @@
 import type { Stream } from '@libp2p/interface'
-import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import {
   encodeAnswerHeader,
@@ -9,21 +8,22 @@ import {
   type Want,
 } from '../../../protocol/messages/chunk.ts'
 import { readFrames, writeFrame } from '../frames.ts'
+import type { Peer } from '../peer.ts'
+import type { ServedData } from '../served-data.ts'
 
-/** Chunks read from the disk at once for one stream: enough to keep it full while one is being read. */
+/** Chunks that are read from the disk at once for one stream: enough to keep it full while one is being read. */
 const readsAtOnce = 4
 
-export interface ChunkServerParts {
-  chunk: (digest: Digest, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined>
-  onSent: (lengthBytes: number) => void
-}
-
 /**
- * Answers the wants of one stream until it ends. Wants are taken as they come, up to a bound; what is read waits for
- * the stream to take it.
- * @throws invalid where the client breaks the protocol; unavailable where the stream breaks
+ * Answers the wants of one stream until it ends. Wants are taken as they come, up to a bound. The next chunk is read when
+ * the stream has taken the one before.
+ * @throws invalid where the peer breaks the protocol; unavailable where the stream breaks
  */
-export async function serveChunks(stream: Stream, { chunk, onSent }: ChunkServerParts): Promise<void> {
+export async function serveChunks(
+  stream: Stream,
+  peer: Pick<Peer, 'traffic'>,
+  served: Pick<ServedData, 'chunk'>,
+): Promise<void> {
   const ended = new AbortController()
   const queue: Want[] = []
   let outstanding = 0
@@ -32,21 +32,21 @@ export async function serveChunks(stream: Stream, { chunk, onSent }: ChunkServer
   let sending: Promise<void> = Promise.resolve()
 
   const send = async (parts: Uint8Array[]): Promise<void> => {
-    // One frame after the other, or their parts would mix.
+    // Frames are sent one after the other, or their parts would mix.
     const turn = sending.then(async () => await writeFrame(stream, parts, { signal: ended.signal }))
     sending = turn.catch(() => undefined)
     await turn
   }
-  const answer = async ({ id, digest }: Want): Promise<void> => {
-    const bytes = await chunk(digest, { signal: ended.signal }).catch(() => undefined)
+  const answerWant = async ({ id, digest }: Want): Promise<void> => {
+    const bytes = await served.chunk(digest, { signal: ended.signal }).catch(() => undefined)
     await send(bytes === undefined ? [encodeAnswerHeader(id, 'missing')] : [encodeAnswerHeader(id, 'chunk'), bytes])
-    if (bytes !== undefined) onSent(bytes.length)
+    if (bytes !== undefined) peer.traffic.sent(bytes.length)
   }
-  const work = async (): Promise<void> => {
+  const answerWants = async (): Promise<void> => {
     running++
     try {
       for (let want = queue.shift(); want !== undefined && !ended.signal.aborted; want = queue.shift()) {
-        await answer(want)
+        await answerWant(want)
         outstanding--
       }
     } catch (error) {
@@ -64,7 +64,7 @@ export async function serveChunks(stream: Stream, { chunk, onSent }: ChunkServer
       if (outstanding > maxOutstandingWants)
         throw new P2pfsError('invalid', `more than ${maxOutstandingWants} wants outstanding`)
       queue.push(...wants)
-      while (running < Math.min(readsAtOnce, queue.length)) void work()
+      while (running < Math.min(readsAtOnce, queue.length)) void answerWants()
     }
   } finally {
     ended.abort(new P2pfsError('closed', 'stream ended'))

@@ -1,32 +1,33 @@
-import type { Stream } from '@libp2p/interface'
+import type { Libp2p, Stream } from '@libp2p/interface'
 import type { BlobMap } from '../../../protocol/blob-map.ts'
 import type { BootProfile, ProfileSubject } from '../../../protocol/boot-profile.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../../protocol/image-record.ts'
 import type { LayerIndex } from '../../../protocol/layer-index.ts'
+import { objectProtocol } from '../../../protocol/messages/object.ts'
 import type { RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import type { Log } from '../../base/log.ts'
-import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs } from './exchange.ts'
+import type { Membership } from '../membership.ts'
 import type { Member } from '../peer.ts'
+import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs } from './client.ts'
 
-/** A peer may take this long to answer for an object, milliseconds: the answer is in its memory or catalog. */
-const imageTimeoutMs = 1_000
-const objectTimeoutMs = 30_000
+/** How long all members together may take when they are asked at once (ms): the answer is in their memory or catalog. */
+const atOnceTimeoutMs = 1_000
+/** How long one member may take when members are asked in turn (ms): the answer may have 64 MiB. */
+const inTurnTimeoutMs = 30_000
+/** How long a member may take for a boot profile (ms). */
 const profileTimeoutMs = 2_000
 /** Members that are asked for a boot profile. */
 const maxAskedForProfile = 8
 
 export interface RegionObjectsParts {
-  members: () => Member[]
-  /** Opens a stream of the object protocol. */
-  open: (peer: Member, signal: AbortSignal) => Promise<Stream>
-  /** Cuts off a peer that breaks the protocol. */
-  ban: (peer: Member, error: P2pfsError) => void
+  host: Pick<Libp2p, 'dialProtocol'>
+  membership: Pick<Membership, 'members' | 'ban'>
   log: Log
 }
 
-/** What the members of the region know: records of images, metadata of their layers, boot profiles. */
+/** Asks the members of the region for what they know: image records, metadata of layers, boot profiles. */
 export class RegionObjects {
   readonly #parts: RegionObjectsParts
 
@@ -34,44 +35,48 @@ export class RegionObjects {
     this.#parts = parts
   }
 
-  /** A member that is importing the image with this manifest; all are asked at once. */
+  /** Asks all members at once. @returns the id of one that is importing the image with this manifest */
   async findImport(manifestDigest: Digest, { signal }: { signal: AbortSignal }): Promise<string | undefined> {
-    return await this.#askAll(signal, async (stream, peer, bounded) =>
-      (await askImporting(stream, manifestDigest, bounded)) ? peer : undefined,
+    return await this.#askAtOnce(signal, async (stream, peer, timed) =>
+      (await askImporting(stream, manifestDigest, timed)) ? peer : undefined,
     )
   }
 
-  /** Asks all members at once; the first wins whose answer is of use. @param isOfUse all are where not given */
+  /**
+   * Asks all members at once.
+   * @param options `isOfUse`: which records count; all where it is not given
+   * @returns the first record that is of use, and the id of the peer that sent it
+   */
   async findImage(
     name: ImageName,
     { signal, isOfUse = () => true }: { signal: AbortSignal; isOfUse?: (record: ImageRecord, peer: string) => boolean },
   ): Promise<{ record: ImageRecord; peer: string } | undefined> {
-    return await this.#askAll(signal, async (stream, peer, bounded) => {
-      const record = await askImage(stream, name, bounded)
+    return await this.#askAtOnce(signal, async (stream, peer, timed) => {
+      const record = await askImage(stream, name, timed)
       return record === undefined || !isOfUse(record, peer) ? undefined : { record, peer }
     })
   }
 
-  /** Asks the members in turn, the one that should have it first. @returns undefined where nobody has it */
+  /** Asks the members in turn, first the peer `first`. @returns undefined where nobody has it */
   async fetchRootfs(
     digest: Digest,
     { signal, first }: { signal: AbortSignal; first?: string },
   ): Promise<RootfsManifest | undefined> {
-    return await this.#askInTurn(signal, async (stream, bounded) => await askRootfs(stream, digest, bounded), first)
+    return await this.#askInTurn(signal, async (stream, timed) => await askRootfs(stream, digest, timed), first)
   }
 
   /** Asks the members in turn. @returns undefined where nobody has it */
   async fetchLayerIndex(diffId: Digest, { signal }: { signal: AbortSignal }): Promise<LayerIndex | undefined> {
-    return await this.#askInTurn(signal, async (stream, bounded) => await askLayer(stream, diffId, bounded))
+    return await this.#askInTurn(signal, async (stream, timed) => await askLayer(stream, diffId, timed))
   }
 
   /** Asks the members in turn. @returns undefined where nobody has it */
   async fetchBlobMap(digest: Digest, { signal }: { signal: AbortSignal }): Promise<BlobMap | undefined> {
-    return await this.#askInTurn(signal, async (stream, bounded) => await askBlobMap(stream, digest, bounded))
+    return await this.#askInTurn(signal, async (stream, timed) => await askBlobMap(stream, digest, timed))
   }
 
   /**
-   * Asks some members at once, first of all those that know one of the regions `tables`.
+   * Asks some members at once, those first that know one of the segments `tables`.
    * @returns an answer for each, in the order in which they were asked; none rejects
    */
   askProfiles(
@@ -79,32 +84,28 @@ export class RegionObjects {
     tables: readonly Digest[],
     { signal }: { signal: AbortSignal },
   ): Promise<BootProfile | undefined>[] {
-    const knows = ({ holdings }: Member): number => (tables.some((table) => holdings.knows(table)) ? 0 : 1)
-    const asked = this.#parts
+    const rank = ({ holdings }: Member): number => (tables.some((table) => holdings.knows(table)) ? 0 : 1)
+    const asked = this.#parts.membership
       .members()
-      .toSorted((one, other) => knows(one) - knows(other))
+      .toSorted((a, b) => rank(a) - rank(b))
       .slice(0, maxAskedForProfile)
     return asked.map(async (peer) => {
-      const bounded = AbortSignal.any([signal, AbortSignal.timeout(profileTimeoutMs)])
-      return await this.#ask(peer, bounded, async (stream) => await askProfile(stream, subject, bounded)).catch(
+      const timed = AbortSignal.any([signal, AbortSignal.timeout(profileTimeoutMs)])
+      return await this.#ask(peer, timed, async (stream) => await askProfile(stream, subject, timed)).catch(
         () => undefined,
       )
     })
   }
 
-  /** The first answer that is not undefined. */
-  async #askAll<T>(
+  /** @returns the first answer that is not undefined */
+  async #askAtOnce<T>(
     signal: AbortSignal,
-    question: (stream: Stream, peer: string, signal: AbortSignal) => Promise<T | undefined>,
+    question: (stream: Stream, peer: string, timed: AbortSignal) => Promise<T | undefined>,
   ): Promise<T | undefined> {
-    const bounded = AbortSignal.any([signal, AbortSignal.timeout(imageTimeoutMs)])
-    const answers = this.#parts.members().map(async (peer) => {
-      const answer = await this.#ask(
-        peer,
-        bounded,
-        async (stream) => await question(stream, peer.id.toString(), bounded),
-      )
-      if (answer === undefined) throw new P2pfsError('missing', 'peer does not know')
+    const timed = AbortSignal.any([signal, AbortSignal.timeout(atOnceTimeoutMs)])
+    const answers = this.#parts.membership.members().map(async (peer) => {
+      const answer = await this.#ask(peer, timed, async (stream) => await question(stream, peer.id, timed))
+      if (answer === undefined) throw new P2pfsError('missing', 'peer does not have the object')
       return answer
     })
     try {
@@ -115,15 +116,16 @@ export class RegionObjects {
     }
   }
 
+  /** Asks the peer `first` first and silent ones last. @returns the first answer that is not undefined */
   async #askInTurn<T>(
     signal: AbortSignal,
-    question: (stream: Stream, signal: AbortSignal) => Promise<T | undefined>,
+    question: (stream: Stream, timed: AbortSignal) => Promise<T | undefined>,
     first?: string,
   ): Promise<T | undefined> {
-    const turn = (peer: Member): number => (peer.id.toString() === first ? 0 : peer.isSilent ? 2 : 1)
-    for (const peer of this.#parts.members().toSorted((a, b) => turn(a) - turn(b))) {
-      const bounded = AbortSignal.any([signal, AbortSignal.timeout(objectTimeoutMs)])
-      const answer = await this.#ask(peer, bounded, async (stream) => await question(stream, bounded)).catch(
+    const rank = (peer: Member): number => (peer.id === first ? 0 : peer.isSilent ? 2 : 1)
+    for (const peer of this.#parts.membership.members().toSorted((a, b) => rank(a) - rank(b))) {
+      const timed = AbortSignal.any([signal, AbortSignal.timeout(inTurnTimeoutMs)])
+      const answer = await this.#ask(peer, timed, async (stream) => await question(stream, timed)).catch(
         () => undefined,
       )
       if (answer !== undefined) return answer
@@ -133,14 +135,14 @@ export class RegionObjects {
   }
 
   async #ask<T>(peer: Member, signal: AbortSignal, question: (stream: Stream) => Promise<T>): Promise<T> {
+    const { host, membership, log } = this.#parts
     try {
-      const stream = await this.#parts.open(peer, signal)
-      const answer = await question(stream)
-      peer.silentAt = -Infinity
+      const answer = await question(await host.dialProtocol(peer.libp2pId, objectProtocol, { signal }))
+      peer.answered()
       return answer
     } catch (error) {
-      if (isP2pfsError(error, 'invalid')) this.#parts.ban(peer, error)
-      else this.#parts.log.debug('peer does not answer for an object', { error, peer: peer.id.toString() })
+      if (isP2pfsError(error, 'invalid')) membership.ban(peer, error)
+      else log.debug('peer did not answer for an object', { error, peer: peer.id })
       throw error
     }
   }

@@ -95,11 +95,11 @@ async function whenStatus(
 /** What a host tells of boots of the rootfs. */
 async function profileAt(t: TestContext, address: string, rootfs: Digest): Promise<BootProfile | undefined> {
   const peer = await TestPeer.start(t, 'asker', { bootstrap: [address], region: 'default' })
-  await until('the hosts have met', () => peer.exchange.peers().length === 1)
+  await until('the hosts have met', () => peer.network.membership.peers().length === 1)
   const [answer] = await Promise.all(
-    peer.exchange.objects.askProfiles({ rootfs, sketch: [] }, [], { signal: AbortSignal.timeout(10_000) }),
+    peer.network.objects.askProfiles({ rootfs, sketch: [] }, [], { signal: AbortSignal.timeout(10_000) }),
   )
-  await peer.exchange.stop()
+  await peer.network.stop()
   return answer
 }
 

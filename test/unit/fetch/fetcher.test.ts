@@ -4,7 +4,8 @@ import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { ChunkRequest } from '../../../node/model/chunk-request.ts'
 import { Fetcher } from '../../../node/fetch/fetcher.ts'
-import { PeerSource, type Peers } from '../../../node/fetch/peer-source.ts'
+import { PeerSource } from '../../../node/fetch/peer-source.ts'
+import type { ChunkClient } from '../../../node/peers/chunk/client.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import type { Urgency } from '../../../node/base/urgency.ts'
 
@@ -31,12 +32,9 @@ function world(
 ): World {
   const stored = new Map<Digest, Uint8Array>()
   const asked: string[] = []
-  const face: Peers = {
-    holders: () => Object.keys(peers),
-    fetchChunk: async (peer, digest, _length, { signal }) => {
-      asked.push(peer)
-      return await peers[peer]!(digest, signal)
-    },
+  const fetchChunk: ChunkClient['fetchChunk'] = async (peer, digest, _length, { signal }) => {
+    asked.push(peer)
+    return await peers[peer]!(digest, signal)
   }
   const result = {
     stored,
@@ -49,7 +47,11 @@ function world(
       get: async (digest) => stored.get(digest),
       put: async (digest, bytes) => await result.put(digest, bytes),
     },
-    peers: new PeerSource({ peers: face, log: silentLog }),
+    peers: new PeerSource({
+      availability: { holders: () => Object.keys(peers) },
+      chunks: { fetchChunk },
+      log: silentLog,
+    }),
     registry: {
       fetch: async (request, { urgency }) => {
         result.registryAsked++

@@ -7,11 +7,11 @@ const members = Array.from({ length: 10 }, (_, i) => `member-${i}`)
 const keys = Array.from({ length: 5000 }, (_, i) => `key-${i}`)
 const first = (key: string, among: readonly string[]): string => rendezvous(key, among)[0]!
 
-test('every host has the same order, whatever order it has met the members in', () => {
+test('every host has the same order, whatever the order in which it met the members', () => {
   const random = createRandom(5)
   const shuffled = members
-    .map((member) => ({ member, at: random.below(1e6) }))
-    .sort((a, b) => a.at - b.at)
+    .map((member) => ({ member, rank: random.below(1e6) }))
+    .sort((a, b) => a.rank - b.rank)
     .map(({ member }) => member)
   for (const key of keys.slice(0, 100)) assert.deepEqual(rendezvous(key, shuffled), rendezvous(key, members))
   assert.deepEqual(rendezvous('key', members).toSorted(), members)
@@ -27,14 +27,14 @@ test('members have an equal share of the keys, in every place of the order', () 
       const member = rendezvous(key, members)[place]!
       shares.set(member, (shares.get(member) ?? 0) + 1)
     }
-    // Five standard deviations of a fair draw are 106.
+    // A fair draw has a standard deviation of 21: five of them are 106.
     for (const [member, share] of shares)
       assert.ok(Math.abs(share - 500) < 106, `${member} is at place ${place} for ${share} of 5000 keys`)
     assert.equal(shares.size, 10)
   }
 })
 
-test('a member that leaves hands its keys to the next in order, and nothing else moves', () => {
+test('when a member leaves, its keys go to the next in order, and no other key moves', () => {
   const [left, ...rest] = members
   let handedOver = 0
   for (const key of keys) {

@@ -7,13 +7,13 @@ import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.t
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { silentLog } from '../../../node/base/log.ts'
-import type { ImportForPeer } from '../../../node/peers/import/exchange.ts'
 import { PeerNetwork } from '../../../node/peers/network.ts'
+import type { ServedData } from '../../../node/peers/served-data.ts'
 import { createRandom } from '../../support/random.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
-/** A region of `count` chunks of 128 KiB, the same in every test. */
-export function makeRegion(count: number): { table: ChunkTable; chunks: Buffer[] } {
+/** A segment of `count` chunks of 128 KiB, the same in every test. */
+export function makeSegment(count: number): { table: ChunkTable; chunks: Buffer[] } {
   const random = createRandom(11)
   const chunks = Array.from({ length: count }, () => {
     const bytes = Buffer.alloc(128 * 1024)
@@ -33,35 +33,20 @@ export function makeRegion(count: number): { table: ChunkTable; chunks: Buffer[]
 /** A real peer whose store is a map. */
 export class TestPeer {
   readonly chunks = new Map<Digest, Uint8Array>()
-  /** What wants are answered with instead of chunks, if anything ever. */
+  /** Answers all wants in place of the chunks, when it resolves. */
   stall: Promise<Uint8Array> | undefined
   readonly images = new Map<string, ImageRecord>()
   readonly profiles = new Map<Digest, BootProfile>()
   readonly objects = new Map<Digest, Uint8Array>()
-  readonly tables = new Map<Digest, Bitmap>()
-  /** Manifests of images that it says it is importing. */
+  readonly held = new Map<Digest, Bitmap>()
+  /** Manifests of the images that it says it is importing. */
   readonly importing = new Set<Digest>()
-  import: ImportForPeer = async () => await Promise.reject(new P2pfsError('unsupported', 'this peer imports nothing'))
-  readonly exchange: PeerNetwork
+  importedImage: ServedData['importedImage'] = async () =>
+    await Promise.reject(new P2pfsError('unsupported', 'this peer imports nothing'))
+  readonly network: PeerNetwork
 
-  private constructor(directory: string, region: string, name: string, bootstrap: string[]) {
-    this.exchange = new PeerNetwork(
-      {
-        local: {
-          chunk: async (digest) => await (this.stall ?? this.chunks.get(digest)),
-          image: async ({ reference }) => this.images.get(reference),
-          rootfs: async (digest) => this.objects.get(digest),
-          blobMap: async (digest) => this.objects.get(digest),
-          profile: async ({ rootfs }) => this.profiles.get(rootfs),
-          layer: async (diffId) => this.objects.get(diffId),
-          importing: (digest) => this.importing.has(digest),
-          import: async (request, options) => await this.import(request, options),
-          tables: () => [...this.tables].map(([table, held]) => ({ table, held })),
-        },
-        log: silentLog,
-      },
-      { region, name, listen: ['/ip4/127.0.0.1/tcp/0'], bootstrap, keyFile: join(directory, `${name}.key`) },
-    )
+  private constructor(network: PeerNetwork) {
+    this.network = network
   }
 
   static async start(
@@ -73,28 +58,42 @@ export class TestPeer {
       directory = temporaryDirectory(context),
     }: { bootstrap?: string[]; region?: string; directory?: string } = {},
   ): Promise<TestPeer> {
-    const peer = new TestPeer(directory, region, name, bootstrap)
-    context.after(async () => await peer.exchange.stop())
-    await peer.exchange.start()
+    const network = await PeerNetwork.open(
+      { log: silentLog },
+      { region, name, listen: ['/ip4/127.0.0.1/tcp/0'], bootstrap, keyFile: join(directory, `${name}.key`) },
+    )
+    context.after(async () => await network.stop())
+    const peer = new TestPeer(network)
+    await network.start({
+      chunk: async (digest) => await (peer.stall ?? peer.chunks.get(digest)),
+      heldSegments: () => [...peer.held].map(([table, held]) => ({ table, held })),
+      imageRecord: async ({ reference }) => peer.images.get(reference),
+      rootfsManifest: async (digest) => peer.objects.get(digest),
+      layerIndex: async (diffId) => peer.objects.get(diffId),
+      blobMap: async (digest) => peer.objects.get(digest),
+      bootProfile: async ({ rootfs }) => peer.profiles.get(rootfs),
+      isImporting: (digest) => peer.importing.has(digest),
+      importedImage: async (request, options) => await peer.importedImage(request, options),
+    })
     return peer
   }
 
   get address(): string {
-    return this.exchange.multiaddrs()[0]!
+    return this.network.multiaddrs()[0]!
   }
 
-  /** Takes up chunks `indexes` of the region. */
-  hold(region: ReturnType<typeof makeRegion>, indexes: number[]): void {
-    const { table, chunks } = region
-    const held = this.tables.get(table.id)
+  /** Puts chunks `indexes` of the segment into the store, and announces them. */
+  hold(segment: ReturnType<typeof makeSegment>, indexes: number[]): void {
+    const { table, chunks } = segment
+    const held = this.held.get(table.id)
     const bits = held ?? new Bitmap(table.count)
     for (const index of indexes) {
       this.chunks.set(table.digestAt(index), chunks[index]!)
       bits.set(index)
     }
-    this.tables.set(table.id, bits)
-    if (held === undefined) this.exchange.announce(table.id, bits)
-    else this.exchange.announceHave(table.id, indexes)
+    this.held.set(table.id, bits)
+    if (held === undefined) this.network.availability.announce(table.id, bits)
+    else this.network.availability.announceChunks(table.id, indexes)
   }
 }
 

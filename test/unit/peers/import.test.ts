@@ -13,16 +13,21 @@ import {
   type ImportAnswer,
   type ImportRequest,
 } from '../../../protocol/messages/import.ts'
-import { encodeObjectAnswer, maxObjectRequestBytes, objectProtocol } from '../../../protocol/messages/object.ts'
+import { encodeObjectAnswer } from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, regionProtocol } from '../../../protocol/messages/region.ts'
+import { silentLog } from '../../../node/base/log.ts'
 import { BanList } from '../../../node/peers/ban-list.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
-import type { ImportOutcome, ImportProgress } from '../../../node/peers/import/exchange.ts'
+import type { ByteProgress } from '../../../node/model/progress.ts'
+import { ImportClient, type ImportOutcome } from '../../../node/peers/import/client.ts'
+import { RegionObjects } from '../../../node/peers/object/region-objects.ts'
 import { createPeerHost } from '../../../node/peers/peer-host.ts'
 import { testKey } from '../../support/test-key.ts'
+import { FakeRegion, settled } from './fake-region.ts'
 import { TestPeer, until } from './test-peer.ts'
 
 const layer = digestOf(Buffer.from('layer'))
+const nextLayer = digestOf(Buffer.from('next layer'))
 const request: ImportRequest = {
   reference: 'host/r:1',
   platform: 'linux/amd64',
@@ -36,21 +41,21 @@ const record: ImageRecord = {
   attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
 }
 
-interface Asked {
+interface Question {
   outcome: Promise<ImportOutcome>
-  progress: ImportProgress[]
+  progress: ByteProgress[]
   layers: Digest[]
   abort: AbortController
 }
 
-function ask(asker: TestPeer, steward: string): Asked {
-  const [progress, layers, abort] = [[] as ImportProgress[], [] as Digest[], new AbortController()]
-  const told = {
-    onProgress: ({ doneBytes, totalBytes }: ImportProgress) => void progress.push({ doneBytes, totalBytes }),
+function ask(asker: TestPeer, steward: string): Question {
+  const [progress, layers, abort] = [[] as ByteProgress[], [] as Digest[], new AbortController()]
+  const events = {
+    onProgress: ({ doneBytes, totalBytes }: ByteProgress) => void progress.push({ doneBytes, totalBytes }),
     onLayer: (diffId: Digest) => void layers.push(diffId),
   }
   return {
-    outcome: asker.exchange.askImport(steward, request, { signal: abort.signal, ...told }),
+    outcome: asker.network.imports.askImport(steward, request, { signal: abort.signal, ...events }),
     progress,
     layers,
     abort,
@@ -60,27 +65,34 @@ function ask(asker: TestPeer, steward: string): Asked {
 async function pair(t: TestContext): Promise<{ steward: TestPeer; asker: TestPeer }> {
   const steward = await TestPeer.start(t, 'steward')
   const asker = await TestPeer.start(t, 'asker', { bootstrap: [steward.address] })
-  await until('they have met', () => asker.exchange.peers().length === 1 && steward.exchange.peers().length === 1)
+  await until(
+    'they have met',
+    () => asker.network.membership.peers().length === 1 && steward.network.membership.peers().length === 1,
+  )
   return { steward, asker }
 }
 
-test('a steward tells how far it is and what can be taken, and then the record', async (t) => {
+test('a steward sends its progress and the layers that it has read, and then the record', async (t) => {
   const { steward, asker } = await pair(t)
   const end = Promise.withResolvers<ImageRecord>()
   let from = ''
-  steward.import = async (asked, { peer, onProgress, onLayer }) => {
+  let readLayer = (_diffId: Digest): void => undefined
+  steward.importedImage = async (asked, { peer, onProgress, onLayer }) => {
     from = peer
     assert.deepEqual(asked, request)
     onProgress({ doneBytes: 3, totalBytes: 10 })
     onLayer(layer)
+    readLayer = onLayer
     return await end.promise
   }
-  const { outcome, progress, layers } = ask(asker, steward.exchange.peerId)
-  await until('two beats', () => progress.length >= 2)
-  assert.deepEqual([progress[0], layers, from], [{ doneBytes: 3, totalBytes: 10 }, [layer], asker.exchange.peerId])
+  const { outcome, progress, layers } = ask(asker, steward.network.peerId)
+  await until('the first layer', () => layers.length === 1)
+  assert.deepEqual([progress, layers, from], [[{ doneBytes: 3, totalBytes: 10 }], [layer], asker.network.peerId])
+  readLayer(nextLayer)
+  await until('the next layer', () => layers.length === 2)
   end.resolve(record)
   assert.deepEqual(await outcome, { record })
-  assert.deepEqual(layers, [layer], 'told once')
+  assert.deepEqual(layers, [layer, nextLayer], 'each once')
 })
 
 test('a steward refuses with the code of what went wrong', async (t) => {
@@ -90,88 +102,74 @@ test('a steward refuses with the code of what went wrong', async (t) => {
     [new P2pfsError('invalid', 'malformed'), 'invalid'],
     [new TypeError('bug'), 'unavailable'],
   ] as const) {
-    steward.import = async () => await Promise.reject(error)
-    assert.deepEqual(await ask(asker, steward.exchange.peerId).outcome, { refused })
+    steward.importedImage = async () => await Promise.reject(error)
+    assert.deepEqual(await ask(asker, steward.network.peerId).outcome, { refused })
   }
-  assert.equal(asker.exchange.peers().length, 1, 'that is no reason to cut it off')
+  assert.equal(asker.network.membership.peers().length, 1, 'a refusal is no reason to cut it off')
 })
 
 test('a steward ends its work when the asker gives up, and when it goes away', async (t) => {
   const { steward, asker } = await pair(t)
   let [begun, ended] = [0, 0]
-  steward.import = async (_request, { signal }) => {
+  steward.importedImage = async (_request, { signal }) => {
     begun++
     await new Promise((resolve) => signal.addEventListener('abort', resolve))
     ended++
     throw signal.reason
   }
-  const one = ask(asker, steward.exchange.peerId)
-  const givenUp = assert.rejects(one.outcome, { name: 'AbortError' })
+  const first = ask(asker, steward.network.peerId)
+  const givenUp = assert.rejects(first.outcome, { name: 'AbortError' })
   await until('the import has begun', () => begun === 1)
-  one.abort.abort()
+  first.abort.abort()
   await givenUp
   await until('its end', () => ended === 1)
-  const two = assert.rejects(ask(asker, steward.exchange.peerId).outcome)
+  const second = assert.rejects(ask(asker, steward.network.peerId).outcome)
   await until('the next has begun', () => begun === 2)
-  await asker.exchange.stop()
-  await two
+  await asker.network.stop()
+  await second
   await until('its end', () => ended === 2)
 })
 
 test('a steward that goes away is unavailable at once', async (t) => {
   const { steward, asker } = await pair(t)
   let begun = false
-  steward.import = async () => {
+  steward.importedImage = async () => {
     begun = true
     return await new Promise(() => undefined)
   }
-  const lost = assert.rejects(ask(asker, steward.exchange.peerId).outcome, (error) =>
-    isP2pfsError(error, 'unavailable'),
-  )
+  const lost = assert.rejects(ask(asker, steward.network.peerId).outcome, (error) => isP2pfsError(error, 'unavailable'))
   await until('the import has begun', () => begun)
-  await steward.exchange.stop()
+  await steward.network.stop()
   await lost
 })
 
-test('who imports an image is found, and only then', async (t) => {
+test('a member is found while it imports the image, and not before', async (t) => {
   const { steward, asker } = await pair(t)
   const { signal } = new AbortController()
-  assert.equal(await asker.exchange.objects.findImport(request.manifestDigest, { signal }), undefined)
+  assert.equal(await asker.network.objects.findImport(request.manifestDigest, { signal }), undefined)
   steward.importing.add(request.manifestDigest)
-  assert.equal(await asker.exchange.objects.findImport(request.manifestDigest, { signal }), steward.exchange.peerId)
+  assert.equal(await asker.network.objects.findImport(request.manifestDigest, { signal }), steward.network.peerId)
 })
 
-test('all hosts of a region agree on the rank', async (t) => {
+test('all hosts of a region agree on the order of responsibility', async (t) => {
   const { steward, asker } = await pair(t)
-  const third = await TestPeer.start(t, 'third', { bootstrap: [steward.address] })
-  await until('all have met', () => [steward, asker, third].every(({ exchange }) => exchange.peers().length === 2))
-  const ranks = [steward, asker, third].map(({ exchange }) => exchange.byResponsibility('key'))
-  assert.deepEqual(ranks[1], ranks[0])
-  assert.deepEqual(ranks[2], ranks[0])
-  assert.equal(new Set(ranks[0]).size, 3)
+  const third = await TestPeer.start(t, 'third', { bootstrap: [steward.address, asker.address] })
+  await until('all have met', () =>
+    [steward, asker, third].every(({ network }) => network.membership.peers().length === 2),
+  )
+  const orders = [steward, asker, third].map(({ network }) => network.membership.byResponsibility('key'))
+  assert.deepEqual(orders[1], orders[0])
+  assert.deepEqual(orders[2], orders[0])
+  assert.equal(new Set(orders[0]).size, 3)
 })
 
-test('a host that has just started meets its region first; one without bootstrap peers has none to wait for', async (t) => {
-  const { signal } = new AbortController()
-  const a = await TestPeer.start(t, 'a')
-  await a.exchange.whenRegionKnown({ signal })
-  const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
-  await b.exchange.whenRegionKnown({ signal })
-  assert.equal(b.exchange.peers().length, 1)
-  const alone = await TestPeer.start(t, 'alone', { bootstrap: ['/ip4/127.0.0.1/tcp/1'] })
-  await alone.exchange.whenRegionKnown({ signal })
-  assert.deepEqual(alone.exchange.byResponsibility('key'), [alone.exchange.peerId])
-})
-
-/** A member of the region that answers for imports as it likes. */
+/** A real member of the region that answers import requests as it likes. */
 async function hostileSteward(
   t: TestContext,
   asker: TestPeer,
   serve: (stream: Stream) => Promise<void>,
-  serveObject?: (stream: Stream) => Promise<void>,
 ): Promise<string> {
   const host = await createPeerHost(await generateKeyPair('Ed25519'), [], new BanList())
-  if (serveObject !== undefined) await host.handle(objectProtocol, serveObject)
   await host.handle(regionProtocol, async (stream) => {
     for await (const bytes of readFrames(stream, 1 << 20)) void bytes
   })
@@ -188,7 +186,7 @@ async function hostileSteward(
   await writeFrame(await connection.newStream(regionProtocol), [
     encodeRegionMessage({ type: 'hello', region: 'test', name: 'hostile', addresses: [] }),
   ])
-  await until('it is a member', () => asker.exchange.peers().length === 1)
+  await until('it is a member', () => asker.network.membership.peers().length === 1)
   return host.peerId.toString()
 }
 
@@ -214,7 +212,7 @@ const lies: [string, (stream: Stream) => Promise<void>][] = [
   [
     'a flood of progress',
     async (stream) => {
-      for (let i = 0; i < 10_000; i++) await send(stream, progress)
+      for (let i = 0; i < 200; i++) await send(stream, progress)
     },
   ],
 ]
@@ -223,7 +221,7 @@ for (const [what, lie] of lies) {
     const asker = await TestPeer.start(t, 'asker')
     const steward = await hostileSteward(t, asker, lie)
     await assert.rejects(ask(asker, steward).outcome, (error) => isP2pfsError(error, 'invalid'))
-    assert.deepEqual(asker.exchange.peers(), [])
+    assert.deepEqual(asker.network.membership.peers(), [])
   })
 }
 
@@ -244,45 +242,78 @@ for (const [how, before] of [
   ['from the start', 0],
   ['after a while', 2],
 ] as const) {
-  test(`a steward that is silent ${how} is given up, and not counted on for a while`, async (t) => {
-    const asker = await TestPeer.start(t, 'asker')
-    const steward = await hostileSteward(t, asker, async (stream) => {
-      for (let i = 0; i < before; i++) await send(stream, progress)
-      await new Promise(() => undefined)
+  test(`a steward that is silent ${how} is given up, and is responsible for nothing until it answers anything`, async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    const region = new FakeRegion()
+    const steward = region.join('steward')
+    const imports = new ImportClient(region)
+    const seen: ByteProgress[] = []
+    region.serve = async (stream) => {
+      for (let i = 0; i < before; i++) {
+        await settled()
+        t.mock.timers.tick(4_999)
+        await send(stream, progress)
+      }
+    }
+    const outcome = imports.askImport(steward.id, request, {
+      signal: new AbortController().signal,
+      onProgress: (heard) => void seen.push(heard),
+      onLayer: () => undefined,
     })
-    assert.equal(asker.exchange.byResponsibility('key').length, 2)
-    const { outcome, progress: seen } = ask(asker, steward)
-    await assert.rejects(outcome, (error) => isP2pfsError(error, 'timeout'))
+    const givenUp = assert.rejects(outcome, (error) => isP2pfsError(error, 'timeout'))
+    while (seen.length < before) await settled()
+    await settled()
+    t.mock.timers.tick(4_999)
+    assert.equal(region.membership.byResponsibility('key').length, 2)
+    t.mock.timers.tick(1)
+    await givenUp
     assert.equal(seen.length, before)
-    assert.deepEqual(asker.exchange.byResponsibility('key'), [asker.exchange.peerId])
+    assert.deepEqual(region.membership.byResponsibility('key'), ['me'])
+
+    const objects = new RegionObjects({ host: region.host, membership: region.membership, log: silentLog })
+    const { signal } = new AbortController()
+    region.serve = async (stream) => await stream.close()
+    await objects.findImport(request.manifestDigest, { signal })
+    assert.deepEqual(region.membership.byResponsibility('key'), ['me'], 'closing a stream is no answer')
+    region.serve = async (stream) => await writeFrame(stream, [encodeObjectAnswer(undefined)])
+    await objects.findImport(request.manifestDigest, { signal })
+    assert.equal(region.membership.byResponsibility('key').length, 2)
+    assert.equal(steward.isSilent, false)
   })
 }
 
-test('a steward that was silent is counted on again as soon as it answers anything', async (t) => {
-  const asker = await TestPeer.start(t, 'asker')
-  let isStalled = true
-  const steward = await hostileSteward(
-    t,
-    asker,
-    async () => await new Promise(() => undefined),
-    async (stream) => {
-      await readFrames(stream, maxObjectRequestBytes).next()
-      if (!isStalled) await writeFrame(stream, [encodeObjectAnswer(undefined)])
-    },
-  )
+test('a steward that is alive but too slow is given up after two minutes', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  let nowMs = 0
+  t.mock.method(performance, 'now', () => nowMs)
+  const region = new FakeRegion()
+  const steward = region.join('steward')
+  let answers = 0
+  region.serve = async (stream) => {
+    // It reads one MiB in the first minute, and less in the next two.
+    for (; nowMs <= 240_000; nowMs += 1000, answers++) {
+      await send(stream, {
+        type: 'progress',
+        doneBytes: nowMs < 60_000 ? 0 : 2 ** 20 + 1,
+        totalBytes: 2 ** 30,
+        layers: [],
+      })
+      await settled()
+    }
+  }
   const { signal } = new AbortController()
-  await assert.rejects(ask(asker, steward).outcome, (error) => isP2pfsError(error, 'timeout'))
-  await asker.exchange.objects.findImport(request.manifestDigest, { signal })
-  assert.equal(asker.exchange.byResponsibility('key').length, 1)
-  isStalled = false
-  await asker.exchange.objects.findImport(request.manifestDigest, { signal })
-  assert.equal(asker.exchange.byResponsibility('key').length, 2)
+  const options = { signal, onProgress: () => undefined, onLayer: () => undefined }
+  await assert.rejects(
+    new ImportClient(region).askImport(steward.id, request, options),
+    (error) => isP2pfsError(error, 'timeout') && /too slow/.test(error.message),
+  )
+  assert.ok(answers > 180 && answers < 190, `after ${answers} seconds`)
 })
 
 test('an asker that asks twice on a stream, or asks for nonsense, is cut off', async (t) => {
   const steward = await TestPeer.start(t, 'steward')
   let aborted = 0
-  steward.import = async (_request, { signal }) => {
+  steward.importedImage = async (_request, { signal }) => {
     await new Promise((resolve) => signal.addEventListener('abort', resolve))
     aborted++
     throw signal.reason
@@ -298,7 +329,7 @@ test('an asker that asks twice on a stream, or asks for nonsense, is cut off', a
     await writeFrame(await connection.newStream(regionProtocol), [
       encodeRegionMessage({ type: 'hello', region: 'test', name: 'hostile', addresses: [] }),
     ])
-    await until('it is a member', () => steward.exchange.peers().length === 1)
+    await until('it is a member', () => steward.network.membership.peers().length === 1)
     const stream = await connection.newStream(importProtocol)
     for (const message of messages) await writeFrame(stream, [message])
     await until('the connection is closed', () => host.getPeers().length === 0)

@@ -1,86 +1,29 @@
 import { promisify } from 'node:util'
-import { zstdCompress, zstdDecompress } from 'node:zlib'
+import { zstdDecompress } from 'node:zlib'
 import type { Stream } from '@libp2p/interface'
-import {
-  encodeBootProfile,
-  parseBootProfile,
-  type BootProfile,
-  type ProfileSubject,
-} from '../../../protocol/boot-profile.ts'
+import { parseBootProfile, type BootProfile, type ProfileSubject } from '../../../protocol/boot-profile.ts'
 import { parseBlobMap, type BlobMap } from '../../../protocol/blob-map.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import {
-  encodeImageRecord,
-  parseImageRecord,
-  type ImageName,
-  type ImageRecord,
-} from '../../../protocol/image-record.ts'
+import { parseImageRecord, type ImageName, type ImageRecord } from '../../../protocol/image-record.ts'
 import { parseLayerIndex, type LayerIndex } from '../../../protocol/layer-index.ts'
 import {
-  encodeObjectAnswer,
   encodeObjectRequest,
   maxLayerIndexBytes,
   maxObjectBytes,
-  maxObjectRequestBytes,
   parseObjectAnswer,
-  parseObjectRequest,
   type ObjectRequest,
 } from '../../../protocol/messages/object.ts'
 import { parseRootfsManifest, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 
-const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
 
-/** What this host can tell others. */
-export interface LocalObjects {
-  image: (name: ImageName) => Promise<ImageRecord | undefined>
-  /** Encoded. */
-  rootfs: (digest: Digest) => Promise<Uint8Array | undefined>
-  /** Encoded. */
-  layer: (diffId: Digest) => Promise<Uint8Array | undefined>
-  /** Encoded, zstd. */
-  blobMap: (digest: Digest) => Promise<Uint8Array | undefined>
-  /** The best there is for that rootfs, of it or of another. */
-  profile: (subject: ProfileSubject) => Promise<BootProfile | undefined>
-  /** Whether an import of the image with this manifest is under way. */
-  importing: (manifestDigest: Digest) => boolean
-}
-
-/** Answers the one request of a stream. @throws invalid, unavailable */
-export async function serveObject(stream: Stream, local: LocalObjects): Promise<void> {
-  for await (const message of readFrames(stream, maxObjectRequestBytes)) {
-    await writeFrame(stream, [encodeObjectAnswer(await find(parseObjectRequest(message), local))])
-    await stream.close()
-    return
-  }
-}
-
-async function find(request: ObjectRequest, local: LocalObjects): Promise<Uint8Array | undefined> {
-  switch (request.kind) {
-    case 'image': {
-      const record = await local.image(request)
-      return record === undefined ? undefined : encodeImageRecord(record)
-    }
-    case 'rootfs':
-      return await local.rootfs(request.digest)
-    case 'map':
-      return await local.blobMap(request.digest)
-    case 'profile': {
-      const profile = await local.profile(request)
-      return profile === undefined ? undefined : encodeBootProfile(profile)
-    }
-    case 'import':
-      return local.importing(request.digest) ? new Uint8Array(0) : undefined
-    case 'layer': {
-      const bytes = await local.layer(request.diffId)
-      return bytes === undefined ? undefined : await compress(bytes)
-    }
-  }
-}
-
-/** Asks for one object over a stream of its own. @returns undefined where the peer does not have it; @throws invalid, unavailable */
+/**
+ * Asks for one object over a stream of its own, which it closes.
+ * @returns undefined where the peer does not have it
+ * @throws invalid, unavailable
+ */
 async function ask(stream: Stream, request: ObjectRequest, signal: AbortSignal): Promise<Uint8Array | undefined> {
   const onAbort = (): void => stream.abort(signal.reason as Error)
   signal.addEventListener('abort', onAbort, { once: true })
@@ -94,6 +37,7 @@ async function ask(stream: Stream, request: ObjectRequest, signal: AbortSignal):
   }
 }
 
+/** The peer's record of the image. @throws invalid, unavailable */
 export async function askImage(
   stream: Stream,
   { reference, platform, format }: ImageName,
@@ -103,7 +47,7 @@ export async function askImage(
   return bytes === undefined ? undefined : parseImageRecord(bytes)
 }
 
-/** @throws invalid also where the manifest does not match the digest */
+/** The rootfs manifest with this digest. @throws invalid also where it has another one; unavailable */
 export async function askRootfs(
   stream: Stream,
   digest: Digest,
@@ -115,7 +59,7 @@ export async function askRootfs(
   return parseRootfsManifest(bytes)
 }
 
-/** @throws invalid also where the index is of another layer */
+/** The index of the layer, which nothing proves. @throws invalid also where it is the index of another layer; unavailable */
 export async function askLayer(stream: Stream, diffId: Digest, signal: AbortSignal): Promise<LayerIndex | undefined> {
   const bytes = await ask(stream, { kind: 'layer', diffId }, signal)
   if (bytes === undefined) return undefined
@@ -124,7 +68,10 @@ export async function askLayer(stream: Stream, diffId: Digest, signal: AbortSign
   return index
 }
 
-/** @throws invalid also where the map is of another blob. It is believed no further: what is read by it is checked */
+/**
+ * The map of the blob. Nothing proves it: all chunks that are read with its help are verified.
+ * @throws invalid also where it is the map of another blob; unavailable
+ */
 export async function askBlobMap(stream: Stream, digest: Digest, signal: AbortSignal): Promise<BlobMap | undefined> {
   const bytes = await ask(stream, { kind: 'map', digest }, signal)
   if (bytes === undefined) return undefined
@@ -133,7 +80,7 @@ export async function askBlobMap(stream: Stream, digest: Digest, signal: AbortSi
   return map
 }
 
-/** @throws invalid for what is no boot profile. Which rootfs it is of is for the caller to judge */
+/** The boot profile of this rootfs, or of another: the caller decides whether it is of use. @throws invalid, unavailable */
 export async function askProfile(
   stream: Stream,
   { rootfs, sketch }: ProfileSubject,
@@ -143,9 +90,9 @@ export async function askProfile(
   return bytes === undefined ? undefined : parseBootProfile(bytes)
 }
 
-/** Whether the peer is importing the image with this manifest. */
-export async function askImporting(stream: Stream, digest: Digest, signal: AbortSignal): Promise<boolean> {
-  return (await ask(stream, { kind: 'import', digest }, signal)) !== undefined
+/** Whether the peer is importing the image with this manifest. @throws invalid, unavailable */
+export async function askImporting(stream: Stream, manifestDigest: Digest, signal: AbortSignal): Promise<boolean> {
+  return (await ask(stream, { kind: 'import', digest: manifestDigest }, signal)) !== undefined
 }
 
 async function expand(bytes: Uint8Array, what: string): Promise<Uint8Array> {

@@ -1,0 +1,46 @@
+import type { Bitmap } from '../../protocol/bitmap.ts'
+import type { BootProfile, ProfileSubject } from '../../protocol/boot-profile.ts'
+import type { Digest } from '../../protocol/digest.ts'
+import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
+import type { ImportRequest } from '../../protocol/messages/import.ts'
+import type { ByteProgress } from '../model/progress.ts'
+
+/** What this host gives to its peers. Each member is named by what it returns: undefined where that is not here. */
+export interface ServedData {
+  /** The chunk, verified. */
+  chunk: (digest: Digest, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined>
+  /** Every segment that this host knows, with the chunks of it that it holds. */
+  heldSegments: () => Iterable<HeldSegment>
+  imageRecord: (name: ImageName) => Promise<ImageRecord | undefined>
+  /** The rootfs manifest, encoded. */
+  rootfsManifest: (rootfsDigest: Digest) => Promise<Uint8Array | undefined>
+  /** The layer index, encoded. */
+  layerIndex: (diffId: Digest) => Promise<Uint8Array | undefined>
+  /** The blob map, encoded and compressed with zstd. */
+  blobMap: (digest: Digest) => Promise<Uint8Array | undefined>
+  /** The boot profile of that rootfs, or of the one that is most like it. */
+  bootProfile: (subject: ProfileSubject) => Promise<BootProfile | undefined>
+  /** Whether this host is importing the image with this manifest. */
+  isImporting: (manifestDigest: Digest) => boolean
+  /**
+   * The record of an image, which this host imports for a peer.
+   * @throws with the code that the peer is told
+   */
+  importedImage: (
+    request: ImportRequest,
+    options: ImportEvents & { signal: AbortSignal; peer: string },
+  ) => Promise<ImageRecord>
+}
+
+/** A segment, named by its chunk table, and the chunks of it that a host holds. */
+export interface HeldSegment {
+  table: Digest
+  held: Bitmap
+}
+
+/** What is heard of an import while it runs. */
+export interface ImportEvents {
+  onProgress: (progress: ByteProgress) => void
+  /** A layer has been read, and its index can be taken from the host that imports it. */
+  onLayer: (diffId: Digest) => void
+}

@@ -1,0 +1,136 @@
+import type { PeerId, Stream } from '@libp2p/interface'
+import { parseRegionMessage, regionProtocol, type RegionMessage } from '../../../protocol/messages/region.ts'
+import { silentLog } from '../../../node/base/log.ts'
+import { Membership, type MembershipParts } from '../../../node/peers/membership.ts'
+import type { Peer } from '../../../node/peers/peer.ts'
+
+/** One end of a stream in memory: what one end sends, the other one reads. */
+class FakeStream {
+  peer!: FakeStream
+  /** Whether it takes more than it is sent; where it does not, a sender waits for ever. */
+  isDraining = true
+  readonly #received: Uint8Array[] = []
+  #error: Error | undefined
+  #hasEnded = false
+  #wake = Promise.withResolvers<undefined>()
+
+  send(bytes: Uint8Array): boolean {
+    this.peer.#change(() => this.peer.#received.push(bytes))
+    return this.isDraining
+  }
+
+  async onDrain(): Promise<void> {
+    await new Promise(() => undefined)
+  }
+
+  async close(): Promise<void> {
+    await Promise.resolve(this.peer.#change(() => (this.peer.#hasEnded = true)))
+  }
+
+  abort(error: Error): void {
+    for (const end of [this, this.peer]) end.#change(() => (end.#error ??= error))
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      const bytes = this.#received.shift()
+      if (bytes !== undefined) yield bytes
+      else if (this.#error !== undefined) throw this.#error
+      else if (this.#hasEnded) return
+      else await this.#wake.promise
+    }
+  }
+
+  #change(apply: () => void): void {
+    apply()
+    this.#wake.resolve(undefined)
+    this.#wake = Promise.withResolvers()
+  }
+}
+
+function streamPair(): [FakeStream, FakeStream] {
+  const [near, far] = [new FakeStream(), new FakeStream()]
+  near.peer = far
+  far.peer = near
+  return [near, far]
+}
+
+const libp2pId = (id: string): PeerId => ({ toString: () => id }) as PeerId
+
+export interface FakeRegionOptions {
+  hasBootstrap?: boolean
+  /** Peers that never take more than one region message. */
+  stuck?: readonly string[]
+}
+
+/** The membership of this host, `me`, on a host without a network, with a clock of its own. */
+export class FakeRegion {
+  readonly membership: Membership
+  readonly host: MembershipParts['host']
+  /** Region messages that this host has sent, by the peer's id. */
+  readonly sent = new Map<string, RegionMessage[]>()
+  readonly banned: string[] = []
+  /** Ids of members that this host was told to dial. */
+  readonly learned: string[] = []
+  readonly hungUp: string[] = []
+  /** Answers streams of all other protocols. */
+  serve: (stream: Stream) => Promise<void> = async () => await new Promise(() => undefined)
+  nowMs = 0
+  /** Called when time has passed in a sleep. */
+  onSleep: () => void = () => undefined
+
+  constructor({ hasBootstrap = false, stuck = [] }: FakeRegionOptions = {}) {
+    this.host = {
+      peerId: libp2pId('me'),
+      getMultiaddrs: () => [],
+      hangUp: async (peer) => await Promise.resolve(void this.hungUp.push(String(peer))),
+      dialProtocol: async (peer, protocol) => {
+        const [near, far] = streamPair()
+        near.isDraining = !stuck.includes(peer.toString())
+        if (protocol === regionProtocol) void this.#record(peer.toString(), far)
+        else void this.serve(far as unknown as Stream).catch((error: Error) => far.abort(error))
+        return await Promise.resolve(near as unknown as Stream)
+      },
+    }
+    this.membership = new Membership(
+      {
+        host: this.host,
+        bans: { add: (peer) => void this.banned.push(peer) },
+        dialler: { learn: ({ peer }) => void this.learned.push(peer) },
+        log: silentLog,
+        signal: new AbortController().signal,
+        now: () => this.nowMs,
+        sleep: async (ms, { signal }) => {
+          signal.throwIfAborted()
+          this.nowMs += ms
+          this.onSleep()
+          await Promise.resolve()
+        },
+      },
+      { region: 'test', name: 'me', hasBootstrap },
+    )
+  }
+
+  /** A peer connects and says hello. */
+  join(id: string, { region = 'test' }: { region?: string } = {}): Peer {
+    const peer = this.membership.peerOf(libp2pId(id))
+    this.membership.welcome(peer, { type: 'hello', region, name: id, addresses: [`/ip4/10.0.0.1/tcp/1/p2p/${id}`] })
+    return peer
+  }
+
+  leave(id: string): void {
+    this.membership.leave(libp2pId(id))
+  }
+
+  /** Each message is one send, because it is small: a length of one or two bytes, and the message. */
+  async #record(id: string, stream: FakeStream): Promise<void> {
+    const messages: RegionMessage[] = []
+    this.sent.set(id, messages)
+    for await (const bytes of stream) messages.push(parseRegionMessage(bytes.subarray(bytes[0]! < 0x80 ? 1 : 2)))
+  }
+}
+
+/** Resolves when everything that is ready to run has run. */
+export async function settled(): Promise<void> {
+  await new Promise(setImmediate)
+}
