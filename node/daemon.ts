@@ -1,11 +1,10 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { attest } from '../protocol/attestation.ts'
 import type { BlobMap } from '../protocol/blob-map.ts'
 import type { ChunkTable } from '../protocol/chunk-table.ts'
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
-import { rootfsDigest, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
+import type { RootfsManifest } from '../protocol/rootfs-manifest.ts'
 import { Boot } from './boot/boot.ts'
 import { BootProfiles } from './boot/profiles.ts'
 import type { Config } from './config.ts'
@@ -16,7 +15,6 @@ import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { StreamSource } from './fetch/stream-source.ts'
 import { RangeSource } from './fetch/range-source.ts'
-import { buildRootfs } from './rootfs/rootfs-build.ts'
 import { Importer } from './images/importer.ts'
 import type { Log } from './base/log.ts'
 import type { FuseDriver } from './mount/fuse/driver.ts'
@@ -167,21 +165,29 @@ export class Daemon {
       isKnown,
     })
     const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
+    /** The peer id, which is known when networking has started. */
+    const own = (): string => exchange.peerId
     const trust = new IndexTrust(
-      { own: () => exchange.peerId, members: () => exchange.peers().map(({ peer }) => peer), log },
+      {
+        get own() {
+          return own()
+        },
+        membership: exchange,
+        log,
+      },
       { keys: config.trustIndexKey },
     )
+    this.#profiles = new BootProfiles({ catalog, region: exchange.objects, log })
     const published = new PublishedImages({
       catalog,
       registry,
       trust,
-      ledger,
-      onProfile: (bytes) => this.#profiles.addPublished(bytes),
-      putBlobMap: async (map) => await layers.putBlobMap(map),
-      rootfsOf: async (indexes, manifest) =>
-        rootfsDigest(await buildRootfs(indexes, manifest, { put: async () => undefined })),
-      rootfs: async (digest) => await catalog.rootfs(digest),
-      now: () => performance.now(),
+      transactions: ledger,
+      profiles: this.#profiles,
+      blobMaps: {
+        get: async (digest) => await catalog.blobMap(digest),
+        put: async (map) => await layers.putBlobMap(map),
+      },
       log,
     })
     const layers: LayerRanges = new LayerRanges({
@@ -230,9 +236,13 @@ export class Daemon {
       log,
     })
     const stewards = new Stewards({
-      region: exchange,
+      get peerId() {
+        return own()
+      },
+      membership: exchange,
+      imports: exchange,
       objects: exchange.objects,
-      accepts: (peer) => trust.accepts(peer),
+      trust,
       takeLayer: async ({ digest, diffId }, { signal }) => {
         if ((await origins.knownLayer(diffId, signal)) !== undefined) await layers.take(digest, { signal })
       },
@@ -242,16 +252,16 @@ export class Daemon {
       catalog,
       region: exchange.objects,
       registry,
-      isWhole: (manifest) => tablesOf(manifest).every(({ id }) => holdings.isWhole(id)),
       published,
       trust,
-      attest: async (statement) =>
-        await attest(statement, { key: exchange.peerId, sign: async (bytes) => await exchange.sign(bytes) }),
-      importImage: async (reference, image, format, options) =>
-        await origins.importImage(reference, image, format, options),
+      identity: exchange,
+      importer: origins,
       imports: this.#imports,
       stewards,
-      onManifest: (manifest) => this.#know(manifest),
+      inventory: {
+        isWhole: (manifest) => tablesOf(manifest).every(({ id }) => holdings.isWhole(id)),
+        track: (table) => this.#knowTable(table),
+      },
       log,
     })
     this.#catalog = catalog
@@ -260,13 +270,17 @@ export class Daemon {
     this.#origins = origins
     this.#layers = layers
     const publisher = new Publisher({
-      blobMap: async (digest, record) => await layers.blobMap(digest, record),
-      layerIndex: async (diffId, { signal }) => await origins.layerIndexBytes(diffId, signal),
+      layers: {
+        blobMap: async (digest, record) => await layers.blobMap(digest, record),
+        indexBytes: async (diffId, { signal }) => await origins.layerIndexBytes(diffId, signal),
+      },
       registry,
-      fetch: async (request, options) => await this.#fetcher.fetch(request, options),
-      own: () => exchange.peerId,
-      isUnverified: async (rootfs) => await catalog.isUnverified(rootfs),
-      remember: async (publication) => await published.remember(publication),
+      fetcher: this.#fetcher,
+      get own() {
+        return own()
+      },
+      catalog,
+      published,
       log,
     })
     this.#published = published
@@ -278,7 +292,6 @@ export class Daemon {
       trust,
       limits,
     })
-    this.#profiles = new BootProfiles({ catalog, region: exchange.objects, log })
     const operations = new ImageOperations(
       {
         catalog,

@@ -41,8 +41,8 @@ const floors: Record<string, { mayName: readonly string[]; because: string }> = 
     because: 'asks and serves peers; what it serves is handed to it when it starts',
   },
   publish: {
-    mayName: ['base', 'model', 'registry', 'store'],
-    because: 'publications are artifacts of a registry, and what comes of them is kept',
+    mayName: ['base', 'model', 'registry', 'rootfs', 'store'],
+    because: 'publications are artifacts of a registry; what they deliver is verified and kept',
   },
   fetch: {
     mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish'],

@@ -14,7 +14,7 @@ const image = (key: string): { key: string; reference: string; manifestDigest: D
 })
 const known = { origin: 'built' } as ResolvedRootfs
 
-/** Waits, and remembers what it was told. */
+/** A waiter that records what it is told. */
 function waiter(forPeer: boolean): { options: WaitOptions; seen: number[]; layers: Digest[]; leave: () => void } {
   const abort = new AbortController()
   const seen: number[] = []
@@ -27,7 +27,7 @@ function waiter(forPeer: boolean): { options: WaitOptions; seen: number[]; layer
   return { options, seen, layers, leave: () => abort.abort() }
 }
 
-test('an import runs once for all who want it; all see how far it is, two peers what they can take', async () => {
+test('an import runs once for all who want it; all see its progress, and two peers are told of its layers', async () => {
   const imports = new RunningImports()
   const end = Promise.withResolvers<ResolvedRootfs>()
   let runs = 0
@@ -58,27 +58,27 @@ test('an import runs once for all who want it; all see how far it is, two peers 
 
 test('an import that nobody waits for any more is aborted, and the next one begins anew', async () => {
   const imports = new RunningImports()
-  const [one, two] = [waiter(true), waiter(true)]
+  const [first, second] = [waiter(true), waiter(true)]
   let aborted = 0
   const run = async ({ signal }: Required<WaitOptions>): Promise<ResolvedRootfs> => {
     await new Promise((resolve) => signal.addEventListener('abort', resolve))
     aborted++
     throw signal.reason
   }
-  const ends = [one, two].map(
+  const ends = [first, second].map(
     async ({ options }) => await assert.rejects(imports.run(image('k'), options, run), { name: 'AbortError' }),
   )
-  one.leave()
+  first.leave()
   await ends[0]
   assert.equal(aborted, 0)
-  two.leave()
+  second.leave()
   await ends[1]
   assert.equal(aborted, 1)
   assert.deepEqual(imports.list(), [])
   assert.equal(await imports.run(image('k'), waiter(true).options, async () => await Promise.resolve(known)), known)
 })
 
-test('only so many imports run for peers; who waits for one of them, and who is here, is always welcome', async () => {
+test('four imports run for peers alone; more waiters of these, and imports for this host, are not limited', async () => {
   const imports = new RunningImports()
   const end = Promise.withResolvers<ResolvedRootfs>()
   const run = async (): Promise<ResolvedRootfs> => await end.promise
