@@ -16,7 +16,7 @@ import { parseReference } from '../../../node/registry/reference.ts'
 
 const manifestDigest = digestOf(Buffer.from('manifest'))
 const otherDigest = digestOf(Buffer.from('other'))
-const tag = parseReference('host/app:1')
+const tag = parseReference('host.test/app:1')
 
 test('who says what a tag stands for depends on the pull policy, the record, and whether the registry is silent', () => {
   const partial = { isWholeHere: false }
@@ -44,7 +44,7 @@ test('who says what a tag stands for depends on the pull policy, the record, and
 })
 
 test('the registry is never asked what a digest or a local name stands for if there is a record', () => {
-  for (const text of [`host/app@${manifestDigest}`, 'local:app']) {
+  for (const text of [`host.test/app@${manifestDigest}`, 'local:app']) {
     const reference = parseReference(text)
     for (const pull of ['auto', 'always', 'missing', 'never'] as const)
       assert.equal(chooseAnswerer(reference, pull, { isWholeHere: false }, false), 'record', `${text}, ${pull}`)
@@ -84,7 +84,7 @@ test('records are looked for on this host first, and in the wanted format first'
 })
 
 const record: ImageRecord = {
-  reference: 'host/app:1',
+  reference: 'host.test/app:1',
   platform: 'linux/amd64',
   format: 'ext4',
   manifestDigest,
@@ -97,15 +97,15 @@ test('a record fits the image that was asked for, and the manifest that the regi
   assert.equal(fitOf(record, record, undefined), 'fits')
   assert.equal(fitOf(record, record, manifestDigest), 'fits')
   assert.equal(fitOf(record, record, otherDigest), 'other manifest')
-  for (const change of [{ reference: 'host/app:2' }, { platform: 'linux/arm64' }, { format: 'erofs' }] as const)
+  for (const change of [{ reference: 'host.test/app:2' }, { platform: 'linux/arm64' }, { format: 'erofs' }] as const)
     assert.equal(fitOf(record, { ...record, ...change }, undefined), 'other image')
 })
 
 test('an image that is asked for by its digest is found by a tag of the same repository', () => {
-  const name = { ...record, reference: `host/app@${manifestDigest}` }
+  const name = { ...record, reference: `host.test/app@${manifestDigest}` }
   assert.deepEqual(recordByDigest([record], name), { ...record, reference: name.reference })
-  assert.equal(recordByDigest([record], { ...name, reference: `host/app@${otherDigest}` }), undefined)
-  assert.equal(recordByDigest([record], { ...name, reference: `host/other@${manifestDigest}` }), undefined)
+  assert.equal(recordByDigest([record], { ...name, reference: `host.test/app@${otherDigest}` }), undefined)
+  assert.equal(recordByDigest([record], { ...name, reference: `host.test/other@${manifestDigest}` }), undefined)
   assert.equal(recordByDigest([record], { ...name, format: 'erofs' }), undefined)
   assert.equal(recordByDigest([record], record), undefined)
 })
