@@ -10,6 +10,7 @@ import { SingleFlight } from '../base/single-flight.ts'
 import {
   isRootfsOf,
   type FindOptions,
+  type FoundRootfs,
   type ImageRootfs,
   type PullPolicy,
   type ResolvedRootfs,
@@ -111,7 +112,7 @@ export class ImageResolver {
   }
 
   /** Finds what this host or its region knows of the image. The registry is not asked. */
-  async find(reference: Reference, variant: Variant, options: FindOptions): Promise<ResolvedRootfs | undefined> {
+  async find(reference: Reference, variant: Variant, options: FindOptions): Promise<FoundRootfs | undefined> {
     return await this.#findLastKnown(reference, { reference: formatReference(reference), ...variant }, options)
   }
 
@@ -184,7 +185,7 @@ export class ImageResolver {
         'missing',
         `neither this host nor its region knows ${name.reference}, and the registry was not to be asked`,
       )
-    if (lastKnown !== undefined && answerer === 'record') return lastKnown
+    if (lastKnown !== undefined && answerer === 'record') return { ...lastKnown, resolution: 'last-known' }
     return await this.#resolveTag(reference, name, lastKnown, options)
   }
 
@@ -192,7 +193,7 @@ export class ImageResolver {
   async #resolveTag(
     reference: Reference,
     name: ImageName,
-    lastKnown: ResolvedRootfs | undefined,
+    lastKnown: FoundRootfs | undefined,
     { budgetMs, ...options }: ResolveOptions,
   ): Promise<ResolvedRootfs> {
     const { registry } = this.#parts
@@ -217,7 +218,7 @@ export class ImageResolver {
   }
 
   /** @throws `error` unless the last known image may stand in for the registry's answer */
-  #useLastKnown(reference: Reference, lastKnown: ResolvedRootfs, error: unknown): ResolvedRootfs {
+  #useLastKnown(reference: Reference, lastKnown: FoundRootfs, error: unknown): ResolvedRootfs {
     const { useLastKnown, isSilence } = judgeFailure(error)
     if (!useLastKnown) throw error
     const registry = registryOf(reference)
@@ -237,11 +238,7 @@ export class ImageResolver {
   }
 
   /** What this host or its region knows of the image, converted if it is of another format. */
-  async #findLastKnown(
-    reference: Reference,
-    name: ImageName,
-    options: FindOptions,
-  ): Promise<ResolvedRootfs | undefined> {
+  async #findLastKnown(reference: Reference, name: ImageName, options: FindOptions): Promise<FoundRootfs | undefined> {
     for (const { place, format } of searchOrder(name.format)) {
       const wanted = { ...name, format }
       const found =
@@ -252,14 +249,14 @@ export class ImageResolver {
     return undefined
   }
 
-  async #findOnHost(name: ImageName): Promise<ResolvedRootfs | undefined> {
+  async #findOnHost(name: ImageName): Promise<FoundRootfs | undefined> {
     const { catalog, trust } = this.#parts
     const record = (await catalog.image(name)) ?? (await this.#findByDigest(name))
     if (record === undefined) return undefined
     const isUnverified = await catalog.isUnverified(record.rootfsDigest)
     if (!trust.acceptsStored(record, { isUnverified })) return undefined
     const manifest = await catalog.rootfs(record.rootfsDigest)
-    return manifest === undefined ? undefined : { record, manifest, origin: 'local', resolution: 'last-known' }
+    return manifest === undefined ? undefined : { record, manifest, origin: 'local' }
   }
 
   async #findByDigest(name: ImageName): Promise<ImageRecord | undefined> {
@@ -271,7 +268,7 @@ export class ImageResolver {
     name: ImageName,
     manifestDigest: Digest | undefined,
     signal: AbortSignal,
-  ): Promise<ResolvedRootfs | undefined> {
+  ): Promise<FoundRootfs | undefined> {
     const isOfUse = (record: ImageRecord, peer: string): boolean => this.#accepts(record, peer, name, manifestDigest)
     const found = await this.#parts.region.findImage(name, { signal, isOfUse })
     return found === undefined ? undefined : await this.#takeFromPeer(found.record, found.peer, signal)
@@ -293,7 +290,7 @@ export class ImageResolver {
     peer: string,
     signal: AbortSignal,
     image?: ResolvedImage,
-  ): Promise<ResolvedRootfs | undefined> {
+  ): Promise<FoundRootfs | undefined> {
     const { region, log } = this.#parts
     const manifest = await region.fetchRootfs(record.rootfsDigest, { signal, first: peer })
     if (manifest === undefined) return undefined
@@ -306,7 +303,7 @@ export class ImageResolver {
       return undefined
     }
     await this.#store({ record, manifest })
-    return { record, manifest, origin: 'peer', resolution: 'last-known' }
+    return { record, manifest, origin: 'peer' }
   }
 
   /** Finds a publication of an image that nobody in the region knows, or has the image imported by a steward or here. */
@@ -315,12 +312,12 @@ export class ImageResolver {
     image: ResolvedImage,
     format: RootfsFormat,
     options: FindOptions,
-  ): Promise<ResolvedRootfs> {
+  ): Promise<FoundRootfs> {
     const { published, imports } = this.#parts
     const publication = await published.find(reference, image, format, options)
     if (publication !== undefined) {
       await this.#store(publication)
-      const found: ResolvedRootfs = { ...publication, origin: 'registry', resolution: 'registry' }
+      const found: FoundRootfs = { ...publication, origin: 'registry' }
       return publication.record.format === format ? found : await this.#convert(reference, found, format, options)
     }
     const { platform, manifestDigest } = image
@@ -336,7 +333,7 @@ export class ImageResolver {
     )
   }
 
-  async #askStewards(name: ImageName, image: ResolvedImage, options: FindOptions): Promise<ResolvedRootfs | undefined> {
+  async #askStewards(name: ImageName, image: ResolvedImage, options: FindOptions): Promise<FoundRootfs | undefined> {
     const { manifestDigest, layers } = image
     return await this.#parts.stewards.ask({ ...name, manifestDigest, layers }, options, async (record, peer, signal) =>
       this.#accepts(record, peer, name, manifestDigest)
@@ -348,10 +345,10 @@ export class ImageResolver {
   /** Makes the rootfs of a known image in another format. */
   async #convert(
     reference: Reference,
-    { record, manifest, origin }: ResolvedRootfs,
+    { record, manifest, origin }: FoundRootfs,
     format: RootfsFormat,
     options: FindOptions,
-  ): Promise<ResolvedRootfs> {
+  ): Promise<FoundRootfs> {
     const { config } = manifest
     const image = { ...record, config, layers: layersOf(record.manifest, config) }
     return { ...(await this.#import(reference, image, format, { ...options, other: record })), origin }
@@ -362,7 +359,7 @@ export class ImageResolver {
     image: ResolvedImage,
     format: RootfsFormat,
     options: ImportOptions,
-  ): Promise<ResolvedRootfs> {
+  ): Promise<FoundRootfs> {
     const imported = await this.#parts.importer.importImage(reference, image, format, options)
     const made = {
       reference: formatReference(reference),
@@ -372,7 +369,7 @@ export class ImageResolver {
       manifest: image.manifest,
       rootfsDigest: await this.#parts.catalog.putRootfs(imported.manifest),
     }
-    return { ...(await this.add(made, imported)), origin: 'built', resolution: 'registry' }
+    return { ...(await this.add(made, imported)), origin: 'built' }
   }
 
   /** Stores a record after the manifest that it names, whose chunks are tracked from now on. */

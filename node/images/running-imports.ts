@@ -1,7 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { SingleFlight } from '../base/single-flight.ts'
-import type { FindOptions, ResolvedRootfs } from '../model/image.ts'
+import type { FindOptions, FoundRootfs } from '../model/image.ts'
 import type { ByteProgress } from '../model/progress.ts'
 
 /** Waiting peers that are told of each layer as it is read: if this host is lost, two of them have the layer. */
@@ -40,7 +40,7 @@ export interface WaitOptions extends FindOptions {
 
 /** The imports that this host runs. An image is imported once for all who want it, and all of them see its progress. */
 export class RunningImports {
-  readonly #flights = new SingleFlight<ResolvedRootfs>()
+  readonly #flights = new SingleFlight<FoundRootfs>()
   readonly #running = new Map<string, Running>()
 
   /**
@@ -50,8 +50,8 @@ export class RunningImports {
   async run(
     { key, reference, manifestDigest }: { key: string; reference: string; manifestDigest: Digest },
     { signal, onProgress, onLayer }: WaitOptions,
-    task: (options: Required<WaitOptions>) => Promise<ResolvedRootfs>,
-  ): Promise<ResolvedRootfs> {
+    task: (options: Required<WaitOptions>) => Promise<FoundRootfs>,
+  ): Promise<FoundRootfs> {
     signal.throwIfAborted()
     if (onLayer !== undefined && !this.#running.has(key) && this.#countForPeers() >= maxForPeers)
       throw new P2pfsError('busy', `this host runs ${maxForPeers} imports for peers already`)

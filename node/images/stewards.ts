@@ -2,7 +2,7 @@ import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, type ErrorCode } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { Log } from '../base/log.ts'
-import type { FindOptions, ResolvedRootfs } from '../model/image.ts'
+import type { FindOptions, FoundRootfs } from '../model/image.ts'
 import type { PeerNetwork } from '../peers/network.ts'
 import type { RegionObjects } from '../peers/object/region-objects.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
@@ -56,8 +56,8 @@ export class Stewards {
   async ask(
     image: WantedImage,
     { signal, onProgress }: FindOptions,
-    accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<ResolvedRootfs | undefined>,
-  ): Promise<ResolvedRootfs | undefined> {
+    accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<FoundRootfs | undefined>,
+  ): Promise<FoundRootfs | undefined> {
     const { peerId, membership, log } = this.#parts
     await membership.whenRegionKnown({ signal })
     const asked = new Set<string>()

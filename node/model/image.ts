@@ -35,8 +35,12 @@ export interface ImageRootfs {
 }
 
 /** An image whose rootfs this host can mount. */
-export interface ResolvedRootfs extends ImageRootfs {
+export interface FoundRootfs extends ImageRootfs {
   origin: Origin
+}
+
+/** The image that a reference stands for. */
+export interface ResolvedRootfs extends FoundRootfs {
   resolution: Resolution
   /** Why the registry, which was asked, did not say what the tag stands for now. */
   unanswered?: string

@@ -4,7 +4,7 @@ import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { silentLog } from '../../../node/base/log.ts'
-import type { ResolvedRootfs } from '../../../node/model/image.ts'
+import type { FoundRootfs } from '../../../node/model/image.ts'
 import { Stewards, type StewardsParts } from '../../../node/images/stewards.ts'
 
 const manifestDigest = digestOf(Buffer.from('manifest'))
@@ -61,8 +61,8 @@ async function ask(
     takeLayer: async ({ diffId }) => await Promise.resolve(onLayer(diffId)),
     log: silentLog,
   })
-  const accept = async (record: ImageRecord, peer: string): Promise<ResolvedRootfs | undefined> =>
-    await Promise.resolve(members[peer] === 'is wrong' ? undefined : ({ record } as ResolvedRootfs))
+  const accept = async (record: ImageRecord, peer: string): Promise<FoundRootfs | undefined> =>
+    await Promise.resolve(members[peer] === 'is wrong' ? undefined : ({ record } as FoundRootfs))
   const known = await stewards.ask(image, { signal }, accept)
   return { from: known?.record.manifest, asked }
 }
