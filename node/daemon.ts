@@ -30,7 +30,11 @@ import { IndexTrust } from './publish/index-trust.ts'
 import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
 import { createImageSource, type ImageSource } from './registry/image-source.ts'
-import { LayerRanges } from './fetch/layer-ranges.ts'
+import { LayerIndexes } from './layers/layer-indexes.ts'
+import { LayerRanges } from './layers/layer-ranges.ts'
+import { LayerReader } from './layers/layer-reader.ts'
+import { LayerTransactions } from './layers/layer-transactions.ts'
+import { SegmentStreams } from './layers/segment-streams.ts'
 import { tablesOf } from './model/rootfs-chunks.ts'
 import { ImageResolver } from './images/resolver.ts'
 import { RunningImports } from './images/running-imports.ts'
@@ -94,7 +98,9 @@ export class Daemon {
   readonly #imports = new RunningImports()
   readonly #registry: ImageSource
   readonly #exchange: PeerNetwork
-  readonly #origins: Importer
+  readonly #importer: Importer
+  readonly #reader: LayerReader
+  readonly #streams: SegmentStreams
   readonly #layers: LayerRanges
   readonly #stream: StreamSource
   readonly #published: PublishedImages
@@ -158,13 +164,24 @@ export class Daemon {
       }
       return fresh
     }
-    /** The same for what a registry delivers. */
-    const keep = async (digest: Digest, bytes: Uint8Array): Promise<void> => void (await put(digest, bytes, 'registry'))
-    const isKnown = (digest: Digest): boolean => holdings.knows(digest)
+    const inventory = {
+      get: async (digest: Digest, options: { signal: AbortSignal }) => await store.get(digest, options),
+      put,
+      track: (table: ChunkTable, options: { provisional: boolean }) => this.#knowTable(table, options),
+      untrack: (table: Digest) => exchange.withdraw(table, holdings.dropProvisional(table)),
+      isReferenced: (digest: Digest) => holdings.knows(digest),
+    }
+    const blobMaps = {
+      get: async (digest: Digest) => await catalog.blobMap(digest),
+      put: async (map: BlobMap) => {
+        await catalog.putBlobMap(map)
+        this.#knowTable(map.windows)
+      },
+    }
     const ledger = new ImportTransactions({
       put: async (digest, bytes) => await put(digest, bytes, 'registry'),
       discard: async (digest) => await store.discard(digest),
-      isKnown,
+      isKnown: inventory.isReferenced,
     })
     const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
     const trust = new IndexTrust(
@@ -177,56 +194,25 @@ export class Daemon {
       trust,
       ledger,
       onProfile: (bytes) => this.#profiles.addPublished(bytes),
-      putBlobMap: async (map) => await layers.putBlobMap(map),
+      putBlobMap: blobMaps.put,
       rootfsOf: async (indexes, manifest) =>
         rootfsDigest(await buildRootfs(indexes, manifest, { put: async () => undefined })),
       rootfs: async (digest) => await catalog.rootfs(digest),
       now: () => performance.now(),
       log,
     })
-    const layers: LayerRanges = new LayerRanges({
-      catalog,
-      registry,
-      region: exchange.objects,
-      published,
-      fetchWindow: async (request, { signal }) =>
-        (await this.#fetcher.fetch(request, { signal, priority: 'demand' })).bytes,
-      onBlobMap: (map) => this.#knowTable(map.windows),
-      log,
-    })
-    const putBlobMap = async (map: BlobMap): Promise<void> => await layers.putBlobMap(map)
-    const origins = new Importer({
-      catalog,
-      registry,
-      region: exchange.objects,
-      published,
-      trust,
-      putBlobMap,
-      ledger,
-      isKnown,
-      onLayerRead: (chunks) => this.#knowTable(chunks, { provisional: true }),
-      onLayerRolledBack: (table) => exchange.withdraw(table, holdings.dropProvisional(table)),
-      limits,
-    })
-    const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options) }
-    const stream = new StreamSource({
-      streamOf: async (table) => await origins.streamOf(table),
-      keep,
-      get: local.get,
-      signal: this.#stopping.signal,
-      log,
-    })
-    this.#stream = stream
+    const layers = new LayerRanges({ catalog, blobMaps, registry, region: exchange.objects, published, log })
+    const indexes = new LayerIndexes({ catalog, region: exchange.objects, trust })
+    const transactions = new LayerTransactions({ catalog, transactions: ledger, inventory })
+    const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits })
+    const streams = new SegmentStreams({ catalog, reader, indexes, transactions, published, inventory })
+    const importer = new Importer({ registry, reader, indexes, transactions, published, limits })
+    const { signal } = this.#stopping
+    this.#stream = new StreamSource({ streams, inventory, signal, log })
     this.#fetcher = new Fetcher({
-      local: { ...local, put: async (digest, bytes, source) => void (await put(digest, bytes, source)) },
+      inventory,
       peers: new PeerSource({ peers: exchange, log }),
-      registry: new RangeSource({
-        seekable: async (table) => await layers.seekable(table),
-        stream,
-        keep,
-        signal: this.#stopping.signal,
-        log,
-      }),
+      registry: new RangeSource({ layers, stream: this.#stream, inventory, signal, log }),
       log,
     })
     const stewards = new Stewards({
@@ -234,7 +220,8 @@ export class Daemon {
       objects: exchange.objects,
       accepts: (peer) => trust.accepts(peer),
       takeLayer: async ({ digest, diffId }, { signal }) => {
-        if ((await origins.knownLayer(diffId, signal)) !== undefined) await layers.take(digest, { signal })
+        if ((await indexes.find(diffId, { signal })) === undefined) return
+        await layers.take(digest, { signal, fetchChunk: this.#fetcher.fetchChunk })
       },
       log,
     })
@@ -248,7 +235,7 @@ export class Daemon {
       attest: async (statement) =>
         await attest(statement, { key: exchange.peerId, sign: async (bytes) => await exchange.sign(bytes) }),
       importImage: async (reference, image, format, options) =>
-        await origins.importImage(reference, image, format, options),
+        await importer.importImage(reference, image, format, options),
       imports: this.#imports,
       stewards,
       onManifest: (manifest) => this.#know(manifest),
@@ -257,11 +244,13 @@ export class Daemon {
     this.#catalog = catalog
     this.#store = store
     this.#exchange = exchange
-    this.#origins = origins
+    this.#importer = importer
+    this.#reader = reader
+    this.#streams = streams
     this.#layers = layers
     const publisher = new Publisher({
       blobMap: async (digest, record) => await layers.blobMap(digest, record),
-      layerIndex: async (diffId, { signal }) => await origins.layerIndexBytes(diffId, signal),
+      layerIndex: async (diffId, { signal }) => await indexes.findEncoded(diffId, { signal }),
       registry,
       fetch: async (request, options) => await this.#fetcher.fetch(request, options),
       own: () => exchange.peerId,
@@ -286,7 +275,8 @@ export class Daemon {
         holdings,
         fetcher: this.#fetcher,
         images,
-        origins,
+        importer,
+        indexes,
         published,
         publisher,
         profiles: this.#profiles,
@@ -434,7 +424,9 @@ export class Daemon {
       report: (digest, manifest) => this.#report(digest, manifest),
       fetched: {
         peer: this.#fetcher.fromPeers,
-        registry: [this.#origins.fromRegistry, this.#layers.chunks, this.#published.chunks],
+        registry: [this.#reader, this.#importer, this.#streams, this.#layers, this.#published].map(
+          ({ chunks }) => chunks,
+        ),
       },
       counters: {
         chunks: this.#store.count,

@@ -27,6 +27,7 @@ import type {
 import type { OperationOptions, Operations } from '../control/server.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
 import type { Importer } from '../images/importer.ts'
+import type { LayerIndexes } from '../layers/layer-indexes.ts'
 import { inspect, sizeOf, type Known } from './inspect.ts'
 import type { Log } from '../base/log.ts'
 import type { Mounts } from '../mount/mounts.ts'
@@ -48,7 +49,8 @@ export interface ImageOperationsParts {
   holdings: Pick<Holdings, 'localBytes'>
   fetcher: Fetcher
   images: ImageResolver
-  origins: Importer
+  importer: Pick<Importer, 'importLocal'>
+  indexes: Pick<LayerIndexes, 'find'>
   published: Pick<PublishedImages, 'layerIndexes'>
   publisher: Publisher
   profiles: Pick<BootProfiles, 'find'>
@@ -108,7 +110,7 @@ export class ImageOperations implements Omit<Operations, 'status'> {
     const reference = parseReference(`local:${request.name.replace(/^local:/, '')}`)
     const source = request.source.startsWith('oci:') ? parseReference(request.source) : request.source
     const variant = this.#variant(request)
-    const { record, ...imported } = await this.#parts.origins.importLocal(source, reference, variant, {
+    const { record, ...imported } = await this.#parts.importer.importLocal(source, reference, variant, {
       signal,
       onProgress: (progress) => onProgress({ step: 'import', ...progress }),
     })
@@ -198,7 +200,7 @@ export class ImageOperations implements Omit<Operations, 'status'> {
   /** Of what this host or its region knows: nothing is imported to be looked at. */
   async inspect(request: InspectRequest, { signal }: OperationOptions): Promise<InspectResult> {
     const { reference, variant } = this.#parse(request)
-    const { images, origins, holdings } = this.#parts
+    const { images, indexes, holdings } = this.#parts
     const known = await images.find(reference, variant, { signal })
     if (known === undefined) {
       throw new P2pfsError(
@@ -206,14 +208,14 @@ export class ImageOperations implements Omit<Operations, 'status'> {
         `neither this host nor its region knows ${request.image} for ${variant.platform}; p2pfs seed ${request.image} first`,
       )
     }
-    let indexes: ReturnType<PublishedImages['layerIndexes']> | undefined
+    let published: ReturnType<PublishedImages['layerIndexes']> | undefined
     const fromRegistry = async (diffId: Digest): Promise<LayerIndex | undefined> => {
-      indexes ??= this.#parts.published.layerIndexes(known.record, { signal })
-      return (await indexes)?.get(diffId)
+      published ??= this.#parts.published.layerIndexes(known.record, { signal })
+      return (await published)?.get(diffId)
     }
     return await inspect(known, await this.#all(variant.format), {
       localBytes: (tables) => holdings.localBytes(tables),
-      layer: async (diffId) => (await origins.knownLayer(diffId, signal)) ?? (await fromRegistry(diffId)),
+      layer: async (diffId) => (await indexes.find(diffId, { signal }))?.index ?? (await fromRegistry(diffId)),
     })
   }
 

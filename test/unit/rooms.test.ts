@@ -44,12 +44,16 @@ const floors: Record<string, { mayName: readonly string[]; because: string }> = 
     mayName: ['base', 'model', 'registry', 'store'],
     because: 'publications are artifacts of a registry, and what comes of them is kept',
   },
-  fetch: {
+  layers: {
     mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish'],
+    because: 'reads layers, whole or at any place, with what the region and publications tell of them',
+  },
+  fetch: {
+    mayName: ['base', 'model', 'store', 'peers', 'layers'],
     because: 'decides which of these sources delivers a chunk',
   },
   images: {
-    mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish', 'fetch'],
+    mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish', 'layers'],
     because: 'decides which of these says what an image is, and imports it',
   },
   boot: {
@@ -70,6 +74,7 @@ const floors: Record<string, { mayName: readonly string[]; because: string }> = 
       'store',
       'peers',
       'publish',
+      'layers',
       'fetch',
       'images',
       'boot',

@@ -8,8 +8,9 @@ import { run } from '../../../netlab/hosts/process.ts'
 import type { MountResult } from '../../../node/control/api.ts'
 import { RangeSource } from '../../../node/fetch/range-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
+import type { FetchChunk } from '../../../node/model/chunk-request.ts'
 import { createImageSource } from '../../../node/registry/image-source.ts'
-import { LayerRanges } from '../../../node/fetch/layer-ranges.ts'
+import { LayerRanges } from '../../../node/layers/layer-ranges.ts'
 import { Catalog } from '../../../node/store/catalog.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
@@ -50,23 +51,23 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
   await registry.start()
   const layers = new LayerRanges({
     catalog,
+    blobMaps: { get: async (digest) => await catalog.blobMap(digest), put: async () => undefined },
     registry,
     region: { fetchBlobMap: async () => undefined },
     published: { of: async () => undefined, windows: async () => undefined },
-    fetchWindow: async ({ digest }) => (await store.get(digest, {}))!,
-    onBlobMap: () => undefined,
     log,
   })
   const source = new RangeSource({
-    seekable: async (table) => await layers.seekable(table),
+    layers,
     stream: {
       fetch: async ({ table, index }) =>
         await Promise.reject(new Error(`chunk ${index} of ${table} cannot be read at random`)),
     },
-    keep: async () => undefined,
+    inventory: { put: async () => undefined },
     signal,
     log,
   })
+  const fetchChunk: FetchChunk = async ({ digest }) => (await store.get(digest, {}))!
   const random = createRandom(seed)
   let count = 0
   for (const digest of await catalog.rootfsDigests()) {
@@ -79,7 +80,7 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
         const wanted = chunks.digestAt(index)
         const bytes = await source.fetch(
           { digest: wanted, lengthBytes: chunks.lengthAt(index), table: chunks.id, index },
-          { signal, urgency: new Urgency(true) },
+          { signal, urgency: new Urgency(true), fetchChunk },
         )
         assert.equal(digestOf(bytes), wanted, `chunk ${index} of ${chunks.id}, seed ${seed}`)
         count++

@@ -6,6 +6,10 @@ import { test, type TestContext } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { encodeHeader } from '../../support/tar-header.ts'
 import { Importer } from '../../../node/images/importer.ts'
+import { LayerIndexes } from '../../../node/layers/layer-indexes.ts'
+import { LayerReader } from '../../../node/layers/layer-reader.ts'
+import { LayerTransactions } from '../../../node/layers/layer-transactions.ts'
+import { SegmentStreams } from '../../../node/layers/segment-streams.ts'
 import { importLayer } from '../../../node/rootfs/layer-import.ts'
 import type { LayerLimits } from '../../../node/rootfs/layer-limits.ts'
 import { createLog } from '../../../node/base/log.ts'
@@ -15,6 +19,8 @@ import { Catalog } from '../../../node/store/catalog.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { Holdings } from '../../../node/store/holdings.ts'
 import { ImportTransactions } from '../../../node/store/import-transaction.ts'
+import type { BlobMap } from '../../../protocol/blob-map.ts'
+import type { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestHex, digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
@@ -128,7 +134,8 @@ async function openHost(
 ): Promise<{
   store: ChunkStore
   catalog: Catalog
-  origins: Importer
+  importer: Importer
+  streams: SegmentStreams
   import: (layout: string) => Promise<RootfsManifest>
   know: (manifest: RootfsManifest) => void
   files: () => string[]
@@ -142,36 +149,34 @@ async function openHost(
   await catalog.open()
   t.after(async () => await catalog.close())
   const registry = createImageSource({ insecureRegistries: [], userAgent: 'test', log })
-  const isKnown = (digest: Digest): boolean => holdings.knows(digest)
-  const ledger = new ImportTransactions({
+  const has = (digest: Digest): boolean => store.has(digest)
+  const inventory = {
+    track: (table: ChunkTable) => void holdings.addTable(table, has, { provisional: true }),
+    untrack: (table: Digest) => void holdings.dropProvisional(table),
+    isReferenced: (digest: Digest) => holdings.knows(digest),
+  }
+  const chunks = new ImportTransactions({
     put: async (digest, bytes) => await store.put(digest, bytes),
     discard: async (digest) => await store.discard(digest),
-    isKnown,
+    isKnown: inventory.isReferenced,
   })
   const nobody = async (): Promise<undefined> => await Promise.resolve(undefined)
-  const region = { fetchLayerIndex: nobody }
+  const indexes = new LayerIndexes({ catalog, region: { fetchLayerIndex: nobody }, trust: { trustsMembers: true } })
+  const transactions = new LayerTransactions({ catalog, transactions: chunks, inventory })
+  const blobMaps = { put: async (map: BlobMap) => await catalog.putBlobMap(map) }
+  const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits })
   const published = { layerIndexes: nobody, metadata: async () => false }
-  const origins = new Importer({
-    catalog,
-    registry,
-    region,
-    published,
-    trust: { trustsMembers: true },
-    ledger,
-    isKnown,
-    onLayerRead: (chunks) => holdings.addTable(chunks, (digest) => store.has(digest), { provisional: true }),
-    onLayerRolledBack: (table) => holdings.dropProvisional(table),
-    limits,
-    putBlobMap: async (map) => await catalog.putBlobMap(map),
-  })
+  const importer = new Importer({ registry, reader, indexes, transactions, published, limits })
+  const streams = new SegmentStreams({ catalog, reader, indexes, transactions, published, inventory })
   return {
     store,
     catalog,
-    origins,
+    importer,
+    streams,
     import: async (layout) => {
       const reference = parseReference(`oci:${layout}`)
       const image = await registry.resolve(reference, 'linux/amd64', { signal })
-      return (await origins.importImage(reference, image, 'ext4', { signal })).manifest
+      return (await importer.importImage(reference, image, 'ext4', { signal })).manifest
     },
     know: (manifest) => {
       for (const table of [manifest.metadata, ...manifest.layers.map(({ chunks }) => chunks)])
