@@ -16,29 +16,13 @@ import {
   type RootfsManifest,
 } from '../../protocol/rootfs-manifest.ts'
 import { foreign, keys, prefixes, under } from './keys.ts'
+import { encodeMountRecord, parseMountRecord, type MountRecord } from './mount-record.ts'
 
 const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
 
 /** What the object protocol carries; with LevelDB's write buffer of 4 MiB no file of the catalog is larger than 64 MiB, bytes. */
 const maxLayerRecordBytes = 56 * 1024 * 1024
-
-/** A directory that a rootfs is mounted on, and how. */
-export interface MountRecord extends ImageName {
-  /** Unique to this mount. */
-  id: string
-  directory: string
-  rootfsDigest: Digest
-  manifestDigest: Digest
-  /** Where the rootfs manifest came from, and who said that the reference stands for it, at the time of the mount. */
-  origin: 'local' | 'peer' | 'registry' | 'built'
-  resolution: 'digest' | 'registry' | 'last-known'
-  as: 'drive' | 'tree'
-  writable: boolean
-  limitBytes?: number
-  scratchBytes?: number
-  mountedAt: string
-}
 
 /**
  * What this host knows besides chunks: images, rootfs manifests, layer indexes, publications, boot profiles, mounts. A record is
@@ -205,16 +189,25 @@ export class Catalog {
   }
 
   async putMount(record: MountRecord): Promise<void> {
-    await this.#put(keys.mount(record.directory), Buffer.from(JSON.stringify(record)), false)
+    await this.#put(keys.mount(record.directory), encodeMountRecord(record), false)
   }
 
   async deleteMount(directory: string): Promise<void> {
     await this.#level.del(keys.mount(directory))
   }
 
-  async mounts(): Promise<MountRecord[]> {
-    const values = await this.#level.values(under(prefixes.mount)).all()
-    return values.map((value) => JSON.parse(Buffer.from(value).toString()) as MountRecord)
+  /** @param onMalformed called for each record that cannot be read, which then stays; without it, throws invalid */
+  async mounts(onMalformed?: (key: string, error: unknown) => void): Promise<MountRecord[]> {
+    const records: MountRecord[] = []
+    for (const [key, value] of await this.#level.iterator(under(prefixes.mount)).all()) {
+      try {
+        records.push(parseMountRecord(value))
+      } catch (error) {
+        if (onMalformed === undefined) throw error
+        onMalformed(key, error)
+      }
+    }
+    return records
   }
 
   async #put(key: string, value: Uint8Array, sync: boolean): Promise<void> {
