@@ -6,12 +6,12 @@ import type { ChunkTable } from '../protocol/chunk-table.ts'
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import { rootfsDigest, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
-import { Boot } from './boot/boot.ts'
+import { Boots } from './boot/boots.ts'
 import { BootProfiles } from './boot/profiles.ts'
 import type { Config } from './config.ts'
 import type { MountReport, Status } from './control/api.ts'
 import { ControlServer } from './control/server.ts'
-import type { ChunkRequest, RemoteSource } from './model/chunk-request.ts'
+import type { RemoteSource } from './model/chunk-request.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { StreamSource } from './fetch/stream-source.ts'
@@ -22,7 +22,6 @@ import type { Log } from './base/log.ts'
 import type { FuseDriver } from './mount/fuse/driver.ts'
 import type { Placement } from './mount/placement/placement.ts'
 import { reportMount } from './operations/mount-report.ts'
-import type { MountedRootfs } from './mount/mounted-rootfs.ts'
 import { Mounts } from './mount/mounts.ts'
 import { ImageOperations } from './operations/operations.ts'
 import { PeerNetwork } from './peers/network.ts'
@@ -71,12 +70,8 @@ export interface MountBackend {
 export interface DaemonParts {
   log: Log
   version: string
-  /** Reads of mounts come in through the two functions; `chunkDirectory` is where local chunks are. */
-  createBackend: (reads: {
-    chunkDirectory: string
-    onMiss: (name: string, chunkIndex: number, options: { signal: AbortSignal }) => Promise<Uint8Array>
-    onMark: (name: string, chunkIndex: number) => void
-  }) => Promise<MountBackend>
+  /** @param options `chunkDirectory`: where local chunks are */
+  createBackend: (options: { chunkDirectory: string }) => MountBackend
 }
 
 /** The node of one host: puts all parts together; alone knows all of them. */
@@ -329,25 +324,28 @@ export class Daemon {
       const manifest = await this.#catalog.rootfs(digest)
       if (manifest !== undefined) this.#know(manifest)
     }
-    this.#backend = await this.#createBackend({
-      chunkDirectory: this.#store.directory,
-      onMiss: async (name, index, options) => await this.#miss(name, index, options),
-      onMark: (name, index) => this.#mounts?.image(name)?.reached(index),
-    })
-    this.#mounts = new Mounts({
-      catalog: this.#catalog,
-      ...this.#backend,
-      has: (digest) => this.#store.has(digest),
-      sourceOf: (digest) => this.#arrivals.sourceOf(digest),
-      fetch: async (request, options) => await this.#fetcher.fetch(request, options),
-      readDeadlineMs: this.#config.readDeadline * 1000,
-      createBoot: (mounted) => (this.#config.bootProfiles === 'on' ? this.#boot(mounted) : undefined),
-      log: this.#log,
-    })
+    this.#backend = this.#createBackend({ chunkDirectory: this.#store.directory })
+    this.#mounts = new Mounts(
+      {
+        catalog: this.#catalog,
+        ...this.#backend,
+        inventory: {
+          has: (digest) => this.#store.has(digest),
+          sourceOf: (digest) => this.#arrivals.sourceOf(digest),
+        },
+        fetcher: this.#fetcher,
+        boots: new Boots(
+          { profiles: this.#profiles, network: this.#exchange, log: this.#log },
+          { enabled: this.#config.bootProfiles === 'on' },
+        ),
+        log: this.#log,
+      },
+      { readDeadlineMs: this.#config.readDeadline * 1000 },
+    )
     await this.#mounts.restore()
     await this.#exchange.start()
     // Last: a read that misses finds everything in place.
-    await this.#backend.driver.start()
+    await this.#mounts.serve()
     await this.#control.start()
     this.#profiles.open().catch((error: unknown) => this.#log.warn('boot profiles cannot be read', { error }))
     this.#knowMore().catch((error: unknown) =>
@@ -375,11 +373,6 @@ export class Daemon {
     this.#log.info('daemon stopped')
   }
 
-  #boot(mounted: MountedRootfs): Boot {
-    const isHeld = ({ table, index }: ChunkRequest): boolean => this.#exchange.holders(table, index).length > 0
-    return new Boot({ profiles: this.#profiles, isHeld, log: this.#log }, mounted)
-  }
-
   #know(manifest: RootfsManifest): void {
     for (const table of tablesOf(manifest)) this.#knowTable(table)
   }
@@ -403,12 +396,6 @@ export class Daemon {
   #knowTable(table: ChunkTable, { provisional = false }: { provisional?: boolean } = {}): void {
     const held = this.#holdings.addTable(table, (digest) => this.#store.has(digest), { provisional })
     if (held !== undefined) this.#exchange.announce(table.id, held)
-  }
-
-  async #miss(name: string, chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
-    const mounted = this.#mounts?.image(name)
-    if (mounted === undefined) throw new P2pfsError('closed', 'read of a rootfs that is not mounted')
-    return await mounted.miss(chunkIndex, { signal })
   }
 
   #report(digest: Digest, manifest: RootfsManifest): MountReport {

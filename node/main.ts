@@ -65,10 +65,10 @@ async function tellSupervisor(message: FromDaemon): Promise<void> {
 
 function backendFor(config: Config, log: Log): DaemonParts['createBackend'] {
   const { mountPoint, trees, writable, scratch, templates: templateDirectory } = statePaths(config.stateDir)
-  return async (reads) => {
+  return ({ chunkDirectory }) => {
     if (config.fuseDriver === 'native') {
       return {
-        driver: new FuseNativeDriver({ ...reads, log }, { mountPoint }),
+        driver: new FuseNativeDriver({ log }, { mountPoint }),
         placement: new LinkPlacement({ mountPoint }),
       }
     }
@@ -78,7 +78,7 @@ function backendFor(config: Config, log: Log): DaemonParts['createBackend'] {
     const mounter = new KernelMounter({ run })
     const templates = new DiskTemplates({ run }, { directory: templateDirectory })
     return {
-      driver: new DevFuseDriver({ ...reads, fd, resumed, log }, { workers: config.fuseWorkers }),
+      driver: new DevFuseDriver({ fd, resumed, chunkDirectory, log }, { workers: config.fuseWorkers }),
       placement: new KernelPlacement(
         {
           mounter,

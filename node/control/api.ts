@@ -1,5 +1,6 @@
 /** What goes over the control socket: HTTP, JSON bodies. Long requests answer with one JSON object per line. */
 
+import type { BootReplay } from '../model/boot-replay.ts'
 import type { Origin, PullPolicy, Resolution } from '../model/image.ts'
 import type { Amount } from '../model/progress.ts'
 
@@ -198,16 +199,6 @@ export interface Progress {
 }
 
 export type Outcome<T> = { result: T } | { error: { code: string; message: string } }
-
-/** How far what an earlier boot read has been fetched ahead, and where that is known from; mounts of one rootfs share it. */
-export interface BootReplay {
-  source: 'local' | 'peer' | 'registry'
-  total: Amount
-  /** Of that here. */
-  done: Amount
-  /** Of that fetched by the replay. */
-  fetched: Amount
-}
 
 /** `GET /status`. */
 export interface Status {

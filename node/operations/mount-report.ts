@@ -1,4 +1,4 @@
-import { digestHex, type Digest } from '../../protocol/digest.ts'
+import type { Digest } from '../../protocol/digest.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { MountReport, MountWarning } from '../control/api.ts'
 import { sizeOf } from './inspect.ts'
@@ -7,7 +7,7 @@ import type { Holdings } from '../store/holdings.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 
 export interface MountReportParts {
-  mounts: Mounts
+  mounts: Pick<Mounts, 'rootfs' | 'bootReplay'>
   holdings: Pick<Holdings, 'localBytes'>
   /** Whether the region has been read whole from a registry since the daemon started. */
   isStreamed: (table: Digest) => boolean
@@ -26,12 +26,12 @@ export function reportMount(
   const warnings: MountWarning[] = []
   if (manifest.layers.some(({ chunks }) => isStreamed(chunks.id))) warnings.push('whole-layers')
   if (here < sizeBytes && isAlone()) warnings.push('peers-lost')
-  const profile = mounts.profile(digest)
+  const profile = mounts.bootReplay(digest)
   const none = { bytes: 0, chunks: 0 }
   return {
     sizeBytes,
     localBytes: here,
-    fetched: mounts.image(digestHex(digest))?.arrivals() ?? { peer: none, registry: none },
+    fetched: mounts.rootfs(digest)?.arrivals() ?? { peer: none, registry: none },
     ...(profile && { profile }),
     warnings,
   }
