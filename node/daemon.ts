@@ -293,27 +293,12 @@ export class Daemon {
         verification,
         mounts: () => this.#mounts,
         report: (digest, manifest) => this.#report(digest, manifest),
+        status: async () => await this.#status(),
         log,
       },
       config,
     )
-    this.#control = new ControlServer(
-      {
-        operations: {
-          seed: async (request, options) => await operations.seed(request, options),
-          import: async (request, options) => await operations.import(request, options),
-          mount: async (request, options) => await operations.mount(request, options),
-          umount: async (request) => await operations.umount(request),
-          reset: async (request) => await operations.reset(request),
-          export: async (request, options) => await operations.export(request, options),
-          inspect: async (request, options) => await operations.inspect(request, options),
-          verify: async (request, options) => await operations.verify(request, options),
-          status: async () => await this.#status(),
-        },
-        log,
-      },
-      { socket: config.control },
-    )
+    this.#control = new ControlServer({ operations, log }, { socket: config.control })
   }
 
   /**

@@ -20,11 +20,12 @@ import type {
   ResetRequest,
   SeedRequest,
   SeedResult,
+  Status,
   UmountRequest,
   VerifyRequest,
   VerifyResult,
 } from '../control/api.ts'
-import type { OperationOptions, Operations } from '../control/server.ts'
+import type { OperationOptions, Operations } from '../control/operations.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
 import type { Importer } from '../images/importer.ts'
 import { inspect, sizeOf, type Known } from './inspect.ts'
@@ -57,17 +58,22 @@ export interface ImageOperationsParts {
   mounts: () => Mounts | undefined
   /** How the reads of a mounted rootfs fare. */
   report: (digest: Digest, manifest: RootfsManifest) => MountReport
+  status: () => Promise<Status>
   log: Log
 }
 
-/** What users ask of the daemon, but for its status. */
-export class ImageOperations implements Omit<Operations, 'status'> {
+/** What users ask of the daemon. */
+export class ImageOperations implements Operations {
   readonly #parts: ImageOperationsParts
   readonly #config: Config
 
   constructor(parts: ImageOperationsParts, config: Config) {
     this.#parts = parts
     this.#config = config
+  }
+
+  async status(): Promise<Status> {
+    return await this.#parts.status()
   }
 
   async seed(request: SeedRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {

@@ -117,7 +117,7 @@ test('an image that nobody knows is rebuilt and compared with nothing; one of no
   const daemon = await DaemonProcess.start(t, lab.options)
   const { status, stdout } = await daemon.cli('verify', lab.image)
   assert.equal(status, 0)
-  assert.match(stdout, /layers make {3}rootfs sha256:[0-9a-f]{64}\nresult {8}nobody has anything for it\n/)
+  assert.match(stdout, /layers make {3}rootfs sha256:[0-9a-f]{64}\nresult {8}nobody knows this image\n/)
   await daemon.json<SeedResult>('import', daemon.target('source'), 'app')
   const local = await daemon.cli('verify', 'local:app')
   assert.equal(local.status, 1)
