@@ -1,10 +1,10 @@
 import { parseArgs } from 'node:util'
 import { UsageError } from './failure.ts'
 
-/** Where the daemon listens unless told otherwise. */
+/** The daemon's default control socket. */
 const defaultControl = '/run/p2pfs/p2pfs.sock'
 
-/** Options of a command besides those that all have: what `parseArgs` takes. */
+/** Options of one command, as `parseArgs` takes them. */
 type Extra = Record<string, { type: 'string' | 'boolean' }>
 type Values<Options extends Extra> = {
   [Name in keyof Options]?: Options[Name]['type'] extends 'string' ? string : boolean
@@ -17,24 +17,25 @@ export interface CommonArguments<Options extends Extra> {
   values: Values<Options>
 }
 
-/** Flags that all commands which talk to the daemon have, for their help. */
-export const commonHelp = `  --control SOCKET  the daemon's control socket [P2PFS_CONTROL, else ${defaultControl}]
-  --json            print one JSON object, errors too
-  --help            show this`
+/** Help for the flags of every command that talks to the daemon. */
+export const commonHelp = `  --control SOCKET    the daemon's control socket [P2PFS_CONTROL, or ${defaultControl}]
+  --json              print one JSON object, also for errors
+  --help              show this help`
 
-/** For commands that name an image. */
+/** Options of the commands that name an image. */
 export const imageOptions = { platform: { type: 'string' }, format: { type: 'string' } } as const
 export const imageHelp = (
   format: string,
-): string => `  --platform OS/ARCH  which image of a multi-platform index [the daemon's]
-  --format FORMAT     ext4 or erofs: two filesystems over the same chunks [${format}]`
-export const imageNames = `  IMAGE  as Docker writes it (debian:12, host:5000/app@sha256:...), oci:DIR[:TAG] for an OCI layout on disk,
-         or local:NAME for what p2pfs import made`
+): string => `  --platform OS/ARCH  platform to choose from a multi-platform image [the daemon's --platform]
+  --format FORMAT     filesystem of the image: ext4 or erofs [${format}]`
+export const imageNames = `  IMAGE  a name as in Docker (debian:12, host:5000/app@sha256:...), oci:DIR[:TAG] for an OCI layout,
+         or local:NAME for an image made by p2pfs import`
 
 /**
- * Parses the flags that commands share, and `extra`.
- * @param names of the positional arguments, all required
- * @returns undefined where help was asked for and shown
+ * Parses the flags that all commands share, and those of this command.
+ * @param names names of the positional arguments; all are required
+ * @param extra options of this command
+ * @returns undefined after `--help`, which prints `help`
  * @throws UsageError
  */
 export function parseCommon<Options extends Extra>(
@@ -82,12 +83,12 @@ function parse(
   }
 }
 
-/** Paths are the caller's, not the daemon's: `oci:DIR` is made absolute here. */
+/** Makes the path in `oci:DIR` absolute, because the daemon has another working directory. */
 export function absoluteImage(image: string, absolute: (path: string) => string): string {
   return image.startsWith('oci:') && !image.startsWith('oci:/') ? `oci:${absolute(image.slice(4))}` : image
 }
 
-/** The image of a request. */
+/** Makes the part of a request that names an image. */
 export function imageRequest(
   image: string,
   { platform, format }: { platform?: string; format?: string },

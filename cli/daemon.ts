@@ -1,14 +1,16 @@
 const help = (
   options: string,
-): string => `Runs the node of this host: a supervisor that owns the mounts, and the daemon that it keeps running.
+): string => `Runs the p2pfs node of this host: a supervisor that owns the mounts, and a daemon that it restarts after
+a crash.
 
 Usage: p2pfs daemon [OPTION...]
 
 ${options}
-  --help  show this
+  --help
+      show this help
 
-Each option is also an environment variable (--state-dir is P2PFS_STATE_DIR). Logs are JSON lines on stderr.
-SIGTERM ends the daemon and all its mounts; SIGHUP replaces the daemon, mounts stay.
+Each option can also be set by an environment variable: P2PFS_STATE_DIR for --state-dir. Logs are JSON lines on stderr.
+SIGTERM ends the daemon and all its mounts. SIGHUP replaces the daemon; mounts stay.
 `
 
 export async function run(argv: string[]): Promise<number> {

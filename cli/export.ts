@@ -4,8 +4,8 @@ import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCom
 import { callWithProgress } from './progress.ts'
 import { formatSize } from './size.ts'
 
-const help = `Writes the whole image file of an image, for what cannot use a mount. FILE appears when all is written, sparse where it
-is zero; what stood there is replaced.
+const help = `Writes the complete block image of an image to a file, for programs that cannot use a mount. FILE
+appears once everything is written, and replaces an existing file. Zeros become holes.
 
 Usage: p2pfs export IMAGE FILE [OPTION...]
 

@@ -1,12 +1,12 @@
 import { isP2pfsError } from '../protocol/errors.ts'
 
-/** Exit status for wrong flags and arguments. */
+/** Exit status for a wrong command line. */
 export const usageExit = 2
 
-/** The command line is not as `--help` says. */
+/** The command line does not follow `--help`. */
 export class UsageError extends Error {}
 
-/** One line on stderr, or with `json` one object on stdout. @returns the exit status */
+/** Prints the error: one line on stderr, or with `json` one object on stdout. @returns the exit status */
 export function reportFailure(error: unknown, json: boolean): number {
   const message = error instanceof Error ? error.message : String(error)
   const code = isP2pfsError(error) ? error.code : error instanceof UsageError ? 'usage' : 'failed'

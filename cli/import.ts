@@ -4,15 +4,15 @@ import { absoluteImage, commonHelp, imageHelp, imageOptions, parseCommon } from 
 import { callWithProgress } from './progress.ts'
 import { describeSeeded } from './seed.ts'
 
-const help = `Makes an image without a registry, called local:NAME; every host of the region can mount it by that name.
+const help = `Makes the image local:NAME without a registry. Every host of the region can mount it by that name.
 
 Usage: p2pfs import SOURCE NAME [OPTION...]
 
-  SOURCE  a directory (its tree, with owners, attributes and holes), a tar (plain, gzip or zstd), or oci:DIR[:TAG]
-  NAME    lower-case letters, digits, and . _ - / between them, then maybe a tag: app, team/app:v2
+  SOURCE  a directory (with owners, attributes and holes), a tar file (plain, gzip or zstd), or oci:DIR[:TAG]
+  NAME    lower-case letters and digits, with . _ - / between them, and optionally a tag: app, team/app:v2
 
-Importing under a name that there is replaces what it stands for; what is mounted stays as it is. The daemon reads the
-source, so it must be able to. Only hosts that have the chunks can deliver them: seed such an image on more than one.
+If NAME exists, it stands for the new image from now on; existing mounts keep the old one. The daemon reads SOURCE, so
+it needs access to it. Only hosts that have the chunks can deliver them: seed such an image on more than one host.
 
 ${imageHelp('ext4')}
 ${commonHelp}

@@ -2,10 +2,10 @@ import { resolve } from 'node:path'
 import type { InspectResult } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
-import { formatSize } from './size.ts'
+import { formatAmount, formatSize } from './size.ts'
 
-const help = `Shows what an image is made of: layers, files, chunks, sizes, what of it is on this host, and what other images that
-this host knows have in common with it. Asks this host and its region; imports nothing.
+const help = `Shows the layers, files, chunks and sizes of an image, how much of it is on this host, and what it
+shares with other images on this host. Asks this host and its region; imports nothing.
 
 Usage: p2pfs inspect IMAGE [OPTION...]
 
@@ -32,17 +32,18 @@ function describe(image: InspectResult): string {
   const lines = [
     `${image.reference} (${image.platform}, ${image.format})`,
     `rootfs        ${image.digest}`,
-    `size          ${formatSize(image.sizeBytes)} in ${image.chunks} chunks, ${formatSize(image.localBytes)} on this host`,
+    `size          ${formatAmount({ bytes: image.sizeBytes, chunks: image.chunks })}, ${formatSize(image.localBytes)} on this host`,
     `metadata      ${formatSize(image.metadataBytes)}`,
     'layers',
     ...image.layers.map(
       ({ diffId, compressedBytes, tarBytes, entries, dataBytes, chunks, localBytes }) =>
-        `  ${diffId}: ${formatSize(compressedBytes)} in the registry, tar ${formatSize(tarBytes)}, files ${formatSize(dataBytes)} in ${chunks} chunks, ${formatSize(localBytes)} here; ${describeEntries(entries)}`,
+        `  ${diffId}: ${formatSize(compressedBytes)} in the registry, tar ${formatSize(tarBytes)}, ` +
+        `files ${formatSize(dataBytes)} in ${chunks} chunks, ${formatSize(localBytes)} here; ${describeEntries(entries)}`,
     ),
-    `shares with   ${image.sharing.length === 0 ? 'no other image here' : ''}`,
+    `shares with   ${image.sharing.length === 0 ? 'no other image on this host' : ''}`,
     ...image.sharing.map(
       ({ reference, platform, sharedBytes, sharedChunks }) =>
-        `  ${reference} (${platform}): ${formatSize(sharedBytes)} in ${sharedChunks} chunks`,
+        `  ${reference} (${platform}): ${formatAmount({ bytes: sharedBytes, chunks: sharedChunks })}`,
     ),
   ]
   return `${lines.map((line) => line.trimEnd()).join('\n')}\n`

@@ -1,47 +1,54 @@
 import { reportFailure, usageExit } from './failure.ts'
 
-/** What a command exports; loaded only when called, for a short start. */
+/** A command's module. It is loaded only when it is called, for a short start. */
 interface Command {
   run: (argv: string[]) => Promise<number>
 }
 
 const commands: Record<string, { summary: string; load: () => Promise<Command> }> = {
-  daemon: { summary: 'run the node of this host', load: async () => await import('./daemon.ts') },
-  seed: { summary: 'make an image whole on this host, ahead of need', load: async () => await import('./seed.ts') },
+  daemon: { summary: 'run the p2pfs node of this host', load: async () => await import('./daemon.ts') },
+  seed: {
+    summary: 'fetch all of an image to this host before it is needed',
+    load: async () => await import('./seed.ts'),
+  },
   mount: {
-    summary: 'mount the rootfs of an image, as a drive or as a tree',
+    summary: 'mount the root filesystem of an image, as a drive or as a tree',
     load: async () => await import('./mount.ts'),
   },
   reset: { summary: 'give a mount a fresh scratch drive or upper layer', load: async () => await import('./reset.ts') },
   umount: { summary: 'end a mount', load: async () => await import('./umount.ts') },
   import: {
-    summary: 'make an image from a directory, a tar or an OCI layout',
+    summary: 'make an image from a directory, a tar file or an OCI layout',
     load: async () => await import('./import.ts'),
   },
-  export: { summary: 'write the whole image file of an image', load: async () => await import('./export.ts') },
+  export: {
+    summary: 'write the complete block image of an image to a file',
+    load: async () => await import('./export.ts'),
+  },
   inspect: {
-    summary: 'show layers, files, chunks, and what images share',
+    summary: 'show layers, files and chunks of an image, and what it shares',
     load: async () => await import('./inspect.ts'),
   },
   verify: {
-    summary: 'rebuild an image from its layers, and compare with what is used',
+    summary: 'rebuild an image from its layers and compare the result with what is in use',
     load: async () => await import('./verify.ts'),
   },
   status: {
-    summary: 'show region, peers, images, mounts and where bytes came from',
+    summary: 'show the region, peers, images, mounts, and where data came from',
     load: async () => await import('./status.ts'),
   },
 }
 
 function help(): string {
   const rows = Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(9)}${summary}`)
-  return `p2pfs: mounts the root filesystem of an OCI image in milliseconds; its blocks come from peers, then the registry
+  return `p2pfs mounts the root filesystem of an OCI image in milliseconds. Its blocks come from peers, then from
+the registry.
 
 Usage: p2pfs COMMAND [OPTION...]
 
 ${rows.join('\n')}
 
-p2pfs COMMAND --help tells more. Exit status: 0 done, 1 failed, 2 wrong usage.
+p2pfs COMMAND --help explains a command. Exit status: 0 success, 1 failure, 2 wrong command line.
 `
 }
 
@@ -59,7 +66,7 @@ async function main([name, ...argv]: string[]): Promise<number> {
   }
   const command = commands[name]
   if (command === undefined) {
-    process.stderr.write(`p2pfs: no such command: ${name}; p2pfs --help lists them\n`)
+    process.stderr.write(`p2pfs: no such command: ${name}; p2pfs --help lists all commands\n`)
     return usageExit
   }
   try {

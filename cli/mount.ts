@@ -6,8 +6,9 @@ import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCom
 import { UsageError } from './failure.ts'
 import { parseSize } from './size.ts'
 
-const help = `Mounts the rootfs of an image on DIR: as a drive, DIR/rootfs.img is the block image for a VM; as a tree, DIR has the
-files, mounted by this host's kernel, for a container.
+const help = `Mounts the root filesystem of an image on DIR. As a drive, DIR/rootfs.img is the block image for a VM.
+As a tree, DIR has the files for a container, mounted by this host's kernel. Content is fetched when it
+is read.
 
 Usage: p2pfs mount IMAGE DIR [OPTION...]
 
@@ -15,20 +16,28 @@ ${imageNames}
   DIR    an existing directory
 
   --as drive|tree   [drive]
-  --pull WHEN       ask the registry what the tag stands for now: auto (unless the image is whole on this host), always,
-                    missing (only where nobody in the region knows it), never [auto]; one that does not answer is not waited for
-  --scratch SIZE    drives: make a second, writable, empty ext4 drive of which SIZE is free; ends with the mount
-  --writable        trees: an overlay takes writes; they end with the mount
-  --size SIZE       writable trees: no more than this can be written [what the host's disk has]
+  --pull WHEN       when to ask the registry what the tag stands for: auto (unless all of the image is on this host),
+                    always, missing (only if nobody in the region knows the tag) or never [auto]. If the registry does
+                    not answer within two seconds, the last known image is mounted
+  --scratch SIZE    drives: add a second, writable, empty ext4 drive with SIZE of free space; it ends with the mount
+  --writable        trees: take writes in an overlay; they end with the mount
+  --size SIZE       writable trees: limit of what can be written [free space of the host's disk]
 
-Prints JSON: "rootfs", the path of the image file, or the directory of the tree; "scratch", that of the scratch drive; "as",
-"format"; "digest" of the rootfs, "manifestDigest" of the image; "origin" of the rootfs manifest (local, peer, registry: published
-there, built: all layers were read here); "resolution", who says what a tag stands for (registry, last-known; digest where one is
-given); "sizeBytes", "localBytes", "fetched" from peers and the registry so far; "warnings"; the OCI image "config". Content is fetched when it is read.
-An image that nobody in the region has seeded, and nobody has published in its registry, is imported first, which takes as long
-as it takes to read all of it. p2pfs reset DIR gives a fresh scratch or upper layer.
+An image that is neither known in the region nor published in its registry is imported first, which reads all its
+layers once. p2pfs reset DIR empties a scratch drive or the overlay of a writable tree.
 
-${imageHelp('ext4; of trees erofs')}
+Prints a JSON object:
+  rootfs          path of the image file, or the directory of the tree
+  scratch         path of the scratch drive's image file
+  as, format      as requested
+  digest          digest of the rootfs
+  manifestDigest  digest of the image manifest
+  origin          source of the rootfs manifest: local, peer, registry (published there) or built (from all layers)
+  resolution      who said what the tag stands for: registry, last-known (an earlier answer) or digest (no tag given)
+  sizeBytes, localBytes, fetched, warnings   as in p2pfs status
+  config          the OCI image config
+
+${imageHelp('ext4; for trees erofs')}
 ${commonHelp}
 `
 
@@ -42,7 +51,7 @@ const options = {
 } as const
 
 function parsePull(value: string): PullPolicy {
-  const policy = pullPolicies.find((known) => known === value)
+  const policy = pullPolicies.find((candidate) => candidate === value)
   if (policy === undefined) throw new UsageError(`--pull takes ${pullPolicies.join(', ')}, not ${value}`)
   return policy
 }
@@ -65,7 +74,7 @@ export async function run(argv: string[]): Promise<number> {
   const result = await call<MountResult>('POST', '/mount', request, { socket: parsed.control })
   if (result.unanswered !== undefined)
     process.stderr.write(
-      `p2pfs: mounted what ${image} was last known as, ${result.manifestDigest}: ${result.unanswered}\n`,
+      `p2pfs: mounted ${result.manifestDigest}, the last known image of ${image}: ${result.unanswered}\n`,
     )
   process.stdout.write(`${JSON.stringify(result)}\n`)
   return 0

@@ -7,7 +7,10 @@ interface ProgressBar {
   end: () => void
 }
 
-/** A long request to the daemon, with a bar on stderr where a person looks at it; `describe` is what stdout gets without `--json`. */
+/**
+ * Sends a long request to the daemon, with a progress bar if stderr is a terminal.
+ * Prints the result on stdout: as JSON, or without `--json` as `describe` puts it.
+ */
 export async function callWithProgress<T>(
   path: string,
   request: unknown,

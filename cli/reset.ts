@@ -3,12 +3,13 @@ import type { Placed } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 
-const help = `Gives a mount a fresh scratch drive, or a writable tree a fresh upper layer; what was written is gone. The image is neither
-fetched nor built again. Stop the VM first: it would go on with the old drive; a tree must not be in use.
+const help = `Replaces the scratch drive of a mount, or the overlay of a writable tree, with an empty one. Everything
+written there is lost. The image is neither fetched nor built again. Stop the VM first, or it continues
+with the old drive. A tree must not be in use.
 
 Usage: p2pfs reset DIR [OPTION...]
 
-Prints {"rootfs", "scratch"}: the same paths as before.
+Prints a JSON object with the paths "rootfs" and "scratch", which are the same as before.
 
 ${commonHelp}
 `

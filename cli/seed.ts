@@ -4,15 +4,16 @@ import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCom
 import { callWithProgress } from './progress.ts'
 import { formatSize } from './size.ts'
 
-const help = `Makes an image whole on this host, so that it and its peers can mount it without the registry.
-Ends when every chunk is on the disk. Seeding what is here already is quick: it only asks whether the tag has moved.
+const help = `Fetches all of an image to this host, so that this host and its peers can mount it without the registry.
+Ends when every chunk is on the disk. If all of it is here already, seed only asks the registry whether
+the tag has changed.
 
 Usage: p2pfs seed IMAGE [OPTION...]
 
 ${imageNames}
 
-  --publish  then put the index into the image's repository, beside the image, signed with this host's key: hosts that accept
-             the key (--trust-index-key of p2pfs daemon) mount the image from its registry without reading its layers
+  --publish  then publish the index in the image's repository, signed with this host's key. Hosts that accept the key
+             (p2pfs daemon --trust-index-key) mount the image from its registry without reading its layers
 
 ${imageHelp('ext4')}
 ${commonHelp}
@@ -28,7 +29,9 @@ export async function run(argv: string[]): Promise<number> {
 }
 
 export function describeSeeded({ reference, platform, format, sizeBytes, digest, published }: SeedResult): string {
-  const seeded = `${reference} (${platform}, ${format}): ${formatSize(sizeBytes)} whole on this host, rootfs ${digest}`
+  const seeded = `${reference} (${platform}, ${format}): ${formatSize(sizeBytes)}, all on this host, rootfs ${digest}`
   if (published === undefined) return seeded
-  return `${seeded}\n${published.existed ? 'was published already' : 'published'}: ${published.digest}, ${formatSize(published.sizeBytes)}, attested by ${published.key}`
+  const { existed, digest: artifact, sizeBytes: artifactBytes, key } = published
+  const state = existed ? 'was already published' : 'published'
+  return `${seeded}\n${state}: ${artifact}, ${formatSize(artifactBytes)}, signed by ${key}`
 }

@@ -1,11 +1,13 @@
 import type { MountWarning, Status } from '../node/control/api.ts'
+import type { BootReplay } from '../node/model/boot-replay.ts'
+import type { RemoteSource } from '../node/model/chunk-request.ts'
 import type { Origin } from '../node/model/image.ts'
 import type { Amount } from '../node/model/progress.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
-import { formatSize } from './size.ts'
+import { formatAmount, formatSize } from './size.ts'
 
-const help = `Shows the region, its peers, the images and mounts of this host, and where the bytes came from.
+const help = `Shows the region, its peers, the images and mounts of this host, and where their data came from.
 
 Usage: p2pfs status [OPTION...]
 
@@ -20,34 +22,34 @@ export async function run(argv: string[]): Promise<number> {
   return 0
 }
 
-const amount = ({ bytes, chunks }: Amount): string => `${formatSize(bytes)} in ${chunks} chunks`
-
 function describe(status: Status): string {
-  const { served, fetched } = status
+  const { served, fetched, readAtRandom } = status
+  const readBytes = formatSize(readAtRandom.bytes)
   const lines = [
     `${status.name} (${status.peerId}), region ${status.region}, up ${status.uptimeSeconds} s, p2pfs ${status.version}`,
     `listens on    ${status.addresses.join(' ') || 'nothing'}`,
     '',
-    `served        local ${amount(served.local)}, from peers ${amount(served.peer)}, from the registry ${amount(served.registry)}`,
-    `fetched       from peers ${amount(fetched.peer)}, from the registry ${amount(fetched.registry)}`,
-    `at random     ${formatSize(status.readAtRandom.bytes)} of layers in ${status.readAtRandom.requests} requests to registries`,
-    `sent          ${amount(status.sent)} to peers`,
+    `served        local ${formatAmount(served.local)}, ${describeSources(served)}`,
+    `fetched       ${describeSources(fetched)}`,
+    `ranges        ${readBytes} of layers in ${readAtRandom.requests} range requests to registries`,
+    `sent          ${formatAmount(status.sent)} to peers`,
     `store         ${status.chunks} chunks`,
     '',
     `peers         ${status.peers.length === 0 ? 'none' : ''}`,
     ...status.peers.map(
       (peer) =>
-        `  ${peer.name} (${peer.peer}) for ${peer.connectedSeconds} s: received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}`,
+        `  ${peer.name} (${peer.peer}) for ${peer.connectedSeconds} s: ` +
+        `received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}`,
     ),
     `images        ${status.images.length === 0 ? 'none' : ''}`,
     ...status.images.map(
-      (image) =>
-        `  ${image.reference} (${image.platform}, ${image.format}): ${formatSize(image.localBytes)} of ${formatSize(image.sizeBytes)} here, ${image.digest}`,
+      ({ reference, platform, format, localBytes, sizeBytes, digest }) =>
+        `  ${reference} (${platform}, ${format}): ${formatSize(localBytes)} of ${formatSize(sizeBytes)} here, ${digest}`,
     ),
     ...(status.imports.length === 0 ? [] : ['imports']),
     ...status.imports.map(
       ({ reference, forPeers, doneBytes, totalBytes }) =>
-        `  ${reference}: ${formatSize(doneBytes)} of ${formatSize(totalBytes)}${forPeers === 0 ? '' : `, for ${forPeers} of the peers too`}`,
+        `  ${reference}: ${formatSize(doneBytes)} of ${formatSize(totalBytes)}, ${forPeers} peers wait for it`,
     ),
     `mounts        ${status.mounts.length === 0 ? 'none' : ''}`,
     ...status.mounts.flatMap((mount) => [
@@ -59,17 +61,26 @@ function describe(status: Status): string {
 }
 
 const origins: Record<Origin, string> = {
-  local: 'known on this host',
-  peer: 'known from a peer',
+  local: 'from this host',
+  peer: 'from a peer',
   registry: 'published in the registry',
-  built: 'built here, all layers read',
+  built: 'built here from all layers',
 }
 
 const boots = { local: 'this host', peer: 'a peer', registry: 'the registry' }
 
 const warnings: Record<MountWarning, string> = {
-  'whole-layers': 'reads whole layers: its registry serves no ranges, or they cannot be read at random',
-  'peers-lost': 'no peer is connected: what is not here comes from the registry alone',
+  'whole-layers': 'whole layers are read: the registry serves no ranges, or the layers cannot be read at random',
+  'peers-lost': 'no peer is connected: data that is not here can only come from the registry',
+}
+
+function describeSources({ peer, registry }: Record<RemoteSource, Amount>): string {
+  return `from peers ${formatAmount(peer)}, from the registry ${formatAmount(registry)}`
+}
+
+function describeReplay({ source, fetched, done, total }: BootReplay): string {
+  const ahead = `${formatAmount(fetched)} fetched ahead`
+  return `    boot profile from ${boots[source]}: ${ahead}; ${done.chunks} of ${total.chunks} chunks are here`
 }
 
 function describeReads({
@@ -84,18 +95,14 @@ function describeReads({
 }: Status['mounts'][number]): string[] {
   const tag =
     resolution === 'last-known'
-      ? 'tag as it was last known'
+      ? 'tag as last known'
       : resolution === 'registry'
         ? 'tag as the registry had it'
-        : 'named by digest'
+        : 'referred to by digest'
   return [
-    `    index ${origins[origin]}; image ${manifestDigest}, ${tag}`,
-    `    ${formatSize(localBytes)} of ${formatSize(sizeBytes)} here; came from peers ${formatSize(fetched.peer.bytes)}, from the registry ${formatSize(fetched.registry.bytes)}`,
-    ...(profile === undefined
-      ? []
-      : [
-          `    boot fetched ahead by a profile of ${boots[profile.source]}: ${amount(profile.fetched)}; ${profile.done.chunks} of ${profile.total.chunks} chunks are here`,
-        ]),
+    `    index ${origins[origin]}; image manifest ${manifestDigest}, ${tag}`,
+    `    ${formatSize(localBytes)} of ${formatSize(sizeBytes)} here; fetched ${describeSources(fetched)}`,
+    ...(profile === undefined ? [] : [describeReplay(profile)]),
     ...named.map((warning) => `    ! ${warnings[warning]}`),
   ]
 }

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 
-const help = `Ends a mount, with its scratch drive or upper layer. What has been fetched stays on this host.
+const help = `Ends a mount, and removes its scratch drive or overlay. Fetched data stays on this host.
 
 Usage: p2pfs umount DIR [OPTION...]
 

@@ -3,14 +3,15 @@ import type { VerifiedUse, VerifyRequest, VerifyResult } from '../node/control/a
 import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
 import { callWithProgress } from './progress.ts'
 
-const help = `Rebuilds the root filesystem of an image from its layers in the registry, and compares it with what this host, its region
-and publications in the registry have for it. Reads every layer once; nothing of that is kept.
+const help = `Rebuilds the root filesystem of an image from its layers in the registry, and compares it with what this
+host, its region and the publications in the registry use for it. Reads every layer once and keeps
+nothing of it.
 
 Usage: p2pfs verify IMAGE [OPTION...]
 
 ${imageNames}
 
-Exit status: 0 where nothing is different, 1 where something is.
+Exit status: 0 if everything agrees, 1 if something differs.
 
 ${imageHelp('ext4')}
 ${commonHelp}
@@ -26,6 +27,8 @@ export async function run(argv: string[]): Promise<number> {
 
 const sources = { host: 'this host', region: 'its region', registry: 'published' } as const
 
+const different = 'DIFFERENT: what is in use does not match the layers; do not run it'
+
 function describe({ reference, platform, format, manifestDigest, digest, same, uses }: VerifyResult): string {
   const lines = [
     `${reference} (${platform}, ${format}), image manifest ${manifestDigest}`,
@@ -37,12 +40,12 @@ function describe({ reference, platform, format, manifestDigest, digest, same, u
           `  ${layer}: chunks ${chunks}, layer index ${index}, blob map ${map}`,
       ),
     ]),
-    `result        ${uses.length === 0 ? 'nobody has anything for it' : same ? 'the same' : 'DIFFERENT: what is used is not what the layers make; do not run it'}`,
+    `result        ${uses.length === 0 ? 'nobody knows this image' : same ? 'the same' : different}`,
   ]
   return lines.join('\n')
 }
 
 function describeUse({ rootfs, digest, maker, own, accepted, error }: VerifiedUse): string {
-  const who = `attested by ${maker}${own ? ' (this host)' : accepted ? '' : ', who is not accepted here'}`
+  const who = `signed by ${maker}${own ? ' (this host)' : accepted ? '' : ', a key that this host does not accept'}`
   return `${rootfs}: rootfs ${digest}, ${who}${error === undefined ? '' : `: ${error}`}`
 }

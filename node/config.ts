@@ -14,19 +14,23 @@ import { defaultLimits } from './registry/request-gate.ts'
 const goArchitectures: Record<string, string> = { x64: 'amd64', arm64: 'arm64', arm: 'arm/v7', ia32: '386' }
 
 interface Option<T> {
-  /** `list`: given several times or separated by commas; in the file a JSON array of strings. `size`: bytes, `duration`: seconds, or with a unit. */
+  /**
+   * A `list` may be given several times or with commas; in the file it is a JSON array of strings. A `size` without a unit
+   * is in bytes, a `duration` in seconds.
+   */
   type: 'text' | 'path' | 'list' | 'count' | 'size' | 'duration'
   fallback: T
-  /** What the help shows instead of the fallback where that differs from host to host. */
+  /** Shown in the help instead of a fallback that differs from host to host. */
   fallbackText?: string
   choices?: readonly string[]
-  /** Of each of a list. @throws invalid saying what is wrong */
+  /** Checks one item of a list. @throws invalid */
   check?: (item: string) => unknown
+  /** Placeholder for the value in the help. */
   value: string
   meaning: string
 }
 
-/** Node's timers go to 24 days. */
+/** The longest duration (s): one day. Node's timers end at 24 days. */
 const maxDurationSeconds = 86_400
 
 const text = (
@@ -70,81 +74,82 @@ const list = (
 })
 
 /**
- * Every option of the daemon, once: its flag (`--state-dir`), environment variable (`P2PFS_STATE_DIR`), key in the
- * configuration file (`stateDir`) and documentation follow from this.
+ * Declares every option of the daemon once. Its flag (`--state-dir`), its environment variable (`P2PFS_STATE_DIR`), its
+ * key in the configuration file (`stateDir`) and its line in the help follow from this table.
  */
 export const options = {
-  stateDir: text('DIR', '/var/lib/p2pfs', 'chunks, catalog, peer identity and the FUSE mount point', { type: 'path' }),
-  control: text(
-    'SOCKET',
-    '/run/p2pfs/p2pfs.sock',
-    'unix socket on which seed, mount, umount and status reach the daemon',
-    { type: 'path' },
-  ),
-  region: text('NAME', 'default', 'peers exchange chunks with peers of the same region only'),
-  name: text('NAME', hostname(), 'what other members of the region call this host', { fallbackText: 'the host name' }),
-  listen: list('MULTIADDR', ['/ip4/0.0.0.0/tcp/4100'], 'where peers can reach this host'),
-  bootstrap: list('MULTIADDR', [], 'members of the region to meet first; the others are learned from them'),
-  insecureRegistry: list('HOST[:PORT]', [], 'registries that are spoken to in plain HTTP'),
+  stateDir: text('DIR', '/var/lib/p2pfs', 'holds chunks, the catalog, the peer identity and the FUSE mount point', {
+    type: 'path',
+  }),
+  control: text('SOCKET', '/run/p2pfs/p2pfs.sock', 'unix socket on which the other commands reach the daemon', {
+    type: 'path',
+  }),
+  region: text('NAME', 'default', 'the daemon exchanges chunks only with peers of the same region'),
+  name: text('NAME', hostname(), 'name of this host in the status of its peers', { fallbackText: 'the host name' }),
+  listen: list('MULTIADDR', ['/ip4/0.0.0.0/tcp/4100'], 'addresses at which peers reach this host'),
+  bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members'),
+  insecureRegistry: list('HOST[:PORT]', [], 'registries that the daemon speaks plain HTTP with'),
   registryMirror: list(
     'REGISTRY=URL',
     [],
-    'where to ask first, as docker.io=https://mirror.example; several are tried in order, then the registry itself',
+    'mirror to ask before a registry, such as docker.io=https://mirror.example; several mirrors are asked in order',
     { check: parseMirror },
   ),
   registryCa: list(
     'FILE',
     [],
-    'certificate authorities in PEM that registries are trusted by, besides those of the system and of /etc/docker/certs.d',
+    'PEM files of certificate authorities to trust, besides those of the system and of /etc/docker/certs.d',
   ),
-  registryConnections: count(defaultLimits.connections, 'requests to one registry that are under way at once'),
+  registryConnections: count(defaultLimits.connections, 'how many requests to one registry may run at once'),
   registryRequestsPerSecond: count(
     defaultLimits.requestsPerSecond,
-    'requests to one registry, retries among them; more wait',
+    'how many requests a second one registry gets, retries included; further requests wait',
   ),
   readDeadline: duration(
     60,
-    'how long a read waits for data that nobody delivers, before it fails with an I/O error; shorter outages are pauses',
+    'how long a read waits for data that no source delivers; after that it fails with an I/O error',
   ),
   platform: text(
     'OS/ARCH',
     `linux/${goArchitectures[arch()] ?? arch()}`,
-    'which image of a multi-platform index to use',
-    {
-      fallbackText: "this host's",
-    },
+    'platform to choose from a multi-platform image if the command names none',
+    { fallbackText: "this host's" },
   ),
   trustIndexKey: list(
     'KEY',
     [],
-    "whose word to take for what rootfs an image is: peer ids, as p2pfs status shows them; this host's own is always among them. With none given, those of connected members, and whatever they pass on",
+    'peer ids (see p2pfs status) of hosts whose signatures are accepted, besides those of this host. Without this ' +
+      'option, signatures of connected peers are accepted, and everything that those peers pass on',
     { check: parseKey },
   ),
   fuseDriver: text(
     'dev|native',
     'dev',
-    'dev: /dev/fuse itself, survives a crash of the daemon, needs root; native: libfuse through fuse-native',
-    {
-      choices: ['dev', 'native'],
-    },
+    'dev uses /dev/fuse directly: it needs root, and mounts survive a crash of the daemon. native uses libfuse 2: it ' +
+      'needs no root, and mounts end with the daemon',
+    { choices: ['dev', 'native'] },
   ),
   fuseWorkers: {
     type: 'count',
     value: 'N',
     fallback: Math.min(4, Math.max(2, availableParallelism())),
     fallbackText: 'the number of cores, 2 to 4',
-    meaning: 'threads that serve reads',
+    meaning: 'how many threads serve reads (only with --fuse-driver dev)',
   } as Option<number>,
   bootProfiles: text(
     'on|off',
     'on',
-    'whether what a mount reads first is recorded, shared with the region, and fetched ahead by mounts elsewhere',
+    'whether to record what a mount reads first, share it with the region, and fetch it ahead for later mounts',
     { choices: ['on', 'off'] },
   ),
-  maxLayerSize: size(defaultLayerLimits.maxLayerBytes, 'a layer that is larger uncompressed, as 300GiB, is refused'),
+  maxLayerSize: size(
+    defaultLayerLimits.maxLayerBytes,
+    'largest uncompressed layer that is imported; a larger layer is refused',
+  ),
   maxLayerMetadata: size(
     defaultLayerLimits.maxMetadataBytes,
-    'so is one, or an image, with more names, links, attributes and entries: some 256 bytes for each file, of which an import takes five times as much memory',
+    'largest metadata of a layer or an image that is imported (names, links, attributes: about 256 bytes a file); ' +
+      'an import takes five times as much memory',
     "a thirty-second of the host's memory, 64MiB to 512MiB",
   ),
   logLevel: text('LEVEL', 'info', `how much to log: ${logLevels.join(', ')}`, { choices: logLevels }),
@@ -158,9 +163,9 @@ const flagOf = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${
 const variableOf = (name: string): string => `P2PFS_${flagOf(name).replaceAll('-', '_').toUpperCase()}`
 
 /**
- * Flags over environment over file over fallback.
- * @param file where the file is read from unless `--config` or `P2PFS_CONFIG` says otherwise; that one may be absent
- * @throws invalid for an unknown or malformed option, saying which and where it was given
+ * Reads the configuration. A flag wins over the environment, which wins over the file, which wins over the fallback.
+ * @param file configuration file to read if neither `--config` nor `P2PFS_CONFIG` names one; it may be absent
+ * @throws invalid for an unknown or malformed option; the message names the option and where it was given
  */
 export function loadConfig(
   argv: readonly string[],
@@ -219,7 +224,7 @@ function readFile(path: string, required: boolean): Record<string, unknown> {
   if (unknown !== undefined) {
     throw new P2pfsError(
       'invalid',
-      `the configuration file ${path} has an unknown option: ${unknown}; known are ${names.join(', ')}`,
+      `the configuration file ${path} has an unknown option: ${unknown}; the options are ${names.join(', ')}`,
     )
   }
   return values as Record<string, unknown>
@@ -244,22 +249,22 @@ function parseValue(name: Name, given: readonly string[], where: string): string
   if (option.type === 'size') {
     const bytes = parseByteSize(value)
     if (bytes === undefined || bytes === 0)
-      throw new P2pfsError('invalid', `${where} is ${value}; it takes a size as 512MiB or 256GiB`)
+      throw new P2pfsError('invalid', `${where} is ${value}; it takes a size such as 512MiB or 256GiB`)
     return bytes
   }
   if (option.type === 'duration') {
     const seconds = parseDuration(value)
     if (seconds === undefined || seconds === 0 || seconds > maxDurationSeconds)
-      throw new P2pfsError('invalid', `${where} is ${value}; it takes a time as 60s or 2m, a day at most`)
+      throw new P2pfsError('invalid', `${where} is ${value}; it takes a time such as 60s or 2m, at most one day`)
     return seconds
   }
   if (option.type !== 'count') return value
   if (!/^[1-9][0-9]{0,5}$/.test(value))
-    throw new P2pfsError('invalid', `${where} is ${value}; it takes a number from 1`)
+    throw new P2pfsError('invalid', `${where} is ${value}; it takes a whole number from 1`)
   return Number(value)
 }
 
-/** One line per option, for `--help` and the documentation. */
+/** The lines of the help, one per option. */
 export function describeOptions(): string {
   const rows = names.map((name) => {
     const option: Option<unknown> = options[name]
@@ -268,7 +273,17 @@ export function describeOptions(): string {
       (Array.isArray(option.fallback) ? option.fallback.join(',') || 'none' : String(option.fallback))
     return [`--${flagOf(name)} ${option.value}`, `${option.meaning} [${fallback}]`] as const
   })
-  rows.push(['--config FILE', 'JSON file of these options, in camelCase [/etc/p2pfs/config.json where it exists]'])
-  const width = Math.max(...rows.map(([flag]) => flag.length))
-  return rows.map(([flag, meaning]) => `  ${flag.padEnd(width)}  ${meaning}`).join('\n')
+  rows.push(['--config FILE', 'JSON file with these options, named in camelCase [/etc/p2pfs/config.json if it exists]'])
+  return rows.map(([flag, meaning]) => `  ${flag}\n${wrap(meaning, '      ')}`).join('\n')
+}
+
+/** Breaks a text into lines of at most 100 columns, for terminals. */
+function wrap(text: string, indent: string): string {
+  const lines = [indent]
+  for (const word of text.split(' ')) {
+    const line = lines.at(-1)!
+    if (line !== indent && line.length + word.length >= 100) lines.push(`${indent}${word}`)
+    else lines[lines.length - 1] = line === indent ? `${indent}${word}` : `${line} ${word}`
+  }
+  return lines.join('\n')
 }

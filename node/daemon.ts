@@ -1,68 +1,76 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { attest } from '../protocol/attestation.ts'
-import type { BlobMap } from '../protocol/blob-map.ts'
-import type { ChunkTable } from '../protocol/chunk-table.ts'
-import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
-import { rootfsDigest, type RootfsManifest } from '../protocol/rootfs-manifest.ts'
-import { Boot } from './boot/boot.ts'
+import type { Log } from './base/log.ts'
+import { Boots } from './boot/boots.ts'
 import { BootProfiles } from './boot/profiles.ts'
 import type { Config } from './config.ts'
-import type { MountReport, Status } from './control/api.ts'
 import { ControlServer } from './control/server.ts'
-import type { ChunkRequest, RemoteSource } from './model/chunk-request.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
-import { StreamSource } from './fetch/stream-source.ts'
 import { RangeSource } from './fetch/range-source.ts'
-import { buildRootfs } from './rootfs/rootfs-build.ts'
+import { StreamSource } from './fetch/stream-source.ts'
 import { Importer } from './images/importer.ts'
-import type { Log } from './base/log.ts'
+import { ImageResolver } from './images/resolver.ts'
+import { RunningImports } from './images/running-imports.ts'
+import { Stewards } from './images/stewards.ts'
+import { LayerIndexes } from './layers/layer-indexes.ts'
+import { LayerRanges } from './layers/layer-ranges.ts'
+import { LayerReader } from './layers/layer-reader.ts'
+import { LayerTransactions } from './layers/layer-transactions.ts'
+import { SegmentStreams } from './layers/segment-streams.ts'
 import type { FuseDriver } from './mount/fuse/driver.ts'
-import type { Placement } from './mount/placement/placement.ts'
-import { reportMount } from './operations/mount-report.ts'
-import type { MountedRootfs } from './mount/mounted-rootfs.ts'
 import { Mounts } from './mount/mounts.ts'
-import { ImageOperations } from './operations/operations.ts'
+import type { Placement } from './mount/placement/placement.ts'
+import { ExportOperation } from './operations/export.ts'
+import { ImageRequests } from './operations/image-request.ts'
+import { ImportOperation } from './operations/import.ts'
+import { InspectOperation } from './operations/inspect.ts'
+import { MountReports } from './operations/mount-report.ts'
+import { MountOperation, ResetOperation, UmountOperation } from './operations/mount.ts'
+import { RootfsSeeder } from './operations/rootfs-seeder.ts'
+import { SeedOperation } from './operations/seed.ts'
+import { StatusOperation } from './operations/status.ts'
+import { VerifyOperation } from './operations/verify.ts'
 import { PeerNetwork } from './peers/network.ts'
 import { IndexTrust } from './publish/index-trust.ts'
 import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
-import { createImageSource, type ImageSource } from './registry/image-source.ts'
-import { LayerRanges } from './fetch/layer-ranges.ts'
-import { tablesOf } from './model/rootfs-chunks.ts'
-import { ImageResolver } from './images/resolver.ts'
-import { RunningImports } from './images/running-imports.ts'
-import { Stewards } from './images/stewards.ts'
-import { collectStatus } from './operations/status.ts'
-import { ChunkProvenance } from './store/chunk-provenance.ts'
+import { createImageSource } from './registry/image-source.ts'
+import { BlobMaps } from './store/blob-maps.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
-import { Holdings } from './store/holdings.ts'
+import { DiskReserve } from './store/disk-reserve.ts'
 import { ImportTransactions } from './store/import-transaction.ts'
-import { Verification } from './operations/verify.ts'
+import { Inventory } from './store/inventory.ts'
+import { Scrubber } from './store/scrubber.ts'
+import { TrackedCatalog } from './store/tracked-catalog.ts'
 
 /** Where things are below the state directory. */
 export function statePaths(
   stateDir: string,
-): Record<'chunks' | 'catalog' | 'identity' | 'mountPoint' | 'trees' | 'writable' | 'scratch' | 'templates', string> {
+): Record<
+  'chunks' | 'catalog' | 'reserve' | 'identity' | 'mountPoint' | 'trees' | 'writable' | 'scratch' | 'templates',
+  string
+> {
   return {
     chunks: join(stateDir, 'chunks'),
     catalog: join(stateDir, 'catalog'),
+    reserve: join(stateDir, 'reserve'),
     identity: join(stateDir, 'identity.key'),
     /** The FUSE filesystem. */
     mountPoint: join(stateDir, 'mnt'),
-    /** Kernel mounts of images, and overlays on them. */
+    /** Kernel mounts of images. */
     trees: join(stateDir, 'trees'),
+    /** Upper layers of writable trees, and the overlays that use them. */
     writable: join(stateDir, 'writable'),
-    /** Drives, and what they are copied from. */
     scratch: join(stateDir, 'scratch'),
+    /** Empty disks that upper layers and scratch drives are copied from. */
     templates: join(stateDir, 'templates'),
   }
 }
 
-/** What mounts stand on; made by whoever knows how this process got its FUSE descriptor. */
+/** The mounting that this process can do, which depends on how it got its FUSE descriptor. */
 export interface MountBackend {
   driver: FuseDriver
   placement: Placement
@@ -71,385 +79,198 @@ export interface MountBackend {
 export interface DaemonParts {
   log: Log
   version: string
-  /** Reads of mounts come in through the two functions; `chunkDirectory` is where local chunks are. */
-  createBackend: (reads: {
-    chunkDirectory: string
-    onMiss: (name: string, chunkIndex: number, options: { signal: AbortSignal }) => Promise<Uint8Array>
-    onMark: (name: string, chunkIndex: number) => void
-  }) => Promise<MountBackend>
+  /** @param options `chunkDirectory`: where the driver finds the chunks of this host */
+  openMountBackend: (options: { chunkDirectory: string }) => MountBackend
 }
 
-/** The node of one host: puts all parts together; alone knows all of them. */
-export class Daemon {
-  readonly #config: Config
-  readonly #log: Log
-  readonly #version: string
-  readonly #startedAt = performance.now()
-  readonly #stopping = new AbortController()
-  readonly #createBackend: DaemonParts['createBackend']
-  readonly #catalog: Catalog
-  readonly #store: ChunkStore
-  readonly #holdings = new Holdings()
-  readonly #arrivals = new ChunkProvenance()
-  readonly #imports = new RunningImports()
-  readonly #registry: ImageSource
-  readonly #network: PeerNetwork
-  readonly #images: ImageResolver
-  readonly #origins: Importer
-  readonly #layers: LayerRanges
-  readonly #stream: StreamSource
-  readonly #published: PublishedImages
-  readonly #fetcher: Fetcher
-  readonly #profiles: BootProfiles
-  readonly #control: ControlServer
-  #backend: MountBackend | undefined
-  #mounts: Mounts | undefined
+/** How much of the store is read and hashed in the background (bytes a second): one SHA-256 core in a hundred, a disk in fifty. */
+const scrubBytesPerSecond = 4 * 1024 * 1024
 
-  /**
-   * Opens what the other parts are built on.
-   * @throws conflict where the state is in use; invalid for addresses that are not usable
-   */
-  static async open(parts: DaemonParts, config: Config): Promise<Daemon> {
-    const { stateDir, region, name, listen, bootstrap } = config
-    const paths = statePaths(stateDir)
-    await mkdir(stateDir, { recursive: true, mode: 0o700 })
-    const catalog = new Catalog({ directory: paths.catalog })
-    await catalog.open()
-    const options = { region, name, listen, bootstrap, keyFile: paths.identity }
-    return new Daemon({ ...parts, catalog, network: await PeerNetwork.open({ log: parts.log }, options) }, config)
-  }
+/**
+ * Starts the node of one host; this function alone knows all parts. It opens them in the order in which they depend on each
+ * other, so each has all it needs when it is constructed. Then it starts what is served: mounts, peers, the control socket.
+ * @returns stops the daemon when it is disposed of, in reverse order; mounts stay, for the next daemon
+ * @throws conflict where the state is in use; invalid for addresses that cannot be listened on
+ */
+export async function startDaemon(
+  { log, version, openMountBackend }: DaemonParts,
+  config: Config,
+): Promise<AsyncDisposable> {
+  await using stack = new AsyncDisposableStack()
+  const paths = statePaths(config.stateDir)
+  await mkdir(config.stateDir, { recursive: true, mode: 0o700 })
+  const stopping = new AbortController()
+  const { signal } = stopping
 
-  private constructor(
-    { log, version, createBackend, catalog, network }: DaemonParts & { catalog: Catalog; network: PeerNetwork },
-    config: Config,
-  ) {
-    this.#config = config
-    this.#log = log
-    this.#version = version
-    this.#createBackend = createBackend
-    const paths = statePaths(config.stateDir)
-    const registry = createImageSource({
-      insecureRegistries: config.insecureRegistry,
-      mirrors: config.registryMirror,
-      certificates: { authorityFiles: config.registryCa },
-      limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
-      userAgent: `p2pfs/${version}`,
-      log,
-    })
-    this.#registry = registry
-    const holdings = this.#holdings
-    const onLost = (digest: Digest): void => {
-      for (const { table, index } of holdings.remove(digest)) network.availability.withdrawChunks(table, [index])
-    }
-    const store = new ChunkStore({ log, onLost }, { directory: paths.chunks })
-    /** Keeps a chunk and tells the peers. */
-    const put = async (digest: Digest, bytes: Uint8Array, source: RemoteSource): Promise<boolean> => {
-      const fresh = await store.put(digest, bytes)
-      if (fresh) this.#arrivals.note(digest, source)
-      for (const { table, index } of holdings.add(digest)) {
-        network.availability.announceChunks(table, [index])
-        this.#mounts?.arrived(table, index, source)
-      }
-      return fresh
-    }
-    /** The same for what a registry delivers. */
-    const keep = async (digest: Digest, bytes: Uint8Array): Promise<void> => void (await put(digest, bytes, 'registry'))
-    const isKnown = (digest: Digest): boolean => holdings.knows(digest)
-    const ledger = new ImportTransactions({
-      put: async (digest, bytes) => await put(digest, bytes, 'registry'),
-      discard: async (digest) => await store.discard(digest),
-      isKnown,
-    })
-    const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
-    const trust = new IndexTrust(
-      { own: () => network.peerId, members: () => network.membership.peers().map(({ peer }) => peer), log },
-      { keys: config.trustIndexKey },
-    )
-    const published = new PublishedImages({
-      catalog,
-      registry,
-      trust,
-      ledger,
-      onProfile: (bytes) => this.#profiles.addPublished(bytes),
-      putBlobMap: async (map) => await layers.putBlobMap(map),
-      rootfsOf: async (indexes, manifest) =>
-        rootfsDigest(await buildRootfs(indexes, manifest, { put: async () => undefined })),
-      rootfs: async (digest) => await catalog.rootfs(digest),
-      now: () => performance.now(),
-      log,
-    })
-    const layers: LayerRanges = new LayerRanges({
-      catalog,
-      registry,
-      region: network.objects,
-      published,
-      fetchWindow: async (request, { signal }) =>
-        (await this.#fetcher.fetch(request, { signal, priority: 'demand' })).bytes,
-      onBlobMap: (map) => this.#knowTable(map.windows),
-      log,
-    })
-    const putBlobMap = async (map: BlobMap): Promise<void> => await layers.putBlobMap(map)
-    const origins = new Importer({
-      catalog,
-      registry,
-      region: network.objects,
-      published,
-      trust,
-      putBlobMap,
-      ledger,
-      isKnown,
-      onLayerRead: (chunks) => this.#knowTable(chunks, { provisional: true }),
-      onLayerRolledBack: (table) => network.availability.withdrawChunks(table, holdings.dropProvisional(table)),
-      limits,
-    })
-    const local = { get: async (digest: Digest, options: { signal?: AbortSignal }) => await store.get(digest, options) }
-    const stream = new StreamSource({
-      streamOf: async (table) => await origins.streamOf(table),
-      keep,
-      get: local.get,
-      signal: this.#stopping.signal,
-      log,
-    })
-    this.#stream = stream
-    this.#fetcher = new Fetcher({
-      local: { ...local, put: async (digest, bytes, source) => void (await put(digest, bytes, source)) },
-      peers: new PeerSource({ availability: network.availability, chunks: network.chunks, log }),
-      registry: new RangeSource({
-        seekable: async (table) => await layers.seekable(table),
-        stream,
-        keep,
-        signal: this.#stopping.signal,
-        log,
-      }),
-      log,
-    })
-    const stewards = new Stewards({
-      region: {
-        peerId: network.peerId,
-        whenRegionKnown: async (options) => await network.membership.whenRegionKnown(options),
-        byResponsibility: (key) => network.membership.byResponsibility(key),
-        askImport: async (peer, request, options) => await network.imports.askImport(peer, request, options),
-      },
-      objects: network.objects,
-      accepts: (peer) => trust.accepts(peer),
-      takeLayer: async ({ digest, diffId }, { signal }) => {
-        if ((await origins.knownLayer(diffId, signal)) !== undefined) await layers.take(digest, { signal })
+  // What this host has, and whom it can ask.
+  const reserve = stack.use(await DiskReserve.open({ log }, { path: paths.reserve }))
+  const catalog = stack.use(await Catalog.open({ reserve }, { directory: paths.catalog }))
+  const chunks = await ChunkStore.open({ reserve, log }, { directory: paths.chunks })
+  const registry = createImageSource({
+    insecureRegistries: config.insecureRegistry,
+    mirrors: config.registryMirror,
+    certificates: { authorityFiles: config.registryCa },
+    limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
+    userAgent: `p2pfs/${version}`,
+    log,
+  })
+  stack.defer(async () => await registry.close())
+  await registry.start()
+  const network = await PeerNetwork.open(
+    { log },
+    {
+      region: config.region,
+      name: config.name,
+      listen: config.listen,
+      bootstrap: config.bootstrap,
+      keyFile: paths.identity,
+    },
+  )
+  const { membership, availability, objects } = network
+  const inventory = new Inventory({ chunks, region: availability })
+  const blobMaps = new BlobMaps({ catalog, inventory })
+  const transactions = new ImportTransactions({ inventory })
+
+  // Who is believed, what was published, how layers are read.
+  const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
+  const own = network.peerId
+  const trust = new IndexTrust({ own, membership, log }, { keys: config.trustIndexKey })
+  const profiles = new BootProfiles({ catalog, region: objects, log })
+  const published = new PublishedImages({ catalog, registry, trust, transactions, blobMaps, profiles, log })
+  const indexes = new LayerIndexes({ catalog, region: objects, trust })
+  const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits })
+  const layerTransactions = new LayerTransactions({ catalog, transactions, inventory })
+  const ranges = new LayerRanges({ catalog, blobMaps, registry, region: objects, published, log })
+  const streams = new SegmentStreams({
+    catalog,
+    reader,
+    indexes,
+    transactions: layerTransactions,
+    published,
+    inventory,
+  })
+
+  // Where a chunk comes from.
+  const peers = new PeerSource({ availability, chunks: network.chunks, log })
+  const stream = new StreamSource({ streams, inventory, signal, log })
+  const range = new RangeSource({ layers: ranges, stream, inventory, signal, log })
+  const fetcher = new Fetcher({ inventory, peers, registry: range, log })
+  stack.defer(async () => await fetcher.settled())
+
+  // What an image is, and who imports it.
+  const importer = new Importer({ registry, reader, indexes, transactions: layerTransactions, published, limits })
+  const imports = new RunningImports()
+  const stewards = new Stewards({
+    peerId: own,
+    membership,
+    imports: network.imports,
+    objects,
+    trust,
+    indexes,
+    ranges,
+    fetcher,
+    log,
+  })
+  const resolver = new ImageResolver({
+    catalog,
+    region: objects,
+    registry,
+    published,
+    trust,
+    identity: network,
+    importer,
+    imports,
+    stewards,
+    inventory,
+    log,
+  })
+
+  // Mounts, and what users ask for.
+  const { driver, placement } = openMountBackend({ chunkDirectory: inventory.directory })
+  const boots = new Boots({ profiles, availability, log }, { enabled: config.bootProfiles === 'on' })
+  const mounts = new Mounts(
+    { catalog, driver, placement, fetcher, inventory, boots, log },
+    { readDeadlineMs: config.readDeadline * 1000 },
+  )
+  const requests = new ImageRequests({ platform: config.platform })
+  const reports = new MountReports({ mounts, inventory, stream, membership })
+  const seeder = new RootfsSeeder({ inventory, fetcher, log })
+  const publisher = new Publisher({ ranges, indexes, registry, fetcher, own, catalog, published, log })
+  const control = new ControlServer(
+    {
+      operations: {
+        status: new StatusOperation(
+          {
+            catalog,
+            inventory,
+            network,
+            imports,
+            mounts,
+            driver,
+            reports,
+            fetcher,
+            reader,
+            importer,
+            ranges,
+            streams,
+            published,
+          },
+          { version, name: config.name, region: config.region },
+        ),
+        seed: new SeedOperation({ requests, resolver, seeder, profiles, publisher, log }),
+        mount: new MountOperation({ requests, resolver, mounts, reports, log }),
+        umount: new UmountOperation({ mounts, log }),
+        reset: new ResetOperation({ mounts, log }),
+        import: new ImportOperation({ requests, importer, resolver, seeder }),
+        export: new ExportOperation({ requests, resolver, fetcher }),
+        inspect: new InspectOperation({ requests, resolver, indexes, published, catalog, inventory }),
+        verify: new VerifyOperation({ requests, catalog, registry, region: objects, own, trust, limits, log }),
       },
       log,
-    })
-    const images: ImageResolver = new ImageResolver({
-      catalog,
-      region: network.objects,
-      registry,
-      isWhole: (manifest) => tablesOf(manifest).every(({ id }) => holdings.isWhole(id)),
-      published,
-      trust,
-      attest: async (statement) =>
-        await attest(statement, { key: network.peerId, sign: async (bytes) => await network.sign(bytes) }),
-      importImage: async (reference, image, format, options) =>
-        await origins.importImage(reference, image, format, options),
-      imports: this.#imports,
-      stewards,
-      onManifest: (manifest) => this.#know(manifest),
-      log,
-    })
-    this.#catalog = catalog
-    this.#store = store
-    this.#network = network
-    this.#images = images
-    this.#origins = origins
-    this.#layers = layers
-    const publisher = new Publisher({
-      blobMap: async (digest, record) => await layers.blobMap(digest, record),
-      layerIndex: async (diffId, { signal }) => await origins.layerIndexBytes(diffId, signal),
-      registry,
-      fetch: async (request, options) => await this.#fetcher.fetch(request, options),
-      own: () => network.peerId,
-      isUnverified: async (rootfs) => await catalog.isUnverified(rootfs),
-      remember: async (publication) => await published.remember(publication),
-      log,
-    })
-    this.#published = published
-    const verification = new Verification({
-      catalog,
-      registry,
-      region: network.objects,
-      own: () => network.peerId,
-      trust,
-      limits,
-    })
-    this.#profiles = new BootProfiles({ catalog, region: network.objects, log })
-    const operations = new ImageOperations(
-      {
-        catalog,
-        store,
-        holdings,
-        fetcher: this.#fetcher,
-        images,
-        origins,
-        published,
-        publisher,
-        profiles: this.#profiles,
-        verification,
-        mounts: () => this.#mounts,
-        report: (digest, manifest) => this.#report(digest, manifest),
-        log,
-      },
-      config,
-    )
-    this.#control = new ControlServer(
-      {
-        operations: {
-          seed: async (request, options) => await operations.seed(request, options),
-          import: async (request, options) => await operations.import(request, options),
-          mount: async (request, options) => await operations.mount(request, options),
-          umount: async (request) => await operations.umount(request),
-          reset: async (request) => await operations.reset(request),
-          export: async (request, options) => await operations.export(request, options),
-          inspect: async (request, options) => await operations.inspect(request, options),
-          verify: async (request, options) => await operations.verify(request, options),
-          status: async () => await this.#status(),
-        },
-        log,
-      },
-      { socket: config.control },
-    )
-  }
+    },
+    { socket: config.control },
+  )
 
-  /**
-   * Takes up the mounts that stand, meets the region, serves the mounts, then takes requests.
-   * @throws invalid for addresses that cannot be listened on
-   */
-  async start(): Promise<void> {
-    await this.#registry.start()
-    await this.#store.open()
-    for (const digest of await this.#catalog.rootfsDigests()) {
-      const manifest = await this.#catalog.rootfs(digest)
-      if (manifest !== undefined) this.#know(manifest)
-    }
-    this.#backend = await this.#createBackend({
-      chunkDirectory: this.#store.directory,
-      onMiss: async (name, index, options) => await this.#miss(name, index, options),
-      onMark: (name, index) => this.#mounts?.image(name)?.reached(index),
-    })
-    this.#mounts = new Mounts({
-      catalog: this.#catalog,
-      ...this.#backend,
-      has: (digest) => this.#store.has(digest),
-      sourceOf: (digest) => this.#arrivals.sourceOf(digest),
-      fetch: async (request, options) => await this.#fetcher.fetch(request, options),
-      readDeadlineMs: this.#config.readDeadline * 1000,
-      createBoot: (mounted) => (this.#config.bootProfiles === 'on' ? this.#boot(mounted) : undefined),
-      log: this.#log,
-    })
-    await this.#mounts.restore()
-    await this.#network.start({
-      chunk: async (digest, { signal }) => await this.#store.getVerified(digest, { signal }),
-      heldSegments: () => this.#holdings.tables(),
-      imageRecord: async (name) => await this.#catalog.image(name),
-      rootfsManifest: async (digest) => await this.#catalog.rootfsBytes(digest),
-      layerIndex: async (diffId) => await this.#catalog.layerBytes(diffId),
-      blobMap: async (digest) => await this.#catalog.blobMapBytes(digest),
-      bootProfile: async (subject) => await this.#profiles.nearest(subject),
-      isImporting: (digest) => this.#imports.has(digest),
-      importedImage: async (request, options) => await this.#images.importForPeer(request, options),
-    })
-    // Last: a read that misses finds everything in place.
-    await this.#backend.driver.start()
-    await this.#control.start()
-    this.#profiles.open().catch((error: unknown) => this.#log.warn('boot profiles cannot be read', { error }))
-    this.#knowMore().catch((error: unknown) =>
-      this.#log.warn('layers of no image, and windows, are not announced to peers', { error }),
-    )
-    this.#log.info('daemon ready', {
-      peer: this.#network.peerId,
-      region: this.#config.region,
-      addresses: this.#network.multiaddrs(),
-      chunks: this.#store.count,
-      mounts: this.#mounts.list().length,
-      control: this.#config.control,
-    })
-  }
-
-  /** Stops in the reverse order of {@link start}; mounts stay, for the next daemon. */
-  async stop(): Promise<void> {
-    await this.#control.stop()
-    this.#stopping.abort(new P2pfsError('closed', 'the daemon is stopping'))
-    await this.#mounts?.close()
-    await this.#network.stop()
-    await this.#fetcher.settled()
-    await this.#registry.close()
-    await this.#catalog.close()
-    this.#log.info('daemon stopped')
-  }
-
-  #boot(mounted: MountedRootfs): Boot {
-    const isHeld = ({ table, index }: ChunkRequest): boolean =>
-      this.#network.availability.holders(table, index).length > 0
-    return new Boot({ profiles: this.#profiles, isHeld, log: this.#log }, mounted)
-  }
-
-  #know(manifest: RootfsManifest): void {
-    for (const table of tablesOf(manifest)) this.#knowTable(table)
-  }
-
-  /** Peers may ask for windows, and for layers of imports that have not ended; not waited for, as it reads every map. */
-  async #knowMore(): Promise<void> {
-    const known = new Set<Digest>()
-    for (const digest of await this.#catalog.rootfsDigests()) {
-      for (const { diffId } of (await this.#catalog.rootfs(digest))?.layers ?? []) known.add(diffId)
-    }
-    for (const diffId of await this.#catalog.layerDiffIds()) {
-      const index = known.has(diffId) ? undefined : await this.#catalog.layer(diffId)
-      if (index !== undefined) this.#knowTable(index.chunks, { provisional: true })
-    }
-    for (const digest of await this.#catalog.blobMapDigests()) {
-      const map = await this.#catalog.blobMap(digest)
-      if (map !== undefined) this.#knowTable(map.windows)
-    }
-  }
-
-  #knowTable(table: ChunkTable, { provisional = false }: { provisional?: boolean } = {}): void {
-    const held = this.#holdings.addTable(table, (digest) => this.#store.has(digest), { provisional })
-    if (held !== undefined) this.#network.availability.announce(table.id, held)
-  }
-
-  async #miss(name: string, chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
-    const mounted = this.#mounts?.image(name)
-    if (mounted === undefined) throw new P2pfsError('closed', 'read of a rootfs that is not mounted')
-    return await mounted.miss(chunkIndex, { signal })
-  }
-
-  #report(digest: Digest, manifest: RootfsManifest): MountReport {
-    const parts = {
-      mounts: this.#mounts!,
-      holdings: this.#holdings,
-      isStreamed: (table: Digest) => this.#stream.streamed.has(table),
-      isAlone: () => this.#network.membership.isAlone(),
-    }
-    return reportMount(digest, manifest, parts)
-  }
-
-  async #status(): Promise<Status> {
-    return await collectStatus({
-      version: this.#version,
-      uptimeMs: performance.now() - this.#startedAt,
-      config: this.#config,
-      catalog: this.#catalog,
-      holdings: this.#holdings,
-      network: this.#network,
-      imports: this.#imports,
-      mounts: this.#mounts?.list() ?? [],
-      report: (digest, manifest) => this.#report(digest, manifest),
-      fetched: {
-        peer: this.#fetcher.fromPeers,
-        registry: [this.#origins.fromRegistry, this.#layers.chunks, this.#published.chunks],
-      },
-      counters: {
-        chunks: this.#store.count,
-        served: this.#backend!.driver.counters().served,
-        readAtRandom: this.#layers.read,
-      },
-    })
+  // What stood before this daemon, then what it serves. Reads are served last: one that misses finds everything in place.
+  const tracked = new TrackedCatalog({ catalog, inventory })
+  await tracked.trackRootfs()
+  await mounts.restore()
+  stack.use(network)
+  await network.start({
+    chunk: async (digest) => await inventory.get(digest),
+    heldSegments: () => inventory.segments(),
+    imageRecord: async (name) => await catalog.image(name),
+    rootfsManifest: async (digest) => await catalog.rootfsBytes(digest),
+    layerIndex: async (diffId) => await catalog.layerBytes(diffId),
+    blobMap: async (digest) => await catalog.blobMapBytes(digest),
+    bootProfile: async (subject) => await profiles.nearest(subject),
+    isImporting: (manifestDigest) => imports.has(manifestDigest),
+    importedImage: async (request, options) => await resolver.importForPeer(request, options),
+  })
+  stack.defer(async () => await mounts.close())
+  await mounts.serve()
+  stack.defer(() => stopping.abort(new P2pfsError('closed', 'the daemon is stopping')))
+  const scrubber = stack.use(new Scrubber({ inventory, log }, { bytesPerSecond: scrubBytesPerSecond }))
+  scrubber.start()
+  stack.defer(async () => await control.stop())
+  await control.start()
+  profiles.open().catch((error: unknown) => log.warn('boot profiles cannot be read', { error }))
+  tracked
+    .trackLayers()
+    .catch((error: unknown) => log.warn('layers of unfinished imports and windows are not offered to peers', { error }))
+  log.info('daemon ready', {
+    peer: own,
+    region: config.region,
+    addresses: network.multiaddrs(),
+    chunks: inventory.count,
+    mounts: mounts.list().length,
+    control: config.control,
+  })
+  const running = stack.move()
+  return {
+    [Symbol.asyncDispose]: async () => {
+      await running.disposeAsync()
+      log.info('daemon stopped')
+    },
   }
 }

@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url'
 import packageManifest from '../package.json' with { type: 'json' }
 import { isP2pfsError, P2pfsError } from '../protocol/errors.ts'
 import { loadConfig, type Config } from './config.ts'
-import { Daemon, statePaths, type DaemonParts } from './daemon.ts'
+import { startDaemon, statePaths, type DaemonParts } from './daemon.ts'
 import { createLog, type Log, type LogLevel } from './base/log.ts'
 import { DiskTemplates } from './mount/placement/disk-template.ts'
 import { DevFuseDriver } from './mount/fuse/dev-fuse-driver.ts'
@@ -39,23 +39,22 @@ function logOf(config: Config, part: string): Log {
 
 /** Starts the daemon and waits for a signal; mounts outlive it where a supervisor holds them. */
 async function runDaemon(config: Config, log: Log): Promise<number> {
-  let daemon: Daemon
+  let daemon: AsyncDisposable
   const stop = Promise.withResolvers<void>()
   process.on('SIGTERM', stop.resolve).on('SIGINT', stop.resolve)
   process.on('disconnect', () =>
     log.error('supervisor is gone; this daemon goes on serving alone, until it is stopped', { pid: process.pid }),
   )
   try {
-    const parts = { log, version: packageManifest.version, createBackend: backendFor(config, log) }
-    daemon = await Daemon.open(parts, config)
-    await daemon.start()
+    const parts = { log, version: packageManifest.version, openMountBackend: mountBackendFor(config, log) }
+    daemon = await startDaemon(parts, config)
   } catch (error) {
     log.error('daemon cannot start', { error })
     return isP2pfsError(error, 'invalid', 'conflict', 'unsupported') ? configExit : 1
   }
   await tellSupervisor('ready')
   await stop.promise
-  await daemon.stop()
+  await daemon[Symbol.asyncDispose]()
   return 0
 }
 
@@ -65,12 +64,12 @@ async function tellSupervisor(message: FromDaemon): Promise<void> {
   await new Promise<void>((resolve) => process.send!(message, undefined, undefined, () => resolve()))
 }
 
-function backendFor(config: Config, log: Log): DaemonParts['createBackend'] {
+function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBackend'] {
   const { mountPoint, trees, writable, scratch, templates: templateDirectory } = statePaths(config.stateDir)
-  return async (reads) => {
+  return ({ chunkDirectory }) => {
     if (config.fuseDriver === 'native') {
       return {
-        driver: new FuseNativeDriver({ ...reads, log }, { mountPoint }),
+        driver: new FuseNativeDriver({ log }, { mountPoint }),
         placement: new LinkPlacement({ mountPoint }),
       }
     }
@@ -80,7 +79,7 @@ function backendFor(config: Config, log: Log): DaemonParts['createBackend'] {
     const mounter = new KernelMounter({ run })
     const templates = new DiskTemplates({ run }, { directory: templateDirectory })
     return {
-      driver: new DevFuseDriver({ ...reads, fd, resumed, log }, { workers: config.fuseWorkers }),
+      driver: new DevFuseDriver({ fd, resumed, chunkDirectory, log }, { workers: config.fuseWorkers }),
       placement: new KernelPlacement(
         {
           mounter,

@@ -6,6 +6,6 @@ const pooledBytes = 64 * 1024
 /** The SHA-256 of the bytes. Large ones are hashed in the thread pool; they must not change meanwhile. */
 export async function hashBytes(bytes: Uint8Array): Promise<Digest> {
   if (bytes.length < pooledBytes) return digestOf(bytes)
-  const raw = await crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>)
+  const raw = await crypto.subtle.digest('SHA-256', bytes)
   return parseDigest(`sha256:${Buffer.from(raw).toString('hex')}`)
 }

@@ -1,83 +1,79 @@
 import { sketchOf, type BootProfile, type ProfileSubject } from '../../protocol/boot-profile.ts'
-import { profileChunks, type BootProfiles, type ProfileSource } from './profiles.ts'
-import type { BootReplay } from '../control/api.ts'
-import type { ChunkRequest } from '../model/chunk-request.ts'
-import { ProfileReplay } from './replay.ts'
 import type { Log } from '../base/log.ts'
-import { recordBoot } from './recorder.ts'
-import type { MountedRootfs } from '../mount/mounted-rootfs.ts'
+import type { BootReplay, ProfileSource } from '../model/boot-replay.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
+import type { Availability } from '../peers/availability.ts'
+import type { BootingRootfs } from './booting-rootfs.ts'
+import { profileChunks, type BootProfiles } from './profiles.ts'
+import { recordBoot } from './recorder.ts'
+import { ProfileReplay } from './replay.ts'
 
 export interface BootParts {
   profiles: Pick<BootProfiles, 'find' | 'keep'>
-  /** Whether a peer has the chunk. */
-  isHeld: (request: ChunkRequest) => boolean
+  availability: Pick<Availability, 'holders'>
   log: Log
 }
 
-/** What reads more than this share of an image does not boot from it; an image smaller than this is read as it likes. Bytes. */
+/** A program that reads a larger share of its image than this is not booting. */
 const maxShare = 0.4
+/** The share does not count in images up to this size, bytes. */
 const smallImageBytes = 64 * 1024 * 1024
-/** Of the profile of another image, this share must be of use. */
+/** The profile of another image is replayed if at least this share of its chunks is in this image. */
 const minUse = 0.5
 
-/** The first seconds of a mount: what they read is recorded, what an earlier mount read in them is fetched ahead. */
+/** The first seconds of a mount: their reads are recorded, and the chunks that an earlier boot read are fetched ahead. */
 export class Boot {
   readonly #parts: BootParts
-  readonly #mounted: MountedRootfs
+  readonly #rootfs: BootingRootfs
   readonly #subject: ProfileSubject
   readonly #ended = new AbortController()
-  #running: Promise<void> = Promise.resolve()
+  readonly #running: Promise<unknown>
   #replay: { replay: ProfileReplay; source: ProfileSource } | undefined
 
-  constructor(parts: BootParts, mounted: MountedRootfs) {
+  /** Starts at once. */
+  constructor(parts: BootParts, rootfs: BootingRootfs) {
     this.#parts = parts
-    this.#mounted = mounted
-    this.#subject = { rootfs: mounted.digest, sketch: sketchOf(mounted.manifest.layers.map(({ chunks }) => chunks)) }
+    this.#rootfs = rootfs
+    this.#subject = { rootfs: rootfs.digest, sketch: sketchOf(rootfs.manifest.layers.map(({ chunks }) => chunks)) }
+    const onFailure = (message: string) => (error: unknown) =>
+      parts.log.debug(message, { error, rootfs: rootfs.digest })
+    this.#running = Promise.all([
+      this.#record().catch(onFailure('boot is not recorded')),
+      this.#fetchAhead().catch(onFailure('boot is not replayed')),
+    ])
   }
 
-  start(): void {
-    const failed = (what: string) => (error: unknown) =>
-      this.#parts.log.debug(what, { error, rootfs: this.#mounted.digest })
-    const tasks = [
-      this.#record().catch(failed('boot is not recorded')),
-      this.#fetchAhead().catch(failed('boot is not replayed')),
-    ]
-    this.#running = Promise.all(tasks).then(() => undefined)
-  }
-
-  /** Undefined where there is no profile. */
+  /** Undefined if there is no profile to replay. */
   status(): BootReplay | undefined {
     if (this.#replay === undefined) return undefined
     const { source, replay } = this.#replay
     return { source, total: { ...replay.total }, done: { ...replay.done }, fetched: { ...replay.fetched } }
   }
 
-  /** Fetches no more, and keeps what was recorded so far. */
+  /** Fetches no more, and keeps the profile as far as it was recorded. */
   async end(): Promise<void> {
     this.#ended.abort()
     await this.#running
   }
 
   async #record(): Promise<void> {
-    const mounted = this.#mounted
-    const isWaiting = (): boolean => mounted.waiting > 0
+    const rootfs = this.#rootfs
     const { chunks, count, seconds } = await recordBoot(
-      { image: mounted.image, isWaiting },
+      { image: rootfs.image, isWaiting: () => rootfs.waiting > 0 },
       { signal: this.#ended.signal },
     )
     if (chunks.length === 0 || count > chunks.length || !this.#isBoot(chunks)) return
     await this.#parts.profiles.keep({
       ...this.#subject,
       seconds,
-      chunks: chunks.map((chunk) => mounted.request(chunk).digest),
+      chunks: chunks.map((chunk) => rootfs.request(chunk).digest),
     })
   }
 
   async #fetchAhead(): Promise<void> {
-    const mounted = this.#mounted
+    const rootfs = this.#rootfs
     const { signal } = this.#ended
-    const tables = tablesOf(mounted.manifest)
+    const tables = tablesOf(rootfs.manifest)
     const found = await this.#parts.profiles.find(
       this.#subject,
       tables.slice(1).map(({ id }) => id),
@@ -87,26 +83,29 @@ export class Boot {
     const chunks = profileChunks(found.profile.chunks, tables)
     if (!this.#isBoot(chunks) || !this.#isOfUse(found.profile, chunks)) return
     const target = {
-      has: (chunk: number) => mounted.has(chunk),
-      lengthAt: (chunk: number) => mounted.request(chunk).lengthBytes,
-      isHeld: (chunk: number) => this.#parts.isHeld(mounted.request(chunk)),
+      has: (chunk: number) => rootfs.has(chunk),
+      lengthAt: (chunk: number) => rootfs.request(chunk).lengthBytes,
+      isHeld: (chunk: number) => {
+        const { table, index } = rootfs.request(chunk)
+        return this.#parts.availability.holders(table, index).length > 0
+      },
       fetch: async (chunk: number, options: { signal: AbortSignal }) =>
-        await mounted.fetch(chunk, 'boot', options.signal),
+        await rootfs.fetch(chunk, 'boot', options.signal),
     }
     const replay = new ProfileReplay({ target, log: this.#parts.log }, chunks)
     this.#replay = { replay, source: found.source }
-    mounted.planned = new Set(chunks)
+    rootfs.plan(new Set(chunks))
     await replay.run({ signal })
-    mounted.planned = new Set()
+    rootfs.plan(new Set())
   }
 
   #isBoot(chunks: readonly number[]): boolean {
-    const { sizeBytes } = this.#mounted.image
-    const touchedBytes = chunks.reduce((sum, chunk) => sum + this.#mounted.request(chunk).lengthBytes, 0)
+    const { sizeBytes } = this.#rootfs.image
+    const touchedBytes = chunks.reduce((sum, chunk) => sum + this.#rootfs.request(chunk).lengthBytes, 0)
     return sizeBytes <= smallImageBytes || touchedBytes <= maxShare * sizeBytes
   }
 
-  /** Another format of the same layers has other metadata, and all else. */
+  /** A profile of the same layers is of use for either format: only the chunks of the metadata differ. */
   #isOfUse(profile: BootProfile, chunks: readonly number[]): boolean {
     const { sketch } = this.#subject
     const same = sketch.length === profile.sketch.length && sketch.every((value, i) => profile.sketch[i] === value)

@@ -2,72 +2,70 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { kinshipOf, parseBootProfile, type BootProfile, type ProfileSubject } from '../../protocol/boot-profile.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestBytes, digestToBytes, type Digest } from '../../protocol/digest.ts'
+import { BoundedMap } from '../base/bounded-map.ts'
 import type { Log } from '../base/log.ts'
+import type { ProfileSource } from '../model/boot-replay.ts'
+import type { RegionObjects } from '../peers/object/region-objects.ts'
 import type { Catalog } from '../store/catalog.ts'
 
-/** Once a profile of the very rootfs has come, others may still come for this long, milliseconds: of another boot, a longer one. */
+/** After a profile of the very rootfs has come, others are waited for this long (ms): one of them may be of a longer boot. */
 const graceMs = 100
 
-/** Published profiles that are remembered until their image is mounted; the oldest is forgotten. */
+/** Published profiles that are kept in memory until their image is mounted; the oldest is dropped. */
 const maxPublished = 64
 
-export type ProfileSource = 'local' | 'peer' | 'registry'
+export interface FoundProfile {
+  profile: BootProfile
+  source: ProfileSource
+}
 
 export interface BootProfilesParts {
   catalog: Pick<Catalog, 'profile' | 'profiles' | 'putProfile'>
-  region: {
-    askProfiles: (
-      subject: ProfileSubject,
-      tables: readonly Digest[],
-      options: { signal: AbortSignal },
-    ) => Promise<BootProfile | undefined>[]
-  }
+  region: Pick<RegionObjects, 'askProfiles'>
   log: Log
 }
 
 /**
- * The boot profiles that this host has recorded, one for each rootfs that was mounted here, and finding the best one for a mount. Of
- * two, the one with more chunks stays: a boot that found pages in the kernel's cache, or broke off, looks like a shorter one.
- * What it tells others it has seen itself, so that a wrong one does not spread.
+ * The boot profiles that this host has recorded, one for each rootfs that was mounted here, and the search for the best one for a
+ * mount. Of two recorded profiles of a rootfs the one with more chunks stays: a boot that found pages in the kernel's cache, or
+ * that broke off, looks like a shorter one. This host gives peers only the profiles that it has recorded itself, so that a wrong
+ * one does not spread.
  */
 export class BootProfiles {
   readonly #parts: BootProfilesParts
-  /** What there are profiles of: to find a relative without reading them. */
+  /** The sketch of each rootfs with a recorded profile: a relative is found without reading the profiles. */
   readonly #sketches = new Map<Digest, readonly number[]>()
-
-  /** As registries have them, by rootfs. */
-  readonly #published = new Map<Digest, BootProfile>()
+  /** Profiles that registries have, by rootfs. */
+  readonly #published = new BoundedMap<Digest, BootProfile>({ maxEntries: maxPublished })
 
   constructor(parts: BootProfilesParts) {
     this.#parts = parts
   }
 
-  /** Takes up those of the catalog. */
+  /** Reads the sketches of the profiles in the catalog. */
   async open(): Promise<void> {
     for await (const { rootfs, sketch } of this.#parts.catalog.profiles()) this.#sketches.set(rootfs, sketch)
   }
 
-  /** One that was recorded here. */
+  /** Keeps a profile that was recorded here. */
   async keep(profile: BootProfile): Promise<void> {
-    const known = await this.#parts.catalog.profile(profile.rootfs)
-    if (known !== undefined && known.chunks.length >= profile.chunks.length) return
+    const recorded = await this.#parts.catalog.profile(profile.rootfs)
+    if (recorded !== undefined && recorded.chunks.length >= profile.chunks.length) return
     await this.#parts.catalog.putProfile(profile)
     this.#sketches.set(profile.rootfs, profile.sketch)
   }
 
-  /** One that is published with an image; the bytes are anybody's. */
+  /** Takes a profile that is published with an image. The bytes are untrusted. */
   addPublished(bytes: Uint8Array): void {
     try {
       const profile = parseBootProfile(bytes)
-      this.#published.delete(profile.rootfs)
       this.#published.set(profile.rootfs, profile)
-      if (this.#published.size > maxPublished) this.#published.delete(this.#published.keys().next().value!)
     } catch (error) {
-      this.#parts.log.debug('published boot profile is none', { error })
+      this.#parts.log.debug('published boot profile is malformed', { error })
     }
   }
 
-  /** That of the rootfs, or of the one here that has most in common with it, if any. */
+  /** The recorded profile of this rootfs, or of the one that has most chunks in common with it; undefined if none has any. */
   async nearest(subject: ProfileSubject): Promise<BootProfile | undefined> {
     const own = await this.#parts.catalog.profile(subject.rootfs)
     if (own !== undefined) return own
@@ -79,31 +77,34 @@ export class BootProfiles {
     return best === undefined ? undefined : await this.#parts.catalog.profile(best.rootfs)
   }
 
-  /** That of the rootfs, or else of a relative: from this host, its region, the registry. What others have recorded is not kept. */
+  /**
+   * The profile of this rootfs, or else of a relative: from this host, its region, or the registry. Profiles of others are not kept.
+   * @param tables the chunk tables of its layers: members that hold chunks of them are asked first
+   */
   async find(
     subject: ProfileSubject,
     tables: readonly Digest[],
     { signal }: { signal: AbortSignal },
-  ): Promise<{ profile: BootProfile; source: ProfileSource } | undefined> {
+  ): Promise<FoundProfile | undefined> {
     const own = await this.nearest(subject)
     if (own?.rootfs === subject.rootfs) return { profile: own, source: 'local' }
-    const from = (
+    const relatives = (
       source: ProfileSource,
       profiles: Iterable<BootProfile>,
-    ): { profile: BootProfile; source: ProfileSource; kinship: number }[] =>
+    ): (FoundProfile & { kinship: number })[] =>
       [...profiles]
         .map((profile) => ({ profile, source, kinship: kinshipOf(profile, subject) }))
         .filter(({ kinship }) => kinship > 0)
-    const all = [
-      ...from('local', own === undefined ? [] : [own]),
-      ...from('peer', await this.#ask(subject, tables, signal)),
-      ...from('registry', this.#published.values()),
+    const candidates = [
+      ...relatives('local', own === undefined ? [] : [own]),
+      ...relatives('peer', await this.#ask(subject, tables, signal)),
+      ...relatives('registry', this.#published.values()),
     ]
-    // Of equals in kinship, of which Infinity is one, the difference is no number.
-    return all.toSorted((one, other) =>
-      one.kinship === other.kinship
-        ? other.profile.chunks.length - one.profile.chunks.length
-        : other.kinship - one.kinship,
+    // Compared before they are subtracted: the kinship of the rootfs with itself is Infinity.
+    return candidates.toSorted((first, second) =>
+      first.kinship === second.kinship
+        ? second.profile.chunks.length - first.profile.chunks.length
+        : second.kinship - first.kinship,
     )[0]
   }
 
@@ -121,25 +122,25 @@ export class BootProfiles {
   }
 }
 
-/** Digits of a digest by which chunks are looked up: 48 bits, which two of an image hardly share. */
+/** Chunks are looked up by the first bytes of their digests: 48 bits, which hardly two chunks of an image share. */
 const keyBytes = 6
 
-/** Numbers of the chunks in the order of the profile: those that the image has, each once. */
+/** Positions in the image of the chunks of a profile, in the profile's order: those that the image has, each once. */
 export function profileChunks(digests: readonly Digest[], tables: readonly ChunkTable[]): number[] {
-  const places = new Map<number, { raw: Uint8Array; at: number }>()
-  for (const [at, digest] of digests.entries()) {
+  const ranks = new Map<number, { raw: Uint8Array; rank: number }>()
+  for (const [rank, digest] of digests.entries()) {
     const raw = Buffer.from(digestToBytes(digest))
     const key = raw.readUIntBE(0, keyBytes)
-    if (!places.has(key)) places.set(key, { raw, at })
+    if (!ranks.has(key)) ranks.set(key, { raw, rank })
   }
   const found = Array.from<number | undefined>({ length: digests.length })
   let first = 0
   for (const table of tables) {
     const all = Buffer.from(table.digests.buffer, table.digests.byteOffset, table.digests.byteLength)
     for (let i = 0; i < table.count; i++) {
-      const place = places.get(all.readUIntBE(i * digestBytes, keyBytes))
-      if (place !== undefined && all.subarray(i * digestBytes, (i + 1) * digestBytes).equals(place.raw))
-        found[place.at] ??= first + i
+      const wanted = ranks.get(all.readUIntBE(i * digestBytes, keyBytes))
+      if (wanted !== undefined && all.subarray(i * digestBytes, (i + 1) * digestBytes).equals(wanted.raw))
+        found[wanted.rank] ??= first + i
     }
     first += table.count
   }

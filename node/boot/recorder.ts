@@ -1,35 +1,35 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { BlockImage } from '../mount/fuse/block-image.ts'
+import type { BootingRootfs } from './booting-rootfs.ts'
 
 export interface BootRecorderParts {
-  image: Pick<BlockImage, 'order'>
+  image: Pick<BootingRootfs['image'], 'readOrder'>
   /** Whether a read waits for a chunk at this moment. */
   isWaiting: () => boolean
 }
 
 export interface BootRecorderOptions {
-  /** How often it looks, milliseconds. */
+  /** How often the recorder looks at the image (ms). */
   intervalMs?: number
-  /** A boot is over when it has touched nothing new for this long, and something before. */
+  /** A boot is over when it has used some chunks, and no new one for this long (ms). */
   quietMs?: number
-  /** Or after this long in which no read waited: over a slow link the same boot takes longer. */
+  /** A boot ends after this long in which no read waited (ms). Waiting does not count: over a slow link the same boot takes longer. */
   maxActiveMs?: number
-  /** Or after this long, whatever happens: a tree may be mounted long before its program starts. */
+  /** A boot ends after this long in any case (ms): a tree may be mounted long before its program starts. */
   maxMs?: number
 }
 
-/** What a kernel reads to mount an image, and then rests: until there is more, a boot has not begun. */
+/** A boot has not begun before this many chunks are read: a kernel reads fewer to mount an image, and then rests. */
 const minChunks = 16
 
 export interface RecordedBoot {
-  /** Numbers of chunks in order of the first read. */
+  /** Positions of chunks in the order of their first use. */
   chunks: number[]
-  /** How many there were: more than `chunks` has where it has all that are kept. */
+  /** How many chunks were used: more than `chunks` has if there were more than are kept. */
   count: number
   seconds: number
 }
 
-/** Waits until a boot from the image is over, or the signal says so. @returns what it has read */
+/** Waits until a boot from the image is over, or the signal is aborted. @returns the chunks that it has read */
 export async function recordBoot(
   { image, isWaiting }: BootRecorderParts,
   {
@@ -40,23 +40,27 @@ export async function recordBoot(
     maxMs = 600_000,
   }: BootRecorderOptions & { signal: AbortSignal },
 ): Promise<RecordedBoot> {
-  const order = new Int32Array(image.order)
+  const order = new Int32Array(image.readOrder)
   let seen = 0
   let activeMs = 0
-  let quiet = 0
-  for (let ms = 0; ms < maxMs && activeMs < maxActiveMs && !(quiet >= quietMs && seen >= minChunks); ms += intervalMs) {
+  let unchangedMs = 0
+  for (
+    let ms = 0;
+    ms < maxMs && activeMs < maxActiveMs && !(unchangedMs >= quietMs && seen >= minChunks);
+    ms += intervalMs
+  ) {
     await sleep(intervalMs, undefined, { signal, ref: false }).catch(() => undefined)
     if (signal.aborted) break
     const count = Atomics.load(order, 0)
-    if (isWaiting()) quiet = 0
+    if (isWaiting()) unchangedMs = 0
     else {
       if (seen > 0) activeMs += intervalMs
-      quiet = count === seen ? quiet + intervalMs : 0
+      unchangedMs = count === seen ? unchangedMs + intervalMs : 0
     }
     seen = count
   }
   const count = Atomics.load(order, 0)
-  const chunks = Array.from(order.subarray(1, 1 + Math.min(count, order.length - 1)), (place) => place - 1).filter(
+  const chunks = Array.from(order.subarray(1, 1 + Math.min(count, order.length - 1)), (entry) => entry - 1).filter(
     (chunk) => chunk >= 0,
   )
   return { chunks, count, seconds: Math.round(activeMs / 1000) }

@@ -1,35 +1,41 @@
 import type { Log } from '../base/log.ts'
 
-/** The image whose boot is replayed, by numbers of chunks. */
+/** The image whose boot is replayed. Chunks are named by their position in it. */
 export interface ReplayTarget {
   has: (chunk: number) => boolean
   lengthAt: (chunk: number) => number
-  /** Whether a peer has it; who has not is asked for many at once, so that ranges can be put together. */
+  /** Whether a peer has the chunk. The registry is asked for many of the others at once, so that ranges can be put together. */
   isHeld: (chunk: number) => boolean
   fetch: (chunk: number, options: { signal: AbortSignal }) => Promise<unknown>
 }
 
 /**
- * Under way to peers, bytes: as much as arrives in {@link patienceMs}, for that is how long a reader waits for a chunk that is under
- * way already, or behind what is; between what fills a line of 25 Mbit/s with 150 ms and one of 1 Gbit/s with 60 ms.
+ * Limits of the bytes that are under way from peers. The lower one fills a line of 25 Mbit/s with a round trip of 150 ms, the
+ * upper one a line of 1 Gbit/s with 60 ms.
  */
 const minWindowBytes = 512 * 1024
 const maxWindowBytes = 8 * 1024 * 1024
+/**
+ * The window grows while a chunk arrives within this time (ms): that is how long a reader may have to wait for a chunk that is
+ * under way, or that queues behind others.
+ */
 const patienceMs = 200
-/** Under way to others. */
+/** Chunks that are under way from the registry. */
 const maxElsewhere = 256
-/** It is given up when so many chunks did not come: nobody waits for it. */
+/** The replay is given up when this many chunks did not come: nobody waits for it. */
 const maxFailures = 16
 
-/** Fetches what a boot will read, in that order, ahead of the reader. */
+/** Fetches the chunks that a boot will read, in that order, ahead of the reader. */
 export class ProfileReplay {
   readonly #target: ReplayTarget
   readonly #log: Log
   readonly #now: () => number
   readonly #chunks: readonly number[]
-  /** What the profile has of this image; of that here; of that fetched by the replay, or with a reader that was as fast. */
+  /** All chunks of the profile that the image has. */
   readonly total = { bytes: 0, chunks: 0 }
+  /** Those that are on this host. */
   readonly done = { bytes: 0, chunks: 0 }
+  /** Those that the replay has fetched, alone or together with a reader. */
   readonly fetched = { bytes: 0, chunks: 0 }
   #windowBytes = 2 * minWindowBytes
   #underWayBytes = 0
@@ -48,7 +54,7 @@ export class ProfileReplay {
     for (const chunk of chunks) count(this.total, target.lengthAt(chunk))
   }
 
-  /** Resolves when all is here, or no more will come; never rejects. */
+  /** Resolves when all chunks are here, or no more will come; never rejects. */
   async run({ signal }: { signal: AbortSignal }): Promise<void> {
     const running = new Set<Promise<void>>()
     for (const chunk of this.#chunks) {
@@ -83,7 +89,7 @@ export class ProfileReplay {
       count(this.fetched, lengthBytes)
       if (held) this.#adapt(this.#now() - startedAt, lengthBytes)
     } catch (error) {
-      // The read that needs the chunk will try again, and report.
+      // The read that needs the chunk tries again, and reports the failure.
       this.#failures++
       this.#log.debug('chunk of a boot profile does not come', { error, chunk })
     } finally {

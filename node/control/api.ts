@@ -1,18 +1,24 @@
-/** What goes over the control socket: HTTP, JSON bodies. Long requests answer with one JSON object per line. */
+/**
+ * The control API: HTTP on a unix socket, with JSON bodies. A response is one JSON object per line: any number of
+ * {@link Progress} lines, then one {@link Outcome}.
+ */
 
+import type { BootReplay } from '../model/boot-replay.ts'
 import type { Origin, PullPolicy, Resolution } from '../model/image.ts'
-import type { Amount } from '../model/progress.ts'
+import type { Amount, ByteProgress } from '../model/progress.ts'
 
-/** An image, for which platform and as which filesystem; the daemon's own platform and ext4 (trees: erofs) if not given. */
+/** Names a rootfs: an image, its platform and the format of the filesystem. */
 export interface ImageRequest {
   image: string
+  /** `OS/ARCH` or `OS/ARCH/VARIANT`. Default: the platform that the daemon is configured for. */
   platform?: string
+  /** Default: ext4 for drives, erofs for trees. */
   format?: string
 }
 
-/** `POST /seed`: {@link SeedRequest}; answers {@link Progress} lines, then one {@link Outcome} of {@link SeedResult}. */
+/** `POST /seed` answers with a {@link SeedResult}. */
 export interface SeedRequest extends ImageRequest {
-  /** Whether the index goes into the image's repository, for hosts that start from the registry alone. */
+  /** Whether the index is also published in the image's repository, for hosts that start from the registry alone. */
   publish?: boolean
 }
 
@@ -20,55 +26,57 @@ export interface SeedResult {
   reference: string
   platform: string
   format: string
+  /** The rootfs digest. */
   digest: string
   sizeBytes: number
   origin: Origin
-  /** Where that was asked for. */
+  /** Present if the request asked to publish. */
   published?: PublishResult
 }
 
 export interface PublishResult {
   /** Digest of the artifact's manifest. */
   digest: string
-  /** Of all that it is made of. */
+  /** Size of all parts of the artifact together. */
   sizeBytes: number
-  /** Peer id of who attests it. */
+  /** Peer id of the host that signed it. */
   key: string
-  /** Whether it was there already. */
+  /** Whether the same artifact was published before. */
   existed: boolean
 }
 
-/** `POST /mount`: {@link MountRequest}; answers {@link Progress} lines, then one {@link Outcome} of {@link MountResult}. */
+/** `POST /mount` answers with a {@link MountResult}. */
 export interface MountRequest extends ImageRequest {
   /** Absolute path of an existing directory. */
   directory: string
-  /** `drive` if not given. */
+  /** Default: `drive`. */
   as?: 'drive' | 'tree'
-  /** Trees: whether an overlay takes writes. */
+  /** Trees only: whether an overlay takes writes. */
   writable?: boolean
-  /** Writable trees: how much can be written, bytes. */
+  /** Writable trees only: how much can be written (bytes). */
   limitBytes?: number
-  /** Drives: size of a second, writable drive, bytes. */
+  /** Drives only: size of a second, writable drive (bytes). */
   scratchBytes?: number
-  /** `auto` if not given. */
+  /** Default: `auto`. */
   pull?: PullPolicy
 }
 
-/** How the reads of a mount fare; mounts of one rootfs share it. */
+/** How the reads of a mount fare. Mounts of the same rootfs share these figures. */
 export interface MountReport {
   sizeBytes: number
-  /** Of that on this host. */
+  /** How much of the rootfs is on this host. */
   localBytes: number
-  /** What came of it since the daemon started, imports too. */
+  /** How much of the rootfs this host has fetched since the daemon started, imports included. */
   fetched: { peer: Amount; registry: Amount }
   warnings: MountWarning[]
-  /** Where the boot of the rootfs is replayed. */
+  /** Present if a boot profile of this rootfs is being or has been replayed. */
   profile?: BootReplay
 }
 
 /**
- * `whole-layers`: some were read whole since the daemon started, as their registry serves no ranges, or they cannot be read at
- * random. `peers-lost`: not all is here, and no peer is connected, so the rest comes from the registry alone.
+ * `whole-layers`: layers were read whole since the daemon started, because their registry serves no ranges or because
+ * they cannot be read at random. `peers-lost`: a part of the rootfs is not here and no peer is connected, so that part
+ * can only come from the registry.
  */
 export type MountWarning = 'whole-layers' | 'peers-lost'
 
@@ -77,67 +85,69 @@ export interface MountResult extends Placed, MountReport {
   format: string
   /** The rootfs digest. */
   digest: string
-  /** Digest of the image manifest: what a tag stood for when it was mounted. */
+  /** Digest of the image manifest that the reference stood for when it was mounted. */
   manifestDigest: string
   origin: Origin
   resolution: Resolution
-  /** Why the registry did not say what the tag stands for now, where it was asked. */
+  /** Present if the registry was asked what the tag stands for and gave no answer: the reason. */
   unanswered?: string
   /** The OCI image config. */
   config: unknown
 }
 
 export interface Placed {
-  /** Path of the image file, what a VM gets as its drive; of a tree the directory. */
+  /** Path of the image file that a VM gets as its drive, or of the tree's directory. */
   rootfs: string
   /** Path of the scratch drive's image file. */
   scratch?: string
 }
 
-/** `POST /umount`: answers one {@link Outcome} of an empty object. */
+/** `POST /umount` answers with an empty object. */
 export interface UmountRequest {
   directory: string
 }
 
-/** `POST /reset`: answers one {@link Outcome} of {@link Placed}. */
+/** `POST /reset` answers with {@link Placed}. */
 export type ResetRequest = UmountRequest
 
-/** `POST /import`: makes an image called `local:NAME`; answers as `POST /seed`. */
+/** `POST /import` makes the image `local:NAME` and answers with a {@link SeedResult}. */
 export interface ImportRequest {
-  /** Absolute path of a directory or a tar, or `oci:DIR[:TAG]`. */
+  /** Absolute path of a directory or a tar file, or `oci:DIR[:TAG]`. */
   source: string
   name: string
   format?: string
   platform?: string
 }
 
-/** `POST /export`: writes the image to a file; answers {@link Progress} lines, then one {@link Outcome} of {@link ExportResult}. */
+/** `POST /export` writes the image to a file and answers with an {@link ExportResult}. */
 export interface ExportRequest extends ImageRequest {
-  /** Absolute path; what stands there is replaced when all is written. */
+  /** Absolute path. An existing file is replaced once everything is written. */
   file: string
 }
 
 export interface ExportResult {
   file: string
+  /** The rootfs digest. */
   digest: string
   sizeBytes: number
 }
 
-/** `POST /inspect`: answers one {@link Outcome} of {@link InspectResult}. */
+/** `POST /inspect` answers with an {@link InspectResult}. */
 export type InspectRequest = ImageRequest
 
 export interface InspectResult {
   reference: string
   platform: string
   format: string
+  /** The rootfs digest. */
   digest: string
   sizeBytes: number
-  /** Of that on this host. */
+  /** How much of the rootfs is on this host. */
   localBytes: number
   metadataBytes: number
   chunks: number
   layers: InspectedLayer[]
-  /** Other images that this host knows, most in common first. */
+  /** Other images that this host knows and that share chunks with this one, most shared bytes first. */
   sharing: { reference: string; platform: string; format: string; sharedChunks: number; sharedBytes: number }[]
   /** The OCI image config. */
   config: unknown
@@ -145,71 +155,63 @@ export interface InspectResult {
 
 export interface InspectedLayer {
   diffId: string
-  /** As it is in the registry. */
+  /** Digest of the layer's blob in the registry. */
   digest: string
   compressedBytes: number
   tarBytes: number
-  /** Entries of the tar by type; whiteouts and opaque markers too. */
+  /** Number of tar entries by type, whiteouts and opaque markers included. */
   entries: Record<string, number>
-  /** Contents of files. */
+  /** Size of the contents of all files. */
   dataBytes: number
   chunks: number
   localBytes: number
 }
 
-/** `POST /verify`: answers {@link Progress} lines, then one {@link Outcome} of {@link VerifyResult}. */
+/** `POST /verify` answers with a {@link VerifyResult}. */
 export type VerifyRequest = ImageRequest
 
 export interface VerifyResult {
   reference: string
   platform: string
   format: string
-  /** Of the image manifest whose layers were read. */
+  /** Digest of the image manifest whose layers were read. */
   manifestDigest: string
-  /** The rootfs that they make. */
+  /** Digest of the rootfs that these layers make. */
   digest: string
-  /** Whether nothing that is used is different. */
+  /** Whether everything that is in use agrees with the layers. */
   same: boolean
-  /** By this host, by the region, and what is published in the registry; none where nobody knows the image. */
+  /** What this host, the region and the registry use for the image; empty if none of them knows it. */
   uses: VerifiedUse[]
 }
 
-/** `unknown`: there is nothing to compare. */
+/** `unknown`: there is nothing to compare with. */
 export type Comparison = 'same' | 'different' | 'unknown'
 
 export interface VerifiedUse {
   source: 'host' | 'region' | 'registry'
   /** The rootfs digest. */
   digest: string
-  /** `other image`: what the reference stands for there is another image manifest. */
+  /** `other image`: this source takes the reference for another image manifest. */
   rootfs: Comparison | 'other image'
-  /** Peer id of who attests it; whether that is this host; whether this host takes his word. */
+  /** Peer id of the host that signed the rootfs. */
   maker: string
+  /** Whether the maker is this host. */
   own: boolean
+  /** Whether this host accepts the maker's signatures. */
   accepted: boolean
-  /** Why it cannot be read. */
+  /** Present if the rootfs cannot be read: the reason. */
   error?: string
-  /** Chunk table, layer index and blob map of each. */
+  /** For each layer, how its chunk table, layer index and blob map compare. */
   layers: { diffId: string; digest: string; chunks: Comparison; index: Comparison; map: Comparison }[]
 }
 
 export interface Progress {
-  progress: { step: 'import' | 'fetch' | 'export' | 'publish' | 'verify'; doneBytes: number; totalBytes: number }
+  progress: { step: 'import' | 'fetch' | 'export' | 'publish' | 'verify' } & ByteProgress
 }
 
 export type Outcome<T> = { result: T } | { error: { code: string; message: string } }
 
-/** How far what an earlier boot read has been fetched ahead, and where that is known from; mounts of one rootfs share it. */
-export interface BootReplay {
-  source: 'local' | 'peer' | 'registry'
-  total: Amount
-  /** Of that here. */
-  done: Amount
-  /** Of that fetched by the replay. */
-  fetched: Amount
-}
-
-/** `GET /status`. */
+/** `GET /status` answers with a {@link Status}. Counters begin at zero when the daemon starts. */
 export interface Status {
   version: string
   daemonPid: number
@@ -227,15 +229,15 @@ export interface Status {
     sizeBytes: number
     localBytes: number
   }[]
-  /** Under way on this host, with the peers that wait for them. Bytes are those of the compressed layers. */
-  imports: { reference: string; forPeers: number; doneBytes: number; totalBytes: number }[]
+  /** Imports under way on this host. `forPeers` counts the peers that wait for one; bytes are of compressed layers. */
+  imports: ({ reference: string; forPeers: number } & ByteProgress)[]
   mounts: ({
     directory: string
     reference: string
     format: string
     digest: string
     manifestDigest: string
-    /** Where its rootfs manifest came from, and who said that the reference stands for it, when it was mounted. */
+    /** As they were when the image was mounted. */
     origin: Origin
     resolution: Resolution
     as: 'drive' | 'tree'
@@ -244,13 +246,14 @@ export interface Status {
     scratchBytes?: number
     mountedAt: string
   } & MountReport)[]
+  /** Number of chunks in the store. */
   chunks: number
-  /** What mounts have read since the daemon started, by where the chunk came from in that time. */
+  /** What mounts have read, by where this daemon got each chunk from. */
   served: { local: Amount; peer: Amount; registry: Amount }
-  /** What this host has fetched since the daemon started; imports count as registry. */
+  /** What this host has fetched; imports count as registry. */
   fetched: { peer: Amount; registry: Amount }
-  /** Of the registry's, what was read at random since the daemon started: requests, and bytes as it sent them, compressed. */
+  /** Reads at random from registries: requests, and bytes as they were sent (compressed). */
   readAtRandom: { requests: number; bytes: number }
-  /** What peers have had from this host since the daemon started. */
+  /** What this host has sent to peers. */
   sent: Amount
 }

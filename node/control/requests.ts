@@ -1,35 +1,47 @@
 import { isAbsolute } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { ExportRequest, ImageRequest, ImportRequest, MountRequest, SeedRequest, UmountRequest } from './api.ts'
 import { pullPolicies, type PullPolicy } from '../model/image.ts'
+import type { ExportRequest, ImageRequest, ImportRequest, MountRequest, SeedRequest, UmountRequest } from './api.ts'
 
-type Body = Record<string, unknown>
+/** A request body: some JSON object. */
+export type RequestBody = Readonly<Record<string, unknown>>
 
-/** @throws invalid */
-export function parseImageRequest(body: Body): ImageRequest {
-  return { image: text(body, 'image'), ...optionalText(body, 'platform'), ...optionalText(body, 'format') }
+/** All parsers throw `invalid` and say what is wrong. */
+export function parseBody(text: string): RequestBody {
+  let body: unknown
+  try {
+    body = JSON.parse(text)
+  } catch (cause) {
+    throw new P2pfsError('invalid', 'the request is not JSON', { cause })
+  }
+  if (typeof body !== 'object' || body === null || Array.isArray(body))
+    throw new P2pfsError('invalid', 'the request is not a JSON object')
+  return body as RequestBody
 }
 
-/** @throws invalid */
-export function parseSeedRequest(body: Body): SeedRequest {
-  return { ...parseImageRequest(body), publish: body['publish'] === true }
+export function parseImageRequest(body: RequestBody): ImageRequest {
+  return { image: text(body, 'image'), ...optional(body, 'platform', text), ...optional(body, 'format', text) }
 }
 
-/** @throws invalid, also for options that do not go together */
-export function parseMountRequest(body: Body): MountRequest {
+export function parseSeedRequest(body: RequestBody): SeedRequest {
+  return { ...parseImageRequest(body), ...optional(body, 'publish', flag) }
+}
+
+/** Also refuses options that do not go together. */
+export function parseMountRequest(body: RequestBody): MountRequest {
   const as = body['as'] ?? 'drive'
-  if (as !== 'drive' && as !== 'tree') throw new P2pfsError('invalid', 'as is drive or tree')
-  const writable = body['writable'] === true
-  const sizes = { ...optionalSize(body, 'limitBytes'), ...optionalSize(body, 'scratchBytes') }
+  if (as !== 'drive' && as !== 'tree') throw new P2pfsError('invalid', 'as takes drive or tree')
+  const { writable = false } = optional(body, 'writable', flag)
+  const sizes = { ...optional(body, 'limitBytes', size), ...optional(body, 'scratchBytes', size) }
   if (writable && as !== 'tree')
     throw new P2pfsError(
       'invalid',
-      'a drive is never writable: give the VM a second one with --scratch SIZE, or mount --as tree --writable',
+      'a drive is never writable: give the VM a second drive with --scratch SIZE, or mount --as tree --writable',
     )
   if (sizes.limitBytes !== undefined && !writable)
-    throw new P2pfsError('invalid', '--size limits what can be written: it goes with --writable')
+    throw new P2pfsError('invalid', '--size limits what can be written, so it needs --writable')
   if (sizes.scratchBytes !== undefined && as !== 'drive')
-    throw new P2pfsError('invalid', '--scratch is a second drive for a VM: a tree takes writes with --writable')
+    throw new P2pfsError('invalid', '--scratch is a second drive for a VM; a tree takes writes with --writable')
   return {
     ...parseImageRequest(body),
     directory: path(body, 'directory'),
@@ -41,49 +53,55 @@ export function parseMountRequest(body: Body): MountRequest {
 }
 
 function parsePullPolicy(value: unknown = 'auto'): PullPolicy {
-  const policy = pullPolicies.find((known) => known === value)
-  if (policy === undefined) throw new P2pfsError('invalid', `pull is one of ${pullPolicies.join(', ')}`)
+  const policy = pullPolicies.find((candidate) => candidate === value)
+  if (policy === undefined) throw new P2pfsError('invalid', `pull takes one of ${pullPolicies.join(', ')}`)
   return policy
 }
 
-/** @throws invalid */
-export function parseDirectoryRequest(body: Body): UmountRequest {
+export function parseDirectoryRequest(body: RequestBody): UmountRequest {
   return { directory: path(body, 'directory') }
 }
 
-/** @throws invalid */
-export function parseImportRequest(body: Body): ImportRequest {
+export function parseImportRequest(body: RequestBody): ImportRequest {
   const source = text(body, 'source')
-  if (!source.startsWith('oci:') && !isAbsolute(source))
-    throw new P2pfsError('invalid', `not an absolute path: ${source}`)
-  return { source, name: text(body, 'name'), ...optionalText(body, 'platform'), ...optionalText(body, 'format') }
+  if (!source.startsWith('oci:')) path(body, 'source')
+  return { source, name: text(body, 'name'), ...optional(body, 'platform', text), ...optional(body, 'format', text) }
 }
 
-/** @throws invalid */
-export function parseExportRequest(body: Body): ExportRequest {
+export function parseExportRequest(body: RequestBody): ExportRequest {
   return { ...parseImageRequest(body), file: path(body, 'file') }
 }
 
-function text(body: Body, key: string): string {
+function text(body: RequestBody, key: string): string {
   const value = body[key]
-  if (typeof value !== 'string' || value === '') throw new P2pfsError('invalid', `request lacks ${key}`)
+  if (typeof value !== 'string' || value === '') throw new P2pfsError('invalid', `the request needs a text for ${key}`)
   return value
 }
 
-function path(body: Body, key: string): string {
+function path(body: RequestBody, key: string): string {
   const value = text(body, key)
-  if (!isAbsolute(value)) throw new P2pfsError('invalid', `not an absolute path: ${value}`)
+  if (!isAbsolute(value)) throw new P2pfsError('invalid', `${key} is not an absolute path: ${value}`)
   return value
 }
 
-function optionalText<Key extends string>(body: Body, key: Key): Partial<Record<Key, string>> {
-  return body[key] === undefined ? {} : ({ [key]: text(body, key) } as Record<Key, string>)
+function flag(body: RequestBody, key: string): boolean {
+  const value = body[key]
+  if (typeof value !== 'boolean') throw new P2pfsError('invalid', `${key} is neither true nor false`)
+  return value
 }
 
-function optionalSize<Key extends string>(body: Body, key: Key): Partial<Record<Key, number>> {
+function size(body: RequestBody, key: string): number {
   const value = body[key]
-  if (value === undefined) return {}
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value <= 0)
     throw new P2pfsError('invalid', `${key} is not a number of bytes`)
-  return { [key]: value } as Record<Key, number>
+  return value
+}
+
+/** An object with the key if the body has it, otherwise an empty one. */
+function optional<Key extends string, Value>(
+  body: RequestBody,
+  key: Key,
+  parse: (body: RequestBody, key: string) => Value,
+): Partial<Record<Key, Value>> {
+  return body[key] === undefined ? {} : ({ [key]: parse(body, key) } as Record<Key, Value>)
 }

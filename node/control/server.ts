@@ -3,54 +3,14 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { dirname } from 'node:path'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
-import type {
-  ExportRequest,
-  ExportResult,
-  ImportRequest,
-  InspectRequest,
-  InspectResult,
-  MountRequest,
-  MountResult,
-  Placed,
-  Progress,
-  ResetRequest,
-  SeedRequest,
-  SeedResult,
-  Status,
-  UmountRequest,
-  VerifyRequest,
-  VerifyResult,
-} from './api.ts'
-import {
-  parseDirectoryRequest,
-  parseExportRequest,
-  parseImageRequest,
-  parseImportRequest,
-  parseMountRequest,
-  parseSeedRequest,
-} from './requests.ts'
+import type { Progress } from './api.ts'
+import type { OperationOptions, Operations } from './operations.ts'
+import { parseBody } from './requests.ts'
+import { routes } from './routes.ts'
 
-export interface Operations {
-  seed: (request: SeedRequest, options: OperationOptions) => Promise<SeedResult>
-  mount: (request: MountRequest, options: OperationOptions) => Promise<MountResult>
-  umount: (request: UmountRequest, options: OperationOptions) => Promise<Record<string, never>>
-  reset: (request: ResetRequest, options: OperationOptions) => Promise<Placed>
-  import: (request: ImportRequest, options: OperationOptions) => Promise<SeedResult>
-  export: (request: ExportRequest, options: OperationOptions) => Promise<ExportResult>
-  inspect: (request: InspectRequest, options: OperationOptions) => Promise<InspectResult>
-  verify: (request: VerifyRequest, options: OperationOptions) => Promise<VerifyResult>
-  status: () => Promise<Status>
-}
-
-export interface OperationOptions {
-  /** Aborted when the caller goes away, or the daemon stops. */
-  signal: AbortSignal
-  onProgress: (progress: Progress['progress']) => void
-}
-
-/** A request is a few names: more is a mistake, bytes. */
+/** A request is a few names and paths (bytes). */
 const maxRequestBytes = 64 * 1024
-/** Progress goes out at most this often, milliseconds. */
+/** Progress lines are sent at most this often (ms). */
 const progressIntervalMs = 100
 
 /** The control API: HTTP on a unix socket that only the daemon's own user can open. */
@@ -68,7 +28,7 @@ export class ControlServer {
     this.#socket = socket
   }
 
-  /** The state directory's lock says that no other daemon is using a socket that stands here already. */
+  /** The caller holds the lock of the state directory, so no other daemon uses a socket that is already there. */
   async start(): Promise<void> {
     await mkdir(dirname(this.#socket), { recursive: true, mode: 0o755 })
     await rm(this.#socket, { force: true })
@@ -87,7 +47,7 @@ export class ControlServer {
     this.#server = server
   }
 
-  /** Aborts what is running and waits for it. */
+  /** Aborts the requests that are running, and waits until each has its answer. */
   async stop(): Promise<void> {
     const server = this.#server
     if (server === undefined) return
@@ -105,66 +65,41 @@ export class ControlServer {
     response.once('close', () => gone.abort(new P2pfsError('closed', 'the caller has gone')))
     const signal = AbortSignal.any([gone.signal, this.#stopping.signal])
     const send = (line: object): void => void response.write(`${JSON.stringify(line)}\n`)
-    let progressAt = 0
+    let lastProgressMs = 0
     const onProgress = (progress: Progress['progress']): void => {
-      const now = performance.now()
-      if (now - progressAt < progressIntervalMs && progress.doneBytes < progress.totalBytes) return
-      progressAt = now
+      const nowMs = performance.now()
+      if (nowMs - lastProgressMs < progressIntervalMs && progress.doneBytes < progress.totalBytes) return
+      lastProgressMs = nowMs
       send({ progress })
     }
     try {
       response.setHeader('content-type', 'application/x-ndjson')
       send({ result: await this.#run(request, { signal, onProgress }) })
     } catch (error) {
-      const known = isP2pfsError(error)
+      const isExpected = isP2pfsError(error)
       const path = request.url ?? ''
-      if (known) this.#log.warn('request failed', { error, path })
+      if (isExpected) this.#log.warn('request failed', { error, path })
       else this.#log.error('request failed unexpectedly', { error, path })
-      send({ error: { code: known ? error.code : 'unavailable', message: (error as Error).message } })
+      send({ error: { code: isExpected ? error.code : 'unavailable', message: (error as Error).message } })
     }
     response.end()
   }
 
-  async #run(request: IncomingMessage, options: OperationOptions): Promise<unknown> {
-    const does = this.#operations
-    const route = `${request.method ?? ''} ${request.url ?? ''}`
-    if (route === 'GET /status') return await does.status()
-    const body = await readBody(request)
-    switch (route) {
-      case 'POST /seed':
-        return await does.seed(parseSeedRequest(body), options)
-      case 'POST /mount':
-        return await does.mount(parseMountRequest(body), options)
-      case 'POST /umount':
-        return await does.umount(parseDirectoryRequest(body), options)
-      case 'POST /reset':
-        return await does.reset(parseDirectoryRequest(body), options)
-      case 'POST /import':
-        return await does.import(parseImportRequest(body), options)
-      case 'POST /export':
-        return await does.export(parseExportRequest(body), options)
-      case 'POST /verify':
-        return await does.verify(parseImageRequest(body), options)
-      case 'POST /inspect':
-        return await does.inspect(parseImageRequest(body), options)
-      default:
-        throw new P2pfsError('invalid', `no such request: ${route}`)
-    }
+  async #run(request: IncomingMessage, options: OperationOptions): Promise<object> {
+    const name = `${request.method ?? ''} ${request.url ?? ''}`
+    const route = routes.get(name)
+    if (route === undefined) throw new P2pfsError('invalid', `no such request: ${name}`)
+    const text = await readText(request)
+    return await route(this.#operations, text === '' ? {} : parseBody(text), options)
   }
 }
 
-async function readBody(request: IncomingMessage): Promise<Record<string, unknown>> {
+async function readText(request: IncomingMessage): Promise<string> {
   let text = ''
   for await (const piece of request.setEncoding('utf8') as AsyncIterable<string>) {
     text += piece
-    if (text.length > maxRequestBytes) throw new P2pfsError('invalid', 'request is too long')
+    if (text.length > maxRequestBytes)
+      throw new P2pfsError('invalid', `the request is longer than ${maxRequestBytes} bytes`)
   }
-  let body: unknown
-  try {
-    body = JSON.parse(text)
-  } catch (cause) {
-    throw new P2pfsError('invalid', 'request is not JSON', { cause })
-  }
-  if (typeof body !== 'object' || body === null) throw new P2pfsError('invalid', 'request is not a JSON object')
-  return body as Record<string, unknown>
+  return text
 }

@@ -6,27 +6,19 @@ import { Urgency } from '../base/urgency.ts'
 import {
   comesBefore,
   type ChunkRequest,
+  type FetchChunk,
   type FetchedChunk,
   type FetchPriority,
   type RemoteSource,
 } from '../model/chunk-request.ts'
 import type { PeerSource } from './peer-source.ts'
-
-/** The local store, as the fetcher needs it. */
-export interface LocalChunks {
-  get: (digest: Digest, options: { signal?: AbortSignal }) => Promise<Uint8Array | undefined>
-  /** Resolves when the chunk is on the disk. */
-  put: (digest: Digest, bytes: Uint8Array, source: RemoteSource) => Promise<void>
-}
-
-/** Whoever delivers chunks when no peer can. @throws what the registry client throws. */
-export interface ChunkSource {
-  fetch: (request: ChunkRequest, options: { signal: AbortSignal; urgency: Urgency }) => Promise<Uint8Array>
-}
+import type { ChunkSource } from './source.ts'
+import type { Inventory } from '../store/inventory.ts'
 
 export interface FetcherParts {
-  local: LocalChunks
-  peers: PeerSource
+  inventory: Pick<Inventory, 'get' | 'put'>
+  peers: Pick<PeerSource, 'fetch'>
+  /** Asked when no peer delivers. */
   registry: ChunkSource
   log: Log
 }
@@ -34,14 +26,17 @@ export interface FetcherParts {
 type Unawaited = Exclude<FetchPriority, 'demand'>
 
 /**
- * Chunks under way to the network that nobody waits for yet: 32 of up to 256 KiB fill a 10 Gbit/s link at 6 ms. Of a boot as
+ * Chunks under way that nobody waits for yet: 32 of up to 256 KiB fill a 10 Gbit/s link at 6 ms. A boot may have as
  * many as a registry can be asked for together; whoever replays it keeps fewer under way to peers.
  */
 const inFlight: Record<Unawaited, number> = { ahead: 32, boot: 256, background: 32 }
-/** Chunks that have come and wait for the disk; beyond it those that nobody waits for come no faster than it takes them: 24 MiB. */
+/**
+ * Chunks that have come and wait for the disk: 24 MiB. Beyond it, chunks that nobody waits for come no faster than the
+ * disk takes them.
+ */
 const maxKeeping = 96
 
-/** The flights of one priority: those that run, and those that wait for their turn. */
+/** The flights of one priority: how many run, and which wait for their turn. */
 interface Lane {
   running: number
   waiting: Flight[]
@@ -49,16 +44,16 @@ interface Lane {
 
 interface Flight {
   priority: FetchPriority
-  /** The same for whoever asks the registry: whether somebody waits. */
+  /** Whether somebody waits: the priority as the sources know it. */
   urgency: Urgency
   waiters: number
-  /** It has the chunk, or has failed. */
+  /** Whether it has the chunk, or has failed. */
   over: boolean
   abort: AbortController
   chunk: Promise<FetchedChunk & { source: RemoteSource }>
-  /** Resolves when it is in the store, or never will be. */
+  /** Resolves when the chunk is in the store, or never will be. */
   kept: Promise<void>
-  /** Peers that were asked in vain, and why. */
+  /** Peers that did not deliver, and why. */
   refusals: { peer: string; code: ErrorCode }[]
   started: boolean
   /** Ends the wait for its turn. */
@@ -67,7 +62,8 @@ interface Flight {
 
 /**
  * Gets a chunk from wherever it is: local store, a fetch already under way, a peer that holds it, the registry.
- * One flight per chunk, whoever asks; one that waits for its turn moves up to the priority of whoever joins it.
+ * There is one flight per chunk, whoever asks; a flight that waits for its turn moves up to the priority of whoever
+ * joins it.
  */
 export class Fetcher {
   readonly #parts: FetcherParts
@@ -78,7 +74,7 @@ export class Fetcher {
     background: { running: 0, waiting: [] },
   }
   readonly #keeping = new Set<Promise<void>>()
-  /** What peers have delivered. */
+  /** Chunks that peers have delivered. */
   readonly fromPeers = { bytes: 0, chunks: 0 }
 
   constructor(parts: FetcherParts) {
@@ -88,8 +84,8 @@ export class Fetcher {
   /**
    * The chunk's verified bytes; they may not be on the disk yet when this resolves.
    * The fetch goes on until every caller that waits for it has aborted.
-   * @throws what the registry failed with, where no source delivers: unavailable, missing, denied; invalid where its layer is not what
-   * it was. Where the signal's reason is a `timeout`, one that says what was tried until then
+   * @throws what the registry failed with, where no source delivers: unavailable, missing, denied; invalid where its
+   *   layer is not what it was. Where the signal's reason is a `timeout`, an error that says what was tried until then
    */
   async fetch(
     request: ChunkRequest,
@@ -98,7 +94,7 @@ export class Fetcher {
     signal.throwIfAborted()
     let flight = this.#flights.get(request.digest)
     if (flight === undefined) {
-      const bytes = await this.#parts.local.get(request.digest, { signal })
+      const bytes = await this.#parts.inventory.get(request.digest)
       if (bytes !== undefined) return { bytes, source: 'local' }
       flight = this.#flights.get(request.digest) ?? this.#launch(request, priority)
     }
@@ -120,7 +116,7 @@ export class Fetcher {
     } finally {
       flight.waiters--
       if (flight.waiters === 0 && !flight.over) {
-        // Who comes now begins anew.
+        // A reader that comes now begins anew.
         this.#forget(request.digest, flight)
         flight.abort.abort()
       }
@@ -130,6 +126,10 @@ export class Fetcher {
   #forget(digest: Digest, flight: Flight): void {
     if (this.#flights.get(digest) === flight) this.#flights.delete(digest)
   }
+
+  /** Gets a chunk that another fetch waits for. */
+  readonly fetchChunk: FetchChunk = async (request, { signal }) =>
+    (await this.fetch(request, { signal, priority: 'demand' })).bytes
 
   /** Resolves when all chunks fetched so far are on the disk, or have failed to get there. */
   async settled(): Promise<void> {
@@ -186,7 +186,8 @@ export class Fetcher {
     const done = (): void => {
       lane.running--
       let next = lane.waiting.shift()
-      // Those that have started or moved to another lane meanwhile are no longer here; those that everybody gave up on need no turn.
+      // Flights that have started or moved to another lane meanwhile are passed over; flights that everybody gave up
+      // need no turn.
       while (
         next !== undefined &&
         (next.started || next.abort.signal.aborted || next.priority === 'demand' || this.#lanes[next.priority] !== lane)
@@ -206,26 +207,34 @@ export class Fetcher {
   ): Promise<FetchedChunk & { source: RemoteSource }> {
     signal.throwIfAborted()
     const { urgency } = flight
-    const onRefusal = (peer: string, { code }: P2pfsError): void => void flight.refusals.push({ peer, code })
-    const fromPeer = await this.#parts.peers.fetch(request, { signal, priority: flight.priority, onRefusal })
-    if (fromPeer !== undefined) {
-      this.fromPeers.bytes += request.lengthBytes
-      this.fromPeers.chunks++
-      return { bytes: fromPeer, source: 'peer' }
-    }
+    const bytes = await this.#fromPeers(request, flight, signal)
+    if (bytes !== undefined) return { bytes, source: 'peer' }
     try {
-      const bytes = await this.#parts.registry.fetch(request, { signal, urgency })
-      return { bytes, source: 'registry' }
+      const options = { signal, urgency, fetchChunk: this.fetchChunk }
+      return { bytes: await this.#parts.registry.fetch(request, options), source: 'registry' }
     } catch (cause) {
       if (signal.aborted) throw cause
       throw undelivered(request, flight, cause, (cause as Error).message)
     }
   }
 
-  /** The flight stays until the chunk is in the store: who asks in between is answered from memory. */
+  async #fromPeers(request: ChunkRequest, flight: Flight, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const onRefusal = (peer: string, { code }: P2pfsError): void => void flight.refusals.push({ peer, code })
+    try {
+      const bytes = await this.#parts.peers.fetch(request, { signal, urgency: flight.urgency, onRefusal })
+      this.fromPeers.bytes += request.lengthBytes
+      this.fromPeers.chunks++
+      return bytes
+    } catch (error) {
+      if (signal.aborted || !isP2pfsError(error, 'missing')) throw error
+      return undefined
+    }
+  }
+
+  /** The flight stays until the chunk is in the store: a reader that asks in between is answered from memory. */
   async #keep(request: ChunkRequest, bytes: Uint8Array, source: RemoteSource, flight: Flight): Promise<void> {
     try {
-      await this.#parts.local.put(request.digest, bytes, source)
+      await this.#parts.inventory.put(request.digest, bytes, source)
     } catch (error) {
       this.#parts.log.error('chunk cannot be kept; it will be fetched again', { error, digest: request.digest })
     } finally {
@@ -234,7 +243,7 @@ export class Fetcher {
   }
 }
 
-/** Peers in our words, not theirs. The code is the registry's: it says whether another try may help. */
+/** Tells of peers by their codes, not in their words. The code is the registry's: it says whether a try may help. */
 function undelivered({ digest }: ChunkRequest, { refusals }: Flight, cause: unknown, registry: string): P2pfsError {
   const peers =
     refusals.length === 0 ? 'no peer has it' : refusals.map(({ peer, code }) => `peer ${peer}: ${code}`).join(', ')

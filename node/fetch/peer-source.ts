@@ -1,8 +1,10 @@
-import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
-import type { ChunkRequest, FetchPriority } from '../model/chunk-request.ts'
+import type { ChunkRequest } from '../model/chunk-request.ts'
 import type { Availability } from '../peers/availability.ts'
 import type { ChunkClient } from '../peers/chunk/client.ts'
+import type { ChunkSource, SourceOptions } from './source.ts'
 
 export interface PeerSourceParts {
   availability: Pick<Availability, 'holders'>
@@ -13,45 +15,53 @@ export interface PeerSourceParts {
 }
 
 /**
- * How long one peer may take to deliver one chunk, milliseconds. A lost connection is noticed sooner, by the
- * peer layer; this bounds one that is alive and does not answer, on a link that may carry 32 MiB ahead of it.
+ * How long one peer may take to deliver one chunk (ms). The peer layer notices a lost connection sooner; this bounds a
+ * peer that is alive and does not answer, on a link that may carry 32 MiB before the chunk.
  */
 const timeoutMs = { demand: 10_000, background: 60_000 }
 
-/** A peer that did not deliver is asked last for this long, milliseconds. */
+/** A peer that did not deliver is asked last for this long (ms). */
 const penaltyMs = 10_000
+/** Peers whose failure is remembered; a region has fewer. */
+const maxPenalised = 4096
 
 /** Asks the holders of a chunk in turn: the least busy first, those that failed a moment ago last. */
-export class PeerSource {
+export class PeerSource implements ChunkSource {
   readonly #availability: PeerSourceParts['availability']
   readonly #chunks: PeerSourceParts['chunks']
   readonly #log: Log
-  readonly #now: () => number
   readonly #outstandingBytes = new Map<string, number>()
-  readonly #penalisedUntil = new Map<string, number>()
+  readonly #penalised: ExpiringMap<string>
 
-  constructor({ availability, chunks, log, now = Date.now }: PeerSourceParts) {
+  constructor({ availability, chunks, log, now = () => performance.now() }: PeerSourceParts) {
     this.#availability = availability
     this.#chunks = chunks
     this.#log = log
-    this.#now = now
+    this.#penalised = new ExpiringMap({ maxEntries: maxPenalised, now })
   }
 
-  /** The chunk, or undefined where no connected peer delivers it. Rejects on abort alone. */
+  /**
+   * @param options `onRefusal` is called for each peer that did not deliver
+   * @throws missing where no connected peer delivers it; the signal's reason
+   */
   async fetch(
     request: ChunkRequest,
-    options: { signal: AbortSignal; priority: FetchPriority; onRefusal?: (peer: string, error: P2pfsError) => void },
-  ): Promise<Uint8Array | undefined> {
-    const { signal } = options
-    const streamClass = options.priority === 'demand' ? 'demand' : 'background'
+    {
+      signal,
+      urgency,
+      onRefusal,
+    }: Omit<SourceOptions, 'fetchChunk'> & { onRefusal?: (peer: string, error: P2pfsError) => void },
+  ): Promise<Uint8Array> {
+    // The peer protocol has one stream for each of these two.
+    const streamClass = urgency.isUrgent ? 'demand' : 'background'
     const asked = new Set<string>()
     for (;;) {
-      // Asked anew each time: holders come and go while we try.
+      // Looked up for each try: holders come and go meanwhile.
       const holders = this.#availability.holders(request.table, request.index)
       const peer = this.#best(holders.filter((id) => !asked.has(id)))
-      if (peer === undefined) return undefined
+      if (peer === undefined) throw new P2pfsError('missing', 'no peer delivers the chunk', { digest: request.digest })
       asked.add(peer)
-      this.#outstandingBytes.set(peer, (this.#outstandingBytes.get(peer) ?? 0) + request.lengthBytes)
+      this.#outstandingBytes.set(peer, this.#outstanding(peer) + request.lengthBytes)
       try {
         return await this.#chunks.fetchChunk(peer, request.digest, request.lengthBytes, {
           signal,
@@ -62,27 +72,23 @@ export class PeerSource {
         if (signal.aborted) throw error
         if (!isP2pfsError(error)) throw error
         this.#log.debug('peer did not deliver', { error, peer, digest: request.digest })
-        options.onRefusal?.(peer, error)
-        if (error.code !== 'missing') this.#penalise(peer)
+        onRefusal?.(peer, error)
+        if (error.code !== 'missing') this.#penalised.set(peer, true, penaltyMs)
       } finally {
-        const left = (this.#outstandingBytes.get(peer) ?? 0) - request.lengthBytes
+        const left = this.#outstanding(peer) - request.lengthBytes
         if (left > 0) this.#outstandingBytes.set(peer, left)
         else this.#outstandingBytes.delete(peer)
       }
     }
   }
 
-  #penalise(peer: string): void {
-    const now = this.#now()
-    for (const [id, until] of this.#penalisedUntil) if (until <= now) this.#penalisedUntil.delete(id)
-    this.#penalisedUntil.set(peer, now + penaltyMs)
+  #outstanding(peer: string): number {
+    return this.#outstandingBytes.get(peer) ?? 0
   }
 
   #best(holders: string[]): string | undefined {
-    const now = this.#now()
     const cost = (peer: string): number =>
-      (this.#outstandingBytes.get(peer) ?? 0) +
-      ((this.#penalisedUntil.get(peer) ?? 0) > now ? Number.MAX_SAFE_INTEGER / 2 : 0)
+      this.#outstanding(peer) + (this.#penalised.has(peer) ? Number.MAX_SAFE_INTEGER / 2 : 0)
     let best: string | undefined
     for (const peer of holders) if (best === undefined || cost(peer) < cost(best)) best = peer
     return best

@@ -7,10 +7,14 @@ import { tarOfDirectory } from '../rootfs/directory-tar.ts'
 import { mediaTypes } from '../registry/image-manifest.ts'
 import type { ResolvedImage } from '../registry/image-source.ts'
 
-/** Large pieces: each costs a turn of the loop, bytes. */
+/** How much of a tar is read at once (bytes): large, for each piece costs a turn of the event loop. */
 const readBytes = 256 * 1024
 
-/** The layer that a directory or a tar makes; how long it is, where that is known. @throws missing, unsupported, unavailable */
+/**
+ * Opens a directory or a tar as a layer.
+ * @returns the tar, and its length where that is known
+ * @throws missing, unsupported, unavailable
+ */
 export async function openLocalSource(
   path: string,
   { signal }: { signal: AbortSignal },
@@ -24,7 +28,7 @@ export async function openLocalSource(
   throw new P2pfsError('unsupported', `cannot import ${path}: neither a directory nor a file`, { path })
 }
 
-/** The image of one layer, as a registry would have it: config and manifest name the tar by its own digest. */
+/** Makes the image of one layer as a registry would have it: config and manifest name the tar by its own digest. */
 export function singleLayerImage(reference: string, platform: string, { diffId, tarBytes }: LayerIndex): ResolvedImage {
   const [os = '', architecture = '', variant] = platform.split('/')
   const config = JSON.stringify({

@@ -1,26 +1,27 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { SingleFlight } from '../base/single-flight.ts'
-import type { FindOptions, ResolvedRootfs } from '../model/image.ts'
+import type { FindOptions, FoundRootfs } from '../model/image.ts'
 import type { ByteProgress } from '../model/progress.ts'
 
-/** Askers that are told of layers as they are read: enough for one to be left when the steward is lost. */
-const keepers = 2
-/** Imports for peers that are under way at once: each takes two threads, and memory by the image. */
+/** Waiting peers that are told of each layer as it is read: if this host is lost, two of them have the layer. */
+const maxLayerTakers = 2
+/** Imports that run for peers at once: each takes two threads, and memory that grows with the image. */
 const maxForPeers = 4
 
-/** Somebody who waits for an import, on this host or another. */
+/** Somebody who waits for an import, on this host or on another one. */
 interface Waiter {
   onProgress: ((progress: ByteProgress) => void) | undefined
   /** Peers only. */
   onLayer: ((diffId: Digest) => void) | undefined
-  /** Of the layers that have been read. */
-  toldLayers: number
+  /** Layers that this waiter has been told of. */
+  layersTold: number
 }
 
 interface Running extends ByteProgress {
   reference: string
   manifestDigest: Digest
+  /** Diff ids of the layers that have been read. */
   layers: Digest[]
   waiters: Set<Waiter>
 }
@@ -28,32 +29,32 @@ interface Running extends ByteProgress {
 /** An import under way, as the status shows it. */
 export interface RunningImport extends ByteProgress {
   reference: string
-  /** Waiting peers. */
+  /** Number of waiting peers. */
   forPeers: number
 }
 
 export interface WaitOptions extends FindOptions {
-  /** Given by peers: they may be told of layers whose indexes can be taken. */
+  /** Given for peers: called for each layer whose index the peer can copy. */
   onLayer?: (diffId: Digest) => void
 }
 
-/** The imports that this host runs: one of an image, whoever wants it here or in the region; all who wait see how far it is. */
+/** The imports that this host runs. An image is imported once for all who want it, and all of them see its progress. */
 export class RunningImports {
-  readonly #flights = new SingleFlight<ResolvedRootfs>()
+  readonly #flights = new SingleFlight<FoundRootfs>()
   readonly #running = new Map<string, Running>()
 
   /**
-   * Runs the task, or joins its run; it is aborted when nobody waits for it any more.
-   * @throws busy for one more import that only peers want; what the task throws
+   * Runs the task, or joins the run of the same key. The run is aborted when nobody waits for it any more.
+   * @throws busy if only peers want this import, and too many of those run already; what the task throws
    */
   async run(
     { key, reference, manifestDigest }: { key: string; reference: string; manifestDigest: Digest },
     { signal, onProgress, onLayer }: WaitOptions,
-    task: (options: Required<WaitOptions>) => Promise<ResolvedRootfs>,
-  ): Promise<ResolvedRootfs> {
+    task: (options: Required<WaitOptions>) => Promise<FoundRootfs>,
+  ): Promise<FoundRootfs> {
     signal.throwIfAborted()
-    if (onLayer !== undefined && !this.#running.has(key) && this.#forPeers() >= maxForPeers)
-      throw new P2pfsError('busy', `this host runs ${maxForPeers} imports for others`)
+    if (onLayer !== undefined && !this.#running.has(key) && this.#countForPeers() >= maxForPeers)
+      throw new P2pfsError('busy', `this host runs ${maxForPeers} imports for peers already`)
     const running = this.#running.get(key) ?? {
       reference,
       manifestDigest,
@@ -63,7 +64,7 @@ export class RunningImports {
       waiters: new Set<Waiter>(),
     }
     this.#running.set(key, running)
-    const waiter = { onProgress, onLayer, toldLayers: 0 }
+    const waiter = { onProgress, onLayer, layersTold: 0 }
     running.waiters.add(waiter)
     tellLayers(running)
     try {
@@ -73,13 +74,16 @@ export class RunningImports {
         async (signal) =>
           await task({
             signal,
-            onProgress: (progress) => report(running, progress),
-            onLayer: (diffId) => finished(running, diffId),
+            onProgress: (progress) => tellProgress(running, progress),
+            onLayer: (diffId) => {
+              running.layers.push(diffId)
+              tellLayers(running)
+            },
           }),
       )
     } finally {
       running.waiters.delete(waiter)
-      // With the last waiter the flight ends: the next one is another.
+      // The flight ends with its last waiter: a later run of the key is another import.
       if (running.waiters.size === 0 && this.#running.get(key) === running) this.#running.delete(key)
     }
   }
@@ -98,24 +102,19 @@ export class RunningImports {
     }))
   }
 
-  #forPeers(): number {
+  #countForPeers(): number {
     return [...this.#running.values()].filter(({ waiters }) => peersAmong(waiters).length > 0).length
   }
 }
 
-function report(running: Running, { doneBytes, totalBytes }: ByteProgress): void {
+function tellProgress(running: Running, { doneBytes, totalBytes }: ByteProgress): void {
   Object.assign(running, { doneBytes, totalBytes })
   for (const { onProgress } of running.waiters) onProgress?.({ doneBytes, totalBytes })
 }
 
-function finished(running: Running, diffId: Digest): void {
-  running.layers.push(diffId)
-  tellLayers(running)
-}
-
 function tellLayers({ layers, waiters }: Running): void {
-  for (const peer of peersAmong(waiters).slice(0, keepers)) {
-    while (peer.toldLayers < layers.length) peer.onLayer?.(layers[peer.toldLayers++]!)
+  for (const peer of peersAmong(waiters).slice(0, maxLayerTakers)) {
+    while (peer.layersTold < layers.length) peer.onLayer?.(layers[peer.layersTold++]!)
   }
 }
 

@@ -2,39 +2,32 @@ import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, type ErrorCode } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { Log } from '../base/log.ts'
-import type { FindOptions, ResolvedRootfs } from '../model/image.ts'
-import type { ByteProgress } from '../model/progress.ts'
+import type { Fetcher } from '../fetch/fetcher.ts'
+import type { LayerIndexes } from '../layers/layer-indexes.ts'
+import type { LayerRanges } from '../layers/layer-ranges.ts'
+import type { FindOptions, FoundRootfs } from '../model/image.ts'
+import type { ImportClient } from '../peers/import/client.ts'
+import type { Membership } from '../peers/membership.ts'
+import type { RegionObjects } from '../peers/object/region-objects.ts'
+import type { IndexTrust } from '../publish/index-trust.ts'
 
 /** Members that are asked for one image before this host imports it itself. */
 const maxAsked = 5
 
-/** The region, as this file needs it. */
-export interface StewardsRegion {
-  readonly peerId: string
-  /** Resolves, within seconds, when this host has met its region. */
-  whenRegionKnown: (options: { signal: AbortSignal }) => Promise<void>
-  /** This host and the others, in the order in which they are responsible for the key. */
-  byResponsibility: (key: string) => string[]
-  /** @throws timeout, unavailable, invalid */
-  askImport: (
-    peer: string,
-    request: ImageName & { manifestDigest: Digest },
-    options: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void; onLayer: (diffId: Digest) => void },
-  ) => Promise<{ record: ImageRecord } | { refused: ErrorCode }>
-}
-
 export interface StewardsParts {
-  region: StewardsRegion
-  /** `findImport`: a member that is importing the image with this manifest. */
-  objects: { findImport: (manifestDigest: Digest, options: { signal: AbortSignal }) => Promise<string | undefined> }
-  /** Whether the peer's word would be accepted for what it imports. */
-  accepts: (peer: string) => boolean
-  /** Takes what the region knows of a layer, so that it outlives the steward. */
-  takeLayer: (layer: WantedLayer, options: { signal: AbortSignal }) => Promise<void>
+  /** This host. */
+  peerId: string
+  membership: Pick<Membership, 'whenRegionKnown' | 'byResponsibility'>
+  imports: Pick<ImportClient, 'askImport'>
+  objects: Pick<RegionObjects, 'findImport'>
+  trust: Pick<IndexTrust, 'accepts'>
+  indexes: Pick<LayerIndexes, 'find'>
+  ranges: Pick<LayerRanges, 'take'>
+  fetcher: Pick<Fetcher, 'fetchChunk'>
   log: Log
 }
 
-/** What is asked for: an image that is in a registry, as the registry describes it now. */
+/** An image that is in a registry, as the registry describes it now. */
 export interface WantedImage extends ImageName {
   manifestDigest: Digest
   layers: readonly WantedLayer[]
@@ -45,9 +38,13 @@ export interface WantedLayer {
   diffId: Digest
 }
 
+/** What a steward answers: the record of the image that it has imported, or why it has not. */
+type StewardAnswer = Awaited<ReturnType<ImportClient['askImport']>>
+
 /**
- * Has an image that nobody in the region knows imported once for the whole region: by the one that is at it, or by the
- * image's steward, which all hosts agree on; the next in rank where one is lost or refuses.
+ * Asks other members to import an image that nobody in the region knows, so that it is imported once for the whole region.
+ * A member that is importing the image already comes first, then its steward, on which all hosts agree. If that member is
+ * lost or refuses, the next one in the steward order is asked.
  */
 export class Stewards {
   readonly #parts: StewardsParts
@@ -57,79 +54,90 @@ export class Stewards {
   }
 
   /**
-   * @param accept makes of a steward's record what this host believes; undefined where it does not
-   * @returns undefined where this host is to import the image itself
+   * @param accept makes a rootfs of a steward's record; undefined if this host does not believe the record
+   * @returns undefined if this host must import the image itself
    * @throws the signal's reason; nothing else
    */
   async ask(
     image: WantedImage,
     { signal, onProgress }: FindOptions,
-    accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<ResolvedRootfs | undefined>,
-  ): Promise<ResolvedRootfs | undefined> {
-    const { region, log } = this.#parts
-    await region.whenRegionKnown({ signal })
+    accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<FoundRootfs | undefined>,
+  ): Promise<FoundRootfs | undefined> {
+    const { peerId, membership, log } = this.#parts
+    await membership.whenRegionKnown({ signal })
     const asked = new Set<string>()
     while (asked.size < maxAsked) {
-      const peer = await this.#next(image, asked, signal)
-      if (peer === region.peerId) return undefined
+      const peer = await this.#nextMember(image, asked, signal)
+      if (peer === peerId) return undefined
       asked.add(peer)
-      const about = { image: image.reference, manifest: image.manifestDigest, peer }
-      log.info('image is imported for this host by its steward', about)
+      const fields = { image: image.reference, manifest: image.manifestDigest, peer }
+      log.info('steward is asked to import the image', fields)
       try {
-        const outcome = await this.#askOne(peer, image, { signal, onProgress })
-        const known = 'record' in outcome ? await accept(outcome.record, peer, signal) : undefined
-        if (known !== undefined) return known
-        const code = 'refused' in outcome ? outcome.refused : 'invalid'
-        log.info('steward does not import the image', { ...about, code })
-        // The image itself is malformed, it says: one more look at it is enough.
-        if ('refused' in outcome && code === 'invalid') return undefined
+        const answer = await this.#askMember(peer, image, { signal, onProgress })
+        const rootfs = 'record' in answer ? await accept(answer.record, peer, signal) : undefined
+        if (rootfs !== undefined) return rootfs
+        const code: ErrorCode = 'refused' in answer ? answer.refused : 'invalid'
+        log.info('steward does not import the image', { ...fields, code })
+        // The steward finds the image malformed: this host checks that itself, and other members need not.
+        if ('refused' in answer && code === 'invalid') return undefined
       } catch (error) {
         signal.throwIfAborted()
         if (!isP2pfsError(error)) throw error
-        log.info('steward is lost', { ...about, error })
+        log.info('steward is lost', { ...fields, error })
       }
     }
     return undefined
   }
 
-  /** Looked up anew for each: others may have lost the last one sooner, and gone on to one that this host ranks otherwise. */
-  async #next(image: WantedImage, asked: ReadonlySet<string>, signal: AbortSignal): Promise<string> {
-    const { region, objects, accepts } = this.#parts
-    const running = await objects.findImport(image.manifestDigest, { signal })
-    const order = [...(running === undefined ? [] : [running]), ...region.byResponsibility(image.manifestDigest)]
-    return order.find((id) => id === region.peerId || (!asked.has(id) && accepts(id))) ?? region.peerId
+  /**
+   * The member to ask next. The region is asked each time who is importing the image: others may have noticed sooner that
+   * the last steward is lost, and may have moved on to a member that this host ranks differently.
+   */
+  async #nextMember(image: WantedImage, asked: ReadonlySet<string>, signal: AbortSignal): Promise<string> {
+    const { peerId, membership, objects, trust } = this.#parts
+    const importing = await objects.findImport(image.manifestDigest, { signal })
+    const stewards = membership.byResponsibility(image.manifestDigest)
+    const candidates = importing === undefined ? stewards : [importing, ...stewards]
+    return candidates.find((id) => id === peerId || (!asked.has(id) && trust.accepts(id))) ?? peerId
   }
 
-  async #askOne(
+  async #askMember(
     peer: string,
     { layers, ...request }: WantedImage,
     { signal, onProgress }: FindOptions,
-  ): Promise<{ record: ImageRecord } | { refused: ErrorCode }> {
-    const { region, takeLayer, log } = this.#parts
-    const over = new AbortController()
-    const either = AbortSignal.any([signal, over.signal])
+  ): Promise<StewardAnswer> {
+    const { imports, log } = this.#parts
+    const ended = new AbortController()
+    const takeSignal = AbortSignal.any([signal, ended.signal])
     const taken = new Set<Digest>()
-    // One at a time; what the image does not have, or has been told of before, is not taken.
+    // Layers are taken one after the other, each once. Layers of other images are ignored.
     let taking = Promise.resolve()
     const onLayer = (diffId: Digest): void => {
-      const layer = layers.find((one) => one.diffId === diffId)
+      const layer = layers.find((candidate) => candidate.diffId === diffId)
       if (layer === undefined || taken.has(diffId)) return
       taken.add(diffId)
       taking = taking
-        .then(async () => (either.aborted ? undefined : await takeLayer(layer, { signal: either })))
+        .then(async () => (takeSignal.aborted ? undefined : await this.#takeLayer(layer, takeSignal)))
         .catch((error: unknown) =>
-          log.debug('layer that the steward has read cannot be taken', { error, layer: diffId, peer }),
+          log.debug('layer that the steward has imported cannot be copied', { error, layer: diffId, peer }),
         )
     }
     try {
-      return await region.askImport(peer, request, {
+      return await imports.askImport(peer, request, {
         signal,
         onLayer,
         onProgress: (progress) => onProgress?.(progress),
       })
     } finally {
-      over.abort()
+      ended.abort()
       await taking
     }
+  }
+
+  /** Copies what the region knows of a layer to this host, so that it outlives the steward. */
+  async #takeLayer({ digest, diffId }: WantedLayer, signal: AbortSignal): Promise<void> {
+    const { indexes, ranges, fetcher } = this.#parts
+    if ((await indexes.find(diffId, { signal })) === undefined) return
+    await ranges.take(digest, { signal, fetchChunk: fetcher.fetchChunk })
   }
 }

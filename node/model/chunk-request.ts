@@ -1,10 +1,10 @@
 import type { Digest } from '../../protocol/digest.ts'
 
-/** One chunk, and where it stands: its region, for whoever is asked who holds it. */
+/** One chunk, and its place in a segment: holders are looked up by place. */
 export interface ChunkRequest {
   digest: Digest
   lengthBytes: number
-  /** Id of the chunk table of the region. */
+  /** Id of the segment's chunk table. */
   table: Digest
   /** Position in that table. */
   index: number
@@ -14,15 +14,21 @@ export interface ChunkRequest {
 export type Source = 'local' | RemoteSource
 export type RemoteSource = 'peer' | 'registry'
 
-/** The first comes first: a read that somebody waits for, what its reader comes to next, what a boot will read, all others. */
+/**
+ * The first comes first: a read that somebody waits for, what its reader comes to next, what a boot will read, all
+ * others.
+ */
 export const priorities = ['demand', 'ahead', 'boot', 'background'] as const
 export type FetchPriority = (typeof priorities)[number]
 
-export function comesBefore(one: FetchPriority, other: FetchPriority): boolean {
-  return priorities.indexOf(one) < priorities.indexOf(other)
+export function comesBefore(first: FetchPriority, second: FetchPriority): boolean {
+  return priorities.indexOf(first) < priorities.indexOf(second)
 }
 
 export interface FetchedChunk {
   bytes: Uint8Array
   source: Source
 }
+
+/** Gets the verified bytes of a chunk that another fetch waits for, from wherever it is. @throws as the fetcher does */
+export type FetchChunk = (request: ChunkRequest, options: { signal: AbortSignal }) => Promise<Uint8Array>

@@ -1,30 +1,31 @@
+import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { ByteProgress } from './progress.ts'
 
 /**
- * Where a rootfs manifest came from: this host had it, a peer had it, it was published in the registry, or this host built
- * it.
+ * The source of a rootfs manifest: `local`, this host had it; `peer`, a peer sent it; `registry`, it was published there;
+ * `built`, this host made it.
  */
 export const origins = ['local', 'peer', 'registry', 'built'] as const
 export type Origin = (typeof origins)[number]
 
 /**
- * Who says that the reference stands for this image: the reference itself, by a digest; the registry, just now; or this host
- * or its region, from an earlier answer.
+ * Who says that the reference stands for this image: `digest`, the reference itself; `registry`, the registry, when it was
+ * asked for this call; `last-known`, this host or its region, from an earlier answer of the registry.
  */
 export const resolutions = ['digest', 'registry', 'last-known'] as const
 export type Resolution = (typeof resolutions)[number]
 
 /**
- * Whether a mount asks the registry what a tag stands for now, where this host or its region has an earlier answer.
- * `auto` asks unless the image is whole on this host. `always` asks. `missing` does not ask where there is an earlier
- * answer. `never` does not ask even where there is none.
+ * Whether a mount asks the registry what a tag stands for now, if this host or its region has an earlier answer.
+ * `auto` asks unless the image is whole on this host. `always` asks. `missing` does not ask if there is an earlier
+ * answer. `never` does not ask even if there is none.
  */
 export const pullPolicies = ['auto', 'always', 'missing', 'never'] as const
 export type PullPolicy = (typeof pullPolicies)[number]
 
-/** Which rootfs of an image. */
+/** Selects one rootfs among those of an image. */
 export type Variant = Pick<ImageName, 'platform' | 'format'>
 
 /** An image record and the rootfs manifest that it names. */
@@ -34,18 +35,34 @@ export interface ImageRootfs {
 }
 
 /** An image whose rootfs this host can mount. */
-export interface ResolvedRootfs extends ImageRootfs {
+export interface FoundRootfs extends ImageRootfs {
   origin: Origin
+}
+
+/** The image that a reference stands for. */
+export interface ResolvedRootfs extends FoundRootfs {
   resolution: Resolution
-  /** Why the registry did not say what the tag stands for now, where it was asked. */
+  /** Why the registry, which was asked, did not say what the tag stands for now. */
   unanswered?: string
 }
 
 /** An image record before anybody has signed it. */
 export type UnsignedRecord = Omit<ImageRecord, 'attestation'>
 
-/** Options of what may take as long as an import. Progress is in bytes of the image's compressed layers. */
+/** Options of tasks that may include an import. Progress is in bytes of the image's compressed layers. */
 export interface FindOptions {
   signal: AbortSignal
   onProgress?: ((progress: ByteProgress) => void) | undefined
+}
+
+/** Whether a rootfs has the config and the layers of an image. */
+export function isRootfsOf(
+  { config, layers }: RootfsManifest,
+  image: { config: string; layers: readonly { diffId: Digest }[] },
+): boolean {
+  return (
+    config === image.config &&
+    layers.length === image.layers.length &&
+    layers.every(({ diffId }, i) => diffId === image.layers[i]!.diffId)
+  )
 }

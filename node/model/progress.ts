@@ -1,10 +1,10 @@
-/** How far a task is, in bytes. */
+/** How much of a task is done. */
 export interface ByteProgress {
   doneBytes: number
   totalBytes: number
 }
 
-/** How much of something there is. */
+/** A quantity of chunks. */
 export interface Amount {
   bytes: number
   chunks: number

@@ -1,91 +1,117 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { ChunkRequest, FetchedChunk, FetchPriority, RemoteSource } from '../model/chunk-request.ts'
-import { ReadAhead } from './read-ahead.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
+import type { BootingRootfs } from '../boot/booting-rootfs.ts'
+import type { Fetcher } from '../fetch/fetcher.ts'
+import type { ChunkRequest, FetchPriority, RemoteSource } from '../model/chunk-request.ts'
+import type { Amount } from '../model/progress.ts'
+import { tablesOf } from '../model/rootfs-chunks.ts'
 import { chunkFlags, createBlockImage, type BlockImage } from './fuse/block-image.ts'
+import { ReadAhead } from './read-ahead.ts'
 import { withinDeadline } from './read-deadline.ts'
+import type { Inventory } from '../store/inventory.ts'
 
 export interface MountedRootfsParts {
-  has: (digest: Digest) => boolean
-  /** Where a chunk came from while this process ran. */
-  sourceOf: (digest: Digest) => RemoteSource | undefined
-  fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: FetchPriority }) => Promise<FetchedChunk>
-  /** What a read waits at most. */
+  fetcher: Pick<Fetcher, 'fetch'>
+  inventory: Pick<Inventory, 'has' | 'sourceOf' | 'onArrival'>
+}
+
+export interface MountedRootfsOptions {
+  /** The longest that a read waits (ms). */
   readDeadlineMs: number
 }
 
 /**
- * When the read-ahead of the kernel fails, it asks again at once for the page that its reader wants, several times where filesystems
- * are on top of each other: one and the same read, of which only the first part may take the whole deadline. Milliseconds.
+ * When a read of the kernel's read-ahead fails, the kernel at once asks again for the page that its reader wants, several times
+ * if filesystems are stacked. All that is one read for its reader, so only the first request may take the whole deadline: one
+ * that comes within `withinMs` of a failure has `deadlineMs` (ms).
  */
-const askedAgain = { withinMs: 2_000, deadlineMs: 500 }
+const repeated = { withinMs: 2_000, deadlineMs: 500 }
+/** Late chunks that are remembered: more than reads of the kernel are under way at once. */
+const maxLate = 4_096
 
-/** A rootfs that is mounted: turns reads that miss into fetches, and reads ahead of those that are sequential. */
-export class MountedRootfs {
+/** A mounted rootfs: turns reads that miss into fetches, and reads ahead of sequential readers. */
+export class MountedRootfs implements BootingRootfs {
   readonly image: BlockImage
   readonly digest: Digest
   readonly manifest: RootfsManifest
   readonly #parts: MountedRootfsParts
-  readonly #regions: { first: number; chunks: RootfsManifest['metadata'] }[] = []
+  readonly #readDeadlineMs: number
+  /** The chunk tables in the order of the image, and the position of the first chunk of each. */
+  readonly #segments: { first: number; chunks: RootfsManifest['metadata'] }[] = []
   readonly #state: Uint8Array
+  readonly #arrivals: Disposable
   readonly #readAhead: ReadAhead
   readonly #prefetching = new Set<number>()
-  /** Chunks whose deadline has passed, until when a read of them counts as the same one. */
-  readonly #late = new Map<number, number>()
+  /** Chunks whose read has failed by its deadline. */
+  readonly #late = new ExpiringMap<number>({ maxEntries: maxLate })
   readonly #closed = new AbortController()
-  /** Reads that wait for a chunk. */
-  waiting = 0
-  /** What is being fetched ahead in an order that is known: there is no need to guess what comes after one of these. */
-  planned: ReadonlySet<number> = new Set()
+  #planned: ReadonlySet<number> = new Set()
+  #waiting = 0
 
-  constructor(parts: MountedRootfsParts, manifest: RootfsManifest, digest: Digest) {
+  constructor(
+    parts: MountedRootfsParts,
+    { readDeadlineMs }: MountedRootfsOptions,
+    manifest: RootfsManifest,
+    digest: Digest,
+  ) {
     this.#parts = parts
+    this.#readDeadlineMs = readDeadlineMs
     this.manifest = manifest
     this.digest = digest
     this.image = createBlockImage(manifest, digest)
     this.#state = new Uint8Array(this.image.state)
     let first = 0
-    for (const chunks of [manifest.metadata, ...manifest.layers.map((layer) => layer.chunks)]) {
-      this.#regions.push({ first, chunks })
+    for (const chunks of tablesOf(manifest)) {
+      this.#segments.push({ first, chunks })
       for (let i = 0; i < chunks.count; i++) {
-        const source = parts.sourceOf(chunks.digestAt(i))
+        const source = parts.inventory.sourceOf(chunks.digestAt(i))
         if (source !== undefined) this.#state[first + i] = chunkFlags[source]
       }
       first += chunks.count
     }
+    this.#arrivals = parts.inventory.onArrival((table, index, source) => this.#arrived(table, index, source))
     this.#readAhead = new ReadAhead({
       offsets: new Float64Array(this.image.offsets),
       prefetch: (index) => this.#prefetch(index),
-      mark: (index) => void Atomics.or(this.#state, index, chunkFlags.mark),
+      setTrigger: (index) => void Atomics.or(this.#state, index, chunkFlags.readAheadTrigger),
     })
   }
 
-  /** A read waits for this chunk. @throws timeout where nobody delivers it within the deadline; invalid; the signal's reason */
+  get waiting(): number {
+    return this.#waiting
+  }
+
+  /** A read waits for this chunk. @throws timeout if nobody delivers it within the deadline; invalid; the signal's reason */
   async miss(chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
-    // A read over several chunks comes here whole when one of them is missing.
-    const here = this.has(chunkIndex)
-    this.waiting++
-    const chunk = this.#patiently(chunkIndex, AbortSignal.any([signal, this.#closed.signal])).finally(
-      () => this.waiting--,
+    // A read over several chunks comes here with all of them when one is missing.
+    const isHere = this.has(chunkIndex)
+    this.#waiting++
+    const chunk = this.#fetchWithinDeadline(chunkIndex, AbortSignal.any([signal, this.#closed.signal])).finally(
+      () => this.#waiting--,
     )
-    if (!here && !this.planned.has(chunkIndex)) this.#readAhead.touch(chunkIndex)
+    if (!isHere && !this.#planned.has(chunkIndex)) this.#readAhead.touch(chunkIndex)
     return await chunk
   }
 
-  /** A reader came to a chunk that read-ahead had marked. */
-  reached(chunkIndex: number): void {
+  /** A reader got to a chunk that read-ahead has made a trigger. */
+  reachedTrigger(chunkIndex: number): void {
     this.#readAhead.touch(chunkIndex)
   }
 
-  /** A chunk of a region, maybe of this image, has come. */
-  arrived(table: Digest, index: number, source: RemoteSource): void {
-    for (const { first, chunks } of this.#regions)
+  plan(chunks: ReadonlySet<number>): void {
+    this.#planned = chunks
+  }
+
+  /** A chunk has come. Its table may be one of this image. */
+  #arrived(table: Digest, index: number, source: RemoteSource): void {
+    for (const { first, chunks } of this.#segments)
       if (chunks.id === table) Atomics.or(this.#state, first + index, chunkFlags[source])
   }
 
-  /** What came of this image while this process ran, by where it came from, in chunks that are here or were. */
-  arrivals(): Record<RemoteSource, { bytes: number; chunks: number }> {
+  /** The chunks of this image that came while this process ran, by where they came from. They may be gone again. */
+  arrivals(): Record<RemoteSource, Amount> {
     const arrivals = { peer: { bytes: 0, chunks: 0 }, registry: { bytes: 0, chunks: 0 } }
     const offsets = new Float64Array(this.image.offsets)
     for (const [i, flags] of this.#state.entries()) {
@@ -98,25 +124,43 @@ export class MountedRootfs {
     return arrivals
   }
 
-  /** Gives up whatever is being fetched for this mount. */
+  /** Gives up all fetches for this rootfs. */
   close(): void {
+    this.#arrivals[Symbol.dispose]()
     this.#closed.abort()
   }
 
-  async #patiently(chunkIndex: number, signal: AbortSignal): Promise<Uint8Array> {
-    const now = performance.now()
-    for (const [index, untilMs] of this.#late) if (untilMs <= now) this.#late.delete(index)
-    const { readDeadlineMs } = this.#parts
-    const isAskedAgain = this.#late.has(chunkIndex)
-    const deadlineMs = isAskedAgain ? Math.min(askedAgain.deadlineMs, readDeadlineMs) : readDeadlineMs
+  has(index: number): boolean {
+    return this.#parts.inventory.has(this.request(index).digest)
+  }
+
+  async fetch(index: number, priority: FetchPriority, signal: AbortSignal): Promise<Uint8Array> {
+    const { bytes, source } = await this.#parts.fetcher.fetch(this.request(index), { signal, priority })
+    if (source !== 'local') Atomics.or(this.#state, index, chunkFlags[source])
+    return bytes
+  }
+
+  request(index: number): ChunkRequest {
+    const { first, chunks } = this.#segments.findLast((segment) => segment.first <= index && segment.chunks.count > 0)!
+    const indexInTable = index - first
+    return {
+      digest: chunks.digestAt(indexInTable),
+      lengthBytes: chunks.lengthAt(indexInTable),
+      table: chunks.id,
+      index: indexInTable,
+    }
+  }
+
+  async #fetchWithinDeadline(chunkIndex: number, signal: AbortSignal): Promise<Uint8Array> {
+    const isRepeated = this.#late.has(chunkIndex)
+    const deadlineMs = isRepeated ? Math.min(repeated.deadlineMs, this.#readDeadlineMs) : this.#readDeadlineMs
     try {
       return await withinDeadline(async (options) => await this.fetch(chunkIndex, 'demand', options.signal), {
         signal,
         deadlineMs,
       })
     } catch (error) {
-      if (!isAskedAgain && isP2pfsError(error, 'timeout'))
-        this.#late.set(chunkIndex, performance.now() + askedAgain.withinMs)
+      if (!isRepeated && isP2pfsError(error, 'timeout')) this.#late.set(chunkIndex, true, repeated.withinMs)
       throw error
     }
   }
@@ -125,27 +169,8 @@ export class MountedRootfs {
     if (this.#prefetching.has(index) || this.has(index)) return
     this.#prefetching.add(index)
     this.fetch(index, 'ahead', this.#closed.signal)
-      // The read that needs the chunk will try again, and report.
+      // The read that needs the chunk tries again, and reports the failure.
       .catch(() => undefined)
       .finally(() => this.#prefetching.delete(index))
-  }
-
-  has(index: number): boolean {
-    return this.#parts.has(this.request(index).digest)
-  }
-
-  /** @throws what the fetch throws */
-  async fetch(index: number, priority: FetchPriority, signal: AbortSignal): Promise<Uint8Array> {
-    const { bytes, source } = await this.#parts.fetch(this.request(index), { signal, priority })
-    if (source !== 'local') Atomics.or(this.#state, index, chunkFlags[source])
-    return bytes
-  }
-
-  /** The chunk of this number in the image. */
-  request(index: number): ChunkRequest {
-    const region = this.#regions.findLast(({ first, chunks }) => first <= index && chunks.count > 0)!
-    const at = index - region.first
-    const { chunks } = region
-    return { digest: chunks.digestAt(at), lengthBytes: chunks.lengthAt(at), table: chunks.id, index: at }
   }
 }

@@ -1,44 +1,51 @@
 import { digestHex, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { Boot } from '../boot/boot.ts'
-import type { BootReplay } from '../control/api.ts'
-import type { RemoteSource } from '../model/chunk-request.ts'
+import { KeyedQueue } from '../base/keyed-queue.ts'
 import type { Log } from '../base/log.ts'
-import type { FuseDriver } from './fuse/driver.ts'
+import type { Boots } from '../boot/boots.ts'
+import type { BootReplay } from '../model/boot-replay.ts'
+import type { Catalog } from '../store/catalog.ts'
+import type { MountRecord } from '../store/mount-record.ts'
+import type { FuseDriver, ReadHandler } from './fuse/driver.ts'
+import { MountedRootfs, type MountedRootfsOptions, type MountedRootfsParts } from './mounted-rootfs.ts'
 import type { MountSpec, Placed, Placement } from './placement/placement.ts'
-import { MountedRootfs, type MountedRootfsParts } from './mounted-rootfs.ts'
-import type { Catalog, MountRecord } from '../store/catalog.ts'
 
 export interface MountsParts extends MountedRootfsParts {
   catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs'>
-  driver: FuseDriver
+  driver: Pick<FuseDriver, 'start' | 'add' | 'remove'>
   placement: Placement
-  /** The boot of a rootfs that was not mounted before, to be started; undefined where boots are left alone. */
-  createBoot: (mounted: MountedRootfs) => Boot | undefined
+  boots: Pick<Boots, 'start' | 'status' | 'end' | 'endAll'>
   log: Log
 }
 
-/** What is mounted where. The catalog remembers it, for the daemon that comes after this one. */
-export class Mounts {
+/** All mounts of this host, and the reads of their rootfs. The catalog keeps their records for the next daemon. */
+export class Mounts implements ReadHandler {
   readonly #parts: MountsParts
-  readonly #images = new Map<string, MountedRootfs>()
-  readonly #boots = new Map<string, Boot>()
+  readonly #options: MountedRootfsOptions
+  /** Rootfs that are served, by their name in the FUSE mount. */
+  readonly #rootfs = new Map<string, MountedRootfs>()
   readonly #records = new Map<string, MountRecord>()
-  /** Directories that something is being done with. */
+  /** Directories that are being mounted, reset or unmounted. */
   readonly #busy = new Set<string>()
-  /** The last task of each rootfs: those of one rootfs share its image and tree, so one at a time. */
-  readonly #turns = new Map<string, Promise<unknown>>()
+  /** Mounts of one rootfs share its image and tree, so their changes run one after the other. */
+  readonly #turns = new KeyedQueue()
 
-  constructor(parts: MountsParts) {
+  constructor(parts: MountsParts, options: MountedRootfsOptions) {
     this.#parts = parts
+    this.#options = options
   }
 
-  /** Takes up the mounts of the daemon before this one; forgets those that are gone. Called before reads are served. */
+  /** Takes over the mounts of the previous daemon, and forgets those that are gone. Must come before {@link serve}. */
   async restore(): Promise<void> {
     const { catalog, placement, log } = this.#parts
+    let isComplete = true
+    const records = await catalog.mounts((key, error) => {
+      isComplete = false
+      log.error('mount record cannot be read; it stays, and so do all scratch drives and upper layers', { key, error })
+    })
     const standing = await placement.standing()
-    for (const record of await catalog.mounts()) {
+    for (const record of records) {
       const manifest = await catalog.rootfs(record.rootfsDigest)
       if (!standing.has(record.directory) || manifest === undefined) {
         log.warn('mount is gone since the daemon was last here', {
@@ -51,44 +58,63 @@ export class Mounts {
       this.#records.set(record.directory, record)
       await this.#open(manifest, record.rootfsDigest)
     }
-    await placement.tidy(this.list().map(specOf))
+    if (isComplete) await placement.tidy(this.list().map(specOf))
+  }
+
+  /** Serves reads from now on. */
+  async serve(): Promise<void> {
+    await this.#parts.driver.start(this)
+  }
+
+  /** Stops fetching for mounts; they stay. */
+  async close(): Promise<void> {
+    for (const mounted of this.#rootfs.values()) mounted.close()
+    await this.#parts.boots.endAll()
   }
 
   list(): MountRecord[] {
     return [...this.#records.values()]
   }
 
-  /** The image of this name in the FUSE mount. */
-  image(name: string): MountedRootfs | undefined {
-    return this.#images.get(name)
+  /** The rootfs, if it is served. */
+  rootfs(digest: Digest): MountedRootfs | undefined {
+    return this.#rootfs.get(digestHex(digest))
   }
 
-  /** A chunk has come that stands there in a region. */
-  arrived(table: Digest, index: number, source: RemoteSource): void {
-    for (const mounted of this.#images.values()) mounted.arrived(table, index, source)
+  /** How far the replay of the boot of a rootfs is; undefined if there is none. */
+  bootReplay(digest: Digest): BootReplay | undefined {
+    return this.#parts.boots.status(digest)
   }
 
-  /** How far the replay of the boot of a rootfs is, where it is replayed. */
-  profile(digest: Digest): BootReplay | undefined {
-    return this.#boots.get(digestHex(digest))?.status()
+  async miss(name: string, chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
+    const mounted = this.#rootfs.get(name)
+    if (mounted === undefined) throw new P2pfsError('closed', 'read of a rootfs that is not mounted')
+    return await mounted.miss(chunkIndex, { signal })
   }
 
-  /** @throws conflict where the directory is taken; missing where it is not there; unsupported for what this host cannot do */
+  reachedTrigger(name: string, chunkIndex: number): void {
+    this.#rootfs.get(name)?.reachedTrigger(chunkIndex)
+  }
+
+  /**
+   * @throws conflict if the directory is taken; missing if there is no such directory; unsupported if this host cannot mount it
+   * that way
+   */
   async mount(manifest: RootfsManifest, record: MountRecord, { signal }: { signal: AbortSignal }): Promise<Placed> {
-    const { catalog, placement } = this.#parts
+    const { catalog, placement, boots } = this.#parts
     const { directory, rootfsDigest } = record
     if (this.#records.has(directory))
       throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
     return await this.#inTurn(directory, rootfsDigest, async () => {
       signal.throwIfAborted()
-      await this.#open(manifest, rootfsDigest)
-      // Recorded first: a daemon that dies in between finds a record without a mount, which it forgets.
+      const mounted = await this.#open(manifest, rootfsDigest)
+      // Recorded first: a daemon that dies before it mounts leaves a record without a mount, which is forgotten.
       await catalog.putMount(record)
       try {
         const placed = await placement.place(specOf(record), { signal })
         this.#records.set(directory, record)
-        // Not before: it would take from the mount what the mount waits for.
-        this.#startBoot(rootfsDigest)
+        // Not earlier: a replay would compete with the reads that the mount itself waits for.
+        boots.start(mounted)
         return placed
       } catch (error) {
         await catalog.deleteMount(directory)
@@ -98,7 +124,10 @@ export class Mounts {
     })
   }
 
-  /** A fresh scratch drive, or a fresh upper layer. @throws missing where nothing is mounted there; invalid where it has none; conflict where it is in use */
+  /**
+   * Gives a mount a fresh scratch drive, or a fresh upper layer.
+   * @throws missing if nothing is mounted there; invalid if the mount has neither; conflict if it is in use
+   */
   async reset(directory: string): Promise<Placed> {
     const record = this.#record(directory)
     return await this.#inTurn(
@@ -108,7 +137,7 @@ export class Mounts {
     )
   }
 
-  /** @throws missing where nothing is mounted there; conflict where it is in use */
+  /** @throws missing if nothing is mounted there; conflict if it is in use */
   async umount(directory: string): Promise<void> {
     const record = this.#record(directory)
     await this.#inTurn(directory, record.rootfsDigest, async () => {
@@ -119,12 +148,6 @@ export class Mounts {
     })
   }
 
-  /** Stops fetching for mounts; they stay. */
-  async close(): Promise<void> {
-    for (const mounted of this.#images.values()) mounted.close()
-    await Promise.all([...this.#boots.values()].map(async (boot) => await boot.end()))
-  }
-
   #record(directory: string): MountRecord {
     const record = this.#records.get(directory)
     if (record !== undefined) return record
@@ -133,52 +156,40 @@ export class Mounts {
     })
   }
 
-  async #open(manifest: RootfsManifest, digest: Digest): Promise<void> {
+  async #open(manifest: RootfsManifest, digest: Digest): Promise<MountedRootfs> {
     const name = digestHex(digest)
-    if (this.#images.has(name)) return
-    const mounted = new MountedRootfs(this.#parts, manifest, digest)
-    this.#images.set(name, mounted)
+    const served = this.#rootfs.get(name)
+    if (served !== undefined) return served
+    const mounted = new MountedRootfs(this.#parts, this.#options, manifest, digest)
+    this.#rootfs.set(name, mounted)
     await this.#parts.driver.add(mounted.image)
+    return mounted
   }
 
-  /** Once for as long as the rootfs is mounted: another mount finds its pages in the kernel's cache. */
-  #startBoot(digest: Digest): void {
-    const name = digestHex(digest)
-    if (this.#boots.has(name)) return
-    const boot = this.#parts.createBoot(this.#images.get(name)!)
-    if (boot === undefined) return
-    this.#boots.set(name, boot)
-    boot.start()
-  }
-
-  /** Ends what no mount of this rootfs needs any more. */
+  /** Ends the tree, and the rootfs, if no mount needs it any more. */
   async #closeUnused(digest: Digest): Promise<void> {
+    const { placement, driver, boots, log } = this.#parts
     const name = digestHex(digest)
     const users = this.list().filter((record) => record.rootfsDigest === digest)
     if (users.some((record) => record.as === 'tree')) return
-    const released = await this.#parts.placement.release(name)
-    if (!released) this.#parts.log.warn('tree is in use beyond its mounts; it stays', { rootfs: digest })
-    if (!released || users.length > 0) return
-    await this.#boots.get(name)?.end()
-    this.#boots.delete(name)
-    this.#images.get(name)?.close()
-    this.#images.delete(name)
-    await this.#parts.driver.remove(name)
+    const isReleased = await placement.release(name)
+    if (!isReleased) log.warn('tree is in use beyond its mounts; it stays', { rootfs: digest })
+    if (!isReleased || users.length > 0) return
+    await boots.end(digest)
+    this.#rootfs.get(name)?.close()
+    this.#rootfs.delete(name)
+    await driver.remove(name)
   }
 
-  /** @throws conflict where something else is being done with the directory */
+  /** Runs a change after the other changes of the same rootfs. @throws conflict if the directory is being changed */
   async #inTurn<T>(directory: string, digest: Digest, task: () => Promise<T>): Promise<T> {
     if (this.#busy.has(directory))
       throw new P2pfsError('conflict', `${directory} is being mounted or unmounted; try again`, { directory })
     this.#busy.add(directory)
-    const turn = (this.#turns.get(digest) ?? Promise.resolve()).then(task)
-    const settled = turn.catch(() => undefined)
-    this.#turns.set(digest, settled)
     try {
-      return await turn
+      return await this.#turns.run(digest, task)
     } finally {
       this.#busy.delete(directory)
-      if (this.#turns.get(digest) === settled) this.#turns.delete(digest)
     }
   }
 }

@@ -1,44 +1,42 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 
-/** The pause before all sources are asked again: a second if it may pass by itself; otherwise somebody has to act. Milliseconds. */
-const pauseMs = { passing: 1_000, other: 5_000 }
+/** The pause before all sources are asked again (ms): short if the failure may pass by itself, longer if a person has to act. */
+const pauseMs = { passing: 1_000, lasting: 5_000 }
 
 /**
- * What a read waits for: tried again after failures, because an error breaks a reader and a pause does not, and given up when
- * the deadline has passed. Bytes that are wrong are given up at once.
- * @throws timeout, with what the last try failed with; invalid; the signal's reason
+ * Repeats an attempt until it succeeds or the deadline has passed, because an error breaks a reader and a pause does not. Wrong
+ * bytes, and the end of the daemon, are final at once.
+ * @throws timeout, with the failure of the last attempt; invalid; closed; the signal's reason
  */
 export async function withinDeadline<T>(
   attempt: (options: { signal: AbortSignal }) => Promise<T>,
   { signal, deadlineMs }: { signal: AbortSignal; deadlineMs: number },
 ): Promise<T> {
-  const late = new AbortController()
+  const deadline = new AbortController()
   const timer = setTimeout(
-    () => late.abort(new P2pfsError('timeout', `nobody has delivered it within ${deadlineMs / 1000} s`)),
+    () => deadline.abort(new P2pfsError('timeout', `nobody has delivered it within ${deadlineMs / 1000} s`)),
     deadlineMs,
   )
-  const either = AbortSignal.any([signal, late.signal])
+  const limited = AbortSignal.any([signal, deadline.signal])
   let failure: unknown
   try {
     for (;;) {
-      either.throwIfAborted()
+      limited.throwIfAborted()
       try {
-        return await attempt({ signal: either })
+        return await attempt({ signal: limited })
       } catch (error) {
-        if (either.aborted || isP2pfsError(error, 'invalid', 'closed')) throw error
+        if (limited.aborted || isP2pfsError(error, 'invalid', 'closed')) throw error
         failure = error
       }
-      await sleep(
-        isP2pfsError(failure, 'unavailable', 'timeout', 'busy') ? pauseMs.passing : pauseMs.other,
-        undefined,
-        { signal: either },
-      )
+      const isPassing = isP2pfsError(failure, 'unavailable', 'timeout', 'busy')
+      await sleep(isPassing ? pauseMs.passing : pauseMs.lasting, undefined, { signal: limited })
     }
   } catch (error) {
-    if (signal.aborted || !late.signal.aborted) throw error
+    if (signal.aborted || !deadline.signal.aborted) throw error
     const cause = failure ?? error
-    throw new P2pfsError('timeout', `${(late.signal.reason as Error).message}: ${(cause as Error).message}`, { cause })
+    const { message } = deadline.signal.reason as Error
+    throw new P2pfsError('timeout', `${message}: ${(cause as Error).message}`, { cause })
   } finally {
     clearTimeout(timer)
   }

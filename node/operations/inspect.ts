@@ -1,96 +1,133 @@
-import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Digest } from '../../protocol/digest.ts'
-import type { ImageRecord } from '../../protocol/image-record.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { InspectedLayer, InspectResult } from '../control/api.ts'
+import type { InspectedLayer, InspectRequest, InspectResult } from '../control/api.ts'
+import type { OperationOptions } from '../control/operations.ts'
+import type { ImageResolver } from '../images/resolver.ts'
+import type { LayerIndexes } from '../layers/layer-indexes.ts'
+import type { ImageRootfs, Variant } from '../model/image.ts'
+import { sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
+import type { PublishedImages } from '../publish/published-images.ts'
 import { layersOf } from '../registry/image-source.ts'
-import { tablesOf } from '../model/rootfs-chunks.ts'
+import type { Catalog } from '../store/catalog.ts'
+import type { Inventory } from '../store/inventory.ts'
+import type { ImageRequests } from './image-request.ts'
 
-/** An image that this host knows. */
-export interface Known {
-  record: ImageRecord
-  manifest: RootfsManifest
+export interface InspectParts {
+  requests: ImageRequests
+  resolver: Pick<ImageResolver, 'find'>
+  indexes: Pick<LayerIndexes, 'find'>
+  published: Pick<PublishedImages, 'layerIndexes'>
+  catalog: Pick<Catalog, 'images' | 'rootfs'>
+  inventory: Pick<Inventory, 'localBytes'>
 }
 
-/** What an image is made of, how much of it is here, and what others have in common with it. */
-export async function inspect(
-  { record, manifest }: Known,
-  others: readonly Known[],
-  parts: {
-    localBytes: (tables: readonly ChunkTable[]) => number
-    layer: (diffId: Digest) => Promise<LayerIndex | undefined>
-  },
-): Promise<InspectResult> {
-  const layers: InspectedLayer[] = []
-  for (const [i, { diffId, digest, sizeBytes: compressedBytes }] of layersOf(
-    record.manifest,
-    manifest.config,
-  ).entries()) {
-    const { chunks } = manifest.layers[i]!
-    const index = await parts.layer(diffId)
-    layers.push({
-      diffId,
-      digest,
-      compressedBytes,
-      tarBytes: index?.tarBytes ?? 0,
-      entries: countTypes(index),
-      dataBytes: chunks.sizeBytes,
-      chunks: chunks.count,
-      localBytes: parts.localBytes([chunks]),
-    })
+/** `p2pfs inspect`: what an image is made of, how much of it is here, and what other images share with it. */
+export class InspectOperation {
+  readonly #parts: InspectParts
+
+  constructor(parts: InspectParts) {
+    this.#parts = parts
   }
-  const tables = tablesOf(manifest)
-  const { reference, platform, format, rootfsDigest } = record
-  return {
-    reference,
-    platform,
-    format,
-    digest: rootfsDigest,
-    sizeBytes: sizeOf(manifest),
-    localBytes: parts.localBytes(tables),
-    metadataBytes: manifest.metadata.sizeBytes,
-    chunks: tables.reduce((sum, { count }) => sum + count, 0),
-    layers,
-    sharing: sharingOf(
-      manifest,
-      others.filter((other) => other.record.rootfsDigest !== rootfsDigest),
-    ),
-    config: JSON.parse(manifest.config) as unknown,
+
+  /** Nothing is imported to be looked at. @throws missing where neither this host nor its region has the image */
+  async run(request: InspectRequest, { signal }: OperationOptions): Promise<InspectResult> {
+    const { requests, resolver, inventory } = this.#parts
+    const { reference, variant } = requests.parse(request)
+    const image = await resolver.find(reference, variant, { signal })
+    if (image === undefined) {
+      throw new P2pfsError(
+        'missing',
+        `neither this host nor its region knows ${request.image} for ${variant.platform}; p2pfs seed ${request.image} first`,
+      )
+    }
+    const { record, manifest } = image
+    const tables = tablesOf(manifest)
+    return {
+      reference: record.reference,
+      platform: record.platform,
+      format: record.format,
+      digest: record.rootfsDigest,
+      sizeBytes: sizeOf(manifest),
+      localBytes: inventory.localBytes(tables),
+      metadataBytes: manifest.metadata.sizeBytes,
+      chunks: tables.reduce((sum, { count }) => sum + count, 0),
+      layers: await this.#layers(image, signal),
+      sharing: sharingOf(image, await this.#images(variant.format)),
+      config: JSON.parse(manifest.config) as unknown,
+    }
   }
-}
 
-export function sizeOf(manifest: RootfsManifest): number {
-  return tablesOf(manifest).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
-}
+  async #layers({ record, manifest }: ImageRootfs, signal: AbortSignal): Promise<InspectedLayer[]> {
+    const { indexes, published, inventory } = this.#parts
+    let publishedIndexes: ReturnType<PublishedImages['layerIndexes']> | undefined
+    const findIndex = async (diffId: Digest): Promise<LayerIndex | undefined> => {
+      const found = await indexes.find(diffId, { signal })
+      if (found !== undefined) return found.index
+      publishedIndexes ??= published.layerIndexes(record, { signal })
+      return (await publishedIndexes)?.get(diffId)
+    }
+    const layers: InspectedLayer[] = []
+    for (const [i, layer] of layersOf(record.manifest, manifest.config).entries()) {
+      const { chunks } = manifest.layers[i]!
+      const index = await findIndex(layer.diffId)
+      layers.push({
+        diffId: layer.diffId,
+        digest: layer.digest,
+        compressedBytes: layer.sizeBytes,
+        tarBytes: index?.tarBytes ?? 0,
+        entries: countTypes(index),
+        dataBytes: chunks.sizeBytes,
+        chunks: chunks.count,
+        localBytes: inventory.localBytes([chunks]),
+      })
+    }
+    return layers
+  }
 
-/** Each chunk counts once, however often an image has it. */
-function sharingOf(manifest: RootfsManifest, others: readonly Known[]): InspectResult['sharing'] {
-  const own = distinctChunks(manifest)
-  return others
-    .map(({ record: { reference, platform, format }, manifest: other }) => {
-      const shared = [...distinctChunks(other)].filter(([digest]) => own.has(digest))
-      return {
-        reference,
-        platform,
-        format,
-        sharedChunks: shared.length,
-        sharedBytes: shared.reduce((sum, [, length]) => sum + length, 0),
-      }
-    })
-    .filter(({ sharedChunks }) => sharedChunks > 0)
-    .sort((a, b) => b.sharedBytes - a.sharedBytes)
-}
-
-function distinctChunks(manifest: RootfsManifest): Map<Digest, number> {
-  const chunks = new Map<Digest, number>()
-  for (const table of tablesOf(manifest))
-    for (let i = 0; i < table.count; i++) chunks.set(table.digestAt(i), table.lengthAt(i))
-  return chunks
+  /** All images of this host in one format. */
+  async #images(format: Variant['format']): Promise<ImageRootfs[]> {
+    const { catalog } = this.#parts
+    const images: ImageRootfs[] = []
+    for (const record of await catalog.images()) {
+      const manifest = record.format === format ? await catalog.rootfs(record.rootfsDigest) : undefined
+      if (manifest !== undefined) images.push({ record, manifest })
+    }
+    return images
+  }
 }
 
 function countTypes(index: LayerIndex | undefined): Record<string, number> {
   const counts: Record<string, number> = {}
   for (const { type } of index?.entries ?? []) counts[type] = (counts[type] ?? 0) + 1
   return counts
+}
+
+/** The other images that share chunks, most bytes first. Each chunk counts once, however often an image has it. */
+function sharingOf(image: ImageRootfs, images: readonly ImageRootfs[]): InspectResult['sharing'] {
+  const own = distinctChunks(image.manifest)
+  return images
+    .filter(({ record }) => record.rootfsDigest !== image.record.rootfsDigest)
+    .map(({ record: { reference, platform, format }, manifest }) => {
+      const shared = [...distinctChunks(manifest)].filter(([digest]) => own.has(digest))
+      return {
+        reference,
+        platform,
+        format,
+        sharedChunks: shared.length,
+        sharedBytes: shared.reduce((sum, [, lengthBytes]) => sum + lengthBytes, 0),
+      }
+    })
+    .filter(({ sharedChunks }) => sharedChunks > 0)
+    .sort((a, b) => b.sharedBytes - a.sharedBytes)
+}
+
+/** Length of each chunk (bytes). */
+function distinctChunks(manifest: RootfsManifest): Map<Digest, number> {
+  const chunks = new Map<Digest, number>()
+  for (const table of tablesOf(manifest)) {
+    for (let i = 0; i < table.count; i++) chunks.set(table.digestAt(i), table.lengthAt(i))
+  }
+  return chunks
 }

@@ -1,38 +1,42 @@
-import { digestHex, type Digest } from '../../protocol/digest.ts'
+import type { Digest } from '../../protocol/digest.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { MountReport, MountWarning } from '../control/api.ts'
-import { sizeOf } from './inspect.ts'
+import type { StreamSource } from '../fetch/stream-source.ts'
+import { sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
 import type { Mounts } from '../mount/mounts.ts'
-import type { Holdings } from '../store/holdings.ts'
-import { tablesOf } from '../model/rootfs-chunks.ts'
+import type { Membership } from '../peers/membership.ts'
+import type { Inventory } from '../store/inventory.ts'
 
-export interface MountReportParts {
-  mounts: Mounts
-  holdings: Pick<Holdings, 'localBytes'>
-  /** Whether the region has been read whole from a registry since the daemon started. */
-  isStreamed: (table: Digest) => boolean
-  /** Whether no peer is connected, though there are or were some. */
-  isAlone: () => boolean
+export interface MountReportsParts {
+  mounts: Pick<Mounts, 'rootfs' | 'bootReplay'>
+  inventory: Pick<Inventory, 'localBytes'>
+  stream: Pick<StreamSource, 'streamed'>
+  membership: Pick<Membership, 'isAlone'>
 }
 
-/** How the reads of a mounted rootfs fare: how much is here, where it came from, what a user would not expect. */
-export function reportMount(
-  digest: Digest,
-  manifest: RootfsManifest,
-  { mounts, holdings, isStreamed, isAlone }: MountReportParts,
-): MountReport {
-  const sizeBytes = sizeOf(manifest)
-  const here = holdings.localBytes(tablesOf(manifest))
-  const warnings: MountWarning[] = []
-  if (manifest.layers.some(({ chunks }) => isStreamed(chunks.id))) warnings.push('whole-layers')
-  if (here < sizeBytes && isAlone()) warnings.push('peers-lost')
-  const profile = mounts.profile(digest)
-  const none = { bytes: 0, chunks: 0 }
-  return {
-    sizeBytes,
-    localBytes: here,
-    fetched: mounts.image(digestHex(digest))?.arrivals() ?? { peer: none, registry: none },
-    ...(profile && { profile }),
-    warnings,
+/** How the reads of mounts fare: how much of a rootfs is here, where it came from, and what a user would not expect. */
+export class MountReports {
+  readonly #parts: MountReportsParts
+
+  constructor(parts: MountReportsParts) {
+    this.#parts = parts
+  }
+
+  of(rootfs: Digest, manifest: RootfsManifest): MountReport {
+    const { mounts, inventory, stream, membership } = this.#parts
+    const sizeBytes = sizeOf(manifest)
+    const localBytes = inventory.localBytes(tablesOf(manifest))
+    const warnings: MountWarning[] = []
+    if (manifest.layers.some(({ chunks }) => stream.streamed.has(chunks.id))) warnings.push('whole-layers')
+    if (localBytes < sizeBytes && membership.isAlone()) warnings.push('peers-lost')
+    const profile = mounts.bootReplay(rootfs)
+    const none = { bytes: 0, chunks: 0 }
+    return {
+      sizeBytes,
+      localBytes,
+      fetched: mounts.rootfs(rootfs)?.arrivals() ?? { peer: none, registry: none },
+      ...(profile && { profile }),
+      warnings,
+    }
   }
 }

@@ -1,94 +1,108 @@
-import type { Digest } from '../../protocol/digest.ts'
-import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { Config } from '../config.ts'
-import type { MountReport, Status } from '../control/api.ts'
+import type { Status } from '../control/api.ts'
+import type { Fetcher } from '../fetch/fetcher.ts'
+import type { Importer } from '../images/importer.ts'
+import type { RunningImports } from '../images/running-imports.ts'
+import type { LayerRanges } from '../layers/layer-ranges.ts'
+import type { LayerReader } from '../layers/layer-reader.ts'
+import type { SegmentStreams } from '../layers/segment-streams.ts'
 import type { Amount } from '../model/progress.ts'
-import { sizeOf } from './inspect.ts'
+import { sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
+import type { FuseDriver } from '../mount/fuse/driver.ts'
 import type { Mounts } from '../mount/mounts.ts'
 import type { PeerStatus } from '../peers/membership.ts'
 import type { PeerNetwork } from '../peers/network.ts'
-import { tablesOf } from '../model/rootfs-chunks.ts'
-import type { RunningImports } from '../images/running-imports.ts'
+import type { PublishedImages } from '../publish/published-images.ts'
 import type { Catalog } from '../store/catalog.ts'
-import type { Holdings } from '../store/holdings.ts'
+import type { Inventory } from '../store/inventory.ts'
+import type { MountReports } from './mount-report.ts'
 
 export interface StatusParts {
-  version: string
-  uptimeMs: number
-  config: Pick<Config, 'name' | 'region'>
   catalog: Pick<Catalog, 'images' | 'rootfs'>
-  holdings: Pick<Holdings, 'localBytes'>
+  inventory: Pick<Inventory, 'count' | 'localBytes'>
   network: Pick<PeerNetwork, 'peerId' | 'multiaddrs' | 'membership' | 'totals'>
   imports: Pick<RunningImports, 'list'>
-  mounts: ReturnType<Mounts['list']>
-  report: (digest: Digest, manifest: RootfsManifest) => MountReport
-  /** Of the registry by who fetched. */
-  fetched: { peer: Amount; registry: readonly Amount[] }
-  counters: Pick<Status, 'chunks' | 'served' | 'readAtRandom'>
+  mounts: Pick<Mounts, 'list'>
+  driver: Pick<FuseDriver, 'counters'>
+  reports: MountReports
+  fetcher: Pick<Fetcher, 'fromPeers'>
+  reader: Pick<LayerReader, 'chunks'>
+  importer: Pick<Importer, 'chunks'>
+  ranges: Pick<LayerRanges, 'chunks' | 'read'>
+  streams: Pick<SegmentStreams, 'chunks'>
+  published: Pick<PublishedImages, 'chunks'>
 }
 
-/** What `p2pfs status` shows. */
-export async function collectStatus({
-  version,
-  uptimeMs,
-  config,
-  catalog,
-  holdings,
-  network,
-  imports,
-  report,
-  fetched,
-  counters,
-  ...parts
-}: StatusParts): Promise<Status> {
-  const images: Status['images'] = []
-  for (const { reference, platform, format, rootfsDigest: digest } of await catalog.images()) {
-    const manifest = await catalog.rootfs(digest)
-    if (manifest !== undefined)
-      images.push({
-        reference,
-        platform,
-        format,
-        digest,
-        sizeBytes: sizeOf(manifest),
-        localBytes: holdings.localBytes(tablesOf(manifest)),
-      })
+/** `p2pfs status`. */
+export class StatusOperation {
+  readonly #parts: StatusParts
+  readonly #host: Pick<Status, 'version' | 'name' | 'region'>
+  readonly #startedAtMs = performance.now()
+
+  constructor(parts: StatusParts, host: Pick<Status, 'version' | 'name' | 'region'>) {
+    this.#parts = parts
+    this.#host = host
   }
-  const mounts: Status['mounts'] = []
-  for (const { id: _id, platform: _platform, rootfsDigest: digest, ...mount } of parts.mounts) {
-    const manifest = await catalog.rootfs(digest)
-    if (manifest !== undefined) mounts.push({ ...mount, digest, ...report(digest, manifest) })
+
+  async run(): Promise<Status> {
+    const { inventory, network, imports, driver, fetcher, reader, importer, ranges, streams, published } = this.#parts
+    const sent = network.totals()
+    return {
+      version: this.#host.version,
+      daemonPid: process.pid,
+      uptimeSeconds: Math.round((performance.now() - this.#startedAtMs) / 1000),
+      name: this.#host.name,
+      region: this.#host.region,
+      peerId: network.peerId,
+      addresses: network.multiaddrs(),
+      peers: network.membership.peers().map(describePeer),
+      images: await this.#images(),
+      imports: imports.list(),
+      mounts: await this.#mounts(),
+      chunks: inventory.count,
+      served: driver.counters().served,
+      fetched: {
+        peer: fetcher.fromPeers,
+        registry: [reader, importer, ranges, streams, published].map(({ chunks }) => chunks).reduce(total),
+      },
+      readAtRandom: ranges.read,
+      sent: { bytes: sent.bytesSent, chunks: sent.chunksSent },
+    }
   }
-  const sent = network.totals()
+
+  async #images(): Promise<Status['images']> {
+    const { catalog, inventory } = this.#parts
+    const images: Status['images'] = []
+    for (const { reference, platform, format, rootfsDigest: digest } of await catalog.images()) {
+      const manifest = await catalog.rootfs(digest)
+      if (manifest === undefined) continue
+      const localBytes = inventory.localBytes(tablesOf(manifest))
+      images.push({ reference, platform, format, digest, sizeBytes: sizeOf(manifest), localBytes })
+    }
+    return images
+  }
+
+  async #mounts(): Promise<Status['mounts']> {
+    const { catalog, mounts, reports } = this.#parts
+    const described: Status['mounts'] = []
+    for (const { id: _id, platform: _platform, rootfsDigest: digest, ...mount } of mounts.list()) {
+      const manifest = await catalog.rootfs(digest)
+      if (manifest !== undefined) described.push({ ...mount, digest, ...reports.of(digest, manifest) })
+    }
+    return described
+  }
+}
+
+function describePeer(peer: PeerStatus): Status['peers'][number] {
   return {
-    version,
-    daemonPid: process.pid,
-    uptimeSeconds: Math.round(uptimeMs / 1000),
-    name: config.name,
-    region: config.region,
-    peerId: network.peerId,
-    addresses: network.multiaddrs(),
-    peers: network.membership.peers().map(peerOf),
-    images,
-    imports: imports.list(),
-    mounts,
-    ...counters,
-    fetched: { peer: fetched.peer, registry: fetched.registry.reduce(total) },
-    sent: { bytes: sent.bytesSent, chunks: sent.chunksSent },
+    peer: peer.peer,
+    name: peer.name,
+    addresses: peer.addresses,
+    connectedSeconds: Math.round(peer.connectedMs / 1000),
+    sent: { bytes: peer.bytesSent, chunks: peer.chunksSent },
+    received: { bytes: peer.bytesReceived, chunks: peer.chunksReceived },
   }
 }
 
-function peerOf({ peer, name, addresses, ...known }: PeerStatus): Status['peers'][number] {
-  return {
-    peer,
-    name,
-    addresses,
-    connectedSeconds: Math.round(known.connectedMs / 1000),
-    sent: { bytes: known.bytesSent, chunks: known.chunksSent },
-    received: { bytes: known.bytesReceived, chunks: known.chunksReceived },
-  }
-}
-
-function total(one: Amount, other: Amount): Amount {
-  return { bytes: one.bytes + other.bytes, chunks: one.chunks + other.chunks }
+function total(sum: Amount, amount: Amount): Amount {
+  return { bytes: sum.bytes + amount.bytes, chunks: sum.chunks + amount.chunks }
 }

@@ -6,7 +6,9 @@ import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName } from '../../protocol/image-record.ts'
 import { encodeLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
 import { rootfsDigest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { Comparison, VerifiedUse, VerifyResult } from '../control/api.ts'
+import type { Log } from '../base/log.ts'
+import type { Comparison, VerifiedUse, VerifyRequest, VerifyResult } from '../control/api.ts'
+import type { OperationOptions } from '../control/operations.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
 import { importImage } from '../rootfs/image-import.ts'
 import { importLayer } from '../rootfs/layer-import.ts'
@@ -18,18 +20,21 @@ import type { ImageSource, ResolvedImage } from '../registry/image-source.ts'
 import { formatReference, type Reference } from '../registry/reference.ts'
 import type { FindOptions, Variant } from '../model/image.ts'
 import type { Catalog } from '../store/catalog.ts'
+import type { ImageRequests } from './image-request.ts'
 
-export interface VerificationParts {
+export interface VerifyParts {
+  requests: ImageRequests
   catalog: Pick<Catalog, 'image' | 'rootfs' | 'layer' | 'blobMap'>
   registry: ImageSource
   region: Pick<RegionObjects, 'findImage' | 'fetchRootfs' | 'fetchLayerIndex' | 'fetchBlobMap'>
   /** This host's peer id. */
-  own: () => string
+  own: string
   trust: Pick<IndexTrust, 'accepts' | 'trustsMembers'>
   limits: LayerLimits
+  log: Log
 }
 
-/** What somebody takes the image for, and where the parts of it are to be had that can be compared. */
+/** The rootfs that somebody uses for the image, and where the parts of it come from that can be compared. */
 interface Use extends Statement {
   source: VerifiedUse['source']
   attestation: Attestation
@@ -38,41 +43,54 @@ interface Use extends Statement {
   map: (digest: Digest) => Promise<BlobMap | undefined>
 }
 
-/** Of what the layers make, by which it is told from other things. */
+/** What the layers make, by digests. */
 interface Rebuilt {
   manifest: RootfsManifest
-  /** Of layer indexes, encoded, by diff id. */
+  /** Digests of the encoded layer indexes, by diff id. */
   indexes: ReadonlyMap<Digest, Digest>
-  /** Of blob maps, by blob. */
+  /** Digests of the blob maps, by blob. */
   maps: ReadonlyMap<Digest, Digest>
 }
 
 /** Publications of one image that are looked at. */
 const maxPublications = 8
 
-/** Hashed by whoever made them, kept by nobody. */
-const dropped: ChunkSink = {
+/** Chunks are hashed when they are made; here nobody keeps them. */
+const discarding: ChunkSink = {
   put: async (_digest, bytes) => {
     if (bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength) bytes.buffer.transfer(0)
   },
 }
 
-/** Whether what hosts use for an image is what its layers make. */
-export class Verification {
-  readonly #parts: VerificationParts
+/** `p2pfs verify`: whether the rootfs that hosts use for an image is the one that its layers make. */
+export class VerifyOperation {
+  readonly #parts: VerifyParts
   readonly #reader: PublicationReader
 
-  constructor(parts: VerificationParts) {
+  constructor(parts: VerifyParts) {
     this.#parts = parts
     this.#reader = new PublicationReader(parts)
   }
 
   /**
-   * Reads all layers in the registry, and compares what they make with what this host, its region and publications in the
-   * registry have. Of the image manifest that this host knows, else that the region knows, else that the registry names.
-   * @throws unsupported for an image of no registry; as an import
+   * Reads all layers in the registry, and compares what they make with what this host, its region and the publications in
+   * the registry have. The image manifest is the one that this host has, else that of the region, else that of the registry.
+   * @throws unsupported for an image that is in no registry; what an import throws
    */
-  async verify(reference: Reference, variant: Variant, options: FindOptions): Promise<VerifyResult> {
+  async run(request: VerifyRequest, { signal, onProgress }: OperationOptions): Promise<VerifyResult> {
+    const { reference, variant } = this.#parts.requests.parse(request)
+    const result = await this.#verify(reference, variant, {
+      signal,
+      onProgress: (progress) => onProgress({ step: 'verify', ...progress }),
+    })
+    if (!result.same) {
+      const { reference: image, digest } = result
+      this.#parts.log.error('hosts use a rootfs for an image that its layers do not make', { image, digest })
+    }
+    return result
+  }
+
+  async #verify(reference: Reference, variant: Variant, options: FindOptions): Promise<VerifyResult> {
     const { signal } = options
     const name = { reference: formatReference(reference), ...variant }
     if (reference.kind === 'local')
@@ -117,12 +135,12 @@ export class Verification {
         knownLayer: async () => undefined,
         readLayer: async (layer, { signal, onBytes }) => {
           const bytes = registry.openLayer(reference, layer, { signal, verify: false })
-          const { index, map } = await importLayer(bytes, layer, dropped, { signal, limits, onProgress: onBytes })
+          const { index, map } = await importLayer(bytes, layer, discarding, { signal, limits, onProgress: onBytes })
           indexes.set(layer.diffId, digestOf(encodeLayerIndex(index)))
           if (map !== undefined) maps.set(layer.digest, mapDigest(map))
           return index
         },
-        sink: dropped,
+        sink: discarding,
         limits,
       },
       options,
@@ -151,7 +169,7 @@ export class Verification {
     return { ...this.#maker(use), source, digest, rootfs: isSameImage ? compare(digest, made) : 'other image', layers }
   }
 
-  /** Who attests it, and whether this host would take his word now. */
+  /** The maker who attests the rootfs, and whether this host accepts the attestation now. */
   #maker({
     source,
     attestation,
@@ -161,12 +179,12 @@ export class Verification {
   }: Statement & Pick<Use, 'source' | 'attestation'>): Pick<VerifiedUse, 'maker' | 'own' | 'accepted'> {
     const { trust, own } = this.#parts
     const { key: maker } = attestation
-    const isVouchedFor = source !== 'registry' && trust.trustsMembers
+    const isTrustedMember = source !== 'registry' && trust.trustsMembers
     return {
       maker,
-      own: maker === own(),
+      own: maker === own,
       accepted:
-        isAttested({ manifestDigest, format, rootfsDigest }, attestation) && (isVouchedFor || trust.accepts(maker)),
+        isAttested({ manifestDigest, format, rootfsDigest }, attestation) && (isTrustedMember || trust.accepts(maker)),
     }
   }
 
@@ -203,7 +221,7 @@ export class Verification {
     ]
   }
 
-  /** What is published, whoever made it; what of it cannot be read is different, and says why. */
+  /** All publications, whoever made them. One that cannot be read counts as different, and says why. */
   async #ofRegistry(
     reference: Reference,
     manifestDigest: Digest,
@@ -249,7 +267,7 @@ export class Verification {
   }
 }
 
-/** How windows are compressed is no part of what a map says. */
+/** The digest of a map without its windows: how they are compressed is no part of what a map says. */
 function mapDigest(map: BlobMap): Digest {
   const checkpoints = map.checkpoints.map((checkpoint) => ({ ...checkpoint, window: { offset: 0, lengthBytes: 0 } }))
   return digestOf(encodeBlobMap({ ...map, checkpoints, windows: new ChunkTable([], new Uint8Array(0)) }))
@@ -260,7 +278,7 @@ function compare(used: Digest | undefined, made: Digest | undefined): Comparison
   return used === made ? 'same' : 'different'
 }
 
-/** What is damaged is different. */
+/** Damaged bytes count as different. */
 async function compareWith<T>(
   used: Promise<T | undefined>,
   digest: (value: T) => Digest,

@@ -7,7 +7,7 @@ import { parseRootfsFormat, type RootfsFormat } from '../../protocol/rootfs-mani
 import { checkSize, mediaTypes, parseManifest, type Descriptor } from '../registry/image-manifest.ts'
 import type { Referrer } from '../registry/image-storage.ts'
 
-/** What a publication is in the registry: an OCI artifact that refers to the image manifest. SPEC.md, "Publication". */
+/** A publication is an OCI artifact in the registry that refers to the image manifest. SPEC.md, "Publication". */
 export const artifactType = `application/vnd.p2pfs.index.v${formatVersion}`
 
 const blobTypes = {
@@ -17,7 +17,7 @@ const blobTypes = {
   layer: `${artifactType}.layer+zstd`,
 } as const
 
-/** So that a reader can choose among referrers without a request for each. */
+/** Annotations of the artifact, by which a reader chooses among referrers without a request for each. */
 const annotationKeys = {
   format: 'org.p2pfs.format',
   rootfs: 'org.p2pfs.rootfs',
@@ -34,24 +34,24 @@ const emptyConfigDescriptor = {
   size: emptyConfig.length,
 }
 
-/** What a reader holds of each at a time, compressed, bytes: rootfs of terabytes, metadata of millions of files. */
+/** A reader holds each blob in memory, compressed (bytes). These sizes allow rootfs of terabytes and millions of files. */
 export const maxIndexBlobBytes = 64 * 1024 * 1024
 export const maxMetadataBlobBytes = 256 * 1024 * 1024
 export const maxLayerIndexBlobBytes = 64 * 1024 * 1024
-/** Annotations are a few hundred bytes; each is asked for once, bytes. */
+/** The artifact's manifest (bytes): its annotations and descriptors take a few hundred bytes each. */
 const maxArtifactBytes = 1024 * 1024
 
-/** What the annotations of a publication tell. */
-export interface Announced {
+/** The annotations of a publication. */
+export interface PublicationLabels {
   format: RootfsFormat
   rootfsDigest: Digest
   attestation: Attestation
-  /** SHA-256 of the boot profile in it. */
+  /** SHA-256 of the boot profile in the publication; undefined if it has none. */
   profile: Digest | undefined
 }
 
 /** A publication among the referrers of an image manifest. */
-export interface Candidate extends Announced {
+export interface Candidate extends PublicationLabels {
   descriptor: Descriptor
 }
 
@@ -60,13 +60,16 @@ export interface ArtifactBlobs {
   index: PublishedBlob
   metadata: PublishedBlob
   windows: PublishedBlob | undefined
-  /** Of the image's layers in their order, each once; or none. */
+  /** One for each distinct layer of the image, in order; or none at all. */
   layerIndexes: readonly PublishedBlob[]
 }
 
-/** The artifact's manifest, JSON: the same for the same content. @param image the manifest that it is about, JSON as stored */
+/**
+ * The artifact's manifest, JSON: the same for the same content.
+ * @param image the image manifest that the artifact refers to, JSON as stored
+ */
 export function encodeArtifact(
-  { format, rootfsDigest, attestation, profile }: Announced,
+  { format, rootfsDigest, attestation, profile }: PublicationLabels,
   { index, metadata, windows, layerIndexes }: ArtifactBlobs,
   image: string,
 ): string {
@@ -98,7 +101,7 @@ export function encodeArtifact(
   })
 }
 
-/** @returns undefined for a referrer that is no publication, or a malformed one: somebody else's business */
+/** @returns undefined for a referrer that is not a publication of this format version, or is malformed */
 export function parseCandidate({
   annotations,
   artifactType: type,
@@ -125,10 +128,10 @@ export function parseCandidate({
   }
 }
 
-/** @throws invalid for a manifest that is none of a publication, or names blobs that are too large */
+/** @throws invalid for a manifest that is not that of a publication, or names blobs that are too large */
 export function parseArtifact(json: string): ArtifactBlobs {
   const manifest = parseManifest(json, 'publication')
-  if (manifest.kind !== 'image') throw new P2pfsError('invalid', 'publication: it is an index')
+  if (manifest.kind !== 'image') throw new P2pfsError('invalid', 'publication: its manifest is an index')
   const all = (type: string, maxBytes: number): PublishedBlob[] =>
     manifest.layers
       .filter(({ mediaType }) => mediaType === type)
@@ -136,19 +139,19 @@ export function parseArtifact(json: string): ArtifactBlobs {
         checkSize(descriptor, maxBytes, `publication: ${type}`)
         return { digest: descriptor.digest, sizeBytes: descriptor.sizeBytes }
       })
-  const one = (type: string, maxBytes: number): PublishedBlob | undefined => all(type, maxBytes)[0]
-  const [index, metadata] = [one(blobTypes.index, maxIndexBlobBytes), one(blobTypes.metadata, maxMetadataBlobBytes)]
+  const [index] = all(blobTypes.index, maxIndexBlobBytes)
+  const [metadata] = all(blobTypes.metadata, maxMetadataBlobBytes)
   if (index === undefined || metadata === undefined)
     throw new P2pfsError('invalid', 'publication: it has no index, or no metadata')
   return {
     index,
     metadata,
-    windows: one(blobTypes.windows, Infinity),
+    windows: all(blobTypes.windows, Infinity)[0],
     layerIndexes: all(blobTypes.layer, maxLayerIndexBlobBytes),
   }
 }
 
-/** The descriptor by which the registry is asked for a blob. */
+/** The descriptor with which the registry is asked for a blob. */
 export function descriptorOf({ digest, sizeBytes }: PublishedBlob): Descriptor {
   return { digest, sizeBytes, mediaType: 'application/octet-stream' }
 }

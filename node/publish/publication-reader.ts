@@ -16,21 +16,21 @@ import {
 } from './artifact.ts'
 import { decompress, expandChunks } from './compressed.ts'
 
-/** How long a registry may take to say what there is: no mount waits longer for a no, milliseconds. */
+/** How long a registry may take to list publications (ms): no mount waits longer to learn that there is none. */
 const listTimeoutMs = 5_000
-/** What the index may grow to when it is decompressed, bytes. */
+/** Sizes after decompression (bytes). */
 const maxIndexBytes = 256 * 1024 * 1024
 const maxLayerIndexBytes = 512 * 1024 * 1024
 
-/** A publication that has been read, but for its metadata region, which is on its way. */
+/** A publication whose index has been read; its metadata segment is on its way. */
 export interface ReadPublication {
   publication: Publication
   index: PublishedIndex
-  /** The region's chunks, each checked. @throws invalid; the codes of the transport */
+  /** The chunks of the metadata segment, verified. @throws invalid; the codes of the transport */
   metadata: () => AsyncIterable<{ digest: Digest; bytes: Uint8Array }>
 }
 
-/** Reads publications out of registries. What it returns fits together; whether its maker is believed is for the caller. */
+/** Reads publications from registries. Their parts fit together; the caller judges whether to believe the maker. */
 export class PublicationReader {
   readonly #registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer'>
 
@@ -38,7 +38,7 @@ export class PublicationReader {
     this.#registry = registry
   }
 
-  /** What is published of an image manifest. @throws timeout; the codes of the transport */
+  /** The publications of an image manifest. @throws timeout; the codes of the transport */
   async list(reference: Reference, manifestDigest: Digest, { signal }: { signal: AbortSignal }): Promise<Candidate[]> {
     const timeout = AbortSignal.timeout(listTimeoutMs)
     try {
@@ -50,15 +50,15 @@ export class PublicationReader {
       if (signal.aborted || !timeout.aborted) throw cause
       throw new P2pfsError(
         'timeout',
-        `the registry does not say in ${listTimeoutMs / 1000} s what is published of the image`,
+        `the registry did not list the publications of the image within ${listTimeoutMs / 1000} s`,
         { cause },
       )
     }
   }
 
   /**
-   * Index and metadata are asked for at once.
-   * @throws invalid where a blob is not what it should be; the codes of the transport
+   * Reads the index of a publication, and requests its metadata at the same time.
+   * @throws invalid if a blob is not what its descriptor or the index says; the codes of the transport
    */
   async read(
     reference: Reference,
@@ -69,20 +69,20 @@ export class PublicationReader {
     const blobs = parseArtifact(await this.#registry.manifest(reference, candidate.descriptor, { signal }))
     const failed = new AbortController()
     const metadata = withMetadata
-      ? this.#whole(reference, blobs.metadata, AbortSignal.any([signal, failed.signal]))
+      ? this.#readBlob(reference, blobs.metadata, AbortSignal.any([signal, failed.signal]))
       : undefined
-    // Whoever wants it hears of it.
+    // A failure is reported to the reader of `metadata()`.
     metadata?.catch(() => undefined)
     try {
       const index = parsePublishedIndex(
-        await decompress(await this.#whole(reference, blobs.index, signal), maxIndexBytes, 'published index'),
+        await decompress(await this.#readBlob(reference, blobs.index, signal), maxIndexBytes, 'published index'),
       )
       const publication = publicationOf(reference, manifestDigest, candidate, blobs, index)
       const table = index.manifest.metadata
       return {
         publication,
         index,
-        metadata: () => this.#expand(metadata ?? this.#whole(reference, blobs.metadata, signal), table),
+        metadata: () => this.#expand(metadata ?? this.#readBlob(reference, blobs.metadata, signal), table),
       }
     } catch (error) {
       failed.abort(error)
@@ -90,14 +90,14 @@ export class PublicationReader {
     }
   }
 
-  /** The metadata region of a publication that is known. @throws as {@link read} */
+  /** The chunks of the metadata segment of a known publication. @throws as {@link read} */
   async *metadata(
     reference: Reference,
     { metadata }: Publication,
     table: ChunkTable,
     { signal }: { signal: AbortSignal },
   ): AsyncGenerator<{ digest: Digest; bytes: Uint8Array }> {
-    yield* this.#expand(this.#whole(reference, metadata, signal), table)
+    yield* this.#expand(this.#readBlob(reference, metadata, signal), table)
   }
 
   /** @throws as {@link read} */
@@ -107,7 +107,7 @@ export class PublicationReader {
     { signal }: { signal: AbortSignal },
   ): Promise<LayerIndex> {
     return parseLayerIndex(
-      await decompress(await this.#whole(reference, blob, signal), maxLayerIndexBytes, 'published layer index'),
+      await decompress(await this.#readBlob(reference, blob, signal), maxLayerIndexBytes, 'published layer index'),
     )
   }
 
@@ -118,14 +118,14 @@ export class PublicationReader {
     yield* expandChunks(await compressed, table, 'published metadata')
   }
 
-  async #whole(reference: Reference, blob: PublishedBlob, signal: AbortSignal): Promise<Uint8Array> {
+  async #readBlob(reference: Reference, blob: PublishedBlob, signal: AbortSignal): Promise<Uint8Array> {
     const pieces: Uint8Array[] = []
     for await (const piece of this.#registry.openLayer(reference, descriptorOf(blob), { signal })) pieces.push(piece)
     return Buffer.concat(pieces)
   }
 }
 
-/** @throws invalid where the parts do not fit together */
+/** @throws invalid if the parts do not fit together */
 function publicationOf(
   reference: Reference,
   manifestDigest: Digest,

@@ -4,8 +4,12 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { Publication } from '../../protocol/publication.ts'
-import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
+import { SingleFlight } from '../base/single-flight.ts'
+import type { ChunkSink } from '../model/chunk-sink.ts'
+import { isRootfsOf, type ImageRootfs } from '../model/image.ts'
 import {
   layersOf,
   type ByteRange,
@@ -14,198 +18,179 @@ import {
   type ResolvedImage,
 } from '../registry/image-source.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
-import { SingleFlight } from '../base/single-flight.ts'
+import { buildRootfs } from '../rootfs/rootfs-build.ts'
+import type { Catalog } from '../store/catalog.ts'
+import type { ImportTransactions } from '../store/import-transaction.ts'
 import { descriptorOf, type Candidate } from './artifact.ts'
 import type { IndexTrust } from './index-trust.ts'
 import { PublicationReader } from './publication-reader.ts'
-
-/** Takes chunks until it is told what becomes of them. */
-interface Intake {
-  put: (digest: Digest, bytes: Uint8Array) => Promise<void>
-  commit: () => void
-  rollback: () => Promise<void>
-}
+import type { BlobMaps } from '../store/blob-maps.ts'
 
 export interface PublishedImagesParts {
-  catalog: {
-    publication: (manifestDigest: Digest, format: RootfsFormat) => Promise<Publication | undefined>
-    putPublication: (publication: Publication) => Promise<void>
-    blobMap: (digest: Digest) => Promise<BlobMap | undefined>
-  }
+  catalog: Pick<Catalog, 'publication' | 'putPublication' | 'rootfs'>
   registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer' | 'range'>
   trust: Pick<IndexTrust, 'acceptsPublished'>
-  ledger: { begin: () => Intake }
-  putBlobMap: (map: BlobMap) => Promise<void>
-  /** Takes the boot profile of a publication, as it is there. */
-  onProfile: (bytes: Uint8Array) => void
-  /** Of the rootfs that these layers make; nothing of it is kept. @throws as an import */
-  rootfsOf: (layers: readonly LayerIndex[], manifest: RootfsManifest) => Promise<Digest>
-  rootfs: (digest: Digest) => Promise<RootfsManifest | undefined>
-  now: () => number
+  /** Takes the metadata chunks. */
+  transactions: Pick<ImportTransactions, 'begin'>
+  blobMaps: Pick<BlobMaps, 'get' | 'put'>
+  /** Takes boot profiles, encoded; anybody may have made the bytes. */
+  profiles: { addPublished: (bytes: Uint8Array) => void }
   log: Log
 }
 
-/** Publications of an image that are tried, of those that are accepted. */
+/** Accepted publications of one image that are tried. */
 const maxTried = 3
-/** Of an image without publication the registry is asked again after this, where it said so, and where it did not answer, milliseconds. */
+/** An image without a publication is looked up again after this long (ms): if the registry said so, or did not answer. */
 const absentMs = 10 * 60_000
 const unansweredMs = 60_000
-/** So many such images are remembered. */
+/** Images without a publication that are remembered. */
 const maxAbsent = 1024
-/** Reading small blobs of a publication for a read that waits may take so long, milliseconds. */
-const lateTimeoutMs = 15_000
-/** Chunks on their way to the disk. */
+/** Time limit for finding the publication of a known image (ms): a read waits for it. */
+const findTimeoutMs = 15_000
+/** Chunks that are being written to the disk at once. */
 const putsAtOnce = 8
 
 /**
- * What registries have of images besides their layers. A host starts from it alone: rootfs manifest, metadata region, blob
- * maps; and comes back for what it lacks later: windows, metadata, layer indexes. What is wrong is passed over, with a warning.
+ * The publications of images in their registries. A host can start from a publication alone: it has the rootfs manifest, the
+ * metadata segment and the blob maps. Later the host reads from it what it lacks: windows, metadata, layer indexes. A
+ * publication that is wrong is ignored, with a warning in the log.
  */
 export class PublishedImages {
   readonly #parts: PublishedImagesParts
   readonly #reader: PublicationReader
   readonly #finding = new SingleFlight<Publication | undefined>()
-  /** Images that have none, until when. */
-  readonly #absent = new Map<string, number>()
-  /** What came of it. */
+  /** Images that have no publication. */
+  readonly #absent: ExpiringMap<string>
+  /** Chunks of metadata that were read from publications. */
   readonly chunks = { bytes: 0, chunks: 0 }
 
-  constructor(parts: PublishedImagesParts) {
+  /** @param options `now`: the clock (ms) */
+  constructor(parts: PublishedImagesParts, { now = () => performance.now() }: { now?: () => number } = {}) {
     this.#parts = parts
     this.#reader = new PublicationReader(parts)
+    this.#absent = new ExpiringMap({ maxEntries: maxAbsent, now })
   }
 
-  /** What is published of an image manifest, whoever made it. @throws timeout; the codes of the transport */
-  async list(reference: Reference, manifestDigest: Digest, { signal }: { signal: AbortSignal }): Promise<Candidate[]> {
-    return reference.kind === 'local' ? [] : await this.#reader.list(reference, manifestDigest, { signal })
-  }
-
-  /** Remembers what this host has published. */
+  /** Remembers a publication that this host has made or read. */
   async remember(publication: Publication): Promise<void> {
     await this.#parts.catalog.putPublication(publication)
     this.#absent.delete(keyOf(publication))
   }
 
   /**
-   * An accepted publication of the image, in this format or else in another one: its metadata is in the store then, its blob
-   * maps are in the catalog. Undefined where there is none that is whole; rejects on abort alone.
+   * Finds an accepted publication of the image, in this format if there is one, else in another. Its metadata is then in the
+   * store, and its blob maps are known.
+   * @returns undefined if there is none, or none can be read
+   * @throws the signal's reason; nothing else
    */
   async find(
     reference: Reference,
     image: ResolvedImage,
     format: RootfsFormat,
     { signal }: { signal: AbortSignal },
-  ): Promise<{ record: ImageRecord; manifest: RootfsManifest } | undefined> {
-    const { manifestDigest } = image
-    const listed = await this.#listed(reference, manifestDigest, signal)
-    // Who has published an image, and again with a boot profile, has done so for the sake of that.
-    const found = [
-      ...listed.filter(({ profile }) => profile !== undefined),
-      ...listed.filter(({ profile }) => profile === undefined),
-    ]
-    const inOrder = [
-      ...found.filter((candidate) => candidate.format === format),
-      ...found.filter((candidate) => candidate.format !== format),
-    ]
+  ): Promise<ImageRootfs | undefined> {
+    const { manifestDigest, platform, manifest: json } = image
     let tried = 0
-    for (const candidate of inOrder) {
+    for (const candidate of inTryOrder(await this.#tryList(reference, manifestDigest, signal), format)) {
       if (tried === maxTried) break
-      if (!this.#parts.trust.acceptsPublished({ ...candidate, manifestDigest }, candidate.attestation, image.reference))
+      const { format, rootfsDigest, attestation } = candidate
+      if (!this.#parts.trust.acceptsPublished({ manifestDigest, format, rootfsDigest }, attestation, image.reference))
         continue
       tried++
       const manifest = await this.#take(reference, image, candidate, signal)
       if (manifest === undefined) continue
-      const { format: published, rootfsDigest, attestation } = candidate
-      const { platform, manifest: json } = image
-      return {
-        record: {
-          reference: image.reference,
-          platform,
-          format: published,
-          manifestDigest,
-          manifest: json,
-          rootfsDigest,
-          attestation,
-        },
-        manifest,
+      const record = {
+        reference: image.reference,
+        platform,
+        format,
+        manifestDigest,
+        manifest: json,
+        rootfsDigest,
+        attestation,
       }
+      return { record, manifest }
     }
     return undefined
   }
 
-  /** The publication of an image that this host knows, for what it lacks of it: asked for once, and a no is remembered. */
+  /**
+   * Finds the publication of an image that this host knows, to read what this host lacks. The registry is asked once, and if
+   * it has no publication, that is remembered for a while. Never rejects because of the registry.
+   */
   async of(record: ImageRecord): Promise<Publication | undefined> {
     const { catalog, log } = this.#parts
     const reference = parseReference(record.reference)
     if (reference.kind === 'local') return undefined
-    const known = await catalog.publication(record.manifestDigest, record.format)
-    if (known?.rootfsDigest === record.rootfsDigest) return known
+    const stored = await catalog.publication(record.manifestDigest, record.format)
+    if (stored?.rootfsDigest === record.rootfsDigest) return stored
     const key = keyOf(record)
-    if ((this.#absent.get(key) ?? 0) > this.#parts.now()) return undefined
-    return await this.#finding
-      .run(key, AbortSignal.timeout(lateTimeoutMs), async (signal) => await this.#findLate(reference, record, signal))
-      // The flight is given up when its time is over.
-      .catch((error: unknown) => {
-        log.warn('registry does not say what is published of an image', { error, image: record.reference })
-        return this.#none(key, unansweredMs)
-      })
+    if (this.#absent.has(key)) return undefined
+    try {
+      return await this.#finding.run(
+        key,
+        AbortSignal.timeout(findTimeoutMs),
+        async (signal) => await this.#findKnown(reference, record, signal),
+      )
+    } catch (error) {
+      log.warn('registry does not list the publications of an image', { error, image: record.reference })
+      this.#absent.set(key, true, unansweredMs)
+      return undefined
+    }
   }
 
   /**
-   * How to read the window region `table` of a blob of the image.
-   * @returns undefined where no publication has that region; what is returned throws the codes of the transport
+   * Prepares reading the window segment `table` of a blob of the image.
+   * @returns undefined if no publication has that segment; the returned function throws the codes of the transport
    */
   async windows(
     record: ImageRecord,
     { blob, table }: { blob: Digest; table: Digest },
   ): Promise<((range: ByteRange, options: ReadRangeOptions) => Promise<Uint8Array>) | undefined> {
     const publication = await this.of(record)
-    const region = publication?.windowRegions.find((one) => one.blob === blob && one.table === table)
-    if (publication?.windows === undefined || region === undefined) return undefined
-    const [reference, blobOfAll] = [parseReference(publication.reference), descriptorOf(publication.windows)]
+    const segment = publication?.windowRegions.find((candidate) => candidate.blob === blob && candidate.table === table)
+    if (publication?.windows === undefined || segment === undefined) return undefined
+    const reference = parseReference(publication.reference)
+    const descriptor = descriptorOf(publication.windows)
     return async ({ start, end }, options) =>
       await this.#parts.registry.range(
         reference,
-        blobOfAll,
-        { start: region.offset + start, end: region.offset + end },
+        descriptor,
+        { start: segment.offset + start, end: segment.offset + end },
         options,
       )
   }
 
-  /** Passes the metadata region of a known rootfs to the sink. @returns false where no publication delivers it */
+  /** Passes the metadata segment of a known rootfs to the sink. @returns false if no publication delivers it */
   async metadata(
     record: ImageRecord,
-    { metadata }: RootfsManifest,
-    sink: Pick<Intake, 'put'>,
+    { metadata: table }: RootfsManifest,
+    sink: ChunkSink,
     { signal }: { signal: AbortSignal },
   ): Promise<boolean> {
     const publication = await this.of(record)
     if (publication === undefined) return false
+    const reference = parseReference(publication.reference)
     try {
-      for await (const { digest, bytes } of this.#reader.metadata(
-        parseReference(publication.reference),
-        publication,
-        metadata,
-        { signal },
-      ))
+      for await (const { digest, bytes } of this.#reader.metadata(reference, publication, table, { signal }))
         await sink.put(digest, bytes)
       return true
     } catch (error) {
-      this.#passOver(error, record.reference, publication.artifact, signal)
+      this.#ignore(error, record.reference, publication.artifact, signal)
       return false
     }
   }
 
   /**
-   * The layer indexes of a known rootfs, by diff id, which make it: what of them no file of the image shows cannot be known,
-   * so they are for this image only. @returns undefined where no publication delivers them
+   * The layer indexes of a known rootfs, by diff id. Together they are proven to make this rootfs. A single index is not: it
+   * may be wrong where upper layers of this image hide it, so it must not be used for other images.
+   * @returns undefined if no publication delivers them
    */
   async layerIndexes(
     record: ImageRecord,
     { signal }: { signal: AbortSignal },
   ): Promise<ReadonlyMap<Digest, LayerIndex> | undefined> {
     const publication = await this.of(record)
-    const manifest = await this.#parts.rootfs(record.rootfsDigest)
+    const manifest = await this.#parts.catalog.rootfs(record.rootfsDigest)
     if (publication === undefined || manifest === undefined || publication.layerIndexes.length === 0) return undefined
     const reference = parseReference(publication.reference)
     try {
@@ -215,68 +200,69 @@ export class PublishedImages {
         indexes.set(index.diffId, index)
       }
       const layers = manifest.layers.map(({ diffId }) => indexes.get(diffId))
-      const whole =
+      const isProven =
         layers.every((layer) => layer !== undefined) &&
-        (await this.#parts.rootfsOf(layers, manifest)) === record.rootfsDigest
-      if (!whole) throw new P2pfsError('invalid', 'published layer indexes make another rootfs')
+        rootfsDigest(await buildRootfs(layers, manifest, discarding)) === record.rootfsDigest
+      if (!isProven) throw new P2pfsError('invalid', 'published layer indexes make another rootfs')
       return indexes
     } catch (error) {
-      this.#passOver(error, record.reference, publication.artifact, signal)
+      this.#ignore(error, record.reference, publication.artifact, signal)
       return undefined
     }
   }
 
-  /** What there is of publications; none where the registry does not say. */
-  async #listed(reference: Reference, manifestDigest: Digest, signal: AbortSignal): Promise<Candidate[]> {
+  async #list(reference: Reference, manifestDigest: Digest, signal: AbortSignal): Promise<Candidate[]> {
+    return reference.kind === 'local' ? [] : await this.#reader.list(reference, manifestDigest, { signal })
+  }
+
+  /** Lists the publications of an image; none if the registry does not answer. */
+  async #tryList(reference: Reference, manifestDigest: Digest, signal: AbortSignal): Promise<Candidate[]> {
     try {
-      return await this.list(reference, manifestDigest, { signal })
+      return await this.#list(reference, manifestDigest, signal)
     } catch (error) {
       signal.throwIfAborted()
-      this.#parts.log.warn('registry does not say what is published of an image', { error, digest: manifestDigest })
+      this.#parts.log.warn('registry does not list the publications of an image', { error, digest: manifestDigest })
       return []
     }
   }
 
-  /** All of a publication that a cold start needs. Undefined where it is not what it should be, or does not come. */
+  /** Reads all of a publication that a cold start needs. @returns undefined if it is wrong or cannot be read */
   async #take(
     reference: Reference,
     image: ResolvedImage,
     candidate: Candidate,
     signal: AbortSignal,
   ): Promise<RootfsManifest | undefined> {
-    const intake = this.#parts.ledger.begin()
+    const transaction = this.#parts.transactions.begin()
     try {
       const { publication, index, metadata } = await this.#reader.read(reference, image.manifestDigest, candidate, {
         signal,
         withMetadata: true,
       })
-      const { manifest } = index
-      const isImage =
-        manifest.config === image.config &&
-        manifest.layers.length === image.layers.length &&
-        manifest.layers.every(({ diffId }, i) => diffId === image.layers[i]!.diffId)
-      if (!isImage) throw new P2pfsError('invalid', 'publication: its rootfs is of another image')
-      await this.#putAll(metadata(), async (digest, bytes) => await intake.put(digest, bytes))
+      if (!isRootfsOf(index.manifest, image))
+        throw new P2pfsError('invalid', 'publication: its rootfs is of another image')
+      await this.#putAll(metadata(), transaction)
       await this.#keepMaps(image, index.maps)
-      if (index.profile !== undefined) this.#parts.onProfile(index.profile)
+      if (index.profile !== undefined) this.#parts.profiles.addPublished(index.profile)
       await this.remember(publication)
-      intake.commit()
-      return manifest
+      transaction.commit()
+      return index.manifest
     } catch (error) {
-      await intake.rollback()
-      this.#passOver(error, image.reference, candidate.descriptor.digest, signal)
+      await transaction.rollback()
+      this.#ignore(error, image.reference, candidate.descriptor.digest, signal)
       return undefined
     }
   }
 
-  async #putAll(chunks: AsyncIterable<{ digest: Digest; bytes: Uint8Array }>, put: Intake['put']): Promise<void> {
+  async #putAll(chunks: AsyncIterable<{ digest: Digest; bytes: Uint8Array }>, sink: ChunkSink): Promise<void> {
     const putting = new Set<Promise<void>>()
     const failures: unknown[] = []
     for await (const { digest, bytes } of chunks) {
-      const one = put(digest, bytes)
+      const put = sink
+        .put(digest, bytes)
         .catch((error: unknown) => void failures.push(error))
-        .finally(() => putting.delete(one))
-      putting.add(one)
+        .finally(() => putting.delete(put))
+      putting.add(put)
       this.chunks.bytes += bytes.length
       this.chunks.chunks++
       if (putting.size === putsAtOnce) await Promise.race(putting)
@@ -286,25 +272,26 @@ export class PublishedImages {
     if (failures.length > 0) throw failures[0]
   }
 
-  /** Maps of the image's own blobs. What is read by them is checked; one that is here is as good. */
+  /** Keeps maps of the image's own blobs. A wrong map does no harm, for what is read by it is verified; so ours stay. */
   async #keepMaps({ layers }: Pick<ResolvedImage, 'layers'>, maps: readonly { map: BlobMap }[]): Promise<void> {
+    const { blobMaps } = this.#parts
     for (const { map } of maps) {
       const isOfImage = layers.some(
         ({ digest, diffId, sizeBytes }) =>
           map.digest === digest && map.diffId === diffId && map.sizeBytes === sizeBytes,
       )
-      if (isOfImage && (await this.#parts.catalog.blobMap(map.digest)) === undefined) await this.#parts.putBlobMap(map)
+      if (isOfImage && (await blobMaps.get(map.digest)) === undefined) await blobMaps.put(map)
     }
   }
 
-  /** The rootfs is known, so that all there is can be checked against it: whose publication it is does not matter. */
-  async #findLate(reference: Reference, record: ImageRecord, signal: AbortSignal): Promise<Publication | undefined> {
+  /** Finds a publication of a known rootfs. Its maker does not matter: all parts can be verified against the rootfs. */
+  async #findKnown(reference: Reference, record: ImageRecord, signal: AbortSignal): Promise<Publication | undefined> {
     const { manifestDigest, format, rootfsDigest } = record
-    const listed = (await this.list(reference, manifestDigest, { signal })).filter(
+    const listed = (await this.#list(reference, manifestDigest, signal)).filter(
       (candidate) => candidate.format === format && candidate.rootfsDigest === rootfsDigest,
     )
-    const ofMaker = listed.filter(({ attestation }) => attestation.key === record.attestation.key)
-    for (const candidate of new Set([...ofMaker, ...listed].slice(0, maxTried))) {
+    const byMaker = listed.filter(({ attestation }) => attestation.key === record.attestation.key)
+    for (const candidate of new Set([...byMaker, ...listed].slice(0, maxTried))) {
       try {
         const { publication, index } = await this.#reader.read(reference, manifestDigest, candidate, {
           signal,
@@ -314,23 +301,29 @@ export class PublishedImages {
         await this.remember(publication)
         return publication
       } catch (error) {
-        this.#passOver(error, record.reference, candidate.descriptor.digest, signal)
+        this.#ignore(error, record.reference, candidate.descriptor.digest, signal)
       }
     }
-    return this.#none(keyOf(record), absentMs)
+    this.#absent.set(keyOf(record), true, absentMs)
+    return undefined
   }
 
-  #none(key: string, forMs: number): undefined {
-    this.#absent.delete(key)
-    this.#absent.set(key, this.#parts.now() + forMs)
-    const [oldest] = this.#absent.keys()
-    if (this.#absent.size > maxAbsent && oldest !== undefined) this.#absent.delete(oldest)
-  }
-
-  #passOver(error: unknown, image: string, artifact: Digest, signal: AbortSignal): void {
+  #ignore(error: unknown, image: string, artifact: Digest, signal: AbortSignal): void {
     signal.throwIfAborted()
-    this.#parts.log.warn('publication is passed over', { error, image, artifact })
+    this.#parts.log.warn('publication is ignored', { error, image, artifact })
   }
+}
+
+const discarding: ChunkSink = { put: async () => undefined }
+
+/**
+ * The order in which publications are tried: those of the wanted format first, and of these the ones with a boot profile,
+ * which their makers added by publishing again.
+ */
+function inTryOrder(candidates: readonly Candidate[], format: RootfsFormat): Candidate[] {
+  const rank = ({ format: published, profile }: Candidate): number =>
+    (published === format ? 0 : 2) + (profile === undefined ? 1 : 0)
+  return candidates.toSorted((a, b) => rank(a) - rank(b))
 }
 
 const keyOf = ({ manifestDigest, format }: Pick<Publication, 'manifestDigest' | 'format'>): string =>

@@ -11,6 +11,7 @@ import type { Log } from '../base/log.ts'
 import { mediaTypes } from '../registry/image-manifest.ts'
 import { layersOf, type ImageSource, type LayerDescriptor } from '../registry/image-source.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
+import type { Catalog } from '../store/catalog.ts'
 import {
   emptyConfig,
   encodeArtifact,
@@ -20,19 +21,22 @@ import {
 } from './artifact.ts'
 import { compress, compressChunks } from './compressed.ts'
 import { PublicationReader } from './publication-reader.ts'
+import type { PublishedImages } from './published-images.ts'
 
 export interface PublisherParts {
-  /** Of a blob of the image: what this host or its region has. */
-  blobMap: (digest: Digest, record: ImageRecord) => Promise<BlobMap | undefined>
-  /** Encoded: what this host or its region has, as far as it is believed. */
-  layerIndex: (diffId: Digest, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined>
+  /** Finds the map of a blob of the image, here or in the region. */
+  ranges: { blobMap: (digest: Digest, record: ImageRecord) => Promise<BlobMap | undefined> }
+  /** Finds the index of a layer, encoded, here or in the region, as far as this host believes it. */
+  indexes: { findEncoded: (diffId: Digest, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined> }
   registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer' | 'pushBlob' | 'pushManifest'>
-  /** Chunks of metadata and windows, from wherever they are. */
-  fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: FetchPriority }) => Promise<FetchedChunk>
-  own: () => string
-  /** Whether this host has built the rootfs with layer indexes that peers told. */
-  isUnverified: (rootfsDigest: Digest) => Promise<boolean>
-  remember: (publication: Publication) => Promise<void>
+  /** Gets chunks of metadata and windows from wherever they are. */
+  fetcher: {
+    fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: FetchPriority }) => Promise<FetchedChunk>
+  }
+  /** This host's key: its peer id. */
+  own: string
+  catalog: Pick<Catalog, 'isUnverified'>
+  published: Pick<PublishedImages, 'remember'>
   log: Log
 }
 
@@ -40,26 +44,27 @@ export interface PublishOptions {
   signal: AbortSignal
   /** A boot profile, encoded. */
   profile?: Uint8Array
-  /** Bytes of the publication that are in the registry. */
+  /** `doneBytes`: bytes of the publication that are in the registry. */
   onProgress?: (progress: { doneBytes: number; totalBytes: number }) => void
 }
 
 export interface Published {
   /** Digest of the artifact's manifest. */
   digest: Digest
-  /** Of its blobs. */
+  /** Size of its blobs. */
   sizeBytes: number
-  /** Who attests it. */
+  /** Key of the maker, who attests it. */
   key: string
-  /** Whether it was there already. */
+  /** Whether it was in the registry already. */
   existed: boolean
 }
 
-/** Windows are held in memory on the way: layers whose windows do not fit any more are published without, bytes. */
+/** Windows of one image that are published (bytes): they are held in memory. Layers beyond it are published without. */
 const maxWindowsBytes = 256 * 1024 * 1024
+/** Chunks that are fetched at once. */
 const chunksAhead = 8
 
-/** Puts what a host needs to start from the registry alone beside an image, in the image's own repository. */
+/** Publishes what a host needs to start from the registry alone, in the image's own repository. */
 export class Publisher {
   readonly #parts: PublisherParts
   readonly #reader: PublicationReader
@@ -70,9 +75,10 @@ export class Publisher {
   }
 
   /**
-   * With the attestation that the record has: whoever built the rootfs has signed it. What its maker has published already is
-   * not published again, unless there is a boot profile now and was none.
-   * @throws invalid for an image of no registry; unsupported for what this host cannot vouch for; denied, and what else the registry says
+   * Publishes an image with the attestation of its record, whose maker built the rootfs. Nothing happens if the same maker
+   * has published the image already, unless there is a boot profile now and was none then.
+   * @throws invalid for an image that is in no registry; unsupported for a rootfs that this host built and has not verified;
+   * denied, and the other codes of the registry client
    */
   async publish(
     { record, manifest }: { record: ImageRecord; manifest: RootfsManifest },
@@ -82,21 +88,24 @@ export class Publisher {
     if (reference.kind === 'local')
       throw new P2pfsError(
         'invalid',
-        `${record.reference} is in no registry, so that there is nowhere to publish it; push the image to one, then seed it from there`,
+        `${record.reference} is in no registry, so there is nowhere to publish it; push it to one, then seed it from there`,
       )
-    if (record.attestation.key === this.#parts.own() && (await this.#parts.isUnverified(record.rootfsDigest))) {
+    const { own, catalog } = this.#parts
+    if (record.attestation.key === own && (await catalog.isUnverified(record.rootfsDigest))) {
       throw new P2pfsError(
         'unsupported',
-        `this host has made ${record.reference} of layer indexes that peers told, and cannot sign for it before others; publish it on the host that read the layers, or list keys with --trust-index-key (this host's own will do), then seed it again`,
+        `this host has made ${record.reference} from layer indexes that peers sent, and cannot prove it to others; ` +
+          `publish it on the host that read the layers, or list keys with --trust-index-key (this host's own will do), ` +
+          `then seed it again`,
       )
     }
     const profile = options.profile === undefined ? undefined : digestOf(options.profile)
-    const there = await this.#existing(reference, record, profile, options.signal)
-    if (there !== undefined) return there
+    const existing = await this.#findExisting(reference, record, profile, options.signal)
+    if (existing !== undefined) return existing
     return await this.#push(reference, record, manifest, profile, options)
   }
 
-  async #existing(
+  async #findExisting(
     reference: Reference,
     record: ImageRecord,
     profile: Digest | undefined,
@@ -104,30 +113,29 @@ export class Publisher {
   ): Promise<Published | undefined> {
     const { manifestDigest, format, rootfsDigest, attestation } = record
     const listed = await this.#reader.list(reference, manifestDigest, { signal })
-    const same = listed.filter(
-      (one) =>
-        one.format === format &&
-        one.rootfsDigest === rootfsDigest &&
-        one.attestation.key === attestation.key &&
-        (profile === undefined || one.profile !== undefined),
+    const existing = listed.find(
+      (candidate) =>
+        candidate.format === format &&
+        candidate.rootfsDigest === rootfsDigest &&
+        candidate.attestation.key === attestation.key &&
+        (profile === undefined || candidate.profile !== undefined),
     )
-    for (const candidate of same.slice(0, 1)) {
-      try {
-        const { publication } = await this.#reader.read(reference, manifestDigest, candidate, {
-          signal,
-          withMetadata: false,
-        })
-        await this.#parts.remember(publication)
-        return { digest: publication.artifact, sizeBytes: sizeOf(publication), key: attestation.key, existed: true }
-      } catch (error) {
-        signal.throwIfAborted()
-        this.#parts.log.warn('what is published of the image is not whole; it is published again', {
-          error,
-          image: record.reference,
-        })
-      }
+    if (existing === undefined) return undefined
+    try {
+      const { publication } = await this.#reader.read(reference, manifestDigest, existing, {
+        signal,
+        withMetadata: false,
+      })
+      await this.#parts.published.remember(publication)
+      return { digest: publication.artifact, sizeBytes: sizeOf(publication), key: attestation.key, existed: true }
+    } catch (error) {
+      signal.throwIfAborted()
+      this.#parts.log.warn('publication of the image is not whole; the image is published again', {
+        error,
+        image: record.reference,
+      })
+      return undefined
     }
-    return undefined
   }
 
   async #push(
@@ -140,17 +148,17 @@ export class Publisher {
     const { signal, onProgress } = options
     const { registry } = this.#parts
     const layers = layersOf(record.manifest, manifest.config)
-    const { maps, windows } = await this.#windows(await this.#maps(layers, record), record, signal)
+    const { maps, windows } = await this.#readWindows(await this.#findMaps(layers, record), record, signal)
     const index = await compress(
       encodePublishedIndex({ manifest: encodeRootfsManifest(manifest), maps, profile: options.profile }),
     )
     if (index.length > maxIndexBlobBytes)
       throw new P2pfsError(
         'unsupported',
-        `the index of ${record.reference} takes ${index.length} bytes; ${maxIndexBlobBytes} is the most that readers take`,
+        `the index of ${record.reference} has ${index.length} bytes; ${maxIndexBlobBytes} is the most that readers take`,
       )
-    const metadata = await compressChunks(this.#chunks(manifest.metadata, signal), maxMetadataBlobBytes)
-    const layerIndexes = await this.#layerIndexes(manifest, record, signal)
+    const metadata = await compressChunks(this.#readChunks(manifest.metadata, signal), maxMetadataBlobBytes)
+    const layerIndexes = await this.#readLayerIndexes(manifest, record, signal)
     const bytes = [emptyConfig, index, metadata, ...(windows.length === 0 ? [] : [windows]), ...layerIndexes]
     const progress = { doneBytes: 0, totalBytes: bytes.reduce((sum, { length }) => sum + length, 0) }
     const pushed: PublishedBlob[] = []
@@ -187,20 +195,22 @@ export class Publisher {
       ...blobs,
       windowRegions,
     }
-    await this.#parts.remember(publication)
+    await this.#parts.published.remember(publication)
     return { digest, sizeBytes: sizeOf(publication), key: attestation.key, existed: false }
   }
 
-  /** Of each blob once. */
-  async #maps(layers: readonly LayerDescriptor[], record: ImageRecord): Promise<BlobMap[]> {
+  /** The known maps of the image's blobs, each once. */
+  async #findMaps(layers: readonly LayerDescriptor[], record: ImageRecord): Promise<BlobMap[]> {
     const maps = await Promise.all(
-      [...new Set(layers.map(({ digest }) => digest))].map(async (digest) => await this.#parts.blobMap(digest, record)),
+      [...new Set(layers.map(({ digest }) => digest))].map(
+        async (digest) => await this.#parts.ranges.blobMap(digest, record),
+      ),
     )
     return maps.filter((map) => map !== undefined)
   }
 
-  /** All window regions back to back; those that cannot be had are left out. */
-  async #windows(
+  /** Reads all window segments, back to back. Maps whose windows cannot be read are published without them. */
+  async #readWindows(
     maps: readonly BlobMap[],
     record: ImageRecord,
     signal: AbortSignal,
@@ -211,65 +221,65 @@ export class Publisher {
       const windowsOffset = fits ? total : undefined
       if (fits) total += map.windows.sizeBytes
       else
-        this.#parts.log.warn('windows of a layer are not published: the image has too many', {
+        this.#parts.log.warn('windows of a layer are not published: those of the image are too large', {
           image: record.reference,
           blob: map.digest,
         })
       return { map, windowsOffset }
     })
     const windows = Buffer.alloc(total)
-    for (const one of placed) {
-      if (one.windowsOffset === undefined) continue
+    for (const published of placed) {
+      if (published.windowsOffset === undefined) continue
       try {
-        let at = one.windowsOffset
-        for await (const bytes of this.#chunks(one.map.windows, signal)) {
-          windows.set(bytes, at)
-          at += bytes.length
+        let offset = published.windowsOffset
+        for await (const bytes of this.#readChunks(published.map.windows, signal)) {
+          windows.set(bytes, offset)
+          offset += bytes.length
         }
       } catch (error) {
         signal.throwIfAborted()
-        this.#parts.log.warn('windows of a layer are not published: nobody has them', {
+        this.#parts.log.warn('windows of a layer are not published: they cannot be read', {
           error,
           image: record.reference,
-          blob: one.map.digest,
+          blob: published.map.digest,
         })
-        one.windowsOffset = undefined
+        published.windowsOffset = undefined
       }
     }
     return { maps: placed, windows }
   }
 
-  /** Of the image's layers, each once, compressed; none where one of them is not known here. */
-  async #layerIndexes(manifest: RootfsManifest, record: ImageRecord, signal: AbortSignal): Promise<Buffer[]> {
-    const all: Buffer[] = []
+  /** The indexes of the image's layers, each once, compressed; none if one of them is not known or too large. */
+  async #readLayerIndexes(manifest: RootfsManifest, record: ImageRecord, signal: AbortSignal): Promise<Buffer[]> {
+    const indexes: Buffer[] = []
     for (const diffId of new Set(manifest.layers.map((layer) => layer.diffId))) {
-      const bytes = await this.#parts.layerIndex(diffId, { signal })
+      const bytes = await this.#parts.indexes.findEncoded(diffId, { signal })
       const compressed = bytes === undefined ? undefined : await compress(bytes)
       if (compressed === undefined || compressed.length > maxLayerIndexBlobBytes) {
-        this.#parts.log.info('layer indexes are not published: this host has not all of them', {
+        this.#parts.log.info('layer indexes are not published: one is unknown here, or too large', {
           image: record.reference,
           layer: diffId,
         })
         return []
       }
-      all.push(compressed)
+      indexes.push(compressed)
     }
-    return all
+    return indexes
   }
 
-  /** The chunks of a region in order, some of them fetched ahead. @throws what the fetch throws */
-  async *#chunks(table: ChunkTable, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  /** The chunks of a segment in order; {@link chunksAhead} of them are fetched at once. @throws what the fetcher throws */
+  async *#readChunks(table: ChunkTable, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const ahead: Promise<FetchedChunk>[] = []
     const stopped = new AbortController()
-    const either = AbortSignal.any([signal, stopped.signal])
+    const fetchSignal = AbortSignal.any([signal, stopped.signal])
     try {
       for (let index = 0; index < table.count + chunksAhead; index++) {
         if (index < table.count) {
-          const chunk = this.#parts.fetch(
+          const chunk = this.#parts.fetcher.fetch(
             { digest: table.digestAt(index), lengthBytes: table.lengthAt(index), table: table.id, index },
-            { signal: either, priority: 'background' },
+            { signal: fetchSignal, priority: 'background' },
           )
-          // Whoever comes to it hears of it.
+          // A failure is thrown when this chunk's turn comes.
           chunk.catch(() => undefined)
           ahead.push(chunk)
         }

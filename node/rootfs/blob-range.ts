@@ -8,36 +8,33 @@ import { maxWindowBytes } from './gzip/deflate-scanner.ts'
 import { resumeGzip } from './gzip/resume.ts'
 import { lastAtOrBefore } from './last-at-or-before.ts'
 
-/** A stretch of a blob that can be decoded by itself, and the tar that comes of it. */
-export interface Span {
-  checkpoint: Checkpoint
+/** A range of a blob that can be decoded without the rest of the blob, and the bytes that it decodes to. */
+export interface BlobRange {
   /** In the blob, bytes; the end may be that of the blob. */
   start: number
   end: number
+  /** In what the blob decodes to (a layer's tar), bytes. */
   tarStart: number
   tarEnd: number
 }
 
-/** The span that has these bytes of the tar, `tarStart < tarEnd`. */
-export function spanOf(map: BlobMap, tarStart: number, tarEnd: number): Span {
-  if (map.compression === 'none') {
-    return { checkpoint: map.checkpoints[0]!, start: tarStart, end: tarEnd, tarStart, tarEnd }
-  }
-  const first = lastAtOrBefore(map.checkpoints, tarStart, ({ tarOffset }) => tarOffset)
-  const checkpoint = map.checkpoints[first]!
-  return {
-    checkpoint,
-    start: Math.floor(checkpoint.bitOffset / 8),
-    tarStart: checkpoint.tarOffset,
-    ...endOf(map, tarEnd),
-  }
+/** The smallest range that has these bytes of the tar, `tarStart < tarEnd`. */
+export function rangeOf(map: BlobMap, tarStart: number, tarEnd: number): BlobRange {
+  if (map.compression === 'none') return { start: tarStart, end: tarEnd, tarStart, tarEnd }
+  const { bitOffset, tarOffset } = checkpointOf(map, { tarStart })
+  return { start: Math.floor(bitOffset / 8), tarStart: tarOffset, ...endOf(map, tarEnd) }
 }
 
-/** The first place known to be behind these bytes of the tar: a mark, or a frame. */
+/** The checkpoint from which a range is decoded. */
+export function checkpointOf({ checkpoints }: BlobMap, { tarStart }: Pick<BlobRange, 'tarStart'>): Checkpoint {
+  return checkpoints[lastAtOrBefore(checkpoints, tarStart, ({ tarOffset }) => tarOffset)]!
+}
+
+/** The first place in the blob that is known to come after these bytes of the tar: a mark, or a frame. */
 function endOf(
   { marks, checkpoints, sizeBytes, tarBytes, compression }: BlobMap,
   tarEnd: number,
-): Pick<Span, 'end' | 'tarEnd'> {
+): Pick<BlobRange, 'end' | 'tarEnd'> {
   if (compression === 'gzip') {
     const mark = lastAtOrBefore(marks, Math.ceil(tarEnd / markUnitBytes) - 1, (units) => units) + 1
     if (mark < marks.length) return { end: (mark + 1) * markDistanceBytes, tarEnd: marks[mark]! * markUnitBytes }
@@ -49,17 +46,17 @@ function endOf(
 }
 
 /**
- * @param bytes of the blob from `span.start` to `span.end`
- * @param window of the checkpoint, as it is in the window region
- * @returns the tar from `span.tarStart` to `span.tarEnd`
- * @throws invalid where that does not come out
+ * @param bytes the blob's bytes from `range.start` to `range.end`
+ * @param window the window of the range's checkpoint, as it is in the window segment
+ * @returns the tar from `range.tarStart` to `range.tarEnd`
+ * @throws invalid where the bytes decode to something else
  */
-export async function decodeSpan(map: BlobMap, span: Span, bytes: Buffer, window: Uint8Array): Promise<Buffer> {
+export async function decodeRange(map: BlobMap, range: BlobRange, bytes: Buffer, window: Uint8Array): Promise<Buffer> {
   const pieces: Buffer[] = []
-  const wanted = span.tarEnd - span.tarStart
+  const wanted = range.tarEnd - range.tarStart
   let length = 0
   try {
-    for await (const piece of outputOf(map, span, bytes, window)) {
+    for await (const piece of outputOf(map, range, bytes, window)) {
       pieces.push(piece)
       length += piece.length
       if (length >= wanted) break
@@ -68,31 +65,28 @@ export async function decodeSpan(map: BlobMap, span: Span, bytes: Buffer, window
     if (typeof (cause as { errno?: unknown }).errno !== 'number') throw cause
     throw new P2pfsError(
       'invalid',
-      `blob ${map.digest} is damaged from byte ${span.start} on: ${(cause as Error).message}`,
+      `blob ${map.digest} is damaged from byte ${range.start} on: ${(cause as Error).message}`,
       { cause },
     )
   }
   if (length < wanted)
     throw new P2pfsError(
       'invalid',
-      `blob ${map.digest} from byte ${span.start} on makes ${length} bytes, not ${wanted}: it is not what it was when it was indexed`,
+      `blob ${map.digest} from byte ${range.start} on makes ${length} bytes, not ${wanted}: ` +
+        'it is not what it was when it was indexed',
     )
   return Buffer.concat(pieces, length).subarray(0, wanted)
 }
 
-async function* outputOf(
-  { compression }: BlobMap,
-  { checkpoint }: Span,
-  bytes: Buffer,
-  window: Uint8Array,
-): AsyncGenerator<Buffer> {
-  if (compression === 'none') yield bytes
-  else if (compression === 'zstd') yield* decompress(once(bytes))
-  else if (checkpoint.bitOffset === 0)
+async function* outputOf(map: BlobMap, range: BlobRange, bytes: Buffer, window: Uint8Array): AsyncGenerator<Buffer> {
+  const { bitOffset } = checkpointOf(map, range)
+  if (map.compression === 'none') yield bytes
+  else if (map.compression === 'zstd') yield* decompress(once(bytes))
+  else if (bitOffset === 0)
     yield* Readable.from([bytes], { objectMode: false }).pipe(
       createGunzip({ finishFlush: constants.Z_SYNC_FLUSH }),
     ) as AsyncIterable<Buffer>
-  else yield* resumeGzip(bytes, { bit: checkpoint.bitOffset % 8, window: expand(window) })
+  else yield* resumeGzip(bytes, { bit: bitOffset % 8, window: expand(window) })
 }
 
 function expand(window: Uint8Array): Uint8Array {
@@ -124,7 +118,7 @@ export function tarOf(
   return tarStart === undefined ? undefined : { tarStart, tarEnd }
 }
 
-/** All chunks of the region that this stretch of the tar has all bytes of; each a buffer of its own. */
+/** All chunks of the data segment that are whole in these bytes of the tar; each is a buffer of its own. */
 export function* chunksOf(
   map: BlobMap,
   table: ChunkTable,
@@ -132,10 +126,10 @@ export function* chunksOf(
   tarStart: number,
 ): Generator<{ index: number; bytes: Buffer }> {
   const tarEnd = tarStart + tar.length
-  const [regionStart, regionEnd] = regionOf(map, table, tarStart, tarEnd)
-  if (regionStart >= regionEnd) return
-  const first = regionStart === 0 ? 0 : table.indexOf(regionStart - 1) + 1
-  for (let index = first; index < table.count && table.offsets[index + 1]! <= regionEnd; index++) {
+  const [segmentStart, segmentEnd] = segmentBytesOf(map, table, tarStart, tarEnd)
+  if (segmentStart >= segmentEnd) return
+  const first = segmentStart === 0 ? 0 : table.indexOf(segmentStart - 1) + 1
+  for (let index = first; index < table.count && table.offsets[index + 1]! <= segmentEnd; index++) {
     const [start, end] = [table.offsets[index]!, table.offsets[index + 1]!]
     const bytes = Buffer.alloc(end - start)
     for (const { regionOffset, lengthBytes, tarOffset } of overlapping(map.pieces, start, end)) {
@@ -147,23 +141,23 @@ export function* chunksOf(
   }
 }
 
-/** The stretch of the region whose bytes all come from this stretch of the tar, or are zero. */
-function regionOf({ pieces }: BlobMap, table: ChunkTable, tarStart: number, tarEnd: number): [number, number] {
+/** From where to where all bytes of the data segment come from these bytes of the tar, or are zero. */
+function segmentBytesOf({ pieces }: BlobMap, table: ChunkTable, tarStart: number, tarEnd: number): [number, number] {
   const before = lastAtOrBefore(pieces, tarStart, ({ tarOffset }) => tarOffset)
   const last = lastAtOrBefore(pieces, tarEnd, ({ tarOffset }) => tarOffset)
-  const at = (i: number, tarOffset: number): number => {
+  const segmentOffset = (i: number, tarOffset: number): number => {
     const piece = pieces[i]
     return piece === undefined ? 0 : piece.regionOffset + Math.min(tarOffset - piece.tarOffset, piece.lengthBytes)
   }
   const lastPiece = pieces[last]
   const whole = lastPiece === undefined || tarEnd >= lastPiece.tarOffset + lastPiece.lengthBytes
-  const regionStart =
+  const segmentStart =
     before >= 0 && tarStart > pieces[before]!.tarOffset
-      ? at(before, tarStart)
+      ? segmentOffset(before, tarStart)
       : before <= 0
         ? 0
         : pieces[before - 1]!.regionOffset + pieces[before - 1]!.lengthBytes
-  return [regionStart, whole ? (pieces[last + 1]?.regionOffset ?? table.sizeBytes) : at(last, tarEnd)]
+  return [segmentStart, whole ? (pieces[last + 1]?.regionOffset ?? table.sizeBytes) : segmentOffset(last, tarEnd)]
 }
 
 function* overlapping(pieces: readonly Piece[], start: number, end: number): Generator<Piece> {

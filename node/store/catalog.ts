@@ -15,55 +15,54 @@ import {
   type RootfsFormat,
   type RootfsManifest,
 } from '../../protocol/rootfs-manifest.ts'
+import { isDiskFull } from '../base/disk-full.ts'
+import type { DiskReserve } from './disk-reserve.ts'
 import { foreign, keys, prefixes, under } from './keys.ts'
+import { encodeMountRecord, parseMountRecord, type MountRecord } from './mount-record.ts'
 
 const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
 
-/** What the object protocol carries; with LevelDB's write buffer of 4 MiB no file of the catalog is larger than 64 MiB, bytes. */
+/** The largest record that the object protocol carries; with LevelDB's write buffer of 4 MiB no file of the catalog grows beyond 64 MiB (bytes). */
 const maxLayerRecordBytes = 56 * 1024 * 1024
 
-/** A directory that a rootfs is mounted on, and how. */
-export interface MountRecord extends ImageName {
-  /** Unique to this mount. */
-  id: string
-  directory: string
-  rootfsDigest: Digest
-  manifestDigest: Digest
-  /** Where the rootfs manifest came from, and who said that the reference stands for it, at the time of the mount. */
-  origin: 'local' | 'peer' | 'registry' | 'built'
-  resolution: 'digest' | 'registry' | 'last-known'
-  as: 'drive' | 'tree'
-  writable: boolean
-  limitBytes?: number
-  scratchBytes?: number
-  mountedAt: string
+export interface CatalogParts {
+  /** Disk space that is given up where a write fails for lack of it. */
+  reserve: Pick<DiskReserve, 'release'>
 }
 
 /**
- * What this host knows besides chunks: images, rootfs manifests, layer indexes, publications, boot profiles, mounts. A record is
- * written after all that it points to; `sync` puts reach the disk before they resolve.
+ * The records of this host, besides chunks: images, rootfs manifests, layer indexes, publications, boot profiles, mounts. A
+ * record is written after all that it points to; `sync` puts reach the disk before they resolve.
  */
-export class Catalog {
+export class Catalog implements AsyncDisposable {
+  readonly #reserve: CatalogParts['reserve']
   readonly #level: Level<string, Uint8Array>
+  #recovery: Promise<void> | undefined
 
-  constructor({ directory }: { directory: string }) {
+  private constructor({ reserve }: CatalogParts, { directory }: { directory: string }) {
+    this.#reserve = reserve
     this.#level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
   }
 
-  /** Forgets what another format version has left: images are then imported again. @throws conflict where another process has the catalog open. */
-  async open(): Promise<void> {
+  /**
+   * Removes the records of other format versions: their images are imported again.
+   * @throws conflict where another process has the catalog open; unavailable where the disk refuses
+   */
+  static async open(parts: CatalogParts, options: { directory: string }): Promise<Catalog> {
+    const catalog = new Catalog(parts, options)
     try {
-      await this.#level.open()
-    } catch (cause) {
-      const locked = (cause as { cause?: { code?: string } }).cause?.code === 'LEVEL_LOCKED'
-      if (!locked) throw cause
-      throw new P2pfsError('conflict', `the catalog is in use by another daemon: ${this.#level.location}`, { cause })
+      await catalog.#open()
+    } catch (error) {
+      if (!isDiskFull(error)) throw error
+      await parts.reserve.release()
+      await catalog.#open()
     }
-    for (const range of foreign) await this.#level.clear(range)
+    for (const range of foreign) await catalog.#level.clear(range)
+    return catalog
   }
 
-  async close(): Promise<void> {
+  async [Symbol.asyncDispose](): Promise<void> {
     await this.#level.close()
   }
 
@@ -72,12 +71,12 @@ export class Catalog {
   }
 
   async image(name: ImageName): Promise<ImageRecord | undefined> {
-    const bytes = await this.#level.get(keys.image(name))
+    const bytes = await (await this.#db()).get(keys.image(name))
     return bytes === undefined ? undefined : parseImageRecord(bytes)
   }
 
   async images(): Promise<ImageRecord[]> {
-    return (await this.#level.values(under(prefixes.image)).all()).map(parseImageRecord)
+    return (await (await this.#db()).values(under(prefixes.image)).all()).map(parseImageRecord)
   }
 
   /** @returns the rootfs digest. */
@@ -89,7 +88,7 @@ export class Catalog {
 
   /** The manifest's encoded form. */
   async rootfsBytes(digest: Digest): Promise<Uint8Array | undefined> {
-    return await this.#level.get(keys.rootfs(digest))
+    return await (await this.#db()).get(keys.rootfs(digest))
   }
 
   async rootfs(digest: Digest): Promise<RootfsManifest | undefined> {
@@ -99,18 +98,18 @@ export class Catalog {
 
   /** Digests of all rootfs manifests here. */
   async rootfsDigests(): Promise<Digest[]> {
-    const names = await this.#level.keys(under(prefixes.rootfs)).all()
+    const names = await (await this.#db()).keys(under(prefixes.rootfs)).all()
     return names.map((name) => parseDigest(name.slice(prefixes.rootfs.length)))
   }
 
-  /** Whether this host has built the rootfs with layer indexes that peers told: its own word for it is not worth more than theirs. */
+  /** Whether this host has built the rootfs with layer indexes of peers, which nobody has signed. */
   async isUnverified(rootfs: Digest): Promise<boolean> {
-    return await this.#level.has(keys.unverified(rootfs))
+    return await (await this.#db()).has(keys.unverified(rootfs))
   }
 
   async putUnverified(rootfs: Digest, isUnverified: boolean): Promise<void> {
     if (isUnverified) await this.#put(keys.unverified(rootfs), new Uint8Array(0), true)
-    else await this.#level.del(keys.unverified(rootfs))
+    else await this.#delete(keys.unverified(rootfs))
   }
 
   async putPublication(publication: Publication): Promise<void> {
@@ -122,15 +121,15 @@ export class Catalog {
   }
 
   async publication(manifestDigest: Digest, format: RootfsFormat): Promise<Publication | undefined> {
-    const bytes = await this.#level.get(keys.publication(manifestDigest, format))
+    const bytes = await (await this.#db()).get(keys.publication(manifestDigest, format))
     return bytes === undefined ? undefined : parsePublication(bytes)
   }
 
   /**
-   * @param told whether it is a peer's word, which nobody has signed
-   * @throws invalid for an index that is too large to be stored, or sent to peers
+   * @param options `unverified`: a peer has sent it, and nobody has signed it
+   * @throws invalid for an index that is too large to be stored, or to be sent to peers
    */
-  async putLayer(index: LayerIndex, { told = false }: { told?: boolean } = {}): Promise<void> {
+  async putLayer(index: LayerIndex, { unverified = false }: { unverified?: boolean } = {}): Promise<void> {
     const bytes = await compress(encodeLayerIndex(index))
     if (bytes.length > maxLayerRecordBytes) {
       throw new P2pfsError(
@@ -139,7 +138,7 @@ export class Catalog {
         { layer: index.diffId },
       )
     }
-    await this.#put(told ? keys.unverifiedLayer(index.diffId) : keys.layer(index.diffId), bytes, true)
+    await this.#put(unverified ? keys.unverifiedLayer(index.diffId) : keys.layer(index.diffId), bytes, true)
   }
 
   async putBlobMap(map: BlobMap): Promise<void> {
@@ -148,7 +147,7 @@ export class Catalog {
 
   /** The blob map's encoded form, zstd. */
   async blobMapBytes(digest: Digest): Promise<Uint8Array | undefined> {
-    return await this.#level.get(keys.blobMap(digest))
+    return await (await this.#db()).get(keys.blobMap(digest))
   }
 
   async blobMap(digest: Digest): Promise<BlobMap | undefined> {
@@ -157,36 +156,43 @@ export class Catalog {
   }
 
   async blobMapDigests(): Promise<Digest[]> {
-    const names = await this.#level.keys(under(prefixes.blobMap)).all()
+    const names = await (await this.#db()).keys(under(prefixes.blobMap)).all()
     return names.map((name) => parseDigest(name.slice(prefixes.blobMap.length)))
   }
 
-  async hasLayer(diffId: Digest, { told = true }: { told?: boolean } = {}): Promise<boolean> {
+  async hasLayer(diffId: Digest, { includeUnverified = true }: { includeUnverified?: boolean } = {}): Promise<boolean> {
     return (
-      (await this.#level.has(keys.layer(diffId))) || (told && (await this.#level.has(keys.unverifiedLayer(diffId))))
+      (await (await this.#db()).has(keys.layer(diffId))) ||
+      (includeUnverified && (await (await this.#db()).has(keys.unverifiedLayer(diffId))))
     )
   }
 
   /** Diff ids of all layers whose index is here. */
   async layerDiffIds(): Promise<Digest[]> {
-    const names = await this.#level.keys(under(prefixes.layer)).all()
+    const names = await (await this.#db()).keys(under(prefixes.layer)).all()
     return names.map((name) => parseDigest(name.slice(prefixes.layer.length)))
   }
 
   async deleteLayer(diffId: Digest): Promise<void> {
-    await this.#level.del(keys.layer(diffId))
-    await this.#level.del(keys.unverifiedLayer(diffId))
+    await this.#delete(keys.layer(diffId))
+    await this.#delete(keys.unverifiedLayer(diffId))
   }
 
-  /** The layer index's encoded form. @param told whether a peer's word will do, where this host has not read the layer */
-  async layerBytes(diffId: Digest, { told = true }: { told?: boolean } = {}): Promise<Uint8Array | undefined> {
+  /**
+   * The layer index's encoded form.
+   * @param options `includeUnverified`: also an index of a peer, where this host has not read the layer
+   */
+  async layerBytes(
+    diffId: Digest,
+    { includeUnverified = true }: { includeUnverified?: boolean } = {},
+  ): Promise<Uint8Array | undefined> {
     const bytes =
-      (await this.#level.get(keys.layer(diffId))) ??
-      (told ? await this.#level.get(keys.unverifiedLayer(diffId)) : undefined)
+      (await (await this.#db()).get(keys.layer(diffId))) ??
+      (includeUnverified ? await (await this.#db()).get(keys.unverifiedLayer(diffId)) : undefined)
     return bytes === undefined ? undefined : await decompress(bytes)
   }
 
-  async layer(diffId: Digest, options: { told?: boolean } = {}): Promise<LayerIndex | undefined> {
+  async layer(diffId: Digest, options: { includeUnverified?: boolean } = {}): Promise<LayerIndex | undefined> {
     const bytes = await this.layerBytes(diffId, options)
     return bytes === undefined ? undefined : parseLayerIndex(bytes)
   }
@@ -196,33 +202,85 @@ export class Catalog {
   }
 
   async profile(rootfs: Digest): Promise<BootProfile | undefined> {
-    const bytes = await this.#level.get(keys.profile(rootfs))
+    const bytes = await (await this.#db()).get(keys.profile(rootfs))
     return bytes === undefined ? undefined : parseBootProfile(bytes)
   }
 
   async *profiles(): AsyncGenerator<BootProfile> {
-    for await (const bytes of this.#level.values(under(prefixes.profile))) yield parseBootProfile(bytes)
+    for await (const bytes of (await this.#db()).values(under(prefixes.profile))) yield parseBootProfile(bytes)
   }
 
   async putMount(record: MountRecord): Promise<void> {
-    await this.#put(keys.mount(record.directory), Buffer.from(JSON.stringify(record)), false)
+    await this.#put(keys.mount(record.directory), encodeMountRecord(record), false)
   }
 
   async deleteMount(directory: string): Promise<void> {
-    await this.#level.del(keys.mount(directory))
+    await this.#delete(keys.mount(directory))
   }
 
-  async mounts(): Promise<MountRecord[]> {
-    const values = await this.#level.values(under(prefixes.mount)).all()
-    return values.map((value) => JSON.parse(Buffer.from(value).toString()) as MountRecord)
+  /** @param onMalformed called for each record that cannot be read, which then stays; without it, throws invalid */
+  async mounts(onMalformed?: (key: string, error: unknown) => void): Promise<MountRecord[]> {
+    const records: MountRecord[] = []
+    for (const [key, value] of await (await this.#db()).iterator(under(prefixes.mount)).all()) {
+      try {
+        records.push(parseMountRecord(value))
+      } catch (error) {
+        if (onMalformed === undefined) throw error
+        onMalformed(key, error)
+      }
+    }
+    return records
   }
 
   async #put(key: string, value: Uint8Array, sync: boolean): Promise<void> {
+    // `sync` is an option of classic-level, which `level` is on this platform.
+    await this.#write(key, async (level) => await level.put(key, value, { sync } as object))
+  }
+
+  async #delete(key: string): Promise<void> {
+    await this.#write(key, async (level) => await level.del(key))
+  }
+
+  /** @throws unavailable where the disk refuses */
+  async #write(key: string, write: (level: Level<string, Uint8Array>) => Promise<void>): Promise<void> {
     try {
-      // `sync` is an option of classic-level, which `level` is on this platform.
-      await this.#level.put(key, value, { sync } as object)
+      await write(await this.#db()).catch(async (error: unknown) => {
+        if (!isDiskFull(error)) throw error
+        this.#recovery ??= this.#recover().finally(() => (this.#recovery = undefined))
+        await write(await this.#db())
+      })
     } catch (cause) {
-      throw new P2pfsError('unavailable', `cannot write the catalog: ${(cause as Error).message}`, { cause, key })
+      throw new P2pfsError('unavailable', `cannot write the catalog: ${reasonOf(cause)}`, { cause, key })
     }
   }
+
+  async #open(): Promise<void> {
+    try {
+      await this.#level.open()
+    } catch (cause) {
+      const { location } = this.#level
+      if (cause instanceof Error && (cause.cause as { code?: unknown } | undefined)?.code === 'LEVEL_LOCKED') {
+        throw new P2pfsError('conflict', `the catalog is in use by another daemon: ${location}`, { cause })
+      }
+      throw new P2pfsError('unavailable', `cannot open the catalog ${location}: ${reasonOf(cause)}`, { cause })
+    }
+  }
+
+  /** After a write that the disk refused: LevelDB's log may end in half a record, so it is opened anew, with a new log. */
+  async #recover(): Promise<void> {
+    await this.#reserve.release()
+    await this.#level.close()
+    await this.#open()
+  }
+
+  async #db(): Promise<Level<string, Uint8Array>> {
+    await this.#recovery
+    return this.#level
+  }
+}
+
+/** LevelDB's own words, which abstract-level puts into the cause. */
+function reasonOf(error: unknown): string {
+  const { message, cause } = error as Error
+  return cause instanceof Error ? cause.message : message
 }

@@ -1,15 +1,16 @@
 import type { Digest } from '../../protocol/digest.ts'
+import type { RemoteSource } from '../model/chunk-request.ts'
 
-/** Where the chunks came from that came while this process ran: as many entries as the store got chunks in that time. */
+/** Where chunks came from that came while this process ran. It has as many entries as the store got chunks in that time. */
 export class ChunkProvenance {
-  readonly #sources = new Map<Digest, 'peer' | 'registry'>()
+  readonly #sources = new Map<Digest, RemoteSource>()
 
-  note(digest: Digest, source: 'peer' | 'registry'): void {
+  note(digest: Digest, source: RemoteSource): void {
     this.#sources.set(digest, source)
   }
 
-  /** Undefined for what was here before, or was made here. */
-  sourceOf(digest: Digest): 'peer' | 'registry' | undefined {
+  /** Undefined for a chunk that was here before. */
+  sourceOf(digest: Digest): RemoteSource | undefined {
     return this.#sources.get(digest)
   }
 }

@@ -1,49 +1,63 @@
 import { randomBytes } from 'node:crypto'
+import { constants } from 'node:fs'
 import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
-import { digestOf, parseDigest, type Digest } from '../../protocol/digest.ts'
+import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { isDiskFull } from '../base/disk-full.ts'
+import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
 import { Semaphore } from '../base/semaphore.ts'
-
-export interface ChunkStoreParts {
-  log: Log
-  /** Told of a chunk that was here, and is gone or spoilt: nobody has discarded it. */
-  onLost?: (digest: Digest) => void
-}
+import type { DiskReserve } from './disk-reserve.ts'
 
 /** Files being written and synced at once: enough for the disk's own queue, few enough to leave threads for reads. */
 const writesInFlight = 8
 
+export interface ChunkStoreParts {
+  /** Tells when the disk has no room for chunks. */
+  reserve: Pick<DiskReserve, 'isFull' | 'release'>
+  log: Log
+}
+
+/** The change time of a file that nobody has checked. */
+const unchecked = 0
+
 /**
- * The chunks on this host's disk: one file each, named by its digest. The directory is the truth: there is no
- * second record of what is here that a crash could set against it.
+ * The chunks on this host's disk: one file each, named by its digest. The directory is the truth: no second record of what
+ * is here exists that a crash could set against it.
  *
- * A chunk is written under a temporary name, synced, then renamed, so that a name always stands for whole content.
+ * A chunk is written under a temporary name, synced, then renamed, so a name always stands for whole content. What the disk
+ * makes of it later is checked: bytes are hashed unless this process has found the same unchanged file to be right.
  */
 export class ChunkStore {
   readonly directory: string
   readonly #log: Log
-  readonly #onLost: (digest: Digest) => void
+  readonly #reserve: ChunkStoreParts['reserve']
   readonly #temporary: string
-  /** What is here; true where this process has found the bytes to be right. */
-  readonly #present = new Map<Digest, boolean>()
+  /** The chunks here, each with the inode change time (ms) at which its bytes were last found to be right. */
+  readonly #present = new Map<Digest, number>()
   readonly #writing = new Map<Digest, Promise<void>>()
   readonly #discarding = new Map<Digest, Promise<void>>()
   readonly #writes = new Semaphore(writesInFlight)
   readonly #temporaryPrefix = randomBytes(6).toString('hex')
   #written = 0
 
-  constructor({ log, onLost = () => undefined }: ChunkStoreParts, { directory }: { directory: string }) {
+  private constructor({ log, reserve }: ChunkStoreParts, { directory }: { directory: string }) {
     this.directory = directory
+    this.#reserve = reserve
     this.#temporary = join(directory, 'incoming')
     this.#log = log
-    this.#onLost = onLost
   }
 
-  /** Makes the directories, removes what a crash left unfinished, and lists what is here. */
-  async open(): Promise<void> {
+  /** Makes the directories, removes what a crash left unfinished, and lists the chunks that are here. */
+  static async open(parts: ChunkStoreParts, options: { directory: string }): Promise<ChunkStore> {
+    const store = new ChunkStore(parts, options)
+    await store.#open()
+    return store
+  }
+
+  async #open(): Promise<void> {
     await rm(this.#temporary, { recursive: true, force: true })
     await mkdir(this.#temporary, { recursive: true, mode: 0o700 })
     for (let i = 0; i < 256; i++) {
@@ -51,9 +65,9 @@ export class ChunkStore {
       const directory = join(this.directory, prefix)
       await mkdir(directory, { recursive: true, mode: 0o700 })
       for (const name of await readdir(directory)) {
-        if (/^[0-9a-f]{64}$/.test(name) && name.startsWith(prefix))
-          this.#present.set(parseDigest(`sha256:${name}`), false)
-        else this.#log.warn('file in the chunk directory is not a chunk', { file: join(directory, name) })
+        if (/^[0-9a-f]{64}$/.test(name) && name.startsWith(prefix)) {
+          this.#present.set(parseDigest(`sha256:${name}`), unchecked)
+        } else this.#log.warn('file in the chunk directory is not a chunk', { file: join(directory, name) })
       }
     }
   }
@@ -66,15 +80,20 @@ export class ChunkStore {
     return this.#present.has(digest)
   }
 
+  /** The digests of all chunks here, as they are when the iteration comes to them. */
+  digests(): MapIterator<Digest> {
+    return this.#present.keys()
+  }
+
   /**
    * Keeps `bytes`, which the caller has found to have this digest. Resolves when they would survive a power loss.
    * The buffer must not change until then.
    * @returns whether this call wrote it: false where it was here, or on its way
-   * @throws unavailable where the disk refuses (full, read-only, failing); nothing is left behind.
+   * @throws unavailable where the disk refuses (full, read-only, failing); nothing is left behind then
    */
   async put(digest: Digest, bytes: Uint8Array): Promise<boolean> {
-    // What somebody has taken the trouble to get may be what the disk has lost.
-    if (this.#present.has(digest) && (await this.#isThere(digest, bytes.length))) return false
+    // Somebody who took the trouble to get it may have found that the disk lost it.
+    if (this.#present.has(digest) && (await this.#isWhole(digest, bytes.length))) return false
     const writing = this.#writing.get(digest)
     if (writing !== undefined) {
       await writing
@@ -87,7 +106,8 @@ export class ChunkStore {
   }
 
   async #write(digest: Digest, bytes: Uint8Array): Promise<void> {
-    // Its name would go with the old file's.
+    if (this.#reserve.isFull) throw new P2pfsError('unavailable', 'no chunk is kept while the disk is full', { digest })
+    // The new name would go with the old file's.
     await this.#discarding.get(digest)
     const temporary = join(this.#temporary, `${this.#temporaryPrefix}-${this.#written++}`)
     try {
@@ -101,58 +121,83 @@ export class ChunkStore {
       await rename(temporary, chunkFile(this.directory, digest))
     } catch (cause) {
       await unlink(temporary).catch(() => undefined)
+      if (isDiskFull(cause)) await this.#reserve.release()
       throw new P2pfsError('unavailable', `cannot write a chunk below ${this.directory}: ${(cause as Error).message}`, {
         cause,
         digest,
       })
     }
-    this.#present.set(digest, true)
-  }
-
-  /** The chunk's bytes, or undefined where it is not here (any more). */
-  async get(digest: Digest, { signal }: { signal?: AbortSignal } = {}): Promise<Uint8Array | undefined> {
-    if (!this.#present.has(digest)) return undefined
-    try {
-      return await readFile(chunkFile(this.directory, digest), signal === undefined ? {} : { signal })
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      this.#lose(digest)
-      return undefined
-    }
+    this.#present.set(digest, unchecked)
   }
 
   /**
-   * As {@link get}, but hashed the first time that this process sees them: bytes that rotted on the disk are discarded,
-   * and never leave this host.
+   * The chunk's bytes, which are right; undefined where it is not here, or no longer as it was: it is discarded then.
+   * @throws what the disk throws other than that there is no such file
    */
-  async getVerified(digest: Digest, { signal }: { signal?: AbortSignal } = {}): Promise<Uint8Array | undefined> {
-    const bytes = await this.get(digest, signal === undefined ? {} : { signal })
-    if (bytes === undefined || this.#present.get(digest) === true) return bytes
-    if ((await sha256(bytes)) === digest) {
-      if (this.#present.has(digest)) this.#present.set(digest, true)
+  async get(digest: Digest): Promise<Uint8Array | undefined> {
+    const checkedAtMs = this.#present.get(digest)
+    if (checkedAtMs === undefined) return undefined
+    const found = await this.#read(digest)
+    if (found === undefined) {
+      this.#lose(digest, 'chunk file is gone; the chunk will be fetched again')
+      return undefined
+    }
+    const { bytes, changedAtMs } = found
+    if (changedAtMs === checkedAtMs) return bytes
+    if ((await hashBytes(bytes)) === digest) {
+      if (this.#present.has(digest)) this.#present.set(digest, changedAtMs)
       return bytes
     }
-    this.#log.error('chunk on disk does not match its digest; discarded, it will be fetched again', { digest })
-    this.#onLost(digest)
+    this.#lose(digest, 'chunk file is damaged and was discarded; the chunk will be fetched again')
     await this.discard(digest)
     return undefined
   }
 
-  async #isThere(digest: Digest, lengthBytes: number): Promise<boolean> {
+  /**
+   * Reads the chunk from the disk itself, past the page cache, and hashes it; a damaged one is discarded.
+   * @returns its length (bytes); undefined where it is not here, or no longer
+   * @throws what the disk throws other than that there is no such file
+   */
+  async scrub(digest: Digest): Promise<number | undefined> {
+    if (!this.#present.has(digest)) return undefined
+    const bytes = await readUncached(chunkFile(this.directory, digest))
+    if (bytes !== undefined && (await hashBytes(bytes)) === digest) return bytes.length
+    // A chunk that was discarded meanwhile is no loss.
+    if (!this.#present.has(digest)) return undefined
+    this.#lose(digest, 'chunk file is damaged and was discarded; the chunk will be fetched again')
+    await this.discard(digest)
+    return undefined
+  }
+
+  async #read(digest: Digest): Promise<{ bytes: Uint8Array; changedAtMs: number } | undefined> {
+    try {
+      const file = await open(chunkFile(this.directory, digest), 'r')
+      try {
+        const { ctimeMs } = await file.stat()
+        return { bytes: await file.readFile(), changedAtMs: ctimeMs }
+      } finally {
+        await file.close()
+      }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      throw error
+    }
+  }
+
+  async #isWhole(digest: Digest, lengthBytes: number): Promise<boolean> {
     const size = await stat(chunkFile(this.directory, digest)).then(
       ({ size }) => size,
       () => undefined,
     )
-    // Discarded, or found to be gone, in the meantime.
+    // Another caller may have discarded it, or found that it is gone, in the meantime.
     if (!this.#present.has(digest)) return false
-    if (size !== lengthBytes) this.#lose(digest)
+    if (size !== lengthBytes) this.#lose(digest, 'chunk file is gone or too short; the chunk is written again')
     return size === lengthBytes
   }
 
-  #lose(digest: Digest): void {
-    this.#log.warn('chunk file is gone', { digest })
+  #lose(digest: Digest, message: string): void {
+    this.#log.warn(message, { digest })
     this.#present.delete(digest)
-    this.#onLost(digest)
   }
 
   /** Forgets and removes a chunk. */
@@ -171,11 +216,29 @@ export class ChunkStore {
   }
 }
 
-/** Above this size hashing in libuv's thread pool is worth the hand-over, bytes. */
-const pooledHashBytes = 64 * 1024
+/** The part of WebAssembly that is used here; types for Node do not declare it. */
+declare const WebAssembly: { Memory: new (descriptor: { initial: number }) => { buffer: ArrayBuffer } }
 
-async function sha256(bytes: Uint8Array): Promise<Digest> {
-  if (bytes.length < pooledHashBytes) return digestOf(bytes)
-  const raw = await crypto.subtle.digest('SHA-256', bytes)
-  return parseDigest(`sha256:${Buffer.from(raw).toString('hex')}`)
+/** The page size of WebAssembly, which aligns its memory to it (bytes). */
+const wasmPageBytes = 64 * 1024
+
+/**
+ * The bytes of a file as the disk has them now. Direct reads need memory that is aligned to the disk's blocks; WebAssembly's is.
+ * @returns undefined where there is no such file
+ */
+async function readUncached(path: string): Promise<Uint8Array | undefined> {
+  try {
+    await using file = await open(path, constants.O_RDONLY | constants.O_DIRECT)
+    const { size } = await file.stat()
+    const memory = new WebAssembly.Memory({ initial: Math.floor(size / wasmPageBytes) + 1 })
+    const bytes = new Uint8Array(memory.buffer)
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, 0)
+    return bytes.subarray(0, bytesRead)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') return undefined
+    // The filesystem has no direct reads.
+    if (code === 'EINVAL') return await readFile(path)
+    throw error
+  }
 }

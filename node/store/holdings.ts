@@ -1,5 +1,4 @@
-import type { Bitmap } from '../../protocol/bitmap.ts'
-import { Bitmap as BitmapClass } from '../../protocol/bitmap.ts'
+import { Bitmap } from '../../protocol/bitmap.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Digest } from '../../protocol/digest.ts'
 
@@ -9,17 +8,17 @@ interface Place {
   index: number
 }
 
-/** Which chunks of each known region are on this host, kept as the bitmaps that peers are told. */
+/** Which chunks of each tracked segment are on this host, kept as the bitmaps that peers are told. */
 export class Holdings {
   readonly #held = new Map<Digest, Bitmap>()
   readonly #places = new Map<Digest, Place[]>()
-  /** Regions of layers that no known rootfs has yet. */
+  /** Segments of layers that no rootfs has yet. */
   readonly #provisional = new Map<Digest, ChunkTable>()
 
   /**
-   * Takes up a region; `has` tells what is here already.
-   * @param provisional no known rootfs has it yet: {@link dropProvisional} takes it away again
-   * @returns its bitmap, or undefined where it was known.
+   * Tracks a segment; `has` tells which chunks are here already.
+   * @param options `provisional`: no rootfs has it yet, and {@link dropProvisional} takes it away again
+   * @returns its bitmap; undefined where it is tracked already
    */
   addTable(
     table: ChunkTable,
@@ -29,7 +28,7 @@ export class Holdings {
     if (!provisional) this.#provisional.delete(table.id)
     if (this.#held.has(table.id)) return undefined
     if (provisional) this.#provisional.set(table.id, table)
-    const held = new BitmapClass(table.count)
+    const held = new Bitmap(table.count)
     for (let index = 0; index < table.count; index++) {
       const digest = table.digestAt(index)
       const places = this.#places.get(digest)
@@ -41,7 +40,7 @@ export class Holdings {
     return held
   }
 
-  /** Forgets a region that no rootfs has. @returns the chunks of it that were marked, where it is forgotten */
+  /** Forgets a segment that no rootfs has. @returns the chunks of it that were marked; none where it stays */
   dropProvisional(id: Digest): readonly number[] {
     const table = this.#provisional.get(id)
     if (table === undefined) return []
@@ -59,17 +58,17 @@ export class Holdings {
     return marked
   }
 
-  /** Whether a known region has the chunk, here or not. */
-  knows(digest: Digest): boolean {
+  /** Whether a tracked segment has the chunk, here or not. */
+  isReferenced(digest: Digest): boolean {
     return this.#places.has(digest)
   }
 
-  /** Whether all chunks of a known region are here. */
+  /** Whether all chunks of a tracked segment are here. */
   isWhole(table: Digest): boolean {
     return this.#held.get(table)?.isFull === true
   }
 
-  /** Bytes of these regions that are here; of one that is not known, none. */
+  /** Bytes of these segments that are here. One that is not tracked counts nothing. */
   localBytes(tables: readonly ChunkTable[]): number {
     let bytes = 0
     for (const table of tables) {
@@ -80,28 +79,28 @@ export class Holdings {
     return bytes
   }
 
-  /** Marks the chunk wherever it stands. @returns the places that are new. */
+  /** Marks the chunk wherever it stands. @returns the places that were not marked before */
   add(digest: Digest): readonly Place[] {
-    const fresh: Place[] = []
+    const added: Place[] = []
     for (const place of this.#places.get(digest) ?? []) {
       const held = this.#held.get(place.table)
       if (held === undefined || held.get(place.index)) continue
       held.set(place.index)
-      fresh.push(place)
+      added.push(place)
     }
-    return fresh
+    return added
   }
 
-  /** Unmarks a chunk that is gone. @returns the places that were marked. */
+  /** Unmarks a chunk that is gone. @returns the places that were marked */
   remove(digest: Digest): readonly Place[] {
-    const gone: Place[] = []
+    const removed: Place[] = []
     for (const place of this.#places.get(digest) ?? []) {
       const held = this.#held.get(place.table)
       if (held?.get(place.index) !== true) continue
       held.clear(place.index)
-      gone.push(place)
+      removed.push(place)
     }
-    return gone
+    return removed
   }
 
   *tables(): Generator<{ table: Digest; held: Bitmap }> {

@@ -1,87 +1,82 @@
 import type { Digest } from '../../protocol/digest.ts'
+import type { Inventory } from './inventory.ts'
 
-export interface ImportTransactionsParts {
-  /** @returns whether the chunk was not here before */
-  put: (digest: Digest, bytes: Uint8Array) => Promise<boolean>
-  discard: (digest: Digest) => Promise<void>
-  /** Whether a rootfs that this host knows has the chunk. */
-  isKnown: (digest: Digest) => boolean
-}
-
-/** A chunk that running imports have put or found. */
+/** How a chunk is used by the transactions under way. */
 interface Use {
-  imports: number
-  /** One of them has written it, and none that did is done. */
-  fresh: boolean
+  transactions: number
+  /** One of the transactions has written the chunk, and none that has it is committed. */
+  isNew: boolean
 }
 
-/** Remembers what running imports put, so that one that can never succeed leaves nothing behind. */
+type Store = Pick<Inventory, 'put' | 'discard' | 'isReferenced'>
+
+/** Remembers which chunks imports under way have put, so that one that fails for good leaves nothing behind. */
 export class ImportTransactions {
-  readonly #parts: ImportTransactionsParts
+  readonly #inventory: Store
   readonly #uses = new Map<Digest, Use>()
 
-  constructor(parts: ImportTransactionsParts) {
-    this.#parts = parts
+  constructor({ inventory }: { inventory: Store }) {
+    this.#inventory = inventory
   }
 
   begin(): ImportTransaction {
-    return new ImportTransaction(this.#parts, this.#uses)
+    return new ImportTransaction(this.#inventory, this.#uses)
   }
 }
 
-/** The chunks of one import; ends with {@link commit} or {@link rollback}. */
+/** The chunks of one import. It ends with {@link commit} or {@link rollback}. */
 export class ImportTransaction {
-  readonly #parts: ImportTransactionsParts
+  readonly #inventory: Store
   readonly #uses: Map<Digest, Use>
   readonly #used = new Set<Digest>()
   readonly #pending = new Set<Promise<boolean>>()
 
-  constructor(parts: ImportTransactionsParts, uses: Map<Digest, Use>) {
-    this.#parts = parts
+  constructor(inventory: Store, uses: Map<Digest, Use>) {
+    this.#inventory = inventory
     this.#uses = uses
   }
 
   /** Resolves when the chunk is kept. @throws what the store throws */
   async put(digest: Digest, bytes: Uint8Array): Promise<void> {
-    const use = this.#uses.get(digest) ?? { imports: 0, fresh: false }
+    const use = this.#uses.get(digest) ?? { transactions: 0, isNew: false }
     if (!this.#used.has(digest)) {
       this.#used.add(digest)
-      use.imports++
+      use.transactions++
       this.#uses.set(digest, use)
     }
-    const putting = this.#parts.put(digest, bytes)
+    const putting = this.#inventory.put(digest, bytes, 'registry')
     this.#pending.add(putting)
     try {
-      if (await putting) use.fresh = true
+      if (await putting) use.isNew = true
     } finally {
       this.#pending.delete(putting)
     }
   }
 
-  /** What has been put stays. */
+  /** Everything that has been put stays. */
   commit(): void {
     for (const [digest, use] of this.#end()) {
-      use.fresh = false
-      if (use.imports === 0) this.#uses.delete(digest)
+      use.isNew = false
+      if (use.transactions === 0) this.#uses.delete(digest)
     }
   }
 
-  /** Removes what was not there before, unless a known rootfs or another running import has it too. */
+  /** Removes the chunks that were not here before, unless a tracked segment or another transaction has them too. */
   async rollback(): Promise<void> {
     await Promise.allSettled(this.#pending)
-    const gone: Digest[] = []
+    const discarded: Digest[] = []
     for (const [digest, use] of this.#end()) {
-      if (use.imports > 0) continue
+      if (use.transactions > 0) continue
       this.#uses.delete(digest)
-      if (use.fresh && !this.#parts.isKnown(digest)) gone.push(digest)
+      if (use.isNew && !this.#inventory.isReferenced(digest)) discarded.push(digest)
     }
-    for (const digest of gone) await this.#parts.discard(digest)
+    for (const digest of discarded) await this.#inventory.discard(digest)
   }
 
   *#end(): Generator<[Digest, Use]> {
     for (const digest of this.#used) {
       const use = this.#uses.get(digest)!
-      use.imports--
+      use.transactions--
       yield [digest, use]
     }
     this.#used.clear()

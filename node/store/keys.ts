@@ -3,7 +3,7 @@ import type { ImageName } from '../../protocol/image-record.ts'
 import { formatVersion } from '../../protocol/layer-index.ts'
 import type { RootfsFormat } from '../../protocol/rootfs-manifest.ts'
 
-/** The catalog's key space. What depends on the format version has it in its key, so that another version never reads it. */
+/** The catalog's key space. A record that depends on the format version has the version in its key: another version never reads it. */
 export const keys = {
   /** -> image record (CBOR) */
   image: ({ reference, platform, format }: ImageName): string => `${prefixes.image}${format}/${platform}/${reference}`,
@@ -11,11 +11,11 @@ export const keys = {
   rootfs: (digest: Digest): string => `${formatVersion}/rootfs/${digest}`,
   /** -> layer index (CBOR, zstd) */
   layer: (diffId: Digest): string => `${formatVersion}/layer/${diffId}`,
-  /** -> layer index that a peer told, and nobody has signed (CBOR, zstd) */
+  /** -> layer index of a peer, which nobody has signed (CBOR, zstd) */
   unverifiedLayer: (diffId: Digest): string => `${formatVersion}/told/${diffId}`,
   /** -> blob map (CBOR, zstd) */
   blobMap: (digest: Digest): string => `${formatVersion}/map/${digest}`,
-  /** -> nothing: this host has built the rootfs with layer indexes that peers told */
+  /** -> nothing: this host has built the rootfs with layer indexes of peers */
   unverified: (rootfsDigest: Digest): string => `${formatVersion}/hearsay/${rootfsDigest}`,
   /** -> publication (CBOR) */
   publication: (manifestDigest: Digest, format: RootfsFormat): string =>
@@ -45,7 +45,7 @@ export function under(prefix: (typeof prefixes)[keyof typeof prefixes]): KeyRang
   return { gte: prefix, lt: `${prefix.slice(0, -1)}0` }
 }
 
-/** All keys but those of this format version and of mounts: what another version has left; and image records of nobody. */
+/** The keys of other format versions, and of image records without an attestation: all but this version's keys and mounts. */
 export const foreign: readonly KeyRange[] = [
   { gte: `${formatVersion}/image/`, lt: `${formatVersion}/image0` },
   { gte: '', lt: `${formatVersion}/` },

@@ -62,7 +62,7 @@ test('a flag wins over the environment, which wins over the file', (t) => {
   assert.equal(loadConfig([], {}, file).region, 'file')
 })
 
-test('what is wrong is named, with where it was given', (t) => {
+test('a wrong option is named, with the place where it was given', (t) => {
   const file = join(temporaryDirectory(t), 'config.json')
   const rejects = (pattern: RegExp, argv: string[], environment: NodeJS.ProcessEnv = {}): void =>
     assert.throws(
@@ -72,7 +72,7 @@ test('what is wrong is named, with where it was given', (t) => {
   rejects(/--regoin/, ['--regoin', 'x'])
   rejects(/P2PFS_FUSE_WORKERS is many/, [], { P2PFS_FUSE_WORKERS: 'many' })
   rejects(/P2PFS_MAX_LAYER_SIZE is 5GB; it takes a size/, [], { P2PFS_MAX_LAYER_SIZE: '5GB' })
-  rejects(/--read-deadline is soon; it takes a time as 60s/, ['--read-deadline', 'soon'])
+  rejects(/--read-deadline is soon; it takes a time such as 60s/, ['--read-deadline', 'soon'])
   rejects(/--read-deadline is 0s/, ['--read-deadline', '0s'])
   rejects(/--max-layer-metadata is 0/, ['--max-layer-metadata', '0'])
   rejects(/not a mirror: "docker\.io".*docker\.io=https:/, ['--registry-mirror', 'docker.io=mirror'])

@@ -41,15 +41,19 @@ const floors: Record<string, { mayName: readonly string[]; because: string }> = 
     because: 'asks and serves peers; what it serves is handed to it when it starts',
   },
   publish: {
-    mayName: ['base', 'model', 'registry', 'store'],
-    because: 'publications are artifacts of a registry, and what comes of them is kept',
+    mayName: ['base', 'model', 'registry', 'rootfs', 'store'],
+    because: 'publications are artifacts of a registry; what they deliver is verified and kept',
+  },
+  layers: {
+    mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish'],
+    because: 'reads layers, whole or at any place, with what the region and publications tell of them',
   },
   fetch: {
-    mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish'],
+    mayName: ['base', 'model', 'store', 'peers', 'layers'],
     because: 'decides which of these sources delivers a chunk',
   },
   images: {
-    mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish', 'fetch'],
+    mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish', 'layers', 'fetch'],
     because: 'decides which of these says what an image is, and imports it',
   },
   boot: {
@@ -70,6 +74,7 @@ const floors: Record<string, { mayName: readonly string[]; because: string }> = 
       'store',
       'peers',
       'publish',
+      'layers',
       'fetch',
       'images',
       'boot',

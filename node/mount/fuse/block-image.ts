@@ -2,41 +2,41 @@ import { maxProfileChunks } from '../../../protocol/boot-profile.ts'
 import { digestBytes, digestHex, type Digest } from '../../../protocol/digest.ts'
 import type { RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 
-/** A rootfs as the FUSE worker threads see it; all arrays are shared with them. */
+/** A rootfs as the FUSE worker threads see it. The threads share all arrays. */
 export interface BlockImage {
   /** 64 hex digits of the rootfs digest: the name of its directory. */
   name: string
   /**
-   * FUSE node id of its directory; the file's is one more. Derived from the digest, because the kernel goes on using
-   * it when another daemon takes over.
+   * FUSE node id of its directory; the id of the file is one more. It is derived from the digest, because the kernel goes on
+   * using it when another daemon takes over.
    */
   nodeId: number
   sizeBytes: number
-  /** Float64: offset of each chunk in the image, and the image's size last, bytes. */
+  /** Float64: offset of each chunk in the image, and the image's size last (bytes). */
   offsets: SharedArrayBuffer
   /** 32 raw bytes per chunk. */
   digests: SharedArrayBuffer
   /** Uint8 per chunk: {@link chunkFlags}. */
   state: SharedArrayBuffer
   /**
-   * Int32: how many chunks a read has used while this process ran; then the first of them in the order of that, each as its
-   * number and one, or 0 for a moment.
+   * Int32: how many chunks a read has used while this process ran; then those chunks in the order of their first use, each as
+   * its position plus 1. A 0 is a chunk that is being entered. Only the first chunks are kept.
    */
-  order: SharedArrayBuffer
+  readOrder: SharedArrayBuffer
 }
 
-/** Chunks whose order is kept: one more than a boot profile has. */
+/** Chunks whose order is kept: one more than fit into a boot profile. */
 const maxOrdered = maxProfileChunks + 1
 
 export const chunkFlags = {
-  /** It came from a peer while this process ran. */
+  /** The chunk came from a peer while this process ran. */
   peer: 1,
-  /** It came from the registry while this process ran. */
+  /** The chunk came from the registry while this process ran. */
   registry: 2,
-  /** A read has used it while this process ran. */
+  /** A read has used the chunk while this process ran. */
   served: 64,
-  /** The main thread wants to know when a read gets here. */
-  mark: 128,
+  /** Read-ahead wants to know when a read gets to this chunk. */
+  readAheadTrigger: 128,
 } as const
 
 export function createBlockImage(manifest: RootfsManifest, digest: Digest): BlockImage {
@@ -55,13 +55,13 @@ export function createBlockImage(manifest: RootfsManifest, digest: Digest): Bloc
   offsets[count] = start
   return {
     name: digestHex(digest),
-    // 48 bits, doubled: a safe integer, and two different images with the same one are not to be expected.
+    // 48 bits of the digest, doubled: a safe integer, and unique in practice.
     nodeId: Number.parseInt(digestHex(digest).slice(0, 12), 16) * 2 + 2,
     sizeBytes: start,
     offsets: offsets.buffer,
     digests: digests.buffer,
     state: new SharedArrayBuffer(count),
-    order: new SharedArrayBuffer((1 + Math.min(count, maxOrdered)) * 4),
+    readOrder: new SharedArrayBuffer((1 + Math.min(count, maxOrdered)) * 4),
   }
 }
 

@@ -3,7 +3,7 @@ import { promisify } from 'node:util'
 import { MessageChannel, Worker, type MessagePort } from 'node:worker_threads'
 import type { Log } from '../../base/log.ts'
 import type { BlockImage } from './block-image.ts'
-import type { FuseDriver, OnMark, OnMiss } from './driver.ts'
+import type { FuseDriver, ReadHandler } from './driver.ts'
 import {
   encodeNotifyInvalEntry,
   encodeNotifyResend,
@@ -12,7 +12,7 @@ import {
   outHeaderBytes,
   writeOutHeader,
 } from './protocol.ts'
-import type { FromWorker, ToWorker, WorkerSetup } from './worker.ts'
+import type { FromWorker, MissedRead, ToWorker, WorkerSetup } from './worker.ts'
 import { readThrough } from './read-through.ts'
 import { ReadCounters, type Served } from './read-counters.ts'
 
@@ -24,8 +24,6 @@ export interface DevFuseDriverParts {
   /** Another daemon has served this mount before. */
   resumed: boolean
   chunkDirectory: string
-  onMiss: OnMiss
-  onMark: OnMark
   log: Log
 }
 
@@ -53,9 +51,9 @@ export class DevFuseDriver implements FuseDriver {
     this.#counters = new ReadCounters(this.#shared, 0)
   }
 
-  async start(): Promise<void> {
+  async start(handler: ReadHandler): Promise<void> {
     if (this.#parts.resumed) this.#resend()
-    await Promise.all(Array.from({ length: this.#threads }, async (_, i) => await this.#startWorker(i + 1)))
+    await Promise.all(Array.from({ length: this.#threads }, async (_, i) => await this.#startWorker(i + 1, handler)))
   }
 
   /** Before Linux 6.9 the kernel does not know the message: requests that were under way then fail. */
@@ -69,7 +67,7 @@ export class DevFuseDriver implements FuseDriver {
     }
   }
 
-  async #startWorker(row: number): Promise<void> {
+  async #startWorker(row: number, handler: ReadHandler): Promise<void> {
     const { port1, port2 } = new MessageChannel()
     const setup: WorkerSetup = {
       fd: this.#parts.fd,
@@ -88,7 +86,7 @@ export class DevFuseDriver implements FuseDriver {
       workerData: setup,
       transferList: [port2],
     })
-    worker.on('message', (message: FromWorker) => this.#receive(message))
+    worker.on('message', (message: FromWorker) => this.#receive(message, handler))
     worker.on('error', (error) => {
       this.#parts.log.error('FUSE worker failed; the daemon is replaced', { error })
       process.kill(process.pid, 'SIGKILL')
@@ -122,30 +120,20 @@ export class DevFuseDriver implements FuseDriver {
     Atomics.add(this.#generation, 0, 1)
   }
 
-  #receive(message: FromWorker): void {
-    if ('miss' in message) void this.#miss(message.miss)
-    else if ('mark' in message) this.#parts.onMark(message.mark.name, message.mark.chunk)
+  #receive(message: FromWorker, handler: ReadHandler): void {
+    if ('miss' in message) void this.#miss(message.miss, handler)
+    else if ('trigger' in message) handler.reachedTrigger(message.trigger.name, message.trigger.chunk)
     else this.#reading.get(message.interrupt)?.abort()
   }
 
-  async #miss({
-    unique,
-    name,
-    offset,
-    size,
-  }: {
-    unique: bigint
-    name: string
-    offset: number
-    size: number
-  }): Promise<void> {
+  async #miss({ unique, name, offset, size }: MissedRead, handler: ReadHandler): Promise<void> {
     const abort = new AbortController()
     this.#reading.set(unique, abort)
     const header = Buffer.alloc(outHeaderBytes)
     try {
       const image = this.#images.get(name)
       if (image === undefined) return this.#send([encodeReply(unique, errnos.EIO)])
-      const pieces = await readThrough(image, offset, size, this.#parts.onMiss, this.#counters, abort.signal)
+      const pieces = await readThrough(image, offset, size, handler, this.#counters, abort.signal)
       writeOutHeader(header, outHeaderBytes + size, 0, unique)
       this.#send([header, ...pieces])
     } catch (error) {

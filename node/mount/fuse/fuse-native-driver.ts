@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { Log } from '../../base/log.ts'
 import type { BlockImage } from './block-image.ts'
-import type { FuseDriver, OnMark, OnMiss } from './driver.ts'
+import type { FuseDriver, ReadHandler } from './driver.ts'
 import { ReadCounters, type Served } from './read-counters.ts'
 import { readThrough } from './read-through.ts'
 
@@ -24,19 +24,17 @@ const times = { mtime: new Date(0), atime: new Date(0), ctime: new Date(0) }
 /** FUSE through libfuse, by the package fuse-native: for hosts where the daemon is not root. Its mounts end with the daemon. */
 export class FuseNativeDriver implements FuseDriver {
   readonly #mountPoint: string
-  readonly #onMiss: OnMiss
   readonly #log: Log
   readonly #images = new Map<string, BlockImage>()
   readonly #counters = new ReadCounters(ReadCounters.allocate(0), 0)
 
-  constructor({ onMiss, log }: { onMiss: OnMiss; onMark: OnMark; log: Log }, { mountPoint }: { mountPoint: string }) {
+  constructor({ log }: { log: Log }, { mountPoint }: { mountPoint: string }) {
     this.#mountPoint = mountPoint
-    this.#onMiss = onMiss
     this.#log = log
   }
 
   /** @throws unsupported where libfuse is not installed; unavailable where the mount fails */
-  async start(): Promise<void> {
+  async start(handler: ReadHandler): Promise<void> {
     let Fuse: FuseNative
     try {
       // A name in a variable: the package is optional, and not there for the type checker.
@@ -50,7 +48,7 @@ export class FuseNativeDriver implements FuseDriver {
       )
     }
     await mkdir(this.#mountPoint, { recursive: true })
-    const fuse = new Fuse(this.#mountPoint, this.#operations(Fuse), {
+    const fuse = new Fuse(this.#mountPoint, this.#operations(Fuse, handler), {
       force: true,
       mkdir: false,
       autoUnmount: true,
@@ -94,7 +92,7 @@ export class FuseNativeDriver implements FuseDriver {
     return file === 'rootfs.img' && more === undefined ? this.#images.get(name) : undefined
   }
 
-  #operations(Fuse: FuseNative): object {
+  #operations(Fuse: FuseNative, handler: ReadHandler): object {
     const directory = { ...times, mode: 0o40555, size: 0, nlink: 2, uid: 0, gid: 0 }
     return {
       readdir: (path: string, reply: Reply) => {
@@ -121,7 +119,7 @@ export class FuseNativeDriver implements FuseDriver {
         if (image === undefined) return reply(Fuse.ENOENT)
         const size = Math.max(0, Math.min(length, image.sizeBytes - offset))
         if (size === 0) return reply(0)
-        readThrough(image, offset, size, this.#onMiss, this.#counters, new AbortController().signal).then(
+        readThrough(image, offset, size, handler, this.#counters, new AbortController().signal).then(
           (pieces) => {
             let at = 0
             for (const piece of pieces) {

@@ -1,17 +1,13 @@
+import type { Amount } from '../../model/progress.ts'
 import { chunkFlags } from './block-image.ts'
 
-export interface Amount {
-  bytes: number
-  chunks: number
-}
-
-/** What reads were served, by where the chunk came from while this process ran. */
+/** The chunks that reads have used, by where each came from while this process ran. */
 export type Served = Record<'local' | 'peer' | 'registry', Amount>
 
-/** Numbers per thread: bytes and chunks, for local, peer and registry. */
+/** Counters of a thread: bytes and chunks, for local, peer and registry. */
 const numbers = 6
 
-/** Counts of all threads in shared memory: each thread has a row of its own, so none waits for another. */
+/** Counters of all threads, in shared memory. Each thread has a row of its own, so that none waits for another. */
 export class ReadCounters {
   readonly #all: Float64Array
   readonly #row: number
@@ -26,17 +22,17 @@ export class ReadCounters {
     return new SharedArrayBuffer((threads + 1) * numbers * 8)
   }
 
-  /** Counts `bytes` of one chunk that went to a reader; the first time also in the image's `order`. @returns the chunk's flags as they were */
-  count({ state, order }: { state: Uint8Array; order: Int32Array }, chunk: number, bytes: number): number {
+  /** Counts bytes of a chunk that went to a reader, and the chunk if it is the first time. @returns the chunk's flags as they were */
+  count({ state, readOrder }: { state: Uint8Array; readOrder: Int32Array }, chunk: number, bytes: number): number {
     let flags = state[chunk]!
-    const at = this.#row + (flags & 3) * 2
-    this.#all[at]! += bytes
+    const column = this.#row + (flags & 3) * 2
+    this.#all[column]! += bytes
     if ((flags & chunkFlags.served) === 0) {
       flags = Atomics.or(state, chunk, chunkFlags.served)
       if ((flags & chunkFlags.served) === 0) {
-        this.#all[at + 1]! += 1
-        const place = Atomics.add(order, 0, 1) + 1
-        if (place < order.length) Atomics.store(order, place, chunk + 1)
+        this.#all[column + 1]! += 1
+        const place = Atomics.add(readOrder, 0, 1) + 1
+        if (place < readOrder.length) Atomics.store(readOrder, place, chunk + 1)
       }
     }
     return flags
@@ -45,7 +41,7 @@ export class ReadCounters {
   totals(): Served {
     const sum = (column: number): number => {
       let total = 0
-      for (let at = column; at < this.#all.length; at += numbers) total += this.#all[at]!
+      for (let index = column; index < this.#all.length; index += numbers) total += this.#all[index]!
       return total
     }
     const amount = (column: number): Amount => ({ bytes: sum(column), chunks: sum(column + 1) })

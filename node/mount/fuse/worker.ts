@@ -31,14 +31,21 @@ export interface WorkerSetup {
   port: MessagePort
 }
 
-/** From the driver: an image to serve, or the name of one that is no more. */
+/** From the driver: an image to serve, or the name of one that is served no more. */
 export type ToWorker = { add: BlockImage } | { remove: string }
 
-/** To the driver: a read that needs chunks which are not here; a reader at a mark; a reader that gave up. */
-export type FromWorker =
-  | { miss: { unique: bigint; name: string; offset: number; size: number } }
-  | { mark: { name: string; chunk: number } }
-  | { interrupt: bigint }
+/** To the driver: a read that needs chunks which are not here; a reader at a read-ahead trigger; a reader that gave up. */
+export type FromWorker = { miss: MissedRead } | { trigger: { name: string; chunk: number } } | { interrupt: bigint }
+
+/** A read that no worker could answer. */
+export interface MissedRead {
+  /** The kernel's number of the request. */
+  unique: bigint
+  /** The image, and the bytes of it that are read. */
+  name: string
+  offset: number
+  size: number
+}
 
 interface OpenImage {
   image: BlockImage
@@ -46,7 +53,7 @@ interface OpenImage {
   offsets: Float64Array
   digests: Buffer
   state: Uint8Array
-  order: Int32Array
+  readOrder: Int32Array
 }
 
 const setup = workerData as WorkerSetup
@@ -105,7 +112,7 @@ function update(current: number): void {
         offsets: new Float64Array(image.offsets),
         digests: Buffer.from(image.digests),
         state: new Uint8Array(image.state),
-        order: new Int32Array(image.order),
+        readOrder: new Int32Array(image.readOrder),
       }
       images.set(image.nodeId, open)
       images.set(image.nodeId + 1, open)
@@ -218,9 +225,10 @@ function read(unique: bigint, nodeId: number, offset: number, wanted: number): v
   for (let chunk = first, at = offset; at < offset + done; chunk++) {
     const end = Math.min(offsets[chunk + 1]!, offset + done)
     const flags = counters.count(open, chunk, end - at)
-    if ((flags & chunkFlags.mark) !== 0 && (Atomics.and(state, chunk, ~chunkFlags.mark) & chunkFlags.mark) !== 0) {
-      toDriver({ mark: { name: image.name, chunk } })
-    }
+    const { readAheadTrigger } = chunkFlags
+    // Only the thread that clears the flag reports it.
+    if ((flags & readAheadTrigger) !== 0 && (Atomics.and(state, chunk, ~readAheadTrigger) & readAheadTrigger) !== 0)
+      toDriver({ trigger: { name: image.name, chunk } })
     at = end
   }
 }

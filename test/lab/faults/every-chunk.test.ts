@@ -9,15 +9,15 @@ import { run } from '../../../netlab/hosts/process.ts'
 import type { MountResult } from '../../../node/control/api.ts'
 import { RangeSource } from '../../../node/fetch/range-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
+import type { FetchChunk } from '../../../node/model/chunk-request.ts'
 import { createImageSource } from '../../../node/registry/image-source.ts'
-import { LayerRanges } from '../../../node/fetch/layer-ranges.ts'
-import { Catalog } from '../../../node/store/catalog.ts'
-import { ChunkStore } from '../../../node/store/chunk-store.ts'
+import { LayerRanges } from '../../../node/layers/layer-ranges.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { createRandom } from '../../support/random.ts'
 import { DaemonProcess } from '../daemon-process.ts'
 import { startDockerRegistry } from '../registry/docker-registry.ts'
+import { openCatalog, openChunkStore } from '../../support/stores.ts'
 
 const { signal } = new AbortController()
 
@@ -42,32 +42,29 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
   const log = silentLog
   const directory = mkdtempSync(join(tmpdir(), 'p2pfs-test-'))
   t.after(() => rmSync(directory, { recursive: true, force: true }))
-  const catalog = new Catalog({ directory: join(daemon.directory, 'state/catalog') })
-  await catalog.open()
-  t.after(async () => await catalog.close())
-  const store = new ChunkStore({ log }, { directory: join(daemon.directory, 'state/chunks') })
-  await store.open()
+  const catalog = await openCatalog(t, join(daemon.directory, 'state/catalog'))
+  const store = await openChunkStore(join(daemon.directory, 'state/chunks'))
   await using registry = createImageSource({ insecureRegistries: [authority], userAgent: 'test', log })
   await registry.start()
   const layers = new LayerRanges({
     catalog,
+    blobMaps: { get: async (digest) => await catalog.blobMap(digest), put: async () => undefined },
     registry,
     region: { fetchBlobMap: async () => undefined },
     published: { of: async () => undefined, windows: async () => undefined },
-    fetchWindow: async ({ digest }) => (await store.get(digest, {}))!,
-    onBlobMap: () => undefined,
     log,
   })
   const source = new RangeSource({
-    seekable: async (table) => await layers.seekable(table),
+    layers,
     stream: {
       fetch: async ({ table, index }) =>
         await Promise.reject(new Error(`chunk ${index} of ${table} cannot be read at random`)),
     },
-    keep: async () => undefined,
+    inventory: { put: async () => true },
     signal,
     log,
   })
+  const fetchChunk: FetchChunk = async ({ digest }) => (await store.get(digest))!
   const random = createRandom(seed)
   let count = 0
   for (const digest of await catalog.rootfsDigests()) {
@@ -80,7 +77,7 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
         const wanted = chunks.digestAt(index)
         const bytes = await source.fetch(
           { digest: wanted, lengthBytes: chunks.lengthAt(index), table: chunks.id, index },
-          { signal, urgency: new Urgency(true) },
+          { signal, urgency: new Urgency(true), fetchChunk },
         )
         assert.equal(digestOf(bytes), wanted, `chunk ${index} of ${chunks.id}, seed ${seed}`)
         count++

@@ -101,7 +101,7 @@ test('without the registry a tag is what it was last known as, and mount says so
   const offline = JSON.parse(stdout) as MountResult
   assert.deepEqual([offline.manifestDigest, offline.resolution], [first, 'last-known'])
   assert.match(offline.unanswered ?? '', /did not answer within 2 s|ECONNREFUSED/)
-  assert.match(stderr, /was last known as, sha256:/)
+  assert.match(stderr, /mounted sha256:[0-9a-f]+, the last known image of/)
   // Not waited for again at once; and not asked where that is not wanted.
   assert.equal((await b.json<MountResult>('mount', image, b.target('soon'))).unanswered, undefined)
   await registry.front.accept()

@@ -162,7 +162,7 @@ test('options that do not go together are refused with what would', async (t) =>
     [['--as', 'tree', '--size', '1GiB'], 1, /goes with --writable/],
     [['--as', 'tree', '--scratch', '1GiB'], 1, /takes writes with --writable/],
     [['--as', 'house'], 2, /--as takes drive or tree/],
-    [['--scratch', 'much'], 2, /--scratch takes a size as 512MiB/],
+    [['--scratch', 'much'], 2, /--scratch takes a size such as 512MiB/],
     [['--scratch', '4KiB'], 1, /1 MiB to 8 TiB/],
     [['--format', 'ntfs'], 1, /no such rootfs format: ntfs; there are ext4 and erofs/],
   ]

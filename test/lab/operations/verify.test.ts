@@ -12,6 +12,7 @@ import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { rootfsDigest } from '../../../protocol/rootfs-manifest.ts'
 import { DaemonProcess } from '../daemon-process.ts'
 import { PublishedLab } from '../publish/published-lab.ts'
+import { reserve } from '../../support/stores.ts'
 
 test('verify says that host, region and registry have what the layers make; nothing of what it reads is kept', async (t) => {
   const lab = await PublishedLab.own(t, await oddImage())
@@ -61,8 +62,7 @@ test('verify tells a rootfs that was forged, and what of it: exit status 1', asy
   const { digest, published } = await daemon.json<SeedResult>('seed', image, '--publish')
   await daemon.stop()
   // By whoever has the key of a host: its own record says that the image is another rootfs.
-  const catalog = new Catalog({ directory: join(daemon.directory, 'state/catalog') })
-  await catalog.open()
+  const catalog = await Catalog.open({ reserve }, { directory: join(daemon.directory, 'state/catalog') })
   const [record] = await catalog.images()
   const manifest = (await catalog.rootfs(record!.rootfsDigest))!
   const [first, ...rest] = manifest.layers
@@ -79,7 +79,7 @@ test('verify tells a rootfs that was forged, and what of it: exit status 1', asy
       sign: async (bytes) => await key.sign(bytes),
     }),
   })
-  await catalog.close()
+  await catalog[Symbol.asyncDispose]()
   await daemon.startAgain()
 
   // And the publication's index is damaged.
@@ -117,7 +117,7 @@ test('an image that nobody knows is rebuilt and compared with nothing; one of no
   const daemon = await DaemonProcess.start(t, lab.options)
   const { status, stdout } = await daemon.cli('verify', lab.image)
   assert.equal(status, 0)
-  assert.match(stdout, /layers make {3}rootfs sha256:[0-9a-f]{64}\nresult {8}nobody has anything for it\n/)
+  assert.match(stdout, /layers make {3}rootfs sha256:[0-9a-f]{64}\nresult {8}nobody knows this image\n/)
   await daemon.json<SeedResult>('import', daemon.target('source'), 'app')
   const local = await daemon.cli('verify', 'local:app')
   assert.equal(local.status, 1)

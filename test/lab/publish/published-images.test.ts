@@ -158,7 +158,7 @@ test('what cannot be published says why, and what to do', async (t) => {
   assert.match((await daemon.cli('seed', 'local:app', '--publish')).stderr, /in no registry, .*push the image to one/)
   const { status, stdout } = await daemon.cli('seed', lab.image, '--publish')
   assert.equal(status, 0)
-  assert.match(stdout, /published: sha256:.* attested by 12D3KooW/)
+  assert.match(stdout, /published: sha256:.* signed by 12D3KooW/)
 })
 
 test('a boot is published with its image, once, and fetched ahead from the registry by a cold host', async (t) => {

@@ -5,74 +5,15 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { oddImage } from '../../../netlab/images/images.ts'
-import { IndexTrust } from '../../../node/publish/index-trust.ts'
 import type { MountResult, SeedResult } from '../../../node/control/api.ts'
-import { createLog } from '../../../node/base/log.ts'
-import { attest } from '../../../protocol/attestation.ts'
-import { digestOf } from '../../../protocol/digest.ts'
-import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import { testKey } from '../../support/test-key.ts'
 import { DaemonProcess } from '../daemon-process.ts'
 import { hash, PublishedLab } from './published-lab.ts'
 
-const [own, member, stranger] = [await testKey(1), await testKey(2), await testKey(3)]
+const stranger = await testKey(3)
 
-async function recordBy(maker: typeof own): Promise<ImageRecord> {
-  const manifest = '{}'
-  const statement = {
-    manifestDigest: digestOf(Buffer.from(manifest)),
-    format: 'ext4',
-    rootfsDigest: digestOf(Buffer.from('rootfs')),
-  } as const
-  return { ...statement, reference: 'r', platform: 'p', manifest, attestation: await attest(statement, maker) }
-}
-
-test('without listed keys members vouch for what they pass on, and in a registry only their own word counts', async () => {
-  let log = ''
-  const trust = new IndexTrust(
-    { own: () => own.key, members: () => [member.key], log: createLog('warn', (line) => (log += line), {}) },
-    { keys: [] },
-  )
-  const record = await recordBy(stranger)
-  assert.equal(trust.acceptsFromPeer(record, member.key), true)
-  assert.equal(trust.acceptsStored(record, { isUnverified: true }), true)
-  assert.equal(log, '')
-  for (const [maker, accepted] of [
-    [own, true],
-    [member, true],
-    [stranger, false],
-  ] as const) {
-    const made = await recordBy(maker)
-    assert.equal(trust.acceptsPublished(made, made.attestation, 'r'), accepted)
-  }
-  assert.match(log, new RegExp(`not accepted.*${stranger.key}.*--trust-index-key`))
-  const forged = { ...record, rootfsDigest: digestOf(Buffer.from('forged')) }
-  assert.equal(trust.acceptsFromPeer(forged, member.key), false)
-  assert.equal(trust.acceptsFromPeer({ ...record, manifest: '{"layers":[]}' }, member.key), false)
-  const byOwn = await recordBy(own)
-  assert.equal(trust.acceptsPublished({ ...byOwn, rootfsDigest: forged.rootfsDigest }, byOwn.attestation, 'r'), false)
-})
-
-test('with listed keys only those and the own count, wherever a record comes from', async () => {
-  const trust = new IndexTrust(
-    { own: () => own.key, members: () => [member.key], log: createLog('error', () => undefined, {}) },
-    { keys: [stranger.key] },
-  )
-  for (const [maker, accepted] of [
-    [own, true],
-    [member, false],
-    [stranger, true],
-  ] as const) {
-    const record = await recordBy(maker)
-    assert.equal(trust.acceptsFromPeer(record, member.key), accepted)
-    assert.equal(trust.acceptsStored(record, { isUnverified: false }), accepted)
-    assert.equal(trust.acceptsStored(record, { isUnverified: true }), accepted && maker !== own)
-    assert.equal(trust.acceptsPublished(record, record.attestation, 'r'), accepted)
-  }
-})
-
-test('a host with listed keys takes from peers what those have signed, and builds all else from the layers themselves', async (t) => {
+test('a host with listed keys takes from peers what those keys have signed, and builds all else from the layers', async (t) => {
   const lab = await PublishedLab.own(t, await oddImage())
   const { image, options } = lab
   const maker = await DaemonProcess.start(t, options)
@@ -105,7 +46,7 @@ test('a host with listed keys takes from peers what those have signed, and build
   }
 })
 
-test('what was taken before keys were listed is built again', async (t) => {
+test('images that were taken from peers before keys were listed are built again', async (t) => {
   const lab = await PublishedLab.own(t, await oddImage())
   const { image, options } = lab
   const maker = await DaemonProcess.start(t, options)
@@ -116,10 +57,10 @@ test('what was taken before keys were listed is built again', async (t) => {
   const daemon = await DaemonProcess.start(t, [...options, '--config', file])
   while ((await daemon.status()).peers.length === 0) await new Promise((resolve) => setTimeout(resolve, 50))
   assert.equal((await daemon.json<MountResult>('mount', image, daemon.target('before'))).origin, 'peer')
-  // Made here, but of what the peer told of the layers.
+  // This host makes it, but from layer indexes that the peer sent.
   await daemon.json<MountResult>('mount', image, daemon.target('erofs'), '--format', 'erofs')
   const refused = await daemon.cli('seed', image, '--publish', '--format', 'erofs')
-  assert.match(refused.stderr, /layer indexes that peers told, and cannot sign for it/)
+  assert.match(refused.stderr, /layer indexes that peers sent, and cannot prove it to others/)
   writeFileSync(file, JSON.stringify({ bootstrap: addresses, trustIndexKey: [stranger.key] }))
   const { daemonPid } = await daemon.status()
   daemon.signal('SIGHUP')

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import {
   encodeBootProfile,
@@ -12,8 +11,7 @@ import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import { BootProfiles, profileChunks } from '../../../node/boot/profiles.ts'
 import { silentLog } from '../../../node/base/log.ts'
-import { Catalog } from '../../../node/store/catalog.ts'
-import { temporaryDirectory } from '../../support/temporary.ts'
+import { openCatalog } from '../../support/stores.ts'
 
 const { signal } = new AbortController()
 const digest = (n: number): Digest => digestOf(Buffer.from(`${n}`))
@@ -33,11 +31,8 @@ const profile = (name: string, numbers: number[], chunks: number): BootProfile =
 })
 
 async function profiles(t: TestContext, answers: (BootProfile | undefined)[] = []): Promise<BootProfiles> {
-  const catalog = new Catalog({ directory: join(temporaryDirectory(t), 'catalog') })
-  await catalog.open()
-  t.after(async () => await catalog.close())
   return new BootProfiles({
-    catalog,
+    catalog: await openCatalog(t),
     region: { askProfiles: () => answers.map(async (answer) => await Promise.resolve(answer)) },
     log: silentLog,
   })

@@ -6,14 +6,14 @@ import { ReadCounters } from '../../../node/mount/fuse/read-counters.ts'
 const { signal } = new AbortController()
 
 /** An image of which chunks can be touched. */
-function image(count: number, kept = count): { order: SharedArrayBuffer; touch: (...chunks: number[]) => void } {
-  const order = new SharedArrayBuffer((1 + kept) * 4)
+function image(count: number, kept = count): { readOrder: SharedArrayBuffer; touch: (...chunks: number[]) => void } {
+  const readOrder = new SharedArrayBuffer((1 + kept) * 4)
   const state = new Uint8Array(new SharedArrayBuffer(count))
   const counters = new ReadCounters(ReadCounters.allocate(0), 0)
   return {
-    order,
+    readOrder,
     touch: (...chunks) =>
-      chunks.forEach((chunk) => void counters.count({ state, order: new Int32Array(order) }, chunk, 1)),
+      chunks.forEach((chunk) => void counters.count({ state, readOrder: new Int32Array(readOrder) }, chunk, 1)),
   }
 }
 
@@ -21,9 +21,9 @@ const never = (): boolean => false
 const many = Array.from({ length: 20 }, (_, i) => 40 - i)
 
 test('a boot is over when it is quiet; each chunk counts once, in order', async () => {
-  const { order, touch } = image(50)
+  const { readOrder, touch } = image(50)
   const recording = recordBoot(
-    { image: { order }, isWaiting: never },
+    { image: { readOrder }, isWaiting: never },
     { signal, intervalMs: 5, quietMs: 50, maxMs: 60_000, maxActiveMs: 60_000 },
   )
   touch(...many, 40, 39, 0)
@@ -33,10 +33,10 @@ test('a boot is over when it is quiet; each chunk counts once, in order', async 
 
 test('what reads a little and rests has not begun to boot; while a read waits it is not quiet', async () => {
   let waiting = false
-  const { order, touch } = image(50)
+  const { readOrder, touch } = image(50)
   let over = false
   const recording = recordBoot(
-    { image: { order }, isWaiting: () => waiting },
+    { image: { readOrder }, isWaiting: () => waiting },
     { signal, intervalMs: 5, quietMs: 20 },
   ).then((boot) => {
     over = true
@@ -55,29 +55,29 @@ test('what reads a little and rests has not begun to boot; while a read waits it
 })
 
 test('it ends after a while in any case, and with the mount', async () => {
-  const { order, touch } = image(50)
+  const { readOrder, touch } = image(50)
   touch(1)
-  assert.deepEqual(await recordBoot({ image: { order }, isWaiting: never }, { signal, intervalMs: 5, maxMs: 50 }), {
+  assert.deepEqual(await recordBoot({ image: { readOrder }, isWaiting: never }, { signal, intervalMs: 5, maxMs: 50 }), {
     chunks: [1],
     count: 1,
     seconds: 0,
   })
   assert.deepEqual(
-    (await recordBoot({ image: { order }, isWaiting: never }, { signal, intervalMs: 5, maxActiveMs: 50 })).chunks,
+    (await recordBoot({ image: { readOrder }, isWaiting: never }, { signal, intervalMs: 5, maxActiveMs: 50 })).chunks,
     [1],
   )
   const mount = new AbortController()
-  const recording = recordBoot({ image: { order }, isWaiting: never }, { signal: mount.signal })
+  const recording = recordBoot({ image: { readOrder }, isWaiting: never }, { signal: mount.signal })
   touch(7)
   mount.abort()
   assert.deepEqual((await recording).chunks, [1, 7])
 })
 
 test('of a boot that reads more than is kept it says so', async () => {
-  const { order, touch } = image(50, 5)
+  const { readOrder, touch } = image(50, 5)
   touch(...many)
   const { chunks, count } = await recordBoot(
-    { image: { order }, isWaiting: never },
+    { image: { readOrder }, isWaiting: never },
     { signal, intervalMs: 5, quietMs: 10 },
   )
   assert.deepEqual([chunks, count], [many.slice(0, 5), 20])

@@ -6,6 +6,7 @@ import type { ChunkRequest } from '../../../node/model/chunk-request.ts'
 import { Fetcher } from '../../../node/fetch/fetcher.ts'
 import { PeerSource } from '../../../node/fetch/peer-source.ts'
 import type { ChunkClient } from '../../../node/peers/chunk/client.ts'
+import { FakeSource } from './fake-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import type { Urgency } from '../../../node/base/urgency.ts'
 
@@ -22,7 +23,7 @@ interface World {
   fetcher: Fetcher
   stored: Map<Digest, Uint8Array>
   asked: string[]
-  registryAsked: number
+  registry: FakeSource
   put: (digest: Digest, bytes: Uint8Array) => Promise<void>
 }
 
@@ -39,26 +40,26 @@ function world(
   const result = {
     stored,
     asked,
-    registryAsked: 0,
+    registry: new FakeSource(async (request, { urgency }) => {
+      if (registry === undefined) throw new P2pfsError('unavailable', 'registry is gone')
+      return await registry(request, urgency)
+    }),
     put: async (digest, bytes) => void stored.set(digest, bytes),
   } as World
   result.fetcher = new Fetcher({
-    local: {
+    inventory: {
       get: async (digest) => stored.get(digest),
-      put: async (digest, bytes) => await result.put(digest, bytes),
+      put: async (digest, bytes) => {
+        await result.put(digest, bytes)
+        return true
+      },
     },
     peers: new PeerSource({
       availability: { holders: () => Object.keys(peers) },
       chunks: { fetchChunk },
       log: silentLog,
     }),
-    registry: {
-      fetch: async (request, { urgency }) => {
-        result.registryAsked++
-        if (registry === undefined) throw new P2pfsError('unavailable', 'registry is gone')
-        return await registry(request, urgency)
-      },
-    },
+    registry: result.registry,
     log: silentLog,
   })
   return result
@@ -74,7 +75,7 @@ test('asks the peers before the registry, keeps what it gets, and then asks nobo
   await w.fetcher.settled()
   assert.deepEqual(await w.fetcher.fetch(request, demand), { bytes, source: 'local' })
   assert.deepEqual(w.asked, ['a'])
-  assert.equal(w.registryAsked, 0)
+  assert.equal(w.registry.asked.length, 0)
   assert.deepEqual(w.fetcher.fromPeers, { bytes: 4096, chunks: 1 })
 })
 
@@ -107,7 +108,7 @@ test('says unavailable when nobody delivers, and tries again for the next read',
   const w = world({})
   await assert.rejects(w.fetcher.fetch(request, demand), (error) => isP2pfsError(error, 'unavailable'))
   await assert.rejects(w.fetcher.fetch(request, demand), (error) => isP2pfsError(error, 'unavailable'))
-  assert.equal(w.registryAsked, 2)
+  assert.equal(w.registry.asked.length, 2)
 })
 
 test('one fetch per chunk, whoever asks', async () => {
@@ -166,7 +167,7 @@ test('says what each source said: the peers that were asked, and the registry', 
   const silent = world({ a: refusing }, async () => await new Promise<never>(() => undefined))
   const late = new AbortController()
   const reading = silent.fetcher.fetch(request, { signal: late.signal, priority: 'demand' })
-  while (silent.registryAsked === 0) await new Promise((resolve) => setImmediate(resolve))
+  while (silent.registry.asked.length === 0) await new Promise((resolve) => setImmediate(resolve))
   late.abort(new P2pfsError('timeout', 'late'))
   await assert.rejects(reading, /peer a: timeout; registry: nothing has come yet/)
 })
@@ -181,7 +182,7 @@ test('a demand read that joins a fetch makes it urgent at the registry, too', as
     return bytes
   })
   const ahead = w.fetcher.fetch(request, background)
-  while (w.registryAsked === 0) await new Promise((resolve) => setImmediate(resolve))
+  while (w.registry.asked.length === 0) await new Promise((resolve) => setImmediate(resolve))
   assert.equal((await w.fetcher.fetch(request, demand)).source, 'registry')
   await ahead
   assert.deepEqual(urgent, [false, true])
@@ -237,7 +238,7 @@ test('what a boot will read does not wait behind background fetches, and more of
     await tick()
   }
   assert.equal((await Promise.all(all)).length, 301)
-  assert.equal(w.registryAsked, 300)
+  assert.equal(w.registry.asked.length, 300)
 })
 
 test('what nobody waits for comes no faster than the disk takes it; a reader does not wait for the disk', async () => {

@@ -3,25 +3,28 @@ import { test } from 'node:test'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
-import type { ChunkRequest } from '../../../node/model/chunk-request.ts'
-import { RangeSource, type SeekableSegment, type Stretch } from '../../../node/fetch/range-source.ts'
+import type { FetchChunk } from '../../../node/model/chunk-request.ts'
+import { RangeSource } from '../../../node/fetch/range-source.ts'
+import type { BlobRange, SeekableSegment } from '../../../node/layers/seekable-segment.ts'
+import { FakeSource } from './fake-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import { createRandom } from '../../support/random.ts'
 
 const chunkBytes = 4096
 const { signal } = new AbortController()
+const never: FetchChunk = async () => await Promise.reject(new Error('no other chunk is needed'))
 
 interface Lab {
-  /** Of one that nobody waits for yet, where not given. */
+  /** Nobody waits for it yet, unless an urgency says so. */
   chunk: (index: number, options?: { signal?: AbortSignal; urgency?: Urgency }) => Promise<Uint8Array>
   contents: Buffer[]
-  reads: { stretch: Stretch; again: boolean }[]
+  reads: { range: BlobRange; again: boolean }[]
   kept: Set<Digest>
   streamed: number[]
 }
 
-/** A region of `count` chunks, the last all zero; a read decodes whole groups of four. */
+/** A segment of `count` chunks, the last all zero; a read decodes whole groups of four. */
 function lab(
   count: number,
   {
@@ -44,33 +47,36 @@ function lab(
     new Uint8Array(Buffer.concat(digests.map(digestToBytes))),
   )
   const made: Pick<Lab, 'reads' | 'kept' | 'streamed'> = { reads: [], kept: new Set(), streamed: [] }
-  const group = (index: number): Stretch => {
+  const group = (index: number): BlobRange => {
     const start = Math.floor(index / 4) * 4 * chunkBytes
     return { start, end: start + 4 * chunkBytes, tarStart: start, tarEnd: start + 4 * chunkBytes }
   }
-  const region: SeekableSegment = {
+  const segment: SeekableSegment = {
     table,
-    stretchOf: (index) => (index === count - 1 ? undefined : group(index)),
+    rangeOf: (index) => (index === count - 1 ? undefined : group(index)),
     join: (first, last) => ({ start: first.start, end: last.end, tarStart: first.tarStart, tarEnd: last.tarEnd }),
-    read: async (stretch, { again, signal: given }) => {
-      made.reads.push({ stretch, again })
+    read: async (range, { again, signal: given }) => {
+      made.reads.push({ range, again })
       await gate?.(given)
       await new Promise((resolve) => setImmediate(resolve))
-      const from = stretch.start / chunkBytes
+      const from = range.start / chunkBytes
       return contents
-        .slice(from, stretch.end / chunkBytes)
+        .slice(from, range.end / chunkBytes)
         .map((bytes, i) => ({ index: from + i, bytes: read?.(bytes, again) ?? bytes }))
     },
   }
   const parts = {
-    seekable: async () => region,
-    stream: {
-      fetch: async ({ index }: ChunkRequest) => {
-        made.streamed.push(index)
-        return contents[index]!
+    layers: { seekable: async () => segment },
+    stream: new FakeSource(async ({ index }) => {
+      made.streamed.push(index)
+      return contents[index]
+    }),
+    inventory: {
+      put: async (digest: Digest) => {
+        made.kept.add(digest)
+        return true
       },
     },
-    keep: async (digest: Digest) => void made.kept.add(digest),
     signal,
     log: silentLog,
   }
@@ -81,7 +87,7 @@ function lab(
     chunk: async (index, options) =>
       await source.fetch(
         { digest: digests[index]!, lengthBytes: chunkBytes, table: table.id, index },
-        { signal, urgency: new Urgency(false), ...options },
+        { signal, urgency: new Urgency(false), fetchChunk: never, ...options },
       ),
   }
 }
@@ -90,7 +96,7 @@ test('a chunk costs one read, and all that comes of it is kept', async () => {
   const { chunk, contents, reads, kept } = lab(40)
   assert.deepEqual(await chunk(9), contents[9])
   assert.deepEqual(
-    reads.map(({ stretch }) => [stretch.start, stretch.end]),
+    reads.map(({ range }) => [range.start, range.end]),
     [[8 * chunkBytes, 12 * chunkBytes]],
   )
   await new Promise((resolve) => setImmediate(resolve))
@@ -116,7 +122,7 @@ test('a small gap is read too, a larger one is not', async () => {
     wanted.map((index) => contents[index]),
   )
   assert.deepEqual(
-    reads.map(({ stretch }) => [stretch.start / chunkBytes, stretch.end / chunkBytes]),
+    reads.map(({ range }) => [range.start / chunkBytes, range.end / chunkBytes]),
     [
       [100, 112],
       [148, 152],
@@ -129,7 +135,7 @@ test('one read is no longer than its bound', async () => {
   const { chunk, reads } = lab(count + 1)
   await Promise.all(Array.from({ length: count }, (_, i) => chunk(i)))
   assert.ok(reads.length >= 2)
-  for (const { stretch } of reads) assert.ok(stretch.tarEnd - stretch.tarStart <= 16 * 1024 * 1024)
+  for (const { range } of reads) assert.ok(range.tarEnd - range.tarStart <= 16 * 1024 * 1024)
 })
 
 test('a chunk of zeros is made, not read', async () => {
@@ -138,7 +144,7 @@ test('a chunk of zeros is made, not read', async () => {
   assert.equal(reads.length, 0)
 })
 
-test('wrong bytes are asked for once more; if they stay wrong, the region is streamed', async () => {
+test('wrong bytes are asked for once more; if they stay wrong, the layer is streamed', async () => {
   const spoil = (bytes: Buffer): Buffer => Buffer.concat([Buffer.from('!'), bytes.subarray(1)])
   const once = lab(20, { read: (bytes, again) => (again ? bytes : spoil(bytes)) })
   assert.deepEqual(await once.chunk(5), once.contents[5])
@@ -186,7 +192,7 @@ function turnstile(): { gate: (signal: AbortSignal) => Promise<void>; open: () =
   }
 }
 
-const startsOf = (reads: Lab['reads']): number[] => reads.map(({ stretch }) => stretch.start / chunkBytes)
+const startsOf = (reads: Lab['reads']): number[] => reads.map(({ range }) => range.start / chunkBytes)
 
 test('a chunk that somebody waits for finds a read free, and overtakes those that nobody waits for', async () => {
   const { gate, open } = turnstile()

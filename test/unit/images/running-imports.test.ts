@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
-import type { ResolvedRootfs } from '../../../node/model/image.ts'
+import type { FoundRootfs } from '../../../node/model/image.ts'
 import { RunningImports, type WaitOptions } from '../../../node/images/running-imports.ts'
 
 const manifestDigest = digestOf(Buffer.from('manifest'))
@@ -12,9 +12,9 @@ const image = (key: string): { key: string; reference: string; manifestDigest: D
   reference: key,
   manifestDigest,
 })
-const known = { origin: 'built' } as ResolvedRootfs
+const known = { origin: 'built' } as FoundRootfs
 
-/** Waits, and remembers what it was told. */
+/** A waiter that records what it is told. */
 function waiter(forPeer: boolean): { options: WaitOptions; seen: number[]; layers: Digest[]; leave: () => void } {
   const abort = new AbortController()
   const seen: number[] = []
@@ -27,12 +27,12 @@ function waiter(forPeer: boolean): { options: WaitOptions; seen: number[]; layer
   return { options, seen, layers, leave: () => abort.abort() }
 }
 
-test('an import runs once for all who want it; all see how far it is, two peers what they can take', async () => {
+test('an import runs once for all who want it; all see its progress, and two peers are told of its layers', async () => {
   const imports = new RunningImports()
-  const end = Promise.withResolvers<ResolvedRootfs>()
+  const end = Promise.withResolvers<FoundRootfs>()
   let runs = 0
   let task: Required<WaitOptions> | undefined
-  const run = async (options: Required<WaitOptions>): Promise<ResolvedRootfs> => {
+  const run = async (options: Required<WaitOptions>): Promise<FoundRootfs> => {
     runs++
     task = options
     return await end.promise
@@ -58,30 +58,30 @@ test('an import runs once for all who want it; all see how far it is, two peers 
 
 test('an import that nobody waits for any more is aborted, and the next one begins anew', async () => {
   const imports = new RunningImports()
-  const [one, two] = [waiter(true), waiter(true)]
+  const [first, second] = [waiter(true), waiter(true)]
   let aborted = 0
-  const run = async ({ signal }: Required<WaitOptions>): Promise<ResolvedRootfs> => {
+  const run = async ({ signal }: Required<WaitOptions>): Promise<FoundRootfs> => {
     await new Promise((resolve) => signal.addEventListener('abort', resolve))
     aborted++
     throw signal.reason
   }
-  const ends = [one, two].map(
+  const ends = [first, second].map(
     async ({ options }) => await assert.rejects(imports.run(image('k'), options, run), { name: 'AbortError' }),
   )
-  one.leave()
+  first.leave()
   await ends[0]
   assert.equal(aborted, 0)
-  two.leave()
+  second.leave()
   await ends[1]
   assert.equal(aborted, 1)
   assert.deepEqual(imports.list(), [])
   assert.equal(await imports.run(image('k'), waiter(true).options, async () => await Promise.resolve(known)), known)
 })
 
-test('only so many imports run for peers; who waits for one of them, and who is here, is always welcome', async () => {
+test('four imports run for peers alone; more waiters of these, and imports for this host, are not limited', async () => {
   const imports = new RunningImports()
-  const end = Promise.withResolvers<ResolvedRootfs>()
-  const run = async (): Promise<ResolvedRootfs> => await end.promise
+  const end = Promise.withResolvers<FoundRootfs>()
+  const run = async (): Promise<FoundRootfs> => await end.promise
   const running = ['1', '2', '3', '4'].map(async (key) => await imports.run(image(key), waiter(true).options, run))
   await assert.rejects(imports.run(image('5'), waiter(true).options, run), (error) => isP2pfsError(error, 'busy'))
   running.push(imports.run(image('4'), waiter(true).options, run), imports.run(image('5'), waiter(false).options, run))

@@ -4,8 +4,8 @@ import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { silentLog } from '../../../node/base/log.ts'
-import type { ResolvedRootfs } from '../../../node/model/image.ts'
-import { Stewards, type StewardsRegion } from '../../../node/images/stewards.ts'
+import type { FoundRootfs } from '../../../node/model/image.ts'
+import { Stewards, type StewardsParts } from '../../../node/images/stewards.ts'
 
 const manifestDigest = digestOf(Buffer.from('manifest'))
 const layer = { digest: digestOf(Buffer.from('blob')), diffId: digestOf(Buffer.from('tar')) }
@@ -22,11 +22,14 @@ const recordOf = (peer: string): ImageRecord => ({
   rootfsDigest: manifestDigest,
   attestation: { key: 'maker', signature: new Uint8Array(64) },
 })
+const fetcher: StewardsParts['fetcher'] = {
+  fetchChunk: async () => await Promise.reject(new Error('no chunk is fetched here')),
+}
 const { signal } = new AbortController()
 
 type Behaviour = 'builds' | 'is wrong' | { refuses: ErrorCode } | { fails: ErrorCode }
 
-/** A region of members that behave so, in this rank; `me` is this host. */
+/** Asks the members of a region, given in steward order with what each does; `me` is this host. */
 async function ask(
   members: Record<string, Behaviour>,
   {
@@ -35,15 +38,12 @@ async function ask(
     accepts = (): boolean => true,
   }: {
     running?: (asked: string[]) => string | undefined
-    onLayer?: (one: Digest) => void
+    onLayer?: (diffId: Digest) => void
     accepts?: (peer: string) => boolean
   } = {},
 ): Promise<{ from: string | undefined; asked: string[] }> {
   const asked: string[] = []
-  const region: StewardsRegion = {
-    peerId: 'me',
-    whenRegionKnown: async () => await Promise.resolve(),
-    byResponsibility: () => Object.keys(members),
+  const imports: StewardsParts['imports'] = {
     askImport: async (peer, _request, told) => {
       asked.push(peer)
       const behaviour = members[peer]!
@@ -56,31 +56,40 @@ async function ask(
     },
   }
   const stewards = new Stewards({
-    region,
+    peerId: 'me',
+    membership: { whenRegionKnown: async () => await Promise.resolve(), byResponsibility: () => Object.keys(members) },
+    imports,
     objects: { findImport: async () => await Promise.resolve(running(asked)) },
-    accepts,
-    takeLayer: async ({ diffId }) => await Promise.resolve(onLayer(diffId)),
+    trust: { accepts },
+    indexes: {
+      find: async (diffId) => {
+        onLayer(diffId)
+        return await Promise.resolve(undefined)
+      },
+    },
+    ranges: { take: async () => await Promise.resolve() },
+    fetcher,
     log: silentLog,
   })
-  const accept = async (record: ImageRecord, peer: string): Promise<ResolvedRootfs | undefined> =>
-    await Promise.resolve(members[peer] === 'is wrong' ? undefined : ({ record } as ResolvedRootfs))
+  const accept = async (record: ImageRecord, peer: string): Promise<FoundRootfs | undefined> =>
+    await Promise.resolve(members[peer] === 'is wrong' ? undefined : ({ record } as FoundRootfs))
   const known = await stewards.ask(image, { signal }, accept)
   return { from: known?.record.manifest, asked }
 }
 
-test('the first in rank is asked, and this host imports where it is the first itself', async () => {
+test('the first steward is asked, and this host imports if it is the first itself', async () => {
   assert.deepEqual(await ask({ a: 'builds', b: 'builds', me: 'builds' }), { from: 'a', asked: ['a'] })
   assert.deepEqual(await ask({ me: 'builds', a: 'builds' }), { from: undefined, asked: [] })
 })
 
-test('who is at it already is asked before the first in rank, who joined later', async () => {
+test('a member that is importing the image is asked before the first steward, which joined later', async () => {
   assert.deepEqual(await ask({ me: 'builds', a: 'builds', b: 'builds' }, { running: () => 'b' }), {
     from: 'b',
     asked: ['b'],
   })
 })
 
-test('one whose word would not be accepted is not asked', async () => {
+test('a member that this host does not trust is not asked', async () => {
   const accepts = (peer: string): boolean => peer === 'b'
   assert.deepEqual(await ask({ a: 'builds', b: 'builds', me: 'builds' }, { accepts }), { from: 'b', asked: ['b'] })
   assert.deepEqual(await ask({ a: 'builds', me: 'builds', b: 'builds' }, { running: () => 'a', accepts }), {
@@ -89,7 +98,7 @@ test('one whose word would not be accepted is not asked', async () => {
   })
 })
 
-test('one that is lost, refuses, or has something else is followed by the next, and those by this host', async () => {
+test('if a steward is lost, refuses, or has another image, the next one is asked, and then this host imports', async () => {
   const bad: Behaviour[] = [
     { fails: 'timeout' },
     { fails: 'unavailable' },
@@ -100,13 +109,13 @@ test('one that is lost, refuses, or has something else is followed by the next, 
     { refuses: 'unsupported' },
     'is wrong',
   ]
-  for (const one of bad) {
-    assert.deepEqual(await ask({ a: one, b: 'builds', me: 'builds' }), { from: 'b', asked: ['a', 'b'] })
-    assert.deepEqual(await ask({ a: one, me: 'builds', b: 'builds' }), { from: undefined, asked: ['a'] })
+  for (const behaviour of bad) {
+    assert.deepEqual(await ask({ a: behaviour, b: 'builds', me: 'builds' }), { from: 'b', asked: ['a', 'b'] })
+    assert.deepEqual(await ask({ a: behaviour, me: 'builds', b: 'builds' }), { from: undefined, asked: ['a'] })
   }
 })
 
-test('when one is lost, who is at it by then is asked before the next in rank, and instead of importing here', async () => {
+test('if a steward is lost, a member that is importing by then is asked before the next steward and this host', async () => {
   const running = (asked: string[]): string | undefined => (asked.length === 1 ? 'c' : undefined)
   assert.deepEqual(await ask({ a: { fails: 'unavailable' }, b: 'builds', c: 'builds', me: 'builds' }, { running }), {
     from: 'c',
@@ -122,21 +131,21 @@ test('when one is lost, who is at it by then is asked before the next in rank, a
   })
 })
 
-test('an image that the steward finds malformed is looked at once more, by this host', async () => {
+test('an image that the steward finds malformed is checked by this host, and by nobody else', async () => {
   assert.deepEqual(await ask({ a: { refuses: 'invalid' }, b: 'builds', me: 'builds' }), {
     from: undefined,
     asked: ['a'],
   })
 })
 
-test('so many refusals are enough', async () => {
+test('after five refusals this host imports the image itself', async () => {
   const members = Object.fromEntries(
     ['a', 'b', 'c', 'd', 'e', 'f', 'g'].map((name) => [name, { refuses: 'denied' } as const]),
   )
   assert.deepEqual((await ask({ ...members, me: 'builds' })).asked.length, 5)
 })
 
-test('layers of the image that the steward has read are taken, each once; others are not', async () => {
+test('layers of the image that the steward has read are copied, each once; other layers are not', async () => {
   const taken: Digest[] = []
   await ask({ a: { fails: 'unavailable' }, me: 'builds' }, { onLayer: (diffId) => taken.push(diffId) })
   assert.deepEqual(taken, [layer.diffId])
@@ -144,21 +153,21 @@ test('layers of the image that the steward has read are taken, each once; others
 
 test('an asker that gives up asks nobody else', async () => {
   const abort = new AbortController()
-  const region: StewardsRegion = {
-    peerId: 'me',
-    whenRegionKnown: async () => await Promise.resolve(),
-    byResponsibility: () => ['a', 'b', 'me'],
-    askImport: async (peer) => {
-      assert.equal(peer, 'a')
-      abort.abort()
-      return await Promise.reject(new P2pfsError('unavailable', 'lost'))
-    },
-  }
   const stewards = new Stewards({
-    region,
+    peerId: 'me',
+    membership: { whenRegionKnown: async () => await Promise.resolve(), byResponsibility: () => ['a', 'b', 'me'] },
+    imports: {
+      askImport: async (peer) => {
+        assert.equal(peer, 'a')
+        abort.abort()
+        return await Promise.reject(new P2pfsError('unavailable', 'lost'))
+      },
+    },
     objects: { findImport: async () => await Promise.resolve(undefined) },
-    accepts: () => true,
-    takeLayer: async () => await Promise.resolve(),
+    trust: { accepts: () => true },
+    indexes: { find: async () => await Promise.resolve(undefined) },
+    ranges: { take: async () => await Promise.resolve() },
+    fetcher,
     log: silentLog,
   })
   await assert.rejects(

@@ -8,12 +8,12 @@ function reader(
   chunkBytes = 2 ** 18,
 ): { read: (index: number) => void; fetched: Set<number>; misses: () => number } {
   const here = new Set<number>()
-  const marks = new Set<number>()
+  const triggers = new Set<number>()
   let misses = 0
   const ahead = new ReadAhead({
     offsets: Float64Array.from({ length: count + 1 }, (_, i) => i * chunkBytes),
     prefetch: (i) => void here.add(i),
-    mark: (i) => void marks.add(i),
+    setTrigger: (i) => void triggers.add(i),
   })
   return {
     fetched: here,
@@ -23,7 +23,7 @@ function reader(
         misses++
         here.add(index)
         ahead.touch(index)
-      } else if (marks.delete(index)) ahead.touch(index)
+      } else if (triggers.delete(index)) ahead.touch(index)
     },
   }
 }
@@ -77,7 +77,7 @@ test('what is under way is asked for once, though its chunks are missed piece by
   const ahead = new ReadAhead({
     offsets: Float64Array.from({ length: 1001 }, (_, i) => i * 2 ** 18),
     prefetch: (i) => void asked.push(i),
-    mark: () => undefined,
+    setTrigger: () => undefined,
   })
   for (let i = 0; i < 900; i++) {
     for (const reader of [i, i + 50]) for (let piece = 0; piece < 4; piece++) if (reader < 950) ahead.touch(reader)

@@ -9,7 +9,7 @@ import type { LayerIndex } from '../../../protocol/layer-index.ts'
 import { Checkpointer } from '../../../node/rootfs/checkpointer.ts'
 import { decompress } from '../../../node/rootfs/decompress.ts'
 import { LayerIndexer } from '../../../node/rootfs/layer-indexer.ts'
-import { chunksOf, decodeSpan, spanOf, tarOf, type Span } from '../../../node/rootfs/blob-range.ts'
+import { checkpointOf, chunksOf, decodeRange, rangeOf, tarOf, type BlobRange } from '../../../node/rootfs/blob-range.ts'
 import { createRandom } from '../../support/random.ts'
 import { writeTar, type TarEntry } from '../../support/tar-writer.ts'
 
@@ -64,11 +64,9 @@ async function indexBlob(tar: Buffer, blob: Buffer, spacingBytes: number): Promi
   return { index, map: parseBlobMap(encodeBlobMap(map)), blob, chunks }
 }
 
-function windowOf(
-  { windows }: BlobMap,
-  { checkpoint: { window } }: Span,
-  chunks: ReadonlyMap<Digest, Uint8Array>,
-): Uint8Array {
+function windowOf(map: BlobMap, range: BlobRange, chunks: ReadonlyMap<Digest, Uint8Array>): Uint8Array {
+  const { windows } = map
+  const { window } = checkpointOf(map, range)
   if (window.lengthBytes === 0) return Buffer.alloc(0)
   const index = windows.indexOf(window.offset)
   const bytes = chunks.get(windows.digestAt(index))
@@ -126,14 +124,14 @@ for (const [name, compress] of blobs) {
     for (const i of order) {
       const wanted = tarOf(map, index.chunks, i)
       if (wanted === undefined) continue
-      const span = spanOf(map, wanted.tarStart, wanted.tarEnd)
-      read += span.end - span.start
-      const decoded = await decodeSpan(map, span, blob.subarray(span.start, span.end), windowOf(map, span, chunks))
-      assert.ok(decoded.equals(tar.subarray(span.tarStart, span.tarEnd)))
-      const found = [...chunksOf(map, index.chunks, decoded, span.tarStart)]
+      const range = rangeOf(map, wanted.tarStart, wanted.tarEnd)
+      read += range.end - range.start
+      const decoded = await decodeRange(map, range, blob.subarray(range.start, range.end), windowOf(map, range, chunks))
+      assert.ok(decoded.equals(tar.subarray(range.tarStart, range.tarEnd)))
+      const found = [...chunksOf(map, index.chunks, decoded, range.tarStart)]
       assert.ok(
         found.some((chunk) => chunk.index === i),
-        `chunk ${i} is not in its own span`,
+        `chunk ${i} is not in its own range`,
       )
       for (const { index: at, bytes } of found) assert.equal(digestOf(bytes), index.chunks.digestAt(at))
     }
@@ -149,15 +147,15 @@ test('a whole tar has all chunks, chunks of zeros too', async () => {
   )
 })
 
-test('changed bytes do not decode, or make other chunks', async () => {
+test('bytes that have changed do not decode to a range, or not to its chunks', async () => {
   const { index, map, blob } = await indexBlob(tar, gzipSync(tar), 256 * 1024)
   const random = createRandom(8)
   for (let round = 0; round < 30; round++) {
-    const span = spanOf(map, 0, 1000)
-    const damaged = Buffer.from(blob.subarray(span.start, round % 3 === 0 ? random.below(span.end) : span.end))
+    const range = rangeOf(map, 0, 1000)
+    const damaged = Buffer.from(blob.subarray(range.start, round % 3 === 0 ? random.below(range.end) : range.end))
     if (damaged.length > 0) damaged[random.below(damaged.length)]! ^= 1 << random.below(8)
     try {
-      const decoded = await decodeSpan(map, span, damaged, Buffer.alloc(0))
+      const decoded = await decodeRange(map, range, damaged, Buffer.alloc(0))
       for (const { index: at, bytes } of chunksOf(map, index.chunks, decoded, 0)) {
         if (digestOf(bytes) !== index.chunks.digestAt(at)) throw new Error('another chunk')
       }
@@ -170,13 +168,13 @@ test('changed bytes do not decode, or make other chunks', async () => {
 test('a damaged window is invalid, and a window that is too long is too', async () => {
   const { map, blob } = await indexBlob(tar, gzipSync(tar), 128 * 1024)
   const at = map.checkpoints.find(({ window }) => window.lengthBytes > 0)!.tarOffset
-  const span = spanOf(map, at, at + 1)
+  const range = rangeOf(map, at, at + 1)
   for (const window of [
     Buffer.from('no zstd'),
     zstdCompressSync(Buffer.alloc(32 * 1024 + 1)),
     zstdCompressSync(Buffer.alloc(2 ** 26)),
   ]) {
-    await assert.rejects(decodeSpan(map, span, blob.subarray(span.start, span.end), window), (error) =>
+    await assert.rejects(decodeRange(map, range, blob.subarray(range.start, range.end), window), (error) =>
       isP2pfsError(error, 'invalid'),
     )
   }
@@ -215,15 +213,15 @@ test('a wrong map makes no wrong chunk: it is invalid, or its chunks are, or the
       for (let i = 0; i < 10; i++) {
         const wanted = tarOf(lying, index.chunks, random.below(index.chunks.count))
         if (wanted === undefined) continue
-        const span = spanOf(lying, wanted.tarStart, wanted.tarEnd)
-        assert.ok(span.start >= 0 && span.start < span.end && span.tarStart < span.tarEnd, `seed ${seed}`)
-        const decoded = await decodeSpan(
+        const range = rangeOf(lying, wanted.tarStart, wanted.tarEnd)
+        assert.ok(range.start >= 0 && range.start < range.end && range.tarStart < range.tarEnd, `seed ${seed}`)
+        const decoded = await decodeRange(
           lying,
-          span,
-          blob.subarray(span.start, span.end),
-          windowOf(lying, span, chunks),
+          range,
+          blob.subarray(range.start, range.end),
+          windowOf(lying, range, chunks),
         )
-        for (const { index: at, bytes } of chunksOf(lying, index.chunks, decoded, span.tarStart)) {
+        for (const { index: at, bytes } of chunksOf(lying, index.chunks, decoded, range.tarStart)) {
           if (digestOf(bytes) !== index.chunks.digestAt(at)) seen.other++
           else {
             assert.deepEqual(bytes, right.get(at), `seed ${seed}`)

@@ -6,19 +6,26 @@ import { test, type TestContext } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { encodeHeader } from '../../support/tar-header.ts'
 import { Importer } from '../../../node/images/importer.ts'
+import { LayerIndexes } from '../../../node/layers/layer-indexes.ts'
+import { LayerReader } from '../../../node/layers/layer-reader.ts'
+import { LayerTransactions } from '../../../node/layers/layer-transactions.ts'
+import { SegmentStreams } from '../../../node/layers/segment-streams.ts'
 import type { LayerLimits } from '../../../node/rootfs/layer-limits.ts'
 import { createLog } from '../../../node/base/log.ts'
 import { createImageSource } from '../../../node/registry/image-source.ts'
 import { parseReference } from '../../../node/registry/reference.ts'
-import { Catalog } from '../../../node/store/catalog.ts'
-import { ChunkStore } from '../../../node/store/chunk-store.ts'
-import { Holdings } from '../../../node/store/holdings.ts'
+import type { Catalog } from '../../../node/store/catalog.ts'
+import type { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { ImportTransactions } from '../../../node/store/import-transaction.ts'
 import { digestHex, digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { createRandom } from '../../support/random.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
+import { openCatalog, openChunkStore } from '../../support/stores.ts'
+import { Inventory } from '../../../node/store/inventory.ts'
+import { BlobMaps } from '../../../node/store/blob-maps.ts'
+import { tablesOf } from '../../../node/model/rootfs-chunks.ts'
 
 const { signal } = new AbortController()
 const mebibyte = 1024 * 1024
@@ -127,54 +134,41 @@ async function openHost(
 ): Promise<{
   store: ChunkStore
   catalog: Catalog
-  origins: Importer
+  importer: Importer
+  streams: SegmentStreams
   import: (layout: string) => Promise<RootfsManifest>
   know: (manifest: RootfsManifest) => void
   files: () => string[]
   layers: () => Promise<string>
 }> {
   const directory = temporaryDirectory(t)
-  const store = new ChunkStore({ log }, { directory: join(directory, 'chunks') })
-  const catalog = new Catalog({ directory: join(directory, 'catalog') })
-  const holdings = new Holdings()
-  await store.open()
-  await catalog.open()
-  t.after(async () => await catalog.close())
+  const store = await openChunkStore(join(directory, 'chunks'))
+  const catalog = await openCatalog(t, join(directory, 'catalog'))
+  const nothing = (): void => undefined
+  const region = { announce: nothing, announceChunks: nothing, withdrawChunks: nothing }
+  const inventory = new Inventory({ chunks: store, region })
   const registry = createImageSource({ insecureRegistries: [], userAgent: 'test', log })
-  const isKnown = (digest: Digest): boolean => holdings.knows(digest)
-  const ledger = new ImportTransactions({
-    put: async (digest, bytes) => await store.put(digest, bytes),
-    discard: async (digest) => await store.discard(digest),
-    isKnown,
-  })
+  const chunks = new ImportTransactions({ inventory })
   const nobody = async (): Promise<undefined> => await Promise.resolve(undefined)
-  const region = { fetchLayerIndex: nobody }
+  const indexes = new LayerIndexes({ catalog, region: { fetchLayerIndex: nobody }, trust: { trustsMembers: true } })
+  const transactions = new LayerTransactions({ catalog, transactions: chunks, inventory })
+  const blobMaps = new BlobMaps({ catalog, inventory })
+  const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits })
   const published = { layerIndexes: nobody, metadata: async () => false }
-  const origins = new Importer({
-    catalog,
-    registry,
-    region,
-    published,
-    trust: { trustsMembers: true },
-    ledger,
-    isKnown,
-    onLayerRead: (chunks) => holdings.addTable(chunks, (digest) => store.has(digest), { provisional: true }),
-    onLayerRolledBack: (table) => holdings.dropProvisional(table),
-    limits,
-    putBlobMap: async (map) => await catalog.putBlobMap(map),
-  })
+  const importer = new Importer({ registry, reader, indexes, transactions, published, limits })
+  const streams = new SegmentStreams({ catalog, reader, indexes, transactions, published, inventory })
   return {
     store,
     catalog,
-    origins,
+    importer,
+    streams,
     import: async (layout) => {
       const reference = parseReference(`oci:${layout}`)
       const image = await registry.resolve(reference, 'linux/amd64', { signal })
-      return (await origins.importImage(reference, image, 'ext4', { signal })).manifest
+      return (await importer.importImage(reference, image, 'ext4', { signal })).manifest
     },
     know: (manifest) => {
-      for (const table of [manifest.metadata, ...manifest.layers.map(({ chunks }) => chunks)])
-        holdings.addTable(table, (digest) => store.has(digest))
+      for (const table of tablesOf(manifest)) inventory.track(table)
     },
     files: () =>
       readdirSync(store.directory, { recursive: true, encoding: 'utf8' })

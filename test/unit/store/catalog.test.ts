@@ -9,6 +9,8 @@ import { Catalog } from '../../../node/store/catalog.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import { testKey } from '../../support/test-key.ts'
 
+/** The disk reserve of a disk that has room. */
+const reserve = { release: async (): Promise<void> => undefined }
 const a = digestOf(Buffer.from('a'))
 const table = new ChunkTable([4096], Buffer.from(a.slice(7), 'hex'))
 const manifest = { format: 'ext4', metadata: table, layers: [{ diffId: a, chunks: table }], config: '{}' } as const
@@ -28,8 +30,7 @@ const mount = {
 
 test('what was put is there after a restart', async (t) => {
   const directory = join(temporaryDirectory(t), 'catalog')
-  const first = new Catalog({ directory })
-  await first.open()
+  const first = await Catalog.open({ reserve }, { directory })
   const rootfsDigest = await first.putRootfs(manifest)
   await first.putImage({
     ...name,
@@ -40,9 +41,8 @@ test('what was put is there after a restart', async (t) => {
   })
   await first.putLayer({ diffId: a, tarBytes: 1024, chunks: table, entries: [] })
   await first.putMount(mount)
-  await first.close()
-  const second = new Catalog({ directory })
-  await second.open()
+  await first[Symbol.asyncDispose]()
+  const second = await Catalog.open({ reserve }, { directory })
   assert.equal((await second.image(name))?.rootfsDigest, rootfsDigest)
   assert.equal(await second.image({ ...name, format: 'erofs' }), undefined)
   assert.deepEqual((await second.images()).length, 1)
@@ -50,9 +50,8 @@ test('what was put is there after a restart', async (t) => {
   assert.equal((await second.rootfs(rootfsDigest))?.metadata.id, table.id)
   assert.equal((await second.layer(a))?.tarBytes, 1024)
   assert.deepEqual(await second.mounts(), [mount])
-  const other = new Catalog({ directory })
-  await assert.rejects(other.open(), (error) => isP2pfsError(error, 'conflict'))
-  await second.close()
+  await assert.rejects(Catalog.open({ reserve }, { directory }), (error) => isP2pfsError(error, 'conflict'))
+  await second[Symbol.asyncDispose]()
 })
 
 test('records of another format version are forgotten; mounts are not', async (t) => {
@@ -70,14 +69,13 @@ test('records of another format version are forgotten; mounts are not', async (t
   ]
   for (const key of old) await level.put(key, Buffer.from('not to be read'))
   await level.close()
-  const catalog = new Catalog({ directory })
-  await catalog.open()
-  await catalog.putMount(mount)
-  await catalog.close()
-  await catalog.open()
+  const first = await Catalog.open({ reserve }, { directory })
+  await first.putMount(mount)
+  await first[Symbol.asyncDispose]()
+  const catalog = await Catalog.open({ reserve }, { directory })
   assert.deepEqual([await catalog.images(), await catalog.rootfsDigests()], [[], []])
   assert.deepEqual(await catalog.mounts(), [mount])
-  await catalog.close()
+  await catalog[Symbol.asyncDispose]()
   await level.open()
   assert.deepEqual(await level.keys().all(), ['mount//d'])
   await level.close()

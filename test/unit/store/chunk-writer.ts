@@ -5,8 +5,8 @@ import { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { createRandom } from '../../support/random.ts'
 
 const [, , directory = '', seed = '0'] = process.argv
-const store = new ChunkStore({ log: silentLog }, { directory })
-await store.open()
+const reserve = { isFull: false, release: async (): Promise<void> => undefined }
+const store = await ChunkStore.open({ log: silentLog, reserve }, { directory })
 const random = createRandom(Number(seed) + 1000)
 const template = random.bytes(64 * 1024)
 for (let written = 0; ; written += 4) {

@@ -1,20 +1,20 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf } from '../../../protocol/digest.ts'
-import { SharedLayerReads } from '../../../node/images/shared-layer-reads.ts'
+import { SharedLayerReads } from '../../../node/layers/shared-layer-reads.ts'
 
 const layer = digestOf(Buffer.from('layer'))
 const { signal } = new AbortController()
 
 test('a layer is read once for two that need it, and both see how far it is', async () => {
-  const turns = new SharedLayerReads<string>()
+  const reads = new SharedLayerReads<string>()
   const reading = Promise.withResolvers<string>()
   const seen: string[] = []
   let index: string | undefined
   let tell: (bytes: number) => void = () => undefined
-  const one = turns.run(
+  const first = reads.run(
     layer,
-    { signal, onBytes: (bytes) => seen.push(`one ${bytes}`) },
+    { signal, onBytes: (bytes) => seen.push(`first ${bytes}`) },
     async () => await Promise.resolve(index),
     async (onBytes) => {
       tell = onBytes
@@ -22,34 +22,34 @@ test('a layer is read once for two that need it, and both see how far it is', as
     },
   )
   const never = async (): Promise<never> => await Promise.reject(new Error('read again'))
-  const two = turns.run(
+  const second = reads.run(
     layer,
-    { signal, onBytes: (bytes) => seen.push(`two ${bytes}`) },
+    { signal, onBytes: (bytes) => seen.push(`second ${bytes}`) },
     async () => await Promise.resolve(index),
     never,
   )
   tell(7)
   index = 'index'
   reading.resolve('index')
-  assert.deepEqual(await Promise.all([one, two]), ['index', 'index'])
-  assert.deepEqual(seen, ['one 7', 'two 7'])
+  assert.deepEqual(await Promise.all([first, second]), ['index', 'index'])
+  assert.deepEqual(seen, ['first 7', 'second 7'])
 })
 
 test('where a reading fails the next one reads itself, and one that gives up does not wait', async () => {
-  const turns = new SharedLayerReads<string>()
+  const reads = new SharedLayerReads<string>()
   const reading = Promise.withResolvers<string>()
   const nothing = async (): Promise<undefined> => await Promise.resolve(undefined)
   const onBytes = (): void => undefined
   const failing = assert.rejects(
-    turns.run(layer, { signal, onBytes }, nothing, async () => await reading.promise),
+    reads.run(layer, { signal, onBytes }, nothing, async () => await reading.promise),
     /broken/,
   )
   const gone = new AbortController()
   const givesUp = assert.rejects(
-    turns.run(layer, { signal: gone.signal, onBytes }, nothing, async () => await Promise.resolve('never')),
+    reads.run(layer, { signal: gone.signal, onBytes }, nothing, async () => await Promise.resolve('never')),
     { name: 'AbortError' },
   )
-  const next = turns.run(layer, { signal, onBytes }, nothing, async () => await Promise.resolve('mine'))
+  const next = reads.run(layer, { signal, onBytes }, nothing, async () => await Promise.resolve('mine'))
   gone.abort()
   await givesUp
   reading.reject(new Error('broken'))

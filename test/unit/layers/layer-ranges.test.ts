@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { silentLog } from '../../../node/base/log.ts'
-import { LayerRanges } from '../../../node/fetch/layer-ranges.ts'
+import { LayerRanges } from '../../../node/layers/layer-ranges.ts'
+import type { FetchChunk } from '../../../node/model/chunk-request.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import type { BlobMap } from '../../../protocol/blob-map.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
@@ -45,40 +46,42 @@ const map: BlobMap = {
   pieces: [{ regionOffset: 0, lengthBytes: 8192, tarOffset: 10_000 }],
 }
 
-/** Of a layer whose windows are published, and nowhere else. */
-async function regionOf(
+/** How to read the layer's data segment. */
+async function dataSegment(
   parts: Partial<ConstructorParameters<typeof LayerRanges>[0]>,
 ): Promise<NonNullable<Awaited<ReturnType<LayerRanges['seekable']>>>> {
-  return (await layersOf(parts).seekable(table.id))!
+  return (await layerRanges(parts).seekable(table.id))!
 }
 
-function layersOf(parts: Partial<ConstructorParameters<typeof LayerRanges>[0]>): LayerRanges {
+function layerRanges(parts: Partial<ConstructorParameters<typeof LayerRanges>[0]>): LayerRanges {
   return new LayerRanges({
     catalog: {
       images: async () => [record],
       rootfs: async () => manifest,
-      blobMap: async () => map,
-      putBlobMap: async () => undefined,
     },
+    blobMaps: { get: async () => map, put: async () => undefined },
     registry: { range: async () => new Uint8Array(0) },
     region: { fetchBlobMap: async () => undefined },
-    fetchWindow: async () => {
-      throw new P2pfsError('unavailable', 'nobody has it')
-    },
     published: { of: async () => undefined, windows: async () => undefined },
-    onBlobMap: () => undefined,
     log: silentLog,
     ...parts,
   })
 }
 
-const options = { signal: new AbortController().signal, urgency: new Urgency(true), again: false }
+const options = {
+  signal: new AbortController().signal,
+  urgency: new Urgency(true),
+  again: false,
+  fetchChunk: async (): Promise<never> => {
+    throw new P2pfsError('unavailable', 'nobody has it')
+  },
+}
 
 test('a window is asked for while its data is', async () => {
   const windowAsked = Promise.withResolvers<void>()
   const dataAsked = Promise.withResolvers<void>()
   const asked: unknown[] = []
-  const region = await regionOf({
+  const segment = await dataSegment({
     registry: {
       range: async (_reference, _blob, range) => {
         dataAsked.resolve()
@@ -87,20 +90,20 @@ test('a window is asked for while its data is', async () => {
         return new Uint8Array(range.end - range.start)
       },
     },
-    fetchWindow: async ({ table: of, index, lengthBytes }) => {
-      windowAsked.resolve()
-      await dataAsked.promise
-      asked.push({ of, index })
-      return new Uint8Array(lengthBytes)
-    },
   })
+  const fetchChunk: FetchChunk = async ({ table, index, lengthBytes }) => {
+    windowAsked.resolve()
+    await dataAsked.promise
+    asked.push({ table, index })
+    return new Uint8Array(lengthBytes)
+  }
   // Neither answers before the other is asked; zeros are no gzip.
-  await assert.rejects(region.read(region.stretchOf(0)!, options), { code: 'invalid' })
+  await assert.rejects(segment.read(segment.rangeOf(0)!, { ...options, fetchChunk }), { code: 'invalid' })
   assert.deepEqual(
     new Set(asked),
     new Set([
       { start: 2000, end: 5000 },
-      { of: windows.id, index: 0 },
+      { table: windows.id, index: 0 },
     ]),
   )
 })
@@ -108,7 +111,7 @@ test('a window is asked for while its data is', async () => {
 test('windows are read where they are published, several chunks at once, each as it is', async () => {
   const ranges: unknown[] = []
   const bytes = Uint8Array.from({ length: 8192 }, (_, i) => i >> 4)
-  const layers = layersOf({
+  const layers = layerRanges({
     published: {
       of: async () => undefined,
       windows: async (_record, which) => {
@@ -122,9 +125,9 @@ test('windows are read where they are published, several chunks at once, each as
   })
   assert.equal(await layers.seekable(windows.id), undefined, 'of a layer that nobody has read')
   await layers.seekable(table.id)
-  const region = (await layers.seekable(windows.id))!
-  const both = region.join(region.stretchOf(0)!, region.stretchOf(1)!)
-  const chunks = [...(await region.read(both, options))]
+  const segment = (await layers.seekable(windows.id))!
+  const both = segment.join(segment.rangeOf(0)!, segment.rangeOf(1)!)
+  const chunks = [...(await segment.read(both, options))]
   assert.deepEqual(
     chunks.map(({ index, bytes: chunk }) => [
       index,
@@ -135,7 +138,7 @@ test('windows are read where they are published, several chunks at once, each as
       [1, true],
     ],
   )
-  const [second] = await region.read(region.stretchOf(1)!, options)
+  const [second] = await segment.read(segment.rangeOf(1)!, options)
   assert.deepEqual(
     [second!.index, ranges],
     [
@@ -149,6 +152,6 @@ test('windows are read where they are published, several chunks at once, each as
 })
 
 test('a window that nobody has is missing, so that the layer is streamed', async () => {
-  const region = await regionOf({})
-  await assert.rejects(region.read(region.stretchOf(0)!, options), { code: 'missing' })
+  const segment = await dataSegment({})
+  await assert.rejects(segment.read(segment.rangeOf(0)!, options), { code: 'missing' })
 })

@@ -1,0 +1,43 @@
+import type {
+  ExportRequest,
+  ExportResult,
+  ImportRequest,
+  InspectRequest,
+  InspectResult,
+  MountRequest,
+  MountResult,
+  Placed,
+  Progress,
+  ResetRequest,
+  SeedRequest,
+  SeedResult,
+  Status,
+  UmountRequest,
+  VerifyRequest,
+  VerifyResult,
+} from './api.ts'
+
+export interface OperationOptions {
+  /** Aborted when the caller goes away or the daemon stops. */
+  signal: AbortSignal
+  onProgress: (progress: Progress['progress']) => void
+}
+
+/** One thing that users can ask of the daemon. */
+export interface Operation<Request, Result> {
+  /** @throws a P2pfsError whose message is for the user */
+  run: (request: Request, options: OperationOptions) => Promise<Result>
+}
+
+/** All that users can ask of the daemon. */
+export interface Operations {
+  status: { run: () => Promise<Status> }
+  seed: Operation<SeedRequest, SeedResult>
+  mount: Operation<MountRequest, MountResult>
+  umount: Operation<UmountRequest, Record<string, never>>
+  reset: Operation<ResetRequest, Placed>
+  import: Operation<ImportRequest, SeedResult>
+  export: Operation<ExportRequest, ExportResult>
+  inspect: Operation<InspectRequest, InspectResult>
+  verify: Operation<VerifyRequest, VerifyResult>
+}

@@ -1,0 +1,19 @@
+import type { Urgency } from '../base/urgency.ts'
+import type { ChunkRequest, FetchChunk } from '../model/chunk-request.ts'
+
+export interface SourceOptions {
+  signal: AbortSignal
+  /** Whether somebody waits for the chunk. */
+  urgency: Urgency
+  /** Gets the chunks that the source needs to make this one. */
+  fetchChunk: FetchChunk
+}
+
+/** A source of chunks: peers, or the registry in one of the ways in which it can be read. */
+export interface ChunkSource {
+  /**
+   * Gets a chunk; its bytes are those that its digest names.
+   * @throws missing where the source does not have the chunk, and the codes of its transport; the signal's reason
+   */
+  fetch: (request: ChunkRequest, options: SourceOptions) => Promise<Uint8Array>
+}

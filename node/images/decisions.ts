@@ -1,0 +1,113 @@
+import type { Digest } from '../../protocol/digest.ts'
+import { isP2pfsError } from '../../protocol/errors.ts'
+import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
+import { rootfsFormats, type RootfsFormat } from '../../protocol/rootfs-manifest.ts'
+import type { PullPolicy } from '../model/image.ts'
+import type { Reference } from '../registry/reference.ts'
+
+/**
+ * Says what image a reference stands for: the record that this host or its region has, or the registry. `nobody`: there is
+ * no record, and the registry must not be asked.
+ */
+export type Answerer = 'record' | 'registry' | 'nobody'
+
+/**
+ * Chooses who says what image a reference stands for.
+ * @param record what is known of the recorded image; undefined if neither this host nor its region has a record.
+ * `isWholeHere`: this host had the record before, and has all chunks of the rootfs
+ * @param isRegistrySilent whether the registry did not answer a moment ago
+ */
+export function chooseAnswerer(
+  reference: Reference,
+  pull: PullPolicy,
+  record: { isWholeHere: boolean } | undefined,
+  isRegistrySilent: boolean,
+): Answerer {
+  if (record === undefined) return pull === 'never' ? 'nobody' : 'registry'
+  if (isPinned(reference) || reference.kind === 'local') return 'record'
+  switch (pull) {
+    case 'always':
+      return 'registry'
+    case 'auto':
+      return isRegistrySilent || record.isWholeHere ? 'record' : 'registry'
+    case 'missing':
+    case 'never':
+      return 'record'
+  }
+}
+
+/** Whether the reference names an image by its digest: it always stands for the same image. */
+export function isPinned(reference: Reference): boolean {
+  return reference.kind === 'registry' && reference.digest !== undefined
+}
+
+/** Consequences of an error of the registry for a reference whose last image is known. */
+export interface FailureVerdict {
+  /** Whether the last known image is used. The other errors say that the image itself is wrong. */
+  useLastKnown: boolean
+  /** Whether the registry was not reached: it will not answer for other images either. */
+  isSilence: boolean
+}
+
+/** Judges an error of the registry, or of the time limit for its answer. */
+export function judgeFailure(error: unknown): FailureVerdict {
+  const isSilence = isTimeout(error) || isP2pfsError(error, 'unavailable', 'timeout')
+  // A registry that refuses, or has lost the tag, may answer differently later, and answers well for other images.
+  return { useLastKnown: isSilence || isP2pfsError(error, 'busy', 'denied', 'missing'), isSilence }
+}
+
+/** Whether the error is that of an `AbortSignal.timeout`. */
+export function isTimeout(error: unknown): boolean {
+  return error instanceof DOMException && error.name === 'TimeoutError'
+}
+
+/** One place to look for an image record, and the format of the rootfs to look for there. */
+export interface SearchStep {
+  place: 'host' | 'region'
+  format: RootfsFormat
+}
+
+/**
+ * The order in which image records are looked for. This host comes before the region, although the region may have the
+ * right format: a rootfs of another format is converted here from layer indexes.
+ */
+export function searchOrder(format: RootfsFormat): SearchStep[] {
+  const formats = [format, ...rootfsFormats.filter((candidate) => candidate !== format)]
+  return (['host', 'region'] as const).flatMap((place) => formats.map((format) => ({ place, format })))
+}
+
+/** How a peer's image record compares with the image that it was asked for. */
+export type RecordFit = 'fits' | 'other image' | 'other manifest'
+
+/** @param manifestDigest what the registry says that the reference stands for; undefined if it was not asked */
+export function fitOf(record: ImageRecord, name: ImageName, manifestDigest: Digest | undefined): RecordFit {
+  if (imageKey(record) !== imageKey(name)) return 'other image'
+  return manifestDigest === undefined || record.manifestDigest === manifestDigest ? 'fits' : 'other manifest'
+}
+
+/** The record of an image that is asked for by its digest, made of the record of a tag in the same repository. */
+export function recordByDigest(
+  records: readonly ImageRecord[],
+  { reference, platform, format }: ImageName,
+): ImageRecord | undefined {
+  const [repository, digest] = reference.split('@')
+  if (digest === undefined) return undefined
+  const tagged = records.find(
+    (record) =>
+      record.manifestDigest === digest &&
+      record.platform === platform &&
+      record.format === format &&
+      record.reference.startsWith(`${repository}:`),
+  )
+  return tagged === undefined ? undefined : { ...tagged, reference }
+}
+
+/** Equal for names of the same rootfs. */
+export function imageKey({ reference, platform, format }: ImageName): string {
+  return `${format} ${platform} ${reference}`
+}
+
+/** Images of one registry are answered for, or not, together. */
+export function registryOf(reference: Reference): string {
+  return reference.kind === 'registry' ? reference.registry : reference.kind
+}

@@ -1,0 +1,108 @@
+import type { LayerIndex } from '../../protocol/layer-index.ts'
+import { counting, type ChunkSink } from '../model/chunk-sink.ts'
+import type { ImageSource } from '../registry/image-source.ts'
+import type { Reference } from '../registry/reference.ts'
+import type { LayerSpec } from '../rootfs/image-import.ts'
+import { importLayer, type ImportedLayer } from '../rootfs/layer-import.ts'
+import type { LayerLimits } from '../rootfs/layer-limits.ts'
+import type { LayerIndexes, OnIndex } from './layer-indexes.ts'
+import { SharedLayerReads } from './shared-layer-reads.ts'
+import type { Inventory } from '../store/inventory.ts'
+import type { BlobMaps } from '../store/blob-maps.ts'
+
+/** Takes what comes of a layer: its chunks, and its index if the catalog had none. */
+export interface LayerSink extends ChunkSink {
+  onIndex?: OnIndex
+}
+
+export interface LayerReaderParts {
+  registry: Pick<ImageSource, 'openLayer'>
+  indexes: Pick<LayerIndexes, 'own' | 'put'>
+  blobMaps: Pick<BlobMaps, 'put'>
+  inventory: Pick<Inventory, 'track'>
+  limits: LayerLimits
+}
+
+export interface LayerReadOptions {
+  signal: AbortSignal
+  /** Compressed bytes read so far. */
+  onBytes?: (bytes: number) => void
+}
+
+/** Reads layers whole: the chunks go to a sink, index and blob map are stored, the data segment is tracked. */
+export class LayerReader {
+  readonly #parts: LayerReaderParts
+  readonly #shared = new SharedLayerReads<LayerIndex>()
+  /** Chunks that came out of layers. */
+  readonly chunks = { bytes: 0, chunks: 0 }
+
+  constructor(parts: LayerReaderParts) {
+    this.#parts = parts
+  }
+
+  /**
+   * Reads the layer out of its registry.
+   * @throws invalid where it is not what it should be; the codes of the transport
+   */
+  async read(reference: Reference, layer: LayerSpec, sink: LayerSink, options: LayerReadOptions): Promise<LayerIndex> {
+    const { registry, blobMaps, inventory } = this.#parts
+    // The thread that reads the layer checks its digest.
+    const bytes = registry.openLayer(reference, layer, { signal: options.signal, verify: false })
+    const { index, map } = await this.#import(bytes, layer, sink, options)
+    if (map !== undefined) await blobMaps.put(map)
+    inventory.track(index.chunks, { provisional: true })
+    return index
+  }
+
+  /** As {@link read}, but waits for another reading of the same layer and takes the index that it leaves. */
+  async readShared(
+    reference: Reference,
+    layer: LayerSpec,
+    sink: LayerSink,
+    { signal, onBytes }: Required<LayerReadOptions>,
+  ): Promise<LayerIndex> {
+    return await this.#shared.run(
+      layer.diffId,
+      { signal, onBytes },
+      async () => await this.#parts.indexes.own(layer.diffId),
+      async (onBytes) => await this.read(reference, layer, sink, { signal, onBytes }),
+    )
+  }
+
+  /** Reads a tar that is in no registry. @param name names it in errors */
+  async readTar(
+    tar: AsyncIterable<Uint8Array>,
+    name: string,
+    sink: LayerSink,
+    options: LayerReadOptions,
+  ): Promise<LayerIndex> {
+    return (await this.#import(tar, { name }, sink, options)).index
+  }
+
+  async #import(
+    bytes: AsyncIterable<Uint8Array>,
+    layer: LayerSpec | { name: string },
+    sink: LayerSink,
+    { signal, onBytes }: LayerReadOptions,
+  ): Promise<ImportedLayer> {
+    const imported = await importLayer(bytes, layer, counting(sink, this.chunks), {
+      signal,
+      limits: this.#parts.limits,
+      ...(onBytes && { onProgress: onBytes }),
+    })
+    const { onIndex } = sink
+    await this.#parts.indexes.put(imported.index, { isUnverified: false, ...(onIndex && { onIndex }) })
+    return imported
+  }
+}
+
+/** Frees each chunk's memory when it is kept: the garbage collector would let tens of megabytes of them stand. */
+export function releasing(sink: LayerSink): LayerSink {
+  return {
+    ...(sink.onIndex && { onIndex: sink.onIndex }),
+    put: async (digest, bytes) => {
+      await sink.put(digest, bytes)
+      if (bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength) bytes.buffer.transfer(0)
+    },
+  }
+}

@@ -1,0 +1,46 @@
+import type { Digest } from '../../protocol/digest.ts'
+import { orAbort } from '../base/single-flight.ts'
+
+interface LayerRead {
+  /** Resolves when the read is over, whether it failed or not. */
+  ended: Promise<void>
+  watchers: Set<(bytes: number) => void>
+}
+
+/** One read of a layer at a time: another that needs the layer waits for the result, and sees how far the read is. */
+export class SharedLayerReads<T> {
+  readonly #reads = new Map<Digest, LayerRead>()
+
+  /**
+   * @param stored gets the result that an earlier read has left
+   * @param read is called when nobody else is reading the layer, and no read that was waited for has left a result
+   */
+  async run(
+    diffId: Digest,
+    { signal, onBytes }: { signal: AbortSignal; onBytes: (bytes: number) => void },
+    stored: () => Promise<T | undefined>,
+    read: (onBytes: (bytes: number) => void) => Promise<T>,
+  ): Promise<T> {
+    for (let running = this.#reads.get(diffId); running !== undefined; running = this.#reads.get(diffId)) {
+      const { watchers } = running
+      watchers.add(onBytes)
+      await orAbort(running.ended, signal).finally(() => watchers.delete(onBytes))
+      const result = await stored()
+      if (result !== undefined) return result
+    }
+    const watchers = new Set([onBytes])
+    const result = read((bytes) => {
+      for (const watcher of watchers) watcher(bytes)
+    })
+    const ended = result.then(
+      () => undefined,
+      () => undefined,
+    )
+    this.#reads.set(diffId, { ended, watchers })
+    try {
+      return await result
+    } finally {
+      this.#reads.delete(diffId)
+    }
+  }
+}

@@ -1,0 +1,81 @@
+import { P2pfsError } from '../../protocol/errors.ts'
+import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import type { Log } from '../base/log.ts'
+import type { SeedResult } from '../control/api.ts'
+import type { Fetcher } from '../fetch/fetcher.ts'
+import type { ResolvedRootfs } from '../model/image.ts'
+import type { ByteProgress } from '../model/progress.ts'
+import { chunkRequests, sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
+import type { Inventory } from '../store/inventory.ts'
+
+export interface RootfsSeederParts {
+  inventory: Pick<Inventory, 'has'>
+  fetcher: Pick<Fetcher, 'fetch' | 'settled'>
+  log: Log
+}
+
+/** Chunks asked for at once; the fetcher decides how many of them are under way. */
+const chunksAhead = 64
+
+/** Makes images whole on this host. */
+export class RootfsSeeder {
+  readonly #parts: RootfsSeederParts
+
+  constructor(parts: RootfsSeederParts) {
+    this.#parts = parts
+  }
+
+  /**
+   * Fetches every chunk of the rootfs that this host lacks. Resolves when the image is whole on its disk.
+   * @param options `onProgress`: in bytes of the rootfs
+   * @throws what the fetch throws, at the first chunk that nobody delivers; the chunks that have come stay
+   */
+  async seed(
+    { record, manifest, origin }: ResolvedRootfs,
+    options: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void },
+  ): Promise<SeedResult> {
+    await this.#fetchAll(manifest, options)
+    await this.#parts.fetcher.settled()
+    this.#checkWhole(manifest)
+    const { reference, platform, format, rootfsDigest: digest } = record
+    this.#parts.log.info('image seeded', { image: reference, format, digest, origin })
+    return { reference, platform, format, digest, sizeBytes: sizeOf(manifest), origin }
+  }
+
+  async #fetchAll(
+    manifest: RootfsManifest,
+    { signal, onProgress }: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void },
+  ): Promise<void> {
+    const { inventory, fetcher } = this.#parts
+    const progress = { doneBytes: 0, totalBytes: sizeOf(manifest) }
+    const work = chunkRequests(tablesOf(manifest))
+    const failed = new AbortController()
+    const ended = AbortSignal.any([signal, failed.signal])
+    const worker = async (): Promise<void> => {
+      for (const request of work) {
+        ended.throwIfAborted()
+        if (!inventory.has(request.digest)) await fetcher.fetch(request, { signal: ended, priority: 'background' })
+        progress.doneBytes += request.lengthBytes
+        onProgress(progress)
+      }
+    }
+    try {
+      await Promise.all(Array.from({ length: chunksAhead }, worker))
+    } catch (error) {
+      failed.abort(error)
+      throw error
+    }
+  }
+
+  /** @throws unavailable where a chunk is not on the disk */
+  #checkWhole(manifest: RootfsManifest): void {
+    for (const { digest } of chunkRequests(tablesOf(manifest))) {
+      if (this.#parts.inventory.has(digest)) continue
+      throw new P2pfsError(
+        'unavailable',
+        'a fetched chunk could not be kept; the log says why (is the disk full?); then seed again',
+        { digest },
+      )
+    }
+  }
+}

@@ -1,0 +1,70 @@
+import { encodeBootProfile, sketchOf } from '../../protocol/boot-profile.ts'
+import type { Log } from '../base/log.ts'
+import type { BootProfiles } from '../boot/profiles.ts'
+import type { SeedRequest, SeedResult } from '../control/api.ts'
+import type { OperationOptions } from '../control/operations.ts'
+import type { ImageResolver } from '../images/resolver.ts'
+import type { ImageRootfs } from '../model/image.ts'
+import type { Publisher } from '../publish/publisher.ts'
+import type { ImageRequests } from './image-request.ts'
+import type { RootfsSeeder } from './rootfs-seeder.ts'
+
+export interface SeedParts {
+  requests: ImageRequests
+  resolver: Pick<ImageResolver, 'resolveForSeed'>
+  seeder: RootfsSeeder
+  profiles: Pick<BootProfiles, 'find'>
+  publisher: Pick<Publisher, 'publish'>
+  log: Log
+}
+
+/** `p2pfs seed`: makes an image whole on this host, and publishes its index where that is asked for. */
+export class SeedOperation {
+  readonly #parts: SeedParts
+
+  constructor(parts: SeedParts) {
+    this.#parts = parts
+  }
+
+  async run(request: SeedRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
+    const { requests, resolver, seeder } = this.#parts
+    const { reference, variant } = requests.parse(request)
+    const resolved = await resolver.resolveForSeed(reference, variant, {
+      signal,
+      onProgress: (progress) => onProgress({ step: 'import', ...progress }),
+    })
+    const seeded = await seeder.seed(resolved, {
+      signal,
+      onProgress: (progress) => onProgress({ step: 'fetch', ...progress }),
+    })
+    if (request.publish !== true) return seeded
+    return { ...seeded, published: await this.#publish(resolved, { signal, onProgress }) }
+  }
+
+  async #publish(
+    image: ImageRootfs,
+    { signal, onProgress }: OperationOptions,
+  ): Promise<NonNullable<SeedResult['published']>> {
+    const { publisher, log } = this.#parts
+    const profile = await this.#profileOf(image, signal)
+    const published = await publisher.publish(image, {
+      signal,
+      ...(profile && { profile }),
+      onProgress: (progress) => onProgress({ step: 'publish', ...progress }),
+    })
+    const { reference, format } = image.record
+    log.info('index published', { image: reference, format, artifact: published.digest, maker: published.key })
+    return published
+  }
+
+  /** The best boot profile that there is of the image, encoded. */
+  async #profileOf({ record, manifest }: ImageRootfs, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const segments = manifest.layers.map(({ chunks }) => chunks)
+    const found = await this.#parts.profiles.find(
+      { rootfs: record.rootfsDigest, sketch: sketchOf(segments) },
+      segments.map(({ id }) => id),
+      { signal },
+    )
+    return found === undefined ? undefined : encodeBootProfile(found.profile)
+  }
+}

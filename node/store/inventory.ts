@@ -1,0 +1,145 @@
+import type { Bitmap } from '../../protocol/bitmap.ts'
+import type { ChunkTable } from '../../protocol/chunk-table.ts'
+import type { Digest } from '../../protocol/digest.ts'
+import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import type { RemoteSource } from '../model/chunk-request.ts'
+import { tablesOf } from '../model/rootfs-chunks.ts'
+import { ChunkProvenance } from './chunk-provenance.ts'
+import type { ChunkStore } from './chunk-store.ts'
+import { Holdings } from './holdings.ts'
+
+/** Tells the region what this host holds: the availability of the peer network. */
+export interface Announcer {
+  /** A segment that is new here, and which of its chunks are. */
+  announce: (segment: Digest, held: Bitmap) => void
+  /** Chunks that have come. */
+  announceChunks: (segment: Digest, indexes: readonly number[]) => void
+  /** Chunks that are no longer here. */
+  withdrawChunks: (segment: Digest, indexes: readonly number[]) => void
+}
+
+export interface InventoryParts {
+  chunks: Pick<ChunkStore, 'directory' | 'count' | 'has' | 'get' | 'put' | 'scrub' | 'discard' | 'digests'>
+  region: Announcer
+}
+
+/** Told of a chunk that has come to this host, for each place in a tracked segment where it stands. */
+export type ArrivalListener = (segment: Digest, index: number, source: RemoteSource) => void
+
+/**
+ * What this host holds, and what it has told the region of that. Every chunk comes to the disk and goes from it through here, so
+ * the bitmaps and the announcements are true.
+ */
+export class Inventory {
+  readonly #chunks: InventoryParts['chunks']
+  readonly #region: Announcer
+  readonly #holdings = new Holdings()
+  readonly #provenance = new ChunkProvenance()
+  readonly #listeners = new Set<ArrivalListener>()
+
+  constructor({ chunks, region }: InventoryParts) {
+    this.#chunks = chunks
+    this.#region = region
+  }
+
+  /** Where the chunk files are. */
+  get directory(): string {
+    return this.#chunks.directory
+  }
+
+  get count(): number {
+    return this.#chunks.count
+  }
+
+  has(digest: Digest): boolean {
+    return this.#chunks.has(digest)
+  }
+
+  digests(): MapIterator<Digest> {
+    return this.#chunks.digests()
+  }
+
+  /** The chunk's bytes, checked; undefined where it is not here. A chunk that the disk has lost or damaged is withdrawn. */
+  async get(digest: Digest): Promise<Uint8Array | undefined> {
+    const bytes = await this.#chunks.get(digest)
+    if (bytes === undefined) this.#withdraw(digest)
+    return bytes
+  }
+
+  /** Checks the chunk on the disk anew; a damaged one is discarded and withdrawn. @returns its length (bytes); 0 where it is gone */
+  async scrub(digest: Digest): Promise<number> {
+    const lengthBytes = await this.#chunks.scrub(digest)
+    if (lengthBytes === undefined && !this.#chunks.has(digest)) this.#withdraw(digest)
+    return lengthBytes ?? 0
+  }
+
+  /**
+   * Keeps a chunk and tells the region. The bytes have this digest, and do not change until this resolves.
+   * @returns whether the chunk was not here before
+   * @throws unavailable where the disk refuses
+   */
+  async put(digest: Digest, bytes: Uint8Array, source: RemoteSource): Promise<boolean> {
+    const isNew = await this.#chunks.put(digest, bytes)
+    if (isNew) this.#provenance.note(digest, source)
+    for (const { table, index } of this.#holdings.add(digest)) {
+      this.#region.announceChunks(table, [index])
+      for (const listener of this.#listeners) listener(table, index, source)
+    }
+    return isNew
+  }
+
+  /** Removes a chunk. */
+  async discard(digest: Digest): Promise<void> {
+    this.#withdraw(digest)
+    await this.#chunks.discard(digest)
+  }
+
+  /**
+   * Tracks which chunks of a segment are here, and tells the region.
+   * @param options `provisional`: no rootfs has the segment yet; {@link untrack} ends it
+   */
+  track(table: ChunkTable, options: { provisional?: boolean } = {}): void {
+    const held = this.#holdings.addTable(table, (digest) => this.#chunks.has(digest), options)
+    if (held !== undefined) this.#region.announce(table.id, held)
+  }
+
+  /** Ends the tracking of a provisional segment; nothing happens where a rootfs has the segment. */
+  untrack(segment: Digest): void {
+    this.#region.withdrawChunks(segment, this.#holdings.dropProvisional(segment))
+  }
+
+  /** Calls the listener for every chunk that comes, until the returned handle is disposed of. */
+  onArrival(listener: ArrivalListener): Disposable {
+    this.#listeners.add(listener)
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
+  }
+
+  /** Whether a tracked segment has the chunk, here or not. */
+  isReferenced(digest: Digest): boolean {
+    return this.#holdings.isReferenced(digest)
+  }
+
+  /** Whether all chunks of a tracked rootfs are here. */
+  isWhole(manifest: RootfsManifest): boolean {
+    return tablesOf(manifest).every(({ id }) => this.#holdings.isWhole(id))
+  }
+
+  /** Bytes of these tracked segments that are here. */
+  localBytes(tables: readonly ChunkTable[]): number {
+    return this.#holdings.localBytes(tables)
+  }
+
+  /** Where a chunk came from while this process ran; undefined for one that was here before. */
+  sourceOf(digest: Digest): RemoteSource | undefined {
+    return this.#provenance.sourceOf(digest)
+  }
+
+  /** Every tracked segment, with the chunks of it that are here. */
+  segments(): Iterable<{ table: Digest; held: Bitmap }> {
+    return this.#holdings.tables()
+  }
+
+  #withdraw(digest: Digest): void {
+    for (const { table, index } of this.#holdings.remove(digest)) this.#region.withdrawChunks(table, [index])
+  }
+}

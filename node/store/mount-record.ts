@@ -1,0 +1,74 @@
+import { Fields } from '../../protocol/cbor.ts'
+import type { Digest } from '../../protocol/digest.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
+import { parseImageName, type ImageName } from '../../protocol/image-record.ts'
+import { origins, resolutions, type Origin, type Resolution } from '../model/image.ts'
+
+/** A directory that a rootfs is mounted on, and how. */
+export interface MountRecord extends ImageName {
+  /** Unique to this mount. */
+  id: string
+  /** The directory as the user spelt it, absolute. */
+  directory: string
+  rootfsDigest: Digest
+  manifestDigest: Digest
+  /** Where the rootfs manifest came from, and who said that the reference stands for it, at the time of the mount. */
+  origin: Origin
+  resolution: Resolution
+  /** `drive`: the image file, for a VM. `tree`: its files. */
+  as: 'drive' | 'tree'
+  writable: boolean
+  limitBytes?: number
+  scratchBytes?: number
+  mountedAt: string
+}
+
+/** The stored form: JSON. */
+export function encodeMountRecord(record: MountRecord): Uint8Array {
+  return Buffer.from(JSON.stringify(record))
+}
+
+/** Ignores fields that it does not know. @throws invalid */
+export function parseMountRecord(bytes: Uint8Array): MountRecord {
+  const fields = new Fields(parseJson(bytes), 'mount record')
+  const limitBytes = optional(fields, 'limitBytes', () => fields.unsigned('limitBytes'))
+  const scratchBytes = optional(fields, 'scratchBytes', () => fields.unsigned('scratchBytes'))
+  return {
+    ...parseImageName(fields),
+    id: parseId(fields.text('id')),
+    directory: fields.text('directory'),
+    rootfsDigest: fields.digest('rootfsDigest'),
+    manifestDigest: fields.digest('manifestDigest'),
+    origin: oneOf(origins, fields, 'origin'),
+    resolution: oneOf(resolutions, fields, 'resolution'),
+    as: oneOf(['drive', 'tree'], fields, 'as'),
+    writable: oneOf([true, false], fields, 'writable'),
+    ...(limitBytes === undefined ? {} : { limitBytes }),
+    ...(scratchBytes === undefined ? {} : { scratchBytes }),
+    mountedAt: fields.text('mountedAt'),
+  }
+}
+
+function parseJson(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(Buffer.from(bytes).toString()) as unknown
+  } catch (cause) {
+    throw new P2pfsError('invalid', `mount record: ${(cause as Error).message}`, { cause })
+  }
+}
+
+/** The id names directories below the state directory. */
+function parseId(id: string): string {
+  if (!/^[\w-]{1,64}$/.test(id)) throw new P2pfsError('invalid', 'mount record: id is not a name')
+  return id
+}
+
+function optional<T>(fields: Fields, key: string, parse: () => T): T | undefined {
+  return fields.get(key) === undefined ? undefined : parse()
+}
+
+function oneOf<T>(values: readonly T[], fields: Fields, key: string): T {
+  const value = values.find((candidate) => candidate === fields.get(key))
+  if (value === undefined) throw new P2pfsError('invalid', `mount record: ${key} is not one of ${values.join(', ')}`)
+  return value
+}

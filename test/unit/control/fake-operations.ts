@@ -1,0 +1,25 @@
+import type { OperationOptions, Operations } from '../../../node/control/operations.ts'
+
+/** One call of an operation. */
+export interface Call {
+  operation: string
+  request: object
+  options: OperationOptions | undefined
+}
+
+/** Operations that note every call, and answer with what `answer` makes of it. */
+export class FakeOperations {
+  readonly calls: Call[] = []
+  answer: (call: Call) => Promise<object> = async ({ request }) => request
+
+  readonly operations = Object.fromEntries(
+    ['status', 'seed', 'mount', 'umount', 'reset', 'import', 'export', 'inspect', 'verify'].map((operation) => [
+      operation,
+      async (request: object = {}, options?: OperationOptions) => {
+        const call = { operation, request, options }
+        this.calls.push(call)
+        return await this.answer(call)
+      },
+    ]),
+  ) as unknown as Operations
+}

@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  parseBody,
+  parseDirectoryRequest,
+  parseExportRequest,
+  parseImageRequest,
+  parseImportRequest,
+  parseMountRequest,
+  parseSeedRequest,
+  type RequestBody,
+} from '../../../node/control/requests.ts'
+import { isP2pfsError } from '../../../protocol/errors.ts'
+
+const refuses = (parse: (body: RequestBody) => object, body: object, message: RegExp): void =>
+  assert.throws(
+    () => parse(body as RequestBody),
+    (error) => isP2pfsError(error, 'invalid') && message.test(error.message),
+  )
+
+test('a body is one JSON object', () => {
+  assert.deepEqual(parseBody('{"image": "debian"}'), { image: 'debian' })
+  for (const text of ['', '{', '[]', 'null', '"text"', '7']) {
+    assert.throws(
+      () => parseBody(text),
+      (error) => isP2pfsError(error, 'invalid'),
+    )
+  }
+})
+
+test('a request keeps what it knows and drops what it does not', () => {
+  const body = { image: 'debian', platform: 'linux/amd64', format: 'erofs', colour: 'green' }
+  assert.deepEqual(parseImageRequest(body), { image: 'debian', platform: 'linux/amd64', format: 'erofs' })
+  assert.deepEqual(parseImageRequest({ image: 'debian' }), { image: 'debian' })
+  assert.deepEqual(parseSeedRequest({ image: 'debian', publish: true }), { image: 'debian', publish: true })
+  assert.deepEqual(parseDirectoryRequest({ directory: '/mnt' }), { directory: '/mnt' })
+  assert.deepEqual(parseExportRequest({ image: 'debian', file: '/f' }), { image: 'debian', file: '/f' })
+  assert.deepEqual(parseImportRequest({ source: 'oci:dir', name: 'app' }), { source: 'oci:dir', name: 'app' })
+})
+
+test('a value of the wrong type is refused with its name', () => {
+  refuses(parseImageRequest, {}, /needs a text for image/)
+  refuses(parseImageRequest, { image: '' }, /needs a text for image/)
+  refuses(parseImageRequest, { image: 'debian', platform: 7 }, /needs a text for platform/)
+  refuses(parseSeedRequest, { image: 'debian', publish: 'yes' }, /publish is neither true nor false/)
+  refuses(parseDirectoryRequest, { directory: 'mnt' }, /directory is not an absolute path: mnt/)
+  refuses(parseExportRequest, { image: 'debian', file: 'f' }, /file is not an absolute path/)
+  refuses(parseImportRequest, { source: 'dir', name: 'app' }, /source is not an absolute path/)
+  const mount = { image: 'debian', directory: '/mnt' }
+  refuses(parseMountRequest, { ...mount, as: 'file' }, /as takes drive or tree/)
+  refuses(parseMountRequest, { ...mount, pull: 'often' }, /pull takes one of auto, always, missing, never/)
+  refuses(parseMountRequest, { ...mount, scratchBytes: -1 }, /scratchBytes is not a number of bytes/)
+})
+
+test('a mount request has its defaults filled in, and refuses options that do not go together', () => {
+  const mount = { image: 'debian', directory: '/mnt' }
+  assert.deepEqual(parseMountRequest(mount), { ...mount, as: 'drive', writable: false, pull: 'auto' })
+  const tree = { ...mount, as: 'tree', writable: true, limitBytes: 4096 }
+  assert.deepEqual(parseMountRequest(tree), { ...tree, pull: 'auto' })
+  refuses(parseMountRequest, { ...mount, writable: true }, /a drive is never writable/)
+  refuses(parseMountRequest, { ...mount, as: 'tree', limitBytes: 4096 }, /--size .* needs --writable/)
+  refuses(parseMountRequest, { ...mount, as: 'tree', scratchBytes: 4096 }, /--scratch is a second drive/)
+})

@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { digestOf } from '../../../protocol/digest.ts'
+import { errorCodes, P2pfsError } from '../../../protocol/errors.ts'
+import type { ImageRecord } from '../../../protocol/image-record.ts'
+import type { PullPolicy } from '../../../node/model/image.ts'
+import {
+  chooseAnswerer,
+  fitOf,
+  judgeFailure,
+  recordByDigest,
+  searchOrder,
+  type Answerer,
+} from '../../../node/images/decisions.ts'
+import { parseReference } from '../../../node/registry/reference.ts'
+
+const manifestDigest = digestOf(Buffer.from('manifest'))
+const otherDigest = digestOf(Buffer.from('other'))
+const tag = parseReference('host.test/app:1')
+
+test('who says what a tag stands for depends on the pull policy, the record, and whether the registry is silent', () => {
+  const partial = { isWholeHere: false }
+  const whole = { isWholeHere: true }
+  const table: [PullPolicy, { isWholeHere: boolean } | undefined, 'answers' | 'silent', Answerer][] = [
+    ['auto', undefined, 'answers', 'registry'],
+    ['auto', undefined, 'silent', 'registry'],
+    ['auto', partial, 'answers', 'registry'],
+    ['auto', partial, 'silent', 'record'],
+    ['auto', whole, 'answers', 'record'],
+    ['always', undefined, 'answers', 'registry'],
+    ['always', partial, 'silent', 'registry'],
+    ['always', whole, 'answers', 'registry'],
+    ['missing', undefined, 'answers', 'registry'],
+    ['missing', partial, 'answers', 'record'],
+    ['never', undefined, 'answers', 'nobody'],
+    ['never', partial, 'answers', 'record'],
+  ]
+  for (const [pull, record, registry, answerer] of table)
+    assert.equal(
+      chooseAnswerer(tag, pull, record, registry === 'silent'),
+      answerer,
+      `${pull}, ${JSON.stringify(record)}, registry ${registry}`,
+    )
+})
+
+test('the registry is never asked what a digest or a local name stands for if there is a record', () => {
+  for (const text of [`host.test/app@${manifestDigest}`, 'local:app']) {
+    const reference = parseReference(text)
+    for (const pull of ['auto', 'always', 'missing', 'never'] as const)
+      assert.equal(chooseAnswerer(reference, pull, { isWholeHere: false }, false), 'record', `${text}, ${pull}`)
+    assert.equal(chooseAnswerer(reference, 'always', undefined, false), 'registry', text)
+  }
+  assert.equal(chooseAnswerer(parseReference('oci:/images:1'), 'auto', { isWholeHere: false }, false), 'registry')
+})
+
+test('the last known image stands in for a registry that is away, refuses or has lost the tag, not for a wrong image', () => {
+  const verdicts = new Map(
+    errorCodes.map((code) => {
+      const { useLastKnown, isSilence } = judgeFailure(new P2pfsError(code, ''))
+      return [code, `${useLastKnown ? 'last known' : 'error'}${isSilence ? ', silence' : ''}`]
+    }),
+  )
+  assert.deepEqual(Object.fromEntries(verdicts), {
+    invalid: 'error',
+    missing: 'last known',
+    timeout: 'last known, silence',
+    busy: 'last known',
+    unavailable: 'last known, silence',
+    denied: 'last known',
+    unsupported: 'error',
+    conflict: 'error',
+    closed: 'error',
+  })
+  const timeout = new DOMException('', 'TimeoutError')
+  assert.deepEqual(judgeFailure(timeout), { useLastKnown: true, isSilence: true })
+  assert.deepEqual(judgeFailure(new TypeError()), { useLastKnown: false, isSilence: false })
+})
+
+test('records are looked for on this host first, and in the wanted format first', () => {
+  assert.deepEqual(
+    searchOrder('erofs').map(({ place, format }) => `${place} ${format}`),
+    ['host erofs', 'host ext4', 'region erofs', 'region ext4'],
+  )
+})
+
+const record: ImageRecord = {
+  reference: 'host.test/app:1',
+  platform: 'linux/amd64',
+  format: 'ext4',
+  manifestDigest,
+  manifest: '{}',
+  rootfsDigest: otherDigest,
+  attestation: { key: 'maker', signature: new Uint8Array(64) },
+}
+
+test('a record fits the image that was asked for, and the manifest that the registry names', () => {
+  assert.equal(fitOf(record, record, undefined), 'fits')
+  assert.equal(fitOf(record, record, manifestDigest), 'fits')
+  assert.equal(fitOf(record, record, otherDigest), 'other manifest')
+  for (const change of [{ reference: 'host.test/app:2' }, { platform: 'linux/arm64' }, { format: 'erofs' }] as const)
+    assert.equal(fitOf(record, { ...record, ...change }, undefined), 'other image')
+})
+
+test('an image that is asked for by its digest is found by a tag of the same repository', () => {
+  const name = { ...record, reference: `host.test/app@${manifestDigest}` }
+  assert.deepEqual(recordByDigest([record], name), { ...record, reference: name.reference })
+  assert.equal(recordByDigest([record], { ...name, reference: `host.test/app@${otherDigest}` }), undefined)
+  assert.equal(recordByDigest([record], { ...name, reference: `host.test/other@${manifestDigest}` }), undefined)
+  assert.equal(recordByDigest([record], { ...name, format: 'erofs' }), undefined)
+  assert.equal(recordByDigest([record], record), undefined)
+})

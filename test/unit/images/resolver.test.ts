@@ -1,0 +1,370 @@
+import assert from 'node:assert/strict'
+import { test, type TestContext } from 'node:test'
+import { attest, type Signer } from '../../../protocol/attestation.ts'
+import { ChunkTable } from '../../../protocol/chunk-table.ts'
+import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
+import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
+import type { ImageRecord } from '../../../protocol/image-record.ts'
+import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
+import { createLog } from '../../../node/base/log.ts'
+import { ImageResolver, type ImageResolverParts } from '../../../node/images/resolver.ts'
+import { RunningImports } from '../../../node/images/running-imports.ts'
+import type { ImageRootfs } from '../../../node/model/image.ts'
+import { IndexTrust } from '../../../node/publish/index-trust.ts'
+import type { ResolvedImage } from '../../../node/registry/image-source.ts'
+import { parseReference } from '../../../node/registry/reference.ts'
+import type { Catalog } from '../../../node/store/catalog.ts'
+import { testKey } from '../../support/test-key.ts'
+import { openCatalog } from '../../support/stores.ts'
+
+const { signal } = new AbortController()
+const [own, member, stranger] = [await testKey(1), await testKey(2), await testKey(3)]
+const reference = parseReference('host.test/app:1')
+const variant = { platform: 'linux/amd64', format: 'ext4' } as const
+const auto = { pull: 'auto', signal } as const
+
+const digest = (text: string): Digest => digestOf(Buffer.from(text))
+const table = (text: string): ChunkTable => new ChunkTable([4096], digestToBytes(digest(text)))
+
+/** An image of one layer, which the version determines, as its registry describes it. */
+function imageOf(version: string): ResolvedImage {
+  const layer = { mediaType: 'application/vnd.oci.image.layer.v1.tar', digest: digest(`blob ${version}`), size: 1 }
+  const config = JSON.stringify({ rootfs: { type: 'layers', diff_ids: [digest(`tar ${version}`)] } })
+  const manifest = JSON.stringify({
+    schemaVersion: 2,
+    config: { mediaType: 'application/vnd.oci.image.config.v1+json', digest: digest(config), size: config.length },
+    layers: [layer],
+  })
+  return {
+    reference: 'host.test/app:1',
+    platform: variant.platform,
+    manifestDigest: digest(manifest),
+    manifest,
+    config,
+    layers: [{ ...layer, diffId: digest(`tar ${version}`), sizeBytes: layer.size }],
+  }
+}
+
+function rootfsOf({ config, layers }: ResolvedImage, format: RootfsFormat): RootfsManifest {
+  return {
+    format,
+    metadata: table(`metadata ${format} ${config}`),
+    layers: layers.map(({ diffId }) => ({ diffId, chunks: table(diffId) })),
+    config,
+  }
+}
+
+/** The image as `maker` has built it. */
+async function builtBy(maker: Signer, version: string, format: RootfsFormat = 'ext4'): Promise<ImageRootfs> {
+  const image = imageOf(version)
+  const manifest = rootfsOf(image, format)
+  const statement = { manifestDigest: image.manifestDigest, format, rootfsDigest: rootfsDigest(manifest) }
+  const { reference, platform } = image
+  const attestation = await attest(statement, maker)
+  return { record: { reference, platform, manifest: image.manifest, ...statement, attestation }, manifest }
+}
+
+/** A registry that has one tag. */
+class FakeRegistry {
+  /** What the tag stands for. */
+  version: string | undefined = '1'
+  /** What it answers instead. */
+  fails: ((signal: AbortSignal) => Promise<never>) | undefined
+  requests = 0
+
+  manifestDigest: ImageResolverParts['registry']['manifestDigest'] = async (_reference, _platform, { signal }) =>
+    (await this.#answer(signal)).manifestDigest
+
+  resolve: ImageResolverParts['registry']['resolve'] = async (_reference, _platform, { signal }) =>
+    await this.#answer(signal)
+
+  async #answer(signal: AbortSignal): Promise<ResolvedImage> {
+    this.requests++
+    if (this.fails !== undefined) return await this.fails(signal)
+    if (this.version === undefined) throw new P2pfsError('missing', 'no such tag')
+    return await Promise.resolve(imageOf(this.version))
+  }
+}
+
+const never = async (signal: AbortSignal): Promise<never> =>
+  await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)))
+const unavailable = async (): Promise<never> =>
+  await Promise.reject(new P2pfsError('unavailable', 'connection refused'))
+
+/** A host with one peer, and a registry. */
+class TestHost {
+  readonly registry = new FakeRegistry()
+  /** What the peer has. */
+  readonly peer: ImageRootfs[] = []
+  published: ImageRootfs | undefined
+  isWhole = false
+  nowMs = 0
+  /** The images that were imported here, and what for. */
+  readonly imported: string[] = []
+  readonly tracked = new Set<Digest>()
+  log = ''
+  readonly catalog: Catalog
+  readonly resolver: ImageResolver
+
+  private constructor(catalog: Catalog, trusted: readonly string[], parts: Partial<ImageResolverParts>) {
+    this.catalog = catalog
+    const log = createLog('warn', (line) => (this.log += line))
+    const membership = { peers: () => [{ peer: member.key }] }
+    this.resolver = new ImageResolver(
+      {
+        catalog,
+        region: {
+          findImage: async ({ reference, platform, format }, { isOfUse }) => {
+            const found = this.peer.find(
+              ({ record }) =>
+                record.reference === reference &&
+                record.platform === platform &&
+                record.format === format &&
+                isOfUse?.(record, member.key) !== false,
+            )
+            return await Promise.resolve(found && { record: found.record, peer: member.key })
+          },
+          fetchRootfs: async (digest) =>
+            await Promise.resolve(this.peer.find(({ record }) => record.rootfsDigest === digest)?.manifest),
+        },
+        registry: this.registry,
+        published: { find: async () => await Promise.resolve(this.published) },
+        trust: new IndexTrust({ own: own.key, membership, log }, { keys: trusted }),
+        identity: { peerId: own.key, sign: own.sign },
+        importer: {
+          importImage: async (_reference, image, format) => {
+            this.imported.push(`${image.manifestDigest} as ${format}`)
+            return await Promise.resolve({ manifest: rootfsOf(image, format), isUnverified: false })
+          },
+        },
+        imports: new RunningImports(),
+        stewards: { ask: async () => await Promise.resolve(undefined) },
+        inventory: { isWhole: () => this.isWhole, track: ({ id }) => void this.tracked.add(id) },
+        log,
+        ...parts,
+      },
+      { now: () => this.nowMs },
+    )
+  }
+
+  static async create(
+    t: TestContext,
+    { trusted = [], ...parts }: { trusted?: readonly string[] } & Partial<ImageResolverParts> = {},
+  ): Promise<TestHost> {
+    return new TestHost(await openCatalog(t), trusted, parts)
+  }
+
+  /** Puts an image into the catalog. */
+  async store({ record, manifest }: ImageRootfs): Promise<void> {
+    await this.catalog.putRootfs(manifest)
+    await this.catalog.putImage(record)
+  }
+}
+
+const outcome = ({ origin, resolution, record }: ImageRootfs & { origin: string; resolution: string }): string[] => [
+  origin,
+  resolution,
+  ['1', '2'].find((version) => imageOf(version).manifestDigest === record.manifestDigest) ?? 'other',
+]
+
+test('an unknown image is imported once for all who ask, signed, tracked and stored', async (t) => {
+  const host = await TestHost.create(t)
+  const resolved = await Promise.all(
+    ['first', 'second'].map(async () => await host.resolver.resolveForMount(reference, variant, auto)),
+  )
+  for (const image of resolved) assert.deepEqual(outcome(image), ['built', 'registry', '1'])
+  assert.equal(host.imported.length, 1)
+  const { record, manifest } = resolved[0]!
+  assert.equal(record.attestation.key, own.key)
+  assert.deepEqual(await host.catalog.image(record), record)
+  for (const { id } of [manifest.metadata, ...manifest.layers.map(({ chunks }) => chunks)])
+    assert.ok(host.tracked.has(id))
+})
+
+test('a tag that has not moved is mounted from the record after one request', async (t) => {
+  const host = await TestHost.create(t)
+  await host.store(await builtBy(own, '1'))
+  assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), ['local', 'registry', '1'])
+  assert.deepEqual([host.registry.requests, host.imported], [1, []])
+})
+
+test('a tag that has moved is taken from the region, or else imported', async (t) => {
+  for (const origin of ['peer', 'built']) {
+    const host = await TestHost.create(t)
+    await host.store(await builtBy(own, '1'))
+    host.registry.version = '2'
+    if (origin === 'peer') host.peer.push(await builtBy(member, '2'))
+    const moved = await host.resolver.resolveForMount(reference, variant, auto)
+    assert.deepEqual(outcome(moved), [origin, 'registry', '2'])
+    assert.equal((await host.catalog.image(moved.record))?.manifestDigest, moved.record.manifestDigest)
+  }
+})
+
+test('a registry that is silent is replaced by the last known image, and not asked again for ten seconds', async (t) => {
+  const host = await TestHost.create(t)
+  await host.store(await builtBy(own, '1'))
+  host.registry.fails = unavailable
+  const first = await host.resolver.resolveForMount(reference, variant, auto)
+  assert.deepEqual(outcome(first), ['local', 'last-known', '1'])
+  assert.equal(first.unanswered, 'connection refused')
+  assert.match(host.log, /the last known image is used/)
+  host.nowMs = 9_999
+  const second = await host.resolver.resolveForMount(reference, variant, auto)
+  assert.deepEqual([outcome(second), second.unanswered], [['local', 'last-known', '1'], undefined])
+  assert.equal(host.registry.requests, 1)
+  await host.resolver.resolveForMount(reference, variant, { pull: 'always', signal })
+  assert.equal(host.registry.requests, 2, 'pull always asks a silent registry too')
+  host.nowMs = 20_000
+  host.registry.fails = undefined
+  assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), ['local', 'registry', '1'])
+})
+
+test('a registry that has lost the tag is asked again the next time', async (t) => {
+  const host = await TestHost.create(t)
+  await host.store(await builtBy(own, '1'))
+  host.registry.version = undefined
+  for (const requests of [1, 2]) {
+    const { resolution, unanswered } = await host.resolver.resolveForMount(reference, variant, auto)
+    assert.deepEqual([resolution, unanswered, host.registry.requests], ['last-known', 'no such tag', requests])
+  }
+})
+
+test('errors that say the image itself is wrong are thrown, also if an older image is known', async (t) => {
+  const host = await TestHost.create(t)
+  await host.store(await builtBy(own, '1'))
+  host.registry.fails = async () => await Promise.reject(new P2pfsError('invalid', 'not a manifest'))
+  await assert.rejects(host.resolver.resolveForMount(reference, variant, auto), (error) =>
+    isP2pfsError(error, 'invalid'),
+  )
+})
+
+test('a mount that is given up does not fall back to the last known image', async (t) => {
+  const host = await TestHost.create(t)
+  await host.store(await builtBy(own, '1'))
+  const abort = new AbortController()
+  host.registry.fails = async (signal) => {
+    abort.abort()
+    return await never(signal)
+  }
+  await assert.rejects(host.resolver.resolveForMount(reference, variant, { pull: 'auto', signal: abort.signal }), {
+    name: 'AbortError',
+  })
+})
+
+test('an image that is whole on this host is mounted without a request, and seeded with one', async (t) => {
+  const host = await TestHost.create(t)
+  await host.store(await builtBy(own, '1'))
+  host.isWhole = true
+  assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), ['local', 'last-known', '1'])
+  assert.equal(host.registry.requests, 0)
+  assert.deepEqual(outcome(await host.resolver.resolveForSeed(reference, variant, { signal })), [
+    'local',
+    'registry',
+    '1',
+  ])
+  assert.equal(host.registry.requests, 1)
+})
+
+test('a digest reference is found by a tag of its repository, and the registry is never asked', async (t) => {
+  const host = await TestHost.create(t)
+  const stored = await builtBy(own, '1')
+  await host.store(stored)
+  const pinned = parseReference(`host.test/app@${stored.record.manifestDigest}`)
+  for (const pull of ['auto', 'always'] as const) {
+    const { resolution, record } = await host.resolver.resolveForMount(pinned, variant, { pull, signal })
+    assert.deepEqual([resolution, record.reference], ['digest', `host.test/app@${stored.record.manifestDigest}`])
+  }
+  assert.equal((await host.resolver.resolveForSeed(pinned, variant, { signal })).resolution, 'digest')
+  assert.equal(host.registry.requests, 0)
+})
+
+test('pull never fails for an image that nobody knows', async (t) => {
+  const host = await TestHost.create(t)
+  await assert.rejects(host.resolver.resolveForMount(reference, variant, { pull: 'never', signal }), (error) =>
+    isP2pfsError(error, 'missing'),
+  )
+  assert.equal(host.registry.requests, 0)
+})
+
+test('an image that is known in another format is converted; this host comes before the region', async (t) => {
+  const host = await TestHost.create(t)
+  await host.store(await builtBy(own, '1', 'erofs'))
+  host.peer.push(await builtBy(member, '1'))
+  const converted = await host.resolver.resolveForMount(reference, variant, { pull: 'missing', signal })
+  assert.deepEqual(outcome(converted), ['local', 'last-known', '1'])
+  assert.deepEqual([converted.manifest.format, host.registry.requests], ['ext4', 0], 'the registry was not asked')
+  assert.deepEqual(host.imported, [`${imageOf('1').manifestDigest} as ext4`])
+  const again = await host.resolver.find(reference, variant, { signal })
+  assert.deepEqual([again?.manifest.format, host.imported.length], ['ext4', 1])
+})
+
+test('a record whose maker is not trusted is ignored, wherever it comes from', async (t) => {
+  const host = await TestHost.create(t, { trusted: [stranger.key] })
+  await host.store(await builtBy(member, '1'))
+  host.peer.push(await builtBy(member, '1'))
+  assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), ['built', 'registry', '1'])
+  assert.match(host.log, /the key of its maker is not accepted/)
+})
+
+test('a record that was signed for another rootfs is ignored', async (t) => {
+  const host = await TestHost.create(t)
+  const { record } = await builtBy(member, '1')
+  const forged = { ...rootfsOf(imageOf('1'), 'ext4'), config: '{}' }
+  host.peer.push({ record: { ...record, rootfsDigest: rootfsDigest(forged) }, manifest: forged })
+  assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), ['built', 'registry', '1'])
+  assert.match(host.log, /wrong signature/)
+})
+
+test('a publication comes before an import, and is converted if it has another format', async (t) => {
+  for (const format of ['ext4', 'erofs'] as const) {
+    const host = await TestHost.create(t)
+    host.published = await builtBy(stranger, '1', format)
+    const resolved = await host.resolver.resolveForMount(reference, variant, auto)
+    assert.deepEqual(outcome(resolved), ['registry', 'registry', '1'])
+    assert.deepEqual([resolved.manifest.format, host.imported.length], ['ext4', format === 'ext4' ? 0 : 1])
+  }
+})
+
+test("a steward's image is taken if it is the registry's, and built here if it has other layers", async (t) => {
+  for (const { steward, origin } of [
+    { steward: await builtBy(member, '1'), origin: 'peer' },
+    { steward: await forgedLayers(), origin: 'built' },
+  ]) {
+    const host: TestHost = await TestHost.create(t, {
+      region: {
+        findImage: async () => await Promise.resolve(undefined),
+        fetchRootfs: async () => await Promise.resolve(steward.manifest),
+      },
+      stewards: { ask: async (_image, _options, accept) => await accept(steward.record, member.key, signal) },
+    })
+    assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), [origin, 'registry', '1'])
+  }
+})
+
+/** The record of image 1, signed by a member for a rootfs of other layers. */
+async function forgedLayers(): Promise<ImageRootfs> {
+  const { record } = await builtBy(member, '1')
+  const manifest = { ...rootfsOf(imageOf('2'), 'ext4'), config: imageOf('1').config }
+  const forged = { ...record, rootfsDigest: rootfsDigest(manifest) }
+  return { record: { ...forged, attestation: await attest(forged, member) }, manifest }
+}
+
+test('a peer gets the record of an image that it wants imported, unless the tag stands for another image here', async (t) => {
+  const host = await TestHost.create(t)
+  const { record } = await builtBy(own, '1')
+  const wanted = { ...variant, reference: record.reference, manifestDigest: record.manifestDigest }
+  const options = { peer: member.key, signal, onLayer: () => undefined }
+  const imported: ImageRecord = await host.resolver.importForPeer(wanted, options)
+  assert.deepEqual(imported, record)
+  assert.deepEqual(await host.resolver.importForPeer(wanted, options), record)
+  assert.equal(host.imported.length, 1)
+  host.registry.version = '2'
+  await assert.rejects(
+    host.resolver.importForPeer({ ...wanted, reference: 'host.test/app:2' }, options),
+    (error) => isP2pfsError(error, 'conflict') && error.details['digest'] === imageOf('2').manifestDigest,
+  )
+  for (const reference of ['local:app', 'app:1'])
+    await assert.rejects(host.resolver.importForPeer({ ...wanted, reference }, options), (error) =>
+      isP2pfsError(error, 'denied'),
+    )
+})

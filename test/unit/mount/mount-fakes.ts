@@ -1,0 +1,215 @@
+import { ChunkTable } from '../../../protocol/chunk-table.ts'
+import { digestBytes, digestHex, digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
+import { rootfsDigest, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
+import { silentLog, type Log, type LogLevel } from '../../../node/base/log.ts'
+import type { ChunkRequest, FetchedChunk, FetchPriority, RemoteSource } from '../../../node/model/chunk-request.ts'
+import type { FuseDriver, ReadHandler } from '../../../node/mount/fuse/driver.ts'
+import type { MountSpec, Placed, Placement } from '../../../node/mount/placement/placement.ts'
+import type { MountRecord } from '../../../node/store/mount-record.ts'
+
+export const chunkBytes = 4096
+
+/** The bytes of chunk `number` of all test images. */
+export const chunkOf = (number: number): Buffer => Buffer.alloc(chunkBytes, `chunk ${number} `)
+
+/** A rootfs whose chunks are those with the given numbers; the first is its metadata. */
+export function rootfsOf(...numbers: number[]): { manifest: RootfsManifest; digest: Digest } {
+  const tableOf = (part: number[]): ChunkTable =>
+    new ChunkTable(
+      part.map(() => chunkBytes),
+      Buffer.concat(
+        part.map((number) => digestToBytes(digestOf(chunkOf(number)))),
+        part.length * digestBytes,
+      ),
+    )
+  const [first = 0, ...others] = numbers
+  const manifest = {
+    format: 'erofs',
+    metadata: tableOf([first]),
+    layers: [{ diffId: digestOf(Buffer.from(numbers.join())), chunks: tableOf(others) }],
+    config: '{}',
+  } as const
+  return { manifest, digest: rootfsDigest(manifest) }
+}
+
+export function recordOf(rootfs: Digest, directory: string, options: Partial<MountRecord> = {}): MountRecord {
+  return {
+    id: `id-of${directory.replaceAll('/', '-')}`,
+    directory,
+    reference: 'local:test',
+    platform: 'linux/amd64',
+    format: 'erofs',
+    rootfsDigest: rootfs,
+    manifestDigest: rootfs,
+    origin: 'built',
+    resolution: 'last-known',
+    as: 'drive',
+    writable: false,
+    mountedAt: '2026-01-01T00:00:00.000Z',
+    ...options,
+  }
+}
+
+/** The mount records and rootfs manifests of a catalog, in memory. */
+export class FakeCatalog {
+  readonly records = new Map<string, MountRecord>()
+  readonly manifests = new Map<Digest, RootfsManifest>()
+  malformed: string[] = []
+
+  async mounts(onMalformed?: (key: string, error: unknown) => void): Promise<MountRecord[]> {
+    for (const key of this.malformed) onMalformed?.(key, new P2pfsError('invalid', 'malformed'))
+    return [...this.records.values()]
+  }
+
+  async putMount(record: MountRecord): Promise<void> {
+    this.records.set(record.directory, record)
+  }
+
+  async deleteMount(directory: string): Promise<void> {
+    this.records.delete(directory)
+  }
+
+  async rootfs(digest: Digest): Promise<RootfsManifest | undefined> {
+    return this.manifests.get(digest)
+  }
+}
+
+/** A driver whose reads are calls of its handler. */
+export class FakeDriver implements Pick<FuseDriver, 'start' | 'add' | 'remove'> {
+  readonly images = new Set<string>()
+  #handler: ReadHandler | undefined
+
+  async start(handler: ReadHandler): Promise<void> {
+    this.#handler = handler
+  }
+
+  async add(image: { name: string }): Promise<void> {
+    this.images.add(image.name)
+  }
+
+  async remove(name: string): Promise<void> {
+    this.images.delete(name)
+  }
+
+  async read(rootfs: Digest, chunk: number): Promise<Uint8Array> {
+    return await this.#handler!.miss(digestHex(rootfs), chunk, { signal: new AbortController().signal })
+  }
+}
+
+/** Places that are only lists. */
+export class FakePlacement implements Placement {
+  readonly placed = new Map<string, MountSpec>()
+  readonly trees = new Set<string>()
+  readonly busy = new Set<string>()
+  kept: string[] | undefined
+  failure: P2pfsError | undefined
+  /** Resolves when the next `place` may go on. */
+  gate: Promise<void> = Promise.resolve()
+
+  async standing(): Promise<Set<string>> {
+    return new Set(this.placed.keys())
+  }
+
+  async place(spec: MountSpec): Promise<Placed> {
+    await this.gate
+    if (this.failure !== undefined) throw this.failure
+    this.placed.set(spec.directory, spec)
+    if (spec.as === 'tree') this.trees.add(spec.rootfs)
+    return { rootfs: spec.directory }
+  }
+
+  async reset(spec: MountSpec): Promise<Placed> {
+    this.#refuseBusy(spec)
+    return { rootfs: spec.directory }
+  }
+
+  async remove(spec: MountSpec): Promise<void> {
+    this.#refuseBusy(spec)
+    this.placed.delete(spec.directory)
+  }
+
+  async release(rootfs: string): Promise<boolean> {
+    this.trees.delete(rootfs)
+    return true
+  }
+
+  async tidy(specs: readonly MountSpec[]): Promise<void> {
+    this.kept = specs.map(({ directory }) => directory)
+  }
+
+  #refuseBusy({ directory }: MountSpec): void {
+    if (this.busy.has(directory)) throw new P2pfsError('conflict', `${directory} is in use`)
+  }
+}
+
+/** Fetches of which each waits until the test lets it end; `here` are chunks that are local. */
+export class FakeFetcher {
+  onArrival(): Disposable {
+    return { [Symbol.dispose]: () => undefined }
+  }
+
+  readonly asked: { request: ChunkRequest; priority: FetchPriority }[] = []
+  readonly here = new Set<Digest>()
+  /** What a fetch does once it is asked for. */
+  answer: (request: ChunkRequest, signal: AbortSignal) => Promise<Uint8Array> = async ({ digest }) =>
+    await Promise.resolve(bytesOf(digest))
+
+  async fetch(
+    request: ChunkRequest,
+    { signal, priority }: { signal: AbortSignal; priority: FetchPriority },
+  ): Promise<FetchedChunk> {
+    this.asked.push({ request, priority })
+    const bytes = await this.answer(request, signal)
+    this.here.add(request.digest)
+    return { bytes, source: 'peer' }
+  }
+
+  /** As `fetch`, but never resolves before its signal. */
+  neverAnswers(): void {
+    this.answer = async (_request, signal) =>
+      await new Promise((_resolve, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
+      })
+  }
+
+  has(digest: Digest): boolean {
+    return this.here.has(digest)
+  }
+
+  sourceOf(): RemoteSource | undefined {
+    return undefined
+  }
+}
+
+function bytesOf(digest: Digest): Buffer {
+  for (let number = 0; number < 1000; number++) if (digestOf(chunkOf(number)) === digest) return chunkOf(number)
+  throw new TypeError('not a chunk of a test image')
+}
+
+/** Boots that do nothing but say which run. */
+export class FakeBoots {
+  readonly running = new Set<Digest>()
+
+  start({ digest }: { digest: Digest }): void {
+    this.running.add(digest)
+  }
+
+  status(): undefined {
+    return undefined
+  }
+
+  async end(digest: Digest): Promise<void> {
+    this.running.delete(digest)
+  }
+
+  async endAll(): Promise<void> {
+    this.running.clear()
+  }
+}
+
+/** A log that keeps the messages of the given level. */
+export function keepingLog(level: LogLevel): { log: Log; messages: string[] } {
+  const messages: string[] = []
+  return { log: { ...silentLog, [level]: (message: string) => void messages.push(message) }, messages }
+}

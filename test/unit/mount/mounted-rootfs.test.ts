@@ -1,0 +1,66 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { digestOf } from '../../../protocol/digest.ts'
+import { isP2pfsError } from '../../../protocol/errors.ts'
+import { MountedRootfs } from '../../../node/mount/mounted-rootfs.ts'
+import { chunkBytes, chunkOf, FakeFetcher, rootfsOf } from './mount-fakes.ts'
+
+const { signal } = new AbortController()
+const chunkCount = 200
+const { manifest, digest } = rootfsOf(...Array.from({ length: chunkCount }, (_, i) => i))
+
+function mount(readDeadlineMs = 10_000): { mounted: MountedRootfs; fetcher: FakeFetcher } {
+  const fetcher = new FakeFetcher()
+  const mounted = new MountedRootfs({ fetcher, inventory: fetcher }, { readDeadlineMs }, manifest, digest)
+  return { mounted, fetcher }
+}
+
+test('a read that misses fetches its chunk, first among all', async () => {
+  const { mounted, fetcher } = mount()
+  const reading = mounted.miss(7, { signal })
+  assert.equal(mounted.waiting, 1)
+  assert.deepEqual(await reading, chunkOf(7))
+  assert.equal(mounted.waiting, 0)
+  const [{ request, priority } = assert.fail()] = fetcher.asked
+  assert.deepEqual(
+    [request.digest, request.lengthBytes, request.index, priority],
+    [digestOf(chunkOf(7)), chunkBytes, 6, 'demand'],
+  )
+  assert.deepEqual(mounted.arrivals().peer, { bytes: chunkBytes, chunks: 1 })
+})
+
+test('the reader of a chunk that is late is told after the deadline, and asking again at once does not double it', async () => {
+  const { mounted, fetcher } = mount(1500)
+  fetcher.neverAnswers()
+  const waitedMs = async (): Promise<number> => {
+    const startedAt = performance.now()
+    await assert.rejects(mounted.miss(7, { signal }), (error) => isP2pfsError(error, 'timeout'))
+    return performance.now() - startedAt
+  }
+  const [first, second] = [await waitedMs(), await waitedMs()]
+  assert.ok(first >= 1400 && second < 1400, `${first} ms, then ${second} ms`)
+})
+
+test('sequential reads are read ahead of', async () => {
+  const { mounted, fetcher } = mount()
+  for (let chunk = 0; chunk < 4; chunk++) await mounted.miss(chunk, { signal })
+  assert.ok(fetcher.asked.some(({ priority }) => priority === 'ahead'))
+})
+
+test('chunks of a plan are fetched in its order, not guessed by read-ahead', async () => {
+  const { mounted, fetcher } = mount()
+  mounted.plan(new Set([0, 1, 2, 3]))
+  for (let chunk = 0; chunk < 4; chunk++) await mounted.miss(chunk, { signal })
+  assert.deepEqual(
+    fetcher.asked.map(({ priority }) => priority),
+    ['demand', 'demand', 'demand', 'demand'],
+  )
+})
+
+test('closing ends the reads that wait', async () => {
+  const { mounted, fetcher } = mount()
+  fetcher.neverAnswers()
+  const reading = mounted.miss(3, { signal })
+  mounted.close()
+  await assert.rejects(reading, { name: 'AbortError' })
+})

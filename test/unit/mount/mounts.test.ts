@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { digestHex } from '../../../protocol/digest.ts'
+import { isP2pfsError, P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
+import { Mounts } from '../../../node/mount/mounts.ts'
+import {
+  chunkOf,
+  FakeBoots,
+  FakeCatalog,
+  FakeDriver,
+  FakeFetcher,
+  FakePlacement,
+  keepingLog,
+  recordOf,
+  rootfsOf,
+} from './mount-fakes.ts'
+
+const { signal } = new AbortController()
+const app = rootfsOf(0, 1, 2)
+const base = rootfsOf(3, 4)
+
+interface Host {
+  catalog: FakeCatalog
+  driver: FakeDriver
+  placement: FakePlacement
+  fetcher: FakeFetcher
+  boots: FakeBoots
+  mounts: Mounts
+  warnings: string[]
+  errors: string[]
+}
+
+/** A host; `previous` is the one whose daemon it replaces. */
+async function host(previous?: Pick<Host, 'catalog' | 'placement'>): Promise<Host> {
+  const catalog = previous?.catalog ?? new FakeCatalog()
+  const placement = previous?.placement ?? new FakePlacement()
+  for (const { manifest, digest } of [app, base]) catalog.manifests.set(digest, manifest)
+  const [driver, fetcher, boots] = [new FakeDriver(), new FakeFetcher(), new FakeBoots()]
+  const [{ log, messages: warnings }, { log: errorLog, messages: errors }] = [keepingLog('warn'), keepingLog('error')]
+  const mounts = new Mounts(
+    { catalog, driver, placement, fetcher, inventory: fetcher, boots, log: { ...log, error: errorLog.error } },
+    { readDeadlineMs: 1000 },
+  )
+  await mounts.restore()
+  await mounts.serve()
+  return { catalog, driver, placement, fetcher, boots, mounts, warnings, errors }
+}
+
+const rejectsWith = async (promise: Promise<unknown>, code: ErrorCode): Promise<void> =>
+  await assert.rejects(promise, (error) => isP2pfsError(error, code))
+
+test('a mounted rootfs is served, recorded and booted; after its last mount it is none of these', async () => {
+  const { catalog, driver, boots, mounts } = await host()
+  for (const directory of ['/one', '/two']) {
+    await mounts.mount(app.manifest, recordOf(app.digest, directory), { signal })
+  }
+  assert.deepEqual([...boots.running], [app.digest])
+  assert.deepEqual([...catalog.records.keys()], ['/one', '/two'])
+  assert.deepEqual(await driver.read(app.digest, 1), chunkOf(1))
+  await mounts.umount('/one')
+  assert.deepEqual(await driver.read(app.digest, 2), chunkOf(2))
+  await mounts.umount('/two')
+  assert.deepEqual([[...driver.images], [...boots.running], mounts.list(), catalog.records.size], [[], [], [], 0])
+  await rejectsWith(driver.read(app.digest, 1), 'closed')
+})
+
+test('a directory takes one mount, and what is not mounted can be neither reset nor unmounted', async () => {
+  const { mounts } = await host()
+  await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  await rejectsWith(mounts.mount(base.manifest, recordOf(base.digest, '/one'), { signal }), 'conflict')
+  await rejectsWith(mounts.umount('/two'), 'missing')
+  await rejectsWith(mounts.reset('/two'), 'missing')
+  assert.deepEqual(await mounts.reset('/one'), { rootfs: '/one' })
+})
+
+test('a directory that is being mounted cannot be mounted a second time, other directories can', async () => {
+  const { placement, mounts } = await host()
+  const gate = Promise.withResolvers<void>()
+  placement.gate = gate.promise
+  const mounting = mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  await rejectsWith(mounts.mount(base.manifest, recordOf(base.digest, '/one'), { signal }), 'conflict')
+  placement.gate = Promise.resolve()
+  await mounts.mount(base.manifest, recordOf(base.digest, '/two'), { signal })
+  gate.resolve()
+  await mounting
+  assert.deepEqual(
+    mounts.list().map(({ directory }) => directory),
+    ['/two', '/one'],
+  )
+})
+
+test('a mount that cannot be placed leaves no record and serves nothing', async () => {
+  const { catalog, driver, placement, boots, mounts } = await host()
+  placement.failure = new P2pfsError('missing', 'no such directory')
+  await rejectsWith(mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal }), 'missing')
+  assert.deepEqual([catalog.records.size, driver.images.size, boots.running.size, mounts.list()], [0, 0, 0, []])
+  placement.failure = undefined
+  await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+})
+
+test('a mount that is in use stays as it is', async () => {
+  const { catalog, driver, placement, mounts } = await host()
+  await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  placement.busy.add('/one')
+  await rejectsWith(mounts.umount('/one'), 'conflict')
+  await rejectsWith(mounts.reset('/one'), 'conflict')
+  assert.deepEqual([catalog.records.size, mounts.list().length], [1, 1])
+  assert.deepEqual(await driver.read(app.digest, 0), chunkOf(0))
+})
+
+test('a tree is released with the last mount that needs it', async () => {
+  const { placement, mounts } = await host()
+  const tree = { as: 'tree' } as const
+  await mounts.mount(app.manifest, recordOf(app.digest, '/one', tree), { signal })
+  await mounts.mount(app.manifest, recordOf(app.digest, '/two', tree), { signal })
+  await mounts.mount(app.manifest, recordOf(app.digest, '/drive'), { signal })
+  const trees = (): string[] => [...placement.trees]
+  await mounts.umount('/one')
+  assert.deepEqual(trees(), [digestHex(app.digest)])
+  await mounts.umount('/two')
+  assert.deepEqual(trees(), [])
+})
+
+test('the next daemon takes over the mounts that stand, and forgets the others', async () => {
+  const first = await host()
+  await first.mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  await first.mounts.mount(base.manifest, recordOf(base.digest, '/two'), { signal })
+  await first.mounts.close()
+  first.placement.placed.delete('/two')
+  const second = await host(first)
+  assert.deepEqual(
+    second.mounts.list().map(({ directory }) => directory),
+    ['/one'],
+  )
+  assert.deepEqual([...second.catalog.records.keys()], ['/one'])
+  assert.deepEqual(second.placement.kept, ['/one'])
+  assert.deepEqual([...second.driver.images], [digestHex(app.digest)])
+  assert.deepEqual(second.warnings, ['mount is gone since the daemon was last here'])
+  await second.mounts.umount('/one')
+})
+
+test('where a mount record cannot be read nothing is tidied away, for it may be of that mount', async () => {
+  const first = await host()
+  first.placement.kept = undefined
+  first.catalog.malformed = ['mount//x']
+  const second = await host(first)
+  assert.deepEqual([second.placement.kept, second.errors.length], [undefined, 1])
+})

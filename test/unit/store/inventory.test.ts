@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict'
+import { rmSync, writeFileSync } from 'node:fs'
+import { test, type TestContext } from 'node:test'
+import { silentLog } from '../../../node/base/log.ts'
+import { ChunkStore } from '../../../node/store/chunk-store.ts'
+import { Inventory, type Announcer } from '../../../node/store/inventory.ts'
+import { chunkFile } from '../../../protocol/chunk-file.ts'
+import { ChunkTable } from '../../../protocol/chunk-table.ts'
+import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
+import { temporaryDirectory } from '../../support/temporary.ts'
+
+const chunk = (n: number): { bytes: Buffer; digest: Digest } => {
+  const bytes = Buffer.alloc(4096, n)
+  return { bytes, digest: digestOf(bytes) }
+}
+
+const tableOf = (...chunks: { bytes: Buffer; digest: Digest }[]): ChunkTable =>
+  new ChunkTable(
+    chunks.map(({ bytes }) => bytes.length),
+    Buffer.concat(chunks.map(({ digest }) => digestToBytes(digest))),
+  )
+
+/** An inventory on a real chunk store; `told` is what the region has heard. */
+async function open(t: TestContext): Promise<{ inventory: Inventory; told: string[]; directory: string }> {
+  const told: string[] = []
+  const region: Announcer = {
+    announce: (segment, held) => {
+      const indexes = Array.from({ length: held.count }, (_, index) => index).filter((index) => held.get(index))
+      told.push(`announce ${segment} ${indexes.join()}`)
+    },
+    announceChunks: (segment, indexes) => told.push(`have ${segment} ${indexes.join()}`),
+    withdrawChunks: (segment, indexes) => told.push(`withdraw ${segment} ${indexes.join()}`),
+  }
+  const directory = temporaryDirectory(t)
+  const chunks = await ChunkStore.open(
+    { log: silentLog, reserve: { isFull: false, release: async () => undefined } },
+    { directory },
+  )
+  return { inventory: new Inventory({ chunks, region }), told, directory }
+}
+
+test('the region hears of a segment with what is here, and then of every chunk that comes', async (t) => {
+  const { inventory, told } = await open(t)
+  const [a, b] = [chunk(1), chunk(2)]
+  const table = tableOf(a, b)
+  await inventory.put(a.digest, a.bytes, 'peer')
+  inventory.track(table)
+  inventory.track(table)
+  await inventory.put(b.digest, b.bytes, 'registry')
+  await inventory.put(b.digest, b.bytes, 'registry')
+  assert.deepEqual(told, [`announce ${table.id} 0`, `have ${table.id} 1`])
+  assert.equal(inventory.isWhole({ format: 'ext4', metadata: table, layers: [], config: '{}' }), true)
+  assert.equal(inventory.localBytes([table]), 8192)
+  assert.deepEqual([inventory.sourceOf(a.digest), inventory.sourceOf(b.digest)], ['peer', 'registry'])
+})
+
+test('a chunk that the disk has lost or changed is not served, and is withdrawn from the region', async (t) => {
+  const { inventory, told, directory } = await open(t)
+  const [lost, changed, short] = [chunk(1), chunk(2), chunk(3)]
+  const table = tableOf(lost, changed, short)
+  inventory.track(table)
+  for (const { digest, bytes } of [lost, changed, short]) {
+    await inventory.put(digest, bytes, 'registry')
+    assert.deepEqual(await inventory.get(digest), bytes)
+  }
+  told.length = 0
+  rmSync(chunkFile(directory, lost.digest))
+  writeFileSync(chunkFile(directory, changed.digest), Buffer.alloc(4096, 9))
+  writeFileSync(chunkFile(directory, short.digest), '')
+  for (const { digest } of [lost, changed, short]) {
+    assert.equal(await inventory.get(digest), undefined)
+    assert.equal(inventory.has(digest), false)
+  }
+  assert.deepEqual(told, [`withdraw ${table.id} 0`, `withdraw ${table.id} 1`, `withdraw ${table.id} 2`])
+  await inventory.put(changed.digest, changed.bytes, 'peer')
+  assert.deepEqual(await inventory.get(changed.digest), changed.bytes)
+})
+
+test('scrubbing finds what nobody has read', async (t) => {
+  const { inventory, told, directory } = await open(t)
+  const [good, bad] = [chunk(1), chunk(2)]
+  const table = tableOf(good, bad)
+  inventory.track(table)
+  for (const { digest, bytes } of [good, bad]) await inventory.put(digest, bytes, 'registry')
+  told.length = 0
+  writeFileSync(chunkFile(directory, bad.digest), Buffer.alloc(4096, 9))
+  assert.deepEqual([await inventory.scrub(good.digest), await inventory.scrub(bad.digest)], [4096, 0])
+  assert.deepEqual([inventory.has(good.digest), inventory.has(bad.digest)], [true, false])
+  assert.deepEqual(told, [`withdraw ${table.id} 1`])
+})
+
+test('a provisional segment is withdrawn when it is untracked; one that a rootfs has stays', async (t) => {
+  const { inventory, told } = await open(t)
+  const [a, b] = [chunk(1), chunk(2)]
+  const [provisional, kept] = [tableOf(a), tableOf(b)]
+  for (const { digest, bytes } of [a, b]) await inventory.put(digest, bytes, 'registry')
+  inventory.track(provisional, { provisional: true })
+  inventory.track(kept, { provisional: true })
+  inventory.track(kept)
+  told.length = 0
+  inventory.untrack(provisional.id)
+  inventory.untrack(kept.id)
+  assert.deepEqual(
+    told.filter((line) => !line.endsWith(' ')),
+    [`withdraw ${provisional.id} 0`],
+  )
+  assert.deepEqual([inventory.isReferenced(a.digest), inventory.isReferenced(b.digest)], [false, true])
+})
+
+test('listeners hear of arrivals until they are disposed of', async (t) => {
+  const { inventory } = await open(t)
+  const [a, b] = [chunk(1), chunk(2)]
+  const table = tableOf(a, b)
+  inventory.track(table)
+  const heard: string[] = []
+  const listening = inventory.onArrival((segment, index, source) => heard.push(`${segment} ${index} ${source}`))
+  await inventory.put(a.digest, a.bytes, 'peer')
+  listening[Symbol.dispose]()
+  await inventory.put(b.digest, b.bytes, 'peer')
+  assert.deepEqual(heard, [`${table.id} 0 peer`])
+})
