@@ -59,7 +59,9 @@ export class Availability {
     peer.holdings.update(message)
   }
 
-  /** Sends the changes that were gathered so far. A peer that is introduced next must not hear of changes before that. */
+  /**
+   * Sends the changes that were gathered so far. A peer that is introduced next must not hear of changes before that.
+   */
   flush(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
