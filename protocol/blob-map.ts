@@ -18,12 +18,12 @@ export interface Checkpoint {
 }
 
 /** Distance of the stop points of a blob, and the unit in which they count the tar (bytes). */
-export const markDistanceBytes = 4 * 1024
-export const markUnitBytes = 1024
+export const stopPointDistanceBytes = 4 * 1024
+export const stopPointUnitBytes = 1024
 
 /** A run of bytes of the tar that is also a run of bytes of the data segment. */
 export interface Piece {
-  regionOffset: number
+  segmentOffset: number
   lengthBytes: number
   tarOffset: number
 }
@@ -42,16 +42,17 @@ export interface BlobMap {
   /** In the order of the blob; the first one is at its start. */
   checkpoints: readonly Checkpoint[]
   /**
-   * Stop points, of gzip only: how much of the tar the first 4 KiB of the blob decode to at least, the first 8 KiB, ...
+   * Of gzip only: how much of the tar the first 4 KiB of the blob decode to at least, the first 8 KiB, ...
    * (KiB).
    */
-  marks: Uint32Array
+  stopPoints: Uint32Array
   /** The window segment: one window after the other, none across the end of a chunk, zeros between them. */
   windows: ChunkTable
   /** In the order of the segment, which is that of the tar. The segment is zero between them. */
   pieces: readonly Piece[]
 }
 
+/** Keys in CBOR's order; `marks` are the stop points. */
 const keys = [
   'marks',
   'diffId',
@@ -67,24 +68,24 @@ const keys = [
 ] as const
 const checkpointNumbers = 4
 /** Factor of the fifth group of seven bits: the last that a number of 32 bits has. */
-const maxMarkFactor = 2 ** 28
+const maxStopPointFactor = 2 ** 28
 const pieceNumbers = 3
 
 /** The stored and wire form; SPEC.md, "Blob map". Offsets are stored as distances, because those are small. */
 export function encodeBlobMap(map: BlobMap): Uint8Array<ArrayBuffer> {
   const writer = new CborWriter().map(keys.length)
-  writer.text('marks').bytes(encodeMarks(map.marks))
+  writer.text('marks').bytes(encodeStopPoints(map.stopPoints))
   writer.text('diffId').text(map.diffId)
   writer.text('digest').text(map.digest)
   writer.text('pieces').array(map.pieces.length * pieceNumbers)
   let segmentEnd = 0
   let tarEnd = 0
-  for (const { regionOffset, lengthBytes, tarOffset } of map.pieces) {
+  for (const { segmentOffset, lengthBytes, tarOffset } of map.pieces) {
     writer
-      .integer(regionOffset - segmentEnd)
+      .integer(segmentOffset - segmentEnd)
       .integer(lengthBytes)
       .integer(tarOffset - tarEnd)
-    segmentEnd = regionOffset + lengthBytes
+    segmentEnd = segmentOffset + lengthBytes
     tarEnd = tarOffset + lengthBytes
   }
   writer.text('version').integer(formatVersion)
@@ -116,7 +117,7 @@ export function parseBlobMap(bytes: Uint8Array): BlobMap {
   if (reader.map('map') !== keys.length) reader.fail('it does not have the fields of this format version')
   const key = (expected: (typeof keys)[number]): string =>
     reader.text('key') === expected ? expected : reader.fail(`${expected} is missing`)
-  const marks = parseMarks(reader, key('marks'))
+  const stopPoints = parseStopPoints(reader, key('marks'))
   const diffId = parseDigest(reader.text(key('diffId')))
   const digest = parseDigest(reader.text(key('digest')))
   const pieces = parsePieces(reader, key('pieces'))
@@ -136,43 +137,47 @@ export function parseBlobMap(bytes: Uint8Array): BlobMap {
     reader.fail('the first checkpoint is not at the start')
   for (const { bitOffset, tarOffset, window } of checkpoints) {
     if (bitOffset >= Math.max(sizeBytes, 1) * 8 || tarOffset > tarBytes) reader.fail('a checkpoint is beyond the blob')
-    const before = marks[Math.floor(bitOffset / 8 / markDistanceBytes) - 1]
-    if (before !== undefined && before * markUnitBytes > tarOffset) reader.fail('a stop point contradicts a checkpoint')
+    const before = stopPoints[Math.floor(bitOffset / 8 / stopPointDistanceBytes) - 1]
+    if (before !== undefined && before * stopPointUnitBytes > tarOffset)
+      reader.fail('a stop point contradicts a checkpoint')
     if (window.offset + window.lengthBytes > windows.sizeBytes) reader.fail('a window ends beyond its segment')
   }
-  if (marks.length * markDistanceBytes > sizeBytes || (marks.at(-1) ?? 0) * markUnitBytes > tarBytes)
+  if (
+    stopPoints.length * stopPointDistanceBytes > sizeBytes ||
+    (stopPoints.at(-1) ?? 0) * stopPointUnitBytes > tarBytes
+  )
     reader.fail('a stop point is beyond the blob')
-  return { digest, diffId, sizeBytes, tarBytes, compression, checkpoints, marks, windows, pieces }
+  return { digest, diffId, sizeBytes, tarBytes, compression, checkpoints, stopPoints, windows, pieces }
 }
 
 /** Each as its distance from the one before: seven bits a byte, lowest first; the eighth is set where more follow. */
-function encodeMarks(marks: Uint32Array): Uint8Array {
+function encodeStopPoints(stopPoints: Uint32Array): Uint8Array {
   const bytes: number[] = []
   let previous = 0
-  for (const mark of marks) {
-    let distance = mark - previous
+  for (const stopPoint of stopPoints) {
+    let distance = stopPoint - previous
     for (; distance > 0x7f; distance >>>= 7) bytes.push((distance & 0x7f) | 0x80)
     bytes.push(distance)
-    previous = mark
+    previous = stopPoint
   }
   return Uint8Array.from(bytes)
 }
 
-function parseMarks(reader: CborReader, what: string): Uint32Array {
+function parseStopPoints(reader: CborReader, what: string): Uint32Array {
   const bytes = reader.bytes(what)
-  const marks = new Uint32Array(bytes.reduce((count, byte) => (byte < 0x80 ? count + 1 : count), 0))
-  let mark = 0
+  const stopPoints = new Uint32Array(bytes.reduce((count, byte) => (byte < 0x80 ? count + 1 : count), 0))
+  let stopPoint = 0
   let factor = 1
   let count = 0
   for (const byte of bytes) {
-    mark += (byte & 0x7f) * factor
-    if (mark > 0xffff_ffff || factor > maxMarkFactor || (byte === 0 && factor > 1))
+    stopPoint += (byte & 0x7f) * factor
+    if (stopPoint > 0xffff_ffff || factor > maxStopPointFactor || (byte === 0 && factor > 1))
       reader.fail('a stop point is out of range')
-    if (byte < 0x80) marks[count++] = mark
+    if (byte < 0x80) stopPoints[count++] = stopPoint
     factor = byte < 0x80 ? 1 : factor * 0x80
   }
   if (factor > 1) reader.fail('the stop points are cut short')
-  return marks
+  return stopPoints
 }
 
 function parsePieces(reader: CborReader, what: string): Piece[] {
@@ -182,13 +187,13 @@ function parsePieces(reader: CborReader, what: string): Piece[] {
   let segmentEnd = 0
   let tarEnd = 0
   for (let i = 0; i < count; i += pieceNumbers) {
-    const regionOffset = segmentEnd + reader.unsigned(what)
+    const segmentOffset = segmentEnd + reader.unsigned(what)
     const lengthBytes = reader.unsigned(what)
     const tarOffset = tarEnd + reader.unsigned(what)
-    segmentEnd = regionOffset + lengthBytes
+    segmentEnd = segmentOffset + lengthBytes
     tarEnd = tarOffset + lengthBytes
     if (!Number.isSafeInteger(segmentEnd) || !Number.isSafeInteger(tarEnd)) reader.fail('a piece is out of range')
-    pieces.push({ regionOffset, lengthBytes, tarOffset })
+    pieces.push({ segmentOffset, lengthBytes, tarOffset })
   }
   return pieces
 }

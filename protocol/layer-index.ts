@@ -29,7 +29,7 @@ export interface Extent {
   fileOffset: number
   lengthBytes: number
   /** Offset in the layer's data segment (bytes): a multiple of 4096. */
-  regionOffset: number
+  segmentOffset: number
   /** Offset of the content in the uncompressed tar (bytes). */
   tarOffset: number
 }
@@ -103,8 +103,8 @@ function encodeEntry(writer: CborWriter, entry: LayerEntry): void {
   for (const { name, value } of entry.xattrs) writer.byteString(name).bytes(value)
   writer.byteString(entry.linkTarget).integer(entry.device.major).integer(entry.device.minor).integer(entry.sizeBytes)
   writer.array(entry.extents.length * extentNumbers)
-  for (const { fileOffset, lengthBytes, regionOffset, tarOffset } of entry.extents) {
-    writer.integer(fileOffset).integer(lengthBytes).integer(regionOffset).integer(tarOffset)
+  for (const { fileOffset, lengthBytes, segmentOffset, tarOffset } of entry.extents) {
+    writer.integer(fileOffset).integer(lengthBytes).integer(segmentOffset).integer(tarOffset)
   }
 }
 
@@ -129,10 +129,10 @@ export function parseLayerIndex(bytes: Uint8Array): LayerIndex {
   const tarBytes = reader.unsigned(key('tarBytes'))
   reader.finish()
   for (const [i, entry] of entries.entries()) {
-    for (const { lengthBytes, fileOffset, regionOffset, tarOffset } of entry.extents) {
+    for (const { lengthBytes, fileOffset, segmentOffset, tarOffset } of entry.extents) {
       if (
         fileOffset + lengthBytes > entry.sizeBytes ||
-        regionOffset + lengthBytes > chunks.sizeBytes ||
+        segmentOffset + lengthBytes > chunks.sizeBytes ||
         tarOffset > tarBytes
       ) {
         throw new P2pfsError('invalid', `layer index: entry ${i}: an extent ends beyond its file or segment`)
@@ -178,8 +178,8 @@ function parseExtents(reader: CborReader): LayerEntry['extents'] {
   for (let i = 0; i < count; i += extentNumbers) {
     const fileOffset = reader.unsigned('extent')
     const lengthBytes = reader.unsigned('extent')
-    const regionOffset = reader.unsigned('extent')
-    extents.push({ fileOffset, lengthBytes, regionOffset, tarOffset: reader.unsigned('extent') })
+    const segmentOffset = reader.unsigned('extent')
+    extents.push({ fileOffset, lengthBytes, segmentOffset, tarOffset: reader.unsigned('extent') })
   }
   return extents
 }

@@ -19,7 +19,7 @@ export interface Publication {
   /** Undefined where no layer has windows. */
   windows: PublishedBlob | undefined
   /** Where window segments are in that blob: `offset` in bytes. */
-  windowRegions: readonly { blob: Digest; table: Digest; offset: number }[]
+  windowSegments: readonly { blob: Digest; table: Digest; offset: number }[]
   /** The indexes of the image's layers, zstd, in their order, each once; empty where they are not published. */
   layerIndexes: readonly PublishedBlob[]
 }
@@ -30,8 +30,8 @@ export interface PublishedBlob {
 }
 
 /** The stored form; SPEC.md, "Publication". */
-export function encodePublication({ windows, ...publication }: Publication): Uint8Array {
-  return encodeCbor({ ...publication, ...(windows === undefined ? {} : { windows }) })
+export function encodePublication({ windows, windowSegments, ...publication }: Publication): Uint8Array {
+  return encodeCbor({ ...publication, windowRegions: windowSegments, ...(windows === undefined ? {} : { windows }) })
 }
 
 /** @throws invalid */
@@ -51,7 +51,7 @@ export function parsePublication(bytes: Uint8Array): Publication {
     index: blob(fields.get('index')),
     metadata: blob(fields.get('metadata')),
     windows: fields.get('windows') === undefined ? undefined : blob(fields.get('windows')),
-    windowRegions: fields.list('windowRegions').map((value) => {
+    windowSegments: fields.list('windowRegions').map((value) => {
       const segment = new Fields(value, what)
       return { blob: segment.digest('blob'), table: segment.digest('table'), offset: segment.unsigned('offset') }
     }),

@@ -160,7 +160,7 @@ export class PublishedImages {
     { blob, table }: { blob: Digest; table: Digest },
   ): Promise<((range: ByteRange, options: ReadRangeOptions) => Promise<Uint8Array>) | undefined> {
     const publication = await this.of(record)
-    const region = publication?.windowRegions.find((one) => one.blob === blob && one.table === table)
+    const region = publication?.windowSegments.find((one) => one.blob === blob && one.table === table)
     if (publication?.windows === undefined || region === undefined) return undefined
     const [reference, blobOfAll] = [parseReference(publication.reference), descriptorOf(publication.windows)]
     return async ({ start, end }, options) =>

@@ -172,7 +172,7 @@ export class Publisher {
       mediaTypes.ociManifest,
       { signal },
     )
-    const windowRegions =
+    const windowSegments =
       windowsBlob === undefined
         ? []
         : maps.flatMap(({ map, windowsOffset: offset }) =>
@@ -185,7 +185,7 @@ export class Publisher {
       rootfsDigest,
       artifact: digest,
       ...blobs,
-      windowRegions,
+      windowSegments,
     }
     await this.#parts.remember(publication)
     return { digest, sizeBytes: sizeOf(publication), key: attestation.key, existed: false }

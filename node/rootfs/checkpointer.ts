@@ -1,6 +1,6 @@
 import {
-  markDistanceBytes,
-  markUnitBytes,
+  stopPointDistanceBytes,
+  stopPointUnitBytes,
   type BlobMap,
   type Checkpoint,
   type Compression,
@@ -71,9 +71,9 @@ export class Checkpointer implements DecompressObserver {
           this.#newest!.needed = bytes
         },
         mark: (streamBytes, outputBytes) =>
-          this.#mark(streamBytes / markDistanceBytes, Math.floor(outputBytes / markUnitBytes)),
+          this.#mark(streamBytes / stopPointDistanceBytes, Math.floor(outputBytes / stopPointUnitBytes)),
       },
-      { markDistanceBytes },
+      { markDistanceBytes: stopPointDistanceBytes },
     )
   }
 
@@ -112,12 +112,12 @@ export class Checkpointer implements DecompressObserver {
   }
 
   /** All has been told; resolves when the windows are kept. @throws what the sink threw */
-  async finish(): Promise<Pick<BlobMap, 'compression' | 'checkpoints' | 'marks' | 'windows'>> {
+  async finish(): Promise<Pick<BlobMap, 'compression' | 'checkpoints' | 'stopPoints' | 'windows'>> {
     this.#choose(Infinity)
     return {
       compression: this.#compression,
       checkpoints: this.#checkpoints,
-      marks: Uint32Array.from(this.#marks),
+      stopPoints: Uint32Array.from(this.#marks),
       windows: await this.#windows.finish(),
     }
   }

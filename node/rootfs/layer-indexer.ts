@@ -52,7 +52,7 @@ export class LayerIndexer {
   #segmentIndex = 0
   #extents: Extent[] = []
   /** Where the run that has begun is in the region, and its next segment in the tar. */
-  #regionOffset = 0
+  #segmentOffset = 0
   #tarOffset = 0
   /** Where the next byte of content belongs: in the first run, if that has begun; segment in it; position in the file. */
   #running = false
@@ -121,16 +121,16 @@ export class LayerIndexer {
       const run = this.#runs[this.#runIndex]
       if (run === undefined) return
       if (!this.#running) {
-        const regionOffset = this.#chunker.begin(run.lengthBytes)
-        checkLayerBytes(regionOffset + run.lengthBytes, this.#limits, this.#entry)
+        const segmentOffset = this.#chunker.begin(run.lengthBytes)
+        checkLayerBytes(segmentOffset + run.lengthBytes, this.#limits, this.#entry)
         this.#extents.push({
           fileOffset: run.fileOffset,
           lengthBytes: run.lengthBytes,
-          regionOffset,
+          segmentOffset,
           tarOffset: run.tarOffset,
         })
         this.#position = run.fileOffset
-        this.#regionOffset = regionOffset
+        this.#segmentOffset = segmentOffset
         this.#tarOffset = run.tarOffset
         this.#running = true
         this.#segmentIndex = 0
@@ -140,7 +140,7 @@ export class LayerIndexer {
         const { offset, lengthBytes } = this.#segment
         this.#zeros(offset - this.#position)
         this.pieces.push({
-          regionOffset: this.#regionOffset + offset - run.fileOffset,
+          segmentOffset: this.#segmentOffset + offset - run.fileOffset,
           lengthBytes,
           tarOffset: this.#tarOffset,
         })

@@ -12,7 +12,7 @@ export interface RootfsInode {
   device: { major: number; minor: number }
   sizeBytes: number
   /** Bytes of the file in no extent are a hole. `layer` counts from the lowest. */
-  extents: readonly { layer: number; fileOffset: number; lengthBytes: number; regionOffset: number }[]
+  extents: readonly { layer: number; fileOffset: number; lengthBytes: number; segmentOffset: number }[]
   /** Directories only, by single path component. */
   children?: Map<ByteString, RootfsInode>
 }

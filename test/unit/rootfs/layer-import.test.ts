@@ -29,8 +29,8 @@ class MapSink {
   content(index: LayerIndex, { sizeBytes, extents }: LayerEntry): Buffer {
     const region = this.region(index)
     const content = Buffer.alloc(sizeBytes)
-    for (const { fileOffset, lengthBytes, regionOffset } of extents)
-      region.copy(content, fileOffset, regionOffset, regionOffset + lengthBytes)
+    for (const { fileOffset, lengthBytes, segmentOffset } of extents)
+      region.copy(content, fileOffset, segmentOffset, segmentOffset + lengthBytes)
     return content
   }
 }

@@ -147,7 +147,7 @@ test('files with holes: data, holes and the end are where they belong, in files 
     layer: 0,
     fileOffset: fileBlock * block,
     lengthBytes: count * block,
-    regionOffset: regionBlock * block,
+    segmentOffset: regionBlock * block,
   })
   writeImage(
     path,
