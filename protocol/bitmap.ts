@@ -1,6 +1,6 @@
 import { P2pfsError } from './errors.ts'
 
-/** Which chunks of a segment are held. Bit `i` of the bytes, lowest first, is chunk `i`. */
+/** The chunks of a segment that are held. Bit `i` of the bytes, lowest first, is chunk `i`. */
 export class Bitmap {
   readonly count: number
   /** `ceil(count / 8)` bytes; bits beyond `count` are 0. */

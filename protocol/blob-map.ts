@@ -42,7 +42,7 @@ export interface BlobMap {
   /** In the order of the blob; the first one is at its start. */
   checkpoints: readonly Checkpoint[]
   /**
-   * Of gzip only: how much of the tar the first 4 KiB of the blob decode to at least, the first 8 KiB, ...
+   * For gzip only: how much of the tar the first 4 KiB of the blob decode to at least, the first 8 KiB, ...
    * (KiB).
    */
   stopPoints: Uint32Array

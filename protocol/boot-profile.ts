@@ -20,7 +20,7 @@ export interface ProfileSubject {
 }
 
 /**
- * What a mount of a rootfs reads first. It names chunks by their digests, so it is of use to every rootfs that has
+ * The first reads of a mount of a rootfs. It names chunks by their digests, so it is of use to every rootfs that has
  * them: the other format, the next version of the image. It is advice: whoever takes it ignores chunks that its own
  * rootfs does not have.
  */

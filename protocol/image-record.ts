@@ -12,7 +12,7 @@ export interface ImageName {
   format: RootfsFormat
 }
 
-/** Which rootfs an image is, who attests it, and the image manifest, which says where its layers are. */
+/** Says which rootfs an image is, who attests it, and, by the image manifest, where its layers are. */
 export interface ImageRecord extends ImageName {
   /** Digest of {@link manifest}. Where the reference names an index, it is the manifest of the platform. */
   manifestDigest: Digest

@@ -2,7 +2,7 @@ import { encodeCbor, Fields, parseCbor } from './cbor.ts'
 import type { Digest } from './digest.ts'
 import { parseRootfsFormat, type RootfsFormat } from './rootfs-manifest.ts'
 
-/** What a host remembers of a publication: where in the registry the parts are that it may need later. */
+/** A publication, as a host remembers it: the parts in the registry that it may need later. */
 export interface Publication {
   /** Canonical reference of an image in the repository that has the blobs. */
   reference: string
@@ -18,7 +18,7 @@ export interface Publication {
   metadata: PublishedBlob
   /** Undefined where no layer has windows. */
   windows: PublishedBlob | undefined
-  /** Where window segments are in that blob: `offset` in bytes. */
+  /** Places of window segments in that blob; `offset` in bytes. */
   windowSegments: readonly { blob: Digest; table: Digest; offset: number }[]
   /** The indexes of the image's layers, zstd, in their order, each once; empty where they are not published. */
   layerIndexes: readonly PublishedBlob[]

@@ -52,9 +52,9 @@ export interface MembershipOptions {
   hasBootstrap: boolean
 }
 
-/** Which peers are connected, and which of them are members of this host's region. */
+/** Keeps the connected peers, and knows which of them are members of this host's region. */
 export class Membership {
-  /** What was exchanged with all peers. */
+  /** Counts the chunks that are exchanged with all peers. */
   readonly traffic = new TrafficCounter()
   readonly #parts: MembershipParts
   readonly #now: () => number

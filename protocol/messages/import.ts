@@ -27,7 +27,7 @@ export type ImportAnswer =
   /** Also the steward's sign of life: it is sent whether there is progress or not. */
   | {
       type: 'progress'
-      /** Of the compressed layers (bytes). */
+      /** Bytes of the compressed layers. */
       doneBytes: number
       totalBytes: number
       /**
