@@ -6,32 +6,33 @@ import { P2pfsError } from './errors.ts'
 import { formatVersion } from './layer-index.ts'
 import type { RootfsFormat } from './rootfs-manifest.ts'
 
-/** What is attested: built by format version {@link formatVersion}, this image manifest as this format is this rootfs. */
+/** The statement that an image, built in this format by format version {@link formatVersion}, is this rootfs. */
 export interface Statement {
+  /** Digest of the image manifest of one platform. */
   manifestDigest: Digest
   format: RootfsFormat
   rootfsDigest: Digest
 }
 
-/** Who says so. */
+/** The signature of a statement. */
 export interface Attestation {
   /** The maker's peer id, as `p2pfs status` shows it: an Ed25519 public key. */
   key: string
-  /** Ed25519 (RFC 8032) over the statement's bytes. */
+  /** Ed25519 (RFC 8032), over the encoded statement. */
   signature: Uint8Array
 }
 
-/** Signs as one peer. */
+/** Signs with the key of one peer. */
 export interface Signer {
   key: string
   sign: (bytes: Uint8Array) => Promise<Uint8Array>
 }
 
-/** Keeps this apart from all else that a peer's key signs: a handshake of libp2p begins with another text. */
+/** First field of a statement. A peer's key also signs handshakes of libp2p, which begin with another text. */
 const domain = 'p2pfs index attestation'
 const signatureBytes = 64
 
-/** What is signed; SPEC.md, "Attestation". */
+/** The bytes that are signed; SPEC.md, "Attestation". */
 export function encodeStatement({ manifestDigest, format, rootfsDigest }: Statement): Uint8Array {
   return encodeCbor({
     statement: domain,
@@ -46,7 +47,7 @@ export async function attest(statement: Statement, { key, sign }: Signer): Promi
   return { key, signature: Uint8Array.from(await sign(encodeStatement(statement))) }
 }
 
-/** Whether the key's owner has signed this statement; whether he is believed is for the caller. */
+/** Whether the owner of the key has signed this statement. The caller decides whether that key counts. */
 export function isAttested(statement: Statement, { key, signature }: Attestation): boolean {
   const jwk = { kty: 'OKP', crv: 'Ed25519', x: Buffer.from(publicKeyOf(key)).toString('base64url') }
   return (
@@ -55,7 +56,7 @@ export function isAttested(statement: Statement, { key, signature }: Attestation
   )
 }
 
-/** @throws invalid for what is no peer id of an Ed25519 key, in the one form that it has */
+/** @throws invalid for anything but the canonical peer id of an Ed25519 key */
 export function parseKey(text: string): string {
   publicKeyOf(text)
   return text
@@ -70,13 +71,13 @@ export function parseAttestation(value: unknown): Attestation {
   return { key: parseKey(fields.text('key')), signature: Uint8Array.from(signature) }
 }
 
-/** The 32 bytes of the key. */
+/** The 32 bytes of the public key. @throws invalid */
 function publicKeyOf(text: string): Uint8Array {
   try {
     const id = peerIdFromString(text)
     if (id.type === 'Ed25519' && id.toString() === text) return id.publicKey.raw
   } catch {
-    // Said below.
+    // The error below says more.
   }
   throw new P2pfsError(
     'invalid',

@@ -4,29 +4,30 @@ import { digestBytes, digestFromBytes, digestToBytes, type Digest } from './dige
 import { P2pfsError } from './errors.ts'
 import { formatVersion } from './layer-index.ts'
 
-/** A boot that reads more is not worth telling: a gigabyte of packs, count. */
+/** Most chunks of a profile: a gigabyte of packs. A boot that reads more is of no use to others. */
 export const maxProfileChunks = 8192
 const maxSeconds = 3600
-/** Digests in a sketch: enough to see one chunk in twenty that two images share. */
+/** Digests of a sketch: enough to notice when two images share one chunk in twenty. */
 const sketchSize = 64
-/** Of each, its first bytes: two of an image hardly have them in common. */
+/** First bytes of each digest: two digests of an image hardly ever have them in common. */
 const sketchedBytes = 6
 
-/** Which rootfs a boot profile is of, or wanted for. */
+/** The rootfs that a boot profile was recorded of, or is asked for. */
 export interface ProfileSubject {
   rootfs: Digest
-  /** What its data regions have, in short: see {@link sketchOf}. */
+  /** A summary of the chunks of its data segments: see {@link sketchOf}. */
   sketch: readonly number[]
 }
 
 /**
- * What a mount of a rootfs reads first. Chunks go by their digests, so that it is of use to all that have them: the other
- * format, the next version of the image. Advice, and no more: whoever takes it looks up which of the chunks it has.
+ * The first reads of a mount of a rootfs. It names chunks by their digests, so it is of use to every rootfs that has
+ * them: the other format, the next version of the image. It is advice: whoever takes it ignores chunks that its own
+ * rootfs does not have.
  */
 export interface BootProfile extends ProfileSubject {
-  /** How long it was recorded, seconds. */
+  /** How long it was recorded (s). */
   seconds: number
-  /** In order of the first read. */
+  /** In the order of their first reads. */
   chunks: readonly Digest[]
 }
 
@@ -36,7 +37,7 @@ export function encodeBootProfile({ rootfs, sketch, seconds, chunks }: BootProfi
   return encodeCbor({ version: formatVersion, rootfs, sketch: encodeSketch(sketch), seconds, chunks: raw })
 }
 
-/** @throws invalid for bytes that are not a boot profile of this format version, or one beyond its bounds */
+/** @throws invalid for bytes that are not a boot profile of this format version, or that exceed its bounds */
 export function parseBootProfile(bytes: Uint8Array): BootProfile {
   const what = 'boot profile'
   const fields = new Fields(parseCbor(bytes, what), what)
@@ -57,7 +58,7 @@ export function parseProfileSubject(fields: Fields, what: string): ProfileSubjec
   const count = itemsOf(bytes, sketchedBytes, sketchSize, what)
   const sketch = Array.from({ length: count }, (_, i) => bytes.readUIntBE(i * sketchedBytes, sketchedBytes))
   if (sketch.some((value, i) => i > 0 && value <= sketch[i - 1]!))
-    throw new P2pfsError('invalid', `${what}: its sketch is not in order`)
+    throw new P2pfsError('invalid', `${what}: the sketch is not in ascending order`)
   return { rootfs: fields.digest('rootfs'), sketch }
 }
 
@@ -70,25 +71,25 @@ export function encodeSketch(sketch: readonly number[]): Uint8Array {
 function itemsOf(bytes: Uint8Array, itemBytes: number, max: number, what: string): number {
   const count = bytes.length / itemBytes
   if (!Number.isInteger(count) || count > max)
-    throw new P2pfsError('invalid', `${what}: more than ${max} of a kind, or one cut short`)
+    throw new P2pfsError('invalid', `${what}: more than ${max} items, or the last one is cut short`)
   return count
 }
 
 /**
- * The lowest digests of the data regions, each once and ascending, of each its first 48 bits: the share that two images have in
- * common of theirs is about the share of chunks that they have in common (A. Broder, "On the resemblance and containment of
+ * The first 48 bits of the lowest digests in the data segments, each once, ascending. The more of their sketches two
+ * images have in common, the more chunks they have in common (A. Broder, "On the resemblance and containment of
  * documents", 1997).
  */
-export function sketchOf(regions: readonly ChunkTable[]): number[] {
+export function sketchOf(segments: readonly ChunkTable[]): number[] {
   let lowest: number[] = []
   let bound = Infinity
-  for (const { digests, count } of regions) {
+  for (const { digests, count } of segments) {
     const all = Buffer.from(digests.buffer, digests.byteOffset, digests.byteLength)
     for (let i = 0; i < count; i++) {
       const value = all.readUIntBE(i * digestBytes, sketchedBytes)
       if (value >= bound) continue
       lowest.push(value)
-      // Now and then, so that it costs little.
+      // Sorting only now and then costs little.
       if (lowest.length >= sketchSize * 4) {
         lowest = lowestOf(lowest)
         bound = lowest.at(sketchSize - 1) ?? Infinity
@@ -99,12 +100,12 @@ export function sketchOf(regions: readonly ChunkTable[]): number[] {
 }
 
 function lowestOf(values: readonly number[]): number[] {
-  return [...new Set(values)].toSorted((one, other) => one - other).slice(0, sketchSize)
+  return [...new Set(values)].toSorted((a, b) => a - b).slice(0, sketchSize)
 }
 
-/** How near two are: infinitely for the same rootfs; else how much of their sketches is the same. */
-export function kinshipOf(one: ProfileSubject, other: ProfileSubject): number {
-  if (one.rootfs === other.rootfs) return Infinity
-  const wanted = new Set(other.sketch)
-  return one.sketch.filter((value) => wanted.has(value)).length
+/** How alike two rootfs are: the number of digests that their sketches have in common; Infinity for the same rootfs. */
+export function kinshipOf(a: ProfileSubject, b: ProfileSubject): number {
+  if (a.rootfs === b.rootfs) return Infinity
+  const inB = new Set(b.sketch)
+  return a.sketch.filter((value) => inB.has(value)).length
 }

@@ -2,13 +2,13 @@ import { decode, encode } from 'cborg'
 import { parseDigest, type Digest } from './digest.ts'
 import { P2pfsError } from './errors.ts'
 
-/** Deterministic CBOR (RFC 8949, section 4.2.1): equal values have equal bytes, so that digests of them agree. */
+/** Deterministic CBOR (RFC 8949, section 4.2.1): equal values have equal bytes, and so equal digests. */
 export function encodeCbor(value: unknown): Uint8Array {
   return encode(value)
 }
 
-/** @throws invalid for anything but one strict CBOR item without tags and undefined. */
-export function parseCbor(bytes: Uint8Array, what: string): unknown {
+/** @throws invalid for anything but one strict CBOR item without tags and without undefined */
+export function parseCbor(bytes: Uint8Array, record: string): unknown {
   try {
     return decode(bytes, {
       strict: true,
@@ -18,32 +18,33 @@ export function parseCbor(bytes: Uint8Array, what: string): unknown {
       allowInfinity: false,
     })
   } catch (cause) {
-    throw new P2pfsError('invalid', `${what}: not CBOR`, { cause })
+    throw new P2pfsError('invalid', `${record}: not CBOR`, { cause })
   }
 }
 
-/** Reads the fields of decoded records, and names the record and field in what it throws (`invalid`). */
+/** Reads the fields of a decoded record. It throws `invalid`, with the names of the record and the field. */
 export class Fields {
-  readonly #what: string
+  readonly #record: string
   readonly #values: Record<string, unknown> | unknown[]
 
-  constructor(value: unknown, what: string) {
+  /** @param record its name in errors */
+  constructor(value: unknown, record: string) {
     if (typeof value !== 'object' || value === null || value instanceof Uint8Array) {
-      throw new P2pfsError('invalid', `${what}: not a record`)
+      throw new P2pfsError('invalid', `${record}: not a record`)
     }
-    this.#what = what
+    this.#record = record
     this.#values = value as Record<string, unknown>
   }
 
   #fail(key: string | number, expected: string): never {
-    throw new P2pfsError('invalid', `${this.#what}: ${key} is not ${expected}`)
+    throw new P2pfsError('invalid', `${this.#record}: ${key} is not ${expected}`)
   }
 
   get(key: string | number): unknown {
     return (this.#values as Record<string | number, unknown>)[key]
   }
 
-  /** A safe integer from 0. */
+  /** A safe integer from 0 to `max`. */
   unsigned(key: string | number, max = Number.MAX_SAFE_INTEGER): number {
     const value = this.get(key)
     if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0 || value > max) {

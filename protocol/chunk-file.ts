@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { digestHex, type Digest } from './digest.ts'
 
-/** Where a chunk is kept below the chunk directory: `ab/ab12...`, its bytes and nothing else. */
+/** The file of a chunk below the chunk directory: `ab/ab12...`. It has the chunk's bytes and nothing else. */
 export function chunkFile(directory: string, digest: Digest): string {
   const hex = digestHex(digest)
   return join(directory, hex.slice(0, 2), hex)

@@ -1,28 +1,28 @@
 import { digestBytes, digestFromBytes, digestOf, digestToBytes, type Digest } from './digest.ts'
 import { P2pfsError } from './errors.ts'
 
-/** All regions and chunks begin and end on this boundary. */
+/** All segments and chunks begin and end at multiples of this (bytes). */
 export const blockBytes = 4096
 
-/** No chunk is longer, in bytes: what a reader may have to hold for one of them. */
+/** The longest chunk (bytes): a reader may have to hold one in memory. */
 export const maxChunkBytes = 256 * 1024
 
 /**
- * The chunks of one region (the data region of a layer, or the metadata region of a rootfs), in order and
- * without gaps. Typed arrays, because a rootfs of 60 GB has a quarter of a million of them.
+ * The chunks of one segment, in order and without gaps. They are kept in typed arrays, because a rootfs of 60 GB has a
+ * quarter of a million of them.
  */
 export class ChunkTable {
   readonly count: number
   readonly sizeBytes: number
-  /** Offset of each chunk within the region, and the region's size last: `count + 1` numbers, bytes. */
+  /** Offset of each chunk in the segment, and last the size of the segment (bytes): `count + 1` numbers. */
   readonly offsets: Float64Array
   /** `count` raw digests of 32 bytes, in order. */
   readonly digests: Uint8Array
   #id: Digest | undefined
 
   /**
-   * @param lengths bytes of each chunk: multiples of 4096, up to {@link maxChunkBytes}
-   * @throws invalid where a length is not, or the two arrays differ in their count
+   * @param lengths the size of each chunk (bytes): a multiple of 4096, up to {@link maxChunkBytes}
+   * @throws invalid for any other length, or arrays of different counts
    */
   constructor(lengths: ArrayLike<number>, digests: Uint8Array) {
     if (digests.length !== lengths.length * digestBytes) {
@@ -43,7 +43,7 @@ export class ChunkTable {
     this.sizeBytes = offset
   }
 
-  /** SHA-256 of the encoded table: peers name a region by it when they say what they hold of it. */
+  /** SHA-256 of the encoded table. It names the segment: peers announce by it what they hold. */
   get id(): Digest {
     this.#id ??= digestOf(Buffer.concat([this.encodeLengths(), this.digests]))
     return this.#id
@@ -57,7 +57,7 @@ export class ChunkTable {
     return digestFromBytes(this.digests, index * digestBytes)
   }
 
-  /** Index of the chunk that holds byte `offset` of the region, `0 <= offset < sizeBytes`. */
+  /** Index of the chunk that has byte `offset` of the segment, `0 <= offset < sizeBytes`. */
   indexOf(offset: number): number {
     let low = 0
     let high = this.count - 1
@@ -77,7 +77,7 @@ export class ChunkTable {
     return bytes
   }
 
-  /** @throws invalid for a table that {@link encodeLengths} cannot have written. */
+  /** @throws invalid for a table that {@link encodeLengths} cannot have written */
   static parse(lengths: Uint8Array, digests: Uint8Array): ChunkTable {
     if (lengths.length % 4 !== 0) throw new P2pfsError('invalid', 'chunk table: lengths cut short')
     const view = new DataView(lengths.buffer, lengths.byteOffset, lengths.byteLength)
@@ -87,7 +87,7 @@ export class ChunkTable {
   }
 }
 
-/** Collects the chunks of a region in order. */
+/** Collects the chunks of a segment in order. */
 export class ChunkTableBuilder {
   readonly #lengths: number[] = []
   readonly #digests: Uint8Array[] = []

@@ -1,14 +1,14 @@
 /**
- * What went wrong, in the terms on which a caller acts. Match `code`, never the message.
+ * Kinds of failure, by what a caller does about them. Callers match `code`, never the message.
  *
- * - `invalid`: bytes or input that can never be right: discard them, blame who sent them
- * - `missing`: not here: try the next source
+ * - `invalid`: bytes or input that can never be right: discard them, and blame the sender
+ * - `missing`: the source does not have it: try the next source
  * - `timeout`: no answer in time: hedge or try another source
- * - `busy`: the other side asks to be left alone for now: back off
+ * - `busy`: the source asks to be left alone for now: back off
  * - `unavailable`: a source cannot be reached or failed: try another, or later
  * - `denied`: credentials are missing or refused: a person must act
- * - `unsupported`: a legal thing this version, kernel or host cannot do
- * - `conflict`: the request contradicts what stands (directory in use, second daemon)
+ * - `unsupported`: a valid request that this version, kernel or host cannot fulfil
+ * - `conflict`: the request contradicts the present state (directory in use, second daemon)
  * - `closed`: the part has been stopped
  */
 export const errorCodes = [
@@ -30,7 +30,7 @@ export interface ErrorDetails {
   [detail: string]: unknown
 }
 
-/** The one error type of the project; `details` are flat, for logs and for `--json`. */
+/** The only error type of the project. `details` are flat, for logs and for `--json`. */
 export class P2pfsError extends Error {
   readonly code: ErrorCode
   readonly details: Record<string, unknown>

@@ -3,23 +3,23 @@ import { encodeCbor, Fields, parseCbor } from './cbor.ts'
 import { digestOf, type Digest } from './digest.ts'
 import { parseRootfsFormat, type RootfsFormat } from './rootfs-manifest.ts'
 
-/** What a rootfs is asked for by. */
+/** Names an image for one platform, in one format. */
 export interface ImageName {
-  /** Canonical form: `docker.io/library/debian:12`, `host:5000/a/b@sha256:...`, `oci:/absolute/dir:tag`. */
+  /** In canonical form: `docker.io/library/debian:12`, `host:5000/a/b@sha256:...`, `oci:/absolute/dir:tag`. */
   reference: string
   /** `linux/amd64`, `linux/arm64/v8`. */
   platform: string
   format: RootfsFormat
 }
 
-/** What a host knows of an image: which rootfs it stood for, who says so, and where the layers come from. */
+/** Says which rootfs an image is, who attests it, and, by the image manifest, where its layers are. */
 export interface ImageRecord extends ImageName {
-  /** Digest of {@link manifest}, which is that of the platform where the reference names an index. */
+  /** Digest of {@link manifest}. Where the reference names an index, it is the manifest of the platform. */
   manifestDigest: Digest
-  /** The OCI or Docker v2 image manifest, JSON, its bytes as the registry has them. */
+  /** The OCI or Docker v2 image manifest, JSON, byte by byte as the registry has it. */
   manifest: string
   rootfsDigest: Digest
-  /** Of whoever built the rootfs. */
+  /** The signature of its maker, who built the rootfs. */
   attestation: Attestation
 }
 
@@ -40,7 +40,7 @@ export function parseImageRecord(bytes: Uint8Array): ImageRecord {
   }
 }
 
-/** Whether the record is what its maker has signed, for the manifest that it has. */
+/** Whether the maker has signed the record, and its manifest has the digest that he signed. */
 export function isRecordAttested(record: ImageRecord): boolean {
   return digestOf(Buffer.from(record.manifest)) === record.manifestDigest && isAttested(record, record.attestation)
 }

@@ -4,12 +4,12 @@ import { parseDigest, type Digest } from './digest.ts'
 import { P2pfsError } from './errors.ts'
 
 /**
- * Bytes of a tar, held as a string with one character (U+0000 to U+00FF, "latin1") per byte. Names in a tar
- * are bytes, not text; this form is exact, compact, and a key of a Map.
+ * Bytes, held as a string with one character (U+0000 to U+00FF, "latin1") per byte. Names in a tar are bytes, not text.
+ * This form of them is exact and compact, and can be the key of a Map.
  */
 export type ByteString = string
 
-/** Order is part of the format: an entry's type is stored as its position here. */
+/** Types of entries. A type is stored as its position here. */
 export const entryTypes = [
   'file',
   'directory',
@@ -23,20 +23,20 @@ export const entryTypes = [
 ] as const
 export type EntryType = (typeof entryTypes)[number]
 
-/** A piece of a file's content. Bytes of a file in no extent are a hole: they read as zeros. */
+/** A run of a file's content. Bytes of a file that no extent covers are a hole: they read as zeros. */
 export interface Extent {
-  /** Offset within the file, bytes; a multiple of 4096 but for what a sparse map says otherwise. */
+  /** Offset in the file (bytes): a multiple of 4096, unless the tar's sparse map says otherwise. */
   fileOffset: number
   lengthBytes: number
-  /** Offset within the layer's data region, bytes, a multiple of 4096. */
-  regionOffset: number
-  /** Offset of the content within the uncompressed tar, bytes. */
+  /** Offset in the layer's data segment (bytes): a multiple of 4096. */
+  segmentOffset: number
+  /** Offset of the content in the uncompressed tar (bytes). */
   tarOffset: number
 }
 
-/** One entry of a layer, as its tar has it after normalisation. */
+/** One entry of a layer's tar, normalised. */
 export interface LayerEntry {
-  /** Relative to the root, without leading or trailing `/`, no `.` and `..`: `''` is the root itself. */
+  /** Relative to the root, without leading or trailing `/`, without `.` and `..`. `''` is the root itself. */
   path: ByteString
   type: EntryType
   /** Permission bits, setuid, setgid and sticky: 0 to 0o7777. */
@@ -46,32 +46,32 @@ export interface LayerEntry {
   mtime: { seconds: number; nanoseconds: number }
   /** Sorted by name. */
   xattrs: readonly { name: ByteString; value: Uint8Array }[]
-  /** Target of a symlink (as it is), or path of the entry that a hardlink names (normalised as `path`). */
+  /** Target of a symlink, as it is; or path of the entry that a hard link names, normalised like `path`. */
   linkTarget: ByteString
   device: { major: number; minor: number }
   sizeBytes: number
   extents: readonly Extent[]
 }
 
-/** Everything about one layer: a deterministic function of its uncompressed tar. */
+/** Everything about one layer. It is a function of the uncompressed tar. */
 export interface LayerIndex {
   diffId: Digest
-  /** Length of the uncompressed tar, bytes. */
+  /** Length of the uncompressed tar (bytes). */
   tarBytes: number
-  /** The data region: file contents in tar order, each file from a new 4 KiB block, zeros between. */
+  /** The data segment: file contents in tar order, each file from a new 4 KiB block, zeros between them. */
   chunks: ChunkTable
   /** In tar order. */
   entries: readonly LayerEntry[]
 }
 
-/** Raised when anything that decides on chunk boundaries or on the order of data regions changes. */
+/** Raised when anything changes that decides on chunk boundaries, or on the order of bytes in data segments. */
 export const formatVersion = 3
 
-/** Most entries have none of these; one object stands for all. */
+/** Most entries have no xattrs and no extents: all of them share one object. */
 const none: readonly never[] = Object.freeze([])
 const noDevice = Object.freeze({ major: 0, minor: 0 })
 
-/** A component that is empty, `.` or `..`. */
+/** Matches a path with a component that is empty, `.` or `..`. */
 const notNormalised = /(?:^|\/)\.{0,2}(?:\/|$)/
 /** Keys in CBOR's order. */
 const keys = ['diffId', 'digests', 'entries', 'lengths', 'version', 'tarBytes'] as const
@@ -103,15 +103,15 @@ function encodeEntry(writer: CborWriter, entry: LayerEntry): void {
   for (const { name, value } of entry.xattrs) writer.byteString(name).bytes(value)
   writer.byteString(entry.linkTarget).integer(entry.device.major).integer(entry.device.minor).integer(entry.sizeBytes)
   writer.array(entry.extents.length * extentNumbers)
-  for (const { fileOffset, lengthBytes, regionOffset, tarOffset } of entry.extents) {
-    writer.integer(fileOffset).integer(lengthBytes).integer(regionOffset).integer(tarOffset)
+  for (const { fileOffset, lengthBytes, segmentOffset, tarOffset } of entry.extents) {
+    writer.integer(fileOffset).integer(lengthBytes).integer(segmentOffset).integer(tarOffset)
   }
 }
 
-/** @throws invalid for bytes that are not a layer index of this format version. */
+/** @throws invalid for bytes that are not a layer index of this format version */
 export function parseLayerIndex(bytes: Uint8Array): LayerIndex {
   const reader = new CborReader(bytes, 'layer index')
-  if (reader.map('index') !== keys.length) reader.fail('other fields than it has')
+  if (reader.map('index') !== keys.length) reader.fail('it does not have the fields of this format version')
   const key = (expected: (typeof keys)[number]): string =>
     reader.text('key') === expected ? expected : reader.fail(`${expected} is missing`)
   const diffId = parseDigest(reader.text(key('diffId')))
@@ -129,13 +129,13 @@ export function parseLayerIndex(bytes: Uint8Array): LayerIndex {
   const tarBytes = reader.unsigned(key('tarBytes'))
   reader.finish()
   for (const [i, entry] of entries.entries()) {
-    for (const { lengthBytes, fileOffset, regionOffset, tarOffset } of entry.extents) {
+    for (const { lengthBytes, fileOffset, segmentOffset, tarOffset } of entry.extents) {
       if (
         fileOffset + lengthBytes > entry.sizeBytes ||
-        regionOffset + lengthBytes > chunks.sizeBytes ||
+        segmentOffset + lengthBytes > chunks.sizeBytes ||
         tarOffset > tarBytes
       ) {
-        throw new P2pfsError('invalid', `layer index: entry ${i}: an extent leaves its file or region`)
+        throw new P2pfsError('invalid', `layer index: entry ${i}: an extent ends beyond its file or segment`)
       }
     }
   }
@@ -143,7 +143,7 @@ export function parseLayerIndex(bytes: Uint8Array): LayerIndex {
 }
 
 function parseEntry(reader: CborReader): LayerEntry {
-  if (reader.array('entry') !== entryFields) reader.fail('other fields than it has')
+  if (reader.array('entry') !== entryFields) reader.fail('it does not have the fields of this format version')
   const path = reader.byteString('path')
   if (path !== '' && notNormalised.test(path)) reader.fail('path is not normalised')
   const type = entryTypes[reader.unsigned('type', entryTypes.length - 1)]!
@@ -173,13 +173,13 @@ function parseXattrs(reader: CborReader): LayerEntry['xattrs'] {
 function parseExtents(reader: CborReader): LayerEntry['extents'] {
   const count = reader.array('extents')
   if (count === 0) return none
-  if (count % extentNumbers !== 0) reader.fail('an extent is not whole')
+  if (count % extentNumbers !== 0) reader.fail('the extents are cut short')
   const extents: Extent[] = []
   for (let i = 0; i < count; i += extentNumbers) {
     const fileOffset = reader.unsigned('extent')
     const lengthBytes = reader.unsigned('extent')
-    const regionOffset = reader.unsigned('extent')
-    extents.push({ fileOffset, lengthBytes, regionOffset, tarOffset: reader.unsigned('extent') })
+    const segmentOffset = reader.unsigned('extent')
+    extents.push({ fileOffset, lengthBytes, segmentOffset, tarOffset: reader.unsigned('extent') })
   }
   return extents
 }

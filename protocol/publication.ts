@@ -2,11 +2,11 @@ import { encodeCbor, Fields, parseCbor } from './cbor.ts'
 import type { Digest } from './digest.ts'
 import { parseRootfsFormat, type RootfsFormat } from './rootfs-manifest.ts'
 
-/** What a host remembers of a publication: where in the registry things are that it may need later. */
+/** A publication, as a host remembers it: the parts in the registry that it may need later. */
 export interface Publication {
-  /** Canonical: an image in the repository that the blobs are in. */
+  /** Canonical reference of an image in the repository that has the blobs. */
   reference: string
-  /** Of the image manifest that it is about. */
+  /** Digest of the image manifest that it is about. */
   manifestDigest: Digest
   format: RootfsFormat
   rootfsDigest: Digest
@@ -14,13 +14,13 @@ export interface Publication {
   artifact: Digest
   /** The published index, zstd. */
   index: PublishedBlob
-  /** The metadata region, zstd. */
+  /** The metadata segment, zstd. */
   metadata: PublishedBlob
   /** Undefined where no layer has windows. */
   windows: PublishedBlob | undefined
-  /** Where window regions are in that blob. */
-  windowRegions: readonly { blob: Digest; table: Digest; offset: number }[]
-  /** Layer indexes, zstd, of the image's layers in their order, each once; empty where there are none. */
+  /** Places of window segments in that blob; `offset` in bytes. */
+  windowSegments: readonly { blob: Digest; table: Digest; offset: number }[]
+  /** The indexes of the image's layers, zstd, in their order, each once; empty where they are not published. */
   layerIndexes: readonly PublishedBlob[]
 }
 
@@ -30,8 +30,8 @@ export interface PublishedBlob {
 }
 
 /** The stored form; SPEC.md, "Publication". */
-export function encodePublication({ windows, ...publication }: Publication): Uint8Array {
-  return encodeCbor({ ...publication, ...(windows === undefined ? {} : { windows }) })
+export function encodePublication({ windows, windowSegments, ...publication }: Publication): Uint8Array {
+  return encodeCbor({ ...publication, windowRegions: windowSegments, ...(windows === undefined ? {} : { windows }) })
 }
 
 /** @throws invalid */
@@ -51,9 +51,9 @@ export function parsePublication(bytes: Uint8Array): Publication {
     index: blob(fields.get('index')),
     metadata: blob(fields.get('metadata')),
     windows: fields.get('windows') === undefined ? undefined : blob(fields.get('windows')),
-    windowRegions: fields.list('windowRegions').map((value) => {
-      const region = new Fields(value, what)
-      return { blob: region.digest('blob'), table: region.digest('table'), offset: region.unsigned('offset') }
+    windowSegments: fields.list('windowRegions').map((value) => {
+      const segment = new Fields(value, what)
+      return { blob: segment.digest('blob'), table: segment.digest('table'), offset: segment.unsigned('offset') }
     }),
     layerIndexes: fields.list('layerIndexes').map(blob),
   }

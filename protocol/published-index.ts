@@ -5,23 +5,23 @@ import { P2pfsError } from './errors.ts'
 import { formatVersion } from './layer-index.ts'
 import { parseRootfsManifest, type RootfsManifest } from './rootfs-manifest.ts'
 
-/** All that a host needs to begin with an image, but for its metadata region: the index blob of a publication. */
+/** The index blob of a publication: all that a host needs to mount an image, except the metadata segment. */
 export interface PublishedIndex {
   rootfsDigest: Digest
   manifest: RootfsManifest
-  /** Of the image's blobs, each once. */
+  /** The map of each of the image's blobs, once. */
   maps: readonly PublishedMap[]
-  /** A boot profile, encoded; opaque here. */
+  /** A boot profile, encoded. It is not parsed here. */
   profile?: Uint8Array
 }
 
 export interface PublishedMap {
   map: BlobMap
-  /** Where the map's window region begins in the publication's windows blob, bytes; undefined where it is not in it. */
+  /** Offset of the map's window segment in the windows blob (bytes); undefined where that blob does not have it. */
   windowsOffset: number | undefined
 }
 
-/** No image has more layers than that, nor blobs. */
+/** Most blob maps: no image has more layers. */
 const maxMaps = 512
 
 /** SPEC.md, "Published index". @param manifest the rootfs manifest's encoded form */

@@ -8,9 +8,9 @@ import { formatVersion } from './layer-index.ts'
 export const rootfsFormats = ['ext4', 'erofs'] as const
 export type RootfsFormat = (typeof rootfsFormats)[number]
 
-/** @throws invalid, saying which there are */
+/** @throws invalid; the message lists the formats */
 export function parseRootfsFormat(value: unknown): RootfsFormat {
-  const format = rootfsFormats.find((known) => known === value)
+  const format = rootfsFormats.find((candidate) => candidate === value)
   if (format === undefined)
     throw new P2pfsError(
       'invalid',
@@ -20,8 +20,8 @@ export function parseRootfsFormat(value: unknown): RootfsFormat {
 }
 
 /**
- * One virtual block device: the metadata region, then the data region of each layer, back to back. Depends on
- * the layers, the image config, the format and the format version alone.
+ * One virtual block device: the metadata segment, then the data segment of each layer, back to back. It depends on the
+ * layers, the image config, the format and the format version alone.
  */
 export interface RootfsManifest {
   format: RootfsFormat
@@ -45,7 +45,7 @@ export function encodeRootfsManifest(manifest: RootfsManifest): Uint8Array {
   })
 }
 
-/** @throws invalid for bytes that are not a rootfs manifest of this format version. */
+/** @throws invalid for bytes that are not a rootfs manifest of this format version */
 export function parseRootfsManifest(bytes: Uint8Array): RootfsManifest {
   const what = 'rootfs manifest'
   const record = new Fields(parseCbor(bytes, what), what)
@@ -67,7 +67,7 @@ export function parseRootfsManifest(bytes: Uint8Array): RootfsManifest {
   }
 }
 
-/** @returns the digest that names the rootfs. */
+/** The digest that names the rootfs. */
 export function rootfsDigest(manifest: RootfsManifest): Digest {
   return digestOf(encodeRootfsManifest(manifest))
 }

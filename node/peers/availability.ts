@@ -13,7 +13,7 @@ interface Changes {
   removed: Set<number>
 }
 
-/** Which chunks are where in the region: announces those of this host, and knows what its peers have announced. */
+/** Knows who holds which chunks: announces those of this host, and keeps what its peers announce. */
 export class Availability {
   readonly #membership: Pick<Membership, 'members' | 'broadcast'>
   readonly #changes = new Map<Digest, Changes>()
@@ -59,7 +59,9 @@ export class Availability {
     peer.holdings.update(message)
   }
 
-  /** Sends the changes that were gathered so far. A peer that is introduced next must not hear of changes before that. */
+  /**
+   * Sends the changes that were gathered so far. A peer that is introduced next must not hear of changes before that.
+   */
   flush(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined

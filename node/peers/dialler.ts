@@ -1,7 +1,7 @@
 import type { Libp2p } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { maxMembers, type Member } from '../../protocol/messages/region.ts'
+import { maxMembers, type MemberAddresses } from '../../protocol/messages/region.ts'
 import type { Log } from '../base/log.ts'
 
 /** How often this host looks for members that are not connected (ms). */
@@ -71,7 +71,7 @@ export class Dialler {
   }
 
   /** Connects to a member that another one named, and stays connected to it. */
-  learn({ peer, addresses }: Member): void {
+  learn({ peer, addresses }: MemberAddresses): void {
     if (peer === this.#host.peerId.toString() || addresses.length === 0) return
     const target = this.#targets.get(peer)
     if (target !== undefined) target.addresses = addresses

@@ -7,7 +7,7 @@ import {
   regionProtocol,
   type Have,
   type Hello,
-  type Member as MemberAddress,
+  type MemberAddresses,
   type RegionMessage,
 } from '../../protocol/messages/region.ts'
 import type { Log } from '../base/log.ts'
@@ -52,9 +52,9 @@ export interface MembershipOptions {
   hasBootstrap: boolean
 }
 
-/** Which peers are connected, and which of them are members of this host's region. */
+/** Keeps the connected peers, and knows which of them are members of this host's region. */
 export class Membership {
-  /** What was exchanged with all peers. */
+  /** Counts the chunks that are exchanged with all peers. */
   readonly traffic = new TrafficCounter()
   readonly #parts: MembershipParts
   readonly #now: () => number
@@ -102,8 +102,9 @@ export class Membership {
   }
 
   /**
-   * Resolves when this host knows the members of its region, as far as it can tell: one is connected, and none has joined
-   * in the last second. It resolves after two seconds at the latest, and at once where there are no bootstrap peers.
+   * Resolves when this host knows the members of its region, as far as it can tell: one is connected, and none has
+   * joined in the last second. It resolves after two seconds at the latest, and at once where there are no bootstrap
+   * peers.
    */
   async whenRegionKnown({ signal }: { signal: AbortSignal }): Promise<void> {
     const deadline = this.#now() + meetTimeoutMs
@@ -111,7 +112,9 @@ export class Membership {
     while (this.#options.hasBootstrap && !isKnown() && this.#now() < deadline) await this.#sleep(meetPollMs, { signal })
   }
 
-  /** Ids of this host and of the connected members that are not silent, in the order in which they answer for the key. */
+  /**
+   * Ids of this host and of the connected members that are not silent, in the order in which they answer for the key.
+   */
   byResponsibility(key: string): string[] {
     const awake = this.members().filter((peer) => !peer.isSilent)
     return rendezvous(key, [this.#parts.host.peerId.toString(), ...awake.map(({ id }) => id)])
@@ -165,7 +168,7 @@ export class Membership {
   }
 
   /** Dials members that another one named. */
-  learn(members: readonly MemberAddress[]): void {
+  learn(members: readonly MemberAddresses[]): void {
     for (const member of members) this.#parts.dialler.learn(member)
   }
 

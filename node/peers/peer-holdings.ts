@@ -1,7 +1,7 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { maxTables, type Have, type HaveDelta } from '../../protocol/messages/region.ts'
+import { maxSegments, type Have, type HaveDelta } from '../../protocol/messages/region.ts'
 
 /** The chunks that one peer says it holds, by segment. */
 export class PeerHoldings {
@@ -20,7 +20,7 @@ export class PeerHoldings {
   /** @throws invalid for more segments than the protocol allows, or a change to a segment that was not announced */
   update(message: Have | HaveDelta): void {
     if (message.type === 'have') {
-      if (this.#held.size >= maxTables && !this.#held.has(message.table))
+      if (this.#held.size >= maxSegments && !this.#held.has(message.table))
         throw new P2pfsError('invalid', 'peer announced more segments than the protocol allows')
       this.#held.set(message.table, message.held)
       return

@@ -19,7 +19,7 @@ export class Peer {
   readonly connectedAtMs: number
   readonly holdings = new PeerHoldings()
   readonly traffic: TrafficCounter
-  /** What the peer says of itself. It is no member of the region before it has said so. */
+  /** The peer's hello; undefined until it arrives. A peer is no member of the region before. */
   hello: Hello | undefined
   /** This host's region stream to the peer; undefined until it is open. */
   regionClient: RegionClient | undefined

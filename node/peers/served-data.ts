@@ -5,7 +5,10 @@ import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { ImportRequest } from '../../protocol/messages/import.ts'
 import type { ByteProgress } from '../model/progress.ts'
 
-/** What this host gives to its peers. Each member is named by what it returns: undefined where that is not here. */
+/**
+ * The data that this host serves to its peers. Each member is named by what it returns; undefined where that is not
+ * here.
+ */
 export interface ServedData {
   /** The chunk, verified. */
   chunk: (digest: Digest, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined>
@@ -38,7 +41,7 @@ export interface HeldSegment {
   held: Bitmap
 }
 
-/** What is heard of an import while it runs. */
+/** Called while an import runs. */
 export interface ImportEvents {
   onProgress: (progress: ByteProgress) => void
   /** A layer has been read, and its index can be taken from the host that imports it. */

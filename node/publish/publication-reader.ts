@@ -137,7 +137,7 @@ function publicationOf(
     throw new P2pfsError('invalid', 'publication: it has another rootfs manifest than it names', {
       rootfs: rootfsDigest,
     })
-  const windowRegions = index.maps.flatMap(({ map: { digest: blob, windows }, windowsOffset }) => {
+  const windowSegments = index.maps.flatMap(({ map: { digest: blob, windows }, windowsOffset }) => {
     if (windowsOffset === undefined || blobs.windows === undefined) return []
     if (windowsOffset + windows.sizeBytes > blobs.windows.sizeBytes)
       throw new P2pfsError('invalid', 'publication: windows leave their blob', { blob })
@@ -150,6 +150,6 @@ function publicationOf(
     rootfsDigest,
     artifact: descriptor.digest,
     ...blobs,
-    windowRegions,
+    windowSegments,
   }
 }

@@ -147,7 +147,9 @@ export class PublishedImages {
     { blob, table }: { blob: Digest; table: Digest },
   ): Promise<((range: ByteRange, options: ReadRangeOptions) => Promise<Uint8Array>) | undefined> {
     const publication = await this.of(record)
-    const segment = publication?.windowRegions.find((candidate) => candidate.blob === blob && candidate.table === table)
+    const segment = publication?.windowSegments.find(
+      (candidate) => candidate.blob === blob && candidate.table === table,
+    )
     if (publication?.windows === undefined || segment === undefined) return undefined
     const reference = parseReference(publication.reference)
     const descriptor = descriptorOf(publication.windows)

@@ -180,7 +180,7 @@ export class Publisher {
       mediaTypes.ociManifest,
       { signal },
     )
-    const windowRegions =
+    const windowSegments =
       windowsBlob === undefined
         ? []
         : maps.flatMap(({ map, windowsOffset: offset }) =>
@@ -193,7 +193,7 @@ export class Publisher {
       rootfsDigest,
       artifact: digest,
       ...blobs,
-      windowRegions,
+      windowSegments,
     }
     await this.#parts.published.remember(publication)
     return { digest, sizeBytes: sizeOf(publication), key: attestation.key, existed: false }

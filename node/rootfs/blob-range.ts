@@ -1,6 +1,12 @@
 import { createGunzip, constants, zstdDecompressSync } from 'node:zlib'
 import { Readable } from 'node:stream'
-import { markDistanceBytes, markUnitBytes, type BlobMap, type Checkpoint, type Piece } from '../../protocol/blob-map.ts'
+import {
+  stopPointDistanceBytes,
+  stopPointUnitBytes,
+  type BlobMap,
+  type Checkpoint,
+  type Piece,
+} from '../../protocol/blob-map.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { decompress } from './decompress.ts'
@@ -32,12 +38,13 @@ export function checkpointOf({ checkpoints }: BlobMap, { tarStart }: Pick<BlobRa
 
 /** The first place in the blob that is known to come after these bytes of the tar: a mark, or a frame. */
 function endOf(
-  { marks, checkpoints, sizeBytes, tarBytes, compression }: BlobMap,
+  { stopPoints, checkpoints, sizeBytes, tarBytes, compression }: BlobMap,
   tarEnd: number,
 ): Pick<BlobRange, 'end' | 'tarEnd'> {
   if (compression === 'gzip') {
-    const mark = lastAtOrBefore(marks, Math.ceil(tarEnd / markUnitBytes) - 1, (units) => units) + 1
-    if (mark < marks.length) return { end: (mark + 1) * markDistanceBytes, tarEnd: marks[mark]! * markUnitBytes }
+    const mark = lastAtOrBefore(stopPoints, Math.ceil(tarEnd / stopPointUnitBytes) - 1, (units) => units) + 1
+    if (mark < stopPoints.length)
+      return { end: (mark + 1) * stopPointDistanceBytes, tarEnd: stopPoints[mark]! * stopPointUnitBytes }
   } else {
     const behind = checkpoints[lastAtOrBefore(checkpoints, tarEnd - 1, ({ tarOffset }) => tarOffset) + 1]
     if (behind !== undefined) return { end: Math.ceil(behind.bitOffset / 8), tarEnd: behind.tarOffset }
@@ -112,8 +119,8 @@ export function tarOf(
   let tarStart: number | undefined
   let tarEnd = 0
   for (const piece of overlapping(map.pieces, start, end)) {
-    tarStart ??= piece.tarOffset + Math.max(0, start - piece.regionOffset)
-    tarEnd = piece.tarOffset + Math.min(piece.lengthBytes, end - piece.regionOffset)
+    tarStart ??= piece.tarOffset + Math.max(0, start - piece.segmentOffset)
+    tarEnd = piece.tarOffset + Math.min(piece.lengthBytes, end - piece.segmentOffset)
   }
   return tarStart === undefined ? undefined : { tarStart, tarEnd }
 }
@@ -132,10 +139,10 @@ export function* chunksOf(
   for (let index = first; index < table.count && table.offsets[index + 1]! <= segmentEnd; index++) {
     const [start, end] = [table.offsets[index]!, table.offsets[index + 1]!]
     const bytes = Buffer.alloc(end - start)
-    for (const { regionOffset, lengthBytes, tarOffset } of overlapping(map.pieces, start, end)) {
-      const from = Math.max(0, start - regionOffset)
-      const to = Math.min(lengthBytes, end - regionOffset)
-      tar.copy(bytes, regionOffset + from - start, tarOffset + from - tarStart, tarOffset + to - tarStart)
+    for (const { segmentOffset, lengthBytes, tarOffset } of overlapping(map.pieces, start, end)) {
+      const from = Math.max(0, start - segmentOffset)
+      const to = Math.min(lengthBytes, end - segmentOffset)
+      tar.copy(bytes, segmentOffset + from - start, tarOffset + from - tarStart, tarOffset + to - tarStart)
     }
     yield { index, bytes }
   }
@@ -147,7 +154,7 @@ function segmentBytesOf({ pieces }: BlobMap, table: ChunkTable, tarStart: number
   const last = lastAtOrBefore(pieces, tarEnd, ({ tarOffset }) => tarOffset)
   const segmentOffset = (i: number, tarOffset: number): number => {
     const piece = pieces[i]
-    return piece === undefined ? 0 : piece.regionOffset + Math.min(tarOffset - piece.tarOffset, piece.lengthBytes)
+    return piece === undefined ? 0 : piece.segmentOffset + Math.min(tarOffset - piece.tarOffset, piece.lengthBytes)
   }
   const lastPiece = pieces[last]
   const whole = lastPiece === undefined || tarEnd >= lastPiece.tarOffset + lastPiece.lengthBytes
@@ -156,21 +163,21 @@ function segmentBytesOf({ pieces }: BlobMap, table: ChunkTable, tarStart: number
       ? segmentOffset(before, tarStart)
       : before <= 0
         ? 0
-        : pieces[before - 1]!.regionOffset + pieces[before - 1]!.lengthBytes
-  return [segmentStart, whole ? (pieces[last + 1]?.regionOffset ?? table.sizeBytes) : segmentOffset(last, tarEnd)]
+        : pieces[before - 1]!.segmentOffset + pieces[before - 1]!.lengthBytes
+  return [segmentStart, whole ? (pieces[last + 1]?.segmentOffset ?? table.sizeBytes) : segmentOffset(last, tarEnd)]
 }
 
 function* overlapping(pieces: readonly Piece[], start: number, end: number): Generator<Piece> {
   for (
     let i = Math.max(
       0,
-      lastAtOrBefore(pieces, start, ({ regionOffset }) => regionOffset),
+      lastAtOrBefore(pieces, start, ({ segmentOffset }) => segmentOffset),
     );
     i < pieces.length;
     i++
   ) {
     const piece = pieces[i]!
-    if (piece.regionOffset >= end) return
-    if (piece.regionOffset + piece.lengthBytes > start) yield piece
+    if (piece.segmentOffset >= end) return
+    if (piece.segmentOffset + piece.lengthBytes > start) yield piece
   }
 }

@@ -1,6 +1,6 @@
 import {
-  markDistanceBytes,
-  markUnitBytes,
+  stopPointDistanceBytes,
+  stopPointUnitBytes,
   type BlobMap,
   type Checkpoint,
   type Compression,
@@ -46,7 +46,7 @@ export class Checkpointer implements DecompressObserver {
   readonly #windows: WindowSegment
   readonly #spacingBytes: number
   readonly #checkpoints: Checkpoint[] = [{ bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } }]
-  /** As `BlobMap.marks`. */
+  /** As `BlobMap.stopPoints`. */
   readonly #stopPoints: number[] = []
   readonly #history: Buffer[] = []
   #historyStart = 0
@@ -73,9 +73,9 @@ export class Checkpointer implements DecompressObserver {
           this.#newest!.needed = bytes
         },
         stopPoint: (streamBytes, outputBytes) =>
-          this.#stopPoint(streamBytes / markDistanceBytes, Math.floor(outputBytes / markUnitBytes)),
+          this.#stopPoint(streamBytes / stopPointDistanceBytes, Math.floor(outputBytes / stopPointUnitBytes)),
       },
-      { stopDistanceBytes: markDistanceBytes },
+      { stopDistanceBytes: stopPointDistanceBytes },
     )
   }
 
@@ -114,12 +114,12 @@ export class Checkpointer implements DecompressObserver {
   }
 
   /** Ends the blob; resolves when the windows are kept. @throws the sink's error */
-  async finish(): Promise<Pick<BlobMap, 'compression' | 'checkpoints' | 'marks' | 'windows'>> {
+  async finish(): Promise<Pick<BlobMap, 'compression' | 'checkpoints' | 'stopPoints' | 'windows'>> {
     this.#choose(Infinity)
     return {
       compression: this.#compression,
       checkpoints: this.#checkpoints,
-      marks: Uint32Array.from(this.#stopPoints),
+      stopPoints: Uint32Array.from(this.#stopPoints),
       windows: await this.#windows.finish(),
     }
   }

@@ -129,7 +129,7 @@ export class LayerIndexer {
         this.#extents.push({
           fileOffset: run.fileOffset,
           lengthBytes: run.lengthBytes,
-          regionOffset: segmentOffset,
+          segmentOffset: segmentOffset,
           tarOffset: run.tarOffset,
         })
         this.#position = run.fileOffset
@@ -143,7 +143,7 @@ export class LayerIndexer {
         const { offset, lengthBytes } = this.#fragment
         this.#zeros(offset - this.#position)
         this.pieces.push({
-          regionOffset: this.#segmentOffset + offset - run.fileOffset,
+          segmentOffset: this.#segmentOffset + offset - run.fileOffset,
           lengthBytes,
           tarOffset: this.#tarOffset,
         })

@@ -133,11 +133,11 @@ class LayerMerge {
     const extents =
       entry.extents.length === 0
         ? none
-        : entry.extents.map(({ fileOffset, lengthBytes, regionOffset }) => ({
+        : entry.extents.map(({ fileOffset, lengthBytes, segmentOffset }) => ({
             layer: this.#layer,
             fileOffset,
             lengthBytes,
-            regionOffset,
+            segmentOffset,
           }))
     const node: RootfsInode = { type, mode, uid, gid, mtime, xattrs, linkTarget, device, sizeBytes, extents }
     if (type === 'directory') node.children = new Map()

@@ -12,7 +12,7 @@ export interface RootfsInode {
   device: { major: number; minor: number }
   sizeBytes: number
   /** Bytes of the file in no extent are a hole. `layer` counts from 0, the lowest. */
-  extents: readonly { layer: number; fileOffset: number; lengthBytes: number; regionOffset: number }[]
+  extents: readonly { layer: number; fileOffset: number; lengthBytes: number; segmentOffset: number }[]
   /** Of directories only, by name. */
   children?: Map<ByteString, RootfsInode>
 }

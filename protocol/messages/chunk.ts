@@ -2,11 +2,11 @@ import { maxChunkBytes } from '../chunk-table.ts'
 import { digestBytes, digestFromBytes, digestToBytes, type Digest } from '../digest.ts'
 import { P2pfsError } from '../errors.ts'
 
-/** A long-lived stream: wants go one way, chunks the other, in whatever order they are ready. */
+/** A long-lived stream: wants go one way, chunks the other way, in any order. */
 export const chunkProtocol = '/p2pfs/chunk/1'
 
-/** A want without answer yet counts against these: a client beyond them is misbehaving. */
 export const maxWantsPerMessage = 256
+/** Wants of one stream that have no answer yet. A client that sends more breaks the protocol. */
 export const maxOutstandingWants = 1024
 
 const wantBytes = 4 + digestBytes
@@ -15,7 +15,7 @@ const answerHeaderBytes = 5
 export const maxAnswerBytes = answerHeaderBytes + maxChunkBytes
 
 export interface Want {
-  /** Chosen by the client, repeated in the answer: 0 to 2^32 - 1. */
+  /** The client chooses it, and the answer repeats it: 0 to 2^32 - 1. */
   id: number
   digest: Digest
 }
@@ -29,7 +29,7 @@ export interface ChunkAnswer {
   bytes: Uint8Array
 }
 
-/** Each want: id, 32 bit little-endian, and the raw digest. SPEC.md, "Chunk protocol". */
+/** For each want the id, 32 bit little-endian, and the raw digest; SPEC.md, "Chunk protocol". */
 export function encodeWants(wants: readonly Want[]): Uint8Array {
   const bytes = Buffer.alloc(wants.length * wantBytes)
   for (const [i, { id, digest }] of wants.entries()) {
@@ -50,7 +50,7 @@ export function parseWants(bytes: Uint8Array): Want[] {
   }))
 }
 
-/** Id, 32 bit little-endian, and status, one byte; the chunk follows for status `chunk`. */
+/** The id, 32 bit little-endian, and the status, one byte. The chunk follows for status `chunk`. */
 export function encodeAnswerHeader(id: number, status: keyof typeof answerStatus): Uint8Array {
   const bytes = Buffer.alloc(answerHeaderBytes)
   bytes.writeUInt32LE(id, 0)

@@ -13,24 +13,27 @@ import {
 export const importProtocol = '/p2pfs/import/1'
 
 export const maxImportRequestBytes = 4096
-/** An image manifest of 4 MiB is the most that a registry's answer may have, bytes. */
+/** Longest answer (bytes): an image record with an image manifest, which has up to 4 MiB. */
 export const maxImportAnswerBytes = 8 * 1024 * 1024
-/** Layers told of in one message. */
+/** Layers that one message names at most. */
 export const maxLayersPerMessage = 256
 
 export interface ImportRequest extends ImageName {
-  /** What the reference stands for, as the asker sees it. */
+  /** Digest of the image manifest that the reference stands for, as the asker sees it. */
   manifestDigest: Digest
 }
 
 export type ImportAnswer =
-  /** Also the sign of life: sent whether there is progress or not. */
+  /** Also the steward's sign of life: it is sent whether there is progress or not. */
   | {
       type: 'progress'
-      /** Of the compressed layers, bytes. */
+      /** Bytes of the compressed layers. */
       doneBytes: number
       totalBytes: number
-      /** Diff ids of layers read meanwhile, whose indexes the asker is to take now: the steward may be lost. */
+      /**
+       * Diff ids of layers that were read meanwhile. The asker takes their indexes now, because the steward may be
+       * lost.
+       */
       layers: Digest[]
     }
   | { type: 'image'; record: ImageRecord }
@@ -74,7 +77,7 @@ export function parseImportAnswer(bytes: Uint8Array): ImportAnswer {
       return { type, record: parseImageRecord(fields.bytes('record')) }
     case 'refused': {
       const text = fields.text('code')
-      const code = errorCodes.find((one) => one === text)
+      const code = errorCodes.find((candidate) => candidate === text)
       if (code === undefined) throw new P2pfsError('invalid', `import answer: unknown code ${text.slice(0, 20)}`)
       return { type, code }
     }

@@ -8,23 +8,26 @@ import { parseImageName, type ImageName } from '../image-record.ts'
 export const objectProtocol = '/p2pfs/object/2'
 
 export const maxObjectRequestBytes = 4096
-/** A layer index of a million entries, compressed; the manifest of a rootfs of terabytes, bytes. */
+/**
+ * Longest answer (bytes): the compressed index of a layer of a million entries, or the manifest of a rootfs of
+ * terabytes.
+ */
 export const maxObjectBytes = 64 * 1024 * 1024
-/** What a layer index may grow to when it is decompressed, bytes. */
+/** Longest layer index or blob map after decompression (bytes). */
 export const maxLayerIndexBytes = 512 * 1024 * 1024
 
 export type ObjectRequest =
-  /** Answered by an image record. */
+  /** The answer is an image record. */
   | ({ kind: 'image' } & ImageName)
-  /** Answered by a rootfs manifest. */
+  /** The answer is a rootfs manifest. */
   | { kind: 'rootfs'; digest: Digest }
-  /** Answered by a layer index, zstd-compressed. */
+  /** The answer is a layer index, zstd. */
   | { kind: 'layer'; diffId: Digest }
-  /** Of the blob with this digest. Answered by a blob map, zstd-compressed. */
+  /** The answer is the map of the blob with this digest, zstd. */
   | { kind: 'map'; digest: Digest }
-  /** Answered by the boot profile of that rootfs, or else of the nearest. */
+  /** The answer is the boot profile of that rootfs, or else of the one that is most like it. */
   | ({ kind: 'profile' } & ProfileSubject)
-  /** Of the image with this manifest. Answered by nothing, where one is under way. */
+  /** The answer is an empty object where an import of the image with this manifest is under way. */
   | { kind: 'import'; digest: Digest }
 
 /** SPEC.md, "Object protocol". */
@@ -53,7 +56,7 @@ export function parseObjectRequest(bytes: Uint8Array): ObjectRequest {
   }
 }
 
-/** One byte, 1 where the object follows, 0 where there is none here. */
+/** One byte: 1 where the object follows, 0 where this host does not have it. */
 export function encodeObjectAnswer(object: Uint8Array | undefined): Uint8Array {
   return object === undefined ? Uint8Array.of(0) : Buffer.concat([Uint8Array.of(1), object])
 }
@@ -61,6 +64,7 @@ export function encodeObjectAnswer(object: Uint8Array | undefined): Uint8Array {
 /** @throws invalid */
 export function parseObjectAnswer(bytes: Uint8Array): Uint8Array | undefined {
   if (bytes[0] === 0 && bytes.length === 1) return undefined
-  if (bytes[0] !== 1) throw new P2pfsError('invalid', 'object answer: neither found nor missing')
+  if (bytes[0] !== 1)
+    throw new P2pfsError('invalid', 'object answer: it says neither that the object is here nor that it is not')
   return bytes.subarray(1)
 }

@@ -3,16 +3,16 @@ import { encodeCbor, Fields, parseCbor } from '../cbor.ts'
 import type { Digest } from '../digest.ts'
 import { P2pfsError } from '../errors.ts'
 
-/** One long-lived stream each way per connection; the first message is a hello. */
+/** One long-lived stream in each direction of a connection. The first message is a hello. */
 export const regionProtocol = '/p2pfs/region/1'
 
-/** Longest message: a bitmap of eight million chunks, or a region of thousands, bytes. */
+/** Longest message (bytes): the bitmap of a segment of eight million chunks, or thousands of members. */
 export const maxRegionMessageBytes = 1024 * 1024
-/** Members that one message names at most, and that a host remembers. */
+/** Members that one message names at most, and that a host remembers at most. */
 export const maxMembers = 4096
-/** Regions of which a peer may say what it holds. */
-export const maxTables = 65_536
-/** Addresses of one member. */
+/** Segments that one peer may announce. */
+export const maxSegments = 65_536
+/** Addresses of one member at most. */
 export const maxAddresses = 32
 const maxTextLength = 256
 
@@ -24,29 +24,32 @@ export interface Hello {
   addresses: string[]
 }
 
-export interface Member {
+/** A member, by its peer id, and the multiaddrs on which it can be dialled. */
+export interface MemberAddresses {
   peer: string
   addresses: string[]
 }
 
-/** Others that the sender is connected to. */
+/** Members that the sender is connected to. */
 export interface Members {
   type: 'members'
-  members: Member[]
+  members: MemberAddresses[]
 }
 
-/** All that the sender holds of a region; replaces what it said before. */
+/** All chunks of a segment that the sender holds. It replaces what the sender said of the segment before. */
 export interface Have {
   type: 'have'
+  /** Id of the segment's chunk table. */
   table: Digest
   held: Bitmap
 }
 
-/** Changes since the last have. */
+/** Chunks of a segment that came to the sender, and that are no longer there. */
 export interface HaveDelta {
   type: 'delta'
+  /** Id of the segment's chunk table. */
   table: Digest
-  /** Chunk numbers. */
+  /** Positions in the chunk table. */
   added: number[]
   removed: number[]
 }

@@ -15,8 +15,8 @@ import type { ServedData } from '../served-data.ts'
 const readsAtOnce = 4
 
 /**
- * Answers the wants of one stream until it ends. Wants are taken as they come, up to a bound. The next chunk is read when
- * the stream has taken the one before.
+ * Answers the wants of one stream until it ends. Wants are taken as they come, up to a bound. A few chunks are read at
+ * once; the next one is read when the stream has taken one of them.
  * @throws invalid where the peer breaks the protocol; unavailable where the stream breaks
  */
 export async function serveChunks(

@@ -16,7 +16,10 @@ import type { ImportEvents } from '../served-data.ts'
 
 /** A steward that says nothing for so long is given up (ms): as long as a ping may take. */
 const silenceMs = 5_000
-/** A steward that gives signs of life must also get on: it reads so many bytes of the layers, or the rest, in so long (ms). */
+/**
+ * A steward that gives signs of life must also get on: it reads so many bytes of the layers, or the rest, in so long
+ * (ms).
+ */
 const pace = { bytes: 1024 * 1024, ms: 120_000 } as const
 /** Answers that may come at once, and in each second after that; more are a flood. */
 const maxAnswers = { atOnce: 64, perSecond: 16 } as const
@@ -38,8 +41,8 @@ export class ImportClient {
   }
 
   /**
-   * Asks a peer to import an image, or to let this host wait for an import that is under way there. A peer that breaks the
-   * protocol, or answers for another image, is banned.
+   * Asks a peer to import an image, or to let this host wait for an import that is under way there. A peer that breaks
+   * the protocol, or answers for another image, is banned.
    * @throws timeout where the peer falls silent or is too slow; invalid; unavailable where the connection is lost
    */
   async askImport(

@@ -59,7 +59,10 @@ export async function askRootfs(
   return parseRootfsManifest(bytes)
 }
 
-/** The index of the layer, which nothing proves. @throws invalid also where it is the index of another layer; unavailable */
+/**
+ * The index of the layer, which nothing proves.
+ * @throws invalid also where it is the index of another layer; unavailable
+ */
 export async function askLayer(stream: Stream, diffId: Digest, signal: AbortSignal): Promise<LayerIndex | undefined> {
   const bytes = await ask(stream, { kind: 'layer', diffId }, signal)
   if (bytes === undefined) return undefined
@@ -80,7 +83,10 @@ export async function askBlobMap(stream: Stream, digest: Digest, signal: AbortSi
   return map
 }
 
-/** The boot profile of this rootfs, or of another: the caller decides whether it is of use. @throws invalid, unavailable */
+/**
+ * The boot profile of this rootfs, or of another: the caller decides whether it is of use.
+ * @throws invalid, unavailable
+ */
 export async function askProfile(
   stream: Stream,
   { rootfs, sketch }: ProfileSubject,

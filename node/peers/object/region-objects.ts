@@ -12,7 +12,9 @@ import type { Membership } from '../membership.ts'
 import type { Member } from '../peer.ts'
 import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs } from './client.ts'
 
-/** How long all members together may take when they are asked at once (ms): the answer is in their memory or catalog. */
+/**
+ * How long all members together may take when they are asked at once (ms): the answer is in their memory or catalog.
+ */
 const atOnceTimeoutMs = 1_000
 /** How long one member may take when members are asked in turn (ms): the answer may have 64 MiB. */
 const inTurnTimeoutMs = 30_000

@@ -138,9 +138,9 @@ function planContent(inode: Planned, layerBlocks: readonly number[]): void {
   } else if (node.type === 'file') {
     const runs = node.extents
       .filter(({ lengthBytes }) => lengthBytes > 0)
-      .map(({ layer, fileOffset, lengthBytes, regionOffset }) => ({
+      .map(({ layer, fileOffset, lengthBytes, segmentOffset }) => ({
         fileBlock: fileOffset / blockBytes,
-        dataBlock: layerBlocks[layer]! + regionOffset / blockBytes,
+        dataBlock: layerBlocks[layer]! + segmentOffset / blockBytes,
         count: Math.ceil(lengthBytes / blockBytes),
       }))
     const map = mapFile(

@@ -119,15 +119,15 @@ function planContent(inode: Planned): void {
     inode.content = [block]
   }
   if (node.type !== 'file') return
-  for (const { layer, fileOffset, lengthBytes, regionOffset } of node.extents) {
-    if (fileOffset % blockBytes !== 0 || regionOffset % blockBytes !== 0)
+  for (const { layer, fileOffset, lengthBytes, segmentOffset } of node.extents) {
+    if (fileOffset % blockBytes !== 0 || segmentOffset % blockBytes !== 0)
       throw new TypeError(`extent of /${path} is not on a block boundary`)
     if (lengthBytes === 0) continue
     inode.runs.push({
       layer,
       run: {
         fileBlock: fileOffset / blockBytes,
-        deviceBlock: regionOffset / blockBytes,
+        deviceBlock: segmentOffset / blockBytes,
         count: Math.ceil(lengthBytes / blockBytes),
       },
     })

@@ -27,8 +27,8 @@ class MapSink {
   content(index: LayerIndex, { sizeBytes, extents }: LayerEntry): Buffer {
     const segment = this.segment(index)
     const content = Buffer.alloc(sizeBytes)
-    for (const { fileOffset, lengthBytes, regionOffset } of extents)
-      segment.copy(content, fileOffset, regionOffset, regionOffset + lengthBytes)
+    for (const { fileOffset, lengthBytes, segmentOffset } of extents)
+      segment.copy(content, fileOffset, segmentOffset, segmentOffset + lengthBytes)
     return content
   }
 }

@@ -41,9 +41,9 @@ const map: BlobMap = {
     { bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } },
     { bitOffset: 16_000, tarOffset: 8000, window: { offset: 4000, lengthBytes: 900 } },
   ],
-  marks: new Uint32Array(0),
+  stopPoints: new Uint32Array(0),
   windows,
-  pieces: [{ regionOffset: 0, lengthBytes: 8192, tarOffset: 10_000 }],
+  pieces: [{ segmentOffset: 0, lengthBytes: 8192, tarOffset: 10_000 }],
 }
 
 /** How to read the layer's data segment. */

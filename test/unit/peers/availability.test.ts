@@ -3,7 +3,7 @@ import { test, type TestContext } from 'node:test'
 import { Bitmap } from '../../../protocol/bitmap.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
-import { maxTables, type HaveDelta, type RegionMessage } from '../../../protocol/messages/region.ts'
+import { maxSegments, type HaveDelta, type RegionMessage } from '../../../protocol/messages/region.ts'
 import { Availability } from '../../../node/peers/availability.ts'
 import { FakeRegion, settled } from './fake-region.ts'
 
@@ -120,7 +120,7 @@ test('a peer may not announce more segments than the protocol allows', () => {
   const peer = region.join('a')
   const announce = (text: string): void =>
     availability.update(peer, { type: 'have', table: digestOf(Buffer.from(text)), held: new Bitmap(1) })
-  for (let i = 0; i < maxTables; i++) announce(`segment ${i}`)
+  for (let i = 0; i < maxSegments; i++) announce(`segment ${i}`)
   announce('segment 0')
   assert.throws(
     () => announce('one more'),

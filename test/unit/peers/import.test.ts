@@ -242,7 +242,7 @@ for (const [how, before] of [
   ['from the start', 0],
   ['after a while', 2],
 ] as const) {
-  test(`a steward that is silent ${how} is given up, and is responsible for nothing until it answers anything`, async (t) => {
+  test(`a steward that is silent ${how} is given up, and responsible for nothing until it answers`, async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     const region = new FakeRegion()
     const steward = region.join('steward')

@@ -194,7 +194,7 @@ test('image records, manifests, layer indexes and blob maps come from whichever 
     tarBytes: 1024,
     compression: 'gzip',
     checkpoints: [{ bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } }],
-    marks: new Uint32Array(0),
+    stopPoints: new Uint32Array(0),
     windows: table,
     pieces: [],
   }

@@ -47,7 +47,7 @@ const entry: LayerEntry = {
   linkTarget: '',
   device: { major: 0, minor: 0 },
   sizeBytes: 5000,
-  extents: [{ fileOffset: 0, lengthBytes: 5000, regionOffset: 4096, tarOffset: 1024 }],
+  extents: [{ fileOffset: 0, lengthBytes: 5000, segmentOffset: 4096, tarOffset: 1024 }],
 }
 const index: LayerIndex = { diffId: b, tarBytes: 10_240, chunks: table, entries: [entry] }
 const manifest: RootfsManifest = {
@@ -75,7 +75,7 @@ const publication: Publication = {
   index: { digest: a, sizeBytes: 1 },
   metadata: { digest: b, sizeBytes: 2 },
   windows: { digest: b, sizeBytes: 3000 },
-  windowRegions: [{ blob: a, table: b, offset: 4096 }],
+  windowSegments: [{ blob: a, table: b, offset: 4096 }],
   layerIndexes: [{ digest: a, sizeBytes: 4 }],
 }
 
@@ -89,9 +89,9 @@ const blobMap: BlobMap = {
     { bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } },
     { bitOffset: 12_345, tarOffset: 4000, window: { offset: 0, lengthBytes: 900 } },
   ],
-  marks: Uint32Array.of(3),
+  stopPoints: Uint32Array.of(3),
   windows: new ChunkTable([4096], digestToBytes(a)),
-  pieces: [{ regionOffset: 4096, lengthBytes: 5000, tarOffset: 1024 }],
+  pieces: [{ segmentOffset: 4096, lengthBytes: 5000, tarOffset: 1024 }],
 }
 
 const publishedIndex = {

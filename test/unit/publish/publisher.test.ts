@@ -54,7 +54,7 @@ test('windows and layer indexes that nobody has are left out of the publication'
       signal,
       withMetadata: false,
     })
-    assert.equal(publication.windowRegions.length, hasWindows ? 1 : 0)
+    assert.equal(publication.windowSegments.length, hasWindows ? 1 : 0)
     assert.equal(publication.layerIndexes.length, indexes)
   }
 })

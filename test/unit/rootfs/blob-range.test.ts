@@ -188,7 +188,7 @@ function spoil(map: BlobMap, random: ReturnType<typeof createRandom>): BlobMap {
     return parseBlobMap(bytes)
   }
   const checkpoints = map.checkpoints.map((checkpoint) => ({ ...checkpoint, window: { ...checkpoint.window } }))
-  const marks = Uint32Array.from(map.marks)
+  const stopPoints = Uint32Array.from(map.stopPoints)
   const pieces = map.pieces.map((piece) => ({ ...piece }))
   const some = checkpoints[1 + random.below(checkpoints.length - 1)]!
   const other = checkpoints[1 + random.below(checkpoints.length - 1)]!
@@ -196,9 +196,9 @@ function spoil(map: BlobMap, random: ReturnType<typeof createRandom>): BlobMap {
   if (kind === 0) some.bitOffset += random.below(64) - 32
   else if (kind === 1) some.tarOffset += random.below(20_000) - 10_000
   else if (kind === 2) [some.window, other.window] = [other.window, some.window]
-  else if (kind === 3) for (const [i, mark] of marks.entries()) marks[i] = mark + random.below(40)
+  else if (kind === 3) for (const [i, mark] of stopPoints.entries()) stopPoints[i] = mark + random.below(40)
   else pieces[random.below(pieces.length)]!.tarOffset += random.below(1000) - 500
-  return parseBlobMap(encodeBlobMap({ ...map, checkpoints, marks, pieces }))
+  return parseBlobMap(encodeBlobMap({ ...map, checkpoints, stopPoints, pieces }))
 }
 
 test('a wrong map makes no wrong chunk: it is invalid, or its chunks are, or the change was harmless', async () => {

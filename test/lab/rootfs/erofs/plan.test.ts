@@ -147,7 +147,7 @@ test('files with holes have their data, holes and end in the right places, in fi
     layer: 0,
     fileOffset: fileBlock * block,
     lengthBytes: count * block,
-    regionOffset: regionBlock * block,
+    segmentOffset: regionBlock * block,
   })
   writeImage(
     path,

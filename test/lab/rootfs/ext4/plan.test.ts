@@ -13,11 +13,11 @@ import { check, directory, inode, seed, withMount, writeImage } from './ext4-ima
 
 const block = 4096
 
-/** A file whose content is `bytes`, from `regionOffset` of a layer. */
-const file = (bytes: Uint8Array, layer: number, regionOffset: number, more: Partial<RootfsInode> = {}): RootfsInode =>
+/** A file whose content is `bytes`, from `segmentOffset` of a layer. */
+const file = (bytes: Uint8Array, layer: number, segmentOffset: number, more: Partial<RootfsInode> = {}): RootfsInode =>
   inode('file', {
     sizeBytes: bytes.length,
-    extents: bytes.length === 0 ? [] : [{ layer, fileOffset: 0, lengthBytes: bytes.length, regionOffset }],
+    extents: bytes.length === 0 ? [] : [{ layer, fileOffset: 0, lengthBytes: bytes.length, segmentOffset }],
     ...more,
   })
 
@@ -165,11 +165,11 @@ test('large, sparse and scattered files have their bytes', (t) => {
   const mark = (n: number): Buffer => Buffer.alloc(block, n)
   const huge = inode('file', {
     sizeBytes: 5 * 2 ** 30 + 1,
-    extents: [{ layer: 0, fileOffset: 0, lengthBytes: 5 * 2 ** 30 + 1, regionOffset: 0 }],
+    extents: [{ layer: 0, fileOffset: 0, lengthBytes: 5 * 2 ** 30 + 1, segmentOffset: 0 }],
   })
   const sparse = inode('file', {
     sizeBytes: 2 ** 40,
-    extents: [{ layer: 0, fileOffset: 2 ** 39, lengthBytes: block, regionOffset: 6 * 2 ** 30 }],
+    extents: [{ layer: 0, fileOffset: 2 ** 39, lengthBytes: block, segmentOffset: 6 * 2 ** 30 }],
   })
   // Every second block of the segment, backwards: each is an extent, and the tree is two levels deep.
   const scattered = inode('file', {
@@ -178,7 +178,7 @@ test('large, sparse and scattered files have their bytes', (t) => {
       layer: 1,
       fileOffset: i * block,
       lengthBytes: block,
-      regionOffset: (3998 - 2 * i) * block,
+      segmentOffset: (3998 - 2 * i) * block,
     })),
   })
   writeImage(
