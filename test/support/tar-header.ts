@@ -27,12 +27,12 @@ export const maxElevenDigits = 0o77777777777
  * differs in its magic, has base-256 numbers for those that octal digits cannot hold, and no prefix.
  * @throws TypeError for fields that the format cannot hold
  */
-export function encodeHeader(fields: HeaderFields, format: 'ustar' | 'gnu'): Buffer {
+export function encodeHeader(fields: HeaderFields, format: 'ustar' | 'gnu' | 'base256'): Buffer {
   const block = Buffer.alloc(recordBytes)
   const number = (value: number, offset: number, width: number): void => {
-    if (value >= 0 && value < 8 ** (width - 1))
+    if (format !== 'base256' && value >= 0 && value < 8 ** (width - 1))
       block.write(value.toString(8).padStart(width - 1, '0'), offset, 'latin1')
-    else if (format === 'gnu') block.set(base256(value, width), offset)
+    else if (format !== 'ustar') block.set(base256(value, width), offset)
     else throw new TypeError(`ustar cannot say ${value} in ${width} bytes`)
   }
   const { name, prefix } = splitPath(fields.path, format)
@@ -45,7 +45,7 @@ export function encodeHeader(fields: HeaderFields, format: 'ustar' | 'gnu'): Buf
   number(fields.mtimeSeconds, 136, 12)
   block.write(fields.typeflag, 156, 'latin1')
   block.write(fields.linkTarget, 157, 'latin1')
-  block.write(format === 'gnu' ? 'ustar  \0' : 'ustar\x0000', 257, 'latin1')
+  block.write(format === 'ustar' ? 'ustar\x0000' : 'ustar  \0', 257, 'latin1')
   number(fields.device.major, 329, 8)
   number(fields.device.minor, 337, 8)
   block.write(prefix, 345, 'latin1')
@@ -75,9 +75,9 @@ export function base256(value: number, width: number): Buffer {
   return bytes
 }
 
-function splitPath(path: string, format: 'ustar' | 'gnu'): { name: string; prefix: string } {
+function splitPath(path: string, format: 'ustar' | 'gnu' | 'base256'): { name: string; prefix: string } {
   if (path.length <= maxFieldPath) return { name: path, prefix: '' }
-  const slash = format === 'gnu' ? -1 : splitAt(path)
+  const slash = format === 'ustar' ? splitAt(path) : -1
   if (slash < 0) throw new TypeError('path is too long for a header')
   return { name: path.slice(slash + 1), prefix: path.slice(0, slash) }
 }

@@ -37,10 +37,11 @@ export interface TarEntry {
   /** The content has `sizeBytes`, all zeros except these pieces. */
   sparse?: SparseContent
   /**
-   * The encoding of values that do not fit a plain header: PAX records (the default, and the only one with attributes
-   * and nanoseconds), GNU's long names and base-256 numbers, or none.
+   * Encoding of names and numbers for which a plain header has no room: PAX records (the default; the only one with
+   * attributes and nanoseconds), GNU's long names and base-256 numbers, or none. `base256` is GNU's with all numbers in base
+   * 256.
    */
-  encoding?: 'pax' | 'gnu' | 'ustar'
+  encoding?: 'pax' | 'gnu' | 'base256' | 'ustar'
 }
 
 export interface SparseContent {
@@ -99,7 +100,7 @@ function entryBlocks(entry: TarEntry): Buffer[] {
   return [
     ...long,
     ...(sparse === undefined
-      ? [encodeHeader(short, 'gnu'), padded(Buffer.from(entry.content ?? []))]
+      ? [encodeHeader(short, encoding), padded(Buffer.from(entry.content ?? []))]
       : oldSparse(short, sparse)),
   ]
 }
@@ -112,7 +113,7 @@ function paxBlocks({ path, type, mtime, xattrs = {}, sparse, content }: TarEntry
     header.mtimeSeconds = 0
   }
   for (const id of ['uid', 'gid'] as const) {
-    if (fields[id] <= maxSevenDigits) continue
+    if (fields[id] >= 0 && fields[id] <= maxSevenDigits) continue
     records.push([id, String(fields[id])])
     header[id] = 0
   }

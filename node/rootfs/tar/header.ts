@@ -70,7 +70,7 @@ export function parseNumber(record: Buffer, offset: number, length: number, entr
     let value = BigInt(first & 0x40 ? (first & 0xff) - 0x100 : first & 0x7f)
     for (let i = 1; i < length; i++) value = (value << 8n) | BigInt(record[offset + i]!)
     if (value > BigInt(Number.MAX_SAFE_INTEGER) || value < BigInt(Number.MIN_SAFE_INTEGER)) {
-      throw new P2pfsError('invalid', 'tar: number is too large', { entry })
+      throw new P2pfsError('invalid', 'tar: a number in its header is too large', { entry })
     }
     return Number(value)
   }

@@ -39,8 +39,10 @@ export interface TarHandler {
 
 /** Bound on a name or extended header, which are held in memory, bytes: a longer one is an attack or damage. */
 const maxExtensionBytes = 1024 * 1024
-/** Linux takes the number above this for "no id". */
+/** The greatest id of Linux, which takes the number above it for "no id". */
 const maxId = 0xfffffffe
+/** The greatest device number that a layer index can hold; the writers of filesystems know Linux's narrower bounds. */
+const maxDeviceNumber = 0xffffffff
 const emptyRecord = Buffer.alloc(0)
 
 type State = 'header' | 'content' | 'padding' | 'extension' | 'oldSparse' | 'sparseMap' | 'endMarker' | 'end'
@@ -300,10 +302,17 @@ export class TarParser {
     }
     const contentBytes = type === '0' ? header.sizeBytes : 0
     const sizeBytes = realSize ?? contentBytes
-    const uid = field('uid', header.uid)
-    const gid = field('gid', header.gid)
-    if (header.sizeBytes < 0 || sizeBytes < 0) fail('size is negative')
-    if (uid < 0 || uid > maxId || gid < 0 || gid > maxId) fail('uid or gid is out of range')
+    const id = (keyword: 'uid' | 'gid'): number => {
+      const value = field(keyword, header[keyword])
+      return linuxId(value) ?? fail(`${keyword} ${value} is out of range: Linux has 0 to ${maxId}`)
+    }
+    const device = { major: 0, minor: 0 }
+    if (type === '3' || type === '4') {
+      Object.assign(device, { major: header.devMajor, minor: header.devMinor })
+      if (Math.min(device.major, device.minor) < 0 || Math.max(device.major, device.minor) > maxDeviceNumber)
+        fail(`device number ${device.major}:${device.minor} is out of range`)
+    }
+    if (contentBytes < 0 || sizeBytes < 0) fail(`size ${Math.min(contentBytes, sizeBytes)} is negative`)
     if (path.includes('\0') || linkName.includes('\0')) fail('path with a zero byte')
     if (fragments !== undefined) checkFragments(fragments, sizeBytes, contentBytes, fail)
     const mtime = this.#pax('mtime')
@@ -314,12 +323,11 @@ export class TarParser {
       path,
       type: type as TarEntry['type'],
       mode: header.mode,
-      uid,
-      gid,
+      uid: id('uid'),
+      gid: id('gid'),
       mtime: mtime === undefined ? { seconds: header.mtimeSeconds, nanoseconds: 0 } : paxTime(mtime),
       linkName,
-      device:
-        type === '3' || type === '4' ? { major: header.devMajor, minor: header.devMinor } : { major: 0, minor: 0 },
+      device,
       sizeBytes,
       xattrs,
       fragments,
@@ -344,6 +352,15 @@ export class TarParser {
     this.#left = this.#padding
     this.#state = this.#left === 0 ? 'header' : 'padding'
   }
+}
+
+/**
+ * Writers with signed ids have -2 for nobody, for example. Unpackers pass such a number to chown, which takes its low
+ * 32 bits: 4294967294. @returns undefined for a number that is no id of Linux
+ */
+function linuxId(value: number): number | undefined {
+  const unsigned = value < 0 && value >= -(2 ** 31) ? value + 2 ** 32 : value
+  return unsigned >= 0 && unsigned <= maxId ? unsigned : undefined
 }
 
 function paddingAfter(length: number): number {

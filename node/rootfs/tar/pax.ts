@@ -39,20 +39,22 @@ export function parsePax(bytes: Buffer, into: PaxRecords, sparse: number[]): voi
 /** @throws invalid */
 export function decimal(value: ByteString, keyword: string): number {
   const parsed = Number(value)
-  if (!/^-?[0-9]+$/.test(value) || !Number.isSafeInteger(parsed))
+  if (!/^[-+]?[0-9]+$/.test(value))
     throw new P2pfsError('invalid', `tar: PAX ${keyword} is not a number: ${value.slice(0, 40)}`)
+  if (!Number.isSafeInteger(parsed))
+    throw new P2pfsError('invalid', `tar: PAX ${keyword} is out of range: ${value.slice(0, 40)}`)
   return parsed
 }
 
 /** Reads decimal seconds with a fraction. Negative ones are rounded down, so that nanoseconds are never negative. */
 export function paxTime(value: ByteString): { seconds: number; nanoseconds: number } {
-  const match = /^(-?)([0-9]+)(?:\.([0-9]*))?$/.exec(value)
+  const match = /^([-+]?)([0-9]+)(?:\.([0-9]*))?$/.exec(value)
   if (match === null) throw new P2pfsError('invalid', `tar: PAX mtime is not a time: ${value.slice(0, 40)}`)
   const [, sign, whole = '0', fraction = ''] = match
   const seconds = Number(whole)
   const nanoseconds = Number(fraction.slice(0, 9).padEnd(9, '0'))
-  if (!Number.isSafeInteger(seconds)) throw new P2pfsError('invalid', 'tar: PAX mtime is too large')
-  if (sign === '') return { seconds, nanoseconds }
+  if (!Number.isSafeInteger(seconds)) throw new P2pfsError('invalid', 'tar: PAX mtime is out of range')
+  if (sign !== '-') return { seconds, nanoseconds }
   return nanoseconds === 0
     ? { seconds: -seconds || 0, nanoseconds: 0 }
     : { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds }

@@ -355,6 +355,29 @@ export const cases: Readonly<Record<string, readonly (readonly TarEntry[])[]>> =
       file(`id-${id}`, { uid: id, gid: 2 ** 32 - 2 - id }),
     ),
   ],
+  'ids that are negative, as some writers have nobody': [
+    [-2, -3, -65_536, -(2 ** 31)].flatMap((id) =>
+      (['gnu', 'pax'] as const).flatMap((encoding) => [
+        file(`${encoding}${id}`, { ...plain, encoding, uid: id, gid: -2 }),
+        directory(`${encoding}${id}-directory`, { ...plain, encoding, uid: -2, gid: id }),
+        symlink(`${encoding}${id}-link`, 'x', { ...plain, encoding, uid: id, gid: id }),
+      ]),
+    ),
+  ],
+  'base-256 in every number': [
+    [
+      directory('directory', { ...plain, encoding: 'base256', mode: 0o1777, uid: 1000, gid: 70_000 }),
+      file('file', { ...plain, encoding: 'base256', mode: 0o4751, content: random.bytes(5000) }),
+      file('empty', {
+        encoding: 'base256',
+        mtime: { seconds: -1_000_000_000, nanoseconds: 0 },
+        content: Buffer.alloc(0),
+      }),
+      file('next', { encoding: 'base256', mtime: { seconds: 9_000_000_000, nanoseconds: 0 }, uid: 2 ** 32 - 2 }),
+      { ...device('device', 'block', 300, 70_000), ...plain, encoding: 'base256' },
+      { ...hardlink('hard', 'file'), encoding: 'base256' },
+    ],
+  ],
   times: [
     [0, -1, 1, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 9_000_000_000, -(2 ** 31) + 1].flatMap((seconds) =>
       [0, 1, 999_999_999].map((nanoseconds) =>
