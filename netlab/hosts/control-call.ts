@@ -1,20 +1,22 @@
 import { request } from 'node:http'
 import type { Outcome, Progress } from '../../node/control/api.ts'
-import { P2pfsError } from '../../protocol/errors.ts'
+import { errorCodes, P2pfsError } from '../../protocol/errors.ts'
 
 /**
  * Makes one request over a daemon's control socket, as a program that embeds p2pfs does: no process is started.
  *
- * @throws unavailable with the daemon's reason
+ * @param body undefined for a GET
+ * @throws the daemon's error; closed if the daemon does not answer
  */
 export async function callControl<T>(
   socket: string,
   path: string,
-  body: object,
+  body: object | undefined,
   { signal }: { signal?: AbortSignal } = {},
 ): Promise<T> {
+  const options = { socketPath: socket, path, method: body === undefined ? 'GET' : 'POST', ...(signal && { signal }) }
   const text = await new Promise<string>((resolve, reject) => {
-    const call = request({ socketPath: socket, path, method: 'POST', ...(signal && { signal }) }, (response) => {
+    const call = request(options, (response) => {
       let received = ''
       response.setEncoding('utf8')
       response.on('data', (piece: string) => (received += piece))
@@ -22,14 +24,15 @@ export async function callControl<T>(
       response.on('error', reject)
     })
     call.on('error', reject)
-    call.end(JSON.stringify(body))
+    call.end(body === undefined ? undefined : JSON.stringify(body))
+  }).catch((cause: unknown) => {
+    signal?.throwIfAborted()
+    throw new P2pfsError('closed', `${path}: no answer: ${(cause as Error).message}`, { cause })
   })
-  const lines = text
-    .split('\n')
-    .filter(Boolean)
-    .map((line) => JSON.parse(line) as Progress | Outcome<T>)
-  const last = lines.at(-1)
-  if (last !== undefined && 'result' in last) return last.result
-  const reason = last !== undefined && 'error' in last ? last.error.message : 'no answer'
-  throw new P2pfsError('unavailable', `${path}: ${reason}`)
+  const last = text.split('\n').findLast((line) => line !== '')
+  const outcome = last === undefined ? {} : (JSON.parse(last) as Partial<Progress> | Outcome<T>)
+  if ('result' in outcome) return outcome.result
+  if (!('error' in outcome)) throw new P2pfsError('closed', `${path}: the answer is not whole`)
+  const { code, message } = outcome.error
+  throw new P2pfsError(errorCodes.find((candidate) => candidate === code) ?? 'invalid', `${path}: ${message}`)
 }

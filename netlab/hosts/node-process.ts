@@ -1,4 +1,5 @@
 import type { ChildProcess } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { mkdir, open, readFile, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -144,6 +145,30 @@ export class NodeProcess implements AsyncDisposable {
     const { daemonPid } = await this.status(options)
     process.kill(daemonPid, signal)
     return daemonPid
+  }
+
+  /** The daemon's pid, as the kernel lists the supervisor's children; undefined while there is none. */
+  get daemonPid(): number | undefined {
+    const { pid } = this.#process
+    try {
+      const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean)
+      return children.map(Number).find((child) => readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('main.ts'))
+    } catch {
+      return undefined
+    }
+  }
+
+  /** Sends a signal to the supervisor. SIGHUP has it replace the daemon. */
+  signalSupervisor(signal: NodeJS.Signals): void {
+    this.#process.kill(signal)
+  }
+
+  /** Kills supervisor and daemon at once, as a power cut would. The mounts are left to the next {@link start}. */
+  async killAll(): Promise<void> {
+    const { daemonPid } = this
+    this.#process.kill('SIGKILL')
+    if (daemonPid !== undefined) process.kill(daemonPid, 'SIGKILL')
+    await exited(this.#process)
   }
 
   /** The log so far. */

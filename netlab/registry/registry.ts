@@ -87,6 +87,15 @@ export class Registry {
     return readFileSync(this.#logPath, 'utf8').match(accessLine)?.length ?? 0
   }
 
+  /** Freezes the process: connections are accepted by the kernel, and nobody answers. */
+  pause(): void {
+    this.#process.kill('SIGSTOP')
+  }
+
+  resume(): void {
+    this.#process.kill('SIGCONT')
+  }
+
   async #listening(): Promise<true | undefined> {
     const text = await readFile(this.#logPath, 'utf8')
     if (this.#process.exitCode !== null)

@@ -92,6 +92,7 @@ const netlabFloors: typeof floors = {
   images: { mayName: ['hosts'], because: 'images are built by commands, with no host of a lab' },
   scenarios: { mayName: ['hosts', 'registry', 'images'], because: 'what hosts do with an image, told step by step' },
   bench: { mayName: ['hosts', 'registry', 'images', 'scenarios'], because: 'measures all that' },
+  chaos: { mayName: ['hosts', 'registry', 'images'], because: 'random actions and faults, and readers that compare' },
 }
 
 /** Files in the root of `node/`, and the rooms that each may name; undefined: all of them. */

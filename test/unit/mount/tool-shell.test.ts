@@ -26,7 +26,7 @@ test('tools run side by side, each with its own answer', async (t) => {
   const order: number[] = []
   const answers = await Promise.all(
     Array.from({ length: 20 }, async (_, i) => {
-      const result = await shell.run('sh', ['-c', `sleep 0.${i === 0 ? 9 : 1}; echo said ${i}; exit ${i % 3}`])
+      const result = await shell.run('sh', ['-c', `sleep 0.${i === 0 ? 4 : 1}; echo said ${i}; exit ${i % 3}`])
       order.push(i)
       return result
     }),

@@ -1,0 +1,236 @@
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { run } from '../../../netlab/hosts/process.ts'
+import { DiskTemplates } from '../../../node/mount/placement/disk-template.ts'
+import { KernelMounter } from '../../../node/mount/placement/kernel-mounter.ts'
+import { KernelPlacement } from '../../../node/mount/placement/kernel-placement.ts'
+import { LinkPlacement } from '../../../node/mount/placement/link-placement.ts'
+import type { MountSpec, Placement } from '../../../node/mount/placement/placement.ts'
+import { runTool } from '../../../node/mount/placement/run-tool.ts'
+import { ScratchDrives } from '../../../node/mount/placement/scratch-drives.ts'
+import { Trees } from '../../../node/mount/placement/trees.ts'
+import { WritableLayers } from '../../../node/mount/placement/writable-layers.ts'
+import type { ErrorCode } from '../../../protocol/errors.ts'
+import { isP2pfsError } from '../../../protocol/errors.ts'
+
+/** A host's directories. A tmpfs with two images stands in for the FUSE filesystem. Disposal leaves nothing. */
+class TestHost implements AsyncDisposable {
+  readonly directory: string
+  #ids = 0
+
+  private constructor(directory: string) {
+    this.directory = directory
+  }
+
+  static async create(): Promise<TestHost> {
+    const host = new TestHost(await mkdtemp(join(tmpdir(), 'p2pfs-test-')))
+    const [mountPoint, content] = [host.path('mnt'), host.path('content')]
+    for (const path of [mountPoint, content]) await mkdir(path)
+    await run('mount', ['-t', 'tmpfs', 'p2pfs-test', mountPoint])
+    for (const name of ['first', 'second']) {
+      await mkdir(join(mountPoint, name))
+      await writeFile(join(content, 'name'), name)
+      await run('mkfs.erofs', ['--quiet', join(mountPoint, name, 'rootfs.img'), content])
+    }
+    return host
+  }
+
+  path(...names: string[]): string {
+    return join(this.directory, ...names)
+  }
+
+  async image(rootfs: string): Promise<Buffer> {
+    return await readFile(this.path('mnt', rootfs, 'rootfs.img'))
+  }
+
+  /** A drive of the first image, on a directory of the user. */
+  async drive(name: string, more: Partial<MountSpec> = {}): Promise<MountSpec> {
+    const directory = this.path('of-user', name)
+    await mkdir(directory, { recursive: true })
+    return {
+      id: `id${this.#ids++}`,
+      directory,
+      rootfs: 'first',
+      format: 'erofs',
+      as: 'drive',
+      writable: false,
+      ...more,
+    }
+  }
+
+  async mounts(): Promise<string[]> {
+    return (await readFile('/proc/self/mountinfo', 'utf8'))
+      .split('\n')
+      .map((line) => line.split(' ')[4] ?? '')
+      .filter((path) => path.startsWith(`${this.directory}/`))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const path of (await this.mounts()).toReversed()) await run('umount', [path])
+    await rm(this.directory, { recursive: true })
+  }
+}
+
+interface Kind {
+  /** Another placement on the same host, as the next daemon makes it. */
+  open: (host: TestHost) => Placement
+  /** Whether what was placed stands for the next daemon. */
+  outlivesDaemon: boolean
+  /** Makes a directory unfit for a drive. */
+  occupy: (spec: MountSpec, placement: Placement) => Promise<void>
+}
+
+const { signal } = new AbortController()
+
+const kinds: Record<string, Kind> = {
+  kernel: {
+    open: (host) => {
+      const mountPoint = host.path('mnt')
+      const mounter = new KernelMounter({ run: runTool })
+      const templates = new DiskTemplates({ run: runTool }, { directory: host.path('templates') })
+      const parts = {
+        mounter,
+        trees: new Trees({ mounter }, { directory: host.path('trees'), mountPoint }),
+        writables: new WritableLayers({ mounter, templates }, { directory: host.path('writable') }),
+        scratches: new ScratchDrives({ templates }, { directory: host.path('scratch') }),
+      }
+      return new KernelPlacement(parts, { mountPoint, roots: [mountPoint, host.path('trees'), host.path('writable')] })
+    },
+    outlivesDaemon: true,
+    occupy: async (spec, placement) => void (await placement.place({ ...spec, id: 'other' }, { signal })),
+  },
+  link: {
+    open: (host) => new LinkPlacement({ mountPoint: host.path('mnt') }),
+    outlivesDaemon: false,
+    occupy: async ({ directory }) => await writeFile(join(directory, 'rootfs.img'), 'of the user'),
+  },
+}
+
+const isError =
+  (code: ErrorCode) =>
+  (error: unknown): boolean =>
+    isP2pfsError(error, code)
+
+for (const [kind, { open, outlivesDaemon, occupy }] of Object.entries(kinds)) {
+  test(`the ${kind} placement puts drives on directories, and takes them away`, async () => {
+    await using host = await TestHost.create()
+    const placement = open(host)
+    const first = await host.drive('a')
+    const second = await host.drive('b', { rootfs: 'second' })
+    for (const spec of [first, second]) {
+      const { rootfs, scratch } = await placement.place(spec, { signal })
+      assert.equal(rootfs, join(spec.directory, 'rootfs.img'))
+      assert.equal(scratch, undefined)
+      assert.ok((await host.image(spec.rootfs)).equals(await readFile(rootfs)))
+    }
+    for (const spec of [first, second]) {
+      await placement.remove(spec)
+      assert.deepEqual(await readdir(spec.directory), [])
+      assert.equal(await placement.release(spec.rootfs), true)
+    }
+    await placement.remove(first)
+  })
+
+  test(`the ${kind} placement refuses a directory that is absent, taken, or given up`, async () => {
+    await using host = await TestHost.create()
+    const placement = open(host)
+    const spec = await host.drive('a')
+    const absent = { ...spec, directory: host.path('of-user', 'absent') }
+    await assert.rejects(placement.place(absent, { signal }), isError('missing'))
+    await assert.rejects(placement.place(spec, { signal: AbortSignal.abort() }), { name: 'AbortError' })
+    assert.deepEqual(await readdir(spec.directory), [])
+    await occupy(spec, placement)
+    const before = await readFile(join(spec.directory, 'rootfs.img'))
+    await assert.rejects(placement.place(spec, { signal }), isError('conflict'))
+    assert.deepEqual(await readFile(join(spec.directory, 'rootfs.img')), before, 'a refusal changes nothing')
+  })
+
+  test(`the ${kind} placement resets nothing of a plain drive, and says so`, async () => {
+    await using host = await TestHost.create()
+    const placement = open(host)
+    const spec = await host.drive('a')
+    const { rootfs } = await placement.place(spec, { signal })
+    await assert.rejects(placement.reset(spec), isError('invalid'))
+    assert.ok((await host.image('first')).equals(await readFile(rootfs)))
+  })
+
+  test(`the ${kind} placement tells the next daemon what stands, and tidies up nothing of that`, async () => {
+    await using host = await TestHost.create()
+    const specs = [await host.drive('a'), await host.drive('b', { rootfs: 'second' })]
+    for (const spec of specs) await open(host).place(spec, { signal })
+    const next = open(host)
+    assert.deepEqual([...(await next.standing())].toSorted(), outlivesDaemon ? specs.map((spec) => spec.directory) : [])
+    await next.tidy(specs)
+    for (const { directory, rootfs } of specs)
+      assert.ok((await host.image(rootfs)).equals(await readFile(join(directory, 'rootfs.img'))))
+  })
+}
+
+test('the link placement refuses what takes mounts', async () => {
+  await using host = await TestHost.create()
+  const placement = kinds['link']!.open(host)
+  for (const more of [{ as: 'tree' }, { scratchBytes: 2 ** 20 }] as const) {
+    const spec = await host.drive(`d${Object.keys(more).join('')}`, more)
+    await assert.rejects(placement.place(spec, { signal }), isError('unsupported'))
+    assert.deepEqual(await readdir(spec.directory), [])
+  }
+})
+
+test('the kernel placement mounts trees, writable trees and scratch drives, and removes all of them', async () => {
+  await using host = await TestHost.create()
+  const placement = kinds['kernel']!.open(host)
+  const before = await host.mounts()
+  const specs = [
+    await host.drive('tree', { as: 'tree' }),
+    await host.drive('writable', { as: 'tree', writable: true }),
+    await host.drive('limited', { as: 'tree', writable: true, limitBytes: 2 ** 24 }),
+    await host.drive('drive', { scratchBytes: 2 ** 24 }),
+  ]
+  const [tree, writable, limited, drive] = specs as [MountSpec, MountSpec, MountSpec, MountSpec]
+  const placed = new Map<MountSpec, string | undefined>()
+  for (const spec of specs) placed.set(spec, (await placement.place(spec, { signal })).scratch)
+  assert.equal(await readFile(join(tree.directory, 'name'), 'utf8'), 'first')
+  await assert.rejects(writeFile(join(tree.directory, 'new'), ''), { code: 'EROFS' })
+  for (const spec of [writable, limited]) {
+    await writeFile(join(spec.directory, 'name'), 'changed')
+    await placement.reset(spec)
+    assert.equal(await readFile(join(spec.directory, 'name'), 'utf8'), 'first')
+  }
+  const scratch = placed.get(drive)!
+  await writeFile(scratch, 'spoilt')
+  assert.deepEqual((await placement.reset(drive)).scratch, scratch)
+  await run('e2fsck', ['-fn', scratch])
+  assert.deepEqual([...(await placement.standing())].toSorted(), specs.map(({ directory }) => directory).toSorted())
+  for (const spec of specs) await placement.remove(spec)
+  assert.equal(await placement.release('first'), true)
+  assert.equal(existsSync(scratch), false)
+  await leavesNothing(host, before)
+})
+
+test('the kernel placement tidies up what belongs to no mount', async () => {
+  await using host = await TestHost.create()
+  const placement = kinds['kernel']!.open(host)
+  const before = await host.mounts()
+  const specs = [
+    await host.drive('writable', { as: 'tree', writable: true, limitBytes: 2 ** 24 }),
+    await host.drive('drive', { scratchBytes: 2 ** 24 }),
+  ]
+  for (const spec of specs) await placement.place(spec, { signal })
+  // The user's directories are unmounted behind the back of the daemon, which has no records of them.
+  for (const { directory } of specs) await run('umount', [directory])
+  await kinds['kernel']!.open(host).tidy([])
+  await leavesNothing(host, before)
+})
+
+async function leavesNothing(host: TestHost, mountsBefore: readonly string[]): Promise<void> {
+  assert.deepEqual(await host.mounts(), mountsBefore)
+  for (const name of ['trees', 'scratch', 'writable']) {
+    // Discarded layers are deleted in the background.
+    const left = (await readdir(host.path(name))).filter((entry) => !entry.includes('.gone-'))
+    assert.deepEqual(left, [], name)
+  }
+}
