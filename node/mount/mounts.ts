@@ -10,7 +10,7 @@ import type { Catalog } from '../store/catalog.ts'
 import type { MountRecord } from '../store/mount-record.ts'
 import type { FuseDriver, ReadHandler } from './fuse/driver.ts'
 import { MountedRootfs, type MountedRootfsOptions, type MountedRootfsParts } from './mounted-rootfs.ts'
-import type { MountSpec, Placed, Placement } from './placement/placement.ts'
+import type { MountSpec, Place, Placed, Placement } from './placement/placement.ts'
 
 export interface MountsParts extends MountedRootfsParts {
   catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs'>
@@ -26,8 +26,9 @@ export class Mounts implements ReadHandler {
   readonly #options: MountedRootfsOptions
   /** Rootfs that are served, by their name in the FUSE mount. */
   readonly #rootfs = new Map<string, MountedRootfs>()
+  /** By the directory as the user spelt it. */
   readonly #records = new Map<string, MountRecord>()
-  /** Directories that are being mounted, reset or unmounted. */
+  /** Directories that are being mounted, reset or unmounted, without symbolic links. */
   readonly #busy = new Set<string>()
   /** Mounts of one rootfs share its image and tree, so their changes run one after the other. */
   readonly #turns = new KeyedQueue()
@@ -45,10 +46,11 @@ export class Mounts implements ReadHandler {
       isComplete = false
       log.error('mount record cannot be read; it stays, and so do all scratch drives and upper layers', { key, error })
     })
-    const standing = await placement.standing()
+    const standing = await placement.standing(records.map(specOf))
     for (const record of records) {
       const manifest = await catalog.rootfs(record.rootfsDigest)
-      if (!standing.has(record.directory) || manifest === undefined) {
+      const identity = standing.get(record.id)
+      if (identity === undefined || manifest === undefined) {
         log.warn('mount is gone since the daemon was last here', {
           directory: record.directory,
           image: record.reference,
@@ -56,7 +58,7 @@ export class Mounts implements ReadHandler {
         await catalog.deleteMount(record.directory)
         continue
       }
-      this.#records.set(record.directory, record)
+      await this.#keep(record, identity)
       await this.#open(manifest, record.rootfsDigest)
     }
     if (isComplete) await placement.tidy(this.list().map(specOf))
@@ -109,16 +111,17 @@ export class Mounts implements ReadHandler {
   async mount(manifest: RootfsManifest, record: MountRecord, { signal }: { signal: AbortSignal }): Promise<Placed> {
     const { catalog, placement, boots } = this.#parts
     const { directory, rootfsDigest } = record
-    if (this.#records.has(directory))
+    const place = await placement.locate(directory)
+    if (this.#find(directory, place) !== undefined)
       throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
-    return await this.#inTurn(directory, rootfsDigest, async () => {
+    return await this.#inTurn(place?.path ?? directory, rootfsDigest, async () => {
       signal.throwIfAborted()
       const mounted = await this.#open(manifest, rootfsDigest)
       // Recorded first: a daemon that dies before it mounts leaves a record without a mount, which is forgotten.
       await catalog.putMount(record)
       try {
-        const placed = await placement.place(specOf(record), { signal })
-        this.#records.set(directory, record)
+        const { placed, identity } = await placement.place(specOf(record), { signal })
+        await this.#keep(record, identity)
         // Not earlier: a replay would compete with the reads that the mount itself waits for.
         boots.start(mounted)
         return placed
@@ -135,31 +138,50 @@ export class Mounts implements ReadHandler {
    * @throws missing if nothing is mounted there; invalid if the mount has neither; conflict if it is in use
    */
   async reset(directory: string): Promise<Placed> {
-    const record = this.#record(directory)
-    return await this.#inTurn(
-      directory,
-      record.rootfsDigest,
-      async () => await this.#parts.placement.reset(specOf(record)),
-    )
+    return await this.#change(directory, async (record) => {
+      const { placed, identity } = await this.#parts.placement.reset(specOf(record))
+      await this.#keep(record, identity)
+      return placed
+    })
   }
 
   /** @throws missing if nothing is mounted there; conflict if it is in use */
   async umount(directory: string): Promise<void> {
-    const record = this.#record(directory)
-    await this.#inTurn(directory, record.rootfsDigest, async () => {
+    await this.#change(directory, async (record) => {
       await this.#parts.placement.remove(specOf(record))
-      await this.#parts.catalog.deleteMount(directory)
-      this.#records.delete(directory)
+      await this.#parts.catalog.deleteMount(record.directory)
+      this.#records.delete(record.directory)
       await this.#closeUnused(record.rootfsDigest)
     })
   }
 
-  #record(directory: string): MountRecord {
-    const record = this.#records.get(directory)
-    if (record !== undefined) return record
-    throw new P2pfsError('missing', `nothing of p2pfs is mounted on ${directory}; p2pfs status lists the mounts`, {
-      directory,
+  /** Changes the mount on a directory. @throws missing if none of ours is on it */
+  async #change<T>(directory: string, change: (record: MountRecord) => Promise<T>): Promise<T> {
+    const place = await this.#parts.placement.locate(directory)
+    const found = this.#find(directory, place)
+    if (found === undefined) throw notMounted(directory)
+    return await this.#inTurn(place?.path ?? directory, found.rootfsDigest, async () => {
+      const record = this.#records.get(found.directory)
+      if (record?.id !== found.id) throw notMounted(directory)
+      return await change(record)
     })
+  }
+
+  /** The record of the mount at a place, or else of the one that was mounted by this name, wherever it is now. */
+  #find(directory: string, place: Place | undefined): MountRecord | undefined {
+    const identity = place?.identity
+    const record = identity === undefined ? undefined : this.list().find((candidate) => candidate.identity === identity)
+    return record ?? this.#records.get(directory)
+  }
+
+  async #keep(record: MountRecord, identity: string): Promise<void> {
+    const identified = { ...record, identity }
+    this.#records.set(record.directory, identified)
+    if (record.identity === identity) return
+    await this.#parts.catalog.putMount(identified).catch((error: unknown) =>
+      // The next daemon then looks for it where it was mounted.
+      this.#parts.log.warn('mount record cannot be brought up to date', { error, directory: record.directory }),
+    )
   }
 
   async #open(manifest: RootfsManifest, digest: Digest): Promise<MountedRootfs> {
@@ -198,6 +220,12 @@ export class Mounts implements ReadHandler {
       this.#busy.delete(directory)
     }
   }
+}
+
+function notMounted(directory: string): P2pfsError {
+  return new P2pfsError('missing', `nothing of p2pfs is mounted on ${directory}; p2pfs status lists the mounts`, {
+    directory,
+  })
 }
 
 function specOf(record: MountRecord): MountSpec {

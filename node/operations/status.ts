@@ -54,7 +54,8 @@ export async function collectStatus({
       })
   }
   const mounts: Status['mounts'] = []
-  for (const { id: _id, platform: _platform, rootfsDigest: digest, ...mount } of parts.mounts) {
+  for (const record of parts.mounts) {
+    const { id: _id, platform: _platform, identity: _identity, rootfsDigest: digest, ...mount } = record
     const manifest = await catalog.rootfs(digest)
     if (manifest !== undefined) mounts.push({ ...mount, digest, ...report(digest, manifest) })
   }
