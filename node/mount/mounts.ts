@@ -8,12 +8,13 @@ import type { BootReplay } from '../model/boot-replay.ts'
 import type { RemoteSource } from '../model/chunk-request.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { MountRecord } from '../store/mount-record.ts'
+import { nodeIdOf, type BlockImage } from './fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from './fuse/driver.ts'
 import { MountedRootfs, type MountedRootfsOptions, type MountedRootfsParts } from './mounted-rootfs.ts'
 import type { MountSpec, Place, Placed, Placement } from './placement/placement.ts'
 
 export interface MountsParts extends MountedRootfsParts {
-  catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs'>
+  catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs' | 'rootfsDigests'>
   driver: Pick<FuseDriver, 'start' | 'add' | 'remove'>
   placement: Placement
   boots: Pick<Boots, 'start' | 'status' | 'end' | 'endAll'>
@@ -24,7 +25,7 @@ export interface MountsParts extends MountedRootfsParts {
 export class Mounts implements ReadHandler {
   readonly #parts: MountsParts
   readonly #options: MountedRootfsOptions
-  /** Rootfs that are served, by their name in the FUSE mount. */
+  /** Rootfs that are served, by their name in the FUSE mount: also some without a mount here, which the kernel has not dropped. */
   readonly #rootfs = new Map<string, MountedRootfs>()
   /** By the directory as the user spelt it. */
   readonly #records = new Map<string, MountRecord>()
@@ -102,6 +103,19 @@ export class Mounts implements ReadHandler {
 
   reachedTrigger(name: string, chunkIndex: number): void {
     this.#rootfs.get(name)?.reachedTrigger(chunkIndex)
+  }
+
+  async reopen(nodeId: number): Promise<BlockImage | undefined> {
+    const { catalog } = this.#parts
+    const digest = (await catalog.rootfsDigests()).find((candidate) => nodeIdOf(candidate) === nodeId)
+    const manifest = digest && (await catalog.rootfs(digest))
+    return manifest && this.#serve(manifest, digest).image
+  }
+
+  dropped(name: string): void {
+    this.#parts.log.debug('rootfs is served no more', { rootfs: name })
+    this.#rootfs.get(name)?.close()
+    this.#rootfs.delete(name)
   }
 
   /**
@@ -184,14 +198,17 @@ export class Mounts implements ReadHandler {
     )
   }
 
-  async #open(manifest: RootfsManifest, digest: Digest): Promise<MountedRootfs> {
+  #serve(manifest: RootfsManifest, digest: Digest): MountedRootfs {
     const name = digestHex(digest)
-    const served = this.#rootfs.get(name)
-    if (served !== undefined) return served
-    const mounted = new MountedRootfs(this.#parts, this.#options, manifest, digest)
-    this.#rootfs.set(name, mounted)
-    await this.#parts.driver.add(mounted.image)
-    return mounted
+    const served = this.#rootfs.get(name) ?? new MountedRootfs(this.#parts, this.#options, manifest, digest)
+    this.#rootfs.set(name, served)
+    return served
+  }
+
+  async #open(manifest: RootfsManifest, digest: Digest): Promise<MountedRootfs> {
+    const served = this.#serve(manifest, digest)
+    await this.#parts.driver.add(served.image)
+    return served
   }
 
   /** Ends the tree, and the rootfs, if no mount needs it any more. */
@@ -204,9 +221,7 @@ export class Mounts implements ReadHandler {
     if (!isReleased) log.warn('tree is in use beyond its mounts; it stays', { rootfs: digest })
     if (!isReleased || users.length > 0) return
     await boots.end(digest)
-    this.#rootfs.get(name)?.close()
-    this.#rootfs.delete(name)
-    await driver.remove(name)
+    if (await driver.remove(name)) this.dropped(name)
   }
 
   /** Runs a change after the other changes of the same rootfs. @throws conflict if the directory is being changed */

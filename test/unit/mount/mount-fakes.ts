@@ -4,6 +4,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import { rootfsDigest, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { silentLog, type Log, type LogLevel } from '../../../node/base/log.ts'
 import type { ChunkRequest, FetchedChunk, FetchPriority, RemoteSource } from '../../../node/model/chunk-request.ts'
+import { nodeIdOf } from '../../../node/mount/fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from '../../../node/mount/fuse/driver.ts'
 import type { MountSpec, Place, PlacedMount, Placement } from '../../../node/mount/placement/placement.ts'
 import type { MountRecord } from '../../../node/store/mount-record.ts'
@@ -70,6 +71,10 @@ export class FakeCatalog {
     this.records.delete(directory)
   }
 
+  async rootfsDigests(): Promise<Digest[]> {
+    return [...this.manifests.keys()]
+  }
+
   async rootfs(digest: Digest): Promise<RootfsManifest | undefined> {
     return this.manifests.get(digest)
   }
@@ -77,7 +82,10 @@ export class FakeCatalog {
 
 /** A driver whose reads are calls of its handler. */
 export class FakeDriver implements Pick<FuseDriver, 'start' | 'add' | 'remove'> {
+  /** Images that can be looked up. */
   readonly images = new Set<string>()
+  /** Whether mounts in other namespaces have all images. */
+  heldElsewhere = false
   #handler: ReadHandler | undefined
 
   async start(handler: ReadHandler): Promise<void> {
@@ -88,8 +96,19 @@ export class FakeDriver implements Pick<FuseDriver, 'start' | 'add' | 'remove'> 
     this.images.add(image.name)
   }
 
-  async remove(name: string): Promise<void> {
+  async remove(name: string): Promise<boolean> {
     this.images.delete(name)
+    return !this.heldElsewhere
+  }
+
+  /** The last mount in another namespace has ended. */
+  drop(rootfs: Digest): void {
+    this.#handler!.dropped(digestHex(rootfs))
+  }
+
+  /** The kernel uses an image that an earlier daemon has served. */
+  async use(rootfs: Digest): Promise<string | undefined> {
+    return (await this.#handler!.reopen(nodeIdOf(rootfs)))?.name
   }
 
   async read(rootfs: Digest, chunk: number): Promise<Uint8Array> {

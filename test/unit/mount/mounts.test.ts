@@ -170,6 +170,29 @@ test('the next daemon knows a mount whose directory was renamed, and one that wa
   assert.deepEqual([second.mounts.list(), second.catalog.records.size], [[], 0])
 })
 
+test('a rootfs whose last mount has ended is served until the kernel has dropped it', async () => {
+  const { driver, boots, mounts } = await host()
+  driver.heldElsewhere = true
+  await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  await mounts.umount('/one')
+  assert.deepEqual([[...driver.images], [...boots.running], mounts.list()], [[], [], []])
+  assert.deepEqual(await driver.read(app.digest, 1), chunkOf(1))
+  await mounts.mount(app.manifest, recordOf(app.digest, '/two'), { signal })
+  assert.deepEqual([...driver.images], [digestHex(app.digest)])
+  await mounts.umount('/two')
+  driver.drop(app.digest)
+  await rejectsWith(driver.read(app.digest, 1), 'closed')
+})
+
+test('a rootfs that the kernel has from an earlier daemon is served without a mount', async () => {
+  const { driver, mounts } = await host()
+  assert.equal(await driver.use(rootfsOf(7).digest), undefined)
+  assert.equal(await driver.use(app.digest), digestHex(app.digest))
+  assert.deepEqual(await driver.read(app.digest, 1), chunkOf(1))
+  await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  await mounts.umount('/one')
+})
+
 test('where a mount record cannot be read nothing is tidied away, for it may be of that mount', async () => {
   const first = await host()
   first.placement.kept = undefined
