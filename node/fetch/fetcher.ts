@@ -99,7 +99,8 @@ export class Fetcher {
     let flight = this.#flights.get(request.digest)
     if (flight === undefined) {
       const bytes = await this.#parts.local.get(request.digest, { signal })
-      if (bytes !== undefined) return { bytes, source: 'local' }
+      // A file of another length was damaged: the chunk is fetched, and the store puts it in its place.
+      if (bytes?.length === request.lengthBytes) return { bytes, source: 'local' }
       flight = this.#flights.get(request.digest) ?? this.#launch(request, priority)
     }
     if (comesBefore(priority, flight.priority)) {
