@@ -1,3 +1,4 @@
+import { mkdir, realpath } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import packageManifest from '../package.json' with { type: 'json' }
 import { isP2pfsError, P2pfsError } from '../protocol/errors.ts'
@@ -13,24 +14,40 @@ import { LinkPlacement } from './mount/placement/link-placement.ts'
 import { ScratchDrives } from './mount/placement/scratch-drives.ts'
 import { ToolShell } from './mount/placement/tool-shell.ts'
 import { Trees } from './mount/placement/trees.ts'
+import { UseCheck } from './mount/placement/use-check.ts'
 import { WritableLayers } from './mount/placement/writable-layers.ts'
 import { configExit, inherited, Supervisor, type FromDaemon } from './supervisor.ts'
 
 /** Runs the node of this host until it is told to stop. @returns the exit status */
 export async function supervise(argv: readonly string[]): Promise<number> {
-  const config = loadConfig(argv, process.env)
+  const config = await withRealStateDir(loadConfig(argv, process.env))
+  const { stateDir } = config
   if (config.fuseDriver === 'native') return await runDaemon(config, logOf(config, 'daemon'))
-  const { mountPoint, trees, writable } = statePaths(config.stateDir)
+  const { mountPoint, trees, writable } = statePaths(stateDir)
   const supervisor = new Supervisor(
     { log: logOf(config, 'supervisor') },
     {
-      stateDir: config.stateDir,
+      stateDir,
       mountPoint,
       mountRoots: [trees, writable],
-      command: [process.execPath, '--disable-warning=ExperimentalWarning', fileURLToPath(import.meta.url), ...argv],
+      command: [
+        process.execPath,
+        '--disable-warning=ExperimentalWarning',
+        fileURLToPath(import.meta.url),
+        ...argv,
+        // The last one counts: a daemon that replaces another has the same state, wherever a link leads by then.
+        '--state-dir',
+        stateDir,
+      ],
     },
   )
   return await supervisor.run()
+}
+
+/** The kernel tells mounts by paths without symbolic links, so what is mounted below the state directory has to be known by one. */
+async function withRealStateDir(config: Config): Promise<Config> {
+  await mkdir(config.stateDir, { recursive: true, mode: 0o700 })
+  return { ...config, stateDir: await realpath(config.stateDir) }
 }
 
 function logOf(config: Config, part: string): Log {
@@ -77,6 +94,7 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
     const resumed = process.env[inherited.resumed] !== undefined
     const { run } = new ToolShell()
     const mounter = new KernelMounter({ run })
+    const uses = new UseCheck({ run })
     const templates = new DiskTemplates({ run }, { directory: templateDirectory })
     return {
       driver: new DevFuseDriver({ fd, resumed, chunkDirectory, log }, { workers: config.fuseWorkers }),
@@ -84,8 +102,8 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
         {
           mounter,
           trees: new Trees({ mounter }, { directory: trees, mountPoint }),
-          writables: new WritableLayers({ mounter, templates }, { directory: writable }),
-          scratches: new ScratchDrives({ templates }, { directory: scratch }),
+          writables: new WritableLayers({ mounter, templates, uses, log }, { directory: writable }),
+          scratches: new ScratchDrives({ templates, uses, log }, { directory: scratch }),
         },
         { mountPoint, roots: [mountPoint, trees, writable] },
       ),

@@ -7,12 +7,13 @@ import type { Boots } from '../boot/boots.ts'
 import type { BootReplay } from '../model/boot-replay.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { MountRecord } from '../store/mount-record.ts'
+import { nodeIdOf, type BlockImage } from './fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from './fuse/driver.ts'
 import { MountedRootfs, type MountedRootfsOptions, type MountedRootfsParts } from './mounted-rootfs.ts'
-import type { MountSpec, Placed, Placement } from './placement/placement.ts'
+import type { MountSpec, Place, Placed, Placement } from './placement/placement.ts'
 
 export interface MountsParts extends MountedRootfsParts {
-  catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs'>
+  catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs' | 'rootfsDigests'>
   driver: Pick<FuseDriver, 'start' | 'add' | 'remove'>
   placement: Placement
   boots: Pick<Boots, 'start' | 'status' | 'end' | 'endAll'>
@@ -23,10 +24,11 @@ export interface MountsParts extends MountedRootfsParts {
 export class Mounts implements ReadHandler {
   readonly #parts: MountsParts
   readonly #options: MountedRootfsOptions
-  /** Rootfs that are served, by their name in the FUSE mount. */
+  /** Rootfs that are served, by their name in the FUSE mount: also some without a mount here, which the kernel has not dropped. */
   readonly #rootfs = new Map<string, MountedRootfs>()
+  /** By the directory as the user spelt it. */
   readonly #records = new Map<string, MountRecord>()
-  /** Directories that are being mounted, reset or unmounted. */
+  /** Directories that are being mounted, reset or unmounted, without symbolic links. */
   readonly #busy = new Set<string>()
   /** Mounts of one rootfs share its image and tree, so their changes run one after the other. */
   readonly #turns = new KeyedQueue()
@@ -44,10 +46,11 @@ export class Mounts implements ReadHandler {
       isComplete = false
       log.error('mount record cannot be read; it stays, and so do all scratch drives and upper layers', { key, error })
     })
-    const standing = await placement.standing()
+    const standing = await placement.standing(records.map(specOf))
     for (const record of records) {
       const manifest = await catalog.rootfs(record.rootfsDigest)
-      if (!standing.has(record.directory) || manifest === undefined) {
+      const identity = standing.get(record.id)
+      if (identity === undefined || manifest === undefined) {
         log.warn('mount is gone since the daemon was last here', {
           directory: record.directory,
           image: record.reference,
@@ -55,7 +58,7 @@ export class Mounts implements ReadHandler {
         await catalog.deleteMount(record.directory)
         continue
       }
-      this.#records.set(record.directory, record)
+      await this.#keep(record, identity)
       await this.#open(manifest, record.rootfsDigest)
     }
     if (isComplete) await placement.tidy(this.list().map(specOf))
@@ -96,6 +99,19 @@ export class Mounts implements ReadHandler {
     this.#rootfs.get(name)?.reachedTrigger(chunkIndex)
   }
 
+  async reopen(nodeId: number): Promise<BlockImage | undefined> {
+    const { catalog } = this.#parts
+    const digest = (await catalog.rootfsDigests()).find((candidate) => nodeIdOf(candidate) === nodeId)
+    const manifest = digest && (await catalog.rootfs(digest))
+    return manifest && this.#serve(manifest, digest).image
+  }
+
+  dropped(name: string): void {
+    this.#parts.log.debug('rootfs is served no more', { rootfs: name })
+    this.#rootfs.get(name)?.close()
+    this.#rootfs.delete(name)
+  }
+
   /**
    * @throws conflict if the directory is taken; missing if there is no such directory; unsupported if this host cannot mount it
    * that way
@@ -103,16 +119,17 @@ export class Mounts implements ReadHandler {
   async mount(manifest: RootfsManifest, record: MountRecord, { signal }: { signal: AbortSignal }): Promise<Placed> {
     const { catalog, placement, boots } = this.#parts
     const { directory, rootfsDigest } = record
-    if (this.#records.has(directory))
+    const place = await placement.locate(directory)
+    if (this.#find(directory, place) !== undefined)
       throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
-    return await this.#inTurn(directory, rootfsDigest, async () => {
+    return await this.#inTurn(place?.path ?? directory, rootfsDigest, async () => {
       signal.throwIfAborted()
       const mounted = await this.#open(manifest, rootfsDigest)
       // Recorded first: a daemon that dies before it mounts leaves a record without a mount, which is forgotten.
       await catalog.putMount(record)
       try {
-        const placed = await placement.place(specOf(record), { signal })
-        this.#records.set(directory, record)
+        const { placed, identity } = await placement.place(specOf(record), { signal })
+        await this.#keep(record, identity)
         // Not earlier: a replay would compete with the reads that the mount itself waits for.
         boots.start(mounted)
         return placed
@@ -129,41 +146,63 @@ export class Mounts implements ReadHandler {
    * @throws missing if nothing is mounted there; invalid if the mount has neither; conflict if it is in use
    */
   async reset(directory: string): Promise<Placed> {
-    const record = this.#record(directory)
-    return await this.#inTurn(
-      directory,
-      record.rootfsDigest,
-      async () => await this.#parts.placement.reset(specOf(record)),
-    )
+    return await this.#change(directory, async (record) => {
+      const { placed, identity } = await this.#parts.placement.reset(specOf(record))
+      await this.#keep(record, identity)
+      return placed
+    })
   }
 
   /** @throws missing if nothing is mounted there; conflict if it is in use */
   async umount(directory: string): Promise<void> {
-    const record = this.#record(directory)
-    await this.#inTurn(directory, record.rootfsDigest, async () => {
+    await this.#change(directory, async (record) => {
       await this.#parts.placement.remove(specOf(record))
-      await this.#parts.catalog.deleteMount(directory)
-      this.#records.delete(directory)
+      await this.#parts.catalog.deleteMount(record.directory)
+      this.#records.delete(record.directory)
       await this.#closeUnused(record.rootfsDigest)
     })
   }
 
-  #record(directory: string): MountRecord {
-    const record = this.#records.get(directory)
-    if (record !== undefined) return record
-    throw new P2pfsError('missing', `nothing of p2pfs is mounted on ${directory}; p2pfs status lists the mounts`, {
-      directory,
+  /** Changes the mount on a directory. @throws missing if none of ours is on it */
+  async #change<T>(directory: string, change: (record: MountRecord) => Promise<T>): Promise<T> {
+    const place = await this.#parts.placement.locate(directory)
+    const found = this.#find(directory, place)
+    if (found === undefined) throw notMounted(directory)
+    return await this.#inTurn(place?.path ?? directory, found.rootfsDigest, async () => {
+      const record = this.#records.get(found.directory)
+      if (record?.id !== found.id) throw notMounted(directory)
+      return await change(record)
     })
   }
 
-  async #open(manifest: RootfsManifest, digest: Digest): Promise<MountedRootfs> {
+  /** The record of the mount at a place, or else of the one that was mounted by this name, wherever it is now. */
+  #find(directory: string, place: Place | undefined): MountRecord | undefined {
+    const identity = place?.identity
+    const record = identity === undefined ? undefined : this.list().find((candidate) => candidate.identity === identity)
+    return record ?? this.#records.get(directory)
+  }
+
+  async #keep(record: MountRecord, identity: string): Promise<void> {
+    const identified = { ...record, identity }
+    this.#records.set(record.directory, identified)
+    if (record.identity === identity) return
+    await this.#parts.catalog.putMount(identified).catch((error: unknown) =>
+      // The next daemon then looks for it where it was mounted.
+      this.#parts.log.warn('mount record cannot be brought up to date', { error, directory: record.directory }),
+    )
+  }
+
+  #serve(manifest: RootfsManifest, digest: Digest): MountedRootfs {
     const name = digestHex(digest)
-    const served = this.#rootfs.get(name)
-    if (served !== undefined) return served
-    const mounted = new MountedRootfs(this.#parts, this.#options, manifest, digest)
-    this.#rootfs.set(name, mounted)
-    await this.#parts.driver.add(mounted.image)
-    return mounted
+    const served = this.#rootfs.get(name) ?? new MountedRootfs(this.#parts, this.#options, manifest, digest)
+    this.#rootfs.set(name, served)
+    return served
+  }
+
+  async #open(manifest: RootfsManifest, digest: Digest): Promise<MountedRootfs> {
+    const served = this.#serve(manifest, digest)
+    await this.#parts.driver.add(served.image)
+    return served
   }
 
   /** Ends the tree, and the rootfs, if no mount needs it any more. */
@@ -176,9 +215,7 @@ export class Mounts implements ReadHandler {
     if (!isReleased) log.warn('tree is in use beyond its mounts; it stays', { rootfs: digest })
     if (!isReleased || users.length > 0) return
     await boots.end(digest)
-    this.#rootfs.get(name)?.close()
-    this.#rootfs.delete(name)
-    await driver.remove(name)
+    if (await driver.remove(name)) this.dropped(name)
   }
 
   /** Runs a change after the other changes of the same rootfs. @throws conflict if the directory is being changed */
@@ -192,6 +229,12 @@ export class Mounts implements ReadHandler {
       this.#busy.delete(directory)
     }
   }
+}
+
+function notMounted(directory: string): P2pfsError {
+  return new P2pfsError('missing', `nothing of p2pfs is mounted on ${directory}; p2pfs status lists the mounts`, {
+    directory,
+  })
 }
 
 function specOf(record: MountRecord): MountSpec {

@@ -84,7 +84,8 @@ export class StatusOperation {
   async #mounts(): Promise<Status['mounts']> {
     const { catalog, mounts, reports } = this.#parts
     const described: Status['mounts'] = []
-    for (const { id: _id, platform: _platform, rootfsDigest: digest, ...mount } of mounts.list()) {
+    for (const record of mounts.list()) {
+      const { id: _id, platform: _platform, identity: _identity, rootfsDigest: digest, ...mount } = record
       const manifest = await catalog.rootfs(digest)
       if (manifest !== undefined) described.push({ ...mount, digest, ...reports.of(digest, manifest) })
     }

@@ -10,6 +10,8 @@ export interface MountRecord extends ImageName {
   id: string
   /** The directory as the user spelt it, absolute. */
   directory: string
+  /** Which mount it is, as the placement tells mounts apart, whatever the directory is called; undefined until it stands. */
+  identity?: string
   rootfsDigest: Digest
   manifestDigest: Digest
   /** Where the rootfs manifest came from, and who said that the reference stands for it, at the time of the mount. */
@@ -31,12 +33,14 @@ export function encodeMountRecord(record: MountRecord): Uint8Array {
 /** Ignores fields that it does not know. @throws invalid */
 export function parseMountRecord(bytes: Uint8Array): MountRecord {
   const fields = new Fields(parseJson(bytes), 'mount record')
+  const identity = optional(fields, 'identity', () => fields.text('identity'))
   const limitBytes = optional(fields, 'limitBytes', () => fields.unsigned('limitBytes'))
   const scratchBytes = optional(fields, 'scratchBytes', () => fields.unsigned('scratchBytes'))
   return {
     ...parseImageName(fields),
     id: parseId(fields.text('id')),
     directory: fields.text('directory'),
+    ...(identity === undefined ? {} : { identity }),
     rootfsDigest: fields.digest('rootfsDigest'),
     manifestDigest: fields.digest('manifestDigest'),
     origin: oneOf(origins, fields, 'origin'),

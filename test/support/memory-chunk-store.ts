@@ -2,13 +2,8 @@ import type { ChunkStore } from '../../node/store/chunk-store.ts'
 import { digestOf, type Digest } from '../../protocol/digest.ts'
 
 /** The chunk store for tests that need no disk: chunks are in memory. */
-export class MemoryChunkStore implements Pick<ChunkStore, 'count' | 'has' | 'put' | 'get' | 'getVerified' | 'discard'> {
+export class MemoryChunkStore implements Pick<ChunkStore, 'count' | 'has' | 'put' | 'get' | 'discard'> {
   readonly #chunks = new Map<Digest, Uint8Array>()
-  readonly #onLost: (digest: Digest) => void
-
-  constructor({ onLost = () => undefined }: { onLost?: (digest: Digest) => void } = {}) {
-    this.#onLost = onLost
-  }
 
   get count(): number {
     return this.#chunks.size
@@ -25,13 +20,8 @@ export class MemoryChunkStore implements Pick<ChunkStore, 'count' | 'has' | 'put
   }
 
   async get(digest: Digest): Promise<Uint8Array | undefined> {
-    return this.#chunks.get(digest)
-  }
-
-  async getVerified(digest: Digest): Promise<Uint8Array | undefined> {
     const bytes = this.#chunks.get(digest)
     if (bytes === undefined || digestOf(bytes) === digest) return bytes
-    this.#onLost(digest)
     await this.discard(digest)
     return undefined
   }

@@ -23,6 +23,8 @@ export interface BlockImage {
    * its position plus 1. A 0 is a chunk that is being entered. Only the first chunks are kept.
    */
   readOrder: SharedArrayBuffer
+  /** Int32: how many lookups of the directory and the file the kernel has not taken back. */
+  references: SharedArrayBuffer
 }
 
 /** Chunks whose order is kept: one more than fit into a boot profile. */
@@ -55,14 +57,24 @@ export function createBlockImage(manifest: RootfsManifest, digest: Digest): Bloc
   offsets[count] = start
   return {
     name: digestHex(digest),
-    // 48 bits of the digest, doubled: a safe integer, and unique in practice.
-    nodeId: Number.parseInt(digestHex(digest).slice(0, 12), 16) * 2 + 2,
+    nodeId: nodeIdOf(digest),
     sizeBytes: start,
     offsets: offsets.buffer,
     digests: digests.buffer,
     state: new SharedArrayBuffer(count),
     readOrder: new SharedArrayBuffer((1 + Math.min(count, maxOrdered)) * 4),
+    references: new SharedArrayBuffer(4),
   }
+}
+
+/** Node id of an image's directory: 48 bits of the digest, doubled. It is even, a safe integer, and unique in practice. */
+export function nodeIdOf(digest: Digest): number {
+  return Number.parseInt(digestHex(digest).slice(0, 12), 16) * 2 + 2
+}
+
+/** Node id of an image's directory, given that of its directory or file. */
+export function directoryNodeId(nodeId: number): number {
+  return nodeId - (nodeId % 2)
 }
 
 /** Index of the chunk that holds byte `offset`. */

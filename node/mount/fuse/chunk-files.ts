@@ -2,15 +2,15 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { chunkFile } from '../../../protocol/chunk-file.ts'
 import { digestBytes, digestFromBytes } from '../../../protocol/digest.ts'
 
-/** Chunk files that one thread keeps open: a gigabyte of full-size chunks, for a fraction of the descriptor limit. */
+/** Chunk files that one thread keeps open: 128 MiB of full-size chunks, for a fraction of the descriptor limit. */
 const maxOpen = 512
-/** More chunks than any image has: keys of all images fit into one map of numbers. */
+/** More chunks than any image has: the chunks of all images have different numbers. */
 const chunksPerImage = 2 ** 26
 
-/** Reads of local chunks, for one thread: blocking, with the last used files kept open. */
+/** Reads of local chunks, for one thread: they block. The files that were used last are kept open. */
 export class ChunkFiles {
   readonly #directory: string
-  /** In order of use, the oldest first. */
+  /** Descriptors in the order of their last use, the oldest first. */
   readonly #open = new Map<number, number>()
 
   constructor(directory: string) {
@@ -18,10 +18,10 @@ export class ChunkFiles {
   }
 
   /**
-   * Reads `length` bytes at `within` of a chunk into `target` at `at`.
-   * @param image a number of the image's own, for the cache of open files
+   * Reads `length` bytes from `within` of a chunk on into `target`, from `start` on.
+   * @param image the number of the image, unlike that of all others
    * @param digests 32 raw bytes per chunk of the image
-   * @returns false where the chunk is not here, or not whole
+   * @returns false if the chunk is not here, or its file does not have its length
    */
   read(
     image: number,
@@ -29,7 +29,7 @@ export class ChunkFiles {
     digests: Buffer,
     chunkBytes: number,
     target: Buffer,
-    at: number,
+    start: number,
     length: number,
     within: number,
   ): boolean {
@@ -42,11 +42,11 @@ export class ChunkFiles {
     } else this.#open.delete(key)
     this.#open.set(key, fd)
     try {
-      if (readSync(fd, target, at, length, within) === length) return true
+      if (readSync(fd, target, start, length, within) === length) return true
     } catch {
-      // A disk that fails is as good as a chunk that is not here: it will be fetched, or the read fails there.
+      // A chunk on a disk that fails counts as one that is not here: it is fetched, or the read fails there.
     }
-    // What comes instead is another file.
+    // A chunk that is fetched again is another file.
     this.#close(key, fd)
     return false
   }
@@ -58,7 +58,11 @@ export class ChunkFiles {
     } catch {
       return undefined
     }
-    if (fstatSync(fd).size === chunkBytes) return fd
+    try {
+      if (fstatSync(fd).size === chunkBytes) return fd
+    } catch {
+      // As a file of another length.
+    }
     closeSync(fd)
     return undefined
   }

@@ -1,21 +1,31 @@
 import type { BlockImage } from './block-image.ts'
 import type { Served } from './read-counters.ts'
 
-/** Serves the reads that the driver cannot answer from chunk files. */
+/** Serves what the driver cannot answer by itself. */
 export interface ReadHandler {
   /** Delivers a chunk of the image of this name: its bytes are whole and verified. */
   miss: (name: string, chunkIndex: number, options: { signal: AbortSignal }) => Promise<Uint8Array>
   /** A reader got to a chunk with the flag `readAheadTrigger`. */
   reachedTrigger: (name: string, chunkIndex: number) => void
+  /**
+   * The kernel uses an image that is not served: it knows it from an earlier daemon, whose mount of it has ended here but not
+   * everywhere. @returns the image, which is served until it is dropped; undefined if there is none with this node id
+   */
+  reopen: (nodeId: number) => Promise<BlockImage | undefined>
+  /** The kernel has dropped an image that was removed or reopened: it is served no more. */
+  dropped: (name: string) => void
 }
 
 /** Serves image files over FUSE: `NAME/rootfs.img` below the mount point. */
 export interface FuseDriver {
   /** Serves reads from now on. */
   start: (handler: ReadHandler) => Promise<void>
-  /** The image can be looked up when this resolves. */
+  /** The image can be looked up when this resolves. It may be served already. */
   add: (image: BlockImage) => Promise<void>
-  /** Ends an image; reads of files that are still open fail. */
-  remove: (name: string) => Promise<void>
+  /**
+   * No mount here needs the image any more, so it cannot be looked up. Whoever has it is served: a mount in another namespace, a
+   * file that is open. @returns whether nobody has it, and it is served no more; if not, the handler is told when it is
+   */
+  remove: (name: string) => Promise<boolean>
   counters: () => { served: Served }
 }

@@ -3,10 +3,11 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import type { Log } from '../../base/log.ts'
 import type { BlockImage } from './block-image.ts'
 import type { FuseDriver, ReadHandler } from './driver.ts'
+import { imageFile, ImageNodes, type ServedImage } from './image-nodes.ts'
 import { ReadCounters, type Served } from './read-counters.ts'
 import { readThrough } from './read-through.ts'
 
-/** What is used of the package fuse-native, which has no types of its own. */
+/** The part of the package fuse-native that is used here: it has no types of its own. */
 interface FuseNative {
   new (
     mountPoint: string,
@@ -21,11 +22,13 @@ type Reply = (status: number, value?: unknown) => void
 
 const times = { mtime: new Date(0), atime: new Date(0), ctime: new Date(0) }
 
-/** FUSE through libfuse, by the package fuse-native: for hosts where the daemon is not root. Its mounts end with the daemon. */
+/** FUSE through libfuse, with the package fuse-native: for hosts where the daemon is not root. Its mounts end with the daemon. */
 export class FuseNativeDriver implements FuseDriver {
   readonly #mountPoint: string
   readonly #log: Log
-  readonly #images = new Map<string, BlockImage>()
+  readonly #nodes = new ImageNodes()
+  /** How many files of an image are open. */
+  readonly #opened = new Map<string, number>()
   readonly #counters = new ReadCounters(ReadCounters.allocate(0), 0)
 
   constructor({ log }: { log: Log }, { mountPoint }: { mountPoint: string }) {
@@ -33,11 +36,11 @@ export class FuseNativeDriver implements FuseDriver {
     this.#log = log
   }
 
-  /** @throws unsupported where libfuse is not installed; unavailable where the mount fails */
+  /** @throws unsupported if libfuse is not installed; unavailable if the mount fails */
   async start(handler: ReadHandler): Promise<void> {
     let Fuse: FuseNative
     try {
-      // A name in a variable: the package is optional, and not there for the type checker.
+      // The name is in a variable because the type checker would not find the package, which is optional.
       const name = 'fuse-native'
       Fuse = ((await import(name)) as { default: FuseNative }).default
     } catch (cause) {
@@ -76,37 +79,64 @@ export class FuseNativeDriver implements FuseDriver {
   }
 
   async add(image: BlockImage): Promise<void> {
-    this.#images.set(image.name, image)
+    this.#nodes.add(image)
   }
 
-  async remove(name: string): Promise<void> {
-    this.#images.delete(name)
+  async remove(name: string): Promise<boolean> {
+    const served = this.#nodes.named(name)
+    if (served !== undefined) served.isHidden = true
+    if (this.#opened.has(name)) return false
+    this.#nodes.delete(name)
+    return true
   }
 
   counters(): { served: Served } {
     return { served: this.#counters.totals() }
   }
 
-  #find(path: string): BlockImage | undefined {
+  /** The image whose file has this path. */
+  #find(path: string): ServedImage | undefined {
     const [, name = '', file, more] = path.split('/')
-    return file === 'rootfs.img' && more === undefined ? this.#images.get(name) : undefined
+    return file === imageFile && more === undefined ? this.#nodes.named(name) : undefined
+  }
+
+  #isDirectory(path: string): boolean {
+    return path === '/' || this.#nodes.named(path.slice(1)) !== undefined
+  }
+
+  /** A file of the image is closed. */
+  #release({ image: { name }, isHidden }: ServedImage, handler: ReadHandler): void {
+    const left = (this.#opened.get(name) ?? 1) - 1
+    if (left > 0) return void this.#opened.set(name, left)
+    this.#opened.delete(name)
+    if (!isHidden) return
+    this.#nodes.delete(name)
+    handler.dropped(name)
   }
 
   #operations(Fuse: FuseNative, handler: ReadHandler): object {
     const directory = { ...times, mode: 0o40555, size: 0, nlink: 2, uid: 0, gid: 0 }
     return {
       readdir: (path: string, reply: Reply) => {
-        if (path === '/') return reply(0, [...this.#images.keys()])
-        return this.#images.has(path.slice(1)) ? reply(0, ['rootfs.img']) : reply(Fuse.ENOENT)
+        if (path === '/') return reply(0, this.#nodes.shown())
+        return this.#isDirectory(path) ? reply(0, [imageFile]) : reply(Fuse.ENOENT)
       },
       getattr: (path: string, reply: Reply) => {
-        const image = this.#find(path)
-        if (image !== undefined)
-          return reply(0, { ...times, mode: 0o100444, size: image.sizeBytes, nlink: 1, uid: 0, gid: 0 })
-        return path === '/' || this.#images.has(path.slice(1)) ? reply(0, directory) : reply(Fuse.ENOENT)
+        const size = this.#find(path)?.image.sizeBytes
+        if (size !== undefined) return reply(0, { ...times, mode: 0o100444, size, nlink: 1, uid: 0, gid: 0 })
+        return this.#isDirectory(path) ? reply(0, directory) : reply(Fuse.ENOENT)
       },
-      open: (path: string, _flags: number, reply: Reply) =>
-        this.#find(path) === undefined ? reply(Fuse.ENOENT) : reply(0, 0),
+      open: (path: string, _flags: number, reply: Reply) => {
+        const name = this.#find(path)?.image.name
+        if (name === undefined) return reply(Fuse.ENOENT)
+        this.#opened.set(name, (this.#opened.get(name) ?? 0) + 1)
+        reply(0, 0)
+      },
+      release: (path: string, _fd: number, reply: Reply) => {
+        const served = this.#find(path)
+        if (served !== undefined) this.#release(served, handler)
+        reply(0)
+      },
       read: (
         path: string,
         _fd: number,
@@ -115,18 +145,19 @@ export class FuseNativeDriver implements FuseDriver {
         offset: number,
         reply: (result: number) => void,
       ) => {
-        const image = this.#find(path)
-        if (image === undefined) return reply(Fuse.ENOENT)
+        const served = this.#find(path)
+        if (served === undefined) return reply(Fuse.ENOENT)
+        const { image } = served
         const size = Math.max(0, Math.min(length, image.sizeBytes - offset))
         if (size === 0) return reply(0)
-        readThrough(image, offset, size, handler, this.#counters, new AbortController().signal).then(
+        readThrough(served, { offset, size }, handler, this.#counters, new AbortController().signal).then(
           (pieces) => {
-            let at = 0
+            let filled = 0
             for (const piece of pieces) {
-              buffer.set(piece, at)
-              at += piece.length
+              buffer.set(piece, filled)
+              filled += piece.length
             }
-            reply(at)
+            reply(filled)
           },
           (error: unknown) => {
             this.#log.warn('read failed: nobody delivers its data', { error, rootfs: image.name, offset })

@@ -36,21 +36,54 @@ export const errnos = {
 } as const
 
 export const rootNodeId = 1
-/** Reads of more than this do not come: 256 pages, the most that the kernel allows without a sysctl, bytes. */
+/** The largest read (bytes): 256 pages, the most that the kernel allows without a sysctl. */
 export const maxReadBytes = 256 * 4096
-/** struct fuse_in_header, bytes. */
+/** Length of struct fuse_in_header (bytes). */
 export const inHeaderBytes = 40
-/** struct fuse_out_header, bytes. */
+/** Length of struct fuse_out_header (bytes). */
 export const outHeaderBytes = 16
 
 const initFlags = { asyncRead: 1 << 0, parallelDirops: 1 << 18, maxPages: 1 << 22, initExt: 1 << 30 }
 /** FUSE_HAS_RESEND, bit 39, as a bit of flags2. */
 const hasResend = 1 << 7
 const notifyInvalEntry = 3
-/** FUSE_NOTIFY_RESEND, Linux 6.9: hand the requests that were taken and not answered to whoever reads next. */
+/** FUSE_NOTIFY_RESEND, Linux 6.9: the kernel hands the requests that were taken and not answered to whoever reads next. */
 const notifyResend = 7
-/** What the kernel may keep without asking: nothing here ever changes. Seconds. */
+/** How long the kernel may keep entries and attributes without asking (s): nothing here ever changes. */
 const validSeconds = 86_400
+
+export interface FuseRequest {
+  opcode: number
+  /** The kernel's number of the request. */
+  unique: bigint
+  nodeId: number
+  /** Without the header. */
+  body: Buffer
+}
+
+/** One request as the kernel hands it out: struct fuse_in_header, and a body that refers to `bytes`. */
+export function parseRequest(bytes: Buffer): FuseRequest {
+  return {
+    opcode: bytes.readUInt32LE(4),
+    unique: bytes.readBigUInt64LE(8),
+    nodeId: Number(bytes.readBigUInt64LE(16)),
+    body: bytes.subarray(inHeaderBytes),
+  }
+}
+
+/** The bytes that are read: struct fuse_read_in. */
+export function parseRead(body: Buffer): { offset: number; size: number } {
+  return { offset: Number(body.readBigUInt64LE(8)), size: body.readUInt32LE(16) }
+}
+
+/** Lookups that the kernel gives back: struct fuse_forget_in, struct fuse_batch_forget_in. */
+export function parseForgets({ opcode, nodeId, body }: FuseRequest): { nodeId: number; lookups: number }[] {
+  if (opcode === opcodes.forget) return [{ nodeId, lookups: Number(body.readBigUInt64LE(0)) }]
+  return Array.from({ length: body.readUInt32LE(0) }, (_, i) => ({
+    nodeId: Number(body.readBigUInt64LE(8 + i * 16)),
+    lookups: Number(body.readBigUInt64LE(16 + i * 16)),
+  }))
+}
 
 export interface Attributes {
   nodeId: number
@@ -58,7 +91,7 @@ export interface Attributes {
   sizeBytes: number
 }
 
-/** A reply with nothing but a result. `unique` is the request's, its 8 bytes as they came. */
+/** A reply: an error number, or 0 and a body. */
 export function encodeReply(unique: bigint, error: number, body?: Uint8Array): Buffer {
   const reply = Buffer.alloc(outHeaderBytes + (body?.length ?? 0))
   writeOutHeader(reply, reply.length, error, unique)
@@ -72,7 +105,7 @@ export function writeOutHeader(target: Buffer, lengthBytes: number, error: numbe
   target.writeBigUInt64LE(unique, 8)
 }
 
-/** struct fuse_init_out for what the kernel offers in `request` (the body after the header). */
+/** struct fuse_init_out, for the kernel's offer in the body of its request. */
 export function encodeInit(request: Buffer): Buffer {
   const minor = Math.min(request.readUInt32LE(4), 38)
   const offered = request.readUInt32LE(12)
@@ -110,13 +143,13 @@ export function encodeAttributes(attributes: Attributes): Buffer {
   return out
 }
 
-function writeAttributes(out: Buffer, at: number, { nodeId, directory, sizeBytes }: Attributes): void {
-  out.writeBigUInt64LE(BigInt(nodeId), at)
-  out.writeBigUInt64LE(BigInt(sizeBytes), at + 8)
-  out.writeBigUInt64LE(BigInt(Math.ceil(sizeBytes / 512)), at + 16)
-  out.writeUInt32LE(directory ? 0o40555 : 0o100444, at + 60)
-  out.writeUInt32LE(directory ? 2 : 1, at + 64)
-  out.writeUInt32LE(4096, at + 80)
+function writeAttributes(out: Buffer, start: number, { nodeId, directory, sizeBytes }: Attributes): void {
+  out.writeBigUInt64LE(BigInt(nodeId), start)
+  out.writeBigUInt64LE(BigInt(sizeBytes), start + 8)
+  out.writeBigUInt64LE(BigInt(Math.ceil(sizeBytes / 512)), start + 16)
+  out.writeUInt32LE(directory ? 0o40555 : 0o100444, start + 60)
+  out.writeUInt32LE(directory ? 2 : 1, start + 64)
+  out.writeUInt32LE(4096, start + 80)
 }
 
 /** struct fuse_statfs_out: a full, read-only filesystem. */
@@ -128,7 +161,7 @@ export function encodeStatfs(): Buffer {
   return out
 }
 
-/** struct fuse_dirent of the entries from number `offset` on, as many as `maxBytes` holds. */
+/** struct fuse_dirent of the entries from position `offset` on, as many as fit into `maxBytes`. */
 export function encodeDirectory(
   entries: readonly { nodeId: number; directory: boolean; name: string }[],
   offset: number,
@@ -159,12 +192,12 @@ export function encodeNotifyResend(): Buffer {
   return out
 }
 
-/** Makes the kernel forget `name` in the root directory. */
-export function encodeNotifyInvalEntry(name: string): Buffer {
+/** Makes the kernel forget `name` in a directory; who has it in use keeps it. */
+export function encodeNotifyInvalEntry(parent: number, name: string): Buffer {
   const out = Buffer.alloc(outHeaderBytes + 16 + name.length + 1)
   out.writeUInt32LE(out.length, 0)
   out.writeInt32LE(notifyInvalEntry, 4)
-  out.writeBigUInt64LE(BigInt(rootNodeId), outHeaderBytes)
+  out.writeBigUInt64LE(BigInt(parent), outHeaderBytes)
   out.writeUInt32LE(name.length, outHeaderBytes + 8)
   out.write(name, outHeaderBytes + 16, 'latin1')
   return out

@@ -1,22 +1,21 @@
 import { readSync, writeSync } from 'node:fs'
 import { parentPort, receiveMessageOnPort, workerData, type MessagePort } from 'node:worker_threads'
+import { answer, isUnknown } from './answer.ts'
 import { chunkAt, chunkFlags, type BlockImage } from './block-image.ts'
 import { ChunkFiles } from './chunk-files.ts'
+import { ImageNodes, type ServedImage } from './image-nodes.ts'
 import {
-  encodeAttributes,
-  encodeDirectory,
-  encodeEntry,
-  encodeInit,
   encodeReply,
-  encodeStatfs,
   errnos,
   inHeaderBytes,
   maxReadBytes,
   opcodes,
   outHeaderBytes,
-  rootNodeId,
+  parseForgets,
+  parseRead,
+  parseRequest,
   writeOutHeader,
-  type Attributes,
+  type FuseRequest,
 } from './protocol.ts'
 import { ReadCounters } from './read-counters.ts'
 
@@ -31,11 +30,8 @@ export interface WorkerSetup {
   port: MessagePort
 }
 
-/** From the driver: an image to serve, or the name of one that is served no more. */
-export type ToWorker = { add: BlockImage } | { remove: string }
-
-/** To the driver: a read that needs chunks which are not here; a reader at a read-ahead trigger; a reader that gave up. */
-export type FromWorker = { miss: MissedRead } | { trigger: { name: string; chunk: number } } | { interrupt: bigint }
+/** From the driver: an image to serve; the name of one that is to be hidden, or served no more. */
+export type ToWorker = { add: BlockImage } | { hide: string } | { remove: string }
 
 /** A read that no worker could answer. */
 export interface MissedRead {
@@ -47,25 +43,25 @@ export interface MissedRead {
   size: number
 }
 
-interface OpenImage {
-  image: BlockImage
-  number: number
-  offsets: Float64Array
-  digests: Buffer
-  state: Uint8Array
-  readOrder: Int32Array
-}
+/**
+ * To the driver: a read that needs chunks which are not here; a request about an image that is not served; a reader at a read-ahead
+ * trigger; a reader that gave up; an image that the kernel has dropped.
+ */
+export type FromWorker =
+  | { miss: MissedRead }
+  | { unknown: FuseRequest }
+  | { trigger: { name: string; chunk: number } }
+  | { interrupt: bigint }
+  | { dropped: string }
 
 const setup = workerData as WorkerSetup
 const generation = new Int32Array(setup.generation)
 const counters = new ReadCounters(setup.counters, setup.row)
 const files = new ChunkFiles(setup.chunkDirectory)
-/** By node id, of the directory and of the file. */
-const images = new Map<number, OpenImage>()
-const request = Buffer.alloc(128 * 1024)
+const nodes = new ImageNodes()
+const requestBuffer = Buffer.alloc(128 * 1024)
 const reply = Buffer.alloc(outHeaderBytes + maxReadBytes)
 let seenGeneration = 0
-let added = 0
 
 const toDriver = (message: FromWorker): void => parentPort!.postMessage(message)
 
@@ -76,10 +72,10 @@ function serve(): void {
   for (;;) {
     let length: number
     try {
-      length = readSync(setup.fd, request)
+      length = readSync(setup.fd, requestBuffer)
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      // ENOENT: the request was taken back before we had it.
+      // ENOENT: the request was taken back before it was read.
       if (code === 'EINTR' || code === 'EAGAIN' || code === 'ENOENT') continue
       if (code === 'ENODEV') return
       throw error
@@ -87,16 +83,17 @@ function serve(): void {
     if (length < inHeaderBytes) return
     const current = Atomics.load(generation, 0)
     if (current !== seenGeneration) update(current)
-    handle(
-      request.readUInt32LE(4),
-      request.readBigUInt64LE(8),
-      Number(request.readBigUInt64LE(16)),
-      request.subarray(inHeaderBytes, length),
-    )
+    const request = parseRequest(requestBuffer.subarray(0, length))
+    try {
+      handle(request)
+    } catch {
+      // A reader that gets no answer waits for good. If this request has had one, or gets none, the kernel ignores this.
+      send(encodeReply(request.unique, errnos.EIO))
+    }
   }
 }
 
-/** Takes up what the driver has posted since: all of it, for the number was raised after the post. */
+/** Takes up all that the driver has posted since: it raises the number after the post. */
 function update(current: number): void {
   for (
     let received = receiveMessageOnPort(setup.port);
@@ -104,110 +101,59 @@ function update(current: number): void {
     received = receiveMessageOnPort(setup.port)
   ) {
     const message = received.message as ToWorker
-    if ('add' in message) {
-      const { add: image } = message
-      const open: OpenImage = {
-        image,
-        number: added++,
-        offsets: new Float64Array(image.offsets),
-        digests: Buffer.from(image.digests),
-        state: new Uint8Array(image.state),
-        readOrder: new Int32Array(image.readOrder),
-      }
-      images.set(image.nodeId, open)
-      images.set(image.nodeId + 1, open)
-    } else {
-      for (const [nodeId, open] of images) if (open.image.name === message.remove) images.delete(nodeId)
+    if ('add' in message) nodes.add(message.add)
+    else if ('remove' in message) nodes.delete(message.remove)
+    else {
+      const hidden = nodes.named(message.hide)
+      if (hidden !== undefined) hidden.isHidden = true
     }
   }
   seenGeneration = current
 }
 
-function send(bytes: Buffer): void {
+/** @returns whether the kernel has taken it; throws if the reply is malformed: the request then still waits */
+function send(bytes: Buffer): boolean {
   try {
     writeSync(setup.fd, bytes)
+    return true
   } catch (error) {
     // ENOENT: the reader was interrupted and is gone; ENODEV: so is the mount.
     const { code } = error as NodeJS.ErrnoException
     if (code !== 'ENOENT' && code !== 'ENODEV') throw error
+    return false
   }
 }
 
-function handle(opcode: number, unique: bigint, nodeId: number, body: Buffer): void {
-  const fail = (error: number): void => send(encodeReply(unique, error))
-  const succeed = (bytes?: Buffer): void => send(encodeReply(unique, 0, bytes))
+function handle(request: FuseRequest): void {
+  const { opcode, unique, nodeId, body } = request
   switch (opcode) {
-    case opcodes.read:
-      read(unique, nodeId, Number(body.readBigUInt64LE(8)), body.readUInt32LE(16))
-      return
-    case opcodes.lookup: {
-      const found = lookup(nodeId, body.toString('latin1', 0, body.length - 1))
-      return found === undefined ? fail(errnos.ENOENT) : succeed(encodeEntry(found))
-    }
-    case opcodes.getattr: {
-      const found = attributes(nodeId)
-      return found === undefined ? fail(errnos.ENOENT) : succeed(encodeAttributes(found))
-    }
     case opcodes.forget:
     case opcodes.batchForget:
+      for (const forget of parseForgets(request)) drop(forget.nodeId, forget.lookups)
       return
     case opcodes.interrupt:
-      toDriver({ interrupt: body.readBigUInt64LE(0) })
-      return
-    case opcodes.open:
-      // The kernel then opens without asking, and keeps its pages.
-      return fail(errnos.ENOSYS)
-    case opcodes.opendir:
-      return succeed(Buffer.alloc(16))
-    case opcodes.readdir:
-      return succeed(encodeDirectory(directory(nodeId), Number(body.readBigUInt64LE(8)), body.readUInt32LE(16)))
-    case opcodes.release:
-    case opcodes.releasedir:
-    case opcodes.flush:
-    case opcodes.access:
-    case opcodes.destroy:
-      return succeed()
-    case opcodes.statfs:
-      return succeed(encodeStatfs())
-    case opcodes.init:
-      return succeed(encodeInit(body))
-    default:
-      return fail(errnos.ENOSYS)
+      return toDriver({ interrupt: body.readBigUInt64LE(0) })
   }
+  // A copy: the buffer is used again.
+  if (isUnknown(nodes, request)) return toDriver({ unknown: { ...request, body: Buffer.from(body) } })
+  if (opcode === opcodes.read) return read(unique, nodes.at(nodeId)!, parseRead(body))
+  const answered = answer(nodes, request)
+  if ('error' in answered) send(encodeReply(unique, answered.error))
+  else if (!send(encodeReply(unique, 0, answered.body)) && opcode === opcodes.lookup)
+    drop(Number(answered.body.readBigUInt64LE(0)), 1)
 }
 
-function attributes(nodeId: number): Attributes | undefined {
-  if (nodeId === rootNodeId) return { nodeId, directory: true, sizeBytes: 0 }
-  const open = images.get(nodeId)
-  if (open === undefined) return undefined
-  const directory = nodeId === open.image.nodeId
-  return { nodeId, directory, sizeBytes: directory ? 0 : open.image.sizeBytes }
-}
-
-function lookup(parent: number, name: string): Attributes | undefined {
-  if (parent !== rootNodeId)
-    return name === 'rootfs.img' && images.get(parent)?.image.nodeId === parent ? attributes(parent + 1) : undefined
-  for (const { image } of images.values()) if (image.name === name) return attributes(image.nodeId)
-  return undefined
-}
-
-function directory(nodeId: number): { nodeId: number; directory: boolean; name: string }[] {
-  const entries = [
-    { nodeId, directory: true, name: '.' },
-    { nodeId: rootNodeId, directory: true, name: '..' },
-  ]
-  if (nodeId !== rootNodeId) return [...entries, { nodeId: nodeId + 1, directory: false, name: 'rootfs.img' }]
-  for (const [id, { image }] of images)
-    if (id === image.nodeId) entries.push({ nodeId: id, directory: true, name: image.name })
-  return entries
+/** The kernel gives back lookups of a node. */
+function drop(nodeId: number, lookups: number): void {
+  const served = nodes.at(nodeId)
+  if (served?.dereference(lookups) === 0) toDriver({ dropped: served.image.name })
 }
 
 /** Answers from the chunk files; a read with a chunk that is not here goes to the driver whole. */
-function read(unique: bigint, nodeId: number, offset: number, wanted: number): void {
-  const open = images.get(nodeId)
-  if (open === undefined) return send(encodeReply(unique, errnos.EIO))
-  const { image, offsets, digests, state, number } = open
-  const size = Math.max(0, Math.min(wanted, image.sizeBytes - offset, maxReadBytes))
+function read(unique: bigint, served: ServedImage, wanted: { offset: number; size: number }): void {
+  const { image, offsets, digests, state, number } = served
+  const { offset } = wanted
+  const size = Math.max(0, Math.min(wanted.size, image.sizeBytes - offset, maxReadBytes))
   const first = chunkAt(offsets, offset)
   let done = 0
   for (let chunk = first; done < size; chunk++) {
@@ -222,13 +168,13 @@ function read(unique: bigint, nodeId: number, offset: number, wanted: number): v
   }
   writeOutHeader(reply, outHeaderBytes + done, 0, unique)
   send(reply.subarray(0, outHeaderBytes + done))
-  for (let chunk = first, at = offset; at < offset + done; chunk++) {
+  for (let chunk = first, position = offset; position < offset + done; chunk++) {
     const end = Math.min(offsets[chunk + 1]!, offset + done)
-    const flags = counters.count(open, chunk, end - at)
+    const flags = counters.count(served, chunk, end - position)
     const { readAheadTrigger } = chunkFlags
     // Only the thread that clears the flag reports it.
     if ((flags & readAheadTrigger) !== 0 && (Atomics.and(state, chunk, ~readAheadTrigger) & readAheadTrigger) !== 0)
       toDriver({ trigger: { name: image.name, chunk } })
-    at = end
+    position = end
   }
 }

@@ -2,14 +2,11 @@ import { arch } from 'node:os'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
 import { limitReadAhead, withLimitedReadAhead } from './kernel-read-ahead.ts'
-import { readMounts } from './mountinfo.ts'
+import { identityOf, locate, readMounts, type MountInfo } from './mountinfo.ts'
 import type { RunTool, ToolResult } from './run-tool.ts'
+import { mountCalls, mountReadOnly } from './system-calls.ts'
 
-/** mount(2), and MS_RDONLY of linux/mount.h. */
-const mountCalls: Partial<Record<string, number>> = { x64: 165, arm64: 40 }
-const readOnly = 1
-
-/** Mounts by the host's kernel. All methods throw unavailable where mount(8) fails. */
+/** Mounts by the host's kernel. All methods that mount throw unavailable if mount(8) fails. */
 export class KernelMounter {
   readonly #run: RunTool
 
@@ -18,8 +15,8 @@ export class KernelMounter {
   }
 
   /**
-   * A rootfs image, read-only. EROFS is mounted from the file itself where the kernel can (Linux 6.12); everything else
-   * through a loop device.
+   * A rootfs image, read-only. EROFS is mounted from the file itself if the kernel can (Linux 6.12), and everything else through
+   * a loop device.
    */
   async image(file: string, directory: string, format: RootfsFormat): Promise<void> {
     if (format === 'erofs' && (await withLimitedReadAhead('erofs', async () => await this.#file(file, directory))).ok)
@@ -29,7 +26,7 @@ export class KernelMounter {
       ['-t', format, '-o', format === 'ext4' ? 'ro,loop,noload' : 'ro,loop', file, directory],
       directory,
     )
-    // It costs bytes, not the mount.
+    // More read-ahead than wanted costs bytes, not the mount.
     await limitReadAhead(directory).catch(() => undefined)
   }
 
@@ -38,11 +35,11 @@ export class KernelMounter {
     await this.#mount(['-t', 'ext4', '-o', 'loop,noatime', file, directory], directory)
   }
 
-  /** Volatile: it ends with its mount, so nothing has to reach a disk for its sake. */
+  /** A volatile overlay: what is written ends with its mount, so nothing has to reach a disk for its sake. */
   async overlay(layers: { lower: string; upper: string; work: string }, directory: string): Promise<void> {
     const { lower, upper, work } = layers
     const options = Object.entries({ lowerdir: lower, upperdir: upper, workdir: work }).map(
-      ([name, path]) => `${name}=${path.replace(/[\\,:]/g, '\\$&')}`,
+      ([name, path]) => `${name}=${escapeOverlayPath(path)}`,
     )
     await this.#mount(['-t', 'overlay', '-o', [...options, 'volatile'].join(','), 'p2pfs', directory], directory)
   }
@@ -51,10 +48,26 @@ export class KernelMounter {
     await this.#mount(['--bind', source, directory], directory)
   }
 
-  /** Nothing where nothing is mounted. @throws conflict where it is in use */
-  async unmount(directory: string): Promise<void> {
+  /** Unmounts what is mounted on a directory, however the path is spelt; does nothing if nothing is. @throws conflict if it is in use */
+  async unmountFrom(directory: string): Promise<void> {
+    const mount = (await locate(directory))?.mount
+    if (mount !== undefined) await this.unmount(mount)
+  }
+
+  /** Unmounts this very mount and no other. @throws conflict if it is in use, or another filesystem is mounted over it */
+  async unmount(mount: MountInfo): Promise<void> {
+    const { mountPoint: directory } = mount
+    const identity = identityOf(mount)
+    const top = (await locate(directory))?.mount
+    if (top !== undefined && identityOf(top) !== identity) {
+      throw new P2pfsError(
+        'conflict',
+        `cannot umount ${directory}: another filesystem is mounted over it; umount that first`,
+        { directory },
+      )
+    }
     const result = await this.#run('umount', [directory])
-    if (result.ok || !(await readMounts()).some(({ mountPoint }) => mountPoint === directory)) return
+    if (result.ok || (await readMounts()).every((standing) => identityOf(standing) !== identity)) return
     throw new P2pfsError(
       'conflict',
       `cannot umount ${directory}: ${result.message}; stop what uses it (fuser -m, losetup -a) and try again`,
@@ -62,11 +75,11 @@ export class KernelMounter {
     )
   }
 
-  /** mount(8) puts a loop device under every file, with no way round it before util-linux 2.41: so by the system call. */
+  /** Before util-linux 2.41 mount(8) puts a loop device under every file, with no way around it: so this is the system call. */
   async #file(file: string, directory: string): Promise<ToolResult> {
     const call = mountCalls[arch()]
     if (call === undefined) return { ok: false, message: 'not for this architecture' }
-    const program = `my ($file, $directory) = @ARGV; my ($type, $data) = ("erofs", ""); exit(syscall(${call}, $file, $directory, $type, ${readOnly}, $data) == 0 ? 0 : 1)`
+    const program = `my ($file, $directory) = @ARGV; my ($type, $data) = ("erofs", ""); exit(syscall(${call}, $file, $directory, $type, ${mountReadOnly}, $data) == 0 ? 0 : 1)`
     return await this.#run('perl', ['-e', program, file, directory])
   }
 
@@ -75,4 +88,9 @@ export class KernelMounter {
     if (!result.ok)
       throw new P2pfsError('unavailable', `cannot mount on ${directory}: ${result.message}`, { directory })
   }
+}
+
+/** A path as an option of overlayfs. */
+export function escapeOverlayPath(path: string): string {
+  return path.replace(/[\\,:]/g, '\\$&')
 }

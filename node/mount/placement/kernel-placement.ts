@@ -2,8 +2,9 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
+import { identityOf, locate, readMounts, type MountInfo } from './mountinfo.ts'
 import { ownMounts } from './own-mounts.ts'
-import type { MountSpec, Placed, Placement } from './placement.ts'
+import type { MountSpec, Place, Placed, PlacedMount, Placement } from './placement.ts'
 import type { ScratchDrives } from './scratch-drives.ts'
 import type { Trees } from './trees.ts'
 import type { WritableLayers } from './writable-layers.ts'
@@ -16,52 +17,82 @@ export interface KernelPlacementParts {
 }
 
 /**
- * What stands on the user's directories, for a daemon that may mount. Whatever is mounted is mounted below the state
- * directory first, and bound to the user's directory from there: so its device tells which mounts are ours.
+ * Mounts on the user's directories, for a daemon that may mount. Every filesystem is mounted below the state directory first, and
+ * bound to the user's directory from there: so its device tells which mounts are ours.
  */
 export class KernelPlacement implements Placement {
   readonly #parts: KernelPlacementParts
   readonly #mountPoint: string
   readonly #roots: readonly string[]
 
-  /** @param options `mountPoint` of the FUSE filesystem; `roots`: the directories below which all of ours is mounted first */
+  /**
+   * @param options `mountPoint`: of the FUSE filesystem; `roots`: the directories below which all filesystems are mounted first.
+   * All without symbolic links
+   */
   constructor(parts: KernelPlacementParts, { mountPoint, roots }: { mountPoint: string; roots: readonly string[] }) {
     this.#parts = parts
     this.#mountPoint = mountPoint
     this.#roots = roots
   }
 
-  async standing(): Promise<Set<string>> {
-    const own = await ownMounts(this.#roots)
-    return new Set(own.filter(({ bound }) => bound).map(({ mountPoint }) => mountPoint))
+  async locate(directory: string): Promise<Place | undefined> {
+    const location = await locate(directory)
+    return location && { path: location.path, identity: location.mount && identityOf(location.mount) }
   }
 
-  async place(spec: MountSpec, { signal }: { signal: AbortSignal }): Promise<Placed> {
+  async standing(specs: readonly MountSpec[]): Promise<Map<string, string>> {
+    const own = await ownMounts(this.#roots)
+    const bound = new Map(own.filter((mount) => mount.bound).map((mount) => [identityOf(mount), mount]))
+    const standing = new Map<string, string>()
+    const claim = ({ id }: MountSpec, identity: string): void => {
+      bound.delete(identity)
+      standing.set(id, identity)
+    }
+    for (const spec of specs) if (spec.identity !== undefined && bound.has(spec.identity)) claim(spec, spec.identity)
+    // A daemon that died in the middle of a mount or a reset has not recorded which mount it is.
+    for (const spec of specs) {
+      if (standing.has(spec.id)) continue
+      const source = this.#source(spec)
+      const device = own.find(({ mountPoint }) => mountPoint === source.filesystem)?.device
+      const candidates = [...bound.values()].filter((mount) => mount.device === device && mount.root === source.root)
+      const there = (await this.locate(spec.directory))?.identity
+      const found =
+        candidates.find((mount) => identityOf(mount) === there) ?? (spec.writable ? candidates[0] : undefined)
+      if (found !== undefined) claim(spec, identityOf(found))
+    }
+    return standing
+  }
+
+  async place(spec: MountSpec, { signal }: { signal: AbortSignal }): Promise<PlacedMount> {
     const { directory } = spec
-    if ((await this.standing()).has(directory))
-      throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
-    const found = await stat(directory).catch(() => undefined)
-    if (found === undefined)
+    const location = await locate(directory)
+    if (location === undefined)
       throw new P2pfsError('missing', `no such directory: ${directory}; make it first`, { directory })
-    if (!found.isDirectory()) throw new P2pfsError('conflict', `not a directory: ${directory}`, { directory })
+    const { mount } = location
+    if (mount !== undefined && (await this.#isBound(mount)))
+      throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
+    if (!(await stat(location.path)).isDirectory())
+      throw new P2pfsError('conflict', `not a directory: ${directory}`, { directory })
     signal.throwIfAborted()
     try {
-      return spec.as === 'tree' ? await this.#placeTree(spec, signal) : await this.#placeDrive(spec, signal)
+      return spec.as === 'tree'
+        ? await this.#placeTree(spec, location.path, signal)
+        : await this.#placeDrive(spec, location.path, signal)
     } catch (error) {
-      await this.#forget(spec).catch(() => undefined)
+      await this.#removeLayers(spec).catch(() => undefined)
       throw error
     }
   }
 
-  async reset(spec: MountSpec): Promise<Placed> {
-    // Never given up half way: what was there is gone by then.
+  async reset(spec: MountSpec): Promise<PlacedMount> {
+    // Never aborted: what was there is gone as soon as it has begun.
     const { signal } = new AbortController()
-    const { id, scratchBytes, directory } = spec
-    if (scratchBytes !== undefined)
-      return {
-        rootfs: join(directory, 'rootfs.img'),
-        scratch: await this.#parts.scratches.make(id, scratchBytes, { signal }),
-      }
+    const { id, scratchBytes, directory, identity = '' } = spec
+    if (scratchBytes !== undefined) {
+      await this.#parts.scratches.refuseInUse(id)
+      const scratch = await this.#parts.scratches.make(id, scratchBytes, { signal })
+      return { placed: { rootfs: join(directory, 'rootfs.img'), scratch }, identity }
+    }
     if (!spec.writable) {
       throw new P2pfsError(
         'invalid',
@@ -69,14 +100,17 @@ export class KernelPlacement implements Placement {
         { directory },
       )
     }
-    await this.#parts.mounter.unmount(directory)
+    const mount = await this.#find(spec)
+    if (mount !== undefined) await this.#parts.mounter.unmount(mount)
     await this.#parts.writables.discard(id)
-    return await this.#placeTree(spec, signal)
+    return await this.#placeTree(spec, mount?.mountPoint ?? directory, signal)
   }
 
   async remove(spec: MountSpec): Promise<void> {
-    await this.#parts.mounter.unmount(spec.directory)
-    await this.#forget(spec)
+    if (spec.scratchBytes !== undefined) await this.#parts.scratches.refuseInUse(spec.id)
+    const mount = await this.#find(spec)
+    if (mount !== undefined) await this.#parts.mounter.unmount(mount)
+    await this.#removeLayers(spec)
   }
 
   async release(rootfs: string): Promise<boolean> {
@@ -90,24 +124,47 @@ export class KernelPlacement implements Placement {
     await this.#parts.trees.tidy(new Set(specs.filter((spec) => spec.as === 'tree').map(({ rootfs }) => rootfs)))
   }
 
-  async #placeDrive({ id, directory, rootfs, scratchBytes }: MountSpec, signal: AbortSignal): Promise<Placed> {
+  async #placeDrive(spec: MountSpec, path: string, signal: AbortSignal): Promise<PlacedMount> {
+    const { id, directory, scratchBytes } = spec
     const scratch =
       scratchBytes === undefined ? undefined : await this.#parts.scratches.make(id, scratchBytes, { signal })
-    await this.#parts.mounter.bind(join(this.#mountPoint, rootfs), directory)
-    return { rootfs: join(directory, 'rootfs.img'), ...(scratch === undefined ? {} : { scratch }) }
+    const placed = { rootfs: join(directory, 'rootfs.img'), ...(scratch === undefined ? {} : { scratch }) }
+    return await this.#bind(spec, path, placed)
   }
 
-  async #placeTree(
-    { id, directory, rootfs, format, writable, limitBytes }: MountSpec,
-    signal: AbortSignal,
-  ): Promise<Placed> {
+  async #placeTree(spec: MountSpec, path: string, signal: AbortSignal): Promise<PlacedMount> {
+    const { id, directory, rootfs, format, writable, limitBytes } = spec
     const tree = await this.#parts.trees.mount(rootfs, format)
-    const source = writable ? await this.#parts.writables.mount({ id, lower: tree, limitBytes }, { signal }) : tree
-    await this.#parts.mounter.bind(source, directory)
-    return { rootfs: directory }
+    if (writable) await this.#parts.writables.mount({ id, lower: tree, limitBytes }, { signal })
+    return await this.#bind(spec, path, { rootfs: directory })
   }
 
-  async #forget({ id, writable, scratchBytes }: MountSpec): Promise<void> {
+  async #bind(spec: MountSpec, path: string, placed: Placed): Promise<PlacedMount> {
+    const { filesystem, root } = this.#source(spec)
+    await this.#parts.mounter.bind(join(filesystem, root), path)
+    const mount = (await locate(path))?.mount
+    if (mount === undefined)
+      throw new P2pfsError('unavailable', `cannot mount on ${spec.directory}: it was moved away meanwhile`)
+    return { placed, identity: identityOf(mount) }
+  }
+
+  /** What is bound to the user's directory: where its filesystem is mounted first, and the path in that. */
+  #source({ id, as, writable, rootfs }: MountSpec): { filesystem: string; root: string } {
+    if (as === 'drive') return { filesystem: this.#mountPoint, root: `/${rootfs}` }
+    const { writables, trees } = this.#parts
+    return { filesystem: writable ? writables.mountPoint(id) : trees.mountPoint(rootfs), root: '/' }
+  }
+
+  async #isBound(mount: MountInfo): Promise<boolean> {
+    return (await ownMounts(this.#roots)).some(({ bound, id }) => bound && id === mount.id)
+  }
+
+  /** The mount of the user's directory, wherever that is now; undefined if it is gone. */
+  async #find({ identity }: MountSpec): Promise<MountInfo | undefined> {
+    return (await readMounts()).find((mount) => identityOf(mount) === identity)
+  }
+
+  async #removeLayers({ id, writable, scratchBytes }: MountSpec): Promise<void> {
     if (writable) await this.#parts.writables.remove(id)
     if (scratchBytes !== undefined) await this.#parts.scratches.remove(id)
   }

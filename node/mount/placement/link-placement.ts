@@ -1,29 +1,37 @@
-import { lstat, readlink, symlink, unlink } from 'node:fs/promises'
+import { lstat, readlink, realpath, symlink, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import type { MountSpec, Placed, Placement } from './placement.ts'
+import type { MountSpec, Place, PlacedMount, Placement } from './placement.ts'
 
 /**
- * For a daemon that may not mount: `DIR/rootfs.img` is a symbolic link to the image file in the FUSE mount.
- * The mount goes with the daemon, so nothing stands when one starts.
+ * For a daemon that may not mount: `DIR/rootfs.img` is a symbolic link to the image file in the FUSE mount. The FUSE mount ends
+ * with the daemon, so nothing stands when one starts. The path of the directory is the identity of such a mount.
  */
 export class LinkPlacement implements Placement {
   readonly #mountPoint: string
 
-  /** @param options `mountPoint` of the FUSE filesystem */
+  /** @param options `mountPoint`: of the FUSE filesystem */
   constructor({ mountPoint }: { mountPoint: string }) {
     this.#mountPoint = mountPoint
   }
 
-  async standing(): Promise<Set<string>> {
-    return new Set()
+  async locate(directory: string): Promise<Place | undefined> {
+    const path = await realpath(directory).catch(() => undefined)
+    return path === undefined ? undefined : { path, identity: path }
   }
 
-  /** @throws missing where there is no such directory; conflict where it has a rootfs.img that is not such a link; unsupported for all but a drive */
+  async standing(): Promise<Map<string, string>> {
+    return new Map()
+  }
+
+  /**
+   * @throws missing if there is no such directory; conflict if it has a rootfs.img that is not such a link; unsupported for all but
+   * a drive
+   */
   async place(
     { directory, rootfs, as, scratchBytes }: MountSpec,
     { signal }: { signal: AbortSignal },
-  ): Promise<Placed> {
+  ): Promise<PlacedMount> {
     signal.throwIfAborted()
     if (as !== 'drive' || scratchBytes !== undefined) {
       throw new P2pfsError(
@@ -33,8 +41,8 @@ export class LinkPlacement implements Placement {
     }
     const link = join(directory, 'rootfs.img')
     const target = join(this.#mountPoint, rootfs, 'rootfs.img')
-    const there = await lstat(link).catch(() => undefined)
-    if (there?.isSymbolicLink() === true && (await readlink(link)).endsWith('/rootfs.img')) await unlink(link)
+    const found = await lstat(link).catch(() => undefined)
+    if (found?.isSymbolicLink() === true && (await readlink(link)).endsWith('/rootfs.img')) await unlink(link)
     try {
       await symlink(target, link)
     } catch (cause) {
@@ -46,15 +54,15 @@ export class LinkPlacement implements Placement {
         directory,
       })
     }
-    return { rootfs: link }
+    return { placed: { rootfs: link }, identity: await realpath(directory) }
   }
 
-  async reset({ directory }: MountSpec): Promise<Placed> {
+  async reset({ directory }: MountSpec): Promise<PlacedMount> {
     throw new P2pfsError('invalid', `${directory} has nothing to reset`, { directory })
   }
 
-  async remove({ directory }: MountSpec): Promise<void> {
-    await unlink(join(directory, 'rootfs.img')).catch((error: NodeJS.ErrnoException) => {
+  async remove({ directory, identity = directory }: MountSpec): Promise<void> {
+    await unlink(join(identity, 'rootfs.img')).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') throw error
     })
   }

@@ -1,19 +1,61 @@
-import { readFile } from 'node:fs/promises'
+import { open, readFile, readlink } from 'node:fs/promises'
 
 /** One line of /proc/self/mountinfo: proc(5). */
 export interface MountInfo {
+  /** Unique among the mounts that stand. */
+  id: number
   /** `major:minor` of the mounted filesystem. */
   device: string
   /** Path within the filesystem that is mounted here. */
   root: string
+  /** Without symbolic links, as the path is now. */
   mountPoint: string
   type: string
   source: string
 }
 
+/** A file or directory that a path leads to. */
+export interface Location {
+  /** Its path without symbolic links. */
+  path: string
+  /** The mount whose root it is; undefined if nothing is mounted on it. */
+  mount: MountInfo | undefined
+}
+
+/** O_PATH of open(2), the same on all architectures: a handle for the place alone, for which no filesystem is asked anything. */
+const openPath = 0o10_000_000
+
 /** The mounts of this process's namespace; never touches any of them. */
 export async function readMounts(): Promise<MountInfo[]> {
   return parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'))
+}
+
+/**
+ * What a path leads to, however it is spelt: the kernel tells which mount it is, and where that is now.
+ * @returns undefined if the path leads nowhere
+ */
+export async function locate(path: string): Promise<Location | undefined> {
+  const handle = await open(path, openPath).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined
+    throw error
+  })
+  if (handle === undefined) return undefined
+  try {
+    const realPath = await readlink(`/proc/self/fd/${handle.fd}`)
+    const [, id] = /^mnt_id:\s*(\d+)$/m.exec(await readFile(`/proc/self/fdinfo/${handle.fd}`, 'utf8')) ?? []
+    const mounts = await readMounts()
+    return {
+      path: realPath,
+      mount: mounts.find((mount) => mount.id === Number(id) && mount.mountPoint === realPath),
+    }
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Names one mount while it stands, wherever it is moved. Another mount may have the same id later, but hardly all three. */
+export function identityOf({ id, device, root }: MountInfo): string {
+  return `${id} ${device} ${root}`
 }
 
 export function parseMountInfo(text: string): MountInfo[] {
@@ -23,13 +65,20 @@ export function parseMountInfo(text: string): MountInfo[] {
     .map((line) => {
       const fields = line.split(' ')
       const separator = fields.indexOf('-', 6)
-      const [device = '', root = '', mountPoint = ''] = fields.slice(2, 5)
+      const [id, , device = '', root = '', mountPoint = ''] = fields
       const [type = '', source = ''] = fields.slice(separator + 1)
-      return { device, root: unescape(root), mountPoint: unescape(mountPoint), type, source: unescape(source) }
+      return {
+        id: Number(id),
+        device,
+        root: unescape(root),
+        mountPoint: unescape(mountPoint),
+        type,
+        source: unescape(source),
+      }
     })
 }
 
-/** Blanks and backslashes stand as three octal digits of each byte. */
+/** Blanks and backslashes are written as three octal digits for each byte. */
 function unescape(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
 }

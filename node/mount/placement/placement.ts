@@ -2,10 +2,12 @@ import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
 
 /** What is to stand on a directory. */
 export interface MountSpec {
-  /** Of this mount, unique; names what is kept for it. */
+  /** Unique to this mount: the name of what is kept for it. */
   id: string
-  /** Absolute. */
+  /** Absolute, as the user spelt it. */
   directory: string
+  /** Which mount it is, as {@link PlacedMount} tells; undefined before it is placed. */
+  identity?: string
   /** Name of the rootfs in the FUSE mount. */
   rootfs: string
   format: RootfsFormat
@@ -13,9 +15,9 @@ export interface MountSpec {
   as: 'drive' | 'tree'
   /** Trees only: an overlay on top takes writes, which end with the mount. */
   writable: boolean
-  /** Of writable trees: how much can be written, bytes; unlimited if not given. */
+  /** Writable trees only: how much can be written (bytes); unlimited if not given. */
   limitBytes?: number
-  /** Drives only: size of a second, writable drive, bytes; none if not given. */
+  /** Drives only: size of a second, writable drive (bytes); none if not given. */
   scratchBytes?: number
 }
 
@@ -27,18 +29,37 @@ export interface Placed {
   scratch?: string
 }
 
+export interface PlacedMount {
+  placed: Placed
+  /** Tells the mount from all others while it stands, whatever its directory is called or wherever it is moved. */
+  identity: string
+}
+
+/** A directory that a path leads to. */
+export interface Place {
+  /** Without symbolic links. */
+  path: string
+  /** The identity of the mount that stands on it, which may be none of ours; undefined if none does. */
+  identity: string | undefined
+}
+
 /** How a rootfs gets from the FUSE mount to the directory that the user names. */
 export interface Placement {
-  /** Directories that something of ours stands on. */
-  standing: () => Promise<Set<string>>
-  /** @throws missing where there is no such directory; conflict where it is taken; unsupported for what this host cannot do */
-  place: (spec: MountSpec, options: { signal: AbortSignal }) => Promise<Placed>
-  /** Gives the mount a fresh scratch drive or a fresh upper layer. @throws invalid where it has none; conflict where it is in use */
-  reset: (spec: MountSpec) => Promise<Placed>
-  /** @throws conflict where it is in use */
+  /** Where a path leads to, however it is spelt; undefined if there is no such directory. */
+  locate: (directory: string) => Promise<Place | undefined>
+  /** Finds the mounts that stand. @returns the identity of each, by the id of its spec */
+  standing: (specs: readonly MountSpec[]) => Promise<Map<string, string>>
+  /** @throws missing if there is no such directory; conflict if it is taken; unsupported if this host cannot do it */
+  place: (spec: MountSpec, options: { signal: AbortSignal }) => Promise<PlacedMount>
+  /**
+   * Gives the mount a fresh scratch drive or a fresh upper layer.
+   * @throws invalid if it has neither; conflict if it is in use
+   */
+  reset: (spec: MountSpec) => Promise<PlacedMount>
+  /** Ends the mount. What other users of it still need stays until {@link tidy}. @throws conflict if it is in use */
   remove: (spec: MountSpec) => Promise<void>
-  /** No mount has this rootfs as a tree any more. @returns false where something still uses it */
+  /** No mount has this rootfs as a tree any more. @returns false if something still uses it */
   release: (rootfs: string) => Promise<boolean>
-  /** Before anything is placed: removes whatever belongs to none of these mounts, what a crash or a reboot has left. */
+  /** Removes what belongs to none of these mounts, and is not in use: what a crash or a reboot has left. */
   tidy: (specs: readonly MountSpec[]) => Promise<void>
 }

@@ -1,14 +1,23 @@
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { P2pfsError } from '../../../protocol/errors.ts'
+import type { Log } from '../../base/log.ts'
 import type { DiskTemplates } from './disk-template.ts'
+import type { UseCheck } from './use-check.ts'
+
+export interface ScratchDrivesParts {
+  templates: Pick<DiskTemplates, 'copyTo'>
+  uses: Pick<UseCheck, 'ofFile'>
+  log: Log
+}
 
 /** Second, writable drives of VMs: a file each, which ends with its mount. */
 export class ScratchDrives {
-  readonly #templates: DiskTemplates
+  readonly #parts: ScratchDrivesParts
   readonly #directory: string
 
-  constructor({ templates }: { templates: DiskTemplates }, { directory }: { directory: string }) {
-    this.#templates = templates
+  constructor(parts: ScratchDrivesParts, { directory }: { directory: string }) {
+    this.#parts = parts
     this.#directory = directory
   }
 
@@ -16,18 +25,32 @@ export class ScratchDrives {
     return join(this.#directory, id, 'scratch.img')
   }
 
-  /** An empty drive, in place of the one that there was. @throws as {@link DiskTemplates.copyTo} */
+  /** Makes an empty drive, in place of the one that there was. @throws as {@link DiskTemplates.copyTo} */
   async make(id: string, sizeBytes: number, options: { signal: AbortSignal }): Promise<string> {
     await mkdir(join(this.#directory, id), { recursive: true, mode: 0o700 })
-    await this.#templates.copyTo(this.path(id), sizeBytes, options)
+    await this.#parts.templates.copyTo(this.path(id), sizeBytes, options)
     return this.path(id)
   }
 
-  async remove(id: string): Promise<void> {
-    await rm(join(this.#directory, id), { recursive: true, force: true })
+  /** @throws conflict if somebody has the drive open */
+  async refuseInUse(id: string): Promise<void> {
+    const path = this.path(id)
+    if ((await this.#parts.uses.ofFile(path)) === 'in use')
+      throw new P2pfsError(
+        'conflict',
+        `the scratch drive ${path} is in use; stop what uses it (fuser ${path}, losetup -j ${path}) and try again`,
+        { path },
+      )
   }
 
-  /** Removes those of no mount. */
+  /** Removes a drive, unless somebody has it open: it then stays until {@link tidy}. */
+  async remove(id: string): Promise<void> {
+    const use = await this.#parts.uses.ofFile(this.path(id))
+    if (use === 'free') await rm(join(this.#directory, id), { recursive: true, force: true })
+    else this.#parts.log.warn('scratch drive of an ended mount is kept', { path: this.path(id), use })
+  }
+
+  /** Removes the drives of no mount that nobody has open. */
   async tidy(ids: ReadonlySet<string>): Promise<void> {
     for (const id of await readdir(this.#directory).catch(() => [])) if (!ids.has(id)) await this.remove(id)
   }

@@ -4,42 +4,47 @@ import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
 import { readMounts } from './mountinfo.ts'
 
-/** Kernel mounts of rootfs images: one for each image, whatever the number of directories it is bound to, so that all share its pages. */
+/** Kernel mounts of rootfs images. There is one for each image, bound to any number of directories, so that all share its pages. */
 export class Trees {
-  readonly #mounter: KernelMounter
+  readonly #mounter: Pick<KernelMounter, 'image' | 'unmountFrom'>
   readonly #directory: string
-  readonly #mountPoint: string
+  readonly #fuseMountPoint: string
 
-  /** @param mountPoint of the FUSE filesystem */
+  /** @param options `directory`: where trees are mounted, without symbolic links; `mountPoint`: of the FUSE filesystem */
   constructor(
-    { mounter }: { mounter: KernelMounter },
+    { mounter }: { mounter: Pick<KernelMounter, 'image' | 'unmountFrom'> },
     { directory, mountPoint }: { directory: string; mountPoint: string },
   ) {
     this.#mounter = mounter
     this.#directory = directory
-    this.#mountPoint = mountPoint
+    this.#fuseMountPoint = mountPoint
   }
 
-  /** Where the tree of this rootfs is mounted; mounts it if it is not. @throws unavailable */
+  /** Where the tree of this rootfs is mounted. */
+  mountPoint(rootfs: string): string {
+    return join(this.#directory, rootfs)
+  }
+
+  /** Mounts the tree if it is not mounted yet. @returns where; @throws unavailable */
   async mount(rootfs: string, format: RootfsFormat): Promise<string> {
-    const directory = join(this.#directory, rootfs)
+    const directory = this.mountPoint(rootfs)
     if ((await readMounts()).some(({ mountPoint }) => mountPoint === directory)) return directory
     await mkdir(directory, { recursive: true, mode: 0o700 })
-    await this.#mounter.image(join(this.#mountPoint, rootfs, 'rootfs.img'), directory, format)
+    await this.#mounter.image(join(this.#fuseMountPoint, rootfs, 'rootfs.img'), directory, format)
     return directory
   }
 
-  /** Unmounts it. @returns false where it is in use */
+  /** Unmounts it. @returns false if it is in use */
   async release(rootfs: string): Promise<boolean> {
-    const directory = join(this.#directory, rootfs)
-    await this.#mounter.unmount(directory).catch(() => undefined)
+    const directory = this.mountPoint(rootfs)
+    await this.#mounter.unmountFrom(directory).catch(() => undefined)
     return await rmdir(directory).then(
       () => true,
       (error: NodeJS.ErrnoException) => error.code === 'ENOENT',
     )
   }
 
-  /** Unmounts those of no mount. */
+  /** Unmounts the trees of no mount. */
   async tidy(rootfs: ReadonlySet<string>): Promise<void> {
     for (const name of await readdir(this.#directory).catch(() => [])) if (!rootfs.has(name)) await this.release(name)
   }

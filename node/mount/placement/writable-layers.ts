@@ -1,90 +1,103 @@
 import { chmod, chown, mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Log } from '../../base/log.ts'
 import type { DiskTemplates } from './disk-template.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
+import type { Use, UseCheck } from './use-check.ts'
 
-/** In the name of a directory that is being deleted. */
+/** In the name of a directory that is to be deleted. */
 const aside = '.gone-'
 
-/** Of a tree that a mount writes to. */
+/** The upper layer of a tree. */
 export interface WritableLayer {
   id: string
   /** The read-only tree below. */
   lower: string
-  /** What can be written, bytes; what the disk has if not given. */
+  /** How much can be written (bytes); what the host's disk has if not given. */
   limitBytes?: number | undefined
 }
 
+export interface WritableLayersParts {
+  mounter: Pick<KernelMounter, 'disk' | 'overlay' | 'unmountFrom'>
+  templates: Pick<DiskTemplates, 'copyTo'>
+  uses: Pick<UseCheck, 'ofFile' | 'ofUpperLayer'>
+  log: Log
+}
+
 /**
- * overlayfs over read-only trees. Each has a directory: `upper` and `work`, `merged` where the overlay is mounted; with a
- * limit the two first are on a disk of that size, mounted on `disk`.
+ * overlayfs over read-only trees. Each has a directory with `upper` and `work`, and `merged`, where the overlay is mounted; with a
+ * limit the first two are on a disk of that size, which is mounted on `disk`.
  */
 export class WritableLayers {
-  readonly #mounter: KernelMounter
-  readonly #templates: DiskTemplates
+  readonly #parts: WritableLayersParts
   readonly #directory: string
+  /** Directories that were to be deleted, and were in use. */
+  readonly #kept = new Set<string>()
 
-  constructor(
-    { mounter, templates }: { mounter: KernelMounter; templates: DiskTemplates },
-    { directory }: { directory: string },
-  ) {
-    this.#mounter = mounter
-    this.#templates = templates
+  constructor(parts: WritableLayersParts, { directory }: { directory: string }) {
+    this.#parts = parts
     this.#directory = directory
   }
 
-  /** @returns where the overlay is mounted; @throws unavailable, and as {@link DiskTemplates.copyTo} */
-  async mount({ id, lower, limitBytes }: WritableLayer, options: { signal: AbortSignal }): Promise<string> {
+  /** Where the overlay is mounted. */
+  mountPoint(id: string): string {
+    return join(this.#directory, id, 'merged')
+  }
+
+  /** @throws unavailable, and as {@link DiskTemplates.copyTo} */
+  async mount({ id, lower, limitBytes }: WritableLayer, options: { signal: AbortSignal }): Promise<void> {
+    const { mounter, templates } = this.#parts
     const directory = join(this.#directory, id)
-    const merged = join(directory, 'merged')
+    const merged = this.mountPoint(id)
     await mkdir(merged, { recursive: true, mode: 0o700 })
     let base = directory
     if (limitBytes !== undefined) {
       base = join(directory, 'disk')
       await mkdir(base, { recursive: true, mode: 0o700 })
-      await this.#templates.copyTo(join(directory, 'disk.img'), limitBytes, options)
-      await this.#mounter.disk(join(directory, 'disk.img'), base)
+      await templates.copyTo(join(directory, 'disk.img'), limitBytes, options)
+      await mounter.disk(join(directory, 'disk.img'), base)
     }
     const [upper, work] = [join(base, 'upper'), join(base, 'work')]
     await mkdir(upper, { mode: 0o755 })
     await copyRoot(lower, upper)
     await mkdir(work, { mode: 0o700 })
-    await this.#mounter.overlay({ lower, upper, work }, merged)
-    return merged
+    await mounter.overlay({ lower, upper, work }, merged)
   }
 
-  /** Ends it and all that was written. @throws conflict where it is in use */
+  /**
+   * Ends the overlay, and deletes what was written unless the overlay is used in another mount namespace: it then stays until that
+   * is over. @throws conflict if it is in use here
+   */
   async remove(id: string): Promise<void> {
     const gone = await this.#putAside(id)
-    if (gone !== undefined) await this.#unmountDisk(gone)
-    this.#deleteInBackground(gone)
+    if (gone !== undefined) await this.#end(gone)
+    this.#endKept()
   }
 
-  /** As {@link remove}, but what takes long, writing back a disk that nobody will read, goes on in the background. */
+  /** As {@link remove}, but does not wait for a disk to be written back that nobody will read. */
   async discard(id: string): Promise<void> {
     const gone = await this.#putAside(id)
-    if (gone === undefined) return
-    this.#unmountDisk(gone).then(
-      () => this.#deleteInBackground(gone),
-      () => undefined,
-    )
+    if (gone !== undefined) this.#end(gone).catch((error: unknown) => this.#keep(gone, { error }))
   }
 
-  /** Removes those of no mount. */
+  /** Removes the layers of no mount that are not in use. */
   async tidy(ids: ReadonlySet<string>): Promise<void> {
-    for (const id of await readdir(this.#directory).catch(() => [])) {
-      const directory = join(this.#directory, id)
-      if (id.includes(aside)) {
-        await this.#unmountDisk(directory)
-        this.#deleteInBackground(directory)
-      } else if (!ids.has(id)) await this.remove(id)
+    for (const name of await readdir(this.#directory).catch(() => [])) {
+      if (ids.has(name)) continue
+      const directory = join(this.#directory, name)
+      try {
+        if (name.includes(aside)) await this.#end(directory)
+        else await this.remove(name)
+      } catch (error) {
+        this.#keep(directory, { error })
+      }
     }
   }
 
-  /** @returns where its directory is now, its disk still mounted; undefined where there is none */
+  /** @returns where its directory is now, its disk still mounted; undefined if there is none */
   async #putAside(id: string): Promise<string | undefined> {
     const directory = join(this.#directory, id)
-    await this.#mounter.unmount(join(directory, 'merged'))
+    await this.#parts.mounter.unmountFrom(this.mountPoint(id))
     const gone = `${directory}${aside}${process.hrtime.bigint()}`
     return await rename(directory, gone).then(
       () => gone,
@@ -95,17 +108,41 @@ export class WritableLayers {
     )
   }
 
-  async #unmountDisk(directory: string): Promise<void> {
-    const disk = join(directory, 'disk')
-    if ((await stat(disk).catch(() => undefined)) !== undefined) await this.#mounter.unmount(disk)
+  /** Unmounts the disk of a directory that was put aside, and deletes all of it in the background, unless it is in use. */
+  async #end(directory: string): Promise<void> {
+    const use = await this.#useOf(directory)
+    if (use !== 'free') return this.#keep(directory, { use })
+    await this.#parts.mounter.unmountFrom(join(directory, 'disk'))
+    this.#kept.delete(directory)
+    rm(directory, { recursive: true, force: true }).catch(() => undefined)
   }
 
-  #deleteInBackground(directory: string | undefined): void {
-    if (directory !== undefined) rm(directory, { recursive: true, force: true }).catch(() => undefined)
+  async #useOf(directory: string): Promise<Use> {
+    const { uses } = this.#parts
+    for (const upper of [join(directory, 'upper'), join(directory, 'disk/upper')])
+      if (await isThere(upper)) return await uses.ofUpperLayer(upper)
+    // The disk is not mounted here. It may be elsewhere.
+    return await uses.ofFile(join(directory, 'disk.img'))
+  }
+
+  #keep(directory: string, why: { use: Use } | { error: unknown }): void {
+    if (!this.#kept.has(directory)) this.#parts.log.warn('upper layer of an ended mount is kept', { directory, ...why })
+    this.#kept.add(directory)
+  }
+
+  #endKept(): void {
+    for (const directory of this.#kept) this.#end(directory).catch((error: unknown) => this.#keep(directory, { error }))
   }
 }
 
-/** The overlay's root takes these from its upper directory. */
+async function isThere(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** The root of an overlay has the owner, mode and times of its upper directory. */
 async function copyRoot(from: string, to: string): Promise<void> {
   const { mode, uid, gid, atime, mtime } = await stat(from)
   await chown(to, uid, gid)

@@ -10,7 +10,7 @@ import { run } from '../../../netlab/hosts/process.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { createBlockImage, type BlockImage } from '../../../node/mount/fuse/block-image.ts'
 import { DevFuseDriver } from '../../../node/mount/fuse/dev-fuse-driver.ts'
-import type { FuseDriver, OnMiss } from '../../../node/mount/fuse/driver.ts'
+import type { FuseDriver, ReadHandler } from '../../../node/mount/fuse/driver.ts'
 import { FuseNativeDriver } from '../../../node/mount/fuse/fuse-native-driver.ts'
 import { chunkFile } from '../../../protocol/chunk-file.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
@@ -30,11 +30,13 @@ const pageBytes = 4096
 /** libfuse lets the kernel keep a name for a second. */
 const forgetTimeoutMs = 10_000
 
+type OnMiss = ReadHandler['miss']
+
 /** Makes a driver on `DIRECTORY/mnt`. It defers its end to the stack. */
-type OpenDriver = (stack: AsyncDisposableStack, directory: string, onMiss: OnMiss) => Promise<FuseDriver>
+type OpenDriver = (stack: AsyncDisposableStack, directory: string) => Promise<FuseDriver>
 
 const kinds: Record<string, OpenDriver> = {
-  'on /dev/fuse': async (stack, directory, onMiss) => {
+  'on /dev/fuse': async (stack, directory) => {
     const mountPoint = join(directory, 'mnt')
     await mkdir(mountPoint)
     // It stays open: the workers read from it until the mount is gone.
@@ -45,12 +47,11 @@ const kinds: Record<string, OpenDriver> = {
     })
     assert.deepEqual(await once(mount, 'exit'), [0, null])
     stack.defer(async () => void (await run('umount', [mountPoint])))
-    const parts = { fd, resumed: false, onMiss, onMark: () => undefined, log: silentLog }
+    const parts = { fd, resumed: false, log: silentLog }
     return new DevFuseDriver({ ...parts, chunkDirectory: join(directory, 'chunks') }, { workers: 2 })
   },
-  'of fuse-native': async (stack, directory, onMiss) => {
-    const parts = { onMiss, onMark: () => undefined, log: silentLog }
-    const driver = new FuseNativeDriver(parts, { mountPoint: join(directory, 'mnt') })
+  'of fuse-native': async (stack, directory) => {
+    const driver = new FuseNativeDriver({ log: silentLog }, { mountPoint: join(directory, 'mnt') })
     stack.defer(async () => await driver.stop())
     return driver
   },
@@ -108,8 +109,13 @@ async function serve(openDriver: OpenDriver, onMiss: OnMiss, ...images: TestImag
   await using stack = new AsyncDisposableStack()
   const directory = await mkdtemp(join(tmpdir(), 'p2pfs-test-'))
   stack.defer(async () => await rm(directory, { recursive: true }))
-  const driver = await openDriver(stack, directory, onMiss)
-  await driver.start()
+  const driver = await openDriver(stack, directory)
+  await driver.start({
+    miss: onMiss,
+    reachedTrigger: () => undefined,
+    reopen: async () => undefined,
+    dropped: () => undefined,
+  })
   for (const { block } of images) await driver.add(block)
   const end = stack.move()
   return {

@@ -12,6 +12,8 @@ import { LinkPlacement } from '../../../node/mount/placement/link-placement.ts'
 import type { MountSpec, Placement } from '../../../node/mount/placement/placement.ts'
 import { runTool } from '../../../node/mount/placement/run-tool.ts'
 import { ScratchDrives } from '../../../node/mount/placement/scratch-drives.ts'
+import { silentLog } from '../../../node/base/log.ts'
+import { UseCheck } from '../../../node/mount/placement/use-check.ts'
 import { Trees } from '../../../node/mount/placement/trees.ts'
 import { WritableLayers } from '../../../node/mount/placement/writable-layers.ts'
 import type { ErrorCode } from '../../../protocol/errors.ts'
@@ -91,12 +93,16 @@ const kinds: Record<string, Kind> = {
     open: (host) => {
       const mountPoint = host.path('mnt')
       const mounter = new KernelMounter({ run: runTool })
+      const uses = new UseCheck({ run: runTool })
       const templates = new DiskTemplates({ run: runTool }, { directory: host.path('templates') })
       const parts = {
         mounter,
         trees: new Trees({ mounter }, { directory: host.path('trees'), mountPoint }),
-        writables: new WritableLayers({ mounter, templates }, { directory: host.path('writable') }),
-        scratches: new ScratchDrives({ templates }, { directory: host.path('scratch') }),
+        writables: new WritableLayers(
+          { mounter, templates, uses, log: silentLog },
+          { directory: host.path('writable') },
+        ),
+        scratches: new ScratchDrives({ templates, uses, log: silentLog }, { directory: host.path('scratch') }),
       }
       return new KernelPlacement(parts, { mountPoint, roots: [mountPoint, host.path('trees'), host.path('writable')] })
     },
@@ -121,18 +127,21 @@ for (const [kind, { open, outlivesDaemon, occupy }] of Object.entries(kinds)) {
     const placement = open(host)
     const first = await host.drive('a')
     const second = await host.drive('b', { rootfs: 'second' })
+    const placed: MountSpec[] = []
     for (const spec of [first, second]) {
-      const { rootfs, scratch } = await placement.place(spec, { signal })
+      const mount = await placement.place(spec, { signal })
+      const { rootfs, scratch } = mount.placed
+      placed.push({ ...spec, identity: mount.identity })
       assert.equal(rootfs, join(spec.directory, 'rootfs.img'))
       assert.equal(scratch, undefined)
       assert.ok((await host.image(spec.rootfs)).equals(await readFile(rootfs)))
     }
-    for (const spec of [first, second]) {
+    for (const spec of placed) {
       await placement.remove(spec)
       assert.deepEqual(await readdir(spec.directory), [])
       assert.equal(await placement.release(spec.rootfs), true)
     }
-    await placement.remove(first)
+    await placement.remove(placed[0]!)
   })
 
   test(`the ${kind} placement refuses a directory that is absent, taken, or given up`, async () => {
@@ -153,7 +162,7 @@ for (const [kind, { open, outlivesDaemon, occupy }] of Object.entries(kinds)) {
     await using host = await TestHost.create()
     const placement = open(host)
     const spec = await host.drive('a')
-    const { rootfs } = await placement.place(spec, { signal })
+    const { rootfs } = (await placement.place(spec, { signal })).placed
     await assert.rejects(placement.reset(spec), isError('invalid'))
     assert.ok((await host.image('first')).equals(await readFile(rootfs)))
   })
@@ -161,10 +170,15 @@ for (const [kind, { open, outlivesDaemon, occupy }] of Object.entries(kinds)) {
   test(`the ${kind} placement tells the next daemon what stands, and tidies up nothing of that`, async () => {
     await using host = await TestHost.create()
     const specs = [await host.drive('a'), await host.drive('b', { rootfs: 'second' })]
-    for (const spec of specs) await open(host).place(spec, { signal })
+    const placed: MountSpec[] = []
+    for (const spec of specs) {
+      const { identity } = await open(host).place(spec, { signal })
+      placed.push({ ...spec, identity })
+    }
     const next = open(host)
-    assert.deepEqual([...(await next.standing())].toSorted(), outlivesDaemon ? specs.map((spec) => spec.directory) : [])
-    await next.tidy(specs)
+    const standing = [...(await next.standing(placed)).keys()].toSorted()
+    assert.deepEqual(standing, outlivesDaemon ? specs.map(({ id }) => id).toSorted() : [])
+    await next.tidy(placed)
     for (const { directory, rootfs } of specs)
       assert.ok((await host.image(rootfs)).equals(await readFile(join(directory, 'rootfs.img'))))
   })
@@ -192,20 +206,27 @@ test('the kernel placement mounts trees, writable trees and scratch drives, and 
   ]
   const [tree, writable, limited, drive] = specs as [MountSpec, MountSpec, MountSpec, MountSpec]
   const placed = new Map<MountSpec, string | undefined>()
-  for (const spec of specs) placed.set(spec, (await placement.place(spec, { signal })).scratch)
+  const identities = new Map<MountSpec, string>()
+  for (const spec of specs) {
+    const mount = await placement.place(spec, { signal })
+    placed.set(spec, mount.placed.scratch)
+    identities.set(spec, mount.identity)
+  }
+  const known = (spec: MountSpec): MountSpec => ({ ...spec, identity: identities.get(spec)! })
   assert.equal(await readFile(join(tree.directory, 'name'), 'utf8'), 'first')
   await assert.rejects(writeFile(join(tree.directory, 'new'), ''), { code: 'EROFS' })
   for (const spec of [writable, limited]) {
     await writeFile(join(spec.directory, 'name'), 'changed')
-    await placement.reset(spec)
+    identities.set(spec, (await placement.reset(known(spec))).identity)
     assert.equal(await readFile(join(spec.directory, 'name'), 'utf8'), 'first')
   }
   const scratch = placed.get(drive)!
   await writeFile(scratch, 'spoilt')
-  assert.deepEqual((await placement.reset(drive)).scratch, scratch)
+  assert.deepEqual((await placement.reset(known(drive))).placed.scratch, scratch)
   await run('e2fsck', ['-fn', scratch])
-  assert.deepEqual([...(await placement.standing())].toSorted(), specs.map(({ directory }) => directory).toSorted())
-  for (const spec of specs) await placement.remove(spec)
+  const standing = [...(await placement.standing(specs.map(known))).keys()].toSorted()
+  assert.deepEqual(standing, specs.map(({ id }) => id).toSorted())
+  for (const spec of specs) await placement.remove(known(spec))
   assert.equal(await placement.release('first'), true)
   assert.equal(existsSync(scratch), false)
   await leavesNothing(host, before)

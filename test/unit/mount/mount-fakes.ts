@@ -4,8 +4,9 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import { rootfsDigest, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { silentLog, type Log, type LogLevel } from '../../../node/base/log.ts'
 import type { ChunkRequest, FetchedChunk, FetchPriority, RemoteSource } from '../../../node/model/chunk-request.ts'
+import { nodeIdOf } from '../../../node/mount/fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from '../../../node/mount/fuse/driver.ts'
-import type { MountSpec, Placed, Placement } from '../../../node/mount/placement/placement.ts'
+import type { MountSpec, Place, PlacedMount, Placement } from '../../../node/mount/placement/placement.ts'
 import type { MountRecord } from '../../../node/store/mount-record.ts'
 
 export const chunkBytes = 4096
@@ -70,6 +71,10 @@ export class FakeCatalog {
     this.records.delete(directory)
   }
 
+  async rootfsDigests(): Promise<Digest[]> {
+    return [...this.manifests.keys()]
+  }
+
   async rootfs(digest: Digest): Promise<RootfsManifest | undefined> {
     return this.manifests.get(digest)
   }
@@ -77,7 +82,10 @@ export class FakeCatalog {
 
 /** A driver whose reads are calls of its handler. */
 export class FakeDriver implements Pick<FuseDriver, 'start' | 'add' | 'remove'> {
+  /** Images that can be looked up. */
   readonly images = new Set<string>()
+  /** Whether mounts in other namespaces have all images. */
+  heldElsewhere = false
   #handler: ReadHandler | undefined
 
   async start(handler: ReadHandler): Promise<void> {
@@ -88,8 +96,19 @@ export class FakeDriver implements Pick<FuseDriver, 'start' | 'add' | 'remove'> 
     this.images.add(image.name)
   }
 
-  async remove(name: string): Promise<void> {
+  async remove(name: string): Promise<boolean> {
     this.images.delete(name)
+    return !this.heldElsewhere
+  }
+
+  /** The last mount in another namespace has ended. */
+  drop(rootfs: Digest): void {
+    this.#handler!.dropped(digestHex(rootfs))
+  }
+
+  /** The kernel uses an image that an earlier daemon has served. */
+  async use(rootfs: Digest): Promise<string | undefined> {
+    return (await this.#handler!.reopen(nodeIdOf(rootfs)))?.name
   }
 
   async read(rootfs: Digest, chunk: number): Promise<Uint8Array> {
@@ -97,36 +116,54 @@ export class FakeDriver implements Pick<FuseDriver, 'start' | 'add' | 'remove'> 
   }
 }
 
-/** Places that are only lists. */
+/** A host's directories, without any mounts of the kernel. */
 export class FakePlacement implements Placement {
-  readonly placed = new Map<string, MountSpec>()
+  /** What is mounted, by its real directory. */
+  readonly placed = new Map<string, { spec: MountSpec; identity: string }>()
+  /** Symbolic links, and where they lead. */
+  readonly links = new Map<string, string>()
   readonly trees = new Set<string>()
+  /** Ids of mounts that are in use. */
   readonly busy = new Set<string>()
   kept: string[] | undefined
   failure: P2pfsError | undefined
-  /** Resolves when the next `place` may go on. */
+  /** Resolves when a `place` may go on. */
   gate: Promise<void> = Promise.resolve()
+  #count = 0
 
-  async standing(): Promise<Set<string>> {
-    return new Set(this.placed.keys())
+  /** Moves a directory, with what is mounted on it. */
+  rename(from: string, to: string): void {
+    this.placed.set(to, this.placed.get(from)!)
+    this.placed.delete(from)
   }
 
-  async place(spec: MountSpec): Promise<Placed> {
+  async locate(directory: string): Promise<Place> {
+    const path = this.links.get(directory) ?? directory
+    return { path, identity: this.placed.get(path)?.identity }
+  }
+
+  async standing(specs: readonly MountSpec[]): Promise<Map<string, string>> {
+    const found = [...this.placed.values()].filter(({ identity }) => specs.some((spec) => spec.identity === identity))
+    return new Map(found.map(({ spec, identity }) => [spec.id, identity]))
+  }
+
+  async place(spec: MountSpec): Promise<PlacedMount> {
     await this.gate
     if (this.failure !== undefined) throw this.failure
-    this.placed.set(spec.directory, spec)
+    const identity = `mount ${this.#count++}`
+    this.placed.set((await this.locate(spec.directory)).path, { spec, identity })
     if (spec.as === 'tree') this.trees.add(spec.rootfs)
-    return { rootfs: spec.directory }
+    return { placed: { rootfs: spec.directory }, identity }
   }
 
-  async reset(spec: MountSpec): Promise<Placed> {
-    this.#refuseBusy(spec)
-    return { rootfs: spec.directory }
+  async reset(spec: MountSpec): Promise<PlacedMount> {
+    const directory = this.#take(spec) ?? spec.directory
+    const { identity } = await this.place({ ...spec, directory })
+    return { placed: { rootfs: spec.directory }, identity }
   }
 
   async remove(spec: MountSpec): Promise<void> {
-    this.#refuseBusy(spec)
-    this.placed.delete(spec.directory)
+    this.#take(spec)
   }
 
   async release(rootfs: string): Promise<boolean> {
@@ -138,12 +175,16 @@ export class FakePlacement implements Placement {
     this.kept = specs.map(({ directory }) => directory)
   }
 
-  #refuseBusy({ directory }: MountSpec): void {
-    if (this.busy.has(directory)) throw new P2pfsError('conflict', `${directory} is in use`)
+  /** Unmounts. @returns the directory */
+  #take({ id, identity }: MountSpec): string | undefined {
+    if (this.busy.has(id)) throw new P2pfsError('conflict', `${id} is in use`)
+    const directory = [...this.placed.keys()].find((path) => this.placed.get(path)?.identity === identity)
+    if (directory !== undefined) this.placed.delete(directory)
+    return directory
   }
 }
 
-/** Fetches of which each waits until the test lets it end; `here` are chunks that are local. */
+/** Fetches the chunks of test images; `here` are those that have come. */
 export class FakeFetcher {
   onArrival(): Disposable {
     return { [Symbol.dispose]: () => undefined }
@@ -151,7 +192,6 @@ export class FakeFetcher {
 
   readonly asked: { request: ChunkRequest; priority: FetchPriority }[] = []
   readonly here = new Set<Digest>()
-  /** What a fetch does once it is asked for. */
   answer: (request: ChunkRequest, signal: AbortSignal) => Promise<Uint8Array> = async ({ digest }) =>
     await Promise.resolve(bytesOf(digest))
 
@@ -165,7 +205,7 @@ export class FakeFetcher {
     return { bytes, source: 'peer' }
   }
 
-  /** As `fetch`, but never resolves before its signal. */
+  /** From now on nothing comes. */
   neverAnswers(): void {
     this.answer = async (_request, signal) =>
       await new Promise((_resolve, reject) => {

@@ -101,7 +101,7 @@ test('a mount that cannot be placed leaves no record and serves nothing', async 
 test('a mount that is in use stays as it is', async () => {
   const { catalog, driver, placement, mounts } = await host()
   await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
-  placement.busy.add('/one')
+  placement.busy.add(recordOf(app.digest, '/one').id)
   await rejectsWith(mounts.umount('/one'), 'conflict')
   await rejectsWith(mounts.reset('/one'), 'conflict')
   assert.deepEqual([catalog.records.size, mounts.list().length], [1, 1])
@@ -137,6 +137,60 @@ test('the next daemon takes over the mounts that stand, and forgets the others',
   assert.deepEqual([...second.driver.images], [digestHex(app.digest)])
   assert.deepEqual(second.warnings, ['mount is gone since the daemon was last here'])
   await second.mounts.umount('/one')
+})
+
+test('a mount is the same by whatever name its directory is called, also after a rename', async () => {
+  const { placement, mounts } = await host()
+  placement.links.set('/var/run/one', '/run/one')
+  await mounts.mount(app.manifest, recordOf(app.digest, '/var/run/one'), { signal })
+  await rejectsWith(mounts.mount(app.manifest, recordOf(app.digest, '/run/one'), { signal }), 'conflict')
+  await mounts.umount('/run/one')
+  await mounts.mount(app.manifest, recordOf(app.digest, '/run/one'), { signal })
+  await mounts.umount('/var/run/one')
+  for (const name of ['/old', '/new']) {
+    await mounts.mount(app.manifest, recordOf(app.digest, '/old'), { signal })
+    placement.rename('/old', '/new')
+    await rejectsWith(mounts.mount(app.manifest, recordOf(app.digest, '/old'), { signal }), 'conflict')
+    await mounts.reset(name)
+    await mounts.umount(name)
+    assert.deepEqual([mounts.list(), placement.placed.size], [[], 0])
+  }
+})
+
+test('the next daemon knows a mount whose directory was renamed, and one that was reset', async () => {
+  const first = await host()
+  await first.mounts.mount(app.manifest, recordOf(app.digest, '/old'), { signal })
+  await first.mounts.mount(app.manifest, recordOf(app.digest, '/other'), { signal })
+  await first.mounts.reset('/other')
+  first.placement.rename('/old', '/new')
+  const second = await host(first)
+  assert.deepEqual(second.placement.kept, ['/old', '/other'])
+  await second.mounts.umount('/new')
+  await second.mounts.umount('/other')
+  assert.deepEqual([second.mounts.list(), second.catalog.records.size], [[], 0])
+})
+
+test('a rootfs whose last mount has ended is served until the kernel has dropped it', async () => {
+  const { driver, boots, mounts } = await host()
+  driver.heldElsewhere = true
+  await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  await mounts.umount('/one')
+  assert.deepEqual([[...driver.images], [...boots.running], mounts.list()], [[], [], []])
+  assert.deepEqual(await driver.read(app.digest, 1), chunkOf(1))
+  await mounts.mount(app.manifest, recordOf(app.digest, '/two'), { signal })
+  assert.deepEqual([...driver.images], [digestHex(app.digest)])
+  await mounts.umount('/two')
+  driver.drop(app.digest)
+  await rejectsWith(driver.read(app.digest, 1), 'closed')
+})
+
+test('a rootfs that the kernel has from an earlier daemon is served without a mount', async () => {
+  const { driver, mounts } = await host()
+  assert.equal(await driver.use(rootfsOf(7).digest), undefined)
+  assert.equal(await driver.use(app.digest), digestHex(app.digest))
+  assert.deepEqual(await driver.read(app.digest, 1), chunkOf(1))
+  await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  await mounts.umount('/one')
 })
 
 test('where a mount record cannot be read nothing is tidied away, for it may be of that mount', async () => {

@@ -1,0 +1,60 @@
+import type { ImageNodes } from './image-nodes.ts'
+import {
+  encodeAttributes,
+  encodeDirectory,
+  encodeEntry,
+  encodeInit,
+  encodeStatfs,
+  errnos,
+  opcodes,
+  rootNodeId,
+  type FuseRequest,
+} from './protocol.ts'
+
+/** The reply to a request: its body, or an error number. */
+export type Answer = { body: Buffer } | { error: number }
+
+const empty: Answer = { body: Buffer.alloc(0) }
+
+/** Requests that are about one node, of which the kernel may have learned from an earlier daemon. */
+const aboutNode: ReadonlySet<number> = new Set([opcodes.lookup, opcodes.getattr, opcodes.readdir, opcodes.read])
+
+/** Whether the request is about an image that is not served. */
+export function isUnknown(nodes: ImageNodes, { opcode, nodeId }: FuseRequest): boolean {
+  return aboutNode.has(opcode) && nodeId !== rootNodeId && nodes.at(nodeId) === undefined
+}
+
+/** Answers all requests but reads, and those that get no reply. A lookup that is answered with an entry is a reference from then on. */
+export function answer(nodes: ImageNodes, { opcode, nodeId, body }: FuseRequest): Answer {
+  switch (opcode) {
+    case opcodes.lookup: {
+      const found = nodes.lookup(nodeId, body.toString('latin1', 0, body.length - 1))
+      if (found === undefined) return { error: errnos.ENOENT }
+      nodes.at(found.nodeId)?.reference()
+      return { body: encodeEntry(found) }
+    }
+    case opcodes.getattr: {
+      const found = nodes.attributes(nodeId)
+      return found === undefined ? { error: errnos.ENOENT } : { body: encodeAttributes(found) }
+    }
+    case opcodes.opendir:
+      return { body: Buffer.alloc(16) }
+    case opcodes.readdir:
+      return {
+        body: encodeDirectory(nodes.entries(nodeId), Number(body.readBigUInt64LE(8)), body.readUInt32LE(16)),
+      }
+    case opcodes.release:
+    case opcodes.releasedir:
+    case opcodes.flush:
+    case opcodes.access:
+    case opcodes.destroy:
+      return empty
+    case opcodes.statfs:
+      return { body: encodeStatfs() }
+    case opcodes.init:
+      return { body: encodeInit(body) }
+    // ENOSYS to OPEN: the kernel then opens without asking, and keeps its pages.
+    default:
+      return { error: errnos.ENOSYS }
+  }
+}
