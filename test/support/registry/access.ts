@@ -22,7 +22,10 @@ export interface BearerAccess {
   expiresInSeconds?: number
 }
 
-/** Who may do what at a registry of the lab: basic authentication, or a token service as distribution's specification has it. */
+/**
+ * Who may do what at a registry of the lab: basic authentication, or a token service as distribution's specification
+ * has it.
+ */
 export class RegistryAccess {
   /** May be changed at any time. */
   rules: AccessRules

@@ -1,10 +1,16 @@
-/** What goes wrong with an answer. Effects of several faults that match one request add up; of two of a kind the later wins. */
+/**
+ * What goes wrong with an answer. Effects of several faults that match one request add up; of two of a kind the later
+ * wins.
+ */
 export interface Effect {
   /** Before the answer begins. */
   latencyMs?: number
   /** Of the body. */
   rateBytesPerSecond?: number
-  /** `ignore`: 200 with the whole blob; `ignore-multi`, `refuse-multi`: so, or 416, where more than one range is asked for. */
+  /**
+   * `ignore`: 200 with the whole blob; `ignore-multi`, `refuse-multi`: so, or 416, where more than one range is asked
+   * for.
+   */
   ranges?: 'ignore' | 'ignore-multi' | 'refuse-multi'
   /** 206 with the range that begins so many bytes later than the one asked for; negative: earlier. */
   shiftRangeBytes?: number

@@ -5,7 +5,7 @@ import { test, type TestContext } from 'node:test'
 import { createLog, type Log } from '../../../node/base/log.ts'
 import { DockerCredentials } from '../../../node/registry/credentials.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
-import { createClient, fails, layer, startRegistry } from './fault-client.ts'
+import { createClient, fails, layer, startRegistry } from '../../support/registry/fault-client.ts'
 
 const secret = 'hunter2-very-secret'
 const basic = (username: string, password = secret): string => Buffer.from(`${username}:${password}`).toString('base64')

@@ -1,0 +1,8 @@
+/** A server that holds what a registry holds: the registry itself, or a mirror of it. */
+export interface Endpoint {
+  /** Messages use this name, and credentials are looked up by it: `docker.io`, HOST or HOST:PORT. */
+  name: string
+  /** The root of the API; it ends with `/`. */
+  base: URL
+  isMirror: boolean
+}
