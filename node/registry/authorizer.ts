@@ -1,23 +1,34 @@
 import { BoundedMap } from '../base/bounded-map.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
 import { SingleFlight } from '../base/single-flight.ts'
 import { authorize, type Authorization, type AuthorizeParts } from './authorization.ts'
 import { chooseChallenge, type Challenge } from './challenge.ts'
 import type { CredentialStore } from './credentials.ts'
-import type { Headers } from './http-messages.ts'
+import type { HttpResponse } from './http-messages.ts'
 
 /** Repositories whose authorizations are remembered. */
 const maxAuthorizations = 256
+/** After fresh credentials were refused with 403, the credential helper is not asked again for this long (ms). */
+const refusalMs = 5_000
 
 export type RegistryAction = 'pull' | 'pull,push'
 
 export interface AccessRequest {
   /** Credentials are looked up by this name, and messages use it: HOST or HOST:PORT. */
   registry: string
-  /** The server that challenges: the registry, or a mirror of it. */
-  origin: string
+  /** The root of the API of the server that challenges: the registry, a mirror of it, or where it redirects to. */
+  base: URL
   repository: string
   action: RegistryAction
   signal: AbortSignal
+}
+
+/** A request that a server refused. */
+export interface RefusedAccess {
+  /** The header that was sent, if any. */
+  header: string | undefined
+  /** The server is one that the registry redirects to, and may be a storage. */
+  isRedirected: boolean
 }
 
 interface Grant extends Authorization {
@@ -29,9 +40,12 @@ export class Authorizer {
   readonly #parts: AuthorizeParts & { credentials: CredentialStore }
   readonly #grants = new BoundedMap<string, Grant>({ maxEntries: maxAuthorizations })
   readonly #renewals = new SingleFlight<string>()
+  /** Repositories that fresh credentials give no access to. */
+  readonly #refusals: ExpiringMap<string>
 
   constructor(parts: AuthorizeParts & { credentials: CredentialStore }) {
     this.#parts = parts
+    this.#refusals = new ExpiringMap({ maxEntries: maxAuthorizations, now: parts.now })
   }
 
   /**
@@ -40,31 +54,54 @@ export class Authorizer {
    */
   async header(request: AccessRequest): Promise<string | undefined> {
     const grant = this.#grants.get(keyOf(request))
-    if (grant === undefined || grant.expiresAtMs > this.#parts.now()) return grant?.header
-    return await this.#renew(request, grant.challenge)
+    if (grant === undefined) return undefined
+    return this.current(request) ?? (await this.#renew(request, grant.challenge))
+  }
+
+  /** The header that was given last, as long as it is good. */
+  current(request: AccessRequest): string | undefined {
+    const grant = this.#grants.get(keyOf(request))
+    return grant !== undefined && grant.expiresAtMs > this.#parts.now() ? grant.header : undefined
   }
 
   /**
-   * The header to try once more with, after a 401.
-   * @param refused the header that was sent, if any
+   * Answers a refusal with other credentials, or with a fresh token.
+   * @returns whether to send the request again
    * @throws as {@link authorize}
    */
-  async answer(request: AccessRequest, headers: Headers, refused: string | undefined): Promise<string> {
-    const grant = this.#grants.get(keyOf(request))
+  async answer(
+    request: AccessRequest,
+    { status, headers }: Pick<HttpResponse, 'status' | 'headers'>,
+    { header, isRedirected }: RefusedAccess,
+  ): Promise<boolean> {
+    const key = keyOf(request)
+    const current = this.current(request)
     // Another request may have renewed it in the meantime.
-    if (grant !== undefined && grant.header !== refused && grant.expiresAtMs > this.#parts.now()) return grant.header
-    return await this.#renew(request, chooseChallenge(headers))
+    if (current !== undefined && current !== header) return true
+    const challenge = chooseChallenge(headers) ?? this.#grants.get(key)?.challenge
+    // A storage refuses a URL that has expired with 401 or 403, and offers no way to log in.
+    if (challenge === undefined && (isRedirected || status !== 401)) return false
+    // 403 may mean that a password or a token has expired: ECR says so after 12 hours.
+    if (status === 404 || (status === 403 && this.#refusals.has(key))) return false
+    const fresh = await this.#renew(request, challenge)
+    if (fresh === header) this.refusedAgain(request, { status })
+    return fresh !== header
+  }
+
+  /** Called when fresh credentials are refused like the ones before. */
+  refusedAgain(request: AccessRequest, { status }: Pick<HttpResponse, 'status'>): void {
+    if (status === 403) this.#refusals.set(keyOf(request), true, refusalMs)
   }
 
   async #renew(request: AccessRequest, challenge: Challenge | undefined): Promise<string> {
-    const { registry, origin, repository, action } = request
+    const { registry, base, repository, action } = request
     const key = keyOf(request)
     return await this.#renewals.run(key, request.signal, async (signal) => {
       const fresh = await authorize(challenge, this.#parts, {
         scope: `repository:${repository}:${action}`,
         registry,
         credentials: await this.#parts.credentials.find(registry),
-        isSecure: origin.startsWith('https:'),
+        isSecure: base.protocol === 'https:',
         signal,
       })
       this.#grants.set(key, { ...fresh, challenge })
@@ -73,4 +110,4 @@ export class Authorizer {
   }
 }
 
-const keyOf = ({ origin, repository, action }: AccessRequest): string => `${origin}/${repository}:${action}`
+const keyOf = ({ base, repository, action }: AccessRequest): string => `${base.href}${repository}:${action}`

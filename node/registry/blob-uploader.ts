@@ -60,7 +60,7 @@ export class BlobUploader {
     const head = await this.#client.send(endpoint, image, `blobs/${digest}`, {
       method: 'HEAD',
       headers: {},
-      redirects: 'return',
+      redirects: 'same-path',
       statuses: [200, 302, 303, 307, 308, 404, 405],
       action: 'pull,push',
       signal,
@@ -78,7 +78,7 @@ const bodyOf = (piece: Uint8Array): { body: Uint8Array; headersMs: number } => (
 })
 
 /** The URL at which an upload goes on. @throws unavailable */
-function locationOf({ headers }: HttpResponse, { base, name }: Endpoint): URL {
+function locationOf({ headers, url: base }: HttpResponse, { name }: Endpoint): URL {
   const location = headerOf(headers, 'location')
   if (location === undefined || !URL.canParse(location, base.href))
     throw new P2pfsError('unavailable', `${name} does not say where an upload goes on`, { registry: name })

@@ -118,17 +118,15 @@ export class HttpClient {
   async #follow(url: URL, options: HttpRequest, leave: () => void): Promise<HttpResponse> {
     let target = url
     for (let redirects = 0; ; redirects++) {
-      const isOwn = target.origin === url.origin
-      const { response, listening, failure } = await this.#exchange(target, isOwn, options)
-      const { statusCode: status } = response
-      const location = headerOf(response.headers, 'location')
-      if (status < 300 || status > 399 || location === undefined || options.redirects === 'return')
-        return wrap(response, { isRedirected: !isOwn, failure, listening, leave })
+      const authorization = authorizationOf(url, target, options)
+      const { response, listening, failure } = await this.#exchange(target, authorization, options)
+      const next = redirectOf(response, target, options)
+      if (next === undefined) return wrap(response, { url: target, failure, listening, leave })
       listening.close()
       await dump(response.body)
-      if (redirects === maxRedirects || !URL.canParse(location, target.href))
+      if (redirects === maxRedirects)
         throw new P2pfsError('unavailable', `${url.host} redirects without end`, { host: url.host })
-      target = new URL(location, target)
+      target = next
       checkRedirect(url, target, options)
     }
   }
@@ -136,10 +134,10 @@ export class HttpClient {
   /** One request and its answer. */
   async #exchange(
     target: URL,
-    isOwn: boolean,
+    authorization: string | undefined,
     { method, headers, body, headersMs, signal }: HttpRequest,
   ): Promise<{ response: Dispatcher.ResponseData; listening: Listening; failure: (cause: unknown) => Error }> {
-    const { authorization, ...others } = headers
+    const { authorization: _original, ...others } = headers
     const outage = new AbortController()
     const ended = AbortSignal.any([signal, outage.signal])
     const listening = this.#listen(target, (reason) => outage.abort(reason))
@@ -155,7 +153,7 @@ export class HttpClient {
         headers: {
           'user-agent': this.#userAgent,
           ...others,
-          ...(isOwn && authorization !== undefined ? { authorization } : {}),
+          ...(authorization === undefined ? {} : { authorization }),
         },
         ...(body === undefined ? {} : { body }),
         ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
@@ -208,6 +206,25 @@ export class HttpClient {
   }
 }
 
+function authorizationOf(url: URL, target: URL, { headers, authorizationFor }: HttpRequest): string | undefined {
+  if (authorizationFor !== undefined) return authorizationFor(target)
+  return target.origin === url.origin ? headers['authorization'] : undefined
+}
+
+/** The URL to ask next; undefined where the response is the answer. @throws unavailable for what is not a URL */
+function redirectOf(
+  { statusCode, headers }: Dispatcher.ResponseData,
+  target: URL,
+  { redirects }: HttpRequest,
+): URL | undefined {
+  const location = headerOf(headers, 'location')
+  if (statusCode < 300 || statusCode > 399 || location === undefined) return undefined
+  if (!URL.canParse(location, target.href))
+    throw new P2pfsError('unavailable', `${target.host} redirects to what is not a URL`, { host: target.host })
+  const next = new URL(location, target)
+  return redirects === 'same-path' && next.pathname !== target.pathname ? undefined : next
+}
+
 /** @throws unavailable for a redirect that would show the request to a host that is not to see it */
 function checkRedirect(url: URL, target: URL, { redirects }: HttpRequest): void {
   const details = { host: url.host }
@@ -225,11 +242,11 @@ function checkRedirect(url: URL, target: URL, { redirects }: HttpRequest): void 
 function wrap(
   { statusCode, headers, body }: Dispatcher.ResponseData,
   {
-    isRedirected,
+    url,
     failure,
     listening,
     leave,
-  }: { isRedirected: boolean; failure: (cause: unknown) => Error; listening: Listening; leave: () => void },
+  }: { url: URL; failure: (cause: unknown) => Error; listening: Listening; leave: () => void },
 ): HttpResponse {
   const end = (): void => {
     listening.close()
@@ -256,7 +273,7 @@ function wrap(
       end()
     }
   }
-  return { status: statusCode, headers, isRedirected, body: read(), discard }
+  return { status: statusCode, headers, url, body: read(), discard }
 }
 
 async function dump(body: Dispatcher.ResponseData['body']): Promise<void> {

@@ -8,8 +8,8 @@ export type Headers = Record<string, string | string[] | undefined>
 export interface HttpResponse {
   status: number
   headers: Headers
-  /** Whether the answer comes from another origin than the one that was asked. */
-  isRedirected: boolean
+  /** The URL that answers, after redirects. */
+  url: URL
   /** Throws as {@link HttpClient.send} does. */
   body: AsyncIterable<Uint8Array>
   /** Ends an answer whose body nobody wants. */
@@ -24,12 +24,18 @@ export interface TextResponse {
 
 export interface HttpRequest {
   method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH'
+  /** An Authorization header among them is sent to the origin of the request only. */
   headers: Record<string, string>
+  /** The Authorization header for a URL: that of the request, and of each redirect. It wins over `headers`. */
+  authorizationFor?: (url: URL) => string | undefined
   body?: string | Uint8Array
   /** Urgent requests go before others, and find a connection. Not urgent by default. */
   urgency?: Urgency
-  /** `own`: a redirect to another host is refused; `return`: a redirect is the answer. By default it is followed. */
-  redirects?: 'own' | 'return'
+  /**
+   * `own`: a redirect to another host is refused. `same-path`: a redirect to another path is the answer. By default
+   * redirects are followed.
+   */
+  redirects?: 'own' | 'same-path'
   /** The time to answer, where it is not the client's own (ms). */
   headersMs?: number
   signal: AbortSignal

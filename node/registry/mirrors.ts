@@ -1,6 +1,6 @@
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
-import type { Endpoint } from './endpoint.ts'
+import { hubHost, type Endpoint } from './endpoint.ts'
 
 export interface MirrorOptions {
   /** `REGISTRY=URL`, in the order in which they are tried. */
@@ -9,8 +9,6 @@ export interface MirrorOptions {
   insecureRegistries: readonly string[]
 }
 
-/** The host of Docker Hub's registry. */
-const hubHost = 'registry-1.docker.io'
 /** The time for which a failing mirror is not asked, doubled for each failure (ms). */
 const firstPauseMs = 30_000
 const maxPauseMs = 600_000

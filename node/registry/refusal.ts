@@ -10,6 +10,8 @@ export interface RefusedRequest {
   /** `blobs/sha256:...`, `manifests/latest`. */
   path: string
   isPush: boolean
+  /** The answer comes from the storage that the registry redirects to. */
+  isFromStorage: boolean
 }
 
 /** The command that gives credentials for a registry. */
@@ -18,13 +20,13 @@ export const loginCommand = (registry: string): string =>
 
 /** The error for an answer that is not a success, in terms of what to do. */
 export function refusal(
-  { registry, repository, path, isPush }: RefusedRequest,
-  { status, headers, isRedirected }: Pick<HttpResponse, 'status' | 'headers' | 'isRedirected'>,
+  { registry, repository, path, isPush, isFromStorage }: RefusedRequest,
+  { status, headers }: Pick<HttpResponse, 'status' | 'headers'>,
   nowMs: number,
 ): P2pfsError {
   const details = { registry, status }
   const retryAfterMs = parseRetryAfter(headers, nowMs)
-  if (isRedirected && [400, 401, 403, 404, 410].includes(status)) {
+  if (isFromStorage && [400, 401, 403, 404, 410].includes(status)) {
     return new P2pfsError(
       'unavailable',
       `the storage that ${registry} redirects to answers ${status} for ${path}: ` +

@@ -121,7 +121,7 @@ export class RegistryReferrers {
       const answer = await withRetry(async () => await this.#page(endpoint, image, url, signal), { signal, clock })
       if (answer === undefined) return page === 0 ? undefined : found
       found.push(...parseReferrers(answer.json, `referrers of ${subject}`))
-      next = nextPage(answer.headers, url, endpoint)
+      next = nextPage(answer, endpoint)
     }
     return found
   }
@@ -131,7 +131,7 @@ export class RegistryReferrers {
     image: RegistryReference,
     url: URL,
     signal: AbortSignal,
-  ): Promise<{ json: string; headers: Headers } | undefined> {
+  ): Promise<{ json: string; headers: Headers; url: URL } | undefined> {
     const response = await this.#parts.client.send(endpoint, image, url, {
       method: 'GET',
       headers: { accept: mediaTypes.ociIndex },
@@ -139,13 +139,15 @@ export class RegistryReferrers {
       statuses: [200, 400, 404, 405, 406],
       signal,
     })
-    const json = await textOf(response, endpoint.name)
-    return response.status === 200 ? { json, headers: response.headers } : undefined
+    if (response.status === 200)
+      return { json: await textOf(response, endpoint.name), headers: response.headers, url: response.url }
+    await response.discard()
+    return undefined
   }
 }
 
 /** @throws unavailable for a page at another server */
-function nextPage(headers: Headers, url: URL, { name }: Endpoint): URL | undefined {
+function nextPage({ headers, url }: { headers: Headers; url: URL }, { name }: Endpoint): URL | undefined {
   const link = /<([^>]+)>\s*;\s*rel="?next"?/.exec([headers['link']].flat().join(','))?.[1]
   if (link === undefined || !URL.canParse(link, url.href)) return undefined
   const next = new URL(link, url)
