@@ -49,6 +49,9 @@ export async function authorize(
   options: AuthorizeOptions,
 ): Promise<Authorization> {
   const { registry, credentials, isSecure } = options
+  // Its owner has got a token elsewhere.
+  if (credentials?.registryToken !== undefined)
+    return { header: `Bearer ${credentials.registryToken}`, expiresAtMs: Number.POSITIVE_INFINITY }
   if (challenge?.scheme === 'basic') {
     if (credentials === undefined || credentials.username === '') {
       throw new P2pfsError(
@@ -60,7 +63,7 @@ export async function authorize(
     return { header: basicHeader(credentials), expiresAtMs: Number.POSITIVE_INFINITY }
   }
   const realm = challenge?.parameters.get('realm') ?? ''
-  if (challenge?.scheme !== 'bearer' || !URL.canParse(realm)) {
+  if (challenge?.scheme !== 'bearer' || !URL.canParse(realm) || !/^https?:$/.test(new URL(realm).protocol)) {
     throw new P2pfsError('denied', `${registry} refuses access and offers no way to log in that is known here`, {
       registry,
     })
@@ -82,7 +85,7 @@ async function fetchToken(
   { http, now }: AuthorizeParts,
   { registry, credentials, signal, scope: defaultScope }: AuthorizeOptions,
 ): Promise<Authorization> {
-  const scope = parameters.get('scope') ?? defaultScope
+  const scope = parameters.get('scope') || defaultScope
   const request = { service: parameters.get('service') ?? '', scope }
   const answer =
     credentials?.identityToken === undefined
@@ -145,7 +148,8 @@ async function getToken(
 ): Promise<TextResponse> {
   const url = new URL(realm)
   if (service !== '') url.searchParams.set('service', service)
-  url.searchParams.set('scope', scope)
+  // One parameter for each scope: distribution's token specification.
+  for (const part of scope.split(' ')) url.searchParams.append('scope', part)
   return await http.text(url, {
     method: 'GET',
     headers: credentials === undefined ? {} : { authorization: basicHeader(credentials) },

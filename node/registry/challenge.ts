@@ -7,20 +7,28 @@ export interface Challenge {
   parameters: ReadonlyMap<string, string>
 }
 
-export function parseChallenge(header: string): Challenge | undefined {
-  const match = /^\s*([A-Za-z]+)\s*(.*)$/s.exec(header)
-  if (match === null) return undefined
-  const parameters = new Map<string, string>()
-  for (const [, key = '', quoted, plain] of match[2]!.matchAll(
-    /([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^,\s]+))/g,
-  )) {
-    parameters.set(key.toLowerCase(), quoted?.replaceAll(/\\(.)/g, '$1') ?? plain ?? '')
+/** A scheme, or a parameter of the scheme before it: `name`, `name=token`, `name="quoted"`. */
+const part = /([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^,\s"]*)))?/gs
+
+/** All challenges of one header: a server that takes passwords and tokens offers both, in either order. */
+function parseChallenges(header: string): Challenge[] {
+  const found: { scheme: string; parameters: Map<string, string> }[] = []
+  for (const [, name = '', quoted, plain] of header.matchAll(part)) {
+    if (quoted === undefined && plain === undefined) found.push({ scheme: name.toLowerCase(), parameters: new Map() })
+    else found.at(-1)?.parameters.set(name.toLowerCase(), quoted?.replaceAll(/\\(.)/gs, '$1') ?? plain ?? '')
   }
-  return { scheme: match[1]!.toLowerCase(), parameters }
+  return found
 }
 
-/** The challenge to answer: one whose scheme is known here, else the first. */
+/**
+ * The challenge to answer: by a token where one is offered, else by a password, else the first, which is not known
+ * here.
+ */
 export function chooseChallenge(headers: Headers): Challenge | undefined {
-  const challenges = [headers['www-authenticate']].flat().flatMap((header) => parseChallenge(header ?? '') ?? [])
-  return challenges.find(({ scheme }) => scheme === 'bearer' || scheme === 'basic') ?? challenges[0]
+  const challenges = [headers['www-authenticate']].flat().flatMap((header) => parseChallenges(header ?? ''))
+  return (
+    challenges.find(({ scheme, parameters }) => scheme === 'bearer' && parameters.has('realm')) ??
+    challenges.find(({ scheme }) => scheme === 'basic') ??
+    challenges[0]
+  )
 }

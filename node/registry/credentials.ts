@@ -1,8 +1,11 @@
 import { readFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
+import { isP2pfsError } from '../../protocol/errors.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
 import { askCredentialHelper } from './credential-helper.ts'
+import { endpointName } from './endpoint.ts'
 import { isObject, parseJsonObject, textEntries, textOrEmpty, type JsonObject } from './json.ts'
 
 export interface Credentials {
@@ -10,17 +13,36 @@ export interface Credentials {
   password: string
   /** An OAuth2 refresh token in place of name and password. */
   identityToken: string | undefined
+  /** A bearer token that is sent as it is. */
+  registryToken?: string | undefined
+}
+
+export interface FindCredentialsOptions {
+  /** Tools keep credentials for a part of a registry too. */
+  repository: string
+  signal: AbortSignal
 }
 
 export interface CredentialStore {
   /** The credentials for a registry; undefined where there are none: it is asked without. */
-  find: (registry: string) => Promise<Credentials | undefined>
+  find: (registry: string, options: FindCredentialsOptions) => Promise<Credentials | undefined>
 }
 
 /** The name under which docker login stores Docker Hub. */
 const hubKey = 'https://index.docker.io/v1/'
 
-/** What is read of config.json. */
+/** A credential helper that hung is not asked again for this long: each read would wait for it (ms). */
+const hungMs = 60_000
+/** Credential helpers that hung. */
+const maxHung = 64
+
+interface DockerCredentialsOptions {
+  file?: string
+  helperTimeoutMs?: number
+  now?: () => number
+}
+
+/** The fields of config.json that are read. */
 interface DockerConfig {
   auths: JsonObject
   credHelpers: Record<string, string>
@@ -33,39 +55,43 @@ interface DockerConfig {
 export class DockerCredentials implements CredentialStore {
   readonly #log: Log
   readonly #file: string
+  readonly #helperTimeoutMs: number | undefined
   /** Files and helpers that were warned of and have not worked since: reads of an image ask often. */
   readonly #failing = new Set<string>()
+  readonly #hung: ExpiringMap<string>
 
-  constructor(
-    { log }: { log: Log },
-    file = join(process.env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'), 'config.json'),
-  ) {
+  constructor({ log }: { log: Log }, { file, helperTimeoutMs, now }: DockerCredentialsOptions = {}) {
     this.#log = log
-    this.#file = file
+    this.#file = file ?? join(process.env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'), 'config.json')
+    this.#helperTimeoutMs = helperTimeoutMs
+    this.#hung = new ExpiringMap({ maxEntries: maxHung, ...(now === undefined ? {} : { now }) })
   }
 
   /** Reads the file each time: a login takes effect without a restart. */
-  async find(registry: string): Promise<Credentials | undefined> {
+  async find(registry: string, { repository, signal }: FindCredentialsOptions): Promise<Credentials | undefined> {
     const { auths, credHelpers, credsStore } = await this.#read()
-    const keys =
-      registry === 'docker.io'
-        ? [hubKey, 'docker.io', 'index.docker.io']
-        : [registry, `https://${registry}`, `http://${registry}`]
-    for (const key of keys) {
-      const helper = credHelpers[key]
-      const found = helper === undefined ? undefined : await this.#askHelper(helper, key)
+    const image = { registry, repository }
+    for (const key of matchingKeys(credHelpers, image)) {
+      const found = await this.#askHelper(credHelpers[key]!, key, signal)
       if (found !== undefined) return found
     }
+    const keys = matchingKeys(auths, image)
     for (const key of keys) {
-      const found = parseEntry(auths[key] ?? auths[`${key}/`])
+      const found = parseEntry(auths[key])
       if (found !== undefined) return found
     }
-    return credsStore === '' ? undefined : await this.#askHelper(credsStore, keys[0]!)
+    if (credsStore === '') return undefined
+    // docker login leaves an empty entry for what it puts into the store, under the same name.
+    for (const server of new Set([...keys, registry === 'docker.io' ? hubKey : registry])) {
+      const found = await this.#askHelper(credsStore, server, signal)
+      if (found !== undefined) return found
+    }
+    return undefined
   }
 
   async #read(): Promise<DockerConfig> {
     try {
-      const config = parseJsonObject(await readFile(this.#file, 'utf8'), this.#file)
+      const config = parseJsonObject((await readFile(this.#file, 'utf8')).replace(/^\ufeff/, ''), this.#file)
       this.#failing.delete(this.#file)
       return {
         auths: isObject(config['auths']) ? config['auths'] : {},
@@ -79,10 +105,11 @@ export class DockerCredentials implements CredentialStore {
     }
   }
 
-  async #askHelper(name: string, server: string): Promise<Credentials | undefined> {
+  async #askHelper(name: string, server: string, signal: AbortSignal): Promise<Credentials | undefined> {
     const program = `docker-credential-${name}`
+    if (this.#hung.has(program)) return undefined
     try {
-      const answer = await askCredentialHelper(program, server)
+      const answer = await askCredentialHelper(program, server, { signal, timeoutMs: this.#helperTimeoutMs })
       this.#failing.delete(program)
       const secret = textOrEmpty(answer?.['Secret'])
       const username = textOrEmpty(answer?.['Username'])
@@ -91,6 +118,8 @@ export class DockerCredentials implements CredentialStore {
         ? { username: '', password: '', identityToken: secret }
         : { username, password: secret, identityToken: undefined }
     } catch (error) {
+      signal.throwIfAborted()
+      if (isP2pfsError(error, 'timeout')) this.#hung.set(program, true, hungMs)
       this.#warn(program, 'credential helper failed; trying without credentials', { error, program, server })
       return undefined
     }
@@ -103,6 +132,34 @@ export class DockerCredentials implements CredentialStore {
   }
 }
 
+/**
+ * The keys of `auths` or `credHelpers` that are for an image, the most specific first. Tools write a registry as HOST,
+ * `https://HOST`, `HOST/v1/` or `https://HOST/v2/`, and podman also a part of one, as HOST/NAMESPACE.
+ */
+function matchingKeys(
+  entries: Readonly<Record<string, unknown>>,
+  { registry, repository }: { registry: string; repository: string },
+): string[] {
+  return Object.keys(entries)
+    .map((key) => ({ key, ...parseKey(key) }))
+    .filter(({ host, namespace }) => host === registry.toLowerCase() && isWithin(repository, namespace))
+    .toSorted((a, b) => b.namespace.length - a.namespace.length)
+    .map(({ key }) => key)
+}
+
+function parseKey(key: string): { host: string; namespace: string } {
+  const [host = '', ...path] = key.replace(/^https?:\/\//i, '').split('/')
+  const name = host.toLowerCase().replace(/^index\.docker\.io$/, 'docker.io')
+  const namespace = path
+    .join('/')
+    .replace(/^v[12](?:\/|$)/, '')
+    .replace(/\/+$/, '')
+  return { host: endpointName(name), namespace }
+}
+
+const isWithin = (repository: string, namespace: string): boolean =>
+  namespace === '' || repository === namespace || repository.startsWith(`${namespace}/`)
+
 /** An entry of `auths`; undefined where it holds no credentials. */
 function parseEntry(entry: unknown): Credentials | undefined {
   if (!isObject(entry)) return undefined
@@ -112,6 +169,8 @@ function parseEntry(entry: unknown): Credentials | undefined {
     username: auth === '' ? textOrEmpty(entry['username']) : username,
     password: auth === '' ? textOrEmpty(entry['password']) : rest.join(':'),
     identityToken: textOrEmpty(entry['identitytoken']) || undefined,
+    registryToken: textOrEmpty(entry['registrytoken']) || undefined,
   }
-  return found.username !== '' || found.identityToken !== undefined ? found : undefined
+  const isEmpty = found.username === '' && found.identityToken === undefined && found.registryToken === undefined
+  return isEmpty ? undefined : found
 }

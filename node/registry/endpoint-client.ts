@@ -27,8 +27,8 @@ export class EndpointClient {
   }
 
   /**
-   * Sends a request, and once more to each origin that refuses it and accepts other credentials. A registry may redirect
-   * to another one, which has its own.
+   * Sends a request, and once more to each origin that refuses it and accepts other credentials. A registry may
+   * redirect to another one, which has its own.
    * @param target a path below the repository, or a URL that the server gave
    * @throws as {@link refusal} describes; as {@link HttpClient.send} and {@link authorize} do
    */

@@ -26,9 +26,8 @@ async function startPasswordRegistry(
     const { authorization } = request.headers
     if (authorization === basic('AWS', accepted.password)) return answer(request, response)
     const hasChallenge = authorization === undefined || status === 401
-    response.writeHead(authorization === undefined ? 401 : status, {
-      ...(hasChallenge ? { 'www-authenticate': 'Basic realm="x",service="ecr.amazonaws.com"' } : {}),
-    })
+    const challenge = { 'www-authenticate': 'Basic realm="x",service="ecr.amazonaws.com"' }
+    response.writeHead(authorization === undefined ? 401 : status, hasChallenge ? challenge : {})
     response.end('{"errors":[{"code":"DENIED"}]}')
   })
   const find = async (): Promise<Credentials> => {
@@ -175,4 +174,80 @@ test('a push to a registry that redirects goes to the other one', async (t) => {
     'POST /v2/lab/app/blobs/uploads/',
     'PUT /v2/lab/app/blobs/uploads/1',
   ])
+})
+
+test('a token that its owner got elsewhere is sent as it is, whatever the registry asks for', async (t) => {
+  for (const challenge of ['Basic realm="x"', 'Bearer realm="http://127.0.0.1:1/token"']) {
+    const host = await serve(t, (request, response) => {
+      if (request.headers.authorization === 'Bearer given') answer(request, response)
+      else response.writeHead(401, { 'www-authenticate': challenge }).end()
+    })
+    const find = async (): Promise<Credentials> => ({ ...user('', ''), registryToken: 'given' })
+    const { source, reference } = createClient(t, host, { credentials: { find } })
+    await assertImage(source, reference)
+  }
+})
+
+test('of two challenges in one header, in either order, that for a token is answered', async (t) => {
+  for (const isTokenFirst of [true, false]) {
+    const scopes: (string | null)[] = []
+    const host = await serve(t, (request, response) => {
+      const url = new URL(request.url ?? '', 'http://x')
+      if (url.pathname === '/token') {
+        scopes.push(url.searchParams.get('scope'))
+        return void response.end('{"token":"t"}')
+      }
+      if (request.headers.authorization === 'Bearer t') return answer(request, response)
+      const challenges = [
+        `Bearer realm="http://${request.headers.host}/token", scope="", service=s`,
+        'Basic realm="a, b"',
+      ]
+      const header = (isTokenFirst ? challenges : challenges.toReversed()).join(', ')
+      response.writeHead(401, { 'www-authenticate': header }).end()
+    })
+    const { source, reference } = createClient(t, host)
+    await assertImage(source, reference)
+    assert.deepEqual(scopes, ['repository:lab/app:pull'], 'an empty scope is none')
+  }
+})
+
+test('a challenge for a token without a realm leaves that for a password', async (t) => {
+  const host = await serve(t, (request, response) => {
+    if (request.headers.authorization === basic('u', 'p')) return answer(request, response)
+    response.writeHead(401, { 'www-authenticate': ['Negotiate', 'Bearer', 'Basic realm="x"'] }).end()
+  })
+  const { source, reference } = createClient(t, host, { credentials: { find: async () => user('u', 'p') } })
+  await assertImage(source, reference)
+})
+
+for (const status of [404, 403]) {
+  test(`a registry that hides private images with ${status} is asked at its root how to log in`, async (t) => {
+    const paths: string[] = []
+    const host = await serve(t, (request, response) => {
+      paths.push(request.url ?? '')
+      if (request.headers.authorization === basic('u', 'p')) return answer(request, response)
+      if (request.url === '/v2/') response.writeHead(401, { 'www-authenticate': 'Basic realm="x"' }).end()
+      else response.writeHead(status).end()
+    })
+    const { source, reference } = createClient(t, host, { credentials: { find: async () => user('u', 'p') } })
+    await assertImage(source, reference)
+    assert.equal(paths.filter((path) => path === '/v2/').length, 1)
+    const anonymous = createClient(t, host)
+    paths.length = 0
+    const code = status === 404 ? 'missing' : 'denied'
+    await assert.rejects(anonymous.source.resolve(reference, 'linux/amd64', { signal }), fails(code, /./))
+    assert.deepEqual(paths, ['/v2/lab/app/manifests/latest'], 'without credentials there is nothing to ask')
+  })
+}
+
+test('an open registry is asked at its root once in a while, however often it lacks something', async (t) => {
+  let roots = 0
+  const host = await serve(t, (request, response) => {
+    if (request.url === '/v2/') roots++
+    response.writeHead(request.url === '/v2/' ? 200 : 404).end()
+  })
+  const { source, reference } = createClient(t, host, { credentials: { find: async () => user('u', 'p') } })
+  for (let i = 0; i < 3; i++)
+    await assert.rejects(source.resolve(reference, 'linux/amd64', { signal }), fails('missing', /./))
+  assert.equal(roots, 1)
 })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { authorize } from '../../../node/registry/authorization.ts'
-import { parseChallenge } from '../../../node/registry/challenge.ts'
+import { chooseChallenge } from '../../../node/registry/challenge.ts'
 import { layersOf, parseManifest } from '../../../node/registry/image-manifest.ts'
 import { choosePlatform } from '../../../node/registry/platform.ts'
 import { parseReference } from '../../../node/registry/reference.ts'
@@ -109,7 +109,7 @@ test('whatever a token service answers ends in a token, or in an error that says
     const http = { text: async () => ({ status: 200, headers: {}, body }) }
     try {
       const { header, expiresAtMs } = await authorize(
-        parseChallenge(challenge),
+        chooseChallenge({ 'www-authenticate': challenge }),
         { http, now: () => 0 },
         { scope: 'repository:a:pull', registry: 'host', credentials: undefined, isSecure: true, signal },
       )
