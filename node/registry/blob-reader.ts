@@ -1,10 +1,11 @@
-import type { Digest } from '../../protocol/digest.ts'
+import { digestOf } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Urgency } from '../base/urgency.ts'
+import { decodeContent } from './content-encoding.ts'
 import type { Endpoint } from './endpoint.ts'
 import type { EndpointClient } from './endpoint-client.ts'
-import { headerOf, type Headers, type HttpResponse } from './http-messages.ts'
-import type { Descriptor } from './image-manifest.ts'
+import { bytesOf, headerOf, type Headers, type HttpResponse } from './http-messages.ts'
+import { maxManifestBytes, type Descriptor } from './image-manifest.ts'
 import type { ByteRange } from './image-storage.ts'
 import type { Mirrors } from './mirrors.ts'
 import type { RegistryReference } from './reference.ts'
@@ -37,8 +38,7 @@ const resumeBytes = 1024 * 1024
 /** One request for a part of a blob. */
 interface PartRequest {
   image: RegistryReference
-  digest: Digest
-  sizeBytes: number
+  blob: Descriptor
   offset: number
   end: number
   /** False: the whole blob is asked for. */
@@ -62,11 +62,12 @@ export class BlobReader {
    */
   async *read(
     image: RegistryReference,
-    { digest, sizeBytes }: Descriptor,
+    blob: Descriptor,
     { start, end }: ByteRange,
     options: BlobReadOptions,
   ): AsyncGenerator<Uint8Array> {
     const { mirrors, clock } = this.#parts
+    const { digest, sizeBytes } = blob
     const { signal, urgency } = options
     const tried = new Set<Endpoint>()
     const original = mirrors.original(image.registry)
@@ -77,7 +78,7 @@ export class BlobReader {
       const endpoint = (options.originOnly ? undefined : mirrors.next(image.registry, tried)) ?? original
       const partStart = offset
       try {
-        for await (const piece of this.#part(endpoint, { image, digest, sizeBytes, offset, end, useRange }, options)) {
+        for await (const piece of this.#part(endpoint, { image, blob, offset, end, useRange }, options)) {
           if (offset === partStart) options.onSource?.(endpoint)
           offset += piece.length
           yield piece
@@ -114,9 +115,10 @@ export class BlobReader {
 
   async *#part(
     endpoint: Endpoint,
-    { image, digest, sizeBytes, offset, end, useRange }: PartRequest,
+    { image, blob, offset, end, useRange }: PartRequest,
     { signal, urgency, maxSkipBytes, onSkip }: BlobReadOptions,
   ): AsyncGenerator<Uint8Array> {
+    const { digest, sizeBytes } = blob
     const isWhole = offset === 0 && end === sizeBytes
     const response = await this.#parts.client.send(endpoint, image, `blobs/${digest}`, {
       method: 'GET',
@@ -133,9 +135,10 @@ export class BlobReader {
     const refused = await refuseUseless(skipBytes, response, endpoint, maxSkipBytes)
     if (refused !== undefined) throw refused
     if (skipBytes > 0) onSkip?.(skipBytes)
+    const body = isWhole && response.status === 200 ? await decodedBody(response, blob, endpoint) : response.body
     let left = end === sizeBytes ? Infinity : end - offset
     let leftToSkip = skipBytes
-    for await (const piece of response.body) {
+    for await (const piece of body) {
       const used = piece.subarray(Math.min(leftToSkip, piece.length))
       leftToSkip -= piece.length - used.length
       if (used.length === 0) continue
@@ -148,6 +151,22 @@ export class BlobReader {
       if (left === 0 && response.status === 200) return
     }
   }
+}
+
+/**
+ * The body of a whole blob as it is stored. A proxy may compress text, such as a config, although it was asked not to;
+ * a blob that is compressed itself, or too long to be a config, is passed as it comes.
+ */
+async function decodedBody(
+  response: HttpResponse,
+  { mediaType, sizeBytes, digest }: Descriptor,
+  { name }: Endpoint,
+): Promise<AsyncIterable<Uint8Array> | Iterable<Uint8Array>> {
+  const isEncoded = headerOf(response.headers, 'content-encoding') !== undefined
+  if (!isEncoded || /gzip|zstd/.test(mediaType) || sizeBytes > maxManifestBytes) return response.body
+  const bytes = await bytesOf(response, name)
+  const isStored = bytes.length === sizeBytes && digestOf(bytes) === digest
+  return [isStored ? bytes : await decodeContent(bytes, response.headers, name)]
 }
 
 /**

@@ -1,5 +1,6 @@
 import type { Urgency } from '../base/urgency.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { decodeContent } from './content-encoding.ts'
 
 /** By names in lower case. */
 export type Headers = Record<string, string | string[] | undefined>
@@ -49,6 +50,11 @@ export const headerOf = (headers: Headers, name: string): string | undefined => 
 
 /** The body as text. @throws invalid for more than 4 MiB, naming `host` */
 export async function textOf(response: HttpResponse, host: string): Promise<string> {
+  return (await decodeContent(await bytesOf(response, host), response.headers, host)).toString()
+}
+
+/** The body as it was sent. @throws invalid for more than 4 MiB, naming `host` */
+export async function bytesOf(response: HttpResponse, host: string): Promise<Buffer> {
   const pieces: Uint8Array[] = []
   let length = 0
   for await (const piece of response.body) {
@@ -57,5 +63,5 @@ export async function textOf(response: HttpResponse, host: string): Promise<stri
       throw new P2pfsError('invalid', `${host} answers with more than ${maxTextBytes} bytes`, { host })
     pieces.push(piece)
   }
-  return Buffer.concat(pieces).toString()
+  return Buffer.concat(pieces)
 }

@@ -1,6 +1,7 @@
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
-import { hubHost, type Endpoint } from './endpoint.ts'
+import { hubHost, parseRegistryName, type Endpoint } from './endpoint.ts'
+import { isRegistryName } from './reference.ts'
 
 export interface MirrorOptions {
   /** `REGISTRY=URL`, in the order in which they are tried. */
@@ -31,13 +32,13 @@ export function parseMirror(text: string): { registry: string; url: URL } {
     )
   }
   const source = rest.join('=')
-  if (registry === '' || registry.includes('/')) fail('before = stands a registry, HOST or HOST:PORT')
+  if (!isRegistryName(registry)) fail('before = stands a registry, HOST or HOST:PORT')
   if (!URL.canParse(source)) fail('after = stands a URL')
   const url = new URL(source)
   if (url.protocol !== 'https:' && url.protocol !== 'http:') fail('its URL begins with https:// or http://')
   if (url.username !== '' || url.password !== '') fail('its credentials go into docker login, not into the URL')
   if (url.search !== '' || url.hash !== '') fail('its URL ends with the path')
-  return { registry: registry.replace(/^index\.docker\.io$/, 'docker.io'), url }
+  return { registry: parseRegistryName(registry), url }
 }
 
 /** The servers of each registry, mirrors first, and which of the mirrors work. */
@@ -53,7 +54,7 @@ export class Mirrors {
   constructor({ log, now }: { log: Log; now: () => number }, { mirrors, insecureRegistries }: MirrorOptions) {
     this.#log = log
     this.#now = now
-    this.#insecure = new Set(insecureRegistries)
+    this.#insecure = new Set(insecureRegistries.map(parseRegistryName))
     for (const { registry, url } of mirrors.map(parseMirror)) {
       const base = new URL(`${url.pathname.replace(/\/+$/, '')}/v2/`, url)
       this.#mirrors.set(registry, [...(this.#mirrors.get(registry) ?? []), { name: url.host, base, isMirror: true }])

@@ -34,6 +34,9 @@ export interface LocalReference {
 export type Reference = RegistryReference | LayoutReference | LocalReference
 
 const host = /^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$/
+/** Whether a text is a registry as references name it: HOST or HOST:PORT. */
+export const isRegistryName = (text: string): boolean => host.test(text)
+
 const component = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/
 const localName = /^[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?$/
 const tagPattern = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/

@@ -1,11 +1,14 @@
-import { digestOf, type Digest } from '../../protocol/digest.ts'
+import { digestOf, parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { Urgency } from '../base/urgency.ts'
+import { decodeContent } from './content-encoding.ts'
 import type { Endpoint } from './endpoint.ts'
 import type { EndpointClient } from './endpoint-client.ts'
-import { textOf, type Headers } from './http-messages.ts'
+import { bytesOf, headerOf, type Headers } from './http-messages.ts'
 import { mediaTypes } from './image-manifest.ts'
 import type { RegistryReference } from './reference.ts'
+
+const headers = { accept: Object.values(mediaTypes).join(', ') }
 
 /** Somebody waits for a manifest. */
 const urgent = new Urgency(true)
@@ -18,6 +21,22 @@ export class RegistryManifests {
     this.#client = client
   }
 
+  /** The digest of the manifest that a tag names: by a HEAD request, where the registry answers it with the digest. */
+  async digest(endpoint: Endpoint, image: RegistryReference, tag: string, signal: AbortSignal): Promise<Digest> {
+    const response = await this.#client.send(endpoint, image, `manifests/${tag}`, {
+      method: 'HEAD',
+      headers,
+      // Some servers do not know HEAD.
+      statuses: [200, 400, 405, 501],
+      urgency: urgent,
+      signal,
+    })
+    await response.discard()
+    const digest = headerOf(response.headers, 'docker-content-digest') ?? ''
+    if (response.status === 200 && /^sha256:[0-9a-f]{64}$/.test(digest)) return parseDigest(digest)
+    return (await this.get(endpoint, image, tag, signal)).digest
+  }
+
   /** @param name a tag or a digest @throws invalid for a manifest that does not match its digest */
   async get(
     endpoint: Endpoint,
@@ -27,16 +46,18 @@ export class RegistryManifests {
   ): Promise<{ digest: Digest; json: string }> {
     const response = await this.#client.send(endpoint, image, `manifests/${name}`, {
       method: 'GET',
-      headers: { accept: Object.values(mediaTypes).join(', ') },
+      headers,
       statuses: [200],
       urgency: urgent,
       signal,
     })
-    const json = await textOf(response, endpoint.name)
-    const digest = digestOf(Buffer.from(json))
+    const bytes = await bytesOf(response, endpoint.name)
+    // The digest is that of the manifest itself. Bytes that match it are not decoded, whatever the answer calls them.
+    const content = digestOf(bytes) === name ? bytes : await decodeContent(bytes, response.headers, endpoint.name)
+    const digest = digestOf(content)
     if (name.startsWith('sha256:') && name !== digest)
       throw new P2pfsError('invalid', `${endpoint.name} answers with a manifest that does not match ${name}`)
-    return { digest, json }
+    return { digest, json: content.toString() }
   }
 
   /** @returns the headers of the answer */

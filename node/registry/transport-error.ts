@@ -28,7 +28,7 @@ export function transportError(url: URL, cause: unknown): P2pfsError {
         ? 'no answer in time'
         : message || code || 'connection failed'
   const hint = /wrong version number|EPROTO|packet length too long/.test(`${message} ${code}`)
-    ? '; if it speaks plain HTTP, name it with --insecure-registry'
+    ? `; if it speaks plain HTTP, name it with --insecure-registry ${host}`
     : ''
   return new P2pfsError(isTimeout ? 'timeout' : 'unavailable', `cannot reach ${host}: ${why}${hint}`, details)
 }
