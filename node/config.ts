@@ -8,20 +8,27 @@ import { formatByteSize, parseByteSize } from './base/byte-size.ts'
 import { parseDuration } from './base/duration.ts'
 import { defaultLayerLimits } from './rootfs/layer-limits.ts'
 import { logLevels } from './base/log.ts'
+import { parseRegistryName } from './registry/endpoint.ts'
 import { parseMirror } from './registry/mirrors.ts'
+import { normalizePlatform } from './registry/platform.ts'
 import { defaultLimits } from './registry/request-gate.ts'
 
 const goArchitectures: Record<string, string> = { x64: 'amd64', arm64: 'arm64', arm: 'arm/v7', ia32: '386' }
 
 interface Option<T> {
-  /** `list`: given several times or separated by commas; in the file a JSON array of strings. `size`: bytes, `duration`: seconds, or with a unit. */
+  /**
+   * `list`: given several times or separated by commas; in the file a JSON array of strings. `size`: bytes, `duration`:
+   * seconds, or with a unit.
+   */
   type: 'text' | 'path' | 'list' | 'count' | 'size' | 'duration'
   fallback: T
   /** What the help shows instead of the fallback where that differs from host to host. */
   fallbackText?: string
   choices?: readonly string[]
-  /** Of each of a list. @throws invalid saying what is wrong */
+  /** Checks each item of a list. @throws invalid saying what is wrong */
   check?: (item: string) => unknown
+  /** Returns the normal form of a text. @throws invalid saying what is wrong */
+  normalize?: (value: string) => string
   value: string
   meaning: string
 }
@@ -85,7 +92,9 @@ export const options = {
   name: text('NAME', hostname(), 'what other members of the region call this host', { fallbackText: 'the host name' }),
   listen: list('MULTIADDR', ['/ip4/0.0.0.0/tcp/4100'], 'where peers can reach this host'),
   bootstrap: list('MULTIADDR', [], 'members of the region to meet first; the others are learned from them'),
-  insecureRegistry: list('HOST[:PORT]', [], 'registries that are spoken to in plain HTTP'),
+  insecureRegistry: list('HOST[:PORT]', [], 'registries that are spoken to in plain HTTP', {
+    check: parseRegistryName,
+  }),
   registryMirror: list(
     'REGISTRY=URL',
     [],
@@ -110,9 +119,7 @@ export const options = {
     'OS/ARCH',
     `linux/${goArchitectures[arch()] ?? arch()}`,
     'which image of a multi-platform index to use',
-    {
-      fallbackText: "this host's",
-    },
+    { fallbackText: "this host's", normalize: normalizePlatform },
   ),
   trustIndexKey: list(
     'KEY',
@@ -253,7 +260,7 @@ function parseValue(name: Name, given: readonly string[], where: string): string
       throw new P2pfsError('invalid', `${where} is ${value}; it takes a time as 60s or 2m, a day at most`)
     return seconds
   }
-  if (option.type !== 'count') return value
+  if (option.type !== 'count') return option.normalize?.(value) ?? value
   if (!/^[1-9][0-9]{0,5}$/.test(value))
     throw new P2pfsError('invalid', `${where} is ${value}; it takes a number from 1`)
   return Number(value)

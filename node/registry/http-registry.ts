@@ -17,6 +17,7 @@ import {
   type ReadBlobOptions,
   type ReadRangeOptions,
   type Referrer,
+  type StoredManifest,
 } from './image-storage.ts'
 import { Mirrors } from './mirrors.ts'
 import type { Reference, RegistryReference } from './reference.ts'
@@ -86,13 +87,24 @@ export class HttpRegistry implements ImageStorage {
     await this.#http.close()
   }
 
-  async manifest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<{ digest: Digest; json: string }> {
+  async manifest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<StoredManifest> {
     const image = asRegistry(reference)
     const name = image.digest ?? image.tag ?? 'latest'
     return await this.#fromAny(
       image,
       signal,
       async (endpoint) => await this.#manifests.get(endpoint, image, name, signal),
+    )
+  }
+
+  async digest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<Digest> {
+    const image = asRegistry(reference)
+    if (image.digest !== undefined) return image.digest
+    const name = image.tag ?? 'latest'
+    return await this.#fromAny(
+      image,
+      signal,
+      async (endpoint) => await this.#manifests.digest(endpoint, image, name, signal),
     )
   }
 

@@ -1,6 +1,6 @@
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { asObject, parseJsonObject } from './json.ts'
+import { asObject, isObject, parseJsonObject, textOrEmpty, type JsonObject } from './json.ts'
 
 /** What a manifest says of a blob: OCI image spec, "Content Descriptors". */
 export interface Descriptor {
@@ -15,11 +15,14 @@ export interface LayerDescriptor extends Descriptor {
 }
 
 export type Manifest =
-  { kind: 'index'; entries: IndexEntry[] } | { kind: 'image'; config: Descriptor; layers: Descriptor[] }
+  | { kind: 'index'; entries: IndexEntry[] }
+  | { kind: 'image'; config: Descriptor; layers: Descriptor[]; isArtifact: boolean }
 
 export interface IndexEntry extends Descriptor {
   /** `os/architecture` or `os/architecture/variant`; undefined where the index does not say. */
   platform: string | undefined
+  /** False for attestations, artifacts, and images that need a feature of the host. */
+  isImage: boolean
   /** The annotation org.opencontainers.image.ref.name: the tag, in the index of an OCI layout. */
   name: string | undefined
 }
@@ -47,9 +50,15 @@ export const mediaTypes = {
   dockerManifest: 'application/vnd.docker.distribution.manifest.v2+json',
 } as const
 
+const manifestTypes: ReadonlySet<string> = new Set(Object.values(mediaTypes))
+const configTypes: ReadonlySet<string> = new Set([
+  'application/vnd.oci.image.config.v1+json',
+  'application/vnd.docker.container.image.v1+json',
+])
+
 /** @throws invalid for what is not a manifest; unsupported for schema 1 */
 export function parseManifest(json: string, what: string): Manifest {
-  const { schemaVersion, manifests, layers, config } = parseJsonObject(json, what)
+  const { schemaVersion, manifests, layers, config, artifactType } = parseJsonObject(json, what)
   if (schemaVersion === 1)
     throw new P2pfsError(
       'unsupported',
@@ -62,10 +71,13 @@ export function parseManifest(json: string, what: string): Manifest {
   if (!Array.isArray(layers) || config === undefined)
     throw new P2pfsError('invalid', `${what} is neither an image manifest nor an index`)
   checkCount(layers, maxLayers, 'layers', what)
+  const configDescriptor = parseDescriptor(config, what)
+  const { mediaType } = configDescriptor
   return {
     kind: 'image',
-    config: parseDescriptor(config, what),
+    config: configDescriptor,
     layers: layers.map((layer: unknown) => parseDescriptor(layer, what)),
+    isArtifact: textOrEmpty(artifactType) !== '' || (mediaType !== '' && !configTypes.has(mediaType)),
   }
 }
 
@@ -112,15 +124,38 @@ function parseDescriptor(value: unknown, what: string): Descriptor {
 }
 
 function parseIndexEntry(value: unknown, what: string): IndexEntry {
-  const { platform, annotations } = asObject(value, `entry of ${what}`)
+  const entry = asObject(value, `entry of ${what}`)
+  const { platform, annotations } = entry
   const { os, architecture, variant } = asObject(platform ?? {}, `platform in ${what}`)
   const parts = [os, architecture, variant].filter((part) => typeof part === 'string' && part !== '')
   const name = asObject(annotations ?? {}, `annotations in ${what}`)[nameAnnotation]
+  const descriptor = parseDescriptor(value, what)
+  const platformName = parts.length === 0 ? undefined : parts.join('/')
   return {
-    ...parseDescriptor(value, what),
-    platform: parts.length === 0 ? undefined : parts.join('/'),
+    ...descriptor,
+    platform: platformName,
+    isImage: isImageEntry(entry, { mediaType: descriptor.mediaType, platform: platformName }),
     name: typeof name === 'string' ? name : undefined,
   }
+}
+
+/** Whether an entry of an index may be an image that a host can mount, by what the index says of it. */
+function isImageEntry(
+  entry: JsonObject,
+  { mediaType, platform }: { mediaType: string; platform: string | undefined },
+): boolean {
+  const { artifactType, annotations } = entry
+  const features = isObject(entry['platform']) ? entry['platform']['os.features'] : undefined
+  return (
+    // Attestations stand in an index as images for no platform.
+    platform !== 'unknown/unknown' &&
+    textOrEmpty(isObject(annotations) ? annotations['vnd.docker.reference.type'] : undefined) === '' &&
+    // SOCI indexes and other artifacts.
+    textOrEmpty(artifactType) === '' &&
+    (mediaType === '' || manifestTypes.has(mediaType)) &&
+    // An image in another form beside the plain one, as Nydus has it, is for hosts with that feature.
+    !(Array.isArray(features) && features.length > 0)
+  )
 }
 
 function checkCount(list: readonly unknown[], max: number, things: string, what: string): void {

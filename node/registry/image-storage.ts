@@ -17,6 +17,12 @@ export interface ReadRangeOptions {
   originOnly?: boolean
 }
 
+/** A manifest or index as it is stored. */
+export interface StoredManifest {
+  digest: Digest
+  json: string
+}
+
 /** Bytes [start, end) of a blob. */
 export interface ByteRange {
   start: number
@@ -35,7 +41,9 @@ export const maxRangeBytes = 64 * 1024 * 1024
 /** A place that holds images. */
 export interface ImageStorage {
   /** The manifest or index that the reference names. */
-  manifest: (reference: Reference, options: { signal: AbortSignal }) => Promise<{ digest: Digest; json: string }>
+  manifest: (reference: Reference, options: { signal: AbortSignal }) => Promise<StoredManifest>
+  /** The digest of the manifest or index that the reference names: one HEAD request to most registries. */
+  digest: (reference: Reference, options: { signal: AbortSignal }) => Promise<Digest>
   /** A manifest by its digest. @throws invalid where it does not match */
   manifestByDigest: (reference: Reference, descriptor: Descriptor, options: { signal: AbortSignal }) => Promise<string>
   /** @throws invalid where the blob is not what the descriptor says; the codes of the transport */

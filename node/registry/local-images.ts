@@ -5,6 +5,7 @@ import { formatReference, type Reference } from './reference.ts'
 /** Images that were imported on a host. No storage has them: they are in the chunks of the hosts that hold them. */
 export const localImages: ImageStorage = {
   manifest: async (reference) => fail(reference),
+  digest: async (reference) => fail(reference),
   manifestByDigest: async (reference) => fail(reference),
   // oxlint-disable-next-line require-yield
   blob: async function* (reference) {

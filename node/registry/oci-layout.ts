@@ -17,6 +17,7 @@ import {
   type ReadBlobOptions,
   type ReadRangeOptions,
   type Referrer,
+  type StoredManifest,
 } from './image-storage.ts'
 import { LayoutFiles } from './layout-files.ts'
 import type { LayoutReference, Reference } from './reference.ts'
@@ -28,10 +29,15 @@ export class OciLayout implements ImageStorage {
   /** Changes of index.json, by directory. */
   readonly #changes = new KeyedQueue()
 
-  async manifest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<{ digest: Digest; json: string }> {
+  async manifest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<StoredManifest> {
     const layout = asLayout(reference)
     const entry = choose(await filesOf(reference).index(), layout)
     return { digest: entry.digest, json: await this.manifestByDigest(reference, entry, { signal }) }
+  }
+
+  async digest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<Digest> {
+    signal.throwIfAborted()
+    return choose(await filesOf(reference).index(), asLayout(reference)).digest
   }
 
   async manifestByDigest(

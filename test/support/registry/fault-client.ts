@@ -74,7 +74,7 @@ export function createClient(
   const reference = parseReference(`${host}/lab/app`)
   return {
     registry,
-    source: new ImageSource({ registry, layout: new OciLayout() }),
+    source: new ImageSource({ registry, layout: new OciLayout(), log }),
     clock,
     reference,
     blob: async () => await readAll(registry.blob(reference, descriptor, { signal })),

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { authorize } from '../../../node/registry/authorization.ts'
 import { chooseChallenge } from '../../../node/registry/challenge.ts'
 import { layersOf, parseManifest } from '../../../node/registry/image-manifest.ts'
-import { choosePlatform } from '../../../node/registry/platform.ts'
+import { candidatesFor } from '../../../node/registry/index-candidates.ts'
 import { parseReference } from '../../../node/registry/reference.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { mutate, runFuzz, type Random } from '../../support/fuzz.ts'
@@ -78,7 +78,7 @@ function damage(value: unknown, random: Random): string {
 test('manifests, indexes and configs that are damaged in any way are read, or refused', async () => {
   await runFuzz(async (random) => {
     const parsed = parseManifest(damage(random.below(2) === 0 ? index : manifest, random), 'the manifest')
-    if (parsed.kind === 'index') choosePlatform(parsed.entries, 'linux/amd64', 'the image')
+    if (parsed.kind === 'index') candidatesFor(parsed.entries, 'linux/amd64', 'the image')
     layersOf(damage(manifest, random), damage(config, random))
   })
 })

@@ -163,30 +163,6 @@ test('a manifest that does not match the digest it was asked by is invalid', asy
   )
 })
 
-test('chooses from an index by platform, and says what there is', async (t) => {
-  const entry = (os: string, architecture: string, variant?: string): object => ({
-    ...describe(manifest, types.manifest),
-    platform: { os, architecture, ...(variant === undefined ? {} : { variant }) },
-  })
-  const index = JSON.stringify({
-    schemaVersion: 2,
-    manifests: [entry('unknown', 'unknown'), entry('linux', 'amd64'), entry('linux', 'arm64', 'v8')],
-  })
-  const host = await serve(t, (request, response) =>
-    request.url?.endsWith('/latest') === true ? void response.end(index) : answer(request, response),
-  )
-  const reference = parseReference(`${host}/a`)
-  const { source } = client(t, host)
-  assert.equal((await source.resolve(reference, 'linux/amd64', { signal })).manifest, manifest)
-  // The entry is found; but the image in it says that it is for something else.
-  for (const platform of ['linux/arm64', 'linux/arm64/v8'])
-    await assert.rejects(source.resolve(reference, platform, { signal }), fails('missing', /is for linux\/amd64/))
-  await assert.rejects(
-    source.resolve(reference, 'linux/s390x', { signal }),
-    fails('missing', /linux\/amd64, linux\/arm64\/v8/),
-  )
-})
-
 test('an OCI layout on disk is as good as a registry', async (t) => {
   const directory = temporaryDirectory(t)
   mkdirSync(join(directory, 'blobs/sha256'), { recursive: true })

@@ -1,6 +1,7 @@
 import { createClient, startRegistry } from '../../support/registry/fault-client.ts'
 import { testImageSource } from '../../support/registry/image-source-suite.ts'
 import { emptyLayout } from '../../support/registry/empty-layout.ts'
+import { silentLog } from '../../../node/base/log.ts'
 import { ImageSource } from '../../../node/registry/image-source.ts'
 import { OciLayout } from '../../../node/registry/oci-layout.ts'
 
@@ -25,5 +26,5 @@ testImageSource('a registry that wants a token', async (t) => {
 
 testImageSource('an OCI layout', async (t) => {
   const { registry } = createClient(t, 'unused.test')
-  return { source: new ImageSource({ registry, layout: new OciLayout() }), reference: emptyLayout(t) }
+  return { source: new ImageSource({ registry, layout: new OciLayout(), log: silentLog }), reference: emptyLayout(t) }
 })
