@@ -8,7 +8,9 @@ import { formatByteSize, parseByteSize } from './base/byte-size.ts'
 import { parseDuration } from './base/duration.ts'
 import { defaultLayerLimits } from './rootfs/layer-limits.ts'
 import { logLevels } from './base/log.ts'
+import { parseRegistryName } from './registry/endpoint.ts'
 import { parseMirror } from './registry/mirrors.ts'
+import { normalizePlatform } from './registry/platform.ts'
 import { defaultLimits } from './registry/request-gate.ts'
 
 const goArchitectures: Record<string, string> = { x64: 'amd64', arm64: 'arm64', arm: 'arm/v7', ia32: '386' }
@@ -23,8 +25,10 @@ interface Option<T> {
   /** Shown in the help instead of a fallback that differs from host to host. */
   fallbackText?: string
   choices?: readonly string[]
-  /** Checks one item of a list. @throws invalid */
+  /** Checks each item of a list. @throws invalid saying what is wrong */
   check?: (item: string) => unknown
+  /** Returns the normal form of a text. @throws invalid saying what is wrong */
+  normalize?: (value: string) => string
   /** Placeholder for the value in the help. */
   value: string
   meaning: string
@@ -88,7 +92,9 @@ export const options = {
   name: text('NAME', hostname(), 'name of this host in the status of its peers', { fallbackText: 'the host name' }),
   listen: list('MULTIADDR', ['/ip4/0.0.0.0/tcp/4100'], 'addresses at which peers reach this host'),
   bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members'),
-  insecureRegistry: list('HOST[:PORT]', [], 'registries that the daemon speaks plain HTTP with'),
+  insecureRegistry: list('HOST[:PORT]', [], 'registries that the daemon speaks plain HTTP with', {
+    check: parseRegistryName,
+  }),
   registryMirror: list(
     'REGISTRY=URL',
     [],
@@ -113,7 +119,7 @@ export const options = {
     'OS/ARCH',
     `linux/${goArchitectures[arch()] ?? arch()}`,
     'platform to choose from a multi-platform image if the command names none',
-    { fallbackText: "this host's" },
+    { fallbackText: "this host's", normalize: normalizePlatform },
   ),
   trustIndexKey: list(
     'KEY',
@@ -258,7 +264,7 @@ function parseValue(name: Name, given: readonly string[], where: string): string
       throw new P2pfsError('invalid', `${where} is ${value}; it takes a time such as 60s or 2m, at most one day`)
     return seconds
   }
-  if (option.type !== 'count') return value
+  if (option.type !== 'count') return option.normalize?.(value) ?? value
   if (!/^[1-9][0-9]{0,5}$/.test(value))
     throw new P2pfsError('invalid', `${where} is ${value}; it takes a whole number from 1`)
   return Number(value)

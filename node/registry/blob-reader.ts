@@ -1,42 +1,49 @@
-import type { Digest } from '../../protocol/digest.ts'
+import { digestOf } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Urgency } from '../base/urgency.ts'
-import type { Headers, HttpResponse } from './http-client.ts'
-import type { Descriptor } from './image-manifest.ts'
+import { decodeContent } from './content-encoding.ts'
+import type { Endpoint } from './endpoint.ts'
+import type { EndpointClient } from './endpoint-client.ts'
+import { bytesOf, headerOf, type Headers, type HttpResponse } from './http-messages.ts'
+import { maxManifestBytes, type Descriptor } from './image-manifest.ts'
 import type { ByteRange } from './image-storage.ts'
-import type { Endpoint, Mirrors } from './mirrors.ts'
+import type { Mirrors } from './mirrors.ts'
 import type { RegistryReference } from './reference.ts'
 import { pauseMs, retryBudgetMs, urgentBudgetMs, urgentPauseMs, type Clock } from './retry.ts'
 
 export interface BlobReaderParts {
-  /** Answers of status 200, 206 and 416; others are thrown. */
-  get: (
-    endpoint: Endpoint,
-    at: RegistryReference,
-    path: string,
-    headers: Record<string, string>,
-    options: { signal: AbortSignal; urgency: Urgency },
-  ) => Promise<HttpResponse>
-  mirrors: Mirrors
+  client: Pick<EndpointClient, 'send'>
+  mirrors: Pick<Mirrors, 'next' | 'original' | 'succeeded' | 'failed'>
   clock: Clock
 }
 
 export interface BlobReadOptions {
   signal: AbortSignal
-  /** Whether somebody waits for these bytes: then it is tried again sooner, and given up sooner, for other sources to be asked. */
+  /** An urgent read is tried again sooner, and given up sooner, so that its other sources are asked. */
   urgency: Urgency
+  /** True: mirrors are not asked. */
   originOnly: boolean
-  /** Bytes that may come in vain, from a registry that ignores Range, before those that are asked for. */
+  /** Bytes before those that are wanted, which a registry that ignores Range may send in vain. */
   maxSkipBytes: number
-  /** Told how many do. */
+  /** Gets the number of bytes that were sent in vain. */
   onSkip?: (bytes: number) => void
-  /** Told of each server that bytes come from. */
+  /** Gets each server that bytes come from. */
   onSource?: (endpoint: Endpoint) => void
 }
 
-/** Connections lost in the middle of one blob, one after the other with less than this between, before giving up. */
+/** Connections of one blob that may be lost in a row, with less than `resumeBytes` between them. */
 const maxResumes = 5
 const resumeBytes = 1024 * 1024
+
+/** One request for a part of a blob. */
+interface PartRequest {
+  image: RegistryReference
+  blob: Descriptor
+  offset: number
+  end: number
+  /** False: the whole blob is asked for. */
+  useRange: boolean
+}
 
 /** Bytes of blobs, from whichever server of the registry has them. */
 export class BlobReader {
@@ -47,37 +54,39 @@ export class BlobReader {
   }
 
   /**
-   * Bytes [start, end), and where `end` is the blob's size also what comes after that, which is for the reader to refuse.
+   * Bytes [start, end). Where `end` is the blob's size, bytes after that come too, for the reader to refuse.
    * 1. The mirrors that work are asked in their order, then the registry.
-   * 2. What breaks off goes on where it broke: at the next server at once, at the registry itself after a pause.
-   * 3. A server that answers with another range than asked is asked for the whole, and what is before `start` skipped.
+   * 2. A read that breaks off goes on where it broke: at the next server at once, at the registry itself after a pause.
+   * 3. A server that answers with another range than asked is asked for the whole, and the bytes before `start`
+   *    skipped.
    */
   async *read(
-    at: RegistryReference,
-    { digest, sizeBytes }: Descriptor,
+    image: RegistryReference,
+    blob: Descriptor,
     { start, end }: ByteRange,
     options: BlobReadOptions,
   ): AsyncGenerator<Uint8Array> {
     const { mirrors, clock } = this.#parts
+    const { digest, sizeBytes } = blob
     const { signal, urgency } = options
     const tried = new Set<Endpoint>()
-    const original = mirrors.original(at.registry)
+    const original = mirrors.original(image.registry)
     let offset = start
-    let ranges = true
+    let useRange = true
     let progressAtMs = clock.now()
     for (let failures = 0; ;) {
-      const endpoint = (options.originOnly ? undefined : mirrors.next(at.registry, tried)) ?? original
-      const from = offset
+      const endpoint = (options.originOnly ? undefined : mirrors.next(image.registry, tried)) ?? original
+      const partStart = offset
       try {
-        for await (const piece of this.#from(endpoint, at, digest, { offset, end, sizeBytes, ranges }, options)) {
-          if (offset === from) options.onSource?.(endpoint)
+        for await (const piece of this.#part(endpoint, { image, blob, offset, end, useRange }, options)) {
+          if (offset === partStart) options.onSource?.(endpoint)
           offset += piece.length
           yield piece
           progressAtMs = clock.now()
         }
         if (endpoint.isMirror && offset >= end) mirrors.succeeded(endpoint)
         if (offset >= end) return
-        // Where a proxy ends a body early without a word.
+        // A proxy may end a body early without an error.
         throw new P2pfsError('unavailable', `${endpoint.name} ends the blob after ${offset} of ${sizeBytes} bytes`, {
           digest,
         })
@@ -89,87 +98,110 @@ export class BlobReader {
           continue
         }
         if (offset >= end && isP2pfsError(error, 'unavailable', 'timeout')) return
-        failures = offset - from >= resumeBytes ? 1 : failures + 1
-        if (ranges && error.details['otherRange'] === true) {
-          ranges = false
+        failures = offset - partStart >= resumeBytes ? 1 : failures + 1
+        if (useRange && error.details['isOtherRange'] === true) {
+          useRange = false
           continue
         }
+        const isUrgent = urgency.isUrgent
         const pause =
-          failures > maxResumes
-            ? undefined
-            : pauseMs(failures, error, clock, urgency.isUrgent ? urgentPauseMs : undefined)
-        const budgetMs =
-          urgency.isUrgent && error.details['retryAfterMs'] === undefined ? urgentBudgetMs : retryBudgetMs
+          failures > maxResumes ? undefined : pauseMs(failures, error, clock, isUrgent ? urgentPauseMs : undefined)
+        const budgetMs = isUrgent && error.details['retryAfterMs'] === undefined ? urgentBudgetMs : retryBudgetMs
         if (pause === undefined || clock.now() + pause - progressAtMs > budgetMs) throw error
         await clock.sleep(pause, signal)
       }
     }
   }
 
-  async *#from(
+  async *#part(
     endpoint: Endpoint,
-    at: RegistryReference,
-    digest: Digest,
-    { offset, end, sizeBytes, ranges }: { offset: number; end: number; sizeBytes: number; ranges: boolean },
+    { image, blob, offset, end, useRange }: PartRequest,
     { signal, urgency, maxSkipBytes, onSkip }: BlobReadOptions,
   ): AsyncGenerator<Uint8Array> {
+    const { digest, sizeBytes } = blob
     const isWhole = offset === 0 && end === sizeBytes
-    // Bytes as they are stored: a proxy on the way may offer to compress.
-    const headers = {
-      'accept-encoding': 'identity',
-      ...(isWhole || !ranges ? {} : { range: `bytes=${offset}-${end - 1}` }),
-    }
-    const response = await this.#parts.get(endpoint, at, `blobs/${digest}`, headers, { signal, urgency })
-    const skip = response.status === 200 ? offset : skipOf(response.headers, offset, end)
-    const refused = await whyRefused(skip, response, endpoint, maxSkipBytes)
+    const response = await this.#parts.client.send(endpoint, image, `blobs/${digest}`, {
+      method: 'GET',
+      headers: {
+        // The bytes as they are stored: a proxy on the way may offer to compress.
+        'accept-encoding': 'identity',
+        ...(isWhole || !useRange ? {} : { range: `bytes=${offset}-${end - 1}` }),
+      },
+      statuses: [200, 206, 416],
+      signal,
+      urgency,
+    })
+    const skipBytes = response.status === 200 ? offset : skipOf(response.headers, offset, end)
+    const refused = await refuseUseless(skipBytes, response, endpoint, maxSkipBytes)
     if (refused !== undefined) throw refused
-    if (skip > 0) onSkip?.(skip)
+    if (skipBytes > 0) onSkip?.(skipBytes)
+    const body = isWhole && response.status === 200 ? await decodedBody(response, blob, endpoint) : response.body
     let left = end === sizeBytes ? Infinity : end - offset
-    let before = skip
-    for await (const piece of response.body) {
-      const used = piece.subarray(Math.min(before, piece.length))
-      before -= piece.length - used.length
+    let leftToSkip = skipBytes
+    for await (const piece of body) {
+      const used = piece.subarray(Math.min(leftToSkip, piece.length))
+      leftToSkip -= piece.length - used.length
       if (used.length === 0) continue
-      // More than was asked for.
+      // The server sends more than was asked for.
       if (left === 0) return
       const wanted = used.length > left ? used.subarray(0, left) : used
       left -= wanted.length
       yield wanted
-      // Leaving it ends the connection; a range is read to its end, so that the next one finds the connection.
+      // Leaving a body ends the connection; a range is read to its end, so that the next one finds the connection.
       if (left === 0 && response.status === 200) return
     }
   }
 }
 
-/** Ends an answer that is of no use. @param skip bytes of it that are before those that are wanted; NaN where it does not say */
-async function whyRefused(
-  skip: number,
+/**
+ * The body of a whole blob as it is stored. A proxy may compress text, such as a config, although it was asked not to;
+ * a blob that is compressed itself, or too long to be a config, is passed as it comes.
+ */
+async function decodedBody(
+  response: HttpResponse,
+  { mediaType, sizeBytes, digest }: Descriptor,
+  { name }: Endpoint,
+): Promise<AsyncIterable<Uint8Array> | Iterable<Uint8Array>> {
+  const isEncoded = headerOf(response.headers, 'content-encoding') !== undefined
+  if (!isEncoded || /gzip|zstd/.test(mediaType) || sizeBytes > maxManifestBytes) return response.body
+  const bytes = await bytesOf(response, name)
+  const isStored = bytes.length === sizeBytes && digestOf(bytes) === digest
+  return [isStored ? bytes : await decodeContent(bytes, response.headers, name)]
+}
+
+/**
+ * Discards an answer that is of no use, and says why it is not.
+ * @param skipBytes bytes of it that come before the wanted ones; NaN for another range than asked
+ */
+async function refuseUseless(
+  skipBytes: number,
   response: HttpResponse,
   { name }: Endpoint,
   maxSkipBytes: number,
 ): Promise<P2pfsError | undefined> {
-  const isRange = response.status === 206 || response.status === 200
-  if (isRange && skip >= 0 && skip <= maxSkipBytes) return undefined
+  const hasBytes = response.status === 206 || response.status === 200
+  if (hasBytes && skipBytes >= 0 && skipBytes <= maxSkipBytes) return undefined
   await response.discard()
   if (response.status === 200) {
     return new P2pfsError(
       'unsupported',
-      `${name} serves no ranges of blobs; read the blob from its beginning, or put a mirror that serves them before it with --registry-mirror`,
+      `${name} serves no ranges of blobs; read the blob from its beginning, ` +
+        'or put a mirror that serves them before it with --registry-mirror',
       { registry: name },
     )
   }
   return new P2pfsError('unavailable', `${name} answers with another range than was asked for`, {
     registry: name,
-    otherRange: true,
+    isOtherRange: true,
   })
 }
 
 /**
- * Bytes of a partial answer before `offset`: RFC 9110, section 14.4. NaN for an answer that is of no use: one that begins
- * later, or earlier and does not reach `end`. One that begins there may be shorter than was asked for.
+ * The bytes of a partial answer that come before `offset`: RFC 9110, section 14.4. NaN for an answer that is of no use:
+ * one that begins later, or begins earlier and does not reach `end`. One that begins at `offset` may be short.
  */
 function skipOf(headers: Headers, offset: number, end: number): number {
-  const [, first, last] = /^bytes (\d+)-(\d+)\//.exec([headers['content-range']].flat()[0] ?? '') ?? []
+  const [, first, last] = /^bytes (\d+)-(\d+)\//.exec(headerOf(headers, 'content-range') ?? '') ?? []
   const isOfUse = Number(first) === offset || (Number(first) < offset && Number(last) >= end - 1)
   return isOfUse ? offset - Number(first) : Number.NaN
 }

@@ -2,62 +2,65 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { BoundedMap } from '../base/bounded-map.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
 
 export interface CertificateOptions {
-  /** PEM files of authorities, besides those that Node knows; NODE_EXTRA_CA_CERTS is among those. */
+  /** PEM files of authorities, besides those that Node knows, among which are those of NODE_EXTRA_CA_CERTS. */
   authorityFiles: readonly string[]
-  /** A directory per host, `HOST` or `HOST:PORT`: what Docker reads. */
+  /** Docker's directory, with one directory for each host: `HOST` or `HOST:PORT`. */
   hostsDirectory?: string
 }
 
 /** docs.docker.com, "Verify repository client with certificates". */
 const dockerDirectory = '/etc/docker/certs.d'
-/** A certificate that is put there takes effect within this, without a restart, milliseconds. */
+/** A certificate that is put into a host's directory takes effect within this time, without a restart (ms). */
 const keptMs = 60_000
-/** Hosts that are remembered. */
+/** Hosts whose TLS settings are remembered. */
 const maxHosts = 256
 
+/** TLS settings; `context` is undefined for Node's own. */
 interface HostContext {
-  /** What it was made of. */
-  source: string
   context: SecureContext | undefined
-  readAtMs: number
 }
 
-/** Whom to trust, and as whom to come, where TLS is concerned: by host. */
+/** The TLS settings of each host: which authorities it is trusted by, and which client certificate it is shown. */
 export class Certificates {
   readonly #options: Required<CertificateOptions>
-  readonly #now: () => number
-  readonly #hosts = new Map<string, HostContext>()
+  readonly #hosts: ExpiringMap<string, HostContext>
+  /**
+   * By the certificates that they were made of: hosts with the same ones share a context, and so connections' settings.
+   */
+  readonly #contexts = new BoundedMap<string, HostContext>({ maxEntries: maxHosts })
   #authorities: Promise<string[]> | undefined
 
   constructor(
     { now }: { now: () => number },
     { authorityFiles, hostsDirectory = dockerDirectory }: CertificateOptions,
   ) {
-    this.#now = now
     this.#options = { authorityFiles, hostsDirectory }
+    this.#hosts = new ExpiringMap({ maxEntries: maxHosts, now })
   }
 
-  /** Reads the authorities. @throws invalid naming the file that cannot be read or has none */
+  /** Reads the authorities. @throws invalid naming the file that cannot be read or holds no certificate */
   async load(): Promise<void> {
     await this.#read()
   }
 
-  /** The same one as long as nothing changes; undefined for Node's own. @throws invalid for certificates that are none */
+  /**
+   * The same context as long as no certificate changes; undefined for Node's own.
+   * @throws invalid for files that are not certificates
+   */
   async contextFor(host: string): Promise<SecureContext | undefined> {
-    const known = this.#hosts.get(host)
-    if (known !== undefined && this.#now() - known.readAtMs < keptMs) return known.context
+    const existing = this.#hosts.get(host)
+    if (existing !== undefined) return existing.context
     const authorities = await this.#read()
     const own = await readHost(join(this.#options.hostsDirectory, host))
     const source = JSON.stringify([authorities, own])
-    // Hosts that are told apart by nothing share one, and so connections' settings.
-    const same = [...this.#hosts.values()].find((other) => other.source === source)
-    const context = same === undefined ? createContext(host, authorities, own) : same.context
-    this.#hosts.delete(host)
-    this.#hosts.set(host, { source, context, readAtMs: this.#now() })
-    if (this.#hosts.size > maxHosts) this.#hosts.delete([...this.#hosts.keys()][0]!)
-    return context
+    const found = this.#contexts.get(source) ?? { context: createContext(host, authorities, own) }
+    this.#contexts.set(source, found)
+    this.#hosts.set(host, found, keptMs)
+    return found.context
   }
 
   async #read(): Promise<string[]> {
@@ -111,7 +114,7 @@ async function readAuthority(file: string): Promise<string> {
   return text
 }
 
-/** `*.crt`: authorities; `NAME.cert` and `NAME.key`: a client's. */
+/** Reads `*.crt`, authorities, and `NAME.cert` with `NAME.key`, the client's own. */
 async function readHost(directory: string): Promise<HostFiles> {
   const files: HostFiles = { ca: [], cert: [], key: [] }
   let names: string[]

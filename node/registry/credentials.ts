@@ -1,154 +1,176 @@
-import { spawn } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError } from '../../protocol/errors.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
+import { askCredentialHelper } from './credential-helper.ts'
+import { endpointName } from './endpoint.ts'
+import { isObject, parseJsonObject, textEntries, textOrEmpty, type JsonObject } from './json.ts'
 
 export interface Credentials {
   username: string
   password: string
-  /** An OAuth2 refresh token instead of the two. */
+  /** An OAuth2 refresh token in place of name and password. */
   identityToken: string | undefined
+  /** A bearer token that is sent as it is. */
+  registryToken?: string | undefined
 }
 
-/** A helper asks a keychain, not a person, milliseconds. */
-const helperTimeoutMs = 10_000
-/** Characters; an answer has a name and a token. */
-const maxHelperOutput = 64 * 1024
-/** docker-credential-helpers, credentials/error.go. */
-const noCredentials = /credentials not found/
-/** What docker login calls Docker Hub. */
+export interface FindCredentialsOptions {
+  /** Tools keep credentials for a part of a registry too. */
+  repository: string
+  signal: AbortSignal
+}
+
+export interface CredentialStore {
+  /** The credentials for a registry; undefined where there are none: it is asked without. */
+  find: (registry: string, options: FindCredentialsOptions) => Promise<Credentials | undefined>
+}
+
+/** The name under which docker login stores Docker Hub. */
 const hubKey = 'https://index.docker.io/v1/'
 
-interface DockerConfig {
-  auths?: Record<
-    string,
-    { auth?: unknown; username?: unknown; password?: unknown; identitytoken?: unknown } | undefined
-  >
-  credHelpers?: Record<string, string>
-  credsStore?: string
+/** A credential helper that hung is not asked again for this long: each read would wait for it (ms). */
+const hungMs = 60_000
+/** Credential helpers that hung. */
+const maxHung = 64
+
+interface DockerCredentialsOptions {
+  file?: string
+  helperTimeoutMs?: number
+  now?: () => number
 }
 
-/** Credentials as `docker login` leaves them: `config.json` in `$DOCKER_CONFIG` or `~/.docker`, and credential helpers. */
-export class DockerCredentials {
+/** The fields of config.json that are read. */
+interface DockerConfig {
+  auths: JsonObject
+  credHelpers: Record<string, string>
+  credsStore: string
+}
+
+/**
+ * Credentials as `docker login` leaves them: `config.json` in `$DOCKER_CONFIG` or `~/.docker`, and credential helpers.
+ */
+export class DockerCredentials implements CredentialStore {
   readonly #log: Log
   readonly #file: string
-  /** What has been warned of, until it works again: reads of an image ask often. */
+  readonly #helperTimeoutMs: number | undefined
+  /** Files and helpers that were warned of and have not worked since: reads of an image ask often. */
   readonly #failing = new Set<string>()
+  readonly #hung: ExpiringMap<string>
 
-  constructor(
-    { log }: { log: Log },
-    file = join(process.env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'), 'config.json'),
-  ) {
+  constructor({ log }: { log: Log }, { file, helperTimeoutMs, now }: DockerCredentialsOptions = {}) {
     this.#log = log
-    this.#file = file
+    this.#file = file ?? join(process.env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'), 'config.json')
+    this.#helperTimeoutMs = helperTimeoutMs
+    this.#hung = new ExpiringMap({ maxEntries: maxHung, ...(now === undefined ? {} : { now }) })
   }
 
-  /** Read each time: a login takes effect without a restart. Undefined: try without. */
-  async find(registry: string): Promise<Credentials | undefined> {
-    const config = await this.#read()
-    const keys =
-      registry === 'docker.io'
-        ? [hubKey, 'docker.io', 'index.docker.io']
-        : [registry, `https://${registry}`, `http://${registry}`]
-    for (const key of keys) {
-      const helper = config.credHelpers?.[key]
-      const found = helper === undefined ? undefined : await this.#askHelper(helper, key)
+  /** Reads the file each time: a login takes effect without a restart. */
+  async find(registry: string, { repository, signal }: FindCredentialsOptions): Promise<Credentials | undefined> {
+    const { auths, credHelpers, credsStore } = await this.#read()
+    const image = { registry, repository }
+    for (const key of matchingKeys(credHelpers, image)) {
+      const found = await this.#askHelper(credHelpers[key]!, key, signal)
       if (found !== undefined) return found
     }
+    const keys = matchingKeys(auths, image)
     for (const key of keys) {
-      const entry = config.auths?.[key] ?? config.auths?.[`${key}/`]
-      const auth = textOf(entry?.auth)
-      const [username = '', ...rest] = Buffer.from(auth, 'base64').toString().replace(/\0+$/, '').split(':')
-      const found = {
-        username: auth === '' ? textOf(entry?.username) : username,
-        password: auth === '' ? textOf(entry?.password) : rest.join(':'),
-        identityToken: textOf(entry?.identitytoken) || undefined,
-      }
-      if (found.username !== '' || found.identityToken !== undefined) return found
+      const found = parseEntry(auths[key])
+      if (found !== undefined) return found
     }
-    const store = config.credsStore
-    return store === undefined || store === '' ? undefined : await this.#askHelper(store, keys[0]!)
+    if (credsStore === '') return undefined
+    // docker login leaves an empty entry for what it puts into the store, under the same name.
+    for (const server of new Set([...keys, registry === 'docker.io' ? hubKey : registry])) {
+      const found = await this.#askHelper(credsStore, server, signal)
+      if (found !== undefined) return found
+    }
+    return undefined
   }
 
   async #read(): Promise<DockerConfig> {
     try {
-      const config = parseJson(await readFile(this.#file, 'utf8'), this.#file) as DockerConfig
+      const config = parseJsonObject((await readFile(this.#file, 'utf8')).replace(/^\ufeff/, ''), this.#file)
       this.#failing.delete(this.#file)
-      return config
+      return {
+        auths: isObject(config['auths']) ? config['auths'] : {},
+        credHelpers: textEntries(config['credHelpers']),
+        credsStore: textOrEmpty(config['credsStore']),
+      }
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
         this.#warn(this.#file, 'registry credentials cannot be read; trying without', { error, file: this.#file })
-      return {}
+      return { auths: {}, credHelpers: {}, credsStore: '' }
     }
   }
 
-  /** docker-credential-helpers: the server on stdin, `{"Username", "Secret"}` on stdout. */
-  async #askHelper(name: string, server: string): Promise<Credentials | undefined> {
+  async #askHelper(name: string, server: string, signal: AbortSignal): Promise<Credentials | undefined> {
     const program = `docker-credential-${name}`
+    if (this.#hung.has(program)) return undefined
     try {
-      const output = await runHelper(program, server)
-      const { Username, Secret } = (output === undefined ? {} : parseJson(output, `the answer of ${program}`)) as {
-        Username?: unknown
-        Secret?: unknown
-      }
+      const answer = await askCredentialHelper(program, server, { signal, timeoutMs: this.#helperTimeoutMs })
       this.#failing.delete(program)
-      if (typeof Secret !== 'string' || Secret === '') return undefined
-      return Username === '<token>'
-        ? { username: '', password: '', identityToken: Secret }
-        : { username: textOf(Username), password: Secret, identityToken: undefined }
+      const secret = textOrEmpty(answer?.['Secret'])
+      const username = textOrEmpty(answer?.['Username'])
+      if (secret === '') return undefined
+      return username === '<token>'
+        ? { username: '', password: '', identityToken: secret }
+        : { username, password: secret, identityToken: undefined }
     } catch (error) {
+      signal.throwIfAborted()
+      if (isP2pfsError(error, 'timeout')) this.#hung.set(program, true, hungMs)
       this.#warn(program, 'credential helper failed; trying without credentials', { error, program, server })
       return undefined
     }
   }
 
-  #warn(what: string, message: string, fields: Record<string, unknown>): void {
-    if (this.#failing.has(what)) return
-    this.#failing.add(what)
+  #warn(source: string, message: string, fields: Record<string, unknown>): void {
+    if (this.#failing.has(source)) return
+    this.#failing.add(source)
     this.#log.warn(message, fields)
   }
 }
 
-const textOf = (value: unknown): string => (typeof value === 'string' ? value : '')
-
-/** JSON.parse quotes what it cannot read, and here that is a password. */
-function parseJson(text: string, what: string): object {
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    throw new P2pfsError('invalid', `${what} is not JSON`)
-  }
-  if (typeof value !== 'object' || value === null) throw new P2pfsError('invalid', `${what} is not an object of JSON`)
-  return value
+/**
+ * The keys of `auths` or `credHelpers` that are for an image, the most specific first. Tools write a registry as HOST,
+ * `https://HOST`, `HOST/v1/` or `https://HOST/v2/`, and podman also a part of one, as HOST/NAMESPACE.
+ */
+function matchingKeys(
+  entries: Readonly<Record<string, unknown>>,
+  { registry, repository }: { registry: string; repository: string },
+): string[] {
+  return Object.keys(entries)
+    .map((key) => ({ key, ...parseKey(key) }))
+    .filter(({ host, namespace }) => host === registry.toLowerCase() && isWithin(repository, namespace))
+    .toSorted((a, b) => b.namespace.length - a.namespace.length)
+    .map(({ key }) => key)
 }
 
-/** @returns undefined where the helper says that it has none */
-async function runHelper(program: string, input: string): Promise<string | undefined> {
-  const child = spawn(program, ['get'], { stdio: ['pipe', 'pipe', 'ignore'], timeout: helperTimeoutMs })
-  return await new Promise((resolve, reject) => {
-    let output = ''
-    child.once('error', reject)
-    child.stdin.once('error', () => undefined)
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      output += text
-      if (output.length > maxHelperOutput) child.kill('SIGKILL')
-    })
-    child.once('close', (status, signal) => {
-      if (status === 0) resolve(output)
-      else if (noCredentials.test(output)) resolve(undefined)
-      else
-        reject(
-          new P2pfsError(
-            'unavailable',
-            signal === null
-              ? `${program} ends with status ${status ?? 'unknown'}`
-              : `${program} does not answer in time`,
-          ),
-        )
-    })
-    child.stdin.end(`${input}\n`)
-  })
+function parseKey(key: string): { host: string; namespace: string } {
+  const [host = '', ...path] = key.replace(/^https?:\/\//i, '').split('/')
+  const name = host.toLowerCase().replace(/^index\.docker\.io$/, 'docker.io')
+  const namespace = path
+    .join('/')
+    .replace(/^v[12](?:\/|$)/, '')
+    .replace(/\/+$/, '')
+  return { host: endpointName(name), namespace }
+}
+
+const isWithin = (repository: string, namespace: string): boolean =>
+  namespace === '' || repository === namespace || repository.startsWith(`${namespace}/`)
+
+/** An entry of `auths`; undefined where it holds no credentials. */
+function parseEntry(entry: unknown): Credentials | undefined {
+  if (!isObject(entry)) return undefined
+  const auth = textOrEmpty(entry['auth'])
+  const [username = '', ...rest] = Buffer.from(auth, 'base64').toString().replace(/\0+$/, '').split(':')
+  const found = {
+    username: auth === '' ? textOrEmpty(entry['username']) : username,
+    password: auth === '' ? textOrEmpty(entry['password']) : rest.join(':'),
+    identityToken: textOrEmpty(entry['identitytoken']) || undefined,
+    registryToken: textOrEmpty(entry['registrytoken']) || undefined,
+  }
+  const isEmpty = found.username === '' && found.identityToken === undefined && found.registryToken === undefined
+  return isEmpty ? undefined : found
 }

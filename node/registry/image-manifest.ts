@@ -1,5 +1,6 @@
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { asObject, isObject, parseJsonObject, textOrEmpty, type JsonObject } from './json.ts'
 
 /** What a manifest says of a blob: OCI image spec, "Content Descriptors". */
 export interface Descriptor {
@@ -8,36 +9,39 @@ export interface Descriptor {
   sizeBytes: number
 }
 
-/** A layer, with what its tar hashes to. */
+/** A layer, and the digest of its uncompressed tar. */
 export interface LayerDescriptor extends Descriptor {
   diffId: Digest
 }
 
 export type Manifest =
-  { kind: 'index'; entries: IndexEntry[] } | { kind: 'image'; config: Descriptor; layers: Descriptor[] }
+  | { kind: 'index'; entries: IndexEntry[] }
+  | { kind: 'image'; config: Descriptor; layers: Descriptor[]; isArtifact: boolean }
 
 export interface IndexEntry extends Descriptor {
   /** `os/architecture` or `os/architecture/variant`; undefined where the index does not say. */
   platform: string | undefined
-  /** org.opencontainers.image.ref.name, in a layout's index. */
+  /** False for attestations, artifacts, and images that need a feature of the host. */
+  isImage: boolean
+  /** The annotation org.opencontainers.image.ref.name: the tag, in the index of an OCI layout. */
   name: string | undefined
 }
 
-/** No manifest is larger: distribution's own limit for what it accepts, bytes. */
+/** Distribution's own limit for manifests that it accepts (bytes). */
 export const maxManifestBytes = 4 * 1024 * 1024
 export const maxConfigBytes = 8 * 1024 * 1024
 /** Four times what overlayfs can mount: Linux takes 128 with a page of options. */
 const maxLayers = 512
 /** Entries of an index: architectures and attestations of one image, or the images of a layout. */
 const maxIndexEntries = 4096
-/** No blob is larger: it is more than any registry takes, bytes. */
+/** More than any registry takes (bytes). */
 const maxBlobBytes = 16 * 1024 ** 4
-/** Objects and arrays within one another; specified are fewer than ten. */
-const maxJsonDepth = 64
-/** RFC 6838, section 4.2: of type and subtype, characters. */
+/** Type and subtype together: RFC 6838, section 4.2 (characters). */
 const maxMediaTypeLength = 255
 /** Names that an error lists. */
 const maxListed = 20
+
+export const nameAnnotation = 'org.opencontainers.image.ref.name'
 
 export const mediaTypes = {
   ociIndex: 'application/vnd.oci.image.index.v1+json',
@@ -46,25 +50,34 @@ export const mediaTypes = {
   dockerManifest: 'application/vnd.docker.distribution.manifest.v2+json',
 } as const
 
-/** @throws invalid for what is no manifest; unsupported for schema 1 */
+const manifestTypes: ReadonlySet<string> = new Set(Object.values(mediaTypes))
+const configTypes: ReadonlySet<string> = new Set([
+  'application/vnd.oci.image.config.v1+json',
+  'application/vnd.docker.container.image.v1+json',
+])
+
+/** @throws invalid for what is not a manifest; unsupported for schema 1 */
 export function parseManifest(json: string, what: string): Manifest {
-  const record = asRecord(parseJson(json, what), what)
-  if (record['schemaVersion'] === 1)
+  const { schemaVersion, manifests, layers, config, artifactType } = parseJsonObject(json, what)
+  if (schemaVersion === 1)
     throw new P2pfsError(
       'unsupported',
       `${what} is of Docker's schema 1, which registries gave up in 2017; push the image again`,
     )
-  if (Array.isArray(record['manifests'])) {
-    checkCount(record['manifests'], maxIndexEntries, 'entries', what)
-    return { kind: 'index', entries: record['manifests'].map((entry: unknown) => parseIndexEntry(entry, what)) }
+  if (Array.isArray(manifests)) {
+    checkCount(manifests, maxIndexEntries, 'entries', what)
+    return { kind: 'index', entries: manifests.map((entry: unknown) => parseIndexEntry(entry, what)) }
   }
-  if (!Array.isArray(record['layers']) || record['config'] === undefined)
+  if (!Array.isArray(layers) || config === undefined)
     throw new P2pfsError('invalid', `${what} is neither an image manifest nor an index`)
-  checkCount(record['layers'], maxLayers, 'layers', what)
+  checkCount(layers, maxLayers, 'layers', what)
+  const configDescriptor = parseDescriptor(config, what)
+  const { mediaType } = configDescriptor
   return {
     kind: 'image',
-    config: parseDescriptor(record['config'], what),
-    layers: record['layers'].map((layer: unknown) => parseDescriptor(layer, what)),
+    config: configDescriptor,
+    layers: layers.map((layer: unknown) => parseDescriptor(layer, what)),
+    isArtifact: textOrEmpty(artifactType) !== '' || (mediaType !== '' && !configTypes.has(mediaType)),
   }
 }
 
@@ -75,15 +88,13 @@ export function parseManifest(json: string, what: string): Manifest {
 export function layersOf(manifestJson: string, configJson: string): LayerDescriptor[] {
   const manifest = parseManifest(manifestJson, 'image manifest')
   if (manifest.kind !== 'image') throw new P2pfsError('invalid', 'an image manifest was expected, not an index')
-  const rootfs = asRecord(
-    asRecord(parseJson(configJson, 'image config'), 'image config')['rootfs'],
-    'rootfs of the image config',
-  )
-  const diffIds = rootfs['diff_ids']
+  const { rootfs } = parseJsonObject(configJson, 'image config')
+  const { diff_ids: diffIds } = asObject(rootfs, 'rootfs of the image config')
   if (!Array.isArray(diffIds) || diffIds.length !== manifest.layers.length) {
+    const named = Array.isArray(diffIds) ? diffIds.length : 'none'
     throw new P2pfsError(
       'invalid',
-      `the image has ${manifest.layers.length} layers, its config names ${Array.isArray(diffIds) ? diffIds.length : 'none'}: not a container image?`,
+      `the image has ${manifest.layers.length} layers, its config names ${named}: not a container image?`,
     )
   }
   return manifest.layers.map((layer, i) => {
@@ -98,103 +109,63 @@ export function layersOf(manifestJson: string, configJson: string): LayerDescrip
 }
 
 function parseDescriptor(value: unknown, what: string): Descriptor {
-  const record = asRecord(value, `descriptor in ${what}`)
-  const size = record['size']
+  const { digest, mediaType, size } = asObject(value, `descriptor in ${what}`)
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)
     throw new P2pfsError('invalid', `descriptor in ${what} has no size`)
   if (size > maxBlobBytes)
-    throw new P2pfsError('invalid', `descriptor in ${what} is of ${size} bytes; ${maxBlobBytes} is the most`)
-  const mediaType = typeof record['mediaType'] === 'string' ? record['mediaType'] : ''
-  if (mediaType.length > maxMediaTypeLength)
+    throw new P2pfsError('invalid', `descriptor in ${what} has a size of ${size} bytes; ${maxBlobBytes} is the most`)
+  const type = typeof mediaType === 'string' ? mediaType : ''
+  if (type.length > maxMediaTypeLength)
     throw new P2pfsError(
       'invalid',
-      `media type in ${what} has ${mediaType.length} characters; ${maxMediaTypeLength} is the most`,
+      `media type in ${what} has ${type.length} characters; ${maxMediaTypeLength} is the most`,
     )
-  return { digest: parseDigest(record['digest']), mediaType, sizeBytes: size }
+  return { digest: parseDigest(digest), mediaType: type, sizeBytes: size }
 }
 
 function parseIndexEntry(value: unknown, what: string): IndexEntry {
-  const record = asRecord(value, `entry of ${what}`)
-  const platform = record['platform'] === undefined ? undefined : asRecord(record['platform'], `platform in ${what}`)
-  const parts =
-    platform === undefined
-      ? []
-      : [platform['os'], platform['architecture'], platform['variant']].filter(
-          (part) => typeof part === 'string' && part !== '',
-        )
-  const annotations =
-    record['annotations'] === undefined ? {} : asRecord(record['annotations'], `annotations in ${what}`)
-  const name = annotations['org.opencontainers.image.ref.name']
+  const entry = asObject(value, `entry of ${what}`)
+  const { platform, annotations } = entry
+  const { os, architecture, variant } = asObject(platform ?? {}, `platform in ${what}`)
+  const parts = [os, architecture, variant].filter((part) => typeof part === 'string' && part !== '')
+  const name = asObject(annotations ?? {}, `annotations in ${what}`)[nameAnnotation]
+  const descriptor = parseDescriptor(value, what)
+  const platformName = parts.length === 0 ? undefined : parts.join('/')
   return {
-    ...parseDescriptor(value, what),
-    platform: parts.length === 0 ? undefined : parts.join('/'),
+    ...descriptor,
+    platform: platformName,
+    isImage: isImageEntry(entry, { mediaType: descriptor.mediaType, platform: platformName }),
     name: typeof name === 'string' ? name : undefined,
   }
+}
+
+/** Whether an entry of an index may be an image that a host can mount, by what the index says of it. */
+function isImageEntry(
+  entry: JsonObject,
+  { mediaType, platform }: { mediaType: string; platform: string | undefined },
+): boolean {
+  const { artifactType, annotations } = entry
+  const features = isObject(entry['platform']) ? entry['platform']['os.features'] : undefined
+  return (
+    // Attestations stand in an index as images for no platform.
+    platform !== 'unknown/unknown' &&
+    textOrEmpty(isObject(annotations) ? annotations['vnd.docker.reference.type'] : undefined) === '' &&
+    // SOCI indexes and other artifacts.
+    textOrEmpty(artifactType) === '' &&
+    (mediaType === '' || manifestTypes.has(mediaType)) &&
+    // An image in another form beside the plain one, as Nydus has it, is for hosts with that feature.
+    !(Array.isArray(features) && features.length > 0)
+  )
 }
 
 function checkCount(list: readonly unknown[], max: number, things: string, what: string): void {
   if (list.length > max) throw new P2pfsError('invalid', `${what} has ${list.length} ${things}; ${max} is the most`)
 }
 
-/** The first of them, for an error. */
+/** The first of the names, for an error. */
 export function listSome(names: readonly string[]): string {
   const first = names.slice(0, maxListed).join(', ')
   return names.length > maxListed ? `${first} and ${names.length - maxListed} more` : first
-}
-
-/** Parsing takes any depth, but writing it out again, or walking it, would overflow the stack. */
-function checkDepth(json: string, what: string): void {
-  let depth = 0
-  for (let i = 0, quoted = false; i < json.length; i++) {
-    const character = json[i]
-    if (character === '"') quoted = !quoted
-    else if (quoted) i += character === '\\' ? 1 : 0
-    else if (character === '{' || character === '[') {
-      if (++depth > maxJsonDepth)
-        throw new P2pfsError('invalid', `${what} has values more than ${maxJsonDepth} levels deep`)
-    } else if (character === '}' || character === ']') depth--
-  }
-}
-
-function parseJson(json: string, what: string): unknown {
-  checkDepth(json, what)
-  try {
-    return JSON.parse(json)
-  } catch (cause) {
-    throw new P2pfsError('invalid', `${what} is not JSON`, { cause })
-  }
-}
-
-function asRecord(value: unknown, what: string): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw new P2pfsError('invalid', `${what} is not an object`)
-  return value as Record<string, unknown>
-}
-
-/**
- * The entry of an index for a platform: the same one, or with a variant where only one side names it.
- * @throws missing listing what there is
- */
-export function choosePlatform(entries: readonly IndexEntry[], platform: string, what: string): IndexEntry {
-  // Attestations and signatures stand in an index too, as images for no platform.
-  const images = entries.filter((entry) => entry.platform !== 'unknown/unknown')
-  const base = (full: string): string => full.split('/').slice(0, 2).join('/')
-  const found =
-    images.find((entry) => entry.platform === platform) ??
-    images.find(
-      (entry) =>
-        entry.platform !== undefined &&
-        base(entry.platform) === base(platform) &&
-        (platform === base(platform) || entry.platform === base(platform)),
-    )
-  if (found !== undefined) return found
-  const [only] = images
-  if (images.length === 1 && only !== undefined && only.platform === undefined) return only
-  const there = listSome(images.map((entry) => entry.platform ?? 'unnamed'))
-  throw new P2pfsError(
-    'missing',
-    `${what} has no image for ${platform}; it has ${there || 'none at all'}: choose with --platform`,
-  )
 }
 
 /** @throws invalid */

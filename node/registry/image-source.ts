@@ -1,17 +1,25 @@
 import type { Digest } from '../../protocol/digest.ts'
-import { P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { BoundedMap } from '../base/bounded-map.ts'
 import type { Log } from '../base/log.ts'
 import { HttpRegistry, type HttpRegistryOptions } from './http-registry.ts'
 import {
   checkSize,
-  choosePlatform,
   layersOf,
   maxConfigBytes,
   parseManifest,
   type Descriptor,
   type LayerDescriptor,
 } from './image-manifest.ts'
-import type { ByteRange, ImageStorage, ReadBlobOptions, ReadRangeOptions, Referrer } from './image-storage.ts'
+import type {
+  ByteRange,
+  ImageStorage,
+  ReadBlobOptions,
+  ReadRangeOptions,
+  Referrer,
+  StoredManifest,
+} from './image-storage.ts'
+import { candidatesFor, platformOf, suits } from './index-candidates.ts'
 import { localImages } from './local-images.ts'
 import { OciLayout } from './oci-layout.ts'
 import { formatReference, type Reference } from './reference.ts'
@@ -19,7 +27,7 @@ import { formatReference, type Reference } from './reference.ts'
 export { layersOf, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
 export type { ByteRange, ReadRangeOptions, Referrer } from './image-storage.ts'
 
-/** An image for one platform, all that is small of it. */
+/** An image for one platform, without its layers' bytes. */
 export interface ResolvedImage {
   /** Canonical. */
   reference: string
@@ -27,33 +35,62 @@ export interface ResolvedImage {
   manifestDigest: Digest
   /** JSON, as stored. */
   manifest: string
-  /** The OCI image config, JSON, as stored. */
+  /** The OCI image config: JSON, as stored. */
   config: string
   layers: LayerDescriptor[]
 }
 
-/** Where images come from: registries, and OCI layouts on disk. */
-export class ImageSource implements AsyncDisposable {
-  readonly #registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>
-  readonly #layout: ImageStorage
+/** Levels of indexes that name one another; nobody makes more than two. */
+const maxIndexDepth = 3
+/** Manifests of indexes that are read to find one image: most indexes need one. */
+const maxManifests = 16
+/** References whose digests are remembered. */
+const maxDigests = 1024
 
-  constructor({
-    registry,
-    layout,
-  }: {
-    registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>
-    layout: ImageStorage
-  }) {
+/** An image that was found below a reference, perhaps in an index. */
+interface FoundImage extends StoredManifest {
+  descriptor: Descriptor
+  isArtifact: boolean
+  /** An index names the platform of the image. */
+  isNamed: boolean
+}
+
+/** A search for an image: what it asks for, and how much it may still read. */
+interface Search {
+  reference: Reference
+  platform: string
+  signal: AbortSignal
+  manifestsLeft: number
+}
+
+export interface ImageSourceParts {
+  registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>
+  layout: ImageStorage
+  log: Log
+}
+
+/** The places that images come from: registries, and OCI layouts on disk. */
+export class ImageSource implements AsyncDisposable {
+  readonly #registry: ImageSourceParts['registry']
+  readonly #layout: ImageStorage
+  readonly #log: Log
+  /** By reference and platform: the digest that the reference named last, and that of the image manifest below it. */
+  readonly #digests = new BoundedMap<string, { topDigest: Digest; manifestDigest: Digest }>({ maxEntries: maxDigests })
+  /** Images whose config does not fit their index: each is warned of once. */
+  readonly #misfits = new BoundedMap<Digest, true>({ maxEntries: maxDigests })
+
+  constructor({ registry, layout, log }: ImageSourceParts) {
     this.#registry = registry
     this.#layout = layout
+    this.#log = log
   }
 
-  /** Reads the certificates that the options name. @throws invalid */
+  /** Reads the files that the options name. @throws invalid */
   async start(): Promise<void> {
     await this.#registry.start?.()
   }
 
-  /** Ends what is under way with `closed`; idempotent. */
+  /** Ends requests with `closed`; idempotent. */
   async close(): Promise<void> {
     await this.#registry.close?.()
   }
@@ -62,34 +99,50 @@ export class ImageSource implements AsyncDisposable {
     await this.close()
   }
 
-  /** What the reference stands for now. @throws missing, denied, unavailable, timeout, invalid, unsupported */
-  async resolve(reference: Reference, platform: string, { signal }: { signal: AbortSignal }): Promise<ResolvedImage> {
-    const storage = this.#storage(reference)
+  /**
+   * The image that the reference names now, and `topDigest`: the digest of the manifest or index that it names.
+   * @throws missing, denied, unavailable, timeout, invalid, unsupported
+   */
+  async resolve(
+    reference: Reference,
+    platform: string,
+    { signal }: { signal: AbortSignal },
+  ): Promise<ResolvedImage & { topDigest: Digest }> {
     const name = formatReference(reference)
-    let { digest, json } = await storage.manifest(reference, { signal })
-    let manifest = parseManifest(json, `manifest of ${name}`)
-    // An index may name another one; two levels are more than anybody makes.
-    for (let depth = 0; manifest.kind === 'index' && depth < 3; depth++) {
-      const entry = choosePlatform(manifest.entries, platform, name)
-      digest = entry.digest
-      json = await storage.manifestByDigest(reference, entry, { signal })
-      manifest = parseManifest(json, `manifest of ${name}`)
-    }
-    const config = manifest.kind === 'image' ? await this.#text(reference, manifest.config, signal) : ''
+    const top = await this.#storage(reference).manifest(reference, { signal })
+    const search = { reference, platform, signal, manifestsLeft: maxManifests }
+    const { digest, json, descriptor, isNamed } = await this.#find(top, search)
+    const config = await this.#config(reference, descriptor, signal)
     const layers = layersOf(json, config)
-    checkPlatform(config, platform, name)
-    return { reference: name, platform, manifestDigest: digest, manifest: json, config, layers }
+    if (!suits(config, platform)) this.#misfit(config, { name, platform, digest, isNamed })
+    this.#remember(reference, platform, top.digest, digest)
+    const image = { reference: name, platform, manifestDigest: digest, manifest: json, config, layers }
+    return { ...image, topDigest: top.digest }
   }
 
-  /** The digest of the image manifest that the reference stands for now: one request, where {@link resolve} takes up to three. */
+  /**
+   * The digest of the image manifest that the reference names now: one HEAD request as long as the tag stays the same.
+   * @throws as {@link resolve}
+   */
   async manifestDigest(reference: Reference, platform: string, { signal }: { signal: AbortSignal }): Promise<Digest> {
-    const { digest, json } = await this.#storage(reference).manifest(reference, { signal })
-    const name = formatReference(reference)
-    const manifest = parseManifest(json, `manifest of ${name}`)
-    return manifest.kind === 'index' ? choosePlatform(manifest.entries, platform, name).digest : digest
+    const known = this.#digests.get(keyOf(reference, platform))
+    if (known !== undefined && known.topDigest === (await this.topDigest(reference, { signal })))
+      return known.manifestDigest
+    const top = await this.#storage(reference).manifest(reference, { signal })
+    const { digest } = await this.#find(top, { reference, platform, signal, manifestsLeft: maxManifests })
+    this.#remember(reference, platform, top.digest, digest)
+    return digest
   }
 
-  /** The layer's bytes as they are stored. @throws invalid where they are not what the descriptor says; as {@link resolve} */
+  /** See {@link ImageStorage.digest}. */
+  async topDigest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<Digest> {
+    return await this.#storage(reference).digest(reference, { signal })
+  }
+
+  /**
+   * The layer's bytes as they are stored.
+   * @throws invalid where they are not what the descriptor says; as {@link resolve}
+   */
   openLayer(reference: Reference, layer: Descriptor, options: ReadBlobOptions): AsyncIterable<Uint8Array> {
     return this.#storage(reference).blob(reference, layer, options)
   }
@@ -104,7 +157,7 @@ export class ImageSource implements AsyncDisposable {
     return await this.#storage(reference).range(reference, blob, range, options)
   }
 
-  /** A manifest by its digest, as stored. @throws invalid where it is not what the descriptor says */
+  /** See {@link ImageStorage.manifestByDigest}. */
   async manifest(reference: Reference, descriptor: Descriptor, options: { signal: AbortSignal }): Promise<string> {
     return await this.#storage(reference).manifestByDigest(reference, descriptor, options)
   }
@@ -144,7 +197,69 @@ export class ImageSource implements AsyncDisposable {
     return reference.kind === 'layout' ? this.#layout : this.#registry
   }
 
-  async #text(reference: Reference, descriptor: Descriptor, signal: AbortSignal): Promise<string> {
+  #remember(reference: Reference, platform: string, topDigest: Digest, manifestDigest: Digest): void {
+    this.#digests.set(keyOf(reference, platform), { topDigest, manifestDigest })
+  }
+
+  /** The image for the platform below a manifest or index: itself, or the first that fits. */
+  async #find({ digest, json }: StoredManifest, search: Search, depth = 0): Promise<FoundImage> {
+    const { reference, platform, signal } = search
+    const name = formatReference(reference)
+    const manifest = parseManifest(json, `manifest of ${name}`)
+    if (manifest.kind === 'image') {
+      const { config: descriptor, isArtifact } = manifest
+      return { digest, json, descriptor, isArtifact, isNamed: false }
+    }
+    if (depth === maxIndexDepth)
+      throw new P2pfsError('invalid', `${name} is an index in more than ${maxIndexDepth} others`)
+    const entries = candidatesFor(manifest.entries, platform, name)
+    for (const entry of entries) {
+      if (search.manifestsLeft-- === 0)
+        throw new P2pfsError(
+          'invalid',
+          `${name} has no image for ${platform} among its first ${maxManifests} manifests`,
+        )
+      const child = await this.#storage(reference).manifestByDigest(reference, entry, { signal })
+      try {
+        const found = await this.#find({ digest: entry.digest, json: child }, search, depth + 1)
+        const isNamed = found.isNamed || entry.platform !== undefined
+        // A single candidate is taken for what it is, and refused with what is wrong with it.
+        if (entries.length === 1 || (await this.#fits({ ...found, isNamed }, search))) return { ...found, isNamed }
+      } catch (error) {
+        if (entries.length === 1 || !isP2pfsError(error, 'missing')) throw error
+      }
+    }
+    throw new P2pfsError('missing', `${name} has no image for ${platform}: choose with --platform`)
+  }
+
+  /** Whether an entry of an index is an image for the platform, by what it says itself. */
+  async #fits(
+    { descriptor, isArtifact, isNamed }: FoundImage,
+    { reference, platform, signal }: Search,
+  ): Promise<boolean> {
+    if (isArtifact) return false
+    return isNamed || suits(await this.#config(reference, descriptor, signal), platform)
+  }
+
+  /** An index is believed where it names the platform: it is what the image was chosen by. @throws missing otherwise */
+  #misfit(
+    config: string,
+    { name, platform, digest, isNamed }: { name: string; platform: string; digest: Digest; isNamed: boolean },
+  ): void {
+    const { os, architecture } = platformOf(config) ?? {}
+    const own = `${os}/${architecture}`
+    if (!isNamed) throw new P2pfsError('missing', `${name} is for ${own}, not for ${platform}; choose with --platform`)
+    if (this.#misfits.has(digest)) return
+    this.#misfits.set(digest, true)
+    this.#log.warn('image config names another platform than the index that lists the image; the index is believed', {
+      image: name,
+      digest,
+      platform,
+      config: own,
+    })
+  }
+
+  async #config(reference: Reference, descriptor: Descriptor, signal: AbortSignal): Promise<string> {
     checkSize(descriptor, maxConfigBytes, 'image config')
     const pieces: Uint8Array[] = []
     for await (const piece of this.#storage(reference).blob(reference, descriptor, { signal })) pieces.push(piece)
@@ -152,19 +267,12 @@ export class ImageSource implements AsyncDisposable {
   }
 }
 
-/** An image that is no index says in its config what it is for. @throws missing */
-function checkPlatform(config: string, platform: string, name: string): void {
-  const { os, architecture } = JSON.parse(config) as { os?: unknown; architecture?: unknown }
-  if (typeof os !== 'string' || typeof architecture !== 'string' || os === '' || architecture === '') return
-  const base = platform.split('/').slice(0, 2).join('/')
-  if (`${os}/${architecture}` !== base)
-    throw new P2pfsError('missing', `${name} is for ${os}/${architecture}, not for ${platform}; choose with --platform`)
-}
+const keyOf = (reference: Reference, platform: string): string => `${platform} ${formatReference(reference)}`
 
 export interface ImageSourceOptions extends HttpRegistryOptions {
   log: Log
 }
 
 export function createImageSource({ log, ...options }: ImageSourceOptions): ImageSource {
-  return new ImageSource({ registry: new HttpRegistry({ log }, options), layout: new OciLayout() })
+  return new ImageSource({ registry: new HttpRegistry({ log }, options), layout: new OciLayout(), log })
 }

@@ -1,33 +1,24 @@
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
-
-/** A server that has what a registry has: the registry itself, or a mirror of it. */
-export interface Endpoint {
-  /** What messages name, and credentials are looked up by: `docker.io`, HOST or HOST:PORT. */
-  name: string
-  /** Ends with `/v2/`. */
-  base: URL
-  isMirror: boolean
-}
+import { hubHost, parseRegistryName, type Endpoint } from './endpoint.ts'
+import { isRegistryName } from './reference.ts'
 
 export interface MirrorOptions {
   /** `REGISTRY=URL`, in the order in which they are tried. */
   mirrors: readonly string[]
-  /** Hosts, with port where it is not 443, that are spoken to in plain HTTP. */
+  /** Hosts, with the port where it is not 443, that are spoken to in plain HTTP. */
   insecureRegistries: readonly string[]
 }
 
-/** Where Docker Hub's registry is. */
-const hubHost = 'registry-1.docker.io'
-/** How long a mirror that fails is left alone: doubled each time, milliseconds. */
+/** The time for which a failing mirror is not asked, doubled for each failure (ms). */
 const firstPauseMs = 30_000
 const maxPauseMs = 600_000
-/** While one request finds out whether a mirror is back, others go past it, milliseconds. */
+/** While one request finds out whether a mirror works again, others pass it by for this long (ms). */
 const probeMs = 10_000
 
 interface Health {
   failures: number
-  leftAloneUntilMs: number
+  pausedUntilMs: number
 }
 
 /** @throws invalid for what is not `REGISTRY=URL` */
@@ -36,17 +27,18 @@ export function parseMirror(text: string): { registry: string; url: URL } {
   const fail = (why: string): never => {
     throw new P2pfsError(
       'invalid',
-      `not a mirror: ${JSON.stringify(registry.slice(0, 200))}: ${why}; it is given as docker.io=https://mirror.example`,
+      `not a mirror: ${JSON.stringify(registry.slice(0, 200))}: ${why}; ` +
+        'it is given as docker.io=https://mirror.example',
     )
   }
   const source = rest.join('=')
-  if (registry === '' || registry.includes('/')) fail('before = stands a registry, HOST or HOST:PORT')
+  if (!isRegistryName(registry)) fail('before = stands a registry, HOST or HOST:PORT')
   if (!URL.canParse(source)) fail('after = stands a URL')
   const url = new URL(source)
-  if (url.protocol !== 'https:' && url.protocol !== 'http:') fail('its URL is of http or https')
+  if (url.protocol !== 'https:' && url.protocol !== 'http:') fail('its URL begins with https:// or http://')
   if (url.username !== '' || url.password !== '') fail('its credentials go into docker login, not into the URL')
   if (url.search !== '' || url.hash !== '') fail('its URL ends with the path')
-  return { registry: registry.replace(/^index\.docker\.io$/, 'docker.io'), url }
+  return { registry: parseRegistryName(registry), url }
 }
 
 /** The servers of each registry, mirrors first, and which of the mirrors work. */
@@ -55,13 +47,14 @@ export class Mirrors {
   readonly #now: () => number
   readonly #insecure: ReadonlySet<string>
   readonly #mirrors = new Map<string, Endpoint[]>()
+  /** Mirrors that failed last time. */
   readonly #health = new Map<Endpoint, Health>()
 
   /** @throws invalid */
   constructor({ log, now }: { log: Log; now: () => number }, { mirrors, insecureRegistries }: MirrorOptions) {
     this.#log = log
     this.#now = now
-    this.#insecure = new Set(insecureRegistries)
+    this.#insecure = new Set(insecureRegistries.map(parseRegistryName))
     for (const { registry, url } of mirrors.map(parseMirror)) {
       const base = new URL(`${url.pathname.replace(/\/+$/, '')}/v2/`, url)
       this.#mirrors.set(registry, [...(this.#mirrors.get(registry) ?? []), { name: url.host, base, isMirror: true }])
@@ -78,14 +71,14 @@ export class Mirrors {
     }
   }
 
-  /** The mirror to ask first; undefined where none works, or all that do are among `tried`. */
+  /** The mirror to ask first; undefined where none works, or all that work are among `tried`. */
   next(registry: string, tried: ReadonlySet<Endpoint>): Endpoint | undefined {
     for (const mirror of this.#mirrors.get(registry) ?? []) {
       if (tried.has(mirror)) continue
       const health = this.#health.get(mirror)
       if (health === undefined) return mirror
-      if (health.leftAloneUntilMs > this.#now()) continue
-      health.leftAloneUntilMs = this.#now() + probeMs
+      if (health.pausedUntilMs > this.#now()) continue
+      health.pausedUntilMs = this.#now() + probeMs
       return mirror
     }
     return undefined
@@ -95,16 +88,16 @@ export class Mirrors {
     if (this.#health.delete(mirror)) this.#log.info('registry mirror works again', { mirror: mirror.name })
   }
 
-  /** That it has not what was asked for, or cannot do it, is no failure: mirrors need not have everything. */
+  /** A mirror need not have everything, nor be able to do everything: `missing` and `unsupported` are not failures. */
   failed(mirror: Endpoint, error: unknown): void {
     if (!mirror.isMirror || !isP2pfsError(error) || isP2pfsError(error, 'missing', 'unsupported', 'closed')) return
-    const known = this.#health.get(mirror)
-    // Of requests that fail together, one counts.
-    if (known !== undefined && known.failures > 0 && known.leftAloneUntilMs > this.#now() + probeMs) return
-    const failures = (known?.failures ?? 0) + 1
+    const health = this.#health.get(mirror)
+    // Requests that fail together count once.
+    if (health !== undefined && health.failures > 0 && health.pausedUntilMs > this.#now() + probeMs) return
+    const failures = (health?.failures ?? 0) + 1
     const pauseMs = Math.min(firstPauseMs * 2 ** (failures - 1), maxPauseMs)
-    this.#health.set(mirror, { failures, leftAloneUntilMs: this.#now() + pauseMs })
-    this.#log.warn('registry mirror fails; it is left alone for a while', {
+    this.#health.set(mirror, { failures, pausedUntilMs: this.#now() + pauseMs })
+    this.#log.warn('registry mirror fails; it is not asked for a while', {
       mirror: mirror.name,
       seconds: pauseMs / 1000,
       error,

@@ -1,15 +1,12 @@
-import { randomUUID } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
-import { digestHex, digestOf, parseDigest, type Digest } from '../../protocol/digest.ts'
-import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { digestOf, type Digest } from '../../protocol/digest.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
+import { hashBytes } from '../base/hashing.ts'
+import { KeyedQueue } from '../base/keyed-queue.ts'
 import {
   checkSize,
   listSome,
   maxManifestBytes,
   mediaTypes,
-  parseManifest,
   type Descriptor,
   type IndexEntry,
 } from './image-manifest.ts'
@@ -20,32 +17,43 @@ import {
   type ReadBlobOptions,
   type ReadRangeOptions,
   type Referrer,
+  type StoredManifest,
 } from './image-storage.ts'
-import { KeyedQueue } from '../base/keyed-queue.ts'
+import { LayoutFiles } from './layout-files.ts'
 import type { LayoutReference, Reference } from './reference.ts'
 import { isReferrersTag, ofType, parsePushed, parseReferrers, referrersTag, withReferrer } from './referrers.ts'
 import { verifiedBlob } from './verified-blob.ts'
 
-/** Large pieces: each costs a turn of the loop, bytes. */
-const readBytes = 256 * 1024
-
 /** Images in a directory: OCI image spec, "Image Layout". */
 export class OciLayout implements ImageStorage {
-  /** Of index.json, by directory. */
+  /** Changes of index.json, by directory. */
   readonly #changes = new KeyedQueue()
 
-  async manifest(reference: Reference): Promise<{ digest: Digest; json: string }> {
-    const { directory, tag } = asLayout(reference)
-    const entry = choose(await readIndex(directory), tag, directory)
-    return { digest: entry.digest, json: await this.manifestByDigest(reference, entry) }
+  async manifest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<StoredManifest> {
+    const layout = asLayout(reference)
+    const entry = choose(await filesOf(reference).index(), layout)
+    return { digest: entry.digest, json: await this.manifestByDigest(reference, entry, { signal }) }
   }
 
-  async manifestByDigest(reference: Reference, descriptor: Descriptor): Promise<string> {
+  async digest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<Digest> {
+    signal.throwIfAborted()
+    return choose(await filesOf(reference).index(), asLayout(reference)).digest
+  }
+
+  async manifestByDigest(
+    reference: Reference,
+    descriptor: Descriptor,
+    { signal }: { signal: AbortSignal },
+  ): Promise<string> {
+    signal.throwIfAborted()
     checkSize(descriptor, maxManifestBytes, 'manifest')
-    const { directory } = asLayout(reference)
-    const json = await read(blobFile(directory, descriptor.digest), directory, descriptor.sizeBytes)
-    if (digestOf(Buffer.from(json)) !== descriptor.digest)
-      throw new P2pfsError('invalid', `manifest ${descriptor.digest} in ${directory} does not match its digest`)
+    const json = await filesOf(reference).text(descriptor.digest, descriptor.sizeBytes)
+    if (digestOf(Buffer.from(json)) !== descriptor.digest) {
+      throw new P2pfsError(
+        'invalid',
+        `manifest ${descriptor.digest} in ${asLayout(reference).directory} does not match its digest`,
+      )
+    }
     return json
   }
 
@@ -54,8 +62,7 @@ export class OciLayout implements ImageStorage {
     descriptor: Descriptor,
     { signal, verify = true }: ReadBlobOptions,
   ): AsyncIterable<Uint8Array> {
-    const { directory } = asLayout(reference)
-    return verifiedBlob(stream(blobFile(directory, descriptor.digest), directory, signal), descriptor, verify)
+    return verifiedBlob(filesOf(reference).stream(descriptor.digest, signal), descriptor, verify)
   }
 
   async range(
@@ -66,24 +73,7 @@ export class OciLayout implements ImageStorage {
   ): Promise<Uint8Array> {
     checkRange(range, descriptor)
     signal.throwIfAborted()
-    const { directory } = asLayout(reference)
-    const path = blobFile(directory, descriptor.digest)
-    const bytes = Buffer.allocUnsafeSlow(range.end - range.start)
-    try {
-      await checkFile(path, Infinity)
-      await using file = await open(path)
-      for (let length = 0; length < bytes.length;) {
-        const { bytesRead } = await file.read(bytes, length, bytes.length - length, range.start + length)
-        if (bytesRead === 0)
-          throw new P2pfsError('invalid', `${path} ends before its ${descriptor.sizeBytes} bytes`, {
-            digest: descriptor.digest,
-          })
-        length += bytesRead
-      }
-    } catch (error) {
-      throw unreadable(path, directory, error)
-    }
-    return bytes
+    return await filesOf(reference).range(descriptor, range)
   }
 
   async pushBlob(
@@ -91,12 +81,12 @@ export class OciLayout implements ImageStorage {
     bytes: Uint8Array,
     { signal }: { signal: AbortSignal },
   ): Promise<{ digest: Digest; sizeBytes: number }> {
-    const { directory } = asLayout(reference)
-    const digest = digestOf(bytes)
-    const path = blobFile(directory, digest)
-    // Nothing is written where there is no layout.
-    await readIndex(directory)
-    if (!(await isStored(path, digest, bytes.length))) await write(path, bytes, directory, signal)
+    signal.throwIfAborted()
+    const files = filesOf(reference)
+    // Throws where there is no layout: nothing is written there.
+    await files.index()
+    const digest = await hashBytes(bytes)
+    await files.putBlob(digest, bytes, signal)
     return { digest, sizeBytes: bytes.length }
   }
 
@@ -107,28 +97,16 @@ export class OciLayout implements ImageStorage {
     mediaType: string,
     { signal }: { signal: AbortSignal },
   ): Promise<{ digest: Digest; sizeBytes: number }> {
-    const { directory } = asLayout(reference)
     const { subject, artifactType, annotations } = parsePushed(json)
     const stored = await this.pushBlob(reference, Buffer.from(json), { signal })
     const isTag = !name.startsWith('sha256:')
     if (!isTag && name !== stored.digest) throw new TypeError('a manifest is pushed by its own digest')
-    await this.#changes.run(directory, async () => {
-      if (subject !== undefined) {
-        const tag = referrersTag(subject)
-        const known = await this.#referrersIndex(reference, subject)
-        const index = withReferrer(
-          known,
-          { ...stored, mediaType, artifactType, annotations },
-          `index of referrers of ${subject}`,
-        )
-        if (index !== undefined) {
-          const pushed = await this.pushBlob(reference, Buffer.from(index), { signal })
-          await putEntry(directory, { mediaType: mediaTypes.ociIndex, ...pushed }, tag, signal)
-        }
-      }
-      // What refers to something is found by that.
+    await this.#changes.run(asLayout(reference).directory, async () => {
+      if (subject !== undefined)
+        await this.#addReferrer(reference, subject, { ...stored, mediaType, artifactType, annotations }, signal)
+      // A manifest with a subject needs no entry: it is found by its subject.
       if (isTag || subject === undefined)
-        await putEntry(directory, { mediaType, ...stored }, isTag ? name : undefined, signal)
+        await filesOf(reference).putEntry({ mediaType, ...stored }, isTag ? name : undefined, signal)
     })
     return stored
   }
@@ -139,128 +117,40 @@ export class OciLayout implements ImageStorage {
     artifactType: string | undefined,
     { signal }: { signal: AbortSignal },
   ): Promise<Referrer[]> {
-    signal.throwIfAborted()
-    const json = await this.#referrersIndex(reference, digest)
+    const json = await this.#referrersIndex(reference, digest, signal)
     return json === undefined ? [] : ofType(parseReferrers(json, `index of referrers of ${digest}`), artifactType)
   }
 
-  async #referrersIndex(reference: Reference, subject: Digest): Promise<string | undefined> {
-    const { directory } = asLayout(reference)
-    const entry = (await readIndex(directory)).find(({ name }) => name === referrersTag(subject))
-    return entry === undefined ? undefined : await this.manifestByDigest(reference, entry)
+  async #addReferrer(reference: Reference, subject: Digest, added: Referrer, signal: AbortSignal): Promise<void> {
+    const stored = await this.#referrersIndex(reference, subject, signal)
+    const json = withReferrer(stored, added, `index of referrers of ${subject}`)
+    if (json === undefined) return
+    const index = await this.pushBlob(reference, Buffer.from(json), { signal })
+    await filesOf(reference).putEntry({ mediaType: mediaTypes.ociIndex, ...index }, referrersTag(subject), signal)
+  }
+
+  async #referrersIndex(reference: Reference, subject: Digest, signal: AbortSignal): Promise<string | undefined> {
+    signal.throwIfAborted()
+    const entry = (await filesOf(reference).index()).find(({ name }) => name === referrersTag(subject))
+    return entry === undefined ? undefined : await this.manifestByDigest(reference, entry, { signal })
   }
 }
 
-async function* stream(path: string, directory: string, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-  try {
-    await checkFile(path, Infinity)
-    for await (const piece of createReadStream(path, { highWaterMark: readBytes, signal })) yield piece as Buffer
-  } catch (error) {
-    throw signal.aborted ? (signal.reason as Error) : unreadable(path, directory, error)
-  }
-}
-
-function choose(all: readonly IndexEntry[], tag: string | undefined, directory: string): IndexEntry {
-  // Referrers are no images.
+/** The entry of a tag; without a tag, the layout's only image, or the one called latest. @throws missing */
+function choose(all: readonly IndexEntry[], { tag, directory }: LayoutReference): IndexEntry {
+  // Indexes of referrers are not images.
   const entries = all.filter(({ name }) => tag === name || !isReferrersTag(name))
   const found = entries.find(({ name }) => name === (tag ?? 'latest'))
   if (found !== undefined) return found
   const [only] = entries
   if (tag === undefined && entries.length === 1 && only !== undefined) return only
-  throw new P2pfsError(
-    'missing',
-    `${directory} has no image ${tag ?? 'latest'}; it has ${listSome(entries.map(({ name }) => name ?? 'unnamed')) || 'none'}`,
-  )
+  const names = listSome(entries.map(({ name }) => name ?? 'unnamed')) || 'none'
+  throw new P2pfsError('missing', `${directory} has no image ${tag ?? 'latest'}; it has ${names}`)
 }
+
+const filesOf = (reference: Reference): LayoutFiles => new LayoutFiles(asLayout(reference))
 
 function asLayout(reference: Reference): LayoutReference {
   if (reference.kind !== 'layout') throw new TypeError('not a layout reference')
   return reference
-}
-
-const blobFile = (directory: string, digest: Digest): string => join(directory, 'blobs', 'sha256', digestHex(digest))
-
-/** Before it is read: a pipe would have no end, and what is too long is not to come into memory. @throws invalid; as stat does */
-async function checkFile(path: string, maxBytes: number): Promise<void> {
-  const found = await stat(path)
-  if (!found.isFile()) throw new P2pfsError('invalid', `${path} is not a file`)
-  if (found.size > maxBytes) throw new P2pfsError('invalid', `${path} has ${found.size} bytes; ${maxBytes} is the most`)
-}
-
-async function read(path: string, directory: string, maxBytes: number): Promise<string> {
-  try {
-    await checkFile(path, maxBytes)
-    return await readFile(path, 'utf8')
-  } catch (error) {
-    throw unreadable(path, directory, error)
-  }
-}
-
-function unreadable(path: string, directory: string, cause: unknown): P2pfsError {
-  if (isP2pfsError(cause)) return cause
-  const absent = (cause as NodeJS.ErrnoException).code === 'ENOENT'
-  return new P2pfsError(
-    absent ? 'missing' : 'unavailable',
-    absent
-      ? `no OCI layout, or not a whole one, in ${directory}: ${path} is not there`
-      : `cannot read ${path}: ${(cause as Error).message}`,
-    { cause },
-  )
-}
-
-async function readIndex(directory: string): Promise<IndexEntry[]> {
-  const index = parseManifest(
-    await read(join(directory, 'index.json'), directory, maxManifestBytes),
-    `index of ${directory}`,
-  )
-  if (index.kind !== 'index') throw new P2pfsError('invalid', `${directory}/index.json is not an index`)
-  return index.entries
-}
-
-const nameKey = 'org.opencontainers.image.ref.name'
-
-interface RawEntry {
-  digest: string
-  annotations?: Record<string, string>
-}
-
-/** Puts an entry into the layout's index, for that which had the tag; without a tag, unless the manifest is there. */
-async function putEntry(
-  directory: string,
-  { mediaType, digest, sizeBytes }: Descriptor,
-  tag: string | undefined,
-  signal: AbortSignal,
-): Promise<void> {
-  const path = join(directory, 'index.json')
-  await readIndex(directory)
-  const index = JSON.parse(await read(path, directory, maxManifestBytes)) as { manifests: RawEntry[] }
-  const known = tag === undefined && index.manifests.some((entry) => parseDigest(entry.digest) === digest)
-  if (known) return
-  const others = index.manifests.filter(({ annotations }) => tag === undefined || annotations?.[nameKey] !== tag)
-  const added = {
-    mediaType,
-    digest,
-    size: sizeBytes,
-    ...(tag === undefined ? {} : { annotations: { [nameKey]: tag } }),
-  }
-  await write(path, Buffer.from(JSON.stringify({ ...index, manifests: [...others, added] })), directory, signal)
-}
-
-async function isStored(path: string, digest: Digest, sizeBytes: number): Promise<boolean> {
-  const found = await stat(path).catch(() => undefined)
-  return found?.isFile() === true && found.size === sizeBytes && digestOf(await readFile(path)) === digest
-}
-
-/** Whole or not at all. */
-async function write(path: string, bytes: Uint8Array, directory: string, signal: AbortSignal): Promise<void> {
-  const partial = join(directory, `.p2pfs-${randomUUID()}`)
-  try {
-    await mkdir(dirname(path), { recursive: true })
-    await writeFile(partial, bytes, { signal, flush: true })
-    await rename(partial, path)
-  } catch (cause) {
-    await rm(partial, { force: true })
-    if (signal.aborted) throw signal.reason
-    throw new P2pfsError('unavailable', `cannot write ${path}: ${(cause as Error).message}`, { cause })
-  }
 }

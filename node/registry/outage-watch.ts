@@ -1,11 +1,12 @@
 import { connect } from 'node:net'
 import { P2pfsError } from '../../protocol/errors.ts'
 
-/** Silence after which is asked whether the host is there at all; and how long that answer may take, milliseconds. */
+/** After this silence the host is tried with a new connection (ms). */
 const silenceMs = 1_000
+/** The time for the new connection to come about (ms). */
 const probeMs = 1_000
 
-/** Somebody who listens to the host. */
+/** A request that waits for the host. */
 export interface Listening {
   /** From now on something should come. */
   wait: () => void
@@ -21,50 +22,55 @@ interface Listener {
 }
 
 export interface OutageWatchParts {
-  /** Whether the host takes a connection now. */
+  /** Whether the host takes a new connection. */
   probe?: (signal: AbortSignal) => Promise<boolean>
-  /** Called when nobody listens any more. */
+  /** Called when no request listens any more. */
   onIdle: () => void
 }
 
 export interface OutageWatchOptions {
   host: string
   port: number
-  /** A host that answers no probe for so long is given up, as one that no connection comes about with, milliseconds. */
+  /** A host that takes no new connection for this long is given up (ms). */
   unreachableMs: number
+  /** See `silenceMs` and `probeMs` above; tests are faster. */
+  pace?: { silenceMs: number; probeMs: number }
 }
 
 /**
- * Tells a host that is slow from one whose packets are lost. After an outage TCP waits as long again as the outage was before it
- * sends anew; a new connection does not. So when nothing comes from a host, it is tried whether it takes a connection, every
- * second: if it does not, and then does, those who have heard nothing in the meantime are cut off, to ask again on a new
- * connection. A host that takes connections and is slow is left to itself: asking it twice would make it slower.
+ * Tells a host that is slow from one whose packets are lost. After an outage TCP waits as long again as the outage
+ * lasted before it sends anew; a new connection does not. So when nothing comes from a host, the watch tries every
+ * second whether the host takes a new connection. Where it does not, and then does, the requests that have heard
+ * nothing meanwhile are cut off, to be sent again on a new connection. A host that takes connections and is slow is
+ * left alone: asking it twice would make it slower.
  */
 export class OutageWatch {
   readonly #parts: Required<OutageWatchParts>
-  readonly #options: OutageWatchOptions
-  /** Bounded by the requests under way. */
+  readonly #options: Required<OutageWatchOptions>
+  /** As many as there are requests under way. */
   readonly #listeners = new Set<Listener>()
   readonly #closing = new AbortController()
   #timer: NodeJS.Timeout | undefined
-  #probing = false
+  #isProbing = false
   #heardAtMs = 0
-  /** When the first of the probes began that were not answered. */
+  /** The beginning of the first of the probes that failed in a row. */
   #awaySinceMs: number | undefined
 
   constructor({ probe, onIdle }: OutageWatchParts, options: OutageWatchOptions) {
-    this.#options = options
+    this.#options = { pace: { silenceMs, probeMs }, ...options }
     this.#parts = { probe: probe ?? (async (signal) => await takesConnection(options, signal)), onIdle }
   }
 
-  /** @param cut ends whatever is waited for: `unavailable` after an outage, `timeout` where the host does not come back */
+  /**
+   * @param cut ends the request: with `unavailable` after an outage, with `timeout` where the host does not come back
+   */
   listen(cut: (reason: P2pfsError) => void): Listening {
     const listener: Listener = { silentSinceMs: undefined, cut }
     this.#listeners.add(listener)
     return {
       wait: () => {
         listener.silentSinceMs = performance.now()
-        this.#schedule(silenceMs)
+        this.#schedule(this.#options.pace.silenceMs)
       },
       heard: () => {
         listener.silentSinceMs = undefined
@@ -84,7 +90,7 @@ export class OutageWatch {
   }
 
   #schedule(ms: number): void {
-    if (this.#timer !== undefined || this.#probing || this.#closing.signal.aborted) return
+    if (this.#timer !== undefined || this.#isProbing || this.#closing.signal.aborted) return
     this.#timer = setTimeout(() => {
       this.#timer = undefined
       void this.#check()
@@ -92,6 +98,7 @@ export class OutageWatch {
   }
 
   async #check(): Promise<void> {
+    const { pace } = this.#options
     const nowMs = performance.now()
     const waiting = [...this.#listeners].flatMap(({ silentSinceMs }) => silentSinceMs ?? [])
     const oldestMs = Math.min(...waiting)
@@ -99,18 +106,18 @@ export class OutageWatch {
       this.#awaySinceMs = undefined
       return
     }
-    if (nowMs - oldestMs < silenceMs) return this.#schedule(oldestMs + silenceMs - nowMs)
-    this.#probing = true
-    const isThere = await this.#parts.probe(AbortSignal.any([this.#closing.signal, AbortSignal.timeout(probeMs)]))
-    this.#probing = false
+    if (nowMs - oldestMs < pace.silenceMs) return this.#schedule(oldestMs + pace.silenceMs - nowMs)
+    this.#isProbing = true
+    const isThere = await this.#parts.probe(AbortSignal.any([this.#closing.signal, AbortSignal.timeout(pace.probeMs)]))
+    this.#isProbing = false
     if (this.#closing.signal.aborted) return
     this.#conclude(nowMs, isThere)
-    this.#schedule(Math.max(0, nowMs + probeMs - performance.now()))
+    this.#schedule(Math.max(0, nowMs + pace.probeMs - performance.now()))
   }
 
   #conclude(probedAtMs: number, isThere: boolean): void {
     const { host, unreachableMs } = this.#options
-    // It speaks to somebody: no outage, but a host that takes no more connections.
+    // It answers another request: this is no outage, but a host that takes no more connections.
     if (this.#awaySinceMs !== undefined && this.#heardAtMs > this.#awaySinceMs) this.#awaySinceMs = undefined
     const awaySinceMs = this.#awaySinceMs
     if (!isThere) {

@@ -3,13 +3,14 @@ import { P2pfsError } from '../../protocol/errors.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
-/** Never through a proxy, as Docker and Go have it. */
+/** Hosts that are never reached through a proxy, as in Docker and Go. */
 const loopback = /^(?:localhost|.+\.localhost|127(?:\.\d+){3}|\[::1\])$/
 
 /**
- * The proxy for a URL by HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in either case: as Go reads them, and so Docker. NO_PROXY
- * has hosts, which mean their subdomains too, with port or without; addresses; networks as 10.0.0.0/8; or *.
- * @throws invalid for a proxy that is no URL; its value, which may hold a password, is not in the message
+ * The proxy for a URL by HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in upper or lower case, as Go and so Docker read them.
+ * NO_PROXY lists hosts, which stand for their subdomains too, with or without a port; addresses; networks as
+ * 10.0.0.0/8; or *.
+ * @throws invalid for a proxy that is not a URL; the message leaves out its value, which may hold a password
  */
 export function proxyFor({ protocol, hostname, port }: URL, environment: Environment): string | undefined {
   const name = protocol === 'https:' ? 'https_proxy' : 'http_proxy'
@@ -42,8 +43,8 @@ function exempts(entry: string, hostname: string, port: string): boolean {
     list.addSubnet(network, Number(bits), type)
     return list.check(address, type)
   }
-  const [, named = entry, onPort] = /^(.+?|\[.+\]):(\d+)$/.exec(isIP(entry) === 6 ? '' : entry) ?? []
-  if (onPort !== undefined && onPort !== port) return false
+  const [, named = entry, entryPort] = /^(.+?|\[.+\]):(\d+)$/.exec(isIP(entry) === 6 ? '' : entry) ?? []
+  if (entryPort !== undefined && entryPort !== port) return false
   const host = named.replace(/^\[(.*)\]$/, '$1').replace(/^\*?\./, '')
   return address === host || (family === 0 && address.endsWith(`.${host}`))
 }

@@ -20,7 +20,7 @@ export interface LayoutReference {
   kind: 'layout'
   /** Absolute. */
   directory: string
-  /** Undefined: the layout's only image, or that called latest. */
+  /** Undefined for the layout's only image, or the one called latest. */
   tag: string | undefined
 }
 
@@ -34,15 +34,18 @@ export interface LocalReference {
 export type Reference = RegistryReference | LayoutReference | LocalReference
 
 const host = /^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$/
+/** Whether a text is a registry as references name it: HOST or HOST:PORT. */
+export const isRegistryName = (text: string): boolean => host.test(text)
+
 const component = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/
 const localName = /^[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?$/
 const tagPattern = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/
-/** Of registry and repository together: distribution's NameTotalLengthMax. */
+/** Registry and repository together: distribution's NameTotalLengthMax (characters). */
 const maxNameLength = 255
 
 /**
- * Parses what a user types, as Docker does (distribution/reference): `debian`, `debian:12`, `host:5000/app@sha256:...`;
- * or `oci:DIR[:TAG]`, or `local:NAME` for what was imported on a host.
+ * Parses a reference as users type it: like Docker (distribution/reference) `debian`, `debian:12`,
+ * `host:5000/app@sha256:...`; `oci:DIR[:TAG]`; or `local:NAME` for an image that was imported on a host.
  * @throws invalid saying what is wrong
  */
 export function parseReference(text: string): Reference {
@@ -109,7 +112,7 @@ function parseLayout(text: string, fail: (why: string) => never): LayoutReferenc
   return { kind: 'layout', directory: normalize(directory).replace(/(.)\/$/, '$1'), tag }
 }
 
-/** The canonical form: equal for references that mean the same. */
+/** The canonical form: equal for references that mean the same image. */
 export function formatReference(reference: Reference): string {
   if (reference.kind === 'local') return `local:${reference.name}`
   if (reference.kind === 'layout')

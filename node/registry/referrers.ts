@@ -2,6 +2,7 @@ import { digestHex, parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { mediaTypes, parseManifest } from './image-manifest.ts'
 import type { Referrer } from './image-storage.ts'
+import { asObject, isObject, parseJsonObject, textEntries, textOrEmpty } from './json.ts'
 
 /** What a manifest that is pushed says of itself. */
 export interface PushedManifest {
@@ -16,33 +17,41 @@ export const referrersTag = (subject: Digest): string => `sha256-${digestHex(sub
 export const isReferrersTag = (tag: string | undefined): boolean =>
   tag !== undefined && /^sha256-[0-9a-f]{64}$/.test(tag)
 
-/** The entries of an index of referrers. @throws invalid for what is none */
+/** The entries of an index of referrers. @throws invalid for what is not such an index */
 export function parseReferrers(json: string, what: string): Referrer[] {
   const index = parseManifest(json, what)
   if (index.kind !== 'index') throw new P2pfsError('invalid', `${what} is not an index`)
-  const raw = (JSON.parse(json) as { manifests: { artifactType?: unknown; annotations?: Record<string, unknown> }[] })
-    .manifests
+  const entries = rawEntries(json, what)
   return index.entries.map(({ digest, mediaType, sizeBytes }, i) => {
-    const { artifactType, annotations } = raw[i]!
+    const { artifactType, annotations } = asObject(entries[i], `entry of ${what}`)
     return {
       digest,
       mediaType,
       sizeBytes,
-      artifactType: typeof artifactType === 'string' && artifactType !== '' ? artifactType : undefined,
-      annotations: onlyText(annotations),
+      artifactType: textOrEmpty(artifactType) || undefined,
+      annotations: textEntries(annotations),
     }
   })
 }
 
-/** Those of a type; all where none is given. */
+/** The entries of an index as they are stored, with the fields that are not known here. */
+export function rawEntries(json: string, what: string): readonly unknown[] {
+  const { manifests } = parseJsonObject(json, what)
+  return Array.isArray(manifests) ? manifests : []
+}
+
+/** The referrers of a type; all where none is given. */
 export function ofType(referrers: readonly Referrer[], artifactType: string | undefined): Referrer[] {
   return referrers.filter((referrer) => artifactType === undefined || referrer.artifactType === artifactType)
 }
 
-/** The index with one more entry; undefined where it is there already. @param json the index as it is; undefined where there is none */
+/**
+ * The index with one more entry; undefined where the entry is there already.
+ * @param json the index as it is; undefined where there is none
+ */
 export function withReferrer(json: string | undefined, added: Referrer, what: string): string | undefined {
-  const known = json === undefined ? [] : parseReferrers(json, what)
-  if (known.some(({ digest }) => digest === added.digest)) return undefined
+  const existing = json === undefined ? [] : parseReferrers(json, what)
+  if (existing.some(({ digest }) => digest === added.digest)) return undefined
   const { mediaType, digest, sizeBytes, artifactType, annotations } = added
   const entry = {
     mediaType,
@@ -51,34 +60,18 @@ export function withReferrer(json: string | undefined, added: Referrer, what: st
     ...(artifactType === undefined ? {} : { artifactType }),
     ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
   }
-  // Of others' entries, also what is not known here.
-  const others = json === undefined ? [] : (JSON.parse(json) as { manifests: unknown[] }).manifests
-  return JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [...others, entry] })
+  const stored = json === undefined ? [] : rawEntries(json, what)
+  return JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [...stored, entry] })
 }
 
 /** @throws invalid for what is not JSON, or whose subject is not a descriptor */
 export function parsePushed(json: string): PushedManifest {
-  let manifest: {
-    subject?: { digest?: unknown }
-    artifactType?: unknown
-    config?: { mediaType?: unknown }
-    annotations?: Record<string, unknown>
-  }
-  try {
-    manifest = JSON.parse(json) as typeof manifest
-  } catch (cause) {
-    throw new P2pfsError('invalid', 'the manifest to push is not JSON', { cause })
-  }
-  const type = manifest.artifactType ?? manifest.config?.mediaType
+  const what = 'the manifest to push'
+  const { subject, artifactType, config, annotations } = parseJsonObject(json, what)
+  const type = artifactType ?? (isObject(config) ? config['mediaType'] : undefined)
   return {
-    subject: manifest.subject === undefined ? undefined : parseDigest(manifest.subject.digest),
-    artifactType: typeof type === 'string' && type !== '' ? type : undefined,
-    annotations: onlyText(manifest.annotations),
+    subject: subject === undefined ? undefined : parseDigest(asObject(subject, `subject of ${what}`)['digest']),
+    artifactType: textOrEmpty(type) || undefined,
+    annotations: textEntries(annotations),
   }
-}
-
-function onlyText(annotations: Record<string, unknown> | undefined): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(annotations ?? {}).filter((pair): pair is [string, string] => typeof pair[1] === 'string'),
-  )
 }

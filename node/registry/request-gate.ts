@@ -3,37 +3,42 @@ import type { Urgency } from '../base/urgency.ts'
 import type { RetryClock } from './retry.ts'
 
 export interface RequestLimits {
-  /** Requests under way at once, each until its body is read. */
+  /** Requests under way at once; each counts until its body is read. */
   connections: number
-  /** On average; as many may come at once after a rest. Retries count. */
+  /** The average; after a rest as many may begin at once. Retries count. */
   requestsPerSecond: number
 }
 
-/** Connections: enough to fill a link, and no storm, whatever the number of mounts; requests: of 4 MiB each they fill it too. */
+/**
+ * Sixteen connections fill a link, and are no storm, whatever the number of mounts; a hundred requests of 4 MiB a
+ * second fill it too.
+ */
 export const defaultLimits: RequestLimits = { connections: 16, requestsPerSecond: 100 }
-/** Requests that wait for one registry: more than that are the sign of something gone wrong, and are refused. */
+/** Requests that may wait for one registry: more are a sign that something has gone wrong, and are refused. */
 const maxWaiting = 1024
-/** Of the connections, those that are kept for urgent requests: a fraction. */
+/** The part of the connections that is kept for urgent requests. */
 const reservedForUrgent = 0.25
 
-interface Waiting {
+interface WaitingRequest {
   urgency: Urgency
   admitted: PromiseWithResolvers<() => void>
 }
 
-/** Holds back the requests to one registry: so many at once, so many per second, none where it asks to be left alone. */
+/**
+ * Holds back the requests to one registry: bounds how many run at once and begin per second, and stops all for a while.
+ */
 export class RequestGate {
   readonly #host: string
   readonly #clock: RetryClock & { now: () => number }
   readonly #limits: RequestLimits
   readonly #closing = new AbortController()
-  #waiting: Waiting[] = []
+  #waiting: WaitingRequest[] = []
   #active = 0
   #activeInBackground = 0
   #tokens: number
   #countedAtMs: number
   #pausedUntilMs = 0
-  #waking = false
+  #isWaking = false
 
   constructor(
     { clock }: { clock: RetryClock & { now: () => number } },
@@ -51,9 +56,9 @@ export class RequestGate {
   }
 
   /**
-   * Waits for its turn; urgent ones go first, and find a part of the connections free of others.
-   * @returns what is called when the request is over; calling it again does nothing
-   * @throws busy where too many wait already; closed
+   * Waits for the request's turn. Urgent requests go first, and a part of the connections is free of others.
+   * @returns a function to call when the request is over; further calls do nothing
+   * @throws busy where too many wait already; closed; the signal's reason
    */
   async enter({ urgency, signal }: { urgency: Urgency; signal: AbortSignal }): Promise<() => void> {
     signal.throwIfAborted()
@@ -61,32 +66,33 @@ export class RequestGate {
     if (this.#waiting.length >= maxWaiting) {
       throw new P2pfsError(
         'busy',
-        `${maxWaiting} requests wait for ${this.#host} already; if it can take more, raise --registry-connections and --registry-requests-per-second`,
+        `${maxWaiting} requests wait for ${this.#host} already; if it can take more, ` +
+          'raise --registry-connections and --registry-requests-per-second',
         { host: this.#host },
       )
     }
-    const waiting: Waiting = { urgency, admitted: Promise.withResolvers() }
-    this.#waiting.push(waiting)
+    const request: WaitingRequest = { urgency, admitted: Promise.withResolvers() }
+    this.#waiting.push(request)
     const onAbort = (): void => {
-      this.#waiting = this.#waiting.filter((other) => other !== waiting)
-      waiting.admitted.reject(signal.reason as Error)
+      this.#waiting = this.#waiting.filter((candidate) => candidate !== request)
+      request.admitted.reject(signal.reason as Error)
     }
     signal.addEventListener('abort', onAbort, { once: true })
     urgency.onRaise(() => this.#admit())
     this.#admit()
     try {
-      return await waiting.admitted.promise
+      return await request.admitted.promise
     } finally {
       signal.removeEventListener('abort', onAbort)
     }
   }
 
-  /** Lets nobody in for so long. */
+  /** Lets no request in for so long. */
   pause(ms: number): void {
     this.#pausedUntilMs = Math.max(this.#pausedUntilMs, this.#clock.now() + ms)
   }
 
-  /** Turns away who waits. */
+  /** Ends the waiting requests with `closed`. */
   close(): void {
     this.#closing.abort(new P2pfsError('closed', 'the registry client has been closed'))
     for (const { admitted } of this.#waiting) admitted.reject(this.#closing.signal.reason)
@@ -101,14 +107,14 @@ export class RequestGate {
       if (waitMs > 0) return this.#wakeAfter(waitMs)
       this.#tokens--
       this.#active++
-      // As it enters: what becomes urgent under way still has a place of the others.
+      // The place that it enters by counts: one that becomes urgent under way keeps its place among the others.
       const { isUrgent } = next.urgency
       if (!isUrgent) this.#activeInBackground++
-      this.#waiting = this.#waiting.filter((other) => other !== next)
-      let over = false
+      this.#waiting = this.#waiting.filter((candidate) => candidate !== next)
+      let isOver = false
       next.admitted.resolve(() => {
-        if (over) return
-        over = true
+        if (isOver) return
+        isOver = true
         this.#active--
         if (!isUrgent) this.#activeInBackground--
         this.#admit()
@@ -116,8 +122,8 @@ export class RequestGate {
     }
   }
 
-  /** Who may go in as far as connections are concerned. */
-  #next(): Waiting | undefined {
+  /** The next request for which there is a connection. */
+  #next(): WaitingRequest | undefined {
     const { connections } = this.#limits
     if (this.#active >= connections) return undefined
     const urgent = this.#waiting.find(({ urgency }) => urgency.isUrgent)
@@ -127,21 +133,21 @@ export class RequestGate {
   }
 
   #waitMs(): number {
-    const now = this.#clock.now()
+    const nowMs = this.#clock.now()
     const { requestsPerSecond } = this.#limits
-    // A clock that was set back gives nothing and takes nothing.
-    const passedMs = Math.max(0, now - this.#countedAtMs)
-    this.#countedAtMs = now
+    // A clock that is set back neither gives tokens nor takes them.
+    const passedMs = Math.max(0, nowMs - this.#countedAtMs)
+    this.#countedAtMs = nowMs
     this.#tokens = Math.min(requestsPerSecond, this.#tokens + (passedMs / 1000) * requestsPerSecond)
-    const forToken = this.#tokens >= 1 ? 0 : Math.ceil(((1 - this.#tokens) / requestsPerSecond) * 1000)
-    return Math.max(forToken, this.#pausedUntilMs - now)
+    const untilTokenMs = this.#tokens >= 1 ? 0 : Math.ceil(((1 - this.#tokens) / requestsPerSecond) * 1000)
+    return Math.max(untilTokenMs, this.#pausedUntilMs - nowMs)
   }
 
   #wakeAfter(ms: number): void {
-    if (this.#waking) return
-    this.#waking = true
+    if (this.#isWaking) return
+    this.#isWaking = true
     const wake = (): void => {
-      this.#waking = false
+      this.#isWaking = false
       this.#admit()
     }
     this.#clock.sleep(ms, this.#closing.signal).then(wake, () => undefined)

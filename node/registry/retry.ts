@@ -1,6 +1,7 @@
 import { isP2pfsError } from '../../protocol/errors.ts'
 
 export interface RetryClock {
+  /** @throws the signal's reason */
   sleep: (ms: number, signal: AbortSignal) => Promise<void>
   random: () => number
 }
@@ -9,20 +10,23 @@ export interface Clock extends RetryClock {
   now: () => number
 }
 
-/** Tries in all, and the pause before the second, doubled each time, milliseconds. */
-const attempts = 5
+/** Tries in all. */
+const maxAttempts = 5
+/** The pause before the second try, doubled for each one after it (ms). */
 const firstPauseMs = 200
-/** The longest pause; a registry that asks for a longer one is not asked again, milliseconds. */
+/** The longest pause; a registry that asks for a longer one is not asked again (ms). */
 export const maxPauseMs = 30_000
 
-/** No new try when it would begin later than this after the first, or after the last bytes that came: somebody waits, milliseconds. */
+/** Somebody waits: no try begins later than this after the first, or after the last bytes that came (ms). */
 export const retryBudgetMs = 90_000
 
-/** Where a read waits: the longest pause, and the budget, after which its other sources are asked again; unless the registry asks for more, milliseconds. */
+/**
+ * The longest pause of a read that somebody waits for, and its budget, unless the registry asks for more (ms). After
+ * the budget the other sources of the read are asked again.
+ */
 export const urgentPauseMs = 1_000
 export const urgentBudgetMs = 10_000
 
-/** @throws the signal's reason */
 async function sleep(ms: number, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
   await new Promise<void>((resolve, reject) => {
@@ -38,14 +42,14 @@ async function sleep(ms: number, signal: AbortSignal): Promise<void> {
   })
 }
 
-/** Time that nobody sets back: a pause until then has an end. */
+/** A monotonic clock: setting the system's time does not prolong a pause. */
 const now = (): number => performance.timeOrigin + performance.now()
 
 export const realClock: Clock = { now, random: Math.random, sleep }
 
 /**
- * Runs `task` again after failures that may pass (`unavailable`, `timeout`, `busy`): exponential backoff with jitter, or
- * what the registry asked for in `retryAfterMs`.
+ * Runs `task` again after failures that may pass (`unavailable`, `timeout`, `busy`). The pauses are exponential backoff
+ * with jitter, or what the registry asked for in `retryAfterMs`.
  */
 export async function withRetry<T>(
   task: () => Promise<T>,
@@ -56,14 +60,14 @@ export async function withRetry<T>(
     try {
       return await task()
     } catch (error) {
-      const pause = signal.aborted || attempt === attempts ? undefined : pauseMs(attempt, error, clock)
+      const pause = signal.aborted || attempt === maxAttempts ? undefined : pauseMs(attempt, error, clock)
       if (pause === undefined || clock.now() + pause - begunAtMs > retryBudgetMs) throw error
       await clock.sleep(pause, signal)
     }
   }
 }
 
-/** The pause after failure number `attempt`; undefined for what does not pass, or not soon. */
+/** The pause after failure number `attempt`; undefined for a failure that does not pass, or not soon (ms). */
 export function pauseMs(
   attempt: number,
   error: unknown,
@@ -71,8 +75,9 @@ export function pauseMs(
   maxBackoffMs = maxPauseMs,
 ): number | undefined {
   if (!isP2pfsError(error, 'unavailable', 'timeout', 'busy')) return undefined
-  const asked = error.details['retryAfterMs']
-  if (typeof asked === 'number' && asked > maxPauseMs) return undefined
-  const backoff = Math.min(firstPauseMs * 2 ** (attempt - 1), maxBackoffMs) * (0.5 + random() / 2)
-  return Math.min(Math.max(backoff, typeof asked === 'number' ? asked : 0), maxPauseMs)
+  const retryAfterMs = error.details['retryAfterMs']
+  const askedMs = typeof retryAfterMs === 'number' ? retryAfterMs : 0
+  if (askedMs > maxPauseMs) return undefined
+  const backoffMs = Math.min(firstPauseMs * 2 ** (attempt - 1), maxBackoffMs) * (0.5 + random() / 2)
+  return Math.min(Math.max(backoffMs, askedMs), maxPauseMs)
 }

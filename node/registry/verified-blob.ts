@@ -3,7 +3,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { Descriptor } from './image-manifest.ts'
 
 /**
- * Passes a blob through and checks its size, and with `verify` its SHA-256, at the end.
+ * Passes a blob through, and checks its size at the end, and with `verify` its SHA-256.
  * @throws invalid
  */
 export async function* verifiedBlob(

@@ -62,6 +62,10 @@ test('a flag wins over the environment, which wins over the file', (t) => {
   assert.equal(loadConfig([], {}, file).region, 'file')
 })
 
+test('a platform is taken by any of its names', () => {
+  assert.equal(loadConfig(['--platform', 'Linux/x86_64'], {}, none).platform, 'linux/amd64')
+})
+
 test('a wrong option is named, with the place where it was given', (t) => {
   const file = join(temporaryDirectory(t), 'config.json')
   const rejects = (pattern: RegExp, argv: string[], environment: NodeJS.ProcessEnv = {}): void =>
@@ -77,6 +81,14 @@ test('a wrong option is named, with the place where it was given', (t) => {
   rejects(/--max-layer-metadata is 0/, ['--max-layer-metadata', '0'])
   rejects(/not a mirror: "docker\.io".*docker\.io=https:/, ['--registry-mirror', 'docker.io=mirror'])
   rejects(/its credentials go into docker login/, ['--registry-mirror', 'docker.io=https://u:p@mirror.example'])
+  rejects(/not a registry: "http:\/\/host:5000"; it is given as HOST or HOST:PORT: host:5000/, [
+    '--insecure-registry',
+    'http://host:5000',
+  ])
+  rejects(/not a registry: "host\/"; it is given as HOST or HOST:PORT: host/, ['--insecure-registry', 'host/'])
+  rejects(/not a registry: "10\.0\.0\.0\/8"/, ['--insecure-registry', '10.0.0.0/8'])
+  rejects(/not a mirror: "https:\/\/docker\.io"/, ['--registry-mirror', 'https://docker.io=https://mirror.example'])
+  rejects(/not a platform: "amd64"/, ['--platform', 'amd64'])
   rejects(/not a key: "QmPeer"; it is a peer id/, ['--trust-index-key', 'QmPeer'])
   rejects(/--fuse-driver is loop.*dev, native/, ['--fuse-driver', 'loop'])
   rejects(/cannot read .*nowhere/, ['--config', '/nowhere.json'])

@@ -10,11 +10,22 @@ import { mediaTypes } from '../../../node/registry/image-manifest.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
 import { createRandom } from '../../support/random.ts'
-import { createClient, descriptor, fails, FakeClock, impatient, layer, signal, startRegistry } from './fault-client.ts'
+import {
+  createClient,
+  descriptor,
+  fails,
+  FakeClock,
+  impatient,
+  layer,
+  signal,
+  startRegistry,
+} from '../../support/registry/fault-client.ts'
 
 const blobs = /\/blobs\//
 
-/** Faults that a read gets over, with the number of pauses that it takes for a range; the same ones for the whole blob. */
+/**
+ * Faults that a read gets over, with the number of pauses that it takes for a range; the same ones for the whole blob.
+ */
 const survived: [string, Fault][] = [
   ['latency', { latencyMs: 50 }],
   ['a slow link', { rateBytesPerSecond: 20_000_000 }],

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { authorize, parseChallenge } from '../../../node/registry/authorization.ts'
-import type { HttpClient } from '../../../node/registry/http-client.ts'
-import { choosePlatform, layersOf, parseManifest } from '../../../node/registry/image-manifest.ts'
+import { authorize } from '../../../node/registry/authorization.ts'
+import { chooseChallenge } from '../../../node/registry/challenge.ts'
+import { layersOf, parseManifest } from '../../../node/registry/image-manifest.ts'
+import { candidatesFor } from '../../../node/registry/index-candidates.ts'
 import { parseReference } from '../../../node/registry/reference.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { mutate, runFuzz, type Random } from '../../support/fuzz.ts'
@@ -58,13 +59,13 @@ function mutateJson(value: unknown, random: Random): unknown {
   if (random.below(4) === 0 || typeof value !== 'object' || value === null) return strange[random.below(strange.length)]
   if (Array.isArray(value)) {
     if (value.length === 0 || random.below(6) === 0) return [...(value as unknown[]), ...(value as unknown[])]
-    const at = random.below(value.length)
-    return value.map((part: unknown, i) => (i === at ? mutateJson(part, random) : part))
+    const index = random.below(value.length)
+    return value.map((part: unknown, i) => (i === index ? mutateJson(part, random) : part))
   }
   const entries = Object.entries(value)
-  const at = random.below(entries.length)
-  if (random.below(6) === 0) return Object.fromEntries(entries.filter((_, i) => i !== at))
-  return Object.fromEntries(entries.map(([key, part], i) => [key, i === at ? mutateJson(part, random) : part]))
+  const index = random.below(entries.length)
+  if (random.below(6) === 0) return Object.fromEntries(entries.filter((_, i) => i !== index))
+  return Object.fromEntries(entries.map(([key, part], i) => [key, i === index ? mutateJson(part, random) : part]))
 }
 
 function damage(value: unknown, random: Random): string {
@@ -77,7 +78,7 @@ function damage(value: unknown, random: Random): string {
 test('manifests, indexes and configs that are damaged in any way are read, or refused', async () => {
   await runFuzz(async (random) => {
     const parsed = parseManifest(damage(random.below(2) === 0 ? index : manifest, random), 'the manifest')
-    if (parsed.kind === 'index') choosePlatform(parsed.entries, 'linux/amd64', 'the image')
+    if (parsed.kind === 'index') candidatesFor(parsed.entries, 'linux/amd64', 'the image')
     layersOf(damage(manifest, random), damage(config, random))
   })
 })
@@ -104,17 +105,13 @@ test('whatever a token service answers ends in a token, or in an error that says
       Buffer.from('Bearer realm="https://auth.example/token",service="registry",scope="repository:a:pull"'),
       random,
     ).toString('latin1')
-    const http = {
-      text: async () => ({ status: 200, headers: {}, body: damage({ token: 'abc', expires_in: 300 }, random) }),
-    } as unknown as HttpClient
+    const body = damage({ token: 'abc', expires_in: 300 }, random)
+    const http = { text: async () => ({ status: 200, headers: {}, body }) }
     try {
       const { header, expiresAtMs } = await authorize(
-        parseChallenge(challenge),
-        'repository:a:pull',
-        'host',
-        undefined,
-        http,
-        { signal, now: () => 0, secure: true },
+        chooseChallenge({ 'www-authenticate': challenge }),
+        { http, now: () => 0 },
+        { scope: 'repository:a:pull', registry: 'host', credentials: undefined, isSecure: true, signal },
       )
       assert.match(header, /^Bearer \S/)
       assert.ok(Number.isFinite(expiresAtMs))

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { OutageWatch, type Listening } from '../../../node/registry/outage-watch.ts'
 import type { P2pfsError } from '../../../protocol/errors.ts'
 
-/** A watch whose probes are answered as `answers` says, in turn, and after that as the last of them was. */
+/** A fast watch whose probes are answered as `answers` says, in turn, and after that like the last one. */
 function lab(
   answers: readonly boolean[],
   { unreachableMs = 60_000 } = {},
@@ -18,7 +18,7 @@ function lab(
   const probe = async (): Promise<boolean> => answers[Math.min(probes++, answers.length - 1)]!
   const watch = new OutageWatch(
     { probe, onIdle: () => (isIdle = true) },
-    { host: 'registry.test', port: 1, unreachableMs },
+    { host: 'registry.test', port: 1, unreachableMs, pace: { silenceMs: 30, probeMs: 30 } },
   )
   return {
     listen: () => {
@@ -28,7 +28,7 @@ function lab(
     probed: () => probes,
     // The watch's own timers keep no process alive.
     until: async (count) => {
-      while (probes < count) await new Promise((resolve) => setTimeout(resolve, 10))
+      while (probes < count) await new Promise((resolve) => setTimeout(resolve, 2))
     },
     idle: () => isIdle,
   }

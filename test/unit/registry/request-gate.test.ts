@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { Urgency } from '../../../node/base/urgency.ts'
 import { RequestGate } from '../../../node/registry/request-gate.ts'
 import { createRandom } from '../../support/random.ts'
-import { fails, signal } from './fault-client.ts'
+import { fails, signal } from '../../support/registry/fault-client.ts'
 
 /** Time passes when the test says so. */
 class ManualClock {

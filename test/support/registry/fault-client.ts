@@ -1,15 +1,17 @@
 import type { TestContext } from 'node:test'
-import { FaultRegistry, type FaultRegistryOptions } from '../../support/registry/fault-registry.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { HttpRegistry, type HttpRegistryOptions, type HttpRegistryParts } from '../../../node/registry/http-registry.ts'
 import type { Descriptor } from '../../../node/registry/image-manifest.ts'
+import { ImageSource } from '../../../node/registry/image-source.ts'
+import { OciLayout } from '../../../node/registry/oci-layout.ts'
 import { parseReference, type Reference } from '../../../node/registry/reference.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
-import { createRandom } from '../../support/random.ts'
+import { createRandom } from '../random.ts'
+import { FaultRegistry, type FaultRegistryOptions } from './fault-registry.ts'
 
 export const { signal } = new AbortController()
-/** Larger than what is lost between two resumes of one and the same connection. */
+/** Larger than the bytes between two lost connections that begin the count anew. */
 export const layer = createRandom(11).bytes(3_000_000)
 export const descriptor: Descriptor = { digest: digestOf(layer), mediaType: '', sizeBytes: layer.length }
 
@@ -26,7 +28,7 @@ export class FakeClock {
   }
 }
 
-/** A registry of the lab with the layer in it. */
+/** A registry in this process with the layer in it. */
 export async function startRegistry(t: TestContext, options: FaultRegistryOptions = {}): Promise<FaultRegistry> {
   const registry = await FaultRegistry.start(options)
   t.after(async () => await registry[Symbol.asyncDispose]())
@@ -36,14 +38,15 @@ export async function startRegistry(t: TestContext, options: FaultRegistryOption
 
 export interface Client {
   registry: HttpRegistry
+  source: ImageSource
   clock: FakeClock
-  /** `lab/app` of the host that it was made for. */
+  /** `lab/app` of the host that the client was made for. */
   reference: Reference
   blob: () => Promise<Buffer>
   range: (start: number, end: number) => Promise<Buffer>
 }
 
-/** For servers that fall silent; others get the time that a busy machine takes. */
+/** For servers that fall silent; other servers get the time that a busy machine takes. */
 export const impatient = { headersMs: 1500, idleMs: 250 }
 
 /** A client whose pauses take no time, and that speaks plain HTTP with `host`. */
@@ -71,6 +74,7 @@ export function createClient(
   const reference = parseReference(`${host}/lab/app`)
   return {
     registry,
+    source: new ImageSource({ registry, layout: new OciLayout(), log }),
     clock,
     reference,
     blob: async () => await readAll(registry.blob(reference, descriptor, { signal })),

@@ -1,0 +1,145 @@
+import { BoundedMap } from '../base/bounded-map.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
+import { SingleFlight } from '../base/single-flight.ts'
+import { authorize, type Authorization, type AuthorizeParts } from './authorization.ts'
+import { chooseChallenge, type Challenge } from './challenge.ts'
+import type { Credentials, CredentialStore } from './credentials.ts'
+import type { HttpResponse } from './http-messages.ts'
+
+/** Repositories whose authorizations are remembered. */
+const maxAuthorizations = 256
+/** A server that offers no way to log in at the root of its API is not asked there again for this long (ms). */
+const openMs = 60_000
+/** After fresh credentials were refused with 403, the credential helper is not asked again for this long (ms). */
+const refusalMs = 5_000
+
+export type RegistryAction = 'pull' | 'pull,push'
+
+export interface AccessRequest {
+  /** Credentials are looked up by this name, and messages use it: HOST or HOST:PORT. */
+  registry: string
+  /** The root of the API of the server that challenges: the registry, a mirror of it, or where it redirects to. */
+  base: URL
+  repository: string
+  action: RegistryAction
+  signal: AbortSignal
+}
+
+/** A request that a server refused. */
+export interface RefusedAccess {
+  /** The header that was sent, if any. */
+  header: string | undefined
+  /** The server is one that the registry redirects to, and may be a storage. */
+  isRedirected: boolean
+}
+
+interface Grant extends Authorization {
+  challenge: Challenge | undefined
+}
+
+/** The authorizations of all servers, renewed before they end; one renewal at a time for each repository. */
+export class Authorizer {
+  readonly #parts: AuthorizeParts & { credentials: CredentialStore }
+  readonly #grants = new BoundedMap<string, Grant>({ maxEntries: maxAuthorizations })
+  readonly #renewals = new SingleFlight<string>()
+  /** Repositories that fresh credentials give no access to. */
+  readonly #refusals: ExpiringMap<string>
+  /** Servers, by the root of their API, that want no credentials there. */
+  readonly #openServers: ExpiringMap<string>
+
+  constructor(parts: AuthorizeParts & { credentials: CredentialStore }) {
+    this.#parts = parts
+    this.#refusals = new ExpiringMap({ maxEntries: maxAuthorizations, now: parts.now })
+    this.#openServers = new ExpiringMap({ maxEntries: maxAuthorizations, now: parts.now })
+  }
+
+  /**
+   * The header to send, renewed where it is about to end; undefined as long as the server has asked for none.
+   * @throws as {@link authorize}
+   */
+  async header(request: AccessRequest): Promise<string | undefined> {
+    const grant = this.#grants.get(keyOf(request))
+    if (grant === undefined) return undefined
+    return this.current(request) ?? (await this.#renew(request, grant.challenge))
+  }
+
+  /** The header that was given last, as long as it is good. */
+  current(request: AccessRequest): string | undefined {
+    const grant = this.#grants.get(keyOf(request))
+    return grant !== undefined && grant.expiresAtMs > this.#parts.now() ? grant.header : undefined
+  }
+
+  /**
+   * Answers a refusal with other credentials, or with a fresh token.
+   * @returns whether to send the request again
+   * @throws as {@link authorize}
+   */
+  async answer(
+    request: AccessRequest,
+    { status, headers }: Pick<HttpResponse, 'status' | 'headers'>,
+    { header, isRedirected }: RefusedAccess,
+  ): Promise<boolean> {
+    const key = keyOf(request)
+    if (status === 404 && (header !== undefined || isRedirected)) return false
+    const current = this.current(request)
+    // Another request may have renewed it in the meantime.
+    if (current !== undefined && current !== header) return true
+    const known = chooseChallenge(headers) ?? this.#grants.get(key)?.challenge
+    const challenge =
+      known ?? (header === undefined && !isRedirected ? await this.#askRoot(request, status) : undefined)
+    // A storage refuses a URL that has expired with 401 or 403, and offers no way to log in.
+    if (challenge === undefined && (isRedirected || status !== 401)) return false
+    // 403 may mean that a password or a token has expired: ECR says so after 12 hours.
+    if (status === 403 && this.#refusals.has(key)) return false
+    const fresh = await this.#renew(request, challenge)
+    if (fresh === header) this.refusedAgain(request, { status })
+    return fresh !== header
+  }
+
+  /** Called when fresh credentials are refused like the ones before. */
+  refusedAgain(request: AccessRequest, { status }: Pick<HttpResponse, 'status'>): void {
+    if (status === 403) this.#refusals.set(keyOf(request), true, refusalMs)
+  }
+
+  /**
+   * The challenge at the root of the API. Some registries hide what is private: they answer 404 or 403 to requests
+   * without credentials, and name a way to log in only there. Without credentials they are not asked.
+   */
+  async #askRoot(request: AccessRequest, status: number): Promise<Challenge | undefined> {
+    const { base, signal } = request
+    if ((status !== 404 && status !== 403) || this.#openServers.has(base.href)) return undefined
+    if ((await this.#credentials(request, signal)) === undefined) return undefined
+    try {
+      const answer = await this.#parts.http.text(base, { method: 'GET', headers: {}, signal })
+      const challenge = answer.status === 401 ? chooseChallenge(answer.headers) : undefined
+      if (challenge === undefined) this.#openServers.set(base.href, true, openMs)
+      return challenge
+    } catch {
+      // The refusal is the better error.
+      signal.throwIfAborted()
+      return undefined
+    }
+  }
+
+  async #credentials({ registry, repository }: AccessRequest, signal: AbortSignal): Promise<Credentials | undefined> {
+    return await this.#parts.credentials.find(registry, { repository, signal })
+  }
+
+  async #renew(request: AccessRequest, challenge: Challenge | undefined): Promise<string> {
+    const { registry, base, repository, action } = request
+    const key = keyOf(request)
+    return await this.#renewals.run(key, request.signal, async (signal) => {
+      const fresh = await authorize(challenge, this.#parts, {
+        scope: `repository:${repository}:${action}`,
+        registry,
+        credentials: await this.#credentials(request, signal),
+        isSecure: base.protocol === 'https:',
+        signal,
+      })
+      this.#grants.set(key, { ...fresh, challenge })
+      return fresh.header
+    })
+  }
+}
+
+const keyOf = ({ base, repository, action }: AccessRequest): string => `${base.href}${repository}:${action}`

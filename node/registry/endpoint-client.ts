@@ -1,0 +1,93 @@
+import type { AccessRequest, Authorizer, RegistryAction } from './authorizer.ts'
+import { endpointName, type Endpoint } from './endpoint.ts'
+import type { HttpClient } from './http-client.ts'
+import type { HttpRequest, HttpResponse } from './http-messages.ts'
+import type { RegistryReference } from './reference.ts'
+import { refusal } from './refusal.ts'
+
+export interface EndpointRequest extends HttpRequest {
+  /** Answers with another status are thrown. */
+  statuses: readonly number[]
+  /** `pull` by default. */
+  action?: RegistryAction
+}
+
+export interface EndpointClientParts {
+  http: Pick<HttpClient, 'send' | 'pause'>
+  authorizer: Pick<Authorizer, 'header' | 'current' | 'answer' | 'refusedAgain'>
+  now: () => number
+}
+
+/** Requests to the servers of registries, with the authorization that each server wants. */
+export class EndpointClient {
+  readonly #parts: EndpointClientParts
+
+  constructor(parts: EndpointClientParts) {
+    this.#parts = parts
+  }
+
+  /**
+   * Sends a request, and once more to each origin that refuses it and accepts other credentials. A registry may
+   * redirect to another one, which has its own.
+   * @param target a path below the repository, or a URL that the server gave
+   * @throws as {@link refusal} describes; as {@link HttpClient.send} and {@link authorize} do
+   */
+  async send(
+    endpoint: Endpoint,
+    { repository }: RegistryReference,
+    target: string | URL,
+    { statuses, action = 'pull', ...request }: EndpointRequest,
+  ): Promise<HttpResponse> {
+    const { http, now } = this.#parts
+    const url = typeof target === 'string' ? new URL(`${repository}/${target}`, endpoint.base) : target
+    const accessTo = (origin: string): AccessRequest => {
+      const isOwn = origin === endpoint.base.origin
+      return {
+        registry: isOwn ? endpoint.name : endpointName(new URL(origin).host),
+        base: isOwn ? endpoint.base : new URL('/v2/', origin),
+        repository,
+        action,
+        signal: request.signal,
+      }
+    }
+    const response = await this.#exchange(url, request, accessTo)
+    if (statuses.includes(response.status)) return response
+    await response.discard()
+    const path = typeof target === 'string' ? target : 'an upload'
+    const isRedirected = response.url.origin !== url.origin
+    const isFromStorage = isRedirected && !isApi(response.url, target)
+    const registry = isRedirected && !isFromStorage ? response.url.host : endpoint.name
+    const refused = { registry, repository, path, isPush: action !== 'pull', isFromStorage }
+    const error = refusal(refused, response, now())
+    const { retryAfterMs } = error.details
+    if (typeof retryAfterMs === 'number' && !isRedirected) http.pause(url.host, retryAfterMs)
+    throw error
+  }
+
+  async #exchange(url: URL, request: HttpRequest, accessTo: (origin: string) => AccessRequest): Promise<HttpResponse> {
+    const { http, authorizer } = this.#parts
+    const answered = new Set<string>()
+    for (;;) {
+      const sent = new Map([[url.origin, await authorizer.header(accessTo(url.origin))]])
+      const authorizationFor = ({ origin }: URL): string | undefined => {
+        if (!sent.has(origin)) sent.set(origin, authorizer.current(accessTo(origin)))
+        return sent.get(origin)
+      }
+      const response = await http.send(url, { ...request, authorizationFor })
+      const { origin } = response.url
+      const isRefusal = [401, 403, 404].includes(response.status)
+      if (isRefusal && answered.has(origin)) authorizer.refusedAgain(accessTo(origin), response)
+      if (!isRefusal || answered.has(origin)) return response
+      answered.add(origin)
+      const refused = { header: sent.get(origin), isRedirected: origin !== url.origin }
+      // An answer holds a connection, which the token service may need.
+      await response.discard()
+      if (!(await authorizer.answer(accessTo(origin), response, refused))) return response
+    }
+  }
+}
+
+/** Whether a registry answers, and not a storage that has the bytes at a path of its own. */
+function isApi({ pathname }: URL, target: string | URL): boolean {
+  return pathname.startsWith('/v2/') && (typeof target !== 'string' || pathname.endsWith(`/${target}`))
+}
