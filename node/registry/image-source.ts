@@ -32,6 +32,18 @@ export interface ResolvedImage {
   layers: LayerDescriptor[]
 }
 
+/** The manifest or index that a reference names, as stored. */
+export interface NamedManifest {
+  digest: Digest
+  json: string
+}
+
+/** The digest that a reference names for the platform: of the image manifest, or of an index if indexes are nested. */
+export function platformDigest({ digest, json }: NamedManifest, platform: string, name: string): Digest {
+  const manifest = parseManifest(json, `manifest of ${name}`)
+  return manifest.kind === 'index' ? choosePlatform(manifest.entries, platform, name).digest : digest
+}
+
 /** Where images come from: registries, and OCI layouts on disk. */
 export class ImageSource implements AsyncDisposable {
   readonly #registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>
@@ -62,31 +74,36 @@ export class ImageSource implements AsyncDisposable {
     await this.close()
   }
 
-  /** What the reference stands for now. @throws missing, denied, unavailable, timeout, invalid, unsupported */
-  async resolve(reference: Reference, platform: string, { signal }: { signal: AbortSignal }): Promise<ResolvedImage> {
+  /** The manifest or index that the reference names now: one request. @throws as {@link resolve} */
+  async lookUp(reference: Reference, options: { signal: AbortSignal }): Promise<NamedManifest> {
+    return await this.#storage(reference).manifest(reference, options)
+  }
+
+  /**
+   * What the reference stands for now. @throws missing, denied, unavailable, timeout, invalid, unsupported
+   * @param options `named`: what {@link lookUp} has found, if that was called before; `onAnswer`: called for each manifest
+   */
+  async resolve(
+    reference: Reference,
+    platform: string,
+    { signal, named, onAnswer }: { signal: AbortSignal; named?: NamedManifest; onAnswer?: () => void },
+  ): Promise<ResolvedImage> {
     const storage = this.#storage(reference)
     const name = formatReference(reference)
-    let { digest, json } = await storage.manifest(reference, { signal })
+    let { digest, json } = named ?? (await storage.manifest(reference, { signal }))
     let manifest = parseManifest(json, `manifest of ${name}`)
     // An index may name another one; two levels are more than anybody makes.
     for (let depth = 0; manifest.kind === 'index' && depth < 3; depth++) {
       const entry = choosePlatform(manifest.entries, platform, name)
       digest = entry.digest
       json = await storage.manifestByDigest(reference, entry, { signal })
+      onAnswer?.()
       manifest = parseManifest(json, `manifest of ${name}`)
     }
     const config = manifest.kind === 'image' ? await this.#text(reference, manifest.config, signal) : ''
     const layers = layersOf(json, config)
     checkPlatform(config, platform, name)
     return { reference: name, platform, manifestDigest: digest, manifest: json, config, layers }
-  }
-
-  /** The digest of the image manifest that the reference stands for now: one request, where {@link resolve} takes up to three. */
-  async manifestDigest(reference: Reference, platform: string, { signal }: { signal: AbortSignal }): Promise<Digest> {
-    const { digest, json } = await this.#storage(reference).manifest(reference, { signal })
-    const name = formatReference(reference)
-    const manifest = parseManifest(json, `manifest of ${name}`)
-    return manifest.kind === 'index' ? choosePlatform(manifest.entries, platform, name).digest : digest
   }
 
   /** The layer's bytes as they are stored. @throws invalid where they are not what the descriptor says; as {@link resolve} */

@@ -113,6 +113,16 @@ export class Catalog {
     else await this.#level.del(keys.unverified(rootfs))
   }
 
+  /** Remembers which image manifest an index names for the platform through other indexes. */
+  async putNestedManifest(index: Digest, platform: string, manifest: Digest): Promise<void> {
+    await this.#put(keys.nestedManifest(index, platform), Buffer.from(manifest), false)
+  }
+
+  async nestedManifest(index: Digest, platform: string): Promise<Digest | undefined> {
+    const bytes = await this.#level.get(keys.nestedManifest(index, platform))
+    return bytes === undefined ? undefined : parseDigest(Buffer.from(bytes).toString())
+  }
+
   async putPublication(publication: Publication): Promise<void> {
     await this.#put(
       keys.publication(publication.manifestDigest, publication.format),
