@@ -6,8 +6,8 @@ import type { PullPolicy } from '../model/image.ts'
 import type { Reference } from '../registry/reference.ts'
 
 /**
- * Says what image a reference stands for: the record that this host or its region has, or the registry. `nobody`: there is
- * no record, and the registry must not be asked.
+ * Says what image a reference stands for: the record that this host or its region has, or the registry. `nobody`: there
+ * is no record, and the registry must not be asked.
  */
 export type Answerer = 'record' | 'registry' | 'nobody'
 

@@ -69,7 +69,10 @@ export class RegistryLookup {
     })
   }
 
-  /** Reads the image that a manifest or index names. What nested indexes name is remembered: the next check is one request. */
+  /**
+   * Reads the image that a manifest or index names. What nested indexes name is remembered: the next check is one
+   * request.
+   */
   async #describe(
     reference: Reference,
     platform: string,

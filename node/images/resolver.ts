@@ -41,13 +41,13 @@ import type { RunningImports, WaitOptions } from './running-imports.ts'
 import type { Stewards } from './stewards.ts'
 
 /**
- * A mount that can use the last known image waits this long for each answer of the registry (ms). A tag that has not moved
- * takes one answer; the image of one that has moved takes two to five.
+ * A mount that can use the last known image waits this long for each answer of the registry (ms). A tag that has not
+ * moved takes one answer; the image of one that has moved takes two to five.
  */
 const mountAnswerMs = 2_000
 /**
- * All others wait this long for each answer (ms): the registry may ask for a pause of 30 s, and gets 10 s besides. Tools that
- * call p2pfs give up after one or two minutes; they must get the error that says what is wrong.
+ * All others wait this long for each answer (ms): the registry may ask for a pause of 30 s, and gets 10 s besides.
+ * Tools that call p2pfs give up after one or two minutes; they must get the error that says what is wrong.
  */
 const answerMs = 40_000
 
@@ -80,8 +80,8 @@ interface ResolveOptions extends FindOptions, LookupOptions {
 }
 
 /**
- * Finds the rootfs that an image reference stands for: on this host, in the region, in the registry, or by an import. The
- * decisions are in `decisions.ts`; this class gathers what they depend on, and carries them out.
+ * Finds the rootfs that an image reference stands for: on this host, in the region, in the registry, or by an import.
+ * The decisions are in `decisions.ts`; this class gathers what they depend on, and carries them out.
  */
 export class ImageResolver {
   readonly #parts: ImageResolverParts
@@ -97,11 +97,11 @@ export class ImageResolver {
   }
 
   /**
-   * Resolves a reference for a mount, which must be quick: if the registry does not answer soon, the last known image is
-   * used. An image that is known in another format only is converted from its layer indexes; layers are read only if nobody
-   * in the region has their index.
-   * @throws missing if nobody knows the image and `pull` is `never`; timeout if nobody knows it and the registry is silent;
-   * what the signal, the registry client and an import throw
+   * Resolves a reference for a mount, which must be quick: if the registry does not answer soon, the last known image
+   * is used. An image that is known in another format only is converted from its layer indexes; layers are read only if
+   * nobody in the region has their index.
+   * @throws missing if nobody knows the image and `pull` is `never`; timeout if nobody knows it and the registry is
+   * silent; what the signal, the registry client and an import throw
    */
   async resolveForMount(
     reference: Reference,
@@ -112,10 +112,10 @@ export class ImageResolver {
   }
 
   /**
-   * Resolves a reference for a seed, which must be current: the registry is always asked what a tag stands for now. If it
-   * cannot be reached, the last known image is used, with a warning in the log.
-   * @throws timeout if nobody knows the image and the registry is silent; what the signal, the registry client and an import
-   * throw
+   * Resolves a reference for a seed, which must be current: the registry is always asked what a tag stands for now. If
+   * it cannot be reached, the last known image is used, with a warning in the log.
+   * @throws timeout if nobody knows the image and the registry is silent; what the signal, the registry client and an
+   * import throw
    */
   async resolveForSeed(reference: Reference, variant: Variant, options: FindOptions): Promise<ResolvedRootfs> {
     return await this.#resolve('seed', reference, variant, { ...options, pull: 'always', answerMs })
@@ -139,8 +139,8 @@ export class ImageResolver {
 
   /**
    * Imports an image for a peer, or lets the peer wait for an import that is under way here.
-   * @throws denied for images that are in no registry; conflict if the reference stands for another image here; busy; what
-   * the registry client and the import throw
+   * @throws denied for images that are in no registry; conflict if the reference stands for another image here; busy;
+   * what the registry client and the import throw
    */
   async importForPeer(
     { manifestDigest, ...name }: ImageName & { manifestDigest: Digest },
@@ -312,7 +312,9 @@ export class ImageResolver {
     return { record, manifest, origin: 'peer' }
   }
 
-  /** Finds a publication of an image that nobody in the region knows, or has the image imported by a steward or here. */
+  /**
+   * Finds a publication of an image that nobody in the region knows, or has the image imported by a steward or here.
+   */
   async #findOrImport(
     reference: Reference,
     image: ResolvedImage,

@@ -222,7 +222,7 @@ test('a tag that has moved is taken from the region, or else imported', async (t
   }
 })
 
-test('a registry that is silent is replaced by the last known image, and not asked again for ten seconds', async (t) => {
+test('for a silent registry the last known image is used, and it is not asked for ten seconds', async (t) => {
   const host = await TestHost.create(t)
   await host.store(await builtBy(own, '1'))
   host.registry.fails = unavailable
@@ -418,7 +418,7 @@ async function forgedLayers(): Promise<ImageRootfs> {
   return { record: { ...forged, attestation: await attest(forged, member) }, manifest }
 }
 
-test('a peer gets the record of an image that it wants imported, unless the tag stands for another image here', async (t) => {
+test('a peer gets the record of an image that it wants imported, unless the tag differs here', async (t) => {
   const host = await TestHost.create(t)
   const { record } = await builtBy(own, '1')
   const wanted = { ...variant, reference: record.reference, manifestDigest: record.manifestDigest }
