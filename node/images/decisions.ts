@@ -6,8 +6,8 @@ import type { PullPolicy } from '../model/image.ts'
 import type { Reference } from '../registry/reference.ts'
 
 /**
- * Says what image a reference stands for: the record that this host or its region has, or the registry. `nobody`: there is
- * no record, and the registry must not be asked.
+ * Says what image a reference stands for: the record that this host or its region has, or the registry. `nobody`: there
+ * is no record, and the registry must not be asked.
  */
 export type Answerer = 'record' | 'registry' | 'nobody'
 
@@ -49,16 +49,11 @@ export interface FailureVerdict {
   isSilence: boolean
 }
 
-/** Judges an error of the registry, or of the time limit for its answer. */
+/** Judges an error of the registry. */
 export function judgeFailure(error: unknown): FailureVerdict {
-  const isSilence = isTimeout(error) || isP2pfsError(error, 'unavailable', 'timeout')
+  const isSilence = isP2pfsError(error, 'unavailable', 'timeout')
   // A registry that refuses, or has lost the tag, may answer differently later, and answers well for other images.
   return { useLastKnown: isSilence || isP2pfsError(error, 'busy', 'denied', 'missing'), isSilence }
-}
-
-/** Whether the error is that of an `AbortSignal.timeout`. */
-export function isTimeout(error: unknown): boolean {
-  return error instanceof DOMException && error.name === 'TimeoutError'
 }
 
 /** One place to look for an image record, and the format of the rootfs to look for there. */

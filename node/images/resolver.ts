@@ -21,7 +21,7 @@ import type { PeerNetwork } from '../peers/network.ts'
 import type { RegionObjects } from '../peers/object/region-objects.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
-import { layersOf, type ImageSource, type ResolvedImage } from '../registry/image-source.ts'
+import { layersOf, type ResolvedImage } from '../registry/image-source.ts'
 import { formatReference, parseReference, type Reference } from '../registry/reference.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
@@ -30,28 +30,36 @@ import {
   fitOf,
   imageKey,
   isPinned,
-  isTimeout,
   judgeFailure,
   recordByDigest,
   registryOf,
   searchOrder,
 } from './decisions.ts'
 import type { Imported, Importer, ImportOptions } from './importer.ts'
+import { RegistryLookup, type LookupOptions, type RegistryLookupParts } from './registry-lookup.ts'
 import type { RunningImports, WaitOptions } from './running-imports.ts'
 import type { Stewards } from './stewards.ts'
 
-/** A mount that can use the last known image waits this long for the registry (ms). */
-const mountBudgetMs = 2_000
+/**
+ * A mount that can use the last known image waits this long for each answer of the registry (ms). A tag that has not
+ * moved takes one answer; the image of one that has moved takes two to five.
+ */
+const mountAnswerMs = 2_000
+/**
+ * All others wait this long for each answer (ms): the registry may ask for a pause of 30 s, and gets 10 s besides.
+ * Tools that call p2pfs give up after one or two minutes; they must get the error that says what is wrong.
+ */
+const answerMs = 40_000
 
 /** A registry that did not answer is not asked again for this long (ms), unless the pull policy is `always`. */
 const silenceMs = 10_000
 /** Silent registries that are remembered. */
 const maxSilentRegistries = 256
 
-export interface ImageResolverParts {
-  catalog: Pick<Catalog, 'image' | 'images' | 'putImage' | 'rootfs' | 'putRootfs' | 'isUnverified' | 'putUnverified'>
+export interface ImageResolverParts extends RegistryLookupParts {
+  catalog: RegistryLookupParts['catalog'] &
+    Pick<Catalog, 'image' | 'images' | 'putImage' | 'rootfs' | 'putRootfs' | 'isUnverified' | 'putUnverified'>
   region: Pick<RegionObjects, 'findImage' | 'fetchRootfs'>
-  registry: Pick<ImageSource, 'resolve' | 'manifestDigest'>
   published: Pick<PublishedImages, 'find'>
   trust: Pick<IndexTrust, 'acceptsFromPeer' | 'acceptsStored'>
   /** Signs the records of images that are built here. */
@@ -64,48 +72,50 @@ export interface ImageResolverParts {
   log: Log
 }
 
-interface ResolveOptions extends FindOptions {
+interface ResolveOptions extends FindOptions, LookupOptions {
   pull: PullPolicy
-  /** How long the registry may take to answer if the last image is known (ms); undefined: as long as its client waits. */
-  budgetMs: number | undefined
 }
 
 /**
- * Finds the rootfs that an image reference stands for: on this host, in the region, in the registry, or by an import. The
- * decisions are in `decisions.ts`; this class gathers what they depend on, and carries them out.
+ * Finds the rootfs that an image reference stands for: on this host, in the region, in the registry, or by an import.
+ * The decisions are in `decisions.ts`; this class gathers what they depend on, and carries them out.
  */
 export class ImageResolver {
   readonly #parts: ImageResolverParts
+  readonly #lookup: RegistryLookup
   readonly #resolving = new SingleFlight<ResolvedRootfs>()
   readonly #silentRegistries: ExpiringMap<string>
 
   /** @param options `now`: the clock (ms) */
   constructor(parts: ImageResolverParts, { now = () => performance.now() }: { now?: () => number } = {}) {
     this.#parts = parts
+    this.#lookup = new RegistryLookup(parts)
     this.#silentRegistries = new ExpiringMap({ maxEntries: maxSilentRegistries, now })
   }
 
   /**
-   * Resolves a reference for a mount, which must be quick: if the registry does not answer soon, the last known image is
-   * used. An image that is known in another format only is converted from its layer indexes; layers are read only if nobody
-   * in the region has their index.
-   * @throws missing if nobody knows the image and `pull` is `never`; what the signal, the registry client and an import throw
+   * Resolves a reference for a mount, which must be quick: if the registry does not answer soon, the last known image
+   * is used. An image that is known in another format only is converted from its layer indexes; layers are read only if
+   * nobody in the region has their index.
+   * @throws missing if nobody knows the image and `pull` is `never`; timeout if nobody knows it and the registry is
+   * silent; what the signal, the registry client and an import throw
    */
   async resolveForMount(
     reference: Reference,
     variant: Variant,
     options: FindOptions & { pull: PullPolicy },
   ): Promise<ResolvedRootfs> {
-    return await this.#resolve('mount', reference, variant, { ...options, budgetMs: mountBudgetMs })
+    return await this.#resolve('mount', reference, variant, { ...options, answerMs: mountAnswerMs })
   }
 
   /**
-   * Resolves a reference for a seed, which must be current: the registry is always asked what a tag stands for now. If it
-   * cannot be reached, the last known image is used, with a warning in the log.
-   * @throws what the signal, the registry client and an import throw
+   * Resolves a reference for a seed, which must be current: the registry is always asked what a tag stands for now. If
+   * it cannot be reached, the last known image is used, with a warning in the log.
+   * @throws timeout if nobody knows the image and the registry is silent; what the signal, the registry client and an
+   * import throw
    */
   async resolveForSeed(reference: Reference, variant: Variant, options: FindOptions): Promise<ResolvedRootfs> {
-    return await this.#resolve('seed', reference, variant, { ...options, pull: 'always', budgetMs: undefined })
+    return await this.#resolve('seed', reference, variant, { ...options, pull: 'always', answerMs })
   }
 
   /** Finds what this host or its region knows of the image. The registry is not asked. */
@@ -126,14 +136,14 @@ export class ImageResolver {
 
   /**
    * Imports an image for a peer, or lets the peer wait for an import that is under way here.
-   * @throws denied for images that are in no registry; conflict if the reference stands for another image here; busy; what
-   * the registry client and the import throw
+   * @throws denied for images that are in no registry; conflict if the reference stands for another image here; busy;
+   * what the registry client and the import throw
    */
   async importForPeer(
     { manifestDigest, ...name }: ImageName & { manifestDigest: Digest },
     { peer, ...options }: WaitOptions & { peer: string },
   ): Promise<ImageRecord> {
-    const { registry, imports, log } = this.#parts
+    const { imports, log } = this.#parts
     const reference = parseReference(name.reference)
     if (reference.kind !== 'registry' || formatReference(reference) !== name.reference)
       throw new P2pfsError('denied', 'only images of registries are imported for peers')
@@ -141,7 +151,7 @@ export class ImageResolver {
     if (stored?.record.manifestDigest === manifestDigest) return stored.record
     log.info('peer waits for an import here', { image: name.reference, manifest: manifestDigest, peer })
     const { record } = await imports.run(importOf(name, manifestDigest), options, async (options) => {
-      const image = await registry.resolve(reference, name.platform, options)
+      const image = await this.#lookup.resolve(reference, name.platform, { signal: options.signal, answerMs })
       if (image.manifestDigest !== manifestDigest)
         throw new P2pfsError('conflict', `${name.reference} stands for another image here`, {
           digest: image.manifestDigest,
@@ -191,23 +201,21 @@ export class ImageResolver {
     reference: Reference,
     name: ImageName,
     lastKnown: FoundRootfs | undefined,
-    { budgetMs, ...options }: ResolveOptions,
+    options: ResolveOptions,
   ): Promise<ResolvedRootfs> {
-    const { registry } = this.#parts
     const { signal } = options
     let image: ResolvedImage
     try {
-      if (lastKnown !== undefined) {
-        const limited = budgetMs === undefined ? signal : AbortSignal.any([signal, AbortSignal.timeout(budgetMs)])
-        const manifestDigest = await registry.manifestDigest(reference, name.platform, { signal: limited })
-        if (lastKnown.record.manifestDigest === manifestDigest) return { ...lastKnown, resolution: 'registry' }
+      if (lastKnown === undefined) image = await this.#lookup.resolve(reference, name.platform, { signal, answerMs })
+      else {
+        const moved = await this.#lookup.findMoved(reference, lastKnown.record, options)
+        if (moved === undefined) return { ...lastKnown, resolution: 'registry' }
+        image = moved
       }
-      image = await registry.resolve(reference, name.platform, { signal })
     } catch (error) {
       if (lastKnown === undefined || signal.aborted) throw error
       return this.#useLastKnown(reference, lastKnown, error)
     }
-    if (lastKnown?.record.manifestDigest === image.manifestDigest) return { ...lastKnown, resolution: 'registry' }
     const found =
       (await this.#findInRegion(name, image.manifestDigest, signal)) ??
       (await this.#findOrImport(reference, image, name.format, options))
@@ -228,9 +236,7 @@ export class ImageResolver {
     return {
       ...lastKnown,
       resolution: 'last-known',
-      unanswered: isTimeout(error)
-        ? `${registry} did not answer within ${mountBudgetMs / 1000} s`
-        : (error as Error).message,
+      unanswered: (error as Error).message,
     }
   }
 
@@ -303,7 +309,9 @@ export class ImageResolver {
     return { record, manifest, origin: 'peer' }
   }
 
-  /** Finds a publication of an image that nobody in the region knows, or has the image imported by a steward or here. */
+  /**
+   * Finds a publication of an image that nobody in the region knows, or has the image imported by a steward or here.
+   */
   async #findOrImport(
     reference: Reference,
     image: ResolvedImage,

@@ -42,9 +42,9 @@ export interface WantedLayer {
 type StewardAnswer = Awaited<ReturnType<ImportClient['askImport']>>
 
 /**
- * Asks other members to import an image that nobody in the region knows, so that it is imported once for the whole region.
- * A member that is importing the image already comes first, then its steward, on which all hosts agree. If that member is
- * lost or refuses, the next one in the steward order is asked.
+ * Asks other members to import an image that nobody in the region knows, so that it is imported once for the whole
+ * region. A member that is importing the image already comes first, then its steward, on which all hosts agree. If that
+ * member is lost or refuses, the next one in the steward order is asked.
  */
 export class Stewards {
   readonly #parts: StewardsParts
@@ -90,8 +90,8 @@ export class Stewards {
   }
 
   /**
-   * The member to ask next. The region is asked each time who is importing the image: others may have noticed sooner that
-   * the last steward is lost, and may have moved on to a member that this host ranks differently.
+   * The member to ask next. The region is asked each time who is importing the image: others may have noticed sooner
+   * that the last steward is lost, and may have moved on to a member that this host ranks differently.
    */
   async #nextMember(image: WantedImage, asked: ReadonlySet<string>, signal: AbortSignal): Promise<string> {
     const { peerId, membership, objects, trust } = this.#parts

@@ -4,15 +4,15 @@ import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { ByteProgress } from './progress.ts'
 
 /**
- * The source of a rootfs manifest: `local`, this host had it; `peer`, a peer sent it; `registry`, it was published there;
- * `built`, this host made it.
+ * The source of a rootfs manifest: `local`, this host had it; `peer`, a peer sent it; `registry`, it was published
+ * there; `built`, this host made it.
  */
 export const origins = ['local', 'peer', 'registry', 'built'] as const
 export type Origin = (typeof origins)[number]
 
 /**
- * Who says that the reference stands for this image: `digest`, the reference itself; `registry`, the registry, when it was
- * asked for this call; `last-known`, this host or its region, from an earlier answer of the registry.
+ * Who says that the reference stands for this image: `digest`, the reference itself; `registry`, the registry, when it
+ * was asked for this call; `last-known`, this host or its region, from an earlier answer of the registry.
  */
 export const resolutions = ['digest', 'registry', 'last-known'] as const
 export type Resolution = (typeof resolutions)[number]

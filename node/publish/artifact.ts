@@ -34,7 +34,9 @@ const emptyConfigDescriptor = {
   size: emptyConfig.length,
 }
 
-/** A reader holds each blob in memory, compressed (bytes). These sizes allow rootfs of terabytes and millions of files. */
+/**
+ * A reader holds each blob in memory, compressed (bytes). These sizes allow rootfs of terabytes and millions of files.
+ */
 export const maxIndexBlobBytes = 64 * 1024 * 1024
 export const maxMetadataBlobBytes = 256 * 1024 * 1024
 export const maxLayerIndexBlobBytes = 64 * 1024 * 1024

@@ -5,7 +5,9 @@ import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 
-/** Publications are written once, and read at every cold mount. Level 9: 50 MB/s, and a tenth smaller than the default. */
+/**
+ * Publications are written once, and read at every cold mount. Level 9: 50 MB/s, and a tenth smaller than the default.
+ */
 const level = { params: { [constants.ZSTD_c_compressionLevel]: 9 } }
 const compressBytes = promisify(zstdCompress)
 const decompressBytes = promisify(zstdDecompress)

@@ -11,9 +11,9 @@ export interface IndexTrustParts {
 }
 
 /**
- * Decides who is believed when he says what rootfs an image is. This host believes itself, and the keys that are listed. If
- * none are listed, it believes the connected members of its region, and also what they pass on. Anything else is ignored,
- * with a warning in the log.
+ * Decides who is believed when he says what rootfs an image is. This host believes itself, and the keys that are
+ * listed. If none are listed, it believes the connected members of its region, and also what they pass on. Anything
+ * else is ignored, with a warning in the log.
  */
 export class IndexTrust {
   readonly #parts: IndexTrustParts
@@ -47,7 +47,8 @@ export class IndexTrust {
   }
 
   /**
-   * Judges a record of this host's own catalog. It was accepted when it came, but perhaps by other keys than are listed now.
+   * Judges a record of this host's own catalog. It was accepted when it came, but perhaps by other keys than are listed
+   * now.
    * @param options `isUnverified`: whether this host built the rootfs from layer indexes that peers sent
    */
   acceptsStored(

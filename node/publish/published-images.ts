@@ -40,7 +40,9 @@ export interface PublishedImagesParts {
 
 /** Accepted publications of one image that are tried. */
 const maxTried = 3
-/** An image without a publication is looked up again after this long (ms): if the registry said so, or did not answer. */
+/**
+ * An image without a publication is looked up again after this long (ms): if the registry said so, or did not answer.
+ */
 const absentMs = 10 * 60_000
 const unansweredMs = 60_000
 /** Images without a publication that are remembered. */
@@ -51,9 +53,9 @@ const findTimeoutMs = 15_000
 const putsAtOnce = 8
 
 /**
- * The publications of images in their registries. A host can start from a publication alone: it has the rootfs manifest, the
- * metadata segment and the blob maps. Later the host reads from it what it lacks: windows, metadata, layer indexes. A
- * publication that is wrong is ignored, with a warning in the log.
+ * The publications of images in their registries. A host can start from a publication alone: it has the rootfs
+ * manifest, the metadata segment and the blob maps. Later the host reads from it what it lacks: windows, metadata,
+ * layer indexes. A publication that is wrong is ignored, with a warning in the log.
  */
 export class PublishedImages {
   readonly #parts: PublishedImagesParts
@@ -78,8 +80,8 @@ export class PublishedImages {
   }
 
   /**
-   * Finds an accepted publication of the image, in this format if there is one, else in another. Its metadata is then in the
-   * store, and its blob maps are known.
+   * Finds an accepted publication of the image, in this format if there is one, else in another. Its metadata is then
+   * in the store, and its blob maps are known.
    * @returns undefined if there is none, or none can be read
    * @throws the signal's reason; nothing else
    */
@@ -114,8 +116,8 @@ export class PublishedImages {
   }
 
   /**
-   * Finds the publication of an image that this host knows, to read what this host lacks. The registry is asked once, and if
-   * it has no publication, that is remembered for a while. Never rejects because of the registry.
+   * Finds the publication of an image that this host knows, to read what this host lacks. The registry is asked once,
+   * and if it has no publication, that is remembered for a while. Never rejects because of the registry.
    */
   async of(record: ImageRecord): Promise<Publication | undefined> {
     const { catalog, log } = this.#parts
@@ -183,8 +185,8 @@ export class PublishedImages {
   }
 
   /**
-   * The layer indexes of a known rootfs, by diff id. Together they are proven to make this rootfs. A single index is not: it
-   * may be wrong where upper layers of this image hide it, so it must not be used for other images.
+   * The layer indexes of a known rootfs, by diff id. Together they are proven to make this rootfs. A single index is
+   * not: it may be wrong where upper layers of this image hide it, so it must not be used for other images.
    * @returns undefined if no publication delivers them
    */
   async layerIndexes(
@@ -274,7 +276,9 @@ export class PublishedImages {
     if (failures.length > 0) throw failures[0]
   }
 
-  /** Keeps maps of the image's own blobs. A wrong map does no harm, for what is read by it is verified; so ours stay. */
+  /**
+   * Keeps maps of the image's own blobs. A wrong map does no harm, for what is read by it is verified; so ours stay.
+   */
   async #keepMaps({ layers }: Pick<ResolvedImage, 'layers'>, maps: readonly { map: BlobMap }[]): Promise<void> {
     const { blobMaps } = this.#parts
     for (const { map } of maps) {
@@ -319,8 +323,8 @@ export class PublishedImages {
 const discarding: ChunkSink = { put: async () => undefined }
 
 /**
- * The order in which publications are tried: those of the wanted format first, and of these the ones with a boot profile,
- * which their makers added by publishing again.
+ * The order in which publications are tried: those of the wanted format first, and of these the ones with a boot
+ * profile, which their makers added by publishing again.
  */
 function inTryOrder(candidates: readonly Candidate[], format: RootfsFormat): Candidate[] {
   const rank = ({ format: published, profile }: Candidate): number =>

@@ -75,10 +75,10 @@ export class Publisher {
   }
 
   /**
-   * Publishes an image with the attestation of its record, whose maker built the rootfs. Nothing happens if the same maker
-   * has published the image already, unless there is a boot profile now and was none then.
-   * @throws invalid for an image that is in no registry; unsupported for a rootfs that this host built and has not verified;
-   * denied, and the other codes of the registry client
+   * Publishes an image with the attestation of its record, whose maker built the rootfs. Nothing happens if the same
+   * maker has published the image already, unless there is a boot profile now and was none then.
+   * @throws invalid for an image that is in no registry; unsupported for a rootfs that this host built and has not
+   * verified; denied, and the other codes of the registry client
    */
   async publish(
     { record, manifest }: { record: ImageRecord; manifest: RootfsManifest },
@@ -88,14 +88,15 @@ export class Publisher {
     if (reference.kind === 'local')
       throw new P2pfsError(
         'invalid',
-        `${record.reference} is in no registry, so there is nowhere to publish it; push it to one, then seed it from there`,
+        `${record.reference} is in no registry, so there is nowhere to publish it; ` +
+          `push the image to one, then seed it from there`,
       )
     const { own, catalog } = this.#parts
     if (record.attestation.key === own && (await catalog.isUnverified(record.rootfsDigest))) {
       throw new P2pfsError(
         'unsupported',
         `this host has made ${record.reference} from layer indexes that peers sent, and cannot prove it to others; ` +
-          `publish it on the host that read the layers, or list keys with --trust-index-key (this host's own will do), ` +
+          `publish it on the host that read the layers, or list keys with --trust-index-key (its own key will do), ` +
           `then seed it again`,
       )
     }
@@ -155,7 +156,7 @@ export class Publisher {
     if (index.length > maxIndexBlobBytes)
       throw new P2pfsError(
         'unsupported',
-        `the index of ${record.reference} has ${index.length} bytes; ${maxIndexBlobBytes} is the most that readers take`,
+        `the index of ${record.reference} has ${index.length} bytes; readers take ${maxIndexBlobBytes}`,
       )
     const metadata = await compressChunks(this.#readChunks(manifest.metadata, signal), maxMetadataBlobBytes)
     const layerIndexes = await this.#readLayerIndexes(manifest, record, signal)
@@ -267,7 +268,10 @@ export class Publisher {
     return indexes
   }
 
-  /** The chunks of a segment in order; {@link chunksAhead} of them are fetched at once. @throws what the fetcher throws */
+  /**
+   * The chunks of a segment in order; {@link chunksAhead} of them are fetched at once.
+   * @throws what the fetcher throws
+   */
   async *#readChunks(table: ChunkTable, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const ahead: Promise<FetchedChunk>[] = []
     const stopped = new AbortController()

@@ -44,8 +44,8 @@ export interface ResolvedImage {
 const maxIndexDepth = 3
 /** Manifests of indexes that are read to find one image: most indexes need one. */
 const maxManifests = 16
-/** References whose digests are remembered. */
-const maxDigests = 1024
+/** Images that are remembered, so that each is warned of once. */
+const maxMisfits = 1024
 
 /** An image that was found below a reference, perhaps in an index. */
 interface FoundImage extends StoredManifest {
@@ -60,6 +60,7 @@ interface Search {
   reference: Reference
   platform: string
   signal: AbortSignal
+  onAnswer: () => void
   manifestsLeft: number
 }
 
@@ -74,10 +75,8 @@ export class ImageSource implements AsyncDisposable {
   readonly #registry: ImageSourceParts['registry']
   readonly #layout: ImageStorage
   readonly #log: Log
-  /** By reference and platform: the digest that the reference named last, and that of the image manifest below it. */
-  readonly #digests = new BoundedMap<string, { topDigest: Digest; manifestDigest: Digest }>({ maxEntries: maxDigests })
   /** Images whose config does not fit their index: each is warned of once. */
-  readonly #misfits = new BoundedMap<Digest, true>({ maxEntries: maxDigests })
+  readonly #misfits = new BoundedMap<Digest, true>({ maxEntries: maxMisfits })
 
   constructor({ registry, layout, log }: ImageSourceParts) {
     this.#registry = registry
@@ -101,37 +100,24 @@ export class ImageSource implements AsyncDisposable {
 
   /**
    * The image that the reference names now, and `topDigest`: the digest of the manifest or index that it names.
+   * @param options `onAnswer` is called for each manifest that comes
    * @throws missing, denied, unavailable, timeout, invalid, unsupported
    */
   async resolve(
     reference: Reference,
     platform: string,
-    { signal }: { signal: AbortSignal },
+    { signal, onAnswer = () => undefined }: { signal: AbortSignal; onAnswer?: () => void },
   ): Promise<ResolvedImage & { topDigest: Digest }> {
     const name = formatReference(reference)
     const top = await this.#storage(reference).manifest(reference, { signal })
-    const search = { reference, platform, signal, manifestsLeft: maxManifests }
+    onAnswer()
+    const search = { reference, platform, signal, onAnswer, manifestsLeft: maxManifests }
     const { digest, json, descriptor, isNamed } = await this.#find(top, search)
     const config = await this.#config(reference, descriptor, signal)
     const layers = layersOf(json, config)
     if (!suits(config, platform)) this.#misfit(config, { name, platform, digest, isNamed })
-    this.#remember(reference, platform, top.digest, digest)
     const image = { reference: name, platform, manifestDigest: digest, manifest: json, config, layers }
     return { ...image, topDigest: top.digest }
-  }
-
-  /**
-   * The digest of the image manifest that the reference names now: one HEAD request as long as the tag stays the same.
-   * @throws as {@link resolve}
-   */
-  async manifestDigest(reference: Reference, platform: string, { signal }: { signal: AbortSignal }): Promise<Digest> {
-    const known = this.#digests.get(keyOf(reference, platform))
-    if (known !== undefined && known.topDigest === (await this.topDigest(reference, { signal })))
-      return known.manifestDigest
-    const top = await this.#storage(reference).manifest(reference, { signal })
-    const { digest } = await this.#find(top, { reference, platform, signal, manifestsLeft: maxManifests })
-    this.#remember(reference, platform, top.digest, digest)
-    return digest
   }
 
   /** See {@link ImageStorage.digest}. */
@@ -197,10 +183,6 @@ export class ImageSource implements AsyncDisposable {
     return reference.kind === 'layout' ? this.#layout : this.#registry
   }
 
-  #remember(reference: Reference, platform: string, topDigest: Digest, manifestDigest: Digest): void {
-    this.#digests.set(keyOf(reference, platform), { topDigest, manifestDigest })
-  }
-
   /** The image for the platform below a manifest or index: itself, or the first that fits. */
   async #find({ digest, json }: StoredManifest, search: Search, depth = 0): Promise<FoundImage> {
     const { reference, platform, signal } = search
@@ -220,6 +202,7 @@ export class ImageSource implements AsyncDisposable {
           `${name} has no image for ${platform} among its first ${maxManifests} manifests`,
         )
       const child = await this.#storage(reference).manifestByDigest(reference, entry, { signal })
+      search.onAnswer()
       try {
         const found = await this.#find({ digest: entry.digest, json: child }, search, depth + 1)
         const isNamed = found.isNamed || entry.platform !== undefined
@@ -266,8 +249,6 @@ export class ImageSource implements AsyncDisposable {
     return Buffer.concat(pieces).toString()
   }
 }
-
-const keyOf = (reference: Reference, platform: string): string => `${platform} ${formatReference(reference)}`
 
 export interface ImageSourceOptions extends HttpRegistryOptions {
   log: Log

@@ -112,6 +112,16 @@ export class Catalog implements AsyncDisposable {
     else await this.#delete(keys.unverified(rootfs))
   }
 
+  /** Remembers which image manifest an index names for the platform through other indexes. */
+  async putManifestOfIndex(index: Digest, platform: string, manifest: Digest): Promise<void> {
+    await this.#put(keys.manifestOfIndex(index, platform), Buffer.from(manifest), false)
+  }
+
+  async manifestOfIndex(index: Digest, platform: string): Promise<Digest | undefined> {
+    const bytes = await (await this.#db()).get(keys.manifestOfIndex(index, platform))
+    return bytes === undefined ? undefined : parseDigest(Buffer.from(bytes).toString())
+  }
+
   async putPublication(publication: Publication): Promise<void> {
     await this.#put(
       keys.publication(publication.manifestDigest, publication.format),

@@ -17,6 +17,8 @@ export const keys = {
   blobMap: (digest: Digest): string => `${formatVersion}/map/${digest}`,
   /** -> nothing: this host has built the rootfs with layer indexes of peers */
   unverified: (rootfsDigest: Digest): string => `${formatVersion}/hearsay/${rootfsDigest}`,
+  /** -> digest of the image manifest that an index names for the platform (UTF-8) */
+  manifestOfIndex: (index: Digest, platform: string): string => `${formatVersion}/index/${platform}/${index}`,
   /** -> publication (CBOR) */
   publication: (manifestDigest: Digest, format: RootfsFormat): string =>
     `${formatVersion}/publication/${format}/${manifestDigest}`,

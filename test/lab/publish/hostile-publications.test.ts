@@ -23,12 +23,12 @@ interface Artifact {
 
 type Part = 'index' | 'metadata' | 'windows'
 
-/** A publication that is changed by somebody who may push. */
+/** A publication that somebody who may push has changed. */
 class Forgery {
   readonly artifact: Artifact
   readonly #lab: Awaited<ReturnType<typeof PublishedLab.own>>
   readonly #whole: ReadonlyMap<Part, Buffer>
-  /** Whose word counts. */
+  /** The maker whose key is accepted. */
   readonly maker: Signer
 
   constructor(
@@ -56,13 +56,13 @@ class Forgery {
     Object.assign(this.descriptor(part), { digest, size })
   }
 
-  /** The same, but one bit of it is wrong whenever it is read. */
+  /** Puts the same content, of which one bit is wrong whenever it is read. */
   corrupt(part: Part): void {
     this.put(part, zstdCompressSync(zstdDecompressSync(this.bytes(part))))
     this.#lab.registry.faults.add({ path: new RegExp(this.descriptor(part).digest), corruptByteAt: 50 })
   }
 
-  /** Another index blob, of another rootfs manifest. */
+  /** Puts another index blob, of another rootfs manifest. */
   putManifest(manifest: RootfsManifest, { windowsOffset }: { windowsOffset?: number } = {}): void {
     const { maps } = this.index
     this.put(
@@ -70,7 +70,7 @@ class Forgery {
       zstdCompressSync(
         encodePublishedIndex({
           manifest: encodeRootfsManifest(manifest),
-          maps: maps.map((one) => ({ ...one, ...(windowsOffset === undefined ? {} : { windowsOffset }) })),
+          maps: maps.map((map) => ({ ...map, ...(windowsOffset === undefined ? {} : { windowsOffset }) })),
         }),
       ),
     )
@@ -80,7 +80,7 @@ class Forgery {
     return parsePublishedIndex(zstdDecompressSync(this.bytes('index')))
   }
 
-  /** Says that the image is this rootfs, signed. */
+  /** Signs that the image is this rootfs. */
   async claim(rootfs: string, signer: Signer, manifestDigest: string): Promise<void> {
     const { key, signature } = await attest(
       { manifestDigest: parseDigest(manifestDigest), format: 'ext4', rootfsDigest: parseDigest(rootfs) },
@@ -97,7 +97,7 @@ class Forgery {
 const other = `sha256:${'ab'.repeat(32)}`
 const mebibyte = 1024 * 1024
 
-/** What is wrong, what the log says of it; all of them lead to a rebuild. */
+/** Each forgery: its name, the warning in the log, and how it is made. All lead to a rebuild. */
 const forgeries: [string, RegExp, (forgery: Forgery, image: string) => Promise<void> | void][] = [
   [
     'a signature that was changed',
@@ -119,7 +119,7 @@ const forgeries: [string, RegExp, (forgery: Forgery, image: string) => Promise<v
     ({ artifact }) => void (artifact.annotations['org.p2pfs.rootfs'] = other),
   ],
   [
-    'a maker whom nobody knows',
+    'a maker whose key is not accepted',
     /the key of its maker is not accepted.*start the daemon with its key as --trust-index-key/,
     async (forgery, image) => {
       const forged = { ...forgery.index.manifest, config: '{"forged":true}' }
@@ -152,7 +152,7 @@ const forgeries: [string, RegExp, (forgery: Forgery, image: string) => Promise<v
     (forgery) => forgery.put('index', forgery.bytes('index').subarray(0, -100)),
   ],
   [
-    'an index that is another thing',
+    'an index that is not CBOR of an index',
     /published index/,
     (forgery) => forgery.put('index', zstdCompressSync(Buffer.from('a3'))),
   ],
@@ -215,7 +215,7 @@ const forgeries: [string, RegExp, (forgery: Forgery, image: string) => Promise<v
   ['blobs that are gone', /has no blobs/, (forgery) => void (forgery.descriptor('index').digest = other)],
 ]
 
-test('a publication that is not what it should be is passed over with a warning, and the image is built from its layers', async (t) => {
+test('a wrong publication is ignored with a warning, and the image is built from its layers', async (t) => {
   const odd = await oddImage()
   const lab = await PublishedLab.own(t, odd)
   const { registry } = lab

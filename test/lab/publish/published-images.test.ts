@@ -17,7 +17,7 @@ function removeChunks(daemon: DaemonProcess): void {
   writeFileSync('/proc/sys/vm/drop_caches', '1')
 }
 
-test('a cold host without peers mounts a published image from the registry alone, and no layer is ever read whole', async (t) => {
+test('a cold host without peers mounts a published image from the registry, and reads no layer whole', async (t) => {
   const lab = await PublishedLab.real(t, (await debianImages()).gzip)
   const { image, options } = lab
   const maker = await DaemonProcess.start(t, options)
@@ -73,7 +73,8 @@ test('a cold host without peers mounts a published image from the registry alone
 })
 
 for (const referrersApi of [true, false]) {
-  test(`an index is published once for each maker, and used, ${referrersApi ? 'with' : 'without'} the referrers API; another format is made of it without layers`, async (t) => {
+  const api = `${referrersApi ? 'with' : 'without'} the referrers API`
+  test(`an index is published once for each maker, and converted without layers, ${api}`, async (t) => {
     const lab = await PublishedLab.own(t, await oddImage(), { referrersApi })
     const { image, options } = lab
     const maker = await DaemonProcess.start(t, options)
@@ -93,7 +94,7 @@ for (const referrersApi of [true, false]) {
     )
     const drive = await cold.json<MountResult>('mount', image, cold.target('drive'))
     assert.deepEqual([drive.origin, hash(await readFile(drive.rootfs))], ['local', hash(ext4)])
-    // Of what it did not build it passes on its maker's word.
+    // It publishes what it did not build with its maker's signature.
     const passed = await cold.json<SeedResult>('seed', image, '--publish')
     assert.deepEqual(passed.published, { ...published, existed: true })
     const own = await cold.json<SeedResult>('seed', image, '--publish', '--format', 'erofs')
@@ -101,7 +102,7 @@ for (const referrersApi of [true, false]) {
   })
 }
 
-test('what layers have is shown of an image that was never read, from its publication', async (t) => {
+test('inspect shows the layers of an image that was never read, from its publication', async (t) => {
   const lab = await PublishedLab.own(t, await oddImage())
   const maker = await DaemonProcess.start(t, lab.options)
   await maker.json<SeedResult>('seed', lab.image, '--publish')
@@ -117,7 +118,7 @@ test('what layers have is shown of an image that was never read, from its public
   )
 })
 
-test('a host that had the image from peers that are all gone takes windows and metadata from the publication', async (t) => {
+test('a host whose peers are all gone takes windows and metadata from the publication', async (t) => {
   const lab = await PublishedLab.own(t, (await debianImages()).gzip)
   const { image, options } = lab
   const maker = await DaemonProcess.start(t, options)

@@ -13,7 +13,7 @@ import { hash, PublishedLab } from './published-lab.ts'
 
 const stranger = await testKey(3)
 
-test('a host with listed keys takes from peers what those keys have signed, and builds all else from the layers', async (t) => {
+test('a host with listed keys takes from peers what those keys have signed, and builds all else', async (t) => {
   const lab = await PublishedLab.own(t, await oddImage())
   const { image, options } = lab
   const maker = await DaemonProcess.start(t, options)

@@ -66,23 +66,34 @@ async function builtBy(maker: Signer, version: string, format: RootfsFormat = 'e
 
 /** A registry that has one tag. */
 class FakeRegistry {
-  /** What the tag stands for. */
+  /** The image that the tag stands for. */
   version: string | undefined = '1'
-  /** What it answers instead. */
+  /** Whether the tag names an index of an index. */
+  isNested = false
+  /** Answers instead of the registry. */
   fails: ((signal: AbortSignal) => Promise<never>) | undefined
+  /** The same, but the registry answers for the tag itself. */
+  failsAfterTag: ((signal: AbortSignal) => Promise<never>) | undefined
+  /** One for the tag, and one for the rest of an image. */
   requests = 0
 
-  manifestDigest: ImageResolverParts['registry']['manifestDigest'] = async (_reference, _platform, { signal }) =>
-    (await this.#answer(signal)).manifestDigest
-
-  resolve: ImageResolverParts['registry']['resolve'] = async (_reference, _platform, { signal }) =>
-    await this.#answer(signal)
-
-  async #answer(signal: AbortSignal): Promise<ResolvedImage> {
+  topDigest: ImageResolverParts['registry']['topDigest'] = async (_reference, { signal }) => {
     this.requests++
     if (this.fails !== undefined) return await this.fails(signal)
+    return await Promise.resolve(this.#topDigest())
+  }
+
+  resolve: ImageResolverParts['registry']['resolve'] = async (_reference, _platform, { signal }) => {
+    this.requests++
+    const fails = this.failsAfterTag ?? this.fails
+    if (fails !== undefined) return await fails(signal)
+    return await Promise.resolve({ ...imageOf(this.version!), topDigest: this.#topDigest() })
+  }
+
+  #topDigest(): Digest {
     if (this.version === undefined) throw new P2pfsError('missing', 'no such tag')
-    return await Promise.resolve(imageOf(this.version))
+    const { manifestDigest } = imageOf(this.version)
+    return this.isNested ? digest(`index of an index of ${manifestDigest}`) : manifestDigest
   }
 }
 
@@ -143,7 +154,9 @@ class TestHost {
         log,
         ...parts,
       },
-      { now: () => this.nowMs },
+      {
+        now: () => this.nowMs,
+      },
     )
   }
 
@@ -200,7 +213,7 @@ test('a tag that has moved is taken from the region, or else imported', async (t
   }
 })
 
-test('a registry that is silent is replaced by the last known image, and not asked again for ten seconds', async (t) => {
+test('for a silent registry the last known image is used, and it is not asked for ten seconds', async (t) => {
   const host = await TestHost.create(t)
   await host.store(await builtBy(own, '1'))
   host.registry.fails = unavailable
@@ -227,6 +240,53 @@ test('a registry that has lost the tag is asked again the next time', async (t) 
     const { resolution, unanswered } = await host.resolver.resolveForMount(reference, variant, auto)
     assert.deepEqual([resolution, unanswered, host.registry.requests], ['last-known', 'no such tag', requests])
   }
+})
+
+test('a registry may be silent for 2 s if a known image is mounted, and for 40 s otherwise', async (t) => {
+  const cases = [
+    { known: true, resolve: 'resolveForMount', seconds: 2 },
+    { known: false, resolve: 'resolveForMount', seconds: 40 },
+    { known: true, resolve: 'resolveForSeed', seconds: 40 },
+    { known: false, resolve: 'resolveForSeed', seconds: 40 },
+  ] as const
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  // It never answers; or the tag has moved, and it does not deliver the new manifest.
+  for (const hangs of ['fails', 'failsAfterTag'] as const) {
+    for (const { known, resolve, seconds } of cases) {
+      const host = await TestHost.create(t)
+      if (known) await host.store(await builtBy(own, '1'))
+      host.registry.version = '2'
+      host.registry[hangs] = async (signal) => {
+        const answer = never(signal)
+        t.mock.timers.tick(seconds * 1000 - 1)
+        assert.equal(signal.aborted, false)
+        t.mock.timers.tick(1)
+        return await answer
+      }
+      const message = `host.test did not answer within ${seconds} s`
+      const resolving = host.resolver[resolve](reference, variant, auto)
+      if (known) {
+        const resolved = await resolving
+        assert.deepEqual([outcome(resolved), resolved.unanswered], [['local', 'last-known', '1'], message])
+      } else await assert.rejects(resolving, (error) => isP2pfsError(error, 'timeout') && error.message === message)
+    }
+  }
+})
+
+test('a tag that names nested indexes is checked with one request', async (t) => {
+  const host = await TestHost.create(t)
+  host.registry.isNested = true
+  // Another host of the region has imported it: this one has not seen the indexes.
+  await host.store(await builtBy(member, '1'))
+  const requests: number[] = []
+  for (const version of ['1', '1', '2', '2']) {
+    host.registry.requests = 0
+    host.registry.version = version
+    const resolved = await host.resolver.resolveForMount(reference, variant, auto)
+    assert.deepEqual(outcome(resolved).slice(1), ['registry', version])
+    requests.push(host.registry.requests)
+  }
+  assert.deepEqual(requests, [2, 1, 2, 1])
 })
 
 test('errors that say the image itself is wrong are thrown, also if an older image is known', async (t) => {
@@ -349,7 +409,7 @@ async function forgedLayers(): Promise<ImageRootfs> {
   return { record: { ...forged, attestation: await attest(forged, member) }, manifest }
 }
 
-test('a peer gets the record of an image that it wants imported, unless the tag stands for another image here', async (t) => {
+test('a peer gets the record of an image that it wants imported, unless the tag differs here', async (t) => {
   const host = await TestHost.create(t)
   const { record } = await builtBy(own, '1')
   const wanted = { ...variant, reference: record.reference, manifestDigest: record.manifestDigest }

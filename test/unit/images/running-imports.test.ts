@@ -27,7 +27,7 @@ function waiter(forPeer: boolean): { options: WaitOptions; seen: number[]; layer
   return { options, seen, layers, leave: () => abort.abort() }
 }
 
-test('an import runs once for all who want it; all see its progress, and two peers are told of its layers', async () => {
+test('an import runs once for all; all see its progress, and two peers are told of its layers', async () => {
   const imports = new RunningImports()
   const end = Promise.withResolvers<FoundRootfs>()
   let runs = 0
@@ -78,7 +78,7 @@ test('an import that nobody waits for any more is aborted, and the next one begi
   assert.equal(await imports.run(image('k'), waiter(true).options, async () => await Promise.resolve(known)), known)
 })
 
-test('four imports run for peers alone; more waiters of these, and imports for this host, are not limited', async () => {
+test('four imports run for peers alone; their waiters, and imports for this host, are not limited', async () => {
   const imports = new RunningImports()
   const end = Promise.withResolvers<FoundRootfs>()
   const run = async (): Promise<FoundRootfs> => await end.promise

@@ -98,7 +98,7 @@ test('a member that this host does not trust is not asked', async () => {
   })
 })
 
-test('if a steward is lost, refuses, or has another image, the next one is asked, and then this host imports', async () => {
+test('if a steward is lost, refuses, or has another image, the next one is asked, then this host imports', async () => {
   const bad: Behaviour[] = [
     { fails: 'timeout' },
     { fails: 'unavailable' },
@@ -115,7 +115,7 @@ test('if a steward is lost, refuses, or has another image, the next one is asked
   }
 })
 
-test('if a steward is lost, a member that is importing by then is asked before the next steward and this host', async () => {
+test('if a steward is lost, a member that is importing by then comes before the next steward', async () => {
   const running = (asked: string[]): string | undefined => (asked.length === 1 ? 'c' : undefined)
   assert.deepEqual(await ask({ a: { fails: 'unavailable' }, b: 'builds', c: 'builds', me: 'builds' }, { running }), {
     from: 'c',

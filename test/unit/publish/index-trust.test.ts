@@ -20,7 +20,7 @@ async function recordBy(maker: typeof own): Promise<ImageRecord> {
   return { ...statement, reference: 'r', platform: 'p', manifest, attestation: await attest(statement, maker) }
 }
 
-test('without listed keys members are believed in what they pass on; publications must be made by a member', async () => {
+test('without listed keys members are believed in what they pass on; only members can publish', async () => {
   let log = ''
   const trust = new IndexTrust(
     { own: own.key, membership, log: createLog('warn', (line) => (log += line), {}) },

@@ -16,7 +16,7 @@ import { createImageSource, type ImageSource, type ResolvedImage } from '../../.
 import { parseReference, type Reference } from '../../../node/registry/reference.ts'
 import { importLayer } from '../../../node/rootfs/layer-import.ts'
 import { buildRootfs } from '../../../node/rootfs/rootfs-build.ts'
-import { Catalog } from '../../../node/store/catalog.ts'
+import type { Catalog } from '../../../node/store/catalog.ts'
 import { ImportTransactions } from '../../../node/store/import-transaction.ts'
 import { OciLayout } from '../../support/oci-layout.ts'
 import { createRandom } from '../../support/random.ts'
