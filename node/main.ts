@@ -44,7 +44,10 @@ export async function supervise(argv: readonly string[]): Promise<number> {
   return await supervisor.run()
 }
 
-/** The kernel tells mounts by paths without symbolic links, so what is mounted below the state directory has to be known by one. */
+/**
+ * The kernel tells mounts by paths without symbolic links, so what is mounted below the state directory has to be known
+ * by one.
+ */
 async function withRealStateDir(config: Config): Promise<Config> {
   await mkdir(config.stateDir, { recursive: true, mode: 0o700 })
   return { ...config, stateDir: await realpath(config.stateDir) }

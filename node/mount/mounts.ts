@@ -25,7 +25,10 @@ export interface MountsParts extends MountedRootfsParts {
 export class Mounts implements ReadHandler {
   readonly #parts: MountsParts
   readonly #options: MountedRootfsOptions
-  /** Rootfs that are served, by their name in the FUSE mount: also some without a mount here, which the kernel has not dropped. */
+  /**
+   * Rootfs that are served, by their name in the FUSE mount: also some without a mount here, which the kernel has not
+   * dropped.
+   */
   readonly #rootfs = new Map<string, MountedRootfs>()
   /** By the directory as the user spelt it. */
   readonly #records = new Map<string, MountRecord>()
@@ -119,8 +122,8 @@ export class Mounts implements ReadHandler {
   }
 
   /**
-   * @throws conflict if the directory is taken; missing if there is no such directory; unsupported if this host cannot mount it
-   * that way
+   * @throws conflict if the directory is taken; missing if there is no such directory; unsupported if this host cannot
+   * mount it that way
    */
   async mount(manifest: RootfsManifest, record: MountRecord, { signal }: { signal: AbortSignal }): Promise<Placed> {
     const { catalog, placement, boots } = this.#parts

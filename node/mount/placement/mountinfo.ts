@@ -22,7 +22,10 @@ export interface Location {
   mount: MountInfo | undefined
 }
 
-/** O_PATH of open(2), the same on all architectures: a handle for the place alone, for which no filesystem is asked anything. */
+/**
+ * O_PATH of open(2), the same on all architectures: a handle for the place alone, for which no filesystem is asked
+ * anything.
+ */
 const openPath = 0o10_000_000
 
 /** The mounts of this process's namespace; never touches any of them. */
@@ -53,7 +56,10 @@ export async function locate(path: string): Promise<Location | undefined> {
   }
 }
 
-/** Names one mount while it stands, wherever it is moved. Another mount may have the same id later, but hardly all three. */
+/**
+ * Names one mount while it stands, wherever it is moved. Another mount may have the same id later, but hardly all
+ * three.
+ */
 export function identityOf({ id, device, root }: MountInfo): string {
   return `${id} ${device} ${root}`
 }

@@ -64,7 +64,7 @@ test('a mounted rootfs is served, recorded and booted; after its last mount it i
   await rejectsWith(driver.read(app.digest, 1), 'closed')
 })
 
-test('a directory takes one mount, and what is not mounted can be neither reset nor unmounted', async () => {
+test('a directory takes one mount; one without a mount can be neither reset nor unmounted', async () => {
   const { mounts } = await host()
   await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
   await rejectsWith(mounts.mount(base.manifest, recordOf(base.digest, '/one'), { signal }), 'conflict')
@@ -193,7 +193,7 @@ test('a rootfs that the kernel has from an earlier daemon is served without a mo
   await mounts.umount('/one')
 })
 
-test('where a mount record cannot be read nothing is tidied away, for it may be of that mount', async () => {
+test('nothing is tidied away if a mount record cannot be read: it may belong to that mount', async () => {
   const first = await host()
   first.placement.kept = undefined
   first.catalog.malformed = ['mount//x']
