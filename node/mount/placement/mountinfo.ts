@@ -28,6 +28,9 @@ export interface Location {
  */
 const openPath = 0o10_000_000
 
+/** Errors of a path that leads to nothing: open(2). */
+const leadsNowhere: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG'])
+
 /** The mounts of this process's namespace; never touches any of them. */
 export async function readMounts(): Promise<MountInfo[]> {
   return parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'))
@@ -39,7 +42,7 @@ export async function readMounts(): Promise<MountInfo[]> {
  */
 export async function locate(path: string): Promise<Location | undefined> {
   const handle = await open(path, openPath).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined
+    if (leadsNowhere.has(error.code)) return undefined
     throw error
   })
   if (handle === undefined) return undefined

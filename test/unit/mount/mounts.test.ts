@@ -31,10 +31,10 @@ interface Host {
 }
 
 /** A host; `previous` is the one whose daemon it replaces. */
-async function host(previous?: Pick<Host, 'catalog' | 'placement'>): Promise<Host> {
+async function host(previous?: Pick<Host, 'catalog' | 'placement'>, rootfs = [app, base]): Promise<Host> {
   const catalog = previous?.catalog ?? new FakeCatalog()
   const placement = previous?.placement ?? new FakePlacement()
-  for (const { manifest, digest } of [app, base]) catalog.manifests.set(digest, manifest)
+  for (const { manifest, digest } of rootfs) catalog.manifests.set(digest, manifest)
   const [driver, fetcher, boots] = [new FakeDriver(), new FakeFetcher(), new FakeBoots()]
   const [{ log, messages: warnings }, { log: errorLog, messages: errors }] = [keepingLog('warn'), keepingLog('error')]
   const mounts = new Mounts(
@@ -168,6 +168,28 @@ test('the next daemon knows a mount whose directory was renamed, and one that wa
   await second.mounts.umount('/new')
   await second.mounts.umount('/other')
   assert.deepEqual([second.mounts.list(), second.catalog.records.size], [[], 0])
+})
+
+test('a mount that the user has ended by hand is not taken for the next one that the kernel gives its id', async () => {
+  const { placement, mounts } = await host()
+  await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  placement.placed.delete('/one')
+  placement.next = 0
+  await mounts.mount(app.manifest, recordOf(app.digest, '/two'), { signal })
+  await mounts.umount('/two')
+  assert.deepEqual([[...placement.placed], mounts.list().map(({ directory }) => directory)], [[], ['/one']])
+  await mounts.umount('/one')
+})
+
+test('a mount whose rootfs is lost stays, and can be ended', async () => {
+  const first = await host()
+  await first.mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  first.catalog.manifests.delete(app.digest)
+  const { catalog, placement } = first
+  const second = await host({ catalog, placement }, [base])
+  assert.deepEqual([second.placement.kept, second.errors.length], [['/one'], 1])
+  await second.mounts.umount('/one')
+  assert.deepEqual([second.mounts.list(), catalog.records.size], [[], 0])
 })
 
 test('a rootfs whose last mount has ended is served until the kernel has dropped it', async () => {
