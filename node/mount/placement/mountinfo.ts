@@ -47,9 +47,12 @@ export async function locate(path: string): Promise<Location | undefined> {
   })
   if (handle === undefined) return undefined
   try {
-    const realPath = await readlink(`/proc/self/fd/${handle.fd}`)
-    const [, id] = /^mnt_id:\s*(\d+)$/m.exec(await readFile(`/proc/self/fdinfo/${handle.fd}`, 'utf8')) ?? []
-    const mounts = await readMounts()
+    const [realPath, fdInfo, mounts] = await Promise.all([
+      readlink(`/proc/self/fd/${handle.fd}`),
+      readFile(`/proc/self/fdinfo/${handle.fd}`, 'utf8'),
+      readMounts(),
+    ])
+    const [, id] = /^mnt_id:\s*(\d+)$/m.exec(fdInfo) ?? []
     return {
       path: realPath,
       mount: mounts.find((mount) => mount.id === Number(id) && mount.mountPoint === realPath),
