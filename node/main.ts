@@ -44,7 +44,7 @@ export async function supervise(argv: readonly string[]): Promise<number> {
   return await supervisor.run()
 }
 
-/** The kernel tells mounts by paths without symbolic links, so what is mounted below the state directory has to be known by one. */
+/** The kernel tells paths of mounts without symbolic links, so the state directory has to be known by such a path. */
 async function withRealStateDir(config: Config): Promise<Config> {
   await mkdir(config.stateDir, { recursive: true, mode: 0o700 })
   return { ...config, stateDir: await realpath(config.stateDir) }
@@ -113,7 +113,8 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
 
 /** The process that a supervisor has spawned. */
 async function main(): Promise<void> {
-  const config = loadConfig(process.argv.slice(2), process.env)
+  // Resolved here, too: the supervisor may be of an earlier version.
+  const config = await withRealStateDir(loadConfig(process.argv.slice(2), process.env))
   const log = logOf(config, 'daemon')
   process.on('unhandledRejection', (error) => {
     log.error('unhandled failure; the daemon is replaced', { error })

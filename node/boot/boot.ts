@@ -21,7 +21,9 @@ const smallImageBytes = 64 * 1024 * 1024
 /** The profile of another image is replayed if at least this share of its chunks is in this image. */
 const minUse = 0.5
 
-/** The first seconds of a mount: their reads are recorded, and the chunks that an earlier boot read are fetched ahead. */
+/**
+ * The first seconds of a mount: their reads are recorded, and the chunks that an earlier boot read are fetched ahead.
+ */
 export class Boot {
   readonly #parts: BootParts
   readonly #rootfs: BootingRootfs

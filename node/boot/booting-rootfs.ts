@@ -9,8 +9,8 @@ export interface BootingRootfs {
   readonly image: {
     sizeBytes: number
     /**
-     * Int32: how many chunks a read has used while this process ran; then those chunks in the order of their first use, each as
-     * its position plus 1. A 0 is a chunk that is being entered.
+     * Int32: how many chunks a read has used while this process ran; then those chunks in the order of their first use,
+     * each as its position plus 1. A 0 is a chunk that is being entered.
      */
     readOrder: SharedArrayBuffer
   }
@@ -20,6 +20,9 @@ export interface BootingRootfs {
   request: (index: number) => ChunkRequest
   /** @throws what the fetch throws */
   fetch: (index: number, priority: FetchPriority, signal: AbortSignal) => Promise<Uint8Array>
-  /** These chunks are being fetched ahead in a known order, until the next call: read-ahead need not guess what follows one of them. */
+  /**
+   * These chunks are being fetched ahead in a known order, until the next call: read-ahead need not guess what follows
+   * one of them.
+   */
   plan: (chunks: ReadonlySet<number>) => void
 }

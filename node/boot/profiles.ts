@@ -8,7 +8,10 @@ import type { ProfileSource } from '../model/boot-replay.ts'
 import type { RegionObjects } from '../peers/object/region-objects.ts'
 import type { Catalog } from '../store/catalog.ts'
 
-/** After a profile of the very rootfs has come, others are waited for this long (ms): one of them may be of a longer boot. */
+/**
+ * After a profile of the very rootfs has come, others are waited for this long (ms): one of them may be of a longer
+ * boot.
+ */
 const graceMs = 100
 
 /** Published profiles that are kept in memory until their image is mounted; the oldest is dropped. */
@@ -26,10 +29,10 @@ export interface BootProfilesParts {
 }
 
 /**
- * The boot profiles that this host has recorded, one for each rootfs that was mounted here, and the search for the best one for a
- * mount. Of two recorded profiles of a rootfs the one with more chunks stays: a boot that found pages in the kernel's cache, or
- * that broke off, looks like a shorter one. This host gives peers only the profiles that it has recorded itself, so that a wrong
- * one does not spread.
+ * The boot profiles that this host has recorded, one for each rootfs that was mounted here, and the search for the best
+ * one for a mount. Of two recorded profiles of a rootfs the one with more chunks stays: a boot that found pages in the
+ * kernel's cache, or that broke off, looks like a shorter one. This host gives peers only the profiles that it has
+ * recorded itself, so that a wrong one does not spread.
  */
 export class BootProfiles {
   readonly #parts: BootProfilesParts
@@ -65,7 +68,10 @@ export class BootProfiles {
     }
   }
 
-  /** The recorded profile of this rootfs, or of the one that has most chunks in common with it; undefined if none has any. */
+  /**
+   * The recorded profile of this rootfs, or of the one that has most chunks in common with it; undefined if none has
+   * any.
+   */
   async nearest(subject: ProfileSubject): Promise<BootProfile | undefined> {
     const own = await this.#parts.catalog.profile(subject.rootfs)
     if (own !== undefined) return own
@@ -78,7 +84,8 @@ export class BootProfiles {
   }
 
   /**
-   * The profile of this rootfs, or else of a relative: from this host, its region, or the registry. Profiles of others are not kept.
+   * The profile of this rootfs, or else of a relative: from this host, its region, or the registry. Profiles of others
+   * are not kept.
    * @param tables the chunk tables of its layers: members that hold chunks of them are asked first
    */
   async find(

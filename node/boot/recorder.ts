@@ -12,7 +12,10 @@ export interface BootRecorderOptions {
   intervalMs?: number
   /** A boot is over when it has used some chunks, and no new one for this long (ms). */
   quietMs?: number
-  /** A boot ends after this long in which no read waited (ms). Waiting does not count: over a slow link the same boot takes longer. */
+  /**
+   * A boot ends after this long in which no read waited (ms). Waiting does not count: over a slow link the same boot
+   * takes longer.
+   */
   maxActiveMs?: number
   /** A boot ends after this long in any case (ms): a tree may be mounted long before its program starts. */
   maxMs?: number

@@ -4,20 +4,23 @@ import type { Log } from '../base/log.ts'
 export interface ReplayTarget {
   has: (chunk: number) => boolean
   lengthAt: (chunk: number) => number
-  /** Whether a peer has the chunk. The registry is asked for many of the others at once, so that ranges can be put together. */
+  /**
+   * Whether a peer has the chunk. The registry is asked for many of the others at once, so that ranges can be put
+   * together.
+   */
   isHeld: (chunk: number) => boolean
   fetch: (chunk: number, options: { signal: AbortSignal }) => Promise<unknown>
 }
 
 /**
- * Limits of the bytes that are under way from peers. The lower one fills a line of 25 Mbit/s with a round trip of 150 ms, the
- * upper one a line of 1 Gbit/s with 60 ms.
+ * Limits of the bytes that are under way from peers. The lower one fills a line of 25 Mbit/s with a round trip of 150
+ * ms, the upper one a line of 1 Gbit/s with 60 ms.
  */
 const minWindowBytes = 512 * 1024
 const maxWindowBytes = 8 * 1024 * 1024
 /**
- * The window grows while a chunk arrives within this time (ms): that is how long a reader may have to wait for a chunk that is
- * under way, or that queues behind others.
+ * The window grows while a chunk arrives within this time (ms): that is how long a reader may have to wait for a chunk
+ * that is under way, or that queues behind others.
  */
 const patienceMs = 200
 /** Chunks that are under way from the registry. */

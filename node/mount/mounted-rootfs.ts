@@ -23,9 +23,9 @@ export interface MountedRootfsOptions {
 }
 
 /**
- * When a read of the kernel's read-ahead fails, the kernel at once asks again for the page that its reader wants, several times
- * if filesystems are stacked. All that is one read for its reader, so only the first request may take the whole deadline: one
- * that comes within `withinMs` of a failure has `deadlineMs` (ms).
+ * When a read of the kernel's read-ahead fails, the kernel at once asks again for the page that its reader wants,
+ * several times if filesystems are stacked. All that is one read for its reader, so only the first request may take the
+ * whole deadline: one that comes within `withinMs` of a failure has `deadlineMs` (ms).
  */
 const repeated = { withinMs: 2_000, deadlineMs: 500 }
 /** Late chunks that are remembered: more than reads of the kernel are under way at once. */
@@ -83,7 +83,10 @@ export class MountedRootfs implements BootingRootfs {
     return this.#waiting
   }
 
-  /** A read waits for this chunk. @throws timeout if nobody delivers it within the deadline; invalid; the signal's reason */
+  /**
+   * A read waits for this chunk.
+   * @throws timeout if nobody delivers it within the deadline; invalid; the signal's reason
+   */
   async miss(chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
     // A read over several chunks comes here with all of them when one is missing.
     const isHere = this.has(chunkIndex)

@@ -24,7 +24,10 @@ export interface MountsParts extends MountedRootfsParts {
 export class Mounts implements ReadHandler {
   readonly #parts: MountsParts
   readonly #options: MountedRootfsOptions
-  /** Rootfs that are served, by their name in the FUSE mount: also some without a mount here, which the kernel has not dropped. */
+  /**
+   * Rootfs that are served, by their name in the FUSE mount: also some without a mount here, which the kernel has not
+   * dropped.
+   */
   readonly #rootfs = new Map<string, MountedRootfs>()
   /** By the directory as the user spelt it. */
   readonly #records = new Map<string, MountRecord>()
@@ -48,18 +51,17 @@ export class Mounts implements ReadHandler {
     })
     const standing = await placement.standing(records.map(specOf))
     for (const record of records) {
-      const manifest = await catalog.rootfs(record.rootfsDigest)
+      const { directory, reference: image, rootfsDigest } = record
       const identity = standing.get(record.id)
-      if (identity === undefined || manifest === undefined) {
-        log.warn('mount is gone since the daemon was last here', {
-          directory: record.directory,
-          image: record.reference,
-        })
-        await catalog.deleteMount(record.directory)
+      if (identity === undefined) {
+        log.warn('mount is gone since the daemon was last here', { directory, image })
+        await catalog.deleteMount(directory)
         continue
       }
       await this.#keep(record, identity)
-      await this.#open(manifest, record.rootfsDigest)
+      const manifest = await catalog.rootfs(rootfsDigest)
+      if (manifest !== undefined) await this.#open(manifest, rootfsDigest)
+      else log.error('rootfs of a mount is lost, so its reads fail; umount it', { directory, image, rootfsDigest })
     }
     if (isComplete) await placement.tidy(this.list().map(specOf))
   }
@@ -113,8 +115,8 @@ export class Mounts implements ReadHandler {
   }
 
   /**
-   * @throws conflict if the directory is taken; missing if there is no such directory; unsupported if this host cannot mount it
-   * that way
+   * @throws conflict if the directory is taken; missing if there is no such directory; unsupported if this host cannot
+   * mount it that way
    */
   async mount(manifest: RootfsManifest, record: MountRecord, { signal }: { signal: AbortSignal }): Promise<Placed> {
     const { catalog, placement, boots } = this.#parts
@@ -182,12 +184,19 @@ export class Mounts implements ReadHandler {
     return record ?? this.#records.get(directory)
   }
 
+  /** Keeps which mount a record stands for. */
   async #keep(record: MountRecord, identity: string): Promise<void> {
-    const identified = { ...record, identity }
-    this.#records.set(record.directory, identified)
-    if (record.identity === identity) return
-    await this.#parts.catalog.putMount(identified).catch((error: unknown) =>
-      // The next daemon then looks for it where it was mounted.
+    // The kernel uses ids again: another mount that had this identity was ended behind our back.
+    for (const { identity: former, ...other } of this.list())
+      if (former === identity && other.id !== record.id) await this.#put(other)
+    if (record.identity === identity) this.#records.set(record.directory, record)
+    else await this.#put({ ...record, identity })
+  }
+
+  async #put(record: MountRecord): Promise<void> {
+    this.#records.set(record.directory, record)
+    await this.#parts.catalog.putMount(record).catch((error: unknown) =>
+      // The next daemon looks for a mount without identity where it was mounted.
       this.#parts.log.warn('mount record cannot be brought up to date', { error, directory: record.directory }),
     )
   }

@@ -8,13 +8,16 @@ export interface ReadAheadTarget {
   setTrigger: (chunkIndex: number) => void
 }
 
-/** Limits of what is fetched ahead of a reader (bytes). The upper one is what a gigabit link carries in a quarter of a second. */
+/**
+ * Limits of what is fetched ahead of a reader (bytes). The upper one is what a gigabit link carries in a quarter of a
+ * second.
+ */
 const minWindowBytes = 64 * 1024
 const maxWindowBytes = 32 * 1024 * 1024
 /**
- * Readers that are followed in one image; a further one replaces the reader that was not seen for longest. A booting program reads
- * here and there, and its reads are easily taken for readers that read on: a cold start that follows five or eight readers
- * fetches a tenth more than one that follows two or three.
+ * Readers that are followed in one image; a further one replaces the reader that was not seen for longest. A booting
+ * program reads here and there, and its reads are easily taken for readers that read on: a cold start that follows five
+ * or eight readers fetches a tenth more than one that follows two or three.
  */
 const maxReaders = 3
 
@@ -27,10 +30,10 @@ interface Reader {
 }
 
 /**
- * Follows the readers of one image and keeps chunks ahead of those that read sequentially. The window of a reader doubles with
- * each of its steps that leaves nothing out, and is halved by a step that jumps within the window: what lies between the reads
- * of a boot is not worth fetching. As in the kernel's own read-ahead, a trigger chunk within the window tells when the next
- * window is due.
+ * Follows the readers of one image and keeps chunks ahead of those that read sequentially. The window of a reader
+ * doubles with each of its steps that leaves nothing out, and is halved by a step that jumps within the window: what
+ * lies between the reads of a boot is not worth fetching. As in the kernel's own read-ahead, a trigger chunk within the
+ * window tells when the next window is due.
  */
 export class ReadAhead {
   readonly #target: ReadAheadTarget

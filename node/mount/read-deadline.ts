@@ -1,12 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 
-/** The pause before all sources are asked again (ms): short if the failure may pass by itself, longer if a person has to act. */
+/**
+ * The pause before all sources are asked again (ms): short if the failure may pass by itself, longer if a person has to
+ * act.
+ */
 const pauseMs = { passing: 1_000, lasting: 5_000 }
 
 /**
- * Repeats an attempt until it succeeds or the deadline has passed, because an error breaks a reader and a pause does not. Wrong
- * bytes, and the end of the daemon, are final at once.
+ * Repeats an attempt until it succeeds or the deadline has passed, because an error breaks a reader and a pause does
+ * not. Wrong bytes, and the end of the daemon, are final at once.
  * @throws timeout, with the failure of the last attempt; invalid; closed; the signal's reason
  */
 export async function withinDeadline<T>(

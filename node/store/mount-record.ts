@@ -10,7 +10,10 @@ export interface MountRecord extends ImageName {
   id: string
   /** The directory as the user spelt it, absolute. */
   directory: string
-  /** Which mount it is, as the placement tells mounts apart, whatever the directory is called; undefined until it stands. */
+  /**
+   * Which mount it is, as the placement tells mounts apart, whatever the directory is called; undefined until it
+   * stands.
+   */
   identity?: string
   rootfsDigest: Digest
   manifestDigest: Digest

@@ -24,7 +24,10 @@ export function isUnknown(nodes: ImageNodes, { opcode, nodeId }: FuseRequest): b
   return aboutNode.has(opcode) && nodeId !== rootNodeId && nodes.at(nodeId) === undefined
 }
 
-/** Answers all requests but reads, and those that get no reply. A lookup that is answered with an entry is a reference from then on. */
+/**
+ * Answers all requests but reads, and those that get no reply. A lookup that is answered with an entry is a reference
+ * from then on.
+ */
 export function answer(nodes: ImageNodes, { opcode, nodeId, body }: FuseRequest): Answer {
   switch (opcode) {
     case opcodes.lookup: {

@@ -7,8 +7,8 @@ export interface BlockImage {
   /** 64 hex digits of the rootfs digest: the name of its directory. */
   name: string
   /**
-   * FUSE node id of its directory; the id of the file is one more. It is derived from the digest, because the kernel goes on
-   * using it when another daemon takes over.
+   * FUSE node id of its directory; the id of the file is one more. It is derived from the digest, because the kernel
+   * goes on using it when another daemon takes over.
    */
   nodeId: number
   sizeBytes: number
@@ -19,8 +19,8 @@ export interface BlockImage {
   /** Uint8 per chunk: {@link chunkFlags}. */
   state: SharedArrayBuffer
   /**
-   * Int32: how many chunks a read has used while this process ran; then those chunks in the order of their first use, each as
-   * its position plus 1. A 0 is a chunk that is being entered. Only the first chunks are kept.
+   * Int32: how many chunks a read has used while this process ran; then those chunks in the order of their first use,
+   * each as its position plus 1. A 0 is a chunk that is being entered. Only the first chunks are kept.
    */
   readOrder: SharedArrayBuffer
   /** Int32: how many lookups of the directory and the file the kernel has not taken back. */
@@ -67,7 +67,9 @@ export function createBlockImage(manifest: RootfsManifest, digest: Digest): Bloc
   }
 }
 
-/** Node id of an image's directory: 48 bits of the digest, doubled. It is even, a safe integer, and unique in practice. */
+/**
+ * Node id of an image's directory: 48 bits of the digest, doubled. It is even, a safe integer, and unique in practice.
+ */
 export function nodeIdOf(digest: Digest): number {
   return Number.parseInt(digestHex(digest).slice(0, 12), 16) * 2 + 2
 }

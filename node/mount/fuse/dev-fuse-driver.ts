@@ -36,11 +36,11 @@ export interface DevFuseDriverParts {
 }
 
 /**
- * FUSE on /dev/fuse itself: worker threads that block in read(2) on it and answer what is local. What is not local comes to the
- * main thread, and the worker is free again.
+ * FUSE on /dev/fuse itself: worker threads that block in read(2) on it and answer what is local. What is not local
+ * comes to the main thread, and the worker is free again.
  *
- * The threads cannot be ended while they block, so a process that has started a driver ends by `SIGKILL` to itself once its state
- * is safe. The next process asks the kernel for the requests that it has left unanswered.
+ * The threads cannot be ended while they block, so a process that has started a driver ends by `SIGKILL` to itself once
+ * its state is safe. The next process asks the kernel for the requests that it has left unanswered.
  */
 export class DevFuseDriver implements FuseDriver {
   readonly #parts: DevFuseDriverParts
@@ -166,7 +166,10 @@ export class DevFuseDriver implements FuseDriver {
     handler.dropped(name)
   }
 
-  /** Answers a request about an image that is not served: the kernel has it from an earlier daemon, or was faster than a message. */
+  /**
+   * Answers a request about an image that is not served: the kernel has it from an earlier daemon, or was faster than a
+   * message.
+   */
   async #answerUnknown(message: FuseRequest, handler: ReadHandler): Promise<void> {
     // A message between threads turns a buffer into a plain array.
     const request = { ...message, body: Buffer.from(message.body) }
@@ -227,7 +230,10 @@ export class DevFuseDriver implements FuseDriver {
     this.#send(unique, [encodeReply(unique, error)])
   }
 
-  /** Replies to a request, with EIO if the kernel refuses the reply: without one its reader waits for good. @returns whether it was sent */
+  /**
+   * Replies to a request, with EIO if the kernel refuses the reply: without one its reader waits for good.
+   * @returns whether it was sent
+   */
   #send(unique: bigint, pieces: Uint8Array[]): boolean {
     try {
       writevSync(this.#parts.fd, pieces)

@@ -8,8 +8,9 @@ export interface ReadHandler {
   /** A reader got to a chunk with the flag `readAheadTrigger`. */
   reachedTrigger: (name: string, chunkIndex: number) => void
   /**
-   * The kernel uses an image that is not served: it knows it from an earlier daemon, whose mount of it has ended here but not
-   * everywhere. @returns the image, which is served until it is dropped; undefined if there is none with this node id
+   * The kernel uses an image that is not served: it knows it from an earlier daemon, whose mount of it has ended here
+   * but not everywhere. @returns the image, which is served until it is dropped; undefined if there is none with this
+   * node id
    */
   reopen: (nodeId: number) => Promise<BlockImage | undefined>
   /** The kernel has dropped an image that was removed or reopened: it is served no more. */
@@ -23,8 +24,9 @@ export interface FuseDriver {
   /** The image can be looked up when this resolves. It may be served already. */
   add: (image: BlockImage) => Promise<void>
   /**
-   * No mount here needs the image any more, so it cannot be looked up. Whoever has it is served: a mount in another namespace, a
-   * file that is open. @returns whether nobody has it, and it is served no more; if not, the handler is told when it is
+   * No mount here needs the image any more, so it cannot be looked up. Whoever has it is served: a mount in another
+   * namespace, a file that is open. @returns whether nobody has it, and it is served no more; if not, the handler is
+   * told when it is
    */
   remove: (name: string) => Promise<boolean>
   counters: () => { served: Served }

@@ -22,7 +22,10 @@ type Reply = (status: number, value?: unknown) => void
 
 const times = { mtime: new Date(0), atime: new Date(0), ctime: new Date(0) }
 
-/** FUSE through libfuse, with the package fuse-native: for hosts where the daemon is not root. Its mounts end with the daemon. */
+/**
+ * FUSE through libfuse, with the package fuse-native: for hosts where the daemon is not root. Its mounts end with the
+ * daemon.
+ */
 export class FuseNativeDriver implements FuseDriver {
   readonly #mountPoint: string
   readonly #log: Log
@@ -46,7 +49,8 @@ export class FuseNativeDriver implements FuseDriver {
     } catch (cause) {
       throw new P2pfsError(
         'unsupported',
-        `fuse-native cannot be loaded: ${(cause as Error).message.split('\n')[0]}; install libfuse 2 (on Debian: apt-get install libfuse2 fuse)`,
+        `fuse-native cannot be loaded: ${(cause as Error).message.split('\n')[0]}; ` +
+          'install libfuse 2 (on Debian: apt-get install libfuse2 fuse)',
         { cause },
       )
     }

@@ -54,7 +54,10 @@ export class ImageNodes {
   readonly #byNodeId = new Map<number, ServedImage>()
   #count = 0
 
-  /** Serves an image; one that is served already is no longer hidden. @throws TypeError if its node id is that of another image */
+  /**
+   * Serves an image; one that is served already is no longer hidden.
+   * @throws TypeError if its node id is that of another image
+   */
   add(image: BlockImage): ServedImage {
     const known = this.#byNodeId.get(image.nodeId)
     if (known !== undefined) {

@@ -47,7 +47,9 @@ const initFlags = { asyncRead: 1 << 0, parallelDirops: 1 << 18, maxPages: 1 << 2
 /** FUSE_HAS_RESEND, bit 39, as a bit of flags2. */
 const hasResend = 1 << 7
 const notifyInvalEntry = 3
-/** FUSE_NOTIFY_RESEND, Linux 6.9: the kernel hands the requests that were taken and not answered to whoever reads next. */
+/**
+ * FUSE_NOTIFY_RESEND, Linux 6.9: the kernel hands the requests that were taken and not answered to whoever reads next.
+ */
 const notifyResend = 7
 /** How long the kernel may keep entries and attributes without asking (s): nothing here ever changes. */
 const validSeconds = 86_400

@@ -22,7 +22,10 @@ export class ReadCounters {
     return new SharedArrayBuffer((threads + 1) * numbers * 8)
   }
 
-  /** Counts bytes of a chunk that went to a reader, and the chunk if it is the first time. @returns the chunk's flags as they were */
+  /**
+   * Counts bytes of a chunk that went to a reader, and the chunk if it is the first time.
+   * @returns the chunk's flags as they were
+   */
   count({ state, readOrder }: { state: Uint8Array; readOrder: Int32Array }, chunk: number, bytes: number): number {
     let flags = state[chunk]!
     const column = this.#row + (flags & 3) * 2

@@ -5,7 +5,8 @@ import type { ServedImage } from './image-nodes.ts'
 import type { ReadCounters } from './read-counters.ts'
 
 /**
- * The bytes `offset` to `offset + size` of an image: exactly as many. All chunks that they lie in are fetched side by side.
+ * The bytes `offset` to `offset + size` of an image: exactly as many. All chunks that they lie in are fetched side by
+ * side.
  * @throws invalid if a chunk does not have its length; what the handler throws
  */
 export async function readThrough(

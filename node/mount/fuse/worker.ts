@@ -44,8 +44,8 @@ export interface MissedRead {
 }
 
 /**
- * To the driver: a read that needs chunks which are not here; a request about an image that is not served; a reader at a read-ahead
- * trigger; a reader that gave up; an image that the kernel has dropped.
+ * To the driver: a read that needs chunks which are not here; a request about an image that is not served; a reader at
+ * a read-ahead trigger; a reader that gave up; an image that the kernel has dropped.
  */
 export type FromWorker =
   | { miss: MissedRead }
@@ -87,7 +87,8 @@ function serve(): void {
     try {
       handle(request)
     } catch {
-      // A reader that gets no answer waits for good. If this request has had one, or gets none, the kernel ignores this.
+      // A reader that gets no answer waits for good. If this request has had one, or gets none, the kernel ignores
+      // this.
       send(encodeReply(request.unique, errnos.EIO))
     }
   }

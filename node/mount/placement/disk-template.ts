@@ -4,13 +4,15 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import { SingleFlight } from '../../base/single-flight.ts'
 import type { RunTool } from './run-tool.ts'
 
-/** Below this ext4 has no room for itself; above it, none of its kinds of bookkeeping, bytes. */
+/**
+ * Limits of a disk's size (bytes). Below the lower one ext4 has no room for itself; the upper one is what is tested.
+ */
 const minBytes = 1024 * 1024
 const maxBytes = 8 * 2 ** 40
 const blockBytes = 4096
 /**
- * No journal: the disk does not outlive its machine. No blocks for root alone, no room to grow, no backups. Inode tables
- * count as zeroed, so that no kernel fills the file in the background.
+ * There is no journal, because the disk does not outlive its machine; no blocks for root alone, no room to grow, and no
+ * backup superblocks. Inode tables count as zeroed, so that no kernel fills the file in the background.
  */
 const ext4Options = [
   '-F',
@@ -26,29 +28,32 @@ const ext4Options = [
   '-E',
   'num_backup_sb=0,lazy_itable_init=0',
 ]
-/** What the kernel keeps back for its own bookkeeping: a fiftieth, at most this many blocks (ext4_calculate_resv_clusters in fs/ext4/super.c). */
+/**
+ * The kernel keeps back a fiftieth of the blocks, at most this many (ext4_calculate_resv_clusters in fs/ext4/super.c).
+ */
 const maxKeptBlocks = 4096
-/** For the first directories on it, which an overlay makes before anybody writes. */
+/** Blocks for the directories that an overlay makes before anybody writes. */
 const spareBlocks = 16
-/** Each attempt adds what the last one lacked. */
+/** Attempts to find the size of the file: each adds the blocks that the last one lacked. */
 const maxAttempts = 5
 
-/** Empty ext4 disks in sparse files, each copied from one that is made once for its size. */
+/** Empty ext4 disks in sparse files. Each is copied from a template, which is made once for its size. */
 export class DiskTemplates {
   readonly #run: RunTool
   readonly #directory: string
   readonly #making = new SingleFlight<string>()
 
-  /** @param directory where templates are kept; a few hundred KiB each */
+  /** @param options `directory`: where templates are kept, a few hundred KiB each */
   constructor({ run }: { run: RunTool }, { directory }: { directory: string }) {
     this.#run = run
     this.#directory = directory
   }
 
   /**
-   * Puts an empty disk at `path`, replacing what stands there.
-   * @param usableBytes what `df` on it has available
-   * @throws invalid for a size that it cannot have; unsupported without e2fsprogs; unavailable where the host's disk is full
+   * Puts an empty disk at `path`, in place of the file that is there.
+   * @param usableBytes the available bytes that `df` shows on it
+   * @throws invalid for a size that a disk cannot have; unsupported without e2fsprogs; unavailable if the host's disk
+   * is full
    */
   async copyTo(path: string, usableBytes: number, { signal }: { signal: AbortSignal }): Promise<void> {
     if (!Number.isSafeInteger(usableBytes) || usableBytes < minBytes || usableBytes > maxBytes) {
@@ -66,18 +71,18 @@ export class DiskTemplates {
 
   async #template(usableBytes: number): Promise<string> {
     const path = join(this.#directory, `${usableBytes}.img`)
-    const there = await stat(path).catch(() => undefined)
-    if (there !== undefined) return path
+    const made = await stat(path).catch(() => undefined)
+    if (made !== undefined) return path
     await mkdir(this.#directory, { recursive: true, mode: 0o700 })
     const partial = `${path}.partial`
     const usableBlocks = Math.ceil(usableBytes / blockBytes) + spareBlocks
-    // Inode tables take a 64th.
+    // Inode tables take a 64th of the disk.
     let blocks = Math.ceil(usableBlocks * (1 + 1 / 64)) + 64
     for (let attempt = 0; attempt < maxAttempts; attempt++) {
       await makeSparse(partial, blocks * blockBytes)
-      const made = await this.#run('mke2fs', [...ext4Options, partial])
-      if (!made.ok)
-        throw new P2pfsError('unsupported', `cannot make an ext4 disk: ${made.message}; is e2fsprogs installed?`)
+      const result = await this.#run('mke2fs', [...ext4Options, partial])
+      if (!result.ok)
+        throw new P2pfsError('unsupported', `cannot make an ext4 disk: ${result.message}; is e2fsprogs installed?`)
       const missing = usableBlocks - (await freeBlocks(partial)) + Math.min(Math.ceil(blocks / 50), maxKeptBlocks)
       if (missing <= 0) {
         await rename(partial, path)
@@ -95,7 +100,7 @@ async function makeSparse(path: string, sizeBytes: number): Promise<void> {
   await file.truncate(sizeBytes)
 }
 
-/** From the superblock: the low 32 bits of the count. */
+/** Free blocks by the superblock: the low 32 bits of the count. */
 async function freeBlocks(path: string): Promise<number> {
   await using file = await open(path)
   const superblock = Buffer.alloc(1024)

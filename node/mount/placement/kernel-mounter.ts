@@ -15,8 +15,8 @@ export class KernelMounter {
   }
 
   /**
-   * A rootfs image, read-only. EROFS is mounted from the file itself if the kernel can (Linux 6.12), and everything else through
-   * a loop device.
+   * A rootfs image, read-only. EROFS is mounted from the file itself if the kernel can (Linux 6.12), and everything
+   * else through a loop device.
    */
   async image(file: string, directory: string, format: RootfsFormat): Promise<void> {
     if (format === 'erofs' && (await withLimitedReadAhead('erofs', async () => await this.#file(file, directory))).ok)
@@ -48,13 +48,19 @@ export class KernelMounter {
     await this.#mount(['--bind', source, directory], directory)
   }
 
-  /** Unmounts what is mounted on a directory, however the path is spelt; does nothing if nothing is. @throws conflict if it is in use */
+  /**
+   * Unmounts what is mounted on a directory, however the path is spelt; does nothing if nothing is.
+   * @throws conflict if it is in use
+   */
   async unmountFrom(directory: string): Promise<void> {
     const mount = (await locate(directory))?.mount
     if (mount !== undefined) await this.unmount(mount)
   }
 
-  /** Unmounts this very mount and no other. @throws conflict if it is in use, or another filesystem is mounted over it */
+  /**
+   * Unmounts this very mount and no other.
+   * @throws conflict if it is in use, or another filesystem is mounted over it
+   */
   async unmount(mount: MountInfo): Promise<void> {
     const { mountPoint: directory } = mount
     const identity = identityOf(mount)
@@ -75,11 +81,15 @@ export class KernelMounter {
     )
   }
 
-  /** Before util-linux 2.41 mount(8) puts a loop device under every file, with no way around it: so this is the system call. */
+  /**
+   * Before util-linux 2.41 mount(8) puts a loop device under every file, with no way around it: so this is the system
+   * call.
+   */
   async #file(file: string, directory: string): Promise<ToolResult> {
     const call = mountCalls[arch()]
     if (call === undefined) return { ok: false, message: 'not for this architecture' }
-    const program = `my ($file, $directory) = @ARGV; my ($type, $data) = ("erofs", ""); exit(syscall(${call}, $file, $directory, $type, ${mountReadOnly}, $data) == 0 ? 0 : 1)`
+    const program = `my ($file, $directory) = @ARGV; my ($type, $data) = ("erofs", "");
+exit(syscall(${call}, $file, $directory, $type, ${mountReadOnly}, $data) == 0 ? 0 : 1)`
     return await this.#run('perl', ['-e', program, file, directory])
   }
 

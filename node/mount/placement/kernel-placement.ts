@@ -17,8 +17,8 @@ export interface KernelPlacementParts {
 }
 
 /**
- * Mounts on the user's directories, for a daemon that may mount. Every filesystem is mounted below the state directory first, and
- * bound to the user's directory from there: so its device tells which mounts are ours.
+ * Mounts on the user's directories, for a daemon that may mount. Every filesystem is mounted below the state directory
+ * first, and bound to the user's directory from there: so its device tells which mounts are ours.
  */
 export class KernelPlacement implements Placement {
   readonly #parts: KernelPlacementParts
@@ -26,8 +26,8 @@ export class KernelPlacement implements Placement {
   readonly #roots: readonly string[]
 
   /**
-   * @param options `mountPoint`: of the FUSE filesystem; `roots`: the directories below which all filesystems are mounted first.
-   * All without symbolic links
+   * @param options `mountPoint`: of the FUSE filesystem; `roots`: the directories below which all filesystems are
+   * mounted first. All without symbolic links
    */
   constructor(parts: KernelPlacementParts, { mountPoint, roots }: { mountPoint: string; roots: readonly string[] }) {
     this.#parts = parts

@@ -4,8 +4,9 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import type { MountSpec, Place, PlacedMount, Placement } from './placement.ts'
 
 /**
- * For a daemon that may not mount: `DIR/rootfs.img` is a symbolic link to the image file in the FUSE mount. The FUSE mount ends
- * with the daemon, so nothing stands when one starts. The path of the directory is the identity of such a mount.
+ * For a daemon that may not mount: `DIR/rootfs.img` is a symbolic link to the image file in the FUSE mount. The FUSE
+ * mount ends with the daemon, so nothing stands when one starts. The path of the directory is the identity of such a
+ * mount.
  */
 export class LinkPlacement implements Placement {
   readonly #mountPoint: string
@@ -25,8 +26,8 @@ export class LinkPlacement implements Placement {
   }
 
   /**
-   * @throws missing if there is no such directory; conflict if it has a rootfs.img that is not such a link; unsupported for all but
-   * a drive
+   * @throws missing if there is no such directory; conflict if it has a rootfs.img that is not such a link; unsupported
+   * for all but a drive
    */
   async place(
     { directory, rootfs, as, scratchBytes }: MountSpec,
@@ -36,7 +37,8 @@ export class LinkPlacement implements Placement {
     if (as !== 'drive' || scratchBytes !== undefined) {
       throw new P2pfsError(
         'unsupported',
-        'this daemon runs with --fuse-driver native, which mounts drives only, without a scratch; run one as root without that option',
+        'this daemon runs with --fuse-driver native, which mounts drives only, without a scratch; ' +
+          'run one as root without that option',
       )
     }
     const link = join(directory, 'rootfs.img')

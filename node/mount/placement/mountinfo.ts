@@ -22,8 +22,14 @@ export interface Location {
   mount: MountInfo | undefined
 }
 
-/** O_PATH of open(2), the same on all architectures: a handle for the place alone, for which no filesystem is asked anything. */
+/**
+ * O_PATH of open(2), the same on all architectures: a handle for the place alone, for which no filesystem is asked
+ * anything.
+ */
 const openPath = 0o10_000_000
+
+/** Errors of a path that leads to nothing: open(2). */
+const leadsNowhere: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG'])
 
 /** The mounts of this process's namespace; never touches any of them. */
 export async function readMounts(): Promise<MountInfo[]> {
@@ -36,14 +42,17 @@ export async function readMounts(): Promise<MountInfo[]> {
  */
 export async function locate(path: string): Promise<Location | undefined> {
   const handle = await open(path, openPath).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined
+    if (leadsNowhere.has(error.code)) return undefined
     throw error
   })
   if (handle === undefined) return undefined
   try {
-    const realPath = await readlink(`/proc/self/fd/${handle.fd}`)
-    const [, id] = /^mnt_id:\s*(\d+)$/m.exec(await readFile(`/proc/self/fdinfo/${handle.fd}`, 'utf8')) ?? []
-    const mounts = await readMounts()
+    const [realPath, fdInfo, mounts] = await Promise.all([
+      readlink(`/proc/self/fd/${handle.fd}`),
+      readFile(`/proc/self/fdinfo/${handle.fd}`, 'utf8'),
+      readMounts(),
+    ])
+    const [, id] = /^mnt_id:\s*(\d+)$/m.exec(fdInfo) ?? []
     return {
       path: realPath,
       mount: mounts.find((mount) => mount.id === Number(id) && mount.mountPoint === realPath),
@@ -53,7 +62,10 @@ export async function locate(path: string): Promise<Location | undefined> {
   }
 }
 
-/** Names one mount while it stands, wherever it is moved. Another mount may have the same id later, but hardly all three. */
+/**
+ * Names one mount while it stands, wherever it is moved. Another mount may have the same id later, but hardly all
+ * three.
+ */
 export function identityOf({ id, device, root }: MountInfo): string {
   return `${id} ${device} ${root}`
 }

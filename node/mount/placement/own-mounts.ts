@@ -6,8 +6,8 @@ export interface OwnMount extends MountInfo {
 }
 
 /**
- * The mounts on and below the given directories, and all other mounts of the same filesystems, in the order in which they were
- * made.
+ * The mounts on and below the given directories, and all other mounts of the same filesystems, in the order in which
+ * they were made.
  * @param roots without symbolic links
  */
 export async function ownMounts(roots: readonly string[]): Promise<OwnMount[]> {

@@ -1,6 +1,6 @@
 import { execFile, type ChildProcess } from 'node:child_process'
 
-/** What a system tool said. */
+/** The outcome of a system tool. */
 export interface ToolResult {
   ok: boolean
   message: string
@@ -9,7 +9,10 @@ export interface ToolResult {
 /** Runs a tool to its end. */
 export type RunTool = (command: string, argv: readonly string[]) => Promise<ToolResult>
 
-/** Runs mount(8), umount(8) and the like to their end. A child, because the main thread must never wait for the own mount. */
+/**
+ * Runs mount(8), umount(8) and the like in a child process: the main thread must never wait for a mount that it serves
+ * itself.
+ */
 export const runTool: RunTool = async (command, argv) =>
   await new Promise((resolve) => {
     const child: ChildProcess = execFile(

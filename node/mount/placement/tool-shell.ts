@@ -1,12 +1,15 @@
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import type { ToolResult } from './run-tool.ts'
 
-/** What a tool says is kept up to here: one write to a pipe stays in one piece, bytes (PIPE_BUF of pipe(7), less the rest of the answer). */
+/**
+ * The part of a tool's output that is kept (bytes): a write of PIPE_BUF to a pipe stays in one piece, see pipe(7), and
+ * holds more.
+ */
 const maxMessageBytes = 3500
 
 /**
- * Runs system tools from a small shell that stays: a daemon of hundreds of megabytes takes ten times as long to fork. Tools
- * run side by side. The shell ends with the daemon.
+ * Runs system tools from a small shell that stays, because a daemon of hundreds of megabytes takes ten times as long to
+ * fork. Tools run side by side. The shell ends with the daemon.
  */
 export class ToolShell {
   #shell: ChildProcessWithoutNullStreams | undefined
@@ -20,9 +23,10 @@ export class ToolShell {
     return await new Promise<ToolResult>((resolve) => {
       this.#waiting.set(id, resolve)
       const words = [command, ...argv].map(quote).join(' ')
-      // One printf: answers of tools that end together must not mix.
+      // A single printf: the answers of tools that end together must not mix.
       shell.stdin.write(
-        `{ said=$(${words} 2>&1 </dev/null); status=$?; printf '%s %s %.${maxMessageBytes}s\\0' ${id} "$status" "$said"; } &\n`,
+        `{ said=$(${words} 2>&1 </dev/null); status=$?; ` +
+          `printf '%s %s %.${maxMessageBytes}s\\0' ${id} "$status" "$said"; } &\n`,
       )
     })
   }
@@ -64,7 +68,7 @@ export class ToolShell {
   }
 }
 
-/** As one word of sh(1). */
+/** Quotes a word for sh(1). */
 function quote(word: string): string {
   return `'${word.replaceAll("'", String.raw`'\''`)}'`
 }

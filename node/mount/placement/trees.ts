@@ -4,13 +4,18 @@ import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
 import { readMounts } from './mountinfo.ts'
 
-/** Kernel mounts of rootfs images. There is one for each image, bound to any number of directories, so that all share its pages. */
+/**
+ * Kernel mounts of rootfs images. There is one for each image, bound to any number of directories, so that all share
+ * its pages.
+ */
 export class Trees {
   readonly #mounter: Pick<KernelMounter, 'image' | 'unmountFrom'>
   readonly #directory: string
   readonly #fuseMountPoint: string
 
-  /** @param options `directory`: where trees are mounted, without symbolic links; `mountPoint`: of the FUSE filesystem */
+  /**
+   * @param options `directory`: where trees are mounted, without symbolic links; `mountPoint`: of the FUSE filesystem
+   */
   constructor(
     { mounter }: { mounter: Pick<KernelMounter, 'image' | 'unmountFrom'> },
     { directory, mountPoint }: { directory: string; mountPoint: string },

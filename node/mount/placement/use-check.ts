@@ -10,18 +10,23 @@ export type Use = 'free' | 'in use' | 'unknown'
 /** Of asm-generic/errno-base.h. */
 const errnos = { ENOENT: '2', EAGAIN: '11', EBUSY: '16', EINVAL: '22' }
 
-/** A loop device lets go of its file a moment after its last unmount: an open file is looked at again before it counts as in use. */
+/**
+ * A loop device lets go of its file a moment after its last unmount: an open file is looked at again before it counts
+ * as in use.
+ */
 const retries = { count: 3, pauseMs: 50 }
 
-/** A write lease is granted only for a file that nobody else has open, loop devices included: F_SETLEASE of fcntl(2). */
+/**
+ * A write lease is granted only for a file that nobody else has open, loop devices included: F_SETLEASE of fcntl(2).
+ */
 const leaseProgram = `my ($file) = @ARGV;
 open(my $handle, "+<", $file) or do { print STDERR $! + 0; exit 1 };
 print STDERR defined(fcntl($handle, 1024, 1)) ? 0 : $! + 0;`
 
 /**
- * An overlay locks its upper layer for as long as any mount of it is left, in any mount namespace, even a detached one. With
- * index=on a second overlay is refused such a layer (EBUSY). This one is never mounted: the kernel refuses an upper layer that is
- * its own work directory (EINVAL), after it has looked at the lock.
+ * An overlay locks its upper layer for as long as any mount of it is left, in any mount namespace, even a detached one.
+ * With index=on a second overlay is refused such a layer (EBUSY). This one is never mounted: the kernel refuses an
+ * upper layer that is its own work directory (EINVAL), after it has looked at the lock.
  */
 const overlayProgram = (call: number): string => `my ($directory, $options) = @ARGV;
 my ($source, $type) = ("p2pfs", "overlay");

@@ -25,8 +25,8 @@ export interface WritableLayersParts {
 }
 
 /**
- * overlayfs over read-only trees. Each has a directory with `upper` and `work`, and `merged`, where the overlay is mounted; with a
- * limit the first two are on a disk of that size, which is mounted on `disk`.
+ * overlayfs over read-only trees. Each has a directory with `upper` and `work`, and `merged`, where the overlay is
+ * mounted; with a limit the first two are on a disk of that size, which is mounted on `disk`.
  */
 export class WritableLayers {
   readonly #parts: WritableLayersParts
@@ -65,8 +65,8 @@ export class WritableLayers {
   }
 
   /**
-   * Ends the overlay, and deletes what was written unless the overlay is used in another mount namespace: it then stays until that
-   * is over. @throws conflict if it is in use here
+   * Ends the overlay, and deletes what was written unless the overlay is used in another mount namespace: it then stays
+   * until that is over. @throws conflict if it is in use here
    */
   async remove(id: string): Promise<void> {
     const gone = await this.#putAside(id)
@@ -108,7 +108,9 @@ export class WritableLayers {
     )
   }
 
-  /** Unmounts the disk of a directory that was put aside, and deletes all of it in the background, unless it is in use. */
+  /**
+   * Unmounts the disk of a directory that was put aside, and deletes all of it in the background, unless it is in use.
+   */
   async #end(directory: string): Promise<void> {
     const use = await this.#useOf(directory)
     if (use !== 'free') return this.#keep(directory, { use })

@@ -103,7 +103,7 @@ async function profileAt(t: TestContext, address: string, rootfs: Digest): Promi
   return answer
 }
 
-test('what a mount reads is recorded in order, outlives the daemon, and no shorter boot replaces it', async (t) => {
+test('the reads of a boot are recorded in order, outlive the daemon, and no shorter boot replaces them', async (t) => {
   const { daemon, chunks, address } = await seeder(t)
   const ofFiles = ({ chunks: touched }: BootProfile): number[] =>
     touched.map((digest) => chunks.indexOf(digest)).filter((at) => read.includes(at))
@@ -117,7 +117,7 @@ test('what a mount reads is recorded in order, outlives the daemon, and no short
   assert.deepEqual(ofFiles((await profileAt(t, await addressOf(daemon), parseDigest(digest)))!), read)
 })
 
-test('a mount elsewhere has what a boot reads before it reads it, and nothing besides', async (t) => {
+test('a mount elsewhere gets the chunks of a boot before it reads them, and no others', async (t) => {
   const a = await seeder(t)
   await bootOnce(a.daemon, read)
   const b = await joined(t, a.address)
@@ -142,7 +142,7 @@ test('a mount elsewhere has what a boot reads before it reads it, and nothing be
   await assert.rejects(readFile(join(directory, nameOf(unread))), { code: 'EIO' })
 })
 
-test('a boot of one format is replayed for a mount of another', async (t) => {
+test('a boot of one format is replayed for a mount of the other', async (t) => {
   const a = await seeder(t)
   await bootOnce(a.daemon, read, '--format', 'ext4')
   const b = await joined(t, a.address)
@@ -157,7 +157,7 @@ test('a boot of one format is replayed for a mount of another', async (t) => {
   for (const number of read) assert.equal(hashOf(await readFile(join(directory, nameOf(number)))), a.chunks[number])
 })
 
-test('the next version of an image boots by the profile of the last, as far as they have chunks in common', async (t) => {
+test('the next version of an image boots by the profile of the last one, as far as they share chunks', async (t) => {
   const a = await seeder(t)
   await bootOnce(a.daemon, read)
   const changed = read[4]!
@@ -176,7 +176,7 @@ test('the next version of an image boots by the profile of the last, as far as t
   await assert.rejects(readFile(join(directory, nameOf(changed))), { code: 'EIO' })
 })
 
-test('reading all of a large image is no boot', async (t) => {
+test('a program that reads all of a large image leaves no boot profile', async (t) => {
   const { daemon, address } = await seeder(t)
   await bootOnce(
     daemon,

@@ -26,7 +26,7 @@ const damages: [string, (path: string) => void][] = [
   ['too long', (path) => appendFileSync(path, 'more')],
 ]
 
-test('chunk files that were emptied, cut off or made longer are fetched again by the reads that need them', async (t) => {
+test('chunk files that were emptied, cut off or made longer are fetched again when they are read', async (t) => {
   const { daemon, rootfs, whole } = await startFaultyLab(t, 'odd')
   const files = chunkFiles(join(daemon.directory, 'state'), whole, 6)
   for (const [i, path] of files.entries()) damages[i % damages.length]![1](path)

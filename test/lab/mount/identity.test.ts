@@ -42,7 +42,7 @@ for (const [kind, options] of [
   ['drive', ['--scratch', '16MiB']],
   ['tree', ['--as', 'tree', '--writable']],
 ] as const) {
-  test(`a ${kind} below a symbolic link, or a renamed directory, is known by all its names, and so is what it writes`, async (t) => {
+  test(`a ${kind} below a symbolic link or a renamed directory is known by all its names`, async (t) => {
     const daemon = await DaemonProcess.start(t)
     await importImage(daemon)
     const real = daemon.target('run')

@@ -54,7 +54,7 @@ for (const [kind, options, name] of [
   ['drive', ['--format', 'erofs'], 'rootfs.img'],
   ['tree', ['--as', 'tree'], 'file'],
 ] as const) {
-  test(`a ${kind} that another mount namespace has is served after its umount here, by the next daemon too, until that ends`, async (t) => {
+  test(`a ${kind} that another mount namespace has is served after its umount, by the next daemon too`, async (t) => {
     const { daemon, rootfs } = await start(t)
     const directory = daemon.target('target')
     await daemon.json('mount', 'local:test', directory, ...options)
@@ -91,10 +91,7 @@ test('the upper layer of a container in another mount namespace is kept until th
   await jail.run(`echo 1 > ${first}/written; echo 1 > ${second}/written; echo ready`)
   assert.equal((await daemon.cli('umount', first)).status, 0)
   assert.equal((await daemon.cli('reset', second)).status, 0)
-  assert.deepEqual(
-    readdirSync(second),
-    ['file', 'lost+found'].filter((name) => readdirSync(second).includes(name)),
-  )
+  assert.deepEqual(readdirSync(second), ['file'])
   await isSaid(daemon, /upper layer of an ended mount is kept/)
   const kept = (): string[] =>
     readdirSync(join(daemon.directory, 'state/writable')).filter((name) => name.includes('.gone-'))
@@ -103,8 +100,8 @@ test('the upper layer of a container in another mount namespace is kept until th
   daemon.signal('SIGHUP')
   await daemon.replaced(daemonPid)
   assert.equal(kept().length, 2)
-  const use = `echo 2 >> ${first}/written; echo 2 >> ${second}/written; cat ${first}/written ${second}/written | tr -d '\\n'`
-  assert.equal(await jail.run(`${use}; echo`), '1212')
+  const written = `${first}/written ${second}/written`
+  assert.equal(await jail.run(`for f in ${written}; do echo 2 >> $f; done; echo $(cat ${written})`), '1 2 1 2')
   await jail.end()
   assert.equal((await daemon.cli('umount', second)).status, 0)
   for (const deadline = performance.now() + 20_000; kept().length > 0;) {

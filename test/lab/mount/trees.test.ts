@@ -195,7 +195,7 @@ test('what a daemon and its supervisor leave behind when both are killed is remo
   await daemon.json('mount', image, tree, '--as', 'tree', '--writable')
 })
 
-test('a daemon killed at any moment of a mount, a reset or an umount leaves what can be umounted, or nothing', async (t) => {
+test('a daemon killed at any moment of a mount, a reset or an umount leaves a mount that can be ended, or nothing', async (t) => {
   const daemon = await DaemonProcess.start(t)
   const image = await copyOddImage(daemon.directory)
   await daemon.json('seed', image, '--format', 'erofs')

@@ -49,7 +49,7 @@ test('a sketch is the same for the same chunks, and tells how much others have i
   assert.equal(kinshipOf(profile('a', [], 1), profile('a', all, 1)), Infinity)
 })
 
-test('of two boots of a rootfs the one with more chunks stays', async (t) => {
+test('of two boots of a rootfs the profile with more chunks stays', async (t) => {
   const known = await profiles(t)
   await known.keep(profile('a', range(0, 100), 30))
   await known.keep(profile('a', range(0, 100), 3))
@@ -58,7 +58,7 @@ test('of two boots of a rootfs the one with more chunks stays', async (t) => {
   assert.equal((await known.nearest({ rootfs: rootfs('a'), sketch: [] }))?.chunks.length, 31)
 })
 
-test('without one of its own the nearest relative serves; without a relative none', async (t) => {
+test('a rootfs without a profile gets that of its nearest relative, or none', async (t) => {
   const known = await profiles(t)
   await known.keep(profile('far', range(4000, 9000), 5))
   await known.keep(profile('near', range(100, 5100), 6))
@@ -66,7 +66,7 @@ test('without one of its own the nearest relative serves; without a relative non
   assert.equal(await known.nearest({ rootfs: rootfs('x'), sketch: sketch(range(20_000, 21_000)) }), undefined)
 })
 
-test('the region is asked where this host has none of the rootfs: the very one counts more than a relative, a longer one more than a shorter', async (t) => {
+test('the region is asked if this host has no profile: that of the very rootfs is best, a longer one is better', async (t) => {
   const subject = { rootfs: rootfs('x'), sketch: sketch(range(0, 1000)) }
   const relative = profile('v1', range(0, 1000), 200)
   const stranger = profile('stranger', range(50_000, 51_000), 500)
@@ -100,7 +100,7 @@ test('the region is asked where this host has none of the rootfs: the very one c
   assert.deepEqual(await found(relative), [200, 'local'])
 })
 
-test('a published one serves where nobody has seen a boot; what is none is passed over', async (t) => {
+test('a published profile is used if nobody has recorded one; a malformed one is passed over', async (t) => {
   const subject = { rootfs: rootfs('x'), sketch: sketch(range(0, 1000)) }
   const known = await profiles(t, [undefined, profile('v1', range(0, 1000), 200)])
   known.addPublished(Buffer.from('no profile'))
@@ -110,7 +110,7 @@ test('a published one serves where nobody has seen a boot; what is none is passe
   assert.deepEqual([found?.source, found?.profile.chunks.length], ['registry', 20])
 })
 
-test('a profile is read as the chunks that the image has, whatever else it names, each once', () => {
+test('a profile is read as those of its chunks that the image has, each once', () => {
   const tables = [tableOf([1, 2, 3]), tableOf([]), tableOf([4, 2, 5])]
   assert.deepEqual(profileChunks([5, 99, 2, 1, 5, 2].map(digest), tables), [5, 1, 0])
   assert.deepEqual(profileChunks([], tables), [])

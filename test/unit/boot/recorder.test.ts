@@ -20,7 +20,7 @@ function image(count: number, kept = count): { readOrder: SharedArrayBuffer; tou
 const never = (): boolean => false
 const many = Array.from({ length: 20 }, (_, i) => 40 - i)
 
-test('a boot is over when it is quiet; each chunk counts once, in order', async () => {
+test('a boot is over when it uses no new chunk; each chunk is recorded once, in order', async () => {
   const { readOrder, touch } = image(50)
   const recording = recordBoot(
     { image: { readOrder }, isWaiting: never },
@@ -31,7 +31,7 @@ test('a boot is over when it is quiet; each chunk counts once, in order', async 
   assert.deepEqual([chunks, count], [[...many, 0], 21])
 })
 
-test('what reads a little and rests has not begun to boot; while a read waits it is not quiet', async () => {
+test('a few reads are not a boot yet, and a boot is not over while a read waits', async () => {
   let waiting = false
   const { readOrder, touch } = image(50)
   let over = false
@@ -54,7 +54,7 @@ test('what reads a little and rests has not begun to boot; while a read waits it
   assert.equal((await recording).count, 23)
 })
 
-test('it ends after a while in any case, and with the mount', async () => {
+test('a recording ends after a time in any case, and with the mount', async () => {
   const { readOrder, touch } = image(50)
   touch(1)
   assert.deepEqual(await recordBoot({ image: { readOrder }, isWaiting: never }, { signal, intervalMs: 5, maxMs: 50 }), {
@@ -73,7 +73,7 @@ test('it ends after a while in any case, and with the mount', async () => {
   assert.deepEqual((await recording).chunks, [1, 7])
 })
 
-test('of a boot that reads more than is kept it says so', async () => {
+test('a boot that uses more chunks than are kept is told by their count', async () => {
   const { readOrder, touch } = image(50, 5)
   touch(...many)
   const { chunks, count } = await recordBoot(

@@ -36,7 +36,7 @@ function world(
   return { replay: new ProfileReplay({ target, log: silentLog, now }, chunks), pending, asked }
 }
 
-test('fetches in the order of the profile what is not here, and counts', async () => {
+test('chunks that are not here are fetched in the order of the profile, and counted', async () => {
   const { replay, pending, asked } = world([7, 3, 9, 1], { here: [3] })
   const done = replay.run({ signal })
   for (let i = 0; i < 3; i++) {
@@ -51,7 +51,7 @@ test('fetches in the order of the profile what is not here, and counts', async (
   )
 })
 
-test('where all is here nothing is fetched', async () => {
+test('nothing is fetched if all chunks are here', async () => {
   const { replay, asked } = world(upTo(50), { here: upTo(50) })
   await replay.run({ signal })
   assert.deepEqual([asked, replay.done.chunks, replay.fetched.chunks], [[], 50, 0])
@@ -71,7 +71,7 @@ async function deliver({ pending }: World, rounds: number): Promise<number> {
   return most
 }
 
-test('to peers as much is under way as comes soon', async () => {
+test('as many bytes are under way from peers as arrive soon', async () => {
   const ended = new AbortController()
   let clock = 0
   const fast = world(upTo(600))
@@ -86,7 +86,7 @@ test('to peers as much is under way as comes soon', async () => {
   await Promise.all(running)
 })
 
-test('many are under way that no peer has', async () => {
+test('many chunks that no peer has are under way at once', async () => {
   const ended = new AbortController()
   const { replay, asked } = world(upTo(300), { held: false })
   const running = replay.run({ signal: ended.signal })
@@ -96,7 +96,7 @@ test('many are under way that no peer has', async () => {
   await running
 })
 
-test('ends with its mount, and gives up where nothing comes', async () => {
+test('a replay ends with its mount, and gives up if nothing comes', async () => {
   const mount = new AbortController()
   const { replay, asked } = world(upTo(100))
   const running = replay.run({ signal: mount.signal })

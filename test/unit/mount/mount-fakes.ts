@@ -129,7 +129,8 @@ export class FakePlacement implements Placement {
   failure: P2pfsError | undefined
   /** Resolves when a `place` may go on. */
   gate: Promise<void> = Promise.resolve()
-  #count = 0
+  /** The identity of the next mount. */
+  next = 0
 
   /** Moves a directory, with what is mounted on it. */
   rename(from: string, to: string): void {
@@ -150,7 +151,7 @@ export class FakePlacement implements Placement {
   async place(spec: MountSpec): Promise<PlacedMount> {
     await this.gate
     if (this.failure !== undefined) throw this.failure
-    const identity = `mount ${this.#count++}`
+    const identity = `mount ${this.next++}`
     this.placed.set((await this.locate(spec.directory)).path, { spec, identity })
     if (spec.as === 'tree') this.trees.add(spec.rootfs)
     return { placed: { rootfs: spec.directory }, identity }

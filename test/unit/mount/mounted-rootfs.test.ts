@@ -15,7 +15,7 @@ function mount(readDeadlineMs = 10_000): { mounted: MountedRootfs; fetcher: Fake
   return { mounted, fetcher }
 }
 
-test('a read that misses fetches its chunk, first among all', async () => {
+test('a read that misses fetches its chunk with the highest priority', async () => {
   const { mounted, fetcher } = mount()
   const reading = mounted.miss(7, { signal })
   assert.equal(mounted.waiting, 1)
@@ -29,7 +29,7 @@ test('a read that misses fetches its chunk, first among all', async () => {
   assert.deepEqual(mounted.arrivals().peer, { bytes: chunkBytes, chunks: 1 })
 })
 
-test('the reader of a chunk that is late is told after the deadline, and asking again at once does not double it', async () => {
+test('a read that failed by its deadline and is repeated at once fails sooner', async () => {
   const { mounted, fetcher } = mount(1500)
   fetcher.neverAnswers()
   const waitedMs = async (): Promise<number> => {
@@ -41,7 +41,7 @@ test('the reader of a chunk that is late is told after the deadline, and asking 
   assert.ok(first >= 1400 && second < 1400, `${first} ms, then ${second} ms`)
 })
 
-test('sequential reads are read ahead of', async () => {
+test('chunks are fetched ahead of a sequential reader', async () => {
   const { mounted, fetcher } = mount()
   for (let chunk = 0; chunk < 4; chunk++) await mounted.miss(chunk, { signal })
   assert.ok(fetcher.asked.some(({ priority }) => priority === 'ahead'))

@@ -31,10 +31,10 @@ interface Host {
 }
 
 /** A host; `previous` is the one whose daemon it replaces. */
-async function host(previous?: Pick<Host, 'catalog' | 'placement'>): Promise<Host> {
+async function host(previous?: Pick<Host, 'catalog' | 'placement'>, rootfs = [app, base]): Promise<Host> {
   const catalog = previous?.catalog ?? new FakeCatalog()
   const placement = previous?.placement ?? new FakePlacement()
-  for (const { manifest, digest } of [app, base]) catalog.manifests.set(digest, manifest)
+  for (const { manifest, digest } of rootfs) catalog.manifests.set(digest, manifest)
   const [driver, fetcher, boots] = [new FakeDriver(), new FakeFetcher(), new FakeBoots()]
   const [{ log, messages: warnings }, { log: errorLog, messages: errors }] = [keepingLog('warn'), keepingLog('error')]
   const mounts = new Mounts(
@@ -64,7 +64,7 @@ test('a mounted rootfs is served, recorded and booted; after its last mount it i
   await rejectsWith(driver.read(app.digest, 1), 'closed')
 })
 
-test('a directory takes one mount, and what is not mounted can be neither reset nor unmounted', async () => {
+test('a directory takes one mount; one without a mount can be neither reset nor unmounted', async () => {
   const { mounts } = await host()
   await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
   await rejectsWith(mounts.mount(base.manifest, recordOf(base.digest, '/one'), { signal }), 'conflict')
@@ -170,6 +170,28 @@ test('the next daemon knows a mount whose directory was renamed, and one that wa
   assert.deepEqual([second.mounts.list(), second.catalog.records.size], [[], 0])
 })
 
+test('a mount that the user has ended by hand is not taken for the next one that the kernel gives its id', async () => {
+  const { placement, mounts } = await host()
+  await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  placement.placed.delete('/one')
+  placement.next = 0
+  await mounts.mount(app.manifest, recordOf(app.digest, '/two'), { signal })
+  await mounts.umount('/two')
+  assert.deepEqual([[...placement.placed], mounts.list().map(({ directory }) => directory)], [[], ['/one']])
+  await mounts.umount('/one')
+})
+
+test('a mount whose rootfs is lost stays, and can be ended', async () => {
+  const first = await host()
+  await first.mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  first.catalog.manifests.delete(app.digest)
+  const { catalog, placement } = first
+  const second = await host({ catalog, placement }, [base])
+  assert.deepEqual([second.placement.kept, second.errors.length], [['/one'], 1])
+  await second.mounts.umount('/one')
+  assert.deepEqual([second.mounts.list(), catalog.records.size], [[], 0])
+})
+
 test('a rootfs whose last mount has ended is served until the kernel has dropped it', async () => {
   const { driver, boots, mounts } = await host()
   driver.heldElsewhere = true
@@ -193,7 +215,7 @@ test('a rootfs that the kernel has from an earlier daemon is served without a mo
   await mounts.umount('/one')
 })
 
-test('where a mount record cannot be read nothing is tidied away, for it may be of that mount', async () => {
+test('nothing is tidied away if a mount record cannot be read: it may belong to that mount', async () => {
   const first = await host()
   first.placement.kept = undefined
   first.catalog.malformed = ['mount//x']

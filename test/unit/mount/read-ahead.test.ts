@@ -34,14 +34,14 @@ test('a sequential reader soon misses no more', () => {
   assert.ok(r.misses() <= 5, `${r.misses()} misses`)
 })
 
-test('the window is bytes: over small chunks it has more of them', () => {
+test('the window is measured in bytes: it holds more of smaller chunks', () => {
   const r = reader(4000, 64 * 1024)
   for (let i = 0; i < 600; i++) r.read(i)
   assert.ok(r.misses() <= 4, `${r.misses()} misses`)
   assert.ok(r.fetched.size > 700)
 })
 
-test('a reader that jumps on and on does not have all between fetched', () => {
+test('a reader that keeps jumping does not make all chunks between be fetched', () => {
   const r = reader(4000, 64 * 1024)
   let read = 0
   for (let i = 0; i < 2000; i += 3) {
@@ -60,19 +60,19 @@ test('two sequential readers are both followed', () => {
   assert.ok(r.misses() <= 10, `${r.misses()} misses`)
 })
 
-test('reads here and there fetch nothing besides', () => {
+test('scattered reads fetch no other chunks', () => {
   const r = reader(1000)
   for (const i of [5, 900, 40, 311, 77, 650, 12, 498]) r.read(i)
   assert.equal(r.fetched.size, 8)
 })
 
-test('stays within the image', () => {
+test('read-ahead ends at the end of the image', () => {
   const r = reader(10)
   for (let i = 0; i < 10; i++) r.read(i)
   assert.equal(Math.max(...r.fetched), 9)
 })
 
-test('what is under way is asked for once, though its chunks are missed piece by piece until they are here', () => {
+test('a chunk is asked for once, though its pieces are missed one by one until it is here', () => {
   const asked: number[] = []
   const ahead = new ReadAhead({
     offsets: Float64Array.from({ length: 1001 }, (_, i) => i * 2 ** 18),

@@ -8,7 +8,7 @@ const fail = (code: ErrorCode): never => {
   throw new P2pfsError(code, `it is ${code}`)
 }
 
-test('tries again after a failure that may pass', async () => {
+test('a failure that may pass is followed by another attempt', async () => {
   let tries = 0
   const found = await withinDeadline(async () => (++tries < 3 ? fail('unavailable') : 'bytes'), {
     signal,
@@ -17,7 +17,7 @@ test('tries again after a failure that may pass', async () => {
   assert.deepEqual([found, tries], ['bytes', 3])
 })
 
-test('gives up when the deadline has passed, and says why', async () => {
+test('a read is given up when its deadline has passed, with the reason', async () => {
   const isLate =
     (pattern: RegExp) =>
     (error: unknown): boolean =>

@@ -43,7 +43,7 @@ test('arguments reach the tool as they are', async (t) => {
   assert.equal(message, words.map((word) => `<${word}>`).join(''))
 })
 
-test('a tool that is not there, that says much, or that reads its input, is answered for', async (t) => {
+test('a tool that is missing, prints a lot, or reads its input has an outcome', async (t) => {
   const shell = new ToolShell()
   t.after(() => shell.stop())
   const absent = await shell.run('p2pfs-no-such-tool', [])

@@ -18,7 +18,7 @@ test('a file is in use while anybody has it open', async (t) => {
   assert.equal(await uses.ofFile(file), 'free')
 })
 
-test('without perl nobody knows', async () => {
+test('without perl the use of a file is unknown', async () => {
   const uses = new UseCheck({ run: async () => ({ ok: false, message: 'perl: not found' }) })
   assert.equal(await uses.ofFile('/x'), 'unknown')
   assert.equal(await uses.ofUpperLayer('/x'), 'unknown')
