@@ -1,4 +1,6 @@
 import { digestToBytes, type Digest } from '../../protocol/digest.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
+import type { RootfsTree } from './tree/rootfs-tree.ts'
 
 /** A filesystem laid out: its metadata segment at the front, the layers' data segments behind it, back to back. */
 export interface FilesystemPlan {
@@ -7,6 +9,17 @@ export interface FilesystemPlan {
   sizeBytes: number
   /** The metadata segment, in order, in pieces of whole blocks. */
   pieces: () => Generator<Uint8Array>
+}
+
+/** Plans an inode. Errors that the task throws get the inode's path. */
+export function namingPath<T>(tree: RootfsTree, inode: number, task: () => T): T {
+  try {
+    return task()
+  } catch (cause) {
+    if (!(cause instanceof P2pfsError)) throw cause
+    const path = tree.pathOf(inode)
+    throw new P2pfsError(cause.code, `/${path}: ${cause.message}`, { ...cause.details, cause, path })
+  }
 }
 
 /** A UUID of version 8 (RFC 9562), made of the digest's first bytes. */

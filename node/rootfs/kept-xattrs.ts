@@ -1,7 +1,7 @@
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { ByteString, LayerEntry } from '../../protocol/layer-index.ts'
 import { accessAcl, applyAcl, defaultAcl, parseAcl } from './posix-acl.ts'
-import type { RootfsInode } from './rootfs-tree.ts'
+import type { RootfsInode } from './tree/rootfs-inode.ts'
 
 /** XATTR_NAME_MAX of include/uapi/linux/limits.h, bytes. */
 const maxNameBytes = 255

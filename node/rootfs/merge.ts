@@ -1,7 +1,9 @@
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { ByteString, LayerEntry, LayerIndex } from '../../protocol/layer-index.ts'
 import { inheritedXattrs, keptXattrs } from './kept-xattrs.ts'
-import type { RootfsInode, RootfsTree } from './rootfs-tree.ts'
+import { Column } from './tree/column.ts'
+import type { RootfsInode } from './tree/rootfs-inode.ts'
+import { RootfsTree } from './tree/rootfs-tree.ts'
 
 /** Most symbolic links on the way to one entry, as in umoci: more are a loop. */
 const maxLinks = 255
@@ -9,8 +11,6 @@ const maxLinks = 255
 const maxNameBytes = 255
 const maxTargetBytes = 4095
 const setgid = 0o2000
-/** One list for the many inodes without extents. */
-const none: RootfsInode['extents'] = []
 
 /**
  * A directory that no layer describes, as mkdir makes it as root under umask 022: it inherits from a setgid directory
@@ -29,8 +29,8 @@ function plainDirectory(parent?: RootfsInode): RootfsInode {
     linkTarget: '',
     device: { major: 0, minor: 0 },
     sizeBytes: 0,
+    layer: 0,
     extents: [],
-    children: new Map(),
   }
 }
 
@@ -48,9 +48,10 @@ function plainDirectory(parent?: RootfsInode): RootfsInode {
  *   way; names and attributes that the kernel refuses
  */
 export function mergeLayers(layers: readonly LayerIndex[]): RootfsTree {
-  const root = plainDirectory()
+  const tree = new RootfsTree(plainDirectory())
+  const owners = new Column(Uint16Array)
   for (const [i, { entries, diffId }] of layers.entries()) {
-    const merge = new LayerMerge(root, i)
+    const merge = new LayerMerge(tree, owners, i)
     for (const entry of entries) {
       try {
         merge.apply(entry)
@@ -64,36 +65,38 @@ export function mergeLayers(layers: readonly LayerIndex[]): RootfsTree {
       }
     }
   }
-  return { root }
+  return tree
 }
 
 /** One step on the way down from the root, with links followed. */
 interface Step {
   name: ByteString
   /** Undefined where nothing has this name. */
-  node: RootfsInode | undefined
+  inode: number | undefined
 }
 
 class LayerMerge {
-  readonly #root: RootfsInode
-  readonly #layer: number
+  readonly #tree: RootfsTree
   /**
-   * The layer's own names in each directory: the layer has put them there, or has put something below them. Its markers
-   * do not hide these names. They are names, not inodes: a hard link to a file of a lower layer leaves the file's other
-   * names to that layer.
+   * For each directory entry the number of the last layer, from 1, that has put it there or has put something below it. These
+   * names are the layer's own: its markers do not hide them. They are names, not inodes: a hard link to a file of a lower
+   * layer leaves the file's other names to that layer.
    */
-  readonly #own = new Map<RootfsInode, Set<ByteString>>()
+  readonly #owners: Column
+  readonly #layer: number
   /** Directories without any name of lower layers left in them. */
-  readonly #hidden = new Set<RootfsInode>()
+  readonly #hidden = new Set<number>()
   /** Parent of the last entry: most entries of a tar stand beside the one before. */
-  #lastParent: { path: ByteString; directory: RootfsInode } | undefined
+  #lastParent: { path: ByteString; directory: number } | undefined
 
-  constructor(root: RootfsInode, layer: number) {
-    this.#root = root
+  constructor(tree: RootfsTree, owners: Column, layer: number) {
+    this.#tree = tree
+    this.#owners = owners
     this.#layer = layer
   }
 
   apply(entry: LayerEntry): void {
+    const { entries, inodes } = this.#tree
     const [parentPath, name] = splitPath(entry.path)
     if (entry.type === 'opaque' || entry.type === 'whiteout') {
       // The marker may remove a link on the way to the last entry.
@@ -102,122 +105,118 @@ class LayerMerge {
       else this.#whiteout(this.#find(parentPath), name)
       return
     }
-    if (entry.path === '') return this.#describe(this.#root, entry)
+    if (entry.path === '') return inodes.set(this.#tree.root, this.#inode(entry))
     const directory = this.#parent(parentPath)
     checkName(name)
-    const children = directory.children!
-    const there = children.get(name)
-    if (entry.type === 'directory' && there?.type === 'directory') this.#describe(there, entry)
+    let place = entries.find(directory, name)
+    const oldInode = place === undefined ? undefined : entries.inodeOf(place)
+    const oldType = oldInode === undefined ? undefined : inodes.typeOf(oldInode)
+    if (entry.type === 'directory' && oldType === 'directory') inodes.set(oldInode!, this.#inode(entry))
     else {
       // The old entry goes first: a hard link to it, or to something below it, is a link to nothing.
-      if (there !== undefined) children.delete(name)
-      const node = entry.type === 'hardlink' ? this.#linkTarget(entry.linkTarget) : this.#inode(entry)
-      children.set(name, node)
+      if (place !== undefined) entries.remove(place)
+      const inode = entry.type === 'hardlink' ? this.#linkTarget(entry.linkTarget) : inodes.add(this.#inode(entry))
+      place = entries.set(directory, name, inode)
       // Paths through this name may lead elsewhere now.
-      if (there?.type === 'directory' || there?.type === 'symlink' || node.type === 'symlink')
+      if (oldType === 'directory' || oldType === 'symlink' || inodes.typeOf(inode) === 'symlink')
         this.#lastParent = undefined
     }
-    this.#markOwn(directory, name)
-  }
-
-  #describe(directory: RootfsInode, entry: LayerEntry): void {
-    Object.assign(directory, this.#inode(entry), { children: directory.children! })
+    this.#markOwn(place!)
   }
 
   #inode(entry: LayerEntry): RootfsInode {
-    const { uid, gid, mtime, linkTarget, device, sizeBytes } = entry
+    const { uid, gid, mtime, linkTarget, device, sizeBytes, extents } = entry
     const type = entry.type as RootfsInode['type']
     if (type === 'symlink' && (linkTarget === '' || linkTarget.length > maxTargetBytes))
       throw new P2pfsError('invalid', `link target of ${linkTarget.length} bytes; Linux takes 1 to ${maxTargetBytes}`)
     const { mode, xattrs } = keptXattrs(entry)
-    const extents =
-      entry.extents.length === 0
-        ? none
-        : entry.extents.map(({ fileOffset, lengthBytes, segmentOffset }) => ({
-            layer: this.#layer,
-            fileOffset,
-            lengthBytes,
-            segmentOffset,
-          }))
-    const node: RootfsInode = { type, mode, uid, gid, mtime, xattrs, linkTarget, device, sizeBytes, extents }
-    if (type === 'directory') node.children = new Map()
-    return node
+    return { type, mode, uid, gid, mtime, xattrs, linkTarget, device, sizeBytes, layer: this.#layer, extents }
   }
 
   /** Finds a hard link's target. A symlink as its last step is not followed: it is the target. */
-  #linkTarget(path: ByteString): RootfsInode {
+  #linkTarget(path: ByteString): number {
+    const { inodes, root } = this.#tree
     const [parentPath, name] = splitPath(path)
-    const target = path === '' ? this.#root : this.#find(parentPath)?.children?.get(name)
+    const target = path === '' ? root : this.#child(this.#find(parentPath), name)
     if (target === undefined)
       throw new P2pfsError('invalid', `hard link to ${JSON.stringify(path)}, which is not there`)
-    if (target.type === 'directory')
+    if (inodes.typeOf(target) === 'directory')
       throw new P2pfsError('invalid', `hard link to ${JSON.stringify(path)}, which is a directory`)
     return target
   }
 
-  #whiteout(parent: RootfsInode | undefined, name: ByteString): void {
-    const node = parent?.children?.get(name)
-    if (node === undefined) return
-    if (!this.#isOwn(parent!, name)) parent!.children!.delete(name)
+  #whiteout(parent: number | undefined, name: ByteString): void {
+    const { entries } = this.#tree
+    const entry = parent === undefined ? undefined : entries.find(parent, name)
+    if (entry === undefined) return
+    if (!this.#isOwn(entry)) entries.remove(entry)
     // The layer has put the directory back, so only names of lower layers in it go.
-    else this.#hideBelow(node)
+    else this.#hideBelow(entries.inodeOf(entry))
   }
 
-  #hideBelow(top: RootfsInode | undefined): void {
-    const left = top?.type === 'directory' ? [top] : []
+  #hideBelow(top: number | undefined): void {
+    const { entries, inodes } = this.#tree
+    const left = top === undefined || inodes.typeOf(top) !== 'directory' ? [] : [top]
     for (let directory = left.pop(); directory !== undefined; directory = left.pop()) {
       if (this.#hidden.has(directory)) continue
       this.#hidden.add(directory)
-      for (const [name, node] of directory.children!) {
-        if (!this.#isOwn(directory, name)) directory.children!.delete(name)
-        else if (node.type === 'directory') left.push(node)
+      for (const entry of entries.of(directory)) {
+        const inode = entries.inodeOf(entry)
+        if (!this.#isOwn(entry)) entries.remove(entry)
+        else if (inodes.typeOf(inode) === 'directory') left.push(inode)
       }
     }
   }
 
-  #isOwn(directory: RootfsInode, name: ByteString): boolean {
-    return this.#own.get(directory)?.has(name) === true
+  #isOwn(entry: number): boolean {
+    return entry < this.#owners.length && this.#owners.get(entry) === this.#layer + 1
   }
 
-  #markOwn(directory: RootfsInode, name: ByteString): void {
-    const names = this.#own.get(directory)
-    if (names === undefined) this.#own.set(directory, new Set([name]))
-    else names.add(name)
+  #markOwn(entry: number): void {
+    while (this.#owners.length <= entry) this.#owners.push(0)
+    this.#owners.set(entry, this.#layer + 1)
   }
 
-  #parent(path: ByteString): RootfsInode {
+  #parent(path: ByteString): number {
     if (this.#lastParent?.path !== path) this.#lastParent = { path, directory: this.#makeDirectories(path) }
     return this.#lastParent.directory
   }
 
   /** Finds the directory at `path`, makes it the layer's own, and makes missing directories on the way. */
-  #makeDirectories(path: ByteString): RootfsInode {
-    let directory = this.#root
-    for (const { name, node } of this.#resolve(path)) {
-      let next = node
-      if (next?.type !== 'directory') {
-        if (next !== undefined && this.#isOwn(directory, name))
+  #makeDirectories(path: ByteString): number {
+    const { entries, inodes, root } = this.#tree
+    let directory = root
+    for (const { name, inode } of this.#resolve(path)) {
+      let entry = entries.find(directory, name)
+      if (inode === undefined || inodes.typeOf(inode) !== 'directory') {
+        if (entry !== undefined && this.#isOwn(entry))
           throw new P2pfsError('invalid', `${JSON.stringify(name)} on its path is no directory`)
         checkName(name)
-        next = plainDirectory(directory)
-        directory.children!.set(name, next)
+        entry = entries.set(directory, name, inodes.add(plainDirectory(inodes.get(directory))))
       }
-      this.#markOwn(directory, name)
-      directory = next
+      this.#markOwn(entry!)
+      directory = entries.inodeOf(entry!)
     }
     return directory
   }
 
-  #find(path: ByteString): RootfsInode | undefined {
+  #child(directory: number | undefined, name: ByteString): number | undefined {
+    if (directory === undefined || this.#tree.inodes.typeOf(directory) !== 'directory') return undefined
+    const entry = this.#tree.entries.find(directory, name)
+    return entry === undefined ? undefined : this.#tree.entries.inodeOf(entry)
+  }
+
+  #find(path: ByteString): number | undefined {
     const trail = this.#resolve(path)
-    return trail.length === 0 ? this.#root : trail.at(-1)!.node
+    return trail.length === 0 ? this.#tree.root : trail.at(-1)!.inode
   }
 
   /**
-   * Follows a path, with symlinks resolved as if the root were `/`. A step that is missing or is no directory counts as
-   * a directory: `..` leads back from it.
+   * Follows a path, with symlinks resolved as if the root were `/`. A step that is missing or is no directory counts as a
+   * directory: `..` leads back from it.
    */
   #resolve(path: ByteString): Step[] {
+    const { inodes, root } = this.#tree
     const trail: Step[] = []
     const left = path.split('/').toReversed()
     let links = 0
@@ -227,15 +226,15 @@ class LayerMerge {
         trail.pop()
         continue
       }
-      const directory = trail.length === 0 ? this.#root : trail.at(-1)!.node
-      const node = directory?.children?.get(name)
-      if (node?.type !== 'symlink') {
-        trail.push({ name, node })
+      const inode = this.#child(trail.length === 0 ? root : trail.at(-1)!.inode, name)
+      if (inode === undefined || inodes.typeOf(inode) !== 'symlink') {
+        trail.push({ name, inode })
         continue
       }
       if (++links > maxLinks) throw new P2pfsError('invalid', 'too many symbolic links on its path')
-      if (node.linkTarget.startsWith('/')) trail.length = 0
-      left.push(...node.linkTarget.split('/').toReversed())
+      const { linkTarget } = inodes.get(inode)
+      if (linkTarget.startsWith('/')) trail.length = 0
+      left.push(...linkTarget.split('/').toReversed())
     }
     return trail
   }

@@ -20,7 +20,7 @@ const maxChunks = 16 * 1024 * 1024
  * @param blocks of the file, holes included
  * @throws unsupported for a file with holes whose map would be too long
  */
-export function mapFile(runs: readonly BlockRun[], blocks: number, path: string): FileMap {
+export function mapFile(runs: readonly BlockRun[], blocks: number): FileMap {
   if (blocks === 0) return { dataBlock: 0 }
   const joined = join(runs)
   const [only] = joined
@@ -31,8 +31,7 @@ export function mapFile(runs: readonly BlockRun[], blocks: number, path: string)
   if (count > maxChunks) {
     throw new P2pfsError(
       'unsupported',
-      `/${path}: with holes as small as these, EROFS maps ${maxChunks} blocks; the file has ${blocks}. Use the format ext4`,
-      { path },
+      `with holes as small as these, EROFS maps ${maxChunks} blocks; the file has ${blocks}. Use the format ext4`,
     )
   }
   const chunks = Array.from<number | undefined>({ length: count })

@@ -1,5 +1,5 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
-import type { RootfsInode } from '../rootfs-tree.ts'
+import type { RootfsInode } from '../tree/rootfs-inode.ts'
 import { inodeBytes, layouts, typeBits, xattrHeaderBytes } from './format.ts'
 
 /** The parts of an inode that depend on the layout. */
@@ -35,11 +35,9 @@ export function encodeInode(node: RootfsInode, body: InodeBody): Buffer {
  * Linux's 32-bit form of a device number: 12 bits of major, 20 of minor, the low 8 of the minor at the bottom.
  * @throws unsupported for a number that Linux cannot have
  */
-export function encodeDevice({ major, minor }: RootfsInode['device'], path: string): number {
+export function encodeDevice({ major, minor }: RootfsInode['device']): number {
   if (major >= 2 ** 12 || minor >= 2 ** 20) {
-    throw new P2pfsError('unsupported', `/${path}: device number ${major}:${minor} is beyond Linux's 4095:1048575`, {
-      path,
-    })
+    throw new P2pfsError('unsupported', `device number ${major}:${minor} is beyond Linux's 4095:1048575`)
   }
   return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0
 }

@@ -1,8 +1,11 @@
 import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { ByteString } from '../../../protocol/layer-index.ts'
-import { uuidFrom, type FilesystemPlan } from '../filesystem-plan.ts'
-import type { RootfsInode, RootfsTree } from '../rootfs-tree.ts'
+import { namingPath, uuidFrom, type FilesystemPlan } from '../filesystem-plan.ts'
+import { Column } from '../tree/column.ts'
+import { InodeOrder } from '../tree/inode-order.ts'
+import type { RootfsInode } from '../tree/rootfs-inode.ts'
+import type { RootfsTree } from '../tree/rootfs-tree.ts'
 import { encodeDirectoryBlock, packDirectory } from './directory.ts'
 import { encodeChunks, mapFile, type FileMap } from './file-map.ts'
 import { blockBytes, inodeBytes, nullBlock, slotBytes, superblockBytes, superblockOffset } from './format.ts'
@@ -14,31 +17,27 @@ import { encodeXattrs } from './xattr.ts'
 /** The longest link target in Linux, bytes. */
 const maxTargetBytes = 4095
 
-/** A name in a directory and its inode. */
-interface Named {
-  name: ByteString
-  inode: Planned
+/** The names of a directory with `.` and `..`, in bytewise order. */
+interface Listing {
+  names: readonly ByteString[]
+  /** Positions of the inodes. */
+  positions: readonly number[]
+  /** How the names share blocks. */
+  packed: ReturnType<typeof packDirectory>
 }
 
-/** An inode and the places of its parts. */
+/** An inode and the parts of it. */
 interface Planned {
   node: RootfsInode
-  path: ByteString
-  number: number
-  links: number
+  position: number
   xattrs: Buffer
-  /** Directories: all names with `.` and `..`, and how they share blocks. */
-  entries: Named[]
-  packed: ReturnType<typeof packDirectory>
+  listing: Listing | undefined
   map: FileMap | undefined
   device: number
   /** Number of its own blocks, behind all inodes: of a directory or a long link target. */
   ownBlocks: number
   /** Bytes right behind inode and attributes: the end of a directory, a link target, or a chunk map. */
   tailBytes: number
-  /** Offset on the device. */
-  offset: number
-  firstBlock: number
 }
 
 /**
@@ -52,168 +51,175 @@ interface Planned {
  * @throws unsupported, naming the path, for an entry that EROFS cannot hold
  */
 export function planErofs(tree: RootfsTree, layerBytes: readonly number[], seed: Digest): FilesystemPlan {
-  const layerBlocks: number[] = []
-  let dataBlocks = 0
-  for (const bytes of layerBytes) {
-    layerBlocks.push(dataBlocks)
-    dataBlocks += bytes / blockBytes
-  }
-  const inodes = planInodes(tree, layerBlocks)
-  const slots = new SlotAllocator(superblockOffset + superblockBytes)
-  for (const inode of inodes) inode.offset = slots.allocate(inodeBytes + inode.xattrs.length + inode.tailBytes)
-  let block = Math.ceil(slots.end / blockBytes)
-  for (const inode of inodes) {
-    inode.firstBlock = block
-    block += inode.ownBlocks
-  }
-  if (block + dataBlocks >= 2 ** 32) throw new P2pfsError('unsupported', 'the image is larger than 16 TiB')
-  return new Layout(inodes, slots.end, block, dataBlocks, uuidFrom(seed))
+  return new ErofsPlan(tree, layerBytes, uuidFrom(seed))
 }
 
-/** All inodes, the root first, a directory's children together. */
-function planInodes(tree: RootfsTree, layerBlocks: readonly number[]): Planned[] {
-  const planned = new Map<RootfsInode, Planned>()
-  const add = (node: RootfsInode, path: ByteString): Planned => {
-    const inode: Planned = {
+class ErofsPlan implements FilesystemPlan {
+  readonly metadataBytes: number
+  readonly sizeBytes: number
+  readonly #tree: RootfsTree
+  readonly #order: InodeOrder
+  readonly #uuid: Uint8Array
+  /** First block of each layer's data segment, counted over all of them. */
+  readonly #layerBlocks: number[] = []
+  /** By position, the inode's number, which is its place on the device. */
+  readonly #slots = new Column(Uint32Array)
+  /** By position, the own blocks of all inodes before it. One more position has those of all. */
+  readonly #ownStarts = new Column(Uint32Array)
+  /** The block behind all inodes, at which the own blocks begin. */
+  readonly #firstOwnBlock: number
+  readonly #metadataBlocks: number
+  #chunked = false
+
+  constructor(tree: RootfsTree, layerBytes: readonly number[], uuid: Uint8Array) {
+    this.#tree = tree
+    this.#uuid = uuid
+    this.#order = new InodeOrder(tree)
+    let dataBlocks = 0
+    for (const bytes of layerBytes) {
+      this.#layerBlocks.push(dataBlocks)
+      dataBlocks += bytes / blockBytes
+    }
+    const slots = new SlotAllocator(superblockOffset + superblockBytes)
+    let ownBlocks = 0
+    for (let position = 0; position < this.#order.count; position++) {
+      const planned = namingPath(tree, this.#order.inodeAt(position), () => this.#planned(position))
+      this.#slots.push(slots.allocate(inodeBytes + planned.xattrs.length + planned.tailBytes) / slotBytes)
+      if (planned.map !== undefined && 'chunks' in planned.map) this.#chunked = true
+      this.#ownStarts.push(ownBlocks)
+      ownBlocks += planned.ownBlocks
+    }
+    this.#ownStarts.push(ownBlocks)
+    this.#firstOwnBlock = Math.ceil(slots.end / blockBytes)
+    this.#metadataBlocks = this.#firstOwnBlock + ownBlocks
+    if (this.#metadataBlocks + dataBlocks >= 2 ** 32)
+      throw new P2pfsError('unsupported', 'the image is larger than 16 TiB')
+    this.metadataBytes = this.#metadataBlocks * blockBytes
+    this.sizeBytes = (this.#metadataBlocks + dataBlocks) * blockBytes
+  }
+
+  *pieces(): Generator<Uint8Array> {
+    let isFirst = true
+    for (const block of wholeBlocks(this.#inodeBytes())) {
+      if (isFirst) {
+        writeSuperblock(block, {
+          totalBlocks: this.sizeBytes / blockBytes,
+          inodes: this.#order.count,
+          rootNode: this.#slots.get(0),
+          chunked: this.#chunked,
+          uuid: this.#uuid,
+        })
+      }
+      isFirst = false
+      yield block
+    }
+    for (let position = 0; position < this.#order.count; position++) {
+      const count = this.#ownStarts.get(position + 1) - this.#ownStarts.get(position)
+      if (count === 0) continue
+      const planned = this.#planned(position)
+      for (let i = 0; i < count; i++) yield wholeBlock(this.#data(planned, i))
+    }
+  }
+
+  /** The device up to the end of the inodes, without the superblock. */
+  *#inodeBytes(): Generator<Buffer> {
+    // Some short inodes fill gaps between longer ones that come before them.
+    const bySlot = Uint32Array.from({ length: this.#order.count }, (_, i) => i)
+    bySlot.sort((a, b) => this.#slots.get(a) - this.#slots.get(b))
+    let end = 0
+    for (const position of bySlot) {
+      const start = this.#slots.get(position) * slotBytes
+      yield Buffer.alloc(start - end)
+      const bytes = this.#encode(this.#planned(position), this.#firstOwnBlock + this.#ownStarts.get(position))
+      yield bytes
+      end = start + bytes.length
+    }
+  }
+
+  #planned(position: number): Planned {
+    const node = this.#tree.inodes.get(this.#order.inodeAt(position))
+    const planned: Planned = {
       node,
-      path,
-      number: planned.size + 1,
-      links: node.type === 'directory' ? 2 : 0,
-      xattrs: encodeXattrs(node.xattrs, path),
-      entries: [],
-      packed: [],
+      position,
+      xattrs: encodeXattrs(node.xattrs),
+      listing: undefined,
       map: undefined,
       device: 0,
       ownBlocks: 0,
       tailBytes: 0,
-      offset: 0,
-      firstBlock: 0,
     }
-    planned.set(node, inode)
-    return inode
-  }
-  const root = add(tree.root, '')
-  const directories = [{ directory: root, parent: root }]
-  // Depth first without recursion: a path may have thousands of components.
-  for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
-    const { directory, parent } = next
-    const below: typeof directories = []
-    const children = [...(directory.node.children ?? [])].sort(([a], [b]) => (a < b ? -1 : 1))
-    const entries: Named[] = [
-      { name: '.', inode: directory },
-      { name: '..', inode: parent },
-    ]
-    for (const [name, node] of children) {
-      let child = planned.get(node)
-      if (child === undefined) {
-        child = add(node, directory.path === '' ? name : `${directory.path}/${name}`)
-        if (node.type === 'directory') below.push({ directory: child, parent: directory })
-      }
-      if (node.type === 'directory') directory.links++
-      else child.links++
-      entries.push({ name, inode: child })
+    if (node.type === 'directory') {
+      planned.listing = this.#listing(position)
+      const { packed } = planned.listing
+      placeTail(planned, packed.length - 1, packed.at(-1)!.usedBytes)
+    } else if (node.type === 'symlink') {
+      const length = node.linkTarget.length
+      if (length > maxTargetBytes)
+        throw new P2pfsError('unsupported', `link target of ${length} bytes; ${maxTargetBytes} is the most`)
+      placeTail(planned, 0, length)
+    } else if (node.type === 'character' || node.type === 'block') {
+      planned.device = encodeDevice(node.device)
+    } else if (node.type === 'file') {
+      planned.map = this.#mapOf(node)
+      if ('chunks' in planned.map) planned.tailBytes = planned.map.chunks.length * 4
     }
-    directory.entries = entries.sort((a, b) => (a.name < b.name ? -1 : 1))
-    directories.push(...below.toReversed())
+    return planned
   }
-  const inodes = [...planned.values()]
-  for (const inode of inodes) planContent(inode, layerBlocks)
-  return inodes
-}
 
-function planContent(inode: Planned, layerBlocks: readonly number[]): void {
-  const { node, path } = inode
-  if (node.type === 'directory') {
-    inode.packed = packDirectory(inode.entries.map(({ name }) => name))
-    placeTail(inode, inode.packed.length - 1, inode.packed.at(-1)!.usedBytes)
-  } else if (node.type === 'symlink') {
-    const length = node.linkTarget.length
-    if (length > maxTargetBytes)
-      throw new P2pfsError('unsupported', `/${path}: link target of ${length} bytes; ${maxTargetBytes} is the most`, {
-        path,
-      })
-    placeTail(inode, 0, length)
-  } else if (node.type === 'character' || node.type === 'block') {
-    inode.device = encodeDevice(node.device, path)
-  } else if (node.type === 'file') {
-    const runs = node.extents
+  #mapOf({ layer, extents, sizeBytes }: RootfsInode): FileMap {
+    const runs = extents
       .filter(({ lengthBytes }) => lengthBytes > 0)
-      .map(({ layer, fileOffset, lengthBytes, segmentOffset }) => ({
+      .map(({ fileOffset, lengthBytes, segmentOffset }) => ({
         fileBlock: fileOffset / blockBytes,
-        dataBlock: layerBlocks[layer]! + segmentOffset / blockBytes,
+        dataBlock: this.#layerBlocks[layer]! + segmentOffset / blockBytes,
         count: Math.ceil(lengthBytes / blockBytes),
       }))
-    const map = mapFile(
+    return mapFile(
       runs.sort((a, b) => a.fileBlock - b.fileBlock),
-      Math.ceil(node.sizeBytes / blockBytes),
-      path,
+      Math.ceil(sizeBytes / blockBytes),
     )
-    inode.map = map
-    if ('chunks' in map) inode.tailBytes = map.chunks.length * 4
-  }
-}
-
-/**
- * Puts the end of the data behind the inode where both fit into one block, as the kernel wants it; else into a block.
- */
-function placeTail(inode: Planned, wholeBlocks: number, tailBytes: number): void {
-  const inline = inodeBytes + inode.xattrs.length + tailBytes <= blockBytes
-  inode.tailBytes = inline ? tailBytes : 0
-  inode.ownBlocks = inline ? wholeBlocks : wholeBlocks + 1
-}
-
-class Layout implements FilesystemPlan {
-  readonly metadataBytes: number
-  readonly sizeBytes: number
-  readonly #inodes: readonly Planned[]
-  readonly #slotsEnd: number
-  readonly #metadataBlocks: number
-  readonly #uuid: Uint8Array
-
-  constructor(
-    inodes: readonly Planned[],
-    slotsEnd: number,
-    metadataBlocks: number,
-    dataBlocks: number,
-    uuid: Uint8Array,
-  ) {
-    this.#inodes = inodes
-    this.#slotsEnd = slotsEnd
-    this.#metadataBlocks = metadataBlocks
-    this.#uuid = uuid
-    this.metadataBytes = metadataBlocks * blockBytes
-    this.sizeBytes = (metadataBlocks + dataBlocks) * blockBytes
   }
 
-  *pieces(): Generator<Uint8Array> {
-    const slots = Buffer.alloc(Math.ceil(this.#slotsEnd / blockBytes) * blockBytes)
-    for (const inode of this.#inodes) slots.set(this.#encode(inode), inode.offset)
-    writeSuperblock(slots.subarray(0, blockBytes), {
-      totalBlocks: this.sizeBytes / blockBytes,
-      inodes: this.#inodes.length,
-      rootNode: nodeNumber(this.#inodes[0]!),
-      chunked: this.#inodes.some(({ map }) => map !== undefined && 'chunks' in map),
-      uuid: this.#uuid,
-    })
-    yield slots
-    for (const inode of this.#inodes) {
-      for (let i = 0; i < inode.ownBlocks; i++) yield wholeBlock(data(inode, i))
+  #listing(position: number): Listing {
+    const { entries } = this.#tree
+    const names: ByteString[] = []
+    const positions: number[] = []
+    const dots = [
+      { name: '.', target: position },
+      { name: '..', target: this.#order.parentOf(position) },
+    ]
+    const add = (name: ByteString, target: number): void => {
+      names.push(name)
+      positions.push(target)
     }
+    const addDotsBefore = (name: ByteString | undefined): void => {
+      while (dots.length > 0 && (name === undefined || dots[0]!.name < name)) {
+        const { name: dot, target } = dots.shift()!
+        add(dot, target)
+      }
+    }
+    for (const entry of entries.of(this.#order.inodeAt(position))) {
+      const name = entries.nameOf(entry)
+      addDotsBefore(name)
+      add(name, this.#order.positionOf(entries.inodeOf(entry)))
+    }
+    addDotsBefore(undefined)
+    return { names, positions, packed: packDirectory(names) }
   }
 
   /** The inode, its attributes, and the bytes behind them. */
-  #encode(inode: Planned): Buffer {
-    const { node, number, links, xattrs, map, ownBlocks, tailBytes, firstBlock } = inode
-    const body = { number, links, xattrBytes: xattrs.length }
+  #encode(planned: Planned, firstBlock: number): Buffer {
+    const { node, position, xattrs, map, ownBlocks, tailBytes } = planned
+    const body = { number: position + 1, links: this.#order.linksAt(position), xattrBytes: xattrs.length }
     const behind = (rest: Omit<InodeBody, keyof typeof body>, tail: Buffer = Buffer.alloc(0)): Buffer =>
       Buffer.concat([encodeInode(node, { ...body, ...rest }), xattrs, tail])
     switch (node.type) {
       case 'directory':
       case 'symlink': {
         const place = ownBlocks === 0 ? nullBlock : firstBlock
-        const sizeBytes = dataBytes(inode)
+        const sizeBytes = dataBytes(planned)
         if (tailBytes === 0) return behind({ layout: 'plain', sizeBytes, place })
-        return behind({ layout: 'inline', sizeBytes, place }, data(inode, ownBlocks))
+        return behind({ layout: 'inline', sizeBytes, place }, this.#data(planned, ownBlocks))
       }
       case 'file': {
         const { sizeBytes } = node
@@ -227,33 +233,63 @@ class Layout implements FilesystemPlan {
       }
       case 'character':
       case 'block':
-        return behind({ layout: 'plain', sizeBytes: 0, place: inode.device })
+        return behind({ layout: 'plain', sizeBytes: 0, place: planned.device })
       case 'fifo':
         return behind({ layout: 'plain', sizeBytes: 0, place: 0 })
     }
   }
+
+  /** Block `i` of a directory or of a link target; of the last one, the used part. */
+  #data({ node, listing }: Planned, i: number): Buffer {
+    if (listing === undefined) return Buffer.from(node.linkTarget, 'latin1')
+    const { names, positions, packed } = listing
+    const { first, usedBytes } = packed[i]!
+    return encodeDirectoryBlock(
+      names.slice(first, packed[i + 1]?.first).map((name, j) => {
+        const target = positions[first + j]!
+        const type = this.#tree.inodes.typeOf(this.#order.inodeAt(target))
+        return { name, type, node: this.#slots.get(target) }
+      }),
+      i === packed.length - 1 ? usedBytes : blockBytes,
+    )
+  }
 }
 
-const nodeNumber = ({ offset }: Planned): number => offset / slotBytes
+/**
+ * Puts the end of the data behind the inode where both fit into one block, as the kernel wants it; else into a block.
+ */
+function placeTail(planned: Planned, wholeBlockCount: number, tailBytes: number): void {
+  const inline = inodeBytes + planned.xattrs.length + tailBytes <= blockBytes
+  planned.tailBytes = inline ? tailBytes : 0
+  planned.ownBlocks = inline ? wholeBlockCount : wholeBlockCount + 1
+}
 
-function dataBytes({ node, packed }: Planned): number {
-  if (node.type === 'symlink') return node.linkTarget.length
+function dataBytes({ node, listing }: Planned): number {
+  if (listing === undefined) return node.linkTarget.length
+  const { packed } = listing
   return (packed.length - 1) * blockBytes + packed.at(-1)!.usedBytes
-}
-
-/** Block `i` of a directory or of a link target; of the last one, the used part. */
-function data({ node, entries, packed }: Planned, i: number): Buffer {
-  if (node.type === 'symlink') return Buffer.from(node.linkTarget, 'latin1')
-  const { first, usedBytes } = packed[i]!
-  const here = entries.slice(first, packed[i + 1]?.first)
-  return encodeDirectoryBlock(
-    here.map(({ name, inode }) => ({ name, type: inode.node.type, node: nodeNumber(inode) })),
-    i === packed.length - 1 ? usedBytes : blockBytes,
-  )
 }
 
 function wholeBlock(bytes: Buffer): Buffer {
   const out = Buffer.alloc(blockBytes)
   out.set(bytes)
   return out
+}
+
+/** The same bytes in whole blocks; zeros fill the last. */
+function* wholeBlocks(pieces: Iterable<Buffer>): Generator<Buffer> {
+  let block = Buffer.alloc(blockBytes)
+  let filled = 0
+  for (const piece of pieces) {
+    for (let offset = 0; offset < piece.length;) {
+      const length = piece.copy(block, filled, offset)
+      filled += length
+      offset += length
+      if (filled < blockBytes) continue
+      yield block
+      block = Buffer.alloc(blockBytes)
+      filled = 0
+    }
+  }
+  if (filled > 0) yield block
 }

@@ -9,6 +9,16 @@ export interface DirectoryEntry {
   type: keyof typeof entryTypes
 }
 
+/** The entries of a directory in bytewise order of their names. There may be millions: each is made when it is looked at. */
+export interface DirectorySource {
+  self: number
+  parent: number
+  count: number
+  name: (index: number) => ByteString
+  inode: (index: number) => number
+  type: (index: number) => keyof typeof entryTypes
+}
+
 const entryBytes = (nameLength: number): number => (8 + nameLength + 3) & ~3
 /** Most index entries in the root block, behind '.', '..' and dx_root_info. */
 const rootLimit = (blockBytes - 32) / 8
@@ -16,20 +26,43 @@ const rootLimit = (blockBytes - 32) / 8
 const nodeLimit = (blockBytes - 8) / 8
 
 /**
- * The blocks of a directory: one, or a hash tree (htree) of depth one or two.
+ * A directory: one block, or a hash tree (htree) of depth one or two.
  * @throws unsupported for more entries than two levels hold: above ten million
  */
-export function encodeDirectory(
-  self: number,
-  parent: number,
-  entries: readonly DirectoryEntry[],
+export function planDirectory(
+  source: DirectorySource,
   seed: Uint32Array,
-): { blocks: Buffer[]; indexed: boolean } {
-  const total = entries.reduce((sum, { name }) => sum + entryBytes(name.length), entryBytes(1) + entryBytes(2))
-  if (total <= blockBytes) return { blocks: [linearBlock(self, parent, entries)], indexed: false }
-  const leaves = hashLeaves(entries, seed)
-  return { blocks: [...indexBlocks(self, parent, leaves), ...leaves.map(({ block }) => block)], indexed: true }
+): { blockCount: number; indexed: boolean; blocks: () => Generator<Buffer> } {
+  let total = entryBytes(1) + entryBytes(2)
+  for (let i = 0; i < source.count; i++) total += entryBytes(source.name(i).length)
+  if (total <= blockBytes) {
+    return {
+      blockCount: 1,
+      indexed: false,
+      *blocks() {
+        yield linearBlock(source)
+      },
+    }
+  }
+  const leaves = hashLeaves(source, seed)
+  return {
+    blockCount: indexBlockCount(leaves.starts.length) + leaves.starts.length,
+    indexed: true,
+    *blocks() {
+      yield* indexBlocks(source, leaves)
+      for (const [i, start] of leaves.starts.entries())
+        yield fillBlock(
+          Array.from(leaves.order.subarray(start, leaves.starts[i + 1]), (index) => entryAt(source, index)),
+        )
+    },
+  }
 }
+
+const entryAt = ({ name, inode, type }: DirectorySource, index: number): DirectoryEntry => ({
+  name: name(index),
+  inode: inode(index),
+  type: type(index),
+})
 
 function put(block: Buffer, offset: number, recordBytes: number, { name, inode, type }: DirectoryEntry): void {
   block.writeUInt32LE(inode, offset)
@@ -54,49 +87,55 @@ function fillBlock(entries: readonly DirectoryEntry[]): Buffer {
 const dot = (inode: number): DirectoryEntry => ({ name: '.', inode, type: 'directory' })
 const dotDot = (inode: number): DirectoryEntry => ({ name: '..', inode, type: 'directory' })
 
-function linearBlock(self: number, parent: number, entries: readonly DirectoryEntry[]): Buffer {
-  return fillBlock([dot(self), dotDot(parent), ...entries])
+function linearBlock(source: DirectorySource): Buffer {
+  const entries = Array.from({ length: source.count }, (_, i) => entryAt(source, i))
+  return fillBlock([dot(source.self), dotDot(source.parent), ...entries])
 }
 
-interface Leaf {
-  /** Lowest hash in the block. Its lowest bit is set where the block before ends with the same hash. */
-  hash: number
-  block: Buffer
+interface Leaves {
+  /** Indexes of the entries in the order of their hashes. */
+  order: Uint32Array
+  /** Where in that order each leaf begins. */
+  starts: number[]
+  /** Lowest hash in each leaf. Its lowest bit is set where the leaf before ends with the same hash. */
+  hashes: number[]
 }
 
-function hashLeaves(entries: readonly DirectoryEntry[], seed: Uint32Array): Leaf[] {
-  const hashed = entries.map((entry) => ({ entry, hash: directoryHash(Buffer.from(entry.name, 'latin1'), seed) }))
-  hashed.sort((a, b) => a.hash - b.hash || (a.entry.name < b.entry.name ? -1 : 1))
-  const leaves: Leaf[] = []
-  let start = 0
-  let bytes = 0
-  const close = (end: number): void => {
-    const first = hashed[start]!
-    const continued = start > 0 && hashed[start - 1]!.hash === first.hash
-    leaves.push({
-      hash: continued ? (first.hash | 1) >>> 0 : first.hash,
-      block: fillBlock(hashed.slice(start, end).map(({ entry }) => entry)),
-    })
-    start = end
-    bytes = 0
-  }
-  for (const [i, { entry }] of hashed.entries()) {
-    const size = entryBytes(entry.name.length)
-    if (bytes + size > blockBytes) close(i)
+function hashLeaves({ count, name }: DirectorySource, seed: Uint32Array): Leaves {
+  const hashes = Uint32Array.from({ length: count }, (_, i) => directoryHash(Buffer.from(name(i), 'latin1'), seed))
+  const order = Uint32Array.from({ length: count }, (_, i) => i).sort((a, b) => hashes[a]! - hashes[b]! || a - b)
+  const leaves: Leaves = { order, starts: [], hashes: [] }
+  let bytes = blockBytes
+  for (const [i, index] of order.entries()) {
+    const size = entryBytes(name(index).length)
+    if (bytes + size > blockBytes) {
+      const hash = hashes[index]!
+      const continued = i > 0 && hashes[order[i - 1]!] === hash
+      leaves.starts.push(i)
+      leaves.hashes.push(continued ? (hash | 1) >>> 0 : hash)
+      bytes = 0
+    }
     bytes += size
   }
-  close(hashed.length)
   return leaves
 }
 
-/** The root block, and inner blocks where the root has no room for all leaves. The leaves follow these blocks. */
-function indexBlocks(self: number, parent: number, leaves: readonly Leaf[]): Buffer[] {
-  const inner = leaves.length <= rootLimit ? 0 : Math.ceil(leaves.length / nodeLimit)
+/** Inner blocks where the root has no room for all leaves. */
+const innerBlockCount = (leaves: number): number => (leaves <= rootLimit ? 0 : Math.ceil(leaves / nodeLimit))
+
+function indexBlockCount(leaves: number): number {
+  const inner = innerBlockCount(leaves)
   if (inner > rootLimit)
     throw new P2pfsError(
       'unsupported',
       `a directory has too many entries: over ${rootLimit * nodeLimit} blocks of them`,
     )
+  return 1 + inner
+}
+
+/** The root block and the inner blocks. The leaves follow these blocks. */
+function indexBlocks({ self, parent }: DirectorySource, { hashes }: Leaves): Buffer[] {
+  const inner = innerBlockCount(hashes.length)
   const root = Buffer.alloc(blockBytes)
   put(root, 0, 12, dot(self))
   put(root, 12, blockBytes - 12, dotDot(parent))
@@ -109,23 +148,23 @@ function indexBlocks(self: number, parent: number, leaves: readonly Leaf[]): Buf
       root,
       32,
       rootLimit,
-      leaves.map(({ hash }, i) => ({ hash, block: 1 + i })),
+      hashes.map((hash, i) => ({ hash, block: 1 + i })),
     )
     return [root]
   }
   const blocks = [root]
   const above: { hash: number; block: number }[] = []
   for (let i = 0; i < inner; i++) {
-    const part = leaves.slice(i * nodeLimit, (i + 1) * nodeLimit)
+    const part = hashes.slice(i * nodeLimit, (i + 1) * nodeLimit)
     const block = Buffer.alloc(blockBytes)
     block.writeUInt16LE(blockBytes, 4)
     putIndex(
       block,
       8,
       nodeLimit,
-      part.map(({ hash }, j) => ({ hash, block: 1 + inner + i * nodeLimit + j })),
+      part.map((hash, j) => ({ hash, block: 1 + inner + i * nodeLimit + j })),
     )
-    above.push({ hash: part[0]!.hash, block: 1 + i })
+    above.push({ hash: part[0]!, block: 1 + i })
     blocks.push(block)
   }
   putIndex(root, 32, rootLimit, above)

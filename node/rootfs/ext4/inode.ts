@@ -1,5 +1,5 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
-import type { RootfsInode } from '../rootfs-tree.ts'
+import type { RootfsInode } from '../tree/rootfs-inode.ts'
 import { extraInodeBytes, inodeBytes, inodeFlags, maxDirectoryLinks, typeBits } from './format.ts'
 
 const firstSecond = -(2 ** 31)
@@ -67,11 +67,9 @@ function encodeTime({ seconds, nanoseconds }: RootfsInode['mtime']): { seconds: 
  * i_block of a device: the old encoding in the first word where the number fits, else the new one in the second.
  * @throws unsupported for a number that Linux cannot have
  */
-export function encodeDevice({ major, minor }: RootfsInode['device'], path: string): Buffer {
+export function encodeDevice({ major, minor }: RootfsInode['device']): Buffer {
   if (major >= 2 ** 12 || minor >= 2 ** 20) {
-    throw new P2pfsError('unsupported', `/${path}: device number ${major}:${minor} is beyond Linux's 4095:1048575`, {
-      path,
-    })
+    throw new P2pfsError('unsupported', `device number ${major}:${minor} is beyond Linux's 4095:1048575`)
   }
   const out = Buffer.alloc(60)
   if (major < 256 && minor < 256) out.writeUInt32LE((major << 8) | minor, 0)

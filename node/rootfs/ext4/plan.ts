@@ -1,10 +1,13 @@
 import type { ByteString } from '../../../protocol/layer-index.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import { uuidFrom, type FilesystemPlan } from '../filesystem-plan.ts'
-import type { RootfsInode, RootfsTree } from '../rootfs-tree.ts'
+import { namingPath, uuidFrom, type FilesystemPlan } from '../filesystem-plan.ts'
+import { Column } from '../tree/column.ts'
+import { InodeOrder } from '../tree/inode-order.ts'
+import type { RootfsInode } from '../tree/rootfs-inode.ts'
+import type { RootfsTree } from '../tree/rootfs-tree.ts'
 import { BitRuns } from './bitmap.ts'
-import { encodeDirectory } from './directory.ts'
+import { planDirectory } from './directory.ts'
 import { encodeExtents, extentTreeBlocks, normaliseRuns, type BlockRun } from './extents.ts'
 import {
   blockBytes,
@@ -19,22 +22,24 @@ import { encodeDevice, encodeInode } from './inode.ts'
 import { encodeDescriptor, encodeSuperblock, type Geometry, type GroupDescriptor } from './superblock.ts'
 import { encodeXattrs } from './xattr.ts'
 
-/** An inode with its number and its own blocks in the metadata segment. */
+/** The most names of a file. */
+const maxFileLinks = 65_000
+/** A longer link target has a block of its own, bytes. */
+const maxShortTarget = 59
+
+/** An inode with the parts that do not depend on the layout. */
 interface Planned {
   node: RootfsInode
-  path: ByteString
   number: number
-  parent: number
   links: number
-  /** Directory blocks, or the target of a long symlink. */
-  content: Buffer[]
-  indexed: boolean
+  /** Blocks of a directory, or of the target of a long link. */
+  contentBlocks: number
   xattrs: ReturnType<typeof encodeXattrs>
-  /** Extents of a file; device blocks count within the layer's data segment until the layout is known. */
-  runs: { layer: number; run: BlockRun }[]
-  /** First of its own blocks in the metadata segment: content, extent tree, attributes, in this order. */
-  firstBlock: number
+  /** Blocks of a file's content, counted over the layers' data segments. */
+  runs: BlockRun[]
   treeBlocks: number
+  /** Its own blocks in the metadata segment: content, extent tree, attributes, in this order. */
+  ownBlocks: number
 }
 
 /**
@@ -47,101 +52,7 @@ interface Planned {
  * @throws unsupported, naming the path, for an entry that ext4 cannot hold
  */
 export function planExt4(tree: RootfsTree, layerBytes: readonly number[], seed: Digest): FilesystemPlan {
-  const uuid = uuidFrom(seed)
-  const hashSeed = new Uint32Array(uuid.buffer.slice(uuid.byteOffset, uuid.byteOffset + 16))
-  const inodes = planInodes(tree, hashSeed)
-  const ownBlocks = inodes.reduce((sum, inode) => sum + blocksOf(inode), 0)
-  const dataBlocks = layerBytes.reduce((sum, bytes) => sum + bytes, 0) / blockBytes
-  const geometry = fit(firstInode - 2 + inodes.length, ownBlocks, dataBlocks)
-  return new Layout(inodes, geometry, ownBlocks, layerBytes, uuid)
-}
-
-/** Numbers all inodes, a directory's children together, and makes the parts that do not depend on the layout. */
-function planInodes(tree: RootfsTree, hashSeed: Uint32Array): Planned[] {
-  const planned = new Map<RootfsInode, Planned>()
-  const add = (node: RootfsInode, path: ByteString, number: number, parent: number): Planned => {
-    const inode: Planned = {
-      node,
-      path,
-      number,
-      parent,
-      links: node.type === 'directory' ? 2 : 0,
-      content: [],
-      indexed: false,
-      xattrs: encodeXattrs(node.xattrs, path),
-      runs: [],
-      firstBlock: 0,
-      treeBlocks: 0,
-    }
-    planned.set(node, inode)
-    return inode
-  }
-  let next = firstInode
-  const directories = [add(tree.root, '', rootInode, rootInode)]
-  // Depth first without recursion: a path may have thousands of components.
-  for (let directory = directories.pop(); directory !== undefined; directory = directories.pop()) {
-    const below: Planned[] = []
-    const children = [...(directory.node.children ?? [])].sort(([a], [b]) => (a < b ? -1 : 1))
-    const entries = children.map(([name, node]) => {
-      let child = planned.get(node)
-      if (child === undefined) {
-        child = add(node, directory.path === '' ? name : `${directory.path}/${name}`, next++, directory.number)
-        if (node.type === 'directory') below.push(child)
-      }
-      if (node.type === 'directory') directory.links++
-      else if (++child.links > 65_000)
-        throw new P2pfsError('unsupported', `/${child.path} has more hard links than ext4 can count: 65000`, {
-          path: child.path,
-        })
-      return { name, inode: child.number, type: node.type }
-    })
-    const { blocks, indexed } = encodeDirectory(directory.number, directory.parent, entries, hashSeed)
-    directory.content = blocks
-    directory.indexed = indexed
-    directories.push(...below.toReversed())
-  }
-  const inodes = [...planned.values()].sort((a, b) => a.number - b.number)
-  for (const inode of inodes) planContent(inode)
-  return inodes
-}
-
-function planContent(inode: Planned): void {
-  const { node, path } = inode
-  if (node.type === 'symlink' && node.linkTarget.length >= 60) {
-    if (node.linkTarget.length >= blockBytes)
-      throw new P2pfsError(
-        'unsupported',
-        `/${path}: link target of ${node.linkTarget.length} bytes; 4095 is the most`,
-        { path },
-      )
-    const block = Buffer.alloc(blockBytes)
-    block.write(node.linkTarget, 'latin1')
-    inode.content = [block]
-  }
-  if (node.type !== 'file') return
-  for (const { layer, fileOffset, lengthBytes, segmentOffset } of node.extents) {
-    if (fileOffset % blockBytes !== 0 || segmentOffset % blockBytes !== 0)
-      throw new TypeError(`extent of /${path} is not on a block boundary`)
-    if (lengthBytes === 0) continue
-    inode.runs.push({
-      layer,
-      run: {
-        fileBlock: fileOffset / blockBytes,
-        deviceBlock: segmentOffset / blockBytes,
-        count: Math.ceil(lengthBytes / blockBytes),
-      },
-    })
-  }
-  if (node.sizeBytes > 2 ** 32 * blockBytes)
-    throw new P2pfsError('unsupported', `/${path}: ${node.sizeBytes} bytes are more than an ext4 file can have`, {
-      path,
-    })
-  // The extents of a file are of one layer, so device blocks within its data segment give the right number.
-  inode.treeBlocks = extentTreeBlocks(normaliseRuns(inode.runs.map(({ run }) => run)).length)
-}
-
-function blocksOf(inode: Planned): number {
-  return inode.content.length + inode.treeBlocks + (inode.xattrs.block === undefined ? 0 : 1)
+  return new Ext4Plan(tree, layerBytes, uuidFrom(seed))
 }
 
 /** Chooses groups of 128 MiB, or smaller ones where there are more inodes than those could have. */
@@ -177,41 +88,64 @@ function fit(
   }
 }
 
-class Layout implements FilesystemPlan {
+/** @throws unsupported for an inode that ext4 cannot hold */
+function check({ node, links }: Planned): void {
+  const { type, linkTarget, sizeBytes } = node
+  const fail = (message: string): never => {
+    throw new P2pfsError('unsupported', message)
+  }
+  if (type !== 'directory' && links > maxFileLinks) fail(`more hard links than ext4 can count: ${maxFileLinks}`)
+  if (linkTarget.length >= blockBytes) fail(`link target of ${linkTarget.length} bytes; ${blockBytes - 1} is the most`)
+  if (type === 'file' && sizeBytes > 2 ** 32 * blockBytes)
+    fail(`${sizeBytes} bytes are more than an ext4 file can have`)
+  if (type === 'character' || type === 'block') encodeDevice(node.device)
+}
+
+/** The root is number 2; the others follow each other from 11 on. */
+const numberOf = (position: number): number => (position === 0 ? rootInode : firstInode - 1 + position)
+
+class Ext4Plan implements FilesystemPlan {
   readonly metadataBytes: number
   readonly sizeBytes: number
-  readonly #inodes: readonly Planned[]
+  readonly #tree: RootfsTree
+  readonly #order: InodeOrder
   readonly #geometry: ReturnType<typeof fit>
   readonly #uuid: Uint8Array
-  /** Device block at which each layer's data segment begins. */
+  readonly #hashSeed: Uint32Array
+  /** First block of each layer's data segment, counted over all of them. */
   readonly #layerBlocks: number[] = []
+  /** By position, the blocks of a directory. An htree is expensive to plan again. */
+  readonly #directoryBlocks = new Column(Uint32Array)
   readonly #tables: number
   readonly #bitmaps: number
 
-  constructor(
-    inodes: readonly Planned[],
-    geometry: ReturnType<typeof fit>,
-    ownBlocks: number,
-    layerBytes: readonly number[],
-    uuid: Uint8Array,
-  ) {
-    this.#inodes = inodes
-    this.#geometry = geometry
+  constructor(tree: RootfsTree, layerBytes: readonly number[], uuid: Uint8Array) {
+    this.#tree = tree
     this.#uuid = uuid
+    this.#hashSeed = new Uint32Array(uuid.buffer.slice(uuid.byteOffset, uuid.byteOffset + 16))
+    this.#order = new InodeOrder(tree)
+    let dataBlocks = 0
+    for (const bytes of layerBytes) {
+      this.#layerBlocks.push(dataBlocks)
+      dataBlocks += bytes / blockBytes
+    }
+    let ownBlocks = 0
+    for (let position = 0; position < this.#order.count; position++) {
+      const inode = this.#order.inodeAt(position)
+      const isDirectory = tree.inodes.typeOf(inode) === 'directory'
+      ownBlocks += namingPath(tree, inode, () => {
+        this.#directoryBlocks.push(isDirectory ? this.#directory(position).blockCount : 0)
+        const planned = this.#planned(position)
+        check(planned)
+        return planned.ownBlocks
+      })
+    }
+    const geometry = fit(this.#lastInode, ownBlocks, dataBlocks)
+    this.#geometry = geometry
     this.metadataBytes = geometry.metadataBlocks * blockBytes
     this.sizeBytes = geometry.totalBlocks * blockBytes
-    let block = geometry.metadataBlocks
-    for (const bytes of layerBytes) {
-      this.#layerBlocks.push(block)
-      block += bytes / blockBytes
-    }
-    let own = 1 + Math.ceil((geometry.groups * descriptorBytes) / blockBytes)
-    this.#tables = own + ownBlocks
+    this.#tables = this.#firstOwnBlock + ownBlocks
     this.#bitmaps = this.#tables + geometry.groups * geometry.tableBlocks
-    for (const inode of inodes) {
-      inode.firstBlock = own
-      own += blocksOf(inode)
-    }
   }
 
   *pieces(): Generator<Uint8Array> {
@@ -219,11 +153,13 @@ class Layout implements FilesystemPlan {
     const used = new BitRuns(groups * blocksPerGroup)
     used.set(0, metadataBlocks)
     const directories = new Uint32Array(groups)
-    for (const inode of this.#inodes) {
-      for (const { deviceBlock, count } of this.#runs(inode)) used.set(deviceBlock, deviceBlock + count)
-      if (inode.node.type === 'directory') directories[Math.floor((inode.number - 1) / inodesPerGroup)]!++
+    for (let position = 0; position < this.#order.count; position++) {
+      const node = this.#tree.inodes.get(this.#order.inodeAt(position))
+      for (const { deviceBlock, count } of this.#runsOf(node))
+        used.set(metadataBlocks + deviceBlock, metadataBlocks + deviceBlock + count)
+      if (node.type === 'directory') directories[Math.floor((numberOf(position) - 1) / inodesPerGroup)]!++
     }
-    const lastInode = firstInode - 2 + this.#inodes.length
+    const lastInode = this.#lastInode
     const descriptors: GroupDescriptor[] = []
     for (let group = 0; group < groups; group++) {
       const start = group * blocksPerGroup
@@ -245,7 +181,12 @@ class Layout implements FilesystemPlan {
     first.set(encodeSuperblock(this.#geometry, free, this.#uuid), 1024)
     yield first
     yield wholeBlocks(Buffer.concat(descriptors.map(encodeDescriptor)))
-    for (const inode of this.#inodes) yield* this.#ownBlocks(inode)
+    let block = this.#firstOwnBlock
+    for (let position = 0; position < this.#order.count; position++) {
+      const planned = this.#planned(position)
+      yield* this.#blocksOf(planned, position, block)
+      block += planned.ownBlocks
+    }
     yield* this.#inodeTables()
     // Blocks behind the end of the device are not free.
     used.set(totalBlocks, groups * blocksPerGroup)
@@ -259,88 +200,139 @@ class Layout implements FilesystemPlan {
     }
   }
 
-  /** A file's content in the layers' data segments. */
-  #runs(inode: Planned): BlockRun[] {
-    return normaliseRuns(
-      inode.runs.map(({ layer, run }) => ({ ...run, deviceBlock: run.deviceBlock + this.#layerBlocks[layer]! })),
+  get #lastInode(): number {
+    return firstInode - 2 + this.#order.count
+  }
+
+  /** The superblock and the group descriptors stand before it. */
+  get #firstOwnBlock(): number {
+    return 1 + Math.ceil((this.#geometry.groups * descriptorBytes) / blockBytes)
+  }
+
+  #planned(position: number): Planned {
+    const inode = this.#order.inodeAt(position)
+    const node = this.#tree.inodes.get(inode)
+    const contentBlocks =
+      node.type === 'symlink' && node.linkTarget.length > maxShortTarget ? 1 : this.#directoryBlocks.get(position)
+    const xattrs = encodeXattrs(node.xattrs)
+    const runs = this.#runsOf(node)
+    const treeBlocks = node.type === 'file' ? extentTreeBlocks(runs.length) : 0
+    return {
+      node,
+      number: numberOf(position),
+      links: this.#order.linksAt(position),
+      contentBlocks,
+      xattrs,
+      runs,
+      treeBlocks,
+      ownBlocks: contentBlocks + treeBlocks + (xattrs.block === undefined ? 0 : 1),
+    }
+  }
+
+  /** A file's content, in blocks counted over the layers' data segments. */
+  #runsOf({ type, layer, extents }: RootfsInode): BlockRun[] {
+    if (type !== 'file' || extents.length === 0) return []
+    const runs: BlockRun[] = []
+    for (const { fileOffset, lengthBytes, segmentOffset } of extents) {
+      if (fileOffset % blockBytes !== 0 || segmentOffset % blockBytes !== 0)
+        throw new TypeError('extent is not on a block boundary')
+      if (lengthBytes === 0) continue
+      runs.push({
+        fileBlock: fileOffset / blockBytes,
+        deviceBlock: this.#layerBlocks[layer]! + segmentOffset / blockBytes,
+        count: Math.ceil(lengthBytes / blockBytes),
+      })
+    }
+    return normaliseRuns(runs)
+  }
+
+  #directory(position: number): ReturnType<typeof planDirectory> {
+    const { entries, inodes } = this.#tree
+    const children = Uint32Array.from(entries.of(this.#order.inodeAt(position)))
+    const childOf = (index: number): number => entries.inodeOf(children[index]!)
+    return planDirectory(
+      {
+        self: numberOf(position),
+        parent: numberOf(this.#order.parentOf(position)),
+        count: children.length,
+        name: (index) => entries.nameOf(children[index]!),
+        inode: (index) => numberOf(this.#order.positionOf(childOf(index))),
+        type: (index) => inodes.typeOf(childOf(index)),
+      },
+      this.#hashSeed,
     )
   }
 
-  /** The extents of a file, directory or long link. */
-  #extents(inode: Planned): { root: Buffer; blocks: Buffer[] } {
-    const { node, content, firstBlock } = inode
-    const runs =
+  /** The extents of a file, directory or long link. @param firstBlock of its own blocks */
+  #extents({ node, runs, contentBlocks }: Planned, firstBlock: number): { root: Buffer; blocks: Buffer[] } {
+    const { metadataBlocks } = this.#geometry
+    const onDevice =
       node.type === 'file'
-        ? this.#runs(inode)
-        : normaliseRuns(content.length === 0 ? [] : [{ fileBlock: 0, deviceBlock: firstBlock, count: content.length }])
-    return encodeExtents(runs, firstBlock + content.length)
+        ? runs.map((run) => ({ ...run, deviceBlock: metadataBlocks + run.deviceBlock }))
+        : normaliseRuns(contentBlocks === 0 ? [] : [{ fileBlock: 0, deviceBlock: firstBlock, count: contentBlocks }])
+    return encodeExtents(onDevice, firstBlock + contentBlocks)
   }
 
-  *#ownBlocks(inode: Planned): Generator<Uint8Array> {
-    yield* inode.content
-    if (inode.treeBlocks > 0) yield* this.#extents(inode).blocks
-    if (inode.xattrs.block !== undefined) yield inode.xattrs.block
+  *#blocksOf(planned: Planned, position: number, firstBlock: number): Generator<Uint8Array> {
+    const { node, contentBlocks, treeBlocks, xattrs } = planned
+    if (node.type === 'directory') yield* this.#directory(position).blocks()
+    else if (contentBlocks > 0) yield wholeBlocks(Buffer.from(node.linkTarget, 'latin1'))
+    if (treeBlocks > 0) yield* this.#extents(planned, firstBlock).blocks
+    if (xattrs.block !== undefined) yield xattrs.block
   }
 
   *#inodeTables(): Generator<Uint8Array> {
     const { groups, inodesPerGroup } = this.#geometry
-    // The root is number 2; inodes from 11 on follow it in the list.
-    const planned = (number: number): Planned | undefined =>
-      number === rootInode ? this.#inodes[0] : number < firstInode ? undefined : this.#inodes[number - firstInode + 1]
+    let position = 0
+    let firstBlock = this.#firstOwnBlock
     for (let first = 1; first <= groups * inodesPerGroup; first += inodesPerBlock) {
       const block = Buffer.alloc(blockBytes)
-      for (let i = 0; i < inodesPerBlock; i++) {
-        const inode = planned(first + i)
-        if (inode !== undefined) block.set(this.#encode(inode), i * inodeBytes)
+      for (; position < this.#order.count && numberOf(position) < first + inodesPerBlock; position++) {
+        const planned = this.#planned(position)
+        block.set(this.#encode(planned, firstBlock), (planned.number - first) * inodeBytes)
+        firstBlock += planned.ownBlocks
       }
       yield block
     }
   }
 
-  #encode(inode: Planned): Buffer {
-    const { node, path, links, content, indexed, xattrs, treeBlocks, firstBlock } = inode
+  #encode(planned: Planned, firstBlock: number): Buffer {
+    const { node, links, contentBlocks, xattrs, treeBlocks, ownBlocks, runs } = planned
     const body = {
       links,
-      indexed,
+      indexed: node.type === 'directory' && contentBlocks > 1,
       inInodeXattrs: xattrs.inInode,
-      xattrBlock: xattrs.block === undefined ? 0 : firstBlock + content.length + treeBlocks,
+      xattrBlock: xattrs.block === undefined ? 0 : firstBlock + contentBlocks + treeBlocks,
+      blocks: ownBlocks,
+      sizeBytes: 0,
+      extents: false,
     }
-    const own = blocksOf(inode)
     switch (node.type) {
       case 'file': {
-        const data = inode.runs.reduce((sum, { run }) => sum + run.count, 0)
+        const dataBlocks = runs.reduce((sum, { count }) => sum + count, 0)
+        const { root } = this.#extents(planned, firstBlock)
         return encodeInode(node, {
           ...body,
           sizeBytes: node.sizeBytes,
-          blocks: own + data,
-          block: this.#extents(inode).root,
+          blocks: ownBlocks + dataBlocks,
+          block: root,
           extents: true,
         })
       }
-      case 'directory':
-        return encodeInode(node, {
-          ...body,
-          sizeBytes: content.length * blockBytes,
-          blocks: own,
-          block: this.#extents(inode).root,
-          extents: true,
-        })
+      case 'directory': {
+        const { root } = this.#extents(planned, firstBlock)
+        return encodeInode(node, { ...body, sizeBytes: contentBlocks * blockBytes, block: root, extents: true })
+      }
       case 'symlink': {
-        const long = content.length > 0
-        const block = long ? this.#extents(inode).root : shortTarget(node.linkTarget)
-        return encodeInode(node, { ...body, sizeBytes: node.linkTarget.length, blocks: own, block, extents: long })
+        const long = contentBlocks > 0
+        const block = long ? this.#extents(planned, firstBlock).root : shortTarget(node.linkTarget)
+        return encodeInode(node, { ...body, sizeBytes: node.linkTarget.length, block, extents: long })
       }
       case 'character':
       case 'block':
-        return encodeInode(node, {
-          ...body,
-          sizeBytes: 0,
-          blocks: own,
-          block: encodeDevice(node.device, path),
-          extents: false,
-        })
+        return encodeInode(node, { ...body, block: encodeDevice(node.device) })
       case 'fifo':
-        return encodeInode(node, { ...body, sizeBytes: 0, blocks: own, block: Buffer.alloc(60), extents: false })
+        return encodeInode(node, { ...body, block: Buffer.alloc(60) })
     }
   }
 }

@@ -37,11 +37,8 @@ const padded = (length: number): number => (length + 3) & ~3
  * undefined where there are none.
  * @throws unsupported for a namespace that ext4 does not have, or for more attributes than one block has room for
  */
-export function encodeXattrs(
-  xattrs: readonly Xattr[],
-  path: string,
-): { inInode: Buffer | undefined; block: Buffer | undefined } {
-  const all = xattrs.map((xattr) => pack(xattr, path)).sort(compare)
+export function encodeXattrs(xattrs: readonly Xattr[]): { inInode: Buffer | undefined; block: Buffer | undefined } {
+  const all = xattrs.map((xattr) => pack(xattr)).sort(compare)
   const inside: Packed[] = []
   const outside: Packed[] = []
   let insideBytes = 4
@@ -58,8 +55,7 @@ export function encodeXattrs(
   if (outsideBytes > blockBytes) {
     throw new P2pfsError(
       'unsupported',
-      `extended attributes of /${path} take ${outsideBytes} bytes; ext4 has room for ${blockBytes}, erofs for more`,
-      { path },
+      `extended attributes take ${outsideBytes} bytes; ext4 has room for ${blockBytes}, erofs for more`,
     )
   }
   return {
@@ -68,15 +64,13 @@ export function encodeXattrs(
   }
 }
 
-function pack({ name, value }: Xattr, path: string): Packed {
+function pack({ name, value }: Xattr): Packed {
   const found = prefixes.find(([prefix]) => name.startsWith(prefix))
   if (found === undefined)
-    throw new P2pfsError('unsupported', `/${path}: ext4 cannot store the extended attribute ${JSON.stringify(name)}`, {
-      path,
-    })
+    throw new P2pfsError('unsupported', `ext4 cannot store the extended attribute ${JSON.stringify(name)}`)
   const [prefix, index] = found
   const rest = Buffer.from(name.slice(prefix.length), 'latin1')
-  const stored = index === 2 || index === 3 ? encodeAcl(value, path) : value
+  const stored = index === 2 || index === 3 ? encodeAcl(value) : value
   return { index, name: rest, value: stored, sizeBytes: 16 + padded(rest.length) + padded(stored.length) }
 }
 
@@ -139,10 +133,10 @@ function entryHash(name: Uint8Array, paddedValue: Buffer): number {
  * Turns the system call's form of a POSIX ACL (version 2, 8 bytes an entry) into ext4's: version 1, with ids only for
  * named users and groups.
  */
-function encodeAcl(value: Uint8Array, path: string): Buffer {
+function encodeAcl(value: Uint8Array): Buffer {
   const acl = Buffer.from(value.buffer, value.byteOffset, value.byteLength)
   if (acl.length < 4 || acl.readUInt32LE(0) !== 2 || acl.length % 8 !== 4) {
-    throw new P2pfsError('invalid', `/${path}: not a POSIX ACL`, { path })
+    throw new P2pfsError('invalid', 'not a POSIX ACL')
   }
   const parts: Buffer[] = [Buffer.from([1, 0, 0, 0])]
   for (let offset = 4; offset < acl.length; offset += 8) {

@@ -18,16 +18,15 @@ import { isP2pfsError } from '../../../../protocol/errors.ts'
 import { mapFile } from '../../../../node/rootfs/erofs/file-map.ts'
 import { planErofs } from '../../../../node/rootfs/erofs/plan.ts'
 import { SlotAllocator } from '../../../../node/rootfs/erofs/slot-allocator.ts'
-import type { RootfsInode } from '../../../../node/rootfs/rootfs-tree.ts'
 import { createRandom } from '../../../support/random.ts'
 import { temporaryDirectory } from '../../../support/temporary.ts'
-import { directory, inode, seed } from '../ext4/ext4-image.ts'
+import { directory, inode, seed, treeOf, type ModelInode } from '../ext4/ext4-image.ts'
 
 const block = 4096
 
 /** Writes the image to a file with `data` in its one layer; fsck.erofs must have no complaints. */
-function writeImage(path: string, root: RootfsInode, data: Uint8Array = Buffer.alloc(0)): { metadataBytes: number } {
-  const plan = planErofs({ root }, [Math.ceil(data.length / block) * block], seed)
+function writeImage(path: string, root: ModelInode, data: Uint8Array = Buffer.alloc(0)): { metadataBytes: number } {
+  const plan = planErofs(treeOf(root), [Math.ceil(data.length / block) * block], seed)
   const fd = openSync(path, 'w')
   let at = 0
   for (const piece of plan.pieces()) at += writeSync(fd, piece)
@@ -144,7 +143,6 @@ test('files with holes have their data, holes and end in the right places, in fi
   const path = join(temporaryDirectory(t), 'image')
   const data = Buffer.from(createRandom(6).bytes(10 * block))
   const extent = (fileBlock: number, regionBlock: number, count: number) => ({
-    layer: 0,
     fileOffset: fileBlock * block,
     lengthBytes: count * block,
     segmentOffset: regionBlock * block,
@@ -191,24 +189,20 @@ test('a map of chunks is as coarse as the holes allow', () => {
         { fileBlock: 3, dataBlock: 10, count: 2 },
       ],
       5,
-      'f',
     ),
     { dataBlock: 7 },
   )
-  assert.deepEqual(mapFile([{ fileBlock: 8, dataBlock: 1, count: 8 }], 30, 'f'), {
+  assert.deepEqual(mapFile([{ fileBlock: 8, dataBlock: 1, count: 8 }], 30), {
     chunkBits: 3,
     chunks: [undefined, 1, undefined, undefined],
   })
-  assert.deepEqual(mapFile([{ fileBlock: 16, dataBlock: 1, count: 3 }], 19, 'f'), {
+  assert.deepEqual(mapFile([{ fileBlock: 16, dataBlock: 1, count: 3 }], 19), {
     chunkBits: 4,
     chunks: [undefined, 1],
   })
-  assert.deepEqual(mapFile([], 2 ** 30, 'f'), { chunkBits: 30, chunks: [undefined] })
-  const tooFine = (): unknown => mapFile([{ fileBlock: 1, dataBlock: 0, count: 1 }], 2 ** 28, 'path/of it')
-  assert.throws(
-    tooFine,
-    (error) => isP2pfsError(error, 'unsupported') && /path\/of it.*Use the format ext4/.test(error.message),
-  )
+  assert.deepEqual(mapFile([], 2 ** 30), { chunkBits: 30, chunks: [undefined] })
+  const tooFine = (): unknown => mapFile([{ fileBlock: 1, dataBlock: 0, count: 1 }], 2 ** 28)
+  assert.throws(tooFine, (error) => isP2pfsError(error, 'unsupported') && /Use the format ext4/.test(error.message))
 })
 
 test('places do not overlap, are aligned, and lie within one block where they fit into one', () => {
@@ -228,9 +222,9 @@ test('places do not overlap, are aligned, and lie within one block where they fi
 })
 
 test('entries that EROFS cannot hold are refused, naming the path', () => {
-  const refuses = (node: RootfsInode, pattern: RegExp): void =>
+  const refuses = (node: ModelInode, pattern: RegExp): void =>
     assert.throws(
-      () => planErofs({ root: directory({ dir: directory({ it: node }) }) }, [], seed),
+      () => planErofs(treeOf(directory({ dir: directory({ it: node }) })), [], seed),
       (error) => isP2pfsError(error, 'unsupported') && pattern.test(error.message),
     )
   refuses(inode('file', { xattrs: [{ name: 'system.x', value: Buffer.of(1) }] }), /\/dir\/it: EROFS cannot store/)

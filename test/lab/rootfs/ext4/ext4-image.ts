@@ -3,11 +3,17 @@ import { closeSync, ftruncateSync, mkdirSync, openSync, writeSync } from 'node:f
 import { join } from 'node:path'
 import { digestOf } from '../../../../protocol/digest.ts'
 import { planExt4 } from '../../../../node/rootfs/ext4/plan.ts'
-import type { RootfsInode } from '../../../../node/rootfs/rootfs-tree.ts'
+import type { RootfsInode } from '../../../../node/rootfs/tree/rootfs-inode.ts'
+import { RootfsTree } from '../../../../node/rootfs/tree/rootfs-tree.ts'
 
 export const seed = digestOf(Buffer.from('a seed'))
 
-export function inode(type: RootfsInode['type'], more: Partial<RootfsInode> = {}): RootfsInode {
+/** An inode with the inodes below it. The same object under several names is a hard link. */
+export interface ModelInode extends RootfsInode {
+  children?: ReadonlyMap<string, ModelInode>
+}
+
+export function inode(type: RootfsInode['type'], more: Partial<ModelInode> = {}): ModelInode {
   return {
     type,
     mode: type === 'directory' ? 0o755 : 0o644,
@@ -18,29 +24,46 @@ export function inode(type: RootfsInode['type'], more: Partial<RootfsInode> = {}
     linkTarget: '',
     device: { major: 0, minor: 0 },
     sizeBytes: 0,
+    layer: 0,
     extents: [],
     ...more,
   }
 }
 
 export function directory(
-  children: Record<string, RootfsInode> | Map<string, RootfsInode>,
-  more: Partial<RootfsInode> = {},
-): RootfsInode {
+  children: Record<string, ModelInode> | Map<string, ModelInode>,
+  more: Partial<ModelInode> = {},
+): ModelInode {
   return inode('directory', {
     children: children instanceof Map ? children : new Map(Object.entries(children)),
     ...more,
   })
 }
 
+export function treeOf(root: ModelInode): RootfsTree {
+  const tree = new RootfsTree(root)
+  const numbers = new Map<ModelInode, number>()
+  const fill = (directory: number, { children = new Map<string, ModelInode>() }: ModelInode): void => {
+    for (const [name, child] of children) {
+      const known = numbers.get(child)
+      const number = known ?? tree.inodes.add(child)
+      numbers.set(child, number)
+      tree.entries.set(directory, name, number)
+      if (known === undefined) fill(number, child)
+    }
+  }
+  fill(tree.root, root)
+  return tree
+}
+
 /** Writes the image to a file; `segment` has the bytes of the layers' data segments at their offsets. */
 export function writeImage(
   path: string,
-  root: RootfsInode,
+  root: ModelInode,
   layerBytes: number[],
   segment: { layer: number; offset: number; bytes: Uint8Array }[] = [],
 ): void {
-  const plan = planExt4({ root }, layerBytes, seed)
+  const plan = planExt4(treeOf(root), layerBytes, seed)
   const fd = openSync(path, 'w')
   let at = 0
   for (const piece of plan.pieces()) {

@@ -6,18 +6,18 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { isP2pfsError } from '../../../../protocol/errors.ts'
 import { planExt4 } from '../../../../node/rootfs/ext4/plan.ts'
-import type { RootfsInode } from '../../../../node/rootfs/rootfs-tree.ts'
 import { createRandom } from '../../../support/random.ts'
 import { temporaryDirectory } from '../../../support/temporary.ts'
-import { check, directory, inode, seed, withMount, writeImage } from './ext4-image.ts'
+import { check, directory, inode, seed, treeOf, withMount, writeImage, type ModelInode } from './ext4-image.ts'
 
 const block = 4096
 
 /** A file whose content is `bytes`, from `segmentOffset` of a layer. */
-const file = (bytes: Uint8Array, layer: number, segmentOffset: number, more: Partial<RootfsInode> = {}): RootfsInode =>
+const file = (bytes: Uint8Array, layer: number, segmentOffset: number, more: Partial<ModelInode> = {}): ModelInode =>
   inode('file', {
     sizeBytes: bytes.length,
-    extents: bytes.length === 0 ? [] : [{ layer, fileOffset: 0, lengthBytes: bytes.length, segmentOffset }],
+    layer,
+    extents: bytes.length === 0 ? [] : [{ fileOffset: 0, lengthBytes: bytes.length, segmentOffset }],
     ...more,
   })
 
@@ -165,17 +165,17 @@ test('large, sparse and scattered files have their bytes', (t) => {
   const mark = (n: number): Buffer => Buffer.alloc(block, n)
   const huge = inode('file', {
     sizeBytes: 5 * 2 ** 30 + 1,
-    extents: [{ layer: 0, fileOffset: 0, lengthBytes: 5 * 2 ** 30 + 1, segmentOffset: 0 }],
+    extents: [{ fileOffset: 0, lengthBytes: 5 * 2 ** 30 + 1, segmentOffset: 0 }],
   })
   const sparse = inode('file', {
     sizeBytes: 2 ** 40,
-    extents: [{ layer: 0, fileOffset: 2 ** 39, lengthBytes: block, segmentOffset: 6 * 2 ** 30 }],
+    extents: [{ fileOffset: 2 ** 39, lengthBytes: block, segmentOffset: 6 * 2 ** 30 }],
   })
   // Every second block of the segment, backwards: each is an extent, and the tree is two levels deep.
   const scattered = inode('file', {
     sizeBytes: 2000 * block,
+    layer: 1,
     extents: Array.from({ length: 2000 }, (_, i) => ({
-      layer: 1,
       fileOffset: i * block,
       lengthBytes: block,
       segmentOffset: (3998 - 2 * i) * block,
@@ -217,9 +217,9 @@ test('random trees are clean, and have their bytes', (t) => {
     const layers = [0, 0, 0]
     const segment: { layer: number; offset: number; bytes: Uint8Array }[] = []
     const expected = new Map<string, string>()
-    const files: RootfsInode[] = []
-    const make = (path: string, depth: number): RootfsInode => {
-      const children = new Map<string, RootfsInode>()
+    const files: ModelInode[] = []
+    const make = (path: string, depth: number): ModelInode => {
+      const children = new Map<string, ModelInode>()
       for (let i = random.below(depth === 0 ? 60 : 25); i > 0; i--) {
         const name = `${i}-${'y'.repeat(random.below(120))}`
         const below = `${path}/${name}`
@@ -263,18 +263,18 @@ test('random trees are clean, and have their bytes', (t) => {
 })
 
 test('entries that ext4 cannot hold are refused, naming the path', () => {
-  const refuses = (node: RootfsInode, pattern: RegExp): void =>
+  const refuses = (node: ModelInode, pattern: RegExp): void =>
     assert.throws(
-      () => [...planExt4({ root: directory({ it: node }) }, [], seed).pieces()],
+      () => [...planExt4(treeOf(directory({ it: node })), [], seed).pieces()],
       (error) => isP2pfsError(error, 'unsupported') && pattern.test(error.message),
     )
-  refuses(inode('file', { xattrs: [{ name: 'user.huge', value: Buffer.alloc(5000) }] }), /\/it .*5\d\d\d bytes/)
+  refuses(inode('file', { xattrs: [{ name: 'user.huge', value: Buffer.alloc(5000) }] }), /\/it: .*5\d\d\d bytes/)
   refuses(inode('file', { xattrs: [{ name: 'os2.name', value: Buffer.alloc(5) }] }), /\/it: .*os2\.name/)
   refuses(inode('character', { device: { major: 5000, minor: 0 } }), /\/it: device number 5000:0/)
 })
 
 test('the same tree gives the same bytes, in this version of the format', () => {
-  const tree = { root: directory({ a: inode('file'), b: directory({ c: inode('symlink', { linkTarget: 'x' }) }) }) }
+  const tree = treeOf(directory({ a: inode('file'), b: directory({ c: inode('symlink', { linkTarget: 'x' }) }) }))
   const hash = createHash('sha256')
   for (const piece of planExt4(tree, [8192], seed).pieces()) hash.update(piece)
   assert.equal(hash.digest('hex'), 'b056d91693641f51e70550581acfedbc67fc084e2e6c09962d3f3a79ca06c138')

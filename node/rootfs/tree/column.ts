@@ -1,0 +1,38 @@
+type NumberArray = Uint16Array | Uint32Array | Float64Array
+type NumberArrayConstructor = new (length: number) => NumberArray
+
+/** Rows of a piece are a power of two. */
+const pieceBits = 15
+const pieceRows = 1 << pieceBits
+
+/** A list of numbers that takes no more memory than their type needs. It grows in pieces, which are never copied. */
+export class Column {
+  readonly #type: NumberArrayConstructor
+  readonly #pieces: NumberArray[] = []
+  #length = 0
+
+  constructor(type: NumberArrayConstructor) {
+    this.#type = type
+  }
+
+  get length(): number {
+    return this.#length
+  }
+
+  /** @param index of a row that exists */
+  get(index: number): number {
+    return this.#pieces[index >>> pieceBits]![index & (pieceRows - 1)]!
+  }
+
+  set(index: number, value: number): void {
+    this.#pieces[index >>> pieceBits]![index & (pieceRows - 1)] = value
+  }
+
+  /** @returns the index of the new row */
+  push(value: number): number {
+    const index = this.#length++
+    if ((index & (pieceRows - 1)) === 0) this.#pieces.push(new this.#type(pieceRows))
+    this.set(index, value)
+    return index
+  }
+}
