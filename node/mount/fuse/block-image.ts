@@ -16,6 +16,8 @@ export interface BlockImage {
   offsets: SharedArrayBuffer
   /** 32 raw bytes per chunk. */
   digests: SharedArrayBuffer
+  /** Float64 per chunk: the inode change time (ms) of its file when the file's bytes were last found right; 0: never. */
+  checkedAtMs: SharedArrayBuffer
   /** Uint8 per chunk: {@link chunkFlags}. */
   state: SharedArrayBuffer
   /**
@@ -61,6 +63,7 @@ export function createBlockImage(manifest: RootfsManifest, digest: Digest): Bloc
     sizeBytes: start,
     offsets: offsets.buffer,
     digests: digests.buffer,
+    checkedAtMs: new SharedArrayBuffer(count * 8),
     state: new SharedArrayBuffer(count),
     readOrder: new SharedArrayBuffer((1 + Math.min(count, maxOrdered)) * 4),
     references: new SharedArrayBuffer(4),

@@ -11,6 +11,7 @@ export class ServedImage {
   readonly number: number
   readonly offsets: Float64Array
   readonly digests: Buffer
+  readonly checkedAtMs: Float64Array
   readonly state: Uint8Array
   readonly readOrder: Int32Array
   /** Whether its directory cannot be looked up or listed: only who has it already is served. */
@@ -22,6 +23,7 @@ export class ServedImage {
     this.number = number
     this.offsets = new Float64Array(image.offsets)
     this.digests = Buffer.from(image.digests)
+    this.checkedAtMs = new Float64Array(image.checkedAtMs)
     this.state = new Uint8Array(image.state)
     this.readOrder = new Int32Array(image.readOrder)
     this.#references = new Int32Array(image.references)

@@ -152,20 +152,20 @@ function drop(nodeId: number, lookups: number): void {
 
 /** Answers from the chunk files; a read with a chunk that is not here goes to the driver whole. */
 function read(unique: bigint, served: ServedImage, wanted: { offset: number; size: number }): void {
-  const { image, offsets, digests, state, number } = served
+  const { image, offsets, state } = served
   const { offset } = wanted
   const size = Math.max(0, Math.min(wanted.size, image.sizeBytes - offset, maxReadBytes))
   const first = chunkAt(offsets, offset)
   let done = 0
   for (let chunk = first; done < size; chunk++) {
     const start = offsets[chunk]!
-    const length = offsets[chunk + 1]! - start
+    const chunkBytes = offsets[chunk + 1]! - start
     const within = offset + done - start
-    const piece = Math.min(length - within, size - done)
-    if (!files.read(number, chunk, digests, length, reply, outHeaderBytes + done, piece, within)) {
+    const lengthBytes = Math.min(chunkBytes - within, size - done)
+    if (!files.read(served, { chunk, chunkBytes, within, lengthBytes }, reply, outHeaderBytes + done)) {
       return toDriver({ miss: { unique, name: image.name, offset, size } })
     }
-    done += piece
+    done += lengthBytes
   }
   writeOutHeader(reply, outHeaderBytes + done, 0, unique)
   send(reply.subarray(0, outHeaderBytes + done))
