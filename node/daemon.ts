@@ -223,7 +223,7 @@ export async function startDaemon(
         reset: new ResetOperation({ mounts, log }),
         import: new ImportOperation({ requests, importer, resolver, seeder }),
         export: new ExportOperation({ requests, resolver, fetcher }),
-        inspect: new InspectOperation({ requests, resolver, indexes, published, catalog, inventory }),
+        inspect: new InspectOperation({ requests, resolver, region: objects, trust, published, catalog, inventory }),
         verify: new VerifyOperation({ requests, catalog, registry, region: objects, own, trust, limits, log }),
       },
       log,

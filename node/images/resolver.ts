@@ -118,9 +118,31 @@ export class ImageResolver {
     return await this.#resolve('seed', reference, variant, { ...options, pull: 'always', answerMs })
   }
 
-  /** Finds what this host or its region knows of the image. The registry is not asked. */
-  async find(reference: Reference, variant: Variant, options: FindOptions): Promise<FoundRootfs | undefined> {
-    return await this.#findLastKnown(reference, { reference: formatReference(reference), ...variant }, options)
+  /**
+   * Finds a rootfs of the image on this host or in its region, as it is there: in this format, else in another. Nothing is
+   * made or stored for that, and the registry is not asked.
+   */
+  async find(
+    reference: Reference,
+    variant: Variant,
+    { signal }: { signal: AbortSignal },
+  ): Promise<ImageRootfs | undefined> {
+    const { region } = this.#parts
+    for (const { place, format } of searchOrder(variant.format)) {
+      const name = { reference: formatReference(reference), platform: variant.platform, format }
+      if (place === 'host') {
+        const stored = await this.#findOnHost(name)
+        if (stored !== undefined) return stored
+        continue
+      }
+      const isOfUse = (record: ImageRecord, peer: string): boolean => this.#accepts(record, peer, name, undefined)
+      const found = await region.findImage(name, { signal, isOfUse })
+      if (found === undefined) continue
+      const { record, peer } = found
+      const manifest = await region.fetchRootfs(record.rootfsDigest, { signal, first: peer })
+      if (manifest !== undefined) return { record, manifest }
+    }
+    return undefined
   }
 
   /** Signs and stores the record of an image that was made here. */

@@ -5,9 +5,10 @@ import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { InspectedLayer, InspectRequest, InspectResult } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
 import type { ImageResolver } from '../images/resolver.ts'
-import type { LayerIndexes } from '../layers/layer-indexes.ts'
 import type { ImageRootfs, Variant } from '../model/image.ts'
 import { sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
+import type { RegionObjects } from '../peers/object/region-objects.ts'
+import type { IndexTrust } from '../publish/index-trust.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
 import { layersOf } from '../registry/image-source.ts'
 import type { Catalog } from '../store/catalog.ts'
@@ -17,9 +18,10 @@ import type { ImageRequests } from './image-request.ts'
 export interface InspectParts {
   requests: ImageRequests
   resolver: Pick<ImageResolver, 'find'>
-  indexes: Pick<LayerIndexes, 'find'>
+  region: Pick<RegionObjects, 'fetchLayerIndex'>
+  trust: Pick<IndexTrust, 'trustsMembers'>
   published: Pick<PublishedImages, 'layerIndexes'>
-  catalog: Pick<Catalog, 'images' | 'rootfs'>
+  catalog: Pick<Catalog, 'images' | 'rootfs' | 'layer'>
   inventory: Pick<Inventory, 'localBytes'>
 }
 
@@ -31,7 +33,10 @@ export class InspectOperation {
     this.#parts = parts
   }
 
-  /** Nothing is imported to be looked at. @throws missing where neither this host nor its region has the image */
+  /**
+   * Nothing is imported, made or stored to be looked at. An image that is here in another format only is shown in that format.
+   * @throws missing where neither this host nor its region has the image
+   */
   async run(request: InspectRequest, { signal }: OperationOptions): Promise<InspectResult> {
     const { requests, resolver, inventory } = this.#parts
     const { reference, variant } = requests.parse(request)
@@ -54,17 +59,19 @@ export class InspectOperation {
       metadataBytes: manifest.metadata.sizeBytes,
       chunks: tables.reduce((sum, { count }) => sum + count, 0),
       layers: await this.#layers(image, signal),
-      sharing: sharingOf(image, await this.#images(variant.format)),
+      sharing: sharingOf(image, await this.#images(record.format)),
       config: JSON.parse(manifest.config) as unknown,
     }
   }
 
   async #layers({ record, manifest }: ImageRootfs, signal: AbortSignal): Promise<InspectedLayer[]> {
-    const { indexes, published, inventory } = this.#parts
+    const { catalog, region, trust, published, inventory } = this.#parts
     let publishedIndexes: ReturnType<PublishedImages['layerIndexes']> | undefined
     const findIndex = async (diffId: Digest): Promise<LayerIndex | undefined> => {
-      const found = await indexes.find(diffId, { signal })
-      if (found !== undefined) return found.index
+      const stored = await catalog.layer(diffId, { includeUnverified: trust.trustsMembers })
+      if (stored !== undefined) return stored
+      const ofPeer = trust.trustsMembers ? await region.fetchLayerIndex(diffId, { signal }) : undefined
+      if (ofPeer !== undefined) return ofPeer
       publishedIndexes ??= published.layerIndexes(record, { signal })
       return (await publishedIndexes)?.get(diffId)
     }
