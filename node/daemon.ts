@@ -114,6 +114,7 @@ export class Daemon {
     const registry = createImageSource({
       insecureRegistries: config.insecureRegistry,
       mirrors: config.registryMirror,
+      hostsDirectories: config.registryHostsDir,
       certificates: { authorityFiles: config.registryCa },
       limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
       userAgent: `p2pfs/${version}`,

@@ -5,6 +5,7 @@ import { authorize, type Authorization, type AuthorizeParts } from './authorizat
 import { chooseChallenge, type Challenge } from './challenge.ts'
 import type { Credentials, CredentialStore } from './credentials.ts'
 import type { HttpResponse } from './http-messages.ts'
+import type { TlsSettings } from './tls-settings.ts'
 
 /** Repositories whose authorizations are remembered. */
 const maxAuthorizations = 256
@@ -22,6 +23,7 @@ export interface AccessRequest {
   base: URL
   repository: string
   action: RegistryAction
+  tls?: TlsSettings | undefined
   signal: AbortSignal
 }
 
@@ -106,11 +108,11 @@ export class Authorizer {
    * without credentials, and name a way to log in only there. Without credentials they are not asked.
    */
   async #askRoot(request: AccessRequest, status: number): Promise<Challenge | undefined> {
-    const { base, signal } = request
+    const { base, tls, signal } = request
     if ((status !== 404 && status !== 403) || this.#openServers.has(base.href)) return undefined
     if ((await this.#credentials(request, signal)) === undefined) return undefined
     try {
-      const answer = await this.#parts.http.text(base, { method: 'GET', headers: {}, signal })
+      const answer = await this.#parts.http.text(base, { method: 'GET', headers: {}, tls, signal })
       const challenge = answer.status === 401 ? chooseChallenge(answer.headers) : undefined
       if (challenge === undefined) this.#openServers.set(base.href, true, openMs)
       return challenge
@@ -126,7 +128,7 @@ export class Authorizer {
   }
 
   async #renew(request: AccessRequest, challenge: Challenge | undefined): Promise<string> {
-    const { registry, base, repository, action } = request
+    const { registry, base, repository, action, tls } = request
     const key = keyOf(request)
     return await this.#renewals.run(key, request.signal, async (signal) => {
       const fresh = await authorize(challenge, this.#parts, {
@@ -134,6 +136,7 @@ export class Authorizer {
         registry,
         credentials: await this.#credentials(request, signal),
         isSecure: base.protocol === 'https:',
+        tls,
         signal,
       })
       this.#grants.set(key, { ...fresh, challenge })

@@ -1,5 +1,5 @@
 import type { AccessRequest, Authorizer, RegistryAction } from './authorizer.ts'
-import { endpointName, type Endpoint } from './endpoint.ts'
+import { endpointName, endpointUrl, repositoryAt, type Endpoint } from './endpoint.ts'
 import type { HttpClient } from './http-client.ts'
 import type { HttpRequest, HttpResponse } from './http-messages.ts'
 import type { RegistryReference } from './reference.ts'
@@ -39,18 +39,19 @@ export class EndpointClient {
     { statuses, action = 'pull', ...request }: EndpointRequest,
   ): Promise<HttpResponse> {
     const { http, now } = this.#parts
-    const url = typeof target === 'string' ? new URL(`${repository}/${target}`, endpoint.base) : target
+    const url = typeof target === 'string' ? endpointUrl(endpoint, repository, target) : target
     const accessTo = (origin: string): AccessRequest => {
       const isOwn = origin === endpoint.base.origin
       return {
         registry: isOwn ? endpoint.name : endpointName(new URL(origin).host),
         base: isOwn ? endpoint.base : new URL('/v2/', origin),
-        repository,
+        repository: isOwn ? repositoryAt(endpoint, repository) : repository,
         action,
+        tls: endpoint.tls,
         signal: request.signal,
       }
     }
-    const response = await this.#exchange(url, request, accessTo)
+    const response = await this.#exchange(url, endpoint, request, accessTo)
     if (statuses.includes(response.status)) return response
     await response.discard()
     const path = typeof target === 'string' ? target : 'an upload'
@@ -64,16 +65,25 @@ export class EndpointClient {
     throw error
   }
 
-  async #exchange(url: URL, request: HttpRequest, accessTo: (origin: string) => AccessRequest): Promise<HttpResponse> {
+  async #exchange(
+    url: URL,
+    endpoint: Endpoint,
+    request: HttpRequest,
+    accessTo: (origin: string) => AccessRequest,
+  ): Promise<HttpResponse> {
     const { http, authorizer } = this.#parts
     const answered = new Set<string>()
     for (;;) {
       const sent = new Map([[url.origin, await authorizer.header(accessTo(url.origin))]])
-      const authorizationFor = ({ origin }: URL): string | undefined => {
+      const headersFor = ({ origin }: URL): Record<string, string> => {
         if (!sent.has(origin)) sent.set(origin, authorizer.current(accessTo(origin)))
-        return sent.get(origin)
+        const authorization = sent.get(origin)
+        return {
+          ...(origin === endpoint.base.origin ? endpoint.headers : {}),
+          ...(authorization === undefined ? {} : { authorization }),
+        }
       }
-      const response = await http.send(url, { ...request, authorizationFor })
+      const response = await http.send(url, { ...request, headersFor, tls: endpoint.tls })
       const { origin } = response.url
       const isRefusal = [401, 403, 404].includes(response.status)
       if (isRefusal && answered.has(origin)) authorizer.refusedAgain(accessTo(origin), response)

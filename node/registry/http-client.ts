@@ -9,6 +9,7 @@ import { OutageWatch, type Listening } from './outage-watch.ts'
 import { proxyFor, type Environment } from './proxies.ts'
 import { defaultLimits, RequestGate, type RequestLimits } from './request-gate.ts'
 import { maxPauseMs, realClock, type Clock } from './retry.ts'
+import type { TlsSettings } from './tls-settings.ts'
 import { transportError } from './transport-error.ts'
 
 /** Milliseconds. */
@@ -118,8 +119,8 @@ export class HttpClient {
   async #follow(url: URL, options: HttpRequest, leave: () => void): Promise<HttpResponse> {
     let target = url
     for (let redirects = 0; ; redirects++) {
-      const authorization = authorizationOf(url, target, options)
-      const { response, listening, failure } = await this.#exchange(target, authorization, options)
+      const headers = headersOf(url, target, options)
+      const { response, listening, failure } = await this.#exchange(target, { ...options, headers })
       const next = redirectOf(response, target, options)
       if (next === undefined) return wrap(response, { url: target, failure, listening, leave })
       listening.close()
@@ -134,10 +135,8 @@ export class HttpClient {
   /** One request and its answer. */
   async #exchange(
     target: URL,
-    authorization: string | undefined,
-    { method, headers, body, headersMs, signal }: HttpRequest,
+    { method, headers, body, headersMs, tls, signal }: HttpRequest,
   ): Promise<{ response: Dispatcher.ResponseData; listening: Listening; failure: (cause: unknown) => Error }> {
-    const { authorization: _original, ...others } = headers
     const outage = new AbortController()
     const ended = AbortSignal.any([signal, outage.signal])
     const listening = this.#listen(target, (reason) => outage.abort(reason))
@@ -150,15 +149,11 @@ export class HttpClient {
     try {
       const answer = request(target, {
         method,
-        headers: {
-          'user-agent': this.#userAgent,
-          ...others,
-          ...(authorization === undefined ? {} : { authorization }),
-        },
+        headers: { 'user-agent': this.#userAgent, ...headers },
         ...(body === undefined ? {} : { body }),
         ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
         signal: ended,
-        dispatcher: await this.#dispatcher(target),
+        dispatcher: await this.#dispatcher(target, tls),
       })
       // undici looks at the signal only when it has a connection, which may take a while to fail.
       const response = await orAbort(answer, ended)
@@ -181,11 +176,11 @@ export class HttpClient {
     return gate
   }
 
-  async #dispatcher(url: URL): Promise<Dispatcher> {
+  async #dispatcher(url: URL, tls: TlsSettings | undefined): Promise<Dispatcher> {
     const proxy = proxyFor(url, this.#environment)
-    const context = url.protocol === 'https:' ? await this.#certificates.contextFor(url.host) : undefined
+    const context = url.protocol === 'https:' ? await this.#certificates.contextFor(url.host, tls) : undefined
     if (this.#closed !== undefined) throw this.#closed
-    return this.#dispatchers.get(proxy, context)
+    return this.#dispatchers.get(proxy, { context, verify: tls?.verify ?? true })
   }
 
   /** Listens to the server that the connection goes to: the proxy, where there is one. */
@@ -206,9 +201,15 @@ export class HttpClient {
   }
 }
 
-function authorizationOf(url: URL, target: URL, { headers, authorizationFor }: HttpRequest): string | undefined {
-  if (authorizationFor !== undefined) return authorizationFor(target)
-  return target.origin === url.origin ? headers['authorization'] : undefined
+/** The headers for one hop: Authorization is for the origin of the request only, unless the request says otherwise. */
+function headersOf(url: URL, target: URL, { headers, headersFor }: HttpRequest): Record<string, string> {
+  const { authorization, ...others } = headers
+  const isOwn = target.origin === url.origin
+  return {
+    ...others,
+    ...(isOwn && authorization !== undefined ? { authorization } : {}),
+    ...headersFor?.(target),
+  }
 }
 
 /** The URL to ask next; undefined where the response is the answer. @throws unavailable for what is not a URL */

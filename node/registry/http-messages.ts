@@ -1,6 +1,7 @@
 import type { Urgency } from '../base/urgency.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { decodeContent } from './content-encoding.ts'
+import type { TlsSettings } from './tls-settings.ts'
 
 /** By names in lower case. */
 export type Headers = Record<string, string | string[] | undefined>
@@ -27,8 +28,10 @@ export interface HttpRequest {
   method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH'
   /** An Authorization header among them is sent to the origin of the request only. */
   headers: Record<string, string>
-  /** The Authorization header for a URL: that of the request, and of each redirect. It wins over `headers`. */
-  authorizationFor?: (url: URL) => string | undefined
+  /** Further headers for a URL, Authorization among them: that of the request, and of each redirect. */
+  headersFor?: (url: URL) => Record<string, string>
+  /** Besides the settings of all requests. */
+  tls?: TlsSettings | undefined
   body?: string | Uint8Array
   /** Urgent requests go before others, and find a connection. Not urgent by default. */
   urgency?: Urgency
