@@ -89,10 +89,11 @@ async function fetchToken(
 ): Promise<Authorization> {
   const scope = parameters.get('scope') || defaultScope
   const request = { service: parameters.get('service') ?? '', scope }
+  const options = { subject: `a token for ${registry}`, tls, signal }
   const answer =
     credentials?.identityToken === undefined
-      ? await getToken(realm, request, credentials, http, { tls, signal })
-      : await postToken(realm, request, credentials.identityToken, http, { tls, signal })
+      ? await getToken(realm, request, credentials, http, options)
+      : await postToken(realm, request, credentials.identityToken, http, options)
   const { status } = answer
   if (status === 401 || status === 403 || status === 400) {
     const why =
@@ -146,7 +147,7 @@ async function getToken(
   { service, scope }: TokenRequest,
   credentials: Credentials | undefined,
   http: AuthorizeParts['http'],
-  options: Pick<HttpRequest, 'tls' | 'signal'>,
+  options: Pick<HttpRequest, 'subject' | 'tls' | 'signal'>,
 ): Promise<TextResponse> {
   const url = new URL(realm)
   if (service !== '') url.searchParams.set('service', service)
@@ -164,7 +165,7 @@ async function postToken(
   { service, scope }: TokenRequest,
   identityToken: string,
   http: AuthorizeParts['http'],
-  options: Pick<HttpRequest, 'tls' | 'signal'>,
+  options: Pick<HttpRequest, 'subject' | 'tls' | 'signal'>,
 ): Promise<TextResponse> {
   const form = new URLSearchParams({
     grant_type: 'refresh_token',

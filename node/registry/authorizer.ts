@@ -9,7 +9,7 @@ import type { TlsSettings } from './tls-settings.ts'
 
 /** Repositories whose authorizations are remembered. */
 const maxAuthorizations = 256
-/** A server that offers no way to log in at the root of its API is not asked there again for this long (ms). */
+/** A server that names no way to log in at the root of its API is not asked there again for this long (ms). */
 const openMs = 60_000
 /** After fresh credentials were refused with 403, the credential helper is not asked again for this long (ms). */
 const refusalMs = 5_000
@@ -112,13 +112,20 @@ export class Authorizer {
     if ((status !== 404 && status !== 403) || this.#openServers.has(base.href)) return undefined
     if ((await this.#credentials(request, signal)) === undefined) return undefined
     try {
-      const answer = await this.#parts.http.text(base, { method: 'GET', headers: {}, tls, signal })
+      const answer = await this.#parts.http.text(base, {
+        method: 'GET',
+        headers: {},
+        subject: 'the root of its API',
+        tls,
+        signal,
+      })
       const challenge = answer.status === 401 ? chooseChallenge(answer.headers) : undefined
       if (challenge === undefined) this.#openServers.set(base.href, true, openMs)
       return challenge
     } catch {
-      // The refusal is the better error.
       signal.throwIfAborted()
+      // The refusal is the better error, and the next one is not to wait for the root again.
+      this.#openServers.set(base.href, true, openMs)
       return undefined
     }
   }

@@ -4,8 +4,6 @@ import { Agent, ProxyAgent, type Dispatcher } from 'undici'
 export interface DispatcherOptions {
   connections: number
   connectMs: number
-  headersMs: number
-  idleMs: number
 }
 
 export interface TlsContext {
@@ -49,13 +47,14 @@ export class Dispatchers {
   }
 
   #create(proxy: string | undefined, { context, verify }: TlsContext): Dispatcher {
-    const { connections, connectMs, headersMs, idleMs } = this.#options
+    const { connections, connectMs } = this.#options
     const connect = {
       timeout: connectMs,
       ...(context === undefined ? {} : { secureContext: context }),
       ...(verify ? {} : { rejectUnauthorized: false }),
     }
-    const common = { connections, pipelining: 1, headersTimeout: headersMs, bodyTimeout: idleMs }
+    // The client has its own timers for answers, which say what was waited for.
+    const common = { connections, pipelining: 1, headersTimeout: 0, bodyTimeout: 0 }
     if (proxy === undefined) return new Agent({ ...common, connect })
     // As Docker does: a tunnel for HTTPS alone.
     return new ProxyAgent({ ...common, uri: proxy, proxyTunnel: false, requestTls: connect, proxyTls: connect })

@@ -5,7 +5,9 @@ import type { HttpRequest, HttpResponse } from './http-messages.ts'
 import type { RegistryReference } from './reference.ts'
 import { refusal } from './refusal.ts'
 
-export interface EndpointRequest extends HttpRequest {
+export interface EndpointRequest extends Omit<HttpRequest, 'subject'> {
+  /** By default the path and the repository. */
+  subject?: string
   /** Answers with another status are thrown. */
   statuses: readonly number[]
   /** `pull` by default. */
@@ -36,9 +38,11 @@ export class EndpointClient {
     endpoint: Endpoint,
     { repository }: RegistryReference,
     target: string | URL,
-    { statuses, action = 'pull', ...request }: EndpointRequest,
+    { statuses, action = 'pull', subject, ...options }: EndpointRequest,
   ): Promise<HttpResponse> {
     const { http, now } = this.#parts
+    const path = typeof target === 'string' ? target : 'an upload'
+    const request = { ...options, subject: subject ?? `${path} of ${repository}` }
     const url = typeof target === 'string' ? endpointUrl(endpoint, repository, target) : target
     const accessTo = (origin: string): AccessRequest => {
       const isOwn = origin === endpoint.base.origin
@@ -54,7 +58,6 @@ export class EndpointClient {
     const response = await this.#exchange(url, endpoint, request, accessTo)
     if (statuses.includes(response.status)) return response
     await response.discard()
-    const path = typeof target === 'string' ? target : 'an upload'
     const isRedirected = response.url.origin !== url.origin
     const isFromStorage = isRedirected && !isApi(response.url, target)
     const registry = isRedirected && !isFromStorage ? response.url.host : endpoint.name

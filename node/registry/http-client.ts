@@ -10,12 +10,13 @@ import { proxyFor, type Environment } from './proxies.ts'
 import { defaultLimits, RequestGate, type RequestLimits } from './request-gate.ts'
 import { maxPauseMs, realClock, type Clock } from './retry.ts'
 import type { TlsSettings } from './tls-settings.ts'
+import { StallTimer } from './stall-timer.ts'
 import { transportError } from './transport-error.ts'
 
 /** Milliseconds. */
 export interface HttpTimeouts {
   connectMs: number
-  /** From the request to the answer. */
+  /** From the request to the beginning of the answer. */
   headersMs: number
   /** Between two pieces of a body. */
   idleMs: number
@@ -72,7 +73,10 @@ export class HttpClient {
     this.#limits = { ...defaultLimits, ...limits }
     this.#certificates = new Certificates(clock, certificates)
     this.#environment = environment
-    this.#dispatchers = new Dispatchers({ connections: this.#limits.connections, ...this.#timeouts })
+    this.#dispatchers = new Dispatchers({
+      connections: this.#limits.connections,
+      connectMs: this.#timeouts.connectMs,
+    })
   }
 
   /** Reads the files that the options name, so that a mistake shows at once. @throws invalid */
@@ -120,9 +124,12 @@ export class HttpClient {
     let target = url
     for (let redirects = 0; ; redirects++) {
       const headers = headersOf(url, target, options)
-      const { response, listening, failure } = await this.#exchange(target, { ...options, headers })
+      const { response, listening, failure, stall } = await this.#exchange(target, { ...options, headers })
       const next = redirectOf(response, target, options)
-      if (next === undefined) return wrap(response, { url: target, failure, listening, leave })
+      if (next === undefined) {
+        const { idleMs } = this.#timeouts
+        return wrap(response, { url: target, failure, listening, stall, idleMs, leave })
+      }
       listening.close()
       await dump(response.body)
       if (redirects === maxRedirects)
@@ -135,33 +142,37 @@ export class HttpClient {
   /** One request and its answer. */
   async #exchange(
     target: URL,
-    { method, headers, body, headersMs, tls, signal }: HttpRequest,
-  ): Promise<{ response: Dispatcher.ResponseData; listening: Listening; failure: (cause: unknown) => Error }> {
-    const outage = new AbortController()
-    const ended = AbortSignal.any([signal, outage.signal])
-    const listening = this.#listen(target, (reason) => outage.abort(reason))
+    { method, headers, body, headersMs = this.#timeouts.headersMs, subject, tls, signal }: HttpRequest,
+  ): Promise<Exchange> {
+    const silence = new AbortController()
+    const ended = AbortSignal.any([signal, silence.signal])
+    const cut = (reason: P2pfsError): void => silence.abort(reason)
+    const listening = this.#listen(target, cut)
+    const stall = new StallTimer({ cut }, { host: target.host, subject })
     const failure = (cause: unknown): Error => {
       if (signal.aborted) return signal.reason as Error
-      if (outage.signal.aborted) return outage.signal.reason as Error
+      if (silence.signal.aborted) return silence.signal.reason as Error
       return this.#closed ?? (cause instanceof P2pfsError ? cause : transportError(target, cause))
     }
     listening.wait()
+    stall.awaitAnswer(headersMs)
     try {
       const answer = request(target, {
         method,
         headers: { 'user-agent': this.#userAgent, ...headers },
         ...(body === undefined ? {} : { body }),
-        ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
         signal: ended,
         dispatcher: await this.#dispatcher(target, tls),
       })
       // undici looks at the signal only when it has a connection, which may take a while to fail.
       const response = await orAbort(answer, ended)
       listening.heard()
-      return { response, listening, failure }
+      return { response, listening, failure, stall }
     } catch (cause) {
       listening.close()
       throw failure(cause)
+    } finally {
+      stall.stop()
     }
   }
 
@@ -240,26 +251,43 @@ function checkRedirect(url: URL, target: URL, { redirects }: HttpRequest): void 
     throw new P2pfsError('unavailable', `${url.host} redirects to ${target.host} in clear`, details)
 }
 
+/** One request and its answer. */
+interface Exchange {
+  response: Dispatcher.ResponseData
+  listening: Listening
+  /** The error for what went wrong with the answer. */
+  failure: (cause: unknown) => Error
+  stall: StallTimer
+}
+
 function wrap(
   { statusCode, headers, body }: Dispatcher.ResponseData,
   {
     url,
     failure,
     listening,
+    stall,
+    idleMs,
     leave,
-  }: { url: URL; failure: (cause: unknown) => Error; listening: Listening; leave: () => void },
+  }: Omit<Exchange, 'response'> & { url: URL; idleMs: number; leave: () => void },
 ): HttpResponse {
   const end = (): void => {
+    stall.stop()
     listening.close()
     leave()
   }
   async function* read(): AsyncGenerator<Uint8Array> {
     try {
-      listening.wait()
+      const wait = (): void => {
+        listening.wait()
+        stall.awaitBody(idleMs)
+      }
+      wait()
       for await (const piece of body) {
         listening.heard()
+        stall.stop()
         yield piece as Buffer
-        listening.wait()
+        wait()
       }
     } catch (cause) {
       throw failure(cause)

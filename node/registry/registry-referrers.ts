@@ -135,6 +135,7 @@ export class RegistryReferrers {
     const response = await this.#parts.client.send(endpoint, image, url, {
       method: 'GET',
       headers: { accept: mediaTypes.ociIndex },
+      subject: `referrers of ${image.repository}`,
       // Registries without the API answer with any of these.
       statuses: [200, 400, 404, 405, 406],
       signal,
