@@ -5,7 +5,7 @@ import type { HttpClient } from './http-client.ts'
 import type { HttpRequest, TextResponse } from './http-messages.ts'
 import { parseJsonObject } from './json.ts'
 import { loginCommand, parseRetryAfter } from './refusal.ts'
-import type { TlsSettings } from './tls-settings.ts'
+import type { ServerTls } from './tls-settings.ts'
 
 /** A token is renewed this long before it ends (ms). */
 const marginMs = 10_000
@@ -36,7 +36,7 @@ export interface AuthorizeOptions {
   credentials: Credentials | undefined
   /** Whether the server is reached by TLS: then so is its token service. */
   isSecure: boolean
-  tls?: TlsSettings | undefined
+  tls?: ServerTls | undefined
   signal: AbortSignal
 }
 

@@ -5,7 +5,7 @@ import { authorize, type Authorization, type AuthorizeParts } from './authorizat
 import { chooseChallenge, type Challenge } from './challenge.ts'
 import type { Credentials, CredentialStore } from './credentials.ts'
 import type { HttpResponse } from './http-messages.ts'
-import type { TlsSettings } from './tls-settings.ts'
+import type { ServerTls } from './tls-settings.ts'
 
 /** Repositories whose authorizations are remembered. */
 const maxAuthorizations = 256
@@ -23,7 +23,7 @@ export interface AccessRequest {
   base: URL
   repository: string
   action: RegistryAction
-  tls?: TlsSettings | undefined
+  tls?: ServerTls | undefined
   signal: AbortSignal
 }
 
@@ -31,8 +31,8 @@ export interface AccessRequest {
 export interface RefusedAccess {
   /** The header that was sent, if any. */
   header: string | undefined
-  /** The server is one that the registry redirects to, and may be a storage. */
-  isRedirected: boolean
+  /** The server is one that the registry redirects to: another registry, or a storage. */
+  isForeign: boolean
 }
 
 interface Grant extends Authorization {
@@ -79,18 +79,19 @@ export class Authorizer {
   async answer(
     request: AccessRequest,
     { status, headers }: Pick<HttpResponse, 'status' | 'headers'>,
-    { header, isRedirected }: RefusedAccess,
+    { header, isForeign }: RefusedAccess,
   ): Promise<boolean> {
     const key = keyOf(request)
-    if (status === 404 && (header !== undefined || isRedirected)) return false
+    if (status === 404 && (header !== undefined || isForeign)) return false
+    // A registry does not choose another one that is written to with the credentials for that one.
+    if (isForeign && request.action !== 'pull') return false
     const current = this.current(request)
     // Another request may have renewed it in the meantime.
     if (current !== undefined && current !== header) return true
     const known = chooseChallenge(headers) ?? this.#grants.get(key)?.challenge
-    const challenge =
-      known ?? (header === undefined && !isRedirected ? await this.#askRoot(request, status) : undefined)
+    const challenge = known ?? (header === undefined && !isForeign ? await this.#askRoot(request, status) : undefined)
     // A storage refuses a URL that has expired with 401 or 403, and offers no way to log in.
-    if (challenge === undefined && (isRedirected || status !== 401)) return false
+    if (challenge === undefined && (isForeign || status !== 401)) return false
     // 403 may mean that a password or a token has expired: ECR says so after 12 hours.
     if (status === 403 && this.#refusals.has(key)) return false
     const fresh = await this.#renew(request, challenge)

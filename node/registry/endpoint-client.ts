@@ -44,18 +44,20 @@ export class EndpointClient {
     const path = typeof target === 'string' ? target : 'an upload'
     const request = { ...options, subject: subject ?? `${path} of ${repository}` }
     const url = typeof target === 'string' ? endpointUrl(endpoint, repository, target) : target
+    const { tls: settings, base } = endpoint
+    const tls = settings === undefined ? undefined : { hostname: base.hostname, settings }
     const accessTo = (origin: string): AccessRequest => {
-      const isOwn = origin === endpoint.base.origin
+      const isOwn = origin === base.origin
       return {
         registry: isOwn ? endpoint.name : endpointName(new URL(origin).host),
-        base: isOwn ? endpoint.base : new URL('/v2/', origin),
+        base: isOwn ? base : new URL('/v2/', origin),
         repository: isOwn ? repositoryAt(endpoint, repository) : repository,
         action,
-        tls: endpoint.tls,
+        tls,
         signal: request.signal,
       }
     }
-    const response = await this.#exchange(url, endpoint, request, accessTo)
+    const response = await this.#exchange(url, endpoint, { ...request, tls }, accessTo)
     if (statuses.includes(response.status)) return response
     await response.discard()
     const isRedirected = response.url.origin !== url.origin
@@ -86,13 +88,13 @@ export class EndpointClient {
           ...(authorization === undefined ? {} : { authorization }),
         }
       }
-      const response = await http.send(url, { ...request, headersFor, tls: endpoint.tls })
+      const response = await http.send(url, { ...request, headersFor })
       const { origin } = response.url
       const isRefusal = [401, 403, 404].includes(response.status)
       if (isRefusal && answered.has(origin)) authorizer.refusedAgain(accessTo(origin), response)
       if (!isRefusal || answered.has(origin)) return response
       answered.add(origin)
-      const refused = { header: sent.get(origin), isRedirected: origin !== url.origin }
+      const refused = { header: sent.get(origin), isForeign: origin !== endpoint.base.origin }
       // An answer holds a connection, which the token service may need.
       await response.discard()
       if (!(await authorizer.answer(accessTo(origin), response, refused))) return response

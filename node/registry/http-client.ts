@@ -9,8 +9,8 @@ import { OutageWatch, type Listening } from './outage-watch.ts'
 import { proxyFor, type Environment } from './proxies.ts'
 import { defaultLimits, RequestGate, type RequestLimits } from './request-gate.ts'
 import { maxPauseMs, realClock, type Clock } from './retry.ts'
-import type { TlsSettings } from './tls-settings.ts'
 import { StallTimer } from './stall-timer.ts'
+import { settingsFor, type ServerTls } from './tls-settings.ts'
 import { transportError } from './transport-error.ts'
 
 /** Milliseconds. */
@@ -187,8 +187,9 @@ export class HttpClient {
     return gate
   }
 
-  async #dispatcher(url: URL, tls: TlsSettings | undefined): Promise<Dispatcher> {
+  async #dispatcher(url: URL, serverTls: ServerTls | undefined): Promise<Dispatcher> {
     const proxy = proxyFor(url, this.#environment)
+    const tls = settingsFor(url, serverTls)
     const context = url.protocol === 'https:' ? await this.#certificates.contextFor(url.host, tls) : undefined
     if (this.#closed !== undefined) throw this.#closed
     return this.#dispatchers.get(proxy, { context, verify: tls?.verify ?? true })

@@ -1,7 +1,7 @@
 import type { Urgency } from '../base/urgency.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { decodeContent } from './content-encoding.ts'
-import type { TlsSettings } from './tls-settings.ts'
+import type { ServerTls } from './tls-settings.ts'
 
 /** By names in lower case. */
 export type Headers = Record<string, string | string[] | undefined>
@@ -31,7 +31,7 @@ export interface HttpRequest {
   /** Further headers for a URL, Authorization among them: that of the request, and of each redirect. */
   headersFor?: (url: URL) => Record<string, string>
   /** Besides the settings of all requests. */
-  tls?: TlsSettings | undefined
+  tls?: ServerTls | undefined
   body?: string | Uint8Array
   /** Urgent requests go before others, and find a connection. Not urgent by default. */
   urgency?: Urgency
