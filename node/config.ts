@@ -98,8 +98,15 @@ export const options = {
   registryMirror: list(
     'REGISTRY=URL',
     [],
-    'mirror to ask before a registry, such as docker.io=https://mirror.example; several mirrors are asked in order',
+    'mirror to ask before a registry, such as docker.io=https://mirror.example, or https://harbor.example/v2/PROJECT for ' +
+      'a project that is a mirror; several mirrors are asked in order',
     { check: parseMirror },
+  ),
+  registryHostsDir: list(
+    'DIR',
+    [],
+    'directories like /etc/containerd/certs.d: hosts.toml names the mirrors of a registry, which come after ' +
+      'those of --registry-mirror, and its certificates',
   ),
   registryCa: list(
     'FILE',

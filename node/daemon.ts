@@ -109,6 +109,7 @@ export async function startDaemon(
   const registry = createImageSource({
     insecureRegistries: config.insecureRegistry,
     mirrors: config.registryMirror,
+    hostsDirectories: config.registryHostsDir,
     certificates: { authorityFiles: config.registryCa },
     limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
     userAgent: `p2pfs/${version}`,

@@ -2,9 +2,10 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { Challenge } from './challenge.ts'
 import type { Credentials } from './credentials.ts'
 import type { HttpClient } from './http-client.ts'
-import type { TextResponse } from './http-messages.ts'
+import type { HttpRequest, TextResponse } from './http-messages.ts'
 import { parseJsonObject } from './json.ts'
 import { loginCommand, parseRetryAfter } from './refusal.ts'
+import type { ServerTls } from './tls-settings.ts'
 
 /** A token is renewed this long before it ends (ms). */
 const marginMs = 10_000
@@ -35,6 +36,7 @@ export interface AuthorizeOptions {
   credentials: Credentials | undefined
   /** Whether the server is reached by TLS: then so is its token service. */
   isSecure: boolean
+  tls?: ServerTls | undefined
   signal: AbortSignal
 }
 
@@ -83,14 +85,15 @@ async function fetchToken(
   realm: URL,
   parameters: Challenge['parameters'],
   { http, now }: AuthorizeParts,
-  { registry, credentials, signal, scope: defaultScope }: AuthorizeOptions,
+  { registry, credentials, tls, signal, scope: defaultScope }: AuthorizeOptions,
 ): Promise<Authorization> {
   const scope = parameters.get('scope') || defaultScope
   const request = { service: parameters.get('service') ?? '', scope }
+  const options = { subject: `a token for ${registry}`, tls, signal }
   const answer =
     credentials?.identityToken === undefined
-      ? await getToken(realm, request, credentials, http, signal)
-      : await postToken(realm, request, credentials.identityToken, http, signal)
+      ? await getToken(realm, request, credentials, http, options)
+      : await postToken(realm, request, credentials.identityToken, http, options)
   const { status } = answer
   if (status === 401 || status === 403 || status === 400) {
     const why =
@@ -144,7 +147,7 @@ async function getToken(
   { service, scope }: TokenRequest,
   credentials: Credentials | undefined,
   http: AuthorizeParts['http'],
-  signal: AbortSignal,
+  options: Pick<HttpRequest, 'subject' | 'tls' | 'signal'>,
 ): Promise<TextResponse> {
   const url = new URL(realm)
   if (service !== '') url.searchParams.set('service', service)
@@ -153,7 +156,7 @@ async function getToken(
   return await http.text(url, {
     method: 'GET',
     headers: credentials === undefined ? {} : { authorization: basicHeader(credentials) },
-    signal,
+    ...options,
   })
 }
 
@@ -162,7 +165,7 @@ async function postToken(
   { service, scope }: TokenRequest,
   identityToken: string,
   http: AuthorizeParts['http'],
-  signal: AbortSignal,
+  options: Pick<HttpRequest, 'subject' | 'tls' | 'signal'>,
 ): Promise<TextResponse> {
   const form = new URLSearchParams({
     grant_type: 'refresh_token',
@@ -177,6 +180,6 @@ async function postToken(
     body: form.toString(),
     // The body holds the credentials.
     redirects: 'own',
-    signal,
+    ...options,
   })
 }

@@ -5,10 +5,11 @@ import { authorize, type Authorization, type AuthorizeParts } from './authorizat
 import { chooseChallenge, type Challenge } from './challenge.ts'
 import type { Credentials, CredentialStore } from './credentials.ts'
 import type { HttpResponse } from './http-messages.ts'
+import type { ServerTls } from './tls-settings.ts'
 
 /** Repositories whose authorizations are remembered. */
 const maxAuthorizations = 256
-/** A server that offers no way to log in at the root of its API is not asked there again for this long (ms). */
+/** A server that names no way to log in at the root of its API is not asked there again for this long (ms). */
 const openMs = 60_000
 /** After fresh credentials were refused with 403, the credential helper is not asked again for this long (ms). */
 const refusalMs = 5_000
@@ -22,6 +23,7 @@ export interface AccessRequest {
   base: URL
   repository: string
   action: RegistryAction
+  tls?: ServerTls | undefined
   signal: AbortSignal
 }
 
@@ -29,8 +31,8 @@ export interface AccessRequest {
 export interface RefusedAccess {
   /** The header that was sent, if any. */
   header: string | undefined
-  /** The server is one that the registry redirects to, and may be a storage. */
-  isRedirected: boolean
+  /** The server is one that the registry redirects to: another registry, or a storage. */
+  isForeign: boolean
 }
 
 interface Grant extends Authorization {
@@ -77,18 +79,19 @@ export class Authorizer {
   async answer(
     request: AccessRequest,
     { status, headers }: Pick<HttpResponse, 'status' | 'headers'>,
-    { header, isRedirected }: RefusedAccess,
+    { header, isForeign }: RefusedAccess,
   ): Promise<boolean> {
     const key = keyOf(request)
-    if (status === 404 && (header !== undefined || isRedirected)) return false
+    if (status === 404 && (header !== undefined || isForeign)) return false
+    // A registry does not choose another one that is written to with the credentials for that one.
+    if (isForeign && request.action !== 'pull') return false
     const current = this.current(request)
     // Another request may have renewed it in the meantime.
     if (current !== undefined && current !== header) return true
     const known = chooseChallenge(headers) ?? this.#grants.get(key)?.challenge
-    const challenge =
-      known ?? (header === undefined && !isRedirected ? await this.#askRoot(request, status) : undefined)
+    const challenge = known ?? (header === undefined && !isForeign ? await this.#askRoot(request, status) : undefined)
     // A storage refuses a URL that has expired with 401 or 403, and offers no way to log in.
-    if (challenge === undefined && (isRedirected || status !== 401)) return false
+    if (challenge === undefined && (isForeign || status !== 401)) return false
     // 403 may mean that a password or a token has expired: ECR says so after 12 hours.
     if (status === 403 && this.#refusals.has(key)) return false
     const fresh = await this.#renew(request, challenge)
@@ -106,17 +109,24 @@ export class Authorizer {
    * without credentials, and name a way to log in only there. Without credentials they are not asked.
    */
   async #askRoot(request: AccessRequest, status: number): Promise<Challenge | undefined> {
-    const { base, signal } = request
+    const { base, tls, signal } = request
     if ((status !== 404 && status !== 403) || this.#openServers.has(base.href)) return undefined
     if ((await this.#credentials(request, signal)) === undefined) return undefined
     try {
-      const answer = await this.#parts.http.text(base, { method: 'GET', headers: {}, signal })
+      const answer = await this.#parts.http.text(base, {
+        method: 'GET',
+        headers: {},
+        subject: 'the root of its API',
+        tls,
+        signal,
+      })
       const challenge = answer.status === 401 ? chooseChallenge(answer.headers) : undefined
       if (challenge === undefined) this.#openServers.set(base.href, true, openMs)
       return challenge
     } catch {
-      // The refusal is the better error.
       signal.throwIfAborted()
+      // The refusal is the better error, and the next one is not to wait for the root again.
+      this.#openServers.set(base.href, true, openMs)
       return undefined
     }
   }
@@ -126,7 +136,7 @@ export class Authorizer {
   }
 
   async #renew(request: AccessRequest, challenge: Challenge | undefined): Promise<string> {
-    const { registry, base, repository, action } = request
+    const { registry, base, repository, action, tls } = request
     const key = keyOf(request)
     return await this.#renewals.run(key, request.signal, async (signal) => {
       const fresh = await authorize(challenge, this.#parts, {
@@ -134,6 +144,7 @@ export class Authorizer {
         registry,
         credentials: await this.#credentials(request, signal),
         isSecure: base.protocol === 'https:',
+        tls,
         signal,
       })
       this.#grants.set(key, { ...fresh, challenge })

@@ -13,7 +13,7 @@ import { pauseMs, retryBudgetMs, urgentBudgetMs, urgentPauseMs, type Clock } fro
 
 export interface BlobReaderParts {
   client: Pick<EndpointClient, 'send'>
-  mirrors: Pick<Mirrors, 'next' | 'original' | 'succeeded' | 'failed'>
+  mirrors: Pick<Mirrors, 'servers' | 'next' | 'succeeded' | 'failed'>
   clock: Clock
 }
 
@@ -70,12 +70,12 @@ export class BlobReader {
     const { digest, sizeBytes } = blob
     const { signal, urgency } = options
     const tried = new Set<Endpoint>()
-    const original = mirrors.original(image.registry)
+    const servers = await mirrors.servers(image.registry)
     let offset = start
     let useRange = true
     let progressAtMs = clock.now()
     for (let failures = 0; ;) {
-      const endpoint = (options.originOnly ? undefined : mirrors.next(image.registry, tried)) ?? original
+      const endpoint = (options.originOnly ? undefined : mirrors.next(servers, 'pull', tried)) ?? servers.original
       const partStart = offset
       try {
         for await (const piece of this.#part(endpoint, { image, blob, offset, end, useRange }, options)) {

@@ -4,6 +4,7 @@ import { createSecureContext, getCACertificates, type SecureContext } from 'node
 import { P2pfsError } from '../../protocol/errors.ts'
 import { BoundedMap } from '../base/bounded-map.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
+import type { TlsSettings } from './tls-settings.ts'
 
 export interface CertificateOptions {
   /** PEM files of authorities, besides those that Node knows, among which are those of NODE_EXTRA_CA_CERTS. */
@@ -51,15 +52,20 @@ export class Certificates {
    * The same context as long as no certificate changes; undefined for Node's own.
    * @throws invalid for files that are not certificates
    */
-  async contextFor(host: string): Promise<SecureContext | undefined> {
-    const existing = this.#hosts.get(host)
+  async contextFor(host: string, tls?: TlsSettings): Promise<SecureContext | undefined> {
+    const key = tls === undefined ? host : `${host} ${JSON.stringify(tls)}`
+    const existing = this.#hosts.get(key)
     if (existing !== undefined) return existing.context
-    const authorities = await this.#read()
-    const own = await readHost(join(this.#options.hostsDirectory, host))
+    const authorities = [...(await this.#read()), ...(tls?.authorities ?? [])]
+    const docker = await readHostCertificates(join(this.#options.hostsDirectory, host))
+    const own = {
+      authorities: docker?.authorities ?? [],
+      clients: [...(docker?.clients ?? []), ...(tls?.clients ?? [])],
+    }
     const source = JSON.stringify([authorities, own])
     const found = this.#contexts.get(source) ?? { context: createContext(host, authorities, own) }
     this.#contexts.set(source, found)
-    this.#hosts.set(host, found, keptMs)
+    this.#hosts.set(key, found, keptMs)
     return found.context
   }
 
@@ -74,23 +80,17 @@ export class Certificates {
   }
 }
 
-interface HostFiles {
-  ca: string[]
-  cert: string[]
-  key: string[]
-}
-
 function createContext(
   host: string,
   authorities: readonly string[],
-  { ca, cert, key }: HostFiles,
+  { authorities: hostAuthorities, clients }: Omit<TlsSettings, 'verify'>,
 ): SecureContext | undefined {
-  const trusted = [...authorities, ...ca]
-  if (trusted.length === 0 && cert.length === 0) return undefined
+  const trusted = [...authorities, ...hostAuthorities]
+  if (trusted.length === 0 && clients.length === 0) return undefined
   try {
     return createSecureContext({
       ca: [...getCACertificates('default'), ...trusted],
-      ...(cert.length === 0 ? {} : { cert, key }),
+      ...(clients.length === 0 ? {} : { cert: clients.map(({ cert }) => cert), key: clients.map(({ key }) => key) }),
     })
   } catch (cause) {
     throw new P2pfsError('invalid', `the certificates for ${host} cannot be used: ${(cause as Error).message}`, {
@@ -114,28 +114,32 @@ async function readAuthority(file: string): Promise<string> {
   return text
 }
 
-/** Reads `*.crt`, authorities, and `NAME.cert` with `NAME.key`, the client's own. */
-async function readHost(directory: string): Promise<HostFiles> {
-  const files: HostFiles = { ca: [], cert: [], key: [] }
+/**
+ * Reads a directory as Docker does: `*.crt`, authorities, and `NAME.cert` with `NAME.key`, the client's own. Undefined
+ * where it has none.
+ * @throws invalid
+ */
+export async function readHostCertificates(directory: string): Promise<TlsSettings | undefined> {
   let names: string[]
   try {
     names = (await readdir(directory)).sort()
   } catch {
-    return files
+    return undefined
   }
+  const authorities: string[] = []
+  const clients: { cert: string; key: string }[] = []
   const read = async (name: string): Promise<string> => await readFile(join(directory, name), 'utf8')
   try {
     for (const name of names) {
-      if (name.endsWith('.crt')) files.ca.push(await read(name))
+      if (name.endsWith('.crt')) authorities.push(await read(name))
       const keyName = name.replace(/\.cert$/, '.key')
       if (keyName === name || !names.includes(keyName)) continue
-      files.cert.push(await read(name))
-      files.key.push(await read(keyName))
+      clients.push({ cert: await read(name), key: await read(keyName) })
     }
   } catch (cause) {
     throw new P2pfsError('invalid', `cannot read the certificates in ${directory}: ${(cause as Error).message}`, {
       cause,
     })
   }
-  return files
+  return authorities.length + clients.length === 0 ? undefined : { authorities, clients, verify: true }
 }

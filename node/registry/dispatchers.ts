@@ -4,8 +4,13 @@ import { Agent, ProxyAgent, type Dispatcher } from 'undici'
 export interface DispatcherOptions {
   connections: number
   connectMs: number
-  headersMs: number
-  idleMs: number
+}
+
+export interface TlsContext {
+  /** Undefined for Node's own. */
+  context: SecureContext | undefined
+  /** False: any certificate will do. */
+  verify: boolean
 }
 
 /** Pools of connections that are kept: proxies and certificates that differ. */
@@ -24,12 +29,12 @@ export class Dispatchers {
   }
 
   /** The pool for a proxy, if any, and TLS settings other than Node's, if any. */
-  get(proxy: string | undefined, context: SecureContext | undefined): Dispatcher {
-    const key = `${context === undefined ? '' : this.#numberOf(context)} ${proxy ?? ''}`
+  get(proxy: string | undefined, tls: TlsContext): Dispatcher {
+    const key = `${tls.context === undefined ? '' : this.#numberOf(tls.context)} ${tls.verify} ${proxy ?? ''}`
     const existing = this.#dispatchers.get(key)
     if (existing !== undefined) return existing
     if (this.#dispatchers.size >= maxDispatchers) this.#retireOldest()
-    const dispatcher = this.#create(proxy, context)
+    const dispatcher = this.#create(proxy, tls)
     this.#dispatchers.set(key, dispatcher)
     return dispatcher
   }
@@ -41,10 +46,15 @@ export class Dispatchers {
     await Promise.all(all.map(async (dispatcher) => await dispatcher.destroy(reason)))
   }
 
-  #create(proxy: string | undefined, context: SecureContext | undefined): Dispatcher {
-    const { connections, connectMs, headersMs, idleMs } = this.#options
-    const connect = { timeout: connectMs, ...(context === undefined ? {} : { secureContext: context }) }
-    const common = { connections, pipelining: 1, headersTimeout: headersMs, bodyTimeout: idleMs }
+  #create(proxy: string | undefined, { context, verify }: TlsContext): Dispatcher {
+    const { connections, connectMs } = this.#options
+    const connect = {
+      timeout: connectMs,
+      ...(context === undefined ? {} : { secureContext: context }),
+      ...(verify ? {} : { rejectUnauthorized: false }),
+    }
+    // The client has its own timers for answers, which say what was waited for.
+    const common = { connections, pipelining: 1, headersTimeout: 0, bodyTimeout: 0 }
     if (proxy === undefined) return new Agent({ ...common, connect })
     // As Docker does: a tunnel for HTTPS alone.
     return new ProxyAgent({ ...common, uri: proxy, proxyTunnel: false, requestTls: connect, proxyTls: connect })

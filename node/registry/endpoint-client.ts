@@ -1,11 +1,13 @@
 import type { AccessRequest, Authorizer, RegistryAction } from './authorizer.ts'
-import { endpointName, type Endpoint } from './endpoint.ts'
+import { endpointName, endpointUrl, repositoryAt, type Endpoint } from './endpoint.ts'
 import type { HttpClient } from './http-client.ts'
 import type { HttpRequest, HttpResponse } from './http-messages.ts'
 import type { RegistryReference } from './reference.ts'
 import { refusal } from './refusal.ts'
 
-export interface EndpointRequest extends HttpRequest {
+export interface EndpointRequest extends Omit<HttpRequest, 'subject'> {
+  /** By default the path and the repository. */
+  subject?: string
   /** Answers with another status are thrown. */
   statuses: readonly number[]
   /** `pull` by default. */
@@ -36,24 +38,28 @@ export class EndpointClient {
     endpoint: Endpoint,
     { repository }: RegistryReference,
     target: string | URL,
-    { statuses, action = 'pull', ...request }: EndpointRequest,
+    { statuses, action = 'pull', subject, ...options }: EndpointRequest,
   ): Promise<HttpResponse> {
     const { http, now } = this.#parts
-    const url = typeof target === 'string' ? new URL(`${repository}/${target}`, endpoint.base) : target
+    const path = typeof target === 'string' ? target : 'an upload'
+    const request = { ...options, subject: subject ?? `${path} of ${repository}` }
+    const url = typeof target === 'string' ? endpointUrl(endpoint, repository, target) : target
+    const { tls: settings, base } = endpoint
+    const tls = settings === undefined ? undefined : { hostname: base.hostname, settings }
     const accessTo = (origin: string): AccessRequest => {
-      const isOwn = origin === endpoint.base.origin
+      const isOwn = origin === base.origin
       return {
         registry: isOwn ? endpoint.name : endpointName(new URL(origin).host),
-        base: isOwn ? endpoint.base : new URL('/v2/', origin),
-        repository,
+        base: isOwn ? base : new URL('/v2/', origin),
+        repository: isOwn ? repositoryAt(endpoint, repository) : repository,
         action,
+        tls,
         signal: request.signal,
       }
     }
-    const response = await this.#exchange(url, request, accessTo)
+    const response = await this.#exchange(url, endpoint, { ...request, tls }, accessTo)
     if (statuses.includes(response.status)) return response
     await response.discard()
-    const path = typeof target === 'string' ? target : 'an upload'
     const isRedirected = response.url.origin !== url.origin
     const isFromStorage = isRedirected && !isApi(response.url, target)
     const registry = isRedirected && !isFromStorage ? response.url.host : endpoint.name
@@ -64,22 +70,31 @@ export class EndpointClient {
     throw error
   }
 
-  async #exchange(url: URL, request: HttpRequest, accessTo: (origin: string) => AccessRequest): Promise<HttpResponse> {
+  async #exchange(
+    url: URL,
+    endpoint: Endpoint,
+    request: HttpRequest,
+    accessTo: (origin: string) => AccessRequest,
+  ): Promise<HttpResponse> {
     const { http, authorizer } = this.#parts
     const answered = new Set<string>()
     for (;;) {
       const sent = new Map([[url.origin, await authorizer.header(accessTo(url.origin))]])
-      const authorizationFor = ({ origin }: URL): string | undefined => {
+      const headersFor = ({ origin }: URL): Record<string, string> => {
         if (!sent.has(origin)) sent.set(origin, authorizer.current(accessTo(origin)))
-        return sent.get(origin)
+        const authorization = sent.get(origin)
+        return {
+          ...(origin === endpoint.base.origin ? endpoint.headers : {}),
+          ...(authorization === undefined ? {} : { authorization }),
+        }
       }
-      const response = await http.send(url, { ...request, authorizationFor })
+      const response = await http.send(url, { ...request, headersFor })
       const { origin } = response.url
       const isRefusal = [401, 403, 404].includes(response.status)
       if (isRefusal && answered.has(origin)) authorizer.refusedAgain(accessTo(origin), response)
       if (!isRefusal || answered.has(origin)) return response
       answered.add(origin)
-      const refused = { header: sent.get(origin), isRedirected: origin !== url.origin }
+      const refused = { header: sent.get(origin), isForeign: origin !== endpoint.base.origin }
       // An answer holds a connection, which the token service may need.
       await response.discard()
       if (!(await authorizer.answer(accessTo(origin), response, refused))) return response

@@ -9,12 +9,14 @@ import { OutageWatch, type Listening } from './outage-watch.ts'
 import { proxyFor, type Environment } from './proxies.ts'
 import { defaultLimits, RequestGate, type RequestLimits } from './request-gate.ts'
 import { maxPauseMs, realClock, type Clock } from './retry.ts'
+import { StallTimer } from './stall-timer.ts'
+import { settingsFor, type ServerTls } from './tls-settings.ts'
 import { transportError } from './transport-error.ts'
 
 /** Milliseconds. */
 export interface HttpTimeouts {
   connectMs: number
-  /** From the request to the answer. */
+  /** From the request to the beginning of the answer. */
   headersMs: number
   /** Between two pieces of a body. */
   idleMs: number
@@ -71,7 +73,10 @@ export class HttpClient {
     this.#limits = { ...defaultLimits, ...limits }
     this.#certificates = new Certificates(clock, certificates)
     this.#environment = environment
-    this.#dispatchers = new Dispatchers({ connections: this.#limits.connections, ...this.#timeouts })
+    this.#dispatchers = new Dispatchers({
+      connections: this.#limits.connections,
+      connectMs: this.#timeouts.connectMs,
+    })
   }
 
   /** Reads the files that the options name, so that a mistake shows at once. @throws invalid */
@@ -118,10 +123,13 @@ export class HttpClient {
   async #follow(url: URL, options: HttpRequest, leave: () => void): Promise<HttpResponse> {
     let target = url
     for (let redirects = 0; ; redirects++) {
-      const authorization = authorizationOf(url, target, options)
-      const { response, listening, failure } = await this.#exchange(target, authorization, options)
+      const headers = headersOf(url, target, options)
+      const { response, listening, failure, stall } = await this.#exchange(target, { ...options, headers })
       const next = redirectOf(response, target, options)
-      if (next === undefined) return wrap(response, { url: target, failure, listening, leave })
+      if (next === undefined) {
+        const { idleMs } = this.#timeouts
+        return wrap(response, { url: target, failure, listening, stall, idleMs, leave })
+      }
       listening.close()
       await dump(response.body)
       if (redirects === maxRedirects)
@@ -134,39 +142,37 @@ export class HttpClient {
   /** One request and its answer. */
   async #exchange(
     target: URL,
-    authorization: string | undefined,
-    { method, headers, body, headersMs, signal }: HttpRequest,
-  ): Promise<{ response: Dispatcher.ResponseData; listening: Listening; failure: (cause: unknown) => Error }> {
-    const { authorization: _original, ...others } = headers
-    const outage = new AbortController()
-    const ended = AbortSignal.any([signal, outage.signal])
-    const listening = this.#listen(target, (reason) => outage.abort(reason))
+    { method, headers, body, headersMs = this.#timeouts.headersMs, subject, tls, signal }: HttpRequest,
+  ): Promise<Exchange> {
+    const silence = new AbortController()
+    const ended = AbortSignal.any([signal, silence.signal])
+    const cut = (reason: P2pfsError): void => silence.abort(reason)
+    const listening = this.#listen(target, cut)
+    const stall = new StallTimer({ cut }, { host: target.host, subject })
     const failure = (cause: unknown): Error => {
       if (signal.aborted) return signal.reason as Error
-      if (outage.signal.aborted) return outage.signal.reason as Error
+      if (silence.signal.aborted) return silence.signal.reason as Error
       return this.#closed ?? (cause instanceof P2pfsError ? cause : transportError(target, cause))
     }
     listening.wait()
+    stall.awaitAnswer(headersMs)
     try {
       const answer = request(target, {
         method,
-        headers: {
-          'user-agent': this.#userAgent,
-          ...others,
-          ...(authorization === undefined ? {} : { authorization }),
-        },
+        headers: { 'user-agent': this.#userAgent, ...headers },
         ...(body === undefined ? {} : { body }),
-        ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
         signal: ended,
-        dispatcher: await this.#dispatcher(target),
+        dispatcher: await this.#dispatcher(target, tls),
       })
       // undici looks at the signal only when it has a connection, which may take a while to fail.
       const response = await orAbort(answer, ended)
       listening.heard()
-      return { response, listening, failure }
+      return { response, listening, failure, stall }
     } catch (cause) {
       listening.close()
       throw failure(cause)
+    } finally {
+      stall.stop()
     }
   }
 
@@ -181,11 +187,12 @@ export class HttpClient {
     return gate
   }
 
-  async #dispatcher(url: URL): Promise<Dispatcher> {
+  async #dispatcher(url: URL, serverTls: ServerTls | undefined): Promise<Dispatcher> {
     const proxy = proxyFor(url, this.#environment)
-    const context = url.protocol === 'https:' ? await this.#certificates.contextFor(url.host) : undefined
+    const tls = settingsFor(url, serverTls)
+    const context = url.protocol === 'https:' ? await this.#certificates.contextFor(url.host, tls) : undefined
     if (this.#closed !== undefined) throw this.#closed
-    return this.#dispatchers.get(proxy, context)
+    return this.#dispatchers.get(proxy, { context, verify: tls?.verify ?? true })
   }
 
   /** Listens to the server that the connection goes to: the proxy, where there is one. */
@@ -206,9 +213,15 @@ export class HttpClient {
   }
 }
 
-function authorizationOf(url: URL, target: URL, { headers, authorizationFor }: HttpRequest): string | undefined {
-  if (authorizationFor !== undefined) return authorizationFor(target)
-  return target.origin === url.origin ? headers['authorization'] : undefined
+/** The headers for one hop: Authorization is for the origin of the request only, unless the request says otherwise. */
+function headersOf(url: URL, target: URL, { headers, headersFor }: HttpRequest): Record<string, string> {
+  const { authorization, ...others } = headers
+  const isOwn = target.origin === url.origin
+  return {
+    ...others,
+    ...(isOwn && authorization !== undefined ? { authorization } : {}),
+    ...headersFor?.(target),
+  }
 }
 
 /** The URL to ask next; undefined where the response is the answer. @throws unavailable for what is not a URL */
@@ -239,26 +252,43 @@ function checkRedirect(url: URL, target: URL, { redirects }: HttpRequest): void 
     throw new P2pfsError('unavailable', `${url.host} redirects to ${target.host} in clear`, details)
 }
 
+/** One request and its answer. */
+interface Exchange {
+  response: Dispatcher.ResponseData
+  listening: Listening
+  /** The error for what went wrong with the answer. */
+  failure: (cause: unknown) => Error
+  stall: StallTimer
+}
+
 function wrap(
   { statusCode, headers, body }: Dispatcher.ResponseData,
   {
     url,
     failure,
     listening,
+    stall,
+    idleMs,
     leave,
-  }: { url: URL; failure: (cause: unknown) => Error; listening: Listening; leave: () => void },
+  }: Omit<Exchange, 'response'> & { url: URL; idleMs: number; leave: () => void },
 ): HttpResponse {
   const end = (): void => {
+    stall.stop()
     listening.close()
     leave()
   }
   async function* read(): AsyncGenerator<Uint8Array> {
     try {
-      listening.wait()
+      const wait = (): void => {
+        listening.wait()
+        stall.awaitBody(idleMs)
+      }
+      wait()
       for await (const piece of body) {
         listening.heard()
+        stall.stop()
         yield piece as Buffer
-        listening.wait()
+        wait()
       }
     } catch (cause) {
       throw failure(cause)

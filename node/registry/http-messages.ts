@@ -1,6 +1,7 @@
 import type { Urgency } from '../base/urgency.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { decodeContent } from './content-encoding.ts'
+import type { ServerTls } from './tls-settings.ts'
 
 /** By names in lower case. */
 export type Headers = Record<string, string | string[] | undefined>
@@ -27,8 +28,10 @@ export interface HttpRequest {
   method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH'
   /** An Authorization header among them is sent to the origin of the request only. */
   headers: Record<string, string>
-  /** The Authorization header for a URL: that of the request, and of each redirect. It wins over `headers`. */
-  authorizationFor?: (url: URL) => string | undefined
+  /** Further headers for a URL, Authorization among them: that of the request, and of each redirect. */
+  headersFor?: (url: URL) => Record<string, string>
+  /** Besides the settings of all requests. */
+  tls?: ServerTls | undefined
   body?: string | Uint8Array
   /** Urgent requests go before others, and find a connection. Not urgent by default. */
   urgency?: Urgency
@@ -37,6 +40,8 @@ export interface HttpRequest {
    * redirects are followed.
    */
   redirects?: 'own' | 'same-path'
+  /** Messages say that this was asked for: `a token`, `manifests/latest of library/debian`. */
+  subject: string
   /** The time to answer, where it is not the client's own (ms). */
   headersMs?: number
   signal: AbortSignal
@@ -44,6 +49,9 @@ export interface HttpRequest {
 
 /** Answers that are read whole: manifests and tokens (bytes). */
 const maxTextBytes = 4 * 1024 * 1024
+
+/** The time for all of such an answer: a server that sends a byte now and then does not hold it up (ms). */
+const maxTextMs = 60_000
 
 /** The first value of a header. */
 export const headerOf = (headers: Headers, name: string): string | undefined => [headers[name]].flat()[0]
@@ -53,12 +61,15 @@ export async function textOf(response: HttpResponse, host: string): Promise<stri
   return (await decodeContent(await bytesOf(response, host), response.headers, host)).toString()
 }
 
-/** The body as it was sent. @throws invalid for more than 4 MiB, naming `host` */
+/** The body as it was sent. @throws invalid for more than 4 MiB, timeout for more than a minute, naming `host` */
 export async function bytesOf(response: HttpResponse, host: string): Promise<Buffer> {
   const pieces: Uint8Array[] = []
   let length = 0
+  const begunAtMs = performance.now()
   for await (const piece of response.body) {
     length += piece.length
+    if (performance.now() - begunAtMs > maxTextMs)
+      throw new P2pfsError('timeout', `${host} has not sent all of a text within ${maxTextMs / 1000} s`, { host })
     if (length > maxTextBytes)
       throw new P2pfsError('invalid', `${host} answers with more than ${maxTextBytes} bytes`, { host })
     pieces.push(piece)

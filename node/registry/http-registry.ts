@@ -7,7 +7,7 @@ import { BlobReader } from './blob-reader.ts'
 import { BlobUploader } from './blob-uploader.ts'
 import { DockerCredentials, type CredentialStore } from './credentials.ts'
 import { EndpointClient } from './endpoint-client.ts'
-import type { Endpoint } from './endpoint.ts'
+import type { Capability, Endpoint } from './endpoint.ts'
 import { HttpClient, type HttpClientOptions } from './http-client.ts'
 import { checkSize, maxManifestBytes, type Descriptor } from './image-manifest.ts'
 import {
@@ -39,6 +39,8 @@ export interface HttpRegistryOptions extends HttpClientOptions {
   insecureRegistries: readonly string[]
   /** `REGISTRY=URL`. */
   mirrors?: readonly string[]
+  /** Directories as containerd's `/etc/containerd/certs.d`. */
+  hostsDirectories?: readonly string[]
 }
 
 /** Images in registries: OCI distribution spec 1.1, and Docker's registry HTTP API v2. */
@@ -56,7 +58,7 @@ export class HttpRegistry implements ImageStorage {
   /** @throws invalid for what is not a mirror */
   constructor(
     { log, credentials = new DockerCredentials({ log }), clock: outerClock = realClock }: HttpRegistryParts,
-    { insecureRegistries, mirrors = [], ...options }: HttpRegistryOptions,
+    { insecureRegistries, mirrors = [], hostsDirectories = [], ...options }: HttpRegistryOptions,
   ) {
     const closing = this.#closing.signal
     const clock = {
@@ -67,7 +69,7 @@ export class HttpRegistry implements ImageStorage {
     this.#clock = clock
     this.#http = new HttpClient({ clock }, options)
     this.#skips = new SkipBudget(clock)
-    this.#mirrors = new Mirrors({ log, now }, { mirrors, insecureRegistries })
+    this.#mirrors = new Mirrors({ log, now }, { mirrors, insecureRegistries, hostsDirectories })
     const authorizer = new Authorizer({ http: this.#http, credentials, now })
     const client = new EndpointClient({ http: this.#http, authorizer, now })
     this.#manifests = new RegistryManifests({ client })
@@ -78,6 +80,7 @@ export class HttpRegistry implements ImageStorage {
 
   /** Reads the files that the options name. @throws invalid */
   async start(): Promise<void> {
+    await this.#mirrors.load()
     await this.#http.start()
   }
 
@@ -93,6 +96,7 @@ export class HttpRegistry implements ImageStorage {
     return await this.#fromAny(
       image,
       signal,
+      image.digest === undefined ? 'resolve' : 'pull',
       async (endpoint) => await this.#manifests.get(endpoint, image, name, signal),
     )
   }
@@ -104,6 +108,7 @@ export class HttpRegistry implements ImageStorage {
     return await this.#fromAny(
       image,
       signal,
+      'resolve',
       async (endpoint) => await this.#manifests.digest(endpoint, image, name, signal),
     )
   }
@@ -171,7 +176,7 @@ export class HttpRegistry implements ImageStorage {
     { signal }: { signal: AbortSignal },
   ): Promise<{ digest: Digest; sizeBytes: number }> {
     const image = asRegistry(reference)
-    const endpoint = this.#mirrors.original(image.registry)
+    const { original: endpoint } = await this.#mirrors.servers(image.registry)
     const digest = digestOf(bytes)
     const upload = async (): Promise<void> => await this.#uploader.upload(endpoint, image, { digest, bytes }, signal)
     await withRetry(upload, { signal, clock: this.#clock })
@@ -186,7 +191,7 @@ export class HttpRegistry implements ImageStorage {
     { signal }: { signal: AbortSignal },
   ): Promise<{ digest: Digest; sizeBytes: number }> {
     const image = asRegistry(reference)
-    const endpoint = this.#mirrors.original(image.registry)
+    const { original: endpoint } = await this.#mirrors.servers(image.registry)
     const { subject, artifactType, annotations } = parsePushed(json)
     const stored = { digest: digestOf(Buffer.from(json)), sizeBytes: Buffer.byteLength(json) }
     if (name.startsWith('sha256:') && name !== stored.digest)
@@ -209,21 +214,21 @@ export class HttpRegistry implements ImageStorage {
     { signal }: { signal: AbortSignal },
   ): Promise<Referrer[]> {
     const image = asRegistry(reference)
-    return await this.#referrers.list(this.#mirrors.original(image.registry), image, digest, artifactType, signal)
+    const { original } = await this.#mirrors.servers(image.registry)
+    return await this.#referrers.list(original, image, digest, artifactType, signal)
   }
 
   /** Asks the mirrors, then the registry, until one answers. */
   async #fromAny<T>(
     { registry }: RegistryReference,
     signal: AbortSignal,
+    capability: Capability,
     ask: (endpoint: Endpoint) => Promise<T>,
   ): Promise<T> {
+    const servers = await this.#mirrors.servers(registry)
     const tried = new Set<Endpoint>()
-    for (
-      let mirror = this.#mirrors.next(registry, tried);
-      mirror !== undefined;
-      mirror = this.#mirrors.next(registry, tried)
-    ) {
+    const next = (): Endpoint | undefined => this.#mirrors.next(servers, capability, tried)
+    for (let mirror = next(); mirror !== undefined; mirror = next()) {
       tried.add(mirror)
       try {
         const answer = await ask(mirror)
@@ -234,8 +239,7 @@ export class HttpRegistry implements ImageStorage {
         this.#mirrors.failed(mirror, error)
       }
     }
-    const original = this.#mirrors.original(registry)
-    return await withRetry(async () => await ask(original), { signal, clock: this.#clock })
+    return await withRetry(async () => await ask(servers.original), { signal, clock: this.#clock })
   }
 }
 

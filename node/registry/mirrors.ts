@@ -1,6 +1,15 @@
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
-import { hubHost, parseRegistryName, type Endpoint } from './endpoint.ts'
+import {
+  endpointName,
+  hubHost,
+  namespaceOf,
+  parseRegistryName,
+  plainEndpoint,
+  type Capability,
+  type Endpoint,
+} from './endpoint.ts'
+import { HostsDirectory } from './hosts-directory.ts'
 import { isRegistryName } from './reference.ts'
 
 export interface MirrorOptions {
@@ -8,6 +17,8 @@ export interface MirrorOptions {
   mirrors: readonly string[]
   /** Hosts, with the port where it is not 443, that are spoken to in plain HTTP. */
   insecureRegistries: readonly string[]
+  /** Directories as containerd's `/etc/containerd/certs.d`. Their mirrors are tried after those above. */
+  hostsDirectories: readonly string[]
 }
 
 /** The time for which a failing mirror is not asked, doubled for each failure (ms). */
@@ -41,40 +52,74 @@ export function parseMirror(text: string): { registry: string; url: URL } {
   return { registry: parseRegistryName(registry), url }
 }
 
+/** The servers of one registry. */
+export interface RegistryServers {
+  /** In the order in which they are tried. */
+  mirrors: readonly Endpoint[]
+  /** The registry itself: it is asked last, and for what mirrors do not have, such as referrers. */
+  original: Endpoint
+}
+
 /** The servers of each registry, mirrors first, and which of the mirrors work. */
 export class Mirrors {
   readonly #log: Log
   readonly #now: () => number
   readonly #insecure: ReadonlySet<string>
+  readonly #hosts: HostsDirectory
   readonly #mirrors = new Map<string, Endpoint[]>()
   /** Mirrors that failed last time. */
-  readonly #health = new Map<Endpoint, Health>()
+  readonly #health = new WeakMap<Endpoint, Health>()
 
   /** @throws invalid */
-  constructor({ log, now }: { log: Log; now: () => number }, { mirrors, insecureRegistries }: MirrorOptions) {
+  constructor(
+    { log, now }: { log: Log; now: () => number },
+    { mirrors, insecureRegistries, hostsDirectories }: MirrorOptions,
+  ) {
     this.#log = log
     this.#now = now
     this.#insecure = new Set(insecureRegistries.map(parseRegistryName))
+    this.#hosts = new HostsDirectory({ log, now }, { directories: hostsDirectories })
     for (const { registry, url } of mirrors.map(parseMirror)) {
-      const base = new URL(`${url.pathname.replace(/\/+$/, '')}/v2/`, url)
-      this.#mirrors.set(registry, [...(this.#mirrors.get(registry) ?? []), { name: url.host, base, isMirror: true }])
+      const endpoint: Endpoint = {
+        ...plainEndpoint,
+        name: endpointName(url.host),
+        base: new URL(mirrorPath(url.pathname), url.origin),
+        isMirror: true,
+        namespace: namespaceOf(registry, url.host),
+      }
+      this.#mirrors.set(registry, [...(this.#mirrors.get(registry) ?? []), endpoint])
     }
   }
 
-  /** The registry itself. */
-  original(registry: string): Endpoint {
+  /** Reads the files that the options name. @throws invalid */
+  async load(): Promise<void> {
+    await this.#hosts.load()
+  }
+
+  /** @throws invalid for hosts that cannot be read */
+  async servers(registry: string): Promise<RegistryServers> {
+    const hosts = await this.#hosts.find(registry)
+    return {
+      mirrors: [...(this.#mirrors.get(registry) ?? []), ...(hosts?.mirrors ?? [])],
+      original: hosts?.server ?? { ...this.#itself(registry), tls: hosts?.tls },
+    }
+  }
+
+  #itself(registry: string): Endpoint {
     const host = registry === 'docker.io' ? hubHost : registry
     return {
+      ...plainEndpoint,
       name: registry,
       base: new URL(`${this.#insecure.has(registry) ? 'http' : 'https'}://${host}/v2/`),
       isMirror: false,
+      namespace: undefined,
     }
   }
 
   /** The mirror to ask first; undefined where none works, or all that work are among `tried`. */
-  next(registry: string, tried: ReadonlySet<Endpoint>): Endpoint | undefined {
-    for (const mirror of this.#mirrors.get(registry) ?? []) {
-      if (tried.has(mirror)) continue
+  next({ mirrors }: RegistryServers, capability: Capability, tried: ReadonlySet<Endpoint>): Endpoint | undefined {
+    for (const mirror of mirrors) {
+      if (tried.has(mirror) || !mirror.capabilities.has(capability)) continue
       const health = this.#health.get(mirror)
       if (health === undefined) return mirror
       if (health.pausedUntilMs > this.#now()) continue
@@ -103,4 +148,13 @@ export class Mirrors {
       error,
     })
   }
+}
+
+/**
+ * The root of the API at a mirror: `/v2/` below its path, unless the path leads into the API, as that of a project
+ * does.
+ */
+function mirrorPath(path: string): string {
+  const clean = path.replace(/\/+$/, '')
+  return /(?:^|\/)v2(?:\/|$)/.test(clean) ? `${clean}/` : `${clean}/v2/`
 }

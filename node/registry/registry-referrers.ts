@@ -1,7 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { KeyedQueue } from '../base/keyed-queue.ts'
-import type { Endpoint } from './endpoint.ts'
+import { endpointUrl, type Endpoint } from './endpoint.ts'
 import type { EndpointClient } from './endpoint-client.ts'
 import { headerOf, textOf, type Headers } from './http-messages.ts'
 import { mediaTypes } from './image-manifest.ts'
@@ -113,7 +113,7 @@ export class RegistryReferrers {
     signal: AbortSignal,
   ): Promise<Referrer[] | undefined> {
     const found: Referrer[] = []
-    let next: URL | undefined = new URL(`${image.repository}/referrers/${subject}`, endpoint.base)
+    let next: URL | undefined = endpointUrl(endpoint, image.repository, `referrers/${subject}`)
     if (artifactType !== undefined) next.searchParams.set('artifactType', artifactType)
     for (let page = 0; next !== undefined && page < maxPages; page++) {
       const url: URL = next
@@ -135,6 +135,7 @@ export class RegistryReferrers {
     const response = await this.#parts.client.send(endpoint, image, url, {
       method: 'GET',
       headers: { accept: mediaTypes.ociIndex },
+      subject: `referrers of ${image.repository}`,
       // Registries without the API answer with any of these.
       statuses: [200, 400, 404, 405, 406],
       signal,

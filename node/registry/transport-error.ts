@@ -21,12 +21,7 @@ export function transportError(url: URL, cause: unknown): P2pfsError {
     return new P2pfsError('denied', `the certificate of ${host} is not good: ${message}`, details)
   if (/proxy.*\(407\)/i.test(message)) return proxyRefusal(host, details)
   const isTimeout = code.endsWith('_TIMEOUT')
-  const why =
-    code === 'UND_ERR_CONNECT_TIMEOUT'
-      ? 'no connection in time'
-      : isTimeout
-        ? 'no answer in time'
-        : message || code || 'connection failed'
+  const why = isTimeout ? 'no connection in time' : message || code || 'connection failed'
   const hint = /wrong version number|EPROTO|packet length too long/.test(`${message} ${code}`)
     ? `; if it speaks plain HTTP, name it with --insecure-registry ${host}`
     : ''

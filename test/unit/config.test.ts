@@ -21,6 +21,7 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
     given: 'docker.io=https://a.example,ghcr.io=http://b.example/x',
     read: ['docker.io=https://a.example', 'ghcr.io=http://b.example/x'],
   },
+  registryHostsDir: { given: '/etc/containerd/certs.d', read: ['/etc/containerd/certs.d'] },
   registryCa: { given: '/srv/ca.pem', read: ['/srv/ca.pem'] },
   registryConnections: { given: '4', read: 4 },
   registryRequestsPerSecond: { given: '30', read: 30 },

@@ -110,6 +110,51 @@ test('a certificate for another host is denied; certificates that are none are s
   )
 })
 
+test('hosts.toml names authorities and client certificates, or that any certificate will do', async (t) => {
+  const { server, authority, directory } = await startSecure(t)
+  const client = await authority.issue(['client.test'])
+  const hosts = join(directory, 'hosts')
+  const write = (text: string): void => {
+    mkdirSync(join(hosts, '_default'), { recursive: true })
+    writeFileSync(join(hosts, '_default/hosts.toml'), text)
+    writeFileSync(join(hosts, '_default/client.cert'), client.cert)
+    writeFileSync(join(hosts, '_default/client.key'), client.key)
+    writeFileSync(join(hosts, '_default/client.pem'), `${client.cert}\n${client.key}`)
+    copyFileSync(authority.certificateFile, join(hosts, '_default/own.crt'))
+  }
+  const read = async (text: string): Promise<Buffer> => {
+    write(text)
+    const certificates = { authorityFiles: [], hostsDirectory: '/nonexistent' }
+    return await secureClient(t, server.authority, { certificates, hostsDirectories: [hosts] }).range(0, 10)
+  }
+  await assert.rejects(read('skip_verify = false'), fails('denied', /authority that is not known here/))
+  for (const text of [
+    'ca = "own.crt"',
+    `ca = ["${authority.certificateFile}"]\nclient = [["client.cert", "client.key"]]`,
+    'ca = "own.crt"\nclient = "client.pem"',
+    'skip_verify = true',
+    // Without hosts.toml, the certificates beside it are those of the registry.
+    '',
+  ])
+    assert.deepEqual(await read(text), layer.subarray(0, 10), text)
+})
+
+test('the leave not to verify a server is not for those that it redirects to; its authorities are', async (t) => {
+  const { server, authority, directory } = await startSecure(t)
+  const hosts = join(directory, 'hosts')
+  mkdirSync(join(hosts, '_default'), { recursive: true })
+  // The storage is at 127.0.0.1.
+  const host = `registry.test:${portOf(server.authority)}`
+  const environment = { HTTPS_PROXY: `http://${(await startProxy(t)).authority}` }
+  const read = async (text: string): Promise<Buffer> => {
+    writeFileSync(join(hosts, '_default/hosts.toml'), text)
+    const certificates = { authorityFiles: [], hostsDirectory: '/nonexistent' }
+    return await secureClient(t, host, { certificates, hostsDirectories: [hosts], environment }).range(0, 10)
+  }
+  await assert.rejects(read('skip_verify = true'), fails('denied', /certificate of 127\.0\.0\.1:\d+ is from/))
+  assert.deepEqual(await read(`ca = "${authority.certificateFile}"`), layer.subarray(0, 10))
+})
+
 test('a redirect from TLS to plain HTTP is refused', async (t) => {
   const { server, authority } = await startSecure(t)
   const { range } = secureClient(t, server.authority, {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { test, type TestContext } from 'node:test'
 import type { Credentials } from '../../../node/registry/credentials.ts'
+import { isP2pfsError } from '../../../protocol/errors.ts'
 import { createClient, fails, signal, type Client } from '../../support/registry/fault-client.ts'
 import { serve } from '../../support/registry/serve.ts'
 import { answer, assertImage } from '../../support/registry/small-image.ts'
@@ -153,6 +154,26 @@ test('a tag that the other registry lacks is missing there', async (t) => {
     source.resolve(reference, 'linux/amd64', { signal }),
     fails('missing', new RegExp(`^${second} has no manifests/latest`)),
   )
+})
+
+test('a registry cannot have another one written to with the credentials for that one', async (t) => {
+  const seen: (string | undefined)[] = []
+  const second = await serve(t, (request, response) => {
+    seen.push(request.headers.authorization)
+    response.writeHead(401, { 'www-authenticate': 'Basic realm="x"' }).end()
+  })
+  for (const isUpload of [true, false]) {
+    const first = await serve(t, (request, response) => {
+      if (request.method === 'HEAD') return void response.writeHead(404).end()
+      const location = `http://${second}/v2/other/app/blobs/uploads/1`
+      response.writeHead(isUpload ? 202 : 307, { location }).end()
+    })
+    const { source, reference } = createClient(t, first, { credentials: { find: async () => user('u', 'p') } })
+    await assert.rejects(source.pushBlob(reference, Buffer.from('pushed'), { signal }), (error) =>
+      isP2pfsError(error, 'denied', 'unavailable'),
+    )
+  }
+  assert.deepEqual(new Set(seen), new Set([undefined]))
 })
 
 test('a push to a registry that redirects goes to the other one', async (t) => {
