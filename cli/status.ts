@@ -1,5 +1,6 @@
 import type { MountWarning, Status } from '../node/control/api.ts'
 import type { Origin } from '../node/model/image.ts'
+import type { WholeReadReason } from '../node/model/whole-read.ts'
 import type { Amount } from '../node/model/progress.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
@@ -67,8 +68,17 @@ const origins: Record<Origin, string> = {
 
 const boots = { local: 'this host', peer: 'a peer', registry: 'the registry' }
 
+const wholeReadReasons: Record<WholeReadReason, string> = {
+  'no-ranges': 'its registry serves no ranges',
+  'no-map': 'nobody knows how to read it at random',
+  'no-windows': 'nobody has what decoding it at random needs',
+  'wrong-bytes': 'a range of it was wrong twice',
+  'large-chunk': 'it is compressed in one piece',
+  'no-index': 'nobody has its index, so that metadata is made again',
+}
+
 const warnings: Record<MountWarning, string> = {
-  'whole-layers': 'reads whole layers: its registry serves no ranges, or they cannot be read at random',
+  'whole-layers': 'reads whole layers',
   'peers-lost': 'no peer is connected: what is not here comes from the registry alone',
 }
 
@@ -81,6 +91,7 @@ function describeReads({
   fetched,
   profile,
   warnings: named,
+  wholeReads,
 }: Status['mounts'][number]): string[] {
   const tag =
     resolution === 'last-known'
@@ -97,6 +108,7 @@ function describeReads({
           `    boot fetched ahead by a profile of ${boots[profile.source]}: ${amount(profile.fetched)}; ${profile.done.chunks} of ${profile.total.chunks} chunks are here`,
         ]),
     ...named.map((warning) => `    ! ${warnings[warning]}`),
+    ...wholeReads.map(({ layer, reason, startedAt }) => `      ${layer} at ${startedAt}: ${wholeReadReasons[reason]}`),
   ]
 }
 

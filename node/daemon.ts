@@ -33,6 +33,8 @@ import { createImageSource, type ImageSource } from './registry/image-source.ts'
 import { LayerIndexes } from './layers/layer-indexes.ts'
 import { LayerRanges } from './layers/layer-ranges.ts'
 import { LayerReader } from './layers/layer-reader.ts'
+import { RegionAnswers } from './layers/region-answers.ts'
+import { WholeReads } from './layers/whole-reads.ts'
 import { LayerTransactions } from './layers/layer-transactions.ts'
 import { SegmentStreams } from './layers/segment-streams.ts'
 import { tablesOf } from './model/rootfs-chunks.ts'
@@ -102,7 +104,7 @@ export class Daemon {
   readonly #reader: LayerReader
   readonly #streams: SegmentStreams
   readonly #layers: LayerRanges
-  readonly #stream: StreamSource
+  readonly #wholeReads = new WholeReads()
   readonly #published: PublishedImages
   readonly #fetcher: Fetcher
   readonly #profiles: BootProfiles
@@ -201,18 +203,20 @@ export class Daemon {
       now: () => performance.now(),
       log,
     })
-    const layers = new LayerRanges({ catalog, blobMaps, registry, region: exchange.objects, published, log })
-    const indexes = new LayerIndexes({ catalog, region: exchange.objects, trust })
+    const wholeReads = this.#wholeReads
+    const { signal } = this.#stopping
+    const answers = new RegionAnswers({ region: exchange.objects, membership: exchange, log })
+    const layers = new LayerRanges({ catalog, blobMaps, registry, answers, published, log })
+    const indexes = new LayerIndexes({ catalog, region: exchange.objects, answers, trust })
     const transactions = new LayerTransactions({ catalog, transactions: ledger, inventory })
     const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits })
-    const streams = new SegmentStreams({ catalog, reader, indexes, transactions, published, inventory })
+    const streams = new SegmentStreams({ catalog, reader, indexes, transactions, published, wholeReads, inventory })
     const importer = new Importer({ registry, reader, indexes, transactions, published, limits })
-    const { signal } = this.#stopping
-    this.#stream = new StreamSource({ streams, inventory, signal, log })
+    const stream = new StreamSource({ streams, inventory, signal, log })
     this.#fetcher = new Fetcher({
       inventory,
       peers: new PeerSource({ peers: exchange, log }),
-      registry: new RangeSource({ layers, stream: this.#stream, inventory, signal, log }),
+      registry: new RangeSource({ layers, stream, wholeReads, inventory, signal, log }),
       log,
     })
     const stewards = new Stewards({
@@ -405,7 +409,7 @@ export class Daemon {
     const parts = {
       mounts: this.#mounts!,
       holdings: this.#holdings,
-      isStreamed: (table: Digest) => this.#stream.streamed.has(table),
+      wholeReads: this.#wholeReads,
       isAlone: () => this.#exchange.isAlone(),
     }
     return reportMount(digest, manifest, parts)

@@ -1,6 +1,7 @@
 /** What goes over the control socket: HTTP, JSON bodies. Long requests answer with one JSON object per line. */
 
 import type { Origin, PullPolicy, Resolution } from '../model/image.ts'
+import type { WholeRead } from '../model/whole-read.ts'
 import type { Amount } from '../model/progress.ts'
 
 /** An image, for which platform and as which filesystem; the daemon's own platform and ext4 (trees: erofs) if not given. */
@@ -62,13 +63,15 @@ export interface MountReport {
   /** What came of it since the daemon started, imports too. */
   fetched: { peer: Amount; registry: Amount }
   warnings: MountWarning[]
+  /** Layers that are read whole now, or were in the last minutes, by diff id. */
+  wholeReads: ({ layer: string } & WholeRead)[]
   /** Where the boot of the rootfs is replayed. */
   profile?: BootReplay
 }
 
 /**
- * `whole-layers`: some were read whole since the daemon started, as their registry serves no ranges, or they cannot be read at
- * random. `peers-lost`: not all is here, and no peer is connected, so the rest comes from the registry alone.
+ * `whole-layers`: some are read whole, or were in the last minutes; `wholeReads` says why. `peers-lost`: not all is here,
+ * and no peer is connected, so the rest comes from the registry alone.
  */
 export type MountWarning = 'whole-layers' | 'peers-lost'
 

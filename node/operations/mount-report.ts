@@ -3,14 +3,14 @@ import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { MountReport, MountWarning } from '../control/api.ts'
 import { sizeOf } from './inspect.ts'
 import type { Mounts } from '../mount/mounts.ts'
+import type { WholeReads } from '../layers/whole-reads.ts'
 import type { Holdings } from '../store/holdings.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 
 export interface MountReportParts {
   mounts: Mounts
   holdings: Pick<Holdings, 'localBytes'>
-  /** Whether the region has been read whole from a registry since the daemon started. */
-  isStreamed: (table: Digest) => boolean
+  wholeReads: Pick<WholeReads, 'of'>
   /** Whether no peer is connected, though there are or were some. */
   isAlone: () => boolean
 }
@@ -19,12 +19,16 @@ export interface MountReportParts {
 export function reportMount(
   digest: Digest,
   manifest: RootfsManifest,
-  { mounts, holdings, isStreamed, isAlone }: MountReportParts,
+  { mounts, holdings, wholeReads, isAlone }: MountReportParts,
 ): MountReport {
   const sizeBytes = sizeOf(manifest)
   const here = holdings.localBytes(tablesOf(manifest))
   const warnings: MountWarning[] = []
-  if (manifest.layers.some(({ chunks }) => isStreamed(chunks.id))) warnings.push('whole-layers')
+  const whole = manifest.layers.flatMap(({ diffId, chunks }) => {
+    const read = wholeReads.of(chunks.id)
+    return read === undefined ? [] : [{ layer: diffId, ...read }]
+  })
+  if (whole.length > 0) warnings.push('whole-layers')
   if (here < sizeBytes && isAlone()) warnings.push('peers-lost')
   const profile = mounts.profile(digest)
   const none = { bytes: 0, chunks: 0 }
@@ -34,5 +38,6 @@ export function reportMount(
     fetched: mounts.image(digestHex(digest))?.arrivals() ?? { peer: none, registry: none },
     ...(profile && { profile }),
     warnings,
+    wholeReads: whole,
   }
 }

@@ -5,6 +5,8 @@ import type { ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { Publication } from '../../protocol/publication.ts'
 import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { isAnswer } from '../base/answers.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
 import {
   layersOf,
@@ -47,11 +49,12 @@ export interface PublishedImagesParts {
 
 /** Publications of an image that are tried, of those that are accepted. */
 const maxTried = 3
-/** Of an image without publication the registry is asked again after this, where it said so, and where it did not answer, milliseconds. */
+/** A registry that has said that an image has no publication is asked again after this (ms). */
 const absentMs = 10 * 60_000
-const unansweredMs = 60_000
-/** So many such images are remembered. */
-const maxAbsent = 1024
+/** A registry that has not answered is asked again after this (ms): reads that wait come again every second. */
+const unansweredMs = 2_000
+/** Images of which such an answer, or that there was none, is remembered. */
+const maxRemembered = 1024
 /** Reading small blobs of a publication for a read that waits may take so long, milliseconds. */
 const lateTimeoutMs = 15_000
 /** Chunks on their way to the disk. */
@@ -65,14 +68,19 @@ export class PublishedImages {
   readonly #parts: PublishedImagesParts
   readonly #reader: PublicationReader
   readonly #finding = new SingleFlight<Publication | undefined>()
-  /** Images that have none, until when. */
-  readonly #absent = new Map<string, number>()
+  /** Images that have no publication. */
+  readonly #absent: ExpiringMap<string>
+  /** Images of which the registry did not say what is published, and why. */
+  readonly #unanswered: ExpiringMap<string, P2pfsError>
   /** What came of it. */
   readonly chunks = { bytes: 0, chunks: 0 }
 
   constructor(parts: PublishedImagesParts) {
     this.#parts = parts
     this.#reader = new PublicationReader(parts)
+    const { now } = parts
+    this.#absent = new ExpiringMap({ maxEntries: maxRemembered, now })
+    this.#unanswered = new ExpiringMap({ maxEntries: maxRemembered, now })
   }
 
   /** What is published of an image manifest, whoever made it. @throws timeout; the codes of the transport */
@@ -133,7 +141,11 @@ export class PublishedImages {
     return undefined
   }
 
-  /** The publication of an image that this host knows, for what it lacks of it: asked for once, and a no is remembered. */
+  /**
+   * The publication of an image that this host knows, for what it lacks of it: asked for once, and a no is remembered.
+   * @returns undefined where the registry says that there is none of use
+   * @throws unavailable where the registry does not say
+   */
   async of(record: ImageRecord): Promise<Publication | undefined> {
     const { catalog, log } = this.#parts
     const reference = parseReference(record.reference)
@@ -141,19 +153,28 @@ export class PublishedImages {
     const known = await catalog.publication(record.manifestDigest, record.format)
     if (known?.rootfsDigest === record.rootfsDigest) return known
     const key = keyOf(record)
-    if ((this.#absent.get(key) ?? 0) > this.#parts.now()) return undefined
+    if (this.#absent.has(key)) return undefined
+    const unanswered = this.#unanswered.get(key)
+    if (unanswered !== undefined) throw unanswered
+    const { reference: image } = record
     return await this.#finding
       .run(key, AbortSignal.timeout(lateTimeoutMs), async (signal) => await this.#findLate(reference, record, signal))
       // The flight is given up when its time is over.
-      .catch((error: unknown) => {
-        log.warn('registry does not say what is published of an image', { error, image: record.reference })
-        return this.#none(key, unansweredMs)
+      .catch((cause: unknown) => {
+        log.warn('registry does not say what is published of an image', { error: cause, image })
+        const why = (cause as Error).message
+        const error = new P2pfsError('unavailable', `the registry does not say what is published of ${image}: ${why}`, {
+          cause,
+        })
+        this.#unanswered.set(key, error, unansweredMs)
+        throw error
       })
   }
 
   /**
    * How to read the window region `table` of a blob of the image.
    * @returns undefined where no publication has that region; what is returned throws the codes of the transport
+   * @throws as {@link of}
    */
   async windows(
     record: ImageRecord,
@@ -172,7 +193,11 @@ export class PublishedImages {
       )
   }
 
-  /** Passes the metadata region of a known rootfs to the sink. @returns false where no publication delivers it */
+  /**
+   * Passes the metadata segment of a known rootfs to the sink.
+   * @returns false where no publication has it as it should be
+   * @throws as {@link of}; the codes of the transport where a publication cannot be read now
+   */
   async metadata(
     record: ImageRecord,
     { metadata }: RootfsManifest,
@@ -191,6 +216,7 @@ export class PublishedImages {
         await sink.put(digest, bytes)
       return true
     } catch (error) {
+      if (!isAnswer(error)) throw error
       this.#passOver(error, record.reference, publication.artifact, signal)
       return false
     }
@@ -204,7 +230,8 @@ export class PublishedImages {
     record: ImageRecord,
     { signal }: { signal: AbortSignal },
   ): Promise<ReadonlyMap<Digest, LayerIndex> | undefined> {
-    const publication = await this.of(record)
+    // Layers can be read instead: an import does not wait.
+    const publication = await this.of(record).catch(() => undefined)
     const manifest = await this.#parts.rootfs(record.rootfsDigest)
     if (publication === undefined || manifest === undefined || publication.layerIndexes.length === 0) return undefined
     const reference = parseReference(publication.reference)
@@ -314,17 +341,12 @@ export class PublishedImages {
         await this.remember(publication)
         return publication
       } catch (error) {
+        if (!isAnswer(error)) throw error
         this.#passOver(error, record.reference, candidate.descriptor.digest, signal)
       }
     }
-    return this.#none(keyOf(record), absentMs)
-  }
-
-  #none(key: string, forMs: number): undefined {
-    this.#absent.delete(key)
-    this.#absent.set(key, this.#parts.now() + forMs)
-    const [oldest] = this.#absent.keys()
-    if (this.#absent.size > maxAbsent && oldest !== undefined) this.#absent.delete(oldest)
+    this.#absent.set(keyOf(record), true, absentMs)
+    return undefined
   }
 
   #passOver(error: unknown, image: string, artifact: Digest, signal: AbortSignal): void {

@@ -57,17 +57,33 @@ export class RegionObjects {
     digest: Digest,
     { signal, first }: { signal: AbortSignal; first?: string },
   ): Promise<RootfsManifest | undefined> {
-    return await this.#askInTurn(signal, async (stream, bounded) => await askRootfs(stream, digest, bounded), first)
+    const question = async (stream: Stream, bounded: AbortSignal): Promise<RootfsManifest | undefined> =>
+      await askRootfs(stream, digest, bounded)
+    return await this.#askInTurn(signal, question, { ...(first !== undefined && { first }) })
   }
 
-  /** Asks the members in turn. @returns undefined where nobody has it */
-  async fetchLayerIndex(diffId: Digest, { signal }: { signal: AbortSignal }): Promise<LayerIndex | undefined> {
-    return await this.#askInTurn(signal, async (stream, bounded) => await askLayer(stream, diffId, bounded))
+  /**
+   * Asks the members in turn.
+   * @returns undefined where nobody has it
+   * @throws with `mustAnswer`: unavailable where nobody has it and not every member has answered
+   */
+  async fetchLayerIndex(
+    diffId: Digest,
+    { signal, mustAnswer = false }: { signal: AbortSignal; mustAnswer?: boolean },
+  ): Promise<LayerIndex | undefined> {
+    const question = async (stream: Stream, bounded: AbortSignal): Promise<LayerIndex | undefined> =>
+      await askLayer(stream, diffId, bounded)
+    return await this.#askInTurn(signal, question, { mustAnswer })
   }
 
-  /** Asks the members in turn. @returns undefined where nobody has it */
-  async fetchBlobMap(digest: Digest, { signal }: { signal: AbortSignal }): Promise<BlobMap | undefined> {
-    return await this.#askInTurn(signal, async (stream, bounded) => await askBlobMap(stream, digest, bounded))
+  /** As {@link fetchLayerIndex}. */
+  async fetchBlobMap(
+    digest: Digest,
+    { signal, mustAnswer = false }: { signal: AbortSignal; mustAnswer?: boolean },
+  ): Promise<BlobMap | undefined> {
+    const question = async (stream: Stream, bounded: AbortSignal): Promise<BlobMap | undefined> =>
+      await askBlobMap(stream, digest, bounded)
+    return await this.#askInTurn(signal, question, { mustAnswer })
   }
 
   /**
@@ -118,17 +134,22 @@ export class RegionObjects {
   async #askInTurn<T>(
     signal: AbortSignal,
     question: (stream: Stream, signal: AbortSignal) => Promise<T | undefined>,
-    first?: string,
+    { first, mustAnswer = false }: { first?: string; mustAnswer?: boolean },
   ): Promise<T | undefined> {
+    const failures: unknown[] = []
     const turn = (peer: Member): number => (peer.id.toString() === first ? 0 : peer.isSilent ? 2 : 1)
     for (const peer of this.#parts.members().toSorted((a, b) => turn(a) - turn(b))) {
       const bounded = AbortSignal.any([signal, AbortSignal.timeout(objectTimeoutMs)])
       const answer = await this.#ask(peer, bounded, async (stream) => await question(stream, bounded)).catch(
-        () => undefined,
+        (error: unknown) => void failures.push(error),
       )
       if (answer !== undefined) return answer
       signal.throwIfAborted()
     }
+    // A member that breaks the protocol is not asked again: its answer is not waited for.
+    const cause = failures.find((error) => !isP2pfsError(error, 'invalid'))
+    if (mustAnswer && cause !== undefined)
+      throw new P2pfsError('unavailable', 'a member of the region does not answer', { cause })
     return undefined
   }
 

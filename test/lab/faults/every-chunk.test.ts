@@ -10,6 +10,7 @@ import { RangeSource } from '../../../node/fetch/range-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import type { FetchChunk } from '../../../node/model/chunk-request.ts'
 import { createImageSource } from '../../../node/registry/image-source.ts'
+import { WholeReads } from '../../../node/layers/whole-reads.ts'
 import { LayerRanges } from '../../../node/layers/layer-ranges.ts'
 import { Catalog } from '../../../node/store/catalog.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
@@ -53,7 +54,7 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
     catalog,
     blobMaps: { get: async (digest) => await catalog.blobMap(digest), put: async () => undefined },
     registry,
-    region: { fetchBlobMap: async () => undefined },
+    answers: { blobMap: async () => undefined },
     published: { of: async () => undefined, windows: async () => undefined },
     log,
   })
@@ -63,6 +64,7 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
       fetch: async ({ table, index }) =>
         await Promise.reject(new Error(`chunk ${index} of ${table} cannot be read at random`)),
     },
+    wholeReads: new WholeReads(),
     inventory: { put: async () => undefined },
     signal,
     log,
