@@ -2,6 +2,7 @@ import type { MountWarning, Status } from '../node/control/api.ts'
 import type { BootReplay } from '../node/model/boot-replay.ts'
 import type { RemoteSource } from '../node/model/chunk-request.ts'
 import type { Origin } from '../node/model/image.ts'
+import type { WholeReadReason } from '../node/model/whole-read.ts'
 import type { Amount } from '../node/model/progress.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
@@ -69,8 +70,17 @@ const origins: Record<Origin, string> = {
 
 const boots = { local: 'this host', peer: 'a peer', registry: 'the registry' }
 
+const wholeReadReasons: Record<WholeReadReason, string> = {
+  'no-ranges': 'its registry serves no ranges',
+  'no-map': 'nobody knows how to read it at random',
+  'no-windows': 'nobody has what decoding it at random needs',
+  'wrong-bytes': 'a range of it was wrong twice',
+  'large-chunk': 'it is compressed in one piece',
+  'no-index': 'nobody has its index, so that metadata is made again',
+}
+
 const warnings: Record<MountWarning, string> = {
-  'whole-layers': 'whole layers are read: the registry serves no ranges, or the layers cannot be read at random',
+  'whole-layers': 'reads whole layers',
   'peers-lost': 'no peer is connected: data that is not here can only come from the registry',
 }
 
@@ -92,6 +102,7 @@ function describeReads({
   fetched,
   profile,
   warnings: named,
+  wholeReads,
 }: Status['mounts'][number]): string[] {
   const tag =
     resolution === 'last-known'
@@ -104,6 +115,7 @@ function describeReads({
     `    ${formatSize(localBytes)} of ${formatSize(sizeBytes)} here; fetched ${describeSources(fetched)}`,
     ...(profile === undefined ? [] : [describeReplay(profile)]),
     ...named.map((warning) => `    ! ${warnings[warning]}`),
+    ...wholeReads.map(({ layer, reason, startedAt }) => `      ${layer} at ${startedAt}: ${wholeReadReasons[reason]}`),
   ]
 }
 

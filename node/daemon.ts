@@ -18,7 +18,9 @@ import { LayerIndexes } from './layers/layer-indexes.ts'
 import { LayerRanges } from './layers/layer-ranges.ts'
 import { LayerReader } from './layers/layer-reader.ts'
 import { LayerTransactions } from './layers/layer-transactions.ts'
+import { RegionAnswers } from './layers/region-answers.ts'
 import { SegmentStreams } from './layers/segment-streams.ts'
+import { WholeReads } from './layers/whole-reads.ts'
 import type { FuseDriver } from './mount/fuse/driver.ts'
 import { Mounts } from './mount/mounts.ts'
 import type { Placement } from './mount/placement/placement.ts'
@@ -138,23 +140,26 @@ export async function startDaemon(
   const trust = new IndexTrust({ own, membership, log }, { keys: config.trustIndexKey })
   const profiles = new BootProfiles({ catalog, region: objects, log })
   const published = new PublishedImages({ catalog, registry, trust, transactions, blobMaps, profiles, log })
-  const indexes = new LayerIndexes({ catalog, region: objects, trust })
+  const answers = new RegionAnswers({ region: objects, membership, log })
+  const wholeReads = new WholeReads()
+  const indexes = new LayerIndexes({ catalog, region: objects, answers, trust })
   const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits })
   const layerTransactions = new LayerTransactions({ catalog, transactions, inventory })
-  const ranges = new LayerRanges({ catalog, blobMaps, registry, region: objects, published, log })
+  const ranges = new LayerRanges({ catalog, blobMaps, registry, answers, published, log })
   const streams = new SegmentStreams({
     catalog,
     reader,
     indexes,
     transactions: layerTransactions,
     published,
+    wholeReads,
     inventory,
   })
 
   // Where a chunk comes from.
   const peers = new PeerSource({ availability, chunks: network.chunks, log })
   const stream = new StreamSource({ streams, inventory, signal, log })
-  const range = new RangeSource({ layers: ranges, stream, inventory, signal, log })
+  const range = new RangeSource({ layers: ranges, stream, wholeReads, inventory, signal, log })
   const fetcher = new Fetcher({ inventory, peers, registry: range, log })
   stack.defer(async () => await fetcher.settled())
 
@@ -194,7 +199,7 @@ export async function startDaemon(
     { readDeadlineMs: config.readDeadline * 1000 },
   )
   const requests = new ImageRequests({ platform: config.platform })
-  const reports = new MountReports({ mounts, inventory, stream, membership })
+  const reports = new MountReports({ mounts, inventory, wholeReads, membership })
   const seeder = new RootfsSeeder({ inventory, fetcher, log })
   const publisher = new Publisher({ ranges, indexes, registry, fetcher, own, catalog, published, log })
   const control = new ControlServer(

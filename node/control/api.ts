@@ -6,6 +6,7 @@
 import type { BootReplay } from '../model/boot-replay.ts'
 import type { Origin, PullPolicy, Resolution } from '../model/image.ts'
 import type { Amount, ByteProgress } from '../model/progress.ts'
+import type { WholeRead } from '../model/whole-read.ts'
 
 /** Names a rootfs: an image, its platform and the format of the filesystem. */
 export interface ImageRequest {
@@ -69,14 +70,15 @@ export interface MountReport {
   /** How much of the rootfs this host has fetched since the daemon started, imports included. */
   fetched: { peer: Amount; registry: Amount }
   warnings: MountWarning[]
+  /** Layers that are read whole now, or were in the last minutes, by diff id. */
+  wholeReads: ({ layer: string } & WholeRead)[]
   /** Present if a boot profile of this rootfs is being or has been replayed. */
   profile?: BootReplay
 }
 
 /**
- * `whole-layers`: layers were read whole since the daemon started, because their registry serves no ranges or because
- * they cannot be read at random. `peers-lost`: a part of the rootfs is not here and no peer is connected, so that part
- * can only come from the registry.
+ * `whole-layers`: layers are read whole, or were in the last minutes; `wholeReads` says why. `peers-lost`: a part of the
+ * rootfs is not here and no peer is connected, so that part can only come from the registry.
  */
 export type MountWarning = 'whole-layers' | 'peers-lost'
 

@@ -243,10 +243,15 @@ export class Fetcher {
   }
 }
 
-/** Tells of peers by their codes, not in their words. The code is the registry's: it says whether a try may help. */
+/**
+ * Tells of peers by their codes, not in their words. The code is the registry's: it says whether a try may help. But a
+ * chunk is missing only if no peer that holds it has failed to answer.
+ */
 function undelivered({ digest }: ChunkRequest, { refusals }: Flight, cause: unknown, registry: string): P2pfsError {
   const peers =
     refusals.length === 0 ? 'no peer has it' : refusals.map(({ peer, code }) => `peer ${peer}: ${code}`).join(', ')
-  const code = isP2pfsError(cause, 'invalid', 'missing', 'denied', 'unsupported', 'closed') ? cause.code : 'unavailable'
+  const isOpen = refusals.some(({ code }) => code !== 'missing' && code !== 'invalid')
+  const isFinal = isP2pfsError(cause, 'invalid', 'denied', 'unsupported', 'closed')
+  const code = isFinal || (isP2pfsError(cause, 'missing') && !isOpen) ? cause.code : 'unavailable'
   return new P2pfsError(code, `no source delivers chunk ${digest}: ${peers}; registry: ${registry}`, { cause, digest })
 }

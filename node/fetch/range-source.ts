@@ -8,15 +8,20 @@ import { orAbort, SingleFlight } from '../base/single-flight.ts'
 import { Urgency } from '../base/urgency.ts'
 import type { LayerRanges } from '../layers/layer-ranges.ts'
 import type { BlobRange, RangeReadOptions, SeekableSegment } from '../layers/seekable-segment.ts'
+import type { WholeReads } from '../layers/whole-reads.ts'
 import type { ChunkRequest, FetchChunk } from '../model/chunk-request.ts'
-import type { ChunkSource, SourceOptions } from './source.ts'
+import type { WholeReadReason } from '../model/whole-read.ts'
 import type { Inventory } from '../store/inventory.ts'
+import type { ChunkSource, SourceOptions } from './source.ts'
+import type { StreamSource } from './stream-source.ts'
 
 export interface RangeSourceParts {
   /** Tells how to read a segment at any place. */
   layers: Pick<LayerRanges, 'seekable'>
   /** For segments that cannot be read so. */
-  stream: ChunkSource
+  stream: Pick<StreamSource, 'fetch'>
+  /** Is told which layers can be read at random again. */
+  wholeReads: Pick<WholeReads, 'overcome'>
   /** `put` keeps chunks that come besides those that were asked for. */
   inventory: Pick<Inventory, 'put'>
   /** Ends all reads: the daemon stops. */
@@ -40,15 +45,15 @@ const maxUrgentReadBytes = 2 * 1024 * 1024
  */
 const maxGapBytes = 32 * 1024
 /**
- * How long a registry that turned out not to have ranges is not asked for them (ms): a proxy on the way may have been
- * the reason.
+ * How long a layer that could not be read at random is not tried so (ms). A proxy on the way may have been the reason,
+ * and windows that were lost may be published.
  */
-const withoutRangesMs = 300_000
+const streamedMs = 300_000
 
 /** Segments whose way of reading is remembered. */
 const maxSegmentsHeld = 32
-/** Segments whose registry is remembered to have no ranges: more layers than a host reads in that time. */
-const maxWithoutRanges = 1024
+/** Segments that are remembered to be streamed: more layers than a host reads in that time. */
+const maxStreamed = 1024
 
 interface Wanted {
   index: number
@@ -63,52 +68,72 @@ interface Wanted {
 /**
  * Reads the registry at any place: a chunk costs one request for the range that it is in, and all chunks of that range
  * are kept. Chunks that are wanted while reads are under way are read together.
+ *
+ * A segment is streamed only where that is proved to be the only way: the registry has no ranges, nobody has its blob
+ * map or its windows, or its bytes were wrong twice. A source that does not answer now proves nothing: the fetch fails,
+ * and whoever waits tries again.
  */
 export class RangeSource implements ChunkSource {
   readonly #parts: RangeSourceParts
   readonly #reads = new Map<Digest, SegmentReads>()
   readonly #held = new BoundedMap<Digest, SeekableSegment>({ maxEntries: maxSegmentsHeld })
   readonly #finding = new SingleFlight<SeekableSegment | undefined>()
-  readonly #withoutRanges: ExpiringMap<Digest>
+  readonly #streamed: ExpiringMap<Digest, WholeReadReason>
 
   constructor(parts: RangeSourceParts, { now = () => performance.now() }: { now?: () => number } = {}) {
     this.#parts = parts
-    this.#withoutRanges = new ExpiringMap({ maxEntries: maxWithoutRanges, now })
+    this.#streamed = new ExpiringMap({ maxEntries: maxStreamed, now })
   }
 
   async fetch(request: ChunkRequest, options: SourceOptions): Promise<Uint8Array> {
     const { signal } = options
     const { table, index, digest, lengthBytes } = request
-    const segment = this.#withoutRanges.has(table) ? undefined : await this.#seekable(table, signal)
-    if (segment === undefined) return await this.#parts.stream.fetch(request, options)
+    const { stream, wholeReads, log } = this.#parts
+    const streamed = this.#streamed.get(table)
+    if (streamed !== undefined) return await stream.fetch(request, { ...options, reason: streamed })
+    const segment = await this.#seekable(table, signal)
+    if (segment === undefined) return await stream.fetch(request, { ...options, reason: 'no-map' })
     const range = segment.rangeOf(index)
     if (range === undefined) return await checked(new Uint8Array(lengthBytes), digest)
-    if (range.tarEnd - range.tarStart > maxRangeBytes) return await this.#parts.stream.fetch(request, options)
+    if (range.tarEnd - range.tarStart > maxRangeBytes)
+      return await stream.fetch(request, { ...options, reason: 'large-chunk' })
     let reads = this.#reads.get(table)
     if (reads === undefined) {
       reads = new SegmentReads(segment, this.#parts, () => this.#reads.delete(table))
       this.#reads.set(table, reads)
     }
     try {
-      return await orAbort(reads.want(index, range, options), signal)
+      const bytes = await orAbort(reads.want(index, range, options), signal)
+      wholeReads.overcome(table)
+      return bytes
     } catch (error) {
-      if (signal.aborted || !isP2pfsError(error, 'unsupported', 'invalid', 'missing')) throw error
-      this.#parts.log.warn('layer cannot be read at random; it is streamed', { error, table })
-      if (error.code === 'unsupported') this.#withoutRanges.set(table, true, withoutRangesMs)
-      return await this.#parts.stream.fetch(request, options)
+      if (signal.aborted || !isP2pfsError(error, 'unsupported', 'invalid')) throw error
+      const reason = reasonOf(error)
+      log.warn('layer cannot be read at random; it is streamed', { error, table, reason })
+      // Wrong bytes are those of one range: the others are still read at random.
+      if (error.code === 'unsupported') this.#streamed.set(table, reason, streamedMs)
+      return await stream.fetch(request, { ...options, reason })
     }
   }
 
   /** Finding out takes large records from the disk: it is done once for all that ask, and kept. */
   async #seekable(table: Digest, signal: AbortSignal): Promise<SeekableSegment | undefined> {
-    return this.#held.get(table) ?? (await this.#finding.run(table, signal, async () => await this.#find(table)))
+    return (
+      this.#held.get(table) ??
+      (await this.#finding.run(table, signal, async (wanted) => await this.#find(table, wanted)))
+    )
   }
 
-  async #find(table: Digest): Promise<SeekableSegment | undefined> {
-    const segment = await this.#parts.layers.seekable(table)
+  async #find(table: Digest, signal: AbortSignal): Promise<SeekableSegment | undefined> {
+    const segment = await this.#parts.layers.seekable(table, { signal })
     if (segment !== undefined) this.#held.set(table, segment)
     return segment
   }
+}
+
+function reasonOf({ code, details }: P2pfsError): WholeReadReason {
+  if (code === 'invalid') return 'wrong-bytes'
+  return details['lacks'] === 'windows' ? 'no-windows' : 'no-ranges'
 }
 
 /** The reads of one segment. */

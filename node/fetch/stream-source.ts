@@ -4,6 +4,7 @@ import type { Log } from '../base/log.ts'
 import { orAbort, SingleFlight } from '../base/single-flight.ts'
 import type { SegmentStreams } from '../layers/segment-streams.ts'
 import type { ChunkRequest } from '../model/chunk-request.ts'
+import type { WholeReadReason } from '../model/whole-read.ts'
 import type { ChunkSource, SourceOptions } from './source.ts'
 import type { Inventory } from '../store/inventory.ts'
 
@@ -32,22 +33,24 @@ export class StreamSource implements ChunkSource {
   readonly #parts: StreamSourceParts
   readonly #streams = new Map<Digest, LayerStream>()
   readonly #starting = new SingleFlight<LayerStream>()
-  /** Segments that were streamed since the daemon started: at most those that are known. */
-  readonly streamed = new Set<Digest>()
 
   constructor(parts: StreamSourceParts) {
     this.#parts = parts
   }
 
   /**
+   * @param options `reason`: why the segment is not read at random
    * @throws missing where nothing tells how to make the segment, or the segment does not have the chunk; what its
    *   stream throws; the signal's reason
    */
-  async fetch(request: ChunkRequest, { signal }: Pick<SourceOptions, 'signal'>): Promise<Uint8Array> {
+  async fetch(
+    request: ChunkRequest,
+    { signal, reason = 'no-map' }: Pick<SourceOptions, 'signal'> & { reason?: WholeReadReason },
+  ): Promise<Uint8Array> {
     const { table, digest } = request
     const stream =
       this.#streams.get(table) ??
-      (await this.#starting.run(table, signal, async (wanted) => await this.#start(table, wanted)))
+      (await this.#starting.run(table, signal, async (wanted) => await this.#start(table, reason, wanted)))
     const keeping = stream.keeping.get(digest)
     if (keeping !== undefined) return keeping
     if (stream.passed.has(digest)) {
@@ -65,7 +68,7 @@ export class StreamSource implements ChunkSource {
   }
 
   /** Finding out how takes large records from the disk: it is done once for all that ask. */
-  async #start(table: Digest, wanted: AbortSignal): Promise<LayerStream> {
+  async #start(table: Digest, reason: WholeReadReason, wanted: AbortSignal): Promise<LayerStream> {
     const { streams, inventory, log, signal } = this.#parts
     const run = await streams.streamOf(table)
     wanted.throwIfAborted()
@@ -86,9 +89,8 @@ export class StreamSource implements ChunkSource {
       }
     }
     // Never silent: it costs as much as pulling the layer.
-    log.info('segment is streamed whole', { table })
-    this.streamed.add(table)
-    stream.done = run({ put }, { signal }).finally(() => this.#streams.delete(table))
+    log.info('segment is streamed whole', { table, reason })
+    stream.done = run({ put }, { signal, reason }).finally(() => this.#streams.delete(table))
     stream.done.catch(() => undefined)
     this.#streams.set(table, stream)
     return stream

@@ -3,10 +3,12 @@ import { encodeLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts
 import type { RegionObjects } from '../peers/object/region-objects.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
 import type { Catalog } from '../store/catalog.ts'
+import type { RegionAnswers } from './region-answers.ts'
 
 export interface LayerIndexesParts {
   catalog: Pick<Catalog, 'layer' | 'layerBytes' | 'hasLayer' | 'putLayer'>
   region: Pick<RegionObjects, 'fetchLayerIndex'>
+  answers: Pick<RegionAnswers, 'layerIndex'>
   trust: Pick<IndexTrust, 'trustsMembers'>
 }
 
@@ -32,18 +34,24 @@ export class LayerIndexes {
     return await this.#parts.catalog.layer(diffId, { includeUnverified: false })
   }
 
-  /** The index that this host or, where members are believed, its region has of the layer. */
+  /**
+   * The index that this host or, where members are believed, its region has of the layer.
+   * @param options `mustAnswer`: whether a region that does not answer is an error; otherwise it is a no
+   * @throws unavailable where the region must answer, and does not
+   */
   async find(
     diffId: Digest,
-    { signal, onIndex }: { signal: AbortSignal; onIndex?: OnIndex },
+    { signal, onIndex, mustAnswer = false }: { signal: AbortSignal; onIndex?: OnIndex; mustAnswer?: boolean },
   ): Promise<FoundIndex | undefined> {
-    const { catalog, region, trust } = this.#parts
+    const { catalog, region, answers, trust } = this.#parts
     const own = await this.own(diffId)
     if (own !== undefined) return { index: own, isUnverified: false }
     if (!trust.trustsMembers) return undefined
     const stored = await catalog.layer(diffId)
     if (stored !== undefined) return { index: stored, isUnverified: true }
-    const index = await region.fetchLayerIndex(diffId, { signal })
+    const index = mustAnswer
+      ? await answers.layerIndex(diffId, signal)
+      : await region.fetchLayerIndex(diffId, { signal })
     if (index === undefined) return undefined
     await this.put(index, { isUnverified: true, ...(onIndex && { onIndex }) })
     return { index, isUnverified: true }

@@ -1,23 +1,29 @@
 import type { BlobMap } from '../../protocol/blob-map.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Digest } from '../../protocol/digest.ts'
-import { P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageRecord } from '../../protocol/image-record.ts'
 import { BoundedMap } from '../base/bounded-map.ts'
 import type { Log } from '../base/log.ts'
 import type { FetchChunk } from '../model/chunk-request.ts'
 import { requestOf } from '../model/rootfs-chunks.ts'
-import type { RegionObjects } from '../peers/object/region-objects.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
 import { layersOf, type ImageSource, type LayerDescriptor } from '../registry/image-source.ts'
 import { parseReference } from '../registry/reference.ts'
 import { checkpointOf, chunksOf, decodeRange, rangeOf, tarOf, type BlobRange } from '../rootfs/blob-range.ts'
 import type { Catalog } from '../store/catalog.ts'
+import { OpenQuestions } from './open-questions.ts'
+import type { RegionAnswers } from './region-answers.ts'
 import type { SeekableSegment } from './seekable-segment.ts'
 import type { BlobMaps } from '../store/blob-maps.ts'
 
-/** How long the region may take to answer for a blob map (ms). */
-const mapTimeoutMs = 3_000
+/**
+ * Windows that nobody delivers for so long are lost (ms). Half of the default read deadline: a holder that restarts has
+ * announced them again by then, and a read that waits can still get its bytes.
+ */
+const windowsLostMs = 30_000
+/** A blob map for which nobody answers for so long is told of (ms): a registry that restarts takes less. */
+const unansweredLongMs = 30_000
 
 /** Window segments of layers that are read, remembered with the image that has them. */
 const maxWindowSegments = 256
@@ -31,9 +37,10 @@ export interface LayerRangesParts {
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   blobMaps: Pick<BlobMaps, 'get' | 'put'>
   registry: Pick<ImageSource, 'range'>
-  region: Pick<RegionObjects, 'fetchBlobMap'>
+  answers: Pick<RegionAnswers, 'blobMap'>
   published: Pick<PublishedImages, 'of' | 'windows'>
   log: Log
+  now?: () => number
 }
 
 /** Reads layers out of their blobs in the registry at any place, by their blob maps. */
@@ -44,14 +51,20 @@ export class LayerRanges {
   /** Chunks that these bytes decoded to. */
   readonly chunks = { bytes: 0, chunks: 0 }
   readonly #windowSegments = new BoundedMap<Digest, WindowSegment>({ maxEntries: maxWindowSegments })
+  /** Blob maps that nobody has answered for, and windows that nobody delivers. */
+  readonly #open: OpenQuestions
 
   constructor(parts: LayerRangesParts) {
     this.#parts = parts
+    this.#open = new OpenQuestions(parts)
   }
 
-  /** Takes the map of a blob from the region, and the windows from wherever they are. */
+  /**
+   * Takes the map of a blob from the region, and the windows from wherever they are.
+   * @throws unavailable where the region does not answer; as `fetchChunk`
+   */
   async take(digest: Digest, { signal, fetchChunk }: { signal: AbortSignal; fetchChunk: FetchChunk }): Promise<void> {
-    const map = await this.#mapHereOrFromRegion(digest)
+    const map = await this.#hereOrInRegion(digest, signal)
     if (map === undefined) return
     for (let index = 0; index < map.windows.count; index++) await fetchChunk(requestOf(map.windows, index), { signal })
   }
@@ -59,27 +72,35 @@ export class LayerRanges {
   /**
    * How to read a segment at any place: the data segment of a layer whose blob map is here, in the region, or
    * published; or the window segment of such a layer that is being read.
+   * @returns undefined where region and registry have answered that there is no map, or no publication of the windows
+   * @throws unavailable where one of them has not answered
    */
-  async seekable(table: Digest): Promise<SeekableSegment | undefined> {
+  async seekable(table: Digest, { signal }: { signal: AbortSignal }): Promise<SeekableSegment | undefined> {
     const windows = this.#windowSegments.get(table)
     if (windows !== undefined) return await this.#windowSegment(windows)
     const { catalog } = this.#parts
+    let unanswered: unknown
     for (const record of await catalog.images()) {
       const manifest = await catalog.rootfs(record.rootfsDigest)
       const reference = parseReference(record.reference)
       const index = manifest?.layers.findIndex(({ chunks }) => chunks.id === table) ?? -1
       if (manifest === undefined || index < 0 || reference.kind === 'local') continue
       const layer = layersOf(record.manifest, manifest.config)[index]!
-      const map = await this.blobMap(layer.digest, record)
+      const map = await this.#findMap(layer.digest, record, signal).catch((error: unknown) => {
+        signal.throwIfAborted()
+        // The same layer may be in another image, whose registry answers.
+        unanswered = error
+        return undefined
+      })
       if (map?.diffId === layer.diffId && map.sizeBytes === layer.sizeBytes)
         return this.#dataSegment(record, layer, map, manifest.layers[index]!.chunks)
     }
+    if (unanswered !== undefined) throw unanswered
     return undefined
   }
 
   #dataSegment(record: ImageRecord, layer: LayerDescriptor, map: BlobMap, table: ChunkTable): SeekableSegment {
     const reference = parseReference(record.reference)
-    this.#windowSegments.set(map.windows.id, { record, map })
     return {
       table,
       rangeOf: (chunkIndex) => {
@@ -89,13 +110,16 @@ export class LayerRanges {
       join: (first, last) => rangeOf(map, first.tarStart, last.tarEnd),
       read: async (range, { signal, urgency, again, fetchChunk }) => {
         const { start, end } = range
+        this.#windowSegments.set(map.windows.id, { record, map })
         // At once: a window that only the registry has costs no second round trip.
-        const [window, bytes] = await Promise.all([
-          windowOf(map, range, { signal, fetchChunk }),
-          this.#parts.registry.range(reference, layer, { start, end }, { signal, urgency, originOnly: again }),
-        ])
+        const window = this.#window(map, range, { signal, fetchChunk })
+        window.catch(() => undefined)
+        // First: a registry without ranges is one whatever becomes of the window.
+        const bytes = await this.#parts.registry
+          .range(reference, layer, { start, end }, { signal, urgency, originOnly: again })
+          .catch(asNotNow)
         const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-        const tar = await decodeRange(map, range, buffer, window)
+        const tar = await decodeRange(map, range, buffer, await window)
         this.read.requests++
         this.read.bytes += bytes.length
         return this.#counted(chunksOf(map, table, tar, range.tarStart))
@@ -113,7 +137,7 @@ export class LayerRanges {
       rangeOf: (index) => rangeFrom(windows.offsets[index]!, windows.offsets[index + 1]!),
       join: (first, last) => rangeFrom(first.start, last.end),
       read: async ({ start, end }, { signal, urgency, again }) => {
-        const bytes = await readPublished({ start, end }, { signal, urgency, originOnly: again })
+        const bytes = await readPublished({ start, end }, { signal, urgency, originOnly: again }).catch(asNotNow)
         this.read.requests++
         this.read.bytes += bytes.length
         const first = windows.indexOf(start)
@@ -135,50 +159,93 @@ export class LayerRanges {
     }
   }
 
-  /** The map of a blob of the image: from this host or its region, else as it was published. */
+  /** The map of a blob of the image as far as it is to be had now: from this host, from its region, or as published. */
   async blobMap(digest: Digest, record: ImageRecord): Promise<BlobMap | undefined> {
-    const { blobMaps, published } = this.#parts
-    const map = await this.#mapHereOrFromRegion(digest)
-    if (map !== undefined || (await published.of(record)) === undefined) return map
-    // A publication's maps come into the catalog with it.
-    return await blobMaps.get(digest)
+    try {
+      return await this.#findMap(digest, record, new AbortController().signal)
+    } catch (error) {
+      this.#parts.log.debug('nobody answers for a blob map', { error, digest })
+      return undefined
+    }
   }
 
-  async #mapHereOrFromRegion(digest: Digest): Promise<BlobMap | undefined> {
-    const { blobMaps, region, log } = this.#parts
+  /**
+   * The map of a blob of the image.
+   * @returns undefined where region and registry have answered that they have none
+   * @throws unavailable where one of them has not answered
+   */
+  async #findMap(digest: Digest, record: ImageRecord, signal: AbortSignal): Promise<BlobMap | undefined> {
+    const { blobMaps, published } = this.#parts
+    let unanswered: Error | undefined
+    const note = (error: unknown): undefined => {
+      signal.throwIfAborted()
+      unanswered = error as Error
+    }
+    let map = await this.#hereOrInRegion(digest, signal).catch(note)
+    // A publication's maps come into the catalog with it.
+    if (map === undefined && (await published.of(record).catch(note)) !== undefined) map = await blobMaps.get(digest)
+    if (map === undefined && unanswered !== undefined) throw this.#stillOpen(digest, record, unanswered)
+    this.#open.answered(digest)
+    return map
+  }
+
+  /** Tells of a question that has been open for long, once a period. */
+  #stillOpen(digest: Digest, { reference }: ImageRecord, cause: Error): P2pfsError {
+    const before = this.#open.openMs(digest)
+    const openMs = this.#open.ask(digest)
+    if (before < unansweredLongMs && openMs >= unansweredLongMs)
+      this.#parts.log.warn('nobody says how to read a layer at random; reads of it wait', {
+        error: cause,
+        image: reference,
+        layer: digest,
+      })
+    return new P2pfsError(
+      'unavailable',
+      `nobody has answered for ${Math.round(openMs / 1000)} s how layer ${digest} can be read at random: ` +
+        cause.message,
+      { cause },
+    )
+  }
+
+  /** @throws unavailable where the region does not answer */
+  async #hereOrInRegion(digest: Digest, signal: AbortSignal): Promise<BlobMap | undefined> {
+    const { blobMaps, answers } = this.#parts
     const stored = await blobMaps.get(digest)
     if (stored !== undefined) return stored
+    const map = await answers.blobMap(digest, signal)
+    if (map !== undefined) await blobMaps.put(map)
+    return map
+  }
+
+  /**
+   * The window from which a range is decoded.
+   * @throws unsupported where it is lost: every source has answered that it is not there, for a while
+   */
+  async #window(
+    map: BlobMap,
+    range: BlobRange,
+    { signal, fetchChunk }: { signal: AbortSignal; fetchChunk: FetchChunk },
+  ): Promise<Uint8Array> {
+    const { windows, digest } = map
+    const { window } = checkpointOf(map, range)
+    if (window.lengthBytes === 0) return new Uint8Array(0)
+    const index = windows.indexOf(window.offset)
+    const offset = window.offset - windows.offsets[index]!
     try {
-      const map = await region.fetchBlobMap(digest, { signal: AbortSignal.timeout(mapTimeoutMs) })
-      if (map !== undefined) await blobMaps.put(map)
-      return map
-    } catch (error) {
-      log.debug('region does not answer for a blob map', { error, digest })
-      return undefined
+      const chunk = await fetchChunk(requestOf(windows, index), { signal })
+      this.#open.answered(windows.id)
+      return chunk.subarray(offset, offset + window.lengthBytes)
+    } catch (cause) {
+      if (signal.aborted || !isP2pfsError(cause, 'missing')) throw cause
+      const message = `the windows of blob ${digest} are neither here, nor in the region, nor published in the registry`
+      if (this.#open.ask(windows.id) < windowsLostMs) throw new P2pfsError('unavailable', message, { cause })
+      throw new P2pfsError('unsupported', message, { cause, lacks: 'windows' })
     }
   }
 }
 
-/** The window from which a range is decoded. @throws missing where nobody delivers it */
-async function windowOf(
-  map: BlobMap,
-  range: BlobRange,
-  { signal, fetchChunk }: { signal: AbortSignal; fetchChunk: FetchChunk },
-): Promise<Uint8Array> {
-  const { windows, digest } = map
-  const { window } = checkpointOf(map, range)
-  if (window.lengthBytes === 0) return new Uint8Array(0)
-  const index = windows.indexOf(window.offset)
-  const offset = window.offset - windows.offsets[index]!
-  try {
-    const chunk = await fetchChunk(requestOf(windows, index), { signal })
-    return chunk.subarray(offset, offset + window.lengthBytes)
-  } catch (cause) {
-    if (signal.aborted) throw cause
-    throw new P2pfsError(
-      'missing',
-      `the windows of blob ${digest} are neither here, nor in the region, nor published in the registry`,
-      { cause },
-    )
-  }
+/** A registry that refuses a request (400, say) tells nothing of the bytes: they are not read otherwise for that. */
+function asNotNow(cause: unknown): never {
+  if (!isP2pfsError(cause, 'invalid') || cause.details['status'] === undefined) throw cause
+  throw new P2pfsError('unavailable', cause.message, { cause })
 }

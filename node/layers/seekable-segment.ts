@@ -24,8 +24,8 @@ export interface SeekableSegment {
   /**
    * Reads the range with one request and decodes it.
    * @returns all chunks that are whole in it
-   * @throws unsupported where the registry has no ranges; missing where what decoding needs is not here; invalid for
-   *   wrong bytes; the codes of the transport
+   * @throws unsupported where the registry has no ranges, or (`lacks: 'windows'`) where decoding needs what is lost;
+   *   invalid for wrong bytes; the codes of the transport, which tell nothing of how the segment can be read
    */
   read: (range: BlobRange, options: RangeReadOptions) => Promise<Iterable<{ index: number; bytes: Uint8Array }>>
 }

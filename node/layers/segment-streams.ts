@@ -4,6 +4,7 @@ import type { ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { rootfsDigest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { counting, type ChunkSink } from '../model/chunk-sink.ts'
+import type { WholeReadReason } from '../model/whole-read.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
 import { layersOf } from '../registry/image-source.ts'
 import { parseReference } from '../registry/reference.ts'
@@ -13,9 +14,13 @@ import type { LayerIndexes } from './layer-indexes.ts'
 import { releasing, type LayerReader } from './layer-reader.ts'
 import type { LayerTransactions } from './layer-transactions.ts'
 import type { Inventory } from '../store/inventory.ts'
+import type { WholeReads } from './whole-reads.ts'
 
-/** Passes every chunk of one segment to the sink. */
-export type SegmentStream = (sink: ChunkSink, options: { signal: AbortSignal }) => Promise<void>
+/** Passes every chunk of one segment to the sink. @param options `reason`: why the segment is streamed */
+export type SegmentStream = (
+  sink: ChunkSink,
+  options: { signal: AbortSignal; reason: WholeReadReason },
+) => Promise<void>
 
 export interface SegmentStreamsParts {
   catalog: Pick<Catalog, 'images' | 'rootfs' | 'hasLayer'>
@@ -23,6 +28,7 @@ export interface SegmentStreamsParts {
   indexes: Pick<LayerIndexes, 'find'>
   transactions: Pick<LayerTransactions, 'run'>
   published: Pick<PublishedImages, 'metadata'>
+  wholeReads: Pick<WholeReads, 'during'>
   inventory: Pick<Inventory, 'isReferenced'>
 }
 
@@ -38,7 +44,7 @@ export class SegmentStreams {
 
   /** How to make all chunks of a segment; undefined where no image in the catalog has the segment. */
   async streamOf(table: Digest): Promise<SegmentStream | undefined> {
-    const { catalog, reader } = this.#parts
+    const { catalog, reader, wholeReads } = this.#parts
     for (const record of await catalog.images()) {
       const manifest = await catalog.rootfs(record.rootfsDigest)
       if (manifest === undefined) continue
@@ -49,8 +55,12 @@ export class SegmentStreams {
       const index = manifest.layers.findIndex(({ chunks }) => chunks.id === table)
       const layer = layersOf(record.manifest, manifest.config)[index]
       if (layer !== undefined)
-        return async (sink, { signal }) =>
-          void (await reader.read(reference, layer, this.#onlyReferenced(sink), { signal }))
+        return async (sink, { signal, reason }) =>
+          void (await wholeReads.during(
+            table,
+            reason,
+            async () => await reader.read(reference, layer, this.#onlyReferenced(sink), { signal }),
+          ))
     }
     return undefined
   }
@@ -65,34 +75,38 @@ export class SegmentStreams {
 
   /**
    * Takes the layer indexes if all of them are here; else the publication; else indexes from the region, and reads the
-   * layers whose index is nowhere.
+   * layers whose index is nowhere. A layer is read only if publication and region have both answered.
    */
   async #metadata(record: ImageRecord, manifest: RootfsManifest, sink: ChunkSink, signal: AbortSignal): Promise<void> {
     const { catalog, published } = this.#parts
     const here = await Promise.all(manifest.layers.map(async ({ diffId }) => await catalog.hasLayer(diffId)))
+    let unanswered: unknown
     if (here.includes(false)) {
-      if (await published.metadata(record, manifest, counting(sink, this.chunks), { signal })) return
+      try {
+        if (await published.metadata(record, manifest, counting(sink, this.chunks), { signal })) return
+      } catch (error) {
+        signal.throwIfAborted()
+        unanswered = error
+      }
     }
-    await this.#rebuildMetadata(record, manifest, sink, signal)
+    await this.#rebuildMetadata(record, manifest, sink, { signal, unanswered })
   }
 
   async #rebuildMetadata(
     record: ImageRecord,
     manifest: RootfsManifest,
     sink: ChunkSink,
-    signal: AbortSignal,
+    { signal, unanswered }: { signal: AbortSignal; unanswered: unknown },
   ): Promise<void> {
-    const { indexes, reader, transactions } = this.#parts
+    const { indexes, reader, transactions, wholeReads } = this.#parts
     const reference = parseReference(record.reference)
     const layers: LayerIndex[] = []
-    for (const layer of layersOf(record.manifest, manifest.config)) {
-      const found = await indexes.find(layer.diffId, { signal })
-      layers.push(
-        found?.index ??
-          (await transactions.run(
-            async (layerSink) => await reader.read(reference, layer, releasing(layerSink), { signal }),
-          )),
-      )
+    for (const [i, layer] of layersOf(record.manifest, manifest.config).entries()) {
+      const found = await indexes.find(layer.diffId, { signal, mustAnswer: true })
+      if (found === undefined && unanswered !== undefined) throw unanswered
+      const read = async (): Promise<LayerIndex> =>
+        await transactions.run(async (kept) => await reader.read(reference, layer, releasing(kept), { signal }))
+      layers.push(found?.index ?? (await wholeReads.during(manifest.layers[i]!.chunks.id, 'no-index', read)))
     }
     const rebuilt = await buildRootfs(layers, manifest, sink)
     if (rootfsDigest(rebuilt) !== record.rootfsDigest) {

@@ -1,7 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { MountReport, MountWarning } from '../control/api.ts'
-import type { StreamSource } from '../fetch/stream-source.ts'
+import type { WholeReads } from '../layers/whole-reads.ts'
 import { sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
 import type { Mounts } from '../mount/mounts.ts'
 import type { Membership } from '../peers/membership.ts'
@@ -10,7 +10,7 @@ import type { Inventory } from '../store/inventory.ts'
 export interface MountReportsParts {
   mounts: Pick<Mounts, 'rootfs' | 'bootReplay'>
   inventory: Pick<Inventory, 'localBytes'>
-  stream: Pick<StreamSource, 'streamed'>
+  wholeReads: Pick<WholeReads, 'of'>
   membership: Pick<Membership, 'isAlone'>
 }
 
@@ -23,11 +23,15 @@ export class MountReports {
   }
 
   of(rootfs: Digest, manifest: RootfsManifest): MountReport {
-    const { mounts, inventory, stream, membership } = this.#parts
+    const { mounts, inventory, membership } = this.#parts
     const sizeBytes = sizeOf(manifest)
     const localBytes = inventory.localBytes(tablesOf(manifest))
+    const wholeReads = manifest.layers.flatMap(({ diffId, chunks }) => {
+      const read = this.#parts.wholeReads.of(chunks.id)
+      return read === undefined ? [] : [{ layer: diffId, ...read }]
+    })
     const warnings: MountWarning[] = []
-    if (manifest.layers.some(({ chunks }) => stream.streamed.has(chunks.id))) warnings.push('whole-layers')
+    if (wholeReads.length > 0) warnings.push('whole-layers')
     if (localBytes < sizeBytes && membership.isAlone()) warnings.push('peers-lost')
     const profile = mounts.bootReplay(rootfs)
     const none = { bytes: 0, chunks: 0 }
@@ -37,6 +41,7 @@ export class MountReports {
       fetched: mounts.rootfs(rootfs)?.arrivals() ?? { peer: none, registry: none },
       ...(profile && { profile }),
       warnings,
+      wholeReads,
     }
   }
 }

@@ -4,6 +4,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { Publication } from '../../protocol/publication.ts'
+import { isAnswer } from '../base/answers.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
@@ -40,13 +41,12 @@ export interface PublishedImagesParts {
 
 /** Accepted publications of one image that are tried. */
 const maxTried = 3
-/**
- * An image without a publication is looked up again after this long (ms): if the registry said so, or did not answer.
- */
+/** A registry that has said that an image has no publication is asked again after this long (ms). */
 const absentMs = 10 * 60_000
-const unansweredMs = 60_000
-/** Images without a publication that are remembered. */
-const maxAbsent = 1024
+/** A registry that has not answered is asked again after this long (ms): reads that wait come again every second. */
+const unansweredMs = 2_000
+/** Images of which such an answer, or that there was none, is remembered. */
+const maxRemembered = 1024
 /** Time limit for finding the publication of a known image (ms): a read waits for it. */
 const findTimeoutMs = 15_000
 /** Chunks that are being written to the disk at once. */
@@ -63,6 +63,8 @@ export class PublishedImages {
   readonly #finding = new SingleFlight<Publication | undefined>()
   /** Images that have no publication. */
   readonly #absent: ExpiringMap<string>
+  /** Images of which the registry did not say what is published, and why. */
+  readonly #unanswered: ExpiringMap<string, P2pfsError>
   /** Chunks of metadata that were read from publications. */
   readonly chunks = { bytes: 0, chunks: 0 }
 
@@ -70,7 +72,8 @@ export class PublishedImages {
   constructor(parts: PublishedImagesParts, { now = () => performance.now() }: { now?: () => number } = {}) {
     this.#parts = parts
     this.#reader = new PublicationReader(parts)
-    this.#absent = new ExpiringMap({ maxEntries: maxAbsent, now })
+    this.#absent = new ExpiringMap({ maxEntries: maxRemembered, now })
+    this.#unanswered = new ExpiringMap({ maxEntries: maxRemembered, now })
   }
 
   /** Remembers a publication that this host has made or read. */
@@ -117,7 +120,9 @@ export class PublishedImages {
 
   /**
    * Finds the publication of an image that this host knows, to read what this host lacks. The registry is asked once,
-   * and if it has no publication, that is remembered for a while. Never rejects because of the registry.
+   * and if it has no publication, that is remembered for a while.
+   * @returns undefined where the registry says that there is none of use
+   * @throws unavailable where the registry does not say
    */
   async of(record: ImageRecord): Promise<Publication | undefined> {
     const { catalog, log } = this.#parts
@@ -127,22 +132,28 @@ export class PublishedImages {
     if (stored?.rootfsDigest === record.rootfsDigest) return stored
     const key = keyOf(record)
     if (this.#absent.has(key)) return undefined
+    const unanswered = this.#unanswered.get(key)
+    if (unanswered !== undefined) throw unanswered
     try {
       return await this.#finding.run(
         key,
         AbortSignal.timeout(findTimeoutMs),
         async (signal) => await this.#findKnown(reference, record, signal),
       )
-    } catch (error) {
-      log.warn('registry does not list the publications of an image', { error, image: record.reference })
-      this.#absent.set(key, true, unansweredMs)
-      return undefined
+    } catch (cause) {
+      const image = record.reference
+      log.warn('registry does not list the publications of an image', { error: cause, image })
+      const message = `the registry does not list the publications of ${image}: ${(cause as Error).message}`
+      const error = new P2pfsError('unavailable', message, { cause })
+      this.#unanswered.set(key, error, unansweredMs)
+      throw error
     }
   }
 
   /**
    * Prepares reading the window segment `table` of a blob of the image.
    * @returns undefined if no publication has that segment; the returned function throws the codes of the transport
+   * @throws as {@link of}
    */
   async windows(
     record: ImageRecord,
@@ -164,7 +175,11 @@ export class PublishedImages {
       )
   }
 
-  /** Passes the metadata segment of a known rootfs to the sink. @returns false if no publication delivers it */
+  /**
+   * Passes the metadata segment of a known rootfs to the sink.
+   * @returns false if no publication has it as it should be
+   * @throws as {@link of}; the codes of the transport where a publication cannot be read now
+   */
   async metadata(
     record: ImageRecord,
     { metadata: table }: RootfsManifest,
@@ -179,6 +194,7 @@ export class PublishedImages {
         await sink.put(digest, bytes)
       return true
     } catch (error) {
+      if (!isAnswer(error)) throw error
       this.#ignore(error, record.reference, publication.artifact, signal)
       return false
     }
@@ -193,7 +209,8 @@ export class PublishedImages {
     record: ImageRecord,
     { signal }: { signal: AbortSignal },
   ): Promise<ReadonlyMap<Digest, LayerIndex> | undefined> {
-    const publication = await this.of(record)
+    // Layers can be read instead: an import does not wait.
+    const publication = await this.of(record).catch(() => undefined)
     const manifest = await this.#parts.catalog.rootfs(record.rootfsDigest)
     if (publication === undefined || manifest === undefined || publication.layerIndexes.length === 0) return undefined
     const reference = parseReference(publication.reference)
@@ -307,6 +324,7 @@ export class PublishedImages {
         await this.remember(publication)
         return publication
       } catch (error) {
+        if (!isAnswer(error)) throw error
         this.#ignore(error, record.reference, candidate.descriptor.digest, signal)
       }
     }

@@ -36,6 +36,14 @@ export function loseChunks(stateDirectory: string, whole: Buffer, share: number,
   return lost.length
 }
 
+/** Removes all chunk files, those of windows too, behind the daemon's back: it finds out when a read misses them. */
+export function removeChunks(stateDirectory: string): void {
+  const chunks = join(stateDirectory, 'chunks')
+  for (const name of readdirSync(chunks))
+    if (name !== 'incoming') for (const file of readdirSync(join(chunks, name))) rmSync(join(chunks, name, file))
+  dropPageCache()
+}
+
 /** Reads a file from beginning to end. It is asynchronous, because the lab's registry may be in this process. */
 export async function readSlowly(
   path: string,

@@ -64,17 +64,33 @@ export class RegionObjects {
     digest: Digest,
     { signal, first }: { signal: AbortSignal; first?: string },
   ): Promise<RootfsManifest | undefined> {
-    return await this.#askInTurn(signal, async (stream, timed) => await askRootfs(stream, digest, timed), first)
+    const question = async (stream: Stream, timed: AbortSignal): Promise<RootfsManifest | undefined> =>
+      await askRootfs(stream, digest, timed)
+    return await this.#askInTurn(signal, question, { ...(first !== undefined && { first }) })
   }
 
-  /** Asks the members in turn. @returns undefined where nobody has it */
-  async fetchLayerIndex(diffId: Digest, { signal }: { signal: AbortSignal }): Promise<LayerIndex | undefined> {
-    return await this.#askInTurn(signal, async (stream, timed) => await askLayer(stream, diffId, timed))
+  /**
+   * Asks the members in turn.
+   * @returns undefined where nobody has it
+   * @throws with `mustAnswer`: unavailable where nobody has it and not every member has answered
+   */
+  async fetchLayerIndex(
+    diffId: Digest,
+    { signal, mustAnswer = false }: { signal: AbortSignal; mustAnswer?: boolean },
+  ): Promise<LayerIndex | undefined> {
+    const question = async (stream: Stream, timed: AbortSignal): Promise<LayerIndex | undefined> =>
+      await askLayer(stream, diffId, timed)
+    return await this.#askInTurn(signal, question, { mustAnswer })
   }
 
-  /** Asks the members in turn. @returns undefined where nobody has it */
-  async fetchBlobMap(digest: Digest, { signal }: { signal: AbortSignal }): Promise<BlobMap | undefined> {
-    return await this.#askInTurn(signal, async (stream, timed) => await askBlobMap(stream, digest, timed))
+  /** As {@link fetchLayerIndex}. */
+  async fetchBlobMap(
+    digest: Digest,
+    { signal, mustAnswer = false }: { signal: AbortSignal; mustAnswer?: boolean },
+  ): Promise<BlobMap | undefined> {
+    const question = async (stream: Stream, timed: AbortSignal): Promise<BlobMap | undefined> =>
+      await askBlobMap(stream, digest, timed)
+    return await this.#askInTurn(signal, question, { mustAnswer })
   }
 
   /**
@@ -122,17 +138,22 @@ export class RegionObjects {
   async #askInTurn<T>(
     signal: AbortSignal,
     question: (stream: Stream, timed: AbortSignal) => Promise<T | undefined>,
-    first?: string,
+    { first, mustAnswer = false }: { first?: string; mustAnswer?: boolean },
   ): Promise<T | undefined> {
+    const failures: unknown[] = []
     const rank = (peer: Member): number => (peer.id === first ? 0 : peer.isSilent ? 2 : 1)
     for (const peer of this.#parts.membership.members().toSorted((a, b) => rank(a) - rank(b))) {
       const timed = AbortSignal.any([signal, AbortSignal.timeout(inTurnTimeoutMs)])
       const answer = await this.#ask(peer, timed, async (stream) => await question(stream, timed)).catch(
-        () => undefined,
+        (error: unknown) => void failures.push(error),
       )
       if (answer !== undefined) return answer
       signal.throwIfAborted()
     }
+    // A member that breaks the protocol is not asked again: its answer is not waited for.
+    const cause = failures.find((error) => !isP2pfsError(error, 'invalid'))
+    if (mustAnswer && cause !== undefined)
+      throw new P2pfsError('unavailable', 'a member of the region does not answer', { cause })
     return undefined
   }
 

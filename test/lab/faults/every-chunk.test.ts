@@ -11,6 +11,7 @@ import { RangeSource } from '../../../node/fetch/range-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import type { FetchChunk } from '../../../node/model/chunk-request.ts'
 import { createImageSource } from '../../../node/registry/image-source.ts'
+import { WholeReads } from '../../../node/layers/whole-reads.ts'
 import { LayerRanges } from '../../../node/layers/layer-ranges.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import { digestOf } from '../../../protocol/digest.ts'
@@ -50,7 +51,7 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
     catalog,
     blobMaps: { get: async (digest) => await catalog.blobMap(digest), put: async () => undefined },
     registry,
-    region: { fetchBlobMap: async () => undefined },
+    answers: { blobMap: async () => undefined },
     published: { of: async () => undefined, windows: async () => undefined },
     log,
   })
@@ -60,6 +61,7 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
       fetch: async ({ table, index }) =>
         await Promise.reject(new Error(`chunk ${index} of ${table} cannot be read at random`)),
     },
+    wholeReads: new WholeReads(),
     inventory: { put: async () => true },
     signal,
     log,

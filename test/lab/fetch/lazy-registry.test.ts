@@ -9,7 +9,8 @@ import { FaultRegistry } from '../../support/registry/fault-registry.ts'
 import { debianImages } from '../../../netlab/images/images.ts'
 import { createRandom } from '../../support/random.ts'
 import { DaemonProcess } from '../daemon-process.ts'
-import { dropPageCache, loseChunks as loseStored, readSlowly } from '../lost-chunks.ts'
+import { dropPageCache, loseChunks as loseStored, readSlowly, removeChunks } from '../lost-chunks.ts'
+import { PublishedLab } from '../publish/published-lab.ts'
 
 const hash = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
@@ -91,12 +92,17 @@ test('corrupt bytes never reach a reader: there is a second request, and then th
   assert.equal(hash(read), hash(whole))
 })
 
-test('a registry without ranges is streamed', async (t) => {
+test('a registry without ranges is streamed, and status says so', async (t) => {
   const image = await seeded(t, 'gzip')
-  const { registry, rootfs, whole } = image
+  const { daemon, registry, rootfs, whole } = image
   registry.faults.add({ path: /\/blobs\//, ranges: 'ignore' })
   loseChunks(image, 0.1)
   assert.equal(hash(await readFile(rootfs)), hash(whole))
+  const [mount] = (await daemon.status()).mounts
+  assert.deepEqual(mount!.warnings, ['whole-layers'])
+  assert.ok(mount!.wholeReads.length > 0)
+  for (const { reason } of mount!.wholeReads) assert.equal(reason, 'no-ranges')
+  assert.match((await daemon.cli('status')).stdout, /! reads whole layers\n.*its registry serves no ranges/)
 })
 
 test('layers of zstd in one frame and of plain tar are read again too', async (t) => {
@@ -115,6 +121,82 @@ test('a registry that does not answer for a while makes readers wait, and nothin
   await new Promise((resolve) => setTimeout(resolve, 2000))
   await registry.front.accept()
   assert.equal(hash(await reading), hash(whole))
+})
+
+/** Faults that are over after some seconds, and how long they last (ms). */
+const outages: Record<string, { outageMs: number; begin: (lab: PublishedLab) => Promise<() => unknown> }> = {
+  // Longer than the registry client tries by itself for a read that waits.
+  'answers 503 to everything': {
+    outageMs: 12_000,
+    begin: async ({ front }) => front.faults.add({ status: 503 }),
+  },
+  'denies everything': { outageMs: 3_000, begin: async ({ front }) => front.faults.add({ status: 403 }) },
+  'refuses connections': {
+    outageMs: 3_000,
+    begin: async ({ front }) => {
+      await front.reject()
+      return async () => await front.accept()
+    },
+  },
+  'answers 503 for windows': {
+    outageMs: 12_000,
+    begin: async ({ front, layers }) => front.faults.add({ path: blobsBesides(layers), status: 503 }),
+  },
+  'denies windows': {
+    outageMs: 3_000,
+    begin: async ({ front, layers }) => front.faults.add({ path: blobsBesides(layers), status: 403 }),
+  },
+  'has no windows': {
+    outageMs: 3_000,
+    begin: async ({ front, layers }) => front.faults.add({ path: blobsBesides(layers), status: 404 }),
+  },
+}
+
+/** Paths of all blobs but these. */
+function blobsBesides(digests: ReadonlyMap<string, unknown>): RegExp {
+  return new RegExp(`/blobs/(?!${[...digests.keys()].join('|')})`)
+}
+
+test('an outage makes readers of a lazily read image wait, and is no reason to read a layer whole', async (t) => {
+  const lab = await PublishedLab.own(t, (await debianImages()).gzip)
+  const maker = await DaemonProcess.start(t, lab.options)
+  await maker.json<SeedResult>('seed', lab.image, '--publish')
+  const whole = await readFile((await maker.json<MountResult>('mount', lab.image, maker.target('mnt'))).rootfs)
+  const { peerId } = await maker.status()
+  await maker.stop()
+  const cold = await DaemonProcess.start(t, [...lab.options, '--trust-index-key', peerId])
+  const { rootfs, origin } = await cold.json<MountResult>('mount', lab.image, cold.target('mnt'))
+  assert.equal(origin, 'registry')
+  const layerBytes = [...lab.layers.values()].reduce((sum, bytes) => sum + bytes, 0)
+  const random = createRandom(21)
+  await using file = await open(rootfs)
+  const readPages = async (count: number): Promise<void> => {
+    for (let i = 0; i < count; i++) {
+      const offset = random.below(whole.length / 4096) * 4096
+      const bytes = Buffer.alloc(4096)
+      await file.read(bytes, 0, bytes.length, offset)
+      assert.ok(bytes.equals(whole.subarray(offset, offset + bytes.length)), `at ${offset}`)
+    }
+  }
+  for (const [name, { outageMs, begin }] of Object.entries(outages)) {
+    // Windows are gone too.
+    removeChunks(join(cold.directory, 'state'))
+    lab.requests()
+    const end = await begin(lab)
+    const startedAt = performance.now()
+    // Two at once: the registry, in this process, needs threads of the pool for its files.
+    const reading = Promise.all([readPages(2), readPages(2)])
+    reading.catch(() => undefined)
+    await new Promise((resolve) => setTimeout(resolve, outageMs))
+    await end()
+    await reading
+    const sent = lab.requests().reduce((sum, { bodyBytesSent }) => sum + bodyBytesSent, 0)
+    t.diagnostic(`${name}: ${Math.round(performance.now() - startedAt)} ms, ${sent} of ${layerBytes} bytes`)
+    assert.ok(sent < 0.25 * layerBytes, `${name}: ${sent} of ${layerBytes} bytes`)
+    const [mount] = (await cold.status()).mounts
+    assert.deepEqual([mount!.warnings, mount!.wholeReads], [[], []], name)
+  }
+  assert.doesNotMatch(cold.log, /streamed|read failed/)
 })
 
 test('with all local the registry is not asked, and not missed', async (t) => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 // Never the synchronous forms on the mount: the registry answers from this very thread.
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -7,15 +7,8 @@ import { test } from 'node:test'
 import { debianImages, oddImage } from '../../../netlab/images/images.ts'
 import type { InspectResult, MountResult, SeedResult } from '../../../node/control/api.ts'
 import { DaemonProcess } from '../daemon-process.ts'
+import { removeChunks } from '../lost-chunks.ts'
 import { hash, PublishedLab } from './published-lab.ts'
-
-/** All chunk files, behind the daemon's back; it finds out when a read misses them. */
-function removeChunks(daemon: DaemonProcess): void {
-  const chunks = join(daemon.directory, 'state/chunks')
-  for (const name of readdirSync(chunks))
-    if (name !== 'incoming') for (const file of readdirSync(join(chunks, name))) rmSync(join(chunks, name, file))
-  writeFileSync('/proc/sys/vm/drop_caches', '1')
-}
 
 test('a cold host without peers mounts a published image from the registry, and reads no layer whole', async (t) => {
   const lab = await PublishedLab.real(t, (await debianImages()).gzip)
@@ -60,7 +53,7 @@ test('a cold host without peers mounts a published image from the registry, and 
   assert.doesNotMatch(cold.log, /streamed/)
 
   // Metadata, and windows that were never here, once more.
-  removeChunks(cold)
+  removeChunks(join(cold.directory, 'state'))
   assert.equal(hash(await readFile(mounted.rootfs)), hash(whole))
   assert.deepEqual(
     lab

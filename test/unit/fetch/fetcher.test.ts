@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
-import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
 import type { ChunkRequest } from '../../../node/model/chunk-request.ts'
 import { Fetcher } from '../../../node/fetch/fetcher.ts'
 import { PeerSource } from '../../../node/fetch/peer-source.ts'
@@ -170,6 +170,17 @@ test('says what each source said: the peers that were asked, and the registry', 
   while (silent.registry.asked.length === 0) await new Promise((resolve) => setImmediate(resolve))
   late.abort(new P2pfsError('timeout', 'late'))
   await assert.rejects(reading, /peer a: timeout; registry: nothing has come yet/)
+})
+
+test('a chunk is missing only where no peer that holds it has failed to answer', async () => {
+  const { request } = chunk(11)
+  const failing = (code: ErrorCode) => async (): Promise<never> => {
+    throw new P2pfsError(code, code)
+  }
+  const registry = failing('missing')
+  for (const code of ['timeout', 'busy', 'unavailable'] as const)
+    await assert.rejects(world({ a: failing(code) }, registry).fetcher.fetch(request, demand), { code: 'unavailable' })
+  await assert.rejects(world({ a: failing('missing') }, registry).fetcher.fetch(request, demand), { code: 'missing' })
 })
 
 test('a demand read that joins a fetch makes it urgent at the registry, too', async () => {

@@ -6,6 +6,8 @@ import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { FetchChunk } from '../../../node/model/chunk-request.ts'
 import { RangeSource } from '../../../node/fetch/range-source.ts'
 import type { BlobRange, SeekableSegment } from '../../../node/layers/seekable-segment.ts'
+import type { SourceOptions } from '../../../node/fetch/source.ts'
+import type { WholeReadReason } from '../../../node/model/whole-read.ts'
 import { FakeSource } from './fake-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
@@ -22,6 +24,10 @@ interface Lab {
   reads: { range: BlobRange; again: boolean }[]
   kept: Set<Digest>
   streamed: number[]
+  /** Why chunks were streamed. */
+  reasons: (string | undefined)[]
+  /** How often a segment was found to be read at random. */
+  overcome: number
 }
 
 /** A segment of `count` chunks, the last all zero; a read decodes whole groups of four. */
@@ -30,10 +36,13 @@ function lab(
   {
     read,
     gate,
+    seekable,
     now = Date.now,
   }: {
     read?: (bytes: Buffer, again: boolean) => Buffer
     gate?: (signal: AbortSignal) => Promise<void>
+    /** The segment where not given. */
+    seekable?: () => Promise<undefined>
     now?: () => number
   } = {},
 ): Lab {
@@ -46,7 +55,7 @@ function lab(
     contents.map(() => chunkBytes),
     new Uint8Array(Buffer.concat(digests.map(digestToBytes))),
   )
-  const made: Pick<Lab, 'reads' | 'kept' | 'streamed'> = { reads: [], kept: new Set(), streamed: [] }
+  const made: Omit<Lab, 'chunk' | 'contents'> = { reads: [], kept: new Set(), streamed: [], reasons: [], overcome: 0 }
   const group = (index: number): BlobRange => {
     const start = Math.floor(index / 4) * 4 * chunkBytes
     return { start, end: start + 4 * chunkBytes, tarStart: start, tarEnd: start + 4 * chunkBytes }
@@ -66,11 +75,13 @@ function lab(
     },
   }
   const parts = {
-    layers: { seekable: async () => segment },
-    stream: new FakeSource(async ({ index }) => {
+    layers: { seekable: seekable ?? (async () => segment) },
+    stream: new FakeSource(async ({ index }, { reason }: SourceOptions & { reason?: WholeReadReason }) => {
       made.streamed.push(index)
+      made.reasons.push(reason)
       return contents[index]
     }),
+    wholeReads: { overcome: () => void made.overcome++ },
     inventory: {
       put: async (digest: Digest) => {
         made.kept.add(digest)
@@ -81,15 +92,14 @@ function lab(
     log: silentLog,
   }
   const source = new RangeSource(parts, { now })
-  return {
-    ...made,
+  return Object.assign(made, {
     contents,
-    chunk: async (index, options) =>
+    chunk: async (index: number, options?: Parameters<Lab['chunk']>[1]) =>
       await source.fetch(
         { digest: digests[index]!, lengthBytes: chunkBytes, table: table.id, index },
         { signal, urgency: new Urgency(false), fetchChunk: never, ...options },
       ),
-  }
+  })
 }
 
 test('a chunk costs one read, and all that comes of it is kept', async () => {
@@ -155,19 +165,81 @@ test('wrong bytes are asked for once more; if they stay wrong, the layer is stre
   assert.equal(always.kept.size, 0)
 })
 
-test('a registry without ranges is streamed from, and asked for one again after a while', async () => {
+test('a registry without ranges is streamed from for a while, then read at random again', async () => {
   let nowMs = 0
+  let hasRanges = false
   const refusing = lab(20, {
     now: () => nowMs,
-    read: () => {
-      throw new P2pfsError('unsupported', 'no ranges')
+    read: (bytes) => {
+      if (!hasRanges) throw new P2pfsError('unsupported', 'no ranges')
+      return bytes
     },
   })
   for (const index of [2, 9]) assert.deepEqual(await refusing.chunk(index), refusing.contents[index])
   assert.deepEqual([refusing.reads.length, refusing.streamed], [1, [2, 9]])
+  assert.deepEqual([refusing.reasons, refusing.overcome], [['no-ranges', 'no-ranges'], 0])
+  hasRanges = true
   nowMs += 600_000
   assert.deepEqual(await refusing.chunk(3), refusing.contents[3])
-  assert.deepEqual([refusing.reads.length, refusing.streamed], [2, [2, 9, 3]])
+  assert.deepEqual([refusing.reads.length, refusing.streamed, refusing.overcome], [2, [2, 9], 1])
+})
+
+test('lost windows are streamed around, with that reason', async () => {
+  const { chunk, contents, reasons } = lab(20, {
+    read: () => {
+      throw new P2pfsError('unsupported', 'the windows are lost', { lacks: 'windows' })
+    },
+  })
+  assert.deepEqual(await chunk(3), contents[3])
+  assert.deepEqual(reasons, ['no-windows'])
+})
+
+const notNow: Error[] = [
+  ...(['unavailable', 'timeout', 'busy', 'denied', 'closed', 'missing'] as const).map(
+    (code) => new P2pfsError(code, `${code} for now`),
+  ),
+  new DOMException('aborted', 'AbortError'),
+  new TypeError('fetch failed'),
+]
+for (const error of notNow) {
+  test(`a read that fails with "${error.message}" is not streamed, and the next try is at random`, async () => {
+    let failing = true
+    const { chunk, contents, reads, streamed } = lab(20, {
+      read: (bytes) => {
+        if (failing) throw error
+        return bytes
+      },
+    })
+    await assert.rejects(chunk(3), error)
+    failing = false
+    assert.deepEqual(await chunk(3), contents[3])
+    assert.deepEqual([reads.length, streamed], [2, []])
+  })
+}
+
+test('wrong bytes, and then no answer, are not streamed', async () => {
+  const { chunk, reads, streamed } = lab(20, {
+    read: (_bytes, again) => {
+      throw new P2pfsError(again ? 'unavailable' : 'invalid', again ? 'away' : 'wrong')
+    },
+  })
+  await assert.rejects(chunk(3), { code: 'unavailable' })
+  assert.deepEqual([reads.length, streamed], [2, []])
+})
+
+test('a segment is streamed when all have said that there is no map, not while nobody answers', async () => {
+  let answers = false
+  const { chunk, contents, streamed, reasons } = lab(20, {
+    seekable: async () => {
+      if (!answers) throw new P2pfsError('unavailable', 'no answer')
+      return undefined
+    },
+  })
+  await assert.rejects(Promise.all([chunk(3), chunk(4)]), { code: 'unavailable' })
+  assert.deepEqual(streamed, [])
+  answers = true
+  assert.deepEqual(await chunk(3), contents[3])
+  assert.deepEqual([streamed, reasons], [[3], ['no-map']])
 })
 
 /** All that needs no more than turns of the event loop is done. */

@@ -6,6 +6,7 @@ import { PeerSource } from '../../../node/fetch/peer-source.ts'
 import { RangeSource } from '../../../node/fetch/range-source.ts'
 import { StreamSource } from '../../../node/fetch/stream-source.ts'
 import type { BlobRange } from '../../../node/layers/seekable-segment.ts'
+import { WholeReads } from '../../../node/layers/whole-reads.ts'
 import type { SegmentStream } from '../../../node/layers/segment-streams.ts'
 import { FakeSource } from './fake-source.ts'
 import { testChunkSource, type Backing } from './source-suite.ts'
@@ -103,6 +104,7 @@ testChunkSource({
       layers: { seekable: async () => segment },
       // The registry has the same bytes whichever way it is read.
       stream: streamSource(backing),
+      wholeReads: new WholeReads(),
       inventory: memoryInventory(),
       signal,
       log: silentLog,

@@ -7,7 +7,7 @@ import { Urgency } from '../../../node/base/urgency.ts'
 import type { BlobMap } from '../../../protocol/blob-map.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes } from '../../../protocol/digest.ts'
-import { P2pfsError } from '../../../protocol/errors.ts'
+import { P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { rootfsDigest, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { testKey } from '../../support/test-key.ts'
@@ -50,7 +50,7 @@ const map: BlobMap = {
 async function dataSegment(
   parts: Partial<ConstructorParameters<typeof LayerRanges>[0]>,
 ): Promise<NonNullable<Awaited<ReturnType<LayerRanges['seekable']>>>> {
-  return (await layerRanges(parts).seekable(table.id))!
+  return (await layerRanges(parts).seekable(table.id, { signal }))!
 }
 
 function layerRanges(parts: Partial<ConstructorParameters<typeof LayerRanges>[0]>): LayerRanges {
@@ -61,15 +61,16 @@ function layerRanges(parts: Partial<ConstructorParameters<typeof LayerRanges>[0]
     },
     blobMaps: { get: async () => map, put: async () => undefined },
     registry: { range: async () => new Uint8Array(0) },
-    region: { fetchBlobMap: async () => undefined },
+    answers: { blobMap: async () => undefined },
     published: { of: async () => undefined, windows: async () => undefined },
     log: silentLog,
     ...parts,
   })
 }
 
+const { signal } = new AbortController()
 const options = {
-  signal: new AbortController().signal,
+  signal,
   urgency: new Urgency(true),
   again: false,
   fetchChunk: async (): Promise<never> => {
@@ -123,9 +124,10 @@ test('windows are read where they are published, several chunks at once, each as
       },
     },
   })
-  assert.equal(await layers.seekable(windows.id), undefined, 'of a layer that nobody has read')
-  await layers.seekable(table.id)
-  const segment = (await layers.seekable(windows.id))!
+  assert.equal(await layers.seekable(windows.id, { signal }), undefined, 'windows of a layer that nobody has read')
+  const data = (await layers.seekable(table.id, { signal }))!
+  await assert.rejects(data.read(data.rangeOf(0)!, options), { code: 'unavailable' })
+  const segment = (await layers.seekable(windows.id, { signal }))!
   const both = segment.join(segment.rangeOf(0)!, segment.rangeOf(1)!)
   const chunks = [...(await segment.read(both, options))]
   assert.deepEqual(
@@ -151,7 +153,73 @@ test('windows are read where they are published, several chunks at once, each as
   )
 })
 
-test('a window that nobody has is missing, so that the layer is streamed', async () => {
-  const segment = await dataSegment({})
-  await assert.rejects(segment.read(segment.rangeOf(0)!, options), { code: 'missing' })
+const failing = (code: ErrorCode) => async (): Promise<never> => {
+  throw new P2pfsError(code, `${code} for now`)
+}
+
+for (const code of ['unavailable', 'denied', 'closed'] as const) {
+  test(`a window that is ${code} fails the read with that: it says nothing of how the layer can be read`, async () => {
+    const segment = await dataSegment({})
+    const reading = segment.read(segment.rangeOf(0)!, { ...options, fetchChunk: failing(code) })
+    await assert.rejects(reading, { code })
+  })
+}
+
+test('a window that nobody has is waited for, and lost after half a minute', async () => {
+  let nowMs = 0
+  const segment = await dataSegment({ now: () => nowMs })
+  const read = async (): Promise<unknown> =>
+    await segment.read(segment.rangeOf(0)!, { ...options, fetchChunk: failing('missing') })
+  for (; nowMs < 30_000; nowMs += 1_000) await assert.rejects(read(), { code: 'unavailable' })
+  await assert.rejects(read(), { code: 'unsupported' })
+})
+
+test('a registry without ranges is one though the window is not to be had either', async () => {
+  const range = async (): Promise<never> => {
+    await new Promise((resolve) => setImmediate(resolve))
+    throw new P2pfsError('unsupported', 'no ranges')
+  }
+  const segment = await dataSegment({ registry: { range } })
+  await assert.rejects(segment.read(segment.rangeOf(0)!, options), { code: 'unsupported' })
+})
+
+test('a registry that refuses a range says nothing of the bytes', async () => {
+  const segment = await dataSegment({
+    registry: {
+      range: async () => {
+        throw new P2pfsError('invalid', 'the registry answers 400', { status: 400 })
+      },
+    },
+  })
+  const fetchChunk: FetchChunk = async ({ lengthBytes }) => new Uint8Array(lengthBytes)
+  await assert.rejects(segment.read(segment.rangeOf(0)!, { ...options, fetchChunk }), { code: 'unavailable' })
+})
+
+const noMap = { get: async () => undefined, put: async () => undefined }
+
+test('a layer without a map is one for which region and registry have said so', async () => {
+  assert.equal(await layerRanges({ blobMaps: noMap }).seekable(table.id, { signal }), undefined)
+})
+
+for (const [silent, parts] of [
+  ['region', { answers: { blobMap: failing('unavailable') } }],
+  ['registry', { published: { of: failing('unavailable'), windows: failing('unavailable') } }],
+] as const) {
+  test(`a ${silent} that does not answer for a map leaves the question open, and is told of at last`, async () => {
+    let nowMs = 0
+    const warnings: string[] = []
+    const log = { ...silentLog, warn: (message: string) => void warnings.push(message) }
+    const layers = layerRanges({ blobMaps: noMap, now: () => nowMs, log, ...parts })
+    for (; nowMs < 90_000; nowMs += 5_000)
+      await assert.rejects(layers.seekable(table.id, { signal }), { code: 'unavailable' })
+    assert.deepEqual(warnings, ['nobody says how to read a layer at random; reads of it wait'])
+    assert.equal(await layers.blobMap(a, record), undefined, 'whoever does not wait has none')
+  })
+}
+
+test('windows of which the registry does not say whether they are published are not missing', async () => {
+  const layers = layerRanges({ published: { of: async () => undefined, windows: failing('unavailable') } })
+  const segment = (await layers.seekable(table.id, { signal }))!
+  await assert.rejects(segment.read(segment.rangeOf(0)!, options), { code: 'unavailable' })
+  await assert.rejects(layers.seekable(windows.id, { signal }), { code: 'unavailable' })
 })

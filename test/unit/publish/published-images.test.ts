@@ -133,21 +133,40 @@ test('a publication whose parts do not fit together is ignored, and leaves no ch
   }
 })
 
-test('a registry that does not answer counts as having no publications, for a minute if a read waits', async (t) => {
+test('a registry that does not answer has not said that nothing is published: it is asked again soon', async (t) => {
   const lab = await PublishLab.create(t)
   const { record } = await lab.builtBy(maker)
   const host = await ColdHost.create(t, lab, cold, [maker.key])
   lab.isSilent = true
+  // An import goes on without publications.
   assert.equal(await host.published.find(lab.reference, lab.image, 'ext4', { signal }), undefined)
   assert.match(host.log, /registry does not list the publications of an image/)
   lab.lists = 0
-  for (const nowMs of [0, 59_999]) {
+  const { digest: blob } = lab.map
+  for (const nowMs of [0, 1_999]) {
+    host.nowMs = nowMs
+    await assert.rejects(host.published.of(record), { code: 'unavailable' })
+    await assert.rejects(host.published.windows(record, { blob, table: blob }), { code: 'unavailable' })
+  }
+  assert.equal(lab.lists, 1)
+  lab.isSilent = false
+  host.nowMs = 2_000
+  assert.equal(await host.published.of(record), undefined)
+  assert.equal(lab.lists, 2)
+})
+
+test('a registry that has said that nothing is published is not asked again for a while', async (t) => {
+  const lab = await PublishLab.create(t)
+  const { record } = await lab.builtBy(maker)
+  const host = await ColdHost.create(t, lab, cold, [maker.key])
+  lab.lists = 0
+  for (const nowMs of [0, 599_999]) {
     host.nowMs = nowMs
     assert.equal(await host.published.of(record), undefined)
   }
   assert.equal(lab.lists, 1)
-  host.nowMs = 60_000
-  await host.published.of(record)
+  host.nowMs = 600_000
+  assert.equal(await host.published.of(record), undefined)
   assert.equal(lab.lists, 2)
 })
 

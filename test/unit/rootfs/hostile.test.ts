@@ -8,6 +8,7 @@ import { encodeHeader } from '../../support/tar-header.ts'
 import { Importer } from '../../../node/images/importer.ts'
 import { LayerIndexes } from '../../../node/layers/layer-indexes.ts'
 import { LayerReader } from '../../../node/layers/layer-reader.ts'
+import { WholeReads } from '../../../node/layers/whole-reads.ts'
 import { LayerTransactions } from '../../../node/layers/layer-transactions.ts'
 import { SegmentStreams } from '../../../node/layers/segment-streams.ts'
 import type { LayerLimits } from '../../../node/rootfs/layer-limits.ts'
@@ -150,13 +151,26 @@ async function openHost(
   const registry = createImageSource({ insecureRegistries: [], userAgent: 'test', log })
   const chunks = new ImportTransactions({ inventory })
   const nobody = async (): Promise<undefined> => await Promise.resolve(undefined)
-  const indexes = new LayerIndexes({ catalog, region: { fetchLayerIndex: nobody }, trust: { trustsMembers: true } })
+  const indexes = new LayerIndexes({
+    catalog,
+    region: { fetchLayerIndex: nobody },
+    answers: { layerIndex: nobody },
+    trust: { trustsMembers: true },
+  })
   const transactions = new LayerTransactions({ catalog, transactions: chunks, inventory })
   const blobMaps = new BlobMaps({ catalog, inventory })
   const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits })
   const published = { layerIndexes: nobody, metadata: async () => false }
   const importer = new Importer({ registry, reader, indexes, transactions, published, limits })
-  const streams = new SegmentStreams({ catalog, reader, indexes, transactions, published, inventory })
+  const streams = new SegmentStreams({
+    catalog,
+    reader,
+    indexes,
+    transactions,
+    published,
+    wholeReads: new WholeReads(),
+    inventory,
+  })
   return {
     store,
     catalog,
