@@ -102,8 +102,13 @@ export class KernelPlacement implements Placement {
     }
     const mount = await this.#find(spec)
     if (mount !== undefined) await this.#parts.mounter.unmount(mount)
-    await this.#parts.writables.discard(id)
-    return await this.#placeTree(spec, mount?.mountPoint ?? directory, signal)
+    const former = await this.#parts.writables.putAside(id)
+    try {
+      return await this.#placeTree(spec, mount?.mountPoint ?? directory, signal)
+    } finally {
+      // Not earlier: it would take time from what is waited for.
+      this.#parts.writables.endInBackground(former)
+    }
   }
 
   async remove(spec: MountSpec): Promise<void> {

@@ -69,15 +69,31 @@ export class WritableLayers {
    * until that is over. @throws conflict if it is in use here
    */
   async remove(id: string): Promise<void> {
-    const gone = await this.#putAside(id)
+    const gone = await this.putAside(id)
     if (gone !== undefined) await this.#end(gone)
     this.#endKept()
   }
 
-  /** As {@link remove}, but does not wait for a disk to be written back that nobody will read. */
-  async discard(id: string): Promise<void> {
-    const gone = await this.#putAside(id)
-    if (gone !== undefined) this.#end(gone).catch((error: unknown) => this.#keep(gone, { error }))
+  /**
+   * Ends the overlay. All that was written stays, its disk still mounted, until {@link endInBackground}.
+   * @returns where its directory is now; undefined if there is none; @throws conflict if it is in use here
+   */
+  async putAside(id: string): Promise<string | undefined> {
+    const directory = join(this.#directory, id)
+    await this.#parts.mounter.unmountFrom(this.mountPoint(id))
+    const gone = `${directory}${aside}${process.hrtime.bigint()}`
+    return await rename(directory, gone).then(
+      () => gone,
+      (error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error
+        return undefined
+      },
+    )
+  }
+
+  /** Deletes what was put aside, as {@link remove} does, without waiting for a disk to be written back. */
+  endInBackground(directory: string | undefined): void {
+    if (directory !== undefined) this.#end(directory).catch((error: unknown) => this.#keep(directory, { error }))
   }
 
   /** Removes the layers of no mount that are not in use. */
@@ -94,23 +110,7 @@ export class WritableLayers {
     }
   }
 
-  /** @returns where its directory is now, its disk still mounted; undefined if there is none */
-  async #putAside(id: string): Promise<string | undefined> {
-    const directory = join(this.#directory, id)
-    await this.#parts.mounter.unmountFrom(this.mountPoint(id))
-    const gone = `${directory}${aside}${process.hrtime.bigint()}`
-    return await rename(directory, gone).then(
-      () => gone,
-      (error: NodeJS.ErrnoException) => {
-        if (error.code !== 'ENOENT') throw error
-        return undefined
-      },
-    )
-  }
-
-  /**
-   * Unmounts the disk of a directory that was put aside, and deletes all of it in the background, unless it is in use.
-   */
+  /** Unmounts the disk of a directory that was put aside, and begins to delete all of it, unless it is in use. */
   async #end(directory: string): Promise<void> {
     const use = await this.#useOf(directory)
     if (use !== 'free') return this.#keep(directory, { use })
@@ -133,7 +133,7 @@ export class WritableLayers {
   }
 
   #endKept(): void {
-    for (const directory of this.#kept) this.#end(directory).catch((error: unknown) => this.#keep(directory, { error }))
+    for (const directory of this.#kept) this.endInBackground(directory)
   }
 }
 
