@@ -1,25 +1,12 @@
 import type { Digest } from '../../protocol/digest.ts'
-import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
 import { BoundedMap } from '../base/bounded-map.ts'
 import type { Log } from '../base/log.ts'
 import { HttpRegistry, type HttpRegistryOptions } from './http-registry.ts'
-import {
-  checkSize,
-  layersOf,
-  maxConfigBytes,
-  parseManifest,
-  type Descriptor,
-  type LayerDescriptor,
-} from './image-manifest.ts'
-import type {
-  ByteRange,
-  ImageStorage,
-  ReadBlobOptions,
-  ReadRangeOptions,
-  Referrer,
-  StoredManifest,
-} from './image-storage.ts'
-import { candidatesFor, platformOf, suits } from './index-candidates.ts'
+import { layersOf, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
+import type { ByteRange, ImageStorage, ReadBlobOptions, ReadRangeOptions, Referrer } from './image-storage.ts'
+import { ImageSearch } from './image-search.ts'
+import { platformOf, suits } from './index-candidates.ts'
 import { localImages } from './local-images.ts'
 import { OciLayout } from './oci-layout.ts'
 import { formatReference, type Reference } from './reference.ts'
@@ -40,28 +27,8 @@ export interface ResolvedImage {
   layers: LayerDescriptor[]
 }
 
-/** Levels of indexes that name one another; nobody makes more than two. */
-const maxIndexDepth = 3
-/** Manifests of indexes that are read to find one image: most indexes need one. */
-const maxManifests = 16
 /** References whose digests are remembered. */
 const maxDigests = 1024
-
-/** An image that was found below a reference, perhaps in an index. */
-interface FoundImage extends StoredManifest {
-  descriptor: Descriptor
-  isArtifact: boolean
-  /** An index names the platform of the image. */
-  isNamed: boolean
-}
-
-/** A search for an image: what it asks for, and how much it may still read. */
-interface Search {
-  reference: Reference
-  platform: string
-  signal: AbortSignal
-  manifestsLeft: number
-}
 
 export interface ImageSourceParts {
   registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>
@@ -110,11 +77,12 @@ export class ImageSource implements AsyncDisposable {
   ): Promise<ResolvedImage & { topDigest: Digest }> {
     const name = formatReference(reference)
     const top = await this.#storage(reference).manifest(reference, { signal })
-    const search = { reference, platform, signal, manifestsLeft: maxManifests }
-    const { digest, json, descriptor, isNamed } = await this.#find(top, search)
-    const config = await this.#config(reference, descriptor, signal)
+    const search = new ImageSearch({ storage: this.#storage(reference) }, { reference, platform, signal })
+    const found = await search.find(top)
+    const { digest, json } = found
+    const config = await search.config(found)
     const layers = layersOf(json, config)
-    if (!suits(config, platform)) this.#misfit(config, { name, platform, digest, isNamed })
+    if (!suits(config, platform)) this.#misfit(config, { name, platform, ...found })
     this.#remember(reference, platform, top.digest, digest)
     const image = { reference: name, platform, manifestDigest: digest, manifest: json, config, layers }
     return { ...image, topDigest: top.digest }
@@ -128,8 +96,9 @@ export class ImageSource implements AsyncDisposable {
     const known = this.#digests.get(keyOf(reference, platform))
     if (known !== undefined && known.topDigest === (await this.topDigest(reference, { signal })))
       return known.manifestDigest
-    const top = await this.#storage(reference).manifest(reference, { signal })
-    const { digest } = await this.#find(top, { reference, platform, signal, manifestsLeft: maxManifests })
+    const storage = this.#storage(reference)
+    const top = await storage.manifest(reference, { signal })
+    const { digest } = await new ImageSearch({ storage }, { reference, platform, signal }).find(top)
     this.#remember(reference, platform, top.digest, digest)
     return digest
   }
@@ -201,46 +170,6 @@ export class ImageSource implements AsyncDisposable {
     this.#digests.set(keyOf(reference, platform), { topDigest, manifestDigest })
   }
 
-  /** The image for the platform below a manifest or index: itself, or the first that fits. */
-  async #find({ digest, json }: StoredManifest, search: Search, depth = 0): Promise<FoundImage> {
-    const { reference, platform, signal } = search
-    const name = formatReference(reference)
-    const manifest = parseManifest(json, `manifest of ${name}`)
-    if (manifest.kind === 'image') {
-      const { config: descriptor, isArtifact } = manifest
-      return { digest, json, descriptor, isArtifact, isNamed: false }
-    }
-    if (depth === maxIndexDepth)
-      throw new P2pfsError('invalid', `${name} is an index in more than ${maxIndexDepth} others`)
-    const entries = candidatesFor(manifest.entries, platform, name)
-    for (const entry of entries) {
-      if (search.manifestsLeft-- === 0)
-        throw new P2pfsError(
-          'invalid',
-          `${name} has no image for ${platform} among its first ${maxManifests} manifests`,
-        )
-      const child = await this.#storage(reference).manifestByDigest(reference, entry, { signal })
-      try {
-        const found = await this.#find({ digest: entry.digest, json: child }, search, depth + 1)
-        const isNamed = found.isNamed || entry.platform !== undefined
-        // A single candidate is taken for what it is, and refused with what is wrong with it.
-        if (entries.length === 1 || (await this.#fits({ ...found, isNamed }, search))) return { ...found, isNamed }
-      } catch (error) {
-        if (entries.length === 1 || !isP2pfsError(error, 'missing')) throw error
-      }
-    }
-    throw new P2pfsError('missing', `${name} has no image for ${platform}: choose with --platform`)
-  }
-
-  /** Whether an entry of an index is an image for the platform, by what it says itself. */
-  async #fits(
-    { descriptor, isArtifact, isNamed }: FoundImage,
-    { reference, platform, signal }: Search,
-  ): Promise<boolean> {
-    if (isArtifact) return false
-    return isNamed || suits(await this.#config(reference, descriptor, signal), platform)
-  }
-
   /** An index is believed where it names the platform: it is what the image was chosen by. @throws missing otherwise */
   #misfit(
     config: string,
@@ -257,13 +186,6 @@ export class ImageSource implements AsyncDisposable {
       platform,
       config: own,
     })
-  }
-
-  async #config(reference: Reference, descriptor: Descriptor, signal: AbortSignal): Promise<string> {
-    checkSize(descriptor, maxConfigBytes, 'image config')
-    const pieces: Uint8Array[] = []
-    for await (const piece of this.#storage(reference).blob(reference, descriptor, { signal })) pieces.push(piece)
-    return Buffer.concat(pieces).toString()
   }
 }
 
