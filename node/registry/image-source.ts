@@ -1,25 +1,12 @@
 import type { Digest } from '../../protocol/digest.ts'
-import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
 import { BoundedMap } from '../base/bounded-map.ts'
 import type { Log } from '../base/log.ts'
 import { HttpRegistry, type HttpRegistryOptions } from './http-registry.ts'
-import {
-  checkSize,
-  layersOf,
-  maxConfigBytes,
-  parseManifest,
-  type Descriptor,
-  type LayerDescriptor,
-} from './image-manifest.ts'
-import type {
-  ByteRange,
-  ImageStorage,
-  ReadBlobOptions,
-  ReadRangeOptions,
-  Referrer,
-  StoredManifest,
-} from './image-storage.ts'
-import { candidatesFor, platformOf, suits } from './index-candidates.ts'
+import { layersOf, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
+import type { ByteRange, ImageStorage, ReadBlobOptions, ReadRangeOptions, Referrer } from './image-storage.ts'
+import { ImageSearch } from './image-search.ts'
+import { platformOf, suits } from './index-candidates.ts'
 import { localImages } from './local-images.ts'
 import { OciLayout } from './oci-layout.ts'
 import { formatReference, type Reference } from './reference.ts'
@@ -40,29 +27,8 @@ export interface ResolvedImage {
   layers: LayerDescriptor[]
 }
 
-/** Levels of indexes that name one another; nobody makes more than two. */
-const maxIndexDepth = 3
-/** Manifests of indexes that are read to find one image: most indexes need one. */
-const maxManifests = 16
 /** Images that are remembered, so that each is warned of once. */
 const maxMisfits = 1024
-
-/** An image that was found below a reference, perhaps in an index. */
-interface FoundImage extends StoredManifest {
-  descriptor: Descriptor
-  isArtifact: boolean
-  /** An index names the platform of the image. */
-  isNamed: boolean
-}
-
-/** A search for an image: what it asks for, and how much it may still read. */
-interface Search {
-  reference: Reference
-  platform: string
-  signal: AbortSignal
-  onAnswer: () => void
-  manifestsLeft: number
-}
 
 export interface ImageSourceParts {
   registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>
@@ -111,11 +77,12 @@ export class ImageSource implements AsyncDisposable {
     const name = formatReference(reference)
     const top = await this.#storage(reference).manifest(reference, { signal })
     onAnswer()
-    const search = { reference, platform, signal, onAnswer, manifestsLeft: maxManifests }
-    const { digest, json, descriptor, isNamed } = await this.#find(top, search)
-    const config = await this.#config(reference, descriptor, signal)
+    const search = new ImageSearch({ storage: this.#storage(reference) }, { reference, platform, signal, onAnswer })
+    const found = await search.find(top)
+    const { digest, json } = found
+    const config = await search.config(found)
     const layers = layersOf(json, config)
-    if (!suits(config, platform)) this.#misfit(config, { name, platform, digest, isNamed })
+    if (!suits(config, platform)) this.#misfit(config, { name, platform, ...found })
     const image = { reference: name, platform, manifestDigest: digest, manifest: json, config, layers }
     return { ...image, topDigest: top.digest }
   }
@@ -183,47 +150,6 @@ export class ImageSource implements AsyncDisposable {
     return reference.kind === 'layout' ? this.#layout : this.#registry
   }
 
-  /** The image for the platform below a manifest or index: itself, or the first that fits. */
-  async #find({ digest, json }: StoredManifest, search: Search, depth = 0): Promise<FoundImage> {
-    const { reference, platform, signal } = search
-    const name = formatReference(reference)
-    const manifest = parseManifest(json, `manifest of ${name}`)
-    if (manifest.kind === 'image') {
-      const { config: descriptor, isArtifact } = manifest
-      return { digest, json, descriptor, isArtifact, isNamed: false }
-    }
-    if (depth === maxIndexDepth)
-      throw new P2pfsError('invalid', `${name} is an index in more than ${maxIndexDepth} others`)
-    const entries = candidatesFor(manifest.entries, platform, name)
-    for (const entry of entries) {
-      if (search.manifestsLeft-- === 0)
-        throw new P2pfsError(
-          'invalid',
-          `${name} has no image for ${platform} among its first ${maxManifests} manifests`,
-        )
-      const child = await this.#storage(reference).manifestByDigest(reference, entry, { signal })
-      search.onAnswer()
-      try {
-        const found = await this.#find({ digest: entry.digest, json: child }, search, depth + 1)
-        const isNamed = found.isNamed || entry.platform !== undefined
-        // A single candidate is taken for what it is, and refused with what is wrong with it.
-        if (entries.length === 1 || (await this.#fits({ ...found, isNamed }, search))) return { ...found, isNamed }
-      } catch (error) {
-        if (entries.length === 1 || !isP2pfsError(error, 'missing')) throw error
-      }
-    }
-    throw new P2pfsError('missing', `${name} has no image for ${platform}: choose with --platform`)
-  }
-
-  /** Whether an entry of an index is an image for the platform, by what it says itself. */
-  async #fits(
-    { descriptor, isArtifact, isNamed }: FoundImage,
-    { reference, platform, signal }: Search,
-  ): Promise<boolean> {
-    if (isArtifact) return false
-    return isNamed || suits(await this.#config(reference, descriptor, signal), platform)
-  }
-
   /** An index is believed where it names the platform: it is what the image was chosen by. @throws missing otherwise */
   #misfit(
     config: string,
@@ -240,13 +166,6 @@ export class ImageSource implements AsyncDisposable {
       platform,
       config: own,
     })
-  }
-
-  async #config(reference: Reference, descriptor: Descriptor, signal: AbortSignal): Promise<string> {
-    checkSize(descriptor, maxConfigBytes, 'image config')
-    const pieces: Uint8Array[] = []
-    for await (const piece of this.#storage(reference).blob(reference, descriptor, { signal })) pieces.push(piece)
-    return Buffer.concat(pieces).toString()
   }
 }
 
