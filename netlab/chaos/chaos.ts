@@ -13,6 +13,7 @@ action, and each finding as a line of JSON. Ends with 1 if there are findings.
                ${faultNames.slice(8).join(', ')}
   --with A     faults that are otherwise left out: ${offByDefault.join(', ')}
   --only A,B   no faults but these
+  --small      leaves out the large image
   --logs DIR   keeps the logs of the daemons
 `
 
@@ -24,6 +25,7 @@ const { values: args } = parseArgs({
     with: { type: 'string', default: '' },
     only: { type: 'string' },
     logs: { type: 'string' },
+    small: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 })
@@ -41,6 +43,7 @@ const { findings, actions, reads, readBytes, failedReads } = await runChaos({
   seed,
   seconds: Number(args.seconds),
   off: [...off],
+  isSmall: args.small,
   ...(args.logs !== undefined && { logDirectory: args.logs }),
   tell: print,
 })

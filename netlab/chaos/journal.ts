@@ -22,6 +22,8 @@ export interface Finding {
 
 /** Actions that a finding comes with. */
 const quotedActions = 25
+/** Findings of one kind on one subject that are told. */
+const maxOfSubject = 2
 /** More findings than this say nothing new. */
 export const maxFindings = 40
 
@@ -31,6 +33,7 @@ export class Journal {
   readonly #startedAt = performance.now()
   readonly #actions: string[] = []
   readonly #tell: (line: string) => void
+  readonly #told = new Map<string, number>()
   #dropped = 0
 
   /** @param tell receives each action as a line for people, each finding as a line of JSON */
@@ -45,8 +48,12 @@ export class Journal {
     this.#tell(line)
   }
 
-  found(kind: Finding['kind'], host: string, detail: string): void {
-    if (this.findings.length >= maxFindings) {
+  /** @param subject findings about one subject are told twice at most; each detail is one by default */
+  found(kind: Finding['kind'], host: string, detail: string, subject = detail): void {
+    const key = `${kind} ${host} ${subject}`
+    const told = (this.#told.get(key) ?? 0) + 1
+    this.#told.set(key, told)
+    if (told > maxOfSubject || this.findings.length >= maxFindings) {
       this.#dropped++
       return
     }
@@ -56,6 +63,7 @@ export class Journal {
     this.#tell(JSON.stringify({ finding }))
   }
 
+  /** Findings that were not told. */
   get dropped(): number {
     return this.#dropped
   }

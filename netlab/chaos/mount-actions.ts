@@ -89,10 +89,14 @@ export async function mountTwice(world: World, host: ChaosHost, random: Random):
   const other =
     directory === mount.request.directory ? join(await linkTo(mount.parent.homePath), mount.name) : directory
   world.journal.action(host.name, `mount again on ${directory} as ${other}`)
+  mount.isChanging = true
+  mount.generation++
   const answer = await host.mount({ image: image.reference, directory: other, as: 'tree' })
-  if (!('result' in answer)) return
-  world.journal.found('mount-twice', host.name, `${describeMount(mount)} is covered by a mount on ${other}`)
-  await host.umount(other)
+  if ('result' in answer) {
+    world.journal.found('mount-twice', host.name, `${describeMount(mount)} is covered by a mount on ${other}`)
+    await host.umount(other)
+  }
+  mount.isChanging = false
 }
 
 /** Ends a mount. Readers are let out first. */

@@ -48,7 +48,7 @@ export class Reading {
   /** Reads a mount at the end of a run. */
   async readAll(host: ChaosHost, mount: ChaosMount): Promise<void> {
     const reader = new Reader()
-    for (const target of allTargets(host, mount)) await this.#read(host, reader, target)
+    for (const target of allTargets(host, mount)) if ((await this.#read(host, reader, target)) === 'hangs') break
     reader.stop()
   }
 
@@ -66,7 +66,7 @@ export class Reading {
     reader.stop()
   }
 
-  async #read(host: ChaosHost, reader: Reader, target: Target): Promise<void> {
+  async #read(host: ChaosHost, reader: Reader, target: Target): Promise<ReadOutcome> {
     const { mount, job, isWritten } = target
     const { generation } = mount
     const begunAt = performance.now()
@@ -79,12 +79,13 @@ export class Reading {
     this.reads++
     if (outcome !== 'hangs' && 'sameBytes' in outcome) {
       this.bytes += outcome.sameBytes
-      return
+      return outcome
     }
     const hasChanged = mount.generation !== generation || mount.isChanging
     this.#judge(host, target, outcome, { hasChanged, isWritten, begunAt })
     // A source that is away is not asked on and on.
     await sleep(idleMs)
+    return outcome
   }
 
   #judge(
@@ -94,18 +95,19 @@ export class Reading {
     { hasChanged, isWritten, begunAt }: { hasChanged: boolean; isWritten: boolean; begunAt: number },
   ): void {
     const { journal } = this.#world
-    const where = `${job.path} of ${describeMount(mount)}`
+    const subject = describeMount(mount)
+    const where = `${job.path} of ${subject}`
     const ms = Math.round(performance.now() - begunAt)
-    if (outcome === 'hangs') journal.found('read-hangs', host.name, `${where}, from ${job.offset}: ${ms} ms`)
+    if (outcome === 'hangs') journal.found('read-hangs', host.name, `${where}, from ${job.offset}: ${ms} ms`, subject)
     else if ('differsAt' in outcome) {
       if (isWritten && hasChanged) return
       const { differsAt } = outcome
-      journal.found(isWritten ? 'write-lost' : 'wrong-bytes', host.name, `${where}: byte ${differsAt} differs`)
+      journal.found(isWritten ? 'write-lost' : 'wrong-bytes', host.name, `${where}: byte ${differsAt} differs`, subject)
     } else {
       this.failedReads++
       const { error, offset } = outcome
       if (hasChanged || (error === 'EIO' && mayFail(this.#world, begunAt))) return
-      journal.found('read-failed', host.name, `${where}: ${error} at ${offset} after ${ms} ms`)
+      journal.found('read-failed', host.name, `${where}: ${error} at ${offset} after ${ms} ms`, subject)
     }
   }
 }
