@@ -6,7 +6,8 @@ import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../pro
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
-import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
+import { compressPieces } from '../base/compress.ts'
+import { encodeLayerIndexPieces, parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
 import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
 import {
   encodeRootfsManifest,
@@ -131,7 +132,7 @@ export class Catalog {
    * @throws invalid for an index that is too large to be stored, or sent to peers
    */
   async putLayer(index: LayerIndex, { told = false }: { told?: boolean } = {}): Promise<void> {
-    const bytes = await compress(encodeLayerIndex(index))
+    const bytes = await compressPieces(encodeLayerIndexPieces(index))
     if (bytes.length > maxLayerRecordBytes) {
       throw new P2pfsError(
         'invalid',
