@@ -14,6 +14,11 @@ export class CborWriter {
   #buffer = Buffer.allocUnsafeSlow(64 * 1024)
   #length = 0
 
+  /** Bytes written so far. */
+  get length(): number {
+    return this.#length
+  }
+
   /** A safe integer. */
   integer(value: number): this {
     return value < 0 ? this.#head(majors.negative, -1 - value) : this.#head(majors.unsigned, value)

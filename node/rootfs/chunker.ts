@@ -3,6 +3,7 @@ import { blockBytes, ChunkTableBuilder, maxChunkBytes, type ChunkTable } from '.
 import type { Digest } from '../../protocol/digest.ts'
 import { hashBytes } from '../base/hashing.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
+import { PutsInFlight } from './puts-in-flight.ts'
 
 /*
  * These numbers decide on chunk boundaries, so they belong to the format version. ARCHITECTURE.md, "Sharing", compares
@@ -28,8 +29,7 @@ const maxInFlightBytes = 8 * 1024 * 1024
 export class Chunker {
   readonly #sink: ChunkSink
   readonly #table: { digest: Promise<Digest>; lengthBytes: number }[] = []
-  readonly #inFlight = new Set<Promise<void>>()
-  #inFlightBytes = 0
+  readonly #puts = new PutsInFlight({ maxBytes: maxInFlightBytes })
   #buffer: Buffer<ArrayBuffer> = Buffer.alloc(0)
   /** A buffer to be used again: its bytes were copied out. */
   #spare: Buffer<ArrayBuffer> | undefined
@@ -39,7 +39,6 @@ export class Chunker {
   #runBytes = 0
   #runLeft = 0
   #crc = 0
-  #failure: unknown
 
   constructor(sink: ChunkSink) {
     this.#sink = sink
@@ -84,15 +83,13 @@ export class Chunker {
 
   /** Waits until there is room for more. @throws the sink's error */
   async drain(): Promise<void> {
-    while (this.#inFlightBytes >= maxInFlightBytes) await Promise.race(this.#inFlight)
-    if (this.#failure !== undefined) throw this.#failure
+    await this.#puts.room()
   }
 
   /** Ends the last chunk and waits until all chunks are kept. @throws the sink's error */
   async finish(): Promise<ChunkTable> {
     this.#cut()
-    await Promise.all(this.#inFlight)
-    if (this.#failure !== undefined) throw this.#failure
+    await this.#puts.settled()
     const table = new ChunkTableBuilder()
     for (const { digest, lengthBytes } of this.#table) table.add(await digest, lengthBytes)
     return table.build()
@@ -118,16 +115,9 @@ export class Chunker {
     const digest = hashBytes(bytes)
     const lengthBytes = bytes.length
     this.#table.push({ digest, lengthBytes })
-    this.#inFlightBytes += lengthBytes
-    const kept = digest
-      .then(async (name) => await this.#sink.put(name, bytes))
-      .catch((error: unknown) => {
-        this.#failure ??= error
-      })
-      .finally(() => {
-        this.#inFlight.delete(kept)
-        this.#inFlightBytes -= lengthBytes
-      })
-    this.#inFlight.add(kept)
+    this.#puts.add(
+      lengthBytes,
+      digest.then(async (name) => await this.#sink.put(name, bytes)),
+    )
   }
 }

@@ -3,7 +3,7 @@ import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
 import type { ByteProgress } from '../model/progress.ts'
-import { checkMetadata, metadataBytes, type LayerLimits } from './layer-limits.ts'
+import type { LayerLimits } from './layer-limits.ts'
 import { buildRootfs } from './rootfs-build.ts'
 
 /** A layer as the image manifest and config name it. */
@@ -50,7 +50,6 @@ export async function importImage(
     read.set(layer.diffId, bytes)
     onProgress?.({ doneBytes: [...read.values()].reduce((sum, count) => sum + count, 0), totalBytes })
   }
-  let allMetadataBytes = 0
   const readLayers = async (): Promise<void> => {
     for (const layer of work) {
       stop.throwIfAborted()
@@ -58,8 +57,6 @@ export async function importImage(
         (await parts.knownLayer(layer.diffId, { signal: stop })) ??
         (await parts.readLayer(layer, { signal: stop, onBytes: (bytes) => report(layer, bytes) }))
       report(layer, layer.sizeBytes)
-      for (const entry of index.entries) allMetadataBytes += metadataBytes(entry)
-      checkMetadata(allMetadataBytes, parts.limits)
       indexes.set(layer.diffId, index)
     }
   }
@@ -77,5 +74,6 @@ export async function importImage(
     image.layers.map(({ diffId }) => indexes.get(diffId)!),
     image,
     parts.sink,
+    { signal, limits: parts.limits },
   )
 }

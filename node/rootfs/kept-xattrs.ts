@@ -1,5 +1,5 @@
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { ByteString, LayerEntry } from '../../protocol/layer-index.ts'
+import type { ByteString, LayerEntry } from '../../protocol/layer-entry.ts'
 import { accessAcl, applyAcl, defaultAcl, parseAcl } from './posix-acl.ts'
 import type { RootfsInode } from './tree/rootfs-inode.ts'
 

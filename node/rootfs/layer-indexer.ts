@@ -3,8 +3,10 @@ import type { Piece } from '../../protocol/blob-map.ts'
 import { blockBytes } from '../../protocol/chunk-table.ts'
 import { parseDigest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { ByteString, EntryType, Extent, LayerEntry, LayerIndex } from '../../protocol/layer-index.ts'
+import type { ByteString, EntryType, Extent, LayerEntry } from '../../protocol/layer-entry.ts'
+import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
+import { EntryPacker } from '../../protocol/packed-entries.ts'
 import { Chunker } from './chunker.ts'
 import { checkLayerBytes, checkMetadata, defaultLayerLimits, metadataBytes, type LayerLimits } from './layer-limits.ts'
 import { TarParser, type SparseFragment, type TarEntry } from './tar/parser.ts'
@@ -41,7 +43,9 @@ const none: readonly never[] = []
 export class LayerIndexer {
   readonly #chunker: Chunker
   readonly #hash = createHash('sha256')
-  readonly #entries: OwnEntry[] = []
+  readonly #packer = new EntryPacker()
+  /** Entries whose extents may still change, in tar order, and where in the tar the furthest extent of each ends. */
+  readonly #pending: { entry: OwnEntry; tarEnd: number }[] = []
   readonly #parser: TarParser
   readonly #limits: LayerLimits
   #tarBytes = 0
@@ -95,12 +99,13 @@ export class LayerIndexer {
     this.#entry = undefined
     const chunks = await this.#chunker.finish()
     const tarBytes = this.#tarBytes
-    // A run of a sparse file is longer than its data in the tar, so at the end of the tar it would reach beyond it.
-    for (const { extents } of this.#entries) {
-      for (const extent of extents)
+    for (const { entry } of this.#pending) {
+      for (const extent of entry.extents)
         extent.tarOffset = Math.max(0, Math.min(extent.tarOffset, tarBytes - extent.lengthBytes))
+      this.#packer.add(entry)
     }
-    return { diffId: parseDigest(`sha256:${this.#hash.digest('hex')}`), tarBytes, chunks, entries: this.#entries }
+    const entries = this.#packer.finish()
+    return { diffId: parseDigest(`sha256:${this.#hash.digest('hex')}`), tarBytes, chunks, entries }
   }
 
   #begin(entry: TarEntry): void {
@@ -116,7 +121,18 @@ export class LayerIndexer {
     checkMetadata(this.#metadataBytes, this.#limits, entry.path)
     this.#extents = this.#runs.length === 0 ? (none as never[]) : []
     kept.extents = this.#extents
-    this.#entries.push(kept)
+    this.#packPending()
+    this.#pending.push({ entry: kept, tarEnd: 0 })
+  }
+
+  /**
+   * Packs the entries before the one that begins, as far as their extents are final. A run of a sparse file is longer
+   * than its data in the tar, so at the end of the tar it would reach beyond it: until the tar is longer, nobody knows.
+   */
+  #packPending(): void {
+    let count = 0
+    while (count < this.#pending.length && this.#pending[count]!.tarEnd <= this.#tarBytes) count++
+    for (const { entry } of this.#pending.splice(0, count)) this.#packer.add(entry)
   }
 
   #content(bytes: Buffer): void {
@@ -132,6 +148,8 @@ export class LayerIndexer {
           segmentOffset: segmentOffset,
           tarOffset: run.tarOffset,
         })
+        const pending = this.#pending.at(-1)!
+        pending.tarEnd = Math.max(pending.tarEnd, run.tarOffset + run.lengthBytes)
         this.#position = run.fileOffset
         this.#segmentOffset = segmentOffset
         this.#tarOffset = run.tarOffset

@@ -1,6 +1,6 @@
 import { totalmem } from 'node:os'
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { LayerEntry } from '../../protocol/layer-index.ts'
+import type { LayerEntry } from '../../protocol/layer-entry.ts'
 import { formatByteSize } from '../base/byte-size.ts'
 
 /** Bounds on one layer: a hostile one must exhaust neither the host's memory nor its disk. */
@@ -54,7 +54,11 @@ export function tooLarge(what: string, limit: number, option: string, entry: str
 }
 
 /** @throws invalid, naming the option that raises the limit */
-export function checkMetadata(bytes: number, { maxMetadataBytes }: LayerLimits, entry?: string): void {
+export function checkMetadata(
+  bytes: number,
+  { maxMetadataBytes }: Pick<LayerLimits, 'maxMetadataBytes'>,
+  entry?: string,
+): void {
   if (bytes > maxMetadataBytes)
     throw tooLarge('more names, links, attributes and entries', maxMetadataBytes, '--max-layer-metadata', entry)
 }

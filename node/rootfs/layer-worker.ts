@@ -2,45 +2,53 @@ import { createHash } from 'node:crypto'
 import { parentPort, workerData } from 'node:worker_threads'
 import { encodeBlobMap } from '../../protocol/blob-map.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
-import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
-import { encodeLayerIndex } from '../../protocol/layer-index.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
 import { Checkpointer, checkpointSpacingBytes } from './checkpointer.ts'
 import { decompress } from './decompress.ts'
 import { LayerIndexer } from './layer-indexer.ts'
 import type { LayerLimits } from './layer-limits.ts'
+import {
+  sendError,
+  sendLayerIndex,
+  type ChunkStored,
+  type FromChunkThread,
+  type SentError,
+  type SentLayerIndex,
+} from './thread/messages.ts'
+import { RemoteSink } from './thread/remote-sink.ts'
 
-/** What the worker is started with: the digests that must come out, where they are known, and the limits. */
+/**
+ * What the worker is started with: a name for errors, the digests that must come out where they are known, the limits.
+ */
 export interface LayerWorkerSetup {
+  name: string
   digest: Digest | undefined
   diffId: Digest | undefined
   limits: LayerLimits
 }
 
-export type ToLayerWorker = { bytes: Uint8Array } | { end: true } | { stored: number }
+export type ToLayerWorker = { bytes: Uint8Array } | { end: true } | ChunkStored
 
-/** Encoded. Only blobs of a registry have a map. */
-interface ReadLayer {
-  index: Uint8Array<ArrayBuffer>
+/** The worker has read so many bytes more of the blob. */
+export interface LayerBytesRead {
+  read: number
+}
+
+export interface ReadLayer {
+  index: SentLayerIndex
+  /** Encoded. Only blobs of a registry have a map. */
   map: Uint8Array<ArrayBuffer> | undefined
 }
 
-export type FromLayerWorker =
-  | { read: number }
-  | { chunk: { id: number; digest: Digest; bytes: Uint8Array<ArrayBuffer> } }
-  | ReadLayer
-  | { error: { code: string | undefined; message: string; details: Record<string, unknown> } }
-
 const port = parentPort!
 const setup = workerData as LayerWorkerSetup
+const sink = new RemoteSink()
 const input: (Uint8Array | undefined)[] = []
-const puts = new Map<number, PromiseWithResolvers<void>>()
 let wake: (() => void) | undefined
 
 port.on('message', (message: ToLayerWorker) => {
-  if ('stored' in message) {
-    puts.get(message.stored)?.resolve()
-    puts.delete(message.stored)
-  } else {
+  if ('stored' in message) sink.onStored(message)
+  else {
     input.push('bytes' in message ? message.bytes : undefined)
     wake?.()
   }
@@ -60,21 +68,9 @@ async function* compressed(): AsyncGenerator<Uint8Array> {
     if (bytes === undefined) return
     compressedHash.update(bytes)
     compressedBytes += bytes.length
-    port.postMessage({ read: bytes.length } satisfies FromLayerWorker)
+    port.postMessage({ message: { read: bytes.length } satisfies LayerBytesRead })
     yield bytes
   }
-}
-
-let nextId = 0
-const sink = {
-  put: async (digest: Digest, bytes: Uint8Array): Promise<void> => {
-    const id = nextId++
-    const kept = Promise.withResolvers<void>()
-    puts.set(id, kept)
-    const owned = bytes as Uint8Array<ArrayBuffer>
-    port.postMessage({ chunk: { id, digest, bytes: owned } } satisfies FromLayerWorker, [owned.buffer])
-    await kept.promise
-  },
 }
 
 const indexer = new LayerIndexer(sink, setup.limits)
@@ -98,7 +94,7 @@ async function main(): Promise<ReadLayer> {
     throw new P2pfsError('invalid', `its bytes have another digest: ${digest}`)
   if (setup.diffId !== undefined && index.diffId !== setup.diffId)
     throw new P2pfsError('invalid', `uncompressed it is ${index.diffId}; the image config says ${setup.diffId}`)
-  if (checkpointer === undefined) return { index: encodeLayerIndex(index), map: undefined }
+  if (checkpointer === undefined) return { index: sendLayerIndex(index), map: undefined }
   const map = encodeBlobMap({
     ...(await checkpointer.finish()),
     digest: parseDigest(digest),
@@ -107,21 +103,27 @@ async function main(): Promise<ReadLayer> {
     tarBytes: index.tarBytes,
     pieces: indexer.pieces,
   })
-  return { index: encodeLayerIndex(index), map }
+  return { index: sendLayerIndex(index), map }
+}
+
+/** The error with the name of the layer, and of the entry: errors of the compressed stream do not have it. */
+function named({ code, message, details }: SentError): SentError {
+  const { entry = indexer.entry } = details
+  const place = typeof entry === 'string' ? `, entry ${JSON.stringify(entry)}` : ''
+  return {
+    code,
+    message: `layer ${setup.name}${place}: ${message}`,
+    details: { ...details, ...(entry === undefined ? {} : { entry }), layer: setup.name },
+  }
 }
 
 main().then(
-  ({ index, map }) =>
-    port.postMessage({ index, map } satisfies FromLayerWorker, [
-      index.buffer,
-      ...(map === undefined ? [] : [map.buffer]),
-    ]),
+  (result) =>
+    port.postMessage(
+      { result } satisfies FromChunkThread<ReadLayer>,
+      result.map === undefined ? [] : [result.map.buffer],
+    ),
   (error: unknown) => {
-    const { code, message, details } = isP2pfsError(error)
-      ? error
-      : { code: undefined, message: (error as Error).message, details: {} }
-    // Errors of the compressed stream do not name the entry that was being read.
-    const entry = indexer.entry === undefined ? {} : { entry: indexer.entry }
-    port.postMessage({ error: { code, message, details: { ...entry, ...details } } } satisfies FromLayerWorker)
+    port.postMessage({ error: named(sendError(error)) } satisfies FromChunkThread<ReadLayer>)
   },
 )

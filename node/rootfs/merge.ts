@@ -1,6 +1,8 @@
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { ByteString, LayerEntry, LayerIndex } from '../../protocol/layer-index.ts'
+import type { ByteString, LayerEntry } from '../../protocol/layer-entry.ts'
+import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { inheritedXattrs, keptXattrs } from './kept-xattrs.ts'
+import { checkMetadata, metadataBytes, type LayerLimits } from './layer-limits.ts'
 import { Column } from './tree/column.ts'
 import type { RootfsInode } from './tree/rootfs-inode.ts'
 import { RootfsTree } from './tree/rootfs-tree.ts'
@@ -45,14 +47,20 @@ function plainDirectory(parent?: RootfsInode): RootfsInode {
  * @param layers lowest first
  * @throws invalid naming the entry, for entries that no unpacker takes: a hard link to nothing, to a directory, or to
  *   the entry that it replaces; a path through an entry of the same layer that is no directory; a loop of links on the
- *   way; names and attributes that the kernel refuses
+ *   way; names and attributes that the kernel refuses; without an entry, for more metadata than the limits allow
  */
-export function mergeLayers(layers: readonly LayerIndex[]): RootfsTree {
+export function mergeLayers(
+  layers: readonly LayerIndex[],
+  limits: Pick<LayerLimits, 'maxMetadataBytes'> = { maxMetadataBytes: Infinity },
+): RootfsTree {
   const tree = new RootfsTree(plainDirectory())
   const owners = new Column(Uint16Array)
+  let allMetadataBytes = 0
   for (const [i, { entries, diffId }] of layers.entries()) {
     const merge = new LayerMerge(tree, owners, i)
     for (const entry of entries) {
+      allMetadataBytes += metadataBytes(entry)
+      checkMetadata(allMetadataBytes, limits)
       try {
         merge.apply(entry)
       } catch (cause) {
@@ -78,9 +86,9 @@ interface Step {
 class LayerMerge {
   readonly #tree: RootfsTree
   /**
-   * For each directory entry the number of the last layer, from 1, that has put it there or has put something below it. These
-   * names are the layer's own: its markers do not hide them. They are names, not inodes: a hard link to a file of a lower
-   * layer leaves the file's other names to that layer.
+   * For each directory entry the number of the last layer, from 1, that has put it there or has put something below it.
+   * These names are the layer's own: its markers do not hide them. They are names, not inodes: a hard link to a file of
+   * a lower layer leaves the file's other names to that layer.
    */
   readonly #owners: Column
   readonly #layer: number
@@ -212,8 +220,8 @@ class LayerMerge {
   }
 
   /**
-   * Follows a path, with symlinks resolved as if the root were `/`. A step that is missing or is no directory counts as a
-   * directory: `..` leads back from it.
+   * Follows a path, with symlinks resolved as if the root were `/`. A step that is missing or is no directory counts as
+   * a directory: `..` leads back from it.
    */
   #resolve(path: ByteString): Step[] {
     const { inodes, root } = this.#tree

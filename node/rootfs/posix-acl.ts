@@ -1,4 +1,4 @@
-import type { ByteString } from '../../protocol/layer-index.ts'
+import type { ByteString } from '../../protocol/layer-entry.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 
 export const accessAcl: ByteString = 'system.posix_acl_access'

@@ -1,65 +1,63 @@
-import { ChunkTableBuilder } from '../../protocol/chunk-table.ts'
-import { digestOf } from '../../protocol/digest.ts'
-import { formatVersion, type LayerIndex } from '../../protocol/layer-index.ts'
+import type { LayerIndex } from '../../protocol/layer-index.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
-import { planErofs } from './erofs/plan.ts'
-import { planExt4 } from './ext4/plan.ts'
-import { mergeLayers } from './merge.ts'
+import type { LayerLimits } from './layer-limits.ts'
+import type { RootfsWorkerSetup } from './rootfs-worker.ts'
+import { writeRootfs } from './rootfs-writer.ts'
+import { ChunkThread, isOutOfMemory } from './thread/chunk-thread.ts'
+import { receiveTable, sendLayerIndex, type SentTable } from './thread/messages.ts'
 
-/** Size of the metadata segment's chunks, bytes: small, because a cold mount reads a few blocks here and there. */
-const metadataChunkBytes = 128 * 1024
+/** So many entries take some 20 ms, less than the start of a thread. */
+const maxEntriesWithoutThread = 2000
+/** Bound on the thread's heap, MiB: the names of one directory of a few million files take the most. */
+const heapMb = 1024
 
-const planners = { ext4: planExt4, erofs: planErofs } as const
+export interface BuildRootfsOptions {
+  signal?: AbortSignal
+  /** Bounds the metadata of all layers together. */
+  limits?: Pick<LayerLimits, 'maxMetadataBytes'>
+}
 
 /**
- * Makes the rootfs of an image from its layer indexes: merges them, and puts the filesystem's metadata into `sink`.
- * The result depends on the layers, the config, the format and the format version alone.
+ * Makes the rootfs of an image from its layer indexes, in a thread of its own where that takes time: merges them, and
+ * puts the filesystem's metadata into `sink`. The result depends on the layers, the config, the format and the format
+ * version alone.
  * @param layers lowest first
- * @param options `config` is the OCI image config, JSON
- * @throws invalid, unsupported, naming the entry, for an entry that no tree, or no filesystem of this format, can hold
+ * @param image `config` is the OCI image config, JSON
+ * @throws invalid, unsupported, naming the entry, for an entry that no tree, or no filesystem of this format, can hold;
+ *   invalid for more metadata than the limits allow; the sink's error
  */
 export async function buildRootfs(
   layers: readonly LayerIndex[],
   { config, format }: { config: string; format: RootfsFormat },
   sink: ChunkSink,
+  { signal = new AbortController().signal, limits = { maxMetadataBytes: Infinity } }: BuildRootfsOptions = {},
 ): Promise<RootfsManifest> {
-  const seed = digestOf(Buffer.from(`${format} ${formatVersion} ${layers.map(({ diffId }) => diffId).join(' ')}`))
-  const tree = mergeLayers(layers)
-  const plan = planners[format](
-    tree,
-    layers.map(({ chunks }) => chunks.sizeBytes),
-    seed,
-  )
-  const chunks = new ChunkTableBuilder()
-  for (const bytes of slices(plan.pieces())) {
-    const digest = digestOf(bytes)
-    chunks.add(digest, bytes.length)
-    await sink.put(digest, bytes)
-  }
-  return {
-    format,
-    metadata: chunks.build(),
-    layers: layers.map(({ diffId, chunks: table }) => ({ diffId, chunks: table })),
-    config,
-  }
+  signal.throwIfAborted()
+  const metadata =
+    layers.reduce((sum, { entries }) => sum + entries.length, 0) <= maxEntriesWithoutThread
+      ? await writeRootfs(layers, format, sink, limits)
+      : await writeInThread(layers, format, sink, limits, signal)
+  return { format, metadata, layers: layers.map(({ diffId, chunks }) => ({ diffId, chunks })), config }
 }
 
-/** The same bytes in slices of {@link metadataChunkBytes}, each a buffer of its own; the last may be shorter. */
-function* slices(pieces: Iterable<Uint8Array>): Generator<Uint8Array> {
-  let slice = Buffer.allocUnsafeSlow(metadataChunkBytes)
-  let filled = 0
-  for (const piece of pieces) {
-    for (let offset = 0; offset < piece.length;) {
-      const length = Math.min(piece.length - offset, metadataChunkBytes - filled)
-      slice.set(piece.subarray(offset, offset + length), filled)
-      filled += length
-      offset += length
-      if (filled < metadataChunkBytes) continue
-      yield slice
-      slice = Buffer.allocUnsafeSlow(metadataChunkBytes)
-      filled = 0
-    }
+async function writeInThread(
+  layers: readonly LayerIndex[],
+  format: RootfsFormat,
+  sink: ChunkSink,
+  { maxMetadataBytes }: Pick<LayerLimits, 'maxMetadataBytes'>,
+  signal: AbortSignal,
+): Promise<RootfsManifest['metadata']> {
+  await using thread = new ChunkThread<SentTable>(new URL('./rootfs-worker.ts', import.meta.url), {
+    workerData: { layers: layers.map(sendLayerIndex), format, maxMetadataBytes } satisfies RootfsWorkerSetup,
+    heapMb,
+    sink,
+  })
+  try {
+    return receiveTable(await thread.result({ signal }))
+  } catch (error) {
+    if (!isOutOfMemory(error)) throw error
+    throw new P2pfsError('unsupported', 'a directory of the image has too many entries for this host', { cause: error })
   }
-  if (filled > 0) yield slice.subarray(0, filled)
 }

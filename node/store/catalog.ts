@@ -6,7 +6,8 @@ import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../pro
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
-import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
+import { compressPieces } from '../base/compress.ts'
+import { encodeLayerIndexPieces, parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
 import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
 import {
   encodeRootfsManifest,
@@ -140,7 +141,7 @@ export class Catalog implements AsyncDisposable {
    * @throws invalid for an index that is too large to be stored, or to be sent to peers
    */
   async putLayer(index: LayerIndex, { unverified = false }: { unverified?: boolean } = {}): Promise<void> {
-    const bytes = await compress(encodeLayerIndex(index))
+    const bytes = await compressPieces(encodeLayerIndexPieces(index))
     if (bytes.length > maxLayerRecordBytes) {
       throw new P2pfsError(
         'invalid',

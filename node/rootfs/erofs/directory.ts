@@ -1,4 +1,4 @@
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 import { blockBytes, direntBytes, entryTypes } from './format.ts'
 
 export interface DirectoryEntry {

@@ -1,6 +1,6 @@
 import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 import { namingPath, uuidFrom, type FilesystemPlan } from '../filesystem-plan.ts'
 import { Column } from '../tree/column.ts'
 import { InodeOrder } from '../tree/inode-order.ts'

@@ -1,5 +1,5 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 import { maxXattrBytes, xattrHeaderBytes } from './format.ts'
 
 /** Name prefixes and their numbers, the longest first. POSIX ACLs are stored in the form of the system call. */

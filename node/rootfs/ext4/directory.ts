@@ -1,4 +1,4 @@
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { blockBytes, entryTypes } from './format.ts'
 import { directoryHash } from './hash.ts'
@@ -9,7 +9,10 @@ export interface DirectoryEntry {
   type: keyof typeof entryTypes
 }
 
-/** The entries of a directory in bytewise order of their names. There may be millions: each is made when it is looked at. */
+/**
+ * The entries of a directory in bytewise order of their names. There may be millions: each is made when it is looked
+ * at.
+ */
 export interface DirectorySource {
   self: number
   parent: number

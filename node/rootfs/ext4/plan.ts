@@ -1,4 +1,4 @@
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { namingPath, uuidFrom, type FilesystemPlan } from '../filesystem-plan.ts'

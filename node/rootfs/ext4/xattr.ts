@@ -1,4 +1,4 @@
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { blockBytes, extraInodeBytes, inodeBytes } from './format.ts'
 

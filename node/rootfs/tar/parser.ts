@@ -1,5 +1,5 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 import { parseHeader, parseNumber, recordBytes, type TarHeader } from './header.ts'
 import { decimal, parsePax, paxTime, type PaxRecords } from './pax.ts'
 

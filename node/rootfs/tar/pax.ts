@@ -1,5 +1,5 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 
 /** Records of a PAX extended header: keyword to value, both bytes. Later records win; an empty value unsets. */
 export type PaxRecords = Map<ByteString, ByteString>

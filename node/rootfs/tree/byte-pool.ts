@@ -1,5 +1,5 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 
 const pieceBits = 20
 const pieceBytes = 1 << pieceBits

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto'
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 import type { BytePool } from './byte-pool.ts'
 import { Column } from './column.ts'
 
@@ -8,8 +8,8 @@ const removed = 0xffffffff
 const minBuckets = 1024
 
 /**
- * The names in the directories of a tree, and the inodes that they lead to. Like inodes, they are rows of numbers: some 30
- * bytes each, besides the name.
+ * The names in the directories of a tree, and the inodes that they lead to. Like inodes, they are rows of numbers: some
+ * 30 bytes each, besides the name.
  */
 export class DirectoryEntries {
   readonly #directories = new Column(Uint32Array)

@@ -2,8 +2,8 @@ import { Column } from './column.ts'
 import type { RootfsTree } from './rootfs-tree.ts'
 
 /**
- * The inodes of a tree in the order in which filesystems number them: the root first, a directory's children together, the
- * directories themselves depth first. Positions count from 0.
+ * The inodes of a tree in the order in which filesystems number them: the root first, a directory's children together,
+ * the directories themselves depth first. Positions count from 0.
  */
 export class InodeOrder {
   readonly #inodes = new Column(Uint32Array)

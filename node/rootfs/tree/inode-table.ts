@@ -14,8 +14,8 @@ const extentNumbers = 3
 const none: readonly never[] = []
 
 /**
- * The inodes of a tree. An image may have millions of them, so they are rows of numbers, of some 40 bytes each, and objects
- * only while somebody looks at them.
+ * The inodes of a tree. An image may have millions of them, so they are rows of numbers, of some 40 bytes each, and
+ * objects only while somebody looks at them.
  */
 export class InodeTable {
   readonly #words = new Column(Uint32Array)
@@ -26,8 +26,8 @@ export class InodeTable {
   /** Size of a file; minor number of a device. */
   readonly #sizes = new Column(Float64Array)
   /**
-   * Of a file whose content is one run of blocks the first block plus 1, of other files where their list of extents begins;
-   * the place of a link's target; the major number of a device.
+   * Of a file whose content is one run of blocks the first block plus 1, of other files where their list of extents
+   * begins; the place of a link's target; the major number of a device.
    */
   readonly #contents = new Column(Uint32Array)
   /** Place of the extended attributes plus 1. */

@@ -1,4 +1,4 @@
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 
 /** Order is of no importance outside of a tree in memory. */
 export const inodeTypes = ['file', 'directory', 'symlink', 'character', 'block', 'fifo'] as const

@@ -1,10 +1,13 @@
-import type { ByteString } from '../../../protocol/layer-index.ts'
+import type { ByteString } from '../../../protocol/layer-entry.ts'
 import { BytePool } from './byte-pool.ts'
 import { DirectoryEntries } from './directory-entries.ts'
 import { InodeTable } from './inode-table.ts'
 import type { RootfsInode } from './rootfs-inode.ts'
 
-/** The merged layers of an image: inodes by number, and the names that lead to them. Hard links are several names of one. */
+/**
+ * The merged layers of an image: inodes by number, and the names that lead to them. Hard links are several names of
+ * one.
+ */
 export class RootfsTree {
   readonly #pool = new BytePool()
   readonly inodes = new InodeTable(this.#pool)

@@ -4,7 +4,8 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
-import type { LayerEntry, LayerIndex } from '../../../protocol/layer-index.ts'
+import type { LayerEntry } from '../../../protocol/layer-entry.ts'
+import type { LayerIndex } from '../../../protocol/layer-index.ts'
 import { importLayer } from '../../../node/rootfs/layer-import.ts'
 import { createRandom } from '../../support/random.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
@@ -82,7 +83,7 @@ for (const [name, options] of formats) {
       maxBuffer: 2 ** 28,
     })
     const { index, sink } = await importTar(tar)
-    const entries = new Map(index.entries.map((entry) => [entry.path, entry]))
+    const entries = new Map(Array.from(index.entries, (entry) => [entry.path, entry]))
     assert.equal(index.tarBytes, tar.length)
     for (let i = 0; i < 120; i++) {
       const entry = entries.get(`sub/file-${i}`)!

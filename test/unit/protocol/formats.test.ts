@@ -9,7 +9,8 @@ import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, parseDigest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { encodeImageRecord, isRecordAttested, parseImageRecord } from '../../../protocol/image-record.ts'
-import { encodeLayerIndex, parseLayerIndex, type LayerEntry, type LayerIndex } from '../../../protocol/layer-index.ts'
+import type { LayerEntry } from '../../../protocol/layer-entry.ts'
+import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../../protocol/layer-index.ts'
 import { encodeAnswerHeader, encodeWants, parseAnswer, parseWants } from '../../../protocol/messages/chunk.ts'
 import {
   encodeImportAnswer,

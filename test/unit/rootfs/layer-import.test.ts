@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
-import type { LayerIndex } from '../../../protocol/layer-index.ts'
+import { encodeLayerIndex, type LayerIndex } from '../../../protocol/layer-index.ts'
 import { importLayer } from '../../../node/rootfs/layer-import.ts'
 import { createRandom } from '../../support/random.ts'
 import { writeTar, type TarEntry } from '../../support/tar-writer.ts'
@@ -72,7 +72,7 @@ test('the index depends on the tar alone, not on its compression or on the piece
     }),
   ]
   for (const other of others) {
-    assert.deepEqual(other.index, index)
+    assert.deepEqual(encodeLayerIndex(other.index), encodeLayerIndex(index))
     // Windows of gzip are chunks besides.
     for (let i = 0; i < index.chunks.count; i++) assert.ok(other.sink.chunks.has(index.chunks.digestAt(i)))
   }

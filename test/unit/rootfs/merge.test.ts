@@ -3,7 +3,8 @@ import { test } from 'node:test'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
-import type { EntryType, LayerEntry, LayerIndex } from '../../../protocol/layer-index.ts'
+import type { EntryType, LayerEntry } from '../../../protocol/layer-entry.ts'
+import type { LayerIndex } from '../../../protocol/layer-index.ts'
 import { mergeLayers } from '../../../node/rootfs/merge.ts'
 
 /**
