@@ -10,7 +10,7 @@ import { Boot } from './boot/boot.ts'
 import { BootProfiles } from './boot/profiles.ts'
 import type { Config } from './config.ts'
 import type { MountReport, Status } from './control/api.ts'
-import { ControlServer } from './control/server.ts'
+import { ControlServer, type InheritedSocket } from './control/server.ts'
 import type { ChunkRequest, RemoteSource } from './model/chunk-request.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
@@ -71,6 +71,8 @@ export interface MountBackend {
 export interface DaemonParts {
   log: Log
   version: string
+  /** The control socket of the supervisor, if there is one. */
+  control: InheritedSocket | undefined
   /** Reads of mounts come in through the two functions; `chunkDirectory` is where local chunks are. */
   createBackend: (reads: {
     chunkDirectory: string
@@ -104,7 +106,7 @@ export class Daemon {
   #backend: MountBackend | undefined
   #mounts: Mounts | undefined
 
-  constructor({ log, version, createBackend }: DaemonParts, config: Config) {
+  constructor({ log, version, createBackend, control }: DaemonParts, config: Config) {
     this.#config = config
     this.#log = log
     this.#version = version
@@ -298,7 +300,7 @@ export class Daemon {
       },
       config,
     )
-    this.#control = new ControlServer({ operations, log }, { socket: config.control })
+    this.#control = new ControlServer({ operations, log }, { socket: config.control, inherited: control })
   }
 
   /**
@@ -306,6 +308,15 @@ export class Daemon {
    * @throws conflict where the state is in use; invalid for addresses that cannot be listened on
    */
   async start(): Promise<void> {
+    try {
+      await this.#open()
+    } catch (error) {
+      await this.#backend?.driver.stop()
+      throw error
+    }
+  }
+
+  async #open(): Promise<void> {
     await this.#registry.start()
     await mkdir(this.#config.stateDir, { recursive: true, mode: 0o700 })
     await this.#catalog.open()
@@ -353,6 +364,7 @@ export class Daemon {
     await this.#control.stop()
     this.#stopping.abort(new P2pfsError('closed', 'the daemon is stopping'))
     await this.#mounts?.close()
+    await this.#backend?.driver.stop()
     await this.#exchange.stop()
     await this.#fetcher.settled()
     await this.#registry.close()

@@ -35,6 +35,7 @@ import type { PublishedImages } from '../publish/published-images.ts'
 import type { Publisher } from '../publish/publisher.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
 import { exportRootfs } from './export-file.ts'
+import { checkMountDirectory } from './mount-directory.ts'
 import type { ResolvedRootfs, Variant } from '../model/image.ts'
 import type { ImageResolver } from '../images/resolver.ts'
 import { seedRootfs } from './make-whole.ts'
@@ -124,6 +125,7 @@ export class ImageOperations implements Operations {
 
   async mount(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
     const { directory, as = 'drive', writable = false, limitBytes, scratchBytes, pull = 'auto' } = request
+    await checkMountDirectory(directory, this.#config.stateDir)
     const { reference, variant } = this.#parse(request, as === 'tree' ? 'erofs' : 'ext4')
     const { record, manifest, origin, resolution, unanswered } = await this.#parts.images.resolveForMount(
       reference,

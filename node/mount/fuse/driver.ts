@@ -10,6 +10,8 @@ export type OnMark = (name: string, chunkIndex: number) => void
 export interface FuseDriver {
   /** Serves from now on. */
   start: () => Promise<void>
+  /** Ends what cannot outlive this process. */
+  stop: () => Promise<void>
   /** The image can be looked up when this resolves. */
   add: (image: BlockImage) => Promise<void>
   /** Ends an image; reads of files that are still open fail. */

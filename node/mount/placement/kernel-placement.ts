@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
+import { readMounts } from './mountinfo.ts'
 import { ownMounts } from './own-mounts.ts'
 import type { MountSpec, Placed, Placement } from './placement.ts'
 import type { ScratchDrives } from './scratch-drives.ts'
@@ -44,6 +45,12 @@ export class KernelPlacement implements Placement {
     if (found === undefined)
       throw new P2pfsError('missing', `no such directory: ${directory}; make it first`, { directory })
     if (!found.isDirectory()) throw new P2pfsError('conflict', `not a directory: ${directory}`, { directory })
+    if (!(await readMounts()).some(({ mountPoint }) => mountPoint === this.#mountPoint))
+      throw new P2pfsError(
+        'unavailable',
+        `${this.#mountPoint} was unmounted by hand; end the mounts of p2pfs (p2pfs status lists them), then send SIGHUP to ` +
+          'p2pfs daemon, or restart it',
+      )
     signal.throwIfAborted()
     try {
       return spec.as === 'tree' ? await this.#placeTree(spec, signal) : await this.#placeDrive(spec, signal)
@@ -77,6 +84,11 @@ export class KernelPlacement implements Placement {
   async remove(spec: MountSpec): Promise<void> {
     await this.#parts.mounter.unmount(spec.directory)
     await this.#forget(spec)
+  }
+
+  /** Everything is mounted by the kernel, which needs no daemon for that. */
+  async end(): Promise<void> {
+    // Nothing to do.
   }
 
   async release(rootfs: string): Promise<boolean> {
