@@ -45,6 +45,7 @@ export class Mounts {
           directory: record.directory,
           image: record.reference,
         })
+        await placement.end([specOf(record)])
         await catalog.deleteMount(record.directory)
         continue
       }
@@ -119,10 +120,11 @@ export class Mounts {
     })
   }
 
-  /** Stops fetching for mounts; they stay. */
+  /** Stops fetching for mounts. They stay, unless they cannot outlive the daemon. */
   async close(): Promise<void> {
     for (const mounted of this.#images.values()) mounted.close()
     await Promise.all([...this.#boots.values()].map(async (boot) => await boot.end()))
+    await this.#parts.placement.end(this.list().map(specOf))
   }
 
   #record(directory: string): MountRecord {

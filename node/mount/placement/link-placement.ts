@@ -1,4 +1,4 @@
-import { lstat, readlink, symlink, unlink } from 'node:fs/promises'
+import { readlink, symlink, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { MountSpec, Placed, Placement } from './placement.ts'
@@ -33,8 +33,7 @@ export class LinkPlacement implements Placement {
     }
     const link = join(directory, 'rootfs.img')
     const target = join(this.#mountPoint, rootfs, 'rootfs.img')
-    const there = await lstat(link).catch(() => undefined)
-    if (there?.isSymbolicLink() === true && (await readlink(link)).endsWith('/rootfs.img')) await unlink(link)
+    await this.#unlink(directory)
     try {
       await symlink(target, link)
     } catch (cause) {
@@ -54,9 +53,11 @@ export class LinkPlacement implements Placement {
   }
 
   async remove({ directory }: MountSpec): Promise<void> {
-    await unlink(join(directory, 'rootfs.img')).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error
-    })
+    await this.#unlink(directory)
+  }
+
+  async end(specs: readonly MountSpec[]): Promise<void> {
+    for (const { directory } of specs) await this.#unlink(directory)
   }
 
   async release(): Promise<boolean> {
@@ -65,5 +66,12 @@ export class LinkPlacement implements Placement {
 
   async tidy(): Promise<void> {
     // Nothing outlives the daemon.
+  }
+
+  /** Removes rootfs.img if it is a link of ours. */
+  async #unlink(directory: string): Promise<void> {
+    const link = join(directory, 'rootfs.img')
+    const target = await readlink(link).catch(() => '')
+    if (target.startsWith(`${this.#mountPoint}/`)) await unlink(link)
   }
 }

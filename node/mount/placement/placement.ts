@@ -37,6 +37,8 @@ export interface Placement {
   reset: (spec: MountSpec) => Promise<Placed>
   /** @throws conflict where it is in use */
   remove: (spec: MountSpec) => Promise<void>
+  /** Removes what cannot outlive the daemon, when it stops and for mounts that are gone when it starts. */
+  end: (specs: readonly MountSpec[]) => Promise<void>
   /** No mount has this rootfs as a tree any more. @returns false where something still uses it */
   release: (rootfs: string) => Promise<boolean>
   /** Before anything is placed: removes whatever belongs to none of these mounts, what a crash or a reboot has left. */
