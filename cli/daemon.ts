@@ -1,3 +1,6 @@
+import { isP2pfsError } from '../protocol/errors.ts'
+import { UsageError } from './failure.ts'
+
 const help = (
   options: string,
 ): string => `Runs the p2pfs node of this host: a supervisor that owns the mounts, and a daemon that it restarts after
@@ -10,7 +13,12 @@ ${options}
       show this help
 
 Each option can also be set by an environment variable: P2PFS_STATE_DIR for --state-dir. Logs are JSON lines on stderr.
-SIGTERM ends the daemon and all its mounts. SIGHUP replaces the daemon; mounts stay.
+SIGTERM ends the daemon and all its mounts. SIGHUP replaces the daemon by the program and configuration that are there now;
+mounts stay, and requests wait.
+
+Exit status: 0 stopped; 2 wrong option; 70 the daemon crashes whenever it starts; 75 cannot start now, another try may help
+(a port is in use, the disk is full); 78 cannot start until something is changed. The reason is in the log. A daemon that
+dies later is started again. If images are mounted and no daemon starts for 10 minutes, the mounts end.
 `
 
 export async function run(argv: string[]): Promise<number> {
@@ -19,6 +27,13 @@ export async function run(argv: string[]): Promise<number> {
     process.stdout.write(help(describeOptions()))
     return 0
   }
+  const { loadConfig } = await import('../node/config.ts')
+  let config: ReturnType<typeof loadConfig>
+  try {
+    config = loadConfig(argv, process.env)
+  } catch (error) {
+    throw isP2pfsError(error, 'invalid') ? new UsageError(error.message) : error
+  }
   const { supervise } = await import('../node/main.ts')
-  return await supervise(argv)
+  return await supervise(config, argv)
 }

@@ -5,7 +5,7 @@ import type { Log } from './base/log.ts'
 import { Boots } from './boot/boots.ts'
 import { BootProfiles } from './boot/profiles.ts'
 import type { Config } from './config.ts'
-import { ControlServer } from './control/server.ts'
+import { ControlServer, type InheritedSocket } from './control/server.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { RangeSource } from './fetch/range-source.ts'
@@ -83,6 +83,8 @@ export interface DaemonParts {
   version: string
   /** @param options `chunkDirectory`: where the driver finds the chunks of this host */
   openMountBackend: (options: { chunkDirectory: string }) => MountBackend
+  /** The control socket of the supervisor, if there is one. */
+  control: InheritedSocket | undefined
 }
 
 /** How much of the store is read and hashed in the background (bytes a second): one SHA-256 core in a hundred, a disk in fifty. */
@@ -95,7 +97,7 @@ const scrubBytesPerSecond = 4 * 1024 * 1024
  * @throws conflict where the state is in use; invalid for addresses that cannot be listened on
  */
 export async function startDaemon(
-  { log, version, openMountBackend }: DaemonParts,
+  { log, version, openMountBackend, control: inherited }: DaemonParts,
   config: Config,
 ): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack()
@@ -234,7 +236,7 @@ export async function startDaemon(
       },
       log,
     },
-    { socket: config.control },
+    { socket: config.control, inherited },
   )
 
   // What stood before this daemon, then what it serves. Reads are served last: one that misses finds everything in place.
@@ -253,6 +255,7 @@ export async function startDaemon(
     isImporting: (manifestDigest) => imports.has(manifestDigest),
     importedImage: async (request, options) => await resolver.importForPeer(request, options),
   })
+  stack.defer(async () => await driver.stop())
   stack.defer(async () => await mounts.close())
   await mounts.serve()
   stack.defer(() => stopping.abort(new P2pfsError('closed', 'the daemon is stopping')))

@@ -1,9 +1,10 @@
 import { mkdir, realpath } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import packageManifest from '../package.json' with { type: 'json' }
-import { isP2pfsError, P2pfsError } from '../protocol/errors.ts'
+import { P2pfsError } from '../protocol/errors.ts'
 import { loadConfig, type Config } from './config.ts'
 import { startDaemon, statePaths, type DaemonParts } from './daemon.ts'
+import { exitStatusOf } from './base/exit-status.ts'
 import { createLog, type Log, type LogLevel } from './base/log.ts'
 import { DiskTemplates } from './mount/placement/disk-template.ts'
 import { DevFuseDriver } from './mount/fuse/dev-fuse-driver.ts'
@@ -16,18 +17,40 @@ import { ToolShell } from './mount/placement/tool-shell.ts'
 import { Trees } from './mount/placement/trees.ts'
 import { UseCheck } from './mount/placement/use-check.ts'
 import { WritableLayers } from './mount/placement/writable-layers.ts'
-import { configExit, inherited, Supervisor, type FromDaemon } from './supervisor.ts'
+import { inherited, Supervisor, type FromDaemon } from './supervisor.ts'
 
-/** Runs the node of this host until it is told to stop. @returns the exit status */
-export async function supervise(argv: readonly string[]): Promise<number> {
-  const config = await withRealStateDir(loadConfig(argv, process.env))
+/** Options that stay as they are while a supervisor lives. */
+const lasting = ['stateDir', 'control', 'fuseDriver'] as const
+
+/**
+ * Runs the node of this host until it is told to stop.
+ * @param argv the command line that made `config`
+ * @returns the exit status
+ */
+export async function supervise(given: Config, argv: readonly string[]): Promise<number> {
+  const config = await withRealStateDir(given)
+  if (config.fuseDriver === 'native') {
+    const status = await runDaemon(config, logOf(config, 'daemon'))
+    // The thread of libfuse would keep the process.
+    process.exit(status)
+  }
   const { stateDir } = config
-  if (config.fuseDriver === 'native') return await runDaemon(config, logOf(config, 'daemon'))
   const { mountPoint, trees, writable } = statePaths(stateDir)
+  const log = logOf(config, 'supervisor')
+  const checkConfig = (): void => {
+    const next = loadConfig(argv, process.env)
+    const changed = lasting.find((name) => next[name] !== given[name])
+    if (changed !== undefined)
+      throw new P2pfsError(
+        'invalid',
+        `${changed} has changed, which takes a restart of p2pfs daemon and ends its mounts`,
+      )
+  }
   const supervisor = new Supervisor(
-    { log: logOf(config, 'supervisor') },
+    { log },
     {
       stateDir,
+      control: config.control,
       mountPoint,
       mountRoots: [trees, writable],
       command: [
@@ -39,9 +62,15 @@ export async function supervise(argv: readonly string[]): Promise<number> {
         '--state-dir',
         stateDir,
       ],
+      checkConfig,
     },
   )
-  return await supervisor.run()
+  try {
+    return await supervisor.run()
+  } catch (error) {
+    log.error('p2pfs daemon cannot start', { error })
+    return exitStatusOf(error)
+  }
 }
 
 /** The kernel tells paths of mounts without symbolic links, so the state directory has to be known by such a path. */
@@ -54,20 +83,22 @@ function logOf(config: Config, part: string): Log {
   return createLog(config.logLevel as LogLevel, (line) => process.stderr.write(line), { part })
 }
 
-/** Starts the daemon and waits for a signal; mounts outlive it where a supervisor holds them. */
+/** Starts the daemon and waits for a signal. Mounts outlive it if a supervisor holds them. @returns the exit status */
 async function runDaemon(config: Config, log: Log): Promise<number> {
+  const temporaryPath = process.env[inherited.control.variable]
   let daemon: AsyncDisposable
   const stop = Promise.withResolvers<void>()
   process.on('SIGTERM', stop.resolve).on('SIGINT', stop.resolve)
   process.on('disconnect', () =>
-    log.error('supervisor is gone; this daemon goes on serving alone, until it is stopped', { pid: process.pid }),
+    log.error('supervisor has died; this daemon serves alone until it is stopped', { pid: process.pid }),
   )
   try {
-    const parts = { log, version: packageManifest.version, openMountBackend: mountBackendFor(config, log) }
+    const control = temporaryPath === undefined ? undefined : { fd: inherited.control.fd, temporaryPath }
+    const parts = { log, version: packageManifest.version, openMountBackend: mountBackendFor(config, log), control }
     daemon = await startDaemon(parts, config)
   } catch (error) {
     log.error('daemon cannot start', { error })
-    return isP2pfsError(error, 'invalid', 'conflict', 'unsupported') ? configExit : 1
+    return exitStatusOf(error)
   }
   await tellSupervisor('ready')
   await stop.promise
@@ -75,7 +106,7 @@ async function runDaemon(config: Config, log: Log): Promise<number> {
   return 0
 }
 
-/** Resolves when the message is on its way. */
+/** Resolves when the message has been sent. */
 async function tellSupervisor(message: FromDaemon): Promise<void> {
   if (!process.connected) return
   await new Promise<void>((resolve) => process.send!(message, undefined, undefined, () => resolve()))
@@ -111,19 +142,18 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
   }
 }
 
-/** The process that a supervisor has spawned. */
+/** Runs in the process that a supervisor has started. */
 async function main(): Promise<void> {
   // Resolved here, too: the supervisor may be of an earlier version.
   const config = await withRealStateDir(loadConfig(process.argv.slice(2), process.env))
   const log = logOf(config, 'daemon')
   process.on('unhandledRejection', (error) => {
-    log.error('unhandled failure; the daemon is replaced', { error })
+    log.error('unexpected failure; the daemon is replaced', { error })
     process.kill(process.pid, 'SIGKILL')
   })
   const status = await runDaemon(config, log)
-  if (status !== 0) process.exit(status)
-  await tellSupervisor('stopped')
-  // Worker threads sit in read(2) on /dev/fuse, which no exit waits out; all state is on the disk.
+  await tellSupervisor(status === 0 ? 'stopped' : { cannotStart: status })
+  // Worker threads are blocked in read(2) on /dev/fuse and would keep exit(3) from ending. All state is on the disk.
   process.kill(process.pid, 'SIGKILL')
 }
 

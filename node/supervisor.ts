@@ -1,55 +1,86 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
-import { mkdir, truncate } from 'node:fs/promises'
+import { truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Log } from './base/log.ts'
+import { makeDirectory } from './base/make-directory.ts'
+import { systemError } from './base/system-error.ts'
+import { ControlSocket } from './control/socket.ts'
+import { exitStatus } from './base/exit-status.ts'
 import { limitReadAhead } from './mount/placement/kernel-read-ahead.ts'
+import { readMounts } from './mount/placement/mountinfo.ts'
 import { ownMounts } from './mount/placement/own-mounts.ts'
 import { runTool } from './mount/placement/run-tool.ts'
 
-/** What the daemon is told of the descriptors that it inherits. */
+/** Descriptors that the daemon inherits, and the environment variables that name them. */
 export const inherited = {
   /** Descriptor of /dev/fuse. */
   fuse: { fd: 3, variable: 'P2PFS_FUSE_FD' },
-  /** Descriptor that the lock of the state directory belongs to: held as long as any process has it. */
+  /** Descriptor of the state directory's lock, which is held as long as any process has it. */
   lock: { fd: 4 },
-  /** Set where another daemon has served the mount before. */
+  /** Descriptor of the control socket; the variable has the path that it is bound to until it is published. */
+  control: { fd: 5, variable: 'P2PFS_CONTROL_BOUND' },
+  /** Variable that is set if another daemon has served the mount before. */
   resumed: 'P2PFS_RESUMED',
 } as const
 
-/** From the daemon: it serves; or it has stopped as it was told, and ends now, whatever its exit status. */
-export type FromDaemon = 'ready' | 'stopped'
+/**
+ * Messages of the daemon: it serves; it has stopped as it was told; it cannot start, and with which status `p2pfs daemon` should
+ * end. After the last two it ends by SIGKILL.
+ */
+export type FromDaemon = 'ready' | 'stopped' | { cannotStart: number }
 
-/** sysexits.h, EX_CONFIG: starting the daemon again would not help. */
-export const configExit = 78
-
-/** Pauses before the daemon is started again: at once, then longer, milliseconds. */
+/** Pauses before a daemon that died is started again (ms): the first restart is immediate. */
 const respawnDelaysMs = [0, 100, 500, 1_000, 2_000, 5_000] as const
-/** A daemon that ran for this long was well: the next failure is a first one, milliseconds. */
+/** A daemon that ran this long (ms) was healthy: its end counts as the first failure. */
 const wellAfterMs = 30_000
-/** How long a daemon may take to stop, milliseconds. */
+/** How long a daemon may take to stop (ms). */
 const stopMs = 10_000
+/** How often a daemon is started that dies before it has ever served. */
+const maxFirstStarts = 5
+/**
+ * How long mounts wait for a daemon that does not start (ms), for instance after an upgrade that failed: time for a person to mend it.
+ * After that they end, as a reader should not wait for ever.
+ */
+const giveUpMs = 10 * 60_000
+/** O_PATH of open(2), which node:fs does not name: x86 and arm64 have the same value. */
+const openPath = 0o10000000
 
 export interface SupervisorOptions {
   stateDir: string
+  /** Path of the control socket. */
+  control: string
   mountPoint: string
   /** Directories below which the daemon mounts what it needs. */
   mountRoots: readonly string[]
   /** The daemon's program and arguments. */
   command: readonly string[]
+  /** Checks that the configuration can be used by another daemon. @throws invalid */
+  checkConfig: () => void
+}
+
+interface DaemonEnd {
+  status: number | string
+  /** It was told to stop. */
+  expected: boolean
+  wasReady: boolean
 }
 
 /**
- * Owns the kernel mount: opens /dev/fuse, mounts, and keeps a daemon running that serves it. While this process
- * lives a daemon may die or be replaced, and readers only wait.
+ * Owns what outlives a daemon: the kernel mount with its descriptor of /dev/fuse, and the control socket. Keeps a daemon
+ * running that serves both. While this process lives, a daemon may die or be replaced: readers and requests only wait.
  */
 export class Supervisor {
   readonly #log: Log
   readonly #options: SupervisorOptions
+  readonly #control: ControlSocket
+  #controlFd: number | undefined
   #lock: number | undefined
   #fuse: number | undefined
+  /** Keeps the mount point in use, so that umount(8) refuses to take it away from under the daemon. */
+  #pin: number | undefined
   #daemon: ChildProcess | undefined
   #stopping = false
   #wakeUp: (() => void) | undefined
@@ -57,26 +88,29 @@ export class Supervisor {
   constructor({ log }: { log: Log }, options: SupervisorOptions) {
     this.#log = log
     this.#options = options
+    this.#control = new ControlSocket(options.control)
   }
 
   /**
    * Runs until it is told to stop.
    * @returns the exit status: 0, or that of a daemon which could not start
-   * @throws conflict where another daemon has the state directory; unsupported, unavailable where FUSE cannot be mounted
+   * @throws conflict if another daemon has the state directory or the control socket; invalid, unsupported or unavailable if the
+   * state directory, the control socket or FUSE cannot be used
    */
   async run(): Promise<number> {
-    const { stateDir } = this.#options
-    await mkdir(stateDir, { recursive: true, mode: 0o700 })
     await this.#takeLock()
-    await this.#mount()
+    await this.#control.prepare()
     const onStop = (): void => this.stop()
     const onReplace = (): void => this.replace()
-    process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onReplace)
     try {
+      this.#controlFd = await this.#control.bind()
+      await this.#mount()
+      process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onReplace)
       return await this.#keepRunning()
     } finally {
-      process.off('SIGTERM', onStop).off('SIGINT', onStop).off('SIGHUP', onReplace)
+      await this.#control.remove()
       await this.#unmount()
+      process.off('SIGTERM', onStop).off('SIGINT', onStop).off('SIGHUP', onReplace)
     }
   }
 
@@ -87,8 +121,14 @@ export class Supervisor {
     this.#end()
   }
 
-  /** Has another daemon take over, with whatever program stands there now; mounts stay. */
+  /** Has another daemon take over, with the program and configuration that are on the disk now. Mounts stay. */
   replace(): void {
+    try {
+      this.#options.checkConfig()
+    } catch (error) {
+      this.#log.error('daemon is not replaced: its configuration cannot be used', { error })
+      return
+    }
     this.#log.info('daemon is being replaced')
     this.#end()
   }
@@ -106,19 +146,41 @@ export class Supervisor {
 
   async #keepRunning(): Promise<number> {
     let failures = 0
+    /** When a daemon was last seen serving; undefined before the first one has. */
+    let servedMs: number | undefined
     for (let resumed = false; !this.#stopping; resumed = true) {
-      const startedAt = performance.now()
-      const { status, expected, wasReady } = await this.#runDaemon(resumed)
+      const isFresh = await this.#mountAgain()
+      const startedMs = performance.now()
+      const end = await this.#runDaemon(resumed && !isFresh)
       if (this.#stopping) break
-      if (!wasReady && !resumed && status === configExit) return configExit
-      if (performance.now() - startedAt > wellAfterMs || expected) failures = 0
-      // One that served before it died is needed back soon: readers wait.
+      const { status, expected, wasReady } = end
+      const nowMs = performance.now()
+      if (wasReady) servedMs = nowMs
+      if (nowMs - startedMs > wellAfterMs || expected) failures = 0
+      // Readers wait, so a daemon that served before it died is needed back soon.
       else if (wasReady) failures = Math.min(failures, 1)
-      if (!expected) this.#log.warn('daemon ended unexpectedly; starting another, mounts wait', { status })
-      const delayMs = expected ? 0 : respawnDelaysMs[Math.min(failures++, respawnDelaysMs.length - 1)]!
-      await this.#pause(delayMs)
+      if (!wasReady && !expected && (await this.#isFinal(status, failures + 1, servedMs))) {
+        this.#log.error('daemon does not start; its mounts end', { status })
+        return Object.values(exitStatus).find((known) => known === status) ?? exitStatus.crashes
+      }
+      if (!expected) this.#log.warn('daemon ended unexpectedly; another is started, mounts wait', { status })
+      await this.#pause(expected ? 0 : respawnDelaysMs[Math.min(failures++, respawnDelaysMs.length - 1)]!)
     }
     return 0
+  }
+
+  /** Whether a daemon that ended before it served is the last one. */
+  async #isFinal(status: number | string, starts: number, servedMs: number | undefined): Promise<boolean> {
+    // It said why, and nobody waits for it.
+    const isVerdict = status === exitStatus.tryAgain || status === exitStatus.needsChange
+    if (isVerdict && !(await this.#hasUsers())) return true
+    return servedMs === undefined ? starts >= maxFirstStarts : performance.now() - servedMs > giveUpMs
+  }
+
+  /** Whether something of ours is mounted on a directory of a user. */
+  async #hasUsers(): Promise<boolean> {
+    const { mountPoint, mountRoots } = this.#options
+    return (await ownMounts([mountPoint, ...mountRoots])).some(({ bound }) => bound)
   }
 
   async #pause(delayMs: number): Promise<void> {
@@ -133,34 +195,47 @@ export class Supervisor {
     this.#wakeUp = undefined
   }
 
-  async #runDaemon(resumed: boolean): Promise<{ status: number | string; expected: boolean; wasReady: boolean }> {
+  async #runDaemon(resumed: boolean): Promise<DaemonEnd> {
     const [program = '', ...argv] = this.#options.command
     const daemon = spawn(program, argv, {
-      stdio: ['ignore', 'inherit', 'inherit', this.#fuse, this.#lock, 'ipc'],
+      stdio: ['ignore', 'inherit', 'inherit', this.#fuse, this.#lock, this.#controlFd, 'ipc'],
       env: {
         ...process.env,
         [inherited.fuse.variable]: String(inherited.fuse.fd),
+        [inherited.control.variable]: this.#control.temporaryPath,
         ...(resumed ? { [inherited.resumed]: '1' } : {}),
       },
-      // Its own group: a Ctrl-C at the terminal is for the supervisor, which then stops the daemon.
+      // In its own process group, so that Ctrl-C reaches only the supervisor, which then stops the daemon.
       detached: true,
     })
     this.#daemon = daemon
     let expected = false
     let wasReady = false
+    let verdict: number | undefined
     daemon.on('message', (message: FromDaemon) => {
       if (message === 'ready') wasReady = true
-      else expected = true
+      else if (message === 'stopped') expected = true
+      else verdict = message.cannotStart
     })
     const [code, signal] = (await once(daemon, 'exit')) as [number | null, string | null]
     this.#daemon = undefined
-    return { status: code ?? signal ?? 'unknown', expected, wasReady }
+    return { status: verdict ?? code ?? signal ?? 'unknown', expected, wasReady }
   }
 
-  /** The lock belongs to the open file, not to a process: flock(1) takes it on our descriptor, and it stays ours. */
+  /**
+   * Makes the state directory and locks it. The lock belongs to the open file, not to a process: flock(1) takes it on our
+   * descriptor, and it stays ours.
+   */
   async #takeLock(): Promise<void> {
-    const path = join(this.#options.stateDir, 'lock')
-    const fd = openSync(path, 'a+', 0o600)
+    const { stateDir } = this.#options
+    const path = join(stateDir, 'lock')
+    let fd: number
+    try {
+      await makeDirectory(stateDir, { mode: 0o700 })
+      fd = openSync(path, 'a+', 0o600)
+    } catch (error) {
+      throw systemError(`cannot use the state directory ${stateDir}`, error)
+    }
     const child = spawn('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', fd] })
     const [status] = (await once(child, 'exit')) as [number | null]
     if (status !== 0) {
@@ -168,10 +243,8 @@ export class Supervisor {
       const pid = readFileSync(path, 'utf8').trim()
       throw new P2pfsError(
         'conflict',
-        `another p2pfs daemon (pid ${pid || 'unknown'}) uses ${this.#options.stateDir}; stop it first, or use another --state-dir`,
-        {
-          stateDir: this.#options.stateDir,
-        },
+        `another p2pfs daemon (pid ${pid || 'unknown'}) uses ${stateDir}; stop it first, or use another --state-dir`,
+        { stateDir },
       )
     }
     await truncate(path)
@@ -179,10 +252,34 @@ export class Supervisor {
     this.#lock = fd
   }
 
+  /**
+   * Mounts again if somebody has unmounted the FUSE filesystem by hand, which ends it once nothing else is mounted of it.
+   * @returns whether it did
+   */
+  async #mountAgain(): Promise<boolean> {
+    const { mountPoint } = this.#options
+    if ((await readMounts()).some((mount) => mount.mountPoint === mountPoint)) return false
+    if (await this.#hasUsers()) {
+      this.#log.error(
+        'FUSE filesystem was unmounted by hand; present mounts go on, new ones fail until p2pfs is restarted',
+        {
+          mountPoint,
+        },
+      )
+      return false
+    }
+    this.#log.warn('FUSE filesystem was unmounted by hand; mounted again', { mountPoint })
+    await this.#unmountFuse()
+    await this.#mount()
+    return true
+  }
+
   async #mount(): Promise<void> {
     const { mountPoint } = this.#options
     await this.#detach('left by a daemon that is gone')
-    await mkdir(mountPoint, { recursive: true, mode: 0o755 })
+    await makeDirectory(mountPoint, { mode: 0o755 }).catch((error: unknown) => {
+      throw systemError(`cannot use the state directory ${this.#options.stateDir}`, error)
+    })
     try {
       this.#fuse = openSync('/dev/fuse', 'r+')
     } catch (cause) {
@@ -201,24 +298,31 @@ export class Supervisor {
     const [status] = (await once(child, 'close')) as [number | null]
     if (status !== 0)
       throw new P2pfsError('unavailable', `cannot mount FUSE on ${mountPoint}: ${message.trim()}`, { mountPoint })
+    // Opening a path alone asks the daemon nothing.
+    this.#pin = openSync(mountPoint, openPath)
     await limitReadAhead(mountPoint).catch((error: unknown) =>
-      this.#log.warn('kernel reads ahead in the mount as it likes; cold starts fetch more than they need', { error }),
+      this.#log.warn('read-ahead of the kernel cannot be limited; cold starts fetch more than they need', { error }),
     )
   }
 
-  async #unmount(): Promise<void> {
-    // Descriptors first: what is still open then fails instead of waiting for ever.
-    if (this.#fuse !== undefined) closeSync(this.#fuse)
+  async #unmountFuse(): Promise<void> {
+    // Descriptors first: reads of files that are still open then fail instead of waiting for ever.
+    for (const fd of [this.#fuse, this.#pin]) if (fd !== undefined) closeSync(fd)
     this.#fuse = undefined
+    this.#pin = undefined
     await this.#detach(undefined)
+  }
+
+  async #unmount(): Promise<void> {
+    await this.#unmountFuse()
     if (this.#lock !== undefined) closeSync(this.#lock)
     this.#lock = undefined
   }
 
-  /** Unmounts the FUSE filesystem and all that stands on it; `why` is logged where there should be none. */
+  /** Unmounts the FUSE filesystem and everything that is mounted of it; logs each mount if there is a `why`. */
   async #detach(why: string | undefined): Promise<void> {
     const { mountPoint, mountRoots } = this.#options
-    // The last mounted first.
+    // In reverse order of mounting.
     for (const mount of (await ownMounts([mountPoint, ...mountRoots])).toReversed()) {
       if (why !== undefined) this.#log.warn('mount removed', { directory: mount.mountPoint, why })
       const result = await runTool('umount', [mount.mountPoint])

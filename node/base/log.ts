@@ -37,7 +37,10 @@ function plain(_key: string, value: unknown): unknown {
       ...('code' in value ? { code: value.code } : {}),
       ...('details' in value && typeof value.details === 'object' ? value.details : {}),
       ...(value.cause === undefined ? {} : { cause: value.cause }),
-      ...(value.name === 'TypeError' || value.name === 'Error' ? { stack: value.stack } : {}),
+      // Errors of the operating system say all in their message.
+      ...(value.name === 'TypeError' || (value.name === 'Error' && !('syscall' in value))
+        ? { stack: value.stack }
+        : {}),
     }
   }
   return typeof value === 'bigint' ? value.toString() : value

@@ -1,50 +1,61 @@
-import { chmod, mkdir, rm } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import { dirname } from 'node:path'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { Progress } from './api.ts'
 import type { OperationOptions, Operations } from './operations.ts'
 import { parseBody } from './requests.ts'
 import { routes } from './routes.ts'
+import { ControlSocket, listen } from './socket.ts'
 
 /** A request is a few names and paths (bytes). */
 const maxRequestBytes = 64 * 1024
 /** Progress lines are sent at most this often (ms). */
 const progressIntervalMs = 100
 
+/** A control socket that the supervisor has bound, and that outlives this process. */
+export interface InheritedSocket {
+  fd: number
+  temporaryPath: string
+}
+
+export interface ControlServerOptions {
+  /** Path of the control socket. */
+  socket: string
+  /** Without it the server makes the socket, and removes it when it stops. */
+  inherited?: InheritedSocket | undefined
+}
+
 /** The control API: HTTP on a unix socket that only the daemon's own user can open. */
 export class ControlServer {
   readonly #operations: Operations
   readonly #log: Log
-  readonly #socket: string
+  readonly #socket: ControlSocket
+  readonly #inherited: InheritedSocket | undefined
   readonly #stopping = new AbortController()
   readonly #running = new Set<Promise<void>>()
   #server: Server | undefined
 
-  constructor({ operations, log }: { operations: Operations; log: Log }, { socket }: { socket: string }) {
+  constructor({ operations, log }: { operations: Operations; log: Log }, { socket, inherited }: ControlServerOptions) {
     this.#operations = operations
     this.#log = log
-    this.#socket = socket
+    this.#socket = new ControlSocket(socket, inherited?.temporaryPath)
+    this.#inherited = inherited
   }
 
-  /** The caller holds the lock of the state directory, so no other daemon uses a socket that is already there. */
+  /** @throws conflict if the socket's path is in use; invalid, unavailable if the socket cannot be made */
   async start(): Promise<void> {
-    await mkdir(dirname(this.#socket), { recursive: true, mode: 0o755 })
-    await rm(this.#socket, { force: true })
     const server = createServer((request, response) => {
       const running = this.#handle(request, response).finally(() => this.#running.delete(running))
       this.#running.add(running)
     })
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(this.#socket, () => {
-        server.off('error', reject)
-        resolve()
-      })
-    })
-    await chmod(this.#socket, 0o600)
+    if (this.#inherited === undefined) {
+      await this.#socket.prepare()
+      await this.#socket.listen(server)
+    } else {
+      await listen(server, { fd: this.#inherited.fd })
+    }
     this.#server = server
+    await this.#socket.publish()
   }
 
   /** Aborts the requests that are running, and waits until each has its answer. */
@@ -57,7 +68,7 @@ export class ControlServer {
     await Promise.all(this.#running)
     server.closeAllConnections()
     await closed
-    await rm(this.#socket, { force: true })
+    if (this.#inherited === undefined) await this.#socket.remove()
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -74,6 +85,8 @@ export class ControlServer {
     }
     try {
       response.setHeader('content-type', 'application/x-ndjson')
+      // At once: the caller then knows that its request has been taken.
+      response.flushHeaders()
       send({ result: await this.#run(request, { signal, onProgress }) })
     } catch (error) {
       const isExpected = isP2pfsError(error)

@@ -55,6 +55,7 @@ export class Mounts implements ReadHandler {
       const identity = standing.get(record.id)
       if (identity === undefined) {
         log.warn('mount is gone since the daemon was last here', { directory, image })
+        await placement.end([specOf(record)])
         await catalog.deleteMount(directory)
         continue
       }
@@ -71,10 +72,11 @@ export class Mounts implements ReadHandler {
     await this.#parts.driver.start(this)
   }
 
-  /** Stops fetching for mounts; they stay. */
+  /** Stops fetching for mounts. They stay, unless they cannot outlive the daemon. */
   async close(): Promise<void> {
     for (const mounted of this.#rootfs.values()) mounted.close()
     await this.#parts.boots.endAll()
+    await this.#parts.placement.end(this.list().map(specOf))
   }
 
   list(): MountRecord[] {

@@ -118,6 +118,14 @@ export class DaemonProcess {
     }
   }
 
+  /** Waits until the log has a line like this. */
+  async logs(pattern: RegExp): Promise<void> {
+    for (const deadline = performance.now() + 90_000; !pattern.test(this.#log);) {
+      if (performance.now() > deadline) throw new Error(`the log has no ${pattern}: ${this.#log}`)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+
   signal(name: NodeJS.Signals): void {
     this.#process.kill(name)
   }

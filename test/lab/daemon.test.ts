@@ -1,7 +1,21 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { closeSync, openSync, readdirSync, readFileSync, readSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { open } from 'node:fs/promises'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { MountResult, SeedResult } from '../../node/control/api.ts'
@@ -11,7 +25,7 @@ import { copyOddImage } from './lab-image.ts'
 
 const hash = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex')
 
-/** Past the page cache, so that the read reaches the daemon. */
+/** Reads the first block past the page cache, so that the read reaches the daemon. */
 async function readFresh(path: string): Promise<number> {
   writeFileSync('/proc/sys/vm/drop_caches', '1')
   const file = await open(path)
@@ -48,7 +62,7 @@ test('an image that nobody has seeded is imported by its mount, read, and unmoun
   assert.deepEqual(daemon.mounts(), [])
 })
 
-test('what is wrong is said in one line, with what to do', async (t) => {
+test('an error is one line that says what to do', async (t) => {
   const daemon = await DaemonProcess.start(t)
   const image = await copyOddImage(daemon.directory)
   const taken = daemon.target('taken')
@@ -78,7 +92,7 @@ test('what is wrong is said in one line, with what to do', async (t) => {
   assert.equal((await daemon.status()).mounts.length, 1)
 })
 
-test('each command explains itself, and says when no daemon answers', async () => {
+test('each command has a help, and says when no daemon answers', async () => {
   for (const command of ['daemon', 'seed', 'mount', 'umount', 'status']) {
     const { status, stdout } = await runCli([command, '--help'])
     assert.equal(status, 0)
@@ -100,25 +114,123 @@ test('one daemon per state directory', async (t) => {
     '--control',
     join(daemon.directory, 'other.sock'),
   ])
-  assert.equal(second.status, 1)
+  assert.equal(second.status, 78)
   assert.match(second.stderr, /another p2pfs daemon \(pid \d+\) uses .*\/state; stop it first/)
   assert.equal((await daemon.cli('status')).status, 0)
 })
 
-test('a daemon that cannot start says why and leaves nothing mounted', async (t) => {
+test('a daemon that cannot start ends with its reason and status, and leaves nothing mounted', async (t) => {
+  const readOnly = mkdtempSync(join(tmpdir(), 'p2pfs-test-'))
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'ro', 'p2pfs-test', readOnly])
+  t.after(() => {
+    execFileSync('umount', [readOnly])
+    rmSync(readOnly, { recursive: true })
+  })
   const directory = temporaryDirectory(t)
-  const answer = await runCli([
-    'daemon',
-    '--state-dir',
-    join(directory, 'state'),
-    '--control',
-    join(directory, 'c.sock'),
-    '--listen',
-    '/ip4/192.0.2.1/tcp/1',
-  ])
-  assert.notEqual(answer.status, 0)
-  assert.match(answer.stderr, /cannot listen on|not usable/)
+  const file = join(directory, 'file')
+  writeFileSync(file, 'data')
+  const taken = createServer().listen(0, '127.0.0.1')
+  await once(taken, 'listening')
+  t.after(() => taken.close())
+  const { port } = taken.address() as AddressInfo
+  const cases: [string[], number, RegExp][] = [
+    [['--control', file], 78, /file is a file, not a socket, and stays as it is/],
+    [['--control', directory], 78, /is a directory, not a socket/],
+    [['--control', join(directory, 'x'.repeat(120))], 78, /too long a path/],
+    [['--control', join(file, 'control.sock')], 78, /cannot make the directory of the control socket/],
+    [['--state-dir', file], 78, /cannot use the state directory .*file/],
+    [['--state-dir', join(readOnly, 'state')], 78, /cannot use the state directory .*EROFS/],
+    [['--listen', '/ip4/192.0.2.1/tcp/1'], 75, /cannot listen on/],
+    [['--listen', `/ip4/127.0.0.1/tcp/${port}`], 75, /cannot listen on/],
+    [['--listen', 'here'], 78, /cannot listen on|not usable|not a multiaddr/i],
+    [['--fuse-driver', 'loop'], 2, /--fuse-driver is loop; it takes one of dev, native/],
+  ]
+  const usual = ['--state-dir', join(directory, 'state'), '--control', join(directory, 'control.sock')]
+  for (const [argv, status, reason] of cases) {
+    const listen = argv.includes('--listen') ? [] : ['--listen', '/ip4/127.0.0.1/tcp/0']
+    const answer = await runCli(['daemon', ...usual, ...listen, ...argv])
+    assert.equal(answer.status, status, `${argv.join(' ')}: ${answer.stderr}`)
+    assert.match(answer.stderr, reason)
+    assert.doesNotMatch(answer.stderr, /"stack"/)
+  }
+  assert.equal(readFileSync(file, 'utf8'), 'data')
   assert.doesNotMatch(readFileSync('/proc/mounts', 'utf8'), new RegExp(directory))
+})
+
+test('requests wait while the daemon is replaced', async (t) => {
+  const daemon = await DaemonProcess.start(t)
+  const image = await copyOddImage(daemon.directory)
+  assert.equal((await daemon.cli('seed', image)).status, 0)
+  let { daemonPid } = await daemon.status()
+  for (const [name, replace] of [
+    ['hangup', () => daemon.signal('SIGHUP')],
+    ['kill', () => process.kill(daemonPid, 'SIGKILL')],
+  ] as const) {
+    const target = daemon.target(name)
+    replace()
+    const answers = await Promise.all([
+      daemon.cli('status'),
+      daemon.cli('mount', image, target),
+      daemon.cli('inspect', image),
+    ])
+    for (const { status, stderr } of answers) assert.equal(status, 0, stderr)
+    daemonPid = (await daemon.replaced(daemonPid)).daemonPid
+    replace()
+    const { status, stderr } = await daemon.cli('umount', target)
+    assert.equal(status, 0, stderr)
+    assert.deepEqual(readdirSync(target), [])
+    daemonPid = (await daemon.replaced(daemonPid)).daemonPid
+  }
+  assert.equal(await daemon.stop(), 0)
+  assert.match((await daemon.cli('status')).stderr, /no daemon at .*: start it with p2pfs daemon/)
+})
+
+test('a configuration that cannot be used does not replace the daemon', async (t) => {
+  const config = join(temporaryDirectory(t), 'config.json')
+  writeFileSync(config, '{"logLevel": "info"}')
+  const daemon = await DaemonProcess.start(t, ['--config', config])
+  const { daemonPid } = await daemon.status()
+  for (const [text, reason] of [
+    ['{"logLevel": "loud"}', /daemon is not replaced.*logLevel in .*loud/],
+    ['{', /daemon is not replaced.*is not JSON/],
+  ] as const) {
+    writeFileSync(config, text)
+    daemon.signal('SIGHUP')
+    await daemon.logs(reason)
+  }
+  assert.equal((await daemon.status()).daemonPid, daemonPid)
+  writeFileSync(config, '{}')
+  daemon.signal('SIGHUP')
+  assert.notEqual((await daemon.replaced(daemonPid)).daemonPid, daemonPid)
+})
+
+test('a FUSE filesystem that was unmounted by hand is mounted again', async (t) => {
+  const daemon = await DaemonProcess.start(t)
+  const image = await copyOddImage(daemon.directory)
+  const mountPoint = join(daemon.directory, 'state/mnt')
+  assert.throws(() => execFileSync('umount', [mountPoint], { stdio: 'ignore' }), 'it is in use')
+  const target = daemon.target('target')
+  assert.equal((await daemon.cli('mount', image, target)).status, 0)
+  execFileSync('umount', ['-l', mountPoint])
+  const refused = await daemon.cli('mount', image, daemon.target('other'))
+  assert.equal(refused.status, 1)
+  assert.match(refused.stderr, /state\/mnt was unmounted by hand/)
+  assert.equal((await daemon.cli('umount', target)).status, 0)
+  const { daemonPid } = await daemon.status()
+  daemon.signal('SIGHUP')
+  await daemon.replaced(daemonPid)
+  assert.equal((await daemon.cli('mount', image, target)).status, 0)
+  assert.equal(readFileSync(join(target, 'rootfs.img')).length > 0, true)
+})
+
+test('a directory of the state is no place for a mount', async (t) => {
+  const daemon = await DaemonProcess.start(t)
+  const image = await copyOddImage(daemon.directory)
+  for (const directory of ['state', 'state/chunks']) {
+    const { status, stderr } = await daemon.cli('mount', image, join(daemon.directory, directory))
+    assert.equal(status, 1)
+    assert.match(stderr, /is in the state directory of p2pfs/)
+  }
 })
 
 test('SIGHUP, SIGTERM and kill -9 of the daemon leave mounts and open files as they are', async (t) => {
@@ -149,7 +261,7 @@ test('SIGHUP, SIGTERM and kill -9 of the daemon leave mounts and open files as t
   closeSync(fd)
 })
 
-test('a chunk that is gone comes from the image again; while that is away too, reads fail and the next try works', async (t) => {
+test('a lost chunk is read from the image again; reads fail while the image is away, and work when it is back', async (t) => {
   const daemon = await DaemonProcess.start(t, ['--read-deadline', '2s'])
   const image = await copyOddImage(daemon.directory)
   const target = daemon.target('target')

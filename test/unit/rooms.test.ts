@@ -100,7 +100,7 @@ const roots: Record<string, readonly string[] | undefined> = {
   'config.ts': ['base', 'rootfs', 'registry'],
   'daemon.ts': undefined,
   'main.ts': undefined,
-  'supervisor.ts': ['base', 'mount'],
+  'supervisor.ts': ['base', 'control', 'mount'],
 }
 
 test('protocol/ knows nobody, so that it can be read and reused alone', () => {

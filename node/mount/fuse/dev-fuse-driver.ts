@@ -65,6 +65,11 @@ export class DevFuseDriver implements FuseDriver {
     await Promise.all(Array.from({ length: this.#threads }, async (_, i) => await this.#startWorker(i + 1, handler)))
   }
 
+  /** The mount is the supervisor's, and the workers end with the process. */
+  async stop(): Promise<void> {
+    // Nothing to do.
+  }
+
   /** Before Linux 6.9 the kernel does not know the message: requests that were under way then fail. */
   #resend(): void {
     try {
@@ -99,6 +104,11 @@ export class DevFuseDriver implements FuseDriver {
     worker.on('message', (message: FromWorker) => this.#receive(message, handler))
     worker.on('error', (error) => {
       this.#parts.log.error('FUSE worker failed; the daemon is replaced', { error })
+      process.kill(process.pid, 'SIGKILL')
+    })
+    // A worker ends when the kernel says ENODEV: then there is nothing to serve until the supervisor has mounted again.
+    worker.on('exit', () => {
+      this.#parts.log.error('FUSE filesystem is gone; the daemon is replaced')
       process.kill(process.pid, 'SIGKILL')
     })
     await new Promise<void>((resolve, reject) => worker.once('online', resolve).once('error', reject))

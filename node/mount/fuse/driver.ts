@@ -21,6 +21,8 @@ export interface ReadHandler {
 export interface FuseDriver {
   /** Serves reads from now on. */
   start: (handler: ReadHandler) => Promise<void>
+  /** Ends everything that cannot outlive this process. */
+  stop: () => Promise<void>
   /** The image can be looked up when this resolves. It may be served already. */
   add: (image: BlockImage) => Promise<void>
   /**

@@ -1,31 +1,19 @@
-import { mkdir } from 'node:fs/promises'
+import { userInfo } from 'node:os'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { Log } from '../../base/log.ts'
+import { makeDirectory } from '../../base/make-directory.ts'
 import type { BlockImage } from './block-image.ts'
 import type { FuseDriver, ReadHandler } from './driver.ts'
 import { imageFile, ImageNodes, type ServedImage } from './image-nodes.ts'
+import { loadLibfuse, mayAllowOthers, unmountFuse, type FuseNative } from './libfuse.ts'
 import { ReadCounters, type Served } from './read-counters.ts'
 import { readThrough } from './read-through.ts'
-
-/** The part of the package fuse-native that is used here: it has no types of its own. */
-interface FuseNative {
-  new (
-    mountPoint: string,
-    operations: object,
-    options: object,
-  ): { mount: (done: (error: Error | null) => void) => void; unmount: (done: (error: Error | null) => void) => void }
-  ENOENT: number
-  EIO: number
-}
 
 type Reply = (status: number, value?: unknown) => void
 
 const times = { mtime: new Date(0), atime: new Date(0), ctime: new Date(0) }
 
-/**
- * FUSE through libfuse, with the package fuse-native: for hosts where the daemon is not root. Its mounts end with the
- * daemon.
- */
+/** FUSE through libfuse, by the package fuse-native, for a daemon that is not root. Its mounts end with the daemon. */
 export class FuseNativeDriver implements FuseDriver {
   readonly #mountPoint: string
   readonly #log: Log
@@ -39,47 +27,40 @@ export class FuseNativeDriver implements FuseDriver {
     this.#log = log
   }
 
-  /** @throws unsupported if libfuse is not installed; unavailable if the mount fails */
+  /** @throws unsupported, with what to do, if this host or user cannot mount; unavailable if the mount fails */
   async start(handler: ReadHandler): Promise<void> {
-    let Fuse: FuseNative
-    try {
-      // The name is in a variable because the type checker would not find the package, which is optional.
-      const name = 'fuse-native'
-      Fuse = ((await import(name)) as { default: FuseNative }).default
-    } catch (cause) {
-      throw new P2pfsError(
-        'unsupported',
-        `fuse-native cannot be loaded: ${(cause as Error).message.split('\n')[0]}; ` +
-          'install libfuse 2 (on Debian: apt-get install libfuse2 fuse)',
-        { cause },
+    const Fuse = await loadLibfuse()
+    const mountPoint = this.#mountPoint
+    if (await unmountFuse(mountPoint))
+      this.#log.warn('mount removed', { directory: mountPoint, why: 'left by a daemon that is gone' })
+    await makeDirectory(mountPoint, { mode: 0o755 })
+    const allowOther = await mayAllowOthers()
+    if (!allowOther)
+      this.#log.warn(
+        'only the user of the daemon can read its mounts; user_allow_other in /etc/fuse.conf lets others',
+        {
+          user: userInfo().username,
+        },
       )
-    }
-    await mkdir(this.#mountPoint, { recursive: true })
-    const fuse = new Fuse(this.#mountPoint, this.#operations(Fuse, handler), {
+    const fuse = new Fuse(mountPoint, this.#operations(Fuse, handler), {
       force: true,
       mkdir: false,
+      allowOther,
       autoUnmount: true,
       kernelCache: true,
       name: 'p2pfs',
     })
     await new Promise<void>((resolve, reject) =>
-      fuse.mount((error) =>
-        error === null || error === undefined
-          ? resolve()
-          : reject(
-              new P2pfsError('unavailable', `cannot mount FUSE on ${this.#mountPoint}: ${error.message}`, {
-                cause: error,
-              }),
-            ),
-      ),
+      fuse.mount((error) => {
+        if (!(error instanceof Error)) return resolve()
+        const message = `cannot mount FUSE on ${mountPoint}: ${error.message}; the lines of fusermount above may say why`
+        return reject(new P2pfsError('unavailable', message, { cause: error }))
+      }),
     )
-    this.#unmount = async () => await new Promise<void>((resolve) => fuse.unmount(() => resolve()))
   }
 
-  #unmount: () => Promise<void> = async () => undefined
-
   async stop(): Promise<void> {
-    await this.#unmount()
+    await unmountFuse(this.#mountPoint)
   }
 
   async add(image: BlockImage): Promise<void> {

@@ -73,6 +73,12 @@ export class KernelPlacement implements Placement {
       throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
     if (!(await stat(location.path)).isDirectory())
       throw new P2pfsError('conflict', `not a directory: ${directory}`, { directory })
+    if (!(await readMounts()).some(({ mountPoint }) => mountPoint === this.#mountPoint))
+      throw new P2pfsError(
+        'unavailable',
+        `${this.#mountPoint} was unmounted by hand; end the mounts of p2pfs (p2pfs status lists them), then send SIGHUP to ` +
+          'p2pfs daemon, or restart it',
+      )
     signal.throwIfAborted()
     try {
       return spec.as === 'tree'
@@ -116,6 +122,11 @@ export class KernelPlacement implements Placement {
     const mount = await this.#find(spec)
     if (mount !== undefined) await this.#parts.mounter.unmount(mount)
     await this.#removeLayers(spec)
+  }
+
+  /** Everything is mounted by the kernel, which needs no daemon for that. */
+  async end(): Promise<void> {
+    // Nothing to do.
   }
 
   async release(rootfs: string): Promise<boolean> {

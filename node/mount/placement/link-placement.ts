@@ -1,4 +1,4 @@
-import { lstat, readlink, realpath, symlink, unlink } from 'node:fs/promises'
+import { readlink, realpath, symlink, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { MountSpec, Place, PlacedMount, Placement } from './placement.ts'
@@ -43,8 +43,7 @@ export class LinkPlacement implements Placement {
     }
     const link = join(directory, 'rootfs.img')
     const target = join(this.#mountPoint, rootfs, 'rootfs.img')
-    const found = await lstat(link).catch(() => undefined)
-    if (found?.isSymbolicLink() === true && (await readlink(link)).endsWith('/rootfs.img')) await unlink(link)
+    await this.#unlink(directory)
     try {
       await symlink(target, link)
     } catch (cause) {
@@ -64,9 +63,11 @@ export class LinkPlacement implements Placement {
   }
 
   async remove({ directory, identity = directory }: MountSpec): Promise<void> {
-    await unlink(join(identity, 'rootfs.img')).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error
-    })
+    await this.#unlink(identity)
+  }
+
+  async end(specs: readonly MountSpec[]): Promise<void> {
+    for (const { directory, identity = directory } of specs) await this.#unlink(identity)
   }
 
   async release(): Promise<boolean> {
@@ -75,5 +76,12 @@ export class LinkPlacement implements Placement {
 
   async tidy(): Promise<void> {
     // Nothing outlives the daemon.
+  }
+
+  /** Removes rootfs.img if it is a link of ours. */
+  async #unlink(directory: string): Promise<void> {
+    const link = join(directory, 'rootfs.img')
+    const target = await readlink(link).catch(() => '')
+    if (target.startsWith(`${this.#mountPoint}/`)) await unlink(link)
   }
 }

@@ -58,6 +58,8 @@ export interface Placement {
   reset: (spec: MountSpec) => Promise<PlacedMount>
   /** Ends the mount. What other users of it still need stays until {@link tidy}. @throws conflict if it is in use */
   remove: (spec: MountSpec) => Promise<void>
+  /** Removes what cannot outlive the daemon, when it stops and for mounts that are gone when it starts. */
+  end: (specs: readonly MountSpec[]) => Promise<void>
   /** No mount has this rootfs as a tree any more. @returns false if something still uses it */
   release: (rootfs: string) => Promise<boolean>
   /** Removes what belongs to none of these mounts, and is not in use: what a crash or a reboot has left. */

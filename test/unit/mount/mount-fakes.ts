@@ -118,6 +118,10 @@ export class FakeDriver implements Pick<FuseDriver, 'start' | 'add' | 'remove'> 
 
 /** A host's directories, without any mounts of the kernel. */
 export class FakePlacement implements Placement {
+  async end(): Promise<void> {
+    await Promise.resolve()
+  }
+
   /** What is mounted, by its real directory. */
   readonly placed = new Map<string, { spec: MountSpec; identity: string }>()
   /** Symbolic links, and where they lead. */

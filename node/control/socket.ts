@@ -1,0 +1,166 @@
+import { chmod, link, lstat, unlink } from 'node:fs/promises'
+import * as net from 'node:net'
+import { dirname, join } from 'node:path'
+import { getSystemErrorMap } from 'node:util'
+import { P2pfsError } from '../../protocol/errors.ts'
+import { makeDirectory } from '../base/make-directory.ts'
+import { systemError } from '../base/system-error.ts'
+
+/** sockaddr_un of unix(7): 108 bytes, of which the last is zero. */
+const maxPathBytes = 107
+
+/**
+ * Not documented, but the only way that Node has to bind a socket without taking its connections: the cluster module uses it.
+ * Returns an error number if it fails.
+ */
+const { _createServerHandle: createServerHandle } = net as unknown as {
+  _createServerHandle: (path: string, port: -1, addressType: -1) => { fd: number } | number
+}
+
+/**
+ * The name of the control socket in the filesystem.
+ *
+ * A socket is bound to a temporary name, and gets its own once somebody listens: so a control socket that refuses connections
+ * is always a leftover. Nothing but such a leftover is ever replaced or removed.
+ */
+export class ControlSocket {
+  readonly path: string
+  /** The name that the socket is bound to before it is published. */
+  readonly temporaryPath: string
+  #inode: string | undefined
+
+  constructor(path: string, temporaryPath = join(dirname(path), `.${process.pid}`)) {
+    this.path = path
+    this.temporaryPath = temporaryPath
+  }
+
+  /**
+   * Makes the directory, and checks that the name can be taken.
+   * @throws conflict if something is there that is in use or no socket; invalid if the path is not usable; unavailable for errors
+   * that may pass
+   */
+  async prepare(): Promise<void> {
+    const longestPath = Math.max(...[this.path, this.temporaryPath].map((path) => Buffer.byteLength(path)))
+    if (longestPath > maxPathBytes)
+      throw new P2pfsError(
+        'invalid',
+        `the control socket ${this.path} has too long a path: a unix socket takes ${maxPathBytes} bytes; choose another --control`,
+      )
+    try {
+      await makeDirectory(dirname(this.path), { mode: 0o755 })
+      await unlink(this.temporaryPath).catch(ignoreMissing)
+    } catch (error) {
+      throw systemError(`cannot make the directory of the control socket ${this.path}`, error)
+    }
+    await this.#isLeftover()
+  }
+
+  /** Binds the socket without taking its connections. @returns a descriptor, for a daemon that listens on it */
+  async bind(): Promise<number> {
+    const handle = createServerHandle(this.temporaryPath, -1, -1)
+    if (typeof handle === 'number')
+      throw systemError(`cannot make the control socket ${this.path}`, systemErrorOf(handle))
+    await this.#restrict()
+    return handle.fd
+  }
+
+  /** Listens with a server of this process. */
+  async listen(server: net.Server): Promise<void> {
+    await listen(server, { path: this.temporaryPath }).catch((error: unknown) => {
+      throw systemError(`cannot make the control socket ${this.path}`, error)
+    })
+    await this.#restrict()
+  }
+
+  /**
+   * Gives the socket its name, after somebody listens on it. Does nothing if it has its name already.
+   * @throws conflict as {@link prepare}
+   */
+  async publish(): Promise<void> {
+    const bound = await inodeOf(this.temporaryPath)
+    if (bound === undefined) return
+    if ((await inodeOf(this.path)) !== bound) {
+      if (await this.#isLeftover()) await unlink(this.path).catch(ignoreMissing)
+      try {
+        // Unlike rename(2), link(2) never replaces what has come meanwhile.
+        await link(this.temporaryPath, this.path)
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw this.#inUse()
+        throw systemError(`cannot make the control socket ${this.path}`, error)
+      }
+    }
+    await unlink(this.temporaryPath).catch(ignoreMissing)
+  }
+
+  /** Removes the name, unless something else has it now. */
+  async remove(): Promise<void> {
+    await unlink(this.temporaryPath).catch(() => undefined)
+    if (this.#inode !== undefined && (await inodeOf(this.path)) === this.#inode)
+      await unlink(this.path).catch(() => undefined)
+  }
+
+  async #restrict(): Promise<void> {
+    await chmod(this.temporaryPath, 0o600)
+    this.#inode = await inodeOf(this.temporaryPath)
+  }
+
+  /** Whether a socket is there on which nobody listens. @throws conflict if something else is there */
+  async #isLeftover(): Promise<boolean> {
+    const found = await lstat(this.path).catch(ignoreMissing)
+    if (found === undefined) return false
+    if (!found.isSocket()) {
+      const what = found.isDirectory() ? 'a directory' : 'a file'
+      throw new P2pfsError(
+        'conflict',
+        `cannot make the control socket: ${this.path} is ${what}, not a socket, and stays as it is; choose another --control, ` +
+          `such as ${found.isDirectory() ? join(this.path, 'p2pfs.sock') : `${this.path}.sock`}`,
+      )
+    }
+    if (!(await refusesConnections(this.path))) throw this.#inUse()
+    return true
+  }
+
+  #inUse(): P2pfsError {
+    return new P2pfsError(
+      'conflict',
+      `another program answers at the control socket ${this.path}; stop that p2pfs daemon first, or choose another --control`,
+    )
+  }
+}
+
+/** Listens on a path, or on a descriptor of a socket that is bound. */
+export async function listen(server: net.Server, where: { path: string } | { fd: number }): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(where, () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
+}
+
+async function refusesConnections(path: string): Promise<boolean> {
+  return await new Promise((resolve) => {
+    const probe = net.connect({ path })
+    probe.once('connect', () => {
+      probe.destroy()
+      resolve(false)
+    })
+    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'ECONNREFUSED'))
+  })
+}
+
+async function inodeOf(path: string): Promise<string | undefined> {
+  const found = await lstat(path, { bigint: true }).catch(ignoreMissing)
+  return found === undefined ? undefined : `${found.dev}:${found.ino}`
+}
+
+function ignoreMissing(error: NodeJS.ErrnoException): undefined {
+  if (error.code === 'ENOENT') return undefined
+  throw error
+}
+
+function systemErrorOf(errorNumber: number): Error {
+  const [code, message] = getSystemErrorMap().get(errorNumber) ?? ['', `error ${errorNumber}`]
+  return Object.assign(new Error(message), { code, syscall: 'bind' })
+}

@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import { ControlSocket } from '../../../node/control/socket.ts'
+import { isP2pfsError } from '../../../protocol/errors.ts'
+import { temporaryDirectory } from '../../support/temporary.ts'
+
+/** Publishes a socket with a server of its own that listens until the test ends. */
+async function publish(t: TestContext, path: string, temporaryPath = `${path}.new`): Promise<ControlSocket> {
+  const socket = new ControlSocket(path, temporaryPath)
+  const server: Server = createServer((connection) => connection.on('error', () => undefined).end())
+  await socket.prepare()
+  await socket.listen(server)
+  t.after(() => server.close())
+  await socket.publish()
+  return socket
+}
+
+/** Leaves a socket behind on which nobody listens, as a daemon does that is killed. */
+async function leaveSocket(path: string): Promise<void> {
+  const server = createServer()
+  server.listen(`${path}.old`)
+  await once(server, 'listening')
+  renameSync(`${path}.old`, path)
+  server.close()
+  await once(server, 'close')
+}
+
+test('a socket appears under its name once somebody listens on it', async (t) => {
+  const path = join(temporaryDirectory(t), 'below', 'control.sock')
+  const socket = await publish(t, path)
+  assert.ok(lstatSync(path).isSocket())
+  assert.equal(lstatSync(path).mode & 0o777, 0o600)
+  assert.equal(existsSync(socket.temporaryPath), false)
+  await socket.publish()
+  assert.ok(lstatSync(path).isSocket())
+  await socket.remove()
+  assert.equal(existsSync(path), false)
+})
+
+test('a socket that was bound for a daemon refuses connections until that listens, and is not published before', async (t) => {
+  const path = join(temporaryDirectory(t), 'control.sock')
+  const socket = new ControlSocket(path)
+  await socket.prepare()
+  assert.ok((await socket.bind()) > 2)
+  assert.ok(lstatSync(socket.temporaryPath).isSocket())
+  assert.equal(existsSync(path), false)
+  await socket.remove()
+  assert.equal(existsSync(socket.temporaryPath), false)
+})
+
+test('a file or a directory at the path is a conflict, and stays', async (t) => {
+  const directory = temporaryDirectory(t)
+  const file = join(directory, 'file')
+  writeFileSync(file, 'data')
+  for (const path of [file, directory]) {
+    const isConflict = (error: unknown): boolean => isP2pfsError(error, 'conflict') && error.message.includes(path)
+    await assert.rejects(new ControlSocket(path, join(directory, 'new')).prepare(), isConflict)
+  }
+  assert.equal(readFileSync(file, 'utf8'), 'data')
+})
+
+test('a socket at which somebody answers is a conflict, and stays', async (t) => {
+  const path = join(temporaryDirectory(t), 'control.sock')
+  await publish(t, path)
+  const { ino } = lstatSync(path)
+  const isConflict = (error: unknown): boolean =>
+    isP2pfsError(error, 'conflict') && error.message.includes(`answers at the control socket ${path}`)
+  await assert.rejects(new ControlSocket(path, `${path}.other`).prepare(), isConflict)
+  assert.equal(lstatSync(path).ino, ino)
+})
+
+test('of two daemons that start at once, one gets the socket', async (t) => {
+  const path = join(temporaryDirectory(t), 'control.sock')
+  const results = await Promise.allSettled([publish(t, path, `${path}.1`), publish(t, path, `${path}.2`)])
+  const failures = results.filter((result) => result.status === 'rejected')
+  assert.equal(failures.length, 1)
+  assert.ok(isP2pfsError(failures[0]!.reason, 'conflict'))
+})
+
+test('a socket that nobody listens on any more is replaced', async (t) => {
+  const path = join(temporaryDirectory(t), 'control.sock')
+  await leaveSocket(path)
+  const { ino } = lstatSync(path)
+  await publish(t, path)
+  assert.notEqual(lstatSync(path).ino, ino)
+})
+
+test('only the own socket is removed', async (t) => {
+  const path = join(temporaryDirectory(t), 'control.sock')
+  const first = await publish(t, path, `${path}.1`)
+  rmSync(path)
+  const second = await publish(t, path, `${path}.2`)
+  await first.remove()
+  assert.ok(lstatSync(path).isSocket())
+  await second.remove()
+  assert.equal(existsSync(path), false)
+  writeFileSync(path, 'data')
+  await second.remove()
+  assert.equal(readFileSync(path, 'utf8'), 'data')
+})
+
+test('a path that cannot be a socket is invalid, with the reason', async (t) => {
+  const directory = temporaryDirectory(t)
+  writeFileSync(join(directory, 'file'), '')
+  mkdirSync(join(directory, 'deep'))
+  const cases: [string, RegExp][] = [
+    [join(directory, 'x'.repeat(120)), /too long a path: a unix socket takes 107 bytes/],
+    [join(directory, 'file', 'control.sock'), /cannot make the directory of the control socket .*file\/control\.sock/],
+    ['/proc/nowhere/control.sock', /cannot make the directory of the control socket/],
+  ]
+  for (const [path, message] of cases) {
+    await assert.rejects(
+      new ControlSocket(path).prepare(),
+      (error) => isP2pfsError(error, 'invalid') && message.test(error.message),
+    )
+  }
+})
