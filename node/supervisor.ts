@@ -102,10 +102,10 @@ export class Supervisor {
     await this.#control.prepare()
     const onStop = (): void => this.stop()
     const onReplace = (): void => this.replace()
+    process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onReplace)
     try {
       this.#controlFd = await this.#control.bind()
       await this.#mount()
-      process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onReplace)
       return await this.#keepRunning()
     } finally {
       await this.#control.remove()
@@ -150,6 +150,7 @@ export class Supervisor {
     let servedMs: number | undefined
     for (let resumed = false; !this.#stopping; resumed = true) {
       const isFresh = await this.#mountAgain()
+      if (this.#stopping) break
       const startedMs = performance.now()
       const end = await this.#runDaemon(resumed && !isFresh)
       if (this.#stopping) break

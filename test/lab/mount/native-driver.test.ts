@@ -95,8 +95,10 @@ class UserHost {
   readonly daemonCommand = [
     'p2pfs/cli/p2pfs',
     'daemon',
-    ...['--fuse-driver', 'native', '--state-dir', 'state', '--control', 'control.sock'],
-    ...['--listen', '/ip4/127.0.0.1/tcp/0'],
+    '--fuse-driver=native',
+    '--state-dir=state',
+    '--control=control.sock',
+    '--listen=/ip4/127.0.0.1/tcp/0',
   ]
 
   /** Starts a daemon and waits until it answers; it ends with the test. */
