@@ -113,6 +113,7 @@ export class MountedRootfs {
       return await withinDeadline(async (options) => await this.fetch(chunkIndex, 'demand', options.signal), {
         signal,
         deadlineMs,
+        statedMs: readDeadlineMs,
       })
     } catch (error) {
       if (!isAskedAgain && isP2pfsError(error, 'timeout'))

@@ -7,15 +7,16 @@ const pauseMs = { passing: 1_000, other: 5_000 }
 /**
  * What a read waits for: tried again after failures, because an error breaks a reader and a pause does not, and given up when
  * the deadline has passed. Bytes that are wrong are given up at once.
+ * @param options `statedMs`: the deadline that the message states, if a read is the rest of an earlier one (ms)
  * @throws timeout, with what the last try failed with; invalid; the signal's reason
  */
 export async function withinDeadline<T>(
   attempt: (options: { signal: AbortSignal }) => Promise<T>,
-  { signal, deadlineMs }: { signal: AbortSignal; deadlineMs: number },
+  { signal, deadlineMs, statedMs = deadlineMs }: { signal: AbortSignal; deadlineMs: number; statedMs?: number },
 ): Promise<T> {
   const late = new AbortController()
   const timer = setTimeout(
-    () => late.abort(new P2pfsError('timeout', `nobody has delivered it within ${deadlineMs / 1000} s`)),
+    () => late.abort(new P2pfsError('timeout', `nobody has delivered it within ${statedMs / 1000} s`)),
     deadlineMs,
   )
   const either = AbortSignal.any([signal, late.signal])
