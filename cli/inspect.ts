@@ -1,7 +1,16 @@
 import { resolve } from 'node:path'
 import type { InspectResult } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
-import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
+import { parseImageRequest } from '../node/control/requests.ts'
+import {
+  checkRequest,
+  commonHelp,
+  imageHelp,
+  imageNames,
+  imageOptions,
+  imageRequest,
+  parseCommon,
+} from './arguments.ts'
 import { formatAmount, formatSize } from './size.ts'
 
 const help = `Shows the layers, files, chunks and sizes of an image, how much of it is on this host, and what it
@@ -18,12 +27,8 @@ ${commonHelp}
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
   if (parsed === undefined) return 0
-  const result = await call<InspectResult>(
-    'POST',
-    '/inspect',
-    imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve),
-    { socket: parsed.control },
-  )
+  const request = checkRequest(parseImageRequest, imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve))
+  const result = await call<InspectResult>('POST', '/inspect', request, { socket: parsed.control })
   process.stdout.write(parsed.json ? `${JSON.stringify(result)}\n` : describe(result))
   return 0
 }

@@ -8,6 +8,7 @@ import { formatByteSize, parseByteSize } from './base/byte-size.ts'
 import { parseDuration } from './base/duration.ts'
 import { defaultLayerLimits } from './rootfs/layer-limits.ts'
 import { logLevels } from './base/log.ts'
+import { parsePlatform } from './model/image.ts'
 import { parseMirror } from './registry/mirrors.ts'
 import { defaultLimits } from './registry/request-gate.ts'
 
@@ -23,7 +24,7 @@ interface Option<T> {
   /** Shown in the help instead of a fallback that differs from host to host. */
   fallbackText?: string
   choices?: readonly string[]
-  /** Checks one item of a list. @throws invalid */
+  /** Checks the value, or each item of a list. @throws invalid */
   check?: (item: string) => unknown
   /** Placeholder for the value in the help. */
   value: string
@@ -113,7 +114,7 @@ export const options = {
     'OS/ARCH',
     `linux/${goArchitectures[arch()] ?? arch()}`,
     'platform to choose from a multi-platform image if the command names none',
-    { fallbackText: "this host's" },
+    { fallbackText: "this host's", check: parsePlatform },
   ),
   trustIndexKey: list(
     'KEY',
@@ -242,6 +243,7 @@ function parseValue(name: Name, given: readonly string[], where: string): string
   }
   const value = given.at(-1) ?? ''
   if (value === '') throw new P2pfsError('invalid', `${where} is empty; it takes ${option.value}`)
+  option.check?.(value)
   if (option.type === 'path') return resolve(value)
   if (option.choices !== undefined && !option.choices.includes(value)) {
     throw new P2pfsError('invalid', `${where} is ${value}; it takes one of ${option.choices.join(', ')}`)

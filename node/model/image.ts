@@ -1,3 +1,4 @@
+import { P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { ByteProgress } from './progress.ts'
@@ -23,6 +24,15 @@ export type Resolution = (typeof resolutions)[number]
  */
 export const pullPolicies = ['auto', 'always', 'missing', 'never'] as const
 export type PullPolicy = (typeof pullPolicies)[number]
+
+/** Checks the name of a platform: `linux/amd64`, `linux/arm/v7`. @throws invalid */
+export function parsePlatform(text: string): string {
+  if (/^[\w.-]+(?:\/[\w.-]+){1,2}$/.test(text)) return text
+  throw new P2pfsError(
+    'invalid',
+    `not a platform: ${JSON.stringify(text.slice(0, 100))}; it is OS/ARCH or OS/ARCH/VARIANT, such as linux/amd64`,
+  )
+}
 
 /** Which rootfs of an image. */
 export type Variant = Pick<ImageName, 'platform' | 'format'>

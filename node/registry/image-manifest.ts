@@ -193,7 +193,7 @@ export function choosePlatform(entries: readonly IndexEntry[], platform: string,
   const there = listSome(images.map((entry) => entry.platform ?? 'unnamed'))
   throw new P2pfsError(
     'missing',
-    `${what} has no image for ${platform}; it has ${there || 'none at all'}: choose with --platform`,
+    `${what} has no image for ${platform}; ${there === '' ? 'it has none at all' : `--platform takes ${there}`}`,
   )
 }
 

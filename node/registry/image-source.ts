@@ -158,7 +158,10 @@ function checkPlatform(config: string, platform: string, name: string): void {
   if (typeof os !== 'string' || typeof architecture !== 'string' || os === '' || architecture === '') return
   const base = platform.split('/').slice(0, 2).join('/')
   if (`${os}/${architecture}` !== base)
-    throw new P2pfsError('missing', `${name} is for ${os}/${architecture}, not for ${platform}; choose with --platform`)
+    throw new P2pfsError(
+      'missing',
+      `${name} is for ${os}/${architecture}, not for ${platform}; use --platform ${os}/${architecture}`,
+    )
 }
 
 export interface ImageSourceOptions extends HttpRegistryOptions {

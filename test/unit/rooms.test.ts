@@ -82,7 +82,7 @@ const floors: Record<string, { mayName: readonly string[]; because: string }> = 
 
 /** Files in the root of `node/`, and the rooms that each may name; undefined: all of them. */
 const roots: Record<string, readonly string[] | undefined> = {
-  'config.ts': ['base', 'rootfs', 'registry'],
+  'config.ts': ['base', 'model', 'rootfs', 'registry'],
   'daemon.ts': undefined,
   'exit-status.ts': ['base'],
   'main.ts': undefined,
