@@ -30,7 +30,8 @@ export const imageHelp = (
   format: string,
 ): string => `  --platform OS/ARCH  platform to choose from a multi-platform image [the daemon's --platform]
   --format FORMAT     filesystem of the image: ext4 or erofs [${format}]`
-export const imageNames = `  IMAGE  a name as in Docker (debian:12, host:5000/app@sha256:...), oci:DIR[:TAG] for an OCI layout,
+export const imageNames = `\
+  IMAGE  a name as in Docker (debian:12, host:5000/app@sha256:...), oci:DIR[:TAG] for an OCI layout,
          or local:NAME for an image made by p2pfs import`
 
 /**

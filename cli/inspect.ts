@@ -37,13 +37,14 @@ function describe(image: InspectResult): string {
   const lines = [
     `${image.reference} (${image.platform}, ${image.format})`,
     `rootfs        ${image.digest}`,
-    `size          ${formatAmount({ bytes: image.sizeBytes, chunks: image.chunks })}, ${formatSize(image.localBytes)} on this host`,
+    `size          ${formatSize(image.sizeBytes)} in ${image.chunks} chunks`,
+    `on this host  ${formatSize(image.localBytes)}`,
     `metadata      ${formatSize(image.metadataBytes)}`,
     'layers',
     ...image.layers.map(
       ({ diffId, compressedBytes, tarBytes, entries, dataBytes, chunks, localBytes }) =>
         `  ${diffId}: ${formatSize(compressedBytes)} in the registry, tar ${formatSize(tarBytes)}, ` +
-        `files ${formatSize(dataBytes)} in ${chunks} chunks, ${formatSize(localBytes)} here; ${describeEntries(entries)}`,
+        `files ${formatAmount({ bytes: dataBytes, chunks })}, ${formatSize(localBytes)} here; ${describeEntries(entries)}`,
     ),
     `shares with   ${image.sharing.length === 0 ? 'no other image on this host' : ''}`,
     ...image.sharing.map(

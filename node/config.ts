@@ -16,8 +16,8 @@ const goArchitectures: Record<string, string> = { x64: 'amd64', arm64: 'arm64', 
 
 interface Option<T> {
   /**
-   * A `list` may be given several times or with commas; in the file it is a JSON array of strings. A `size` without a unit
-   * is in bytes, a `duration` in seconds.
+   * A `list` may be given several times or with commas; in the file it is a JSON array of strings. A `size` without a
+   * unit is in bytes, a `duration` in seconds.
    */
   type: 'text' | 'path' | 'list' | 'count' | 'size' | 'duration'
   fallback: T

@@ -30,8 +30,8 @@ interface Result {
 }
 
 /**
- * A user who is not root, on a host where that user may use FUSE: a mount namespace with its own /dev/fuse and /etc/fuse.conf. The
- * checkout is mounted at a place that the user can get to.
+ * A user who is not root, on a host where that user may use FUSE: a mount namespace with its own /dev/fuse and
+ * /etc/fuse.conf. The checkout is mounted at a place that the user can get to.
  */
 class UserHost {
   readonly directory: string
