@@ -1,4 +1,6 @@
 import { parseArgs } from 'node:util'
+import { isP2pfsError } from '../protocol/errors.ts'
+import type { RequestBody } from '../node/control/requests.ts'
 import { UsageError } from './failure.ts'
 
 /** The daemon's default control socket. */
@@ -28,7 +30,8 @@ export const imageHelp = (
   format: string,
 ): string => `  --platform OS/ARCH  platform to choose from a multi-platform image [the daemon's --platform]
   --format FORMAT     filesystem of the image: ext4 or erofs [${format}]`
-export const imageNames = `  IMAGE  a name as in Docker (debian:12, host:5000/app@sha256:...), oci:DIR[:TAG] for an OCI layout,
+export const imageNames = `\
+  IMAGE  a name as in Docker (debian:12, host:5000/app@sha256:...), oci:DIR[:TAG] for an OCI layout,
          or local:NAME for an image made by p2pfs import`
 
 /**
@@ -88,15 +91,34 @@ export function absoluteImage(image: string, absolute: (path: string) => string)
   return image.startsWith('oci:') && !image.startsWith('oci:/') ? `oci:${absolute(image.slice(4))}` : image
 }
 
-/** Makes the part of a request that names an image. */
+/** Checks a request as the daemon does, before it is sent. @throws UsageError */
+export function checkRequest<Request>(parse: (body: RequestBody) => Request, request: object): Request {
+  try {
+    return parse(request as RequestBody)
+  } catch (error) {
+    throw isP2pfsError(error, 'invalid') ? new UsageError(error.message) : error
+  }
+}
+
+/** Makes the part of a request that names an image. @throws UsageError */
 export function imageRequest(
   image: string,
   { platform, format }: { platform?: string; format?: string },
   absolute: (path: string) => string,
 ): { image: string; platform?: string; format?: string } {
+  checkFormat(format)
   return {
     image: absoluteImage(image, absolute),
     ...(platform === undefined ? {} : { platform }),
     ...(format === undefined ? {} : { format }),
   }
+}
+
+/** Named here, because loading the module that reads formats takes time. */
+const formats = ['ext4', 'erofs']
+
+/** @throws UsageError */
+export function checkFormat(format: string | undefined): void {
+  if (format !== undefined && !formats.includes(format))
+    throw new UsageError(`--format takes ${formats.join(' or ')}, not ${format}`)
 }

@@ -13,12 +13,15 @@ ${options}
       show this help
 
 Each option can also be set by an environment variable: P2PFS_STATE_DIR for --state-dir. Logs are JSON lines on stderr.
-SIGTERM ends the daemon and all its mounts. SIGHUP replaces the daemon by the program and configuration that are there now;
-mounts stay, and requests wait.
+SIGTERM ends the daemon and all its mounts. SIGHUP replaces the daemon by the present program and configuration; mounts
+stay, and requests wait. A daemon that dies is started again; if none can be started for 10 minutes, its mounts end.
 
-Exit status: 0 stopped; 2 wrong option; 70 the daemon crashes whenever it starts; 75 cannot start now, another try may help
-(a port is in use, the disk is full); 78 cannot start until something is changed. The reason is in the log. A daemon that
-dies later is started again. If images are mounted and no daemon starts for 10 minutes, the mounts end.
+Exit status; the reason is in the log:
+  0   stopped by a signal
+  2   wrong option
+  70  the daemon crashes whenever it starts
+  75  cannot start now, but another try may help: a port is in use, the disk is full
+  78  cannot start until something is changed
 `
 
 export async function run(argv: string[]): Promise<number> {

@@ -1,6 +1,15 @@
 import { resolve } from 'node:path'
 import type { ExportRequest, ExportResult } from '../node/control/api.ts'
-import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
+import { parseExportRequest } from '../node/control/requests.ts'
+import {
+  checkRequest,
+  commonHelp,
+  imageHelp,
+  imageNames,
+  imageOptions,
+  imageRequest,
+  parseCommon,
+} from './arguments.ts'
 import { callWithProgress } from './progress.ts'
 import { formatSize } from './size.ts'
 
@@ -19,7 +28,10 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE', 'FILE'], imageOptions)
   if (parsed === undefined) return 0
   const [image = '', file = ''] = parsed.positionals
-  const request: ExportRequest = { ...imageRequest(image, parsed.values, resolve), file: resolve(file) }
+  const request: ExportRequest = checkRequest(parseExportRequest, {
+    ...imageRequest(image, parsed.values, resolve),
+    file: resolve(file),
+  })
   await callWithProgress<ExportResult>(
     '/export',
     request,

@@ -1,6 +1,15 @@
 import { resolve } from 'node:path'
 import type { ImportRequest, SeedResult } from '../node/control/api.ts'
-import { absoluteImage, commonHelp, imageHelp, imageOptions, parseCommon } from './arguments.ts'
+import { parseImportRequest } from '../node/control/requests.ts'
+import {
+  absoluteImage,
+  checkFormat,
+  checkRequest,
+  commonHelp,
+  imageHelp,
+  imageOptions,
+  parseCommon,
+} from './arguments.ts'
 import { callWithProgress } from './progress.ts'
 import { describeSeeded } from './seed.ts'
 
@@ -22,11 +31,12 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['SOURCE', 'NAME'], imageOptions)
   if (parsed === undefined) return 0
   const [source = '', name = ''] = parsed.positionals
-  const request: ImportRequest = {
+  checkFormat(parsed.values.format)
+  const request: ImportRequest = checkRequest(parseImportRequest, {
     source: source.startsWith('oci:') ? absoluteImage(source, resolve) : resolve(source),
     name,
     ...parsed.values,
-  }
+  })
   await callWithProgress<SeedResult>('/import', request, parsed, describeSeeded)
   return 0
 }

@@ -1,7 +1,16 @@
 import { resolve } from 'node:path'
 import type { InspectResult } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
-import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
+import { parseImageRequest } from '../node/control/requests.ts'
+import {
+  checkRequest,
+  commonHelp,
+  imageHelp,
+  imageNames,
+  imageOptions,
+  imageRequest,
+  parseCommon,
+} from './arguments.ts'
 import { formatAmount, formatSize } from './size.ts'
 
 const help = `Shows the layers, files, chunks and sizes of an image, how much of it is on this host, and what it
@@ -18,12 +27,8 @@ ${commonHelp}
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
   if (parsed === undefined) return 0
-  const result = await call<InspectResult>(
-    'POST',
-    '/inspect',
-    imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve),
-    { socket: parsed.control },
-  )
+  const request = checkRequest(parseImageRequest, imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve))
+  const result = await call<InspectResult>('POST', '/inspect', request, { socket: parsed.control })
   process.stdout.write(parsed.json ? `${JSON.stringify(result)}\n` : describe(result))
   return 0
 }
@@ -32,13 +37,14 @@ function describe(image: InspectResult): string {
   const lines = [
     `${image.reference} (${image.platform}, ${image.format})`,
     `rootfs        ${image.digest}`,
-    `size          ${formatAmount({ bytes: image.sizeBytes, chunks: image.chunks })}, ${formatSize(image.localBytes)} on this host`,
+    `size          ${formatSize(image.sizeBytes)} in ${image.chunks} chunks`,
+    `on this host  ${formatSize(image.localBytes)}`,
     `metadata      ${formatSize(image.metadataBytes)}`,
     'layers',
     ...image.layers.map(
       ({ diffId, compressedBytes, tarBytes, entries, dataBytes, chunks, localBytes }) =>
         `  ${diffId}: ${formatSize(compressedBytes)} in the registry, tar ${formatSize(tarBytes)}, ` +
-        `files ${formatSize(dataBytes)} in ${chunks} chunks, ${formatSize(localBytes)} here; ${describeEntries(entries)}`,
+        `files ${formatAmount({ bytes: dataBytes, chunks })}, ${formatSize(localBytes)} here; ${describeEntries(entries)}`,
     ),
     `shares with   ${image.sharing.length === 0 ? 'no other image on this host' : ''}`,
     ...image.sharing.map(

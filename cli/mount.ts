@@ -2,7 +2,16 @@ import { resolve } from 'node:path'
 import type { MountRequest, MountResult } from '../node/control/api.ts'
 import { pullPolicies, type PullPolicy } from '../node/model/image.ts'
 import { call } from '../node/control/client.ts'
-import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
+import { parseMountRequest } from '../node/control/requests.ts'
+import {
+  checkRequest,
+  commonHelp,
+  imageHelp,
+  imageNames,
+  imageOptions,
+  imageRequest,
+  parseCommon,
+} from './arguments.ts'
 import { UsageError } from './failure.ts'
 import { parseSize } from './size.ts'
 
@@ -62,7 +71,7 @@ export async function run(argv: string[]): Promise<number> {
   const [image = '', directory = ''] = parsed.positionals
   const { as, scratch, writable, size, pull, ...variant } = parsed.values
   if (as !== undefined && as !== 'drive' && as !== 'tree') throw new UsageError(`--as takes drive or tree, not ${as}`)
-  const request: MountRequest = {
+  const request: MountRequest = checkRequest(parseMountRequest, {
     ...imageRequest(image, variant, resolve),
     directory: resolve(directory),
     ...(as === undefined ? {} : { as }),
@@ -70,7 +79,7 @@ export async function run(argv: string[]): Promise<number> {
     ...(writable === undefined ? {} : { writable }),
     ...(scratch === undefined ? {} : { scratchBytes: parseSize(scratch, '--scratch') }),
     ...(size === undefined ? {} : { limitBytes: parseSize(size, '--size') }),
-  }
+  })
   const result = await call<MountResult>('POST', '/mount', request, { socket: parsed.control })
   if (result.unanswered !== undefined)
     process.stderr.write(

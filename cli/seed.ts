@@ -1,6 +1,15 @@
 import { resolve } from 'node:path'
 import type { SeedRequest, SeedResult } from '../node/control/api.ts'
-import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
+import { parseSeedRequest } from '../node/control/requests.ts'
+import {
+  checkRequest,
+  commonHelp,
+  imageHelp,
+  imageNames,
+  imageOptions,
+  imageRequest,
+  parseCommon,
+} from './arguments.ts'
 import { callWithProgress } from './progress.ts'
 import { formatSize } from './size.ts'
 
@@ -23,7 +32,10 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE'], { publish: { type: 'boolean' }, ...imageOptions })
   if (parsed === undefined) return 0
   const { publish = false, ...variant } = parsed.values
-  const request: SeedRequest = { ...imageRequest(parsed.positionals[0] ?? '', variant, resolve), publish }
+  const request: SeedRequest = checkRequest(parseSeedRequest, {
+    ...imageRequest(parsed.positionals[0] ?? '', variant, resolve),
+    publish,
+  })
   await callWithProgress<SeedResult>('/seed', request, parsed, describeSeeded)
   return 0
 }

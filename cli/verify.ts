@@ -1,6 +1,15 @@
 import { resolve } from 'node:path'
 import type { VerifiedUse, VerifyRequest, VerifyResult } from '../node/control/api.ts'
-import { commonHelp, imageHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
+import { parseImageRequest } from '../node/control/requests.ts'
+import {
+  checkRequest,
+  commonHelp,
+  imageHelp,
+  imageNames,
+  imageOptions,
+  imageRequest,
+  parseCommon,
+} from './arguments.ts'
 import { callWithProgress } from './progress.ts'
 
 const help = `Rebuilds the root filesystem of an image from its layers in the registry, and compares it with what this
@@ -20,7 +29,8 @@ ${commonHelp}
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
   if (parsed === undefined) return 0
-  const request: VerifyRequest = imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve)
+  const image = imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve)
+  const request: VerifyRequest = checkRequest(parseImageRequest, image)
   const { same } = await callWithProgress<VerifyResult>('/verify', request, parsed, describe)
   return same ? 0 : 1
 }

@@ -10,22 +10,22 @@ import { defaultLayerLimits } from './rootfs/layer-limits.ts'
 import { logLevels } from './base/log.ts'
 import { parseRegistryName } from './registry/endpoint.ts'
 import { parseMirror } from './registry/mirrors.ts'
-import { normalizePlatform } from './registry/platform.ts'
+import { normalizePlatform } from './model/platform.ts'
 import { defaultLimits } from './registry/request-gate.ts'
 
 const goArchitectures: Record<string, string> = { x64: 'amd64', arm64: 'arm64', arm: 'arm/v7', ia32: '386' }
 
 interface Option<T> {
   /**
-   * A `list` may be given several times or with commas; in the file it is a JSON array of strings. A `size` without a unit
-   * is in bytes, a `duration` in seconds.
+   * A `list` may be given several times or with commas; in the file it is a JSON array of strings. A `size` without a
+   * unit is in bytes, a `duration` in seconds.
    */
   type: 'text' | 'path' | 'list' | 'count' | 'size' | 'duration'
   fallback: T
   /** Shown in the help instead of a fallback that differs from host to host. */
   fallbackText?: string
   choices?: readonly string[]
-  /** Checks each item of a list. @throws invalid saying what is wrong */
+  /** Checks the value, or each item of a list. @throws invalid saying what is wrong */
   check?: (item: string) => unknown
   /** Returns the normal form of a text. @throws invalid saying what is wrong */
   normalize?: (value: string) => string
@@ -255,6 +255,7 @@ function parseValue(name: Name, given: readonly string[], where: string): string
   }
   const value = given.at(-1) ?? ''
   if (value === '') throw new P2pfsError('invalid', `${where} is empty; it takes ${option.value}`)
+  option.check?.(value)
   if (option.type === 'path') return resolve(value)
   if (option.choices !== undefined && !option.choices.includes(value)) {
     throw new P2pfsError('invalid', `${where} is ${value}; it takes one of ${option.choices.join(', ')}`)

@@ -1,7 +1,7 @@
-import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Log } from './base/log.ts'
+import { makeDirectory } from './base/make-directory.ts'
 import { Boots } from './boot/boots.ts'
 import { BootProfiles } from './boot/profiles.ts'
 import type { Config } from './config.ts'
@@ -102,7 +102,7 @@ export async function startDaemon(
 ): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack()
   const paths = statePaths(config.stateDir)
-  await mkdir(config.stateDir, { recursive: true, mode: 0o700 })
+  await makeDirectory(config.stateDir, { mode: 0o700 })
   const stopping = new AbortController()
   const { signal } = stopping
 
@@ -226,7 +226,7 @@ export async function startDaemon(
           { version, name: config.name, region: config.region },
         ),
         seed: new SeedOperation({ requests, resolver, seeder, profiles, publisher, log }),
-        mount: new MountOperation({ requests, resolver, mounts, reports, log }),
+        mount: new MountOperation({ stateDir: config.stateDir, requests, resolver, mounts, reports, log }),
         umount: new UmountOperation({ mounts, log }),
         reset: new ResetOperation({ mounts, log }),
         import: new ImportOperation({ requests, importer, resolver, seeder }),

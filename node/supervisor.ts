@@ -27,8 +27,8 @@ export const inherited = {
 } as const
 
 /**
- * Messages of the daemon: it serves; it has stopped as it was told; it cannot start, and with which status `p2pfs daemon` should
- * end. After the last two it ends by SIGKILL.
+ * Messages of the daemon: it serves; it has stopped as it was told; it cannot start, and with which status `p2pfs
+ * daemon` should end. After the last two it ends by SIGKILL.
  */
 export type FromDaemon = 'ready' | 'stopped' | { cannotStart: number }
 
@@ -41,8 +41,8 @@ const stopMs = 10_000
 /** How often a daemon is started that dies before it has ever served. */
 const maxFirstStarts = 5
 /**
- * How long mounts wait for a daemon that does not start (ms), for instance after an upgrade that failed: time for a person to mend it.
- * After that they end, as a reader should not wait for ever.
+ * How long mounts wait for a daemon that does not start (ms), for instance after an upgrade that failed: time for a
+ * person to mend it. After that they end, as a reader should not wait for ever.
  */
 const giveUpMs = 10 * 60_000
 /** O_PATH of open(2), which node:fs does not name: x86 and arm64 have the same value. */
@@ -69,8 +69,9 @@ interface DaemonEnd {
 }
 
 /**
- * Owns what outlives a daemon: the kernel mount with its descriptor of /dev/fuse, and the control socket. Keeps a daemon
- * running that serves both. While this process lives, a daemon may die or be replaced: readers and requests only wait.
+ * Owns what outlives a daemon: the kernel mount with its descriptor of /dev/fuse, and the control socket. Keeps a
+ * daemon running that serves both. While this process lives, a daemon may die or be replaced: readers and requests
+ * only wait.
  */
 export class Supervisor {
   readonly #log: Log
@@ -94,18 +95,18 @@ export class Supervisor {
   /**
    * Runs until it is told to stop.
    * @returns the exit status: 0, or that of a daemon which could not start
-   * @throws conflict if another daemon has the state directory or the control socket; invalid, unsupported or unavailable if the
-   * state directory, the control socket or FUSE cannot be used
+   * @throws conflict if another daemon has the state directory or the control socket; invalid, unsupported or
+   * unavailable if the state directory, the control socket or FUSE cannot be used
    */
   async run(): Promise<number> {
     await this.#takeLock()
     await this.#control.prepare()
     const onStop = (): void => this.stop()
     const onReplace = (): void => this.replace()
+    process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onReplace)
     try {
       this.#controlFd = await this.#control.bind()
       await this.#mount()
-      process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onReplace)
       return await this.#keepRunning()
     } finally {
       await this.#control.remove()
@@ -150,6 +151,7 @@ export class Supervisor {
     let servedMs: number | undefined
     for (let resumed = false; !this.#stopping; resumed = true) {
       const isFresh = await this.#mountAgain()
+      if (this.#stopping) break
       const startedMs = performance.now()
       const end = await this.#runDaemon(resumed && !isFresh)
       if (this.#stopping) break
@@ -161,7 +163,7 @@ export class Supervisor {
       else if (wasReady) failures = Math.min(failures, 1)
       if (!wasReady && !expected && (await this.#isFinal(status, failures + 1, servedMs))) {
         this.#log.error('daemon does not start; its mounts end', { status })
-        return Object.values(exitStatus).find((known) => known === status) ?? exitStatus.crashes
+        return Object.values(exitStatus).find((candidate) => candidate === status) ?? exitStatus.crashes
       }
       if (!expected) this.#log.warn('daemon ended unexpectedly; another is started, mounts wait', { status })
       await this.#pause(expected ? 0 : respawnDelaysMs[Math.min(failures++, respawnDelaysMs.length - 1)]!)
@@ -223,8 +225,8 @@ export class Supervisor {
   }
 
   /**
-   * Makes the state directory and locks it. The lock belongs to the open file, not to a process: flock(1) takes it on our
-   * descriptor, and it stays ours.
+   * Makes the state directory and locks it. The lock belongs to the open file, not to a process: flock(1) takes it on
+   * our descriptor, and it stays ours.
    */
   async #takeLock(): Promise<void> {
     const { stateDir } = this.#options
@@ -253,7 +255,8 @@ export class Supervisor {
   }
 
   /**
-   * Mounts again if somebody has unmounted the FUSE filesystem by hand, which ends it once nothing else is mounted of it.
+   * Mounts again if somebody has unmounted the FUSE filesystem by hand, which ends it once nothing else is mounted of
+   * it.
    * @returns whether it did
    */
   async #mountAgain(): Promise<boolean> {
@@ -285,7 +288,8 @@ export class Supervisor {
     } catch (cause) {
       throw new P2pfsError(
         'unsupported',
-        `cannot open /dev/fuse: ${(cause as Error).message}; run as root with the fuse module loaded, or use --fuse-driver native`,
+        `cannot open /dev/fuse: ${(cause as Error).message}; ` +
+          'run as root with the fuse module loaded, or use --fuse-driver native',
         { cause },
       )
     }

@@ -2,8 +2,8 @@ import { mkdir, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 /**
- * Makes a directory, and its parents if they are missing. Not `mkdir` with `recursive`, which never ends below a directory that
- * answers ENOENT, such as /proc.
+ * Makes a directory, and its parents if they are missing. Not `mkdir` with `recursive`, which never ends below a
+ * directory that answers ENOENT, such as /proc.
  */
 export async function makeDirectory(path: string, { mode }: { mode: number }): Promise<void> {
   try {

@@ -9,8 +9,9 @@ const replacementMs = 30_000
 const retryPauseMs = 100
 
 /**
- * Requests that may be carried out twice: they change nothing, or come to the same result. A daemon that stops undoes a mount that
- * it has not finished. Not `reset`, which may find a half of its work done, and not `import`, whose source may be gone.
+ * Requests that may be carried out twice: they change nothing, or come to the same result. A daemon that stops undoes
+ * a mount that it has not finished. Not `reset`, which may find a half of its work done, and not `import`, whose
+ * source may be gone.
  */
 const repeatable: readonly string[] = ['/status', '/seed', '/mount', '/umount', '/export', '/inspect', '/verify']
 
@@ -20,8 +21,8 @@ export interface CallOptions {
 }
 
 /**
- * Calls the daemon. While a daemon is being replaced, connections wait in its socket; a request that it did not finish is sent
- * again to the next daemon, where that is safe.
+ * Calls the daemon. While a daemon is being replaced, connections wait in its socket; a request that it did not finish
+ * is sent again to the next daemon, where that is safe.
  * @throws unavailable if no daemon answers; what the daemon answers
  */
 export async function call<Result>(

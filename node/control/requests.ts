@@ -1,6 +1,7 @@
 import { isAbsolute } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { pullPolicies, type PullPolicy } from '../model/image.ts'
+import { normalizePlatform } from '../model/platform.ts'
 import type { ExportRequest, ImageRequest, ImportRequest, MountRequest, SeedRequest, UmountRequest } from './api.ts'
 
 /** A request body: some JSON object. */
@@ -20,7 +21,7 @@ export function parseBody(text: string): RequestBody {
 }
 
 export function parseImageRequest(body: RequestBody): ImageRequest {
-  return { image: text(body, 'image'), ...optional(body, 'platform', text), ...optional(body, 'format', text) }
+  return { image: text(body, 'image'), ...optional(body, 'platform', platform), ...optional(body, 'format', text) }
 }
 
 export function parseSeedRequest(body: RequestBody): SeedRequest {
@@ -65,7 +66,12 @@ export function parseDirectoryRequest(body: RequestBody): UmountRequest {
 export function parseImportRequest(body: RequestBody): ImportRequest {
   const source = text(body, 'source')
   if (!source.startsWith('oci:')) path(body, 'source')
-  return { source, name: text(body, 'name'), ...optional(body, 'platform', text), ...optional(body, 'format', text) }
+  return {
+    source,
+    name: text(body, 'name'),
+    ...optional(body, 'platform', platform),
+    ...optional(body, 'format', text),
+  }
 }
 
 export function parseExportRequest(body: RequestBody): ExportRequest {
@@ -76,6 +82,10 @@ function text(body: RequestBody, key: string): string {
   const value = body[key]
   if (typeof value !== 'string' || value === '') throw new P2pfsError('invalid', `the request needs a text for ${key}`)
   return value
+}
+
+function platform(body: RequestBody, key: string): string {
+  return normalizePlatform(text(body, key))
 }
 
 function path(body: RequestBody, key: string): string {

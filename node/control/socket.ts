@@ -10,8 +10,8 @@ import { systemError } from '../base/system-error.ts'
 const maxPathBytes = 107
 
 /**
- * Not documented, but the only way that Node has to bind a socket without taking its connections: the cluster module uses it.
- * Returns an error number if it fails.
+ * Not documented, but the only way that Node has to bind a socket without taking its connections: the cluster module
+ * uses it. Returns an error number if it fails.
  */
 const { _createServerHandle: createServerHandle } = net as unknown as {
   _createServerHandle: (path: string, port: -1, addressType: -1) => { fd: number } | number
@@ -20,8 +20,8 @@ const { _createServerHandle: createServerHandle } = net as unknown as {
 /**
  * The name of the control socket in the filesystem.
  *
- * A socket is bound to a temporary name, and gets its own once somebody listens: so a control socket that refuses connections
- * is always a leftover. Nothing but such a leftover is ever replaced or removed.
+ * A socket is bound to a temporary name, and gets its own once somebody listens: so a control socket that refuses
+ * connections is always a leftover. Nothing but such a leftover is ever replaced or removed.
  */
 export class ControlSocket {
   readonly path: string
@@ -36,15 +36,16 @@ export class ControlSocket {
 
   /**
    * Makes the directory, and checks that the name can be taken.
-   * @throws conflict if something is there that is in use or no socket; invalid if the path is not usable; unavailable for errors
-   * that may pass
+   * @throws conflict if something is there that is in use or no socket; invalid if the path is not usable; unavailable
+   * for errors that may pass
    */
   async prepare(): Promise<void> {
     const longestPath = Math.max(...[this.path, this.temporaryPath].map((path) => Buffer.byteLength(path)))
     if (longestPath > maxPathBytes)
       throw new P2pfsError(
         'invalid',
-        `the control socket ${this.path} has too long a path: a unix socket takes ${maxPathBytes} bytes; choose another --control`,
+        `the control socket ${this.path} has too long a path: a unix socket takes ${maxPathBytes} bytes; ` +
+          'choose another --control',
       )
     try {
       await makeDirectory(dirname(this.path), { mode: 0o755 })
@@ -112,8 +113,8 @@ export class ControlSocket {
       const what = found.isDirectory() ? 'a directory' : 'a file'
       throw new P2pfsError(
         'conflict',
-        `cannot make the control socket: ${this.path} is ${what}, not a socket, and stays as it is; choose another --control, ` +
-          `such as ${found.isDirectory() ? join(this.path, 'p2pfs.sock') : `${this.path}.sock`}`,
+        `cannot make the control socket: ${this.path} is ${what}, not a socket, and stays as it is; ` +
+          `choose another --control, such as ${found.isDirectory() ? join(this.path, 'p2pfs.sock') : `${this.path}.sock`}`,
       )
     }
     if (!(await refusesConnections(this.path))) throw this.#inUse()
@@ -123,7 +124,8 @@ export class ControlSocket {
   #inUse(): P2pfsError {
     return new P2pfsError(
       'conflict',
-      `another program answers at the control socket ${this.path}; stop that p2pfs daemon first, or choose another --control`,
+      `another program answers at the control socket ${this.path}; ` +
+        'stop that p2pfs daemon first, or choose another --control',
     )
   }
 }

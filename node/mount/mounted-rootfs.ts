@@ -161,6 +161,7 @@ export class MountedRootfs implements BootingRootfs {
       return await withinDeadline(async (options) => await this.fetch(chunkIndex, 'demand', options.signal), {
         signal,
         deadlineMs,
+        statedMs: this.#readDeadlineMs,
       })
     } catch (error) {
       if (!isRepeated && isP2pfsError(error, 'timeout')) this.#late.set(chunkIndex, true, repeated.withinMs)

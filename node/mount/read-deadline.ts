@@ -10,15 +10,16 @@ const pauseMs = { passing: 1_000, lasting: 5_000 }
 /**
  * Repeats an attempt until it succeeds or the deadline has passed, because an error breaks a reader and a pause does
  * not. Wrong bytes, and the end of the daemon, are final at once.
+ * @param options `statedMs`: the deadline that the message states, if a read is the rest of an earlier one (ms)
  * @throws timeout, with the failure of the last attempt; invalid; closed; the signal's reason
  */
 export async function withinDeadline<T>(
   attempt: (options: { signal: AbortSignal }) => Promise<T>,
-  { signal, deadlineMs }: { signal: AbortSignal; deadlineMs: number },
+  { signal, deadlineMs, statedMs = deadlineMs }: { signal: AbortSignal; deadlineMs: number; statedMs?: number },
 ): Promise<T> {
   const deadline = new AbortController()
   const timer = setTimeout(
-    () => deadline.abort(new P2pfsError('timeout', `nobody has delivered it within ${deadlineMs / 1000} s`)),
+    () => deadline.abort(new P2pfsError('timeout', `nobody has delivered it within ${statedMs / 1000} s`)),
     deadlineMs,
   )
   const limited = AbortSignal.any([signal, deadline.signal])

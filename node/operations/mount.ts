@@ -5,9 +5,12 @@ import type { OperationOptions } from '../control/operations.ts'
 import type { ImageResolver } from '../images/resolver.ts'
 import type { Mounts } from '../mount/mounts.ts'
 import type { ImageRequests } from './image-request.ts'
+import { checkMountDirectory } from './mount-directory.ts'
 import type { MountReports } from './mount-report.ts'
 
 export interface MountParts {
+  /** Where nothing may be mounted. */
+  stateDir: string
   requests: ImageRequests
   resolver: Pick<ImageResolver, 'resolveForMount'>
   mounts: Pick<Mounts, 'mount'>
@@ -26,6 +29,7 @@ export class MountOperation {
   async run(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
     const { requests, resolver, mounts, reports, log } = this.#parts
     const { directory, as = 'drive', writable = false, limitBytes, scratchBytes, pull = 'auto' } = request
+    await checkMountDirectory(directory, this.#parts.stateDir)
     const { reference, variant } = requests.parse(request, as === 'tree' ? 'erofs' : 'ext4')
     const { record, manifest, origin, resolution, unanswered } = await resolver.resolveForMount(reference, variant, {
       pull,

@@ -1,7 +1,7 @@
 import { P2pfsError } from '../../protocol/errors.ts'
 import { listSome, type IndexEntry } from './image-manifest.ts'
 import { parseJsonObject, textOrEmpty } from './json.ts'
-import { parsePlatform, platformDistance, type Platform } from './platform.ts'
+import { parsePlatform, platformDistance, type Platform } from '../model/platform.ts'
 
 /**
  * The entries of an index that may be the image for a platform, best first. Entries that name no platform come last:

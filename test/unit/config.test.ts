@@ -91,6 +91,7 @@ test('a wrong option is named, with the place where it was given', (t) => {
   rejects(/not a mirror: "https:\/\/docker\.io"/, ['--registry-mirror', 'https://docker.io=https://mirror.example'])
   rejects(/not a platform: "amd64"/, ['--platform', 'amd64'])
   rejects(/not a key: "QmPeer"; it is a peer id/, ['--trust-index-key', 'QmPeer'])
+  rejects(/not a platform: "amd64"/, ['--platform', 'amd64'])
   rejects(/--fuse-driver is loop.*dev, native/, ['--fuse-driver', 'loop'])
   rejects(/cannot read .*nowhere/, ['--config', '/nowhere.json'])
   writeFileSync(file, '{"regoin": "x"}')

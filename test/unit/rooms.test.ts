@@ -97,7 +97,7 @@ const netlabFloors: typeof floors = {
 
 /** Files in the root of `node/`, and the rooms that each may name; undefined: all of them. */
 const roots: Record<string, readonly string[] | undefined> = {
-  'config.ts': ['base', 'rootfs', 'registry'],
+  'config.ts': ['base', 'model', 'rootfs', 'registry'],
   'daemon.ts': undefined,
   'main.ts': undefined,
   'supervisor.ts': ['base', 'control', 'mount'],

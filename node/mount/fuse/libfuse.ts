@@ -33,8 +33,8 @@ export async function loadLibfuse({ run = runTool }: { run?: RunTool } = {}): Pr
   }
   await access('/dev/fuse', constants.R_OK | constants.W_OK).catch((cause: unknown) =>
     fail(
-      `user ${userInfo().username} cannot open /dev/fuse; as root: modprobe fuse, then chmod 666 /dev/fuse, or make the user ` +
-        'a member of its group',
+      `user ${userInfo().username} cannot open /dev/fuse; as root: modprobe fuse, then chmod 666 /dev/fuse, ` +
+        'or make the user a member of its group',
       cause,
     ),
   )

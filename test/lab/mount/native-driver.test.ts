@@ -30,8 +30,8 @@ interface Result {
 }
 
 /**
- * A user who is not root, on a host where that user may use FUSE: a mount namespace with its own /dev/fuse and /etc/fuse.conf. The
- * checkout is mounted at a place that the user can get to.
+ * A user who is not root, on a host where that user may use FUSE: a mount namespace with its own /dev/fuse and
+ * /etc/fuse.conf. The checkout is mounted at a place that the user can get to.
  */
 class UserHost {
   readonly directory: string
@@ -95,14 +95,10 @@ class UserHost {
   readonly daemonCommand = [
     'p2pfs/cli/p2pfs',
     'daemon',
-    '--fuse-driver',
-    'native',
-    '--state-dir',
-    'state',
-    '--control',
-    'control.sock',
-    '--listen',
-    '/ip4/127.0.0.1/tcp/0',
+    '--fuse-driver=native',
+    '--state-dir=state',
+    '--control=control.sock',
+    '--listen=/ip4/127.0.0.1/tcp/0',
   ]
 
   /** Starts a daemon and waits until it answers; it ends with the test. */

@@ -15,10 +15,12 @@ export class FakeOperations {
   readonly operations = Object.fromEntries(
     ['status', 'seed', 'mount', 'umount', 'reset', 'import', 'export', 'inspect', 'verify'].map((operation) => [
       operation,
-      async (request: object = {}, options?: OperationOptions) => {
-        const call = { operation, request, options }
-        this.calls.push(call)
-        return await this.answer(call)
+      {
+        run: async (request: object = {}, options?: OperationOptions) => {
+          const call = { operation, request, options }
+          this.calls.push(call)
+          return await this.answer(call)
+        },
       },
     ]),
   ) as unknown as Operations

@@ -42,6 +42,7 @@ test('a value of the wrong type is refused with its name', () => {
   refuses(parseImageRequest, {}, /needs a text for image/)
   refuses(parseImageRequest, { image: '' }, /needs a text for image/)
   refuses(parseImageRequest, { image: 'debian', platform: 7 }, /needs a text for platform/)
+  refuses(parseImageRequest, { image: 'debian', platform: 'amd64' }, /not a platform: "amd64"; it is OS\/ARCH/)
   refuses(parseSeedRequest, { image: 'debian', publish: 'yes' }, /publish is neither true nor false/)
   refuses(parseDirectoryRequest, { directory: 'mnt' }, /directory is not an absolute path: mnt/)
   refuses(parseExportRequest, { image: 'debian', file: 'f' }, /file is not an absolute path/)

@@ -41,7 +41,7 @@ test('a socket appears under its name once somebody listens on it', async (t) =>
   assert.equal(existsSync(path), false)
 })
 
-test('a socket that was bound for a daemon refuses connections until that listens, and is not published before', async (t) => {
+test('a socket that was bound for a daemon has no name until the daemon listens', async (t) => {
   const path = join(temporaryDirectory(t), 'control.sock')
   const socket = new ControlSocket(path)
   await socket.prepare()

@@ -31,6 +31,10 @@ test('a read is given up when its deadline has passed, with the reason', async (
       given.addEventListener('abort', () => reject(new P2pfsError('timeout', 'nothing has come')), { once: true }),
     )
   await assert.rejects(withinDeadline(silent, { signal, deadlineMs: 20 }), isLate(/nothing has come/))
+  await assert.rejects(
+    withinDeadline(silent, { signal, deadlineMs: 20, statedMs: 30_000 }),
+    isLate(/within 30 s: nothing has come/),
+  )
 })
 
 test('wrong bytes, and the end of the daemon, are final', async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { createLog } from '../../../node/base/log.ts'
-import { normalizePlatform, parsePlatform, platformDistance } from '../../../node/registry/platform.ts'
+import { normalizePlatform, parsePlatform, platformDistance } from '../../../node/model/platform.ts'
 import { createClient, fails, signal, startRegistry, type Client } from '../../support/registry/fault-client.ts'
 import type { FaultRegistry } from '../../support/registry/fault-registry.ts'
 import { config, configFor, describe, indexOf, layer, manifestOf, types } from '../../support/registry/small-image.ts'

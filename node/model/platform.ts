@@ -40,7 +40,10 @@ function normalVariant(architecture: string, variant: string): string {
 /** The platform as it stands in the names of images: `linux/amd64`, `linux/arm/v7`. @throws invalid */
 export function normalizePlatform(text: string): string {
   if (!/^[\w.-]+\/[\w.-]+(?:\/[\w.-]+)?$/.test(text.trim()))
-    throw new P2pfsError('invalid', `not a platform: ${JSON.stringify(text.slice(0, 100))}; it is given as linux/amd64`)
+    throw new P2pfsError(
+      'invalid',
+      `not a platform: ${JSON.stringify(text.slice(0, 100))}; it is OS/ARCH or OS/ARCH/VARIANT, such as linux/amd64`,
+    )
   const { os, architecture, variant } = parsePlatform(text)
   return [os, architecture, variant].filter((part) => part !== '').join('/')
 }

@@ -1,0 +1,17 @@
+import assert from 'node:assert/strict'
+import { mkdirSync, symlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { checkMountDirectory } from '../../../node/operations/mount-directory.ts'
+import { isP2pfsError } from '../../../protocol/errors.ts'
+import { temporaryDirectory } from '../../support/temporary.ts'
+
+test('a directory in the state directory is refused, also through a symbolic link', async (t) => {
+  const top = temporaryDirectory(t)
+  const state = join(top, 'state')
+  for (const path of ['state/chunks', 'state2', 'other']) mkdirSync(join(top, path), { recursive: true })
+  symlinkSync(join(state, 'chunks'), join(top, 'link'))
+  for (const name of ['state', 'state/chunks', 'link'])
+    await assert.rejects(checkMountDirectory(join(top, name), state), (error) => isP2pfsError(error, 'invalid'))
+  for (const name of ['state2', 'other', 'nowhere', '']) await checkMountDirectory(join(top, name), state)
+})
