@@ -93,9 +93,9 @@ export class ImageSource implements AsyncDisposable {
    * @throws as {@link resolve}
    */
   async manifestDigest(reference: Reference, platform: string, { signal }: { signal: AbortSignal }): Promise<Digest> {
-    const known = this.#digests.get(keyOf(reference, platform))
-    if (known !== undefined && known.topDigest === (await this.topDigest(reference, { signal })))
-      return known.manifestDigest
+    const last = this.#digests.get(keyOf(reference, platform))
+    if (last !== undefined && last.topDigest === (await this.topDigest(reference, { signal })))
+      return last.manifestDigest
     const storage = this.#storage(reference)
     const top = await storage.manifest(reference, { signal })
     const { digest } = await new ImageSearch({ storage }, { reference, platform, signal }).find(top)
