@@ -88,8 +88,8 @@ export class Authorizer {
     const current = this.current(request)
     // Another request may have renewed it in the meantime.
     if (current !== undefined && current !== header) return true
-    const known = chooseChallenge(headers) ?? this.#grants.get(key)?.challenge
-    const challenge = known ?? (header === undefined && !isForeign ? await this.#askRoot(request, status) : undefined)
+    const offered = chooseChallenge(headers) ?? this.#grants.get(key)?.challenge
+    const challenge = offered ?? (header === undefined && !isForeign ? await this.#askRoot(request, status) : undefined)
     // A storage refuses a URL that has expired with 401 or 403, and offers no way to log in.
     if (challenge === undefined && (isForeign || status !== 401)) return false
     // 403 may mean that a password or a token has expired: ECR says so after 12 hours.

@@ -17,7 +17,7 @@ export class HostsDirectory {
   readonly #directories: readonly string[]
   readonly #fresh: ExpiringMap<string>
   /** The same object as long as nothing changes; undefined where no directory is for the registry. */
-  readonly #known = new BoundedMap<string, { source: string; hosts: RegistryHosts | undefined }>({
+  readonly #records = new BoundedMap<string, { source: string; hosts: RegistryHosts | undefined }>({
     maxEntries: maxRegistries,
   })
 
@@ -50,20 +50,20 @@ export class HostsDirectory {
   /** The servers of a registry; undefined where no directory is for it. @throws invalid naming the file */
   async find(registry: string): Promise<RegistryHosts | undefined> {
     if (this.#directories.length === 0) return undefined
-    const known = this.#known.get(registry)
-    if (known !== undefined && this.#fresh.has(registry)) return known.hosts
+    const record = this.#records.get(registry)
+    if (record !== undefined && this.#fresh.has(registry)) return record.hosts
     this.#fresh.set(registry, true, keptMs)
     try {
       const directory = await this.#directoryOf(registry)
       const hosts = directory === undefined ? undefined : await readRegistryHosts(directory, registry)
       const source = describe(hosts)
-      if (known?.source === source) return known.hosts
-      this.#known.set(registry, { source, hosts })
+      if (record?.source === source) return record.hosts
+      this.#records.set(registry, { source, hosts })
       return hosts
     } catch (error) {
-      if (known === undefined) throw error
+      if (record === undefined) throw error
       this.#log.warn('the hosts of a registry cannot be read; those from before are used', { error, registry })
-      return known.hosts
+      return record.hosts
     }
   }
 

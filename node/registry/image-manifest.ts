@@ -113,7 +113,7 @@ function parseDescriptor(value: unknown, what: string): Descriptor {
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)
     throw new P2pfsError('invalid', `descriptor in ${what} has no size`)
   if (size > maxBlobBytes)
-    throw new P2pfsError('invalid', `descriptor in ${what} has a size of ${size} bytes; ${maxBlobBytes} is the most`)
+    throw new P2pfsError('invalid', `descriptor in ${what} is of ${size} bytes; ${maxBlobBytes} is the most`)
   const type = typeof mediaType === 'string' ? mediaType : ''
   if (type.length > maxMediaTypeLength)
     throw new P2pfsError(

@@ -291,17 +291,16 @@ test('a registry that is down: connections refused, then again there', async (t)
 
 test('a registry that accepts and never answers ends in a timeout', async (t) => {
   const server = await startRegistry(t)
-  const { registry, reference } = createClient(t, server.authority, { timeouts: { headersMs: 50, idleMs: 250 } })
+  const { registry, reference } = createClient(t, server.authority, { timeouts: { headersMs: 100 } })
   server.faults.add({ drop: true })
-  await assert.rejects(registry.manifest(reference, { signal }), fails('timeout', /does not answer within 0.05 s/))
-  server.faults.clear()
+  await assert.rejects(registry.manifest(reference, { signal }), fails('timeout', /does not answer within 0.1 s/))
+})
+
+test('a registry that stops in mid-body, each time, ends in a timeout', async (t) => {
+  const server = await startRegistry(t)
+  const { range } = createClient(t, server.authority, { timeouts: { idleMs: 100 } })
   server.faults.add({ stallAfterBytes: 1000 })
-  await assert.rejects(
-    registry
-      .range(reference, descriptor, { start: 0, end: 1000_000 }, { signal })
-      .then(() => registry.range(reference, descriptor, { start: 0, end: 1_000_000 }, { signal })),
-    fails('timeout', /has stopped sending blobs\/.*nothing has come for 0.25 s/),
-  )
+  await assert.rejects(range(0, 1_000_000), fails('timeout', /has stopped sending blobs\/.*nothing has come for 0.1 s/))
 })
 
 test('an abort ends a read at once, wherever it waits', async (t) => {
