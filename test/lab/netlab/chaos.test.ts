@@ -12,6 +12,7 @@ const notYet: Partial<Record<FaultName, string>> = {
   renames: 'an umount after a rename of the parent leaves the mount, and deletes its scratch',
   flips: 'a chunk file with a flipped bit is served as it is',
   truncations: 'a chunk file that was cut short makes a read hang',
+  'full-disk': 'a reset on a full disk ends a writable tree, which the daemon goes on listing',
   terminations: 'a read that waits fails with EIO when the daemon is stopped',
   replacements: 'a read that waits fails with EIO when the daemon is replaced',
 }
