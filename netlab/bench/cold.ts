@@ -8,7 +8,7 @@ import { createRandom } from '../../test/support/random.ts'
 
 const help = `Usage: npm run cold -- [options]
 
-An empty host without peers runs a program of an image, over slow links to the registry, with p2pfs and with a plain pull.
+An empty host without peers runs a program of an image, over slow links to the registry, with p2pfs and a plain pull.
 
   --runs N     starts of each kind [3]
   --only LIST  images (py, node), rates in Mbit/s (25, 100, any number, unlimited) and ways

@@ -26,9 +26,9 @@ import type { World } from './world.ts'
 /** One kind of thing that a run does. */
 export interface Action {
   name: string
-  /** How often it comes, relative to the others. */
+  /** Its frequency, relative to the others. */
   weight: number
-  /** The run does without it where this is off. */
+  /** The action is left out if this fault is off. */
   fault?: FaultName
   /** Waits for its turn on its host; others strike at once, in the middle of those. */
   inTurn?: true

@@ -48,7 +48,7 @@ export interface ChaosMount {
   isChanging: boolean
   /** Readers that are in it. */
   readers: number
-  /** What was written: the truth, by path in the tree. */
+  /** Files with the truth of what was written, by path in the tree. */
   written: Map<string, string>
   /** Paths that were written without success. */
   unknown: Set<string>
@@ -74,7 +74,7 @@ export class ChaosHost {
   readonly mounts = new Map<string, ChaosMount>()
   /** Times in which the daemon was away or frozen. */
   readonly outages = new Outages()
-  /** When the daemon was last ended, or went on after a pause; `performance.now()`. */
+  /** The last time at which the daemon was ended or went on after a pause (`performance.now()`). */
   disturbedAt = -Infinity
   frozenPid: number | undefined
   isFull = false

@@ -4,8 +4,8 @@ import { runChaos } from './run.ts'
 
 const help = `Usage: npm run chaos -- [options]
 
-Runs random actions and faults against the daemons of two hosts, while readers compare every byte with the truth. Prints each
-action, and each finding as a line of JSON. Ends with 1 if there are findings.
+Runs random actions and faults against the daemons of two hosts, while readers compare every byte with the truth.
+Prints each action, and each finding as a line of JSON. Ends with 1 if there are findings.
 
   --seconds N  how long [600]
   --seed N     chooses the actions [random]

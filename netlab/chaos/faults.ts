@@ -1,4 +1,4 @@
-/** The faults and actions that a run may do without. */
+/** The faults and actions that a run can leave out. */
 export const faultNames = [
   'symlinks',
   'renames',

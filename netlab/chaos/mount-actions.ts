@@ -16,7 +16,7 @@ const names = ['m0', 'm1', 'm2', 'm3'] as const
 /** A reader may hold a file until its deadline. */
 const drainMs = 40_000
 const busyTries = 10
-/** Where the mark stands in a scratch drive, behind its superblock and before its end. */
+/** The place of the mark in a scratch drive: behind the superblock, and before the end. */
 export const scratchMark = { offset: 8 * mebibyte, lengthBytes: 4096 } as const
 let writes = 0
 
@@ -99,7 +99,7 @@ export async function mountTwice(world: World, host: ChaosHost, random: Random):
   mount.isChanging = false
 }
 
-/** Ends a mount. Readers are let out first. */
+/** Ends a mount after its readers have left. */
 export async function unmountSomething(world: World, host: ChaosHost, random: Random): Promise<void> {
   const entry = pick(random, [...host.mounts])
   if (entry !== undefined) await unmount(world, host, ...entry)
@@ -120,7 +120,7 @@ export async function unmount(world: World, host: ChaosHost, key: string, mount:
   await settle(world, host, key, mount)
 }
 
-/** A fresh scratch or upper layer; with or without readers in it. */
+/** Resets a scratch or an upper layer, with or without readers in it. */
 export async function resetSomething(world: World, host: ChaosHost, random: Random): Promise<void> {
   const isPolite = random.below(2) === 0
   const changeable = [...host.mounts].filter(([, { request }]) => request.writable ?? request.scratchBytes)
@@ -129,7 +129,7 @@ export async function resetSomething(world: World, host: ChaosHost, random: Rand
   const [key, mount] = entry
   world.journal.action(host.name, `reset ${describeMount(mount)}${isPolite ? '' : ', in use'}`)
   if (isPolite) await letReadersOut(mount)
-  // Those that are in it stay.
+  // Readers that are in it stay.
   mount.isChanging = true
   mount.generation++
   const begunAt = performance.now()

@@ -19,7 +19,7 @@ export class Outages {
     return this.#spans.some(({ to }) => to === undefined)
   }
 
-  /** How much of the time from `from` until now something was away (ms). Spans that overlap count twice. */
+  /** The time since `from` in which something was away (ms). Spans that overlap count twice. */
   since(from: number): number {
     const now = performance.now()
     return this.#spans.reduce((sum, span) => sum + Math.max(0, (span.to ?? now) - Math.max(span.from, from)), 0)

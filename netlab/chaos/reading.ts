@@ -9,7 +9,7 @@ import { describeMount, mayFail, readDeadlineMs, type World } from './world.ts'
 
 /** Readers of each host. */
 const readersPerHost = 2
-/** A read may take so much longer than its deadline on a busy machine (ms). */
+/** A read may take this much longer than its deadline on a busy machine (ms). */
 const slackMs = 25_000
 const maxRangeBytes = 2 << 20
 const idleMs = 200
@@ -17,7 +17,7 @@ const idleMs = 200
 interface Target {
   mount: ChaosMount
   job: ReadJob
-  /** It is part of what was written, which may be gone after a change. */
+  /** Written content may be gone after a change. */
   isWritten: boolean
 }
 

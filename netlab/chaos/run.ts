@@ -26,7 +26,7 @@ export interface ChaosOptions {
   off: readonly FaultName[]
   /** Leaves out the large image, whose set-up takes a minute on a busy machine. */
   isSmall?: boolean
-  /** Where the logs of the daemons are kept; they are removed with the lab if not given. */
+  /** The logs of the daemons are copied to this directory. */
   logDirectory?: string
   /** Receives the log: a line for each action, a line of JSON for each finding. */
   tell?: (line: string) => void
@@ -46,15 +46,15 @@ const pauseMs = { min: 30, max: 500 } as const
 /** Requests that may wait on one host; more actions on it are left out. */
 const maxPending = 3
 const meetTimeoutMs = 30_000
-/** What the daemon deletes in the background is gone after this. */
+/** A limit for deletions in the background (ms). */
 const tidyTimeoutMs = 30_000
-/** Faults that are healed: what waits on the registry notices within its pauses. */
+/** The pause after the last fault, in which daemons find the registry again. */
 const calmMs = 3_000
 
 /**
- * Two hosts and a registry. Random actions and faults strike both hosts while readers compare every byte with the truth.
+ * Two hosts and a registry. Random actions and faults strike both hosts while readers compare all bytes with the truth.
  *
- * 1. The second host seeds all images. What they read as is recorded, and compared with what umoci unpacks.
+ * 1. The second host seeds all images, and their bytes are recorded: drives as they read, trees as umoci unpacks them.
  * 2. Actions are chosen by the seed, until the time is up.
  * 3. All faults end. Every mount is read whole, and ended. Nothing may be left.
  */
@@ -166,7 +166,7 @@ async function keepLogs({ hosts }: World, directory: string): Promise<void> {
   for (const { node, name } of hosts) await writeFile(join(directory, `${name}.log`), await node.log())
 }
 
-/** What the daemon keeps for mounts, below its state directory. */
+/** Files that the daemon keeps for mounts, below its state directory. */
 async function leftFiles(host: ChaosHost): Promise<string[]> {
   const left: string[] = []
   for (const folder of ['writable', 'scratch', 'trees', 'chunks/incoming']) {

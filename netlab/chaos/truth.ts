@@ -10,7 +10,7 @@ import type { Registry } from '../registry/registry.ts'
 export const formats = ['ext4', 'erofs'] as const
 export type Format = (typeof formats)[number]
 
-/** What an image reads as. */
+/** An image, and the truth about its bytes. */
 export interface TrueImage {
   name: string
   reference: string
@@ -30,7 +30,7 @@ export async function chaosImages({ isSmall }: { isSmall: boolean }): Promise<La
   return isSmall ? [lower, both] : [lower, both, (await debianImages()).packages]
 }
 
-/** Seeds the images on a host, and records what they read as. No fault may have begun. */
+/** Seeds the images on a host and records their bytes. No fault may have begun. */
 export async function recordTruth(
   images: readonly LabImage[],
   { registry, node, directory }: { registry: Registry; node: NodeProcess; directory: string },

@@ -4,7 +4,7 @@ import type { Journal } from './journal.ts'
 import type { Outages } from './outages.ts'
 import type { TrueImage } from './truth.ts'
 
-/** What actions act on. */
+/** Everything that actions act on. */
 export interface World {
   hosts: ChaosHost[]
   registry: Registry
@@ -14,11 +14,10 @@ export interface World {
   registryOutages: Outages
   /** Files with the truth of what is written into mounts. */
   writtenDirectory: string
-  /** Ends of faults that last for a while; each runs once, at its time or at the end of the run. */
   undo: Undo
 }
 
-/** Something that ends by itself after a while. */
+/** The ends of faults: each comes after a while, or at the end of the run. */
 export class Undo {
   readonly #pending = new Set<{ timer: NodeJS.Timeout; task: () => Promise<void> }>()
   readonly #running = new Set<Promise<void>>()

@@ -14,7 +14,7 @@ const guestTimeoutMs = 120_000
 /** The size of the overlay's own directories. */
 const overlayBytes = 64 << 10
 
-test('a VM boots, writes to its rootfs and swaps on its scratch with a fraction of the image fetched', async (context) => {
+test('a VM boots, writes to its rootfs and swaps on its scratch, with a part of the image fetched', async (context) => {
   const outcome = await runBoot(await guestImage(), { tell: (line) => context.diagnostic(line) })
   assert.ok(outcome.swapBytes >= 60 << 20, `${outcome.swapBytes} bytes of swap`)
   assert.ok(

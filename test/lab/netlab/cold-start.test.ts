@@ -19,7 +19,7 @@ const maxMountShare = 0.01
  */
 const maxMountRequests = 10
 
-test('an empty host without peers runs a program with a fraction of the image, and reads no layer whole', async (context) => {
+test('an empty host without peers runs a program with a part of the image, and no whole layer', async (context) => {
   const { packages } = await debianImages()
   const layers = await layersOf(packages)
   const compressedBytes = layers.reduce((sum, { size }) => sum + size, 0)

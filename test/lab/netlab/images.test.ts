@@ -25,7 +25,7 @@ test('leaves nothing in the cache when a build is given up', async (context) => 
   assert.deepEqual(readdirSync(cacheDirectory), [])
 })
 
-test('the odd image has all kinds of files, links, attributes, removals, and names that are not text', async (context) => {
+test('the odd image has all kinds of files, links, attributes, removals, and odd names', async (context) => {
   const cacheDirectory = temporaryDirectory(context)
   const root = await unpackWithUmoci(await oddImage({ cacheDirectory }), join(cacheDirectory, 'bundle'))
   const tree = await readTree(root)

@@ -6,7 +6,7 @@ import { NodeProcess } from '../../../netlab/hosts/node-process.ts'
 import { Registry } from '../../../netlab/registry/registry.ts'
 import { complaints, runPeerReads } from '../../../netlab/scenarios/peer-reads.ts'
 
-test('B and C read the right bytes from A while the registry is cut off and the daemon is killed twenty times', async () => {
+test('B and C read the right bytes from A, with the registry cut off and twenty kills of the daemon', async () => {
   const { gzip } = await debianImages()
   const outcome = await runPeerReads(gzip, { kills: 20 })
   assert.deepEqual(complaints(outcome), [])
