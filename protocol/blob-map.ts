@@ -68,7 +68,9 @@ const maxMarkFactor = 2 ** 28
 const pieceNumbers = 3
 
 /** The stored and wire form; SPEC.md, "Blob map". Offsets are given as distances, which are small. */
-export function encodeBlobMap(map: BlobMap): Uint8Array<ArrayBuffer> {
+export function encodeBlobMap(
+  map: Omit<BlobMap, 'pieces'> & { pieces: Iterable<Piece> & { length: number } },
+): Uint8Array<ArrayBuffer> {
   const writer = new CborWriter().map(keys.length)
   writer.text('marks').bytes(encodeMarks(map.marks))
   writer.text('diffId').text(map.diffId)

@@ -115,7 +115,7 @@ export class Importer {
           options.onLayer?.(layer.diffId)
           return index
         },
-        sink,
+        sink: releasing(sink),
         limits: this.#parts.limits,
       },
       options,
@@ -319,7 +319,7 @@ export class Importer {
         )
       layers.push((await this.knownLayer(layer.diffId, signal)) ?? (await read()))
     }
-    const rebuilt = await buildRootfs(layers, manifest, sink)
+    const rebuilt = await buildRootfs(layers, manifest, sink, { signal })
     if (rootfsDigest(rebuilt) !== record.rootfsDigest) {
       throw new P2pfsError('invalid', 'the layers in the registry make another rootfs than the one that is known', {
         image: record.reference,
