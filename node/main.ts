@@ -1,10 +1,12 @@
-import { mkdir, realpath } from 'node:fs/promises'
+import { realpath } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import packageManifest from '../package.json' with { type: 'json' }
 import { P2pfsError } from '../protocol/errors.ts'
 import { loadConfig, type Config } from './config.ts'
 import { startDaemon, statePaths, type DaemonParts } from './daemon.ts'
 import { exitStatusOf } from './base/exit-status.ts'
+import { makeDirectory } from './base/make-directory.ts'
+import { systemError } from './base/system-error.ts'
 import { createLog, type Log, type LogLevel } from './base/log.ts'
 import { DiskTemplates } from './mount/placement/disk-template.ts'
 import { DevFuseDriver } from './mount/fuse/dev-fuse-driver.ts'
@@ -28,6 +30,16 @@ const lasting = ['stateDir', 'control', 'fuseDriver'] as const
  * @returns the exit status
  */
 export async function supervise(given: Config, argv: readonly string[]): Promise<number> {
+  const log = logOf(given, 'supervisor')
+  try {
+    return await runSupervisor(given, argv, log)
+  } catch (error) {
+    log.error('p2pfs daemon cannot start', { error })
+    return exitStatusOf(error)
+  }
+}
+
+async function runSupervisor(given: Config, argv: readonly string[], log: Log): Promise<number> {
   const config = await withRealStateDir(given)
   if (config.fuseDriver === 'native') {
     const status = await runDaemon(config, logOf(config, 'daemon'))
@@ -36,7 +48,6 @@ export async function supervise(given: Config, argv: readonly string[]): Promise
   }
   const { stateDir } = config
   const { mountPoint, trees, writable } = statePaths(stateDir)
-  const log = logOf(config, 'supervisor')
   const checkConfig = (): void => {
     const next = loadConfig(argv, process.env)
     const changed = lasting.find((name) => next[name] !== given[name])
@@ -65,18 +76,17 @@ export async function supervise(given: Config, argv: readonly string[]): Promise
       checkConfig,
     },
   )
-  try {
-    return await supervisor.run()
-  } catch (error) {
-    log.error('p2pfs daemon cannot start', { error })
-    return exitStatusOf(error)
-  }
+  return await supervisor.run()
 }
 
 /** The kernel tells paths of mounts without symbolic links, so the state directory has to be known by such a path. */
 async function withRealStateDir(config: Config): Promise<Config> {
-  await mkdir(config.stateDir, { recursive: true, mode: 0o700 })
-  return { ...config, stateDir: await realpath(config.stateDir) }
+  try {
+    await makeDirectory(config.stateDir, { mode: 0o700 })
+    return { ...config, stateDir: await realpath(config.stateDir) }
+  } catch (error) {
+    throw systemError(`cannot use the state directory ${config.stateDir}`, error)
+  }
 }
 
 function logOf(config: Config, part: string): Log {

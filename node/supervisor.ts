@@ -36,6 +36,11 @@ export type FromDaemon = 'ready' | 'stopped' | { cannotStart: number }
 const respawnDelaysMs = [0, 100, 500, 1_000, 2_000, 5_000] as const
 /** A daemon that ran this long (ms) was healthy: its end counts as the first failure. */
 const wellAfterMs = 30_000
+/**
+ * Memory of this size and more goes back to the system as soon as it is freed (bytes): glibc, mallopt(3), M_MMAP_THRESHOLD. Without a
+ * fixed number glibc raises it to the size of chunks, and 100 MB of freed chunks stay with the process.
+ */
+const mmapThresholdBytes = 64 * 1024
 /** How long a daemon may take to stop (ms). */
 const stopMs = 10_000
 /** How often a daemon is started that dies before it has ever served. */
@@ -202,6 +207,7 @@ export class Supervisor {
     const daemon = spawn(program, argv, {
       stdio: ['ignore', 'inherit', 'inherit', this.#fuse, this.#lock, this.#controlFd, 'ipc'],
       env: {
+        MALLOC_MMAP_THRESHOLD_: String(mmapThresholdBytes),
         ...process.env,
         [inherited.fuse.variable]: String(inherited.fuse.fd),
         [inherited.control.variable]: this.#control.temporaryPath,

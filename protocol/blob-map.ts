@@ -72,7 +72,9 @@ const maxStopPointFactor = 2 ** 28
 const pieceNumbers = 3
 
 /** The stored and wire form; SPEC.md, "Blob map". Offsets are stored as distances, because those are small. */
-export function encodeBlobMap(map: BlobMap): Uint8Array<ArrayBuffer> {
+export function encodeBlobMap(
+  map: Omit<BlobMap, 'pieces'> & { pieces: Iterable<Piece> & { length: number } },
+): Uint8Array<ArrayBuffer> {
   const writer = new CborWriter().map(keys.length)
   writer.text('marks').bytes(encodeStopPoints(map.stopPoints))
   writer.text('diffId').text(map.diffId)

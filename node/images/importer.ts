@@ -123,7 +123,7 @@ export class Importer {
           options.onLayer?.(layer.diffId)
           return index
         },
-        sink: counting(sink, this.chunks),
+        sink: counting(releasing(sink), this.chunks),
         limits,
       },
       options,

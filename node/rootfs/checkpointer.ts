@@ -4,13 +4,12 @@ import {
   type BlobMap,
   type Checkpoint,
   type Compression,
-  type Piece,
 } from '../../protocol/blob-map.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
 import type { DecompressObserver } from './decompress.ts'
 import { maxWindowBytes, neededByte } from './gzip/deflate-scanner.ts'
 import { GzipScanner, type BlockStart } from './gzip/gzip-scanner.ts'
-import { firstChunkIn } from './piece-chunks.ts'
+import type { PieceList } from './piece-list.ts'
 import { WindowSegment } from './window-segment.ts'
 
 /** Least distance of two checkpoints, bytes of the tar. ARCHITECTURE.md, "Reading gzip at random", compares others. */
@@ -24,7 +23,7 @@ export interface CheckpointerParts {
   /** Takes the chunks of the window segment. */
   sink: ChunkSink
   /** The pieces of the tar that has come, in its order. More are added as more of the tar comes. */
-  pieces: readonly Piece[]
+  pieces: Pick<PieceList, 'mayBeginChunk'>
 }
 
 /** A block that may become a checkpoint. */
@@ -42,7 +41,7 @@ interface Candidate {
  * checkpoint stands less than `spacingBytes` before that block.
  */
 export class Checkpointer implements DecompressObserver {
-  readonly #pieces: readonly Piece[]
+  readonly #pieces: Pick<PieceList, 'mayBeginChunk'>
   readonly #windows: WindowSegment
   readonly #spacingBytes: number
   readonly #checkpoints: Checkpoint[] = [{ bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } }]
@@ -152,7 +151,7 @@ export class Checkpointer implements DecompressObserver {
       this.#candidates.shift()
       const { start, needed } = first
       if (needed === undefined || start.outputOffset - this.#last < this.#spacingBytes) continue
-      if (firstChunkIn(this.#pieces, start.outputOffset, end) === undefined) continue
+      if (!this.#pieces.mayBeginChunk(start.outputOffset, end)) continue
       const window = first.window ?? this.#copy(start)
       if (window === undefined) continue
       this.#checkpoints.push({

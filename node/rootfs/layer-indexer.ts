@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import type { Piece } from '../../protocol/blob-map.ts'
 import { blockBytes } from '../../protocol/chunk-table.ts'
 import { parseDigest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
@@ -9,6 +8,7 @@ import type { ChunkSink } from '../model/chunk-sink.ts'
 import { EntryPacker } from '../../protocol/packed-entries.ts'
 import { Chunker } from './chunker.ts'
 import { checkLayerBytes, checkMetadata, defaultLayerLimits, metadataBytes, type LayerLimits } from './layer-limits.ts'
+import { PieceList } from './piece-list.ts'
 import { TarParser, type SparseFragment, type TarEntry } from './tar/parser.ts'
 
 const types: Record<TarEntry['type'], EntryType> = {
@@ -48,6 +48,7 @@ export class LayerIndexer {
   readonly #pending: { entry: OwnEntry; tarEnd: number }[] = []
   readonly #parser: TarParser
   readonly #limits: LayerLimits
+  readonly #keepsPieces: boolean
   #tarBytes = 0
   #metadataBytes = 0
   #entry: ByteString | undefined
@@ -67,7 +68,9 @@ export class LayerIndexer {
   /** Offset of the next byte of content in the file. */
   #position = 0
 
-  constructor(sink: ChunkSink, limits: LayerLimits = defaultLayerLimits) {
+  /** @param options `keepsPieces`: whether {@link pieces} are wanted */
+  constructor(sink: ChunkSink, limits: LayerLimits = defaultLayerLimits, { keepsPieces = true } = {}) {
+    this.#keepsPieces = keepsPieces
     this.#limits = limits
     this.#chunker = new Chunker(sink)
     this.#parser = new TarParser({
@@ -77,7 +80,7 @@ export class LayerIndexer {
   }
 
   /** The bytes of the tar that have become bytes of the data segment. */
-  readonly pieces: Piece[] = []
+  readonly pieces = new PieceList()
 
   /** Path of the entry that is being read, as the tar names it; undefined before the first and after the last. */
   get entry(): ByteString | undefined {
@@ -160,11 +163,12 @@ export class LayerIndexer {
         this.#fragment = run.fragments[this.#fragmentIndex++]!
         const { offset, lengthBytes } = this.#fragment
         this.#zeros(offset - this.#position)
-        this.pieces.push({
-          segmentOffset: this.#segmentOffset + offset - run.fileOffset,
-          lengthBytes,
-          tarOffset: this.#tarOffset,
-        })
+        if (this.#keepsPieces)
+          this.pieces.push({
+            segmentOffset: this.#segmentOffset + offset - run.fileOffset,
+            lengthBytes,
+            tarOffset: this.#tarOffset,
+          })
         this.#tarOffset += lengthBytes
       }
       const length = Math.min(

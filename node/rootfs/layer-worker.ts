@@ -73,8 +73,8 @@ async function* compressed(): AsyncGenerator<Uint8Array> {
   }
 }
 
-const indexer = new LayerIndexer(sink, setup.limits)
-// A layer that no registry has is never read again, so it needs no checkpoints.
+// A layer that no registry has is never read again, so it needs no map.
+const indexer = new LayerIndexer(sink, setup.limits, { keepsPieces: setup.digest !== undefined })
 const checkpointer =
   setup.digest === undefined
     ? undefined

@@ -3,7 +3,7 @@ import type { ByteString, LayerEntry } from '../../protocol/layer-entry.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { inheritedXattrs, keptXattrs } from './kept-xattrs.ts'
 import { checkMetadata, metadataBytes, type LayerLimits } from './layer-limits.ts'
-import { Column } from './tree/column.ts'
+import { Column } from './column.ts'
 import type { RootfsInode } from './tree/rootfs-inode.ts'
 import { RootfsTree } from './tree/rootfs-tree.ts'
 

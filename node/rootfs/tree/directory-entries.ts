@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto'
 import type { ByteString } from '../../../protocol/layer-entry.ts'
 import type { BytePool } from './byte-pool.ts'
-import { Column } from './column.ts'
+import { Column } from '../column.ts'
 
 /** In place of the inode of an entry that was removed. It keeps its place for the next entry of its name. */
 const removed = 0xffffffff

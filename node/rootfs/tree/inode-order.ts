@@ -1,4 +1,4 @@
-import { Column } from './column.ts'
+import { Column } from '../column.ts'
 import type { RootfsTree } from './rootfs-tree.ts'
 
 /**

@@ -1,6 +1,6 @@
 import { blockBytes } from '../../../protocol/chunk-table.ts'
 import type { BytePool } from './byte-pool.ts'
-import { Column } from './column.ts'
+import { Column } from '../column.ts'
 import { inodeTypes, type FileExtent, type InodeType, type RootfsInode, type Xattr } from './rootfs-inode.ts'
 
 /*
