@@ -18,10 +18,10 @@ import type { SeekableSegment } from './seekable-segment.ts'
 import type { BlobMaps } from '../store/blob-maps.ts'
 
 /**
- * Windows that nobody delivers for so long are lost (ms). Half of the default read deadline: a holder that restarts has
+ * Windows that nobody in the region delivers for so long are lost (ms). A holder that restarts has
  * announced them again by then, and a read that waits can still get its bytes.
  */
-const windowsLostMs = 30_000
+const windowsLostMs = 10_000
 /** A blob map for which nobody answers for so long is told of (ms): a registry that restarts takes less. */
 const unansweredLongMs = 30_000
 
@@ -37,7 +37,7 @@ export interface LayerRangesParts {
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   blobMaps: Pick<BlobMaps, 'get' | 'put'>
   registry: Pick<ImageSource, 'range'>
-  answers: Pick<RegionAnswers, 'blobMap'>
+  answers: Pick<RegionAnswers, 'blobMap' | 'hasRegion'>
   published: Pick<PublishedImages, 'of' | 'windows'>
   log: Log
   now?: () => number
@@ -238,7 +238,9 @@ export class LayerRanges {
     } catch (cause) {
       if (signal.aborted || !isP2pfsError(cause, 'missing')) throw cause
       const message = `the windows of blob ${digest} are neither here, nor in the region, nor published in the registry`
-      if (this.#open.ask(windows.id) < windowsLostMs) throw new P2pfsError('unavailable', message, { cause })
+      // A host without a region has its answer.
+      const isOpen = this.#parts.answers.hasRegion && this.#open.ask(windows.id) < windowsLostMs
+      if (isOpen) throw new P2pfsError('unavailable', message, { cause })
       throw new P2pfsError('unsupported', message, { cause, lacks: 'windows' })
     }
   }

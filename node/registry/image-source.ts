@@ -157,7 +157,7 @@ export class ImageSource implements AsyncDisposable {
   ): void {
     const { os, architecture } = platformOf(config) ?? {}
     const own = `${os}/${architecture}`
-    if (!isNamed) throw new P2pfsError('missing', `${name} is for ${own}, not for ${platform}; choose with --platform`)
+    if (!isNamed) throw new P2pfsError('missing', `${name} is for ${own}, not for ${platform}; use --platform ${own}`)
     if (this.#misfits.has(digest)) return
     this.#misfits.set(digest, true)
     this.#log.warn('image config names another platform than the index that lists the image; the index is believed', {
