@@ -1,5 +1,6 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError, type ErrorCode } from '../../protocol/errors.ts'
+import { isDiskFull } from '../base/disk-full.ts'
 import type { Log } from '../base/log.ts'
 import { orAbort } from '../base/single-flight.ts'
 import { Urgency } from '../base/urgency.ts'
@@ -236,7 +237,9 @@ export class Fetcher {
     try {
       await this.#parts.inventory.put(request.digest, bytes, source)
     } catch (error) {
-      this.#parts.log.error('chunk cannot be kept; it will be fetched again', { error, digest: request.digest })
+      // A full disk is logged once, by the reserve.
+      if (!isDiskFull(error))
+        this.#parts.log.error('chunk cannot be kept; it will be fetched again', { error, digest: request.digest })
     } finally {
       this.#forget(request.digest, flight)
     }

@@ -1,5 +1,6 @@
 import { isP2pfsError } from '../../protocol/errors.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
+import { isDiskFull } from '../base/disk-full.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImportTransactions } from '../store/import-transaction.ts'
 import type { LayerSink } from './layer-reader.ts'
@@ -12,7 +13,7 @@ export interface LayerTransactionsParts {
   inventory: Pick<Inventory, 'untrack'>
 }
 
-/** Runs imports so that one that can never succeed leaves neither chunks nor layer indexes behind. */
+/** Runs imports so that one that can never succeed, or fills the disk, leaves neither chunks nor layer indexes behind. */
 export class LayerTransactions {
   readonly #parts: LayerTransactionsParts
 
@@ -21,8 +22,8 @@ export class LayerTransactions {
   }
 
   /**
-   * Runs the task with a sink for what it reads. All of that stays, unless the task fails with `invalid` or
-   * `unsupported`.
+   * Runs the task with a sink for what it reads. All of that stays, unless the task fails with `invalid` or `unsupported`,
+   * or because the disk is full.
    * @throws what the task throws
    */
   async run<T>(task: (sink: LayerSink) => Promise<T>): Promise<T> {
@@ -37,7 +38,7 @@ export class LayerTransactions {
       transaction.commit()
       return result
     } catch (error) {
-      if (isP2pfsError(error, 'invalid', 'unsupported')) {
+      if (isP2pfsError(error, 'invalid', 'unsupported') || isDiskFull(error)) {
         for (const { chunks } of written) inventory.untrack(chunks.id)
         await transaction.rollback()
         for (const { diffId } of written) await catalog.deleteLayer(diffId)

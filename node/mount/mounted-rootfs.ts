@@ -1,5 +1,5 @@
 import type { Digest } from '../../protocol/digest.ts'
-import { isP2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import type { BootingRootfs } from '../boot/booting-rootfs.ts'
@@ -130,7 +130,7 @@ export class MountedRootfs implements BootingRootfs {
   /** Gives up all fetches for this rootfs. */
   close(): void {
     this.#arrivals[Symbol.dispose]()
-    this.#closed.abort()
+    this.#closed.abort(new P2pfsError('closed', 'the rootfs is served no more'))
   }
 
   has(index: number): boolean {

@@ -95,7 +95,7 @@ export class Mounts implements ReadHandler {
 
   async miss(name: string, chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
     const mounted = this.#rootfs.get(name)
-    if (mounted === undefined) throw new P2pfsError('closed', 'read of a rootfs that is not mounted')
+    if (mounted === undefined) throw new P2pfsError('missing', 'read of a rootfs that is not mounted')
     return await mounted.miss(chunkIndex, { signal })
   }
 

@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto'
+import { isDiskFull } from '../base/disk-full.ts'
 import type { Log } from '../base/log.ts'
 import type { MountRequest, MountResult, Placed, ResetRequest, UmountRequest } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
 import type { ImageResolver } from '../images/resolver.ts'
 import type { Mounts } from '../mount/mounts.ts'
+import type { DiskReserve } from '../store/disk-reserve.ts'
 import type { ImageRequests } from './image-request.ts'
 import { checkMountDirectory } from './mount-directory.ts'
 import type { MountReports } from './mount-report.ts'
@@ -14,6 +16,8 @@ export interface MountParts {
   requests: ImageRequests
   resolver: Pick<ImageResolver, 'resolveForMount'>
   mounts: Pick<Mounts, 'mount'>
+  /** Given up where a mount of what is here lacks a few blocks of disk space. */
+  reserve: Pick<DiskReserve, 'release'>
   reports: MountReports
   log: Log
 }
@@ -27,7 +31,7 @@ export class MountOperation {
   }
 
   async run(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
-    const { requests, resolver, mounts, reports, log } = this.#parts
+    const { requests, resolver, mounts, reserve, reports, log } = this.#parts
     const { directory, as = 'drive', writable = false, limitBytes, scratchBytes, pull = 'auto' } = request
     await checkMountDirectory(directory, this.#parts.stateDir)
     const { reference, variant } = requests.parse(request, as === 'tree' ? 'erofs' : 'ext4')
@@ -52,7 +56,11 @@ export class MountOperation {
       ...(scratchBytes === undefined ? {} : { scratchBytes }),
       mountedAt: new Date().toISOString(),
     }
-    const placed = await mounts.mount(manifest, mount, { signal })
+    const placed = await mounts.mount(manifest, mount, { signal }).catch(async (error: unknown) => {
+      if (!isDiskFull(error)) throw error
+      await reserve.release()
+      return await mounts.mount(manifest, mount, { signal })
+    })
     log.info('image mounted', { image: record.reference, directory, as, digest: rootfsDigest, origin, resolution })
     return {
       ...placed,
@@ -89,15 +97,29 @@ export class UmountOperation {
 /** `p2pfs reset`. */
 export class ResetOperation {
   readonly #mounts: Pick<Mounts, 'reset'>
+  readonly #reserve: Pick<DiskReserve, 'release'>
   readonly #log: Log
 
-  constructor({ mounts, log }: { mounts: Pick<Mounts, 'reset'>; log: Log }) {
+  constructor({
+    mounts,
+    reserve,
+    log,
+  }: {
+    mounts: Pick<Mounts, 'reset'>
+    reserve: Pick<DiskReserve, 'release'>
+    log: Log
+  }) {
     this.#mounts = mounts
+    this.#reserve = reserve
     this.#log = log
   }
 
   async run({ directory }: ResetRequest): Promise<Placed> {
-    const placed = await this.#mounts.reset(directory)
+    const placed = await this.#mounts.reset(directory).catch(async (error: unknown) => {
+      if (!isDiskFull(error)) throw error
+      await this.#reserve.release()
+      return await this.#mounts.reset(directory)
+    })
     this.#log.info('mount reset', { directory })
     return placed
   }

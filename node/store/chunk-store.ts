@@ -106,7 +106,10 @@ export class ChunkStore {
   }
 
   async #write(digest: Digest, bytes: Uint8Array): Promise<void> {
-    if (this.#reserve.isFull) throw new P2pfsError('unavailable', 'no chunk is kept while the disk is full', { digest })
+    if (this.#reserve.isFull) {
+      const cause = Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
+      throw new P2pfsError('unavailable', 'the disk is full: no chunk is kept', { cause, digest })
+    }
     // The new name would go with the old file's.
     await this.#discarding.get(digest)
     const temporary = join(this.#temporary, `${this.#temporaryPrefix}-${this.#written++}`)

@@ -1,6 +1,7 @@
 import { write, writeSync, writevSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { MessageChannel, Worker, type MessagePort } from 'node:worker_threads'
+import { isP2pfsError } from '../../../protocol/errors.ts'
 import type { Log } from '../../base/log.ts'
 import { SingleFlight } from '../../base/single-flight.ts'
 import { answer } from './answer.ts'
@@ -228,6 +229,8 @@ export class DevFuseDriver implements FuseDriver {
       writeOutHeader(header, outHeaderBytes + size, 0, unique)
       this.#send(unique, [header, ...pieces])
     } catch (error) {
+      // The daemon stops: the kernel hands the read to the next one.
+      if (isP2pfsError(error, 'closed')) return
       if (!abort.signal.aborted)
         this.#parts.log.warn('read failed: nobody delivers its data', { error, rootfs: name, offset })
       this.#fail(unique, abort.signal.aborted ? errnos.EINTR : errnos.EIO)

@@ -47,6 +47,8 @@ export class FuseNativeDriver implements FuseDriver {
       mkdir: false,
       allowOther,
       autoUnmount: true,
+      // Reads have a deadline of their own, which is longer than that of the package.
+      timeout: false,
       kernelCache: true,
       name: 'p2pfs',
     })
