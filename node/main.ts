@@ -132,13 +132,18 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
       }
     }
     const fd = Number(process.env[inherited.fuse.variable])
+    // Nothing can be served before the supervisor has mounted again.
+    const lost = (): void => {
+      log.error('FUSE filesystem is no longer served; the daemon is replaced')
+      process.kill(process.pid, 'SIGKILL')
+    }
     const resumed = process.env[inherited.resumed] !== undefined
     const { run } = new ToolShell()
     const mounter = new KernelMounter({ run })
     const uses = new UseCheck({ run })
     const templates = new DiskTemplates({ run }, { directory: templateDirectory })
     return {
-      driver: new DevFuseDriver({ fd, resumed, chunkDirectory, log }, { workers: config.fuseWorkers }),
+      driver: new DevFuseDriver({ fd, resumed, chunkDirectory, log, lost }, { workers: config.fuseWorkers }),
       placement: new KernelPlacement(
         {
           mounter,

@@ -18,8 +18,8 @@ import type { SeekableSegment } from './seekable-segment.ts'
 import type { BlobMaps } from '../store/blob-maps.ts'
 
 /**
- * Windows that nobody in the region delivers for so long are lost (ms). A holder that restarts has
- * announced them again by then, and a read that waits can still get its bytes.
+ * Windows that nobody delivers for so long are lost (ms). A holder or a registry that restarts has them again by then,
+ * and a read that waits can still get its bytes.
  */
 const windowsLostMs = 10_000
 /** A blob map for which nobody answers for so long is told of (ms): a registry that restarts takes less. */
@@ -37,7 +37,7 @@ export interface LayerRangesParts {
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   blobMaps: Pick<BlobMaps, 'get' | 'put'>
   registry: Pick<ImageSource, 'range'>
-  answers: Pick<RegionAnswers, 'blobMap' | 'hasRegion'>
+  answers: Pick<RegionAnswers, 'blobMap'>
   published: Pick<PublishedImages, 'of' | 'windows'>
   log: Log
   now?: () => number
@@ -238,9 +238,7 @@ export class LayerRanges {
     } catch (cause) {
       if (signal.aborted || !isP2pfsError(cause, 'missing')) throw cause
       const message = `the windows of blob ${digest} are neither here, nor in the region, nor published in the registry`
-      // A host without a region has its answer.
-      const isOpen = this.#parts.answers.hasRegion && this.#open.ask(windows.id) < windowsLostMs
-      if (isOpen) throw new P2pfsError('unavailable', message, { cause })
+      if (this.#open.ask(windows.id) < windowsLostMs) throw new P2pfsError('unavailable', message, { cause })
       throw new P2pfsError('unsupported', message, { cause, lacks: 'windows' })
     }
   }

@@ -19,7 +19,7 @@ const mapTimeoutMs = 3_000
 
 export interface RegionAnswersParts {
   region: Pick<RegionObjects, 'fetchBlobMap' | 'fetchLayerIndex'>
-  membership: Pick<Membership, 'isAlone' | 'members'>
+  membership: Pick<Membership, 'isAlone'>
   log: Log
   now?: () => number
 }
@@ -32,12 +32,6 @@ export class RegionAnswers {
   constructor(parts: RegionAnswersParts) {
     this.#parts = parts
     this.#open = new OpenQuestions(parts)
-  }
-
-  /** Whether there are other members, connected or known from before: they may have what this host lacks. */
-  get hasRegion(): boolean {
-    const { membership } = this.#parts
-    return membership.isAlone() || membership.members().length > 0
   }
 
   /**

@@ -34,6 +34,8 @@ export interface DevFuseDriverParts {
   resumed: boolean
   chunkDirectory: string
   log: Log
+  /** A worker has ended: because it failed, or because the kernel says that the mount is gone. */
+  lost: () => void
 }
 
 /**
@@ -103,15 +105,8 @@ export class DevFuseDriver implements FuseDriver {
       transferList: [port2],
     })
     worker.on('message', (message: FromWorker) => this.#receive(message, handler))
-    worker.on('error', (error) => {
-      this.#parts.log.error('FUSE worker failed; the daemon is replaced', { error })
-      process.kill(process.pid, 'SIGKILL')
-    })
-    // A worker ends when the kernel says ENODEV: then there is nothing to serve until the supervisor has mounted again.
-    worker.on('exit', () => {
-      this.#parts.log.error('FUSE filesystem is gone; the daemon is replaced')
-      process.kill(process.pid, 'SIGKILL')
-    })
+    worker.on('error', (error) => this.#parts.log.error('FUSE worker failed', { error }))
+    worker.on('exit', () => this.#parts.lost())
     await new Promise<void>((resolve, reject) => worker.once('online', resolve).once('error', reject))
   }
 

@@ -106,14 +106,25 @@ export class KernelPlacement implements Placement {
         { directory },
       )
     }
+    const { mounter, trees, writables } = this.#parts
+    const tree = await trees.mount(spec.rootfs, spec.format)
+    // First of all, since it can fail: the mount then stays as it is.
+    const prepared = await writables.prepare({ id, lower: tree, limitBytes: spec.limitBytes }, { signal })
     const mount = await this.#find(spec)
-    if (mount !== undefined) await this.#parts.mounter.unmount(mount)
-    const former = await this.#parts.writables.putAside(id)
+    let former: string | undefined
     try {
-      return await this.#placeTree(spec, mount?.mountPoint ?? directory, signal)
+      if (mount !== undefined) await mounter.unmount(mount)
+      former = await writables.putAside(id)
+    } catch (error) {
+      writables.endInBackground(prepared.directory)
+      throw error
+    }
+    try {
+      await writables.use(prepared)
+      return await this.#bind(spec, mount?.mountPoint ?? directory, { rootfs: directory })
     } finally {
       // Not earlier: it would take time from what is waited for.
-      this.#parts.writables.endInBackground(former)
+      writables.endInBackground(former)
     }
   }
 
@@ -151,7 +162,10 @@ export class KernelPlacement implements Placement {
   async #placeTree(spec: MountSpec, path: string, signal: AbortSignal): Promise<PlacedMount> {
     const { id, directory, rootfs, format, writable, limitBytes } = spec
     const tree = await this.#parts.trees.mount(rootfs, format)
-    if (writable) await this.#parts.writables.mount({ id, lower: tree, limitBytes }, { signal })
+    if (writable) {
+      const { writables } = this.#parts
+      await writables.use(await writables.prepare({ id, lower: tree, limitBytes }, { signal }))
+    }
     return await this.#bind(spec, path, { rootfs: directory })
   }
 

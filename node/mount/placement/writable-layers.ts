@@ -24,6 +24,15 @@ export interface WritableLayersParts {
   log: Log
 }
 
+/** A fresh layer that no mount uses yet. */
+export interface PreparedLayer {
+  id: string
+  lower: string
+  /** Where it is until it is used. */
+  directory: string
+  isLimited: boolean
+}
+
 /**
  * overlayfs over read-only trees. Each has a directory with `upper` and `work`, and `merged`, where the overlay is
  * mounted; with a limit the first two are on a disk of that size, which is mounted on `disk`.
@@ -44,24 +53,40 @@ export class WritableLayers {
     return join(this.#directory, id, 'merged')
   }
 
-  /** @throws unavailable, and as {@link DiskTemplates.copyTo} */
-  async mount({ id, lower, limitBytes }: WritableLayer, options: { signal: AbortSignal }): Promise<void> {
+  /**
+   * Makes a fresh layer, which takes nothing from the one that the mount has until {@link use}.
+   * @throws unavailable, and as {@link DiskTemplates.copyTo}; nothing is left then
+   */
+  async prepare({ id, lower, limitBytes }: WritableLayer, options: { signal: AbortSignal }): Promise<PreparedLayer> {
     const { mounter, templates } = this.#parts
-    const directory = join(this.#directory, id)
-    const merged = this.mountPoint(id)
-    await mkdir(merged, { recursive: true, mode: 0o700 })
-    let base = directory
-    if (limitBytes !== undefined) {
-      base = join(directory, 'disk')
-      await mkdir(base, { recursive: true, mode: 0o700 })
-      await templates.copyTo(join(directory, 'disk.img'), limitBytes, options)
-      await mounter.disk(join(directory, 'disk.img'), base)
+    const directory = join(this.#directory, `${id}${aside}${process.hrtime.bigint()}`)
+    const base = limitBytes === undefined ? directory : join(directory, 'disk')
+    try {
+      await mkdir(join(directory, 'merged'), { recursive: true, mode: 0o700 })
+      if (limitBytes !== undefined) {
+        await mkdir(base, { mode: 0o700 })
+        await templates.copyTo(join(directory, 'disk.img'), limitBytes, options)
+        await mounter.disk(join(directory, 'disk.img'), base)
+      }
+      await mkdir(join(base, 'upper'), { mode: 0o755 })
+      await copyRoot(lower, join(base, 'upper'))
+      await mkdir(join(base, 'work'), { mode: 0o700 })
+    } catch (error) {
+      this.endInBackground(directory)
+      throw error
     }
-    const [upper, work] = [join(base, 'upper'), join(base, 'work')]
-    await mkdir(upper, { mode: 0o755 })
-    await copyRoot(lower, upper)
-    await mkdir(work, { mode: 0o700 })
-    await mounter.overlay({ lower, upper, work }, merged)
+    return { id, lower, directory, isLimited: limitBytes !== undefined }
+  }
+
+  /** Mounts the overlay with a layer that was prepared. No layer of this id stands any more. @throws unavailable */
+  async use({ id, lower, directory, isLimited }: PreparedLayer): Promise<void> {
+    const current = join(this.#directory, id)
+    await rename(directory, current)
+    const base = isLimited ? join(current, 'disk') : current
+    await this.#parts.mounter.overlay(
+      { lower, upper: join(base, 'upper'), work: join(base, 'work') },
+      this.mountPoint(id),
+    )
   }
 
   /**

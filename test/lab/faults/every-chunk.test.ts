@@ -51,7 +51,7 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
     catalog,
     blobMaps: { get: async (digest) => await catalog.blobMap(digest), put: async () => undefined },
     registry,
-    answers: { blobMap: async () => undefined, hasRegion: false },
+    answers: { blobMap: async () => undefined },
     published: { of: async () => undefined, windows: async () => undefined },
     log,
   })

@@ -47,7 +47,7 @@ const kinds: Record<string, OpenDriver> = {
     })
     assert.deepEqual(await once(mount, 'exit'), [0, null])
     stack.defer(async () => void (await run('umount', [mountPoint])))
-    const parts = { fd, resumed: false, log: silentLog }
+    const parts = { fd, resumed: false, log: silentLog, lost: () => undefined }
     return new DevFuseDriver({ ...parts, chunkDirectory: join(directory, 'chunks') }, { workers: 2 })
   },
   'of fuse-native': async (stack, directory) => {

@@ -158,9 +158,9 @@ test('options that do not go together are refused with what would', async (t) =>
   const image = await copyOddImage(daemon.directory)
   const directory = daemon.target('x')
   const cases: [string[], number, RegExp][] = [
-    [['--writable'], 1, /never writable: give the VM a second one with --scratch/],
-    [['--as', 'tree', '--size', '1GiB'], 1, /goes with --writable/],
-    [['--as', 'tree', '--scratch', '1GiB'], 1, /takes writes with --writable/],
+    [['--writable'], 2, /never writable: give the VM a second drive with --scratch/],
+    [['--as', 'tree', '--size', '1GiB'], 2, /needs --writable/],
+    [['--as', 'tree', '--scratch', '1GiB'], 2, /takes writes with --writable/],
     [['--as', 'house'], 2, /--as takes drive or tree/],
     [['--scratch', 'much'], 2, /--scratch takes a size such as 512MiB/],
     [['--scratch', '4KiB'], 1, /1 MiB to 8 TiB/],

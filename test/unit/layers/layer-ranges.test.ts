@@ -61,7 +61,7 @@ function layerRanges(parts: Partial<ConstructorParameters<typeof LayerRanges>[0]
     },
     blobMaps: { get: async () => map, put: async () => undefined },
     registry: { range: async () => new Uint8Array(0) },
-    answers: { blobMap: async () => undefined, hasRegion: true },
+    answers: { blobMap: async () => undefined },
     published: { of: async () => undefined, windows: async () => undefined },
     log: silentLog,
     ...parts,
@@ -165,19 +165,13 @@ for (const code of ['unavailable', 'denied', 'closed'] as const) {
   })
 }
 
-test('a window that nobody in the region has is waited for, and lost after ten seconds', async () => {
+test('a window that nobody has is waited for, and lost after ten seconds', async () => {
   let nowMs = 0
   const segment = await dataSegment({ now: () => nowMs })
   const read = async (): Promise<unknown> =>
     await segment.read(segment.rangeOf(0)!, { ...options, fetchChunk: failing('missing') })
   for (; nowMs < 10_000; nowMs += 1_000) await assert.rejects(read(), { code: 'unavailable' })
   await assert.rejects(read(), { code: 'unsupported' })
-})
-
-test('a host without a region does not wait for a window that nobody has', async () => {
-  const segment = await dataSegment({ answers: { blobMap: async () => undefined, hasRegion: false } })
-  const reading = segment.read(segment.rangeOf(0)!, { ...options, fetchChunk: failing('missing') })
-  await assert.rejects(reading, { code: 'unsupported' })
 })
 
 test('a registry without ranges is one though the window is not to be had either', async () => {
@@ -208,7 +202,7 @@ test('a layer without a map is one for which region and registry have said so', 
 })
 
 for (const [silent, parts] of [
-  ['region', { answers: { hasRegion: true, blobMap: failing('unavailable') } }],
+  ['region', { answers: { blobMap: failing('unavailable') } }],
   ['registry', { published: { of: failing('unavailable'), windows: failing('unavailable') } }],
 ] as const) {
   test(`a ${silent} that does not answer for a map leaves the question open, and is told of at last`, async () => {

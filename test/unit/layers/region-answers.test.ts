@@ -29,10 +29,7 @@ function region({ members, isAlone }: { members: number; isAlone: boolean }): {
     },
     log: silentLog,
   })
-  const membership = {
-    isAlone: () => world.isAlone,
-    members: () => Array.from({ length: world.members }, (_, i) => ({ id: `member ${i}` }) as unknown as Member),
-  }
+  const membership = { isAlone: () => world.isAlone }
   return { answers: new RegionAnswers({ region: objects, membership, log: silentLog, now: () => world.nowMs }), world }
 }
 
