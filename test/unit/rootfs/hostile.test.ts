@@ -493,7 +493,7 @@ test('manifests, indexes and configs of absurd size or shape are refused early',
   await rejects(many, /513 layers; 512 is the most/)
   const vast = temporaryDirectory(t)
   writeLayout(vast, [{ ...empty, sizeBytes: 2 ** 52 }])
-  await rejects(vast, /descriptor .* has a size of 4503599627370496 bytes/)
+  await rejects(vast, /descriptor .* is of 4503599627370496 bytes/)
   const deep = temporaryDirectory(t)
   writeLayout(deep, [empty], { config: `{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}` })
   await rejects(deep, /levels deep/)
