@@ -1,4 +1,4 @@
-import { P2pfsError } from './errors.ts'
+import { isP2pfsError, P2pfsError } from './errors.ts'
 
 /*
  * Deterministic CBOR (RFC 8949, section 4.2.1), item by item. Layer indexes have millions of items, so no tree of
@@ -45,6 +45,13 @@ export class CborWriter {
     this.#head(majors.text, length)
     const start = this.#reserve(length)
     this.#buffer.write(value, start)
+    return this
+  }
+
+  /** Items that are encoded already. */
+  encoded(items: Uint8Array): this {
+    const at = this.#reserve(items.length)
+    this.#buffer.set(items, at)
     return this
   }
 
@@ -101,6 +108,11 @@ export class CborWriter {
   }
 }
 
+/** Whether a {@link CborReader} threw because its input ends too early: there may be more. */
+export function isCutShort(error: unknown): boolean {
+  return isP2pfsError(error, 'invalid') && error.details['cutShort'] === true
+}
+
 /**
  * Reads the items that {@link CborWriter} writes. For anything else it throws `invalid`, with the name of the record.
  */
@@ -113,6 +125,11 @@ export class CborReader {
   constructor(bytes: Uint8Array, record: string) {
     this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     this.#record = record
+  }
+
+  /** Bytes read so far. */
+  get offset(): number {
+    return this.#offset
   }
 
   fail(why: string): never {
@@ -165,21 +182,25 @@ export class CborReader {
     if (this.#offset !== this.#bytes.length) this.fail('bytes follow its end')
   }
 
+  #cutShort(): never {
+    throw new P2pfsError('invalid', `${this.#record}: cut short`, { cutShort: true })
+  }
+
   #count(value: number): number {
-    return value <= this.#bytes.length - this.#offset ? value : this.fail('cut short')
+    return value <= this.#bytes.length - this.#offset ? value : this.#cutShort()
   }
 
   /** @returns the offset of the next `length` bytes, which are then behind the reader */
   #take(length: number): number {
     const start = this.#offset
-    if (length > this.#bytes.length - start) this.fail('cut short')
+    if (length > this.#bytes.length - start) this.#cutShort()
     this.#offset += length
     return start
   }
 
   #head(major: number, what: string): number {
     const first = this.#bytes[this.#offset]
-    if (first === undefined) this.fail('cut short')
+    if (first === undefined) this.#cutShort()
     if (first >>> 5 !== major) this.fail(`${what} is of another type`)
     this.#offset++
     const short = first & 31

@@ -1,7 +1,6 @@
-import { CborReader, CborWriter } from './cbor-stream.ts'
+import { CborReader, CborWriter, isCutShort } from './cbor-stream.ts'
 import { ChunkTable } from './chunk-table.ts'
 import { parseDigest, type Digest } from './digest.ts'
-import { P2pfsError } from './errors.ts'
 import { parseEntry } from './layer-entry.ts'
 import { EntryPacker, PackedEntries, type LayerEntries } from './packed-entries.ts'
 
@@ -18,15 +17,22 @@ export interface LayerIndex {
 /** Raised when anything changes that decides on chunk boundaries, or on the order of bytes in data segments. */
 export const formatVersion = 3
 
+/** Names the record in errors. */
+const record = 'layer index'
 /** Keys in CBOR's order. */
 const keys = ['diffId', 'digests', 'entries', 'lengths', 'version', 'tarBytes'] as const
 
 /** The stored and wire form; SPEC.md, "Layer index". */
 export function encodeLayerIndex(index: LayerIndex): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(Buffer.concat([...encodeLayerIndexPieces(index)]))
+  const pieces: Uint8Array[] = []
+  for (const piece of encodeLayerIndexPieces(index)) pieces.push(Uint8Array.from(piece))
+  return new Uint8Array(Buffer.concat(pieces))
 }
 
-/** The stored and wire form, in pieces: it may have hundreds of megabytes. */
+/**
+ * The stored and wire form in pieces, of which each is freed when the next is asked for: all may be hundreds of
+ * megabytes.
+ */
 export function* encodeLayerIndexPieces({ diffId, tarBytes, chunks, entries }: LayerIndex): Generator<Uint8Array> {
   const head = new CborWriter().map(keys.length)
   head.text('diffId').text(diffId)
@@ -42,34 +48,95 @@ export function* encodeLayerIndexPieces({ diffId, tarBytes, chunks, entries }: L
 
 /** @throws invalid for bytes that are not a layer index of this format version. */
 export function parseLayerIndex(bytes: Uint8Array): LayerIndex {
-  const reader = new CborReader(bytes, 'layer index')
-  if (reader.map('index') !== keys.length) reader.fail('other fields than it has')
-  const key = (expected: (typeof keys)[number]): string =>
-    reader.text('key') === expected ? expected : reader.fail(`${expected} is missing`)
-  const diffId = parseDigest(reader.text(key('diffId')))
-  const digests = Uint8Array.from(reader.bytes(key('digests')))
-  const count = reader.array(key('entries'))
-  const packer = new EntryPacker()
-  /** Where the furthest extent ends in the data segment, and the last begins in the tar. */
-  let segmentEnd = 0
-  let lastTarOffset = 0
-  for (let i = 0; i < count; i++) {
-    reader.within(`layer index: entry ${i}`)
-    const entry = parseEntry(reader)
-    for (const { lengthBytes, fileOffset, segmentOffset, tarOffset } of entry.extents) {
-      if (fileOffset + lengthBytes > entry.sizeBytes) reader.fail('an extent leaves its file')
-      segmentEnd = Math.max(segmentEnd, segmentOffset + lengthBytes)
-      lastTarOffset = Math.max(lastTarOffset, tarOffset)
-    }
-    packer.add(entry)
+  const parser = new LayerIndexParser()
+  parser.push(bytes)
+  return parser.finish()
+}
+
+/** Parses a layer index that comes in pieces: it may have hundreds of megabytes. */
+export class LayerIndexParser {
+  /** Pieces that make no whole item yet. */
+  #pending: Buffer[] = []
+  #pendingBytes = 0
+  /** Until so many are pending it is not worth trying again: a long item comes in many pieces. */
+  #enoughBytes = 0
+  #head: { diffId: Digest; digests: Uint8Array; count: number } | undefined
+  readonly #packer = new EntryPacker()
+  #entries = 0
+  /** End of the furthest extent in the data segment, and begin of the furthest in the tar. */
+  #segmentEnd = 0
+  #lastTarOffset = 0
+
+  /** @throws invalid for bytes that are no part of a layer index */
+  push(bytes: Uint8Array): void {
+    // A copy, for the piece is the caller's.
+    this.#pending.push(Buffer.from(bytes))
+    this.#pendingBytes += bytes.length
+    if (this.#pendingBytes < this.#enoughBytes) return
+    const rest = this.#parseItems(Buffer.concat(this.#pending))
+    this.#enoughBytes = rest.length === this.#pendingBytes ? 2 * rest.length : 0
+    this.#pending = [rest]
+    this.#pendingBytes = rest.length
   }
-  reader.within('layer index')
-  const chunks = ChunkTable.parse(reader.bytes(key('lengths')), digests)
-  const version = reader.unsigned(key('version'))
-  if (version !== formatVersion) reader.fail(`format version ${version} is not ${formatVersion}`)
-  const tarBytes = reader.unsigned(key('tarBytes'))
-  reader.finish()
-  if (segmentEnd > chunks.sizeBytes || lastTarOffset > tarBytes)
-    throw new P2pfsError('invalid', 'layer index: an extent leaves the data segment or the tar')
-  return { diffId, tarBytes, chunks, entries: packer.finish() }
+
+  /** @throws invalid where something is missing, or another format version */
+  finish(): LayerIndex {
+    const reader = new CborReader(this.#parseItems(Buffer.concat(this.#pending)), record)
+    if (this.#head === undefined) this.#parseHead(reader)
+    const { diffId, digests, count } = this.#head!
+    if (this.#entries < count) this.#parseEntry(reader)
+    expectKey(reader, 'lengths')
+    const chunks = ChunkTable.parse(reader.bytes('lengths'), digests)
+    expectKey(reader, 'version')
+    const version = reader.unsigned('version')
+    if (version !== formatVersion) reader.fail(`format version ${version} is not ${formatVersion}`)
+    expectKey(reader, 'tarBytes')
+    const tarBytes = reader.unsigned('tarBytes')
+    reader.finish()
+    if (this.#segmentEnd > chunks.sizeBytes || this.#lastTarOffset > tarBytes)
+      reader.fail('an extent leaves the data segment or the tar')
+    return { diffId, tarBytes, chunks, entries: this.#packer.finish() }
+  }
+
+  /** Parses the head and entries as far as they are whole. @returns the rest */
+  #parseItems(input: Buffer): Buffer {
+    const reader = new CborReader(input, record)
+    let parsed = 0
+    try {
+      if (this.#head === undefined) this.#parseHead(reader)
+      for (parsed = reader.offset; this.#entries < this.#head!.count; parsed = reader.offset) {
+        this.#parseEntry(reader)
+        this.#packer.addEncoded(input.subarray(parsed, reader.offset))
+      }
+    } catch (error) {
+      if (!isCutShort(error)) throw error
+    }
+    return input.subarray(parsed)
+  }
+
+  #parseHead(reader: CborReader): void {
+    if (reader.map('index') !== keys.length) reader.fail('other fields than it has')
+    expectKey(reader, 'diffId')
+    const diffId = parseDigest(reader.text('diffId'))
+    expectKey(reader, 'digests')
+    const digests = Uint8Array.from(reader.bytes('digests'))
+    expectKey(reader, 'entries')
+    this.#head = { diffId, digests, count: reader.array('entries') }
+  }
+
+  #parseEntry(reader: CborReader): void {
+    reader.within(`${record}: entry ${this.#entries}`)
+    const { extents, sizeBytes } = parseEntry(reader)
+    for (const { lengthBytes, fileOffset, segmentOffset, tarOffset } of extents) {
+      if (fileOffset + lengthBytes > sizeBytes) reader.fail('an extent leaves its file')
+      this.#segmentEnd = Math.max(this.#segmentEnd, segmentOffset + lengthBytes)
+      this.#lastTarOffset = Math.max(this.#lastTarOffset, tarOffset)
+    }
+    this.#entries++
+    reader.within(record)
+  }
+}
+
+function expectKey(reader: CborReader, expected: (typeof keys)[number]): void {
+  if (reader.text('key') !== expected) reader.fail(`${expected} is missing`)
 }

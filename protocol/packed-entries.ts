@@ -13,6 +13,8 @@ const blockBytes = 256 * 1024
 /** Encoded entries of a layer, compressed. */
 export interface EntryBlock {
   count: number
+  /** Length before compression, bytes. */
+  encodedBytes: number
   /** Shared memory, so that threads can hand it to each other. */
   bytes: Uint8Array<SharedArrayBuffer>
 }
@@ -37,17 +39,33 @@ export class PackedEntries implements LayerEntries {
     return packer.finish()
   }
 
-  /** The encoded entries, in pieces of many. */
+  /** The encoded entries, in pieces of many. A piece is freed when the next is asked for. */
   *encoded(): Generator<Uint8Array> {
-    for (const { bytes } of this.blocks) yield zstdDecompressSync(bytes)
+    for (const block of this.blocks) {
+      const bytes = expand(block)
+      yield bytes
+      free(bytes)
+    }
   }
 
   *[Symbol.iterator](): Generator<LayerEntry> {
-    for (const { count, bytes } of this.blocks) {
-      const reader = new CborReader(zstdDecompressSync(bytes), 'packed entries')
-      for (let i = 0; i < count; i++) yield parseEntry(reader)
+    for (const block of this.blocks) {
+      const bytes = expand(block)
+      const reader = new CborReader(bytes, 'packed entries')
+      for (let i = 0; i < block.count; i++) yield parseEntry(reader)
+      free(bytes)
     }
   }
+}
+
+/** @returns a buffer of its own, for it is too large for Node's pool. Room for a byte more spares zlib a second one. */
+function expand({ bytes, encodedBytes }: EntryBlock): Buffer {
+  return zstdDecompressSync(bytes, { chunkSize: Math.max(encodedBytes + 1, Buffer.poolSize) })
+}
+
+/** At once: the garbage collector would let hundreds of megabytes stand. */
+function free(bytes: Buffer): void {
+  if (bytes.buffer instanceof ArrayBuffer) bytes.buffer.transfer(0)
 }
 
 /** Packs entries one after the other. */
@@ -58,8 +76,13 @@ export class EntryPacker {
 
   add(entry: LayerEntry): void {
     encodeEntry(this.#writer, entry)
-    this.#count++
-    if (this.#writer.length >= blockBytes) this.#endBlock()
+    this.#counted()
+  }
+
+  /** @param entry encoded */
+  addEncoded(entry: Uint8Array): void {
+    this.#writer.encoded(entry)
+    this.#counted()
   }
 
   finish(): PackedEntries {
@@ -67,11 +90,17 @@ export class EntryPacker {
     return new PackedEntries(this.#blocks)
   }
 
+  #counted(): void {
+    this.#count++
+    if (this.#writer.length >= blockBytes) this.#endBlock()
+  }
+
   #endBlock(): void {
-    const compressed = zstdCompressSync(this.#writer.finish())
+    const encoded = this.#writer.finish()
+    const compressed = zstdCompressSync(encoded)
     const bytes = new Uint8Array(new SharedArrayBuffer(compressed.length))
     bytes.set(compressed)
-    this.#blocks.push({ count: this.#count, bytes })
+    this.#blocks.push({ count: this.#count, encodedBytes: encoded.length, bytes })
     this.#writer = new CborWriter()
     this.#count = 0
   }

@@ -1,10 +1,31 @@
-import { Readable } from 'node:stream'
-import { createZstdCompress } from 'node:zlib'
+import { once } from 'node:events'
+import { createZstdCompress, createZstdDecompress } from 'node:zlib'
 
-/** Compresses bytes that come in pieces into one zstd frame, without ever holding all of them. */
+/** Size of the pieces that come of a decompression, bytes. */
+const pieceBytes = 64 * 1024
+
+/**
+ * Compresses bytes that come in pieces into one zstd frame, without holding all of them.
+ * @param pieces each may be reused when the next is asked for
+ */
 export async function compressPieces(pieces: Iterable<Uint8Array>): Promise<Buffer> {
   const compressed: Buffer[] = []
-  for await (const bytes of Readable.from(pieces, { objectMode: false }).pipe(createZstdCompress()))
-    compressed.push(bytes as Buffer)
+  const stream = createZstdCompress().on('data', (bytes: Buffer) => compressed.push(bytes))
+  const ended = once(stream, 'end')
+  ended.catch(() => undefined)
+  for (const bytes of pieces) {
+    await new Promise<void>((resolve, reject) =>
+      stream.write(bytes, (error) => (error === null || error === undefined ? resolve() : reject(error))),
+    )
+  }
+  stream.end()
+  await ended
   return Buffer.concat(compressed)
+}
+
+/** Decompresses a zstd frame into pieces. @throws zlib's error for bytes that are no zstd */
+export async function* expandPieces(compressed: Uint8Array): AsyncGenerator<Buffer> {
+  const stream = createZstdDecompress({ chunkSize: pieceBytes })
+  stream.end(compressed)
+  for await (const piece of stream) yield piece as Buffer
 }

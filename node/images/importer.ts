@@ -75,11 +75,13 @@ export class Importer {
     const { registry, transactions } = this.#parts
     const [image, { manifest, isUnverified }] = await transactions.run(
       async (sink): Promise<[ResolvedImage, Imported]> => {
-        const made =
-          typeof source === 'string'
-            ? singleLayerImage(name, platform, await this.#readLocal(source, sink, options))
-            : { ...(await registry.resolve(source, platform, options)), reference: name }
-        return [made, await this.#import(typeof source === 'string' ? reference : source, made, format, sink, options)]
+        if (typeof source !== 'string') {
+          const image = { ...(await registry.resolve(source, platform, options)), reference: name }
+          return [image, await this.#import(source, image, format, sink, options)]
+        }
+        const layer = await this.#readLocal(source, sink, options)
+        const image = singleLayerImage(name, platform, layer)
+        return [image, await this.#import(reference, image, format, sink, { ...options, layer })]
       },
     )
     const { manifestDigest } = image
@@ -102,9 +104,9 @@ export class Importer {
     image: ResolvedImage,
     format: RootfsFormat,
     sink: LayerSink,
-    options: ImportOptions,
+    options: ImportOptions & { layer?: LayerIndex },
   ): Promise<Imported> {
-    const { other } = options
+    const { other, layer: justRead } = options
     const { reader, indexes, published, limits } = this.#parts
     let publishedIndexes: ReturnType<PublishedImages['layerIndexes']> | undefined
     let isUnverified = false
@@ -112,6 +114,7 @@ export class Importer {
       { ...image, format },
       {
         knownLayer: async (diffId, { signal }) => {
+          if (justRead?.diffId === diffId) return justRead
           const found = await indexes.find(diffId, { signal, ...(sink.onIndex && { onIndex: sink.onIndex }) })
           if (found?.isUnverified === true) isUnverified = true
           if (found !== undefined || other === undefined) return found?.index

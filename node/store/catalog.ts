@@ -6,8 +6,8 @@ import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../pro
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
-import { compressPieces } from '../base/compress.ts'
-import { encodeLayerIndexPieces, parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
+import { compressPieces, expandPieces } from '../base/compress.ts'
+import { encodeLayerIndexPieces, LayerIndexParser, type LayerIndex } from '../../protocol/layer-index.ts'
 import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
 import {
   encodeRootfsManifest,
@@ -193,19 +193,17 @@ export class Catalog implements AsyncDisposable {
    * The layer index's encoded form.
    * @param options `includeUnverified`: also an index of a peer, where this host has not read the layer
    */
-  async layerBytes(
-    diffId: Digest,
-    { includeUnverified = true }: { includeUnverified?: boolean } = {},
-  ): Promise<Uint8Array | undefined> {
-    const bytes =
-      (await (await this.#db()).get(keys.layer(diffId))) ??
-      (includeUnverified ? await (await this.#db()).get(keys.unverifiedLayer(diffId)) : undefined)
-    return bytes === undefined ? undefined : await decompress(bytes)
+  async layerBytes(diffId: Digest, options: { includeUnverified?: boolean } = {}): Promise<Uint8Array | undefined> {
+    const compressed = await this.#storedLayer(diffId, options)
+    return compressed === undefined ? undefined : await decompress(compressed)
   }
 
   async layer(diffId: Digest, options: { includeUnverified?: boolean } = {}): Promise<LayerIndex | undefined> {
-    const bytes = await this.layerBytes(diffId, options)
-    return bytes === undefined ? undefined : parseLayerIndex(bytes)
+    const compressed = await this.#storedLayer(diffId, options)
+    if (compressed === undefined) return undefined
+    const parser = new LayerIndexParser()
+    for await (const piece of expandPieces(compressed)) parser.push(piece)
+    return parser.finish()
   }
 
   async putProfile(profile: BootProfile): Promise<void> {
@@ -241,6 +239,16 @@ export class Catalog implements AsyncDisposable {
       }
     }
     return records
+  }
+
+  async #storedLayer(
+    diffId: Digest,
+    { includeUnverified = true }: { includeUnverified?: boolean },
+  ): Promise<Uint8Array | undefined> {
+    return (
+      (await (await this.#db()).get(keys.layer(diffId))) ??
+      (includeUnverified ? await (await this.#db()).get(keys.unverifiedLayer(diffId)) : undefined)
+    )
   }
 
   async #put(key: string, value: Uint8Array, sync: boolean): Promise<void> {
