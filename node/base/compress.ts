@@ -1,7 +1,8 @@
 import { once } from 'node:events'
 import { createZstdCompress, createZstdDecompress } from 'node:zlib'
+import { release } from './release.ts'
 
-/** Size of the pieces that come of a decompression, bytes. */
+/** Size of the pieces that come of zlib, bytes: above that of Node's buffer pool. */
 const pieceBytes = 64 * 1024
 
 /**
@@ -10,7 +11,7 @@ const pieceBytes = 64 * 1024
  */
 export async function compressPieces(pieces: Iterable<Uint8Array>): Promise<Buffer> {
   const compressed: Buffer[] = []
-  const stream = createZstdCompress().on('data', (bytes: Buffer) => compressed.push(bytes))
+  const stream = createZstdCompress({ chunkSize: pieceBytes }).on('data', (bytes: Buffer) => compressed.push(bytes))
   const ended = once(stream, 'end')
   ended.catch(() => undefined)
   for (const bytes of pieces) {
@@ -20,7 +21,9 @@ export async function compressPieces(pieces: Iterable<Uint8Array>): Promise<Buff
   }
   stream.end()
   await ended
-  return Buffer.concat(compressed)
+  const whole = Buffer.concat(compressed)
+  for (const bytes of compressed) release(bytes)
+  return whole
 }
 
 /** Decompresses a zstd frame into pieces. @throws zlib's error for bytes that are no zstd */

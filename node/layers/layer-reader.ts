@@ -1,3 +1,4 @@
+import { release } from '../base/release.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { counting, type ChunkSink } from '../model/chunk-sink.ts'
 import type { ImageSource } from '../registry/image-source.ts'
@@ -96,13 +97,13 @@ export class LayerReader {
   }
 }
 
-/** Frees each chunk's memory when it is kept: the garbage collector would let tens of megabytes of them stand. */
+/** Frees each chunk's memory when it is kept. */
 export function releasing(sink: LayerSink): LayerSink {
   return {
     ...(sink.onIndex && { onIndex: sink.onIndex }),
     put: async (digest, bytes) => {
       await sink.put(digest, bytes)
-      if (bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength) bytes.buffer.transfer(0)
+      release(bytes)
     },
   }
 }

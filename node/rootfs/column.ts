@@ -5,10 +5,13 @@ type NumberArrayConstructor = new (length: number) => NumberArray
 const pieceBits = 15
 const pieceRows = 1 << pieceBits
 
-/** A list of numbers that takes no more memory than their type needs. It grows in pieces, which are never copied. */
+/**
+ * A list of numbers that takes no more memory than their type needs. It grows in pieces, which are never copied; pieces of
+ * zeros take none.
+ */
 export class Column {
   readonly #type: NumberArrayConstructor
-  readonly #pieces: NumberArray[] = []
+  readonly #pieces: (NumberArray | undefined)[] = []
   #length = 0
 
   constructor(type: NumberArrayConstructor) {
@@ -21,17 +24,24 @@ export class Column {
 
   /** @param index of a row that exists */
   get(index: number): number {
-    return this.#pieces[index >>> pieceBits]![index & (pieceRows - 1)]!
+    const piece = this.#pieces[index >>> pieceBits]
+    return piece === undefined ? 0 : piece[index & (pieceRows - 1)]!
   }
 
   set(index: number, value: number): void {
-    this.#pieces[index >>> pieceBits]![index & (pieceRows - 1)] = value
+    let piece = this.#pieces[index >>> pieceBits]
+    if (piece === undefined) {
+      if (value === 0) return
+      piece = new this.#type(pieceRows)
+      this.#pieces[index >>> pieceBits] = piece
+    }
+    piece[index & (pieceRows - 1)] = value
   }
 
   /** @returns the index of the new row */
   push(value: number): number {
     const index = this.#length++
-    if ((index & (pieceRows - 1)) === 0) this.#pieces.push(new this.#type(pieceRows))
+    if ((index & (pieceRows - 1)) === 0) this.#pieces.push(undefined)
     this.set(index, value)
     return index
   }

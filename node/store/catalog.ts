@@ -7,6 +7,7 @@ import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
 import { compressPieces, expandPieces } from '../base/compress.ts'
+import { release } from '../base/release.ts'
 import { encodeLayerIndexPieces, LayerIndexParser, type LayerIndex } from '../../protocol/layer-index.ts'
 import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
 import {
@@ -150,6 +151,7 @@ export class Catalog implements AsyncDisposable {
       )
     }
     await this.#put(unverified ? keys.unverifiedLayer(index.diffId) : keys.layer(index.diffId), bytes, true)
+    release(bytes)
   }
 
   async putBlobMap(map: BlobMap): Promise<void> {
