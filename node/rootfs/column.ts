@@ -6,8 +6,8 @@ const pieceBits = 15
 const pieceRows = 1 << pieceBits
 
 /**
- * A list of numbers that takes no more memory than their type needs. It grows in pieces, which are never copied; pieces of
- * zeros take none.
+ * A list of numbers that takes no more memory than their type needs. It grows in pieces, which are never copied; pieces
+ * of zeros take none.
  */
 export class Column {
   readonly #type: NumberArrayConstructor
@@ -42,6 +42,29 @@ export class Column {
   push(value: number): number {
     const index = this.#length++
     if ((index & (pieceRows - 1)) === 0) this.#pieces.push(undefined)
+    this.set(index, value)
+    return index
+  }
+}
+
+/** A list of safe integers that are mostly below 2^32, and then take 4 bytes. */
+export class WideColumn {
+  readonly #low = new Column(Uint32Array)
+  readonly #high = new Column(Float64Array)
+
+  get(index: number): number {
+    return this.#high.get(index) * 2 ** 32 + this.#low.get(index)
+  }
+
+  set(index: number, value: number): void {
+    const high = Math.floor(value / 2 ** 32)
+    this.#high.set(index, high)
+    this.#low.set(index, value - high * 2 ** 32)
+  }
+
+  push(value: number): number {
+    const index = this.#low.push(0)
+    this.#high.push(0)
     this.set(index, value)
     return index
   }

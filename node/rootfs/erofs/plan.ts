@@ -123,16 +123,44 @@ class ErofsPlan implements FilesystemPlan {
 
   /** The device up to the end of the inodes, without the superblock. */
   *#inodeBytes(): Generator<Buffer> {
-    // Some short inodes fill gaps between longer ones that come before them.
-    const bySlot = Uint32Array.from({ length: this.#order.count }, (_, i) => i)
-    bySlot.sort((a, b) => this.#slots.get(a) - this.#slots.get(b))
     let end = 0
-    for (const position of bySlot) {
+    for (const position of this.#bySlot()) {
       const start = this.#slots.get(position) * slotBytes
       yield Buffer.alloc(start - end)
       const bytes = this.#encode(this.#planned(position), this.#firstOwnBlock + this.#ownStarts.get(position))
       yield bytes
       end = start + bytes.length
+    }
+  }
+
+  /**
+   * All positions in the order of their places. Short inodes may fill gaps between longer ones before them: both kinds
+   * are in order among themselves.
+   */
+  *#bySlot(): Generator<number> {
+    const fillers = this.#positions({ filling: true })
+    let filler = fillers.next()
+    for (const position of this.#positions({ filling: false })) {
+      while (filler.done !== true && this.#slots.get(filler.value) < this.#slots.get(position)) {
+        yield filler.value
+        filler = fillers.next()
+      }
+      yield position
+    }
+    while (filler.done !== true) {
+      yield filler.value
+      filler = fillers.next()
+    }
+  }
+
+  /** The positions whose inodes fill gaps, or those of the others. */
+  *#positions({ filling }: { filling: boolean }): Generator<number, undefined> {
+    let last = -1
+    for (let position = 0; position < this.#order.count; position++) {
+      const slot = this.#slots.get(position)
+      const fills = slot < last
+      if (!fills) last = slot
+      if (fills === filling) yield position
     }
   }
 

@@ -1,6 +1,6 @@
 import { blockBytes } from '../../../protocol/chunk-table.ts'
 import type { BytePool } from './byte-pool.ts'
-import { Column } from '../column.ts'
+import { Column, WideColumn } from '../column.ts'
 import { inodeTypes, type FileExtent, type InodeType, type RootfsInode, type Xattr } from './rootfs-inode.ts'
 
 /*
@@ -21,10 +21,10 @@ export class InodeTable {
   readonly #words = new Column(Uint32Array)
   readonly #uids = new Column(Uint32Array)
   readonly #gids = new Column(Uint32Array)
-  readonly #seconds = new Column(Float64Array)
+  readonly #seconds = new WideColumn()
   readonly #nanoseconds = new Column(Uint32Array)
   /** Size of a file; minor number of a device. */
-  readonly #sizes = new Column(Float64Array)
+  readonly #sizes = new WideColumn()
   /**
    * Of a file whose content is one run of blocks the first block plus 1, of other files where their list of extents
    * begins; the place of a link's target; the major number of a device.
