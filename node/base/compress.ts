@@ -22,7 +22,7 @@ export async function compressPieces(pieces: Iterable<Uint8Array>): Promise<Buff
   stream.end()
   await ended
   const whole = Buffer.concat(compressed)
-  for (const bytes of compressed) release(bytes)
+  for (const buffer of new Set(compressed.map(({ buffer }) => buffer))) release(new Uint8Array(buffer))
   return whole
 }
 

@@ -7,7 +7,7 @@ export interface FilesystemPlan {
   /** Length of the metadata segment. */
   metadataBytes: number
   sizeBytes: number
-  /** The metadata segment, in order, in pieces of whole blocks. */
+  /** The metadata segment, in order, in pieces of whole blocks, which are the caller's. */
   pieces: () => Generator<Uint8Array>
 }
 

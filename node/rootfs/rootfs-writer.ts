@@ -2,6 +2,7 @@ import { ChunkTableBuilder, type ChunkTable } from '../../protocol/chunk-table.t
 import { digestOf } from '../../protocol/digest.ts'
 import { formatVersion, type LayerIndex } from '../../protocol/layer-index.ts'
 import type { RootfsFormat } from '../../protocol/rootfs-manifest.ts'
+import { release } from '../base/release.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
 import { planErofs } from './erofs/plan.ts'
 import { planExt4 } from './ext4/plan.ts'
@@ -61,6 +62,7 @@ function* slices(pieces: Iterable<Uint8Array>): Generator<Uint8Array> {
       slice = Buffer.allocUnsafeSlow(metadataChunkBytes)
       filled = 0
     }
+    release(piece)
   }
   // A copy: the sink may transfer the memory.
   if (filled > 0) yield Uint8Array.from(slice.subarray(0, filled))

@@ -126,7 +126,7 @@ class ErofsPlan implements FilesystemPlan {
     let end = 0
     for (const position of this.#bySlot()) {
       const start = this.#slots.get(position) * slotBytes
-      yield Buffer.alloc(start - end)
+      if (start > end) yield Buffer.alloc(start - end)
       const bytes = this.#encode(this.#planned(position), this.#firstOwnBlock + this.#ownStarts.get(position))
       yield bytes
       end = start + bytes.length
@@ -239,8 +239,11 @@ class ErofsPlan implements FilesystemPlan {
   #encode(planned: Planned, firstBlock: number): Buffer {
     const { node, position, xattrs, map, ownBlocks, tailBytes } = planned
     const body = { number: position + 1, links: this.#order.linksAt(position), xattrBytes: xattrs.length }
-    const behind = (rest: Omit<InodeBody, keyof typeof body>, tail: Buffer = Buffer.alloc(0)): Buffer =>
-      Buffer.concat([encodeInode(node, { ...body, ...rest }), xattrs, tail])
+    const behind = (rest: Omit<InodeBody, keyof typeof body>, tail?: Buffer): Buffer => {
+      const inode = encodeInode(node, { ...body, ...rest })
+      if (xattrs.length === 0 && tail === undefined) return inode
+      return Buffer.concat(tail === undefined ? [inode, xattrs] : [inode, xattrs, tail])
+    }
     switch (node.type) {
       case 'directory':
       case 'symlink': {

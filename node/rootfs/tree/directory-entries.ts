@@ -6,6 +6,8 @@ import { Column } from '../column.ts'
 /** In place of the inode of an entry that was removed. It keeps its place for the next entry of its name. */
 const removed = 0xffffffff
 const minBuckets = 1024
+/** On average, before there are more buckets. */
+const entriesPerBucket = 2
 
 /**
  * The names in the directories of a tree, and the inodes that they lead to. Like inodes, they are rows of numbers: some
@@ -45,7 +47,7 @@ export class DirectoryEntries {
       this.#inodes.set(found, inode)
       return found
     }
-    if (this.#names.length === this.#buckets.length) this.#grow()
+    if (this.#names.length === this.#buckets.length * entriesPerBucket) this.#grow()
     const bucket = this.#bucketOf(directory, name)
     const entry = this.#names.push(this.#pool.add(name))
     this.#directories.push(directory)
