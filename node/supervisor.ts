@@ -41,6 +41,8 @@ const wellAfterMs = 30_000
  * fixed number glibc raises it to the size of chunks, and 100 MB of freed chunks stay with the process.
  */
 const mmapThresholdBytes = 64 * 1024
+/** Heaps of glibc's malloc, M_ARENA_MAX: with eight for each core what threads have freed stays with the process. */
+const maxArenas = 2
 /** How long a daemon may take to stop (ms). */
 const stopMs = 10_000
 /** How often a daemon is started that dies before it has ever served. */
@@ -208,6 +210,7 @@ export class Supervisor {
       stdio: ['ignore', 'inherit', 'inherit', this.#fuse, this.#lock, this.#controlFd, 'ipc'],
       env: {
         MALLOC_MMAP_THRESHOLD_: String(mmapThresholdBytes),
+        MALLOC_ARENA_MAX: String(maxArenas),
         ...process.env,
         [inherited.fuse.variable]: String(inherited.fuse.fd),
         [inherited.control.variable]: this.#control.temporaryPath,
