@@ -72,7 +72,8 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
       mountRoots: [trees, writable],
       command: [
         process.execPath,
-        '--disable-warning=ExperimentalWarning', `--max-semi-space-size=${semiSpaceMb}`,
+        '--disable-warning=ExperimentalWarning',
+        `--max-semi-space-size=${semiSpaceMb}`,
         fileURLToPath(import.meta.url),
         ...argv,
         // The last one counts: a daemon that replaces another has the same state, wherever a link leads by then.
