@@ -10,10 +10,8 @@ import { receiveLayerIndex } from './thread/messages.ts'
 
 /** Compressed bytes that the worker has and has not read yet: bounds memory, and hides the hand-over. Bytes. */
 const maxUnreadBytes = 1024 * 1024
-/** The worker's heap without entries, MiB. */
+/** The worker's heap without entries, MiB. Those that sparse files hold up take as much as their metadata at most. */
 const heapBaseMb = 192
-/** Heap that entries take at most, bytes for each byte of metadata. */
-const heapFactor = 4
 
 export interface ImportLayerOptions {
   signal: AbortSignal
@@ -74,7 +72,7 @@ export async function importLayer(
         ? { digest: layer.digest, diffId: layer.diffId }
         : { digest: undefined, diffId: undefined }),
     } satisfies LayerWorkerSetup,
-    heapMb: heapBaseMb + Math.ceil((heapFactor * limits.maxMetadataBytes) / 2 ** 20),
+    heapMb: heapBaseMb + Math.ceil(limits.maxMetadataBytes / 2 ** 20),
     sink,
     onMessage: (message) => {
       unread -= message.read

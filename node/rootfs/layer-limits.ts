@@ -17,8 +17,8 @@ export interface LayerLimits {
 const mebibyte = 1024 * 1024
 
 /**
- * Metadata may take a thirty-second of the host's memory, 64 to 512 MiB, because an import holds up to five times that
- * while it merges layers. 512 MiB are more than two million files.
+ * Metadata may take a thirty-second of the host's memory, 64 to 512 MiB. An import holds about as much while it merges
+ * layers. 512 MiB are more than two million files.
  */
 export const defaultLayerLimits: LayerLimits = {
   maxLayerBytes: 256 * 1024 * mebibyte,

@@ -1,6 +1,7 @@
 import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { ByteString } from '../../../protocol/layer-entry.ts'
+import { release } from '../../base/release.ts'
 import { namingPath, uuidFrom, type FilesystemPlan } from '../filesystem-plan.ts'
 import { Column } from '../column.ts'
 import { InodeOrder } from '../tree/inode-order.ts'
@@ -128,8 +129,8 @@ class ErofsPlan implements FilesystemPlan {
       const start = this.#slots.get(position) * slotBytes
       if (start > end) yield Buffer.alloc(start - end)
       const bytes = this.#encode(this.#planned(position), this.#firstOwnBlock + this.#ownStarts.get(position))
-      yield bytes
       end = start + bytes.length
+      yield bytes
     }
   }
 
@@ -242,7 +243,14 @@ class ErofsPlan implements FilesystemPlan {
     const behind = (rest: Omit<InodeBody, keyof typeof body>, tail?: Buffer): Buffer => {
       const inode = encodeInode(node, { ...body, ...rest })
       if (xattrs.length === 0 && tail === undefined) return inode
-      return Buffer.concat(tail === undefined ? [inode, xattrs] : [inode, xattrs, tail])
+      const bytes = Buffer.allocUnsafeSlow(inode.length + xattrs.length + (tail?.length ?? 0))
+      bytes.set(inode, 0)
+      bytes.set(xattrs, inode.length)
+      if (tail !== undefined) {
+        bytes.set(tail, inode.length + xattrs.length)
+        release(tail)
+      }
+      return bytes
     }
     switch (node.type) {
       case 'directory':
@@ -307,13 +315,15 @@ function wholeBlock(bytes: Buffer): Buffer {
   return out
 }
 
-/** The same bytes in whole blocks; zeros fill the last. */
+/** The same bytes in whole blocks; zeros fill the last. The pieces are released. */
 function* wholeBlocks(pieces: Iterable<Buffer>): Generator<Buffer> {
   let block = Buffer.alloc(blockBytes)
   let filled = 0
   for (const piece of pieces) {
     for (let offset = 0; offset < piece.length;) {
-      const length = piece.copy(block, filled, offset)
+      const length = Math.min(piece.length - offset, blockBytes - filled)
+      // Most pieces are short inodes. A view of one would give it an ArrayBuffer, which is larger than itself.
+      block.set(length === piece.length ? piece : piece.subarray(offset, offset + length), filled)
       filled += length
       offset += length
       if (filled < blockBytes) continue
@@ -321,6 +331,7 @@ function* wholeBlocks(pieces: Iterable<Buffer>): Generator<Buffer> {
       block = Buffer.alloc(blockBytes)
       filled = 0
     }
+    if (piece.length > inodeBytes) release(piece)
   }
   if (filled > 0) yield block
 }
