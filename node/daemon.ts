@@ -137,6 +137,7 @@ export async function startDaemon(
   const transactions = new ImportTransactions({ inventory })
 
   // Who is believed, what was published, how layers are read.
+  const readDeadlineMs = config.readDeadline * 1000
   const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
   const own = network.peerId
   const trust = new IndexTrust({ own, membership, log }, { keys: config.trustIndexKey })
@@ -147,7 +148,7 @@ export async function startDaemon(
   const indexes = new LayerIndexes({ catalog, region: objects, answers, trust })
   const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits })
   const layerTransactions = new LayerTransactions({ catalog, transactions, inventory })
-  const ranges = new LayerRanges({ catalog, blobMaps, registry, answers, published, log })
+  const ranges = new LayerRanges({ catalog, blobMaps, registry, answers, published, log }, { readDeadlineMs })
   const streams = new SegmentStreams({
     catalog,
     reader,
@@ -196,10 +197,7 @@ export async function startDaemon(
   // Mounts, and what users ask for.
   const { driver, placement } = openMountBackend({ chunkDirectory: inventory.directory })
   const boots = new Boots({ profiles, availability, log }, { enabled: config.bootProfiles === 'on' })
-  const mounts = new Mounts(
-    { catalog, driver, placement, fetcher, inventory, boots, log },
-    { readDeadlineMs: config.readDeadline * 1000 },
-  )
+  const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, log }, { readDeadlineMs })
   const requests = new ImageRequests({ platform: config.platform })
   const reports = new MountReports({ mounts, inventory, wholeReads, membership })
   const seeder = new RootfsSeeder({ inventory, fetcher, log })

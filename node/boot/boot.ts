@@ -61,7 +61,7 @@ export class Boot {
   async #record(): Promise<void> {
     const rootfs = this.#rootfs
     const { chunks, count, seconds } = await recordBoot(
-      { image: rootfs.image, isWaiting: () => rootfs.waiting > 0 },
+      { image: rootfs.image, isWaiting: () => rootfs.waitingChunks > 0 },
       { signal: this.#ended.signal },
     )
     if (chunks.length === 0 || count > chunks.length || !this.#isBoot(chunks)) return

@@ -15,7 +15,7 @@ export interface BootingRootfs {
     readOrder: SharedArrayBuffer
   }
   /** How many reads wait for a chunk at this moment. */
-  readonly waiting: number
+  readonly waitingChunks: number
   has: (index: number) => boolean
   request: (index: number) => ChunkRequest
   /** @throws what the fetch throws */

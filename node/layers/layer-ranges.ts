@@ -18,10 +18,12 @@ import type { SeekableSegment } from './seekable-segment.ts'
 import type { BlobMaps } from '../store/blob-maps.ts'
 
 /**
- * Windows that nobody delivers for so long are lost (ms). A holder or a registry that restarts has them again by then,
- * and a read that waits can still get its bytes.
+ * Windows that nobody delivers for so long are lost (ms), and the layer is read whole. A holder or a registry that
+ * restarts has them again by then.
  */
-const windowsLostMs = 10_000
+const maxWindowsLostMs = 10_000
+/** Of the deadline of reads: a read that has waited for windows in vain can still get its bytes. */
+const windowsLostShare = 1 / 6
 /** A blob map for which nobody answers for so long is told of (ms): a registry that restarts takes less. */
 const unansweredLongMs = 30_000
 
@@ -46,6 +48,7 @@ export interface LayerRangesParts {
 /** Reads layers out of their blobs in the registry at any place, by their blob maps. */
 export class LayerRanges {
   readonly #parts: LayerRangesParts
+  readonly #windowsLostMs: number
   /** Requests to the registry, and bytes as it sent them. */
   readonly read = { requests: 0, bytes: 0 }
   /** Chunks that these bytes decoded to. */
@@ -54,8 +57,9 @@ export class LayerRanges {
   /** Blob maps that nobody has answered for, and windows that nobody delivers. */
   readonly #open: OpenQuestions
 
-  constructor(parts: LayerRangesParts) {
+  constructor(parts: LayerRangesParts, { readDeadlineMs }: { readDeadlineMs: number }) {
     this.#parts = parts
+    this.#windowsLostMs = Math.min(maxWindowsLostMs, windowsLostShare * readDeadlineMs)
     this.#open = new OpenQuestions(parts)
   }
 
@@ -238,7 +242,7 @@ export class LayerRanges {
     } catch (cause) {
       if (signal.aborted || !isP2pfsError(cause, 'missing')) throw cause
       const message = `the windows of blob ${digest} are neither here, nor in the region, nor published in the registry`
-      if (this.#open.ask(windows.id) < windowsLostMs) throw new P2pfsError('unavailable', message, { cause })
+      if (this.#open.ask(windows.id) < this.#windowsLostMs) throw new P2pfsError('unavailable', message, { cause })
       throw new P2pfsError('unsupported', message, { cause, lacks: 'windows' })
     }
   }

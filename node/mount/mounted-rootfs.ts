@@ -48,7 +48,7 @@ export class MountedRootfs implements BootingRootfs {
   readonly #late = new ExpiringMap<number>({ maxEntries: maxLate })
   readonly #closed = new AbortController()
   #planned: ReadonlySet<number> = new Set()
-  #waiting = 0
+  #waitingChunks = 0
 
   constructor(
     parts: MountedRootfsParts,
@@ -79,8 +79,9 @@ export class MountedRootfs implements BootingRootfs {
     })
   }
 
-  get waiting(): number {
-    return this.#waiting
+  /** Chunks that reads wait for now. */
+  get waitingChunks(): number {
+    return this.#waitingChunks
   }
 
   /**
@@ -90,9 +91,9 @@ export class MountedRootfs implements BootingRootfs {
   async miss(chunkIndex: number, { signal }: { signal: AbortSignal }): Promise<Uint8Array> {
     // A read over several chunks comes here with all of them when one is missing.
     const isHere = this.has(chunkIndex)
-    this.#waiting++
+    this.#waitingChunks++
     const chunk = this.#fetchWithinDeadline(chunkIndex, AbortSignal.any([signal, this.#closed.signal])).finally(
-      () => this.#waiting--,
+      () => this.#waitingChunks--,
     )
     if (!isHere && !this.#planned.has(chunkIndex)) this.#readAhead.touch(chunkIndex)
     return await chunk

@@ -111,7 +111,7 @@ export class Mounts implements ReadHandler {
   }
 
   dropped(name: string): void {
-    this.#parts.log.debug('rootfs is served no more', { rootfs: name })
+    this.#parts.log.debug('rootfs is served no more', { rootfs: `sha256:${name}` })
     this.#rootfs.get(name)?.close()
     this.#rootfs.delete(name)
   }

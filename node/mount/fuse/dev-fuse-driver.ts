@@ -227,7 +227,7 @@ export class DevFuseDriver implements FuseDriver {
       // The daemon stops: the kernel hands the read to the next one.
       if (isP2pfsError(error, 'closed')) return
       if (!abort.signal.aborted)
-        this.#parts.log.warn('read failed: nobody delivers its data', { error, rootfs: name, offset })
+        this.#parts.log.warn('read failed: nobody delivers its data', { error, rootfs: `sha256:${name}`, offset })
       this.#fail(unique, abort.signal.aborted ? errnos.EINTR : errnos.EIO)
     } finally {
       this.#reading.delete(unique)

@@ -147,7 +147,7 @@ export class FuseNativeDriver implements FuseDriver {
             reply(filled)
           },
           (error: unknown) => {
-            this.#log.warn('read failed: nobody delivers its data', { error, rootfs: image.name, offset })
+            this.#log.warn('read failed: nobody delivers its data', { error, rootfs: `sha256:${image.name}`, offset })
             reply(Fuse.EIO)
           },
         )

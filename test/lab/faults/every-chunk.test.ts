@@ -47,14 +47,17 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
   const store = await openChunkStore(join(daemon.directory, 'state/chunks'))
   await using registry = createImageSource({ insecureRegistries: [authority], userAgent: 'test', log })
   await registry.start()
-  const layers = new LayerRanges({
-    catalog,
-    blobMaps: { get: async (digest) => await catalog.blobMap(digest), put: async () => undefined },
-    registry,
-    answers: { blobMap: async () => undefined },
-    published: { of: async () => undefined, windows: async () => undefined },
-    log,
-  })
+  const layers = new LayerRanges(
+    {
+      catalog,
+      blobMaps: { get: async (digest) => await catalog.blobMap(digest), put: async () => undefined },
+      registry,
+      answers: { blobMap: async () => undefined },
+      published: { of: async () => undefined, windows: async () => undefined },
+      log,
+    },
+    { readDeadlineMs: 600 },
+  )
   const source = new RangeSource({
     layers,
     stream: {

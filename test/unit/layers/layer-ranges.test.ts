@@ -49,12 +49,16 @@ const map: BlobMap = {
 /** How to read the layer's data segment. */
 async function dataSegment(
   parts: Partial<ConstructorParameters<typeof LayerRanges>[0]>,
+  readDeadlineMs?: number,
 ): Promise<NonNullable<Awaited<ReturnType<LayerRanges['seekable']>>>> {
-  return (await layerRanges(parts).seekable(table.id, { signal }))!
+  return (await layerRanges(parts, readDeadlineMs).seekable(table.id, { signal }))!
 }
 
-function layerRanges(parts: Partial<ConstructorParameters<typeof LayerRanges>[0]>): LayerRanges {
-  return new LayerRanges({
+function layerRanges(
+  parts: Partial<ConstructorParameters<typeof LayerRanges>[0]>,
+  readDeadlineMs = 60_000,
+): LayerRanges {
+  const all = {
     catalog: {
       images: async () => [record],
       rootfs: async () => manifest,
@@ -65,7 +69,8 @@ function layerRanges(parts: Partial<ConstructorParameters<typeof LayerRanges>[0]
     published: { of: async () => undefined, windows: async () => undefined },
     log: silentLog,
     ...parts,
-  })
+  }
+  return new LayerRanges(all, { readDeadlineMs })
 }
 
 const { signal } = new AbortController()
@@ -165,14 +170,20 @@ for (const code of ['unavailable', 'denied', 'closed'] as const) {
   })
 }
 
-test('a window that nobody has is waited for, and lost after ten seconds', async () => {
-  let nowMs = 0
-  const segment = await dataSegment({ now: () => nowMs })
-  const read = async (): Promise<unknown> =>
-    await segment.read(segment.rangeOf(0)!, { ...options, fetchChunk: failing('missing') })
-  for (; nowMs < 10_000; nowMs += 1_000) await assert.rejects(read(), { code: 'unavailable' })
-  await assert.rejects(read(), { code: 'unsupported' })
-})
+for (const [readDeadlineMs, lostMs] of [
+  [600_000, 10_000],
+  [60_000, 10_000],
+  [6_000, 1_000],
+]) {
+  test(`a window that nobody has is lost after ${lostMs} ms where reads wait ${readDeadlineMs} ms`, async () => {
+    let nowMs = 0
+    const segment = await dataSegment({ now: () => nowMs }, readDeadlineMs)
+    const read = async (): Promise<unknown> =>
+      await segment.read(segment.rangeOf(0)!, { ...options, fetchChunk: failing('missing') })
+    for (; nowMs < lostMs!; nowMs += 250) await assert.rejects(read(), { code: 'unavailable' })
+    await assert.rejects(read(), { code: 'unsupported' })
+  })
+}
 
 test('a registry without ranges is one though the window is not to be had either', async () => {
   const range = async (): Promise<never> => {

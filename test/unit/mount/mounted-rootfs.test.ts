@@ -18,9 +18,9 @@ function mount(readDeadlineMs = 10_000): { mounted: MountedRootfs; fetcher: Fake
 test('a read that misses fetches its chunk with the highest priority', async () => {
   const { mounted, fetcher } = mount()
   const reading = mounted.miss(7, { signal })
-  assert.equal(mounted.waiting, 1)
+  assert.equal(mounted.waitingChunks, 1)
   assert.deepEqual(await reading, chunkOf(7))
-  assert.equal(mounted.waiting, 0)
+  assert.equal(mounted.waitingChunks, 0)
   const [{ request, priority } = assert.fail()] = fetcher.asked
   assert.deepEqual(
     [request.digest, request.lengthBytes, request.index, priority],
