@@ -48,7 +48,7 @@ import { Inventory } from './store/inventory.ts'
 import { Scrubber } from './store/scrubber.ts'
 import { TrackedCatalog } from './store/tracked-catalog.ts'
 
-/** Where things are below the state directory. */
+/** Paths below the state directory. */
 export function statePaths(
   stateDir: string,
 ): Record<
@@ -106,7 +106,7 @@ export async function startDaemon(
   const stopping = new AbortController()
   const { signal } = stopping
 
-  // What this host has, and whom it can ask.
+  // The host's own state, and those it can ask.
   const reserve = stack.use(await DiskReserve.open({ log }, { path: paths.reserve }))
   const catalog = stack.use(await Catalog.open({ reserve }, { directory: paths.catalog }))
   const chunks = await ChunkStore.open({ reserve, log }, { directory: paths.chunks })
@@ -136,7 +136,7 @@ export async function startDaemon(
   const blobMaps = new BlobMaps({ catalog, inventory })
   const transactions = new ImportTransactions({ inventory })
 
-  // Who is believed, what was published, how layers are read.
+  // Trust, publications, and the ways to read a layer.
   const readDeadlineMs = config.readDeadline * 1000
   const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
   const own = network.peerId
@@ -159,14 +159,14 @@ export async function startDaemon(
     inventory,
   })
 
-  // Where a chunk comes from.
+  // The sources of chunks.
   const peers = new PeerSource({ availability, chunks: network.chunks, log })
   const stream = new StreamSource({ streams, inventory, signal, log })
   const range = new RangeSource({ layers: ranges, stream, wholeReads, inventory, signal, log })
   const fetcher = new Fetcher({ inventory, peers, registry: range, log })
   stack.defer(async () => await fetcher.settled())
 
-  // What an image is, and who imports it.
+  // Images, and their imports.
   const importer = new Importer({ registry, reader, indexes, transactions: layerTransactions, published, limits })
   const imports = new RunningImports()
   const stewards = new Stewards({
@@ -237,7 +237,7 @@ export async function startDaemon(
     { socket: config.control, inherited },
   )
 
-  // What stood before this daemon, then what it serves. Reads are served last: one that misses finds everything in place.
+  // Mounts of the daemon before, then everything that is served. Reads are served last: a miss finds everything in place.
   const tracked = new TrackedCatalog({ catalog, inventory })
   await tracked.trackRootfs()
   await mounts.restore()

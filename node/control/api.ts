@@ -182,7 +182,7 @@ export interface VerifyResult {
   digest: string
   /** Whether everything that is in use agrees with the layers. */
   same: boolean
-  /** What this host, the region and the registry use for the image; empty if none of them knows it. */
+  /** The rootfs that this host, the region and the registry use for the image; empty if none of them knows it. */
   uses: VerifiedUse[]
 }
 
@@ -250,12 +250,12 @@ export interface Status {
   } & MountReport)[]
   /** Number of chunks in the store. */
   chunks: number
-  /** What mounts have read, by where this daemon got each chunk from. */
+  /** Bytes that mounts have read, by the source of each chunk. */
   served: { local: Amount; peer: Amount; registry: Amount }
-  /** What this host has fetched; imports count as registry. */
+  /** Bytes that this host has fetched; imports count as registry. */
   fetched: { peer: Amount; registry: Amount }
   /** Reads at random from registries: requests, and bytes as they were sent (compressed). */
   readAtRandom: { requests: number; bytes: number }
-  /** What this host has sent to peers. */
+  /** Bytes that this host has sent to peers. */
   sent: Amount
 }

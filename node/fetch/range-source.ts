@@ -35,7 +35,7 @@ const readsAtOnce = 2
 const urgentReadsAtOnce = 2
 /** One read decodes to at most this much (bytes), unless a single chunk needs more. */
 const maxReadBytes = 16 * 1024 * 1024
-/** Where a single chunk needs more than this (bytes), its segment is streamed. */
+/** A segment is streamed if a single chunk of it needs more than this (bytes). */
 const maxRangeBytes = 64 * 1024 * 1024
 /** A read that somebody waits for decodes to no more than this for the sake of other chunks (bytes). */
 const maxUrgentReadBytes = 2 * 1024 * 1024

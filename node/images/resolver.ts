@@ -262,7 +262,7 @@ export class ImageResolver {
     }
   }
 
-  /** What this host or its region knows of the image, converted if it is of another format. */
+  /** Finds what this host or its region knows of the image, converted if it is of another format. */
   async #findLastKnown(reference: Reference, name: ImageName, options: FindOptions): Promise<FoundRootfs | undefined> {
     for (const { place, format } of searchOrder(name.format)) {
       const wanted = { ...name, format }

@@ -38,7 +38,7 @@ export interface WantedLayer {
   diffId: Digest
 }
 
-/** What a steward answers: the record of the image that it has imported, or why it has not. */
+/** A steward's answer: the record of the image that it has imported, or why it has not. */
 type StewardAnswer = Awaited<ReturnType<ImportClient['askImport']>>
 
 /**

@@ -22,7 +22,7 @@ import type { BlobMaps } from '../store/blob-maps.ts'
  * restarts has them again by then.
  */
 const maxWindowsLostMs = 10_000
-/** Of the deadline of reads: a read that has waited for windows in vain can still get its bytes. */
+/** The same as a share of the read deadline: a read that has waited in vain can still get its bytes. */
 const windowsLostShare = 1 / 6
 /** A blob map for which nobody answers for so long is told of (ms): a registry that restarts takes less. */
 const unansweredLongMs = 30_000

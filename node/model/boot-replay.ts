@@ -1,6 +1,6 @@
 import type { Amount } from './progress.ts'
 
-/** Who had the boot profile: this host, a peer, or the registry, where it is published with the image. */
+/** The holder of the boot profile: this host, a peer, or the registry, where it is published with the image. */
 export type ProfileSource = 'local' | 'peer' | 'registry'
 
 /** How far the chunks that an earlier boot read have been fetched ahead. All mounts of one rootfs share it. */

@@ -10,7 +10,7 @@ export interface ChunkRequest {
   index: number
 }
 
-/** Where the bytes came from. */
+/** The source of the bytes. */
 export type Source = 'local' | RemoteSource
 export type RemoteSource = 'peer' | 'registry'
 

@@ -11,7 +11,7 @@ import { checkMountDirectory } from './mount-directory.ts'
 import type { MountReports } from './mount-report.ts'
 
 export interface MountParts {
-  /** Where nothing may be mounted. */
+  /** The directory in which nothing may be mounted. */
   stateDir: string
   requests: ImageRequests
   resolver: Pick<ImageResolver, 'resolveForMount'>

@@ -43,7 +43,7 @@ interface Use extends Statement {
   map: (digest: Digest) => Promise<BlobMap | undefined>
 }
 
-/** What the layers make, by digests. */
+/** Digests of what the layers make. */
 interface Rebuilt {
   manifest: RootfsManifest
   /** Digests of the encoded layer indexes, by diff id. */

@@ -31,7 +31,7 @@ export interface AuthorizeParts {
 export interface AuthorizeOptions {
   /** For a token, where the challenge names none: `repository:NAME:pull`. */
   scope: string
-  /** What messages call the server. */
+  /** The server's name in messages. */
   registry: string
   credentials: Credentials | undefined
   /** Whether the server is reached by TLS: then so is its token service. */

@@ -26,7 +26,7 @@ export interface Endpoint {
   tls: TlsSettings | undefined
 }
 
-/** What an endpoint is where nothing else is configured. */
+/** The settings of an endpoint for which nothing is configured. */
 export const plainEndpoint: Pick<Endpoint, 'capabilities' | 'headers' | 'tls'> = {
   capabilities: new Set<Capability>(['pull', 'resolve']),
   headers: {},

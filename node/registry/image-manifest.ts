@@ -2,7 +2,7 @@ import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { asObject, isObject, parseJsonObject, textOrEmpty, type JsonObject } from './json.ts'
 
-/** What a manifest says of a blob: OCI image spec, "Content Descriptors". */
+/** A manifest's description of a blob: OCI image spec, "Content Descriptors". */
 export interface Descriptor {
   digest: Digest
   mediaType: string

@@ -4,7 +4,7 @@ import { mediaTypes, parseManifest } from './image-manifest.ts'
 import type { Referrer } from './image-storage.ts'
 import { asObject, isObject, parseJsonObject, textEntries, textOrEmpty } from './json.ts'
 
-/** What a manifest that is pushed says of itself. */
+/** A manifest's own description, as it is pushed. */
 export interface PushedManifest {
   subject: Digest | undefined
   artifactType: string | undefined

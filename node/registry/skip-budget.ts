@@ -18,7 +18,7 @@ export class SkipBudget {
     this.#spent = new ExpiringMap({ maxEntries: maxRegistries, now })
   }
 
-  /** What is left for this registry (bytes). */
+  /** Bytes left for this registry. */
   left(registry: string): number {
     return Math.max(maxBytes - (this.#spent.get(registry)?.bytes ?? 0), 0)
   }

@@ -7,7 +7,7 @@ export interface StallTimerParts {
 
 export interface StallTimerOptions {
   host: string
-  /** What the host was asked for. */
+  /** The request, for messages. */
   subject: string
 }
 

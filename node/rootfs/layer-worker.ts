@@ -18,7 +18,7 @@ import {
 import { RemoteSink } from './thread/remote-sink.ts'
 
 /**
- * What the worker is started with: a name for errors, the digests that must come out where they are known, the limits.
+ * The worker's input: a name for errors, the digests that must come out where they are known, the limits.
  */
 export interface LayerWorkerSetup {
   name: string

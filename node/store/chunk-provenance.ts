@@ -1,7 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import type { RemoteSource } from '../model/chunk-request.ts'
 
-/** Where chunks came from that came while this process ran. It has as many entries as the store got chunks in that time. */
+/** The sources of chunks that came while this process ran. It has as many entries as the store got chunks in that time. */
 export class ChunkProvenance {
   readonly #sources = new Map<Digest, RemoteSource>()
 

@@ -2,7 +2,7 @@ import { open, rm, stat, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Log } from '../base/log.ts'
 
-/** What the catalog needs to be opened and written for a while: its log, manifest and one table (bytes). */
+/** Room for the catalog to be opened and written for a while: its log, manifest and one table (bytes). */
 const reserveBytes = 8 * 1024 * 1024
 /** Less free space than this, and small writes are about to fail: one log of the catalog (bytes). */
 const lowBytes = 2 * 1024 * 1024

@@ -2,7 +2,7 @@ import { Bitmap } from '../../protocol/bitmap.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Digest } from '../../protocol/digest.ts'
 
-/** Where a chunk stands: several layers may share it. */
+/** A place of a chunk: several layers may share it. */
 interface Place {
   table: Digest
   index: number

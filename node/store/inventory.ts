@@ -27,7 +27,7 @@ export interface InventoryParts {
 export type ArrivalListener = (segment: Digest, index: number, source: RemoteSource) => void
 
 /**
- * What this host holds, and what it has told the region of that. Every chunk comes to the disk and goes from it through here, so
+ * This host's chunks, and what it has told the region of them. Every chunk comes to the disk and goes from it through here, so
  * the bitmaps and the announcements are true.
  */
 export class Inventory {
@@ -42,7 +42,7 @@ export class Inventory {
     this.#region = region
   }
 
-  /** Where the chunk files are. */
+  /** The directory of the chunk files. */
   get directory(): string {
     return this.#chunks.directory
   }
@@ -129,7 +129,7 @@ export class Inventory {
     return this.#holdings.localBytes(tables)
   }
 
-  /** Where a chunk came from while this process ran; undefined for one that was here before. */
+  /** The source of a chunk that came while this process ran; undefined for one that was here before. */
   sourceOf(digest: Digest): RemoteSource | undefined {
     return this.#provenance.sourceOf(digest)
   }

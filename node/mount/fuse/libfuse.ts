@@ -5,7 +5,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import { readMounts } from '../placement/mountinfo.ts'
 import { runTool, type RunTool } from '../placement/run-tool.ts'
 
-/** What is used of the package fuse-native, which has no types of its own. */
+/** The part of the package fuse-native that is used here; the package has no types of its own. */
 export interface FuseNative {
   new (
     mountPoint: string,

@@ -19,7 +19,7 @@ import {
 } from './protocol.ts'
 import { ReadCounters } from './read-counters.ts'
 
-/** What the driver starts a worker with. */
+/** A worker's input. */
 export interface WorkerSetup {
   fd: number
   chunkDirectory: string

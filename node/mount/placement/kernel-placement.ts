@@ -178,7 +178,7 @@ export class KernelPlacement implements Placement {
     return { placed, identity: identityOf(mount) }
   }
 
-  /** What is bound to the user's directory: where its filesystem is mounted first, and the path in that. */
+  /** The source of the bind on the user's directory: the first mount of its filesystem, and the path in that. */
   #source({ id, as, writable, rootfs }: MountSpec): { filesystem: string; root: string } {
     if (as === 'drive') return { filesystem: this.#mountPoint, root: `/${rootfs}` }
     const { writables, trees } = this.#parts

@@ -37,7 +37,7 @@ export async function readMounts(): Promise<MountInfo[]> {
 }
 
 /**
- * What a path leads to, however it is spelt: the kernel tells which mount it is, and where that is now.
+ * Finds what a path leads to, however it is spelt: the kernel tells which mount it is, and where that is now.
  * @returns undefined if the path leads nowhere
  */
 export async function locate(path: string): Promise<Location | undefined> {

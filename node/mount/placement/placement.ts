@@ -1,6 +1,6 @@
 import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
 
-/** What is to stand on a directory. */
+/** A description of what is to stand on a directory. */
 export interface MountSpec {
   /** Unique to this mount: the name of what is kept for it. */
   id: string
@@ -21,7 +21,7 @@ export interface MountSpec {
   scratchBytes?: number
 }
 
-/** Where the user finds what was placed. */
+/** Paths at which the user finds what was placed. */
 export interface Placed {
   /** The image file of a drive, the directory of a tree. */
   rootfs: string
@@ -45,7 +45,7 @@ export interface Place {
 
 /** How a rootfs gets from the FUSE mount to the directory that the user names. */
 export interface Placement {
-  /** Where a path leads to, however it is spelt; undefined if there is no such directory. */
+  /** The directory that a path leads to, however it is spelt; undefined if there is no such directory. */
   locate: (directory: string) => Promise<Place | undefined>
   /** Finds the mounts that stand. @returns the identity of each, by the id of its spec */
   standing: (specs: readonly MountSpec[]) => Promise<Map<string, string>>

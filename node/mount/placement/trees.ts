@@ -25,7 +25,7 @@ export class Trees {
     this.#fuseMountPoint = mountPoint
   }
 
-  /** Where the tree of this rootfs is mounted. */
+  /** The directory that the tree of this rootfs is mounted on. */
   mountPoint(rootfs: string): string {
     return join(this.#directory, rootfs)
   }

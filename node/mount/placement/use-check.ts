@@ -7,7 +7,7 @@ import { mountCalls } from './system-calls.ts'
 /** Whether anybody uses something; `unknown` if the kernel does not say. */
 export type Use = 'free' | 'in use' | 'unknown'
 
-/** Of asm-generic/errno-base.h. */
+/** From asm-generic/errno-base.h. */
 const errnos = { ENOENT: '2', EAGAIN: '11', EBUSY: '16', EINVAL: '22' }
 
 /**

@@ -28,7 +28,7 @@ export interface WritableLayersParts {
 export interface PreparedLayer {
   id: string
   lower: string
-  /** Where it is until it is used. */
+  /** Its directory until it is used. */
   directory: string
   isLimited: boolean
 }
@@ -48,7 +48,7 @@ export class WritableLayers {
     this.#directory = directory
   }
 
-  /** Where the overlay is mounted. */
+  /** The directory that the overlay is mounted on. */
   mountPoint(id: string): string {
     return join(this.#directory, id, 'merged')
   }

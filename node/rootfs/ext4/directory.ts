@@ -98,7 +98,7 @@ function linearBlock(source: DirectorySource): Buffer {
 interface Leaves {
   /** Indexes of the entries in the order of their hashes. */
   order: Uint32Array
-  /** Where in that order each leaf begins. */
+  /** The begin of each leaf in that order. */
   starts: number[]
   /** Lowest hash in each leaf. Its lowest bit is set where the leaf before ends with the same hash. */
   hashes: number[]
