@@ -87,7 +87,7 @@ export interface DaemonParts {
   control: InheritedSocket | undefined
 }
 
-/** How much of the store is read and hashed in the background (bytes a second): one SHA-256 core in a hundred, a disk in fifty. */
+/** Rate at which the store is read and hashed in the background (bytes a second): a hundredth of a core, a fiftieth of a disk. */
 const scrubBytesPerSecond = 4 * 1024 * 1024
 
 /**
