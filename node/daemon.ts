@@ -87,7 +87,10 @@ export interface DaemonParts {
   control: InheritedSocket | undefined
 }
 
-/** Rate at which the store is read and hashed in the background (bytes a second): a hundredth of a core, a fiftieth of a disk. */
+/**
+ * Rate at which the store is read and hashed in the background (bytes a second): less than two hundredths of a core, and
+ * a fiftieth of a disk of 200 MB/s.
+ */
 const scrubBytesPerSecond = 4 * 1024 * 1024
 
 /**
