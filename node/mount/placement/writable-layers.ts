@@ -1,5 +1,5 @@
 import { chmod, chown, mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Log } from '../../base/log.ts'
 import type { DiskTemplates } from './disk-template.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
@@ -148,6 +148,8 @@ export class WritableLayers {
     const { uses } = this.#parts
     for (const upper of [join(directory, 'upper'), join(directory, 'disk/upper')])
       if (await isThere(upper)) return await uses.ofUpperLayer(upper)
+    // A daemon that was killed has mounted the disk, and has not got as far as an upper layer.
+    if (await isMounted(join(directory, 'disk'))) return 'free'
     // The disk is not mounted here. It may be elsewhere.
     return await uses.ofFile(join(directory, 'disk.img'))
   }
@@ -167,6 +169,12 @@ async function isThere(path: string): Promise<boolean> {
     () => true,
     () => false,
   )
+}
+
+/** Whether a filesystem is mounted on the directory. */
+async function isMounted(directory: string): Promise<boolean> {
+  const [inner, outer] = await Promise.all([stat(directory), stat(dirname(directory))]).catch(() => [])
+  return inner?.dev !== outer?.dev
 }
 
 /** The root of an overlay has the owner, mode and times of its upper directory. */

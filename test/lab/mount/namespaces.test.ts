@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { createRandom } from '../../support/random.ts'
 import { DaemonProcess } from '../daemon-process.ts'
+import { detachForeignMounts } from './foreign-mounts.ts'
 import { dropPageCache } from '../lost-chunks.ts'
 
 const content = createRandom(6).bytes(8 * 2 ** 20)
@@ -24,8 +25,9 @@ async function start(t: TestContext): Promise<{ daemon: DaemonProcess; rootfs: s
 class Jail {
   readonly #shell: ChildProcessWithoutNullStreams
 
-  constructor(t: TestContext) {
-    this.#shell = spawn('unshare', ['--mount', '--propagation', 'private', 'sh'])
+  constructor(t: TestContext, daemon: DaemonProcess) {
+    const script = `${detachForeignMounts(daemon.directory)}; exec sh`
+    this.#shell = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', script])
     this.#shell.stdout.setEncoding('utf8')
     t.after(() => this.#shell.kill('SIGKILL'))
   }
@@ -59,7 +61,7 @@ for (const [kind, options, name] of [
     const directory = daemon.target('target')
     await daemon.json('mount', 'local:test', directory, ...options)
     const expected = hash(readFileSync(join(directory, name)))
-    const jail = new Jail(t)
+    const jail = new Jail(t, daemon)
     assert.equal(await jail.run('echo ready'), 'ready')
     assert.equal((await daemon.cli('umount', directory)).status, 0)
     const hashInJail = async (): Promise<string> => {
@@ -87,7 +89,7 @@ test('the upper layer of a container in another mount namespace is kept until th
   const [first, second] = [daemon.target('first'), daemon.target('second')]
   await daemon.json('mount', 'local:test', first, '--as', 'tree', '--writable')
   await daemon.json('mount', 'local:test', second, '--as', 'tree', '--writable', '--size', '16MiB')
-  const jail = new Jail(t)
+  const jail = new Jail(t, daemon)
   await jail.run(`echo 1 > ${first}/written; echo 1 > ${second}/written; echo ready`)
   assert.equal((await daemon.cli('umount', first)).status, 0)
   assert.equal((await daemon.cli('reset', second)).status, 0)

@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { detachForeignMounts } from './foreign-mounts.ts'
 import type { MountResult } from '../../../node/control/api.ts'
 
 const project = fileURLToPath(new URL('../../..', import.meta.url))
@@ -54,6 +55,7 @@ class UserHost {
       mount --bind fuse /dev/fuse
       mount --bind fuse.conf /etc/fuse.conf
       mount --bind '${project}' p2pfs
+      ${detachForeignMounts(directory)}
       echo ready
       exec sleep infinity`
     const holder = spawn('unshare', ['-m', 'sh', '-c', script], { stdio: ['ignore', 'pipe', 'inherit'] })

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -245,6 +245,19 @@ test('the kernel placement tidies up what belongs to no mount', async () => {
   for (const { directory } of specs) await run('umount', [directory])
   await kinds['kernel']!.open(host).tidy([])
   await leavesNothing(host, before)
+})
+
+test('the kernel placement removes the disk of a layer that a killed daemon has not finished', async () => {
+  await using host = await TestHost.create()
+  const before = await host.mounts()
+  const spec = await host.drive('limited', { as: 'tree', writable: true, limitBytes: 2 ** 24 })
+  await kinds['kernel']!.open(host).place(spec, { signal })
+  const layer = join(host.path('writable'), spec.id)
+  for (const mountPoint of [spec.directory, join(layer, 'merged')]) await run('umount', [mountPoint])
+  await rm(join(layer, 'disk/upper'), { recursive: true })
+  await rename(layer, `${layer}.gone-1`)
+  await kinds['kernel']!.open(host).tidy([])
+  assert.deepEqual(await host.mounts(), before)
 })
 
 async function leavesNothing(host: TestHost, mountsBefore: readonly string[]): Promise<void> {

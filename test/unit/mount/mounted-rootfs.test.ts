@@ -62,5 +62,5 @@ test('closing ends the reads that wait', async () => {
   fetcher.neverAnswers()
   const reading = mounted.miss(3, { signal })
   mounted.close()
-  await assert.rejects(reading, { name: 'AbortError' })
+  await assert.rejects(reading, { code: 'closed' })
 })

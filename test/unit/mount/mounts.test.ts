@@ -61,7 +61,7 @@ test('a mounted rootfs is served, recorded and booted; after its last mount it i
   assert.deepEqual(await driver.read(app.digest, 2), chunkOf(2))
   await mounts.umount('/two')
   assert.deepEqual([[...driver.images], [...boots.running], mounts.list(), catalog.records.size], [[], [], [], 0])
-  await rejectsWith(driver.read(app.digest, 1), 'closed')
+  await rejectsWith(driver.read(app.digest, 1), 'missing')
 })
 
 test('a directory takes one mount; one without a mount can be neither reset nor unmounted', async () => {
@@ -203,7 +203,7 @@ test('a rootfs whose last mount has ended is served until the kernel has dropped
   assert.deepEqual([...driver.images], [digestHex(app.digest)])
   await mounts.umount('/two')
   driver.drop(app.digest)
-  await rejectsWith(driver.read(app.digest, 1), 'closed')
+  await rejectsWith(driver.read(app.digest, 1), 'missing')
 })
 
 test('a rootfs that the kernel has from an earlier daemon is served without a mount', async () => {
