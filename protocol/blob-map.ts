@@ -2,6 +2,7 @@ import { CborReader, CborWriter } from './cbor-stream.ts'
 import { ChunkTable } from './chunk-table.ts'
 import { parseDigest, type Digest } from './digest.ts'
 import { formatVersion } from './layer-index.ts'
+import { PackedPieces, type Piece } from './packed-pieces.ts'
 
 /** How a layer's blob is compressed. A compression is stored as its position here. */
 export const compressions = ['none', 'gzip', 'zstd'] as const
@@ -20,13 +21,6 @@ export interface Checkpoint {
 /** Distance of the stop points of a blob, and the unit in which they count the tar (bytes). */
 export const stopPointDistanceBytes = 4 * 1024
 export const stopPointUnitBytes = 1024
-
-/** A run of bytes of the tar that is also a run of bytes of the data segment. */
-export interface Piece {
-  segmentOffset: number
-  lengthBytes: number
-  tarOffset: number
-}
 
 /**
  * How to read any part of a layer's data segment out of its blob. It is a function of the blob. The layer index says
@@ -49,7 +43,7 @@ export interface BlobMap {
   /** The window segment: one window after the other, none across the end of a chunk, zeros between them. */
   windows: ChunkTable
   /** In the order of the segment, which is that of the tar. The segment is zero between them. */
-  pieces: readonly Piece[]
+  pieces: PackedPieces
 }
 
 /** Keys in CBOR's order; `marks` are the stop points. */
@@ -131,7 +125,7 @@ export function parseBlobMap(bytes: Uint8Array): BlobMap {
   const windowDigests = Uint8Array.from(reader.bytes(key('windowDigests')))
   const windows = ChunkTable.parse(reader.bytes(key('windowLengths')), windowDigests)
   reader.finish()
-  const lastPiece = pieces.at(-1)
+  const lastPiece = pieces.get(pieces.length - 1)
   if (lastPiece !== undefined && lastPiece.tarOffset + lastPiece.lengthBytes > tarBytes)
     reader.fail('a piece ends beyond the tar')
   const [first] = checkpoints
@@ -182,10 +176,10 @@ function parseStopPoints(reader: CborReader, what: string): Uint32Array {
   return stopPoints
 }
 
-function parsePieces(reader: CborReader, what: string): Piece[] {
+function parsePieces(reader: CborReader, what: string): PackedPieces {
   const count = reader.array(what)
   if (count % pieceNumbers !== 0) reader.fail('the pieces are cut short')
-  const pieces: Piece[] = []
+  const numbers = new Float64Array(count)
   let segmentEnd = 0
   let tarEnd = 0
   for (let i = 0; i < count; i += pieceNumbers) {
@@ -195,9 +189,9 @@ function parsePieces(reader: CborReader, what: string): Piece[] {
     segmentEnd = segmentOffset + lengthBytes
     tarEnd = tarOffset + lengthBytes
     if (!Number.isSafeInteger(segmentEnd) || !Number.isSafeInteger(tarEnd)) reader.fail('a piece is out of range')
-    pieces.push({ segmentOffset, lengthBytes, tarOffset })
+    numbers.set([segmentOffset, lengthBytes, tarOffset], i)
   }
-  return pieces
+  return new PackedPieces(numbers)
 }
 
 function parseCheckpoints(reader: CborReader, what: string): Checkpoint[] {

@@ -1,12 +1,7 @@
 import { createGunzip, constants, zstdDecompressSync } from 'node:zlib'
 import { Readable } from 'node:stream'
-import {
-  stopPointDistanceBytes,
-  stopPointUnitBytes,
-  type BlobMap,
-  type Checkpoint,
-  type Piece,
-} from '../../protocol/blob-map.ts'
+import { stopPointDistanceBytes, stopPointUnitBytes, type BlobMap, type Checkpoint } from '../../protocol/blob-map.ts'
+import type { PackedPieces, Piece } from '../../protocol/packed-pieces.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { decompress } from './decompress.ts'
@@ -33,7 +28,7 @@ export function rangeOf(map: BlobMap, tarStart: number, tarEnd: number): BlobRan
 
 /** The checkpoint from which a range is decoded. */
 export function checkpointOf({ checkpoints }: BlobMap, { tarStart }: Pick<BlobRange, 'tarStart'>): Checkpoint {
-  return checkpoints[lastAtOrBefore(checkpoints, tarStart, ({ tarOffset }) => tarOffset)]!
+  return checkpoints[lastAtOrBefore(checkpoints.length, tarStart, (i) => checkpoints[i]!.tarOffset)]!
 }
 
 /** The first place in the blob that is known to come after these bytes of the tar: a mark, or a frame. */
@@ -42,11 +37,12 @@ function endOf(
   tarEnd: number,
 ): Pick<BlobRange, 'end' | 'tarEnd'> {
   if (compression === 'gzip') {
-    const mark = lastAtOrBefore(stopPoints, Math.ceil(tarEnd / stopPointUnitBytes) - 1, (units) => units) + 1
+    const mark =
+      lastAtOrBefore(stopPoints.length, Math.ceil(tarEnd / stopPointUnitBytes) - 1, (i) => stopPoints[i]!) + 1
     if (mark < stopPoints.length)
       return { end: (mark + 1) * stopPointDistanceBytes, tarEnd: stopPoints[mark]! * stopPointUnitBytes }
   } else {
-    const behind = checkpoints[lastAtOrBefore(checkpoints, tarEnd - 1, ({ tarOffset }) => tarOffset) + 1]
+    const behind = checkpoints[lastAtOrBefore(checkpoints.length, tarEnd - 1, (i) => checkpoints[i]!.tarOffset) + 1]
     if (behind !== undefined) return { end: Math.ceil(behind.bitOffset / 8), tarEnd: behind.tarOffset }
   }
   return { end: sizeBytes, tarEnd: tarBytes }
@@ -150,33 +146,35 @@ export function* chunksOf(
 
 /** From where to where all bytes of the data segment come from these bytes of the tar, or are zero. */
 function segmentBytesOf({ pieces }: BlobMap, table: ChunkTable, tarStart: number, tarEnd: number): [number, number] {
-  const before = lastAtOrBefore(pieces, tarStart, ({ tarOffset }) => tarOffset)
-  const last = lastAtOrBefore(pieces, tarEnd, ({ tarOffset }) => tarOffset)
+  const before = lastAtOrBefore(pieces.length, tarStart, (i) => pieces.get(i)!.tarOffset)
+  const last = lastAtOrBefore(pieces.length, tarEnd, (i) => pieces.get(i)!.tarOffset)
   const segmentOffset = (i: number, tarOffset: number): number => {
-    const piece = pieces[i]
+    const piece = pieces.get(i)
     return piece === undefined ? 0 : piece.segmentOffset + Math.min(tarOffset - piece.tarOffset, piece.lengthBytes)
   }
-  const lastPiece = pieces[last]
+  const lastPiece = pieces.get(last)
   const whole = lastPiece === undefined || tarEnd >= lastPiece.tarOffset + lastPiece.lengthBytes
   const segmentStart =
-    before >= 0 && tarStart > pieces[before]!.tarOffset
+    before >= 0 && tarStart > pieces.get(before)!.tarOffset
       ? segmentOffset(before, tarStart)
       : before <= 0
         ? 0
-        : pieces[before - 1]!.segmentOffset + pieces[before - 1]!.lengthBytes
-  return [segmentStart, whole ? (pieces[last + 1]?.segmentOffset ?? table.sizeBytes) : segmentOffset(last, tarEnd)]
+        : segmentEndOf(pieces.get(before - 1)!)
+  return [segmentStart, whole ? (pieces.get(last + 1)?.segmentOffset ?? table.sizeBytes) : segmentOffset(last, tarEnd)]
 }
 
-function* overlapping(pieces: readonly Piece[], start: number, end: number): Generator<Piece> {
+const segmentEndOf = ({ segmentOffset, lengthBytes }: Piece): number => segmentOffset + lengthBytes
+
+function* overlapping(pieces: PackedPieces, start: number, end: number): Generator<Piece> {
   for (
     let i = Math.max(
       0,
-      lastAtOrBefore(pieces, start, ({ segmentOffset }) => segmentOffset),
+      lastAtOrBefore(pieces.length, start, (i) => pieces.get(i)!.segmentOffset),
     );
     i < pieces.length;
     i++
   ) {
-    const piece = pieces[i]!
+    const piece = pieces.get(i)!
     if (piece.segmentOffset >= end) return
     if (piece.segmentOffset + piece.lengthBytes > start) yield piece
   }

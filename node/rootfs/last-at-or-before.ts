@@ -1,10 +1,16 @@
-/** Index of the last item at this offset or before it; -1 where all are behind it. The items are in ascending order. */
-export function lastAtOrBefore<T>(items: ArrayLike<T>, offset: number, offsetOf: (item: T) => number): number {
+/**
+ * Finds the last of some items that is at this offset or before it.
+ *
+ * @param count how many items there are
+ * @param offsetOf offset of an item; items are in ascending order
+ * @returns its index; -1 where all are behind the offset
+ */
+export function lastAtOrBefore(count: number, offset: number, offsetOf: (index: number) => number): number {
   let low = -1
-  let high = items.length - 1
+  let high = count - 1
   while (low < high) {
     const middle = (low + high + 1) >> 1
-    if (offsetOf(items[middle]!) <= offset) low = middle
+    if (offsetOf(middle) <= offset) low = middle
     else high = middle - 1
   }
   return low

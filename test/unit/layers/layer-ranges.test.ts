@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { PackedPieces } from '../../../protocol/packed-pieces.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { LayerRanges } from '../../../node/layers/layer-ranges.ts'
 import type { FetchChunk } from '../../../node/model/chunk-request.ts'
@@ -43,7 +44,7 @@ const map: BlobMap = {
   ],
   stopPoints: new Uint32Array(0),
   windows,
-  pieces: [{ segmentOffset: 0, lengthBytes: 8192, tarOffset: 10_000 }],
+  pieces: PackedPieces.of([{ segmentOffset: 0, lengthBytes: 8192, tarOffset: 10_000 }]),
 }
 
 /** How to read the layer's data segment. */

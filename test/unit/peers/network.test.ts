@@ -18,6 +18,7 @@ import { writeFrame } from '../../../node/peers/frames.ts'
 import { createPeerHost } from '../../../node/peers/peer-host.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import { testKey } from '../../support/test-key.ts'
+import { PackedPieces } from '../../../protocol/packed-pieces.ts'
 import { makeSegment, TestPeer, until } from './test-peer.ts'
 
 const demand = { signal: new AbortController().signal, streamClass: 'demand', timeoutMs: 10_000 } as const
@@ -196,7 +197,7 @@ test('image records, manifests, layer indexes and blob maps come from whichever 
     checkpoints: [{ bitOffset: 0, tarOffset: 0, window: { offset: 0, lengthBytes: 0 } }],
     stopPoints: new Uint32Array(0),
     windows: table,
-    pieces: [],
+    pieces: PackedPieces.of([]),
   }
   b.objects.set(map.digest, zstdCompressSync(encodeBlobMap(map)))
   b.objects.set(diffId, encodeLayerIndex({ diffId, tarBytes: 1024, chunks: table, entries: [] }))

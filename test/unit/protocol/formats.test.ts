@@ -4,6 +4,7 @@ import { attest, encodeStatement, isAttested, parseKey } from '../../../protocol
 import { Bitmap } from '../../../protocol/bitmap.ts'
 import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../../protocol/boot-profile.ts'
 import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../../protocol/blob-map.ts'
+import { PackedPieces } from '../../../protocol/packed-pieces.ts'
 import { encodeCbor } from '../../../protocol/cbor.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, parseDigest } from '../../../protocol/digest.ts'
@@ -92,7 +93,7 @@ const blobMap: BlobMap = {
   ],
   stopPoints: Uint32Array.of(3),
   windows: new ChunkTable([4096], digestToBytes(a)),
-  pieces: [{ segmentOffset: 4096, lengthBytes: 5000, tarOffset: 1024 }],
+  pieces: PackedPieces.of([{ segmentOffset: 4096, lengthBytes: 5000, tarOffset: 1024 }]),
 }
 
 const publishedIndex = {

@@ -189,7 +189,7 @@ function spoil(map: BlobMap, random: ReturnType<typeof createRandom>): BlobMap {
   }
   const checkpoints = map.checkpoints.map((checkpoint) => ({ ...checkpoint, window: { ...checkpoint.window } }))
   const stopPoints = Uint32Array.from(map.stopPoints)
-  const pieces = map.pieces.map((piece) => ({ ...piece }))
+  const pieces = [...map.pieces]
   const some = checkpoints[1 + random.below(checkpoints.length - 1)]!
   const other = checkpoints[1 + random.below(checkpoints.length - 1)]!
   const kind = random.below(5)
