@@ -40,7 +40,7 @@ const wellAfterMs = 30_000
  * Memory of this size and more goes back to the system as soon as it is freed (bytes): glibc, mallopt(3), M_MMAP_THRESHOLD. Without a
  * fixed number glibc raises it to the size of chunks, and 100 MB of freed chunks stay with the process.
  */
-const mmapThresholdBytes = 16 * 1024
+const mmapThresholdBytes = 64 * 1024
 /** Heaps of glibc's malloc, M_ARENA_MAX: with eight for each core what threads have freed stays with the process. */
 const maxArenas = 2
 /** How long a daemon may take to stop (ms). */
