@@ -37,8 +37,9 @@ const respawnDelaysMs = [0, 100, 500, 1_000, 2_000, 5_000] as const
 /** A daemon that ran this long (ms) was healthy: its end counts as the first failure. */
 const wellAfterMs = 30_000
 /**
- * Memory of this size and more goes back to the system as soon as it is freed (bytes): glibc, mallopt(3), M_MMAP_THRESHOLD. Without a
- * fixed number glibc raises it to the size of chunks, and 100 MB of freed chunks stay with the process.
+ * Memory of this size and more goes back to the system as soon as it is freed (bytes): glibc, mallopt(3),
+ * M_MMAP_THRESHOLD. Without a fixed number glibc raises it to the size of chunks, and 100 MB of freed chunks stay with
+ * the process.
  */
 const mmapThresholdBytes = 64 * 1024
 /** Heaps of glibc's malloc, M_ARENA_MAX: with eight for each core what threads have freed stays with the process. */

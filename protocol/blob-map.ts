@@ -189,7 +189,9 @@ function parsePieces(reader: CborReader, what: string): PackedPieces {
     segmentEnd = segmentOffset + lengthBytes
     tarEnd = tarOffset + lengthBytes
     if (!Number.isSafeInteger(segmentEnd) || !Number.isSafeInteger(tarEnd)) reader.fail('a piece is out of range')
-    numbers.set([segmentOffset, lengthBytes, tarOffset], i)
+    numbers[i] = segmentOffset
+    numbers[i + 1] = lengthBytes
+    numbers[i + 2] = tarOffset
   }
   return new PackedPieces(numbers)
 }

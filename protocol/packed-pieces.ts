@@ -28,8 +28,8 @@ export class PackedPieces implements Iterable<Piece> {
   get(index: number): Piece | undefined {
     if (index < 0 || index >= this.length) return undefined
     const at = index * numbersPerPiece
-    const [segmentOffset, lengthBytes, tarOffset] = this.#numbers.subarray(at, at + numbersPerPiece)
-    return { segmentOffset: segmentOffset!, lengthBytes: lengthBytes!, tarOffset: tarOffset! }
+    const numbers = this.#numbers
+    return { segmentOffset: numbers[at]!, lengthBytes: numbers[at + 1]!, tarOffset: numbers[at + 2]! }
   }
 
   *[Symbol.iterator](): Generator<Piece> {

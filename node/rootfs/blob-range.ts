@@ -31,16 +31,16 @@ export function checkpointOf({ checkpoints }: BlobMap, { tarStart }: Pick<BlobRa
   return checkpoints[lastAtOrBefore(checkpoints.length, tarStart, (i) => checkpoints[i]!.tarOffset)]!
 }
 
-/** The first place in the blob that is known to come after these bytes of the tar: a mark, or a frame. */
+/** The first place in the blob that is known to come after these bytes of the tar: a stop point, or a frame. */
 function endOf(
   { stopPoints, checkpoints, sizeBytes, tarBytes, compression }: BlobMap,
   tarEnd: number,
 ): Pick<BlobRange, 'end' | 'tarEnd'> {
   if (compression === 'gzip') {
-    const mark =
+    const stopPoint =
       lastAtOrBefore(stopPoints.length, Math.ceil(tarEnd / stopPointUnitBytes) - 1, (i) => stopPoints[i]!) + 1
-    if (mark < stopPoints.length)
-      return { end: (mark + 1) * stopPointDistanceBytes, tarEnd: stopPoints[mark]! * stopPointUnitBytes }
+    if (stopPoint < stopPoints.length)
+      return { end: (stopPoint + 1) * stopPointDistanceBytes, tarEnd: stopPoints[stopPoint]! * stopPointUnitBytes }
   } else {
     const behind = checkpoints[lastAtOrBefore(checkpoints.length, tarEnd - 1, (i) => checkpoints[i]!.tarOffset) + 1]
     if (behind !== undefined) return { end: Math.ceil(behind.bitOffset / 8), tarEnd: behind.tarOffset }

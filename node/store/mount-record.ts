@@ -17,7 +17,7 @@ export interface MountRecord extends ImageName {
   identity?: string
   rootfsDigest: Digest
   manifestDigest: Digest
-  /** Where the rootfs manifest came from, and who said that the reference stands for it, at the time of the mount. */
+  /** The origin of the rootfs manifest, and who said that the reference stands for it, at the time of the mount. */
   origin: Origin
   resolution: Resolution
   /** `drive`: the image file, for a VM. `tree`: its files. */
