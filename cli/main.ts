@@ -7,6 +7,7 @@ interface Command {
 
 const commands: Record<string, { summary: string; load: () => Promise<Command> }> = {
   daemon: { summary: 'run the p2pfs node of this host', load: async () => await import('./daemon.ts') },
+  keygen: { summary: 'make the key of a region', load: async () => await import('./keygen.ts') },
   seed: {
     summary: 'fetch all of an image to this host before it is needed',
     load: async () => await import('./seed.ts'),

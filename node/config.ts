@@ -18,9 +18,10 @@ const goArchitectures: Record<string, string> = { x64: 'amd64', arm64: 'arm64', 
 interface Option<T> {
   /**
    * A `list` may be given several times or with commas; in the file it is a JSON array of strings. A `size` without a
-   * unit is in bytes, a `duration` in seconds.
+   * unit is in bytes, a `duration` in seconds. A `flag` takes no value on the command line; elsewhere it is true or
+   * false.
    */
-  type: 'text' | 'path' | 'list' | 'count' | 'size' | 'duration'
+  type: 'flag' | 'text' | 'path' | 'list' | 'count' | 'size' | 'duration'
   fallback: T
   /** Shown in the help instead of a fallback that differs from host to host. */
   fallbackText?: string
@@ -77,6 +78,9 @@ const list = (
   ...more,
 })
 
+/** Addresses to listen on if none are given. */
+const listenFallback = { everywhere: '/ip4/0.0.0.0/tcp/4100', loopback: '/ip4/127.0.0.1/tcp/4100' } as const
+
 /**
  * Declares every option of the daemon once. Its flag (`--state-dir`), its environment variable (`P2PFS_STATE_DIR`), its
  * key in the configuration file (`stateDir`) and its line in the help follow from this table.
@@ -89,8 +93,32 @@ export const options = {
     type: 'path',
   }),
   region: text('NAME', 'default', 'the daemon exchanges chunks only with peers of the same region'),
+  regionKeyFile: text(
+    'FILE',
+    '',
+    'key of the region, made by p2pfs keygen: only hosts that have it are let in. Without it the daemon is reached on ' +
+      'loopback only',
+    { type: 'path', fallbackText: 'none' },
+  ),
+  regionMembers: text(
+    'FILE',
+    '',
+    'file with the peer ids (see p2pfs status) of the hosts that may be members, one a line; all others are turned ' +
+      'away, even with the key',
+    { type: 'path', fallbackText: 'everybody who has the key' },
+  ),
+  openRegion: {
+    type: 'flag',
+    value: '',
+    fallback: false,
+    meaning:
+      'lets everybody who reaches this host be a member of the region, without a key: he can read every image that ' +
+      'the region has',
+  } as Option<boolean>,
   name: text('NAME', hostname(), 'name of this host in the status of its peers', { fallbackText: 'the host name' }),
-  listen: list('MULTIADDR', ['/ip4/0.0.0.0/tcp/4100'], 'addresses at which peers reach this host'),
+  listen: list('MULTIADDR', [], 'addresses at which peers reach this host', {
+    fallbackText: `${listenFallback.everywhere} with a region key, else ${listenFallback.loopback}`,
+  }),
   bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members'),
   insecureRegistry: list('HOST[:PORT]', [], 'registries that the daemon speaks plain HTTP with', {
     check: parseRegistryName,
@@ -192,18 +220,48 @@ export function loadConfig(
   for (const name of names) {
     const flag = flags[flagOf(name)]
     const variable = environment[variableOf(name)]
-    if (flag !== undefined) config[name] = parseValue(name, flag, `--${flagOf(name)}`)
+    if (flag !== undefined) config[name] = parseValue(name, flag.map(String), `--${flagOf(name)}`)
     else if (variable !== undefined && variable !== '') config[name] = parseValue(name, [variable], variableOf(name))
     else if (stored[name] !== undefined)
       config[name] = parseValue(name, [stored[name]].flat().map(String), `${name} in ${fileName ?? file}`)
     else config[name] = options[name].fallback
   }
-  return config as Config
+  return withListen(config as Config)
+}
+
+/** @throws invalid where the daemon could be reached by strangers although nobody has allowed that */
+function withListen(config: Config): Config {
+  const isPrivate = config.regionKeyFile !== ''
+  if (isPrivate && config.openRegion)
+    throw new P2pfsError('invalid', '--open-region lets everybody in, --region-key-file only hosts that have the key')
+  if (isPrivate || config.openRegion)
+    return { ...config, listen: config.listen.length > 0 ? config.listen : [listenFallback.everywhere] }
+  const exposed = [...config.listen, ...config.bootstrap].find((address) => !isLoopback(address))
+  if (exposed !== undefined)
+    throw new P2pfsError(
+      'invalid',
+      `without a region key, peers can be on this host only, and ${exposed} is not on loopback; make a key with ` +
+        'p2pfs keygen, and start all hosts of the region with it as --region-key-file; or let everybody in with ' +
+        '--open-region',
+    )
+  return { ...config, listen: config.listen.length > 0 ? config.listen : [listenFallback.loopback] }
+}
+
+/** Whether the text is a multiaddr of a loopback address. What is no multiaddr is refused elsewhere. */
+function isLoopback(address: string): boolean {
+  return /^\/ip4\/127\.\d+\.\d+\.\d+(\/|$)|^\/ip6\/::1(\/|$)|^(?!\/)/.test(address)
+}
+
+function isFlag(name: string): boolean {
+  return name in options && options[name as Name].type === 'flag'
 }
 
 function parseFlags(argv: readonly string[]): Record<string, string[] | undefined> {
   const declared = Object.fromEntries(
-    [...names.map(flagOf), 'config'].map((flag) => [flag, { type: 'string' as const, multiple: true }]),
+    [...names, 'config'].map((name) => [
+      flagOf(name),
+      { type: isFlag(name) ? ('boolean' as const) : ('string' as const), multiple: true },
+    ]),
   )
   try {
     return parseArgs({ args: [...argv], options: declared, allowPositionals: false }).values as Record<string, string[]>
@@ -243,7 +301,7 @@ function readFile(path: string, required: boolean): Record<string, unknown> {
   return values as Record<string, unknown>
 }
 
-function parseValue(name: Name, given: readonly string[], where: string): string | number | string[] {
+function parseValue(name: Name, given: readonly string[], where: string): boolean | string | number | string[] {
   const option: Option<unknown> = options[name]
   if (option.type === 'list') {
     const items = given
@@ -254,6 +312,11 @@ function parseValue(name: Name, given: readonly string[], where: string): string
     return items
   }
   const value = given.at(-1) ?? ''
+  if (option.type === 'flag') {
+    if (value !== 'true' && value !== 'false')
+      throw new P2pfsError('invalid', `${where} is ${value}; it takes true or false`)
+    return value === 'true'
+  }
   if (value === '') throw new P2pfsError('invalid', `${where} is empty; it takes ${option.value}`)
   option.check?.(value)
   if (option.type === 'path') return resolve(value)
@@ -285,6 +348,7 @@ export function describeOptions(): string {
     const fallback =
       option.fallbackText ??
       (Array.isArray(option.fallback) ? option.fallback.join(',') || 'none' : String(option.fallback))
+    if (option.type === 'flag') return [`--${flagOf(name)}`, option.meaning] as const
     return [`--${flagOf(name)} ${option.value}`, `${option.meaning} [${fallback}]`] as const
   })
   rows.push(['--config FILE', 'JSON file with these options, named in camelCase [/etc/p2pfs/config.json if it exists]'])

@@ -131,7 +131,9 @@ export async function startDaemon(
       name: config.name,
       listen: config.listen,
       bootstrap: config.bootstrap,
-      keyFile: paths.identity,
+      identityFile: paths.identity,
+      regionKeyFile: config.regionKeyFile || undefined,
+      memberFile: config.regionMembers || undefined,
     },
   )
   const { membership, availability, objects } = network

@@ -1,10 +1,12 @@
 import type { ChildProcess } from 'node:child_process'
+import { hash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { mkdir, open, readFile, rm } from 'node:fs/promises'
+import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { MountResult, SeedResult, Status } from '../../node/control/api.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { formatRegionKey } from '../../protocol/region-key.ts'
 import { eventually } from '../../test/support/deadline.ts'
 import type { LabHost } from './lab-host.ts'
 import { exited, lastLines, run } from './process.ts'
@@ -63,6 +65,7 @@ export class NodeProcess implements AsyncDisposable {
       '--state-dir': [stateDirectoryOf(host)],
       '--control': [controlOf(host)],
       '--region': [region],
+      '--region-key-file': [regionKeyFileOf(host)],
       '--listen': [`/ip4/${host.address}/tcp/${peerPort}`],
       '--bootstrap': addresses.length === 0 ? [] : [addresses.join(',')],
       '--insecure-registry': insecureRegistries,
@@ -70,6 +73,7 @@ export class NodeProcess implements AsyncDisposable {
       '--name': [host.name],
     }
     await mkdir(stateDirectoryOf(host), { recursive: true })
+    await writeFile(regionKeyFileOf(host), formatRegionKey(labRegionKey(region)), { mode: 0o600 })
     const logPath = join(host.directory, 'daemon.log')
     await using log = await open(logPath, 'a')
     const args = Object.entries(flags).flatMap(([flag, values]) => values.flatMap((value) => [flag, value]))
@@ -243,6 +247,15 @@ export class NodeProcess implements AsyncDisposable {
 
 function stateDirectoryOf(host: LabHost): string {
   return join(host.directory, 'state')
+}
+
+function regionKeyFileOf(host: LabHost): string {
+  return join(host.directory, 'region.key')
+}
+
+/** The key of a region of the lab: all its hosts have the same, and each lab can be entered by its tests. */
+export function labRegionKey(region: string): Uint8Array {
+  return hash('sha256', `netlab region ${region}`, 'buffer')
 }
 
 function controlOf(host: LabHost): string {

@@ -5,6 +5,9 @@ import { importProtocol } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
 import { regionProtocol } from '../../protocol/messages/region.ts'
 import type { Log } from '../base/log.ts'
+import { loadMemberList } from './admission/member-list.ts'
+import { RegionGate, type StrangerCounts } from './admission/region-gate.ts'
+import { loadRegionSecrets, openRegionSecret } from './admission/region-keys.ts'
 import { Availability } from './availability.ts'
 import { BanList } from './ban-list.ts'
 import { ChunkClient } from './chunk/client.ts'
@@ -30,7 +33,12 @@ export interface PeerNetworkOptions {
   name: string
   listen: readonly string[]
   bootstrap: readonly string[]
-  keyFile: string
+  /** Holds the key of this host's identity. */
+  identityFile: string
+  /** Holds the region's keys. Without it, everybody who reaches a listening address is let in. */
+  regionKeyFile: string | undefined
+  /** Lists the peer ids of the region's members. Without it, everybody who knows a key of the region is a member. */
+  memberFile: string | undefined
 }
 
 /** This host's place among its peers: what it asks them, and, once it has started, what it serves them. */
@@ -42,6 +50,7 @@ export class PeerNetwork {
   readonly objects: RegionObjects
   readonly imports: ImportClient
   readonly #key: PrivateKey
+  readonly #gate: RegionGate
   readonly #host: Libp2p
   readonly #dialler: Dialler
   readonly #log: Log
@@ -50,21 +59,28 @@ export class PeerNetwork {
 
   /**
    * Loads the identity and makes the libp2p host. It connects to nobody before {@link start}.
-   * @throws invalid for addresses that are not usable, or a file that is no identity
+   * @throws invalid for addresses that are not usable, and for files that are not what they should be
    */
   static async open({ log }: { log: Log }, options: PeerNetworkOptions): Promise<PeerNetwork> {
-    const key = await loadIdentity(options.keyFile)
+    const { region, listen, identityFile, regionKeyFile, memberFile } = options
+    const key = await loadIdentity(identityFile)
+    const secrets =
+      regionKeyFile === undefined ? [openRegionSecret(region)] : await loadRegionSecrets(regionKeyFile, region)
+    const listed = memberFile === undefined ? undefined : await loadMemberList(memberFile)
     const bans = new BanList()
-    const host = await createPeerHost(key, options.listen, bans)
-    return new PeerNetwork({ key, bans, host, log }, options)
+    const gate = new RegionGate({ log }, secrets)
+    const isBarred = (peerId: string): boolean => bans.has(peerId) || listed?.has(peerId) === false
+    const host = await createPeerHost({ privateKey: key, gate }, { listen, isBarred })
+    return new PeerNetwork({ key, bans, gate, host, log }, options)
   }
 
   private constructor(
-    { key, bans, host, log }: { key: PrivateKey; bans: BanList; host: Libp2p; log: Log },
+    { key, bans, gate, host, log }: { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p; log: Log },
     { region, name, listen, bootstrap }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
     this.#key = key
+    this.#gate = gate
     this.#host = host
     this.#log = log
     this.#listen = listen
@@ -132,6 +148,11 @@ export class PeerNetwork {
   /** Addresses on which this host can be dialled, with its peer id. There are none before {@link start}. */
   multiaddrs(): string[] {
     return this.#host.getMultiaddrs().map(String)
+  }
+
+  /** Strangers that were turned away. */
+  get strangers(): StrangerCounts {
+    return this.#gate.strangers
   }
 
   /** Chunks that were exchanged with all peers. */

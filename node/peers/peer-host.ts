@@ -1,4 +1,3 @@
-import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { identify } from '@libp2p/identify'
 import type { Libp2p, PrivateKey } from '@libp2p/interface'
@@ -6,10 +5,13 @@ import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { createLibp2p } from 'libp2p'
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { BanList } from './ban-list.ts'
+import type { RegionGate } from './admission/region-gate.ts'
+import { regionNoise } from './admission/region-noise.ts'
 
 /** How long one address is dialled before it is given up (ms). */
 const dialTimeoutMs = 3_000
+/** How long a member that dials may take until libp2p's own handshakes are over (ms). */
+const upgradeTimeoutMs = 5_000
 /** A peer is pinged so often, and gone when it does not answer in time (ms). */
 const pingIntervalMs = 5_000
 const pingTimeoutMs = 5_000
@@ -23,13 +25,13 @@ const maxConnections = 1024
 
 /**
  * A libp2p host with TCP, noise and yamux, which neither discovers peers nor relays. It is not started.
- * @param bans peers that it neither dials nor lets in
+ * @param gate what every connection must pass before libp2p says anything
+ * @param options `isBarred`: whether this host neither dials the peer nor lets it in
  * @throws invalid for addresses that are not usable
  */
 export async function createPeerHost(
-  privateKey: PrivateKey,
-  listen: readonly string[],
-  bans: Pick<BanList, 'has'>,
+  { privateKey, gate }: { privateKey: PrivateKey; gate: Pick<RegionGate, 'protect' | 'prologueOf'> },
+  { listen, isBarred }: { listen: readonly string[]; isBarred: (peerId: string) => boolean },
 ): Promise<Libp2p> {
   try {
     return await createLibp2p({
@@ -37,7 +39,8 @@ export async function createPeerHost(
       start: false,
       addresses: { listen: [...listen] },
       transports: [tcp()],
-      connectionEncrypters: [noise()],
+      connectionProtector: () => gate,
+      connectionEncrypters: [regionNoise(gate)],
       streamMuxers: [
         yamux({
           maxInboundStreams: maxStreams,
@@ -56,6 +59,10 @@ export async function createPeerHost(
         dialTimeout: dialTimeoutMs,
         addressDialTimeout: dialTimeoutMs,
         reconnectRetries: 0,
+        inboundUpgradeTimeout: upgradeTimeoutMs,
+        // The gate bounds what has not proved anything, and drops the oldest; libp2p would refuse the newest.
+        maxIncomingPendingConnections: Infinity,
+        inboundConnectionThreshold: Infinity,
       },
       connectionMonitor: {
         pingInterval: pingIntervalMs,
@@ -63,8 +70,9 @@ export async function createPeerHost(
         abortConnectionOnPingFailure: true,
       },
       connectionGater: {
-        denyDialPeer: (peer) => bans.has(peer.toString()),
-        denyInboundEncryptedConnection: (peer) => bans.has(peer.toString()),
+        denyDialPeer: (peer) => isBarred(peer.toString()),
+        denyOutboundEncryptedConnection: (peer) => isBarred(peer.toString()),
+        denyInboundEncryptedConnection: (peer) => isBarred(peer.toString()),
       },
     })
   } catch (cause) {

@@ -147,7 +147,7 @@ test('a daemon that cannot start ends with its reason and status, and leaves not
     [['--control', join(file, 'control.sock')], 78, /cannot make the directory of the control socket/],
     [['--state-dir', file], 78, /cannot use the state directory .*file/],
     [['--state-dir', join(readOnly, 'state')], 78, /cannot use the state directory .*EROFS/],
-    [['--listen', '/ip4/192.0.2.1/tcp/1'], 75, /cannot listen on/],
+    [['--open-region', '--listen', '/ip4/192.0.2.1/tcp/1'], 75, /cannot listen on/],
     [['--listen', `/ip4/127.0.0.1/tcp/${port}`], 75, /cannot listen on/],
     [['--listen', 'here'], 78, /cannot listen on|not usable|not a multiaddr/i],
     [['--fuse-driver', 'loop'], 2, /--fuse-driver is loop; it takes one of dev, native/],

@@ -13,9 +13,12 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   stateDir: { given: '/srv/p2pfs', read: '/srv/p2pfs' },
   control: { given: '/srv/p2pfs.sock', read: '/srv/p2pfs.sock' },
   region: { given: 'eu', read: 'eu' },
+  regionKeyFile: { given: '/srv/region.key', read: '/srv/region.key' },
+  regionMembers: { given: '/srv/members', read: '/srv/members' },
+  openRegion: { given: 'true', read: true },
   name: { given: 'host-9', read: 'host-9' },
   listen: { given: '/ip4/127.0.0.1/tcp/1,/ip6/::1/tcp/1', read: ['/ip4/127.0.0.1/tcp/1', '/ip6/::1/tcp/1'] },
-  bootstrap: { given: '/ip4/10.0.0.1/tcp/4100', read: ['/ip4/10.0.0.1/tcp/4100'] },
+  bootstrap: { given: '/ip4/127.0.0.2/tcp/4100', read: ['/ip4/127.0.0.2/tcp/4100'] },
   insecureRegistry: { given: 'localhost:5000', read: ['localhost:5000'] },
   registryMirror: {
     given: 'docker.io=https://a.example,ghcr.io=http://b.example/x',
@@ -46,12 +49,12 @@ for (const [name, { given, read }] of Object.entries(samples)) {
     const key = name as keyof typeof options
     const file = join(temporaryDirectory(t), 'config.json')
     writeFileSync(file, JSON.stringify({ [name]: read }))
-    assert.deepEqual(loadConfig([flag, given], {}, none)[key], read)
+    assert.deepEqual(loadConfig(read === true ? [flag] : [flag, given], {}, none)[key], read)
     assert.deepEqual(loadConfig([], { [variable]: given }, none)[key], read)
     assert.deepEqual(loadConfig(['--config', file], {}, none)[key], read)
     assert.deepEqual(loadConfig([], { P2PFS_CONFIG: file }, none)[key], read)
     assert.notDeepEqual(loadConfig([], {}, none)[key], read)
-    assert.match(describeOptions(), new RegExp(`${flag} `))
+    assert.match(describeOptions(), new RegExp(`${flag}[ \\n]`))
   })
 }
 
@@ -98,4 +101,37 @@ test('a wrong option is named, with the place where it was given', (t) => {
   rejects(/unknown option: regoin/, ['--config', file])
   writeFileSync(file, '{')
   rejects(/not JSON/, ['--config', file])
+})
+
+const loopback = ['/ip4/127.0.0.1/tcp/4100']
+
+test('a daemon without a region key is reached on loopback only', () => {
+  assert.deepEqual(loadConfig([], {}, none).listen, loopback)
+  for (const listen of ['/ip4/127.0.0.1/tcp/1', '/ip4/127.9.9.9/tcp/1/p2p/x', '/ip6/::1/tcp/1'])
+    assert.deepEqual(loadConfig(['--listen', listen], {}, none).listen, [listen])
+  for (const exposed of [
+    '/ip4/0.0.0.0/tcp/4100',
+    '/ip4/10.0.0.1/tcp/1',
+    '/ip6/::/tcp/1',
+    '/ip4/1.127.0.0/tcp/1',
+    '/dns4/localhost/tcp/1',
+  ])
+    for (const option of ['--listen', '--bootstrap'])
+      assert.throws(
+        () => loadConfig([option, `${loopback[0]},${exposed}`], {}, none),
+        (error) =>
+          isP2pfsError(error, 'invalid') && /p2pfs keygen.*--region-key-file.*--open-region/.test(error.message),
+        `${option} ${exposed}`,
+      )
+})
+
+test('a daemon with a region key, or in an open region, is reached from everywhere', () => {
+  for (const option of [['--region-key-file', '/srv/key'], ['--open-region']]) {
+    assert.deepEqual(loadConfig(option, {}, none).listen, ['/ip4/0.0.0.0/tcp/4100'])
+    assert.deepEqual(loadConfig([...option, '--listen', '/ip4/10.0.0.1/tcp/1'], {}, none).listen, [
+      '/ip4/10.0.0.1/tcp/1',
+    ])
+  }
+  assert.throws(() => loadConfig(['--open-region', '--region-key-file', '/srv/key'], {}, none), /lets everybody in/)
+  assert.throws(() => loadConfig([], { P2PFS_OPEN_REGION: 'maybe' }, none), /takes true or false/)
 })

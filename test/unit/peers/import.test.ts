@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
-import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { Stream } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
@@ -16,15 +15,14 @@ import {
 import { encodeObjectAnswer } from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, regionProtocol } from '../../../protocol/messages/region.ts'
 import { silentLog } from '../../../node/base/log.ts'
-import { BanList } from '../../../node/peers/ban-list.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
 import type { ByteProgress } from '../../../node/model/progress.ts'
 import { ImportClient, type ImportOutcome } from '../../../node/peers/import/client.ts'
 import { RegionObjects } from '../../../node/peers/object/region-objects.ts'
-import { createPeerHost } from '../../../node/peers/peer-host.ts'
 import { testKey } from '../../support/test-key.ts'
 import { FakeRegion, settled } from './fake-region.ts'
 import { TestPeer, until } from './test-peer.ts'
+import { createRawPeer } from '../../support/raw-peer.ts'
 
 const layer = digestOf(Buffer.from('layer'))
 const nextLayer = digestOf(Buffer.from('next layer'))
@@ -169,7 +167,7 @@ async function hostileSteward(
   asker: TestPeer,
   serve: (stream: Stream) => Promise<void>,
 ): Promise<string> {
-  const host = await createPeerHost(await generateKeyPair('Ed25519'), [], new BanList())
+  const host = await createRawPeer()
   await host.handle(regionProtocol, async (stream) => {
     for await (const bytes of readFrames(stream, 1 << 20)) void bytes
   })
@@ -319,7 +317,7 @@ test('an asker that asks twice on a stream, or asks for nonsense, is cut off', a
     throw signal.reason
   }
   for (const messages of [[encodeImportRequest(request), encodeImportRequest(request)], [Buffer.from('garbage')]]) {
-    const host = await createPeerHost(await generateKeyPair('Ed25519'), [], new BanList())
+    const host = await createRawPeer()
     await host.handle(regionProtocol, async (stream) => {
       for await (const bytes of readFrames(stream, 1 << 20)) void bytes
     })

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { zstdCompressSync } from 'node:zlib'
-import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { Libp2p, Stream } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { encodeBlobMap, type BlobMap } from '../../../protocol/blob-map.ts'
@@ -13,9 +12,8 @@ import { encodeRootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { chunkProtocol, encodeWants } from '../../../protocol/messages/chunk.ts'
 import { objectProtocol } from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, regionProtocol } from '../../../protocol/messages/region.ts'
-import { BanList } from '../../../node/peers/ban-list.ts'
 import { writeFrame } from '../../../node/peers/frames.ts'
-import { createPeerHost } from '../../../node/peers/peer-host.ts'
+import { createRawPeer } from '../../support/raw-peer.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import { testKey } from '../../support/test-key.ts'
 import { PackedPieces } from '../../../protocol/packed-pieces.ts'
@@ -233,7 +231,7 @@ test('a peer keeps its identity over a restart, and can be stopped twice', async
 
 /** A peer that speaks the protocols as it likes. */
 async function rawPeer(t: TestContext, address: string): Promise<Libp2p> {
-  const host = await createPeerHost(await generateKeyPair('Ed25519'), [], new BanList())
+  const host = await createRawPeer()
   await host.start()
   t.after(async () => await host.stop())
   await host.dial(multiaddr(address))

@@ -56,11 +56,27 @@ export class TestPeer {
       bootstrap = [],
       region = 'test',
       directory = temporaryDirectory(context),
-    }: { bootstrap?: string[]; region?: string; directory?: string } = {},
+      regionKeyFile,
+      memberFile,
+    }: {
+      bootstrap?: string[]
+      region?: string
+      directory?: string
+      regionKeyFile?: string
+      memberFile?: string
+    } = {},
   ): Promise<TestPeer> {
     const network = await PeerNetwork.open(
       { log: silentLog },
-      { region, name, listen: ['/ip4/127.0.0.1/tcp/0'], bootstrap, keyFile: join(directory, `${name}.key`) },
+      {
+        region,
+        name,
+        listen: ['/ip4/127.0.0.1/tcp/0'],
+        bootstrap,
+        identityFile: join(directory, `${name}.key`),
+        regionKeyFile,
+        memberFile,
+      },
     )
     context.after(async () => await network.stop())
     const peer = new TestPeer(network)

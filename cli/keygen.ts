@@ -1,0 +1,64 @@
+import { randomBytes } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+import { parseArgs } from 'node:util'
+import { P2pfsError } from '../protocol/errors.ts'
+import { formatRegionKey, regionKeyBytes } from '../protocol/region-key.ts'
+import { UsageError } from './failure.ts'
+
+const help = `Makes a region key. Hosts that have it let each other in, and nobody else.
+
+Usage: p2pfs keygen [FILE]
+
+  FILE    file to write, which must not exist yet; only its owner can read it. Without it, the key is printed
+  --json  print one JSON object: "file", or else "key"; also for errors
+  --help  show this help
+
+Copy the file to all hosts of the region, and start their daemons with --region-key-file FILE.
+
+To change the key while all hosts run, add a line with the new key to the file on each host, and send SIGHUP to
+p2pfs daemon there. Then put the new line first everywhere, and SIGHUP. Then remove the old line, and SIGHUP.
+A host proves the first key of its file when it connects, and lets in those that prove any.
+`
+
+export async function run(argv: string[]): Promise<number> {
+  const { values, positionals } = parse(argv)
+  if (values.help === true) {
+    process.stdout.write(help)
+    return 0
+  }
+  if (positionals.length > 1) throw new UsageError(`expected one FILE, got ${positionals.length}; see --help`)
+  const [file] = positionals
+  const key = formatRegionKey(randomBytes(regionKeyBytes))
+  if (file === undefined) {
+    process.stdout.write(values.json === true ? `${JSON.stringify({ key })}\n` : `${key}\n`)
+    return 0
+  }
+  await writeKey(file, key)
+  if (values.json === true) process.stdout.write(`${JSON.stringify({ file })}\n`)
+  else process.stderr.write(`region key written to ${file}; copy it to all hosts of the region\n`)
+  return 0
+}
+
+async function writeKey(file: string, key: string): Promise<void> {
+  try {
+    await writeFile(file, `${key}\n`, { flag: 'wx', mode: 0o600 })
+  } catch (cause) {
+    const message =
+      (cause as NodeJS.ErrnoException).code === 'EEXIST'
+        ? `${file} exists, and is left as it is; a region cannot be entered with another key than its own`
+        : `cannot write ${file}: ${(cause as Error).message}`
+    throw new P2pfsError('conflict', message, { cause })
+  }
+}
+
+function parse(argv: string[]): { values: { help?: boolean; json?: boolean }; positionals: string[] } {
+  try {
+    return parseArgs({
+      args: argv,
+      allowPositionals: true,
+      options: { help: { type: 'boolean', short: 'h' }, json: { type: 'boolean' } },
+    })
+  } catch (error) {
+    throw new UsageError(`${(error as Error).message.split('. ')[0]}; see --help`)
+  }
+}

@@ -1,0 +1,22 @@
+/**
+ * Open connections from one source: several daemons behind one address, with two connections to each at most. One
+ * member cannot take all places with identities that he makes up.
+ */
+export const maxConnectionsOfSource = 64
+
+/** Counts the inbound connections that were let in, by source. */
+export class AdmittedConnections {
+  readonly #bySource = new Map<string, number>()
+
+  /** @returns ends the connection's place when it is called; undefined where the source has too many */
+  add(source: string): (() => void) | undefined {
+    const count = this.#bySource.get(source) ?? 0
+    if (count >= maxConnectionsOfSource) return undefined
+    this.#bySource.set(source, count + 1)
+    return () => {
+      const left = (this.#bySource.get(source) ?? 0) - 1
+      if (left > 0) this.#bySource.set(source, left)
+      else this.#bySource.delete(source)
+    }
+  }
+}

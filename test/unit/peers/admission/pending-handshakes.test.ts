@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { AdmittedConnections, maxConnectionsOfSource } from '../../../../node/peers/admission/admitted-connections.ts'
+import {
+  maxPending,
+  maxPendingOfSource,
+  PendingHandshakes,
+  sourceOf,
+} from '../../../../node/peers/admission/pending-handshakes.ts'
+
+test('handshakes of one source are bounded: the oldest is dropped', () => {
+  const pending = new PendingHandshakes()
+  const dropped: number[] = []
+  for (let i = 0; i < maxPendingOfSource + 3; i++) pending.add({ source: 'a', drop: () => dropped.push(i) })
+  pending.add({ source: 'b', drop: () => dropped.push(-1) })
+  assert.deepEqual(dropped, [0, 1, 2])
+  assert.equal(pending.count, maxPendingOfSource + 1)
+  assert.equal(pending.dropped, 3)
+})
+
+test('handshakes of all sources are bounded: the oldest is dropped', () => {
+  const pending = new PendingHandshakes()
+  const dropped: number[] = []
+  for (let i = 0; i < maxPending + 2; i++) pending.add({ source: `source ${i}`, drop: () => dropped.push(i) })
+  assert.deepEqual(dropped, [0, 1])
+  assert.equal(pending.count, maxPending)
+})
+
+test('a handshake that is over leaves its place', () => {
+  const pending = new PendingHandshakes()
+  for (let i = 0; i < 3 * maxPending; i++) pending.add({ source: 'a', drop: () => assert.fail('dropped') })()
+  assert.equal(pending.count, 0)
+})
+
+test('admitted connections of one source are bounded', () => {
+  const admitted = new AdmittedConnections()
+  const leaves = Array.from({ length: maxConnectionsOfSource }, () => admitted.add('a'))
+  assert.ok(leaves.every((leave) => leave !== undefined))
+  assert.equal(admitted.add('a'), undefined)
+  assert.notEqual(admitted.add('b'), undefined)
+  leaves[0]!()
+  assert.notEqual(admitted.add('a'), undefined)
+  assert.equal(admitted.add('a'), undefined)
+})
+
+test('a source is an IPv4 address, or the /64 of an IPv6 address', () => {
+  assert.equal(sourceOf('10.0.0.1'), '10.0.0.1')
+  assert.equal(sourceOf('::ffff:10.0.0.1'), '10.0.0.1')
+  assert.equal(sourceOf('2001:db8:0:7::1'), '2001:db8:0:7::/64')
+  assert.equal(sourceOf('2001:DB8::7:0:0:0:1'), '2001:db8:0:7::/64')
+  assert.equal(sourceOf('2001:0db8:0000:0007:ffff:ffff:ffff:ffff'), '2001:db8:0:7::/64')
+  assert.equal(sourceOf('fe80::1%eth0'), 'fe80:0:0:0::/64')
+  assert.equal(sourceOf('::1'), '0:0:0:0::/64')
+})
