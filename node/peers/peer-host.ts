@@ -2,11 +2,11 @@ import { yamux } from '@chainsafe/libp2p-yamux'
 import { identify } from '@libp2p/identify'
 import type { Libp2p, PrivateKey } from '@libp2p/interface'
 import { ping } from '@libp2p/ping'
-import { tcp } from '@libp2p/tcp'
 import { createLibp2p } from 'libp2p'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { RegionGate } from './admission/region-gate.ts'
 import { regionNoise } from './admission/region-noise.ts'
+import { regionTcp } from './admission/region-tcp.ts'
 
 /** How long one address is dialled before it is given up (ms). */
 const dialTimeoutMs = 3_000
@@ -23,6 +23,9 @@ const noInactivityTimeoutMs = 2 ** 31 - 1
 const maxStreams = 128
 const maxConnections = 1024
 
+/** What a host needs of the gate. */
+export type PeerGate = Pick<RegionGate, 'accept' | 'adopt' | 'protect' | 'prologueOf'>
+
 /**
  * A libp2p host with TCP, noise and yamux, which neither discovers peers nor relays. It is not started.
  * @param gate what every connection must pass before libp2p says anything
@@ -30,7 +33,7 @@ const maxConnections = 1024
  * @throws invalid for addresses that are not usable
  */
 export async function createPeerHost(
-  { privateKey, gate }: { privateKey: PrivateKey; gate: Pick<RegionGate, 'protect' | 'prologueOf'> },
+  { privateKey, gate }: { privateKey: PrivateKey; gate: PeerGate },
   { listen, isBarred }: { listen: readonly string[]; isBarred: (peerId: string) => boolean },
 ): Promise<Libp2p> {
   try {
@@ -38,7 +41,7 @@ export async function createPeerHost(
       privateKey,
       start: false,
       addresses: { listen: [...listen] },
-      transports: [tcp()],
+      transports: [regionTcp(gate)],
       connectionProtector: () => gate,
       connectionEncrypters: [regionNoise(gate)],
       streamMuxers: [

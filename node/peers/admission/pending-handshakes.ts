@@ -4,6 +4,8 @@ import { isIPv6 } from 'node:net'
 export const maxPendingOfSource = 32
 /** Handshakes under way at once, each a socket and a few KiB. */
 export const maxPending = 512
+/** How often handshakes that take too long are looked for (ms). */
+const sweepMs = 250
 
 /** One inbound connection whose other side has not proved anything yet. */
 export interface PendingHandshake {
@@ -13,38 +15,56 @@ export interface PendingHandshake {
 }
 
 /**
- * The inbound connections whose other side has not proved yet that it belongs to the region. Beyond a bound the oldest
- * one is dropped, not the newest refused: an honest host needs two round trips, so it is through before its turn comes,
- * however many connections a stranger holds open.
+ * The inbound connections whose other side has not proved yet that it belongs to the region. Each has a short time.
+ * Beyond a bound the oldest one is dropped, not the newest refused: an honest host needs two round trips, so it is
+ * through before its turn comes, however many connections a stranger holds open.
  */
 export class PendingHandshakes {
-  /** In the order in which they began. */
+  readonly #now: () => number
+  readonly #timeoutMs: number
+  /** Both in the order in which they began. */
   readonly #bySource = new Map<string, Set<PendingHandshake>>()
-  readonly #all = new Set<PendingHandshake>()
+  readonly #endsAtMs = new Map<PendingHandshake, number>()
+  #timer: NodeJS.Timeout | undefined
   /** Handshakes that were dropped for the sake of newer ones. */
   dropped = 0
 
+  /** @param options `timeoutMs`: how long one may take */
+  constructor({ now = () => performance.now() }: { now?: () => number }, { timeoutMs }: { timeoutMs: number }) {
+    this.#now = now
+    this.#timeoutMs = timeoutMs
+  }
+
   get count(): number {
-    return this.#all.size
+    return this.#endsAtMs.size
   }
 
   /** @returns ends the handshake's place when it is called: it has succeeded or failed */
   add(handshake: PendingHandshake): () => void {
-    let ofSource = this.#bySource.get(handshake.source)
-    if (ofSource === undefined) {
-      ofSource = new Set()
-      this.#bySource.set(handshake.source, ofSource)
-    }
-    if (ofSource.size >= maxPendingOfSource) this.#dropOldest(ofSource)
-    else if (this.#all.size >= maxPending) this.#dropOldest(this.#all)
+    const ofSource = this.#bySource.get(handshake.source)
+    if (ofSource !== undefined && ofSource.size >= maxPendingOfSource) this.#dropOldest(ofSource)
+    else if (this.#endsAtMs.size >= maxPending) this.#dropOldest(this.#endsAtMs.keys())
     // A source whose last handshake was dropped has been forgotten.
-    this.#bySource.set(handshake.source, ofSource)
-    ofSource.add(handshake)
-    this.#all.add(handshake)
+    const handshakes = this.#bySource.get(handshake.source) ?? new Set()
+    this.#bySource.set(handshake.source, handshakes.add(handshake))
+    this.#endsAtMs.set(handshake, this.#now() + this.#timeoutMs)
+    this.#timer ??= setTimeout(() => this.sweep(), sweepMs).unref()
     return () => this.#remove(handshake)
   }
 
-  #dropOldest(handshakes: Set<PendingHandshake>): void {
+  /** Drops those whose time is over. It runs by itself as long as there are any. */
+  sweep(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    for (const [handshake, endsAtMs] of this.#endsAtMs) {
+      if (endsAtMs > this.#now()) break
+      this.#remove(handshake)
+      handshake.drop()
+    }
+    if (this.count > 0) this.#timer ??= setTimeout(() => this.sweep(), sweepMs).unref()
+  }
+
+  #dropOldest(handshakes: Iterable<PendingHandshake>): void {
     for (const oldest of handshakes) {
       this.#remove(oldest)
       this.dropped++
@@ -54,7 +74,7 @@ export class PendingHandshakes {
   }
 
   #remove(handshake: PendingHandshake): void {
-    this.#all.delete(handshake)
+    this.#endsAtMs.delete(handshake)
     const ofSource = this.#bySource.get(handshake.source)
     ofSource?.delete(handshake)
     if (ofSource?.size === 0) this.#bySource.delete(handshake.source)
@@ -64,7 +84,7 @@ export class PendingHandshakes {
 /**
  * The source that a connection counts for: an IPv4 address, or the /64 that an IPv6 address is in, since whoever has one
  * address of it has all.
- * @param address without brackets or zone
+ * @param address without brackets
  */
 export function sourceOf(address: string): string {
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)

@@ -9,7 +9,7 @@ import {
 } from '../../../../node/peers/admission/pending-handshakes.ts'
 
 test('handshakes of one source are bounded: the oldest is dropped', () => {
-  const pending = new PendingHandshakes()
+  const pending = new PendingHandshakes({ now: () => 0 }, { timeoutMs: 3_000 })
   const dropped: number[] = []
   for (let i = 0; i < maxPendingOfSource + 3; i++) pending.add({ source: 'a', drop: () => dropped.push(i) })
   pending.add({ source: 'b', drop: () => dropped.push(-1) })
@@ -19,7 +19,7 @@ test('handshakes of one source are bounded: the oldest is dropped', () => {
 })
 
 test('handshakes of all sources are bounded: the oldest is dropped', () => {
-  const pending = new PendingHandshakes()
+  const pending = new PendingHandshakes({ now: () => 0 }, { timeoutMs: 3_000 })
   const dropped: number[] = []
   for (let i = 0; i < maxPending + 2; i++) pending.add({ source: `source ${i}`, drop: () => dropped.push(i) })
   assert.deepEqual(dropped, [0, 1])
@@ -27,7 +27,7 @@ test('handshakes of all sources are bounded: the oldest is dropped', () => {
 })
 
 test('a handshake that is over leaves its place', () => {
-  const pending = new PendingHandshakes()
+  const pending = new PendingHandshakes({ now: () => 0 }, { timeoutMs: 3_000 })
   for (let i = 0; i < 3 * maxPending; i++) pending.add({ source: 'a', drop: () => assert.fail('dropped') })()
   assert.equal(pending.count, 0)
 })
@@ -51,4 +51,24 @@ test('a source is an IPv4 address, or the /64 of an IPv6 address', () => {
   assert.equal(sourceOf('2001:0db8:0000:0007:ffff:ffff:ffff:ffff'), '2001:db8:0:7::/64')
   assert.equal(sourceOf('fe80::1%eth0'), 'fe80:0:0:0::/64')
   assert.equal(sourceOf('::1'), '0:0:0:0::/64')
+})
+
+test('a handshake that takes too long is dropped', () => {
+  let now = 0
+  const pending = new PendingHandshakes({ now: () => now }, { timeoutMs: 3_000 })
+  const dropped: string[] = []
+  const add = (name: string): void => void pending.add({ source: name, drop: () => dropped.push(name) })
+  add('a')
+  now = 2_000
+  add('b')
+  now = 2_999
+  pending.sweep()
+  assert.deepEqual(dropped, [])
+  now = 3_000
+  pending.sweep()
+  assert.deepEqual(dropped, ['a'])
+  now = 5_000
+  pending.sweep()
+  assert.deepEqual(dropped, ['a', 'b'])
+  assert.equal(pending.count, 0)
 })
