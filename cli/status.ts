@@ -29,6 +29,7 @@ function describe(status: Status): string {
   const lines = [
     `${status.name} (${status.peerId}), region ${status.region}, up ${status.uptimeSeconds} s, p2pfs ${status.version}`,
     `listens on    ${status.addresses.join(' ') || 'nothing'}`,
+    `lets in       ${describeAccess(status)}`,
     '',
     `served        local ${formatAmount(served.local)}, ${describeSources(served)}`,
     `fetched       ${describeSources(fetched)}`,
@@ -59,6 +60,11 @@ function describe(status: Status): string {
     ]),
   ]
   return `${lines.map((line) => line.trimEnd()).join('\n')}\n`
+}
+
+function describeAccess({ access, strangers: { turnedAway } }: Status): string {
+  const strangers = turnedAway === 0 ? '' : `; ${turnedAway} connections of strangers were turned away`
+  return `${access === 'region-key' ? 'hosts that have the region key' : 'everybody who reaches it'}${strangers}`
 }
 
 const origins: Record<Origin, string> = {

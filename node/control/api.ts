@@ -222,6 +222,10 @@ export interface Status {
   region: string
   peerId: string
   addresses: string[]
+  /** Who is let in as a peer: hosts that prove the region's key, or everybody who reaches this host. */
+  access: 'region-key' | 'everybody'
+  /** Connections whose other side did not prove it, and those of them that were dropped for newer ones. */
+  strangers: { turnedAway: number; dropped: number }
   peers: { peer: string; name: string; addresses: string[]; connectedSeconds: number; sent: Amount; received: Amount }[]
   images: {
     reference: string

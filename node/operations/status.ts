@@ -19,7 +19,7 @@ import type { MountReports } from './mount-report.ts'
 export interface StatusParts {
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   inventory: Pick<Inventory, 'count' | 'localBytes'>
-  network: Pick<PeerNetwork, 'peerId' | 'multiaddrs' | 'membership' | 'totals'>
+  network: Pick<PeerNetwork, 'peerId' | 'multiaddrs' | 'membership' | 'totals' | 'access' | 'strangers'>
   imports: Pick<RunningImports, 'list'>
   mounts: Pick<Mounts, 'list'>
   driver: Pick<FuseDriver, 'counters'>
@@ -54,6 +54,8 @@ export class StatusOperation {
       region: this.#host.region,
       peerId: network.peerId,
       addresses: network.multiaddrs(),
+      access: network.access,
+      strangers: network.strangers,
       peers: network.membership.peers().map(describePeer),
       images: await this.#images(),
       imports: imports.list(),

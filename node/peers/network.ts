@@ -1,4 +1,5 @@
 import type { Connection, Libp2p, PeerId, PrivateKey, Stream } from '@libp2p/interface'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
 import { importProtocol } from '../../protocol/messages/import.ts'
@@ -55,6 +56,7 @@ export class PeerNetwork {
   readonly #dialler: Dialler
   readonly #log: Log
   readonly #listen: readonly string[]
+  readonly #isPrivate: boolean
   readonly #stopping = new AbortController()
 
   /**
@@ -68,6 +70,8 @@ export class PeerNetwork {
       regionKeyFile === undefined ? [openRegionSecret(region)] : await loadRegionSecrets(regionKeyFile, region)
     const listed = memberFile === undefined ? undefined : await loadMemberList(memberFile)
     const bans = new BanList()
+    if (listed?.has(peerIdFromPrivateKey(key).toString()) === false)
+      log.warn('list of members does not name this host; hosts with the same list turn it away', { file: memberFile })
     const gate = new RegionGate({ log }, secrets)
     const isBarred = (peerId: string): boolean => bans.has(peerId) || listed?.has(peerId) === false
     const host = await createPeerHost({ privateKey: key, gate }, { listen, isBarred })
@@ -76,7 +80,7 @@ export class PeerNetwork {
 
   private constructor(
     { key, bans, gate, host, log }: { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p; log: Log },
-    { region, name, listen, bootstrap }: PeerNetworkOptions,
+    { region, name, listen, bootstrap, regionKeyFile }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
     this.#key = key
@@ -84,6 +88,7 @@ export class PeerNetwork {
     this.#host = host
     this.#log = log
     this.#listen = listen
+    this.#isPrivate = regionKeyFile !== undefined
     this.#dialler = new Dialler({ host, log }, bootstrap)
     this.peerId = host.peerId.toString()
     this.membership = new Membership(
@@ -148,6 +153,11 @@ export class PeerNetwork {
   /** Addresses on which this host can be dialled, with its peer id. There are none before {@link start}. */
   multiaddrs(): string[] {
     return this.#host.getMultiaddrs().map(String)
+  }
+
+  /** Who is let in as a peer. */
+  get access(): 'region-key' | 'everybody' {
+    return this.#isPrivate ? 'region-key' : 'everybody'
   }
 
   /** Strangers that were turned away. */

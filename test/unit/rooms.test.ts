@@ -26,11 +26,18 @@ function importsBelow(folder: string): Import[] {
     })
 }
 
+interface Floor {
+  mayName: readonly string[]
+  because: string
+  /** What it may name outside of its house, besides what all rooms of the house may. */
+  outside?: readonly string[]
+}
+
 /**
  * The rooms of `node/`, lowest first. A room may name itself, `protocol/`, and the rooms that stand in its list.
  * Every room stands above all that it names, so no two rooms can name each other.
  */
-const floors: Record<string, { mayName: readonly string[]; because: string }> = {
+const floors: Record<string, Floor> = {
   base: { mayName: [], because: 'general helpers: they know nothing of images' },
   model: { mayName: ['base'], because: 'words that several rooms share: they do nothing by themselves' },
   registry: { mayName: ['base', 'model'], because: 'a client of the OCI distribution protocol, of use without p2pfs' },
@@ -86,13 +93,18 @@ const floors: Record<string, { mayName: readonly string[]; because: string }> = 
 }
 
 /** The rooms of `netlab/`, lowest first. */
-const netlabFloors: typeof floors = {
+const netlabFloors: Record<string, Floor> = {
   hosts: { mayName: [], because: 'the machine: processes, namespaces, daemons, virtual machines' },
   registry: { mayName: ['hosts'], because: 'registries that run on these hosts' },
   images: { mayName: ['hosts'], because: 'images are built by commands, with no host of a lab' },
   scenarios: { mayName: ['hosts', 'registry', 'images'], because: 'what hosts do with an image, told step by step' },
   bench: { mayName: ['hosts', 'registry', 'images', 'scenarios'], because: 'measures all that' },
   chaos: { mayName: ['hosts', 'registry', 'images'], because: 'random actions and faults, and readers that compare' },
+  hostile: {
+    mayName: ['hosts', 'registry', 'images'],
+    because: 'strangers and bad members, made of the same code as honest ones, and what honest hosts notice of them',
+    outside: ['node/peers/', 'node/base/log.ts'],
+  },
 }
 
 /** Files in the root of `node/`, and the rooms that each may name; undefined: all of them. */
@@ -135,9 +147,9 @@ for (const { folder, rooms, outside } of houses) {
     }
   })
 
-  for (const [room, { mayName, because }] of Object.entries(rooms)) {
+  for (const [room, { mayName, because, outside: more = [] }] of Object.entries(rooms)) {
     test(`${folder}/${room}/ names ${mayName.join(', ') || 'no other room'}: ${because}`, () => {
-      const allowed = [...outside, ...[room, ...mayName].map((name) => `${folder}/${name}/`)]
+      const allowed = [...outside, ...more, ...[room, ...mayName].map((name) => `${folder}/${name}/`)]
       for (const { file, imported } of importsBelow(`${folder}/${room}`)) {
         assert.ok(
           allowed.some((prefix) => imported.startsWith(prefix)),
