@@ -303,7 +303,8 @@ export class Supervisor {
         { cause },
       )
     }
-    const options = 'fd=3,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,ro,nosuid,nodev'
+    // Not default_permissions: who may open an image is decided by the daemon, and not by a mode.
+    const options = 'fd=3,rootmode=40000,user_id=0,group_id=0,allow_other,ro,nosuid,nodev'
     const child = spawn('mount', ['-i', '-t', 'fuse.p2pfs', '-o', options, 'p2pfs', mountPoint], {
       stdio: ['ignore', 'ignore', 'pipe', this.#fuse],
     })

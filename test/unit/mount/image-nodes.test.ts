@@ -18,6 +18,7 @@ const request = (opcode: number, node: number, text: string): Parameters<typeof 
   opcode,
   unique: 1n,
   nodeId: node,
+  uid: 0,
   body: Buffer.from(`${text}\0`),
 })
 
