@@ -13,6 +13,7 @@ import { DevFuseDriver } from './mount/fuse/dev-fuse-driver.ts'
 import { FuseNativeDriver } from './mount/fuse/fuse-native-driver.ts'
 import { KernelMounter } from './mount/placement/kernel-mounter.ts'
 import { KernelPlacement } from './mount/placement/kernel-placement.ts'
+import { Reach } from './mount/placement/reach.ts'
 import { LinkPlacement } from './mount/placement/link-placement.ts'
 import { ScratchDrives } from './mount/placement/scratch-drives.ts'
 import { ToolShell } from './mount/placement/tool-shell.ts'
@@ -157,6 +158,7 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
           trees: new Trees({ mounter }, { directory: trees, mountPoint }),
           writables: new WritableLayers({ mounter, templates, uses, log }, { directory: writable }),
           scratches: new ScratchDrives({ templates, uses, log }, { directory: scratch }),
+          reach: new Reach({ run }),
         },
         { mountPoint, roots: [mountPoint, trees, writable] },
       ),
