@@ -102,6 +102,11 @@ export async function run(argv: string[]): Promise<number> {
     process.stderr.write(
       `p2pfs: mounted ${result.manifestDigest}, the last known image of ${image}: ${result.unanswered}\n`,
     )
+  if (result.restricted !== undefined)
+    process.stderr.write(
+      `p2pfs: setuid programs and device nodes of the image do not work on ${directory}: ${result.restricted.reason}. ` +
+        'They do below a directory that only root can enter (mode 700), or for everybody with --allow-others\n',
+    )
   process.stdout.write(`${JSON.stringify(result)}\n`)
   return 0
 }
