@@ -5,7 +5,7 @@ import { truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Log } from './base/log.ts'
-import { makeDirectory } from './base/make-directory.ts'
+import { makePrivateDirectory } from './base/private-directory.ts'
 import { systemError } from './base/system-error.ts'
 import { ControlSocket } from './control/socket.ts'
 import { exitStatus } from './base/exit-status.ts'
@@ -243,7 +243,7 @@ export class Supervisor {
     const path = join(stateDir, 'lock')
     let fd: number
     try {
-      await makeDirectory(stateDir, { mode: 0o700 })
+      await makePrivateDirectory(stateDir)
       fd = openSync(path, 'a+', 0o600)
     } catch (error) {
       throw systemError(`cannot use the state directory ${stateDir}`, error)
@@ -290,7 +290,7 @@ export class Supervisor {
   async #mount(): Promise<void> {
     const { mountPoint } = this.#options
     await this.#detach('left by a daemon that is gone')
-    await makeDirectory(mountPoint, { mode: 0o755 }).catch((error: unknown) => {
+    await makePrivateDirectory(mountPoint).catch((error: unknown) => {
       throw systemError(`cannot use the state directory ${this.#options.stateDir}`, error)
     })
     try {

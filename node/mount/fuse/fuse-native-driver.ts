@@ -1,7 +1,7 @@
 import { userInfo } from 'node:os'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { Log } from '../../base/log.ts'
-import { makeDirectory } from '../../base/make-directory.ts'
+import { makePrivateDirectory } from '../../base/private-directory.ts'
 import type { BlockImage } from './block-image.ts'
 import type { FuseDriver, ReadHandler } from './driver.ts'
 import { imageFile, ImageNodes, type ServedImage } from './image-nodes.ts'
@@ -36,7 +36,7 @@ export class FuseNativeDriver implements FuseDriver {
     const mountPoint = this.#mountPoint
     if (await unmountFuse(mountPoint))
       this.#log.warn('mount removed', { directory: mountPoint, why: 'left by a daemon that is gone' })
-    await makeDirectory(mountPoint, { mode: 0o755 })
+    await makePrivateDirectory(mountPoint)
     const allowRoot = await mayAllowOthers()
     if (!allowRoot)
       this.#log.warn(
