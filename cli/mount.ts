@@ -14,6 +14,8 @@ import {
   parseCommon,
 } from './arguments.ts'
 import { UsageError } from './failure.ts'
+import { printJson, printNote } from './output.ts'
+import { noteRestriction } from './restriction.ts'
 import { parseSize } from './size.ts'
 
 const help = `Mounts the root filesystem of an image on DIR. As a drive, DIR/rootfs.img is the block image for a VM.
@@ -99,14 +101,8 @@ export async function run(argv: string[]): Promise<number> {
   })
   const result = await call<MountResult>('POST', '/mount', request, { socket: parsed.control })
   if (result.unanswered !== undefined)
-    process.stderr.write(
-      `p2pfs: mounted ${result.manifestDigest}, the last known image of ${image}: ${result.unanswered}\n`,
-    )
-  if (result.restricted !== undefined)
-    process.stderr.write(
-      `p2pfs: setuid programs and device nodes of the image do not work on ${directory}: ${result.restricted.reason}. ` +
-        'They do below a directory that only root can enter (mode 700), or for everybody with --allow-others\n',
-    )
-  process.stdout.write(`${JSON.stringify(result)}\n`)
+    printNote(`mounted ${result.manifestDigest}, the last known image of ${image}: ${result.unanswered}`)
+  noteRestriction(result)
+  printJson(result)
   return 0
 }

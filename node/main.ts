@@ -194,10 +194,12 @@ async function main(): Promise<void> {
   const given = loadConfig(process.argv.slice(2), process.env)
   const log = logOf(given, 'daemon')
   const config = await withRealStateDir(given, log)
-  process.on('unhandledRejection', (error) => {
+  // Node would print the error as it is, with the text of whoever caused it.
+  const fail = (error: unknown): void => {
     log.error('unexpected failure; the daemon is replaced', { error })
     process.kill(process.pid, 'SIGKILL')
-  })
+  }
+  process.on('unhandledRejection', fail).on('uncaughtException', fail)
   const status = await runDaemon(config, log)
   await tellSupervisor(status === 0 ? 'stopped' : { cannotStart: status })
   // Worker threads are blocked in read(2) on /dev/fuse and would keep exit(3) from ending. All state is on the disk.
