@@ -12,7 +12,7 @@ import { exitStatus } from './base/exit-status.ts'
 import { limitReadAhead } from './mount/placement/kernel-read-ahead.ts'
 import { readMounts } from './mount/placement/mountinfo.ts'
 import { ownMounts } from './mount/placement/own-mounts.ts'
-import { runTool } from './mount/placement/run-tool.ts'
+import { runTool, toolEnvironment } from './mount/placement/run-tool.ts'
 
 /** Descriptors that the daemon inherits, and the environment variables that name them. */
 export const inherited = {
@@ -248,7 +248,7 @@ export class Supervisor {
     } catch (error) {
       throw systemError(`cannot use the state directory ${stateDir}`, error)
     }
-    const child = spawn('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', fd] })
+    const child = spawn('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', fd], env: toolEnvironment() })
     const [status] = (await once(child, 'exit')) as [number | null]
     if (status !== 0) {
       closeSync(fd)
@@ -307,6 +307,7 @@ export class Supervisor {
     const options = 'fd=3,rootmode=40000,user_id=0,group_id=0,allow_other,ro,nosuid,nodev'
     const child = spawn('mount', ['-i', '-t', 'fuse.p2pfs', '-o', options, 'p2pfs', mountPoint], {
       stdio: ['ignore', 'ignore', 'pipe', this.#fuse],
+      env: toolEnvironment(),
     })
     let message = ''
     child.stderr?.setEncoding('utf8').on('data', (text: string) => (message += text))

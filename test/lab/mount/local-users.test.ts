@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
-import { chmodSync, closeSync, copyFileSync, openSync, readFileSync, readSync, statSync } from 'node:fs'
+import {
+  chmodSync,
+  closeSync,
+  copyFileSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  statSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import type { MountResult, Placed } from '../../../node/control/api.ts'
@@ -191,6 +201,31 @@ test('a reset decides anew whether others get to the tree', async (t) => {
   assert.equal((await daemon.json<Placed>('reset', tree)).restricted, undefined)
   assert.deepEqual(powers(tree), all)
 })
+
+test('what the daemon starts has neither /dev/fuse nor the lock, the control socket or a socket of peers', async (t) => {
+  const daemon = await startDaemon(t)
+  await daemon.json('mount', image, daemon.target('tree'), '--as', 'tree')
+  const { daemonPid } = await daemon.status()
+  const children = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => statOf(pid).split(' ')[1] === String(daemonPid))
+  assert.ok(children.length > 0, 'the shell that runs tools')
+  for (const pid of children)
+    for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+      const target = readlinkSync(`/proc/${pid}/fd/${fd}`)
+      assert.ok(!['/dev/fuse', join(daemon.directory, 'state/lock')].includes(target), `${fd} of ${pid} is ${target}`)
+      assert.ok(Number(fd) < 3 || !target.startsWith('socket:'), `${fd} of ${pid} is ${target}`)
+    }
+})
+
+/** State and parent of a process, and more: proc(5), from the state on. */
+function statOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, '')
+  } catch {
+    return ''
+  }
+}
 
 test('options for users are refused where they mean nothing, with what would', async (t) => {
   const daemon = await startDaemon(t)
