@@ -9,7 +9,7 @@ import { systemError } from '../base/system-error.ts'
 /** sockaddr_un of unix(7): 108 bytes, of which the last is zero. */
 const maxPathBytes = 107
 /** The directory of the default socket, which is for nothing else. */
-const ownDirectory = '/run/p2pfs'
+export const ownDirectory = '/run/p2pfs'
 /** umask under which a socket is nobody's else, before anybody can connect to it. */
 const privateUmask = 0o177
 
