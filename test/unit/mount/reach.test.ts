@@ -1,10 +1,7 @@
 import assert from 'node:assert/strict'
-import { join } from 'node:path'
 import { test } from 'node:test'
 import { ancestorsOf, isChangeable } from '../../../node/base/directory-access.ts'
-import { KernelMounter } from '../../../node/mount/placement/kernel-mounter.ts'
 import { Reach } from '../../../node/mount/placement/reach.ts'
-import { temporaryDirectory } from '../../support/temporary.ts'
 
 type Directories = Record<string, [mode: number, uid?: number, gid?: number]>
 
@@ -75,35 +72,4 @@ test('a directory is changed by its owner and by who may write it, unless these 
     isChangeable({ mode, uid, gid }, trusted === undefined ? {} : { trusted })
   assert.deepEqual([by(0o755, 0, 0), by(0o775, 0, 0), by(0o775, 0, 1), by(0o757, 0, 0)], [false, false, true, true])
   assert.deepEqual([by(0o700, 1000, 0), by(0o700, 1000, 0, 1000), by(0o1777, 0, 0)], [true, false, false])
-})
-
-test('a bind with options never stands on the directory without them', async (t) => {
-  const place = join(temporaryDirectory(t), 'place')
-  const calls: string[] = []
-  const mounter = new KernelMounter({
-    run: async (command, argv) => {
-      calls.push([command, ...argv].join(' '))
-      return { ok: true, message: '' }
-    },
-  })
-  await mounter.bindWith(['ro', 'nosuid'], '/source', '/target', place)
-  assert.deepEqual(calls, [
-    `mount --bind /source ${place}`,
-    `mount -o remount,bind,ro,nosuid ${place}`,
-    `mount --bind ${place} /target`,
-  ])
-})
-
-test('a bind whose options the kernel refuses does not come to stand on the directory', async (t) => {
-  const calls: string[] = []
-  const mounter = new KernelMounter({
-    run: async (_command, argv) => {
-      calls.push(argv.join(' '))
-      return { ok: !argv.join(' ').startsWith('-o remount'), message: 'refused' }
-    },
-  })
-  await assert.rejects(mounter.bindWith(['nosuid'], '/source', '/target', join(temporaryDirectory(t), 'place')), {
-    code: 'unavailable',
-  })
-  assert.ok(!calls.some((call) => call.endsWith('/target')), calls.join())
 })
