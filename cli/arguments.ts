@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util'
 import { isP2pfsError } from '../protocol/errors.ts'
 import type { RequestBody } from '../node/control/requests.ts'
 import { UsageError } from './failure.ts'
+import { printHelp } from './output.ts'
 
 /** The daemon's default control socket. */
 const defaultControl = '/run/p2pfs/p2pfs.sock'
@@ -50,7 +51,7 @@ export function parseCommon<Options extends Extra>(
   const { values, positionals } = parse(argv, extra)
   const { control, json, help: helpWanted, ...rest } = values
   if (helpWanted === true) {
-    process.stdout.write(help)
+    printHelp(help)
     return undefined
   }
   if (positionals.length !== names.length) {

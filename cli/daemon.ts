@@ -1,5 +1,6 @@
 import { isP2pfsError } from '../protocol/errors.ts'
 import { UsageError } from './failure.ts'
+import { printHelp } from './output.ts'
 
 const help = (
   options: string,
@@ -27,7 +28,7 @@ Exit status; the reason is in the log:
 export async function run(argv: string[]): Promise<number> {
   if (argv.includes('--help') || argv.includes('-h')) {
     const { describeOptions } = await import('../node/config.ts')
-    process.stdout.write(help(describeOptions()))
+    printHelp(help(describeOptions()))
     return 0
   }
   const { loadConfig } = await import('../node/config.ts')

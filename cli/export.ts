@@ -32,11 +32,8 @@ export async function run(argv: string[]): Promise<number> {
     ...imageRequest(image, parsed.values, resolve),
     file: resolve(file),
   })
-  await callWithProgress<ExportResult>(
-    '/export',
-    request,
-    parsed,
-    ({ file, sizeBytes, digest }) => `${file}: ${formatSize(sizeBytes)}, rootfs ${digest}`,
-  )
+  await callWithProgress<ExportResult>('/export', request, parsed, ({ file, sizeBytes, digest }) => [
+    `${file}: ${formatSize(sizeBytes)}, rootfs ${digest}`,
+  ])
   return 0
 }

@@ -1,4 +1,5 @@
 import { isP2pfsError } from '../protocol/errors.ts'
+import { printJson, printNote, printStack } from './output.ts'
 
 /** Exit status for a wrong command line. */
 export const usageExit = 2
@@ -10,8 +11,8 @@ export class UsageError extends Error {}
 export function reportFailure(error: unknown, json: boolean): number {
   const message = error instanceof Error ? error.message : String(error)
   const code = isP2pfsError(error) ? error.code : error instanceof UsageError ? 'usage' : 'failed'
-  if (json) process.stdout.write(`${JSON.stringify({ error: { code, message } })}\n`)
-  else process.stderr.write(`p2pfs: ${message.replaceAll('\n', ' ')}\n`)
-  if (code === 'failed' && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`)
+  if (json) printJson({ error: { code, message } })
+  else printNote(message)
+  if (code === 'failed' && error instanceof Error) printStack(error.stack ?? '')
   return error instanceof UsageError ? usageExit : 1
 }

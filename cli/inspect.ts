@@ -11,6 +11,7 @@ import {
   imageRequest,
   parseCommon,
 } from './arguments.ts'
+import { printJson, printLines } from './output.ts'
 import { formatAmount, formatSize } from './size.ts'
 
 const help = `Shows the layers, files, chunks and sizes of an image, how much of it is on this host, and what it
@@ -29,12 +30,13 @@ export async function run(argv: string[]): Promise<number> {
   if (parsed === undefined) return 0
   const request = checkRequest(parseImageRequest, imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve))
   const result = await call<InspectResult>('POST', '/inspect', request, { socket: parsed.control })
-  process.stdout.write(parsed.json ? `${JSON.stringify(result)}\n` : describe(result))
+  if (parsed.json) printJson(result)
+  else printLines(describe(result))
   return 0
 }
 
-function describe(image: InspectResult): string {
-  const lines = [
+function describe(image: InspectResult): string[] {
+  return [
     `${image.reference} (${image.platform}, ${image.format})`,
     `rootfs        ${image.digest}`,
     `size          ${formatSize(image.sizeBytes)} in ${image.chunks} chunks`,
@@ -52,7 +54,6 @@ function describe(image: InspectResult): string {
         `  ${reference} (${platform}): ${formatAmount({ bytes: sharedBytes, chunks: sharedChunks })}`,
     ),
   ]
-  return `${lines.map((line) => line.trimEnd()).join('\n')}\n`
 }
 
 function describeEntries(entries: Record<string, number>): string {

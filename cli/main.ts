@@ -1,4 +1,5 @@
 import { reportFailure, usageExit } from './failure.ts'
+import { printHelp, printLines, printNote } from './output.ts'
 
 /** A command's module. It is loaded only when it is called, for a short start. */
 interface Command {
@@ -55,19 +56,19 @@ p2pfs COMMAND --help explains a command. Exit status: 0 success, 1 failure, 2 wr
 
 async function main([name, ...argv]: string[]): Promise<number> {
   if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
-    process.stdout.write(help())
+    printHelp(help())
     return name === undefined ? usageExit : 0
   }
   if (name === '--version') {
     const { default: manifest } = (await import('../package.json', { with: { type: 'json' } })) as {
       default: { version: string }
     }
-    process.stdout.write(`p2pfs ${manifest.version}\n`)
+    printLines([`p2pfs ${manifest.version}`])
     return 0
   }
   const command = commands[name]
   if (command === undefined) {
-    process.stderr.write(`p2pfs: no such command: ${name}; p2pfs --help lists all commands\n`)
+    printNote(`no such command: ${name}; p2pfs --help lists all commands`)
     return usageExit
   }
   try {

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import type { MountRequest, MountResult } from '../node/control/api.ts'
 import { pullPolicies, type PullPolicy } from '../node/model/image.ts'
+import { parseOwner, type Owner } from '../node/model/owner.ts'
 import { call } from '../node/control/client.ts'
 import { parseMountRequest } from '../node/control/requests.ts'
 import {
@@ -13,6 +14,8 @@ import {
   parseCommon,
 } from './arguments.ts'
 import { UsageError } from './failure.ts'
+import { printJson, printNote } from './output.ts'
+import { noteRestriction } from './restriction.ts'
 import { parseSize } from './size.ts'
 
 const help = `Mounts the root filesystem of an image on DIR. As a drive, DIR/rootfs.img is the block image for a VM.
@@ -31,6 +34,9 @@ ${imageNames}
   --scratch SIZE    drives: add a second, writable, empty ext4 drive with SIZE of free space; it ends with the mount
   --writable        trees: take writes in an overlay; they end with the mount
   --size SIZE       writable trees: limit of what can be written [free space of the host's disk]
+  --owner UID:GID   drives: this user may open the image file too, and has the scratch drive; otherwise only root may
+  --allow-others    trees: setuid programs and device nodes of the image work for every user who can get to DIR;
+                    otherwise only where no user but root can
 
 An image that is neither known in the region nor published in its registry is imported first, which reads all its
 layers once. p2pfs reset DIR empties a scratch drive or the overlay of a writable tree.
@@ -38,6 +44,7 @@ layers once. p2pfs reset DIR empties a scratch drive or the overlay of a writabl
 Prints a JSON object:
   rootfs          path of the image file, or the directory of the tree
   scratch         path of the scratch drive's image file
+  restricted      present if setuid programs and device nodes of a tree do not work: its mount options, and the reason
   as, format      as requested
   digest          digest of the rootfs
   manifestDigest  digest of the image manifest
@@ -56,6 +63,8 @@ const options = {
   writable: { type: 'boolean' },
   size: { type: 'string' },
   pull: { type: 'string' },
+  owner: { type: 'string' },
+  'allow-others': { type: 'boolean' },
   ...imageOptions,
 } as const
 
@@ -65,11 +74,19 @@ function parsePull(value: string): PullPolicy {
   return policy
 }
 
+function parseOwnerFlag(value: string): Owner {
+  try {
+    return parseOwner(value)
+  } catch (error) {
+    throw new UsageError(`--owner: ${(error as Error).message}`)
+  }
+}
+
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE', 'DIR'], options)
   if (parsed === undefined) return 0
   const [image = '', directory = ''] = parsed.positionals
-  const { as, scratch, writable, size, pull, ...variant } = parsed.values
+  const { as, scratch, writable, size, pull, owner, 'allow-others': allowOthers, ...variant } = parsed.values
   if (as !== undefined && as !== 'drive' && as !== 'tree') throw new UsageError(`--as takes drive or tree, not ${as}`)
   const request: MountRequest = checkRequest(parseMountRequest, {
     ...imageRequest(image, variant, resolve),
@@ -79,12 +96,13 @@ export async function run(argv: string[]): Promise<number> {
     ...(writable === undefined ? {} : { writable }),
     ...(scratch === undefined ? {} : { scratchBytes: parseSize(scratch, '--scratch') }),
     ...(size === undefined ? {} : { limitBytes: parseSize(size, '--size') }),
+    ...(owner === undefined ? {} : { owner: parseOwnerFlag(owner) }),
+    ...(allowOthers === undefined ? {} : { allowOthers }),
   })
   const result = await call<MountResult>('POST', '/mount', request, { socket: parsed.control })
   if (result.unanswered !== undefined)
-    process.stderr.write(
-      `p2pfs: mounted ${result.manifestDigest}, the last known image of ${image}: ${result.unanswered}\n`,
-    )
-  process.stdout.write(`${JSON.stringify(result)}\n`)
+    printNote(`mounted ${result.manifestDigest}, the last known image of ${image}: ${result.unanswered}`)
+  noteRestriction(result)
+  printJson(result)
   return 0
 }

@@ -1,5 +1,6 @@
 import type { Progress } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
+import { printJson, printLines } from './output.ts'
 import { formatSize } from './size.ts'
 
 interface ProgressBar {
@@ -9,13 +10,13 @@ interface ProgressBar {
 
 /**
  * Sends a long request to the daemon, with a progress bar if stderr is a terminal.
- * Prints the result on stdout: as JSON, or without `--json` as `describe` puts it.
+ * Prints the result on stdout: as JSON, or without `--json` as the lines of `describe`.
  */
 export async function callWithProgress<T>(
   path: string,
   request: unknown,
   { control, json }: { control: string; json: boolean },
-  describe: (result: T) => string,
+  describe: (result: T) => string[],
 ): Promise<T> {
   const bar = process.stderr.isTTY && !json ? await progressBar() : undefined
   let result: T
@@ -24,7 +25,8 @@ export async function callWithProgress<T>(
   } finally {
     bar?.end()
   }
-  process.stdout.write(`${json ? JSON.stringify(result) : describe(result)}\n`)
+  if (json) printJson(result)
+  else printLines(describe(result))
   return result
 }
 

@@ -2,6 +2,8 @@ import { resolve } from 'node:path'
 import type { Placed } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
+import { printJson } from './output.ts'
+import { noteRestriction } from './restriction.ts'
 
 const help = `Replaces the scratch drive of a mount, or the overlay of a writable tree, with an empty one. Everything
 written there is lost. The image is neither fetched nor built again. Stop the VM first, or it continues
@@ -23,6 +25,7 @@ export async function run(argv: string[]): Promise<number> {
     { directory: resolve(parsed.positionals[0] ?? '') },
     { socket: parsed.control },
   )
-  process.stdout.write(`${JSON.stringify(result)}\n`)
+  noteRestriction(result)
+  printJson(result)
   return 0
 }

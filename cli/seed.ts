@@ -40,10 +40,10 @@ export async function run(argv: string[]): Promise<number> {
   return 0
 }
 
-export function describeSeeded({ reference, platform, format, sizeBytes, digest, published }: SeedResult): string {
+export function describeSeeded({ reference, platform, format, sizeBytes, digest, published }: SeedResult): string[] {
   const seeded = `${reference} (${platform}, ${format}): ${formatSize(sizeBytes)}, all on this host, rootfs ${digest}`
-  if (published === undefined) return seeded
+  if (published === undefined) return [seeded]
   const { existed, digest: artifact, sizeBytes: artifactBytes, key } = published
   const state = existed ? 'was already published' : 'published'
-  return `${seeded}\n${state}: ${artifact}, ${formatSize(artifactBytes)}, signed by ${key}`
+  return [seeded, `${state}: ${artifact}, ${formatSize(artifactBytes)}, signed by ${key}`]
 }

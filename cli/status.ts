@@ -6,6 +6,7 @@ import type { WholeReadReason } from '../node/model/whole-read.ts'
 import type { Amount } from '../node/model/progress.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
+import { printJson, printLines, shortName } from './output.ts'
 import { formatAmount, formatSize } from './size.ts'
 
 const help = `Shows the region, its peers, the images and mounts of this host, and where their data came from.
@@ -19,14 +20,15 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, [], {})
   if (parsed === undefined) return 0
   const status = await call<Status>('GET', '/status', undefined, { socket: parsed.control })
-  process.stdout.write(parsed.json ? `${JSON.stringify(status)}\n` : describe(status))
+  if (parsed.json) printJson(status)
+  else printLines(describe(status))
   return 0
 }
 
-function describe(status: Status): string {
+function describe(status: Status): string[] {
   const { served, fetched, readAtRandom } = status
   const readBytes = formatSize(readAtRandom.bytes)
-  const lines = [
+  return [
     `${status.name} (${status.peerId}), region ${status.region}, up ${status.uptimeSeconds} s, p2pfs ${status.version}`,
     `listens on    ${status.addresses.join(' ') || 'nothing'}`,
     `lets in       ${describeAccess(status)}`,
@@ -40,7 +42,7 @@ function describe(status: Status): string {
     `peers         ${status.peers.length === 0 ? 'none' : ''}`,
     ...status.peers.map(
       (peer) =>
-        `  ${peer.name} (${peer.peer}) for ${peer.connectedSeconds} s: ` +
+        `  ${shortName(peer.name)} (${peer.peer}) for ${peer.connectedSeconds} s: ` +
         `received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}`,
     ),
     `images        ${status.images.length === 0 ? 'none' : ''}`,
@@ -59,7 +61,6 @@ function describe(status: Status): string {
       ...describeReads(mount),
     ]),
   ]
-  return `${lines.map((line) => line.trimEnd()).join('\n')}\n`
 }
 
 function describeAccess({ access, strangers: { turnedAway } }: Status): string {
@@ -125,8 +126,18 @@ function describeReads({
   ]
 }
 
-function describeMount({ as, format, writable, limitBytes, scratchBytes }: Status['mounts'][number]): string {
+function describeMount({
+  as,
+  format,
+  writable,
+  limitBytes,
+  scratchBytes,
+  owner,
+  allowOthers,
+}: Status['mounts'][number]): string {
   const limit = limitBytes === undefined ? '' : `, at most ${formatSize(limitBytes)}`
   const scratch = scratchBytes === undefined ? '' : `, scratch of ${formatSize(scratchBytes)}`
-  return `${format} ${as}${writable ? ` (writable${limit})` : ''}${scratch}`
+  const whose = owner === undefined ? '' : `, owner ${owner.uid}:${owner.gid}`
+  const open = allowOthers === true ? ', all of it for others, too' : ''
+  return `${format} ${as}${writable ? ` (writable${limit})` : ''}${scratch}${whose}${open}`
 }

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
+import { printJson } from './output.ts'
 
 const help = `Ends a mount, and removes its scratch drive or overlay. Fetched data stays on this host.
 
@@ -14,6 +15,6 @@ export async function run(argv: string[]): Promise<number> {
   if (parsed === undefined) return 0
   const directory = resolve(parsed.positionals[0] ?? '')
   await call('POST', '/umount', { directory }, { socket: parsed.control })
-  if (parsed.json) process.stdout.write(`${JSON.stringify({ directory })}\n`)
+  if (parsed.json) printJson({ directory })
   return 0
 }

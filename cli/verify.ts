@@ -39,8 +39,8 @@ const sources = { host: 'this host', region: 'its region', registry: 'published'
 
 const different = 'DIFFERENT: what is in use does not match the layers; do not run it'
 
-function describe({ reference, platform, format, manifestDigest, digest, same, uses }: VerifyResult): string {
-  const lines = [
+function describe({ reference, platform, format, manifestDigest, digest, same, uses }: VerifyResult): string[] {
+  return [
     `${reference} (${platform}, ${format}), image manifest ${manifestDigest}`,
     `layers make   rootfs ${digest}`,
     ...uses.flatMap((use) => [
@@ -52,7 +52,6 @@ function describe({ reference, platform, format, manifestDigest, digest, same, u
     ]),
     `result        ${uses.length === 0 ? 'nobody knows this image' : same ? 'the same' : different}`,
   ]
-  return lines.join('\n')
 }
 
 function describeUse({ rootfs, digest, maker, own, accepted, error }: VerifiedUse): string {

@@ -1,9 +1,11 @@
 import { join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Log } from './base/log.ts'
-import { makeDirectory } from './base/make-directory.ts'
+import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
 import { Boots } from './boot/boots.ts'
 import { BootProfiles } from './boot/profiles.ts'
+import { isDiskFull } from './base/disk-full.ts'
+import { systemError } from './base/system-error.ts'
 import type { Config } from './config.ts'
 import { ControlServer, type InheritedSocket } from './control/server.ts'
 import { Fetcher } from './fetch/fetcher.ts'
@@ -72,6 +74,29 @@ export function statePaths(
   }
 }
 
+/** Sees to it that only this user gets to what is in the state directory, whatever stood there before. @throws invalid */
+async function closeToOthers(stateDir: string, log: Log): Promise<void> {
+  const { chunks, catalog, trees, writable, scratch, templates, identity } = statePaths(stateDir)
+  for (const directory of [chunks, catalog, trees, writable, scratch, templates]) {
+    const { formerMode } = await makePrivateDirectory(directory).catch((error: unknown) => {
+      // It is made when there is room for something in it.
+      if (isDiskFull(error)) return { formerMode: undefined }
+      throw systemError(`cannot use the state directory ${stateDir}`, error)
+    })
+    if (formerMode !== undefined)
+      log.warn('directory was open to other users; it is closed', { directory, mode: formerMode.toString(8) })
+  }
+  const { formerMode } = await makeFilePrivate(identity)
+  if (formerMode !== undefined)
+    log.warn('private key of this host was open to other users, who may have it; remove it to get a new one', {
+      file: identity,
+      mode: formerMode.toString(8),
+    })
+  const above = await changeableAncestor(stateDir)
+  if (above !== undefined)
+    log.warn('other users can put another directory in the place of the state directory', { stateDir, above })
+}
+
 /** The mounting that this process can do, which depends on how it got its FUSE descriptor. */
 export interface MountBackend {
   driver: FuseDriver
@@ -105,7 +130,7 @@ export async function startDaemon(
 ): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack()
   const paths = statePaths(config.stateDir)
-  await makeDirectory(config.stateDir, { mode: 0o700 })
+  await closeToOthers(config.stateDir, log)
   const stopping = new AbortController()
   const { signal } = stopping
 

@@ -1,4 +1,5 @@
-import { realpath } from 'node:fs/promises'
+import { readdir, realpath } from 'node:fs/promises'
+import { basename } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import packageManifest from '../package.json' with { type: 'json' }
 import { P2pfsError } from '../protocol/errors.ts'
@@ -6,6 +7,7 @@ import { loadConfig, type Config } from './config.ts'
 import { startDaemon, statePaths, type DaemonParts } from './daemon.ts'
 import { exitStatusOf } from './base/exit-status.ts'
 import { makeDirectory } from './base/make-directory.ts'
+import { makePrivateDirectory } from './base/private-directory.ts'
 import { systemError } from './base/system-error.ts'
 import { createLog, type Log, type LogLevel } from './base/log.ts'
 import { DiskTemplates } from './mount/placement/disk-template.ts'
@@ -13,6 +15,7 @@ import { DevFuseDriver } from './mount/fuse/dev-fuse-driver.ts'
 import { FuseNativeDriver } from './mount/fuse/fuse-native-driver.ts'
 import { KernelMounter } from './mount/placement/kernel-mounter.ts'
 import { KernelPlacement } from './mount/placement/kernel-placement.ts'
+import { Reach } from './mount/placement/reach.ts'
 import { LinkPlacement } from './mount/placement/link-placement.ts'
 import { ScratchDrives } from './mount/placement/scratch-drives.ts'
 import { ToolShell } from './mount/placement/tool-shell.ts'
@@ -46,7 +49,7 @@ export async function supervise(given: Config, argv: readonly string[]): Promise
 }
 
 async function runSupervisor(given: Config, argv: readonly string[], log: Log): Promise<number> {
-  const config = await withRealStateDir(given)
+  const config = await withRealStateDir(given, log)
   if (config.fuseDriver === 'native') {
     const status = await runDaemon(config, logOf(config, 'daemon'))
     // The thread of libfuse would keep the process.
@@ -86,14 +89,34 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
   return await supervisor.run()
 }
 
-/** The kernel tells paths of mounts without symbolic links, so the state directory has to be known by such a path. */
-async function withRealStateDir(config: Config): Promise<Config> {
+/**
+ * The kernel tells paths of mounts without symbolic links, so the state directory has to be known by such a path. It is
+ * this user's alone, wherever a link leads.
+ */
+async function withRealStateDir(config: Config, log: Log): Promise<Config> {
   try {
     await makeDirectory(config.stateDir, { mode: 0o700 })
-    return { ...config, stateDir: await realpath(config.stateDir) }
+    const stateDir = await realpath(config.stateDir)
+    const check = async (): Promise<void> => await refuseSharedDirectory(stateDir)
+    const { formerMode } = await makePrivateDirectory(stateDir, { check })
+    if (formerMode !== undefined)
+      log.warn('state directory was open to other users; it is closed', { stateDir, mode: formerMode.toString(8) })
+    return { ...config, stateDir }
   } catch (error) {
     throw systemError(`cannot use the state directory ${config.stateDir}`, error)
   }
+}
+
+/** A directory of others is not closed to them because somebody named it by mistake, as /tmp. @throws invalid */
+async function refuseSharedDirectory(stateDir: string): Promise<void> {
+  const own = new Set([...Object.values(statePaths('')), 'lock', 'lost+found'].map((path) => basename(path)))
+  const foreign = (await readdir(stateDir)).find((name) => !own.has(name))
+  if (foreign === undefined) return
+  throw new P2pfsError(
+    'invalid',
+    `it is open to other users, and has more than the state of p2pfs in it (${foreign}); if it is for p2pfs alone, ` +
+      `chmod 700 ${stateDir}, otherwise choose a directory that is not there yet`,
+  )
 }
 
 function logOf(config: Config, part: string): Log {
@@ -157,6 +180,7 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
           trees: new Trees({ mounter }, { directory: trees, mountPoint }),
           writables: new WritableLayers({ mounter, templates, uses, log }, { directory: writable }),
           scratches: new ScratchDrives({ templates, uses, log }, { directory: scratch }),
+          reach: new Reach({ run }),
         },
         { mountPoint, roots: [mountPoint, trees, writable] },
       ),
@@ -167,12 +191,15 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
 /** Runs in the process that a supervisor has started. */
 async function main(): Promise<void> {
   // Resolved here, too: the supervisor may be of an earlier version.
-  const config = await withRealStateDir(loadConfig(process.argv.slice(2), process.env))
-  const log = logOf(config, 'daemon')
-  process.on('unhandledRejection', (error) => {
+  const given = loadConfig(process.argv.slice(2), process.env)
+  const log = logOf(given, 'daemon')
+  const config = await withRealStateDir(given, log)
+  // Node would print the error as it is, with the text of whoever caused it.
+  const fail = (error: unknown): void => {
     log.error('unexpected failure; the daemon is replaced', { error })
     process.kill(process.pid, 'SIGKILL')
-  })
+  }
+  process.on('unhandledRejection', fail).on('uncaughtException', fail)
   const status = await runDaemon(config, log)
   await tellSupervisor(status === 0 ? 'stopped' : { cannotStart: status })
   // Worker threads are blocked in read(2) on /dev/fuse and would keep exit(3) from ending. All state is on the disk.

@@ -5,14 +5,14 @@ import { truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Log } from './base/log.ts'
-import { makeDirectory } from './base/make-directory.ts'
+import { makePrivateDirectory } from './base/private-directory.ts'
 import { systemError } from './base/system-error.ts'
 import { ControlSocket } from './control/socket.ts'
 import { exitStatus } from './base/exit-status.ts'
 import { limitReadAhead } from './mount/placement/kernel-read-ahead.ts'
 import { readMounts } from './mount/placement/mountinfo.ts'
 import { ownMounts } from './mount/placement/own-mounts.ts'
-import { runTool } from './mount/placement/run-tool.ts'
+import { runTool, toolEnvironment } from './mount/placement/run-tool.ts'
 
 /** Descriptors that the daemon inherits, and the environment variables that name them. */
 export const inherited = {
@@ -243,12 +243,12 @@ export class Supervisor {
     const path = join(stateDir, 'lock')
     let fd: number
     try {
-      await makeDirectory(stateDir, { mode: 0o700 })
+      await makePrivateDirectory(stateDir)
       fd = openSync(path, 'a+', 0o600)
     } catch (error) {
       throw systemError(`cannot use the state directory ${stateDir}`, error)
     }
-    const child = spawn('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', fd] })
+    const child = spawn('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', fd], env: toolEnvironment() })
     const [status] = (await once(child, 'exit')) as [number | null]
     if (status !== 0) {
       closeSync(fd)
@@ -290,7 +290,7 @@ export class Supervisor {
   async #mount(): Promise<void> {
     const { mountPoint } = this.#options
     await this.#detach('left by a daemon that is gone')
-    await makeDirectory(mountPoint, { mode: 0o755 }).catch((error: unknown) => {
+    await makePrivateDirectory(mountPoint).catch((error: unknown) => {
       throw systemError(`cannot use the state directory ${this.#options.stateDir}`, error)
     })
     try {
@@ -303,9 +303,11 @@ export class Supervisor {
         { cause },
       )
     }
-    const options = 'fd=3,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,ro,nosuid,nodev'
+    // Not default_permissions: who may open an image is decided by the daemon, and not by a mode.
+    const options = 'fd=3,rootmode=40000,user_id=0,group_id=0,allow_other,ro,nosuid,nodev'
     const child = spawn('mount', ['-i', '-t', 'fuse.p2pfs', '-o', options, 'p2pfs', mountPoint], {
       stdio: ['ignore', 'ignore', 'pipe', this.#fuse],
+      env: toolEnvironment(),
     })
     let message = ''
     child.stderr?.setEncoding('utf8').on('data', (text: string) => (message += text))

@@ -1,3 +1,5 @@
+import { clip, escapeJson } from './hidden-characters.ts'
+
 /** Ordered; a log writes its level and those before it. What each means to an operator: error, a person must act; warn, may come to that; info, rare, lifecycle; debug, per request. */
 export const logLevels = ['error', 'warn', 'info', 'debug'] as const
 export type LogLevel = (typeof logLevels)[number]
@@ -9,14 +11,25 @@ export type Log = Record<LogLevel, (message: string, fields?: LogFields) => void
   child: (fields: LogFields) => Log
 }
 
-/** JSON lines: `{"time", "level", "message", ...fields}`. */
+/** A text of a field, such as the message of a peer's error, is cut beyond this (characters). */
+const maxTextLength = 4096
+/** So many items of a list are written. */
+const maxItems = 100
+/** A line that is still longer has only the beginning of its fields, as text (characters). */
+const maxLineLength = 65_536
+
+/**
+ * JSON lines: `{"time", "level", "message", ...fields}`. Their length is bounded, and whatever the fields have in them,
+ * a line is printable, and is one line.
+ */
 export function createLog(level: LogLevel, write: (line: string) => void, common: LogFields = {}): Log {
   const lines = logLevels.map((name, rank) => {
     const emit = (message: string, fields: LogFields = {}): void => {
       if (rank > logLevels.indexOf(level)) return
-      write(
-        `${JSON.stringify({ time: new Date().toISOString(), level: name, message, ...common, ...fields }, plain)}\n`,
-      )
+      const head = { time: new Date().toISOString(), level: name, message, ...common }
+      const line = escapeJson(JSON.stringify({ ...head, ...fields }, plain))
+      const cut = (): string => escapeJson(JSON.stringify({ ...head, cut: line.slice(0, maxTextLength) }, plain))
+      write(`${line.length <= maxLineLength ? line : cut()}\n`)
     }
     return [name, emit] as const
   })
@@ -43,5 +56,8 @@ function plain(_key: string, value: unknown): unknown {
         : {}),
     }
   }
+  if (typeof value === 'string') return clip(value, maxTextLength)
+  if (Array.isArray(value) && value.length > maxItems)
+    return [...(value as unknown[]).slice(0, maxItems), `${value.length - maxItems} more`]
   return typeof value === 'bigint' ? value.toString() : value
 }

@@ -5,6 +5,7 @@
 
 import type { BootReplay } from '../model/boot-replay.ts'
 import type { Origin, PullPolicy, Resolution } from '../model/image.ts'
+import type { Owner } from '../model/owner.ts'
 import type { Amount, ByteProgress } from '../model/progress.ts'
 import type { WholeRead } from '../model/whole-read.ts'
 
@@ -58,6 +59,10 @@ export interface MountRequest extends ImageRequest {
   limitBytes?: number
   /** Drives only: size of a second, writable drive (bytes). */
   scratchBytes?: number
+  /** Drives only: the user who may open the image file besides root, and gets the scratch drive. */
+  owner?: Owner
+  /** Trees only: whether all of the image works also where others than root can get to the directory. */
+  allowOthers?: boolean
   /** Default: `auto`. */
   pull?: PullPolicy
 }
@@ -102,6 +107,15 @@ export interface Placed {
   rootfs: string
   /** Path of the scratch drive's image file. */
   scratch?: string
+  /** Present if a part of the image does not work in the tree: the mount options that see to it, and why. */
+  restricted?: Restriction
+}
+
+export interface Restriction {
+  /** `nosuid`: no setuid or setgid program, no file capability; `nodev`: no device node. */
+  options: string[]
+  /** For a person. */
+  reason: string
 }
 
 /** `POST /umount` answers with an empty object. */
@@ -250,6 +264,8 @@ export interface Status {
     writable: boolean
     limitBytes?: number
     scratchBytes?: number
+    owner?: Owner
+    allowOthers?: boolean
     mountedAt: string
   } & MountReport)[]
   /** Number of chunks in the store. */

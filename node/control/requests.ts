@@ -1,6 +1,7 @@
 import { isAbsolute } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { pullPolicies, type PullPolicy } from '../model/image.ts'
+import { maxOwnerId, type Owner } from '../model/owner.ts'
 import { normalizePlatform } from '../model/platform.ts'
 import type { ExportRequest, ImageRequest, ImportRequest, MountRequest, SeedRequest, UmountRequest } from './api.ts'
 
@@ -43,12 +44,21 @@ export function parseMountRequest(body: RequestBody): MountRequest {
     throw new P2pfsError('invalid', '--size limits what can be written, so it needs --writable')
   if (sizes.scratchBytes !== undefined && as !== 'drive')
     throw new P2pfsError('invalid', '--scratch is a second drive for a VM; a tree takes writes with --writable')
+  const rights = { ...optional(body, 'owner', owner), ...optional(body, 'allowOthers', flag) }
+  if (rights.owner !== undefined && as !== 'drive')
+    throw new P2pfsError(
+      'invalid',
+      '--owner is for a drive, which is one file; the files of a tree have the owners that the image gives them',
+    )
+  if (rights.allowOthers === true && as !== 'tree')
+    throw new P2pfsError('invalid', '--allow-others is for a tree; --owner UID:GID lets a user open a drive')
   return {
     ...parseImageRequest(body),
     directory: path(body, 'directory'),
     as,
     writable,
     ...sizes,
+    ...rights,
     pull: parsePullPolicy(body['pull']),
   }
 }
@@ -106,6 +116,16 @@ function size(body: RequestBody, key: string): number {
     throw new P2pfsError('invalid', `${key} is not a number of bytes`)
   return value
 }
+
+function owner(body: RequestBody, key: string): Owner {
+  const { uid, gid } = (body[key] ?? {}) as Record<string, unknown>
+  if (!isId(uid) || !isId(gid))
+    throw new P2pfsError('invalid', `${key} is not a user and a group: {"uid": 1000, "gid": 1000}`)
+  return { uid, gid }
+}
+
+const isId = (value: unknown): value is number =>
+  typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 && value <= maxOwnerId
 
 /** An object with the key if the body has it, otherwise an empty one. */
 function optional<Key extends string, Value>(

@@ -1,13 +1,17 @@
-import { chmod, link, lstat, unlink } from 'node:fs/promises'
+import { chmod, link, lstat, stat, unlink } from 'node:fs/promises'
 import * as net from 'node:net'
 import { dirname, join } from 'node:path'
 import { getSystemErrorMap } from 'node:util'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { makeDirectory } from '../base/make-directory.ts'
+import { makePrivateDirectory } from '../base/private-directory.ts'
 import { systemError } from '../base/system-error.ts'
 
 /** sockaddr_un of unix(7): 108 bytes, of which the last is zero. */
 const maxPathBytes = 107
+/** The directory of the default socket, which is for nothing else. */
+export const ownDirectory = '/run/p2pfs'
+/** umask under which a socket is nobody's else, before anybody can connect to it. */
+const privateUmask = 0o177
 
 /**
  * Not documented, but the only way that Node has to bind a socket without taking its connections: the cluster module
@@ -35,7 +39,8 @@ export class ControlSocket {
   }
 
   /**
-   * Makes the directory, and checks that the name can be taken.
+   * Makes the directory, and checks that the name can be taken. A directory that is made is only this user's, and so is
+   * the default one; another that stands there is left as it is.
    * @throws conflict if something is there that is in use or no socket; invalid if the path is not usable; unavailable
    * for errors that may pass
    */
@@ -48,7 +53,9 @@ export class ControlSocket {
           'choose another --control',
       )
     try {
-      await makeDirectory(dirname(this.path), { mode: 0o755 })
+      const directory = dirname(this.path)
+      const isThere = (await stat(directory).catch(ignoreMissing)) !== undefined
+      if (!isThere || directory === ownDirectory) await makePrivateDirectory(directory)
       await unlink(this.temporaryPath).catch(ignoreMissing)
     } catch (error) {
       throw systemError(`cannot make the directory of the control socket ${this.path}`, error)
@@ -58,7 +65,7 @@ export class ControlSocket {
 
   /** Binds the socket without taking its connections. @returns a descriptor, for a daemon that listens on it */
   async bind(): Promise<number> {
-    const handle = createServerHandle(this.temporaryPath, -1, -1)
+    const handle = withPrivateUmask(() => createServerHandle(this.temporaryPath, -1, -1))
     if (typeof handle === 'number')
       throw systemError(`cannot make the control socket ${this.path}`, systemErrorOf(handle))
     await this.#restrict()
@@ -134,11 +141,23 @@ export class ControlSocket {
 export async function listen(server: net.Server, where: { path: string } | { fd: number }): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
-    server.listen(where, () => {
-      server.off('error', reject)
-      resolve()
-    })
+    // A socket gets its mode at once, in this call.
+    withPrivateUmask(() =>
+      server.listen(where, () => {
+        server.off('error', reject)
+        resolve()
+      }),
+    )
   })
+}
+
+function withPrivateUmask<T>(make: () => T): T {
+  const umask = process.umask(privateUmask)
+  try {
+    return make()
+  } finally {
+    process.umask(umask)
+  }
 }
 
 async function refusesConnections(path: string): Promise<boolean> {

@@ -14,7 +14,7 @@ import type { MountSpec, Place, Placed, Placement } from './placement/placement.
 
 export interface MountsParts extends MountedRootfsParts {
   catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs' | 'rootfsDigests'>
-  driver: Pick<FuseDriver, 'start' | 'add' | 'remove'>
+  driver: Pick<FuseDriver, 'start' | 'add' | 'setOwners' | 'remove'>
   placement: Placement
   boots: Pick<Boots, 'start' | 'status' | 'end' | 'endAll'>
   log: Log
@@ -64,6 +64,7 @@ export class Mounts implements ReadHandler {
       if (manifest !== undefined) await this.#open(manifest, rootfsDigest)
       else log.error('rootfs of a mount is lost, so its reads fail; umount it', { directory, image, rootfsDigest })
     }
+    for (const { rootfsDigest } of this.list()) this.#letOwnersIn(rootfsDigest)
     if (isComplete) await placement.tidy(this.list().map(specOf))
   }
 
@@ -134,6 +135,7 @@ export class Mounts implements ReadHandler {
       try {
         const { placed, identity } = await placement.place(specOf(record), { signal })
         await this.#keep(record, identity)
+        this.#letOwnersIn(rootfsDigest)
         // Not earlier: a replay would compete with the reads that the mount itself waits for.
         boots.start(mounted)
         return placed
@@ -163,6 +165,7 @@ export class Mounts implements ReadHandler {
       await this.#parts.placement.remove(specOf(record))
       await this.#parts.catalog.deleteMount(record.directory)
       this.#records.delete(record.directory)
+      this.#letOwnersIn(record.rootfsDigest)
       await this.#closeUnused(record.rootfsDigest)
     })
   }
@@ -214,6 +217,14 @@ export class Mounts implements ReadHandler {
     const served = this.#serve(manifest, digest)
     await this.#parts.driver.add(served.image)
     return served
+  }
+
+  /** All mounts of a rootfs show the same file: whoever owns one of them may open it. */
+  #letOwnersIn(digest: Digest): void {
+    const uids = this.list().flatMap(({ rootfsDigest, owner }) =>
+      rootfsDigest === digest && owner !== undefined ? [owner.uid] : [],
+    )
+    this.#parts.driver.setOwners(digestHex(digest), uids)
   }
 
   /** Ends the tree, and the rootfs, if no mount needs it any more. */

@@ -32,7 +32,16 @@ export class MountOperation {
 
   async run(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
     const { requests, resolver, mounts, reserve, reports, log } = this.#parts
-    const { directory, as = 'drive', writable = false, limitBytes, scratchBytes, pull = 'auto' } = request
+    const {
+      directory,
+      as = 'drive',
+      writable = false,
+      limitBytes,
+      scratchBytes,
+      owner,
+      allowOthers,
+      pull = 'auto',
+    } = request
     await checkMountDirectory(directory, this.#parts.stateDir)
     const { reference, variant } = requests.parse(request, as === 'tree' ? 'erofs' : 'ext4')
     const { record, manifest, origin, resolution, unanswered } = await resolver.resolveForMount(reference, variant, {
@@ -54,6 +63,8 @@ export class MountOperation {
       writable,
       ...(limitBytes === undefined ? {} : { limitBytes }),
       ...(scratchBytes === undefined ? {} : { scratchBytes }),
+      ...(owner === undefined ? {} : { owner }),
+      ...(allowOthers === undefined ? {} : { allowOthers }),
       mountedAt: new Date().toISOString(),
     }
     const placed = await mounts.mount(manifest, mount, { signal }).catch(async (error: unknown) => {

@@ -3,6 +3,7 @@ import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { parseImageName, type ImageName } from '../../protocol/image-record.ts'
 import { origins, resolutions, type Origin, type Resolution } from '../model/image.ts'
+import { maxOwnerId, type Owner } from '../model/owner.ts'
 
 /** A directory that a rootfs is mounted on, and how. */
 export interface MountRecord extends ImageName {
@@ -25,6 +26,10 @@ export interface MountRecord extends ImageName {
   writable: boolean
   limitBytes?: number
   scratchBytes?: number
+  /** Drives only: who may open the image file besides root, and has the scratch drive. */
+  owner?: Owner
+  /** Trees only: whether others than root get all of the image where they can enter the directory. */
+  allowOthers?: boolean
   mountedAt: string
 }
 
@@ -39,6 +44,10 @@ export function parseMountRecord(bytes: Uint8Array): MountRecord {
   const identity = optional(fields, 'identity', () => fields.text('identity'))
   const limitBytes = optional(fields, 'limitBytes', () => fields.unsigned('limitBytes'))
   const scratchBytes = optional(fields, 'scratchBytes', () => fields.unsigned('scratchBytes'))
+  const owner = optional(fields, 'owner', () =>
+    parseOwnerFields(new Fields(fields.get('owner'), 'mount record: owner')),
+  )
+  const allowOthers = optional(fields, 'allowOthers', () => oneOf([true, false], fields, 'allowOthers'))
   return {
     ...parseImageName(fields),
     id: parseId(fields.text('id')),
@@ -52,8 +61,14 @@ export function parseMountRecord(bytes: Uint8Array): MountRecord {
     writable: oneOf([true, false], fields, 'writable'),
     ...(limitBytes === undefined ? {} : { limitBytes }),
     ...(scratchBytes === undefined ? {} : { scratchBytes }),
+    ...(owner === undefined ? {} : { owner }),
+    ...(allowOthers === undefined ? {} : { allowOthers }),
     mountedAt: fields.text('mountedAt'),
   }
+}
+
+function parseOwnerFields(fields: Fields): Owner {
+  return { uid: fields.unsigned('uid', maxOwnerId), gid: fields.unsigned('gid', maxOwnerId) }
 }
 
 function parseJson(bytes: Uint8Array): unknown {

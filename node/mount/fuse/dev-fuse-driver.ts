@@ -96,6 +96,7 @@ export class DevFuseDriver implements FuseDriver {
     }
     for (const image of this.#nodes.images()) port1.postMessage({ add: image } satisfies ToWorker)
     for (const { image } of this.#nodes.hidden()) port1.postMessage({ hide: image.name } satisfies ToWorker)
+    for (const owned of this.#nodes.owners()) port1.postMessage({ owned } satisfies ToWorker)
     this.#ports.push(port1)
     port1.unref()
     // Raised for the images just posted; workers that have them already find nothing new.
@@ -113,6 +114,11 @@ export class DevFuseDriver implements FuseDriver {
   async add(image: BlockImage): Promise<void> {
     this.#nodes.add(image)
     this.#post({ add: image })
+  }
+
+  setOwners(name: string, uids: readonly number[]): void {
+    this.#nodes.setOwners(name, uids)
+    this.#post({ owned: { name, uids } })
   }
 
   async remove(name: string): Promise<boolean> {

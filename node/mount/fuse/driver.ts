@@ -26,6 +26,11 @@ export interface FuseDriver {
   /** The image can be looked up when this resolves. It may be served already. */
   add: (image: BlockImage) => Promise<void>
   /**
+   * Says which users may open the file of an image besides root: the owners of its mounts. Root of the user namespace
+   * that the filesystem was mounted in is root.
+   */
+  setOwners: (name: string, uids: readonly number[]) => void
+  /**
    * No mount here needs the image any more, so it cannot be looked up. Whoever has it is served: a mount in another
    * namespace, a file that is open. @returns whether nobody has it, and it is served no more; if not, the handler is
    * told when it is

@@ -1,7 +1,7 @@
 import { userInfo } from 'node:os'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { Log } from '../../base/log.ts'
-import { makeDirectory } from '../../base/make-directory.ts'
+import { makePrivateDirectory } from '../../base/private-directory.ts'
 import type { BlockImage } from './block-image.ts'
 import type { FuseDriver, ReadHandler } from './driver.ts'
 import { imageFile, ImageNodes, type ServedImage } from './image-nodes.ts'
@@ -13,7 +13,10 @@ type Reply = (status: number, value?: unknown) => void
 
 const times = { mtime: new Date(0), atime: new Date(0), ctime: new Date(0) }
 
-/** FUSE through libfuse, by the package fuse-native, for a daemon that is not root. Its mounts end with the daemon. */
+/**
+ * FUSE through libfuse, by the package fuse-native, for a daemon that is not root. Its mounts end with the daemon. Only
+ * the user of the daemon reads them, and root where fuse.conf(5) allows that: the kernel or libfuse refuses all others.
+ */
 export class FuseNativeDriver implements FuseDriver {
   readonly #mountPoint: string
   readonly #log: Log
@@ -33,19 +36,18 @@ export class FuseNativeDriver implements FuseDriver {
     const mountPoint = this.#mountPoint
     if (await unmountFuse(mountPoint))
       this.#log.warn('mount removed', { directory: mountPoint, why: 'left by a daemon that is gone' })
-    await makeDirectory(mountPoint, { mode: 0o755 })
-    const allowOther = await mayAllowOthers()
-    if (!allowOther)
+    await makePrivateDirectory(mountPoint)
+    const allowRoot = await mayAllowOthers()
+    if (!allowRoot)
       this.#log.warn(
-        'only the user of the daemon can read its mounts; user_allow_other in /etc/fuse.conf lets others',
-        {
-          user: userInfo().username,
-        },
+        'only the user of the daemon can read its mounts, not root; user_allow_other in /etc/fuse.conf lets root',
+        { user: userInfo().username },
       )
     const fuse = new Fuse(mountPoint, this.#operations(Fuse, handler), {
       force: true,
       mkdir: false,
-      allowOther,
+      // Not allow_other, which lets every user in.
+      allowRoot,
       autoUnmount: true,
       // Reads have a deadline of their own, which is longer than that of the package.
       timeout: false,
@@ -67,6 +69,11 @@ export class FuseNativeDriver implements FuseDriver {
 
   async add(image: BlockImage): Promise<void> {
     this.#nodes.add(image)
+  }
+
+  /** Mounts with owners are refused by the placement of this driver. */
+  setOwners(): void {
+    // Nothing to do.
   }
 
   async remove(name: string): Promise<boolean> {
@@ -102,7 +109,8 @@ export class FuseNativeDriver implements FuseDriver {
   }
 
   #operations(Fuse: FuseNative, handler: ReadHandler): object {
-    const directory = { ...times, mode: 0o40555, size: 0, nlink: 2, uid: 0, gid: 0 }
+    const owner = { uid: userInfo().uid, gid: userInfo().gid }
+    const directory = { ...times, mode: 0o40555, size: 0, nlink: 2, ...owner }
     return {
       readdir: (path: string, reply: Reply) => {
         if (path === '/') return reply(0, this.#nodes.shown())
@@ -110,7 +118,7 @@ export class FuseNativeDriver implements FuseDriver {
       },
       getattr: (path: string, reply: Reply) => {
         const size = this.#find(path)?.image.sizeBytes
-        if (size !== undefined) return reply(0, { ...times, mode: 0o100444, size, nlink: 1, uid: 0, gid: 0 })
+        if (size !== undefined) return reply(0, { ...times, mode: 0o100400, size, nlink: 1, ...owner })
         return this.#isDirectory(path) ? reply(0, directory) : reply(Fuse.ENOENT)
       },
       open: (path: string, _flags: number, reply: Reply) => {

@@ -16,6 +16,8 @@ export class ServedImage {
   readonly readOrder: Int32Array
   /** Whether its directory cannot be looked up or listed: only who has it already is served. */
   isHidden = false
+  /** Users who may open the file, besides root: the owners of its mounts. */
+  owners: ReadonlySet<number> = new Set()
   readonly #references: Int32Array
 
   constructor(image: BlockImage, number: number) {
@@ -27,6 +29,11 @@ export class ServedImage {
     this.state = new Uint8Array(image.state)
     this.readOrder = new Int32Array(image.readOrder)
     this.#references = new Int32Array(image.references)
+  }
+
+  /** Whether a user may open the file. Who has it open may read it: the kernel asks no more then. */
+  mayOpen(uid: number): boolean {
+    return uid === 0 || this.owners.has(uid)
   }
 
   /** How many lookups of its directory and file the kernel has had from this process, and not taken back. */
@@ -81,6 +88,17 @@ export class ImageNodes {
 
   named(name: string): ServedImage | undefined {
     return this.#byName.get(name)
+  }
+
+  /** Says which users may open the file of an image, besides root. */
+  setOwners(name: string, uids: readonly number[]): void {
+    const served = this.#byName.get(name)
+    if (served !== undefined) served.owners = new Set(uids)
+  }
+
+  /** Users who may open the file of each image. */
+  owners(): { name: string; uids: number[] }[] {
+    return [...this.#byName.values()].map(({ image, owners }) => ({ name: image.name, uids: [...owners] }))
   }
 
   /** The image whose directory or file has this node id. */

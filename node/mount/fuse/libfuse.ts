@@ -43,7 +43,7 @@ export async function loadLibfuse({ run = runTool }: { run?: RunTool } = {}): Pr
   return Fuse
 }
 
-/** Whether users who are not root may let other users read their mounts: fuse.conf(5). */
+/** Whether the user of this process may let other users, such as root, use its mounts: fuse.conf(5). */
 export async function mayAllowOthers(): Promise<boolean> {
   if (userInfo().uid === 0) return true
   return /^\s*user_allow_other\s*$/m.test(await readFile('/etc/fuse.conf', 'utf8').catch(() => ''))

@@ -28,6 +28,7 @@ export const errnos = {
   ENOENT: 2,
   EINTR: 4,
   EIO: 5,
+  EACCES: 13,
   ENOTDIR: 20,
   EISDIR: 21,
   EROFS: 30,
@@ -46,6 +47,13 @@ export const outHeaderBytes = 16
 const initFlags = { asyncRead: 1 << 0, parallelDirops: 1 << 18, maxPages: 1 << 22, initExt: 1 << 30 }
 /** FUSE_HAS_RESEND, bit 39, as a bit of flags2. */
 const hasResend = 1 << 7
+/**
+ * The kernel keeps the pages that it has of a file when it is opened again, which it drops otherwise; and sends no FLUSH
+ * when it is closed.
+ */
+const openFlags = { keepCache: 1 << 1, noFlush: 1 << 5 }
+/** R_OK of access(2). */
+const readAccess = 4
 const notifyInvalEntry = 3
 /**
  * FUSE_NOTIFY_RESEND, Linux 6.9: the kernel hands the requests that were taken and not answered to whoever reads next.
@@ -59,6 +67,12 @@ export interface FuseRequest {
   /** The kernel's number of the request. */
   unique: bigint
   nodeId: number
+  /**
+   * The user on whose behalf the kernel asks, as permissions of files are checked (fsuid). It is that of the user
+   * namespace in which the filesystem was mounted, so root of a container's own user namespace is not 0; 2^32-1 for a
+   * user who has no number there.
+   */
+  uid: number
   /** Without the header. */
   body: Buffer
 }
@@ -69,6 +83,7 @@ export function parseRequest(bytes: Buffer): FuseRequest {
     opcode: bytes.readUInt32LE(4),
     unique: bytes.readBigUInt64LE(8),
     nodeId: Number(bytes.readBigUInt64LE(16)),
+    uid: bytes.readUInt32LE(24),
     body: bytes.subarray(inHeaderBytes),
   }
 }
@@ -76,6 +91,11 @@ export function parseRequest(bytes: Buffer): FuseRequest {
 /** The bytes that are read: struct fuse_read_in. */
 export function parseRead(body: Buffer): { offset: number; size: number } {
   return { offset: Number(body.readBigUInt64LE(8)), size: body.readUInt32LE(16) }
+}
+
+/** Whether access(2) asks for no more than to read: struct fuse_access_in. */
+export function asksToRead(body: Buffer): boolean {
+  return (body.readUInt32LE(0) & ~readAccess) === 0
 }
 
 /** Lookups that the kernel gives back: struct fuse_forget_in, struct fuse_batch_forget_in. */
@@ -105,6 +125,13 @@ export function writeOutHeader(target: Buffer, lengthBytes: number, error: numbe
   target.writeUInt32LE(lengthBytes, 0)
   target.writeInt32LE(-error, 4)
   target.writeBigUInt64LE(unique, 8)
+}
+
+/** struct fuse_open_out of a file that the kernel may keep pages of. */
+export function encodeOpen(): Buffer {
+  const out = Buffer.alloc(16)
+  out.writeUInt32LE(openFlags.keepCache | openFlags.noFlush, 8)
+  return out
 }
 
 /** struct fuse_init_out, for the kernel's offer in the body of its request. */
@@ -149,7 +176,8 @@ function writeAttributes(out: Buffer, start: number, { nodeId, directory, sizeBy
   out.writeBigUInt64LE(BigInt(nodeId), start)
   out.writeBigUInt64LE(BigInt(sizeBytes), start + 8)
   out.writeBigUInt64LE(BigInt(Math.ceil(sizeBytes / 512)), start + 16)
-  out.writeUInt32LE(directory ? 0o40555 : 0o100444, start + 60)
+  // Root's alone, as far as one mode can say it: owners of mounts are let in when they open the file.
+  out.writeUInt32LE(directory ? 0o40555 : 0o100400, start + 60)
   out.writeUInt32LE(directory ? 2 : 1, start + 64)
   out.writeUInt32LE(4096, start + 80)
 }

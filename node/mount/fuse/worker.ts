@@ -30,8 +30,12 @@ export interface WorkerSetup {
   port: MessagePort
 }
 
-/** From the driver: an image to serve; the name of one that is to be hidden, or served no more. */
-export type ToWorker = { add: BlockImage } | { hide: string } | { remove: string }
+/**
+ * From the driver: an image to serve; the name of one that is to be hidden, or served no more; the users who may open
+ * one.
+ */
+export type ToWorker =
+  { add: BlockImage } | { hide: string } | { remove: string } | { owned: { name: string; uids: readonly number[] } }
 
 /** A read that no worker could answer. */
 export interface MissedRead {
@@ -104,6 +108,7 @@ function update(current: number): void {
     const message = received.message as ToWorker
     if ('add' in message) nodes.add(message.add)
     else if ('remove' in message) nodes.delete(message.remove)
+    else if ('owned' in message) nodes.setOwners(message.owned.name, message.owned.uids)
     else {
       const hidden = nodes.named(message.hide)
       if (hidden !== undefined) hidden.isHidden = true

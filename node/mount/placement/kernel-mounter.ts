@@ -1,3 +1,4 @@
+import { mkdir, rmdir } from 'node:fs/promises'
 import { arch } from 'node:os'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
@@ -46,6 +47,25 @@ export class KernelMounter {
 
   async bind(source: string, directory: string): Promise<void> {
     await this.#mount(['--bind', source, directory], directory)
+  }
+
+  /**
+   * Binds with options that belong to this mount alone: other mounts of the filesystem keep theirs. The directory never
+   * has a mount without them: mount(8) sets them in a second step, so that is done elsewhere, and a bind of a bind has
+   * its options.
+   * @param place where the first step is done: a name for a directory that others than root cannot reach
+   */
+  async bindWith(options: readonly string[], source: string, directory: string, place: string): Promise<void> {
+    await mkdir(place, { recursive: true, mode: 0o700 })
+    try {
+      await this.bind(source, place)
+      await this.#mount(['-o', ['remount', 'bind', ...options].join(','), place], directory)
+      await this.bind(place, directory)
+    } finally {
+      // What stays of this is ended by the next daemon, and is no reason to fail: the directory has its mount.
+      await this.unmountFrom(place).catch(() => undefined)
+      await rmdir(place).catch(() => undefined)
+    }
   }
 
   /**

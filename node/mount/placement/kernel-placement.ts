@@ -4,7 +4,8 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
 import { identityOf, locate, readMounts, type MountInfo } from './mountinfo.ts'
 import { ownMounts } from './own-mounts.ts'
-import type { MountSpec, Place, Placed, PlacedMount, Placement } from './placement.ts'
+import type { MountSpec, Place, Placed, PlacedMount, Placement, Restriction } from './placement.ts'
+import type { Reach } from './reach.ts'
 import type { ScratchDrives } from './scratch-drives.ts'
 import type { Trees } from './trees.ts'
 import type { WritableLayers } from './writable-layers.ts'
@@ -14,7 +15,11 @@ export interface KernelPlacementParts {
   trees: Trees
   writables: WritableLayers
   scratches: ScratchDrives
+  reach: Pick<Reach, 'ofOthers'>
 }
+
+/** What keeps programs and device nodes of an image from giving a user of this host more rights. */
+const restrictions = ['nosuid', 'nodev']
 
 /**
  * Mounts on the user's directories, for a daemon that may mount. Every filesystem is mounted below the state directory
@@ -93,10 +98,10 @@ export class KernelPlacement implements Placement {
   async reset(spec: MountSpec): Promise<PlacedMount> {
     // Never aborted: what was there is gone as soon as it has begun.
     const { signal } = new AbortController()
-    const { id, scratchBytes, directory, identity = '' } = spec
+    const { id, scratchBytes, owner, directory, identity = '' } = spec
     if (scratchBytes !== undefined) {
       await this.#parts.scratches.refuseInUse(id)
-      const scratch = await this.#parts.scratches.make(id, scratchBytes, { signal })
+      const scratch = await this.#parts.scratches.make(id, scratchBytes, { owner, signal })
       return { placed: { rootfs: join(directory, 'rootfs.img'), scratch }, identity }
     }
     if (!spec.writable) {
@@ -121,7 +126,8 @@ export class KernelPlacement implements Placement {
     }
     try {
       await writables.use(prepared)
-      return await this.#bind(spec, mount?.mountPoint ?? directory, { rootfs: directory })
+      const path = mount?.mountPoint ?? (await locate(directory))?.path
+      return await this.#bind(spec, path ?? directory, { rootfs: directory })
     } finally {
       // Not earlier: it would take time from what is waited for.
       writables.endInBackground(former)
@@ -152,9 +158,9 @@ export class KernelPlacement implements Placement {
   }
 
   async #placeDrive(spec: MountSpec, path: string, signal: AbortSignal): Promise<PlacedMount> {
-    const { id, directory, scratchBytes } = spec
+    const { id, directory, scratchBytes, owner } = spec
     const scratch =
-      scratchBytes === undefined ? undefined : await this.#parts.scratches.make(id, scratchBytes, { signal })
+      scratchBytes === undefined ? undefined : await this.#parts.scratches.make(id, scratchBytes, { owner, signal })
     const placed = { rootfs: join(directory, 'rootfs.img'), ...(scratch === undefined ? {} : { scratch }) }
     return await this.#bind(spec, path, placed)
   }
@@ -171,11 +177,28 @@ export class KernelPlacement implements Placement {
 
   async #bind(spec: MountSpec, path: string, placed: Placed): Promise<PlacedMount> {
     const { filesystem, root } = this.#source(spec)
-    await this.#parts.mounter.bind(join(filesystem, root), path)
+    const { mounter, trees } = this.#parts
+    const source = join(filesystem, root)
+    const restricted = await this.#restriction(spec, path)
+    if (restricted === undefined) await mounter.bind(source, path)
+    else {
+      const options = spec.writable ? restricted.options : ['ro', ...restricted.options]
+      await mounter.bindWith(options, source, path, trees.passingPlace(spec.id))
+    }
     const mount = (await locate(path))?.mount
     if (mount === undefined)
       throw new P2pfsError('unavailable', `cannot mount on ${spec.directory}: it was moved away meanwhile`)
-    return { placed, identity: identityOf(mount) }
+    return { placed: restricted === undefined ? placed : { ...placed, restricted }, identity: identityOf(mount) }
+  }
+
+  /**
+   * Whether a part of the image must not work: it is not trusted, and others than root can get to it. That is so or not
+   * when the mount is placed, and stays; a drive's filesystem has no such part.
+   */
+  async #restriction({ as, allowOthers = false }: MountSpec, path: string): Promise<Restriction | undefined> {
+    if (as === 'drive' || allowOthers) return undefined
+    const reason = await this.#parts.reach.ofOthers(path)
+    return reason === undefined ? undefined : { options: restrictions, reason }
   }
 
   /** The source of the bind on the user's directory: the first mount of its filesystem, and the path in that. */

@@ -30,7 +30,7 @@ export class LinkPlacement implements Placement {
    * for all but a drive
    */
   async place(
-    { directory, rootfs, as, scratchBytes }: MountSpec,
+    { directory, rootfs, as, scratchBytes, owner }: MountSpec,
     { signal }: { signal: AbortSignal },
   ): Promise<PlacedMount> {
     signal.throwIfAborted()
@@ -41,6 +41,12 @@ export class LinkPlacement implements Placement {
           'run one as root without that option',
       )
     }
+    if (owner !== undefined)
+      throw new P2pfsError(
+        'unsupported',
+        '--owner: this daemon runs with --fuse-driver native, whose drives only its own user reads; run one as root ' +
+          'without that option, or run the VM as the user of this one',
+      )
     const link = join(directory, 'rootfs.img')
     const target = join(this.#mountPoint, rootfs, 'rootfs.img')
     await this.#unlink(directory)

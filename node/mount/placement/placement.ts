@@ -1,4 +1,5 @@
 import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
+import type { Owner } from '../../model/owner.ts'
 
 /** A description of what is to stand on a directory. */
 export interface MountSpec {
@@ -19,6 +20,10 @@ export interface MountSpec {
   limitBytes?: number
   /** Drives only: size of a second, writable drive (bytes); none if not given. */
   scratchBytes?: number
+  /** Drives only: who gets the scratch drive, and may open the image file besides root. */
+  owner?: Owner
+  /** Trees only: whether all of the image works also where others than root can get to the directory. */
+  allowOthers?: boolean
 }
 
 /** Paths at which the user finds what was placed. */
@@ -27,6 +32,14 @@ export interface Placed {
   rootfs: string
   /** The image file of the scratch drive. */
   scratch?: string
+  /** Present if a part of the image does not work in the tree. */
+  restricted?: Restriction
+}
+
+/** The mount options that keep other users from a part of an image, and the reason for a person. */
+export interface Restriction {
+  options: string[]
+  reason: string
 }
 
 export interface PlacedMount {

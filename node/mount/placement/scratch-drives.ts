@@ -1,7 +1,8 @@
-import { mkdir, readdir, rm } from 'node:fs/promises'
+import { chown, mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { Log } from '../../base/log.ts'
+import type { Owner } from '../../model/owner.ts'
 import type { DiskTemplates } from './disk-template.ts'
 import type { UseCheck } from './use-check.ts'
 
@@ -25,11 +26,22 @@ export class ScratchDrives {
     return join(this.#directory, id, 'scratch.img')
   }
 
-  /** Makes an empty drive, in place of the one that there was. @throws as {@link DiskTemplates.copyTo} */
-  async make(id: string, sizeBytes: number, options: { signal: AbortSignal }): Promise<string> {
+  /**
+   * Makes an empty drive, in place of the one that there was.
+   * @param options `owner`: whose the file is; root's by default. The directories above it are root's: a VMM of another
+   * user is given the file, open or in a jail
+   * @throws as {@link DiskTemplates.copyTo}
+   */
+  async make(
+    id: string,
+    sizeBytes: number,
+    { owner, signal }: { owner?: Owner | undefined; signal: AbortSignal },
+  ): Promise<string> {
+    const path = this.path(id)
     await mkdir(join(this.#directory, id), { recursive: true, mode: 0o700 })
-    await this.#parts.templates.copyTo(this.path(id), sizeBytes, options)
-    return this.path(id)
+    await this.#parts.templates.copyTo(path, sizeBytes, { signal })
+    if (owner !== undefined) await chown(path, owner.uid, owner.gid)
+    return path
   }
 
   /** @throws conflict if somebody has the drive open */

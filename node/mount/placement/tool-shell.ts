@@ -1,5 +1,5 @@
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
-import type { ToolResult } from './run-tool.ts'
+import { toolEnvironment, type ToolResult } from './run-tool.ts'
 
 /**
  * The part of a tool's output that is kept (bytes): a write of PIPE_BUF to a pipe stays in one piece, see pipe(7), and
@@ -38,7 +38,7 @@ export class ToolShell {
 
   #open(): ChildProcessWithoutNullStreams {
     if (this.#shell !== undefined) return this.#shell
-    const shell = spawn('sh', [], { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, LC_ALL: 'C' } })
+    const shell = spawn('sh', [], { stdio: ['pipe', 'pipe', 'pipe'], env: toolEnvironment() })
     this.#shell = shell
     let text = ''
     shell.stdout.setEncoding('utf8').on('data', (piece: string) => {

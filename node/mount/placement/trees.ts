@@ -30,6 +30,11 @@ export class Trees {
     return join(this.#directory, rootfs)
   }
 
+  /** A place for a mount that is needed for a moment; one that a crash has left is ended by {@link tidy}. */
+  passingPlace(id: string): string {
+    return join(this.#directory, `.${id}`)
+  }
+
   /** Mounts the tree if it is not mounted yet. @returns where; @throws unavailable */
   async mount(rootfs: string, format: RootfsFormat): Promise<string> {
     const directory = this.mountPoint(rootfs)

@@ -154,14 +154,29 @@ test('a daemon of an ordinary user mounts drives, and leaves nothing when it is 
   assert.equal(existsSync(join(host.directory, 'control.sock')), false)
 })
 
-test('with user_allow_other other users read the drives too', async (t) => {
+test('with user_allow_other root reads the drives of an ordinary user too, and no other user does', async (t) => {
   const host = await UserHost.start(t, { allowOther: true })
   const daemon = await host.startDaemon(t)
   assert.equal((await host.cli('import', 'source', 'app')).status, 0)
   const tree = await host.cli('mount', 'local:app', 'target', '--as', 'tree')
   assert.match(tree.stderr, /--fuse-driver native, which mounts drives only/)
+  const owned = await host.cli('mount', 'local:app', 'target', '--owner', '1000:1000')
+  assert.match(owned.stderr, /--owner: .* --fuse-driver native, whose drives only its own user reads/)
   assert.equal((await host.cli('mount', 'local:app', 'target')).status, 0)
   assert.equal((await host.run(['sha256sum', 'target/rootfs.img'], { asRoot: true })).status, 0)
+  // Who is in the directory already needs no right to the state directory.
+  const readAs = async (uid: number): Promise<Result> =>
+    await host.run(
+      [
+        'sh',
+        '-c',
+        `cd "$(dirname "$(readlink target/rootfs.img)")" &&
+          exec setpriv --reuid=${uid} --regid=${uid} --clear-groups sh -c 'exec head -c 1 rootfs.img'`,
+      ],
+      { asRoot: true },
+    )
+  for (const uid of [0, user]) assert.equal((await readAs(uid)).status, 0)
+  assert.match((await readAs(1000)).stderr, /Permission denied/)
   assert.equal((await host.cli('umount', 'target')).status, 0)
   assert.equal(await end(daemon, 'SIGTERM'), 0)
   assert.deepEqual(await host.mounts(), [])

@@ -11,6 +11,7 @@ import { KernelPlacement } from '../../../node/mount/placement/kernel-placement.
 import { LinkPlacement } from '../../../node/mount/placement/link-placement.ts'
 import type { MountSpec, Placement } from '../../../node/mount/placement/placement.ts'
 import { runTool } from '../../../node/mount/placement/run-tool.ts'
+import { Reach } from '../../../node/mount/placement/reach.ts'
 import { ScratchDrives } from '../../../node/mount/placement/scratch-drives.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { UseCheck } from '../../../node/mount/placement/use-check.ts'
@@ -103,6 +104,7 @@ const kinds: Record<string, Kind> = {
           { directory: host.path('writable') },
         ),
         scratches: new ScratchDrives({ templates, uses, log: silentLog }, { directory: host.path('scratch') }),
+        reach: new Reach({ run: runTool }),
       }
       return new KernelPlacement(parts, { mountPoint, roots: [mountPoint, host.path('trees'), host.path('writable')] })
     },

@@ -51,6 +51,9 @@ test('a value of the wrong type is refused with its name', () => {
   refuses(parseMountRequest, { ...mount, as: 'file' }, /as takes drive or tree/)
   refuses(parseMountRequest, { ...mount, pull: 'often' }, /pull takes one of auto, always, missing, never/)
   refuses(parseMountRequest, { ...mount, scratchBytes: -1 }, /scratchBytes is not a number of bytes/)
+  for (const owner of [1000, null, {}, { uid: 1000 }, { uid: '0', gid: 0 }, { uid: 2 ** 32 - 1, gid: 0 }])
+    refuses(parseMountRequest, { ...mount, owner }, /owner is not a user and a group/)
+  refuses(parseMountRequest, { ...mount, as: 'tree', allowOthers: 1 }, /allowOthers is neither true nor false/)
 })
 
 test('a mount request has its defaults filled in, and refuses options that do not go together', () => {
@@ -61,4 +64,9 @@ test('a mount request has its defaults filled in, and refuses options that do no
   refuses(parseMountRequest, { ...mount, writable: true }, /a drive is never writable/)
   refuses(parseMountRequest, { ...mount, as: 'tree', limitBytes: 4096 }, /--size .* needs --writable/)
   refuses(parseMountRequest, { ...mount, as: 'tree', scratchBytes: 4096 }, /--scratch is a second drive/)
+  const owner = { uid: 1000, gid: 1001 }
+  assert.deepEqual(parseMountRequest({ ...mount, owner }).owner, owner)
+  refuses(parseMountRequest, { ...mount, as: 'tree', owner }, /--owner is for a drive/)
+  assert.equal(parseMountRequest({ ...mount, as: 'tree', allowOthers: true }).allowOthers, true)
+  refuses(parseMountRequest, { ...mount, allowOthers: true }, /--allow-others is for a tree/)
 })

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { test, type TestContext } from 'node:test'
-import { ControlSocket } from '../../../node/control/socket.ts'
+import { options } from '../../../node/config.ts'
+import { ControlSocket, ownDirectory } from '../../../node/control/socket.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
@@ -39,6 +40,16 @@ test('a socket appears under its name once somebody listens on it', async (t) =>
   assert.ok(lstatSync(path).isSocket())
   await socket.remove()
   assert.equal(existsSync(path), false)
+})
+
+test('a directory that is made for the socket is only this user’s, and one that stands there stays as it is', async (t) => {
+  const directory = temporaryDirectory(t)
+  chmodSync(directory, 0o755)
+  await publish(t, join(directory, 'control.sock'))
+  assert.equal(lstatSync(directory).mode & 0o777, 0o755)
+  await publish(t, join(directory, 'made/below', 'control.sock'))
+  for (const made of ['made', 'made/below']) assert.equal(lstatSync(join(directory, made)).mode & 0o777, 0o700, made)
+  assert.equal(dirname(options.control.fallback), ownDirectory, 'the default one is closed')
 })
 
 test('a socket that was bound for a daemon has no name until the daemon listens', async (t) => {

@@ -18,6 +18,7 @@ const request = (opcode: number, node: number, text: string): Parameters<typeof 
   opcode,
   unique: 1n,
   nodeId: node,
+  uid: 0,
   body: Buffer.from(`${text}\0`),
 })
 
@@ -43,6 +44,56 @@ test('an image is found by name until it is hidden, and by node id until it is d
   nodes.delete(name)
   for (const id of [nodeId, nodeId + 1]) assert.ok(isUnknown(nodes, request(opcodes.getattr, id, '')))
   assert.equal(isUnknown(nodes, request(opcodes.getattr, rootNodeId, '')), false)
+})
+
+/** An OPEN of the file, or an access(2) with this mode, by a user. */
+const asked = (nodes: ImageNodes, opcode: number, node: number, uid: number, mode = 0): ReturnType<typeof answer> => {
+  const body = Buffer.alloc(8)
+  body.writeUInt32LE(mode, 0)
+  return answer(nodes, { opcode, unique: 1n, nodeId: node, uid, body })
+}
+
+test('an image file opens for root and its owners; the kernel keeps its pages', () => {
+  const nodes = new ImageNodes()
+  nodes.add(createBlockImage(manifest, digest))
+  const opens = (uid: number): boolean => 'body' in asked(nodes, opcodes.open, nodeId + 1, uid)
+  const nobody = 2 ** 32 - 1
+  assert.deepEqual([0, 1000, nobody].map(opens), [true, false, false])
+  nodes.setOwners(name, [1000, 1001])
+  assert.deepEqual([0, 1000, 1001, 1002, nobody].map(opens), [true, true, true, false, false])
+  assert.deepEqual(nodes.owners(), [{ name, uids: [1000, 1001] }])
+  nodes.setOwners(name, [])
+  assert.equal(opens(1000), false)
+  nodes.setOwners('unknown', [1000])
+  const opened = asked(nodes, opcodes.open, nodeId + 1, 0)
+  assert.ok('body' in opened)
+  assert.equal(opened.body.readUInt32LE(8) & 2, 2, 'FOPEN_KEEP_CACHE')
+  assert.ok(
+    isUnknown(new ImageNodes(), { opcode: opcodes.open, unique: 1n, nodeId: nodeId + 1, uid: 0, body: opened.body }),
+  )
+})
+
+test('access(2) says of an image file what an open would, and nothing against its directories', () => {
+  const nodes = new ImageNodes()
+  nodes.add(createBlockImage(manifest, digest))
+  nodes.setOwners(name, [1000])
+  const [read, write, execute] = [4, 2, 1]
+  const may = (node: number, uid: number, mode: number): boolean =>
+    'body' in asked(nodes, opcodes.access, node, uid, mode)
+  for (const uid of [0, 1000])
+    assert.deepEqual(
+      [0, read, write, execute, read | execute].map((mode) => may(nodeId + 1, uid, mode)),
+      [true, true, false, false, false],
+    )
+  assert.equal(may(nodeId + 1, 1001, read), false)
+  for (const node of [rootNodeId, nodeId]) assert.ok(may(node, 1001, read | execute))
+})
+
+test('the user of a request is read from its header', () => {
+  const bytes = Buffer.alloc(48)
+  bytes.writeUInt32LE(1000, 24)
+  bytes.writeUInt32LE(2000, 28)
+  assert.equal(parseRequest(bytes).uid, 1000)
 })
 
 test('all threads count references together, and lookups of an earlier daemon do not make them negative', () => {

@@ -81,9 +81,11 @@ export class FakeCatalog {
 }
 
 /** A driver whose reads are calls of its handler. */
-export class FakeDriver implements Pick<FuseDriver, 'start' | 'add' | 'remove'> {
+export class FakeDriver implements Pick<FuseDriver, 'start' | 'add' | 'setOwners' | 'remove'> {
   /** Images that can be looked up. */
   readonly images = new Set<string>()
+  /** Users who may open the image of each name, besides root. */
+  readonly owners = new Map<string, readonly number[]>()
   /** Whether mounts in other namespaces have all images. */
   heldElsewhere = false
   #handler: ReadHandler | undefined
@@ -94,6 +96,10 @@ export class FakeDriver implements Pick<FuseDriver, 'start' | 'add' | 'remove'> 
 
   async add(image: { name: string }): Promise<void> {
     this.images.add(image.name)
+  }
+
+  setOwners(name: string, uids: readonly number[]): void {
+    this.owners.set(name, uids)
   }
 
   async remove(name: string): Promise<boolean> {

@@ -181,6 +181,34 @@ test('a mount that the user has ended by hand is not taken for the next one that
   await mounts.umount('/one')
 })
 
+test('the owners of all mounts of a rootfs may open it, also for the next daemon, until their mounts end', async () => {
+  const first = await host()
+  const name = digestHex(app.digest)
+  const owner = (uid: number): { owner: { uid: number; gid: number } } => ({ owner: { uid, gid: 7 } })
+  await first.mounts.mount(app.manifest, recordOf(app.digest, '/one', owner(1000)), { signal })
+  await first.mounts.mount(app.manifest, recordOf(app.digest, '/two', owner(1001)), { signal })
+  await first.mounts.mount(app.manifest, recordOf(app.digest, '/three'), { signal })
+  await first.mounts.mount(base.manifest, recordOf(base.digest, '/other', owner(1002)), { signal })
+  assert.deepEqual(first.driver.owners.get(name), [1000, 1001])
+  const second = await host(first)
+  assert.deepEqual(second.driver.owners.get(name), [1000, 1001])
+  assert.deepEqual(second.driver.owners.get(digestHex(base.digest)), [1002])
+  second.placement.busy.add(recordOf(app.digest, '/one').id)
+  await rejectsWith(second.mounts.umount('/one'), 'conflict')
+  assert.deepEqual(second.driver.owners.get(name), [1000, 1001], 'an umount that is refused ends no right')
+  second.placement.busy.clear()
+  await second.mounts.umount('/one')
+  assert.deepEqual(second.driver.owners.get(name), [1001])
+  await second.mounts.umount('/two')
+  assert.deepEqual(second.driver.owners.get(name), [])
+  second.placement.failure = new P2pfsError('conflict', 'taken')
+  await rejectsWith(
+    second.mounts.mount(app.manifest, recordOf(app.digest, '/four', owner(1003)), { signal }),
+    'conflict',
+  )
+  assert.deepEqual(second.driver.owners.get(name), [])
+})
+
 test('a mount whose rootfs is lost stays, and can be ended', async () => {
   const first = await host()
   await first.mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import { runTool, toolEnvironment } from '../../../node/mount/placement/run-tool.ts'
 import { ToolShell } from '../../../node/mount/placement/tool-shell.ts'
 
 /** The shells that are this process's own children: proc(5). */
@@ -41,6 +42,20 @@ test('arguments reach the tool as they are', async (t) => {
   const words = ["it's", 'two words', '$HOME', '`id`', '\\', '"', '', 'a\nb', '-n', '*', 'caf\u00e9']
   const { message } = await shell.run('sh', ['-c', `printf '<%s>' "$@"`, 'sh', ...words])
   assert.equal(message, words.map((word) => `<${word}>`).join(''))
+})
+
+test('tools get the PATH without places that depend on the working directory, and nothing else', async (t) => {
+  const shell = new ToolShell()
+  t.after(() => shell.stop())
+  const before = { ...process.env }
+  t.after(() => void Object.assign(process.env, before))
+  Object.assign(process.env, { PERL5OPT: '-Mstrict', LD_PRELOAD: '', HOME: '/root', PATH: `.::bin:${before['PATH']}` })
+  t.after(() => void delete process.env['PERL5OPT'])
+  const { message } = await shell.run('sh', ['-c', 'env; echo "path $PATH"'])
+  assert.match(message, new RegExp(`^path ${before['PATH']}$`, 'm'))
+  for (const name of ['PERL5OPT', 'LD_PRELOAD', 'HOME']) assert.doesNotMatch(message, new RegExp(`^${name}=`, 'm'))
+  assert.deepEqual(toolEnvironment({ PATH: './bin:/a::b:/c', IFS: 'x' }), { PATH: '/a:/c', LC_ALL: 'C' })
+  assert.deepEqual(await runTool('sh', ['-c', '[ -z "$HOME$PERL5OPT" ]']), { ok: true, message: '' })
 })
 
 test('a tool that is missing, prints a lot, or reads its input has an outcome', async (t) => {

@@ -25,6 +25,8 @@ const record: MountRecord = {
 test('a mount record is read back as it was written; fields of a later version are ignored', () => {
   assert.deepEqual(parseMountRecord(encodeMountRecord(record)), record)
   assert.deepEqual(parseMountRecord(Buffer.from(JSON.stringify({ ...record, colour: 'red' }))), record)
+  for (const more of [{ owner: { uid: 1000, gid: 0 } }, { allowOthers: true }, { allowOthers: false }])
+    assert.deepEqual(parseMountRecord(encodeMountRecord({ ...record, ...more })), { ...record, ...more })
 })
 
 test('a mount record that is not one is refused', () => {
@@ -38,6 +40,11 @@ test('a mount record that is not one is refused', () => {
     { writable: 'yes' },
     { scratchBytes: -1 },
     { format: 'ntfs' },
+    { owner: 1000 },
+    { owner: { uid: 1000 } },
+    { owner: { uid: -1, gid: 0 } },
+    { owner: { uid: 2 ** 32 - 1, gid: 0 } },
+    { allowOthers: 'yes' },
     { origin: 'elsewhere' },
   ]
   const malformed = ['', '[', 'null', '[]', ...changes.map((change) => JSON.stringify({ ...record, ...change }))]

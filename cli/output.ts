@@ -1,0 +1,50 @@
+import { clip, escapeJson, showHidden } from '../node/base/hidden-characters.ts'
+
+/**
+ * All that commands write, but the progress bar. Names of peers, answers of registries and configs of images are
+ * others' text: none of it reaches the terminal as anything but text.
+ */
+
+/** A longer line is cut: more of an error or a list of addresses nobody reads (characters). */
+const maxLineLength = 4096
+/** A name that a peer has given itself, where it is shown (characters). */
+const maxNameLength = 64
+
+/** Prints lines for a person. What looks like the end of a line in one of them is not. */
+export function printLines(lines: readonly string[]): void {
+  process.stdout.write(lines.map((line) => `${shown(line)}\n`).join(''))
+}
+
+/** Prints one JSON object, on one line; whole, however long. */
+export function printJson(value: unknown): void {
+  process.stdout.write(`${escapeJson(JSON.stringify(value))}\n`)
+}
+
+/** Says something on stderr. */
+export function printNote(text: string): void {
+  process.stderr.write(`p2pfs: ${shown(text.replaceAll('\n', ' '))}\n`)
+}
+
+/** Prints the stack of an error that nobody has foreseen on stderr. */
+export function printStack(stack: string): void {
+  process.stderr.write(
+    stack
+      .split('\n')
+      .map((line) => `${shown(line)}\n`)
+      .join(''),
+  )
+}
+
+/** Prints a text of our own, as it is. */
+export function printHelp(text: string): void {
+  process.stdout.write(text)
+}
+
+/** A name that somebody else has chosen, short enough for a line with other things in it. */
+export function shortName(name: string): string {
+  return clip(name, maxNameLength)
+}
+
+function shown(line: string): string {
+  return showHidden(clip(line.trimEnd(), maxLineLength))
+}
