@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util'
 import { P2pfsError } from '../protocol/errors.ts'
 import { formatRegionKey, regionKeyBytes } from '../protocol/region-key.ts'
 import { UsageError } from './failure.ts'
+import { printHelp, printJson, printLines, printNote } from './output.ts'
 
 const help = `Makes a region key. Hosts that have it let each other in, and nobody else.
 
@@ -23,19 +24,20 @@ A host proves the first key of its file when it connects, and lets in those that
 export async function run(argv: string[]): Promise<number> {
   const { values, positionals } = parse(argv)
   if (values.help === true) {
-    process.stdout.write(help)
+    printHelp(help)
     return 0
   }
   if (positionals.length > 1) throw new UsageError(`expected one FILE, got ${positionals.length}; see --help`)
   const [file] = positionals
   const key = formatRegionKey(randomBytes(regionKeyBytes))
   if (file === undefined) {
-    process.stdout.write(values.json === true ? `${JSON.stringify({ key })}\n` : `${key}\n`)
+    if (values.json === true) printJson({ key })
+    else printLines([key])
     return 0
   }
   await writeKey(file, key)
-  if (values.json === true) process.stdout.write(`${JSON.stringify({ file })}\n`)
-  else process.stderr.write(`region key written to ${file}; copy it to all hosts of the region\n`)
+  if (values.json === true) printJson({ file })
+  else printNote(`region key written to ${file}; copy it to all hosts of the region`)
   return 0
 }
 

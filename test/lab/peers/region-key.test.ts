@@ -73,10 +73,7 @@ test('a host that is struck off the list of members is no member after SIGHUP', 
   const address = await freeAddress()
   const b = await DaemonProcess.start(t, ['--region-key-file', keyFile, '--bootstrap', address])
   writeFileSync(list, `${(await b.status()).peerId} # b\n`)
-  const a = await DaemonProcess.start(t, [
-    ...['--region-key-file', keyFile, '--region-members', list],
-    ...['--listen', address],
-  ])
+  const a = await DaemonProcess.start(t, ['--region-key-file', keyFile, '--region-members', list, '--listen', address])
   await eventually('they have met', async () => ((await peersOf(a)) === 1 ? true : undefined), patience)
   writeFileSync(list, `${(await a.status()).peerId} # a\n`)
   await reload(a)

@@ -69,6 +69,8 @@ const status = {
   region: hostile,
   peerId: hostile,
   addresses: [hostile],
+  access: 'everybody',
+  strangers: { turnedAway: 1, dropped: 0 },
   peers: [
     {
       peer: hostile,
