@@ -11,6 +11,7 @@ import { PeerSource } from './fetch/peer-source.ts'
 import { RangeSource } from './fetch/range-source.ts'
 import { StreamSource } from './fetch/stream-source.ts'
 import { Importer } from './images/importer.ts'
+import { PeerImports } from './images/peer-imports.ts'
 import { ImageResolver } from './images/resolver.ts'
 import { RunningImports } from './images/running-imports.ts'
 import { Stewards } from './images/stewards.ts'
@@ -196,6 +197,7 @@ export async function startDaemon(
     inventory,
     log,
   })
+  const peerImports = new PeerImports({ catalog, registry, resolver, imports, log })
 
   // Mounts, and what users ask for.
   const { driver, placement } = openMountBackend({ chunkDirectory: inventory.directory })
@@ -254,7 +256,7 @@ export async function startDaemon(
     blobMap: async (digest) => await catalog.blobMapBytes(digest),
     bootProfile: async (subject) => await profiles.nearest(subject),
     isImporting: (manifestDigest) => imports.has(manifestDigest),
-    importedImage: async (request, options) => await resolver.importForPeer(request, options),
+    importedImage: async (request, options) => await peerImports.importFor(request, options),
   })
   stack.defer(async () => await driver.stop())
   stack.defer(async () => await mounts.close())

@@ -1,8 +1,10 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
+import type { ImageName } from '../../protocol/image-record.ts'
 import { SingleFlight } from '../base/single-flight.ts'
 import type { FindOptions, FoundRootfs } from '../model/image.ts'
 import type { ByteProgress } from '../model/progress.ts'
+import { imageKey } from './decisions.ts'
 
 /** Waiting peers that are told of each layer as it is read: if this host is lost, two of them have the layer. */
 const maxLayerTakers = 2
@@ -120,4 +122,12 @@ function tellLayers({ layers, waiters }: Running): void {
 
 function peersAmong(waiters: Set<Waiter>): Waiter[] {
   return [...waiters].filter(({ onLayer }) => onLayer !== undefined)
+}
+
+/** How {@link RunningImports} knows an import. */
+export function importOf(
+  name: ImageName,
+  manifestDigest: Digest,
+): { key: string; reference: string; manifestDigest: Digest } {
+  return { key: `${manifestDigest} ${imageKey(name)}`, reference: name.reference, manifestDigest }
 }
