@@ -19,6 +19,8 @@ export interface EndpointClientParts {
   http: Pick<HttpClient, 'send' | 'pause'>
   authorizer: Pick<Authorizer, 'header' | 'current' | 'answer' | 'refusedAgain'>
   now: () => number
+  /** Whether a server, HOST or HOST:PORT, may be sent credentials in clear: by default none but the endpoints. */
+  isInsecure?: (host: string) => boolean
   /**
    * Given where requests are sent for others: where those to a server may lead to. Then the servers that it redirects to
    * get no credentials of this host.
@@ -46,7 +48,7 @@ export class EndpointClient {
     target: string | URL,
     { statuses, action = 'pull', subject, ...options }: EndpointRequest,
   ): Promise<HttpResponse> {
-    const { http, now, reachOf } = this.#parts
+    const { http, now, reachOf, isInsecure = () => false } = this.#parts
     const { repository } = image
     const reach = await reachOf?.(endpoint, image)
     const path = typeof target === 'string' ? target : 'an upload'
@@ -56,14 +58,17 @@ export class EndpointClient {
     const tls = settings === undefined ? undefined : { hostname: base.hostname, settings }
     const accessTo = (origin: string): AccessRequest => {
       const isOwn = origin === base.origin
+      const { protocol, host } = new URL(origin)
+      // Who redirects, or stands in between, must not have the credentials for another server sent in clear.
+      const isInClear = protocol !== 'https:' && !isInsecure(host)
       return {
-        registry: isOwn ? endpoint.name : endpointName(new URL(origin).host),
+        registry: isOwn ? endpoint.name : endpointName(host),
         base: isOwn ? base : new URL('/v2/', origin),
         repository: isOwn ? repositoryAt(endpoint, repository) : repository,
         action,
         tls,
         reach,
-        isAnonymous: reach !== undefined && !isOwn,
+        isAnonymous: !isOwn && (isInClear || reach !== undefined),
         signal: request.signal,
       }
     }

@@ -78,6 +78,7 @@ export class HttpRegistry implements ImageStorage {
       sleep: async (ms: number, signal: AbortSignal) => await outerClock.sleep(ms, AbortSignal.any([signal, closing])),
     }
     const { now } = clock
+    const insecure = new Set(insecureRegistries.map(parseRegistryName))
     this.#clock = clock
     this.#http = new HttpClient({ clock, guard }, options)
     this.#credentials = credentials
@@ -89,6 +90,7 @@ export class HttpRegistry implements ImageStorage {
       http: this.#http,
       authorizer,
       now,
+      isInsecure: (host) => insecure.has(host),
       ...(forOthers && { reachOf: async (endpoint, image) => await this.#reachOf(endpoint, image) }),
     })
     this.#manifests = new RegistryManifests({ client })
