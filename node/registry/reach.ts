@@ -28,7 +28,7 @@ export class ReachGuard {
 
   /** @param parts `lookup`: as node:dns has it; `classOf`: the class of an IP address */
   constructor({
-    lookup = systemLookup as LookupFunction,
+    lookup = systemLookup,
     classOf = classOfAddress,
   }: { lookup?: LookupFunction; classOf?: (address: string) => AddressClass } = {}) {
     this.#lookup = lookup

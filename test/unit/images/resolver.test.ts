@@ -4,10 +4,8 @@ import { attest, type Signer } from '../../../protocol/attestation.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
-import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { createLog } from '../../../node/base/log.ts'
-import { PeerImports } from '../../../node/images/peer-imports.ts'
 import { ImageResolver, type ImageResolverParts } from '../../../node/images/resolver.ts'
 import { RunningImports } from '../../../node/images/running-imports.ts'
 import type { ImageRootfs } from '../../../node/model/image.ts'
@@ -117,12 +115,10 @@ class TestHost {
   log = ''
   readonly catalog: Catalog
   readonly resolver: ImageResolver
-  readonly peerImports: PeerImports
 
   private constructor(catalog: Catalog, trusted: readonly string[], parts: Partial<ImageResolverParts>) {
     this.catalog = catalog
     const log = createLog('warn', (line) => (this.log += line))
-    const imports = new RunningImports()
     const membership = { peers: () => [{ peer: member.key }] }
     this.resolver = new ImageResolver(
       {
@@ -151,7 +147,7 @@ class TestHost {
             return await Promise.resolve({ manifest: rootfsOf(image, format), isUnverified: false })
           },
         },
-        imports,
+        imports: new RunningImports(),
         stewards: { ask: async () => await Promise.resolve(undefined) },
         inventory: { isWhole: () => this.isWhole, track: ({ id }) => void this.tracked.add(id) },
         log,
@@ -161,8 +157,6 @@ class TestHost {
         now: () => this.nowMs,
       },
     )
-    const { registry, resolver } = this
-    this.peerImports = new PeerImports({ catalog, registry, resolver, imports, log })
   }
 
   static async create(
@@ -413,23 +407,3 @@ async function forgedLayers(): Promise<ImageRootfs> {
   const forged = { ...record, rootfsDigest: rootfsDigest(manifest) }
   return { record: { ...forged, attestation: await attest(forged, member) }, manifest }
 }
-
-test('a peer gets the record of an image that it wants imported, unless the tag differs here', async (t) => {
-  const host = await TestHost.create(t)
-  const { record } = await builtBy(own, '1')
-  const wanted = { ...variant, reference: record.reference, manifestDigest: record.manifestDigest }
-  const options = { peer: member.key, signal, onLayer: () => undefined }
-  const imported: ImageRecord = await host.peerImports.importFor(wanted, options)
-  assert.deepEqual(imported, record)
-  assert.deepEqual(await host.peerImports.importFor(wanted, options), record)
-  assert.equal(host.imported.length, 1)
-  host.registry.version = '2'
-  await assert.rejects(
-    host.peerImports.importFor({ ...wanted, reference: 'host.test/app:2' }, options),
-    (error) => isP2pfsError(error, 'conflict') && error.details['digest'] === imageOf('2').manifestDigest,
-  )
-  for (const reference of ['local:app', 'app:1'])
-    await assert.rejects(host.peerImports.importFor({ ...wanted, reference }, options), (error) =>
-      isP2pfsError(error, 'denied'),
-    )
-})
