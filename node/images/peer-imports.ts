@@ -90,6 +90,8 @@ export class PeerImports {
           { ...options, peer },
           async (options) => await this.#import(reference, { ...name, manifestDigest }, options),
         )
+        // The registry has confirmed the name, which is the peer's text before.
+        log.info('image has been imported for a peer', { image: name.reference, manifest: manifestDigest, peer })
         return record
       } finally {
         leave()
@@ -141,7 +143,7 @@ export class PeerImports {
     wanted: ImageName & { manifestDigest: Digest },
     options: TaskOptions,
   ): Promise<FoundRootfs> {
-    const { resolver, reader, log } = this.#parts
+    const { resolver, reader } = this.#parts
     const { importMs, roomIntervalMs } = this.#limits
     const ended = new AbortController()
     const signal = AbortSignal.any([options.signal, ended.signal])
@@ -153,8 +155,6 @@ export class PeerImports {
       await this.#checkRoom()
       const image = await this.#describe(reference, wanted, signal)
       isTheImage = true
-      const { reference: name, manifestDigest } = wanted
-      log.info('image is imported for peers', { image: name, manifest: manifestDigest })
       return await resolver.build(reference, image, wanted.format, { ...options, signal, reader })
     } catch (error) {
       options.signal.throwIfAborted()

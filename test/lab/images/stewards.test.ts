@@ -210,7 +210,7 @@ test('four hosts mount an image at once: each layer is read from the registry on
   const paths = await mountAll(await imageOf('burst', steward), nodes)
   await checkReads('burst', paths)
   assert.deepEqual(await readOf('burst'), { whole: [1, 1, 1, 1], sentBytes: sizeOf(layersOf.burst!) })
-  assert.match(await steward.log(), /image is imported for peers.*burst/)
+  assert.match(await steward.log(), /image has been imported for a peer.*burst/)
   for (const node of nodes) assert.deepEqual((await node.status()).imports, [])
 })
 
