@@ -27,15 +27,16 @@ export async function serve(
 export async function trap(
   t: TestContext,
   address = '127.0.0.1',
+  port = 0,
 ): Promise<{ authority: string; port: number; connections: () => number }> {
   let connections = 0
   const server = createTcpServer((socket) => {
     connections++
     socket.destroy()
   })
-  server.listen(0, address)
+  server.listen(port, address)
   await once(server, 'listening')
   t.after(() => void server.close())
-  const { port } = server.address() as AddressInfo
-  return { authority: `${address}:${port}`, port, connections: () => connections }
+  const { port: own } = server.address() as AddressInfo
+  return { authority: `${address}:${own}`, port: own, connections: () => connections }
 }

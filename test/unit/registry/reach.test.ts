@@ -7,6 +7,7 @@ import type { Credentials } from '../../../node/registry/credentials.ts'
 import { OutageWatch } from '../../../node/registry/outage-watch.ts'
 import { ReachGuard } from '../../../node/registry/reach.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
+import { eventually } from '../../support/deadline.ts'
 import { createClient, signal, type Client, type ClientOptions } from '../../support/registry/fault-client.ts'
 import { serve, trap } from '../../support/registry/serve.ts'
 import { answer, assertImage, layerDescriptor, manifest } from '../../support/registry/small-image.ts'
@@ -151,33 +152,40 @@ test('a name that stands for something else later leads nowhere else', async (t)
 })
 
 test('the probe of a silent server goes nowhere that its requests do not', async (t) => {
+  const host = await serve(t, () => undefined, open)
+  const port = Number(host.split(':')[1])
+  const inner = await trap(t, '127.0.0.1', port)
+  // For the reach, for the request, and for the probe, a second after it.
+  const names = { 'registry.test': [[open], [open], ['127.0.0.1']] }
+  const client = clientForOthers(t, `registry.test:${port}`, { names, timeouts: { headersMs: 1_500 } })
+  await assert.rejects(read(client), isRefused)
+  assert.deepEqual([names['registry.test'].length, inner.connections()], [1, 0])
+})
+
+test('the probe of a silent server is a connection to an address that its lookup finds', async (t) => {
   const inner = await trap(t)
   const guard = new ReachGuard({ lookup: lookupOf({ 'registry.test': [['127.0.0.1']] }), classOf })
-  for (const [reach, connections] of [
-    [new Set(['public']), 0],
-    [new Set(['loopback']), 1],
-  ] as const) {
-    const { promise: cut, resolve } = Promise.withResolvers<void>()
+  const answers = [new Set<AddressClass>(['public']), new Set<AddressClass>(['loopback'])].map((reach) => {
+    const { promise, resolve } = Promise.withResolvers<string>()
     const watch = new OutageWatch(
       { onIdle: () => undefined },
       {
         host: 'registry.test',
         port: inner.port,
-        unreachableMs: 1,
-        lookup: guard.lookupWithin(reach as ReadonlySet<AddressClass>),
+        unreachableMs: 100,
+        lookup: guard.lookupWithin(reach),
         pace: { silenceMs: 5, probeMs: 50 },
       },
     )
-    const listening = watch.listen(() => resolve())
-    // The watch's own timers keep no process alive.
-    const alive = setInterval(() => undefined, 1000)
+    const listening = watch.listen(({ code }) => resolve(code))
+    t.after(() => listening.close())
     listening.wait()
-    if (connections === 0) await cut
-    else while (inner.connections() === 0) await new Promise((wait) => setTimeout(wait, 5))
-    clearInterval(alive)
-    listening.close()
-    assert.equal(inner.connections() > 0, connections > 0)
-  }
+    return promise
+  })
+  assert.equal(await answers[0], 'timeout', 'out of reach: nothing is there')
+  await eventually('the other is probed', async () => await Promise.resolve(inner.connections() > 0 || undefined), {
+    timeoutMs: 10_000,
+  })
 })
 
 test('a registry that is named may lead to the network that it is in itself, and to no other', async (t) => {
