@@ -13,6 +13,7 @@ import { PeerSource } from './fetch/peer-source.ts'
 import { RangeSource } from './fetch/range-source.ts'
 import { StreamSource } from './fetch/stream-source.ts'
 import { Importer } from './images/importer.ts'
+import { PeerImports, type PeerImportPolicy } from './images/peer-imports.ts'
 import { ImageResolver } from './images/resolver.ts'
 import { RunningImports } from './images/running-imports.ts'
 import { Stewards } from './images/stewards.ts'
@@ -40,11 +41,13 @@ import { PeerNetwork } from './peers/network.ts'
 import { IndexTrust } from './publish/index-trust.ts'
 import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
+import { DockerCredentials } from './registry/credentials.ts'
 import { createImageSource } from './registry/image-source.ts'
 import { BlobMaps } from './store/blob-maps.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
 import { DiskReserve } from './store/disk-reserve.ts'
+import { roomOf } from './store/disk-room.ts'
 import { ImportTransactions } from './store/import-transaction.ts'
 import { Inventory } from './store/inventory.ts'
 import { Scrubber } from './store/scrubber.ts'
@@ -138,7 +141,8 @@ export async function startDaemon(
   const reserve = stack.use(await DiskReserve.open({ log }, { path: paths.reserve }))
   const catalog = stack.use(await Catalog.open({ reserve }, { directory: paths.catalog }))
   const chunks = await ChunkStore.open({ reserve, log }, { directory: paths.chunks })
-  const registry = createImageSource({
+  const registryOptions = {
+    credentials: new DockerCredentials({ log }),
     insecureRegistries: config.insecureRegistry,
     mirrors: config.registryMirror,
     hostsDirectories: config.registryHostsDir,
@@ -146,9 +150,23 @@ export async function startDaemon(
     limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
     userAgent: `p2pfs/${version}`,
     log,
-  })
-  stack.defer(async () => await registry.close())
+  }
+  const registry = stack.use(createImageSource(registryOptions))
   await registry.start()
+  // Of its own, with its own connections, tokens and pauses: what peers ask for does not hold up this host's reads.
+  const registryForPeers = stack.use(
+    createImageSource({
+      ...registryOptions,
+      limits: {
+        connections: Math.ceil(config.registryConnections / 2),
+        requestsPerSecond: Math.ceil(config.registryRequestsPerSecond / 2),
+      },
+      forOthers: { named: config.peerRegistry },
+      // What goes wrong there is in terms of what a peer asks for.
+      log: { ...log, warn: log.debug, info: log.debug },
+    }),
+  )
+  await registryForPeers.start()
   const network = await PeerNetwork.open(
     { log },
     {
@@ -223,6 +241,18 @@ export async function startDaemon(
     inventory,
     log,
   })
+  const peerImports = new PeerImports(
+    {
+      catalog,
+      registry: registryForPeers,
+      reader: reader.from(registryForPeers),
+      resolver,
+      imports,
+      room: async () => await roomOf(paths.chunks),
+      log,
+    },
+    { policy: config.importForPeers as PeerImportPolicy },
+  )
 
   // Mounts, and what users ask for.
   const { driver, placement } = openMountBackend({ chunkDirectory: inventory.directory })
@@ -281,7 +311,7 @@ export async function startDaemon(
     blobMap: async (digest) => await catalog.blobMapBytes(digest),
     bootProfile: async (subject) => await profiles.nearest(subject),
     isImporting: (manifestDigest) => imports.has(manifestDigest),
-    importedImage: async (request, options) => await resolver.importForPeer(request, options),
+    importedImage: async (request, options) => await peerImports.importFor(request, options),
   })
   stack.defer(async () => await driver.stop())
   stack.defer(async () => await mounts.close())

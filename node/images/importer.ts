@@ -19,6 +19,8 @@ export interface ImportOptions extends FindOptions {
   other?: ImageRecord
   /** Called for each layer that was read: its index and blob map are here. */
   onLayer?: (diffId: Digest) => void
+  /** Reads the layers in place of the importer's own. */
+  reader?: Pick<LayerReader, 'readShared'>
 }
 
 export interface ImporterParts {
@@ -107,7 +109,8 @@ export class Importer {
     options: ImportOptions & { layer?: LayerIndex },
   ): Promise<Imported> {
     const { other, layer: justRead } = options
-    const { reader, indexes, published, limits } = this.#parts
+    const { indexes, published, limits } = this.#parts
+    const reader = options.reader ?? this.#parts.reader
     let publishedIndexes: ReturnType<PublishedImages['layerIndexes']> | undefined
     let isUnverified = false
     const manifest = await importImage(

@@ -22,7 +22,7 @@ import type { RegionObjects } from '../peers/object/region-objects.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
 import { layersOf, type ResolvedImage } from '../registry/image-source.ts'
-import { formatReference, parseReference, type Reference } from '../registry/reference.ts'
+import { formatReference, type Reference } from '../registry/reference.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
 import {
@@ -36,8 +36,8 @@ import {
   searchOrder,
 } from './decisions.ts'
 import type { Imported, Importer, ImportOptions } from './importer.ts'
-import { RegistryLookup, type LookupOptions, type RegistryLookupParts } from './registry-lookup.ts'
-import type { RunningImports, WaitOptions } from './running-imports.ts'
+import { answerMs, RegistryLookup, type LookupOptions, type RegistryLookupParts } from './registry-lookup.ts'
+import { importOf, type RunningImports } from './running-imports.ts'
 import type { Stewards } from './stewards.ts'
 
 /**
@@ -45,11 +45,6 @@ import type { Stewards } from './stewards.ts'
  * moved takes one answer; the image of one that has moved takes two to five.
  */
 const mountAnswerMs = 2_000
-/**
- * All others wait this long for each answer (ms): the registry may ask for a pause of 30 s, and gets 10 s besides.
- * Tools that call p2pfs give up after one or two minutes; they must get the error that says what is wrong.
- */
-const answerMs = 40_000
 
 /** A registry that did not answer is not asked again for this long (ms), unless the pull policy is `always`. */
 const silenceMs = 10_000
@@ -131,7 +126,7 @@ export class ImageResolver {
     for (const { place, format } of searchOrder(variant.format)) {
       const name = { reference: formatReference(reference), platform: variant.platform, format }
       if (place === 'host') {
-        const stored = await this.#findOnHost(name)
+        const stored = await this.findOnHost(name)
         if (stored !== undefined) return stored
         continue
       }
@@ -154,33 +149,6 @@ export class ImageResolver {
     const record = { ...made, attestation: await attest(made, signer) }
     await this.#store({ record, manifest })
     return { record, manifest }
-  }
-
-  /**
-   * Imports an image for a peer, or lets the peer wait for an import that is under way here.
-   * @throws denied for images that are in no registry; conflict if the reference stands for another image here; busy;
-   * what the registry client and the import throw
-   */
-  async importForPeer(
-    { manifestDigest, ...name }: ImageName & { manifestDigest: Digest },
-    { peer, ...options }: WaitOptions & { peer: string },
-  ): Promise<ImageRecord> {
-    const { imports, log } = this.#parts
-    const reference = parseReference(name.reference)
-    if (reference.kind !== 'registry' || formatReference(reference) !== name.reference)
-      throw new P2pfsError('denied', 'only images of registries are imported for peers')
-    const stored = await this.#findOnHost(name)
-    if (stored?.record.manifestDigest === manifestDigest) return stored.record
-    log.info('peer waits for an import here', { image: name.reference, manifest: manifestDigest, peer })
-    const { record } = await imports.run(importOf(name, manifestDigest), options, async (options) => {
-      const image = await this.#lookup.resolve(reference, name.platform, { signal: options.signal, answerMs })
-      if (image.manifestDigest !== manifestDigest)
-        throw new P2pfsError('conflict', `${name.reference} stands for another image here`, {
-          digest: image.manifestDigest,
-        })
-      return await this.#import(reference, image, name.format, options)
-    })
-    return record
   }
 
   /** Callers that want the same at the same time share one resolution. */
@@ -267,14 +235,15 @@ export class ImageResolver {
     for (const { place, format } of searchOrder(name.format)) {
       const wanted = { ...name, format }
       const found =
-        place === 'host' ? await this.#findOnHost(wanted) : await this.#findInRegion(wanted, undefined, options.signal)
+        place === 'host' ? await this.findOnHost(wanted) : await this.#findInRegion(wanted, undefined, options.signal)
       if (found !== undefined)
         return format === name.format ? found : await this.#convert(reference, found, name.format, options)
     }
     return undefined
   }
 
-  async #findOnHost(name: ImageName): Promise<FoundRootfs | undefined> {
+  /** What this host has stored of the image, where its own or its maker's word counts here. */
+  async findOnHost(name: ImageName): Promise<FoundRootfs | undefined> {
     const { catalog, trust } = this.#parts
     const record = (await catalog.image(name)) ?? (await this.#findByDigest(name))
     if (record === undefined) return undefined
@@ -356,7 +325,7 @@ export class ImageResolver {
     return await imports.run(
       importOf(name, manifestDigest),
       options,
-      async (options) => await this.#import(reference, image, format, options),
+      async (options) => await this.build(reference, image, format, options),
     )
   }
 
@@ -378,10 +347,11 @@ export class ImageResolver {
   ): Promise<FoundRootfs> {
     const { config } = manifest
     const image = { ...record, config, layers: layersOf(record.manifest, config) }
-    return { ...(await this.#import(reference, image, format, { ...options, other: record })), origin }
+    return { ...(await this.build(reference, image, format, { ...options, other: record })), origin }
   }
 
-  async #import(
+  /** Imports the image here, and stores what it made. @throws as {@link Importer.importImage} */
+  async build(
     reference: Reference,
     image: ResolvedImage,
     format: RootfsFormat,
@@ -408,9 +378,4 @@ export class ImageResolver {
     for (const table of tablesOf(manifest)) inventory.track(table)
     await catalog.putImage(record)
   }
-}
-
-/** How {@link RunningImports} knows an import. */
-function importOf(name: ImageName, manifestDigest: Digest): { key: string; reference: string; manifestDigest: Digest } {
-  return { key: `${manifestDigest} ${imageKey(name)}`, reference: name.reference, manifestDigest }
 }

@@ -25,6 +25,8 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
     read: ['docker.io=https://a.example', 'ghcr.io=http://b.example/x'],
   },
   registryHostsDir: { given: '/etc/containerd/certs.d', read: ['/etc/containerd/certs.d'] },
+  importForPeers: { given: 'none', read: 'none' },
+  peerRegistry: { given: 'docker.io,localhost:5000', read: ['docker.io', 'localhost:5000'] },
   registryCa: { given: '/srv/ca.pem', read: ['/srv/ca.pem'] },
   registryConnections: { given: '4', read: 4 },
   registryRequestsPerSecond: { given: '30', read: 30 },

@@ -4,7 +4,6 @@ import { attest, type Signer } from '../../../protocol/attestation.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
-import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { createLog } from '../../../node/base/log.ts'
 import { ImageResolver, type ImageResolverParts } from '../../../node/images/resolver.ts'
@@ -408,23 +407,3 @@ async function forgedLayers(): Promise<ImageRootfs> {
   const forged = { ...record, rootfsDigest: rootfsDigest(manifest) }
   return { record: { ...forged, attestation: await attest(forged, member) }, manifest }
 }
-
-test('a peer gets the record of an image that it wants imported, unless the tag differs here', async (t) => {
-  const host = await TestHost.create(t)
-  const { record } = await builtBy(own, '1')
-  const wanted = { ...variant, reference: record.reference, manifestDigest: record.manifestDigest }
-  const options = { peer: member.key, signal, onLayer: () => undefined }
-  const imported: ImageRecord = await host.resolver.importForPeer(wanted, options)
-  assert.deepEqual(imported, record)
-  assert.deepEqual(await host.resolver.importForPeer(wanted, options), record)
-  assert.equal(host.imported.length, 1)
-  host.registry.version = '2'
-  await assert.rejects(
-    host.resolver.importForPeer({ ...wanted, reference: 'host.test/app:2' }, options),
-    (error) => isP2pfsError(error, 'conflict') && error.details['digest'] === imageOf('2').manifestDigest,
-  )
-  for (const reference of ['local:app', 'app:1'])
-    await assert.rejects(host.resolver.importForPeer({ ...wanted, reference }, options), (error) =>
-      isP2pfsError(error, 'denied'),
-    )
-})
