@@ -70,7 +70,9 @@ export function isAttested(statement: Statement, attestation: Attestation): bool
 /** Whether the owner of the key has signed these bytes. */
 export function isSigned(bytes: Uint8Array, { key, signature }: Pick<Attestation, 'key' | 'signature'>): boolean {
   const jwk = { kty: 'OKP', crv: 'Ed25519', x: Buffer.from(publicKeyOf(key)).toString('base64url') }
-  return signature.length === signatureBytes && verify(null, bytes, createPublicKey({ key: jwk, format: 'jwk' }), signature)
+  return (
+    signature.length === signatureBytes && verify(null, bytes, createPublicKey({ key: jwk, format: 'jwk' }), signature)
+  )
 }
 
 /** @throws invalid for anything but the canonical peer id of an Ed25519 key */

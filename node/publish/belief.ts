@@ -100,6 +100,6 @@ export function imageOf({ manifestDigest, format }: Omit<Statement, 'rootfsDiges
 }
 
 /** The newest statement about a name first: a tag of the past that somebody replays does not win by coming first. */
-export function newestFirst<T extends { nameStatement: { statedAtMs: number } }>(records: readonly T[]): T[] {
-  return records.toSorted((a, b) => b.nameStatement.statedAtMs - a.nameStatement.statedAtMs)
+export function newestFirst<T extends { record: { nameStatement: { statedAtMs: number } } }>(told: readonly T[]): T[] {
+  return told.toSorted((a, b) => b.record.nameStatement.statedAtMs - a.record.nameStatement.statedAtMs)
 }

@@ -62,7 +62,7 @@ export class IndexTrust {
         because: name.refused,
       })
     return {
-      name: 'refused' in name ? undefined : isProvenByDigest(record) ? 'digest' : name.believed,
+      name: isProvenByDigest(record) ? 'digest' : 'refused' in name ? undefined : name.believed,
       index: this.#judgeIndex(record, attestation, { image, peer }),
     }
   }
@@ -81,9 +81,8 @@ export class IndexTrust {
       { statedAtMs: 0, manifestDigest: record.manifestDigest },
       { ...this.#rules, nowMs: 0, past: undefined },
     )
-    return 'refused' in name && !isProvenByDigest(record)
-      ? undefined
-      : describeBelief(record, 'refused' in name ? 'digest' : name.believed, index)
+    if (isProvenByDigest(record)) return describeBelief(record, 'digest', index)
+    return 'refused' in name ? undefined : describeBelief(record, name.believed, index)
   }
 
   /** Judges a publication in the registry. */
@@ -148,7 +147,10 @@ export function describeBelief(
 }
 
 /** Whether the reference is the digest of the image manifest: then nobody has to be believed about it. */
-export function isProvenByDigest({ reference, manifestDigest }: Pick<ImageRecord, 'reference' | 'manifestDigest'>): boolean {
+export function isProvenByDigest({
+  reference,
+  manifestDigest,
+}: Pick<ImageRecord, 'reference' | 'manifestDigest'>): boolean {
   return reference.endsWith(`@${manifestDigest}`)
 }
 

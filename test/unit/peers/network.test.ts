@@ -183,6 +183,7 @@ test('image records, manifests, layer indexes and blob maps come from whichever 
     manifest: '{}',
     rootfsDigest,
     attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+    nameStatement: { key: (await testKey(1)).key, signature: new Uint8Array(64), statedAtMs: 1 },
   }
   const a = await TestPeer.start(t, 'a')
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
@@ -204,13 +205,12 @@ test('image records, manifests, layer indexes and blob maps come from whichever 
   const c = await TestPeer.start(t, 'c', { bootstrap: [a.address, b.address] })
   await until('all have met', () => c.network.membership.peers().length === 2)
   const { signal } = new AbortController()
-  assert.deepEqual(await c.network.objects.findImage({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), {
-    record,
-    peer: b.network.peerId,
-  })
-  assert.equal(
-    await c.network.objects.findImage({ reference: 'other', platform: 'p', format: 'ext4' }, { signal }),
-    undefined,
+  assert.deepEqual(await c.network.objects.findImages({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), [
+    { record, peer: b.network.peerId },
+  ])
+  assert.deepEqual(
+    await c.network.objects.findImages({ reference: 'other', platform: 'p', format: 'ext4' }, { signal }),
+    [],
   )
   assert.equal((await c.network.objects.fetchRootfs(rootfsDigest, { signal }))?.metadata.id, table.id)
   assert.equal((await c.network.objects.fetchLayerIndex(diffId, { signal }))?.tarBytes, 1024)
