@@ -11,6 +11,7 @@ import {
   imageRequest,
   parseCommon,
 } from './arguments.ts'
+import { describeBelief } from './belief.ts'
 import { formatAmount, formatSize } from './size.ts'
 
 const help = `Shows the layers, files, chunks and sizes of an image, how much of it is on this host, and what it
@@ -37,6 +38,7 @@ function describe(image: InspectResult): string {
   const lines = [
     `${image.reference} (${image.platform}, ${image.format})`,
     `rootfs        ${image.digest}`,
+    `believed      ${describeBelief(image.belief)}`,
     `size          ${formatSize(image.sizeBytes)} in ${image.chunks} chunks`,
     `on this host  ${formatSize(image.localBytes)}`,
     `metadata      ${formatSize(image.metadataBytes)}`,
