@@ -257,10 +257,13 @@ export class ImageResolver {
       if (lastKnown === undefined) throw this.#records.explain(error, name)
       return this.#useLastKnown(reference, lastKnown, error)
     }
-    const found =
-      (await this.#findInRegion(name, image, signal)) ??
-      (await this.#findOrImport(reference, image, name.format, options))
-    return { ...found, resolution: 'registry' }
+    const found = await this.#findInRegion(name, image, signal)
+    if (found !== undefined) return { ...found, resolution: 'registry' }
+    try {
+      return { ...(await this.#findOrImport(reference, image, name.format, options)), resolution: 'registry' }
+    } catch (error) {
+      throw signal.aborted ? error : this.#records.explain(error, name)
+    }
   }
 
   /** @throws `error` unless the last known image may stand in for the registry's answer */
@@ -458,16 +461,17 @@ export class ImageResolver {
   async #confirm(found: FoundRootfs): Promise<FoundRootfs> {
     const { catalog, identity } = this.#parts
     const { record: known, belief } = found
-    const { key, statedAtMs } = known.nameStatement
-    const ageMs = this.#today() - statedAtMs
-    const isFresh = key === identity.peerId && ageMs >= 0 && ageMs < restateAfterMs
-    const statement = isFresh ? known.nameStatement : await this.#state(known)
-    const record = belief.name === 'listed-key' ? known : { ...known, nameStatement: statement }
-    if (!isFresh) {
-      await catalog.putNamePast(known, { manifestDigest: known.manifestDigest, nameStatement: statement })
-      // Nothing is lost with it but a newer time.
-      if (record !== known) await catalog.putImage(record, { sync: false })
-    }
+    const { manifestDigest } = known
+    const past = await catalog.namePast(known)
+    const ageMs = past === undefined ? Infinity : this.#today() - past.nameStatement.statedAtMs
+    const isFresh = past?.nameStatement.key === identity.peerId && ageMs >= 0 && ageMs < restateAfterMs
+    const nameStatement =
+      isFresh && past.manifestDigest === manifestDigest ? past.nameStatement : await this.#state(known)
+    const record = belief.name === 'listed-key' ? known : { ...known, nameStatement }
+    if (nameStatement !== past?.nameStatement) await catalog.putNamePast(known, { manifestDigest, nameStatement })
+    // Nothing is lost with it but a newer time.
+    if (record.nameStatement.statedAtMs !== known.nameStatement.statedAtMs)
+      await catalog.putImage(record, { sync: false })
     return { ...found, record, belief: describeBelief(record, 'registry', belief.index) }
   }
 

@@ -1,4 +1,4 @@
-import { isAttested, type Attestation, type Statement } from '../../protocol/attestation.ts'
+import type { Attestation, Statement } from '../../protocol/attestation.ts'
 import type { BlobMap } from '../../protocol/blob-map.ts'
 import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
@@ -26,7 +26,7 @@ export interface VerifyParts {
   region: Pick<RegionObjects, 'findImages' | 'fetchRootfs' | 'fetchLayerIndex' | 'fetchBlobMap'>
   /** This host's peer id. */
   own: string
-  trust: Pick<IndexTrust, 'accepts' | 'trustsMembers'>
+  trust: Pick<IndexTrust, 'believes'>
   log: Log
 }
 
@@ -133,13 +133,11 @@ export class VerifyOperation {
   }: Statement & Pick<Use, 'source' | 'attestation'>): Pick<VerifiedUse, 'maker' | 'own' | 'accepted'> {
     const { trust, own } = this.#parts
     const { key: maker } = attestation
-    // What this host has, it accepted when it came, if no keys are listed.
-    const isAcceptedMember = source === 'host' && trust.trustsMembers
+    const statement = { manifestDigest, format, rootfsDigest }
     return {
       maker,
       own: maker === own,
-      accepted:
-        isAttested({ manifestDigest, format, rootfsDigest }, attestation) && (isAcceptedMember || trust.accepts(maker)),
+      accepted: trust.believes(statement, attestation, { isStored: source === 'host' }),
     }
   }
 

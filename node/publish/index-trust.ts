@@ -43,6 +43,19 @@ export class IndexTrust {
     return 'believed' in judgeIndex(this.#standing(key), {}, this.#rules)
   }
 
+  /**
+   * Whether a statement about a rootfs is believed now; the log says nothing.
+   * @param options `isStored`: whether it is this host's own record
+   */
+  believes(statement: Statement, attestation: Attestation, { isStored = false } = {}): boolean {
+    const { key, told } = attestation
+    return (
+      isAttested(statement, attestation) &&
+      !this.#parts.lies.isContradicted(statement) &&
+      'believed' in judgeIndex(this.#standing(key, { told, isStored }), { told }, this.#rules)
+    )
+  }
+
   /** Judges a record that a connected member sends, of which the fields of its name have been checked. */
   judgeFromPeer(record: ImageRecord, peer: string, past: NamePast | undefined): JudgedRecord {
     const { reference: image, attestation, nameStatement } = record

@@ -96,17 +96,12 @@ export class Catalog implements AsyncDisposable {
   /** A record that cannot be read is removed: its image is resolved again. */
   async image(name: ImageName): Promise<ImageRecord | undefined> {
     const bytes = await (await this.#db()).get(keys.image(name))
-    return bytes === undefined ? undefined : await this.#parseImage(keys.image(name), bytes)
+    return bytes === undefined ? undefined : await this.#parse(keys.image(name), bytes, parseImageRecord)
   }
 
   /** As {@link image}. */
   async images(): Promise<ImageRecord[]> {
-    const records: ImageRecord[] = []
-    for (const [key, bytes] of await (await this.#db()).iterator(under(prefixes.image)).all()) {
-      const record = await this.#parseImage(key, bytes)
-      if (record !== undefined) records.push(record)
-    }
-    return records
+    return await this.#parseAll(prefixes.image, parseImageRecord)
   }
 
   async deleteImage(name: ImageName): Promise<void> {
@@ -118,13 +113,9 @@ export class Catalog implements AsyncDisposable {
   }
 
   async namePast(name: Omit<ImageName, 'format'>): Promise<AcceptedName | undefined> {
-    const bytes = await (await this.#db()).get(keys.namePast(name))
-    if (bytes === undefined) return undefined
-    const fields = new Fields(parseCbor(bytes, 'name past'), 'name past')
-    return {
-      manifestDigest: fields.digest('manifestDigest'),
-      nameStatement: parseNameStatement(fields.get('nameStatement')),
-    }
+    const key = keys.namePast(name)
+    const bytes = await (await this.#db()).get(key)
+    return bytes === undefined ? undefined : await this.#parse(key, bytes, parseAcceptedName)
   }
 
   async deleteNamePast(name: Omit<ImageName, 'format'>): Promise<void> {
@@ -136,7 +127,7 @@ export class Catalog implements AsyncDisposable {
   }
 
   async lies(): Promise<LieRecord[]> {
-    return (await (await this.#db()).values(under(prefixes.lie)).all()).map(parseLieRecord)
+    return await this.#parseAll(prefixes.lie, parseLieRecord)
   }
 
   async deleteLie(lie: LieRecord): Promise<void> {
@@ -300,11 +291,24 @@ export class Catalog implements AsyncDisposable {
     return records
   }
 
-  async #parseImage(key: string, bytes: Uint8Array): Promise<ImageRecord | undefined> {
+  async #parseAll<T>(prefix: (typeof prefixes)[keyof typeof prefixes], parse: (bytes: Uint8Array) => T): Promise<T[]> {
+    const records: T[] = []
+    for (const [key, bytes] of await (await this.#db()).iterator(under(prefix)).all()) {
+      const record = await this.#parse(key, bytes, parse)
+      if (record !== undefined) records.push(record)
+    }
+    return records
+  }
+
+  /** A record that cannot be read is removed. */
+  async #parse<T>(key: string, bytes: Uint8Array, parse: (bytes: Uint8Array) => T): Promise<T | undefined> {
     try {
-      return parseImageRecord(bytes)
+      return parse(bytes)
     } catch (error) {
-      this.#log.warn('image record cannot be read; it is removed, and its image is resolved again', { error, key })
+      this.#log.warn('record of the catalog cannot be read; it is removed, and its image is resolved again', {
+        error,
+        key,
+      })
       await this.#delete(key)
       return undefined
     }
@@ -364,6 +368,15 @@ export class Catalog implements AsyncDisposable {
   async #db(): Promise<Level<string, Uint8Array>> {
     await this.#recovery
     return this.#level
+  }
+}
+
+/** @throws invalid */
+function parseAcceptedName(bytes: Uint8Array): AcceptedName {
+  const fields = new Fields(parseCbor(bytes, 'accepted name'), 'accepted name')
+  return {
+    manifestDigest: fields.digest('manifestDigest'),
+    nameStatement: parseNameStatement(fields.get('nameStatement')),
   }
 }
 

@@ -501,6 +501,21 @@ test("what the registry confirms is this host's to state; the rootfs stays on th
   assert.equal(host.registry.requests, 1, 'as many requests as ever')
 })
 
+test('what the registry confirms is stated anew when the last statement is a minute old', async (t) => {
+  const host = await TestHost.create(t)
+  const { record } = await mount(host)
+  for (const [ageMs, statedAtMs] of [
+    [59_999, todayMs],
+    [60_000, todayMs + 60_000],
+    [-5000, todayMs - 5000],
+  ] as const) {
+    host.todayMs = todayMs + ageMs
+    const again = await mount(host)
+    assert.deepEqual([again.belief.name, again.record.nameStatement.statedAtMs], ['registry', statedAtMs])
+    assert.deepEqual(await host.catalog.image(record), again.record)
+  }
+})
+
 test('a bad member cannot name an image that the registry does not know, nor one that it refuses', async (t) => {
   for (const code of ['missing', 'denied'] as const) {
     const host = await TestHost.create(t)
