@@ -214,7 +214,10 @@ test('image records are gathered for 50 ms after the first, or until all members
   assert.deepEqual(gathered, [1, 2])
   // All answer: no timer has to end.
   third.resolve(await record(3))
-  assert.deepEqual((await statements(() => undefined)).toSorted(), [1, 2, 3])
+  assert.deepEqual(
+    (await statements(() => undefined)).toSorted((a, b) => a - b),
+    [1, 2, 3],
+  )
 })
 
 test('image records, manifests, layer indexes and blob maps come from whichever peer has them', async (t) => {

@@ -7,10 +7,12 @@ import {
   newestFirst,
   settle,
   type NamePast,
+  type SignedStatement,
   type Standing,
 } from '../../../node/publish/belief.ts'
 import type { IndexBelief } from '../../../node/model/belief.ts'
-import { digestOf } from '../../../protocol/digest.ts'
+import { digestOf, type Digest } from '../../../protocol/digest.ts'
+import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
 
 const [a, b] = [digestOf(Buffer.from('a')), digestOf(Buffer.from('b'))]
 const nowMs = 1_800_000_000_000
@@ -156,12 +158,17 @@ for (const [row, cells] of Object.entries(indexes)) {
     })
 }
 
-const statement = (
+function statement(
   maker: string,
-  rootfsDigest: typeof a,
-  { manifestDigest = a, format = 'ext4' as 'ext4' | 'erofs' } = {},
-) => ({ manifestDigest, format, rootfsDigest, attestation: { key: maker, signature: new Uint8Array(64) } })
-const by = (belief: IndexBelief, ...made: Parameters<typeof statement>) => ({ claim: statement(...made), belief })
+  rootfsDigest: Digest,
+  { manifestDigest = a, format = 'ext4' }: { manifestDigest?: Digest; format?: RootfsFormat } = {},
+): SignedStatement {
+  return { manifestDigest, format, rootfsDigest, attestation: { key: maker, signature: new Uint8Array(64) } }
+}
+const by = (
+  belief: IndexBelief,
+  ...made: Parameters<typeof statement>
+): { claim: SignedStatement; belief: IndexBelief } => ({ claim: statement(...made), belief })
 
 test('rootfs: of members that contradict each other none is believed', () => {
   const liars = [by('member', 'x', a), by('member', 'y', b), by('member', 'z', a)]
