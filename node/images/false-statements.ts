@@ -1,3 +1,4 @@
+import type { Statement } from '../../protocol/attestation.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { ImageRecord } from '../../protocol/image-record.ts'
@@ -11,7 +12,7 @@ export interface FalseStatementsParts {
   /** This host's peer id. */
   own: string
   catalog: Pick<Catalog, 'images' | 'deleteImage' | 'namePast' | 'deleteNamePast' | 'deleteUnverifiedLayer'>
-  lies: Pick<Lies, 'add'>
+  lies: Pick<Lies, 'add' | 'isContradicted'>
   membership: Pick<Membership, 'members' | 'ban'>
   log: Log
   /** The clock (ms since 1970). */
@@ -26,6 +27,11 @@ export class FalseStatements {
   constructor(parts: FalseStatementsParts) {
     this.#parts = parts
     this.#now = parts.now ?? Date.now
+  }
+
+  /** Whether this host has proved that the image is not this rootfs. */
+  isKnown(statement: Statement): boolean {
+    return this.#parts.lies.isContradicted(statement)
   }
 
   /**

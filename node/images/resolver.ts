@@ -3,7 +3,7 @@ import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import { stateName, type NameStatement } from '../../protocol/name-statement.ts'
-import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
 import { SingleFlight } from '../base/single-flight.ts'
@@ -72,7 +72,7 @@ export interface ImageResolverParts extends RegistryLookupParts, RegionRecordsPa
   published: Pick<PublishedImages, 'find'>
   trust: RegionRecordsParts['trust'] & Pick<IndexTrust, 'judgeStored'>
   verifier: Pick<BackgroundVerifier, 'consider'>
-  lies: Pick<FalseStatements, 'found'>
+  lies: Pick<FalseStatements, 'found' | 'isKnown'>
   /** Signs the records of images that are built here. */
   identity: Pick<PeerNetwork, 'peerId' | 'sign'>
   importer: Pick<Importer, 'importImage'>
@@ -421,21 +421,27 @@ export class ImageResolver {
     { named, ...options }: MakeOptions,
   ): Promise<FoundRootfs> {
     const { manifestDigest } = image
+    const { importer, catalog, lies } = this.#parts
     const dispute = this.#records.disputeOf({ manifestDigest, format })
-    const imported = await this.#parts.importer.importImage(reference, image, format, {
-      ...options,
-      ...(dispute.length > 0 && { untold: true }),
-    })
+    const make = async (untold: boolean): Promise<Imported> =>
+      await importer.importImage(reference, image, format, { ...options, ...(untold && { untold }) })
+    let imported = await make(dispute.length > 0)
+    // The same member may have told the same lie about a layer again.
+    if (
+      imported.isUnverified &&
+      lies.isKnown({ manifestDigest, format, rootfsDigest: rootfsDigest(imported.manifest) })
+    )
+      imported = await make(true)
     const made = {
       reference: formatReference(reference),
       platform: image.platform,
       format,
       manifestDigest,
       manifest: image.manifest,
-      rootfsDigest: await this.#parts.catalog.putRootfs(imported.manifest),
+      rootfsDigest: await catalog.putRootfs(imported.manifest),
     }
     for (const record of dispute)
-      if (record.rootfsDigest !== made.rootfsDigest) await this.#parts.lies.found(record, imported.manifest)
+      if (record.rootfsDigest !== made.rootfsDigest) await lies.found(record, imported.manifest)
     this.#records.endDispute(made)
     return {
       ...(await this.#add(made, imported, named ?? { by: 'registry', statement: await this.#state(made) })),

@@ -135,7 +135,11 @@ class TestHost {
   readonly untold: boolean[] = []
   todayMs = todayMs
   published: PublishedRootfs | undefined
+  /** Whether imports use layer indexes that members told, where they may. */
   importsWithTold = false
+  /** What those make; by default what the layers make. */
+  toldManifest: RootfsManifest | undefined
+  readonly contradicted = new Set<Digest>()
   isWhole = false
   nowMs = 0
   /** The images that were imported here, and what for. */
@@ -175,13 +179,18 @@ class TestHost {
           { keys: trusted, now: () => this.todayMs },
         ),
         verifier: { consider: (record) => void this.considered.push(record) },
-        lies: { found: async (record) => void (await Promise.resolve(this.lies.push(record))) },
+        lies: {
+          found: async (record) => void (await Promise.resolve(this.lies.push(record))),
+          isKnown: ({ rootfsDigest }) => this.contradicted.has(rootfsDigest),
+        },
         identity: { peerId: own.key, sign: own.sign },
         importer: {
           importImage: async (_reference, image, format, { untold = false }) => {
             this.imported.push(`${image.manifestDigest} as ${format}`)
             this.untold.push(untold)
-            return await Promise.resolve({ manifest: rootfsOf(image, format), isUnverified: this.importsWithTold })
+            const isUnverified = this.importsWithTold && !untold
+            const manifest = (isUnverified ? this.toldManifest : undefined) ?? rootfsOf(image, format)
+            return await Promise.resolve({ manifest, isUnverified })
           },
         },
         imports: new RunningImports(),
@@ -678,4 +687,23 @@ test('a record in another format that is older than what was accepted since is h
   assert.deepEqual(outcome(await mount(host)), ['built', 'registry', '2'])
   const erofs = await host.resolver.resolveForMount(reference, { ...variant, format: 'erofs' }, missing)
   assert.deepEqual(outcome(erofs), ['local', 'last-known', '2'])
+})
+
+test('a member that contradicts what this host has built itself is not believed, and nothing is built again', async (t) => {
+  const host = await TestHost.create(t)
+  const built = await builtBy(own, '1')
+  host.peer.push(await builtBy(member, '1', 'ext4', { manifest: forgedChunks }), built)
+  const resolved = await mount(host)
+  assert.deepEqual([outcome(resolved), resolved.belief.index], [['peer', 'registry', '1'], 'built'])
+  assert.equal(resolved.record.rootfsDigest, built.record.rootfsDigest)
+})
+
+test('a lie about a layer that is told again is found out: this host reads the layers', async (t) => {
+  const host = await TestHost.create(t)
+  host.importsWithTold = true
+  host.toldManifest = forgedChunks
+  host.contradicted.add(rootfsDigest(forgedChunks))
+  const { belief, record } = await mount(host)
+  assert.deepEqual([belief.index, host.untold], ['built', [false, true]])
+  assert.equal(record.rootfsDigest, rootfsDigest(rootfsOf(imageOf('1'), 'ext4')))
 })
