@@ -34,7 +34,7 @@ export interface BackgroundVerifierParts {
   catalog: Pick<Catalog, 'image' | 'images' | 'putImage'>
   registry: Pick<ImageSource, 'resolve'>
   rebuild: Pick<LayerRebuild, 'of'>
-  trust: Pick<IndexTrust, 'judgeStored'>
+  trust: Pick<IndexTrust, 'beliefIn'>
   lies: Pick<FalseStatements, 'found'>
   membership: Pick<Membership, 'peers'>
   /** Signs what this host has verified. */
@@ -106,7 +106,7 @@ export class BackgroundVerifier implements AsyncDisposable {
     const { trust, log } = this.#parts
     const key = keyOf(record)
     if (!this.#isEnabled || this.#waiting.has(key) || parseReference(record.reference).kind !== 'registry') return
-    const belief = trust.judgeStored(record)
+    const belief = trust.beliefIn(record)
     if (belief === undefined || !isOnMembersWord(belief)) return
     if (this.#waiting.size >= maxWaiting) {
       log.debug('image is not verified before the next start: too many wait', { image: record.reference })
@@ -170,7 +170,7 @@ export class BackgroundVerifier implements AsyncDisposable {
     const { catalog, trust } = this.#parts
     const stored = await catalog.image(record)
     if (stored === undefined || keyOf(stored) !== keyOf(record)) return false
-    const belief = trust.judgeStored(stored)
+    const belief = trust.beliefIn(stored)
     return belief !== undefined && isOnMembersWord(belief)
   }
 

@@ -33,7 +33,7 @@ export interface StatusParts {
   ranges: Pick<LayerRanges, 'chunks' | 'read'>
   streams: Pick<SegmentStreams, 'chunks'>
   published: Pick<PublishedImages, 'chunks'>
-  trust: Pick<IndexTrust, 'judgeStored'>
+  trust: Pick<IndexTrust, 'beliefIn'>
   lies: Pick<Lies, 'isContradicted'>
   verifier: Pick<BackgroundVerifier, 'pending'>
 }
@@ -84,7 +84,7 @@ export class StatusOperation {
       const { reference, platform, format, rootfsDigest: digest } = record
       const manifest = await catalog.rootfs(digest)
       if (manifest === undefined) continue
-      const belief = trust.judgeStored(record)
+      const belief = trust.beliefIn(record)
       const localBytes = inventory.localBytes(tablesOf(manifest))
       images.push({
         reference,

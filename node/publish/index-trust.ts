@@ -2,7 +2,7 @@ import { isAttested, type Attestation, type Statement } from '../../protocol/att
 import { isRecordSigned, type ImageRecord } from '../../protocol/image-record.ts'
 import type { Log } from '../base/log.ts'
 import type { Belief, IndexBelief, NameBelief } from '../model/belief.ts'
-import { judgeIndex, judgeName, type NamePast, type Standing } from './belief.ts'
+import { judgeIndex, judgeName, type IndexRefusal, type NamePast, type Standing, type Verdict } from './belief.ts'
 import type { Lies } from './lies.ts'
 
 export interface IndexTrustParts {
@@ -48,12 +48,7 @@ export class IndexTrust {
    * @param options `isStored`: whether it is this host's own record
    */
   believes(statement: Statement, attestation: Attestation, { isStored = false } = {}): boolean {
-    const { key, told } = attestation
-    return (
-      isAttested(statement, attestation) &&
-      !this.#parts.lies.isContradicted(statement) &&
-      'believed' in judgeIndex(this.#standing(key, { told, isStored }), { told }, this.#rules)
-    )
+    return isAttested(statement, attestation) && 'believed' in this.#verdictOn(statement, attestation, { isStored })
   }
 
   /** Judges a record that a connected member sends, of which the fields of its name have been checked. */
@@ -85,17 +80,20 @@ export class IndexTrust {
    * now. Who has left the region since is still believed.
    */
   judgeStored(record: ImageRecord): Belief | undefined {
-    const { reference: image, attestation, nameStatement } = record
-    const index = this.#judgeIndex(record, attestation, { image }, { isStored: true })
-    if (index === undefined) return undefined
+    const index = this.#judgeIndex(record, record.attestation, { image: record.reference }, { isStored: true })
+    return index === undefined ? undefined : this.beliefIn(record)
+  }
+
+  /** As {@link judgeStored}, but the log says nothing. */
+  beliefIn(record: ImageRecord): Belief | undefined {
+    const { attestation, nameStatement, manifestDigest } = record
+    const index = this.#verdictOn(record, attestation, { isStored: true })
+    if (!('believed' in index)) return undefined
+    if (isProvenByDigest(record)) return describeBelief(record, 'digest', index.believed)
     const by = this.#standing(nameStatement.key, { isStored: true })
-    const name = judgeName(
-      by,
-      { statedAtMs: 0, manifestDigest: record.manifestDigest },
-      { ...this.#rules, nowMs: 0, past: undefined },
-    )
-    if (isProvenByDigest(record)) return describeBelief(record, 'digest', index)
-    return 'refused' in name ? undefined : describeBelief(record, name.believed, index)
+    const known = { ...this.#rules, nowMs: 0, past: undefined }
+    const name = judgeName(by, { statedAtMs: 0, manifestDigest }, known)
+    return 'refused' in name ? undefined : describeBelief(record, name.believed, index.believed)
   }
 
   /** Judges a publication in the registry. */
@@ -107,22 +105,24 @@ export class IndexTrust {
 
   #judgeIndex(
     statement: Statement,
-    { key: maker, told }: Attestation,
+    attestation: Attestation,
     fields: Record<string, string>,
     { isStored = false } = {},
   ): IndexBelief | undefined {
-    if (this.#parts.lies.isContradicted(statement)) {
-      this.#ignore('index is ignored: this host has proved that it is false', { ...fields, maker })
-      return undefined
-    }
-    const verdict = judgeIndex(this.#standing(maker, { told, isStored }), { told }, this.#rules)
+    const verdict = this.#verdictOn(statement, attestation, { isStored })
     if ('believed' in verdict) return verdict.believed
-    if (verdict.refused === 'told layers')
-      this.#ignore('index is ignored: its maker made it from layer indexes that peers sent', { ...fields, maker })
-    else if (verdict.refused === 'liar')
-      this.#ignore('index is ignored: its maker has signed a false one before', { ...fields, maker })
-    else this.#ignore('index is ignored: the key of its maker is not accepted', { ...fields, maker, advice })
+    const message = refusals[verdict.refused]
+    this.#ignore(message, { ...fields, maker: attestation.key, ...(message === notAccepted && { advice }) })
     return undefined
+  }
+
+  #verdictOn(
+    statement: Statement,
+    { key, told }: Pick<Attestation, 'key' | 'told'>,
+    { isStored }: { isStored: boolean },
+  ): Verdict<IndexBelief, IndexRefusal | 'contradicted'> {
+    if (this.#parts.lies.isContradicted(statement)) return { refused: 'contradicted' }
+    return judgeIndex(this.#standing(key, { told, isStored }), { told }, this.#rules)
   }
 
   get #rules(): { areKeysListed: boolean } {
@@ -167,4 +167,12 @@ export function isProvenByDigest({
   return reference.endsWith(`@${manifestDigest}`)
 }
 
+const notAccepted = 'index is ignored: the key of its maker is not accepted'
+const refusals: Record<IndexRefusal | 'contradicted', string> = {
+  contradicted: 'index is ignored: this host has proved that it is false',
+  liar: 'index is ignored: its maker has signed a false one before',
+  'told layers': 'index is ignored: its maker made it from layer indexes that peers sent',
+  'key not listed': notAccepted,
+  'not a member': notAccepted,
+}
 const advice = 'if you know this maker, start the daemon with its key as --trust-index-key'

@@ -63,7 +63,10 @@ test('verify tells a rootfs that was forged, and what of it: exit status 1', asy
   const { digest, published } = await daemon.json<SeedResult>('seed', image, '--publish')
   await daemon.stop()
   // By whoever has the key of a host: its own record says that the image is another rootfs.
-  const catalog = await Catalog.open({ reserve, log: silentLog }, { directory: join(daemon.directory, 'state/catalog') })
+  const catalog = await Catalog.open(
+    { reserve, log: silentLog },
+    { directory: join(daemon.directory, 'state/catalog') },
+  )
   const [record] = await catalog.images()
   const manifest = (await catalog.rootfs(record!.rootfsDigest))!
   const [first, ...rest] = manifest.layers

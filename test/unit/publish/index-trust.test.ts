@@ -138,6 +138,16 @@ test('what was believed stays believed when the member has left, and is marked; 
   })
 })
 
+test('the log says what is ignored when it is asked for, and not whenever somebody looks', async () => {
+  const { trust, lines } = host([other.key])
+  const record = await recordBy(member)
+  assert.equal(trust.beliefIn(record), undefined)
+  assert.equal(trust.believes(record, record.attestation, { isStored: true }), false)
+  assert.equal(lines.length, 0)
+  assert.equal(trust.judgeStored(record), undefined)
+  assert.equal(lines.length, 1)
+})
+
 test('a digest that is that of the image manifest stands for it, whoever says so', async () => {
   const reference = `host/r@${digestOf(Buffer.from('{}'))}`
   const record = await recordBy(member, { statedBy: stranger, reference })
