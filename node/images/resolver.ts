@@ -158,7 +158,7 @@ export class ImageResolver {
         if (stored !== undefined) return stored
         continue
       }
-      for (const told of await this.#records.ask(name, undefined, signal)) {
+      for (const told of newestFirst(await this.#records.ask(name, undefined, signal))) {
         if (told.name === undefined) continue
         const manifest = await this.#records.fetchRootfs(told, undefined, signal)
         if (manifest !== undefined)
@@ -228,9 +228,12 @@ export class ImageResolver {
       this.#silentRegistries.has(registryOf(reference)),
     )
     if (answerer === 'nobody')
-      throw new P2pfsError(
-        'missing',
-        `neither this host nor its region knows ${name.reference}, and the registry was not to be asked`,
+      throw this.#records.explain(
+        new P2pfsError(
+          'missing',
+          `neither this host nor its region knows ${name.reference}, and the registry was not to be asked`,
+        ),
+        name,
       )
     if (lastKnown !== undefined && answerer === 'record') return { ...lastKnown, resolution: 'last-known' }
     return await this.#resolveTag(reference, name, lastKnown, options)

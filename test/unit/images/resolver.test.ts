@@ -620,13 +620,17 @@ test('a host that cannot build an image about which members contradict each othe
   const host = await TestHost.create(t)
   host.members.push(other.key)
   host.peer.push(await builtBy(member, '1', 'ext4', { manifest: forgedChunks }), await builtBy(other, '1'))
-  host.registry.fails = unavailable
-  await assert.rejects(
-    mount(host),
-    (error) =>
-      isP2pfsError(error, 'unavailable') &&
+  const explained =
+    (code: 'unavailable' | 'missing') =>
+    (error: unknown): boolean =>
+      isP2pfsError(error, code) &&
       /members contradict each other about host.test\/app:1/.test(error.message) &&
-      [member.key, other.key].every((key) => error.message.includes(key)),
+      [member.key, other.key].every((key) => error.message.includes(key))
+  host.registry.fails = unavailable
+  await assert.rejects(mount(host), explained('unavailable'))
+  await assert.rejects(
+    host.resolver.resolveForMount(reference, variant, { pull: 'never', signal }),
+    explained('missing'),
   )
 })
 
