@@ -711,3 +711,20 @@ test('a lie about a layer that is told again is found out: this host reads the l
   assert.deepEqual([belief.index, host.untold], ['built', [false, true]])
   assert.equal(record.rootfsDigest, rootfsDigest(rootfsOf(imageOf('1'), 'ext4')))
 })
+
+for (const [mode, trusted, liar] of [
+  ['default', [], member],
+  ['with keys listed', [stranger.key], stranger],
+] as const)
+  test(`tag: the registry's answer stands against a liar and against this host's own past, ${mode}`, async (t) => {
+    for (const hasPast of [true, false]) {
+      const host = await TestHost.create(t, { trusted })
+      if (hasPast) await host.store(await builtBy(own, '1', 'ext4', { statedAtMs: todayMs - 5000 }))
+      host.peer.push(await builtBy(liar, '1', 'ext4', { statedAtMs: todayMs + 1000 }))
+      host.registry.version = '2'
+      const { belief, record, ...found } = await mount(host)
+      assert.deepEqual(outcome({ record, ...found }), ['built', 'registry', '2'])
+      assert.deepEqual(belief, { name: 'registry', index: 'built' })
+      assert.equal(record.nameStatement.key, own.key)
+    }
+  })
