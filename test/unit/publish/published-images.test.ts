@@ -60,6 +60,15 @@ test('a publication in another format is better than none', async (t) => {
   assert.equal((await host.published.find(lab.reference, lab.image, 'erofs', { signal }))?.manifest.format, 'ext4')
 })
 
+test('a publication counts in a copy of the repository under another name: the registry there says what the name is', async (t) => {
+  const lab = await PublishLab.create(t)
+  await lab.publisher().publish(await lab.builtBy(maker), { signal })
+  const host = await ColdHost.create(t, lab, cold, [maker.key])
+  const copy = { ...lab.image, reference: 'copy.test/another:2' }
+  const found = await host.published.find(lab.reference, copy, 'ext4', { signal })
+  assert.deepEqual([found?.belief, found?.record.reference], ['listed-key', copy.reference])
+})
+
 test('publications of makers who are not trusted are ignored', async (t) => {
   const lab = await PublishLab.create(t)
   await lab.publisher().publish(await lab.builtBy(stranger), { signal })
