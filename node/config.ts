@@ -178,8 +178,15 @@ export const options = {
     'KEY',
     [],
     'peer ids (see p2pfs status) of hosts whose signatures are accepted, besides those of this host. Without this ' +
-      'option, signatures of connected peers are accepted, and everything that those peers pass on',
+      'option, signatures of connected members are accepted, and verified later',
     { check: parseKey },
+  ),
+  verifyBelieved: text(
+    'on|off',
+    'on',
+    'whether to verify images that are believed on the word of members, in the background: about three hosts of a region ' +
+      'read all layers of each such image, at 8 MiB/s, some minutes after they first have it',
+    { choices: ['on', 'off'] },
   ),
   fuseDriver: text(
     'dev|native',

@@ -12,7 +12,7 @@ import { localImages } from './local-images.ts'
 import { OciLayout } from './oci-layout.ts'
 import { formatReference, type Reference } from './reference.ts'
 
-export { layersOf, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
+export { configDigestOf, layersOf, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
 export type { ByteRange, ReadRangeOptions, Referrer } from './image-storage.ts'
 
 /** An image for one platform, without its layers' bytes. */

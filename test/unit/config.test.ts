@@ -39,6 +39,7 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   fuseDriver: { given: 'native', read: 'native' },
   fuseWorkers: { given: '7', read: 7 },
   bootProfiles: { given: 'off', read: 'off' },
+  verifyBelieved: { given: 'off', read: 'off' },
   maxLayerSize: { given: '1.5GiB', read: 1_610_612_736 },
   maxLayerMetadata: { given: '100MiB', read: 104_857_600 },
   logLevel: { given: 'debug', read: 'debug' },

@@ -21,6 +21,7 @@ const recordOf = (peer: string): ImageRecord => ({
   manifest: peer,
   rootfsDigest: manifestDigest,
   attestation: { key: 'maker', signature: new Uint8Array(64) },
+  nameStatement: { key: 'stater', signature: new Uint8Array(64), statedAtMs: 1 },
 })
 const fetcher: StewardsParts['fetcher'] = {
   fetchChunk: async () => await Promise.reject(new Error('no chunk is fetched here')),

@@ -37,6 +37,7 @@ const record: ImageRecord = {
   manifest: '{}',
   rootfsDigest: layer,
   attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+  nameStatement: { key: (await testKey(1)).key, signature: new Uint8Array(64), statedAtMs: 1 },
 }
 
 interface Question {
