@@ -11,6 +11,7 @@ import {
   imageRequest,
   parseCommon,
 } from './arguments.ts'
+import { describeBelief } from './belief.ts'
 import { printJson, printLines } from './output.ts'
 import { formatAmount, formatSize } from './size.ts'
 
@@ -39,6 +40,7 @@ function describe(image: InspectResult): string[] {
   return [
     `${image.reference} (${image.platform}, ${image.format})`,
     `rootfs        ${image.digest}`,
+    `believed      ${describeBelief(image.belief)}`,
     `size          ${formatSize(image.sizeBytes)} in ${image.chunks} chunks`,
     `on this host  ${formatSize(image.localBytes)}`,
     `metadata      ${formatSize(image.metadataBytes)}`,

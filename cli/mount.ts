@@ -50,6 +50,9 @@ Prints a JSON object:
   manifestDigest  digest of the image manifest
   origin          source of the rootfs manifest: local, peer, registry (published there) or built (from all layers)
   resolution      who said what the tag stands for: registry, last-known (an earlier answer) or digest (no tag given)
+  belief          who is believed. name: digest, registry, own-past (this host asked it earlier), listed-key or member;
+                  index: built (from all layers), told-layers (from layer indexes of members), listed-key or member;
+                  namedBy, maker: peer ids. member and told-layers are verified later
   sizeBytes, localBytes, fetched, warnings   as in p2pfs status
   config          the OCI image config
 

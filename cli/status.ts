@@ -6,6 +6,7 @@ import type { WholeReadReason } from '../node/model/whole-read.ts'
 import type { Amount } from '../node/model/progress.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
+import { describeBelief } from './belief.ts'
 import { printJson, printLines, shortName } from './output.ts'
 import { formatAmount, formatSize } from './size.ts'
 
@@ -47,9 +48,11 @@ function describe(status: Status): string[] {
     ),
     `images        ${status.images.length === 0 ? 'none' : ''}`,
     ...status.images.map(
-      ({ reference, platform, format, localBytes, sizeBytes, digest }) =>
-        `  ${reference} (${platform}, ${format}): ${formatSize(localBytes)} of ${formatSize(sizeBytes)} here, ${digest}`,
+      ({ reference, platform, format, localBytes, sizeBytes, digest, belief }) =>
+        `  ${reference} (${platform}, ${format}): ${formatSize(localBytes)} of ${formatSize(sizeBytes)} here, ${digest}` +
+        `; ${describeBelief(belief)}`,
     ),
+    ...(status.toVerify === 0 ? [] : [`to verify     ${status.toVerify} images that are on the word of members`]),
     ...(status.imports.length === 0 ? [] : ['imports']),
     ...status.imports.map(
       ({ reference, forPeers, doneBytes, totalBytes }) =>
@@ -110,6 +113,7 @@ function describeReads({
   profile,
   warnings: named,
   wholeReads,
+  contradicted,
 }: Status['mounts'][number]): string[] {
   const tag =
     resolution === 'last-known'
@@ -121,6 +125,7 @@ function describeReads({
     `    index ${origins[origin]}; image manifest ${manifestDigest}, ${tag}`,
     `    ${formatSize(localBytes)} of ${formatSize(sizeBytes)} here; fetched ${describeSources(fetched)}`,
     ...(profile === undefined ? [] : [describeReplay(profile)]),
+    ...(contradicted ? ['    ! its layers make another rootfs: it is a lie of its maker; end what runs on it'] : []),
     ...named.map((warning) => `    ! ${warnings[warning]}`),
     ...wholeReads.map(({ layer, reason, startedAt }) => `      ${layer} at ${startedAt}: ${wholeReadReasons[reason]}`),
   ]

@@ -136,15 +136,33 @@ export const options = {
     'directories like /etc/containerd/certs.d: hosts.toml names the mirrors of a registry, which come after ' +
       'those of --registry-mirror, and its certificates',
   ),
+  importForPeers: text(
+    'none|listed|all',
+    'listed',
+    'registries that this host imports from for peers, with its own credentials. listed: those that it has credentials or a ' +
+      'mirror for, by name, and those of --peer-registry. all: these, and any at a public address',
+    { choices: ['none', 'listed', 'all'] },
+  ),
+  peerRegistry: list(
+    'HOST[:PORT]',
+    [],
+    'registries, such as docker.io, that this host imports from for peers although it has neither credentials nor a mirror ' +
+      'for them',
+    { check: parseRegistryName },
+  ),
   registryCa: list(
     'FILE',
     [],
     'PEM files of certificate authorities to trust, besides those of the system and of /etc/docker/certs.d',
   ),
-  registryConnections: count(defaultLimits.connections, 'how many requests to one registry may run at once'),
+  registryConnections: count(
+    defaultLimits.connections,
+    'how many requests to one registry may run at once; imports for peers have half as many besides',
+  ),
   registryRequestsPerSecond: count(
     defaultLimits.requestsPerSecond,
-    'how many requests a second one registry gets, retries included; further requests wait',
+    'how many requests a second one registry gets, retries included; further requests wait. Imports for peers have ' +
+      'half as many besides',
   ),
   readDeadline: duration(
     60,
@@ -160,8 +178,15 @@ export const options = {
     'KEY',
     [],
     'peer ids (see p2pfs status) of hosts whose signatures are accepted, besides those of this host. Without this ' +
-      'option, signatures of connected peers are accepted, and everything that those peers pass on',
+      'option, signatures of connected members are accepted, and verified later',
     { check: parseKey },
+  ),
+  verifyBelieved: text(
+    'on|off',
+    'on',
+    'whether to verify images that are believed on the word of members, in the background: about three hosts of a region ' +
+      'read all layers of each such image, at 8 MiB/s, some minutes after they first have it',
+    { choices: ['on', 'off'] },
   ),
   fuseDriver: text(
     'dev|native',

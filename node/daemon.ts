@@ -12,7 +12,11 @@ import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { RangeSource } from './fetch/range-source.ts'
 import { StreamSource } from './fetch/stream-source.ts'
+import { BackgroundVerifier } from './images/background-verifier.ts'
+import { FalseStatements } from './images/false-statements.ts'
 import { Importer } from './images/importer.ts'
+import { PeerImports, type PeerImportPolicy } from './images/peer-imports.ts'
+import { LayerRebuild } from './images/layer-rebuild.ts'
 import { ImageResolver } from './images/resolver.ts'
 import { RunningImports } from './images/running-imports.ts'
 import { Stewards } from './images/stewards.ts'
@@ -38,13 +42,16 @@ import { StatusOperation } from './operations/status.ts'
 import { VerifyOperation } from './operations/verify.ts'
 import { PeerNetwork } from './peers/network.ts'
 import { IndexTrust } from './publish/index-trust.ts'
+import { Lies } from './publish/lies.ts'
 import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
+import { DockerCredentials } from './registry/credentials.ts'
 import { createImageSource } from './registry/image-source.ts'
 import { BlobMaps } from './store/blob-maps.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
 import { DiskReserve } from './store/disk-reserve.ts'
+import { roomOf } from './store/disk-room.ts'
 import { ImportTransactions } from './store/import-transaction.ts'
 import { Inventory } from './store/inventory.ts'
 import { Scrubber } from './store/scrubber.ts'
@@ -136,9 +143,10 @@ export async function startDaemon(
 
   // The host's own state, and those it can ask.
   const reserve = stack.use(await DiskReserve.open({ log }, { path: paths.reserve }))
-  const catalog = stack.use(await Catalog.open({ reserve }, { directory: paths.catalog }))
+  const catalog = stack.use(await Catalog.open({ reserve, log }, { directory: paths.catalog }))
   const chunks = await ChunkStore.open({ reserve, log }, { directory: paths.chunks })
-  const registry = createImageSource({
+  const registryOptions = {
+    credentials: new DockerCredentials({ log }),
     insecureRegistries: config.insecureRegistry,
     mirrors: config.registryMirror,
     hostsDirectories: config.registryHostsDir,
@@ -146,9 +154,23 @@ export async function startDaemon(
     limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
     userAgent: `p2pfs/${version}`,
     log,
-  })
-  stack.defer(async () => await registry.close())
+  }
+  const registry = stack.use(createImageSource(registryOptions))
   await registry.start()
+  // Of its own, with its own connections, tokens and pauses: what peers ask for does not hold up this host's reads.
+  const registryForPeers = stack.use(
+    createImageSource({
+      ...registryOptions,
+      limits: {
+        connections: Math.ceil(config.registryConnections / 2),
+        requestsPerSecond: Math.ceil(config.registryRequestsPerSecond / 2),
+      },
+      forOthers: { named: config.peerRegistry },
+      // What goes wrong there is in terms of what a peer asks for.
+      log: { ...log, warn: log.debug, info: log.debug },
+    }),
+  )
+  await registryForPeers.start()
   const network = await PeerNetwork.open(
     { log },
     {
@@ -170,7 +192,8 @@ export async function startDaemon(
   const readDeadlineMs = config.readDeadline * 1000
   const limits = { maxLayerBytes: config.maxLayerSize, maxMetadataBytes: config.maxLayerMetadata }
   const own = network.peerId
-  const trust = new IndexTrust({ own, membership, log }, { keys: config.trustIndexKey })
+  const lies = await Lies.open({ catalog })
+  const trust = new IndexTrust({ own, membership, lies, log }, { keys: config.trustIndexKey })
   const profiles = new BootProfiles({ catalog, region: objects, log })
   const published = new PublishedImages({ catalog, registry, trust, transactions, blobMaps, profiles, log })
   const answers = new RegionAnswers({ region: objects, membership, log })
@@ -210,12 +233,21 @@ export async function startDaemon(
     fetcher,
     log,
   })
+  const rebuild = new LayerRebuild({ registry, limits })
+  const falseStatements = new FalseStatements({ own, catalog, lies, membership, log })
+  const signer = { key: own, sign: async (bytes: Uint8Array) => await network.sign(bytes) }
+  const verifier = new BackgroundVerifier(
+    { catalog, registry, rebuild, trust, lies: falseStatements, membership, signer, log },
+    { enabled: config.verifyBelieved === 'on' },
+  )
   const resolver = new ImageResolver({
     catalog,
     region: objects,
     registry,
     published,
     trust,
+    verifier,
+    lies: falseStatements,
     identity: network,
     importer,
     imports,
@@ -223,6 +255,18 @@ export async function startDaemon(
     inventory,
     log,
   })
+  const peerImports = new PeerImports(
+    {
+      catalog,
+      registry: registryForPeers,
+      reader: reader.from(registryForPeers),
+      resolver,
+      imports,
+      room: async () => await roomOf(paths.chunks),
+      log,
+    },
+    { policy: config.importForPeers as PeerImportPolicy },
+  )
 
   // Mounts, and what users ask for.
   const { driver, placement } = openMountBackend({ chunkDirectory: inventory.directory })
@@ -231,7 +275,7 @@ export async function startDaemon(
   const requests = new ImageRequests({ platform: config.platform })
   const reports = new MountReports({ mounts, inventory, wholeReads, membership })
   const seeder = new RootfsSeeder({ inventory, fetcher, log })
-  const publisher = new Publisher({ ranges, indexes, registry, fetcher, own, catalog, published, log })
+  const publisher = new Publisher({ ranges, indexes, registry, fetcher, published, log })
   const control = new ControlServer(
     {
       operations: {
@@ -250,6 +294,9 @@ export async function startDaemon(
             ranges,
             streams,
             published,
+            trust,
+            lies,
+            verifier,
           },
           { version, name: config.name, region: config.region },
         ),
@@ -260,7 +307,7 @@ export async function startDaemon(
         import: new ImportOperation({ requests, importer, resolver, seeder }),
         export: new ExportOperation({ requests, resolver, fetcher }),
         inspect: new InspectOperation({ requests, resolver, region: objects, trust, published, catalog, inventory }),
-        verify: new VerifyOperation({ requests, catalog, registry, region: objects, own, trust, limits, log }),
+        verify: new VerifyOperation({ requests, catalog, registry, rebuild, region: objects, own, trust, log }),
       },
       log,
     },
@@ -281,7 +328,7 @@ export async function startDaemon(
     blobMap: async (digest) => await catalog.blobMapBytes(digest),
     bootProfile: async (subject) => await profiles.nearest(subject),
     isImporting: (manifestDigest) => imports.has(manifestDigest),
-    importedImage: async (request, options) => await resolver.importForPeer(request, options),
+    importedImage: async (request, options) => await peerImports.importFor(request, options),
   })
   stack.defer(async () => await driver.stop())
   stack.defer(async () => await mounts.close())
@@ -289,6 +336,8 @@ export async function startDaemon(
   stack.defer(() => stopping.abort(new P2pfsError('closed', 'the daemon is stopping')))
   const scrubber = stack.use(new Scrubber({ inventory, log }, { bytesPerSecond: scrubBytesPerSecond }))
   scrubber.start()
+  stack.use(verifier)
+  verifier.start()
   stack.defer(async () => await control.stop())
   await control.start()
   profiles.open().catch((error: unknown) => log.warn('boot profiles cannot be read', { error }))

@@ -6,7 +6,7 @@ import { P2pfsError } from './errors.ts'
 import { formatVersion } from './layer-index.ts'
 import type { RootfsFormat } from './rootfs-manifest.ts'
 
-/** The statement that an image, built in this format by format version {@link formatVersion}, is this rootfs. */
+/** The claim that an image, built in this format by format version {@link formatVersion}, is this rootfs. */
 export interface Statement {
   /** Digest of the image manifest of one platform. */
   manifestDigest: Digest
@@ -20,6 +20,11 @@ export interface Attestation {
   key: string
   /** Ed25519 (RFC 8032), over the encoded statement. */
   signature: Uint8Array
+  /**
+   * Present where the maker has not read all layers: he made the rootfs of layer indexes that members told him, and says
+   * so in what he signs.
+   */
+  told?: true
 }
 
 /** Signs with the key of one peer. */
@@ -33,26 +38,40 @@ const domain = 'p2pfs index attestation'
 const signatureBytes = 64
 
 /** The bytes that are signed; SPEC.md, "Attestation". */
-export function encodeStatement({ manifestDigest, format, rootfsDigest }: Statement): Uint8Array {
+export function encodeStatement(
+  { manifestDigest, format, rootfsDigest }: Statement,
+  { told }: Pick<Attestation, 'told'> = {},
+): Uint8Array {
   return encodeCbor({
     statement: domain,
     version: formatVersion,
     manifest: manifestDigest,
     format,
     rootfs: rootfsDigest,
+    ...(told && { told }),
   })
 }
 
-export async function attest(statement: Statement, { key, sign }: Signer): Promise<Attestation> {
-  return { key, signature: Uint8Array.from(await sign(encodeStatement(statement))) }
+/** @param options `told`: whether the rootfs was made of layer indexes that members told */
+export async function attest(
+  statement: Statement,
+  { key, sign }: Signer,
+  { told = false }: { told?: boolean } = {},
+): Promise<Attestation> {
+  const basis = told ? ({ told } as const) : {}
+  return { key, signature: Uint8Array.from(await sign(encodeStatement(statement, basis))), ...basis }
 }
 
 /** Whether the owner of the key has signed this statement. The caller decides whether that key counts. */
-export function isAttested(statement: Statement, { key, signature }: Attestation): boolean {
+export function isAttested(statement: Statement, attestation: Attestation): boolean {
+  return isSigned(encodeStatement(statement, attestation), attestation)
+}
+
+/** Whether the owner of the key has signed these bytes. */
+export function isSigned(bytes: Uint8Array, { key, signature }: Pick<Attestation, 'key' | 'signature'>): boolean {
   const jwk = { kty: 'OKP', crv: 'Ed25519', x: Buffer.from(publicKeyOf(key)).toString('base64url') }
   return (
-    signature.length === signatureBytes &&
-    verify(null, encodeStatement(statement), createPublicKey({ key: jwk, format: 'jwk' }), signature)
+    signature.length === signatureBytes && verify(null, bytes, createPublicKey({ key: jwk, format: 'jwk' }), signature)
   )
 }
 
@@ -65,9 +84,16 @@ export function parseKey(text: string): string {
 /** @throws invalid */
 export function parseAttestation(value: unknown): Attestation {
   const fields = new Fields(value, 'attestation')
+  const told = fields.get('told')
+  if (told !== undefined && told !== true) throw new P2pfsError('invalid', 'attestation: told is not true')
+  return { ...parseSignature(fields, 'attestation'), ...(told && { told }) }
+}
+
+/** The fields of a signature and its key. @throws invalid */
+export function parseSignature(fields: Fields, what: string): { key: string; signature: Uint8Array } {
   const signature = fields.bytes('signature')
   if (signature.length !== signatureBytes)
-    throw new P2pfsError('invalid', `attestation: a signature has ${signatureBytes} bytes`)
+    throw new P2pfsError('invalid', `${what}: a signature has ${signatureBytes} bytes`)
   return { key: parseKey(fields.text('key')), signature: Uint8Array.from(signature) }
 }
 

@@ -1,6 +1,7 @@
 import { isAttested, parseAttestation, type Attestation } from './attestation.ts'
 import { encodeCbor, Fields, parseCbor } from './cbor.ts'
 import { digestOf, type Digest } from './digest.ts'
+import { isNameStated, parseNameStatement, type NameStatement } from './name-statement.ts'
 import { parseRootfsFormat, type RootfsFormat } from './rootfs-manifest.ts'
 
 /** Names an image for one platform, in one format. */
@@ -12,15 +13,20 @@ export interface ImageName {
   format: RootfsFormat
 }
 
-/** Says which rootfs an image is, who attests it, and, by the image manifest, where its layers are. */
+/**
+ * Makes two claims, each signed by itself: what the name stands for, and which rootfs that image is. The image manifest
+ * says where its layers are.
+ */
 export interface ImageRecord extends ImageName {
   /** Digest of {@link manifest}. Where the reference names an index, it is the manifest of the platform. */
   manifestDigest: Digest
   /** The OCI or Docker v2 image manifest, JSON, byte by byte as the registry has it. */
   manifest: string
   rootfsDigest: Digest
-  /** The signature of its maker, who built the rootfs. */
+  /** That manifest and format are this rootfs: by its maker. */
   attestation: Attestation
+  /** That reference and platform stand for this manifest: by the host that asked the registry. */
+  nameStatement: NameStatement
 }
 
 /** The stored and wire form; SPEC.md, "Image record". */
@@ -37,12 +43,17 @@ export function parseImageRecord(bytes: Uint8Array): ImageRecord {
     manifest: fields.text('manifest'),
     rootfsDigest: fields.digest('rootfsDigest'),
     attestation: parseAttestation(fields.get('attestation')),
+    nameStatement: parseNameStatement(fields.get('nameStatement')),
   }
 }
 
-/** Whether the maker has signed the record, and its manifest has the digest that he signed. */
-export function isRecordAttested(record: ImageRecord): boolean {
-  return digestOf(Buffer.from(record.manifest)) === record.manifestDigest && isAttested(record, record.attestation)
+/** Whether both claims of the record are signed by the keys that it names, and its manifest has the digest in them. */
+export function isRecordSigned(record: ImageRecord): boolean {
+  return (
+    digestOf(Buffer.from(record.manifest)) === record.manifestDigest &&
+    isAttested(record, record.attestation) &&
+    isNameStated(record, record.nameStatement)
+  )
 }
 
 /** The fields of an image name. @throws invalid */

@@ -27,6 +27,8 @@ export interface NodeProcessOptions {
   bootstrap?: readonly NodeProcess[]
   /** Registries (`HOST:PORT`) that are reached over plain HTTP. */
   insecureRegistries?: readonly string[]
+  /** Registries that it imports from for peers, whatever else it has for them; by default those over plain HTTP. */
+  peerRegistries?: readonly string[]
   /** Peer ids of hosts whose published indexes are accepted. */
   trustedIndexKeys?: readonly string[]
   /** Added to the environment of this process. */
@@ -58,6 +60,7 @@ export class NodeProcess implements AsyncDisposable {
    */
   static async start(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
     const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], env = {}, signal } = options
+    const { peerRegistries = insecureRegistries } = options
     const addresses = await Promise.all(
       bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })),
     )
@@ -69,6 +72,7 @@ export class NodeProcess implements AsyncDisposable {
       '--listen': [`/ip4/${host.address}/tcp/${peerPort}`],
       '--bootstrap': addresses.length === 0 ? [] : [addresses.join(',')],
       '--insecure-registry': insecureRegistries,
+      '--peer-registry': peerRegistries,
       '--trust-index-key': trustedIndexKeys,
       '--name': [host.name],
     }

@@ -3,6 +3,7 @@
  * {@link Progress} lines, then one {@link Outcome}.
  */
 
+import type { Belief } from '../model/belief.ts'
 import type { BootReplay } from '../model/boot-replay.ts'
 import type { Origin, PullPolicy, Resolution } from '../model/image.ts'
 import type { Owner } from '../model/owner.ts'
@@ -96,6 +97,8 @@ export interface MountResult extends Placed, MountReport {
   manifestDigest: string
   origin: Origin
   resolution: Resolution
+  /** Who is believed about the name and about the rootfs. */
+  belief: Belief
   /** Present if the registry was asked what the tag stands for and gave no answer: the reason. */
   unanswered?: string
   /** The OCI image config. */
@@ -157,6 +160,8 @@ export interface InspectResult {
   format: string
   /** The rootfs digest. */
   digest: string
+  /** Who is believed about the name and about the rootfs. */
+  belief: Belief
   sizeBytes: number
   /** How much of the rootfs is on this host. */
   localBytes: number
@@ -246,9 +251,13 @@ export interface Status {
     platform: string
     format: string
     digest: string
+    /** Who is believed about it; absent where nobody is any more, so that it is resolved anew when it is asked for. */
+    belief?: Belief
     sizeBytes: number
     localBytes: number
   }[]
+  /** How many images that are believed on the word of members wait to be verified, or are verified now. */
+  toVerify: number
   /** Imports under way on this host. `forPeers` counts the peers that wait for one; bytes are of compressed layers. */
   imports: ({ reference: string; forPeers: number } & ByteProgress)[]
   mounts: ({
@@ -267,6 +276,8 @@ export interface Status {
     owner?: Owner
     allowOthers?: boolean
     mountedAt: string
+    /** Present if this host has proved since that the rootfs is not the image. */
+    contradicted?: true
   } & MountReport)[]
   /** Number of chunks in the store. */
   chunks: number

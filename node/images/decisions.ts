@@ -13,23 +13,24 @@ export type Answerer = 'record' | 'registry' | 'nobody'
 
 /**
  * Chooses who says what image a reference stands for.
- * @param record what is known of the recorded image; undefined if neither this host nor its region has a record.
- * `isWholeHere`: this host had the record before, and has all chunks of the rootfs
+ * @param record what is known of the recorded image; undefined if neither this host nor its region has a record that is
+ * believed. `isWholeHere`: this host had the record before, and has all chunks of the rootfs. `isOnMembersWord`: nobody but
+ * a member says that the name stands for it
  * @param isRegistrySilent whether the registry did not answer a moment ago
  */
 export function chooseAnswerer(
   reference: Reference,
   pull: PullPolicy,
-  record: { isWholeHere: boolean } | undefined,
+  record: { isWholeHere: boolean; isOnMembersWord: boolean } | undefined,
   isRegistrySilent: boolean,
 ): Answerer {
   if (record === undefined) return pull === 'never' ? 'nobody' : 'registry'
-  if (isPinned(reference) || reference.kind === 'local') return 'record'
+  if (reference.kind === 'local' || (isPinned(reference) && !record.isOnMembersWord)) return 'record'
   switch (pull) {
     case 'always':
       return 'registry'
     case 'auto':
-      return isRegistrySilent || record.isWholeHere ? 'record' : 'registry'
+      return isRegistrySilent || (record.isWholeHere && !record.isOnMembersWord) ? 'record' : 'registry'
     case 'missing':
     case 'never':
       return 'record'
@@ -49,11 +50,19 @@ export interface FailureVerdict {
   isSilence: boolean
 }
 
-/** Judges an error of the registry. */
-export function judgeFailure(error: unknown): FailureVerdict {
+/**
+ * Judges an error of the registry.
+ * @param options `isOnMembersWord`: whether nobody but a member says what the last known image is
+ */
+export function judgeFailure(
+  error: unknown,
+  { isOnMembersWord = false }: { isOnMembersWord?: boolean } = {},
+): FailureVerdict {
   const isSilence = isP2pfsError(error, 'unavailable', 'timeout')
-  // A registry that refuses, or has lost the tag, may answer differently later, and answers well for other images.
-  return { useLastKnown: isSilence || isP2pfsError(error, 'busy', 'denied', 'missing'), isSilence }
+  // A registry that refuses, or has lost the tag, may answer differently later, and answers well for other images. But it
+  // has answered: a member's word does not stand against that.
+  const isAnswer = isP2pfsError(error, 'denied', 'missing')
+  return { useLastKnown: isSilence || isP2pfsError(error, 'busy') || (isAnswer && !isOnMembersWord), isSilence }
 }
 
 /** One place to look for an image record, and the format of the rootfs to look for there. */

@@ -15,16 +15,23 @@ import type { LayerLimits } from '../rootfs/layer-limits.ts'
 import { openLocalSource, singleLayerImage } from './local-source.ts'
 
 export interface ImportOptions extends FindOptions {
-  /** The image in another format, where that is known: its layer indexes may be published. */
-  other?: ImageRecord
+  /**
+   * The image in another format, where that is known: its layer indexes may be published. `isOnMembersWord`: nothing else
+   * says that it is the image.
+   */
+  other?: { record: ImageRecord; isOnMembersWord: boolean }
+  /** Whether all layers must have been read by this host: it takes nobody's word for an index. */
+  untold?: boolean
   /** Called for each layer that was read: its index and blob map are here. */
   onLayer?: (diffId: Digest) => void
+  /** Reads the layers in place of the importer's own. */
+  reader?: Pick<LayerReader, 'readShared'>
 }
 
 export interface ImporterParts {
   registry: Pick<ImageSource, 'resolve'>
   reader: Pick<LayerReader, 'readShared' | 'readTar'>
-  indexes: Pick<LayerIndexes, 'find'>
+  indexes: Pick<LayerIndexes, 'find' | 'own'>
   transactions: Pick<LayerTransactions, 'run'>
   published: Pick<PublishedImages, 'layerIndexes'>
   limits: LayerLimits
@@ -32,7 +39,7 @@ export interface ImporterParts {
 
 export interface Imported {
   manifest: RootfsManifest
-  /** Whether a layer index of it is a peer's, which nobody has signed. */
+  /** Whether a layer index of it is on the word of members: one that a peer sent, or of a rootfs that only members sign. */
   isUnverified: boolean
 }
 
@@ -106,8 +113,9 @@ export class Importer {
     sink: LayerSink,
     options: ImportOptions & { layer?: LayerIndex },
   ): Promise<Imported> {
-    const { other, layer: justRead } = options
-    const { reader, indexes, published, limits } = this.#parts
+    const { other, untold = false, layer: justRead } = options
+    const { indexes, published, limits } = this.#parts
+    const reader = options.reader ?? this.#parts.reader
     let publishedIndexes: ReturnType<PublishedImages['layerIndexes']> | undefined
     let isUnverified = false
     const manifest = await importImage(
@@ -115,11 +123,14 @@ export class Importer {
       {
         knownLayer: async (diffId, { signal }) => {
           if (justRead?.diffId === diffId) return justRead
+          if (untold) return await indexes.own(diffId)
           const found = await indexes.find(diffId, { signal, ...(sink.onIndex && { onIndex: sink.onIndex }) })
           if (found?.isUnverified === true) isUnverified = true
           if (found !== undefined || other === undefined) return found?.index
-          publishedIndexes ??= published.layerIndexes(other, { signal: options.signal })
-          return (await publishedIndexes)?.get(diffId)
+          publishedIndexes ??= published.layerIndexes(other.record, { signal: options.signal })
+          const index = (await publishedIndexes)?.get(diffId)
+          if (index !== undefined && other.isOnMembersWord) isUnverified = true
+          return index
         },
         readLayer: async (layer, { signal, onBytes }) => {
           const index = await reader.readShared(reference, layer, releasing(sink), { signal, onBytes })

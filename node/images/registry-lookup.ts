@@ -6,6 +6,12 @@ import { formatReference, type Reference } from '../registry/reference.ts'
 import type { Catalog } from '../store/catalog.ts'
 import { registryOf } from './decisions.ts'
 
+/**
+ * The time for each answer where there is nothing else to use (ms): the registry may ask for a pause of 30 s, and gets
+ * 10 s besides. Tools that call p2pfs give up after one or two minutes; they must get the error that says what is wrong.
+ */
+export const answerMs = 40_000
+
 export interface RegistryLookupParts {
   catalog: Pick<Catalog, 'manifestOfIndex' | 'putManifestOfIndex'>
   registry: Pick<ImageSource, 'topDigest' | 'resolve'>

@@ -1,16 +1,16 @@
-import { attest } from '../../protocol/attestation.ts'
-import type { Digest } from '../../protocol/digest.ts'
+import { attest, type Signer } from '../../protocol/attestation.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
-import type { RootfsFormat } from '../../protocol/rootfs-manifest.ts'
+import { stateName, type NameStatement } from '../../protocol/name-statement.ts'
+import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
 import { SingleFlight } from '../base/single-flight.ts'
+import { isOnMembersWord, type NameBelief } from '../model/belief.ts'
 import {
-  isRootfsOf,
+  type BelievedRootfs,
   type FindOptions,
   type FoundRootfs,
-  type ImageRootfs,
   type PullPolicy,
   type ResolvedRootfs,
   type UnsignedRecord,
@@ -18,16 +18,16 @@ import {
 } from '../model/image.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import type { PeerNetwork } from '../peers/network.ts'
-import type { RegionObjects } from '../peers/object/region-objects.ts'
-import type { IndexTrust } from '../publish/index-trust.ts'
+import { newestFirst } from '../publish/belief.ts'
+import { describeBelief, type IndexTrust } from '../publish/index-trust.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
 import { layersOf, type ResolvedImage } from '../registry/image-source.ts'
-import { formatReference, parseReference, type Reference } from '../registry/reference.ts'
-import type { Catalog } from '../store/catalog.ts'
+import { formatReference, type Reference } from '../registry/reference.ts'
+import type { AcceptedName, Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
+import type { BackgroundVerifier } from './background-verifier.ts'
 import {
   chooseAnswerer,
-  fitOf,
   imageKey,
   isPinned,
   judgeFailure,
@@ -35,9 +35,11 @@ import {
   registryOf,
   searchOrder,
 } from './decisions.ts'
+import type { FalseStatements } from './false-statements.ts'
 import type { Imported, Importer, ImportOptions } from './importer.ts'
-import { RegistryLookup, type LookupOptions, type RegistryLookupParts } from './registry-lookup.ts'
-import type { RunningImports, WaitOptions } from './running-imports.ts'
+import { RegionRecords, type RegionRecordsParts, type ToldRecord } from './region-records.ts'
+import { answerMs, RegistryLookup, type LookupOptions, type RegistryLookupParts } from './registry-lookup.ts'
+import { importOf, type RunningImports } from './running-imports.ts'
 import type { Stewards } from './stewards.ts'
 
 /**
@@ -45,23 +47,26 @@ import type { Stewards } from './stewards.ts'
  * moved takes one answer; the image of one that has moved takes two to five.
  */
 const mountAnswerMs = 2_000
-/**
- * All others wait this long for each answer (ms): the registry may ask for a pause of 30 s, and gets 10 s besides.
- * Tools that call p2pfs give up after one or two minutes; they must get the error that says what is wrong.
- */
-const answerMs = 40_000
 
 /** A registry that did not answer is not asked again for this long (ms), unless the pull policy is `always`. */
 const silenceMs = 10_000
 /** Silent registries that are remembered. */
 const maxSilentRegistries = 256
 
-export interface ImageResolverParts extends RegistryLookupParts {
+/**
+ * A statement of this host that the registry confirms is made anew if it is older than this (ms): the newest counts, but a
+ * mount that changes nothing need not write each time.
+ */
+const restateAfterMs = 60_000
+
+export interface ImageResolverParts extends RegistryLookupParts, RegionRecordsParts {
   catalog: RegistryLookupParts['catalog'] &
-    Pick<Catalog, 'image' | 'images' | 'putImage' | 'rootfs' | 'putRootfs' | 'isUnverified' | 'putUnverified'>
-  region: Pick<RegionObjects, 'findImage' | 'fetchRootfs'>
+    RegionRecordsParts['catalog'] &
+    Pick<Catalog, 'image' | 'images' | 'putImage' | 'rootfs' | 'putRootfs' | 'namePast' | 'putNamePast'>
   published: Pick<PublishedImages, 'find'>
-  trust: Pick<IndexTrust, 'acceptsFromPeer' | 'acceptsStored'>
+  trust: RegionRecordsParts['trust'] & Pick<IndexTrust, 'judgeStored'>
+  verifier: Pick<BackgroundVerifier, 'consider'>
+  lies: Pick<FalseStatements, 'found' | 'isKnown'>
   /** Signs the records of images that are built here. */
   identity: Pick<PeerNetwork, 'peerId' | 'sign'>
   importer: Pick<Importer, 'importImage'>
@@ -70,6 +75,12 @@ export interface ImageResolverParts extends RegistryLookupParts {
   /** Tracks the chunks of each rootfs that this host can mount. */
   inventory: Pick<Inventory, 'isWhole' | 'track'>
   log: Log
+}
+
+/** How an image comes to be imported. */
+interface MakeOptions extends ImportOptions {
+  /** Who says that the name stands for the image; the registry, where it is not given. */
+  named?: { by: NameBelief; statement: NameStatement }
 }
 
 interface ResolveOptions extends FindOptions, LookupOptions {
@@ -85,10 +96,17 @@ export class ImageResolver {
   readonly #lookup: RegistryLookup
   readonly #resolving = new SingleFlight<ResolvedRootfs>()
   readonly #silentRegistries: ExpiringMap<string>
+  readonly #records: RegionRecords
+  readonly #today: () => number
 
-  /** @param options `now`: the clock (ms) */
-  constructor(parts: ImageResolverParts, { now = () => performance.now() }: { now?: () => number } = {}) {
+  /** @param options `now`: the clock (ms); `today`: the same, since 1970 */
+  constructor(
+    parts: ImageResolverParts,
+    { now = () => performance.now(), today = Date.now }: { now?: () => number; today?: () => number } = {},
+  ) {
     this.#parts = parts
+    this.#today = today
+    this.#records = new RegionRecords(parts, { now })
     this.#lookup = new RegistryLookup(parts)
     this.#silentRegistries = new ExpiringMap({ maxEntries: maxSilentRegistries, now })
   }
@@ -126,61 +144,27 @@ export class ImageResolver {
     reference: Reference,
     variant: Variant,
     { signal }: { signal: AbortSignal },
-  ): Promise<ImageRootfs | undefined> {
-    const { region } = this.#parts
+  ): Promise<BelievedRootfs | undefined> {
     for (const { place, format } of searchOrder(variant.format)) {
       const name = { reference: formatReference(reference), platform: variant.platform, format }
       if (place === 'host') {
-        const stored = await this.#findOnHost(name)
+        const stored = await this.findOnHost(name)
         if (stored !== undefined) return stored
         continue
       }
-      const isOfUse = (record: ImageRecord, peer: string): boolean => this.#accepts(record, peer, name, undefined)
-      const found = await region.findImage(name, { signal, isOfUse })
-      if (found === undefined) continue
-      const { record, peer } = found
-      const manifest = await region.fetchRootfs(record.rootfsDigest, { signal, first: peer })
-      if (manifest !== undefined) return { record, manifest }
+      for (const told of newestFirst(await this.#records.ask(name, undefined, signal))) {
+        if (told.name === undefined) continue
+        const manifest = await this.#records.fetchRootfs(told, undefined, signal)
+        if (manifest !== undefined)
+          return { record: told.record, manifest, belief: describeBelief(told.record, told.name, told.index) }
+      }
     }
     return undefined
   }
 
   /** Signs and stores the record of an image that was made here. */
-  async add(made: UnsignedRecord, { manifest, isUnverified }: Imported): Promise<ImageRootfs> {
-    // Before the record: after a crash in between, an unverified rootfs must not pass for a verified one.
-    await this.#parts.catalog.putUnverified(made.rootfsDigest, isUnverified)
-    const { identity } = this.#parts
-    const signer = { key: identity.peerId, sign: async (bytes: Uint8Array) => await identity.sign(bytes) }
-    const record = { ...made, attestation: await attest(made, signer) }
-    await this.#store({ record, manifest })
-    return { record, manifest }
-  }
-
-  /**
-   * Imports an image for a peer, or lets the peer wait for an import that is under way here.
-   * @throws denied for images that are in no registry; conflict if the reference stands for another image here; busy;
-   * what the registry client and the import throw
-   */
-  async importForPeer(
-    { manifestDigest, ...name }: ImageName & { manifestDigest: Digest },
-    { peer, ...options }: WaitOptions & { peer: string },
-  ): Promise<ImageRecord> {
-    const { imports, log } = this.#parts
-    const reference = parseReference(name.reference)
-    if (reference.kind !== 'registry' || formatReference(reference) !== name.reference)
-      throw new P2pfsError('denied', 'only images of registries are imported for peers')
-    const stored = await this.#findOnHost(name)
-    if (stored?.record.manifestDigest === manifestDigest) return stored.record
-    log.info('peer waits for an import here', { image: name.reference, manifest: manifestDigest, peer })
-    const { record } = await imports.run(importOf(name, manifestDigest), options, async (options) => {
-      const image = await this.#lookup.resolve(reference, name.platform, { signal: options.signal, answerMs })
-      if (image.manifestDigest !== manifestDigest)
-        throw new P2pfsError('conflict', `${name.reference} stands for another image here`, {
-          digest: image.manifestDigest,
-        })
-      return await this.#import(reference, image, name.format, options)
-    })
-    return record
+  async add(made: UnsignedRecord, imported: Imported): Promise<BelievedRootfs> {
+    return await this.#add(made, imported, { by: 'own-past', statement: await this.#state(made) })
   }
 
   /** Callers that want the same at the same time share one resolution. */
@@ -206,13 +190,17 @@ export class ImageResolver {
       options.pull,
       lastKnown && {
         isWholeHere: lastKnown.origin === 'local' && this.#parts.inventory.isWhole(lastKnown.manifest),
+        isOnMembersWord: lastKnown.belief.name === 'member',
       },
       this.#silentRegistries.has(registryOf(reference)),
     )
     if (answerer === 'nobody')
-      throw new P2pfsError(
-        'missing',
-        `neither this host nor its region knows ${name.reference}, and the registry was not to be asked`,
+      throw this.#records.explain(
+        new P2pfsError(
+          'missing',
+          `neither this host nor its region knows ${name.reference}, and the registry was not to be asked`,
+        ),
+        name,
       )
     if (lastKnown !== undefined && answerer === 'record') return { ...lastKnown, resolution: 'last-known' }
     return await this.#resolveTag(reference, name, lastKnown, options)
@@ -231,22 +219,26 @@ export class ImageResolver {
       if (lastKnown === undefined) image = await this.#lookup.resolve(reference, name.platform, { signal, answerMs })
       else {
         const moved = await this.#lookup.findMoved(reference, lastKnown.record, options)
-        if (moved === undefined) return { ...lastKnown, resolution: 'registry' }
+        if (moved === undefined) return { ...(await this.#confirm(lastKnown)), resolution: 'registry' }
         image = moved
       }
     } catch (error) {
-      if (lastKnown === undefined || signal.aborted) throw error
+      if (signal.aborted) throw error
+      if (lastKnown === undefined) throw this.#records.explain(error, name)
       return this.#useLastKnown(reference, lastKnown, error)
     }
-    const found =
-      (await this.#findInRegion(name, image.manifestDigest, signal)) ??
-      (await this.#findOrImport(reference, image, name.format, options))
-    return { ...found, resolution: 'registry' }
+    const found = await this.#findInRegion(name, image, signal)
+    if (found !== undefined) return { ...found, resolution: 'registry' }
+    try {
+      return { ...(await this.#findOrImport(reference, image, name.format, options)), resolution: 'registry' }
+    } catch (error) {
+      throw signal.aborted ? error : this.#records.explain(error, name)
+    }
   }
 
   /** @throws `error` unless the last known image may stand in for the registry's answer */
   #useLastKnown(reference: Reference, lastKnown: FoundRootfs, error: unknown): ResolvedRootfs {
-    const { useLastKnown, isSilence } = judgeFailure(error)
+    const { useLastKnown, isSilence } = judgeFailure(error, { isOnMembersWord: lastKnown.belief.name === 'member' })
     if (!useLastKnown) throw error
     const registry = registryOf(reference)
     if (isSilence) this.#silentRegistries.set(registry, true, silenceMs)
@@ -267,68 +259,65 @@ export class ImageResolver {
     for (const { place, format } of searchOrder(name.format)) {
       const wanted = { ...name, format }
       const found =
-        place === 'host' ? await this.#findOnHost(wanted) : await this.#findInRegion(wanted, undefined, options.signal)
+        place === 'host' ? await this.findOnHost(wanted) : await this.#findNameInRegion(wanted, options.signal)
       if (found !== undefined)
         return format === name.format ? found : await this.#convert(reference, found, name.format, options)
     }
     return undefined
   }
 
-  async #findOnHost(name: ImageName): Promise<FoundRootfs | undefined> {
+  /**
+   * What this host has stored of the image, where its word counts here. A record in one format may be older than what this host has accepted for the name since: then it is history.
+   */
+  async findOnHost(name: ImageName): Promise<FoundRootfs | undefined> {
     const { catalog, trust } = this.#parts
     const record = (await catalog.image(name)) ?? (await this.#findByDigest(name))
-    if (record === undefined) return undefined
-    const isUnverified = await catalog.isUnverified(record.rootfsDigest)
-    if (!trust.acceptsStored(record, { isUnverified })) return undefined
-    const manifest = await catalog.rootfs(record.rootfsDigest)
-    return manifest === undefined ? undefined : { record, manifest, origin: 'local' }
+    const past = record && (await catalog.namePast(name))
+    if (past !== undefined && isSuperseded(record!, past)) return undefined
+    const belief = record && trust.judgeStored(record)
+    const manifest = belief && (await catalog.rootfs(record.rootfsDigest))
+    return manifest && { record, manifest, belief, origin: 'local' }
   }
 
+  /** That the digest of an image manifest stands for it needs no proof: this host may state it. */
   async #findByDigest(name: ImageName): Promise<ImageRecord | undefined> {
-    return name.reference.includes('@') ? recordByDigest(await this.#parts.catalog.images(), name) : undefined
+    if (!name.reference.includes('@')) return undefined
+    const found = recordByDigest(await this.#parts.catalog.images(), name)
+    return found && { ...found, nameStatement: await this.#state(found) }
   }
 
-  /** @param manifestDigest which image it must be; undefined if any that the region knows will do */
-  async #findInRegion(
-    name: ImageName,
-    manifestDigest: Digest | undefined,
-    signal: AbortSignal,
-  ): Promise<FoundRootfs | undefined> {
-    const isOfUse = (record: ImageRecord, peer: string): boolean => this.#accepts(record, peer, name, manifestDigest)
-    const found = await this.#parts.region.findImage(name, { signal, isOfUse })
-    return found === undefined ? undefined : await this.#takeFromPeer(found.record, found.peer, signal)
-  }
-
-  /** Whether a peer's record is of the image that was asked for, and is trusted. */
-  #accepts(record: ImageRecord, peer: string, name: ImageName, manifestDigest: Digest | undefined): boolean {
-    const fit = fitOf(record, name, manifestDigest)
-    if (fit === 'other image') this.#parts.log.warn('peer answers with the record of another image', { peer })
-    return fit === 'fits' && this.#parts.trust.acceptsFromPeer(record, peer)
-  }
-
-  /**
-   * Fetches the rootfs that an accepted record names, and stores both.
-   * @param image what the registry has; undefined if it was not asked
-   */
-  async #takeFromPeer(
-    record: ImageRecord,
-    peer: string,
-    signal: AbortSignal,
-    image?: ResolvedImage,
-  ): Promise<FoundRootfs | undefined> {
-    const { region, log } = this.#parts
-    const manifest = await region.fetchRootfs(record.rootfsDigest, { signal, first: peer })
-    if (manifest === undefined) return undefined
-    if (image !== undefined && !(record.manifest === image.manifest && isRootfsOf(manifest, image))) {
-      log.warn('peer has built the image from other layers than the registry has', {
-        peer,
-        image: record.reference,
-        digest: record.rootfsDigest,
-      })
-      return undefined
+  /** Finds what the region says that the name stands for: the newest statement that this host believes. */
+  async #findNameInRegion(name: ImageName, signal: AbortSignal): Promise<FoundRootfs | undefined> {
+    const told = (await this.#records.ask(name, undefined, signal)).filter(({ name: by }) => by !== undefined)
+    for (const { record: sent, peer, name: by, index } of newestFirst(told)) {
+      const manifest = await this.#records.fetchRootfs({ record: sent, peer }, undefined, signal)
+      if (manifest === undefined) continue
+      const past = by === 'own-past' ? await this.#parts.catalog.namePast(name) : undefined
+      const record = past === undefined ? sent : { ...sent, nameStatement: past.nameStatement }
+      await this.#store(record, manifest)
+      return { record, manifest, belief: describeBelief(record, by!, index), origin: 'peer' }
     }
-    await this.#store({ record, manifest })
-    return { record, manifest, origin: 'peer' }
+    return undefined
+  }
+
+  /** Finds a rootfs in the region that is believed to be the image that the registry describes. */
+  async #findInRegion(name: ImageName, image: ResolvedImage, signal: AbortSignal): Promise<FoundRootfs | undefined> {
+    for (const told of await this.#records.ask(name, image.manifestDigest, signal)) {
+      const found = await this.#takeFromPeer(told, image, signal)
+      if (found !== undefined) return found
+    }
+    return undefined
+  }
+
+  /** Takes the rootfs of a believed record for the image that the registry describes. */
+  async #takeFromPeer(told: ToldRecord, image: ResolvedImage, signal: AbortSignal): Promise<FoundRootfs | undefined> {
+    const manifest = await this.#records.fetchRootfs(told, image, signal)
+    if (manifest === undefined) return undefined
+    // A statement that the operator trusts is worth more to others than this host's own.
+    const nameStatement = told.name === 'listed-key' ? told.record.nameStatement : await this.#state(told.record)
+    const record = { ...told.record, nameStatement }
+    await this.#store(record, manifest, { isOwnName: true })
+    return { record, manifest, belief: describeBelief(record, 'registry', told.index), origin: 'peer' }
   }
 
   /**
@@ -341,76 +330,172 @@ export class ImageResolver {
     options: FindOptions,
   ): Promise<FoundRootfs> {
     const { published, imports } = this.#parts
-    const publication = await published.find(reference, image, format, options)
-    if (publication !== undefined) {
-      await this.#store(publication)
-      const found: FoundRootfs = { ...publication, origin: 'registry' }
-      return publication.record.format === format ? found : await this.#convert(reference, found, format, options)
-    }
     const { platform, manifestDigest } = image
+    const isDisputed = this.#records.disputeOf({ manifestDigest, format }).length > 0
+    const publication = isDisputed ? undefined : await published.find(reference, image, format, options)
+    if (publication !== undefined) {
+      const { manifest, belief } = publication
+      const record = { ...publication.record, nameStatement: await this.#state(publication.record) }
+      await this.#store(record, manifest, { isOwnName: true })
+      const found: FoundRootfs = {
+        record,
+        manifest,
+        belief: describeBelief(record, 'registry', belief),
+        origin: 'registry',
+      }
+      return record.format === format ? found : await this.#convert(reference, found, format, options)
+    }
     const name = { reference: formatReference(reference), platform, format }
-    if (reference.kind === 'registry' && !imports.has(manifestDigest)) {
+    if (reference.kind === 'registry' && !imports.has(manifestDigest) && !isDisputed) {
       const found = await this.#askStewards(name, image, options)
       if (found !== undefined) return found
     }
     return await imports.run(
       importOf(name, manifestDigest),
       options,
-      async (options) => await this.#import(reference, image, format, options),
+      async (options) => await this.build(reference, image, format, options),
     )
   }
 
   async #askStewards(name: ImageName, image: ResolvedImage, options: FindOptions): Promise<FoundRootfs | undefined> {
     const { manifestDigest, layers } = image
-    return await this.#parts.stewards.ask({ ...name, manifestDigest, layers }, options, async (record, peer, signal) =>
-      this.#accepts(record, peer, name, manifestDigest)
-        ? await this.#takeFromPeer(record, peer, signal, image)
-        : undefined,
+    return await this.#parts.stewards.ask(
+      { ...name, manifestDigest, layers },
+      options,
+      async (record, peer, signal) => {
+        const told = this.#records.judge(record, peer, name, manifestDigest, undefined)
+        return told && (await this.#takeFromPeer(told, image, signal))
+      },
     )
   }
 
   /** Makes the rootfs of a known image in another format. */
   async #convert(
     reference: Reference,
-    { record, manifest, origin }: FoundRootfs,
+    { record, manifest, belief, origin }: FoundRootfs,
     format: RootfsFormat,
     options: FindOptions,
   ): Promise<FoundRootfs> {
     const { config } = manifest
     const image = { ...record, config, layers: layersOf(record.manifest, config) }
-    return { ...(await this.#import(reference, image, format, { ...options, other: record })), origin }
+    const made = await this.build(reference, image, format, {
+      ...options,
+      other: { record, isOnMembersWord: isOnMembersWord(belief) },
+      named: { by: belief.name, statement: record.nameStatement },
+    })
+    return { ...made, origin }
   }
 
-  async #import(
+  /** Imports the image here, and stores what it made. @throws as {@link Importer.importImage} */
+  async build(
     reference: Reference,
     image: ResolvedImage,
     format: RootfsFormat,
-    options: ImportOptions,
+    { named, ...options }: MakeOptions,
   ): Promise<FoundRootfs> {
-    const imported = await this.#parts.importer.importImage(reference, image, format, options)
+    const { manifestDigest } = image
+    const { importer, catalog, lies } = this.#parts
+    const dispute = this.#records.disputeOf({ manifestDigest, format })
+    const make = async (untold: boolean): Promise<Imported> =>
+      await importer.importImage(reference, image, format, { ...options, ...(untold && { untold }) })
+    let imported = await make(dispute.length > 0)
+    // The same member may have told the same lie about a layer again.
+    if (
+      imported.isUnverified &&
+      lies.isKnown({ manifestDigest, format, rootfsDigest: rootfsDigest(imported.manifest) })
+    )
+      imported = await make(true)
     const made = {
       reference: formatReference(reference),
       platform: image.platform,
       format,
-      manifestDigest: image.manifestDigest,
+      manifestDigest,
       manifest: image.manifest,
-      rootfsDigest: await this.#parts.catalog.putRootfs(imported.manifest),
+      rootfsDigest: await catalog.putRootfs(imported.manifest),
     }
-    return { ...(await this.add(made, imported)), origin: 'built' }
+    for (const record of dispute)
+      if (record.rootfsDigest !== made.rootfsDigest) await lies.found(record, imported.manifest)
+    this.#records.endDispute(made)
+    return {
+      ...(await this.#add(made, imported, named ?? { by: 'registry', statement: await this.#state(made) })),
+      origin: 'built',
+    }
   }
 
-  /** Stores a record after the manifest that it names, whose chunks are tracked from now on. */
-  async #store({ record, manifest }: ImageRootfs): Promise<void> {
-    const { catalog, inventory } = this.#parts
+  async #add(
+    made: UnsignedRecord,
+    { manifest, isUnverified }: Imported,
+    { by, statement }: NonNullable<MakeOptions['named']>,
+  ): Promise<BelievedRootfs> {
+    const attestation = await attest(made, this.#signer, { told: isUnverified })
+    const record = { ...made, attestation, nameStatement: statement }
+    await this.#store(record, manifest, { isOwnName: by === 'registry' || by === 'own-past' })
+    return { record, manifest, belief: describeBelief(record, by, isUnverified ? 'told-layers' : 'built') }
+  }
+
+  /**
+   * The registry says that the name stands for a known image: this host states it now. A statement that the operator trusts
+   * stays in the record, since it is worth more to others.
+   */
+  async #confirm(found: FoundRootfs): Promise<FoundRootfs> {
+    const { catalog, identity } = this.#parts
+    const { record: known, belief } = found
+    const { manifestDigest } = known
+    const past = await catalog.namePast(known)
+    const ageMs = past === undefined ? Infinity : this.#today() - past.nameStatement.statedAtMs
+    const isFresh = past?.nameStatement.key === identity.peerId && ageMs >= 0 && ageMs < restateAfterMs
+    const nameStatement =
+      isFresh && past.manifestDigest === manifestDigest ? past.nameStatement : await this.#state(known)
+    const record = belief.name === 'listed-key' ? known : { ...known, nameStatement }
+    if (nameStatement !== past?.nameStatement) await catalog.putNamePast(known, { manifestDigest, nameStatement })
+    // Nothing is lost with it but a newer time.
+    if (record.nameStatement.statedAtMs !== known.nameStatement.statedAtMs)
+      await catalog.putImage(record, { sync: false })
+    return { ...found, record, belief: describeBelief(record, 'registry', belief.index) }
+  }
+
+  /** States, now, what a name stands for: the registry has said so, or the image was made here. */
+  async #state(claim: Pick<ImageRecord, 'reference' | 'platform' | 'manifestDigest'>): Promise<NameStatement> {
+    return await stateName(claim, this.#today(), this.#signer)
+  }
+
+  get #signer(): Signer {
+    const { identity } = this.#parts
+    return { key: identity.peerId, sign: async (bytes) => await identity.sign(bytes) }
+  }
+
+  /**
+   * Stores a record after the manifest that it names, whose chunks are tracked from now on.
+   * @param options `isOwnName`: whether this host has just had the name from the registry, or given it
+   */
+  async #store(
+    record: ImageRecord,
+    manifest: RootfsManifest,
+    { isOwnName = false }: { isOwnName?: boolean } = {},
+  ): Promise<void> {
+    const { catalog, inventory, verifier } = this.#parts
     const digest = await catalog.putRootfs(manifest)
     if (digest !== record.rootfsDigest)
       throw new P2pfsError('invalid', 'rootfs manifest does not match the image record')
     for (const table of tablesOf(manifest)) inventory.track(table)
+    await this.#accept(record, { isOwnName })
     await catalog.putImage(record)
+    verifier.consider(record)
+  }
+
+  /** Keeps what the name stands for, unless something newer was accepted before. */
+  async #accept(record: ImageRecord, { isOwnName }: { isOwnName: boolean }): Promise<void> {
+    const { catalog, identity } = this.#parts
+    const { manifestDigest } = record
+    const isOwn = record.nameStatement.key === identity.peerId
+    const nameStatement = isOwnName && !isOwn ? await this.#state(record) : record.nameStatement
+    const past = isOwnName ? undefined : await catalog.namePast(record)
+    if (past === undefined || nameStatement.statedAtMs >= past.nameStatement.statedAtMs)
+      await catalog.putNamePast(record, { manifestDigest, nameStatement })
   }
 }
 
-/** How {@link RunningImports} knows an import. */
-function importOf(name: ImageName, manifestDigest: Digest): { key: string; reference: string; manifestDigest: Digest } {
-  return { key: `${manifestDigest} ${imageKey(name)}`, reference: name.reference, manifestDigest }
+/** Whether this host has accepted something else for the name after the record was stated. */
+function isSuperseded({ manifestDigest, nameStatement }: ImageRecord, past: AcceptedName): boolean {
+  return past.manifestDigest !== manifestDigest && past.nameStatement.statedAtMs > nameStatement.statedAtMs
 }

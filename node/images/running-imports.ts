@@ -1,13 +1,14 @@
 import type { Digest } from '../../protocol/digest.ts'
-import { P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import type { ImageName } from '../../protocol/image-record.ts'
 import { SingleFlight } from '../base/single-flight.ts'
 import type { FindOptions, FoundRootfs } from '../model/image.ts'
 import type { ByteProgress } from '../model/progress.ts'
+import { imageKey } from './decisions.ts'
+import { peerImportLimits, type PeerImportLimits } from './peer-import-limits.ts'
 
 /** Waiting peers that are told of each layer as it is read: if this host is lost, two of them have the layer. */
 const maxLayerTakers = 2
-/** Imports that run for peers at once: each takes two threads, and memory that grows with the image. */
-const maxForPeers = 4
 
 /** Somebody who waits for an import, on this host or on another one. */
 interface Waiter {
@@ -24,6 +25,8 @@ interface Running extends ByteProgress {
   /** Diff ids of the layers that have been read. */
   layers: Digest[]
   waiters: Set<Waiter>
+  /** The peer that it was begun for, with the bounds of what is done for peers; undefined for this host. */
+  begunFor: string | undefined
 }
 
 /** An import under way, as the status shows it. */
@@ -36,25 +39,55 @@ export interface RunningImport extends ByteProgress {
 export interface WaitOptions extends FindOptions {
   /** Given for peers: called for each layer whose index the peer can copy. */
   onLayer?: (diffId: Digest) => void
+  /** The peer that waits. */
+  peer?: string
 }
+
+/** How {@link RunningImports} knows an import. */
+export interface ImportKey {
+  key: string
+  reference: string
+  manifestDigest: Digest
+}
+
+/** What an import tells all who wait for it, and when it is to end. */
+export type TaskOptions = Required<Omit<WaitOptions, 'peer'>>
+type ImportTask = (options: TaskOptions) => Promise<FoundRootfs>
 
 /** The imports that this host runs. An image is imported once for all who want it, and all of them see its progress. */
 export class RunningImports {
   readonly #flights = new SingleFlight<FoundRootfs>()
   readonly #running = new Map<string, Running>()
+  readonly #limits: Pick<PeerImportLimits, 'importsAtOnce' | 'importsAtOncePerPeer'>
+
+  constructor(limits: Pick<PeerImportLimits, 'importsAtOnce' | 'importsAtOncePerPeer'> = peerImportLimits) {
+    this.#limits = limits
+  }
 
   /**
-   * Runs the task, or joins the run of the same key. The run is aborted when nobody waits for it any more.
+   * Runs the task, or joins the run of the same key. The run is aborted when nobody waits for it any more. One that was
+   * begun for peers has bounds that are not this host's: where it fails, those who want the image here run their own.
    * @throws busy if only peers want this import, and too many of those run already; what the task throws
    */
-  async run(
-    { key, reference, manifestDigest }: { key: string; reference: string; manifestDigest: Digest },
-    { signal, onProgress, onLayer }: WaitOptions,
-    task: (options: Required<WaitOptions>) => Promise<FoundRootfs>,
+  async run(image: ImportKey, options: WaitOptions, task: ImportTask): Promise<FoundRootfs> {
+    const isForPeers = this.#running.get(image.key)?.begunFor !== undefined
+    if (options.onLayer !== undefined || !isForPeers) return await this.#run(image, options, task)
+    try {
+      return await this.#run(image, options, task)
+    } catch (error) {
+      options.signal.throwIfAborted()
+      if (isP2pfsError(error, 'invalid', 'unsupported')) throw error
+      return await this.#run({ ...image, key: `${image.key} here` }, options, task)
+    }
+  }
+
+  async #run(
+    { key, reference, manifestDigest }: ImportKey,
+    { signal, onProgress, onLayer, peer }: WaitOptions,
+    task: ImportTask,
   ): Promise<FoundRootfs> {
     signal.throwIfAborted()
-    if (onLayer !== undefined && !this.#running.has(key) && this.#countForPeers() >= maxForPeers)
-      throw new P2pfsError('busy', `this host runs ${maxForPeers} imports for peers already`)
+    if (onLayer !== undefined && !this.#running.has(key)) this.#checkForPeers(peer)
     const running = this.#running.get(key) ?? {
       reference,
       manifestDigest,
@@ -62,6 +95,7 @@ export class RunningImports {
       totalBytes: 0,
       layers: [],
       waiters: new Set<Waiter>(),
+      begunFor: onLayer === undefined ? undefined : (peer ?? ''),
     }
     this.#running.set(key, running)
     const waiter = { onProgress, onLayer, layersTold: 0 }
@@ -102,8 +136,14 @@ export class RunningImports {
     }))
   }
 
-  #countForPeers(): number {
-    return [...this.#running.values()].filter(({ waiters }) => peersAmong(waiters).length > 0).length
+  /** @throws busy where one more import for peers, begun for this one, is too many */
+  #checkForPeers(peer: string | undefined): void {
+    const { importsAtOnce, importsAtOncePerPeer } = this.#limits
+    const running = [...this.#running.values()]
+    if (running.filter(({ waiters }) => peersAmong(waiters).length > 0).length >= importsAtOnce)
+      throw new P2pfsError('busy', `this host runs ${importsAtOnce} imports for peers already`)
+    if (peer !== undefined && running.filter(({ begunFor }) => begunFor === peer).length >= importsAtOncePerPeer)
+      throw new P2pfsError('busy', `this host runs ${importsAtOncePerPeer} imports for the peer already`)
   }
 }
 
@@ -120,4 +160,8 @@ function tellLayers({ layers, waiters }: Running): void {
 
 function peersAmong(waiters: Set<Waiter>): Waiter[] {
   return [...waiters].filter(({ onLayer }) => onLayer !== undefined)
+}
+
+export function importOf(name: ImageName, manifestDigest: Digest): ImportKey {
+  return { key: `${manifestDigest} ${imageKey(name)}`, reference: name.reference, manifestDigest }
 }

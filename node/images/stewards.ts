@@ -1,6 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, type ErrorCode } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
 import type { LayerIndexes } from '../layers/layer-indexes.ts'
@@ -10,9 +11,20 @@ import type { ImportClient } from '../peers/import/client.ts'
 import type { Membership } from '../peers/membership.ts'
 import type { RegionObjects } from '../peers/object/region-objects.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
+import { parseReference } from '../registry/reference.ts'
+import { registryOf } from './decisions.ts'
 
 /** Members that are asked for one image before this host imports it itself. */
 const maxAsked = 5
+/**
+ * A registry that all of them have refused to import from is not asked for again for so long (ms): each image of it would
+ * cost as many round trips.
+ */
+const refusedMs = 5 * 60_000
+/** A refusal that takes longer ends an import that others have waited for, too (ms). */
+const promptMs = 1_000
+/** Registries of which that is remembered. */
+const maxRefused = 256
 
 export interface StewardsParts {
   /** This host. */
@@ -48,9 +60,15 @@ type StewardAnswer = Awaited<ReturnType<ImportClient['askImport']>>
  */
 export class Stewards {
   readonly #parts: StewardsParts
+  readonly #now: () => number
+  /** Registries that stewards do not import from. */
+  readonly #refused: ExpiringMap<string>
 
-  constructor(parts: StewardsParts) {
+  /** @param options `now`: the clock (ms) */
+  constructor(parts: StewardsParts, { now = () => performance.now() }: { now?: () => number } = {}) {
     this.#parts = parts
+    this.#now = now
+    this.#refused = new ExpiringMap({ maxEntries: maxRefused, now })
   }
 
   /**
@@ -63,13 +81,20 @@ export class Stewards {
     { signal, onProgress }: FindOptions,
     accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<FoundRootfs | undefined>,
   ): Promise<FoundRootfs | undefined> {
-    const { peerId, membership, log } = this.#parts
+    const { peerId, membership, objects, log } = this.#parts
+    const registry = registryOf(parseReference(image.reference))
+    if (this.#refused.has(registry)) return undefined
     await membership.whenRegionKnown({ signal })
     const asked = new Set<string>()
+    let refusals = 0
+    const findImport = async (): Promise<string | undefined> =>
+      await objects.findImport(image.manifestDigest, { signal })
+    let importing = await findImport()
     while (asked.size < maxAsked) {
-      const peer = await this.#nextMember(image, asked, signal)
+      const peer = this.#nextMember(image, asked, importing)
       if (peer === peerId) return undefined
       asked.add(peer)
+      const askedAtMs = this.#now()
       const fields = { image: image.reference, manifest: image.manifestDigest, peer }
       log.info('steward is asked to import the image', fields)
       try {
@@ -77,25 +102,27 @@ export class Stewards {
         const rootfs = 'record' in answer ? await accept(answer.record, peer, signal) : undefined
         if (rootfs !== undefined) return rootfs
         const code: ErrorCode = 'refused' in answer ? answer.refused : 'invalid'
+        if (code === 'denied') refusals++
         log.info('steward does not import the image', { ...fields, code })
         // The steward finds the image malformed: this host checks that itself, and other members need not.
         if ('refused' in answer && code === 'invalid') return undefined
+        // A steward that refuses at once costs a round trip, and not a question to the whole region.
+        if (this.#now() - askedAtMs > promptMs) importing = await findImport()
       } catch (error) {
         signal.throwIfAborted()
         if (!isP2pfsError(error)) throw error
         log.info('steward is lost', { ...fields, error })
+        // Others may have noticed sooner, and may have moved on to a member that this host ranks differently.
+        importing = await findImport()
       }
     }
+    if (refusals === maxAsked) this.#refused.set(registry, true, refusedMs)
     return undefined
   }
 
-  /**
-   * The member to ask next. The region is asked each time who is importing the image: others may have noticed sooner
-   * that the last steward is lost, and may have moved on to a member that this host ranks differently.
-   */
-  async #nextMember(image: WantedImage, asked: ReadonlySet<string>, signal: AbortSignal): Promise<string> {
-    const { peerId, membership, objects, trust } = this.#parts
-    const importing = await objects.findImport(image.manifestDigest, { signal })
+  /** The member to ask next. @param importing the member that is importing the image, as the region said last */
+  #nextMember(image: WantedImage, asked: ReadonlySet<string>, importing: string | undefined): string {
+    const { peerId, membership, trust } = this.#parts
     const stewards = membership.byResponsibility(image.manifestDigest)
     const candidates = importing === undefined ? stewards : [importing, ...stewards]
     return candidates.find((id) => id === peerId || (!asked.has(id) && trust.accepts(id))) ?? peerId

@@ -2,7 +2,7 @@ import { release } from '../base/release.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { counting, type ChunkSink } from '../model/chunk-sink.ts'
 import type { ImageSource } from '../registry/image-source.ts'
-import type { Reference } from '../registry/reference.ts'
+import { formatReference, type Reference } from '../registry/reference.ts'
 import type { LayerSpec } from '../rootfs/image-import.ts'
 import { importLayer, type ImportedLayer } from '../rootfs/layer-import.ts'
 import type { LayerLimits } from '../rootfs/layer-limits.ts'
@@ -33,12 +33,20 @@ export interface LayerReadOptions {
 /** Reads layers whole: the chunks go to a sink, index and blob map are stored, the data segment is tracked. */
 export class LayerReader {
   readonly #parts: LayerReaderParts
-  readonly #shared = new SharedLayerReads<LayerIndex>()
+  readonly #shared: SharedLayerReads<LayerIndex>
   /** Chunks that came out of layers. */
-  readonly chunks = { bytes: 0, chunks: 0 }
+  readonly chunks: { bytes: number; chunks: number }
 
-  constructor(parts: LayerReaderParts) {
+  /** @param first a reader that this one shares its reads and its figures with */
+  constructor(parts: LayerReaderParts, first?: LayerReader) {
     this.#parts = parts
+    this.#shared = first === undefined ? new SharedLayerReads() : first.#shared
+    this.chunks = first?.chunks ?? { bytes: 0, chunks: 0 }
+  }
+
+  /** A reader that asks `registry` instead. A layer is still read by one of them at a time, and counted in one place. */
+  from(registry: LayerReaderParts['registry']): LayerReader {
+    return new LayerReader({ ...this.#parts, registry }, this)
   }
 
   /**
@@ -55,15 +63,19 @@ export class LayerReader {
     return index
   }
 
-  /** As {@link read}, but waits for another reading of the same layer and takes the index that it leaves. */
+  /**
+   * As {@link read}, but waits for another reading of the same layer out of the same registry, and takes the index that it
+   * leaves. Another registry may be slower, or not have the layer that it says it has.
+   */
   async readShared(
     reference: Reference,
     layer: LayerSpec,
     sink: LayerSink,
     { signal, onBytes }: Required<LayerReadOptions>,
   ): Promise<LayerIndex> {
+    const registry = reference.kind === 'registry' ? reference.registry : formatReference(reference)
     return await this.#shared.run(
-      layer.diffId,
+      `${registry} ${layer.diffId}`,
       { signal, onBytes },
       async () => await this.#parts.indexes.own(layer.diffId),
       async (onBytes) => await this.read(reference, layer, sink, { signal, onBytes }),

@@ -1,4 +1,3 @@
-import type { Digest } from '../../protocol/digest.ts'
 import { orAbort } from '../base/single-flight.ts'
 
 interface LayerRead {
@@ -9,19 +8,20 @@ interface LayerRead {
 
 /** One read of a layer at a time: another that needs the layer waits for the result, and sees how far the read is. */
 export class SharedLayerReads<T> {
-  readonly #reads = new Map<Digest, LayerRead>()
+  readonly #reads = new Map<string, LayerRead>()
 
   /**
+   * @param key the layer, and where it is read from
    * @param stored gets the result that an earlier read has left
    * @param read is called when nobody else is reading the layer, and no read that was waited for has left a result
    */
   async run(
-    diffId: Digest,
+    key: string,
     { signal, onBytes }: { signal: AbortSignal; onBytes: (bytes: number) => void },
     stored: () => Promise<T | undefined>,
     read: (onBytes: (bytes: number) => void) => Promise<T>,
   ): Promise<T> {
-    for (let running = this.#reads.get(diffId); running !== undefined; running = this.#reads.get(diffId)) {
+    for (let running = this.#reads.get(key); running !== undefined; running = this.#reads.get(key)) {
       const { watchers } = running
       watchers.add(onBytes)
       await orAbort(running.ended, signal).finally(() => watchers.delete(onBytes))
@@ -36,11 +36,11 @@ export class SharedLayerReads<T> {
       () => undefined,
       () => undefined,
     )
-    this.#reads.set(diffId, { ended, watchers })
+    this.#reads.set(key, { ended, watchers })
     try {
       return await result
     } finally {
-      this.#reads.delete(diffId)
+      this.#reads.delete(key)
     }
   }
 }

@@ -1,6 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import type { Belief } from './belief.ts'
 import type { ByteProgress } from './progress.ts'
 
 /**
@@ -34,8 +35,13 @@ export interface ImageRootfs {
   manifest: RootfsManifest
 }
 
+/** An image, and who is believed about it. */
+export interface BelievedRootfs extends ImageRootfs {
+  belief: Belief
+}
+
 /** An image whose rootfs this host can mount. */
-export interface FoundRootfs extends ImageRootfs {
+export interface FoundRootfs extends BelievedRootfs {
   origin: Origin
 }
 
@@ -47,7 +53,7 @@ export interface ResolvedRootfs extends FoundRootfs {
 }
 
 /** An image record before anybody has signed it. */
-export type UnsignedRecord = Omit<ImageRecord, 'attestation'>
+export type UnsignedRecord = Omit<ImageRecord, 'attestation' | 'nameStatement'>
 
 /** Options of tasks that may include an import. Progress is in bytes of the image's compressed layers. */
 export interface FindOptions {

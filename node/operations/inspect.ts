@@ -47,13 +47,14 @@ export class InspectOperation {
         `neither this host nor its region knows ${request.image} for ${variant.platform}; p2pfs seed ${request.image} first`,
       )
     }
-    const { record, manifest } = image
+    const { record, manifest, belief } = image
     const tables = tablesOf(manifest)
     return {
       reference: record.reference,
       platform: record.platform,
       format: record.format,
       digest: record.rootfsDigest,
+      belief,
       sizeBytes: sizeOf(manifest),
       localBytes: inventory.localBytes(tables),
       metadataBytes: manifest.metadata.sizeBytes,

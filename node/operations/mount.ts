@@ -44,11 +44,15 @@ export class MountOperation {
     } = request
     await checkMountDirectory(directory, this.#parts.stateDir)
     const { reference, variant } = requests.parse(request, as === 'tree' ? 'erofs' : 'ext4')
-    const { record, manifest, origin, resolution, unanswered } = await resolver.resolveForMount(reference, variant, {
-      pull,
-      signal,
-      onProgress: (progress) => onProgress({ step: 'import', ...progress }),
-    })
+    const { record, manifest, belief, origin, resolution, unanswered } = await resolver.resolveForMount(
+      reference,
+      variant,
+      {
+        pull,
+        signal,
+        onProgress: (progress) => onProgress({ step: 'import', ...progress }),
+      },
+    )
     const { rootfsDigest, manifestDigest } = record
     const mount = {
       id: randomUUID(),
@@ -81,6 +85,7 @@ export class MountOperation {
       manifestDigest,
       origin,
       resolution,
+      belief,
       ...(unanswered === undefined ? {} : { unanswered }),
       ...reports.of(rootfsDigest, manifest),
       config: JSON.parse(manifest.config) as unknown,

@@ -1,5 +1,6 @@
 import type { Status } from '../control/api.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
+import type { BackgroundVerifier } from '../images/background-verifier.ts'
 import type { Importer } from '../images/importer.ts'
 import type { RunningImports } from '../images/running-imports.ts'
 import type { LayerRanges } from '../layers/layer-ranges.ts'
@@ -11,6 +12,8 @@ import type { FuseDriver } from '../mount/fuse/driver.ts'
 import type { Mounts } from '../mount/mounts.ts'
 import type { PeerStatus } from '../peers/membership.ts'
 import type { PeerNetwork } from '../peers/network.ts'
+import type { IndexTrust } from '../publish/index-trust.ts'
+import type { Lies } from '../publish/lies.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
@@ -30,6 +33,9 @@ export interface StatusParts {
   ranges: Pick<LayerRanges, 'chunks' | 'read'>
   streams: Pick<SegmentStreams, 'chunks'>
   published: Pick<PublishedImages, 'chunks'>
+  trust: Pick<IndexTrust, 'beliefIn'>
+  lies: Pick<Lies, 'isContradicted'>
+  verifier: Pick<BackgroundVerifier, 'pending'>
 }
 
 /** `p2pfs status`. */
@@ -44,7 +50,8 @@ export class StatusOperation {
   }
 
   async run(): Promise<Status> {
-    const { inventory, network, imports, driver, fetcher, reader, importer, ranges, streams, published } = this.#parts
+    const { inventory, network, imports, verifier, driver, fetcher, reader, importer, ranges, streams, published } =
+      this.#parts
     const sent = network.totals()
     return {
       version: this.#host.version,
@@ -58,6 +65,7 @@ export class StatusOperation {
       strangers: network.strangers,
       peers: network.membership.peers().map(describePeer),
       images: await this.#images(),
+      toVerify: verifier.pending,
       imports: imports.list(),
       mounts: await this.#mounts(),
       chunks: inventory.count,
@@ -72,24 +80,36 @@ export class StatusOperation {
   }
 
   async #images(): Promise<Status['images']> {
-    const { catalog, inventory } = this.#parts
+    const { catalog, inventory, trust } = this.#parts
     const images: Status['images'] = []
-    for (const { reference, platform, format, rootfsDigest: digest } of await catalog.images()) {
+    for (const record of await catalog.images()) {
+      const { reference, platform, format, rootfsDigest: digest } = record
       const manifest = await catalog.rootfs(digest)
       if (manifest === undefined) continue
+      const belief = trust.beliefIn(record)
       const localBytes = inventory.localBytes(tablesOf(manifest))
-      images.push({ reference, platform, format, digest, sizeBytes: sizeOf(manifest), localBytes })
+      images.push({
+        reference,
+        platform,
+        format,
+        digest,
+        ...(belief && { belief }),
+        sizeBytes: sizeOf(manifest),
+        localBytes,
+      })
     }
     return images
   }
 
   async #mounts(): Promise<Status['mounts']> {
-    const { catalog, mounts, reports } = this.#parts
+    const { catalog, mounts, reports, lies } = this.#parts
     const described: Status['mounts'] = []
     for (const record of mounts.list()) {
       const { id: _id, platform: _platform, identity: _identity, rootfsDigest: digest, ...mount } = record
       const manifest = await catalog.rootfs(digest)
-      if (manifest !== undefined) described.push({ ...mount, digest, ...reports.of(digest, manifest) })
+      const contradicted = lies.isContradicted(record)
+      if (manifest !== undefined)
+        described.push({ ...mount, digest, ...(contradicted && { contradicted }), ...reports.of(digest, manifest) })
     }
     return described
   }

@@ -1,6 +1,5 @@
-import { isAttested, type Attestation, type Statement } from '../../protocol/attestation.ts'
-import { encodeBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
-import { ChunkTable } from '../../protocol/chunk-table.ts'
+import type { Attestation, Statement } from '../../protocol/attestation.ts'
+import type { BlobMap } from '../../protocol/blob-map.ts'
 import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName } from '../../protocol/image-record.ts'
@@ -9,10 +8,7 @@ import { rootfsDigest, type RootfsManifest } from '../../protocol/rootfs-manifes
 import type { Log } from '../base/log.ts'
 import type { Comparison, VerifiedUse, VerifyRequest, VerifyResult } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
-import type { ChunkSink } from '../model/chunk-sink.ts'
-import { importImage } from '../rootfs/image-import.ts'
-import { importLayer } from '../rootfs/layer-import.ts'
-import type { LayerLimits } from '../rootfs/layer-limits.ts'
+import { mapDigest, type LayerRebuild, type Rebuilt } from '../images/layer-rebuild.ts'
 import type { RegionObjects } from '../peers/object/region-objects.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
 import { PublicationReader } from '../publish/publication-reader.ts'
@@ -26,11 +22,11 @@ export interface VerifyParts {
   requests: ImageRequests
   catalog: Pick<Catalog, 'image' | 'rootfs' | 'layer' | 'blobMap'>
   registry: ImageSource
-  region: Pick<RegionObjects, 'findImage' | 'fetchRootfs' | 'fetchLayerIndex' | 'fetchBlobMap'>
+  rebuild: Pick<LayerRebuild, 'of'>
+  region: Pick<RegionObjects, 'findImages' | 'fetchRootfs' | 'fetchLayerIndex' | 'fetchBlobMap'>
   /** This host's peer id. */
   own: string
-  trust: Pick<IndexTrust, 'accepts' | 'trustsMembers'>
-  limits: LayerLimits
+  trust: Pick<IndexTrust, 'believes'>
   log: Log
 }
 
@@ -43,24 +39,10 @@ interface Use extends Statement {
   map: (digest: Digest) => Promise<BlobMap | undefined>
 }
 
-/** Digests of what the layers make. */
-interface Rebuilt {
-  manifest: RootfsManifest
-  /** Digests of the encoded layer indexes, by diff id. */
-  indexes: ReadonlyMap<Digest, Digest>
-  /** Digests of the blob maps, by blob. */
-  maps: ReadonlyMap<Digest, Digest>
-}
-
+/** Records of members that are looked at: different ones are rare, unless somebody makes them. */
+const maxOfRegion = 8
 /** Publications of one image that are looked at. */
 const maxPublications = 8
-
-/** Chunks are hashed when they are made; here nobody keeps them. */
-const discarding: ChunkSink = {
-  put: async (_digest, bytes) => {
-    if (bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength) bytes.buffer.transfer(0)
-  },
-}
 
 /** `p2pfs verify`: whether the rootfs that hosts use for an image is the one that its layers make. */
 export class VerifyOperation {
@@ -103,7 +85,7 @@ export class VerifyOperation {
         : { ...reference, digest: manifestDigest }
     const image = await this.#parts.registry.resolve(pinned, variant.platform, { signal })
     const { published, broken } = await this.#ofRegistry(reference, image.manifestDigest, variant, signal)
-    const rebuilt = await this.#rebuild(pinned, image, variant, options)
+    const rebuilt = await this.#parts.rebuild.of(pinned, image, variant.format, options)
     const compared: VerifiedUse[] = []
     for (const use of [...uses, ...published]) compared.push(await this.#compare(use, image, rebuilt))
     const all = [...compared, ...broken]
@@ -118,34 +100,6 @@ export class VerifyOperation {
       ),
       uses: all,
     }
-  }
-
-  async #rebuild(
-    reference: Reference,
-    image: ResolvedImage,
-    { format }: Variant,
-    options: FindOptions,
-  ): Promise<Rebuilt> {
-    const { registry, limits } = this.#parts
-    const indexes = new Map<Digest, Digest>()
-    const maps = new Map<Digest, Digest>()
-    const manifest = await importImage(
-      { ...image, format },
-      {
-        knownLayer: async () => undefined,
-        readLayer: async (layer, { signal, onBytes }) => {
-          const bytes = registry.openLayer(reference, layer, { signal, verify: false })
-          const { index, map } = await importLayer(bytes, layer, discarding, { signal, limits, onProgress: onBytes })
-          indexes.set(layer.diffId, digestOf(encodeLayerIndex(index)))
-          if (map !== undefined) maps.set(layer.digest, mapDigest(map))
-          return index
-        },
-        sink: discarding,
-        limits,
-      },
-      options,
-    )
-    return { manifest, indexes, maps }
   }
 
   async #compare(use: Use, image: ResolvedImage, rebuilt: Rebuilt): Promise<VerifiedUse> {
@@ -179,12 +133,11 @@ export class VerifyOperation {
   }: Statement & Pick<Use, 'source' | 'attestation'>): Pick<VerifiedUse, 'maker' | 'own' | 'accepted'> {
     const { trust, own } = this.#parts
     const { key: maker } = attestation
-    const isTrustedMember = source !== 'registry' && trust.trustsMembers
+    const statement = { manifestDigest, format, rootfsDigest }
     return {
       maker,
       own: maker === own,
-      accepted:
-        isAttested({ manifestDigest, format, rootfsDigest }, attestation) && (isTrustedMember || trust.accepts(maker)),
+      accepted: trust.believes(statement, attestation, { isStored: source === 'host' }),
     }
   }
 
@@ -204,21 +157,24 @@ export class VerifyOperation {
     ]
   }
 
+  /** What the region has: each rootfs once, whoever passes it on. */
   async #ofRegion(name: ImageName, signal: AbortSignal): Promise<Use[]> {
     const { region } = this.#parts
-    const found = await region.findImage(name, { signal })
-    if (found === undefined) return []
-    const { record } = found
-    const manifest = await region.fetchRootfs(record.rootfsDigest, { signal })
-    return [
-      {
+    const uses = new Map<string, Use>()
+    for (const { record, peer } of await region.findImages(name, { signal })) {
+      const { manifestDigest, rootfsDigest: digest, attestation } = record
+      const key = `${manifestDigest} ${digest} ${attestation.key}`
+      if (uses.has(key) || uses.size === maxOfRegion) continue
+      const manifest = await region.fetchRootfs(digest, { signal, first: peer })
+      uses.set(key, {
         ...record,
         source: 'region',
         rootfs: manifest,
         layer: async (diffId) => await region.fetchLayerIndex(diffId, { signal }),
         map: async (digest) => await region.fetchBlobMap(digest, { signal }),
-      },
-    ]
+      })
+    }
+    return [...uses.values()]
   }
 
   /** All publications, whoever made them. One that cannot be read counts as different, and says why. */
@@ -265,12 +221,6 @@ export class VerifyOperation {
     }
     return { published, broken }
   }
-}
-
-/** The digest of a map without its windows: how they are compressed is no part of what a map says. */
-function mapDigest(map: BlobMap): Digest {
-  const checkpoints = map.checkpoints.map((checkpoint) => ({ ...checkpoint, window: { offset: 0, lengthBytes: 0 } }))
-  return digestOf(encodeBlobMap({ ...map, checkpoints, windows: new ChunkTable([], new Uint8Array(0)) }))
 }
 
 function compare(used: Digest | undefined, made: Digest | undefined): Comparison {

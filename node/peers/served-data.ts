@@ -27,7 +27,7 @@ export interface ServedData {
   isImporting: (manifestDigest: Digest) => boolean
   /**
    * The record of an image, which this host imports for a peer.
-   * @throws with the code that the peer is told
+   * @throws busy, invalid for a malformed image: the peer is told these; for whatever else it is told denied
    */
   importedImage: (
     request: ImportRequest,

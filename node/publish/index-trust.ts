@@ -1,79 +1,178 @@
 import { isAttested, type Attestation, type Statement } from '../../protocol/attestation.ts'
-import { isRecordAttested, type ImageRecord } from '../../protocol/image-record.ts'
+import { isRecordSigned, type ImageRecord } from '../../protocol/image-record.ts'
 import type { Log } from '../base/log.ts'
+import type { Belief, IndexBelief, NameBelief } from '../model/belief.ts'
+import { judgeIndex, judgeName, type IndexRefusal, type NamePast, type Standing, type Verdict } from './belief.ts'
+import type { Lies } from './lies.ts'
 
 export interface IndexTrustParts {
   /** This host's key: its peer id. */
   own: string
   /** The members of the region that are connected now; a member's peer id is its key. */
   membership: { peers: () => readonly { peer: string }[] }
+  lies: Pick<Lies, 'isLiar' | 'isContradicted'>
   log: Log
 }
 
-/**
- * Decides who is believed when he says what rootfs an image is. This host believes itself, and the keys that are
- * listed. If none are listed, it believes the connected members of its region, and also what they pass on. Anything
- * else is ignored, with a warning in the log.
- */
+/** What this host believes of a record: each claim by itself; undefined where it does not. */
+export interface JudgedRecord {
+  name: NameBelief | undefined
+  index: IndexBelief | undefined
+}
+
+/** Applies the rules of `belief.ts` to what others send and publish. What is not believed is ignored, and the log says so. */
 export class IndexTrust {
   readonly #parts: IndexTrustParts
   readonly #keys: ReadonlySet<string>
+  readonly #now: () => number
 
-  constructor(parts: IndexTrustParts, { keys }: { keys: readonly string[] }) {
+  /** @param options `keys`: those that the operator lists; `now`: the clock (ms since 1970) */
+  constructor(parts: IndexTrustParts, { keys, now = Date.now }: { keys: readonly string[]; now?: () => number }) {
     this.#parts = parts
     this.#keys = new Set(keys)
+    this.#now = now
   }
 
-  /** Whether members are believed whoever made what they pass on: if no keys are listed. */
+  /** Whether members are believed on their word: if no keys are listed. */
   get trustsMembers(): boolean {
     return this.#keys.size === 0
   }
 
+  /** Whether what the owner of the key has built is believed. */
   accepts(key: string): boolean {
-    if (key === this.#parts.own) return true
-    return this.trustsMembers ? this.#parts.membership.peers().some(({ peer }) => peer === key) : this.#keys.has(key)
-  }
-
-  /** Judges a record that a connected member sends. */
-  acceptsFromPeer(record: ImageRecord, peer: string): boolean {
-    const { reference: image, attestation } = record
-    if (!isRecordAttested(record))
-      return this.#ignore('peer sends an image record with a wrong signature', { image, peer, maker: attestation.key })
-    return (
-      this.trustsMembers ||
-      this.accepts(attestation.key) ||
-      this.#ignore(notAccepted, { image, peer, maker: attestation.key, advice })
-    )
+    return 'believed' in judgeIndex(this.#standing(key), {}, this.#rules)
   }
 
   /**
-   * Judges a record of this host's own catalog. It was accepted when it came, but perhaps by other keys than are listed
-   * now.
-   * @param options `isUnverified`: whether this host built the rootfs from layer indexes that peers sent
+   * Whether a statement about a rootfs is believed now; the log says nothing.
+   * @param options `isStored`: whether it is this host's own record
    */
-  acceptsStored(
-    { reference: image, attestation: { key: maker } }: ImageRecord,
-    { isUnverified }: { isUnverified: boolean },
-  ): boolean {
-    if (this.trustsMembers) return true
-    if (isUnverified && maker === this.#parts.own)
-      return this.#ignore('index is ignored: this host made it from layer indexes that peers sent', { image })
-    return this.accepts(maker) || this.#ignore(notAccepted, { image, maker, advice })
+  believes(statement: Statement, attestation: Attestation, { isStored = false } = {}): boolean {
+    return isAttested(statement, attestation) && 'believed' in this.#verdictOn(statement, attestation, { isStored })
+  }
+
+  /** Judges a record that a connected member sends, of which the fields of its name have been checked. */
+  judgeFromPeer(record: ImageRecord, peer: string, past: NamePast | undefined): JudgedRecord {
+    const { reference: image, attestation, nameStatement } = record
+    const { key: maker } = attestation
+    if (!isRecordSigned(record)) {
+      this.#ignore('peer sends an image record with a wrong signature', { image, peer, maker })
+      return { name: undefined, index: undefined }
+    }
+    const by = this.#standing(nameStatement.key)
+    const claim = { statedAtMs: nameStatement.statedAtMs, manifestDigest: record.manifestDigest }
+    const name = judgeName(by, claim, { ...this.#rules, nowMs: this.#now(), past })
+    if ('refused' in name)
+      this.#parts.log.debug('statement about a name is ignored', {
+        image,
+        peer,
+        statedBy: nameStatement.key,
+        because: name.refused,
+      })
+    return {
+      name: isProvenByDigest(record) ? 'digest' : 'refused' in name ? undefined : name.believed,
+      index: this.#judgeIndex(record, attestation, { image, peer }),
+    }
+  }
+
+  /**
+   * Judges a record of this host's own catalog. It was believed when it came, but perhaps by other keys than are listed
+   * now. Who has left the region since is still believed.
+   */
+  judgeStored(record: ImageRecord): Belief | undefined {
+    const index = this.#judgeIndex(record, record.attestation, { image: record.reference }, { isStored: true })
+    return index === undefined ? undefined : this.beliefIn(record)
+  }
+
+  /** As {@link judgeStored}, but the log says nothing. */
+  beliefIn(record: ImageRecord): Belief | undefined {
+    const { attestation, nameStatement, manifestDigest } = record
+    const index = this.#verdictOn(record, attestation, { isStored: true })
+    if (!('believed' in index)) return undefined
+    if (isProvenByDigest(record)) return describeBelief(record, 'digest', index.believed)
+    const by = this.#standing(nameStatement.key, { isStored: true })
+    const known = { ...this.#rules, nowMs: 0, past: undefined }
+    const name = judgeName(by, { statedAtMs: 0, manifestDigest }, known)
+    return 'refused' in name ? undefined : describeBelief(record, name.believed, index.believed)
   }
 
   /** Judges a publication in the registry. */
-  acceptsPublished(statement: Statement, attestation: Attestation, image: string): boolean {
-    const { key: maker } = attestation
-    if (!isAttested(statement, attestation))
-      return this.#ignore('publication is not signed by the key that it names', { image, maker })
-    return this.accepts(maker) || this.#ignore(notAccepted, { image, maker, advice })
+  judgePublished(statement: Statement, attestation: Attestation, image: string): IndexBelief | undefined {
+    if (isAttested(statement, attestation)) return this.#judgeIndex(statement, attestation, { image })
+    this.#ignore('publication is not signed by the key that it names', { image, maker: attestation.key })
+    return undefined
   }
 
-  #ignore(message: string, fields: Record<string, string>): false {
+  #judgeIndex(
+    statement: Statement,
+    attestation: Attestation,
+    fields: Record<string, string>,
+    { isStored = false } = {},
+  ): IndexBelief | undefined {
+    const verdict = this.#verdictOn(statement, attestation, { isStored })
+    if ('believed' in verdict) return verdict.believed
+    const message = refusals[verdict.refused]
+    this.#ignore(message, { ...fields, maker: attestation.key, ...(message === notAccepted && { advice }) })
+    return undefined
+  }
+
+  #verdictOn(
+    statement: Statement,
+    { key, told }: Pick<Attestation, 'key' | 'told'>,
+    { isStored }: { isStored: boolean },
+  ): Verdict<IndexBelief, IndexRefusal | 'contradicted'> {
+    if (this.#parts.lies.isContradicted(statement)) return { refused: 'contradicted' }
+    return judgeIndex(this.#standing(key, { told, isStored }), { told }, this.#rules)
+  }
+
+  get #rules(): { areKeysListed: boolean } {
+    return { areKeysListed: !this.trustsMembers }
+  }
+
+  #standing(
+    key: string,
+    { told, isStored = false }: { told?: boolean | undefined; isStored?: boolean } = {},
+  ): Standing {
+    const { own, lies, membership } = this.#parts
+    if (key === own) return 'own'
+    if (lies.isLiar(key, { told })) return 'liar'
+    if (this.#keys.has(key)) return 'listed'
+    return isStored || membership.peers().some(({ peer }) => peer === key) ? 'member' : 'stranger'
+  }
+
+  #ignore(message: string, fields: Record<string, string>): void {
     this.#parts.log.warn(message, fields)
-    return false
   }
 }
 
+/** What is believed of a record, and on whose word. */
+export function describeBelief(
+  { attestation, nameStatement }: Pick<ImageRecord, 'attestation' | 'nameStatement'>,
+  name: NameBelief,
+  index: IndexBelief,
+): Belief {
+  return {
+    name,
+    ...(name === 'listed-key' || name === 'member' ? { namedBy: nameStatement.key } : {}),
+    index,
+    ...(index === 'listed-key' || index === 'member' ? { maker: attestation.key } : {}),
+  }
+}
+
+/** Whether the reference is the digest of the image manifest: then nobody has to be believed about it. */
+export function isProvenByDigest({
+  reference,
+  manifestDigest,
+}: Pick<ImageRecord, 'reference' | 'manifestDigest'>): boolean {
+  return reference.endsWith(`@${manifestDigest}`)
+}
+
 const notAccepted = 'index is ignored: the key of its maker is not accepted'
+const refusals: Record<IndexRefusal | 'contradicted', string> = {
+  contradicted: 'index is ignored: this host has proved that it is false',
+  liar: 'index is ignored: its maker has signed a false one before',
+  'told layers': 'index is ignored: its maker made it from layer indexes that peers sent',
+  'key not listed': notAccepted,
+  'not a member': notAccepted,
+}
 const advice = 'if you know this maker, start the daemon with its key as --trust-index-key'

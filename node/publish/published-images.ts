@@ -1,3 +1,4 @@
+import type { Attestation, Statement } from '../../protocol/attestation.ts'
 import type { BlobMap } from '../../protocol/blob-map.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
@@ -10,7 +11,8 @@ import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
 import { SingleFlight } from '../base/single-flight.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
-import { isRootfsOf, type ImageRootfs } from '../model/image.ts'
+import type { IndexBelief } from '../model/belief.ts'
+import { isRootfsOf, type UnsignedRecord } from '../model/image.ts'
 import {
   layersOf,
   type ByteRange,
@@ -23,6 +25,7 @@ import { buildRootfs } from '../rootfs/rootfs-build.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImportTransactions } from '../store/import-transaction.ts'
 import { descriptorOf, type Candidate } from './artifact.ts'
+import { settle } from './belief.ts'
 import type { IndexTrust } from './index-trust.ts'
 import { PublicationReader } from './publication-reader.ts'
 import type { BlobMaps } from '../store/blob-maps.ts'
@@ -30,7 +33,7 @@ import type { BlobMaps } from '../store/blob-maps.ts'
 export interface PublishedImagesParts {
   catalog: Pick<Catalog, 'publication' | 'putPublication' | 'rootfs'>
   registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer' | 'range'>
-  trust: Pick<IndexTrust, 'acceptsPublished'>
+  trust: Pick<IndexTrust, 'judgePublished'>
   /** Takes the metadata chunks. */
   transactions: Pick<ImportTransactions, 'begin'>
   blobMaps: Pick<BlobMaps, 'get' | 'put'>
@@ -41,6 +44,16 @@ export interface PublishedImagesParts {
 
 /** Accepted publications of one image that are tried. */
 const maxTried = 3
+/** Publications of one image whose signatures are looked at. */
+const maxJudged = 256
+
+/** A publication that this host believes: a record whose name nobody has stated, and what it stands on. */
+export interface PublishedRootfs {
+  record: UnsignedRecord & { attestation: Attestation }
+  manifest: RootfsManifest
+  belief: IndexBelief
+}
+
 /** A registry that has said that an image has no publication is asked again after this long (ms). */
 const absentMs = 10 * 60_000
 /** A registry that has not answered is asked again after this long (ms): reads that wait come again every second. */
@@ -93,15 +106,11 @@ export class PublishedImages {
     image: ResolvedImage,
     format: RootfsFormat,
     { signal }: { signal: AbortSignal },
-  ): Promise<ImageRootfs | undefined> {
+  ): Promise<PublishedRootfs | undefined> {
     const { manifestDigest, platform, manifest: json } = image
-    let tried = 0
-    for (const candidate of inTryOrder(await this.#tryList(reference, manifestDigest, signal), format)) {
-      if (tried === maxTried) break
-      const { format, rootfsDigest, attestation } = candidate
-      if (!this.#parts.trust.acceptsPublished({ manifestDigest, format, rootfsDigest }, attestation, image.reference))
-        continue
-      tried++
+    const listed = inTryOrder(await this.#tryList(reference, manifestDigest, signal), format)
+    for (const { claim, belief } of this.#accepted(listed, image).slice(0, maxTried)) {
+      const { candidate, format, rootfsDigest, attestation } = claim
       const manifest = await this.#take(reference, image, candidate, signal)
       if (manifest === undefined) continue
       const record = {
@@ -113,9 +122,30 @@ export class PublishedImages {
         rootfsDigest,
         attestation,
       }
-      return { record, manifest }
+      return { record, manifest, belief }
     }
     return undefined
+  }
+
+  /** The publications that are believed. Of those that contradict each other on the word of members, none is. */
+  #accepted(
+    candidates: readonly Candidate[],
+    { reference: image, manifestDigest }: ResolvedImage,
+  ): AcceptedCandidate[] {
+    const { trust, log } = this.#parts
+    const believed = candidates.slice(0, maxJudged).flatMap((candidate) => {
+      const { format, rootfsDigest, attestation } = candidate
+      const claim = { manifestDigest, format, rootfsDigest, attestation, candidate }
+      const belief = trust.judgePublished(claim, attestation, image)
+      return belief === undefined ? [] : [{ claim, belief }]
+    })
+    const { undisputed, disputes } = settle(believed)
+    for (const dispute of disputes)
+      log.warn('publications of an image contradict each other; none is believed', {
+        image,
+        makers: [...new Set(dispute.map(({ attestation }) => attestation.key))],
+      })
+    return believed.filter(({ claim }) => undisputed.includes(claim))
   }
 
   /**
@@ -336,6 +366,11 @@ export class PublishedImages {
     signal.throwIfAborted()
     this.#parts.log.warn('publication is ignored', { error, image, artifact })
   }
+}
+
+type AcceptedCandidate = {
+  claim: Statement & { attestation: Attestation; candidate: Candidate }
+  belief: IndexBelief
 }
 
 const discarding: ChunkSink = { put: async () => undefined }

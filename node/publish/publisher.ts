@@ -11,7 +11,6 @@ import type { Log } from '../base/log.ts'
 import { mediaTypes } from '../registry/image-manifest.ts'
 import { layersOf, type ImageSource, type LayerDescriptor } from '../registry/image-source.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
-import type { Catalog } from '../store/catalog.ts'
 import {
   emptyConfig,
   encodeArtifact,
@@ -33,9 +32,6 @@ export interface PublisherParts {
   fetcher: {
     fetch: (request: ChunkRequest, options: { signal: AbortSignal; priority: FetchPriority }) => Promise<FetchedChunk>
   }
-  /** This host's key: its peer id. */
-  own: string
-  catalog: Pick<Catalog, 'isUnverified'>
   published: Pick<PublishedImages, 'remember'>
   log: Log
 }
@@ -77,8 +73,8 @@ export class Publisher {
   /**
    * Publishes an image with the attestation of its record, whose maker built the rootfs. Nothing happens if the same
    * maker has published the image already, unless there is a boot profile now and was none then.
-   * @throws invalid for an image that is in no registry; unsupported for a rootfs that this host built and has not
-   * verified; denied, and the other codes of the registry client
+   * @throws invalid for an image that is in no registry; unsupported for a rootfs whose maker has not read all layers;
+   * denied, and the other codes of the registry client
    */
   async publish(
     { record, manifest }: { record: ImageRecord; manifest: RootfsManifest },
@@ -91,15 +87,13 @@ export class Publisher {
         `${record.reference} is in no registry, so there is nowhere to publish it; ` +
           `push the image to one, then seed it from there`,
       )
-    const { own, catalog } = this.#parts
-    if (record.attestation.key === own && (await catalog.isUnverified(record.rootfsDigest))) {
+    if (record.attestation.told)
       throw new P2pfsError(
         'unsupported',
-        `this host has made ${record.reference} from layer indexes that peers sent, and cannot prove it to others; ` +
+        `the rootfs of ${record.reference} was made from layer indexes that peers sent, and is not proved to others; ` +
           `publish it on the host that read the layers, or list keys with --trust-index-key (its own key will do), ` +
           `then seed it again`,
       )
-    }
     const profile = options.profile === undefined ? undefined : digestOf(options.profile)
     const existing = await this.#findExisting(reference, record, profile, options.signal)
     if (existing !== undefined) return existing

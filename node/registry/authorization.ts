@@ -5,6 +5,7 @@ import type { HttpClient } from './http-client.ts'
 import type { HttpRequest, TextResponse } from './http-messages.ts'
 import { parseJsonObject } from './json.ts'
 import { loginCommand, parseRetryAfter } from './refusal.ts'
+import type { Reach } from './reach.ts'
 import type { ServerTls } from './tls-settings.ts'
 
 /** A token is renewed this long before it ends (ms). */
@@ -37,6 +38,7 @@ export interface AuthorizeOptions {
   /** Whether the server is reached by TLS: then so is its token service. */
   isSecure: boolean
   tls?: ServerTls | undefined
+  reach?: Reach | undefined
   signal: AbortSignal
 }
 
@@ -85,11 +87,11 @@ async function fetchToken(
   realm: URL,
   parameters: Challenge['parameters'],
   { http, now }: AuthorizeParts,
-  { registry, credentials, tls, signal, scope: defaultScope }: AuthorizeOptions,
+  { registry, credentials, tls, reach, signal, scope: defaultScope }: AuthorizeOptions,
 ): Promise<Authorization> {
   const scope = parameters.get('scope') || defaultScope
   const request = { service: parameters.get('service') ?? '', scope }
-  const options = { subject: `a token for ${registry}`, tls, signal }
+  const options = { subject: `a token for ${registry}`, tls, reach, signal }
   const answer =
     credentials?.identityToken === undefined
       ? await getToken(realm, request, credentials, http, options)
@@ -147,7 +149,7 @@ async function getToken(
   { service, scope }: TokenRequest,
   credentials: Credentials | undefined,
   http: AuthorizeParts['http'],
-  options: Pick<HttpRequest, 'subject' | 'tls' | 'signal'>,
+  options: Pick<HttpRequest, 'subject' | 'tls' | 'reach' | 'signal'>,
 ): Promise<TextResponse> {
   const url = new URL(realm)
   if (service !== '') url.searchParams.set('service', service)
@@ -165,7 +167,7 @@ async function postToken(
   { service, scope }: TokenRequest,
   identityToken: string,
   http: AuthorizeParts['http'],
-  options: Pick<HttpRequest, 'subject' | 'tls' | 'signal'>,
+  options: Pick<HttpRequest, 'subject' | 'tls' | 'reach' | 'signal'>,
 ): Promise<TextResponse> {
   const form = new URLSearchParams({
     grant_type: 'refresh_token',

@@ -5,6 +5,7 @@ import { authorize, type Authorization, type AuthorizeParts } from './authorizat
 import { chooseChallenge, type Challenge } from './challenge.ts'
 import type { Credentials, CredentialStore } from './credentials.ts'
 import type { HttpResponse } from './http-messages.ts'
+import type { Reach } from './reach.ts'
 import type { ServerTls } from './tls-settings.ts'
 
 /** Repositories whose authorizations are remembered. */
@@ -24,6 +25,10 @@ export interface AccessRequest {
   repository: string
   action: RegistryAction
   tls?: ServerTls | undefined
+  /** Where connections to its token service may lead to; everywhere by default. */
+  reach?: Reach | undefined
+  /** True: the server gets no credentials of this host, and may give a token to anybody. */
+  isAnonymous?: boolean
   signal: AbortSignal
 }
 
@@ -109,7 +114,7 @@ export class Authorizer {
    * without credentials, and name a way to log in only there. Without credentials they are not asked.
    */
   async #askRoot(request: AccessRequest, status: number): Promise<Challenge | undefined> {
-    const { base, tls, signal } = request
+    const { base, tls, reach, signal } = request
     if ((status !== 404 && status !== 403) || this.#openServers.has(base.href)) return undefined
     if ((await this.#credentials(request, signal)) === undefined) return undefined
     try {
@@ -118,6 +123,7 @@ export class Authorizer {
         headers: {},
         subject: 'the root of its API',
         tls,
+        reach,
         signal,
       })
       const challenge = answer.status === 401 ? chooseChallenge(answer.headers) : undefined
@@ -131,12 +137,16 @@ export class Authorizer {
     }
   }
 
-  async #credentials({ registry, repository }: AccessRequest, signal: AbortSignal): Promise<Credentials | undefined> {
+  async #credentials(
+    { registry, repository, isAnonymous = false }: AccessRequest,
+    signal: AbortSignal,
+  ): Promise<Credentials | undefined> {
+    if (isAnonymous) return undefined
     return await this.#parts.credentials.find(registry, { repository, signal })
   }
 
   async #renew(request: AccessRequest, challenge: Challenge | undefined): Promise<string> {
-    const { registry, base, repository, action, tls } = request
+    const { registry, base, repository, action, tls, reach } = request
     const key = keyOf(request)
     return await this.#renewals.run(key, request.signal, async (signal) => {
       const fresh = await authorize(challenge, this.#parts, {
@@ -145,6 +155,7 @@ export class Authorizer {
         credentials: await this.#credentials(request, signal),
         isSecure: base.protocol === 'https:',
         tls,
+        reach,
         signal,
       })
       this.#grants.set(key, { ...fresh, challenge })

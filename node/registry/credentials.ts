@@ -26,6 +26,11 @@ export interface FindCredentialsOptions {
 export interface CredentialStore {
   /** The credentials for a registry; undefined where there are none: it is asked without. */
   find: (registry: string, options: FindCredentialsOptions) => Promise<Credentials | undefined>
+  /**
+   * Whether there is an entry for this registry, or for a part of it that the repository is in. A store of credentials
+   * for whatever registry, which has to be asked, does not count. Without this method there is none.
+   */
+  names?: (registry: string, options: Pick<FindCredentialsOptions, 'repository'>) => Promise<boolean>
 }
 
 /** The name under which docker login stores Docker Hub. */
@@ -87,6 +92,17 @@ export class DockerCredentials implements CredentialStore {
       if (found !== undefined) return found
     }
     return undefined
+  }
+
+  /**
+   * By `auths` and `credHelpers`. An empty entry of `auths` counts where there is a `credsStore`: docker login leaves it
+   * for what it puts into the store.
+   */
+  async names(registry: string, { repository }: Pick<FindCredentialsOptions, 'repository'>): Promise<boolean> {
+    const { auths, credHelpers, credsStore } = await this.#read()
+    const image = { registry, repository }
+    const isKept = (key: string): boolean => credsStore !== '' || parseEntry(auths[key]) !== undefined
+    return matchingKeys(credHelpers, image).length > 0 || matchingKeys(auths, image).some(isKept)
   }
 
   async #read(): Promise<DockerConfig> {

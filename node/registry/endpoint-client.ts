@@ -3,6 +3,7 @@ import { endpointName, endpointUrl, repositoryAt, type Endpoint } from './endpoi
 import type { HttpClient } from './http-client.ts'
 import type { HttpRequest, HttpResponse } from './http-messages.ts'
 import type { RegistryReference } from './reference.ts'
+import type { Reach } from './reach.ts'
 import { refusal } from './refusal.ts'
 
 export interface EndpointRequest extends Omit<HttpRequest, 'subject'> {
@@ -18,6 +19,13 @@ export interface EndpointClientParts {
   http: Pick<HttpClient, 'send' | 'pause'>
   authorizer: Pick<Authorizer, 'header' | 'current' | 'answer' | 'refusedAgain'>
   now: () => number
+  /** Whether a server, HOST or HOST:PORT, may be sent credentials in clear: by default none but the endpoints. */
+  isInsecure?: (host: string) => boolean
+  /**
+   * Given where requests are sent for others: where those to a server may lead to. Then the servers that it redirects to
+   * get no credentials of this host.
+   */
+  reachOf?: (endpoint: Endpoint, image: RegistryReference) => Promise<Reach>
 }
 
 /** Requests to the servers of registries, with the authorization that each server wants. */
@@ -36,11 +44,13 @@ export class EndpointClient {
    */
   async send(
     endpoint: Endpoint,
-    { repository }: RegistryReference,
+    image: RegistryReference,
     target: string | URL,
     { statuses, action = 'pull', subject, ...options }: EndpointRequest,
   ): Promise<HttpResponse> {
-    const { http, now } = this.#parts
+    const { http, now, reachOf, isInsecure = () => false } = this.#parts
+    const { repository } = image
+    const reach = await reachOf?.(endpoint, image)
     const path = typeof target === 'string' ? target : 'an upload'
     const request = { ...options, subject: subject ?? `${path} of ${repository}` }
     const url = typeof target === 'string' ? endpointUrl(endpoint, repository, target) : target
@@ -48,16 +58,21 @@ export class EndpointClient {
     const tls = settings === undefined ? undefined : { hostname: base.hostname, settings }
     const accessTo = (origin: string): AccessRequest => {
       const isOwn = origin === base.origin
+      const { protocol, host } = new URL(origin)
+      // Who redirects, or stands in between, must not have the credentials for another server sent in clear.
+      const isInClear = protocol !== 'https:' && !isInsecure(host)
       return {
-        registry: isOwn ? endpoint.name : endpointName(new URL(origin).host),
+        registry: isOwn ? endpoint.name : endpointName(host),
         base: isOwn ? base : new URL('/v2/', origin),
         repository: isOwn ? repositoryAt(endpoint, repository) : repository,
         action,
         tls,
+        reach,
+        isAnonymous: !isOwn && (isInClear || reach !== undefined),
         signal: request.signal,
       }
     }
-    const response = await this.#exchange(url, endpoint, { ...request, tls }, accessTo)
+    const response = await this.#exchange(url, endpoint, { ...request, tls, reach }, accessTo)
     if (statuses.includes(response.status)) return response
     await response.discard()
     const isRedirected = response.url.origin !== url.origin

@@ -67,15 +67,26 @@ export class HostsDirectory {
     }
   }
 
-  async #directoryOf(registry: string): Promise<string | undefined> {
-    // containerd writes the port without a colon too.
-    const names = [registry.replace(/:(\d+)$/, '_$1_'), registry, '_default']
+  /** Whether a directory is for this registry by name, and gives servers for it. @throws as {@link find} */
+  async names(registry: string): Promise<boolean> {
+    if ((await this.#directoryOf(registry, ownNames(registry))) === undefined) return false
+    const hosts = await this.find(registry)
+    return hosts !== undefined && (hosts.mirrors.length > 0 || hosts.server !== undefined)
+  }
+
+  async #directoryOf(
+    registry: string,
+    names: readonly string[] = [...ownNames(registry), '_default'],
+  ): Promise<string | undefined> {
     for (const path of this.#directories.flatMap((directory) => names.map((name) => join(directory, name)))) {
       if (await isDirectory(path)) return path
     }
     return undefined
   }
 }
+
+/** containerd writes the port without a colon too. */
+const ownNames = (registry: string): string[] => [registry.replace(/:(\d+)$/, '_$1_'), registry]
 
 async function isDirectory(path: string): Promise<boolean> {
   const found = await stat(path).catch(() => undefined)

@@ -7,6 +7,7 @@ import { Dispatchers } from './dispatchers.ts'
 import { headerOf, textOf, type HttpRequest, type HttpResponse, type TextResponse } from './http-messages.ts'
 import { OutageWatch, type Listening } from './outage-watch.ts'
 import { proxyFor, type Environment } from './proxies.ts'
+import { reachKey, ReachGuard, type Reach } from './reach.ts'
 import { defaultLimits, RequestGate, type RequestLimits } from './request-gate.ts'
 import { maxPauseMs, realClock, type Clock } from './retry.ts'
 import { StallTimer } from './stall-timer.ts'
@@ -50,6 +51,7 @@ export class HttpClient {
   readonly #limits: RequestLimits
   readonly #certificates: Certificates
   readonly #environment: Environment
+  readonly #guard: ReachGuard
   readonly #dispatchers: Dispatchers
   /** By host; an idle gate is dropped when there are many. */
   readonly #gates = new Map<string, RequestGate>()
@@ -58,7 +60,7 @@ export class HttpClient {
   #closed: P2pfsError | undefined
 
   constructor(
-    { clock = realClock }: { clock?: Clock },
+    { clock = realClock, guard = new ReachGuard() }: { clock?: Clock; guard?: ReachGuard | undefined },
     {
       userAgent,
       timeouts,
@@ -73,10 +75,11 @@ export class HttpClient {
     this.#limits = { ...defaultLimits, ...limits }
     this.#certificates = new Certificates(clock, certificates)
     this.#environment = environment
-    this.#dispatchers = new Dispatchers({
-      connections: this.#limits.connections,
-      connectMs: this.#timeouts.connectMs,
-    })
+    this.#guard = guard
+    this.#dispatchers = new Dispatchers(
+      { guard },
+      { connections: this.#limits.connections, connectMs: this.#timeouts.connectMs },
+    )
   }
 
   /** Reads the files that the options name, so that a mistake shows at once. @throws invalid */
@@ -115,6 +118,11 @@ export class HttpClient {
     return { status: response.status, headers: response.headers, body: await textOf(response, url.host) }
   }
 
+  /** See {@link ReachGuard.reachOf}. */
+  async reachOf(hostname: string): Promise<Reach> {
+    return await this.#guard.reachOf(hostname)
+  }
+
   /** Sends nothing to the host for the time that it asked for, within bounds. */
   pause(host: string, ms: number): void {
     this.#gates.get(host)?.pause(Math.min(ms, maxPauseMs))
@@ -142,12 +150,12 @@ export class HttpClient {
   /** One request and its answer. */
   async #exchange(
     target: URL,
-    { method, headers, body, headersMs = this.#timeouts.headersMs, subject, tls, signal }: HttpRequest,
+    { method, headers, body, headersMs = this.#timeouts.headersMs, subject, tls, reach, signal }: HttpRequest,
   ): Promise<Exchange> {
     const silence = new AbortController()
     const ended = AbortSignal.any([signal, silence.signal])
     const cut = (reason: P2pfsError): void => silence.abort(reason)
-    const listening = this.#listen(target, cut)
+    const listening = this.#listen(target, reach, cut)
     const stall = new StallTimer({ cut }, { host: target.host, subject })
     const failure = (cause: unknown): Error => {
       if (signal.aborted) return signal.reason as Error
@@ -162,7 +170,7 @@ export class HttpClient {
         headers: { 'user-agent': this.#userAgent, ...headers },
         ...(body === undefined ? {} : { body }),
         signal: ended,
-        dispatcher: await this.#dispatcher(target, tls),
+        dispatcher: await this.#dispatcher(target, tls, reach),
       })
       // undici looks at the signal only when it has a connection, which may take a while to fail.
       const response = await orAbort(answer, ended)
@@ -187,26 +195,32 @@ export class HttpClient {
     return gate
   }
 
-  async #dispatcher(url: URL, serverTls: ServerTls | undefined): Promise<Dispatcher> {
+  async #dispatcher(url: URL, serverTls: ServerTls | undefined, reach: Reach | undefined): Promise<Dispatcher> {
     const proxy = proxyFor(url, this.#environment)
+    if (proxy !== undefined && reach !== undefined) await this.#guard.checkForProxy(url.hostname, reach)
     const tls = settingsFor(url, serverTls)
     const context = url.protocol === 'https:' ? await this.#certificates.contextFor(url.host, tls) : undefined
     if (this.#closed !== undefined) throw this.#closed
-    return this.#dispatchers.get(proxy, { context, verify: tls?.verify ?? true })
+    return this.#dispatchers.get(proxy, { context, verify: tls?.verify ?? true }, reach)
   }
 
   /** Listens to the server that the connection goes to: the proxy, where there is one. */
-  #listen(url: URL, cut: (reason: P2pfsError) => void): Listening {
-    const { protocol, hostname, port } = new URL(proxyFor(url, this.#environment) ?? url)
+  #listen(url: URL, reach: Reach | undefined, cut: (reason: P2pfsError) => void): Listening {
+    const proxy = proxyFor(url, this.#environment)
+    const { protocol, hostname, port } = new URL(proxy ?? url)
     const address = {
       host: hostname.replace(/^\[(.*)\]$/, '$1'),
       port: Number(port || (protocol === 'https:' ? 443 : 80)),
     }
-    const key = `${address.host} ${address.port}`
+    const within = proxy === undefined ? reach : undefined
+    const key = `${address.host} ${address.port} ${within === undefined ? '' : reachKey(within)}`
     let watch = this.#watches.get(key)
     if (watch === undefined) {
       const onIdle = (): void => void this.#watches.delete(key)
-      watch = new OutageWatch({ onIdle }, { ...address, unreachableMs: this.#timeouts.connectMs })
+      watch = new OutageWatch(
+        { onIdle },
+        { ...address, unreachableMs: this.#timeouts.connectMs, lookup: within && this.#guard.lookupWithin(within) },
+      )
       this.#watches.set(key, watch)
     }
     return watch.listen(cut)

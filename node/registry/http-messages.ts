@@ -1,6 +1,7 @@
 import type { Urgency } from '../base/urgency.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { decodeContent } from './content-encoding.ts'
+import type { Reach } from './reach.ts'
 import type { ServerTls } from './tls-settings.ts'
 
 /** By names in lower case. */
@@ -32,6 +33,8 @@ export interface HttpRequest {
   headersFor?: (url: URL) => Record<string, string>
   /** Besides the settings of all requests. */
   tls?: ServerTls | undefined
+  /** Where its connections may lead to, redirects included; everywhere by default. */
+  reach?: Reach | undefined
   body?: string | Uint8Array
   /** Urgent requests go before others, and find a connection. Not urgent by default. */
   urgency?: Urgency

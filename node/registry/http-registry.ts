@@ -7,7 +7,7 @@ import { BlobReader } from './blob-reader.ts'
 import { BlobUploader } from './blob-uploader.ts'
 import { DockerCredentials, type CredentialStore } from './credentials.ts'
 import { EndpointClient } from './endpoint-client.ts'
-import type { Capability, Endpoint } from './endpoint.ts'
+import { parseRegistryName, type Capability, type Endpoint } from './endpoint.ts'
 import { HttpClient, type HttpClientOptions } from './http-client.ts'
 import { checkSize, maxManifestBytes, type Descriptor } from './image-manifest.ts'
 import {
@@ -24,6 +24,7 @@ import type { Reference, RegistryReference } from './reference.ts'
 import { parsePushed } from './referrers.ts'
 import { RegistryManifests } from './registry-manifests.ts'
 import { RegistryReferrers } from './registry-referrers.ts'
+import { publicReach, type Reach, type ReachGuard } from './reach.ts'
 import { realClock, withRetry, type Clock } from './retry.ts'
 import { SkipBudget } from './skip-budget.ts'
 import { verifiedBlob } from './verified-blob.ts'
@@ -32,6 +33,8 @@ export interface HttpRegistryParts {
   log: Log
   credentials?: CredentialStore
   clock?: Clock
+  /** For connections of {@link HttpRegistryOptions.forOthers}. */
+  guard?: ReachGuard
 }
 
 export interface HttpRegistryOptions extends HttpClientOptions {
@@ -41,11 +44,20 @@ export interface HttpRegistryOptions extends HttpClientOptions {
   mirrors?: readonly string[]
   /** Directories as containerd's `/etc/containerd/certs.d`. */
   hostsDirectories?: readonly string[]
+  /**
+   * Given where all requests are sent for others, who choose what is asked for. Connections lead to public addresses,
+   * and to addresses of the class that a named registry or a mirror is in; what a registry redirects to gets no
+   * credentials of this host. `named`: registries that the operator has named, besides those that have credentials or
+   * mirrors.
+   */
+  forOthers?: { named: readonly string[] }
 }
 
 /** Images in registries: OCI distribution spec 1.1, and Docker's registry HTTP API v2. */
 export class HttpRegistry implements ImageStorage {
   readonly #http: HttpClient
+  readonly #credentials: CredentialStore
+  readonly #named: ReadonlySet<string>
   readonly #mirrors: Mirrors
   readonly #manifests: RegistryManifests
   readonly #blobs: BlobReader
@@ -57,8 +69,8 @@ export class HttpRegistry implements ImageStorage {
 
   /** @throws invalid for what is not a mirror */
   constructor(
-    { log, credentials = new DockerCredentials({ log }), clock: outerClock = realClock }: HttpRegistryParts,
-    { insecureRegistries, mirrors = [], hostsDirectories = [], ...options }: HttpRegistryOptions,
+    { log, credentials = new DockerCredentials({ log }), clock: outerClock = realClock, guard }: HttpRegistryParts,
+    { insecureRegistries, mirrors = [], hostsDirectories = [], forOthers, ...options }: HttpRegistryOptions,
   ) {
     const closing = this.#closing.signal
     const clock = {
@@ -66,12 +78,21 @@ export class HttpRegistry implements ImageStorage {
       sleep: async (ms: number, signal: AbortSignal) => await outerClock.sleep(ms, AbortSignal.any([signal, closing])),
     }
     const { now } = clock
+    const insecure = new Set(insecureRegistries.map(parseRegistryName))
     this.#clock = clock
-    this.#http = new HttpClient({ clock }, options)
+    this.#http = new HttpClient({ clock, guard }, options)
+    this.#credentials = credentials
+    this.#named = new Set(forOthers?.named.map(parseRegistryName))
     this.#skips = new SkipBudget(clock)
     this.#mirrors = new Mirrors({ log, now }, { mirrors, insecureRegistries, hostsDirectories })
     const authorizer = new Authorizer({ http: this.#http, credentials, now })
-    const client = new EndpointClient({ http: this.#http, authorizer, now })
+    const client = new EndpointClient({
+      http: this.#http,
+      authorizer,
+      now,
+      isInsecure: (host) => insecure.has(host),
+      ...(forOthers && { reachOf: async (endpoint, image) => await this.#reachOf(endpoint, image) }),
+    })
     this.#manifests = new RegistryManifests({ client })
     this.#blobs = new BlobReader({ client, mirrors: this.#mirrors, clock })
     this.#uploader = new BlobUploader({ client })
@@ -88,6 +109,20 @@ export class HttpRegistry implements ImageStorage {
   async close(): Promise<void> {
     this.#closing.abort(new P2pfsError('closed', 'the registry client has been closed'))
     await this.#http.close()
+  }
+
+  /**
+   * Whether the operator of this host has named the image's registry: by credentials, by a mirror, or as `named` of
+   * {@link HttpRegistryOptions.forOthers}. What is configured for whatever registry does not count.
+   * @throws invalid for hosts that cannot be read
+   */
+  async isNamed(reference: Reference): Promise<boolean> {
+    const { registry, repository } = asRegistry(reference)
+    return (
+      this.#named.has(registry) ||
+      (await this.#mirrors.names(registry)) ||
+      (await this.#credentials.names?.(registry, { repository })) === true
+    )
   }
 
   async manifest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<StoredManifest> {
@@ -216,6 +251,11 @@ export class HttpRegistry implements ImageStorage {
     const image = asRegistry(reference)
     const { original } = await this.#mirrors.servers(image.registry)
     return await this.#referrers.list(original, image, digest, artifactType, signal)
+  }
+
+  /** Mirrors are the operator's choice; a registry is only where he names it. */
+  async #reachOf({ isMirror, base }: Endpoint, image: RegistryReference): Promise<Reach> {
+    return isMirror || (await this.isNamed(image)) ? await this.#http.reachOf(base.hostname) : publicReach
   }
 
   /** Asks the mirrors, then the registry, until one answers. */

@@ -81,6 +81,13 @@ export function parseManifest(json: string, what: string): Manifest {
   }
 }
 
+/** The digest of the image config that an image manifest names. @throws invalid where it is not an image manifest */
+export function configDigestOf(manifestJson: string): Digest {
+  const manifest = parseManifest(manifestJson, 'image manifest')
+  if (manifest.kind !== 'image') throw new P2pfsError('invalid', 'an image manifest was expected, not an index')
+  return manifest.config.digest
+}
+
 /**
  * The layers of an image, lowest first.
  * @throws invalid where manifest and config do not fit together; unsupported for layers that are not in registries

@@ -2,6 +2,7 @@ import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { BoundedMap } from '../base/bounded-map.ts'
 import type { Log } from '../base/log.ts'
+import type { CredentialStore } from './credentials.ts'
 import { HttpRegistry, type HttpRegistryOptions } from './http-registry.ts'
 import { layersOf, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
 import type { ByteRange, ImageStorage, ReadBlobOptions, ReadRangeOptions, Referrer } from './image-storage.ts'
@@ -11,7 +12,7 @@ import { localImages } from './local-images.ts'
 import { OciLayout } from './oci-layout.ts'
 import { formatReference, type Reference } from './reference.ts'
 
-export { layersOf, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
+export { configDigestOf, layersOf, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
 export type { ByteRange, ReadRangeOptions, Referrer } from './image-storage.ts'
 
 /** An image for one platform, without its layers' bytes. */
@@ -31,7 +32,7 @@ export interface ResolvedImage {
 const maxMisfits = 1024
 
 export interface ImageSourceParts {
-  registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close'>>
+  registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close' | 'isNamed'>>
   layout: ImageStorage
   log: Log
 }
@@ -85,6 +86,11 @@ export class ImageSource implements AsyncDisposable {
     if (!suits(config, platform)) this.#misfit(config, { name, platform, ...found })
     const image = { reference: name, platform, manifestDigest: digest, manifest: json, config, layers }
     return { ...image, topDigest: top.digest }
+  }
+
+  /** See {@link HttpRegistry.isNamed}; false for images that are in no registry. */
+  async isNamed(reference: Reference): Promise<boolean> {
+    return reference.kind === 'registry' && (await this.#registry.isNamed?.(reference)) === true
   }
 
   /** See {@link ImageStorage.digest}. */
@@ -171,8 +177,11 @@ export class ImageSource implements AsyncDisposable {
 
 export interface ImageSourceOptions extends HttpRegistryOptions {
   log: Log
+  /** Those of Docker's configuration by default. */
+  credentials?: CredentialStore
 }
 
-export function createImageSource({ log, ...options }: ImageSourceOptions): ImageSource {
-  return new ImageSource({ registry: new HttpRegistry({ log }, options), layout: new OciLayout(), log })
+export function createImageSource({ log, credentials, ...options }: ImageSourceOptions): ImageSource {
+  const registry = new HttpRegistry({ log, ...(credentials && { credentials }) }, options)
+  return new ImageSource({ registry, layout: new OciLayout(), log })
 }

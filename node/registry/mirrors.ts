@@ -105,6 +105,11 @@ export class Mirrors {
     }
   }
 
+  /** Whether the configuration names servers of this registry, and not only of any. @throws as {@link servers} */
+  async names(registry: string): Promise<boolean> {
+    return this.#mirrors.has(registry) || (await this.#hosts.names(registry))
+  }
+
   #itself(registry: string): Endpoint {
     const host = registry === 'docker.io' ? hubHost : registry
     return {

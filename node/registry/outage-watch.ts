@@ -1,4 +1,4 @@
-import { connect } from 'node:net'
+import { connect, type LookupFunction } from 'node:net'
 import { P2pfsError } from '../../protocol/errors.ts'
 
 /** After this silence the host is tried with a new connection (ms). */
@@ -33,6 +33,8 @@ export interface OutageWatchOptions {
   port: number
   /** A host that takes no new connection for this long is given up (ms). */
   unreachableMs: number
+  /** Finds the addresses that may be tried; all that the name has by default. */
+  lookup?: LookupFunction | undefined
   /** See `silenceMs` and `probeMs` above; tests are faster. */
   pace?: { silenceMs: number; probeMs: number }
 }
@@ -46,7 +48,7 @@ export interface OutageWatchOptions {
  */
 export class OutageWatch {
   readonly #parts: Required<OutageWatchParts>
-  readonly #options: Required<OutageWatchOptions>
+  readonly #options: OutageWatchOptions & Required<Pick<OutageWatchOptions, 'pace'>>
   /** As many as there are requests under way. */
   readonly #listeners = new Set<Listener>()
   readonly #closing = new AbortController()
@@ -139,8 +141,11 @@ export class OutageWatch {
   }
 }
 
-async function takesConnection({ host, port }: { host: string; port: number }, signal: AbortSignal): Promise<boolean> {
-  const socket = connect({ host, port })
+async function takesConnection(
+  { host, port, lookup }: Pick<OutageWatchOptions, 'host' | 'port' | 'lookup'>,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const socket = connect({ host, port, ...(lookup && { lookup }) })
   const { promise, resolve } = Promise.withResolvers<boolean>()
   const onAbort = (): void => resolve(false)
   socket.once('connect', () => resolve(true))

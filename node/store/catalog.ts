@@ -5,7 +5,9 @@ import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../protocol/blob-m
 import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../protocol/boot-profile.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { encodeCbor, Fields, parseCbor } from '../../protocol/cbor.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
+import { parseNameStatement, type NameStatement } from '../../protocol/name-statement.ts'
 import { compressPieces, expandPieces } from '../base/compress.ts'
 import { release } from '../base/release.ts'
 import { encodeLayerIndexPieces, LayerIndexParser, type LayerIndex } from '../../protocol/layer-index.ts'
@@ -18,8 +20,10 @@ import {
   type RootfsManifest,
 } from '../../protocol/rootfs-manifest.ts'
 import { isDiskFull } from '../base/disk-full.ts'
+import type { Log } from '../base/log.ts'
 import type { DiskReserve } from './disk-reserve.ts'
-import { foreign, keys, prefixes, under } from './keys.ts'
+import { foreign, keys, prefixes, under, unsigned } from './keys.ts'
+import { encodeLieRecord, parseLieRecord, type LieRecord } from './lie-record.ts'
 import { encodeMountRecord, parseMountRecord, type MountRecord } from './mount-record.ts'
 
 const compress = promisify(zstdCompress)
@@ -31,6 +35,13 @@ const maxLayerRecordBytes = 56 * 1024 * 1024
 export interface CatalogParts {
   /** Disk space that is given up where a write fails for lack of it. */
   reserve: Pick<DiskReserve, 'release'>
+  log: Log
+}
+
+/** The newest statement that this host has accepted for a name. */
+export interface AcceptedName {
+  manifestDigest: Digest
+  nameStatement: NameStatement
 }
 
 /**
@@ -39,16 +50,19 @@ export interface CatalogParts {
  */
 export class Catalog implements AsyncDisposable {
   readonly #reserve: CatalogParts['reserve']
+  readonly #log: Log
   readonly #level: Level<string, Uint8Array>
   #recovery: Promise<void> | undefined
 
-  private constructor({ reserve }: CatalogParts, { directory }: { directory: string }) {
+  private constructor({ reserve, log }: CatalogParts, { directory }: { directory: string }) {
     this.#reserve = reserve
+    this.#log = log
     this.#level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
   }
 
   /**
-   * Removes the records of other format versions: their images are imported again.
+   * Removes the records of other format versions: their images are imported again. Image records of earlier versions, whose
+   * names nobody has signed, are removed too: their images are resolved again.
    * @throws conflict where another process has the catalog open; unavailable where the disk refuses
    */
   static async open(parts: CatalogParts, options: { directory: string }): Promise<Catalog> {
@@ -60,6 +74,12 @@ export class Catalog implements AsyncDisposable {
       await parts.reserve.release()
       await catalog.#open()
     }
+    for (const range of unsigned) {
+      const records = (await catalog.#level.keys(range).all()).length
+      if (records === 0) continue
+      parts.log.info('image records of an earlier version are removed; their images are resolved again', { records })
+      await catalog.#level.clear(range)
+    }
     for (const range of foreign) await catalog.#level.clear(range)
     return catalog
   }
@@ -68,17 +88,50 @@ export class Catalog implements AsyncDisposable {
     await this.#level.close()
   }
 
-  async putImage(record: ImageRecord): Promise<void> {
-    await this.#put(keys.image(record), encodeImageRecord(record), true)
+  /** @param options `sync`: whether it must be on the disk before this resolves */
+  async putImage(record: ImageRecord, { sync = true }: { sync?: boolean } = {}): Promise<void> {
+    await this.#put(keys.image(record), encodeImageRecord(record), sync)
   }
 
+  /** A record that cannot be read is removed: its image is resolved again. */
   async image(name: ImageName): Promise<ImageRecord | undefined> {
     const bytes = await (await this.#db()).get(keys.image(name))
-    return bytes === undefined ? undefined : parseImageRecord(bytes)
+    return bytes === undefined ? undefined : await this.#parse(keys.image(name), bytes, parseImageRecord)
   }
 
+  /** As {@link image}. */
   async images(): Promise<ImageRecord[]> {
-    return (await (await this.#db()).values(under(prefixes.image)).all()).map(parseImageRecord)
+    return await this.#parseAll(prefixes.image, parseImageRecord)
+  }
+
+  async deleteImage(name: ImageName): Promise<void> {
+    await this.#delete(keys.image(name))
+  }
+
+  async putNamePast(name: Omit<ImageName, 'format'>, { manifestDigest, nameStatement }: AcceptedName): Promise<void> {
+    await this.#put(keys.namePast(name), encodeCbor({ manifestDigest, nameStatement }), false)
+  }
+
+  async namePast(name: Omit<ImageName, 'format'>): Promise<AcceptedName | undefined> {
+    const key = keys.namePast(name)
+    const bytes = await (await this.#db()).get(key)
+    return bytes === undefined ? undefined : await this.#parse(key, bytes, parseAcceptedName)
+  }
+
+  async deleteNamePast(name: Omit<ImageName, 'format'>): Promise<void> {
+    await this.#delete(keys.namePast(name))
+  }
+
+  async putLie(lie: LieRecord): Promise<void> {
+    await this.#put(keys.lie(lie), encodeLieRecord(lie), true)
+  }
+
+  async lies(): Promise<LieRecord[]> {
+    return await this.#parseAll(prefixes.lie, parseLieRecord)
+  }
+
+  async deleteLie(lie: LieRecord): Promise<void> {
+    await this.#delete(keys.lie(lie))
   }
 
   /** @returns the rootfs digest. */
@@ -102,16 +155,6 @@ export class Catalog implements AsyncDisposable {
   async rootfsDigests(): Promise<Digest[]> {
     const names = await (await this.#db()).keys(under(prefixes.rootfs)).all()
     return names.map((name) => parseDigest(name.slice(prefixes.rootfs.length)))
-  }
-
-  /** Whether this host has built the rootfs with layer indexes of peers, which nobody has signed. */
-  async isUnverified(rootfs: Digest): Promise<boolean> {
-    return await (await this.#db()).has(keys.unverified(rootfs))
-  }
-
-  async putUnverified(rootfs: Digest, isUnverified: boolean): Promise<void> {
-    if (isUnverified) await this.#put(keys.unverified(rootfs), new Uint8Array(0), true)
-    else await this.#delete(keys.unverified(rootfs))
   }
 
   /** Remembers which image manifest an index names for the platform through other indexes. */
@@ -186,6 +229,11 @@ export class Catalog implements AsyncDisposable {
     return names.map((name) => parseDigest(name.slice(prefixes.layer.length)))
   }
 
+  /** Removes an index of a peer, which nobody has signed. */
+  async deleteUnverifiedLayer(diffId: Digest): Promise<void> {
+    await this.#delete(keys.unverifiedLayer(diffId))
+  }
+
   async deleteLayer(diffId: Digest): Promise<void> {
     await this.#delete(keys.layer(diffId))
     await this.#delete(keys.unverifiedLayer(diffId))
@@ -243,6 +291,29 @@ export class Catalog implements AsyncDisposable {
     return records
   }
 
+  async #parseAll<T>(prefix: (typeof prefixes)[keyof typeof prefixes], parse: (bytes: Uint8Array) => T): Promise<T[]> {
+    const records: T[] = []
+    for (const [key, bytes] of await (await this.#db()).iterator(under(prefix)).all()) {
+      const record = await this.#parse(key, bytes, parse)
+      if (record !== undefined) records.push(record)
+    }
+    return records
+  }
+
+  /** A record that cannot be read is removed. */
+  async #parse<T>(key: string, bytes: Uint8Array, parse: (bytes: Uint8Array) => T): Promise<T | undefined> {
+    try {
+      return parse(bytes)
+    } catch (error) {
+      this.#log.warn('record of the catalog cannot be read; it is removed, and its image is resolved again', {
+        error,
+        key,
+      })
+      await this.#delete(key)
+      return undefined
+    }
+  }
+
   async #storedLayer(
     diffId: Digest,
     { includeUnverified = true }: { includeUnverified?: boolean },
@@ -297,6 +368,15 @@ export class Catalog implements AsyncDisposable {
   async #db(): Promise<Level<string, Uint8Array>> {
     await this.#recovery
     return this.#level
+  }
+}
+
+/** @throws invalid */
+function parseAcceptedName(bytes: Uint8Array): AcceptedName {
+  const fields = new Fields(parseCbor(bytes, 'accepted name'), 'accepted name')
+  return {
+    manifestDigest: fields.digest('manifestDigest'),
+    nameStatement: parseNameStatement(fields.get('nameStatement')),
   }
 }
 

@@ -1,3 +1,4 @@
+import type { Statement } from '../../protocol/attestation.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName } from '../../protocol/image-record.ts'
 import { formatVersion } from '../../protocol/layer-index.ts'
@@ -7,6 +8,9 @@ import type { RootfsFormat } from '../../protocol/rootfs-manifest.ts'
 export const keys = {
   /** -> image record (CBOR) */
   image: ({ reference, platform, format }: ImageName): string => `${prefixes.image}${format}/${platform}/${reference}`,
+  /** -> the newest statement that this host has accepted for the name (CBOR) */
+  namePast: ({ reference, platform }: Omit<ImageName, 'format'>): string =>
+    `${formatVersion}/past/${platform}/${reference}`,
   /** -> rootfs manifest (CBOR) */
   rootfs: (digest: Digest): string => `${formatVersion}/rootfs/${digest}`,
   /** -> layer index (CBOR, zstd) */
@@ -15,8 +19,6 @@ export const keys = {
   unverifiedLayer: (diffId: Digest): string => `${formatVersion}/told/${diffId}`,
   /** -> blob map (CBOR, zstd) */
   blobMap: (digest: Digest): string => `${formatVersion}/map/${digest}`,
-  /** -> nothing: this host has built the rootfs with layer indexes of peers */
-  unverified: (rootfsDigest: Digest): string => `${formatVersion}/hearsay/${rootfsDigest}`,
   /** -> digest of the image manifest that an index names for the platform (UTF-8) */
   manifestOfIndex: (index: Digest, platform: string): string => `${formatVersion}/index/${platform}/${index}`,
   /** -> publication (CBOR) */
@@ -24,6 +26,9 @@ export const keys = {
     `${formatVersion}/publication/${format}/${manifestDigest}`,
   /** -> boot profile (CBOR) */
   profile: (rootfs: Digest): string => `${formatVersion}/profile/${rootfs}`,
+  /** -> lie record (JSON) */
+  lie: ({ manifestDigest, format, rootfsDigest, maker }: Statement & { maker: string }): string =>
+    `${prefixes.lie}${format}/${manifestDigest}/${rootfsDigest}/${maker}`,
   /** -> mount record (JSON) */
   mount: (directory: string): string => `mount/${directory}`,
 }
@@ -34,11 +39,12 @@ interface KeyRange {
 }
 
 export const prefixes = {
-  image: `${formatVersion}/record/`,
+  image: `${formatVersion}/signed/`,
   rootfs: `${formatVersion}/rootfs/`,
   layer: `${formatVersion}/layer/`,
   blobMap: `${formatVersion}/map/`,
   profile: `${formatVersion}/profile/`,
+  lie: 'lie/',
   mount: 'mount/',
 } as const
 
@@ -47,10 +53,16 @@ export function under(prefix: (typeof prefixes)[keyof typeof prefixes]): KeyRang
   return { gte: prefix, lt: `${prefix.slice(0, -1)}0` }
 }
 
-/** The keys of other format versions, and of image records without an attestation: all but this version's keys and mounts. */
+/** Image records whose name nobody has signed, or that nobody has signed at all: of earlier versions. */
+export const unsigned: readonly KeyRange[] = ['image', 'record', 'hearsay'].map((room) => ({
+  gte: `${formatVersion}/${room}/`,
+  lt: `${formatVersion}/${room}0`,
+}))
+
+/** The keys of other format versions: all but this version's keys, mounts, and lies, which are lies in every version. */
 export const foreign: readonly KeyRange[] = [
-  { gte: `${formatVersion}/image/`, lt: `${formatVersion}/image0` },
   { gte: '', lt: `${formatVersion}/` },
-  { gte: `${formatVersion}0`, lt: 'mount/' },
+  { gte: `${formatVersion}0`, lt: prefixes.lie },
+  { gte: 'lie0', lt: prefixes.mount },
   { gte: 'mount0', lt: '\uffff' },
 ]

@@ -10,7 +10,7 @@ import {
 } from '../image-record.ts'
 
 /** One request per stream; progress while the import runs, then one answer. */
-export const importProtocol = '/p2pfs/import/1'
+export const importProtocol = '/p2pfs/import/2'
 
 export const maxImportRequestBytes = 4096
 /** Longest answer (bytes): an image record with an image manifest, which has up to 4 MiB. */

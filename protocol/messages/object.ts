@@ -5,7 +5,7 @@ import { P2pfsError } from '../errors.ts'
 import { parseImageName, type ImageName } from '../image-record.ts'
 
 /** One request and one answer per stream. */
-export const objectProtocol = '/p2pfs/object/2'
+export const objectProtocol = '/p2pfs/object/3'
 
 export const maxObjectRequestBytes = 4096
 /**

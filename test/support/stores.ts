@@ -13,7 +13,7 @@ export async function openCatalog(
   context: TestContext,
   directory = join(temporaryDirectory(context), 'catalog'),
 ): Promise<Catalog> {
-  const catalog = await Catalog.open({ reserve }, { directory })
+  const catalog = await Catalog.open({ reserve, log: silentLog }, { directory })
   context.after(async () => await catalog[Symbol.asyncDispose]())
   return catalog
 }

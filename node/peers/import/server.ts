@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Stream } from '@libp2p/interface'
 import type { Digest } from '../../../protocol/digest.ts'
-import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
 import {
   encodeImportAnswer,
   maxImportRequestBytes,
@@ -13,6 +13,9 @@ import type { ByteProgress } from '../../model/progress.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import type { Peer } from '../peer.ts'
 import type { ServedData } from '../served-data.ts'
+
+/** What else goes wrong is the business of this host: it is all the same to the asker. */
+const toldCodes = ['busy', 'invalid'] as const
 
 /** Progress is sent this often, also where there is none: it is the steward's sign of life (ms). */
 const progressIntervalMs = 500
@@ -65,7 +68,7 @@ export async function serveImport(
     })
     .then(
       (record): ImportAnswer => ({ type: 'image', record }),
-      (error: unknown): ImportAnswer => ({ type: 'refused', code: isP2pfsError(error) ? error.code : 'unavailable' }),
+      (error: unknown): ImportAnswer => ({ type: 'refused', code: codeOf(error) }),
     )
   const send = async (message: ImportAnswer): Promise<void> =>
     await writeFrame(stream, [encodeImportAnswer(message)], {
@@ -89,4 +92,8 @@ export async function serveImport(
     gone.abort(error)
     throw abuse ?? error
   }
+}
+
+function codeOf(error: unknown): ErrorCode {
+  return isP2pfsError(error, ...toldCodes) ? error.code : 'denied'
 }

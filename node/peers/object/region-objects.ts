@@ -16,6 +16,11 @@ import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs } f
  * How long all members together may take when they are asked at once (ms): the answer is in their memory or catalog.
  */
 const atOnceTimeoutMs = 1_000
+/**
+ * How long more image records are gathered after the first (ms): members of a region that are well answer within it, and
+ * nobody notices it in a mount.
+ */
+const gatherMs = 50
 /** How long one member may take when members are asked in turn (ms): the answer may have 64 MiB. */
 const inTurnTimeoutMs = 30_000
 /** How long a member may take for a boot profile (ms). */
@@ -45,18 +50,29 @@ export class RegionObjects {
   }
 
   /**
-   * Asks all members at once.
+   * Asks all members at once, and gathers what they say until all have answered, or for {@link gatherMs} after the first
+   * record: who answers first is not right for that.
    * @param options `isOfUse`: which records count; all where it is not given
-   * @returns the first record that is of use, and the id of the peer that sent it
+   * @returns the records, and the ids of the peers that sent them, in the order in which they came
    */
-  async findImage(
+  async findImages(
     name: ImageName,
     { signal, isOfUse = () => true }: { signal: AbortSignal; isOfUse?: (record: ImageRecord, peer: string) => boolean },
-  ): Promise<{ record: ImageRecord; peer: string } | undefined> {
-    return await this.#askAtOnce(signal, async (stream, peer, timed) => {
-      const record = await askImage(stream, name, timed)
-      return record === undefined || !isOfUse(record, peer) ? undefined : { record, peer }
+  ): Promise<{ record: ImageRecord; peer: string }[]> {
+    const timed = AbortSignal.any([signal, AbortSignal.timeout(atOnceTimeoutMs)])
+    const found: { record: ImageRecord; peer: string }[] = []
+    const gathered = Promise.withResolvers<void>()
+    let timer: NodeJS.Timeout | undefined
+    const asked = this.#parts.membership.members().map(async (peer) => {
+      const record = await this.#ask(peer, timed, async (stream) => await askImage(stream, name, timed))
+      if (record === undefined || !isOfUse(record, peer.id)) return
+      found.push({ record, peer: peer.id })
+      timer ??= setTimeout(gathered.resolve, gatherMs)
     })
+    await Promise.race([gathered.promise, Promise.allSettled(asked)])
+    clearTimeout(timer)
+    signal.throwIfAborted()
+    return [...found]
   }
 
   /** Asks the members in turn, first the peer `first`. @returns undefined where nobody has it */

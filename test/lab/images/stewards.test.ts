@@ -50,6 +50,8 @@ before(async () => {
     return await NodeProcess.start(host, {
       bootstrap,
       insecureRegistries: [registry.authority],
+      // Credentials allow the registry.
+      peerRegistries: [],
       env: { DOCKER_CONFIG: join(host.directory, 'docker') },
     })
   }
@@ -190,7 +192,7 @@ async function holdUp(scenario: Scenario): Promise<{ heldUp: () => Promise<void>
 
 const others = (steward: NodeProcess): NodeProcess[] => nodes.filter((node) => node !== steward)
 
-test('a steward without credentials refuses, and the next one imports for all', async () => {
+test('a steward that has nothing for the registry refuses and says why, and the next one imports for all', async () => {
   const steward = nodes.find(({ host }) => host.name === stranger)!
   const image = await imageOf('denied', steward)
   const paths = await mountAll(image, others(steward))
@@ -199,6 +201,8 @@ test('a steward without credentials refuses, and the next one imports for all', 
   assert.deepEqual((await readOf('denied')).whole, [1, 1, 1, 1])
   const logs = await Promise.all(others(steward).map(async (node) => await node.log()))
   assert.match(logs.join(''), /steward does not import the image.*"code":"denied"/)
+  const refusals = (await steward.log()).match(/registry that this host is not to import from for others/g)
+  assert.equal(refusals?.length, 1)
 })
 
 test('four hosts mount an image at once: each layer is read from the registry once', async () => {
@@ -206,7 +210,7 @@ test('four hosts mount an image at once: each layer is read from the registry on
   const paths = await mountAll(await imageOf('burst', steward), nodes)
   await checkReads('burst', paths)
   assert.deepEqual(await readOf('burst'), { whole: [1, 1, 1, 1], sentBytes: sizeOf(layersOf.burst!) })
-  assert.match(await steward.log(), /peer waits for an import here.*burst/)
+  assert.match(await steward.log(), /image has been imported for a peer.*burst/)
   for (const node of nodes) assert.deepEqual((await node.status()).imports, [])
 })
 

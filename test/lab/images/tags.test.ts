@@ -46,7 +46,8 @@ async function startRegion(t: TestContext): Promise<Region> {
     ).digest
   }
   const first = push(1)
-  const options = ['--insecure-registry', registry.authority, '--platform', 'linux/amd64']
+  const { authority } = registry
+  const options = ['--insecure-registry', authority, '--peer-registry', authority, '--platform', 'linux/amd64']
   const a = await DaemonProcess.start(t, options)
   const image = `${registry.authority}/lab/app:v`
   await a.json<SeedResult>('seed', image)

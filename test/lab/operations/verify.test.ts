@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import { zstdCompressSync } from 'node:zlib'
 import { privateKeyFromProtobuf } from '@libp2p/crypto/keys'
 import { oddImage } from '../../../netlab/images/images.ts'
+import { silentLog } from '../../../node/base/log.ts'
 import type { SeedResult, VerifyResult } from '../../../node/control/api.ts'
 import { Catalog } from '../../../node/store/catalog.ts'
 import { attest } from '../../../protocol/attestation.ts'
@@ -62,7 +63,10 @@ test('verify tells a rootfs that was forged, and what of it: exit status 1', asy
   const { digest, published } = await daemon.json<SeedResult>('seed', image, '--publish')
   await daemon.stop()
   // By whoever has the key of a host: its own record says that the image is another rootfs.
-  const catalog = await Catalog.open({ reserve }, { directory: join(daemon.directory, 'state/catalog') })
+  const catalog = await Catalog.open(
+    { reserve, log: silentLog },
+    { directory: join(daemon.directory, 'state/catalog') },
+  )
   const [record] = await catalog.images()
   const manifest = (await catalog.rootfs(record!.rootfsDigest))!
   const [first, ...rest] = manifest.layers

@@ -60,7 +60,7 @@ test('images that were taken from peers before keys were listed are built again'
   // This host makes it, but from layer indexes that the peer sent.
   await daemon.json<MountResult>('mount', image, daemon.target('erofs'), '--format', 'erofs')
   const refused = await daemon.cli('seed', image, '--publish', '--format', 'erofs')
-  assert.match(refused.stderr, /layer indexes that peers sent, and cannot prove it to others/)
+  assert.match(refused.stderr, /layer indexes that peers sent, and is not proved to others/)
   writeFileSync(file, JSON.stringify({ bootstrap: addresses, trustIndexKey: [stranger.key] }))
   const { daemonPid } = await daemon.status()
   daemon.signal('SIGHUP')

@@ -49,6 +49,8 @@ export interface Client {
 /** For servers that fall silent; other servers get the time that a busy machine takes. */
 export const impatient = { headersMs: 1500, idleMs: 250 }
 
+export type ClientOptions = Partial<Omit<HttpRegistryParts, 'clock'> & HttpRegistryOptions> & { clock?: FakeClock }
+
 /** A client whose pauses take no time, and that speaks plain HTTP with `host`. */
 export function createClient(
   t: TestContext,
@@ -57,11 +59,12 @@ export function createClient(
     log = silentLog,
     clock = new FakeClock(),
     credentials = { find: async () => undefined },
+    guard,
     ...options
-  }: Partial<HttpRegistryParts & HttpRegistryOptions> & { clock?: FakeClock } = {},
+  }: ClientOptions = {},
 ): Client {
   const registry = new HttpRegistry(
-    { log, clock, credentials },
+    { log, clock, credentials, ...(guard && { guard }) },
     {
       insecureRegistries: [host],
       userAgent: 'test',

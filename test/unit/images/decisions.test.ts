@@ -19,14 +19,19 @@ const otherDigest = digestOf(Buffer.from('other'))
 const tag = parseReference('host.test/app:1')
 
 test('pull policy, record and silence of the registry decide who says what a tag stands for', () => {
-  const partial = { isWholeHere: false }
-  const whole = { isWholeHere: true }
-  const table: [PullPolicy, { isWholeHere: boolean } | undefined, 'answers' | 'silent', Answerer][] = [
+  const partial = { isWholeHere: false, isOnMembersWord: false }
+  const whole = { isWholeHere: true, isOnMembersWord: false }
+  const told = { isWholeHere: true, isOnMembersWord: true }
+  const table: [PullPolicy, typeof whole | undefined, 'answers' | 'silent', Answerer][] = [
     ['auto', undefined, 'answers', 'registry'],
     ['auto', undefined, 'silent', 'registry'],
     ['auto', partial, 'answers', 'registry'],
     ['auto', partial, 'silent', 'record'],
     ['auto', whole, 'answers', 'record'],
+    ['auto', told, 'answers', 'registry'],
+    ['auto', told, 'silent', 'record'],
+    ['missing', told, 'answers', 'record'],
+    ['never', told, 'answers', 'record'],
     ['always', undefined, 'answers', 'registry'],
     ['always', partial, 'silent', 'registry'],
     ['always', whole, 'answers', 'registry'],
@@ -44,13 +49,18 @@ test('pull policy, record and silence of the registry decide who says what a tag
 })
 
 test('the registry is never asked what a digest or a local name stands for if there is a record', () => {
+  const known = { isWholeHere: false, isOnMembersWord: false }
   for (const text of [`host.test/app@${manifestDigest}`, 'local:app']) {
     const reference = parseReference(text)
     for (const pull of ['auto', 'always', 'missing', 'never'] as const)
-      assert.equal(chooseAnswerer(reference, pull, { isWholeHere: false }, false), 'record', `${text}, ${pull}`)
+      assert.equal(chooseAnswerer(reference, pull, known, false), 'record', `${text}, ${pull}`)
     assert.equal(chooseAnswerer(reference, 'always', undefined, false), 'registry', text)
   }
-  assert.equal(chooseAnswerer(parseReference('oci:/images:1'), 'auto', { isWholeHere: false }, false), 'registry')
+  assert.equal(chooseAnswerer(parseReference('oci:/images:1'), 'auto', known, false), 'registry')
+  // The digest may be that of an index: which image it names for a platform is a member's word.
+  const told = { isWholeHere: true, isOnMembersWord: true }
+  assert.equal(chooseAnswerer(parseReference(`host.test/app@${manifestDigest}`), 'auto', told, false), 'registry')
+  assert.equal(chooseAnswerer(parseReference('local:app'), 'auto', told, false), 'record')
 })
 
 test('the last known image is used if the registry is away, refuses or has lost the tag', () => {
@@ -74,6 +84,13 @@ test('the last known image is used if the registry is away, refuses or has lost 
   assert.deepEqual(judgeFailure(new TypeError()), { useLastKnown: false, isSilence: false })
 })
 
+test("a member's word does not stand against a registry that refuses, or has no such tag", () => {
+  const stands = errorCodes.filter(
+    (code) => judgeFailure(new P2pfsError(code, ''), { isOnMembersWord: true }).useLastKnown,
+  )
+  assert.deepEqual(stands.toSorted(), ['busy', 'timeout', 'unavailable'])
+})
+
 test('records are looked for on this host first, and in the wanted format first', () => {
   assert.deepEqual(
     searchOrder('erofs').map(({ place, format }) => `${place} ${format}`),
@@ -89,6 +106,7 @@ const record: ImageRecord = {
   manifest: '{}',
   rootfsDigest: otherDigest,
   attestation: { key: 'maker', signature: new Uint8Array(64) },
+  nameStatement: { key: 'stater', signature: new Uint8Array(64), statedAtMs: 1 },
 }
 
 test('a record fits the image that was asked for, and the manifest that the registry names', () => {

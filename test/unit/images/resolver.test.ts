@@ -5,23 +5,28 @@ import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
+import { stateName } from '../../../protocol/name-statement.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { createLog } from '../../../node/base/log.ts'
 import { ImageResolver, type ImageResolverParts } from '../../../node/images/resolver.ts'
 import { RunningImports } from '../../../node/images/running-imports.ts'
 import type { ImageRootfs } from '../../../node/model/image.ts'
+import type { PublishedRootfs } from '../../../node/publish/published-images.ts'
 import { IndexTrust } from '../../../node/publish/index-trust.ts'
 import type { ResolvedImage } from '../../../node/registry/image-source.ts'
 import { parseReference } from '../../../node/registry/reference.ts'
 import type { Catalog } from '../../../node/store/catalog.ts'
+import { noLies } from '../../support/no-lies.ts'
 import { testKey } from '../../support/test-key.ts'
 import { openCatalog } from '../../support/stores.ts'
 
 const { signal } = new AbortController()
-const [own, member, stranger] = [await testKey(1), await testKey(2), await testKey(3)]
+const [own, member, stranger, other] = [await testKey(1), await testKey(2), await testKey(3), await testKey(4)]
 const reference = parseReference('host.test/app:1')
 const variant = { platform: 'linux/amd64', format: 'ext4' } as const
 const auto = { pull: 'auto', signal } as const
+/** The clock of the tests (ms since 1970). */
+const todayMs = 1_800_000_000_000
 
 const digest = (text: string): Digest => digestOf(Buffer.from(text))
 const table = (text: string): ChunkTable => new ChunkTable([4096], digestToBytes(digest(text)))
@@ -54,14 +59,27 @@ function rootfsOf({ config, layers }: ResolvedImage, format: RootfsFormat): Root
   }
 }
 
-/** The image as `maker` has built it. */
-async function builtBy(maker: Signer, version: string, format: RootfsFormat = 'ext4'): Promise<ImageRootfs> {
+/** The image as `maker` has built it. @param how `statedBy`: who says that the tag stands for it, by default the maker */
+async function builtBy(
+  maker: Signer,
+  version: string,
+  format: RootfsFormat = 'ext4',
+  {
+    statedBy = maker,
+    statedAtMs = todayMs - 60 * 60_000,
+    told = false,
+    manifest = rootfsOf(imageOf(version), format),
+  }: { statedBy?: Signer; statedAtMs?: number; told?: boolean; manifest?: RootfsManifest } = {},
+): Promise<ImageRootfs> {
   const image = imageOf(version)
-  const manifest = rootfsOf(image, format)
   const statement = { manifestDigest: image.manifestDigest, format, rootfsDigest: rootfsDigest(manifest) }
   const { reference, platform } = image
-  const attestation = await attest(statement, maker)
-  return { record: { reference, platform, manifest: image.manifest, ...statement, attestation }, manifest }
+  const attestation = await attest(statement, maker, { told })
+  const nameStatement = await stateName(image, statedAtMs, statedBy)
+  return {
+    record: { reference, platform, manifest: image.manifest, ...statement, attestation, nameStatement },
+    manifest,
+  }
 }
 
 /** A registry that has one tag. */
@@ -105,9 +123,23 @@ const unavailable = async (): Promise<never> =>
 /** A host with one peer, and a registry. */
 class TestHost {
   readonly registry = new FakeRegistry()
-  /** What the peer has. */
+  /** What the members have. */
   readonly peer: ImageRootfs[] = []
-  published: ImageRootfs | undefined
+  /** The members that are connected. */
+  members = [member.key]
+  /** The statements that were found to be false. */
+  readonly lies: ImageRecord[] = []
+  /** The images that wait to be verified. */
+  readonly considered: ImageRecord[] = []
+  /** Whether each import took nobody's word for a layer. */
+  readonly untold: boolean[] = []
+  todayMs = todayMs
+  published: PublishedRootfs | undefined
+  /** Whether imports use layer indexes that members told, where they may. */
+  importsWithTold = false
+  /** What those make; by default what the layers make. */
+  toldManifest: RootfsManifest | undefined
+  readonly contradicted = new Set<Digest>()
   isWhole = false
   nowMs = 0
   /** The images that were imported here, and what for. */
@@ -120,32 +152,45 @@ class TestHost {
   private constructor(catalog: Catalog, trusted: readonly string[], parts: Partial<ImageResolverParts>) {
     this.catalog = catalog
     const log = createLog('warn', (line) => (this.log += line))
-    const membership = { peers: () => [{ peer: member.key }] }
+    const membership = { peers: () => this.members.map((peer) => ({ peer })) }
     this.resolver = new ImageResolver(
       {
         catalog,
         region: {
-          findImage: async ({ reference, platform, format }, { isOfUse }) => {
-            const found = this.peer.find(
-              ({ record }) =>
-                record.reference === reference &&
-                record.platform === platform &&
-                record.format === format &&
-                isOfUse?.(record, member.key) !== false,
-            )
-            return await Promise.resolve(found && { record: found.record, peer: member.key })
-          },
+          findImages: async ({ reference, platform, format }, { isOfUse }) =>
+            await Promise.resolve(
+              this.peer
+                .map(({ record }) => ({ record, peer: member.key }))
+                .filter(
+                  ({ record, peer }) =>
+                    record.reference === reference &&
+                    record.platform === platform &&
+                    record.format === format &&
+                    isOfUse?.(record, peer) !== false,
+                ),
+            ),
           fetchRootfs: async (digest) =>
             await Promise.resolve(this.peer.find(({ record }) => record.rootfsDigest === digest)?.manifest),
         },
         registry: this.registry,
         published: { find: async () => await Promise.resolve(this.published) },
-        trust: new IndexTrust({ own: own.key, membership, log }, { keys: trusted }),
+        trust: new IndexTrust(
+          { own: own.key, membership, lies: noLies, log },
+          { keys: trusted, now: () => this.todayMs },
+        ),
+        verifier: { consider: (record) => void this.considered.push(record) },
+        lies: {
+          found: async (record) => void (await Promise.resolve(this.lies.push(record))),
+          isKnown: ({ rootfsDigest }) => this.contradicted.has(rootfsDigest),
+        },
         identity: { peerId: own.key, sign: own.sign },
         importer: {
-          importImage: async (_reference, image, format) => {
+          importImage: async (_reference, image, format, { untold = false }) => {
             this.imported.push(`${image.manifestDigest} as ${format}`)
-            return await Promise.resolve({ manifest: rootfsOf(image, format), isUnverified: false })
+            this.untold.push(untold)
+            const isUnverified = this.importsWithTold && !untold
+            const manifest = (isUnverified ? this.toldManifest : undefined) ?? rootfsOf(image, format)
+            return await Promise.resolve({ manifest, isUnverified })
           },
         },
         imports: new RunningImports(),
@@ -156,6 +201,7 @@ class TestHost {
       },
       {
         now: () => this.nowMs,
+        today: () => this.todayMs,
       },
     )
   }
@@ -378,7 +424,7 @@ test('a record that was signed for another rootfs is ignored', async (t) => {
 test('a publication comes before an import, and is converted if it has another format', async (t) => {
   for (const format of ['ext4', 'erofs'] as const) {
     const host = await TestHost.create(t)
-    host.published = await builtBy(stranger, '1', format)
+    host.published = { ...(await builtBy(stranger, '1', format)), belief: 'listed-key' }
     const resolved = await host.resolver.resolveForMount(reference, variant, auto)
     assert.deepEqual(outcome(resolved), ['registry', 'registry', '1'])
     assert.deepEqual([resolved.manifest.format, host.imported.length], ['ext4', format === 'ext4' ? 0 : 1])
@@ -392,7 +438,7 @@ test("a steward's image is taken if it is the registry's, and built here if it h
   ]) {
     const host: TestHost = await TestHost.create(t, {
       region: {
-        findImage: async () => await Promise.resolve(undefined),
+        findImages: async () => await Promise.resolve([]),
         fetchRootfs: async () => await Promise.resolve(steward.manifest),
       },
       stewards: { ask: async (_image, _options, accept) => await accept(steward.record, member.key, signal) },
@@ -409,22 +455,256 @@ async function forgedLayers(): Promise<ImageRootfs> {
   return { record: { ...forged, attestation: await attest(forged, member) }, manifest }
 }
 
-test('a peer gets the record of an image that it wants imported, unless the tag differs here', async (t) => {
+const missing = { pull: 'missing', signal } as const
+const mount = async (host: TestHost, options: { pull: 'auto' | 'missing'; signal: AbortSignal } = auto) =>
+  await host.resolver.resolveForMount(reference, variant, options)
+
+/** The rootfs of image 1 as a liar would have it: layers and config are those of the image, the chunks are his. */
+const forgedChunks: RootfsManifest = {
+  ...rootfsOf(imageOf('1'), 'ext4'),
+  layers: imageOf('1').layers.map(({ diffId }) => ({ diffId, chunks: table('his chunks') })),
+}
+
+test("a member's word for a tag is taken where the registry is silent, marked, and not passed on as this host's", async (t) => {
   const host = await TestHost.create(t)
-  const { record } = await builtBy(own, '1')
-  const wanted = { ...variant, reference: record.reference, manifestDigest: record.manifestDigest }
-  const options = { peer: member.key, signal, onLayer: () => undefined }
-  const imported: ImageRecord = await host.resolver.importForPeer(wanted, options)
-  assert.deepEqual(imported, record)
-  assert.deepEqual(await host.resolver.importForPeer(wanted, options), record)
-  assert.equal(host.imported.length, 1)
-  host.registry.version = '2'
-  await assert.rejects(
-    host.resolver.importForPeer({ ...wanted, reference: 'host.test/app:2' }, options),
-    (error) => isP2pfsError(error, 'conflict') && error.details['digest'] === imageOf('2').manifestDigest,
-  )
-  for (const reference of ['local:app', 'app:1'])
-    await assert.rejects(host.resolver.importForPeer({ ...wanted, reference }, options), (error) =>
-      isP2pfsError(error, 'denied'),
-    )
+  const told = await builtBy(member, '1')
+  host.peer.push(told)
+  host.registry.fails = unavailable
+  const { belief, record, resolution } = await mount(host)
+  assert.equal(resolution, 'last-known')
+  assert.deepEqual(belief, { name: 'member', namedBy: member.key, index: 'member', maker: member.key })
+  assert.deepEqual(record, told.record)
+  assert.deepEqual(await host.catalog.image(record), told.record, 'it is served as it came')
+  assert.deepEqual(host.considered, [told.record], 'it waits to be verified')
 })
+
+test("what the registry confirms is this host's to state; the rootfs stays on the maker's word", async (t) => {
+  const host = await TestHost.create(t)
+  const told = await builtBy(member, '1')
+  host.peer.push(told)
+  const { belief, record } = await mount(host)
+  assert.deepEqual(belief, { name: 'registry', index: 'member', maker: member.key })
+  assert.deepEqual([record.nameStatement.key, record.nameStatement.statedAtMs], [own.key, todayMs])
+  assert.deepEqual(record.attestation, told.record.attestation)
+  assert.deepEqual(await host.catalog.image(record), record)
+  assert.equal(host.registry.requests, 1, 'as many requests as ever')
+})
+
+test('what the registry confirms is stated anew when the last statement is a minute old', async (t) => {
+  const host = await TestHost.create(t)
+  const { record } = await mount(host)
+  for (const [ageMs, statedAtMs] of [
+    [59_999, todayMs],
+    [60_000, todayMs + 60_000],
+    [-5000, todayMs - 5000],
+  ] as const) {
+    host.todayMs = todayMs + ageMs
+    const again = await mount(host)
+    assert.deepEqual([again.belief.name, again.record.nameStatement.statedAtMs], ['registry', statedAtMs])
+    assert.deepEqual(await host.catalog.image(record), again.record)
+  }
+})
+
+test('a bad member cannot name an image that the registry does not know, nor one that it refuses', async (t) => {
+  for (const code of ['missing', 'denied'] as const) {
+    const host = await TestHost.create(t)
+    host.peer.push(await builtBy(member, '1'))
+    host.registry.fails = async () => await Promise.reject(new P2pfsError(code, 'no'))
+    await assert.rejects(mount(host), (error) => isP2pfsError(error, code))
+  }
+})
+
+test('what a member passes on from somebody who is no member is not believed, although the registry is silent', async (t) => {
+  const host = await TestHost.create(t)
+  host.peer.push(await builtBy(member, '1', 'ext4', { statedBy: stranger }), await builtBy(stranger, '1'))
+  host.registry.fails = unavailable
+  await assert.rejects(mount(host), (error) => isP2pfsError(error, 'unavailable'))
+})
+
+test("this host's own past stands against a member, and a replayed or future tag against nothing", async (t) => {
+  const host = await TestHost.create(t)
+  host.registry.version = '2'
+  await mount(host)
+  host.registry.fails = unavailable
+  const past = await host.catalog.namePast({ reference: 'host.test/app:1', platform: variant.platform })
+  assert.equal(past?.manifestDigest, imageOf('2').manifestDigest)
+  await host.catalog.deleteImage({ ...variant, reference: 'host.test/app:1' })
+  host.peer.push(
+    await builtBy(member, '1', 'ext4', { statedAtMs: todayMs - 1 }),
+    await builtBy(member, '1', 'ext4', { statedAtMs: todayMs + 1 }),
+    await builtBy(member, '1', 'ext4', { statedAtMs: todayMs * 2 }),
+  )
+  await assert.rejects(mount(host), (error) => isP2pfsError(error, 'unavailable'))
+  host.peer.push(await builtBy(member, '2', 'ext4', { statedBy: stranger }))
+  const { belief, record } = await mount(host)
+  assert.deepEqual(
+    [belief.name, belief.index, record.manifestDigest],
+    ['own-past', 'member', imageOf('2').manifestDigest],
+    'for what this host knows of the tag, a rootfs is taken from a member',
+  )
+  assert.equal(record.nameStatement.key, own.key)
+})
+
+test('the newest statement of several members wins, in whatever order they come', async (t) => {
+  const answers = [
+    await builtBy(member, '1', 'ext4', { statedAtMs: todayMs - 5000 }),
+    await builtBy(other, '2', 'ext4', { statedAtMs: todayMs - 1000 }),
+    await builtBy(member, '1', 'ext4', { statedAtMs: todayMs - 3000 }),
+  ]
+  for (const peer of [answers, answers.toReversed()]) {
+    const host = await TestHost.create(t)
+    host.members.push(other.key)
+    host.peer.push(...peer)
+    host.registry.fails = unavailable
+    assert.deepEqual(outcome(await mount(host)), ['peer', 'last-known', '2'])
+  }
+})
+
+test("with keys listed a member's word is never taken, and a listed key's is, with the registry silent", async (t) => {
+  for (const [maker, name] of [
+    [member, undefined],
+    [stranger, 'listed-key'],
+  ] as const) {
+    const host = await TestHost.create(t, { trusted: [stranger.key] })
+    host.peer.push(await builtBy(maker, '1'))
+    host.registry.fails = unavailable
+    if (name === undefined) await assert.rejects(mount(host))
+    else {
+      const { belief, record } = await mount(host)
+      assert.deepEqual(belief, { name, namedBy: stranger.key, index: 'listed-key', maker: stranger.key })
+      host.registry.fails = undefined
+      host.nowMs = 20_000
+      const confirmed = await mount(host)
+      assert.equal(confirmed.belief.name, 'registry')
+      assert.deepEqual(confirmed.record, record, 'what the operator trusts is worth more to others')
+    }
+  }
+})
+
+test('members that contradict each other are both disbelieved: this host builds the image, and knows who lied', async (t) => {
+  const host = await TestHost.create(t)
+  host.members.push(other.key)
+  const honest = await builtBy(other, '1')
+  const lie = await builtBy(member, '1', 'ext4', { manifest: forgedChunks })
+  host.peer.push(lie, honest)
+  host.published = { ...lie, belief: 'member' }
+  const resolved = await mount(host)
+  assert.deepEqual([outcome(resolved), resolved.belief.index], [['built', 'registry', '1'], 'built'])
+  assert.deepEqual(host.untold, [true], 'nobody is believed about a layer of it')
+  assert.deepEqual(host.lies, [lie.record])
+  assert.match(host.log, /members contradict each other about the rootfs/)
+  for (const key of [member.key, other.key]) assert.ok(host.log.includes(key), 'both makers are named')
+})
+
+test('a host that cannot build an image about which members contradict each other says so', async (t) => {
+  const host = await TestHost.create(t)
+  host.members.push(other.key)
+  host.peer.push(await builtBy(member, '1', 'ext4', { manifest: forgedChunks }), await builtBy(other, '1'))
+  const explained =
+    (code: 'unavailable' | 'missing') =>
+    (error: unknown): boolean =>
+      isP2pfsError(error, code) &&
+      /members contradict each other about host.test\/app:1/.test(error.message) &&
+      [member.key, other.key].every((key) => error.message.includes(key))
+  host.registry.fails = unavailable
+  await assert.rejects(mount(host), explained('unavailable'))
+  await assert.rejects(
+    host.resolver.resolveForMount(reference, variant, { pull: 'never', signal }),
+    explained('missing'),
+  )
+})
+
+test('a rootfs whose config or layers are not those of the image manifest is not taken, though a member signed it', async (t) => {
+  const { config } = imageOf('1')
+  const forgeries = [
+    { ...rootfsOf(imageOf('1'), 'ext4'), config: config.replace('{', '{"config":{"Entrypoint":["/evil"]},') },
+    { ...rootfsOf(imageOf('2'), 'ext4'), config },
+    { ...rootfsOf(imageOf('1'), 'ext4'), config: 'not JSON' },
+    rootfsOf(imageOf('1'), 'erofs'),
+  ]
+  for (const manifest of forgeries) {
+    for (const silent of [true, false]) {
+      const host = await TestHost.create(t)
+      host.peer.push(await builtBy(member, '1', 'ext4', { manifest }))
+      if (silent) host.registry.fails = unavailable
+      if (silent) await assert.rejects(mount(host), (error) => isP2pfsError(error, 'unavailable'))
+      else assert.equal((await mount(host)).origin, 'built')
+      assert.match(host.log, /peer has built the image from other layers/)
+    }
+  }
+})
+
+test('an image made of layer indexes that members told is signed as such, and waits to be verified', async (t) => {
+  const host = await TestHost.create(t)
+  host.importsWithTold = true
+  const { belief, record } = await mount(host)
+  assert.deepEqual(belief, { name: 'registry', index: 'told-layers' })
+  assert.equal(record.attestation.told, true)
+  assert.deepEqual(host.considered, [record])
+})
+
+test('an image that is whole here on the word of a member alone is asked for at the registry', async (t) => {
+  const host = await TestHost.create(t)
+  host.peer.push(await builtBy(member, '1'))
+  host.registry.fails = unavailable
+  await mount(host)
+  host.isWhole = true
+  host.nowMs = 20_000
+  host.registry.fails = undefined
+  host.registry.version = '2'
+  assert.deepEqual(outcome(await mount(host)), ['built', 'registry', '2'])
+})
+
+test('a name that is converted to another format stays on the word of whoever stated it', async (t) => {
+  const host = await TestHost.create(t)
+  const told = await builtBy(member, '1', 'erofs')
+  host.peer.push(told)
+  const { belief, record } = await mount(host, missing)
+  assert.deepEqual(belief, { name: 'member', namedBy: member.key, index: 'built' })
+  assert.deepEqual(record.nameStatement, told.record.nameStatement)
+})
+
+test('a record in another format that is older than what was accepted since is history', async (t) => {
+  const host = await TestHost.create(t)
+  await host.store(await builtBy(own, '1', 'erofs', { statedAtMs: todayMs - 10_000 }))
+  host.registry.version = '2'
+  assert.deepEqual(outcome(await mount(host)), ['built', 'registry', '2'])
+  const erofs = await host.resolver.resolveForMount(reference, { ...variant, format: 'erofs' }, missing)
+  assert.deepEqual(outcome(erofs), ['local', 'last-known', '2'])
+})
+
+test('a member that contradicts what this host has built itself is not believed, and nothing is built again', async (t) => {
+  const host = await TestHost.create(t)
+  const built = await builtBy(own, '1')
+  host.peer.push(await builtBy(member, '1', 'ext4', { manifest: forgedChunks }), built)
+  const resolved = await mount(host)
+  assert.deepEqual([outcome(resolved), resolved.belief.index], [['peer', 'registry', '1'], 'built'])
+  assert.equal(resolved.record.rootfsDigest, built.record.rootfsDigest)
+})
+
+test('a lie about a layer that is told again is found out: this host reads the layers', async (t) => {
+  const host = await TestHost.create(t)
+  host.importsWithTold = true
+  host.toldManifest = forgedChunks
+  host.contradicted.add(rootfsDigest(forgedChunks))
+  const { belief, record } = await mount(host)
+  assert.deepEqual([belief.index, host.untold], ['built', [false, true]])
+  assert.equal(record.rootfsDigest, rootfsDigest(rootfsOf(imageOf('1'), 'ext4')))
+})
+
+for (const [mode, trusted, liar] of [
+  ['default', [], member],
+  ['with keys listed', [stranger.key], stranger],
+] as const)
+  test(`tag: the registry's answer stands against a liar and against this host's own past, ${mode}`, async (t) => {
+    for (const hasPast of [true, false]) {
+      const host = await TestHost.create(t, { trusted })
+      if (hasPast) await host.store(await builtBy(own, '1', 'ext4', { statedAtMs: todayMs - 5000 }))
+      host.peer.push(await builtBy(liar, '1', 'ext4', { statedAtMs: todayMs + 1000 }))
+      host.registry.version = '2'
+      const { belief, record, ...found } = await mount(host)
+      assert.deepEqual(outcome({ record, ...found }), ['built', 'registry', '2'])
+      assert.deepEqual(belief, { name: 'registry', index: 'built' })
+      assert.equal(record.nameStatement.key, own.key)
+    }
+  })

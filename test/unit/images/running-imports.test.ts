@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
-import { isP2pfsError } from '../../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { FoundRootfs } from '../../../node/model/image.ts'
-import { RunningImports, type WaitOptions } from '../../../node/images/running-imports.ts'
+import { RunningImports, type TaskOptions, type WaitOptions } from '../../../node/images/running-imports.ts'
 
 const manifestDigest = digestOf(Buffer.from('manifest'))
 const [a, b] = ['a', 'b'].map((name) => digestOf(Buffer.from(name))) as [Digest, Digest]
@@ -31,8 +31,8 @@ test('an import runs once for all; all see its progress, and two peers are told 
   const imports = new RunningImports()
   const end = Promise.withResolvers<FoundRootfs>()
   let runs = 0
-  let task: Required<WaitOptions> | undefined
-  const run = async (options: Required<WaitOptions>): Promise<FoundRootfs> => {
+  let task: TaskOptions | undefined
+  const run = async (options: TaskOptions): Promise<FoundRootfs> => {
     runs++
     task = options
     return await end.promise
@@ -60,7 +60,7 @@ test('an import that nobody waits for any more is aborted, and the next one begi
   const imports = new RunningImports()
   const [first, second] = [waiter(true), waiter(true)]
   let aborted = 0
-  const run = async ({ signal }: Required<WaitOptions>): Promise<FoundRootfs> => {
+  const run = async ({ signal }: TaskOptions): Promise<FoundRootfs> => {
     await new Promise((resolve) => signal.addEventListener('abort', resolve))
     aborted++
     throw signal.reason
@@ -88,4 +88,49 @@ test('four imports run for peers alone; their waiters, and imports for this host
   assert.equal(imports.list().length, 5)
   end.resolve(known)
   await Promise.all(running)
+})
+
+test('a peer has at most two imports begun for it, and waits for those of others as it likes', async () => {
+  const imports = new RunningImports()
+  const end = Promise.withResolvers<FoundRootfs>()
+  const run = async (): Promise<FoundRootfs> => await end.promise
+  const of = (peer: string): WaitOptions => ({ ...waiter(true).options, peer })
+  const running = ['1', '2'].map(async (key) => await imports.run(image(key), of('a'), run))
+  await assert.rejects(imports.run(image('3'), of('a'), run), (error) => isP2pfsError(error, 'busy'))
+  running.push(imports.run(image('3'), of('b'), run), imports.run(image('3'), of('a'), run))
+  end.resolve(known)
+  await Promise.all(running)
+  assert.equal(await imports.run(image('4'), of('a'), run), known)
+})
+
+test('an import for peers that fails is run again for this host, by itself; one that is malformed is not', async () => {
+  for (const code of ['denied', 'unavailable', 'invalid'] as const) {
+    const imports = new RunningImports()
+    const end = Promise.withResolvers<FoundRootfs>()
+    const forPeers = async (): Promise<FoundRootfs> => await end.promise
+    const forPeer = assert.rejects(imports.run(image('k'), { ...waiter(true).options, peer: 'a' }, forPeers))
+    let own = 0
+    const here = imports.run(image('k'), waiter(false).options, async () => {
+      own++
+      return await Promise.resolve(known)
+    })
+    end.reject(new P2pfsError(code, 'the import for peers has failed'))
+    if (code === 'invalid') await assert.rejects(here)
+    else assert.equal(await here, known)
+    await forPeer
+    assert.equal(own, code === 'invalid' ? 0 : 1, code)
+    assert.deepEqual(imports.list(), [])
+  }
+})
+
+test('an import for peers that fails is not run again for a user who has given up', async () => {
+  const imports = new RunningImports()
+  const end = Promise.withResolvers<FoundRootfs>()
+  const forPeer = assert.rejects(imports.run(image('k'), waiter(true).options, async () => await end.promise))
+  const user = waiter(false)
+  const never = async (): Promise<FoundRootfs> => await Promise.reject(new Error('run again'))
+  const here = assert.rejects(imports.run(image('k'), user.options, never), { name: 'AbortError' })
+  user.leave()
+  end.reject(new P2pfsError('denied', 'the import for peers has failed'))
+  await Promise.all([forPeer, here])
 })

@@ -21,6 +21,7 @@ const recordOf = (peer: string): ImageRecord => ({
   manifest: peer,
   rootfsDigest: manifestDigest,
   attestation: { key: 'maker', signature: new Uint8Array(64) },
+  nameStatement: { key: 'stater', signature: new Uint8Array(64), statedAtMs: 1 },
 })
 const fetcher: StewardsParts['fetcher'] = {
   fetchChunk: async () => await Promise.reject(new Error('no chunk is fetched here')),
@@ -174,4 +175,50 @@ test('an asker that gives up asks nobody else', async () => {
     stewards.ask(image, { signal: abort.signal }, async () => await Promise.resolve(undefined)),
     { name: 'AbortError' },
   )
+})
+
+test('a registry that all stewards refuse costs round trips once in five minutes, and others are not affected', async () => {
+  let asked = 0
+  let questions = 0
+  let nowMs = 0
+  let refused: ErrorCode = 'denied'
+  const ids = ['a', 'b', 'c', 'd', 'e', 'f', 'me']
+  const stewards = new Stewards(
+    {
+      peerId: 'me',
+      membership: { whenRegionKnown: async () => await Promise.resolve(), byResponsibility: () => ids },
+      imports: {
+        askImport: async () => {
+          asked++
+          return await Promise.resolve({ refused })
+        },
+      },
+      objects: {
+        findImport: async () => {
+          questions++
+          return await Promise.resolve(undefined)
+        },
+      },
+      trust: { accepts: () => true },
+      indexes: { find: async () => await Promise.resolve(undefined) },
+      ranges: { take: async () => await Promise.resolve() },
+      fetcher,
+      log: silentLog,
+    },
+    { now: () => nowMs },
+  )
+  const ask = async (reference: string): Promise<number> => {
+    const before = asked
+    const accept = async (): Promise<undefined> => await Promise.resolve(undefined)
+    assert.equal(await stewards.ask({ ...image, reference }, { signal }, accept), undefined)
+    return asked - before
+  }
+  assert.equal(await ask('refused.test/app:1'), 5)
+  assert.equal(questions, 1, 'the region is asked once who imports the image')
+  assert.equal(await ask('refused.test/other:1'), 0)
+  refused = 'busy'
+  assert.equal(await ask('busy.test/app:1'), 5)
+  assert.equal(await ask('busy.test/app:1'), 5, 'stewards that are busy may not be soon')
+  nowMs += 5 * 60_000
+  assert.equal(await ask('refused.test/app:1'), 5)
 })

@@ -34,6 +34,7 @@ const record: ImageRecord = {
   }),
   rootfsDigest: rootfsDigest(manifest),
   attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+  nameStatement: { key: (await testKey(1)).key, signature: new Uint8Array(64), statedAtMs: 1 },
 }
 
 interface World {

@@ -3,7 +3,7 @@ import { test, type TestContext } from 'node:test'
 import type { Stream } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
-import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
+import { errorCodes, isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import {
   encodeImportAnswer,
@@ -37,6 +37,7 @@ const record: ImageRecord = {
   manifest: '{}',
   rootfsDigest: layer,
   attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+  nameStatement: { key: (await testKey(1)).key, signature: new Uint8Array(64), statedAtMs: 1 },
 }
 
 interface Question {
@@ -93,12 +94,15 @@ test('a steward sends its progress and the layers that it has read, and then the
   assert.deepEqual(layers, [layer, nextLayer], 'each once')
 })
 
-test('a steward refuses with the code of what went wrong', async (t) => {
+test('a steward that refuses tells only whether it is busy or the image malformed', async (t) => {
   const { steward, asker } = await pair(t)
   for (const [error, refused] of [
-    [new P2pfsError('denied', 'secret'), 'denied'],
     [new P2pfsError('invalid', 'malformed'), 'invalid'],
-    [new TypeError('bug'), 'unavailable'],
+    [new P2pfsError('busy', 'enough'), 'busy'],
+    ...errorCodes
+      .filter((code) => code !== 'busy' && code !== 'invalid')
+      .map((code) => [new P2pfsError(code, 'secret'), 'denied'] as const),
+    [new TypeError('bug'), 'denied'],
   ] as const) {
     steward.importedImage = async () => await Promise.reject(error)
     assert.deepEqual(await ask(asker, steward.network.peerId).outcome, { refused })

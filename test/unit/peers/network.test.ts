@@ -163,6 +163,61 @@ test('an aborted fetch ends at once with the reason', async (t) => {
   await failed
 })
 
+test('image records are gathered for 50 ms after the first, or until all members have answered', async (t) => {
+  const { table } = makeSegment(1)
+  const record = async (seed: number): Promise<ImageRecord> => ({
+    reference: 'r',
+    platform: 'p',
+    format: 'ext4',
+    manifestDigest: table.id,
+    manifest: '{}',
+    rootfsDigest: table.id,
+    attestation: { key: (await testKey(seed)).key, signature: new Uint8Array(64) },
+    nameStatement: { key: (await testKey(seed)).key, signature: new Uint8Array(64), statedAtMs: seed },
+  })
+  const [a, b, c, asker] = [
+    await TestPeer.start(t, 'a'),
+    await TestPeer.start(t, 'b'),
+    await TestPeer.start(t, 'c'),
+    await TestPeer.start(t, 'asker'),
+  ]
+  for (const peer of [a, b, c])
+    asker.network.membership.learn([{ peer: peer.network.peerId, addresses: [peer.address] }])
+  await until('all have met', () => asker.network.membership.peers().length === 3)
+  const [second, third] = [Promise.withResolvers<ImageRecord>(), Promise.withResolvers<ImageRecord>()]
+  a.images.set('r', await record(1))
+  b.imageRecord = async () => await second.promise
+  c.imageRecord = async () => await third.promise
+  const { signal } = new AbortController()
+  const statements = async (onRecord: (statedAtMs: number) => void): Promise<number[]> => {
+    const isOfUse = ({ nameStatement }: ImageRecord): boolean => {
+      onRecord(nameStatement.statedAtMs)
+      return true
+    }
+    const found = await asker.network.objects.findImages(
+      { reference: 'r', platform: 'p', format: 'ext4' },
+      { signal, isOfUse },
+    )
+    return found.map(({ record: { nameStatement } }) => nameStatement.statedAtMs)
+  }
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const two = await record(2)
+  // The second comes after the first, and the third not within 50 ms.
+  const gathered = await statements((statedAtMs) => {
+    if (statedAtMs === 1) {
+      t.mock.timers.tick(49)
+      setImmediate(() => second.resolve(two))
+    } else setImmediate(() => t.mock.timers.tick(50))
+  })
+  assert.deepEqual(gathered, [1, 2])
+  // All answer: no timer has to end.
+  third.resolve(await record(3))
+  assert.deepEqual(
+    (await statements(() => undefined)).toSorted((a, b) => a - b),
+    [1, 2, 3],
+  )
+})
+
 test('image records, manifests, layer indexes and blob maps come from whichever peer has them', async (t) => {
   const { table } = makeSegment(3)
   const diffId = digestOf(Buffer.from('layer'))
@@ -181,6 +236,7 @@ test('image records, manifests, layer indexes and blob maps come from whichever 
     manifest: '{}',
     rootfsDigest,
     attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+    nameStatement: { key: (await testKey(1)).key, signature: new Uint8Array(64), statedAtMs: 1 },
   }
   const a = await TestPeer.start(t, 'a')
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
@@ -202,13 +258,12 @@ test('image records, manifests, layer indexes and blob maps come from whichever 
   const c = await TestPeer.start(t, 'c', { bootstrap: [a.address, b.address] })
   await until('all have met', () => c.network.membership.peers().length === 2)
   const { signal } = new AbortController()
-  assert.deepEqual(await c.network.objects.findImage({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), {
-    record,
-    peer: b.network.peerId,
-  })
-  assert.equal(
-    await c.network.objects.findImage({ reference: 'other', platform: 'p', format: 'ext4' }, { signal }),
-    undefined,
+  assert.deepEqual(await c.network.objects.findImages({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), [
+    { record, peer: b.network.peerId },
+  ])
+  assert.deepEqual(
+    await c.network.objects.findImages({ reference: 'other', platform: 'p', format: 'ext4' }, { signal }),
+    [],
   )
   assert.equal((await c.network.objects.fetchRootfs(rootfsDigest, { signal }))?.metadata.id, table.id)
   assert.equal((await c.network.objects.fetchLayerIndex(diffId, { signal }))?.tarBytes, 1024)

@@ -41,6 +41,7 @@ export class TestPeer {
   readonly held = new Map<Digest, Bitmap>()
   /** Manifests of the images that it says it is importing. */
   readonly importing = new Set<Digest>()
+  imageRecord: ServedData['imageRecord'] = async ({ reference }) => await Promise.resolve(this.images.get(reference))
   importedImage: ServedData['importedImage'] = async () =>
     await Promise.reject(new P2pfsError('unsupported', 'this peer imports nothing'))
   readonly network: PeerNetwork
@@ -83,7 +84,7 @@ export class TestPeer {
     await network.start({
       chunk: async (digest) => await (peer.stall ?? peer.chunks.get(digest)),
       heldSegments: () => [...peer.held].map(([table, held]) => ({ table, held })),
-      imageRecord: async ({ reference }) => peer.images.get(reference),
+      imageRecord: async (name) => await peer.imageRecord(name),
       rootfsManifest: async (digest) => peer.objects.get(digest),
       layerIndex: async (diffId) => peer.objects.get(diffId),
       blobMap: async (digest) => peer.objects.get(digest),

@@ -9,7 +9,7 @@ import { encodeCbor } from '../../../protocol/cbor.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, parseDigest } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
-import { encodeImageRecord, isRecordAttested, parseImageRecord } from '../../../protocol/image-record.ts'
+import { encodeImageRecord, isRecordSigned, parseImageRecord } from '../../../protocol/image-record.ts'
 import type { LayerEntry } from '../../../protocol/layer-entry.ts'
 import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../../protocol/layer-index.ts'
 import { encodeAnswerHeader, encodeWants, parseAnswer, parseWants } from '../../../protocol/messages/chunk.ts'
@@ -27,6 +27,7 @@ import {
   parseObjectRequest,
 } from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, parseRegionMessage, type RegionMessage } from '../../../protocol/messages/region.ts'
+import { encodeNameClaim, isNameStated, stateName } from '../../../protocol/name-statement.ts'
 import { encodePublication, parsePublication, type Publication } from '../../../protocol/publication.ts'
 import { encodePublishedIndex, parsePublishedIndex } from '../../../protocol/published-index.ts'
 import { encodeRootfsManifest, parseRootfsManifest, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
@@ -66,6 +67,7 @@ const record = {
   manifest: '{"x":1}',
   rootfsDigest: b,
   attestation: { key: maker.key, signature: new Uint8Array(64).fill(7) },
+  nameStatement: { key: maker.key, signature: new Uint8Array(64).fill(8), statedAtMs: 1_800_000_000_000 },
 } as const
 const statement = { manifestDigest: a, format: 'ext4', rootfsDigest: b } as const
 const publication: Publication = {
@@ -143,7 +145,7 @@ const formats: [string, Uint8Array, string, (bytes: Uint8Array) => Uint8Array][]
   [
     'image record',
     encodeImageRecord(record),
-    'sha256:575467ee3aef1fbb3aa760e54a4efa36ea528cbc863f29da1695de8da9f90d0d',
+    'sha256:3242c77efd77e9eea9a8963168dde0fb16a746e0df0d6398b0f4a52903670642',
     (bytes) => encodeImageRecord(parseImageRecord(bytes)),
   ],
   [
@@ -205,13 +207,66 @@ test('an attestation is of one statement, by one key', async () => {
     assert.equal(isAttested(statement, { ...attestation, signature }), false)
 })
 
-test('a record is attested for the manifest that it has', async () => {
+test('a maker who was told of the layers signs something else than one who has read them', async () => {
+  const told = await attest(statement, maker, { told: true })
+  assert.ok(isAttested(statement, told))
+  const { key, signature } = told
+  assert.equal(isAttested(statement, { key, signature }), false)
+  assert.equal(isAttested(statement, { ...(await attest(statement, maker)), told: true }), false)
+})
+
+const named = { reference: record.reference, platform: record.platform, manifestDigest: a }
+
+test('name statement: what is signed, and the signature, are those of version 1', async () => {
+  const stated = await stateName(named, 1_800_000_000_000, maker)
+  assert.equal(
+    Buffer.from(encodeNameClaim(named, stated)).toString('hex'),
+    'a66776657273696f6e01686d616e696665737478477368613235363a6361393738313132636131626264636166616332333162333961323364633464613738366566663831343763346537326239383037373835616665653438626268706c6174666f726d6b6c696e75782f616d643634697265666572656e6365781b646f636b65722e696f2f6c6962726172792f64656269616e3a31326973746174656d656e74747032706673206e616d652073746174656d656e746a73746174656441744d731b000001a3185c5000',
+  )
+  assert.deepEqual([stated.key, stated.statedAtMs], [maker.key, 1_800_000_000_000])
+  assert.equal(
+    Buffer.from(stated.signature).toString('hex'),
+    'b2e8bfbd357feb981f6b86d42b9a5ac9cfb8b90c975a971b6378c4bccd4b06881637605f30e47f3f4864673d53ab50e3705ab45b9e3eb70e7d63d52b32164b04',
+  )
+})
+
+test('a name statement is of one name, one platform, one image and one time, by one key', async () => {
+  const stated = await stateName(named, 5, maker)
+  assert.ok(isNameStated(named, stated))
+  for (const other of [
+    { reference: 'docker.io/library/debian:13' },
+    { platform: 'linux/arm64' },
+    { manifestDigest: b },
+  ])
+    assert.equal(isNameStated({ ...named, ...other }, stated), false)
+  assert.equal(isNameStated(named, { ...stated, statedAtMs: 6 }), false)
+  assert.equal(isNameStated(named, { ...stated, key: (await testKey(2)).key }), false)
+  for (let at = 0; at < 64; at++) {
+    const signature = Uint8Array.from(stated.signature)
+    signature[at]! ^= 1
+    assert.equal(isNameStated(named, { ...stated, signature }), false)
+  }
+})
+
+test('a record is signed for the name, the manifest and the rootfs that it has', async () => {
   const manifest = '{"layers":[]}'
   const whole = { ...record, manifest, manifestDigest: digestOf(Buffer.from(manifest)) }
-  const attested = { ...whole, attestation: await attest(whole, maker) }
-  assert.ok(isRecordAttested(attested))
-  assert.equal(isRecordAttested({ ...attested, manifest: '{"layers":[0]}' }), false)
-  assert.equal(isRecordAttested({ ...attested, rootfsDigest: a }), false)
+  const signed = {
+    ...whole,
+    attestation: await attest(whole, maker),
+    nameStatement: await stateName(whole, 1, await testKey(2)),
+  }
+  assert.ok(isRecordSigned(signed))
+  for (const other of [
+    { reference: 'docker.io/library/debian:13' },
+    { platform: 'linux/arm64' },
+    { format: 'ext4' },
+    { manifest: '{"layers":[0]}' },
+    { manifestDigest: b },
+    { rootfsDigest: a },
+    { nameStatement: { ...signed.nameStatement, statedAtMs: 2 } },
+  ] as const)
+    assert.equal(isRecordSigned({ ...signed, ...other }), false, JSON.stringify(other))
 })
 
 test('a key is a peer id of Ed25519, in its one form', () => {
@@ -301,7 +356,7 @@ for (const [answer, golden] of [
   ],
   [
     { type: 'image', record },
-    'a2647479706565696d616765667265636f726459019ca766666f726d61746565726f6673686d616e6966657374677b2278223a317d68706c6174666f726d6b6c696e75782f616d643634697265666572656e6365781b646f636b65722e696f2f6c6962726172792f64656269616e3a31326b6174746573746174696f6ea2636b65797834313244334b6f6f574b3939566f56784e4537587a79427758457a573778684b37477076383572394633563366794b53554b504835697369676e61747572655840070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707076c726f6f74667344696765737478477368613235363a336532336538313630303339353934613333383934663635363465316231333438626264376130303838643432633461636237336565616564353963303039646e6d616e696665737444696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262',
+    'a2647479706565696d616765667265636f7264590245a866666f726d61746565726f6673686d616e6966657374677b2278223a317d68706c6174666f726d6b6c696e75782f616d643634697265666572656e6365781b646f636b65722e696f2f6c6962726172792f64656269616e3a31326b6174746573746174696f6ea2636b65797834313244334b6f6f574b3939566f56784e4537587a79427758457a573778684b37477076383572394633563366794b53554b504835697369676e61747572655840070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707076c726f6f74667344696765737478477368613235363a336532336538313630303339353934613333383934663635363465316231333438626264376130303838643432633461636237336565616564353963303039646d6e616d6553746174656d656e74a3636b65797834313244334b6f6f574b3939566f56784e4537587a79427758457a573778684b37477076383572394633563366794b53554b504835697369676e61747572655840080808080808080808080808080808080808080808080808080808080808080808080808080808080808080808080808080808080808080808080808080808086a73746174656441744d731b000001a3185c50006e6d616e696665737444696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262',
   ],
   [{ type: 'refused', code: 'denied' }, 'a264636f64656664656e69656464747970656772656675736564'],
 ] satisfies [ImportAnswer, string][]) {

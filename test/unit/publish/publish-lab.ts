@@ -6,6 +6,7 @@ import type { BlobMap } from '../../../protocol/blob-map.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { encodeLayerIndex, type LayerIndex } from '../../../protocol/layer-index.ts'
+import { stateName } from '../../../protocol/name-statement.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { createLog, silentLog } from '../../../node/base/log.ts'
 import type { ImageRootfs } from '../../../node/model/image.ts'
@@ -18,6 +19,7 @@ import { importLayer } from '../../../node/rootfs/layer-import.ts'
 import { buildRootfs } from '../../../node/rootfs/rootfs-build.ts'
 import type { Catalog } from '../../../node/store/catalog.ts'
 import { ImportTransactions } from '../../../node/store/import-transaction.ts'
+import { noLies } from '../../support/no-lies.ts'
 import { OciLayout } from '../../support/oci-layout.ts'
 import { createRandom } from '../../support/random.ts'
 import { writeTar } from '../../support/tar-writer.ts'
@@ -81,16 +83,20 @@ export class PublishLab {
   }
 
   /** The image as `maker` has built it. */
-  async builtBy(maker: Signer, manifest?: RootfsManifest): Promise<ImageRootfs> {
+  async builtBy(maker: Signer, manifest?: RootfsManifest, { told = false } = {}): Promise<ImageRootfs> {
     const rootfs = manifest ?? (await this.rootfs())
     const { reference, platform, manifestDigest, manifest: json } = this.image
     const statement = { manifestDigest, format: rootfs.format, rootfsDigest: rootfsDigest(rootfs) }
-    const attestation = await attest(statement, maker)
-    return { record: { reference, platform, manifest: json, ...statement, attestation }, manifest: rootfs }
+    const attestation = await attest(statement, maker, { told })
+    const nameStatement = await stateName({ reference, platform, manifestDigest }, 1, maker)
+    return {
+      record: { reference, platform, manifest: json, ...statement, attestation, nameStatement },
+      manifest: rootfs,
+    }
   }
 
   /** A publisher on a host that has all that the lab has, unless `lost` says otherwise. */
-  publisher(own: Signer, { isUnverified = false, lost = [] as readonly Digest[] } = {}): Publisher {
+  publisher({ lost = [] as readonly Digest[] } = {}): Publisher {
     return new Publisher({
       ranges: { blobMap: async () => await Promise.resolve(this.map) },
       indexes: {
@@ -105,8 +111,6 @@ export class PublishLab {
           return await Promise.resolve({ bytes, source: 'local' })
         },
       },
-      own: own.key,
-      catalog: { isUnverified: async () => await Promise.resolve(isUnverified) },
       published: { remember: async () => await Promise.resolve() },
       log: silentLog,
     })
@@ -128,14 +132,23 @@ export class ColdHost {
   log = ''
   nowMs = 0
 
-  private constructor({ registry }: PublishLab, catalog: Catalog, own: Signer, trusted: readonly string[]) {
+  private constructor(
+    { registry }: PublishLab,
+    catalog: Catalog,
+    own: Signer,
+    trusted: readonly string[],
+    members: readonly { peer: string }[],
+  ) {
     this.catalog = catalog
     const log = createLog('warn', (line) => (this.log += line))
     this.published = new PublishedImages(
       {
         catalog,
         registry,
-        trust: new IndexTrust({ own: own.key, membership: { peers: () => [] }, log }, { keys: trusted }),
+        trust: new IndexTrust(
+          { own: own.key, membership: { peers: () => members }, lies: noLies, log },
+          { keys: trusted },
+        ),
         transactions: new ImportTransactions({
           inventory: {
             put: async (digest, bytes) => {
@@ -163,8 +176,9 @@ export class ColdHost {
     lab: PublishLab,
     own: Signer,
     trusted: readonly string[] = [],
+    members: readonly { peer: string }[] = [],
   ): Promise<ColdHost> {
-    return new ColdHost(lab, await openCatalog(t), own, trusted)
+    return new ColdHost(lab, await openCatalog(t), own, trusted, members)
   }
 }
 

@@ -21,10 +21,11 @@ const chunksOf = ({ metadata }: RootfsManifest): Digest[] =>
 test('a cold host gets all that it needs from an accepted publication', async (t) => {
   const lab = await PublishLab.create(t)
   const image = await lab.builtBy(maker)
-  await lab.publisher(maker).publish(image, { signal, profile: Buffer.from('profile') })
+  await lab.publisher().publish(image, { signal, profile: Buffer.from('profile') })
   const host = await ColdHost.create(t, lab, cold, [maker.key])
   const found = await host.published.find(lab.reference, lab.image, 'ext4', { signal })
-  assert.deepEqual(found, image)
+  const { nameStatement: _name, ...record } = image.record
+  assert.deepEqual(found, { record, manifest: image.manifest, belief: 'listed-key' })
   assert.deepEqual([...host.chunks.keys()].toSorted(), chunksOf(image.manifest).toSorted())
   assert.deepEqual([...host.maps.values()], [lab.map])
   assert.deepEqual(host.profiles, ['profile'])
@@ -41,7 +42,7 @@ test('a cold host gets all that it needs from an accepted publication', async (t
 test('the publication in the wanted format is tried first, then the one with a boot profile', async (t) => {
   const lab = await PublishLab.create(t)
   const [ext4, erofs] = [await lab.builtBy(maker), await lab.builtBy(maker, await lab.rootfs('erofs'))]
-  const publisher = lab.publisher(maker)
+  const publisher = lab.publisher()
   await publisher.publish(ext4, { signal })
   await publisher.publish(ext4, { signal, profile: Buffer.from('ext4') })
   await publisher.publish(erofs, { signal, profile: Buffer.from('erofs') })
@@ -54,20 +55,52 @@ test('the publication in the wanted format is tried first, then the one with a b
 
 test('a publication in another format is better than none', async (t) => {
   const lab = await PublishLab.create(t)
-  await lab.publisher(maker).publish(await lab.builtBy(maker), { signal })
+  await lab.publisher().publish(await lab.builtBy(maker), { signal })
   const host = await ColdHost.create(t, lab, cold, [maker.key])
   assert.equal((await host.published.find(lab.reference, lab.image, 'erofs', { signal }))?.manifest.format, 'ext4')
 })
 
+test('a publication counts in a copy of the repository under another name: the registry there says what the name is', async (t) => {
+  const lab = await PublishLab.create(t)
+  await lab.publisher().publish(await lab.builtBy(maker), { signal })
+  const host = await ColdHost.create(t, lab, cold, [maker.key])
+  const copy = { ...lab.image, reference: 'copy.test/another:2' }
+  const found = await host.published.find(lab.reference, copy, 'ext4', { signal })
+  assert.deepEqual([found?.belief, found?.record.reference], ['listed-key', copy.reference])
+})
+
 test('publications of makers who are not trusted are ignored', async (t) => {
   const lab = await PublishLab.create(t)
-  await lab.publisher(stranger).publish(await lab.builtBy(stranger), { signal })
+  await lab.publisher().publish(await lab.builtBy(stranger), { signal })
   const host = await ColdHost.create(t, lab, cold, [maker.key])
   assert.equal(await host.published.find(lab.reference, lab.image, 'ext4', { signal }), undefined)
   assert.match(host.log, /the key of its maker is not accepted/)
-  await lab.publisher(maker).publish(await lab.builtBy(maker), { signal })
+  await lab.publisher().publish(await lab.builtBy(maker), { signal })
   const found = await host.published.find(lab.reference, lab.image, 'ext4', { signal })
   assert.equal(found?.record.attestation.key, maker.key)
+})
+
+test('publications of members that contradict each other are not believed; those of one format are without the other', async (t) => {
+  const lab = await PublishLab.create(t)
+  const honest = await lab.builtBy(maker)
+  await lab.publisher().publish(honest, { signal })
+  const host = await ColdHost.create(t, lab, cold, [], [{ peer: maker.key }, { peer: stranger.key }])
+  const find = async (): Promise<string | undefined> =>
+    (await host.published.find(lab.reference, lab.image, 'ext4', { signal }))?.belief
+  assert.equal(await find(), 'member')
+  const forged = { ...honest.manifest, layers: [{ ...honest.manifest.layers[0]!, chunks: honest.manifest.metadata }] }
+  const liar = await lab.builtBy(stranger, forged)
+  const metadata = Buffer.concat(chunksOf(honest.manifest).map((digest) => lab.chunks.get(digest)!))
+  await pushForged(lab, liar, { metadata })
+  assert.equal(await find(), undefined)
+  assert.match(host.log, /publications of an image contradict each other; none is believed/)
+  for (const key of [maker.key, stranger.key]) assert.ok(host.log.includes(key), 'both makers are named')
+  // An operator's key ends the dispute.
+  const trusting = await ColdHost.create(t, lab, cold, [maker.key])
+  assert.equal(
+    (await trusting.published.find(lab.reference, lab.image, 'ext4', { signal }))?.record.rootfsDigest,
+    honest.record.rootfsDigest,
+  )
 })
 
 /** Pushes a publication whose blobs are these, with labels that are signed. */
@@ -127,9 +160,10 @@ test('a publication whose parts do not fit together is ignored, and leaves no ch
     assert.deepEqual([host.chunks.size, host.maps.size], [0, 0])
     // Another publication is tried after it.
     const image = await lab.builtBy(stranger)
-    await lab.publisher(stranger).publish(image, { signal })
+    await lab.publisher().publish(image, { signal })
     const trusting = await ColdHost.create(t, lab, cold, [maker.key, stranger.key])
-    assert.deepEqual(await trusting.published.find(lab.reference, lab.image, 'ext4', { signal }), image)
+    const found = await trusting.published.find(lab.reference, lab.image, 'ext4', { signal })
+    assert.deepEqual([found?.record.attestation.key, found?.manifest], [stranger.key, image.manifest])
   }
 })
 
@@ -179,7 +213,7 @@ test('that an image has no publication is remembered for ten minutes, or until t
     assert.equal(await host.published.of(image.record), undefined)
   }
   assert.equal(lab.lists, 1)
-  await lab.publisher(maker).publish(image, { signal })
+  await lab.publisher().publish(image, { signal })
   lab.lists = 0
   assert.equal(await host.published.of(image.record), undefined)
   host.nowMs = 600_000
@@ -190,7 +224,7 @@ test('that an image has no publication is remembered for ten minutes, or until t
 test('for a known rootfs any maker will do, but published layer indexes must make this rootfs', async (t) => {
   const lab = await PublishLab.create(t)
   const image = await lab.builtBy(maker)
-  await lab.publisher(stranger).publish(await lab.builtBy(stranger), { signal })
+  await lab.publisher().publish(await lab.builtBy(stranger), { signal })
   const host = await ColdHost.create(t, lab, cold, [maker.key])
   await host.catalog.putRootfs(image.manifest)
   assert.deepEqual(

@@ -111,7 +111,10 @@ async function startRedirectingRegistry(
       return void response.writeHead(401, { 'www-authenticate': 'Basic realm="x"' }).end()
     response.writeHead(307, { location: `http://${second}${request.url}` }).end()
   })
-  const client = createClient(t, first, { credentials: { find: async (registry) => await find(registry) } })
+  const client = createClient(t, first, {
+    credentials: { find: async (registry) => await find(registry) },
+    insecureRegistries: [first, second],
+  })
   return { ...client, first, second, seen }
 }
 

@@ -298,3 +298,29 @@ test('a refresh token does not follow a redirect to another host', async (t) => 
   await assert.rejects(range(0, 10), fails('unavailable', /not to see the request/))
   assert.deepEqual(other.front.log, [])
 })
+
+test('a registry is named by an entry of its own, and not by a store of credentials for any', async (t) => {
+  const { log } = remember()
+  const named = async (config: object, registry: string, repository = 'team/app'): Promise<boolean> =>
+    await new DockerCredentials({ log }, { file: configure(t, config) }).names(registry, { repository })
+  const auth = basic('u')
+  const empty = { 'host.example': {}, 'https://index.docker.io/v1/': {} }
+  for (const [config, registry, is] of [
+    [{ auths: { 'host:5000': { auth } } }, 'host:5000', true],
+    [{ auths: { 'host:5000': { auth } } }, 'host:5001', false],
+    [{ auths: { 'https://index.docker.io/v1/': { auth } } }, 'docker.io', true],
+    [{ credHelpers: { 'host.example': 'store' } }, 'host.example', true],
+    [{ credHelpers: { 'host.example': 'store' } }, 'other.example', false],
+    [{ credsStore: 'store' }, 'host.example', false],
+    [{ credsStore: 'store', auths: empty }, 'host.example', true],
+    [{ credsStore: 'store', auths: empty }, 'docker.io', true],
+    [{ credsStore: 'store', auths: empty }, 'other.example', false],
+    // Such as docker logout leaves.
+    [{ auths: empty }, 'host.example', false],
+    [{}, 'host.example', false],
+  ] as const)
+    assert.equal(await named(config, registry), is, JSON.stringify([config, registry]))
+  const part = { auths: { 'host.example/team': { auth } } }
+  assert.equal(await named(part, 'host.example'), true)
+  assert.equal(await named(part, 'host.example', 'other/app'), false)
+})

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import type { FaultRegistry } from '../../support/registry/fault-registry.ts'
 import { createLog, type Log } from '../../../node/base/log.ts'
 import { mediaTypes } from '../../../node/registry/image-manifest.ts'
 import { parseMirror } from '../../../node/registry/mirrors.ts'
+import { parseReference } from '../../../node/registry/reference.ts'
 import {
   createClient,
   descriptor,
@@ -14,6 +17,7 @@ import {
   startRegistry,
   type Client,
 } from '../../support/registry/fault-client.ts'
+import { temporaryDirectory } from '../../support/temporary.ts'
 
 const json = '{"schemaVersion":2,"manifests":[]}'
 
@@ -194,4 +198,48 @@ test('a mirror may live below a path', async (t) => {
   })
   mirror.front.pathPrefix = '/hub'
   assert.deepEqual(await range(0, 10), layer.subarray(0, 10))
+})
+
+test('a registry is named by a mirror of its own, by credentials and by the operator, and not by what is for any', async (t) => {
+  const directory = temporaryDirectory(t)
+  for (const [name, text] of [
+    ['_default', '[host."https://any.example"]'],
+    ['file.example', '[host."https://mirror.example"]'],
+    ['port.example_5000_', 'server = "https://server.example"'],
+    ['empty.example', ''],
+  ] as const) {
+    mkdirSync(join(directory, name))
+    writeFileSync(join(directory, name, 'hosts.toml'), text)
+  }
+  const { source } = createClient(t, 'insecure.example', {
+    mirrors: ['option.example=https://mirror.example'],
+    hostsDirectories: [directory],
+    forOthers: { named: ['named.example:5000', 'index.docker.io'] },
+    credentials: {
+      find: async () => undefined,
+      names: async (registry, { repository }) => registry === 'login.example' && repository === 'team/app',
+    },
+  })
+  const named = async (text: string): Promise<boolean> => await source.isNamed(parseReference(text))
+  for (const text of [
+    'option.example/app',
+    'file.example/app',
+    'port.example:5000/app',
+    'named.example:5000/app',
+    'login.example/team/app',
+    'debian',
+  ])
+    assert.equal(await named(text), true, text)
+  for (const text of [
+    'insecure.example/app',
+    'empty.example/app',
+    'port.example/app',
+    'named.example/app',
+    'named.example:22/app',
+    'login.example/app',
+    'mirror.example/app',
+    'local:app',
+    'oci:/srv/layout',
+  ])
+    assert.equal(await named(text), false, text)
 })

@@ -213,6 +213,7 @@ test('damaged records and messages are read, or refused as invalid', async () =>
         manifest: '{}',
         rootfsDigest: diffId,
         attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+        nameStatement: { key: (await testKey(1)).key, signature: new Uint8Array(64), statedAtMs: 1 },
       }),
       parseImageRecord,
     ],

@@ -5,6 +5,7 @@ import { Level } from 'level'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
+import { createLog, silentLog } from '../../../node/base/log.ts'
 import { Catalog } from '../../../node/store/catalog.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import { testKey } from '../../support/test-key.ts'
@@ -28,9 +29,11 @@ const mount = {
   mountedAt: 'now',
 } as const
 
+const lie = { manifestDigest: a, format: 'ext4', rootfsDigest: a, maker: 'x', told: false, foundAtMs: 1 } as const
+
 test('what was put is there after a restart', async (t) => {
   const directory = join(temporaryDirectory(t), 'catalog')
-  const first = await Catalog.open({ reserve }, { directory })
+  const first = await Catalog.open({ reserve, log: silentLog }, { directory })
   const rootfsDigest = await first.putRootfs(manifest)
   await first.putImage({
     ...name,
@@ -38,11 +41,12 @@ test('what was put is there after a restart', async (t) => {
     manifest: '{}',
     rootfsDigest,
     attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
+    nameStatement: { key: (await testKey(1)).key, signature: new Uint8Array(64), statedAtMs: 1 },
   })
   await first.putLayer({ diffId: a, tarBytes: 1024, chunks: table, entries: [] })
   await first.putMount(mount)
   await first[Symbol.asyncDispose]()
-  const second = await Catalog.open({ reserve }, { directory })
+  const second = await Catalog.open({ reserve, log: silentLog }, { directory })
   assert.equal((await second.image(name))?.rootfsDigest, rootfsDigest)
   assert.equal(await second.image({ ...name, format: 'erofs' }), undefined)
   assert.deepEqual((await second.images()).length, 1)
@@ -50,11 +54,42 @@ test('what was put is there after a restart', async (t) => {
   assert.equal((await second.rootfs(rootfsDigest))?.metadata.id, table.id)
   assert.equal((await second.layer(a))?.tarBytes, 1024)
   assert.deepEqual(await second.mounts(), [mount])
-  await assert.rejects(Catalog.open({ reserve }, { directory }), (error) => isP2pfsError(error, 'conflict'))
+  await assert.rejects(Catalog.open({ reserve, log: silentLog }, { directory }), (error) =>
+    isP2pfsError(error, 'conflict'),
+  )
   await second[Symbol.asyncDispose]()
 })
 
-test('records of another format version are forgotten; mounts are not', async (t) => {
+test('image records of earlier versions, and those that cannot be read, are removed with a line in the log', async (t) => {
+  const directory = join(temporaryDirectory(t), 'catalog')
+  const level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
+  const old = [
+    '3/image/ext4/linux/amd64/x',
+    '3/record/ext4/linux/amd64/x',
+    '3/record/erofs/linux/amd64/x',
+    `3/hearsay/${a}`,
+  ]
+  for (const key of old) await level.put(key, Buffer.from('not to be read'))
+  await level.put(`3/signed/ext4/linux/amd64/${name.reference}`, Buffer.from('not CBOR'))
+  await level.put(`3/signed/ext4/linux/amd64/other`, Buffer.from('not CBOR'))
+  await level.put(`3/past/linux/amd64/${name.reference}`, Buffer.from('not CBOR'))
+  await level.put('lie/x', Buffer.from('not JSON'))
+  await level.close()
+  let log = ''
+  const catalog = await Catalog.open({ reserve, log: createLog('info', (line) => (log += line)) }, { directory })
+  assert.match(log, /image records of an earlier version are removed.*"records":2/)
+  assert.equal(await catalog.image(name), undefined)
+  assert.deepEqual(await catalog.images(), [])
+  assert.equal(await catalog.namePast(name), undefined)
+  assert.deepEqual(await catalog.lies(), [])
+  assert.equal(log.match(/record of the catalog cannot be read; it is removed/g)?.length, 4)
+  await catalog[Symbol.asyncDispose]()
+  await level.open()
+  assert.deepEqual(await level.keys().all(), [])
+  await level.close()
+})
+
+test('records of another format version are forgotten; mounts are not, nor are lies', async (t) => {
   const directory = join(temporaryDirectory(t), 'catalog')
   const level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
   const old = [
@@ -69,14 +104,15 @@ test('records of another format version are forgotten; mounts are not', async (t
   ]
   for (const key of old) await level.put(key, Buffer.from('not to be read'))
   await level.close()
-  const first = await Catalog.open({ reserve }, { directory })
+  const first = await Catalog.open({ reserve, log: silentLog }, { directory })
   await first.putMount(mount)
+  await first.putLie(lie)
   await first[Symbol.asyncDispose]()
-  const catalog = await Catalog.open({ reserve }, { directory })
+  const catalog = await Catalog.open({ reserve, log: silentLog }, { directory })
   assert.deepEqual([await catalog.images(), await catalog.rootfsDigests()], [[], []])
   assert.deepEqual(await catalog.mounts(), [mount])
   await catalog[Symbol.asyncDispose]()
   await level.open()
-  assert.deepEqual(await level.keys().all(), ['mount//d'])
+  assert.deepEqual(await level.keys().all(), [`lie/ext4/${a}/${a}/x`, 'mount//d'])
   await level.close()
 })
