@@ -1,6 +1,7 @@
 import type { Connection, Libp2p, PeerId, PrivateKey, Stream } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { bulkProtocol, type BulkMode } from '../../protocol/messages/bulk.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
 import { importProtocol } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
@@ -11,6 +12,9 @@ import { RegionGate, type StrangerCounts } from './admission/region-gate.ts'
 import { loadRegionSecrets, openRegionSecret } from './admission/region-keys.ts'
 import { Availability } from './availability.ts'
 import { BanList } from './ban-list.ts'
+import { parseBulkListen } from './bulk/bulk-listen.ts'
+import { BulkPlane } from './bulk/bulk-plane.ts'
+import type { ChunkFiles } from './bulk/chunk-files.ts'
 import { ChunkClient } from './chunk/client.ts'
 import { serveChunks } from './chunk/server.ts'
 import { Dialler } from './dialler.ts'
@@ -40,6 +44,8 @@ export interface PeerNetworkOptions {
   regionKeyFile: string | undefined
   /** Lists the peer ids of the region's members. Without it, everybody who knows a key of the region is a member. */
   memberFile: string | undefined
+  /** How chunks are carried in bulk; undefined: over libp2p only. */
+  bulk: { mode: BulkMode; listen: string | undefined } | undefined
 }
 
 /** This host's place among its peers: what it asks them, and, once it has started, what it serves them. */
@@ -50,6 +56,7 @@ export class PeerNetwork {
   readonly chunks: ChunkClient
   readonly objects: RegionObjects
   readonly imports: ImportClient
+  readonly bulk: BulkPlane
   readonly #key: PrivateKey
   readonly #gate: RegionGate
   readonly #host: Libp2p
@@ -80,7 +87,7 @@ export class PeerNetwork {
 
   private constructor(
     { key, bans, gate, host, log }: { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p; log: Log },
-    { region, name, listen, bootstrap, regionKeyFile }: PeerNetworkOptions,
+    { region, name, listen, bootstrap, regionKeyFile, bulk }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
     this.#key = key
@@ -100,23 +107,33 @@ export class PeerNetwork {
     this.chunks = new ChunkClient({ host, membership, signal })
     this.objects = new RegionObjects({ host, membership, log })
     this.imports = new ImportClient({ host, membership })
+    this.bulk = new BulkPlane(
+      { host, membership, log, signal },
+      bulk === undefined ? undefined : { mode: bulk.mode, listen: parseBulkListen(bulk.listen, listen) },
+    )
   }
 
   /**
    * Begins to listen, to serve, and to connect to the region.
+   * @param files the chunk store, for bulk transfers
    * @throws invalid for addresses that cannot be listened on
    */
-  async start(served: ServedData): Promise<void> {
+  async start(served: ServedData, files: ChunkFiles): Promise<void> {
     const { membership, availability } = this
     const { signal } = this.#stopping
     this.#host.addEventListener('peer:connect', ({ detail }) => void this.#introduce(detail, served))
-    this.#host.addEventListener('peer:disconnect', ({ detail }) => membership.leave(detail))
+    this.#host.addEventListener('peer:disconnect', ({ detail }) => {
+      membership.leave(detail)
+      this.bulk.leave(detail.toString())
+    })
     const servers: Record<string, (stream: Stream, peer: Peer) => Promise<void>> = {
       [regionProtocol]: async (stream, peer) => await serveRegion(stream, peer, { membership, availability }),
       [objectProtocol]: async (stream) => await serveObject(stream, served),
       [importProtocol]: async (stream, peer) => await serveImport(stream, peer, served, { signal }),
       [chunkProtocol]: async (stream, peer) => await serveChunks(stream, peer, served),
+      [bulkProtocol]: async (stream, peer) => await this.bulk.serve(stream, peer),
     }
+    await this.bulk.start(files)
     for (const [protocol, serve] of Object.entries(servers)) {
       const handle = async (stream: Stream, connection: Connection): Promise<void> =>
         await this.#serve(stream, connection, serve)
@@ -138,6 +155,7 @@ export class PeerNetwork {
     this.#stopping.abort(new P2pfsError('closed', 'peer network stopped'))
     this.availability.stop()
     this.#dialler.stop()
+    await this.bulk.stop()
     await this.#host.stop()
   }
 

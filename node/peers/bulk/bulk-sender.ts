@@ -16,7 +16,7 @@ import { failureOf } from './bulk-receiver.ts'
 import { acceptPlain, acceptTls, type AcceptBulkSocket } from './bulk-socket.ts'
 import { Grants, type GivenGrant } from './grants.ts'
 import { OrderReader } from './order-reader.ts'
-import type { FromSender, ToSender } from './thread-messages.ts'
+import type { BulkListen, FromSender, ToSender } from './thread-messages.ts'
 
 /** How often connections are looked at whose peer does not take anything, and what was sent is told (ms). */
 const checkMs = 1_000
@@ -45,6 +45,7 @@ export class BulkSender implements Disposable {
   /** Connections that want something and have room for it, the next one first. */
   readonly #turns = new Set<Sending>()
   #isTurning = false
+  #toldConnections = 0
   readonly #timer: NodeJS.Timeout
 
   constructor(parts: BulkSenderParts, { mode, now = () => performance.now() }: { mode: BulkMode; now?: () => number }) {
@@ -56,15 +57,17 @@ export class BulkSender implements Disposable {
     this.#timer = setInterval(() => this.check(), checkMs)
   }
 
-  /** Begins to listen, and reports the port. */
-  listen({ host, port }: { host: string; port: number }): void {
-    this.#server.on('error', ({ message, code }: NodeJS.ErrnoException) =>
-      this.#parts.report({ failed: { message, isAddressInUse: code === 'EADDRINUSE' } }),
-    )
-    this.#server.listen(port, host, () => {
+  /** Begins to listen, and reports the port, or that it failed. */
+  listen({ host, port, orAny }: BulkListen): void {
+    this.#server.on('error', ({ message, code }: NodeJS.ErrnoException) => {
+      if (code === 'EADDRINUSE' && orAny && port !== 0) this.#server.listen(0, host)
+      else this.#parts.report({ failed: { message } })
+    })
+    this.#server.on('listening', () => {
       const address = this.#server.address()
       if (address !== null && typeof address === 'object') this.#parts.report({ listening: { port: address.port } })
     })
+    this.#server.listen(port, host)
   }
 
   handle(message: ToSender): void {
@@ -88,13 +91,20 @@ export class BulkSender implements Disposable {
       if (chunks > 0) sent.push({ peer: connection.peer, chunks, bytes })
       connection.check()
     }
-    if (sent.length > 0) this.#parts.report({ sent, connections: this.#connections.size })
+    this.#report(sent)
   }
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer)
     this.#server.close()
     for (const connection of this.#connections.values()) connection.end()
+  }
+
+  #report(sent: { peer: string; chunks: number; bytes: number }[]): void {
+    const connections = this.#connections.size
+    if (sent.length === 0 && connections === this.#toldConnections) return
+    this.#toldConnections = connections
+    this.#parts.report({ sent, connections })
   }
 
   #handshake(raw: Socket): void {
@@ -121,10 +131,11 @@ export class BulkSender implements Disposable {
         this.#turns.delete(connection)
         if (this.#connections.get(peer) === connection) this.#connections.delete(peer)
         const sent = connection.takeSent()
-        if (sent.chunks > 0) this.#parts.report({ sent: [{ peer, ...sent }], connections: this.#connections.size })
+        this.#report(sent.chunks > 0 ? [{ peer, ...sent }] : [])
       },
     })
     this.#connections.set(peer, connection)
+    this.#report([])
   }
 
   #queue(connection: Sending): void {

@@ -8,13 +8,21 @@ export interface SentFailure {
   message: string
 }
 
+/** Where bulk connections are accepted. */
+export interface BulkListen {
+  host: string
+  /** 0 is any. */
+  port: number
+  /** Whether any other port will do where that one is in use. */
+  orAny: boolean
+}
+
 /** What the sending thread is started with. */
 export interface SenderSetup {
   /** The directory of the chunk files. */
   directory: string
   mode: BulkMode
-  /** The address to listen on; port 0 is any. */
-  listen: { host: string; port: number }
+  listen: BulkListen
 }
 
 /** To the sending thread. */
@@ -26,7 +34,8 @@ export type ToSender =
 /** From the sending thread. */
 export type FromSender =
   | { listening: { port: number } }
-  | { failed: { message: string; isAddressInUse: boolean } }
+  /** It does not listen: nothing is served. */
+  | { failed: { message: string } }
   /** What has been sent since the last such message, and connections now. */
   | { sent: { peer: string; chunks: number; bytes: number }[]; connections: number }
   /** The chunk's file is not what its name says. */

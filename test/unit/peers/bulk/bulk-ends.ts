@@ -5,7 +5,7 @@ import { digestOf, type Digest } from '../../../../protocol/digest.ts'
 import type { BulkGrant, BulkMode } from '../../../../protocol/messages/bulk.ts'
 import { BulkReceiver } from '../../../../node/peers/bulk/bulk-receiver.ts'
 import { BulkSender } from '../../../../node/peers/bulk/bulk-sender.ts'
-import type { FromReceiver, FromSender, WantOutcome } from '../../../../node/peers/bulk/thread-messages.ts'
+import type { BulkListen, FromReceiver, FromSender, WantOutcome } from '../../../../node/peers/bulk/thread-messages.ts'
 import { until } from '../test-peer.ts'
 
 /** A sender whose chunks are a map; in this thread. */
@@ -18,10 +18,13 @@ export class SenderEnd {
   port = 0
   now = 0
 
-  static async start(context: TestContext, { mode = 'tls' }: { mode?: BulkMode } = {}): Promise<SenderEnd> {
+  static async start(
+    context: TestContext,
+    { mode = 'tls', listen = { port: 0, orAny: false } }: { mode?: BulkMode; listen?: Omit<BulkListen, 'host'> } = {},
+  ): Promise<SenderEnd> {
     const end = new SenderEnd(mode)
     context.after(() => end.sender[Symbol.dispose]())
-    end.sender.listen({ host: '127.0.0.1', port: 0 })
+    end.sender.listen({ host: '127.0.0.1', ...listen })
     await until('it listens', () => end.port !== 0)
     return end
   }
