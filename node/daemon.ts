@@ -219,7 +219,7 @@ export async function startDaemon(
   })
 
   // The sources of chunks.
-  const peers = new PeerSource({ availability, chunks: network.chunks, log })
+  const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, log })
   const stream = new StreamSource({ streams, inventory, signal, log })
   const range = new RangeSource({ layers: ranges, stream, wholeReads, inventory, signal, log })
   const fetcher = new Fetcher({ inventory, peers, registry: range, log })

@@ -1,14 +1,18 @@
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
-import type { ChunkRequest } from '../model/chunk-request.ts'
+import type { Urgency } from '../base/urgency.ts'
+import type { ChunkRequest, Delivery } from '../model/chunk-request.ts'
 import type { Availability } from '../peers/availability.ts'
-import type { ChunkClient } from '../peers/chunk/client.ts'
-import type { ChunkSource, SourceOptions } from './source.ts'
+import type { BulkPlane } from '../peers/bulk/bulk-plane.ts'
+import type { ChunkClient, StreamClass } from '../peers/chunk/client.ts'
+import { fetchInBulk } from './bulk-fetch.ts'
+import type { SourceOptions } from './source.ts'
 
 export interface PeerSourceParts {
   availability: Pick<Availability, 'holders'>
   chunks: Pick<ChunkClient, 'fetchChunk'>
+  bulk: Pick<BulkPlane, 'carries' | 'fetchToStore'>
   log: Log
   /** The clock (ms). */
   now?: () => number
@@ -26,21 +30,24 @@ const penaltyMs = 10_000
 const maxPenalised = 4096
 
 /** Asks the holders of a chunk in turn: the least busy first, those that failed a moment ago last. */
-export class PeerSource implements ChunkSource {
+export class PeerSource {
   readonly #availability: PeerSourceParts['availability']
   readonly #chunks: PeerSourceParts['chunks']
+  readonly #bulk: PeerSourceParts['bulk']
   readonly #log: Log
   readonly #outstandingBytes = new Map<string, number>()
   readonly #penalised: ExpiringMap<string>
 
-  constructor({ availability, chunks, log, now = () => performance.now() }: PeerSourceParts) {
+  constructor({ availability, chunks, bulk, log, now = () => performance.now() }: PeerSourceParts) {
     this.#availability = availability
     this.#chunks = chunks
+    this.#bulk = bulk
     this.#log = log
     this.#penalised = new ExpiringMap({ maxEntries: maxPenalised, now })
   }
 
   /**
+   * A chunk that nobody waits for comes in bulk where the peer delivers so.
    * @param options `onRefusal` is called for each peer that did not deliver
    * @throws missing where no connected peer delivers it; the signal's reason
    */
@@ -51,7 +58,7 @@ export class PeerSource implements ChunkSource {
       urgency,
       onRefusal,
     }: Omit<SourceOptions, 'fetchChunk'> & { onRefusal?: (peer: string, error: P2pfsError) => void },
-  ): Promise<Uint8Array> {
+  ): Promise<Delivery> {
     // The peer protocol has one stream for each of these two.
     const streamClass = urgency.isUrgent ? 'demand' : 'background'
     const asked = new Set<string>()
@@ -63,11 +70,7 @@ export class PeerSource implements ChunkSource {
       asked.add(peer)
       this.#outstandingBytes.set(peer, this.#outstanding(peer) + request.lengthBytes)
       try {
-        return await this.#chunks.fetchChunk(peer, request.digest, request.lengthBytes, {
-          signal,
-          streamClass,
-          timeoutMs: timeoutMs[streamClass],
-        })
+        return await this.#ask(peer, request, { signal, streamClass, urgency })
       } catch (error) {
         if (signal.aborted) throw error
         if (!isP2pfsError(error)) throw error
@@ -80,6 +83,23 @@ export class PeerSource implements ChunkSource {
         else this.#outstandingBytes.delete(peer)
       }
     }
+  }
+
+  async #ask(
+    peer: string,
+    request: ChunkRequest,
+    { signal, streamClass, urgency }: { signal: AbortSignal; streamClass: StreamClass; urgency: Urgency },
+  ): Promise<Delivery> {
+    const overLibp2p = async (streamClass: StreamClass, signal: AbortSignal): Promise<Uint8Array> =>
+      await this.#chunks.fetchChunk(peer, request.digest, request.lengthBytes, {
+        signal,
+        streamClass,
+        timeoutMs: timeoutMs[streamClass],
+      })
+    const isInBulk =
+      streamClass === 'background' && this.#bulk.carries(peer, { underWayBytes: this.#outstanding(peer) })
+    if (!isInBulk) return await overLibp2p(streamClass, signal)
+    return await fetchInBulk({ bulk: this.#bulk, overLibp2p }, peer, request, { signal, urgency })
   }
 
   #outstanding(peer: string): number {

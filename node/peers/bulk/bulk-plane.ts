@@ -70,7 +70,7 @@ export class BulkPlane {
   }
 
   /** See {@link BulkClient.carries}. */
-  carries(peerId: string, options: { isWorth: boolean }): boolean {
+  carries(peerId: string, options: { underWayBytes: number }): boolean {
     return this.#client?.carries(peerId, options) ?? false
   }
 

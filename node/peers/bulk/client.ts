@@ -7,7 +7,7 @@ import type { Log } from '../../base/log.ts'
 import type { Urgency } from '../../base/urgency.ts'
 import type { Membership } from '../membership.ts'
 import type { Peer } from '../peer.ts'
-import { bulkLimits } from './bulk-limits.ts'
+import { bulkLimits, worthBytes } from './bulk-limits.ts'
 import { BulkThread } from './bulk-thread.ts'
 import type { ChunkFiles } from './chunk-files.ts'
 import { requestGrant } from './grant-request.ts'
@@ -65,13 +65,13 @@ export class BulkClient {
 
   /**
    * Whether chunks can be asked for now.
-   * @param isWorth whether so much is wanted that a connection should be opened where there is none
+   * @param underWayBytes how much is wanted of the peer: much opens a connection where there is none
    */
-  carries(peerId: string, { isWorth }: { isWorth: boolean }): boolean {
+  carries(peerId: string, { underWayBytes }: { underWayBytes: number }): boolean {
     if (this.#parts.files.isFull) return false
     const link = this.#links.get(peerId)
     if (link?.state === 'open') return link.wants.size < maxBulkWants
-    if (isWorth) this.#open(peerId)
+    if (underWayBytes >= worthBytes) this.#open(peerId)
     return false
   }
 

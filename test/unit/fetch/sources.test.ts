@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { silentLog } from '../../../node/base/log.ts'
@@ -5,9 +6,11 @@ import { orAbort } from '../../../node/base/single-flight.ts'
 import { PeerSource } from '../../../node/fetch/peer-source.ts'
 import { RangeSource } from '../../../node/fetch/range-source.ts'
 import { StreamSource } from '../../../node/fetch/stream-source.ts'
+import { inStore } from '../../../node/model/chunk-request.ts'
 import type { BlobRange } from '../../../node/layers/seekable-segment.ts'
 import { WholeReads } from '../../../node/layers/whole-reads.ts'
 import type { SegmentStream } from '../../../node/layers/segment-streams.ts'
+import { FakeBulk } from './fake-bulk.ts'
 import { FakeSource } from './fake-source.ts'
 import { testChunkSource, type Backing } from './source-suite.ts'
 
@@ -43,7 +46,19 @@ testChunkSource({
       if (digestOf(bytes) !== digest) throw new P2pfsError('invalid', 'peer sent other bytes')
       return bytes
     }
-    return new PeerSource({ availability: { holders: () => ['one', 'two'] }, chunks: { fetchChunk }, log: silentLog })
+    const peers = new PeerSource({
+      availability: { holders: () => ['one', 'two'] },
+      chunks: { fetchChunk },
+      bulk: new FakeBulk(),
+      log: silentLog,
+    })
+    return {
+      fetch: async (request, options) => {
+        const delivery = await peers.fetch(request, options)
+        assert.ok(delivery !== inStore)
+        return delivery
+      },
+    }
   },
 })
 

@@ -11,6 +11,7 @@ import { digestOf } from '../../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../../protocol/errors.ts'
 import { bulkModes, bulkProtocol, encodeBulkAnswer, type BulkAnswer } from '../../../../protocol/messages/bulk.ts'
 import { encodeRegionMessage, regionProtocol } from '../../../../protocol/messages/region.ts'
+import { worthBytes } from '../../../../node/peers/bulk/bulk-limits.ts'
 import { Urgency } from '../../../../node/base/urgency.ts'
 import { writeFrame } from '../../../../node/peers/frames.ts'
 import { createRawPeer } from '../../../support/raw-peer.ts'
@@ -21,7 +22,7 @@ const segment = makeSegment(40)
 const { table, chunks } = segment
 const all = chunks.map((_, i) => i)
 const options = { signal: new AbortController().signal, urgency: new Urgency(false) }
-const worth = { isWorth: true }
+const worth = { underWayBytes: worthBytes }
 
 async function whenOpen(asker: TestPeer, peerId: string): Promise<void> {
   await until('the bulk connection is open', () => asker.network.bulk.carries(peerId, worth))
@@ -68,7 +69,7 @@ for (const mode of bulkModes) {
 
 test('no connection is opened for little', async (t) => {
   const { asker, holderId } = await startTwo(t)
-  assert.equal(asker.network.bulk.carries(holderId, { isWorth: false }), false)
+  assert.equal(asker.network.bulk.carries(holderId, { underWayBytes: worthBytes - 1 }), false)
   assert.equal(asker.network.bulk.stateOf(holderId), 'idle')
 })
 
