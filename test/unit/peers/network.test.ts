@@ -54,6 +54,7 @@ test('a host knows the chunks that a peer held before they connected, and its ch
   const a = await TestPeer.start(t, 'a')
   a.hold(segment, [0, 3])
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
+  b.track(segment)
   const has = (index: number): boolean =>
     b.network.availability.holders(segment.table.id, index).includes(a.network.peerId)
   await until('the first haves', () => has(0) && has(3))
@@ -74,6 +75,7 @@ test('many chunks are fetched side by side, verified and counted', async (t) => 
     chunks.map((_, i) => i),
   )
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
+  b.track(segment)
   await until('the haves', () => b.network.availability.holders(table.id, 59).length === 1)
   const fetched = await Promise.all(
     chunks.map(
@@ -118,6 +120,7 @@ test('a peer that sends wrong bytes is cut off', async (t) => {
     liar.hold(segment, [0, 1])
     liar.chunks.set(table.digestAt(0), lie)
     const b = await TestPeer.start(t, 'b', { bootstrap: [liar.address] })
+    b.track(segment)
     await until('the haves', () => b.network.availability.holders(table.id, 0).length === 1)
     await assert.rejects(
       b.network.chunks.fetchChunk(liar.network.peerId, table.digestAt(0), 131_072, demand),

@@ -66,7 +66,6 @@ export class TestPeer {
     const peer = new TestPeer(network)
     await network.start({
       chunk: async (digest) => await (peer.stall ?? peer.chunks.get(digest)),
-      heldSegments: () => [...peer.held].map(([table, held]) => ({ table, held })),
       imageRecord: async ({ reference }) => peer.images.get(reference),
       rootfsManifest: async (digest) => peer.objects.get(digest),
       layerIndex: async (diffId) => peer.objects.get(diffId),
@@ -80,6 +79,13 @@ export class TestPeer {
 
   get address(): string {
     return this.network.multiaddrs()[0]!
+  }
+
+  /** Begins to track the segment: it asks who holds it. */
+  track({ table }: ReturnType<typeof makeSegment>): void {
+    const held = this.held.get(table.id) ?? new Bitmap(table.count)
+    this.held.set(table.id, held)
+    this.network.availability.announce(table.id, held)
   }
 
   /** Puts chunks `indexes` of the segment into the store, and announces them. */
