@@ -130,7 +130,10 @@ class FrameBuffer {
   }
 }
 
-/** Sends one message, made of the given parts; resolves when the stream takes more. @throws unavailable */
+/**
+ * Sends one message, made of the given parts; resolves when the stream has taken all of it and takes more.
+ * @throws unavailable
+ */
 export async function writeFrame(
   stream: Stream,
   parts: readonly Uint8Array[],
@@ -144,10 +147,35 @@ export async function writeFrame(
     if (first.length <= smallBytes) canTakeMore = stream.send(Buffer.concat([prefix, first]))
     else for (const part of [prefix, first]) canTakeMore = stream.send(part)
     for (const part of rest) canTakeMore = stream.send(part)
-    if (!canTakeMore) await stream.onDrain(signal === undefined ? {} : { signal })
+    await drained(stream, canTakeMore, signal)
   } catch (cause) {
     if (signal?.aborted === true) throw signal.reason as Error
     throw new P2pfsError('unavailable', `cannot send: ${(cause as Error).message}`, { cause })
+  }
+}
+
+/**
+ * Resolves when nothing waits to be sent. libp2p's `onDrain` waits once for each stream only, and ends when the connection
+ * takes more, though the stream may not.
+ */
+async function drained(stream: Stream, canTakeMore: boolean, signal: AbortSignal | undefined): Promise<void> {
+  for (let mustWait = !canTakeMore; mustWait || stream.writeBufferLength > 0; mustWait = false) {
+    signal?.throwIfAborted()
+    const drain = Promise.withResolvers<undefined>()
+    const onDrain = (): void => drain.resolve(undefined)
+    const onClose = (): void => drain.reject(new P2pfsError('unavailable', 'stream was closed'))
+    const onAbort = (): void => drain.reject(signal?.reason as Error)
+    stream.addEventListener('drain', onDrain)
+    stream.addEventListener('close', onClose)
+    signal?.addEventListener('abort', onAbort)
+    try {
+      if (stream.status !== 'open') onClose()
+      await drain.promise
+    } finally {
+      stream.removeEventListener('drain', onDrain)
+      stream.removeEventListener('close', onClose)
+      signal?.removeEventListener('abort', onAbort)
+    }
   }
 }
 

@@ -11,10 +11,11 @@ import { Membership, type MembershipParts } from '../../../node/peers/membership
 import type { Peer } from '../../../node/peers/peer.ts'
 
 /** One end of a stream in memory: what one end sends, the other one reads. */
-class FakeStream {
+export class FakeStream extends EventTarget {
   peer!: FakeStream
-  /** Resolves when it takes more than it was sent; undefined while it does. */
-  full: PromiseWithResolvers<undefined> | undefined
+  readonly status = 'open'
+  /** Whether it takes no more than it was sent. */
+  isFull = false
   readonly #received: Uint8Array[] = []
   #error: Error | undefined
   #hasEnded = false
@@ -22,11 +23,16 @@ class FakeStream {
 
   send(bytes: Uint8Array): boolean {
     this.peer.#change(() => this.peer.#received.push(bytes))
-    return this.full === undefined
+    return !this.isFull
   }
 
-  async onDrain(): Promise<void> {
-    await this.full?.promise
+  get writeBufferLength(): number {
+    return this.isFull ? 1 : 0
+  }
+
+  drain(): void {
+    this.isFull = false
+    this.dispatchEvent(new Event('drain'))
   }
 
   async close(): Promise<void> {
@@ -34,7 +40,10 @@ class FakeStream {
   }
 
   abort(error: Error): void {
-    for (const end of [this, this.peer]) end.#change(() => (end.#error ??= error))
+    for (const end of [this, this.peer]) {
+      end.#change(() => (end.#error ??= error))
+      end.dispatchEvent(new Event('close'))
+    }
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
@@ -54,7 +63,7 @@ class FakeStream {
   }
 }
 
-function streamPair(): [FakeStream, FakeStream] {
+export function streamPair(): [FakeStream, FakeStream] {
   const [near, far] = [new FakeStream(), new FakeStream()]
   near.peer = far
   far.peer = near
@@ -143,13 +152,11 @@ export class FakeRegion {
 
   /** From now on the peer takes no more than one region message, until it is unstuck. */
   stick(id: string): void {
-    this.#streams.get(id)!.full = Promise.withResolvers()
+    this.#streams.get(id)!.isFull = true
   }
 
   unstick(id: string): void {
-    const stream = this.#streams.get(id)!
-    stream.full?.resolve(undefined)
-    stream.full = undefined
+    this.#streams.get(id)!.drain()
   }
 
   leave(id: string): void {
