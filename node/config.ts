@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { parseKey } from '../protocol/attestation.ts'
 import { P2pfsError } from '../protocol/errors.ts'
+import { maxTextLength } from '../protocol/messages/region.ts'
 import { formatByteSize, parseByteSize } from './base/byte-size.ts'
 import { parseDuration } from './base/duration.ts'
 import { defaultLayerLimits } from './rootfs/layer-limits.ts'
@@ -36,6 +37,15 @@ interface Option<T> {
 
 /** The longest duration (s): one day. Node's timers end at 24 days. */
 const maxDurationSeconds = 86_400
+
+/** @throws invalid for a text that is too long to be told to peers */
+function checkTextLength(value: string): void {
+  if (value.length > maxTextLength)
+    throw new P2pfsError(
+      'invalid',
+      `${value.slice(0, 20)}... has ${value.length} characters; a name or region has at most ${maxTextLength}`,
+    )
+}
 
 const text = (
   value: string,
@@ -88,8 +98,13 @@ export const options = {
   control: text('SOCKET', '/run/p2pfs/p2pfs.sock', 'unix socket on which the other commands reach the daemon', {
     type: 'path',
   }),
-  region: text('NAME', 'default', 'the daemon exchanges chunks only with peers of the same region'),
-  name: text('NAME', hostname(), 'name of this host in the status of its peers', { fallbackText: 'the host name' }),
+  region: text('NAME', 'default', 'the daemon exchanges chunks only with peers of the same region', {
+    check: checkTextLength,
+  }),
+  name: text('NAME', hostname(), 'name of this host in the status of its peers', {
+    fallbackText: 'the host name',
+    check: checkTextLength,
+  }),
   listen: list('MULTIADDR', ['/ip4/0.0.0.0/tcp/4100'], 'addresses at which peers reach this host'),
   bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members'),
   insecureRegistry: list('HOST[:PORT]', [], 'registries that the daemon speaks plain HTTP with', {

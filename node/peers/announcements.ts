@@ -129,7 +129,8 @@ export class TableQuestions {
   next(): Query | undefined {
     if (this.#open.length >= limits.region.openQueries) return undefined
     const tables: Digest[] = []
-    for (const { id } of this.#fresh.splice(0, limits.region.tablesPerQuery)) if (this.#tables.get(id) !== undefined) tables.push(id)
+    for (const { id } of this.#fresh.splice(0, limits.region.tablesPerQuery))
+      if (this.#tables.get(id) !== undefined) tables.push(id)
     for (; this.#asked < this.#end && tables.length < limits.region.tablesPerQuery; this.#asked++) {
       const table = this.#tables.at(this.#asked)
       if (table !== undefined) tables.push(table.id)

@@ -1,6 +1,14 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { Digest } from '../../protocol/digest.ts'
-import type { Answered, DeltaPart, Have, HaveDelta, HavePart, Query, RegionMessage } from '../../protocol/messages/region.ts'
+import type {
+  Answered,
+  DeltaPart,
+  Have,
+  HaveDelta,
+  HavePart,
+  Query,
+  RegionMessage,
+} from '../../protocol/messages/region.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import { orAbort } from '../base/single-flight.ts'
 import { HoldingsFeed, TableQuestions } from './announcements.ts'
@@ -230,4 +238,3 @@ export class Availability {
     return changes
   }
 }
-

@@ -1,5 +1,3 @@
-import { P2pfsError } from '../../protocol/errors.ts'
-
 interface Waiter {
   peer: string
   bytes: number
@@ -46,32 +44,34 @@ export class ByteBudget {
   }
 
   /**
-   * Takes bytes when there are enough.
-   * @returns gives them back when it is disposed of
-   * @throws the signal's reason
+   * Runs the task when there are enough bytes for it, and gives them back at its end.
+   * @throws the signal's reason while it waits; what the task throws
    */
-  async take(peer: string, bytes: number, { signal }: { signal: AbortSignal }): Promise<Disposable> {
+  async run<T>(
+    { peer, bytes, signal }: { peer: string; bytes: number; signal: AbortSignal },
+    task: () => Promise<T>,
+  ): Promise<T> {
     signal.throwIfAborted()
-    if (!this.tryTake(peer, bytes)) {
-      const turn = Promise.withResolvers<undefined>()
-      const waiter: Waiter = { peer, bytes, start: () => turn.resolve(undefined) }
-      const onAbort = (): void => {
-        if (this.#waiting.delete(waiter)) turn.reject(signal.reason as P2pfsError)
-      }
-      this.#waiting.add(waiter)
-      signal.addEventListener('abort', onAbort, { once: true })
-      try {
-        await turn.promise
-      } finally {
-        signal.removeEventListener('abort', onAbort)
-      }
+    if (!this.tryTake(peer, bytes)) await this.#wait(peer, bytes, signal)
+    try {
+      return await task()
+    } finally {
+      this.giveBack(peer, bytes)
     }
-    let isTaken = true
-    return {
-      [Symbol.dispose]: () => {
-        if (isTaken) this.giveBack(peer, bytes)
-        isTaken = false
-      },
+  }
+
+  async #wait(peer: string, bytes: number, signal: AbortSignal): Promise<void> {
+    const turn = Promise.withResolvers<undefined>()
+    const waiter: Waiter = { peer, bytes, start: () => turn.resolve(undefined) }
+    const onAbort = (): void => {
+      if (this.#waiting.delete(waiter)) turn.reject(signal.reason as Error)
+    }
+    this.#waiting.add(waiter)
+    signal.addEventListener('abort', onAbort, { once: true })
+    try {
+      await turn.promise
+    } finally {
+      signal.removeEventListener('abort', onAbort)
     }
   }
 

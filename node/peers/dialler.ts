@@ -243,7 +243,8 @@ export class Dialler {
     void this.#connect(target, full).then((isConnected) => {
       allowed.end(isConnected)
       // Others may be dialled for what this one has given back.
-      if (isConnected && this.#isHeldBack && this.#timer !== undefined) this.#next ??= setImmediate(() => this.#dialMissing())
+      if (isConnected && this.#isHeldBack && this.#timer !== undefined)
+        this.#next ??= setImmediate(() => this.#dialMissing())
       // What one says may be a lie or old: the next one is believed.
       if (!isConnected && hint !== undefined && target.hints.size > 1) target.hints.delete(hint[0])
     })

@@ -116,8 +116,10 @@ export function fittingHello({ region, name, addresses }: Omit<Hello, 'type'>): 
 /** Any number of members, as messages that are not too long. */
 export function membersMessages(members: readonly MemberAddresses[]): Members[] {
   const sizeOf = ({ peer, addresses }: MemberAddresses): number =>
-    addresses.reduce((sum, address) => sum + Buffer.byteLength(address) + addressOverheadBytes, Buffer.byteLength(peer)) +
-    partOverheadBytes
+    addresses.reduce(
+      (sum, address) => sum + Buffer.byteLength(address) + addressOverheadBytes,
+      Buffer.byteLength(peer),
+    ) + partOverheadBytes
   return pack(members, sizeOf).map((packed) => ({ type: 'members', members: packed }))
 }
 

@@ -115,13 +115,15 @@ class Answers {
     }
   }
 
-  async #answer({ id, digest }: Want): Promise<void> {
-    const { served, unsent } = this.#parts
-    const { signal } = this
-    using _taken = await unsent.take(this.#peer.id, maxChunkBytes, { signal })
-    const bytes = await served.chunk(digest, { signal }).catch(() => undefined)
-    await this.#send(bytes === undefined ? [encodeAnswerHeader(id, 'missing')] : [encodeAnswerHeader(id, 'chunk'), bytes])
-    if (bytes !== undefined) this.#peer.traffic.sent(bytes.length)
+  async #answer(want: Want): Promise<void> {
+    const taken = { peer: this.#peer.id, bytes: maxChunkBytes, signal: this.signal }
+    await this.#parts.unsent.run(taken, async () => {
+      const { id, digest } = want
+      const bytes = await this.#parts.served.chunk(digest, { signal: this.signal }).catch(() => undefined)
+      if (bytes === undefined) return await this.#send([encodeAnswerHeader(id, 'missing')])
+      await this.#send([encodeAnswerHeader(id, 'chunk'), bytes])
+      this.#peer.traffic.sent(bytes.length)
+    })
   }
 
   /** Frames are sent one after the other, or their parts would mix. */

@@ -33,10 +33,7 @@ const isLarge: Record<ObjectRequest['kind'], boolean> = {
 }
 
 export interface ObjectServerParts {
-  served: Pick<
-    ServedData,
-    'imageRecord' | 'rootfsManifest' | 'layerIndex' | 'blobMap' | 'bootProfile' | 'isImporting'
-  >
+  served: Pick<ServedData, 'imageRecord' | 'rootfsManifest' | 'layerIndex' | 'blobMap' | 'bootProfile' | 'isImporting'>
   /** Answers that peers have not taken yet. */
   unsent: ByteBudget
   log: Log
@@ -79,17 +76,7 @@ export class ObjectServer {
     const { unsent } = this.#parts
     const object = await this.#lookUp(peer, request, signal)
     const answer = encodeObjectAnswer(object)
-    using _taken = await unsent.take(peer.id, answer.length, { signal })
-    const timer = setTimeout(
-      () => stream.abort(new P2pfsError('timeout', 'peer does not take an object', { timeoutMs: limits.unread.objectMs })),
-      limits.unread.objectMs,
-    )
-    try {
-      await writeFrame(stream, [answer], { signal })
-      await stream.close({ signal })
-    } finally {
-      clearTimeout(timer)
-    }
+    await unsent.run({ peer: peer.id, bytes: answer.length, signal }, async () => await send(stream, answer, signal))
   }
 
   async #lookUp(peer: Peer, request: ObjectRequest, signal: AbortSignal): Promise<Uint8Array | undefined> {
@@ -120,6 +107,19 @@ export class ObjectServer {
       log.error('object for a peer cannot be read', { error, kind: request.kind })
     }
     return undefined
+  }
+}
+
+/** Sends the answer, and resets the stream where the peer does not take it. */
+async function send(stream: Stream, answer: Uint8Array, signal: AbortSignal): Promise<void> {
+  const timeoutMs = limits.unread.objectMs
+  const late = new P2pfsError('timeout', 'peer does not take an object', { timeoutMs })
+  const timer = setTimeout(() => stream.abort(late), timeoutMs)
+  try {
+    await writeFrame(stream, [answer], { signal })
+    await stream.close({ signal })
+  } finally {
+    clearTimeout(timer)
   }
 }
 

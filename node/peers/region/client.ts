@@ -82,7 +82,8 @@ export class RegionClient {
     const waitMs = this.#rate.take()
     if (waitMs > 0) await sleep(waitMs, undefined, { signal, ref: false })
     const timer = setTimeout(
-      () => this.#break(new P2pfsError('timeout', 'peer does not take messages', { timeoutMs: limits.unread.regionMs })),
+      () =>
+        this.#break(new P2pfsError('timeout', 'peer does not take messages', { timeoutMs: limits.unread.regionMs })),
       limits.unread.regionMs,
     )
     try {

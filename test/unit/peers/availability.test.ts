@@ -123,15 +123,18 @@ test('changes are gathered into one message of all segments, for those who asked
   await settled()
   const [message, ...more] = world.heard('a')
   assert.ok(message?.type === 'delta')
-  assert.deepEqual([message.tables, more, world.heard('b')], [
+  assert.deepEqual(
+    [message.tables, more, world.heard('b')],
     [
-      { table, added: [2, 3, 7], removed: [] },
-      { table, added: [], removed: [1] },
-      { table: other, added: [], removed: [0] },
+      [
+        { table, added: [2, 3, 7], removed: [] },
+        { table, added: [], removed: [1] },
+        { table: other, added: [], removed: [0] },
+      ],
+      [],
+      [],
     ],
-    [],
-    [],
-  ])
+  )
 })
 
 test('changes are sent after twenty milliseconds, and no change is no message', async (t) => {
@@ -258,7 +261,11 @@ test('a segment of more than eight million chunks is told in parts, and a change
   regionClient!.close()
   teller.availability.update(asker, { type: 'query', tables: [table] })
   let parts = 0
-  for (let message = teller.availability.next(asker); message?.type !== 'answered'; message = teller.availability.next(asker)) {
+  for (
+    let message = teller.availability.next(asker);
+    message?.type !== 'answered';
+    message = teller.availability.next(asker)
+  ) {
     if (message?.type !== 'have') continue
     listener.availability.update(told, message)
     if (++parts !== 1) continue

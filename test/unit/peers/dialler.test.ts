@@ -177,7 +177,8 @@ const floods: [string, number, (world: World) => void][] = [
     'of many addresses, named by many',
     inMinute(limits.dials.inAll),
     ({ dialler }) => {
-      for (let i = 0; i < 2000; i++) dialler.learn({ peer: `${i}`, addresses: [`/ip4/10.6.${i >> 8}.${i & 255}/tcp/1`] })
+      for (let i = 0; i < 2000; i++)
+        dialler.learn({ peer: `${i}`, addresses: [`/ip4/10.6.${i >> 8}.${i & 255}/tcp/1`] })
     },
   ],
 ]
@@ -193,7 +194,8 @@ for (const [what, most, flood] of floods) {
 
 test('a member that is well is connected at once, however many there are', async (t) => {
   const world = new World(t)
-  for (let i = 0; i < 1000; i++) world.dialler.hear({ peer: named(i), addresses: [`/ip4/10.0.${i >> 8}.${i & 255}/tcp/1`] }, third)
+  for (let i = 0; i < 1000; i++)
+    world.dialler.hear({ peer: named(i), addresses: [`/ip4/10.0.${i >> 8}.${i & 255}/tcp/1`] }, third)
   for (let i = 0; i < 1000; i++) world.reachable.set(`/ip4/10.0.${i >> 8}.${i & 255}/tcp/1`, named(i))
   await world.pass(3_000)
   assert.ok(world.connected.size > 150, `${world.connected.size} connected`)
@@ -203,7 +205,8 @@ test('members that are remembered are bounded; one that never answered goes firs
   const world = new World(t)
   const { dialler } = world
   for (let teller = 0; teller < 3; teller++)
-    for (let i = 0; i < 1100; i++) dialler.hear({ peer: named(teller * 10_000 + i), addresses: ['/ip4/10.6.6.6/tcp/1'] }, `teller-${teller}`)
+    for (let i = 0; i < 1100; i++)
+      dialler.hear({ peer: named(teller * 10_000 + i), addresses: ['/ip4/10.6.6.6/tcp/1'] }, `teller-${teller}`)
   assert.equal(dialler.size, 3 * limits.members.hintsPerTeller)
   for (let i = 0; i < 1100; i++) dialler.learn({ peer: `member-${i}`, addresses: ['/ip4/10.0.0.1/tcp/1'] })
   assert.equal(dialler.size, limits.members.inAll)

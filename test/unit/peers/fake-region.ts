@@ -140,10 +140,7 @@ export class FakeRegion {
   /** A peer connects and says hello. */
   join(
     id: string,
-    {
-      region = 'test',
-      addresses = [`/ip4/10.0.0.1/tcp/1/p2p/${id}`],
-    }: { region?: string; addresses?: string[] } = {},
+    { region = 'test', addresses = [`/ip4/10.0.0.1/tcp/1/p2p/${id}`] }: { region?: string; addresses?: string[] } = {},
   ): Peer {
     const peer = this.membership.peerOf(libp2pId(id))
     this.membership.welcome(peer, { type: 'hello', region, name: id, addresses })

@@ -200,8 +200,7 @@ function stuckStream(): { near: Stream; far: FakeStream; isReset: () => boolean 
 
 const fakePeer = (id: string): Peer => new FakeRegion().join(id)
 const unsent = (): ByteBudget => new ByteBudget({ ...limits.unsent, freeBytes: maxChunkBytes })
-const wantsOf = (count: number): Uint8Array =>
-  encodeWants(Array.from({ length: count }, (_, id) => ({ id, digest })))
+const wantsOf = (count: number): Uint8Array => encodeWants(Array.from({ length: count }, (_, id) => ({ id, digest })))
 
 test('a stream whose peer does not read its chunks is reset after a minute, and holds few chunks until then', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
@@ -284,15 +283,15 @@ test('bytes that wait for peers are bounded, of one and in all; a peer for which
   assert.equal(budget.tryTake('c', 100), true, 'for free')
   assert.equal(budget.tryTake('c', 1), false, 'but once')
   const abort = new AbortController()
-  const gaveUp = assert.rejects(budget.take('d', 300, { signal: abort.signal }), { name: 'AbortError' })
-  const waiting = budget.take('b', 100, { signal })
+  const never = async (): Promise<void> => await Promise.reject(new Error('it runs all the same'))
+  const gaveUp = assert.rejects(budget.run({ peer: 'd', bytes: 300, signal: abort.signal }, never), {
+    name: 'AbortError',
+  })
+  const waiting = budget.run({ peer: 'b', bytes: 100, signal }, async () => await Promise.resolve(budget.usedBytes))
   abort.abort()
   await gaveUp
   budget.giveBack('a', 300)
-  const taken = await waiting
-  assert.equal(budget.usedBytes, 400)
-  taken[Symbol.dispose]()
-  taken[Symbol.dispose]()
+  assert.equal(await waiting, 400)
   assert.equal(budget.usedBytes, 300)
 })
 
@@ -414,7 +413,9 @@ test('two hosts with 100,000 segments each learn all of each other, and ask for 
   for (const peer of [a, b]) await until('all are known', () => learned(peer) === count + 1)
   const ms = Math.round(performance.now() - startedAt)
   const mebibytes = Math.round((process.memoryUsage().rss - before) / 2 ** 20)
-  t.diagnostic(`${count} segments: ${ms} ms, a new one after ${Math.round(freshMs)} ms, ${mebibytes} MiB for both hosts`)
+  t.diagnostic(
+    `${count} segments: ${ms} ms, a new one after ${Math.round(freshMs)} ms, ${mebibytes} MiB for both hosts`,
+  )
   assert.deepEqual(
     [a, b].map(({ network }) => network.membership.members().length),
     [1, 1],

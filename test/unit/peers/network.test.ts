@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { zstdCompressSync } from 'node:zlib'
 import type { Stream } from '@libp2p/interface'
+import { Bitmap } from '../../../protocol/bitmap.ts'
 import { encodeBlobMap, type BlobMap } from '../../../protocol/blob-map.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
@@ -9,7 +10,7 @@ import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { encodeLayerIndex } from '../../../protocol/layer-index.ts'
 import { encodeRootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { chunkProtocol } from '../../../protocol/messages/chunk.ts'
-import { objectProtocol } from '../../../protocol/messages/object.ts'
+import { maxObjectRequestBytes, objectProtocol } from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, regionProtocol } from '../../../protocol/messages/region.ts'
 import { writeFrame } from '../../../node/peers/frames.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
@@ -130,6 +131,53 @@ test('a peer that sends wrong bytes is cut off', async (t) => {
       (error) => isP2pfsError(error, 'unavailable'),
     )
   }
+})
+
+test('a peer that sends a chunk whose length a false table gives wrong is not to blame', async (t) => {
+  const segment = makeSegment(1)
+  const a = await TestPeer.start(t, 'a')
+  a.hold(segment, [0])
+  const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
+  await until('they have met', () => b.network.membership.peers().length === 1)
+  await assert.rejects(
+    b.network.chunks.fetchChunk(a.network.peerId, segment.table.digestAt(0), 4096, demand),
+    (error) => isP2pfsError(error, 'missing'),
+  )
+  assert.equal(b.network.membership.peers().length, 1)
+})
+
+test('an image whose name is longer than a request is not asked for, and nobody is banned for a long one', async (t) => {
+  const a = await TestPeer.start(t, 'a')
+  const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
+  await until('they have met', () => b.network.membership.peers().length === 1)
+  for (const length of [4095, maxObjectRequestBytes]) {
+    const name = { reference: `oci:/${'d'.repeat(length)}:tag`, platform: 'p', format: 'ext4' } as const
+    assert.equal(await b.network.objects.findImage(name, demand), undefined)
+  }
+  assert.deepEqual(
+    [a, b].map(({ network }) => network.membership.peers().length),
+    [1, 1],
+  )
+})
+
+test('the first fetch of a segment finds the member that holds it, and waits for nothing where nobody does', async (t) => {
+  const segment = makeSegment(2)
+  const a = await TestPeer.start(t, 'a')
+  a.hold(segment, [0])
+  const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
+  await until('they have met', () => b.network.membership.peers().length === 1)
+  b.track(segment)
+  const { availability } = b.network
+  const holders = async (index: number): Promise<string[]> => {
+    await availability.whenAsked(segment.table.id, { signal: demand.signal, index })
+    return availability.holders(segment.table.id, index)
+  }
+  assert.deepEqual(await holders(0), [a.network.peerId])
+  const other = digestOf(Buffer.from('a segment that nobody has'))
+  availability.announce(other, new Bitmap(1))
+  const startedAt = performance.now()
+  await availability.whenAsked(other, { signal: demand.signal, index: 0 })
+  t.diagnostic(`nobody has it: known after ${(performance.now() - startedAt).toFixed(1)} ms`)
 })
 
 test('a peer that stalls costs the timeout; one that goes away costs nothing', async (t) => {
