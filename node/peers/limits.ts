@@ -67,6 +67,8 @@ export const limits = {
   sendQueue: {
     perPeer: 4 * mebibyte,
     inAll: 64 * mebibyte,
+    /** What a peer for which nothing waits can be sent where the bound on all is reached: a hello, and some changes. */
+    freeBytes: 64 * kibibyte,
   },
 
   /**

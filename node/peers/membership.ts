@@ -65,7 +65,7 @@ export class Membership {
   readonly #peers = new Map<string, Peer>()
   /** Cut peers off that do not say hello. */
   readonly #helloTimers = new Map<Peer, NodeJS.Timeout>()
-  readonly #queues = new ByteBudget({ ...limits.sendQueue, freeBytes: 0 })
+  readonly #queues = new ByteBudget(limits.sendQueue)
   /** Members so far, for {@link Peer.toldMembers}; and of each member the count at which it joined. */
   #joined = 0
   readonly #joinedAt = new WeakMap<Peer, number>()
@@ -166,13 +166,15 @@ export class Membership {
 
   /**
    * Opens this host's region stream to the peer, and says who this host is.
-   * @param next what to send after that; read when the peer takes more
+   * @param news what to send when the peer has said hello too; read when it takes more
    */
-  async introduce(peer: Peer, next: () => RegionMessage | undefined): Promise<void> {
+  async introduce(peer: Peer, news: () => RegionMessage | undefined): Promise<void> {
     const { host, log, signal } = this.#parts
-    const stream = await host.dialProtocol(peer.libp2pId, regionProtocol, { signal })
+    const timed = AbortSignal.any([signal, AbortSignal.timeout(limits.hello.deadlineMs)])
+    const stream = await host.dialProtocol(peer.libp2pId, regionProtocol, { signal: timed })
+    const next = (): RegionMessage | undefined => (isMember(peer) ? news() : undefined)
     const onBroken = (error: Error): void => {
-      if (signal.aborted || this.#peers.get(peer.id) !== peer) return
+      if (signal.aborted || !this.#isCurrent(peer)) return
       log.info('region stream to a peer broke; connection closed', { error, peer: peer.id })
       this.drop(peer)
     }
@@ -184,9 +186,10 @@ export class Membership {
     this.#membersTimer ??= this.#sendMembersLater()
   }
 
-  /** Takes the peer for a member. @returns false where it belongs to another region: it is cut off */
+  /** Takes the peer for a member. @returns false where it has gone, or belongs to another region: it is cut off */
   welcome(peer: Peer, hello: Hello): boolean {
     const { dialler, log } = this.#parts
+    if (!this.#isCurrent(peer)) return false
     if (hello.region !== this.#options.region) {
       log.info('peer belongs to another region; connection closed', { peer: peer.id })
       // It may belong to this one when it is started anew, so it is not banned; but it is not dialled again and again.
@@ -205,6 +208,7 @@ export class Membership {
     this.#hadMembers = true
     dialler.learn({ peer: peer.id, addresses: hello.addresses })
     this.#membersTimer ??= this.#sendMembersLater()
+    peer.regionClient?.wake()
     return true
   }
 
@@ -216,25 +220,35 @@ export class Membership {
   /** Forgets a peer whose connection has ended. */
   leave(id: PeerId): void {
     const peer = this.#peers.get(id.toString())
-    if (peer === undefined) return
-    this.#remove(peer)
-    if (isMember(peer)) this.#parts.log.info('peer left', { peer: peer.id, name: peer.hello.name })
+    if (peer !== undefined) this.#remove(peer)
   }
 
   /** Cuts off a peer that broke the protocol, and keeps it away for a while. */
   ban(peer: Peer, error: P2pfsError): void {
     this.#parts.log.warn('peer broke the protocol; it is banned for ten minutes', { error, peer: peer.id })
     this.#parts.bans.add(peer.id)
-    this.drop(peer)
+    const current = this.#peers.get(peer.id)
+    if (current !== undefined) this.#remove(current)
+    this.#hangUp(peer)
   }
 
-  /** Closes the connection to a peer. */
+  /** Closes the connection to a peer. One that has gone may be here again, with another connection: that one stays. */
   drop(peer: Peer): void {
-    if (this.#peers.get(peer.id) === peer) this.#remove(peer)
-    this.#parts.host.hangUp(peer.libp2pId).catch(() => undefined)
+    if (!this.#isCurrent(peer)) return
+    this.#remove(peer)
+    this.#hangUp(peer)
+  }
+
+  #hangUp({ libp2pId }: Peer): void {
+    this.#parts.host.hangUp(libp2pId).catch(() => undefined)
+  }
+
+  #isCurrent(peer: Peer): boolean {
+    return this.#peers.get(peer.id) === peer
   }
 
   #remove(peer: Peer): void {
+    if (isMember(peer)) this.#parts.log.info('peer left', { peer: peer.id, name: peer.hello.name })
     this.#peers.delete(peer.id)
     this.#stopHelloTimer(peer)
     peer.regionClient?.close()
@@ -254,7 +268,7 @@ export class Membership {
     this.#membersTimer = undefined
     const joinedAt = (member: Member): number => this.#joinedAt.get(member)!
     const members = this.members().toSorted((a, b) => joinedAt(a) - joinedAt(b))
-    for (const peer of this.#peers.values()) {
+    for (const peer of members) {
       if (peer.regionClient === undefined || peer.toldMembers >= this.#joined) continue
       const news = members.filter((member) => member !== peer && joinedAt(member) >= peer.toldMembers)
       const messages = membersMessages(news.map(({ id, hello }) => ({ peer: id, addresses: hello.addresses })))

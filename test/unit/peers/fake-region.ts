@@ -70,7 +70,7 @@ export function streamPair(): [FakeStream, FakeStream] {
   return [near, far]
 }
 
-const libp2pId = (id: string): PeerId => ({ toString: () => id }) as PeerId
+export const libp2pId = (id: string): PeerId => ({ toString: () => id }) as PeerId
 
 export interface FakeRegionOptions {
   region?: string

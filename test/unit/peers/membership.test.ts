@@ -11,7 +11,7 @@ import {
   type RegionMessage,
 } from '../../../protocol/messages/region.ts'
 import { limits } from '../../../node/peers/limits.ts'
-import { FakeRegion, settled } from './fake-region.ts'
+import { FakeRegion, libp2pId, settled } from './fake-region.ts'
 
 const { signal } = new AbortController()
 
@@ -103,6 +103,38 @@ test('a peer hears who this host is before it hears anything else', async () => 
     { type: 'hello', region: 'test', name: 'me', addresses: [] },
     { type: 'answered' },
   ])
+})
+
+test('a peer hears nothing but the hello of this host before it says hello itself', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const region = new FakeRegion()
+  region.join('member')
+  const messages: RegionMessage[] = [{ type: 'answered' }]
+  await region.membership.introduce(region.membership.peerOf(libp2pId('a')), () => messages.shift())
+  t.mock.timers.tick(500)
+  await settled()
+  const types = (): string[] => region.sent.get('a')!.map(({ type }) => type)
+  assert.deepEqual(types(), ['hello'])
+  region.join('a')
+  t.mock.timers.tick(500)
+  await settled()
+  assert.deepEqual(types().toSorted(), ['answered', 'hello', 'members'])
+})
+
+test('what is known late of an old connection does not close the new one of the same peer', () => {
+  const region = new FakeRegion()
+  const old = region.join('a')
+  region.leave('a')
+  const current = region.join('a')
+  region.membership.drop(old)
+  assert.equal(
+    region.membership.welcome(old, { type: 'hello', region: 'other', name: 'a', addresses: [] }),
+    false,
+    'it counts for nothing',
+  )
+  assert.deepEqual([region.hungUp, region.membership.members()], [[], [current]])
+  region.membership.ban(old, new P2pfsError('invalid', 'lie'))
+  assert.deepEqual([region.hungUp, region.membership.members()], [['a'], []], 'but a ban is a ban')
 })
 
 test('a name that is too long is cut, addresses that are too long or too many are left out, and no hello is refused', () => {

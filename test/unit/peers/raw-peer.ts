@@ -60,6 +60,14 @@ export class RawPeer {
     for (const message of messages) await writeFrame(this.#region, [encodeRegionMessage(message)])
   }
 
+  /** Sends a short message many times, in one piece. */
+  async sayOften(message: RegionMessage, times: number): Promise<void> {
+    const bytes = encodeRegionMessage(message)
+    const frame = Buffer.concat([Uint8Array.of(bytes.length), bytes])
+    this.#region!.send(Buffer.concat(Array.from({ length: times }, () => frame)))
+    await new Promise(setImmediate)
+  }
+
   async sayHello({ region = 'test', name = 'raw' } = {}): Promise<void> {
     await this.say({ type: 'hello', region, name, addresses: [] })
   }
