@@ -10,8 +10,14 @@ import { chunkProtocol, encodeWants } from '../../../protocol/messages/chunk.ts'
 import { importProtocol } from '../../../protocol/messages/import.ts'
 import { encodeObjectRequest, maxObjectBytes, objectProtocol } from '../../../protocol/messages/object.ts'
 import {
+  deltaMessages,
   encodeRegionMessage,
   haveMessages,
+  haveParts,
+  maxAddresses,
+  maxTextLength,
+  membersMessages,
+  parseRegionMessage,
   regionMessageRate,
   regionProtocol,
   type RegionMessage,
@@ -148,6 +154,61 @@ test('region messages are read no faster than the bound on their bytes', async (
   )
   assert.ok(performance.now() - startedAt > 400)
 })
+
+const extremes: [string, () => RegionMessage[]][] = [
+  [
+    'haves of 127 layers and an image of 60 GB, all held',
+    () =>
+      haveMessages(
+        Array.from({ length: 127 }, () =>
+          haveParts(digest, new Bitmap(480_000, new Uint8Array(60_000).fill(255))),
+        ).flat(),
+      ),
+  ],
+  ['a have of a segment of nine million chunks', () => haveMessages(haveParts(digest, full(9_000_000)))],
+  [
+    'haves of 100,000 segments',
+    () => haveMessages(Array.from({ length: 100_000 }, () => haveParts(digest, full(16))).flat()),
+  ],
+  [
+    'changes of all chunks of 127 layers of 60 GB',
+    () => {
+      const all = Array.from({ length: 480_000 }, (_, index) => index)
+      return deltaMessages(Array.from({ length: 12 }, () => ({ table: digest, added: all, removed: all })))
+    },
+  ],
+  [
+    'changes of 10,000 segments that share a chunk',
+    () => deltaMessages(Array.from({ length: 10_000 }, () => ({ table: digest, added: [7], removed: [] }))),
+  ],
+  [
+    '4,096 members with 32 addresses of the longest kind',
+    () => {
+      const text = '\u20ac'.repeat(maxTextLength)
+      return membersMessages(
+        Array.from({ length: 4096 }, () => ({
+          peer: text,
+          addresses: Array.from({ length: maxAddresses }, () => text),
+        })),
+      )
+    },
+  ],
+]
+for (const [what, make] of extremes) {
+  test(`what an honest host says is a message that others take: ${what}`, () => {
+    for (const message of make()) {
+      const bytes = encodeRegionMessage(message)
+      assert.ok(bytes.length <= limits.region.messageBytes, `${bytes.length} bytes`)
+      assert.equal(parseRegionMessage(bytes).type, message.type)
+    }
+  })
+}
+
+function full(count: number): Bitmap {
+  const held = new Bitmap(count)
+  for (let index = 0; index < count; index++) held.set(index)
+  return held
+}
 
 test('what a busy reader has not taken is bounded: the stream is paused', async (t) => {
   const [reader, sender] = [
@@ -406,10 +467,10 @@ test('two hosts with 100,000 segments each learn all of each other, and ask for 
   await until('they have met', () => b.network.membership.members().length === 1)
   track(b, [fresh])
   const knows = (peer: TestPeer, table: Digest): boolean => peer.network.availability.holders(table, 15).length === 1
-  await until('the new one is known', () => knows(b, fresh))
+  await until('the new one is known', () => knows(b, fresh), { timeoutMs: 60_000 })
   const freshMs = performance.now() - startedAt
   const learned = ({ network }: TestPeer): number => network.membership.members()[0]?.holdings.size ?? 0
-  for (const peer of [a, b]) await until('all are known', () => learned(peer) === count + 1)
+  for (const peer of [a, b]) await until('all are known', () => learned(peer) === count + 1, { timeoutMs: 120_000 })
   const ms = Math.round(performance.now() - startedAt)
   const mebibytes = Math.round((process.memoryUsage().rss - before) / 2 ** 20)
   t.diagnostic(

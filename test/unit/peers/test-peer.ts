@@ -104,8 +104,8 @@ export class TestPeer {
 }
 
 /** Waits for what peers bring about; the deadline is for a busy machine. */
-export async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 15_000
+export async function until(what: string, condition: () => boolean, { timeoutMs = 15_000 } = {}): Promise<void> {
+  const deadline = performance.now() + timeoutMs
   while (!condition()) {
     if (performance.now() > deadline) throw new Error(`not in time: ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 10))
