@@ -76,6 +76,15 @@ test('a member is dialled where it says it is, whatever others say of it', async
   assert.equal(world.dialsOf(/10\.6\.6\.6/), 0)
 })
 
+test('a member that says it is nowhere is not looked for where others say it is', async (t) => {
+  const world = new World(t)
+  world.dialler.hear({ peer: honest, addresses: ['/ip4/10.6.6.6/tcp/22'] }, bad)
+  world.dialler.learn({ peer: honest, addresses: [] })
+  world.dialler.hear({ peer: honest, addresses: ['/ip4/10.6.6.6/tcp/22'] }, bad)
+  await world.pass(60_000)
+  assert.equal(world.dials.length, 0)
+})
+
 test('what others say of a member is a hint for a first dial, and ends when the member speaks for itself', async (t) => {
   const world = new World(t)
   world.dialler.hear({ peer: honest, addresses: ['/ip4/10.6.6.6/tcp/22'] }, bad)

@@ -100,6 +100,19 @@ test('a writer is held up every time that its reader is, not only the first time
   stream.abort(new Error('the end'))
 })
 
+test('a writer waits on where the connection takes more, and the stream does not', async () => {
+  const [near] = streamPair()
+  near.isFull = true
+  let isOver = false
+  const writing = writeFrame(near as unknown as Stream, [Buffer.alloc(1)]).then(() => (isOver = true))
+  await settled()
+  near.dispatchEvent(new Event('drain'))
+  await settled()
+  assert.equal(isOver, false)
+  near.drain()
+  await writing
+})
+
 test('a writer that waits ends with the signal', async () => {
   const [near] = streamPair()
   near.isFull = true
