@@ -7,7 +7,7 @@ import type { ChunkClient } from '../peers/chunk/client.ts'
 import type { ChunkSource, SourceOptions } from './source.ts'
 
 export interface PeerSourceParts {
-  availability: Pick<Availability, 'holders'>
+  availability: Pick<Availability, 'holders' | 'whenAsked'>
   chunks: Pick<ChunkClient, 'fetchChunk'>
   log: Log
   /** The clock (ms). */
@@ -55,6 +55,7 @@ export class PeerSource implements ChunkSource {
     // The peer protocol has one stream for each of these two.
     const streamClass = urgency.isUrgent ? 'demand' : 'background'
     const asked = new Set<string>()
+    await this.#availability.whenAsked(request.table, { signal, index: request.index })
     for (;;) {
       // Looked up for each try: holders come and go meanwhile.
       const holders = this.#availability.holders(request.table, request.index)

@@ -55,7 +55,7 @@ function world(
       },
     },
     peers: new PeerSource({
-      availability: { holders: () => Object.keys(peers) },
+      availability: { holders: () => Object.keys(peers), whenAsked: async () => await Promise.resolve() },
       chunks: { fetchChunk },
       log: silentLog,
     }),

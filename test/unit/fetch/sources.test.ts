@@ -43,7 +43,8 @@ testChunkSource({
       if (digestOf(bytes) !== digest) throw new P2pfsError('invalid', 'peer sent other bytes')
       return bytes
     }
-    return new PeerSource({ availability: { holders: () => ['one', 'two'] }, chunks: { fetchChunk }, log: silentLog })
+    const availability = { holders: () => ['one', 'two'], whenAsked: async () => await Promise.resolve() }
+    return new PeerSource({ availability, chunks: { fetchChunk }, log: silentLog })
   },
 })
 
