@@ -10,7 +10,7 @@ import { fetchInBulk } from './bulk-fetch.ts'
 import type { SourceOptions } from './source.ts'
 
 export interface PeerSourceParts {
-  availability: Pick<Availability, 'holders'>
+  availability: Pick<Availability, 'holders' | 'whenAsked'>
   chunks: Pick<ChunkClient, 'fetchChunk'>
   bulk: Pick<BulkPlane, 'carries' | 'fetchToStore'>
   log: Log
@@ -62,6 +62,7 @@ export class PeerSource {
     // The peer protocol has one stream for each of these two.
     const streamClass = urgency.isUrgent ? 'demand' : 'background'
     const asked = new Set<string>()
+    await this.#availability.whenAsked(request.table, { signal, index: request.index })
     for (;;) {
       // Looked up for each try: holders come and go meanwhile.
       const holders = this.#availability.holders(request.table, request.index)

@@ -1,5 +1,8 @@
 import type { PeerId } from '@libp2p/interface'
+import { P2pfsError } from '../../protocol/errors.ts'
 import type { Hello } from '../../protocol/messages/region.ts'
+import type { HoldingsFeed, TableQuestions } from './announcements.ts'
+import { limits } from './limits.ts'
 import { PeerHoldings } from './peer-holdings.ts'
 import type { RegionClient } from './region/client.ts'
 import { TrafficCounter } from './traffic.ts'
@@ -18,11 +21,21 @@ export class Peer {
   readonly libp2pId: PeerId
   readonly connectedAtMs: number
   readonly holdings = new PeerHoldings()
+  /** What the peer is told of this host's chunks, and what it is asked: undefined until there is something. */
+  feed: HoldingsFeed | undefined
+  questions: TableQuestions | undefined
   readonly traffic: TrafficCounter
-  /** The peer's hello; undefined until it arrives. A peer is no member of the region before. */
-  hello: Hello | undefined
   /** This host's region stream to the peer; undefined until it is open. */
   regionClient: RegionClient | undefined
+  /** Whether this host has begun to introduce itself to the peer. */
+  isMet = false
+  /** Whether the peer's region stream to this host is open. */
+  hasRegionStream = false
+  /** Members that the peer has been told of: those that joined before this count. */
+  toldMembers = 0
+  #hello: Hello | undefined
+  readonly #saidHello = Promise.withResolvers<undefined>()
+  #waitingForHello = 0
   readonly #now: () => number
   #silentUntilMs = -Infinity
 
@@ -33,6 +46,37 @@ export class Peer {
     this.traffic = new TrafficCounter(total)
     this.connectedAtMs = now()
     this.#now = now
+  }
+
+  /** The peer's hello; undefined until it arrives. A peer is no member of the region before. */
+  get hello(): Hello | undefined {
+    return this.#hello
+  }
+
+  set hello(hello: Hello) {
+    this.#hello = hello
+    this.#saidHello.resolve(undefined)
+  }
+
+  /**
+   * Resolves when the peer has said hello.
+   * @throws unavailable where it does not in two seconds, or too many requests wait for it
+   */
+  async whenMember(): Promise<void> {
+    if (this.#hello !== undefined) return
+    if (this.#waitingForHello >= limits.streams.beforeHello)
+      throw new P2pfsError('unavailable', 'peer asks too much before its hello')
+    this.#waitingForHello++
+    const late = Promise.withResolvers<never>()
+    const error = new P2pfsError('unavailable', 'peer has not said hello')
+    const timer = setTimeout(() => late.reject(error), limits.hello.requestWaitMs)
+    timer.unref()
+    try {
+      await Promise.race([this.#saidHello.promise, late.promise])
+    } finally {
+      this.#waitingForHello--
+      clearTimeout(timer)
+    }
   }
 
   /** Whether the peer fell silent a short time ago while this host waited for an answer. */
@@ -50,7 +94,7 @@ export class Peer {
 }
 
 /** A peer that belongs to this host's region. */
-export type Member = Peer & { hello: Hello }
+export type Member = Peer & { get hello(): Hello }
 
 export function isMember(peer: Peer): peer is Member {
   return peer.hello !== undefined

@@ -105,7 +105,11 @@ export class ChunkStream {
   }
 
   async #verify({ digest, lengthBytes, resolve, reject }: Pending, bytes: Uint8Array): Promise<void> {
-    if (bytes.length === lengthBytes && (await hashBytes(bytes)) === digest) resolve(bytes)
+    const isChunk = (await hashBytes(bytes)) === digest
+    if (isChunk && bytes.length === lengthBytes) resolve(bytes)
+    // The peer has the chunk. Its length comes from a table, which somebody else may have made up.
+    else if (isChunk)
+      reject(new P2pfsError('missing', 'chunk has another length than its table says', { peer: this.#peer, digest }))
     else
       reject(
         new P2pfsError('invalid', 'peer sent other bytes than the chunk', {

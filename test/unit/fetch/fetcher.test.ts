@@ -59,7 +59,7 @@ function world(
       },
     },
     peers: new PeerSource({
-      availability: { holders: () => Object.keys(peers) },
+      availability: { holders: () => Object.keys(peers), whenAsked: async () => await Promise.resolve() },
       chunks: { fetchChunk },
       bulk: result.bulk,
       log: silentLog,

@@ -47,7 +47,7 @@ testChunkSource({
       return bytes
     }
     const peers = new PeerSource({
-      availability: { holders: () => ['one', 'two'] },
+      availability: { holders: () => ['one', 'two'], whenAsked: async () => await Promise.resolve() },
       chunks: { fetchChunk },
       bulk: new FakeBulk(),
       log: silentLog,

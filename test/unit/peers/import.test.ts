@@ -22,7 +22,7 @@ import { RegionObjects } from '../../../node/peers/object/region-objects.ts'
 import { testKey } from '../../support/test-key.ts'
 import { FakeRegion, settled } from './fake-region.ts'
 import { TestPeer, until } from './test-peer.ts'
-import { createRawPeer } from '../../support/raw-peer.ts'
+import { createRawHost } from '../../support/raw-host.ts'
 
 const layer = digestOf(Buffer.from('layer'))
 const nextLayer = digestOf(Buffer.from('next layer'))
@@ -171,7 +171,7 @@ async function hostileSteward(
   asker: TestPeer,
   serve: (stream: Stream) => Promise<void>,
 ): Promise<string> {
-  const host = await createRawPeer()
+  const host = await createRawHost()
   await host.handle(regionProtocol, async (stream) => {
     for await (const bytes of readFrames(stream, 1 << 20)) void bytes
   })
@@ -321,7 +321,7 @@ test('an asker that asks twice on a stream, or asks for nonsense, is cut off', a
     throw signal.reason
   }
   for (const messages of [[encodeImportRequest(request), encodeImportRequest(request)], [Buffer.from('garbage')]]) {
-    const host = await createRawPeer()
+    const host = await createRawHost()
     await host.handle(regionProtocol, async (stream) => {
       for await (const bytes of readFrames(stream, 1 << 20)) void bytes
     })

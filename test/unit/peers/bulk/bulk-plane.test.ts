@@ -4,17 +4,14 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
-import type { Libp2p } from '@libp2p/interface'
-import { multiaddr } from '@multiformats/multiaddr'
 import { chunkFile } from '../../../../protocol/chunk-file.ts'
 import { digestOf } from '../../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../../protocol/errors.ts'
 import { bulkModes, bulkProtocol, encodeBulkAnswer, type BulkAnswer } from '../../../../protocol/messages/bulk.ts'
-import { encodeRegionMessage, regionProtocol } from '../../../../protocol/messages/region.ts'
 import { worthBytes } from '../../../../node/peers/bulk/bulk-limits.ts'
 import { Urgency } from '../../../../node/base/urgency.ts'
 import { writeFrame } from '../../../../node/peers/frames.ts'
-import { createRawPeer } from '../../../support/raw-peer.ts'
+import { RawPeer } from '../raw-peer.ts'
 import { makeSegment, TestPeer, until } from '../test-peer.ts'
 import { SenderEnd } from './bulk-ends.ts'
 
@@ -219,21 +216,17 @@ test('a bulk port that is in use is another one, unless an operator has named it
 async function startGranting(
   context: TestContext,
   answer: () => BulkAnswer | Buffer,
-): Promise<{ asker: TestPeer; holder: Libp2p; holderId: string; requests: { count: number } }> {
+): Promise<{ asker: TestPeer; holderId: string; requests: { count: number } }> {
   const asker = await TestPeer.start(context, 'asker', { bulk: 'tls' })
-  const holder = await createRawPeer({})
-  context.after(async () => await holder.stop())
+  const holder = await RawPeer.connect(context, asker.address)
+  const { host } = holder
   const requests = { count: 0 }
-  await holder.handle(regionProtocol, () => undefined)
-  await holder.handle(bulkProtocol, async (stream) => {
+  await host.handle(bulkProtocol, async (stream) => {
     requests.count++
     const given = answer()
     await writeFrame(stream, [Buffer.isBuffer(given) ? given : encodeBulkAnswer(given)])
   })
-  await holder.start()
-  await holder.dial(multiaddr(asker.address))
-  const region = await holder.dialProtocol(multiaddr(asker.address), regionProtocol)
-  await writeFrame(region, [encodeRegionMessage({ type: 'hello', region: 'test', name: 'raw', addresses: [] })])
+  await holder.sayHello()
   await until('they have met', () => asker.network.membership.peers().length === 1)
-  return { asker, holder, holderId: holder.peerId.toString(), requests }
+  return { asker, holderId: host.peerId.toString(), requests }
 }
