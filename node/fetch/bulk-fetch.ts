@@ -1,4 +1,4 @@
-import { isP2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import type { Urgency } from '../base/urgency.ts'
 import { inStore, type ChunkRequest, type Delivery } from '../model/chunk-request.ts'
@@ -10,6 +10,9 @@ import type { StreamClass } from '../peers/chunk/client.ts'
  * long (ms), the peer's main thread is asked too: its bulk thread waits for a disk, or for another peer.
  */
 const raisedMs = 250
+
+/** Why the slower of two ways is given up. */
+const delivered = new P2pfsError('closed', 'the chunk has come another way')
 
 export interface BulkFetchParts {
   bulk: Pick<BulkPlane, 'fetchToStore'>
@@ -28,14 +31,18 @@ export async function fetchInBulk(
   { digest, lengthBytes }: ChunkRequest,
   { signal, urgency }: { signal: AbortSignal; urgency: Urgency },
 ): Promise<Delivery> {
+  // Most chunks simply come: what is made for each of them is made as cheaply as it can be.
   const over = new AbortController()
-  const limited = AbortSignal.any([signal, over.signal])
+  const onAbort = (): void => over.abort(signal.reason)
+  if (signal.aborted) onAbort()
+  else signal.addEventListener('abort', onAbort, { once: true })
   const late = Promise.withResolvers<'late'>()
+  let isOver = false
   let cancel: (() => void) | undefined
   urgency.onRaise(() => {
-    if (!over.signal.aborted) cancel = clock.after(raisedMs, () => late.resolve('late'))
+    if (!isOver) cancel = clock.after(raisedMs, () => late.resolve('late'))
   })
-  const inBulk = bulk.fetchToStore(peer, digest, lengthBytes, { signal: limited, urgency })
+  const inBulk = bulk.fetchToStore(peer, digest, lengthBytes, { signal: over.signal, urgency })
   try {
     const outcome = await Promise.race([inBulk, late.promise]).catch((error: unknown) => {
       // Another way to the same peer may still do.
@@ -43,11 +50,14 @@ export async function fetchInBulk(
       return 'failed' as const
     })
     if (outcome === undefined) return inStore
-    const asked = overLibp2p(urgency.isUrgent ? 'demand' : 'background', limited)
+    const asked = overLibp2p(urgency.isUrgent ? 'demand' : 'background', over.signal)
     // Where both fail, the reason that counts is libp2p's.
-    return await Promise.any([inBulk.then((): Delivery => inStore), asked]).catch(async () => await asked)
+    return await Promise.any([inBulk.then((): Delivery => inStore), asked])
+      .catch(async () => await asked)
+      .finally(() => over.abort(delivered))
   } finally {
+    isOver = true
     cancel?.()
-    over.abort()
+    signal.removeEventListener('abort', onAbort)
   }
 }
