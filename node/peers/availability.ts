@@ -54,6 +54,11 @@ export class Availability {
       .map(({ id }) => id)
   }
 
+  /** A peer has announced the chunk and does not have it: forgets what it said of this chunk. */
+  forget(peerId: string, table: Digest, index: number): void {
+    for (const { id, holdings } of this.#membership.members()) if (id === peerId) holdings.forget(table, index)
+  }
+
   /** Takes in what a peer announces. @throws invalid where it contradicts what the peer announced before */
   update(peer: Peer, message: Have | HaveDelta): void {
     peer.holdings.update(message)

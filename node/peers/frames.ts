@@ -10,7 +10,10 @@ const smallBytes = 4096
  * The messages of a stream, each behind its length (unsigned varint).
  * @throws invalid for one longer than `maxBytes`; unavailable where the stream breaks
  */
-export async function* readFrames(stream: Stream, maxBytes: number): AsyncGenerator<Uint8Array> {
+export async function* readFrames(
+  stream: Pick<Stream, typeof Symbol.asyncIterator>,
+  maxBytes: number,
+): AsyncGenerator<Uint8Array> {
   try {
     const messages = pipe(stream, (source) => lengthPrefixed.decode(source, { maxDataLength: maxBytes }))
     for await (const message of messages) yield message.subarray()

@@ -17,6 +17,11 @@ export class PeerHoldings {
     return this.#held.has(table)
   }
 
+  /** Forgets that the peer says it holds this chunk; it may say so again. */
+  forget(table: Digest, index: number): void {
+    this.#held.get(table)?.clear(index)
+  }
+
   /** @throws invalid for more segments than the protocol allows, or a change to a segment that was not announced */
   update(message: Have | HaveDelta): void {
     if (message.type === 'have') {

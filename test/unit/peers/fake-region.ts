@@ -1,5 +1,6 @@
 import type { PeerId, Stream } from '@libp2p/interface'
 import { parseRegionMessage, regionProtocol, type RegionMessage } from '../../../protocol/messages/region.ts'
+import type { Clock } from '../../../node/base/clock.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { Membership, type MembershipParts } from '../../../node/peers/membership.ts'
 import type { Peer } from '../../../node/peers/peer.ts'
@@ -61,6 +62,8 @@ export interface FakeRegionOptions {
   hasBootstrap?: boolean
   /** Peers that never take more than one region message. */
   stuck?: readonly string[]
+  /** The clock; without it time is {@link FakeRegion.nowMs}. */
+  clock?: Clock
 }
 
 /** The membership of this host, `me`, on a host without a network, with a clock of its own. */
@@ -74,12 +77,13 @@ export class FakeRegion {
   readonly learned: string[] = []
   readonly hungUp: string[] = []
   /** Answers streams of all other protocols. */
-  serve: (stream: Stream) => Promise<void> = async () => await new Promise(() => undefined)
+  serve: (stream: Stream, peer: string, protocol: string) => Promise<void> = async () =>
+    await new Promise(() => undefined)
   nowMs = 0
   /** Called when time has passed in a sleep. */
   onSleep: () => void = () => undefined
 
-  constructor({ hasBootstrap = false, stuck = [] }: FakeRegionOptions = {}) {
+  constructor({ hasBootstrap = false, stuck = [], clock }: FakeRegionOptions = {}) {
     this.host = {
       peerId: libp2pId('me'),
       getMultiaddrs: () => [],
@@ -88,7 +92,10 @@ export class FakeRegion {
         const [near, far] = streamPair()
         near.isDraining = !stuck.includes(peer.toString())
         if (protocol === regionProtocol) void this.#record(peer.toString(), far)
-        else void this.serve(far as unknown as Stream).catch((error: Error) => far.abort(error))
+        else
+          void this.serve(far as unknown as Stream, peer.toString(), String(protocol)).catch((error: Error) =>
+            far.abort(error),
+          )
         return await Promise.resolve(near as unknown as Stream)
       },
     }
@@ -99,7 +106,7 @@ export class FakeRegion {
         dialler: { learn: ({ peer }) => void this.learned.push(peer) },
         log: silentLog,
         signal: new AbortController().signal,
-        now: () => this.nowMs,
+        now: () => clock?.now() ?? this.nowMs,
         sleep: async (ms, { signal }) => {
           signal.throwIfAborted()
           this.nowMs += ms
