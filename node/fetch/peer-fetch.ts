@@ -26,7 +26,7 @@ export interface Holders {
   ask: (
     id: string,
     request: ChunkRequest,
-    options: { signal: AbortSignal; streamClass: StreamClass; isAgain: boolean },
+    options: { signal: AbortSignal; streamClass: StreamClass },
   ) => Promise<Uint8Array>
   usualMs: (streamClass: StreamClass) => number
   countDemand: () => void
@@ -44,6 +44,7 @@ export interface PeerFetchOptions {
 /** One holder that has been asked and has not answered. */
 interface Asked {
   standing: PeerStanding
+  wasSilent: boolean
   streamClass: StreamClass
   askedAtMs: number
 }
@@ -55,8 +56,8 @@ interface Asked {
  * 2. While somebody waits, the next is asked too when none of those who were asked has got on with any chunk for as long
  *    as peers usually take. The time counts from the last chunk that the peer delivered, to whomever: a slow link that
  *    carries chunks is not asked twice. A holder that is not known as silent is followed only within a budget.
- * 3. After two seconds of waiting the registry is asked too; after the usual time of peers where all holders are silent,
- *    and at once where they have been for long. Those are asked only after that.
+ * 3. After two seconds of waiting the registry is asked too; after the usual time of peers where all holders were silent
+ *    before, and at once where they have been for long. Those are asked only after that.
  * 4. Where nobody waits, holders are asked in turn, and the registry too when one of them has been silent.
  * 5. The first right answer wins; the wants of the others are given up.
  */
@@ -152,7 +153,8 @@ export class PeerFetch {
 
   #isTimeForRegistry(urgentAtMs: number, next: { standing: PeerStanding } | undefined): boolean {
     const waitedMs = this.#clock.now() - urgentAtMs
-    const onlySilent = this.#allSilent() && (next === undefined || next.standing.isSilent)
+    const wereSilent = [...this.#asked.values()].every(({ wasSilent, standing }) => wasSilent && standing.isSilent)
+    const onlySilent = wereSilent && (next === undefined || next.standing.isSilent)
     if (onlySilent) return waitedMs >= this.#usualMs()
     if (waitedMs < lateMs) return false
     return waitedMs >= queuedLateMs || !this.#isQueued() || this.#holders.mayAskAgain()
@@ -195,13 +197,12 @@ export class PeerFetch {
   #ask({ id, standing }: { id: string; standing: PeerStanding }): void {
     const askedAtMs = this.#clock.now()
     const streamClass = this.#streamClass
-    const isAgain = this.#asked.size > 0
     this.#tried.add(id)
-    this.#asked.set(id, { standing, streamClass, askedAtMs })
+    this.#asked.set(id, { standing, wasSilent: standing.isSilent, streamClass, askedAtMs })
     this.#lastAskedAtMs = askedAtMs
     const signal = AbortSignal.any([this.#options.signal, this.#over.signal])
     this.#holders
-      .ask(id, this.#request, { signal, streamClass, isAgain })
+      .ask(id, this.#request, { signal, streamClass })
       .then(
         (bytes) => {
           this.#bytes ??= bytes

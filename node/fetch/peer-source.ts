@@ -11,7 +11,7 @@ import type { ChunkSource, SourceOptions } from './source.ts'
 
 export interface PeerSourceParts {
   availability: Pick<Availability, 'holders' | 'forget'>
-  chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs'>
+  chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs' | 'isBusyWithEarlier'>
   log: Log
   clock?: Clock
 }
@@ -33,19 +33,8 @@ const stallMs = 5_000
  * somebody waits for, and a few besides.
  */
 const hedges = { share: 0.05, burst: 16 } as const
-/** A peer that has not delivered yet is tried with one chunk, where one that has is busier than that (bytes). */
-const trialBytes = 256 * 1024
 /** More than all that is under way to one peer (bytes). */
 const untried = 2 ** 40
-/** Wants that are sent within this time count as sent together (ms). */
-const togetherMs = 20
-
-/** What is under way to one peer. */
-interface Load {
-  bytes: number
-  /** The last want of each class that the peer has met: when it was sent, and met (ms of the clock). */
-  met: Partial<Record<StreamClass, { askedAtMs: number; metAtMs: number }>>
-}
 
 /**
  * Asks the holders of a chunk. Those that have delivered come first, the least busy of them before the others; those
@@ -55,10 +44,8 @@ export class PeerSource implements ChunkSource {
   readonly #parts: PeerSourceParts
   readonly #clock: Clock
   readonly #budget = new ShareBudget(hedges)
-  /** Of peers with something under way. */
-  readonly #loads = new Map<string, Load>()
-  /** Chunks that peers have been asked for, and those of them that were asked for again while the first answer was due. */
-  readonly asked = { chunks: 0, again: 0 }
+  /** What is under way to each peer (bytes). */
+  readonly #loads = new Map<string, number>()
 
   constructor(parts: PeerSourceParts) {
     this.#parts = parts
@@ -81,9 +68,10 @@ export class PeerSource implements ChunkSource {
       if (except.has(id)) continue
       const standing = chunks.standing(id)
       const { current } = standing
-      const loadBytes = this.#loads.get(id)?.bytes ?? 0
-      // One chunk at a time goes to a peer that is not known: more than one peer delivers soon, and a liar gets little.
-      const trial = current !== standings.unproven ? 0 : loadBytes === 0 ? trialBytes : untried
+      const loadBytes = this.#loads.get(id) ?? 0
+      // A peer that has not delivered yet is tried, one chunk at a time, where one that has is busy with more than that:
+      // soon all that deliver are known, and a liar gets little.
+      const trial = current !== standings.unproven ? 0 : loadBytes === 0 ? request.lengthBytes : untried
       const candidate = {
         id,
         standing,
@@ -120,30 +108,20 @@ export class PeerSource implements ChunkSource {
    * @param askedAtMs when the want was sent (ms of the clock)
    */
   isBusyWithEarlier(id: string, streamClass: StreamClass, askedAtMs: number): boolean {
-    const met = this.#loads.get(id)?.met[streamClass]
-    if (met === undefined) return false
-    const isRecent = this.#clock.now() - met.metAtMs <= this.usualMs(streamClass)
-    return isRecent && met.askedAtMs <= askedAtMs + togetherMs
+    return this.#parts.chunks.isBusyWithEarlier(id, streamClass, askedAtMs)
   }
 
   /** Asks one holder. @throws what the peer refused with; the signal's reason */
   async ask(
     id: string,
     { digest, lengthBytes, table, index }: ChunkRequest,
-    { signal, streamClass, isAgain }: { signal: AbortSignal; streamClass: StreamClass; isAgain: boolean },
+    { signal, streamClass }: { signal: AbortSignal; streamClass: StreamClass },
   ): Promise<Uint8Array> {
     const { availability, chunks, log } = this.#parts
-    const askedAtMs = this.#clock.now()
     const standing = chunks.standing(id)
-    const load = this.#loads.get(id) ?? { bytes: 0, met: {} }
-    this.#loads.set(id, load)
-    load.bytes += lengthBytes
-    this.asked.chunks++
-    if (isAgain) this.asked.again++
+    this.#loads.set(id, (this.#loads.get(id) ?? 0) + lengthBytes)
     try {
-      const bytes = await chunks.fetchChunk(id, digest, lengthBytes, { signal, streamClass, stallMs })
-      load.met[streamClass] = { askedAtMs, metAtMs: this.#clock.now() }
-      return bytes
+      return await chunks.fetchChunk(id, digest, lengthBytes, { signal, streamClass, stallMs })
     } catch (error) {
       if (signal.aborted || !isP2pfsError(error)) throw error
       log.debug('peer did not deliver', { error, peer: id, digest })
@@ -151,8 +129,9 @@ export class PeerSource implements ChunkSource {
       if (error.code === 'missing') availability.forget(id, table, index)
       throw error
     } finally {
-      load.bytes -= lengthBytes
-      if (load.bytes <= 0) this.#loads.delete(id)
+      const left = this.#loads.get(id)! - lengthBytes
+      if (left > 0) this.#loads.set(id, left)
+      else this.#loads.delete(id)
     }
   }
 }

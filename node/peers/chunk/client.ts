@@ -1,6 +1,6 @@
 import type { Libp2p, Stream } from '@libp2p/interface'
 import type { Digest } from '../../../protocol/digest.ts'
-import { P2pfsError } from '../../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import { chunkProtocol } from '../../../protocol/messages/chunk.ts'
 import { systemClock, type Clock } from '../../base/clock.ts'
 import { LatencyEstimate } from '../../base/latency-estimate.ts'
@@ -19,6 +19,11 @@ export type StreamClass = (typeof streamClasses)[number]
  * reader notices more than the most.
  */
 const latencyBounds = { firstMs: 300, minMs: 50, maxMs: 1_000 } as const
+
+/** Wants that are sent within this time count as sent together (ms). */
+const togetherMs = 20
+/** A peer that delivers at all at half its usual pace is busy. */
+const busyFactor = 2
 
 export interface ChunkClientParts {
   host: Pick<Libp2p, 'dialProtocol'>
@@ -67,6 +72,28 @@ export class ChunkClient {
   /** How long a peer that owes a chunk takes to get on, in 95 of 100 cases (ms). */
   usualMs(streamClass: StreamClass): number {
     return this.#latency[streamClass].p95Ms
+  }
+
+  /**
+   * Whether the peer is busy with what it was asked for before a want, and gets on: the want waits for its turn.
+   * @param askedAtMs when the want was sent (ms of the clock)
+   */
+  isBusyWithEarlier(peerId: string, streamClass: StreamClass, askedAtMs: number): boolean {
+    const met = this.#lastMet(peerId, streamClass)
+    if (met === undefined) return false
+    const isRecent = this.#clock.now() - met.metAtMs <= busyFactor * this.usualMs(streamClass)
+    return isRecent && met.sentAtMs <= askedAtMs + togetherMs
+  }
+
+  #lastMet(peerId: string, streamClass: StreamClass): ChunkStream['lastMet'] {
+    try {
+      const peer = this.#parts.membership.connectedPeer(peerId)
+      return this.#streams.get(peer)?.get(streamClass)?.lastMet
+    } catch (error) {
+      // It has left, and its wants are about to fail.
+      if (isP2pfsError(error, 'unavailable')) return undefined
+      throw error
+    }
   }
 
   /** The peer's stream of this class, opened where there is none; it is forgotten when it ends. */

@@ -72,6 +72,7 @@ export class ChunkStream {
   #closed: Error | undefined
   #hasLied = false
   #cancelWatch: (() => void) | undefined
+  #lastMet: { sentAtMs: number; metAtMs: number } | undefined
   /** Resolves when the stream has ended; never rejects. */
   readonly ended: Promise<void>
 
@@ -120,6 +121,11 @@ export class ChunkStream {
       signal.removeEventListener('abort', onAbort)
       pending.isAbandoned = true
     }
+  }
+
+  /** The last want that was met, given up or not: when it was sent, and met (ms of the clock). */
+  get lastMet(): { sentAtMs: number; metAtMs: number } | undefined {
+    return this.#lastMet
   }
 
   /** When the wait for this want began anew: it was sent, or the peer got on with something (ms of the clock). */
@@ -217,6 +223,7 @@ export class ChunkStream {
     const { clock, peer, latency } = this.#parts
     const ms = clock.now() - this.#dueMs(pending)
     latency.add(ms)
+    if (hasDelivered) this.#lastMet = { sentAtMs: pending.sentAtMs, metAtMs: clock.now() }
     if (pending.isAbandoned || ms > silentAfterMs) peer.standing.gotOn()
     else if (hasDelivered) peer.standing.delivered()
     else peer.standing.answered()

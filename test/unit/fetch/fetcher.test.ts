@@ -62,6 +62,7 @@ function world(
         fetchChunk,
         standing: (id) => (standings[id] ??= new PeerStanding({ now: () => 0 })),
         usualMs: () => 300,
+        isBusyWithEarlier: () => false,
       },
       log: silentLog,
     }),

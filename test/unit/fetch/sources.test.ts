@@ -47,7 +47,7 @@ testChunkSource({
     const standing = new PeerStanding({ now: () => 0 })
     return new PeerSource({
       availability: { holders: () => ['one', 'two'], forget: () => undefined },
-      chunks: { fetchChunk, standing: () => standing, usualMs: () => 300 },
+      chunks: { fetchChunk, standing: () => standing, usualMs: () => 300, isBusyWithEarlier: () => false },
       log: silentLog,
     })
   },
