@@ -19,11 +19,12 @@ export async function pause(clock: Clock, ms: number, { signal }: { signal: Abor
   if (signal.aborted) return
   const over = Promise.withResolvers<void>()
   const cancel = clock.after(ms, over.resolve)
-  signal.addEventListener('abort', over.resolve as () => void, { once: true })
+  const onAbort = (): void => over.resolve()
+  signal.addEventListener('abort', onAbort, { once: true })
   try {
     await over.promise
   } finally {
     cancel()
-    signal.removeEventListener('abort', over.resolve as () => void)
+    signal.removeEventListener('abort', onAbort)
   }
 }

@@ -1,4 +1,4 @@
-import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { ShareBudget } from '../base/share-budget.ts'

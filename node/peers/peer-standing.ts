@@ -24,6 +24,7 @@ export type Standing = (typeof standings)[keyof typeof standings]
 export class PeerStanding {
   readonly #now: () => number
   #hasDelivered = false
+  #hasAnswered = false
   #lastSignMs = -Infinity
   #silences = 0
   #silentSinceMs = -Infinity
@@ -49,6 +50,11 @@ export class PeerStanding {
     return this.#now() < this.#silentUntilMs
   }
 
+  /** Whether it has ever answered in time. */
+  get hasAnswered(): boolean {
+    return this.#hasAnswered
+  }
+
   /** When it last got on with any answer (ms of the clock). */
   get lastSignMs(): number {
     return this.#lastSignMs
@@ -65,6 +71,7 @@ export class PeerStanding {
    */
   answered(): void {
     this.gotOn()
+    this.#hasAnswered = true
     if (this.#silences >= lostAfter) return
     this.#silences = 0
     this.#silentUntilMs = -Infinity
@@ -73,6 +80,7 @@ export class PeerStanding {
   /** A chunk that it was asked for has come in time. */
   delivered(): void {
     this.gotOn()
+    this.#hasAnswered = true
     this.#hasDelivered = true
     this.#silences = 0
     this.#silentUntilMs = -Infinity

@@ -56,7 +56,7 @@ export interface LookupResult<T> {
 /**
  * Asks the members of the region one question.
  *
- * 1. Members that are awake are asked: all together, or staggered, the next when none of those who were asked has got on
+ * 1. Members that are awake are asked, those first that have delivered or answered before: all together, or staggered, the next when none of those who were asked has got on
  *    for as long as members usually take, then two more, then four. A member that says no is followed by another at once.
  * 2. The first answer wins. When all that are awake have said no, those that fell silent a moment ago are asked and
  *    waited for as long as members usually take; those that have been silent again and again only where nobody else has
@@ -81,7 +81,8 @@ export class MemberLookup<T> {
     this.#options = options
     this.#startedAtMs = parts.clock.now()
     this.#result = { found: undefined, members: members.length, refusals: 0, failures: [] }
-    const rank = ({ id, standing }: Member): number => (id === options.first ? -1 : standing.current)
+    const rank = ({ id, standing }: Member): number =>
+      id === options.first ? -1 : standing.current + (standing.hasAnswered ? 0 : 0.5)
     this.#queue = members.toSorted((a, b) => rank(a) - rank(b))
   }
 

@@ -122,12 +122,14 @@ export class RegionObjects {
         const cancel = this.#clock.after(profileTimeoutMs, () =>
           timeout.abort(new P2pfsError('timeout', 'the member is too slow')),
         )
-        const { answer } = this.#ask(
-          peer,
-          AbortSignal.any([signal, timeout.signal]),
-          async (channel, ended) => await askProfile(channel, subject, ended),
+        const limited = AbortSignal.any([signal, timeout.signal])
+        const { answer } = this.#ask(peer, limited, async (channel, ended) => await askProfile(channel, subject, ended))
+        return await orAbort(
+          answer.catch(() => undefined),
+          limited,
         )
-        return await answer.catch(() => undefined).finally(cancel)
+          .catch(() => undefined)
+          .finally(cancel)
       })
   }
 
@@ -173,28 +175,36 @@ export class RegionObjects {
     return await lookup.run(signal)
   }
 
-  /** Asks one member over a stream of its own. Its answer decides whether it counts as silent. */
+  /**
+   * Asks one member over a stream of its own. Its answer decides whether it counts as silent: when the signal fires
+   * before it has begun to answer, it is watched on until it has, or is silent.
+   */
   #ask<T>(peer: Member, signal: AbortSignal, question: Question<T>): Asking<T> {
     const { host, membership, log } = this.#parts
     const startedAtMs = this.#clock.now()
-    const slow = new AbortController()
-    const ended = AbortSignal.any([signal, slow.signal])
+    const isWatched = !peer.standing.isSilent
+    const ended = new AbortController()
     const pace = new AnswerPace({
       clock: this.#clock,
       standing: peer.standing,
-      onSilent: (error) => slow.abort(error),
+      onSilent: (error) => ended.abort(error),
     })
     const onBytes = (bytes: number): void => {
       if (pace.bytes === 0) this.#latency.add(this.#clock.now() - startedAtMs)
       pace.received(bytes)
+      if (signal.aborted) ended.abort(signal.reason)
     }
+    const onAbort = (): void => {
+      if (!isWatched || pace.bytes > 0) ended.abort(signal.reason)
+    }
+    signal.addEventListener('abort', onAbort, { once: true })
     const asking = async (): Promise<T | undefined> => {
-      const stream = await host.dialProtocol(peer.libp2pId, objectProtocol, { signal: ended })
-      return await question({ stream, onBytes }, ended, peer.id)
+      const stream = await host.dialProtocol(peer.libp2pId, objectProtocol, { signal: ended.signal })
+      return await question({ stream, onBytes }, ended.signal, peer.id)
     }
     const answering = async (): Promise<T | undefined> => {
       try {
-        const answer = await orAbort(asking(), ended)
+        const answer = await orAbort(asking(), ended.signal)
         peer.standing.answered()
         return answer
       } catch (error) {
@@ -206,6 +216,7 @@ export class RegionObjects {
         throw error
       } finally {
         pace.stop()
+        signal.removeEventListener('abort', onAbort)
       }
     }
     return { answer: answering(), bytes: () => pace.bytes }

@@ -247,7 +247,7 @@ test('a peer that has delivered is asked before one that has not; a new one is t
   await clock.pass(100)
   for (let index = 20; index < 40; index++) void fetcher.fetch(chunk(index).request, { signal, priority: 'demand' })
   await clock.pass(100)
-  assert.ok(wants[other]! > 8)
+  assert.ok((wants[other] ?? 0) > 8)
 })
 
 test('wants that were given up count: a peer is never asked for more than it takes', async () => {

@@ -87,10 +87,7 @@ test('a steward sends its progress and the layers that it has read, and then the
   }
   const { outcome, progress, layers } = ask(asker, steward.network.peerId)
   await until('the first layer', () => layers.length === 1)
-  assert.deepEqual(
-    [progress.at(-1), layers, from],
-    [{ doneBytes: 3, totalBytes: 10 }, [layer], asker.network.peerId],
-  )
+  assert.deepEqual([progress.at(-1), layers, from], [{ doneBytes: 3, totalBytes: 10 }, [layer], asker.network.peerId])
   readLayer(nextLayer)
   await until('the next layer', () => layers.length === 2)
   end.resolve(record)
