@@ -17,6 +17,8 @@ const lateMs = 2_000
 const queuedLateMs = 10_000
 /** After so long another holder is asked too, whether the first gets on with other chunks or not (ms); and again. */
 const nextHolderMs = 2_000
+/** A timer that is so late (ms) tells of a pause of this host, not of its peers. */
+const ownPauseMs = 250
 /** How often the decision is made anew where nothing else happens (ms). */
 const recheckMs = 250
 
@@ -222,7 +224,14 @@ export class PeerFetch {
   }
 
   async #wait(ms: number): Promise<void> {
-    const cancel = ms === Infinity ? undefined : this.#clock.after(ms, () => this.#wake.resolve())
+    const dueMs = this.#clock.now() + ms
+    let cancel: (() => void) | undefined
+    const wake = (): void => {
+      // This host has paused: what has come meanwhile is read first.
+      if (this.#clock.now() - dueMs > ownPauseMs) cancel = this.#clock.after(recheckMs, () => this.#wake.resolve())
+      else this.#wake.resolve()
+    }
+    if (ms !== Infinity) cancel = this.#clock.after(ms, wake)
     await this.#wake.promise
     cancel?.()
     this.#wake = Promise.withResolvers()

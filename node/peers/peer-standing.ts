@@ -90,8 +90,9 @@ export class PeerStanding {
   fellSilent(): void {
     const now = this.#now()
     if (now < this.#silentUntilMs && now - this.#silentSinceMs < nextSilenceMs) return
+    // Of one that is slow and gets on in between, something is expected still.
+    this.#silences = this.#lastSignMs > this.#silentSinceMs ? 1 : this.#silences + 1
     this.#silentSinceMs = now
-    this.#silences++
     this.#silentUntilMs = now + Math.min(silentMs.first * 2 ** (this.#silences - 1), silentMs.last)
   }
 

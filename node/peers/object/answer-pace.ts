@@ -9,6 +9,8 @@ import type { PeerStanding } from '../peer-standing.ts'
 export const firstSignMs = 1_000
 /** The same, where it gets on with something else: its answer may wait behind chunks on the link (ms). */
 export const busyFirstSignMs = 3_000
+/** A check that comes so late (ms) tells of a pause of this host, not of the member. */
+const ownPauseMs = 250
 /** A member that has begun to answer sends so many bytes in so long (ms), or the rest; less counts as silence. */
 export const leastPace = { bytes: 64 * 1024, ms: 2_000 } as const
 /** So many bytes of an answer that goes on are a sign that the member gets on; a few now and then are not. */
@@ -30,12 +32,12 @@ export class AnswerPace {
   #bytes = 0
   #windowBytes = 0
   #signBytes = 0
-  #cancel: () => void
+  #cancel: () => void = () => undefined
 
   constructor(parts: AnswerPaceParts) {
     this.#parts = parts
     this.#startedAtMs = parts.clock.now()
-    this.#cancel = parts.clock.after(firstSignMs, () => this.#checkFirstSign())
+    this.#checkFirstSignIn(firstSignMs)
   }
 
   /** Bytes that have come. */
@@ -55,15 +57,23 @@ export class AnswerPace {
     this.#cancel()
   }
 
-  #checkFirstSign(): void {
+  /** @param lateMs how late the check comes: this host has paused, and may not have read what has come */
+  #checkFirstSign(lateMs: number): void {
     const { clock, standing } = this.#parts
+    if (lateMs > ownPauseMs) return this.#checkFirstSignIn(ownPauseMs)
     const dueMs = Math.min(
       Math.max(standing.lastSignMs, this.#startedAtMs) + firstSignMs,
       this.#startedAtMs + busyFirstSignMs,
     )
     const leftMs = dueMs - clock.now()
-    if (leftMs > 0) this.#cancel = clock.after(leftMs, () => this.#checkFirstSign())
+    if (leftMs > 0) this.#checkFirstSignIn(leftMs)
     else this.#silent('the member does not answer')
+  }
+
+  #checkFirstSignIn(ms: number): void {
+    const { clock } = this.#parts
+    const atMs = clock.now() + ms
+    this.#cancel = clock.after(ms, () => this.#checkFirstSign(clock.now() - atMs))
   }
 
   #watchPace(): void {
