@@ -34,6 +34,8 @@ export interface ObjectChannel {
   stream: Stream
   /** Called for each piece of the answer, with its size (bytes). */
   onBytes: (bytes: number) => void
+  /** Called when the answer has come whole: what is made of it takes this host's time. */
+  onWhole: () => void
 }
 
 /**
@@ -42,7 +44,7 @@ export interface ObjectChannel {
  * @throws invalid, unavailable
  */
 async function ask(
-  { stream, onBytes }: ObjectChannel,
+  { stream, onBytes, onWhole }: ObjectChannel,
   request: ObjectRequest,
   signal: AbortSignal,
 ): Promise<Uint8Array | undefined> {
@@ -52,7 +54,10 @@ async function ask(
   try {
     await writeFrame(stream, [encodeObjectRequest(request)], { signal })
     const pieces = counted(stream, onBytes)
-    for await (const message of readFrames(pieces, maxAnswerBytes[request.kind])) return parseObjectAnswer(message)
+    for await (const message of readFrames(pieces, maxAnswerBytes[request.kind])) {
+      onWhole()
+      return parseObjectAnswer(message)
+    }
     throw new P2pfsError('unavailable', 'peer closed the stream without an answer')
   } finally {
     signal.removeEventListener('abort', onAbort)

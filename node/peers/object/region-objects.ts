@@ -200,7 +200,7 @@ export class RegionObjects {
     signal.addEventListener('abort', onAbort, { once: true })
     const asking = async (): Promise<T | undefined> => {
       const stream = await host.dialProtocol(peer.libp2pId, objectProtocol, { signal: ended.signal })
-      return await question({ stream, onBytes }, ended.signal, peer.id)
+      return await question({ stream, onBytes, onWhole: () => pace.stop() }, ended.signal, peer.id)
     }
     const answering = async (): Promise<T | undefined> => {
       try {

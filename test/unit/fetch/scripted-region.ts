@@ -70,6 +70,7 @@ export interface ScriptedRegion {
   clock: FakeClock
   region: FakeRegion
   fetcher: Fetcher
+  client: ChunkClient
   peers: Record<string, Peer>
   /** Wants that each peer has got, by the peer's id. */
   wants: Record<string, number>
@@ -150,5 +151,5 @@ export function scriptedRegion(
     if (ended === undefined) throw failure ?? new Error(`chunk ${index} has not come within ${withinMs} ms`)
     return ended
   }
-  return { clock, region, fetcher, peers, wants, atRegistry, read }
+  return { clock, region, fetcher, client, peers, wants, atRegistry, read }
 }
