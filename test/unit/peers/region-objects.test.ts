@@ -130,6 +130,14 @@ test('a member that is named first and stops costs 0.3 s', async () => {
   assert.ok(value !== undefined && ms <= 330, `${ms} ms`)
 })
 
+test('a member that lost to another is watched on: when it never begins to answer it is known as silent', async () => {
+  const { objects, timed, clock, peers } = lab({ a: hasManifest, b: silent })
+  await timed(objects.fetchRootfs(digestOf(manifest), { signal, first: 'b' }))
+  assert.equal(peers['b']!.standing.isSilent, false)
+  await clock.pass(1_000)
+  assert.deepEqual([peers['a']!.standing.isSilent, peers['b']!.standing.isSilent], [false, true])
+})
+
 test('a no of all members that are awake is the answer of the region, whoever else is silent', async () => {
   const { answers, timed } = lab({ ...many(3, silent), honest: no, other: no })
   const first = await timed(answers.layerIndex(diffId, signal))
@@ -176,6 +184,9 @@ test('a member that drips 1 KB/s counts as silent, and others are asked meanwhil
   assert.equal(alone.peers['a']!.standing.isSilent, true)
   const again = await alone.timed(alone.objects.findImage(image, { signal }))
   assert.ok(again.ms <= 3_300)
+  const large = lab({ a: drips, b: no })
+  const manifestOfNobody = await large.timed(large.objects.fetchRootfs(diffId, { signal }))
+  assert.ok(manifestOfNobody.value === undefined && manifestOfNobody.ms <= 3_300, `${manifestOfNobody.ms} ms`)
 })
 
 test('a large answer over a slow link is judged by how it gets on, not by its time', async () => {
