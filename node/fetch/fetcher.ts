@@ -213,17 +213,15 @@ export class Fetcher {
     const limited = AbortSignal.any([signal, over.signal])
     const late = Promise.withResolvers<undefined>()
     const peers = this.#fromPeers(request, flight, limited, () => late.resolve(undefined))
-    try {
-      const delivered =
-        (await Promise.race([peers, late.promise])) ?? (await this.#fromAny(request, flight, peers, limited))
-      if (delivered.source === 'peer') {
-        this.fromPeers.bytes += request.lengthBytes
-        this.fromPeers.chunks++
-      }
-      return delivered
-    } finally {
-      over.abort(new P2pfsError('closed', 'another source has delivered the chunk'))
+    const giveUpOthers = (): void => over.abort(new P2pfsError('closed', 'another source has delivered the chunk'))
+    const delivered =
+      (await Promise.race([peers, late.promise])) ??
+      (await this.#fromAny(request, flight, peers, limited).finally(giveUpOthers))
+    if (delivered.source === 'peer') {
+      this.fromPeers.bytes += request.lengthBytes
+      this.fromPeers.chunks++
     }
+    return delivered
   }
 
   /**

@@ -108,7 +108,7 @@ export class PeerFetch {
       }
     } finally {
       signal.removeEventListener('abort', onAbort)
-      this.#over.abort(new P2pfsError('closed', 'another source has delivered the chunk'))
+      if (this.#asked.size > 0) this.#over.abort(new P2pfsError('closed', 'another source has delivered the chunk'))
     }
   }
 
