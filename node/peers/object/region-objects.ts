@@ -18,10 +18,10 @@ import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs, ty
 import { MemberLookup, type Asking, type LookupResult, type MemberLookupOptions } from './member-lookup.ts'
 
 /**
- * How long a member may take to begin its answer before another is asked (ms): as for chunks. Answers come from memory
- * or the catalog.
+ * How long a member may take to begin its answer before another is asked (ms). Answers come from memory or the catalog.
+ * Twice the most, and the second after which a member is silent, stay below what a lookup of a blob map may take.
  */
-const latencyBounds = { firstMs: 300, minMs: 50, maxMs: 1_000 } as const
+const latencyBounds = { firstMs: 300, minMs: 50, maxMs: 500 } as const
 /** How long a member may take for a boot profile (ms). */
 const profileTimeoutMs = 2_000
 /** Members that are asked for a boot profile. */

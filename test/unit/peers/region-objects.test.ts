@@ -130,6 +130,20 @@ test('a member that is named first and stops costs 0.3 s', async () => {
   assert.ok(value !== undefined && ms <= 330, `${ms} ms`)
 })
 
+test('where members were slow before, five that fall silent keep a read no longer than 2.6 s from the answer of the region', async () => {
+  const slowNo: Script = async (stream, sleep) => {
+    await sleep(900)
+    await no(stream, sleep)
+  }
+  const { answers, objects, timed, scripts, clock } = lab({ ...many(5, slowNo), honest: slowNo })
+  for (let i = 0; i < 4; i++) await timed(objects.findImage(image, { signal }))
+  for (const id of Object.keys(scripts)) scripts[id] = id === 'honest' ? no : silent
+  await clock.pass(1_000)
+  const { error, ms } = await timed(answers.blobMap(diffId, signal))
+  assert.equal(error, undefined)
+  assert.ok(ms <= 2_600, `${ms} ms`)
+})
+
 test('a member that lost to another is watched on: when it never begins to answer it is known as silent', async () => {
   const { objects, timed, clock, peers } = lab({ a: hasManifest, b: silent })
   await timed(objects.fetchRootfs(digestOf(manifest), { signal, first: 'b' }))
