@@ -125,6 +125,11 @@ export class Availability {
     }
   }
 
+  /** A peer has announced the chunk and does not have it: forgets what it said of this chunk. */
+  forgetClaim(peerId: string, table: Digest, index: number): void {
+    for (const { id, holdings } of this.#membership.members()) if (id === peerId) holdings.forgetChunk(table, index)
+  }
+
   /** What to tell the peer next: questions, which begin with all segments of this host, and answers. */
   next(peer: Peer): RegionMessage | undefined {
     return this.#questionsOf(peer).next() ?? this.#feedOf(peer).next()

@@ -10,15 +10,21 @@ const maxLengthBytes = 5
 /**
  * The messages of a stream, each behind its length (unsigned varint). While the caller is busy with messages, the stream
  * is paused: what the peer sends meanwhile is at most a window of the stream.
+ * @param options `onBytes`: called for each piece of a message that has come, with its size (bytes)
  * @throws invalid for one longer than `maxBytes`; unavailable where the stream breaks
  */
-export async function* readFrames(stream: Stream, maxBytes: number): AsyncGenerator<Uint8Array> {
+export async function* readFrames(
+  stream: Stream,
+  maxBytes: number,
+  { onBytes }: { onBytes?: (bytes: number) => void } = {},
+): AsyncGenerator<Uint8Array> {
   const buffer = new FrameBuffer(maxBytes)
   /** What was still to be read when the peer closed the stream. */
   const rest: Bytes[] = []
   const onRest = ({ data }: { data: Bytes }): void => void rest.push(data)
   try {
     for await (const data of stream) {
+      onBytes?.(data.byteLength)
       buffer.append(data)
       let message = buffer.next()
       if (message === undefined) continue

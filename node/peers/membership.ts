@@ -140,7 +140,7 @@ export class Membership {
    * Ids of this host and of the connected members that are not silent, in the order in which they answer for the key.
    */
   byResponsibility(key: string): string[] {
-    const awake = this.members().filter((peer) => !peer.isSilent)
+    const awake = this.members().filter((peer) => !peer.standing.isSilent)
     return rendezvous(key, [this.#parts.host.peerId.toString(), ...awake.map(({ id }) => id)])
   }
 

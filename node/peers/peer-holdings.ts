@@ -51,6 +51,11 @@ export class PeerHoldings {
     for (const index of removed) held.clear(index)
   }
 
+  /** Forgets that the peer says it holds this chunk; it may say so again. */
+  forgetChunk(table: Digest, index: number): void {
+    this.#held.get(table)?.clear(index)
+  }
+
   /** This host no longer tracks the segment. */
   forget(table: Digest): void {
     this.#held.delete(table)

@@ -4,14 +4,9 @@ import type { Hello } from '../../protocol/messages/region.ts'
 import type { HoldingsFeed, TableQuestions } from './announcements.ts'
 import { limits } from './limits.ts'
 import { PeerHoldings } from './peer-holdings.ts'
+import { PeerStanding } from './peer-standing.ts'
 import type { RegionClient } from './region/client.ts'
 import { TrafficCounter } from './traffic.ts'
-
-/**
- * How long a peer that fell silent is asked last, unless it answers before (ms). A connection whose peer stays silent
- * has ended by then.
- */
-const silentMs = 30_000
 
 /** One connected peer. */
 export class Peer {
@@ -25,6 +20,8 @@ export class Peer {
   feed: HoldingsFeed | undefined
   questions: TableQuestions | undefined
   readonly traffic: TrafficCounter
+  /** How it has behaved: decides whether it is asked first or last. */
+  readonly standing: PeerStanding
   /** This host's region stream to the peer; undefined until it is open. */
   regionClient: RegionClient | undefined
   /** Whether this host has begun to introduce itself to the peer. */
@@ -36,8 +33,6 @@ export class Peer {
   #hello: Hello | undefined
   readonly #saidHello = Promise.withResolvers<undefined>()
   #waitingForHello = 0
-  readonly #now: () => number
-  #silentUntilMs = -Infinity
 
   /** @param parts `total`: counts the traffic of all peers; `now`: the clock (ms) */
   constructor(id: PeerId, { total, now }: { total: TrafficCounter; now: () => number }) {
@@ -45,7 +40,7 @@ export class Peer {
     this.libp2pId = id
     this.traffic = new TrafficCounter(total)
     this.connectedAtMs = now()
-    this.#now = now
+    this.standing = new PeerStanding({ now })
   }
 
   /** The peer's hello; undefined until it arrives. A peer is no member of the region before. */
@@ -77,19 +72,6 @@ export class Peer {
       this.#waitingForHello--
       clearTimeout(timer)
     }
-  }
-
-  /** Whether the peer fell silent a short time ago while this host waited for an answer. */
-  get isSilent(): boolean {
-    return this.#now() < this.#silentUntilMs
-  }
-
-  fellSilent(): void {
-    this.#silentUntilMs = this.#now() + silentMs
-  }
-
-  answered(): void {
-    this.#silentUntilMs = -Infinity
   }
 }
 

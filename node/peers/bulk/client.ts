@@ -227,6 +227,7 @@ export class BulkClient {
     try {
       const peer = this.#parts.membership.connectedPeer(link.peerId)
       for (const { lengthBytes } of kept) peer.traffic.received(lengthBytes)
+      peer.standing.delivered()
     } catch {
       // It has left meanwhile; what it sent is right all the same.
     }

@@ -13,6 +13,8 @@ export class FakeBulk {
   readonly cancelled: Digest[] = []
   readonly raised: Digest[] = []
 
+  readonly isBusyWithEarlier: PeerSourceParts['bulk']['isBusyWithEarlier'] = () => false
+
   readonly carries: PeerSourceParts['bulk']['carries'] = (peer, { underWayBytes }) => {
     this.underWay.push(underWayBytes)
     return this.open.has(peer)

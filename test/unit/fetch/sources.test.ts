@@ -4,6 +4,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { orAbort } from '../../../node/base/single-flight.ts'
 import { PeerSource } from '../../../node/fetch/peer-source.ts'
+import { PeerStanding } from '../../../node/peers/peer-standing.ts'
 import { RangeSource } from '../../../node/fetch/range-source.ts'
 import { StreamSource } from '../../../node/fetch/stream-source.ts'
 import { inStore } from '../../../node/model/chunk-request.ts'
@@ -46,9 +47,14 @@ testChunkSource({
       if (digestOf(bytes) !== digest) throw new P2pfsError('invalid', 'peer sent other bytes')
       return bytes
     }
+    const standing = new PeerStanding({ now: () => 0 })
     const peers = new PeerSource({
-      availability: { holders: () => ['one', 'two'], whenAsked: async () => await Promise.resolve() },
-      chunks: { fetchChunk },
+      availability: {
+        holders: () => ['one', 'two'],
+        whenAsked: async () => await Promise.resolve(),
+        forgetClaim: () => undefined,
+      },
+      chunks: { fetchChunk, standing: () => standing, usualMs: () => 300, isBusyWithEarlier: () => false },
       bulk: new FakeBulk(),
       log: silentLog,
     })

@@ -5,6 +5,7 @@ import {
   regionProtocol,
   type RegionMessage,
 } from '../../../protocol/messages/region.ts'
+import type { Clock } from '../../../node/base/clock.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { readFrames } from '../../../node/peers/frames.ts'
 import { Membership, type MembershipParts } from '../../../node/peers/membership.ts'
@@ -77,6 +78,8 @@ export interface FakeRegionOptions {
   hasBootstrap?: boolean
   /** Peers that take no more than one region message. */
   stuck?: readonly string[]
+  /** The clock; without it time is {@link FakeRegion.nowMs}. */
+  clock?: Clock
 }
 
 /** The membership of this host, `me`, on a host without a network, with a clock of its own. */
@@ -94,13 +97,14 @@ export class FakeRegion {
   readonly avoided: string[] = []
   readonly hungUp: string[] = []
   /** Answers streams of all other protocols. */
-  serve: (stream: Stream) => Promise<void> = async () => await new Promise(() => undefined)
+  serve: (stream: Stream, peer: string, protocol: string) => Promise<void> = async () =>
+    await new Promise(() => undefined)
   readonly #streams = new Map<string, FakeStream>()
   nowMs = 0
   /** Called when time has passed in a sleep. */
   onSleep: () => void = () => undefined
 
-  constructor({ region = 'test', hasBootstrap = false, stuck = [] }: FakeRegionOptions = {}) {
+  constructor({ region = 'test', hasBootstrap = false, stuck = [], clock }: FakeRegionOptions = {}) {
     this.host = {
       peerId: libp2pId('me'),
       getMultiaddrs: () => [],
@@ -110,7 +114,10 @@ export class FakeRegion {
         this.#streams.set(peer.toString(), near)
         if (stuck.includes(peer.toString())) this.stick(peer.toString())
         if (protocol === regionProtocol) void this.#record(peer.toString(), far).catch(() => undefined)
-        else void this.serve(far as unknown as Stream).catch((error: Error) => far.abort(error))
+        else
+          void this.serve(far as unknown as Stream, peer.toString(), String(protocol)).catch((error: Error) =>
+            far.abort(error),
+          )
         return await Promise.resolve(near as unknown as Stream)
       },
     }
@@ -125,7 +132,7 @@ export class FakeRegion {
         },
         log: silentLog,
         signal: new AbortController().signal,
-        now: () => this.nowMs,
+        now: () => clock?.now() ?? this.nowMs,
         sleep: async (ms, { signal }) => {
           signal.throwIfAborted()
           this.nowMs += ms

@@ -30,12 +30,12 @@ test('a silent member is responsible for nothing until it answers, or for half a
   const silent = region.join('a')
   region.join('b')
   const order = region.membership.byResponsibility('key')
-  silent.fellSilent()
+  silent.standing.fellSilent()
   const others = order.filter((id) => id !== 'a')
   assert.deepEqual(region.membership.byResponsibility('key'), others)
-  silent.answered()
+  silent.standing.answered()
   assert.deepEqual(region.membership.byResponsibility('key'), order)
-  silent.fellSilent()
+  silent.standing.fellSilent()
   region.nowMs += 29_999
   assert.deepEqual(region.membership.byResponsibility('key'), others)
   region.nowMs += 1

@@ -19,7 +19,7 @@ import { PackedPieces } from '../../../protocol/packed-pieces.ts'
 import { RawPeer } from './raw-peer.ts'
 import { makeSegment, TestPeer, until } from './test-peer.ts'
 
-const demand = { signal: new AbortController().signal, streamClass: 'demand', timeoutMs: 10_000 } as const
+const demand = { signal: new AbortController().signal, streamClass: 'demand', stallMs: 10_000 } as const
 
 test('peers that know one member find each other', async (t) => {
   const a = await TestPeer.start(t, 'a')
@@ -187,8 +187,8 @@ test('a peer that stalls costs the timeout; one that goes away costs nothing', a
   a.stall = promise
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   await until('they have met', () => b.network.membership.peers().length === 1)
-  const fetch = async (timeoutMs: number): Promise<Uint8Array> =>
-    await b.network.chunks.fetchChunk(a.network.peerId, table.digestAt(0), 131_072, { ...demand, timeoutMs })
+  const fetch = async (stallMs: number): Promise<Uint8Array> =>
+    await b.network.chunks.fetchChunk(a.network.peerId, table.digestAt(0), 131_072, { ...demand, stallMs })
   await assert.rejects(fetch(50), (error) => isP2pfsError(error, 'timeout'))
   const waiting = fetch(60_000)
   const failed = assert.rejects(waiting, (error) => isP2pfsError(error, 'unavailable', 'closed'))

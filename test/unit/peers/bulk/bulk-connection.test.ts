@@ -37,9 +37,15 @@ for (const mode of bulkModes) {
     assert.deepEqual(new Set(asker.outcomes.values()), new Set(['kept']))
     for (const digest of [...digests, small!]) assert.deepEqual(asker.kept.get(digest), holder.chunks.get(digest))
     holder.sender.check()
-    assert.deepEqual(
-      holder.reports.filter((report) => 'sent' in report && report.sent.length > 0),
-      [{ sent: [{ peer: 'peer', chunks: 51, bytes: 50 * 256 * 1024 + 4096 }], connections: 1 }],
+    const sent = holder.reports.flatMap((report) => ('sent' in report ? report.sent : []))
+    assert.ok(sent.every(({ peer }) => peer === 'peer'))
+    assert.equal(
+      sent.reduce((sum, { chunks }) => sum + chunks, 0),
+      51,
+    )
+    assert.equal(
+      sent.reduce((sum, { bytes }) => sum + bytes, 0),
+      50 * 256 * 1024 + 4096,
     )
   })
 
