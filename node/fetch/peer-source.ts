@@ -15,7 +15,7 @@ import type { SourceOptions } from './source.ts'
 export interface PeerSourceParts {
   availability: Pick<Availability, 'holders' | 'whenAsked' | 'forgetClaim'>
   chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs' | 'isBusyWithEarlier'>
-  bulk: Pick<BulkPlane, 'carries' | 'fetchToStore' | 'isBusyWithEarlier'>
+  bulk: Pick<BulkPlane, 'ready' | 'fetchToStore' | 'isBusyWithEarlier'>
   log: Log
   clock?: Clock
 }
@@ -154,8 +154,9 @@ export class PeerSource {
     const { chunks, bulk, clock } = this.#parts
     const overLibp2p = async (streamClass: StreamClass, signal: AbortSignal): Promise<Uint8Array> =>
       await chunks.fetchChunk(id, request.digest, request.lengthBytes, { signal, streamClass, stallMs })
-    const isInBulk = streamClass === 'background' && bulk.carries(id, { underWayBytes: this.#loads.get(id)! })
-    if (!isInBulk) return await overLibp2p(streamClass, signal)
+    if (streamClass === 'demand') return await overLibp2p(streamClass, signal)
+    const isInBulk = await bulk.ready(id, { underWayBytes: this.#loads.get(id)!, signal, urgency })
+    if (!isInBulk) return await overLibp2p(urgency.isUrgent ? 'demand' : 'background', signal)
     return await fetchInBulk({ bulk, overLibp2p, ...(clock && { clock }) }, id, request, { signal, urgency })
   }
 }

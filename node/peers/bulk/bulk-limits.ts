@@ -35,6 +35,11 @@ export const bulkLimits = {
   handshakeMs: 3_000,
   /** How long this host waits for the grant and the connection together (ms). */
   openMs: 5_000,
+  /**
+   * How long chunks that nobody waits for are held back while a connection is opened (ms): a few round trips. It is
+   * lost once in {@link bulkLimits.retryMs} where the port is not reached.
+   */
+  openWaitMs: 500,
   /** A holder that owes a chunk and does not bring one whole for so long is given up (ms). */
   stallMs: 8_000,
   /** An asker that takes nothing of what is sent to it for so long is cut off (ms). */

@@ -74,6 +74,14 @@ export class BulkPlane {
     return this.#client?.carries(peerId, options) ?? false
   }
 
+  /** See {@link BulkClient.ready}. */
+  async ready(
+    peerId: string,
+    options: { underWayBytes: number; signal: AbortSignal; urgency: Urgency },
+  ): Promise<boolean> {
+    return (await this.#client?.ready(peerId, options)) ?? false
+  }
+
   /** See {@link BulkClient.fetchToStore}. */
   async fetchToStore(
     peerId: string,

@@ -4,6 +4,7 @@ import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import { maxBulkWants, type BulkMode } from '../../../protocol/messages/bulk.ts'
 import { systemClock, type Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
+import { orAbort } from '../../base/single-flight.ts'
 import type { Urgency } from '../../base/urgency.ts'
 import type { Membership } from '../membership.ts'
 import type { Peer } from '../peer.ts'
@@ -73,6 +74,23 @@ export class BulkClient {
     if (link?.state === 'open') return link.wants.size < maxBulkWants
     if (underWayBytes >= worthBytes) this.#open(peerId)
     return false
+  }
+
+  /**
+   * The same, where a connection that is being opened is waited for: no longer than half a second, and not by a want that
+   * has become urgent.
+   */
+  async ready(
+    peerId: string,
+    { underWayBytes, signal, urgency }: { underWayBytes: number; signal: AbortSignal; urgency: Urgency },
+  ): Promise<boolean> {
+    if (this.carries(peerId, { underWayBytes })) return true
+    const opening = this.#links.get(peerId)?.opening
+    if (opening === undefined || this.#parts.files.isFull) return false
+    const urgent = Promise.withResolvers<void>()
+    urgency.onRaise(urgent.resolve)
+    await orAbort(Promise.race([opening, urgent.promise]), signal)
+    return !urgency.isUrgent && this.carries(peerId, { underWayBytes: 0 })
   }
 
   /**
@@ -150,6 +168,7 @@ export class BulkClient {
     if (this.#byKey.size >= bulkLimits.opened) return
     link.key = this.#keys++
     this.#byKey.set(link.key, link)
+    link.beginToOpen(this.#clock)
     void this.#connect(link, link.key)
   }
 
@@ -188,7 +207,7 @@ export class BulkClient {
     }
     if ('opened' in message) {
       const link = this.#byKey.get(message.opened)
-      if (link !== undefined) link.state = 'open'
+      link?.opened()
       return
     }
     const link = this.#byKey.get(message.closed)
@@ -287,6 +306,9 @@ class Link {
   /** Whether the thread has been told of the connection. */
   isHanded = false
   lastMet: { sentAtMs: number; atMs: number } | undefined
+  /** Resolves when the connection that is being opened is open, or has failed, or takes long. */
+  opening: Promise<void> | undefined
+  #endOpening: () => void = () => undefined
   #ids = 0
 
   constructor(peerId: string) {
@@ -306,7 +328,24 @@ class Link {
     return want
   }
 
+  beginToOpen(clock: Clock): void {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const cancel = clock.after(bulkLimits.openWaitMs, () => this.#endOpening())
+    this.opening = promise
+    this.#endOpening = () => {
+      cancel()
+      this.opening = undefined
+      resolve()
+    }
+  }
+
+  opened(): void {
+    this.state = 'open'
+    this.#endOpening()
+  }
+
   end(state: BulkState, error: Error): void {
+    this.#endOpening()
     this.key = undefined
     this.isHanded = false
     this.state = state

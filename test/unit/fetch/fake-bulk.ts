@@ -15,9 +15,9 @@ export class FakeBulk {
 
   readonly isBusyWithEarlier: PeerSourceParts['bulk']['isBusyWithEarlier'] = () => false
 
-  readonly carries: PeerSourceParts['bulk']['carries'] = (peer, { underWayBytes }) => {
+  readonly ready: PeerSourceParts['bulk']['ready'] = async (peer, { underWayBytes }) => {
     this.underWay.push(underWayBytes)
-    return this.open.has(peer)
+    return await Promise.resolve(this.open.has(peer))
   }
 
   readonly fetchToStore: PeerSourceParts['bulk']['fetchToStore'] = async (

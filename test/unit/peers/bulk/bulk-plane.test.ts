@@ -64,6 +64,26 @@ for (const mode of bulkModes) {
   })
 }
 
+test('what nobody waits for waits for the connection that is opened for it; what becomes urgent does not', async (t) => {
+  const { asker, holderId } = await startTwo(t)
+  const { bulk } = asker.network
+  assert.equal(await bulk.ready(holderId, { ...options, underWayBytes: 1 }), false)
+  const urgency = new Urgency(false)
+  const urgent = bulk.ready(holderId, { ...options, ...worth, urgency })
+  urgency.raise()
+  assert.equal(await urgent, false)
+  assert.equal(bulk.stateOf(holderId), 'idle', 'it is not open yet')
+  assert.equal(await bulk.ready(holderId, { ...options, underWayBytes: 1 }), true)
+  assert.equal(bulk.stateOf(holderId), 'open')
+})
+
+test('a connection that takes long to open is not waited for', async (t) => {
+  const never = Promise.withResolvers<never>()
+  const { asker, holderId } = await startGranting(t, async () => await never.promise)
+  assert.equal(await asker.network.bulk.ready(holderId, { ...options, ...worth }), false)
+  assert.equal(asker.network.bulk.stateOf(holderId), 'idle', 'it may still open')
+})
+
 test('no connection is opened for little', async (t) => {
   const { asker, holderId } = await startTwo(t)
   assert.equal(asker.network.bulk.carries(holderId, { underWayBytes: worthBytes - 1 }), false)
@@ -215,7 +235,7 @@ test('a bulk port that is in use is another one, unless an operator has named it
 /** A member that answers requests for grants in its own way, and an asker that has met it. */
 async function startGranting(
   context: TestContext,
-  answer: () => BulkAnswer | Buffer,
+  answer: () => BulkAnswer | Buffer | Promise<BulkAnswer>,
 ): Promise<{ asker: TestPeer; holderId: string; requests: { count: number } }> {
   const asker = await TestPeer.start(context, 'asker', { bulk: 'tls' })
   const holder = await RawPeer.connect(context, asker.address)
@@ -223,7 +243,7 @@ async function startGranting(
   const requests = { count: 0 }
   await host.handle(bulkProtocol, async (stream) => {
     requests.count++
-    const given = answer()
+    const given = await answer()
     await writeFrame(stream, [Buffer.isBuffer(given) ? given : encodeBulkAnswer(given)])
   })
   await holder.sayHello()
