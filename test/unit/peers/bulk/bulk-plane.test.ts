@@ -11,6 +11,8 @@ import { bulkModes, bulkProtocol, encodeBulkAnswer, type BulkAnswer } from '../.
 import { worthBytes } from '../../../../node/peers/bulk/bulk-limits.ts'
 import { Urgency } from '../../../../node/base/urgency.ts'
 import { writeFrame } from '../../../../node/peers/frames.ts'
+import { openBulkSocket } from '../../../../node/peers/bulk/bulk-socket.ts'
+import { requestGrant } from '../../../../node/peers/bulk/grant-request.ts'
 import { RawPeer } from '../raw-peer.ts'
 import { makeSegment, TestPeer, until } from '../test-peer.ts'
 import { SenderEnd } from './bulk-ends.ts'
@@ -172,7 +174,24 @@ test('when the holder leaves, what was wanted of it fails', async (t) => {
   )
 })
 
-test('a peer that is cut off loses its bulk connection', async (t) => {
+test('a peer that is cut off loses its bulk connection, whether it wants to or not', async (t) => {
+  const holder = await TestPeer.start(t, 'holder', { bulk: 'tls' })
+  const raw = await RawPeer.connect(t, holder.address)
+  await raw.sayHello()
+  const target = { id: raw.target.toString(), libp2pId: raw.target }
+  const granted = await requestGrant(raw.host, target, 'tls', options)
+  assert.ok('grant' in granted)
+  const open = Promise.withResolvers<void>()
+  const socket = openBulkSocket({ mode: 'tls', ...granted }, { onOpen: open.resolve, onBytes: () => undefined })
+  t.after(() => socket.destroy())
+  socket.on('error', () => undefined)
+  await open.promise
+  const { membership } = holder.network
+  membership.drop(membership.connectedPeer(raw.host.peerId.toString()))
+  await until('the connection ends', () => socket.destroyed)
+})
+
+test('an asker that is cut off notices it', async (t) => {
   const { holder, asker, holderId } = await startTwo(t)
   await whenOpen(asker, holderId)
   const { membership } = holder.network
@@ -193,7 +212,7 @@ test('a holder whose bulk port cannot be reached is unreachable, and is left alo
   const { bulk } = asker.network
   assert.equal(bulk.carries(holderId, worth), false)
   await until('it is known', () => bulk.stateOf(holderId) === 'unreachable')
-  for (let i = 0; i < 10; i++) assert.equal(bulk.carries(holderId, worth), false)
+  for (let i = 0; i < 3; i++) assert.equal(await bulk.ready(holderId, { ...options, ...worth }), false)
   assert.equal(requests.count, 1)
   assert.equal(asker.network.membership.peers().length, 1, 'it stays a member')
 })
