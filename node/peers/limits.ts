@@ -58,7 +58,7 @@ export const limits = {
     messageBytes: maxRegionMessageBytes,
     /** Messages: what a sender keeps to. A peer that sends more than twice as many is banned. */
     messages: regionMessageRate,
-    /** Bytes: beyond it this host reads no faster, so that parsing takes a small part of a core. */
+    /** Bytes of the peers of one source: beyond it this host reads no faster: parsing takes a small part of a core. */
     bytes: { perSecond: 8 * mebibyte, burst: 64 * mebibyte },
     tablesPerQuery: maxTablesPerQuery,
     openQueries: maxOpenQueries,
@@ -121,16 +121,16 @@ export const limits = {
     messageBytes: maxWantMessageBytes,
     /** Of one stream, read and not answered yet: as many as a client has on the way. */
     outstanding: maxOutstandingWants,
-    /** Of one peer: 10 Gbit/s of chunks of 64 KiB. */
-    perSecond: 20_000,
-    burst: 20_000,
+    /** Of the peers of one source: 2 Gbit/s of chunks of 64 KiB. To say that a chunk is not here takes a fifth of a core at that pace. */
+    perSecond: 4_000,
+    burst: 8_192,
   },
 
   /** Requests for objects. Beyond it they wait for their turn. */
   objects: {
     requestBytes: maxObjectRequestBytes,
     answerBytes: maxObjectBytes,
-    /** Of one peer: an image of 127 layers takes 255 at once. */
+    /** Of the peers of one source: an image of 127 layers takes 255 at once. */
     perSecond: 64,
     burst: 1024,
     /** Looked up at once, for one peer and in all: a layer index may take 512 MiB while it is compressed. */

@@ -11,6 +11,7 @@ import type { Log } from '../base/log.ts'
 import { loadMemberList } from './admission/member-list.ts'
 import { RegionGate, type StrangerCounts } from './admission/region-gate.ts'
 import { loadRegionSecrets, openRegionSecret } from './admission/region-keys.ts'
+import { sourceOfMultiaddr } from './admission/source.ts'
 import { Availability } from './availability.ts'
 import { BanList } from './ban-list.ts'
 import { parseBulkListen } from './bulk/bulk-listen.ts'
@@ -31,6 +32,7 @@ import type { Peer } from './peer.ts'
 import { createPeerHost } from './peer-host.ts'
 import { serveRegion } from './region/server.ts'
 import type { ServedData } from './served-data.ts'
+import { SourcePace } from './source-pace.ts'
 import type { Traffic } from './traffic.ts'
 
 export interface PeerNetworkOptions {
@@ -64,6 +66,7 @@ export class PeerNetwork {
   readonly #log: Log
   readonly #listen: readonly string[]
   readonly #isPrivate: boolean
+  readonly #regionPace = new SourcePace(limits.region.bytes)
   readonly #stopping = new AbortController()
 
   /**
@@ -197,6 +200,7 @@ export class PeerNetwork {
       return connection.abort(new P2pfsError('busy', 'too many connections'))
     }
     const peer = this.membership.peerOf(remotePeer)
+    peer.source = sourceOfMultiaddr(connection.remoteAddr)
     if (peer.isMet) return
     peer.isMet = true
     try {
@@ -215,7 +219,7 @@ export class PeerNetwork {
     if (peer.hasRegionStream) return membership.drop(peer)
     peer.hasRegionStream = true
     try {
-      await serveRegion(stream, peer, { membership, availability }, { signal })
+      await serveRegion(stream, peer, { membership, availability, pace: this.#regionPace }, { signal })
     } catch (error) {
       if (!isP2pfsError(error, 'invalid')) membership.drop(peer)
       throw error
@@ -240,8 +244,9 @@ export class PeerNetwork {
     maxInboundStreams: number,
     serve: (stream: Stream, peer: Peer) => Promise<void>,
   ): Promise<void> {
-    const handle = async (stream: Stream, { remotePeer }: Connection): Promise<void> => {
+    const handle = async (stream: Stream, { remotePeer, remoteAddr }: Connection): Promise<void> => {
       const peer = this.membership.peerOf(remotePeer)
+      peer.source = sourceOfMultiaddr(remoteAddr)
       try {
         await serve(stream, peer)
       } catch (error) {

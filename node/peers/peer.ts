@@ -15,6 +15,8 @@ export class Peer {
   /** The same id in libp2p's form, which dialling takes. */
   readonly libp2pId: PeerId
   readonly connectedAtMs: number
+  /** Where it connects from: peers of one source share what they may ask for. Its id until a connection tells. */
+  source: string
   readonly holdings = new PeerHoldings()
   /** What the peer is told of this host's chunks, and what it is asked: undefined until there is something. */
   feed: HoldingsFeed | undefined
@@ -38,6 +40,7 @@ export class Peer {
   constructor(id: PeerId, { total, now }: { total: TrafficCounter; now: () => number }) {
     this.id = id.toString()
     this.libp2pId = id
+    this.source = this.id
     this.traffic = new TrafficCounter(total)
     this.connectedAtMs = now()
     this.standing = new PeerStanding({ now })

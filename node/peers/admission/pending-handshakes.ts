@@ -1,5 +1,3 @@
-import { isIPv6 } from 'node:net'
-
 /** Handshakes under way from one source at once. An honest host has one or two; many hosts may share one address. */
 export const maxPendingOfSource = 32
 /** Handshakes under way at once, each a socket and a few KiB. */
@@ -79,26 +77,4 @@ export class PendingHandshakes {
     ofSource?.delete(handshake)
     if (ofSource?.size === 0) this.#bySource.delete(handshake.source)
   }
-}
-
-/**
- * The source that a connection counts for: an IPv4 address, or the /64 that an IPv6 address is in, since whoever has one
- * address of it has all.
- * @param address without brackets
- */
-export function sourceOf(address: string): string {
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)
-  if (mapped !== null) return mapped[1]!
-  if (!isIPv6(address)) return address
-  const [head = '', tail] = address.split('%')[0]!.toLowerCase().split('::')
-  const groups = head === '' ? [] : head.split(':')
-  if (tail !== undefined) {
-    const rest = tail === '' ? [] : tail.split(':')
-    while (groups.length + rest.length < 8) groups.push('0')
-    groups.push(...rest)
-  }
-  return `${groups
-    .slice(0, 4)
-    .map((group) => Number.parseInt(group, 16).toString(16))
-    .join(':')}::/64`
 }

@@ -5,7 +5,7 @@ import { byteStream } from '@libp2p/utils'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { Log } from '../../base/log.ts'
 import { AdmittedConnections } from './admitted-connections.ts'
-import { PendingHandshakes, sourceOf } from './pending-handshakes.ts'
+import { PendingHandshakes } from './pending-handshakes.ts'
 import {
   diallerProof,
   isSameProof,
@@ -16,6 +16,7 @@ import {
   type Nonces,
 } from './proof.ts'
 import type { RegionSecret } from './region-keys.ts'
+import { sourceOf } from './source.ts'
 
 /** How long the other side may take for its proof (ms): two round trips, and a busy machine. */
 const proofTimeoutMs = 3_000

@@ -2,15 +2,18 @@ import type { Stream } from '@libp2p/interface'
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { encodeAnswerHeader, parseWants, type Want } from '../../../protocol/messages/chunk.ts'
+import { FairTurns } from '../../base/fair-turns.ts'
 import type { ByteBudget } from '../byte-budget.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import { limits } from '../limits.ts'
 import type { Peer } from '../peer.ts'
-import { PeerPace } from '../peer-pace.ts'
+import { SourcePace } from '../source-pace.ts'
 import type { ServedData } from '../served-data.ts'
 
 /** Chunks that are read from the disk at once for one stream: enough to keep it full while one is being read. */
 const readsAtOnce = 4
+/** Chunks that are read from the disk at once for all: enough to keep two cores busy. */
+const readsAtOnceInAll = 8
 
 export interface ChunkServerParts {
   served: Pick<ServedData, 'chunk'>
@@ -18,10 +21,11 @@ export interface ChunkServerParts {
   unsent: ByteBudget
 }
 
-/** Answers wants of chunks, each peer's at a bounded pace. */
+/** Answers wants of chunks, those of each source at a bounded pace, and in turn. */
 export class ChunkServer {
   readonly #parts: ChunkServerParts
-  readonly #pace = new PeerPace(limits.wants)
+  readonly #pace = new SourcePace(limits.wants)
+  readonly #turns = new FairTurns({ atOnce: readsAtOnceInAll })
 
   constructor(parts: ChunkServerParts) {
     this.#parts = parts
@@ -34,7 +38,7 @@ export class ChunkServer {
    *   stream breaks
    */
   async serve(stream: Stream, peer: Peer): Promise<void> {
-    const answers = new Answers(stream, peer, this.#parts)
+    const answers = new Answers(stream, peer, { ...this.#parts, turns: this.#turns })
     try {
       for await (const message of readFrames(stream, limits.wants.messageBytes)) {
         const wants = parseWants(message)
@@ -52,11 +56,16 @@ export class ChunkServer {
   }
 }
 
+interface AnswersParts extends ChunkServerParts {
+  /** Each source's turn to have a chunk read. */
+  turns: FairTurns
+}
+
 /** The wants of one stream that are not answered yet. */
 class Answers {
   readonly #stream: Stream
   readonly #peer: Peer
-  readonly #parts: ChunkServerParts
+  readonly #parts: AnswersParts
   readonly #ended = new AbortController()
   readonly #queue: Want[] = []
   #outstanding = 0
@@ -66,7 +75,7 @@ class Answers {
   /** Why no more is answered. */
   failure: Error | undefined
 
-  constructor(stream: Stream, peer: Peer, parts: ChunkServerParts) {
+  constructor(stream: Stream, peer: Peer, parts: AnswersParts) {
     this.#stream = stream
     this.#peer = peer
     this.#parts = parts
@@ -119,7 +128,10 @@ class Answers {
     const taken = { peer: this.#peer.id, bytes: maxChunkBytes, signal: this.signal }
     await this.#parts.unsent.run(taken, async () => {
       const { id, digest } = want
-      const bytes = await this.#parts.served.chunk(digest, { signal: this.signal }).catch(() => undefined)
+      const { served, turns } = this.#parts
+      const bytes = await turns.run(this.#peer.source, async () =>
+        this.signal.aborted ? undefined : await served.chunk(digest, { signal: this.signal }).catch(() => undefined),
+      )
       if (bytes === undefined) return await this.#send([encodeAnswerHeader(id, 'missing')])
       await this.#send([encodeAnswerHeader(id, 'chunk'), bytes])
       this.#peer.traffic.sent(bytes.length)

@@ -17,7 +17,7 @@ import type { ByteBudget } from '../byte-budget.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import { limits } from '../limits.ts'
 import type { Peer } from '../peer.ts'
-import { PeerPace } from '../peer-pace.ts'
+import { SourcePace } from '../source-pace.ts'
 import type { ServedData } from '../served-data.ts'
 
 const compress = promisify(zstdCompress)
@@ -42,7 +42,7 @@ export interface ObjectServerParts {
 /** Answers requests for objects. Those of one peer, and those of all, wait for their turn. */
 export class ObjectServer {
   readonly #parts: ObjectServerParts
-  readonly #pace = new PeerPace(limits.objects)
+  readonly #pace = new SourcePace(limits.objects)
   readonly #lookups = new Semaphore(limits.objects.lookupsInAll)
   readonly #lookupsOfPeer = new WeakMap<Peer, Semaphore>()
 

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Stream } from '@libp2p/interface'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { parseRegionMessage } from '../../../protocol/messages/region.ts'
@@ -8,6 +7,7 @@ import { readFrames } from '../frames.ts'
 import { limits } from '../limits.ts'
 import type { Membership } from '../membership.ts'
 import type { Peer } from '../peer.ts'
+import type { SourcePace } from '../source-pace.ts'
 
 /**
  * Takes in what the peer says of itself, of other members and of its chunks, until it leaves.
@@ -19,12 +19,17 @@ export async function serveRegion(
   {
     membership,
     availability,
-  }: { membership: Pick<Membership, 'welcome' | 'learn'>; availability: Pick<Availability, 'update'> },
+    pace,
+  }: {
+    membership: Pick<Membership, 'welcome' | 'learn'>
+    availability: Pick<Availability, 'update'>
+    /** Of the bytes that the peers of each source send. */
+    pace: SourcePace
+  },
   { signal }: { signal: AbortSignal },
 ): Promise<void> {
-  const { messages, bytes: bytesLimit, messageBytes } = limits.region
+  const { messages, messageBytes } = limits.region
   const rate = new TokenBucket({ perSecond: 2 * messages.perSecond, burst: 2 * messages.burst })
-  const bytesRate = new TokenBucket(bytesLimit)
   for await (const bytes of readFrames(stream, messageBytes)) {
     if (!rate.tryTake()) throw new P2pfsError('invalid', 'peer sends more messages than the protocol allows')
     const message = parseRegionMessage(bytes)
@@ -33,7 +38,6 @@ export async function serveRegion(
     } else if (peer.hello === undefined) throw new P2pfsError('invalid', 'peer sent another message before its hello')
     else if (message.type === 'members') membership.learn(message.members, peer.id)
     else availability.update(peer, message)
-    const waitMs = bytesRate.take(bytes.length)
-    if (waitMs > 0) await sleep(waitMs, undefined, { signal, ref: false })
+    await pace.wait(peer, { requests: bytes.length, signal })
   }
 }

@@ -31,7 +31,7 @@ import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
 import { limits } from '../../../node/peers/limits.ts'
 import { ObjectServer } from '../../../node/peers/object/server.ts'
 import type { Peer } from '../../../node/peers/peer.ts'
-import { PeerPace } from '../../../node/peers/peer-pace.ts'
+import { SourcePace } from '../../../node/peers/source-pace.ts'
 import { serveRegion } from '../../../node/peers/region/server.ts'
 import type { ServedData } from '../../../node/peers/served-data.ts'
 import { FakeRegion, settled, streamPair, type FakeStream } from './fake-region.ts'
@@ -150,7 +150,7 @@ test('region messages are read no faster than the bound on their bytes', async (
   await serveRegion(
     near as unknown as Stream,
     region.join('a'),
-    { membership: region.membership, availability },
+    { membership: region.membership, availability, pace: new SourcePace(limits.region.bytes) },
     { signal: stop.signal },
   )
   assert.ok(performance.now() - startedAt > 400)
@@ -381,8 +381,8 @@ test('one peer that reads nothing does not keep the others from their chunks', a
   for (const stream of [far, ...stuck.map((end) => end.far)]) stream.abort(new Error('the end'))
 })
 
-test('requests beyond the pace of a peer wait, and those of another do not', async () => {
-  const pace = new PeerPace({ perSecond: 100, burst: 10 })
+test('requests beyond the pace of a source wait, and those of another do not', async () => {
+  const pace = new SourcePace({ perSecond: 100, burst: 10 })
   const [a, b] = [fakePeer('a'), fakePeer('b')]
   const startedAt = performance.now()
   await Promise.all(Array.from({ length: 40 }, async () => await pace.wait(a, { signal })))
@@ -396,6 +396,19 @@ test('requests beyond the pace of a peer wait, and those of another do not', asy
   await Promise.resolve()
   await Promise.resolve()
   assert.equal(isOver, true)
+})
+
+test('identities of one source share its pace', async () => {
+  const pace = new SourcePace({ perSecond: 1, burst: 10 })
+  const identities = Array.from({ length: 11 }, (_, i) => fakePeer(`identity ${i}`))
+  for (const peer of identities) peer.source = '10.0.0.1'
+  const abort = new AbortController()
+  let served = 0
+  const waits = identities.map(async (peer) => await pace.wait(peer, { signal: abort.signal }).then(() => served++))
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(served, 10)
+  abort.abort()
+  await Promise.allSettled(waits)
 })
 
 test('large objects are looked up two at a time for one peer and four in all, small ones at once', async () => {

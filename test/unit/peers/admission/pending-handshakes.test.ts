@@ -5,8 +5,8 @@ import {
   maxPending,
   maxPendingOfSource,
   PendingHandshakes,
-  sourceOf,
 } from '../../../../node/peers/admission/pending-handshakes.ts'
+import { sourceOf } from '../../../../node/peers/admission/source.ts'
 
 test('handshakes of one source are bounded: the oldest is dropped', () => {
   const pending = new PendingHandshakes({ now: () => 0 }, { timeoutMs: 3_000 })
