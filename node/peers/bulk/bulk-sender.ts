@@ -10,7 +10,8 @@ import {
   type BulkOrder,
   type BulkStatus,
 } from '../../../protocol/messages/bulk.ts'
-import { PendingHandshakes, sourceOf } from '../admission/pending-handshakes.ts'
+import { PendingHandshakes } from '../admission/pending-handshakes.ts'
+import { sourceOf } from '../admission/source.ts'
 import { bulkLimits } from './bulk-limits.ts'
 import { failureOf } from './bulk-receiver.ts'
 import { acceptPlain, acceptTls, type AcceptBulkSocket } from './bulk-socket.ts'
