@@ -76,7 +76,7 @@ export class NodeProcess implements AsyncDisposable {
       '--trust-index-key': trustedIndexKeys,
       '--name': [host.name],
     }
-    await mkdir(stateDirectoryOf(host), { recursive: true })
+    await mkdir(stateDirectoryOf(host), { recursive: true, mode: 0o700 })
     await writeFile(regionKeyFileOf(host), formatRegionKey(labRegionKey(region)), { mode: 0o600 })
     const logPath = join(host.directory, 'daemon.log')
     await using log = await open(logPath, 'a')
@@ -182,6 +182,12 @@ export class NodeProcess implements AsyncDisposable {
   /** The log so far. */
   async log(): Promise<string> {
     return await readFile(this.#logPath, 'utf8')
+  }
+
+  /** Forgets the peak of the daemon's memory: it begins anew at what is resident now (clear_refs of proc(5)). */
+  async resetPeakMemory(options: { signal?: AbortSignal } = {}): Promise<void> {
+    const { daemonPid } = await this.status(options)
+    await writeFile(`/proc/${daemonPid}/clear_refs`, '5')
   }
 
   /** Peak resident memory of the daemon process that runs now, bytes (VmHWM of proc(5)). */

@@ -20,7 +20,22 @@ const mebibyte = 1024 * kibibyte
  * `peer-host.ts`: what a peer sends and this host has not read is at most one window a stream, 4 MiB.
  */
 export const limits = {
+  /** Connections whose other side has not proved the region key yet. Beyond a bound the oldest is dropped. */
+  handshakes: {
+    /** Of one source address. An honest host has one or two; many hosts may share one address. */
+    perSource: 32,
+    /** In all, each a socket and a few KiB. */
+    inAll: 512,
+    /** How long one may take (ms): two round trips, and a busy machine. */
+    timeoutMs: 3_000,
+  },
+
   connections: {
+    /**
+     * Of one source address: several daemons behind it, with two to each at most. One member cannot take all places with
+     * identities that he makes up.
+     */
+    perSource: 64,
     /** Of one peer: two hosts that dial each other at once have two. One more is closed. */
     perPeer: 2,
     /** Of all peers: a region has fewer members. libp2p closes what is beyond. */

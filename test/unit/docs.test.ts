@@ -34,3 +34,14 @@ test('every file that the architecture names is there', () => {
       `no such file: ${file}`,
     )
 })
+
+test('every promise of SECURITY.md has the test that it names', () => {
+  const promises = [
+    ...readFileSync(join(top, 'SECURITY.md'), 'utf8').matchAll(/^\| .* \| `([\w/-]+\.test\.ts)`: (.*) \|$/gm),
+  ]
+  assert.ok(promises.length > 80, 'SECURITY.md makes promises')
+  for (const [, file, title] of promises) {
+    const source = readFileSync(join(top, 'test', file!), 'utf8').replaceAll("\\'", "'")
+    assert.ok(source.includes(title!.trim()), `${file} has no test: ${title}`)
+  }
+})

@@ -1,8 +1,4 @@
-/**
- * Open connections from one source: several daemons behind one address, with two connections to each at most. One
- * member cannot take all places with identities that he makes up.
- */
-export const maxConnectionsOfSource = 64
+import { limits } from '../limits.ts'
 
 /** Counts the inbound connections that were let in, by source. */
 export class AdmittedConnections {
@@ -11,7 +7,7 @@ export class AdmittedConnections {
   /** @returns ends the connection's place when it is called; undefined where the source has too many */
   add(source: string): (() => void) | undefined {
     const count = this.#bySource.get(source) ?? 0
-    if (count >= maxConnectionsOfSource) return undefined
+    if (count >= limits.connections.perSource) return undefined
     this.#bySource.set(source, count + 1)
     return () => {
       const left = (this.#bySource.get(source) ?? 0) - 1

@@ -1,7 +1,5 @@
-/** Handshakes under way from one source at once. An honest host has one or two; many hosts may share one address. */
-export const maxPendingOfSource = 32
-/** Handshakes under way at once, each a socket and a few KiB. */
-export const maxPending = 512
+import { limits } from '../limits.ts'
+
 /** How often handshakes that take too long are looked for (ms). */
 const sweepMs = 250
 
@@ -19,7 +17,6 @@ export interface PendingHandshake {
  */
 export class PendingHandshakes {
   readonly #now: () => number
-  readonly #timeoutMs: number
   /** Both in the order in which they began. */
   readonly #bySource = new Map<string, Set<PendingHandshake>>()
   readonly #endsAtMs = new Map<PendingHandshake, number>()
@@ -27,10 +24,8 @@ export class PendingHandshakes {
   /** Handshakes that were dropped for the sake of newer ones. */
   dropped = 0
 
-  /** @param options `timeoutMs`: how long one may take */
-  constructor({ now = () => performance.now() }: { now?: () => number }, { timeoutMs }: { timeoutMs: number }) {
+  constructor({ now = () => performance.now() }: { now?: () => number }) {
     this.#now = now
-    this.#timeoutMs = timeoutMs
   }
 
   get count(): number {
@@ -40,12 +35,12 @@ export class PendingHandshakes {
   /** @returns ends the handshake's place when it is called: it has succeeded or failed */
   add(handshake: PendingHandshake): () => void {
     const ofSource = this.#bySource.get(handshake.source)
-    if (ofSource !== undefined && ofSource.size >= maxPendingOfSource) this.#dropOldest(ofSource)
-    else if (this.#endsAtMs.size >= maxPending) this.#dropOldest(this.#endsAtMs.keys())
+    if (ofSource !== undefined && ofSource.size >= limits.handshakes.perSource) this.#dropOldest(ofSource)
+    else if (this.#endsAtMs.size >= limits.handshakes.inAll) this.#dropOldest(this.#endsAtMs.keys())
     // A source whose last handshake was dropped has been forgotten.
     const handshakes = this.#bySource.get(handshake.source) ?? new Set()
     this.#bySource.set(handshake.source, handshakes.add(handshake))
-    this.#endsAtMs.set(handshake, this.#now() + this.#timeoutMs)
+    this.#endsAtMs.set(handshake, this.#now() + limits.handshakes.timeoutMs)
     this.#timer ??= setTimeout(() => this.sweep(), sweepMs).unref()
     return () => this.#remove(handshake)
   }

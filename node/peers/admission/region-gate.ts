@@ -4,6 +4,7 @@ import type { AbortOptions, ConnectionProtector, MessageStream } from '@libp2p/i
 import { byteStream } from '@libp2p/utils'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { Log } from '../../base/log.ts'
+import { limits } from '../limits.ts'
 import { AdmittedConnections } from './admitted-connections.ts'
 import { PendingHandshakes } from './pending-handshakes.ts'
 import {
@@ -18,8 +19,6 @@ import {
 import type { RegionSecret } from './region-keys.ts'
 import { sourceOf } from './source.ts'
 
-/** How long the other side may take for its proof (ms): two round trips, and a busy machine. */
-const proofTimeoutMs = 3_000
 /** Strangers are logged at most so often (ms): they must not fill a disk. */
 const strangerLogIntervalMs = 60_000
 
@@ -56,7 +55,7 @@ export class RegionGate implements ConnectionProtector {
     this.#log = log
     this.#now = now
     this.#secrets = secrets
-    this.#pending = new PendingHandshakes({ now }, { timeoutMs: proofTimeoutMs })
+    this.#pending = new PendingHandshakes({ now })
   }
 
   get strangers(): StrangerCounts {
@@ -121,7 +120,7 @@ export class RegionGate implements ConnectionProtector {
       this.prologueOf(connection)
       return connection
     }
-    const timeout = AbortSignal.timeout(proofTimeoutMs)
+    const timeout = AbortSignal.timeout(limits.handshakes.timeoutMs)
     const bytes = byteStream(connection, { maxBufferSize: nonceBytes + proofBytes })
     try {
       const { secret, nonces } = await this.#prove(

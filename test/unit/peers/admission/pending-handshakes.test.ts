@@ -1,40 +1,39 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { AdmittedConnections, maxConnectionsOfSource } from '../../../../node/peers/admission/admitted-connections.ts'
-import {
-  maxPending,
-  maxPendingOfSource,
-  PendingHandshakes,
-} from '../../../../node/peers/admission/pending-handshakes.ts'
+import { AdmittedConnections } from '../../../../node/peers/admission/admitted-connections.ts'
+import { PendingHandshakes } from '../../../../node/peers/admission/pending-handshakes.ts'
+import { limits } from '../../../../node/peers/limits.ts'
 import { sourceOf } from '../../../../node/peers/admission/source.ts'
 
 test('handshakes of one source are bounded: the oldest is dropped', () => {
-  const pending = new PendingHandshakes({ now: () => 0 }, { timeoutMs: 3_000 })
+  const pending = new PendingHandshakes({ now: () => 0 })
   const dropped: number[] = []
-  for (let i = 0; i < maxPendingOfSource + 3; i++) pending.add({ source: 'a', drop: () => dropped.push(i) })
+  for (let i = 0; i < limits.handshakes.perSource + 3; i++) pending.add({ source: 'a', drop: () => dropped.push(i) })
   pending.add({ source: 'b', drop: () => dropped.push(-1) })
   assert.deepEqual(dropped, [0, 1, 2])
-  assert.equal(pending.count, maxPendingOfSource + 1)
+  assert.equal(pending.count, limits.handshakes.perSource + 1)
   assert.equal(pending.dropped, 3)
 })
 
 test('handshakes of all sources are bounded: the oldest is dropped', () => {
-  const pending = new PendingHandshakes({ now: () => 0 }, { timeoutMs: 3_000 })
+  const pending = new PendingHandshakes({ now: () => 0 })
   const dropped: number[] = []
-  for (let i = 0; i < maxPending + 2; i++) pending.add({ source: `source ${i}`, drop: () => dropped.push(i) })
+  for (let i = 0; i < limits.handshakes.inAll + 2; i++)
+    pending.add({ source: `source ${i}`, drop: () => dropped.push(i) })
   assert.deepEqual(dropped, [0, 1])
-  assert.equal(pending.count, maxPending)
+  assert.equal(pending.count, limits.handshakes.inAll)
 })
 
 test('a handshake that is over leaves its place', () => {
-  const pending = new PendingHandshakes({ now: () => 0 }, { timeoutMs: 3_000 })
-  for (let i = 0; i < 3 * maxPending; i++) pending.add({ source: 'a', drop: () => assert.fail('dropped') })()
+  const pending = new PendingHandshakes({ now: () => 0 })
+  for (let i = 0; i < 3 * limits.handshakes.inAll; i++)
+    pending.add({ source: 'a', drop: () => assert.fail('dropped') })()
   assert.equal(pending.count, 0)
 })
 
 test('admitted connections of one source are bounded', () => {
   const admitted = new AdmittedConnections()
-  const leaves = Array.from({ length: maxConnectionsOfSource }, () => admitted.add('a'))
+  const leaves = Array.from({ length: limits.connections.perSource }, () => admitted.add('a'))
   assert.ok(leaves.every((leave) => leave !== undefined))
   assert.equal(admitted.add('a'), undefined)
   assert.notEqual(admitted.add('b'), undefined)
@@ -55,7 +54,7 @@ test('a source is an IPv4 address, or the /64 of an IPv6 address', () => {
 
 test('a handshake that takes too long is dropped', () => {
   let now = 0
-  const pending = new PendingHandshakes({ now: () => now }, { timeoutMs: 3_000 })
+  const pending = new PendingHandshakes({ now: () => now })
   const dropped: string[] = []
   const add = (name: string): void => void pending.add({ source: name, drop: () => dropped.push(name) })
   add('a')

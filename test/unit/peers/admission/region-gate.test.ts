@@ -9,7 +9,7 @@ import type { MessageStream } from '@libp2p/interface'
 import { byteStream } from '@libp2p/utils'
 import { multiaddr } from '@multiformats/multiaddr'
 import { silentLog } from '../../../../node/base/log.ts'
-import { maxConnectionsOfSource } from '../../../../node/peers/admission/admitted-connections.ts'
+import { limits } from '../../../../node/peers/limits.ts'
 import { diallerProof, nonceBytes, proofBytes } from '../../../../node/peers/admission/proof.ts'
 import { RegionGate } from '../../../../node/peers/admission/region-gate.ts'
 import { openRegionSecret, regionSecret } from '../../../../node/peers/admission/region-keys.ts'
@@ -267,7 +267,7 @@ test('connections of one source are bounded, whatever identities it makes up', {
   const a = await TestPeer.start(t, 'a')
   const gate = new RegionGate({ log: silentLog }, [openRegionSecret('test')])
   let admitted = 0
-  for (let i = 0; i < maxConnectionsOfSource + 6; i++) {
+  for (let i = 0; i < limits.connections.perSource + 6; i++) {
     const host = await createPeerHost(
       { privateKey: await generateKeyPair('Ed25519'), gate },
       { listen: [], isBarred: () => false },
@@ -280,5 +280,5 @@ test('connections of one source are bounded, whatever identities it makes up', {
       () => undefined,
     )
   }
-  assert.equal(admitted, maxConnectionsOfSource)
+  assert.equal(admitted, limits.connections.perSource)
 })
