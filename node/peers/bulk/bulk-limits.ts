@@ -21,6 +21,8 @@ export const bulkLimits = {
   connections: {
     /** Of one peer: a newer one takes the place of the older one, which may be dead. */
     perPeer: 1,
+    /** Of one source address: identities take no more places than daemons behind one address need. */
+    perSource: 16,
     /** Of all peers. Beyond it grants are refused, and chunks go over libp2p. */
     inAll: 128,
   },
@@ -31,8 +33,6 @@ export const bulkLimits = {
   /** Chunks in memory for one connection that the peer has not taken: one is sent while the next one is read. */
   buffers: 2,
 
-  /** How long the other side may take until the handshake is over (ms): two round trips, and a busy machine. */
-  handshakeMs: 3_000,
   /** How long this host waits for the grant and the connection together (ms). */
   openMs: 5_000,
   /**

@@ -12,6 +12,7 @@ import {
 } from '../../../protocol/messages/bulk.ts'
 import { PendingHandshakes } from '../admission/pending-handshakes.ts'
 import { sourceOf } from '../admission/source.ts'
+import { AdmittedConnections } from '../admission/admitted-connections.ts'
 import { bulkLimits } from './bulk-limits.ts'
 import { failureOf } from './bulk-receiver.ts'
 import { acceptPlain, acceptTls, type AcceptBulkSocket } from './bulk-socket.ts'
@@ -39,6 +40,7 @@ export class BulkSender implements Disposable {
   readonly #parts: BulkSenderParts
   readonly #grants: Grants
   readonly #pending: PendingHandshakes
+  readonly #admitted = new AdmittedConnections(bulkLimits.connections)
   readonly #accept: AcceptBulkSocket
   readonly #server: Server
   /** One of each peer. */
@@ -52,7 +54,7 @@ export class BulkSender implements Disposable {
   constructor(parts: BulkSenderParts, { mode, now = () => performance.now() }: { mode: BulkMode; now?: () => number }) {
     this.#parts = parts
     this.#grants = new Grants({ now })
-    this.#pending = new PendingHandshakes({ now }, { timeoutMs: bulkLimits.handshakeMs })
+    this.#pending = new PendingHandshakes({ now })
     this.#accept = mode === 'tls' ? acceptTls(this.#grants) : acceptPlain(this.#grants)
     this.#server = createServer((socket) => this.#handshake(socket))
     this.#timer = setInterval(() => this.check(), checkMs)
@@ -110,13 +112,17 @@ export class BulkSender implements Disposable {
 
   #handshake(raw: Socket): void {
     let socket = raw
-    const leave = this.#pending.add({ source: sourceOf(raw.remoteAddress ?? ''), drop: () => socket.destroy() })
+    const source = sourceOf(raw.remoteAddress ?? '')
+    const leave = this.#pending.add({ source, drop: () => socket.destroy() })
     raw.setNoDelay(true)
     socket = this.#accept(raw, {
       // Strangers come here. Nobody hears of them but who looks at the connections.
       onError: () => socket.destroy(),
       onOpen: (opened, grant) => {
         leave()
+        const leaveSource = this.#admitted.add(source)
+        if (leaveSource === undefined) return void opened.destroy()
+        opened.once('close', leaveSource)
         this.#serve(opened, grant)
       },
     })

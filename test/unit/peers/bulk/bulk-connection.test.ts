@@ -18,7 +18,7 @@ import {
   type BulkGrant,
   type BulkStatus,
 } from '../../../../protocol/messages/bulk.ts'
-import { maxPendingOfSource } from '../../../../node/peers/admission/pending-handshakes.ts'
+import { limits } from '../../../../node/peers/limits.ts'
 import { bulkLimits } from '../../../../node/peers/bulk/bulk-limits.ts'
 import { testCertificate } from '../../../support/test-certificate.ts'
 import { until } from '../test-peer.ts'
@@ -123,11 +123,11 @@ for (const mode of bulkModes) {
   test(`${mode}: strangers that hold handshakes open are bounded, and an honest peer gets through`, async (t) => {
     const holder = await SenderEnd.start(t, { mode })
     const asker = new ReceiverEnd(t, { mode })
-    const strangers = Array.from({ length: maxPendingOfSource + 8 }, () =>
+    const strangers = Array.from({ length: limits.handshakes.perSource + 8 }, () =>
       createConnection({ host: '127.0.0.1', port: holder.port }).on('error', () => undefined),
     )
     t.after(() => strangers.forEach((stranger) => stranger.destroy()))
-    await until('the bound is reached', () => holder.sender.load.handshakes === maxPendingOfSource)
+    await until('the bound is reached', () => holder.sender.load.handshakes === limits.handshakes.perSource)
     await until('the oldest are dropped', () => strangers.filter(({ destroyed }) => destroyed).length === 8)
     await asker.opened(holder.grant())
   })
