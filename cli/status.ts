@@ -1,4 +1,4 @@
-import type { MountWarning, Status } from '../node/control/api.ts'
+import type { BulkLink, MountWarning, Status } from '../node/control/api.ts'
 import type { BootReplay } from '../node/model/boot-replay.ts'
 import type { RemoteSource } from '../node/model/chunk-request.ts'
 import type { Origin } from '../node/model/image.ts'
@@ -33,6 +33,7 @@ function describe(status: Status): string[] {
     `${status.name} (${status.peerId}), region ${status.region}, up ${status.uptimeSeconds} s, p2pfs ${status.version}`,
     `listens on    ${status.addresses.join(' ') || 'nothing'}`,
     `lets in       ${describeAccess(status)}`,
+    `bulk          ${describeBulk(status.bulk)}`,
     '',
     `served        local ${formatAmount(served.local)}, ${describeSources(served)}`,
     `fetched       ${describeSources(fetched)}`,
@@ -44,7 +45,7 @@ function describe(status: Status): string[] {
     ...status.peers.map(
       (peer) =>
         `  ${shortName(peer.name)} (${peer.peer}) for ${peer.connectedSeconds} s: ` +
-        `received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}`,
+        `received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}${describeLink(peer.bulk)}`,
     ),
     `images        ${status.images.length === 0 ? 'none' : ''}`,
     ...status.images.map(
@@ -145,4 +146,16 @@ function describeMount({
   const whose = owner === undefined ? '' : `, owner ${owner.uid}:${owner.gid}`
   const open = allowOthers === true ? ', all of it for others, too' : ''
   return `${format} ${as}${writable ? ` (writable${limit})` : ''}${scratch}${whose}${open}`
+}
+
+function describeBulk(bulk: Status['bulk']): string {
+  if (bulk === undefined) return 'off: all chunks come over libp2p'
+  const port = bulk.port === undefined ? 'nothing is served' : `port ${bulk.port}`
+  return `${port}, ${bulk.mode === 'tls' ? 'TLS 1.3' : 'not encrypted'}`
+}
+
+/** Says only what an operator can change. */
+function describeLink(link: BulkLink): string {
+  if (link === 'refused') return ', no bulk: it has --bulk off or another mode'
+  return link === 'unreachable' ? ', no bulk: its port is not reached' : ''
 }

@@ -134,6 +134,16 @@ export const options = {
   listen: list('MULTIADDR', [], 'addresses at which peers reach this host', {
     fallbackText: `${listenFallback.everywhere} with a region key, else ${listenFallback.loopback}`,
   }),
+  bulk: text(
+    'on|off|plain',
+    'on',
+    'whether chunks that nobody waits for go over connections beside libp2p, which are several times as fast; plain ' +
+      'does not encrypt them, for networks that do: all hosts must say so',
+    { choices: ['on', 'off', 'plain'] },
+  ),
+  bulkListen: text('MULTIADDR', '', 'address of such connections, such as /ip4/0.0.0.0/tcp/4101', {
+    fallbackText: 'the first of --listen, at the next port, or at any if that is in use',
+  }),
   bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members'),
   insecureRegistry: list('HOST[:PORT]', [], 'registries that the daemon speaks plain HTTP with', {
     check: parseRegistryName,
@@ -276,7 +286,8 @@ function withListen(config: Config): Config {
     throw new P2pfsError('invalid', '--open-region lets everybody in, --region-key-file only hosts that have the key')
   if (isPrivate || config.openRegion)
     return { ...config, listen: config.listen.length > 0 ? config.listen : [listenFallback.everywhere] }
-  const exposed = [...config.listen, ...config.bootstrap].find((address) => !isLoopback(address))
+  const own = [...config.listen, ...(config.bulkListen === '' ? [] : [config.bulkListen])]
+  const exposed = [...own, ...config.bootstrap].find((address) => !isLoopback(address))
   if (exposed !== undefined)
     throw new P2pfsError(
       'invalid',

@@ -40,7 +40,9 @@ import { RootfsSeeder } from './operations/rootfs-seeder.ts'
 import { SeedOperation } from './operations/seed.ts'
 import { StatusOperation } from './operations/status.ts'
 import { VerifyOperation } from './operations/verify.ts'
+import type { ChunkFiles } from './peers/bulk/chunk-files.ts'
 import { PeerNetwork } from './peers/network.ts'
+import type { ServedData } from './peers/served-data.ts'
 import { IndexTrust } from './publish/index-trust.ts'
 import { Lies } from './publish/lies.ts'
 import { PublishedImages } from './publish/published-images.ts'
@@ -181,6 +183,10 @@ export async function startDaemon(
       identityFile: paths.identity,
       regionKeyFile: config.regionKeyFile || undefined,
       memberFile: config.regionMembers || undefined,
+      bulk:
+        config.bulk === 'off'
+          ? undefined
+          : { mode: config.bulk === 'plain' ? 'plain' : 'tls', listen: config.bulkListen || undefined },
     },
   )
   const { membership, availability, objects } = network
@@ -213,7 +219,7 @@ export async function startDaemon(
   })
 
   // The sources of chunks.
-  const peers = new PeerSource({ availability, chunks: network.chunks, log })
+  const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, log })
   const stream = new StreamSource({ streams, inventory, signal, log })
   const range = new RangeSource({ layers: ranges, stream, wholeReads, inventory, signal, log })
   const fetcher = new Fetcher({ inventory, peers, registry: range, log })
@@ -319,7 +325,7 @@ export async function startDaemon(
   await tracked.trackRootfs()
   await mounts.restore()
   stack.use(network)
-  await network.start({
+  const served: ServedData = {
     chunk: async (digest) => await inventory.get(digest),
     imageRecord: async (name) => await catalog.image(name),
     rootfsManifest: async (digest) => await catalog.rootfsBytes(digest),
@@ -328,7 +334,18 @@ export async function startDaemon(
     bootProfile: async (subject) => await profiles.nearest(subject),
     isImporting: (manifestDigest) => imports.has(manifestDigest),
     importedImage: async (request, options) => await peerImports.importFor(request, options),
-  })
+  }
+  const files: ChunkFiles = {
+    directory: inventory.directory,
+    get isFull() {
+      return chunks.isFull
+    },
+    adopt: (digests) => inventory.adopt(digests, 'peer'),
+    failed: (error) => void chunks.failedToWrite(error),
+    // Reading it finds out, and withdraws it.
+    suspect: (digest) => void inventory.get(digest).catch(() => undefined),
+  }
+  await network.start(served, files)
   stack.defer(async () => await driver.stop())
   stack.defer(async () => await mounts.close())
   await mounts.serve()

@@ -94,7 +94,7 @@ export class Boot {
         return this.#parts.availability.holders(table, index).length > 0
       },
       fetch: async (chunk: number, options: { signal: AbortSignal }) =>
-        await rootfs.fetch(chunk, 'boot', options.signal),
+        await rootfs.fetchToStore(chunk, 'boot', options.signal),
     }
     const replay = new ProfileReplay({ target, log: this.#parts.log }, chunks)
     this.#replay = { replay, source: found.source }

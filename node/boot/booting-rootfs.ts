@@ -19,7 +19,7 @@ export interface BootingRootfs {
   has: (index: number) => boolean
   request: (index: number) => ChunkRequest
   /** @throws what the fetch throws */
-  fetch: (index: number, priority: FetchPriority, signal: AbortSignal) => Promise<Uint8Array>
+  fetchToStore: (index: number, priority: FetchPriority, signal: AbortSignal) => Promise<void>
   /**
    * These chunks are being fetched ahead in a known order, until the next call: read-ahead need not guess what follows
    * one of them.

@@ -232,6 +232,12 @@ export interface Progress {
 
 export type Outcome<T> = { result: T } | { error: { code: string; message: string } }
 
+/**
+ * `open`; `idle`: none is needed now. Otherwise chunks come over libp2p: the peer has none for this host (`refused`: it
+ * has `--bulk off`, another mode or too many), its port is not reached (`unreachable`), or this host has none (`off`).
+ */
+export type BulkLink = 'open' | 'idle' | 'refused' | 'unreachable' | 'off'
+
 /** `GET /status` answers with a {@link Status}. Counters begin at zero when the daemon starts. */
 export interface Status {
   version: string
@@ -245,7 +251,18 @@ export interface Status {
   access: 'region-key' | 'everybody'
   /** Connections whose other side did not prove it, and those of them that were dropped for newer ones. */
   strangers: { turnedAway: number; dropped: number }
-  peers: { peer: string; name: string; addresses: string[]; connectedSeconds: number; sent: Amount; received: Amount }[]
+  /** How chunks that nobody waits for are carried beside libp2p, and the port for that; absent with `--bulk off`. */
+  bulk?: { mode: 'tls' | 'plain'; port?: number }
+  peers: {
+    peer: string
+    name: string
+    addresses: string[]
+    connectedSeconds: number
+    sent: Amount
+    received: Amount
+    /** The connection over which this host takes such chunks from the peer. */
+    bulk: BulkLink
+  }[]
   images: {
     reference: string
     platform: string

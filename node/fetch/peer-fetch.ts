@@ -1,7 +1,7 @@
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Clock } from '../base/clock.ts'
 import type { Urgency } from '../base/urgency.ts'
-import type { ChunkRequest } from '../model/chunk-request.ts'
+import type { ChunkRequest, Delivery } from '../model/chunk-request.ts'
 import type { StreamClass } from '../peers/chunk/client.ts'
 import { standings, type PeerStanding } from '../peers/peer-standing.ts'
 
@@ -28,8 +28,8 @@ export interface Holders {
   ask: (
     id: string,
     request: ChunkRequest,
-    options: { signal: AbortSignal; streamClass: StreamClass },
-  ) => Promise<Uint8Array>
+    options: { signal: AbortSignal; streamClass: StreamClass; urgency: Urgency },
+  ) => Promise<Delivery>
   usualMs: (streamClass: StreamClass) => number
   countDemand: () => void
   mayAskAgain: () => boolean
@@ -75,7 +75,7 @@ export class PeerFetch {
   #urgentAtMs: number | undefined
   #lastAskedAtMs = -Infinity
   #isLate = false
-  #bytes: Uint8Array | undefined
+  #delivery: Delivery | undefined
   #failure: unknown
   #wake = Promise.withResolvers<void>()
 
@@ -92,7 +92,7 @@ export class PeerFetch {
   }
 
   /** @throws missing where no holder delivers it; the signal's reason */
-  async run(): Promise<Uint8Array> {
+  async run(): Promise<Delivery> {
     const { signal, urgency } = this.#options
     const onAbort = (): void => this.#wake.resolve()
     signal.addEventListener('abort', onAbort, { once: true })
@@ -101,7 +101,7 @@ export class PeerFetch {
     try {
       for (;;) {
         signal.throwIfAborted()
-        if (this.#bytes !== undefined) return this.#bytes
+        if (this.#delivery !== undefined) return this.#delivery
         if (this.#failure !== undefined) throw this.#failure
         const waitMs = this.#act()
         if (waitMs > 0) await this.#wait(waitMs)
@@ -204,10 +204,10 @@ export class PeerFetch {
     this.#lastAskedAtMs = askedAtMs
     const signal = AbortSignal.any([this.#options.signal, this.#over.signal])
     this.#holders
-      .ask(id, this.#request, { signal, streamClass })
+      .ask(id, this.#request, { signal, streamClass, urgency: this.#options.urgency })
       .then(
-        (bytes) => {
-          this.#bytes ??= bytes
+        (delivery) => {
+          this.#delivery ??= delivery
         },
         (error: unknown) => {
           if (signal.aborted) return

@@ -2,16 +2,20 @@ import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { ShareBudget } from '../base/share-budget.ts'
-import type { ChunkRequest } from '../model/chunk-request.ts'
+import type { Urgency } from '../base/urgency.ts'
+import type { ChunkRequest, Delivery } from '../model/chunk-request.ts'
 import type { Availability } from '../peers/availability.ts'
+import type { BulkPlane } from '../peers/bulk/bulk-plane.ts'
 import type { ChunkClient, StreamClass } from '../peers/chunk/client.ts'
 import { standings, type PeerStanding } from '../peers/peer-standing.ts'
+import { fetchInBulk } from './bulk-fetch.ts'
 import { PeerFetch } from './peer-fetch.ts'
-import type { ChunkSource, SourceOptions } from './source.ts'
+import type { SourceOptions } from './source.ts'
 
 export interface PeerSourceParts {
   availability: Pick<Availability, 'holders' | 'whenAsked' | 'forgetClaim'>
   chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs' | 'isBusyWithEarlier'>
+  bulk: Pick<BulkPlane, 'ready' | 'fetchToStore' | 'isBusyWithEarlier'>
   log: Log
   clock?: Clock
 }
@@ -40,7 +44,7 @@ const untried = 2 ** 40
  * Asks the holders of a chunk. Those that have delivered come first, the least busy of them before the others; those
  * that are silent come last. See {@link PeerFetch} for when a second one is asked.
  */
-export class PeerSource implements ChunkSource {
+export class PeerSource {
   readonly #parts: PeerSourceParts
   readonly #clock: Clock
   readonly #budget = new ShareBudget(hedges)
@@ -53,10 +57,11 @@ export class PeerSource implements ChunkSource {
   }
 
   /**
-   * A read that somebody waits for asks a second holder when the first does not get on, and a third.
+   * A read that somebody waits for asks a second holder when the first does not get on, and a third. A chunk that nobody
+   * waits for comes in bulk where its holder delivers so.
    * @throws missing where no connected peer delivers it; the signal's reason
    */
-  async fetch(request: ChunkRequest, options: PeerSourceOptions): Promise<Uint8Array> {
+  async fetch(request: ChunkRequest, options: PeerSourceOptions): Promise<Delivery> {
     const { table, index } = request
     await this.#parts.availability.whenAsked(table, { signal: options.signal, index })
     return await new PeerFetch({ holders: this, clock: this.#clock }, request, options).run()
@@ -110,20 +115,24 @@ export class PeerSource implements ChunkSource {
    * @param askedAtMs when the want was sent (ms of the clock)
    */
   isBusyWithEarlier(id: string, streamClass: StreamClass, askedAtMs: number): boolean {
-    return this.#parts.chunks.isBusyWithEarlier(id, streamClass, askedAtMs)
+    const { chunks, bulk } = this.#parts
+    if (streamClass === 'background' && bulk.isBusyWithEarlier(id, askedAtMs)) return true
+    return chunks.isBusyWithEarlier(id, streamClass, askedAtMs)
   }
 
   /** Asks one holder. @throws what the peer refused with; the signal's reason */
   async ask(
     id: string,
-    { digest, lengthBytes, table, index }: ChunkRequest,
-    { signal, streamClass }: { signal: AbortSignal; streamClass: StreamClass },
-  ): Promise<Uint8Array> {
+    request: ChunkRequest,
+    options: { signal: AbortSignal; streamClass: StreamClass; urgency: Urgency },
+  ): Promise<Delivery> {
     const { availability, chunks, log } = this.#parts
+    const { digest, lengthBytes, table, index } = request
+    const { signal } = options
     const standing = chunks.standing(id)
     this.#loads.set(id, (this.#loads.get(id) ?? 0) + lengthBytes)
     try {
-      return await chunks.fetchChunk(id, digest, lengthBytes, { signal, streamClass, stallMs })
+      return await this.#fetch(id, request, options)
     } catch (error) {
       if (signal.aborted || !isP2pfsError(error)) throw error
       log.debug('peer did not deliver', { error, peer: id, digest })
@@ -135,5 +144,19 @@ export class PeerSource implements ChunkSource {
       if (left > 0) this.#loads.set(id, left)
       else this.#loads.delete(id)
     }
+  }
+
+  async #fetch(
+    id: string,
+    request: ChunkRequest,
+    { signal, streamClass, urgency }: { signal: AbortSignal; streamClass: StreamClass; urgency: Urgency },
+  ): Promise<Delivery> {
+    const { chunks, bulk, clock } = this.#parts
+    const overLibp2p = async (streamClass: StreamClass, signal: AbortSignal): Promise<Uint8Array> =>
+      await chunks.fetchChunk(id, request.digest, request.lengthBytes, { signal, streamClass, stallMs })
+    if (streamClass === 'demand') return await overLibp2p(streamClass, signal)
+    const isInBulk = await bulk.ready(id, { underWayBytes: this.#loads.get(id)!, signal, urgency })
+    if (!isInBulk) return await overLibp2p(urgency.isUrgent ? 'demand' : 'background', signal)
+    return await fetchInBulk({ bulk, overLibp2p, ...(clock && { clock }) }, id, request, { signal, urgency })
   }
 }

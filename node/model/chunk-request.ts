@@ -25,6 +25,10 @@ export function comesBefore(first: FetchPriority, second: FetchPriority): boolea
   return priorities.indexOf(first) < priorities.indexOf(second)
 }
 
+/** In place of a chunk's bytes: its file has been written, and the store has taken it up. */
+export const inStore = Symbol('in the store')
+export type Delivery = Uint8Array | typeof inStore
+
 export interface FetchedChunk {
   bytes: Uint8Array
   source: Source

@@ -4,7 +4,7 @@ import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import type { BootingRootfs } from '../boot/booting-rootfs.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
-import type { ChunkRequest, FetchPriority, RemoteSource } from '../model/chunk-request.ts'
+import type { ChunkRequest, FetchPriority, RemoteSource, Source } from '../model/chunk-request.ts'
 import type { Amount } from '../model/progress.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import { chunkFlags, createBlockImage, type BlockImage } from './fuse/block-image.ts'
@@ -13,7 +13,7 @@ import { withinDeadline } from './read-deadline.ts'
 import type { Inventory } from '../store/inventory.ts'
 
 export interface MountedRootfsParts {
-  fetcher: Pick<Fetcher, 'fetch'>
+  fetcher: Pick<Fetcher, 'fetch' | 'fetchToStore'>
   inventory: Pick<Inventory, 'has' | 'sourceOf' | 'onArrival'>
 }
 
@@ -138,10 +138,18 @@ export class MountedRootfs implements BootingRootfs {
     return this.#parts.inventory.has(this.request(index).digest)
   }
 
-  async fetch(index: number, priority: FetchPriority, signal: AbortSignal): Promise<Uint8Array> {
-    const { bytes, source } = await this.#parts.fetcher.fetch(this.request(index), { signal, priority })
-    if (source !== 'local') Atomics.or(this.#state, index, chunkFlags[source])
+  async fetchToStore(index: number, priority: FetchPriority, signal: AbortSignal): Promise<void> {
+    this.#note(index, await this.#parts.fetcher.fetchToStore(this.request(index), { signal, priority }))
+  }
+
+  async #fetch(index: number, signal: AbortSignal): Promise<Uint8Array> {
+    const { bytes, source } = await this.#parts.fetcher.fetch(this.request(index), { signal, priority: 'demand' })
+    this.#note(index, source)
     return bytes
+  }
+
+  #note(index: number, source: Source): void {
+    if (source !== 'local') Atomics.or(this.#state, index, chunkFlags[source])
   }
 
   request(index: number): ChunkRequest {
@@ -159,7 +167,7 @@ export class MountedRootfs implements BootingRootfs {
     const isRepeated = this.#late.has(chunkIndex)
     const deadlineMs = isRepeated ? Math.min(repeated.deadlineMs, this.#readDeadlineMs) : this.#readDeadlineMs
     try {
-      return await withinDeadline(async (options) => await this.fetch(chunkIndex, 'demand', options.signal), {
+      return await withinDeadline(async (options) => await this.#fetch(chunkIndex, options.signal), {
         signal,
         deadlineMs,
         statedMs: this.#readDeadlineMs,
@@ -173,7 +181,7 @@ export class MountedRootfs implements BootingRootfs {
   #prefetch(index: number): void {
     if (this.#prefetching.has(index) || this.has(index)) return
     this.#prefetching.add(index)
-    this.fetch(index, 'ahead', this.#closed.signal)
+    this.fetchToStore(index, 'ahead', this.#closed.signal)
       // The read that needs the chunk tries again, and reports the failure.
       .catch(() => undefined)
       .finally(() => this.#prefetching.delete(index))

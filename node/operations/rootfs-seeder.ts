@@ -10,12 +10,12 @@ import type { Inventory } from '../store/inventory.ts'
 
 export interface RootfsSeederParts {
   inventory: Pick<Inventory, 'has'>
-  fetcher: Pick<Fetcher, 'fetch' | 'settled'>
+  fetcher: Pick<Fetcher, 'fetchToStore' | 'settled'>
   log: Log
 }
 
 /** Chunks asked for at once; the fetcher decides how many of them are under way. */
-const chunksAhead = 64
+const chunksAhead = 128
 
 /** Makes images whole on this host. */
 export class RootfsSeeder {
@@ -46,7 +46,7 @@ export class RootfsSeeder {
     manifest: RootfsManifest,
     { signal, onProgress }: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void },
   ): Promise<void> {
-    const { inventory, fetcher } = this.#parts
+    const { fetcher } = this.#parts
     const progress = { doneBytes: 0, totalBytes: sizeOf(manifest) }
     const work = chunkRequests(tablesOf(manifest))
     const failed = new AbortController()
@@ -54,7 +54,7 @@ export class RootfsSeeder {
     const worker = async (): Promise<void> => {
       for (const request of work) {
         ended.throwIfAborted()
-        if (!inventory.has(request.digest)) await fetcher.fetch(request, { signal: ended, priority: 'background' })
+        await fetcher.fetchToStore(request, { signal: ended, priority: 'background' })
         progress.doneBytes += request.lengthBytes
         onProgress(progress)
       }

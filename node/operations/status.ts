@@ -1,4 +1,4 @@
-import type { Status } from '../control/api.ts'
+import type { BulkLink, Status } from '../control/api.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
 import type { BackgroundVerifier } from '../images/background-verifier.ts'
 import type { Importer } from '../images/importer.ts'
@@ -22,7 +22,7 @@ import type { MountReports } from './mount-report.ts'
 export interface StatusParts {
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   inventory: Pick<Inventory, 'count' | 'localBytes'>
-  network: Pick<PeerNetwork, 'peerId' | 'multiaddrs' | 'membership' | 'totals' | 'access' | 'strangers'>
+  network: Pick<PeerNetwork, 'peerId' | 'multiaddrs' | 'membership' | 'totals' | 'access' | 'strangers' | 'bulk'>
   imports: Pick<RunningImports, 'list'>
   mounts: Pick<Mounts, 'list'>
   driver: Pick<FuseDriver, 'counters'>
@@ -63,7 +63,8 @@ export class StatusOperation {
       addresses: network.multiaddrs(),
       access: network.access,
       strangers: network.strangers,
-      peers: network.membership.peers().map(describePeer),
+      ...describeBulk(network),
+      peers: network.membership.peers().map((peer) => describePeer(peer, network.bulk.stateOf(peer.peer))),
       images: await this.#images(),
       toVerify: verifier.pending,
       imports: imports.list(),
@@ -115,7 +116,11 @@ export class StatusOperation {
   }
 }
 
-function describePeer(peer: PeerStatus): Status['peers'][number] {
+function describeBulk({ bulk: { mode, port } }: Pick<PeerNetwork, 'bulk'>): Pick<Status, 'bulk'> {
+  return mode === undefined ? {} : { bulk: { mode, ...(port !== undefined && { port }) } }
+}
+
+function describePeer(peer: PeerStatus, bulk: BulkLink): Status['peers'][number] {
   return {
     peer: peer.peer,
     name: peer.name,
@@ -123,6 +128,7 @@ function describePeer(peer: PeerStatus): Status['peers'][number] {
     connectedSeconds: Math.round(peer.connectedMs / 1000),
     sent: { bytes: peer.bytesSent, chunks: peer.chunksSent },
     received: { bytes: peer.bytesReceived, chunks: peer.chunksReceived },
+    bulk,
   }
 }
 

@@ -16,7 +16,7 @@ const mebibyte = 1024 * kibibyte
 /**
  * Everything that one peer, or all peers together, can make this host keep, do or wait for. Where a peer reaches a bound,
  * it waits, or its stream is reset; it is banned only for what no honest host does. Numbers that both sides keep to stand
- * in `protocol/messages/` and are named here, so that the table is whole. The windows of streams stand in
+ * in `protocol/messages/` and are named here, so that the table is whole; those of bulk connections in `bulk/bulk-limits.ts`. The windows of streams stand in
  * `peer-host.ts`: what a peer sends and this host has not read is at most one window a stream, 4 MiB.
  */
 export const limits = {
@@ -50,6 +50,8 @@ export const limits = {
     region: 2,
     /** A client has two, and for a moment those that took their place. */
     chunk: 8,
+    /** One at a time: it asks for a connection. */
+    bulk: 2,
     /** One for each object that is asked for. */
     object: 64,
     /** One for each image that is waited for. */

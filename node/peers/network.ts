@@ -1,6 +1,7 @@
 import type { Connection, Libp2p, PrivateKey, Stream } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { bulkProtocol, type BulkMode } from '../../protocol/messages/bulk.ts'
 import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
 import { importProtocol } from '../../protocol/messages/import.ts'
@@ -13,6 +14,9 @@ import { loadRegionSecrets, openRegionSecret } from './admission/region-keys.ts'
 import { sourceOfMultiaddr } from './admission/source.ts'
 import { Availability } from './availability.ts'
 import { BanList } from './ban-list.ts'
+import { parseBulkListen } from './bulk/bulk-listen.ts'
+import { BulkPlane } from './bulk/bulk-plane.ts'
+import type { ChunkFiles } from './bulk/chunk-files.ts'
 import { ByteBudget } from './byte-budget.ts'
 import { ChunkClient } from './chunk/client.ts'
 import { ChunkServer } from './chunk/server.ts'
@@ -42,6 +46,8 @@ export interface PeerNetworkOptions {
   regionKeyFile: string | undefined
   /** Lists the peer ids of the region's members. Without it, everybody who knows a key of the region is a member. */
   memberFile: string | undefined
+  /** How chunks are carried in bulk; undefined: over libp2p only. */
+  bulk: { mode: BulkMode; listen: string | undefined } | undefined
 }
 
 /** This host's place among its peers: what it asks them, and, once it has started, what it serves them. */
@@ -52,6 +58,7 @@ export class PeerNetwork {
   readonly chunks: ChunkClient
   readonly objects: RegionObjects
   readonly imports: ImportClient
+  readonly bulk: BulkPlane
   readonly #key: PrivateKey
   readonly #gate: RegionGate
   readonly #host: Libp2p
@@ -83,7 +90,7 @@ export class PeerNetwork {
 
   private constructor(
     { key, bans, gate, host, log }: { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p; log: Log },
-    { region, name, listen, bootstrap, regionKeyFile }: PeerNetworkOptions,
+    { region, name, listen, bootstrap, regionKeyFile, bulk }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
     this.#key = key
@@ -103,17 +110,25 @@ export class PeerNetwork {
     this.chunks = new ChunkClient({ host, membership, signal })
     this.objects = new RegionObjects({ host, membership, log })
     this.imports = new ImportClient({ host, membership })
+    this.bulk = new BulkPlane(
+      { host, membership, log, signal },
+      bulk === undefined ? undefined : { mode: bulk.mode, listen: parseBulkListen(bulk.listen, listen) },
+    )
   }
 
   /**
    * Begins to listen, to serve, and to connect to the region.
+   * @param files the chunk store, for bulk transfers
    * @throws invalid for addresses that cannot be listened on
    */
-  async start(served: ServedData): Promise<void> {
+  async start(served: ServedData, files: ChunkFiles): Promise<void> {
     const { membership } = this
     const { signal } = this.#stopping
     this.#host.addEventListener('connection:open', ({ detail }) => void this.#meet(detail))
-    this.#host.addEventListener('peer:disconnect', ({ detail }) => membership.leave(detail))
+    this.#host.addEventListener('peer:disconnect', ({ detail }) => {
+      membership.leave(detail)
+      this.bulk.leave(detail.toString())
+    })
     const unsent = new ByteBudget({ ...limits.unsent, freeBytes: maxChunkBytes })
     const objects = new ObjectServer({ served, unsent, log: this.#log })
     const chunks = new ChunkServer({ served, unsent })
@@ -126,6 +141,8 @@ export class PeerNetwork {
       streams.import,
       async (stream, peer) => await serveImport(stream, peer, served, { signal }),
     )
+    await this.#handleMembers(bulkProtocol, streams.bulk, async (stream, peer) => await this.bulk.serve(stream, peer))
+    await this.bulk.start(files)
     try {
       await this.#host.start()
     } catch (cause) {
@@ -142,6 +159,7 @@ export class PeerNetwork {
     this.#stopping.abort(new P2pfsError('closed', 'peer network stopped'))
     this.availability.stop()
     this.#dialler.stop()
+    await this.bulk.stop()
     await this.#host.stop()
   }
 

@@ -16,11 +16,11 @@ export class TrafficCounter {
     this.#total = total
   }
 
-  /** Counts one chunk that was sent. */
-  sent(lengthBytes: number): void {
-    this.#counts.bytesSent += lengthBytes
-    this.#counts.chunksSent++
-    this.#total?.sent(lengthBytes)
+  /** Counts chunks that were sent, with so many bytes together. */
+  sent(bytes: number, chunks = 1): void {
+    this.#counts.bytesSent += bytes
+    this.#counts.chunksSent += chunks
+    this.#total?.sent(bytes, chunks)
   }
 
   /** Counts one verified chunk that was received. */

@@ -105,6 +105,28 @@ export class ChunkStore {
     return true
   }
 
+  /** Whether the disk has no room for chunks. */
+  get isFull(): boolean {
+    return this.#reserve.isFull
+  }
+
+  /**
+   * Takes up a chunk whose file another thread has written, whole and right, as {@link put} would; it is not synced. It
+   * is hashed when it is read first.
+   * @returns whether it was not here before
+   */
+  adopt(digest: Digest): boolean {
+    const isNew = !this.#present.has(digest)
+    if (isNew) this.#present.set(digest, unchecked)
+    return isNew
+  }
+
+  /** Another thread could not write a chunk. */
+  async failedToWrite(error: Error): Promise<void> {
+    if (isDiskFull(error)) await this.#reserve.release()
+    else this.#log.error('chunk cannot be kept; it will be fetched again', { error })
+  }
+
   async #write(digest: Digest, bytes: Uint8Array): Promise<void> {
     if (this.#reserve.isFull) {
       const cause = Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })

@@ -21,7 +21,7 @@ export interface Announcer {
 }
 
 export interface InventoryParts {
-  chunks: Pick<ChunkStore, 'directory' | 'count' | 'has' | 'get' | 'put' | 'scrub' | 'discard' | 'digests'>
+  chunks: Pick<ChunkStore, 'directory' | 'count' | 'has' | 'get' | 'put' | 'adopt' | 'scrub' | 'discard' | 'digests'>
   region: Announcer
 }
 
@@ -88,6 +88,23 @@ export class Inventory {
       for (const listener of this.#listeners) listener(table, index, source)
     }
     return isNew
+  }
+
+  /** Takes up chunks whose files another thread has written, and tells the region: once for each segment. */
+  adopt(digests: readonly Digest[], source: RemoteSource): void {
+    const arrived = new Map<Digest, number[]>()
+    for (const digest of digests) {
+      if (this.#chunks.adopt(digest)) this.#provenance.note(digest, source)
+      for (const { table, index } of this.#holdings.add(digest)) {
+        const indexes = arrived.get(table)
+        if (indexes === undefined) arrived.set(table, [index])
+        else indexes.push(index)
+      }
+    }
+    for (const [table, indexes] of arrived) {
+      this.#region.announceChunks(table, indexes)
+      for (const index of indexes) for (const listener of this.#listeners) listener(table, index, source)
+    }
   }
 
   /** Removes a chunk. */

@@ -18,6 +18,8 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   openRegion: { given: 'true', read: true },
   name: { given: 'host-9', read: 'host-9' },
   listen: { given: '/ip4/127.0.0.1/tcp/1,/ip6/::1/tcp/1', read: ['/ip4/127.0.0.1/tcp/1', '/ip6/::1/tcp/1'] },
+  bulk: { given: 'plain', read: 'plain' },
+  bulkListen: { given: '/ip4/127.0.0.1/tcp/4102', read: '/ip4/127.0.0.1/tcp/4102' },
   bootstrap: { given: '/ip4/127.0.0.2/tcp/4100', read: ['/ip4/127.0.0.2/tcp/4100'] },
   insecureRegistry: { given: 'localhost:5000', read: ['localhost:5000'] },
   registryMirror: {

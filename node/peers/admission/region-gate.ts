@@ -42,7 +42,7 @@ export class RegionGate implements ConnectionProtector {
   readonly #now: () => number
   readonly #prologues = new WeakMap<MessageStream, Uint8Array>()
   readonly #pending: PendingHandshakes
-  readonly #admitted = new AdmittedConnections()
+  readonly #admitted = new AdmittedConnections(limits.connections)
   #turnedAway = 0
   #loggedTurnedAway = 0
   #loggedAtMs = -Infinity

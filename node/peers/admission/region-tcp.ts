@@ -32,6 +32,8 @@ function gatedListener(
   if (take === undefined) throw new TypeError("libp2p's TCP listener does not listen for connections")
   server.removeAllListeners('connection').on('connection', (socket: Socket) =>
     gate.accept(socket, (proved) => {
+      // This host has stopped meanwhile; the listener would throw, and nobody would catch it.
+      if (!server.listening) return void socket.resetAndDestroy()
       // The listener makes a connection of the socket, and calls the upgrader, before this returns.
       prologue = proved
       take(socket)

@@ -77,6 +77,7 @@ const status = {
       name: hostile.repeat(50),
       addresses: [hostile],
       connectedSeconds: 1,
+      bulk: 'idle',
       sent: amount,
       received: amount,
     },

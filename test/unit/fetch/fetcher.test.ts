@@ -7,6 +7,7 @@ import { Fetcher } from '../../../node/fetch/fetcher.ts'
 import { PeerSource } from '../../../node/fetch/peer-source.ts'
 import { PeerStanding } from '../../../node/peers/peer-standing.ts'
 import type { ChunkClient } from '../../../node/peers/chunk/client.ts'
+import { FakeBulk } from './fake-bulk.ts'
 import { FakeSource } from './fake-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import type { Urgency } from '../../../node/base/urgency.ts'
@@ -25,6 +26,7 @@ interface World {
   stored: Map<Digest, Uint8Array>
   asked: string[]
   registry: FakeSource
+  bulk: FakeBulk
   put: (digest: Digest, bytes: Uint8Array) => Promise<void>
 }
 
@@ -42,6 +44,7 @@ function world(
   const result = {
     stored,
     asked,
+    bulk: new FakeBulk(),
     registry: new FakeSource(async (request, { urgency }) => {
       if (registry === undefined) throw new P2pfsError('unavailable', 'registry is gone')
       return await registry(request, urgency)
@@ -50,6 +53,7 @@ function world(
   } as World
   result.fetcher = new Fetcher({
     inventory: {
+      has: (digest) => stored.has(digest),
       get: async (digest) => stored.get(digest),
       put: async (digest, bytes) => {
         await result.put(digest, bytes)
@@ -68,6 +72,7 @@ function world(
         usualMs: () => 300,
         isBusyWithEarlier: () => false,
       },
+      bulk: result.bulk,
       log: silentLog,
     }),
     registry: result.registry,
@@ -219,22 +224,22 @@ test('a demand read does not wait behind background fetches, not even for a chun
       return await gate.promise
     },
   })
-  const chunks = Array.from({ length: 100 }, (_, n) => chunk(n))
+  const chunks = Array.from({ length: 200 }, (_, n) => chunk(n))
   const all = chunks.map(async ({ request }) => await w.fetcher.fetch(request, background))
   const tick = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve))
   await tick()
-  assert.equal(gates.size, 32, 'background fetches are bounded')
-  const queued = chunks[99]!
+  assert.equal(gates.size, 128, 'background fetches are bounded')
+  const queued = chunks[199]!
   const read = w.fetcher.fetch(queued.request, demand)
   await tick()
   gates.get(queued.request.digest)!.resolve(queued.bytes)
   assert.equal((await read).source, 'peer')
-  while (w.stored.size < 100) {
+  while (w.stored.size < 200) {
     for (const { bytes, request } of chunks) gates.get(request.digest)?.resolve(bytes)
     await tick()
   }
-  assert.equal((await Promise.all(all)).length, 100)
-  assert.equal(w.asked.length, 100)
+  assert.equal((await Promise.all(all)).length, 200)
+  assert.equal(w.asked.length, 200)
 })
 
 test('what a boot will read does not wait behind background fetches, and more of it is under way', async () => {
@@ -244,23 +249,23 @@ test('what a boot will read does not wait behind background fetches, and more of
     return chunk(index).bytes
   })
   const tick = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve))
-  const chunks = Array.from({ length: 300 }, (_, n) => chunk(n).request)
-  const all = chunks.slice(0, 40).map(async (request) => await w.fetcher.fetch(request, background))
+  const chunks = Array.from({ length: 400 }, (_, n) => chunk(n).request)
+  const all = chunks.slice(0, 136).map(async (request) => await w.fetcher.fetch(request, background))
   await tick()
-  assert.equal(pending.size, 32)
+  assert.equal(pending.size, 128)
   all.push(
-    ...chunks.slice(39).map(async (request) => await w.fetcher.fetch(request, { ...background, priority: 'boot' })),
+    ...chunks.slice(135).map(async (request) => await w.fetcher.fetch(request, { ...background, priority: 'boot' })),
   )
   await tick()
-  assert.equal(pending.size, 32 + 256)
-  assert.ok(pending.has(chunks[39]!.digest), 'one that waited in the background moved up')
-  assert.ok(!pending.has(chunks[38]!.digest))
-  while (w.stored.size < 300) {
+  assert.equal(pending.size, 128 + 256)
+  assert.ok(pending.has(chunks[135]!.digest), 'one that waited in the background moved up')
+  assert.ok(!pending.has(chunks[134]!.digest))
+  while (w.stored.size < 400) {
     for (const resolve of pending.values()) resolve()
     await tick()
   }
-  assert.equal((await Promise.all(all)).length, 301)
-  assert.equal(w.registry.asked.length, 300)
+  assert.equal((await Promise.all(all)).length, 401)
+  assert.equal(w.registry.asked.length, 400)
 })
 
 test('what nobody waits for comes no faster than the disk takes it; a reader does not wait for the disk', async () => {
@@ -279,10 +284,132 @@ test('what nobody waits for comes no faster than the disk takes it; a reader doe
     .map(async ({ request }) => await w.fetcher.fetch(request, { signal, priority: 'ahead' }))
   for (let i = 0; i < 20; i++) await new Promise(setImmediate)
   const came = w.asked.length
-  assert.ok(came > 90 && came < 140, `${came} came`)
+  assert.ok(came > 90 && came < 96 + 64 + 8, `${came} came`)
   assert.equal((await w.fetcher.fetch(all[399]!.request, demand)).source, 'peer')
   disk.resolve()
   await Promise.all(ahead)
   await w.fetcher.settled()
   assert.equal(w.stored.size, 400)
+})
+
+const tick = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve))
+
+/** A world in which peer a delivers in bulk what nobody waits for, and chunk n over libp2p. */
+function bulkWorld(n: number): World & ReturnType<typeof chunk> & { overLibp2p: string[] } {
+  const overLibp2p: string[] = []
+  const { bytes, request } = chunk(n)
+  const w = world({
+    a: async () => {
+      overLibp2p.push('a')
+      return bytes
+    },
+  })
+  w.bulk.open.add('a')
+  return Object.assign(w, { bytes, request, overLibp2p })
+}
+
+test('what nobody waits for comes in bulk, and its bytes do not pass through here', async () => {
+  const { fetcher, bulk, request, asked, stored } = bulkWorld(300)
+  const fetching = fetcher.fetchToStore(request, background)
+  await tick()
+  bulk.wanted.get(request.digest)!.resolve()
+  assert.equal(await fetching, 'peer')
+  await fetcher.settled()
+  assert.deepEqual(asked, [])
+  assert.equal(stored.size, 0, 'the bulk plane has told the store')
+  assert.deepEqual(fetcher.fromPeers, { bytes: 4096, chunks: 1 })
+})
+
+test('whoever wants the bytes of a chunk that came in bulk gets them from the store', async () => {
+  const { fetcher, bulk, request, bytes, stored, asked } = bulkWorld(301)
+  const fetching = fetcher.fetch(request, background)
+  await tick()
+  stored.set(request.digest, bytes)
+  bulk.wanted.get(request.digest)!.resolve()
+  assert.deepEqual(await fetching, { bytes, source: 'peer' })
+  assert.deepEqual(asked, [])
+})
+
+test('a chunk that the disk loses before it is read is fetched anew, a few times', async () => {
+  const { fetcher, bulk, request } = bulkWorld(302)
+  const fetching = fetcher.fetch(request, background)
+  let tries = 0
+  const failed = assert.rejects(fetching, (error) => isP2pfsError(error, 'unavailable'))
+  for (let ticks = 0; ticks < 100; ticks++) {
+    await tick()
+    const wanted = bulk.wanted.get(request.digest)
+    if (wanted === undefined) continue
+    tries++
+    wanted.resolve()
+  }
+  await failed
+  assert.equal(tries, 3)
+})
+
+test('a read that somebody waits for goes over libp2p', async () => {
+  const { fetcher, bulk, request, overLibp2p } = bulkWorld(303)
+  assert.equal((await fetcher.fetch(request, demand)).source, 'peer')
+  assert.deepEqual(overLibp2p, ['a'])
+  assert.deepEqual(bulk.underWay, [])
+})
+
+test('a read that comes to wait for a chunk under way in bulk raises it, and asks over libp2p where it is late', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const { fetcher, bulk, request, bytes, overLibp2p } = bulkWorld(304)
+  const ahead = fetcher.fetchToStore(request, { ...background, priority: 'ahead' })
+  await tick()
+  const read = fetcher.fetch(request, demand)
+  await tick()
+  assert.deepEqual(bulk.raised, [request.digest])
+  t.mock.timers.tick(249)
+  await tick()
+  assert.deepEqual(overLibp2p, [])
+  t.mock.timers.tick(1)
+  assert.deepEqual(await read, { bytes, source: 'peer' })
+  assert.equal(await ahead, 'peer')
+  assert.deepEqual(overLibp2p, ['a'])
+  await tick()
+  assert.deepEqual(bulk.cancelled, [request.digest], 'its bulk want is given up')
+})
+
+for (const code of ['unavailable', 'timeout', 'busy'] as const) {
+  test(`a peer whose bulk connection fails (${code}) is asked over libp2p, and not blamed`, async () => {
+    const { fetcher, bulk, request, overLibp2p } = bulkWorld(305)
+    const fetching = fetcher.fetchToStore(request, background)
+    await tick()
+    bulk.wanted.get(request.digest)!.reject(new P2pfsError(code, 'bulk connection has ended'))
+    assert.equal(await fetching, 'peer')
+    assert.deepEqual(overLibp2p, ['a'])
+  })
+}
+
+for (const code of ['missing', 'invalid'] as const) {
+  test(`a peer that answers ${code} in bulk is not asked over libp2p: the next source is`, async () => {
+    const { fetcher, bulk, registry, request, overLibp2p } = bulkWorld(306)
+    const fetching = fetcher.fetchToStore(request, background).catch(() => undefined)
+    await tick()
+    bulk.wanted.get(request.digest)!.reject(new P2pfsError(code, 'no'))
+    await fetching
+    assert.deepEqual(overLibp2p, [])
+    assert.equal(registry.asked.length, 1)
+  })
+}
+
+test('a fetch in bulk that everybody gives up is cancelled', async () => {
+  const { fetcher, bulk, request, overLibp2p } = bulkWorld(307)
+  const abort = new AbortController()
+  const fetching = fetcher.fetchToStore(request, { ...background, signal: abort.signal })
+  await tick()
+  abort.abort(new Error('given up'))
+  await assert.rejects(fetching, /given up/)
+  await tick()
+  assert.deepEqual(bulk.cancelled, [request.digest])
+  assert.deepEqual(overLibp2p, [])
+})
+
+test('the bulk plane hears how much is under way to a peer', async () => {
+  const { fetcher, bulk } = bulkWorld(308)
+  for (let n = 0; n < 3; n++) fetcher.fetchToStore(chunk(310 + n).request, background).catch(() => undefined)
+  await tick()
+  assert.deepEqual(bulk.underWay, [4096, 8192, 12_288])
 })

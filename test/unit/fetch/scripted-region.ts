@@ -13,6 +13,7 @@ import { ChunkClient } from '../../../node/peers/chunk/client.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
 import type { Peer } from '../../../node/peers/peer.ts'
 import { FakeClock } from '../../support/fake-clock.ts'
+import { FakeBulk } from './fake-bulk.ts'
 import { FakeRegion } from '../peers/fake-region.ts'
 
 export const chunkBytes = 4096
@@ -121,13 +122,14 @@ export function scriptedRegion(
   const atRegistry: number[] = []
   const fetcher = new Fetcher({
     inventory: {
+      has: (digest) => stored.has(digest),
       get: async (digest) => stored.get(digest),
       put: async (digest, bytes) => {
         stored.set(digest, bytes)
         return true
       },
     },
-    peers: new PeerSource({ availability, chunks: client, log: silentLog, clock }),
+    peers: new PeerSource({ availability, chunks: client, bulk: new FakeBulk(), log: silentLog, clock }),
     registry: {
       fetch: async ({ index }) => {
         atRegistry.push(index)

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { silentLog } from '../../../node/base/log.ts'
@@ -6,9 +7,11 @@ import { PeerSource } from '../../../node/fetch/peer-source.ts'
 import { PeerStanding } from '../../../node/peers/peer-standing.ts'
 import { RangeSource } from '../../../node/fetch/range-source.ts'
 import { StreamSource } from '../../../node/fetch/stream-source.ts'
+import { inStore } from '../../../node/model/chunk-request.ts'
 import type { BlobRange } from '../../../node/layers/seekable-segment.ts'
 import { WholeReads } from '../../../node/layers/whole-reads.ts'
 import type { SegmentStream } from '../../../node/layers/segment-streams.ts'
+import { FakeBulk } from './fake-bulk.ts'
 import { FakeSource } from './fake-source.ts'
 import { testChunkSource, type Backing } from './source-suite.ts'
 
@@ -45,15 +48,23 @@ testChunkSource({
       return bytes
     }
     const standing = new PeerStanding({ now: () => 0 })
-    return new PeerSource({
+    const peers = new PeerSource({
       availability: {
         holders: () => ['one', 'two'],
         whenAsked: async () => await Promise.resolve(),
         forgetClaim: () => undefined,
       },
       chunks: { fetchChunk, standing: () => standing, usualMs: () => 300, isBusyWithEarlier: () => false },
+      bulk: new FakeBulk(),
       log: silentLog,
     })
+    return {
+      fetch: async (request, options) => {
+        const delivery = await peers.fetch(request, options)
+        assert.ok(delivery !== inStore)
+        return delivery
+      },
+    }
   },
 })
 

@@ -3,7 +3,13 @@ import { digestBytes, digestHex, digestOf, digestToBytes, type Digest } from '..
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { rootfsDigest, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { silentLog, type Log, type LogLevel } from '../../../node/base/log.ts'
-import type { ChunkRequest, FetchedChunk, FetchPriority, RemoteSource } from '../../../node/model/chunk-request.ts'
+import type {
+  ChunkRequest,
+  FetchedChunk,
+  FetchPriority,
+  RemoteSource,
+  Source,
+} from '../../../node/model/chunk-request.ts'
 import { nodeIdOf } from '../../../node/mount/fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from '../../../node/mount/fuse/driver.ts'
 import type { MountSpec, Place, PlacedMount, Placement } from '../../../node/mount/placement/placement.ts'
@@ -214,6 +220,13 @@ export class FakeFetcher {
     const bytes = await this.answer(request, signal)
     this.here.add(request.digest)
     return { bytes, source: 'peer' }
+  }
+
+  async fetchToStore(
+    request: ChunkRequest,
+    options: { signal: AbortSignal; priority: FetchPriority },
+  ): Promise<Source> {
+    return (await this.fetch(request, options)).source
   }
 
   /** From now on nothing comes. */

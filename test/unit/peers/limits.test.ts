@@ -6,6 +6,7 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { Bitmap } from '../../../protocol/bitmap.ts'
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
+import { bulkProtocol } from '../../../protocol/messages/bulk.ts'
 import { chunkProtocol, encodeWants } from '../../../protocol/messages/chunk.ts'
 import { importProtocol } from '../../../protocol/messages/import.ts'
 import { encodeObjectRequest, maxObjectBytes, objectProtocol } from '../../../protocol/messages/object.ts'
@@ -60,6 +61,7 @@ const streamLimits: [string, number][] = [
   [objectProtocol, limits.streams.object],
   [chunkProtocol, limits.streams.chunk],
   [importProtocol, limits.streams.import],
+  [bulkProtocol, limits.streams.bulk],
 ]
 for (const [protocol, most] of streamLimits) {
   test(`streams of ${protocol} of one connection are bounded: those beyond are reset, and nobody is banned`, async (t) => {
@@ -96,7 +98,7 @@ test('nothing is served before the hello of the other side, and everything after
 test('a request of a peer that says no hello is refused', async (t) => {
   const { a, raw } = await pair(t)
   a.objects.set(digest, Buffer.from('manifest'))
-  for (const protocol of [objectProtocol, chunkProtocol, importProtocol]) {
+  for (const protocol of [objectProtocol, chunkProtocol, importProtocol, bulkProtocol]) {
     const stream = await raw.open(protocol)
     if (protocol === objectProtocol) await writeFrame(stream, [encodeObjectRequest({ kind: 'rootfs', digest })])
     await assert.rejects(async () => {

@@ -1,12 +1,16 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { Bitmap } from '../../../protocol/bitmap.ts'
 import type { BootProfile } from '../../../protocol/boot-profile.ts'
+import { chunkFile } from '../../../protocol/chunk-file.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
+import type { BulkMode } from '../../../protocol/messages/bulk.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { silentLog } from '../../../node/base/log.ts'
+import type { ChunkFiles } from '../../../node/peers/bulk/chunk-files.ts'
 import { PeerNetwork } from '../../../node/peers/network.ts'
 import type { ServedData } from '../../../node/peers/served-data.ts'
 import { createRandom } from '../../support/random.ts'
@@ -44,10 +48,22 @@ export class TestPeer {
   imageRecord: ServedData['imageRecord'] = async ({ reference }) => await Promise.resolve(this.images.get(reference))
   importedImage: ServedData['importedImage'] = async () =>
     await Promise.reject(new P2pfsError('unsupported', 'this peer imports nothing'))
+  /** What its bulk transfers have come to. */
+  readonly adopted: Digest[] = []
+  readonly suspected: Digest[] = []
+  readonly unwritten: Error[] = []
+  readonly files: { -readonly [Name in keyof ChunkFiles]: ChunkFiles[Name] }
   readonly network: PeerNetwork
 
-  private constructor(network: PeerNetwork) {
+  private constructor(network: PeerNetwork, directory: string) {
     this.network = network
+    this.files = {
+      directory,
+      isFull: false,
+      adopt: (digests) => void this.adopted.push(...digests),
+      failed: (error) => void this.unwritten.push(error),
+      suspect: (digest) => void this.suspected.push(digest),
+    }
   }
 
   static async start(
@@ -59,12 +75,17 @@ export class TestPeer {
       directory = temporaryDirectory(context),
       regionKeyFile,
       memberFile,
+      bulk,
+      bulkListen,
     }: {
       bootstrap?: string[]
       region?: string
       directory?: string
       regionKeyFile?: string
       memberFile?: string
+      /** Without it this peer has no bulk connections. */
+      bulk?: BulkMode
+      bulkListen?: string
     } = {},
   ): Promise<TestPeer> {
     const network = await PeerNetwork.open(
@@ -77,11 +98,13 @@ export class TestPeer {
         identityFile: join(directory, `${name}.key`),
         regionKeyFile,
         memberFile,
+        bulk: bulk === undefined ? undefined : { mode: bulk, listen: bulkListen },
       },
     )
     context.after(async () => await network.stop())
-    const peer = new TestPeer(network)
-    await network.start({
+    const peer = new TestPeer(network, join(directory, `${name}-chunks`))
+    makeChunkDirectory(peer.files.directory)
+    const served: ServedData = {
       chunk: async (digest) => await (peer.stall ?? peer.chunks.get(digest)),
       imageRecord: async (name) => await peer.imageRecord(name),
       rootfsManifest: async (digest) => peer.objects.get(digest),
@@ -90,7 +113,8 @@ export class TestPeer {
       bootProfile: async ({ rootfs }) => peer.profiles.get(rootfs),
       isImporting: (digest) => peer.importing.has(digest),
       importedImage: async (request, options) => await peer.importedImage(request, options),
-    })
+    }
+    await network.start(served, peer.files)
     return peer
   }
 
@@ -112,12 +136,19 @@ export class TestPeer {
     const bits = held ?? new Bitmap(table.count)
     for (const index of indexes) {
       this.chunks.set(table.digestAt(index), chunks[index]!)
+      writeFileSync(chunkFile(this.files.directory, table.digestAt(index)), chunks[index]!)
       bits.set(index)
     }
     this.held.set(table.id, bits)
     if (held === undefined) this.network.availability.announce(table.id, bits)
     else this.network.availability.announceChunks(table.id, indexes)
   }
+}
+
+/** The directory of a chunk store, as the store makes it. */
+export function makeChunkDirectory(directory: string): void {
+  mkdirSync(join(directory, 'incoming'), { recursive: true })
+  for (let i = 0; i < 256; i++) mkdirSync(join(directory, i.toString(16).padStart(2, '0')), { recursive: true })
 }
 
 /** Waits for what peers bring about; the deadline is for a busy machine. */

@@ -55,6 +55,35 @@ test('the region hears of a segment with what is here, and then of every chunk t
   assert.deepEqual([inventory.sourceOf(a.digest), inventory.sourceOf(b.digest)], ['peer', 'registry'])
 })
 
+test('chunks whose files another thread has written are told to the region in one message a segment', async (t) => {
+  const { inventory, told, directory } = await open(t)
+  const chunks = [chunk(1), chunk(2), chunk(3), chunk(4)]
+  const [a, b] = [tableOf(chunks[0]!, chunks[1]!), tableOf(chunks[1]!, chunks[2]!, chunks[3]!)]
+  inventory.track(a)
+  inventory.track(b)
+  const arrived: string[] = []
+  inventory.onArrival((table, index, source) => arrived.push(`${table} ${index} ${source}`))
+  told.length = 0
+  for (const { digest, bytes } of chunks) writeFileSync(chunkFile(directory, digest), bytes)
+  const digests = chunks.map(({ digest }) => digest)
+  inventory.adopt(digests, 'peer')
+  inventory.adopt(digests, 'peer')
+  assert.deepEqual(told, [`have ${a.id} 0,1`, `have ${b.id} 0,1,2`])
+  assert.equal(arrived.length, 5)
+  assert.ok(arrived.every((line) => line.endsWith(' peer')))
+  assert.equal(inventory.sourceOf(digests[0]!), 'peer')
+  assert.deepEqual(await inventory.get(digests[3]!), chunks[3]!.bytes)
+})
+
+test('a chunk that was taken up and is not what its name says is not served', async (t) => {
+  const { inventory, directory } = await open(t)
+  const { digest } = chunk(1)
+  writeFileSync(chunkFile(directory, digest), Buffer.alloc(4096))
+  inventory.adopt([digest], 'peer')
+  assert.equal(await inventory.get(digest), undefined)
+  assert.equal(inventory.has(digest), false)
+})
+
 test('a chunk that the disk has lost or changed is not served, and is withdrawn from the region', async (t) => {
   const { inventory, told, directory } = await open(t)
   const [lost, changed, short] = [chunk(1), chunk(2), chunk(3)]

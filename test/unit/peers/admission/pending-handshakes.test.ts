@@ -32,7 +32,7 @@ test('a handshake that is over leaves its place', () => {
 })
 
 test('admitted connections of one source are bounded', () => {
-  const admitted = new AdmittedConnections()
+  const admitted = new AdmittedConnections(limits.connections)
   const leaves = Array.from({ length: limits.connections.perSource }, () => admitted.add('a'))
   assert.ok(leaves.every((leave) => leave !== undefined))
   assert.equal(admitted.add('a'), undefined)

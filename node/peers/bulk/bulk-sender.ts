@@ -1,0 +1,302 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
+import type { Digest } from '../../../protocol/digest.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
+import {
+  bulkAnswerHeaderBytes,
+  maxBulkWants,
+  writeBulkAnswerHeader,
+  type BulkMode,
+  type BulkOrder,
+  type BulkStatus,
+} from '../../../protocol/messages/bulk.ts'
+import { PendingHandshakes } from '../admission/pending-handshakes.ts'
+import { sourceOf } from '../admission/source.ts'
+import { AdmittedConnections } from '../admission/admitted-connections.ts'
+import { bulkLimits } from './bulk-limits.ts'
+import { failureOf } from './bulk-receiver.ts'
+import { acceptPlain, acceptTls, type AcceptBulkSocket } from './bulk-socket.ts'
+import { Grants, type GivenGrant } from './grants.ts'
+import { OrderReader } from './order-reader.ts'
+import type { BulkListen, FromSender, ToSender } from './thread-messages.ts'
+
+/** How often connections are looked at whose peer does not take anything, and what was sent is told (ms). */
+const checkMs = 1_000
+
+export interface BulkSenderParts {
+  /**
+   * Reads the chunk into `target` from `offset` on. It may block.
+   * @returns its length (bytes); undefined where it is not here
+   */
+  read: (digest: Digest, target: Buffer, offset: number) => number | undefined
+  report: (message: FromSender) => void
+}
+
+/**
+ * Serves chunks to peers that have a grant. They take turns: a chunk is read for one whose connection has room, then for
+ * the next. It belongs to a thread that may block.
+ */
+export class BulkSender implements Disposable {
+  readonly #parts: BulkSenderParts
+  readonly #grants: Grants
+  readonly #pending: PendingHandshakes
+  readonly #admitted = new AdmittedConnections(bulkLimits.connections)
+  readonly #accept: AcceptBulkSocket
+  readonly #server: Server
+  /** One of each peer. */
+  readonly #connections = new Map<string, Sending>()
+  /** Connections that want something and have room for it, the next one first. */
+  readonly #turns = new Set<Sending>()
+  #isTurning = false
+  #toldConnections = 0
+  readonly #timer: NodeJS.Timeout
+
+  constructor(parts: BulkSenderParts, { mode, now = () => performance.now() }: { mode: BulkMode; now?: () => number }) {
+    this.#parts = parts
+    this.#grants = new Grants({ now })
+    this.#pending = new PendingHandshakes({ now })
+    this.#accept = mode === 'tls' ? acceptTls(this.#grants) : acceptPlain(this.#grants)
+    this.#server = createServer((socket) => this.#handshake(socket))
+    this.#timer = setInterval(() => this.check(), checkMs)
+  }
+
+  /** Begins to listen, and reports the port, or that it failed. */
+  listen({ host, port, orAny }: BulkListen): void {
+    this.#server.on('error', ({ message, code }: NodeJS.ErrnoException) => {
+      if (code === 'EADDRINUSE' && orAny && port !== 0) this.#server.listen(0, host)
+      else this.#parts.report({ failed: { message } })
+    })
+    this.#server.on('listening', () => {
+      const address = this.#server.address()
+      if (address !== null && typeof address === 'object') this.#parts.report({ listening: { port: address.port } })
+    })
+    this.#server.listen(port, host)
+  }
+
+  handle(message: ToSender): void {
+    if ('grant' in message) return this.#grants.add(message.peer, message.grant, message.lifetimeMs)
+    this.#grants.revoke(message.revoke)
+    this.#connections.get(message.revoke)?.end()
+  }
+
+  /** Handshakes that are not over, and chunks in memory that peers have not taken. */
+  get load(): { handshakes: number; connections: number; unsentChunks: number } {
+    let unsentChunks = 0
+    for (const connection of this.#connections.values()) unsentChunks += connection.unsentChunks
+    return { handshakes: this.#pending.count, connections: this.#connections.size, unsentChunks }
+  }
+
+  /** Cuts off peers that take nothing, and tells what has been sent. It runs by itself once a second. */
+  check(): void {
+    const sent = []
+    for (const connection of this.#connections.values()) {
+      const { chunks, bytes } = connection.takeSent()
+      if (chunks > 0) sent.push({ peer: connection.peer, chunks, bytes })
+      connection.check()
+    }
+    this.#report(sent)
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer)
+    this.#server.close()
+    for (const connection of this.#connections.values()) connection.end()
+  }
+
+  #report(sent: { peer: string; chunks: number; bytes: number }[]): void {
+    const connections = this.#connections.size
+    if (sent.length === 0 && connections === this.#toldConnections) return
+    this.#toldConnections = connections
+    this.#parts.report({ sent, connections })
+  }
+
+  #handshake(raw: Socket): void {
+    let socket = raw
+    const source = sourceOf(raw.remoteAddress ?? '')
+    const leave = this.#pending.add({ source, drop: () => socket.destroy() })
+    raw.setNoDelay(true)
+    socket = this.#accept(raw, {
+      // Strangers come here. Nobody hears of them but who looks at the connections.
+      onError: () => socket.destroy(),
+      onOpen: (opened, grant) => {
+        leave()
+        const leaveSource = this.#admitted.add(source)
+        if (leaveSource === undefined) return void opened.destroy()
+        opened.once('close', leaveSource)
+        this.#serve(opened, grant)
+      },
+    })
+    socket.once('close', leave)
+  }
+
+  #serve(socket: Socket, { peer }: GivenGrant): void {
+    this.#connections.get(peer)?.end()
+    if (this.#connections.size >= bulkLimits.connections.inAll) return void socket.destroy()
+    const connection = new Sending(this.#parts, socket, peer, {
+      onReady: () => this.#queue(connection),
+      onEnd: () => {
+        this.#turns.delete(connection)
+        if (this.#connections.get(peer) === connection) this.#connections.delete(peer)
+        const sent = connection.takeSent()
+        this.#report(sent.chunks > 0 ? [{ peer, ...sent }] : [])
+      },
+    })
+    this.#connections.set(peer, connection)
+    this.#report([])
+  }
+
+  #queue(connection: Sending): void {
+    this.#turns.add(connection)
+    if (this.#isTurning) return
+    this.#isTurning = true
+    setImmediate(() => this.#turn())
+  }
+
+  /** Sends one chunk; sockets are read between two of them. */
+  #turn(): void {
+    this.#isTurning = false
+    for (const connection of this.#turns) {
+      this.#turns.delete(connection)
+      connection.sendNext()
+      break
+    }
+    const [next] = this.#turns
+    if (next !== undefined) this.#queue(next)
+  }
+}
+
+/** One connection of a peer. */
+class Sending {
+  readonly #parts: BulkSenderParts
+  readonly #socket: Socket
+  readonly peer: string
+  readonly #events: { onReady: () => void; onEnd: () => void }
+  readonly #orders: OrderReader
+  /** What is answered next, by the ids of the wants: those that are raised, and those that are cancelled. */
+  readonly #first = new Map<number, Digest | undefined>()
+  /** The other wants, the next one first. */
+  readonly #wants = new Map<number, Digest>()
+  readonly #buffers: Buffer[] = []
+  #made = 0
+  #isOver = false
+  #sent = { chunks: 0, bytes: 0 }
+  #quietChecks = 0
+
+  constructor(
+    parts: BulkSenderParts,
+    socket: Socket,
+    peer: string,
+    events: { onReady: () => void; onEnd: () => void },
+  ) {
+    this.#parts = parts
+    this.#socket = socket
+    this.peer = peer
+    this.#events = events
+    this.#orders = new OrderReader((order) => this.#obey(order))
+    socket
+      .on('data', (bytes: Buffer) => this.#read(bytes))
+      .on('error', () => this.end())
+      .on('end', () => this.end())
+      .on('close', () => this.end())
+  }
+
+  /** Chunks in memory that the peer has not taken. */
+  get unsentChunks(): number {
+    return this.#made - this.#buffers.length
+  }
+
+  /** What has been sent since the last call. */
+  takeSent(): { chunks: number; bytes: number } {
+    const sent = this.#sent
+    this.#sent = { chunks: 0, bytes: 0 }
+    return sent
+  }
+
+  check(): void {
+    this.#quietChecks++
+    const isOwing = this.unsentChunks > 0
+    // An asker closes what it does not need; this is for one that is gone without a word.
+    if (this.#quietChecks * checkMs > (isOwing ? bulkLimits.unreadMs : 2 * bulkLimits.idleMs)) this.end()
+  }
+
+  end(): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.#socket.destroy()
+    this.#first.clear()
+    this.#wants.clear()
+    this.#events.onEnd()
+  }
+
+  /** Answers the next want, if the peer has taken enough of what it was sent before. */
+  sendNext(): void {
+    const [next] = this.#first.size > 0 ? this.#first : this.#wants
+    if (next === undefined || this.#isOver) return
+    const buffer = this.#buffer()
+    if (buffer === undefined) return
+    const [id, digest] = next
+    this.#first.delete(id)
+    this.#wants.delete(id)
+    const lengthBytes = digest === undefined ? undefined : this.#parts.read(digest, buffer, bulkAnswerHeaderBytes)
+    if (lengthBytes !== undefined) this.#answer(buffer, id, 'chunk', lengthBytes)
+    else this.#answer(buffer, id, digest === undefined ? 'cancelled' : 'missing', 0)
+    this.#tellReady()
+  }
+
+  #answer(buffer: Buffer, id: number, status: BulkStatus, lengthBytes: number): void {
+    writeBulkAnswerHeader(buffer, { status, id, lengthBytes })
+    this.#socket.write(buffer.subarray(0, bulkAnswerHeaderBytes + lengthBytes), () => {
+      this.#buffers.push(buffer)
+      this.#quietChecks = 0
+      this.#tellReady()
+    })
+    if (lengthBytes === 0) return
+    this.#sent.chunks++
+    this.#sent.bytes += lengthBytes
+  }
+
+  /** Memory for one answer; undefined where as much is in use as a connection gets. */
+  #buffer(): Buffer | undefined {
+    const free = this.#buffers.pop()
+    if (free !== undefined) return free
+    if (this.#made >= bulkLimits.buffers) return undefined
+    this.#made++
+    return Buffer.allocUnsafeSlow(bulkAnswerHeaderBytes + maxChunkBytes)
+  }
+
+  #tellReady(): void {
+    if (this.#isOver || this.#first.size + this.#wants.size === 0) return
+    if (this.#buffers.length > 0 || this.#made < bulkLimits.buffers) this.#events.onReady()
+  }
+
+  #read(bytes: Uint8Array): void {
+    if (this.#isOver) return
+    try {
+      this.#orders.push(bytes)
+    } catch (error) {
+      this.#parts.report({ broke: this.peer, failure: failureOf(error as Error) })
+      this.end()
+    }
+  }
+
+  /** @throws invalid */
+  #obey(order: BulkOrder): void {
+    if (this.#isOver) return
+    this.#quietChecks = 0
+    const { id } = order
+    if (order.order === 'want') {
+      if (this.#wants.has(id) || this.#first.has(id))
+        throw new P2pfsError('invalid', 'peer uses the id of a want twice')
+      if (this.#wants.size + this.#first.size >= maxBulkWants)
+        throw new P2pfsError('invalid', `more than ${maxBulkWants} wants outstanding`)
+      this.#wants.set(id, order.digest)
+    } else {
+      const digest = this.#wants.get(id) ?? this.#first.get(id)
+      // It may have been answered meanwhile.
+      if (digest === undefined) return
+      this.#wants.delete(id)
+      this.#first.set(id, order.order === 'raise' ? digest : undefined)
+    }
+    this.#tellReady()
+  }
+}

@@ -1,0 +1,82 @@
+import type { Digest } from '../../../protocol/digest.ts'
+import type { ErrorCode } from '../../../protocol/errors.ts'
+import type { BulkGrant, BulkMode } from '../../../protocol/messages/bulk.ts'
+
+/** An error as it crosses to another thread. */
+export interface SentFailure {
+  code: ErrorCode
+  message: string
+}
+
+/** Where bulk connections are accepted. */
+export interface BulkListen {
+  host: string
+  /** 0 is any. */
+  port: number
+  /** Whether any other port will do where that one is in use. */
+  orAny: boolean
+}
+
+/** What the sending thread is started with. */
+export interface SenderSetup {
+  /** The directory of the chunk files. */
+  directory: string
+  mode: BulkMode
+  listen: BulkListen
+}
+
+/** To the sending thread. */
+export type ToSender =
+  | { grant: Omit<BulkGrant, 'port'>; peer: string; lifetimeMs: number }
+  /** The peer is gone: its grants and its connection end. */
+  | { revoke: string }
+
+/** From the sending thread. */
+export type FromSender =
+  | { listening: { port: number } }
+  /** It does not listen: nothing is served. */
+  | { failed: { message: string } }
+  /** What has been sent since the last such message, and connections now. */
+  | { sent: { peer: string; chunks: number; bytes: number }[]; connections: number }
+  /** The chunk's file is not what its name says. */
+  | { damaged: Digest }
+  /** The peer broke the protocol. */
+  | { broke: string; failure: SentFailure }
+
+/** What the receiving thread is started with. */
+export interface ReceiverSetup {
+  /** The directory of the chunk files. */
+  directory: string
+  mode: BulkMode
+}
+
+/** One chunk that is wanted of a connection. */
+export interface BulkWant {
+  id: number
+  digest: Digest
+  lengthBytes: number
+}
+
+/** To the receiving thread. Connections are numbered by the main thread. */
+export type ToReceiver =
+  | { open: number; host: string; grant: BulkGrant }
+  | { want: number; wants: readonly BulkWant[] }
+  | { cancel: number; id: number }
+  | { raise: number; id: number }
+  | { close: number }
+
+/**
+ * `kept`: the chunk is right, and its file is there. `missing`: the holder does not have it. `cancelled`: as asked.
+ * `unkept`: it is right, but the disk did not take it.
+ */
+export type WantOutcome = 'kept' | 'missing' | 'cancelled' | 'unkept'
+
+/** From the receiving thread. */
+export type FromReceiver =
+  | { opened: number }
+  /** Outcomes of a short while, in the order in which they came. */
+  | { met: number; wants: { id: number; outcome: WantOutcome }[] }
+  /** A chunk could not be written. */
+  | { unwritable: { message: string; errno: string | undefined } }
+  /** The connection is over, with everything that was wanted of it. */
+  | { closed: number; failure: SentFailure }

@@ -1,0 +1,18 @@
+/** A certificate that nobody has signed but itself, valid for a hundred years. Its key is no secret: it is of tests only. */
+export const testCertificate = {
+  key: `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgQiLqu1EdmJRKgWHz
+RghjefSMSjN1/NMFHbnj8ybJaH+hRANCAAS84dn+L30dDb7fdthf/WM5+PPQ6qTZ
+QAfuLeKNJB0aBfMZE6Yz8GR4Lvr1mDg660dWXO2RFLCeb11KLRKrGnvM
+-----END PRIVATE KEY-----`,
+  cert: `-----BEGIN CERTIFICATE-----
+MIIBejCCAR+gAwIBAgIUT6dXfCKqieH9vrt+8I1xsRfHsXMwCgYIKoZIzj0EAwIw
+ETEPMA0GA1UEAwwGaG9sZGVyMCAXDTI2MTEyNzAzMzE0MloYDzIxMjYxMTAzMDMz
+MTQyWjARMQ8wDQYDVQQDDAZob2xkZXIwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AAS84dn+L30dDb7fdthf/WM5+PPQ6qTZQAfuLeKNJB0aBfMZE6Yz8GR4Lvr1mDg6
+60dWXO2RFLCeb11KLRKrGnvMo1MwUTAdBgNVHQ4EFgQUz6SwHW0OUson2qVbNCw4
+icOmmyQwHwYDVR0jBBgwFoAUz6SwHW0OUson2qVbNCw4icOmmyQwDwYDVR0TAQH/
+BAUwAwEB/zAKBggqhkjOPQQDAgNJADBGAiEA8+zan0SDApzwR4cik+0Bgq28tjvJ
+XtSsMRiRW3VdSI0CIQDHWv0H6ZFWuiZ67Qgy4g1LgdYebHkhWzfT61YXsgAjPg==
+-----END CERTIFICATE-----`,
+} as const
