@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { constants } from 'node:fs'
+import { constants, statSync } from 'node:fs'
 import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
@@ -9,15 +9,26 @@ import { isDiskFull } from '../base/disk-full.ts'
 import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
 import { Semaphore } from '../base/semaphore.ts'
+import { temporaryDirectoryOf, type ChunkFileWriting } from './chunk-file-writer.ts'
 import type { DiskReserve } from './disk-reserve.ts'
+import { GroupSync, type GroupSyncParts } from './group-sync.ts'
+import { syncFilesystem } from './sync-filesystem.ts'
 
-/** Files being written and synced at once: enough for the disk's own queue, few enough to leave threads for reads. */
+/** Files being written at once: enough for the disk's own queue, few enough to leave threads for reads. */
 const writesInFlight = 8
 
 export interface ChunkStoreParts {
   /** Tells when the disk has no room for chunks. */
   reserve: Pick<DiskReserve, 'isFull' | 'release'>
   log: Log
+  /** Puts everything of the path's filesystem on the disk; syncfs(2) by default. */
+  syncFilesystem?: GroupSyncParts['syncFilesystem']
+}
+
+export interface ChunkStoreOptions {
+  directory: string
+  /** The boot of this host; the kernel's own by default. */
+  bootId?: string
 }
 
 /** The change time of a file that nobody has checked. */
@@ -27,14 +38,19 @@ const unchecked = 0
  * The chunks on this host's disk: one file each, named by its digest. The directory is the truth: no second record of what
  * is here exists that a crash could set against it.
  *
- * A chunk is written under a temporary name, synced, then renamed, so a name always stands for whole content. What the disk
- * makes of it later is checked: bytes are hashed unless this process has found the same unchanged file to be right.
+ * A chunk is written under a temporary name, then renamed, so as long as the host runs a name stands for whole content. Groups
+ * of chunks are synced in the background. After a power loss, chunks that had not been are in doubt: they are not counted
+ * as here until their bytes were found to be right. Whatever the disk makes of a chunk is found when it is read: bytes
+ * are hashed unless this process has found the same unchanged file to be right.
  */
-export class ChunkStore {
+export class ChunkStore implements AsyncDisposable {
   readonly directory: string
   readonly #log: Log
   readonly #reserve: ChunkStoreParts['reserve']
   readonly #temporary: string
+  readonly #sync: GroupSync
+  /** Chunk files that a power loss may have damaged. */
+  readonly #doubtful = new Set<Digest>()
   /** The chunks here, each with the inode change time (ms) at which its bytes were last found to be right. */
   readonly #present = new Map<Digest, number>()
   readonly #writing = new Map<Digest, Promise<void>>()
@@ -43,16 +59,19 @@ export class ChunkStore {
   readonly #temporaryPrefix = randomBytes(6).toString('hex')
   #written = 0
 
-  private constructor({ log, reserve }: ChunkStoreParts, { directory }: { directory: string }) {
+  private constructor({ log, reserve }: ChunkStoreParts, { directory }: ChunkStoreOptions, sync: GroupSync) {
     this.directory = directory
     this.#reserve = reserve
-    this.#temporary = join(directory, 'incoming')
+    this.#sync = sync
+    this.#temporary = temporaryDirectoryOf(directory)
     this.#log = log
   }
 
   /** Makes the directories, removes what a crash left unfinished, and lists the chunks that are here. */
-  static async open(parts: ChunkStoreParts, options: { directory: string }): Promise<ChunkStore> {
-    const store = new ChunkStore(parts, options)
+  static async open(parts: ChunkStoreParts, options: ChunkStoreOptions): Promise<ChunkStore> {
+    await mkdir(options.directory, { recursive: true, mode: 0o700 })
+    const sync = await GroupSync.open({ syncFilesystem, ...parts }, options)
+    const store = new ChunkStore(parts, options, sync)
     await store.#open()
     return store
   }
@@ -66,10 +85,28 @@ export class ChunkStore {
       await mkdir(directory, { recursive: true, mode: 0o700 })
       for (const name of await readdir(directory)) {
         if (/^[0-9a-f]{64}$/.test(name) && name.startsWith(prefix)) {
-          this.#present.set(parseDigest(`sha256:${name}`), unchecked)
+          const digest = parseDigest(`sha256:${name}`)
+          if (this.#isDoubtful(join(directory, name))) this.#doubtful.add(digest)
+          else this.#present.set(digest, unchecked)
         } else this.#log.warn('file in the chunk directory is not a chunk', { file: join(directory, name) })
       }
     }
+    if (this.#doubtful.size > 0)
+      this.#log.info('host stopped before all chunks were synced; these are checked before they are used', {
+        chunks: this.#doubtful.size,
+      })
+    else await this.#sync.settle().catch(() => undefined)
+  }
+
+  #isDoubtful(path: string): boolean {
+    if (!this.#sync.isInDoubt) return false
+    const found = statSync(path, { throwIfNoEntry: false })
+    return found === undefined || this.#sync.examine(found.mtimeMs)
+  }
+
+  /** For threads that write chunk files; {@link adopt} tells of what they have written. */
+  get writing(): ChunkFileWriting {
+    return { directory: this.directory, epochs: this.#sync.epochs.shared }
   }
 
   get count(): number {
@@ -86,12 +123,13 @@ export class ChunkStore {
   }
 
   /**
-   * Keeps `bytes`, which the caller has found to have this digest. Resolves when they would survive a power loss.
-   * The buffer must not change until then.
+   * Keeps `bytes`, which the caller has found to have this digest. Resolves when they would survive the end of this process;
+   * for a power loss, see {@link flush}. The buffer must not change until then.
    * @returns whether this call wrote it: false where it was here, or on its way
    * @throws unavailable where the disk refuses (full, read-only, failing); nothing is left behind then
    */
   async put(digest: Digest, bytes: Uint8Array): Promise<boolean> {
+    await this.#sync.room()
     // Somebody who took the trouble to get it may have found that the disk lost it.
     if (this.#present.has(digest) && (await this.#isWhole(digest, bytes.length))) return false
     const writing = this.#writing.get(digest)
@@ -113,11 +151,13 @@ export class ChunkStore {
     // The new name would go with the old file's.
     await this.#discarding.get(digest)
     const temporary = join(this.#temporary, `${this.#temporaryPrefix}-${this.#written++}`)
+    const { epochs } = this.#sync
+    const epoch = epochs.begin()
     try {
       const file = await open(temporary, 'wx', 0o600)
       try {
         await file.writeFile(bytes)
-        await file.datasync()
+        await file.utimes(epoch, epoch)
       } finally {
         await file.close()
       }
@@ -129,8 +169,45 @@ export class ChunkStore {
         cause,
         digest,
       })
+    } finally {
+      epochs.end(epoch)
     }
+    this.#add(digest, bytes.length)
+  }
+
+  /**
+   * Takes over a chunk file that another thread has written with a `ChunkFileWriter`.
+   * @returns whether it was not here before
+   */
+  adopt(digest: Digest, lengthBytes: number): boolean {
+    const isNew = !this.#present.has(digest)
+    this.#add(digest, lengthBytes)
+    return isNew
+  }
+
+  #add(digest: Digest, lengthBytes: number): void {
     this.#present.set(digest, unchecked)
+    this.#sync.noteWritten(lengthBytes)
+    this.#doubtless(digest)
+  }
+
+  /** Resolves when more may be adopted: at once, unless the disk is behind. */
+  async room(): Promise<void> {
+    await this.#sync.room()
+  }
+
+  /**
+   * Resolves when all chunks that are here would survive a power loss.
+   * @throws unavailable where the disk refuses
+   */
+  async flush(options: { signal: AbortSignal }): Promise<void> {
+    await this.#sync.flush(options)
+  }
+
+  /** Syncs what is not yet. Nothing may be written any more. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled(this.#writing.values())
+    await this.#sync[Symbol.asyncDispose]()
   }
 
   /**
@@ -139,7 +216,7 @@ export class ChunkStore {
    */
   async get(digest: Digest): Promise<Uint8Array | undefined> {
     const checkedAtMs = this.#present.get(digest)
-    if (checkedAtMs === undefined) return undefined
+    if (checkedAtMs === undefined) return this.#doubtful.has(digest) ? await this.#getDoubtful(digest) : undefined
     const found = await this.#read(digest)
     if (found === undefined) {
       this.#lose(digest, 'chunk file is gone; the chunk will be fetched again')
@@ -154,6 +231,47 @@ export class ChunkStore {
     this.#lose(digest, 'chunk file is damaged and was discarded; the chunk will be fetched again')
     await this.discard(digest)
     return undefined
+  }
+
+  /** The chunks that a power loss may have damaged. {@link get} ends the doubt, one way or the other. */
+  doubtful(): SetIterator<Digest> {
+    return this.#doubtful.values()
+  }
+
+  async #getDoubtful(digest: Digest): Promise<Uint8Array | undefined> {
+    const bytes = await this.#readDoubtful(digest)
+    // Somebody else was faster, or has put it anew.
+    if (!this.#doubtful.has(digest)) return await this.get(digest)
+    if (bytes !== undefined) {
+      this.#add(digest, 0)
+      return bytes
+    }
+    this.#log.info('chunk was lost with the power and is discarded; it will be fetched again', { digest })
+    await this.discard(digest)
+    return undefined
+  }
+
+  /** The chunk's bytes, if they are right; its file is of the epoch now. */
+  async #readDoubtful(digest: Digest): Promise<Uint8Array | undefined> {
+    try {
+      await using file = await open(chunkFile(this.directory, digest), 'r')
+      const bytes = await file.readFile()
+      if ((await hashBytes(bytes)) !== digest) return undefined
+      const epoch = this.#sync.epochs.current
+      // Of this very file: one that was put meanwhile has an epoch of its own.
+      await file.utimes(epoch, epoch)
+      return bytes
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      throw error
+    }
+  }
+
+  /** A chunk is in doubt no longer. */
+  #doubtless(digest: Digest): void {
+    if (!this.#doubtful.delete(digest)) return
+    this.#sync.noteWritten(0)
+    if (this.#doubtful.size === 0) this.#sync.settle().catch(() => undefined)
   }
 
   /**
@@ -211,6 +329,7 @@ export class ChunkStore {
         if (error.code !== 'ENOENT') throw error
       })
       .finally(() => this.#discarding.delete(digest))
+    void gone.then(() => this.#doubtless(digest)).catch(() => undefined)
     this.#discarding.set(
       digest,
       gone.catch(() => undefined),
