@@ -11,7 +11,7 @@ import type { Log } from '../base/log.ts'
 import { Semaphore } from '../base/semaphore.ts'
 import { temporaryDirectoryOf, type ChunkFileWriting } from './chunk-file-writer.ts'
 import type { DiskReserve } from './disk-reserve.ts'
-import { GroupSync, type GroupSyncParts } from './group-sync.ts'
+import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-sync.ts'
 import { syncFilesystem } from './sync-filesystem.ts'
 
 /** Files being written at once: enough for the disk's own queue, few enough to leave threads for reads. */
@@ -25,11 +25,7 @@ export interface ChunkStoreParts {
   syncFilesystem?: GroupSyncParts['syncFilesystem']
 }
 
-export interface ChunkStoreOptions {
-  directory: string
-  /** The boot of this host; the kernel's own by default. */
-  bootId?: string
-}
+export type ChunkStoreOptions = GroupSyncOptions
 
 /** The change time of a file that nobody has checked. */
 const unchecked = 0
@@ -48,6 +44,8 @@ export class ChunkStore implements AsyncDisposable {
   readonly #log: Log
   readonly #reserve: ChunkStoreParts['reserve']
   readonly #temporary: string
+  /** Files that were chunks. Their blocks must not be used anew as long as a power loss could bring them back. */
+  readonly #discarded: string
   readonly #sync: GroupSync
   /** Chunk files that a power loss may have damaged. */
   readonly #doubtful = new Set<Digest>()
@@ -64,6 +62,7 @@ export class ChunkStore implements AsyncDisposable {
     this.#reserve = reserve
     this.#sync = sync
     this.#temporary = temporaryDirectoryOf(directory)
+    this.#discarded = join(directory, 'discarded')
     this.#log = log
   }
 
@@ -79,6 +78,7 @@ export class ChunkStore implements AsyncDisposable {
   async #open(): Promise<void> {
     await rm(this.#temporary, { recursive: true, force: true })
     await mkdir(this.#temporary, { recursive: true, mode: 0o700 })
+    await mkdir(this.#discarded, { recursive: true, mode: 0o700 })
     for (let i = 0; i < 256; i++) {
       const prefix = i.toString(16).padStart(2, '0')
       const directory = join(this.directory, prefix)
@@ -96,6 +96,7 @@ export class ChunkStore implements AsyncDisposable {
         chunks: this.#doubtful.size,
       })
     else await this.#sync.settle().catch(() => undefined)
+    for (const name of await readdir(this.#discarded)) this.#removeLater(join(this.#discarded, name))
   }
 
   #isDoubtful(path: string): boolean {
@@ -321,13 +322,17 @@ export class ChunkStore implements AsyncDisposable {
     this.#present.delete(digest)
   }
 
-  /** Forgets and removes a chunk. */
+  /** Forgets and removes a chunk. Its room on the disk is free after the next sync. */
   async discard(digest: Digest): Promise<void> {
     this.#present.delete(digest)
-    const gone = unlink(chunkFile(this.directory, digest))
-      .catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'ENOENT') throw error
-      })
+    const discarded = join(this.#discarded, `${this.#temporaryPrefix}-${this.#written++}`)
+    const gone = rename(chunkFile(this.directory, digest), discarded)
+      .then(
+        () => this.#removeLater(discarded),
+        (error: NodeJS.ErrnoException) => {
+          if (error.code !== 'ENOENT') throw error
+        },
+      )
       .finally(() => this.#discarding.delete(digest))
     void gone.then(() => this.#doubtless(digest)).catch(() => undefined)
     this.#discarding.set(
@@ -335,6 +340,13 @@ export class ChunkStore implements AsyncDisposable {
       gone.catch(() => undefined),
     )
     await gone
+  }
+
+  #removeLater(discarded: string): void {
+    void this.#sync
+      .nextSync()
+      .then(async () => await unlink(discarded))
+      .catch((error: unknown) => this.#log.debug('discarded chunk cannot be removed', { error, file: discarded }))
   }
 }
 

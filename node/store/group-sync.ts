@@ -7,8 +7,8 @@ import { orAbort } from '../base/single-flight.ts'
 import { SyncJournal } from './sync-journal.ts'
 import { WriteEpochs } from './write-epochs.ts'
 
-/** A chunk waits this long for its sync at most (ms), if the disk keeps up. */
-const groupMs = 10_000
+/** How long a chunk waits for its sync (ms): the last seconds of a host are checked after a power loss in about as long. */
+const defaultGroupMs = 10_000
 /** A group of chunks that is as large as this is synced without waiting (bytes). Twice as much is unsynced at most. */
 const groupBytes = 512 * 1024 * 1024
 /** How long the end of the process waits for the last sync (ms); what it leaves is checked after the next boot. */
@@ -30,6 +30,8 @@ export interface GroupSyncOptions {
   directory: string
   /** The boot of this host; the kernel's own by default. */
   bootId?: string
+  /** A chunk waits this long for its sync at most (ms), if the disk keeps up. */
+  groupMs?: number
 }
 
 /**
@@ -50,6 +52,7 @@ export class GroupSync implements AsyncDisposable {
   readonly #directory: string
   readonly #journal: SyncJournal
   readonly #bootId: string
+  readonly #groupMs: number
   /** Files of this epoch, and of those before, were on the disk before the host lost power; undefined where no file is in doubt. */
   readonly #certainEpoch: number | undefined
   #epochs: WriteEpochs
@@ -64,10 +67,12 @@ export class GroupSync implements AsyncDisposable {
   #running: Promise<void> | undefined
   #planned: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
+  /** Those who wait for the next sync to end. */
+  #waiting: (() => void)[] = []
 
   private constructor(
     { log, syncFilesystem }: GroupSyncParts,
-    { directory, bootId }: Required<GroupSyncOptions>,
+    { directory, bootId, groupMs }: Required<GroupSyncOptions>,
     journal: SyncJournal,
     state: { syncedEpoch: number; isInDoubt: boolean },
   ) {
@@ -75,6 +80,7 @@ export class GroupSync implements AsyncDisposable {
     this.#syncFilesystem = syncFilesystem
     this.#directory = directory
     this.#bootId = bootId
+    this.#groupMs = groupMs
     this.#journal = journal
     this.#isInDoubt = state.isInDoubt
     this.#syncedEpoch = state.syncedEpoch
@@ -83,17 +89,17 @@ export class GroupSync implements AsyncDisposable {
   }
 
   static async open(parts: GroupSyncParts, options: GroupSyncOptions): Promise<GroupSync> {
-    const { directory, bootId = await currentBootId() } = options
+    const { directory, bootId = await currentBootId(), groupMs = defaultGroupMs } = options
     const journal = new SyncJournal({ path: join(directory, 'sync-journal') })
     const state = await journal.read()
     // Of a store without a journal nothing is known; a new one has nothing that could be in doubt.
     const isInDoubt = state === undefined || (state.bootId !== bootId && !state.isClosed)
     const syncedEpoch = state?.syncedEpoch ?? 0
-    const sync = new GroupSync(parts, { directory, bootId }, journal, { syncedEpoch, isInDoubt })
+    const sync = new GroupSync(parts, { directory, bootId, groupMs }, journal, { syncedEpoch, isInDoubt })
     if (!isInDoubt) {
       await sync.#begin()
       // The process before has not synced its last group.
-      if (state?.isClosed === false) sync.noteWritten(0)
+      if (state !== undefined && !state.isClosed) sync.noteWritten(0)
     }
     return sync
   }
@@ -141,7 +147,7 @@ export class GroupSync implements AsyncDisposable {
       this.#timer ??= setTimeout(() => {
         this.#timer = undefined
         void this.#plan().catch(() => undefined)
-      }, groupMs).unref()
+      }, this.#groupMs).unref()
   }
 
   /**
@@ -150,6 +156,12 @@ export class GroupSync implements AsyncDisposable {
    */
   async flush({ signal }: { signal: AbortSignal }): Promise<void> {
     if (this.#isDirty || this.#running !== undefined) await orAbort(this.#plan(), signal)
+  }
+
+  /** Resolves when what has been done so far is on the disk, or this process cannot get it there. Nothing is hurried. */
+  async nextSync(): Promise<void> {
+    this.noteWritten(0)
+    await new Promise<void>((resolve) => this.#waiting.push(resolve))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -195,6 +207,8 @@ export class GroupSync implements AsyncDisposable {
     this.#timer = undefined
     this.#isDirty = false
     this.#unsyncedBytes = 0
+    const waiting = this.#waiting
+    this.#waiting = []
     try {
       const epoch = this.#epochs.close()
       for (let waitedMs = 0; !this.#epochs.isQuiet(epoch); waitedMs += quietCheckMs) {
@@ -212,6 +226,8 @@ export class GroupSync implements AsyncDisposable {
       if (!this.#hasWarned) this.#log.warn('chunks cannot be synced; a power loss would lose them', { error: cause })
       this.#hasWarned = true
       throw new P2pfsError('unavailable', `cannot sync the chunks: ${(cause as Error).message}`, { cause })
+    } finally {
+      for (const resolve of waiting) resolve()
     }
     // What is not noted is checked once more than it has to be.
     if (!this.#isInDoubt) await this.#journal.noteSynced(this.#syncedEpoch).catch(() => undefined)
