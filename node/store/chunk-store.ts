@@ -95,7 +95,7 @@ export class ChunkStore implements AsyncDisposable {
       this.#log.info('host stopped before all chunks were synced; these are checked before they are used', {
         chunks: this.#doubtful.size,
       })
-    else await this.#sync.settle().catch(() => undefined)
+    await this.settled()
     for (const name of await readdir(this.#discarded)) this.#removeLater(join(this.#discarded, name))
   }
 
@@ -268,11 +268,16 @@ export class ChunkStore implements AsyncDisposable {
     }
   }
 
+  /** Resolves when the record says that nothing is in doubt; at once where something is. */
+  async settled(): Promise<void> {
+    if (this.#doubtful.size === 0) await this.#sync.settle().catch(() => undefined)
+  }
+
   /** A chunk is in doubt no longer. */
   #doubtless(digest: Digest): void {
     if (!this.#doubtful.delete(digest)) return
     this.#sync.noteWritten(0)
-    if (this.#doubtful.size === 0) this.#sync.settle().catch(() => undefined)
+    void this.settled()
   }
 
   /**

@@ -9,8 +9,8 @@ import { WriteEpochs } from './write-epochs.ts'
 
 /** How long a chunk waits for its sync (ms): the last seconds of a host are checked after a power loss in about as long. */
 const defaultGroupMs = 10_000
-/** A group of chunks that is as large as this is synced without waiting (bytes). Twice as much is unsynced at most. */
-const groupBytes = 512 * 1024 * 1024
+/** Half of what a power loss leaves in doubt at most (bytes): it is hashed in a second or two. */
+const defaultGroupBytes = 512 * 1024 * 1024
 /** How long the end of the process waits for the last sync (ms); what it leaves is checked after the next boot. */
 const closeMs = 5_000
 /** How often writes under way are looked at (ms), and how long they are waited for before a sync is given up. */
@@ -32,6 +32,8 @@ export interface GroupSyncOptions {
   bootId?: string
   /** A chunk waits this long for its sync at most (ms), if the disk keeps up. */
   groupMs?: number
+  /** A group of chunks that is as large as this is synced without waiting (bytes). Twice as much is unsynced at most. */
+  groupBytes?: number
 }
 
 /**
@@ -53,6 +55,7 @@ export class GroupSync implements AsyncDisposable {
   readonly #journal: SyncJournal
   readonly #bootId: string
   readonly #groupMs: number
+  readonly #groupBytes: number
   /** Files of this epoch, and of those before, were on the disk before the host lost power; undefined where no file is in doubt. */
   readonly #certainEpoch: number | undefined
   #epochs: WriteEpochs
@@ -67,12 +70,13 @@ export class GroupSync implements AsyncDisposable {
   #running: Promise<void> | undefined
   #planned: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
+  #settling: Promise<void> | undefined
   /** Those who wait for the next sync to end. */
   #waiting: (() => void)[] = []
 
   private constructor(
     { log, syncFilesystem }: GroupSyncParts,
-    { directory, bootId, groupMs }: Required<GroupSyncOptions>,
+    { directory, bootId, groupMs, groupBytes }: Required<GroupSyncOptions>,
     journal: SyncJournal,
     state: { syncedEpoch: number; isInDoubt: boolean },
   ) {
@@ -81,6 +85,7 @@ export class GroupSync implements AsyncDisposable {
     this.#directory = directory
     this.#bootId = bootId
     this.#groupMs = groupMs
+    this.#groupBytes = groupBytes
     this.#journal = journal
     this.#isInDoubt = state.isInDoubt
     this.#syncedEpoch = state.syncedEpoch
@@ -89,13 +94,14 @@ export class GroupSync implements AsyncDisposable {
   }
 
   static async open(parts: GroupSyncParts, options: GroupSyncOptions): Promise<GroupSync> {
-    const { directory, bootId = await currentBootId(), groupMs = defaultGroupMs } = options
+    const { directory, groupMs = defaultGroupMs, groupBytes = defaultGroupBytes } = options
+    const bootId = options.bootId ?? (await currentBootId())
     const journal = new SyncJournal({ path: join(directory, 'sync-journal') })
     const state = await journal.read()
     // Of a store without a journal nothing is known; a new one has nothing that could be in doubt.
     const isInDoubt = state === undefined || (state.bootId !== bootId && !state.isClosed)
     const syncedEpoch = state?.syncedEpoch ?? 0
-    const sync = new GroupSync(parts, { directory, bootId, groupMs }, journal, { syncedEpoch, isInDoubt })
+    const sync = new GroupSync(parts, { directory, bootId, groupMs, groupBytes }, journal, { syncedEpoch, isInDoubt })
     if (!isInDoubt) {
       await sync.#begin()
       // The process before has not synced its last group.
@@ -127,6 +133,11 @@ export class GroupSync implements AsyncDisposable {
 
   /** Nothing is in doubt any more: every file that was has an epoch of this process, or is gone. */
   async settle(): Promise<void> {
+    this.#settling ??= this.#settle()
+    await this.#settling
+  }
+
+  async #settle(): Promise<void> {
     if (!this.#isInDoubt) return
     if (this.#isDirty || this.#running !== undefined) await this.#plan()
     this.#isInDoubt = false
@@ -135,14 +146,14 @@ export class GroupSync implements AsyncDisposable {
 
   /** Resolves when more may be written: at once, unless the disk is behind. */
   async room(): Promise<void> {
-    while (this.#unsyncedBytes >= groupBytes && this.#running !== undefined) await this.#running
+    while (this.#unsyncedBytes >= this.#groupBytes && this.#running !== undefined) await this.#running
   }
 
   /** A chunk file of so many bytes has got its name; 0 for another change of the directory or of a file's epoch. */
   noteWritten(lengthBytes: number): void {
     this.#isDirty = true
     this.#unsyncedBytes += lengthBytes
-    if (this.#unsyncedBytes >= groupBytes) void this.#plan().catch(() => undefined)
+    if (this.#unsyncedBytes >= this.#groupBytes) void this.#plan().catch(() => undefined)
     else
       this.#timer ??= setTimeout(() => {
         this.#timer = undefined
@@ -168,7 +179,7 @@ export class GroupSync implements AsyncDisposable {
     clearTimeout(this.#timer)
     const ended = new AbortController()
     await Promise.race([
-      this.flush(ended).catch(() => undefined),
+      Promise.allSettled([this.#settling, this.flush(ended)]),
       sleep(closeMs, undefined, ended).catch(() => undefined),
     ])
     ended.abort()

@@ -35,6 +35,7 @@ export interface InventoryParts {
     | 'discard'
     | 'digests'
     | 'doubtful'
+    | 'settled'
   >
   region: Announcer
 }
@@ -92,6 +93,11 @@ export class Inventory {
   /** The chunks that a power loss may have damaged: they do not count as here. {@link get} ends the doubt. */
   doubtful(): SetIterator<Digest> {
     return this.#chunks.doubtful()
+  }
+
+  /** Resolves when the record says that nothing is in doubt; at once where something is. */
+  async settled(): Promise<void> {
+    await this.#chunks.settled()
   }
 
   /** Checks the chunk on the disk anew; a damaged one is discarded and withdrawn. @returns its length (bytes); 0 where it is gone */

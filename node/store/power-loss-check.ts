@@ -2,7 +2,7 @@ import type { Log } from '../base/log.ts'
 import type { Inventory } from './inventory.ts'
 
 export interface PowerLossCheckParts {
-  inventory: Pick<Inventory, 'doubtful' | 'get'>
+  inventory: Pick<Inventory, 'doubtful' | 'get' | 'settled'>
   log: Log
 }
 
@@ -23,7 +23,7 @@ export class PowerLossCheck implements AsyncDisposable {
     this.#running = this.#run()
   }
 
-  /** Resolves when no chunk is in doubt, but for those that the disk does not let be read. */
+  /** Resolves when no chunk is in doubt and the record says so, but for those that the disk does not let be read. */
   async done(): Promise<void> {
     await this.#running
   }
@@ -45,6 +45,7 @@ export class PowerLossCheck implements AsyncDisposable {
         log.debug('chunk cannot be read to be checked', { error, digest })
       }
     }
+    await inventory.settled()
     if (found.right + found.lost + found.unreadable > 0)
       log.info('chunks that were not synced when the host stopped are checked', found)
   }

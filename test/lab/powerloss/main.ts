@@ -14,6 +14,9 @@ written since the disk's last sync is there afterwards, in part, or not. Ends wi
   --seed N     chooses the work and the instants [random]
 `
 
+/** Findings of one round that are printed. */
+const maxPrinted = 10
+
 const { values: args } = parseArgs({
   options: {
     rounds: { type: 'string', default: '100' },
@@ -44,7 +47,7 @@ try {
         `${(cut.keptBytes / 1e6).toFixed(1)} MB kept; ${round.files} files, ${round.doubtful} in doubt, ` +
         `${round.damaged} damaged; ${round.promised} promised (seed ${seed}, ${mountedWith})`,
     )
-    for (const finding of findings) print(`    ${finding}`)
+    for (const finding of findings.slice(0, maxPrinted)) print(`    ${finding}`)
   }
   for await (const { seed, kept, findings } of killStores(mkdtempSync(join(directory, 'killed-')), {
     kills: Number(args.kills),
@@ -53,7 +56,7 @@ try {
     killed.stores++
     killed.kept += kept
     killed.findings += findings.length
-    for (const finding of findings) print(`kill ${killed.stores} (seed ${seed}): ${finding}`)
+    for (const finding of findings.slice(0, maxPrinted)) print(`kill ${killed.stores} (seed ${seed}): ${finding}`)
   }
 } finally {
   rmSync(directory, { recursive: true, force: true })

@@ -55,7 +55,7 @@ async function killOnce(directory: string, seed: number, kept: Set<Digest>): Pro
   store.kill('SIGKILL')
   await closed
 
-  const chunks = await ChunkStore.open({ log: silentLog, reserve }, { directory, bootId: 'boot' })
+  await using chunks = await ChunkStore.open({ log: silentLog, reserve }, { directory, bootId: 'boot' })
   const files = chunkFilesBelow(directory)
   for (const digest of chunks.doubtful()) findings.push(`${digest} is in doubt`)
   for (const [digest, isRight] of files) {
@@ -65,6 +65,5 @@ async function killOnce(directory: string, seed: number, kept: Set<Digest>): Pro
   if (chunks.count !== files.size) findings.push(`${chunks.count} chunks count, of ${files.size} files`)
   for (const digest of kept)
     if (!chunks.has(digest) && kept.delete(digest)) findings.push(`${digest} was reported as kept and is lost`)
-  // Not closed: the next one finds what a process leaves that was killed.
   return { seed, files: files.size, kept: kept.size, findings }
 }
