@@ -5,7 +5,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import { orAbort } from '../base/single-flight.ts'
 import { SyncJournal } from './sync-journal.ts'
-import { WriteEpochs } from './write-epochs.ts'
+import { WriteEpochs } from '../base/write-epochs.ts'
 
 /** How long a chunk waits for its sync (ms): the last seconds of a host are checked after a power loss in about as long. */
 const defaultGroupMs = 10_000

@@ -5,7 +5,7 @@ import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { RemoteSource } from '../model/chunk-request.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import { ChunkProvenance } from './chunk-provenance.ts'
-import type { ChunkFileWriting } from './chunk-file-writer.ts'
+import type { ChunkFileWriting } from '../base/chunk-file-writer.ts'
 import type { ChunkStore } from './chunk-store.ts'
 import { Holdings } from './holdings.ts'
 

@@ -3,7 +3,7 @@
 import { writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { silentLog } from '../../../node/base/log.ts'
-import { ChunkFileWriter } from '../../../node/store/chunk-file-writer.ts'
+import { ChunkFileWriter } from '../../../node/base/chunk-file-writer.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { Inventory } from '../../../node/store/inventory.ts'
 import { PowerLossCheck } from '../../../node/store/power-loss-check.ts'

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from '
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { silentLog } from '../../../node/base/log.ts'
-import { ChunkFileWriter } from '../../../node/store/chunk-file-writer.ts'
+import { ChunkFileWriter } from '../../../node/base/chunk-file-writer.ts'
 import { ChunkStore, type ChunkStoreOptions } from '../../../node/store/chunk-store.ts'
 import { Inventory, type Announcer } from '../../../node/store/inventory.ts'
 import { PowerLossCheck } from '../../../node/store/power-loss-check.ts'
@@ -323,7 +323,7 @@ test('chunk files of another thread count when they are adopted, and are synced 
 test('a write that another thread has begun is waited for before its epoch counts as synced', async (t) => {
   let syncs = 0
   const store = await openStore(temporaryDirectory(t), 'boot', { syncFilesystem: async () => void syncs++ })
-  const { WriteEpochs } = await import('../../../node/store/write-epochs.ts')
+  const { WriteEpochs } = await import('../../../node/base/write-epochs.ts')
   const epochs = new WriteEpochs(store.writing.epochs)
   const epoch = epochs.begin()
   await putAll(store, [chunk()])
