@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { parseKey } from '../protocol/attestation.ts'
 import { P2pfsError } from '../protocol/errors.ts'
+import { maxTextLength } from '../protocol/messages/region.ts'
 import { formatByteSize, parseByteSize } from './base/byte-size.ts'
 import { parseDuration } from './base/duration.ts'
 import { defaultLayerLimits } from './rootfs/layer-limits.ts'
@@ -37,6 +38,15 @@ interface Option<T> {
 
 /** The longest duration (s): one day. Node's timers end at 24 days. */
 const maxDurationSeconds = 86_400
+
+/** @throws invalid for a text that is too long to be told to peers */
+function checkTextLength(value: string): void {
+  if (value.length > maxTextLength)
+    throw new P2pfsError(
+      'invalid',
+      `${value.slice(0, 20)}... has ${value.length} characters; a name or region has at most ${maxTextLength}`,
+    )
+}
 
 const text = (
   value: string,
@@ -92,7 +102,9 @@ export const options = {
   control: text('SOCKET', '/run/p2pfs/p2pfs.sock', 'unix socket on which the other commands reach the daemon', {
     type: 'path',
   }),
-  region: text('NAME', 'default', 'the daemon exchanges chunks only with peers of the same region'),
+  region: text('NAME', 'default', 'the daemon exchanges chunks only with peers of the same region', {
+    check: checkTextLength,
+  }),
   regionKeyFile: text(
     'FILE',
     '',
@@ -115,7 +127,10 @@ export const options = {
       'lets everybody who reaches this host be a member of the region, without a key: he can read every image that ' +
       'the region has',
   } as Option<boolean>,
-  name: text('NAME', hostname(), 'name of this host in the status of its peers', { fallbackText: 'the host name' }),
+  name: text('NAME', hostname(), 'name of this host in the status of its peers', {
+    fallbackText: 'the host name',
+    check: checkTextLength,
+  }),
   listen: list('MULTIADDR', [], 'addresses at which peers reach this host', {
     fallbackText: `${listenFallback.everywhere} with a region key, else ${listenFallback.loopback}`,
   }),

@@ -322,7 +322,6 @@ export async function startDaemon(
   stack.use(network)
   await network.start({
     chunk: async (digest) => await inventory.get(digest),
-    heldSegments: () => inventory.segments(),
     imageRecord: async (name) => await catalog.image(name),
     rootfsManifest: async (digest) => await catalog.rootfsBytes(digest),
     layerIndex: async (diffId) => await catalog.layerBytes(diffId),

@@ -10,7 +10,7 @@ import { ProfileReplay } from './replay.ts'
 
 export interface BootParts {
   profiles: Pick<BootProfiles, 'find' | 'keep'>
-  availability: Pick<Availability, 'holders'>
+  availability: Pick<Availability, 'holders' | 'whenAsked'>
   log: Log
 }
 
@@ -76,6 +76,8 @@ export class Boot {
     const rootfs = this.#rootfs
     const { signal } = this.#ended
     const tables = tablesOf(rootfs.manifest)
+    // Those that hold layers of the rootfs are asked for a profile first.
+    for (const { id } of tables) await this.#parts.availability.whenAsked(id, { signal })
     const found = await this.#parts.profiles.find(
       this.#subject,
       tables.slice(1).map(({ id }) => id),

@@ -1,5 +1,6 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError, type ErrorCode } from '../../protocol/errors.ts'
+import { pause, systemClock, type Clock } from '../base/clock.ts'
 import { isDiskFull } from '../base/disk-full.ts'
 import type { Log } from '../base/log.ts'
 import { orAbort } from '../base/single-flight.ts'
@@ -19,10 +20,13 @@ import type { Inventory } from '../store/inventory.ts'
 export interface FetcherParts {
   inventory: Pick<Inventory, 'get' | 'put'>
   peers: Pick<PeerSource, 'fetch'>
-  /** Asked when no peer delivers. */
+  /** Asked when no peer delivers, or not soon. */
   registry: ChunkSource
   log: Log
+  clock?: Clock
 }
+
+type Delivered = FetchedChunk & { source: RemoteSource }
 
 type Unawaited = Exclude<FetchPriority, 'demand'>
 
@@ -36,6 +40,8 @@ const inFlight: Record<Unawaited, number> = { ahead: 32, boot: 256, background: 
  * disk takes them.
  */
 const maxKeeping = 96
+/** A registry that has failed is asked again after this time, while peers may still deliver (ms): as a read is tried anew. */
+const askAgainMs = 1_000
 
 /** The flights of one priority: how many run, and which wait for their turn. */
 interface Lane {
@@ -51,7 +57,7 @@ interface Flight {
   /** Whether it has the chunk, or has failed. */
   over: boolean
   abort: AbortController
-  chunk: Promise<FetchedChunk & { source: RemoteSource }>
+  chunk: Promise<Delivered>
   /** Resolves when the chunk is in the store, or never will be. */
   kept: Promise<void>
   /** Peers that did not deliver, and why. */
@@ -201,31 +207,64 @@ export class Fetcher {
     flight.chunk.then(async () => (this.#keeping.size < maxKeeping ? undefined : await flight.kept)).then(done, done)
   }
 
-  async #obtain(
+  async #obtain(request: ChunkRequest, flight: Flight, signal: AbortSignal): Promise<Delivered> {
+    signal.throwIfAborted()
+    const over = new AbortController()
+    const limited = AbortSignal.any([signal, over.signal])
+    const late = Promise.withResolvers<undefined>()
+    const peers = this.#fromPeers(request, flight, limited, () => late.resolve(undefined))
+    const giveUpOthers = (): void => over.abort(new P2pfsError('closed', 'another source has delivered the chunk'))
+    const delivered =
+      (await Promise.race([peers, late.promise])) ??
+      (await this.#fromAny(request, flight, peers, limited).finally(giveUpOthers))
+    if (delivered.source === 'peer') {
+      this.fromPeers.bytes += request.lengthBytes
+      this.fromPeers.chunks++
+    }
+    return delivered
+  }
+
+  /**
+   * From the registry, or from the peers where these deliver first. A registry that fails is asked again as long as
+   * peers may deliver.
+   */
+  async #fromAny(
     request: ChunkRequest,
     flight: Flight,
+    peers: Promise<Delivered | undefined>,
     signal: AbortSignal,
-  ): Promise<FetchedChunk & { source: RemoteSource }> {
-    signal.throwIfAborted()
-    const { urgency } = flight
-    const bytes = await this.#fromPeers(request, flight, signal)
-    if (bytes !== undefined) return { bytes, source: 'peer' }
-    try {
-      const options = { signal, urgency, fetchChunk: this.fetchChunk }
-      return { bytes: await this.#parts.registry.fetch(request, options), source: 'registry' }
-    } catch (cause) {
-      if (signal.aborted) throw cause
-      throw undelivered(request, flight, cause, (cause as Error).message)
+  ): Promise<Delivered> {
+    const { registry, clock = systemClock } = this.#parts
+    const delivering = peers.then(async (delivered) => delivered ?? (await new Promise<never>(() => undefined)))
+    for (;;) {
+      try {
+        const options = { signal, urgency: flight.urgency, fetchChunk: this.fetchChunk }
+        const asking = registry.fetch(request, options)
+        return await Promise.race([delivering, asking.then((bytes) => ({ bytes, source: 'registry' }) as const)])
+      } catch (cause) {
+        if (signal.aborted) throw cause
+        const again = isP2pfsError(cause, 'unavailable', 'timeout', 'busy')
+          ? pause(clock, askAgainMs, { signal }).then(() => 'again' as const)
+          : undefined
+        const outcome = await (again === undefined ? peers : Promise.race([peers, again]))
+        signal.throwIfAborted()
+        if (outcome === undefined) throw undelivered(request, flight, cause, (cause as Error).message)
+        if (outcome !== 'again') return outcome
+      }
     }
   }
 
-  async #fromPeers(request: ChunkRequest, flight: Flight, signal: AbortSignal): Promise<Uint8Array | undefined> {
+  /** @returns undefined where no peer delivers it */
+  async #fromPeers(
+    request: ChunkRequest,
+    flight: Flight,
+    signal: AbortSignal,
+    onLate: () => void,
+  ): Promise<Delivered | undefined> {
     const onRefusal = (peer: string, { code }: P2pfsError): void => void flight.refusals.push({ peer, code })
     try {
-      const bytes = await this.#parts.peers.fetch(request, { signal, urgency: flight.urgency, onRefusal })
-      this.fromPeers.bytes += request.lengthBytes
-      this.fromPeers.chunks++
-      return bytes
+      const bytes = await this.#parts.peers.fetch(request, { signal, urgency: flight.urgency, onRefusal, onLate })
+      return { bytes, source: 'peer' }
     } catch (error) {
       if (signal.aborted || !isP2pfsError(error, 'missing')) throw error
       return undefined

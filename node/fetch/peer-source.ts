@@ -1,96 +1,139 @@
-import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
-import { ExpiringMap } from '../base/expiring-map.ts'
+import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
+import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
+import { ShareBudget } from '../base/share-budget.ts'
 import type { ChunkRequest } from '../model/chunk-request.ts'
 import type { Availability } from '../peers/availability.ts'
-import type { ChunkClient } from '../peers/chunk/client.ts'
+import type { ChunkClient, StreamClass } from '../peers/chunk/client.ts'
+import { standings, type PeerStanding } from '../peers/peer-standing.ts'
+import { PeerFetch } from './peer-fetch.ts'
 import type { ChunkSource, SourceOptions } from './source.ts'
 
 export interface PeerSourceParts {
-  availability: Pick<Availability, 'holders'>
-  chunks: Pick<ChunkClient, 'fetchChunk'>
+  availability: Pick<Availability, 'holders' | 'whenAsked' | 'forgetClaim'>
+  chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs' | 'isBusyWithEarlier'>
   log: Log
-  /** The clock (ms). */
-  now?: () => number
+  clock?: Clock
+}
+
+export interface PeerSourceOptions extends Omit<SourceOptions, 'fetchChunk'> {
+  /** Called for each peer that did not deliver. */
+  onRefusal?: (peer: string, error: P2pfsError) => void
+  /** Called when another source should be asked too; once. The peers are waited for all the same. */
+  onLate?: () => void
 }
 
 /**
- * How long one peer may take to deliver one chunk (ms). The peer layer notices a lost connection sooner; this bounds a
- * peer that is alive and does not answer, on a link that may carry 32 MiB before the chunk.
+ * How long a want may wait while its peer does not get on with any answer (ms): then the fetch is done with that peer.
+ * Reads that somebody waits for have asked others long before.
  */
-const timeoutMs = { demand: 10_000, background: 60_000 }
+const stallMs = 5_000
+/**
+ * Chunks that are asked for twice although the first peer is not known as silent: at most this share of the reads that
+ * somebody waits for, and a few besides.
+ */
+const hedges = { share: 0.05, burst: 16 } as const
+/** More than all that is under way to one peer (bytes). */
+const untried = 2 ** 40
 
-/** A peer that did not deliver is asked last for this long (ms). */
-const penaltyMs = 10_000
-/** Peers whose failure is remembered; a region has fewer. */
-const maxPenalised = 4096
-
-/** Asks the holders of a chunk in turn: the least busy first, those that failed a moment ago last. */
+/**
+ * Asks the holders of a chunk. Those that have delivered come first, the least busy of them before the others; those
+ * that are silent come last. See {@link PeerFetch} for when a second one is asked.
+ */
 export class PeerSource implements ChunkSource {
-  readonly #availability: PeerSourceParts['availability']
-  readonly #chunks: PeerSourceParts['chunks']
-  readonly #log: Log
-  readonly #outstandingBytes = new Map<string, number>()
-  readonly #penalised: ExpiringMap<string>
+  readonly #parts: PeerSourceParts
+  readonly #clock: Clock
+  readonly #budget = new ShareBudget(hedges)
+  /** What is under way to each peer (bytes). */
+  readonly #loads = new Map<string, number>()
 
-  constructor({ availability, chunks, log, now = () => performance.now() }: PeerSourceParts) {
-    this.#availability = availability
-    this.#chunks = chunks
-    this.#log = log
-    this.#penalised = new ExpiringMap({ maxEntries: maxPenalised, now })
+  constructor(parts: PeerSourceParts) {
+    this.#parts = parts
+    this.#clock = parts.clock ?? systemClock
   }
 
   /**
-   * @param options `onRefusal` is called for each peer that did not deliver
+   * A read that somebody waits for asks a second holder when the first does not get on, and a third.
    * @throws missing where no connected peer delivers it; the signal's reason
    */
-  async fetch(
-    request: ChunkRequest,
-    {
-      signal,
-      urgency,
-      onRefusal,
-    }: Omit<SourceOptions, 'fetchChunk'> & { onRefusal?: (peer: string, error: P2pfsError) => void },
-  ): Promise<Uint8Array> {
-    // The peer protocol has one stream for each of these two.
-    const streamClass = urgency.isUrgent ? 'demand' : 'background'
-    const asked = new Set<string>()
-    for (;;) {
-      // Looked up for each try: holders come and go meanwhile.
-      const holders = this.#availability.holders(request.table, request.index)
-      const peer = this.#best(holders.filter((id) => !asked.has(id)))
-      if (peer === undefined) throw new P2pfsError('missing', 'no peer delivers the chunk', { digest: request.digest })
-      asked.add(peer)
-      this.#outstandingBytes.set(peer, this.#outstanding(peer) + request.lengthBytes)
-      try {
-        return await this.#chunks.fetchChunk(peer, request.digest, request.lengthBytes, {
-          signal,
-          streamClass,
-          timeoutMs: timeoutMs[streamClass],
-        })
-      } catch (error) {
-        if (signal.aborted) throw error
-        if (!isP2pfsError(error)) throw error
-        this.#log.debug('peer did not deliver', { error, peer, digest: request.digest })
-        onRefusal?.(peer, error)
-        if (error.code !== 'missing') this.#penalised.set(peer, true, penaltyMs)
-      } finally {
-        const left = this.#outstanding(peer) - request.lengthBytes
-        if (left > 0) this.#outstandingBytes.set(peer, left)
-        else this.#outstandingBytes.delete(peer)
+  async fetch(request: ChunkRequest, options: PeerSourceOptions): Promise<Uint8Array> {
+    const { table, index } = request
+    await this.#parts.availability.whenAsked(table, { signal: options.signal, index })
+    return await new PeerFetch({ holders: this, clock: this.#clock }, request, options).run()
+  }
+
+  /** The holder to ask next. @param except those that have been asked */
+  next(request: ChunkRequest, except: ReadonlySet<string>): { id: string; standing: PeerStanding } | undefined {
+    const { availability, chunks } = this.#parts
+    let best: { id: string; standing: PeerStanding; place: number; busyBytes: number } | undefined
+    for (const id of availability.holders(request.table, request.index)) {
+      if (except.has(id)) continue
+      const standing = chunks.standing(id)
+      const { current } = standing
+      const loadBytes = this.#loads.get(id) ?? 0
+      // A peer that has not delivered yet is tried, one chunk at a time, where one that has is busy with more than that:
+      // soon all that deliver are known, and a liar gets little.
+      const trial = current !== standings.unproven ? 0 : loadBytes === 0 ? request.lengthBytes : untried
+      const candidate = {
+        id,
+        standing,
+        place: current === standings.unproven ? standings.proven : current,
+        busyBytes: loadBytes + trial,
       }
+      if (
+        best === undefined ||
+        candidate.place < best.place ||
+        (candidate.place === best.place && candidate.busyBytes < best.busyBytes)
+      )
+        best = candidate
     }
-  }
-
-  #outstanding(peer: string): number {
-    return this.#outstandingBytes.get(peer) ?? 0
-  }
-
-  #best(holders: string[]): string | undefined {
-    const cost = (peer: string): number =>
-      this.#outstanding(peer) + (this.#penalised.has(peer) ? Number.MAX_SAFE_INTEGER / 2 : 0)
-    let best: string | undefined
-    for (const peer of holders) if (best === undefined || cost(peer) < cost(best)) best = peer
     return best
+  }
+
+  /** How long a peer that owes a chunk takes to get on, in 95 of 100 cases (ms). */
+  usualMs(streamClass: StreamClass): number {
+    return this.#parts.chunks.usualMs(streamClass)
+  }
+
+  /** Somebody waits for one more chunk. */
+  countDemand(): void {
+    this.#budget.count()
+  }
+
+  /** Whether a chunk may be asked for twice although the peer that was asked is not silent. */
+  mayAskAgain(): boolean {
+    return this.#budget.take()
+  }
+
+  /**
+   * Whether the peer is busy with what it was asked for before this want, and gets on: the want waits for its turn.
+   * @param askedAtMs when the want was sent (ms of the clock)
+   */
+  isBusyWithEarlier(id: string, streamClass: StreamClass, askedAtMs: number): boolean {
+    return this.#parts.chunks.isBusyWithEarlier(id, streamClass, askedAtMs)
+  }
+
+  /** Asks one holder. @throws what the peer refused with; the signal's reason */
+  async ask(
+    id: string,
+    { digest, lengthBytes, table, index }: ChunkRequest,
+    { signal, streamClass }: { signal: AbortSignal; streamClass: StreamClass },
+  ): Promise<Uint8Array> {
+    const { availability, chunks, log } = this.#parts
+    const standing = chunks.standing(id)
+    this.#loads.set(id, (this.#loads.get(id) ?? 0) + lengthBytes)
+    try {
+      return await chunks.fetchChunk(id, digest, lengthBytes, { signal, streamClass, stallMs })
+    } catch (error) {
+      if (signal.aborted || !isP2pfsError(error)) throw error
+      log.debug('peer did not deliver', { error, peer: id, digest })
+      standing.failed()
+      if (error.code === 'missing') availability.forgetClaim(id, table, index)
+      throw error
+    } finally {
+      const left = this.#loads.get(id)! - lengthBytes
+      if (left > 0) this.#loads.set(id, left)
+      else this.#loads.delete(id)
+    }
   }
 }

@@ -24,7 +24,10 @@ export interface RegionAnswersParts {
   now?: () => number
 }
 
-/** Asks the region how to read a layer, and tells "nobody has it" from "nobody has answered yet". */
+/**
+ * Asks the region how to read a layer, and tells "nobody has it" from "nobody has answered yet". Nobody has it when at
+ * least one member says no, and all others that are not silent do. Where all are silent nobody has answered.
+ */
 export class RegionAnswers {
   readonly #parts: RegionAnswersParts
   readonly #open: OpenQuestions

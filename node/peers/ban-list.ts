@@ -1,16 +1,15 @@
 import { ExpiringMap } from '../base/expiring-map.ts'
+import { limits } from './limits.ts'
 
-/** How long a peer that broke the protocol is kept away (ms). */
-const banMs = 10 * 60_000
-/** Bans that are remembered; beyond this the oldest ends early. */
-const maxBans = 1024
-
-/** Peers that this host neither dials nor lets in for a while. */
+/**
+ * Peers that this host neither dials nor lets in for a while, by their identities. A ban ends a fault of a host that has
+ * one identity. It does not keep out who makes identities at will: what such a one can do is bounded in `limits.ts`.
+ */
 export class BanList {
-  readonly #banned = new ExpiringMap<string>({ maxEntries: maxBans })
+  readonly #banned = new ExpiringMap<string>({ maxEntries: limits.bans.inAll })
 
   add(peerId: string): void {
-    this.#banned.set(peerId, true, banMs)
+    this.#banned.set(peerId, true, limits.bans.ms)
   }
 
   has(peerId: string): boolean {

@@ -1,51 +1,84 @@
 import type { Libp2p } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { maxMembers, type MemberAddresses } from '../../protocol/messages/region.ts'
+import type { MemberAddresses } from '../../protocol/messages/region.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
+import { DialAllowance } from './dial-allowance.ts'
+import { limits } from './limits.ts'
 
 /** How often this host looks for members that are not connected (ms). */
 const tickMs = 250
 /** Pause before the same addresses are dialled again (ms): doubles from the first to the last. */
 const backoffMs = { first: 1_000, last: 30_000 } as const
-/** A member that this host has not reached for so long is forgotten (ms). */
-const forgetMs = 10 * 60_000
+/** A connection that lasts so long shows that the peer is well: the pause is the first again when it ends (ms). */
+const stableMs = 10_000
 
 interface Target {
-  addresses: string[]
   /** Peer id; undefined for a bootstrap address that has not answered yet. */
   peer: string | undefined
-  isBootstrap: boolean
+  /** Of a bootstrap peer: what the operator says. */
+  bootstrap: string | undefined
+  /** What the member itself said in its last hello. */
+  addresses: string[]
+  /** What others say of a member that has not spoken for itself, by the ids of who says it. */
+  hints: Map<string, string[]>
+  /** Whether the peer has shown that it exists: it has said hello, or answered a dial. */
+  hasSpoken: boolean
+  /** Whether a dial of its addresses has led to it. */
+  isProven: boolean
   dialAtMs: number
   failures: number
   isDialling: boolean
+  connectedAtMs: number | undefined
   reachedAtMs: number
 }
 
-/** Keeps this host connected to the bootstrap peers and to every member of the region that it hears of. */
+export interface DiallerParts {
+  host: Pick<Libp2p, 'peerId' | 'getPeers' | 'dial'>
+  log: Log
+  now?: () => number
+  random?: () => number
+}
+
+export interface DiallerOptions {
+  /** Multiaddrs of members to meet first. */
+  bootstrap: readonly string[]
+  /** Multiaddrs at which this host listens: they say which classes of addresses are dialled. */
+  listen: readonly string[]
+}
+
+/**
+ * Keeps this host connected to the bootstrap peers and to the members of the region. Where a member is, it says itself;
+ * what others say of it is a hint for the first dial. The operator's addresses are dialled whatever they are, those that
+ * peers tell only as far as {@link DialAllowance} goes.
+ */
 export class Dialler {
-  readonly #host: Pick<Libp2p, 'peerId' | 'getPeers' | 'dial'>
+  readonly #host: DiallerParts['host']
   readonly #log: Log
   /** By bootstrap address, or by peer id. */
   readonly #targets = new Map<string, Target>()
+  /** Members that others have named and that have not spoken for themselves, by the id of who named them first. */
+  readonly #hinted = new Map<string, Set<string>>()
+  readonly #avoided = new ExpiringMap<string>({ maxEntries: limits.members.inAll })
+  readonly #allowance: DialAllowance
   readonly #now: () => number
   readonly #random: () => number
   #timer: NodeJS.Timeout | undefined
+  /** Whether a member is not dialled yet because of what dials it may cost. */
+  #isHeldBack = false
+  #next: NodeJS.Immediate | undefined
 
   /** @throws invalid for a bootstrap address that is no multiaddr */
   constructor(
-    {
-      host,
-      log,
-      now = Date.now,
-      random = Math.random,
-    }: { host: Pick<Libp2p, 'peerId' | 'getPeers' | 'dial'>; log: Log; now?: () => number; random?: () => number },
-    bootstrap: readonly string[],
+    { host, log, now = Date.now, random = Math.random }: DiallerParts,
+    { bootstrap, listen }: DiallerOptions,
   ) {
     this.#host = host
     this.#log = log
     this.#now = now
     this.#random = random
+    this.#allowance = new DialAllowance({ now }, { listen })
     for (const address of bootstrap) {
       try {
         multiaddr(address)
@@ -56,7 +89,7 @@ export class Dialler {
           { cause },
         )
       }
-      this.#add(address, { addresses: [address], peer: undefined, isBootstrap: true })
+      this.#add(address, { bootstrap: address })
     }
   }
 
@@ -67,49 +100,174 @@ export class Dialler {
 
   stop(): void {
     clearInterval(this.#timer)
+    clearImmediate(this.#next)
     this.#timer = undefined
   }
 
-  /** Connects to a member that another one named, and stays connected to it. */
+  /** A connected member says where it can be dialled: this host stays connected to it. */
   learn({ peer, addresses }: MemberAddresses): void {
-    if (peer === this.#host.peerId.toString() || addresses.length === 0) return
+    if (peer === this.#host.peerId.toString()) return
+    const usable = this.#usable(addresses)
     const target = this.#targets.get(peer)
-    if (target !== undefined) target.addresses = addresses
-    else if (this.#targets.size < maxMembers) this.#add(peer, { addresses, peer, isBootstrap: false })
+    if (target !== undefined) {
+      this.#forgetHints(peer, target)
+      if (String(target.addresses) !== String(usable)) target.isProven = false
+      target.addresses = usable
+      target.hasSpoken = true
+      target.reachedAtMs = this.#now()
+    } else if (usable.length > 0 && this.#makeRoom()) this.#add(peer, { peer, addresses: usable, hasSpoken: true })
   }
 
-  #add(key: string, target: Pick<Target, 'addresses' | 'peer' | 'isBootstrap'>): void {
-    this.#targets.set(key, { ...target, dialAtMs: 0, failures: 0, isDialling: false, reachedAtMs: this.#now() })
+  /** A peer says where another member can be dialled. It counts for nothing where that one has spoken for itself. */
+  hear({ peer, addresses }: MemberAddresses, teller: string): void {
+    if (peer === this.#host.peerId.toString() || peer === teller) return
+    const usable = this.#usable(addresses)
+    if (usable.length === 0) return
+    const target = this.#targets.get(peer)
+    if (target === undefined) {
+      if ((this.#hinted.get(teller)?.size ?? 0) >= limits.members.hintsPerTeller || !this.#makeRoom()) return
+      this.#add(peer, { peer, hints: new Map([[teller, usable]]) })
+      const hinted = this.#hinted.get(teller) ?? new Set()
+      this.#hinted.set(teller, hinted.add(peer))
+    } else if (!target.hasSpoken) {
+      const isKnown = target.hints.has(teller)
+      if (isKnown || target.hints.size < limits.members.tellersPerMember) target.hints.set(teller, usable)
+    }
+  }
+
+  /** Leaves a peer undialled for a while; a bootstrap peer is dialled seldom. */
+  avoid(peer: string, forMs: number): void {
+    this.#avoided.set(peer, true, forMs)
+    const target = this.#targets.get(peer)
+    if (target !== undefined) this.#drop(peer, target)
+  }
+
+  /** Members and bootstrap peers that are remembered. */
+  get size(): number {
+    return this.#targets.size
+  }
+
+  #usable(addresses: readonly string[]): string[] {
+    return addresses.filter((address) => this.#allowance.isDiallable(address)).slice(0, limits.members.dialledAddresses)
+  }
+
+  #add(key: string, target: Partial<Pick<Target, 'peer' | 'addresses' | 'bootstrap' | 'hints' | 'hasSpoken'>>): void {
+    this.#targets.set(key, {
+      peer: undefined,
+      bootstrap: undefined,
+      addresses: [],
+      hints: new Map(),
+      hasSpoken: false,
+      ...target,
+      isProven: false,
+      dialAtMs: 0,
+      failures: 0,
+      isDialling: false,
+      connectedAtMs: undefined,
+      reachedAtMs: this.#now(),
+    })
+  }
+
+  /**
+   * Where the bound is reached, forgets a member that never spoke for itself, of the peer that has named most of them; or
+   * else the one that was reached the longest time ago.
+   * @returns whether there is room for one more
+   */
+  #makeRoom(): boolean {
+    if (this.#targets.size < limits.members.inAll) return true
+    let most: Set<string> | undefined
+    for (const hinted of this.#hinted.values()) if (most === undefined || hinted.size > most.size) most = hinted
+    let [key] = most ?? []
+    if (key === undefined) {
+      const candidates = [...this.#targets].filter(
+        ([, target]) => target.bootstrap === undefined && target.connectedAtMs === undefined,
+      )
+      let oldestMs = Infinity
+      for (const [candidate, { reachedAtMs }] of candidates) {
+        if (reachedAtMs < oldestMs) [key, oldestMs] = [candidate, reachedAtMs]
+      }
+    }
+    const target = key === undefined ? undefined : this.#targets.get(key)
+    if (key === undefined || target === undefined) return false
+    this.#drop(key, target)
+    return true
+  }
+
+  #drop(key: string, target: Target): void {
+    this.#targets.delete(key)
+    this.#forgetHints(key, target)
+  }
+
+  #forgetHints(key: string, target: Target): void {
+    target.hints.clear()
+    for (const [teller, hinted] of this.#hinted) {
+      hinted.delete(key)
+      if (hinted.size === 0) this.#hinted.delete(teller)
+    }
   }
 
   #dialMissing(): void {
+    clearImmediate(this.#next)
+    this.#next = undefined
+    this.#isHeldBack = false
     const now = this.#now()
     const connected = new Set(this.#host.getPeers().map((peer) => peer.toString()))
     for (const [key, target] of this.#targets) {
       if (target.peer !== undefined && connected.has(target.peer)) {
         target.reachedAtMs = now
-        target.failures = 0
-      } else if (!target.isBootstrap && now - target.reachedAtMs > forgetMs) this.#targets.delete(key)
-      else if (!target.isDialling && target.dialAtMs <= now) void this.#dial(target)
+        target.connectedAtMs ??= now
+        if (now - target.connectedAtMs >= stableMs) target.failures = 0
+        continue
+      }
+      target.connectedAtMs = undefined
+      const forgetMs = target.hasSpoken ? limits.members.forgetMs : limits.members.forgetUnprovenMs
+      if (target.bootstrap === undefined && now - target.reachedAtMs > forgetMs) this.#drop(key, target)
+      else if (!target.isDialling && target.dialAtMs <= now) this.#dial(target)
     }
   }
 
-  async #dial(target: Target): Promise<void> {
+  #dial(target: Target): void {
+    const { bootstrap, peer = '' } = target
+    if (bootstrap !== undefined) return void this.#connect(target, [bootstrap])
+    if (this.#avoided.has(peer)) return
+    const [hint] = target.hints
+    const teller = target.addresses.length > 0 ? peer : hint?.[0]
+    const addresses = target.addresses.length > 0 ? target.addresses : hint?.[1]
+    if (teller === undefined || addresses === undefined) return
+    const allowed = this.#allowance.take(teller, addresses, { isProven: target.isProven })
+    if (allowed === undefined) {
+      this.#isHeldBack = true
+      return
+    }
+    const full = allowed.addresses.map((address) => `${address}/p2p/${peer}`)
+    void this.#connect(target, full).then((isConnected) => {
+      allowed.end(isConnected)
+      // Others may be dialled for what this one has given back.
+      if (isConnected && this.#isHeldBack && this.#timer !== undefined)
+        this.#next ??= setImmediate(() => this.#dialMissing())
+      // What one says may be a lie or old: the next one is believed.
+      if (!isConnected && hint !== undefined && target.hints.size > 1) target.hints.delete(hint[0])
+    })
+  }
+
+  async #connect(target: Target, addresses: string[]): Promise<boolean> {
     target.isDialling = true
+    target.failures++
     try {
-      const suffix = target.isBootstrap ? '' : `/p2p/${target.peer ?? ''}`
-      const addresses = target.addresses.map((address) =>
-        multiaddr(address.includes('/p2p/') ? address : `${address}${suffix}`),
-      )
-      const connection = await this.#host.dial(addresses)
-      target.peer = connection.remotePeer.toString()
-      target.failures = 0
+      const { remotePeer } = await this.#host.dial(addresses.map((address) => multiaddr(address)))
+      target.peer = remotePeer.toString()
+      target.hasSpoken = true
+      target.isProven = true
+      return true
     } catch (error) {
-      target.failures++
-      this.#log.debug('peer cannot be reached', { error, addresses: target.addresses })
+      this.#log.debug('peer cannot be reached', { error, addresses })
+      return false
     } finally {
       target.isDialling = false
-      const pauseMs = Math.min(backoffMs.first * 2 ** Math.max(0, target.failures - 1), backoffMs.last)
+      const isAvoided = target.peer !== undefined && this.#avoided.has(target.peer)
+      const pauseMs = isAvoided
+        ? backoffMs.last
+        : Math.min(backoffMs.first * 2 ** Math.max(0, target.failures - 1), backoffMs.last)
       target.dialAtMs = this.#now() + pauseMs * (0.5 + this.#random() / 2)
     }
   }

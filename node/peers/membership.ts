@@ -2,17 +2,19 @@ import { setTimeout as sleepFor } from 'node:timers/promises'
 import type { Libp2p, PeerId } from '@libp2p/interface'
 import { P2pfsError } from '../../protocol/errors.ts'
 import {
-  maxAddresses,
-  maxMembers,
+  fittingHello,
+  maxTextLength,
+  membersMessages,
   regionProtocol,
-  type Have,
   type Hello,
   type MemberAddresses,
   type RegionMessage,
 } from '../../protocol/messages/region.ts'
 import type { Log } from '../base/log.ts'
 import type { BanList } from './ban-list.ts'
+import { ByteBudget } from './byte-budget.ts'
 import type { Dialler } from './dialler.ts'
+import { limits } from './limits.ts'
 import { isMember, Peer, type Member } from './peer.ts'
 import { RegionClient } from './region/client.ts'
 import { rendezvous } from './rendezvous.ts'
@@ -36,7 +38,7 @@ export interface PeerStatus extends Traffic {
 export interface MembershipParts {
   host: Pick<Libp2p, 'peerId' | 'dialProtocol' | 'hangUp' | 'getMultiaddrs'>
   bans: Pick<BanList, 'add'>
-  dialler: Pick<Dialler, 'learn'>
+  dialler: Pick<Dialler, 'learn' | 'hear' | 'avoid'>
   log: Log
   /** Aborts when this host leaves. */
   signal: AbortSignal
@@ -61,21 +63,38 @@ export class Membership {
   readonly #sleep: NonNullable<MembershipParts['sleep']>
   readonly #options: MembershipOptions
   readonly #peers = new Map<string, Peer>()
+  /** Cut peers off that do not say hello. */
+  readonly #helloTimers = new Map<Peer, NodeJS.Timeout>()
+  readonly #queues = new ByteBudget(limits.sendQueue)
+  /** Members so far, for {@link Peer.toldMembers}; and of each member the count at which it joined. */
+  #joined = 0
+  readonly #joinedAt = new WeakMap<Peer, number>()
   #membersTimer: NodeJS.Timeout | undefined
   #hadMembers = false
   #lastJoinedAtMs = 0
 
+  /** @throws invalid for a region whose name is too long */
   constructor(parts: MembershipParts, options: MembershipOptions) {
+    if (options.region.length > maxTextLength)
+      throw new P2pfsError('invalid', `the name of the region is longer than ${maxTextLength} characters`)
     this.#parts = parts
     this.#now = parts.now ?? (() => performance.now())
     this.#sleep = parts.sleep ?? (async (ms, { signal }) => await sleepFor(ms, undefined, { signal }))
     this.#options = options
-    parts.signal.addEventListener('abort', () => clearTimeout(this.#membersTimer), { once: true })
+    const stopTimers = (): void => {
+      for (const timer of [this.#membersTimer, ...this.#helloTimers.values()]) clearTimeout(timer)
+    }
+    parts.signal.addEventListener('abort', stopTimers, { once: true })
   }
 
   /** The members that are connected. */
   members(): Member[] {
     return [...this.#peers.values()].filter(isMember)
+  }
+
+  /** All peers that are connected, also those that have not said hello. */
+  connected(): Iterable<Peer> {
+    return this.#peers.values()
   }
 
   /** The members that are connected, as `p2pfs status` shows them. */
@@ -87,6 +106,11 @@ export class Membership {
       connectedMs: this.#now() - connectedAtMs,
       ...traffic.snapshot(),
     }))
+  }
+
+  /** Bytes of messages that wait for peers that do not take them. */
+  get queuedBytes(): number {
+    return this.#queues.usedBytes
   }
 
   /** A connected peer. @throws unavailable where it is not connected */
@@ -116,43 +140,60 @@ export class Membership {
    * Ids of this host and of the connected members that are not silent, in the order in which they answer for the key.
    */
   byResponsibility(key: string): string[] {
-    const awake = this.members().filter((peer) => !peer.isSilent)
+    const awake = this.members().filter((peer) => !peer.standing.isSilent)
     return rendezvous(key, [this.#parts.host.peerId.toString(), ...awake.map(({ id }) => id)])
   }
 
-  /** The peer of a connection, which is no member before it says hello. */
+  /**
+   * The peer of a connection, which is no member before it says hello. It has ten seconds for that.
+   */
   peerOf(id: PeerId): Peer {
     const key = id.toString()
     let peer = this.#peers.get(key)
     if (peer === undefined) {
-      peer = new Peer(id, { total: this.traffic, now: this.#now })
+      const created = new Peer(id, { total: this.traffic, now: this.#now })
+      peer = created
       this.#peers.set(key, peer)
+      const timer = setTimeout(() => {
+        this.#parts.log.info('peer does not say hello; connection closed', { peer: key })
+        this.drop(created)
+      }, limits.hello.deadlineMs)
+      timer.unref()
+      this.#helloTimers.set(peer, timer)
     }
     return peer
   }
 
   /**
-   * Opens this host's region stream to the peer, and says who this host is and what it holds.
-   * @param held reads what this host holds; called right before the peer begins to get all messages
+   * Opens this host's region stream to the peer, and says who this host is.
+   * @param news what to send when the peer has said hello too; read when it takes more
    */
-  async introduce(peer: Peer, held: () => Iterable<Omit<Have, 'type'>>): Promise<void> {
+  async introduce(peer: Peer, news: () => RegionMessage | undefined): Promise<void> {
     const { host, log, signal } = this.#parts
-    const stream = await host.dialProtocol(peer.libp2pId, regionProtocol, { signal })
-    const segments = held()
-    peer.regionClient = new RegionClient(stream, { log: log.child({ peer: peer.id }), signal })
+    const timed = AbortSignal.any([signal, AbortSignal.timeout(limits.hello.deadlineMs)])
+    const stream = await host.dialProtocol(peer.libp2pId, regionProtocol, { signal: timed })
+    const next = (): RegionMessage | undefined => (isMember(peer) ? news() : undefined)
+    const onBroken = (error: Error): void => {
+      if (signal.aborted || !this.#isCurrent(peer)) return
+      log.info('region stream to a peer broke; connection closed', { error, peer: peer.id })
+      this.drop(peer)
+    }
+    const client = new RegionClient(stream, { peer: peer.id, queues: this.#queues, next, onBroken, signal })
+    peer.regionClient = client
     const { region, name } = this.#options
-    const addresses = host.getMultiaddrs().map(String).slice(0, maxAddresses)
-    this.#send(peer, { type: 'hello', region, name, addresses })
-    for (const segment of segments) this.#send(peer, { type: 'have', ...segment })
+    client.send(fittingHello({ region, name, addresses: host.getMultiaddrs().map(String) }))
+    client.wake()
+    this.#membersTimer ??= this.#sendMembersLater()
   }
 
-  /** Takes the peer for a member. @returns false where it belongs to another region: it is cut off */
+  /** Takes the peer for a member. @returns false where it has gone, or belongs to another region: it is cut off */
   welcome(peer: Peer, hello: Hello): boolean {
-    const { bans, dialler, log } = this.#parts
+    const { dialler, log } = this.#parts
+    if (!this.#isCurrent(peer)) return false
     if (hello.region !== this.#options.region) {
       log.info('peer belongs to another region; connection closed', { peer: peer.id })
-      // Without a ban it would be dialled again and again.
-      bans.add(peer.id)
+      // It may belong to this one when it is started anew, so it is not banned; but it is not dialled again and again.
+      dialler.avoid(peer.id, limits.otherRegionMs)
       this.drop(peer)
       return false
     }
@@ -160,53 +201,84 @@ export class Membership {
       this.#lastJoinedAtMs = this.#now()
       log.info('peer joined', { peer: peer.id, name: hello.name })
     }
+    this.#stopHelloTimer(peer)
+    const isNews = peer.hello === undefined || String(peer.hello.addresses) !== String(hello.addresses)
+    if (isNews) this.#joinedAt.set(peer, this.#joined++)
     peer.hello = hello
     this.#hadMembers = true
     dialler.learn({ peer: peer.id, addresses: hello.addresses })
-    this.#membersTimer ??= setTimeout(() => this.#sendMembers(), newMembersIntervalMs)
+    this.#membersTimer ??= this.#sendMembersLater()
+    peer.regionClient?.wake()
     return true
   }
 
-  /** Dials members that another one named. */
-  learn(members: readonly MemberAddresses[]): void {
-    for (const member of members) this.#parts.dialler.learn(member)
+  /** Dials members that another one named, if nobody has named them before. @param teller the id of who named them */
+  learn(members: readonly MemberAddresses[], teller: string): void {
+    for (const member of members) this.#parts.dialler.hear(member, teller)
   }
 
   /** Forgets a peer whose connection has ended. */
   leave(id: PeerId): void {
     const peer = this.#peers.get(id.toString())
-    if (peer === undefined) return
-    this.#peers.delete(peer.id)
-    if (isMember(peer)) this.#parts.log.info('peer left', { peer: peer.id, name: peer.hello.name })
+    if (peer !== undefined) this.#remove(peer)
   }
 
   /** Cuts off a peer that broke the protocol, and keeps it away for a while. */
   ban(peer: Peer, error: P2pfsError): void {
     this.#parts.log.warn('peer broke the protocol; it is banned for ten minutes', { error, peer: peer.id })
     this.#parts.bans.add(peer.id)
-    this.drop(peer)
+    const current = this.#peers.get(peer.id)
+    if (current !== undefined) this.#remove(current)
+    this.#hangUp(peer)
   }
 
-  /** Closes the connection to a peer. */
+  /** Closes the connection to a peer. One that has gone may be here again, with another connection: that one stays. */
   drop(peer: Peer): void {
+    if (!this.#isCurrent(peer)) return
+    this.#remove(peer)
+    this.#hangUp(peer)
+  }
+
+  #hangUp({ libp2pId }: Peer): void {
+    this.#parts.host.hangUp(libp2pId).catch(() => undefined)
+  }
+
+  #isCurrent(peer: Peer): boolean {
+    return this.#peers.get(peer.id) === peer
+  }
+
+  #remove(peer: Peer): void {
+    if (isMember(peer)) this.#parts.log.info('peer left', { peer: peer.id, name: peer.hello.name })
     this.#peers.delete(peer.id)
-    this.#parts.host.hangUp(peer.libp2pId).catch(() => undefined)
+    this.#stopHelloTimer(peer)
+    peer.regionClient?.close()
   }
 
-  /** Sends the message to all peers that this host has introduced itself to. */
-  broadcast(message: RegionMessage): void {
-    for (const peer of this.#peers.values()) this.#send(peer, message)
+  #stopHelloTimer(peer: Peer): void {
+    clearTimeout(this.#helloTimers.get(peer))
+    this.#helloTimers.delete(peer)
   }
 
-  #send(peer: Peer, message: RegionMessage): void {
-    if (peer.regionClient === undefined || peer.regionClient.send(message)) return
-    this.#parts.log.warn('peer does not take messages; connection closed', { peer: peer.id })
-    this.drop(peer)
+  #sendMembersLater(): NodeJS.Timeout {
+    return setTimeout(() => this.#sendMembers(), newMembersIntervalMs)
   }
 
+  /** Tells each peer of the members that it has not been told of. One that does not take them is told later. */
   #sendMembers(): void {
     this.#membersTimer = undefined
-    const members = this.members().map(({ id, hello }) => ({ peer: id, addresses: hello.addresses }))
-    this.broadcast({ type: 'members', members: members.slice(0, maxMembers) })
+    const joinedAt = (member: Member): number => this.#joinedAt.get(member)!
+    const members = this.members().toSorted((a, b) => joinedAt(a) - joinedAt(b))
+    for (const peer of members) {
+      if (peer.regionClient === undefined || peer.toldMembers >= this.#joined) continue
+      const news = members.filter((member) => member !== peer && joinedAt(member) >= peer.toldMembers)
+      const messages = membersMessages(news.map(({ id, hello }) => ({ peer: id, addresses: hello.addresses })))
+      let sent = 0
+      for (const message of messages) {
+        if (!peer.regionClient.send(message)) break
+        sent += message.members.length
+      }
+      peer.toldMembers = sent === news.length ? this.#joined : joinedAt(news[sent]!)
+      if (sent < news.length) this.#membersTimer ??= this.#sendMembersLater()
+    }
   }
 }

@@ -1,6 +1,7 @@
-import type { Connection, Libp2p, PeerId, PrivateKey, Stream } from '@libp2p/interface'
+import type { Connection, Libp2p, PrivateKey, Stream } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
 import { importProtocol } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
@@ -11,23 +12,22 @@ import { RegionGate, type StrangerCounts } from './admission/region-gate.ts'
 import { loadRegionSecrets, openRegionSecret } from './admission/region-keys.ts'
 import { Availability } from './availability.ts'
 import { BanList } from './ban-list.ts'
+import { ByteBudget } from './byte-budget.ts'
 import { ChunkClient } from './chunk/client.ts'
-import { serveChunks } from './chunk/server.ts'
+import { ChunkServer } from './chunk/server.ts'
 import { Dialler } from './dialler.ts'
 import { loadIdentity } from './identity.ts'
 import { ImportClient } from './import/client.ts'
+import { limits } from './limits.ts'
 import { serveImport } from './import/server.ts'
 import { Membership } from './membership.ts'
 import { RegionObjects } from './object/region-objects.ts'
-import { serveObject } from './object/server.ts'
+import { ObjectServer } from './object/server.ts'
 import type { Peer } from './peer.ts'
 import { createPeerHost } from './peer-host.ts'
 import { serveRegion } from './region/server.ts'
 import type { ServedData } from './served-data.ts'
 import type { Traffic } from './traffic.ts'
-
-/** Streams of one protocol that one peer may have open to this host: half of all its streams. */
-const maxInboundStreams = 64
 
 export interface PeerNetworkOptions {
   region: string
@@ -89,7 +89,7 @@ export class PeerNetwork {
     this.#log = log
     this.#listen = listen
     this.#isPrivate = regionKeyFile !== undefined
-    this.#dialler = new Dialler({ host, log }, bootstrap)
+    this.#dialler = new Dialler({ host, log }, { bootstrap, listen })
     this.peerId = host.peerId.toString()
     this.membership = new Membership(
       { host, bans, dialler: this.#dialler, log, signal },
@@ -107,21 +107,22 @@ export class PeerNetwork {
    * @throws invalid for addresses that cannot be listened on
    */
   async start(served: ServedData): Promise<void> {
-    const { membership, availability } = this
+    const { membership } = this
     const { signal } = this.#stopping
-    this.#host.addEventListener('peer:connect', ({ detail }) => void this.#introduce(detail, served))
+    this.#host.addEventListener('connection:open', ({ detail }) => void this.#meet(detail))
     this.#host.addEventListener('peer:disconnect', ({ detail }) => membership.leave(detail))
-    const servers: Record<string, (stream: Stream, peer: Peer) => Promise<void>> = {
-      [regionProtocol]: async (stream, peer) => await serveRegion(stream, peer, { membership, availability }),
-      [objectProtocol]: async (stream) => await serveObject(stream, served),
-      [importProtocol]: async (stream, peer) => await serveImport(stream, peer, served, { signal }),
-      [chunkProtocol]: async (stream, peer) => await serveChunks(stream, peer, served),
-    }
-    for (const [protocol, serve] of Object.entries(servers)) {
-      const handle = async (stream: Stream, connection: Connection): Promise<void> =>
-        await this.#serve(stream, connection, serve)
-      await this.#host.handle(protocol, handle, { maxInboundStreams })
-    }
+    const unsent = new ByteBudget({ ...limits.unsent, freeBytes: maxChunkBytes })
+    const objects = new ObjectServer({ served, unsent, log: this.#log })
+    const chunks = new ChunkServer({ served, unsent })
+    const { streams } = limits
+    await this.#handle(regionProtocol, streams.region, async (stream, peer) => await this.#serveRegion(stream, peer))
+    await this.#handleMembers(objectProtocol, streams.object, async (stream, peer) => await objects.serve(stream, peer))
+    await this.#handleMembers(chunkProtocol, streams.chunk, async (stream, peer) => await chunks.serve(stream, peer))
+    await this.#handleMembers(
+      importProtocol,
+      streams.import,
+      async (stream, peer) => await serveImport(stream, peer, served, { signal }),
+    )
     try {
       await this.#host.start()
     } catch (cause) {
@@ -170,31 +171,67 @@ export class PeerNetwork {
     return this.membership.traffic.snapshot()
   }
 
-  async #introduce(id: PeerId, served: ServedData): Promise<void> {
-    const peer = this.membership.peerOf(id)
+  /** Introduces this host to a peer that has connected. A connection that is one too many of its peer is closed. */
+  async #meet(connection: Connection): Promise<void> {
+    const { remotePeer } = connection
+    if (this.#host.getConnections(remotePeer).length > limits.connections.perPeer) {
+      this.#log.debug('peer has too many connections; the last one is closed', { peer: remotePeer.toString() })
+      return connection.abort(new P2pfsError('busy', 'too many connections'))
+    }
+    const peer = this.membership.peerOf(remotePeer)
+    if (peer.isMet) return
+    peer.isMet = true
     try {
-      await this.membership.introduce(peer, () => {
-        this.availability.flush()
-        return served.heldSegments()
-      })
+      await this.membership.introduce(peer, () => this.availability.next(peer))
     } catch (error) {
       this.#log.debug('peer does not speak the region protocol; connection closed', { error, peer: peer.id })
       this.membership.drop(peer)
     }
   }
 
-  async #serve(
-    stream: Stream,
-    { remotePeer }: Connection,
+  /** Serves the region stream of a peer. When it ends, so does the connection: the peer hears nothing more of this host. */
+  async #serveRegion(stream: Stream, peer: Peer): Promise<void> {
+    const { membership, availability } = this
+    const { signal } = this.#stopping
+    // The peer has begun anew, and this host has not noticed: both do.
+    if (peer.hasRegionStream) return membership.drop(peer)
+    peer.hasRegionStream = true
+    try {
+      await serveRegion(stream, peer, { membership, availability }, { signal })
+    } catch (error) {
+      if (!isP2pfsError(error, 'invalid')) membership.drop(peer)
+      throw error
+    }
+    membership.drop(peer)
+  }
+
+  /** Nothing is served to a peer before its hello. */
+  async #handleMembers(
+    protocol: string,
+    maxInboundStreams: number,
     serve: (stream: Stream, peer: Peer) => Promise<void>,
   ): Promise<void> {
-    const peer = this.membership.peerOf(remotePeer)
-    try {
+    await this.#handle(protocol, maxInboundStreams, async (stream, peer) => {
+      await peer.whenMember()
       await serve(stream, peer)
-    } catch (error) {
-      stream.abort(error as Error)
-      if (isP2pfsError(error, 'invalid')) this.membership.ban(peer, error)
-      else this.#log.debug('stream of a peer failed', { error, peer: peer.id })
+    })
+  }
+
+  async #handle(
+    protocol: string,
+    maxInboundStreams: number,
+    serve: (stream: Stream, peer: Peer) => Promise<void>,
+  ): Promise<void> {
+    const handle = async (stream: Stream, { remotePeer }: Connection): Promise<void> => {
+      const peer = this.membership.peerOf(remotePeer)
+      try {
+        await serve(stream, peer)
+      } catch (error) {
+        stream.abort(error as Error)
+        if (isP2pfsError(error, 'invalid')) this.membership.ban(peer, error)
+        else this.#log.debug('stream of a peer failed', { error, peer: peer.id })
+      }
     }
+    await this.#host.handle(protocol, handle, { maxInboundStreams })
   }
 }

@@ -7,6 +7,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { RegionGate } from './admission/region-gate.ts'
 import { regionNoise } from './admission/region-noise.ts'
 import { regionTcp } from './admission/region-tcp.ts'
+import { limits } from './limits.ts'
 
 /** How long one address is dialled before it is given up (ms). */
 const dialTimeoutMs = 3_000
@@ -19,9 +20,6 @@ const pingTimeoutMs = 5_000
 const windowBytes = 4 * 1024 * 1024
 /** Region streams are silent while nothing changes, so this is the longest time that a timer takes (ms). */
 const noInactivityTimeoutMs = 2 ** 31 - 1
-/** Open streams of one connection: a few long-lived ones, and requests for objects. */
-const maxStreams = 128
-const maxConnections = 1024
 
 /** What a host needs of the gate. */
 export type PeerGate = Pick<RegionGate, 'accept' | 'adopt' | 'protect' | 'prologueOf'>
@@ -46,8 +44,8 @@ export async function createPeerHost(
       connectionEncrypters: [regionNoise(gate)],
       streamMuxers: [
         yamux({
-          maxInboundStreams: maxStreams,
-          maxOutboundStreams: maxStreams,
+          maxInboundStreams: limits.streams.perConnection,
+          maxOutboundStreams: limits.streams.perConnection,
           streamOptions: {
             initialStreamWindowSize: windowBytes,
             maxStreamWindowSize: windowBytes,
@@ -58,7 +56,7 @@ export async function createPeerHost(
       ],
       services: { identify: identify(), ping: ping() },
       connectionManager: {
-        maxConnections,
+        maxConnections: limits.connections.inAll,
         dialTimeout: dialTimeoutMs,
         addressDialTimeout: dialTimeoutMs,
         reconnectRetries: 0,

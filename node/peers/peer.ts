@@ -1,14 +1,12 @@
 import type { PeerId } from '@libp2p/interface'
+import { P2pfsError } from '../../protocol/errors.ts'
 import type { Hello } from '../../protocol/messages/region.ts'
+import type { HoldingsFeed, TableQuestions } from './announcements.ts'
+import { limits } from './limits.ts'
 import { PeerHoldings } from './peer-holdings.ts'
+import { PeerStanding } from './peer-standing.ts'
 import type { RegionClient } from './region/client.ts'
 import { TrafficCounter } from './traffic.ts'
-
-/**
- * How long a peer that fell silent is asked last, unless it answers before (ms). A connection whose peer stays silent
- * has ended by then.
- */
-const silentMs = 30_000
 
 /** One connected peer. */
 export class Peer {
@@ -18,13 +16,23 @@ export class Peer {
   readonly libp2pId: PeerId
   readonly connectedAtMs: number
   readonly holdings = new PeerHoldings()
+  /** What the peer is told of this host's chunks, and what it is asked: undefined until there is something. */
+  feed: HoldingsFeed | undefined
+  questions: TableQuestions | undefined
   readonly traffic: TrafficCounter
-  /** The peer's hello; undefined until it arrives. A peer is no member of the region before. */
-  hello: Hello | undefined
+  /** How it has behaved: decides whether it is asked first or last. */
+  readonly standing: PeerStanding
   /** This host's region stream to the peer; undefined until it is open. */
   regionClient: RegionClient | undefined
-  readonly #now: () => number
-  #silentUntilMs = -Infinity
+  /** Whether this host has begun to introduce itself to the peer. */
+  isMet = false
+  /** Whether the peer's region stream to this host is open. */
+  hasRegionStream = false
+  /** Members that the peer has been told of: those that joined before this count. */
+  toldMembers = 0
+  #hello: Hello | undefined
+  readonly #saidHello = Promise.withResolvers<undefined>()
+  #waitingForHello = 0
 
   /** @param parts `total`: counts the traffic of all peers; `now`: the clock (ms) */
   constructor(id: PeerId, { total, now }: { total: TrafficCounter; now: () => number }) {
@@ -32,25 +40,43 @@ export class Peer {
     this.libp2pId = id
     this.traffic = new TrafficCounter(total)
     this.connectedAtMs = now()
-    this.#now = now
+    this.standing = new PeerStanding({ now })
   }
 
-  /** Whether the peer fell silent a short time ago while this host waited for an answer. */
-  get isSilent(): boolean {
-    return this.#now() < this.#silentUntilMs
+  /** The peer's hello; undefined until it arrives. A peer is no member of the region before. */
+  get hello(): Hello | undefined {
+    return this.#hello
   }
 
-  fellSilent(): void {
-    this.#silentUntilMs = this.#now() + silentMs
+  set hello(hello: Hello) {
+    this.#hello = hello
+    this.#saidHello.resolve(undefined)
   }
 
-  answered(): void {
-    this.#silentUntilMs = -Infinity
+  /**
+   * Resolves when the peer has said hello.
+   * @throws unavailable where it does not in two seconds, or too many requests wait for it
+   */
+  async whenMember(): Promise<void> {
+    if (this.#hello !== undefined) return
+    if (this.#waitingForHello >= limits.streams.beforeHello)
+      throw new P2pfsError('unavailable', 'peer asks too much before its hello')
+    this.#waitingForHello++
+    const late = Promise.withResolvers<never>()
+    const error = new P2pfsError('unavailable', 'peer has not said hello')
+    const timer = setTimeout(() => late.reject(error), limits.hello.requestWaitMs)
+    timer.unref()
+    try {
+      await Promise.race([this.#saidHello.promise, late.promise])
+    } finally {
+      this.#waitingForHello--
+      clearTimeout(timer)
+    }
   }
 }
 
 /** A peer that belongs to this host's region. */
-export type Member = Peer & { hello: Hello }
+export type Member = Peer & { get hello(): Hello }
 
 export function isMember(peer: Peer): peer is Member {
   return peer.hello !== undefined

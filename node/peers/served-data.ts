@@ -1,4 +1,3 @@
-import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { BootProfile, ProfileSubject } from '../../protocol/boot-profile.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
@@ -12,8 +11,6 @@ import type { ByteProgress } from '../model/progress.ts'
 export interface ServedData {
   /** The chunk, verified. */
   chunk: (digest: Digest, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined>
-  /** Every segment that this host knows, with the chunks of it that it holds. */
-  heldSegments: () => Iterable<HeldSegment>
   imageRecord: (name: ImageName) => Promise<ImageRecord | undefined>
   /** The rootfs manifest, encoded. */
   rootfsManifest: (rootfsDigest: Digest) => Promise<Uint8Array | undefined>
@@ -33,12 +30,6 @@ export interface ServedData {
     request: ImportRequest,
     options: ImportEvents & { signal: AbortSignal; peer: string },
   ) => Promise<ImageRecord>
-}
-
-/** A segment, named by its chunk table, and the chunks of it that a host holds. */
-export interface HeldSegment {
-  table: Digest
-  held: Bitmap
 }
 
 /** Called while an import runs. */

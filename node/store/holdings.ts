@@ -40,10 +40,10 @@ export class Holdings {
     return held
   }
 
-  /** Forgets a segment that no rootfs has. @returns the chunks of it that were marked; none where it stays */
-  dropProvisional(id: Digest): readonly number[] {
+  /** Forgets a segment that no rootfs has. @returns the chunks of it that were marked; undefined where it stays */
+  dropProvisional(id: Digest): readonly number[] | undefined {
     const table = this.#provisional.get(id)
-    if (table === undefined) return []
+    if (table === undefined) return undefined
     const held = this.#held.get(id)!
     this.#provisional.delete(id)
     this.#held.delete(id)
@@ -101,9 +101,5 @@ export class Holdings {
       removed.push(place)
     }
     return removed
-  }
-
-  *tables(): Generator<{ table: Digest; held: Bitmap }> {
-    for (const [table, held] of this.#held) yield { table, held }
   }
 }

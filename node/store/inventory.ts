@@ -17,6 +17,8 @@ export interface Announcer {
   announceChunks: (segment: Digest, indexes: readonly number[]) => void
   /** Chunks that are no longer here. */
   withdrawChunks: (segment: Digest, indexes: readonly number[]) => void
+  /** A segment that is no longer tracked here. */
+  forget: (segment: Digest) => void
 }
 
 export interface InventoryParts {
@@ -160,7 +162,10 @@ export class Inventory {
 
   /** Ends the tracking of a provisional segment; nothing happens where a rootfs has the segment. */
   untrack(segment: Digest): void {
-    this.#region.withdrawChunks(segment, this.#holdings.dropProvisional(segment))
+    const marked = this.#holdings.dropProvisional(segment)
+    if (marked === undefined) return
+    this.#region.withdrawChunks(segment, marked)
+    this.#region.forget(segment)
   }
 
   /** Calls the listener for every chunk that comes, until the returned handle is disposed of. */
@@ -187,11 +192,6 @@ export class Inventory {
   /** The source of a chunk that came while this process ran; undefined for one that was here before. */
   sourceOf(digest: Digest): RemoteSource | undefined {
     return this.#provenance.sourceOf(digest)
-  }
-
-  /** Every tracked segment, with the chunks of it that are here. */
-  segments(): Iterable<{ table: Digest; held: Bitmap }> {
-    return this.#holdings.tables()
   }
 
   #withdraw(digest: Digest): void {

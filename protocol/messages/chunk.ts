@@ -6,7 +6,7 @@ import { P2pfsError } from '../errors.ts'
 export const chunkProtocol = '/p2pfs/chunk/1'
 
 export const maxWantsPerMessage = 256
-/** Wants of one stream that have no answer yet. A client that sends more breaks the protocol. */
+/** Wants of one stream that are read and have no answer yet. A server reads no more until it has answered some. */
 export const maxOutstandingWants = 1024
 
 const wantBytes = 4 + digestBytes

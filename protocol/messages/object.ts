@@ -7,7 +7,8 @@ import { parseImageName, type ImageName } from '../image-record.ts'
 /** One request and one answer per stream. */
 export const objectProtocol = '/p2pfs/object/3'
 
-export const maxObjectRequestBytes = 4096
+/** Longest request (bytes): the name of an image in a layout on disk, whose path has up to 4095. */
+export const maxObjectRequestBytes = 8192
 /**
  * Longest answer (bytes): the compressed index of a layer of a million entries, or the manifest of a rootfs of
  * terabytes.
@@ -30,9 +31,12 @@ export type ObjectRequest =
   /** The answer is an empty object where an import of the image with this manifest is under way. */
   | { kind: 'import'; digest: Digest }
 
-/** SPEC.md, "Object protocol". */
+/** SPEC.md, "Object protocol". @throws unsupported for a name that is too long: a peer would take it for a fault */
 export function encodeObjectRequest(request: ObjectRequest): Uint8Array {
-  return encodeCbor(request.kind === 'profile' ? { ...request, sketch: encodeSketch(request.sketch) } : request)
+  const bytes = encodeCbor(request.kind === 'profile' ? { ...request, sketch: encodeSketch(request.sketch) } : request)
+  if (bytes.length > maxObjectRequestBytes)
+    throw new P2pfsError('unsupported', 'the name of the image is too long to ask peers for it')
+  return bytes
 }
 
 /** @throws invalid */

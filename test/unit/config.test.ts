@@ -98,6 +98,8 @@ test('a wrong option is named, with the place where it was given', (t) => {
   rejects(/not a platform: "amd64"/, ['--platform', 'amd64'])
   rejects(/not a key: "QmPeer"; it is a peer id/, ['--trust-index-key', 'QmPeer'])
   rejects(/not a platform: "amd64"/, ['--platform', 'amd64'])
+  for (const option of ['--name', '--region'])
+    rejects(/has 257 characters; a name or region has at most 256/, [option, 'n'.repeat(257)])
   rejects(/--fuse-driver is loop.*dev, native/, ['--fuse-driver', 'loop'])
   rejects(/cannot read .*nowhere/, ['--config', '/nowhere.json'])
   writeFileSync(file, '{"regoin": "x"}')

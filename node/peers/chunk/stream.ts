@@ -1,123 +1,261 @@
 import type { Stream } from '@libp2p/interface'
 import type { Digest } from '../../../protocol/digest.ts'
-import { P2pfsError } from '../../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import {
   encodeWants,
   maxAnswerBytes,
+  maxOutstandingWants,
   maxWantsPerMessage,
   parseAnswer,
   type Want,
 } from '../../../protocol/messages/chunk.ts'
+import type { Clock } from '../../base/clock.ts'
 import { hashBytes } from '../../base/hashing.ts'
+import type { LatencyEstimate } from '../../base/latency-estimate.ts'
 import { readFrames, writeFrame } from '../frames.ts'
+import type { Peer } from '../peer.ts'
+import { standings } from '../peer-standing.ts'
+
+/**
+ * A peer that owes answers and has not got on with any for so long is silent (ms). It is longer than the pauses of a
+ * process that collects garbage, and than the time in which a link of 2.5 Mbit/s carries a chunk.
+ */
+const silentAfterMs = 1_000
+/** A check that comes so late (ms) tells of a pause of this host: answers may have come that it has not read yet. */
+const ownPauseMs = 250
+/** A peer that stays silent is noted again so often (ms), until nothing is expected of it any more. */
+const stillSilentMs = 2_000
+/** The longest that one want may take although the peer gets on with others (ms): it bounds what a starved one holds. */
+const longestMs = 60_000
+/** A want is starved when so many that were sent after it have been answered. Servers work on four wants at once. */
+const maxOvertaking = 64
 
 interface Pending {
   digest: Digest
   lengthBytes: number
+  /** Its place among all wants of the stream. */
+  place: number
+  sentAtMs: number
+  /** Whether whoever asked has given up. The peer owes the answer all the same. */
+  isAbandoned: boolean
   resolve: (bytes: Uint8Array) => void
   reject: (error: Error) => void
 }
 
-/** Asks one peer for chunks over one stream. Many wants are under way at once; those of one turn are sent together. */
+export interface ChunkStreamParts {
+  peer: Pick<Peer, 'id' | 'standing'>
+  clock: Clock
+  /** Is told how long the peer takes to get on with answers. */
+  latency: Pick<LatencyEstimate, 'add'>
+  /** Called when the peer breaks the protocol or sends wrong bytes, whoever waits for them; once. */
+  onLie: (error: P2pfsError) => void
+}
+
+export interface WantOptions {
+  signal: AbortSignal
+  /** How long the want may wait while the peer does not get on with any answer (ms). */
+  stallMs: number
+}
+
+/**
+ * Asks one peer for chunks over one stream. Many wants are under way at once; those of one turn are sent together. The
+ * stream watches the peer: one that owes answers and does not get on with any is silent. A slow peer that gets on is
+ * not.
+ */
 export class ChunkStream {
-  readonly #stream: Stream
-  readonly #peer: string
+  readonly #stream: Promise<Stream>
+  readonly #parts: ChunkStreamParts
+  /** Wants without an answer, the oldest first: no more than the protocol allows. */
   readonly #pending = new Map<number, Pending>()
   #unsent: Want[] = []
-  #nextId = 0
+  #places = 0
   #closed: Error | undefined
+  #hasLied = false
+  #cancelWatch: (() => void) | undefined
+  #lastMet: { sentAtMs: number; metAtMs: number } | undefined
   /** Resolves when the stream has ended; never rejects. */
   readonly ended: Promise<void>
 
-  constructor(stream: Stream, peer: string) {
+  /** @param stream as it is opened; wants wait for it */
+  constructor(stream: Promise<Stream>, parts: ChunkStreamParts) {
     this.#stream = stream
-    this.#peer = peer
+    this.#parts = parts
     this.ended = this.#read()
   }
 
   /**
-   * Fetches one chunk and verifies it.
-   * @throws missing where the peer does not have it; busy where it asks to be left alone; invalid where it sends
-   *   anything else; timeout; unavailable where the connection is lost
+   * Fetches one chunk and verifies it. The answer to one that is given up is verified too, and dropped.
+   * @throws missing where the peer does not have it; busy where it asks to be left alone, or owes too many answers;
+   *   invalid where it sends anything else; timeout where it is silent, or leaves this want aside; unavailable where
+   *   the connection is lost; the signal's reason
    */
-  async fetch(
-    digest: Digest,
-    lengthBytes: number,
-    { signal, timeoutMs }: { signal: AbortSignal; timeoutMs: number },
-  ): Promise<Uint8Array> {
+  async fetch(digest: Digest, lengthBytes: number, { signal, stallMs }: WantOptions): Promise<Uint8Array> {
     if (this.#closed !== undefined) throw this.#closed
     signal.throwIfAborted()
-    const id = this.#nextId
-    this.#nextId = (this.#nextId + 1) % 2 ** 32
+    const { peer, clock } = this.#parts
+    // Those that were given up count: the peer has not forgotten them, and cuts off who asks for more.
+    if (this.#pending.size >= maxOutstandingWants)
+      throw new P2pfsError('busy', 'peer owes too many answers', { peer: peer.id })
+    const place = this.#places++
+    const id = place % 2 ** 32
     const answer = Promise.withResolvers<Uint8Array>()
-    this.#pending.set(id, { digest, lengthBytes, resolve: answer.resolve, reject: answer.reject })
-    if (this.#unsent.length === 0) queueMicrotask(() => this.#sendWants())
+    const { resolve, reject } = answer
+    const pending = { digest, lengthBytes, place, sentAtMs: clock.now(), isAbandoned: false, resolve, reject }
+    this.#pending.set(id, pending)
+    if (this.#unsent.length === 0) queueMicrotask(() => void this.#sendWants())
     this.#unsent.push({ id, digest })
-    const onAbort = (): void => answer.reject(signal.reason as Error)
+    this.#watch()
+    const onAbort = (): void => reject(signal.reason as Error)
     signal.addEventListener('abort', onAbort, { once: true })
-    const timer = setTimeout(
-      () =>
-        answer.reject(
-          new P2pfsError('timeout', 'peer did not answer in time', { peer: this.#peer, digest, timeoutMs }),
-        ),
-      timeoutMs,
-    )
+    let cancel: () => void
+    const expire = (): void => {
+      const leftMs = Math.min(this.#dueMs(pending) + stallMs, pending.sentAtMs + longestMs) - clock.now()
+      if (leftMs > 0) cancel = clock.after(leftMs, expire)
+      else reject(this.#timeout(digest))
+    }
+    cancel = clock.after(Math.min(stallMs, longestMs), expire)
     try {
       return await answer.promise
     } finally {
-      clearTimeout(timer)
+      cancel()
       signal.removeEventListener('abort', onAbort)
-      this.#pending.delete(id)
+      pending.isAbandoned = true
     }
   }
 
-  #sendWants(): void {
-    const wants = this.#unsent
-    this.#unsent = []
-    for (let start = 0; start < wants.length; start += maxWantsPerMessage) {
-      writeFrame(this.#stream, [encodeWants(wants.slice(start, start + maxWantsPerMessage))]).catch((error: unknown) =>
-        this.#fail(error as Error),
-      )
+  /** The last want that was met, given up or not: when it was sent, and met (ms of the clock). */
+  get lastMet(): { sentAtMs: number; metAtMs: number } | undefined {
+    return this.#lastMet
+  }
+
+  /** When the wait for this want began anew: it was sent, or the peer got on with something (ms of the clock). */
+  #dueMs({ sentAtMs }: Pending): number {
+    return Math.max(sentAtMs, this.#parts.peer.standing.lastSignMs)
+  }
+
+  #timeout(digest: Digest): P2pfsError {
+    return new P2pfsError('timeout', 'peer did not answer in time', { peer: this.#parts.peer.id, digest })
+  }
+
+  /** Looks after the peer as long as it owes an answer. */
+  #watch(): void {
+    if (this.#cancelWatch !== undefined) return
+    const { clock, peer } = this.#parts
+    const checkIn = (ms: number): void => {
+      const atMs = clock.now() + ms
+      this.#cancelWatch = clock.after(ms, () => check(clock.now() - atMs))
+    }
+    const check = (lateMs: number): void => {
+      this.#cancelWatch = undefined
+      const [oldest] = this.#pending.values()
+      if (oldest === undefined) return
+      const leftMs = this.#dueMs(oldest) + silentAfterMs - clock.now()
+      if (leftMs > 0) return checkIn(leftMs)
+      if (lateMs > ownPauseMs) return checkIn(ownPauseMs)
+      peer.standing.fellSilent()
+      // Then the next want watches again.
+      if (peer.standing.current !== standings.lost) checkIn(stillSilentMs)
+    }
+    checkIn(silentAfterMs)
+  }
+
+  async #sendWants(): Promise<void> {
+    try {
+      const stream = await this.#stream
+      const wants = this.#unsent
+      this.#unsent = []
+      for (let start = 0; start < wants.length; start += maxWantsPerMessage)
+        writeFrame(stream, [encodeWants(wants.slice(start, start + maxWantsPerMessage))]).catch((error: unknown) =>
+          this.#fail(error as Error),
+        )
+    } catch {
+      // The reader of the stream tells of it.
     }
   }
 
   async #read(): Promise<void> {
+    const { peer } = this.#parts
+    let stream: Stream | undefined
     try {
-      for await (const message of readFrames(this.#stream, maxAnswerBytes)) {
+      stream = await this.#stream
+      for await (const message of readFrames(stream, maxAnswerBytes)) {
         const answer = parseAnswer(message)
         const pending = this.#pending.get(answer.id)
-        // Whoever asked has given up.
-        if (pending === undefined) continue
+        if (pending === undefined) throw new P2pfsError('invalid', 'peer answers what it was not asked')
+        this.#pending.delete(answer.id)
+        this.#rejectStarved(pending)
         if (answer.status === 'chunk') void this.#verify(pending, answer.bytes)
-        else
+        else {
+          this.#noteAnswer(pending, false)
           pending.reject(
             new P2pfsError(answer.status, answer.status === 'busy' ? 'peer is busy' : 'peer does not have the chunk', {
-              peer: this.#peer,
+              peer: peer.id,
               digest: pending.digest,
             }),
           )
+        }
       }
-      this.#fail(new P2pfsError('unavailable', 'peer closed the stream', { peer: this.#peer }))
+      this.#fail(new P2pfsError('unavailable', 'peer closed the stream', { peer: peer.id }))
     } catch (error) {
       this.#fail(error as Error)
-      this.#stream.abort(error as Error)
+      stream?.abort(error as Error)
     }
   }
 
-  async #verify({ digest, lengthBytes, resolve, reject }: Pending, bytes: Uint8Array): Promise<void> {
-    if (bytes.length === lengthBytes && (await hashBytes(bytes)) === digest) resolve(bytes)
-    else
-      reject(
-        new P2pfsError('invalid', 'peer sent other bytes than the chunk', {
-          peer: this.#peer,
-          digest,
-          sizeBytes: bytes.length,
-        }),
-      )
+  async #verify(pending: Pending, bytes: Uint8Array): Promise<void> {
+    const { digest, lengthBytes, resolve, reject } = pending
+    // Whoever asked may have given up: a peer that sends wrong bytes is known for it all the same.
+    const isChunk = (await hashBytes(bytes)) === digest
+    if (isChunk && bytes.length === lengthBytes) {
+      this.#noteAnswer(pending, true)
+      resolve(bytes)
+      return
+    }
+    if (isChunk) {
+      // The peer has the chunk. Its length comes from a table, which somebody else may have made up.
+      this.#noteAnswer(pending, false)
+      const { id } = this.#parts.peer
+      reject(new P2pfsError('missing', 'chunk has another length than its table says', { peer: id, digest }))
+      return
+    }
+    const error = new P2pfsError('invalid', 'peer sent other bytes than the chunk', {
+      peer: this.#parts.peer.id,
+      digest,
+      sizeBytes: bytes.length,
+    })
+    this.#lied(error)
+    reject(error)
+  }
+
+  #noteAnswer(pending: Pending, hasDelivered: boolean): void {
+    const { clock, peer, latency } = this.#parts
+    const ms = clock.now() - this.#dueMs(pending)
+    latency.add(ms)
+    if (hasDelivered) this.#lastMet = { sentAtMs: pending.sentAtMs, metAtMs: clock.now() }
+    if (pending.isAbandoned || ms > silentAfterMs) peer.standing.gotOn()
+    else if (hasDelivered) peer.standing.delivered()
+    else peer.standing.answered()
+  }
+
+  /** Ends the wait for wants that the peer leaves aside. */
+  #rejectStarved({ place }: Pending): void {
+    for (const pending of this.#pending.values()) {
+      if (pending.place > place - maxOvertaking) return
+      if (!pending.isAbandoned) pending.reject(this.#timeout(pending.digest))
+    }
+  }
+
+  #lied(error: P2pfsError): void {
+    if (this.#hasLied) return
+    this.#hasLied = true
+    this.#parts.onLie(error)
   }
 
   #fail(error: Error): void {
+    if (isP2pfsError(error, 'invalid')) this.#lied(error)
     this.#closed ??= error
+    this.#cancelWatch?.()
+    this.#cancelWatch = undefined
     for (const { reject } of this.#pending.values()) reject(error)
     this.#pending.clear()
   }

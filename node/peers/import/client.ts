@@ -12,9 +12,16 @@ import type { ByteProgress } from '../../model/progress.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import type { Membership } from '../membership.ts'
 import type { Peer } from '../peer.ts'
+import type { PeerStanding } from '../peer-standing.ts'
 import type { ImportEvents } from '../served-data.ts'
 
-/** A steward that says nothing for so long is given up (ms): as long as a ping may take. */
+/**
+ * A steward that says nothing at all for so long is given up (ms): it speaks as soon as it is asked, and a mount waits.
+ */
+const firstSignMs = 1_000
+/** So often the time begins anew while the steward gets on with other things: its words may wait behind chunks. */
+const maxFirstSigns = 3
+/** A steward that has spoken and says nothing for so long is given up (ms): as long as a ping may take. */
 const silenceMs = 5_000
 /**
  * A steward that gives signs of life must also get on: it reads so many bytes of the layers, or the rest, in so long
@@ -57,7 +64,7 @@ export class ImportClient {
     } catch (error) {
       signal.throwIfAborted()
       if (isP2pfsError(error, 'invalid')) membership.ban(peer, error)
-      if (isP2pfsError(error, 'timeout')) peer.fellSilent()
+      if (isP2pfsError(error, 'timeout')) peer.standing.fellSilent()
       throw isP2pfsError(error)
         ? error
         : new P2pfsError('unavailable', `cannot ask the peer: ${(error as Error).message}`, {
@@ -72,7 +79,7 @@ export class ImportClient {
     request: ImportRequest,
     { signal, onProgress, onLayer }: ImportEvents & { signal: AbortSignal },
   ): Promise<ImportOutcome> {
-    const silence = new SilenceWatch()
+    const silence = new SilenceWatch(peer.standing)
     const ended = AbortSignal.any([signal, silence.signal])
     let stream: Stream | undefined
     const onAbort = (): void => stream?.abort(ended.reason as Error)
@@ -87,6 +94,7 @@ export class ImportClient {
         const answer = parseImportAnswer(bytes)
         checkRate()
         silence.restart()
+        peer.standing.gotOn()
         switch (answer.type) {
           case 'progress':
             checkPace(answer)
@@ -113,13 +121,21 @@ export class ImportClient {
   }
 }
 
-/** Aborts its signal when it has not been restarted for {@link silenceMs}. */
+/** Aborts its signal when nothing has come for {@link firstSignMs}, or nothing more for {@link silenceMs}. */
 class SilenceWatch {
   readonly #silent = new AbortController()
-  #timer: NodeJS.Timeout | undefined
+  #timer: NodeJS.Timeout
 
-  constructor() {
-    this.restart()
+  constructor(standing: Pick<PeerStanding, 'lastSignMs'>) {
+    let times = 0
+    const wait = (): NodeJS.Timeout => {
+      const { lastSignMs } = standing
+      return setTimeout(() => {
+        if (++times < maxFirstSigns && standing.lastSignMs > lastSignMs) this.#timer = wait()
+        else this.#giveUp(firstSignMs)
+      }, firstSignMs)
+    }
+    this.#timer = wait()
   }
 
   get signal(): AbortSignal {
@@ -128,12 +144,15 @@ class SilenceWatch {
 
   restart(): void {
     clearTimeout(this.#timer)
-    const error = new P2pfsError('timeout', 'the steward is silent', { timeoutMs: silenceMs })
-    this.#timer = setTimeout(() => this.#silent.abort(error), silenceMs)
+    this.#timer = setTimeout(() => this.#giveUp(silenceMs), silenceMs)
   }
 
   stop(): void {
     clearTimeout(this.#timer)
+  }
+
+  #giveUp(timeoutMs: number): void {
+    this.#silent.abort(new P2pfsError('timeout', 'the steward is silent', { timeoutMs }))
   }
 }
 

@@ -75,6 +75,8 @@ export async function serveImport(
       signal: AbortSignal.any([gone.signal, AbortSignal.timeout(acceptTimeoutMs)]),
     })
   try {
+    // At once: an asker goes on to another member where nothing comes.
+    await send({ type: 'progress', ...progress, layers: [] })
     for (;;) {
       const gathered = layerRead.promise.then(async () => await sleep(gatherMs))
       const interval = sleep(progressIntervalMs, undefined, { signal: gone.signal })

@@ -19,17 +19,44 @@ import { readFrames, writeFrame } from '../frames.ts'
 
 const decompress = promisify(zstdDecompress)
 
+/** Longest answers of the small kinds (bytes): a record has the image's manifest, which has 4 MiB at most. */
+const maxAnswerBytes: Record<ObjectRequest['kind'], number> = {
+  image: 8 * 1024 * 1024,
+  rootfs: maxObjectBytes,
+  layer: maxObjectBytes,
+  map: maxObjectBytes,
+  profile: 1024 * 1024,
+  import: 1024,
+}
+
+/** A stream to a peer for one question. */
+export interface ObjectChannel {
+  stream: Stream
+  /** Called for each piece of the answer, with its size (bytes). */
+  onBytes: (bytes: number) => void
+  /** Called when the answer has come whole: what is made of it takes this host's time. */
+  onWhole: () => void
+}
+
 /**
  * Asks for one object over a stream of its own, which it closes.
  * @returns undefined where the peer does not have it
  * @throws invalid, unavailable
  */
-async function ask(stream: Stream, request: ObjectRequest, signal: AbortSignal): Promise<Uint8Array | undefined> {
+async function ask(
+  { stream, onBytes, onWhole }: ObjectChannel,
+  request: ObjectRequest,
+  signal: AbortSignal,
+): Promise<Uint8Array | undefined> {
   const onAbort = (): void => stream.abort(signal.reason as Error)
+  if (signal.aborted) onAbort()
   signal.addEventListener('abort', onAbort, { once: true })
   try {
     await writeFrame(stream, [encodeObjectRequest(request)], { signal })
-    for await (const message of readFrames(stream, maxObjectBytes)) return parseObjectAnswer(message)
+    for await (const message of readFrames(stream, maxAnswerBytes[request.kind], { onBytes })) {
+      onWhole()
+      return parseObjectAnswer(message)
+    }
     throw new P2pfsError('unavailable', 'peer closed the stream without an answer')
   } finally {
     signal.removeEventListener('abort', onAbort)
@@ -39,21 +66,21 @@ async function ask(stream: Stream, request: ObjectRequest, signal: AbortSignal):
 
 /** The peer's record of the image. @throws invalid, unavailable */
 export async function askImage(
-  stream: Stream,
+  channel: ObjectChannel,
   { reference, platform, format }: ImageName,
   signal: AbortSignal,
 ): Promise<ImageRecord | undefined> {
-  const bytes = await ask(stream, { kind: 'image', reference, platform, format }, signal)
+  const bytes = await ask(channel, { kind: 'image', reference, platform, format }, signal)
   return bytes === undefined ? undefined : parseImageRecord(bytes)
 }
 
 /** The rootfs manifest with this digest. @throws invalid also where it has another one; unavailable */
 export async function askRootfs(
-  stream: Stream,
+  channel: ObjectChannel,
   digest: Digest,
   signal: AbortSignal,
 ): Promise<RootfsManifest | undefined> {
-  const bytes = await ask(stream, { kind: 'rootfs', digest }, signal)
+  const bytes = await ask(channel, { kind: 'rootfs', digest }, signal)
   if (bytes === undefined) return undefined
   if (digestOf(bytes) !== digest) throw new P2pfsError('invalid', 'peer sent another rootfs manifest', { digest })
   return parseRootfsManifest(bytes)
@@ -63,8 +90,12 @@ export async function askRootfs(
  * The index of the layer, which nothing proves.
  * @throws invalid also where it is the index of another layer; unavailable
  */
-export async function askLayer(stream: Stream, diffId: Digest, signal: AbortSignal): Promise<LayerIndex | undefined> {
-  const bytes = await ask(stream, { kind: 'layer', diffId }, signal)
+export async function askLayer(
+  channel: ObjectChannel,
+  diffId: Digest,
+  signal: AbortSignal,
+): Promise<LayerIndex | undefined> {
+  const bytes = await ask(channel, { kind: 'layer', diffId }, signal)
   if (bytes === undefined) return undefined
   const index = parseLayerIndex(await expand(bytes, 'layer index'))
   if (index.diffId !== diffId) throw new P2pfsError('invalid', 'peer sent the index of another layer', { diffId })
@@ -75,8 +106,12 @@ export async function askLayer(stream: Stream, diffId: Digest, signal: AbortSign
  * The map of the blob. Nothing proves it: all chunks that are read with its help are verified.
  * @throws invalid also where it is the map of another blob; unavailable
  */
-export async function askBlobMap(stream: Stream, digest: Digest, signal: AbortSignal): Promise<BlobMap | undefined> {
-  const bytes = await ask(stream, { kind: 'map', digest }, signal)
+export async function askBlobMap(
+  channel: ObjectChannel,
+  digest: Digest,
+  signal: AbortSignal,
+): Promise<BlobMap | undefined> {
+  const bytes = await ask(channel, { kind: 'map', digest }, signal)
   if (bytes === undefined) return undefined
   const map = parseBlobMap(await expand(bytes, 'blob map'))
   if (map.digest !== digest) throw new P2pfsError('invalid', 'peer sent the map of another blob', { digest })
@@ -88,17 +123,21 @@ export async function askBlobMap(stream: Stream, digest: Digest, signal: AbortSi
  * @throws invalid, unavailable
  */
 export async function askProfile(
-  stream: Stream,
+  channel: ObjectChannel,
   { rootfs, sketch }: ProfileSubject,
   signal: AbortSignal,
 ): Promise<BootProfile | undefined> {
-  const bytes = await ask(stream, { kind: 'profile', rootfs, sketch }, signal)
+  const bytes = await ask(channel, { kind: 'profile', rootfs, sketch }, signal)
   return bytes === undefined ? undefined : parseBootProfile(bytes)
 }
 
 /** Whether the peer is importing the image with this manifest. @throws invalid, unavailable */
-export async function askImporting(stream: Stream, manifestDigest: Digest, signal: AbortSignal): Promise<boolean> {
-  return (await ask(stream, { kind: 'import', digest: manifestDigest }, signal)) !== undefined
+export async function askImporting(
+  channel: ObjectChannel,
+  manifestDigest: Digest,
+  signal: AbortSignal,
+): Promise<boolean> {
+  return (await ask(channel, { kind: 'import', digest: manifestDigest }, signal)) !== undefined
 }
 
 async function expand(bytes: Uint8Array, what: string): Promise<Uint8Array> {

@@ -1,4 +1,4 @@
-import type { Libp2p, Stream } from '@libp2p/interface'
+import type { Libp2p } from '@libp2p/interface'
 import type { BlobMap } from '../../../protocol/blob-map.ts'
 import type { BootProfile, ProfileSubject } from '../../../protocol/boot-profile.ts'
 import type { Digest } from '../../../protocol/digest.ts'
@@ -7,22 +7,26 @@ import type { ImageName, ImageRecord } from '../../../protocol/image-record.ts'
 import type { LayerIndex } from '../../../protocol/layer-index.ts'
 import { objectProtocol } from '../../../protocol/messages/object.ts'
 import type { RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
+import { systemClock, type Clock } from '../../base/clock.ts'
+import { LatencyEstimate } from '../../base/latency-estimate.ts'
 import type { Log } from '../../base/log.ts'
+import { orAbort } from '../../base/single-flight.ts'
 import type { Membership } from '../membership.ts'
 import type { Member } from '../peer.ts'
-import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs } from './client.ts'
+import { AnswerPace } from './answer-pace.ts'
+import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs, type ObjectChannel } from './client.ts'
+import { MemberLookup, type Asking, type LookupResult, type MemberLookupOptions } from './member-lookup.ts'
 
 /**
- * How long all members together may take when they are asked at once (ms): the answer is in their memory or catalog.
+ * How long a member may take to begin its answer before another is asked (ms). Answers come from memory or the catalog.
+ * Twice the most, and the second after which a member is silent, stay below what a lookup of a blob map may take.
  */
-const atOnceTimeoutMs = 1_000
+const latencyBounds = { firstMs: 300, minMs: 50, maxMs: 500 } as const
 /**
  * How long more image records are gathered after the first (ms): members of a region that are well answer within it, and
  * nobody notices it in a mount.
  */
 const gatherMs = 50
-/** How long one member may take when members are asked in turn (ms): the answer may have 64 MiB. */
-const inTurnTimeoutMs = 30_000
 /** How long a member may take for a boot profile (ms). */
 const profileTimeoutMs = 2_000
 /** Members that are asked for a boot profile. */
@@ -32,20 +36,26 @@ export interface RegionObjectsParts {
   host: Pick<Libp2p, 'dialProtocol'>
   membership: Pick<Membership, 'members' | 'ban'>
   log: Log
+  clock?: Clock
 }
+
+type Question<T> = (channel: ObjectChannel, signal: AbortSignal, peer: string) => Promise<T | undefined>
 
 /** Asks the members of the region for what they know: image records, metadata of layers, boot profiles. */
 export class RegionObjects {
   readonly #parts: RegionObjectsParts
+  readonly #clock: Clock
+  readonly #latency = new LatencyEstimate(latencyBounds)
 
   constructor(parts: RegionObjectsParts) {
     this.#parts = parts
+    this.#clock = parts.clock ?? systemClock
   }
 
   /** Asks all members at once. @returns the id of one that is importing the image with this manifest */
   async findImport(manifestDigest: Digest, { signal }: { signal: AbortSignal }): Promise<string | undefined> {
-    return await this.#askAtOnce(signal, async (stream, peer, timed) =>
-      (await askImporting(stream, manifestDigest, timed)) ? peer : undefined,
+    return await this.#askAtOnce(signal, async (channel, ended, peer) =>
+      (await askImporting(channel, manifestDigest, ended)) ? peer : undefined,
     )
   }
 
@@ -59,44 +69,47 @@ export class RegionObjects {
     name: ImageName,
     { signal, isOfUse = () => true }: { signal: AbortSignal; isOfUse?: (record: ImageRecord, peer: string) => boolean },
   ): Promise<{ record: ImageRecord; peer: string }[]> {
-    const timed = AbortSignal.any([signal, AbortSignal.timeout(atOnceTimeoutMs)])
     const found: { record: ImageRecord; peer: string }[] = []
-    const gathered = Promise.withResolvers<void>()
-    let timer: NodeJS.Timeout | undefined
-    const asked = this.#parts.membership.members().map(async (peer) => {
-      const record = await this.#ask(peer, timed, async (stream) => await askImage(stream, name, timed))
-      if (record === undefined || !isOfUse(record, peer.id)) return
-      found.push({ record, peer: peer.id })
-      timer ??= setTimeout(gathered.resolve, gatherMs)
-    })
-    await Promise.race([gathered.promise, Promise.allSettled(asked)])
-    clearTimeout(timer)
-    signal.throwIfAborted()
+    const gathered = new AbortController()
+    let cancel: (() => void) | undefined
+    const question: Question<never> = async (channel, ended, peer) => {
+      const record = await askImage(channel, name, ended)
+      if (record === undefined || !isOfUse(record, peer)) return undefined
+      found.push({ record, peer })
+      cancel ??= this.#clock.after(gatherMs, () => gathered.abort())
+      return undefined
+    }
+    try {
+      await this.#look(AbortSignal.any([signal, gathered.signal]), question, { atOnce: true })
+    } catch (error) {
+      if (signal.aborted || !gathered.signal.aborted) throw error
+    } finally {
+      cancel?.()
+    }
     return [...found]
   }
 
-  /** Asks the members in turn, first the peer `first`. @returns undefined where nobody has it */
+  /** Asks one member after the other, first the peer `first`. @returns undefined where nobody has it */
   async fetchRootfs(
     digest: Digest,
     { signal, first }: { signal: AbortSignal; first?: string },
   ): Promise<RootfsManifest | undefined> {
-    const question = async (stream: Stream, timed: AbortSignal): Promise<RootfsManifest | undefined> =>
-      await askRootfs(stream, digest, timed)
-    return await this.#askInTurn(signal, question, { ...(first !== undefined && { first }) })
+    const question: Question<RootfsManifest> = async (channel, ended) => await askRootfs(channel, digest, ended)
+    return await this.#askStaggered(signal, question, { ...(first !== undefined && { first }) })
   }
 
   /**
-   * Asks the members in turn.
+   * Asks one member after the other.
    * @returns undefined where nobody has it
-   * @throws with `mustAnswer`: unavailable where nobody has it and not every member has answered
+   * @throws with `mustAnswer`: unavailable where the region has not answered. It has when at least one member says that
+   *   it does not have it, and so do all others that are not silent
    */
   async fetchLayerIndex(
     diffId: Digest,
     { signal, mustAnswer = false }: { signal: AbortSignal; mustAnswer?: boolean },
   ): Promise<LayerIndex | undefined> {
-    const question = async (stream: Stream, timed: AbortSignal): Promise<LayerIndex | undefined> =>
-      await askLayer(stream, diffId, timed)
-    return await this.#askInTurn(signal, question, { mustAnswer })
+    const question: Question<LayerIndex> = async (channel, ended) => await askLayer(channel, diffId, ended)
+    return await this.#askStaggered(signal, question, { mustAnswer })
   }
 
   /** As {@link fetchLayerIndex}. */
@@ -104,13 +117,12 @@ export class RegionObjects {
     digest: Digest,
     { signal, mustAnswer = false }: { signal: AbortSignal; mustAnswer?: boolean },
   ): Promise<BlobMap | undefined> {
-    const question = async (stream: Stream, timed: AbortSignal): Promise<BlobMap | undefined> =>
-      await askBlobMap(stream, digest, timed)
-    return await this.#askInTurn(signal, question, { mustAnswer })
+    const question: Question<BlobMap> = async (channel, ended) => await askBlobMap(channel, digest, ended)
+    return await this.#askStaggered(signal, question, { mustAnswer })
   }
 
   /**
-   * Asks some members at once, those first that know one of the segments `tables`.
+   * Asks some members at once: those that are awake, those first that know one of the segments `tables`.
    * @returns an answer for each, in the order in which they were asked; none rejects
    */
   askProfiles(
@@ -118,71 +130,115 @@ export class RegionObjects {
     tables: readonly Digest[],
     { signal }: { signal: AbortSignal },
   ): Promise<BootProfile | undefined>[] {
-    const rank = ({ holdings }: Member): number => (tables.some((table) => holdings.knows(table)) ? 0 : 1)
-    const asked = this.#parts.membership
-      .members()
+    const rank = ({ holdings, standing }: Member): number =>
+      (standing.isSilent ? 2 : 0) + (tables.some((table) => holdings.knows(table)) ? 0 : 1)
+    const members = this.#parts.membership.members()
+    const awake = members.filter(({ standing }) => !standing.isSilent)
+    return (awake.length > 0 ? awake : members)
       .toSorted((a, b) => rank(a) - rank(b))
       .slice(0, maxAskedForProfile)
-    return asked.map(async (peer) => {
-      const timed = AbortSignal.any([signal, AbortSignal.timeout(profileTimeoutMs)])
-      return await this.#ask(peer, timed, async (stream) => await askProfile(stream, subject, timed)).catch(
-        () => undefined,
-      )
-    })
+      .map(async (peer) => {
+        const timeout = new AbortController()
+        const cancel = this.#clock.after(profileTimeoutMs, () =>
+          timeout.abort(new P2pfsError('timeout', 'the member is too slow')),
+        )
+        const limited = AbortSignal.any([signal, timeout.signal])
+        const { answer } = this.#ask(peer, limited, async (channel, ended) => await askProfile(channel, subject, ended))
+        return await orAbort(
+          answer.catch(() => undefined),
+          limited,
+        )
+          .catch(() => undefined)
+          .finally(cancel)
+      })
   }
 
   /** @returns the first answer that is not undefined */
-  async #askAtOnce<T>(
-    signal: AbortSignal,
-    question: (stream: Stream, peer: string, timed: AbortSignal) => Promise<T | undefined>,
-  ): Promise<T | undefined> {
-    const timed = AbortSignal.any([signal, AbortSignal.timeout(atOnceTimeoutMs)])
-    const answers = this.#parts.membership.members().map(async (peer) => {
-      const answer = await this.#ask(peer, timed, async (stream) => await question(stream, peer.id, timed))
-      if (answer === undefined) throw new P2pfsError('missing', 'peer does not have the object')
-      return answer
-    })
-    try {
-      return await Promise.any(answers)
-    } catch {
-      signal.throwIfAborted()
-      return undefined
-    }
+  async #askAtOnce<T>(signal: AbortSignal, question: Question<T>): Promise<T | undefined> {
+    return (await this.#look(signal, question, { atOnce: true })).found
   }
 
-  /** Asks the peer `first` first and silent ones last. @returns the first answer that is not undefined */
-  async #askInTurn<T>(
+  /**
+   * Asks one member after the other, first the peer `first` and silent ones last.
+   * @returns the first answer that is not undefined
+   */
+  async #askStaggered<T>(
     signal: AbortSignal,
-    question: (stream: Stream, timed: AbortSignal) => Promise<T | undefined>,
+    question: Question<T>,
     { first, mustAnswer = false }: { first?: string; mustAnswer?: boolean },
   ): Promise<T | undefined> {
-    const failures: unknown[] = []
-    const rank = (peer: Member): number => (peer.id === first ? 0 : peer.isSilent ? 2 : 1)
-    for (const peer of this.#parts.membership.members().toSorted((a, b) => rank(a) - rank(b))) {
-      const timed = AbortSignal.any([signal, AbortSignal.timeout(inTurnTimeoutMs)])
-      const answer = await this.#ask(peer, timed, async (stream) => await question(stream, timed)).catch(
-        (error: unknown) => void failures.push(error),
-      )
-      if (answer !== undefined) return answer
-      signal.throwIfAborted()
-    }
+    const { found, refusals, failures, members } = await this.#look(signal, question, { atOnce: false, first })
+    if (found !== undefined || !mustAnswer) return found
     // A member that breaks the protocol is not asked again: its answer is not waited for.
-    const cause = failures.find((error) => !isP2pfsError(error, 'invalid'))
-    if (mustAnswer && cause !== undefined)
-      throw new P2pfsError('unavailable', 'a member of the region does not answer', { cause })
+    const unanswered = failures.filter(({ error }) => !isP2pfsError(error, 'invalid'))
+    const isSilence = ({ error, wasSilent }: (typeof failures)[number]): boolean =>
+      wasSilent || isP2pfsError(error, 'timeout')
+    const open = unanswered.find((failure) => !isSilence(failure))
+    const hasNobodyAnswered = refusals === 0 && members > failures.length - unanswered.length
+    if (open !== undefined || hasNobodyAnswered)
+      throw new P2pfsError('unavailable', 'a member of the region does not answer', {
+        cause: (open ?? unanswered[0])?.error,
+      })
     return undefined
   }
 
-  async #ask<T>(peer: Member, signal: AbortSignal, question: (stream: Stream) => Promise<T>): Promise<T> {
+  async #look<T>(signal: AbortSignal, question: Question<T>, options: MemberLookupOptions): Promise<LookupResult<T>> {
+    const lookup = new MemberLookup<T>(
+      {
+        clock: this.#clock,
+        usualMs: this.#latency.p95Ms,
+        ask: (member, ended) => this.#ask(member, ended, question),
+      },
+      this.#parts.membership.members(),
+      options,
+    )
+    return await lookup.run(signal)
+  }
+
+  /**
+   * Asks one member over a stream of its own. Its answer decides whether it counts as silent: when the signal fires
+   * before it has begun to answer, it is watched on until it has, or is silent.
+   */
+  #ask<T>(peer: Member, signal: AbortSignal, question: Question<T>): Asking<T> {
     const { host, membership, log } = this.#parts
-    try {
-      const answer = await question(await host.dialProtocol(peer.libp2pId, objectProtocol, { signal }))
-      peer.answered()
-      return answer
-    } catch (error) {
-      if (isP2pfsError(error, 'invalid')) membership.ban(peer, error)
-      else log.debug('peer did not answer for an object', { error, peer: peer.id })
-      throw error
+    const startedAtMs = this.#clock.now()
+    const isWatched = !peer.standing.isSilent
+    const ended = new AbortController()
+    const pace = new AnswerPace({
+      clock: this.#clock,
+      standing: peer.standing,
+      onSilent: (error) => ended.abort(error),
+    })
+    const onBytes = (bytes: number): void => {
+      if (pace.bytes === 0) this.#latency.add(this.#clock.now() - startedAtMs)
+      pace.received(bytes)
+      if (signal.aborted) ended.abort(signal.reason)
     }
+    const onAbort = (): void => {
+      if (!isWatched || pace.bytes > 0) ended.abort(signal.reason)
+    }
+    signal.addEventListener('abort', onAbort, { once: true })
+    const asking = async (): Promise<T | undefined> => {
+      const stream = await host.dialProtocol(peer.libp2pId, objectProtocol, { signal: ended.signal })
+      return await question({ stream, onBytes, onWhole: () => pace.stop() }, ended.signal, peer.id)
+    }
+    const answering = async (): Promise<T | undefined> => {
+      try {
+        const answer = await orAbort(asking(), ended.signal)
+        peer.standing.answered()
+        return answer
+      } catch (error) {
+        if (signal.aborted) throw error
+        if (isP2pfsError(error, 'invalid')) membership.ban(peer, error)
+        else log.debug('peer did not answer for an object', { error, peer: peer.id })
+        // One that breaks off is as good as silent for those who ask next.
+        peer.standing.fellSilent()
+        throw error
+      } finally {
+        pace.stop()
+        signal.removeEventListener('abort', onAbort)
+      }
+    }
+    return { answer: answering(), bytes: () => pace.bytes }
   }
 }

@@ -1,8 +1,11 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Stream } from '@libp2p/interface'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import { maxRegionMessageBytes, parseRegionMessage } from '../../../protocol/messages/region.ts'
+import { parseRegionMessage } from '../../../protocol/messages/region.ts'
+import { TokenBucket } from '../../base/token-bucket.ts'
 import type { Availability } from '../availability.ts'
 import { readFrames } from '../frames.ts'
+import { limits } from '../limits.ts'
 import type { Membership } from '../membership.ts'
 import type { Peer } from '../peer.ts'
 
@@ -17,13 +20,20 @@ export async function serveRegion(
     membership,
     availability,
   }: { membership: Pick<Membership, 'welcome' | 'learn'>; availability: Pick<Availability, 'update'> },
+  { signal }: { signal: AbortSignal },
 ): Promise<void> {
-  for await (const bytes of readFrames(stream, maxRegionMessageBytes)) {
+  const { messages, bytes: bytesLimit, messageBytes } = limits.region
+  const rate = new TokenBucket({ perSecond: 2 * messages.perSecond, burst: 2 * messages.burst })
+  const bytesRate = new TokenBucket(bytesLimit)
+  for await (const bytes of readFrames(stream, messageBytes)) {
+    if (!rate.tryTake()) throw new P2pfsError('invalid', 'peer sends more messages than the protocol allows')
     const message = parseRegionMessage(bytes)
     if (message.type === 'hello') {
       if (!membership.welcome(peer, message)) return
     } else if (peer.hello === undefined) throw new P2pfsError('invalid', 'peer sent another message before its hello')
-    else if (message.type === 'members') membership.learn(message.members)
+    else if (message.type === 'members') membership.learn(message.members, peer.id)
     else availability.update(peer, message)
+    const waitMs = bytesRate.take(bytes.length)
+    if (waitMs > 0) await sleep(waitMs, undefined, { signal, ref: false })
   }
 }

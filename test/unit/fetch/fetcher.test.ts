@@ -5,6 +5,7 @@ import { isP2pfsError, P2pfsError, type ErrorCode } from '../../../protocol/erro
 import type { ChunkRequest } from '../../../node/model/chunk-request.ts'
 import { Fetcher } from '../../../node/fetch/fetcher.ts'
 import { PeerSource } from '../../../node/fetch/peer-source.ts'
+import { PeerStanding } from '../../../node/peers/peer-standing.ts'
 import type { ChunkClient } from '../../../node/peers/chunk/client.ts'
 import { FakeSource } from './fake-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
@@ -33,6 +34,7 @@ function world(
 ): World {
   const stored = new Map<Digest, Uint8Array>()
   const asked: string[] = []
+  const standings: Record<string, PeerStanding> = {}
   const fetchChunk: ChunkClient['fetchChunk'] = async (peer, digest, _length, { signal }) => {
     asked.push(peer)
     return await peers[peer]!(digest, signal)
@@ -55,8 +57,17 @@ function world(
       },
     },
     peers: new PeerSource({
-      availability: { holders: () => Object.keys(peers) },
-      chunks: { fetchChunk },
+      availability: {
+        holders: () => Object.keys(peers),
+        whenAsked: async () => await Promise.resolve(),
+        forgetClaim: () => undefined,
+      },
+      chunks: {
+        fetchChunk,
+        standing: (id) => (standings[id] ??= new PeerStanding({ now: () => 0 })),
+        usualMs: () => 300,
+        isBusyWithEarlier: () => false,
+      },
       log: silentLog,
     }),
     registry: result.registry,

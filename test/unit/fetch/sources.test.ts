@@ -3,6 +3,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { orAbort } from '../../../node/base/single-flight.ts'
 import { PeerSource } from '../../../node/fetch/peer-source.ts'
+import { PeerStanding } from '../../../node/peers/peer-standing.ts'
 import { RangeSource } from '../../../node/fetch/range-source.ts'
 import { StreamSource } from '../../../node/fetch/stream-source.ts'
 import type { BlobRange } from '../../../node/layers/seekable-segment.ts'
@@ -43,7 +44,16 @@ testChunkSource({
       if (digestOf(bytes) !== digest) throw new P2pfsError('invalid', 'peer sent other bytes')
       return bytes
     }
-    return new PeerSource({ availability: { holders: () => ['one', 'two'] }, chunks: { fetchChunk }, log: silentLog })
+    const standing = new PeerStanding({ now: () => 0 })
+    return new PeerSource({
+      availability: {
+        holders: () => ['one', 'two'],
+        whenAsked: async () => await Promise.resolve(),
+        forgetClaim: () => undefined,
+      },
+      chunks: { fetchChunk, standing: () => standing, usualMs: () => 300, isBusyWithEarlier: () => false },
+      log: silentLog,
+    })
   },
 })
 

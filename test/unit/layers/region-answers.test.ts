@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { silentLog } from '../../../node/base/log.ts'
 import { RegionAnswers, regionSilenceMs } from '../../../node/layers/region-answers.ts'
 import { RegionObjects } from '../../../node/peers/object/region-objects.ts'
+import { PeerStanding } from '../../../node/peers/peer-standing.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 
@@ -24,7 +25,12 @@ function region({ members, isAlone }: { members: number; isAlone: boolean }): {
       },
     },
     membership: {
-      members: () => Array.from({ length: world.members }, (_, i) => ({ id: `member ${i}` }) as unknown as Member),
+      members: () =>
+        Array.from(
+          { length: world.members },
+          (_, i) =>
+            ({ id: `member ${i}`, standing: new PeerStanding({ now: () => world.nowMs }) }) as unknown as Member,
+        ),
       ban: () => undefined,
     },
     log: silentLog,

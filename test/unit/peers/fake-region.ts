@@ -1,14 +1,22 @@
 import type { PeerId, Stream } from '@libp2p/interface'
-import { parseRegionMessage, regionProtocol, type RegionMessage } from '../../../protocol/messages/region.ts'
+import {
+  maxRegionMessageBytes,
+  parseRegionMessage,
+  regionProtocol,
+  type RegionMessage,
+} from '../../../protocol/messages/region.ts'
+import type { Clock } from '../../../node/base/clock.ts'
 import { silentLog } from '../../../node/base/log.ts'
+import { readFrames } from '../../../node/peers/frames.ts'
 import { Membership, type MembershipParts } from '../../../node/peers/membership.ts'
 import type { Peer } from '../../../node/peers/peer.ts'
 
 /** One end of a stream in memory: what one end sends, the other one reads. */
-class FakeStream {
+export class FakeStream extends EventTarget {
   peer!: FakeStream
-  /** Whether it takes more than it is sent; where it does not, a sender waits for ever. */
-  isDraining = true
+  readonly status = 'open'
+  /** Whether it takes no more than it was sent. */
+  isFull = false
   readonly #received: Uint8Array[] = []
   #error: Error | undefined
   #hasEnded = false
@@ -16,11 +24,16 @@ class FakeStream {
 
   send(bytes: Uint8Array): boolean {
     this.peer.#change(() => this.peer.#received.push(bytes))
-    return this.isDraining
+    return !this.isFull
   }
 
-  async onDrain(): Promise<void> {
-    await new Promise(() => undefined)
+  get writeBufferLength(): number {
+    return this.isFull ? 1 : 0
+  }
+
+  drain(): void {
+    this.isFull = false
+    this.dispatchEvent(new Event('drain'))
   }
 
   async close(): Promise<void> {
@@ -28,7 +41,10 @@ class FakeStream {
   }
 
   abort(error: Error): void {
-    for (const end of [this, this.peer]) end.#change(() => (end.#error ??= error))
+    for (const end of [this, this.peer]) {
+      end.#change(() => (end.#error ??= error))
+      end.dispatchEvent(new Event('close'))
+    }
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
@@ -48,19 +64,22 @@ class FakeStream {
   }
 }
 
-function streamPair(): [FakeStream, FakeStream] {
+export function streamPair(): [FakeStream, FakeStream] {
   const [near, far] = [new FakeStream(), new FakeStream()]
   near.peer = far
   far.peer = near
   return [near, far]
 }
 
-const libp2pId = (id: string): PeerId => ({ toString: () => id }) as PeerId
+export const libp2pId = (id: string): PeerId => ({ toString: () => id }) as PeerId
 
 export interface FakeRegionOptions {
+  region?: string
   hasBootstrap?: boolean
-  /** Peers that never take more than one region message. */
+  /** Peers that take no more than one region message. */
   stuck?: readonly string[]
+  /** The clock; without it time is {@link FakeRegion.nowMs}. */
+  clock?: Clock
 }
 
 /** The membership of this host, `me`, on a host without a network, with a clock of its own. */
@@ -70,25 +89,35 @@ export class FakeRegion {
   /** Region messages that this host has sent, by the peer's id. */
   readonly sent = new Map<string, RegionMessage[]>()
   readonly banned: string[] = []
-  /** Ids of members that this host was told to dial. */
+  /** Ids of members that said where they can be dialled. */
   readonly learned: string[] = []
+  /** Who was named by whom. */
+  readonly heard: { peer: string; teller: string }[] = []
+  /** Ids of peers that are not to be dialled for a while. */
+  readonly avoided: string[] = []
   readonly hungUp: string[] = []
   /** Answers streams of all other protocols. */
-  serve: (stream: Stream) => Promise<void> = async () => await new Promise(() => undefined)
+  serve: (stream: Stream, peer: string, protocol: string) => Promise<void> = async () =>
+    await new Promise(() => undefined)
+  readonly #streams = new Map<string, FakeStream>()
   nowMs = 0
   /** Called when time has passed in a sleep. */
   onSleep: () => void = () => undefined
 
-  constructor({ hasBootstrap = false, stuck = [] }: FakeRegionOptions = {}) {
+  constructor({ region = 'test', hasBootstrap = false, stuck = [], clock }: FakeRegionOptions = {}) {
     this.host = {
       peerId: libp2pId('me'),
       getMultiaddrs: () => [],
       hangUp: async (peer) => await Promise.resolve(void this.hungUp.push(String(peer))),
       dialProtocol: async (peer, protocol) => {
         const [near, far] = streamPair()
-        near.isDraining = !stuck.includes(peer.toString())
-        if (protocol === regionProtocol) void this.#record(peer.toString(), far)
-        else void this.serve(far as unknown as Stream).catch((error: Error) => far.abort(error))
+        this.#streams.set(peer.toString(), near)
+        if (stuck.includes(peer.toString())) this.stick(peer.toString())
+        if (protocol === regionProtocol) void this.#record(peer.toString(), far).catch(() => undefined)
+        else
+          void this.serve(far as unknown as Stream, peer.toString(), String(protocol)).catch((error: Error) =>
+            far.abort(error),
+          )
         return await Promise.resolve(near as unknown as Stream)
       },
     }
@@ -96,10 +125,14 @@ export class FakeRegion {
       {
         host: this.host,
         bans: { add: (peer) => void this.banned.push(peer) },
-        dialler: { learn: ({ peer }) => void this.learned.push(peer) },
+        dialler: {
+          learn: ({ peer }) => void this.learned.push(peer),
+          hear: ({ peer }, teller) => void this.heard.push({ peer, teller }),
+          avoid: (peer) => void this.avoided.push(peer),
+        },
         log: silentLog,
         signal: new AbortController().signal,
-        now: () => this.nowMs,
+        now: () => clock?.now() ?? this.nowMs,
         sleep: async (ms, { signal }) => {
           signal.throwIfAborted()
           this.nowMs += ms
@@ -107,26 +140,38 @@ export class FakeRegion {
           await Promise.resolve()
         },
       },
-      { region: 'test', name: 'me', hasBootstrap },
+      { region, name: 'me', hasBootstrap },
     )
   }
 
   /** A peer connects and says hello. */
-  join(id: string, { region = 'test' }: { region?: string } = {}): Peer {
+  join(
+    id: string,
+    { region = 'test', addresses = [`/ip4/10.0.0.1/tcp/1/p2p/${id}`] }: { region?: string; addresses?: string[] } = {},
+  ): Peer {
     const peer = this.membership.peerOf(libp2pId(id))
-    this.membership.welcome(peer, { type: 'hello', region, name: id, addresses: [`/ip4/10.0.0.1/tcp/1/p2p/${id}`] })
+    this.membership.welcome(peer, { type: 'hello', region, name: id, addresses })
     return peer
+  }
+
+  /** From now on the peer takes no more than one region message, until it is unstuck. */
+  stick(id: string): void {
+    this.#streams.get(id)!.isFull = true
+  }
+
+  unstick(id: string): void {
+    this.#streams.get(id)!.drain()
   }
 
   leave(id: string): void {
     this.membership.leave(libp2pId(id))
   }
 
-  /** Each message is one send, because it is small: a length of one or two bytes, and the message. */
   async #record(id: string, stream: FakeStream): Promise<void> {
     const messages: RegionMessage[] = []
     this.sent.set(id, messages)
-    for await (const bytes of stream) messages.push(parseRegionMessage(bytes.subarray(bytes[0]! < 0x80 ? 1 : 2)))
+    for await (const bytes of readFrames(stream as unknown as Stream, maxRegionMessageBytes))
+      messages.push(parseRegionMessage(bytes))
   }
 }
 

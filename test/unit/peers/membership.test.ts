@@ -1,12 +1,19 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Bitmap } from '../../../protocol/bitmap.ts'
-import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
-import { FakeRegion, settled } from './fake-region.ts'
+import {
+  encodeRegionMessage,
+  fittingHello,
+  maxAddresses,
+  maxRegionMessageBytes,
+  maxTextLength,
+  parseRegionMessage,
+  type RegionMessage,
+} from '../../../protocol/messages/region.ts'
+import { limits } from '../../../node/peers/limits.ts'
+import { FakeRegion, libp2pId, settled } from './fake-region.ts'
 
 const { signal } = new AbortController()
-const table = digestOf(Buffer.from('segment'))
 
 test('this host and its members are responsible for keys; peers that have not said hello are not', () => {
   const region = new FakeRegion()
@@ -23,12 +30,12 @@ test('a silent member is responsible for nothing until it answers, or for half a
   const silent = region.join('a')
   region.join('b')
   const order = region.membership.byResponsibility('key')
-  silent.fellSilent()
+  silent.standing.fellSilent()
   const others = order.filter((id) => id !== 'a')
   assert.deepEqual(region.membership.byResponsibility('key'), others)
-  silent.answered()
+  silent.standing.answered()
   assert.deepEqual(region.membership.byResponsibility('key'), order)
-  silent.fellSilent()
+  silent.standing.fellSilent()
   region.nowMs += 29_999
   assert.deepEqual(region.membership.byResponsibility('key'), others)
   region.nowMs += 1
@@ -85,28 +92,145 @@ test('a host is alone when members or bootstrap peers are expected and none is c
   assert.equal(region.membership.isAlone(), true)
 })
 
-test('a peer hears who this host is and what it holds before it hears of changes', async () => {
+const silent = (): undefined => undefined
+
+test('a peer hears who this host is before it hears anything else', async () => {
   const region = new FakeRegion()
-  const peer = region.join('a')
-  const held = new Bitmap(10)
-  region.membership.broadcast({ type: 'delta', table, added: [1], removed: [] })
-  const introduced = region.membership.introduce(peer, () => [{ table, held }])
-  region.membership.broadcast({ type: 'delta', table, added: [2], removed: [] })
-  await introduced
-  region.membership.broadcast({ type: 'delta', table, added: [3], removed: [] })
-  held.set(3)
+  const messages: RegionMessage[] = [{ type: 'answered' }]
+  await region.membership.introduce(region.join('a'), () => messages.shift())
   await settled()
   assert.deepEqual(region.sent.get('a'), [
     { type: 'hello', region: 'test', name: 'me', addresses: [] },
-    { type: 'have', table, held: new Bitmap(10) },
-    { type: 'delta', table, added: [3], removed: [] },
+    { type: 'answered' },
   ])
+})
+
+test('a peer hears nothing but the hello of this host before it says hello itself', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const region = new FakeRegion()
+  region.join('member')
+  const messages: RegionMessage[] = [{ type: 'answered' }]
+  await region.membership.introduce(region.membership.peerOf(libp2pId('a')), () => messages.shift())
+  t.mock.timers.tick(500)
+  await settled()
+  const types = (): string[] => region.sent.get('a')!.map(({ type }) => type)
+  assert.deepEqual(types(), ['hello'])
+  region.join('a')
+  t.mock.timers.tick(500)
+  await settled()
+  assert.deepEqual(types().toSorted(), ['answered', 'hello', 'members'])
+})
+
+test('what is known late of an old connection does not close the new one of the same peer', () => {
+  const region = new FakeRegion()
+  const old = region.join('a')
+  region.leave('a')
+  const current = region.join('a')
+  region.membership.drop(old)
+  assert.equal(
+    region.membership.welcome(old, { type: 'hello', region: 'other', name: 'a', addresses: [] }),
+    false,
+    'it counts for nothing',
+  )
+  assert.deepEqual([region.hungUp, region.membership.members()], [[], [current]])
+  region.membership.ban(old, new P2pfsError('invalid', 'lie'))
+  assert.deepEqual([region.hungUp, region.membership.members()], [['a'], []], 'but a ban is a ban')
+})
+
+test('a name that is too long is cut, addresses that are too long or too many are left out, and no hello is refused', () => {
+  const long = fittingHello({
+    region: 'r',
+    name: `${'n'.repeat(maxTextLength - 1)}\u{1F600}`,
+    addresses: ['x'.repeat(maxTextLength + 1), ...Array.from({ length: 40 }, (_, i) => `/ip4/10.0.0.${i}/tcp/1`)],
+  })
+  assert.deepEqual(parseRegionMessage(encodeRegionMessage(long)), {
+    type: 'hello',
+    region: 'r',
+    name: 'n'.repeat(maxTextLength - 1),
+    addresses: Array.from({ length: maxAddresses }, (_, i) => `/ip4/10.0.0.${i}/tcp/1`),
+  })
+})
+
+test('a region whose name is too long for a hello is refused', () => {
+  assert.throws(
+    () => new FakeRegion({ region: 'r'.repeat(maxTextLength + 1) }),
+    (error) => isP2pfsError(error, 'invalid'),
+  )
+})
+
+test('4,096 members with the longest names and addresses are named to a peer in messages that it takes', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const region = new FakeRegion()
+  const addresses = Array.from({ length: maxAddresses }, (_, i) => `/dns4/${'x'.repeat(240)}/tcp/${1000 + i}`)
+  for (let i = 0; i < 4096; i++) region.join(`${i}`.padEnd(maxTextLength, 'p'), { addresses })
+  await region.membership.introduce(region.join('a'), silent)
+  const named = new Set<string>()
+  // What does not fit into the queue is sent later.
+  for (let i = 0; i < 20; i++) {
+    t.mock.timers.tick(500)
+    await settled()
+    assert.ok(region.membership.queuedBytes <= limits.sendQueue.perPeer)
+  }
+  for (const message of region.sent.get('a')!) {
+    assert.ok(encodeRegionMessage(message).length <= maxRegionMessageBytes)
+    if (message.type === 'members') for (const { peer } of message.members) named.add(peer)
+  }
+  assert.equal(named.size, 4096)
+})
+
+test('a peer hears of each member once', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const region = new FakeRegion()
+  await region.membership.introduce(region.join('a'), silent)
+  const named = (): string[] => {
+    const messages = region.sent.get('a')!.splice(0)
+    return messages.flatMap((message) => (message.type === 'members' ? message.members.map(({ peer }) => peer) : []))
+  }
+  for (const id of ['b', 'c']) {
+    region.join(id)
+    t.mock.timers.tick(500)
+    await settled()
+    assert.deepEqual(named(), [id])
+  }
+})
+
+test('a peer that does not say hello is cut off after ten seconds, and none that does', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const region = new FakeRegion()
+  region.membership.peerOf({ toString: () => 'stranger' } as never)
+  region.join('a')
+  t.mock.timers.tick(limits.hello.deadlineMs - 1)
+  assert.deepEqual(region.hungUp, [])
+  t.mock.timers.tick(1)
+  assert.deepEqual([region.hungUp, region.banned], [['stranger'], []])
+})
+
+test('a request of a peer waits two seconds for its hello, and few wait at once', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const region = new FakeRegion()
+  const late = region.membership.peerOf({ toString: () => 'late' } as never)
+  const waiting = Array.from({ length: limits.streams.beforeHello }, async () => await late.whenMember())
+  await assert.rejects(late.whenMember(), (error) => isP2pfsError(error, 'unavailable'))
+  region.join('late')
+  await Promise.all(waiting)
+  await late.whenMember()
+  const silentPeer = region.membership.peerOf({ toString: () => 'silent' } as never)
+  const refused = assert.rejects(silentPeer.whenMember(), (error) => isP2pfsError(error, 'unavailable'))
+  t.mock.timers.tick(limits.hello.requestWaitMs)
+  await refused
+})
+
+test('what a peer says of other members is a hint, and what it says of itself is not', () => {
+  const region = new FakeRegion()
+  const peer = region.join('a')
+  region.membership.learn([{ peer: 'b', addresses: [] }], peer.id)
+  assert.deepEqual([region.learned, region.heard], [['a'], [{ peer: 'b', teller: 'a' }]])
 })
 
 test('members that join together are named to all in one message', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const region = new FakeRegion()
-  for (const id of ['a', 'b']) await region.membership.introduce(region.join(id), () => [])
+  for (const id of ['a', 'b']) await region.membership.introduce(region.join(id), silent)
   t.mock.timers.tick(500)
   await settled()
   for (const id of ['a', 'b'])
@@ -115,21 +239,25 @@ test('members that join together are named to all in one message', async (t) => 
       [
         {
           type: 'members',
-          members: ['a', 'b'].map((peer) => ({ peer, addresses: [`/ip4/10.0.0.1/tcp/1/p2p/${peer}`] })),
+          members: ['a', 'b']
+            .filter((peer) => peer !== id)
+            .map((peer) => ({ peer, addresses: [`/ip4/10.0.0.1/tcp/1/p2p/${peer}`] })),
         },
       ],
     )
   assert.deepEqual(region.learned, ['a', 'b'], 'this host stays connected to them')
 })
 
-test('a peer of another region is banned and is no member', () => {
+test('a peer of another region is no member and is not dialled for a while, but may come back as one of this region', () => {
   const region = new FakeRegion()
   const peer = region.join('a', { region: 'other' })
-  assert.deepEqual([region.banned, region.hungUp, region.membership.members()], [['a'], ['a'], []])
+  assert.deepEqual([region.avoided, region.hungUp, region.membership.members()], [['a'], ['a'], []])
   assert.throws(
     () => region.membership.connectedPeer(peer.id),
     (error) => isP2pfsError(error, 'unavailable'),
   )
+  region.join('a')
+  assert.deepEqual([region.banned, region.membership.members().length], [[], 1])
 })
 
 test('a peer that breaks the protocol is banned and cut off', () => {
@@ -138,13 +266,14 @@ test('a peer that breaks the protocol is banned and cut off', () => {
   assert.deepEqual([region.banned, region.hungUp, region.membership.peers()], [['a'], ['a'], []])
 })
 
-test('a peer that does not take its messages is cut off, and no other is', async () => {
+test('a peer that takes no message for half a minute is cut off, and no other is', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
   const region = new FakeRegion({ stuck: ['a'] })
-  for (const id of ['a', 'b']) await region.membership.introduce(region.join(id), () => [])
-  for (let i = 0; i < 5000; i++) {
-    region.membership.broadcast({ type: 'delta', table, added: [1], removed: [] })
-    if (i % 1000 === 0) await settled()
-  }
+  for (const id of ['a', 'b']) await region.membership.introduce(region.join(id), silent)
+  await settled()
+  t.mock.timers.tick(limits.unread.regionMs - 1)
+  assert.deepEqual(region.hungUp, [])
+  t.mock.timers.tick(1)
   assert.deepEqual([region.hungUp, region.banned], [['a'], []])
   assert.deepEqual(
     region.membership.members().map(({ id }) => id),

@@ -1,25 +1,25 @@
 import assert from 'node:assert/strict'
-import { test, type TestContext } from 'node:test'
+import { test } from 'node:test'
 import { zstdCompressSync } from 'node:zlib'
-import type { Libp2p, Stream } from '@libp2p/interface'
-import { multiaddr } from '@multiformats/multiaddr'
+import type { Stream } from '@libp2p/interface'
+import { Bitmap } from '../../../protocol/bitmap.ts'
 import { encodeBlobMap, type BlobMap } from '../../../protocol/blob-map.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { encodeLayerIndex } from '../../../protocol/layer-index.ts'
 import { encodeRootfsManifest } from '../../../protocol/rootfs-manifest.ts'
-import { chunkProtocol, encodeWants } from '../../../protocol/messages/chunk.ts'
-import { objectProtocol } from '../../../protocol/messages/object.ts'
+import { chunkProtocol } from '../../../protocol/messages/chunk.ts'
+import { maxObjectRequestBytes, objectProtocol } from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, regionProtocol } from '../../../protocol/messages/region.ts'
 import { writeFrame } from '../../../node/peers/frames.ts'
-import { createRawPeer } from '../../support/raw-peer.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import { testKey } from '../../support/test-key.ts'
 import { PackedPieces } from '../../../protocol/packed-pieces.ts'
+import { RawPeer } from './raw-peer.ts'
 import { makeSegment, TestPeer, until } from './test-peer.ts'
 
-const demand = { signal: new AbortController().signal, streamClass: 'demand', timeoutMs: 10_000 } as const
+const demand = { signal: new AbortController().signal, streamClass: 'demand', stallMs: 10_000 } as const
 
 test('peers that know one member find each other', async (t) => {
   const a = await TestPeer.start(t, 'a')
@@ -52,6 +52,7 @@ test('a host knows the chunks that a peer held before they connected, and its ch
   const a = await TestPeer.start(t, 'a')
   a.hold(segment, [0, 3])
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
+  b.track(segment)
   const has = (index: number): boolean =>
     b.network.availability.holders(segment.table.id, index).includes(a.network.peerId)
   await until('the first haves', () => has(0) && has(3))
@@ -72,6 +73,7 @@ test('many chunks are fetched side by side, verified and counted', async (t) => 
     chunks.map((_, i) => i),
   )
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
+  b.track(segment)
   await until('the haves', () => b.network.availability.holders(table.id, 59).length === 1)
   const fetched = await Promise.all(
     chunks.map(
@@ -116,6 +118,7 @@ test('a peer that sends wrong bytes is cut off', async (t) => {
     liar.hold(segment, [0, 1])
     liar.chunks.set(table.digestAt(0), lie)
     const b = await TestPeer.start(t, 'b', { bootstrap: [liar.address] })
+    b.track(segment)
     await until('the haves', () => b.network.availability.holders(table.id, 0).length === 1)
     await assert.rejects(
       b.network.chunks.fetchChunk(liar.network.peerId, table.digestAt(0), 131_072, demand),
@@ -130,6 +133,53 @@ test('a peer that sends wrong bytes is cut off', async (t) => {
   }
 })
 
+test('a peer that sends a chunk whose length a false table gives wrong is not to blame', async (t) => {
+  const segment = makeSegment(1)
+  const a = await TestPeer.start(t, 'a')
+  a.hold(segment, [0])
+  const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
+  await until('they have met', () => b.network.membership.peers().length === 1)
+  await assert.rejects(
+    b.network.chunks.fetchChunk(a.network.peerId, segment.table.digestAt(0), 4096, demand),
+    (error) => isP2pfsError(error, 'missing'),
+  )
+  assert.equal(b.network.membership.peers().length, 1)
+})
+
+test('an image whose name is longer than a request is not asked for, and nobody is banned for a long one', async (t) => {
+  const a = await TestPeer.start(t, 'a')
+  const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
+  await until('they have met', () => b.network.membership.peers().length === 1)
+  for (const length of [4095, maxObjectRequestBytes]) {
+    const name = { reference: `oci:/${'d'.repeat(length)}:tag`, platform: 'p', format: 'ext4' } as const
+    assert.deepEqual(await b.network.objects.findImages(name, { ...demand, isOfUse: () => true }), [])
+  }
+  assert.deepEqual(
+    [a, b].map(({ network }) => network.membership.peers().length),
+    [1, 1],
+  )
+})
+
+test('the first fetch of a segment finds the member that holds it, and waits for nothing where nobody does', async (t) => {
+  const segment = makeSegment(2)
+  const a = await TestPeer.start(t, 'a')
+  a.hold(segment, [0])
+  const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
+  await until('they have met', () => b.network.membership.peers().length === 1)
+  b.track(segment)
+  const { availability } = b.network
+  const holders = async (index: number): Promise<string[]> => {
+    await availability.whenAsked(segment.table.id, { signal: demand.signal, index })
+    return availability.holders(segment.table.id, index)
+  }
+  assert.deepEqual(await holders(0), [a.network.peerId])
+  const other = digestOf(Buffer.from('a segment that nobody has'))
+  availability.announce(other, new Bitmap(1))
+  const startedAt = performance.now()
+  await availability.whenAsked(other, { signal: demand.signal, index: 0 })
+  t.diagnostic(`nobody has it: known after ${(performance.now() - startedAt).toFixed(1)} ms`)
+})
+
 test('a peer that stalls costs the timeout; one that goes away costs nothing', async (t) => {
   const { table, chunks } = makeSegment(1)
   const a = await TestPeer.start(t, 'a')
@@ -137,8 +187,8 @@ test('a peer that stalls costs the timeout; one that goes away costs nothing', a
   a.stall = promise
   const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
   await until('they have met', () => b.network.membership.peers().length === 1)
-  const fetch = async (timeoutMs: number): Promise<Uint8Array> =>
-    await b.network.chunks.fetchChunk(a.network.peerId, table.digestAt(0), 131_072, { ...demand, timeoutMs })
+  const fetch = async (stallMs: number): Promise<Uint8Array> =>
+    await b.network.chunks.fetchChunk(a.network.peerId, table.digestAt(0), 131_072, { ...demand, stallMs })
   await assert.rejects(fetch(50), (error) => isP2pfsError(error, 'timeout'))
   const waiting = fetch(60_000)
   const failed = assert.rejects(waiting, (error) => isP2pfsError(error, 'unavailable', 'closed'))
@@ -175,14 +225,8 @@ test('image records are gathered for 50 ms after the first, or until all members
     attestation: { key: (await testKey(seed)).key, signature: new Uint8Array(64) },
     nameStatement: { key: (await testKey(seed)).key, signature: new Uint8Array(64), statedAtMs: seed },
   })
-  const [a, b, c, asker] = [
-    await TestPeer.start(t, 'a'),
-    await TestPeer.start(t, 'b'),
-    await TestPeer.start(t, 'c'),
-    await TestPeer.start(t, 'asker'),
-  ]
-  for (const peer of [a, b, c])
-    asker.network.membership.learn([{ peer: peer.network.peerId, addresses: [peer.address] }])
+  const [a, b, c] = [await TestPeer.start(t, 'a'), await TestPeer.start(t, 'b'), await TestPeer.start(t, 'c')]
+  const asker = await TestPeer.start(t, 'asker', { bootstrap: [a, b, c].map(({ address }) => address) })
   await until('all have met', () => asker.network.membership.peers().length === 3)
   const [second, third] = [Promise.withResolvers<ImageRecord>(), Promise.withResolvers<ImageRecord>()]
   a.images.set('r', await record(1))
@@ -284,15 +328,6 @@ test('a peer keeps its identity over a restart, and can be stopped twice', async
   assert.equal((await TestPeer.start(t, 'a', { directory })).network.peerId, peerId)
 })
 
-/** A peer that speaks the protocols as it likes. */
-async function rawPeer(t: TestContext, address: string): Promise<Libp2p> {
-  const host = await createRawPeer()
-  await host.start()
-  t.after(async () => await host.stop())
-  await host.dial(multiaddr(address))
-  return host
-}
-
 const abuses: [string, string, (stream: Stream) => Promise<void>][] = [
   [
     'a message longer than the protocol allows',
@@ -319,24 +354,12 @@ const abuses: [string, string, (stream: Stream) => Promise<void>][] = [
 for (const [what, protocol, abuse] of abuses) {
   test(`a peer that sends ${what} is cut off`, async (t) => {
     const a = await TestPeer.start(t, 'a')
-    const hostile = await rawPeer(t, a.address)
-    const [peer] = hostile.getPeers()
-    await abuse(await hostile.dialProtocol(peer!, protocol))
-    await until('the connection is closed', () => hostile.getPeers().length === 0)
+    const hostile = await RawPeer.connect(t, a.address)
+    if (protocol !== regionProtocol) await hostile.sayHello()
+    await abuse(await hostile.open(protocol))
+    await until('the connection is closed', () => !hostile.isConnected)
+    assert.equal(await hostile.canReturn(), false)
     const b = await TestPeer.start(t, 'b', { bootstrap: [a.address] })
     await until('others are still welcome', () => b.network.membership.peers().length === 1)
   })
 }
-
-test('a peer that asks for more than it takes is cut off, and takes no memory before that', async (t) => {
-  const segment = makeSegment(1)
-  const a = await TestPeer.start(t, 'a')
-  a.hold(segment, [0])
-  const hostile = await rawPeer(t, a.address)
-  const stream = await hostile.dialProtocol(hostile.getPeers()[0]!, chunkProtocol)
-  stream.pause()
-  const wants = encodeWants(Array.from({ length: 256 }, (_, id) => ({ id, digest: segment.table.digestAt(0) })))
-  for (let i = 0; i < 8; i++) await writeFrame(stream, [wants]).catch(() => undefined)
-  await until('the connection is closed', () => hostile.getPeers().length === 0)
-  assert.ok(a.network.totals().bytesSent < 64 * 1024 * 1024)
-})

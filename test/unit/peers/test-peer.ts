@@ -83,7 +83,6 @@ export class TestPeer {
     const peer = new TestPeer(network)
     await network.start({
       chunk: async (digest) => await (peer.stall ?? peer.chunks.get(digest)),
-      heldSegments: () => [...peer.held].map(([table, held]) => ({ table, held })),
       imageRecord: async (name) => await peer.imageRecord(name),
       rootfsManifest: async (digest) => peer.objects.get(digest),
       layerIndex: async (diffId) => peer.objects.get(diffId),
@@ -97,6 +96,13 @@ export class TestPeer {
 
   get address(): string {
     return this.network.multiaddrs()[0]!
+  }
+
+  /** Begins to track the segment: it asks who holds it. */
+  track({ table }: ReturnType<typeof makeSegment>): void {
+    const held = this.held.get(table.id) ?? new Bitmap(table.count)
+    this.held.set(table.id, held)
+    this.network.availability.announce(table.id, held)
   }
 
   /** Puts chunks `indexes` of the segment into the store, and announces them. */
@@ -115,8 +121,8 @@ export class TestPeer {
 }
 
 /** Waits for what peers bring about; the deadline is for a busy machine. */
-export async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 15_000
+export async function until(what: string, condition: () => boolean, { timeoutMs = 15_000 } = {}): Promise<void> {
+  const deadline = performance.now() + timeoutMs
   while (!condition()) {
     if (performance.now() > deadline) throw new Error(`not in time: ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 10))

@@ -14,7 +14,6 @@ import {
 } from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, parseRegionMessage } from '../../../protocol/messages/region.ts'
 import { encodeRootfsManifest, parseRootfsManifest } from '../../../protocol/rootfs-manifest.ts'
-import { Bitmap } from '../../../protocol/bitmap.ts'
 import { decompress } from '../../../node/rootfs/decompress.ts'
 import { LayerIndexer } from '../../../node/rootfs/layer-indexer.ts'
 import { buildRootfs } from '../../../node/rootfs/rootfs-build.ts'
@@ -243,8 +242,16 @@ test('damaged records and messages are read, or refused as invalid', async () =>
       encodeRegionMessage({ type: 'members', members: [{ peer: 'p', addresses: ['/ip4/127.0.0.1/tcp/1'] }] }),
       parseRegionMessage,
     ],
-    [encodeRegionMessage({ type: 'have', table: diffId, held: new Bitmap(20) }), parseRegionMessage],
-    [encodeRegionMessage({ type: 'delta', table: diffId, added: [1, 2], removed: [3] }), parseRegionMessage],
+    [
+      encodeRegionMessage({ type: 'have', tables: [{ table: diffId, count: 20, first: 0, bits: Buffer.alloc(3, 1) }] }),
+      parseRegionMessage,
+    ],
+    [encodeRegionMessage({ type: 'query', tables: [diffId, diffId] }), parseRegionMessage],
+    [encodeRegionMessage({ type: 'answered' }), parseRegionMessage],
+    [
+      encodeRegionMessage({ type: 'delta', tables: [{ table: diffId, added: [1, 2], removed: [3] }] }),
+      parseRegionMessage,
+    ],
   ]
   await runFuzz(async (random) => {
     const [bytes, parse] = samples[random.below(samples.length)]!

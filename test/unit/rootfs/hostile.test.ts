@@ -146,7 +146,7 @@ async function openHost(
   const store = await openChunkStore(join(directory, 'chunks'))
   const catalog = await openCatalog(t, join(directory, 'catalog'))
   const nothing = (): void => undefined
-  const region = { announce: nothing, announceChunks: nothing, withdrawChunks: nothing }
+  const region = { announce: nothing, announceChunks: nothing, withdrawChunks: nothing, forget: nothing }
   const inventory = new Inventory({ chunks: store, region })
   const registry = createImageSource({ insecureRegistries: [], userAgent: 'test', log })
   const chunks = new ImportTransactions({ inventory })

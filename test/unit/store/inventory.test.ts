@@ -30,6 +30,7 @@ async function open(t: TestContext): Promise<{ inventory: Inventory; told: strin
     },
     announceChunks: (segment, indexes) => told.push(`have ${segment} ${indexes.join()}`),
     withdrawChunks: (segment, indexes) => told.push(`withdraw ${segment} ${indexes.join()}`),
+    forget: (segment) => told.push(`forget ${segment}`),
   }
   const directory = temporaryDirectory(t)
   const chunks = await ChunkStore.open(
@@ -102,7 +103,7 @@ test('a provisional segment is withdrawn when it is untracked; one that a rootfs
   inventory.untrack(kept.id)
   assert.deepEqual(
     told.filter((line) => !line.endsWith(' ')),
-    [`withdraw ${provisional.id} 0`],
+    [`withdraw ${provisional.id} 0`, `forget ${provisional.id}`],
   )
   assert.deepEqual([inventory.isReferenced(a.digest), inventory.isReferenced(b.digest)], [false, true])
 })

@@ -16,7 +16,7 @@ import { openRegionSecret, regionSecret } from '../../../../node/peers/admission
 import { createPeerHost, type PeerGate } from '../../../../node/peers/peer-host.ts'
 import { formatRegionKey, regionKeyBytes } from '../../../../protocol/region-key.ts'
 import { regionProtocol } from '../../../../protocol/messages/region.ts'
-import { startRawPeer } from '../../../support/raw-peer.ts'
+import { startRawHost } from '../../../support/raw-host.ts'
 import { temporaryDirectory } from '../../../support/temporary.ts'
 import { TestPeer, until } from '../test-peer.ts'
 
@@ -188,7 +188,7 @@ test('a host that has another key, or none, is turned away', async (t) => {
   const a = await TestPeer.start(t, 'a', { regionKeyFile: keyFile(t, ['old']) })
   for (const secret of [regionSecret(keys.new, 'test'), openRegionSecret('test'), new Uint8Array(32)])
     await assert.rejects(async () => {
-      const host = await startRawPeer({ secret })
+      const host = await startRawHost({ secret })
       t.after(async () => await host.stop())
       await host.dial(multiaddr(a.address))
     })

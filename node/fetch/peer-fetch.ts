@@ -1,0 +1,239 @@
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import type { Clock } from '../base/clock.ts'
+import type { Urgency } from '../base/urgency.ts'
+import type { ChunkRequest } from '../model/chunk-request.ts'
+import type { StreamClass } from '../peers/chunk/client.ts'
+import { standings, type PeerStanding } from '../peers/peer-standing.ts'
+
+/**
+ * A read that has waited for its chunk so long asks the registry too, whatever the peers do (ms): a reader notices, and
+ * the registry still answers within three seconds.
+ */
+const lateMs = 2_000
+/**
+ * The same, where the peer delivers what the host asked it for before, and the chunk waits for its turn (ms): on a slow
+ * link that is shared, asking twice would make all wait longer.
+ */
+const queuedLateMs = 10_000
+/** After so long another holder is asked too, whether the first gets on with other chunks or not (ms); and again. */
+const nextHolderMs = 2_000
+/** A timer that is so late (ms) tells of a pause of this host, not of its peers. */
+const ownPauseMs = 250
+/** How often the decision is made anew where nothing else happens (ms). */
+const recheckMs = 250
+
+/** The holders as one fetch needs them. */
+export interface Holders {
+  next: (request: ChunkRequest, except: ReadonlySet<string>) => { id: string; standing: PeerStanding } | undefined
+  ask: (
+    id: string,
+    request: ChunkRequest,
+    options: { signal: AbortSignal; streamClass: StreamClass },
+  ) => Promise<Uint8Array>
+  usualMs: (streamClass: StreamClass) => number
+  countDemand: () => void
+  mayAskAgain: () => boolean
+  isBusyWithEarlier: (id: string, streamClass: StreamClass, askedAtMs: number) => boolean
+}
+
+export interface PeerFetchOptions {
+  signal: AbortSignal
+  urgency: Urgency
+  onRefusal?: (peer: string, error: P2pfsError) => void
+  onLate?: () => void
+}
+
+/** One holder that has been asked and has not answered. */
+interface Asked {
+  standing: PeerStanding
+  wasSilent: boolean
+  streamClass: StreamClass
+  askedAtMs: number
+}
+
+/**
+ * Fetches one chunk from its holders.
+ *
+ * 1. The best holder is asked. One that refuses is followed by the next at once.
+ * 2. While somebody waits, the next is asked too when none of those who were asked has got on with any chunk for as long
+ *    as peers usually take. The time counts from the last chunk that the peer delivered, to whomever: a slow link that
+ *    carries chunks is not asked twice. A holder that is not known as silent is followed only within a budget.
+ * 3. After two seconds of waiting the registry is asked too; after the usual time of peers where all holders were silent
+ *    before, and at once where they have been for long. Those are asked only after that.
+ * 4. Where nobody waits, holders are asked in turn, and the registry too when one of them has been silent.
+ * 5. The first right answer wins; the wants of the others are given up.
+ */
+export class PeerFetch {
+  readonly #holders: Holders
+  readonly #clock: Clock
+  readonly #request: ChunkRequest
+  readonly #options: PeerFetchOptions
+  readonly #over = new AbortController()
+  readonly #tried = new Set<string>()
+  readonly #asked = new Map<string, Asked>()
+  readonly #startedAtMs: number
+  #urgentAtMs: number | undefined
+  #lastAskedAtMs = -Infinity
+  #isLate = false
+  #bytes: Uint8Array | undefined
+  #failure: unknown
+  #wake = Promise.withResolvers<void>()
+
+  constructor(
+    { holders, clock }: { holders: Holders; clock: Clock },
+    request: ChunkRequest,
+    options: PeerFetchOptions,
+  ) {
+    this.#holders = holders
+    this.#clock = clock
+    this.#request = request
+    this.#options = options
+    this.#startedAtMs = clock.now()
+  }
+
+  /** @throws missing where no holder delivers it; the signal's reason */
+  async run(): Promise<Uint8Array> {
+    const { signal, urgency } = this.#options
+    const onAbort = (): void => this.#wake.resolve()
+    signal.addEventListener('abort', onAbort, { once: true })
+    if (urgency.isUrgent) this.#becomeUrgent()
+    else urgency.onRaise(() => this.#becomeUrgent())
+    try {
+      for (;;) {
+        signal.throwIfAborted()
+        if (this.#bytes !== undefined) return this.#bytes
+        if (this.#failure !== undefined) throw this.#failure
+        const waitMs = this.#act()
+        if (waitMs > 0) await this.#wait(waitMs)
+      }
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+      if (this.#asked.size > 0) this.#over.abort(new P2pfsError('closed', 'another source has delivered the chunk'))
+    }
+  }
+
+  #becomeUrgent(): void {
+    this.#urgentAtMs = this.#clock.now()
+    this.#holders.countDemand()
+    this.#wake.resolve()
+  }
+
+  /**
+   * Does what is due. @returns how long nothing else is (ms), unless something happens
+   * @throws missing where nobody is left to be asked
+   */
+  #act(): number {
+    const { digest } = this.#request
+    const next = this.#holders.next(this.#request, this.#tried)
+    if (this.#asked.size === 0) {
+      if (next === undefined) throw new P2pfsError('missing', 'no peer delivers the chunk', { digest })
+      const leftMs = next.standing.current === standings.lost ? this.#afterRegistry() : 0
+      if (leftMs > 0) return leftMs
+      this.#ask(next)
+      return 0
+    }
+    if (this.#urgentAtMs === undefined) return Infinity
+    const now = this.#clock.now()
+    if (!this.#isLate && this.#isTimeForRegistry(this.#urgentAtMs, next)) {
+      this.#becomeLate()
+      return 0
+    }
+    if (next === undefined) return recheckMs
+    const quietMs = now - this.#lastSignMs()
+    const isOver = now - Math.max(this.#lastAskedAtMs, this.#urgentAtMs) >= nextHolderMs && !this.#isQueued()
+    if (!isOver && quietMs < this.#usualMs()) return Math.min(this.#usualMs() - quietMs, recheckMs)
+    if (!isOver && !this.#allSilent() && !this.#holders.mayAskAgain()) return recheckMs
+    this.#ask(next)
+    return 0
+  }
+
+  /** The registry is asked before a holder that is lost. @returns how long the holder waits for that (ms) */
+  #afterRegistry(): number {
+    this.#becomeLate()
+    return this.#startedAtMs + this.#usualMs() - this.#clock.now()
+  }
+
+  #isTimeForRegistry(urgentAtMs: number, next: { standing: PeerStanding } | undefined): boolean {
+    const waitedMs = this.#clock.now() - urgentAtMs
+    const wereSilent = [...this.#asked.values()].every(({ wasSilent, standing }) => wasSilent && standing.isSilent)
+    const onlySilent = wereSilent && (next === undefined || next.standing.isSilent)
+    if (onlySilent) return waitedMs >= this.#usualMs()
+    if (waitedMs < lateMs) return false
+    return waitedMs >= queuedLateMs || !this.#isQueued() || this.#holders.mayAskAgain()
+  }
+
+  #becomeLate(): void {
+    if (this.#isLate) return
+    this.#isLate = true
+    this.#options.onLate?.()
+  }
+
+  /** When the first of those who were asked began to let this fetch wait (ms of the clock): the last sign of any. */
+  #lastSignMs(): number {
+    let lastMs = -Infinity
+    for (const { standing, askedAtMs } of this.#asked.values())
+      lastMs = Math.max(lastMs, askedAtMs, standing.lastSignMs)
+    return lastMs
+  }
+
+  #allSilent(): boolean {
+    return [...this.#asked.values()].every(({ standing }) => standing.isSilent)
+  }
+
+  /** Whether the chunk waits for its turn at a peer that delivers. */
+  #isQueued(): boolean {
+    return [...this.#asked].some(([id, { streamClass, askedAtMs }]) =>
+      this.#holders.isBusyWithEarlier(id, streamClass, askedAtMs),
+    )
+  }
+
+  #usualMs(): number {
+    return this.#holders.usualMs(this.#streamClass)
+  }
+
+  /** The peer protocol has one stream for each of these two. */
+  get #streamClass(): StreamClass {
+    return this.#urgentAtMs === undefined ? 'background' : 'demand'
+  }
+
+  #ask({ id, standing }: { id: string; standing: PeerStanding }): void {
+    const askedAtMs = this.#clock.now()
+    const streamClass = this.#streamClass
+    this.#tried.add(id)
+    this.#asked.set(id, { standing, wasSilent: standing.isSilent, streamClass, askedAtMs })
+    this.#lastAskedAtMs = askedAtMs
+    const signal = AbortSignal.any([this.#options.signal, this.#over.signal])
+    this.#holders
+      .ask(id, this.#request, { signal, streamClass })
+      .then(
+        (bytes) => {
+          this.#bytes ??= bytes
+        },
+        (error: unknown) => {
+          if (signal.aborted) return
+          if (!isP2pfsError(error)) this.#failure ??= error
+          else this.#options.onRefusal?.(id, error)
+          // Who has waited in vain once does not wait for others in turn.
+          if (isP2pfsError(error, 'timeout')) this.#becomeLate()
+        },
+      )
+      .finally(() => {
+        this.#asked.delete(id)
+        this.#wake.resolve()
+      })
+  }
+
+  async #wait(ms: number): Promise<void> {
+    const dueMs = this.#clock.now() + ms
+    let cancel: (() => void) | undefined
+    const wake = (): void => {
+      // This host has paused: what has come meanwhile is read first.
+      if (this.#clock.now() - dueMs > ownPauseMs) cancel = this.#clock.after(recheckMs, () => this.#wake.resolve())
+      else this.#wake.resolve()
+    }
+    if (ms !== Infinity) cancel = this.#clock.after(ms, wake)
+    await this.#wake.promise
+    cancel?.()
+    this.#wake = Promise.withResolvers()
+  }
+}

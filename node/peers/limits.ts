@@ -1,0 +1,164 @@
+import { maxObjectBytes, maxObjectRequestBytes } from '../../protocol/messages/object.ts'
+import { maxChunkBytes } from '../../protocol/chunk-table.ts'
+import { maxOutstandingWants, maxWantMessageBytes } from '../../protocol/messages/chunk.ts'
+import {
+  maxAddresses,
+  maxOpenQueries,
+  maxRegionMessageBytes,
+  maxTablesPerQuery,
+  maxTextLength,
+  regionMessageRate,
+} from '../../protocol/messages/region.ts'
+
+const kibibyte = 1024
+const mebibyte = 1024 * kibibyte
+
+/**
+ * Everything that one peer, or all peers together, can make this host keep, do or wait for. Where a peer reaches a bound,
+ * it waits, or its stream is reset; it is banned only for what no honest host does. Numbers that both sides keep to stand
+ * in `protocol/messages/` and are named here, so that the table is whole. The windows of streams stand in
+ * `peer-host.ts`: what a peer sends and this host has not read is at most one window a stream, 4 MiB.
+ */
+export const limits = {
+  connections: {
+    /** Of one peer: two hosts that dial each other at once have two. One more is closed. */
+    perPeer: 2,
+    /** Of all peers: a region has fewer members. libp2p closes what is beyond. */
+    inAll: 1024,
+  },
+
+  /** Streams of one connection that the peer has opened and that are open at once. libp2p resets what is beyond. */
+  streams: {
+    /** Of all protocols. */
+    perConnection: 128,
+    /** One, and one that takes its place. */
+    region: 2,
+    /** A client has two, and for a moment those that took their place. */
+    chunk: 8,
+    /** One for each object that is asked for. */
+    object: 64,
+    /** One for each image that is waited for. */
+    import: 32,
+    /** Of all protocols, while the peer's hello is waited for: what a host asks in its first milliseconds. */
+    beforeHello: 16,
+  },
+
+  hello: {
+    /** How long a request waits for the hello of a peer (ms): it is sent first, on a stream of its own. */
+    requestWaitMs: 2_000,
+    /** A peer that has not said hello for so long is cut off (ms). */
+    deadlineMs: 10_000,
+  },
+
+  /** What a peer's region stream may carry. */
+  region: {
+    /** Longest message (bytes). */
+    messageBytes: maxRegionMessageBytes,
+    /** Messages: what a sender keeps to. A peer that sends more than twice as many is banned. */
+    messages: regionMessageRate,
+    /** Bytes: beyond it this host reads no faster, so that parsing takes a small part of a core. */
+    bytes: { perSecond: 8 * mebibyte, burst: 64 * mebibyte },
+    tablesPerQuery: maxTablesPerQuery,
+    openQueries: maxOpenQueries,
+    textLength: maxTextLength,
+  },
+
+  /** Region messages that wait for peers that do not take them (bytes). What is beyond is told later, as it is then. */
+  sendQueue: {
+    perPeer: 4 * mebibyte,
+    inAll: 64 * mebibyte,
+    /** What a peer for which nothing waits can be sent where the bound on all is reached: a hello, and some changes. */
+    freeBytes: 64 * kibibyte,
+  },
+
+  /**
+   * What peers say they hold. Bitmaps are kept of segments that this host tracks, and of no others: a bit for each chunk,
+   * and up to 300 bytes, for each segment and peer. The number of segments is this host's own: 100,000 of 16 chunks are
+   * 30 MB for each peer that holds something of all of them.
+   */
+  bitmaps: { overheadBytes: 300 },
+
+  /** How long the first fetch of a segment waits for members that were asked who holds it (ms): a round trip. */
+  questionWaitMs: 100,
+  /** A member that did not answer such a question in time is not waited for, for so long (ms). */
+  questionPenaltyMs: 30_000,
+
+  members: {
+    /** Members that this host remembers and dials. Beyond it, those that never answered are forgotten first. */
+    inAll: 4096,
+    /** Addresses of one member in a message. */
+    addresses: maxAddresses,
+    /** Addresses of one member that are dialled: those of the interfaces of one host. */
+    dialledAddresses: 8,
+    /** Members that one teller has named and that have not answered yet: as many as it can be connected to. */
+    hintsPerTeller: 1024,
+    /** Tellers that are believed about one member at a time: a lie must not keep the truth away. */
+    tellersPerMember: 4,
+    /** A member that answered once is forgotten when it has not been reached for so long (ms). */
+    forgetMs: 10 * 60_000,
+    /** One that never answered is forgotten after this (ms). */
+    forgetUnprovenMs: 2 * 60_000,
+  },
+
+  /** Dials of addresses that peers told and that did not lead to who was named there. The operator's are not counted. */
+  dials: {
+    /** Of one IP address and port, whoever names it. An honest host is dialled seven times in the first minute. */
+    perEndpoint: { perMinute: 8, burst: 8 },
+    /** Of one IP address, with all its ports. */
+    perAddress: { perMinute: 32, burst: 32 },
+    /** Of what one peer has named, itself included: failures. */
+    perTeller: { perMinute: 16, burst: 16 },
+    /** Of what all peers have named: failures. As many are under way at once. */
+    inAll: { perMinute: 64, burst: 64 },
+    /** Endpoints and addresses whose dials are counted. */
+    remembered: 8192,
+  },
+
+  /** Wants of chunks. Beyond it this host reads no faster. */
+  wants: {
+    messageBytes: maxWantMessageBytes,
+    /** Of one stream, read and not answered yet: as many as a client has on the way. */
+    outstanding: maxOutstandingWants,
+    /** Of one peer: 10 Gbit/s of chunks of 64 KiB. */
+    perSecond: 20_000,
+    burst: 20_000,
+  },
+
+  /** Requests for objects. Beyond it they wait for their turn. */
+  objects: {
+    requestBytes: maxObjectRequestBytes,
+    answerBytes: maxObjectBytes,
+    /** Of one peer: an image of 127 layers takes 255 at once. */
+    perSecond: 64,
+    burst: 1024,
+    /** Looked up at once, for one peer and in all: a layer index may take 512 MiB while it is compressed. */
+    lookupsPerPeer: 2,
+    lookupsInAll: 4,
+  },
+
+  /** Answers that have been read from the disk and that the peer has not taken yet (bytes). Further ones wait. */
+  unsent: {
+    /** One object of the longest kind and a few chunks, or 64 chunks. */
+    perPeer: maxObjectBytes + 16 * maxChunkBytes,
+    /** In all. Beyond it a peer for which nothing waits still gets one answer of up to {@link maxChunkBytes}. */
+    inAll: 256 * mebibyte,
+  },
+
+  /** A stream whose peer does not take one message or answer for so long is reset (ms): the asker has given up by then. */
+  unread: {
+    /** The peer is cut off with it. */
+    regionMs: 30_000,
+    chunkMs: 60_000,
+    objectMs: 60_000,
+  },
+
+  bans: {
+    /** How long a peer that broke the protocol is kept away (ms). */
+    ms: 10 * 60_000,
+    /** Identities. Beyond it the oldest ban ends early: each one that pushes it out has broken the protocol itself. */
+    inAll: 4096,
+  },
+
+  /** How long a peer of another region is not dialled (ms). */
+  otherRegionMs: 10 * 60_000,
+} as const
