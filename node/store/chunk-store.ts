@@ -53,6 +53,8 @@ export class ChunkStore implements AsyncDisposable {
   readonly #present = new Map<Digest, number>()
   readonly #writing = new Map<Digest, Promise<void>>()
   readonly #discarding = new Map<Digest, Promise<void>>()
+  /** Removals of discarded files that wait for a sync. */
+  readonly #removals = new Set<Promise<void>>()
   readonly #writes = new Semaphore(writesInFlight)
   readonly #temporaryPrefix = randomBytes(6).toString('hex')
   #written = 0
@@ -198,11 +200,13 @@ export class ChunkStore implements AsyncDisposable {
   }
 
   /**
-   * Resolves when all chunks that are here would survive a power loss.
-   * @throws unavailable where the disk refuses
+   * Resolves when all chunks that are here would survive a power loss, and the room of those that were discarded is free.
+   * @throws unavailable where the disk refuses; the signal's reason
    */
   async flush(options: { signal: AbortSignal }): Promise<void> {
+    const removals = [...this.#removals]
     await this.#sync.flush(options)
+    await Promise.all(removals)
   }
 
   /** Syncs what is not yet. Nothing may be written any more. */
@@ -348,10 +352,12 @@ export class ChunkStore implements AsyncDisposable {
   }
 
   #removeLater(discarded: string): void {
-    void this.#sync
+    const removal = this.#sync
       .nextSync()
       .then(async () => await unlink(discarded))
       .catch((error: unknown) => this.#log.debug('discarded chunk cannot be removed', { error, file: discarded }))
+      .finally(() => this.#removals.delete(removal))
+    this.#removals.add(removal)
   }
 }
 

@@ -138,7 +138,7 @@ export class Inventory {
   }
 
   /**
-   * Resolves when all chunks that are here would survive a power loss.
+   * Resolves when all chunks that are here would survive a power loss, and the room of those that were discarded is free.
    * @throws unavailable where the disk refuses; the signal's reason
    */
   async flush(options: { signal: AbortSignal }): Promise<void> {

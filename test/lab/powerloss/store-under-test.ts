@@ -8,6 +8,7 @@ export const nobody: Announcer = {
   announce: () => undefined,
   announceChunks: () => undefined,
   withdrawChunks: () => undefined,
+  forget: () => undefined,
 }
 
 /** Every block of it is different, so that one in the place of another shows. */
