@@ -56,6 +56,7 @@ import { DiskReserve } from './store/disk-reserve.ts'
 import { roomOf } from './store/disk-room.ts'
 import { ImportTransactions } from './store/import-transaction.ts'
 import { Inventory } from './store/inventory.ts'
+import { PowerLossCheck } from './store/power-loss-check.ts'
 import { Scrubber } from './store/scrubber.ts'
 import { TrackedCatalog } from './store/tracked-catalog.ts'
 
@@ -146,7 +147,7 @@ export async function startDaemon(
   // The host's own state, and those it can ask.
   const reserve = stack.use(await DiskReserve.open({ log }, { path: paths.reserve }))
   const catalog = stack.use(await Catalog.open({ reserve, log }, { directory: paths.catalog }))
-  const chunks = await ChunkStore.open({ reserve, log }, { directory: paths.chunks })
+  const chunks = stack.use(await ChunkStore.open({ reserve, log }, { directory: paths.chunks }))
   const registryOptions = {
     credentials: new DockerCredentials({ log }),
     insecureRegistries: config.insecureRegistry,
@@ -310,7 +311,7 @@ export async function startDaemon(
         mount: new MountOperation({ stateDir: config.stateDir, requests, resolver, mounts, reserve, reports, log }),
         umount: new UmountOperation({ mounts, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
-        import: new ImportOperation({ requests, importer, resolver, seeder }),
+        import: new ImportOperation({ requests, importer, resolver, seeder, inventory }),
         export: new ExportOperation({ requests, resolver, fetcher }),
         inspect: new InspectOperation({ requests, resolver, region: objects, trust, published, catalog, inventory }),
         verify: new VerifyOperation({ requests, catalog, registry, rebuild, region: objects, own, trust, log }),
@@ -336,11 +337,11 @@ export async function startDaemon(
     importedImage: async (request, options) => await peerImports.importFor(request, options),
   }
   const files: ChunkFiles = {
-    directory: inventory.directory,
+    writing: inventory.writing,
     get isFull() {
       return chunks.isFull
     },
-    adopt: (digests) => inventory.adopt(digests, 'peer'),
+    adopt: async (chunks) => await inventory.adopt(chunks, 'peer'),
     failed: (error) => void chunks.failedToWrite(error),
     // Reading it finds out, and withdraws it.
     suspect: (digest) => void inventory.get(digest).catch(() => undefined),
@@ -350,6 +351,8 @@ export async function startDaemon(
   stack.defer(async () => await mounts.close())
   await mounts.serve()
   stack.defer(() => stopping.abort(new P2pfsError('closed', 'the daemon is stopping')))
+  const powerLossCheck = stack.use(new PowerLossCheck({ inventory, log }))
+  powerLossCheck.start()
   const scrubber = stack.use(new Scrubber({ inventory, log }, { bytesPerSecond: scrubBytesPerSecond }))
   scrubber.start()
   stack.use(verifier)

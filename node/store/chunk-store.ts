@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { constants } from 'node:fs'
+import { constants, statSync } from 'node:fs'
 import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
@@ -9,16 +9,23 @@ import { isDiskFull } from '../base/disk-full.ts'
 import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
 import { Semaphore } from '../base/semaphore.ts'
+import { temporaryDirectoryOf, type ChunkFileWriting } from '../base/chunk-file-writer.ts'
 import type { DiskReserve } from './disk-reserve.ts'
+import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-sync.ts'
+import { syncFilesystem } from './sync-filesystem.ts'
 
-/** Files being written and synced at once: enough for the disk's own queue, few enough to leave threads for reads. */
+/** Files being written at once: enough for the disk's own queue, few enough to leave threads for reads. */
 const writesInFlight = 8
 
 export interface ChunkStoreParts {
   /** Tells when the disk has no room for chunks. */
   reserve: Pick<DiskReserve, 'isFull' | 'release'>
   log: Log
+  /** Puts everything of the path's filesystem on the disk; syncfs(2) by default. */
+  syncFilesystem?: GroupSyncParts['syncFilesystem']
 }
+
+export type ChunkStoreOptions = GroupSyncOptions
 
 /** The change time of a file that nobody has checked. */
 const unchecked = 0
@@ -27,32 +34,45 @@ const unchecked = 0
  * The chunks on this host's disk: one file each, named by its digest. The directory is the truth: no second record of what
  * is here exists that a crash could set against it.
  *
- * A chunk is written under a temporary name, synced, then renamed, so a name always stands for whole content. What the disk
- * makes of it later is checked: bytes are hashed unless this process has found the same unchanged file to be right.
+ * A chunk is written under a temporary name, then renamed, so as long as the host runs a name stands for whole content. Groups
+ * of chunks are synced in the background. After a power loss, chunks that had not been are in doubt: they are not counted
+ * as here until their bytes were found to be right. Whatever the disk makes of a chunk is found when it is read: bytes
+ * are hashed unless this process has found the same unchanged file to be right.
  */
-export class ChunkStore {
+export class ChunkStore implements AsyncDisposable {
   readonly directory: string
   readonly #log: Log
   readonly #reserve: ChunkStoreParts['reserve']
   readonly #temporary: string
+  /** Files that were chunks. Their blocks must not be used anew as long as a power loss could bring them back. */
+  readonly #discarded: string
+  readonly #sync: GroupSync
+  /** Chunk files that a power loss may have damaged. */
+  readonly #doubtful = new Set<Digest>()
   /** The chunks here, each with the inode change time (ms) at which its bytes were last found to be right. */
   readonly #present = new Map<Digest, number>()
   readonly #writing = new Map<Digest, Promise<void>>()
   readonly #discarding = new Map<Digest, Promise<void>>()
+  /** Removals of discarded files that wait for a sync. */
+  readonly #removals = new Set<Promise<void>>()
   readonly #writes = new Semaphore(writesInFlight)
   readonly #temporaryPrefix = randomBytes(6).toString('hex')
   #written = 0
 
-  private constructor({ log, reserve }: ChunkStoreParts, { directory }: { directory: string }) {
+  private constructor({ log, reserve }: ChunkStoreParts, { directory }: ChunkStoreOptions, sync: GroupSync) {
     this.directory = directory
     this.#reserve = reserve
-    this.#temporary = join(directory, 'incoming')
+    this.#sync = sync
+    this.#temporary = temporaryDirectoryOf(directory)
+    this.#discarded = join(directory, 'discarded')
     this.#log = log
   }
 
   /** Makes the directories, removes what a crash left unfinished, and lists the chunks that are here. */
-  static async open(parts: ChunkStoreParts, options: { directory: string }): Promise<ChunkStore> {
-    const store = new ChunkStore(parts, options)
+  static async open(parts: ChunkStoreParts, options: ChunkStoreOptions): Promise<ChunkStore> {
+    await mkdir(options.directory, { recursive: true, mode: 0o700 })
+    const sync = await GroupSync.open({ syncFilesystem, ...parts }, options)
+    const store = new ChunkStore(parts, options, sync)
     await store.#open()
     return store
   }
@@ -60,16 +80,36 @@ export class ChunkStore {
   async #open(): Promise<void> {
     await rm(this.#temporary, { recursive: true, force: true })
     await mkdir(this.#temporary, { recursive: true, mode: 0o700 })
+    await mkdir(this.#discarded, { recursive: true, mode: 0o700 })
     for (let i = 0; i < 256; i++) {
       const prefix = i.toString(16).padStart(2, '0')
       const directory = join(this.directory, prefix)
       await mkdir(directory, { recursive: true, mode: 0o700 })
       for (const name of await readdir(directory)) {
         if (/^[0-9a-f]{64}$/.test(name) && name.startsWith(prefix)) {
-          this.#present.set(parseDigest(`sha256:${name}`), unchecked)
+          const digest = parseDigest(`sha256:${name}`)
+          if (this.#isDoubtful(join(directory, name))) this.#doubtful.add(digest)
+          else this.#present.set(digest, unchecked)
         } else this.#log.warn('file in the chunk directory is not a chunk', { file: join(directory, name) })
       }
     }
+    if (this.#doubtful.size > 0)
+      this.#log.info('host stopped before all chunks were synced; these are checked before they are used', {
+        chunks: this.#doubtful.size,
+      })
+    await this.settled()
+    for (const name of await readdir(this.#discarded)) this.#removeLater(join(this.#discarded, name))
+  }
+
+  #isDoubtful(path: string): boolean {
+    if (!this.#sync.isInDoubt) return false
+    const found = statSync(path, { throwIfNoEntry: false })
+    return found === undefined || this.#sync.examine(found.mtimeMs)
+  }
+
+  /** For threads that write chunk files; {@link adopt} tells of what they have written. */
+  get writing(): ChunkFileWriting {
+    return { directory: this.directory, epochs: this.#sync.epochs.shared }
   }
 
   get count(): number {
@@ -86,12 +126,13 @@ export class ChunkStore {
   }
 
   /**
-   * Keeps `bytes`, which the caller has found to have this digest. Resolves when they would survive a power loss.
-   * The buffer must not change until then.
+   * Keeps `bytes`, which the caller has found to have this digest. Resolves when they would survive the end of this process;
+   * for a power loss, see {@link flush}. The buffer must not change until then.
    * @returns whether this call wrote it: false where it was here, or on its way
    * @throws unavailable where the disk refuses (full, read-only, failing); nothing is left behind then
    */
   async put(digest: Digest, bytes: Uint8Array): Promise<boolean> {
+    await this.#sync.room()
     // Somebody who took the trouble to get it may have found that the disk lost it.
     if (this.#present.has(digest) && (await this.#isWhole(digest, bytes.length))) return false
     const writing = this.#writing.get(digest)
@@ -110,17 +151,6 @@ export class ChunkStore {
     return this.#reserve.isFull
   }
 
-  /**
-   * Takes up a chunk whose file another thread has written, whole and right, as {@link put} would; it is not synced. It
-   * is hashed when it is read first.
-   * @returns whether it was not here before
-   */
-  adopt(digest: Digest): boolean {
-    const isNew = !this.#present.has(digest)
-    if (isNew) this.#present.set(digest, unchecked)
-    return isNew
-  }
-
   /** Another thread could not write a chunk. */
   async failedToWrite(error: Error): Promise<void> {
     if (isDiskFull(error)) await this.#reserve.release()
@@ -135,11 +165,13 @@ export class ChunkStore {
     // The new name would go with the old file's.
     await this.#discarding.get(digest)
     const temporary = join(this.#temporary, `${this.#temporaryPrefix}-${this.#written++}`)
+    const { epochs } = this.#sync
+    const epoch = epochs.begin()
     try {
       const file = await open(temporary, 'wx', 0o600)
       try {
         await file.writeFile(bytes)
-        await file.datasync()
+        await file.utimes(epoch, epoch)
       } finally {
         await file.close()
       }
@@ -151,8 +183,47 @@ export class ChunkStore {
         cause,
         digest,
       })
+    } finally {
+      epochs.end(epoch)
     }
+    this.#add(digest, bytes.length)
+  }
+
+  /**
+   * Takes over a chunk file that another thread has written with a `ChunkFileWriter`.
+   * @returns whether it was not here before
+   */
+  adopt(digest: Digest, lengthBytes: number): boolean {
+    const isNew = !this.#present.has(digest)
+    this.#add(digest, lengthBytes)
+    return isNew
+  }
+
+  #add(digest: Digest, lengthBytes: number): void {
     this.#present.set(digest, unchecked)
+    this.#sync.noteWritten(lengthBytes)
+    this.#doubtless(digest)
+  }
+
+  /** Resolves when more may be adopted: at once, unless the disk is behind. */
+  async room(): Promise<void> {
+    await this.#sync.room()
+  }
+
+  /**
+   * Resolves when all chunks that are here would survive a power loss, and the room of those that were discarded is free.
+   * @throws unavailable where the disk refuses; the signal's reason
+   */
+  async flush(options: { signal: AbortSignal }): Promise<void> {
+    const removals = [...this.#removals]
+    await this.#sync.flush(options)
+    await Promise.all(removals)
+  }
+
+  /** Syncs what is not yet. Nothing may be written any more. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled(this.#writing.values())
+    await this.#sync[Symbol.asyncDispose]()
   }
 
   /**
@@ -161,7 +232,7 @@ export class ChunkStore {
    */
   async get(digest: Digest): Promise<Uint8Array | undefined> {
     const checkedAtMs = this.#present.get(digest)
-    if (checkedAtMs === undefined) return undefined
+    if (checkedAtMs === undefined) return this.#doubtful.has(digest) ? await this.#getDoubtful(digest) : undefined
     const found = await this.#read(digest)
     if (found === undefined) {
       this.#lose(digest, 'chunk file is gone; the chunk will be fetched again')
@@ -176,6 +247,52 @@ export class ChunkStore {
     this.#lose(digest, 'chunk file is damaged and was discarded; the chunk will be fetched again')
     await this.discard(digest)
     return undefined
+  }
+
+  /** The chunks that a power loss may have damaged. {@link get} ends the doubt, one way or the other. */
+  doubtful(): SetIterator<Digest> {
+    return this.#doubtful.values()
+  }
+
+  async #getDoubtful(digest: Digest): Promise<Uint8Array | undefined> {
+    const bytes = await this.#readDoubtful(digest)
+    // Somebody else was faster, or has put it anew.
+    if (!this.#doubtful.has(digest)) return await this.get(digest)
+    if (bytes !== undefined) {
+      this.#add(digest, 0)
+      return bytes
+    }
+    this.#log.info('chunk was lost with the power and is discarded; it will be fetched again', { digest })
+    await this.discard(digest)
+    return undefined
+  }
+
+  /** The chunk's bytes, if they are right; its file is of the epoch now. */
+  async #readDoubtful(digest: Digest): Promise<Uint8Array | undefined> {
+    try {
+      await using file = await open(chunkFile(this.directory, digest), 'r')
+      const bytes = await file.readFile()
+      if ((await hashBytes(bytes)) !== digest) return undefined
+      const epoch = this.#sync.epochs.current
+      // Of this very file: one that was put meanwhile has an epoch of its own.
+      await file.utimes(epoch, epoch)
+      return bytes
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      throw error
+    }
+  }
+
+  /** Resolves when the record says that nothing is in doubt; at once where something is. */
+  async settled(): Promise<void> {
+    if (this.#doubtful.size === 0) await this.#sync.settle().catch(() => undefined)
+  }
+
+  /** A chunk is in doubt no longer. */
+  #doubtless(digest: Digest): void {
+    if (!this.#doubtful.delete(digest)) return
+    this.#sync.noteWritten(0)
+    void this.settled()
   }
 
   /**
@@ -225,19 +342,33 @@ export class ChunkStore {
     this.#present.delete(digest)
   }
 
-  /** Forgets and removes a chunk. */
+  /** Forgets and removes a chunk. Its room on the disk is free after the next sync. */
   async discard(digest: Digest): Promise<void> {
     this.#present.delete(digest)
-    const gone = unlink(chunkFile(this.directory, digest))
-      .catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'ENOENT') throw error
-      })
+    const discarded = join(this.#discarded, `${this.#temporaryPrefix}-${this.#written++}`)
+    const gone = rename(chunkFile(this.directory, digest), discarded)
+      .then(
+        () => this.#removeLater(discarded),
+        (error: NodeJS.ErrnoException) => {
+          if (error.code !== 'ENOENT') throw error
+        },
+      )
       .finally(() => this.#discarding.delete(digest))
+    void gone.then(() => this.#doubtless(digest)).catch(() => undefined)
     this.#discarding.set(
       digest,
       gone.catch(() => undefined),
     )
     await gone
+  }
+
+  #removeLater(discarded: string): void {
+    const removal = this.#sync
+      .nextSync()
+      .then(async () => await unlink(discarded))
+      .catch((error: unknown) => this.#log.debug('discarded chunk cannot be removed', { error, file: discarded }))
+      .finally(() => this.#removals.delete(removal))
+    this.#removals.add(removal)
   }
 }
 

@@ -8,7 +8,10 @@ interface Use {
   isNew: boolean
 }
 
-type Store = Pick<Inventory, 'put' | 'discard' | 'isReferenced'>
+type Store = Pick<Inventory, 'put' | 'discard' | 'isReferenced' | 'flush'>
+
+/** How long a rollback waits for the room that it gives back (ms); it is free a little later otherwise. */
+const reclaimMs = 10_000
 
 /** Remembers which chunks imports under way have put, so that one that fails for good leaves nothing behind. */
 export class ImportTransactions {
@@ -71,6 +74,8 @@ export class ImportTransaction {
       if (use.isNew && !this.#inventory.isReferenced(digest)) discarded.push(digest)
     }
     for (const digest of discarded) await this.#inventory.discard(digest)
+    if (discarded.length > 0)
+      await this.#inventory.flush({ signal: AbortSignal.timeout(reclaimMs) }).catch(() => undefined)
   }
 
   *#end(): Generator<[Digest, Use]> {

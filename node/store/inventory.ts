@@ -5,6 +5,7 @@ import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { RemoteSource } from '../model/chunk-request.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import { ChunkProvenance } from './chunk-provenance.ts'
+import type { ChunkFileWriting } from '../base/chunk-file-writer.ts'
 import type { ChunkStore } from './chunk-store.ts'
 import { Holdings } from './holdings.ts'
 
@@ -21,7 +22,23 @@ export interface Announcer {
 }
 
 export interface InventoryParts {
-  chunks: Pick<ChunkStore, 'directory' | 'count' | 'has' | 'get' | 'put' | 'adopt' | 'scrub' | 'discard' | 'digests'>
+  chunks: Pick<
+    ChunkStore,
+    | 'directory'
+    | 'writing'
+    | 'count'
+    | 'has'
+    | 'get'
+    | 'put'
+    | 'adopt'
+    | 'room'
+    | 'flush'
+    | 'scrub'
+    | 'discard'
+    | 'digests'
+    | 'doubtful'
+    | 'settled'
+  >
   region: Announcer
 }
 
@@ -49,6 +66,11 @@ export class Inventory {
     return this.#chunks.directory
   }
 
+  /** For threads that write chunk files; {@link adopt} tells of what they have written. */
+  get writing(): ChunkFileWriting {
+    return this.#chunks.writing
+  }
+
   get count(): number {
     return this.#chunks.count
   }
@@ -65,7 +87,19 @@ export class Inventory {
   async get(digest: Digest): Promise<Uint8Array | undefined> {
     const bytes = await this.#chunks.get(digest)
     if (bytes === undefined) this.#withdraw(digest)
+    // One that was in doubt until now counts from now on.
+    else for (const { table, index } of this.#holdings.add(digest)) this.#region.announceChunks(table, [index])
     return bytes
+  }
+
+  /** The chunks that a power loss may have damaged: they do not count as here. {@link get} ends the doubt. */
+  doubtful(): SetIterator<Digest> {
+    return this.#chunks.doubtful()
+  }
+
+  /** Resolves when the record says that nothing is in doubt; at once where something is. */
+  async settled(): Promise<void> {
+    await this.#chunks.settled()
   }
 
   /** Checks the chunk on the disk anew; a damaged one is discarded and withdrawn. @returns its length (bytes); 0 where it is gone */
@@ -82,19 +116,19 @@ export class Inventory {
    */
   async put(digest: Digest, bytes: Uint8Array, source: RemoteSource): Promise<boolean> {
     const isNew = await this.#chunks.put(digest, bytes)
-    if (isNew) this.#provenance.note(digest, source)
-    for (const { table, index } of this.#holdings.add(digest)) {
-      this.#region.announceChunks(table, [index])
-      for (const listener of this.#listeners) listener(table, index, source)
-    }
+    this.#arrived(digest, source, isNew)
     return isNew
   }
 
-  /** Takes up chunks whose files another thread has written, and tells the region: once for each segment. */
-  adopt(digests: readonly Digest[], source: RemoteSource): void {
+  /**
+   * Takes over chunk files that another thread has written, with a `ChunkFileWriter` for {@link writing}, and tells the
+   * region, once for each segment.
+   * @returns resolves when more may be written: at once, unless the disk is behind
+   */
+  async adopt(chunks: Iterable<{ digest: Digest; lengthBytes: number }>, source: RemoteSource): Promise<void> {
     const arrived = new Map<Digest, number[]>()
-    for (const digest of digests) {
-      if (this.#chunks.adopt(digest)) this.#provenance.note(digest, source)
+    for (const { digest, lengthBytes } of chunks) {
+      if (this.#chunks.adopt(digest, lengthBytes)) this.#provenance.note(digest, source)
       for (const { table, index } of this.#holdings.add(digest)) {
         const indexes = arrived.get(table)
         if (indexes === undefined) arrived.set(table, [index])
@@ -105,6 +139,23 @@ export class Inventory {
       this.#region.announceChunks(table, indexes)
       for (const index of indexes) for (const listener of this.#listeners) listener(table, index, source)
     }
+    await this.#chunks.room()
+  }
+
+  #arrived(digest: Digest, source: RemoteSource, isNew: boolean): void {
+    if (isNew) this.#provenance.note(digest, source)
+    for (const { table, index } of this.#holdings.add(digest)) {
+      this.#region.announceChunks(table, [index])
+      for (const listener of this.#listeners) listener(table, index, source)
+    }
+  }
+
+  /**
+   * Resolves when all chunks that are here would survive a power loss, and the room of those that were discarded is free.
+   * @throws unavailable where the disk refuses; the signal's reason
+   */
+  async flush(options: { signal: AbortSignal }): Promise<void> {
+    await this.#chunks.flush(options)
   }
 
   /** Removes a chunk. */

@@ -278,7 +278,8 @@ test('a lost chunk is read from the image again; reads fail while the image is a
   const chunks = join(daemon.directory, 'state/chunks')
   const removeChunks = (): void => {
     for (const name of readdirSync(chunks))
-      if (name !== 'incoming') for (const file of readdirSync(join(chunks, name))) rmSync(join(chunks, name, file))
+      if (/^[0-9a-f]{2}$/.test(name))
+        for (const file of readdirSync(join(chunks, name))) rmSync(join(chunks, name, file))
     writeFileSync('/proc/sys/vm/drop_caches', '1')
   }
   // By hand, behind the daemon's back; and again with a daemon that finds none of them.

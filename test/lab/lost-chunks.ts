@@ -40,7 +40,7 @@ export function loseChunks(stateDirectory: string, whole: Buffer, share: number,
 export function removeChunks(stateDirectory: string): void {
   const chunks = join(stateDirectory, 'chunks')
   for (const name of readdirSync(chunks))
-    if (name !== 'incoming') for (const file of readdirSync(join(chunks, name))) rmSync(join(chunks, name, file))
+    if (/^[0-9a-f]{2}$/.test(name)) for (const file of readdirSync(join(chunks, name))) rmSync(join(chunks, name, file))
   dropPageCache()
 }
 

@@ -1,13 +1,14 @@
 import type { Digest } from '../../../protocol/digest.ts'
+import type { ChunkFileWriting } from '../../base/chunk-file-writer.ts'
 
 /** The chunk store as bulk transfers use it: its threads read and write the files, and it is told what has come of that. */
 export interface ChunkFiles {
-  /** The directory of the chunk files (`protocol/chunk-file.ts`); temporary files go to `incoming` in it. */
-  readonly directory: string
+  /** What threads need to write chunk files; its directory is that of the files (`protocol/chunk-file.ts`). */
+  readonly writing: ChunkFileWriting
   /** Whether the disk has no room for chunks. */
   readonly isFull: boolean
-  /** Files of these chunks, which are right, have been written. */
-  adopt: (chunks: readonly Digest[]) => void
+  /** Files of these chunks, which are right, have been written. Resolves when more may be: at once, unless the disk is behind. */
+  adopt: (chunks: readonly { digest: Digest; lengthBytes: number }[]) => Promise<void>
   /** A file could not be written. */
   failed: (error: Error) => void
   /** The file of a chunk is not what its name says. */

@@ -184,7 +184,7 @@ export class BulkClient {
         this.#parts.log.debug('peer has no bulk connection for this host', { peer: peerId, refused: granted.refused })
         return this.#close(link, 'refused')
       }
-      this.#thread.start({ directory: files.directory, mode: this.#mode } satisfies ReceiverSetup)
+      this.#thread.start({ writing: files.writing, mode: this.#mode } satisfies ReceiverSetup)
       link.isHanded = true
       this.#thread.post({ open: key, host: granted.host, grant: granted.grant })
     } catch (error) {
@@ -224,10 +224,11 @@ export class BulkClient {
       if (outcome === 'kept') kept.push(want)
       else others.push({ want, outcome })
     }
-    // Before anybody who waits looks for them.
-    if (kept.length > 0) this.#parts.files.adopt(kept.map(({ digest }) => digest))
     this.#credit(link, kept)
-    for (const want of kept) want.resolve()
+    if (kept.length > 0)
+      void this.#parts.files.adopt(kept).finally(() => {
+        for (const want of kept) want.resolve()
+      })
     for (const { want, outcome } of others) {
       const { peerId: peer } = link
       const { digest } = want

@@ -21,7 +21,7 @@ import type { ChunkFiles } from './chunk-files.ts'
 import type { BulkListen, FromSender, SenderSetup, ToSender } from './thread-messages.ts'
 
 export interface BulkServerParts {
-  files: Pick<ChunkFiles, 'directory' | 'suspect'>
+  files: Pick<ChunkFiles, 'writing' | 'suspect'>
   membership: Pick<Membership, 'connectedPeer' | 'ban' | 'traffic'>
   log: Log
 }
@@ -55,7 +55,7 @@ export class BulkServer {
   async start(): Promise<void> {
     if (this.#thread.isRunning) return
     this.#listening = Promise.withResolvers()
-    const { directory } = this.#parts.files
+    const { directory } = this.#parts.files.writing
     this.#thread.start({ directory, mode: this.#mode, listen: this.#listen } satisfies SenderSetup)
     await this.#listening.promise
   }

@@ -1,5 +1,6 @@
 import type { Digest } from '../../../protocol/digest.ts'
 import type { ErrorCode } from '../../../protocol/errors.ts'
+import type { ChunkFileWriting } from '../../base/chunk-file-writer.ts'
 import type { BulkGrant, BulkMode } from '../../../protocol/messages/bulk.ts'
 
 /** An error as it crosses to another thread. */
@@ -45,8 +46,7 @@ export type FromSender =
 
 /** What the receiving thread is started with. */
 export interface ReceiverSetup {
-  /** The directory of the chunk files. */
-  directory: string
+  writing: ChunkFileWriting
   mode: BulkMode
 }
 

@@ -11,6 +11,7 @@ import type { BulkMode } from '../../../protocol/messages/bulk.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import type { ChunkFiles } from '../../../node/peers/bulk/chunk-files.ts'
+import { WriteEpochs } from '../../../node/base/write-epochs.ts'
 import { PeerNetwork } from '../../../node/peers/network.ts'
 import type { ServedData } from '../../../node/peers/served-data.ts'
 import { createRandom } from '../../support/random.ts'
@@ -58,9 +59,12 @@ export class TestPeer {
   private constructor(network: PeerNetwork, directory: string) {
     this.network = network
     this.files = {
-      directory,
+      writing: { directory, epochs: WriteEpochs.startingAt(1).shared },
       isFull: false,
-      adopt: (digests) => void this.adopted.push(...digests),
+      adopt: async (chunks) => {
+        this.adopted.push(...chunks.map(({ digest }) => digest))
+        await Promise.resolve()
+      },
       failed: (error) => void this.unwritten.push(error),
       suspect: (digest) => void this.suspected.push(digest),
     }
@@ -103,7 +107,7 @@ export class TestPeer {
     )
     context.after(async () => await network.stop())
     const peer = new TestPeer(network, join(directory, `${name}-chunks`))
-    makeChunkDirectory(peer.files.directory)
+    makeChunkDirectory(peer.files.writing.directory)
     const served: ServedData = {
       chunk: async (digest) => await (peer.stall ?? peer.chunks.get(digest)),
       imageRecord: async (name) => await peer.imageRecord(name),
@@ -136,7 +140,7 @@ export class TestPeer {
     const bits = held ?? new Bitmap(table.count)
     for (const index of indexes) {
       this.chunks.set(table.digestAt(index), chunks[index]!)
-      writeFileSync(chunkFile(this.files.directory, table.digestAt(index)), chunks[index]!)
+      writeFileSync(chunkFile(this.files.writing.directory, table.digestAt(index)), chunks[index]!)
       bits.set(index)
     }
     this.held.set(table.id, bits)

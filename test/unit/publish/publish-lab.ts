@@ -158,6 +158,7 @@ export class ColdHost {
             },
             discard: async (digest) => void (await Promise.resolve(this.chunks.delete(digest))),
             isReferenced: () => false,
+            flush: async () => undefined,
           },
         }),
         blobMaps: {

@@ -48,17 +48,18 @@ for (const mode of bulkModes) {
     assert.equal(bulk.stateOf(holderId), 'open')
     let batches = 0
     const { adopt } = asker.files
-    asker.files.adopt = (digests) => {
+    asker.files.adopt = async (chunks) => {
       batches++
-      adopt(digests)
+      await adopt(chunks)
     }
     await Promise.all(
       all.map(async (i) => await bulk.fetchToStore(holderId, table.digestAt(i), table.lengthAt(i), options)),
     )
-    for (const i of all) assert.deepEqual(readFileSync(chunkFile(asker.files.directory, table.digestAt(i))), chunks[i])
+    for (const i of all)
+      assert.deepEqual(readFileSync(chunkFile(asker.files.writing.directory, table.digestAt(i))), chunks[i])
     assert.deepEqual(new Set(asker.adopted), new Set(all.map((i) => table.digestAt(i))))
     assert.ok(batches < all.length, `${batches} batches`)
-    assert.deepEqual(readdirSync(join(asker.files.directory, 'incoming')), [])
+    assert.deepEqual(readdirSync(join(asker.files.writing.directory, 'incoming')), [])
     assert.equal(asker.network.totals().bytesReceived, table.sizeBytes)
     assert.equal(membership.peers()[0]!.chunksReceived, all.length)
     await until('it is counted as sent', () => holder.network.totals().chunksSent === all.length)
@@ -109,7 +110,7 @@ test('a chunk that rotted on the disk of its holder is missing, and the holder h
   const { holder, asker, holderId } = await startTwo(t)
   await whenOpen(asker, holderId)
   const digest = table.digestAt(3)
-  writeFileSync(chunkFile(holder.files.directory, digest), Buffer.alloc(table.lengthAt(3)))
+  writeFileSync(chunkFile(holder.files.writing.directory, digest), Buffer.alloc(table.lengthAt(3)))
   await assert.rejects(asker.network.bulk.fetchToStore(holderId, digest, table.lengthAt(3), options), (error) =>
     isP2pfsError(error, 'missing'),
   )
@@ -123,7 +124,7 @@ test('a chunk that rots after it was sent once is not sent again', async (t) => 
   const digest = table.digestAt(4)
   const { bulk } = asker.network
   await bulk.fetchToStore(holderId, digest, table.lengthAt(4), options)
-  writeFileSync(chunkFile(holder.files.directory, digest), Buffer.alloc(table.lengthAt(4)))
+  writeFileSync(chunkFile(holder.files.writing.directory, digest), Buffer.alloc(table.lengthAt(4)))
   await assert.rejects(bulk.fetchToStore(holderId, digest, table.lengthAt(4), options), (error) =>
     isP2pfsError(error, 'missing'),
   )
@@ -132,7 +133,7 @@ test('a chunk that rots after it was sent once is not sent again', async (t) => 
 test('a chunk that the disk does not take is asked for elsewhere, and the store hears why', async (t) => {
   const { asker, holderId } = await startTwo(t)
   await whenOpen(asker, holderId)
-  rmSync(join(asker.files.directory, 'incoming'), { recursive: true })
+  rmSync(join(asker.files.writing.directory, 'incoming'), { recursive: true })
   await assert.rejects(
     asker.network.bulk.fetchToStore(holderId, table.digestAt(0), table.lengthAt(0), options),
     (error) => isP2pfsError(error, 'unavailable'),
@@ -160,7 +161,7 @@ test('a want that is given up fails at once, and the connection goes on', async 
   for (const { status } of await Promise.allSettled(given)) assert.equal(status, 'rejected')
   await bulk.fetchToStore(holderId, table.digestAt(0), table.lengthAt(0), options)
   // What came although it was given up is in the store all the same.
-  for (const digest of asker.adopted) assert.ok(existsSync(chunkFile(asker.files.directory, digest)))
+  for (const digest of asker.adopted) assert.ok(existsSync(chunkFile(asker.files.writing.directory, digest)))
 })
 
 test('when the holder leaves, what was wanted of it fails', async (t) => {

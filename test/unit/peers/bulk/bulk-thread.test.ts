@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { test, type TestContext } from 'node:test'
 import { silentLog, type Log } from '../../../../node/base/log.ts'
+import { WriteEpochs } from '../../../../node/base/write-epochs.ts'
 import { bulkNiceness } from '../../../../node/peers/bulk/bulk-limits.ts'
 import { BulkThread } from '../../../../node/peers/bulk/bulk-thread.ts'
 import { temporaryDirectory } from '../../../support/temporary.ts'
@@ -75,7 +76,7 @@ test('the threads give way to others, and the rest of the process does not', asy
   const before = count()
   const setups = {
     sender: { directory, mode: 'tls', listen: { host: '127.0.0.1', port: 0, orAny: false } },
-    receiver: { directory, mode: 'tls' },
+    receiver: { writing: { directory, epochs: WriteEpochs.startingAt(1).shared }, mode: 'tls' },
   }
   for (const [name, workerData] of Object.entries(setups)) {
     const file = new URL(`../../../../node/peers/bulk/${name}-thread.ts`, import.meta.url)

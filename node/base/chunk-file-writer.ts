@@ -1,0 +1,62 @@
+import { randomBytes } from 'node:crypto'
+import { closeSync, futimesSync, openSync, renameSync, unlinkSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { chunkFile } from '../../protocol/chunk-file.ts'
+import type { Digest } from '../../protocol/digest.ts'
+import { WriteEpochs } from './write-epochs.ts'
+
+/** What a thread needs to write chunk files; it can be sent to one. */
+export interface ChunkFileWriting {
+  /** The directory of the chunk files. */
+  directory: string
+  epochs: SharedArrayBuffer
+}
+
+/** The directory of files that have no name yet, below that of the chunk files. */
+export function temporaryDirectoryOf(directory: string): string {
+  return join(directory, 'incoming')
+}
+
+/**
+ * Writes chunk files as the store does, for threads that may block: under a temporary name, then renamed. Nothing is
+ * synced; the store does that when it has been told of them (`adopt`).
+ */
+export class ChunkFileWriter {
+  readonly #directory: string
+  readonly #epochs: WriteEpochs
+  readonly #prefix = randomBytes(6).toString('hex')
+  #written = 0
+
+  constructor({ directory, epochs }: ChunkFileWriting) {
+    this.#directory = directory
+    this.#epochs = new WriteEpochs(epochs)
+  }
+
+  /**
+   * @param bytes have this digest; they are the caller's again when this returns
+   * @throws what the disk throws; nothing is left behind then
+   */
+  write(digest: Digest, bytes: Uint8Array): void {
+    const temporary = join(temporaryDirectoryOf(this.#directory), `${this.#prefix}-${this.#written++}`)
+    const epoch = this.#epochs.begin()
+    try {
+      const file = openSync(temporary, 'wx', 0o600)
+      try {
+        for (let offset = 0; offset < bytes.length;) offset += writeSync(file, bytes, offset)
+        futimesSync(file, epoch, epoch)
+      } finally {
+        closeSync(file)
+      }
+      renameSync(temporary, chunkFile(this.#directory, digest))
+    } catch (error) {
+      try {
+        unlinkSync(temporary)
+      } catch {
+        // It was not made.
+      }
+      throw error
+    } finally {
+      this.#epochs.end(epoch)
+    }
+  }
+}

@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { test } from 'node:test'
+import { Worker } from 'node:worker_threads'
+import { WriteEpochs } from '../../../node/base/write-epochs.ts'
+
+/** Begins and ends writes without pause. What it is writing in, an epoch or 0, is in its cell. */
+const writer = `
+  const { workerData: { shared, cells, index, module } } = require('node:worker_threads')
+  import(module).then(({ WriteEpochs }) => {
+    const epochs = new WriteEpochs(shared)
+    const writing = new Int32Array(cells)
+    for (let writes = 0; Atomics.load(writing, 0) === 0; writes++) {
+      const epoch = epochs.begin()
+      Atomics.store(writing, index, epoch)
+      for (let i = 0; i < writes % 50; i++) Atomics.load(writing, index)
+      Atomics.store(writing, index, 0)
+      epochs.end(epoch)
+    }
+  })
+`
+
+test('in an epoch that is closed and quiet no thread writes any more', async () => {
+  const epochs = WriteEpochs.startingAt(7)
+  /** The first cell ends the writers. */
+  const cells = new SharedArrayBuffer(3 * Int32Array.BYTES_PER_ELEMENT)
+  const writing = new Int32Array(cells)
+  const module = new URL('../../../node/base/write-epochs.ts', import.meta.url).href
+  const workers = [1, 2].map(
+    (index) => new Worker(writer, { eval: true, workerData: { shared: epochs.shared, cells, index, module } }),
+  )
+  while (![1, 2].every((index) => Atomics.load(writing, index) !== 0))
+    await new Promise((resolve) => setImmediate(resolve))
+  for (let round = 0; round < 20_000; round++) {
+    const closed = epochs.close()
+    assert.equal(closed, 7 + round)
+    while (!epochs.isQuiet(closed)) if (round % 100 === 0) await new Promise((resolve) => setImmediate(resolve))
+    for (const index of [1, 2]) {
+      const epoch = Atomics.load(writing, index)
+      assert.ok(epoch === 0 || epoch > closed, `writes in ${epoch}, which was closed as ${closed}`)
+    }
+  }
+  Atomics.store(writing, 0, 1)
+  await Promise.all(workers.map(async (worker) => await once(worker, 'exit')))
+})
