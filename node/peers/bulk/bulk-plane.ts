@@ -41,12 +41,20 @@ export class BulkPlane {
     this.#options = options
   }
 
-  /** Begins to listen. @throws unavailable where the address cannot be listened on */
+  /**
+   * Begins to listen. Where it cannot, at an address that nobody has named, this host serves over libp2p only.
+   * @throws unavailable where an address that was named cannot be listened on
+   */
   async start(files: ChunkFiles): Promise<void> {
     if (this.#options === undefined) return
     this.#client = new BulkClient({ ...this.#parts, files }, this.#options)
     this.#server = new BulkServer({ ...this.#parts, files }, this.#options)
-    await this.#server.start()
+    try {
+      await this.#server.start()
+    } catch (error) {
+      if (!this.#options.listen.orAny) throw error
+      this.#parts.log.warn('bulk transfers cannot listen; chunks are served over libp2p only', { error })
+    }
   }
 
   async stop(): Promise<void> {

@@ -39,7 +39,8 @@ export class BulkThread<To, From> {
       this.#worker = undefined
       this.#events.onLost()
     })
-    worker.unref()
+    // Whoever waits for its first message keeps the process; after that it does not.
+    worker.once('message', () => worker.unref())
   }
 
   post(message: To): void {
