@@ -106,6 +106,12 @@ export class BadMember {
     return this.#host.getConnections().length > 0
   }
 
+  /** Begins to flood all that he is connected to. */
+  flood(): void {
+    for (const [connection, stream] of this.#regionStreams)
+      for (const flood of this.#orders.floods) void this.#flood(flood, connection, stream).catch(() => undefined)
+  }
+
   /** Learns which chunks there are, for requests that take work. */
   async learnChunks(reference: string): Promise<void> {
     await this.#knowledge.forger.learnChunks({ reference, platform: 'linux/amd64', format: 'ext4' }, this.#host)
@@ -121,7 +127,6 @@ export class BadMember {
         type: 'members',
         members: this.#orders.hints.map((address) => ({ peer: this.#host.peerId.toString(), addresses: [address] })),
       })
-      for (const flood of this.#orders.floods) void this.#flood(flood, connection, stream).catch(() => undefined)
     } catch {
       // The target has had enough of him.
     }

@@ -30,6 +30,7 @@ for (let i = 0; i < orders.identities; i++) members.push(await BadMember.start(o
 if (orders.passedOff !== undefined && orders.floods.length > 0) await members[0]?.learnChunks(orders.passedOff)
 counts.connected = members.filter(({ isConnected }) => isConnected).length
 process.stdout.write('ready\n')
+for (const member of members) member.flood()
 await text(process.stdin)
 counts.connectedAtEnd = members.filter(({ isConnected }) => isConnected).length
 process.stdout.write(`${JSON.stringify(counts)}\n`, () => process.exit())
