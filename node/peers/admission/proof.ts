@@ -12,12 +12,12 @@ export interface Nonces {
   dialler: Uint8Array
 }
 
-/** What the side that opened the connection sends to prove that it knows the secret; SPEC.md, "Admission". */
+/** The proof of the side that opened the connection; SPEC.md, "Region key and admission". */
 export function diallerProof(secret: RegionSecret, nonces: Nonces): Uint8Array {
   return mac(secret, 'p2pfs dialler 1', nonces)
 }
 
-/** What the side that accepted the connection sends after that. */
+/** The proof of the side that accepted the connection. */
 export function listenerProof(secret: RegionSecret, nonces: Nonces): Uint8Array {
   return mac(secret, 'p2pfs listener 1', nonces)
 }

@@ -85,7 +85,7 @@ export class RegionGate implements ConnectionProtector {
       // Whoever proves the secret sends nothing more before he has seen the proof of this host.
       if (secret === undefined || socket.readableLength > 0) return void socket.resetAndDestroy()
       leave()
-      socket.off('readable', onReadable).off('close', onStranger).off('error', onError)
+      socket.off('readable', onReadable).off('close', onStranger)
       const leaveSource = this.#admitted.add(source)
       if (leaveSource === undefined) {
         this.#log.debug('connection is refused: its source has too many already', { source })

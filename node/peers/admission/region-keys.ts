@@ -8,7 +8,7 @@ const maxFileBytes = 64 * 1024
 /** Permissions of others than the owner and his group. */
 const othersMode = 0o007
 
-/** What members of a region prove to each other that they know: derived from a region key and the region's name. */
+/** Members of a region prove to each other that they know it: derived from a region key and the region's name. */
 export type RegionSecret = Uint8Array
 
 /**

@@ -226,9 +226,13 @@ export class BulkClient {
     }
     this.#credit(link, kept)
     if (kept.length > 0)
-      void this.#parts.files.adopt(kept).finally(() => {
-        for (const want of kept) want.resolve()
-      })
+      void this.#parts.files
+        .adopt(kept)
+        // The files are there, whatever else went wrong.
+        .catch((error: unknown) => this.#parts.files.failed(error as Error))
+        .then(() => {
+          for (const want of kept) want.resolve()
+        })
     for (const { want, outcome } of others) {
       const { peerId: peer } = link
       const { digest } = want
