@@ -20,6 +20,8 @@ const startTimeoutMs = 30_000
 /** A supervisor that takes longer to stop is killed. */
 const stopTimeoutMs = 15_000
 const quotedLogLines = 30
+/** Ticks of the CPU times in /proc (proc(5)) in a second. */
+const ticksPerSecond = 100
 
 export interface NodeProcessOptions {
   region?: string
@@ -164,6 +166,14 @@ export class NodeProcess implements AsyncDisposable {
     } catch {
       return undefined
     }
+  }
+
+  /** CPU time of the daemon and all its threads so far (s). */
+  get cpuSeconds(): number {
+    // proc(5), stat: fields 14 and 15, after the name, which may have blanks.
+    const stat = readFileSync(`/proc/${this.daemonPid}/stat`, 'utf8')
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
   }
 
   /** Sends a signal to the supervisor. SIGHUP has it replace the daemon. */
