@@ -7,7 +7,10 @@ import { Network } from '../hosts/network.ts'
 import { NodeProcess } from '../hosts/node-process.ts'
 import { dropAllCaches } from '../hosts/page-cache.ts'
 import type { ColdImage } from '../images/cold-images.ts'
+import type { TimedRequest } from '../registry/logging-proxy-main.ts'
+import { startLoggingProxy, type LoggingProxy } from '../registry/logging-proxy.ts'
 import { Registry } from '../registry/registry.ts'
+import { timedRequests } from './cold-timeline.ts'
 
 /**
  * What there is of the image when hosts that have nothing start its program all at once:
@@ -29,6 +32,8 @@ export interface BurstStart {
   betweenBytes: number
   /** CPU time of each daemon until then, on average (s). */
   daemonCpuSeconds: number
+  /** Present if requests are logged. */
+  requests?: TimedRequest[]
 }
 
 export interface BurstRates {
@@ -44,21 +49,29 @@ export class BurstLab implements AsyncDisposable {
   readonly #registry: Registry
   readonly #publisher: LabHost
   readonly #hosts: LabHost[] = []
+  /** `HOST:PORT` of the registry, or of the proxy before it. */
+  readonly #authority: string
+  /** The log of the proxy before the registry. */
+  readonly #requestLog: string | undefined
   readonly #prepared = new Map<string, string>()
   #publisherKey: string | undefined
   #holder: NodeProcess | undefined
 
-  private constructor(network: Network, registry: Registry, publisher: LabHost) {
+  private constructor(network: Network, registry: Registry, publisher: LabHost, proxy: LoggingProxy | undefined) {
+    this.#authority = proxy?.authority ?? registry.authority
+    this.#requestLog = proxy?.logPath
     this.#network = network
     this.#registry = registry
     this.#publisher = publisher
   }
 
-  static async create(): Promise<BurstLab> {
+  /** @param logRequests puts a proxy before the registry; it takes some time */
+  static async create({ logRequests = false }: { logRequests?: boolean } = {}): Promise<BurstLab> {
     const network = await Network.create()
     try {
       const registry = await Registry.start(await network.addHost('registry'))
-      return new BurstLab(network, registry, await network.addHost('publisher'))
+      const proxy = logRequests ? await startLoggingProxy(registry) : undefined
+      return new BurstLab(network, registry, await network.addHost('publisher'), proxy)
     } catch (error) {
       await network[Symbol.asyncDispose]()
       throw error
@@ -129,8 +142,9 @@ export class BurstLab implements AsyncDisposable {
       daemonCpuSeconds:
         nodes.reduce((sum, node, i) => sum + node.cpuSeconds - before.cpu[i]!, 0) / Math.max(nodes.length, 1),
     }
+    const requests = this.#requestLog === undefined ? undefined : await timedRequests(this.#requestLog, startedAt)
     await Promise.all(runs)
-    return result
+    return { ...result, ...(requests && { requests }) }
   }
 
   /** Does once what the mode needs. @returns the image's reference */
@@ -138,7 +152,8 @@ export class BurstLab implements AsyncDisposable {
     const repository = `lab/${image.tag}-${mode}:1`
     const known = this.#prepared.get(repository)
     if (known !== undefined) return known
-    const reference = await this.#registry.push(image, repository)
+    await this.#registry.push(image, repository)
+    const reference = `${this.#authority}/${repository}`
     if (mode === 'profile') await this.#publish(image, reference)
     if (mode === 'peer') {
       this.#holder ??= await NodeProcess.startEmpty(this.#publisher, this.#nodeOptions)
@@ -161,7 +176,7 @@ export class BurstLab implements AsyncDisposable {
 
   get #nodeOptions(): { insecureRegistries: string[]; trustedIndexKeys: string[] } {
     return {
-      insecureRegistries: [this.#registry.authority],
+      insecureRegistries: [this.#authority],
       trustedIndexKeys: this.#publisherKey === undefined ? [] : [this.#publisherKey],
     }
   }

@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util'
 import { coldImages, type ColdImageName } from '../images/cold-images.ts'
 import { BurstLab, burstModes, type BurstMode, type BurstStart } from './burst-start.ts'
 import { spread, type Spread } from './measurement.ts'
+import { formatCopies } from './request-copies.ts'
 import { formatTable } from './table.ts'
 
 const help = `Usage: npm run burst -- [options]
@@ -14,6 +15,7 @@ Empty hosts start the program of an image, all at once. The table compares a bur
   --rate N          rate of the registry's link (Mbit/s) [100]
   --host-rate N     rate of each host's link (Mbit/s) [1000]
   --runs N          bursts of each kind [3]
+  --requests        print what was fetched more than once; the proxy that logs it takes some time
   --json            print the figures as JSON
 `
 
@@ -25,6 +27,7 @@ const { values: args } = parseArgs({
     rate: { type: 'string', default: '100' },
     'host-rate': { type: 'string', default: '1000' },
     runs: { type: 'string', default: '3' },
+    requests: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -51,11 +54,12 @@ const cases: BurstCase[] = args.modes
   )
 const rates = { registryBitsPerSecond: Number(args.rate) * 1e6, hostBitsPerSecond: Number(args['host-rate']) * 1e6 }
 {
-  await using lab = await BurstLab.create()
+  await using lab = await BurstLab.create({ logRequests: args.requests })
   for (let run = 0; run < Number(args.runs); run++) {
     for (const { mode, hosts, starts } of run % 2 === 0 ? cases : cases.toReversed()) {
-      const start = await lab.start(image, mode, hosts, rates)
+      const { requests, ...start } = await lab.start(image, mode, hosts, rates)
       starts.push(start)
+      if (requests !== undefined) process.stderr.write(`${formatCopies(requests)}\n`)
       note(
         `${mode}, ${hosts} hosts: slowest ${seconds(start.readyMs.at(-1)!)} s, registry ${megabytes(start.registryBytes)} MB`,
       )
