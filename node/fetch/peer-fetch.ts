@@ -19,8 +19,8 @@ const queuedLateMs = 10_000
 const nextHolderMs = 2_000
 /** A timer that is so late (ms) tells of a pause of this host, not of its peers. */
 const ownPauseMs = 250
-/** A chunk that nobody waits for has so many times as long until the registry is asked beside its reader. */
-const unawaitedFactor = 4
+/** A chunk that nobody waits for gives its reader this time (ms), or four times what members usually take: both may be busy. */
+const unawaited = { minMs: 250, factor: 4 } as const
 /** How often the decision is made anew where nothing else happens (ms). */
 const recheckMs = 250
 
@@ -186,8 +186,10 @@ export class PeerFetch {
       return Infinity
     }
     if (!isComing) {
-      // What nobody waits for can wait for a member that is busy.
-      const dueMs = askedAtMs + (this.#urgentAtMs === undefined ? unawaitedFactor : 1) * this.#holders.comingMs
+      const { comingMs } = this.#holders
+      const patienceMs =
+        this.#urgentAtMs === undefined ? Math.max(unawaited.minMs, unawaited.factor * comingMs) : comingMs
+      const dueMs = askedAtMs + patienceMs
       if (now < dueMs) return dueMs - now
       this.#becomeLate()
       return Infinity

@@ -32,7 +32,7 @@ test('a chunk that nobody holds is read by its reader, and the registry is not a
 
 for (const [priority, dueMs] of [
   ['demand', 50],
-  ['boot', 200],
+  ['boot', 250],
 ] as const)
   test(`a reader that does not say that it reads is passed over: ${priority} waits ${dueMs} ms for it`, async () => {
     const { read } = scriptedRegion({ a: silent }, hasIt, { reader: 'a' })
