@@ -214,8 +214,8 @@ class Answers {
   }
 
   async #tellComing(id: number): Promise<void> {
-    // The stream's end is noticed by others.
-    await this.#send([encodeAnswerHeader(id, 'coming')]).catch(() => undefined)
+    // A peer that owes no more wants is not read from: that it has gone is noticed here.
+    await this.#send([encodeAnswerHeader(id, 'coming')]).catch((error: unknown) => this.#fail(error as Error))
   }
 
   /** Frames are sent one after the other, or their parts would mix. */
