@@ -30,6 +30,12 @@ import { inherited, Supervisor, type FromDaemon } from './supervisor.ts'
  */
 const semiSpaceMb = 4
 
+/**
+ * Has V8 count buffers to the heap, whose limit grows with what is in use. Otherwise it collects all garbage whenever 64 MB
+ * of buffers have come and gone, which took a third of a transfer over libp2p.
+ */
+const externalMemoryFlag = '--external-memory-accounted-in-global-limit'
+
 /** Options that stay as they are while a supervisor lives. */
 const lasting = ['stateDir', 'control', 'fuseDriver'] as const
 
@@ -77,6 +83,7 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
         process.execPath,
         '--disable-warning=ExperimentalWarning',
         `--max-semi-space-size=${semiSpaceMb}`,
+        externalMemoryFlag,
         fileURLToPath(import.meta.url),
         ...argv,
         // The last one counts: a daemon that replaces another has the same state, wherever a link leads by then.
