@@ -14,7 +14,7 @@ const semiSpaceMb = 4
 
 /**
  * Has V8 count buffers to the heap, whose limit grows with what is in use. Otherwise it collects all garbage whenever 64 MB
- * of buffers have come and gone, which took a third of a transfer over libp2p.
+ * of buffers have come and gone, a fifth of the CPU time of a transfer over libp2p.
  */
 const externalMemoryFlag = '--external-memory-accounted-in-global-limit'
 
