@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Log } from './base/log.ts'
 import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
@@ -49,6 +48,7 @@ import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
 import { createImageSource } from './registry/image-source.ts'
+import { statePaths } from './state-directory.ts'
 import { BlobMaps } from './store/blob-maps.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
@@ -59,30 +59,6 @@ import { Inventory } from './store/inventory.ts'
 import { PowerLossCheck } from './store/power-loss-check.ts'
 import { Scrubber } from './store/scrubber.ts'
 import { TrackedCatalog } from './store/tracked-catalog.ts'
-
-/** Paths below the state directory. */
-export function statePaths(
-  stateDir: string,
-): Record<
-  'chunks' | 'catalog' | 'reserve' | 'identity' | 'mountPoint' | 'trees' | 'writable' | 'scratch' | 'templates',
-  string
-> {
-  return {
-    chunks: join(stateDir, 'chunks'),
-    catalog: join(stateDir, 'catalog'),
-    reserve: join(stateDir, 'reserve'),
-    identity: join(stateDir, 'identity.key'),
-    /** The FUSE filesystem. */
-    mountPoint: join(stateDir, 'mnt'),
-    /** Kernel mounts of images. */
-    trees: join(stateDir, 'trees'),
-    /** Upper layers of writable trees, and the overlays that use them. */
-    writable: join(stateDir, 'writable'),
-    scratch: join(stateDir, 'scratch'),
-    /** Empty disks that upper layers and scratch drives are copied from. */
-    templates: join(stateDir, 'templates'),
-  }
-}
 
 /** Sees to it that only this user gets to what is in the state directory, whatever stood there before. @throws invalid */
 async function closeToOthers(stateDir: string, log: Log): Promise<void> {

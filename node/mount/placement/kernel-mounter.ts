@@ -5,7 +5,7 @@ import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
 import { limitReadAhead, withLimitedReadAhead } from './kernel-read-ahead.ts'
 import { identityOf, locate, readMounts, type MountInfo } from './mountinfo.ts'
 import type { RunTool, ToolResult } from './run-tool.ts'
-import { mountCalls, mountReadOnly } from './system-calls.ts'
+import { bindProgram, mountAttributes, mountCalls, mountReadOnly, type MountOption } from './system-calls.ts'
 
 /** Mounts by the host's kernel. All methods that mount throw unavailable if mount(8) fails. */
 export class KernelMounter {
@@ -51,11 +51,13 @@ export class KernelMounter {
 
   /**
    * Binds with options that belong to this mount alone: other mounts of the filesystem keep theirs. The directory never
-   * has a mount without them: mount(8) sets them in a second step, so that is done elsewhere, and a bind of a bind has
-   * its options.
-   * @param place where the first step is done: a name for a directory that others than root cannot reach
+   * has a mount without them. mount(8) sets them in a second step, so where system calls do not do it (before Linux 5.12,
+   * or without perl), that step is done elsewhere, and a bind of a bind has its options.
+   * @param place where the second step is done: a name for a directory that others than root cannot reach
    */
-  async bindWith(options: readonly string[], source: string, directory: string, place: string): Promise<void> {
+  async bindWith(options: readonly MountOption[], source: string, directory: string, place: string): Promise<void> {
+    const attributes = options.reduce((sum, option) => sum + mountAttributes[option], 0)
+    if ((await this.#run('perl', ['-e', bindProgram, source, directory, String(attributes)])).ok) return
     await mkdir(place, { recursive: true, mode: 0o700 })
     try {
       await this.bind(source, place)

@@ -19,7 +19,7 @@ export interface KernelPlacementParts {
 }
 
 /** What keeps programs and device nodes of an image from giving a user of this host more rights. */
-const restrictions = ['nosuid', 'nodev']
+const restrictions = ['nosuid', 'nodev'] as const
 
 /**
  * Mounts on the user's directories, for a daemon that may mount. Every filesystem is mounted below the state directory
@@ -126,8 +126,8 @@ export class KernelPlacement implements Placement {
     }
     try {
       await writables.use(prepared)
-      const path = mount?.mountPoint ?? (await locate(directory))?.path
-      return await this.#bind(spec, path ?? directory, { rootfs: directory })
+      const path = mount?.mountPoint ?? (await locate(directory))?.path ?? directory
+      return await this.#bind(spec, path, { rootfs: directory }, await this.#restriction(spec, path))
     } finally {
       // Not earlier: it would take time from what is waited for.
       writables.endInBackground(former)
@@ -162,27 +162,30 @@ export class KernelPlacement implements Placement {
     const scratch =
       scratchBytes === undefined ? undefined : await this.#parts.scratches.make(id, scratchBytes, { owner, signal })
     const placed = { rootfs: join(directory, 'rootfs.img'), ...(scratch === undefined ? {} : { scratch }) }
-    return await this.#bind(spec, path, placed)
+    return await this.#bind(spec, path, placed, undefined)
   }
 
   async #placeTree(spec: MountSpec, path: string, signal: AbortSignal): Promise<PlacedMount> {
     const { id, directory, rootfs, format, writable, limitBytes } = spec
-    const tree = await this.#parts.trees.mount(rootfs, format)
-    if (writable) {
-      const { writables } = this.#parts
-      await writables.use(await writables.prepare({ id, lower: tree, limitBytes }, { signal }))
-    }
-    return await this.#bind(spec, path, { rootfs: directory })
+    const { trees, writables } = this.#parts
+    // Side by side: each may take a process.
+    const [tree, restricted] = await Promise.all([trees.mount(rootfs, format), this.#restriction(spec, path)])
+    if (writable) await writables.use(await writables.prepare({ id, lower: tree, limitBytes }, { signal }))
+    return await this.#bind(spec, path, { rootfs: directory }, restricted)
   }
 
-  async #bind(spec: MountSpec, path: string, placed: Placed): Promise<PlacedMount> {
+  async #bind(
+    spec: MountSpec,
+    path: string,
+    placed: Placed,
+    restricted: Restriction | undefined,
+  ): Promise<PlacedMount> {
     const { filesystem, root } = this.#source(spec)
     const { mounter, trees } = this.#parts
     const source = join(filesystem, root)
-    const restricted = await this.#restriction(spec, path)
     if (restricted === undefined) await mounter.bind(source, path)
     else {
-      const options = spec.writable ? restricted.options : ['ro', ...restricted.options]
+      const options = spec.writable ? restrictions : (['ro', ...restrictions] as const)
       await mounter.bindWith(options, source, path, trees.passingPlace(spec.id))
     }
     const mount = (await locate(path))?.mount
@@ -192,13 +195,13 @@ export class KernelPlacement implements Placement {
   }
 
   /**
-   * Whether a part of the image must not work: it is not trusted, and others than root can get to it. That is so or not
-   * when the mount is placed, and stays; a drive's filesystem has no such part.
+   * Whether a part of a tree must not work: it is not trusted, and others than root can get to it. That is so or not when
+   * the mount is placed, and stays.
    */
-  async #restriction({ as, allowOthers = false }: MountSpec, path: string): Promise<Restriction | undefined> {
-    if (as === 'drive' || allowOthers) return undefined
+  async #restriction({ allowOthers = false }: MountSpec, path: string): Promise<Restriction | undefined> {
+    if (allowOthers) return undefined
     const reason = await this.#parts.reach.ofOthers(path)
-    return reason === undefined ? undefined : { options: restrictions, reason }
+    return reason === undefined ? undefined : { options: [...restrictions], reason }
   }
 
   /** The source of the bind on the user's directory: the first mount of its filesystem, and the path in that. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { attest, encodeStatement, isAttested, parseKey } from '../../../protocol/attestation.ts'
+import { attest, encodeStatement, isAttested } from '../../../protocol/attestation.ts'
+import { parseKey } from '../../../protocol/peer-key.ts'
 import { Bitmap } from '../../../protocol/bitmap.ts'
 import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../../protocol/boot-profile.ts'
 import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../../protocol/blob-map.ts'
