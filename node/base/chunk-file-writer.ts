@@ -10,6 +10,10 @@ export interface ChunkFileWriting {
   /** The directory of the chunk files. */
   directory: string
   epochs: SharedArrayBuffer
+  /** Of a thread that may be killed: see `WriteEpochs.giveCell`. */
+  cell?: SharedArrayBuffer
+  /** What the names of its temporary files begin with; at random by default. */
+  prefix?: string
 }
 
 /** The directory of files that have no name yet, below that of the chunk files. */
@@ -24,12 +28,13 @@ export function temporaryDirectoryOf(directory: string): string {
 export class ChunkFileWriter {
   readonly #directory: string
   readonly #epochs: WriteEpochs
-  readonly #prefix = randomBytes(6).toString('hex')
+  readonly #prefix: string
   #written = 0
 
-  constructor({ directory, epochs }: ChunkFileWriting) {
+  constructor({ directory, epochs, cell, prefix = randomBytes(6).toString('hex') }: ChunkFileWriting) {
     this.#directory = directory
-    this.#epochs = new WriteEpochs(epochs)
+    this.#epochs = new WriteEpochs(epochs, cell)
+    this.#prefix = prefix
   }
 
   /**

@@ -13,6 +13,7 @@ import { temporaryDirectoryOf, type ChunkFileWriting } from '../base/chunk-file-
 import type { DiskReserve } from './disk-reserve.ts'
 import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-sync.ts'
 import { syncFilesystem } from './sync-filesystem.ts'
+import { ThreadWriting } from './thread-writing.ts'
 
 /** Files being written at once: enough for the disk's own queue, few enough to leave threads for reads. */
 const writesInFlight = 8
@@ -56,6 +57,8 @@ export class ChunkStore implements AsyncDisposable {
   /** Removals of discarded files that wait for a sync. */
   readonly #removals = new Set<Promise<void>>()
   readonly #writes = new Semaphore(writesInFlight)
+  /** Chunks that threads which may be killed have been told to write, and that are not adopted yet: how many each. */
+  readonly #granted = new Map<Digest, number>()
   readonly #temporaryPrefix = randomBytes(6).toString('hex')
   #written = 0
 
@@ -157,11 +160,50 @@ export class ChunkStore implements AsyncDisposable {
     else this.#log.error('chunk cannot be kept; it will be fetched again', { error })
   }
 
+  /** The writes of a thread that may be killed at any instruction; to be disposed of when it is dead. */
+  openThreadWriting(): ThreadWriting {
+    const { epochs } = this.#sync
+    const cell = epochs.giveCell()
+    return new ThreadWriting(
+      {
+        lacks: async (digest, lengthBytes) => await this.#lacks(digest, lengthBytes),
+        adopt: (digest, lengthBytes) => this.adopt(digest, lengthBytes),
+        isTaken: (digest) => this.#present.has(digest) || this.#writing.has(digest),
+        discard: async (digest) => await this.discard(digest),
+        failed: async (cause) => await this.#failure(cause),
+        release: () => epochs.takeCell(cell),
+      },
+      this.#granted,
+      { ...this.writing, cell },
+    )
+  }
+
+  /** Whether a chunk is to be written; when it may be. @throws unavailable where the disk is full */
+  async #lacks(digest: Digest, lengthBytes: number): Promise<boolean> {
+    await this.#sync.room()
+    if (this.#present.has(digest) && (await this.#isWhole(digest, lengthBytes))) return false
+    this.#refuseIfFull(digest)
+    // The new name would go with the old file's.
+    await this.#discarding.get(digest)
+    return true
+  }
+
+  #refuseIfFull(digest: Digest): void {
+    if (!this.#reserve.isFull) return
+    const cause = Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
+    throw new P2pfsError('unavailable', 'the disk is full: no chunk is kept', { cause, digest })
+  }
+
+  async #failure(cause: unknown, digest?: Digest): Promise<P2pfsError> {
+    if (isDiskFull(cause)) await this.#reserve.release()
+    return new P2pfsError('unavailable', `cannot write a chunk below ${this.directory}: ${(cause as Error).message}`, {
+      cause,
+      ...(digest && { digest }),
+    })
+  }
+
   async #write(digest: Digest, bytes: Uint8Array): Promise<void> {
-    if (this.#reserve.isFull) {
-      const cause = Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
-      throw new P2pfsError('unavailable', 'the disk is full: no chunk is kept', { cause, digest })
-    }
+    this.#refuseIfFull(digest)
     // The new name would go with the old file's.
     await this.#discarding.get(digest)
     const temporary = join(this.#temporary, `${this.#temporaryPrefix}-${this.#written++}`)
@@ -178,11 +220,7 @@ export class ChunkStore implements AsyncDisposable {
       await rename(temporary, chunkFile(this.directory, digest))
     } catch (cause) {
       await unlink(temporary).catch(() => undefined)
-      if (isDiskFull(cause)) await this.#reserve.release()
-      throw new P2pfsError('unavailable', `cannot write a chunk below ${this.directory}: ${(cause as Error).message}`, {
-        cause,
-        digest,
-      })
+      throw await this.#failure(cause, digest)
     } finally {
       epochs.end(epoch)
     }
