@@ -9,7 +9,7 @@ import { Urgency } from '../base/urgency.ts'
 import type { LayerRanges } from '../layers/layer-ranges.ts'
 import type { BlobRange, RangeReadOptions, SeekableSegment } from '../layers/seekable-segment.ts'
 import type { WholeReads } from '../layers/whole-reads.ts'
-import type { ChunkRequest, FetchChunk } from '../model/chunk-request.ts'
+import type { ChunkRequest, Delivery, FetchChunk } from '../model/chunk-request.ts'
 import type { WholeReadReason } from '../model/whole-read.ts'
 import type { Inventory } from '../store/inventory.ts'
 import type { ChunkSource, SourceOptions } from './source.ts'
@@ -85,7 +85,7 @@ export class RangeSource implements ChunkSource {
     this.#streamed = new ExpiringMap({ maxEntries: maxStreamed, now })
   }
 
-  async fetch(request: ChunkRequest, options: SourceOptions): Promise<Uint8Array> {
+  async fetch(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
     const { signal } = options
     const { table, index, digest, lengthBytes } = request
     const { stream, wholeReads, log } = this.#parts

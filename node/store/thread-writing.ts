@@ -65,7 +65,7 @@ export class ThreadWriting implements AsyncDisposable {
     const temporary = temporaryDirectoryOf(this.writing.directory)
     for (const name of await readdir(temporary).catch(() => []))
       if (name.startsWith(`${this.#prefix}-`)) await unlink(join(temporary, name)).catch(() => undefined)
-    for (const digest of [...this.#own]) {
+    for (const digest of this.#own) {
       this.#forget(digest)
       if (!this.#granted.has(digest) && !isTaken(digest)) await discard(digest).catch(() => undefined)
     }

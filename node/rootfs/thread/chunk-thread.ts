@@ -1,7 +1,13 @@
 import { Worker, type Transferable } from 'node:worker_threads'
 import { orAbort } from '../../base/single-flight.ts'
 import type { ChunkFiles, ChunkSink } from '../../model/chunk-sink.ts'
-import { receiveError, type ChunksMade, type ChunkThreadSetup, type FromChunkThread, type ToChunkThread } from './messages.ts'
+import {
+  receiveError,
+  type ChunksMade,
+  type ChunkThreadSetup,
+  type FromChunkThread,
+  type ToChunkThread,
+} from './messages.ts'
 
 /** The thread's young generation, MiB. A small one frees buffers outside the heap soon. */
 const youngGenerationMb = 3
