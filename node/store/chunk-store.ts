@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { constants, statSync } from 'node:fs'
-import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises'
+import { statSync } from 'node:fs'
+import { mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
@@ -12,6 +12,7 @@ import { Semaphore } from '../base/semaphore.ts'
 import { temporaryDirectoryOf, type ChunkFileWriting } from '../base/chunk-file-writer.ts'
 import type { DiskReserve } from './disk-reserve.ts'
 import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-sync.ts'
+import { readUncached } from './read-uncached.ts'
 import { syncFilesystem } from './sync-filesystem.ts'
 import { ThreadWriting } from './thread-writing.ts'
 
@@ -407,32 +408,5 @@ export class ChunkStore implements AsyncDisposable {
       .catch((error: unknown) => this.#log.debug('discarded chunk cannot be removed', { error, file: discarded }))
       .finally(() => this.#removals.delete(removal))
     this.#removals.add(removal)
-  }
-}
-
-/** The part of WebAssembly that is used here; types for Node do not declare it. */
-declare const WebAssembly: { Memory: new (descriptor: { initial: number }) => { buffer: ArrayBuffer } }
-
-/** The page size of WebAssembly, which aligns its memory to it (bytes). */
-const wasmPageBytes = 64 * 1024
-
-/**
- * The bytes of a file as the disk has them now. Direct reads need memory that is aligned to the disk's blocks; WebAssembly's is.
- * @returns undefined where there is no such file
- */
-async function readUncached(path: string): Promise<Uint8Array | undefined> {
-  try {
-    await using file = await open(path, constants.O_RDONLY | constants.O_DIRECT)
-    const { size } = await file.stat()
-    const memory = new WebAssembly.Memory({ initial: Math.floor(size / wasmPageBytes) + 1 })
-    const bytes = new Uint8Array(memory.buffer)
-    const { bytesRead } = await file.read(bytes, 0, bytes.length, 0)
-    return bytes.subarray(0, bytesRead)
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT') return undefined
-    // The filesystem has no direct reads.
-    if (code === 'EINVAL') return await readFile(path)
-    throw error
   }
 }
