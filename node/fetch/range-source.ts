@@ -4,6 +4,7 @@ import { BoundedMap } from '../base/bounded-map.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
+import { release } from '../base/release.ts'
 import { orAbort, SingleFlight } from '../base/single-flight.ts'
 import { Urgency } from '../base/urgency.ts'
 import type { LayerRanges } from '../layers/layer-ranges.ts'
@@ -242,8 +243,10 @@ class SegmentReads {
   /** Nobody waits for these chunks: one that cannot be kept is read again when somebody does. */
   async #keep(chunks: ReadonlyMap<number, Uint8Array>): Promise<void> {
     try {
-      for (const [index, bytes] of chunks)
+      for (const [index, bytes] of chunks) {
         await this.#parts.inventory.put(this.#segment.table.digestAt(index), bytes, 'registry')
+        release(bytes)
+      }
     } catch (error) {
       this.#parts.log.warn('chunks that came with others cannot be kept', { error, table: this.#segment.table.id })
     }

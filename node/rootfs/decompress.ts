@@ -5,7 +5,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import { zstdFrames } from './zstd-frames.ts'
 
 /** Size of the pieces of output, bytes. Large pieces cost fewer turns of the event loop. */
-const outputBytes = 256 * 1024
+export const outputBytes = 256 * 1024
 
 /** Follows a decompression, to resume it later somewhere in its middle. */
 export interface DecompressObserver {
