@@ -3,6 +3,7 @@ import { closeSync, futimesSync, openSync, renameSync, unlinkSync, writeSync } f
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import type { Digest } from '../../protocol/digest.ts'
+import { diskFull } from './disk-full.ts'
 import { WriteEpochs } from './write-epochs.ts'
 
 /** What a thread needs to write chunk files; it can be sent to one. */
@@ -42,6 +43,7 @@ export class ChunkFileWriter {
    * @throws what the disk throws; nothing is left behind then
    */
   write(digest: Digest, bytes: Uint8Array): void {
+    if (this.#epochs.isHalted) throw diskFull()
     const temporary = join(temporaryDirectoryOf(this.#directory), `${this.#prefix}-${this.#written++}`)
     const epoch = this.#epochs.begin()
     try {

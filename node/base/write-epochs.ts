@@ -1,5 +1,5 @@
-/** Places in the shared memory: the epoch now, and the writes under way in even and in odd epochs. */
-const [now, writers] = [0, 1]
+/** Places in the shared memory: the epoch now, the writes under way in even and in odd epochs, and whether none may begin. */
+const [now, writers, halted] = [0, 1, 3]
 /** In the cell of a thread that is not writing. */
 const idle = -1
 
@@ -29,13 +29,27 @@ export class WriteEpochs {
   }
 
   static startingAt(epoch: number): WriteEpochs {
-    const epochs = new WriteEpochs(new SharedArrayBuffer(3 * Int32Array.BYTES_PER_ELEMENT))
+    const epochs = new WriteEpochs(new SharedArrayBuffer(4 * Int32Array.BYTES_PER_ELEMENT))
     epochs.#cells[now] = epoch
     return epochs
   }
 
   get current(): number {
     return Atomics.load(this.#cells, now)
+  }
+
+  /** Whether threads shall write nothing: the room that the disk has left is for others. */
+  get isHalted(): boolean {
+    return Atomics.load(this.#cells, halted) === 1
+  }
+
+  /** Has all threads write nothing from now on, but for one write of each that is under way. */
+  halt(): void {
+    Atomics.store(this.#cells, halted, 1)
+  }
+
+  resume(): void {
+    Atomics.store(this.#cells, halted, 0)
   }
 
   /** A cell for a thread that may be killed. This is called where epochs are closed. */

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { isDiskFull } from '../base/disk-full.ts'
+import { diskFull, isDiskFull } from '../base/disk-full.ts'
 import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
 import { Semaphore } from '../base/semaphore.ts'
@@ -157,7 +157,7 @@ export class ChunkStore implements AsyncDisposable {
 
   /** Another thread could not write a chunk. */
   async failedToWrite(error: Error): Promise<void> {
-    if (isDiskFull(error)) await this.#reserve.release()
+    if (isDiskFull(error)) await this.#giveUpReserve()
     else this.#log.error('chunk cannot be kept; it will be fetched again', { error })
   }
 
@@ -190,13 +190,18 @@ export class ChunkStore implements AsyncDisposable {
   }
 
   #refuseIfFull(digest: Digest): void {
-    if (!this.#reserve.isFull) return
-    const cause = Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
-    throw new P2pfsError('unavailable', 'the disk is full: no chunk is kept', { cause, digest })
+    if (!this.#reserve.isFull) return this.#sync.epochs.resume()
+    throw new P2pfsError('unavailable', 'the disk is full: no chunk is kept', { cause: diskFull(), digest })
+  }
+
+  /** What threads have under way must not fill it. */
+  async #giveUpReserve(): Promise<void> {
+    this.#sync.epochs.halt()
+    await this.#reserve.release()
   }
 
   async #failure(cause: unknown, digest?: Digest): Promise<P2pfsError> {
-    if (isDiskFull(cause)) await this.#reserve.release()
+    if (isDiskFull(cause)) await this.#giveUpReserve()
     return new P2pfsError('unavailable', `cannot write a chunk below ${this.directory}: ${(cause as Error).message}`, {
       cause,
       ...(digest && { digest }),

@@ -25,6 +25,8 @@ export class ThreadSink implements ChunkSink {
   #nextId = 0
   #made: ChunksMade = { asked: [], written: [] }
   #isPlanned = false
+  /** The disk has refused a file. */
+  #isRefused = false
 
   constructor(files: ThreadFiles | undefined) {
     this.#files = files
@@ -69,6 +71,7 @@ export class ThreadSink implements ChunkSink {
   }
 
   #follow(id: number, fate: ChunkFate): void {
+    if (this.#isRefused) return
     const pending = this.#pending.get(id)!
     if (fate === 'send') return this.#send(id, pending)
     const { digest, bytes } = pending
@@ -77,7 +80,8 @@ export class ThreadSink implements ChunkSink {
       try {
         this.#writer!.write(digest, bytes)
       } catch (error) {
-        // The other thread ends this one.
+        // The other thread ends this one. Until then nothing more is written: there may be room, which is for others.
+        this.#isRefused = true
         const { message, code } = error as NodeJS.ErrnoException
         parentPort!.postMessage({ unwritable: { message, errno: code } } satisfies FromChunkThread<never>)
         return

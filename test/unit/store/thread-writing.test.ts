@@ -117,3 +117,20 @@ test('nothing is granted while the disk is full, and a writer that finds it full
   const { digest, lengthBytes } = chunk(1)
   await assert.rejects(thread.grant(digest, lengthBytes), { code: 'unavailable' })
 })
+
+test('what threads have under way when the disk is full is not written into the reserve, and is when there is room', async (t) => {
+  const reserve = { isFull: false, release: async () => void (reserve.isFull = true) }
+  const store = await open(t, reserve)
+  await using first = store.openThreadWriting()
+  await using second = store.openThreadWriting()
+  const { digest, bytes, lengthBytes } = chunk(1)
+  assert.equal(await second.grant(digest, lengthBytes), true)
+  await first.failed(Object.assign(new Error('no room'), { code: 'ENOSPC' }))
+  for (const { writing } of [second, { writing: store.writing }])
+    assert.throws(() => new ChunkFileWriter(writing).write(digest, bytes), { code: 'ENOSPC' })
+  assert.deepEqual(filesIn(store), [])
+  reserve.isFull = false
+  assert.equal(await second.grant(digest, lengthBytes), true)
+  new ChunkFileWriter(second.writing).write(digest, bytes)
+  assert.equal(second.adopt(digest, lengthBytes), true)
+})
