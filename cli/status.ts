@@ -34,6 +34,7 @@ function describe(status: Status): string[] {
     `listens on    ${status.addresses.join(' ') || 'nothing'}`,
     `lets in       ${describeAccess(status)}`,
     `bulk          ${describeBulk(status.bulk)}`,
+    `delays        ${status.eventLoopDelayMs.p99} ms of the main thread at p99, ${status.eventLoopDelayMs.max} ms at most`,
     '',
     `served        local ${formatAmount(served.local)}, ${describeSources(served)}`,
     `fetched       ${describeSources(fetched)}`,

@@ -1,5 +1,6 @@
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Log } from './base/log.ts'
+import { EventLoopDelay } from './base/event-loop-delay.ts'
 import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
 import { Boots } from './boot/boots.ts'
 import { BootProfiles } from './boot/profiles.ts'
@@ -259,6 +260,7 @@ export async function startDaemon(
   const reports = new MountReports({ mounts, inventory, wholeReads, membership })
   const seeder = new RootfsSeeder({ inventory, fetcher, log })
   const publisher = new Publisher({ ranges, indexes, registry, fetcher, published, log })
+  const loopDelay = stack.use(new EventLoopDelay())
   const control = new ControlServer(
     {
       operations: {
@@ -280,6 +282,7 @@ export async function startDaemon(
             trust,
             lies,
             verifier,
+            loopDelay,
           },
           { version, name: config.name, region: config.region },
         ),

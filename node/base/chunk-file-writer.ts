@@ -3,6 +3,7 @@ import { closeSync, futimesSync, openSync, renameSync, unlinkSync, writeSync } f
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import type { Digest } from '../../protocol/digest.ts'
+import { diskFull } from './disk-full.ts'
 import { WriteEpochs } from './write-epochs.ts'
 
 /** What a thread needs to write chunk files; it can be sent to one. */
@@ -10,6 +11,10 @@ export interface ChunkFileWriting {
   /** The directory of the chunk files. */
   directory: string
   epochs: SharedArrayBuffer
+  /** Of a thread that may be killed: see `WriteEpochs.giveCell`. */
+  cell?: SharedArrayBuffer
+  /** What the names of its temporary files begin with; at random by default. */
+  prefix?: string
 }
 
 /** The directory of files that have no name yet, below that of the chunk files. */
@@ -24,12 +29,13 @@ export function temporaryDirectoryOf(directory: string): string {
 export class ChunkFileWriter {
   readonly #directory: string
   readonly #epochs: WriteEpochs
-  readonly #prefix = randomBytes(6).toString('hex')
+  readonly #prefix: string
   #written = 0
 
-  constructor({ directory, epochs }: ChunkFileWriting) {
+  constructor({ directory, epochs, cell, prefix = randomBytes(6).toString('hex') }: ChunkFileWriting) {
     this.#directory = directory
-    this.#epochs = new WriteEpochs(epochs)
+    this.#epochs = new WriteEpochs(epochs, cell)
+    this.#prefix = prefix
   }
 
   /**
@@ -37,6 +43,7 @@ export class ChunkFileWriter {
    * @throws what the disk throws; nothing is left behind then
    */
   write(digest: Digest, bytes: Uint8Array): void {
+    if (this.#epochs.isHalted) throw diskFull()
     const temporary = join(temporaryDirectoryOf(this.#directory), `${this.#prefix}-${this.#written++}`)
     const epoch = this.#epochs.begin()
     try {

@@ -3,6 +3,7 @@
  * {@link Progress} lines, then one {@link Outcome}.
  */
 
+import type { Delay } from '../base/event-loop-delay.ts'
 import type { Belief } from '../model/belief.ts'
 import type { BootReplay } from '../model/boot-replay.ts'
 import type { Origin, PullPolicy, Resolution } from '../model/image.ts'
@@ -242,6 +243,11 @@ export type BulkLink = 'open' | 'idle' | 'refused' | 'unreachable' | 'off'
 export interface Status {
   version: string
   daemonPid: number
+  /**
+   * How long the daemon's main thread lets what is due wait (ms): of the minute under way or the one before, whichever is
+   * worse.
+   */
+  eventLoopDelayMs: Delay
   uptimeSeconds: number
   name: string
   region: string

@@ -1,3 +1,4 @@
+import type { EventLoopDelay } from '../base/event-loop-delay.ts'
 import type { BulkLink, Status } from '../control/api.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
 import type { BackgroundVerifier } from '../images/background-verifier.ts'
@@ -36,6 +37,7 @@ export interface StatusParts {
   trust: Pick<IndexTrust, 'beliefIn'>
   lies: Pick<Lies, 'isContradicted'>
   verifier: Pick<BackgroundVerifier, 'pending'>
+  loopDelay: Pick<EventLoopDelay, 'figures'>
 }
 
 /** `p2pfs status`. */
@@ -56,6 +58,7 @@ export class StatusOperation {
     return {
       version: this.#host.version,
       daemonPid: process.pid,
+      eventLoopDelayMs: this.#parts.loopDelay.figures(),
       uptimeSeconds: Math.round((performance.now() - this.#startedAtMs) / 1000),
       name: this.#host.name,
       region: this.#host.region,

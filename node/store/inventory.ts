@@ -3,11 +3,13 @@ import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { RemoteSource } from '../model/chunk-request.ts'
+import type { NamedChunk } from '../model/chunk-sink.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import { ChunkProvenance } from './chunk-provenance.ts'
 import type { ChunkFileWriting } from '../base/chunk-file-writer.ts'
 import type { ChunkStore } from './chunk-store.ts'
 import { Holdings } from './holdings.ts'
+import type { ThreadWriting } from './thread-writing.ts'
 
 /** Tells the region what this host holds: the availability of the peer network. */
 export interface Announcer {
@@ -31,6 +33,7 @@ export interface InventoryParts {
     | 'get'
     | 'put'
     | 'adopt'
+    | 'openThreadWriting'
     | 'room'
     | 'flush'
     | 'scrub'
@@ -69,6 +72,14 @@ export class Inventory {
   /** For threads that write chunk files; {@link adopt} tells of what they have written. */
   get writing(): ChunkFileWriting {
     return this.#chunks.writing
+  }
+
+  /**
+   * The writes of a thread that may be killed at any instruction. It is given what it asks for by the store, and {@link
+   * adoptFrom} tells of what it has written.
+   */
+  openThreadWriting(): ThreadWriting {
+    return this.#chunks.openThreadWriting()
   }
 
   get count(): number {
@@ -125,10 +136,28 @@ export class Inventory {
    * region, once for each segment.
    * @returns resolves when more may be written: at once, unless the disk is behind
    */
-  async adopt(chunks: Iterable<{ digest: Digest; lengthBytes: number }>, source: RemoteSource): Promise<void> {
+  async adopt(chunks: Iterable<NamedChunk>, source: RemoteSource): Promise<void> {
+    this.#adopt(chunks, source, (digest, lengthBytes) => this.#chunks.adopt(digest, lengthBytes))
+    await this.#chunks.room()
+  }
+
+  /** As {@link adopt}, for a thread of {@link openThreadWriting}. @returns those that were not here before, at once */
+  adoptFrom(thread: ThreadWriting, chunks: Iterable<NamedChunk>, source: RemoteSource): Digest[] {
+    return this.#adopt(chunks, source, (digest, lengthBytes) => thread.adopt(digest, lengthBytes))
+  }
+
+  #adopt(
+    chunks: Iterable<NamedChunk>,
+    source: RemoteSource,
+    adopt: (digest: Digest, lengthBytes: number) => boolean,
+  ): Digest[] {
+    const fresh: Digest[] = []
     const arrived = new Map<Digest, number[]>()
     for (const { digest, lengthBytes } of chunks) {
-      if (this.#chunks.adopt(digest, lengthBytes)) this.#provenance.note(digest, source)
+      if (adopt(digest, lengthBytes)) {
+        fresh.push(digest)
+        this.#provenance.note(digest, source)
+      }
       for (const { table, index } of this.#holdings.add(digest)) {
         const indexes = arrived.get(table)
         if (indexes === undefined) arrived.set(table, [index])
@@ -139,7 +168,7 @@ export class Inventory {
       this.#region.announceChunks(table, indexes)
       for (const index of indexes) for (const listener of this.#listeners) listener(table, index, source)
     }
-    await this.#chunks.room()
+    return fresh
   }
 
   #arrived(digest: Digest, source: RemoteSource, isNew: boolean): void {
