@@ -9,7 +9,7 @@ import { isDiskFull } from '../base/disk-full.ts'
 import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
 import { Semaphore } from '../base/semaphore.ts'
-import { temporaryDirectoryOf, type ChunkFileWriting } from '../base/chunk-file-writer.ts'
+import { temporaryDirectoryOf, type ChunkFileWriting, type WrittenChunk } from '../base/chunk-file-writer.ts'
 import type { DiskReserve } from './disk-reserve.ts'
 import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-sync.ts'
 import { syncFilesystem } from './sync-filesystem.ts'
@@ -193,14 +193,14 @@ export class ChunkStore implements AsyncDisposable {
    * Takes over a chunk file that another thread has written with a `ChunkFileWriter`.
    * @returns whether it was not here before
    */
-  adopt(digest: Digest, lengthBytes: number): boolean {
+  adopt({ digest, lengthBytes, changedAtMs }: WrittenChunk): boolean {
     const isNew = !this.#present.has(digest)
-    this.#add(digest, lengthBytes)
+    this.#add(digest, lengthBytes, changedAtMs)
     return isNew
   }
 
-  #add(digest: Digest, lengthBytes: number): void {
-    this.#present.set(digest, unchecked)
+  #add(digest: Digest, lengthBytes: number, checkedAtMs: number = unchecked): void {
+    this.#present.set(digest, checkedAtMs)
     this.#sync.noteWritten(lengthBytes)
     this.#doubtless(digest)
   }

@@ -5,7 +5,7 @@ import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { RemoteSource } from '../model/chunk-request.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import { ChunkProvenance } from './chunk-provenance.ts'
-import type { ChunkFileWriting } from '../base/chunk-file-writer.ts'
+import type { ChunkFileWriting, WrittenChunk } from '../base/chunk-file-writer.ts'
 import type { ChunkStore } from './chunk-store.ts'
 import { Holdings } from './holdings.ts'
 
@@ -42,8 +42,16 @@ export interface InventoryParts {
   region: Announcer
 }
 
-/** Told of a chunk that has come to this host, for each place in a tracked segment where it stands. */
-export type ArrivalListener = (segment: Digest, index: number, source: RemoteSource) => void
+/**
+ * Told of a chunk that has come to this host, for each place in a tracked segment where it stands.
+ * @param changedAtMs the inode change time (ms) at which its file is known to be right; undefined where it is not known
+ */
+export type ArrivalListener = (
+  segment: Digest,
+  index: number,
+  source: RemoteSource,
+  changedAtMs: number | undefined,
+) => void
 
 /**
  * This host's chunks, and what it has told the region of them. Every chunk comes to the disk and goes from it through here, so
@@ -125,20 +133,18 @@ export class Inventory {
    * region, once for each segment.
    * @returns resolves when more may be written: at once, unless the disk is behind
    */
-  async adopt(chunks: Iterable<{ digest: Digest; lengthBytes: number }>, source: RemoteSource): Promise<void> {
+  async adopt(chunks: Iterable<WrittenChunk>, source: RemoteSource): Promise<void> {
     const arrived = new Map<Digest, number[]>()
-    for (const { digest, lengthBytes } of chunks) {
-      if (this.#chunks.adopt(digest, lengthBytes)) this.#provenance.note(digest, source)
-      for (const { table, index } of this.#holdings.add(digest)) {
+    for (const chunk of chunks) {
+      if (this.#chunks.adopt(chunk)) this.#provenance.note(chunk.digest, source)
+      for (const { table, index } of this.#holdings.add(chunk.digest)) {
         const indexes = arrived.get(table)
         if (indexes === undefined) arrived.set(table, [index])
         else indexes.push(index)
+        for (const listener of this.#listeners) listener(table, index, source, chunk.changedAtMs)
       }
     }
-    for (const [table, indexes] of arrived) {
-      this.#region.announceChunks(table, indexes)
-      for (const index of indexes) for (const listener of this.#listeners) listener(table, index, source)
-    }
+    for (const [table, indexes] of arrived) this.#region.announceChunks(table, indexes)
     await this.#chunks.room()
   }
 
@@ -146,7 +152,7 @@ export class Inventory {
     if (isNew) this.#provenance.note(digest, source)
     for (const { table, index } of this.#holdings.add(digest)) {
       this.#region.announceChunks(table, [index])
-      for (const listener of this.#listeners) listener(table, index, source)
+      for (const listener of this.#listeners) listener(table, index, source, undefined)
     }
   }
 

@@ -71,7 +71,11 @@ export class ReceiverEnd {
   readonly reports: FromReceiver[] = []
   readonly outcomes = new Map<number, WantOutcome>()
   readonly receiver: BulkReceiver
-  keep = (digest: Digest, bytes: Uint8Array): void => void this.kept.set(digest, Buffer.from(bytes))
+  keep = (digest: Digest, bytes: Uint8Array): number => {
+    this.kept.set(digest, Buffer.from(bytes))
+    return 1
+  }
+
   #connections = 0
 
   constructor(context: TestContext, { mode = 'tls' }: { mode?: BulkMode } = {}) {
