@@ -1,6 +1,12 @@
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import { bulkAnswerHeaderBytes, parseBulkAnswerHeader, type BulkAnswerHeader } from '../../../protocol/messages/bulk.ts'
 
+/**
+ * Longest target (bytes). libuv reads one socket 32 times before it looks at the others and at messages: those are 2 MiB
+ * of a holder, eight chunks.
+ */
+const maxTargetBytes = 64 * 1024
+
 export interface AnswerHandler {
   /** A header has come. @throws invalid where nobody asked for it: nothing of what follows is kept */
   onHeader: (header: BulkAnswerHeader) => void
@@ -25,7 +31,8 @@ export class AnswerReader {
 
   /** Where the next bytes go; never empty, whatever the handler has thrown. */
   target(): Uint8Array {
-    return this.#memory.subarray(this.#filledBytes, this.#chunkBytes + bulkAnswerHeaderBytes)
+    const endBytes = (this.#current?.lengthBytes ?? 0) + bulkAnswerHeaderBytes
+    return this.#memory.subarray(this.#filledBytes, Math.min(endBytes, this.#filledBytes + maxTargetBytes))
   }
 
   /**
@@ -51,9 +58,5 @@ export class AnswerReader {
     this.#handler.onHeader(header)
     if (header.lengthBytes > 0) this.#current = header
     else this.#handler.onAnswer(header, this.#memory.subarray(0, 0))
-  }
-
-  get #chunkBytes(): number {
-    return this.#current?.lengthBytes ?? 0
   }
 }

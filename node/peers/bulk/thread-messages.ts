@@ -11,8 +11,8 @@ export interface SentFailure {
 
 /** Where bulk connections are accepted. */
 export interface BulkListen {
-  host: string
-  /** 0 is any. */
+  hosts: readonly string[]
+  /** The same one of all hosts; 0 is any. */
   port: number
   /** Whether any other port will do where that one is in use. */
   orAny: boolean

@@ -75,7 +75,7 @@ test('the threads give way to others, and the rest of the process does not', asy
   const count = (): number => niceValues().filter((nice) => nice === bulkNiceness).length
   const before = count()
   const setups = {
-    sender: { directory, mode: 'tls', listen: { host: '127.0.0.1', port: 0, orAny: false } },
+    sender: { directory, mode: 'tls', listen: { hosts: ['127.0.0.1'], port: 0, orAny: false } },
     receiver: { writing: { directory, epochs: WriteEpochs.startingAt(1).shared }, mode: 'tls' },
   }
   for (const [name, workerData] of Object.entries(setups)) {
