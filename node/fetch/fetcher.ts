@@ -30,7 +30,12 @@ export interface FetcherParts {
 }
 
 /** A chunk, or that it is in the store, and who delivered it. */
-type Delivered<From extends Source = RemoteSource> = { bytes: Delivery; source: From }
+interface Delivered<From extends Source = RemoteSource> {
+  bytes: Delivery
+  source: From
+  /** Reads it from the store, once for all who wait: the kernel asks for a chunk in several pieces. */
+  read?: Promise<Uint8Array | undefined>
+}
 
 type Unawaited = Exclude<FetchPriority, 'demand'>
 
@@ -104,9 +109,11 @@ export class Fetcher {
    */
   async fetch(request: ChunkRequest, options: { signal: AbortSignal; priority: FetchPriority }): Promise<FetchedChunk> {
     for (let losses = 0; ; losses++) {
-      const { bytes, source } = await this.#deliver(request, options)
+      const delivered = await this.#deliver(request, options)
+      const { bytes, source } = delivered
       if (bytes !== inStore) return { bytes, source }
-      const read = await this.#parts.inventory.get(request.digest)
+      delivered.read ??= this.#parts.inventory.get(request.digest)
+      const read = await delivered.read
       if (read !== undefined) return { bytes: read, source }
       if (losses >= maxLosses)
         throw new P2pfsError('unavailable', 'the disk loses the chunk as soon as it is there', {
