@@ -7,6 +7,7 @@ import { NodeProcess } from '../hosts/node-process.ts'
 import { writeWeightsImage } from '../images/weights-image.ts'
 import { LoopDelay } from './loop-delay.ts'
 import { measurement, type Measurement } from './measurement.ts'
+import { measureTcp } from './tcp-stream.ts'
 import { alternate, milliseconds, seconds } from './timing.ts'
 
 /** How chunks come from a peer: the values of `--bulk`. */
@@ -72,8 +73,10 @@ export async function measureBulk(network: Network, options: BulkBenchOptions): 
       } satisfies Samples,
     ]),
   ) as unknown as Record<BulkWay, Samples>
+  const tcp: number[] = []
   await alternate(
     options.runs,
+    async () => void tcp.push((await measureTcp(hosts.a, hosts.b, options.mebibytes * 2 ** 20)) / bytesPerMegabyte),
     ...bulkWays.map((way) => async () => await measureWay(hosts, way, samples[way], options.demandReads)),
   )
   const rows = (name: string, unit: Measurement['unit'], pick: (samples: Samples) => number[]): Measurement[] =>
@@ -84,6 +87,7 @@ export async function measureBulk(network: Network, options: BulkBenchOptions): 
       }),
     )
   return [
+    measurement('raw TCP between the two', 'MB/s', tcp),
     ...rows('seed from a peer, verified and stored', 'MB/s', ({ seed }) => seed),
     ...rows('CPU of the sender for a GB of it', 's', ({ senderCpu }) => senderCpu),
     ...rows('CPU of the receiver for a GB of it', 's', ({ receiverCpu }) => receiverCpu),
