@@ -142,7 +142,7 @@ export const options = {
     { choices: ['on', 'off', 'plain'] },
   ),
   bulkListen: text('MULTIADDR', '', 'address of such connections, such as /ip4/0.0.0.0/tcp/4101', {
-    fallbackText: 'the first of --listen, at the next port, or at any if that is in use',
+    fallbackText: 'those of --listen, at the port after the first, or at any if that is in use',
   }),
   bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members'),
   insecureRegistry: list('HOST[:PORT]', [], 'registries that the daemon speaks plain HTTP with', {

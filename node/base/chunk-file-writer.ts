@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { closeSync, futimesSync, openSync, renameSync, unlinkSync, writeSync } from 'node:fs'
+import { closeSync, futimesSync, openSync, renameSync, statSync, unlinkSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import type { Digest } from '../../protocol/digest.ts'
@@ -15,6 +15,14 @@ export interface ChunkFileWriting {
   cell?: SharedArrayBuffer
   /** What the names of its temporary files begin with; at random by default. */
   prefix?: string
+}
+
+/** A chunk whose file a thread has written. */
+export interface WrittenChunk {
+  digest: Digest
+  lengthBytes: number
+  /** The inode change time (ms) of its file, which is right as long as it has this. */
+  changedAtMs: number
 }
 
 /** The directory of files that have no name yet, below that of the chunk files. */
@@ -40,9 +48,10 @@ export class ChunkFileWriter {
 
   /**
    * @param bytes have this digest; they are the caller's again when this returns
+   * @returns the file's inode change time (ms), by which others know that it has not changed since
    * @throws what the disk throws; nothing is left behind then
    */
-  write(digest: Digest, bytes: Uint8Array): void {
+  write(digest: Digest, bytes: Uint8Array): number {
     if (this.#epochs.isHalted) throw diskFull()
     const temporary = join(temporaryDirectoryOf(this.#directory), `${this.#prefix}-${this.#written++}`)
     const epoch = this.#epochs.begin()
@@ -54,7 +63,10 @@ export class ChunkFileWriter {
       } finally {
         closeSync(file)
       }
-      renameSync(temporary, chunkFile(this.#directory, digest))
+      const path = chunkFile(this.#directory, digest)
+      renameSync(temporary, path)
+      // A rename counts as a change of the inode.
+      return statSync(path).ctimeMs
     } catch (error) {
       try {
         unlinkSync(temporary)

@@ -68,6 +68,7 @@ export class PeerFetch {
   readonly #clock: Clock
   readonly #request: ChunkRequest
   readonly #options: PeerFetchOptions
+  /** Ends what holders were asked for. One for all of them, and no composed signal: most fetches ask one, which delivers. */
   readonly #over = new AbortController()
   readonly #tried = new Set<string>()
   readonly #asked = new Map<string, Asked>()
@@ -94,7 +95,10 @@ export class PeerFetch {
   /** @throws missing where no holder delivers it; the signal's reason */
   async run(): Promise<Delivery> {
     const { signal, urgency } = this.#options
-    const onAbort = (): void => this.#wake.resolve()
+    const onAbort = (): void => {
+      this.#over.abort(signal.reason)
+      this.#wake.resolve()
+    }
     signal.addEventListener('abort', onAbort, { once: true })
     if (urgency.isUrgent) this.#becomeUrgent()
     else urgency.onRaise(() => this.#becomeUrgent())
@@ -202,7 +206,7 @@ export class PeerFetch {
     this.#tried.add(id)
     this.#asked.set(id, { standing, wasSilent: standing.isSilent, streamClass, askedAtMs })
     this.#lastAskedAtMs = askedAtMs
-    const signal = AbortSignal.any([this.#options.signal, this.#over.signal])
+    const { signal } = this.#over
     this.#holders
       .ask(id, this.#request, { signal, streamClass, urgency: this.#options.urgency })
       .then(

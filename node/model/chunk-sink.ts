@@ -1,5 +1,5 @@
 import type { Digest } from '../../protocol/digest.ts'
-import type { ChunkFileWriting } from '../base/chunk-file-writer.ts'
+import type { ChunkFileWriting, WrittenChunk } from '../base/chunk-file-writer.ts'
 import type { Amount } from './progress.ts'
 
 /** Takes each chunk as it is made; resolves when it is kept. The bytes are the sink's from then on. */
@@ -25,7 +25,7 @@ export interface ChunkFiles extends AsyncDisposable {
   /** Resolves when there is room for the chunk. @throws what `put` throws */
   decide: (chunk: NamedChunk) => Promise<ChunkFate>
   /** Takes over files that the thread has written; at once. */
-  adopt: (chunks: readonly NamedChunk[]) => void
+  adopt: (chunks: readonly WrittenChunk[]) => void
   /** What the thread's writer has thrown, as `put` would throw it. */
   failed: (cause: unknown) => Promise<Error>
 }

@@ -9,7 +9,7 @@ import { diskFull, isDiskFull } from '../base/disk-full.ts'
 import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
 import { Semaphore } from '../base/semaphore.ts'
-import { temporaryDirectoryOf, type ChunkFileWriting } from '../base/chunk-file-writer.ts'
+import { temporaryDirectoryOf, type ChunkFileWriting, type WrittenChunk } from '../base/chunk-file-writer.ts'
 import type { DiskReserve } from './disk-reserve.ts'
 import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-sync.ts'
 import { readUncached } from './read-uncached.ts'
@@ -168,7 +168,7 @@ export class ChunkStore implements AsyncDisposable {
     return new ThreadWriting(
       {
         lacks: async (digest, lengthBytes) => await this.#lacks(digest, lengthBytes),
-        adopt: (digest, lengthBytes) => this.adopt(digest, lengthBytes),
+        adopt: (chunk) => this.adopt(chunk),
         isTaken: (digest) => this.#present.has(digest) || this.#writing.has(digest),
         discard: async (digest) => await this.discard(digest),
         failed: async (cause) => await this.#failure(cause),
@@ -237,14 +237,14 @@ export class ChunkStore implements AsyncDisposable {
    * Takes over a chunk file that another thread has written with a `ChunkFileWriter`.
    * @returns whether it was not here before
    */
-  adopt(digest: Digest, lengthBytes: number): boolean {
+  adopt({ digest, lengthBytes, changedAtMs }: WrittenChunk): boolean {
     const isNew = !this.#present.has(digest)
-    this.#add(digest, lengthBytes)
+    this.#add(digest, lengthBytes, changedAtMs)
     return isNew
   }
 
-  #add(digest: Digest, lengthBytes: number): void {
-    this.#present.set(digest, unchecked)
+  #add(digest: Digest, lengthBytes: number, checkedAtMs: number = unchecked): void {
+    this.#present.set(digest, checkedAtMs)
     this.#sync.noteWritten(lengthBytes)
     this.#doubtless(digest)
   }

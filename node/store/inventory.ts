@@ -3,10 +3,9 @@ import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { RemoteSource } from '../model/chunk-request.ts'
-import type { NamedChunk } from '../model/chunk-sink.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import { ChunkProvenance } from './chunk-provenance.ts'
-import type { ChunkFileWriting } from '../base/chunk-file-writer.ts'
+import type { ChunkFileWriting, WrittenChunk } from '../base/chunk-file-writer.ts'
 import type { ChunkStore } from './chunk-store.ts'
 import { Holdings } from './holdings.ts'
 import type { ThreadWriting } from './thread-writing.ts'
@@ -45,8 +44,16 @@ export interface InventoryParts {
   region: Announcer
 }
 
-/** Told of a chunk that has come to this host, for each place in a tracked segment where it stands. */
-export type ArrivalListener = (segment: Digest, index: number, source: RemoteSource) => void
+/**
+ * Told of a chunk that has come to this host, for each place in a tracked segment where it stands.
+ * @param changedAtMs the inode change time (ms) at which its file is known to be right; undefined where it is not known
+ */
+export type ArrivalListener = (
+  segment: Digest,
+  index: number,
+  source: RemoteSource,
+  changedAtMs: number | undefined,
+) => void
 
 /**
  * This host's chunks, and what it has told the region of them. Every chunk comes to the disk and goes from it through here, so
@@ -136,25 +143,22 @@ export class Inventory {
    * region, once for each segment.
    * @returns resolves when more may be written: at once, unless the disk is behind
    */
-  async adopt(chunks: Iterable<NamedChunk>, source: RemoteSource): Promise<void> {
-    this.#adopt(chunks, source, (digest, lengthBytes) => this.#chunks.adopt(digest, lengthBytes))
+  async adopt(chunks: Iterable<WrittenChunk>, source: RemoteSource): Promise<void> {
+    this.#adopt(chunks, source, (chunk) => this.#chunks.adopt(chunk))
     await this.#chunks.room()
   }
 
   /** As {@link adopt}, for a thread of {@link openThreadWriting}. @returns those that were not here before, at once */
-  adoptFrom(thread: ThreadWriting, chunks: Iterable<NamedChunk>, source: RemoteSource): Digest[] {
-    return this.#adopt(chunks, source, (digest, lengthBytes) => thread.adopt(digest, lengthBytes))
+  adoptFrom(thread: ThreadWriting, chunks: Iterable<WrittenChunk>, source: RemoteSource): Digest[] {
+    return this.#adopt(chunks, source, (chunk) => thread.adopt(chunk))
   }
 
-  #adopt(
-    chunks: Iterable<NamedChunk>,
-    source: RemoteSource,
-    adopt: (digest: Digest, lengthBytes: number) => boolean,
-  ): Digest[] {
+  #adopt(chunks: Iterable<WrittenChunk>, source: RemoteSource, adopt: (chunk: WrittenChunk) => boolean): Digest[] {
     const fresh: Digest[] = []
     const arrived = new Map<Digest, number[]>()
-    for (const { digest, lengthBytes } of chunks) {
-      if (adopt(digest, lengthBytes)) {
+    for (const chunk of chunks) {
+      const { digest, changedAtMs } = chunk
+      if (adopt(chunk)) {
         fresh.push(digest)
         this.#provenance.note(digest, source)
       }
@@ -162,12 +166,10 @@ export class Inventory {
         const indexes = arrived.get(table)
         if (indexes === undefined) arrived.set(table, [index])
         else indexes.push(index)
+        for (const listener of this.#listeners) listener(table, index, source, changedAtMs)
       }
     }
-    for (const [table, indexes] of arrived) {
-      this.#region.announceChunks(table, indexes)
-      for (const index of indexes) for (const listener of this.#listeners) listener(table, index, source)
-    }
+    for (const [table, indexes] of arrived) this.#region.announceChunks(table, indexes)
     return fresh
   }
 
@@ -175,7 +177,7 @@ export class Inventory {
     if (isNew) this.#provenance.note(digest, source)
     for (const { table, index } of this.#holdings.add(digest)) {
       this.#region.announceChunks(table, [index])
-      for (const listener of this.#listeners) listener(table, index, source)
+      for (const listener of this.#listeners) listener(table, index, source, undefined)
     }
   }
 

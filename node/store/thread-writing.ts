@@ -2,12 +2,12 @@ import { randomBytes } from 'node:crypto'
 import { readdir, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Digest } from '../../protocol/digest.ts'
-import { temporaryDirectoryOf, type ChunkFileWriting } from '../base/chunk-file-writer.ts'
+import { temporaryDirectoryOf, type ChunkFileWriting, type WrittenChunk } from '../base/chunk-file-writer.ts'
 
 export interface ThreadWritingParts {
   /** Whether a chunk is to be written; when it may be. */
   lacks: (digest: Digest, lengthBytes: number) => Promise<boolean>
-  adopt: (digest: Digest, lengthBytes: number) => boolean
+  adopt: (chunk: WrittenChunk) => boolean
   /** Whether the chunk is here, or the store is writing it itself. */
   isTaken: (digest: Digest) => boolean
   discard: (digest: Digest) => Promise<void>
@@ -49,9 +49,9 @@ export class ThreadWriting implements AsyncDisposable {
   }
 
   /** Takes over a file that the thread has written. @returns whether the chunk was not here before */
-  adopt(digest: Digest, lengthBytes: number): boolean {
-    this.#forget(digest)
-    return this.#parts.adopt(digest, lengthBytes)
+  adopt(chunk: WrittenChunk): boolean {
+    this.#forget(chunk.digest)
+    return this.#parts.adopt(chunk)
   }
 
   /** What the thread's writer has thrown, as an error for the thread's user. */

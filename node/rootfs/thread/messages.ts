@@ -2,7 +2,7 @@ import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { errorCodes, isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { LayerIndex } from '../../../protocol/layer-index.ts'
-import type { ChunkFileWriting } from '../../base/chunk-file-writer.ts'
+import type { ChunkFileWriting, WrittenChunk } from '../../base/chunk-file-writer.ts'
 import type { ChunkFate, NamedChunk } from '../../model/chunk-sink.ts'
 import { PackedEntries, type EntryBlock } from '../../../protocol/packed-entries.ts'
 
@@ -41,7 +41,7 @@ export interface ChunksMade {
   /** Chunks whose fates are asked for. */
   asked: ({ id: number } & NamedChunk)[]
   /** Chunks whose files have been written. */
-  written: NamedChunk[]
+  written: WrittenChunk[]
 }
 
 /** From a thread that makes chunks. */

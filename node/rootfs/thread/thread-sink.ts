@@ -1,7 +1,7 @@
 import { parentPort } from 'node:worker_threads'
 import type { Digest } from '../../../protocol/digest.ts'
 import { ChunkFileWriter } from '../../base/chunk-file-writer.ts'
-import type { ChunkFate, ChunkSink, NamedChunk } from '../../model/chunk-sink.ts'
+import type { ChunkFate, ChunkSink } from '../../model/chunk-sink.ts'
 import { ChunkBuffers } from '../chunk-buffers.ts'
 import type { ChunksMade, FromChunkThread, ThreadFiles, ToChunkThread } from './messages.ts'
 
@@ -76,9 +76,9 @@ export class ThreadSink implements ChunkSink {
     if (fate === 'send') return this.#send(id, pending)
     const { digest, bytes } = pending
     if (fate === 'write') {
-      const written: NamedChunk = { digest, lengthBytes: bytes.length }
       try {
-        this.#writer!.write(digest, bytes)
+        const changedAtMs = this.#writer!.write(digest, bytes)
+        this.#made.written.push({ digest, lengthBytes: bytes.length, changedAtMs })
       } catch (error) {
         // The other thread ends this one. Until then nothing more is written: there may be room, which is for others.
         this.#isRefused = true
@@ -86,7 +86,6 @@ export class ThreadSink implements ChunkSink {
         parentPort!.postMessage({ unwritable: { message, errno: code } } satisfies FromChunkThread<never>)
         return
       }
-      this.#made.written.push(written)
       this.#plan()
     }
     this.buffers.give(bytes)

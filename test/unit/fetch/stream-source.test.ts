@@ -49,8 +49,8 @@ async function lab(t: TestContext): Promise<Lab> {
         sent.push(index)
         await sink.put(digest, bytes)
       } else if (fate === 'write') {
-        writer.write(digest, bytes)
-        files.adopt([{ digest, lengthBytes: bytes.length }])
+        const changedAtMs = writer.write(digest, bytes)
+        files.adopt([{ digest, lengthBytes: bytes.length, changedAtMs }])
       }
     }
   }

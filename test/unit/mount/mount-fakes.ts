@@ -13,6 +13,7 @@ import type {
 import { nodeIdOf } from '../../../node/mount/fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from '../../../node/mount/fuse/driver.ts'
 import type { MountSpec, Place, PlacedMount, Placement } from '../../../node/mount/placement/placement.ts'
+import type { ArrivalListener } from '../../../node/store/inventory.ts'
 import type { MountRecord } from '../../../node/store/mount-record.ts'
 
 export const chunkBytes = 4096
@@ -203,7 +204,10 @@ export class FakePlacement implements Placement {
 
 /** Fetches the chunks of test images; `here` are those that have come. */
 export class FakeFetcher {
-  onArrival(): Disposable {
+  arrived: ArrivalListener = () => undefined
+
+  onArrival(listener: ArrivalListener): Disposable {
+    this.arrived = listener
     return { [Symbol.dispose]: () => undefined }
   }
 

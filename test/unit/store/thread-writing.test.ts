@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { Worker } from 'node:worker_threads'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
-import { ChunkFileWriter } from '../../../node/base/chunk-file-writer.ts'
+import { ChunkFileWriter, type WrittenChunk } from '../../../node/base/chunk-file-writer.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { createRandom } from '../../support/random.ts'
@@ -45,6 +45,11 @@ const writer = `
   })
 `
 
+/** A chunk whose file is read before its first use. */
+function written(digest: Digest, lengthBytes: number): WrittenChunk {
+  return { digest, lengthBytes, changedAtMs: 0 }
+}
+
 test('a thread that is killed at any instruction leaves nothing that it has not told of, and holds up no sync', async (t) => {
   const store = await open(t)
   const module = new URL('../../../node/base/chunk-file-writer.ts', import.meta.url).href
@@ -60,7 +65,7 @@ test('a thread that is killed at any instruction leaves nothing that it has not 
       let told = 0
       worker.on('message', (digest: Digest) => {
         // It is told of no more when it is dead.
-        if (told <= until) thread.adopt(digest, chunks[0]!.lengthBytes)
+        if (told <= until) thread.adopt(written(digest, chunks[0]!.lengthBytes))
         if (told++ === until) resolve()
       })
     })
@@ -84,7 +89,7 @@ test('what a dead thread has left unsaid stays where another one, or the store i
   await store.put(b.digest, b.bytes)
   await dead[Symbol.asyncDispose]()
   assert.equal(filesIn(store).filter((name) => !name.startsWith('discarded/')).length, 2)
-  assert.equal(alive.adopt(a.digest, a.lengthBytes), true)
+  assert.equal(alive.adopt(written(a.digest, a.lengthBytes)), true)
   for (const { digest, bytes } of [a, b]) assert.deepEqual(await store.get(digest), bytes)
   assert.equal(store.has(c.digest), false)
   await alive[Symbol.asyncDispose]()
@@ -101,7 +106,7 @@ test('a chunk that is here is not granted, unless the disk has lost it', async (
   unlinkSync(join(store.directory, filesIn(store)[0]!))
   assert.equal(await again.grant(digest, lengthBytes), true)
   new ChunkFileWriter(again.writing).write(digest, bytes)
-  assert.equal(again.adopt(digest, lengthBytes), true)
+  assert.equal(again.adopt(written(digest, lengthBytes)), true)
   assert.deepEqual(await store.get(digest), bytes)
 })
 
@@ -132,5 +137,5 @@ test('what threads have under way when the disk is full is not written into the 
   reserve.isFull = false
   assert.equal(await second.grant(digest, lengthBytes), true)
   new ChunkFileWriter(second.writing).write(digest, bytes)
-  assert.equal(second.adopt(digest, lengthBytes), true)
+  assert.equal(second.adopt(written(digest, lengthBytes)), true)
 })
