@@ -1,5 +1,5 @@
 import { readdir, realpath } from 'node:fs/promises'
-import { basename } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import packageManifest from '../package.json' with { type: 'json' }
 import { P2pfsError } from '../protocol/errors.ts'
@@ -13,6 +13,8 @@ import { createLog, type Log, type LogLevel } from './base/log.ts'
 import { DiskTemplates } from './mount/placement/disk-template.ts'
 import { DevFuseDriver } from './mount/fuse/dev-fuse-driver.ts'
 import { FuseNativeDriver } from './mount/fuse/fuse-native-driver.ts'
+import { NativeImages } from './mount/native/native-images.ts'
+import { SegmentFiles } from './mount/native/segment-files.ts'
 import { KernelMounter } from './mount/placement/kernel-mounter.ts'
 import { KernelPlacement } from './mount/placement/kernel-placement.ts'
 import { Reach } from './mount/placement/reach.ts'
@@ -56,7 +58,7 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
     process.exit(status)
   }
   const { stateDir } = config
-  const { mountPoint, trees, writable } = statePaths(stateDir)
+  const { mountPoint, trees, native, writable } = statePaths(stateDir)
   const checkConfig = (): void => {
     const next = loadConfig(argv, process.env)
     const changed = lasting.find((name) => next[name] !== given[name])
@@ -72,7 +74,8 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
       stateDir,
       control: config.control,
       mountPoint,
-      mountRoots: [trees, writable],
+      mountRoots: [trees, native, writable],
+      lastingRoot: native,
       command: [
         process.execPath,
         '--disable-warning=ExperimentalWarning',
@@ -153,12 +156,13 @@ async function tellSupervisor(message: FromDaemon): Promise<void> {
 }
 
 function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBackend'] {
-  const { mountPoint, trees, writable, scratch, templates: templateDirectory } = statePaths(config.stateDir)
-  return ({ chunkDirectory }) => {
+  const { mountPoint, trees, native, writable, scratch, templates: templateDirectory } = statePaths(config.stateDir)
+  return ({ chunkDirectory, suspect }) => {
     if (config.fuseDriver === 'native') {
       return {
         driver: new FuseNativeDriver({ log }, { mountPoint }),
         placement: new LinkPlacement({ mountPoint }),
+        natives: undefined,
       }
     }
     const fd = Number(process.env[inherited.fuse.variable])
@@ -172,7 +176,19 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
     const mounter = new KernelMounter({ run })
     const uses = new UseCheck({ run })
     const templates = new DiskTemplates({ run }, { directory: templateDirectory })
+    const segments = new SegmentFiles(
+      { suspect, run, log },
+      { directory: join(native, 'segments'), chunkDirectory, limitBytes: config.nativeLimit },
+    )
+    const natives =
+      config.nativeReads === 'off'
+        ? undefined
+        : new NativeImages(
+            { segments, mounter, log },
+            { directory: native, kinds: config.nativeReads === 'trees' ? ['tree'] : ['tree', 'drive'] },
+          )
     return {
+      natives,
       driver: new DevFuseDriver({ fd, resumed, chunkDirectory, log, lost }, { workers: config.fuseWorkers }),
       placement: new KernelPlacement(
         {
@@ -181,8 +197,9 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
           writables: new WritableLayers({ mounter, templates, uses, log }, { directory: writable }),
           scratches: new ScratchDrives({ templates, uses, log }, { directory: scratch }),
           reach: new Reach({ run }),
+          natives,
         },
-        { mountPoint, roots: [mountPoint, trees, writable] },
+        { mountPoint, roots: [mountPoint, trees, native, writable] },
       ),
     }
   }

@@ -293,9 +293,13 @@ export interface Status {
     owner?: Owner
     allowOthers?: boolean
     mountedAt: string
+    /** Who answers its reads: the kernel by itself, which leaves them out of `served` and of boot profiles, or the daemon. */
+    reads: 'native' | 'fuse'
     /** Present if this host has proved since that the rootfs is not the image. */
     contradicted?: true
   } & MountReport)[]
+  /** Disk that files for native reads take, besides the chunks (bytes). */
+  nativeBytes: number
   /** Number of chunks in the store. */
   chunks: number
   /** Bytes that mounts have read, by the source of each chunk. */
