@@ -272,6 +272,8 @@ export interface Status {
     belief?: Belief
     sizeBytes: number
     localBytes: number
+    /** Whether the next mount of it is read by the kernel alone, as far as the option nativeReads has that for its kind. */
+    isReadyForNative: boolean
   }[]
   /** How many images that are believed on the word of members wait to be verified, or are verified now. */
   toVerify: number

@@ -1,3 +1,4 @@
+import { digestHex } from '../../protocol/digest.ts'
 import type { BulkLink, Status } from '../control/api.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
 import type { BackgroundVerifier } from '../images/background-verifier.ts'
@@ -10,6 +11,7 @@ import type { Amount } from '../model/progress.ts'
 import { sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
 import type { FuseDriver } from '../mount/fuse/driver.ts'
 import type { Mounts } from '../mount/mounts.ts'
+import type { NativeImages } from '../mount/native/native-images.ts'
 import type { SegmentFiles } from '../mount/native/segment-files.ts'
 import type { PeerStatus } from '../peers/membership.ts'
 import type { PeerNetwork } from '../peers/network.ts'
@@ -27,7 +29,7 @@ export interface StatusParts {
   imports: Pick<RunningImports, 'list'>
   mounts: Pick<Mounts, 'list' | 'reads'>
   /** Undefined if no images are read natively. */
-  natives: { segments: Pick<SegmentFiles, 'usedBytes'> } | undefined
+  natives: (Pick<NativeImages, 'isReady'> & { segments: Pick<SegmentFiles, 'usedBytes'> }) | undefined
   driver: Pick<FuseDriver, 'counters'>
   reports: MountReports
   fetcher: Pick<Fetcher, 'fromPeers'>
@@ -101,6 +103,7 @@ export class StatusOperation {
         ...(belief && { belief }),
         sizeBytes: sizeOf(manifest),
         localBytes,
+        isReadyForNative: this.#parts.natives?.isReady(digestHex(digest)) === true,
       })
     }
     return images

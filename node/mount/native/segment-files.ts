@@ -1,4 +1,4 @@
-import { mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestHex, type Digest } from '../../../protocol/digest.ts'
@@ -11,6 +11,10 @@ import { copySegment, findDamage } from './segment-copy.ts'
 /** The share of the filesystem that is left free: chunks, which are the truth, need room first. */
 const minFreeShare = 0.15
 const temporarySuffix = '.partial'
+/** Of a file that was found right in another boot of this host, and not in this one. */
+const uncheckedSuffix = '.unchecked'
+/** Tells in which boot all files without that suffix were found right. */
+const bootFile = 'boot'
 
 export interface SegmentFilesParts {
   /** A chunk in a segment's file was wrong. */
@@ -25,13 +29,15 @@ export interface SegmentFilesOptions {
   chunkDirectory: string
   /** What all files may take together (bytes). */
   limitBytes: number
+  /** The boot of this host; the kernel's own by default. */
+  bootId?: string
 }
 
 interface SegmentFile {
   sizeBytes: number
   usedAtMs: number
-  /** Whether this process has found its bytes to be right, or wrote them. */
-  isVerified: boolean
+  /** Whether its bytes were found right in this boot. */
+  isChecked: boolean
 }
 
 /** The segments that must stay when room is made, and whether others may be removed for a new one. */
@@ -50,27 +56,40 @@ export class SegmentFiles {
   readonly #parts: SegmentFilesParts
   readonly #chunkDirectory: string
   readonly #limitBytes: number
+  readonly #bootId: string | undefined
   readonly #files = new Map<string, SegmentFile>()
 
-  constructor(parts: SegmentFilesParts, { directory, chunkDirectory, limitBytes }: SegmentFilesOptions) {
+  constructor(parts: SegmentFilesParts, { directory, chunkDirectory, limitBytes, bootId }: SegmentFilesOptions) {
+    this.#bootId = bootId
     this.#parts = parts
     this.directory = directory
     this.#chunkDirectory = chunkDirectory
     this.#limitBytes = limitBytes
   }
 
-  /** Lists the files, without those that a crash has left unfinished and those of none of these segments. */
+  /**
+   * Lists the files, without those that a crash has left unfinished and those of none of these segments. After a boot, every
+   * file is checked again before it is used: {@link prepare} does.
+   */
   async open(known: ReadonlySet<string>): Promise<void> {
     await mkdir(this.directory, { recursive: true, mode: 0o700 })
-    for (const name of await readdir(this.directory)) {
-      const path = join(this.directory, name)
+    const bootId = this.#bootId ?? (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
+    const marker = join(this.directory, bootFile)
+    const isSameBoot = (await readFile(marker, 'utf8').catch(() => '')) === bootId
+    for (const file of await readdir(this.directory)) {
+      if (file === bootFile) continue
+      const path = join(this.directory, file)
+      const name = file.replace(uncheckedSuffix, '')
       if (!known.has(name)) {
         await rm(path, { recursive: true, force: true })
         continue
       }
-      const { size, mtimeMs } = await stat(path)
-      this.#files.set(name, { sizeBytes: size, usedAtMs: mtimeMs, isVerified: false })
+      const isChecked = isSameBoot && file === name
+      if (!isChecked) await rename(path, `${this.path(name)}${uncheckedSuffix}`)
+      const { size, mtimeMs } = await stat(isChecked ? path : `${this.path(name)}${uncheckedSuffix}`)
+      this.#files.set(name, { sizeBytes: size, usedAtMs: mtimeMs, isChecked })
     }
+    if (!isSameBoot) await writeFile(marker, bootId)
   }
 
   get usedBytes(): number {
@@ -86,11 +105,11 @@ export class SegmentFiles {
     return join(this.directory, name)
   }
 
-  /** Whether the segment's file is here as it was verified. */
+  /** Whether the segment's file is here, and was found right in this boot. */
   async isReady(table: ChunkTable): Promise<boolean> {
     const name = digestHex(table.id)
     const file = this.#files.get(name)
-    if (file?.isVerified !== true) return false
+    if (file?.isChecked !== true) return false
     const found = await stat(this.path(name)).catch(() => undefined)
     return found?.size === table.sizeBytes
   }
@@ -106,7 +125,7 @@ export class SegmentFiles {
   }
 
   /**
-   * Makes the file of a segment all of whose chunks are here; checks one that this process has not checked.
+   * Makes the file of a segment all of whose chunks are here, or checks the one that there is.
    * @throws unavailable where there is no room for it, or a chunk was not right after all; the signal's reason
    */
   async prepare(table: ChunkTable, keep: Keep): Promise<void> {
@@ -134,7 +153,7 @@ export class SegmentFiles {
       await rm(temporary, { force: true })
       throw error
     }
-    this.#files.set(name, { sizeBytes: table.sizeBytes, usedAtMs: Date.now(), isVerified: true })
+    this.#files.set(name, { sizeBytes: table.sizeBytes, usedAtMs: Date.now(), isChecked: true })
   }
 
   /**
@@ -147,14 +166,18 @@ export class SegmentFiles {
     options: { signal: AbortSignal; bytesPerSecond?: number },
   ): Promise<Digest | undefined> {
     const name = digestHex(table.id)
-    const damaged = await findDamage(table, this.path(name), options).catch((error: unknown) => {
+    const file = this.#files.get(name)
+    const path = file?.isChecked === false ? `${this.path(name)}${uncheckedSuffix}` : this.path(name)
+    const damaged = await findDamage(table, path, options).catch((error: unknown) => {
       options.signal.throwIfAborted()
       this.#parts.log.debug('file of a segment cannot be read', { error, segment: table.id })
       return table.id
     })
-    const file = this.#files.get(name)
     if (damaged === undefined) {
-      if (file !== undefined) file.isVerified = true
+      if (file?.isChecked === false) {
+        await rename(path, this.path(name))
+        file.isChecked = true
+      }
       return undefined
     }
     this.#parts.log.error('file of a segment is damaged and was removed; mount again what reads natively from it', {
@@ -167,7 +190,7 @@ export class SegmentFiles {
 
   async remove(name: string): Promise<void> {
     this.#files.delete(name)
-    await rm(this.path(name), { force: true })
+    for (const suffix of ['', uncheckedSuffix]) await rm(`${this.path(name)}${suffix}`, { force: true })
   }
 
   /** On the disk, and out of the page cache: reads of mounts go past it. */
