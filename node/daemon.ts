@@ -125,7 +125,7 @@ async function closeToOthers(stateDir: string, log: Log): Promise<void> {
 export interface MountBackend {
   driver: FuseDriver
   placement: Placement
-  /** Images that the kernel reads without the daemon; undefined if there are to be none. */
+  /** Images that the kernel reads without the daemon; undefined where this process cannot mount. */
   natives: NativeImages | undefined
 }
 

@@ -13,7 +13,7 @@ import { createLog, type Log, type LogLevel } from './base/log.ts'
 import { DiskTemplates } from './mount/placement/disk-template.ts'
 import { DevFuseDriver } from './mount/fuse/dev-fuse-driver.ts'
 import { FuseNativeDriver } from './mount/fuse/fuse-native-driver.ts'
-import { NativeImages } from './mount/native/native-images.ts'
+import { NativeImages, type NativeKind } from './mount/native/native-images.ts'
 import { SegmentFiles } from './mount/native/segment-files.ts'
 import { KernelMounter } from './mount/placement/kernel-mounter.ts'
 import { KernelPlacement } from './mount/placement/kernel-placement.ts'
@@ -180,13 +180,7 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
       { suspect, run, log },
       { directory: join(native, 'segments'), chunkDirectory, limitBytes: config.nativeLimit },
     )
-    const natives =
-      config.nativeReads === 'off'
-        ? undefined
-        : new NativeImages(
-            { segments, mounter, log },
-            { directory: native, kinds: config.nativeReads === 'trees' ? ['tree'] : ['tree', 'drive'] },
-          )
+    const natives = new NativeImages({ segments, mounter, log }, { directory: native, kinds: nativeKindsOf(config) })
     return {
       natives,
       driver: new DevFuseDriver({ fd, resumed, chunkDirectory, log, lost }, { workers: config.fuseWorkers }),
@@ -203,6 +197,11 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
       ),
     }
   }
+}
+
+function nativeKindsOf({ nativeReads }: Pick<Config, 'nativeReads'>): NativeKind[] {
+  if (nativeReads === 'off') return []
+  return nativeReads === 'all' ? ['tree', 'drive'] : ['tree']
 }
 
 /** Runs in the process that a supervisor has started. */

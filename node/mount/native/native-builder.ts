@@ -57,6 +57,7 @@ export class NativeBuilder implements AsyncDisposable {
   async #run(): Promise<void> {
     const { images, catalog } = this.#parts
     await images.removeFiles()
+    if (images.isOff) return await images.segments.open(new Set())
     const known = new Set<string>()
     for (const digest of await catalog.rootfsDigests()) {
       const manifest = await catalog.rootfs(digest)

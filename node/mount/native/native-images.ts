@@ -36,7 +36,7 @@ export class NativeImages {
   /** The names of the segments of each image that is ready, in order, by the image and what it can be mounted as. */
   readonly #ready = new Map<string, { kinds: ReadonlySet<NativeKind>; segments: readonly string[]; metadata: string }>()
 
-  /** @param options `directory`: without symbolic links; `kinds`: what is made */
+  /** @param options `directory`: without symbolic links; `kinds`: what is made: with none, mounts that stand can only end */
   constructor(parts: NativeImagesParts, { directory, kinds }: { directory: string; kinds: readonly NativeKind[] }) {
     this.#parts = parts
     this.segments = parts.segments
@@ -51,6 +51,11 @@ export class NativeImages {
 
   isReady(rootfs: string): boolean {
     return this.#ready.has(rootfs)
+  }
+
+  /** Whether anything is to be made. */
+  get isOff(): boolean {
+    return this.#kinds.length === 0
   }
 
   /** What mounts of this format are read natively as. */

@@ -18,7 +18,7 @@ export interface KernelPlacementParts {
   writables: WritableLayers
   scratches: ScratchDrives
   reach: Pick<Reach, 'ofOthers'>
-  /** Images that the kernel reads without the daemon; undefined if there are to be none. */
+  /** Images that the kernel reads without the daemon; undefined if there are none. */
   natives: Pick<NativeImages, 'directory' | 'mount' | 'mountPoint' | 'release' | 'tidy'> | undefined
 }
 

@@ -3,15 +3,18 @@ import { execFileSync } from 'node:child_process'
 import {
   existsSync,
   mkdirSync,
+  mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
   readSync,
+  rmSync,
   closeSync,
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import type { MountResult, Status } from '../../../node/control/api.ts'
 import { debianImages, oddImage } from '../../../netlab/images/images.ts'
@@ -39,6 +42,8 @@ async function readsOf(daemon: DaemonProcess): Promise<Record<string, string>> {
   return Object.fromEntries(mounts.map(({ directory, reads }) => [directory.slice(daemon.directory.length + 1), reads]))
 }
 
+/** Mounts below the daemon's directory, without disks of ended mounts, which are unmounted in the background. */
+const standing = (daemon: DaemonProcess): string[] => daemon.mounts().filter((path) => !path.includes('.gone-'))
 const drop = (): void => writeFileSync('/proc/sys/vm/drop_caches', '3')
 const segmentsOf = (daemon: DaemonProcess): string => join(daemon.directory, 'state/native/segments')
 
@@ -84,7 +89,7 @@ test('trees and drives read natively are what FUSE makes of them, and end withou
   assert.equal(readFileSync(join(limited, 'odd/one'), 'utf8'), '1')
   for (const directory of [tree, writable, limited, ...drives, ...Object.values(early)])
     assert.equal((await daemon.cli('umount', directory)).status, 0)
-  assert.deepEqual(daemon.mounts(), [join(daemon.directory, 'state/mnt')])
+  assert.deepEqual(standing(daemon), [join(daemon.directory, 'state/mnt')])
   assert.equal(await daemon.stop(), 0)
   assert.deepEqual(daemon.mounts(), [])
 })
@@ -125,7 +130,7 @@ test('native mounts need neither daemon nor supervisor, and the next one takes t
   assert.equal(Object.keys(await readsOf(daemon)).length, 4)
   for (const directory of [tree, writable, limited, drive])
     assert.equal((await daemon.cli('umount', directory)).status, 0)
-  assert.deepEqual(daemon.mounts(), [join(daemon.directory, 'state/mnt')])
+  assert.deepEqual(standing(daemon), [join(daemon.directory, 'state/mnt')])
 })
 
 test('drives are native only where that is asked for; O_DIRECT opens go on in the others', async (t) => {
@@ -153,12 +158,31 @@ test('an image that is larger than the limit is read through FUSE', async (t) =>
   execFileSync('sh', ['-c', 'tar -C "$1" -cf - . | cat > /dev/null', 'sh', tree])
 })
 
-test('with --native-reads off nothing is kept for it', async (t) => {
-  const daemon = await DaemonProcess.start(t, ['--native-reads', 'off'])
+test('with --native-reads off the files go; a native mount stands until it is ended', async (t) => {
+  const config = ['--config', join(mkdtempSync(join(tmpdir(), 'p2pfs-test-')), 'config.json')] as const
+  writeFileSync(config[1], JSON.stringify({ nativeReads: 'trees' }))
+  t.after(() => rmSync(dirname(config[1]), { recursive: true }))
+  const daemon = await DaemonProcess.start(t, [...config])
   const image = await copyOddImage(daemon.directory)
-  await daemon.json('mount', image, daemon.target('tree'), '--as', 'tree')
-  assert.deepEqual([await readsOf(daemon), (await daemon.status()).nativeBytes], [{ tree: 'fuse' }, 0])
-  assert.deepEqual(readdirSync(join(daemon.directory, 'state/native')), [])
+  await daemon.json('seed', image, '--format', 'erofs')
+  await whenReady(daemon)
+  const [before, after] = [daemon.target('before'), daemon.target('after')]
+  await daemon.json('mount', image, before, '--as', 'tree')
+  writeFileSync(config[1], JSON.stringify({ nativeReads: 'off' }))
+  const { daemonPid } = await daemon.status()
+  daemon.signal('SIGHUP')
+  await daemon.replaced(daemonPid)
+  await daemon.json('mount', image, after, '--as', 'tree')
+  for (const deadline = performance.now() + waitMs; readdirSync(segmentsOf(daemon)).join() !== 'boot';) {
+    assert.ok(performance.now() < deadline, daemon.log)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  drop()
+  execFileSync('sh', ['-c', 'tar -C "$1" -cf - . | cat > /dev/null', 'sh', before])
+  assert.equal((await readsOf(daemon))['before'], 'native')
+  assert.equal((await daemon.status()).nativeBytes, 0)
+  for (const directory of [before, after]) assert.equal((await daemon.cli('umount', directory)).status, 0)
+  assert.deepEqual(standing(daemon), [join(daemon.directory, 'state/mnt')])
 })
 
 test('a file that is damaged when the host was off is made again before it is used', async (t) => {
