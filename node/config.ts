@@ -227,6 +227,17 @@ export const options = {
     fallbackText: 'the number of cores, 2 to 4',
     meaning: 'how many threads serve reads (only with --fuse-driver dev)',
   } as Option<number>,
+  nativeReads: text(
+    'off|trees|all',
+    'trees',
+    'whether images that are whole on this host are read by its kernel, without the daemon. all: drives, too, whose files ' +
+      'nobody can then open with O_DIRECT (cache=none of QEMU)',
+    { choices: ['off', 'trees', 'all'] },
+  ),
+  nativeLimit: size(
+    32 * 2 ** 30,
+    'how much disk the files for that may take, besides the chunks; 15 % of the disk stay free of them in any case',
+  ),
   bootProfiles: text(
     'on|off',
     'on',

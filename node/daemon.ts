@@ -1,3 +1,4 @@
+import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Log } from './base/log.ts'
 import { EventLoopDelay } from './base/event-loop-delay.ts'
@@ -29,6 +30,8 @@ import { SegmentStreams } from './layers/segment-streams.ts'
 import { WholeReads } from './layers/whole-reads.ts'
 import type { FuseDriver } from './mount/fuse/driver.ts'
 import { Mounts } from './mount/mounts.ts'
+import { NativeBuilder } from './mount/native/native-builder.ts'
+import type { NativeImages } from './mount/native/native-images.ts'
 import type { Placement } from './mount/placement/placement.ts'
 import { ExportOperation } from './operations/export.ts'
 import { ImageRequests } from './operations/image-request.ts'
@@ -63,8 +66,8 @@ import { TrackedCatalog } from './store/tracked-catalog.ts'
 
 /** Sees to it that only this user gets to what is in the state directory, whatever stood there before. @throws invalid */
 async function closeToOthers(stateDir: string, log: Log): Promise<void> {
-  const { chunks, catalog, trees, writable, scratch, templates, identity } = statePaths(stateDir)
-  for (const directory of [chunks, catalog, trees, writable, scratch, templates]) {
+  const { chunks, catalog, trees, native, writable, scratch, templates, identity } = statePaths(stateDir)
+  for (const directory of [chunks, catalog, trees, native, writable, scratch, templates]) {
     const { formerMode } = await makePrivateDirectory(directory).catch((error: unknown) => {
       // It is made when there is room for something in it.
       if (isDiskFull(error)) return { formerMode: undefined }
@@ -88,13 +91,17 @@ async function closeToOthers(stateDir: string, log: Log): Promise<void> {
 export interface MountBackend {
   driver: FuseDriver
   placement: Placement
+  /** Images that the kernel reads without the daemon; undefined where this process cannot mount. */
+  natives: NativeImages | undefined
 }
 
 export interface DaemonParts {
   log: Log
   version: string
-  /** @param options `chunkDirectory`: where the driver finds the chunks of this host */
-  openMountBackend: (options: { chunkDirectory: string }) => MountBackend
+  /**
+   * @param options `chunkDirectory`: where the driver finds the chunks of this host; `suspect`: a chunk's file may be damaged
+   */
+  openMountBackend: (options: { chunkDirectory: string; suspect: (chunk: Digest) => Promise<void> }) => MountBackend
   /** The control socket of the supervisor, if there is one. */
   control: InheritedSocket | undefined
 }
@@ -253,7 +260,11 @@ export async function startDaemon(
   )
 
   // Mounts, and what users ask for.
-  const { driver, placement } = openMountBackend({ chunkDirectory: inventory.directory })
+  const suspect = async (chunk: Digest): Promise<void> => {
+    // Reading it finds out, and withdraws it.
+    await inventory.get(chunk)
+  }
+  const { driver, placement, natives } = openMountBackend({ chunkDirectory: inventory.directory, suspect })
   const boots = new Boots({ profiles, availability, log }, { enabled: config.bootProfiles === 'on' })
   const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, log }, { readDeadlineMs })
   const requests = new ImageRequests({ platform: config.platform })
@@ -271,6 +282,7 @@ export async function startDaemon(
             network,
             imports,
             mounts,
+            natives,
             driver,
             reports,
             fetcher,
@@ -322,8 +334,7 @@ export async function startDaemon(
     },
     adopt: async (chunks) => await inventory.adopt(chunks, 'peer'),
     failed: (error) => void chunks.failedToWrite(error),
-    // Reading it finds out, and withdraws it.
-    suspect: (digest) => void inventory.get(digest).catch(() => undefined),
+    suspect: (digest) => void suspect(digest).catch(() => undefined),
   }
   await network.start(served, files)
   stack.defer(async () => await driver.stop())
@@ -334,6 +345,10 @@ export async function startDaemon(
   powerLossCheck.start()
   const scrubber = stack.use(new Scrubber({ inventory, log }, { bytesPerSecond: scrubBytesPerSecond }))
   scrubber.start()
+  if (natives !== undefined) {
+    const builder = stack.use(new NativeBuilder({ images: natives, inventory, catalog, mounts, log }))
+    builder.start()
+  }
   stack.use(verifier)
   verifier.start()
   stack.defer(async () => await control.stop())

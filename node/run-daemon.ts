@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import packageManifest from '../package.json' with { type: 'json' }
 import { exitStatusOf } from './base/exit-status.ts'
 import type { Log } from './base/log.ts'
@@ -6,6 +7,8 @@ import { startDaemon, type DaemonParts } from './daemon.ts'
 import { DiskTemplates } from './mount/placement/disk-template.ts'
 import { DevFuseDriver } from './mount/fuse/dev-fuse-driver.ts'
 import { FuseNativeDriver } from './mount/fuse/fuse-native-driver.ts'
+import { NativeImages, type NativeKind } from './mount/native/native-images.ts'
+import { SegmentFiles } from './mount/native/segment-files.ts'
 import { KernelMounter } from './mount/placement/kernel-mounter.ts'
 import { KernelPlacement } from './mount/placement/kernel-placement.ts'
 import { Reach } from './mount/placement/reach.ts'
@@ -48,12 +51,13 @@ export async function tellSupervisor(message: FromDaemon): Promise<void> {
 }
 
 function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBackend'] {
-  const { mountPoint, trees, writable, scratch, templates: templateDirectory } = statePaths(config.stateDir)
-  return ({ chunkDirectory }) => {
+  const { mountPoint, trees, native, writable, scratch, templates: templateDirectory } = statePaths(config.stateDir)
+  return ({ chunkDirectory, suspect }) => {
     if (config.fuseDriver === 'native') {
       return {
         driver: new FuseNativeDriver({ log }, { mountPoint }),
         placement: new LinkPlacement({ mountPoint }),
+        natives: undefined,
       }
     }
     const fd = Number(process.env[inherited.fuse.variable])
@@ -67,7 +71,13 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
     const mounter = new KernelMounter({ run })
     const uses = new UseCheck({ run })
     const templates = new DiskTemplates({ run }, { directory: templateDirectory })
+    const segments = new SegmentFiles(
+      { suspect, run, log },
+      { directory: join(native, 'segments'), chunkDirectory, limitBytes: config.nativeLimit },
+    )
+    const natives = new NativeImages({ segments, mounter, log }, { directory: native, kinds: nativeKindsOf(config) })
     return {
+      natives,
       driver: new DevFuseDriver({ fd, resumed, chunkDirectory, log, lost }, { workers: config.fuseWorkers }),
       placement: new KernelPlacement(
         {
@@ -76,9 +86,15 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
           writables: new WritableLayers({ mounter, templates, uses, log }, { directory: writable }),
           scratches: new ScratchDrives({ templates, uses, log }, { directory: scratch }),
           reach: new Reach({ run }),
+          natives,
         },
-        { mountPoint, roots: [mountPoint, trees, writable] },
+        { mountPoint, roots: [mountPoint, trees, native, writable] },
       ),
     }
   }
+}
+
+function nativeKindsOf({ nativeReads }: Pick<Config, 'nativeReads'>): NativeKind[] {
+  if (nativeReads === 'off') return []
+  return nativeReads === 'all' ? ['tree', 'drive'] : ['tree']
 }

@@ -11,7 +11,16 @@ import type { Config } from './config.ts'
 export function statePaths(
   stateDir: string,
 ): Record<
-  'chunks' | 'catalog' | 'reserve' | 'identity' | 'mountPoint' | 'trees' | 'writable' | 'scratch' | 'templates',
+  | 'chunks'
+  | 'catalog'
+  | 'reserve'
+  | 'identity'
+  | 'mountPoint'
+  | 'trees'
+  | 'native'
+  | 'writable'
+  | 'scratch'
+  | 'templates',
   string
 > {
   return {
@@ -23,6 +32,8 @@ export function statePaths(
     mountPoint: join(stateDir, 'mnt'),
     /** Kernel mounts of images. */
     trees: join(stateDir, 'trees'),
+    /** Whole images for the kernel alone: their segments in one piece, and the mounts of these. */
+    native: join(stateDir, 'native'),
     /** Upper layers of writable trees, and the overlays that use them. */
     writable: join(stateDir, 'writable'),
     scratch: join(stateDir, 'scratch'),

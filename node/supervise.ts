@@ -46,7 +46,7 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
     process.exit(status)
   }
   const { stateDir } = config
-  const { mountPoint, trees, writable } = statePaths(stateDir)
+  const { mountPoint, trees, native, writable } = statePaths(stateDir)
   const checkConfig = (): void => {
     const next = loadConfig(argv, process.env)
     const changed = lasting.find((name) => next[name] !== given[name])
@@ -62,7 +62,8 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
       stateDir,
       control: config.control,
       mountPoint,
-      mountRoots: [trees, writable],
+      mountRoots: [trees, native, writable],
+      lastingRoot: native,
       command: [
         process.execPath,
         '--disable-warning=ExperimentalWarning',

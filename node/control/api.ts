@@ -278,6 +278,8 @@ export interface Status {
     belief?: Belief
     sizeBytes: number
     localBytes: number
+    /** Whether the next mount of it is read by the kernel alone, as far as the option nativeReads has that for its kind. */
+    isReadyForNative: boolean
   }[]
   /** How many images that are believed on the word of members wait to be verified, or are verified now. */
   toVerify: number
@@ -299,9 +301,13 @@ export interface Status {
     owner?: Owner
     allowOthers?: boolean
     mountedAt: string
+    /** Who answers its reads: the kernel by itself, which leaves them out of `served` and of boot profiles, or the daemon. */
+    reads: 'native' | 'fuse'
     /** Present if this host has proved since that the rootfs is not the image. */
     contradicted?: true
   } & MountReport)[]
+  /** Disk that files for native reads take, besides the chunks (bytes). */
+  nativeBytes: number
   /** Number of chunks in the store. */
   chunks: number
   /** Bytes that mounts have read, by the source of each chunk. */

@@ -68,8 +68,8 @@ const floors: Record<string, Floor> = {
     because: 'records and replays what a mount reads first',
   },
   mount: {
-    mayName: ['base', 'model', 'store', 'fetch', 'boot'],
-    because: 'turns reads of mounts into fetches, and starts their boots',
+    mayName: ['base', 'model', 'rootfs', 'store', 'fetch', 'boot'],
+    because: 'turns reads of mounts into fetches, starts their boots, and lays out what the kernel reads by itself',
   },
   control: { mayName: ['base', 'model'], because: 'the API and its transport: what it calls is handed to it' },
   operations: {

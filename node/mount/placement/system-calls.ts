@@ -29,3 +29,13 @@ my $tree = syscall(428, ${flags.AT_FDCWD}, $source, ${flags.OPEN_TREE_CLONE | fl
 exit 1 if $tree < 0;
 exit 1 if syscall(442, $tree, $empty, ${flags.AT_EMPTY_PATH}, $attr, length($attr)) != 0;
 exit(syscall(429, $tree, $empty, ${flags.AT_FDCWD}, $directory, ${flags.MOVE_FROM_EMPTY_PATH}) == 0 ? 0 : 1)`
+
+/**
+ * Numbers of fsopen(2), fsconfig(2), fsmount(2) and move_mount(2), the same on all architectures: asm-generic/unistd.h.
+ */
+export const filesystemCalls = { moveMount: 429, open: 430, config: 431, mount: 432 } as const
+/** FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING and FSCONFIG_CMD_CREATE of linux/mount.h. */
+export const configCommands = { setFlag: 0, setString: 1, create: 6 } as const
+/** MOVE_MOUNT_F_EMPTY_PATH of linux/mount.h, AT_FDCWD of linux/fcntl.h. */
+export const moveMountEmptyPath = 4
+export const currentDirectory = -100
