@@ -15,6 +15,7 @@ import { StreamSource } from './fetch/stream-source.ts'
 import { BackgroundVerifier } from './images/background-verifier.ts'
 import { FalseStatements } from './images/false-statements.ts'
 import { Importer } from './images/importer.ts'
+import { RawImporter } from './images/raw-importer.ts'
 import { PeerImports, type PeerImportPolicy } from './images/peer-imports.ts'
 import { LayerRebuild } from './images/layer-rebuild.ts'
 import { ImageResolver } from './images/resolver.ts'
@@ -228,6 +229,7 @@ export async function startDaemon(
 
   // Images, and their imports.
   const importer = new Importer({ registry, reader, indexes, transactions: layerTransactions, published, limits })
+  const rawImporter = new RawImporter({ transactions, inventory })
   const imports = new RunningImports()
   const stewards = new Stewards({
     peerId: own,
@@ -311,7 +313,7 @@ export async function startDaemon(
         mount: new MountOperation({ stateDir: config.stateDir, requests, resolver, mounts, reserve, reports, log }),
         umount: new UmountOperation({ mounts, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
-        import: new ImportOperation({ requests, importer, resolver, seeder, inventory }),
+        import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory }),
         export: new ExportOperation({ requests, resolver, fetcher }),
         inspect: new InspectOperation({ requests, resolver, region: objects, trust, published, catalog, inventory }),
         verify: new VerifyOperation({ requests, catalog, registry, rebuild, region: objects, own, trust, log }),

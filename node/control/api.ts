@@ -15,7 +15,7 @@ export interface ImageRequest {
   image: string
   /** `OS/ARCH` or `OS/ARCH/VARIANT`. Default: the platform that the daemon is configured for. */
   platform?: string
-  /** Default: ext4 for drives, erofs for trees. */
+  /** Default: ext4 for drives, erofs for trees. Raw images are found without it. */
   format?: string
 }
 
@@ -131,9 +131,11 @@ export type ResetRequest = UmountRequest
 
 /** `POST /import` makes the image `local:NAME` and answers with a {@link SeedResult}. */
 export interface ImportRequest {
-  /** Absolute path of a directory or a tar file, or `oci:DIR[:TAG]`. */
+  /** Absolute path of a directory or a tar file, or `oci:DIR[:TAG]`; with `raw`, of a file or a pipe. */
   source: string
   name: string
+  /** Whether the source is a finished disk image, which stays as it is. There is no `format` then. */
+  raw?: boolean
   format?: string
   platform?: string
 }
@@ -179,6 +181,7 @@ export interface InspectedLayer {
   /** Digest of the layer's blob in the registry. */
   digest: string
   compressedBytes: number
+  /** Size of the tar; of a raw image, the part of the image that the layer is. */
   tarBytes: number
   /** Number of tar entries by type, whiteouts and opaque markers included. */
   entries: Record<string, number>

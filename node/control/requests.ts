@@ -75,10 +75,16 @@ export function parseDirectoryRequest(body: RequestBody): UmountRequest {
 
 export function parseImportRequest(body: RequestBody): ImportRequest {
   const source = text(body, 'source')
-  if (!source.startsWith('oci:')) path(body, 'source')
+  const { raw = false } = optional(body, 'raw', flag)
+  if (raw || !source.startsWith('oci:')) path(body, 'source')
+  if (raw && body['format'] !== undefined && body['format'] !== 'raw')
+    throw new P2pfsError('invalid', '--format is for a filesystem that p2pfs makes; --raw takes the one that is there')
+  if (!raw && body['format'] === 'raw')
+    throw new P2pfsError('invalid', 'a directory, a tar or an image is made into ext4 or erofs; --raw takes a disk image')
   return {
     source,
     name: text(body, 'name'),
+    ...(raw && { raw }),
     ...optional(body, 'platform', platform),
     ...optional(body, 'format', text),
   }

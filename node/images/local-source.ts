@@ -1,6 +1,6 @@
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
-import { digestOf } from '../../protocol/digest.ts'
+import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { tarOfDirectory } from '../rootfs/directory-tar.ts'
@@ -30,16 +30,51 @@ export async function openLocalSource(
 
 /** Makes the image of one layer as a registry would have it: config and manifest name the tar by its own digest. */
 export function singleLayerImage(reference: string, platform: string, { diffId, tarBytes }: LayerIndex): ResolvedImage {
+  const mediaType = 'application/vnd.oci.image.layer.v1.tar'
+  return localImage(reference, platform, [{ diffId, sizeBytes: tarBytes, mediaType }])
+}
+
+/** Makes an image as a registry would have it, whose manifest names each layer by what it is uncompressed. */
+export function localImage(
+  reference: string,
+  platform: string,
+  layers: readonly { diffId: Digest; sizeBytes: number; mediaType: string }[],
+): ResolvedImage {
+  const config = imageConfig(
+    platform,
+    layers.map(({ diffId }) => diffId),
+  )
+  const manifest = imageManifest(
+    config,
+    layers.map(({ diffId, sizeBytes, mediaType }) => ({ digest: diffId, sizeBytes, mediaType })),
+  )
+  return {
+    reference,
+    platform,
+    manifestDigest: digestOf(Buffer.from(manifest)),
+    manifest,
+    config,
+    layers: layers.map((layer) => ({ ...layer, digest: layer.diffId })),
+  }
+}
+
+function imageConfig(platform: string, diffIds: readonly Digest[]): string {
   const [os = '', architecture = '', variant] = platform.split('/')
-  const config = JSON.stringify({
+  return JSON.stringify({
     os,
     architecture,
     ...(variant === undefined ? {} : { variant }),
     config: {},
-    rootfs: { type: 'layers', diff_ids: [diffId] },
+    rootfs: { type: 'layers', diff_ids: diffIds },
   })
-  const layer = { mediaType: 'application/vnd.oci.image.layer.v1.tar', digest: diffId, size: tarBytes }
-  const manifest = JSON.stringify({
+}
+
+/** The manifest of an image with this config, JSON. */
+export function imageManifest(
+  config: string,
+  layers: readonly { digest: Digest; sizeBytes: number; mediaType: string }[],
+): string {
+  return JSON.stringify({
     schemaVersion: 2,
     mediaType: mediaTypes.ociManifest,
     config: {
@@ -47,14 +82,6 @@ export function singleLayerImage(reference: string, platform: string, { diffId, 
       digest: digestOf(Buffer.from(config)),
       size: Buffer.byteLength(config),
     },
-    layers: [layer],
+    layers: layers.map(({ mediaType, digest, sizeBytes: size }) => ({ mediaType, digest, size })),
   })
-  return {
-    reference,
-    platform,
-    manifestDigest: digestOf(Buffer.from(manifest)),
-    manifest,
-    config,
-    layers: [{ digest: diffId, diffId, mediaType: layer.mediaType, sizeBytes: tarBytes }],
-  }
 }

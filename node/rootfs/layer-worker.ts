@@ -7,6 +7,7 @@ import { Checkpointer, checkpointSpacingBytes } from './checkpointer.ts'
 import { decompress } from './decompress.ts'
 import { LayerIndexer } from './layer-indexer.ts'
 import type { LayerLimits } from './layer-limits.ts'
+import { RawIndexer } from './raw/raw-indexer.ts'
 import {
   sendError,
   sendLayerIndex,
@@ -24,6 +25,8 @@ export interface LayerWorkerSetup {
   name: string
   digest: Digest | undefined
   diffId: Digest | undefined
+  /** Whether it is a layer of a raw image, and no tar. */
+  isRaw: boolean
   limits: LayerLimits
 }
 
@@ -74,7 +77,9 @@ async function* compressed(): AsyncGenerator<Uint8Array> {
 }
 
 // A layer that no registry has is never read again, so it needs no map.
-const indexer = new LayerIndexer(sink, setup.limits, { keepsPieces: setup.digest !== undefined })
+const indexer = setup.isRaw
+  ? new RawIndexer(sink, setup.limits)
+  : new LayerIndexer(sink, setup.limits, { keepsPieces: setup.digest !== undefined })
 const checkpointer =
   setup.digest === undefined
     ? undefined

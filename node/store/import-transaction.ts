@@ -8,7 +8,7 @@ interface Use {
   isNew: boolean
 }
 
-type Store = Pick<Inventory, 'put' | 'discard' | 'isReferenced' | 'flush'>
+type Store = Pick<Inventory, 'has' | 'put' | 'adopt' | 'discard' | 'isReferenced' | 'flush'>
 
 /** How long a rollback waits for the room that it gives back (ms); it is free a little later otherwise. */
 const reclaimMs = 10_000
@@ -41,12 +41,7 @@ export class ImportTransaction {
 
   /** Resolves when the chunk is kept. @throws what the store throws */
   async put(digest: Digest, bytes: Uint8Array): Promise<void> {
-    const use = this.#uses.get(digest) ?? { transactions: 0, isNew: false }
-    if (!this.#used.has(digest)) {
-      this.#used.add(digest)
-      use.transactions++
-      this.#uses.set(digest, use)
-    }
+    const use = this.#use(digest)
     const putting = this.#inventory.put(digest, bytes, 'registry')
     this.#pending.add(putting)
     try {
@@ -54,6 +49,29 @@ export class ImportTransaction {
     } finally {
       this.#pending.delete(putting)
     }
+  }
+
+  /** Counts a chunk as one of this import. @returns whether it is missing, and somebody is to write its file and {@link adopt} it */
+  claim(digest: Digest): boolean {
+    const use = this.#use(digest)
+    if (this.#inventory.has(digest)) return false
+    use.isNew = true
+    return true
+  }
+
+  /** Takes over the files of claimed chunks; as `Inventory.adopt`. */
+  async adopt(chunks: Iterable<{ digest: Digest; lengthBytes: number }>): Promise<void> {
+    await this.#inventory.adopt(chunks, 'registry')
+  }
+
+  #use(digest: Digest): Use {
+    const use = this.#uses.get(digest) ?? { transactions: 0, isNew: false }
+    if (!this.#used.has(digest)) {
+      this.#used.add(digest)
+      use.transactions++
+      this.#uses.set(digest, use)
+    }
+    return use
   }
 
   /** Everything that has been put stays. */

@@ -156,6 +156,8 @@ export class ColdHost {
               this.chunks.set(digest, bytes)
               return await Promise.resolve(isFresh)
             },
+            has: (digest) => this.chunks.has(digest),
+            adopt: async () => undefined,
             discard: async (digest) => void (await Promise.resolve(this.chunks.delete(digest))),
             isReferenced: () => false,
             flush: async () => undefined,
