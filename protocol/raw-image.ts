@@ -8,7 +8,7 @@ import { formatVersion } from './layer-index.ts'
  */
 
 /** Every chunk of a raw image has this length (bytes), except the last. docs/decisions/raw-images.md compares others. */
-export const rawChunkBytes = 64 * 1024
+export const rawChunkBytes = 128 * 1024
 
 /** A zstd frame of a pushed layer (bytes of the image): what a chunk costs that is read alone from a registry. */
 export const rawFrameBytes = 256 * 1024
@@ -20,8 +20,8 @@ export const pushedRawLayerType = `${rawLayerType}+zstd`
 /** A layer has 64 MiB of the image, and more in an image that would have more than 256 of them (bytes). */
 const [minLayerBytes, maxLayerBytes, preferredLayers] = [64 * 1024 * 1024, 256 * 1024 * 1024, 256]
 
-/** The largest raw image (bytes): its rootfs manifest has 36 MiB, and a region carries 64. */
-export const maxRawBytes = 64 * 1024 ** 3
+/** The largest raw image (bytes): as many layers as an image may have; its rootfs manifest has 36 MiB, and a region carries 64. */
+export const maxRawBytes = 128 * 1024 ** 3
 
 /** @throws invalid where layers of raw images stand beside others */
 export function isRawImage(layers: readonly { mediaType: string }[]): boolean {

@@ -140,6 +140,28 @@ export interface ImportRequest {
   platform?: string
 }
 
+/** `POST /push` answers with a {@link PushResult}. */
+export interface PushRequest {
+  /** A raw image. */
+  image: string
+  platform?: string
+  /** The name in a registry, with a tag. */
+  target: string
+}
+
+export interface PushResult {
+  /** As the image is called from now on. */
+  reference: string
+  platform: string
+  /** The rootfs digest. */
+  digest: string
+  manifestDigest: string
+  sizeBytes: number
+  /** Size of its layers in the registry, those that were there before included; each counts once. */
+  compressedBytes: number
+  published: PublishResult
+}
+
 /** `POST /export` writes the image to a file and answers with an {@link ExportResult}. */
 export interface ExportRequest extends ImageRequest {
   /** Absolute path. An existing file is replaced once everything is written. */
@@ -230,7 +252,7 @@ export interface VerifiedUse {
 }
 
 export interface Progress {
-  progress: { step: 'import' | 'fetch' | 'export' | 'publish' | 'verify' } & ByteProgress
+  progress: { step: 'import' | 'fetch' | 'export' | 'push' | 'publish' | 'verify' } & ByteProgress
 }
 
 export type Outcome<T> = { result: T } | { error: { code: string; message: string } }

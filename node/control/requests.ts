@@ -3,7 +3,15 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import { pullPolicies, type PullPolicy } from '../model/image.ts'
 import { maxOwnerId, type Owner } from '../model/owner.ts'
 import { normalizePlatform } from '../model/platform.ts'
-import type { ExportRequest, ImageRequest, ImportRequest, MountRequest, SeedRequest, UmountRequest } from './api.ts'
+import type {
+  ExportRequest,
+  ImageRequest,
+  ImportRequest,
+  MountRequest,
+  PushRequest,
+  SeedRequest,
+  UmountRequest,
+} from './api.ts'
 
 /** A request body: some JSON object. */
 export type RequestBody = Readonly<Record<string, unknown>>
@@ -88,6 +96,10 @@ export function parseImportRequest(body: RequestBody): ImportRequest {
     ...optional(body, 'platform', platform),
     ...optional(body, 'format', text),
   }
+}
+
+export function parsePushRequest(body: RequestBody): PushRequest {
+  return { image: text(body, 'image'), target: text(body, 'target'), ...optional(body, 'platform', platform) }
 }
 
 export function parseExportRequest(body: RequestBody): ExportRequest {

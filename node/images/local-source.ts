@@ -4,7 +4,7 @@ import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { tarOfDirectory } from '../rootfs/directory-tar.ts'
-import { mediaTypes } from '../registry/image-manifest.ts'
+import { encodeImageManifest } from '../registry/image-manifest.ts'
 import type { ResolvedImage } from '../registry/image-source.ts'
 
 /** How much of a tar is read at once (bytes): large, for each piece costs a turn of the event loop. */
@@ -44,7 +44,7 @@ export function localImage(
     platform,
     layers.map(({ diffId }) => diffId),
   )
-  const manifest = imageManifest(
+  const manifest = encodeImageManifest(
     config,
     layers.map(({ diffId, sizeBytes, mediaType }) => ({ digest: diffId, sizeBytes, mediaType })),
   )
@@ -66,22 +66,5 @@ function imageConfig(platform: string, diffIds: readonly Digest[]): string {
     ...(variant === undefined ? {} : { variant }),
     config: {},
     rootfs: { type: 'layers', diff_ids: diffIds },
-  })
-}
-
-/** The manifest of an image with this config, JSON. */
-export function imageManifest(
-  config: string,
-  layers: readonly { digest: Digest; sizeBytes: number; mediaType: string }[],
-): string {
-  return JSON.stringify({
-    schemaVersion: 2,
-    mediaType: mediaTypes.ociManifest,
-    config: {
-      mediaType: 'application/vnd.oci.image.config.v1+json',
-      digest: digestOf(Buffer.from(config)),
-      size: Buffer.byteLength(config),
-    },
-    layers: layers.map(({ mediaType, digest, sizeBytes: size }) => ({ mediaType, digest, size })),
   })
 }

@@ -82,6 +82,7 @@ export class RawIndexer {
 
 const zeros = Buffer.alloc(rawChunkBytes)
 
-export function isAllZero(chunk: Buffer): boolean {
-  return chunk.equals(chunk.length === rawChunkBytes ? zeros : zeros.subarray(0, chunk.length))
+/** Of a chunk of a raw image. */
+export function isAllZero(chunk: Uint8Array): boolean {
+  return zeros.subarray(0, chunk.length).equals(chunk)
 }

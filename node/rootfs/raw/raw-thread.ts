@@ -9,7 +9,7 @@ import { isAllZero } from './raw-indexer.ts'
 import type { FromRawThread, RawThreadSetup, ToRawThread } from './thread-messages.ts'
 
 /** Chunks that are read with one call, and asked about in one message. */
-const batchChunks = 64
+const batchChunks = 32
 /** Batches that are in memory (with those chunks, 16 MiB): one is being hashed while answers about others are on their way. */
 const maxBatches = 4
 
