@@ -53,6 +53,7 @@ export async function run(argv: string[]): Promise<number> {
 /** The path by which the daemon opens what this process has as its input. @throws UsageError */
 function standardInput(): string {
   const input = fstatSync(0)
-  if (!input.isFIFO() && !input.isFile()) throw new UsageError('--raw - reads from a pipe or a file: COMMAND | p2pfs import --raw - NAME')
+  if (!input.isFIFO() && !input.isFile())
+    throw new UsageError('--raw - reads from a pipe or a file: COMMAND | p2pfs import --raw - NAME')
   return `/proc/${process.pid}/fd/0`
 }

@@ -44,7 +44,9 @@ function describe(image: InspectResult): string[] {
     `size          ${formatSize(image.sizeBytes)} in ${image.chunks} chunks`,
     `on this host  ${formatSize(image.localBytes)}`,
     `metadata      ${formatSize(image.metadataBytes)}`,
-    ...(image.format === 'raw' ? [`layers        ${image.layers.length}, each a part of a raw image`] : describeLayers(image)),
+    ...(image.format === 'raw'
+      ? [`layers        ${image.layers.length}, each a part of a raw image`]
+      : describeLayers(image)),
     `shares with   ${image.sharing.length === 0 ? 'no other image on this host' : ''}`,
     ...image.sharing.map(
       ({ reference, platform, sharedBytes, sharedChunks }) =>

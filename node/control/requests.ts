@@ -88,7 +88,10 @@ export function parseImportRequest(body: RequestBody): ImportRequest {
   if (raw && body['format'] !== undefined && body['format'] !== 'raw')
     throw new P2pfsError('invalid', '--format is for a filesystem that p2pfs makes; --raw takes the one that is there')
   if (!raw && body['format'] === 'raw')
-    throw new P2pfsError('invalid', 'a directory, a tar or an image is made into ext4 or erofs; --raw takes a disk image')
+    throw new P2pfsError(
+      'invalid',
+      'a directory, a tar or an image is made into ext4 or erofs; --raw takes a disk image',
+    )
   return {
     source,
     name: text(body, 'name'),

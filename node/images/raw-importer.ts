@@ -82,10 +82,22 @@ export class RawImporter {
     const size = isPipe ? undefined : Number(before.size)
     if (size === 0) throw new P2pfsError('invalid', `cannot import ${name}: it is empty`)
     checkSize(size ?? 0, name)
+    const checkUnchanged = async (): Promise<void> => {
+      const after = await file.stat({ bigint: true })
+      if (isPipe || (after.size === before.size && after.mtimeNs === before.mtimeNs)) return
+      throw new P2pfsError(
+        'conflict',
+        `${name} was written to while it was read, so what was read is no image of one moment; import a snapshot or a ` +
+          'copy, or stop what writes to it',
+      )
+    }
     const read = await readRawImage(
       { fd: file.fd, name, sizeBytes: size },
       {
-        keeper: { claim: (digest) => transaction.claim(digest), adopt: async (chunks) => await transaction.adopt(chunks) },
+        keeper: {
+          claim: (digest) => transaction.claim(digest),
+          adopt: async (chunks) => await transaction.adopt(chunks),
+        },
         writing: this.#parts.inventory.writing,
       },
       {
@@ -95,15 +107,12 @@ export class RawImporter {
           onProgress?.({ doneBytes, totalBytes: Math.max(size ?? 0, doneBytes) })
         },
       },
-    )
+    ).catch(async (error: unknown) => {
+      if (!signal.aborted) await checkUnchanged()
+      throw error
+    })
     if (read.sizeBytes === 0) throw new P2pfsError('invalid', `cannot import ${name}: nothing came out of the pipe`)
-    const after = await file.stat({ bigint: true })
-    if (!isPipe && (after.size !== before.size || after.mtimeNs !== before.mtimeNs))
-      throw new P2pfsError(
-        'conflict',
-        `${name} was written to while it was read, so what was read is no image of one moment; import a snapshot or a ` +
-          'copy, or stop what writes to it',
-      )
+    await checkUnchanged()
     return read
   }
 }

@@ -48,7 +48,8 @@ export class ImportOperation {
     const { requests, importer, rawImporter } = this.#parts
     const { source, raw = false } = request
     const reference = parseReference(`local:${request.name.replace(/^local:/, '')}`)
-    if (raw) return await rawImporter.import(source, reference, requests.variant({ ...request, format: 'raw' }), options)
+    if (raw)
+      return await rawImporter.import(source, reference, requests.variant({ ...request, format: 'raw' }), options)
     const from = source.startsWith('oci:') ? parseReference(source) : source
     return await importer.importLocal(from, reference, requests.variant(request), options)
   }

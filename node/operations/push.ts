@@ -49,7 +49,15 @@ export class PushOperation {
     })
     const { reference: name, platform, manifestDigest, rootfsDigest: digest } = record
     log.info('raw image pushed', { image: name, source: source.reference, digest, compressedBytes })
-    return { reference: name, platform, digest, manifestDigest, sizeBytes: manifest.sizeBytes!, compressedBytes, published }
+    return {
+      reference: name,
+      platform,
+      digest,
+      manifestDigest,
+      sizeBytes: manifest.sizeBytes!,
+      compressedBytes,
+      published,
+    }
   }
 }
 
@@ -57,6 +65,9 @@ export class PushOperation {
 function parseTarget(text: string): RegistryReference & { tag: string } {
   const target = parseReference(text)
   if (target.kind !== 'registry' || target.digest !== undefined || target.tag === undefined)
-    throw new P2pfsError('invalid', `an image is pushed to a tag in a registry, as host:5000/disks/app:v2, not to ${text}`)
+    throw new P2pfsError(
+      'invalid',
+      `an image is pushed to a tag in a registry, as host:5000/disks/app:v2, not to ${text}`,
+    )
   return { ...target, tag: target.tag }
 }

@@ -30,6 +30,9 @@ export interface RawPusherParts {
   blobMaps: Pick<BlobMaps, 'put'>
 }
 
+const zeros = Buffer.alloc(rawChunkBytes)
+const zeroDigest = digestOf(zeros)
+
 /** A layer of a raw image as a registry has it. */
 export interface RawBlob {
   bytes: Buffer
@@ -105,12 +108,21 @@ export class RawPusher {
     const make = async (first: number): Promise<Buffer> => {
       const parts: Uint8Array[] = []
       for (let index = first; index < Math.min(first + chunksPerFrame, chunks.count); index++) {
-        const { bytes } = await this.#parts.fetcher.fetch(requestOf(chunks, index), { signal, priority: 'background' })
+        const request = requestOf(chunks, index)
+        const { bytes } =
+          request.digest === zeroDigest
+            ? { bytes: zeros }
+            : await this.#parts.fetcher.fetch(request, { signal, priority: 'background' })
         isZero[index] = isAllZero(bytes) ? 1 : 0
-        parts.push(bytes.subarray(0, layerBytes - chunks.offsets[index]!))
+        const layerEnd = layerBytes - chunks.offsets[index]!
+        parts.push(layerEnd < bytes.length ? bytes.subarray(0, layerEnd) : bytes)
       }
-      return await compress(Buffer.concat(parts))
+      const isZeroFrame = parts.length === chunksPerFrame && parts.every((part) => part === zeros)
+      if (!isZeroFrame) return await compress(Buffer.concat(parts))
+      zeroFrame ??= await compress(Buffer.alloc(rawFrameBytes))
+      return zeroFrame
     }
+    let zeroFrame: Buffer | undefined
     for (let first = 0; first < chunks.count; first += framesAtOnce * chunksPerFrame) {
       const starts = Array.from({ length: framesAtOnce }, (_, i) => first + i * chunksPerFrame)
       frames.push(...(await Promise.all(starts.filter((start) => start < chunks.count).map(make))))

@@ -52,10 +52,7 @@ export const mediaTypes = {
 
 const manifestTypes: ReadonlySet<string> = new Set(Object.values(mediaTypes))
 const ociConfigType = 'application/vnd.oci.image.config.v1+json'
-const configTypes: ReadonlySet<string> = new Set([
-  ociConfigType,
-  'application/vnd.docker.container.image.v1+json',
-])
+const configTypes: ReadonlySet<string> = new Set([ociConfigType, 'application/vnd.docker.container.image.v1+json'])
 
 /** @throws invalid for what is not a manifest; unsupported for schema 1 */
 export function parseManifest(json: string, what: string): Manifest {

@@ -167,7 +167,12 @@ function ask(batch: Batch, doneBytes: number): void {
   post({
     hashed: {
       id,
-      digests: Uint8Array.from(Buffer.concat(chunks.map(({ digest }) => digest), chunks.length * digestBytes)),
+      digests: Uint8Array.from(
+        Buffer.concat(
+          chunks.map(({ digest }) => digest),
+          chunks.length * digestBytes,
+        ),
+      ),
       lastLengthBytes: chunks.at(-1)?.lengthBytes ?? 0,
       doneBytes,
     },

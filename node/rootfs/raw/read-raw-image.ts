@@ -76,7 +76,9 @@ export async function readRawImage(
   worker.on('error', read.reject)
   // Its last word may still wait for the disk.
   worker.on('exit', () => {
-    void adopted.finally(() => read.reject(new Error('the thread that reads a raw image has ended'))).catch(() => undefined)
+    void adopted
+      .finally(() => read.reject(new Error('the thread that reads a raw image has ended')))
+      .catch(() => undefined)
   })
   read.promise.catch(() => undefined)
   try {
