@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
+import { isRootfsOf } from '../../../node/model/image.ts'
 import { requestOf } from '../../../node/model/rootfs-chunks.ts'
 import { RawPusher } from '../../../node/publish/raw-pusher.ts'
 import { parseReference, type RegistryReference } from '../../../node/registry/reference.ts'
@@ -131,4 +132,13 @@ test('an image has at most as many layers as a manifest may have', () => {
     assert.ok(sizeBytes / rawLayerBytes(sizeBytes) <= 512, `${gibibytes} GiB`)
   }
   assert.equal(rawLayerBytes(16 * 1024 ** 3), rawLayerBytes(1), 'versions of one size class have the same layers')
+})
+
+test('the diff ids of a raw image say which chunks it has, so that no other rootfs is taken for it', () => {
+  const { manifest } = lab(randomBytes(3 * rawChunkBytes))
+  const image = { config: manifest.config, layers: manifest.layers }
+  assert.ok(isRootfsOf(manifest, image))
+  const { manifest: other } = lab(randomBytes(3 * rawChunkBytes))
+  const forged = { ...manifest, layers: [{ ...manifest.layers[0]!, chunks: other.layers[0]!.chunks }] }
+  assert.ok(!isRootfsOf(forged, image))
 })
