@@ -18,6 +18,7 @@ import { FalseStatements } from './images/false-statements.ts'
 import { Importer } from './images/importer.ts'
 import { PeerImports, type PeerImportPolicy } from './images/peer-imports.ts'
 import { LayerRebuild } from './images/layer-rebuild.ts'
+import { RawImporter } from './images/raw-importer.ts'
 import { ImageResolver } from './images/resolver.ts'
 import { RunningImports } from './images/running-imports.ts'
 import { Stewards } from './images/stewards.ts'
@@ -39,6 +40,7 @@ import { ImportOperation } from './operations/import.ts'
 import { InspectOperation } from './operations/inspect.ts'
 import { MountReports } from './operations/mount-report.ts'
 import { MountOperation, ResetOperation, UmountOperation } from './operations/mount.ts'
+import { PushOperation } from './operations/push.ts'
 import { RootfsSeeder } from './operations/rootfs-seeder.ts'
 import { SeedOperation } from './operations/seed.ts'
 import { StatusOperation } from './operations/status.ts'
@@ -50,6 +52,7 @@ import { IndexTrust } from './publish/index-trust.ts'
 import { Lies } from './publish/lies.ts'
 import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
+import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
 import { createImageSource } from './registry/image-source.ts'
 import { statePaths } from './state-directory.ts'
@@ -212,6 +215,7 @@ export async function startDaemon(
 
   // Images, and their imports.
   const importer = new Importer({ registry, reader, indexes, transactions: layerTransactions, published, limits })
+  const rawImporter = new RawImporter({ transactions, inventory })
   const imports = new RunningImports()
   const stewards = new Stewards({
     peerId: own,
@@ -302,7 +306,14 @@ export async function startDaemon(
         mount: new MountOperation({ stateDir: config.stateDir, requests, resolver, mounts, reserve, reports, log }),
         umount: new UmountOperation({ mounts, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
-        import: new ImportOperation({ requests, importer, resolver, seeder, inventory }),
+        import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory }),
+        push: new PushOperation({
+          requests,
+          resolver,
+          pusher: new RawPusher({ registry, fetcher, blobMaps }),
+          publisher,
+          log,
+        }),
         export: new ExportOperation({ requests, resolver, fetcher }),
         inspect: new InspectOperation({ requests, resolver, region: objects, trust, published, catalog, inventory }),
         verify: new VerifyOperation({ requests, catalog, registry, rebuild, region: objects, own, trust, log }),

@@ -7,6 +7,7 @@ import { Checkpointer, checkpointSpacingBytes } from './checkpointer.ts'
 import { decompress, type DecompressObserver } from './decompress.ts'
 import { LayerIndexer } from './layer-indexer.ts'
 import type { LayerLimits } from './layer-limits.ts'
+import { RawIndexer } from './raw/raw-indexer.ts'
 import {
   sendError,
   sendLayerIndex,
@@ -25,6 +26,8 @@ export interface LayerWorkerSetup {
   name: string
   digest: Digest | undefined
   diffId: Digest | undefined
+  /** Whether it is a layer of a raw image, and no tar. */
+  isRaw: boolean
   limits: LayerLimits
 }
 
@@ -86,10 +89,9 @@ async function* compressed(): AsyncGenerator<Uint8Array> {
 }
 
 // A layer that no registry has is never read again, so it needs no map.
-const indexer = new LayerIndexer(sink, setup.limits, {
-  keepsPieces: setup.digest !== undefined,
-  buffers: sink.buffers,
-})
+const indexer = setup.isRaw
+  ? new RawIndexer(sink, setup.limits)
+  : new LayerIndexer(sink, setup.limits, { keepsPieces: setup.digest !== undefined, buffers: sink.buffers })
 const checkpointer =
   setup.digest === undefined
     ? undefined
