@@ -30,7 +30,7 @@ export const imageOptions = { platform: { type: 'string' }, format: { type: 'str
 export const imageHelp = (
   format: string,
 ): string => `  --platform OS/ARCH  platform to choose from a multi-platform image [the daemon's --platform]
-  --format FORMAT     filesystem of the image: ${formats.join(' or ')} [${format}]`
+  --format FORMAT     filesystem of the image: ${formats.join(', ')} [${format}]`
 export const imageNames = `\
   IMAGE  a name as in Docker (debian:12, host:5000/app@sha256:...), oci:DIR[:TAG] for an OCI layout,
          or local:NAME for an image made by p2pfs import`
@@ -116,10 +116,10 @@ export function imageRequest(
 }
 
 /** Named here, because loading the module that reads formats takes time; a test compares. */
-export const formats: readonly string[] = ['ext4', 'erofs']
+export const formats: readonly string[] = ['ext4', 'erofs', 'raw']
 
 /** @throws UsageError */
 export function checkFormat(format: string | undefined): void {
   if (format !== undefined && !formats.includes(format))
-    throw new UsageError(`--format takes ${formats.join(' or ')}, not ${format}`)
+    throw new UsageError(`--format takes ${formats.join(', ')}, not ${format}`)
 }

@@ -38,6 +38,6 @@ export async function run(argv: string[]): Promise<number> {
   } catch (error) {
     throw isP2pfsError(error, 'invalid') ? new UsageError(error.message) : error
   }
-  const { supervise } = await import('../node/main.ts')
+  const { supervise } = await import('../node/supervise.ts')
   return await supervise(config, argv)
 }

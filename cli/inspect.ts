@@ -44,16 +44,24 @@ function describe(image: InspectResult): string[] {
     `size          ${formatSize(image.sizeBytes)} in ${image.chunks} chunks`,
     `on this host  ${formatSize(image.localBytes)}`,
     `metadata      ${formatSize(image.metadataBytes)}`,
-    'layers',
-    ...image.layers.map(
-      ({ diffId, compressedBytes, tarBytes, entries, dataBytes, chunks, localBytes }) =>
-        `  ${diffId}: ${formatSize(compressedBytes)} in the registry, tar ${formatSize(tarBytes)}, ` +
-        `files ${formatAmount({ bytes: dataBytes, chunks })}, ${formatSize(localBytes)} here; ${describeEntries(entries)}`,
-    ),
+    ...(image.format === 'raw'
+      ? [`layers        ${image.layers.length}, each a part of a raw image`]
+      : describeLayers(image)),
     `shares with   ${image.sharing.length === 0 ? 'no other image on this host' : ''}`,
     ...image.sharing.map(
       ({ reference, platform, sharedBytes, sharedChunks }) =>
         `  ${reference} (${platform}): ${formatAmount({ bytes: sharedBytes, chunks: sharedChunks })}`,
+    ),
+  ]
+}
+
+function describeLayers({ layers }: InspectResult): string[] {
+  return [
+    'layers',
+    ...layers.map(
+      ({ diffId, compressedBytes, tarBytes, entries, dataBytes, chunks, localBytes }) =>
+        `  ${diffId}: ${formatSize(compressedBytes)} in the registry, tar ${formatSize(tarBytes)}, ` +
+        `files ${formatAmount({ bytes: dataBytes, chunks })}, ${formatSize(localBytes)} here; ${describeEntries(entries)}`,
     ),
   ]
 }

@@ -23,6 +23,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: 'make an image from a directory, a tar file or an OCI layout',
     load: async () => await import('./import.ts'),
   },
+  push: {
+    summary: 'put a raw image into a registry, for other regions',
+    load: async () => await import('./push.ts'),
+  },
   export: {
     summary: 'write the complete block image of an image to a file',
     load: async () => await import('./export.ts'),

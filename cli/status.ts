@@ -34,12 +34,13 @@ function describe(status: Status): string[] {
     `listens on    ${status.addresses.join(' ') || 'nothing'}`,
     `lets in       ${describeAccess(status)}`,
     `bulk          ${describeBulk(status.bulk)}`,
+    `delays        ${status.eventLoopDelayMs.p99} ms of the main thread at p99, ${status.eventLoopDelayMs.max} ms at most`,
     '',
     `served        local ${formatAmount(served.local)}, ${describeSources(served)}`,
     `fetched       ${describeSources(fetched)}`,
     `ranges        ${readBytes} of layers in ${readAtRandom.requests} range requests to registries`,
     `sent          ${formatAmount(status.sent)} to peers`,
-    `store         ${status.chunks} chunks`,
+    `store         ${status.chunks} chunks${describeNative(status.nativeBytes)}`,
     '',
     `peers         ${status.peers.length === 0 ? 'none' : ''}`,
     ...status.peers.map(
@@ -95,6 +96,10 @@ const warnings: Record<MountWarning, string> = {
   'peers-lost': 'no peer is connected: data that is not here can only come from the registry',
 }
 
+function describeNative(bytes: number): string {
+  return bytes === 0 ? '' : `; ${formatSize(bytes)} of files for native reads besides`
+}
+
 function describeSources({ peer, registry }: Record<RemoteSource, Amount>): string {
   return `from peers ${formatAmount(peer)}, from the registry ${formatAmount(registry)}`
 }
@@ -140,12 +145,14 @@ function describeMount({
   scratchBytes,
   owner,
   allowOthers,
+  reads,
 }: Status['mounts'][number]): string {
   const limit = limitBytes === undefined ? '' : `, at most ${formatSize(limitBytes)}`
   const scratch = scratchBytes === undefined ? '' : `, scratch of ${formatSize(scratchBytes)}`
   const whose = owner === undefined ? '' : `, owner ${owner.uid}:${owner.gid}`
   const open = allowOthers === true ? ', all of it for others, too' : ''
-  return `${format} ${as}${writable ? ` (writable${limit})` : ''}${scratch}${whose}${open}`
+  const native = reads === 'native' ? ', read by the kernel alone' : ''
+  return `${format} ${as}${writable ? ` (writable${limit})` : ''}${scratch}${whose}${open}${native}`
 }
 
 function describeBulk(bulk: Status['bulk']): string {

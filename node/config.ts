@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { arch, availableParallelism, hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { parseKey } from '../protocol/attestation.ts'
+import { parseKey } from '../protocol/peer-key.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import { maxTextLength } from '../protocol/messages/region.ts'
 import { formatByteSize, parseByteSize } from './base/byte-size.ts'
@@ -142,7 +142,7 @@ export const options = {
     { choices: ['on', 'off', 'plain'] },
   ),
   bulkListen: text('MULTIADDR', '', 'address of such connections, such as /ip4/0.0.0.0/tcp/4101', {
-    fallbackText: 'the first of --listen, at the next port, or at any if that is in use',
+    fallbackText: 'those of --listen, at the port after the first, or at any if that is in use',
   }),
   bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members'),
   insecureRegistry: list('HOST[:PORT]', [], 'registries that the daemon speaks plain HTTP with', {
@@ -227,6 +227,17 @@ export const options = {
     fallbackText: 'the number of cores, 2 to 4',
     meaning: 'how many threads serve reads (only with --fuse-driver dev)',
   } as Option<number>,
+  nativeReads: text(
+    'off|trees|all',
+    'trees',
+    'whether images that are whole on this host are read by its kernel, without the daemon. all: drives, too, whose files ' +
+      'nobody can then open with O_DIRECT (cache=none of QEMU)',
+    { choices: ['off', 'trees', 'all'] },
+  ),
+  nativeLimit: size(
+    32 * 2 ** 30,
+    'how much disk the files for that may take, besides the chunks; 15 % of the disk stay free of them in any case',
+  ),
   bootProfiles: text(
     'on|off',
     'on',

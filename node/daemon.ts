@@ -1,6 +1,7 @@
-import { join } from 'node:path'
+import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import type { Log } from './base/log.ts'
+import { EventLoopDelay } from './base/event-loop-delay.ts'
 import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
 import { Boots } from './boot/boots.ts'
 import { BootProfiles } from './boot/profiles.ts'
@@ -18,6 +19,7 @@ import { FalseStatements } from './images/false-statements.ts'
 import { Importer } from './images/importer.ts'
 import { PeerImports, type PeerImportPolicy } from './images/peer-imports.ts'
 import { LayerRebuild } from './images/layer-rebuild.ts'
+import { RawImporter } from './images/raw-importer.ts'
 import { ImageResolver } from './images/resolver.ts'
 import { RunningImports } from './images/running-imports.ts'
 import { Stewards } from './images/stewards.ts'
@@ -30,6 +32,8 @@ import { SegmentStreams } from './layers/segment-streams.ts'
 import { WholeReads } from './layers/whole-reads.ts'
 import type { FuseDriver } from './mount/fuse/driver.ts'
 import { Mounts } from './mount/mounts.ts'
+import { NativeBuilder } from './mount/native/native-builder.ts'
+import type { NativeImages } from './mount/native/native-images.ts'
 import type { Placement } from './mount/placement/placement.ts'
 import { ExportOperation } from './operations/export.ts'
 import { ImageRequests } from './operations/image-request.ts'
@@ -37,6 +41,7 @@ import { ImportOperation } from './operations/import.ts'
 import { InspectOperation } from './operations/inspect.ts'
 import { MountReports } from './operations/mount-report.ts'
 import { MountOperation, ResetOperation, UmountOperation } from './operations/mount.ts'
+import { PushOperation } from './operations/push.ts'
 import { RootfsSeeder } from './operations/rootfs-seeder.ts'
 import { SeedOperation } from './operations/seed.ts'
 import { StatusOperation } from './operations/status.ts'
@@ -49,8 +54,10 @@ import { IndexTrust } from './publish/index-trust.ts'
 import { Lies } from './publish/lies.ts'
 import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
+import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
 import { createImageSource } from './registry/image-source.ts'
+import { statePaths } from './state-directory.ts'
 import { BlobMaps } from './store/blob-maps.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
@@ -62,34 +69,10 @@ import { PowerLossCheck } from './store/power-loss-check.ts'
 import { Scrubber } from './store/scrubber.ts'
 import { TrackedCatalog } from './store/tracked-catalog.ts'
 
-/** Paths below the state directory. */
-export function statePaths(
-  stateDir: string,
-): Record<
-  'chunks' | 'catalog' | 'reserve' | 'identity' | 'mountPoint' | 'trees' | 'writable' | 'scratch' | 'templates',
-  string
-> {
-  return {
-    chunks: join(stateDir, 'chunks'),
-    catalog: join(stateDir, 'catalog'),
-    reserve: join(stateDir, 'reserve'),
-    identity: join(stateDir, 'identity.key'),
-    /** The FUSE filesystem. */
-    mountPoint: join(stateDir, 'mnt'),
-    /** Kernel mounts of images. */
-    trees: join(stateDir, 'trees'),
-    /** Upper layers of writable trees, and the overlays that use them. */
-    writable: join(stateDir, 'writable'),
-    scratch: join(stateDir, 'scratch'),
-    /** Empty disks that upper layers and scratch drives are copied from. */
-    templates: join(stateDir, 'templates'),
-  }
-}
-
 /** Sees to it that only this user gets to what is in the state directory, whatever stood there before. @throws invalid */
 async function closeToOthers(stateDir: string, log: Log): Promise<void> {
-  const { chunks, catalog, trees, writable, scratch, templates, identity } = statePaths(stateDir)
-  for (const directory of [chunks, catalog, trees, writable, scratch, templates]) {
+  const { chunks, catalog, trees, native, writable, scratch, templates, identity } = statePaths(stateDir)
+  for (const directory of [chunks, catalog, trees, native, writable, scratch, templates]) {
     const { formerMode } = await makePrivateDirectory(directory).catch((error: unknown) => {
       // It is made when there is room for something in it.
       if (isDiskFull(error)) return { formerMode: undefined }
@@ -113,13 +96,17 @@ async function closeToOthers(stateDir: string, log: Log): Promise<void> {
 export interface MountBackend {
   driver: FuseDriver
   placement: Placement
+  /** Images that the kernel reads without the daemon; undefined where this process cannot mount. */
+  natives: NativeImages | undefined
 }
 
 export interface DaemonParts {
   log: Log
   version: string
-  /** @param options `chunkDirectory`: where the driver finds the chunks of this host */
-  openMountBackend: (options: { chunkDirectory: string }) => MountBackend
+  /**
+   * @param options `chunkDirectory`: where the driver finds the chunks of this host; `suspect`: a chunk's file may be damaged
+   */
+  openMountBackend: (options: { chunkDirectory: string; suspect: (chunk: Digest) => Promise<void> }) => MountBackend
   /** The control socket of the supervisor, if there is one. */
   control: InheritedSocket | undefined
 }
@@ -232,6 +219,7 @@ export async function startDaemon(
 
   // Images, and their imports.
   const importer = new Importer({ registry, reader, indexes, transactions: layerTransactions, published, limits })
+  const rawImporter = new RawImporter({ transactions, inventory })
   const imports = new RunningImports()
   const stewards = new Stewards({
     peerId: own,
@@ -280,13 +268,18 @@ export async function startDaemon(
   )
 
   // Mounts, and what users ask for.
-  const { driver, placement } = openMountBackend({ chunkDirectory: inventory.directory })
+  const suspect = async (chunk: Digest): Promise<void> => {
+    // Reading it finds out, and withdraws it.
+    await inventory.get(chunk)
+  }
+  const { driver, placement, natives } = openMountBackend({ chunkDirectory: inventory.directory, suspect })
   const boots = new Boots({ profiles, availability, log }, { enabled: config.bootProfiles === 'on' })
   const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, log }, { readDeadlineMs })
   const requests = new ImageRequests({ platform: config.platform })
   const reports = new MountReports({ mounts, inventory, wholeReads, membership })
   const seeder = new RootfsSeeder({ inventory, fetcher, log })
   const publisher = new Publisher({ ranges, indexes, registry, fetcher, published, log })
+  const loopDelay = stack.use(new EventLoopDelay())
   const control = new ControlServer(
     {
       operations: {
@@ -297,6 +290,7 @@ export async function startDaemon(
             network,
             imports,
             mounts,
+            natives,
             driver,
             reports,
             fetcher,
@@ -308,6 +302,7 @@ export async function startDaemon(
             trust,
             lies,
             verifier,
+            loopDelay,
           },
           { version, name: config.name, region: config.region },
         ),
@@ -315,7 +310,14 @@ export async function startDaemon(
         mount: new MountOperation({ stateDir: config.stateDir, requests, resolver, mounts, reserve, reports, log }),
         umount: new UmountOperation({ mounts, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
-        import: new ImportOperation({ requests, importer, resolver, seeder, inventory }),
+        import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory }),
+        push: new PushOperation({
+          requests,
+          resolver,
+          pusher: new RawPusher({ registry, fetcher, blobMaps }),
+          publisher,
+          log,
+        }),
         export: new ExportOperation({ requests, resolver, fetcher }),
         inspect: new InspectOperation({ requests, resolver, region: objects, trust, published, catalog, inventory }),
         verify: new VerifyOperation({ requests, catalog, registry, rebuild, region: objects, own, trust, log }),
@@ -348,8 +350,7 @@ export async function startDaemon(
     },
     adopt: async (chunks) => await inventory.adopt(chunks, 'peer'),
     failed: (error) => void chunks.failedToWrite(error),
-    // Reading it finds out, and withdraws it.
-    suspect: (digest) => void inventory.get(digest).catch(() => undefined),
+    suspect: (digest) => void suspect(digest).catch(() => undefined),
   }
   await network.start(served, files)
   stack.defer(async () => await driver.stop())
@@ -360,6 +361,10 @@ export async function startDaemon(
   powerLossCheck.start()
   const scrubber = stack.use(new Scrubber({ inventory, log }, { bytesPerSecond: scrubBytesPerSecond }))
   scrubber.start()
+  if (natives !== undefined) {
+    const builder = stack.use(new NativeBuilder({ images: natives, inventory, catalog, mounts, log }))
+    builder.start()
+  }
   stack.use(verifier)
   verifier.start()
   stack.defer(async () => await control.stop())

@@ -11,7 +11,7 @@ import { ControlSocket } from './control/socket.ts'
 import { exitStatus } from './base/exit-status.ts'
 import { limitReadAhead } from './mount/placement/kernel-read-ahead.ts'
 import { readMounts } from './mount/placement/mountinfo.ts'
-import { ownMounts } from './mount/placement/own-mounts.ts'
+import { lastingMounts, ownMounts } from './mount/placement/own-mounts.ts'
 import { runTool, toolEnvironment } from './mount/placement/run-tool.ts'
 
 /** Descriptors that the daemon inherits, and the environment variables that name them. */
@@ -63,6 +63,8 @@ export interface SupervisorOptions {
   mountPoint: string
   /** Directories below which the daemon mounts what it needs. */
   mountRoots: readonly string[]
+  /** The one of them whose mounts need no daemon: a supervisor that was killed leaves them to the next. */
+  lastingRoot: string
   /** The daemon's program and arguments. */
   command: readonly string[]
   /** Checks that the configuration can be used by another daemon. @throws invalid */
@@ -335,11 +337,17 @@ export class Supervisor {
     this.#lock = undefined
   }
 
-  /** Unmounts the FUSE filesystem and everything that is mounted of it; logs each mount if there is a `why`. */
+  /**
+   * Unmounts the FUSE filesystem and everything that is mounted of it.
+   * @param why another supervisor has left it, and mounts that need none are taken over; logged for each other mount
+   */
   async #detach(why: string | undefined): Promise<void> {
     const { mountPoint, mountRoots } = this.#options
+    const own = await ownMounts([mountPoint, ...mountRoots])
+    const lasting = new Set(why === undefined ? [] : lastingMounts(own, this.#options.lastingRoot))
     // In reverse order of mounting.
-    for (const mount of (await ownMounts([mountPoint, ...mountRoots])).toReversed()) {
+    for (const mount of own.toReversed()) {
+      if (lasting.has(mount)) continue
       if (why !== undefined) this.#log.warn('mount removed', { directory: mount.mountPoint, why })
       const result = await runTool('umount', [mount.mountPoint])
       if (result.ok) continue

@@ -1,9 +1,9 @@
 import { createPublicKey, verify } from 'node:crypto'
-import { peerIdFromString } from '@libp2p/peer-id'
 import { encodeCbor, Fields } from './cbor.ts'
 import type { Digest } from './digest.ts'
 import { P2pfsError } from './errors.ts'
 import { formatVersion } from './layer-index.ts'
+import { parseKey, publicKeyOf } from './peer-key.ts'
 import type { RootfsFormat } from './rootfs-manifest.ts'
 
 /** The claim that an image, built in this format by format version {@link formatVersion}, is this rootfs. */
@@ -75,12 +75,6 @@ export function isSigned(bytes: Uint8Array, { key, signature }: Pick<Attestation
   )
 }
 
-/** @throws invalid for anything but the canonical peer id of an Ed25519 key */
-export function parseKey(text: string): string {
-  publicKeyOf(text)
-  return text
-}
-
 /** @throws invalid */
 export function parseAttestation(value: unknown): Attestation {
   const fields = new Fields(value, 'attestation')
@@ -95,18 +89,4 @@ export function parseSignature(fields: Fields, what: string): { key: string; sig
   if (signature.length !== signatureBytes)
     throw new P2pfsError('invalid', `${what}: a signature has ${signatureBytes} bytes`)
   return { key: parseKey(fields.text('key')), signature: Uint8Array.from(signature) }
-}
-
-/** The 32 bytes of the public key. @throws invalid */
-function publicKeyOf(text: string): Uint8Array {
-  try {
-    const id = peerIdFromString(text)
-    if (id.type === 'Ed25519' && id.toString() === text) return id.publicKey.raw
-  } catch {
-    // The error below says more.
-  }
-  throw new P2pfsError(
-    'invalid',
-    `not a key: ${JSON.stringify(text.slice(0, 80))}; it is a peer id, as p2pfs status shows it: 12D3KooW...`,
-  )
 }

@@ -1,12 +1,14 @@
 import { encodeCbor, Fields, parseCbor } from './cbor.ts'
-import { ChunkTable } from './chunk-table.ts'
+import { blockBytes, ChunkTable } from './chunk-table.ts'
 import { digestOf, parseDigest, type Digest } from './digest.ts'
 import { P2pfsError } from './errors.ts'
 import { formatVersion } from './layer-index.ts'
 
-/** Filesystems that a rootfs can be written as. */
-export const rootfsFormats = ['ext4', 'erofs'] as const
+/** Filesystems that a rootfs can be written as; `raw` is whatever somebody else has written. */
+export const rootfsFormats = ['ext4', 'erofs', 'raw'] as const
 export type RootfsFormat = (typeof rootfsFormats)[number]
+/** Those that p2pfs writes. */
+export type FilesystemFormat = Exclude<RootfsFormat, 'raw'>
 
 /** @throws invalid; the message lists the formats */
 export function parseRootfsFormat(value: unknown): RootfsFormat {
@@ -14,7 +16,7 @@ export function parseRootfsFormat(value: unknown): RootfsFormat {
   if (format === undefined)
     throw new P2pfsError(
       'invalid',
-      `no such rootfs format: ${String(value).slice(0, 20)}; there are ${rootfsFormats.join(' and ')}`,
+      `no such rootfs format: ${String(value).slice(0, 20)}; there are ${rootfsFormats.join(', ')}`,
     )
   return format
 }
@@ -25,12 +27,14 @@ export function parseRootfsFormat(value: unknown): RootfsFormat {
  */
 export interface RootfsManifest {
   format: RootfsFormat
-  /** The filesystem's own blocks. */
+  /** The filesystem's own blocks; empty where it is raw. */
   metadata: ChunkTable
   /** Lowest layer first. */
   layers: readonly { diffId: Digest; chunks: ChunkTable }[]
   /** The OCI image config, JSON as the registry has it. */
   config: string
+  /** Of a raw image only: its size (bytes), less than a block shorter than its segments together. */
+  sizeBytes?: number
 }
 
 /** The stored and wire form; SPEC.md, "Rootfs manifest". Its SHA-256 is the rootfs digest. */
@@ -42,6 +46,7 @@ export function encodeRootfsManifest(manifest: RootfsManifest): Uint8Array {
     metadata: table(manifest.metadata),
     layers: manifest.layers.map(({ diffId, chunks }) => ({ diffId, ...table(chunks) })),
     config: manifest.config,
+    ...(manifest.sizeBytes === undefined ? {} : { sizeBytes: manifest.sizeBytes }),
   })
 }
 
@@ -56,7 +61,7 @@ export function parseRootfsManifest(bytes: Uint8Array): RootfsManifest {
     const fields = new Fields(value, what)
     return ChunkTable.parse(fields.bytes('lengths'), fields.bytes('digests'))
   }
-  return {
+  const manifest = {
     format: parseRootfsFormat(record.get('format')),
     metadata: table(record.get('metadata')),
     layers: record.list('layers').map((layer) => ({
@@ -65,6 +70,12 @@ export function parseRootfsManifest(bytes: Uint8Array): RootfsManifest {
     })),
     config: record.text('config'),
   }
+  if (manifest.format !== 'raw') return manifest
+  const sizeBytes = record.unsigned('sizeBytes')
+  const segmentBytes = manifest.layers.reduce((sum, { chunks }) => sum + chunks.sizeBytes, 0)
+  if (manifest.metadata.count > 0 || Math.ceil(sizeBytes / blockBytes) * blockBytes !== segmentBytes)
+    throw new P2pfsError('invalid', `${what}: a raw image of ${sizeBytes} bytes does not have these segments`)
+  return { ...manifest, sizeBytes }
 }
 
 /** The digest that names the rootfs. */

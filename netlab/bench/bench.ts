@@ -47,7 +47,10 @@ async function measureAll(
   const bench = { network, registry, reference, runs }
   note('import')
   const imports = await measureImports(network, registry, packages, runs)
-  const a = await NodeProcess.start(await network.addHost('a'), { insecureRegistries: [registry.authority] })
+  const a = await NodeProcess.start(await network.addHost('a'), {
+    insecureRegistries: [registry.authority],
+    env: { P2PFS_NATIVE_READS: 'all' },
+  })
   await a.seed(reference)
   note('reads with everything local')
   const reads = await measureLocalReads(bench, a)

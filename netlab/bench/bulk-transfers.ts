@@ -1,11 +1,13 @@
-import { readFileSync } from 'node:fs'
 import { mkdir, open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { LabHost } from '../hosts/lab-host.ts'
 import type { Network } from '../hosts/network.ts'
 import { NodeProcess } from '../hosts/node-process.ts'
 import { writeWeightsImage } from '../images/weights-image.ts'
+import { LoopDelay } from './loop-delay.ts'
+import { cpuSecondsOf } from './cpu-time.ts'
 import { measurement, type Measurement } from './measurement.ts'
+import { measureTcp } from './tcp-stream.ts'
 import { alternate, milliseconds, seconds } from './timing.ts'
 
 /** How chunks come from a peer: the values of `--bulk`. */
@@ -14,8 +16,6 @@ type BulkWay = (typeof bulkWays)[number]
 
 const meetTimeoutMs = 30_000
 const bytesPerMegabyte = 1e6
-/** Ticks of the CPU times in /proc (proc(5)) in a second. */
-const ticksPerSecond = 100
 const chunkBytes = 256 * 1024
 
 export interface BulkBenchOptions {
@@ -37,6 +37,8 @@ interface Samples {
   receiverCpu: number[]
   alone: number[]
   beside: number[]
+  senderDelay: number[]
+  receiverDelay: number[]
 }
 
 /** Measures how an image of weights comes from one peer to a cold host, in each way. */
@@ -56,11 +58,23 @@ export async function measureBulk(network: Network, options: BulkBenchOptions): 
   const samples = Object.fromEntries(
     bulkWays.map((way) => [
       way,
-      { seed: [], read: [], firstByteMs: [], senderCpu: [], receiverCpu: [], alone: [], beside: [] } satisfies Samples,
+      {
+        seed: [],
+        read: [],
+        firstByteMs: [],
+        senderCpu: [],
+        receiverCpu: [],
+        alone: [],
+        beside: [],
+        senderDelay: [],
+        receiverDelay: [],
+      } satisfies Samples,
     ]),
   ) as unknown as Record<BulkWay, Samples>
+  const tcp: number[] = []
   await alternate(
     options.runs,
+    async () => void tcp.push((await measureTcp(hosts.a, hosts.b, options.mebibytes * 2 ** 20)) / bytesPerMegabyte),
     ...bulkWays.map((way) => async () => await measureWay(hosts, way, samples[way], options.demandReads)),
   )
   const rows = (name: string, unit: Measurement['unit'], pick: (samples: Samples) => number[]): Measurement[] =>
@@ -71,9 +85,12 @@ export async function measureBulk(network: Network, options: BulkBenchOptions): 
       }),
     )
   return [
+    measurement('raw TCP between the two', 'MB/s', tcp),
     ...rows('seed from a peer, verified and stored', 'MB/s', ({ seed }) => seed),
     ...rows('CPU of the sender for a GB of it', 's', ({ senderCpu }) => senderCpu),
     ...rows('CPU of the receiver for a GB of it', 's', ({ receiverCpu }) => receiverCpu),
+    ...rows('event loop delay of the sender meanwhile, p99', 'ms', ({ senderDelay }) => senderDelay),
+    ...rows('event loop delay of the receiver meanwhile, p99', 'ms', ({ receiverDelay }) => receiverDelay),
     ...rows('file of weights read in a tree of a cold host', 'MB/s', ({ read }) => read),
     ...rows('first byte of it', 'ms', ({ firstByteMs }) => firstByteMs),
     ...rows('read that waits for a peer, p99', 'ms', ({ alone }) => [percentile99(alone)]),
@@ -88,21 +105,25 @@ async function measureWay(
   demandReads: number,
 ): Promise<void> {
   const env = { P2PFS_BULK: way }
-  await using holder = await NodeProcess.start(a, { env })
+  const delays = { holder: new LoopDelay(a), asker: new LoopDelay(b) }
+  await using holder = await NodeProcess.start(a, { env: { ...env, ...delays.holder.env } })
   const startAsker = async (): Promise<NodeProcess> => {
-    const node = await NodeProcess.startEmpty(b, { bootstrap: [holder], env })
+    const node = await NodeProcess.startEmpty(b, { bootstrap: [holder], env: { ...env, ...delays.asker.env } })
     await node.whenStatus('has met the holder', ({ peers }) => peers.length > 0, { timeoutMs: meetTimeoutMs })
     return node
   }
   const directory = join(b.directory, 'mnt')
   {
     await using asker = await startAsker()
-    const before = { holder: cpuSeconds(holder), asker: cpuSeconds(asker) }
+    await Promise.all([delays.holder.reset(), delays.asker.reset()])
+    const before = { holder: cpuSecondsOf(holder.daemonPid), asker: cpuSecondsOf(asker.daemonPid) }
     const elapsed = await seconds(async () => await asker.seed('local:weights'))
     const { bytes } = (await asker.status()).fetched.peer
     samples.seed.push(bytes / bytesPerMegabyte / elapsed)
-    samples.senderCpu.push(((cpuSeconds(holder) - before.holder) / bytes) * 1e9)
-    samples.receiverCpu.push(((cpuSeconds(asker) - before.asker) / bytes) * 1e9)
+    samples.senderCpu.push(((cpuSecondsOf(holder.daemonPid) - before.holder) / bytes) * 1e9)
+    samples.receiverCpu.push(((cpuSecondsOf(asker.daemonPid) - before.asker) / bytes) * 1e9)
+    samples.senderDelay.push(await delays.holder.percentile99())
+    samples.receiverDelay.push(await delays.asker.percentile99())
   }
   {
     await using asker = await startAsker()
@@ -143,13 +164,6 @@ async function readChunks(
 async function readAt(path: string, offset: number): Promise<void> {
   await using file = await open(path)
   await file.read(Buffer.alloc(4096), 0, 4096, offset)
-}
-
-/** CPU time of the daemon and all its threads. */
-function cpuSeconds(node: NodeProcess): number {
-  const stat = readFileSync(`/proc/${node.daemonPid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
 }
 
 function percentile99(values: readonly number[]): number {

@@ -11,6 +11,7 @@ import type { TimedRequest } from '../registry/logging-proxy-main.ts'
 import { startLoggingProxy, type LoggingProxy } from '../registry/logging-proxy.ts'
 import { Registry } from '../registry/registry.ts'
 import { timedRequests } from './cold-timeline.ts'
+import { cpuSecondsOf } from './cpu-time.ts'
 
 /**
  * What there is of the image when hosts that have nothing start its program all at once:
@@ -119,7 +120,7 @@ export class BurstLab implements AsyncDisposable {
     const before = {
       registry: this.#registry.sentBytes,
       between: await sentBytes(),
-      cpu: nodes.map((node) => node.cpuSeconds),
+      cpu: nodes.map((node) => cpuSecondsOf(node.daemonPid)),
     }
     const startedAt = performance.now()
     const isReady = nodes.map(() => Promise.withResolvers<number>())
@@ -140,7 +141,8 @@ export class BurstLab implements AsyncDisposable {
       registryBytes: this.#registry.sentBytes - before.registry,
       betweenBytes: (await sentBytes()) - before.between,
       daemonCpuSeconds:
-        nodes.reduce((sum, node, i) => sum + node.cpuSeconds - before.cpu[i]!, 0) / Math.max(nodes.length, 1),
+        nodes.reduce((sum, node, i) => sum + cpuSecondsOf(node.daemonPid) - before.cpu[i]!, 0) /
+        Math.max(nodes.length, 1),
     }
     const requests = this.#requestLog === undefined ? undefined : await timedRequests(this.#requestLog, startedAt)
     await Promise.all(runs)

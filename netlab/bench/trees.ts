@@ -13,6 +13,8 @@ const name = 'local:many'
 /** One takes a second, and now and then twice as long, for p2pfs and for the host's filesystem. */
 const tarsPerRun = 3
 const scratchBytes = 10 * 2 ** 30
+/** The tree is ready to be read natively in seconds, on a busy machine (ms). */
+const readyTimeoutMs = 120_000
 
 /** Measures a host that has all of an image: reads of a tree of many small files, mounts, resets. */
 export async function measureTrees(network: Network, runs: number): Promise<Measurement[]> {
@@ -23,6 +25,9 @@ export async function measureTrees(network: Network, runs: number): Promise<Meas
   await mkdir(tree)
   await node.cli(['import', copy, name, '--format', 'erofs'])
   await node.cli(['seed', name])
+  await node.whenStatus('the image is ready', ({ images }) => images.every((image) => image.isReadyForNative), {
+    timeoutMs: readyTimeoutMs,
+  })
   await node.cli(['mount', name, tree, '--as', 'tree'])
   const tars = [
     await measureTar(tarsPerRun * runs, tree, copy, true),

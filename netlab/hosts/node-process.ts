@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { hash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, open, readFile, rename, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { MountResult, SeedResult, Status } from '../../node/control/api.ts'
@@ -20,8 +20,6 @@ const startTimeoutMs = 30_000
 /** A supervisor that takes longer to stop is killed. */
 const stopTimeoutMs = 15_000
 const quotedLogLines = 30
-/** Ticks of the CPU times in /proc (proc(5)) in a second. */
-const ticksPerSecond = 100
 
 export interface NodeProcessOptions {
   region?: string
@@ -96,7 +94,7 @@ export class NodeProcess implements AsyncDisposable {
 
   /** Starts a daemon that knows nothing: the state of the host's earlier daemon is removed first. */
   static async startEmpty(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
-    await rm(stateDirectoryOf(host), { recursive: true, force: true })
+    await discardState(host)
     await run('sync', [])
     return await NodeProcess.start(host, options)
   }
@@ -166,14 +164,6 @@ export class NodeProcess implements AsyncDisposable {
     } catch {
       return undefined
     }
-  }
-
-  /** CPU time of the daemon and all its threads so far (s). */
-  get cpuSeconds(): number {
-    // proc(5), stat: fields 14 and 15, after the name, which may have blanks.
-    const stat = readFileSync(`/proc/${this.daemonPid}/stat`, 'utf8')
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
   }
 
   /** Sends a signal to the supervisor. SIGHUP has it replace the daemon. */
@@ -263,6 +253,24 @@ export class NodeProcess implements AsyncDisposable {
   async #logEnd(): Promise<string> {
     return lastLines(await this.log(), quotedLogLines)
   }
+}
+
+/**
+ * Takes the state away. Its files are emptied and stay until the lab ends: an ext4 without a journal tries the inodes that
+ * were freed in the last minutes one by one whenever it makes a file (`recently_deleted` in fs/ext4/ialloc.c), so a daemon
+ * that writes chunks after others were deleted would be measured at half its speed.
+ */
+export async function discardState(host: LabHost): Promise<void> {
+  const former = join(host.directory, 'former')
+  await mkdir(former, { recursive: true })
+  const discarded = await mkdtemp(join(former, 'state-'))
+  try {
+    await rename(stateDirectoryOf(host), discarded)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw error
+  }
+  await run('find', [discarded, '-xdev', '-type', 'f', '-size', '+0', '-exec', 'truncate', '-s', '0', '{}', '+'])
 }
 
 function stateDirectoryOf(host: LabHost): string {

@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import { closeSync, futimesSync, openSync, renameSync, unlinkSync, writeSync } from 'node:fs'
+import { closeSync, futimesSync, openSync, renameSync, statSync, unlinkSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import type { Digest } from '../../protocol/digest.ts'
+import { diskFull } from './disk-full.ts'
 import { WriteEpochs } from './write-epochs.ts'
 
 /** What a thread needs to write chunk files; it can be sent to one. */
@@ -10,6 +11,18 @@ export interface ChunkFileWriting {
   /** The directory of the chunk files. */
   directory: string
   epochs: SharedArrayBuffer
+  /** Of a thread that may be killed: see `WriteEpochs.giveCell`. */
+  cell?: SharedArrayBuffer
+  /** What the names of its temporary files begin with; at random by default. */
+  prefix?: string
+}
+
+/** A chunk whose file a thread has written. */
+export interface WrittenChunk {
+  digest: Digest
+  lengthBytes: number
+  /** The inode change time (ms) of its file, which is right as long as it has this. */
+  changedAtMs: number
 }
 
 /** The directory of files that have no name yet, below that of the chunk files. */
@@ -24,19 +37,22 @@ export function temporaryDirectoryOf(directory: string): string {
 export class ChunkFileWriter {
   readonly #directory: string
   readonly #epochs: WriteEpochs
-  readonly #prefix = randomBytes(6).toString('hex')
+  readonly #prefix: string
   #written = 0
 
-  constructor({ directory, epochs }: ChunkFileWriting) {
+  constructor({ directory, epochs, cell, prefix = randomBytes(6).toString('hex') }: ChunkFileWriting) {
     this.#directory = directory
-    this.#epochs = new WriteEpochs(epochs)
+    this.#epochs = new WriteEpochs(epochs, cell)
+    this.#prefix = prefix
   }
 
   /**
    * @param bytes have this digest; they are the caller's again when this returns
+   * @returns the file's inode change time (ms), by which others know that it has not changed since
    * @throws what the disk throws; nothing is left behind then
    */
-  write(digest: Digest, bytes: Uint8Array): void {
+  write(digest: Digest, bytes: Uint8Array): number {
+    if (this.#epochs.isHalted) throw diskFull()
     const temporary = join(temporaryDirectoryOf(this.#directory), `${this.#prefix}-${this.#written++}`)
     const epoch = this.#epochs.begin()
     try {
@@ -47,7 +63,10 @@ export class ChunkFileWriter {
       } finally {
         closeSync(file)
       }
-      renameSync(temporary, chunkFile(this.#directory, digest))
+      const path = chunkFile(this.#directory, digest)
+      renameSync(temporary, path)
+      // A rename counts as a change of the inode.
+      return statSync(path).ctimeMs
     } catch (error) {
       try {
         unlinkSync(temporary)

@@ -8,3 +8,8 @@ export function isDiskFull(error: unknown): boolean {
   }
   return false
 }
+
+/** What the disk throws when it is full. */
+export function diskFull(): Error {
+  return Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
+}

@@ -39,6 +39,11 @@ export function createLog(level: LogLevel, write: (line: string) => void, common
   }
 }
 
+/** The log of a part of this process, on its standard error. @param level one of {@link logLevels} */
+export function stderrLog(level: string, part: string): Log {
+  return createLog(level as LogLevel, (line) => process.stderr.write(line), { part })
+}
+
 /** A log that says nothing: for tests. */
 export const silentLog: Log = createLog('error', () => undefined)
 

@@ -3,6 +3,7 @@
  * {@link Progress} lines, then one {@link Outcome}.
  */
 
+import type { Delay } from '../base/event-loop-delay.ts'
 import type { Belief } from '../model/belief.ts'
 import type { BootReplay } from '../model/boot-replay.ts'
 import type { Origin, PullPolicy, Resolution } from '../model/image.ts'
@@ -15,7 +16,7 @@ export interface ImageRequest {
   image: string
   /** `OS/ARCH` or `OS/ARCH/VARIANT`. Default: the platform that the daemon is configured for. */
   platform?: string
-  /** Default: ext4 for drives, erofs for trees. */
+  /** Default: ext4 for drives, erofs for trees. Raw images are found without it. */
   format?: string
 }
 
@@ -131,11 +132,35 @@ export type ResetRequest = UmountRequest
 
 /** `POST /import` makes the image `local:NAME` and answers with a {@link SeedResult}. */
 export interface ImportRequest {
-  /** Absolute path of a directory or a tar file, or `oci:DIR[:TAG]`. */
+  /** Absolute path of a directory or a tar file, or `oci:DIR[:TAG]`; with `raw`, of a file or a pipe. */
   source: string
   name: string
+  /** Whether the source is a finished disk image, which stays as it is. There is no `format` then. */
+  raw?: boolean
   format?: string
   platform?: string
+}
+
+/** `POST /push` answers with a {@link PushResult}. */
+export interface PushRequest {
+  /** A raw image. */
+  image: string
+  platform?: string
+  /** The name in a registry, with a tag. */
+  target: string
+}
+
+export interface PushResult {
+  /** As the image is called from now on. */
+  reference: string
+  platform: string
+  /** The rootfs digest. */
+  digest: string
+  manifestDigest: string
+  sizeBytes: number
+  /** Size of its layers in the registry, those that were there before included; each counts once. */
+  compressedBytes: number
+  published: PublishResult
 }
 
 /** `POST /export` writes the image to a file and answers with an {@link ExportResult}. */
@@ -179,6 +204,7 @@ export interface InspectedLayer {
   /** Digest of the layer's blob in the registry. */
   digest: string
   compressedBytes: number
+  /** Size of the tar; of a raw image, the part of the image that the layer is. */
   tarBytes: number
   /** Number of tar entries by type, whiteouts and opaque markers included. */
   entries: Record<string, number>
@@ -227,7 +253,7 @@ export interface VerifiedUse {
 }
 
 export interface Progress {
-  progress: { step: 'import' | 'fetch' | 'export' | 'publish' | 'verify' } & ByteProgress
+  progress: { step: 'import' | 'fetch' | 'export' | 'push' | 'publish' | 'verify' } & ByteProgress
 }
 
 export type Outcome<T> = { result: T } | { error: { code: string; message: string } }
@@ -242,6 +268,11 @@ export type BulkLink = 'open' | 'idle' | 'refused' | 'unreachable' | 'off'
 export interface Status {
   version: string
   daemonPid: number
+  /**
+   * How long the daemon's main thread lets what is due wait (ms): of the minute under way or the one before, whichever is
+   * worse.
+   */
+  eventLoopDelayMs: Delay
   uptimeSeconds: number
   name: string
   region: string
@@ -272,6 +303,8 @@ export interface Status {
     belief?: Belief
     sizeBytes: number
     localBytes: number
+    /** Whether the next mount of it is read by the kernel alone, as far as the option nativeReads has that for its kind. */
+    isReadyForNative: boolean
   }[]
   /** How many images that are believed on the word of members wait to be verified, or are verified now. */
   toVerify: number
@@ -293,9 +326,13 @@ export interface Status {
     owner?: Owner
     allowOthers?: boolean
     mountedAt: string
+    /** Who answers its reads: the kernel by itself, which leaves them out of `served` and of boot profiles, or the daemon. */
+    reads: 'native' | 'fuse'
     /** Present if this host has proved since that the rootfs is not the image. */
     contradicted?: true
   } & MountReport)[]
+  /** Disk that files for native reads take, besides the chunks (bytes). */
+  nativeBytes: number
   /** Number of chunks in the store. */
   chunks: number
   /** Bytes that mounts have read, by the source of each chunk. */

@@ -8,6 +8,8 @@ import type {
   MountResult,
   Placed,
   Progress,
+  PushRequest,
+  PushResult,
   ResetRequest,
   SeedRequest,
   SeedResult,
@@ -37,6 +39,7 @@ export interface Operations {
   umount: Operation<UmountRequest, Record<string, never>>
   reset: Operation<ResetRequest, Placed>
   import: Operation<ImportRequest, SeedResult>
+  push: Operation<PushRequest, PushResult>
   export: Operation<ExportRequest, ExportResult>
   inspect: Operation<InspectRequest, InspectResult>
   verify: Operation<VerifyRequest, VerifyResult>

@@ -3,7 +3,15 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import { pullPolicies, type PullPolicy } from '../model/image.ts'
 import { maxOwnerId, type Owner } from '../model/owner.ts'
 import { normalizePlatform } from '../model/platform.ts'
-import type { ExportRequest, ImageRequest, ImportRequest, MountRequest, SeedRequest, UmountRequest } from './api.ts'
+import type {
+  ExportRequest,
+  ImageRequest,
+  ImportRequest,
+  MountRequest,
+  PushRequest,
+  SeedRequest,
+  UmountRequest,
+} from './api.ts'
 
 /** A request body: some JSON object. */
 export type RequestBody = Readonly<Record<string, unknown>>
@@ -75,13 +83,26 @@ export function parseDirectoryRequest(body: RequestBody): UmountRequest {
 
 export function parseImportRequest(body: RequestBody): ImportRequest {
   const source = text(body, 'source')
-  if (!source.startsWith('oci:')) path(body, 'source')
+  const { raw = false } = optional(body, 'raw', flag)
+  if (raw || !source.startsWith('oci:')) path(body, 'source')
+  if (raw && body['format'] !== undefined && body['format'] !== 'raw')
+    throw new P2pfsError('invalid', '--format is for a filesystem that p2pfs makes; --raw takes the one that is there')
+  if (!raw && body['format'] === 'raw')
+    throw new P2pfsError(
+      'invalid',
+      'a directory, a tar or an image is made into ext4 or erofs; --raw takes a disk image',
+    )
   return {
     source,
     name: text(body, 'name'),
+    ...(raw && { raw }),
     ...optional(body, 'platform', platform),
     ...optional(body, 'format', text),
   }
+}
+
+export function parsePushRequest(body: RequestBody): PushRequest {
+  return { image: text(body, 'image'), target: text(body, 'target'), ...optional(body, 'platform', platform) }
 }
 
 export function parseExportRequest(body: RequestBody): ExportRequest {

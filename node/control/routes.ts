@@ -5,6 +5,7 @@ import {
   parseImageRequest,
   parseImportRequest,
   parseMountRequest,
+  parsePushRequest,
   parseSeedRequest,
   type RequestBody,
 } from './requests.ts'
@@ -27,6 +28,7 @@ export const routes: ReadonlyMap<string, Route> = new Map([
   ['POST /umount', route(parseDirectoryRequest, ({ umount }) => umount)],
   ['POST /reset', route(parseDirectoryRequest, ({ reset }) => reset)],
   ['POST /import', route(parseImportRequest, (operations) => operations.import)],
+  ['POST /push', route(parsePushRequest, ({ push }) => push)],
   ['POST /export', route(parseExportRequest, (operations) => operations.export)],
   ['POST /inspect', route(parseImageRequest, ({ inspect }) => inspect)],
   ['POST /verify', route(parseImageRequest, ({ verify }) => verify)],

@@ -30,7 +30,12 @@ export interface FetcherParts {
 }
 
 /** A chunk, or that it is in the store, and who delivered it. */
-type Delivered<From extends Source = RemoteSource> = { bytes: Delivery; source: From }
+interface Delivered<From extends Source = RemoteSource> {
+  bytes: Delivery
+  source: From
+  /** Reads it from the store, once for all who wait: the kernel asks for a chunk in several pieces. */
+  read?: Promise<Uint8Array | undefined>
+}
 
 type Unawaited = Exclude<FetchPriority, 'demand'>
 
@@ -63,6 +68,7 @@ interface Flight {
   waiters: number
   /** Whether it has the chunk, or has failed. */
   over: boolean
+  /** Gives up all sources: nobody waits any more, or one of them has delivered. */
   abort: AbortController
   chunk: Promise<Delivered>
   /** Resolves when the chunk is in the store, or never will be. */
@@ -110,9 +116,11 @@ export class Fetcher {
     options: { signal: AbortSignal; priority: FetchPriority; asReader?: boolean },
   ): Promise<FetchedChunk> {
     for (let losses = 0; ; losses++) {
-      const { bytes, source } = await this.#deliver(request, options)
+      const delivered = await this.#deliver(request, options)
+      const { bytes, source } = delivered
       if (bytes !== inStore) return { bytes, source }
-      const read = await this.#parts.inventory.get(request.digest)
+      delivered.read ??= this.#parts.inventory.get(request.digest)
+      const read = await delivered.read
       if (read !== undefined) return { bytes: read, source }
       if (losses >= maxLosses)
         throw new P2pfsError('unavailable', 'the disk loses the chunk as soon as it is there', {
@@ -187,7 +195,7 @@ export class Fetcher {
   #launch(request: ChunkRequest, priority: FetchPriority): Flight {
     const abort = new AbortController()
     const turn = Promise.withResolvers<void>()
-    const chunk = turn.promise.then(async () => await this.#obtain(request, flight, abort.signal))
+    const chunk = turn.promise.then(async () => await this.#obtain(request, flight))
     const flight: Flight = {
       priority,
       urgency: new Urgency(priority === 'demand'),
@@ -205,6 +213,7 @@ export class Fetcher {
       kept: chunk.then(
         async ({ bytes, source }) => {
           flight.over = true
+          if (bytes === inStore) return this.#forget(request.digest, flight)
           const keeping = this.#keep(request, bytes, source, flight).finally(() => this.#keeping.delete(keeping))
           this.#keeping.add(keeping)
           await keeping
@@ -249,16 +258,15 @@ export class Fetcher {
     flight.chunk.then(async () => (this.#keeping.size < maxKeeping ? undefined : await flight.kept)).then(done, done)
   }
 
-  async #obtain(request: ChunkRequest, flight: Flight, signal: AbortSignal): Promise<Delivered> {
-    signal.throwIfAborted()
-    const over = new AbortController()
-    const limited = AbortSignal.any([signal, over.signal])
+  async #obtain(request: ChunkRequest, flight: Flight): Promise<Delivered> {
+    const { abort } = flight
+    abort.signal.throwIfAborted()
     const late = Promise.withResolvers<undefined>()
-    const peers = this.#fromPeers(request, flight, limited, () => late.resolve(undefined))
-    const giveUpOthers = (): void => over.abort(new P2pfsError('closed', 'another source has delivered the chunk'))
+    const peers = this.#fromPeers(request, flight, abort.signal, () => late.resolve(undefined))
+    const giveUpOthers = (): void => abort.abort(new P2pfsError('closed', 'another source has delivered the chunk'))
     const delivered =
       (await Promise.race([peers, late.promise])) ??
-      (await this.#fromAny(request, flight, peers, limited).finally(giveUpOthers))
+      (await this.#fromAny(request, flight, peers, abort.signal).finally(giveUpOthers))
     if (delivered.source === 'peer') {
       this.fromPeers.bytes += request.lengthBytes
       this.fromPeers.chunks++
@@ -316,8 +324,7 @@ export class Fetcher {
   }
 
   /** The flight stays until the chunk is in the store: a reader that asks in between is answered from memory. */
-  async #keep(request: ChunkRequest, bytes: Delivery, source: RemoteSource, flight: Flight): Promise<void> {
-    if (bytes === inStore) return this.#forget(request.digest, flight)
+  async #keep(request: ChunkRequest, bytes: Uint8Array, source: RemoteSource, flight: Flight): Promise<void> {
     try {
       await this.#parts.inventory.put(request.digest, bytes, source)
     } catch (error) {

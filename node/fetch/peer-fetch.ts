@@ -87,6 +87,7 @@ export class PeerFetch {
   readonly #clock: Clock
   readonly #request: ChunkRequest
   readonly #options: PeerFetchOptions
+  /** Ends what holders were asked for. One for all of them, and no composed signal: most fetches ask one, which delivers. */
   readonly #over = new AbortController()
   readonly #tried = new Set<string>()
   readonly #asked = new Map<string, Asked>()
@@ -114,11 +115,15 @@ export class PeerFetch {
   /** @throws missing where no holder delivers it; the signal's reason */
   async run(): Promise<Delivery> {
     const { signal, urgency, isReader } = this.#options
-    const onAbort = (): void => this.#wake.resolve()
+    const onAbort = (): void => {
+      this.#over.abort(signal.reason)
+      this.#wake.resolve()
+    }
     signal.addEventListener('abort', onAbort, { once: true })
     if (urgency.isUrgent) this.#becomeUrgent()
     else urgency.onRaise(() => this.#becomeUrgent())
-    isReader?.addEventListener('abort', onAbort, { once: true })
+    const onReading = (): void => this.#wake.resolve()
+    isReader?.addEventListener('abort', onReading, { once: true })
     try {
       for (;;) {
         signal.throwIfAborted()
@@ -129,7 +134,7 @@ export class PeerFetch {
       }
     } finally {
       signal.removeEventListener('abort', onAbort)
-      isReader?.removeEventListener('abort', onAbort)
+      isReader?.removeEventListener('abort', onReading)
       if (this.#asked.size > 0 || this.#reader !== undefined)
         this.#over.abort(new P2pfsError('closed', 'another source has delivered the chunk'))
     }
@@ -212,7 +217,7 @@ export class PeerFetch {
     this.#tried.add(id)
     const asked = { standing, askedAtMs: this.#clock.now(), isComing: false }
     this.#reader = asked
-    const signal = AbortSignal.any([this.#options.signal, this.#over.signal])
+    const { signal } = this.#over
     const onComing = (): void => {
       if (asked.isComing) return
       asked.isComing = true
@@ -277,7 +282,7 @@ export class PeerFetch {
     this.#tried.add(id)
     this.#asked.set(id, { standing, wasSilent: standing.isSilent, streamClass, askedAtMs })
     this.#lastAskedAtMs = askedAtMs
-    const signal = AbortSignal.any([this.#options.signal, this.#over.signal])
+    const { signal } = this.#over
     const asking = this.#holders.ask(id, this.#request, { signal, streamClass, urgency: this.#options.urgency })
     this.#settle(id, asking, signal, () => this.#asked.delete(id))
   }

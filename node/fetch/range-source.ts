@@ -4,12 +4,13 @@ import { BoundedMap } from '../base/bounded-map.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
+import { release } from '../base/release.ts'
 import { orAbort, SingleFlight } from '../base/single-flight.ts'
 import { Urgency } from '../base/urgency.ts'
 import type { LayerRanges } from '../layers/layer-ranges.ts'
 import type { BlobRange, RangeReadOptions, SeekableSegment } from '../layers/seekable-segment.ts'
 import type { WholeReads } from '../layers/whole-reads.ts'
-import type { ChunkRequest, FetchChunk } from '../model/chunk-request.ts'
+import type { ChunkRequest, Delivery, FetchChunk } from '../model/chunk-request.ts'
 import type { WholeReadReason } from '../model/whole-read.ts'
 import type { Inventory } from '../store/inventory.ts'
 import type { ChunkSource, SourceOptions } from './source.ts'
@@ -85,7 +86,7 @@ export class RangeSource implements ChunkSource {
     this.#streamed = new ExpiringMap({ maxEntries: maxStreamed, now })
   }
 
-  async fetch(request: ChunkRequest, options: SourceOptions): Promise<Uint8Array> {
+  async fetch(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
     const { signal } = options
     const { table, index, digest, lengthBytes } = request
     const { stream, wholeReads, log } = this.#parts
@@ -242,8 +243,10 @@ class SegmentReads {
   /** Nobody waits for these chunks: one that cannot be kept is read again when somebody does. */
   async #keep(chunks: ReadonlyMap<number, Uint8Array>): Promise<void> {
     try {
-      for (const [index, bytes] of chunks)
+      for (const [index, bytes] of chunks) {
         await this.#parts.inventory.put(this.#segment.table.digestAt(index), bytes, 'registry')
+        release(bytes)
+      }
     } catch (error) {
       this.#parts.log.warn('chunks that came with others cannot be kept', { error, table: this.#segment.table.id })
     }

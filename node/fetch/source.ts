@@ -1,5 +1,5 @@
 import type { Urgency } from '../base/urgency.ts'
-import type { ChunkRequest, FetchChunk } from '../model/chunk-request.ts'
+import type { ChunkRequest, Delivery, FetchChunk } from '../model/chunk-request.ts'
 
 export interface SourceOptions {
   signal: AbortSignal
@@ -12,8 +12,8 @@ export interface SourceOptions {
 /** A source of chunks: peers, or the registry in one of the ways in which it can be read. */
 export interface ChunkSource {
   /**
-   * Gets a chunk; its bytes are those that its digest names.
+   * Gets a chunk: its bytes, which are those that its digest names, or word that it is in the store.
    * @throws missing where the source does not have the chunk, and the codes of its transport; the signal's reason
    */
-  fetch: (request: ChunkRequest, options: SourceOptions) => Promise<Uint8Array>
+  fetch: (request: ChunkRequest, options: SourceOptions) => Promise<Delivery>
 }

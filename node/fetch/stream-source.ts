@@ -2,15 +2,22 @@ import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import { orAbort, SingleFlight } from '../base/single-flight.ts'
+import type { Urgency } from '../base/urgency.ts'
 import type { SegmentStreams } from '../layers/segment-streams.ts'
-import type { ChunkRequest } from '../model/chunk-request.ts'
+import { inStore, type ChunkRequest, type Delivery } from '../model/chunk-request.ts'
+import type { ChunkFiles } from '../model/chunk-sink.ts'
 import type { WholeReadReason } from '../model/whole-read.ts'
 import type { ChunkSource, SourceOptions } from './source.ts'
 import type { Inventory } from '../store/inventory.ts'
 
+interface Waiting {
+  urgency: Urgency
+  resolve: (delivery: Delivery) => void
+}
+
 /** One segment on its way through, and who waits for which of its chunks. */
 interface LayerStream {
-  waiting: Map<Digest, ((bytes: Uint8Array) => void)[]>
+  waiting: Map<Digest, Waiting[]>
   /** Chunks that passed and are not on the disk yet: bounded by the stream, which waits for the sink. */
   keeping: Map<Digest, Uint8Array>
   passed: Set<Digest>
@@ -19,7 +26,7 @@ interface LayerStream {
 
 export interface StreamSourceParts {
   streams: Pick<SegmentStreams, 'streamOf'>
-  inventory: Pick<Inventory, 'get' | 'put'>
+  inventory: Pick<Inventory, 'get' | 'put' | 'openThreadWriting' | 'adoptFrom'>
   /** Ends all streams: the daemon stops. */
   signal: AbortSignal
   log: Log
@@ -45,8 +52,8 @@ export class StreamSource implements ChunkSource {
    */
   async fetch(
     request: ChunkRequest,
-    { signal, reason = 'no-map' }: Pick<SourceOptions, 'signal'> & { reason?: WholeReadReason },
-  ): Promise<Uint8Array> {
+    { signal, urgency, reason = 'no-map' }: Pick<SourceOptions, 'signal' | 'urgency'> & { reason?: WholeReadReason },
+  ): Promise<Delivery> {
     const { table, digest } = request
     const stream =
       this.#streams.get(table) ??
@@ -57,10 +64,10 @@ export class StreamSource implements ChunkSource {
       const bytes = await this.#parts.inventory.get(digest)
       if (bytes !== undefined) return bytes
     }
-    const found = Promise.withResolvers<Uint8Array>()
-    const waiting = stream.waiting.get(digest)
-    if (waiting === undefined) stream.waiting.set(digest, [found.resolve])
-    else waiting.push(found.resolve)
+    const found = Promise.withResolvers<Delivery>()
+    const waiting = stream.waiting.get(digest) ?? []
+    stream.waiting.set(digest, waiting)
+    waiting.push({ urgency, resolve: found.resolve })
     const ended = stream.done.then((): never => {
       throw new P2pfsError('missing', 'the layer in the registry does not have this chunk', { digest })
     })
@@ -77,8 +84,7 @@ export class StreamSource implements ChunkSource {
     }
     const stream: LayerStream = { waiting: new Map(), keeping: new Map(), passed: new Set(), done: Promise.resolve() }
     const put = async (digest: Digest, bytes: Uint8Array): Promise<void> => {
-      for (const resolve of stream.waiting.get(digest) ?? []) resolve(bytes)
-      stream.waiting.delete(digest)
+      deliver(stream, digest, bytes)
       stream.keeping.set(digest, bytes)
       try {
         await inventory.put(digest, bytes, 'registry')
@@ -90,9 +96,41 @@ export class StreamSource implements ChunkSource {
     }
     // Never silent: it costs as much as pulling the layer.
     log.info('segment is streamed whole', { table, reason })
-    stream.done = run({ put }, { signal, reason }).finally(() => this.#streams.delete(table))
+    stream.done = run({ put, openFiles: () => this.#filesOf(stream) }, { signal, reason }).finally(() =>
+      this.#streams.delete(table),
+    )
     stream.done.catch(() => undefined)
     this.#streams.set(table, stream)
     return stream
   }
+
+  /** The thread writes what nobody waits for, and sends what somebody does: that is answered before it is on the disk. */
+  #filesOf(stream: LayerStream): ChunkFiles {
+    const { inventory } = this.#parts
+    const thread = inventory.openThreadWriting()
+    const passed = (digest: Digest): void => {
+      stream.passed.add(digest)
+      deliver(stream, digest, inStore)
+    }
+    return {
+      writing: thread.writing,
+      decide: async ({ digest, lengthBytes }) => {
+        if (stream.waiting.get(digest)?.some(({ urgency }) => urgency.isUrgent) === true) return 'send'
+        if (await thread.grant(digest, lengthBytes)) return 'write'
+        passed(digest)
+        return 'drop'
+      },
+      adopt: (chunks) => {
+        inventory.adoptFrom(thread, chunks, 'registry')
+        for (const { digest } of chunks) passed(digest)
+      },
+      failed: async (cause) => await thread.failed(cause),
+      [Symbol.asyncDispose]: async () => await thread[Symbol.asyncDispose](),
+    }
+  }
+}
+
+function deliver({ waiting }: LayerStream, digest: Digest, delivery: Delivery): void {
+  for (const { resolve } of waiting.get(digest) ?? []) resolve(delivery)
+  waiting.delete(digest)
 }

@@ -1,6 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
-import { isP2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
+import { isRawImage } from '../../protocol/raw-image.ts'
 import { rootfsFormats, type RootfsFormat } from '../../protocol/rootfs-manifest.ts'
 import type { PullPolicy } from '../model/image.ts'
 import type { Reference } from '../registry/reference.ts'
@@ -73,11 +74,29 @@ export interface SearchStep {
 
 /**
  * The order in which image records are looked for. This host comes before the region, although the region may have the
- * right format: a rootfs of another format is converted here from layer indexes.
+ * right format: a rootfs of another format is converted here from layer indexes. A raw image is raw whatever was asked for;
+ * the registry says so of its own, so the region is not asked for one in vain.
  */
-export function searchOrder(format: RootfsFormat): SearchStep[] {
-  const formats = [format, ...rootfsFormats.filter((candidate) => candidate !== format)]
-  return (['host', 'region'] as const).flatMap((place) => formats.map((format) => ({ place, format })))
+export function searchOrder(format: RootfsFormat, kind: Reference['kind']): SearchStep[] {
+  const others = rootfsFormats.filter((candidate) => candidate !== format && candidate !== 'raw')
+  const formats = format === 'raw' ? [format] : [format, ...others]
+  const steps = (place: SearchStep['place'], isRawPossible: boolean): SearchStep[] =>
+    [...formats, ...(isRawPossible && format !== 'raw' ? (['raw'] as const) : [])].map((format) => ({ place, format }))
+  return [...steps('host', true), ...steps('region', kind === 'local')]
+}
+
+/**
+ * The format in which an image of a registry is used.
+ * @throws invalid for `raw` where the image is none
+ */
+export function formatOf(
+  { reference, layers }: { reference: string; layers: readonly { mediaType: string }[] },
+  wanted: RootfsFormat,
+): RootfsFormat {
+  if (isRawImage(layers)) return 'raw'
+  if (wanted === 'raw')
+    throw new P2pfsError('invalid', `${reference} is no raw image: leave out --format raw`, { reference })
+  return wanted
 }
 
 /** How a peer's image record compares with the image that it was asked for. */

@@ -1,5 +1,6 @@
 import type { Digest } from '../../protocol/digest.ts'
 import type { ImageRecord } from '../../protocol/image-record.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { LayerIndexes } from '../layers/layer-indexes.ts'
@@ -12,6 +13,7 @@ import type { ImageSource, ResolvedImage } from '../registry/image-source.ts'
 import { formatReference, type Reference } from '../registry/reference.ts'
 import { importImage } from '../rootfs/image-import.ts'
 import type { LayerLimits } from '../rootfs/layer-limits.ts'
+import { formatOf } from './decisions.ts'
 import { openLocalSource, singleLayerImage } from './local-source.ts'
 
 export interface ImportOptions extends FindOptions {
@@ -114,6 +116,8 @@ export class Importer {
     options: ImportOptions & { layer?: LayerIndex },
   ): Promise<Imported> {
     const { other, untold = false, layer: justRead } = options
+    if (formatOf(image, format) !== format)
+      throw new P2pfsError('invalid', `${image.reference} is a raw image; it cannot be made into ${format}`)
     const { indexes, published, limits } = this.#parts
     const reader = options.reader ?? this.#parts.reader
     let publishedIndexes: ReturnType<PublishedImages['layerIndexes']> | undefined
@@ -125,6 +129,8 @@ export class Importer {
           if (justRead?.diffId === diffId) return justRead
           if (untold) return await indexes.own(diffId)
           const found = await indexes.find(diffId, { signal, ...(sink.onIndex && { onIndex: sink.onIndex }) })
+          // Whoever told it lied: it is read.
+          if (format === 'raw' && found !== undefined && found.index.chunks.id !== diffId) return undefined
           if (found?.isUnverified === true) isUnverified = true
           if (found !== undefined || other === undefined) return found?.index
           publishedIndexes ??= published.layerIndexes(other.record, { signal: options.signal })

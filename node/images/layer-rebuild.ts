@@ -4,7 +4,7 @@ import { ChunkTable } from '../../protocol/chunk-table.ts'
 import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { encodeLayerIndex } from '../../protocol/layer-index.ts'
 import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { ChunkSink } from '../model/chunk-sink.ts'
+import { discarding } from '../model/chunk-sink.ts'
 import type { FindOptions } from '../model/image.ts'
 import type { ImageSource, ResolvedImage } from '../registry/image-source.ts'
 import type { Reference } from '../registry/reference.ts'
@@ -34,13 +34,6 @@ export interface Rebuilt {
 
 /** The pause of a bounded reader is at least so long (ms): timers are no finer. */
 const minPauseMs = 20
-
-/** Chunks are hashed when they are made; here nobody keeps them. */
-const discarding: ChunkSink = {
-  put: async (_digest, bytes) => {
-    if (bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength) bytes.buffer.transfer(0)
-  },
-}
 
 /** Makes the rootfs of an image from all its layers, taking nobody's word for anything, and keeps nothing of it. */
 export class LayerRebuild {

@@ -1,10 +1,10 @@
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
-import { digestOf } from '../../protocol/digest.ts'
+import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { tarOfDirectory } from '../rootfs/directory-tar.ts'
-import { mediaTypes } from '../registry/image-manifest.ts'
+import { encodeImageManifest } from '../registry/image-manifest.ts'
 import type { ResolvedImage } from '../registry/image-source.ts'
 
 /** How much of a tar is read at once (bytes): large, for each piece costs a turn of the event loop. */
@@ -30,31 +30,41 @@ export async function openLocalSource(
 
 /** Makes the image of one layer as a registry would have it: config and manifest name the tar by its own digest. */
 export function singleLayerImage(reference: string, platform: string, { diffId, tarBytes }: LayerIndex): ResolvedImage {
-  const [os = '', architecture = '', variant] = platform.split('/')
-  const config = JSON.stringify({
-    os,
-    architecture,
-    ...(variant === undefined ? {} : { variant }),
-    config: {},
-    rootfs: { type: 'layers', diff_ids: [diffId] },
-  })
-  const layer = { mediaType: 'application/vnd.oci.image.layer.v1.tar', digest: diffId, size: tarBytes }
-  const manifest = JSON.stringify({
-    schemaVersion: 2,
-    mediaType: mediaTypes.ociManifest,
-    config: {
-      mediaType: 'application/vnd.oci.image.config.v1+json',
-      digest: digestOf(Buffer.from(config)),
-      size: Buffer.byteLength(config),
-    },
-    layers: [layer],
-  })
+  const mediaType = 'application/vnd.oci.image.layer.v1.tar'
+  return localImage(reference, platform, [{ diffId, sizeBytes: tarBytes, mediaType }])
+}
+
+/** Makes an image as a registry would have it, whose manifest names each layer by what it is uncompressed. */
+export function localImage(
+  reference: string,
+  platform: string,
+  layers: readonly { diffId: Digest; sizeBytes: number; mediaType: string }[],
+): ResolvedImage {
+  const config = imageConfig(
+    platform,
+    layers.map(({ diffId }) => diffId),
+  )
+  const manifest = encodeImageManifest(
+    config,
+    layers.map(({ diffId, sizeBytes, mediaType }) => ({ digest: diffId, sizeBytes, mediaType })),
+  )
   return {
     reference,
     platform,
     manifestDigest: digestOf(Buffer.from(manifest)),
     manifest,
     config,
-    layers: [{ digest: diffId, diffId, mediaType: layer.mediaType, sizeBytes: tarBytes }],
+    layers: layers.map((layer) => ({ ...layer, digest: layer.diffId })),
   }
+}
+
+function imageConfig(platform: string, diffIds: readonly Digest[]): string {
+  const [os = '', architecture = '', variant] = platform.split('/')
+  return JSON.stringify({
+    os,
+    architecture,
+    ...(variant === undefined ? {} : { variant }),
+    config: {},
+    rootfs: { type: 'layers', diff_ids: diffIds },
+  })
 }

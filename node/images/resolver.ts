@@ -28,6 +28,7 @@ import type { Inventory } from '../store/inventory.ts'
 import type { BackgroundVerifier } from './background-verifier.ts'
 import {
   chooseAnswerer,
+  formatOf,
   imageKey,
   isPinned,
   judgeFailure,
@@ -145,7 +146,7 @@ export class ImageResolver {
     variant: Variant,
     { signal }: { signal: AbortSignal },
   ): Promise<BelievedRootfs | undefined> {
-    for (const { place, format } of searchOrder(variant.format)) {
+    for (const { place, format } of searchOrder(variant.format, reference.kind)) {
       const name = { reference: formatReference(reference), platform: variant.platform, format }
       if (place === 'host') {
         const stored = await this.findOnHost(name)
@@ -227,12 +228,13 @@ export class ImageResolver {
       if (lastKnown === undefined) throw this.#records.explain(error, name)
       return this.#useLastKnown(reference, lastKnown, error)
     }
-    const found = await this.#findInRegion(name, image, signal)
+    const formed = { ...name, format: formatOf(image, name.format) }
+    const found = await this.#findInRegion(formed, image, signal)
     if (found !== undefined) return { ...found, resolution: 'registry' }
     try {
-      return { ...(await this.#findOrImport(reference, image, name.format, options)), resolution: 'registry' }
+      return { ...(await this.#findOrImport(reference, image, formed.format, options)), resolution: 'registry' }
     } catch (error) {
-      throw signal.aborted ? error : this.#records.explain(error, name)
+      throw signal.aborted ? error : this.#records.explain(error, formed)
     }
   }
 
@@ -256,12 +258,14 @@ export class ImageResolver {
 
   /** Finds what this host or its region knows of the image, converted if it is of another format. */
   async #findLastKnown(reference: Reference, name: ImageName, options: FindOptions): Promise<FoundRootfs | undefined> {
-    for (const { place, format } of searchOrder(name.format)) {
+    for (const { place, format } of searchOrder(name.format, reference.kind)) {
       const wanted = { ...name, format }
       const found =
         place === 'host' ? await this.findOnHost(wanted) : await this.#findNameInRegion(wanted, options.signal)
       if (found !== undefined)
-        return format === name.format ? found : await this.#convert(reference, found, name.format, options)
+        return format === name.format || format === 'raw'
+          ? found
+          : await this.#convert(reference, found, name.format, options)
     }
     return undefined
   }

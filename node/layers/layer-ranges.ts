@@ -4,6 +4,7 @@ import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageRecord } from '../../protocol/image-record.ts'
 import { BoundedMap } from '../base/bounded-map.ts'
+import { release } from '../base/release.ts'
 import type { Log } from '../base/log.ts'
 import type { FetchChunk } from '../model/chunk-request.ts'
 import { requestOf } from '../model/rootfs-chunks.ts'
@@ -124,9 +125,11 @@ export class LayerRanges {
           .catch(asNotNow)
         const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
         const tar = await decodeRange(map, range, buffer, await window)
+        const readBytes = bytes.length
+        if (tar.buffer !== bytes.buffer) release(bytes)
         this.read.requests++
-        this.read.bytes += bytes.length
-        return this.#counted(chunksOf(map, table, tar, range.tarStart))
+        this.read.bytes += readBytes
+        return this.#counted(chunksOf(map, table, tar, range.tarStart), tar)
       },
     }
   }
@@ -155,11 +158,19 @@ export class LayerRanges {
     }
   }
 
-  *#counted(chunks: Iterable<{ index: number; bytes: Buffer }>): Generator<{ index: number; bytes: Buffer }> {
-    for (const chunk of chunks) {
-      this.chunks.bytes += chunk.bytes.length
-      this.chunks.chunks++
-      yield chunk
+  /** @param tar what the chunks are copied out of, which nobody needs any more then */
+  *#counted(
+    chunks: Iterable<{ index: number; bytes: Buffer }>,
+    tar: Buffer,
+  ): Generator<{ index: number; bytes: Buffer }> {
+    try {
+      for (const chunk of chunks) {
+        this.chunks.bytes += chunk.bytes.length
+        this.chunks.chunks++
+        yield chunk
+      }
+    } finally {
+      release(tar)
     }
   }
 

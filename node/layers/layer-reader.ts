@@ -113,6 +113,7 @@ export class LayerReader {
 export function releasing(sink: LayerSink): LayerSink {
   return {
     ...(sink.onIndex && { onIndex: sink.onIndex }),
+    ...(sink.openFiles && { openFiles: sink.openFiles }),
     put: async (digest, bytes) => {
       await sink.put(digest, bytes)
       release(bytes)

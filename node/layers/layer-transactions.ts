@@ -33,6 +33,7 @@ export class LayerTransactions {
     try {
       const result = await task({
         put: async (digest, bytes) => await transaction.put(digest, bytes),
+        openFiles: () => transaction.openFiles(),
         onIndex: (index) => void written.push(index),
       })
       transaction.commit()

@@ -23,7 +23,7 @@ export interface SeekableSegment {
   join: (first: BlobRange, last: BlobRange) => BlobRange
   /**
    * Reads the range with one request and decodes it.
-   * @returns all chunks that are whole in it
+   * @returns all chunks that are whole in it; their memory is the caller's
    * @throws unsupported where the registry has no ranges, or (`lacks: 'windows'`) where decoding needs what is lost;
    *   invalid for wrong bytes; the codes of the transport, which tell nothing of how the segment can be read
    */

@@ -3,7 +3,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { rootfsDigest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import { counting, type ChunkSink } from '../model/chunk-sink.ts'
+import { counting, withFiles, type ChunkSink } from '../model/chunk-sink.ts'
 import type { WholeReadReason } from '../model/whole-read.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
 import { layersOf } from '../registry/image-source.ts'
@@ -70,6 +70,9 @@ export class SegmentStreams {
     const { inventory } = this.#parts
     return {
       put: async (digest, bytes) => (inventory.isReferenced(digest) ? await sink.put(digest, bytes) : undefined),
+      ...withFiles(sink, (files) => ({
+        decide: async (chunk) => (inventory.isReferenced(chunk.digest) ? await files.decide(chunk) : 'drop'),
+      })),
     }
   }
 

@@ -61,14 +61,16 @@ export interface FindOptions {
   onProgress?: ((progress: ByteProgress) => void) | undefined
 }
 
-/** Whether a rootfs has the config and the layers of an image. */
+/** Whether a rootfs has the config and the layers of an image. The diff ids of a raw image say what its chunks are. */
 export function isRootfsOf(
-  { config, layers }: RootfsManifest,
+  { format, config, layers }: RootfsManifest,
   image: { config: string; layers: readonly { diffId: Digest }[] },
 ): boolean {
   return (
     config === image.config &&
     layers.length === image.layers.length &&
-    layers.every(({ diffId }, i) => diffId === image.layers[i]!.diffId)
+    layers.every(
+      ({ diffId, chunks }, i) => diffId === image.layers[i]!.diffId && (format !== 'raw' || diffId === chunks.id),
+    )
   )
 }

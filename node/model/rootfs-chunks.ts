@@ -21,5 +21,5 @@ export function* chunkRequests(tables: readonly ChunkTable[]): Generator<ChunkRe
 
 /** Size of the rootfs image (bytes). */
 export function sizeOf(manifest: RootfsManifest): number {
-  return tablesOf(manifest).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+  return manifest.sizeBytes ?? tablesOf(manifest).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
 }

@@ -10,7 +10,7 @@ import { tablesOf } from '../model/rootfs-chunks.ts'
 import { chunkFlags, createBlockImage, type BlockImage } from './fuse/block-image.ts'
 import { ReadAhead } from './read-ahead.ts'
 import { withinDeadline } from './read-deadline.ts'
-import type { Inventory } from '../store/inventory.ts'
+import type { ArrivalListener, Inventory } from '../store/inventory.ts'
 
 export interface MountedRootfsParts {
   fetcher: Pick<Fetcher, 'fetch' | 'fetchToStore'>
@@ -41,6 +41,7 @@ export class MountedRootfs implements BootingRootfs {
   /** The chunk tables in the order of the image, and the position of the first chunk of each. */
   readonly #segments: { first: number; chunks: RootfsManifest['metadata'] }[] = []
   readonly #state: Uint8Array
+  readonly #checkedAtMs: Float64Array
   readonly #arrivals: Disposable
   readonly #readAhead: ReadAhead
   readonly #prefetching = new Set<number>()
@@ -71,7 +72,8 @@ export class MountedRootfs implements BootingRootfs {
       }
       first += chunks.count
     }
-    this.#arrivals = parts.inventory.onArrival((table, index, source) => this.#arrived(table, index, source))
+    this.#checkedAtMs = new Float64Array(this.image.checkedAtMs)
+    this.#arrivals = parts.inventory.onArrival((...arrival) => this.#arrived(...arrival))
     this.#readAhead = new ReadAhead({
       offsets: new Float64Array(this.image.offsets),
       prefetch: (index) => this.#prefetch(index),
@@ -108,10 +110,13 @@ export class MountedRootfs implements BootingRootfs {
     this.#planned = chunks
   }
 
-  /** A chunk has come. Its table may be one of this image. */
-  #arrived(table: Digest, index: number, source: RemoteSource): void {
-    for (const { first, chunks } of this.#segments)
-      if (chunks.id === table) Atomics.or(this.#state, first + index, chunkFlags[source])
+  /** A chunk has come. Its table may be one of this image. A file that is known to be right is not hashed once more. */
+  #arrived(...[table, index, source, changedAtMs]: Parameters<ArrivalListener>): void {
+    for (const { first, chunks } of this.#segments) {
+      if (chunks.id !== table) continue
+      if (changedAtMs !== undefined) this.#checkedAtMs[first + index] = changedAtMs
+      Atomics.or(this.#state, first + index, chunkFlags[source])
+    }
   }
 
   /** The chunks of this image that came while this process ran, by where they came from. They may be gone again. */

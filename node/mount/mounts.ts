@@ -10,7 +10,7 @@ import type { MountRecord } from '../store/mount-record.ts'
 import { nodeIdOf, type BlockImage } from './fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from './fuse/driver.ts'
 import { MountedRootfs, type MountedRootfsOptions, type MountedRootfsParts } from './mounted-rootfs.ts'
-import type { MountSpec, Place, Placed, Placement } from './placement/placement.ts'
+import type { MountSpec, Place, Placed, Placement, Reads } from './placement/placement.ts'
 
 export interface MountsParts extends MountedRootfsParts {
   catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs' | 'rootfsDigests'>
@@ -84,6 +84,11 @@ export class Mounts implements ReadHandler {
     return [...this.#records.values()]
   }
 
+  /** Who answers the reads of each mount, by its id. */
+  async reads(): Promise<Map<string, Reads>> {
+    return await this.#parts.placement.reads(this.list().map(specOf))
+  }
+
   /** The rootfs, if it is served. */
   rootfs(digest: Digest): MountedRootfs | undefined {
     return this.#rootfs.get(digestHex(digest))
@@ -133,11 +138,12 @@ export class Mounts implements ReadHandler {
       // Recorded first: a daemon that dies before it mounts leaves a record without a mount, which is forgotten.
       await catalog.putMount(record)
       try {
-        const { placed, identity } = await placement.place(specOf(record), { signal })
+        const { placed, reads, identity } = await placement.place(specOf(record), { signal })
         await this.#keep(record, identity)
         this.#letOwnersIn(rootfsDigest)
-        // Not earlier: a replay would compete with the reads that the mount itself waits for.
-        boots.start(mounted)
+        // Not earlier: a replay would compete with the reads that the mount itself waits for. A whole image needs none, and
+        // nobody sees what the kernel reads of it.
+        if (reads === 'fuse') boots.start(mounted)
         return placed
       } catch (error) {
         await catalog.deleteMount(directory)

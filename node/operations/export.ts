@@ -68,9 +68,9 @@ export class ExportOperation {
           nextOffset += request.lengthBytes
           const { bytes } = await this.#parts.fetcher.fetch(request, { signal: ended, priority: 'background' })
           if (zeros.compare(bytes, 0, bytes.length, 0, bytes.length) !== 0) {
-            await output.write(bytes, 0, bytes.length, offset)
+            await output.write(bytes, 0, Math.min(bytes.length, progress.totalBytes - offset), offset)
           }
-          progress.doneBytes += request.lengthBytes
+          progress.doneBytes = Math.min(progress.doneBytes + request.lengthBytes, progress.totalBytes)
           onProgress(progress)
         }
       }

@@ -1,7 +1,9 @@
 import type { ImportRequest, SeedResult } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
 import type { Importer } from '../images/importer.ts'
+import type { RawImporter } from '../images/raw-importer.ts'
 import type { ImageResolver } from '../images/resolver.ts'
+import type { FindOptions } from '../model/image.ts'
 import { parseReference } from '../registry/reference.ts'
 import type { Inventory } from '../store/inventory.ts'
 import type { ImageRequests } from './image-request.ts'
@@ -10,12 +12,13 @@ import type { RootfsSeeder } from './rootfs-seeder.ts'
 export interface ImportParts {
   requests: ImageRequests
   importer: Pick<Importer, 'importLocal'>
+  rawImporter: Pick<RawImporter, 'import'>
   resolver: Pick<ImageResolver, 'add'>
   seeder: RootfsSeeder
   inventory: Pick<Inventory, 'flush'>
 }
 
-/** `p2pfs import`: makes the image `local:NAME` of a directory, a tar or an OCI layout. */
+/** `p2pfs import`: makes the image `local:NAME` of a directory, a tar, an OCI layout or a disk image. */
 export class ImportOperation {
   readonly #parts: ImportParts
 
@@ -24,10 +27,8 @@ export class ImportOperation {
   }
 
   async run(request: ImportRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
-    const { requests, importer, resolver, seeder, inventory } = this.#parts
-    const reference = parseReference(`local:${request.name.replace(/^local:/, '')}`)
-    const source = request.source.startsWith('oci:') ? parseReference(request.source) : request.source
-    const { record, ...imported } = await importer.importLocal(source, reference, requests.variant(request), {
+    const { resolver, seeder, inventory } = this.#parts
+    const { record, ...imported } = await this.#import(request, {
       signal,
       onProgress: (progress) => onProgress({ step: 'import', ...progress }),
     })
@@ -38,5 +39,18 @@ export class ImportOperation {
       { ...image, origin: 'local', resolution: 'last-known' },
       { signal, onProgress: (progress) => onProgress({ step: 'fetch', ...progress }) },
     )
+  }
+
+  async #import(
+    request: ImportRequest,
+    options: FindOptions,
+  ): Promise<Awaited<ReturnType<ImportParts['importer']['importLocal']>>> {
+    const { requests, importer, rawImporter } = this.#parts
+    const { source, raw = false } = request
+    const reference = parseReference(`local:${request.name.replace(/^local:/, '')}`)
+    if (raw)
+      return await rawImporter.import(source, reference, requests.variant({ ...request, format: 'raw' }), options)
+    const from = source.startsWith('oci:') ? parseReference(source) : source
+    return await importer.importLocal(from, reference, requests.variant(request), options)
   }
 }

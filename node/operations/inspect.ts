@@ -79,12 +79,13 @@ export class InspectOperation {
     const layers: InspectedLayer[] = []
     for (const [i, layer] of layersOf(record.manifest, manifest.config).entries()) {
       const { chunks } = manifest.layers[i]!
-      const index = await findIndex(layer.diffId)
+      const isRaw = manifest.format === 'raw'
+      const index = isRaw ? undefined : await findIndex(layer.diffId)
       layers.push({
         diffId: layer.diffId,
         digest: layer.digest,
         compressedBytes: layer.sizeBytes,
-        tarBytes: index?.tarBytes ?? 0,
+        tarBytes: isRaw ? chunks.sizeBytes : (index?.tarBytes ?? 0),
         entries: countTypes(index),
         dataBytes: chunks.sizeBytes,
         chunks: chunks.count,

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { P2pfsError } from '../../protocol/errors.ts'
 import { isDiskFull } from '../base/disk-full.ts'
 import type { Log } from '../base/log.ts'
 import type { MountRequest, MountResult, Placed, ResetRequest, UmountRequest } from '../control/api.ts'
@@ -53,6 +54,12 @@ export class MountOperation {
         onProgress: (progress) => onProgress({ step: 'import', ...progress }),
       },
     )
+    if (record.format === 'raw' && as === 'tree')
+      throw new P2pfsError(
+        'unsupported',
+        `${record.reference} is a raw image, which p2pfs does not look into: mount it as a drive, and then what is in it, ` +
+          'where that is a filesystem: mount -o ro,loop DIR/rootfs.img TREE',
+      )
     const { rootfsDigest, manifestDigest } = record
     const mount = {
       id: randomUUID(),
@@ -60,7 +67,8 @@ export class MountOperation {
       rootfsDigest,
       manifestDigest,
       reference: record.reference,
-      ...variant,
+      platform: record.platform,
+      format: record.format,
       origin,
       resolution,
       as,

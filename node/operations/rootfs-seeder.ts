@@ -1,8 +1,10 @@
-import { P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { pause, systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import type { SeedResult } from '../control/api.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
+import type { ChunkRequest } from '../model/chunk-request.ts'
 import type { ResolvedRootfs } from '../model/image.ts'
 import type { ByteProgress } from '../model/progress.ts'
 import { chunkRequests, sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
@@ -12,10 +14,18 @@ export interface RootfsSeederParts {
   inventory: Pick<Inventory, 'has'>
   fetcher: Pick<Fetcher, 'fetchToStore' | 'settled'>
   log: Log
+  clock?: Clock
 }
 
 /** Chunks asked for at once; the fetcher decides how many of them are under way. */
 const chunksAhead = 128
+/**
+ * A seed that no source brings on ends after so long (ms): a host that has just joined hears within this time who holds
+ * what, and peers that are lost are replaced by others.
+ */
+const patienceMs = 10_000
+/** A chunk that did not come is asked for again after this time (ms). */
+const againMs = 500
 
 /** Makes images whole on this host. */
 export class RootfsSeeder {
@@ -28,7 +38,8 @@ export class RootfsSeeder {
   /**
    * Fetches every chunk of the rootfs that this host lacks. Resolves when the image is whole on its disk.
    * @param options `onProgress`: in bytes of the rootfs
-   * @throws what the fetch throws, at the first chunk that nobody delivers; the chunks that have come stay
+   * @throws what the fetch throws, for a chunk that nobody delivers while no other chunk comes for ten seconds either; the
+   *   chunks that have come stay
    */
   async seed(
     { record, manifest, origin }: ResolvedRootfs,
@@ -46,15 +57,30 @@ export class RootfsSeeder {
     manifest: RootfsManifest,
     { signal, onProgress }: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void },
   ): Promise<void> {
-    const { fetcher } = this.#parts
+    const { fetcher, clock = systemClock } = this.#parts
     const progress = { doneBytes: 0, totalBytes: sizeOf(manifest) }
     const work = chunkRequests(tablesOf(manifest))
     const failed = new AbortController()
     const ended = AbortSignal.any([signal, failed.signal])
+    let cameAtMs = clock.now()
+    const fetch = async (request: ChunkRequest): Promise<void> => {
+      for (;;) {
+        try {
+          await fetcher.fetchToStore(request, { signal: ended, priority: 'background' })
+          cameAtMs = clock.now()
+          return
+        } catch (error) {
+          const isFinal = !isP2pfsError(error, 'missing', 'unavailable', 'timeout', 'busy')
+          if (isFinal || ended.aborted || clock.now() - cameAtMs >= patienceMs) throw error
+        }
+        await pause(clock, againMs, { signal: ended })
+        ended.throwIfAborted()
+      }
+    }
     const worker = async (): Promise<void> => {
       for (const request of work) {
         ended.throwIfAborted()
-        await fetcher.fetchToStore(request, { signal: ended, priority: 'background' })
+        await fetch(request)
         progress.doneBytes += request.lengthBytes
         onProgress(progress)
       }

@@ -1,3 +1,5 @@
+import { digestHex } from '../../protocol/digest.ts'
+import type { EventLoopDelay } from '../base/event-loop-delay.ts'
 import type { BulkLink, Status } from '../control/api.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
 import type { BackgroundVerifier } from '../images/background-verifier.ts'
@@ -10,6 +12,8 @@ import type { Amount } from '../model/progress.ts'
 import { sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
 import type { FuseDriver } from '../mount/fuse/driver.ts'
 import type { Mounts } from '../mount/mounts.ts'
+import type { NativeImages } from '../mount/native/native-images.ts'
+import type { SegmentFiles } from '../mount/native/segment-files.ts'
 import type { PeerStatus } from '../peers/membership.ts'
 import type { PeerNetwork } from '../peers/network.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
@@ -24,7 +28,9 @@ export interface StatusParts {
   inventory: Pick<Inventory, 'count' | 'localBytes'>
   network: Pick<PeerNetwork, 'peerId' | 'multiaddrs' | 'membership' | 'totals' | 'access' | 'strangers' | 'bulk'>
   imports: Pick<RunningImports, 'list'>
-  mounts: Pick<Mounts, 'list'>
+  mounts: Pick<Mounts, 'list' | 'reads'>
+  /** Undefined if no images are read natively. */
+  natives: (Pick<NativeImages, 'isReady'> & { segments: Pick<SegmentFiles, 'usedBytes'> }) | undefined
   driver: Pick<FuseDriver, 'counters'>
   reports: MountReports
   fetcher: Pick<Fetcher, 'fromPeers'>
@@ -36,6 +42,7 @@ export interface StatusParts {
   trust: Pick<IndexTrust, 'beliefIn'>
   lies: Pick<Lies, 'isContradicted'>
   verifier: Pick<BackgroundVerifier, 'pending'>
+  loopDelay: Pick<EventLoopDelay, 'figures'>
 }
 
 /** `p2pfs status`. */
@@ -56,6 +63,7 @@ export class StatusOperation {
     return {
       version: this.#host.version,
       daemonPid: process.pid,
+      eventLoopDelayMs: this.#parts.loopDelay.figures(),
       uptimeSeconds: Math.round((performance.now() - this.#startedAtMs) / 1000),
       name: this.#host.name,
       region: this.#host.region,
@@ -69,6 +77,7 @@ export class StatusOperation {
       toVerify: verifier.pending,
       imports: imports.list(),
       mounts: await this.#mounts(),
+      nativeBytes: this.#parts.natives?.segments.usedBytes ?? 0,
       chunks: inventory.count,
       served: driver.counters().served,
       fetched: {
@@ -97,6 +106,7 @@ export class StatusOperation {
         ...(belief && { belief }),
         sizeBytes: sizeOf(manifest),
         localBytes,
+        isReadyForNative: this.#parts.natives?.isReady(digestHex(digest)) === true,
       })
     }
     return images
@@ -105,12 +115,19 @@ export class StatusOperation {
   async #mounts(): Promise<Status['mounts']> {
     const { catalog, mounts, reports, lies } = this.#parts
     const described: Status['mounts'] = []
+    const reads = await mounts.reads()
     for (const record of mounts.list()) {
-      const { id: _id, platform: _platform, identity: _identity, rootfsDigest: digest, ...mount } = record
+      const { id, platform: _platform, identity: _identity, rootfsDigest: digest, ...mount } = record
       const manifest = await catalog.rootfs(digest)
       const contradicted = lies.isContradicted(record)
       if (manifest !== undefined)
-        described.push({ ...mount, digest, ...(contradicted && { contradicted }), ...reports.of(digest, manifest) })
+        described.push({
+          ...mount,
+          digest,
+          reads: reads.get(id) ?? 'fuse',
+          ...(contradicted && { contradicted }),
+          ...reports.of(digest, manifest),
+        })
     }
     return described
   }

@@ -8,6 +8,7 @@ import { rootfsDigest, type RootfsManifest } from '../../protocol/rootfs-manifes
 import type { Log } from '../base/log.ts'
 import type { Comparison, VerifiedUse, VerifyRequest, VerifyResult } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
+import { formatOf } from '../images/decisions.ts'
 import { mapDigest, type LayerRebuild, type Rebuilt } from '../images/layer-rebuild.ts'
 import type { RegionObjects } from '../peers/object/region-objects.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
@@ -84,6 +85,9 @@ export class VerifyOperation {
         ? reference
         : { ...reference, digest: manifestDigest }
     const image = await this.#parts.registry.resolve(pinned, variant.platform, { signal })
+    const format = formatOf(image, variant.format)
+    // Uses of a raw image are found by that format.
+    if (format !== variant.format) return await this.#verify(reference, { ...variant, format }, options)
     const { published, broken } = await this.#ofRegistry(reference, image.manifestDigest, variant, signal)
     const rebuilt = await this.#parts.rebuild.of(pinned, image, variant.format, options)
     const compared: VerifiedUse[] = []

@@ -153,7 +153,8 @@ export class Publisher {
         `the index of ${record.reference} has ${index.length} bytes; readers take ${maxIndexBlobBytes}`,
       )
     const metadata = await compressChunks(this.#readChunks(manifest.metadata, signal), maxMetadataBlobBytes)
-    const layerIndexes = await this.#readLayerIndexes(manifest, record, signal)
+    // The index of a layer of a raw image is its chunk table.
+    const layerIndexes = manifest.format === 'raw' ? [] : await this.#readLayerIndexes(manifest, record, signal)
     const bytes = [emptyConfig, index, metadata, ...(windows.length === 0 ? [] : [windows]), ...layerIndexes]
     const progress = { doneBytes: 0, totalBytes: bytes.reduce((sum, { length }) => sum + length, 0) }
     const pushed: PublishedBlob[] = []

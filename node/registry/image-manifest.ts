@@ -1,4 +1,4 @@
-import { parseDigest, type Digest } from '../../protocol/digest.ts'
+import { digestOf, parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { asObject, isObject, parseJsonObject, textOrEmpty, type JsonObject } from './json.ts'
 
@@ -51,10 +51,8 @@ export const mediaTypes = {
 } as const
 
 const manifestTypes: ReadonlySet<string> = new Set(Object.values(mediaTypes))
-const configTypes: ReadonlySet<string> = new Set([
-  'application/vnd.oci.image.config.v1+json',
-  'application/vnd.docker.container.image.v1+json',
-])
+const ociConfigType = 'application/vnd.oci.image.config.v1+json'
+const configTypes: ReadonlySet<string> = new Set([ociConfigType, 'application/vnd.docker.container.image.v1+json'])
 
 /** @throws invalid for what is not a manifest; unsupported for schema 1 */
 export function parseManifest(json: string, what: string): Manifest {
@@ -79,6 +77,18 @@ export function parseManifest(json: string, what: string): Manifest {
     layers: layers.map((layer: unknown) => parseDescriptor(layer, what)),
     isArtifact: textOrEmpty(artifactType) !== '' || (mediaType !== '' && !configTypes.has(mediaType)),
   }
+}
+
+/** The manifest of an image with this config, JSON. */
+export function encodeImageManifest(config: string, layers: readonly Descriptor[]): string {
+  const encode = ({ mediaType, digest, sizeBytes }: Descriptor): object => ({ mediaType, digest, size: sizeBytes })
+  const bytes = Buffer.from(config)
+  return JSON.stringify({
+    schemaVersion: 2,
+    mediaType: mediaTypes.ociManifest,
+    config: encode({ mediaType: ociConfigType, digest: digestOf(bytes), sizeBytes: bytes.length }),
+    layers: layers.map(encode),
+  })
 }
 
 /** The digest of the image config that an image manifest names. @throws invalid where it is not an image manifest */

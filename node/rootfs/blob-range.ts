@@ -4,7 +4,8 @@ import { stopPointDistanceBytes, stopPointUnitBytes, type BlobMap, type Checkpoi
 import type { PackedPieces, Piece } from '../../protocol/packed-pieces.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { decompress } from './decompress.ts'
+import { release } from '../base/release.ts'
+import { decompress, outputBytes } from './decompress.ts'
 import { maxWindowBytes } from './gzip/deflate-scanner.ts'
 import { resumeGzip } from './gzip/resume.ts'
 import { lastAtOrBefore } from './last-at-or-before.ts'
@@ -51,7 +52,7 @@ function endOf(
 /**
  * @param bytes the blob's bytes from `range.start` to `range.end`
  * @param window the window of the range's checkpoint, as it is in the window segment
- * @returns the tar from `range.tarStart` to `range.tarEnd`
+ * @returns the tar from `range.tarStart` to `range.tarEnd`; it may be in the memory of `bytes`
  * @throws invalid where the bytes decode to something else
  */
 export async function decodeRange(map: BlobMap, range: BlobRange, bytes: Buffer, window: Uint8Array): Promise<Buffer> {
@@ -78,7 +79,10 @@ export async function decodeRange(map: BlobMap, range: BlobRange, bytes: Buffer,
       `blob ${map.digest} from byte ${range.start} on makes ${length} bytes, not ${wanted}: ` +
         'it is not what it was when it was indexed',
     )
-  return Buffer.concat(pieces, length).subarray(0, wanted)
+  if (pieces.length === 1) return pieces[0]!.subarray(0, wanted)
+  const tar = Buffer.concat(pieces, wanted)
+  for (const piece of pieces) release(piece)
+  return tar
 }
 
 async function* outputOf(map: BlobMap, range: BlobRange, bytes: Buffer, window: Uint8Array): AsyncGenerator<Buffer> {
@@ -87,7 +91,7 @@ async function* outputOf(map: BlobMap, range: BlobRange, bytes: Buffer, window: 
   else if (map.compression === 'zstd') yield* decompress(once(bytes))
   else if (bitOffset === 0)
     yield* Readable.from([bytes], { objectMode: false }).pipe(
-      createGunzip({ finishFlush: constants.Z_SYNC_FLUSH }),
+      createGunzip({ finishFlush: constants.Z_SYNC_FLUSH, chunkSize: outputBytes }),
     ) as AsyncIterable<Buffer>
   else yield* resumeGzip(bytes, { bit: bitOffset % 8, window: expand(window) })
 }

@@ -1,8 +1,8 @@
 import { crc32 } from 'node:zlib'
 import { blockBytes, ChunkTableBuilder, maxChunkBytes, type ChunkTable } from '../../protocol/chunk-table.ts'
-import type { Digest } from '../../protocol/digest.ts'
-import { hashBytes } from '../base/hashing.ts'
+import { digestOf } from '../../protocol/digest.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
+import type { ChunkBuffers } from './chunk-buffers.ts'
 import { PutsInFlight } from './puts-in-flight.ts'
 
 /*
@@ -18,8 +18,8 @@ const targetPackBytes = 64 * 1024
 /** Greatest length of a pack, bytes. */
 const maxPackBytes = 128 * 1024
 
-/** Chunks that are being hashed or kept at once, bytes: enough to fill the disk's queue. */
-const maxInFlightBytes = 8 * 1024 * 1024
+/** Buffers of chunks that are being kept at once, bytes: what a registry of 10 Gbit/s brings in two milliseconds. */
+const maxInFlightBytes = 2 * 1024 * 1024
 
 /**
  * Lays runs of file content into a data segment and cuts it into chunks. A run begins on a block boundary. Large runs
@@ -28,11 +28,10 @@ const maxInFlightBytes = 8 * 1024 * 1024
  */
 export class Chunker {
   readonly #sink: ChunkSink
-  readonly #table: { digest: Promise<Digest>; lengthBytes: number }[] = []
+  readonly #buffers: ChunkBuffers
+  readonly #table = new ChunkTableBuilder()
   readonly #puts = new PutsInFlight({ maxBytes: maxInFlightBytes })
-  #buffer: Buffer<ArrayBuffer> = Buffer.alloc(0)
-  /** A buffer to be used again: its bytes were copied out. */
-  #spare: Buffer<ArrayBuffer> | undefined
+  #buffer: Buffer | undefined
   #filled = 0
   #segmentBytes = 0
   #big = false
@@ -40,8 +39,9 @@ export class Chunker {
   #runLeft = 0
   #crc = 0
 
-  constructor(sink: ChunkSink) {
+  constructor(sink: ChunkSink, buffers: ChunkBuffers) {
     this.#sink = sink
+    this.#buffers = buffers
   }
 
   /** Begins a run of exactly `lengthBytes`, at least 1. @returns its offset in the segment */
@@ -62,8 +62,8 @@ export class Chunker {
     this.#runLeft -= bytes.length
     if (!this.#big) this.#crc = crc32(bytes, this.#crc)
     for (let offset = 0; offset < bytes.length;) {
-      if (this.#buffer.length === 0) this.#allocate()
-      const length = Math.min(bytes.length - offset, this.#buffer.length - this.#filled)
+      this.#buffer ??= this.#buffers.take()
+      const length = Math.min(bytes.length - offset, maxChunkBytes - this.#filled)
       bytes.copy(this.#buffer, this.#filled, offset, offset + length)
       this.#filled += length
       offset += length
@@ -75,7 +75,7 @@ export class Chunker {
   end(): void {
     if (this.#runLeft !== 0) throw new TypeError(`run ended ${this.#runLeft} bytes short`)
     const padded = Math.ceil(this.#filled / blockBytes) * blockBytes
-    this.#buffer.fill(0, this.#filled, padded)
+    this.#buffer?.fill(0, this.#filled, padded)
     this.#filled = padded
     if (this.#big) this.#cut()
     else if (this.#filled >= minPackBytes && (this.#crc / 2 ** 32) * targetPackBytes < this.#runBytes) this.#cut()
@@ -90,34 +90,16 @@ export class Chunker {
   async finish(): Promise<ChunkTable> {
     this.#cut()
     await this.#puts.settled()
-    const table = new ChunkTableBuilder()
-    for (const { digest, lengthBytes } of this.#table) table.add(await digest, lengthBytes)
-    return table.build()
-  }
-
-  #allocate(): void {
-    const length = this.#big ? maxChunkBytes : maxPackBytes
-    this.#buffer = this.#spare?.length === length ? this.#spare : Buffer.allocUnsafeSlow(length)
-    this.#spare = undefined
+    return this.#table.build()
   }
 
   #cut(): void {
-    if (this.#filled === 0) return
-    // The sink may hold the bytes for a while, so a chunk shorter than its buffer is copied.
-    const used = this.#buffer.subarray(0, this.#filled)
-    const bytes = this.#filled === this.#buffer.length ? used : Buffer.allocUnsafeSlow(this.#filled)
-    if (bytes !== used) {
-      used.copy(bytes)
-      this.#spare = this.#buffer
-    }
-    this.#buffer = Buffer.alloc(0)
+    if (this.#buffer === undefined || this.#filled === 0) return
+    const bytes = this.#buffer.subarray(0, this.#filled)
+    this.#buffer = undefined
     this.#filled = 0
-    const digest = hashBytes(bytes)
-    const lengthBytes = bytes.length
-    this.#table.push({ digest, lengthBytes })
-    this.#puts.add(
-      lengthBytes,
-      digest.then(async (name) => await this.#sink.put(name, bytes)),
-    )
+    const digest = digestOf(bytes)
+    this.#table.add(digest, bytes.length)
+    this.#puts.add(maxChunkBytes, this.#sink.put(digest, bytes))
   }
 }

@@ -5,7 +5,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import { zstdFrames } from './zstd-frames.ts'
 
 /** Size of the pieces of output, bytes. Large pieces cost fewer turns of the event loop. */
-const outputBytes = 256 * 1024
+export const outputBytes = 256 * 1024
 
 /** Follows a decompression, to resume it later somewhere in its middle. */
 export interface DecompressObserver {
@@ -62,14 +62,18 @@ async function* decompressZstd(
     const { value } = first
     if (value.frameOffset !== undefined) observer?.frame(value.frameOffset)
     const frame = async function* (): AsyncGenerator<Buffer> {
-      yield value.bytes
+      // Each piece costs a turn of zlib's thread, so those that lie side by side go as one.
+      let { bytes } = value
       // No for-await: leaving it would end the generator, which has the next frame.
       for (let last = value.last; !last;) {
         const next = await pieces.next()
-        if (next.done === true) return
-        if (next.value.bytes.length > 0) yield next.value.bytes
+        if (next.done === true) break
+        const both = joined(bytes, next.value.bytes)
+        if (both === undefined) yield bytes
+        bytes = both ?? next.value.bytes
         last = next.value.last
       }
+      yield bytes
     }
     yield* through(frame(), createZstdDecompress({ chunkSize: outputBytes }))
   }
@@ -87,6 +91,14 @@ async function* through(input: AsyncIterable<Buffer>, transform: Transform): Asy
     source.destroy()
     transform.destroy()
   }
+}
+
+/** Both as one, where the second lies behind the first in memory, or one of them is empty. */
+function joined(first: Buffer, second: Buffer): Buffer | undefined {
+  if (first.length === 0) return second
+  if (second.length === 0) return first
+  if (first.buffer !== second.buffer || first.byteOffset + first.length !== second.byteOffset) return undefined
+  return Buffer.from(first.buffer, first.byteOffset, first.length + second.length)
 }
 
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)

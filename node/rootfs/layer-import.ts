@@ -2,6 +2,7 @@ import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
+import { isRawImage } from '../../protocol/raw-image.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
 import { defaultLayerLimits, type LayerLimits } from './layer-limits.ts'
 import type { LayerBytesRead, LayerWorkerSetup, ReadLayer, ToLayerWorker } from './layer-worker.ts'
@@ -37,7 +38,7 @@ export interface ImportedLayer {
  */
 export async function importLayer(
   source: AsyncIterable<Uint8Array>,
-  layer: { digest: Digest; diffId: Digest } | { name: string },
+  layer: { digest: Digest; diffId: Digest; mediaType?: string } | { name: string },
   sink: ChunkSink,
   { signal, onProgress, limits = defaultLayerLimits }: ImportLayerOptions,
 ): Promise<ImportedLayer> {
@@ -71,6 +72,7 @@ export async function importLayer(
       ...('digest' in layer
         ? { digest: layer.digest, diffId: layer.diffId }
         : { digest: undefined, diffId: undefined }),
+      isRaw: 'mediaType' in layer && isRawImage([{ mediaType: layer.mediaType ?? '' }]),
     } satisfies LayerWorkerSetup,
     heapMb: heapBaseMb + Math.ceil(limits.maxMetadataBytes / 2 ** 20),
     sink,

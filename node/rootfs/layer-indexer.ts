@@ -6,6 +6,7 @@ import type { ByteString, EntryType, Extent, LayerEntry } from '../../protocol/l
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
 import { EntryPacker } from '../../protocol/packed-entries.ts'
+import { ChunkBuffers } from './chunk-buffers.ts'
 import { Chunker } from './chunker.ts'
 import { checkLayerBytes, checkMetadata, defaultLayerLimits, metadataBytes, type LayerLimits } from './layer-limits.ts'
 import { PieceList } from './piece-list.ts'
@@ -68,11 +69,15 @@ export class LayerIndexer {
   /** Offset of the next byte of content in the file. */
   #position = 0
 
-  /** @param options `keepsPieces`: whether {@link pieces} are wanted */
-  constructor(sink: ChunkSink, limits: LayerLimits = defaultLayerLimits, { keepsPieces = true } = {}) {
+  /** @param options `keepsPieces`: whether {@link pieces} are wanted; `buffers`: to which the sink gives those of chunks */
+  constructor(
+    sink: ChunkSink,
+    limits: LayerLimits = defaultLayerLimits,
+    { keepsPieces = true, buffers = new ChunkBuffers() } = {},
+  ) {
     this.#keepsPieces = keepsPieces
     this.#limits = limits
-    this.#chunker = new Chunker(sink)
+    this.#chunker = new Chunker(sink, buffers)
     this.#parser = new TarParser({
       entry: (entry) => this.#begin(entry),
       content: (bytes) => this.#content(bytes),

@@ -39,7 +39,13 @@ export async function buildRootfs(
     layers.reduce((sum, { entries }) => sum + entries.length, 0) <= maxEntriesWithoutThread
       ? await writeRootfs(layers, format, sink, limits)
       : await writeInThread(layers, format, sink, limits, signal)
-  return { format, metadata, layers: layers.map(({ diffId, chunks }) => ({ diffId, chunks })), config }
+  return {
+    format,
+    metadata,
+    layers: layers.map(({ diffId, chunks }) => ({ diffId, chunks })),
+    config,
+    ...(format === 'raw' && { sizeBytes: layers.reduce((sum, { tarBytes }) => sum + tarBytes, 0) }),
+  }
 }
 
 async function writeInThread(

@@ -5,12 +5,13 @@ import {
   receiveLayerIndex,
   sendError,
   sendTable,
-  type ChunkStored,
+  type ChunkThreadSetup,
   type FromChunkThread,
   type SentLayerIndex,
   type SentTable,
+  type ToChunkThread,
 } from './thread/messages.ts'
-import { RemoteSink } from './thread/remote-sink.ts'
+import { ThreadSink } from './thread/thread-sink.ts'
 
 export interface RootfsWorkerSetup {
   /** Lowest first. */
@@ -19,12 +20,15 @@ export interface RootfsWorkerSetup {
   maxMetadataBytes: number
 }
 
-const { layers, format, maxMetadataBytes } = workerData as RootfsWorkerSetup
-const sink = new RemoteSink()
+const { layers, format, maxMetadataBytes, files } = workerData as RootfsWorkerSetup & ChunkThreadSetup
+const sink = new ThreadSink(files)
 const send = (message: FromChunkThread<SentTable>): void => parentPort!.postMessage(message)
 
-parentPort!.on('message', (message: ChunkStored) => sink.onStored(message))
+parentPort!.on('message', (message: ToChunkThread) => sink.handle(message))
 writeRootfs(layers.map(receiveLayerIndex), format, sink, { maxMetadataBytes }).then(
-  (table) => send({ result: sendTable(table) }),
+  (table) => {
+    sink.flush()
+    send({ result: sendTable(table) })
+  },
   (error: unknown) => send({ error: sendError(error) }),
 )

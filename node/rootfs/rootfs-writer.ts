@@ -9,13 +9,14 @@ import { planExt4 } from './ext4/plan.ts'
 import type { LayerLimits } from './layer-limits.ts'
 import { mergeLayers } from './merge.ts'
 import { PutsInFlight } from './puts-in-flight.ts'
+import { planRaw } from './raw/plan.ts'
 
 /** Size of the metadata segment's chunks, bytes: small, because a cold mount reads a few blocks here and there. */
 const metadataChunkBytes = 128 * 1024
 /** Chunks that are being kept at once, bytes. */
 const maxInFlightBytes = 2 * 1024 * 1024
 
-const planners = { ext4: planExt4, erofs: planErofs } as const
+const planners = { ext4: planExt4, erofs: planErofs, raw: planRaw } as const
 
 /**
  * Merges layers, and puts the metadata segment of the filesystem that they make into `sink`.

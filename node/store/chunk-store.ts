@@ -1,18 +1,20 @@
 import { randomBytes } from 'node:crypto'
-import { constants, statSync } from 'node:fs'
-import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises'
+import { statSync } from 'node:fs'
+import { mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { isDiskFull } from '../base/disk-full.ts'
+import { diskFull, isDiskFull } from '../base/disk-full.ts'
 import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
 import { Semaphore } from '../base/semaphore.ts'
-import { temporaryDirectoryOf, type ChunkFileWriting } from '../base/chunk-file-writer.ts'
+import { temporaryDirectoryOf, type ChunkFileWriting, type WrittenChunk } from '../base/chunk-file-writer.ts'
 import type { DiskReserve } from './disk-reserve.ts'
 import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-sync.ts'
+import { readUncached } from './read-uncached.ts'
 import { syncFilesystem } from './sync-filesystem.ts'
+import { ThreadWriting } from './thread-writing.ts'
 
 /** Files being written at once: enough for the disk's own queue, few enough to leave threads for reads. */
 const writesInFlight = 8
@@ -56,6 +58,8 @@ export class ChunkStore implements AsyncDisposable {
   /** Removals of discarded files that wait for a sync. */
   readonly #removals = new Set<Promise<void>>()
   readonly #writes = new Semaphore(writesInFlight)
+  /** Chunks that threads which may be killed have been told to write, and that are not adopted yet: how many each. */
+  readonly #granted = new Map<Digest, number>()
   readonly #temporaryPrefix = randomBytes(6).toString('hex')
   #written = 0
 
@@ -153,15 +157,59 @@ export class ChunkStore implements AsyncDisposable {
 
   /** Another thread could not write a chunk. */
   async failedToWrite(error: Error): Promise<void> {
-    if (isDiskFull(error)) await this.#reserve.release()
+    if (isDiskFull(error)) await this.#giveUpReserve()
     else this.#log.error('chunk cannot be kept; it will be fetched again', { error })
   }
 
+  /** The writes of a thread that may be killed at any instruction; to be disposed of when it is dead. */
+  openThreadWriting(): ThreadWriting {
+    const { epochs } = this.#sync
+    const cell = epochs.giveCell()
+    return new ThreadWriting(
+      {
+        lacks: async (digest, lengthBytes) => await this.#lacks(digest, lengthBytes),
+        adopt: (chunk) => this.adopt(chunk),
+        isTaken: (digest) => this.#present.has(digest) || this.#writing.has(digest),
+        discard: async (digest) => await this.discard(digest),
+        failed: async (cause) => await this.#failure(cause),
+        release: () => epochs.takeCell(cell),
+      },
+      this.#granted,
+      { ...this.writing, cell },
+    )
+  }
+
+  /** Whether a chunk is to be written; when it may be. @throws unavailable where the disk is full */
+  async #lacks(digest: Digest, lengthBytes: number): Promise<boolean> {
+    await this.#sync.room()
+    if (this.#present.has(digest) && (await this.#isWhole(digest, lengthBytes))) return false
+    this.#refuseIfFull(digest)
+    // The new name would go with the old file's.
+    await this.#discarding.get(digest)
+    return true
+  }
+
+  #refuseIfFull(digest: Digest): void {
+    if (!this.#reserve.isFull) return this.#sync.epochs.resume()
+    throw new P2pfsError('unavailable', 'the disk is full: no chunk is kept', { cause: diskFull(), digest })
+  }
+
+  /** What threads have under way must not fill it. */
+  async #giveUpReserve(): Promise<void> {
+    this.#sync.epochs.halt()
+    await this.#reserve.release()
+  }
+
+  async #failure(cause: unknown, digest?: Digest): Promise<P2pfsError> {
+    if (isDiskFull(cause)) await this.#giveUpReserve()
+    return new P2pfsError('unavailable', `cannot write a chunk below ${this.directory}: ${(cause as Error).message}`, {
+      cause,
+      ...(digest && { digest }),
+    })
+  }
+
   async #write(digest: Digest, bytes: Uint8Array): Promise<void> {
-    if (this.#reserve.isFull) {
-      const cause = Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
-      throw new P2pfsError('unavailable', 'the disk is full: no chunk is kept', { cause, digest })
-    }
+    this.#refuseIfFull(digest)
     // The new name would go with the old file's.
     await this.#discarding.get(digest)
     const temporary = join(this.#temporary, `${this.#temporaryPrefix}-${this.#written++}`)
@@ -178,11 +226,7 @@ export class ChunkStore implements AsyncDisposable {
       await rename(temporary, chunkFile(this.directory, digest))
     } catch (cause) {
       await unlink(temporary).catch(() => undefined)
-      if (isDiskFull(cause)) await this.#reserve.release()
-      throw new P2pfsError('unavailable', `cannot write a chunk below ${this.directory}: ${(cause as Error).message}`, {
-        cause,
-        digest,
-      })
+      throw await this.#failure(cause, digest)
     } finally {
       epochs.end(epoch)
     }
@@ -193,14 +237,14 @@ export class ChunkStore implements AsyncDisposable {
    * Takes over a chunk file that another thread has written with a `ChunkFileWriter`.
    * @returns whether it was not here before
    */
-  adopt(digest: Digest, lengthBytes: number): boolean {
+  adopt({ digest, lengthBytes, changedAtMs }: WrittenChunk): boolean {
     const isNew = !this.#present.has(digest)
-    this.#add(digest, lengthBytes)
+    this.#add(digest, lengthBytes, changedAtMs)
     return isNew
   }
 
-  #add(digest: Digest, lengthBytes: number): void {
-    this.#present.set(digest, unchecked)
+  #add(digest: Digest, lengthBytes: number, checkedAtMs: number = unchecked): void {
+    this.#present.set(digest, checkedAtMs)
     this.#sync.noteWritten(lengthBytes)
     this.#doubtless(digest)
   }
@@ -369,32 +413,5 @@ export class ChunkStore implements AsyncDisposable {
       .catch((error: unknown) => this.#log.debug('discarded chunk cannot be removed', { error, file: discarded }))
       .finally(() => this.#removals.delete(removal))
     this.#removals.add(removal)
-  }
-}
-
-/** The part of WebAssembly that is used here; types for Node do not declare it. */
-declare const WebAssembly: { Memory: new (descriptor: { initial: number }) => { buffer: ArrayBuffer } }
-
-/** The page size of WebAssembly, which aligns its memory to it (bytes). */
-const wasmPageBytes = 64 * 1024
-
-/**
- * The bytes of a file as the disk has them now. Direct reads need memory that is aligned to the disk's blocks; WebAssembly's is.
- * @returns undefined where there is no such file
- */
-async function readUncached(path: string): Promise<Uint8Array | undefined> {
-  try {
-    await using file = await open(path, constants.O_RDONLY | constants.O_DIRECT)
-    const { size } = await file.stat()
-    const memory = new WebAssembly.Memory({ initial: Math.floor(size / wasmPageBytes) + 1 })
-    const bytes = new Uint8Array(memory.buffer)
-    const { bytesRead } = await file.read(bytes, 0, bytes.length, 0)
-    return bytes.subarray(0, bytesRead)
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT') return undefined
-    // The filesystem has no direct reads.
-    if (code === 'EINVAL') return await readFile(path)
-    throw error
   }
 }

@@ -1,4 +1,5 @@
 import type { Digest } from '../../protocol/digest.ts'
+import type { ChunkFiles } from '../model/chunk-sink.ts'
 import type { Inventory } from './inventory.ts'
 
 /** How a chunk is used by the transactions under way. */
@@ -8,7 +9,7 @@ interface Use {
   isNew: boolean
 }
 
-type Store = Pick<Inventory, 'put' | 'discard' | 'isReferenced' | 'flush'>
+type Store = Pick<Inventory, 'put' | 'openThreadWriting' | 'adoptFrom' | 'discard' | 'isReferenced' | 'flush'>
 
 /** How long a rollback waits for the room that it gives back (ms); it is free a little later otherwise. */
 const reclaimMs = 10_000
@@ -41,12 +42,7 @@ export class ImportTransaction {
 
   /** Resolves when the chunk is kept. @throws what the store throws */
   async put(digest: Digest, bytes: Uint8Array): Promise<void> {
-    const use = this.#uses.get(digest) ?? { transactions: 0, isNew: false }
-    if (!this.#used.has(digest)) {
-      this.#used.add(digest)
-      use.transactions++
-      this.#uses.set(digest, use)
-    }
+    const use = this.#use(digest)
     const putting = this.#inventory.put(digest, bytes, 'registry')
     this.#pending.add(putting)
     try {
@@ -54,6 +50,34 @@ export class ImportTransaction {
     } finally {
       this.#pending.delete(putting)
     }
+  }
+
+  /** For a thread that writes the files of chunks. It has ended, and this was disposed of, before the transaction ends. */
+  openFiles(): ChunkFiles {
+    const inventory = this.#inventory
+    const thread = inventory.openThreadWriting()
+    return {
+      writing: thread.writing,
+      decide: async ({ digest, lengthBytes }) => {
+        this.#use(digest)
+        return (await thread.grant(digest, lengthBytes)) ? 'write' : 'drop'
+      },
+      adopt: (chunks) => {
+        for (const digest of inventory.adoptFrom(thread, chunks, 'registry')) this.#use(digest).isNew = true
+      },
+      failed: async (cause) => await thread.failed(cause),
+      [Symbol.asyncDispose]: async () => await thread[Symbol.asyncDispose](),
+    }
+  }
+
+  #use(digest: Digest): Use {
+    const use = this.#uses.get(digest) ?? { transactions: 0, isNew: false }
+    if (!this.#used.has(digest)) {
+      this.#used.add(digest)
+      use.transactions++
+      this.#uses.set(digest, use)
+    }
+    return use
   }
 
   /** Everything that has been put stays. */

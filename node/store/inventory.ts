@@ -5,9 +5,10 @@ import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { ChunkRequest, RemoteSource } from '../model/chunk-request.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import { ChunkProvenance } from './chunk-provenance.ts'
-import type { ChunkFileWriting } from '../base/chunk-file-writer.ts'
+import type { ChunkFileWriting, WrittenChunk } from '../base/chunk-file-writer.ts'
 import type { ChunkStore } from './chunk-store.ts'
 import { Holdings } from './holdings.ts'
+import type { ThreadWriting } from './thread-writing.ts'
 
 /** Tells the region what this host holds: the availability of the peer network. */
 export interface Announcer {
@@ -31,6 +32,7 @@ export interface InventoryParts {
     | 'get'
     | 'put'
     | 'adopt'
+    | 'openThreadWriting'
     | 'room'
     | 'flush'
     | 'scrub'
@@ -42,8 +44,16 @@ export interface InventoryParts {
   region: Announcer
 }
 
-/** Told of a chunk that has come to this host, for each place in a tracked segment where it stands. */
-export type ArrivalListener = (segment: Digest, index: number, source: RemoteSource) => void
+/**
+ * Told of a chunk that has come to this host, for each place in a tracked segment where it stands.
+ * @param changedAtMs the inode change time (ms) at which its file is known to be right; undefined where it is not known
+ */
+export type ArrivalListener = (
+  segment: Digest,
+  index: number,
+  source: RemoteSource,
+  changedAtMs: number | undefined,
+) => void
 
 /**
  * This host's chunks, and what it has told the region of them. Every chunk comes to the disk and goes from it through here, so
@@ -69,6 +79,14 @@ export class Inventory {
   /** For threads that write chunk files; {@link adopt} tells of what they have written. */
   get writing(): ChunkFileWriting {
     return this.#chunks.writing
+  }
+
+  /**
+   * The writes of a thread that may be killed at any instruction. It is given what it asks for by the store, and {@link
+   * adoptFrom} tells of what it has written.
+   */
+  openThreadWriting(): ThreadWriting {
+    return this.#chunks.openThreadWriting()
   }
 
   get count(): number {
@@ -125,28 +143,41 @@ export class Inventory {
    * region, once for each segment.
    * @returns resolves when more may be written: at once, unless the disk is behind
    */
-  async adopt(chunks: Iterable<{ digest: Digest; lengthBytes: number }>, source: RemoteSource): Promise<void> {
+  async adopt(chunks: Iterable<WrittenChunk>, source: RemoteSource): Promise<void> {
+    this.#adopt(chunks, source, (chunk) => this.#chunks.adopt(chunk))
+    await this.#chunks.room()
+  }
+
+  /** As {@link adopt}, for a thread of {@link openThreadWriting}. @returns those that were not here before, at once */
+  adoptFrom(thread: ThreadWriting, chunks: Iterable<WrittenChunk>, source: RemoteSource): Digest[] {
+    return this.#adopt(chunks, source, (chunk) => thread.adopt(chunk))
+  }
+
+  #adopt(chunks: Iterable<WrittenChunk>, source: RemoteSource, adopt: (chunk: WrittenChunk) => boolean): Digest[] {
+    const fresh: Digest[] = []
     const arrived = new Map<Digest, number[]>()
-    for (const { digest, lengthBytes } of chunks) {
-      if (this.#chunks.adopt(digest, lengthBytes)) this.#provenance.note(digest, source)
+    for (const chunk of chunks) {
+      const { digest, changedAtMs } = chunk
+      if (adopt(chunk)) {
+        fresh.push(digest)
+        this.#provenance.note(digest, source)
+      }
       for (const { table, index } of this.#holdings.add(digest)) {
         const indexes = arrived.get(table)
         if (indexes === undefined) arrived.set(table, [index])
         else indexes.push(index)
+        for (const listener of this.#listeners) listener(table, index, source, changedAtMs)
       }
     }
-    for (const [table, indexes] of arrived) {
-      this.#region.announceChunks(table, indexes)
-      for (const index of indexes) for (const listener of this.#listeners) listener(table, index, source)
-    }
-    await this.#chunks.room()
+    for (const [table, indexes] of arrived) this.#region.announceChunks(table, indexes)
+    return fresh
   }
 
   #arrived(digest: Digest, source: RemoteSource, isNew: boolean): void {
     if (isNew) this.#provenance.note(digest, source)
     for (const { table, index } of this.#holdings.add(digest)) {
       this.#region.announceChunks(table, [index])
-      for (const listener of this.#listeners) listener(table, index, source)
+      for (const listener of this.#listeners) listener(table, index, source, undefined)
     }
   }
 

@@ -16,7 +16,7 @@ const layerMediaTypes: Record<LayerCompression, string> = {
 }
 
 /** The level that builders use. */
-const gzipLevel = 6
+const builderGzipLevel = 6
 
 interface Descriptor {
   mediaType: string
@@ -49,7 +49,7 @@ export class OciLayout {
   async addLayer(
     tarPath: string,
     compression: LayerCompression,
-    { signal }: { signal?: AbortSignal } = {},
+    { signal, gzipLevel = builderGzipLevel }: { signal?: AbortSignal; gzipLevel?: number } = {},
   ): Promise<StoredLayer> {
     const partial = join(this.directory, `partial-${compression}`)
     const diffHash = createHash('sha256')

@@ -42,6 +42,8 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   fuseWorkers: { given: '7', read: 7 },
   bootProfiles: { given: 'off', read: 'off' },
   verifyBelieved: { given: 'off', read: 'off' },
+  nativeReads: { given: 'all', read: 'all' },
+  nativeLimit: { given: '4GiB', read: 4_294_967_296 },
   maxLayerSize: { given: '1.5GiB', read: 1_610_612_736 },
   maxLayerMetadata: { given: '100MiB', read: 104_857_600 },
   logLevel: { given: 'debug', read: 'debug' },

@@ -68,8 +68,8 @@ const floors: Record<string, Floor> = {
     because: 'records and replays what a mount reads first',
   },
   mount: {
-    mayName: ['base', 'model', 'store', 'fetch', 'boot'],
-    because: 'turns reads of mounts into fetches, and starts their boots',
+    mayName: ['base', 'model', 'rootfs', 'store', 'fetch', 'boot'],
+    because: 'turns reads of mounts into fetches, starts their boots, and lays out what the kernel reads by itself',
   },
   control: { mayName: ['base', 'model'], because: 'the API and its transport: what it calls is handed to it' },
   operations: {
@@ -112,6 +112,10 @@ const roots: Record<string, readonly string[] | undefined> = {
   'config.ts': ['base', 'model', 'rootfs', 'registry'],
   'daemon.ts': undefined,
   'main.ts': undefined,
+  'run-daemon.ts': undefined,
+  'state-directory.ts': ['base'],
+  // Without the daemon's modules, which take longer to load than it.
+  'supervise.ts': ['base'],
   'supervisor.ts': ['base', 'control', 'mount'],
 }
 
@@ -205,12 +209,31 @@ test('cli/ speaks to the control API only; p2pfs daemon alone loads the node its
     const allowed = ['cli/', 'node/control/', 'node/model/', 'node/base/', 'protocol/errors.ts', 'package.json']
     // Makes a file that daemons read, and needs none.
     if (file === 'cli/keygen.ts') allowed.push('protocol/region-key.ts')
-    if (file === 'cli/daemon.ts') allowed.push('node/main.ts', 'node/config.ts')
+    if (file === 'cli/daemon.ts') allowed.push('node/supervise.ts', 'node/config.ts')
     assert.ok(
       allowed.some((prefix) => imported.startsWith(prefix)),
       `${file} imports ${imported}`,
     )
   }
+})
+
+test('the supervisor has none of the modules of the daemon, nor of libp2p: it starts at once, and stays small', () => {
+  const loaded = new Set<string>()
+  const packages = new Set<string>()
+  const load = (file: string): void => {
+    if (loaded.has(file)) return
+    loaded.add(file)
+    const source = readFileSync(join(top, file), 'utf8')
+    for (const [, types, name = ''] of source.matchAll(/^(?:import|export) (type )?(?:[^';]*? from )?'([^']+)'/gm)) {
+      if (types !== undefined || name.startsWith('node:') || name.endsWith('.json')) continue
+      if (name.startsWith('.')) load(relative(top, normalize(join(top, dirname(file), name))))
+      else packages.add(name)
+    }
+  }
+  for (const file of ['cli/main.ts', 'cli/daemon.ts', 'node/config.ts', 'node/supervise.ts']) load(file)
+  assert.ok(loaded.has('node/supervisor.ts'), [...loaded].join(' '))
+  assert.ok(!loaded.has('node/run-daemon.ts') && !loaded.has('node/daemon.ts'), [...loaded].join(' '))
+  assert.deepEqual([...packages].toSorted(), ['cborg', 'smol-toml'])
 })
 
 test('unit tests need neither root nor the lab', () => {

@@ -12,7 +12,7 @@ export interface BlockImage {
    */
   nodeId: number
   sizeBytes: number
-  /** Float64: offset of each chunk in the image, and the image's size last (bytes). */
+  /** Float64: offset of each chunk in the image, and the end of the last (bytes). */
   offsets: SharedArrayBuffer
   /** 32 raw bytes per chunk. */
   digests: SharedArrayBuffer
@@ -60,7 +60,8 @@ export function createBlockImage(manifest: RootfsManifest, digest: Digest): Bloc
   return {
     name: digestHex(digest),
     nodeId: nodeIdOf(digest),
-    sizeBytes: start,
+    // A raw image may end within its last block.
+    sizeBytes: manifest.sizeBytes ?? start,
     offsets: offsets.buffer,
     digests: digests.buffer,
     checkedAtMs: new SharedArrayBuffer(count * 8),

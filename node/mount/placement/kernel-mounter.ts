@@ -5,7 +5,42 @@ import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
 import { limitReadAhead, withLimitedReadAhead } from './kernel-read-ahead.ts'
 import { identityOf, locate, readMounts, type MountInfo } from './mountinfo.ts'
 import type { RunTool, ToolResult } from './run-tool.ts'
-import { mountCalls, mountReadOnly } from './system-calls.ts'
+import {
+  bindProgram,
+  configCommands,
+  currentDirectory,
+  filesystemCalls,
+  mountAttributes,
+  mountCalls,
+  mountReadOnly,
+  moveMountEmptyPath,
+  type MountOption,
+} from './system-calls.ts'
+
+/**
+ * Mounts EROFS over several files, one option a call: all of them in one text would have to fit into a page. Names of devices
+ * are short, and relative to a directory, because the kernel takes 255 bytes. The kernel reads the files directly, so
+ * that their pages are kept once.
+ */
+const devicesProgram = `my ($within, $file, $directory, @devices) = @ARGV;
+my ($type, $empty) = ("erofs", "");
+chdir($within) or die "$within: $!\n";
+my $fs = syscall(${filesystemCalls.open}, $type, 1);
+die "fsopen: $!\n" if $fs < 0;
+sub set {
+  my ($command, $key, $value) = @_;
+  syscall(${filesystemCalls.config}, $fs, $command, $key, $value, 0) == 0 or die "fsconfig $key: $!\n";
+}
+my ($ro, $directio, $source, $device) = ("ro", "directio", "source", "device");
+set(${configCommands.setFlag}, $ro, 0);
+set(${configCommands.setFlag}, $directio, 0);
+set(${configCommands.setString}, $source, $file);
+set(${configCommands.setString}, $device, $_) for map { "$_" } @devices;
+syscall(${filesystemCalls.config}, $fs, ${configCommands.create}, 0, 0, 0) == 0 or die "superblock: $!\n";
+my $mount = syscall(${filesystemCalls.mount}, $fs, 1, ${mountAttributes.ro});
+die "fsmount: $!\n" if $mount < 0;
+syscall(${filesystemCalls.moveMount}, $mount, $empty, ${currentDirectory}, $directory, ${moveMountEmptyPath}) == 0
+  or die "move_mount: $!\n";`
 
 /** Mounts by the host's kernel. All methods that mount throw unavailable if mount(8) fails. */
 export class KernelMounter {
@@ -31,6 +66,21 @@ export class KernelMounter {
     await limitReadAhead(directory).catch(() => undefined)
   }
 
+  /**
+   * EROFS whose blocks are in several files, read-only. It takes Linux 6.12, and its option directio.
+   * @param devices names of files, in the order of the device table
+   * @param options `within`: the directory of these files
+   */
+  async devices(
+    file: string,
+    devices: readonly string[],
+    directory: string,
+    { within }: { within: string },
+  ): Promise<void> {
+    const { ok, message } = await this.#run('perl', ['-e', devicesProgram, within, file, directory, ...devices])
+    if (!ok) throw new P2pfsError('unavailable', `cannot mount on ${directory}: ${message}`, { directory })
+  }
+
   /** An ext4 disk in a file, writable. */
   async disk(file: string, directory: string): Promise<void> {
     await this.#mount(['-t', 'ext4', '-o', 'loop,noatime', file, directory], directory)
@@ -51,11 +101,13 @@ export class KernelMounter {
 
   /**
    * Binds with options that belong to this mount alone: other mounts of the filesystem keep theirs. The directory never
-   * has a mount without them: mount(8) sets them in a second step, so that is done elsewhere, and a bind of a bind has
-   * its options.
-   * @param place where the first step is done: a name for a directory that others than root cannot reach
+   * has a mount without them. mount(8) sets them in a second step, so where system calls do not do it (before Linux 5.12,
+   * or without perl), that step is done elsewhere, and a bind of a bind has its options.
+   * @param place where the second step is done: a name for a directory that others than root cannot reach
    */
-  async bindWith(options: readonly string[], source: string, directory: string, place: string): Promise<void> {
+  async bindWith(options: readonly MountOption[], source: string, directory: string, place: string): Promise<void> {
+    const attributes = options.reduce((sum, option) => sum + mountAttributes[option], 0)
+    if ((await this.#run('perl', ['-e', bindProgram, source, directory, String(attributes)])).ok) return
     await mkdir(place, { recursive: true, mode: 0o700 })
     try {
       await this.bind(source, place)

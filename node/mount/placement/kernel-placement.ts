@@ -1,10 +1,12 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../../protocol/errors.ts'
+import type { NativeImages } from '../native/native-images.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
+import { isOverlayBelow } from './overlay-layers.ts'
 import { identityOf, locate, readMounts, type MountInfo } from './mountinfo.ts'
 import { ownMounts } from './own-mounts.ts'
-import type { MountSpec, Place, Placed, PlacedMount, Placement, Restriction } from './placement.ts'
+import type { MountSpec, Place, Placed, PlacedMount, Placement, Reads, Restriction } from './placement.ts'
 import type { Reach } from './reach.ts'
 import type { ScratchDrives } from './scratch-drives.ts'
 import type { Trees } from './trees.ts'
@@ -16,10 +18,19 @@ export interface KernelPlacementParts {
   writables: WritableLayers
   scratches: ScratchDrives
   reach: Pick<Reach, 'ofOthers'>
+  /** Images that the kernel reads without the daemon; undefined if there are none. */
+  natives: Pick<NativeImages, 'directory' | 'mount' | 'mountPoint' | 'release' | 'tidy'> | undefined
+}
+
+/** The source of the bind on the user's directory: the first mount of its filesystem, and the path in that. */
+interface Source {
+  filesystem: string
+  root: string
+  reads: Reads
 }
 
 /** What keeps programs and device nodes of an image from giving a user of this host more rights. */
-const restrictions = ['nosuid', 'nodev']
+const restrictions = ['nosuid', 'nodev'] as const
 
 /**
  * Mounts on the user's directories, for a daemon that may mount. Every filesystem is mounted below the state directory
@@ -57,15 +68,38 @@ export class KernelPlacement implements Placement {
     // A daemon that died in the middle of a mount or a reset has not recorded which mount it is.
     for (const spec of specs) {
       if (standing.has(spec.id)) continue
-      const source = this.#source(spec)
-      const device = own.find(({ mountPoint }) => mountPoint === source.filesystem)?.device
-      const candidates = [...bound.values()].filter((mount) => mount.device === device && mount.root === source.root)
+      const sources = this.#sources(spec).map(({ filesystem, root }) => ({
+        device: own.find(({ mountPoint }) => mountPoint === filesystem)?.device,
+        root,
+      }))
+      const candidates = [...bound.values()].filter((mount) =>
+        sources.some(({ device, root }) => mount.device === device && mount.root === root),
+      )
       const there = (await this.locate(spec.directory))?.identity
       const found =
         candidates.find((mount) => identityOf(mount) === there) ?? (spec.writable ? candidates[0] : undefined)
       if (found !== undefined) claim(spec, identityOf(found))
     }
     return standing
+  }
+
+  async reads(specs: readonly MountSpec[]): Promise<Map<string, Reads>> {
+    const mounts = await readMounts()
+    const byIdentity = new Map(mounts.map((mount) => [identityOf(mount), mount]))
+    const below = this.#parts.natives?.directory
+    const devices = new Set(
+      mounts
+        .filter(({ mountPoint }) => below !== undefined && mountPoint.startsWith(`${below}/`))
+        .map(({ device }) => device),
+    )
+    return new Map(
+      specs.map(({ id, identity = '' }) => {
+        const mount = byIdentity.get(identity)
+        const isNative =
+          mount !== undefined && below !== undefined && (devices.has(mount.device) || isOverlayBelow(mount, below))
+        return [id, isNative ? 'native' : 'fuse']
+      }),
+    )
   }
 
   async place(spec: MountSpec, { signal }: { signal: AbortSignal }): Promise<PlacedMount> {
@@ -102,7 +136,8 @@ export class KernelPlacement implements Placement {
     if (scratchBytes !== undefined) {
       await this.#parts.scratches.refuseInUse(id)
       const scratch = await this.#parts.scratches.make(id, scratchBytes, { owner, signal })
-      return { placed: { rootfs: join(directory, 'rootfs.img'), scratch }, identity }
+      const reads = (await this.reads([spec])).get(id) ?? 'fuse'
+      return { placed: { rootfs: join(directory, 'rootfs.img'), scratch }, reads, identity }
     }
     if (!spec.writable) {
       throw new P2pfsError(
@@ -111,10 +146,10 @@ export class KernelPlacement implements Placement {
         { directory },
       )
     }
-    const { mounter, trees, writables } = this.#parts
-    const tree = await trees.mount(spec.rootfs, spec.format)
+    const { mounter, writables } = this.#parts
+    const tree = await this.#mountTree(spec)
     // First of all, since it can fail: the mount then stays as it is.
-    const prepared = await writables.prepare({ id, lower: tree, limitBytes: spec.limitBytes }, { signal })
+    const prepared = await writables.prepare({ id, lower: tree.filesystem, limitBytes: spec.limitBytes }, { signal })
     const mount = await this.#find(spec)
     let former: string | undefined
     try {
@@ -126,8 +161,9 @@ export class KernelPlacement implements Placement {
     }
     try {
       await writables.use(prepared)
-      const path = mount?.mountPoint ?? (await locate(directory))?.path
-      return await this.#bind(spec, path ?? directory, { rootfs: directory })
+      const path = mount?.mountPoint ?? (await locate(directory))?.path ?? directory
+      const restricted = await this.#restriction(spec, path)
+      return await this.#bind(spec, path, { rootfs: directory }, { source: this.#merged(spec, tree), restricted })
     } finally {
       // Not earlier: it would take time from what is waited for.
       writables.endInBackground(former)
@@ -147,6 +183,7 @@ export class KernelPlacement implements Placement {
   }
 
   async release(rootfs: string): Promise<boolean> {
+    await this.#parts.natives?.release(rootfs)
     return await this.#parts.trees.release(rootfs)
   }
 
@@ -155,6 +192,7 @@ export class KernelPlacement implements Placement {
     await this.#parts.writables.tidy(ids)
     await this.#parts.scratches.tidy(ids)
     await this.#parts.trees.tidy(new Set(specs.filter((spec) => spec.as === 'tree').map(({ rootfs }) => rootfs)))
+    await this.#parts.natives?.tidy(new Set(specs.map(({ rootfs }) => rootfs)))
   }
 
   async #placeDrive(spec: MountSpec, path: string, signal: AbortSignal): Promise<PlacedMount> {
@@ -162,50 +200,82 @@ export class KernelPlacement implements Placement {
     const scratch =
       scratchBytes === undefined ? undefined : await this.#parts.scratches.make(id, scratchBytes, { owner, signal })
     const placed = { rootfs: join(directory, 'rootfs.img'), ...(scratch === undefined ? {} : { scratch }) }
-    return await this.#bind(spec, path, placed)
+    // Its file is root's: whoever else owns the drive is let in by the daemon.
+    const native = owner === undefined ? await this.#mountNative(spec) : undefined
+    const source = native ?? this.#fuseSource(spec)
+    return await this.#bind(spec, path, placed, { source, restricted: undefined })
   }
 
   async #placeTree(spec: MountSpec, path: string, signal: AbortSignal): Promise<PlacedMount> {
-    const { id, directory, rootfs, format, writable, limitBytes } = spec
-    const tree = await this.#parts.trees.mount(rootfs, format)
-    if (writable) {
-      const { writables } = this.#parts
-      await writables.use(await writables.prepare({ id, lower: tree, limitBytes }, { signal }))
-    }
-    return await this.#bind(spec, path, { rootfs: directory })
+    const { id, directory, writable, limitBytes } = spec
+    // Side by side: each may take a process.
+    const [tree, restricted] = await Promise.all([this.#mountTree(spec), this.#restriction(spec, path)])
+    if (!writable) return await this.#bind(spec, path, { rootfs: directory }, { source: tree, restricted })
+    const { writables } = this.#parts
+    await writables.use(await writables.prepare({ id, lower: tree.filesystem, limitBytes }, { signal }))
+    return await this.#bind(spec, path, { rootfs: directory }, { source: this.#merged(spec, tree), restricted })
   }
 
-  async #bind(spec: MountSpec, path: string, placed: Placed): Promise<PlacedMount> {
-    const { filesystem, root } = this.#source(spec)
+  /** Mounts the tree of an image if it is not mounted yet. */
+  async #mountTree(spec: MountSpec): Promise<Source> {
+    const native = await this.#mountNative(spec)
+    if (native !== undefined) return native
+    await this.#parts.trees.mount(spec.rootfs, spec.format)
+    return this.#fuseSource(spec)
+  }
+
+  async #mountNative({ as, rootfs }: MountSpec): Promise<Source | undefined> {
+    const filesystem = await this.#parts.natives?.mount(as, rootfs)
+    return filesystem === undefined ? undefined : { filesystem, root: '/', reads: 'native' }
+  }
+
+  async #bind(
+    spec: MountSpec,
+    path: string,
+    placed: Placed,
+    { source: from, restricted }: { source: Source; restricted: Restriction | undefined },
+  ): Promise<PlacedMount> {
+    const { filesystem, root, reads } = from
     const { mounter, trees } = this.#parts
     const source = join(filesystem, root)
-    const restricted = await this.#restriction(spec, path)
     if (restricted === undefined) await mounter.bind(source, path)
     else {
-      const options = spec.writable ? restricted.options : ['ro', ...restricted.options]
+      const options = spec.writable ? restrictions : (['ro', ...restrictions] as const)
       await mounter.bindWith(options, source, path, trees.passingPlace(spec.id))
     }
     const mount = (await locate(path))?.mount
     if (mount === undefined)
       throw new P2pfsError('unavailable', `cannot mount on ${spec.directory}: it was moved away meanwhile`)
-    return { placed: restricted === undefined ? placed : { ...placed, restricted }, identity: identityOf(mount) }
+    return { placed: restricted === undefined ? placed : { ...placed, restricted }, reads, identity: identityOf(mount) }
   }
 
   /**
-   * Whether a part of the image must not work: it is not trusted, and others than root can get to it. That is so or not
-   * when the mount is placed, and stays; a drive's filesystem has no such part.
+   * Whether a part of a tree must not work: it is not trusted, and others than root can get to it. That is so or not when
+   * the mount is placed, and stays.
    */
-  async #restriction({ as, allowOthers = false }: MountSpec, path: string): Promise<Restriction | undefined> {
-    if (as === 'drive' || allowOthers) return undefined
+  async #restriction({ allowOthers = false }: MountSpec, path: string): Promise<Restriction | undefined> {
+    if (allowOthers) return undefined
     const reason = await this.#parts.reach.ofOthers(path)
-    return reason === undefined ? undefined : { options: restrictions, reason }
+    return reason === undefined ? undefined : { options: [...restrictions], reason }
   }
 
-  /** The source of the bind on the user's directory: the first mount of its filesystem, and the path in that. */
-  #source({ id, as, writable, rootfs }: MountSpec): { filesystem: string; root: string } {
-    if (as === 'drive') return { filesystem: this.#mountPoint, root: `/${rootfs}` }
-    const { writables, trees } = this.#parts
-    return { filesystem: writable ? writables.mountPoint(id) : trees.mountPoint(rootfs), root: '/' }
+  /** Where the mount on the user's directory may come from. */
+  #sources(spec: MountSpec): Source[] {
+    const { natives } = this.#parts
+    if (spec.writable) return [this.#merged(spec, { reads: 'fuse' })]
+    const fuse = this.#fuseSource(spec)
+    if (natives === undefined) return [fuse]
+    return [{ filesystem: natives.mountPoint(spec.as, spec.rootfs), root: '/', reads: 'native' }, fuse]
+  }
+
+  #fuseSource({ as, rootfs }: MountSpec): Source {
+    if (as === 'drive') return { filesystem: this.#mountPoint, root: `/${rootfs}`, reads: 'fuse' }
+    return { filesystem: this.#parts.trees.mountPoint(rootfs), root: '/', reads: 'fuse' }
+  }
+
+  /** The overlay of a writable tree. */
+  #merged({ id }: MountSpec, { reads }: Pick<Source, 'reads'>): Source {
+    return { filesystem: this.#parts.writables.mountPoint(id), root: '/', reads }
   }
 
   async #isBound(mount: MountInfo): Promise<boolean> {

@@ -1,7 +1,7 @@
 import { readlink, realpath, symlink, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import type { MountSpec, Place, PlacedMount, Placement } from './placement.ts'
+import type { MountSpec, Place, PlacedMount, Placement, Reads } from './placement.ts'
 
 /**
  * For a daemon that may not mount: `DIR/rootfs.img` is a symbolic link to the image file in the FUSE mount. The FUSE
@@ -23,6 +23,10 @@ export class LinkPlacement implements Placement {
 
   async standing(): Promise<Map<string, string>> {
     return new Map()
+  }
+
+  async reads(specs: readonly MountSpec[]): Promise<Map<string, Reads>> {
+    return new Map(specs.map(({ id }) => [id, 'fuse']))
   }
 
   /**
@@ -61,7 +65,7 @@ export class LinkPlacement implements Placement {
         directory,
       })
     }
-    return { placed: { rootfs: link }, identity: await realpath(directory) }
+    return { placed: { rootfs: link }, reads: 'fuse', identity: await realpath(directory) }
   }
 
   async reset({ directory }: MountSpec): Promise<PlacedMount> {

@@ -12,6 +12,8 @@ export interface MountInfo {
   mountPoint: string
   type: string
   source: string
+  /** Of the filesystem, not of this mount: those of an overlay name its layers. */
+  options: string
 }
 
 /** A file or directory that a path leads to. */
@@ -78,7 +80,7 @@ export function parseMountInfo(text: string): MountInfo[] {
       const fields = line.split(' ')
       const separator = fields.indexOf('-', 6)
       const [id, , device = '', root = '', mountPoint = ''] = fields
-      const [type = '', source = ''] = fields.slice(separator + 1)
+      const [type = '', source = '', options = ''] = fields.slice(separator + 1)
       return {
         id: Number(id),
         device,
@@ -86,6 +88,7 @@ export function parseMountInfo(text: string): MountInfo[] {
         mountPoint: unescape(mountPoint),
         type,
         source: unescape(source),
+        options: unescape(options),
       }
     })
 }

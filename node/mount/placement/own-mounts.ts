@@ -1,3 +1,5 @@
+import { dirname, join } from 'node:path'
+import { isOverlayBelow } from './overlay-layers.ts'
 import { readMounts, type MountInfo } from './mountinfo.ts'
 
 export interface OwnMount extends MountInfo {
@@ -18,4 +20,19 @@ export async function ownMounts(roots: readonly string[]): Promise<OwnMount[]> {
   return mounts
     .filter(({ device }) => devices.has(device))
     .map((mount) => ({ ...mount, bound: !isBelow(mount.mountPoint) }))
+}
+
+/**
+ * Those of a list of own mounts that need no daemon: of filesystems that are mounted below a directory first, and the
+ * writable trees on these, with their disks.
+ */
+export function lastingMounts(own: readonly OwnMount[], directory: string): OwnMount[] {
+  const devicesOf = (mounts: readonly OwnMount[]): Set<string> => new Set(mounts.map(({ device }) => device))
+  const native = own.filter(({ mountPoint }) => mountPoint.startsWith(`${directory}/`))
+  const overlays = own.filter((mount) => isOverlayBelow(mount, directory))
+  const disks = own.filter(({ mountPoint }) =>
+    overlays.some((overlay) => !overlay.bound && mountPoint === join(dirname(overlay.mountPoint), 'disk')),
+  )
+  const devices = devicesOf([...native, ...overlays, ...disks])
+  return own.filter(({ device }) => devices.has(device))
 }

@@ -42,8 +42,12 @@ export interface Restriction {
   reason: string
 }
 
+/** Who answers reads of a mount that the page cache does not have: the kernel by itself, or the daemon. */
+export type Reads = 'native' | 'fuse'
+
 export interface PlacedMount {
   placed: Placed
+  reads: Reads
   /** Tells the mount from all others while it stands, whatever its directory is called or wherever it is moved. */
   identity: string
 }
@@ -62,6 +66,8 @@ export interface Placement {
   locate: (directory: string) => Promise<Place | undefined>
   /** Finds the mounts that stand. @returns the identity of each, by the id of its spec */
   standing: (specs: readonly MountSpec[]) => Promise<Map<string, string>>
+  /** Who answers reads of mounts that stand, by the id of their spec. */
+  reads: (specs: readonly MountSpec[]) => Promise<Map<string, Reads>>
   /** @throws missing if there is no such directory; conflict if it is taken; unsupported if this host cannot do it */
   place: (spec: MountSpec, options: { signal: AbortSignal }) => Promise<PlacedMount>
   /**
@@ -73,7 +79,7 @@ export interface Placement {
   remove: (spec: MountSpec) => Promise<void>
   /** Removes what cannot outlive the daemon, when it stops and for mounts that are gone when it starts. */
   end: (specs: readonly MountSpec[]) => Promise<void>
-  /** No mount has this rootfs as a tree any more. @returns false if something still uses it */
+  /** No mount has this rootfs as a tree any more: ends what nothing is bound to. @returns false if something still uses it */
   release: (rootfs: string) => Promise<boolean>
   /** Removes what belongs to none of these mounts, and is not in use: what a crash or a reboot has left. */
   tidy: (specs: readonly MountSpec[]) => Promise<void>

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { parseKey } from '../../../protocol/attestation.ts'
+import { parseKey } from '../../../protocol/peer-key.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 
 /**

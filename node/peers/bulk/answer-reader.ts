@@ -1,6 +1,12 @@
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import { bulkAnswerHeaderBytes, parseBulkAnswerHeader, type BulkAnswerHeader } from '../../../protocol/messages/bulk.ts'
 
+/**
+ * Longest target (bytes). libuv reads one socket 32 times before it looks at the others and at messages: those are 2 MiB
+ * of a holder, eight chunks.
+ */
+const maxTargetBytes = 64 * 1024
+
 export interface AnswerHandler {
   /** A header has come. @throws invalid where nobody asked for it: nothing of what follows is kept */
   onHeader: (header: BulkAnswerHeader) => void
@@ -8,44 +14,49 @@ export interface AnswerHandler {
   onAnswer: (header: BulkAnswerHeader, bytes: Uint8Array) => void
 }
 
-/** Takes the answers of a connection apart, as their bytes come. It has memory for one chunk. */
+/**
+ * Takes the answers of a connection apart. Whoever reads the connection reads into {@link target}, so a chunk is where it is
+ * verified as soon as it is read. The memory is that of one chunk, and of the header after it, which comes with it.
+ */
 export class AnswerReader {
   readonly #handler: AnswerHandler
-  readonly #header = Buffer.alloc(bulkAnswerHeaderBytes)
-  #headerBytes = 0
-  readonly #chunk = Buffer.allocUnsafeSlow(maxChunkBytes)
-  #chunkBytes = 0
+  readonly #memory = Buffer.allocUnsafeSlow(maxChunkBytes + bulkAnswerHeaderBytes)
+  /** Bytes of the memory that have come: the chunk of `#current`, and then a header. */
+  #filledBytes = 0
   #current: BulkAnswerHeader | undefined
 
   constructor(handler: AnswerHandler) {
     this.#handler = handler
   }
 
-  /** @throws invalid for what is no answer, or was not asked for */
-  push(bytes: Uint8Array): void {
-    let offset = 0
-    while (offset < bytes.length) {
-      if (this.#current === undefined) {
-        const end = Math.min(bytes.length, offset + bulkAnswerHeaderBytes - this.#headerBytes)
-        this.#header.set(bytes.subarray(offset, end), this.#headerBytes)
-        this.#headerBytes += end - offset
-        offset = end
-        if (this.#headerBytes < bulkAnswerHeaderBytes) return
-        this.#headerBytes = 0
-        const header = parseBulkAnswerHeader(this.#header)
-        this.#handler.onHeader(header)
-        this.#current = header
-      } else {
-        const end = Math.min(bytes.length, offset + this.#current.lengthBytes - this.#chunkBytes)
-        this.#chunk.set(bytes.subarray(offset, end), this.#chunkBytes)
-        this.#chunkBytes += end - offset
-        offset = end
-      }
-      if (this.#chunkBytes < this.#current.lengthBytes) continue
+  /** Where the next bytes go; never empty, whatever the handler has thrown. */
+  target(): Uint8Array {
+    const endBytes = (this.#current?.lengthBytes ?? 0) + bulkAnswerHeaderBytes
+    return this.#memory.subarray(this.#filledBytes, Math.min(endBytes, this.#filledBytes + maxTargetBytes))
+  }
+
+  /**
+   * So many bytes have been read into the last {@link target}.
+   * @throws invalid for what is no answer, or was not asked for
+   */
+  advance(lengthBytes: number): void {
+    let filledBytes = this.#filledBytes + lengthBytes
+    this.#filledBytes = filledBytes
+    if (this.#current !== undefined && filledBytes >= this.#current.lengthBytes) {
       const header = this.#current
+      const chunk = this.#memory.subarray(0, header.lengthBytes)
       this.#current = undefined
-      this.#chunkBytes = 0
-      this.#handler.onAnswer(header, this.#chunk.subarray(0, header.lengthBytes))
+      this.#filledBytes = 0
+      this.#handler.onAnswer(header, chunk)
+      this.#memory.copyWithin(0, chunk.length, filledBytes)
+      filledBytes -= chunk.length
+      this.#filledBytes = filledBytes
     }
+    if (this.#current !== undefined || filledBytes < bulkAnswerHeaderBytes) return
+    this.#filledBytes = 0
+    const header = parseBulkAnswerHeader(this.#memory)
+    this.#handler.onHeader(header)
+    if (header.lengthBytes > 0) this.#current = header
+    else this.#handler.onAnswer(header, this.#memory.subarray(0, 0))
   }
 }

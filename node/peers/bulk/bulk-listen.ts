@@ -4,8 +4,8 @@ import type { BulkListen } from './thread-messages.ts'
 
 /**
  * Where to accept bulk connections.
- * @param given a multiaddr such as `/ip4/0.0.0.0/tcp/4101`; undefined: beside the first of the addresses that libp2p
- *   listens on, at the next port, or at any if that is in use
+ * @param given a multiaddr such as `/ip4/0.0.0.0/tcp/4101`; undefined: at all addresses that libp2p listens on, at the port
+ *   after the first one's, or at any if that is in use. A peer takes the address at which it reaches libp2p
  * @throws invalid
  */
 export function parseBulkListen(given: string | undefined, listen: readonly string[]): BulkListen {
@@ -13,18 +13,22 @@ export function parseBulkListen(given: string | undefined, listen: readonly stri
     const address = parse(given)
     if (address === undefined)
       throw new P2pfsError('invalid', `--bulk-listen is ${given}; it takes an address such as /ip4/0.0.0.0/tcp/4101`)
-    return { ...address, orAny: false }
+    return { hosts: [address.host], port: address.port, orAny: false }
   }
-  for (const text of listen) {
-    const address = parse(text)
-    if (address === undefined) continue
-    return {
-      host: address.host,
-      port: address.port === 0 || address.port === 65_535 ? 0 : address.port + 1,
-      orAny: true,
-    }
+  const addresses = listen.flatMap((text) => parse(text) ?? [])
+  const [first] = addresses
+  if (first === undefined) return { hosts: ['127.0.0.1'], port: 0, orAny: true }
+  return {
+    hosts: withoutCovered([...new Set(addresses.map(({ host }) => host))]),
+    port: first.port === 0 || first.port === 65_535 ? 0 : first.port + 1,
+    orAny: true,
   }
-  return { host: '127.0.0.1', port: 0, orAny: true }
+}
+
+/** Without those that a wildcard address of the same family stands for. */
+function withoutCovered(hosts: readonly string[]): string[] {
+  const wildcards = { 4: hosts.includes('0.0.0.0'), 6: hosts.includes('::') }
+  return hosts.filter((host) => host === '0.0.0.0' || host === '::' || !wildcards[isIP(host) as 4 | 6])
 }
 
 function parse(multiaddr: string): { host: string; port: number } | undefined {

@@ -11,14 +11,23 @@ import {
 import { AnswerReader } from './answer-reader.ts'
 import { bulkLimits } from './bulk-limits.ts'
 import { openBulkSocket } from './bulk-socket.ts'
-import type { BulkWant, FromReceiver, SentFailure, ToReceiver, WantOutcome } from './thread-messages.ts'
+import type { BulkWant, FromReceiver, MetWant, SentFailure, ToReceiver } from './thread-messages.ts'
 
 /** How often connections are looked at that do not get on (ms). */
 const checkMs = 1_000
+/**
+ * Outcomes are told together: after so long (ms), or when there are so many. The main thread wakes up once for several
+ * chunks then, and wants, of which there are many under way, hardly notice.
+ */
+const together = { ms: 5, outcomes: 32 } as const
 
 export interface BulkReceiverParts {
-  /** Writes the file of a chunk, which is right. It may block: meanwhile no connection is read. @throws what the disk throws */
-  keep: (digest: Digest, bytes: Uint8Array) => void
+  /**
+   * Writes the file of a chunk, which is right. It may block: meanwhile no connection is read.
+   * @returns the file's inode change time (ms)
+   * @throws what the disk throws
+   */
+  keep: (digest: Digest, bytes: Uint8Array) => number
   report: (message: FromReceiver) => void
 }
 
@@ -75,7 +84,10 @@ class Receiving {
   readonly #reader: AnswerReader
   readonly #wants = new Map<number, BulkWant>()
   readonly #onEnd: () => void
-  #met: { id: number; outcome: WantOutcome }[] = []
+  #met: MetWant[] = []
+  #telling: NodeJS.Timeout | undefined
+  /** Wants that somebody waits for. */
+  readonly #raised = new Set<number>()
   #isOpen = false
   #isOver = false
   /** Checks since the last answer, while one is owed; since the last want otherwise. */
@@ -101,7 +113,8 @@ class Receiving {
           this.#quietChecks = 0
           parts.report({ opened: key })
         },
-        onBytes: (bytes) => this.#read(bytes),
+        target: () => this.#reader.target(),
+        onRead: (lengthBytes) => this.#read(lengthBytes),
       },
     )
     this.#socket
@@ -118,7 +131,9 @@ class Receiving {
   }
 
   order(order: 'cancel' | 'raise', id: number): void {
-    if (this.#wants.has(id)) this.#socket.write(encodeBulkOrder({ order, id }))
+    if (!this.#wants.has(id)) return
+    if (order === 'raise') this.#raised.add(id)
+    this.#socket.write(encodeBulkOrder({ order, id }))
   }
 
   check(): void {
@@ -141,10 +156,10 @@ class Receiving {
     this.#parts.report({ closed: this.#key, failure: failureOf(error) })
   }
 
-  #read(bytes: Uint8Array): void {
+  #read(lengthBytes: number): void {
     if (this.#isOver) return
     try {
-      this.#reader.push(bytes)
+      this.#reader.advance(lengthBytes)
     } catch (error) {
       this.end(error as Error)
     }
@@ -165,26 +180,29 @@ class Receiving {
       throw new P2pfsError('invalid', 'peer sent other bytes than the chunk')
     this.#wants.delete(id)
     this.#quietChecks = 0
-    this.#note(id, status === 'chunk' ? this.#keep(digest, bytes) : status)
+    this.#note(status === 'chunk' ? this.#keep(id, digest, bytes) : { id, outcome: status })
   }
 
-  #keep(digest: Digest, bytes: Uint8Array): WantOutcome {
+  #keep(id: number, digest: Digest, bytes: Uint8Array): MetWant {
     try {
-      this.#parts.keep(digest, bytes)
-      return 'kept'
+      return { id, outcome: 'kept', changedAtMs: this.#parts.keep(digest, bytes) }
     } catch (error) {
       const { message, code } = error as NodeJS.ErrnoException
       this.#parts.report({ unwritable: { message, errno: code } })
-      return 'unkept'
+      return { id, outcome: 'unkept' }
     }
   }
 
-  #note(id: number, outcome: WantOutcome): void {
-    if (this.#met.length === 0) setImmediate(() => this.#reportMet())
-    this.#met.push({ id, outcome })
+  #note(met: MetWant): void {
+    this.#met.push(met)
+    const isAwaited = this.#raised.delete(met.id) || this.#wants.size === 0
+    if (isAwaited || this.#met.length >= together.outcomes) this.#reportMet()
+    else this.#telling ??= setTimeout(() => this.#reportMet(), together.ms)
   }
 
   #reportMet(): void {
+    clearTimeout(this.#telling)
+    this.#telling = undefined
     if (this.#met.length === 0) return
     this.#parts.report({ met: this.#key, wants: this.#met })
     this.#met = []

@@ -1,4 +1,4 @@
-import { createServer, type Server, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
@@ -14,11 +14,13 @@ import { PendingHandshakes } from '../admission/pending-handshakes.ts'
 import { sourceOf } from '../admission/source.ts'
 import { AdmittedConnections } from '../admission/admitted-connections.ts'
 import { bulkLimits } from './bulk-limits.ts'
+import { BulkListeners } from './bulk-listeners.ts'
 import { failureOf } from './bulk-receiver.ts'
 import { acceptPlain, acceptTls, type AcceptBulkSocket } from './bulk-socket.ts'
 import { Grants, type GivenGrant } from './grants.ts'
 import { OrderReader } from './order-reader.ts'
 import type { BulkListen, FromSender, ToSender } from './thread-messages.ts'
+import { Turns } from './turns.ts'
 
 /** How often connections are looked at whose peer does not take anything, and what was sent is told (ms). */
 const checkMs = 1_000
@@ -33,8 +35,8 @@ export interface BulkSenderParts {
 }
 
 /**
- * Serves chunks to peers that have a grant. They take turns: a chunk is read for one whose connection has room, then for
- * the next. It belongs to a thread that may block.
+ * Serves chunks to peers that have a grant. Their addresses take turns, and so do the peers of an address: a chunk is read
+ * for one whose connection has room, then for the next. It belongs to a thread that may block.
  */
 export class BulkSender implements Disposable {
   readonly #parts: BulkSenderParts
@@ -42,11 +44,11 @@ export class BulkSender implements Disposable {
   readonly #pending: PendingHandshakes
   readonly #admitted = new AdmittedConnections(bulkLimits.connections)
   readonly #accept: AcceptBulkSocket
-  readonly #server: Server
+  readonly #listeners = new BulkListeners((socket) => this.#handshake(socket))
   /** One of each peer. */
   readonly #connections = new Map<string, Sending>()
-  /** Connections that want something and have room for it, the next one first. */
-  readonly #turns = new Set<Sending>()
+  /** Connections that want something and have room for it. */
+  readonly #turns = new Turns<Sending>()
   #isTurning = false
   #toldConnections = 0
   readonly #timer: NodeJS.Timeout
@@ -56,21 +58,15 @@ export class BulkSender implements Disposable {
     this.#grants = new Grants({ now })
     this.#pending = new PendingHandshakes({ now })
     this.#accept = mode === 'tls' ? acceptTls(this.#grants) : acceptPlain(this.#grants)
-    this.#server = createServer((socket) => this.#handshake(socket))
     this.#timer = setInterval(() => this.check(), checkMs)
   }
 
   /** Begins to listen, and reports the port, or that it failed. */
-  listen({ host, port, orAny }: BulkListen): void {
-    this.#server.on('error', ({ message, code }: NodeJS.ErrnoException) => {
-      if (code === 'EADDRINUSE' && orAny && port !== 0) this.#server.listen(0, host)
-      else this.#parts.report({ failed: { message } })
-    })
-    this.#server.on('listening', () => {
-      const address = this.#server.address()
-      if (address !== null && typeof address === 'object') this.#parts.report({ listening: { port: address.port } })
-    })
-    this.#server.listen(port, host)
+  listen(listen: BulkListen): void {
+    this.#listeners.open(listen).then(
+      (port) => this.#parts.report({ listening: { port } }),
+      ({ message }: Error) => this.#parts.report({ failed: { message } }),
+    )
   }
 
   handle(message: ToSender): void {
@@ -99,7 +95,7 @@ export class BulkSender implements Disposable {
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer)
-    this.#server.close()
+    this.#listeners[Symbol.dispose]()
     for (const connection of this.#connections.values()) connection.end()
   }
 
@@ -123,31 +119,40 @@ export class BulkSender implements Disposable {
         const leaveSource = this.#admitted.add(source)
         if (leaveSource === undefined) return void opened.destroy()
         opened.once('close', leaveSource)
-        this.#serve(opened, grant)
+        this.#serve(opened, { ...grant, source })
       },
     })
     socket.once('close', leave)
   }
 
-  #serve(socket: Socket, { peer }: GivenGrant): void {
+  #serve(socket: Socket, { peer, source }: Pick<GivenGrant, 'peer'> & { source: string }): void {
     this.#connections.get(peer)?.end()
     if (this.#connections.size >= bulkLimits.connections.inAll) return void socket.destroy()
-    const connection = new Sending(this.#parts, socket, peer, {
-      onReady: () => this.#queue(connection),
-      onEnd: () => {
-        this.#turns.delete(connection)
-        if (this.#connections.get(peer) === connection) this.#connections.delete(peer)
-        const sent = connection.takeSent()
-        this.#report(sent.chunks > 0 ? [{ peer, ...sent }] : [])
+    const connection = new Sending(
+      this.#parts,
+      socket,
+      { peer, source },
+      {
+        onReady: () => this.#queue(connection),
+        onEnd: () => {
+          this.#turns.delete(connection)
+          if (this.#connections.get(peer) === connection) this.#connections.delete(peer)
+          const sent = connection.takeSent()
+          this.#report(sent.chunks > 0 ? [{ peer, ...sent }] : [])
+        },
       },
-    })
+    )
     this.#connections.set(peer, connection)
     this.#report([])
   }
 
   #queue(connection: Sending): void {
     this.#turns.add(connection)
-    if (this.#isTurning) return
+    this.#plan()
+  }
+
+  #plan(): void {
+    if (this.#isTurning || this.#turns.isEmpty) return
     this.#isTurning = true
     setImmediate(() => this.#turn())
   }
@@ -155,13 +160,8 @@ export class BulkSender implements Disposable {
   /** Sends one chunk; sockets are read between two of them. */
   #turn(): void {
     this.#isTurning = false
-    for (const connection of this.#turns) {
-      this.#turns.delete(connection)
-      connection.sendNext()
-      break
-    }
-    const [next] = this.#turns
-    if (next !== undefined) this.#queue(next)
+    this.#turns.next()?.sendNext()
+    this.#plan()
   }
 }
 
@@ -170,6 +170,8 @@ class Sending {
   readonly #parts: BulkSenderParts
   readonly #socket: Socket
   readonly peer: string
+  /** The source that it comes from. */
+  readonly source: string
   readonly #events: { onReady: () => void; onEnd: () => void }
   readonly #orders: OrderReader
   /** What is answered next, by the ids of the wants: those that are raised, and those that are cancelled. */
@@ -185,12 +187,13 @@ class Sending {
   constructor(
     parts: BulkSenderParts,
     socket: Socket,
-    peer: string,
+    { peer, source }: { peer: string; source: string },
     events: { onReady: () => void; onEnd: () => void },
   ) {
     this.#parts = parts
     this.#socket = socket
     this.peer = peer
+    this.source = source
     this.#events = events
     this.#orders = new OrderReader((order) => this.#obey(order))
     socket

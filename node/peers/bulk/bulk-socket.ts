@@ -26,14 +26,13 @@ import type { GivenGrant, Grants } from './grants.ts'
  */
 const tlsOptions = { ciphers: 'TLS_AES_128_GCM_SHA256', minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' } as const
 
-/** Memory that is read into, for each connection (bytes): what the kernel has at a time. */
-const readBytes = 64 * 1024
-
 export interface SocketHandler {
   /** The handshake is over: both sides have proved that they know the secret. */
   onOpen: () => void
-  /** Bytes of the other side; the memory is used again when this returns. */
-  onBytes: (bytes: Uint8Array) => void
+  /** Memory for the next bytes of the other side; not empty. It is asked for before each read. */
+  target: () => Uint8Array
+  /** So many bytes have been read into it. */
+  onRead: (lengthBytes: number) => void
 }
 
 /** Opens the connection that a grant is for. Errors are the socket's. */
@@ -44,7 +43,7 @@ export function openBulkSocket(
   return mode === 'tls' ? openTls(host, grant, handler) : openPlain(host, grant, handler)
 }
 
-function openTls(host: string, { port, id, secret }: BulkGrant, { onOpen, onBytes }: SocketHandler): Socket {
+function openTls(host: string, { port, id, secret }: BulkGrant, { onOpen, target, onRead }: SocketHandler): Socket {
   const socket: TLSSocket = connectTls({
     ...tlsOptions,
     host,
@@ -54,7 +53,7 @@ function openTls(host: string, { port, id, secret }: BulkGrant, { onOpen, onByte
     ca: [],
     rejectUnauthorized: true,
     checkServerIdentity: () => new Error('the other side shows a certificate in place of the secret'),
-    onread: readInto(onBytes),
+    onread: readInto(target, onRead),
   } as ConnectionOptions)
   socket.once('secureConnect', () => {
     // A handshake with a PSK counts as a resumed session.
@@ -64,33 +63,30 @@ function openTls(host: string, { port, id, secret }: BulkGrant, { onOpen, onByte
   return socket.setNoDelay(true)
 }
 
-function openPlain(host: string, { port, id, secret }: BulkGrant, { onOpen, onBytes }: SocketHandler): Socket {
-  let proof = Buffer.alloc(0)
-  const onRead = (bytes: Uint8Array): void => {
-    const missing = bulkProofBytes - proof.length
-    if (missing === 0) return onBytes(bytes)
-    proof = Buffer.concat([proof, bytes.subarray(0, missing)])
-    if (proof.length < bulkProofBytes) return
-    if (!timingSafeEqual(proof, bulkHolderProof(secret))) {
-      socket.destroy(new P2pfsError('denied', 'the other side does not prove the secret of the grant'))
-      return
-    }
-    onOpen()
-    if (bytes.length > missing) onBytes(bytes.subarray(missing))
+function openPlain(host: string, { port, id, secret }: BulkGrant, handler: SocketHandler): Socket {
+  const proof = Buffer.alloc(bulkProofBytes)
+  let proofBytes = 0
+  const target = (): Uint8Array => (proofBytes < bulkProofBytes ? proof.subarray(proofBytes) : handler.target())
+  const onRead = (lengthBytes: number): void => {
+    if (proofBytes === bulkProofBytes) return handler.onRead(lengthBytes)
+    proofBytes += lengthBytes
+    if (proofBytes < bulkProofBytes) return
+    if (timingSafeEqual(proof, bulkHolderProof(secret))) handler.onOpen()
+    else socket.destroy(new P2pfsError('denied', 'the other side does not prove the secret of the grant'))
   }
-  const socket = connect({ host, port, onread: readInto(onRead) })
+  const socket = connect({ host, port, onread: readInto(target, onRead) })
   socket.once('connect', () => socket.write(Buffer.concat([id, bulkAskerProof(secret)])))
   return socket.setNoDelay(true)
 }
 
-function readInto(onBytes: (bytes: Uint8Array) => void): {
-  buffer: Uint8Array
-  callback: (length: number, buffer: Uint8Array) => boolean
-} {
+function readInto(
+  buffer: () => Uint8Array,
+  onRead: (lengthBytes: number) => void,
+): { buffer: () => Uint8Array; callback: (lengthBytes: number) => boolean } {
   return {
-    buffer: Buffer.allocUnsafeSlow(readBytes),
-    callback: (length, buffer) => {
-      onBytes(buffer.subarray(0, length))
+    buffer,
+    callback: (lengthBytes) => {
+      onRead(lengthBytes)
       return true
     },
   }

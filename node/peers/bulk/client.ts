@@ -2,6 +2,7 @@ import type { Libp2p } from '@libp2p/interface'
 import type { Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import { maxBulkWants, type BulkMode } from '../../../protocol/messages/bulk.ts'
+import type { WrittenChunk } from '../../base/chunk-file-writer.ts'
 import { systemClock, type Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
 import { orAbort } from '../../base/single-flight.ts'
@@ -12,7 +13,15 @@ import { bulkLimits, worthBytes } from './bulk-limits.ts'
 import { BulkThread } from './bulk-thread.ts'
 import type { ChunkFiles } from './chunk-files.ts'
 import { requestGrant } from './grant-request.ts'
-import type { BulkWant, FromReceiver, ReceiverSetup, SentFailure, ToReceiver, WantOutcome } from './thread-messages.ts'
+import type {
+  BulkWant,
+  FromReceiver,
+  MetWant,
+  ReceiverSetup,
+  SentFailure,
+  ToReceiver,
+  WantOutcome,
+} from './thread-messages.ts'
 
 /** Wants that are sent within this time count as sent together (ms), as in the chunk protocol's client. */
 const togetherMs = 20
@@ -214,20 +223,24 @@ export class BulkClient {
     if (link !== undefined) this.#ended(link, message.failure)
   }
 
-  #met(link: Link, outcomes: { id: number; outcome: WantOutcome }[]): void {
+  #met(link: Link, met: readonly MetWant[]): void {
     const kept: Want[] = []
+    const written: WrittenChunk[] = []
     const others: { want: Want; outcome: WantOutcome }[] = []
-    for (const { id, outcome } of outcomes) {
+    for (const { id, ...answer } of met) {
       const want = link.wants.get(id)
       if (want === undefined) continue
       link.wants.delete(id)
-      if (outcome === 'kept') kept.push(want)
-      else others.push({ want, outcome })
+      const { digest, lengthBytes } = want
+      if (answer.outcome === 'kept') {
+        kept.push(want)
+        written.push({ digest, lengthBytes, changedAtMs: answer.changedAtMs })
+      } else others.push({ want, outcome: answer.outcome })
     }
     this.#credit(link, kept)
     if (kept.length > 0)
       void this.#parts.files
-        .adopt(kept)
+        .adopt(written)
         // The files are there, whatever else went wrong.
         .catch((error: unknown) => this.#parts.files.failed(error as Error))
         .then(() => {

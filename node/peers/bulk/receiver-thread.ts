@@ -1,14 +1,12 @@
-import { setPriority } from 'node:os'
 import { parentPort, workerData } from 'node:worker_threads'
 import { ChunkFileWriter } from '../../base/chunk-file-writer.ts'
-import { bulkNiceness } from './bulk-limits.ts'
+import { giveWay } from './give-way.ts'
 import { BulkReceiver } from './bulk-receiver.ts'
 import type { ReceiverSetup, ToReceiver } from './thread-messages.ts'
 
 const port = parentPort!
 const { writing, mode } = workerData as ReceiverSetup
-// On Linux this is the thread's own priority.
-setPriority(0, bulkNiceness)
+giveWay()
 const files = new ChunkFileWriter(writing)
 const receiver = new BulkReceiver(
   {

@@ -1,14 +1,12 @@
-import { setPriority } from 'node:os'
 import { parentPort, workerData } from 'node:worker_threads'
-import { bulkNiceness } from './bulk-limits.ts'
+import { giveWay } from './give-way.ts'
 import { BulkSender } from './bulk-sender.ts'
 import { ChunkFileReader } from './chunk-file-reader.ts'
 import type { FromSender, SenderSetup, ToSender } from './thread-messages.ts'
 
 const port = parentPort!
 const { directory, mode, listen } = workerData as SenderSetup
-// On Linux this is the thread's own priority.
-setPriority(0, bulkNiceness)
+giveWay()
 const report = (message: FromSender): void => port.postMessage(message)
 const files = new ChunkFileReader({ onDamage: (digest) => report({ damaged: digest }) }, { directory })
 const sender = new BulkSender(

@@ -96,8 +96,8 @@ export class BulkServer {
       this.#port = message.listening.port
       this.#listening?.resolve()
     } else if ('failed' in message) {
-      const { host, port } = this.#listen
-      const told = `cannot listen for bulk transfers on ${host}, port ${port}: ${message.failed.message}`
+      const { hosts, port } = this.#listen
+      const told = `cannot listen for bulk transfers on ${hosts.join()}, port ${port}: ${message.failed.message}`
       this.#listening?.reject(new P2pfsError('unavailable', told))
     } else if ('sent' in message) {
       this.#connections = message.connections

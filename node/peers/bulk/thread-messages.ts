@@ -11,8 +11,8 @@ export interface SentFailure {
 
 /** Where bulk connections are accepted. */
 export interface BulkListen {
-  host: string
-  /** 0 is any. */
+  hosts: readonly string[]
+  /** The same one of all hosts; 0 is any. */
   port: number
   /** Whether any other port will do where that one is in use. */
   orAny: boolean
@@ -71,11 +71,15 @@ export type ToReceiver =
  */
 export type WantOutcome = 'kept' | 'missing' | 'cancelled' | 'unkept'
 
+/** A want that has its answer; for a chunk that is kept also the inode change time (ms) of its file. */
+export type MetWant =
+  { id: number; outcome: 'kept'; changedAtMs: number } | { id: number; outcome: Exclude<WantOutcome, 'kept'> }
+
 /** From the receiving thread. */
 export type FromReceiver =
   | { opened: number }
   /** Outcomes of a short while, in the order in which they came. */
-  | { met: number; wants: { id: number; outcome: WantOutcome }[] }
+  | { met: number; wants: MetWant[] }
   /** A chunk could not be written. */
   | { unwritable: { message: string; errno: string | undefined } }
   /** The connection is over, with everything that was wanted of it. */

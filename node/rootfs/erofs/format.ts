@@ -16,7 +16,9 @@ export const xattrHeaderBytes = 12
 export const maxXattrBytes = xattrHeaderBytes + (0xffff - 1) * 4
 
 export const compatible = { checksum: 0x1, mtime: 0x2 } as const
-export const incompatible = { chunkedFile: 0x4 } as const
+export const incompatible = { chunkedFile: 0x4, deviceTable: 0x8 } as const
+/** Length of an entry of the device table, and unit of the table's place (bytes). */
+export const deviceSlotBytes = 128
 
 /** Place of an inode's data: i_format, bits 1 to 3. */
 export const layouts = { plain: 0, inline: 2, chunks: 4 } as const

@@ -2,6 +2,8 @@ import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { errorCodes, isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { LayerIndex } from '../../../protocol/layer-index.ts'
+import type { ChunkFileWriting, WrittenChunk } from '../../base/chunk-file-writer.ts'
+import type { ChunkFate, NamedChunk } from '../../model/chunk-sink.ts'
 import { PackedEntries, type EntryBlock } from '../../../protocol/packed-entries.ts'
 
 /** A chunk table as threads pass it to each other. */
@@ -24,14 +26,34 @@ export interface SentError {
   details: Record<string, unknown>
 }
 
+/** With which the thread writes chunk files; undefined where it writes none. */
+export interface ThreadFiles {
+  writing: ChunkFileWriting | undefined
+}
+
+/** What a thread that makes chunks gets when it starts, besides its own. */
+export interface ChunkThreadSetup {
+  /** Absent where it sends all bytes. */
+  files?: ThreadFiles
+}
+
+export interface ChunksMade {
+  /** Chunks whose fates are asked for. */
+  asked: ({ id: number } & NamedChunk)[]
+  /** Chunks whose files have been written. */
+  written: WrittenChunk[]
+}
+
 /** From a thread that makes chunks. */
 export type FromChunkThread<Result> =
-  { chunk: { id: number; digest: Digest; bytes: Uint8Array<ArrayBuffer> } } | { result: Result } | { error: SentError }
+  | { chunk: { id: number; digest: Digest; bytes: Uint8Array<ArrayBuffer> } }
+  | { made: ChunksMade }
+  | { unwritable: { message: string; errno: string | undefined } }
+  | { result: Result }
+  | { error: SentError }
 
-/** To a thread that makes chunks: the sink has kept one of them. */
-export interface ChunkStored {
-  stored: number
-}
+/** To a thread that makes chunks: the sink has kept one that was sent; or what becomes of those that were asked for. */
+export type ToChunkThread = { stored: number } | { fates: { id: number; fate: ChunkFate }[] }
 
 export const sendTable = (table: ChunkTable): SentTable => ({ lengths: table.encodeLengths(), digests: table.digests })
 export const receiveTable = ({ lengths, digests }: SentTable): ChunkTable => ChunkTable.parse(lengths, digests)

@@ -9,7 +9,7 @@ import { run } from '../../../netlab/hosts/process.ts'
 import type { MountResult } from '../../../node/control/api.ts'
 import { RangeSource } from '../../../node/fetch/range-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
-import type { FetchChunk } from '../../../node/model/chunk-request.ts'
+import { inStore, type FetchChunk } from '../../../node/model/chunk-request.ts'
 import { createImageSource } from '../../../node/registry/image-source.ts'
 import { WholeReads } from '../../../node/layers/whole-reads.ts'
 import { LayerRanges } from '../../../node/layers/layer-ranges.ts'
@@ -84,6 +84,7 @@ async function fetchesEach(t: TestContext, { layoutDirectory, tag }: LabImage): 
           { digest: wanted, lengthBytes: chunks.lengthAt(index), table: chunks.id, index },
           { signal, urgency: new Urgency(true), fetchChunk },
         )
+        assert.ok(bytes !== inStore)
         assert.equal(digestOf(bytes), wanted, `chunk ${index} of ${chunks.id}, seed ${seed}`)
         count++
       }

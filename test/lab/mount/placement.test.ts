@@ -105,6 +105,7 @@ const kinds: Record<string, Kind> = {
         ),
         scratches: new ScratchDrives({ templates, uses, log: silentLog }, { directory: host.path('scratch') }),
         reach: new Reach({ run: runTool }),
+        natives: undefined,
       }
       return new KernelPlacement(parts, { mountPoint, roots: [mountPoint, host.path('trees'), host.path('writable')] })
     },

@@ -38,8 +38,8 @@ async function step(): Promise<void> {
     if (here.includes(digest)) return
     if (random.below(2) === 0) await inventory.put(digest, bytes, 'peer')
     else if (!inventory.has(digest)) {
-      writer.write(digest, bytes)
-      await inventory.adopt([{ digest, lengthBytes: bytes.length }], 'peer')
+      const changedAtMs = writer.write(digest, bytes)
+      await inventory.adopt([{ digest, lengthBytes: bytes.length, changedAtMs }], 'peer')
     }
     here.push(digest)
     say(`kept ${digest}`)

@@ -6,9 +6,9 @@ import { WriteEpochs } from '../../../node/base/write-epochs.ts'
 
 /** Begins and ends writes without pause. What it is writing in, an epoch or 0, is in its cell. */
 const writer = `
-  const { workerData: { shared, cells, index, module } } = require('node:worker_threads')
+  const { workerData: { shared, cell, cells, index, module } } = require('node:worker_threads')
   import(module).then(({ WriteEpochs }) => {
-    const epochs = new WriteEpochs(shared)
+    const epochs = new WriteEpochs(shared, cell)
     const writing = new Int32Array(cells)
     for (let writes = 0; Atomics.load(writing, 0) === 0; writes++) {
       const epoch = epochs.begin()
@@ -27,7 +27,12 @@ test('in an epoch that is closed and quiet no thread writes any more', async () 
   const writing = new Int32Array(cells)
   const module = new URL('../../../node/base/write-epochs.ts', import.meta.url).href
   const workers = [1, 2].map(
-    (index) => new Worker(writer, { eval: true, workerData: { shared: epochs.shared, cells, index, module } }),
+    (index) =>
+      new Worker(writer, {
+        eval: true,
+        // One of them may be killed.
+        workerData: { shared: epochs.shared, cell: index === 1 ? epochs.giveCell() : undefined, cells, index, module },
+      }),
   )
   while (![1, 2].every((index) => Atomics.load(writing, index) !== 0))
     await new Promise((resolve) => setImmediate(resolve))
@@ -42,4 +47,20 @@ test('in an epoch that is closed and quiet no thread writes any more', async () 
   }
   Atomics.store(writing, 0, 1)
   await Promise.all(workers.map(async (worker) => await once(worker, 'exit')))
+})
+
+test('the write of a thread that was killed is waited for until its cell is taken away', () => {
+  const epochs = WriteEpochs.startingAt(3)
+  const cell = epochs.giveCell()
+  const thread = new WriteEpochs(epochs.shared, cell)
+  const other = new WriteEpochs(epochs.shared, epochs.giveCell())
+  thread.end(thread.begin())
+  assert.equal(epochs.isQuiet(epochs.close()), true)
+  thread.begin()
+  const closed = epochs.close()
+  other.begin()
+  assert.equal(epochs.isQuiet(closed), false)
+  epochs.takeCell(cell)
+  assert.equal(epochs.isQuiet(closed), true)
+  assert.equal(epochs.isQuiet(epochs.close()), false)
 })

@@ -24,6 +24,8 @@ const chunk = (n: number): { bytes: Uint8Array; request: ChunkRequest } => {
 interface World {
   fetcher: Fetcher
   stored: Map<Digest, Uint8Array>
+  /** Chunks that were read from the store. */
+  reads: Digest[]
   asked: string[]
   registry: FakeSource
   bulk: FakeBulk
@@ -35,6 +37,7 @@ function world(
   registry?: (request: ChunkRequest, urgency: Urgency) => Promise<Uint8Array>,
 ): World {
   const stored = new Map<Digest, Uint8Array>()
+  const reads: Digest[] = []
   const asked: string[] = []
   const standings: Record<string, PeerStanding> = {}
   const fetchChunk: ChunkClient['fetchChunk'] = async (peer, digest, _length, { signal }) => {
@@ -43,6 +46,7 @@ function world(
   }
   const result = {
     stored,
+    reads,
     asked,
     bulk: new FakeBulk(),
     registry: new FakeSource(async (request, { urgency }) => {
@@ -54,7 +58,10 @@ function world(
   result.fetcher = new Fetcher({
     inventory: {
       has: (digest) => stored.has(digest),
-      get: async (digest) => stored.get(digest),
+      get: async (digest) => {
+        if (stored.has(digest)) reads.push(digest)
+        return await Promise.resolve(stored.get(digest))
+      },
       put: async (digest, bytes) => {
         await result.put(digest, bytes)
         return true
@@ -330,6 +337,16 @@ test('whoever wants the bytes of a chunk that came in bulk gets them from the st
   bulk.wanted.get(request.digest)!.resolve()
   assert.deepEqual(await fetching, { bytes, source: 'peer' })
   assert.deepEqual(asked, [])
+})
+
+test('all who wait for a chunk that comes in bulk share one read of its file', async () => {
+  const { fetcher, bulk, request, bytes, stored, reads } = bulkWorld(303)
+  const fetching = Promise.all([1, 2, 3].map(async () => await fetcher.fetch(request, background)))
+  await tick()
+  stored.set(request.digest, bytes)
+  bulk.wanted.get(request.digest)!.resolve()
+  for (const fetched of await fetching) assert.equal(fetched.bytes, bytes)
+  assert.deepEqual(reads, [request.digest])
 })
 
 test('a chunk that the disk loses before it is read is fetched anew, a few times', async () => {

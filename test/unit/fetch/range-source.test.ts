@@ -9,6 +9,7 @@ import type { BlobRange, SeekableSegment } from '../../../node/layers/seekable-s
 import type { SourceOptions } from '../../../node/fetch/source.ts'
 import type { WholeReadReason } from '../../../node/model/whole-read.ts'
 import { FakeSource } from './fake-source.ts'
+import { bytesOf } from './source-suite.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import { createRandom } from '../../support/random.ts'
@@ -95,9 +96,11 @@ function lab(
   return Object.assign(made, {
     contents,
     chunk: async (index: number, options?: Parameters<Lab['chunk']>[1]) =>
-      await source.fetch(
-        { digest: digests[index]!, lengthBytes: chunkBytes, table: table.id, index },
-        { signal, urgency: new Urgency(false), fetchChunk: never, ...options },
+      bytesOf(
+        await source.fetch(
+          { digest: digests[index]!, lengthBytes: chunkBytes, table: table.id, index },
+          { signal, urgency: new Urgency(false), fetchChunk: never, ...options },
+        ),
       ),
   })
 }

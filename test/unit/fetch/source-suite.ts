@@ -5,6 +5,7 @@ import { digestOf, digestToBytes } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import type { ChunkSource, SourceOptions } from '../../../node/fetch/source.ts'
+import { inStore, type Delivery } from '../../../node/model/chunk-request.ts'
 import { requestOf } from '../../../node/model/rootfs-chunks.ts'
 import { createRandom } from '../../support/random.ts'
 
@@ -58,12 +59,18 @@ function options(signal = new AbortController().signal): SourceOptions {
   }
 }
 
+/** @throws AssertionError for a chunk that was only put into the store, though somebody waits for it */
+export function bytesOf(delivery: Delivery): Buffer {
+  assert.ok(delivery !== inStore)
+  return Buffer.from(delivery)
+}
+
 /** What every {@link ChunkSource} promises. */
 export function testChunkSource(source: SourceUnderTest): void {
   test(`${source.name} delivers the bytes that a digest names`, async () => {
     const { source: under, backing, contents } = setUp(source)
     for (const index of [2, 0, 3])
-      assert.deepEqual(Buffer.from(await under.fetch(requestOf(backing.table, index), options())), contents[index])
+      assert.deepEqual(bytesOf(await under.fetch(requestOf(backing.table, index), options())), contents[index])
   })
 
   test(`${source.name} never delivers wrong bytes`, async () => {
@@ -92,7 +99,7 @@ export function testChunkSource(source: SourceUnderTest): void {
     abort.abort(reason)
     await assert.rejects(fetching, (error) => error === reason)
     gate.resolve()
-    assert.deepEqual(Buffer.from(await under.fetch(requestOf(backing.table, 1), options())), contents[1])
+    assert.deepEqual(bytesOf(await under.fetch(requestOf(backing.table, 1), options())), contents[1])
   })
 
   test(
@@ -102,7 +109,7 @@ export function testChunkSource(source: SourceUnderTest): void {
       const { source: under, backing, contents, requests } = setUp(source)
       const request = requestOf(backing.table, 1)
       const both = await Promise.all([under.fetch(request, options()), under.fetch(request, options())])
-      for (const bytes of both) assert.deepEqual(Buffer.from(bytes), contents[1])
+      for (const bytes of both) assert.deepEqual(bytesOf(bytes), contents[1])
       assert.equal(requests(), 1)
     },
   )

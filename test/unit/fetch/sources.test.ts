@@ -80,6 +80,8 @@ function memoryInventory(): ConstructorParameters<typeof StreamSource>[0]['inven
   const chunks = new Map<Digest, Uint8Array>()
   return {
     get: async (digest) => chunks.get(digest),
+    openThreadWriting: () => assert.fail('these streams have no thread'),
+    adoptFrom: () => [],
     put: async (digest, bytes) => {
       chunks.set(digest, bytes)
       return true

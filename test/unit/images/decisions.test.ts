@@ -3,16 +3,19 @@ import { test } from 'node:test'
 import { digestOf } from '../../../protocol/digest.ts'
 import { errorCodes, P2pfsError } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
+import { pushedRawLayerType } from '../../../protocol/raw-image.ts'
+import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
 import type { PullPolicy } from '../../../node/model/image.ts'
 import {
   chooseAnswerer,
   fitOf,
+  formatOf,
   judgeFailure,
   recordByDigest,
   searchOrder,
   type Answerer,
 } from '../../../node/images/decisions.ts'
-import { parseReference } from '../../../node/registry/reference.ts'
+import { parseReference, type Reference } from '../../../node/registry/reference.ts'
 
 const manifestDigest = digestOf(Buffer.from('manifest'))
 const otherDigest = digestOf(Buffer.from('other'))
@@ -93,9 +96,28 @@ test("a member's word does not stand against a registry that refuses, or has no 
 
 test('records are looked for on this host first, and in the wanted format first', () => {
   assert.deepEqual(
-    searchOrder('erofs').map(({ place, format }) => `${place} ${format}`),
-    ['host erofs', 'host ext4', 'region erofs', 'region ext4'],
+    searchOrder('erofs', 'registry').map(({ place, format }) => `${place} ${format}`),
+    ['host erofs', 'host ext4', 'host raw', 'region erofs', 'region ext4'],
   )
+})
+
+test('a raw image is found whatever format is asked for, and nothing else is where a raw one is', () => {
+  const order = (format: RootfsFormat, kind: Reference['kind']): string[] =>
+    searchOrder(format, kind).map(({ place, format }) => `${place} ${format}`)
+  assert.deepEqual(order('ext4', 'local').slice(-3), ['region ext4', 'region erofs', 'region raw'])
+  assert.deepEqual(order('raw', 'registry'), ['host raw', 'region raw'])
+})
+
+test('the registry says which images are raw', () => {
+  const image = (...mediaTypes: string[]): Parameters<typeof formatOf>[0] => ({
+    reference: 'host.test/app:1',
+    layers: mediaTypes.map((mediaType) => ({ mediaType })),
+  })
+  const tar = 'application/vnd.oci.image.layer.v1.tar'
+  assert.equal(formatOf(image(tar), 'erofs'), 'erofs')
+  assert.equal(formatOf(image(pushedRawLayerType, pushedRawLayerType), 'erofs'), 'raw')
+  assert.throws(() => formatOf(image(tar), 'raw'), { code: 'invalid', message: /host.test\/app:1 is no raw image/ })
+  assert.throws(() => formatOf(image(tar, pushedRawLayerType), 'ext4'), { code: 'invalid' })
 })
 
 const record: ImageRecord = {

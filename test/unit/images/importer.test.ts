@@ -3,6 +3,8 @@ import { test } from 'node:test'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
+import { pushedRawLayerType } from '../../../protocol/raw-image.ts'
+import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
 import type { LayerIndex } from '../../../protocol/layer-index.ts'
 import { Importer, type ImportOptions } from '../../../node/images/importer.ts'
 import type { ResolvedImage } from '../../../node/registry/image-source.ts'
@@ -32,6 +34,7 @@ const record = {} as ImageRecord
 async function importWith(
   known: { own?: boolean; told?: boolean; published?: boolean },
   options: Omit<ImportOptions, 'signal'> = {},
+  of: { image: ResolvedImage; format: RootfsFormat } = { image, format: 'ext4' },
 ): Promise<{ read: Digest[]; isUnverified: boolean }> {
   const read: Digest[] = []
   const own = async (): Promise<LayerIndex | undefined> => await Promise.resolve(known.own === true ? index : undefined)
@@ -58,7 +61,7 @@ async function importWith(
     },
     limits: defaultLayerLimits,
   })
-  const { isUnverified } = await importer.importImage(parseReference(image.reference), image, 'ext4', {
+  const { isUnverified } = await importer.importImage(parseReference(image.reference), of.image, of.format, {
     signal,
     ...options,
   })
@@ -86,4 +89,12 @@ test("an import that takes nobody's word reads every layer that this host has no
     isUnverified: false,
   })
   assert.deepEqual(await importWith({ own: true }, { untold: true }), { read: [], isUnverified: false })
+})
+
+test('a raw image is made into nothing else, nothing else into one, and an index that lies about it is not taken', async () => {
+  const raw = { ...image, layers: [{ ...layer, mediaType: pushedRawLayerType }] }
+  await assert.rejects(importWith({ own: true }, {}, { image: raw, format: 'ext4' }), { code: 'invalid' })
+  await assert.rejects(importWith({ own: true }, {}, { image, format: 'raw' }), { code: 'invalid' })
+  const { read } = await importWith({ told: true }, {}, { image: raw, format: 'raw' })
+  assert.deepEqual(read, [diffId], 'the id of its chunks is not the diff id')
 })

@@ -2,19 +2,35 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { KernelMounter } from '../../../node/mount/placement/kernel-mounter.ts'
+import { bindProgram } from '../../../node/mount/placement/system-calls.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
-test('a bind with options never stands on the directory without them', async (t) => {
-  const place = join(temporaryDirectory(t), 'place')
-  const calls: string[] = []
+/** A mounter whose tools do as `answer` says, and the command lines that it has run. */
+function mounterWhere(answer: (line: string) => boolean): { mounter: KernelMounter; lines: string[] } {
+  const lines: string[] = []
   const mounter = new KernelMounter({
     run: async (command, argv) => {
-      calls.push([command, ...argv].join(' '))
-      return { ok: true, message: '' }
+      const line = [command, ...argv.map((word) => (word === bindProgram ? 'BIND' : word))].join(' ')
+      lines.push(line)
+      return { ok: answer(line), message: 'refused' }
     },
   })
+  return { mounter, lines }
+}
+
+test('a bind with options is one process where the kernel sets them before the mount stands', async (t) => {
+  const place = join(temporaryDirectory(t), 'place')
+  const { mounter, lines } = mounterWhere(() => true)
+  await mounter.bindWith(['ro', 'nosuid', 'nodev'], '/source', '/target', place)
+  await mounter.bindWith(['nosuid', 'nodev'], '/source', '/target', place)
+  assert.deepEqual(lines, ['perl -e BIND /source /target 7', 'perl -e BIND /source /target 6'])
+})
+
+test('elsewhere a bind with options never stands on the directory without them', async (t) => {
+  const place = join(temporaryDirectory(t), 'place')
+  const { mounter, lines } = mounterWhere((line) => !line.startsWith('perl'))
   await mounter.bindWith(['ro', 'nosuid'], '/source', '/target', place)
-  assert.deepEqual(calls, [
+  assert.deepEqual(lines.slice(1), [
     `mount --bind /source ${place}`,
     `mount -o remount,bind,ro,nosuid ${place}`,
     `mount --bind ${place} /target`,
@@ -22,15 +38,9 @@ test('a bind with options never stands on the directory without them', async (t)
 })
 
 test('a bind whose options the kernel refuses does not come to stand on the directory', async (t) => {
-  const calls: string[] = []
-  const mounter = new KernelMounter({
-    run: async (_command, argv) => {
-      calls.push(argv.join(' '))
-      return { ok: !argv.join(' ').startsWith('-o remount'), message: 'refused' }
-    },
-  })
+  const { mounter, lines } = mounterWhere((line) => line.startsWith('mount --bind'))
   await assert.rejects(mounter.bindWith(['nosuid'], '/source', '/target', join(temporaryDirectory(t), 'place')), {
     code: 'unavailable',
   })
-  assert.ok(!calls.some((call) => call.endsWith('/target')), calls.join())
+  assert.ok(!lines.some((line) => line.startsWith('mount') && line.endsWith('/target')), lines.join())
 })

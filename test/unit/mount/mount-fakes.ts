@@ -12,7 +12,8 @@ import type {
 } from '../../../node/model/chunk-request.ts'
 import { nodeIdOf } from '../../../node/mount/fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from '../../../node/mount/fuse/driver.ts'
-import type { MountSpec, Place, PlacedMount, Placement } from '../../../node/mount/placement/placement.ts'
+import type { MountSpec, Place, PlacedMount, Placement, Reads } from '../../../node/mount/placement/placement.ts'
+import type { ArrivalListener } from '../../../node/store/inventory.ts'
 import type { MountRecord } from '../../../node/store/mount-record.ts'
 
 export const chunkBytes = 4096
@@ -143,6 +144,8 @@ export class FakePlacement implements Placement {
   readonly busy = new Set<string>()
   kept: string[] | undefined
   failure: P2pfsError | undefined
+  /** Who answers reads of what is placed. */
+  answers: Reads = 'fuse'
   /** Resolves when a `place` may go on. */
   gate: Promise<void> = Promise.resolve()
   /** The identity of the next mount. */
@@ -164,19 +167,23 @@ export class FakePlacement implements Placement {
     return new Map(found.map(({ spec, identity }) => [spec.id, identity]))
   }
 
+  async reads(specs: readonly MountSpec[]): Promise<Map<string, Reads>> {
+    return new Map(specs.map(({ id }) => [id, this.answers]))
+  }
+
   async place(spec: MountSpec): Promise<PlacedMount> {
     await this.gate
     if (this.failure !== undefined) throw this.failure
     const identity = `mount ${this.next++}`
     this.placed.set((await this.locate(spec.directory)).path, { spec, identity })
     if (spec.as === 'tree') this.trees.add(spec.rootfs)
-    return { placed: { rootfs: spec.directory }, identity }
+    return { placed: { rootfs: spec.directory }, reads: this.answers, identity }
   }
 
   async reset(spec: MountSpec): Promise<PlacedMount> {
     const directory = this.#take(spec) ?? spec.directory
     const { identity } = await this.place({ ...spec, directory })
-    return { placed: { rootfs: spec.directory }, identity }
+    return { placed: { rootfs: spec.directory }, reads: this.answers, identity }
   }
 
   async remove(spec: MountSpec): Promise<void> {
@@ -203,7 +210,10 @@ export class FakePlacement implements Placement {
 
 /** Fetches the chunks of test images; `here` are those that have come. */
 export class FakeFetcher {
-  onArrival(): Disposable {
+  arrived: ArrivalListener = () => undefined
+
+  onArrival(listener: ArrivalListener): Disposable {
+    this.arrived = listener
     return { [Symbol.dispose]: () => undefined }
   }
 

@@ -57,6 +57,16 @@ test('chunks of a plan are fetched in its order, not guessed by read-ahead', asy
   )
 })
 
+test('a chunk file that is known to be right as it comes is not to be hashed by those who read it', () => {
+  const { mounted, fetcher } = mount()
+  const { table, index } = mounted.request(7)
+  fetcher.arrived(table, index, 'peer', 1_234.5)
+  fetcher.arrived(table, index + 1, 'registry', undefined)
+  const checkedAtMs = new Float64Array(mounted.image.checkedAtMs)
+  assert.deepEqual([...checkedAtMs.subarray(6, 10)], [0, 1_234.5, 0, 0])
+  assert.deepEqual([mounted.arrivals().peer.chunks, mounted.arrivals().registry.chunks], [1, 1])
+})
+
 test('closing ends the reads that wait', async () => {
   const { mounted, fetcher } = mount()
   fetcher.neverAnswers()

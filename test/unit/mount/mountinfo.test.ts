@@ -20,6 +20,7 @@ test('lines of mountinfo are read, whatever optional fields and escapes they hav
     mountPoint: '/mnt 2\\',
     type: 'ext3',
     source: '/dev/root',
+    options: 'rw,errors=continue',
   })
   assert.deepEqual([second?.id, second?.type, second?.source], [217, 'fuse.p2pfs', 'p2pfs'])
   assert.deepEqual(others, [])

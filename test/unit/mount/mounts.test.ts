@@ -64,6 +64,14 @@ test('a mounted rootfs is served, recorded and booted; after its last mount it i
   await rejectsWith(driver.read(app.digest, 1), 'missing')
 })
 
+test('a mount that the kernel reads by itself is served to others, and not booted', async () => {
+  const { placement, boots, driver, mounts } = await host()
+  placement.answers = 'native'
+  await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })
+  assert.deepEqual([[...driver.images].length, [...boots.running]], [1, []])
+  assert.deepEqual([...(await mounts.reads()).values()], ['native'])
+})
+
 test('a directory takes one mount; one without a mount can be neither reset nor unmounted', async () => {
   const { mounts } = await host()
   await mounts.mount(app.manifest, recordOf(app.digest, '/one'), { signal })

@@ -333,7 +333,7 @@ test('no more wants of a stream are read than a client has on the way', async ()
   let taken = 0
   const counting = Object.assign(near as unknown as Stream, {
     [Symbol.asyncIterator]: async function* () {
-      for (; taken < 100; taken++) yield Buffer.concat([Uint8Array.of(0x80, 0x48), wantsOf(256)])
+      for (; taken < 100; taken++) yield Buffer.concat([Uint8Array.of(0x80, 0x4a), wantsOf(256)])
       await Promise.resolve()
     },
   })

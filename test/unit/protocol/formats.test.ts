@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { attest, encodeStatement, isAttested, parseKey } from '../../../protocol/attestation.ts'
+import { attest, encodeStatement, isAttested } from '../../../protocol/attestation.ts'
+import { parseKey } from '../../../protocol/peer-key.ts'
 import { Bitmap } from '../../../protocol/bitmap.ts'
 import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../../protocol/boot-profile.ts'
 import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../../protocol/blob-map.ts'
@@ -30,6 +31,7 @@ import { encodeRegionMessage, parseRegionMessage, type RegionMessage } from '../
 import { encodeNameClaim, isNameStated, stateName } from '../../../protocol/name-statement.ts'
 import { encodePublication, parsePublication, type Publication } from '../../../protocol/publication.ts'
 import { encodePublishedIndex, parsePublishedIndex } from '../../../protocol/published-index.ts'
+import { rawChunkBytes, rawLayerBytes, rawLayers } from '../../../protocol/raw-image.ts'
 import { encodeRootfsManifest, parseRootfsManifest, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { createRandom } from '../../support/random.ts'
 import { testKey } from '../../support/test-key.ts'
@@ -98,6 +100,16 @@ const blobMap: BlobMap = {
   pieces: PackedPieces.of([{ segmentOffset: 4096, lengthBytes: 5000, tarOffset: 1024 }]),
 }
 
+/** Two layers, the second of which ends within a block. */
+const rawBytes = rawLayerBytes(0) + 5000
+const rawImage: RootfsManifest = {
+  format: 'raw',
+  metadata: new ChunkTable([], new Uint8Array(0)),
+  layers: rawLayers(new Uint8Array(Math.ceil(rawBytes / rawChunkBytes) * digestToBytes(a).length).fill(5), rawBytes),
+  config: '{}',
+  sizeBytes: rawBytes,
+}
+
 const publishedIndex = {
   maps: [
     { map: blobMap, windowsOffset: 4096 },
@@ -125,6 +137,12 @@ const formats: [string, Uint8Array, string, (bytes: Uint8Array) => Uint8Array][]
     'rootfs manifest',
     encodeRootfsManifest(manifest),
     'sha256:84c561a2a6cfa07a21089460d5a588e17f0dd0cea2a6cc3103fbd546b7591bf1',
+    (bytes) => encodeRootfsManifest(parseRootfsManifest(bytes)),
+  ],
+  [
+    'rootfs manifest of a raw image',
+    encodeRootfsManifest(rawImage),
+    'sha256:8aa310e0ab10c16fd35056db7d7874c077c0af2fdad3ea9f91b5e9427057fb64',
     (bytes) => encodeRootfsManifest(parseRootfsManifest(bytes)),
   ],
   [
@@ -456,4 +474,15 @@ test('a chunk table finds the chunk of every byte', () => {
   )
   assert.equal(table.sizeBytes, 12_288)
   assert.equal(table.digestAt(1), b)
+})
+
+test('a raw image has no metadata, and ends in its last block', () => {
+  const parse = (change: Partial<RootfsManifest>): RootfsManifest =>
+    parseRootfsManifest(encodeRootfsManifest({ ...rawImage, ...change }))
+  assert.equal(parse({}).sizeBytes, rawBytes)
+  for (const sizeBytes of [rawBytes - 5000, rawLayerBytes(0) + 8193])
+    assert.throws(() => parse({ sizeBytes }), { code: 'invalid' })
+  assert.throws(() => parse({ metadata: new ChunkTable([4096], digestToBytes(a)) }), { code: 'invalid' })
+  const { sizeBytes: _, ...sizeless } = rawImage
+  assert.throws(() => parseRootfsManifest(encodeRootfsManifest(sizeless)), { code: 'invalid' })
 })

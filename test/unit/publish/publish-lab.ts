@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
@@ -156,6 +157,8 @@ export class ColdHost {
               this.chunks.set(digest, bytes)
               return await Promise.resolve(isFresh)
             },
+            openThreadWriting: () => assert.fail('publications are read by this thread'),
+            adoptFrom: () => [],
             discard: async (digest) => void (await Promise.resolve(this.chunks.delete(digest))),
             isReferenced: () => false,
             flush: async () => undefined,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
-import { rmSync, writeFileSync } from 'node:fs'
+import { rmSync, statSync, writeFileSync } from 'node:fs'
 import { test, type TestContext } from 'node:test'
+import { ChunkFileWriter } from '../../../node/base/chunk-file-writer.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { Inventory, type Announcer } from '../../../node/store/inventory.ts'
@@ -62,25 +63,38 @@ test('chunks whose files another thread has written are told to the region in on
   inventory.track(a)
   inventory.track(b)
   const arrived: string[] = []
-  inventory.onArrival((table, index, source) => arrived.push(`${table} ${index} ${source}`))
+  const changedAtMs: (number | undefined)[] = []
+  inventory.onArrival((table, index, source, changed) => {
+    arrived.push(`${table} ${index} ${source}`)
+    changedAtMs.push(changed)
+  })
   told.length = 0
-  for (const { digest, bytes } of chunks) writeFileSync(chunkFile(directory, digest), bytes)
+  const writer = new ChunkFileWriter(inventory.writing)
   const digests = chunks.map(({ digest }) => digest)
-  const files = chunks.map(({ digest, bytes }) => ({ digest, lengthBytes: bytes.length }))
+  const files = chunks.map(({ digest, bytes }) => ({
+    digest,
+    lengthBytes: bytes.length,
+    changedAtMs: writer.write(digest, bytes),
+  }))
   await inventory.adopt(files, 'peer')
   await inventory.adopt(files, 'peer')
   assert.deepEqual(told, [`have ${a.id} 0,1`, `have ${b.id} 0,1,2`])
   assert.equal(arrived.length, 5)
   assert.ok(arrived.every((line) => line.endsWith(' peer')))
+  assert.deepEqual(
+    new Set(changedAtMs),
+    new Set(digests.map((digest) => statSync(chunkFile(directory, digest)).ctimeMs)),
+  )
   assert.equal(inventory.sourceOf(digests[0]!), 'peer')
   assert.deepEqual(await inventory.get(digests[3]!), chunks[3]!.bytes)
 })
 
-test('a chunk that was taken up and is not what its name says is not served', async (t) => {
+test('a chunk whose file has changed since another thread wrote it is not served', async (t) => {
   const { inventory, directory } = await open(t)
-  const { digest } = chunk(1)
+  const { digest, bytes } = chunk(1)
+  const changedAtMs = new ChunkFileWriter(inventory.writing).write(digest, bytes)
   writeFileSync(chunkFile(directory, digest), Buffer.alloc(4096))
-  await inventory.adopt([{ digest, lengthBytes: 4096 }], 'peer')
+  await inventory.adopt([{ digest, lengthBytes: 4096, changedAtMs }], 'peer')
   assert.equal(await inventory.get(digest), undefined)
   assert.equal(inventory.has(digest), false)
 })

@@ -310,9 +310,9 @@ test('chunk files of another thread count when they are adopted, and are synced 
   inventory.track(new ChunkTable([8192], digestToBytes(before.digest)))
   const writer = new ChunkFileWriter(structuredClone(inventory.writing))
   for (const { digest, bytes } of [before, after]) {
-    writer.write(digest, bytes)
+    const changedAtMs = writer.write(digest, bytes)
     assert.equal(inventory.has(digest), false)
-    await inventory.adopt([{ digest, lengthBytes: bytes.length }], 'peer')
+    await inventory.adopt([{ digest, lengthBytes: bytes.length, changedAtMs }], 'peer')
     assert.deepEqual(await inventory.get(digest), bytes)
     if (digest === before.digest) await store.flush({ signal })
   }

@@ -3,14 +3,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Digest } from '../../../../protocol/digest.ts'
 import type { LayerIndex } from '../../../../protocol/layer-index.ts'
-import type { RootfsFormat } from '../../../../protocol/rootfs-manifest.ts'
+import type { FilesystemFormat } from '../../../../protocol/rootfs-manifest.ts'
 import { unpackWithUmoci } from '../../../../netlab/images/lab-image.ts'
 import { OciLayout, type StoredLayer } from '../../../support/oci-layout.ts'
 import { readTree, type Tree } from '../../../../netlab/images/directory-tree.ts'
 import { differences, type Difference } from '../../../../netlab/images/tree-compare.ts'
 import { checkRootfsFile, indexLayer, mountRootfsFile, writeRootfsFile, type TestLayer } from './rootfs-file.ts'
 
-export const formats: readonly RootfsFormat[] = ['ext4', 'erofs']
+export const formats: readonly FilesystemFormat[] = ['ext4', 'erofs']
 
 export interface TestImage {
   /** A plain file name. */

@@ -2,7 +2,7 @@ import { mkdir, open } from 'node:fs/promises'
 import type { Digest } from '../../../../protocol/digest.ts'
 import { digestOf } from '../../../../protocol/digest.ts'
 import type { LayerIndex } from '../../../../protocol/layer-index.ts'
-import type { RootfsFormat } from '../../../../protocol/rootfs-manifest.ts'
+import type { FilesystemFormat } from '../../../../protocol/rootfs-manifest.ts'
 import { run } from '../../../../netlab/hosts/process.ts'
 import { decompress } from '../../../../node/rootfs/decompress.ts'
 import { importLayer } from '../../../../node/rootfs/layer-import.ts'
@@ -18,7 +18,7 @@ export interface TestLayer {
 type Chunks = Map<Digest, Uint8Array>
 
 /** The checker and the mount options of each format. */
-const tools: Record<RootfsFormat, { fsck: (file: string) => [string, string[]]; mountOptions: string[] }> = {
+const tools: Record<FilesystemFormat, { fsck: (file: string) => [string, string[]]; mountOptions: string[] }> = {
   ext4: { fsck: (file) => ['e2fsck', ['-fn', file]], mountOptions: ['-t', 'ext4', '-o', 'ro,loop'] },
   erofs: { fsck: (file) => ['fsck.erofs', [file]], mountOptions: ['-t', 'erofs', '-o', 'ro'] },
 }
@@ -50,7 +50,7 @@ export async function writeRootfsFile(
   path: string,
   layers: readonly LayerIndex[],
   chunks: Chunks,
-  format: RootfsFormat,
+  format: FilesystemFormat,
 ): Promise<void> {
   const metadata: Chunks = new Map()
   const put = async (digest: Digest, bytes: Uint8Array): Promise<void> => void metadata.set(digest, bytes)
@@ -69,7 +69,7 @@ export async function writeRootfsFile(
 }
 
 /** Runs the filesystem's own checker. @throws its complaints */
-export async function checkRootfsFile(path: string, format: RootfsFormat): Promise<void> {
+export async function checkRootfsFile(path: string, format: FilesystemFormat): Promise<void> {
   const [command, args] = tools[format].fsck(path)
   const { stdout } = await run(command, args)
   if (format === 'ext4' && /\?|WARNING/.test(stdout.toString()))
@@ -80,7 +80,7 @@ export async function checkRootfsFile(path: string, format: RootfsFormat): Promi
 export async function mountRootfsFile(
   path: string,
   mountPoint: string,
-  format: RootfsFormat,
+  format: FilesystemFormat,
 ): Promise<AsyncDisposable> {
   await mkdir(mountPoint, { recursive: true })
   await run('mount', [...tools[format].mountOptions, path, mountPoint])

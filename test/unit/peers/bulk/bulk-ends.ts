@@ -20,11 +20,11 @@ export class SenderEnd {
 
   static async start(
     context: TestContext,
-    { mode = 'tls', listen = { port: 0, orAny: false } }: { mode?: BulkMode; listen?: Omit<BulkListen, 'host'> } = {},
+    { mode = 'tls', listen = {} }: { mode?: BulkMode; listen?: Partial<BulkListen> } = {},
   ): Promise<SenderEnd> {
     const end = new SenderEnd(mode)
     context.after(() => end.sender[Symbol.dispose]())
-    end.sender.listen({ host: '127.0.0.1', ...listen })
+    end.sender.listen({ hosts: ['127.0.0.1'], port: 0, orAny: false, ...listen })
     await until('it listens', () => end.port !== 0)
     return end
   }
@@ -58,6 +58,7 @@ export class SenderEnd {
     })
   }
 
+  /** Lets a peer open one connection. */
   grant(peer = 'peer', { port = this.port, lifetimeMs = 5_000 } = {}): BulkGrant {
     const grant = { id: randomBytes(16), secret: randomBytes(32) }
     this.sender.handle({ grant, peer, lifetimeMs })
@@ -71,7 +72,11 @@ export class ReceiverEnd {
   readonly reports: FromReceiver[] = []
   readonly outcomes = new Map<number, WantOutcome>()
   readonly receiver: BulkReceiver
-  keep = (digest: Digest, bytes: Uint8Array): void => void this.kept.set(digest, Buffer.from(bytes))
+  keep = (digest: Digest, bytes: Uint8Array): number => {
+    this.kept.set(digest, Buffer.from(bytes))
+    return 1
+  }
+
   #connections = 0
 
   constructor(context: TestContext, { mode = 'tls' }: { mode?: BulkMode } = {}) {

@@ -183,7 +183,10 @@ test('a peer that is cut off loses its bulk connection, whether it wants to or n
   const granted = await requestGrant(raw.host, target, 'tls', options)
   assert.ok('grant' in granted)
   const open = Promise.withResolvers<void>()
-  const socket = openBulkSocket({ mode: 'tls', ...granted }, { onOpen: open.resolve, onBytes: () => undefined })
+  const socket = openBulkSocket(
+    { mode: 'tls', ...granted },
+    { onOpen: open.resolve, target: () => Buffer.alloc(1), onRead: () => undefined },
+  )
   t.after(() => socket.destroy())
   socket.on('error', () => undefined)
   await open.promise

@@ -1,0 +1,73 @@
+import { readdir, realpath } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { P2pfsError } from '../protocol/errors.ts'
+import type { Log } from './base/log.ts'
+import { makeDirectory } from './base/make-directory.ts'
+import { makePrivateDirectory } from './base/private-directory.ts'
+import { systemError } from './base/system-error.ts'
+import type { Config } from './config.ts'
+
+/** Paths below the state directory. */
+export function statePaths(
+  stateDir: string,
+): Record<
+  | 'chunks'
+  | 'catalog'
+  | 'reserve'
+  | 'identity'
+  | 'mountPoint'
+  | 'trees'
+  | 'native'
+  | 'writable'
+  | 'scratch'
+  | 'templates',
+  string
+> {
+  return {
+    chunks: join(stateDir, 'chunks'),
+    catalog: join(stateDir, 'catalog'),
+    reserve: join(stateDir, 'reserve'),
+    identity: join(stateDir, 'identity.key'),
+    /** The FUSE filesystem. */
+    mountPoint: join(stateDir, 'mnt'),
+    /** Kernel mounts of images. */
+    trees: join(stateDir, 'trees'),
+    /** Whole images for the kernel alone: their segments in one piece, and the mounts of these. */
+    native: join(stateDir, 'native'),
+    /** Upper layers of writable trees, and the overlays that use them. */
+    writable: join(stateDir, 'writable'),
+    scratch: join(stateDir, 'scratch'),
+    /** Empty disks that upper layers and scratch drives are copied from. */
+    templates: join(stateDir, 'templates'),
+  }
+}
+
+/**
+ * The kernel tells paths of mounts without symbolic links, so the state directory has to be known by such a path. It is
+ * this user's alone, wherever a link leads.
+ */
+export async function withRealStateDir(config: Config, log: Log): Promise<Config> {
+  try {
+    await makeDirectory(config.stateDir, { mode: 0o700 })
+    const stateDir = await realpath(config.stateDir)
+    const check = async (): Promise<void> => await refuseSharedDirectory(stateDir)
+    const { formerMode } = await makePrivateDirectory(stateDir, { check })
+    if (formerMode !== undefined)
+      log.warn('state directory was open to other users; it is closed', { stateDir, mode: formerMode.toString(8) })
+    return { ...config, stateDir }
+  } catch (error) {
+    throw systemError(`cannot use the state directory ${config.stateDir}`, error)
+  }
+}
+
+/** A directory of others is not closed to them because somebody named it by mistake, as /tmp. @throws invalid */
+async function refuseSharedDirectory(stateDir: string): Promise<void> {
+  const own = new Set([...Object.values(statePaths('')), 'lock', 'lost+found'].map((path) => basename(path)))
+  const foreign = (await readdir(stateDir)).find((name) => !own.has(name))
+  if (foreign === undefined) return
+  throw new P2pfsError(
+    'invalid',
+    `it is open to other users, and has more than the state of p2pfs in it (${foreign}); if it is for p2pfs alone, ` +
+      `chmod 700 ${stateDir}, otherwise choose a directory that is not there yet`,
+  )
+}

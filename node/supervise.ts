@@ -1,0 +1,82 @@
+import { fileURLToPath } from 'node:url'
+import { P2pfsError } from '../protocol/errors.ts'
+import { exitStatusOf } from './base/exit-status.ts'
+import { stderrLog, type Log } from './base/log.ts'
+import { loadConfig, type Config } from './config.ts'
+import { statePaths, withRealStateDir } from './state-directory.ts'
+import { Supervisor } from './supervisor.ts'
+
+/**
+ * Bound on half of the heap's young generation, MiB. Node's own lets it grow to 100 MB where much is allocated, as in
+ * an import, which takes no less time for it.
+ */
+const semiSpaceMb = 4
+
+/**
+ * Has V8 count buffers to the heap, whose limit grows with what is in use. Otherwise it collects all garbage whenever 64 MB
+ * of buffers have come and gone, a fifth of the CPU time of a transfer over libp2p.
+ */
+const externalMemoryFlag = '--external-memory-accounted-in-global-limit'
+
+/** Options that stay as they are while a supervisor lives. */
+const lasting = ['stateDir', 'control', 'fuseDriver'] as const
+
+/**
+ * Runs the node of this host until it is told to stop.
+ * @param argv the command line that made `config`
+ * @returns the exit status
+ */
+export async function supervise(given: Config, argv: readonly string[]): Promise<number> {
+  const log = stderrLog(given.logLevel, 'supervisor')
+  try {
+    return await runSupervisor(given, argv, log)
+  } catch (error) {
+    log.error('p2pfs daemon cannot start', { error })
+    return exitStatusOf(error)
+  }
+}
+
+async function runSupervisor(given: Config, argv: readonly string[], log: Log): Promise<number> {
+  const config = await withRealStateDir(given, log)
+  if (config.fuseDriver === 'native') {
+    // The supervisor has none of the daemon's modules: they take longer to load than it, and half of the memory.
+    const { runDaemon } = await import('./run-daemon.ts')
+    const status = await runDaemon(config, stderrLog(config.logLevel, 'daemon'))
+    // The thread of libfuse would keep the process.
+    process.exit(status)
+  }
+  const { stateDir } = config
+  const { mountPoint, trees, native, writable } = statePaths(stateDir)
+  const checkConfig = (): void => {
+    const next = loadConfig(argv, process.env)
+    const changed = lasting.find((name) => next[name] !== given[name])
+    if (changed !== undefined)
+      throw new P2pfsError(
+        'invalid',
+        `${changed} has changed, which takes a restart of p2pfs daemon and ends its mounts`,
+      )
+  }
+  const supervisor = new Supervisor(
+    { log },
+    {
+      stateDir,
+      control: config.control,
+      mountPoint,
+      mountRoots: [trees, native, writable],
+      lastingRoot: native,
+      command: [
+        process.execPath,
+        '--disable-warning=ExperimentalWarning',
+        `--max-semi-space-size=${semiSpaceMb}`,
+        externalMemoryFlag,
+        fileURLToPath(new URL('./main.ts', import.meta.url)),
+        ...argv,
+        // The last one counts: a daemon that replaces another has the same state, wherever a link leads by then.
+        '--state-dir',
+        stateDir,
+      ],
+      checkConfig,
+    },
+  )
+  return await supervisor.run()
+}
