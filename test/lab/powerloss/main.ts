@@ -1,14 +1,17 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { filesystems, whyNot } from './filesystems.ts'
 import { losePower } from './power-loss.ts'
 import { killStores } from './process-death.ts'
 
 const help = `Usage: npm run powerloss -- [options]
 
-Runs a store on a disk of its own (ext4 on a loop device on a FUSE file) and cuts the power at random instants: what was
+Runs a store on a disk of its own (a filesystem on a loop device on a FUSE file) and cuts the power at random instants: what was
 written since the disk's last sync is there afterwards, in part, or not. Ends with 1 if a promise was broken.
 
+  --filesystem NAME
+               ext4, xfs or btrfs, if its mkfs is installed [ext4]
   --rounds N   how often the power is cut [100]
   --kills N    how often a store on a disk that is well is killed [0]
   --seed N     chooses the work and the instants [random]
@@ -19,6 +22,7 @@ const maxPrinted = 10
 
 const { values: args } = parseArgs({
   options: {
+    filesystem: { type: 'string', default: 'ext4' },
     rounds: { type: 'string', default: '100' },
     kills: { type: 'string', default: '0' },
     seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 31)) },
@@ -29,6 +33,12 @@ if (args.help) {
   process.stdout.write(help)
   process.exit(0)
 }
+const filesystem = filesystems.find(({ name }) => name === args.filesystem)
+const reason = filesystem === undefined ? `no filesystem ${args.filesystem}` : whyNot(filesystem)
+if (filesystem === undefined || reason !== undefined) {
+  process.stderr.write(`${reason}\n`)
+  process.exit(2)
+}
 const print = (line: string): void => void process.stdout.write(`${line}\n`)
 const directory = mkdtempSync(join('/dev/shm', 'p2pfs-powerloss-'))
 const killed = { stores: 0, kept: 0, findings: 0 }
@@ -36,6 +46,7 @@ const total = { rounds: 0, files: 0, damaged: 0, doubtful: 0, promised: 0, findi
 try {
   print(`seed ${args.seed}`)
   for await (const { seed, mountedWith, cut, findings, ...round } of losePower(directory, {
+    filesystem,
     rounds: Number(args.rounds),
     seed: Number(args.seed),
   })) {
