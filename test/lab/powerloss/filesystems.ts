@@ -9,6 +9,11 @@ export interface Filesystem {
   package: string
   /** The smallest disk that it takes (MiB). */
   diskMiB: number
+  /**
+   * What a disk that it is safe on writes as a whole (bytes). XFS replays parts of blocks, and btrfs has superblocks of
+   * 4 KiB without a journal: they rest on disks of the last twenty years, whose sectors are of 4 KiB.
+   */
+  sectorBytes: number
   /** They commit often, so that names get to the disk long before the bytes do. */
   mountOptions: readonly string[]
 }
@@ -19,13 +24,15 @@ export const filesystems: readonly Filesystem[] = [
     make: ['mkfs.ext4', '-q', '-O', '^metadata_csum_seed', '-E', 'lazy_itable_init=0,lazy_journal_init=0'],
     package: 'e2fsprogs',
     diskMiB: 192,
+    sectorBytes: 512,
     mountOptions: ['commit=1', 'commit=1,data=writeback', 'commit=1,data=journal', 'commit=1,nodelalloc'],
   },
   {
     name: 'xfs',
-    make: ['mkfs.xfs', '-q', '-K'],
+    make: ['mkfs.xfs', '-q', '-K', '-s', 'size=4096'],
     package: 'xfsprogs',
     diskMiB: 320,
+    sectorBytes: 4096,
     // It has no such interval; syncs of the journals commit.
     mountOptions: ['logbsize=32k', 'logbsize=256k', 'logbsize=32k,allocsize=64k', 'wsync'],
   },
@@ -34,6 +41,7 @@ export const filesystems: readonly Filesystem[] = [
     make: ['mkfs.btrfs', '-q', '-K'],
     package: 'btrfs-progs',
     diskMiB: 256,
+    sectorBytes: 4096,
     mountOptions: ['commit=1', 'commit=1,flushoncommit', 'commit=1,nodatacow', 'commit=1,compress=zstd'],
   },
 ]

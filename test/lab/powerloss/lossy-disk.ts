@@ -20,11 +20,13 @@ export interface PowerCut {
 export class LossyDisk {
   /** Where the filesystem is, while it is mounted. */
   readonly mounted: string
+  readonly #sectorBytes: number
   readonly #image: string
   readonly #left: string
   readonly #disk: string
 
-  private constructor(directory: string) {
+  private constructor(directory: string, sectorBytes: number) {
+    this.#sectorBytes = sectorBytes
     this.mounted = join(directory, 'mounted')
     this.#image = join(directory, 'image')
     this.#left = join(directory, 'left')
@@ -33,7 +35,7 @@ export class LossyDisk {
 
   /** @param directory an empty one; it must be unmounted by nobody else */
   static async make(directory: string, filesystem: Filesystem, diskMiB = filesystem.diskMiB): Promise<LossyDisk> {
-    const disk = new LossyDisk(directory)
+    const disk = new LossyDisk(directory, filesystem.sectorBytes)
     for (const path of [disk.#disk, disk.mounted]) mkdirSync(path)
     await run('truncate', ['-s', `${diskMiB}M`, disk.#image])
     const [command, ...args] = filesystem.make
@@ -51,7 +53,8 @@ export class LossyDisk {
     task: (cut: () => Promise<PowerCut>) => Promise<T>,
   ): Promise<T> {
     const program = fileURLToPath(new URL('lossy-disk-main.ts', import.meta.url))
-    const lossy = spawn(process.execPath, [program, this.#image, this.#disk, this.#left, `${seed}`], {
+    const argv = [program, this.#image, this.#disk, this.#left, `${this.#sectorBytes}`, `${seed}`]
+    const lossy = spawn(process.execPath, argv, {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     const says = createInterface(lossy.stdout)[Symbol.asyncIterator]()
