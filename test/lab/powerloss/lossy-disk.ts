@@ -9,6 +9,12 @@ import { fileURLToPath } from 'node:url'
 import { run } from '../../../netlab/hosts/process.ts'
 import type { Filesystem } from './filesystems.ts'
 
+/**
+ * How often, and how long apart (ms), it is tried to unmount what something still uses: a sync, or a mount namespace that
+ * another test has copied meanwhile.
+ */
+const [unmountAttempts, unmountPauseMs] = [1_200, 50]
+
 /** Writes to the disk since its last sync, and what became of them. */
 export interface PowerCut {
   writes: number
@@ -89,7 +95,11 @@ export class LossyDisk {
 
   async #mountImage<T>(image: string, mountedWith: string, task: () => Promise<T>): Promise<T> {
     await run('mount', ['-o', `loop,${mountedWith}`, image, this.mounted])
-    return await this.#whileMounted(task)
+    try {
+      return await this.#whileMounted(task)
+    } finally {
+      await released(image)
+    }
   }
 
   async #whileMounted<T>(task: () => Promise<T>): Promise<T> {
@@ -111,13 +121,20 @@ export class LossyDisk {
   }
 }
 
-/** A sync, or the end of a mount namespace, may be under way in the kernel or in a process of its own. */
+/** Resolves when no mount namespace has the filesystem any more: the next mount would get it as it is in memory. */
+async function released(image: string): Promise<void> {
+  for (let attempt = 1; (await run('losetup', ['-j', image])).stdout.length > 0; attempt++) {
+    if (attempt === unmountAttempts) throw new Error(`${image} is in use`)
+    await sleep(unmountPauseMs)
+  }
+}
+
 async function unmount(directory: string): Promise<void> {
   for (let attempt = 1; ; attempt++)
     try {
       return void (await run('umount', [directory]))
     } catch (error) {
-      if (attempt === 100) throw error
-      await sleep(100)
+      if (attempt === unmountAttempts) throw error
+      await sleep(unmountPauseMs)
     }
 }
