@@ -37,6 +37,7 @@ export interface InventoryParts {
     | 'discard'
     | 'digests'
     | 'doubtful'
+    | 'examine'
     | 'settled'
   >
   region: Announcer
@@ -92,9 +93,15 @@ export class Inventory {
     return bytes
   }
 
-  /** The chunks that a power loss may have damaged: they do not count as here. {@link get} ends the doubt. */
+  /** The chunks that a power loss may have damaged: they do not count as here. {@link examine} and {@link get} end the doubt. */
   doubtful(): SetIterator<Digest> {
     return this.#chunks.doubtful()
+  }
+
+  /** Looks at the times of chunks in doubt, and tells the region of those that count as here now. It blocks, some microseconds for each. */
+  examine(digests: Iterable<Digest>): void {
+    for (const [table, indexes] of this.#hold(this.#chunks.examine(digests)))
+      this.#region.announceChunks(table, indexes)
   }
 
   /** Resolves when the record says that nothing is in doubt; at once where something is. */
@@ -126,20 +133,28 @@ export class Inventory {
    * @returns resolves when more may be written: at once, unless the disk is behind
    */
   async adopt(chunks: Iterable<{ digest: Digest; lengthBytes: number }>, source: RemoteSource): Promise<void> {
-    const arrived = new Map<Digest, number[]>()
+    const adopted: Digest[] = []
     for (const { digest, lengthBytes } of chunks) {
       if (this.#chunks.adopt(digest, lengthBytes)) this.#provenance.note(digest, source)
-      for (const { table, index } of this.#holdings.add(digest)) {
-        const indexes = arrived.get(table)
-        if (indexes === undefined) arrived.set(table, [index])
-        else indexes.push(index)
-      }
+      adopted.push(digest)
     }
-    for (const [table, indexes] of arrived) {
+    for (const [table, indexes] of this.#hold(adopted)) {
       this.#region.announceChunks(table, indexes)
       for (const index of indexes) for (const listener of this.#listeners) listener(table, index, source)
     }
     await this.#chunks.room()
+  }
+
+  /** Marks chunks as here. @returns their places, by segment */
+  #hold(digests: Iterable<Digest>): Map<Digest, number[]> {
+    const places = new Map<Digest, number[]>()
+    for (const digest of digests)
+      for (const { table, index } of this.#holdings.add(digest)) {
+        const indexes = places.get(table)
+        if (indexes === undefined) places.set(table, [index])
+        else indexes.push(index)
+      }
+    return places
   }
 
   #arrived(digest: Digest, source: RemoteSource, isNew: boolean): void {

@@ -193,11 +193,11 @@ async function checkDaemon(
       await daemon.logged('chunks that were not synced when the host stopped are checked')
     for (const [digest, isRight] of chunkFilesBelow(chunks))
       if (!isRight) findings.push(`${digest} is damaged and was not discarded`)
-    const [, doubtful = '0'] = /before they are used".*?"chunks":(\d+)/.exec(daemon.log) ?? []
+    const checked = /"right":(\d+),"lost":(\d+),"unreadable":(\d+)/.exec(daemon.log)?.slice(1).map(Number) ?? []
     return {
       files: before.size,
       damaged: [...before.values()].filter((isRight) => !isRight).length,
-      doubtful: Number(doubtful),
+      doubtful: checked.reduce((sum, count) => sum + count, 0),
       images: images.length,
     }
   } finally {

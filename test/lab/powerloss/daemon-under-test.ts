@@ -121,14 +121,17 @@ export class DaemonUnderTest {
     const namespace = mountNamespaceOf(supervisor.pid!)
     // One that has only begun is still in that of the test.
     if (!this.hasEnded && namespace !== mountNamespaceOf('self')) this.#namespace = namespace
+    for (const pid of this.#others()) kill(pid)
+    if (!this.hasEnded) {
+      const ended = once(supervisor, 'exit')
+      supervisor.kill('SIGKILL')
+      await ended
+    }
+    // Tools that wait in the kernel for FUSE end after the supervisor has.
     for (let others = this.#others(); others.length > 0; others = this.#others()) {
-      for (const pid of others) process.kill(pid, 'SIGKILL')
+      for (const pid of others) kill(pid)
       await sleep(pollMs)
     }
-    if (this.hasEnded) return
-    const ended = once(supervisor, 'exit')
-    supervisor.kill('SIGKILL')
-    await ended
   }
 
   /** Processes in the namespace besides the supervisor. */
@@ -137,6 +140,15 @@ export class DaemonUnderTest {
     if (namespace === undefined) return []
     const pids = readdirSync('/proc').map(Number).filter(Number.isInteger)
     return pids.filter((pid) => pid !== this.#process.pid && mountNamespaceOf(pid) === namespace)
+  }
+}
+
+/** It may have ended by itself. */
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
   }
 }
 

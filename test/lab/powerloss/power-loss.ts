@@ -126,6 +126,8 @@ async function check(
 ): Promise<{ doubtful: number }> {
   const chunks = await ChunkStore.open({ log: silentLog, reserve }, { directory, bootId })
   const inventory = new Inventory({ chunks, region: nobody })
+  if (inventory.count > 0) findings.push('chunks count that nobody has looked at')
+  inventory.examine(inventory.doubtful())
   let doubtful = 0
   for (const digest of inventory.doubtful()) {
     doubtful++
