@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { constants, statSync } from 'node:fs'
-import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises'
+import { statSync } from 'node:fs'
+import { mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
@@ -13,6 +13,8 @@ import { temporaryDirectoryOf, type ChunkFileWriting } from '../base/chunk-file-
 import type { DiskReserve } from './disk-reserve.ts'
 import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-sync.ts'
 import { syncFilesystem } from './sync-filesystem.ts'
+import { readUncached } from './uncached-read.ts'
+import { Writeback } from './writeback.ts'
 
 /** Files being written at once: enough for the disk's own queue, few enough to leave threads for reads. */
 const writesInFlight = 8
@@ -47,6 +49,7 @@ export class ChunkStore implements AsyncDisposable {
   /** Files that were chunks. Their blocks must not be used anew as long as a power loss could bring them back. */
   readonly #discarded: string
   readonly #sync: GroupSync
+  readonly #writeback: Writeback
   /** Chunk files that a power loss may have damaged, and after an unclean boot all whose times nobody has looked at. */
   readonly #doubtful = new Set<Digest>()
   /** The chunks here, each with the inode change time (ms) at which its bytes were last found to be right. */
@@ -63,6 +66,7 @@ export class ChunkStore implements AsyncDisposable {
     this.directory = directory
     this.#reserve = reserve
     this.#sync = sync
+    this.#writeback = new Writeback({ log })
     this.#temporary = temporaryDirectoryOf(directory)
     this.#discarded = join(directory, 'discarded')
     this.#log = log
@@ -197,6 +201,7 @@ export class ChunkStore implements AsyncDisposable {
   #add(digest: Digest, lengthBytes: number): void {
     this.#present.set(digest, unchecked)
     this.#sync.noteWritten(lengthBytes)
+    if (lengthBytes > 0) this.#writeback.noteWritten(chunkFile(this.directory, digest), lengthBytes)
     this.#doubtless(digest)
   }
 
@@ -218,6 +223,7 @@ export class ChunkStore implements AsyncDisposable {
   /** Syncs what is not yet. Nothing may be written any more. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#writing.values())
+    this.#writeback[Symbol.dispose]()
     await this.#sync[Symbol.asyncDispose]()
   }
 
@@ -383,32 +389,5 @@ export class ChunkStore implements AsyncDisposable {
       .catch((error: unknown) => this.#log.debug('discarded chunk cannot be removed', { error, file: discarded }))
       .finally(() => this.#removals.delete(removal))
     this.#removals.add(removal)
-  }
-}
-
-/** The part of WebAssembly that is used here; types for Node do not declare it. */
-declare const WebAssembly: { Memory: new (descriptor: { initial: number }) => { buffer: ArrayBuffer } }
-
-/** The page size of WebAssembly, which aligns its memory to it (bytes). */
-const wasmPageBytes = 64 * 1024
-
-/**
- * The bytes of a file as the disk has them now. Direct reads need memory that is aligned to the disk's blocks; WebAssembly's is.
- * @returns undefined where there is no such file
- */
-async function readUncached(path: string): Promise<Uint8Array | undefined> {
-  try {
-    await using file = await open(path, constants.O_RDONLY | constants.O_DIRECT)
-    const { size } = await file.stat()
-    const memory = new WebAssembly.Memory({ initial: Math.floor(size / wasmPageBytes) + 1 })
-    const bytes = new Uint8Array(memory.buffer)
-    const { bytesRead } = await file.read(bytes, 0, bytes.length, 0)
-    return bytes.subarray(0, bytesRead)
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT') return undefined
-    // The filesystem has no direct reads.
-    if (code === 'EINVAL') return await readFile(path)
-    throw error
   }
 }

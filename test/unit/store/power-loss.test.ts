@@ -176,7 +176,10 @@ test('the region hears at once of all chunks of a segment that were synced, and 
   await putAll(killed, chunks.slice(8))
 
   const told: string[] = []
-  const region: Announcer = { ...nobody, announceChunks: (_segment, indexes) => told.push(indexes.toSorted().join()) }
+  const region: Announcer = {
+    ...nobody,
+    announceChunks: (_segment, indexes) => told.push(indexes.toSorted((a, b) => a - b).join()),
+  }
   const inventory = new Inventory({ chunks: await openUnexamined(directory, 'second'), region })
   const sizes = chunks.map(({ bytes }) => bytes.length)
   inventory.track(new ChunkTable(sizes, Buffer.concat(chunks.map(({ digest }) => digestToBytes(digest)))))
