@@ -76,7 +76,9 @@ export class Inventory {
     return this.#chunks.count
   }
 
+  /** Whether the chunk is here. One whose time nobody has looked at since an unclean boot is looked at now. */
   has(digest: Digest): boolean {
+    if (!this.#chunks.has(digest)) this.examine([digest])
     return this.#chunks.has(digest)
   }
 

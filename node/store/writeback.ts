@@ -5,10 +5,10 @@ import type { Log } from '../base/log.ts'
 /** Number of sync_file_range(2) by architecture, as Node names them: asm/unistd_64.h, asm-generic/unistd.h. */
 const syncFileRange: Partial<Record<string, number>> = { x64: 277, arm64: 84 }
 /**
- * Files whose writing has begun and is not done: 2 MiB. Reads wait behind as much in the disk's queue, which is 5 ms at
+ * Files whose writing has begun and is not done: 4 MiB. Reads wait behind as much in the disk's queue, which is 10 ms at
  * 400 MB/s; a disk of that speed needs no more to be busy.
  */
-const filesAtOnce = 8
+const filesAtOnce = 16
 /** Less is not worth a process (bytes): a sync writes it in 10 ms. */
 const beginAtBytes = 4 * 1024 * 1024
 /** A pause that ends the process (ms). */

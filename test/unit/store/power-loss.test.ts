@@ -167,6 +167,22 @@ test('after an unclean boot no chunk counts before it was looked at, and one tha
   assert.deepEqual([...store.doubtful()], [unsynced.digest])
 })
 
+test('a chunk that somebody asks for counts at once if it was synced, and the region hears of it', async (t) => {
+  const directory = temporaryDirectory(t)
+  const [synced, unsynced] = [chunk(), chunk()]
+  const killed = await openStore(directory, 'first')
+  await putAll(killed, [synced])
+  await killed.flush({ signal })
+  await putAll(killed, [unsynced])
+  const told: string[] = []
+  const region: Announcer = { ...nobody, announceChunks: (_segment, indexes) => told.push(indexes.join()) }
+  const inventory = new Inventory({ chunks: await openUnexamined(directory, 'second'), region })
+  const digests = Buffer.concat([synced, unsynced].map(({ digest }) => digestToBytes(digest)))
+  inventory.track(new ChunkTable([8192, 8192], digests))
+  assert.deepEqual([inventory.has(synced.digest), inventory.has(unsynced.digest)], [true, false])
+  assert.deepEqual(told, ['0'])
+})
+
 test('the region hears at once of all chunks of a segment that were synced, and later of those that are hashed', async (t) => {
   const directory = temporaryDirectory(t)
   const chunks = Array.from({ length: 9 }, chunk)
