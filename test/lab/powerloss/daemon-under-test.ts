@@ -12,6 +12,19 @@ const program = fileURLToPath(new URL('../../../cli/p2pfs', import.meta.url))
 const startMs = 60_000
 const pollMs = 20
 
+/**
+ * Runs in the new mount namespace. Other disks that lose their power are none of it: they could not be unmounted where they
+ * are as long as it lives.
+ */
+const boot = `
+  state=$1; shift
+  while read -r _ path _; do
+    case $path in *p2pfs-powerloss-*) case $state/ in "$path"/*) ;; *) umount -l "$path" ;; esac ;; esac
+  done <<MOUNTS
+$(cat /proc/self/mounts)
+MOUNTS
+  mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"`
+
 export interface DaemonOptions {
   /** Of its own, outside of the state directory: for the control socket and the directories that are mounted on. */
   directory: string
@@ -40,11 +53,14 @@ export class DaemonUnderTest {
     this.#control = join(directory, 'control.sock')
     const bootFile = join(directory, 'boot-id')
     writeFileSync(bootFile, `${bootId}\n`)
-    const boot = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
     const command = [program, 'daemon', '--state-dir', stateDirectory, '--control', this.#control, ...argv]
-    this.#process = spawn('unshare', ['--mount', '--propagation=private', 'sh', '-c', boot, bootFile, ...command], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    })
+    this.#process = spawn(
+      'unshare',
+      ['--mount', '--propagation=private', 'sh', '-c', boot, bootFile, stateDirectory, ...command],
+      {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      },
+    )
     this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#log += text))
   }
 

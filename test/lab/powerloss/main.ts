@@ -125,7 +125,7 @@ async function killAllDaemons(killed: string): Promise<void> {
     total.kills += kills
     total.images += images
     total.findings += findings.length
-    if (findings.length > 0) print(`after ${total.kills} kills (seed ${seed}):`)
+    print(`${total.kills} kills; ${images} images read (seed ${seed})`)
     printFindings(findings)
   }
   broken += total.findings
