@@ -10,6 +10,8 @@ import type { DaemonUnderTest } from './daemon-under-test.ts'
 const stepsAtOnce = 3
 const formats = ['erofs', 'ext4'] as const
 
+const interrupted = /the daemon (ended before it answered|was replaced meanwhile)|already mounted or mount point busy/
+
 export interface DaemonWorkOptions {
   daemon: DaemonUnderTest
   random: ReturnType<typeof createRandom>
@@ -60,10 +62,13 @@ export class DaemonWork {
     }
   }
 
-  /** What the command line tells a user whose daemon was replaced. */
+  /**
+   * What the command line tells a user whose daemon was replaced. A mount(8) that the dead daemon had begun may go on, and
+   * take the place from under the next, until the user tries again.
+   */
   #mayEnd({ message }: Error): boolean {
     const { mayEndRequests = false } = this.#options
-    return mayEndRequests && /the daemon (ended before it answered|was replaced meanwhile)/.test(message)
+    return mayEndRequests && interrupted.test(message)
   }
 
   async #step(found: string[]): Promise<void> {
