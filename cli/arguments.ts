@@ -121,5 +121,5 @@ export const formats: readonly string[] = ['ext4', 'erofs', 'raw']
 /** @throws UsageError */
 export function checkFormat(format: string | undefined): void {
   if (format !== undefined && !formats.includes(format))
-    throw new UsageError(`--format takes ${formats.join(', ')}, not ${format}`)
+    throw new UsageError(`--format takes ${formats.slice(0, -1).join(', ')} or ${formats.at(-1)}, not ${format}`)
 }

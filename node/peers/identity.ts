@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { open, readFile, rename } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { generateKeyPair, privateKeyFromProtobuf, privateKeyToProtobuf } from '@libp2p/crypto/keys'
 import type { PrivateKey } from '@libp2p/interface'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { syncDirectory } from '../base/sync-directory.ts'
 
 /**
  * Loads this host's Ed25519 key; makes it where the file does not exist yet.
@@ -36,5 +38,7 @@ async function createIdentity(file: string): Promise<PrivateKey> {
     await handle.close()
   }
   await rename(temporary, file)
+  // Peers know this host by it from now on.
+  await syncDirectory(dirname(file))
   return key
 }

@@ -6,7 +6,7 @@ import type { ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import type { Publication } from '../../protocol/publication.ts'
 import { isAnswer } from '../base/answers.ts'
-import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { rootfsDigest, rootfsFormats, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
 import { SingleFlight } from '../base/single-flight.ts'
@@ -189,20 +189,18 @@ export class PublishedImages {
     record: ImageRecord,
     { blob, table }: { blob: Digest; table: Digest },
   ): Promise<((range: ByteRange, options: ReadRangeOptions) => Promise<Uint8Array>) | undefined> {
-    const publication = await this.of(record)
-    const segment = publication?.windowSegments.find(
-      (candidate) => candidate.blob === blob && candidate.table === table,
+    // Windows belong to a blob: a publication of the image in another format has the same.
+    const formats = [record.format, ...rootfsFormats.filter((format) => format !== record.format)]
+    const stored = await Promise.all(
+      formats.map(async (format) => await this.#parts.catalog.publication(record.manifestDigest, format)),
     )
-    if (publication?.windows === undefined || segment === undefined) return undefined
+    const found = this.#windowsIn(stored, { blob, table }) ?? this.#windowsIn([await this.of(record)], { blob, table })
+    if (found === undefined) return undefined
+    const { publication, windows, offset } = found
     const reference = parseReference(publication.reference)
-    const descriptor = descriptorOf(publication.windows)
+    const descriptor = descriptorOf(windows)
     return async ({ start, end }, options) =>
-      await this.#parts.registry.range(
-        reference,
-        descriptor,
-        { start: segment.offset + start, end: segment.offset + end },
-        options,
-      )
+      await this.#parts.registry.range(reference, descriptor, { start: offset + start, end: offset + end }, options)
   }
 
   /**
@@ -260,6 +258,20 @@ export class PublishedImages {
       this.#ignore(error, record.reference, publication.artifact, signal)
       return undefined
     }
+  }
+
+  #windowsIn(
+    publications: readonly (Publication | undefined)[],
+    { blob, table }: { blob: Digest; table: Digest },
+  ): { publication: Publication; windows: NonNullable<Publication['windows']>; offset: number } | undefined {
+    for (const publication of publications) {
+      const segment = publication?.windowSegments.find(
+        (candidate) => candidate.blob === blob && candidate.table === table,
+      )
+      if (publication?.windows !== undefined && segment !== undefined)
+        return { publication, windows: publication.windows, offset: segment.offset }
+    }
+    return undefined
   }
 
   async #list(reference: Reference, manifestDigest: Digest, signal: AbortSignal): Promise<Candidate[]> {

@@ -15,6 +15,7 @@ import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-s
 import { readUncached } from './read-uncached.ts'
 import { syncFilesystem } from './sync-filesystem.ts'
 import { ThreadWriting } from './thread-writing.ts'
+import { Writeback } from './writeback.ts'
 
 /** Files being written at once: enough for the disk's own queue, few enough to leave threads for reads. */
 const writesInFlight = 8
@@ -49,7 +50,8 @@ export class ChunkStore implements AsyncDisposable {
   /** Files that were chunks. Their blocks must not be used anew as long as a power loss could bring them back. */
   readonly #discarded: string
   readonly #sync: GroupSync
-  /** Chunk files that a power loss may have damaged. */
+  readonly #writeback: Writeback
+  /** Chunk files that a power loss may have damaged, and after an unclean boot all whose times nobody has looked at. */
   readonly #doubtful = new Set<Digest>()
   /** The chunks here, each with the inode change time (ms) at which its bytes were last found to be right. */
   readonly #present = new Map<Digest, number>()
@@ -67,6 +69,7 @@ export class ChunkStore implements AsyncDisposable {
     this.directory = directory
     this.#reserve = reserve
     this.#sync = sync
+    this.#writeback = new Writeback({ log })
     this.#temporary = temporaryDirectoryOf(directory)
     this.#discarded = join(directory, 'discarded')
     this.#log = log
@@ -92,23 +95,18 @@ export class ChunkStore implements AsyncDisposable {
       for (const name of await readdir(directory)) {
         if (/^[0-9a-f]{64}$/.test(name) && name.startsWith(prefix)) {
           const digest = parseDigest(`sha256:${name}`)
-          if (this.#isDoubtful(join(directory, name))) this.#doubtful.add(digest)
+          // Whose times are looked at later: that takes longer than to list all names.
+          if (this.#sync.isInDoubt) this.#doubtful.add(digest)
           else this.#present.set(digest, unchecked)
         } else this.#log.warn('file in the chunk directory is not a chunk', { file: join(directory, name) })
       }
     }
     if (this.#doubtful.size > 0)
-      this.#log.info('host stopped before all chunks were synced; these are checked before they are used', {
+      this.#log.info('host stopped before all chunks were synced; each counts when it was looked at', {
         chunks: this.#doubtful.size,
       })
     await this.settled()
     for (const name of await readdir(this.#discarded)) this.#removeLater(join(this.#discarded, name))
-  }
-
-  #isDoubtful(path: string): boolean {
-    if (!this.#sync.isInDoubt) return false
-    const found = statSync(path, { throwIfNoEntry: false })
-    return found === undefined || this.#sync.examine(found.mtimeMs)
   }
 
   /** For threads that write chunk files; {@link adopt} tells of what they have written. */
@@ -246,6 +244,7 @@ export class ChunkStore implements AsyncDisposable {
   #add(digest: Digest, lengthBytes: number, checkedAtMs: number = unchecked): void {
     this.#present.set(digest, checkedAtMs)
     this.#sync.noteWritten(lengthBytes)
+    if (lengthBytes > 0) this.#writeback.noteWritten(chunkFile(this.directory, digest), lengthBytes)
     this.#doubtless(digest)
   }
 
@@ -267,6 +266,7 @@ export class ChunkStore implements AsyncDisposable {
   /** Syncs what is not yet. Nothing may be written any more. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#writing.values())
+    this.#writeback[Symbol.dispose]()
     await this.#sync[Symbol.asyncDispose]()
   }
 
@@ -293,12 +293,31 @@ export class ChunkStore implements AsyncDisposable {
     return undefined
   }
 
-  /** The chunks that a power loss may have damaged. {@link get} ends the doubt, one way or the other. */
+  /** The chunks that a power loss may have damaged. {@link examine} ends the doubt, or {@link get}, one way or the other. */
   doubtful(): SetIterator<Digest> {
     return this.#doubtful.values()
   }
 
+  /**
+   * Looks at the times of chunks in doubt; those of before the last sync count as here from now on. It blocks, some
+   * microseconds for each.
+   * @returns these
+   */
+  examine(digests: Iterable<Digest>): Digest[] {
+    const certain: Digest[] = []
+    for (const digest of digests) {
+      if (!this.#doubtful.has(digest)) continue
+      const found = statSync(chunkFile(this.directory, digest), { throwIfNoEntry: false })
+      if (found === undefined || this.#sync.isDoubtful(found.mtimeMs)) continue
+      this.#doubtful.delete(digest)
+      this.#present.set(digest, unchecked)
+      certain.push(digest)
+    }
+    return certain
+  }
+
   async #getDoubtful(digest: Digest): Promise<Uint8Array | undefined> {
+    if (this.examine([digest]).length > 0) return await this.get(digest)
     const bytes = await this.#readDoubtful(digest)
     // Somebody else was faster, or has put it anew.
     if (!this.#doubtful.has(digest)) return await this.get(digest)

@@ -16,9 +16,6 @@ const closeMs = 5_000
 /** How often writes under way are looked at (ms), and how long they are waited for before a sync is given up. */
 const quietCheckMs = 2
 const maxQuietMs = 60_000
-/** Epochs are below this, and times of files that nobody has set are not (s since 1970): 2001. */
-const epochLimit = 1_000_000_000
-
 export interface GroupSyncParts {
   log: Log
   /** Puts everything of the path's filesystem on the disk. */
@@ -46,7 +43,8 @@ export interface GroupSyncOptions {
  *    takes nothing with it. Otherwise files of later epochs than the last that was noted are in doubt, and those without
  *    an epoch.
  * 4. The journal names the new boot when nothing is in doubt any more. So whatever happens before is no different from
- *    the first boot.
+ *    the first boot. Nothing is noted before, so it does no harm that an epoch of this process may be one of a file in
+ *    doubt.
  */
 export class GroupSync implements AsyncDisposable {
   readonly #log: Log
@@ -58,7 +56,7 @@ export class GroupSync implements AsyncDisposable {
   readonly #groupBytes: number
   /** Files of this epoch, and of those before, were on the disk before the host lost power; undefined where no file is in doubt. */
   readonly #certainEpoch: number | undefined
-  #epochs: WriteEpochs
+  readonly #epochs: WriteEpochs
   #isInDoubt: boolean
   /** The disk has lost what was written. A later success says nothing of that. */
   #hasLost = false
@@ -115,7 +113,7 @@ export class GroupSync implements AsyncDisposable {
     return this.#epochs
   }
 
-  /** Whether files may be in doubt: each is examined then, before anything is written. */
+  /** Whether files may be in doubt. */
   get isInDoubt(): boolean {
     return this.#isInDoubt
   }
@@ -124,11 +122,8 @@ export class GroupSync implements AsyncDisposable {
    * @param modifiedAtMs the modification time of a file
    * @returns whether it may not be what it was before the host lost power
    */
-  examine(modifiedAtMs: number): boolean {
-    const epoch = Math.floor(modifiedAtMs / 1_000)
-    // What is written from now on is of a later epoch than all that is in doubt.
-    if (epoch < epochLimit && epoch >= this.#epochs.current) this.#epochs = WriteEpochs.startingAt(epoch + 1)
-    return this.#certainEpoch !== undefined && epoch > this.#certainEpoch
+  isDoubtful(modifiedAtMs: number): boolean {
+    return this.#certainEpoch !== undefined && Math.floor(modifiedAtMs / 1_000) > this.#certainEpoch
   }
 
   /** Nothing is in doubt any more: every file that was has an epoch of this process, or is gone. */

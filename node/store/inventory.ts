@@ -39,6 +39,7 @@ export interface InventoryParts {
     | 'discard'
     | 'digests'
     | 'doubtful'
+    | 'examine'
     | 'settled'
   >
   region: Announcer
@@ -93,7 +94,9 @@ export class Inventory {
     return this.#chunks.count
   }
 
+  /** Whether the chunk is here. One whose time nobody has looked at since an unclean boot is looked at now. */
   has(digest: Digest): boolean {
+    if (!this.#chunks.has(digest)) this.examine([digest])
     return this.#chunks.has(digest)
   }
 
@@ -110,9 +113,15 @@ export class Inventory {
     return bytes
   }
 
-  /** The chunks that a power loss may have damaged: they do not count as here. {@link get} ends the doubt. */
+  /** The chunks that a power loss may have damaged: they do not count as here. {@link examine} and {@link get} end the doubt. */
   doubtful(): SetIterator<Digest> {
     return this.#chunks.doubtful()
+  }
+
+  /** Looks at the times of chunks in doubt, and tells the region of those that count as here now. It blocks, some microseconds for each. */
+  examine(digests: Iterable<Digest>): void {
+    for (const [table, indexes] of this.#hold(this.#chunks.examine(digests)))
+      this.#region.announceChunks(table, indexes)
   }
 
   /** Resolves when the record says that nothing is in doubt; at once where something is. */
@@ -171,6 +180,18 @@ export class Inventory {
     }
     for (const [table, indexes] of arrived) this.#region.announceChunks(table, indexes)
     return fresh
+  }
+
+  /** Marks chunks as here. @returns their places, by segment */
+  #hold(digests: Iterable<Digest>): Map<Digest, number[]> {
+    const places = new Map<Digest, number[]>()
+    for (const digest of digests)
+      for (const { table, index } of this.#holdings.add(digest)) {
+        const indexes = places.get(table)
+        if (indexes === undefined) places.set(table, [index])
+        else indexes.push(index)
+      }
+    return places
   }
 
   #arrived(digest: Digest, source: RemoteSource, isNew: boolean): void {

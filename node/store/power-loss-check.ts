@@ -1,14 +1,24 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Digest } from '../../protocol/digest.ts'
 import type { Log } from '../base/log.ts'
 import type { Inventory } from './inventory.ts'
 
 export interface PowerLossCheckParts {
-  inventory: Pick<Inventory, 'doubtful' | 'get' | 'settled'>
+  inventory: Pick<Inventory, 'doubtful' | 'examine' | 'get' | 'settled'>
   log: Log
 }
 
 /**
- * Hashes, one after the other, the chunks that a power loss may have damaged. Those that are right count as here from then
- * on; the others are discarded. A chunk that is read before its turn is checked then.
+ * Chunks whose times are looked at in one go: the process does nothing else for 0.4 ms, or 4 where the disk has to be asked
+ * for each.
+ */
+const examinedAtOnce = 64
+/** The pause after it (ms): half of the time is for others. A million chunks take a minute. */
+const pauseMs = 1
+
+/**
+ * Looks at the times of all chunks in doubt, which ends the doubt for most. Then it hashes the others, one after the other.
+ * Those that are right count as here from then on; the rest is discarded. A chunk that is read before its turn is hashed then.
  */
 export class PowerLossCheck implements AsyncDisposable {
   readonly #parts: PowerLossCheckParts
@@ -35,6 +45,8 @@ export class PowerLossCheck implements AsyncDisposable {
 
   async #run(): Promise<void> {
     const { inventory, log } = this.#parts
+    if (inventory.doubtful().next().done === true) return
+    await this.#examine()
     const found = { right: 0, lost: 0, unreadable: 0 }
     for (const digest of inventory.doubtful()) {
       if (this.#stopping.signal.aborted) return
@@ -46,7 +58,20 @@ export class PowerLossCheck implements AsyncDisposable {
       }
     }
     await inventory.settled()
-    if (found.right + found.lost + found.unreadable > 0)
-      log.info('chunks that were not synced when the host stopped are checked', found)
+    log.info('chunks that were not synced when the host stopped are checked', found)
+  }
+
+  async #examine(): Promise<void> {
+    const { inventory } = this.#parts
+    let some: Digest[] = []
+    for (const digest of inventory.doubtful()) {
+      some.push(digest)
+      if (some.length < examinedAtOnce) continue
+      inventory.examine(some)
+      some = []
+      await sleep(pauseMs)
+      if (this.#stopping.signal.aborted) return
+    }
+    inventory.examine(some)
   }
 }

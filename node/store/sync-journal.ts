@@ -1,6 +1,7 @@
 import { open, readFile, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { digestHex, digestOf } from '../../protocol/digest.ts'
+import { syncDirectory } from '../base/sync-directory.ts'
 
 /** From this length on the journal is begun anew (bytes): a thousand syncs or so. */
 const maxJournalBytes = 64 * 1024
@@ -115,9 +116,4 @@ function parse(journal: string): SyncState {
     state.isClosed = kind === 'closed'
   }
   return state
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  await using directory = await open(path, 'r')
-  await directory.sync()
 }

@@ -78,7 +78,7 @@ test('an error is one line that says what to do', async (t) => {
     [['seed', image, '--platform', 'plan9/mips'], 1, /not for plan9\/mips; use --platform linux\//],
     [['seed', image, '--platform', 'amd64'], 2, /not a platform: "amd64"; it is OS\/ARCH/],
     [['mount', image, taken, '--platform', 'linux/'], 2, /not a platform/],
-    [['inspect', image, '--format', 'ntfs'], 2, /--format takes ext4 or erofs, not ntfs/],
+    [['inspect', image, '--format', 'ntfs'], 2, /--format takes ext4, erofs or raw, not ntfs/],
     [['mount', image, taken, '--size', '1GiB'], 2, /needs --writable/],
     [['mount', image, taken, '--size', 'much'], 2, /--size takes a size/],
     [['mount', image, taken, '--pull', 'often'], 2, /--pull takes auto/],

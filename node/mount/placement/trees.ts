@@ -38,9 +38,16 @@ export class Trees {
   /** Mounts the tree if it is not mounted yet. @returns where; @throws unavailable */
   async mount(rootfs: string, format: RootfsFormat): Promise<string> {
     const directory = this.mountPoint(rootfs)
-    if ((await readMounts()).some(({ mountPoint }) => mountPoint === directory)) return directory
+    const isMounted = async (): Promise<boolean> =>
+      (await readMounts()).some(({ mountPoint }) => mountPoint === directory)
+    if (await isMounted()) return directory
     await mkdir(directory, { recursive: true, mode: 0o700 })
-    await this.#mounter.image(join(this.#fuseMountPoint, rootfs, 'rootfs.img'), directory, format)
+    try {
+      await this.#mounter.image(join(this.#fuseMountPoint, rootfs, 'rootfs.img'), directory, format)
+    } catch (error) {
+      // A process that a daemon has started and that has outlived it may have mounted it meanwhile.
+      if (!(await isMounted())) throw error
+    }
     return directory
   }
 

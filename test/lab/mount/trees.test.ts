@@ -164,7 +164,7 @@ test('options that do not go together are refused with what would', async (t) =>
     [['--as', 'house'], 2, /--as takes drive or tree/],
     [['--scratch', 'much'], 2, /--scratch takes a size such as 512MiB/],
     [['--scratch', '4KiB'], 1, /1 MiB to 8 TiB/],
-    [['--format', 'ntfs'], 2, /--format takes ext4 or erofs, not ntfs/],
+    [['--format', 'ntfs'], 2, /--format takes ext4, erofs or raw, not ntfs/],
   ]
   for (const [options, status, pattern] of cases) {
     const answer = await daemon.cli('mount', image, directory, ...options)

@@ -1,9 +1,9 @@
 // Serves one file, a disk, on a FUSE mount until it is unmounted. argv: the image that the disk begins with, the directory
-// of the mount, where the image goes that a power loss leaves, and a seed.
+// of the mount, where the image goes that a power loss leaves, the bytes of a sector, and a seed.
 //
 // The disk has a cache of its own, as disks do: what is written is there for readers at once, and survives a power loss
 // for certain when a sync came after it. To look up `power-loss` in the directory is to cut the power: of what was
-// written since the last sync, a random part is in the image that is left, in pieces of 512 bytes to 4 KiB. The disk
+// written since the last sync, a random part is in the image that is left, in pieces of a sector to 4 KiB. The disk
 // goes on as if nothing had happened; what is done to it from then on is not in that image.
 import { spawnSync } from 'node:child_process'
 import { openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs'
@@ -17,7 +17,7 @@ import {
 } from '../../../node/mount/fuse/protocol.ts'
 import { createRandom } from '../../support/random.ts'
 
-const [, , image = '', directory = '', left = '', seed = '0'] = process.argv
+const [, , image = '', directory = '', left = '', sectorBytes = '512', seed = '0'] = process.argv
 const moreOpcodes = { setattr: 4, write: 16, fsync: 20 } as const
 const diskNodeId = 2
 const maxWriteBytes = 1024 * 1024
@@ -158,15 +158,17 @@ function writeAttributes(out: Buffer, start: number, nodeId: number): void {
 /** How much of what was not synced is there afterwards: all of it, in any mixture, or none. */
 function losePower(): void {
   const share = [0, 0.1, 0.5, 0.9, 1][random.below(5)]!
-  const pieceBytes = 512 * 2 ** random.below(4)
+  const pieceBytes = Math.max(512 * 2 ** random.below(4), Number(sectorBytes))
   let [keptBytes, lostBytes] = [0, 0]
   for (const { offset, bytes } of unsynced)
-    for (let at = 0; at < bytes.length; at += pieceBytes) {
-      const piece = bytes.subarray(at, at + pieceBytes)
+    for (let at = 0; at < bytes.length;) {
+      // A piece is a whole one of the disk, wherever the write began.
+      const end = Math.min(bytes.length, at + pieceBytes - ((offset + at) % pieceBytes))
       if (random.next() < share) {
-        certain.set(piece, offset + at)
-        keptBytes += piece.length
-      } else lostBytes += piece.length
+        certain.set(bytes.subarray(at, end), offset + at)
+        keptBytes += end - at
+      } else lostBytes += end - at
+      at = end
     }
   writeFileSync(left, certain)
   process.stdout.write(`${JSON.stringify({ writes: unsynced.length, keptBytes, lostBytes })}\n`)

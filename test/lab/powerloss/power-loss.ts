@@ -1,12 +1,10 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, statSync } from 'node:fs'
-import { rename } from 'node:fs/promises'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { run } from '../../../netlab/hosts/process.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { ChunkStore } from '../../../node/store/chunk-store.ts'
 import { Inventory } from '../../../node/store/inventory.ts'
@@ -14,20 +12,16 @@ import { PowerLossCheck } from '../../../node/store/power-loss-check.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { createRandom } from '../../support/random.ts'
 import { reserve } from '../../support/stores.ts'
+import type { Filesystem } from './filesystems.ts'
+import { LossyDisk, type PowerCut } from './lossy-disk.ts'
 import { chunkFilesBelow, nobody } from './store-under-test.ts'
 
-/** Of the disk (MiB). */
-const diskMiB = 192
 /** The store is at work this long at most before the power is cut (ms). */
 const maxWorkMs = 2_500
-/** They commit often, so that names get to the disk long before the bytes do. */
-const mountOptions = ['commit=1', 'commit=1,data=writeback', 'commit=1,data=journal', 'commit=1,nodelalloc']
-
 export interface PowerLossRound {
   seed: number
   mountedWith: string
-  /** Writes to the disk since its last sync, and what became of them. */
-  cut: { writes: number; keptBytes: number; lostBytes: number }
+  cut: PowerCut
   /** Chunk files that are there afterwards, and those of them that are not what their names say. */
   files: number
   damaged: number
@@ -46,34 +40,31 @@ export interface PowerLossRound {
  */
 export async function* losePower(
   directory: string,
-  { rounds, seed }: { rounds: number; seed: number },
+  { filesystem, rounds, seed }: { filesystem: Filesystem; rounds: number; seed: number },
 ): AsyncGenerator<PowerLossRound> {
   const random = createRandom(seed)
-  const image = join(directory, 'image')
-  await run('truncate', ['-s', `${diskMiB}M`, image])
-  await run('mkfs.ext4', ['-q', '-O', '^metadata_csum_seed', '-E', 'lazy_itable_init=0,lazy_journal_init=0', image])
-  for (const name of ['disk', 'store']) mkdirSync(join(directory, name), { recursive: true })
+  const disk = await LossyDisk.make(directory, filesystem)
   const promised = new Set<Digest>()
-  for (let round = 0; round < rounds; round++) yield await loseOnce(directory, random.below(2 ** 31), round, promised)
+  for (let round = 0; round < rounds; round++)
+    yield await loseOnce(disk, filesystem, random.below(2 ** 31), round, promised)
 }
 
 async function loseOnce(
-  directory: string,
+  disk: LossyDisk,
+  filesystem: Filesystem,
   seed: number,
   round: number,
   promised: Set<Digest>,
 ): Promise<PowerLossRound> {
   const random = createRandom(seed)
-  const mountedWith = mountOptions[random.below(mountOptions.length)]!
+  const mountedWith = filesystem.mountOptions[random.below(filesystem.mountOptions.length)]!
   const findings: string[] = []
-  const cut = await workUntilPowerLoss(directory, { seed, round, mountedWith, promised, findings })
-  await rename(join(directory, 'left'), join(directory, 'image'))
-
-  // The host has booted.
-  const mounted = join(directory, 'store')
-  await run('mount', ['-o', `loop,${mountedWith}`, join(directory, 'image'), mounted])
-  try {
-    const chunks = join(mounted, 'chunks')
+  const chunks = join(disk.mounted, 'chunks')
+  const cut = await disk.losePower({ seed, mountedWith }, async (cutPower) => {
+    const work = { directory: chunks, bootId: `boot-${round}`, seed, promised, findings }
+    return await workUntilPowerLoss(work, cutPower)
+  })
+  return await disk.boot(mountedWith, async () => {
     mkdirSync(chunks, { recursive: true })
     const files = chunkFilesBelow(chunks)
     const checked = await check(chunks, `boot-${round + 1}`, { files, promised, findings })
@@ -87,68 +78,44 @@ async function loseOnce(
       promised: promised.size,
       findings,
     }
-  } finally {
-    await unmount(mounted)
-  }
+  })
+}
+
+interface StoreWork {
+  directory: string
+  bootId: string
+  seed: number
+  promised: Set<Digest>
+  findings: string[]
 }
 
 /** @returns what became of the writes that were not synced */
 async function workUntilPowerLoss(
-  directory: string,
-  {
-    seed,
-    round,
-    mountedWith,
-    promised,
-    findings,
-  }: { seed: number; round: number; mountedWith: string; promised: Set<Digest>; findings: string[] },
-): Promise<PowerLossRound['cut']> {
-  const random = createRandom(seed + 1)
-  const [disk, mounted] = [join(directory, 'disk'), join(directory, 'store')]
-  const program = fileURLToPath(new URL('lossy-disk-main.ts', import.meta.url))
-  const lossy = spawn(process.execPath, [program, join(directory, 'image'), disk, join(directory, 'left'), `${seed}`], {
+  { directory, bootId, seed, promised, findings }: StoreWork,
+  cutPower: () => Promise<PowerCut>,
+): Promise<PowerCut> {
+  const program = fileURLToPath(new URL('store-main.ts', import.meta.url))
+  const store = spawn(process.execPath, [program, directory, bootId, `${seed}`], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
-  const diskSays = createInterface(lossy.stdout)[Symbol.asyncIterator]()
-  await diskSays.next()
-  try {
-    await run('mount', ['-o', `loop,${mountedWith}`, join(disk, 'disk'), mounted])
-    try {
-      const store = spawn(
-        process.execPath,
-        [fileURLToPath(new URL('store-main.ts', import.meta.url)), join(mounted, 'chunks'), `boot-${round}`, `${seed}`],
-        { stdio: ['ignore', 'pipe', 'inherit'] },
-      )
-      const closed = once(store, 'close')
-      let isPowered = true
-      const facts = createInterface(store.stdout)
-      facts.on('line', (line) => {
-        const [kind, ...digests] = line.split(' ')
-        if (kind === 'wrong') findings.push(line)
-        // Whether it is gone already, nobody can say once there is no power.
-        if (kind === 'discarded') promised.delete(digests[0] as Digest)
-        if (kind === 'durable' && isPowered)
-          for (const digest of digests) if (digest !== '') promised.add(digest as Digest)
-      })
-      await Promise.race([once(facts, 'line'), closed])
-      await Promise.race([sleep(random.below(maxWorkMs)), closed])
-      isPowered = false
-      // It does not exist: the disk takes the question for the cut.
-      statSync(join(disk, 'power-loss'), { throwIfNoEntry: false })
-      const { value } = await diskSays.next()
-      if (store.exitCode !== null) findings.push('the store ended by itself')
-      store.kill('SIGKILL')
-      await closed
-      // The disk has ended.
-      if (value === undefined) throw new Error('the disk lost its power by itself')
-      return JSON.parse(value) as PowerLossRound['cut']
-    } finally {
-      await unmount(mounted)
-    }
-  } finally {
-    await unmount(disk)
-    await once(lossy, 'exit')
-  }
+  const closed = once(store, 'close')
+  let isPowered = true
+  const facts = createInterface(store.stdout)
+  facts.on('line', (line) => {
+    const [kind, ...digests] = line.split(' ')
+    if (kind === 'wrong') findings.push(line)
+    // Whether it is gone already, nobody can say once there is no power.
+    if (kind === 'discarded') promised.delete(digests[0] as Digest)
+    if (kind === 'durable' && isPowered) for (const digest of digests) if (digest !== '') promised.add(digest as Digest)
+  })
+  await Promise.race([once(facts, 'line'), closed])
+  await Promise.race([sleep(createRandom(seed + 1).below(maxWorkMs)), closed])
+  isPowered = false
+  const cut = await cutPower()
+  if (store.exitCode !== null) findings.push('the store ended by itself')
+  store.kill('SIGKILL')
+  await closed
+  return cut
 }
 
 /** Opens the store as after a boot, and says what is wrong with it. */
@@ -159,6 +126,8 @@ async function check(
 ): Promise<{ doubtful: number }> {
   const chunks = await ChunkStore.open({ log: silentLog, reserve }, { directory, bootId })
   const inventory = new Inventory({ chunks, region: nobody })
+  if (inventory.count > 0) findings.push('chunks count that nobody has looked at')
+  inventory.examine(inventory.doubtful())
   let doubtful = 0
   for (const digest of inventory.doubtful()) {
     doubtful++
@@ -181,15 +150,4 @@ async function check(
     if ((await inventory.get(digest)) === undefined) findings.push(`${digest} counts as here and is not`)
   await chunks[Symbol.asyncDispose]()
   return { doubtful }
-}
-
-/** The store's last sync may be under way in a process of its own. */
-async function unmount(directory: string): Promise<void> {
-  for (let attempt = 1; ; attempt++)
-    try {
-      return void (await run('umount', [directory]))
-    } catch (error) {
-      if (attempt === 50) throw error
-      await sleep(100)
-    }
 }

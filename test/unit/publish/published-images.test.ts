@@ -39,6 +39,18 @@ test('a cold host gets all that it needs from an accepted publication', async (t
   assert.equal(digestOf(first), windows.digestAt(0))
 })
 
+test('the windows of a blob are read from a publication in another format', async (t) => {
+  const lab = await PublishLab.create(t)
+  const [ext4, erofs] = [await lab.builtBy(maker), await lab.builtBy(maker, await lab.rootfs('erofs'))]
+  await lab.publisher().publish(ext4, { signal })
+  const host = await ColdHost.create(t, lab, cold, [maker.key])
+  await host.published.find(lab.reference, lab.image, 'erofs', { signal })
+  const { windows } = lab.map
+  const read = await host.published.windows(erofs.record, { blob: lab.map.digest, table: windows.id })
+  const first = Buffer.from(await read!({ start: 0, end: windows.lengthAt(0) }, { signal }))
+  assert.equal(digestOf(first), windows.digestAt(0))
+})
+
 test('the publication in the wanted format is tried first, then the one with a boot profile', async (t) => {
   const lab = await PublishLab.create(t)
   const [ext4, erofs] = [await lab.builtBy(maker), await lab.builtBy(maker, await lab.rootfs('erofs'))]

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { silentLog } from '../../../node/base/log.ts'
@@ -30,8 +30,14 @@ function chunk(): Chunk {
 
 const synced = async (): Promise<void> => undefined
 
-/** A store of a process that is never closed, as one that is killed. The test stands for the disk. */
-async function openStore(
+/** A store of a process that is never closed, as one that is killed; its files have been looked at. The test stands for the disk. */
+async function openStore(...[directory, bootId, options]: Parameters<typeof openUnexamined>): Promise<ChunkStore> {
+  const store = await openUnexamined(directory, bootId, options)
+  store.examine(store.doubtful())
+  return store
+}
+
+async function openUnexamined(
   directory: string,
   bootId: string,
   options: Partial<ChunkStoreOptions> & { syncFilesystem?: () => Promise<void> } = {},
@@ -140,6 +146,64 @@ test('the region hears of a chunk in doubt when it was found to be right, and an
   assert.deepEqual([inventory.isWhole(manifest), inventory.localBytes([table])], [false, 16_384])
   await inventory.put(chunks[1]!.digest, chunks[1]!.bytes, 'peer')
   assert.equal(inventory.isWhole(manifest), true)
+})
+
+test('after an unclean boot no chunk counts before it was looked at, and one that is read is looked at first', async (t) => {
+  const directory = temporaryDirectory(t)
+  const [synced, other, unsynced] = [chunk(), chunk(), chunk()]
+  const killed = await openStore(directory, 'first')
+  await putAll(killed, [synced, other])
+  await killed.flush({ signal })
+  await putAll(killed, [unsynced])
+  const { mtimeMs } = statSync(chunkFile(directory, synced.digest))
+
+  const store = await openUnexamined(directory, 'second')
+  assert.deepEqual([store.count, [...store.doubtful()].length], [0, 3])
+  assert.deepEqual(await store.get(synced.digest), synced.bytes)
+  assert.deepEqual([store.has(synced.digest), store.has(other.digest)], [true, false])
+  // It was never in doubt, so it has the epoch that it had.
+  assert.equal(statSync(chunkFile(directory, synced.digest)).mtimeMs, mtimeMs)
+  assert.deepEqual(store.examine(store.doubtful()), [other.digest])
+  assert.deepEqual([...store.doubtful()], [unsynced.digest])
+})
+
+test('a chunk that somebody asks for counts at once if it was synced, and the region hears of it', async (t) => {
+  const directory = temporaryDirectory(t)
+  const [synced, unsynced] = [chunk(), chunk()]
+  const killed = await openStore(directory, 'first')
+  await putAll(killed, [synced])
+  await killed.flush({ signal })
+  await putAll(killed, [unsynced])
+  const told: string[] = []
+  const region: Announcer = { ...nobody, announceChunks: (_segment, indexes) => told.push(indexes.join()) }
+  const inventory = new Inventory({ chunks: await openUnexamined(directory, 'second'), region })
+  const digests = Buffer.concat([synced, unsynced].map(({ digest }) => digestToBytes(digest)))
+  inventory.track(new ChunkTable([8192, 8192], digests))
+  assert.deepEqual([inventory.has(synced.digest), inventory.has(unsynced.digest)], [true, false])
+  assert.deepEqual(told, ['0'])
+})
+
+test('the region hears at once of all chunks of a segment that were synced, and later of those that are hashed', async (t) => {
+  const directory = temporaryDirectory(t)
+  const chunks = Array.from({ length: 9 }, chunk)
+  const killed = await openStore(directory, 'first')
+  await putAll(killed, chunks.slice(0, 8))
+  await killed.flush({ signal })
+  await putAll(killed, chunks.slice(8))
+
+  const told: string[] = []
+  const region: Announcer = {
+    ...nobody,
+    announceChunks: (_segment, indexes) => told.push(indexes.toSorted((a, b) => a - b).join()),
+  }
+  const inventory = new Inventory({ chunks: await openUnexamined(directory, 'second'), region })
+  const sizes = chunks.map(({ bytes }) => bytes.length)
+  inventory.track(new ChunkTable(sizes, Buffer.concat(chunks.map(({ digest }) => digestToBytes(digest)))))
+  const check = new PowerLossCheck({ inventory, log: silentLog })
+  check.start()
+  await check.done()
+  assert.deepEqual(told, ['0,1,2,3,4,5,6,7', '8'])
+  assert.equal((await openUnexamined(directory, 'second')).count, 9)
 })
 
 test('a process that dies, or ends, leaves nothing in doubt', async (t) => {
