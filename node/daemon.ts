@@ -9,6 +9,7 @@ import { isDiskFull } from './base/disk-full.ts'
 import { systemError } from './base/system-error.ts'
 import type { Config } from './config.ts'
 import { ControlServer, type InheritedSocket } from './control/server.ts'
+import { ChunkRelays } from './fetch/chunk-relays.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { RangeSource } from './fetch/range-source.ts'
@@ -47,6 +48,7 @@ import { StatusOperation } from './operations/status.ts'
 import { VerifyOperation } from './operations/verify.ts'
 import type { ChunkFiles } from './peers/bulk/chunk-files.ts'
 import { PeerNetwork } from './peers/network.ts'
+import { SpanReaders } from './peers/span-readers.ts'
 import type { ServedData } from './peers/served-data.ts'
 import { IndexTrust } from './publish/index-trust.ts'
 import { Lies } from './publish/lies.ts'
@@ -207,10 +209,12 @@ export async function startDaemon(
   })
 
   // The sources of chunks.
-  const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, log })
+  const readers = new SpanReaders({ own, membership })
+  const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, readers, log })
   const stream = new StreamSource({ streams, inventory, signal, log })
   const range = new RangeSource({ layers: ranges, stream, wholeReads, inventory, signal, log })
   const fetcher = new Fetcher({ inventory, peers, registry: range, log })
+  const relays = new ChunkRelays({ inventory, fetcher })
   stack.defer(async () => await fetcher.settled())
 
   // Images, and their imports.
@@ -330,6 +334,7 @@ export async function startDaemon(
   stack.use(network)
   const served: ServedData = {
     chunk: async (digest) => await inventory.get(digest),
+    relayedChunk: async (digest, options) => await relays.chunk(digest, options),
     imageRecord: async (name) => await catalog.image(name),
     rootfsManifest: async (digest) => await catalog.rootfsBytes(digest),
     layerIndex: async (diffId) => await catalog.layerBytes(diffId),

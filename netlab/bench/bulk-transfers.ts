@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import { mkdir, open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { LabHost } from '../hosts/lab-host.ts'
@@ -6,6 +5,7 @@ import type { Network } from '../hosts/network.ts'
 import { NodeProcess } from '../hosts/node-process.ts'
 import { writeWeightsImage } from '../images/weights-image.ts'
 import { LoopDelay } from './loop-delay.ts'
+import { cpuSecondsOf } from './cpu-time.ts'
 import { measurement, type Measurement } from './measurement.ts'
 import { measureTcp } from './tcp-stream.ts'
 import { alternate, milliseconds, seconds } from './timing.ts'
@@ -16,8 +16,6 @@ type BulkWay = (typeof bulkWays)[number]
 
 const meetTimeoutMs = 30_000
 const bytesPerMegabyte = 1e6
-/** Ticks of the CPU times in /proc (proc(5)) in a second. */
-const ticksPerSecond = 100
 const chunkBytes = 256 * 1024
 
 export interface BulkBenchOptions {
@@ -118,12 +116,12 @@ async function measureWay(
   {
     await using asker = await startAsker()
     await Promise.all([delays.holder.reset(), delays.asker.reset()])
-    const before = { holder: cpuSeconds(holder), asker: cpuSeconds(asker) }
+    const before = { holder: cpuSecondsOf(holder.daemonPid), asker: cpuSecondsOf(asker.daemonPid) }
     const elapsed = await seconds(async () => await asker.seed('local:weights'))
     const { bytes } = (await asker.status()).fetched.peer
     samples.seed.push(bytes / bytesPerMegabyte / elapsed)
-    samples.senderCpu.push(((cpuSeconds(holder) - before.holder) / bytes) * 1e9)
-    samples.receiverCpu.push(((cpuSeconds(asker) - before.asker) / bytes) * 1e9)
+    samples.senderCpu.push(((cpuSecondsOf(holder.daemonPid) - before.holder) / bytes) * 1e9)
+    samples.receiverCpu.push(((cpuSecondsOf(asker.daemonPid) - before.asker) / bytes) * 1e9)
     samples.senderDelay.push(await delays.holder.percentile99())
     samples.receiverDelay.push(await delays.asker.percentile99())
   }
@@ -166,13 +164,6 @@ async function readChunks(
 async function readAt(path: string, offset: number): Promise<void> {
   await using file = await open(path)
   await file.read(Buffer.alloc(4096), 0, 4096, offset)
-}
-
-/** CPU time of the daemon and all its threads. */
-function cpuSeconds(node: NodeProcess): number {
-  const stat = readFileSync(`/proc/${node.daemonPid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
 }
 
 function percentile99(values: readonly number[]): number {

@@ -299,6 +299,7 @@ export class BadMember {
             const known = [...this.#knowledge.forger.chunks]
             const wants = Array.from({ length: maxWantsPerMessage }, (_, n) => ({
               id: (id * maxWantsPerMessage + n) >>> 0,
+              kind: 'held' as const,
               digest: known.length === 0 ? randomDigest() : known[n % known.length]!,
             }))
             await writeFrame(chunks!, [encodeWants(wants)])

@@ -73,6 +73,8 @@ interface Flight {
   chunk: Promise<Delivered>
   /** Resolves when the chunk is in the store, or never will be. */
   kept: Promise<void>
+  /** Fires when another member waits for this host to read the chunk from the registry. */
+  reading: AbortController
   /** Peers that did not deliver, and why. */
   refusals: { peer: string; code: ErrorCode }[]
   started: boolean
@@ -104,10 +106,15 @@ export class Fetcher {
   /**
    * The chunk's verified bytes; they may not be on the disk yet when this resolves.
    * The fetch goes on until every caller that waits for it has aborted.
+   * @param options `asReader`: another member waits for this host to read the chunk from the registry, so this one asks
+   *   nobody else to
    * @throws what the registry failed with, where no source delivers: unavailable, missing, denied; invalid where its
    *   layer is not what it was. Where the signal's reason is a `timeout`, an error that says what was tried until then
    */
-  async fetch(request: ChunkRequest, options: { signal: AbortSignal; priority: FetchPriority }): Promise<FetchedChunk> {
+  async fetch(
+    request: ChunkRequest,
+    options: { signal: AbortSignal; priority: FetchPriority; asReader?: boolean },
+  ): Promise<FetchedChunk> {
     for (let losses = 0; ; losses++) {
       const delivered = await this.#deliver(request, options)
       const { bytes, source } = delivered
@@ -137,7 +144,7 @@ export class Fetcher {
 
   async #deliver(
     request: ChunkRequest,
-    { signal, priority }: { signal: AbortSignal; priority: FetchPriority },
+    { signal, priority, asReader = false }: { signal: AbortSignal; priority: FetchPriority; asReader?: boolean },
   ): Promise<Delivered<Source>> {
     signal.throwIfAborted()
     let flight = this.#flights.get(request.digest)
@@ -146,6 +153,7 @@ export class Fetcher {
       if (bytes !== undefined) return { bytes, source: 'local' }
       flight = this.#flights.get(request.digest) ?? this.#launch(request, priority)
     }
+    if (asReader) flight.reading.abort()
     if (comesBefore(priority, flight.priority)) {
       flight.priority = priority
       if (priority === 'demand') flight.urgency.raise()
@@ -194,6 +202,7 @@ export class Fetcher {
       waiters: 0,
       over: false,
       abort,
+      reading: new AbortController(),
       refusals: [],
       started: false,
       start: () => {
@@ -304,7 +313,9 @@ export class Fetcher {
   ): Promise<Delivered | undefined> {
     const onRefusal = (peer: string, { code }: P2pfsError): void => void flight.refusals.push({ peer, code })
     try {
-      const bytes = await this.#parts.peers.fetch(request, { signal, urgency: flight.urgency, onRefusal, onLate })
+      const isReader = flight.reading.signal
+      const options = { signal, urgency: flight.urgency, isReader, onRefusal, onLate }
+      const bytes = await this.#parts.peers.fetch(request, options)
       return { bytes, source: 'peer' }
     } catch (error) {
       if (signal.aborted || !isP2pfsError(error, 'missing')) throw error

@@ -19,6 +19,8 @@ const queuedLateMs = 10_000
 const nextHolderMs = 2_000
 /** A timer that is so late (ms) tells of a pause of this host, not of its peers. */
 const ownPauseMs = 250
+/** A chunk that nobody waits for gives its reader this time (ms), or four times what members usually take: both may be busy. */
+const unawaited = { minMs: 250, factor: 4 } as const
 /** How often the decision is made anew where nothing else happens (ms). */
 const recheckMs = 250
 
@@ -30,6 +32,13 @@ export interface Holders {
     request: ChunkRequest,
     options: { signal: AbortSignal; streamClass: StreamClass; urgency: Urgency },
   ) => Promise<Delivery>
+  reader: (request: ChunkRequest, except: ReadonlySet<string>) => { id: string; standing: PeerStanding } | undefined
+  askReader: (
+    id: string,
+    request: ChunkRequest,
+    options: { signal: AbortSignal; urgency: Urgency; onComing: () => void },
+  ) => Promise<Delivery>
+  comingMs: number
   usualMs: (streamClass: StreamClass) => number
   countDemand: () => void
   mayAskAgain: () => boolean
@@ -41,6 +50,7 @@ export interface PeerFetchOptions {
   urgency: Urgency
   onRefusal?: (peer: string, error: P2pfsError) => void
   onLate?: () => void
+  isReader?: AbortSignal
 }
 
 /** One holder that has been asked and has not answered. */
@@ -49,6 +59,13 @@ interface Asked {
   wasSilent: boolean
   streamClass: StreamClass
   askedAtMs: number
+}
+
+/** The member that has been asked to read the chunk from the registry. */
+interface AskedReader {
+  standing: PeerStanding
+  askedAtMs: number
+  isComing: boolean
 }
 
 /**
@@ -61,7 +78,9 @@ interface Asked {
  * 3. After two seconds of waiting the registry is asked too; after the usual time of peers where all holders were silent
  *    before, and at once where they have been for long. Those are asked only after that.
  * 4. Where nobody waits, holders are asked in turn, and the registry too when one of them has been silent.
- * 5. The first right answer wins; the wants of the others are given up.
+ * 5. Where nobody holds the chunk, the member that reads it for all is asked to. The registry is asked too when that
+ *    member does not say soon that it does, and when somebody has waited for ten seconds: two, within the budget.
+ * 6. The first right answer wins; the wants of the others are given up.
  */
 export class PeerFetch {
   readonly #holders: Holders
@@ -72,6 +91,7 @@ export class PeerFetch {
   readonly #over = new AbortController()
   readonly #tried = new Set<string>()
   readonly #asked = new Map<string, Asked>()
+  #reader: AskedReader | undefined
   readonly #startedAtMs: number
   #urgentAtMs: number | undefined
   #lastAskedAtMs = -Infinity
@@ -94,7 +114,7 @@ export class PeerFetch {
 
   /** @throws missing where no holder delivers it; the signal's reason */
   async run(): Promise<Delivery> {
-    const { signal, urgency } = this.#options
+    const { signal, urgency, isReader } = this.#options
     const onAbort = (): void => {
       this.#over.abort(signal.reason)
       this.#wake.resolve()
@@ -102,6 +122,8 @@ export class PeerFetch {
     signal.addEventListener('abort', onAbort, { once: true })
     if (urgency.isUrgent) this.#becomeUrgent()
     else urgency.onRaise(() => this.#becomeUrgent())
+    const onReading = (): void => this.#wake.resolve()
+    isReader?.addEventListener('abort', onReading, { once: true })
     try {
       for (;;) {
         signal.throwIfAborted()
@@ -112,7 +134,9 @@ export class PeerFetch {
       }
     } finally {
       signal.removeEventListener('abort', onAbort)
-      if (this.#asked.size > 0) this.#over.abort(new P2pfsError('closed', 'another source has delivered the chunk'))
+      isReader?.removeEventListener('abort', onReading)
+      if (this.#asked.size > 0 || this.#reader !== undefined)
+        this.#over.abort(new P2pfsError('closed', 'another source has delivered the chunk'))
     }
   }
 
@@ -129,8 +153,14 @@ export class PeerFetch {
   #act(): number {
     const { digest } = this.#request
     const next = this.#holders.next(this.#request, this.#tried)
+    if (this.#reader !== undefined && this.#asked.size === 0 && next === undefined) return this.#waitForReader()
     if (this.#asked.size === 0) {
-      if (next === undefined) throw new P2pfsError('missing', 'no peer delivers the chunk', { digest })
+      if (next === undefined) {
+        const reader = this.#isReader() ? undefined : this.#holders.reader(this.#request, this.#tried)
+        if (reader === undefined) throw new P2pfsError('missing', 'no peer delivers the chunk', { digest })
+        this.#askReader(reader)
+        return 0
+      }
       const leftMs = next.standing.current === standings.lost ? this.#afterRegistry() : 0
       if (leftMs > 0) return leftMs
       this.#ask(next)
@@ -149,6 +179,52 @@ export class PeerFetch {
     if (!isOver && !this.#allSilent() && !this.#holders.mayAskAgain()) return recheckMs
     this.#ask(next)
     return 0
+  }
+
+  /** @returns how long nothing else is due (ms), unless something happens */
+  #waitForReader(): number {
+    const { standing, askedAtMs, isComing } = this.#reader!
+    if (this.#isLate) return Infinity
+    const now = this.#clock.now()
+    if (this.#isReader()) {
+      this.#becomeLate()
+      return Infinity
+    }
+    if (!isComing) {
+      const { comingMs } = this.#holders
+      const patienceMs =
+        this.#urgentAtMs === undefined ? Math.max(unawaited.minMs, unawaited.factor * comingMs) : comingMs
+      const dueMs = askedAtMs + patienceMs
+      if (now < dueMs) return dueMs - now
+      this.#becomeLate()
+      return Infinity
+    }
+    if (this.#urgentAtMs === undefined) return Infinity
+    const waitedMs = now - this.#urgentAtMs
+    if (waitedMs < lateMs) return lateMs - waitedMs
+    if (waitedMs >= queuedLateMs) standing.failed()
+    else if (!this.#holders.mayAskAgain()) return recheckMs
+    this.#becomeLate()
+    return Infinity
+  }
+
+  /** Whether another member has asked this host to read the chunk. */
+  #isReader(): boolean {
+    return this.#options.isReader?.aborted === true
+  }
+
+  #askReader({ id, standing }: { id: string; standing: PeerStanding }): void {
+    this.#tried.add(id)
+    const asked = { standing, askedAtMs: this.#clock.now(), isComing: false }
+    this.#reader = asked
+    const { signal } = this.#over
+    const onComing = (): void => {
+      if (asked.isComing) return
+      asked.isComing = true
+      this.#wake.resolve()
+    }
+    const asking = this.#holders.askReader(id, this.#request, { signal, urgency: this.#options.urgency, onComing })
+    this.#settle(id, asking, signal, () => (this.#reader = undefined))
   }
 
   /** The registry is asked before a holder that is lost. @returns how long the holder waits for that (ms) */
@@ -207,8 +283,12 @@ export class PeerFetch {
     this.#asked.set(id, { standing, wasSilent: standing.isSilent, streamClass, askedAtMs })
     this.#lastAskedAtMs = askedAtMs
     const { signal } = this.#over
-    this.#holders
-      .ask(id, this.#request, { signal, streamClass, urgency: this.#options.urgency })
+    const asking = this.#holders.ask(id, this.#request, { signal, streamClass, urgency: this.#options.urgency })
+    this.#settle(id, asking, signal, () => this.#asked.delete(id))
+  }
+
+  #settle(id: string, asking: Promise<Delivery>, signal: AbortSignal, onOver: () => void): void {
+    asking
       .then(
         (delivery) => {
           this.#delivery ??= delivery
@@ -222,7 +302,7 @@ export class PeerFetch {
         },
       )
       .finally(() => {
-        this.#asked.delete(id)
+        onOver()
         this.#wake.resolve()
       })
   }

@@ -8,14 +8,16 @@ import type { Availability } from '../peers/availability.ts'
 import type { BulkPlane } from '../peers/bulk/bulk-plane.ts'
 import type { ChunkClient, StreamClass } from '../peers/chunk/client.ts'
 import { standings, type PeerStanding } from '../peers/peer-standing.ts'
+import type { SpanReaders } from '../peers/span-readers.ts'
 import { fetchInBulk } from './bulk-fetch.ts'
 import { PeerFetch } from './peer-fetch.ts'
 import type { SourceOptions } from './source.ts'
 
 export interface PeerSourceParts {
   availability: Pick<Availability, 'holders' | 'whenAsked' | 'forgetClaim'>
-  chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs' | 'isBusyWithEarlier'>
+  chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs' | 'comingMs' | 'isBusyWithEarlier'>
   bulk: Pick<BulkPlane, 'ready' | 'fetchToStore' | 'isBusyWithEarlier'>
+  readers: Pick<SpanReaders, 'readerOf'>
   log: Log
   clock?: Clock
 }
@@ -25,6 +27,11 @@ export interface PeerSourceOptions extends Omit<SourceOptions, 'fetchChunk'> {
   onRefusal?: (peer: string, error: P2pfsError) => void
   /** Called when another source should be asked too; once. The peers are waited for all the same. */
   onLate?: () => void
+  /**
+   * Fires when this host is to read the chunk from the registry, because another member has asked it to: then it asks
+   * nobody else to.
+   */
+  isReader?: AbortSignal
 }
 
 /**
@@ -95,9 +102,23 @@ export class PeerSource {
     return best
   }
 
+  /** The member that reads the chunk from the registry where nobody holds it; undefined where it is this host. */
+  reader(
+    { table, index }: ChunkRequest,
+    except: ReadonlySet<string>,
+  ): { id: string; standing: PeerStanding } | undefined {
+    const id = this.#parts.readers.readerOf(table, index)
+    return id === undefined || except.has(id) ? undefined : { id, standing: this.#parts.chunks.standing(id) }
+  }
+
   /** How long a peer that owes a chunk takes to get on, in 95 of 100 cases (ms). */
   usualMs(streamClass: StreamClass): number {
     return this.#parts.chunks.usualMs(streamClass)
+  }
+
+  /** How long members take to say that they read a chunk, in 95 of 100 cases (ms). */
+  get comingMs(): number {
+    return this.#parts.chunks.comingMs
   }
 
   /** Somebody waits for one more chunk. */
@@ -143,6 +164,31 @@ export class PeerSource {
       const left = this.#loads.get(id)! - lengthBytes
       if (left > 0) this.#loads.set(id, left)
       else this.#loads.delete(id)
+    }
+  }
+
+  /**
+   * Asks a member to read the chunk from the registry, if it does not hold it.
+   * @param options `onComing`: called when it says that it is doing so
+   * @throws missing where it cannot, or does not track the segment; busy; what else it refused with; the signal's reason
+   */
+  async askReader(
+    id: string,
+    { digest, lengthBytes }: ChunkRequest,
+    options: { signal: AbortSignal; urgency: Urgency; onComing: () => void },
+  ): Promise<Delivery> {
+    const { chunks, log } = this.#parts
+    const { signal, urgency, onComing } = options
+    const streamClass = urgency.isUrgent ? 'demand' : 'background'
+    try {
+      const wanted = { signal, streamClass, stallMs, relay: urgency, onComing } as const
+      return await chunks.fetchChunk(id, digest, lengthBytes, wanted)
+    } catch (error) {
+      if (signal.aborted || !isP2pfsError(error)) throw error
+      log.debug('peer does not read a chunk for this host', { error, peer: id, digest })
+      // Who cannot read it from the registry is not asked again for a while.
+      if (error.code !== 'busy') chunks.standing(id).failed()
+      throw error
     }
   }
 

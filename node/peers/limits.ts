@@ -141,6 +141,16 @@ export const limits = {
     burst: 8_192,
   },
 
+  /**
+   * Chunks that this host reads from the registry for peers, at once: of segments that it tracks itself. Beyond it the
+   * peer is told that this host is busy.
+   */
+  relays: {
+    /** Of one source: what a boot asks for at once, for a few hosts behind one address. */
+    perSource: 1024,
+    inAll: 8192,
+  },
+
   /** Requests for objects. Beyond it they wait for their turn. */
   objects: {
     requestBytes: maxObjectRequestBytes,

@@ -2,6 +2,7 @@ import type { BootProfile, ProfileSubject } from '../../protocol/boot-profile.ts
 import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { ImportRequest } from '../../protocol/messages/import.ts'
+import type { Urgency } from '../base/urgency.ts'
 import type { ByteProgress } from '../model/progress.ts'
 
 /**
@@ -11,6 +12,11 @@ import type { ByteProgress } from '../model/progress.ts'
 export interface ServedData {
   /** The chunk, verified. */
   chunk: (digest: Digest, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined>
+  /**
+   * The chunk, verified, read from the registry where this host does not hold it; undefined for one of no segment that
+   * this host tracks. It asks no other member to read it.
+   */
+  relayedChunk: (digest: Digest, options: { signal: AbortSignal; urgency: Urgency }) => Promise<Uint8Array | undefined>
   imageRecord: (name: ImageName) => Promise<ImageRecord | undefined>
   /** The rootfs manifest, encoded. */
   rootfsManifest: (rootfsDigest: Digest) => Promise<Uint8Array | undefined>

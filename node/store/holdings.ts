@@ -6,6 +6,7 @@ import type { Digest } from '../../protocol/digest.ts'
 interface Place {
   table: Digest
   index: number
+  lengthBytes: number
 }
 
 /** Which chunks of each tracked segment are on this host, kept as the bitmaps that peers are told. */
@@ -32,8 +33,9 @@ export class Holdings {
     for (let index = 0; index < table.count; index++) {
       const digest = table.digestAt(index)
       const places = this.#places.get(digest)
-      if (places === undefined) this.#places.set(digest, [{ table: table.id, index }])
-      else places.push({ table: table.id, index })
+      const place = { table: table.id, index, lengthBytes: table.lengthAt(index) }
+      if (places === undefined) this.#places.set(digest, [place])
+      else places.push(place)
       if (has(digest)) held.set(index)
     }
     this.#held.set(table.id, held)
@@ -56,6 +58,11 @@ export class Holdings {
       if (held.get(index)) marked.push(index)
     }
     return marked
+  }
+
+  /** A place of the chunk in a tracked segment; undefined where none has it. */
+  placeOf(digest: Digest): Place | undefined {
+    return this.#places.get(digest)?.[0]
   }
 
   /** Whether a tracked segment has the chunk, here or not. */

@@ -2,7 +2,7 @@ import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import type { RemoteSource } from '../model/chunk-request.ts'
+import type { ChunkRequest, RemoteSource } from '../model/chunk-request.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import { ChunkProvenance } from './chunk-provenance.ts'
 import type { ChunkFileWriting, WrittenChunk } from '../base/chunk-file-writer.ts'
@@ -237,6 +237,12 @@ export class Inventory {
   onArrival(listener: ArrivalListener): Disposable {
     this.#listeners.add(listener)
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
+  }
+
+  /** How to ask for the chunk, here or not; undefined where no tracked segment has it. */
+  requestOf(digest: Digest): ChunkRequest | undefined {
+    const place = this.#holdings.placeOf(digest)
+    return place && { digest, ...place }
   }
 
   /** Whether a tracked segment has the chunk, here or not. */

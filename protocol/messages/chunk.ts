@@ -3,24 +3,39 @@ import { digestBytes, digestFromBytes, digestToBytes, type Digest } from '../dig
 import { P2pfsError } from '../errors.ts'
 
 /** A long-lived stream: wants go one way, chunks the other way, in any order. */
-export const chunkProtocol = '/p2pfs/chunk/1'
+export const chunkProtocol = '/p2pfs/chunk/2'
 
 export const maxWantsPerMessage = 256
 /** Wants of one stream that are read and have no answer yet. A server reads no more until it has answered some. */
 export const maxOutstandingWants = 1024
 
-const wantBytes = 4 + digestBytes
+const wantBytes = 4 + 1 + digestBytes
 export const maxWantMessageBytes = maxWantsPerMessage * wantBytes
 const answerHeaderBytes = 5
 export const maxAnswerBytes = answerHeaderBytes + maxChunkBytes
 
+/**
+ * What a want asks for: a chunk that the server holds; one that it else reads from the registry, where nobody waits for
+ * it (`relay`) or somebody does (`relay-urgent`). `raise`: somebody has come to wait for the one that was asked for by
+ * this id; it has no answer of its own.
+ */
+export const wantKinds = { held: 0, relay: 1, 'relay-urgent': 2, raise: 3 } as const
+export type WantKind = keyof typeof wantKinds
+
 export interface Want {
   /** The client chooses it, and the answer repeats it: 0 to 2^32 - 1. */
   id: number
+  kind: WantKind
   digest: Digest
 }
 
-export const answerStatus = { chunk: 0, missing: 1, busy: 2 } as const
+/**
+ * `coming` is no answer yet: the server is reading the chunk from the registry. It says so at once, and again each
+ * {@link comingMs}.
+ */
+export const answerStatus = { chunk: 0, missing: 1, busy: 2, coming: 3 } as const
+/** How often a server that reads a chunk from the registry says that it still does (ms). */
+export const comingMs = 500
 
 export interface ChunkAnswer {
   id: number
@@ -29,12 +44,13 @@ export interface ChunkAnswer {
   bytes: Uint8Array
 }
 
-/** For each want the id, 32 bit little-endian, and the raw digest; SPEC.md, "Chunk protocol". */
+/** For each want the id, 32 bit little-endian, the kind, one byte, and the raw digest; SPEC.md, "Chunk protocol". */
 export function encodeWants(wants: readonly Want[]): Uint8Array {
   const bytes = Buffer.alloc(wants.length * wantBytes)
-  for (const [i, { id, digest }] of wants.entries()) {
+  for (const [i, { id, kind, digest }] of wants.entries()) {
     bytes.writeUInt32LE(id, i * wantBytes)
-    bytes.set(digestToBytes(digest), i * wantBytes + 4)
+    bytes[i * wantBytes + 4] = wantKinds[kind]
+    bytes.set(digestToBytes(digest), i * wantBytes + 5)
   }
   return bytes
 }
@@ -46,8 +62,17 @@ export function parseWants(bytes: Uint8Array): Want[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   return Array.from({ length: bytes.length / wantBytes }, (_, i) => ({
     id: view.getUint32(i * wantBytes, true),
-    digest: digestFromBytes(bytes, i * wantBytes + 4),
+    kind: parseKind(bytes[i * wantBytes + 4]!),
+    digest: digestFromBytes(bytes, i * wantBytes + 5),
   }))
+}
+
+const kinds = Object.keys(wantKinds) as WantKind[]
+
+function parseKind(byte: number): WantKind {
+  const kind = kinds[byte]
+  if (kind === undefined) throw new P2pfsError('invalid', 'wants: unknown kind')
+  return kind
 }
 
 /** The id, 32 bit little-endian, and the status, one byte. The chunk follows for status `chunk`. */

@@ -19,6 +19,8 @@ export type StreamClass = (typeof streamClasses)[number]
  * reader notices more than the most.
  */
 const latencyBounds = { firstMs: 300, minMs: 50, maxMs: 1_000 } as const
+/** The same, for a member that is to say that it reads a chunk from the registry: a small message. */
+const comingBounds = { firstMs: 50, minMs: 20, maxMs: 500 } as const
 
 /** Wants that are sent within this time count as sent together (ms). */
 const togetherMs = 20
@@ -42,6 +44,7 @@ export class ChunkClient {
     demand: new LatencyEstimate(latencyBounds),
     background: new LatencyEstimate(latencyBounds),
   }
+  readonly #comingLatency = new LatencyEstimate(comingBounds)
 
   constructor(parts: ChunkClientParts) {
     this.#parts = parts
@@ -72,6 +75,11 @@ export class ChunkClient {
   /** How long a peer that owes a chunk takes to get on, in 95 of 100 cases (ms). */
   usualMs(streamClass: StreamClass): number {
     return this.#latency[streamClass].p95Ms
+  }
+
+  /** How long members take to say that they read a chunk from the registry, in 95 of 100 cases (ms). */
+  get comingMs(): number {
+    return this.#comingLatency.p95Ms
   }
 
   /**
@@ -109,6 +117,7 @@ export class ChunkClient {
       peer,
       clock: this.#clock,
       latency: this.#latency[streamClass],
+      comingLatency: this.#comingLatency,
       onLie: (error) => this.#parts.membership.ban(peer, error),
     })
     streams.set(streamClass, stream)

@@ -1,8 +1,9 @@
 import type { Stream } from '@libp2p/interface'
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import { encodeAnswerHeader, parseWants, type Want } from '../../../protocol/messages/chunk.ts'
+import { comingMs, encodeAnswerHeader, parseWants, type Want } from '../../../protocol/messages/chunk.ts'
 import { FairTurns } from '../../base/fair-turns.ts'
+import { Urgency } from '../../base/urgency.ts'
 import type { ByteBudget } from '../byte-budget.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import { limits } from '../limits.ts'
@@ -16,7 +17,7 @@ const readsAtOnce = 4
 const readsAtOnceInAll = 8
 
 export interface ChunkServerParts {
-  served: Pick<ServedData, 'chunk'>
+  served: Pick<ServedData, 'chunk' | 'relayedChunk'>
   /** Chunks that have been read and that peers have not taken yet. */
   unsent: ByteBudget
 }
@@ -26,6 +27,7 @@ export class ChunkServer {
   readonly #parts: ChunkServerParts
   readonly #pace = new SourcePace(limits.wants)
   readonly #turns = new FairTurns({ atOnce: readsAtOnceInAll })
+  readonly #relays = new RelayCount()
 
   constructor(parts: ChunkServerParts) {
     this.#parts = parts
@@ -38,7 +40,7 @@ export class ChunkServer {
    *   stream breaks
    */
   async serve(stream: Stream, peer: Peer): Promise<void> {
-    const answers = new Answers(stream, peer, { ...this.#parts, turns: this.#turns })
+    const answers = new Answers(stream, peer, { ...this.#parts, turns: this.#turns, relays: this.#relays })
     try {
       for await (const message of readFrames(stream, limits.wants.messageBytes)) {
         const wants = parseWants(message)
@@ -59,7 +61,11 @@ export class ChunkServer {
 interface AnswersParts extends ChunkServerParts {
   /** Each source's turn to have a chunk read. */
   turns: FairTurns
+  relays: RelayCount
 }
+
+/** A want whose chunk has been read from the registry since is answered from memory, or from the disk. */
+type Queued = Want & { isRelayed?: boolean }
 
 /** The wants of one stream that are not answered yet. */
 class Answers {
@@ -67,7 +73,9 @@ class Answers {
   readonly #peer: Peer
   readonly #parts: AnswersParts
   readonly #ended = new AbortController()
-  readonly #queue: Want[] = []
+  readonly #queue: Queued[] = []
+  /** Chunks that are being read from the registry for this peer, by the ids of their wants. */
+  readonly #relaying = new Map<number, Urgency>()
   #outstanding = 0
   #running = 0
   #sending: Promise<void> = Promise.resolve()
@@ -87,9 +95,14 @@ class Answers {
   }
 
   add(wants: readonly Want[]): void {
-    this.#outstanding += wants.length
-    this.#queue.push(...wants)
-    while (this.#running < Math.min(readsAtOnce, this.#queue.length)) void this.#run()
+    for (const want of wants) {
+      if (want.kind === 'raise') this.#raise(want)
+      else {
+        this.#outstanding++
+        this.#queue.push(want)
+      }
+    }
+    this.#runMore()
   }
 
   /** Resolves when more wants may be read, or no more are answered. */
@@ -104,38 +117,105 @@ class Answers {
     this.#room?.resolve(undefined)
   }
 
+  /** A want that still waits for its turn is raised with its turn: the chunk may be here. */
+  #raise({ id }: Want): void {
+    this.#relaying.get(id)?.raise()
+    const queued = this.#queue.find((want) => want.id === id)
+    if (queued?.kind === 'relay') queued.kind = 'relay-urgent'
+  }
+
+  #runMore(): void {
+    while (this.#running < Math.min(readsAtOnce, this.#queue.length)) void this.#run()
+  }
+
   async #run(): Promise<void> {
     this.#running++
     try {
       for (let want = this.#queue.shift(); want !== undefined && !this.signal.aborted; want = this.#queue.shift()) {
-        await this.#answer(want)
-        this.#outstanding--
-        if (this.#outstanding < limits.wants.outstanding) {
-          this.#room?.resolve(undefined)
-          this.#room = undefined
-        }
+        if (await this.#answer(want)) this.#answered()
+        else void this.#relay(want)
       }
     } catch (error) {
-      this.failure ??= error as Error
-      this.#stream.abort(this.failure)
-      this.end()
+      this.#fail(error as Error)
     } finally {
       this.#running--
     }
   }
 
-  async #answer(want: Want): Promise<void> {
+  #answered(): void {
+    this.#outstanding--
+    if (this.#outstanding >= limits.wants.outstanding) return
+    this.#room?.resolve(undefined)
+    this.#room = undefined
+  }
+
+  #fail(error: Error): void {
+    this.failure ??= error
+    this.#stream.abort(this.failure)
+    this.end()
+  }
+
+  /** @returns false where the chunk is not here, and is to be read from the registry */
+  async #answer(want: Queued): Promise<boolean> {
     const taken = { peer: this.#peer.id, bytes: maxChunkBytes, signal: this.signal }
-    await this.#parts.unsent.run(taken, async () => {
-      const { id, digest } = want
+    return await this.#parts.unsent.run(taken, async () => {
+      const { id, kind, digest, isRelayed = false } = want
       const { served, turns } = this.#parts
-      const bytes = await turns.run(this.#peer.source, async () =>
-        this.signal.aborted ? undefined : await served.chunk(digest, { signal: this.signal }).catch(() => undefined),
-      )
-      if (bytes === undefined) return await this.#send([encodeAnswerHeader(id, 'missing')])
-      await this.#send([encodeAnswerHeader(id, 'chunk'), bytes])
-      this.#peer.traffic.sent(bytes.length)
+      const options = { signal: this.signal }
+      const read = isRelayed
+        ? // It is in memory, or has been written.
+          served.relayedChunk(digest, { ...options, urgency: new Urgency(true) })
+        : turns.run(this.#peer.source, async () =>
+            this.signal.aborted ? undefined : await served.chunk(digest, options),
+          )
+      const bytes = await read.catch(() => undefined)
+      if (bytes === undefined && kind !== 'held' && !isRelayed) return false
+      if (bytes === undefined) await this.#send([encodeAnswerHeader(id, 'missing')])
+      else {
+        await this.#send([encodeAnswerHeader(id, 'chunk'), bytes])
+        this.#peer.traffic.sent(bytes.length)
+      }
+      return true
     })
+  }
+
+  /** Reads the chunk from the registry, in no turn of others, and says so meanwhile. */
+  async #relay(want: Queued): Promise<void> {
+    const { id, kind, digest } = want
+    const { served, relays } = this.#parts
+    const done = relays.begin(this.#peer.source)
+    const urgency = new Urgency(kind === 'relay-urgent')
+    const timer = setInterval(() => void this.#tellComing(id), comingMs)
+    this.#relaying.set(id, urgency)
+    try {
+      if (done === undefined) {
+        await this.#send([encodeAnswerHeader(id, 'busy')])
+        return this.#answered()
+      }
+      await this.#tellComing(id)
+      const isHere = await served.relayedChunk(digest, { signal: this.signal, urgency }).then(
+        (bytes) => bytes !== undefined,
+        () => false,
+      )
+      if (isHere) {
+        this.#queue.push({ ...want, isRelayed: true })
+        this.#runMore()
+      } else {
+        await this.#send([encodeAnswerHeader(id, 'missing')])
+        this.#answered()
+      }
+    } catch (error) {
+      this.#fail(error as Error)
+    } finally {
+      clearInterval(timer)
+      this.#relaying.delete(id)
+      done?.()
+    }
+  }
+
+  async #tellComing(id: number): Promise<void> {
+    // A peer that owes no more wants is not read from: that it has gone is noticed here.
+    await this.#send([encodeAnswerHeader(id, 'coming')]).catch((error: unknown) => this.#fail(error as Error))
   }
 
   /** Frames are sent one after the other, or their parts would mix. */
@@ -151,5 +231,25 @@ class Answers {
     })
     this.#sending = turn.catch(() => undefined)
     await turn
+  }
+}
+
+/** Chunks that are being read from the registry for peers. */
+class RelayCount {
+  readonly #bySource = new Map<string, number>()
+  #inAll = 0
+
+  /** @returns call it when the chunk has been read; undefined where as many are being read as may be */
+  begin(source: string): (() => void) | undefined {
+    const count = this.#bySource.get(source) ?? 0
+    if (count >= limits.relays.perSource || this.#inAll >= limits.relays.inAll) return undefined
+    this.#bySource.set(source, count + 1)
+    this.#inAll++
+    return () => {
+      this.#inAll--
+      const left = this.#bySource.get(source)! - 1
+      if (left === 0) this.#bySource.delete(source)
+      else this.#bySource.set(source, left)
+    }
   }
 }

@@ -12,6 +12,7 @@ import {
 import type { Clock } from '../../base/clock.ts'
 import { hashBytes } from '../../base/hashing.ts'
 import type { LatencyEstimate } from '../../base/latency-estimate.ts'
+import type { Urgency } from '../../base/urgency.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import type { Peer } from '../peer.ts'
 import { standings } from '../peer-standing.ts'
@@ -38,6 +39,9 @@ interface Pending {
   sentAtMs: number
   /** Whether whoever asked has given up. The peer owes the answer all the same. */
   isAbandoned: boolean
+  /** Whether the peer has said that it reads the chunk from the registry. */
+  isComing: boolean
+  onComing: (() => void) | undefined
   resolve: (bytes: Uint8Array) => void
   reject: (error: Error) => void
 }
@@ -47,6 +51,8 @@ export interface ChunkStreamParts {
   clock: Clock
   /** Is told how long the peer takes to get on with answers. */
   latency: Pick<LatencyEstimate, 'add'>
+  /** Is told how long the peer takes to say that it reads a chunk from the registry. */
+  comingLatency: Pick<LatencyEstimate, 'add'>
   /** Called when the peer breaks the protocol or sends wrong bytes, whoever waits for them; once. */
   onLie: (error: P2pfsError) => void
 }
@@ -55,6 +61,10 @@ export interface WantOptions {
   signal: AbortSignal
   /** How long the want may wait while the peer does not get on with any answer (ms). */
   stallMs: number
+  /** Asks the peer to read the chunk from the registry if it does not hold it; the urgency of who waits. */
+  relay?: Urgency
+  /** Called when the peer says that it is reading the chunk from the registry: at once, and again while it does. */
+  onComing?: () => void
 }
 
 /**
@@ -89,7 +99,8 @@ export class ChunkStream {
    *   invalid where it sends anything else; timeout where it is silent, or leaves this want aside; unavailable where
    *   the connection is lost; the signal's reason
    */
-  async fetch(digest: Digest, lengthBytes: number, { signal, stallMs }: WantOptions): Promise<Uint8Array> {
+  async fetch(digest: Digest, lengthBytes: number, options: WantOptions): Promise<Uint8Array> {
+    const { signal, stallMs, relay, onComing } = options
     if (this.#closed !== undefined) throw this.#closed
     signal.throwIfAborted()
     const { peer, clock } = this.#parts
@@ -100,10 +111,22 @@ export class ChunkStream {
     const id = place % 2 ** 32
     const answer = Promise.withResolvers<Uint8Array>()
     const { resolve, reject } = answer
-    const pending = { digest, lengthBytes, place, sentAtMs: clock.now(), isAbandoned: false, resolve, reject }
+    const pending: Pending = {
+      digest,
+      lengthBytes,
+      place,
+      sentAtMs: clock.now(),
+      isAbandoned: false,
+      isComing: false,
+      onComing,
+      resolve,
+      reject,
+    }
     this.#pending.set(id, pending)
-    if (this.#unsent.length === 0) queueMicrotask(() => void this.#sendWants())
-    this.#unsent.push({ id, digest })
+    this.#send({ id, kind: relay === undefined ? 'held' : relay.isUrgent ? 'relay-urgent' : 'relay', digest })
+    relay?.onRaise(() => {
+      if (this.#pending.get(id) === pending && !pending.isAbandoned) this.#send({ id, kind: 'raise', digest })
+    })
     this.#watch()
     const onAbort = (): void => reject(signal.reason as Error)
     signal.addEventListener('abort', onAbort, { once: true })
@@ -159,6 +182,12 @@ export class ChunkStream {
     checkIn(silentAfterMs)
   }
 
+  /** Sends it with the others of this turn. */
+  #send(want: Want): void {
+    if (this.#unsent.length === 0) queueMicrotask(() => void this.#sendWants())
+    this.#unsent.push(want)
+  }
+
   async #sendWants(): Promise<void> {
     try {
       const stream = await this.#stream
@@ -182,6 +211,13 @@ export class ChunkStream {
         const answer = parseAnswer(message)
         const pending = this.#pending.get(answer.id)
         if (pending === undefined) throw new P2pfsError('invalid', 'peer answers what it was not asked')
+        if (answer.status === 'coming') {
+          if (!pending.isComing) this.#parts.comingLatency.add(this.#parts.clock.now() - this.#dueMs(pending))
+          peer.standing.gotOn()
+          pending.isComing = true
+          pending.onComing?.()
+          continue
+        }
         this.#pending.delete(answer.id)
         this.#rejectStarved(pending)
         if (answer.status === 'chunk') void this.#verify(pending, answer.bytes)
@@ -230,7 +266,8 @@ export class ChunkStream {
   #noteAnswer(pending: Pending, hasDelivered: boolean): void {
     const { clock, peer, latency } = this.#parts
     const ms = clock.now() - this.#dueMs(pending)
-    latency.add(ms)
+    // How long the registry takes says nothing of the peer.
+    if (!pending.isComing) latency.add(ms)
     if (hasDelivered) this.#lastMet = { sentAtMs: pending.sentAtMs, metAtMs: clock.now() }
     if (pending.isAbandoned || ms > silentAfterMs) peer.standing.gotOn()
     else if (hasDelivered) peer.standing.delivered()
@@ -241,7 +278,7 @@ export class ChunkStream {
   #rejectStarved({ place }: Pending): void {
     for (const pending of this.#pending.values()) {
       if (pending.place > place - maxOvertaking) return
-      if (!pending.isAbandoned) pending.reject(this.#timeout(pending.digest))
+      if (!pending.isAbandoned && !pending.isComing) pending.reject(this.#timeout(pending.digest))
     }
   }
 

@@ -12,6 +12,8 @@ import { Availability } from '../../../node/peers/availability.ts'
 import { ChunkClient } from '../../../node/peers/chunk/client.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
 import type { Peer } from '../../../node/peers/peer.ts'
+import { standings } from '../../../node/peers/peer-standing.ts'
+import type { SpanReaders } from '../../../node/peers/span-readers.ts'
 import { FakeClock } from '../../support/fake-clock.ts'
 import { FakeBulk } from './fake-bulk.ts'
 import { FakeRegion } from '../peers/fake-region.ts'
@@ -43,6 +45,8 @@ export interface Far {
   sleep: (ms: number) => Promise<void>
   give: (want: Want, bytes?: Uint8Array) => Promise<void>
   lack: (want: Want) => Promise<void>
+  /** Says that the chunk is being read from the registry. */
+  tellComing: (want: Want) => Promise<void>
   /** Sends bytes as they are. */
   raw: (bytes: Uint8Array) => void
 }
@@ -85,11 +89,14 @@ export interface ScriptedRegion {
   ) => Promise<{ source: Source; ms: number }>
 }
 
-/** A host whose peers all say that they hold everything, and do as their scripts say. */
+/**
+ * A host whose peers all say that they hold everything, and do as their scripts say.
+ * @param options `reader`: the peer that reads all spans from the registry; then the peers say that they hold nothing
+ */
 export function scriptedRegion(
   scripts: Record<string, Script>,
   registry: (index: number) => Promise<'has it' | 'is away'> | 'has it' | 'is away',
-  { registryMs = 100 }: { registryMs?: number } = {},
+  { registryMs = 100, reader }: { registryMs?: number; reader?: string } = {},
 ): ScriptedRegion {
   const clock = new FakeClock()
   const region = new FakeRegion({ clock })
@@ -97,7 +104,7 @@ export function scriptedRegion(
   const peers: Record<string, Peer> = {}
   const wants: Record<string, number> = {}
   const held = new Bitmap(count)
-  for (let i = 0; i < count; i++) held.set(i)
+  for (let i = 0; i < count && reader === undefined; i++) held.set(i)
   for (const id of Object.keys(scripts)) {
     peers[id] = region.join(id)
     for (const part of haveParts(table, held)) peers[id].holdings.take(part, count)
@@ -110,6 +117,7 @@ export function scriptedRegion(
       give: async (want, bytes = bytesOf(want.digest)) =>
         await writeFrame(stream, [encodeAnswerHeader(want.id, 'chunk'), bytes]),
       lack: async (want) => await writeFrame(stream, [encodeAnswerHeader(want.id, 'missing')]),
+      tellComing: async (want) => await writeFrame(stream, [encodeAnswerHeader(want.id, 'coming')]),
       raw: (bytes) => void stream.send(bytes),
     }
     for await (const message of readFrames(stream, maxWantMessageBytes))
@@ -118,6 +126,9 @@ export function scriptedRegion(
   const { membership, host } = region
   const availability = new Availability({ membership })
   const client = new ChunkClient({ host, membership, signal: new AbortController().signal, clock })
+  const readers: Pick<SpanReaders, 'readerOf'> = {
+    readerOf: () => (reader === undefined || client.standing(reader).current > standings.unproven ? undefined : reader),
+  }
   const stored = new Map<Digest, Uint8Array>()
   const atRegistry: number[] = []
   const fetcher = new Fetcher({
@@ -129,7 +140,7 @@ export function scriptedRegion(
         return true
       },
     },
-    peers: new PeerSource({ availability, chunks: client, bulk: new FakeBulk(), log: silentLog, clock }),
+    peers: new PeerSource({ availability, chunks: client, bulk: new FakeBulk(), readers, log: silentLog, clock }),
     registry: {
       fetch: async ({ index }) => {
         atRegistry.push(index)

@@ -54,8 +54,15 @@ testChunkSource({
         whenAsked: async () => await Promise.resolve(),
         forgetClaim: () => undefined,
       },
-      chunks: { fetchChunk, standing: () => standing, usualMs: () => 300, isBusyWithEarlier: () => false },
+      chunks: {
+        fetchChunk,
+        standing: () => standing,
+        usualMs: () => 300,
+        comingMs: 50,
+        isBusyWithEarlier: () => false,
+      },
       bulk: new FakeBulk(),
+      readers: { readerOf: () => undefined },
       log: silentLog,
     })
     return {

@@ -264,7 +264,12 @@ function stuckStream(): { near: Stream; far: FakeStream; isReset: () => boolean 
 
 const fakePeer = (id: string): Peer => new FakeRegion().join(id)
 const unsent = (): ByteBudget => new ByteBudget({ ...limits.unsent, freeBytes: maxChunkBytes })
-const wantsOf = (count: number): Uint8Array => encodeWants(Array.from({ length: count }, (_, id) => ({ id, digest })))
+const served = (chunk: ServedData['chunk']): Pick<ServedData, 'chunk' | 'relayedChunk'> => ({
+  chunk,
+  relayedChunk: async () => await Promise.resolve(undefined),
+})
+const wantsOf = (count: number): Uint8Array =>
+  encodeWants(Array.from({ length: count }, (_, id) => ({ id, kind: 'held', digest })))
 
 test('a stream whose peer does not read its chunks is reset after a minute, and holds few chunks until then', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
@@ -272,7 +277,7 @@ test('a stream whose peer does not read its chunks is reset after a minute, and 
   const budget = unsent()
   let read = 0
   const server = new ChunkServer({
-    served: { chunk: async () => await Promise.resolve((read++, new Uint8Array(maxChunkBytes))) },
+    served: served(async () => await Promise.resolve((read++, new Uint8Array(maxChunkBytes)))),
     unsent: budget,
   })
   const ended = assert.rejects(server.serve(near, fakePeer('a')))
@@ -312,7 +317,7 @@ test('wants that are not answered yet are bounded by reading no more of them: no
   a.stall = stalled.promise
   await raw.sayHello()
   const stream = await raw.open(chunkProtocol)
-  const wants = encodeWants(Array.from({ length: 256 }, (_, id) => ({ id, digest })))
+  const wants = encodeWants(Array.from({ length: 256 }, (_, id) => ({ id, kind: 'held', digest })))
   for (let i = 0; i < 8; i++) await writeFrame(stream, [wants])
   stalled.resolve(new Uint8Array(4096))
   let answers = 0
@@ -323,12 +328,12 @@ test('wants that are not answered yet are bounded by reading no more of them: no
 test('no more wants of a stream are read than a client has on the way', async () => {
   const [near, far] = streamPair()
   const stalled = Promise.withResolvers<Uint8Array>()
-  const server = new ChunkServer({ served: { chunk: async () => await stalled.promise }, unsent: unsent() })
+  const server = new ChunkServer({ served: served(async () => await stalled.promise), unsent: unsent() })
   const { outstanding } = limits.wants
   let taken = 0
   const counting = Object.assign(near as unknown as Stream, {
     [Symbol.asyncIterator]: async function* () {
-      for (; taken < 100; taken++) yield Buffer.concat([Uint8Array.of(0x80, 0x48), wantsOf(256)])
+      for (; taken < 100; taken++) yield Buffer.concat([Uint8Array.of(0x80, 0x4a), wantsOf(256)])
       await Promise.resolve()
     },
   })
@@ -362,7 +367,7 @@ test('bytes that wait for peers are bounded, of one and in all; a peer for which
 test('one peer that reads nothing does not keep the others from their chunks', async () => {
   const budget = new ByteBudget({ perPeer: 4 * maxChunkBytes, inAll: 8 * maxChunkBytes, freeBytes: maxChunkBytes })
   const server = new ChunkServer({
-    served: { chunk: async () => await Promise.resolve(new Uint8Array(maxChunkBytes)) },
+    served: served(async () => await Promise.resolve(new Uint8Array(maxChunkBytes))),
     unsent: budget,
   })
   const stuck = Array.from({ length: 4 }, () => stuckStream())

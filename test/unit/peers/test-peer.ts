@@ -47,6 +47,7 @@ export class TestPeer {
   /** Manifests of the images that it says it is importing. */
   readonly importing = new Set<Digest>()
   imageRecord: ServedData['imageRecord'] = async ({ reference }) => await Promise.resolve(this.images.get(reference))
+  relayedChunk: ServedData['relayedChunk'] = async () => await Promise.resolve(undefined)
   importedImage: ServedData['importedImage'] = async () =>
     await Promise.reject(new P2pfsError('unsupported', 'this peer imports nothing'))
   /** What its bulk transfers have come to. */
@@ -110,6 +111,7 @@ export class TestPeer {
     makeChunkDirectory(peer.files.writing.directory)
     const served: ServedData = {
       chunk: async (digest) => await (peer.stall ?? peer.chunks.get(digest)),
+      relayedChunk: async (digest, options) => await peer.relayedChunk(digest, options),
       imageRecord: async (name) => await peer.imageRecord(name),
       rootfsManifest: async (digest) => peer.objects.get(digest),
       layerIndex: async (diffId) => peer.objects.get(diffId),

@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { chunk, scriptedRegion, silent, type Script } from './scripted-region.ts'
+
+const hasIt = (): 'has it' => 'has it'
+const { signal } = new AbortController()
+
+/** A member that reads from the registry in `ms`, and says so each half second. */
+const reads =
+  (ms: number): Script =>
+  async (want, { sleep, tellComing, give }) => {
+    let over = false
+    void (async () => {
+      while (!over) {
+        await tellComing(want)
+        await sleep(500)
+      }
+    })()
+    await sleep(ms)
+    over = true
+    await give(want)
+  }
+
+test('a chunk that nobody holds is read by its reader, and the registry is not asked for it twice', async () => {
+  const { read, atRegistry, wants } = scriptedRegion({ a: reads(1_500) }, hasIt, { reader: 'a' })
+  for (let index = 0; index < 4; index++) {
+    const { source, ms } = await read(index)
+    assert.deepEqual([source, ms], ['peer', 1_500])
+  }
+  assert.deepEqual([atRegistry, wants['a']], [[], 4])
+})
+
+for (const [priority, dueMs] of [
+  ['demand', 50],
+  ['boot', 250],
+] as const)
+  test(`a reader that does not say that it reads is passed over: ${priority} waits ${dueMs} ms for it`, async () => {
+    const { read } = scriptedRegion({ a: silent }, hasIt, { reader: 'a' })
+    assert.deepEqual(await read(0, { priority }), { source: 'registry', ms: dueMs + 100 })
+  })
+
+test('a reader that cannot read it costs a message, and is not asked again for a while', async () => {
+  const lacks: Script = async (want, { lack }) => await lack(want)
+  const { read, wants } = scriptedRegion({ a: lacks }, hasIt, { reader: 'a' })
+  for (let index = 0; index < 4; index++) assert.deepEqual(await read(index), { source: 'registry', ms: 100 })
+  assert.equal(wants['a'], 1)
+})
+
+test('a reader that only ever says that it reads costs few reads two seconds, none more than ten, and is found out', async () => {
+  const lies: Script = async (want, { sleep, tellComing }) => {
+    for (;;) {
+      await tellComing(want)
+      await sleep(500)
+    }
+  }
+  const { read, wants } = scriptedRegion({ a: lies }, hasIt, { reader: 'a' })
+  const times: number[] = []
+  for (let index = 0; index < 40; index++) times.push((await read(index)).ms)
+  assert.ok(
+    times.every((ms) => ms <= 10_100),
+    String(times),
+  )
+  assert.ok(times.filter((ms) => ms > 2_600).length <= 2, String(times))
+  assert.ok(wants['a']! <= 25, `${wants['a']} wants were wasted`)
+})
+
+test('a host that another member asks to read a chunk asks nobody else to, also where it was waiting for another', async () => {
+  const { fetcher, read, atRegistry, clock } = scriptedRegion({ a: reads(60_000) }, hasIt, { reader: 'a' })
+  const asReader = async (index: number): Promise<string> =>
+    (await fetcher.fetch(chunk(index).request, { signal, priority: 'boot', asReader: true })).source
+  const alone = asReader(0)
+  const waiting = read(1, { priority: 'boot' })
+  await clock.pass(100)
+  assert.equal(await alone, 'registry')
+  const asked = asReader(1)
+  await clock.pass(100)
+  assert.deepEqual([await asked, (await waiting).source, atRegistry], ['registry', 'registry', [0, 1]])
+})
+
+test('a reader is told when somebody comes to wait for what it reads', async () => {
+  const kinds: string[] = []
+  const script: Script = async (want, far, place) => {
+    kinds.push(want.kind)
+    if (want.kind !== 'raise') await reads(1_000)(want, far, place)
+  }
+  const { fetcher, clock } = scriptedRegion({ a: script }, hasIt, { reader: 'a' })
+  const ahead = fetcher.fetch(chunk(0).request, { signal, priority: 'boot' })
+  await clock.pass(200)
+  const waiting = fetcher.fetch(chunk(0).request, { signal, priority: 'demand' })
+  await clock.pass(1_000)
+  await Promise.all([ahead, waiting])
+  assert.deepEqual(kinds, ['relay', 'raise'])
+})
