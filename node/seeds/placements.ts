@@ -5,10 +5,13 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { PlaceRequest } from '../../protocol/messages/seed.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { SeedProgress } from '../../protocol/seed-job.ts'
+import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
+import { KeyedQueue } from '../base/keyed-queue.ts'
 import { Semaphore } from '../base/semaphore.ts'
 import { profileChunks, type BootProfiles } from '../boot/profiles.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
+import { PeerQuota } from '../images/peer-quota.ts'
 import type { ImageResolver } from '../images/resolver.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import type { Room } from '../store/disk-room.ts'
@@ -52,19 +55,27 @@ export class Placements {
   readonly #parts: PlacementsParts
   readonly #limits: SeedLimits
   readonly #isForPeers: boolean
-  readonly #running: Semaphore
-  readonly #waiting = new Map<string, number>()
+  readonly #clock: Clock
+  readonly #quota: PeerQuota
+  /** A member has one at a time here, so that no member has all that run. */
+  readonly #ofPeer = new KeyedQueue()
+  readonly #forPeers: Semaphore
+  /** Not held up by what members want here. */
+  readonly #forOperator: Semaphore
   /** Which chunks were hashed since the image was pinned, by pin. */
   readonly #verified = new Map<string, Bitmap>()
 
   constructor(
     parts: PlacementsParts,
-    { isForPeers, limits = seedLimits }: { isForPeers: boolean; limits?: SeedLimits },
+    { isForPeers, limits = seedLimits, clock }: { isForPeers: boolean; limits?: SeedLimits; clock?: Clock },
   ) {
+    this.#clock = clock ?? systemClock
     this.#parts = parts
     this.#limits = limits
     this.#isForPeers = isForPeers
-    this.#running = new Semaphore(limits.placementsAtOnce)
+    this.#quota = new PeerQuota({ now: this.#clock.now }, limits)
+    this.#forPeers = new Semaphore(limits.placementsAtOnce)
+    this.#forOperator = new Semaphore(limits.placementsAtOnce)
   }
 
   /**
@@ -76,12 +87,16 @@ export class Placements {
    * whom this host believes; what the fetch throws
    */
   async place(request: PlaceRequest, options: PlaceOptions): Promise<SeedProgress> {
-    const leave = this.#enter(options.peer)
+    const { peer, signal } = options
+    const place = async (): Promise<SeedProgress> => {
+      signal.throwIfAborted()
+      return await this.#place(request, options)
+    }
+    if (peer === this.#parts.own) return await this.#forOperator.run(place)
+    if (!this.#isForPeers) throw new P2pfsError('denied', 'this host takes no seeds of members')
+    const leave = this.#quota.enter(peer)
     try {
-      return await this.#running.run(async () => {
-        options.signal.throwIfAborted()
-        return await this.#place(request, options)
-      })
+      return await this.#ofPeer.run(peer, async () => await this.#forPeers.run(place))
     } finally {
       leave()
     }
@@ -107,16 +122,16 @@ export class Placements {
       { reference, platform, format, manifestDigest, rootfsDigest, job, extent, untilMs, peer, sizeBytes },
       await room(),
     )
-    const full = new AbortController()
-    const watch = isOwn
-      ? undefined
-      : setInterval(
-          () => void this.#checkRoom(0).catch((error: unknown) => full.abort(error)),
-          this.#limits.roomIntervalMs,
-        )
+    const watch = isOwn ? undefined : this.#watch()
     try {
       const parts = { inventory, fetcher: isOwn || (await readsFor(reference)) ? fetcher : regionFetcher }
-      const held = await copy.complete(parts, { signal: AbortSignal.any([signal, full.signal]), onProgress })
+      const held = await copy.complete(parts, {
+        signal: watch === undefined ? signal : AbortSignal.any([signal, watch.signal]),
+        onProgress: (progress) => {
+          watch?.note(progress)
+          onProgress(progress)
+        },
+      })
       if (!wasPinned) log.info('image placed for a seed', { digest: rootfsDigest, job, extent, peer })
       return held
     } catch (error) {
@@ -124,24 +139,7 @@ export class Placements {
       if (!signal.aborted && !wasPinned) await pins.release(job, peer)
       throw error
     } finally {
-      clearInterval(watch)
-    }
-  }
-
-  /** @throws denied, busy */
-  #enter(peer: string): () => void {
-    const { waiting, waitingPerPeer } = this.#limits
-    if (peer !== this.#parts.own) {
-      if (!this.#isForPeers) throw new P2pfsError('denied', 'this host takes no seeds of members')
-      const all = [...this.#waiting.values()].reduce((sum, count) => sum + count, 0)
-      if (all >= waiting || (this.#waiting.get(peer) ?? 0) >= waitingPerPeer)
-        throw new P2pfsError('busy', 'too many seeds wait on this host', { peer })
-    }
-    this.#waiting.set(peer, (this.#waiting.get(peer) ?? 0) + 1)
-    return () => {
-      const left = (this.#waiting.get(peer) ?? 1) - 1
-      if (left === 0) this.#waiting.delete(peer)
-      else this.#waiting.set(peer, left)
+      watch?.stop()
     }
   }
 
@@ -167,6 +165,28 @@ export class Placements {
     const verified = this.#verified.get(key) ?? new Bitmap(count)
     this.#verified.set(key, verified)
     return verified
+  }
+
+  /** Ends a placement for a member when the disk gets full, or when nothing comes for too long. */
+  #watch(): { signal: AbortSignal; note: (progress: SeedProgress) => void; stop: () => void } {
+    const { roomIntervalMs, stallMs } = this.#limits
+    const ended = new AbortController()
+    let last = { verified: -1, atMs: this.#clock.now() }
+    let cancel = (): void => undefined
+    const look = (): void => {
+      if (this.#clock.now() - last.atMs > stallMs)
+        return ended.abort(new P2pfsError('unavailable', 'the image does not come', { timeoutMs: stallMs }))
+      this.#checkRoom(0).catch((error: unknown) => ended.abort(error))
+      cancel = this.#clock.after(roomIntervalMs, look)
+    }
+    look()
+    return {
+      signal: ended.signal,
+      note: ({ verified }) => {
+        if (verified !== last.verified) last = { verified, atMs: this.#clock.now() }
+      },
+      stop: () => cancel(),
+    }
   }
 
   /** @throws busy where too little room would be left */

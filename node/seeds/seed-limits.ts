@@ -8,11 +8,18 @@ export interface SeedLimits {
   jobs: number
   /** Jobs that one member may have kept here. */
   jobsPerPeer: number
-  /** Images that are made whole here at once, for whomever: each has 64 chunks under way, at the lowest priority. */
+  /**
+   * Images that are made whole here at once for members, of different ones, and as many for the operator: each has 64
+   * chunks under way, at the lowest priority.
+   */
   placementsAtOnce: number
-  /** Requests for that which wait, in all and of one member. Each is a stream. */
+  /** Requests for that which wait or run, in all and of one member. Each is a stream. */
   waiting: number
   waitingPerPeer: number
+  /** Such requests of one member in a minute: 64 jobs, which look once a minute, and some that are being placed. */
+  requestsPerMinutePerPeer: number
+  /** A placement for a member to which no chunk comes for so long is ended (ms). */
+  stallMs: number
   /** Pins that members may have here. */
   pins: number
   /** What members may have pinned here, of the size of the disk: all together, and one of them. */
@@ -37,9 +44,11 @@ export interface SeedLimits {
 export const seedLimits: SeedLimits = {
   jobs: 256,
   jobsPerPeer: 64,
-  placementsAtOnce: 2,
+  placementsAtOnce: 3,
   waiting: 128,
   waitingPerPeer: 32,
+  requestsPerMinutePerPeer: 240,
+  stallMs: 2 * minuteMs,
   pins: 1024,
   pinnedShare: 0.5,
   pinnedSharePerPeer: 0.25,
