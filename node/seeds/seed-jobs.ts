@@ -81,6 +81,8 @@ export class SeedJobs implements AsyncDisposable {
   readonly #coordinators = new Map<string, Coordinator>()
   /** Jobs that are being told to a keeper, as `id peer`: the next that is told is the newest then. */
   readonly #telling = new Set<string>()
+  /** Jobs that this host begins to coordinate. */
+  readonly #takingUp = new Set<string>()
   /** Cancelled jobs whose pins this host has ended. */
   readonly #released = new Set<string>()
   readonly #ticked = new Set<() => void>()
@@ -144,11 +146,7 @@ export class SeedJobs implements AsyncDisposable {
     }
     await kept.put(job, { sync: true })
     this.#released.delete(id)
-    const told = this.#tell(job)
-    const late = Promise.withResolvers<void>()
-    const cancel = this.#clock.after(keepWaitMs, late.resolve)
-    await Promise.race([told, late.promise])
-    cancel()
+    await this.#tellOrWait(job)
     this.#tickLater(0)
     return kept.get(id) ?? job
   }
@@ -268,24 +266,35 @@ export class SeedJobs implements AsyncDisposable {
   }
 
   async #coordinate(job: SeedJob): Promise<void> {
-    const { kept } = this.#parts
     const coordinator = this.#coordinators.get(job.id)
-    // It begins with the next tick: the job may have changed since.
-    if (coordinator === undefined) return void this.#coordinators.set(job.id, await this.#makeCoordinator(job))
+    if (coordinator === undefined) return void this.#takeUp(job)
     coordinator.tick(job)
     const keepers = this.#recruit(job)
     const hasNewKeepers = String(keepers) !== String(job.keepers)
     if (!coordinator.takeChange() && !hasNewKeepers) return
     const changed = { ...job, keepers, targets: coordinator.targets, revision: job.revision + 1 }
-    await kept.put(changed)
+    await this.#parts.kept.put(changed)
     void this.#tell(changed)
   }
 
-  async #makeCoordinator(job: SeedJob): Promise<Coordinator> {
-    const { hosts, catalog, log } = this.#parts
-    const manifest = await catalog.rootfs(job.rootfsDigest)
-    const tables = manifest === undefined ? [] : tablesOf(manifest)
-    return new Coordinator({ hosts, place: this.#placeFor(job), tables, today: this.#today, log }, job)
+  /** Begins to coordinate a job: from the newest record of it that its keepers have, and with the next tick. */
+  async #takeUp(job: SeedJob): Promise<void> {
+    const { hosts, kept, catalog, log } = this.#parts
+    if (this.#takingUp.has(job.id)) return
+    this.#takingUp.add(job.id)
+    try {
+      await this.#tellOrWait(job)
+      const manifest = await catalog.rootfs(job.rootfsDigest)
+      const tables = manifest === undefined ? [] : tablesOf(manifest)
+      const newest = kept.get(job.id)
+      if (newest === undefined || this.#stopping.signal.aborted) return
+      const parts = { hosts, place: this.#placeFor(newest), tables, today: this.#today, log }
+      this.#coordinators.set(job.id, new Coordinator(parts, newest))
+    } catch (error) {
+      log.error('seed job cannot be taken up; tried again', { error, job: job.id })
+    } finally {
+      this.#takingUp.delete(job.id)
+    }
   }
 
   /** This host takes its operator's job as its own, and another's as a member's. */
@@ -314,6 +323,14 @@ export class SeedJobs implements AsyncDisposable {
       if (!stay.includes(host)) stay.push(host)
     }
     return stay
+  }
+
+  /** As {@link #tell}, for at most two seconds. */
+  async #tellOrWait(job: SeedJob): Promise<void> {
+    const late = Promise.withResolvers<void>()
+    const cancel = this.#clock.after(keepWaitMs, late.resolve)
+    await Promise.race([this.#tell(job), late.promise])
+    cancel()
   }
 
   /** Tells the other keepers of the job's newest record. What they know better is taken over. */
