@@ -9,6 +9,7 @@ import {
   type SeedProgress,
   type SeedTarget,
 } from '../../protocol/seed-job.ts'
+import { clip } from '../base/hidden-characters.ts'
 import type { Log } from '../base/log.ts'
 import type { RegionHosts } from './region-hosts.ts'
 
@@ -23,6 +24,8 @@ const placementsPerCopy = 2
 const retry = { firstMs: 5_000, mostMs: 5 * 60_000 } as const
 /** A host that holds its copy is asked so often whether it still does: until the job is placed, and after (ms). */
 const checkMs = { placing: 5_000, placed: 60_000 } as const
+/** Of the name of a host, so much is told (characters): with it a job of the most targets is no longer than it may be. */
+const maxNameLength = 64
 /** A copy counts for the operator who waits if its host has said so within this (ms). */
 const freshMs = 15_000
 
@@ -164,7 +167,7 @@ export class Coordinator {
     if (target === undefined && this.#targets.size >= maxSeedTargets) return
     const before = target?.extent === extent ? target : { held: 0, verified: 0, total: 0 }
     const { held, verified, total } = before
-    this.#set({ peer, name, extent, state: 'placing', held, verified, total })
+    this.#set({ peer, name: clip(name, maxNameLength), extent, state: 'placing', held, verified, total })
     this.#workOf(peer).dueAtMs = 0
   }
 

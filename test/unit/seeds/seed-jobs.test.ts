@@ -167,7 +167,7 @@ test('a host that took an order and starts anew takes it up again, with what oth
   )
 })
 
-test('a wait ends with no success when the time is over, when hosts are lacking for long, and when it is cancelled', async () => {
+test('a wait ends with no success when the time is over, and when hosts are lacking for long', async () => {
   for (const [names, timeoutMs, atMs] of [
     [['a', 'b', 'c'], 20_000, 20_000],
     [['a', 'b'], 600_000, 30_000],
@@ -189,6 +189,19 @@ test('a wait ends with no success when the time is over, when hosts are lacking 
       [['a', false]],
     )
   }
+})
+
+test('a wait ends with no success when the job is cancelled', async () => {
+  const region = new Region()
+  await region.start('a', 'b', 'c')
+  region.place = async () => await new Promise(() => undefined)
+  const { id } = await region.accept('a')
+  const options = { signal, timeoutMs: 600_000, stuckMs: 30_000, onChange: () => undefined }
+  const waited = region.jobs('a').wait(id, options)
+  await region.clock.pass(3_000)
+  await region.jobs('b').cancel(id, { signal })
+  await region.clock.pass(3_000)
+  assert.equal((await waited).isPlaced, false)
 })
 
 test('a job that is cancelled on any host ends on all, with its pins, and no keeper that was away revives it', async () => {
