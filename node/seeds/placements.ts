@@ -105,6 +105,9 @@ export class Placements {
   async #place(request: PlaceRequest, { peer, signal, onProgress }: PlaceOptions): Promise<SeedProgress> {
     const { own, resolver, pins, fetcher, regionFetcher, readsFor, inventory, room, log } = this.#parts
     const { job, extent, untilMs, rootfsDigest } = request
+    const isOwn = peer === own
+    // First: what is looked up is kept.
+    if (!isOwn) await this.#checkRoom(0)
     const found = await resolver.findForSeed(request, { signal })
     if (found === undefined)
       throw new P2pfsError('missing', 'no member that this host believes has the image', { digest: rootfsDigest })
@@ -113,7 +116,6 @@ export class Placements {
     const wanted = extent === 'full' ? undefined : await this.#hot(rootfsDigest, manifest, signal)
     const copy = new ChunkCopy(tables, { wanted, verified: this.#verifiedOf(pinKey(request), countOf(tables)) })
     const { sizeBytes } = copy
-    const isOwn = peer === own
     const missingBytes = wanted === undefined ? sizeBytes - inventory.localBytes(tables) : sizeBytes
     if (!isOwn) await this.#checkRoom(missingBytes)
     const wasPinned = pins.has(request)

@@ -37,6 +37,7 @@ class Host {
   found: ImageRootfs | undefined = { manifest } as ImageRootfs
   deliver: () => Promise<void> = async () => await Promise.resolve()
   hashed = 0
+  lookups = 0
 
   constructor({ isForPeers = true, limits = {} }: { isForPeers?: boolean; limits?: Partial<SeedLimits> } = {}) {
     const all = { ...seedLimits, ...limits }
@@ -54,7 +55,12 @@ class Host {
     this.placements = new Placements(
       {
         own: 'own',
-        resolver: { findForSeed: async () => await Promise.resolve(this.found) },
+        resolver: {
+          findForSeed: async () => {
+            this.lookups++
+            return await Promise.resolve(this.found)
+          },
+        },
         profiles: { find: async () => await Promise.resolve(undefined) },
         inventory: {
           has: (digest) => this.chunks.has(digest),
@@ -143,8 +149,13 @@ test('seeds of members cannot fill the disk: not what is free, not more than the
   tight.freeBytes = gibibyte + size - 1
   await assert.rejects(tight.place(), refused('busy'))
   assert.deepEqual([tight.fetched, tight.pins.list()], [[], []])
+  assert.equal(tight.lookups, 1)
   tight.freeBytes = gibibyte + size
   await tight.place()
+  // Nor is anything looked up, and kept, where there is no room.
+  tight.freeBytes = gibibyte - 1
+  await assert.rejects(tight.place(), refused('busy'))
+  assert.equal(tight.lookups, 2)
 
   // One may have a quarter of the disk pinned, all together a half; 32 KiB are an eighth of it.
   const shared = new Host({ limits: { freeShare: 0 } })

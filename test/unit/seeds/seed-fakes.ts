@@ -13,7 +13,7 @@ export const image: SeedImage = {
 
 /** A job that nobody has begun, with what the test wants otherwise; its id fits. */
 export function makeJob(changes: Partial<SeedJob> = {}): SeedJob {
-  const job = {
+  const job: SeedJob = {
     ...image,
     id: '',
     extent: 'full',
@@ -27,7 +27,7 @@ export function makeJob(changes: Partial<SeedJob> = {}): SeedJob {
     cancelled: false,
     targets: [],
     ...changes,
-  } satisfies SeedJob as SeedJob
+  }
   return { ...job, id: seedJobId(job) }
 }
 
