@@ -55,9 +55,9 @@ async function kill(name: string): Promise<void> {
   nodes.delete(name)
 }
 
-/** An image that nobody has seen, on host a's disk alone: a imports it itself, and others have it from members only. */
+/** An image that nobody has seen, in a layout: who is asked for it first imports it itself, others have it from members. */
 async function newLocalImage(seed: number): Promise<string> {
-  return await writeWeightsImage(nodes.get('a')!.host.directory, { mebibytes, seed })
+  return await writeWeightsImage(network.directory, { mebibytes, seed })
 }
 
 /** An image of the registry that nobody has seen. @returns its reference */
@@ -168,7 +168,9 @@ test('an order goes on when the host that took it starts anew, and when it is lo
   assert.equal(exit, 0, JSON.stringify(result))
   await checkCopies(result)
 
-  const other = await newImage(4)
+  // Built by b: hosts believe makers that are there.
+  const other = await newLocalImage(4)
+  await nodes.get('b')!.seed(other)
   const { result: taken } = await seed(other, '--copies', '3', '--detach')
   assert.equal(taken.placed, undefined)
   await inTheMiddle(other, 1)

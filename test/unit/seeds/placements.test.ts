@@ -8,6 +8,7 @@ import type { SeedProgress } from '../../../protocol/seed-job.ts'
 import { orAbort } from '../../../node/base/single-flight.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import type { ImageRootfs } from '../../../node/model/image.ts'
+import type { FoundProfile } from '../../../node/boot/profiles.ts'
 import { Pins } from '../../../node/seeds/pins.ts'
 import { Placements } from '../../../node/seeds/placements.ts'
 import { seedLimits, type SeedLimits } from '../../../node/seeds/seed-limits.ts'
@@ -36,6 +37,7 @@ class Host {
   isNamed = false
   found: ImageRootfs | undefined = { manifest } as ImageRootfs
   deliver: () => Promise<void> = async () => await Promise.resolve()
+  profile: FoundProfile | undefined
   hashed = 0
   lookups = 0
 
@@ -61,7 +63,7 @@ class Host {
             return await Promise.resolve(this.found)
           },
         },
-        profiles: { find: async () => await Promise.resolve(undefined) },
+        profiles: { find: async () => await Promise.resolve(this.profile) },
         inventory: {
           has: (digest) => this.chunks.has(digest),
           scrub: async (digest) => {
@@ -111,6 +113,10 @@ test('a placement ends when every chunk is here and hashed: what was here is rea
 test('hot, only metadata and boot profile are placed', async () => {
   const host = new Host()
   assert.deepEqual(await host.place({ extent: 'hot' }), { held: 2, verified: 2, total: 2 })
+  const chunks = [data.digestAt(4), metadata.digestAt(0), makeTable('other', 1).digestAt(0)]
+  host.profile = { profile: { chunks }, source: 'peer' } as unknown as FoundProfile
+  assert.deepEqual(await host.place({ extent: 'hot' }), { held: 3, verified: 3, total: 3 })
+  assert.ok(host.chunks.has(data.digestAt(4)))
   assert.deepEqual(await host.place({ extent: 'full' }), { held: 8, verified: 8, total: 8 })
   assert.equal(host.pins.list()[0]!.extent, 'full')
 })
