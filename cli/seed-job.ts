@@ -12,10 +12,11 @@ const places = ({ copies, hot }: SeedJobReport): string => {
 /** A job for a person: one line, and one for each of its hosts. */
 export function describeSeedJob(job: SeedJobReport): string[] {
   const { id, reference, platform, format, state, verifiedCopies, startsAt, endsAt, hosts, digest } = job
-  const time = state === 'scheduled' ? `begins ${startsAt}` : `pinned until ${endsAt}`
+  const times = { scheduled: `, begins ${startsAt}`, cancelled: '' }
+  const time = state === 'scheduled' || state === 'cancelled' ? times[state] : `, pinned until ${endsAt}`
   const shown = hosts.toSorted((a, b) => rank(a) - rank(b)).slice(0, maxShownHosts)
   return [
-    `${id}  ${reference} (${platform}, ${format}): ${state}, ${verifiedCopies} verified copies of ${places(job)}, ${time}, rootfs ${digest}`,
+    `${id}  ${reference} (${platform}, ${format}): ${state}, verified copies ${verifiedCopies} of ${places(job)}${time}, rootfs ${digest}`,
     ...shown.map(describeHost),
     ...(hosts.length > shown.length ? [`  and ${hosts.length - shown.length} more hosts`] : []),
   ]
