@@ -10,9 +10,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
   daemon: { summary: 'run the p2pfs node of this host', load: async () => await import('./daemon.ts') },
   keygen: { summary: 'make the key of a region', load: async () => await import('./keygen.ts') },
   seed: {
-    summary: 'fetch all of an image to this host before it is needed',
+    summary: 'place all of an image, on this host or on others, before it is needed',
     load: async () => await import('./seed.ts'),
   },
+  seeds: { summary: 'list or cancel orders of seed in the region', load: async () => await import('./seeds.ts') },
   mount: {
     summary: 'mount the root filesystem of an image, as a drive or as a tree',
     load: async () => await import('./mount.ts'),

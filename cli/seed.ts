@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
-import type { SeedRequest, SeedResult } from '../node/control/api.ts'
-import { parseSeedRequest } from '../node/control/requests.ts'
+import type { SeedJobRequest, SeedJobResult, SeedRequest, SeedResult } from '../node/control/api.ts'
+import { parseSeedJobRequest, parseSeedRequest } from '../node/control/requests.ts'
 import {
   checkRequest,
   commonHelp,
@@ -10,12 +10,19 @@ import {
   imageRequest,
   parseCommon,
 } from './arguments.ts'
+import { UsageError } from './failure.ts'
 import { callWithProgress } from './progress.ts'
+import { describeSeedJob } from './seed-job.ts'
 import { formatSize } from './size.ts'
+import { parseMs, parseTime } from './time.ts'
 
 const help = `Fetches all of an image to this host, so that this host and its peers can mount it without the registry.
 Ends when every chunk is on the disk. If all of it is here already, seed only asks the registry whether
 the tag has changed.
+
+With any of the options below but --publish it gives an order to the region instead: hosts hold the image, each
+having hashed every chunk, and keep it pinned for a time. The order is kept on three hosts, goes on when hosts are lost
+or start anew, and is shown by p2pfs seeds.
 
 Usage: p2pfs seed IMAGE [OPTION...]
 
@@ -24,20 +31,82 @@ ${imageNames}
   --publish  then publish the index in the image's repository, signed with this host's key. Hosts that accept the key
              (p2pfs daemon --trust-index-key) mount the image from its registry without reading its layers
 
+  --copies N|all      how many hosts hold the image; those that hold most of it are taken first [1]
+  --on HOST[,...]     the hosts that hold the image, by name or peer id, instead of --copies
+  --hot               also place metadata and boot profile on all members of the region
+  --full              place whole images only [the default]
+  --ttl TIME          how long the image stays pinned, such as 90m or 24h [24h]
+  --at TIME           when to begin: 2026-01-31T03:00Z, or +2h for two hours from now [now]
+  --wait              end with 0 when the wanted copies are there and verified, and with 1, naming the hosts and what
+                      they hold, when that cannot be reached [the default]
+  --detach            end as soon as the order is taken
+  --timeout TIME      how long to wait, from the beginning; the order itself goes on after it [1h]
+
 ${imageHelp('ext4')}
 ${commonHelp}
 `
 
+const jobOptions = {
+  copies: { type: 'string' },
+  on: { type: 'string' },
+  hot: { type: 'boolean' },
+  full: { type: 'boolean' },
+  ttl: { type: 'string' },
+  at: { type: 'string' },
+  wait: { type: 'boolean' },
+  detach: { type: 'boolean' },
+  timeout: { type: 'string' },
+} as const
+
+type JobValues = {
+  [Name in keyof typeof jobOptions]?: (typeof jobOptions)[Name]['type'] extends 'string' ? string : boolean
+}
+
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['IMAGE'], { publish: { type: 'boolean' }, ...imageOptions })
+  const parsed = parseCommon(argv, help, ['IMAGE'], { publish: { type: 'boolean' }, ...jobOptions, ...imageOptions })
   if (parsed === undefined) return 0
-  const { publish = false, ...variant } = parsed.values
-  const request: SeedRequest = checkRequest(parseSeedRequest, {
-    ...imageRequest(parsed.positionals[0] ?? '', variant, resolve),
-    publish,
-  })
+  const { publish = false, platform, format, ...job } = parsed.values
+  const variant = { ...(platform !== undefined && { platform }), ...(format !== undefined && { format }) }
+  const image = imageRequest(parsed.positionals[0] ?? '', variant, resolve)
+  if (Object.keys(job).length > 0) {
+    if (publish) throw new UsageError('--publish is for a seed on this host; seed the image with --publish first')
+    const request: SeedJobRequest = checkRequest(parseSeedJobRequest, { ...image, ...parseJob(job) })
+    const result = await callWithProgress<SeedJobResult>('/seeds', request, parsed, describeResult)
+    return result.placed === false ? 1 : 0
+  }
+  const request: SeedRequest = checkRequest(parseSeedRequest, { ...image, publish })
   await callWithProgress<SeedResult>('/seed', request, parsed, describeSeeded)
   return 0
+}
+
+/** @throws UsageError */
+function parseJob({ copies, on, hot = false, full, ttl, at, wait, detach = false, timeout }: JobValues): object {
+  if (hot && full === true) throw new UsageError('--hot and --full exclude each other')
+  if (wait === true && detach) throw new UsageError('--wait and --detach exclude each other')
+  if (detach && timeout !== undefined) throw new UsageError('--timeout is for --wait')
+  return {
+    ...(copies !== undefined && { copies: copies === 'all' ? copies : parseCopies(copies) }),
+    ...(on !== undefined && { on: on.split(',').filter((host) => host !== '') }),
+    hot,
+    ...(ttl !== undefined && { ttlMs: parseMs(ttl, '--ttl') }),
+    ...(at !== undefined && { atMs: parseTime(at, '--at', Date.now()) }),
+    wait: !detach,
+    ...(timeout !== undefined && { timeoutMs: parseMs(timeout, '--timeout') }),
+  }
+}
+
+function parseCopies(text: string): number {
+  if (!/^[1-9]\d{0,5}$/.test(text))
+    throw new UsageError(`--copies takes a number of hosts or all, not ${JSON.stringify(text)}`)
+  return Number(text)
+}
+
+function describeResult(result: SeedJobResult): string[] {
+  const lines = describeSeedJob(result)
+  if (result.placed !== false) return lines
+  const { id, verifiedCopies, state } = result
+  const goesOn = state === 'cancelled' ? '' : `; the order goes on until p2pfs seeds cancel ${id}`
+  return [...lines, `the wanted copies are not there: ${verifiedCopies} verified${goesOn}`]
 }
 
 export function describeSeeded({ reference, platform, format, sizeBytes, digest, published }: SeedResult): string[] {

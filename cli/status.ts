@@ -54,6 +54,11 @@ function describe(status: Status): string[] {
         `  ${reference} (${platform}, ${format}): ${formatSize(localBytes)} of ${formatSize(sizeBytes)} here, ${digest}` +
         `; ${describeBelief(belief)}`,
     ),
+    ...(status.pins.length === 0 ? [] : ['pinned']),
+    ...status.pins.map(({ reference, extent, sizeBytes, until, job }) => {
+      const what = extent === 'hot' ? 'metadata and boot profile, ' : ''
+      return `  ${reference}: ${what}${formatSize(sizeBytes)} until ${until}, seed ${job}`
+    }),
     ...(status.toVerify === 0 ? [] : [`to verify     ${status.toVerify} images that are on the word of members`]),
     ...(status.imports.length === 0 ? [] : ['imports']),
     ...status.imports.map(

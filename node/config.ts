@@ -175,6 +175,13 @@ export const options = {
       'for them',
     { check: parseRegistryName },
   ),
+  seedForPeers: text(
+    'on|off',
+    'on',
+    'whether seeds of other members may place images on this host: at most half of the disk, as long as a tenth of it, or ' +
+      '10GiB, is free. They are read from a registry only where --import-for-peers has it listed',
+    { choices: ['on', 'off'] },
+  ),
   registryCa: list(
     'FILE',
     [],

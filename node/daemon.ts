@@ -13,6 +13,7 @@ import { ChunkRelays } from './fetch/chunk-relays.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { RangeSource } from './fetch/range-source.ts'
+import type { ChunkSource } from './fetch/source.ts'
 import { StreamSource } from './fetch/stream-source.ts'
 import { BackgroundVerifier } from './images/background-verifier.ts'
 import { FalseStatements } from './images/false-statements.ts'
@@ -43,6 +44,7 @@ import { MountReports } from './operations/mount-report.ts'
 import { MountOperation, ResetOperation, UmountOperation } from './operations/mount.ts'
 import { PushOperation } from './operations/push.ts'
 import { RootfsSeeder } from './operations/rootfs-seeder.ts'
+import { CancelSeedOperation, ListSeedsOperation, PlaceSeedOperation } from './operations/seed-job.ts'
 import { SeedOperation } from './operations/seed.ts'
 import { StatusOperation } from './operations/status.ts'
 import { VerifyOperation } from './operations/verify.ts'
@@ -57,6 +59,11 @@ import { Publisher } from './publish/publisher.ts'
 import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
 import { createImageSource } from './registry/image-source.ts'
+import { KeptJobs } from './seeds/kept-jobs.ts'
+import { Pins } from './seeds/pins.ts'
+import { Placements } from './seeds/placements.ts'
+import { RegionHosts } from './seeds/region-hosts.ts'
+import { SeedJobs } from './seeds/seed-jobs.ts'
 import { statePaths } from './state-directory.ts'
 import { BlobMaps } from './store/blob-maps.ts'
 import { Catalog } from './store/catalog.ts'
@@ -267,6 +274,41 @@ export async function startDaemon(
     { policy: config.importForPeers as PeerImportPolicy },
   )
 
+  // Seeds: what the region is to hold ahead of need.
+  const pins = new Pins({ own, catalog })
+  const kept = new KeptJobs({ own, catalog, today: Date.now })
+  await pins.open()
+  await kept.open()
+  const noRegistry: ChunkSource = {
+    fetch: async () => await Promise.reject(new P2pfsError('missing', 'members are not read for from this registry')),
+  }
+  const placements = new Placements(
+    {
+      own,
+      resolver,
+      profiles,
+      inventory,
+      pins,
+      fetcher,
+      regionFetcher: new Fetcher({ inventory, peers, registry: noRegistry, log }),
+      readsFor: async (reference) => await peerImports.readsFor(reference),
+      room: async () => await roomOf(paths.chunks),
+      log,
+    },
+    { isForPeers: config.seedForPeers === 'on' },
+  )
+  const hosts = new RegionHosts({ self: { id: own, name: config.name }, membership, inventory })
+  const jobs = new SeedJobs({
+    hosts,
+    kept,
+    pins,
+    placements,
+    client: network.seeds,
+    catalog,
+    whenRegionKnown: async (options) => await membership.whenRegionKnown(options),
+    log,
+  })
+
   // Mounts, and what users ask for.
   const suspect = async (chunk: Digest): Promise<void> => {
     // Reading it finds out, and withdraws it.
@@ -303,10 +345,14 @@ export async function startDaemon(
             lies,
             verifier,
             loopDelay,
+            pins,
           },
           { version, name: config.name, region: config.region },
         ),
         seed: new SeedOperation({ requests, resolver, seeder, profiles, publisher, log }),
+        placeSeed: new PlaceSeedOperation({ requests, resolver, membership, hosts, jobs }),
+        listSeeds: new ListSeedsOperation({ jobs }),
+        cancelSeed: new CancelSeedOperation({ jobs }),
         mount: new MountOperation({ stateDir: config.stateDir, requests, resolver, mounts, reserve, reports, log }),
         umount: new UmountOperation({ mounts, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
@@ -342,6 +388,12 @@ export async function startDaemon(
     bootProfile: async (subject) => await profiles.nearest(subject),
     isImporting: (manifestDigest) => imports.has(manifestDigest),
     importedImage: async (request, options) => await peerImports.importFor(request, options),
+    seeds: {
+      placed: async (request, options) => await placements.place(request, options),
+      keptJob: async (job, peer) => await jobs.keptJob(job, peer),
+      released: async (job, peer) => await pins.release(job, peer),
+      jobs: () => kept.list(),
+    },
   }
   const files: ChunkFiles = {
     writing: inventory.writing,
@@ -367,6 +419,8 @@ export async function startDaemon(
   }
   stack.use(verifier)
   verifier.start()
+  stack.use(jobs)
+  jobs.start()
   stack.defer(async () => await control.stop())
   await control.start()
   profiles.open().catch((error: unknown) => log.warn('boot profiles cannot be read', { error }))

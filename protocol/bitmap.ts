@@ -28,6 +28,13 @@ export class Bitmap {
     return rest === 0 || this.bytes[whole] === (1 << rest) - 1
   }
 
+  /** How many bits are set. */
+  get ones(): number {
+    let ones = 0
+    for (let byte of this.bytes) for (; byte !== 0; byte &= byte - 1) ones++
+    return ones
+  }
+
   set(index: number): void {
     this.bytes[index >>> 3]! |= 1 << (index & 7)
   }

@@ -13,7 +13,17 @@ const retryPauseMs = 100
  * a mount that it has not finished. Not `reset`, which may find a half of its work done, and not `import`, whose
  * source may be gone.
  */
-const repeatable: readonly string[] = ['/status', '/seed', '/mount', '/umount', '/export', '/inspect', '/verify']
+const repeatable: readonly string[] = [
+  '/status',
+  '/seed',
+  '/seeds',
+  '/seeds/cancel',
+  '/mount',
+  '/umount',
+  '/export',
+  '/inspect',
+  '/verify',
+]
 
 export interface CallOptions {
   socket: string

@@ -1,4 +1,5 @@
 import type {
+  CancelSeedRequest,
   ExportRequest,
   ExportResult,
   ImportRequest,
@@ -11,6 +12,10 @@ import type {
   PushRequest,
   PushResult,
   ResetRequest,
+  SeedJobReport,
+  SeedJobRequest,
+  SeedJobResult,
+  SeedJobs,
   SeedRequest,
   SeedResult,
   Status,
@@ -35,6 +40,9 @@ export interface Operation<Request, Result> {
 export interface Operations {
   status: { run: () => Promise<Status> }
   seed: Operation<SeedRequest, SeedResult>
+  placeSeed: Operation<SeedJobRequest, SeedJobResult>
+  listSeeds: Operation<object, SeedJobs>
+  cancelSeed: Operation<CancelSeedRequest, SeedJobReport>
   mount: Operation<MountRequest, MountResult>
   umount: Operation<UmountRequest, Record<string, never>>
   reset: Operation<ResetRequest, Placed>

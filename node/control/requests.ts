@@ -4,11 +4,13 @@ import { pullPolicies, type PullPolicy } from '../model/image.ts'
 import { maxOwnerId, type Owner } from '../model/owner.ts'
 import { normalizePlatform } from '../model/platform.ts'
 import type {
+  CancelSeedRequest,
   ExportRequest,
   ImageRequest,
   ImportRequest,
   MountRequest,
   PushRequest,
+  SeedJobRequest,
   SeedRequest,
   UmountRequest,
 } from './api.ts'
@@ -35,6 +37,55 @@ export function parseImageRequest(body: RequestBody): ImageRequest {
 
 export function parseSeedRequest(body: RequestBody): SeedRequest {
   return { ...parseImageRequest(body), ...optional(body, 'publish', flag) }
+}
+
+/** Hosts that one seed can be for. */
+const maxSeedHosts = 1024
+
+/** Also refuses options that do not go together. */
+export function parseSeedJobRequest(body: RequestBody): SeedJobRequest {
+  const places = { ...optional(body, 'copies', copies), ...optional(body, 'on', hosts) }
+  if (places.copies !== undefined && places.on !== undefined)
+    throw new P2pfsError(
+      'invalid',
+      '--copies leaves the choice of hosts to the region, --on makes it; give one of them',
+    )
+  return {
+    ...parseImageRequest(body),
+    ...places,
+    ...optional(body, 'hot', flag),
+    ...optional(body, 'ttlMs', time),
+    ...optional(body, 'atMs', time),
+    ...optional(body, 'wait', flag),
+    ...optional(body, 'timeoutMs', time),
+  }
+}
+
+export function parseCancelSeedRequest(body: RequestBody): CancelSeedRequest {
+  return { id: text(body, 'id') }
+}
+
+function copies(body: RequestBody, key: string): number | 'all' {
+  const value = body[key]
+  if (value === 'all') return value
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 1 || value > maxSeedHosts)
+    throw new P2pfsError('invalid', `${key} takes a number of hosts from 1 to ${maxSeedHosts}, or all`)
+  return value
+}
+
+function hosts(body: RequestBody, key: string): string[] {
+  const value = body[key]
+  const isList = Array.isArray(value) && value.length > 0 && value.length <= maxSeedHosts
+  if (!isList || !value.every((host): host is string => typeof host === 'string' && host !== ''))
+    throw new P2pfsError('invalid', `${key} takes 1 to ${maxSeedHosts} names or peer ids of hosts`)
+  return value
+}
+
+function time(body: RequestBody, key: string): number {
+  const value = body[key]
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value <= 0)
+    throw new P2pfsError('invalid', `${key} is not a time in milliseconds`)
+  return value
 }
 
 /** Also refuses options that do not go together. */

@@ -1,11 +1,13 @@
 import type { Operation, OperationOptions, Operations } from './operations.ts'
 import {
+  parseCancelSeedRequest,
   parseDirectoryRequest,
   parseExportRequest,
   parseImageRequest,
   parseImportRequest,
   parseMountRequest,
   parsePushRequest,
+  parseSeedJobRequest,
   parseSeedRequest,
   type RequestBody,
 } from './requests.ts'
@@ -24,6 +26,15 @@ function route<Request>(
 export const routes: ReadonlyMap<string, Route> = new Map([
   ['GET /status', async (operations: Operations) => await operations.status.run()],
   ['POST /seed', route(parseSeedRequest, ({ seed }) => seed)],
+  ['POST /seeds', route(parseSeedJobRequest, ({ placeSeed }) => placeSeed)],
+  [
+    'GET /seeds',
+    route(
+      (body) => body,
+      ({ listSeeds }) => listSeeds,
+    ),
+  ],
+  ['POST /seeds/cancel', route(parseCancelSeedRequest, ({ cancelSeed }) => cancelSeed)],
   ['POST /mount', route(parseMountRequest, ({ mount }) => mount)],
   ['POST /umount', route(parseDirectoryRequest, ({ umount }) => umount)],
   ['POST /reset', route(parseDirectoryRequest, ({ reset }) => reset)],

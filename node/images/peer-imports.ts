@@ -103,6 +103,15 @@ export class PeerImports {
     }
   }
 
+  /**
+   * Whether this host reads a registry that its operator has named for an image that a peer wants here, as for imports. A
+   * registry that is only public is not read: what seeds read has the credentials and the connections of this host.
+   */
+  async readsFor(reference: string): Promise<boolean> {
+    const { registry } = this.#parts
+    return this.#policy !== 'none' && (await registry.isNamed(parseReference(reference)))
+  }
+
   /** @throws denied for whatever goes wrong */
   async #look(name: ImageName): Promise<{ reference: RegistryReference; stored: FoundRootfs | undefined }> {
     try {

@@ -3,6 +3,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import { stateName, type NameStatement } from '../../protocol/name-statement.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import type { SeedImage } from '../../protocol/seed-job.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
 import { SingleFlight } from '../base/single-flight.ts'
@@ -11,6 +12,7 @@ import {
   type BelievedRootfs,
   type FindOptions,
   type FoundRootfs,
+  type ImageRootfs,
   type PullPolicy,
   type ResolvedRootfs,
   type UnsignedRecord,
@@ -159,6 +161,32 @@ export class ImageResolver {
         if (manifest !== undefined)
           return { record: told.record, manifest, belief: describeBelief(told.record, told.name, told.index) }
       }
+    }
+    return undefined
+  }
+
+  /**
+   * The very rootfs that a member names, where this host has it or believes its region about it, as for a mount that does
+   * not ask the registry. It is stored, and its name where that is believed too; nothing is imported.
+   */
+  async findForSeed(
+    { reference, platform, format, manifestDigest, rootfsDigest }: SeedImage,
+    { signal }: { signal: AbortSignal },
+  ): Promise<ImageRootfs | undefined> {
+    const name = { reference, platform, format }
+    const stored = await this.findOnHost(name)
+    if (stored?.record.rootfsDigest === rootfsDigest) return stored
+    for (const told of await this.#records.ask(name, manifestDigest, signal)) {
+      if (told.record.rootfsDigest !== rootfsDigest) continue
+      const manifest = await this.#records.fetchRootfs(told, undefined, signal)
+      if (manifest === undefined) continue
+      // A name that this host knows for another image, or believes nobody about, stays as it is.
+      if (told.name !== undefined && stored === undefined) await this.#store(told.record, manifest)
+      else {
+        await this.#parts.catalog.putRootfs(manifest)
+        for (const table of tablesOf(manifest)) this.#parts.inventory.track(table)
+      }
+      return { record: told.record, manifest }
     }
     return undefined
   }

@@ -16,6 +16,7 @@ import type { NativeImages } from '../mount/native/native-images.ts'
 import type { SegmentFiles } from '../mount/native/segment-files.ts'
 import type { PeerStatus } from '../peers/membership.ts'
 import type { PeerNetwork } from '../peers/network.ts'
+import type { Pins } from '../seeds/pins.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
 import type { Lies } from '../publish/lies.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
@@ -43,6 +44,7 @@ export interface StatusParts {
   lies: Pick<Lies, 'isContradicted'>
   verifier: Pick<BackgroundVerifier, 'pending'>
   loopDelay: Pick<EventLoopDelay, 'figures'>
+  pins: Pick<Pins, 'list'>
 }
 
 /** `p2pfs status`. */
@@ -74,6 +76,9 @@ export class StatusOperation {
       ...describeBulk(network),
       peers: network.membership.peers().map((peer) => describePeer(peer, network.bulk.stateOf(peer.peer))),
       images: await this.#images(),
+      pins: this.#parts.pins.list().map(({ reference, rootfsDigest: digest, extent, untilMs, job, sizeBytes }) => {
+        return { reference, digest, extent, until: new Date(untilMs).toISOString(), job, sizeBytes }
+      }),
       toVerify: verifier.pending,
       imports: imports.list(),
       mounts: await this.#mounts(),

@@ -56,6 +56,8 @@ export const limits = {
     object: 64,
     /** One for each image that is waited for. */
     import: 32,
+    /** One for each image that a coordinator places here, and some for its records. */
+    seed: 32,
     /** Of all protocols, while the peer's hello is waited for: what a host asks in its first milliseconds. */
     beforeHello: 16,
   },

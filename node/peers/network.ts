@@ -7,6 +7,7 @@ import { chunkProtocol } from '../../protocol/messages/chunk.ts'
 import { importProtocol } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
 import { regionProtocol } from '../../protocol/messages/region.ts'
+import { seedProtocol } from '../../protocol/messages/seed.ts'
 import type { Log } from '../base/log.ts'
 import { loadMemberList } from './admission/member-list.ts'
 import { RegionGate, type StrangerCounts } from './admission/region-gate.ts'
@@ -31,6 +32,8 @@ import { ObjectServer } from './object/server.ts'
 import type { Peer } from './peer.ts'
 import { createPeerHost } from './peer-host.ts'
 import { serveRegion } from './region/server.ts'
+import { SeedClient } from './seed/client.ts'
+import { serveSeed } from './seed/server.ts'
 import type { ServedData } from './served-data.ts'
 import { SourcePace } from './source-pace.ts'
 import type { Traffic } from './traffic.ts'
@@ -58,6 +61,7 @@ export class PeerNetwork {
   readonly chunks: ChunkClient
   readonly objects: RegionObjects
   readonly imports: ImportClient
+  readonly seeds: SeedClient
   readonly bulk: BulkPlane
   readonly #key: PrivateKey
   readonly #gate: RegionGate
@@ -110,6 +114,7 @@ export class PeerNetwork {
     this.chunks = new ChunkClient({ host, membership, signal })
     this.objects = new RegionObjects({ host, membership, log })
     this.imports = new ImportClient({ host, membership })
+    this.seeds = new SeedClient({ host, membership })
     this.bulk = new BulkPlane(
       { host, membership, log, signal },
       bulk === undefined ? undefined : { mode: bulk.mode, listen: parseBulkListen(bulk.listen, listen) },
@@ -140,6 +145,11 @@ export class PeerNetwork {
       importProtocol,
       streams.import,
       async (stream, peer) => await serveImport(stream, peer, served, { signal }),
+    )
+    await this.#handleMembers(
+      seedProtocol,
+      streams.seed,
+      async (stream, peer) => await serveSeed(stream, peer, served.seeds, { signal }),
     )
     await this.#handleMembers(bulkProtocol, streams.bulk, async (stream, peer) => await this.bulk.serve(stream, peer))
     await this.bulk.start(files)

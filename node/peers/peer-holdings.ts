@@ -17,6 +17,11 @@ export class PeerHoldings {
     return this.#held.has(table)
   }
 
+  /** How many chunks of the segment the peer says it holds. */
+  countOf(table: Digest): number {
+    return this.#held.get(table)?.ones ?? 0
+  }
+
   /** Segments of which the peer has said what it holds. */
   get size(): number {
     return this.#held.size

@@ -3,6 +3,8 @@ import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { ImportRequest } from '../../protocol/messages/import.ts'
 import type { Urgency } from '../base/urgency.ts'
+import type { PlaceRequest } from '../../protocol/messages/seed.ts'
+import type { SeedJob, SeedProgress } from '../../protocol/seed-job.ts'
 import type { ByteProgress } from '../model/progress.ts'
 
 /**
@@ -36,6 +38,22 @@ export interface ServedData {
     request: ImportRequest,
     options: ImportEvents & { signal: AbortSignal; peer: string },
   ) => Promise<ImageRecord>
+  seeds: ServedSeeds
+}
+
+/** What this host does for the seeds of its region. Peers are told busy, denied, missing and conflict, or unavailable. */
+export interface ServedSeeds {
+  /** Makes an image whole here and pins it. @returns what is here when all of it is */
+  placed: (
+    request: PlaceRequest,
+    options: { peer: string; signal: AbortSignal; onProgress: (progress: SeedProgress) => void },
+  ) => Promise<SeedProgress>
+  /** Keeps the record of a job that a peer sends. @returns the newest record of it */
+  keptJob: (job: SeedJob, peer: string) => Promise<SeedJob>
+  /** Ends the pins of a job that a peer has asked for. */
+  released: (job: string, peer: string) => Promise<void>
+  /** The jobs that this host keeps. */
+  jobs: () => SeedJob[]
 }
 
 /** Called while an import runs. */

@@ -19,12 +19,14 @@ import {
   type RootfsFormat,
   type RootfsManifest,
 } from '../../protocol/rootfs-manifest.ts'
+import { encodeSeedJob, parseSeedJob, type SeedJob } from '../../protocol/seed-job.ts'
 import { isDiskFull } from '../base/disk-full.ts'
 import type { Log } from '../base/log.ts'
 import type { DiskReserve } from './disk-reserve.ts'
 import { foreign, keys, prefixes, under, unsigned } from './keys.ts'
 import { encodeLieRecord, parseLieRecord, type LieRecord } from './lie-record.ts'
 import { encodeMountRecord, parseMountRecord, type MountRecord } from './mount-record.ts'
+import { encodePinRecord, parsePinRecord, type PinKey, type PinRecord } from './pin-record.ts'
 
 const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
@@ -45,8 +47,8 @@ export interface AcceptedName {
 }
 
 /**
- * The records of this host, besides chunks: images, rootfs manifests, layer indexes, publications, boot profiles, mounts. A
- * record is written after all that it points to; `sync` puts reach the disk before they resolve.
+ * The records of this host, besides chunks: images, rootfs manifests, layer indexes, publications, boot profiles, seed
+ * jobs, pins, mounts. A record is written after all that it points to; `sync` puts reach the disk before they resolve.
  */
 export class Catalog implements AsyncDisposable {
   readonly #reserve: CatalogParts['reserve']
@@ -267,6 +269,33 @@ export class Catalog implements AsyncDisposable {
 
   async *profiles(): AsyncGenerator<BootProfile> {
     for await (const bytes of (await this.#db()).values(under(prefixes.profile))) yield parseBootProfile(bytes)
+  }
+
+  /** @param options `sync`: whether it must be on the disk before this resolves */
+  async putSeedJob(job: SeedJob, { sync }: { sync: boolean }): Promise<void> {
+    await this.#put(keys.seedJob(job.id), encodeSeedJob(job), sync)
+  }
+
+  /** A record that cannot be read is removed. */
+  async seedJobs(): Promise<SeedJob[]> {
+    return await this.#parseAll(prefixes.seedJob, parseSeedJob)
+  }
+
+  async deleteSeedJob(id: string): Promise<void> {
+    await this.#delete(keys.seedJob(id))
+  }
+
+  async putPin(pin: PinRecord): Promise<void> {
+    await this.#put(keys.pin(pin), encodePinRecord(pin), true)
+  }
+
+  /** A record that cannot be read is removed. */
+  async pins(): Promise<PinRecord[]> {
+    return await this.#parseAll(prefixes.pin, parsePinRecord)
+  }
+
+  async deletePin(pin: PinKey): Promise<void> {
+    await this.#delete(keys.pin(pin))
   }
 
   async putMount(record: MountRecord): Promise<void> {

@@ -3,6 +3,7 @@ import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName } from '../../protocol/image-record.ts'
 import { formatVersion } from '../../protocol/layer-index.ts'
 import type { RootfsFormat } from '../../protocol/rootfs-manifest.ts'
+import type { PinKey } from './pin-record.ts'
 
 /** The catalog's key space. A record that depends on the format version has the version in its key: another version never reads it. */
 export const keys = {
@@ -29,6 +30,10 @@ export const keys = {
   /** -> lie record (JSON) */
   lie: ({ manifestDigest, format, rootfsDigest, maker }: Statement & { maker: string }): string =>
     `${prefixes.lie}${format}/${manifestDigest}/${rootfsDigest}/${maker}`,
+  /** -> seed job (CBOR) */
+  seedJob: (id: string): string => `${prefixes.seedJob}${id}`,
+  /** -> pin record (CBOR) */
+  pin: ({ job, rootfsDigest }: PinKey): string => `${prefixes.pin}${job}/${rootfsDigest}`,
   /** -> mount record (JSON) */
   mount: (directory: string): string => `mount/${directory}`,
 }
@@ -44,6 +49,8 @@ export const prefixes = {
   layer: `${formatVersion}/layer/`,
   blobMap: `${formatVersion}/map/`,
   profile: `${formatVersion}/profile/`,
+  seedJob: `${formatVersion}/seed/`,
+  pin: `${formatVersion}/pin/`,
   lie: 'lie/',
   mount: 'mount/',
 } as const

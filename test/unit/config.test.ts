@@ -29,6 +29,7 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   registryHostsDir: { given: '/etc/containerd/certs.d', read: ['/etc/containerd/certs.d'] },
   importForPeers: { given: 'none', read: 'none' },
   peerRegistry: { given: 'docker.io,localhost:5000', read: ['docker.io', 'localhost:5000'] },
+  seedForPeers: { given: 'off', read: 'off' },
   registryCa: { given: '/srv/ca.pem', read: ['/srv/ca.pem'] },
   registryConnections: { given: '4', read: 4 },
   registryRequestsPerSecond: { given: '30', read: 30 },

@@ -71,6 +71,10 @@ const floors: Record<string, Floor> = {
     mayName: ['base', 'model', 'rootfs', 'store', 'fetch', 'boot'],
     because: 'turns reads of mounts into fetches, starts their boots, and lays out what the kernel reads by itself',
   },
+  seeds: {
+    mayName: ['base', 'model', 'store', 'peers', 'fetch', 'images', 'boot'],
+    because: 'places images on hosts ahead of need: jobs of the region, and what this host does for them',
+  },
   control: { mayName: ['base', 'model'], because: 'the API and its transport: what it calls is handed to it' },
   operations: {
     mayName: [
@@ -86,6 +90,7 @@ const floors: Record<string, Floor> = {
       'images',
       'boot',
       'mount',
+      'seeds',
       'control',
     ],
     because: 'what users ask for, in terms of all the rooms below',

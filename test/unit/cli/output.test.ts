@@ -84,12 +84,38 @@ const status = {
     },
   ],
   images: [image],
+  pins: [{ reference: hostile, digest: hostile, extent: 'hot', until: hostile, job: hostile, sizeBytes: 1 }],
   imports: [{ reference: hostile, forPeers: 1, doneBytes: 1, totalBytes: 1 }],
   mounts: [mount],
   served: sources,
   fetched: sources,
   readAtRandom: { requests: 1, bytes: 1 },
   sent: amount,
+}
+const seedJob = {
+  ...image,
+  id: hostile,
+  manifestDigest: hostile,
+  hot: true,
+  copies: [hostile],
+  state: 'placing',
+  verifiedCopies: 1,
+  startsAt: hostile,
+  endsAt: hostile,
+  acceptedBy: hostile,
+  keepers: [hostile],
+  hosts: [
+    {
+      peer: hostile,
+      name: hostile.repeat(50),
+      extent: 'full',
+      state: 'failed',
+      code: hostile,
+      held: 1,
+      verified: 1,
+      total: 2,
+    },
+  ],
 }
 const results: Record<string, { argv: string[]; result: object }> = {
   status: { argv: ['status'], result: status },
@@ -126,6 +152,9 @@ const results: Record<string, { argv: string[]; result: object }> = {
     argv: ['seed', 'debian'],
     result: { ...image, published: { digest: hostile, sizeBytes: 1, key: hostile, existed: false } },
   },
+  'seed --copies': { argv: ['seed', 'debian', '--copies', '2'], result: { ...seedJob, placed: true } },
+  seeds: { argv: ['seeds'], result: { seeds: [seedJob] } },
+  'seeds cancel': { argv: ['seeds', 'cancel', '0'.repeat(32)], result: seedJob },
   import: { argv: ['import', '/source', 'app'], result: image },
   export: { argv: ['export', 'debian', '/file'], result: { file: hostile, sizeBytes: 1, digest: hostile } },
   mount: {
@@ -154,6 +183,15 @@ for (const [command, { argv, result }] of Object.entries(results)) {
     }
   })
 }
+
+test('p2pfs seed ends with 1, and says who holds what, where the wanted copies are not there', async (t) => {
+  const p2pfs = await commandLine(t, async () => await Promise.resolve({ ...seedJob, id: 'the-id', placed: false }))
+  const { stdout, status: exit } = await p2pfs('seed', 'debian', '--copies', '2', '--wait')
+  assert.equal(exit, 1)
+  assert.match(stdout, /1 of 2 chunks held/)
+  assert.match(stdout, /^the wanted copies are not there: 1 verified; .* p2pfs seeds cancel the-id$/m)
+  assert.equal((await p2pfs('seed', 'debian', '--copies', '2', '--json')).status, 1)
+})
 
 test('an error of the daemon with others’ text in it is one harmless line', async (t) => {
   const p2pfs = await commandLine(t, async () => {

@@ -13,7 +13,20 @@ export class FakeOperations {
   answer: (call: Call) => Promise<object> = async ({ request }) => request
 
   readonly operations = Object.fromEntries(
-    ['status', 'seed', 'mount', 'umount', 'reset', 'import', 'export', 'inspect', 'verify'].map((operation) => [
+    [
+      'status',
+      'seed',
+      'placeSeed',
+      'listSeeds',
+      'cancelSeed',
+      'mount',
+      'umount',
+      'reset',
+      'import',
+      'export',
+      'inspect',
+      'verify',
+    ].map((operation) => [
       operation,
       {
         run: async (request: object = {}, options?: OperationOptions) => {

@@ -6,7 +6,9 @@ import {
   parseExportRequest,
   parseImageRequest,
   parseImportRequest,
+  parseCancelSeedRequest,
   parseMountRequest,
+  parseSeedJobRequest,
   parseSeedRequest,
   type RequestBody,
 } from '../../../node/control/requests.ts'
@@ -69,4 +71,19 @@ test('a mount request has its defaults filled in, and refuses options that do no
   refuses(parseMountRequest, { ...mount, as: 'tree', owner }, /--owner is for a drive/)
   assert.equal(parseMountRequest({ ...mount, as: 'tree', allowOthers: true }).allowOthers, true)
   refuses(parseMountRequest, { ...mount, allowOthers: true }, /--allow-others is for a tree/)
+})
+
+test('an order for the region says where and for how long, and refuses what makes no sense', () => {
+  const whole = { image: 'debian', copies: 3, hot: true, ttlMs: 1000, atMs: 5, wait: false, timeoutMs: 7 }
+  assert.deepEqual(parseSeedJobRequest(whole), whole)
+  assert.deepEqual(parseSeedJobRequest({ image: 'debian', copies: 'all' }), { image: 'debian', copies: 'all' })
+  assert.deepEqual(parseSeedJobRequest({ image: 'debian', on: ['a'] }), { image: 'debian', on: ['a'] })
+  refuses(parseSeedJobRequest, { image: 'debian', copies: 1, on: ['a'] }, /give one of them/)
+  for (const copies of [0, -1, 1.5, 1025, '3', null])
+    refuses(parseSeedJobRequest, { image: 'debian', copies }, /copies takes a number of hosts from 1 to 1024, or all/)
+  for (const on of [[], 'a', [''], [1], Array.from({ length: 1025 }, () => 'a')])
+    refuses(parseSeedJobRequest, { image: 'debian', on }, /on takes 1 to 1024 names or peer ids/)
+  for (const ttlMs of [0, -1, 1.5, '24h', Infinity])
+    refuses(parseSeedJobRequest, { image: 'debian', ttlMs }, /ttlMs is not a time in milliseconds/)
+  refuses(parseCancelSeedRequest, {}, /needs a text for id/)
 })

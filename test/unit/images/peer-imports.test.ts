@@ -339,3 +339,15 @@ test('requests that wait are bounded for each peer and in all, and a place is fr
   assert.equal(await host.ask(wanted, 'a'), record)
   assert.equal(await host.ask(wanted, 'c'), record)
 })
+
+test('for a seed of a member the registry is read where the operator has named it, and nowhere else', async () => {
+  for (const [policy, reference, isRead] of [
+    ['none', wanted, false],
+    ['listed', wanted, true],
+    ['listed', unnamed, false],
+    ['all', wanted, true],
+    ['all', unnamed, false],
+  ] as const)
+    assert.equal(await new Host({ policy }).imports.readsFor(reference.reference), isRead)
+  assert.equal(await new Host({ policy: 'all' }).imports.readsFor('local:app'), false)
+})

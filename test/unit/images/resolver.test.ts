@@ -18,6 +18,8 @@ import { parseReference } from '../../../node/registry/reference.ts'
 import type { Catalog } from '../../../node/store/catalog.ts'
 import { noLies } from '../../support/no-lies.ts'
 import { testKey } from '../../support/test-key.ts'
+import { tablesOf } from '../../../node/model/rootfs-chunks.ts'
+import type { SeedImage } from '../../../protocol/seed-job.ts'
 import { openCatalog } from '../../support/stores.ts'
 
 const { signal } = new AbortController()
@@ -708,3 +710,39 @@ for (const [mode, trusted, liar] of [
       assert.equal(record.nameStatement.key, own.key)
     }
   })
+
+test('a rootfs for a seed is believed as for a mount without the registry, and no name is taken from a host that knows better', async (t) => {
+  const seedOf = ({ record }: ImageRootfs): SeedImage => {
+    const { reference, platform, format, manifestDigest, rootfsDigest } = record
+    return { reference, platform, format, manifestDigest, rootfsDigest }
+  }
+  const signal = new AbortController().signal
+  const told = await builtBy(member, '1')
+
+  const fresh = await TestHost.create(t)
+  fresh.peer.push(told)
+  assert.deepEqual((await fresh.resolver.findForSeed(seedOf(told), { signal }))?.manifest, told.manifest)
+  assert.deepEqual(await fresh.catalog.image(told.record), told.record)
+  assert.deepEqual(fresh.considered, [told.record], 'it waits to be verified')
+  assert.deepEqual([fresh.registry.requests, fresh.imported], [0, []])
+
+  // The tag is another image here: the rootfs is taken, and the tag stays.
+  const knowing = await TestHost.create(t)
+  knowing.registry.version = '2'
+  const { record } = await mount(knowing)
+  knowing.peer.push(told)
+  assert.deepEqual((await knowing.resolver.findForSeed(seedOf(told), { signal }))?.manifest, told.manifest)
+  assert.deepEqual(await knowing.catalog.image(record), record)
+  for (const { id } of tablesOf(told.manifest)) assert.ok(knowing.tracked.has(id))
+
+  const forged = await builtBy(member, '1', 'ext4', { manifest: rootfsOf(imageOf('2'), 'ext4') })
+  for (const lie of [await builtBy(stranger, '1'), forged]) {
+    const host = await TestHost.create(t)
+    host.peer.push(lie)
+    assert.equal(await host.resolver.findForSeed(seedOf(lie), { signal }), undefined)
+    assert.deepEqual([await host.catalog.images(), await host.catalog.rootfsDigests()], [[], []])
+  }
+  // Another rootfs of the image than the job names is not taken in its place.
+  const other = await builtBy(member, '1', 'ext4', { manifest: { ...told.manifest, metadata: table('other') } })
+  assert.equal(await fresh.resolver.findForSeed(seedOf(other), { signal }), undefined)
+})

@@ -23,6 +23,7 @@ import {
   regionProtocol,
   type RegionMessage,
 } from '../../../protocol/messages/region.ts'
+import { seedProtocol } from '../../../protocol/messages/seed.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { BanList } from '../../../node/peers/ban-list.ts'
 import { ByteBudget } from '../../../node/peers/byte-budget.ts'
@@ -62,6 +63,7 @@ const streamLimits: [string, number][] = [
   [chunkProtocol, limits.streams.chunk],
   [importProtocol, limits.streams.import],
   [bulkProtocol, limits.streams.bulk],
+  [seedProtocol, limits.streams.seed],
 ]
 for (const [protocol, most] of streamLimits) {
   test(`streams of ${protocol} of one connection are bounded: those beyond are reset, and nobody is banned`, async (t) => {
@@ -98,13 +100,16 @@ test('nothing is served before the hello of the other side, and everything after
 test('a request of a peer that says no hello is refused', async (t) => {
   const { a, raw } = await pair(t)
   a.objects.set(digest, Buffer.from('manifest'))
-  for (const protocol of [objectProtocol, chunkProtocol, importProtocol, bulkProtocol]) {
+  const protocols = [objectProtocol, chunkProtocol, importProtocol, bulkProtocol, seedProtocol]
+  // At once: a peer without a hello is cut off soon.
+  const asking = protocols.map(async (protocol) => {
     const stream = await raw.open(protocol)
     if (protocol === objectProtocol) await writeFrame(stream, [encodeObjectRequest({ kind: 'rootfs', digest })])
     await assert.rejects(async () => {
       for await (const bytes of readFrames(stream, maxObjectBytes)) assert.fail(`it was sent ${bytes.length} bytes`)
     })
-  }
+  })
+  await Promise.all(asking)
 })
 
 test('a flood of region messages is a reason for a ban, and twice what a sender may send is none', async (t) => {

@@ -50,6 +50,12 @@ export class TestPeer {
   relayedChunk: ServedData['relayedChunk'] = async () => await Promise.resolve(undefined)
   importedImage: ServedData['importedImage'] = async () =>
     await Promise.reject(new P2pfsError('unsupported', 'this peer imports nothing'))
+  seeds: ServedData['seeds'] = {
+    placed: async () => await Promise.reject(new P2pfsError('denied', 'this peer takes no seeds')),
+    keptJob: async (job) => await Promise.resolve(job),
+    released: async () => await Promise.resolve(),
+    jobs: () => [],
+  }
   /** What its bulk transfers have come to. */
   readonly adopted: Digest[] = []
   readonly suspected: Digest[] = []
@@ -118,6 +124,9 @@ export class TestPeer {
       blobMap: async (digest) => peer.objects.get(digest),
       bootProfile: async ({ rootfs }) => peer.profiles.get(rootfs),
       isImporting: (digest) => peer.importing.has(digest),
+      get seeds() {
+        return peer.seeds
+      },
       importedImage: async (request, options) => await peer.importedImage(request, options),
     }
     await network.start(served, peer.files)

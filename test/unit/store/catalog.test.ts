@@ -9,6 +9,7 @@ import { createLog, silentLog } from '../../../node/base/log.ts'
 import { Catalog } from '../../../node/store/catalog.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import { testKey } from '../../support/test-key.ts'
+import { image, makeJob, makeTarget } from '../seeds/seed-fakes.ts'
 
 /** The disk reserve of a disk that has room. */
 const reserve = { release: async (): Promise<void> => undefined }
@@ -58,6 +59,27 @@ test('what was put is there after a restart', async (t) => {
     isP2pfsError(error, 'conflict'),
   )
   await second[Symbol.asyncDispose]()
+})
+
+test('seed jobs and pins are there after a restart, until they are deleted', async (t) => {
+  const directory = join(temporaryDirectory(t), 'catalog')
+  const job = makeJob({ targets: [makeTarget('a')] })
+  const pin = { ...image, job: job.id, extent: 'hot', untilMs: 5, peer: 'a', sizeBytes: 7 } as const
+  const other = { ...pin, rootfsDigest: a }
+  {
+    await using first = await Catalog.open({ reserve, log: silentLog }, { directory })
+    await first.putSeedJob(job, { sync: true })
+    await first.putPin(pin)
+    await first.putPin(other)
+  }
+  await using second = await Catalog.open({ reserve, log: silentLog }, { directory })
+  assert.deepEqual(await second.seedJobs(), [job])
+  assert.equal((await second.pins()).length, 2)
+  await second.deletePin(other)
+  assert.deepEqual(await second.pins(), [pin])
+  await second.deletePin(pin)
+  await second.deleteSeedJob(job.id)
+  assert.deepEqual([await second.seedJobs(), await second.pins()], [[], []])
 })
 
 test('image records of earlier versions, and those that cannot be read, are removed with a line in the log', async (t) => {

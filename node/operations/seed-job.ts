@@ -1,0 +1,156 @@
+import { P2pfsError } from '../../protocol/errors.ts'
+import { isCopy, type SeedJob, type SeedPlaces } from '../../protocol/seed-job.ts'
+import type { CancelSeedRequest, SeedJobReport, SeedJobRequest, SeedJobResult, SeedJobs } from '../control/api.ts'
+import type { OperationOptions } from '../control/operations.ts'
+import type { ImageResolver } from '../images/resolver.ts'
+import { sizeOf } from '../model/rootfs-chunks.ts'
+import type { Membership } from '../peers/membership.ts'
+import type { RegionHosts } from '../seeds/region-hosts.ts'
+import type { SeedJobs as Jobs } from '../seeds/seed-jobs.ts'
+import type { ImageRequests } from './image-request.ts'
+
+const minuteMs = 60_000
+const defaultTtlMs = 24 * 60 * minuteMs
+const defaultTimeoutMs = 60 * minuteMs
+/** How long the region may lack hosts for a job before whoever waits for it is told (ms): a daemon is replaced within it. */
+const stuckMs = 30_000
+/** As libp2p writes the id of an Ed25519 key. */
+const peerIdPattern = /^12D3Koo[1-9A-HJ-NP-Za-km-z]{45}$/
+
+export interface PlaceSeedParts {
+  requests: ImageRequests
+  resolver: Pick<ImageResolver, 'resolveForSeed'>
+  membership: Pick<Membership, 'whenRegionKnown'>
+  hosts: Pick<RegionHosts, 'connected'>
+  jobs: Pick<Jobs, 'accept' | 'wait'>
+}
+
+/** `p2pfs seed` with options for the region: resolves the image here, once, and has the region hold it. */
+export class PlaceSeedOperation {
+  readonly #parts: PlaceSeedParts
+
+  constructor(parts: PlaceSeedParts) {
+    this.#parts = parts
+  }
+
+  /**
+   * @throws missing for a host of a name that nobody has; conflict for a name that several have; what the resolver and the
+   * jobs throw
+   */
+  async run(request: SeedJobRequest, { signal, onProgress }: OperationOptions): Promise<SeedJobResult> {
+    const { requests, resolver, membership, jobs } = this.#parts
+    const { reference, variant } = requests.parse(request)
+    await membership.whenRegionKnown({ signal })
+    const places = this.#placesOf(request)
+    const { record, manifest } = await resolver.resolveForSeed(reference, variant, {
+      signal,
+      onProgress: (progress) => onProgress({ step: 'import', ...progress }),
+    })
+    const { reference: name, platform, format, manifestDigest, rootfsDigest } = record
+    const { hot = false, ttlMs = defaultTtlMs, atMs = 0, wait = true, timeoutMs = defaultTimeoutMs } = request
+    const image = { reference: name, platform, format, manifestDigest, rootfsDigest }
+    const job = await jobs.accept({ image, extent: hot ? 'hot' : 'full', places, atMs, ttlMs })
+    if (!wait) return reportOf(job)
+    const sizeBytes = sizeOf(manifest)
+    const onChange = (job: SeedJob): void => {
+      const { done, total } = shareOf(job, this.#parts.hosts.connected().size)
+      onProgress({ step: 'place', doneBytes: Math.floor(done * sizeBytes), totalBytes: total * sizeBytes })
+    }
+    const ended = await jobs.wait(job.id, { signal, timeoutMs, stuckMs, onChange })
+    return { ...reportOf(ended.job), placed: ended.isPlaced }
+  }
+
+  #placesOf({ copies = 1, on }: SeedJobRequest): SeedPlaces {
+    if (on !== undefined) return { on: [...new Set(on.map((host) => this.#idOf(host)))].toSorted() }
+    return copies === 'all' ? { all: true } : { copies }
+  }
+
+  #idOf(host: string): string {
+    const known = [...this.#parts.hosts.connected().values()]
+    if (known.some(({ id }) => id === host) || peerIdPattern.test(host)) return host
+    const named = known.filter(({ name }) => name === host)
+    if (named.length === 1) return named[0]!.id
+    if (named.length === 0)
+      throw new P2pfsError('missing', `no connected member is called ${host}; p2pfs status lists names and peer ids`)
+    const ids = named.map(({ id }) => id).join(', ')
+    throw new P2pfsError('conflict', `${named.length} members are called ${host}; name one by its peer id: ${ids}`)
+  }
+}
+
+/** `p2pfs seeds`. */
+export class ListSeedsOperation {
+  readonly #jobs: Pick<Jobs, 'list'>
+
+  constructor({ jobs }: { jobs: Pick<Jobs, 'list'> }) {
+    this.#jobs = jobs
+  }
+
+  async run(_request: object, { signal }: Pick<OperationOptions, 'signal'>): Promise<SeedJobs> {
+    const jobs = await this.#jobs.list({ signal })
+    return { seeds: jobs.toSorted((a, b) => b.createdAtMs - a.createdAtMs).map(reportOf) }
+  }
+}
+
+/** `p2pfs seeds cancel`. */
+export class CancelSeedOperation {
+  readonly #jobs: Pick<Jobs, 'cancel'>
+
+  constructor({ jobs }: { jobs: Pick<Jobs, 'cancel'> }) {
+    this.#jobs = jobs
+  }
+
+  /** @throws missing where nobody in the region knows the job */
+  async run({ id }: CancelSeedRequest, { signal }: Pick<OperationOptions, 'signal'>): Promise<SeedJobReport> {
+    return reportOf(await this.#jobs.cancel(id, { signal }))
+  }
+}
+
+function reportOf(job: SeedJob): SeedJobReport {
+  const { places } = job
+  return {
+    id: job.id,
+    reference: job.reference,
+    platform: job.platform,
+    format: job.format,
+    digest: job.rootfsDigest,
+    manifestDigest: job.manifestDigest,
+    hot: job.extent === 'hot',
+    copies: 'copies' in places ? places.copies : 'on' in places ? [...places.on] : 'all',
+    state: stateOf(job),
+    verifiedCopies: copiesOf(job).length,
+    startsAt: new Date(Math.max(job.atMs, job.createdAtMs)).toISOString(),
+    endsAt: new Date(job.endsAtMs).toISOString(),
+    acceptedBy: job.acceptedBy,
+    keepers: [...job.keepers],
+    hosts: job.targets.map((target) => ({ ...target })),
+  }
+}
+
+/** Peer ids of the hosts that hold all of the image. */
+const copiesOf = ({ targets }: SeedJob): string[] =>
+  targets.filter((target) => target.extent === 'full' && isCopy(target)).map(({ peer }) => peer)
+
+/** As the last record of the job has it. */
+function stateOf(job: SeedJob): SeedJobReport['state'] {
+  const { places, targets, extent, cancelled, atMs } = job
+  if (cancelled) return 'cancelled'
+  if (atMs > Date.now() && targets.length === 0) return 'scheduled'
+  const copies = copiesOf(job)
+  const here = targets.filter(({ state }) => state !== 'gone')
+  const isEverywhere = here.length > 0 && here.every(isCopy)
+  if (extent === 'hot' && !isEverywhere) return 'placing'
+  if ('all' in places) return isEverywhere ? 'placed' : 'placing'
+  const isPlaced =
+    'copies' in places ? copies.length >= places.copies : places.on.every((peer) => copies.includes(peer))
+  return isPlaced ? 'placed' : 'placing'
+}
+
+/** How many images' worth of chunks are verified on the hosts that have most, and how many are wanted. */
+function shareOf({ places, targets }: SeedJob, connected: number): { done: number; total: number } {
+  const total = 'copies' in places ? places.copies : 'on' in places ? places.on.length : connected
+  const shares = targets
+    .filter(({ extent, state, total }) => extent === 'full' && state !== 'gone' && total > 0)
+    .map(({ verified, total }) => verified / total)
+    .toSorted((a, b) => b - a)
+  return { done: shares.slice(0, total).reduce((sum, share) => sum + share, 0), total }
+}

@@ -1,0 +1,132 @@
+import type { Bitmap } from '../../protocol/bitmap.ts'
+import type { ChunkTable } from '../../protocol/chunk-table.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
+import type { SeedProgress } from '../../protocol/seed-job.ts'
+import { Semaphore } from '../base/semaphore.ts'
+import type { Fetcher } from '../fetch/fetcher.ts'
+import type { ChunkRequest } from '../model/chunk-request.ts'
+import { chunkRequests } from '../model/rootfs-chunks.ts'
+import type { Inventory } from '../store/inventory.ts'
+
+/** Chunks asked for at once; the fetcher decides how many of them are under way. */
+const chunksAhead = 64
+/** Chunks that are read from the disk and hashed at once: 1 MiB of memory, and no more than a share of the disk. */
+const hashedAtOnce = 4
+/** Chunks that the disk loses while others come are fetched again so many times. */
+const maxRounds = 3
+
+export interface ChunkCopyParts {
+  inventory: Pick<Inventory, 'has' | 'scrub'>
+  fetcher: Pick<Fetcher, 'fetchToStore' | 'settled'>
+}
+
+/**
+ * The chunks of a rootfs on this host, or some of them, with proof: which of them are on the disk, and which were hashed
+ * since this began. A chunk that comes is hashed as it comes, one that was here is read and hashed.
+ */
+export class ChunkCopy {
+  readonly #tables: readonly ChunkTable[]
+  readonly #wanted: Bitmap | undefined
+  readonly #verified: Bitmap
+  readonly #hashing = new Semaphore(hashedAtOnce)
+
+  /**
+   * @param tables of the rootfs, in order; a chunk's position counts through all of them
+   * @param options `wanted`: positions; all where it is not given. `verified`: positions that were hashed before; it is
+   * updated
+   */
+  constructor(tables: readonly ChunkTable[], { wanted, verified }: { wanted?: Bitmap | undefined; verified: Bitmap }) {
+    this.#tables = tables
+    this.#wanted = wanted
+    this.#verified = verified
+  }
+
+  /**
+   * Fetches and hashes what is not here and hashed yet. Resolves when all is.
+   * @throws what the fetch throws; unavailable where the disk does not keep a chunk; the signal's reason
+   */
+  async complete(
+    { inventory, fetcher }: ChunkCopyParts,
+    { signal, onProgress }: { signal: AbortSignal; onProgress: (progress: SeedProgress) => void },
+  ): Promise<SeedProgress> {
+    for (let round = 0; round < maxRounds; round++) {
+      const progress = this.count(inventory)
+      onProgress(progress)
+      if (progress.verified === progress.total) return progress
+      await this.#getAll({ inventory, fetcher }, progress, { signal, onProgress })
+      await fetcher.settled()
+    }
+    const progress = this.count(inventory)
+    if (progress.verified === progress.total) return progress
+    throw new P2pfsError('unavailable', 'fetched chunks could not be kept; the log says why (is the disk full?)')
+  }
+
+  /** What is here now. A chunk that has gone is no longer verified. */
+  count(inventory: Pick<Inventory, 'has'>): SeedProgress {
+    const progress = { held: 0, verified: 0, total: 0 }
+    for (const { position, request } of this.#chunks()) {
+      progress.total++
+      if (!inventory.has(request.digest)) this.#verified.clear(position)
+      else {
+        progress.held++
+        if (this.#verified.get(position)) progress.verified++
+      }
+    }
+    return progress
+  }
+
+  /** Of all these chunks, here or not. */
+  get sizeBytes(): number {
+    let sizeBytes = 0
+    for (const { request } of this.#chunks()) sizeBytes += request.lengthBytes
+    return sizeBytes
+  }
+
+  async #getAll(
+    parts: ChunkCopyParts,
+    progress: SeedProgress,
+    { signal, onProgress }: { signal: AbortSignal; onProgress: (progress: SeedProgress) => void },
+  ): Promise<void> {
+    const failed = new AbortController()
+    const ended = AbortSignal.any([signal, failed.signal])
+    const work = this.#chunks()
+    const worker = async (): Promise<void> => {
+      for (const { position, request } of work) {
+        ended.throwIfAborted()
+        const wasHeld = parts.inventory.has(request.digest)
+        if (wasHeld && this.#verified.get(position)) continue
+        if (!(await this.#get(parts, request, ended))) continue
+        this.#verified.set(position)
+        progress.verified++
+        if (!wasHeld) progress.held++
+        onProgress(progress)
+      }
+    }
+    try {
+      await Promise.all(Array.from({ length: chunksAhead }, worker))
+    } catch (error) {
+      failed.abort(error)
+      throw error
+    }
+  }
+
+  /** @returns whether the chunk is here and was hashed; a damaged one has been discarded */
+  async #get({ inventory, fetcher }: ChunkCopyParts, request: ChunkRequest, signal: AbortSignal): Promise<boolean> {
+    const source = await fetcher.fetchToStore(request, { signal, priority: 'background' })
+    if (source !== 'local') return true
+    return await this.#hashing.run(async () => (await inventory.scrub(request.digest)) > 0)
+  }
+
+  *#chunks(): Generator<{ position: number; request: ChunkRequest }> {
+    let position = 0
+    for (const request of chunkRequests(this.#tables)) {
+      if (this.#wanted?.get(position) !== false) yield { position, request }
+      position++
+    }
+  }
+}
+
+/** How many chunks the tables have. */
+export function countOf(tables: readonly ChunkTable[]): number {
+  return tables.reduce((sum, { count }) => sum + count, 0)
+}

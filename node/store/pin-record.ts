@@ -1,0 +1,42 @@
+import { encodeCbor, Fields, parseCbor } from '../../protocol/cbor.ts'
+import type { Digest } from '../../protocol/digest.ts'
+import {
+  parseSeedExtent,
+  parseSeedImage,
+  parseSeedJobId,
+  type SeedExtent,
+  type SeedImage,
+} from '../../protocol/seed-job.ts'
+
+/** That this host keeps an image for a time, whoever reads it or not: it is not evicted before that. */
+export interface PinRecord extends SeedImage {
+  /** Id of the seed job that wants it. */
+  job: string
+  extent: SeedExtent
+  /** Its end (ms since 1970). */
+  untilMs: number
+  /** Peer id of the host that asked for it. */
+  peer: string
+  sizeBytes: number
+}
+
+/** What tells pins apart. */
+export type PinKey = { job: string; rootfsDigest: Digest }
+
+/** The stored form: CBOR. */
+export function encodePinRecord(pin: PinRecord): Uint8Array {
+  return encodeCbor({ ...pin })
+}
+
+/** @throws invalid */
+export function parsePinRecord(bytes: Uint8Array): PinRecord {
+  const fields = new Fields(parseCbor(bytes, 'pin record'), 'pin record')
+  return {
+    ...parseSeedImage(fields),
+    job: parseSeedJobId(fields.get('job')),
+    extent: parseSeedExtent(fields),
+    untilMs: fields.unsigned('untilMs'),
+    peer: fields.text('peer'),
+    sizeBytes: fields.unsigned('sizeBytes'),
+  }
+}
