@@ -19,6 +19,8 @@ interface Target {
   job: ReadJob
   /** Written content may be gone after a change. */
   isWritten: boolean
+  /** Whether the file has been written to since this was chosen: what was read is the old content, and the new one. */
+  isOverwritten: () => boolean
 }
 
 /** Reads the mounts of all hosts until it is stopped, and compares every byte with the truth. */
@@ -90,7 +92,7 @@ export class Reading {
 
   #judge(
     host: ChaosHost,
-    { mount, job }: Target,
+    { mount, job, isOverwritten }: Target,
     outcome: Exclude<ReadOutcome, { sameBytes: number }>,
     { hasChanged, isWritten, begunAt }: { hasChanged: boolean; isWritten: boolean; begunAt: number },
   ): void {
@@ -100,7 +102,7 @@ export class Reading {
     const ms = Math.round(performance.now() - begunAt)
     if (outcome === 'hangs') journal.found('read-hangs', host.name, `${where}, from ${job.offset}: ${ms} ms`, subject)
     else if ('differsAt' in outcome) {
-      if (isWritten && hasChanged) return
+      if ((isWritten && hasChanged) || isOverwritten()) return
       const { differsAt } = outcome
       journal.found(isWritten ? 'write-lost' : 'wrong-bytes', host.name, `${where}: byte ${differsAt} differs`, subject)
     } else {
@@ -127,15 +129,15 @@ function chooseTarget(host: ChaosHost, mount: ChaosMount, random: Random): Targe
       lengthBytes,
       pieceBytes,
     }
-    return { mount, job, isWritten: false }
+    return { mount, job, isWritten: false, isOverwritten: never }
   }
   if (written.size > 0 && random.below(3) === 0) {
     const [path, truthPath] = pick(random, [...written])!
-    return fileTarget(mount, join(directory, path), truthPath, pieceBytes, true)
+    return fileTarget(mount, { directory, path, truthPath, pieceBytes, isWritten: true })
   }
   const path = pick(random, image.files)!
   if (written.has(path) || unknown.has(path)) return undefined
-  return fileTarget(mount, join(directory, path), join(image.directory, path), pieceBytes, false)
+  return fileTarget(mount, { directory, path, truthPath: join(image.directory, path), pieceBytes, isWritten: false })
 }
 
 /** Files of a writable tree that are compared at the end of a run, besides those that were written. */
@@ -149,27 +151,39 @@ function* allTargets(host: ChaosHost, mount: ChaosMount): Generator<Target> {
   if (request.as === 'drive') {
     const lengthBytes = image.driveBytes[format]
     const files = { path: join(directory, 'rootfs.img'), truthPath: image.drives[format] }
-    yield { mount, job: { ...files, offset: 0, lengthBytes, pieceBytes }, isWritten: false }
+    yield { mount, job: { ...files, offset: 0, lengthBytes, pieceBytes }, isWritten: false, isOverwritten: never }
     if (mount.scratchMark !== undefined) yield markTarget(mount)
     return
   }
-  for (const [path, truthPath] of written) yield fileTarget(mount, join(directory, path), truthPath, pieceBytes, true)
+  for (const [path, truthPath] of written)
+    yield fileTarget(mount, { directory, path, truthPath, pieceBytes, isWritten: true })
   const every = Math.ceil(image.files.length / maxFilesAtEnd)
   for (const [i, path] of image.files.entries()) {
     if (request.writable !== true || i % every > 0 || written.has(path) || unknown.has(path)) continue
-    yield fileTarget(mount, join(directory, path), join(image.directory, path), pieceBytes, false)
+    yield fileTarget(mount, { directory, path, truthPath: join(image.directory, path), pieceBytes, isWritten: false })
   }
 }
 
+function never(): boolean {
+  return false
+}
+
+/** @param file `path`: below the mount's `directory` */
 function fileTarget(
   mount: ChaosMount,
-  path: string,
-  truthPath: string,
-  pieceBytes: number,
-  isWritten: boolean,
+  {
+    directory,
+    path,
+    truthPath,
+    pieceBytes,
+    isWritten,
+  }: { directory: string; path: string; truthPath: string; pieceBytes: number; isWritten: boolean },
 ): Target {
   // The ends of both files are compared too.
-  return { mount, job: { path, truthPath, offset: 0, lengthBytes: Number.MAX_SAFE_INTEGER, pieceBytes }, isWritten }
+  const job = { path: join(directory, path), truthPath, offset: 0, lengthBytes: Number.MAX_SAFE_INTEGER, pieceBytes }
+  const isOverwritten = (): boolean =>
+    mount.unknown.has(path) || mount.written.get(path) !== (isWritten ? truthPath : undefined)
+  return { mount, job, isWritten, isOverwritten }
 }
 
 function markTarget(mount: ChaosMount): Target {
@@ -179,5 +193,5 @@ function markTarget(mount: ChaosMount): Target {
     ...scratchMark,
     pieceBytes: scratchMark.lengthBytes,
   }
-  return { mount, job, isWritten: true }
+  return { mount, job, isWritten: true, isOverwritten: never }
 }
