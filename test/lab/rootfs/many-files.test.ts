@@ -29,7 +29,7 @@ function* manyFiles(count: number): Generator<Buffer> {
 }
 
 for (const [count, maxBytes, options] of [
-  [200_000, 330e6, {}],
+  [200_000, 360e6, {}],
   [1_000_000, 420e6, slow],
 ] as const) {
   for (const format of ['ext4', 'erofs'] as const) {
