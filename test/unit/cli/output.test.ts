@@ -44,7 +44,7 @@ async function commandLine(
 }
 
 const amount = { bytes: 1, chunks: 1 }
-const sources = { local: amount, peer: amount, registry: amount }
+const sources = { local: amount, peer: amount, neighbour: amount, registry: amount }
 const mount = {
   directory: `/${hostile}`,
   reference: hostile,
