@@ -18,6 +18,7 @@ import { guestSecret, loadRegionSecrets, openGuestSecret } from '../peers/admiss
 import { BanList } from '../peers/ban-list.ts'
 import { ChunkClient } from '../peers/chunk/client.ts'
 import { readFrames, writeFrame } from '../peers/frames.ts'
+import { DialAllowance } from '../peers/dial-allowance.ts'
 import { loadIdentity } from '../peers/identity.ts'
 import { Peer } from '../peers/peer.ts'
 import { createPeerHost } from '../peers/peer-host.ts'
@@ -68,7 +69,7 @@ interface Target {
 }
 
 /**
- * Another region, of which this host is a guest: it connects to few members, on demand, over a libp2p host of its own that
+ * Another region, of which this host is a guest: it connects to few members, those of the operator at once and others on demand, over a libp2p host of its own that
  * listens nowhere. It is served chunks, and serves nothing. Chunks are verified as those of its own region are.
  */
 export class NeighbourRegion {
@@ -84,6 +85,7 @@ export class NeighbourRegion {
   readonly #asked = new ExpiringMap<string>({ maxEntries: maxLacks })
   readonly #loads = new Map<string, number>()
   readonly #chunks: ChunkClient
+  readonly #allowance: DialAllowance
   readonly #stopping = new AbortController()
 
   /** @throws invalid for a key file that is not what it should be */
@@ -100,6 +102,7 @@ export class NeighbourRegion {
     )
     const neighbour = new NeighbourRegion({ host, bans, log }, options)
     await host.start()
+    neighbour.#dial()
     return neighbour
   }
 
@@ -112,6 +115,8 @@ export class NeighbourRegion {
     this.#bans = bans
     this.#log = log
     this.#own = own
+    // Members may be at addresses of the classes that the operator names.
+    this.#allowance = new DialAllowance({ now: () => performance.now() }, { listen: bootstrap })
     for (const address of bootstrap) this.#add(address, [address])
     host.addEventListener('peer:disconnect', ({ detail }) => void this.#members.delete(detail.toString()))
     const membership = {
@@ -218,9 +223,11 @@ export class NeighbourRegion {
     } catch {
       return
     }
+    const usable = addresses.filter((address) => this.#allowance.isDiallable(address)).slice(0, maxNamedMembers)
+    if (usable.length === 0) return
     this.#add(
       peer,
-      addresses.slice(0, maxNamedMembers).map((address) => `${address}/p2p/${peer}`),
+      usable.map((address) => `${address.replace(/\/p2p\/.*$/, '')}/p2p/${peer}`),
     )
   }
 

@@ -96,7 +96,8 @@ export class NeighboursFirst implements ChunkSource {
       if (options.signal.aborted || !isP2pfsError(cause, 'unavailable', 'timeout', 'busy', 'missing')) throw cause
       const neighbour = neighbours.find((candidate) => candidate.isReady(request.table))
       if (neighbour === undefined) throw cause
-      await pause(this.#clock, this.#bandwidth.take(request.lengthBytes), options)
+      const waitMs = this.#bandwidth.take(request.lengthBytes)
+      if (waitMs > 0) await pause(this.#clock, waitMs, options)
       options.signal.throwIfAborted()
       const bytes = await neighbour.fetch(request, options).catch(() => undefined)
       options.signal.throwIfAborted()
