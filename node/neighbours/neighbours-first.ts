@@ -7,6 +7,8 @@ import type { NeighbourRegion } from './neighbour-region.ts'
 
 /** A read that somebody waits for asks the registry too after so long, although the neighbour gets on (ms). */
 const lateMs = 2_000
+/** A chunk that nobody waits for gives the neighbour this time (ms), or so many times what its answers usually take. */
+const unawaited = { minMs: 250, factor: 4 } as const
 /** How long a neighbour that was hedged in vain is passed over (ms): doubles from the first to the last. */
 const passedOverMs = { first: 1_000, last: 60_000 } as const
 /** Fewest bytes that pass at once: the longest chunk. */
@@ -137,15 +139,27 @@ export class NeighboursFirst implements ChunkSource {
     { urgency }: SourceOptions,
   ): { due: Promise<'due'>; cancel: () => void } {
     const due = Promise.withResolvers<'due'>()
-    let cancel: () => void
+    let isOver = false
+    let cancel = (): void => undefined
     const check = (): void => {
-      const now = this.#clock.now()
-      const quietLeftMs = Math.max(startedAtMs, neighbour.lastSignMs) + neighbour.usualMs(urgency) - now
-      const leftMs = urgency.isUrgent ? Math.min(quietLeftMs, startedAtMs + lateMs - now) : quietLeftMs
+      cancel()
+      if (isOver) return
+      const usualMs = neighbour.usualMs(urgency)
+      const patienceMs = urgency.isUrgent ? usualMs : Math.max(unawaited.minMs, unawaited.factor * usualMs)
+      const quietLeftMs = Math.max(startedAtMs, neighbour.lastSignMs) + patienceMs - this.#clock.now()
+      const lateLeftMs = urgency.isUrgent ? startedAtMs + lateMs - this.#clock.now() : Infinity
+      const leftMs = Math.min(quietLeftMs, lateLeftMs)
       if (leftMs > 0) cancel = this.#clock.after(leftMs, check)
       else due.resolve('due')
     }
-    cancel = this.#clock.after(neighbour.usualMs(urgency), check)
-    return { due: due.promise, cancel: () => cancel() }
+    check()
+    urgency.onRaise(check)
+    return {
+      due: due.promise,
+      cancel: () => {
+        isOver = true
+        cancel()
+      },
+    }
   }
 }

@@ -45,7 +45,7 @@ function setUp({ neighbour = deliver, registry = deliver, bytesPerSecond = 1e9 }
     },
   }
   const first = new NeighboursFirst(parts, { bytesPerSecond })
-  const fetch = async (more: { isFallback?: boolean } = {}): Promise<RemoteSource> => {
+  const fetch = async (more: { isFallback?: boolean; urgency?: Urgency } = {}): Promise<RemoteSource> => {
     source = 'registry'
     await first.fetch(request, {
       signal: new AbortController().signal,
@@ -87,6 +87,16 @@ test('a silent neighbour costs one hedge, and is passed over then, for longer ea
   await clock.pass(50)
   assert.equal(await again, 'registry')
   assert.equal(first.passedOverMs('b'), 2_000)
+})
+
+test('a chunk that nobody waits for gives the neighbour more time, until somebody does', async () => {
+  const { clock, asked, fetch } = setUp({ neighbour: never })
+  const urgency = new Urgency(false)
+  const fetching = fetch({ urgency })
+  await clock.pass(249)
+  assert.deepEqual(asked, ['b'])
+  urgency.raise()
+  assert.equal(await fetching, 'registry')
 })
 
 test('beyond the bandwidth the registry is asked, and nothing waits', async () => {
