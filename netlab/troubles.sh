@@ -5,4 +5,4 @@ set -eu
 setup_lab
 # A read that waits takes a thread.
 export UV_THREADPOOL_SIZE=64
-exec node --disable-warning=ExperimentalWarning "$project/netlab/scenarios/region-troubles-main.ts" "$@"
+exec node --disable-warning=ExperimentalWarning "$project/netlab/bench/troubles.ts" "$@"

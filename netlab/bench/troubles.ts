@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util'
-import { formatTable } from '../bench/table.ts'
+import { formatTable } from './table.ts'
 import { debianImages } from '../images/images.ts'
-import { TroubledRegion, troubleNames, type TroubleName, type TroubleOutcome } from './region-troubles.ts'
+import { TroubledRegion, troubleNames, type TroubleName, type TroubleOutcome } from '../scenarios/region-troubles.ts'
 
 /** No read may take longer (ms). */
 const longestReadMs = 3_000
