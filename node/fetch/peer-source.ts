@@ -1,4 +1,5 @@
 import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
+import { Bandwidth } from '../base/bandwidth.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { ShareBudget } from '../base/share-budget.ts'
@@ -18,6 +19,8 @@ export interface PeerSourceParts {
   chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs' | 'comingMs' | 'isBusyWithEarlier'>
   bulk: Pick<BulkPlane, 'ready' | 'fetchToStore' | 'isBusyWithEarlier'>
   readers: Pick<SpanReaders, 'readerOf'>
+  /** A limit on what is taken from peers. */
+  download?: Pick<Bandwidth, 'take' | 'giveBack'>
   log: Log
   clock?: Clock
 }
@@ -54,6 +57,7 @@ const untried = 2 ** 40
 export class PeerSource {
   readonly #parts: PeerSourceParts
   readonly #clock: Clock
+  readonly #download: Pick<Bandwidth, 'take' | 'giveBack'>
   readonly #budget = new ShareBudget(hedges)
   /** What is under way to each peer (bytes). */
   readonly #loads = new Map<string, number>()
@@ -61,6 +65,7 @@ export class PeerSource {
   constructor(parts: PeerSourceParts) {
     this.#parts = parts
     this.#clock = parts.clock ?? systemClock
+    this.#download = parts.download ?? new Bandwidth()
   }
 
   /**
@@ -69,9 +74,15 @@ export class PeerSource {
    * @throws missing where no connected peer delivers it; the signal's reason
    */
   async fetch(request: ChunkRequest, options: PeerSourceOptions): Promise<Delivery> {
-    const { table, index } = request
+    const { table, index, lengthBytes } = request
     await this.#parts.availability.whenAsked(table, { signal: options.signal, index })
-    return await new PeerFetch({ holders: this, clock: this.#clock }, request, options).run()
+    await this.#download.take(lengthBytes, options)
+    try {
+      return await new PeerFetch({ holders: this, clock: this.#clock }, request, options).run()
+    } catch (error) {
+      this.#download.giveBack(lengthBytes)
+      throw error
+    }
   }
 
   /** The holder to ask next. @param except those that have been asked */

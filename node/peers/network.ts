@@ -9,6 +9,7 @@ import { importProtocol } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
 import { regionProtocol } from '../../protocol/messages/region.ts'
 import { seedProtocol } from '../../protocol/messages/seed.ts'
+import type { Bandwidth } from '../base/bandwidth.ts'
 import type { Log } from '../base/log.ts'
 import { guestNoiseProtocol } from './admission/region-noise.ts'
 import { loadMemberList } from './admission/member-list.ts'
@@ -40,6 +41,12 @@ import { serveSeed } from './seed/server.ts'
 import type { ServedData } from './served-data.ts'
 import { SourcePace } from './source-pace.ts'
 import type { Traffic } from './traffic.ts'
+
+export interface PeerNetworkParts {
+  log: Log
+  /** A limit on what is given to peers. */
+  upload: Bandwidth
+}
 
 export interface PeerNetworkOptions {
   region: string
@@ -78,6 +85,7 @@ export class PeerNetwork {
   readonly #host: Libp2p
   readonly #dialler: Dialler
   readonly #log: Log
+  readonly #upload: Bandwidth
   readonly #listen: readonly string[]
   readonly #isPrivate: boolean
   readonly #regionPace = new SourcePace(limits.region.bytes)
@@ -87,7 +95,7 @@ export class PeerNetwork {
    * Loads the identity and makes the libp2p host. It connects to nobody before {@link start}.
    * @throws invalid for addresses that are not usable, and for files that are not what they should be
    */
-  static async open({ log }: { log: Log }, options: PeerNetworkOptions): Promise<PeerNetwork> {
+  static async open({ log, upload }: PeerNetworkParts, options: PeerNetworkOptions): Promise<PeerNetwork> {
     const { region, listen, identityFile, regionKeyFile, guestKeyFile, memberFile } = options
     const key = await loadIdentity(identityFile)
     const secrets =
@@ -105,11 +113,18 @@ export class PeerNetwork {
     const gate = new RegionGate({ log }, secrets, guestSecrets)
     const isBarred = (peerId: string): boolean => bans.has(peerId) || listed?.has(peerId) === false
     const host = await createPeerHost({ privateKey: key, gate }, { listen, isBarred })
-    return new PeerNetwork({ key, bans, gate, host, log }, options)
+    return new PeerNetwork({ key, bans, gate, host, log, upload }, options)
   }
 
   private constructor(
-    { key, bans, gate, host, log }: { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p; log: Log },
+    {
+      key,
+      bans,
+      gate,
+      host,
+      log,
+      upload,
+    }: PeerNetworkParts & { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p },
     { region, name, listen, bootstrap, regionKeyFile, bulk, guestBytesPerSecond = 12_500_000 }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
@@ -119,6 +134,7 @@ export class PeerNetwork {
     this.#gate = gate
     this.#host = host
     this.#log = log
+    this.#upload = upload
     this.#listen = listen
     this.#isPrivate = regionKeyFile !== undefined
     this.#dialler = new Dialler({ host, log }, { bootstrap, listen })
@@ -134,7 +150,7 @@ export class PeerNetwork {
     this.imports = new ImportClient({ host, membership })
     this.seeds = new SeedClient({ host, membership })
     this.bulk = new BulkPlane(
-      { host, membership, log, signal },
+      { host, membership, log, upload, signal },
       bulk === undefined ? undefined : { mode: bulk.mode, listen: parseBulkListen(bulk.listen, listen) },
     )
   }
@@ -154,7 +170,7 @@ export class PeerNetwork {
     })
     const unsent = new ByteBudget({ ...limits.unsent, freeBytes: maxChunkBytes })
     const objects = new ObjectServer({ served, unsent, log: this.#log })
-    const chunks = new ChunkServer({ served, unsent })
+    const chunks = new ChunkServer({ served, unsent, upload: this.#upload })
     const { bans, log } = { bans: this.#bans, log: this.#log }
     this.#guests = new GuestServer(
       { served, membership, bans, unsent, log, signal },
