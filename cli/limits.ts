@@ -48,7 +48,7 @@ export async function run(argv: string[]): Promise<number> {
   else
     printLines(
       result.limits.map(({ name, rate, isChanged, bytesPerSecond, waits }) => {
-        const limit = rate === 'none' ? 'no limit' : `${rate}${/B$/.test(rate) ? '/s' : ''}`
+        const limit = rate === 'none' ? 'no limit' : `${rate}${rate.endsWith('B') ? '/s' : ''}`
         const now = `${((bytesPerSecond * 8) / 1e6).toFixed(1)} Mbit/s now`
         const waited = waits === 0 ? '' : `; ${waits} ${waits === 1 ? 'piece' : 'pieces'} waited for it`
         return `${name.padEnd(10)}${limit}${isChanged ? ' (changed)' : ''}, ${now}${waited}`

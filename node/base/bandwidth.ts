@@ -1,5 +1,5 @@
 import { systemClock, type Clock } from './clock.ts'
-import { Urgency } from './urgency.ts'
+import type { Urgency } from './urgency.ts'
 
 /** What may pass at once after a pause, in time at the limit (µs): timers are late by less. */
 const burstUs = 100_000n

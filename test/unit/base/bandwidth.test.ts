@@ -74,7 +74,7 @@ test('what becomes urgent while it waits overtakes', async () => {
   const [, second] = [take('first'), take('second')]
   await clock.pass(0)
   assert.deepEqual(order, [])
-  second!.raise()
+  second.raise()
   await clock.pass(0)
   assert.deepEqual(order, ['second'])
   await clock.pass(5_000)
