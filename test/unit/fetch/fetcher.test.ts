@@ -81,7 +81,7 @@ function world(
         isBusyWithEarlier: () => false,
       },
       bulk: result.bulk,
-      readers: { readerOf: () => undefined },
+      spans: { placeOf: () => ({ depth: 0, member: undefined }), ask: async () => undefined },
       log: silentLog,
     }),
     registry: result.registry,

@@ -13,7 +13,7 @@ import { ChunkClient } from '../../../node/peers/chunk/client.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
 import type { Peer } from '../../../node/peers/peer.ts'
 import { standings } from '../../../node/peers/peer-standing.ts'
-import type { SpanReaders } from '../../../node/peers/span-readers.ts'
+import type { SpanStewards } from '../../../node/peers/spans/span-stewards.ts'
 import { FakeClock } from '../../support/fake-clock.ts'
 import { FakeBulk } from './fake-bulk.ts'
 import { FakeRegion } from '../peers/fake-region.ts'
@@ -91,7 +91,8 @@ export interface ScriptedRegion {
 
 /**
  * A host whose peers all say that they hold everything, and do as their scripts say.
- * @param options `reader`: the peer that reads all spans from the registry; then the peers say that they hold nothing
+ * @param options `reader`: the peer to which stewards send this host, until it refuses; then the peers say that they
+ *   hold nothing
  */
 export function scriptedRegion(
   scripts: Record<string, Script>,
@@ -126,8 +127,13 @@ export function scriptedRegion(
   const { membership, host } = region
   const availability = new Availability({ membership })
   const client = new ChunkClient({ host, membership, signal: new AbortController().signal, clock })
-  const readers: Pick<SpanReaders, 'readerOf'> = {
-    readerOf: () => (reader === undefined || client.standing(reader).current > standings.unproven ? undefined : reader),
+  let hasFailed = false
+  const spans: Pick<SpanStewards, 'placeOf' | 'ask'> = {
+    placeOf: () =>
+      reader === undefined || hasFailed || client.standing(reader).current > standings.unproven
+        ? { depth: 0, member: undefined }
+        : { depth: 1, member: reader },
+    ask: async () => await Promise.resolve(void (hasFailed = true)),
   }
   const stored = new Map<Digest, Uint8Array>()
   const atRegistry: number[] = []
@@ -140,7 +146,7 @@ export function scriptedRegion(
         return true
       },
     },
-    peers: new PeerSource({ availability, chunks: client, bulk: new FakeBulk(), readers, log: silentLog, clock }),
+    peers: new PeerSource({ availability, chunks: client, bulk: new FakeBulk(), spans, log: silentLog, clock }),
     registry: {
       fetch: async ({ index }) => {
         atRegistry.push(index)

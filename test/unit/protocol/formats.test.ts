@@ -401,10 +401,10 @@ messages.push([
 messages.push(['object missing', encodeObjectAnswer(undefined), '00', (bytes) => parseObjectAnswer(bytes), undefined])
 messages.push([
   'wants',
-  encodeWants([{ id: 258, kind: 'relay-urgent', digest: a }]),
-  `0201000002${a.slice(7)}`,
+  encodeWants([{ id: 258, kind: 'relay-urgent', depth: 3, digest: a }]),
+  `020100000e${a.slice(7)}`,
   (bytes) => parseWants(bytes),
-  [{ id: 258, kind: 'relay-urgent', digest: a }],
+  [{ id: 258, kind: 'relay-urgent', depth: 3, digest: a }],
 ])
 messages.push([
   'missing answer',

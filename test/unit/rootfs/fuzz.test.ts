@@ -222,8 +222,8 @@ test('damaged records and messages are read, or refused as invalid', async () =>
     ],
     [
       encodeWants([
-        { id: 1, kind: 'held', digest: diffId },
-        { id: 2, kind: 'raise', digest: diffId },
+        { id: 1, kind: 'held', depth: 0, digest: diffId },
+        { id: 2, kind: 'raise', depth: 0, digest: diffId },
       ]),
       parseWants,
     ],
