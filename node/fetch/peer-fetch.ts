@@ -19,8 +19,12 @@ const queuedLateMs = 10_000
 const nextHolderMs = 2_000
 /** A timer that is so late (ms) tells of a pause of this host, not of its peers. */
 const ownPauseMs = 250
-/** A chunk that nobody waits for gives its reader this time (ms), or four times what members usually take: both may be busy. */
-const unawaited = { minMs: 250, factor: 4 } as const
+/**
+ * A reader that does not say that it reads is passed over after this time (ms), though few have been so lately; and for a
+ * chunk that nobody waits for after this time, or four times what members usually take. A host that is short of a core
+ * says so late: to read for it costs the registry, and all others, more than to wait. One that is gone is known by then.
+ */
+const slowReader = { ms: 1_000, factor: 4 } as const
 /** A chunk that nobody waits for, and that is only ever said to be coming, is asked of the registry too after this time (ms). */
 const unawaitedLateMs = 30_000
 /** Stewards are asked so many times for one chunk: for a reader, and for another where that one does not deliver. */
@@ -49,6 +53,7 @@ export interface Holders {
   usualMs: (streamClass: StreamClass) => number
   countDemand: () => void
   mayAskAgain: () => boolean
+  mayPassOver: () => boolean
   isBusyWithEarlier: (id: string, streamClass: StreamClass, askedAtMs: number) => boolean
 }
 
@@ -220,9 +225,10 @@ export class PeerFetch {
     if (!isComing) {
       const { comingMs } = this.#holders
       const patienceMs =
-        this.#urgentAtMs === undefined ? Math.max(unawaited.minMs, unawaited.factor * comingMs) : comingMs
+        this.#urgentAtMs === undefined ? Math.max(slowReader.ms, slowReader.factor * comingMs) : comingMs
       const dueMs = askedAtMs + patienceMs + Math.min(ownLateMs, maxOwnLateMs)
       if (now < dueMs) return dueMs - now
+      if (now - askedAtMs < slowReader.ms && !this.#holders.mayPassOver()) return Math.min(recheckMs, slowReader.ms)
       this.#becomeLate()
       return Infinity
     }

@@ -44,6 +44,8 @@ const stallMs = 5_000
  * somebody waits for, and a few besides.
  */
 const hedges = { share: 0.05, burst: 16 } as const
+/** The same for readers that do not say soon that they read: each that is passed over costs the registry a range. */
+const passedOver = { share: 0.02, burst: 4 } as const
 /** More than all that is under way to one peer (bytes). */
 const untried = 2 ** 40
 const nobody: ReadonlySet<string> = new Set()
@@ -56,6 +58,7 @@ export class PeerSource {
   readonly #parts: PeerSourceParts
   readonly #clock: Clock
   readonly #budget = new ShareBudget(hedges)
+  readonly #readerBudget = new ShareBudget(passedOver)
   /** What is under way to each peer (bytes). */
   readonly #loads = new Map<string, number>()
 
@@ -138,6 +141,12 @@ export class PeerSource {
   /** Somebody waits for one more chunk. */
   countDemand(): void {
     this.#budget.count()
+    this.#readerBudget.count()
+  }
+
+  /** Whether a reader that does not say soon that it reads may be passed over at once. */
+  mayPassOver(): boolean {
+    return this.#readerBudget.take()
   }
 
   /** Whether a chunk may be asked for twice although the peer that was asked is not silent. */

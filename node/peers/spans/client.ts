@@ -83,9 +83,10 @@ class SpanStream {
       stream = await this.#stream
       for await (const message of readFrames(stream, maxSpanMessageBytes)) {
         const places = parseSpanAnswer(message)
-        const pending = this.#pending.shift()
+        const [pending] = this.#pending
         if (pending?.spans !== places.length)
           throw new P2pfsError('invalid', 'the steward answers what it was not asked')
+        this.#pending.shift()
         pending.answer.resolve(places)
       }
       this.#end(new P2pfsError('unavailable', 'the steward closed the stream'))

@@ -14,7 +14,7 @@ import type { SpanBook } from './span-book.ts'
 /** How long a steward may take to answer, before there are samples and within bounds (ms): a small message. */
 const answerBounds = { firstMs: 50, minMs: 20, maxMs: 500 } as const
 /** A question that nobody waits for gives its steward this time (ms), or so many times what stewards usually take. */
-const unawaited = { minMs: 250, factor: 4 } as const
+const unawaited = { minMs: 1_000, factor: 4 } as const
 /** Stewards that are asked for one group: the first in its order, and the next where that one is passed over. */
 const maxAsked = 2
 /** A steward that was passed over is not asked for so long (ms). */
@@ -130,11 +130,17 @@ export class SpanStewards {
     const { table, spans } = question
     const numbers = [...spans.keys()]
     const places = await this.#askStewards(question, numbers)
-    for (const [i, span] of numbers.entries()) {
+    this.#keep(table, numbers, places)
+    for (const [span, answered] of spans) {
+      this.#asking.delete(keyOf(table, span * spanChunks))
+      answered.resolve(undefined)
+    }
+  }
+
+  #keep(table: Digest, spans: readonly number[], places: readonly SpanPlace[] | undefined): void {
+    for (const [i, span] of spans.entries()) {
       const key = keyOf(table, span * spanChunks)
       this.#places.set(key, places?.[i] ?? readItself, places === undefined ? unansweredMs : placeMs)
-      this.#asking.delete(key)
-      spans.get(span)!.resolve(undefined)
     }
   }
 
@@ -154,8 +160,19 @@ export class SpanStewards {
           () => undefined,
         )
         const places = await Promise.race([asking, this.#patience(urgency, asking)])
-        // A steward that sends this host to itself knows nothing.
-        if (places !== undefined) return places.map((place) => (place.member === own ? readItself : place))
+        if (places !== undefined) return places.map((place) => this.#sane(place))
+        // It may be busy: what it says later counts from then on, or hosts that did not wait would read all by themselves.
+        asking.then(
+          (late) => {
+            this.#avoided.delete(steward)
+            this.#keep(
+              table,
+              spans,
+              late.map((place) => this.#sane(place)),
+            )
+          },
+          () => undefined,
+        )
         log.debug('steward does not answer in time; it is passed over', { peer: steward, table, group })
       } catch (error) {
         if (!isP2pfsError(error)) throw error
@@ -164,6 +181,11 @@ export class SpanStewards {
       this.#avoided.set(steward, true, avoidMs)
     }
     return undefined
+  }
+
+  /** A steward that sends this host to itself knows nothing. */
+  #sane(place: SpanPlace): SpanPlace {
+    return place.member === this.#parts.own ? readItself : place
   }
 
   /** Resolves when the steward has had its time, without that in which this host itself was late. */

@@ -32,12 +32,23 @@ test('a chunk that nobody holds is read by its reader, and the registry is not a
 
 for (const [priority, dueMs] of [
   ['demand', 50],
-  ['boot', 250],
+  ['boot', 1_000],
 ] as const)
   test(`a reader that does not say that it reads is passed over: ${priority} waits ${dueMs} ms for it`, async () => {
     const { read } = scriptedRegion({ a: silent }, hasIt, { reader: 'a' })
     assert.deepEqual(await read(0, { priority }), { source: 'registry', ms: dueMs + 100 })
   })
+
+test('of many readers that do not say soon that they read, few are passed over at once, and none is waited for longer than a second', async () => {
+  const times: number[] = []
+  const { read } = scriptedRegion({ a: silent }, hasIt, { reader: 'a' })
+  await Promise.all(Array.from({ length: 12 }, async (_, index) => times.push((await read(index)).ms)))
+  assert.deepEqual(
+    [times.filter((ms) => ms <= 200).length, times.every((ms) => ms <= 1_200)],
+    [4, true],
+    String(times),
+  )
+})
 
 test('a reader that cannot read it costs a message, and is not asked again for a while', async () => {
   const lacks: Script = async (want, { lack }) => await lack(want)
