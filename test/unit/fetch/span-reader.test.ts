@@ -43,11 +43,7 @@ test('of many readers that do not say soon that they read, few are passed over a
   const times: number[] = []
   const { read } = scriptedRegion({ a: silent }, hasIt, { reader: 'a' })
   await Promise.all(Array.from({ length: 12 }, async (_, index) => times.push((await read(index)).ms)))
-  assert.deepEqual(
-    [times.filter((ms) => ms <= 200).length, times.every((ms) => ms <= 1_200)],
-    [4, true],
-    String(times),
-  )
+  assert.deepEqual([times.filter((ms) => ms <= 200).length, times.every((ms) => ms <= 1_200)], [4, true], String(times))
 })
 
 test('a reader that cannot read it costs a message, and is not asked again for a while', async () => {

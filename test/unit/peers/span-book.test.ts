@@ -64,11 +64,10 @@ test('a reader that is gone, or did not deliver, is replaced by the first who as
     for (const id of ['a', 'b', 'c', 'd']) place(id)
     if (!isReported) gone.add('a')
     const options = isReported ? { without: 'a' } : {}
-    assert.deepEqual([place('b', options).member, place('c', options).member, place('d', options).member], [
-      undefined,
-      'b',
-      'b',
-    ])
+    assert.deepEqual(
+      [place('b', options).member, place('c', options).member, place('d', options).member],
+      [undefined, 'b', 'b'],
+    )
   }
 })
 

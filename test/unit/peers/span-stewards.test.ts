@@ -29,7 +29,10 @@ const table = digestOf(Buffer.from('table'))
 const registry: SpanPlace = { depth: 0, member: undefined }
 
 /** This host, `me`, among others; `order` is that of stewards, and each says what `answers` has it say. */
-function host(order: readonly string[], answers: Record<string, (question: SpanQuestion) => Promise<SpanPlace[]>> = {}) {
+function host(
+  order: readonly string[],
+  answers: Record<string, (question: SpanQuestion) => Promise<SpanPlace[]>> = {},
+) {
   const clock = new FakeClock()
   const members = order
     .filter((id) => id !== 'me')
