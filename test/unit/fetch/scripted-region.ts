@@ -80,6 +80,8 @@ export interface ScriptedRegion {
   peers: Record<string, Peer>
   /** Wants that each peer has got, by the peer's id. */
   wants: Record<string, number>
+  /** Indexes of chunks for which a steward was asked. */
+  questions: number[]
   /** Indexes of chunks that the registry was asked for. */
   atRegistry: number[]
   /** Reads a chunk, and lets so much time pass until it has come. @returns the source, and how long it took (ms) */
@@ -91,13 +93,13 @@ export interface ScriptedRegion {
 
 /**
  * A host whose peers all say that they hold everything, and do as their scripts say.
- * @param options `reader`: the peer to which stewards send this host, until it refuses; then the peers say that they
- *   hold nothing
+ * @param options `reader`: the peer to which stewards send this host, until it is asked
+ *   again; then to the `others`, one after the other, and to the registry. With it the peers say that they hold nothing
  */
 export function scriptedRegion(
   scripts: Record<string, Script>,
   registry: (index: number) => Promise<'has it' | 'is away'> | 'has it' | 'is away',
-  { registryMs = 100, reader }: { registryMs?: number; reader?: string } = {},
+  { registryMs = 100, reader, others = [] }: { registryMs?: number; reader?: string; others?: readonly string[] } = {},
 ): ScriptedRegion {
   const clock = new FakeClock()
   const region = new FakeRegion({ clock })
@@ -127,13 +129,16 @@ export function scriptedRegion(
   const { membership, host } = region
   const availability = new Availability({ membership })
   const client = new ChunkClient({ host, membership, signal: new AbortController().signal, clock })
-  let hasFailed = false
+  const questions: number[] = []
+  const named = [reader, ...others]
   const spans: Pick<SpanStewards, 'placeOf' | 'ask'> = {
-    placeOf: () =>
-      reader === undefined || hasFailed || client.standing(reader).current > standings.unproven
+    placeOf: () => {
+      const member = named[questions.length]
+      return member === undefined || client.standing(member).current > standings.unproven
         ? { depth: 0, member: undefined }
-        : { depth: 1, member: reader },
-    ask: async () => await Promise.resolve(void (hasFailed = true)),
+        : { depth: 1, member }
+    },
+    ask: async (_, index) => await Promise.resolve(void questions.push(index)),
   }
   const stored = new Map<Digest, Uint8Array>()
   const atRegistry: number[] = []
@@ -171,5 +176,5 @@ export function scriptedRegion(
     if (ended === undefined) throw failure ?? new Error(`chunk ${index} has not come within ${withinMs} ms`)
     return ended
   }
-  return { clock, region, fetcher, client, peers, wants, atRegistry, read }
+  return { clock, region, fetcher, client, peers, wants, questions, atRegistry, read }
 }
