@@ -123,8 +123,7 @@ export class PeerNetwork {
     this.imports = new ImportClient({ host, membership })
     this.seeds = new SeedClient({ host, membership })
     const own = this.peerId
-    const isHere = (id: string): boolean =>
-      id === own || membership.members().some((member) => member.id === id && !member.standing.isSilent)
+    const isHere = (id: string): boolean => id === own || membership.isAwake(id)
     this.#book = new SpanBook({ isHere, now: () => performance.now() })
     const client = new SpanClient({ host, membership, signal })
     this.spans = new SpanStewards({ own, membership, client, book: this.#book, log })
