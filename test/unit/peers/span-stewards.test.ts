@@ -159,8 +159,10 @@ test('the time for which this host was late is not counted against a steward', a
     log: silentLog,
     clock: late,
   })
-  void stewards.ask(table, 0, { urgency: new Urgency(true) })
+  let isOver = false
+  void stewards.ask(table, 0, { urgency: new Urgency(true) }).then(() => (isOver = true))
   await clock.pass(151)
+  assert.equal(isOver, false)
   answer.resolve([{ depth: 1, member: 'a' }])
   await settled()
   assert.deepEqual(stewards.placeOf(table, 0), { depth: 1, member: 'a' })
