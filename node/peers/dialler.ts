@@ -1,4 +1,4 @@
-import type { Libp2p } from '@libp2p/interface'
+import type { Libp2p, PeerId } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { MemberAddresses } from '../../protocol/messages/region.ts'
@@ -132,6 +132,30 @@ export class Dialler {
     } else if (!target.hasSpoken) {
       const isKnown = target.hints.has(teller)
       if (isKnown || target.hints.size < limits.members.tellersPerMember) target.hints.set(teller, usable)
+    }
+  }
+
+  /**
+   * Dials a member now, at the addresses that it tells itself, as far as {@link DialAllowance} goes.
+   * @throws unavailable where it cannot be reached, or may not be dialled now
+   */
+  async reach({ peer, addresses }: MemberAddresses, { signal }: { signal: AbortSignal }): Promise<PeerId> {
+    const unreachable = (why: string, cause?: unknown): P2pfsError =>
+      new P2pfsError('unavailable', `the member cannot be reached: ${why}`, { peer, cause })
+    if (this.#avoided.has(peer)) throw unreachable('it is avoided for a while')
+    const allowed = this.#allowance.take(peer, this.#usable(addresses), { isProven: false })
+    if (allowed === undefined) throw unreachable('its addresses may not be dialled now')
+    let isConnected = false
+    try {
+      const full = allowed.addresses.map((address) => multiaddr(`${address}/p2p/${peer}`))
+      const { remotePeer } = await this.#host.dial(full, { signal })
+      isConnected = true
+      return remotePeer
+    } catch (cause) {
+      signal.throwIfAborted()
+      throw unreachable((cause as Error).message, cause)
+    } finally {
+      allowed.end(isConnected)
     }
   }
 

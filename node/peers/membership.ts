@@ -11,6 +11,7 @@ import {
   type RegionMessage,
 } from '../../protocol/messages/region.ts'
 import type { Log } from '../base/log.ts'
+import { orAbort, SingleFlight } from '../base/single-flight.ts'
 import type { BanList } from './ban-list.ts'
 import { ByteBudget } from './byte-budget.ts'
 import type { Dialler } from './dialler.ts'
@@ -18,6 +19,7 @@ import { limits } from './limits.ts'
 import { isMember, Peer, type Member } from './peer.ts'
 import { RegionClient } from './region/client.ts'
 import { rendezvous } from './rendezvous.ts'
+import { Roster } from './roster/roster.ts'
 import { TrafficCounter, type Traffic } from './traffic.ts'
 
 /** New members are gathered for so long before the others hear of them (ms): many that join at once are one message. */
@@ -38,7 +40,7 @@ export interface PeerStatus extends Traffic {
 export interface MembershipParts {
   host: Pick<Libp2p, 'peerId' | 'dialProtocol' | 'hangUp' | 'getMultiaddrs'>
   bans: Pick<BanList, 'add'>
-  dialler: Pick<Dialler, 'learn' | 'hear' | 'avoid'>
+  dialler: Pick<Dialler, 'learn' | 'hear' | 'avoid' | 'reach'>
   log: Log
   /** Aborts when this host leaves. */
   signal: AbortSignal
@@ -58,6 +60,11 @@ export interface MembershipOptions {
 export class Membership {
   /** Counts the chunks that are exchanged with all peers. */
   readonly traffic = new TrafficCounter()
+  /** The members that are alive, connected or not. */
+  readonly roster: Roster
+  readonly #reaching = new SingleFlight<Member>()
+  /** How many parts of this host use the connection to a member. */
+  readonly #kept = new Map<string, number>()
   readonly #parts: MembershipParts
   readonly #now: () => number
   readonly #sleep: NonNullable<MembershipParts['sleep']>
@@ -81,6 +88,7 @@ export class Membership {
     this.#now = parts.now ?? (() => performance.now())
     this.#sleep = parts.sleep ?? (async (ms, { signal }) => await sleepFor(ms, undefined, { signal }))
     this.#options = options
+    this.roster = new Roster({ id: parts.host.peerId.toString(), name: options.name, addresses: [] })
     const stopTimers = (): void => {
       for (const timer of [this.#membersTimer, ...this.#helloTimers.values()]) clearTimeout(timer)
     }
@@ -120,6 +128,31 @@ export class Membership {
     return peer
   }
 
+  /**
+   * The member, connected: it is dialled now where it is not, once for all who ask.
+   * @throws unavailable where it is no member of the region, or cannot be reached
+   */
+  async reach(id: string, { signal }: { signal: AbortSignal }): Promise<Member> {
+    signal.throwIfAborted()
+    const peer = this.#peers.get(id)
+    if (peer !== undefined && isMember(peer)) return peer
+    return await this.#reaching.run(id, signal, async (ended) => await this.#connect(id, ended))
+  }
+
+  /** Keeps the connection to the member open, once it is there, until the result is disposed of. It dials nobody. */
+  keep(id: string): Disposable {
+    this.#kept.set(id, (this.#kept.get(id) ?? 0) + 1)
+    let isKept = true
+    const end = (): void => {
+      if (!isKept) return
+      isKept = false
+      const left = (this.#kept.get(id) ?? 0) - 1
+      if (left > 0) this.#kept.set(id, left)
+      else this.#kept.delete(id)
+    }
+    return { [Symbol.dispose]: end }
+  }
+
   /** Whether no member is connected although there should be some: this host had members, or has bootstrap peers. */
   isAlone(): boolean {
     return this.members().length === 0 && (this.#hadMembers || this.#options.hasBootstrap)
@@ -137,11 +170,14 @@ export class Membership {
   }
 
   /**
-   * Ids of this host and of the connected members that are not silent, in the order in which they answer for the key.
+   * Ids of this host and of the members, connected or not, that are not silent, in the order in which they answer for
+   * the key.
    */
   byResponsibility(key: string): string[] {
-    const awake = this.members().filter((peer) => !peer.standing.isSilent)
-    return rendezvous(key, [this.#parts.host.peerId.toString(), ...awake.map(({ id }) => id)])
+    return rendezvous(
+      key,
+      this.roster.ids().filter((id) => this.#peers.get(id)?.standing.isSilent !== true),
+    )
   }
 
   /**
@@ -206,6 +242,7 @@ export class Membership {
     if (isNews) this.#joinedAt.set(peer, this.#joined++)
     peer.hello = hello
     this.#hadMembers = true
+    this.roster.put({ id: peer.id, name: hello.name, addresses: hello.addresses })
     dialler.learn({ peer: peer.id, addresses: hello.addresses })
     this.#membersTimer ??= this.#sendMembersLater()
     peer.regionClient?.wake()
@@ -239,6 +276,18 @@ export class Membership {
     this.#hangUp(peer)
   }
 
+  async #connect(id: string, signal: AbortSignal): Promise<Member> {
+    const known = this.roster.get(id)
+    if (known === undefined) throw new P2pfsError('unavailable', 'peer is no member of the region', { peer: id })
+    const peer =
+      this.#peers.get(id) ??
+      this.peerOf(await this.#parts.dialler.reach({ peer: id, addresses: [...known.addresses] }, { signal }))
+    await orAbort(peer.whenMember(), signal)
+    if (!this.#isCurrent(peer) || !isMember(peer))
+      throw new P2pfsError('unavailable', 'the connection to the peer ended', { peer: id })
+    return peer
+  }
+
   #hangUp({ libp2pId }: Peer): void {
     this.#parts.host.hangUp(libp2pId).catch(() => undefined)
   }
@@ -250,6 +299,7 @@ export class Membership {
   #remove(peer: Peer): void {
     if (isMember(peer)) this.#parts.log.info('peer left', { peer: peer.id, name: peer.hello.name })
     this.#peers.delete(peer.id)
+    this.roster.delete(peer.id)
     this.#stopHelloTimer(peer)
     peer.regionClient?.close()
   }
