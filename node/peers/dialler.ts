@@ -68,6 +68,7 @@ export class Dialler {
   /** Whether a member is not dialled yet because of what dials it may cost. */
   #isHeldBack = false
   #next: NodeJS.Immediate | undefined
+  #isWanted: (peer: string) => boolean = () => true
 
   /** @throws invalid for a bootstrap address that is no multiaddr */
   constructor(
@@ -159,6 +160,11 @@ export class Dialler {
     }
   }
 
+  /** From now on only peers for which this is true are dialled without being asked for; and bootstrap peers, when alone. */
+  want(isWanted: (peer: string) => boolean): void {
+    this.#isWanted = isWanted
+  }
+
   /** Leaves a peer undialled for a while; a bootstrap peer is dialled seldom. */
   avoid(peer: string, forMs: number): void {
     this.#avoided.set(peer, true, forMs)
@@ -246,8 +252,13 @@ export class Dialler {
       target.connectedAtMs = undefined
       const forgetMs = target.hasSpoken ? limits.members.forgetMs : limits.members.forgetUnprovenMs
       if (target.bootstrap === undefined && now - target.reachedAtMs > forgetMs) this.#drop(key, target)
-      else if (!target.isDialling && target.dialAtMs <= now) this.#dial(target)
+      else if (!target.isDialling && target.dialAtMs <= now && (connected.size === 0 || this.#isMissed(target)))
+        this.#dial(target)
     }
+  }
+
+  #isMissed({ peer }: Target): boolean {
+    return peer === undefined || this.#isWanted(peer)
   }
 
   #dial(target: Target): void {

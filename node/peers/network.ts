@@ -1,6 +1,7 @@
 import type { Connection, Libp2p, PrivateKey, Stream } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { isMemberRecordSigned } from '../../protocol/member-record.ts'
 import { bulkProtocol, type BulkMode } from '../../protocol/messages/bulk.ts'
 import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
@@ -51,6 +52,8 @@ export interface PeerNetworkOptions {
   memberFile: string | undefined
   /** How chunks are carried in bulk; undefined: over libp2p only. */
   bulk: { mode: BulkMode; listen: string | undefined } | undefined
+  /** Members of a region that is connected each to each, at most; for tests. */
+  fullMesh?: number
 }
 
 /** This host's place among its peers: what it asks them, and, once it has started, what it serves them. */
@@ -94,7 +97,7 @@ export class PeerNetwork {
 
   private constructor(
     { key, bans, gate, host, log }: { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p; log: Log },
-    { region, name, listen, bootstrap, regionKeyFile, bulk }: PeerNetworkOptions,
+    { region, name, listen, bootstrap, regionKeyFile, bulk, fullMesh }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
     this.#key = key
@@ -106,8 +109,15 @@ export class PeerNetwork {
     this.#dialler = new Dialler({ host, log }, { bootstrap, listen })
     this.peerId = host.peerId.toString()
     this.membership = new Membership(
-      { host, bans, dialler: this.#dialler, log, signal },
-      { region, name, hasBootstrap: bootstrap.length > 0 },
+      {
+        host,
+        bans,
+        dialler: this.#dialler,
+        signing: { sign: async (bytes) => await key.sign(bytes), isSigned: isMemberRecordSigned },
+        log,
+        signal,
+      },
+      { region, name, hasBootstrap: bootstrap.length > 0, ...(fullMesh !== undefined && { fullMesh }) },
     )
     const { membership } = this
     this.availability = new Availability({ membership })
@@ -161,10 +171,13 @@ export class PeerNetwork {
       })
     }
     this.#dialler.start()
+    membership.start()
   }
 
   /** Ends all connections. */
   async stop(): Promise<void> {
+    if (this.#stopping.signal.aborted) return
+    await this.membership.sayGoodbye()
     if (this.#stopping.signal.aborted) return
     this.#stopping.abort(new P2pfsError('closed', 'peer network stopped'))
     this.availability.stop()
