@@ -130,9 +130,11 @@ export const limits = {
     /** A suspect that does not refute it is dead after so long (ms): news pass a region of 10,000 in one second. */
     suspectMs: 5_000,
     /** Records of one member: this often (ms), and so many at once. */
-    updates: { everyMs: 2_000, burst: 4 },
+    updates: { everyMs: 1_000, burst: 8 },
     /** New records that one teller has this host check: a tenth of a millisecond each. */
     records: { perSecond: 1_000, burst: 16_384 },
+    /** Comparisons that one teller asks for, and wants of records: beyond it they are not answered. */
+    questions: { perSecond: 2, burst: 16 },
     /** Suspicions of one teller: beyond it they are ignored. */
     suspects: { perSecond: 64, burst: 1024 },
     /** A region of so many members, this host included, is connected each to each. */

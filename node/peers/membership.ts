@@ -29,6 +29,8 @@ const meetTimeoutMs = 2_000
 const meetPollMs = 50
 /** Members that have come are gathered for so long before they are dialled (ms). */
 const wantedIntervalMs = 100
+/** So often neighbours that are not connected are looked at; one that has been missed twice is suspected (ms). */
+const missedIntervalMs = 5_000
 
 export interface PeerStatus extends Traffic {
   peer: string
@@ -79,6 +81,9 @@ export class Membership {
   readonly #gossip: Gossip
   readonly #fullMesh: number
   #wantedTimer: NodeJS.Timeout | undefined
+  #missedTimer: NodeJS.Timeout | undefined
+  /** Neighbours that were not connected the last time. */
+  #missed = new Set<string>()
   /** Those that stand next to this host in the roster; undefined where it has changed. */
   #near: Set<string> | undefined
   #hadMembers = false
@@ -117,7 +122,7 @@ export class Membership {
     })
     parts.dialler.want((id) => !this.roster.get(id) || this.#isDialled(id))
     const stopTimers = (): void => {
-      for (const timer of [this.#wantedTimer, ...this.#helloTimers.values()]) clearTimeout(timer)
+      for (const timer of [this.#wantedTimer, this.#missedTimer, ...this.#helloTimers.values()]) clearTimeout(timer)
     }
     parts.signal.addEventListener('abort', stopTimers, { once: true })
   }
@@ -253,7 +258,7 @@ export class Membership {
     peer.regionClient = client
     client.send(this.#hello())
     client.wake()
-    if (isMember(peer)) await this.#gossip.met(peer.id, { wasSuspect: false })
+    if (isMember(peer)) await this.#gossip.met(peer.id, peer.doubt)
   }
 
   /** Takes the peer for a member. @returns false where it has gone, or belongs to another region: it is cut off */
@@ -272,12 +277,12 @@ export class Membership {
     this.#stopHelloTimer(peer)
     peer.hello = hello
     this.#hadMembers = true
-    const wasSuspect = this.roster.isSuspect(peer.id)
+    peer.doubt ??= this.roster.doubtOf(peer.id)
     this.roster.met({ id: peer.id, name: hello.name, addresses: hello.addresses })
     dialler.learn({ peer: peer.id, addresses: hello.addresses })
     if (isFirst && peer.regionClient !== undefined)
       this.#gossip
-        .met(peer.id, { wasSuspect })
+        .met(peer.id, peer.doubt)
         .catch((error: unknown) => log.warn('member cannot be told of this host', { error, peer: peer.id }))
     peer.regionClient?.wake()
     if (isFirst) this.#closeIdle()
@@ -292,6 +297,7 @@ export class Membership {
   /** Compares the list of members with those of others now and then, from now on. */
   start(): void {
     this.#gossip.start()
+    this.#missedTimer = setInterval(() => this.#lookForMissed(), missedIntervalMs).unref()
   }
 
   /** Tells the region that this host leaves. */
@@ -387,6 +393,7 @@ export class Membership {
   }
 
   #dialWanted(): void {
+    clearTimeout(this.#wantedTimer)
     this.#wantedTimer = undefined
     for (const id of this.#wanted()) {
       if (this.#peers.has(id)) continue
@@ -394,6 +401,18 @@ export class Membership {
       this.#parts.dialler.hear({ peer: id, addresses: [...addresses] }, this.roster.tellerOf(id) ?? this.roster.own)
     }
     this.#closeIdle()
+  }
+
+  /**
+   * Suspects neighbours that cannot be reached. So a member is found dead whose neighbours have died with it: others are
+   * its neighbours now.
+   */
+  #lookForMissed(): void {
+    const missing = [...this.#wanted()].filter((id) => !this.members().some((member) => member.id === id))
+    if (!this.#isMesh && this.members().length > 0)
+      for (const id of missing) if (this.#missed.has(id)) this.#gossip.lost(id)
+    this.#missed = new Set(missing)
+    this.#dialWanted()
   }
 
   /** Closes connections that nothing needs, beyond a bound: those first that were used the longest time ago. */

@@ -21,8 +21,8 @@ import type { Roster } from './roster.ts'
 
 /** News are gathered for so long before they are passed on (ms). */
 const gatherMs = 100
-/** This host refutes that it is dead no more often (ms). */
-const refuteMs = 1_000
+/** This host refutes that it is dead no more often (ms): others take its updates twice as often. */
+const refuteMs = 2_000
 /** How often the time of suspects is looked at (ms). */
 const suspectsPollMs = 500
 /** How often the list is compared with that of a neighbour, if nothing else is a reason (ms). */
@@ -59,6 +59,9 @@ export interface GossipParts {
   random?: () => number
 }
 
+/** What one teller may have this host do. */
+type Pace = Record<'records' | 'suspects' | 'questions', TokenBucket>
+
 /**
  * Spreads the records of members over the connections of this host. A piece of news is passed on once, to all neighbours
  * but the one that it came from. Two hosts that connect compare their lists, and give each other what one lacks: what
@@ -71,7 +74,7 @@ export class Gossip {
   /** Records of members that have left, until they have been passed on. */
   readonly #left = new Map<string, SignedMemberRecord>()
   readonly #suspects = new Map<string, { teller: string; sequence: number }>()
-  readonly #paces = new BoundedMap<string, { records: TokenBucket; suspects: TokenBucket }>({
+  readonly #paces = new BoundedMap<string, Pace>({
     maxEntries: limits.connections.inAll,
   })
   /** Members to compare the list with, and the one that it is compared with now. */
@@ -91,12 +94,15 @@ export class Gossip {
     parts.signal.addEventListener('abort', stop, { once: true })
   }
 
-  /** A member has connected: it hears of this host, and the lists are compared. */
-  async met(id: string, { wasSuspect }: { wasSuspect: boolean }): Promise<void> {
+  /**
+   * A member has connected: it hears of this host, and the lists are compared.
+   * @param doubt where it was suspected or dead here, the sequence number of that: it refutes it
+   */
+  async met(id: string, doubt: number | undefined): Promise<void> {
     if (this.#described !== JSON.stringify(this.#parts.describe())) await this.#describe()
     const { connected, roster } = this.#parts
     const signed = roster.signedRecord(roster.own)
-    const suspects = wasSuspect ? [{ peer: id, sequence: roster.sequenceOf(id) ?? 0 }] : []
+    const suspects = doubt === undefined ? [] : [{ peer: id, sequence: doubt }]
     this.#send(connected(id), { records: signed === undefined ? [] : [signed], suspects })
     this.#toCompare.add(id)
     this.#compare()
@@ -122,12 +128,13 @@ export class Gossip {
         for (const sighting of message.suspects) this.#takeSuspect(sighting, id)
         break
       case 'digest':
-        this.#answer(id, message.buckets)
+        if (this.#paceOf(id).questions.tryTake()) this.#answer(id, message.buckets)
         break
       case 'listing':
         this.#takeListing(id, message)
         break
       case 'wants': {
+        if (!this.#paceOf(id).questions.tryTake()) break
         const records = message.members
           .slice(0, limits.roster.inAll)
           .map((peer) => this.#parts.roster.signedRecord(peer))
@@ -307,11 +314,12 @@ export class Gossip {
     this.#compare()
   }
 
-  #paceOf(teller: string): { records: TokenBucket; suspects: TokenBucket } {
+  #paceOf(teller: string): Pace {
     const { now } = this.#parts
     const pace = this.#paces.get(teller) ?? {
       records: new TokenBucket({ ...limits.roster.records, now }),
       suspects: new TokenBucket({ ...limits.roster.suspects, now }),
+      questions: new TokenBucket({ ...limits.roster.questions, now }),
     }
     this.#paces.set(teller, pace)
     return pace

@@ -119,8 +119,9 @@ export class Roster {
     return true
   }
 
-  isSuspect(id: string): boolean {
-    return this.#suspects.has(id)
+  /** The sequence number at which the member is suspected, or dead, here; undefined where it is neither. */
+  doubtOf(id: string): number | undefined {
+    return this.#suspects.has(id) ? this.#entries.get(id)!.sequence : this.#dead.get(id)
   }
 
   /** Removes the suspects whose time is over. @returns whether suspects are left */

@@ -100,6 +100,8 @@ export class FakeRegion {
   /** Answers streams of all other protocols. */
   serve: (stream: Stream, peer: string, protocol: string) => Promise<void> = async () =>
     await new Promise(() => undefined)
+  /** Whether a member is dialled without being asked for. */
+  isWanted: (peer: string) => boolean = () => true
   /** Dials a member on demand. */
   reach: (peer: string) => Promise<PeerId> = async (peer) =>
     await Promise.reject(new P2pfsError('unavailable', 'nothing is dialled here', { peer }))
@@ -133,7 +135,7 @@ export class FakeRegion {
           learn: ({ peer }) => void this.learned.push(peer),
           hear: ({ peer }, teller) => void this.heard.push({ peer, teller }),
           reach: async ({ peer }) => await this.reach(peer),
-          want: () => undefined,
+          want: (isWanted) => void (this.isWanted = isWanted),
           avoid: (peer) => void this.avoided.push(peer),
         },
         signing: { sign: async () => await Promise.resolve(new Uint8Array(64)), isSigned: () => true },

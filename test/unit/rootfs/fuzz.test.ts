@@ -239,7 +239,7 @@ test('damaged records and messages are read, or refused as invalid', async () =>
       parseRegionMessage,
     ],
     [
-      encodeRegionMessage({ type: 'members', members: [{ peer: 'p', addresses: ['/ip4/127.0.0.1/tcp/1'] }] }),
+      encodeRegionMessage({ type: 'news', records: [], suspects: [{ peer: 'p', sequence: 7 }] }),
       parseRegionMessage,
     ],
     [
