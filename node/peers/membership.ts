@@ -216,6 +216,7 @@ export class Membership {
     return rendezvous(
       key,
       this.roster.ids().filter((id) => this.#peers.get(id)?.standing.isSilent !== true),
+      { hashOf: (id) => this.roster.hashOf(id) },
     )
   }
 

@@ -285,7 +285,7 @@ export class Gossip {
       const some: number[] = []
       let members: Sighting[] = []
       for (; i < buckets.length; i++) {
-        const more = listed.filter(({ peer: member }) => roster.bucketOf(member) === buckets[i])
+        const more = listed.filter(({ peer: member }) => roster.hashOf(member).bucket === buckets[i])
         if (some.length > 0 && members.length + more.length > maxListed) break
         some.push(buckets[i]!)
         members = [...members, ...more].slice(0, maxListed)

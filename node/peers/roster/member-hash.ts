@@ -5,15 +5,15 @@ export const ringCount = 4
 
 /** What is computed of a peer id once: its places on the rings, and the words that its share of keys is computed of. */
 export interface MemberHash {
-  /** Of {@link ringCount} rings. */
-  readonly places: Uint32Array
+  /** Of {@link ringCount} rings: words with a sign, which take least memory. */
+  readonly places: readonly number[]
   readonly bucket: number
 }
 
 /** SPEC.md, "Region protocol". */
 export function memberHash(id: string): MemberHash {
   const digest = hash('sha256', id, 'buffer')
-  const places = Uint32Array.from({ length: ringCount }, (_, ring) => digest.readUInt32BE(ring * 4))
+  const places = Array.from({ length: ringCount }, (_, ring) => digest.readInt32BE(ring * 4))
   return { places, bucket: digest[0]! }
 }
 

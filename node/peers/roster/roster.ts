@@ -13,10 +13,21 @@ export interface RosterMember {
   readonly addresses: readonly string[]
 }
 
+/** Of an Ed25519 signature. */
+const signatureBytes = 64
+
+const joined = ({ signature, claim }: SignedMemberRecord): Uint8Array => {
+  const bytes = new Uint8Array(signatureBytes + claim.length)
+  bytes.set(signature)
+  bytes.set(claim, signatureBytes)
+  return bytes
+}
+
 interface Entry {
   /** What it said in its hello, until its signed record is here. */
   hello: RosterMember | undefined
-  signed: SignedMemberRecord | undefined
+  /** Its signature, and what it signed behind it: one array takes less memory than two. */
+  signed: Uint8Array | undefined
   /** 0 before its record is here. */
   sequence: number
   hash: MemberHash
@@ -63,7 +74,7 @@ export class Roster {
   get(id: string): RosterMember | undefined {
     const entry = this.#entries.get(id)
     if (entry?.signed === undefined) return entry?.hello
-    const { name, addresses } = parseMemberRecord(entry.signed.claim)
+    const { name, addresses } = parseMemberRecord(entry.signed.subarray(signatureBytes))
     return { id, name, addresses }
   }
 
@@ -102,9 +113,12 @@ export class Roster {
     if (entry === undefined) {
       if (!this.#makeRoom()) return
       if (teller !== peer) this.#told.set(teller, (this.#told.get(teller) ?? 0) + 1)
-      return this.#add(peer, this.#entry(peer, { signed, sequence, teller: teller === peer ? undefined : teller }))
+      return this.#add(
+        peer,
+        this.#entry(peer, { signed: joined(signed), sequence, teller: teller === peer ? undefined : teller }),
+      )
     }
-    Object.assign(entry, { signed, sequence, hello: undefined })
+    Object.assign(entry, { signed: joined(signed), sequence, hello: undefined })
     entry.nextUpdateMs = Math.max(entry.nextUpdateMs, this.#now()) + limits.roster.updates.everyMs
     this.#clear(peer, entry)
   }
@@ -147,7 +161,8 @@ export class Roster {
   }
 
   signedRecord(id: string): SignedMemberRecord | undefined {
-    return this.#entries.get(id)?.signed
+    const signed = this.#entries.get(id)?.signed
+    return signed && { signature: signed.subarray(0, signatureBytes), claim: signed.subarray(signatureBytes) }
   }
 
   /** Who told of a member that has not been connected yet. */
@@ -176,8 +191,9 @@ export class Roster {
       .map(([peer, { sequence }]) => ({ peer, sequence }))
   }
 
-  bucketOf(id: string): number | undefined {
-    return this.#entries.get(id)?.hash.bucket
+  /** What is computed of the id; remembered for members. */
+  hashOf(id: string): MemberHash {
+    return this.#entries.get(id)?.hash ?? memberHash(id)
   }
 
   /** Ids of the members that stand next to this host on each ring. */
@@ -246,6 +262,6 @@ export class Roster {
 
   /** This host's own record is another one. */
   takeOwn(sequence: number, signed: SignedMemberRecord): void {
-    Object.assign(this.#entries.get(this.own)!, { sequence, signed })
+    Object.assign(this.#entries.get(this.own)!, { sequence, signed: joined(signed) })
   }
 }
