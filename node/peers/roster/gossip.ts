@@ -1,6 +1,6 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
 import {
-  isMemberRecordSigned,
+  type isMemberRecordSigned,
   parseMemberRecord,
   signMemberRecord,
   type SignedMemberRecord,

@@ -88,6 +88,7 @@ export class TestPeer {
       memberFile,
       bulk,
       bulkListen,
+      fullMesh,
     }: {
       bootstrap?: string[]
       region?: string
@@ -97,6 +98,8 @@ export class TestPeer {
       /** Without it this peer has no bulk connections. */
       bulk?: BulkMode
       bulkListen?: string
+      /** Members of a region that is connected each to each, at most. */
+      fullMesh?: number
     } = {},
   ): Promise<TestPeer> {
     const network = await PeerNetwork.open(
@@ -110,6 +113,7 @@ export class TestPeer {
         regionKeyFile,
         memberFile,
         bulk: bulk === undefined ? undefined : { mode: bulk, listen: bulkListen },
+        ...(fullMesh !== undefined && { fullMesh }),
       },
     )
     context.after(async () => await network.stop())

@@ -1,5 +1,9 @@
 import type { TestContext } from 'node:test'
-import { isMemberRecordSigned, signMemberRecord, type SignedMemberRecord } from '../../../../protocol/member-record.ts'
+import {
+  type isMemberRecordSigned,
+  signMemberRecord,
+  type SignedMemberRecord,
+} from '../../../../protocol/member-record.ts'
 import type { RosterMessage } from '../../../../protocol/messages/roster.ts'
 import { silentLog } from '../../../../node/base/log.ts'
 import { Gossip, type GossipPeer } from '../../../../node/peers/roster/gossip.ts'
@@ -96,7 +100,7 @@ export class FakeMembers {
   /** The host stops: its connections break. */
   kill(id: string): void {
     this.at(id).isDead = true
-    for (const other of [...this.at(id).links]) this.cut(id, other)
+    for (const other of this.at(id).links) this.cut(id, other)
     this.hosts.delete(id)
   }
 
