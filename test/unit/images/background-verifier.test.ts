@@ -99,7 +99,7 @@ class TestHost {
         },
         trust: this.trust,
         lies: new FalseStatements({ own: own.key, catalog, lies, membership: membership as never, log, now: () => 1 }),
-        membership: membership as never,
+        membership,
         signer: own,
         log,
         now: () => this.nowMs,
