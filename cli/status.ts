@@ -42,7 +42,7 @@ function describe(status: Status): string[] {
     `sent          ${formatAmount(status.sent)} to peers`,
     `store         ${status.chunks} chunks${describeNative(status.nativeBytes)}`,
     '',
-    `peers         ${status.peers.length === 0 ? 'none' : ''}`,
+    `peers         ${status.members === 0 ? 'none' : `${status.members} known, ${status.peers.length} connected`}`,
     ...status.peers.map(
       (peer) =>
         `  ${shortName(peer.name)} (${peer.peer}) for ${peer.connectedSeconds} s: ` +

@@ -381,6 +381,8 @@ export interface Status {
   access: 'region-key' | 'everybody'
   /** Connections whose other side did not prove it, and those of them that were dropped for newer ones. */
   strangers: { turnedAway: number; dropped: number }
+  /** Members of the region that are known, connected or not, without this host. `peers` are those that are connected. */
+  members: number
   /** How chunks that nobody waits for are carried beside libp2p, and the port for that; absent with `--bulk off`. */
   bulk?: { mode: 'tls' | 'plain'; port?: number }
   peers: {

@@ -81,6 +81,7 @@ export class StatusOperation {
       addresses: network.multiaddrs(),
       access: network.access,
       strangers: network.strangers,
+      members: network.membership.roster.size - 1,
       ...describeBulk(network),
       peers: network.membership.peers().map((peer) => describePeer(peer, network.bulk.stateOf(peer.peer))),
       neighbours: this.#parts.neighbours.map((neighbour) => {

@@ -1,6 +1,7 @@
 import type { Connection, Libp2p, PrivateKey, Stream } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { isMemberRecordSigned } from '../../protocol/member-record.ts'
 import { bulkProtocol, type BulkMode } from '../../protocol/messages/bulk.ts'
 import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
@@ -70,6 +71,8 @@ export interface PeerNetworkOptions {
   guestBytesPerSecond?: number
   /** How chunks are carried in bulk; undefined: over libp2p only. */
   bulk: { mode: BulkMode; listen: string | undefined } | undefined
+  /** Members of a region that is connected each to each, at most; for tests. */
+  fullMesh?: number
 }
 
 /** This host's place among its peers: what it asks them, and, once it has started, what it serves them. */
@@ -132,7 +135,16 @@ export class PeerNetwork {
       log,
       upload,
     }: PeerNetworkParts & { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p },
-    { region, name, listen, bootstrap, regionKeyFile, bulk, guestBytesPerSecond = 12_500_000 }: PeerNetworkOptions,
+    {
+      region,
+      name,
+      listen,
+      bootstrap,
+      regionKeyFile,
+      bulk,
+      fullMesh,
+      guestBytesPerSecond = 12_500_000,
+    }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
     this.#guestBytesPerSecond = guestBytesPerSecond
@@ -147,8 +159,15 @@ export class PeerNetwork {
     this.#dialler = new Dialler({ host, log }, { bootstrap, listen })
     this.peerId = host.peerId.toString()
     this.membership = new Membership(
-      { host, bans, dialler: this.#dialler, log, signal },
-      { region, name, hasBootstrap: bootstrap.length > 0 },
+      {
+        host,
+        bans,
+        dialler: this.#dialler,
+        signing: { sign: async (bytes) => await key.sign(bytes), isSigned: isMemberRecordSigned },
+        log,
+        signal,
+      },
+      { region, name, hasBootstrap: bootstrap.length > 0, ...(fullMesh !== undefined && { fullMesh }) },
     )
     const { membership } = this
     this.availability = new Availability({ membership })
@@ -160,7 +179,7 @@ export class PeerNetwork {
     const isHere = (id: string): boolean => id === own || membership.isAwake(id)
     this.#book = new SpanBook({ isHere, now: () => performance.now() })
     const client = new SpanClient({ host, membership, signal })
-    this.spans = new SpanStewards({ own, membership, client, book: this.#book, log })
+    this.spans = new SpanStewards({ own, membership, client, book: this.#book, log, signal })
     this.bulk = new BulkPlane(
       { host, membership, log, upload, signal },
       bulk === undefined ? undefined : { mode: bulk.mode, listen: parseBulkListen(bulk.listen, listen) },
@@ -217,10 +236,14 @@ export class PeerNetwork {
       })
     }
     this.#dialler.start()
+    membership.start()
   }
 
   /** Ends all connections. */
   async stop(): Promise<void> {
+    if (this.#stopping.signal.aborted) return
+    // Who does not hear it finds out within seconds.
+    await this.membership.sayGoodbye().catch(() => undefined)
     if (this.#stopping.signal.aborted) return
     this.#stopping.abort(new P2pfsError('closed', 'peer network stopped'))
     this.availability.stop()

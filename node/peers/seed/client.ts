@@ -24,7 +24,7 @@ const maxAnswers = { atOnce: 32, perSecond: 4 } as const
 
 export interface SeedClientParts {
   host: Pick<Libp2p, 'dialProtocol'>
-  membership: Pick<Membership, 'connectedPeer' | 'ban'>
+  membership: Pick<Membership, 'reach' | 'ban'>
   clock?: Clock
 }
 
@@ -92,7 +92,7 @@ export class SeedClient {
     { signal, silenceMs, isPaced = false }: { signal: AbortSignal; silenceMs: number; isPaced?: boolean },
   ): AsyncGenerator<SeedAnswer> {
     const { host, membership } = this.#parts
-    const peer = membership.connectedPeer(peerId)
+    const peer = await membership.reach(peerId, { signal })
     const silent = new AbortController()
     const ended = AbortSignal.any([signal, silent.signal])
     const giveUp = (): void =>

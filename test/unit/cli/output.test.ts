@@ -71,6 +71,7 @@ const status = {
   addresses: [hostile],
   access: 'everybody',
   strangers: { turnedAway: 1, dropped: 0 },
+  members: 1,
   eventLoopDelayMs: { p50: 0.1, p99: 2.5, max: 12 },
   neighbours: [],
   guests: { connected: 0, sent: amount },

@@ -90,6 +90,7 @@ export class TestPeer {
       guestKeyFile,
       bulk,
       bulkListen,
+      fullMesh,
     }: {
       bootstrap?: string[]
       region?: string
@@ -100,6 +101,8 @@ export class TestPeer {
       /** Without it this peer has no bulk connections. */
       bulk?: BulkMode
       bulkListen?: string
+      /** Members of a region that is connected each to each, at most. */
+      fullMesh?: number
     } = {},
   ): Promise<TestPeer> {
     const network = await PeerNetwork.open(
@@ -114,6 +117,7 @@ export class TestPeer {
         memberFile,
         guestKeyFile,
         bulk: bulk === undefined ? undefined : { mode: bulk, listen: bulkListen },
+        ...(fullMesh !== undefined && { fullMesh }),
       },
     )
     context.after(async () => await network.stop())
