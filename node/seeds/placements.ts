@@ -95,7 +95,7 @@ export class Placements {
     this.#isForPeers = isForPeers
     // What comes in half a second, and one chunk: the pace is even.
     this.#hotPace = new TokenBucket({
-      perSecond: hot.bytesPerSecond,
+      perSecond: Math.max(hot.bytesPerSecond, 1),
       burst: Math.max(hot.bytesPerSecond / 2, 1),
       now: this.#clock.now,
     })

@@ -75,7 +75,9 @@ export function encodeSeedRequest(request: SeedRequest): Uint8Array {
         type: request.type,
         images: request.images.map(({ image, mounts }) => ({ ...image, mounts })),
       })
-    default:
+    case 'place':
+    case 'release':
+    case 'jobs':
       return encodeCbor(request)
   }
 }

@@ -110,7 +110,7 @@ test('an image that several hosts mount is placed, by one host, once the burst i
   const region = new Region()
   region.mount(other, other, another)
   await region.clock.pass(hotLimits.settleMs - 1)
-  assert.deepEqual(region.orders, [])
+  assert.equal(region.orders.length, 0)
   await region.settle()
   assert.equal(region.orders.length, 1)
   const { by, order } = region.orders[0]!
