@@ -87,6 +87,7 @@ export class TestPeer {
       directory = temporaryDirectory(context),
       regionKeyFile,
       memberFile,
+      guestKeyFile,
       bulk,
       bulkListen,
     }: {
@@ -95,6 +96,7 @@ export class TestPeer {
       directory?: string
       regionKeyFile?: string
       memberFile?: string
+      guestKeyFile?: string
       /** Without it this peer has no bulk connections. */
       bulk?: BulkMode
       bulkListen?: string
@@ -110,6 +112,7 @@ export class TestPeer {
         identityFile: join(directory, `${name}.key`),
         regionKeyFile,
         memberFile,
+        guestKeyFile,
         bulk: bulk === undefined ? undefined : { mode: bulk, listen: bulkListen },
       },
     )
