@@ -219,6 +219,17 @@ export const options = {
       '10GiB, is free. They are read from a registry only where --import-for-peers has it listed',
     { choices: ['on', 'off'] },
   ),
+  hotImages: text(
+    'on|off',
+    'on',
+    'whether mounts are counted in the region, and images that are mounted often are placed on hosts ahead of the next mount',
+    { choices: ['on', 'off'] },
+  ),
+  hotDisk: size(
+    20 * 2 ** 30,
+    'what such images may have pinned on this host; those that are mounted less often make room',
+  ),
+  hotBandwidth: size(12 * 2 ** 20, 'how many bytes a second such images come with'),
   registryCa: list(
     'FILE',
     [],

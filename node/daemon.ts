@@ -18,6 +18,8 @@ import { PeerSource } from './fetch/peer-source.ts'
 import { RangeSource } from './fetch/range-source.ts'
 import type { ChunkSource } from './fetch/source.ts'
 import { StreamSource } from './fetch/stream-source.ts'
+import { HotImages } from './hot/hot-images.ts'
+import { MovedTags } from './hot/moved-tags.ts'
 import { BackgroundVerifier } from './images/background-verifier.ts'
 import { FalseStatements } from './images/false-statements.ts'
 import { Importer } from './images/importer.ts'
@@ -341,7 +343,14 @@ export async function startDaemon(
       room: async () => await roomOf(paths.chunks),
       log,
     },
-    { isForPeers: config.seedForPeers === 'on' },
+    {
+      isForPeers: config.seedForPeers === 'on',
+      hot: {
+        isOn: config.hotImages === 'on',
+        diskBytes: config.hotDisk,
+        bytesPerSecond: config.hotBandwidth,
+      },
+    },
   )
   const hosts = new RegionHosts({ self: { id: own, name: config.name }, membership, inventory })
   const jobs = new SeedJobs({
@@ -354,6 +363,16 @@ export async function startDaemon(
     whenRegionKnown: async (options) => await membership.whenRegionKnown(options),
     log,
   })
+
+  const tags = new MovedTags({
+    resolver,
+    readsFor: async (reference) => await peerImports.readsFor(reference),
+    now: () => performance.now(),
+  })
+  const hot = new HotImages(
+    { hosts, jobs, kept, tags, client: network.seeds, log },
+    { isOn: config.hotImages === 'on' },
+  )
 
   // Mounts, and what users ask for.
   const suspect = async (chunk: Digest): Promise<void> => {
@@ -394,15 +413,31 @@ export async function startDaemon(
             verifier,
             loopDelay,
             pins,
+            hot,
           },
-          { version, name: config.name, region: config.region },
+          {
+            version,
+            name: config.name,
+            region: config.region,
+            hotDiskBytes: config.hotDisk,
+            isHotOn: config.hotImages === 'on',
+          },
         ),
-        seed: new SeedOperation({ requests, resolver, seeder, profiles, publisher, log }),
+        seed: new SeedOperation({ requests, resolver, seeder, profiles, publisher, hot, log }),
         placeSeed: new PlaceSeedOperation({ requests, resolver, membership, hosts, jobs }),
         listSeeds: new ListSeedsOperation({ jobs }),
         cancelSeed: new CancelSeedOperation({ jobs }),
         limits: bandwidthLimits,
-        mount: new MountOperation({ stateDir: config.stateDir, requests, resolver, mounts, reserve, reports, log }),
+        mount: new MountOperation({
+          stateDir: config.stateDir,
+          requests,
+          resolver,
+          mounts,
+          reserve,
+          reports,
+          hot,
+          log,
+        }),
         umount: new UmountOperation({ mounts, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
         import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory }),
@@ -441,6 +476,7 @@ export async function startDaemon(
       placed: async (request, options) => await placements.place(request, options),
       keptJob: async (job, peer) => await jobs.keptJob(job, peer),
       released: async (job, peer) => await pins.release(job, peer),
+      mounted: (images, source) => hot.told(images, source),
       jobs: () => kept.list(),
     },
   }
@@ -470,6 +506,8 @@ export async function startDaemon(
   verifier.start()
   stack.use(jobs)
   jobs.start()
+  stack.use(hot)
+  hot.start()
   stack.defer(async () => await control.stop())
   await control.start()
   profiles.open().catch((error: unknown) => log.warn('boot profiles cannot be read', { error }))

@@ -3,6 +3,7 @@
  * {@link Progress} lines, then one {@link Outcome}.
  */
 
+import type { MountDemand } from '../../protocol/seed-job.ts'
 import type { Delay } from '../base/event-loop-delay.ts'
 import type { Belief } from '../model/belief.ts'
 import type { BootReplay } from '../model/boot-replay.ts'
@@ -92,6 +93,8 @@ export interface SeedJobReport {
   digest: string
   manifestDigest: string
   hot: boolean
+  /** Why, where no operator has ordered it. */
+  demand?: MountDemand
   /** As ordered: a number, or all members, or the peer ids of these hosts. */
   copies: number | 'all' | string[]
   state: 'scheduled' | 'placing' | 'placed' | 'cancelled'
@@ -412,7 +415,34 @@ export interface Status {
     isReadyForNative: boolean
   }[]
   /** Images that this host keeps until a time (ISO 8601), each for a seed job. */
-  pins: { reference: string; digest: string; extent: 'full' | 'hot'; until: string; job: string; sizeBytes: number }[]
+  pins: {
+    reference: string
+    digest: string
+    extent: 'full' | 'hot'
+    until: string
+    job: string
+    sizeBytes: number
+    /** Why, where no operator has ordered it. */
+    demand?: MountDemand
+  }[]
+  /** Images that the region mounts often. */
+  hot: {
+    isOn: boolean
+    /** What this host counts for the region, the most mounted first; `mounts` halve every ten minutes. */
+    counted: {
+      reference: string
+      platform: string
+      format: string
+      manifestDigest: string
+      digest: string
+      mounts: number
+      hosts: number
+      isHot: boolean
+    }[]
+    /** What the pins with a `demand` take, and may take. */
+    usedBytes: number
+    diskBytes: number
+  }
   /** How many images that are believed on the word of members wait to be verified, or are verified now. */
   toVerify: number
   /** Imports under way on this host. `forPeers` counts the peers that wait for one; bytes are of compressed layers. */

@@ -9,6 +9,7 @@ import {
   type PlaceRequest,
   type SeedAnswer,
   type SeedRequest,
+  type ToldMount,
 } from '../../../protocol/messages/seed.ts'
 import type { SeedJob, SeedProgress } from '../../../protocol/seed-job.ts'
 import { systemClock, type Clock } from '../../base/clock.ts'
@@ -81,6 +82,15 @@ export class SeedClient {
       if (answer.type === 'done') return jobs
       if (answer.type !== 'job' || jobs.length >= maxToldJobs) throw misfit(answer)
       jobs.push(answer.job)
+    }
+    throw unanswered(peer)
+  }
+
+  /** Tells a member what this host has mounted. @throws as {@link place} */
+  async mounted(peer: string, images: ToldMount[], { signal }: { signal: AbortSignal }): Promise<void> {
+    for await (const answer of this.#ask(peer, { type: 'mounted', images }, { signal, silenceMs: answerMs })) {
+      if (answer.type === 'done') return
+      throw misfit(answer)
     }
     throw unanswered(peer)
   }

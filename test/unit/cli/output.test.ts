@@ -88,6 +88,23 @@ const status = {
   ],
   images: [image],
   pins: [{ reference: hostile, digest: hostile, extent: 'hot', until: hostile, job: hostile, sizeBytes: 1 }],
+  hot: {
+    isOn: true,
+    counted: [
+      {
+        reference: hostile,
+        platform: hostile,
+        format: hostile,
+        manifestDigest: hostile,
+        digest: hostile,
+        mounts: 3,
+        hosts: 2,
+        isHot: true,
+      },
+    ],
+    usedBytes: 1,
+    diskBytes: 2,
+  },
   imports: [{ reference: hostile, forPeers: 1, doneBytes: 1, totalBytes: 1 }],
   mounts: [mount],
   served: sources,

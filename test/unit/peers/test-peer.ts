@@ -55,6 +55,7 @@ export class TestPeer {
     placed: async () => await Promise.reject(new P2pfsError('denied', 'this peer takes no seeds')),
     keptJob: async (job) => await Promise.resolve(job),
     released: async () => await Promise.resolve(),
+    mounted: () => undefined,
     jobs: () => [],
   }
   /** What its bulk transfers have come to. */
