@@ -103,6 +103,12 @@ export class Availability {
     }
   }
 
+  /** Whether this host holds the chunk of a segment that it tracks. */
+  isHeldHere(table: Digest, index: number): boolean {
+    const held = this.#tables.get(table)?.held
+    return held !== undefined && index < held.count && held.get(index)
+  }
+
   /** Ids of the connected members that say they hold the chunk. */
   holders(table: Digest, index: number): string[] {
     return this.#membership

@@ -177,7 +177,14 @@ export class PeerNetwork {
     this.seeds = new SeedClient({ host, membership })
     const own = this.peerId
     const isHere = (id: string): boolean => id === own || membership.isAwake(id)
-    this.#book = new SpanBook({ isHere, now: () => performance.now() })
+    this.#book = new SpanBook({
+      isHere,
+      holdersOf: (table, index) => [
+        ...(this.availability.isHeldHere(table, index) ? [own] : []),
+        ...this.availability.holders(table, index),
+      ],
+      now: () => performance.now(),
+    })
     const client = new SpanClient({ host, membership, signal })
     this.spans = new SpanStewards({ own, membership, client, book: this.#book, log, signal })
     this.bulk = new BulkPlane(

@@ -1,5 +1,5 @@
 import type { Digest } from '../../../protocol/digest.ts'
-import { maxDepth, type SpanPlace } from '../../../protocol/messages/span.ts'
+import { maxDepth, spanChunks, type SpanPlace } from '../../../protocol/messages/span.ts'
 
 /** Members that are sent to one member: it sends the chunk so many times, and a tree of 1,000 hosts is seven deep. */
 const children = 3
@@ -29,6 +29,8 @@ interface Span {
 export interface SpanBookParts {
   /** Whether a member is there and not silent, this host included. */
   isHere: (id: string) => boolean
+  /** A host that says it holds the chunk, this one included; none where it is not given. */
+  holdersOf?: (table: Digest, index: number) => readonly string[]
   /** The clock (ms). */
   now: () => number
 }
@@ -67,6 +69,8 @@ export class SpanBook {
       if (parent === without || !this.#parts.isHere(parent)) node.isLost = true
       else if (!node.isLost) return { depth, member: parent }
     }
+    // The first who asks is sent to a holder that it may not have heard of yet.
+    if (nodes.size === 0) this.#addHolder(nodes, table, span, asker, without)
     const found = this.#parentFor(asker, before, nodes, without)
     const parent = found?.[0]
     const depth = found === undefined ? 0 : found[1].depth + 1
@@ -78,6 +82,14 @@ export class SpanBook {
       this.#makeRoom()
     }
     return { depth, member: parent }
+  }
+
+  #addHolder(nodes: Map<string, Node>, table: Digest, span: number, asker: string, without: string | undefined): void {
+    const { holdersOf, isHere } = this.#parts
+    const holder = holdersOf?.(table, span * spanChunks).find((id) => id !== asker && id !== without && isHere(id))
+    if (holder === undefined) return
+    nodes.set(holder, { depth: 0, parent: undefined, children: 0, isLost: false })
+    this.#nodes++
   }
 
   /**

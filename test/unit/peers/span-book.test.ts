@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf } from '../../../protocol/digest.ts'
+import { spanChunks } from '../../../protocol/messages/span.ts'
 import { SpanBook } from '../../../node/peers/spans/span-book.ts'
 
 const table = digestOf(Buffer.from('table'))
@@ -105,4 +106,19 @@ test('what nobody asks for is forgotten after a minute, and what is remembered h
   assert.equal(place('b').depth, 0)
   for (let span = 0; span < 300_000; span++) place('a', { span })
   assert.ok(book.size <= 262_144, String(book.size))
+})
+
+test('the first who asks is sent to a holder, and to the registry where there is none, or it has not delivered', () => {
+  let holders = ['asker', 'gone', 'holder']
+  const book = new SpanBook({
+    isHere: (id) => id !== 'gone',
+    holdersOf: (_table, index) => (index === 2 * spanChunks ? holders : []),
+    now: () => 0,
+  })
+  assert.deepEqual(book.place('asker', table, 2), { depth: 1, member: 'holder' })
+  assert.deepEqual(book.place('asker', table, 2, 'holder'), { depth: 0, member: undefined })
+  assert.deepEqual(book.place('other', table, 2), { depth: 1, member: 'asker' })
+  assert.deepEqual(book.place('asker', table, 3), { depth: 0, member: undefined })
+  holders = ['asker']
+  assert.deepEqual(book.place('late', table, 4), { depth: 0, member: undefined })
 })
