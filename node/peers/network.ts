@@ -92,9 +92,27 @@ export class PeerNetwork {
     return new PeerNetwork({ key, bans, gate, host, log }, options)
   }
 
+  /**
+   * The same over a libp2p host of the caller's, such as one of a modelled network; there is no region key then.
+   * @param createHost makes the host; it neither dials nor lets in whom `isBarred` names
+   */
+  static over(
+    {
+      key,
+      log,
+      createHost,
+    }: { key: PrivateKey; log: Log; createHost: (options: { isBarred: (peerId: string) => boolean }) => Libp2p },
+    options: Omit<PeerNetworkOptions, 'identityFile' | 'regionKeyFile' | 'memberFile'>,
+  ): PeerNetwork {
+    const bans = new BanList()
+    const gate = new RegionGate({ log }, [openRegionSecret(options.region)])
+    const host = createHost({ isBarred: (peerId) => bans.has(peerId) })
+    return new PeerNetwork({ key, bans, gate, host, log }, { ...options, regionKeyFile: undefined })
+  }
+
   private constructor(
     { key, bans, gate, host, log }: { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p; log: Log },
-    { region, name, listen, bootstrap, regionKeyFile, bulk }: PeerNetworkOptions,
+    { region, name, listen, bootstrap, regionKeyFile, bulk }: Omit<PeerNetworkOptions, 'identityFile' | 'memberFile'>,
   ) {
     const { signal } = this.#stopping
     this.#key = key
