@@ -93,7 +93,9 @@ export function installClock(clock: VirtualClock): void {
   globalThis.Date = VirtualDate as DateConstructor
   AbortSignal.timeout = (ms): AbortSignal => {
     const controller = new AbortController()
-    clock.after(ms, () => controller.abort(new DOMException('The operation was aborted due to timeout', 'TimeoutError')))
+    clock.after(ms, () =>
+      controller.abort(new DOMException('The operation was aborted due to timeout', 'TimeoutError')),
+    )
     return controller.signal
   }
   const require = createRequire(import.meta.url)

@@ -126,8 +126,7 @@ export class SimulatedHost extends EventTarget {
   }
 
   async hangUp(peer: PeerId): Promise<void> {
-    for (const connection of [...(this.#connections.get(peer.toString()) ?? [])])
-      connection.abort(new Error('hung up'))
+    for (const connection of [...(this.#connections.get(peer.toString()) ?? [])]) connection.abort(new Error('hung up'))
     await Promise.resolve()
   }
 

@@ -46,7 +46,10 @@ export class SimulatedRegistry {
   clientOf(host: SimulatedHost): { seekable: (table: Digest) => Promise<SeekableSegment | undefined> } {
     const clock = this.#clock
     const sleep = async (ms: number): Promise<void> => await new Promise((resolve) => void clock.after(ms, resolve))
-    const gate = new RequestGate({ clock: { now: clock.now, random: Math.random, sleep } }, { host: 'registry', ...defaultLimits })
+    const gate = new RequestGate(
+      { clock: { now: clock.now, random: Math.random, sleep } },
+      { host: 'registry', ...defaultLimits },
+    )
     return {
       seekable: async (table) => {
         await Promise.resolve()
@@ -112,5 +115,4 @@ export class SimulatedRegistry {
       signal.removeEventListener('abort', onAbort)
     }
   }
-
 }

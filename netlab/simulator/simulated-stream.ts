@@ -1,6 +1,5 @@
 import type { Logger } from '@libp2p/interface'
 import { AbstractStream } from '@libp2p/utils'
-import type { Uint8ArrayList } from 'uint8arraylist'
 import type { SimulatedConnection } from './simulated-connection.ts'
 
 /** What one stream may have on its way before its sender waits (bytes): what a socket takes. */
@@ -38,7 +37,7 @@ export class SimulatedStream extends AbstractStream {
     return [...ends]
   }
 
-  override sendData(data: Uint8ArrayList): { sentBytes: number; canSendMore: boolean } {
+  override sendData(data: Parameters<AbstractStream['sendData']>[0]): { sentBytes: number; canSendMore: boolean } {
     const bytes = data.byteLength
     this.#onItsWayBytes += bytes
     this.#connection.send(
