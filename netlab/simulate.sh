@@ -3,5 +3,4 @@
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 setup_lab
-exec node --disable-warning=ExperimentalWarning --max-old-space-size=16000 \
-  "$project/netlab/simulator/simulate.ts" "$@"
+exec node --disable-warning=ExperimentalWarning "$project/netlab/simulator/simulate.ts" "$@"

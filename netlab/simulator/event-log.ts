@@ -41,7 +41,7 @@ export class EventLog {
   /** FNV-1a over the number's bytes, 32 bits at a time, in two lanes. */
   #add(value: number): void {
     this.#number[0] = value
-    this.#low = Math.imul(this.#low ^ this.#words[0]!, 0x01000193)
+    this.#low = Math.imul(this.#low ^ this.#words[0]! ^ (this.#high >>> 13), 0x01000193)
     this.#high = Math.imul(this.#high ^ this.#words[1]! ^ (this.#low >>> 15), 0x85ebca6b)
   }
 }

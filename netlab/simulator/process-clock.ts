@@ -65,9 +65,9 @@ type Call = (...args: unknown[]) => void
  */
 export function installClock(clock: VirtualClock): void {
   const timeout = (call: Call, ms = 0, ...args: unknown[]): VirtualTimer =>
-    new VirtualTimer(clock, Math.max(Number(ms) || 0, 1), () => call(...args))
+    new VirtualTimer(clock, Math.max(ms, 1), () => call(...args))
   const interval = (call: Call, ms = 0, ...args: unknown[]): VirtualTimer =>
-    new VirtualTimer(clock, Math.max(Number(ms) || 0, 1), () => call(...args), { repeats: true })
+    new VirtualTimer(clock, Math.max(ms, 1), () => call(...args), { repeats: true })
   const immediate = (call: Call, ...args: unknown[]): VirtualTimer => new VirtualTimer(clock, 0, () => call(...args))
   const clear = (timer: VirtualTimer | undefined): void => timer?.clear()
   const timers = {

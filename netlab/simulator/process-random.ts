@@ -25,10 +25,10 @@ export function installRandom(seed: number): Random {
   }
   Object.assign(createRequire(import.meta.url)('node:crypto') as object, random)
   syncBuiltinESMExports()
-  crypto.getRandomValues = fill as typeof crypto.getRandomValues
+  crypto.getRandomValues = fill
   const contents = new KnownContents((bytes) => createHash('sha256').update(bytes).digest())
-  crypto.subtle.digest = (async (_algorithm: string, data: Uint8Array) =>
-    await Promise.resolve(new Uint8Array(contents.hash(data)).buffer)) as typeof crypto.subtle.digest
+  crypto.subtle.digest = async (_algorithm, data) =>
+    await Promise.resolve(new Uint8Array(contents.hash(data as Uint8Array)).buffer)
   return createRandom(seed)
 }
 

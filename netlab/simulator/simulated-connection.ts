@@ -1,15 +1,25 @@
 import type { Connection, PeerId } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
-import type { SimulatedHost } from './simulated-host.ts'
+import type { Carrier, Endpoint, Side } from './endpoint.ts'
+import type { SimulatedNetwork } from './simulated-network.ts'
 import { SimulatedStream } from './simulated-stream.ts'
 
 /** Bytes that a message takes on the wire besides its own: headers of yamux, noise, TCP and IP. */
 const headerBytes = 80
 
+/** A host, as its connections know it. */
+export interface ConnectionEnd extends Endpoint {
+  readonly network: Pick<SimulatedNetwork, 'deliver' | 'messages'>
+  /** The other side has opened a stream. */
+  accept: (connection: SimulatedConnection, stream: SimulatedStream) => void
+  /** The connection has ended. */
+  forget: (connection: SimulatedConnection) => void
+}
+
 /** One side of a connection between two hosts. Only what the product uses of libp2p's interface is there. */
-export class SimulatedConnection {
-  readonly own: SimulatedHost
-  readonly remote: SimulatedHost
+export class SimulatedConnection implements Carrier<SimulatedStream>, Side {
+  readonly own: ConnectionEnd
+  readonly remote: ConnectionEnd
   readonly remotePeer: PeerId
   readonly remoteAddr: Multiaddr
   readonly direction: 'inbound' | 'outbound'
@@ -18,7 +28,7 @@ export class SimulatedConnection {
   other!: SimulatedConnection
   #streamIds = 0
 
-  constructor(own: SimulatedHost, remote: SimulatedHost, direction: 'inbound' | 'outbound') {
+  constructor(own: ConnectionEnd, remote: ConnectionEnd, direction: 'inbound' | 'outbound') {
     this.own = own
     this.remote = remote
     this.remotePeer = remote.peerId
@@ -27,7 +37,7 @@ export class SimulatedConnection {
   }
 
   /** Both sides of a new connection. */
-  static pair(dialler: SimulatedHost, listener: SimulatedHost): [SimulatedConnection, SimulatedConnection] {
+  static pair(dialler: ConnectionEnd, listener: ConnectionEnd): [SimulatedConnection, SimulatedConnection] {
     const near = new SimulatedConnection(dialler, listener, 'outbound')
     const far = new SimulatedConnection(listener, dialler, 'inbound')
     near.other = far

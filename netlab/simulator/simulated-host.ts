@@ -1,7 +1,7 @@
 import type { Connection, Libp2p, PeerId, Stream } from '@libp2p/interface'
 import { multiaddr, type Multiaddr } from '@multiformats/multiaddr'
 import { PooledWorker, Uplink, Worker, transferMs } from './link.ts'
-import { SimulatedConnection } from './simulated-connection.ts'
+import { SimulatedConnection, type ConnectionEnd } from './simulated-connection.ts'
 import type { SimulatedNetwork } from './simulated-network.ts'
 import type { SimulatedStream } from './simulated-stream.ts'
 
@@ -11,8 +11,8 @@ type Handler = (stream: Stream, connection: Connection) => unknown
 const dialTimeoutMs = 3_000
 
 /** A libp2p host of the modelled network: what the product uses of libp2p, and the machine that it runs on. */
-export class SimulatedHost extends EventTarget {
-  readonly network: SimulatedNetwork
+export class SimulatedHost extends EventTarget implements ConnectionEnd {
+  readonly network: SimulatedNetwork<SimulatedHost>
   readonly peerId: PeerId
   readonly address: Multiaddr
   readonly index: number
@@ -31,7 +31,7 @@ export class SimulatedHost extends EventTarget {
   messages = 0
 
   constructor(
-    network: SimulatedNetwork,
+    network: SimulatedNetwork<SimulatedHost>,
     { index, peerId, isBarred }: { index: number; peerId: PeerId; isBarred: (peerId: string) => boolean },
   ) {
     super()
@@ -57,19 +57,17 @@ export class SimulatedHost extends EventTarget {
 
   async stop(): Promise<void> {
     this.isUp = false
-    for (const connections of [...this.#connections.values()])
-      for (const connection of [...connections]) connection.abort(new Error('host stopped'))
+    for (const side of this.sides()) side.abort(new Error('host stopped'))
     await Promise.resolve()
   }
 
   /** Power is lost: nobody is told. The others notice when pings stay unanswered. */
   crash(): void {
     this.isUp = false
-    for (const connections of [...this.#connections.values()])
-      for (const connection of [...connections]) {
-        this.network.breakLater(connection.other)
-        connection.lost()
-      }
+    for (const connection of this.sides()) {
+      this.network.breakLater(connection.other)
+      connection.lost()
+    }
   }
 
   setRate(bitsPerSecond: number): void {
@@ -115,18 +113,23 @@ export class SimulatedHost extends EventTarget {
     return [this.address]
   }
 
+  /** This host's sides of its connections. */
+  sides(): SimulatedConnection[] {
+    return [...this.#connections.values()].flat()
+  }
+
   getPeers(): PeerId[] {
     return [...this.#connections.values()].map(([connection]) => connection!.remotePeer)
   }
 
   getConnections(peer?: PeerId): Connection[] {
-    const found =
-      peer === undefined ? [...this.#connections.values()].flat() : (this.#connections.get(peer.toString()) ?? [])
+    const found = peer === undefined ? this.sides() : (this.#connections.get(peer.toString()) ?? [])
     return found.map(({ asConnection }) => asConnection)
   }
 
   async hangUp(peer: PeerId): Promise<void> {
-    for (const connection of [...(this.#connections.get(peer.toString()) ?? [])]) connection.abort(new Error('hung up'))
+    for (const connection of this.#connections.get(peer.toString())?.slice() ?? [])
+      connection.abort(new Error('hung up'))
     await Promise.resolve()
   }
 

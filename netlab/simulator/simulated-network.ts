@@ -1,23 +1,25 @@
 import type { PeerId } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
+import type { Endpoint, Side } from './endpoint.ts'
 import { CorePool } from './link.ts'
 import type { NetworkModel } from './model.ts'
 import type { Random } from './process-random.ts'
-import type { SimulatedConnection } from './simulated-connection.ts'
-import type { SimulatedHost } from './simulated-host.ts'
 import type { VirtualClock } from './virtual-clock.ts'
 
 /** A connection that carries nothing any more is noticed by its pings within this (ms): as the product tells libp2p. */
 const lostConnectionMs = { min: 5_000, max: 10_000 } as const
 
+/** A host with its connections. */
+type NetworkHost = Endpoint & { sides: () => Iterable<Side> }
+
 /** Hosts, and the ways between them. */
-export class SimulatedNetwork {
+export class SimulatedNetwork<Host extends NetworkHost = NetworkHost> {
   readonly clock: VirtualClock
   readonly model: NetworkModel
   readonly #random: Random
   readonly cores: CorePool | undefined
-  readonly #byAddress = new Map<string, SimulatedHost>()
-  readonly #byPeer = new Map<string, SimulatedHost>()
+  readonly #byAddress = new Map<string, Host>()
+  readonly #byPeer = new Map<string, Host>()
   messages = 0
 
   constructor(clock: VirtualClock, random: Random, model: NetworkModel) {
@@ -27,13 +29,13 @@ export class SimulatedNetwork {
     this.cores = model.sharedCores === undefined ? undefined : new CorePool(clock, model.sharedCores)
   }
 
-  add(host: SimulatedHost): void {
+  add(host: Host): void {
     this.#byAddress.set(host.address.toString(), host)
     this.#byPeer.set(host.peerId.toString(), host)
   }
 
   /** The host with this id, or at this address. */
-  find(target: Multiaddr | PeerId): SimulatedHost | undefined {
+  find(target: Multiaddr | PeerId): Host | undefined {
     if ('toCID' in target) return this.#byPeer.get(target.toString())
     const text = target.toString()
     const at = text.indexOf('/p2p/')
@@ -47,7 +49,7 @@ export class SimulatedNetwork {
   }
 
   /** Calls when something sent now arrives; never where there is no way. */
-  deliver(from: SimulatedHost, to: SimulatedHost, arrive: () => void): void {
+  deliver(from: Endpoint, to: Endpoint, arrive: () => void): void {
     if (from.part !== to.part) return
     this.clock.after(this.model.latencyMs, () => {
       if (from.part === to.part) arrive()
@@ -55,17 +57,14 @@ export class SimulatedNetwork {
   }
 
   /** Divides the network: hosts of different parts reach each other no more, until they are in one part again. */
-  divide(partOf: (host: SimulatedHost) => number): void {
+  divide(partOf: (host: Host) => number): void {
     for (const host of this.#byPeer.values()) host.part = partOf(host)
     for (const host of this.#byPeer.values())
-      for (const connection of host.getConnections()) {
-        const side = connection as unknown as SimulatedConnection
-        if (side.remote.part !== host.part) this.breakLater(side)
-      }
+      for (const side of host.sides()) if (side.remote.part !== host.part) this.breakLater(side)
   }
 
   /** This side notices some seconds later that nothing comes over the connection. */
-  breakLater(side: SimulatedConnection): void {
+  breakLater(side: Side): void {
     const { min, max } = lostConnectionMs
     this.clock.after(min + this.#random.next() * (max - min), () => side.lost())
   }

@@ -19,7 +19,7 @@ import type { SimulatedRegistry } from './simulated-registry.ts'
 import { SimulatedStore } from './simulated-store.ts'
 
 export interface SimulatedNodeParts {
-  network: SimulatedNetwork
+  network: SimulatedNetwork<SimulatedHost>
   registry: SimulatedRegistry
   image: SimulatedImage
   log: Log
@@ -42,7 +42,7 @@ export class SimulatedNode {
   readonly #log: Log
   readonly #served: ServedData
   readonly #stopping = new AbortController()
-  #replay: Promise<void> | undefined
+  #isReplaying = false
   /** Whether it answers wants with wrong bytes. */
   isLiar = false
 
@@ -124,12 +124,17 @@ export class SimulatedNode {
     return this.#stopping.signal
   }
 
-  /** Fetches the publication, as a mount does before it is there; then the boot is replayed, once on each host. */
-  async mount(): Promise<void> {
-    const { signal } = this
+  /** The host tracks the segments of the image, as from the begin of a mount on. */
+  track(): void {
     this.store.track()
-    await Promise.all(this.#image.publication.map(async (request) => await this.read(request)))
-    this.#replay ??= this.#replayBoot(signal)
+  }
+
+  /** Begins to fetch what the boot reads, ahead of it; once on each host. */
+  replay(): void {
+    if (this.#isReplaying) return
+    this.#isReplaying = true
+    // It ends with its host.
+    this.#replayBoot(this.signal).catch(() => undefined)
   }
 
   /** One read that somebody waits for. @throws what the fetcher throws */

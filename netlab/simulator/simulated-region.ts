@@ -4,6 +4,7 @@ import { Invariants, type InvariantBounds } from './invariants.ts'
 import type { BootModel, NetworkModel, RegistryModel } from './model.ts'
 import type { Random } from './process-random.ts'
 import { SimulatedImage, type ImageShape } from './simulated-image.ts'
+import type { SimulatedHost } from './simulated-host.ts'
 import { SimulatedNetwork } from './simulated-network.ts'
 import { SimulatedNode } from './simulated-node.ts'
 import { SimulatedRegistry } from './simulated-registry.ts'
@@ -42,7 +43,7 @@ const readDeadlineMs = 60_000
 export class SimulatedRegion {
   readonly clock: VirtualClock
   readonly random: Random
-  readonly network: SimulatedNetwork
+  readonly network: SimulatedNetwork<SimulatedHost>
   readonly registry: SimulatedRegistry
   readonly image: SimulatedImage
   readonly invariants: Invariants
@@ -55,8 +56,8 @@ export class SimulatedRegion {
   readonly #excluded = new Set<number>()
   #starting = 0
   #startedAtMs = 0
-  /** Messages until the burst, and in the last second before it. */
-  readonly messages = { joining: 0, idleAtMs: 0, idle: 0, idlePerHostSecond: 0 }
+  /** Messages of each host in a second, before the burst and when all had found each other. */
+  idlePerHostSecond = 0
 
   constructor({ clock, random }: { clock: VirtualClock; random: Random }, model: RegionModel, options: RegionOptions) {
     this.clock = clock
@@ -64,7 +65,7 @@ export class SimulatedRegion {
     this.#model = model
     this.#options = options
     this.log = new EventLog(clock, options)
-    this.network = new SimulatedNetwork(clock, random, model.network)
+    this.network = new SimulatedNetwork<SimulatedHost>(clock, random, model.network)
     this.image = new SimulatedImage(model.image, random)
     this.registry = new SimulatedRegistry(clock, model.registry, this.image)
     this.invariants = new Invariants(options.bounds, { mayFail: options.mayFail, ownBytes: this.image.ownBytes })
@@ -87,11 +88,10 @@ export class SimulatedRegion {
       void this.nodes[index]!.start()
       await this.clock.run({ untilMs: this.clock.now() + startEveryMs })
     }
-    this.messages.joining = this.network.messages
     await this.clock.run({ untilMs: this.clock.now() + settleMs / 2 })
     const before = this.network.messages
     await this.clock.run({ untilMs: this.clock.now() + settleMs / 2 })
-    this.messages.idlePerHostSecond = (this.network.messages - before) / hosts / (settleMs / 2000)
+    this.idlePerHostSecond = (this.network.messages - before) / hosts / (settleMs / 2000)
   }
 
   /** Members that hosts are connected to, the fewest and the most. */
@@ -185,8 +185,10 @@ export class SimulatedRegion {
     const { boot } = this.image
     const { index } = node.host
     try {
-      await node.mount()
+      node.track()
+      await Promise.all(this.image.publication.map(async (request) => await this.#read(node, request)))
       this.log.note(index, 'mounted')
+      node.replay()
       await this.#pause(startMs)
       for (const request of boot) {
         await this.#pause(computeMs / boot.length)

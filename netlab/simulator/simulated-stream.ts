@@ -1,6 +1,6 @@
 import type { Logger } from '@libp2p/interface'
 import { AbstractStream } from '@libp2p/utils'
-import type { SimulatedConnection } from './simulated-connection.ts'
+import type { Carrier } from './endpoint.ts'
 
 /** What one stream may have on its way before its sender waits (bytes): what a socket takes. */
 const windowBytes = 512 * 1024
@@ -16,16 +16,21 @@ const silent: Logger = Object.assign(() => undefined, {
 
 /** One end of a stream of libp2p over a modelled connection. */
 export class SimulatedStream extends AbstractStream {
-  readonly #connection: SimulatedConnection
+  readonly #connection: Carrier<SimulatedStream>
   #other: SimulatedStream | undefined
   #onItsWayBytes = 0
 
-  constructor(connection: SimulatedConnection, id: string, protocol: string, direction: 'inbound' | 'outbound') {
+  constructor(connection: Carrier<SimulatedStream>, id: string, protocol: string, direction: 'inbound' | 'outbound') {
     super({ id, protocol, direction, log: silent, maxReadBufferLength: maxUnreadBytes, inactivityTimeout: Infinity })
     this.#connection = connection
   }
 
-  static pair(near: SimulatedConnection, far: SimulatedConnection, id: string, protocol: string): SimulatedStream[] {
+  static pair(
+    near: Carrier<SimulatedStream>,
+    far: Carrier<SimulatedStream>,
+    id: string,
+    protocol: string,
+  ): SimulatedStream[] {
     const ends = [
       new SimulatedStream(near, id, protocol, 'outbound'),
       new SimulatedStream(far, id, protocol, 'inbound'),

@@ -51,8 +51,8 @@ export async function simulate(
   await region.form()
   const connected = region.connected
   const before = { messages: region.network.messages, atMs: clock.now(), cpuMs: cpuMs(region), sent: sent(region) }
-  region.start()
   play(scenario, region)
+  region.start()
   await region.finish({ timeoutMs })
   const ready = region.readyMs.toSorted((a, b) => a - b)
   const { invariants, registry, image, nodes } = region
@@ -69,7 +69,7 @@ export async function simulate(
     cpuSeconds: (cpuMs(region) - before.cpuMs) / nodes.length / 1000,
     connected,
     messagesPerHostSecond: {
-      idle: region.messages.idlePerHostSecond,
+      idle: region.idlePerHostSecond,
       burst: (region.network.messages - before.messages) / nodes.length / ((clock.now() - before.atMs) / 1000),
     },
     again: invariants.again,

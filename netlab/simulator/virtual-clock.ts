@@ -64,7 +64,7 @@ export class VirtualClock {
         next.call()
         real.setImmediate(step)
       } catch (error) {
-        turn.reject(error as Error)
+        turn.reject(error)
       }
     }
     // The first step comes when what is under way has settled.
