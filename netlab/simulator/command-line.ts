@@ -3,10 +3,9 @@ export const simulationOptions = {
   containers: { type: 'string', default: '10' },
   scenario: { type: 'string', default: 'burst' },
   seed: { type: 'string', default: '1' },
-  rate: { type: 'string', default: '1000' },
-  'host-rate': { type: 'string', default: '10000' },
-  latency: { type: 'string', default: '0.1' },
-  'shared-cores': { type: 'string' },
+  machines: { type: 'string', default: 'rack' },
+  rate: { type: 'string' },
+  'host-rate': { type: 'string' },
   settle: { type: 'string', default: '10' },
   timeout: { type: 'string', default: '300' },
   'max-read': { type: 'string', default: '3' },
@@ -23,10 +22,9 @@ export interface SimulationArguments {
   containers: string
   scenario: string
   seed: string
-  rate: string
-  'host-rate': string
-  latency: string
-  'shared-cores'?: string | undefined
+  machines: string
+  rate?: string | undefined
+  'host-rate'?: string | undefined
   settle: string
   timeout: string
   'max-read': string
@@ -47,10 +45,9 @@ that must always hold did not, and what, when and where is printed.
   --containers N     containers on each host [10]
   --scenario NAME    burst, churn, partition, liars, slow, stopped [burst]
   --seed N           of everything random [1]
+  --machines NAME    rack: links of 10 Gbit/s, a core for each daemon; lab: as in netlab [rack]
   --rate N           rate of the registry's link (Mbit/s) [1000]
   --host-rate N      rate of each host's link (Mbit/s) [10000]
-  --latency N        one way between two hosts (ms) [0.1]
-  --shared-cores N   all daemons share so many cores, as in netlab; without it each has one
   --settle N         virtual time in which the hosts find each other (s) [10]
   --timeout N        virtual time in which all must be ready (s) [300]
   --max-read N       the longest that a read may wait (s) [3]

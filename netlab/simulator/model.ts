@@ -29,22 +29,50 @@ export interface BootModel {
   startMs: number
   /** What it computes between reads, in all (ms). */
   computeMs: number
+  /** CPU time of the daemon for each chunk that it keeps: decoding, hashing, writing, answering the kernel (ms). */
+  cpuPerChunkMs: number
 }
 
 /**
- * Ten Gbit/s and a tenth of a millisecond: a rack. CPU: half of the 0.5 ms that a chunk of 100 KB takes with its want, of
- * which 2.2 ns a byte are what bulk connections take on the receiver's side (docs/measurements.md).
+ * A rack of machines whose daemons have run for a while. Ten Gbit/s, a tenth of a millisecond. CPU: a chunk of 100 KB with
+ * its want takes 0.5 ms on both sides together, of which 2.2 ns a byte are what bulk connections take on the receiver's side
+ * (docs/measurements.md).
  */
-export const rackNetwork: NetworkModel = {
-  hostBitsPerSecond: 10e9,
-  latencyMs: 0.1,
-  cpuPerMessageMs: 0.05,
-  cpuPerByteMs: 2.2e-6,
-  cpuPerHandshakeMs: 2,
-  sharedCores: undefined,
+const rack = {
+  network: {
+    hostBitsPerSecond: 10e9,
+    latencyMs: 0.1,
+    cpuPerMessageMs: 0.05,
+    cpuPerByteMs: 2.2e-6,
+    cpuPerHandshakeMs: 2,
+    sharedCores: undefined,
+  },
+  registry: { bitsPerSecond: 1e9, firstByteMs: 20, requestsPerSecond: 1_000 },
+  boot: { startMs: 350, computeMs: 650, cpuPerChunkMs: 0.5 },
+} as const
+
+/**
+ * netlab: hosts on a bridge of one machine, whose two cores all share, with daemons that have just been started, so that
+ * V8 has compiled nothing yet. CPU: a daemon alone takes 1.8 s until image *py* is ready, for 280 chunks, and 3.4 s among
+ * twelve (`npm run burst -- --rate 25 --modes profile --hosts 1,12`).
+ */
+const lab = {
+  network: {
+    ...rack.network,
+    latencyMs: 0.05,
+    cpuPerMessageMs: 0.2,
+    cpuPerByteMs: 5e-6,
+    cpuPerHandshakeMs: 10,
+    sharedCores: 2,
+  },
+  registry: rack.registry,
+  boot: { startMs: 500, computeMs: 900, cpuPerChunkMs: 6 },
+} as const
+
+export const machineModels: Record<
+  'rack' | 'lab',
+  { network: NetworkModel; registry: RegistryModel; boot: BootModel }
+> = {
+  rack,
+  lab,
 }
-
-export const rackRegistry: RegistryModel = { bitsPerSecond: 1e9, firstByteMs: 20, requestsPerSecond: 1_000 }
-
-/** Of image *py*, which one host of a lab starts in 6.6 s at 25 Mbit/s and in 2.5 s at 100 Mbit/s. */
-export const pythonBoot: BootModel = { startMs: 350, computeMs: 650 }

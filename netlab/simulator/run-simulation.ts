@@ -1,5 +1,5 @@
 import type { SimulationArguments } from './command-line.ts'
-import { pythonBoot, rackNetwork, rackRegistry } from './model.ts'
+import { machineModels } from './model.ts'
 import type { Random } from './process-random.ts'
 import type { Scenario } from './scenario.ts'
 import { pythonImage } from './simulated-image.ts'
@@ -11,18 +11,14 @@ export async function runSimulation(
   parts: { clock: VirtualClock; random: Random },
   args: SimulationArguments,
 ): Promise<SimulationResult> {
-  const megabits = (value: string): number => Number(value) * 1e6
-  const cores = args['shared-cores']
+  const { network, registry, boot } = machineModels[args.machines as keyof typeof machineModels]
+  const megabits = (value: string | undefined, otherwise: number): number =>
+    value === undefined ? otherwise : Number(value) * 1e6
   const model = {
-    network: {
-      ...rackNetwork,
-      hostBitsPerSecond: megabits(args['host-rate']),
-      latencyMs: Number(args.latency),
-      sharedCores: cores === undefined ? undefined : Number(cores),
-    },
-    registry: { ...rackRegistry, bitsPerSecond: megabits(args.rate) },
+    network: { ...network, hostBitsPerSecond: megabits(args['host-rate'], network.hostBitsPerSecond) },
+    registry: { ...registry, bitsPerSecond: megabits(args.rate, registry.bitsPerSecond) },
     image: pythonImage,
-    boot: pythonBoot,
+    boot,
   }
   return await simulate(parts, model, {
     hosts: Number(args.hosts),

@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util'
 import { formatTable } from '../bench/table.ts'
 import { simulationHelp, simulationOptions, type SimulationArguments } from './command-line.ts'
 import { comparison, type BurstReport } from './comparison.ts'
+import { machineModels } from './model.ts'
 import { writePlots } from './plots.ts'
 import { scenarios } from './scenario.ts'
 import type { SimulationResult } from './simulation.ts'
@@ -17,16 +18,19 @@ if (!Object.hasOwn(scenarios, given.scenario)) {
   process.stderr.write(`simulate: no scenario ${given.scenario}; there are ${Object.keys(scenarios).join(', ')}\n`)
   process.exit(2)
 }
+if (!Object.hasOwn(machineModels, given.machines)) {
+  process.stderr.write(`simulate: no machines ${given.machines}; there are ${Object.keys(machineModels).join(', ')}\n`)
+  process.exit(2)
+}
 const measured =
   given.compare === undefined ? undefined : (JSON.parse(await readFile(given.compare, 'utf8')) as BurstReport)
-/** The hosts of netlab: a bridge on one machine, whose two cores all share, and one container on each. */
+/** As in netlab, and one container on each host. */
 const lab = measured && {
   hosts: measured.hosts,
   rate: measured.rate,
   'host-rate': measured['host-rate'],
   containers: '1',
-  latency: '0.05',
-  'shared-cores': '2',
+  machines: 'lab',
 }
 const args: SimulationArguments = { ...given, ...lab }
 const results: SimulationResult[] = []

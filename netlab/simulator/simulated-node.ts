@@ -23,6 +23,8 @@ export interface SimulatedNodeParts {
   registry: SimulatedRegistry
   image: SimulatedImage
   log: Log
+  /** CPU time for each chunk that is kept (ms). */
+  cpuPerChunkMs: number
 }
 
 export interface SimulatedNodeOptions {
@@ -69,14 +71,22 @@ export class SimulatedNode {
     return new SimulatedNode(parts, peers, host!)
   }
 
-  private constructor({ registry, image, log }: SimulatedNodeParts, peers: PeerNetwork, host: SimulatedHost) {
+  private constructor(
+    { registry, image, log, cpuPerChunkMs }: SimulatedNodeParts,
+    peers: PeerNetwork,
+    host: SimulatedHost,
+  ) {
     const { signal } = this.#stopping
     this.host = host
     this.peers = peers
     this.#image = image
     this.#log = log
     const { membership, availability } = peers
-    this.store = new SimulatedStore(image, availability)
+    this.store = new SimulatedStore({
+      image,
+      region: availability,
+      work: (done) => host.cpu.do(cpuPerChunkMs, done),
+    })
     const inventory = this.store
     const readers = new SpanReaders({ own: peers.peerId, membership })
     const source = new PeerSource({ availability, chunks: peers.chunks, bulk: peers.bulk, readers, log })

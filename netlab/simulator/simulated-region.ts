@@ -145,7 +145,13 @@ export class SimulatedRegion {
   async #createNode(index: number): Promise<SimulatedNode> {
     const bootstrap = this.nodes.slice(0, bootstrapHosts).map(({ host }) => host.address.toString())
     return await SimulatedNode.create(
-      { network: this.network, registry: this.registry, image: this.image, log: this.#logOf(index) },
+      {
+        network: this.network,
+        registry: this.registry,
+        image: this.image,
+        log: this.#logOf(index),
+        cpuPerChunkMs: this.#model.boot.cpuPerChunkMs,
+      },
       { index, seed: this.random.bytes(32), bootstrap: bootstrap.filter((_, i) => i !== index) },
     )
   }
@@ -191,7 +197,7 @@ export class SimulatedRegion {
       node.replay()
       await this.#pause(startMs)
       for (const request of boot) {
-        await this.#pause(computeMs / boot.length)
+        await this.#compute(computeMs / boot.length)
         await this.#read(node, request)
       }
       this.log.note(index, 'container is ready')
@@ -216,6 +222,13 @@ export class SimulatedRegion {
     }
     if (!this.#excluded.has(node.host.index))
       this.invariants.read(node.host.index, this.clock.now() - startedAt, this.clock.now())
+  }
+
+  /** A program computes: on a core of its own, or of those that all share. */
+  async #compute(ms: number): Promise<void> {
+    const { cores } = this.network
+    if (cores === undefined) return await this.#pause(ms)
+    await new Promise<void>((resolve) => cores.run(ms, resolve))
   }
 
   async #pause(ms: number): Promise<void> {

@@ -11,7 +11,11 @@ export class SimulatedStore {
   readonly #held: Bitmap
   readonly #byTable = new Map<Digest, Bitmap>()
 
-  constructor(image: SimulatedImage, region: Announcer) {
+  readonly #work: (done: () => void) => void
+
+  /** @param parts `work`: takes the CPU time for one chunk that is kept */
+  constructor({ image, region, work }: { image: SimulatedImage; region: Announcer; work: (done: () => void) => void }) {
+    this.#work = work
     this.#image = image
     this.#region = region
     this.#held = new Bitmap(image.readChunks)
@@ -38,9 +42,10 @@ export class SimulatedStore {
   }
 
   async put(digest: Digest, _bytes: Uint8Array, _source: RemoteSource): Promise<boolean> {
-    await Promise.resolve()
     const place = this.#image.placeOf(digest)
     if (place === undefined || this.#held.get(place.number)) return false
+    await new Promise<void>(this.#work)
+    if (this.#held.get(place.number)) return false
     this.#held.set(place.number)
     this.#byTable.get(place.table)?.set(place.index)
     this.#region.announceChunks(place.table, [place.index])

@@ -149,7 +149,7 @@ test('node/ has no room without a floor, and nothing in its root but what puts t
 /** What is made of rooms, and what every room in it may name besides. */
 const houses = [
   { folder: 'node', rooms: floors, outside: ['protocol/'] },
-  // netlab/ starts daemons as processes: it knows the command line and the control API, not the node.
+  // netlab/ starts daemons as processes: it knows the command line and the control API, not the node (the simulator does).
   { folder: 'netlab', rooms: netlabFloors, outside: ['protocol/', 'test/support/', 'node/control/api.ts'] },
 ]
 
