@@ -48,6 +48,13 @@ function describe(status: Status): string[] {
         `  ${shortName(peer.name)} (${peer.peer}) for ${peer.connectedSeconds} s: ` +
         `received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}${describeLink(peer.bulk)}`,
     ),
+    ...status.neighbours.map(({ region, members, received, passedOverSeconds }) => {
+      const passedOver = passedOverSeconds === 0 ? '' : `, passed over for ${passedOverSeconds} s`
+      return `neighbour     ${region}: ${members.length} members, received ${formatAmount(received)}${passedOver}`
+    }),
+    ...(status.guests.connected === 0 && status.guests.sent.bytes === 0
+      ? []
+      : [`guests        ${status.guests.connected} connected, sent ${formatAmount(status.guests.sent)}`]),
     `images        ${status.images.length === 0 ? 'none' : ''}`,
     ...status.images.map(
       ({ reference, platform, format, localBytes, sizeBytes, digest, belief }) =>
@@ -105,8 +112,9 @@ function describeNative(bytes: number): string {
   return bytes === 0 ? '' : `; ${formatSize(bytes)} of files for native reads besides`
 }
 
-function describeSources({ peer, registry }: Record<RemoteSource, Amount>): string {
-  return `from peers ${formatAmount(peer)}, from the registry ${formatAmount(registry)}`
+function describeSources({ peer, neighbour, registry }: Record<RemoteSource, Amount>): string {
+  const near = neighbour.bytes === 0 ? '' : `from neighbour regions ${formatAmount(neighbour)}, `
+  return `from peers ${formatAmount(peer)}, ${near}from the registry ${formatAmount(registry)}`
 }
 
 function describeReplay({ source, fetched, done, total }: BootReplay): string {

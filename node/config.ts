@@ -10,6 +10,7 @@ import { parseDuration } from './base/duration.ts'
 import { defaultLayerLimits } from './rootfs/layer-limits.ts'
 import { logLevels } from './base/log.ts'
 import { parseRegistryName } from './registry/endpoint.ts'
+import { parseByteRate, parseNeighbour } from './neighbours/neighbour-options.ts'
 import { parseMirror } from './registry/mirrors.ts'
 import { normalizePlatform } from './model/platform.ts'
 import { defaultLimits } from './registry/request-gate.ts'
@@ -145,6 +146,28 @@ export const options = {
     fallbackText: 'those of --listen, at the port after the first, or at any if that is in use',
   }),
   bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members'),
+  neighbourRegion: list(
+    'REGION=MULTIADDR',
+    [],
+    'members of other regions, which are asked for chunks before the registry: this host is their guest',
+    { check: parseNeighbour },
+  ),
+  neighbourKeyFile: list('REGION=FILE', [], 'keys for guests of those regions, from their operators', {
+    check: parseNeighbour,
+  }),
+  neighbourBandwidth: text(
+    'RATE',
+    '100Mbit',
+    'how much this host takes from other regions, and how much it gives to their hosts, a second: a number with Mbit, Gbit',
+    { check: parseByteRate },
+  ),
+  guestKeyFile: text(
+    'FILE',
+    '',
+    'key of the guests of this region, made by p2pfs keygen: hosts of other regions that have it may read all chunks that ' +
+      'this host has, and do nothing else',
+    { type: 'path', fallbackText: 'none: no guests, unless the region has no key' },
+  ),
   insecureRegistry: list('HOST[:PORT]', [], 'registries that the daemon speaks plain HTTP with', {
     check: parseRegistryName,
   }),
@@ -305,7 +328,12 @@ function withListen(config: Config): Config {
   if (isPrivate || config.openRegion)
     return { ...config, listen: config.listen.length > 0 ? config.listen : [listenFallback.everywhere] }
   const own = [...config.listen, ...(config.bulkListen === '' ? [] : [config.bulkListen])]
-  const exposed = [...own, ...config.bootstrap].find((address) => !isLoopback(address))
+  const keys = new Set(config.neighbourKeyFile.map((item) => parseNeighbour(item).region))
+  const neighbours = config.neighbourRegion
+    .map((item) => parseNeighbour(item))
+    .filter(({ region }) => !keys.has(region))
+    .map(({ value }) => value)
+  const exposed = [...own, ...config.bootstrap, ...neighbours].find((address) => !isLoopback(address))
   if (exposed !== undefined)
     throw new P2pfsError(
       'invalid',

@@ -36,6 +36,9 @@ import { Mounts } from './mount/mounts.ts'
 import { NativeBuilder } from './mount/native/native-builder.ts'
 import type { NativeImages } from './mount/native/native-images.ts'
 import type { Placement } from './mount/placement/placement.ts'
+import { neighbourOptions, parseByteRate } from './neighbours/neighbour-options.ts'
+import { NeighbourRegion } from './neighbours/neighbour-region.ts'
+import { NeighboursFirst } from './neighbours/neighbours-first.ts'
 import { ExportOperation } from './operations/export.ts'
 import { ImageRequests } from './operations/image-request.ts'
 import { ImportOperation } from './operations/import.ts'
@@ -180,6 +183,8 @@ export async function startDaemon(
       identityFile: paths.identity,
       regionKeyFile: config.regionKeyFile || undefined,
       memberFile: config.regionMembers || undefined,
+      guestKeyFile: config.guestKeyFile || undefined,
+      guestBytesPerSecond: parseByteRate(config.neighbourBandwidth),
       bulk:
         config.bulk === 'off'
           ? undefined
@@ -220,7 +225,22 @@ export async function startDaemon(
   const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, readers, log })
   const stream = new StreamSource({ streams, inventory, signal, log })
   const range = new RangeSource({ layers: ranges, stream, wholeReads, inventory, signal, log })
-  const fetcher = new Fetcher({ inventory, peers, registry: range, log })
+  const neighbours: NeighbourRegion[] = []
+  for (const { region, bootstrap, keyFile } of neighbourOptions(config)) {
+    const { region: ownRegion, name } = config
+    const options = { region, bootstrap, keyFile, identityFile: paths.identity, own: { region: ownRegion, name } }
+    neighbours.push(stack.use(await NeighbourRegion.open({ log }, options)))
+  }
+  const neighboursFirst = new NeighboursFirst(
+    { neighbours, registry: range },
+    { bytesPerSecond: parseByteRate(config.neighbourBandwidth) },
+  )
+  const fetcher = new Fetcher({
+    inventory,
+    peers,
+    registry: neighbours.length > 0 ? neighboursFirst : range,
+    log,
+  })
   const relays = new ChunkRelays({ inventory, fetcher })
   stack.defer(async () => await fetcher.settled())
 
@@ -330,6 +350,8 @@ export async function startDaemon(
             catalog,
             inventory,
             network,
+            neighbours,
+            neighboursFirst,
             imports,
             mounts,
             natives,

@@ -87,6 +87,14 @@ export class LabHost {
     })
   }
 
+  /** Drops what comes from these hosts: this side of a partition. */
+  async dropFrom(others: readonly LabHost[], { signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    for (const { address } of others)
+      await this.#namespace.run('iptables', ['-w', '-I', 'INPUT', '-s', address, '-j', 'DROP'], {
+        ...(signal && { signal }),
+      })
+  }
+
   /** Takes the firewall away. */
   async unblock({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
     await this.#namespace.run('iptables', ['-w', '-F'], { ...(signal && { signal }) })

@@ -148,7 +148,7 @@ export interface MountReport {
   /** How much of the rootfs is on this host. */
   localBytes: number
   /** How much of the rootfs this host has fetched since the daemon started, imports included. */
-  fetched: { peer: Amount; registry: Amount }
+  fetched: { peer: Amount; neighbour: Amount; registry: Amount }
   warnings: MountWarning[]
   /** Layers that are read whole now, or were in the last minutes, by diff id. */
   wholeReads: ({ layer: string } & WholeRead)[]
@@ -367,6 +367,10 @@ export interface Status {
     /** The connection over which this host takes such chunks from the peer. */
     bulk: BulkLink
   }[]
+  /** Other regions that this host is a guest of: members that are connected, and for how long they are passed over still. */
+  neighbours: { region: string; members: string[]; received: Amount; passedOverSeconds: number }[]
+  /** Hosts of other regions that this host serves. */
+  guests: { connected: number; sent: Amount }
   images: {
     reference: string
     platform: string
@@ -411,9 +415,9 @@ export interface Status {
   /** Number of chunks in the store. */
   chunks: number
   /** Bytes that mounts have read, by the source of each chunk. */
-  served: { local: Amount; peer: Amount; registry: Amount }
+  served: { local: Amount; peer: Amount; neighbour: Amount; registry: Amount }
   /** Bytes that this host has fetched; imports count as registry. */
-  fetched: { peer: Amount; registry: Amount }
+  fetched: { peer: Amount; neighbour: Amount; registry: Amount }
   /** Reads at random from registries: requests, and bytes as they were sent (compressed). */
   readAtRandom: { requests: number; bytes: number }
   /** Bytes that this host has sent to peers. */

@@ -98,6 +98,8 @@ export class Fetcher {
   readonly #keeping = new Set<Promise<void>>()
   /** Chunks that peers have delivered. */
   readonly fromPeers = { bytes: 0, chunks: 0 }
+  /** Chunks that neighbour regions have delivered. */
+  readonly fromNeighbours = { bytes: 0, chunks: 0 }
 
   constructor(parts: FetcherParts) {
     this.#parts = parts
@@ -267,9 +269,11 @@ export class Fetcher {
     const delivered =
       (await Promise.race([peers, late.promise])) ??
       (await this.#fromAny(request, flight, peers, abort.signal).finally(giveUpOthers))
-    if (delivered.source === 'peer') {
-      this.fromPeers.bytes += request.lengthBytes
-      this.fromPeers.chunks++
+    const { source } = delivered
+    const counter = source === 'peer' ? this.fromPeers : source === 'neighbour' ? this.fromNeighbours : undefined
+    if (counter !== undefined) {
+      counter.bytes += request.lengthBytes
+      counter.chunks++
     }
     return delivered
   }
@@ -286,11 +290,20 @@ export class Fetcher {
   ): Promise<Delivered> {
     const { registry, clock = systemClock } = this.#parts
     const delivering = peers.then(async (delivered) => delivered ?? (await new Promise<never>(() => undefined)))
+    let havePeersEnded = false
+    peers.then(
+      () => (havePeersEnded = true),
+      () => undefined,
+    )
+    await Promise.resolve()
     for (;;) {
       try {
-        const options = { signal, urgency: flight.urgency, fetchChunk: this.fetchChunk }
+        let source: RemoteSource = 'registry'
+        const onSource = (from: RemoteSource): void => void (source = from)
+        const isFallback = !havePeersEnded && !flight.reading.signal.aborted
+        const options = { signal, urgency: flight.urgency, fetchChunk: this.fetchChunk, isFallback, onSource }
         const asking = registry.fetch(request, options)
-        return await Promise.race([delivering, asking.then((bytes) => ({ bytes, source: 'registry' }) as const)])
+        return await Promise.race([delivering, asking.then((bytes): Delivered => ({ bytes, source }))])
       } catch (cause) {
         if (signal.aborted) throw cause
         const again = isP2pfsError(cause, 'unavailable', 'timeout', 'busy')

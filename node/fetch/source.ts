@@ -1,5 +1,5 @@
 import type { Urgency } from '../base/urgency.ts'
-import type { ChunkRequest, Delivery, FetchChunk } from '../model/chunk-request.ts'
+import type { ChunkRequest, Delivery, FetchChunk, RemoteSource } from '../model/chunk-request.ts'
 
 export interface SourceOptions {
   signal: AbortSignal
@@ -7,6 +7,10 @@ export interface SourceOptions {
   urgency: Urgency
   /** Gets the chunks that the source needs to make this one. */
   fetchChunk: FetchChunk
+  /** Whether a peer is to deliver the chunk and has not in time: another host reads it for the region. */
+  isFallback?: boolean
+  /** Called with the source of the chunk, where it is not the registry. */
+  onSource?: (source: RemoteSource) => void
 }
 
 /** A source of chunks: peers, or the registry in one of the ways in which it can be read. */

@@ -12,7 +12,7 @@ export interface ChunkRequest {
 
 /** The source of the bytes. */
 export type Source = 'local' | RemoteSource
-export type RemoteSource = 'peer' | 'registry'
+export type RemoteSource = 'peer' | 'neighbour' | 'registry'
 
 /**
  * The first comes first: a read that somebody waits for, what its reader comes to next, what a boot will read, all

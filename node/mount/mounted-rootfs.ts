@@ -121,11 +121,12 @@ export class MountedRootfs implements BootingRootfs {
 
   /** The chunks of this image that came while this process ran, by where they came from. They may be gone again. */
   arrivals(): Record<RemoteSource, Amount> {
-    const arrivals = { peer: { bytes: 0, chunks: 0 }, registry: { bytes: 0, chunks: 0 } }
+    const none = (): Amount => ({ bytes: 0, chunks: 0 })
+    const arrivals = { peer: none(), neighbour: none(), registry: none() }
+    const sources = ['peer', 'neighbour', 'registry'] as const
     const offsets = new Float64Array(this.image.offsets)
     for (const [i, flags] of this.#state.entries()) {
-      const source =
-        (flags & chunkFlags.peer) !== 0 ? 'peer' : (flags & chunkFlags.registry) !== 0 ? 'registry' : undefined
+      const source = sources.find((candidate) => (flags & chunkFlags[candidate]) !== 0)
       if (source === undefined) continue
       arrivals[source].bytes += offsets[i + 1]! - offsets[i]!
       arrivals[source].chunks++

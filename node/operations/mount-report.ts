@@ -38,7 +38,7 @@ export class MountReports {
     return {
       sizeBytes,
       localBytes,
-      fetched: mounts.rootfs(rootfs)?.arrivals() ?? { peer: none, registry: none },
+      fetched: mounts.rootfs(rootfs)?.arrivals() ?? { peer: none, neighbour: none, registry: none },
       ...(profile && { profile }),
       warnings,
       wholeReads,

@@ -14,6 +14,8 @@ import type { FuseDriver } from '../mount/fuse/driver.ts'
 import type { Mounts } from '../mount/mounts.ts'
 import type { NativeImages } from '../mount/native/native-images.ts'
 import type { SegmentFiles } from '../mount/native/segment-files.ts'
+import type { NeighbourRegion } from '../neighbours/neighbour-region.ts'
+import type { NeighboursFirst } from '../neighbours/neighbours-first.ts'
 import type { PeerStatus } from '../peers/membership.ts'
 import type { PeerNetwork } from '../peers/network.ts'
 import type { Pins } from '../seeds/pins.ts'
@@ -27,14 +29,19 @@ import type { MountReports } from './mount-report.ts'
 export interface StatusParts {
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   inventory: Pick<Inventory, 'count' | 'localBytes'>
-  network: Pick<PeerNetwork, 'peerId' | 'multiaddrs' | 'membership' | 'totals' | 'access' | 'strangers' | 'bulk'>
+  network: Pick<
+    PeerNetwork,
+    'peerId' | 'multiaddrs' | 'membership' | 'totals' | 'access' | 'strangers' | 'bulk' | 'guests'
+  >
+  neighbours: readonly Pick<NeighbourRegion, 'region' | 'status'>[]
+  neighboursFirst: Pick<NeighboursFirst, 'passedOverMs'>
   imports: Pick<RunningImports, 'list'>
   mounts: Pick<Mounts, 'list' | 'reads'>
   /** Undefined if no images are read natively. */
   natives: (Pick<NativeImages, 'isReady'> & { segments: Pick<SegmentFiles, 'usedBytes'> }) | undefined
   driver: Pick<FuseDriver, 'counters'>
   reports: MountReports
-  fetcher: Pick<Fetcher, 'fromPeers'>
+  fetcher: Pick<Fetcher, 'fromPeers' | 'fromNeighbours'>
   reader: Pick<LayerReader, 'chunks'>
   importer: Pick<Importer, 'chunks'>
   ranges: Pick<LayerRanges, 'chunks' | 'read'>
@@ -62,6 +69,7 @@ export class StatusOperation {
     const { inventory, network, imports, verifier, driver, fetcher, reader, importer, ranges, streams, published } =
       this.#parts
     const sent = network.totals()
+    const guests = network.guests()
     return {
       version: this.#host.version,
       daemonPid: process.pid,
@@ -75,6 +83,12 @@ export class StatusOperation {
       strangers: network.strangers,
       ...describeBulk(network),
       peers: network.membership.peers().map((peer) => describePeer(peer, network.bulk.stateOf(peer.peer))),
+      neighbours: this.#parts.neighbours.map((neighbour) => {
+        const { region, members, bytesReceived: bytes, chunksReceived: chunks } = neighbour.status()
+        const passedOverSeconds = Math.ceil(this.#parts.neighboursFirst.passedOverMs(region) / 1000)
+        return { region, members, received: { bytes, chunks }, passedOverSeconds }
+      }),
+      guests: { connected: guests.connected, sent: { bytes: guests.bytesSent, chunks: guests.chunksSent } },
       images: await this.#images(),
       pins: this.#parts.pins.list().map(({ reference, rootfsDigest: digest, extent, untilMs, job, sizeBytes }) => {
         return { reference, digest, extent, until: new Date(untilMs).toISOString(), job, sizeBytes }
@@ -87,6 +101,7 @@ export class StatusOperation {
       served: driver.counters().served,
       fetched: {
         peer: fetcher.fromPeers,
+        neighbour: fetcher.fromNeighbours,
         registry: [reader, importer, ranges, streams, published].map(({ chunks }) => chunks).reduce(total),
       },
       readAtRandom: ranges.read,

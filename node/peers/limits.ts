@@ -181,6 +181,19 @@ export const limits = {
     objectMs: 60_000,
   },
 
+  /** Guests: hosts of other regions. */
+  guests: {
+    /** Connections: a host of another region has one to each of eight members. */
+    inAll: 64,
+    /** Questions of one source. */
+    questions: { perSecond: 16, burst: 64 },
+    /** Chunks that have been read for them and that they have not taken yet (bytes). */
+    unsent: { perPeer: 4 * mebibyte, inAll: 16 * mebibyte },
+    /** A guest's chunk lets the members' go first, so many times so long (ms) at most. */
+    yieldMs: 10,
+    yields: 10,
+  },
+
   bans: {
     /** How long a peer that broke the protocol is kept away (ms). */
     ms: 10 * 60_000,

@@ -4,14 +4,16 @@ import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { bulkProtocol, type BulkMode } from '../../protocol/messages/bulk.ts'
 import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
+import { guestProtocol } from '../../protocol/messages/guest.ts'
 import { importProtocol } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
 import { regionProtocol } from '../../protocol/messages/region.ts'
 import { seedProtocol } from '../../protocol/messages/seed.ts'
 import type { Log } from '../base/log.ts'
+import { guestNoiseProtocol } from './admission/region-noise.ts'
 import { loadMemberList } from './admission/member-list.ts'
 import { RegionGate, type StrangerCounts } from './admission/region-gate.ts'
-import { loadRegionSecrets, openRegionSecret } from './admission/region-keys.ts'
+import { guestSecret, loadRegionSecrets, openGuestSecret, openRegionSecret } from './admission/region-keys.ts'
 import { sourceOfMultiaddr } from './admission/source.ts'
 import { Availability } from './availability.ts'
 import { BanList } from './ban-list.ts'
@@ -22,6 +24,7 @@ import { ByteBudget } from './byte-budget.ts'
 import { ChunkClient } from './chunk/client.ts'
 import { ChunkServer } from './chunk/server.ts'
 import { Dialler } from './dialler.ts'
+import { GuestServer } from './guest/server.ts'
 import { loadIdentity } from './identity.ts'
 import { ImportClient } from './import/client.ts'
 import { limits } from './limits.ts'
@@ -49,6 +52,10 @@ export interface PeerNetworkOptions {
   regionKeyFile: string | undefined
   /** Lists the peer ids of the region's members. Without it, everybody who knows a key of the region is a member. */
   memberFile: string | undefined
+  /** Holds the key of guests. Without it, a region that has a key takes none. */
+  guestKeyFile?: string | undefined
+  /** What guests get together at most (bytes a second); undefined: 12.5 MB. */
+  guestBytesPerSecond?: number
   /** How chunks are carried in bulk; undefined: over libp2p only. */
   bulk: { mode: BulkMode; listen: string | undefined } | undefined
 }
@@ -63,6 +70,9 @@ export class PeerNetwork {
   readonly imports: ImportClient
   readonly seeds: SeedClient
   readonly bulk: BulkPlane
+  readonly #guestBytesPerSecond: number
+  readonly #bans: BanList
+  #guests: GuestServer | undefined
   readonly #key: PrivateKey
   readonly #gate: RegionGate
   readonly #host: Libp2p
@@ -78,15 +88,21 @@ export class PeerNetwork {
    * @throws invalid for addresses that are not usable, and for files that are not what they should be
    */
   static async open({ log }: { log: Log }, options: PeerNetworkOptions): Promise<PeerNetwork> {
-    const { region, listen, identityFile, regionKeyFile, memberFile } = options
+    const { region, listen, identityFile, regionKeyFile, guestKeyFile, memberFile } = options
     const key = await loadIdentity(identityFile)
     const secrets =
       regionKeyFile === undefined ? [openRegionSecret(region)] : await loadRegionSecrets(regionKeyFile, region)
+    const guestSecrets =
+      guestKeyFile !== undefined
+        ? await loadRegionSecrets(guestKeyFile, region, { derive: guestSecret })
+        : regionKeyFile === undefined
+          ? [openGuestSecret(region)]
+          : []
     const listed = memberFile === undefined ? undefined : await loadMemberList(memberFile)
     const bans = new BanList()
     if (listed?.has(peerIdFromPrivateKey(key).toString()) === false)
       log.warn('list of members does not name this host; hosts with the same list turn it away', { file: memberFile })
-    const gate = new RegionGate({ log }, secrets)
+    const gate = new RegionGate({ log }, secrets, guestSecrets)
     const isBarred = (peerId: string): boolean => bans.has(peerId) || listed?.has(peerId) === false
     const host = await createPeerHost({ privateKey: key, gate }, { listen, isBarred })
     return new PeerNetwork({ key, bans, gate, host, log }, options)
@@ -107,14 +123,17 @@ export class PeerNetwork {
     const bans = new BanList()
     const gate = new RegionGate({ log }, [openRegionSecret(options.region)])
     const host = createHost({ isBarred: (peerId) => bans.has(peerId) })
-    return new PeerNetwork({ key, bans, gate, host, log }, { ...options, regionKeyFile: undefined })
+    const files = { identityFile: '', regionKeyFile: undefined, memberFile: undefined }
+    return new PeerNetwork({ key, bans, gate, host, log }, { ...options, ...files })
   }
 
   private constructor(
     { key, bans, gate, host, log }: { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p; log: Log },
-    { region, name, listen, bootstrap, regionKeyFile, bulk }: Omit<PeerNetworkOptions, 'identityFile' | 'memberFile'>,
+    { region, name, listen, bootstrap, regionKeyFile, bulk, guestBytesPerSecond = 12_500_000 }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
+    this.#guestBytesPerSecond = guestBytesPerSecond
+    this.#bans = bans
     this.#key = key
     this.#gate = gate
     this.#host = host
@@ -155,7 +174,15 @@ export class PeerNetwork {
     const unsent = new ByteBudget({ ...limits.unsent, freeBytes: maxChunkBytes })
     const objects = new ObjectServer({ served, unsent, log: this.#log })
     const chunks = new ChunkServer({ served, unsent })
+    const { bans, log } = { bans: this.#bans, log: this.#log }
+    this.#guests = new GuestServer(
+      { served, membership, bans, unsent, log, signal },
+      { bytesPerSecond: this.#guestBytesPerSecond },
+    )
     const { streams } = limits
+    const refuse = async (): Promise<never> =>
+      await Promise.reject(new P2pfsError('denied', 'members ask members in other ways'))
+    await this.#handle(guestProtocol, streams.object, refuse)
     await this.#handle(regionProtocol, streams.region, async (stream, peer) => await this.#serveRegion(stream, peer))
     await this.#handleMembers(objectProtocol, streams.object, async (stream, peer) => await objects.serve(stream, peer))
     await this.#handleMembers(chunkProtocol, streams.chunk, async (stream, peer) => await chunks.serve(stream, peer))
@@ -215,6 +242,12 @@ export class PeerNetwork {
     return this.#gate.strangers
   }
 
+  /** Hosts of other regions that are served: connections, and what they were given. */
+  guests(): { connected: number } & Traffic {
+    const none = { bytesSent: 0, chunksSent: 0, bytesReceived: 0, chunksReceived: 0 }
+    return { connected: this.#guests?.count ?? 0, ...(this.#guests?.given() ?? none) }
+  }
+
   /** Chunks that were exchanged with all peers. */
   totals(): Traffic {
     return this.membership.traffic.snapshot()
@@ -227,6 +260,7 @@ export class PeerNetwork {
       this.#log.debug('peer has too many connections; the last one is closed', { peer: remotePeer.toString() })
       return connection.abort(new P2pfsError('busy', 'too many connections'))
     }
+    if (connection.encryption === guestNoiseProtocol) return this.#guests?.meet(connection)
     const peer = this.membership.peerOf(remotePeer)
     peer.source = sourceOfMultiaddr(connection.remoteAddr)
     if (peer.isMet) return
@@ -272,7 +306,10 @@ export class PeerNetwork {
     maxInboundStreams: number,
     serve: (stream: Stream, peer: Peer) => Promise<void>,
   ): Promise<void> {
-    const handle = async (stream: Stream, { remotePeer, remoteAddr }: Connection): Promise<void> => {
+    const handle = async (stream: Stream, connection: Connection): Promise<void> => {
+      const { remotePeer, remoteAddr } = connection
+      // What guests may have is decided here, for all protocols.
+      if (connection.encryption === guestNoiseProtocol) return await this.#guests?.serve(protocol, stream, connection)
       const peer = this.membership.peerOf(remotePeer)
       peer.source = sourceOfMultiaddr(remoteAddr)
       try {

@@ -22,17 +22,21 @@ const windowBytes = 4 * 1024 * 1024
 const noInactivityTimeoutMs = 2 ** 31 - 1
 
 /** What a host needs of the gate. */
-export type PeerGate = Pick<RegionGate, 'accept' | 'adopt' | 'protect' | 'prologueOf'>
+export type PeerGate = Pick<RegionGate, 'accept' | 'adopt' | 'protect' | 'prologueOf' | 'isGuest'>
 
 /**
  * A libp2p host with TCP, noise and yamux, which neither discovers peers nor relays. It is not started.
  * @param gate what every connection must pass before libp2p says anything
- * @param options `isBarred`: whether this host neither dials the peer nor lets it in
+ * @param options `asGuest`: it dials as a guest of another region; `isBarred`: whether this host neither dials the peer nor lets it in
  * @throws invalid for addresses that are not usable
  */
 export async function createPeerHost(
   { privateKey, gate }: { privateKey: PrivateKey; gate: PeerGate },
-  { listen, isBarred }: { listen: readonly string[]; isBarred: (peerId: string) => boolean },
+  {
+    listen,
+    isBarred,
+    asGuest = false,
+  }: { listen: readonly string[]; isBarred: (peerId: string) => boolean; asGuest?: boolean },
 ): Promise<Libp2p> {
   try {
     return await createLibp2p({
@@ -41,7 +45,10 @@ export async function createPeerHost(
       addresses: { listen: [...listen] },
       transports: [regionTcp(gate)],
       connectionProtector: () => gate,
-      connectionEncrypters: [regionNoise(gate)],
+      // Who listens takes members and guests; who dials says what he is.
+      connectionEncrypters: asGuest
+        ? [regionNoise(gate, { asGuest })]
+        : [regionNoise(gate), regionNoise(gate, { asGuest: true })],
       streamMuxers: [
         yamux({
           maxInboundStreams: limits.streams.perConnection,

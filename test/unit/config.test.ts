@@ -21,6 +21,10 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   bulk: { given: 'plain', read: 'plain' },
   bulkListen: { given: '/ip4/127.0.0.1/tcp/4102', read: '/ip4/127.0.0.1/tcp/4102' },
   bootstrap: { given: '/ip4/127.0.0.2/tcp/4100', read: ['/ip4/127.0.0.2/tcp/4100'] },
+  neighbourRegion: { given: 'b=/ip4/127.0.0.1/tcp/4200', read: ['b=/ip4/127.0.0.1/tcp/4200'] },
+  neighbourKeyFile: { given: 'b=/srv/guest.key', read: ['b=/srv/guest.key'] },
+  neighbourBandwidth: { given: '200Mbit', read: '200Mbit' },
+  guestKeyFile: { given: '/srv/guests.key', read: '/srv/guests.key' },
   insecureRegistry: { given: 'localhost:5000', read: ['localhost:5000'] },
   registryMirror: {
     given: 'docker.io=https://a.example,ghcr.io=http://b.example/x',

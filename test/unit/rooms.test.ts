@@ -59,6 +59,10 @@ const floors: Record<string, Floor> = {
     mayName: ['base', 'model', 'store', 'peers', 'layers'],
     because: 'decides which of these sources delivers a chunk',
   },
+  neighbours: {
+    mayName: ['base', 'model', 'peers', 'fetch'],
+    because: 'asks other regions, in the place of the registry; its members are peers that this host is a guest of',
+  },
   images: {
     mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish', 'layers', 'fetch'],
     because: 'decides which of these says what an image is, and imports it',
@@ -89,6 +93,7 @@ const floors: Record<string, Floor> = {
       'fetch',
       'images',
       'boot',
+      'neighbours',
       'mount',
       'seeds',
       'control',
@@ -119,7 +124,7 @@ const netlabFloors: Record<string, Floor> = {
 
 /** Files in the root of `node/`, and the rooms that each may name; undefined: all of them. */
 const roots: Record<string, readonly string[] | undefined> = {
-  'config.ts': ['base', 'model', 'rootfs', 'registry'],
+  'config.ts': ['base', 'model', 'rootfs', 'registry', 'neighbours'],
   'daemon.ts': undefined,
   'main.ts': undefined,
   'run-daemon.ts': undefined,

@@ -37,6 +37,8 @@ export const chunkFlags = {
   peer: 1,
   /** The chunk came from the registry while this process ran. */
   registry: 2,
+  /** The chunk came from a neighbour region while this process ran. */
+  neighbour: 4,
   /** A read has used the chunk while this process ran. */
   served: 64,
   /** Read-ahead wants to know when a read gets to this chunk. */

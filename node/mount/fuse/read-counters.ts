@@ -2,10 +2,15 @@ import type { Amount } from '../../model/progress.ts'
 import { chunkFlags } from './block-image.ts'
 
 /** The chunks that reads have used, by where each came from while this process ran. */
-export type Served = Record<'local' | 'peer' | 'registry', Amount>
+export type Served = Record<'local' | 'peer' | 'registry' | 'neighbour', Amount>
 
-/** Counters of a thread: bytes and chunks, for local, peer and registry. */
-const numbers = 6
+/** Counters of a thread: bytes and chunks, for local, peer, registry and neighbour. */
+const numbers = 8
+
+/** The pair of counters for the source that the flags name. */
+function placeOf(flags: number): number {
+  return (flags & chunkFlags.neighbour) !== 0 ? 3 : (flags & chunkFlags.registry) !== 0 ? 2 : flags & chunkFlags.peer
+}
 
 /** Counters of all threads, in shared memory. Each thread has a row of its own, so that none waits for another. */
 export class ReadCounters {
@@ -28,7 +33,7 @@ export class ReadCounters {
    */
   count({ state, readOrder }: { state: Uint8Array; readOrder: Int32Array }, chunk: number, bytes: number): number {
     let flags = state[chunk]!
-    const column = this.#row + (flags & 3) * 2
+    const column = this.#row + placeOf(flags) * 2
     this.#all[column]! += bytes
     if ((flags & chunkFlags.served) === 0) {
       flags = Atomics.or(state, chunk, chunkFlags.served)
@@ -48,6 +53,6 @@ export class ReadCounters {
       return total
     }
     const amount = (column: number): Amount => ({ bytes: sum(column), chunks: sum(column + 1) })
-    return { local: amount(0), peer: amount(2), registry: amount(4) }
+    return { local: amount(0), peer: amount(2), registry: amount(4), neighbour: amount(6) }
   }
 }

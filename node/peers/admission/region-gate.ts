@@ -38,6 +38,9 @@ export interface StrangerCounts {
  */
 export class RegionGate implements ConnectionProtector {
   readonly #secrets: readonly RegionSecret[]
+  readonly #guestSecrets: readonly RegionSecret[]
+  /** Prologues of those who have proved no more than that they are guests. */
+  readonly #guestPrologues = new WeakSet<Uint8Array>()
   readonly #log: Log
   readonly #now: () => number
   readonly #prologues = new WeakMap<MessageStream, Uint8Array>()
@@ -47,14 +50,19 @@ export class RegionGate implements ConnectionProtector {
   #loggedTurnedAway = 0
   #loggedAtMs = -Infinity
 
-  /** @param secrets the first one is proved to those that this host dials; any is accepted from those that dial */
+  /**
+   * @param secrets the first one is proved to those that this host dials; any is accepted from those that dial
+   * @param guestSecrets accepted from those that dial, too: what they prove is that they are guests
+   */
   constructor(
     { log, now = () => performance.now() }: { log: Log; now?: () => number },
     secrets: readonly RegionSecret[],
+    guestSecrets: readonly RegionSecret[] = [],
   ) {
     this.#log = log
     this.#now = now
     this.#secrets = secrets
+    this.#guestSecrets = guestSecrets
     this.#pending = new PendingHandshakes({ now })
   }
 
@@ -81,7 +89,9 @@ export class RegionGate implements ConnectionProtector {
       if (answer === null) return
       const nonces = { listener, dialler: answer.subarray(0, nonceBytes) }
       const proof = answer.subarray(nonceBytes)
-      const secret = this.#secrets.find((candidate) => isSameProof(diallerProof(candidate, nonces), proof))
+      const isProved = (candidate: RegionSecret): boolean => isSameProof(diallerProof(candidate, nonces), proof)
+      const asMember = this.#secrets.find(isProved)
+      const secret = asMember ?? this.#guestSecrets.find(isProved)
       // Whoever proves the secret sends nothing more before he has seen the proof of this host.
       if (secret === undefined || socket.readableLength > 0) return void socket.resetAndDestroy()
       leave()
@@ -93,7 +103,9 @@ export class RegionGate implements ConnectionProtector {
       }
       socket.once('close', leaveSource)
       socket.write(listenerProof(secret, nonces))
-      onProof(noisePrologue(secret, nonces))
+      const prologue = noisePrologue(secret, nonces)
+      if (asMember === undefined) this.#guestPrologues.add(prologue)
+      onProof(prologue)
     }
     socket.on('error', onError).once('close', onStranger).on('readable', onReadable)
     socket.write(listener)
@@ -102,6 +114,11 @@ export class RegionGate implements ConnectionProtector {
   /** Binds the noise handshake on an accepted connection to its proofs. */
   adopt(connection: MessageStream, prologue: Uint8Array): void {
     this.#prologues.set(connection, prologue)
+  }
+
+  /** Whether the other side of an accepted connection has proved that it is a guest, and not that it is a member. */
+  isGuest(connection: MessageStream): boolean {
+    return this.#guestPrologues.has(this.prologueOf(connection))
   }
 
   /** The prologue of the noise handshake on a connection that has passed. @throws closed where it has not */

@@ -3,7 +3,7 @@ import type { Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import { chunkProtocol } from '../../../protocol/messages/chunk.ts'
 import { systemClock, type Clock } from '../../base/clock.ts'
-import { LatencyEstimate } from '../../base/latency-estimate.ts'
+import { LatencyEstimate, type LatencyBounds } from '../../base/latency-estimate.ts'
 import type { Membership } from '../membership.ts'
 import type { Peer } from '../peer.ts'
 import type { PeerStanding } from '../peer-standing.ts'
@@ -33,6 +33,8 @@ export interface ChunkClientParts {
   /** Ends the opening of streams. */
   signal: AbortSignal
   clock?: Clock
+  /** How long a peer that owes a chunk may not get on (ms), where its region is not this host's. */
+  latency?: LatencyBounds
 }
 
 /** Fetches chunks from peers. */
@@ -40,15 +42,14 @@ export class ChunkClient {
   readonly #parts: ChunkClientParts
   readonly #clock: Clock
   readonly #streams = new WeakMap<Peer, Map<StreamClass, ChunkStream>>()
-  readonly #latency: Record<StreamClass, LatencyEstimate> = {
-    demand: new LatencyEstimate(latencyBounds),
-    background: new LatencyEstimate(latencyBounds),
-  }
+  readonly #latency: Record<StreamClass, LatencyEstimate>
   readonly #comingLatency = new LatencyEstimate(comingBounds)
 
   constructor(parts: ChunkClientParts) {
     this.#parts = parts
     this.#clock = parts.clock ?? systemClock
+    const bounds = parts.latency ?? latencyBounds
+    this.#latency = { demand: new LatencyEstimate(bounds), background: new LatencyEstimate(bounds) }
   }
 
   /**

@@ -130,7 +130,11 @@ test('without the registry a tag is what it was last known as, and mount says so
 test('status tells where the bytes of a mount came from, and what is not as it should be', async (t) => {
   const { a, b, image } = await startRegion(t)
   const { rootfs, fetched } = await b.json<MountResult>('mount', image, b.target('mnt'))
-  assert.deepEqual(fetched, { peer: { bytes: 0, chunks: 0 }, registry: { bytes: 0, chunks: 0 } })
+  assert.deepEqual(fetched, {
+    peer: { bytes: 0, chunks: 0 },
+    neighbour: { bytes: 0, chunks: 0 },
+    registry: { bytes: 0, chunks: 0 },
+  })
   const reading = await open(rootfs)
   await reading.read(Buffer.alloc(4096), 0, 4096, 0)
   const [lazy] = (await b.status()).mounts

@@ -44,7 +44,7 @@ async function commandLine(
 }
 
 const amount = { bytes: 1, chunks: 1 }
-const sources = { local: amount, peer: amount, registry: amount }
+const sources = { local: amount, peer: amount, neighbour: amount, registry: amount }
 const mount = {
   directory: `/${hostile}`,
   reference: hostile,
@@ -72,6 +72,8 @@ const status = {
   access: 'everybody',
   strangers: { turnedAway: 1, dropped: 0 },
   eventLoopDelayMs: { p50: 0.1, p99: 2.5, max: 12 },
+  neighbours: [],
+  guests: { connected: 0, sent: amount },
   peers: [
     {
       peer: hostile,

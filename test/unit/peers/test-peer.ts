@@ -86,6 +86,7 @@ export class TestPeer {
       directory = temporaryDirectory(context),
       regionKeyFile,
       memberFile,
+      guestKeyFile,
       bulk,
       bulkListen,
     }: {
@@ -94,6 +95,7 @@ export class TestPeer {
       directory?: string
       regionKeyFile?: string
       memberFile?: string
+      guestKeyFile?: string
       /** Without it this peer has no bulk connections. */
       bulk?: BulkMode
       bulkListen?: string
@@ -109,6 +111,7 @@ export class TestPeer {
         identityFile: join(directory, `${name}.key`),
         regionKeyFile,
         memberFile,
+        guestKeyFile,
         bulk: bulk === undefined ? undefined : { mode: bulk, listen: bulkListen },
       },
     )

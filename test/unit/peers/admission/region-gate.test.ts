@@ -143,6 +143,10 @@ class RelayGate implements PeerGate {
     throw new Error('nobody dials it')
   }
 
+  isGuest(): boolean {
+    return false
+  }
+
   prologueOf(): Uint8Array {
     return new Uint8Array(32)
   }

@@ -1,0 +1,165 @@
+import { isP2pfsError } from '../../protocol/errors.ts'
+import { pause, systemClock, type Clock } from '../base/clock.ts'
+import { TokenBucket } from '../base/token-bucket.ts'
+import type { ChunkSource, SourceOptions } from '../fetch/source.ts'
+import type { ChunkRequest, Delivery } from '../model/chunk-request.ts'
+import type { NeighbourRegion } from './neighbour-region.ts'
+
+/** A read that somebody waits for asks the registry too after so long, although the neighbour gets on (ms). */
+const lateMs = 2_000
+/** A chunk that nobody waits for gives the neighbour this time (ms), or so many times what its answers usually take. */
+const unawaited = { minMs: 250, factor: 4 } as const
+/** How long a neighbour that was hedged in vain is passed over (ms): doubles from the first to the last. */
+const passedOverMs = { first: 1_000, last: 60_000 } as const
+/** Fewest bytes that pass at once: the longest chunk. */
+const minBurstBytes = 256 * 1024
+
+export interface NeighboursFirstParts {
+  /** In the order in which they are asked. */
+  neighbours: readonly Pick<NeighbourRegion, 'region' | 'isReady' | 'fetch' | 'usualMs' | 'lastSignMs'>[]
+  registry: ChunkSource
+  clock?: Clock
+}
+
+/** How one neighbour fares. */
+interface Standing {
+  failures: number
+  passedOverUntilMs: number
+}
+
+/**
+ * Stands in the place of the registry: asks neighbour regions before it. A neighbour that does not get on costs one hedge;
+ * then the registry is asked too, the first right answer wins, and the neighbour is passed over for a while.
+ */
+export class NeighboursFirst implements ChunkSource {
+  readonly #parts: NeighboursFirstParts
+  readonly #clock: Clock
+  readonly #bandwidth: TokenBucket
+  readonly #standings = new Map<string, Standing>()
+
+  /** @param options `bytesPerSecond`: what comes from all neighbours together at most */
+  constructor(parts: NeighboursFirstParts, { bytesPerSecond }: { bytesPerSecond: number }) {
+    this.#parts = parts
+    this.#clock = parts.clock ?? systemClock
+    const burst = Math.max(minBurstBytes, bytesPerSecond / 10)
+    this.#bandwidth = new TokenBucket({ perSecond: bytesPerSecond, burst, now: () => this.#clock.now() })
+  }
+
+  /** For how long the neighbour is passed over still (ms). */
+  passedOverMs(region: string): number {
+    return Math.max(0, (this.#standings.get(region)?.passedOverUntilMs ?? -Infinity) - this.#clock.now())
+  }
+
+  async fetch(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
+    const { registry } = this.#parts
+    const neighbour = options.isFallback === true ? undefined : this.#ready(request)
+    // The bound is kept by asking the registry: nothing waits for it.
+    if (neighbour === undefined || !this.#bandwidth.tryTake(request.lengthBytes))
+      return await this.#registryFirst(request, options)
+    const standing = this.#standingOf(neighbour.region)
+    const over = new AbortController()
+    const signal = AbortSignal.any([options.signal, over.signal])
+    const startedAtMs = this.#clock.now()
+    const asked = neighbour.fetch(request, { signal, urgency: options.urgency }).then((bytes) => {
+      standing.failures = 0
+      options.onSource?.('neighbour')
+      return bytes
+    })
+    let hasAskedRegistry = false
+    const hedge = this.#hedge(startedAtMs, neighbour, options)
+    try {
+      const first = await Promise.race([asked, hedge.due])
+      if (first !== 'due') return first
+      hasAskedRegistry = true
+      const fromRegistry = registry.fetch(request, { ...options, signal }).then((bytes) => {
+        this.#passOver(standing)
+        options.onSource?.('registry')
+        return bytes
+      })
+      return await Promise.any([asked, fromRegistry]).catch(async () => await fromRegistry)
+    } catch (error) {
+      options.signal.throwIfAborted()
+      if (!isP2pfsError(error)) throw error
+      if (hasAskedRegistry) throw error
+      if (error.code !== 'missing') this.#passOver(standing)
+      return await registry.fetch(request, options)
+    } finally {
+      hedge.cancel()
+      over.abort()
+    }
+  }
+
+  /** Where the registry does not deliver, a neighbour is asked within the bandwidth, passed over or not. */
+  async #registryFirst(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
+    const { registry, neighbours } = this.#parts
+    try {
+      return await registry.fetch(request, options)
+    } catch (cause) {
+      if (options.signal.aborted || !isP2pfsError(cause, 'unavailable', 'timeout', 'busy', 'missing')) throw cause
+      const neighbour = neighbours.find((candidate) => candidate.isReady(request.table))
+      if (neighbour === undefined) throw cause
+      const waitMs = this.#bandwidth.take(request.lengthBytes)
+      if (waitMs > 0) await pause(this.#clock, waitMs, options)
+      options.signal.throwIfAborted()
+      const bytes = await neighbour.fetch(request, options).catch(() => undefined)
+      options.signal.throwIfAborted()
+      if (bytes === undefined) throw cause
+      options.onSource?.('neighbour')
+      return bytes
+    }
+  }
+
+  #ready({ table }: ChunkRequest): NeighboursFirstParts['neighbours'][number] | undefined {
+    return this.#parts.neighbours.find(
+      (neighbour) => this.passedOverMs(neighbour.region) === 0 && neighbour.isReady(table),
+    )
+  }
+
+  #standingOf(region: string): Standing {
+    let standing = this.#standings.get(region)
+    if (standing === undefined) {
+      standing = { failures: 0, passedOverUntilMs: -Infinity }
+      this.#standings.set(region, standing)
+    }
+    return standing
+  }
+
+  /** One hedge for all that were under way at once. */
+  #passOver(standing: Standing): void {
+    const now = this.#clock.now()
+    if (standing.passedOverUntilMs > now) return
+    const forMs = Math.min(passedOverMs.first * 2 ** standing.failures++, passedOverMs.last)
+    standing.passedOverUntilMs = now + forMs
+  }
+
+  /** Becomes due when the neighbour has not got on with any chunk for as long as it usually takes. */
+  #hedge(
+    startedAtMs: number,
+    neighbour: NeighboursFirstParts['neighbours'][number],
+    { urgency }: SourceOptions,
+  ): { due: Promise<'due'>; cancel: () => void } {
+    const due = Promise.withResolvers<'due'>()
+    let isOver = false
+    let cancel = (): void => undefined
+    const check = (): void => {
+      cancel()
+      if (isOver) return
+      const usualMs = neighbour.usualMs(urgency)
+      const patienceMs = urgency.isUrgent ? usualMs : Math.max(unawaited.minMs, unawaited.factor * usualMs)
+      const quietLeftMs = Math.max(startedAtMs, neighbour.lastSignMs) + patienceMs - this.#clock.now()
+      const lateLeftMs = urgency.isUrgent ? startedAtMs + lateMs - this.#clock.now() : Infinity
+      const leftMs = Math.min(quietLeftMs, lateLeftMs)
+      if (leftMs > 0) cancel = this.#clock.after(leftMs, check)
+      else due.resolve('due')
+    }
+    check()
+    urgency.onRaise(check)
+    return {
+      due: due.promise,
+      cancel: () => {
+        isOver = true
+        cancel()
+      },
+    }
+  }
+}

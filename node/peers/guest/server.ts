@@ -1,0 +1,134 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Connection, Stream } from '@libp2p/interface'
+import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
+import type { Digest } from '../../../protocol/digest.ts'
+import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
+import { chunkProtocol } from '../../../protocol/messages/chunk.ts'
+import {
+  encodeGuestAnswer,
+  guestProtocol,
+  maxGuestQuestionBytes,
+  maxNamedMembers,
+  parseGuestQuestion,
+  type GuestAnswer,
+} from '../../../protocol/messages/guest.ts'
+import type { Log } from '../../base/log.ts'
+import { TokenBucket } from '../../base/token-bucket.ts'
+import { sourceOfMultiaddr } from '../admission/source.ts'
+import type { BanList } from '../ban-list.ts'
+import { ByteBudget } from '../byte-budget.ts'
+import { ChunkServer } from '../chunk/server.ts'
+import { readFrames, writeFrame } from '../frames.ts'
+import { limits } from '../limits.ts'
+import type { Membership } from '../membership.ts'
+import { Peer } from '../peer.ts'
+import type { ServedData } from '../served-data.ts'
+import { SourcePace } from '../source-pace.ts'
+import { TrafficCounter, type Traffic } from '../traffic.ts'
+
+export interface GuestServerParts {
+  served: Pick<ServedData, 'chunk'>
+  membership: Pick<Membership, 'members'>
+  bans: Pick<BanList, 'add'>
+  /** What members have been read for and have not taken yet: guests come after them. */
+  unsent: Pick<ByteBudget, 'usedBytes'>
+  log: Log
+  signal: AbortSignal
+}
+
+/** Serves guests, which are hosts of other regions: chunks that are on this host, and the names of members to ask. No more. */
+export class GuestServer {
+  readonly traffic = new TrafficCounter()
+  readonly #parts: GuestServerParts
+  readonly #guests = new Map<Connection, Peer>()
+  readonly #chunks: ChunkServer
+  readonly #questions = new SourcePace(limits.guests.questions)
+  readonly #bandwidth: TokenBucket
+
+  /** @param options `bytesPerSecond`: what all guests together get at most */
+  constructor(parts: GuestServerParts, { bytesPerSecond }: { bytesPerSecond: number }) {
+    this.#parts = parts
+    this.#bandwidth = new TokenBucket({
+      perSecond: bytesPerSecond,
+      burst: Math.max(maxChunkBytes, bytesPerSecond / 10),
+    })
+    this.#chunks = new ChunkServer({
+      served: {
+        chunk: async (digest, options) => await this.#chunk(digest, options),
+        // A guest has nothing read from the registry of this region.
+        relayedChunk: async () => await Promise.resolve(undefined),
+      },
+      unsent: new ByteBudget({ ...limits.guests.unsent, freeBytes: maxChunkBytes }),
+    })
+  }
+
+  /** Guests that are connected. */
+  get count(): number {
+    return this.#guests.size
+  }
+
+  /** Chunks that guests have been given. */
+  given(): Traffic {
+    return this.traffic.snapshot()
+  }
+
+  /** Takes in a guest's connection, or closes one that is too many. */
+  meet(connection: Connection): void {
+    if (this.#guests.size >= limits.guests.inAll)
+      return connection.abort(new P2pfsError('busy', 'this host has as many guests as it takes'))
+    const guest = new Peer(connection.remotePeer, { total: this.traffic, now: () => performance.now() })
+    guest.source = sourceOfMultiaddr(connection.remoteAddr)
+    this.#guests.set(connection, guest)
+    connection.addEventListener('close', () => this.#guests.delete(connection), { once: true })
+    this.#parts.log.debug('guest of another region connected', { peer: guest.id })
+  }
+
+  /** Serves one stream of a guest; every protocol of members is refused. */
+  async serve(protocol: string, stream: Stream, connection: Connection): Promise<void> {
+    const guest = this.#guests.get(connection)
+    try {
+      if (guest === undefined) throw new P2pfsError('busy', 'guest is not let in')
+      if (protocol === chunkProtocol) await this.#chunks.serve(stream, guest)
+      else if (protocol === guestProtocol) await this.#answer(stream, guest)
+      else throw new P2pfsError('denied', 'guests are not served this')
+    } catch (error) {
+      stream.abort(error as Error)
+      if (!isP2pfsError(error, 'invalid')) return this.#parts.log.debug('stream of a guest failed', { error, protocol })
+      this.#parts.log.warn('guest broke the protocol; it is banned for ten minutes', { error, peer: guest?.id })
+      this.#parts.bans.add(connection.remotePeer.toString())
+      connection.abort(error)
+    }
+  }
+
+  async #chunk(digest: Digest, { signal }: { signal: AbortSignal }): Promise<Uint8Array | undefined> {
+    const bytes = await this.#parts.served.chunk(digest, { signal })
+    if (bytes === undefined) return undefined
+    const { yieldMs, yields } = limits.guests
+    for (let i = 0; i < yields && this.#parts.unsent.usedBytes > 0; i++)
+      await sleep(yieldMs, undefined, { signal, ref: false })
+    const waitMs = this.#bandwidth.take(bytes.length)
+    if (waitMs > 0) await sleep(waitMs, undefined, { signal, ref: false })
+    return bytes
+  }
+
+  async #answer(stream: Stream, guest: Peer): Promise<void> {
+    const { signal } = this.#parts
+    for await (const message of readFrames(stream, maxGuestQuestionBytes)) {
+      const { table } = parseGuestQuestion(message)
+      await this.#questions.wait(guest, { signal })
+      await writeFrame(stream, [encodeGuestAnswer(this.#membersFor(table))], { signal })
+      await stream.close({ signal })
+      return
+    }
+  }
+
+  #membersFor(table: Digest): GuestAnswer {
+    const members = this.#parts.membership
+      .members()
+      .filter(({ standing }) => !standing.isSilent)
+      .toSorted((a, b) => b.holdings.countOf(table) - a.holdings.countOf(table))
+    return {
+      members: members.slice(0, maxNamedMembers).map(({ id, hello }) => ({ peer: id, addresses: hello.addresses })),
+    }
+  }
+}

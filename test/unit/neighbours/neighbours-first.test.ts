@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { digestOf } from '../../../protocol/digest.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
+import { Urgency } from '../../../node/base/urgency.ts'
+import { NeighboursFirst } from '../../../node/neighbours/neighbours-first.ts'
+import type { Delivery, RemoteSource } from '../../../node/model/chunk-request.ts'
+import { FakeClock } from '../../support/fake-clock.ts'
+
+const bytes = Buffer.alloc(1000)
+const digest = digestOf(bytes)
+const request = { digest, lengthBytes: bytes.length, table: digest, index: 0 }
+
+type Answer = (signal: AbortSignal) => Promise<Uint8Array>
+const never: Answer = async () => await new Promise(() => undefined)
+const deliver: Answer = async () => await Promise.resolve(bytes)
+const fail =
+  (code: 'missing' | 'unavailable'): Answer =>
+  async () =>
+    await Promise.reject(new P2pfsError(code, 'as the test wants it'))
+
+function setUp({ neighbour = deliver, registry = deliver, bytesPerSecond = 1e9 } = {}) {
+  const clock = new FakeClock()
+  const asked: string[] = []
+  let source: RemoteSource = 'registry'
+  const parts = {
+    clock,
+    neighbours: [
+      {
+        region: 'b',
+        isReady: () => true,
+        usualMs: () => 50,
+        lastSignMs: -Infinity,
+        fetch: async (_: unknown, { signal }: { signal: AbortSignal }) => {
+          asked.push('b')
+          return await neighbour(signal)
+        },
+      },
+    ],
+    registry: {
+      fetch: async (_: unknown, { signal }: { signal: AbortSignal }): Promise<Delivery> => {
+        asked.push('registry')
+        return await registry(signal)
+      },
+    },
+  }
+  const first = new NeighboursFirst(parts, { bytesPerSecond })
+  const fetch = async (more: { isFallback?: boolean; urgency?: Urgency } = {}): Promise<RemoteSource> => {
+    source = 'registry'
+    await first.fetch(request, {
+      signal: new AbortController().signal,
+      urgency: new Urgency(true),
+      fetchChunk: async () => await Promise.resolve(bytes),
+      onSource: (from) => (source = from),
+      ...more,
+    })
+    return source
+  }
+  return { clock, asked, first, fetch }
+}
+
+test('a neighbour that delivers spares the registry', async () => {
+  const { asked, fetch } = setUp()
+  assert.equal(await fetch(), 'neighbour')
+  assert.deepEqual(asked, ['b'])
+})
+
+test('a neighbour that lacks the chunk is followed by the registry at once, and is not passed over', async () => {
+  const { asked, fetch, first } = setUp({ neighbour: fail('missing') })
+  assert.equal(await fetch(), 'registry')
+  assert.deepEqual(asked, ['b', 'registry'])
+  assert.equal(first.passedOverMs('b'), 0)
+})
+
+test('a silent neighbour costs one hedge, and is passed over then, for longer each time', async () => {
+  const { clock, asked, fetch, first } = setUp({ neighbour: never })
+  const fetching = fetch()
+  await clock.pass(49)
+  assert.deepEqual(asked, ['b'])
+  await clock.pass(1)
+  assert.equal(await fetching, 'registry')
+  assert.equal(first.passedOverMs('b'), 1_000)
+  assert.equal(await fetch(), 'registry')
+  assert.deepEqual(asked, ['b', 'registry', 'registry'])
+  await clock.pass(1_000)
+  const again = fetch()
+  await clock.pass(50)
+  assert.equal(await again, 'registry')
+  assert.equal(first.passedOverMs('b'), 2_000)
+})
+
+test('a chunk that nobody waits for gives the neighbour more time, until somebody does', async () => {
+  const { clock, asked, fetch } = setUp({ neighbour: never })
+  const urgency = new Urgency(false)
+  const fetching = fetch({ urgency })
+  await clock.pass(249)
+  assert.deepEqual(asked, ['b'])
+  urgency.raise()
+  assert.equal(await fetching, 'registry')
+})
+
+test('beyond the bandwidth the registry is asked, and nothing waits', async () => {
+  const { asked, fetch } = setUp({ bytesPerSecond: 1 })
+  for (let i = 0; i < 262; i++) assert.equal(await fetch(), 'neighbour')
+  assert.equal(await fetch(), 'registry')
+  assert.equal(asked.at(-1), 'registry')
+})
+
+test('a host that another reads for does not ask the neighbour, unless the registry fails', async () => {
+  const { asked, fetch } = setUp()
+  assert.equal(await fetch({ isFallback: true }), 'registry')
+  assert.deepEqual(asked, ['registry'])
+  const cut = setUp({ registry: fail('unavailable') })
+  assert.equal(await cut.fetch({ isFallback: true }), 'neighbour')
+  assert.deepEqual(cut.asked, ['registry', 'b'])
+})
+
+test('where both fail the error is that of the registry', async () => {
+  const { fetch } = setUp({ neighbour: fail('missing'), registry: fail('unavailable') })
+  await assert.rejects(fetch(), { code: 'unavailable' })
+})
