@@ -53,7 +53,6 @@ import { StatusOperation } from './operations/status.ts'
 import { VerifyOperation } from './operations/verify.ts'
 import type { ChunkFiles } from './peers/bulk/chunk-files.ts'
 import { PeerNetwork } from './peers/network.ts'
-import { SpanReaders } from './peers/span-readers.ts'
 import type { ServedData } from './peers/served-data.ts'
 import { IndexTrust } from './publish/index-trust.ts'
 import { Lies } from './publish/lies.ts'
@@ -221,8 +220,7 @@ export async function startDaemon(
   })
 
   // The sources of chunks.
-  const readers = new SpanReaders({ own, membership })
-  const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, readers, log })
+  const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, spans: network.spans, log })
   const stream = new StreamSource({ streams, inventory, signal, log })
   const range = new RangeSource({ layers: ranges, stream, wholeReads, inventory, signal, log })
   const neighbours: NeighbourRegion[] = []
@@ -241,7 +239,7 @@ export async function startDaemon(
     registry: neighbours.length > 0 ? neighboursFirst : range,
     log,
   })
-  const relays = new ChunkRelays({ inventory, fetcher })
+  const relays = new ChunkRelays({ inventory, fetcher, spans: network.spans })
   stack.defer(async () => await fetcher.settled())
 
   // Images, and their imports.

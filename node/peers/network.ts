@@ -9,6 +9,7 @@ import { importProtocol } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
 import { regionProtocol } from '../../protocol/messages/region.ts'
 import { seedProtocol } from '../../protocol/messages/seed.ts'
+import { spanProtocol } from '../../protocol/messages/span.ts'
 import type { Log } from '../base/log.ts'
 import { guestNoiseProtocol } from './admission/region-noise.ts'
 import { loadMemberList } from './admission/member-list.ts'
@@ -39,6 +40,10 @@ import { SeedClient } from './seed/client.ts'
 import { serveSeed } from './seed/server.ts'
 import type { ServedData } from './served-data.ts'
 import { SourcePace } from './source-pace.ts'
+import { SpanBook } from './spans/span-book.ts'
+import { SpanClient } from './spans/client.ts'
+import { SpanServer } from './spans/server.ts'
+import { SpanStewards } from './spans/span-stewards.ts'
 import type { Traffic } from './traffic.ts'
 
 export interface PeerNetworkOptions {
@@ -69,6 +74,7 @@ export class PeerNetwork {
   readonly objects: RegionObjects
   readonly imports: ImportClient
   readonly seeds: SeedClient
+  readonly spans: SpanStewards
   readonly bulk: BulkPlane
   readonly #guestBytesPerSecond: number
   readonly #bans: BanList
@@ -77,6 +83,7 @@ export class PeerNetwork {
   readonly #gate: RegionGate
   readonly #host: Libp2p
   readonly #dialler: Dialler
+  readonly #book: SpanBook
   readonly #log: Log
   readonly #listen: readonly string[]
   readonly #isPrivate: boolean
@@ -152,6 +159,11 @@ export class PeerNetwork {
     this.objects = new RegionObjects({ host, membership, log })
     this.imports = new ImportClient({ host, membership })
     this.seeds = new SeedClient({ host, membership })
+    const own = this.peerId
+    const isHere = (id: string): boolean => id === own || membership.isAwake(id)
+    this.#book = new SpanBook({ isHere, now: () => performance.now() })
+    const client = new SpanClient({ host, membership, signal })
+    this.spans = new SpanStewards({ own, membership, client, book: this.#book, log })
     this.bulk = new BulkPlane(
       { host, membership, log, signal },
       bulk === undefined ? undefined : { mode: bulk.mode, listen: parseBulkListen(bulk.listen, listen) },
@@ -186,6 +198,8 @@ export class PeerNetwork {
     await this.#handle(regionProtocol, streams.region, async (stream, peer) => await this.#serveRegion(stream, peer))
     await this.#handleMembers(objectProtocol, streams.object, async (stream, peer) => await objects.serve(stream, peer))
     await this.#handleMembers(chunkProtocol, streams.chunk, async (stream, peer) => await chunks.serve(stream, peer))
+    const spans = new SpanServer({ book: this.#book })
+    await this.#handleMembers(spanProtocol, streams.span, async (stream, peer) => await spans.serve(stream, peer))
     await this.#handleMembers(
       importProtocol,
       streams.import,
