@@ -11,7 +11,6 @@ import type { ChunkRequest } from '../../node/model/chunk-request.ts'
 import type { ChunkFiles } from '../../node/peers/bulk/chunk-files.ts'
 import { PeerNetwork } from '../../node/peers/network.ts'
 import type { ServedData } from '../../node/peers/served-data.ts'
-import { SpanReaders } from '../../node/peers/span-readers.ts'
 import type { SimulatedImage } from './simulated-image.ts'
 import { SimulatedHost } from './simulated-host.ts'
 import type { SimulatedNetwork } from './simulated-network.ts'
@@ -81,15 +80,14 @@ export class SimulatedNode {
     this.peers = peers
     this.#image = image
     this.#log = log
-    const { membership, availability } = peers
+    const { availability } = peers
     this.store = new SimulatedStore({
       image,
       region: availability,
       work: (done) => host.cpu.do(cpuPerChunkMs, done),
     })
     const inventory = this.store
-    const readers = new SpanReaders({ own: peers.peerId, membership })
-    const source = new PeerSource({ availability, chunks: peers.chunks, bulk: peers.bulk, readers, log })
+    const source = new PeerSource({ availability, chunks: peers.chunks, bulk: peers.bulk, spans: peers.spans, log })
     const cannotStream = async (): Promise<never> =>
       await Promise.reject(new P2pfsError('unavailable', 'layers of a simulation are read at random only'))
     const range = new RangeSource({
@@ -101,7 +99,7 @@ export class SimulatedNode {
       log,
     })
     this.fetcher = new Fetcher({ inventory, peers: source, registry: range, log })
-    const relays = new ChunkRelays({ inventory, fetcher: this.fetcher })
+    const relays = new ChunkRelays({ inventory, fetcher: this.fetcher, spans: peers.spans })
     const nothing = async (): Promise<undefined> => await Promise.resolve(undefined)
     const refused = async (): Promise<never> => await Promise.reject(new P2pfsError('denied', 'not simulated'))
     this.#served = {
