@@ -80,7 +80,7 @@ export function installClock(clock: VirtualClock): void {
   }
   Object.assign(globalThis, timers)
   performance.now = clock.now
-  const wallMs = (): number => epochMs + clock.now()
+  const wallMs = (): number => epochMs + Math.floor(clock.now())
   class VirtualDate extends Date {
     constructor(...args: [] | [number | string]) {
       super(...((args.length === 0 ? [wallMs()] : args) as [number]))
