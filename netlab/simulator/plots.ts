@@ -19,12 +19,12 @@ export async function writePlots(directory: string, results: readonly Simulation
     points: results.map((result) => ({ x: result.hosts, y: y(result) })),
   })
   await mkdir(directory, { recursive: true })
-  const times = plot('Time until containers are ready', 'seconds', [
+  const times = plot('Time until containers are ready', 's', [
     series('last', '#b2182b', ({ readyMs }) => readyMs.last / 1000),
     series('median', '#2166ac', ({ readyMs }) => readyMs.median / 1000),
     series('first', '#4d9221', ({ readyMs }) => readyMs.first / 1000),
   ])
-  const bytes = plot('Bytes from the registry', 'MB', [
+  const bytes = plot('Sent by the registry', 'MB', [
     series('sent', '#2166ac', ({ registryBytes }) => registryBytes / 1e6),
     series('one host alone', '#888888', ({ registryBytes, copies }) => registryBytes / copies / 1e6),
   ])
@@ -44,13 +44,12 @@ export function plot(title: string, unit: string, series: readonly Series[]): st
   const toY = (y: number): number => height - bottom - (y / maxY) * (height - top - bottom)
   const text = (x: number, y: number, content: string, more = ''): string =>
     `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" ${more}>${content}</text>`
-  const lines: string[] = [text(left, top - 16, title, 'font-size="15" font-weight="bold"')]
+  const lines: string[] = [text(left, top - 16, `${title}, ${unit}`, 'font-size="15" font-weight="bold"')]
   for (let i = 0; i * step <= maxY * 1.001; i++) {
     const y = toY(i * step)
     lines.push(`<path d="M${left} ${y.toFixed(1)}H${width - right}" stroke="#dddddd"/>`)
     lines.push(text(left - 8, y + 4, String(Number((i * step).toPrecision(3))), 'text-anchor="end"'))
   }
-  lines.push(text(left - 8, top - 4, unit, 'text-anchor="end"'))
   for (const x of new Set(points.map((point) => point.x)))
     lines.push(text(toX(x), height - bottom + 18, String(x), 'text-anchor="middle"'))
   lines.push(text((left + width - right) / 2, height - 10, 'hosts', 'text-anchor="middle"'))
