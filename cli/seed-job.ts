@@ -9,6 +9,13 @@ const places = ({ copies, hot }: SeedJobReport): string => {
   return `${whole}${hot ? ', metadata and boot profile on all' : ''}`
 }
 
+const why = ({ demand }: Pick<SeedJobReport, 'demand'>): string =>
+  demand === undefined ? '' : `, hot: ${describeDemand(demand)}`
+
+/** Why an image is placed that nobody has ordered. */
+export const describeDemand = ({ mounts, hosts }: NonNullable<SeedJobReport['demand']>): string =>
+  `${mounts} mounts in about 10 min on ${hosts} hosts`
+
 /** A job for a person: one line, and one for each of its hosts. */
 export function describeSeedJob(job: SeedJobReport): string[] {
   const { id, reference, platform, format, state, verifiedCopies, startsAt, endsAt, hosts, digest } = job
@@ -16,7 +23,7 @@ export function describeSeedJob(job: SeedJobReport): string[] {
   const time = state === 'scheduled' || state === 'cancelled' ? times[state] : `, pinned until ${endsAt}`
   const shown = hosts.toSorted((a, b) => rank(a) - rank(b)).slice(0, maxShownHosts)
   return [
-    `${id}  ${reference} (${platform}, ${format}): ${state}, verified copies ${verifiedCopies} of ${places(job)}${time}, rootfs ${digest}`,
+    `${id}  ${reference} (${platform}, ${format}): ${state}, verified copies ${verifiedCopies} of ${places(job)}${why(job)}${time}, rootfs ${digest}`,
     ...shown.map(describeHost),
     ...(hosts.length > shown.length ? [`  and ${hosts.length - shown.length} more hosts`] : []),
   ]

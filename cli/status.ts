@@ -8,6 +8,7 @@ import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 import { describeBelief } from './belief.ts'
 import { printJson, printLines, shortName } from './output.ts'
+import { describeDemand } from './seed-job.ts'
 import { formatAmount, formatSize } from './size.ts'
 
 const help = `Shows the region, its peers, the images and mounts of this host, and where their data came from.
@@ -42,7 +43,7 @@ function describe(status: Status): string[] {
     `sent          ${formatAmount(status.sent)} to peers`,
     `store         ${status.chunks} chunks${describeNative(status.nativeBytes)}`,
     '',
-    `peers         ${status.peers.length === 0 ? 'none' : ''}`,
+    `peers         ${status.members === 0 ? 'none' : `${status.members} known, ${status.peers.length} connected`}`,
     ...status.peers.map(
       (peer) =>
         `  ${shortName(peer.name)} (${peer.peer}) for ${peer.connectedSeconds} s: ` +
@@ -62,10 +63,11 @@ function describe(status: Status): string[] {
         `; ${describeBelief(belief)}`,
     ),
     ...(status.pins.length === 0 ? [] : ['pinned']),
-    ...status.pins.map(({ reference, extent, sizeBytes, until, job }) => {
+    ...status.pins.map(({ reference, extent, sizeBytes, until, job, demand }) => {
       const what = extent === 'hot' ? 'metadata and boot profile, ' : ''
-      return `  ${reference}: ${what}${formatSize(sizeBytes)} until ${until}, seed ${job}`
+      return `  ${reference}: ${what}${formatSize(sizeBytes)} until ${until}, seed ${job}${demand === undefined ? '' : `, hot: ${describeDemand(demand)}`}`
     }),
+    ...describeHot(status.hot),
     ...(status.toVerify === 0 ? [] : [`to verify     ${status.toVerify} images that are on the word of members`]),
     ...(status.imports.length === 0 ? [] : ['imports']),
     ...status.imports.map(
@@ -77,6 +79,22 @@ function describe(status: Status): string[] {
       `  ${mount.directory}: ${mount.reference}, ${describeMount(mount)}, ${mount.digest}`,
       ...describeReads(mount),
     ]),
+  ]
+}
+
+/** At most so many counted images are shown; `--json` has all. */
+const maxShownCounts = 10
+
+function describeHot({ isOn, counted, usedBytes, diskBytes }: Status['hot']): string[] {
+  if (!isOn) return ['hot images    off']
+  return [
+    `hot images    ${formatSize(usedBytes)} of ${formatSize(diskBytes)} are placed here`,
+    ...counted
+      .slice(0, maxShownCounts)
+      .map(
+        ({ reference, mounts, hosts, isHot, digest }) =>
+          `  ${reference}: counted for the region: ${describeDemand({ mounts, hosts })}${isHot ? ', hot' : ''}, ${digest}`,
+      ),
   ]
 }
 

@@ -1,5 +1,7 @@
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
+import { Bandwidth } from './base/bandwidth.ts'
+import { parseByteRate } from './base/byte-rate.ts'
 import type { Log } from './base/log.ts'
 import { EventLoopDelay } from './base/event-loop-delay.ts'
 import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
@@ -11,10 +13,13 @@ import type { Config } from './config.ts'
 import { ControlServer, type InheritedSocket } from './control/server.ts'
 import { ChunkRelays } from './fetch/chunk-relays.ts'
 import { Fetcher } from './fetch/fetcher.ts'
+import { LimitedFetcher } from './fetch/limited-fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { RangeSource } from './fetch/range-source.ts'
 import type { ChunkSource } from './fetch/source.ts'
 import { StreamSource } from './fetch/stream-source.ts'
+import { HotImages } from './hot/hot-images.ts'
+import { MovedTags } from './hot/moved-tags.ts'
 import { BackgroundVerifier } from './images/background-verifier.ts'
 import { FalseStatements } from './images/false-statements.ts'
 import { Importer } from './images/importer.ts'
@@ -36,13 +41,14 @@ import { Mounts } from './mount/mounts.ts'
 import { NativeBuilder } from './mount/native/native-builder.ts'
 import type { NativeImages } from './mount/native/native-images.ts'
 import type { Placement } from './mount/placement/placement.ts'
-import { neighbourOptions, parseByteRate } from './neighbours/neighbour-options.ts'
+import { neighbourOptions } from './neighbours/neighbour-options.ts'
 import { NeighbourRegion } from './neighbours/neighbour-region.ts'
 import { NeighboursFirst } from './neighbours/neighbours-first.ts'
 import { ExportOperation } from './operations/export.ts'
 import { ImageRequests } from './operations/image-request.ts'
 import { ImportOperation } from './operations/import.ts'
 import { InspectOperation } from './operations/inspect.ts'
+import { LimitsOperation } from './operations/limits.ts'
 import { MountReports } from './operations/mount-report.ts'
 import { MountOperation, ResetOperation, UmountOperation } from './operations/mount.ts'
 import { PushOperation } from './operations/push.ts'
@@ -146,12 +152,29 @@ export async function startDaemon(
   const reserve = stack.use(await DiskReserve.open({ log }, { path: paths.reserve }))
   const catalog = stack.use(await Catalog.open({ reserve, log }, { directory: paths.catalog }))
   const chunks = stack.use(await ChunkStore.open({ reserve, log }, { directory: paths.chunks }))
+  const bandwidths = {
+    upload: new Bandwidth(),
+    download: new Bandwidth(),
+    registry: new Bandwidth(),
+    seed: new Bandwidth(),
+  }
+  const bandwidthLimits = new LimitsOperation(
+    { bandwidths, file: paths.limits, log },
+    {
+      upload: config.uploadLimit,
+      download: config.downloadLimit,
+      registry: config.registryLimit,
+      seed: config.seedLimit,
+    },
+  )
+  await bandwidthLimits.start()
   const registryOptions = {
     credentials: new DockerCredentials({ log }),
     insecureRegistries: config.insecureRegistry,
     mirrors: config.registryMirror,
     hostsDirectories: config.registryHostsDir,
     certificates: { authorityFiles: config.registryCa },
+    bandwidth: bandwidths.registry,
     limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
     userAgent: `p2pfs/${version}`,
     log,
@@ -173,7 +196,7 @@ export async function startDaemon(
   )
   await registryForPeers.start()
   const network = await PeerNetwork.open(
-    { log },
+    { log, upload: bandwidths.upload },
     {
       region: config.region,
       name: config.name,
@@ -220,7 +243,9 @@ export async function startDaemon(
   })
 
   // The sources of chunks.
-  const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, spans: network.spans, log })
+  const { download } = bandwidths
+  const { spans } = network
+  const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, spans, download, log })
   const stream = new StreamSource({ streams, inventory, signal, log })
   const range = new RangeSource({ layers: ranges, stream, wholeReads, inventory, signal, log })
   const neighbours: NeighbourRegion[] = []
@@ -300,6 +325,7 @@ export async function startDaemon(
   const noRegistry: ChunkSource = {
     fetch: async () => await Promise.reject(new P2pfsError('missing', 'members are not read for from this registry')),
   }
+  const seedFetcher = new LimitedFetcher({ fetcher, inventory, bandwidth: bandwidths.seed })
   const placements = new Placements(
     {
       own,
@@ -307,13 +333,24 @@ export async function startDaemon(
       profiles,
       inventory,
       pins,
-      fetcher,
-      regionFetcher: new Fetcher({ inventory, peers, registry: noRegistry, log }),
+      fetcher: seedFetcher,
+      regionFetcher: new LimitedFetcher({
+        fetcher: new Fetcher({ inventory, peers, registry: noRegistry, log }),
+        inventory,
+        bandwidth: bandwidths.seed,
+      }),
       readsFor: async (reference) => await peerImports.readsFor(reference),
       room: async () => await roomOf(paths.chunks),
       log,
     },
-    { isForPeers: config.seedForPeers === 'on' },
+    {
+      isForPeers: config.seedForPeers === 'on',
+      hot: {
+        isOn: config.hotImages === 'on',
+        diskBytes: config.hotDisk,
+        bytesPerSecond: config.hotBandwidth,
+      },
+    },
   )
   const hosts = new RegionHosts({ self: { id: own, name: config.name }, membership, inventory })
   const jobs = new SeedJobs({
@@ -327,6 +364,16 @@ export async function startDaemon(
     log,
   })
 
+  const tags = new MovedTags({
+    resolver,
+    readsFor: async (reference) => await peerImports.readsFor(reference),
+    now: () => performance.now(),
+  })
+  const hot = new HotImages(
+    { hosts, jobs, kept, tags, client: network.seeds, log },
+    { isOn: config.hotImages === 'on' },
+  )
+
   // Mounts, and what users ask for.
   const suspect = async (chunk: Digest): Promise<void> => {
     // Reading it finds out, and withdraws it.
@@ -337,7 +384,7 @@ export async function startDaemon(
   const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, log }, { readDeadlineMs })
   const requests = new ImageRequests({ platform: config.platform })
   const reports = new MountReports({ mounts, inventory, wholeReads, membership })
-  const seeder = new RootfsSeeder({ inventory, fetcher, log })
+  const seeder = new RootfsSeeder({ inventory, fetcher: seedFetcher, log })
   const publisher = new Publisher({ ranges, indexes, registry, fetcher, published, log })
   const loopDelay = stack.use(new EventLoopDelay())
   const control = new ControlServer(
@@ -366,14 +413,31 @@ export async function startDaemon(
             verifier,
             loopDelay,
             pins,
+            hot,
           },
-          { version, name: config.name, region: config.region },
+          {
+            version,
+            name: config.name,
+            region: config.region,
+            hotDiskBytes: config.hotDisk,
+            isHotOn: config.hotImages === 'on',
+          },
         ),
-        seed: new SeedOperation({ requests, resolver, seeder, profiles, publisher, log }),
+        seed: new SeedOperation({ requests, resolver, seeder, profiles, publisher, hot, log }),
         placeSeed: new PlaceSeedOperation({ requests, resolver, membership, hosts, jobs }),
         listSeeds: new ListSeedsOperation({ jobs }),
         cancelSeed: new CancelSeedOperation({ jobs }),
-        mount: new MountOperation({ stateDir: config.stateDir, requests, resolver, mounts, reserve, reports, log }),
+        limits: bandwidthLimits,
+        mount: new MountOperation({
+          stateDir: config.stateDir,
+          requests,
+          resolver,
+          mounts,
+          reserve,
+          reports,
+          hot,
+          log,
+        }),
         umount: new UmountOperation({ mounts, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
         import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory }),
@@ -412,6 +476,7 @@ export async function startDaemon(
       placed: async (request, options) => await placements.place(request, options),
       keptJob: async (job, peer) => await jobs.keptJob(job, peer),
       released: async (job, peer) => await pins.release(job, peer),
+      mounted: (images, source) => hot.told(images, source),
       jobs: () => kept.list(),
     },
   }
@@ -441,6 +506,8 @@ export async function startDaemon(
   verifier.start()
   stack.use(jobs)
   jobs.start()
+  stack.use(hot)
+  hot.start()
   stack.defer(async () => await control.stop())
   await control.start()
   profiles.open().catch((error: unknown) => log.warn('boot profiles cannot be read', { error }))

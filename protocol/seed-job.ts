@@ -55,6 +55,14 @@ export interface SeedTarget extends SeedProgress {
   code?: ErrorCode
 }
 
+/** Why an order was given by nobody: so often the image is mounted in the region. */
+export interface MountDemand {
+  /** Mounts that are counted, the older the less; rounded. */
+  mounts: number
+  /** From so many hosts, as far as they are counted. */
+  hosts: number
+}
+
 /** An order to place an image on hosts of the region, and how far it has got. Times are in ms since 1970. */
 export interface SeedJob extends SeedImage {
   id: string
@@ -74,15 +82,23 @@ export interface SeedJob extends SeedImage {
   revision: number
   cancelled: boolean
   targets: readonly SeedTarget[]
+  /** Of a job that no operator has ordered. */
+  demand?: MountDemand
 }
 
-/** The same order has the same id, so who gives it twice has one job. */
-export function seedJobId({ reference, platform, rootfsDigest, extent, places, atMs }: SeedOrder): string {
-  const order = [reference, platform, rootfsDigest, extent, places, atMs]
+/**
+ * The same order has the same id, so who gives it twice has one job. A job of an image that is mounted often is the same
+ * one on however many hosts.
+ */
+export function seedJobId({ reference, platform, rootfsDigest, extent, places, atMs, demand }: SeedOrder): string {
+  const order =
+    demand === undefined
+      ? [reference, platform, rootfsDigest, extent, places, atMs]
+      : [reference, platform, rootfsDigest, 'mounts']
   return hash('sha256', JSON.stringify(order), 'hex').slice(0, 32)
 }
 
-type SeedOrder = Pick<SeedJob, 'reference' | 'platform' | 'rootfsDigest' | 'extent' | 'places'> & {
+type SeedOrder = Pick<SeedJob, 'reference' | 'platform' | 'rootfsDigest' | 'extent' | 'places' | 'demand'> & {
   /** 0 where it begins at once. */
   atMs: number
 }
@@ -129,7 +145,15 @@ export function parseSeedJob(bytes: Uint8Array): SeedJob {
     revision: fields.unsigned('revision'),
     cancelled: parseFlag(fields, 'cancelled'),
     targets: targets.map(parseTarget),
+    ...parseDemand(fields),
   }
+}
+
+/** @throws invalid */
+export function parseDemand(fields: Fields): { demand?: MountDemand } {
+  if (fields.get('demand') === undefined) return {}
+  const demand = new Fields(fields.get('demand'), 'demand')
+  return { demand: { mounts: demand.unsigned('mounts'), hosts: demand.unsigned('hosts') } }
 }
 
 /** @throws invalid */

@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { generateKeyPair } from '@libp2p/crypto/keys'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import type { Connection, Libp2p, PrivateKey, Stream } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { silentLog } from '../../node/base/log.ts'
 import { readFrames, writeFrame } from '../../node/peers/frames.ts'
 import { RegionGate } from '../../node/peers/admission/region-gate.ts'
+import { signMemberRecord, type SignedMemberRecord } from '../../protocol/member-record.ts'
 import { regionSecret } from '../../node/peers/admission/region-keys.ts'
 import { createPeerHost } from '../../node/peers/peer-host.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
@@ -123,13 +125,18 @@ export class BadMember {
       const stream = await connection.newStream(regionProtocol)
       this.#regionStreams.set(connection, stream)
       await this.#say(stream, { type: 'hello', region: this.#orders.region, name: 'a friend', addresses: [] })
-      await this.#say(stream, {
-        type: 'members',
-        members: this.#orders.hints.map((address) => ({ peer: this.#host.peerId.toString(), addresses: [address] })),
-      })
+      // Each is newer than the last, and leads elsewhere.
+      const records = this.#orders.hints.map((address, i) => this.#record(this.#key, [address], Date.now() + i))
+      await this.#say(stream, { type: 'news', records: await Promise.all(records), suspects: [] })
     } catch {
       // The target has had enough of him.
     }
+  }
+
+  async #record(key: PrivateKey, addresses: string[], sequence: number): Promise<SignedMemberRecord> {
+    const peer = peerIdFromPrivateKey(key).toString()
+    const record = { region: this.#orders.region, peer, name: 'a friend', addresses, sequence, hasLeft: false }
+    return await signMemberRecord(record, async (bytes) => await key.sign(bytes))
   }
 
   async #say(stream: Stream, message: RegionMessage): Promise<void> {
@@ -271,11 +278,14 @@ export class BadMember {
         switch (flood) {
           case 'members':
             await this.#say(region, {
-              type: 'members',
-              members: Array.from({ length: 20 }, () => ({
-                peer: `12D3KooW${randomBytes(22).toString('hex')}`,
-                addresses: [`/ip4/10.99.200.${randomBytes(1)[0]}/tcp/9`],
-              })),
+              type: 'news',
+              records: await Promise.all(
+                Array.from({ length: 20 }, async () => {
+                  const key = await generateKeyPair('Ed25519')
+                  return await this.#record(key, [`/ip4/10.99.200.${randomBytes(1)[0]}/tcp/9`], Date.now())
+                }),
+              ),
+              suspects: [],
             })
             break
           case 'haves': {

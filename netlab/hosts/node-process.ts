@@ -22,6 +22,8 @@ const stopTimeoutMs = 15_000
 const quotedLogLines = 30
 
 export interface NodeProcessOptions {
+  /** Off where it is not given: what is measured is what was asked for. */
+  hotImages?: 'on' | 'off'
   region?: string
   /** Nodes to connect to first. */
   bootstrap?: readonly NodeProcess[]
@@ -60,7 +62,7 @@ export class NodeProcess implements AsyncDisposable {
    */
   static async start(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
     const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], env = {}, signal } = options
-    const { peerRegistries = insecureRegistries } = options
+    const { peerRegistries = insecureRegistries, hotImages = 'off' } = options
     const addresses = await Promise.all(
       bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })),
     )
@@ -74,6 +76,7 @@ export class NodeProcess implements AsyncDisposable {
       '--insecure-registry': insecureRegistries,
       '--peer-registry': peerRegistries,
       '--trust-index-key': trustedIndexKeys,
+      '--hot-images': [hotImages],
       '--name': [host.name],
     }
     await mkdir(stateDirectoryOf(host), { recursive: true, mode: 0o700 })

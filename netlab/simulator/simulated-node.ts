@@ -1,6 +1,7 @@
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { Bandwidth } from '../../node/base/bandwidth.ts'
 import type { Log } from '../../node/base/log.ts'
 import { ProfileReplay } from '../../node/boot/replay.ts'
 import { ChunkRelays } from '../../node/fetch/chunk-relays.ts'
@@ -54,6 +55,7 @@ export class SimulatedNode {
       {
         key,
         log: parts.log,
+        upload: new Bandwidth(),
         createHost: ({ isBarred }) => {
           host = new SimulatedHost(parts.network, { index: options.index, peerId: peerIdFromPrivateKey(key), isBarred })
           return host.asLibp2p
@@ -112,7 +114,7 @@ export class SimulatedNode {
       bootProfile: nothing,
       isImporting: () => false,
       importedImage: refused,
-      seeds: { placed: refused, keptJob: refused, released: refused, jobs: () => [] },
+      seeds: { placed: refused, keptJob: refused, released: refused, jobs: () => [], mounted: () => undefined },
     }
   }
 

@@ -3,6 +3,7 @@
  * {@link Progress} lines, then one {@link Outcome}.
  */
 
+import type { MountDemand } from '../../protocol/seed-job.ts'
 import type { Delay } from '../base/event-loop-delay.ts'
 import type { Belief } from '../model/belief.ts'
 import type { BootReplay } from '../model/boot-replay.ts'
@@ -92,6 +93,8 @@ export interface SeedJobReport {
   digest: string
   manifestDigest: string
   hot: boolean
+  /** Why, where no operator has ordered it. */
+  demand?: MountDemand
   /** As ordered: a number, or all members, or the peer ids of these hosts. */
   copies: number | 'all' | string[]
   state: 'scheduled' | 'placing' | 'placed' | 'cancelled'
@@ -337,6 +340,32 @@ export type Outcome<T> = { result: T } | { error: { code: string; message: strin
  */
 export type BulkLink = 'open' | 'idle' | 'refused' | 'unreachable' | 'off'
 
+/** What can be limited, in bytes a second. */
+export const limitNames = ['upload', 'download', 'registry', 'seed'] as const
+export type LimitName = (typeof limitNames)[number]
+
+/** `POST /limits`. */
+export interface LimitsRequest {
+  /** Rates such as `200Mbit` or `25MB`, or `none`. */
+  set?: Partial<Record<LimitName, string>>
+  /** Whether limits that were changed before are those of the daemon's options again; `set` comes after that. */
+  reset?: boolean
+}
+
+export interface Limits {
+  limits: {
+    name: LimitName
+    /** As it was given; `none` where there is no limit. */
+    rate: string
+    /** Whether it is not the daemon's option. */
+    isChanged: boolean
+    /** What passed in the last second. */
+    bytesPerSecond: number
+    /** Pieces that have waited for the limit since the daemon started. */
+    waits: number
+  }[]
+}
+
 /** `GET /status` answers with a {@link Status}. Counters begin at zero when the daemon starts. */
 export interface Status {
   version: string
@@ -355,6 +384,8 @@ export interface Status {
   access: 'region-key' | 'everybody'
   /** Connections whose other side did not prove it, and those of them that were dropped for newer ones. */
   strangers: { turnedAway: number; dropped: number }
+  /** Members of the region that are known, connected or not, without this host. `peers` are those that are connected. */
+  members: number
   /** How chunks that nobody waits for are carried beside libp2p, and the port for that; absent with `--bulk off`. */
   bulk?: { mode: 'tls' | 'plain'; port?: number }
   peers: {
@@ -384,7 +415,34 @@ export interface Status {
     isReadyForNative: boolean
   }[]
   /** Images that this host keeps until a time (ISO 8601), each for a seed job. */
-  pins: { reference: string; digest: string; extent: 'full' | 'hot'; until: string; job: string; sizeBytes: number }[]
+  pins: {
+    reference: string
+    digest: string
+    extent: 'full' | 'hot'
+    until: string
+    job: string
+    sizeBytes: number
+    /** Why, where no operator has ordered it. */
+    demand?: MountDemand
+  }[]
+  /** Images that the region mounts often. */
+  hot: {
+    isOn: boolean
+    /** What this host counts for the region, the most mounted first; `mounts` halve every ten minutes. */
+    counted: {
+      reference: string
+      platform: string
+      format: string
+      manifestDigest: string
+      digest: string
+      mounts: number
+      hosts: number
+      isHot: boolean
+    }[]
+    /** What the pins with a `demand` take, and may take. */
+    usedBytes: number
+    diskBytes: number
+  }
   /** How many images that are believed on the word of members wait to be verified, or are verified now. */
   toVerify: number
   /** Imports under way on this host. `forPeers` counts the peers that wait for one; bytes are of compressed layers. */

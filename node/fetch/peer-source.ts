@@ -1,4 +1,5 @@
 import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
+import { Bandwidth } from '../base/bandwidth.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { ShareBudget } from '../base/share-budget.ts'
@@ -17,6 +18,8 @@ export interface PeerSourceParts {
   availability: Pick<Availability, 'holders' | 'whenAsked' | 'forgetClaim'>
   chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs' | 'comingMs' | 'isBusyWithEarlier'>
   bulk: Pick<BulkPlane, 'ready' | 'fetchToStore' | 'isBusyWithEarlier'>
+  /** A limit on what is taken from peers. */
+  download?: Pick<Bandwidth, 'take' | 'giveBack'>
   spans: Pick<SpanStewards, 'placeOf' | 'ask'>
   log: Log
   clock?: Clock
@@ -57,6 +60,7 @@ const nobody: ReadonlySet<string> = new Set()
 export class PeerSource {
   readonly #parts: PeerSourceParts
   readonly #clock: Clock
+  readonly #download: Pick<Bandwidth, 'take' | 'giveBack'>
   readonly #budget = new ShareBudget(hedges)
   readonly #readerBudget = new ShareBudget(passedOver)
   /** What is under way to each peer (bytes). */
@@ -65,6 +69,7 @@ export class PeerSource {
   constructor(parts: PeerSourceParts) {
     this.#parts = parts
     this.#clock = parts.clock ?? systemClock
+    this.#download = parts.download ?? new Bandwidth()
   }
 
   /**
@@ -73,9 +78,15 @@ export class PeerSource {
    * @throws missing where no connected peer delivers it; the signal's reason
    */
   async fetch(request: ChunkRequest, options: PeerSourceOptions): Promise<Delivery> {
-    const { table, index } = request
+    const { table, index, lengthBytes } = request
     await this.#parts.availability.whenAsked(table, { signal: options.signal, index })
-    return await new PeerFetch({ holders: this, clock: this.#clock }, request, options).run()
+    await this.#download.take(lengthBytes, options)
+    try {
+      return await new PeerFetch({ holders: this, clock: this.#clock }, request, options).run()
+    } catch (error) {
+      this.#download.giveBack(lengthBytes)
+      throw error
+    }
   }
 
   /** The holder to ask next. @param except those that have been asked */

@@ -36,7 +36,7 @@ export interface BackgroundVerifierParts {
   rebuild: Pick<LayerRebuild, 'of'>
   trust: Pick<IndexTrust, 'beliefIn'>
   lies: Pick<FalseStatements, 'found'>
-  membership: Pick<Membership, 'peers'>
+  membership: { roster: Pick<Membership['roster'], 'size'> }
   /** Signs what this host has verified. */
   signer: Signer
   log: Log
@@ -163,7 +163,7 @@ export class BackgroundVerifier implements AsyncDisposable {
     const { signer, membership } = this.#parts
     const lot = await signer.sign(encodeCbor({ statement: 'p2pfs verification lot', manifest: manifestDigest, format }))
     const drawn = Buffer.from(digestToBytes(digestOf(lot))).readUIntBE(0, 6) / 2 ** 48
-    return drawn < verifiersPerImage / (membership.peers().length + 1)
+    return drawn < verifiersPerImage / membership.roster.size
   }
 
   async #isStillBelieved(record: ImageRecord): Promise<boolean> {

@@ -121,6 +121,7 @@ export class NeighbourRegion {
     host.addEventListener('peer:disconnect', ({ detail }) => void this.#members.delete(detail.toString()))
     const membership = {
       connectedPeer: (id: string) => this.#member(id),
+      reach: async (id: string) => await Promise.resolve(this.#member(id)),
       ban: (peer: Peer, error: P2pfsError) => this.#ban(peer, error),
     }
     this.#chunks = new ChunkClient({ host, membership, signal: this.#stopping.signal, latency })

@@ -4,6 +4,7 @@ import { isDiskFull } from '../base/disk-full.ts'
 import type { Log } from '../base/log.ts'
 import type { MountRequest, MountResult, Placed, ResetRequest, UmountRequest } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
+import type { HotImages } from '../hot/hot-images.ts'
 import type { ImageResolver } from '../images/resolver.ts'
 import type { Mounts } from '../mount/mounts.ts'
 import type { DiskReserve } from '../store/disk-reserve.ts'
@@ -20,6 +21,7 @@ export interface MountParts {
   /** Given up where a mount of what is here lacks a few blocks of disk space. */
   reserve: Pick<DiskReserve, 'release'>
   reports: MountReports
+  hot: Pick<HotImages, 'mounted'>
   log: Log
 }
 
@@ -32,7 +34,7 @@ export class MountOperation {
   }
 
   async run(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
-    const { requests, resolver, mounts, reserve, reports, log } = this.#parts
+    const { requests, resolver, mounts, reserve, reports, hot, log } = this.#parts
     const {
       directory,
       as = 'drive',
@@ -84,6 +86,7 @@ export class MountOperation {
       await reserve.release()
       return await mounts.mount(manifest, mount, { signal })
     })
+    hot.mounted(record)
     log.info('image mounted', { image: record.reference, directory, as, digest: rootfsDigest, origin, resolution })
     return {
       ...placed,

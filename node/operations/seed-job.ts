@@ -115,6 +115,7 @@ function reportOf(job: SeedJob): SeedJobReport {
     digest: job.rootfsDigest,
     manifestDigest: job.manifestDigest,
     hot: job.extent === 'hot',
+    ...(job.demand && { demand: job.demand }),
     copies: 'copies' in places ? places.copies : 'on' in places ? [...places.on] : 'all',
     state: stateOf(job),
     verifiedCopies: copiesOf(job).length,

@@ -3,6 +3,7 @@ import type { Log } from '../base/log.ts'
 import type { BootProfiles } from '../boot/profiles.ts'
 import type { SeedRequest, SeedResult } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
+import type { HotImages } from '../hot/hot-images.ts'
 import type { ImageResolver } from '../images/resolver.ts'
 import type { ImageRootfs } from '../model/image.ts'
 import type { Publisher } from '../publish/publisher.ts'
@@ -15,6 +16,7 @@ export interface SeedParts {
   seeder: RootfsSeeder
   profiles: Pick<BootProfiles, 'find'>
   publisher: Pick<Publisher, 'publish'>
+  hot: Pick<HotImages, 'mounted'>
   log: Log
 }
 
@@ -33,6 +35,7 @@ export class SeedOperation {
       signal,
       onProgress: (progress) => onProgress({ step: 'import', ...progress }),
     })
+    if (resolved.resolution === 'registry') this.#parts.hot.mounted(resolved.record, 0)
     const seeded = await seeder.seed(resolved, {
       signal,
       onProgress: (progress) => onProgress({ step: 'fetch', ...progress }),

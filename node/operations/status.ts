@@ -2,6 +2,7 @@ import { digestHex } from '../../protocol/digest.ts'
 import type { EventLoopDelay } from '../base/event-loop-delay.ts'
 import type { BulkLink, Status } from '../control/api.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
+import type { HotImages } from '../hot/hot-images.ts'
 import type { BackgroundVerifier } from '../images/background-verifier.ts'
 import type { Importer } from '../images/importer.ts'
 import type { RunningImports } from '../images/running-imports.ts'
@@ -51,16 +52,20 @@ export interface StatusParts {
   lies: Pick<Lies, 'isContradicted'>
   verifier: Pick<BackgroundVerifier, 'pending'>
   loopDelay: Pick<EventLoopDelay, 'figures'>
-  pins: Pick<Pins, 'list'>
+  pins: Pick<Pins, 'list' | 'hotBytes'>
+  hot: Pick<HotImages, 'counted'>
 }
+
+/** What does not change while the daemon runs. */
+type HostFacts = Pick<Status, 'version' | 'name' | 'region'> & { hotDiskBytes: number; isHotOn: boolean }
 
 /** `p2pfs status`. */
 export class StatusOperation {
   readonly #parts: StatusParts
-  readonly #host: Pick<Status, 'version' | 'name' | 'region'>
+  readonly #host: HostFacts
   readonly #startedAtMs = performance.now()
 
-  constructor(parts: StatusParts, host: Pick<Status, 'version' | 'name' | 'region'>) {
+  constructor(parts: StatusParts, host: HostFacts) {
     this.#parts = parts
     this.#host = host
   }
@@ -81,6 +86,7 @@ export class StatusOperation {
       addresses: network.multiaddrs(),
       access: network.access,
       strangers: network.strangers,
+      members: network.membership.roster.size - 1,
       ...describeBulk(network),
       peers: network.membership.peers().map((peer) => describePeer(peer, network.bulk.stateOf(peer.peer))),
       neighbours: this.#parts.neighbours.map((neighbour) => {
@@ -90,9 +96,13 @@ export class StatusOperation {
       }),
       guests: { connected: guests.connected, sent: { bytes: guests.bytesSent, chunks: guests.chunksSent } },
       images: await this.#images(),
-      pins: this.#parts.pins.list().map(({ reference, rootfsDigest: digest, extent, untilMs, job, sizeBytes }) => {
-        return { reference, digest, extent, until: new Date(untilMs).toISOString(), job, sizeBytes }
-      }),
+      pins: this.#parts.pins
+        .list()
+        .map(({ reference, rootfsDigest: digest, extent, untilMs, job, sizeBytes, demand }) => {
+          const until = new Date(untilMs).toISOString()
+          return { reference, digest, extent, until, job, sizeBytes, ...(demand && { demand }) }
+        }),
+      hot: this.#hot(),
       toVerify: verifier.pending,
       imports: imports.list(),
       mounts: await this.#mounts(),
@@ -107,6 +117,15 @@ export class StatusOperation {
       readAtRandom: ranges.read,
       sent: { bytes: sent.bytesSent, chunks: sent.chunksSent },
     }
+  }
+
+  #hot(): Status['hot'] {
+    const { hot, pins } = this.#parts
+    const counted = hot.counted().map(({ image, mounts, hosts, isHot }) => {
+      const { reference, platform, format, manifestDigest, rootfsDigest: digest } = image
+      return { reference, platform, format, manifestDigest, digest, mounts: Math.round(mounts * 10) / 10, hosts, isHot }
+    })
+    return { isOn: this.#host.isHotOn, counted, usedBytes: pins.hotBytes, diskBytes: this.#host.hotDiskBytes }
   }
 
   async #images(): Promise<Status['images']> {

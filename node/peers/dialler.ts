@@ -1,4 +1,4 @@
-import type { Libp2p } from '@libp2p/interface'
+import type { Libp2p, PeerId } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { MemberAddresses } from '../../protocol/messages/region.ts'
@@ -68,6 +68,7 @@ export class Dialler {
   /** Whether a member is not dialled yet because of what dials it may cost. */
   #isHeldBack = false
   #next: NodeJS.Immediate | undefined
+  #isWanted: (peer: string) => boolean = () => true
 
   /** @throws invalid for a bootstrap address that is no multiaddr */
   constructor(
@@ -133,6 +134,35 @@ export class Dialler {
       const isKnown = target.hints.has(teller)
       if (isKnown || target.hints.size < limits.members.tellersPerMember) target.hints.set(teller, usable)
     }
+  }
+
+  /**
+   * Dials a member now, at the addresses that it tells itself, as far as {@link DialAllowance} goes.
+   * @throws unavailable where it cannot be reached, or may not be dialled now
+   */
+  async reach({ peer, addresses }: MemberAddresses, { signal }: { signal: AbortSignal }): Promise<PeerId> {
+    const unreachable = (why: string, cause?: unknown): P2pfsError =>
+      new P2pfsError('unavailable', `the member cannot be reached: ${why}`, { peer, cause })
+    if (this.#avoided.has(peer)) throw unreachable('it is avoided for a while')
+    const allowed = this.#allowance.take(peer, this.#usable(addresses), { isProven: false })
+    if (allowed === undefined) throw unreachable('its addresses may not be dialled now')
+    let isConnected = false
+    try {
+      const full = allowed.addresses.map((address) => multiaddr(`${address}/p2p/${peer}`))
+      const { remotePeer } = await this.#host.dial(full, { signal })
+      isConnected = true
+      return remotePeer
+    } catch (cause) {
+      signal.throwIfAborted()
+      throw unreachable((cause as Error).message, cause)
+    } finally {
+      allowed.end(isConnected)
+    }
+  }
+
+  /** From now on only peers for which this is true are dialled without being asked for; and bootstrap peers, when alone. */
+  want(isWanted: (peer: string) => boolean): void {
+    this.#isWanted = isWanted
   }
 
   /** Leaves a peer undialled for a while; a bootstrap peer is dialled seldom. */
@@ -222,8 +252,13 @@ export class Dialler {
       target.connectedAtMs = undefined
       const forgetMs = target.hasSpoken ? limits.members.forgetMs : limits.members.forgetUnprovenMs
       if (target.bootstrap === undefined && now - target.reachedAtMs > forgetMs) this.#drop(key, target)
-      else if (!target.isDialling && target.dialAtMs <= now) this.#dial(target)
+      else if (!target.isDialling && target.dialAtMs <= now && (connected.size === 0 || this.#isMissed(target)))
+        this.#dial(target)
     }
+  }
+
+  #isMissed({ peer }: Target): boolean {
+    return peer === undefined || this.#isWanted(peer)
   }
 
   #dial(target: Target): void {

@@ -121,6 +121,30 @@ export const limits = {
     forgetUnprovenMs: 2 * 60_000,
   },
 
+  /** The list of the region's members. */
+  roster: {
+    /** In all: some 700 bytes each. Beyond it the newest unproved one of who has told of most goes. */
+    inAll: 16_384,
+    /** Members that one teller has told of first, and that have not been connected: more than a region has. */
+    perTeller: 12_288,
+    /** Members that are dead, of which older records count for nothing. */
+    dead: 16_384,
+    /** A suspect that does not refute it is dead after so long (ms): news pass a region of 10,000 in one second. */
+    suspectMs: 5_000,
+    /** Records of one member: this often (ms), and so many at once. */
+    updates: { everyMs: 1_000, burst: 8 },
+    /** New records that one teller has this host check: a tenth of a millisecond each. */
+    records: { perSecond: 1_000, burst: 16_384 },
+    /** Comparisons that one teller asks for, and wants of records: beyond it they are not answered. */
+    questions: { perSecond: 2, burst: 16 },
+    /** Suspicions of one teller: beyond it they are ignored. */
+    suspects: { perSecond: 64, burst: 1024 },
+    /** A region of so many members, this host included, is connected each to each. */
+    fullMesh: 16,
+    /** Connections to members that are neither neighbours nor kept; the one that was used the longest time ago goes. */
+    onDemand: 64,
+  },
+
   /** Dials of addresses that peers told and that did not lead to who was named there. The operator's are not counted. */
   dials: {
     /** Of one IP address and port, whoever names it. An honest host is dialled seven times in the first minute. */

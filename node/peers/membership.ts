@@ -4,13 +4,13 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import {
   fittingHello,
   maxTextLength,
-  membersMessages,
   regionProtocol,
   type Hello,
-  type MemberAddresses,
   type RegionMessage,
 } from '../../protocol/messages/region.ts'
 import type { Log } from '../base/log.ts'
+import { orAbort, SingleFlight } from '../base/single-flight.ts'
+import type { RosterMessage } from '../../protocol/messages/roster.ts'
 import type { BanList } from './ban-list.ts'
 import { ByteBudget } from './byte-budget.ts'
 import type { Dialler } from './dialler.ts'
@@ -18,15 +18,22 @@ import { limits } from './limits.ts'
 import { isMember, Peer, type Member } from './peer.ts'
 import { RegionClient } from './region/client.ts'
 import { rendezvous } from './rendezvous.ts'
+import { Gossip, type GossipPeer, type RecordSigning } from './roster/gossip.ts'
+import { Roster } from './roster/roster.ts'
 import { TrafficCounter, type Traffic } from './traffic.ts'
 
-/** New members are gathered for so long before the others hear of them (ms): many that join at once are one message. */
-const newMembersIntervalMs = 500
-/** A region is known when no member has joined for so long (ms): each host passes on its members within half of it. */
-const quietMs = 2 * newMembersIntervalMs
+/** A region is known when no member has joined for so long (ms): the first member gives the whole list within it. */
+const quietMs = 1_000
 /** How long to wait for a first member, or for the last one (ms): beyond it there may be none. */
 const meetTimeoutMs = 2_000
 const meetPollMs = 50
+/** How long neighbours may take for the last words of this host, and how often that is looked at (ms). */
+const goodbyeMs = 200
+const goodbyePollMs = 10
+/** Members that have come are gathered for so long before they are dialled (ms). */
+const wantedIntervalMs = 100
+/** So often neighbours that are not connected are looked at; one that has been missed twice is suspected (ms). */
+const missedIntervalMs = 5_000
 
 export interface PeerStatus extends Traffic {
   peer: string
@@ -38,7 +45,8 @@ export interface PeerStatus extends Traffic {
 export interface MembershipParts {
   host: Pick<Libp2p, 'peerId' | 'dialProtocol' | 'hangUp' | 'getMultiaddrs'>
   bans: Pick<BanList, 'add'>
-  dialler: Pick<Dialler, 'learn' | 'hear' | 'avoid'>
+  dialler: Pick<Dialler, 'learn' | 'hear' | 'avoid' | 'reach' | 'want'>
+  signing: RecordSigning
   log: Log
   /** Aborts when this host leaves. */
   signal: AbortSignal
@@ -52,12 +60,19 @@ export interface MembershipOptions {
   name: string
   /** Whether this host has bootstrap peers: a region to join. */
   hasBootstrap: boolean
+  /** Members of a region that is connected each to each, at most; for tests. */
+  fullMesh?: number
 }
 
 /** Keeps the connected peers, and knows which of them are members of this host's region. */
 export class Membership {
   /** Counts the chunks that are exchanged with all peers. */
   readonly traffic = new TrafficCounter()
+  /** The members that are alive, connected or not. */
+  readonly roster: Roster
+  readonly #reaching = new SingleFlight<Member>()
+  /** How many parts of this host use the connection to a member. */
+  readonly #kept = new Map<string, number>()
   readonly #parts: MembershipParts
   readonly #now: () => number
   readonly #sleep: NonNullable<MembershipParts['sleep']>
@@ -66,12 +81,17 @@ export class Membership {
   /** Cut peers off that do not say hello. */
   readonly #helloTimers = new Map<Peer, NodeJS.Timeout>()
   readonly #queues = new ByteBudget(limits.sendQueue)
-  /** Members so far, for {@link Peer.toldMembers}; and of each member the count at which it joined. */
-  #joined = 0
-  readonly #joinedAt = new WeakMap<Peer, number>()
-  #membersTimer: NodeJS.Timeout | undefined
+  readonly #gossip: Gossip
+  readonly #fullMesh: number
+  #wantedTimer: NodeJS.Timeout | undefined
+  #missedTimer: NodeJS.Timeout | undefined
+  /** Neighbours that were not connected the last time. */
+  #missed = new Set<string>()
+  /** Those that stand next to this host in the roster; undefined where it has changed. */
+  #near: Set<string> | undefined
   #hadMembers = false
-  #lastJoinedAtMs = 0
+  #lastGrownAtMs = 0
+  #isKnown = false
 
   /** @throws invalid for a region whose name is too long */
   constructor(parts: MembershipParts, options: MembershipOptions) {
@@ -81,8 +101,31 @@ export class Membership {
     this.#now = parts.now ?? (() => performance.now())
     this.#sleep = parts.sleep ?? (async (ms, { signal }) => await sleepFor(ms, undefined, { signal }))
     this.#options = options
+    const { host, signing, log, signal } = parts
+    const now = this.#now
+    this.roster = new Roster({ id: host.peerId.toString(), name: options.name, addresses: [] }, { now })
+    this.#fullMesh = options.fullMesh ?? limits.roster.fullMesh
+    this.#gossip = new Gossip({
+      roster: this.roster,
+      signing,
+      connected: (id) => this.#gossipPeer(id),
+      neighbours: () => [...this.#wanted()].flatMap((id) => this.#gossipPeer(id) ?? []),
+      describe: () => {
+        const { region, name, addresses } = this.#hello()
+        return { region, name, addresses }
+      },
+      log,
+      signal,
+      now,
+    })
+    this.roster.onChange(() => {
+      this.#near = undefined
+      this.#lastGrownAtMs = this.#now()
+      this.#wantedTimer ??= setTimeout(() => this.#dialWanted(), wantedIntervalMs).unref()
+    })
+    parts.dialler.want((id) => !this.roster.get(id) || this.#isDialled(id))
     const stopTimers = (): void => {
-      for (const timer of [this.#membersTimer, ...this.#helloTimers.values()]) clearTimeout(timer)
+      for (const timer of [this.#wantedTimer, this.#missedTimer, ...this.#helloTimers.values()]) clearTimeout(timer)
     }
     parts.signal.addEventListener('abort', stopTimers, { once: true })
   }
@@ -117,13 +160,43 @@ export class Membership {
   connectedPeer(peerId: string): Peer {
     const peer = this.#peers.get(peerId)
     if (peer === undefined) throw new P2pfsError('unavailable', 'peer is not connected', { peer: peerId })
+    peer.usedAtMs = this.#now()
     return peer
   }
 
-  /** Whether it is a member that is connected, and not silent. */
+  /** Whether it is a member that is alive and, where it is connected, not silent. */
   isAwake(peerId: string): boolean {
     const peer = this.#peers.get(peerId)
-    return peer !== undefined && isMember(peer) && !peer.standing.isSilent
+    if (peer !== undefined && isMember(peer)) return !peer.standing.isSilent
+    return this.roster.get(peerId) !== undefined
+  }
+
+  /**
+   * The member, connected: it is dialled now where it is not, once for all who ask.
+   * @throws unavailable where it is no member of the region, or cannot be reached
+   */
+  async reach(id: string, { signal }: { signal: AbortSignal }): Promise<Member> {
+    signal.throwIfAborted()
+    const peer = this.#peers.get(id)
+    if (peer !== undefined && isMember(peer)) {
+      peer.usedAtMs = this.#now()
+      return peer
+    }
+    return await this.#reaching.run(id, signal, async (ended) => await this.#connect(id, ended))
+  }
+
+  /** Keeps the connection to the member open, once it is there, until the result is disposed of. It dials nobody. */
+  keep(id: string): Disposable {
+    this.#kept.set(id, (this.#kept.get(id) ?? 0) + 1)
+    let isKept = true
+    const end = (): void => {
+      if (!isKept) return
+      isKept = false
+      const left = (this.#kept.get(id) ?? 0) - 1
+      if (left > 0) this.#kept.set(id, left)
+      else this.#kept.delete(id)
+    }
+    return { [Symbol.dispose]: end }
   }
 
   /** Whether no member is connected although there should be some: this host had members, or has bootstrap peers. */
@@ -138,16 +211,23 @@ export class Membership {
    */
   async whenRegionKnown({ signal }: { signal: AbortSignal }): Promise<void> {
     const deadline = this.#now() + meetTimeoutMs
-    const isKnown = (): boolean => this.members().length > 0 && this.#now() - this.#lastJoinedAtMs >= quietMs
+    // In a large region somebody joins all the time.
+    const isKnown = (): boolean =>
+      (this.#isKnown && !this.#isMesh) || (this.members().length > 0 && this.#now() - this.#lastGrownAtMs >= quietMs)
     while (this.#options.hasBootstrap && !isKnown() && this.#now() < deadline) await this.#sleep(meetPollMs, { signal })
+    this.#isKnown = true
   }
 
   /**
-   * Ids of this host and of the connected members that are not silent, in the order in which they answer for the key.
+   * Ids of this host and of the members, connected or not, that are not silent, in the order in which they answer for
+   * the key.
    */
   byResponsibility(key: string): string[] {
-    const awake = this.members().filter((peer) => !peer.standing.isSilent)
-    return rendezvous(key, [this.#parts.host.peerId.toString(), ...awake.map(({ id }) => id)])
+    return rendezvous(
+      key,
+      this.roster.ids().filter((id) => this.#peers.get(id)?.standing.isSilent !== true),
+      { hashOf: (id) => this.roster.hashOf(id) },
+    )
   }
 
   /**
@@ -156,6 +236,7 @@ export class Membership {
   peerOf(id: PeerId): Peer {
     const key = id.toString()
     let peer = this.#peers.get(key)
+    if (peer !== undefined) peer.usedAtMs = this.#now()
     if (peer === undefined) {
       const created = new Peer(id, { total: this.traffic, now: this.#now })
       peer = created
@@ -186,10 +267,9 @@ export class Membership {
     }
     const client = new RegionClient(stream, { peer: peer.id, queues: this.#queues, next, onBroken, signal })
     peer.regionClient = client
-    const { region, name } = this.#options
-    client.send(fittingHello({ region, name, addresses: host.getMultiaddrs().map(String) }))
+    client.send(this.#hello())
     client.wake()
-    this.#membersTimer ??= this.#sendMembersLater()
+    if (isMember(peer)) await this.#gossip.met(peer.id, peer.doubt)
   }
 
   /** Takes the peer for a member. @returns false where it has gone, or belongs to another region: it is cut off */
@@ -203,24 +283,40 @@ export class Membership {
       this.drop(peer)
       return false
     }
-    if (!isMember(peer)) {
-      this.#lastJoinedAtMs = this.#now()
-      log.info('peer joined', { peer: peer.id, name: hello.name })
-    }
+    const isFirst = !isMember(peer)
+    if (isFirst) log.info('peer joined', { peer: peer.id, name: hello.name })
     this.#stopHelloTimer(peer)
-    const isNews = peer.hello === undefined || String(peer.hello.addresses) !== String(hello.addresses)
-    if (isNews) this.#joinedAt.set(peer, this.#joined++)
     peer.hello = hello
     this.#hadMembers = true
+    peer.doubt ??= this.roster.doubtOf(peer.id)
+    this.roster.met({ id: peer.id, name: hello.name, addresses: hello.addresses })
     dialler.learn({ peer: peer.id, addresses: hello.addresses })
-    this.#membersTimer ??= this.#sendMembersLater()
+    if (isFirst && peer.regionClient !== undefined)
+      this.#gossip
+        .met(peer.id, peer.doubt)
+        .catch((error: unknown) => log.warn('member cannot be told of this host', { error, peer: peer.id }))
     peer.regionClient?.wake()
+    if (isFirst) this.#closeIdle()
     return true
   }
 
-  /** Dials members that another one named, if nobody has named them before. @param teller the id of who named them */
-  learn(members: readonly MemberAddresses[], teller: string): void {
-    for (const member of members) this.#parts.dialler.hear(member, teller)
+  /** Takes in what a member says of others. @throws invalid where it breaks the protocol */
+  hear(peer: Peer, message: RosterMessage): void {
+    this.#gossip.update(peer.id, message)
+  }
+
+  /** Compares the list of members with those of others now and then, from now on. */
+  start(): void {
+    this.#gossip.start()
+    this.#missedTimer = setInterval(() => this.#lookForMissed(), missedIntervalMs).unref()
+  }
+
+  /** Tells the region that this host leaves. It waits a fifth of a second at most until the neighbours have taken that. */
+  async sayGoodbye(): Promise<void> {
+    const { signal } = this.#parts
+    await this.#gossip.leave()
+    const deadline = this.#now() + goodbyeMs
+    while (this.queuedBytes > 0 && this.#now() < deadline) await this.#sleep(goodbyePollMs, { signal })
   }
 
   /** Forgets a peer whose connection has ended. */
@@ -245,6 +341,18 @@ export class Membership {
     this.#hangUp(peer)
   }
 
+  async #connect(id: string, signal: AbortSignal): Promise<Member> {
+    const known = this.roster.get(id)
+    if (known === undefined) throw new P2pfsError('unavailable', 'peer is no member of the region', { peer: id })
+    const peer =
+      this.#peers.get(id) ??
+      this.peerOf(await this.#parts.dialler.reach({ peer: id, addresses: [...known.addresses] }, { signal }))
+    await orAbort(peer.whenMember(), signal)
+    if (!this.#isCurrent(peer) || !isMember(peer))
+      throw new P2pfsError('unavailable', 'the connection to the peer ended', { peer: id })
+    return peer
+  }
+
   #hangUp({ libp2pId }: Peer): void {
     this.#parts.host.hangUp(libp2pId).catch(() => undefined)
   }
@@ -258,6 +366,10 @@ export class Membership {
     this.#peers.delete(peer.id)
     this.#stopHelloTimer(peer)
     peer.regionClient?.close()
+    // Who is connected to all sees for itself who is gone; else the region is asked.
+    if (!isMember(peer) || this.#parts.signal.aborted) return
+    if (this.#isMesh) this.roster.bury(peer.id)
+    else if (this.#wanted().has(peer.id)) this.#gossip.lost(peer.id)
   }
 
   #stopHelloTimer(peer: Peer): void {
@@ -265,26 +377,64 @@ export class Membership {
     this.#helloTimers.delete(peer)
   }
 
-  #sendMembersLater(): NodeJS.Timeout {
-    return setTimeout(() => this.#sendMembers(), newMembersIntervalMs)
+  get #isMesh(): boolean {
+    return this.roster.size <= this.#fullMesh
   }
 
-  /** Tells each peer of the members that it has not been told of. One that does not take them is told later. */
-  #sendMembers(): void {
-    this.#membersTimer = undefined
-    const joinedAt = (member: Member): number => this.#joinedAt.get(member)!
-    const members = this.members().toSorted((a, b) => joinedAt(a) - joinedAt(b))
-    for (const peer of members) {
-      if (peer.regionClient === undefined || peer.toldMembers >= this.#joined) continue
-      const news = members.filter((member) => member !== peer && joinedAt(member) >= peer.toldMembers)
-      const messages = membersMessages(news.map(({ id, hello }) => ({ peer: id, addresses: hello.addresses })))
-      let sent = 0
-      for (const message of messages) {
-        if (!peer.regionClient.send(message)) break
-        sent += message.members.length
-      }
-      peer.toldMembers = sent === news.length ? this.#joined : joinedAt(news[sent]!)
-      if (sent < news.length) this.#membersTimer ??= this.#sendMembersLater()
+  #hello(): Hello {
+    const { region, name } = this.#options
+    return fittingHello({ region, name, addresses: this.#parts.host.getMultiaddrs().map(String) })
+  }
+
+  /** Members that this host is connected to whether it needs them or not: all of a small region, or its neighbours. */
+  #wanted(): ReadonlySet<string> {
+    this.#near ??= this.#isMesh
+      ? new Set(this.roster.ids().filter((id) => id !== this.roster.own))
+      : this.roster.neighbours()
+    return this.#near
+  }
+
+  /** Whether the connection to the member is kept up by this host. */
+  #isDialled(id: string): boolean {
+    return this.#wanted().has(id) || this.#kept.has(id)
+  }
+
+  #gossipPeer(id: string): GossipPeer | undefined {
+    const peer = this.#peers.get(id)
+    if (peer === undefined || !isMember(peer)) return undefined
+    const { regionClient } = peer
+    return regionClient && { id, send: (message) => regionClient.send(message) }
+  }
+
+  #dialWanted(): void {
+    clearTimeout(this.#wantedTimer)
+    this.#wantedTimer = undefined
+    for (const id of this.#wanted()) {
+      if (this.#peers.has(id)) continue
+      const { addresses } = this.roster.get(id)!
+      this.#parts.dialler.hear({ peer: id, addresses: [...addresses] }, this.roster.tellerOf(id) ?? this.roster.own)
     }
+    this.#closeIdle()
+  }
+
+  /**
+   * Suspects neighbours that cannot be reached. So a member is found dead whose neighbours have died with it: others are
+   * its neighbours now.
+   */
+  #lookForMissed(): void {
+    const missing = [...this.#wanted()].filter((id) => !this.members().some((member) => member.id === id))
+    if (!this.#isMesh && this.members().length > 0)
+      for (const id of missing) if (this.#missed.has(id)) this.#gossip.lost(id)
+    this.#missed = new Set(missing)
+    this.#dialWanted()
+  }
+
+  /** Closes connections that nothing needs, beyond a bound: those first that were used the longest time ago. */
+  #closeIdle(): void {
+    if (this.#isMesh) return
+    const idle = this.members().filter(({ id }) => !this.#isDialled(id))
+    const tooMany = idle.length - limits.roster.onDemand
+    if (tooMany <= 0) return
+    for (const peer of idle.toSorted((a, b) => a.usedAtMs - b.usedAtMs).slice(0, tooMany)) this.drop(peer)
   }
 }

@@ -1,6 +1,7 @@
 import type { Connection, Libp2p, PrivateKey, Stream } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { isMemberRecordSigned } from '../../protocol/member-record.ts'
 import { bulkProtocol, type BulkMode } from '../../protocol/messages/bulk.ts'
 import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
@@ -10,6 +11,7 @@ import { objectProtocol } from '../../protocol/messages/object.ts'
 import { regionProtocol } from '../../protocol/messages/region.ts'
 import { seedProtocol } from '../../protocol/messages/seed.ts'
 import { spanProtocol } from '../../protocol/messages/span.ts'
+import type { Bandwidth } from '../base/bandwidth.ts'
 import type { Log } from '../base/log.ts'
 import { guestNoiseProtocol } from './admission/region-noise.ts'
 import { loadMemberList } from './admission/member-list.ts'
@@ -46,6 +48,12 @@ import { SpanServer } from './spans/server.ts'
 import { SpanStewards } from './spans/span-stewards.ts'
 import type { Traffic } from './traffic.ts'
 
+export interface PeerNetworkParts {
+  log: Log
+  /** A limit on what is given to peers. */
+  upload: Bandwidth
+}
+
 export interface PeerNetworkOptions {
   region: string
   name: string
@@ -63,6 +71,8 @@ export interface PeerNetworkOptions {
   guestBytesPerSecond?: number
   /** How chunks are carried in bulk; undefined: over libp2p only. */
   bulk: { mode: BulkMode; listen: string | undefined } | undefined
+  /** Members of a region that is connected each to each, at most; for tests. */
+  fullMesh?: number
 }
 
 /** This host's place among its peers: what it asks them, and, once it has started, what it serves them. */
@@ -85,6 +95,7 @@ export class PeerNetwork {
   readonly #dialler: Dialler
   readonly #book: SpanBook
   readonly #log: Log
+  readonly #upload: Bandwidth
   readonly #listen: readonly string[]
   readonly #isPrivate: boolean
   readonly #regionPace = new SourcePace(limits.region.bytes)
@@ -94,7 +105,7 @@ export class PeerNetwork {
    * Loads the identity and makes the libp2p host. It connects to nobody before {@link start}.
    * @throws invalid for addresses that are not usable, and for files that are not what they should be
    */
-  static async open({ log }: { log: Log }, options: PeerNetworkOptions): Promise<PeerNetwork> {
+  static async open({ log, upload }: PeerNetworkParts, options: PeerNetworkOptions): Promise<PeerNetwork> {
     const { region, listen, identityFile, regionKeyFile, guestKeyFile, memberFile } = options
     const key = await loadIdentity(identityFile)
     const secrets =
@@ -112,7 +123,7 @@ export class PeerNetwork {
     const gate = new RegionGate({ log }, secrets, guestSecrets)
     const isBarred = (peerId: string): boolean => bans.has(peerId) || listed?.has(peerId) === false
     const host = await createPeerHost({ privateKey: key, gate }, { listen, isBarred })
-    return new PeerNetwork({ key, bans, gate, host, log }, options)
+    return new PeerNetwork({ key, bans, gate, host, log, upload }, options)
   }
 
   /**
@@ -123,20 +134,40 @@ export class PeerNetwork {
     {
       key,
       log,
+      upload,
       createHost,
-    }: { key: PrivateKey; log: Log; createHost: (options: { isBarred: (peerId: string) => boolean }) => Libp2p },
+    }: PeerNetworkParts & {
+      key: PrivateKey
+      createHost: (options: { isBarred: (peerId: string) => boolean }) => Libp2p
+    },
     options: Omit<PeerNetworkOptions, 'identityFile' | 'regionKeyFile' | 'memberFile'>,
   ): PeerNetwork {
     const bans = new BanList()
     const gate = new RegionGate({ log }, [openRegionSecret(options.region)])
     const host = createHost({ isBarred: (peerId) => bans.has(peerId) })
     const files = { identityFile: '', regionKeyFile: undefined, memberFile: undefined }
-    return new PeerNetwork({ key, bans, gate, host, log }, { ...options, ...files })
+    return new PeerNetwork({ key, bans, gate, host, log, upload }, { ...options, ...files })
   }
 
   private constructor(
-    { key, bans, gate, host, log }: { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p; log: Log },
-    { region, name, listen, bootstrap, regionKeyFile, bulk, guestBytesPerSecond = 12_500_000 }: PeerNetworkOptions,
+    {
+      key,
+      bans,
+      gate,
+      host,
+      log,
+      upload,
+    }: PeerNetworkParts & { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p },
+    {
+      region,
+      name,
+      listen,
+      bootstrap,
+      regionKeyFile,
+      bulk,
+      fullMesh,
+      guestBytesPerSecond = 12_500_000,
+    }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
     this.#guestBytesPerSecond = guestBytesPerSecond
@@ -145,13 +176,21 @@ export class PeerNetwork {
     this.#gate = gate
     this.#host = host
     this.#log = log
+    this.#upload = upload
     this.#listen = listen
     this.#isPrivate = regionKeyFile !== undefined
     this.#dialler = new Dialler({ host, log }, { bootstrap, listen })
     this.peerId = host.peerId.toString()
     this.membership = new Membership(
-      { host, bans, dialler: this.#dialler, log, signal },
-      { region, name, hasBootstrap: bootstrap.length > 0 },
+      {
+        host,
+        bans,
+        dialler: this.#dialler,
+        signing: { sign: async (bytes) => await key.sign(bytes), isSigned: isMemberRecordSigned },
+        log,
+        signal,
+      },
+      { region, name, hasBootstrap: bootstrap.length > 0, ...(fullMesh !== undefined && { fullMesh }) },
     )
     const { membership } = this
     this.availability = new Availability({ membership })
@@ -163,9 +202,9 @@ export class PeerNetwork {
     const isHere = (id: string): boolean => id === own || membership.isAwake(id)
     this.#book = new SpanBook({ isHere, now: () => performance.now() })
     const client = new SpanClient({ host, membership, signal })
-    this.spans = new SpanStewards({ own, membership, client, book: this.#book, log })
+    this.spans = new SpanStewards({ own, membership, client, book: this.#book, log, signal })
     this.bulk = new BulkPlane(
-      { host, membership, log, signal },
+      { host, membership, log, upload, signal },
       bulk === undefined ? undefined : { mode: bulk.mode, listen: parseBulkListen(bulk.listen, listen) },
     )
   }
@@ -185,7 +224,7 @@ export class PeerNetwork {
     })
     const unsent = new ByteBudget({ ...limits.unsent, freeBytes: maxChunkBytes })
     const objects = new ObjectServer({ served, unsent, log: this.#log })
-    const chunks = new ChunkServer({ served, unsent })
+    const chunks = new ChunkServer({ served, unsent, upload: this.#upload })
     const { bans, log } = { bans: this.#bans, log: this.#log }
     this.#guests = new GuestServer(
       { served, membership, bans, unsent, log, signal },
@@ -220,10 +259,14 @@ export class PeerNetwork {
       })
     }
     this.#dialler.start()
+    membership.start()
   }
 
   /** Ends all connections. */
   async stop(): Promise<void> {
+    if (this.#stopping.signal.aborted) return
+    // Who does not hear it finds out within seconds.
+    await this.membership.sayGoodbye().catch(() => undefined)
     if (this.#stopping.signal.aborted) return
     this.#stopping.abort(new P2pfsError('closed', 'peer network stopped'))
     this.availability.stop()

@@ -30,8 +30,10 @@ export class Peer {
   isMet = false
   /** Whether the peer's region stream to this host is open. */
   hasRegionStream = false
-  /** Members that the peer has been told of: those that joined before this count. */
-  toldMembers = 0
+  /** Where it was taken for dead, or suspected, when it said hello: the sequence number of its record then. */
+  doubt: number | undefined
+  /** When this host asked it, or was asked by it, last (ms of the clock). */
+  usedAtMs: number
   #hello: Hello | undefined
   readonly #saidHello = Promise.withResolvers<undefined>()
   #waitingForHello = 0
@@ -43,6 +45,7 @@ export class Peer {
     this.source = this.id
     this.traffic = new TrafficCounter(total)
     this.connectedAtMs = now()
+    this.usedAtMs = this.connectedAtMs
     this.standing = new PeerStanding({ now })
   }
 

@@ -3,7 +3,7 @@ import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { ImportRequest } from '../../protocol/messages/import.ts'
 import type { Urgency } from '../base/urgency.ts'
-import type { PlaceRequest } from '../../protocol/messages/seed.ts'
+import type { PlaceRequest, ToldMount } from '../../protocol/messages/seed.ts'
 import type { SeedJob, SeedProgress } from '../../protocol/seed-job.ts'
 import type { ByteProgress } from '../model/progress.ts'
 
@@ -56,6 +56,8 @@ export interface ServedSeeds {
   keptJob: (job: SeedJob, peer: string) => Promise<SeedJob>
   /** Ends the pins of a job that a peer has asked for. */
   released: (job: string, peer: string) => Promise<void>
+  /** Counts what a peer has mounted. `source`: where it connects from. */
+  mounted: (images: readonly ToldMount[], source: string) => void
   /** The jobs that this host keeps. */
   jobs: () => SeedJob[]
 }

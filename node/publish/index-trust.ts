@@ -9,7 +9,8 @@ export interface IndexTrustParts {
   /** This host's key: its peer id. */
   own: string
   /** The members of the region that are connected now; a member's peer id is its key. */
-  membership: { peers: () => readonly { peer: string }[] }
+  /** The members of the region, connected or not. */
+  membership: { roster: { get: (peer: string) => object | undefined } }
   lies: Pick<Lies, 'isLiar' | 'isContradicted'>
   log: Log
 }
@@ -137,7 +138,7 @@ export class IndexTrust {
     if (key === own) return 'own'
     if (lies.isLiar(key, { told })) return 'liar'
     if (this.#keys.has(key)) return 'listed'
-    return isStored || membership.peers().some(({ peer }) => peer === key) ? 'member' : 'stranger'
+    return isStored || membership.roster.get(key) !== undefined ? 'member' : 'stranger'
   }
 
   #ignore(message: string, fields: Record<string, string>): void {

@@ -18,6 +18,8 @@ const maxRounds = 3
 export interface ChunkCopyParts {
   inventory: Pick<Inventory, 'has' | 'scrub'>
   fetcher: Pick<Fetcher, 'fetchToStore' | 'settled'>
+  /** Resolves when so many more bytes may be fetched; at once where it is not given. */
+  pace?: ((bytes: number, options: { signal: AbortSignal }) => Promise<void>) | undefined
 }
 
 /**
@@ -46,14 +48,15 @@ export class ChunkCopy {
    * @throws what the fetch throws; unavailable where the disk does not keep a chunk; the signal's reason
    */
   async complete(
-    { inventory, fetcher }: ChunkCopyParts,
+    parts: ChunkCopyParts,
     { signal, onProgress }: { signal: AbortSignal; onProgress: (progress: SeedProgress) => void },
   ): Promise<SeedProgress> {
+    const { inventory, fetcher } = parts
     for (let round = 0; round < maxRounds; round++) {
       const progress = this.count(inventory)
       onProgress(progress)
       if (progress.verified === progress.total) return progress
-      await this.#getAll({ inventory, fetcher }, progress, { signal, onProgress })
+      await this.#getAll(parts, progress, { signal, onProgress })
       await fetcher.settled()
     }
     const progress = this.count(inventory)
@@ -111,7 +114,15 @@ export class ChunkCopy {
   }
 
   /** @returns whether the chunk is here and was hashed; a damaged one has been discarded */
-  async #get({ inventory, fetcher }: ChunkCopyParts, request: ChunkRequest, signal: AbortSignal): Promise<boolean> {
+  async #get(
+    { inventory, fetcher, pace }: ChunkCopyParts,
+    request: ChunkRequest,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    if (pace !== undefined && !inventory.has(request.digest)) {
+      await pace(request.lengthBytes, { signal })
+      signal.throwIfAborted()
+    }
     const source = await fetcher.fetchToStore(request, { signal, priority: 'background' })
     if (source !== 'local') return true
     return await this.#hashing.run(async () => (await inventory.scrub(request.digest)) > 0)

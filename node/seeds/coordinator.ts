@@ -205,8 +205,18 @@ export class Coordinator {
   async #run({ peer, extent }: SeedTarget, work: Work): Promise<void> {
     const abort = new AbortController()
     work.abort = abort
-    const { reference, platform, format, manifestDigest, rootfsDigest, id: job, endsAtMs: untilMs } = this.#job
-    const request = { reference, platform, format, manifestDigest, rootfsDigest, job, extent, untilMs }
+    const { reference, platform, format, manifestDigest, rootfsDigest, id: job, endsAtMs: untilMs, demand } = this.#job
+    const request = {
+      reference,
+      platform,
+      format,
+      manifestDigest,
+      rootfsDigest,
+      job,
+      extent,
+      untilMs,
+      ...(demand && { demand }),
+    }
     const { place, today, log } = this.#parts
     const isCurrent = (): boolean => this.#work.get(peer) === work && this.#targets.has(peer)
     const onProgress = (progress: SeedProgress): void => {

@@ -5,10 +5,11 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { PlaceRequest } from '../../protocol/messages/seed.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { SeedProgress } from '../../protocol/seed-job.ts'
-import { systemClock, type Clock } from '../base/clock.ts'
+import { pause, systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { KeyedQueue } from '../base/keyed-queue.ts'
 import { Semaphore } from '../base/semaphore.ts'
+import { TokenBucket } from '../base/token-bucket.ts'
 import { profileChunks, type BootProfiles } from '../boot/profiles.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
 import { PeerQuota } from '../images/peer-quota.ts'
@@ -47,6 +48,17 @@ export interface PlaceOptions {
   onProgress: (progress: SeedProgress) => void
 }
 
+/** What this host does for images that no operator has ordered, because they are mounted often. */
+export interface HotBudget {
+  isOn: boolean
+  /** What these images may take of the disk (bytes). */
+  diskBytes: number
+  /** How fast their chunks come (bytes a second). */
+  bytesPerSecond: number
+}
+
+const noHot: HotBudget = { isOn: false, diskBytes: 0, bytesPerSecond: 1 }
+
 /**
  * Makes images whole on this host because a job wants them here. For a member this is work that others choose: it is
  * bounded in number, bytes and time, and the operator may refuse all of it.
@@ -56,6 +68,8 @@ export class Placements {
   readonly #limits: SeedLimits
   readonly #isForPeers: boolean
   readonly #clock: Clock
+  readonly #hotBudget: HotBudget
+  readonly #hotPace: TokenBucket
   readonly #quota: PeerQuota
   /** A member has one at a time here, so that no member has all that run. */
   readonly #ofPeer = new KeyedQueue()
@@ -67,12 +81,24 @@ export class Placements {
 
   constructor(
     parts: PlacementsParts,
-    { isForPeers, limits = seedLimits, clock }: { isForPeers: boolean; limits?: SeedLimits; clock?: Clock },
+    {
+      isForPeers,
+      hot = noHot,
+      limits = seedLimits,
+      clock,
+    }: { isForPeers: boolean; hot?: HotBudget; limits?: SeedLimits; clock?: Clock },
   ) {
+    this.#hotBudget = hot
     this.#clock = clock ?? systemClock
     this.#parts = parts
     this.#limits = limits
     this.#isForPeers = isForPeers
+    // What comes in half a second, and one chunk: the pace is even.
+    this.#hotPace = new TokenBucket({
+      perSecond: Math.max(hot.bytesPerSecond, 1),
+      burst: Math.max(hot.bytesPerSecond / 2, 1),
+      now: this.#clock.now,
+    })
     this.#quota = new PeerQuota({ now: this.#clock.now }, limits)
     this.#forPeers = new Semaphore(limits.placementsAtOnce)
     this.#forOperator = new Semaphore(limits.placementsAtOnce)
@@ -81,7 +107,7 @@ export class Placements {
   /**
    * 1. What a member asks for is allowed and within the bounds.
    * 2. The rootfs is one that this host believes, as for a mount that does not ask the registry.
-   * 3. There is room, and the image is pinned.
+   * 3. There is room, and the image is pinned. What is mounted often takes the room of what is mounted less often.
    * 4. Its chunks come, from the registry only where the operator has named it, and all are hashed.
    * @throws denied where the operator does not want it; busy where a bound is reached; missing where nobody has the image
    * whom this host believes; what the fetch throws
@@ -92,7 +118,9 @@ export class Placements {
       signal.throwIfAborted()
       return await this.#place(request, options)
     }
-    if (peer === this.#parts.own) return await this.#forOperator.run(place)
+    if (this.#isOfOperator(request, peer)) return await this.#forOperator.run(place)
+    if (request.demand !== undefined && !this.#hotBudget.isOn)
+      throw new P2pfsError('denied', 'this host takes no images because they are mounted often (--hot-images off)')
     if (!this.#isForPeers) throw new P2pfsError('denied', 'this host takes no seeds of members')
     const leave = this.#quota.enter(peer)
     try {
@@ -102,10 +130,14 @@ export class Placements {
     }
   }
 
+  #isOfOperator({ demand }: Pick<PlaceRequest, 'demand'>, peer: string): boolean {
+    return peer === this.#parts.own && demand === undefined
+  }
+
   async #place(request: PlaceRequest, { peer, signal, onProgress }: PlaceOptions): Promise<SeedProgress> {
-    const { own, resolver, pins, fetcher, regionFetcher, readsFor, inventory, room, log } = this.#parts
-    const { job, extent, untilMs, rootfsDigest } = request
-    const isOwn = peer === own
+    const { resolver, pins, fetcher, regionFetcher, readsFor, inventory, room, log } = this.#parts
+    const { job, extent, untilMs, rootfsDigest, demand } = request
+    const isOwn = this.#isOfOperator(request, peer)
     // First: what is looked up is kept.
     if (!isOwn) await this.#checkRoom(0)
     const found = await resolver.findForSeed(request, { signal })
@@ -119,14 +151,31 @@ export class Placements {
     const missingBytes = wanted === undefined ? sizeBytes - inventory.localBytes(tables) : sizeBytes
     if (!isOwn) await this.#checkRoom(missingBytes)
     const wasPinned = pins.has(request)
+    if (demand !== undefined) await pins.makeRoom({ job, rootfsDigest, sizeBytes, demand }, this.#hotBudget.diskBytes)
     const { reference, platform, format, manifestDigest } = request
     await pins.put(
-      { reference, platform, format, manifestDigest, rootfsDigest, job, extent, untilMs, peer, sizeBytes },
+      {
+        reference,
+        platform,
+        format,
+        manifestDigest,
+        rootfsDigest,
+        job,
+        extent,
+        untilMs,
+        peer,
+        sizeBytes,
+        ...(demand && { demand }),
+      },
       await room(),
     )
     const watch = isOwn ? undefined : this.#watch()
     try {
-      const parts = { inventory, fetcher: isOwn || (await readsFor(reference)) ? fetcher : regionFetcher }
+      const parts = {
+        inventory,
+        fetcher: isOwn || (await readsFor(reference)) ? fetcher : regionFetcher,
+        pace: demand && this.#paceHot,
+      }
       const held = await copy.complete(parts, {
         signal: watch === undefined ? signal : AbortSignal.any([signal, watch.signal]),
         onProgress: (progress) => {
@@ -143,6 +192,11 @@ export class Placements {
     } finally {
       watch?.stop()
     }
+  }
+
+  readonly #paceHot = async (bytes: number, { signal }: { signal: AbortSignal }): Promise<void> => {
+    const waitMs = this.#hotPace.take(bytes)
+    if (waitMs > 0) await pause(this.#clock, waitMs, { signal })
   }
 
   /** Positions of the metadata and of the boot profile's chunks. */

@@ -2,7 +2,7 @@ import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Inventory } from '../store/inventory.ts'
 import type { Membership } from '../peers/membership.ts'
 
-/** A host of the region: this one, or a connected member. */
+/** A host of the region: this one, or a member. */
 export interface RegionHost {
   /** Peer id. */
   id: string
@@ -12,7 +12,7 @@ export interface RegionHost {
 export interface RegionHostsParts {
   /** This host. */
   self: RegionHost
-  membership: Pick<Membership, 'members' | 'byResponsibility'>
+  membership: Pick<Membership, 'members' | 'roster' | 'byResponsibility'>
   inventory: Pick<Inventory, 'localBytes'>
 }
 
@@ -28,10 +28,11 @@ export class RegionHosts {
     return this.#parts.self.id
   }
 
-  /** This host and its connected members, by id. */
+  /** This host and the members that are alive, by id: a request to one that is not connected connects to it. */
   connected(): Map<string, RegionHost> {
     const { self, membership } = this.#parts
-    const members = membership.members().map(({ id, hello }) => ({ id, name: hello.name }))
+    const { roster } = membership
+    const members = roster.ids().map((id) => ({ id, name: id === self.id ? self.name : (roster.get(id)?.name ?? id) }))
     return new Map([self, ...members].map((host) => [host.id, host]))
   }
 
@@ -40,7 +41,7 @@ export class RegionHosts {
     return this.#parts.membership.byResponsibility(key)
   }
 
-  /** Ids of the connected hosts: first those that hold most of the segments, then as they answer for the key. */
+  /** Ids of the hosts: first those that hold most of the segments, then as they answer for the key. */
   byHoldings(key: string, tables: readonly ChunkTable[]): string[] {
     const { self, membership, inventory } = this.#parts
     const held = new Map(

@@ -4,6 +4,7 @@ import {
   maxSeedKeepers,
   newerJob,
   seedJobId,
+  type MountDemand,
   type SeedImage,
   type SeedJob,
   type SeedPlaces,
@@ -55,6 +56,8 @@ export interface SeedOrder {
   atMs: number
   /** How long the image is kept from then on (ms). */
   ttlMs: number
+  /** Why, where no operator orders it. */
+  demand?: MountDemand
 }
 
 export interface WaitForJob {
@@ -123,13 +126,13 @@ export class SeedJobs implements AsyncDisposable {
    * same order again makes its job last longer.
    * @throws invalid for a time that is too long; busy where there are too many jobs; what the catalog throws
    */
-  async accept({ image, extent, places, atMs, ttlMs }: SeedOrder): Promise<SeedJob> {
+  async accept({ image, extent, places, atMs, ttlMs, demand }: SeedOrder): Promise<SeedJob> {
     const { hosts, kept } = this.#parts
     const nowMs = this.#today()
     const endsAtMs = Math.max(atMs, nowMs) + ttlMs
     if (endsAtMs > nowMs + this.#limits.ttlMs)
       throw new P2pfsError('invalid', `a seed ends within ${this.#limits.ttlMs / 86_400_000} days; choose less`)
-    const order = { ...image, extent, places, atMs }
+    const order = { ...image, extent, places, atMs, ...(demand && { demand }) }
     const id = seedJobId(order)
     const { own } = hosts
     const before = kept.get(id)

@@ -1,9 +1,11 @@
 import { encodeCbor, Fields, parseCbor } from '../../protocol/cbor.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import {
+  parseDemand,
   parseSeedExtent,
   parseSeedImage,
   parseSeedJobId,
+  type MountDemand,
   type SeedExtent,
   type SeedImage,
 } from '../../protocol/seed-job.ts'
@@ -18,6 +20,8 @@ export interface PinRecord extends SeedImage {
   /** Peer id of the host that asked for it. */
   peer: string
   sizeBytes: number
+  /** Where no operator has ordered it. */
+  demand?: MountDemand
 }
 
 /** What tells pins apart. */
@@ -38,5 +42,6 @@ export function parsePinRecord(bytes: Uint8Array): PinRecord {
     untilMs: fields.unsigned('untilMs'),
     peer: fields.text('peer'),
     sizeBytes: fields.unsigned('sizeBytes'),
+    ...parseDemand(fields),
   }
 }

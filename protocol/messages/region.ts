@@ -2,9 +2,10 @@ import type { Bitmap } from '../bitmap.ts'
 import { encodeCbor, Fields, parseCbor } from '../cbor.ts'
 import { digestBytes, digestFromBytes, digestToBytes, type Digest } from '../digest.ts'
 import { P2pfsError } from '../errors.ts'
+import { parseRosterMessage, type News, type RosterMessage } from './roster.ts'
 
 /** One long-lived stream in each direction of a connection. The first message is a hello. */
-export const regionProtocol = '/p2pfs/region/2'
+export const regionProtocol = '/p2pfs/region/3'
 
 /** Longest message (bytes). Senders split what is longer. */
 export const maxRegionMessageBytes = 1024 * 1024
@@ -42,16 +43,10 @@ export interface Hello {
   addresses: string[]
 }
 
-/** A member, by its peer id, and the multiaddrs on which it can be dialled. */
+/** A member, by its peer id, and the multiaddrs on which it can be dialled. It is no message. */
 export interface MemberAddresses {
   peer: string
   addresses: string[]
-}
-
-/** Members that the sender is connected to. */
-export interface Members {
-  type: 'members'
-  members: MemberAddresses[]
 }
 
 /** Asks what the receiver holds of these segments, and for changes of it from now on. */
@@ -100,7 +95,7 @@ export interface HaveDelta {
   tables: DeltaPart[]
 }
 
-export type RegionMessage = Hello | Members | Query | Answered | Have | HaveDelta
+export type RegionMessage = Hello | RosterMessage | Query | Answered | Have | HaveDelta
 
 /** A hello that the protocol allows: a name that is too long is cut, and addresses that are too long or too many are left out. */
 export function fittingHello({ region, name, addresses }: Omit<Hello, 'type'>): Hello {
@@ -113,14 +108,16 @@ export function fittingHello({ region, name, addresses }: Omit<Hello, 'type'>): 
   }
 }
 
-/** Any number of members, as messages that are not too long. */
-export function membersMessages(members: readonly MemberAddresses[]): Members[] {
-  const sizeOf = ({ peer, addresses }: MemberAddresses): number =>
-    addresses.reduce(
-      (sum, address) => sum + Buffer.byteLength(address) + addressOverheadBytes,
-      Buffer.byteLength(peer),
-    ) + partOverheadBytes
-  return pack(members, sizeOf).map((packed) => ({ type: 'members', members: packed }))
+/** Any news of members, as messages that are not too long. */
+export function newsMessages({ records, suspects }: Omit<News, 'type'>): News[] {
+  return [
+    ...pack(records, ({ claim }) => claim.length + partOverheadBytes).map((some) => {
+      return { type: 'news' as const, records: some, suspects: [] }
+    }),
+    ...pack(suspects, ({ peer }) => peer.length + addressOverheadBytes + partOverheadBytes).map((some) => {
+      return { type: 'news' as const, records: [], suspects: some }
+    }),
+  ]
 }
 
 /** What is held of a segment, in parts that each fit into a message. It copies the bitmap. */
@@ -187,7 +184,10 @@ export function encodeRegionMessage(message: RegionMessage): Uint8Array {
         tables: message.tables.map((part) => ({ ...part, table: digestToBytes(part.table) })),
       })
     case 'hello':
-    case 'members':
+    case 'news':
+    case 'digest':
+    case 'listing':
+    case 'wants':
     case 'answered':
       return encodeCbor(message)
   }
@@ -205,14 +205,11 @@ export function parseRegionMessage(bytes: Uint8Array): RegionMessage {
         name: short(fields.text('name')),
         addresses: parseAddresses(fields),
       }
-    case 'members':
-      return {
-        type,
-        members: fields.list('members').map((value) => {
-          const member = new Fields(value, 'member')
-          return { peer: short(member.text('peer')), addresses: parseAddresses(member) }
-        }),
-      }
+    case 'news':
+    case 'digest':
+    case 'listing':
+    case 'wants':
+      return parseRosterMessage(type, fields)
     case 'query':
       return { type, tables: parseTables(fields.bytes('tables')) }
     case 'answered':

@@ -3,12 +3,14 @@ import { P2pfsError, type ErrorCode } from '../errors.ts'
 import {
   encodeSeedJob,
   maxSeedJobBytes,
+  parseDemand,
   parseErrorCode,
   parseSeedExtent,
   parseSeedImage,
   parseSeedJob,
   parseSeedJobId,
   parseSeedProgress,
+  type MountDemand,
   type SeedExtent,
   type SeedImage,
   type SeedJob,
@@ -23,6 +25,15 @@ export const maxSeedMessageBytes = maxSeedJobBytes + 1024
 /** Jobs that one member tells another of at most. */
 export const maxToldJobs = 256
 
+/** Images that one message of mounts names at most. */
+export const maxToldMounts = 64
+
+/** That an image was mounted so many times; 0 where it was only resolved, by a registry's answer. */
+export interface ToldMount {
+  image: SeedImage
+  mounts: number
+}
+
 /** What a host is asked to hold, and until when. */
 export interface PlaceRequest extends SeedImage {
   /** Id of the job. */
@@ -30,6 +41,8 @@ export interface PlaceRequest extends SeedImage {
   extent: SeedExtent
   /** Until when it is pinned (ms since 1970). */
   untilMs: number
+  /** Where no operator has ordered it. */
+  demand?: MountDemand
 }
 
 export type SeedRequest =
@@ -41,6 +54,8 @@ export type SeedRequest =
   | { type: 'release'; job: string }
   /** Answers: the jobs that are kept here, then done. */
   | { type: 'jobs' }
+  /** What the asker has mounted lately. Answer: done. */
+  | { type: 'mounted'; images: ToldMount[] }
 
 export type SeedAnswer =
   /** Also the target's sign of life. */
@@ -52,9 +67,19 @@ export type SeedAnswer =
 
 /** SPEC.md, "Seed protocol". */
 export function encodeSeedRequest(request: SeedRequest): Uint8Array {
-  return request.type === 'keep'
-    ? encodeCbor({ type: request.type, job: encodeSeedJob(request.job) })
-    : encodeCbor(request)
+  switch (request.type) {
+    case 'keep':
+      return encodeCbor({ type: request.type, job: encodeSeedJob(request.job) })
+    case 'mounted':
+      return encodeCbor({
+        type: request.type,
+        images: request.images.map(({ image, mounts }) => ({ ...image, mounts })),
+      })
+    case 'place':
+    case 'release':
+    case 'jobs':
+      return encodeCbor(request)
+  }
 }
 
 /** @throws invalid */
@@ -69,6 +94,7 @@ export function parseSeedRequest(bytes: Uint8Array): SeedRequest {
         job: parseSeedJobId(fields.get('job')),
         extent: parseSeedExtent(fields),
         untilMs: fields.unsigned('untilMs'),
+        ...parseDemand(fields),
       }
     case 'keep':
       return { type, job: parseSeedJob(fields.bytes('job')) }
@@ -76,9 +102,19 @@ export function parseSeedRequest(bytes: Uint8Array): SeedRequest {
       return { type, job: parseSeedJobId(fields.get('job')) }
     case 'jobs':
       return { type }
+    case 'mounted': {
+      const list = fields.list('images')
+      if (list.length > maxToldMounts) throw new P2pfsError('invalid', 'seed request: too many images')
+      return { type, images: list.map(parseToldMount) }
+    }
     default:
       throw new P2pfsError('invalid', `seed request: unknown type ${type.slice(0, 20)}`)
   }
+}
+
+function parseToldMount(value: unknown): ToldMount {
+  const fields = new Fields(value, 'mounted image')
+  return { image: parseSeedImage(fields), mounts: fields.unsigned('mounts') }
 }
 
 export function encodeSeedAnswer(answer: SeedAnswer): Uint8Array {

@@ -79,6 +79,10 @@ const floors: Record<string, Floor> = {
     mayName: ['base', 'model', 'store', 'peers', 'fetch', 'images', 'boot'],
     because: 'places images on hosts ahead of need: jobs of the region, and what this host does for them',
   },
+  hot: {
+    mayName: ['base', 'registry', 'peers', 'images', 'seeds'],
+    because: 'counts mounts in the region, and gives orders for what is mounted often',
+  },
   control: { mayName: ['base', 'model'], because: 'the API and its transport: what it calls is handed to it' },
   operations: {
     mayName: [
@@ -96,6 +100,7 @@ const floors: Record<string, Floor> = {
       'neighbours',
       'mount',
       'seeds',
+      'hot',
       'control',
     ],
     because: 'what users ask for, in terms of all the rooms below',

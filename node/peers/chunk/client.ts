@@ -29,7 +29,9 @@ const busyFactor = 2
 
 export interface ChunkClientParts {
   host: Pick<Libp2p, 'dialProtocol'>
-  membership: Pick<Membership, 'connectedPeer' | 'ban'>
+  membership: Pick<Membership, 'connectedPeer' | 'ban'> & {
+    reach: (peerId: string, options: { signal: AbortSignal }) => Promise<Peer>
+  }
   /** Ends the opening of streams. */
   signal: AbortSignal
   clock?: Clock
@@ -53,7 +55,7 @@ export class ChunkClient {
   }
 
   /**
-   * Fetches one chunk from one peer and verifies it. A peer that sends anything else is banned.
+   * Fetches one chunk from one member, which is dialled where it is not connected, and verifies it. A peer that sends anything else is banned.
    * @throws missing, busy, timeout, unavailable, invalid; the signal's reason
    */
   async fetchChunk(
@@ -62,7 +64,7 @@ export class ChunkClient {
     lengthBytes: number,
     { streamClass, ...options }: WantOptions & { streamClass: StreamClass },
   ): Promise<Uint8Array> {
-    const peer = this.#parts.membership.connectedPeer(peerId)
+    const peer = await this.#parts.membership.reach(peerId, options)
     const bytes = await this.#stream(peer, streamClass).fetch(digest, lengthBytes, options)
     peer.traffic.received(bytes.length)
     return bytes

@@ -2,6 +2,7 @@ import type { Stream } from '@libp2p/interface'
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import { comingMs, encodeAnswerHeader, parseWants, type Want } from '../../../protocol/messages/chunk.ts'
+import type { Bandwidth } from '../../base/bandwidth.ts'
 import { FairTurns } from '../../base/fair-turns.ts'
 import { Urgency } from '../../base/urgency.ts'
 import type { ByteBudget } from '../byte-budget.ts'
@@ -20,6 +21,8 @@ export interface ChunkServerParts {
   served: Pick<ServedData, 'chunk' | 'relayedChunk'>
   /** Chunks that have been read and that peers have not taken yet. */
   unsent: ByteBudget
+  /** A limit on what is given to peers: most of what goes this way is waited for. */
+  upload?: Pick<Bandwidth, 'take'>
 }
 
 /** Answers wants of chunks, those of each source at a bounded pace, and in turn. */
@@ -174,6 +177,7 @@ class Answers {
       if (bytes === undefined && kind !== 'held' && !isRelayed) return false
       if (bytes === undefined) await this.#send([encodeAnswerHeader(id, 'missing')])
       else {
+        await this.#parts.upload?.take(bytes.length, { signal: this.signal, urgency: new Urgency(true) })
         await this.#send([encodeAnswerHeader(id, 'chunk'), bytes])
         this.#peer.traffic.sent(bytes.length)
       }

@@ -36,7 +36,7 @@ export type ImportOutcome = { record: ImageRecord } | { refused: ErrorCode }
 
 export interface ImportClientParts {
   host: Pick<Libp2p, 'dialProtocol'>
-  membership: Pick<Membership, 'connectedPeer' | 'ban'>
+  membership: Pick<Membership, 'reach' | 'ban'>
 }
 
 /** Asks peers to import images for this host. */
@@ -58,7 +58,7 @@ export class ImportClient {
     { signal, ...events }: ImportEvents & { signal: AbortSignal },
   ): Promise<ImportOutcome> {
     const { membership } = this.#parts
-    const peer = membership.connectedPeer(peerId)
+    const peer = await membership.reach(peerId, { signal })
     try {
       return await this.#ask(peer, request, { signal, ...events })
     } catch (error) {

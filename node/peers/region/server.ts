@@ -1,6 +1,7 @@
 import type { Stream } from '@libp2p/interface'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { parseRegionMessage } from '../../../protocol/messages/region.ts'
+import { isRosterMessage } from '../../../protocol/messages/roster.ts'
 import { TokenBucket } from '../../base/token-bucket.ts'
 import type { Availability } from '../availability.ts'
 import { readFrames } from '../frames.ts'
@@ -21,7 +22,7 @@ export async function serveRegion(
     availability,
     pace,
   }: {
-    membership: Pick<Membership, 'welcome' | 'learn'>
+    membership: Pick<Membership, 'welcome' | 'hear'>
     availability: Pick<Availability, 'update'>
     /** Of the bytes that the peers of each source send. */
     pace: SourcePace
@@ -36,7 +37,7 @@ export async function serveRegion(
     if (message.type === 'hello') {
       if (!membership.welcome(peer, message)) return
     } else if (peer.hello === undefined) throw new P2pfsError('invalid', 'peer sent another message before its hello')
-    else if (message.type === 'members') membership.learn(message.members, peer.id)
+    else if (isRosterMessage(message)) membership.hear(peer, message)
     else availability.update(peer, message)
     await pace.wait(peer, { requests: bytes.length, signal })
   }

@@ -9,6 +9,7 @@ import {
   type PlaceRequest,
   type SeedAnswer,
   type SeedRequest,
+  type ToldMount,
 } from '../../../protocol/messages/seed.ts'
 import type { SeedJob, SeedProgress } from '../../../protocol/seed-job.ts'
 import { systemClock, type Clock } from '../../base/clock.ts'
@@ -24,7 +25,7 @@ const maxAnswers = { atOnce: 32, perSecond: 4 } as const
 
 export interface SeedClientParts {
   host: Pick<Libp2p, 'dialProtocol'>
-  membership: Pick<Membership, 'connectedPeer' | 'ban'>
+  membership: Pick<Membership, 'reach' | 'ban'>
   clock?: Clock
 }
 
@@ -85,6 +86,15 @@ export class SeedClient {
     throw unanswered(peer)
   }
 
+  /** Tells a member what this host has mounted. @throws as {@link place} */
+  async mounted(peer: string, images: ToldMount[], { signal }: { signal: AbortSignal }): Promise<void> {
+    for await (const answer of this.#ask(peer, { type: 'mounted', images }, { signal, silenceMs: answerMs })) {
+      if (answer.type === 'done') return
+      throw misfit(answer)
+    }
+    throw unanswered(peer)
+  }
+
   /** The answers of a member, until the caller has enough. A refusal is thrown. */
   async *#ask(
     peerId: string,
@@ -92,7 +102,7 @@ export class SeedClient {
     { signal, silenceMs, isPaced = false }: { signal: AbortSignal; silenceMs: number; isPaced?: boolean },
   ): AsyncGenerator<SeedAnswer> {
     const { host, membership } = this.#parts
-    const peer = membership.connectedPeer(peerId)
+    const peer = await membership.reach(peerId, { signal })
     const silent = new AbortController()
     const ended = AbortSignal.any([signal, silent.signal])
     const giveUp = (): void =>

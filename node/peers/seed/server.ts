@@ -28,7 +28,7 @@ const acceptTimeoutMs = 10_000
  */
 export async function serveSeed(
   stream: Stream,
-  { id: peer }: Pick<Peer, 'id'>,
+  { id: peer, source }: Pick<Peer, 'id' | 'source'>,
   served: ServedSeeds,
   { signal }: { signal: AbortSignal },
 ): Promise<void> {
@@ -49,7 +49,7 @@ export async function serveSeed(
   try {
     if (request.type === 'place')
       await servePlacement(request, { peer, served, send, signal: AbortSignal.any([signal, gone.signal]) })
-    else for await (const answer of answersOf(request, peer, served)) await send(answer)
+    else for await (const answer of answersOf(request, { peer, source }, served)) await send(answer)
     await stream.close()
   } catch (error) {
     gone.abort(error)
@@ -59,7 +59,7 @@ export async function serveSeed(
 
 async function* answersOf(
   request: Exclude<SeedRequest, { type: 'place' }>,
-  peer: string,
+  { peer, source }: { peer: string; source: string },
   served: ServedSeeds,
 ): AsyncGenerator<SeedAnswer> {
   try {
@@ -69,6 +69,9 @@ async function* answersOf(
         return
       case 'release':
         await served.released(request.job, peer)
+        break
+      case 'mounted':
+        served.mounted(request.images, source)
         break
       case 'jobs':
         for (const job of served.jobs().slice(0, maxToldJobs)) yield { type: 'job', job }

@@ -15,7 +15,7 @@ import type { Peer } from '../peer.ts'
 
 export interface SpanClientParts {
   host: Pick<Libp2p, 'dialProtocol'>
-  membership: Pick<Membership, 'connectedPeer' | 'ban'>
+  membership: Pick<Membership, 'reach' | 'ban'>
   /** Ends the opening of streams. */
   signal: AbortSignal
 }
@@ -35,7 +35,7 @@ export class SpanClient {
    */
   async ask(stewardId: string, question: SpanQuestion): Promise<SpanPlace[]> {
     const { host, membership, signal } = this.#parts
-    const peer = membership.connectedPeer(stewardId)
+    const peer = await membership.reach(stewardId, { signal })
     let stream = this.#streams.get(peer)
     if (stream === undefined || stream.hasEnded) {
       const onLie = (error: P2pfsError): void => membership.ban(peer, error)

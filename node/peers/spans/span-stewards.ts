@@ -35,11 +35,13 @@ const readItself: SpanPlace = { depth: 0, member: undefined }
 export interface SpanStewardsParts {
   /** The id of this host. */
   own: string
-  membership: Pick<Membership, 'members' | 'byResponsibility'>
+  membership: Pick<Membership, 'members' | 'byResponsibility' | 'reach'>
   client: Pick<SpanClient, 'ask'>
   /** For the spans of which this host is the steward. */
   book: Pick<SpanBook, 'place'>
   log: Log
+  /** Ends the connecting to members. */
+  signal: AbortSignal
   clock?: Clock
 }
 
@@ -151,10 +153,10 @@ export class SpanStewards {
     const order = membership.byResponsibility(`${table} ${group}`).filter((id) => !this.#avoided.has(id))
     const urgency = Urgency.ofAny(question.urgencies)
     for (const steward of order.slice(0, maxAsked)) {
-      if (steward === own) return spans.map((span) => book.place(own, table, span, without))
+      if (steward === own) return await this.#met(spans.map((span) => book.place(own, table, span, without)))
       try {
         const startedAtMs = this.#clock.now()
-        const asking = client.ask(steward, { table, spans, without })
+        const asking = client.ask(steward, { table, spans, without }).then(async (answer) => await this.#met(answer))
         asking.then(
           () => this.#latency.add(this.#clock.now() - startedAtMs),
           () => undefined,
@@ -181,6 +183,16 @@ export class SpanStewards {
       this.#avoided.set(steward, true, avoidMs)
     }
     return undefined
+  }
+
+  /** Connects to members that were named and are not connected; where that fails, they are not asked. */
+  async #met(places: SpanPlace[]): Promise<SpanPlace[]> {
+    const { membership, signal } = this.#parts
+    const connected = new Set(membership.members().map(({ id }) => id))
+    const named = new Set(places.flatMap(({ member }) => (member === undefined || connected.has(member) ? [] : member)))
+    named.delete(this.#parts.own)
+    if (named.size > 0) await Promise.allSettled([...named].map(async (id) => await membership.reach(id, { signal })))
+    return places
   }
 
   /** A steward that sends this host to itself knows nothing. */

@@ -7,7 +7,7 @@ import { debianImages } from '../../../netlab/images/images.ts'
 
 const rates = { registryBitsPerSecond: 25e6, hostBitsPerSecond: 1e9 }
 /**
- * Bytes that the registry sends, in those of one host. The figure is 1.3 on two cores; hosts that read each by themselves
+ * Bytes of layers that the registry sends, in those of one host. The figure is 1.03 on two cores; hosts that read each by themselves
  * fetch five.
  */
 const maxCopies = 2

@@ -67,8 +67,14 @@ class TestHost {
     this.catalog = catalog
     this.lies = lies
     const log = createLog('info', (line) => (this.log += line))
+    const members = (): string[] => this.members
     const membership = {
-      peers: () => this.members.map((peer) => ({ peer })),
+      roster: {
+        get: (peer: string) => members().find((id) => id === peer) && {},
+        get size() {
+          return members().length + 1
+        },
+      },
       members: () => this.members.map((id) => ({ id })),
       ban: ({ id }: { id: string }) => void this.banned.push(id),
     }
@@ -93,7 +99,7 @@ class TestHost {
         },
         trust: this.trust,
         lies: new FalseStatements({ own: own.key, catalog, lies, membership: membership as never, log, now: () => 1 }),
-        membership: membership as never,
+        membership,
         signer: own,
         log,
         now: () => this.nowMs,

@@ -154,7 +154,7 @@ class TestHost {
   private constructor(catalog: Catalog, trusted: readonly string[], parts: Partial<ImageResolverParts>) {
     this.catalog = catalog
     const log = createLog('warn', (line) => (this.log += line))
-    const membership = { peers: () => this.members.map((peer) => ({ peer })) }
+    const membership = { roster: { get: (peer: string) => this.members.find((id) => id === peer) && {} } }
     this.resolver = new ImageResolver(
       {
         catalog,

@@ -49,7 +49,7 @@ class World {
   /** What a peer has heard besides the hello and of members, since the last time. */
   heard(id: string): RegionMessage[] {
     const messages = this.region.sent.get(id)!.splice(0)
-    return messages.filter(({ type }) => type !== 'hello' && type !== 'members')
+    return messages.filter(({ type }) => type !== 'hello' && type !== 'news' && type !== 'digest')
   }
 }
 

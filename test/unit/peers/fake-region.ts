@@ -1,4 +1,5 @@
 import type { PeerId, Stream } from '@libp2p/interface'
+import { P2pfsError } from '../../../protocol/errors.ts'
 import {
   maxRegionMessageBytes,
   parseRegionMessage,
@@ -99,6 +100,11 @@ export class FakeRegion {
   /** Answers streams of all other protocols. */
   serve: (stream: Stream, peer: string, protocol: string) => Promise<void> = async () =>
     await new Promise(() => undefined)
+  /** Whether a member is dialled without being asked for. */
+  isWanted: (peer: string) => boolean = () => true
+  /** Dials a member on demand. */
+  reach: (peer: string) => Promise<PeerId> = async (peer) =>
+    await Promise.reject(new P2pfsError('unavailable', 'nothing is dialled here', { peer }))
   readonly #streams = new Map<string, FakeStream>()
   nowMs = 0
   /** Called when time has passed in a sleep. */
@@ -128,8 +134,11 @@ export class FakeRegion {
         dialler: {
           learn: ({ peer }) => void this.learned.push(peer),
           hear: ({ peer }, teller) => void this.heard.push({ peer, teller }),
+          reach: async ({ peer }) => await this.reach(peer),
+          want: (isWanted) => void (this.isWanted = isWanted),
           avoid: (peer) => void this.avoided.push(peer),
         },
+        signing: { sign: async () => await Promise.resolve(new Uint8Array(64)), isSigned: () => true },
         log: silentLog,
         signal: new AbortController().signal,
         now: () => clock?.now() ?? this.nowMs,

@@ -6,6 +6,7 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { Bitmap } from '../../../protocol/bitmap.ts'
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
+import { encodeMemberRecord } from '../../../protocol/member-record.ts'
 import { bulkProtocol } from '../../../protocol/messages/bulk.ts'
 import { chunkProtocol, encodeWants } from '../../../protocol/messages/chunk.ts'
 import { importProtocol } from '../../../protocol/messages/import.ts'
@@ -17,7 +18,7 @@ import {
   haveParts,
   maxAddresses,
   maxTextLength,
-  membersMessages,
+  newsMessages,
   parseRegionMessage,
   regionMessageRate,
   regionProtocol,
@@ -115,7 +116,7 @@ test('a request of a peer that says no hello is refused', async (t) => {
 test('a flood of region messages is a reason for a ban, and twice what a sender may send is none', async (t) => {
   const { a, raw } = await pair(t)
   await raw.sayHello()
-  const empty: RegionMessage = { type: 'members', members: [] }
+  const empty: RegionMessage = { type: 'news', records: [], suspects: [] }
   await raw.sayOften(empty, 2 * regionMessageRate.burst - 100)
   await raw.say({ type: 'query', tables: [digest] })
   await until('all have been taken', () => raw.heard.some(({ type }) => type === 'answered'))
@@ -188,15 +189,15 @@ const extremes: [string, () => RegionMessage[]][] = [
     () => deltaMessages(Array.from({ length: 10_000 }, () => ({ table: digest, added: [7], removed: [] }))),
   ],
   [
-    '4,096 members with 32 addresses of the longest kind',
+    '4,096 members with 32 addresses of the longest kind, and as many suspects',
     () => {
-      const text = '\u20ac'.repeat(maxTextLength)
-      return membersMessages(
-        Array.from({ length: 4096 }, () => ({
-          peer: text,
-          addresses: Array.from({ length: maxAddresses }, () => text),
-        })),
-      )
+      const peer = '\u20ac'.repeat(maxTextLength)
+      const addresses = Array.from({ length: maxAddresses }, () => peer)
+      const claim = encodeMemberRecord({ region: peer, peer, name: peer, addresses, sequence: 1, hasLeft: false })
+      return newsMessages({
+        records: Array.from({ length: 4096 }, () => ({ claim, signature: new Uint8Array(64) })),
+        suspects: Array.from({ length: 4096 }, () => ({ peer, sequence: Date.now() })),
+      })
     },
   ],
 ]

@@ -5,12 +5,12 @@ import {
   encodeRegionMessage,
   fittingHello,
   maxAddresses,
-  maxRegionMessageBytes,
   maxTextLength,
   parseRegionMessage,
   type RegionMessage,
 } from '../../../protocol/messages/region.ts'
 import { limits } from '../../../node/peers/limits.ts'
+import { recordOf } from './roster/fake-members.ts'
 import { FakeRegion, libp2pId, settled } from './fake-region.ts'
 
 const { signal } = new AbortController()
@@ -99,10 +99,9 @@ test('a peer hears who this host is before it hears anything else', async () => 
   const messages: RegionMessage[] = [{ type: 'answered' }]
   await region.membership.introduce(region.join('a'), () => messages.shift())
   await settled()
-  assert.deepEqual(region.sent.get('a'), [
-    { type: 'hello', region: 'test', name: 'me', addresses: [] },
-    { type: 'answered' },
-  ])
+  const [first, ...rest] = region.sent.get('a')!
+  assert.deepEqual(first, { type: 'hello', region: 'test', name: 'me', addresses: [] })
+  assert.deepEqual(rest.map(({ type }) => type).toSorted(), ['answered', 'digest', 'news'])
 })
 
 test('a peer hears nothing but the hello of this host before it says hello itself', async (t) => {
@@ -118,7 +117,12 @@ test('a peer hears nothing but the hello of this host before it says hello itsel
   region.join('a')
   t.mock.timers.tick(500)
   await settled()
-  assert.deepEqual(types().toSorted(), ['answered', 'hello', 'members'])
+  assert.deepEqual(
+    types()
+      .filter((type) => type !== 'news')
+      .toSorted(),
+    ['answered', 'digest', 'hello'],
+  )
 })
 
 test('what is known late of an old connection does not close the new one of the same peer', () => {
@@ -158,42 +162,6 @@ test('a region whose name is too long for a hello is refused', () => {
   )
 })
 
-test('4,096 members with the longest names and addresses are named to a peer in messages that it takes', async (t) => {
-  t.mock.timers.enable({ apis: ['setTimeout'] })
-  const region = new FakeRegion()
-  const addresses = Array.from({ length: maxAddresses }, (_, i) => `/dns4/${'x'.repeat(240)}/tcp/${1000 + i}`)
-  for (let i = 0; i < 4096; i++) region.join(`${i}`.padEnd(maxTextLength, 'p'), { addresses })
-  await region.membership.introduce(region.join('a'), silent)
-  const named = new Set<string>()
-  // What does not fit into the queue is sent later.
-  for (let i = 0; i < 20; i++) {
-    t.mock.timers.tick(500)
-    await settled()
-    assert.ok(region.membership.queuedBytes <= limits.sendQueue.perPeer)
-  }
-  for (const message of region.sent.get('a')!) {
-    assert.ok(encodeRegionMessage(message).length <= maxRegionMessageBytes)
-    if (message.type === 'members') for (const { peer } of message.members) named.add(peer)
-  }
-  assert.equal(named.size, 4096)
-})
-
-test('a peer hears of each member once', async (t) => {
-  t.mock.timers.enable({ apis: ['setTimeout'] })
-  const region = new FakeRegion()
-  await region.membership.introduce(region.join('a'), silent)
-  const named = (): string[] => {
-    const messages = region.sent.get('a')!.splice(0)
-    return messages.flatMap((message) => (message.type === 'members' ? message.members.map(({ peer }) => peer) : []))
-  }
-  for (const id of ['b', 'c']) {
-    region.join(id)
-    t.mock.timers.tick(500)
-    await settled()
-    assert.deepEqual(named(), [id])
-  }
-})
-
 test('a peer that does not say hello is cut off after ten seconds, and none that does', (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const region = new FakeRegion()
@@ -218,34 +186,6 @@ test('a request of a peer waits two seconds for its hello, and few wait at once'
   const refused = assert.rejects(silentPeer.whenMember(), (error) => isP2pfsError(error, 'unavailable'))
   t.mock.timers.tick(limits.hello.requestWaitMs)
   await refused
-})
-
-test('what a peer says of other members is a hint, and what it says of itself is not', () => {
-  const region = new FakeRegion()
-  const peer = region.join('a')
-  region.membership.learn([{ peer: 'b', addresses: [] }], peer.id)
-  assert.deepEqual([region.learned, region.heard], [['a'], [{ peer: 'b', teller: 'a' }]])
-})
-
-test('members that join together are named to all in one message', async (t) => {
-  t.mock.timers.enable({ apis: ['setTimeout'] })
-  const region = new FakeRegion()
-  for (const id of ['a', 'b']) await region.membership.introduce(region.join(id), silent)
-  t.mock.timers.tick(500)
-  await settled()
-  for (const id of ['a', 'b'])
-    assert.deepEqual(
-      region.sent.get(id)!.filter(({ type }) => type === 'members'),
-      [
-        {
-          type: 'members',
-          members: ['a', 'b']
-            .filter((peer) => peer !== id)
-            .map((peer) => ({ peer, addresses: [`/ip4/10.0.0.1/tcp/1/p2p/${peer}`] })),
-        },
-      ],
-    )
-  assert.deepEqual(region.learned, ['a', 'b'], 'this host stays connected to them')
 })
 
 test('a peer of another region is no member and is not dialled for a while, but may come back as one of this region', () => {
@@ -278,5 +218,74 @@ test('a peer that takes no message for half a minute is cut off, and no other is
   assert.deepEqual(
     region.membership.members().map(({ id }) => id),
     ['b'],
+  )
+})
+
+test('in a small region everybody is dialled; in a larger one the neighbours are, and what is kept', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const region = new FakeRegion()
+  const told = async (from: number, to: number): Promise<void> => {
+    const records = await Promise.all(Array.from({ length: to - from }, async (_, i) => await recordOf(`m${from + i}`)))
+    region.membership.hear(region.join('teller'), { type: 'news', records, suspects: [] })
+    t.mock.timers.tick(100)
+  }
+  const dialled = (): string[] => [...new Set(region.heard.splice(0).map(({ peer }) => peer))]
+  await told(0, 14)
+  assert.equal(region.membership.roster.size, 16)
+  assert.equal(dialled().length, 14)
+  await told(14, 200)
+  assert.ok(dialled().length <= 8)
+  assert.equal(region.membership.byResponsibility('key').length, 202, 'all are responsible')
+  assert.equal(dialled().length, 0)
+  const isWanted = (): number => region.membership.roster.ids().filter((id) => region.isWanted(id)).length
+  const few = isWanted()
+  assert.ok(few <= 8)
+  const far = region.membership.roster.ids().find((id) => id !== 'me' && !region.isWanted(id))!
+  const kept = region.membership.keep(far)
+  assert.equal(isWanted(), few + 1)
+  kept[Symbol.dispose]()
+  assert.equal(isWanted(), few)
+})
+
+test('200 connections that nothing needs are closed down to the bound, those first that were used least lately', () => {
+  const region = new FakeRegion()
+  for (let i = 0; i < 200; i++) {
+    region.nowMs += 1000
+    region.join(`m${i}`)
+  }
+  const connected = region.membership.members().map(({ id }) => id)
+  assert.ok(connected.length <= limits.roster.onDemand + 8, `${connected.length} are connected`)
+  assert.ok(connected.includes('m199'))
+  assert.ok(region.membership.roster.size >= 193, 'who is only not connected is a member still')
+})
+
+test('a member is connected on demand, once for all who ask, and who is no member is not', async () => {
+  const region = new FakeRegion()
+  let dials = 0
+  region.reach = async (peer) => {
+    dials++
+    region.join(peer)
+    return await Promise.resolve(libp2pId(peer))
+  }
+  region.membership.hear(region.join('a'), { type: 'news', records: [await recordOf('b')], suspects: [] })
+  const reached = await Promise.all([1, 2].map(async () => await region.membership.reach('b', { signal })))
+  assert.deepEqual([reached.map(({ id }) => id), dials], [['b', 'b'], 1])
+  await assert.rejects(region.membership.reach('nobody', { signal }), (error) => isP2pfsError(error, 'unavailable'))
+})
+
+test('a neighbour that stays away is suspected, and dead when it does not refute that', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] })
+  const region = new FakeRegion()
+  const records = await Promise.all(Array.from({ length: 40 }, async (_, i) => await recordOf(`m${i}`)))
+  region.membership.hear(region.join('a'), { type: 'news', records, suspects: [] })
+  region.membership.start()
+  const near = region.membership.roster.neighbours()
+  for (let i = 0; i < 40; i++) {
+    region.nowMs += 500
+    t.mock.timers.tick(500)
+  }
+  assert.deepEqual(
+    [...near].filter((id) => id !== 'a' && region.membership.roster.get(id) !== undefined),
+    [],
   )
 })

@@ -342,7 +342,7 @@ const abuses: [string, string, (stream: Stream) => Promise<void>][] = [
   [
     'another message before its hello',
     regionProtocol,
-    async (stream) => await writeFrame(stream, [encodeRegionMessage({ type: 'members', members: [] })]),
+    async (stream) => await writeFrame(stream, [encodeRegionMessage({ type: 'news', records: [], suspects: [] })]),
   ],
   ['wants of no whole length', chunkProtocol, async (stream) => await writeFrame(stream, [Buffer.alloc(35)])],
   [

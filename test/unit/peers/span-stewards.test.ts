@@ -28,6 +28,9 @@ import { FakeRegion, streamPair } from './fake-region.ts'
 const table = digestOf(Buffer.from('table'))
 const registry: SpanPlace = { depth: 0, member: undefined }
 
+/** A member that is not connected cannot be reached. */
+const reach = async (): Promise<never> => await Promise.reject(new P2pfsError('unavailable', 'no such member'))
+
 /** This host, `me`, among others; `order` is that of stewards, and each says what `answers` has it say. */
 function host(
   order: readonly string[],
@@ -40,7 +43,8 @@ function host(
   const asked: { steward: string; question: SpanQuestion }[] = []
   const stewards = new SpanStewards({
     own: 'me',
-    membership: { members: () => members, byResponsibility: () => [...order] },
+    membership: { members: () => members, byResponsibility: () => [...order], reach },
+    signal: new AbortController().signal,
     client: {
       ask: async (steward, question) => {
         asked.push({ steward, question })
@@ -153,14 +157,17 @@ test('the time for which this host was late is not counted against a steward', a
   const member = { id: 'a', standing: new PeerStanding({ now: clock.now }) } as Member
   const stewards = new SpanStewards({
     own: 'me',
-    membership: { members: () => [member], byResponsibility: () => ['a', 'me'] },
+    membership: { members: () => [member], byResponsibility: () => ['a', 'me'], reach },
+    signal: new AbortController().signal,
     client: { ask: async () => await answer.promise },
     book: new SpanBook({ isHere: () => true, now: clock.now }),
     log: silentLog,
     clock: late,
   })
-  void stewards.ask(table, 0, { urgency: new Urgency(true) })
+  let isOver = false
+  void stewards.ask(table, 0, { urgency: new Urgency(true) }).then(() => (isOver = true))
   await clock.pass(151)
+  assert.equal(isOver, false)
   answer.resolve([{ depth: 1, member: 'a' }])
   await settled()
   assert.deepEqual(stewards.placeOf(table, 0), { depth: 1, member: 'a' })
@@ -183,7 +190,7 @@ function connected() {
       },
     },
     membership: {
-      connectedPeer: (id) => region.membership.connectedPeer(id),
+      reach: async (id) => await Promise.resolve(region.membership.connectedPeer(id) as Member),
       ban: ({ id }) => void banned.push(id),
     },
     signal: new AbortController().signal,

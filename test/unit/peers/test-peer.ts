@@ -1,3 +1,4 @@
+import { Bandwidth } from '../../../node/base/bandwidth.ts'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
@@ -54,6 +55,7 @@ export class TestPeer {
     placed: async () => await Promise.reject(new P2pfsError('denied', 'this peer takes no seeds')),
     keptJob: async (job) => await Promise.resolve(job),
     released: async () => await Promise.resolve(),
+    mounted: () => undefined,
     jobs: () => [],
   }
   /** What its bulk transfers have come to. */
@@ -89,6 +91,7 @@ export class TestPeer {
       guestKeyFile,
       bulk,
       bulkListen,
+      fullMesh,
     }: {
       bootstrap?: string[]
       region?: string
@@ -99,10 +102,12 @@ export class TestPeer {
       /** Without it this peer has no bulk connections. */
       bulk?: BulkMode
       bulkListen?: string
+      /** Members of a region that is connected each to each, at most. */
+      fullMesh?: number
     } = {},
   ): Promise<TestPeer> {
     const network = await PeerNetwork.open(
-      { log: silentLog },
+      { log: silentLog, upload: new Bandwidth() },
       {
         region,
         name,
@@ -113,6 +118,7 @@ export class TestPeer {
         memberFile,
         guestKeyFile,
         bulk: bulk === undefined ? undefined : { mode: bulk, listen: bulkListen },
+        ...(fullMesh !== undefined && { fullMesh }),
       },
     )
     context.after(async () => await network.stop())

@@ -37,6 +37,11 @@ test('a seed job has the bytes that it always had, and reads back', () => {
   for (const places of [{ copies: 3 }, { all: true }, { on: ['x'] }] as const)
     assert.deepEqual(parseSeedJob(encodeSeedJob(makeJob({ places }))), makeJob({ places }))
   assert.deepEqual(parseSeedJob(encodeSeedJob(job)), job)
+  const demand = { mounts: 7, hosts: 4 }
+  assert.deepEqual(parseSeedJob(encodeSeedJob(makeJob({ demand }))), makeJob({ demand }))
+  // The same job on however many hosts.
+  assert.equal(makeJob({ demand }).id, makeJob({ demand: { mounts: 9, hosts: 5 }, places: { copies: 16 } }).id)
+  assert.notEqual(makeJob({ demand }).id, makeJob().id)
 })
 
 test('seed requests and answers read back', () => {
@@ -45,7 +50,16 @@ test('seed requests and answers read back', () => {
     digestOf(encodeSeedRequest(place)),
     'sha256:74f073406b011b7de47050fac3147847d059a8f6794eaac28c71ac076aeef789',
   )
-  const requests: SeedRequest[] = [place, { type: 'keep', job }, { type: 'release', job: job.id }, { type: 'jobs' }]
+  const demand = { mounts: 7, hosts: 4 }
+  const mounted: SeedRequest = { type: 'mounted', images: [{ image, mounts: 2 }] }
+  const requests: SeedRequest[] = [
+    place,
+    { ...place, demand },
+    mounted,
+    { type: 'keep', job },
+    { type: 'release', job: job.id },
+    { type: 'jobs' },
+  ]
   for (const request of requests) assert.deepEqual(parseSeedRequest(encodeSeedRequest(request)), request)
   const progress = { held: 3, verified: 2, total: 4 }
   const answers: SeedAnswer[] = [

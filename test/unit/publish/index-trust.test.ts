@@ -43,7 +43,7 @@ function host(keys: readonly string[], lies: Pick<Lies, 'isLiar' | 'isContradict
   const trust = new IndexTrust(
     {
       own: own.key,
-      membership: { peers: () => [{ peer: member.key }] },
+      membership: { roster: new Map([[member.key, {}]]) },
       lies,
       log: createLog('warn', (line) => void lines.push(line), {}),
     },

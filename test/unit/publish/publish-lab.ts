@@ -147,7 +147,7 @@ export class ColdHost {
         catalog,
         registry,
         trust: new IndexTrust(
-          { own: own.key, membership: { peers: () => members }, lies: noLies, log },
+          { own: own.key, membership: { roster: new Map(members.map(({ peer }) => [peer, {}])) }, lies: noLies, log },
           { keys: trusted },
         ),
         transactions: new ImportTransactions({

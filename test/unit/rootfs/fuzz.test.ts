@@ -246,10 +246,7 @@ test('damaged records and messages are read, or refused as invalid', async () =>
       encodeRegionMessage({ type: 'hello', region: 'r', name: 'n', addresses: ['/ip4/127.0.0.1/tcp/1'] }),
       parseRegionMessage,
     ],
-    [
-      encodeRegionMessage({ type: 'members', members: [{ peer: 'p', addresses: ['/ip4/127.0.0.1/tcp/1'] }] }),
-      parseRegionMessage,
-    ],
+    [encodeRegionMessage({ type: 'news', records: [], suspects: [{ peer: 'p', sequence: 7 }] }), parseRegionMessage],
     [
       encodeRegionMessage({ type: 'have', tables: [{ table: diffId, count: 20, first: 0, bits: Buffer.alloc(3, 1) }] }),
       parseRegionMessage,

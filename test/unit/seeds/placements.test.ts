@@ -10,7 +10,7 @@ import { silentLog } from '../../../node/base/log.ts'
 import type { ImageRootfs } from '../../../node/model/image.ts'
 import type { FoundProfile } from '../../../node/boot/profiles.ts'
 import { Pins } from '../../../node/seeds/pins.ts'
-import { Placements } from '../../../node/seeds/placements.ts'
+import { Placements, type HotBudget } from '../../../node/seeds/placements.ts'
 import { seedLimits, type SeedLimits } from '../../../node/seeds/seed-limits.ts'
 import { FakeClock, settled } from '../../support/fake-clock.ts'
 import { FakeCatalog, image, makeTable } from './seed-fakes.ts'
@@ -41,7 +41,11 @@ class Host {
   hashed = 0
   lookups = 0
 
-  constructor({ isForPeers = true, limits = {} }: { isForPeers?: boolean; limits?: Partial<SeedLimits> } = {}) {
+  constructor({
+    isForPeers = true,
+    limits = {},
+    hot = { isOn: true, diskBytes: gibibyte, bytesPerSecond: gibibyte },
+  }: { isForPeers?: boolean; limits?: Partial<SeedLimits>; hot?: HotBudget } = {}) {
     const all = { ...seedLimits, ...limits }
     this.pins = new Pins({ own: 'own', catalog: this.catalog }, all)
     const fetcher = (name: string) => ({
@@ -81,7 +85,7 @@ class Host {
         room: async () => await Promise.resolve({ freeBytes: this.freeBytes, sizeBytes: this.sizeBytes }),
         log: silentLog,
       },
-      { isForPeers, limits: all, clock: this.clock },
+      { isForPeers, hot, limits: all, clock: this.clock },
     )
   }
 
@@ -243,4 +247,61 @@ test('pins outlive the process and end with their time; a member ends no pin of 
   await pins.expire(500)
   await pins.release(request.job, 'own')
   assert.deepEqual([pins.list(), host.catalog.records.size], [[], 0])
+})
+
+/** Of `mounts` mounts, in a job of its own. */
+const hotJob = (n: number, mounts: number): Partial<PlaceRequest> => ({
+  job: `${n}`.padStart(32, '0'),
+  demand: { mounts, hosts: 2 },
+})
+
+test('images that are mounted often stay within their budget: the lightest makes room, and heavier ones do not', async () => {
+  const size = 8 * 4096
+  const host = new Host({ hot: { isOn: true, diskBytes: 2 * size, bytesPerSecond: gibibyte } })
+  await host.place(hotJob(1, 5))
+  // From this host's own order, too: no operator has given it.
+  await host.place(hotJob(2, 4), 'own')
+  assert.equal(host.pins.hotBytes, 2 * size)
+  await assert.rejects(host.place(hotJob(3, 4)), refused('busy'))
+  await host.place(hotJob(3, 6))
+  assert.deepEqual(
+    host.pins.list().map(({ demand }) => demand?.mounts),
+    [5, 6],
+  )
+  // What operators have ordered is not counted, and makes no room.
+  await host.place({ job: '9'.repeat(32) }, 'own')
+  assert.equal(host.pins.hotBytes, 2 * size)
+  await host.place(hotJob(4, 9))
+  assert.ok(host.pins.list().some(({ job }) => job === '9'.repeat(32)))
+  const small = new Host({ hot: { isOn: true, diskBytes: size - 1, bytesPerSecond: gibibyte } })
+  await assert.rejects(small.place(hotJob(1, 100)), refused('busy'))
+  assert.deepEqual([small.fetched, small.pins.list()], [[], []])
+})
+
+test('where the operator wants no hot images, none is placed, not even by this host', async () => {
+  const host = new Host({ hot: { isOn: false, diskBytes: gibibyte, bytesPerSecond: gibibyte } })
+  for (const peer of ['x', 'own']) await assert.rejects(host.place(hotJob(1, 9), peer), refused('denied'))
+  assert.deepEqual(host.fetched, [])
+  await host.place()
+})
+
+test('chunks of hot images come no faster than they may, those of orders do', async () => {
+  const hot = { isOn: true, diskBytes: gibibyte, bytesPerSecond: 2 * 4096 }
+  const host = new Host({ hot })
+  const placed = host.place(hotJob(1, 9))
+  // One at once, then two a second: the eighth after three and a half.
+  await host.clock.pass(3_400)
+  assert.equal(host.fetched.length, 7)
+  await host.clock.pass(200)
+  await placed
+  assert.equal(host.fetched.length, 8)
+  const ordered = new Host({ hot })
+  await ordered.place()
+})
+
+test('pins of hot images end on a member’s word, those of the operator do not', async () => {
+  const host = new Host()
+  await host.place(hotJob(1, 9), 'own')
+  await host.pins.release('1'.padStart(32, '0'), 'x')
+  assert.deepEqual(host.pins.list(), [])
 })

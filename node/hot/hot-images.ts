@@ -1,0 +1,227 @@
+import type { ToldMount } from '../../protocol/messages/seed.ts'
+import { seedJobId, type SeedImage, type SeedJob } from '../../protocol/seed-job.ts'
+import { BoundedMap } from '../base/bounded-map.ts'
+import { systemClock, type Clock } from '../base/clock.ts'
+import type { Log } from '../base/log.ts'
+import { TokenBucket } from '../base/token-bucket.ts'
+import type { SeedClient } from '../peers/seed/client.ts'
+import type { KeptJobs } from '../seeds/kept-jobs.ts'
+import type { RegionHosts } from '../seeds/region-hosts.ts'
+import type { SeedJobs } from '../seeds/seed-jobs.ts'
+import { countersOfImage, hotLimits, type HotLimits } from './hot-limits.ts'
+import { demandOf, keyOf, MountCounts, nameKey, type MountCount } from './mount-counts.ts'
+import { MountNews } from './mount-news.ts'
+import type { MovedTags } from './moved-tags.ts'
+
+/** How often counts are looked at (ms). */
+const tickMs = 5_000
+/** Sources whose pace is remembered. */
+const maxSources = 1024
+
+export interface HotImagesParts {
+  hosts: Pick<RegionHosts, 'own' | 'byResponsibility'>
+  jobs: Pick<SeedJobs, 'accept' | 'cancel'>
+  kept: Pick<KeptJobs, 'get'>
+  tags: Pick<MovedTags, 'look'>
+  client: Pick<SeedClient, 'mounted'>
+  log: Log
+  clock?: Clock
+  /** Milliseconds since 1970. */
+  today?: () => number
+}
+
+/** One image as this host counts it. */
+export interface CountedImage extends MountCount {
+  isHot: boolean
+}
+
+/**
+ * Has the region hold what it mounts often. Each mount is told to the three hosts that come first in the order of the image's
+ * name; the first of them that is awake gives an order, as an operator would, as long as the image is hot.
+ */
+export class HotImages implements AsyncDisposable {
+  readonly #parts: HotImagesParts
+  readonly #isOn: boolean
+  readonly #limits: HotLimits
+  readonly #clock: Clock
+  readonly #today: () => number
+  readonly #counts: MountCounts
+  readonly #news: MountNews
+  readonly #stopping = new AbortController()
+  readonly #paces = new BoundedMap<string, TokenBucket>({ maxEntries: maxSources })
+  /** Since when images are hot, by key. */
+  readonly #hotSinceMs = new Map<string, number>()
+  /** Ids of the orders that this host has ended itself: an operator's word against one stands. */
+  readonly #cooled = new BoundedMap<string, true>({ maxEntries: 1024 })
+  #cancelTick: (() => void) | undefined
+  #running: Promise<void> = Promise.resolve()
+
+  constructor(parts: HotImagesParts, { isOn, limits = hotLimits }: { isOn: boolean; limits?: HotLimits }) {
+    this.#parts = parts
+    this.#isOn = isOn
+    this.#limits = limits
+    this.#clock = parts.clock ?? systemClock
+    this.#today = parts.today ?? Date.now
+    this.#counts = new MountCounts({ now: this.#clock.now }, limits)
+    const { hosts, client, log } = parts
+    this.#news = new MountNews({
+      own: hosts.own,
+      countersOf: (image) => hosts.byResponsibility(nameKey(image)).slice(0, countersOfImage),
+      client,
+      count: (images) => this.told(images, hosts.own),
+      clock: this.#clock,
+      log,
+      signal: this.#stopping.signal,
+    })
+  }
+
+  start(): void {
+    if (this.#isOn) this.#tickLater()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    this.#cancelTick?.()
+    this.#news.stop()
+    await this.#running
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
+  }
+
+  /** This host has mounted the image; or, with 0 mounts, the registry has just said that its name stands for it. */
+  mounted({ reference, platform, format, manifestDigest, rootfsDigest }: SeedImage, mounts = 1): void {
+    if (this.#isOn) this.#news.note({ reference, platform, format, manifestDigest, rootfsDigest }, mounts)
+  }
+
+  /** Counts what a host has mounted, within what one source may have counted. */
+  told(images: readonly ToldMount[], source: string): void {
+    if (!this.#isOn) return
+    for (const { image, mounts } of images) {
+      if (!this.#paceOf(source).tryTake()) return
+      this.#counts.add(image, mounts, source)
+      const hot = this.#hotOfName(image).find((other) => other.manifestDigest !== image.manifestDigest)
+      if (hot !== undefined) this.#run(async () => await this.#look(hot, this.#limits.toldLookMs))
+    }
+  }
+
+  /** What this host counts, the heaviest first. */
+  counted(): CountedImage[] {
+    return this.#counts.list().map((count) => ({ ...count, isHot: this.#hotSinceMs.has(keyOf(count.image)) }))
+  }
+
+  #hotOfName(image: SeedImage): SeedImage[] {
+    const name = nameKey(image)
+    return this.#counts
+      .list()
+      .filter((count) => this.#hotSinceMs.has(keyOf(count.image)) && nameKey(count.image) === name)
+      .map(({ image }) => image)
+  }
+
+  #paceOf(source: string): TokenBucket {
+    const pace = this.#paces.get(source) ?? new TokenBucket({ ...this.#limits.told, now: this.#clock.now })
+    this.#paces.set(source, pace)
+    return pace
+  }
+
+  #tickLater(): void {
+    if (this.#stopping.signal.aborted) return
+    this.#cancelTick = this.#clock.after(tickMs, () => {
+      this.#run(async () => await this.#tick())
+      void this.#running.finally(() => this.#tickLater())
+    })
+  }
+
+  /** Work is done one piece after the other. */
+  #run(work: () => Promise<void>): void {
+    const done = async (): Promise<void> => {
+      try {
+        if (!this.#stopping.signal.aborted) await work()
+      } catch (error) {
+        if (!this.#stopping.signal.aborted) this.#parts.log.debug('hot images wait', { error })
+      }
+    }
+    this.#running = this.#running.then(done)
+  }
+
+  async #tick(): Promise<void> {
+    const counts = this.#counts.list()
+    this.#noteHot(counts)
+    let jobs = 0
+    for (const count of counts) {
+      const { image } = count
+      const since = this.#hotSinceMs.get(keyOf(image))
+      if (since === undefined) await this.#cool(image)
+      else if (jobs++ < this.#limits.jobs && this.#clock.now() - since >= this.#limits.settleMs)
+        await this.#place(count)
+    }
+  }
+
+  #noteHot(counts: readonly MountCount[]): void {
+    const { hot, cool } = this.#limits
+    const counted = new Set<string>()
+    for (const { image, mounts } of counts) {
+      const key = keyOf(image)
+      counted.add(key)
+      // Three mounts within some seconds are three, although the first counts a little less by now.
+      if (Math.round(mounts * 10) / 10 >= hot && !this.#hotSinceMs.has(key))
+        this.#hotSinceMs.set(key, this.#clock.now())
+      if (mounts < cool) this.#hotSinceMs.delete(key)
+    }
+    for (const key of this.#hotSinceMs.keys()) if (!counted.has(key)) this.#hotSinceMs.delete(key)
+  }
+
+  /** Gives the order for a hot image, or gives it anew, where this host is the first of its counters; and looks at its tag. */
+  async #place(count: MountCount): Promise<void> {
+    const { hosts, jobs, kept, log } = this.#parts
+    const { image } = count
+    if (hosts.byResponsibility(nameKey(image))[0] !== hosts.own) return
+    const { ttlMs, lookMs } = this.#limits
+    const nowMs = this.#today()
+    const copies = this.#copiesOf(count)
+    const order = { image, extent: 'hot' as const, places: { copies }, atMs: 0, ttlMs, demand: demandOf(count) }
+    const id = seedJobId({ ...image, ...order })
+    const known = kept.get(id)
+    const isEndedByOperator = known?.cancelled === true && !this.#cooled.has(id)
+    if (!isEndedByOperator && !this.#isEnough(known, copies, nowMs)) {
+      const job = await jobs.accept(order)
+      this.#cooled.delete(id)
+      log.debug('image is mounted often; the region is to hold it', { digest: image.rootfsDigest, job: job.id, copies })
+    }
+    await this.#look(image, lookMs)
+  }
+
+  #isEnough(job: SeedJob | undefined, copies: number, nowMs: number): boolean {
+    if (job === undefined || job.cancelled || job.endsAtMs - nowMs <= this.#limits.ttlMs / 2) return false
+    return 'copies' in job.places && job.places.copies >= copies
+  }
+
+  /** A power of two, so that few changes of the count change it. */
+  #copiesOf({ mounts }: MountCount): number {
+    const { least, most } = this.#limits.copies
+    return Math.min(most, Math.max(least, 2 ** Math.floor(Math.log2(Math.max(1, Math.round(mounts))))))
+  }
+
+  /** Ends the order that this host has given. Those of others end with their time. */
+  async #cool(image: SeedImage): Promise<void> {
+    const { hosts, jobs, kept } = this.#parts
+    const id = seedJobId({ ...image, extent: 'hot', places: { copies: 0 }, atMs: 0, demand: { mounts: 0, hosts: 0 } })
+    const job = kept.get(id)
+    if (job === undefined || job.cancelled || job.acceptedBy !== hosts.own) return
+    await jobs.cancel(id, { signal: this.#stopping.signal })
+    this.#cooled.set(id, true)
+  }
+
+  /** Where the tag of a hot image has moved, what it stands for now is as hot. */
+  async #look(image: SeedImage, notWithinMs: number): Promise<void> {
+    const { hosts, tags, log } = this.#parts
+    if (hosts.byResponsibility(nameKey(image))[0] !== hosts.own) return
+    const moved = await tags.look(image, { notWithinMs, signal: this.#stopping.signal })
+    if (moved === undefined) return
+    this.#counts.inherit(image, moved)
+    const since = this.#hotSinceMs.get(keyOf(image))
+    if (since !== undefined && !this.#hotSinceMs.has(keyOf(moved))) this.#hotSinceMs.set(keyOf(moved), since)
+    log.info('tag of an image that is mounted often has moved; the new image is placed', { digest: moved.rootfsDigest })
+  }
+}

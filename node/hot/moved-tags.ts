@@ -1,0 +1,56 @@
+import type { SeedImage } from '../../protocol/seed-job.ts'
+import { BoundedMap } from '../base/bounded-map.ts'
+import type { ImageResolver } from '../images/resolver.ts'
+import { isPinned } from '../images/decisions.ts'
+import { parseReference } from '../registry/reference.ts'
+import { nameKey } from './mount-counts.ts'
+
+/** Names whose last look is remembered; more are looked at sooner. */
+const maxNames = 1024
+
+export interface MovedTagsParts {
+  resolver: Pick<ImageResolver, 'resolveForSeed'>
+  /** Whether this host reads the image's registry for what members want. */
+  readsFor: (reference: string) => Promise<boolean>
+  /** The clock (ms). */
+  now: () => number
+}
+
+/** Looks what the tags of hot images stand for now. */
+export class MovedTags {
+  readonly #parts: MovedTagsParts
+  readonly #lookedAtMs: BoundedMap<string, number>
+
+  constructor(parts: MovedTagsParts) {
+    this.#parts = parts
+    this.#lookedAtMs = new BoundedMap({ maxEntries: maxNames })
+  }
+
+  /**
+   * Asks the registry, where the operator has it read for members, and not within so long after the last time (ms). An image
+   * that nobody has is imported, once for the region, as for a seed.
+   * @returns the image that the name stands for now, where it is another one
+   * @throws what the resolver throws
+   */
+  async look(
+    image: SeedImage,
+    { notWithinMs, signal }: { notWithinMs: number; signal: AbortSignal },
+  ): Promise<SeedImage | undefined> {
+    const { resolver, readsFor, now } = this.#parts
+    const name = nameKey(image)
+    const lastMs = this.#lookedAtMs.get(name) ?? -Infinity
+    if (now() - lastMs < notWithinMs) return undefined
+    const reference = parseReference(image.reference)
+    if (reference.kind !== 'registry' || isPinned(reference) || !(await readsFor(image.reference))) return undefined
+    this.#lookedAtMs.set(name, now())
+    const { platform, format } = image
+    const { record, resolution } = await resolver.resolveForSeed(
+      reference,
+      { platform, format },
+      { signal, onProgress: () => undefined },
+    )
+    if (resolution !== 'registry' || record.manifestDigest === image.manifestDigest) return undefined
+    const { manifestDigest, rootfsDigest } = record
+    return { reference: image.reference, platform, format: record.format, manifestDigest, rootfsDigest }
+  }
+}

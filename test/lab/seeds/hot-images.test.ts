@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import type { SeedJobs } from '../../../node/control/api.ts'
+import type { LabHost } from '../../../netlab/hosts/lab-host.ts'
+import { Network } from '../../../netlab/hosts/network.ts'
+import { NodeProcess } from '../../../netlab/hosts/node-process.ts'
+import { writeWeightsImage } from '../../../netlab/images/weights-image.ts'
+import { Registry } from '../../../netlab/registry/registry.ts'
+
+/** The region waits half a minute before it places what has become hot; the machine may be busy. */
+const wait = { timeoutMs: 150_000 }
+
+let network: Network
+let registry: Registry
+const hosts: LabHost[] = []
+const nodes: NodeProcess[] = []
+
+before(async () => {
+  network = await Network.create()
+  registry = await Registry.start(await network.addHost('registry'))
+  for (const name of ['a', 'b', 'c', 'd']) {
+    const host = await network.addHost(name)
+    hosts.push(host)
+    const options = { bootstrap: nodes.slice(0, 2), insecureRegistries: [registry.authority], hotImages: 'on' } as const
+    nodes.push(await NodeProcess.start(host, options))
+  }
+  for (const node of nodes) await node.whenStatus('has met all', ({ peers }) => peers.length === nodes.length - 1, wait)
+})
+
+after(async () => {
+  try {
+    await Promise.all(nodes.map(async (node) => await node.stop()))
+  } finally {
+    await network[Symbol.asyncDispose]()
+  }
+})
+
+/** Pushes an image of new bytes. @returns its reference */
+async function push(seed: number): Promise<string> {
+  await writeWeightsImage(network.directory, { mebibytes: 8, seed })
+  return await registry.push({ layoutDirectory: `${network.directory}/layout-${seed}`, tag: 'model' }, 'lab/hot:1')
+}
+
+async function mount(node: NodeProcess, image: string, name: string): Promise<string> {
+  const directory = join(node.host.directory, name)
+  await mkdir(directory, { recursive: true })
+  return (await node.mount(image, directory)).digest
+}
+
+test('what hosts mount often is placed on one that never saw it, and what its tag moves to before anybody mounts it', async () => {
+  const image = await push(1)
+  const [a, b, c, d] = nodes as [NodeProcess, NodeProcess, NodeProcess, NodeProcess]
+  const digest = await mount(a, image, 'one')
+  for (const [node, name] of [
+    [b, 'one'],
+    [c, 'one'],
+    [a, 'two'],
+  ] as const)
+    assert.equal(await mount(node, image, name), digest)
+  const placed = await d.whenStatus(
+    'has the image placed',
+    ({ pins, images }) =>
+      pins.some((pin) => pin.digest === digest && pin.demand !== undefined) &&
+      images.some((image) => image.digest === digest && image.localBytes > 0),
+    wait,
+  )
+  assert.ok(placed.hot.isOn && placed.hot.usedBytes > 0 && placed.hot.usedBytes <= placed.hot.diskBytes)
+  const { seeds } = JSON.parse(await d.cli(['seeds', '--json'])) as SeedJobs
+  const job = seeds.find((seed) => seed.digest === digest)
+  assert.ok(job?.demand !== undefined && job.demand.mounts >= 3 && job.demand.hosts >= 2, JSON.stringify(job))
+  assert.match(await d.cli(['seeds']), /hot: \d+ mounts/)
+
+  // Its first mount needs nothing but the tag from the registry: metadata is here.
+  const before = await d.status()
+  await mount(d, image, 'one')
+  const after = await d.status()
+  assert.equal(after.fetched.registry.bytes, before.fetched.registry.bytes)
+
+  await push(2)
+  const moved = await d.whenStatus(
+    'has the image that the tag stands for now',
+    ({ pins }) => pins.some((pin) => pin.reference === image && pin.digest !== digest && pin.demand !== undefined),
+    { timeoutMs: 300_000 },
+  )
+  const now = moved.pins.find((pin) => pin.digest !== digest)!
+  for (const node of nodes) assert.ok((await node.status()).mounts.every((mounted) => mounted.digest !== now.digest))
+})
