@@ -1,10 +1,13 @@
+import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import { systemClock, type Clock } from './clock.ts'
 import type { Urgency } from './urgency.ts'
 
 /** What may pass at once after a pause, in time at the limit (µs): timers are late by less. */
 const burstUs = 100_000n
-/** What somebody waits for borrows so much of the time to come (µs): then it waits, too. */
+/** What somebody waits for borrows so much of the time to come (µs), besides a chunk's: then it waits, too. */
 const borrowUs = 1_000_000n
+/** The longest piece (bytes): one that has just passed holds up nothing that somebody waits for. */
+const longestPieceBytes = maxChunkBytes
 /** How often the first one that waits looks whether the limit has changed, or another thread has used it up (ms). */
 const pollMs = 250
 const microsecondsPerSecond = 1_000_000
@@ -113,8 +116,10 @@ export class Bandwidth {
 
   /** How long until something may pass (ms); 0 where it may now. */
   waitMs(isUrgent: boolean): number {
-    if (this.bytesPerSecond === undefined) return 0
-    const owedUs = this.#load('freeAtUs') - this.#nowUs() - (isUrgent ? borrowUs : 0n)
+    const rate = this.bytesPerSecond
+    if (rate === undefined) return 0
+    const mayOweUs = isUrgent ? borrowUs + costUsOf(longestPieceBytes, rate) : 0n
+    const owedUs = this.#load('freeAtUs') - this.#nowUs() - mayOweUs
     return owedUs <= 0n ? 0 : Math.ceil(Number(owedUs) / 1000)
   }
 
@@ -123,7 +128,7 @@ export class Bandwidth {
     Atomics.add(this.#numbers, places.bytes, BigInt(bytes))
     const rate = this.bytesPerSecond
     if (rate === undefined) return
-    const costUs = BigInt(Math.ceil((bytes / rate) * microsecondsPerSecond))
+    const costUs = costUsOf(bytes, rate)
     for (;;) {
       const before = this.#load('freeAtUs')
       const earliest = this.#nowUs() - burstUs
@@ -137,7 +142,7 @@ export class Bandwidth {
     Atomics.sub(this.#numbers, places.bytes, BigInt(bytes))
     const rate = this.bytesPerSecond
     if (rate === undefined) return
-    Atomics.sub(this.#numbers, places.freeAtUs, BigInt(Math.ceil((bytes / rate) * microsecondsPerSecond)))
+    Atomics.sub(this.#numbers, places.freeAtUs, costUsOf(bytes, rate))
     this.#wakeFirst()
   }
 
@@ -160,4 +165,8 @@ export class Bandwidth {
   #load(place: keyof typeof places): bigint {
     return Atomics.load(this.#numbers, places[place])
   }
+}
+
+function costUsOf(bytes: number, bytesPerSecond: number): bigint {
+  return BigInt(Math.ceil((bytes / bytesPerSecond) * microsecondsPerSecond))
 }

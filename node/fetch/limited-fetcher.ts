@@ -8,7 +8,7 @@ export interface LimitedFetcherParts {
   fetcher: Pick<Fetcher, 'fetchToStore' | 'settled'>
   inventory: Pick<Inventory, 'has'>
   /** A limit on what this gets, from wherever it comes. */
-  bandwidth: Pick<Bandwidth, 'take'>
+  bandwidth: Pick<Bandwidth, 'take' | 'giveBack'>
 }
 
 /** Fetches chunks for work that nobody waits for, as fast as its limit lets it. */
@@ -25,9 +25,14 @@ export class LimitedFetcher {
     options: Parameters<Fetcher['fetchToStore']>[1],
   ): ReturnType<Fetcher['fetchToStore']> {
     const { fetcher, inventory, bandwidth } = this.#parts
-    if (!inventory.has(request.digest))
-      await bandwidth.take(request.lengthBytes, { signal: options.signal, urgency: new Urgency(false) })
-    return await fetcher.fetchToStore(request, options)
+    if (inventory.has(request.digest)) return await fetcher.fetchToStore(request, options)
+    await bandwidth.take(request.lengthBytes, { signal: options.signal, urgency: new Urgency(false) })
+    try {
+      return await fetcher.fetchToStore(request, options)
+    } catch (error) {
+      bandwidth.giveBack(request.lengthBytes)
+      throw error
+    }
   }
 
   /** See {@link Fetcher.settled}. */

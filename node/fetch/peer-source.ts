@@ -19,7 +19,7 @@ export interface PeerSourceParts {
   chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs' | 'comingMs' | 'isBusyWithEarlier'>
   bulk: Pick<BulkPlane, 'ready' | 'fetchToStore' | 'isBusyWithEarlier'>
   /** A limit on what is taken from peers. */
-  download?: Pick<Bandwidth, 'take' | 'giveBack'>
+  download?: Pick<Bandwidth, 'take' | 'giveBack' | 'charge'>
   spans: Pick<SpanStewards, 'placeOf' | 'ask'>
   log: Log
   clock?: Clock
@@ -60,7 +60,7 @@ const nobody: ReadonlySet<string> = new Set()
 export class PeerSource {
   readonly #parts: PeerSourceParts
   readonly #clock: Clock
-  readonly #download: Pick<Bandwidth, 'take' | 'giveBack'>
+  readonly #download: Pick<Bandwidth, 'take' | 'giveBack' | 'charge'>
   readonly #budget = new ShareBudget(hedges)
   readonly #readerBudget = new ShareBudget(passedOver)
   /** What is under way to each peer (bytes). */
@@ -80,9 +80,17 @@ export class PeerSource {
   async fetch(request: ChunkRequest, options: PeerSourceOptions): Promise<Delivery> {
     const { table, index, lengthBytes } = request
     await this.#parts.availability.whenAsked(table, { signal: options.signal, index })
+    const run = async (): Promise<Delivery> =>
+      await new PeerFetch({ holders: this, clock: this.#clock }, request, options).run()
+    // Where nobody is known to hold it, the limit on what peers bring holds up nothing.
+    if (this.next(request, nobody) === undefined) {
+      const delivery = await run()
+      this.#download.charge(lengthBytes)
+      return delivery
+    }
     await this.#download.take(lengthBytes, options)
     try {
-      return await new PeerFetch({ holders: this, clock: this.#clock }, request, options).run()
+      return await run()
     } catch (error) {
       this.#download.giveBack(lengthBytes)
       throw error

@@ -139,8 +139,11 @@ export const limits = {
     questions: { perSecond: 2, burst: 16 },
     /** Suspicions of one teller: beyond it they are ignored. */
     suspects: { perSecond: 64, burst: 1024 },
-    /** A region of so many members, this host included, is connected each to each. */
-    fullMesh: 16,
+    /**
+     * A region of so many members, this host included, is connected each to each. A host hears of chunks from those that
+     * it is connected to only, so in a larger region the registry is read more than once.
+     */
+    fullMesh: 256,
     /** Connections to members that are neither neighbours nor kept; the one that was used the longest time ago goes. */
     onDemand: 64,
   },

@@ -77,6 +77,8 @@ export const libp2pId = (id: string): PeerId => ({ toString: () => id }) as Peer
 export interface FakeRegionOptions {
   region?: string
   hasBootstrap?: boolean
+  /** See {@link MembershipOptions.fullMesh}. */
+  fullMesh?: number
   /** Peers that take no more than one region message. */
   stuck?: readonly string[]
   /** The clock; without it time is {@link FakeRegion.nowMs}. */
@@ -110,7 +112,7 @@ export class FakeRegion {
   /** Called when time has passed in a sleep. */
   onSleep: () => void = () => undefined
 
-  constructor({ region = 'test', hasBootstrap = false, stuck = [], clock }: FakeRegionOptions = {}) {
+  constructor({ region = 'test', hasBootstrap = false, fullMesh, stuck = [], clock }: FakeRegionOptions = {}) {
     this.host = {
       peerId: libp2pId('me'),
       getMultiaddrs: () => [],
@@ -149,7 +151,7 @@ export class FakeRegion {
           await Promise.resolve()
         },
       },
-      { region, name: 'me', hasBootstrap },
+      { region, name: 'me', hasBootstrap, ...(fullMesh !== undefined && { fullMesh }) },
     )
   }
 

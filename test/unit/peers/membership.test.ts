@@ -223,7 +223,7 @@ test('a peer that takes no message for half a minute is cut off, and no other is
 
 test('in a small region everybody is dialled; in a larger one the neighbours are, and what is kept', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
-  const region = new FakeRegion()
+  const region = new FakeRegion({ fullMesh: 16 })
   const told = async (from: number, to: number): Promise<void> => {
     const records = await Promise.all(Array.from({ length: to - from }, async (_, i) => await recordOf(`m${from + i}`)))
     region.membership.hear(region.join('teller'), { type: 'news', records, suspects: [] })
@@ -248,7 +248,7 @@ test('in a small region everybody is dialled; in a larger one the neighbours are
 })
 
 test('200 connections that nothing needs are closed down to the bound, those first that were used least lately', () => {
-  const region = new FakeRegion()
+  const region = new FakeRegion({ fullMesh: 16 })
   for (let i = 0; i < 200; i++) {
     region.nowMs += 1000
     region.join(`m${i}`)
@@ -275,7 +275,7 @@ test('a member is connected on demand, once for all who ask, and who is no membe
 
 test('a neighbour that stays away is suspected, and dead when it does not refute that', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] })
-  const region = new FakeRegion()
+  const region = new FakeRegion({ fullMesh: 16 })
   const records = await Promise.all(Array.from({ length: 40 }, async (_, i) => await recordOf(`m${i}`)))
   region.membership.hear(region.join('a'), { type: 'news', records, suspects: [] })
   region.membership.start()
