@@ -237,6 +237,8 @@ export class Availability {
     if (this.#questions.get(table) !== question) return
     this.#questions.delete(table)
     question.changed.resolve(undefined)
+    // Others may wait on the same question for a segment that is not answered yet.
+    question.changed = Promise.withResolvers()
   }
 
   #changesOf(table: Digest): Changes {

@@ -354,6 +354,20 @@ test('a first fetch waits until a member says that it holds the chunk, or all ha
   assert.equal(await isOver(availability.whenAsked(table, { signal })), true, 'later ones do not wait')
 })
 
+test('a fetch waits for the second of two questions that segments of one turn take, and holds up nothing meanwhile', async (t) => {
+  const world = new World(t)
+  const member = await world.meet('a')
+  const tables = Array.from({ length: maxTablesPerQuery + 1 }, (_, i) => digestOf(Buffer.from(`table ${i}`)))
+  for (const id of tables) world.availability.announce(id, bitmap(10))
+  const waiting = world.availability.whenAsked(tables.at(-1)!, { signal, index: 1 })
+  await settled()
+  world.availability.update(member, { type: 'answered' })
+  assert.equal(await isOver(waiting), false)
+  world.availability.next(member)
+  world.availability.update(member, { type: 'answered' })
+  assert.equal(await isOver(waiting), true)
+})
+
 test('a first fetch waits a tenth of a second at most, and the next not at all for a member that did not answer', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const world = new World(t)
