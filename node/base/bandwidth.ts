@@ -2,9 +2,9 @@ import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import { systemClock, type Clock } from './clock.ts'
 import type { Urgency } from './urgency.ts'
 
-/** What may pass at once after a pause, in time at the limit (µs): timers are late by less. */
+/** So much may pass at once after a pause, in time at the limit (µs): timers are late by less. */
 const burstUs = 100_000n
-/** What somebody waits for borrows so much of the time to come (µs), besides a chunk's: then it waits, too. */
+/** A piece that somebody waits for borrows so much of the time to come (µs), besides a chunk's: then it waits, too. */
 const borrowUs = 1_000_000n
 /** The longest piece (bytes): one that has just passed holds up nothing that somebody waits for. */
 const longestPieceBytes = maxChunkBytes
@@ -62,7 +62,7 @@ export class Bandwidth {
     return Number(this.#load('bytesPerSecond')) || undefined
   }
 
-  /** What waits goes on at the new limit, in a quarter of a second at most. What is owed is forgotten. */
+  /** Waiters go on at the new limit, in a quarter of a second at most. Debts are forgotten. */
   set bytesPerSecond(limit: number | undefined) {
     Atomics.store(
       this.#numbers,
@@ -94,7 +94,7 @@ export class Bandwidth {
     const waiter: Waiter = { wake: () => wakeUp.resolve() }
     this.#waiting.add(waiter)
     this.#waits++
-    urgency.onRaise(waiter.wake)
+    const forgetRaise = urgency.onRaise(waiter.wake)
     signal.addEventListener('abort', waiter.wake, { once: true })
     try {
       for (;;) {
@@ -108,6 +108,7 @@ export class Bandwidth {
         wakeUp = Promise.withResolvers()
       }
     } finally {
+      forgetRaise()
       signal.removeEventListener('abort', waiter.wake)
       this.#waiting.delete(waiter)
       this.#wakeFirst()

@@ -27,8 +27,9 @@ export class Urgency {
     for (const listener of listeners) listener()
   }
 
-  /** Called when it becomes urgent; never where it is already. */
-  onRaise(listener: () => void): void {
+  /** Called when it becomes urgent; never where it is already. @returns takes the listener away */
+  onRaise(listener: () => void): () => void {
     if (!this.#urgent) this.#listeners.push(listener)
+    return () => void (this.#listeners = this.#listeners.filter((other) => other !== listener))
   }
 }

@@ -300,6 +300,7 @@ export class Fetcher {
       () => undefined,
     )
     const isHeld = (): boolean => mayAskAgain && this.#parts.peers.isHeld(request)
+    // Peers that have ended already say so in the next microtask.
     await Promise.resolve()
     for (;;) {
       try {

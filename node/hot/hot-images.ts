@@ -30,6 +30,12 @@ export interface HotImagesParts {
   today?: () => number
 }
 
+interface HotImage {
+  image: SeedImage
+  name: string
+  sinceMs: number
+}
+
 /** One image as this host counts it. */
 export interface CountedImage extends MountCount {
   isHot: boolean
@@ -49,8 +55,10 @@ export class HotImages implements AsyncDisposable {
   readonly #news: MountNews
   readonly #stopping = new AbortController()
   readonly #paces = new BoundedMap<string, TokenBucket>({ maxEntries: maxSources })
-  /** Since when images are hot, by key. */
-  readonly #hotSinceMs = new Map<string, number>()
+  /** Images that are hot, by key. */
+  readonly #hot = new Map<string, HotImage>()
+  /** Names whose tag is about to be looked at because a member told of another digest. */
+  readonly #toLookAt = new Set<string>()
   /** Ids of the orders that this host has ended itself: an operator's word against one stands. */
   readonly #cooled = new BoundedMap<string, true>({ maxEntries: 1024 })
   #cancelTick: (() => void) | undefined
@@ -101,22 +109,27 @@ export class HotImages implements AsyncDisposable {
     for (const { image, mounts } of images) {
       if (!this.#paceOf(source).tryTake()) return
       this.#counts.add(image, mounts, source)
-      const hot = this.#hotOfName(image).find((other) => other.manifestDigest !== image.manifestDigest)
-      if (hot !== undefined) this.#run(async () => await this.#look(hot, this.#limits.toldLookMs))
+      this.#lookWhereOther(image)
     }
   }
 
-  /** What this host counts, the heaviest first. */
-  counted(): CountedImage[] {
-    return this.#counts.list().map((count) => ({ ...count, isHot: this.#hotSinceMs.has(keyOf(count.image)) }))
+  /** Looks at the tag of a hot image when a member tells that it stands for another one; once, however many tell it. */
+  #lookWhereOther(image: SeedImage): void {
+    const name = nameKey(image)
+    if (this.#toLookAt.has(name)) return
+    for (const hot of this.#hot.values()) {
+      if (hot.name !== name || hot.image.manifestDigest === image.manifestDigest) continue
+      this.#toLookAt.add(name)
+      return this.#run(async () => {
+        this.#toLookAt.delete(name)
+        await this.#look(hot.image, this.#limits.toldLookMs)
+      })
+    }
   }
 
-  #hotOfName(image: SeedImage): SeedImage[] {
-    const name = nameKey(image)
-    return this.#counts
-      .list()
-      .filter((count) => this.#hotSinceMs.has(keyOf(count.image)) && nameKey(count.image) === name)
-      .map(({ image }) => image)
+  /** The images that this host counts, the heaviest first. */
+  counted(): CountedImage[] {
+    return this.#counts.list().map((count) => ({ ...count, isHot: this.#hot.has(keyOf(count.image)) }))
   }
 
   #paceOf(source: string): TokenBucket {
@@ -151,9 +164,9 @@ export class HotImages implements AsyncDisposable {
     let jobs = 0
     for (const count of counts) {
       const { image } = count
-      const since = this.#hotSinceMs.get(keyOf(image))
-      if (since === undefined) await this.#cool(image)
-      else if (jobs++ < this.#limits.jobs && this.#clock.now() - since >= this.#limits.settleMs)
+      const hot = this.#hot.get(keyOf(image))
+      if (hot === undefined) await this.#cool(image)
+      else if (jobs++ < this.#limits.jobs && this.#clock.now() - hot.sinceMs >= this.#limits.settleMs)
         await this.#place(count)
     }
   }
@@ -165,11 +178,14 @@ export class HotImages implements AsyncDisposable {
       const key = keyOf(image)
       counted.add(key)
       // Three mounts within some seconds are three, although the first counts a little less by now.
-      if (Math.round(mounts * 10) / 10 >= hot && !this.#hotSinceMs.has(key))
-        this.#hotSinceMs.set(key, this.#clock.now())
-      if (mounts < cool) this.#hotSinceMs.delete(key)
+      if (Math.round(mounts * 10) / 10 >= hot && !this.#hot.has(key)) this.#becomeHot(image, this.#clock.now())
+      if (mounts < cool) this.#hot.delete(key)
     }
-    for (const key of this.#hotSinceMs.keys()) if (!counted.has(key)) this.#hotSinceMs.delete(key)
+    for (const key of this.#hot.keys()) if (!counted.has(key)) this.#hot.delete(key)
+  }
+
+  #becomeHot(image: SeedImage, sinceMs: number): void {
+    this.#hot.set(keyOf(image), { image, name: nameKey(image), sinceMs })
   }
 
   /** Gives the order for a hot image, or gives it anew, where this host is the first of its counters; and looks at its tag. */
@@ -213,15 +229,15 @@ export class HotImages implements AsyncDisposable {
     this.#cooled.set(id, true)
   }
 
-  /** Where the tag of a hot image has moved, what it stands for now is as hot. */
+  /** Takes the image that the tag of a hot one stands for now to be as hot. */
   async #look(image: SeedImage, notWithinMs: number): Promise<void> {
     const { hosts, tags, log } = this.#parts
     if (hosts.byResponsibility(nameKey(image))[0] !== hosts.own) return
     const moved = await tags.look(image, { notWithinMs, signal: this.#stopping.signal })
     if (moved === undefined) return
     this.#counts.inherit(image, moved)
-    const since = this.#hotSinceMs.get(keyOf(image))
-    if (since !== undefined && !this.#hotSinceMs.has(keyOf(moved))) this.#hotSinceMs.set(keyOf(moved), since)
+    const hot = this.#hot.get(keyOf(image))
+    if (hot !== undefined && !this.#hot.has(keyOf(moved))) this.#becomeHot(moved, hot.sinceMs)
     log.info('tag of an image that is mounted often has moved; the new image is placed', { digest: moved.rootfsDigest })
   }
 }

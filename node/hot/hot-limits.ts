@@ -8,7 +8,7 @@ export interface HotLimits {
   hot: number
   cool: number
   /**
-   * What one source address adds to the count of one image at most: less than makes it hot, so that two hosts are needed, and
+   * Most that one source address adds to the count of one image: less than makes it hot, so that two hosts are needed, and
    * one that lies does not decide alone.
    */
   perSource: number

@@ -21,7 +21,7 @@ export interface MountCount {
 
 type CountLimits = Pick<HotLimits, 'halfLifeMs' | 'perSource' | 'sources' | 'images' | 'imagesPerSource'>
 
-/** What counts less is forgotten. */
+/** An entry that counts less is forgotten. */
 const leastWeight = 0.05
 
 /** Counts mounts by image and by the source that tells of them, the older the less. */

@@ -366,7 +366,7 @@ export class Membership {
     this.#peers.delete(peer.id)
     this.#stopHelloTimer(peer)
     peer.regionClient?.close()
-    // Who is connected to all sees for itself who is gone; else the region is asked.
+    // A host that is connected to all sees for itself who is gone; else the region is asked.
     if (!isMember(peer) || this.#parts.signal.aborted) return
     if (this.#isMesh) this.roster.bury(peer.id)
     else if (this.#wanted().has(peer.id)) this.#gossip.lost(peer.id)
@@ -422,9 +422,9 @@ export class Membership {
    * its neighbours now.
    */
   #lookForMissed(): void {
-    const missing = [...this.#wanted()].filter((id) => !this.members().some((member) => member.id === id))
-    if (!this.#isMesh && this.members().length > 0)
-      for (const id of missing) if (this.#missed.has(id)) this.#gossip.lost(id)
+    const connected = new Set(this.members().map(({ id }) => id))
+    const missing = [...this.#wanted()].filter((id) => !connected.has(id))
+    if (!this.#isMesh && connected.size > 0) for (const id of missing) if (this.#missed.has(id)) this.#gossip.lost(id)
     this.#missed = new Set(missing)
     this.#dialWanted()
   }

@@ -36,7 +36,7 @@ export interface SpanBookParts {
 }
 
 /**
- * What a steward remembers: whom it sent where, for each span. The first who asks reads the span from the registry; each
+ * A steward's memory of whom it sent where, for each span. The first who asks reads the span from the registry; each
  * later one is sent to one that was sent before, so that a tree of relays grows. The steward moves no bytes.
  */
 export class SpanBook {
@@ -55,7 +55,7 @@ export class SpanBook {
   }
 
   /**
-   * Where the asker gets the span. One that asks again is sent to the same place, unless that is lost.
+   * The place from which the asker gets the span. One that asks again is sent to the same place, unless that is lost.
    * @param without the member that did not deliver; nobody else is sent to it where the asker was
    */
   place(asker: string, table: Digest, span: number, without?: string): SpanPlace {

@@ -19,7 +19,7 @@ const unawaited = { minMs: 1_000, factor: 4 } as const
 const maxAsked = 2
 /** A steward that was passed over is not asked for so long (ms). */
 const avoidMs = 10_000
-/** What a steward said is kept for so long (ms), and asked anew then. */
+/** A steward's answer is kept for so long (ms), and asked for anew then. */
 const placeMs = 30_000
 /** The same where no steward answered (ms): this host reads by itself, as if it were alone. */
 const unansweredMs = 5_000
@@ -153,7 +153,10 @@ export class SpanStewards {
     const order = membership.byResponsibility(`${table} ${group}`).filter((id) => !this.#avoided.has(id))
     const urgency = Urgency.ofAny(question.urgencies)
     for (const steward of order.slice(0, maxAsked)) {
-      if (steward === own) return await this.#met(spans.map((span) => book.place(own, table, span, without)))
+      if (steward === own) {
+        const meeting = this.#met(spans.map((span) => book.place(own, table, span, without)))
+        return await Promise.race([meeting, this.#patience(urgency, meeting)])
+      }
       try {
         const startedAtMs = this.#clock.now()
         const asking = client.ask(steward, { table, spans, without }).then(async (answer) => await this.#met(answer))
