@@ -21,7 +21,7 @@ export interface PlaceSeedParts {
   requests: ImageRequests
   resolver: Pick<ImageResolver, 'resolveForSeed'>
   membership: Pick<Membership, 'whenRegionKnown'>
-  hosts: Pick<RegionHosts, 'connected'>
+  hosts: Pick<RegionHosts, 'alive'>
   jobs: Pick<Jobs, 'accept' | 'wait'>
 }
 
@@ -53,7 +53,7 @@ export class PlaceSeedOperation {
     if (!wait) return reportOf(job)
     const sizeBytes = sizeOf(manifest)
     const onChange = (job: SeedJob): void => {
-      const { done, total } = shareOf(job, this.#parts.hosts.connected().size)
+      const { done, total } = shareOf(job, this.#parts.hosts.alive().size)
       onProgress({ step: 'place', doneBytes: Math.floor(done * sizeBytes), totalBytes: total * sizeBytes })
     }
     const ended = await jobs.wait(job.id, { signal, timeoutMs, stuckMs, onChange })
@@ -66,7 +66,7 @@ export class PlaceSeedOperation {
   }
 
   #idOf(host: string): string {
-    const known = [...this.#parts.hosts.connected().values()]
+    const known = [...this.#parts.hosts.alive().values()]
     if (known.some(({ id }) => id === host) || peerIdPattern.test(host)) return host
     const named = known.filter(({ name }) => name === host)
     if (named.length === 1) return named[0]!.id

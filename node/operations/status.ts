@@ -56,7 +56,7 @@ export interface StatusParts {
   hot: Pick<HotImages, 'counted'>
 }
 
-/** What does not change while the daemon runs. */
+/** The parts of the status that do not change while the daemon runs. */
 type HostFacts = Pick<Status, 'version' | 'name' | 'region'> & { hotDiskBytes: number; isHotOn: boolean }
 
 /** `p2pfs status`. */

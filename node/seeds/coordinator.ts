@@ -37,7 +37,7 @@ export type Place = (
 ) => Promise<SeedProgress>
 
 export interface CoordinatorParts {
-  hosts: Pick<RegionHosts, 'connected' | 'byHoldings'>
+  hosts: Pick<RegionHosts, 'alive' | 'byHoldings'>
   place: Place
   /** Chunk tables of the rootfs; none where this host does not have its manifest. */
   tables: readonly ChunkTable[]
@@ -88,11 +88,11 @@ export class Coordinator {
   /** Does what is due now. Called about once a second, with the newest record of the job. */
   tick(job: SeedJob): void {
     this.#job = job
-    const connected = this.#parts.hosts.connected()
-    this.#noteGone(connected)
-    const wanted = this.#wanted(connected)
-    for (const [peer, extent] of wanted) this.#aim(peer, extent, connected.get(peer)!.name)
-    this.#forget(wanted, connected)
+    const alive = this.#parts.hosts.alive()
+    this.#noteGone(alive)
+    const wanted = this.#wanted(alive)
+    for (const [peer, extent] of wanted) this.#aim(peer, extent, alive.get(peer)!.name)
+    this.#forget(wanted, alive)
     this.#startDue()
     this.#isPlaced = this.isPlaced()
   }
@@ -106,18 +106,18 @@ export class Coordinator {
     const held = this.targets.filter((target) => isCopy(target) && isSure(target))
     const full = new Set(held.filter((target) => target.extent === 'full').map(({ peer }) => peer))
     const any = new Set(held.map(({ peer }) => peer))
-    const connected = [...hosts.connected().keys()]
-    if (extent === 'hot' && !connected.every((peer) => any.has(peer))) return false
+    const alive = [...hosts.alive().keys()]
+    if (extent === 'hot' && !alive.every((peer) => any.has(peer))) return false
     if ('copies' in places) return full.size >= places.copies
-    return ('on' in places ? places.on : connected).every((peer) => full.has(peer))
+    return ('on' in places ? places.on : alive).every((peer) => full.has(peer))
   }
 
   /** Whether nothing is under way that could make the job placed, as the region is now. */
   isStuck(): boolean {
-    const connected = this.#parts.hosts.connected()
-    const full = [...this.#wanted(connected).values()].filter((extent) => extent === 'full').length
+    const alive = this.#parts.hosts.alive()
+    const full = [...this.#wanted(alive).values()].filter((extent) => extent === 'full').length
     const { places } = this.#job
-    const need = 'copies' in places ? places.copies : 'on' in places ? places.on.length : connected.size
+    const need = 'copies' in places ? places.copies : 'on' in places ? places.on.length : alive.size
     return full < need
   }
 
@@ -128,9 +128,9 @@ export class Coordinator {
     this.#work.clear()
   }
 
-  #noteGone(connected: ReadonlyMap<string, unknown>): void {
+  #noteGone(alive: ReadonlyMap<string, unknown>): void {
     for (const target of this.targets) {
-      if (connected.has(target.peer) || target.state === 'gone') continue
+      if (alive.has(target.peer) || target.state === 'gone') continue
       this.#workOf(target.peer).abort?.abort(new P2pfsError('unavailable', 'the target is gone'))
       this.#work.delete(target.peer)
       this.#set({ ...withoutCode(target), state: 'gone' })
@@ -138,16 +138,16 @@ export class Coordinator {
   }
 
   /** The hosts that are to hold it, as the region is now, and how much of it. */
-  #wanted(connected: ReadonlyMap<string, unknown>): Map<string, SeedExtent> {
+  #wanted(alive: ReadonlyMap<string, unknown>): Map<string, SeedExtent> {
     const { id, places, extent } = this.#job
     const nowMs = this.#parts.today()
     const isUsable = (peer: string): boolean => {
       const work = this.#work.get(peer)
-      return connected.has(peer) && !(work !== undefined && work.failures > 0 && work.dueAtMs > nowMs)
+      return alive.has(peer) && !(work !== undefined && work.failures > 0 && work.dueAtMs > nowMs)
     }
     const wanted = new Map<string, SeedExtent>()
     if ('on' in places) for (const peer of places.on) if (isUsable(peer)) wanted.set(peer, 'full')
-    if ('all' in places) for (const peer of connected.keys()) if (isUsable(peer)) wanted.set(peer, 'full')
+    if ('all' in places) for (const peer of alive.keys()) if (isUsable(peer)) wanted.set(peer, 'full')
     if ('copies' in places) {
       for (const { peer, extent, state } of this.targets)
         if (extent === 'full' && (state === 'placing' || state === 'held') && isUsable(peer)) wanted.set(peer, 'full')
@@ -156,7 +156,7 @@ export class Coordinator {
           if (wanted.size < places.copies && isUsable(peer)) wanted.set(peer, 'full')
     }
     if (extent === 'hot')
-      for (const peer of connected.keys()) if (!wanted.has(peer) && isUsable(peer)) wanted.set(peer, 'hot')
+      for (const peer of alive.keys()) if (!wanted.has(peer) && isUsable(peer)) wanted.set(peer, 'hot')
     return wanted
   }
 
@@ -172,9 +172,9 @@ export class Coordinator {
   }
 
   /** A host that was gone and is back is no target any more, unless it holds a copy: that one is asked for. */
-  #forget(wanted: ReadonlyMap<string, SeedExtent>, connected: ReadonlyMap<string, { name: string }>): void {
+  #forget(wanted: ReadonlyMap<string, SeedExtent>, alive: ReadonlyMap<string, { name: string }>): void {
     for (const target of this.targets) {
-      if (target.state !== 'gone' || wanted.has(target.peer) || !connected.has(target.peer)) continue
+      if (target.state !== 'gone' || wanted.has(target.peer) || !alive.has(target.peer)) continue
       if (isCopy({ ...target, state: 'held' })) {
         this.#set({ ...target, state: 'placing' })
         this.#workOf(target.peer).dueAtMs = 0

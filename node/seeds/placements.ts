@@ -48,10 +48,10 @@ export interface PlaceOptions {
   onProgress: (progress: SeedProgress) => void
 }
 
-/** What this host does for images that no operator has ordered, because they are mounted often. */
+/** Bounds of this host's work for images that no operator has ordered, because they are mounted often. */
 export interface HotBudget {
   isOn: boolean
-  /** What these images may take of the disk (bytes). */
+  /** Room on the disk that these images may take (bytes). */
   diskBytes: number
   /** How fast their chunks come (bytes a second). */
   bytesPerSecond: number
@@ -93,7 +93,7 @@ export class Placements {
     this.#parts = parts
     this.#limits = limits
     this.#isForPeers = isForPeers
-    // What comes in half a second, and one chunk: the pace is even.
+    // The burst is half a second's bytes, and one chunk: the pace is even.
     this.#hotPace = new TokenBucket({
       perSecond: Math.max(hot.bytesPerSecond, 1),
       burst: Math.max(hot.bytesPerSecond / 2, 1),

@@ -29,7 +29,7 @@ export class RegionHosts {
   }
 
   /** This host and the members that are alive, by id: a request to one that is not connected connects to it. */
-  connected(): Map<string, RegionHost> {
+  alive(): Map<string, RegionHost> {
     const { self, membership } = this.#parts
     const { roster } = membership
     const members = roster.ids().map((id) => ({ id, name: id === self.id ? self.name : (roster.get(id)?.name ?? id) }))

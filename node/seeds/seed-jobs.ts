@@ -192,7 +192,7 @@ export class SeedJobs implements AsyncDisposable {
     }
     for (const job of kept.list())
       learn({ ...job, ...(this.#coordinators.has(job.id) && { targets: this.#coordinators.get(job.id)!.targets }) })
-    const peers = [...hosts.connected().keys()].filter((peer) => peer !== hosts.own).values()
+    const peers = [...hosts.alive().keys()].filter((peer) => peer !== hosts.own).values()
     const asker = async (): Promise<void> => {
       for (const peer of peers) {
         const told = await client.jobs(peer, { signal }).catch(() => [])
@@ -339,8 +339,8 @@ export class SeedJobs implements AsyncDisposable {
   /** Tells the other keepers of the job's newest record. What they know better is taken over. */
   async #tell(job: SeedJob): Promise<void> {
     const { hosts, kept, client, log } = this.#parts
-    const connected = hosts.connected()
-    const others = job.keepers.filter((keeper) => keeper !== hosts.own && connected.has(keeper))
+    const alive = hosts.alive()
+    const others = job.keepers.filter((keeper) => keeper !== hosts.own && alive.has(keeper))
     const telling = others.map(async (keeper) => {
       const key = `${job.id} ${keeper}`
       if (this.#telling.has(key)) return
@@ -364,9 +364,9 @@ export class SeedJobs implements AsyncDisposable {
     const { hosts, pins, client, log } = this.#parts
     if (this.#released.has(id)) return
     this.#released.add(id)
-    const connected = hosts.connected()
+    const alive = hosts.alive()
     for (const { peer } of targets) {
-      if (!connected.has(peer)) continue
+      if (!alive.has(peer)) continue
       const released =
         peer === hosts.own ? pins.release(id, acceptedBy) : client.release(peer, id, { signal: this.#stopping.signal })
       released.catch((error: unknown) => log.debug('pins of a cancelled seed stay until they end', { error, peer }))

@@ -55,7 +55,7 @@ class Region {
     this.coordinator = new Coordinator(
       {
         hosts: {
-          connected: () => new Map([...this.up].map((id) => [id, { id, name: id }])),
+          alive: () => new Map([...this.up].map((id) => [id, { id, name: id }])),
           byHoldings: () => [...this.up].toSorted(),
         },
         place,

@@ -41,12 +41,12 @@ class Region {
       const pins = new Pins({ own: name, catalog })
       await kept.open()
       await pins.open()
-      const connected = (): string[] => [...this.up.keys()]
+      const alive = (): string[] => [...this.up.keys()]
       const hosts = {
         own: name,
-        connected: () => new Map(connected().map((id) => [id, { id, name: id }])),
-        byResponsibility: (key: string) => rendezvous(key, connected()),
-        byHoldings: (key: string) => rendezvous(key, connected()),
+        alive: () => new Map(alive().map((id) => [id, { id, name: id }])),
+        byResponsibility: (key: string) => rendezvous(key, alive()),
+        byHoldings: (key: string) => rendezvous(key, alive()),
       } as unknown as RegionHosts
       const reach = (peer: string): Process => {
         const other = this.up.get(peer)
