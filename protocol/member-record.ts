@@ -2,7 +2,7 @@ import { isSigned, type Signer } from './attestation.ts'
 import { encodeCbor, Fields, parseCbor } from './cbor.ts'
 import { P2pfsError } from './errors.ts'
 
-/** What a member says of itself. */
+/** A member's description of itself. */
 export interface MemberRecord {
   region: string
   /** Peer id. */

@@ -82,7 +82,7 @@ export interface SeedJob extends SeedImage {
   revision: number
   cancelled: boolean
   targets: readonly SeedTarget[]
-  /** Of a job that no operator has ordered. */
+  /** The reason of a job that no operator has ordered. */
   demand?: MountDemand
 }
 

@@ -8,7 +8,7 @@ export interface Fetched {
   distinctBytes: number
 }
 
-/** What was fetched in all. */
+/** Bytes that were fetched in all. */
 export function copiesOf(requests: readonly TimedRequest[]): Fetched {
   const all = { requests: 0, bytes: 0, distinctBytes: 0 }
   for (const ofPath of Map.groupBy(requests, ({ method, path }) => `${method} ${path}`).values()) {

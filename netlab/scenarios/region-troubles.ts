@@ -34,11 +34,11 @@ interface Victim {
 }
 
 interface Trouble {
-  /** What happens while others read. It ends, and leaves the region as it was, when the time is over. */
+  /** Runs while others read. It ends, and leaves the region as it was, when the time is over. */
   happen: (region: Region, options: { seconds: number; over: AbortSignal }) => Promise<void>
 }
 
-/** What goes wrong in a region while its hosts read chunks that they do not have. */
+/** Troubles of a region while its hosts read chunks that they do not have. */
 export const troubles = {
   /** Daemons are stopped and started again, one host after the other, and lose nothing. */
   rolling: {

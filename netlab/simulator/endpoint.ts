@@ -20,7 +20,7 @@ export interface Endpoint {
   whenRunning: (call: () => void) => void
 }
 
-/** What carries the messages of streams. */
+/** The connection that carries the messages of streams. */
 export interface Carrier<Stream> {
   /** Streams that are open. */
   readonly streams: Stream[]

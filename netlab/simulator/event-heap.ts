@@ -1,4 +1,4 @@
-/** What is to happen at a time. */
+/** An event that is to happen at a time. */
 export interface SimulatedEvent {
   atMs: number
   /** Its place among all events: those of one time happen in the order in which they were made. */

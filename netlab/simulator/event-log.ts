@@ -1,6 +1,6 @@
 import type { VirtualClock } from './virtual-clock.ts'
 
-/** What happens in a run: a hash of all of it, and the lines of the hosts that are traced. */
+/** The events of a run: a hash of all of them, and the lines of the hosts that are traced. */
 export class EventLog {
   readonly #clock: VirtualClock
   readonly #traced: ReadonlySet<number>

@@ -3,7 +3,7 @@ import { limits } from '../../node/peers/limits.ts'
 import type { SimulatedNode } from './simulated-node.ts'
 import type { RegistryRead } from './simulated-registry.ts'
 
-/** What must hold in every run. */
+/** Invariants of every run. */
 export interface InvariantBounds {
   /** The longest that a read which somebody waits for may take (ms). */
   readMs: number

@@ -1,4 +1,4 @@
-/** What the simulation assumes of machines and links. */
+/** Assumptions of the simulation about machines and links. */
 export interface NetworkModel {
   /** Rate of each host's link, either way (bits a second). */
   hostBitsPerSecond: number
@@ -23,11 +23,11 @@ export interface RegistryModel {
   requestsPerSecond: number
 }
 
-/** What a container does before it is ready. */
+/** The work of a container before it is ready. */
 export interface BootModel {
   /** Until the first read: the mount, the start of a process (ms). */
   startMs: number
-  /** What it computes between reads, in all (ms). */
+  /** Time that it computes between reads, in all (ms). */
   computeMs: number
   /** CPU time of the daemon for each chunk that it keeps: decoding, hashing, writing, answering the kernel (ms). */
   cpuPerChunkMs: number

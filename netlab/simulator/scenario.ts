@@ -1,6 +1,6 @@
 import type { SimulatedRegion } from './simulated-region.ts'
 
-/** What happens besides that all hosts start at once. */
+/** Events besides that all hosts start at once. */
 export const scenarios = {
   burst: 'nothing fails',
   churn: '30 % of the hosts lose power in each minute, and come back empty with another identity',

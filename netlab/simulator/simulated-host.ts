@@ -22,7 +22,7 @@ export class SimulatedHost extends EventTarget implements ConnectionEnd {
   readonly #connections = new Map<string, SimulatedConnection[]>()
   readonly #handlers = new Map<string, Handler>()
   readonly #isBarred: (peerId: string) => boolean
-  /** What arrives while the host is stopped (SIGSTOP); undefined while it runs. */
+  /** Messages that arrive while the host is stopped (SIGSTOP); undefined while it runs. */
   #held: (() => void)[] | undefined
   isUp = true
   /** Which part of a divided network it is in. */

@@ -8,7 +8,7 @@ import type { Random } from './process-random.ts'
 export interface ImageShape {
   layers: number
   compressedBytes: number
-  /** What the boot reads, as it is compressed in the registry. */
+  /** Bytes that the boot reads, as they are compressed in the registry. */
   bootBytes: number
   /** Index, chunk tables, blob maps, boot profile: what every mount needs first. */
   publicationBytes: number
@@ -34,9 +34,9 @@ export class SimulatedImage {
   readonly shape: ImageShape
   /** The publication first, then the layers. */
   readonly tables: ChunkTable[] = []
-  /** What a mount needs before it can be read. */
+  /** Bytes that a mount needs before it can be read. */
   readonly publication: ChunkRequest[] = []
-  /** What the boot reads, in order. */
+  /** Chunks that the boot reads, in order. */
   readonly boot: ChunkRequest[] = []
   readonly #contents = new Map<Digest, Uint8Array>()
   readonly #places = new Map<Digest, ChunkRequest & { number: number }>()
@@ -88,7 +88,7 @@ export class SimulatedImage {
     return this.#places.size
   }
 
-  /** What one host alone reads from the registry (bytes). */
+  /** Bytes that one host alone reads from the registry. */
   get ownBytes(): number {
     const bytes = [...this.publication, ...this.boot].reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)
     return bytes / this.shape.ratio

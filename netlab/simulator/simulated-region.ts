@@ -156,7 +156,7 @@ export class SimulatedRegion {
     )
   }
 
-  /** What a traced host logs. */
+  /** Lines that a traced host logs. */
   #logOf(index: number): Log {
     if (!this.log.isTraced(index)) return silentLog
     const lines = logLevels.map((level) => [

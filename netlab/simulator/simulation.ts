@@ -4,7 +4,7 @@ import type { Random } from './process-random.ts'
 import type { Violation } from './invariants.ts'
 import { realNow, type VirtualClock } from './virtual-clock.ts'
 
-/** What one run showed. Times are virtual unless they say otherwise. */
+/** The results of one run. Times are virtual unless they say otherwise. */
 export interface SimulationResult {
   hosts: number
   scenario: Scenario

@@ -340,7 +340,7 @@ export type Outcome<T> = { result: T } | { error: { code: string; message: strin
  */
 export type BulkLink = 'open' | 'idle' | 'refused' | 'unreachable' | 'off'
 
-/** What can be limited, in bytes a second. */
+/** Flows that can be limited, in bytes a second. */
 export const limitNames = ['upload', 'download', 'registry', 'seed'] as const
 export type LimitName = (typeof limitNames)[number]
 
@@ -359,7 +359,7 @@ export interface Limits {
     rate: string
     /** Whether it is not the daemon's option. */
     isChanged: boolean
-    /** What passed in the last second. */
+    /** Bytes that passed in the last second. */
     bytesPerSecond: number
     /** Pieces that have waited for the limit since the daemon started. */
     waits: number
@@ -428,7 +428,7 @@ export interface Status {
   /** Images that the region mounts often. */
   hot: {
     isOn: boolean
-    /** What this host counts for the region, the most mounted first; `mounts` halve every ten minutes. */
+    /** Images that this host counts for the region, the most mounted first; `mounts` halve every ten minutes. */
     counted: {
       reference: string
       platform: string
@@ -439,7 +439,7 @@ export interface Status {
       hosts: number
       isHot: boolean
     }[]
-    /** What the pins with a `demand` take, and may take. */
+    /** Room that the pins with a `demand` take, and may take. */
     usedBytes: number
     diskBytes: number
   }

@@ -82,7 +82,7 @@ export class PeerSource {
     await this.#parts.availability.whenAsked(table, { signal: options.signal, index })
     const run = async (): Promise<Delivery> =>
       await new PeerFetch({ holders: this, clock: this.#clock }, request, options).run()
-    // Where nobody is known to hold it, the limit on what peers bring holds up nothing.
+    // The limit on what peers bring holds up no chunk that nobody is known to hold.
     if (this.next(request, nobody) === undefined) {
       const delivery = await run()
       this.#download.charge(lengthBytes)

@@ -89,7 +89,7 @@ export class NeighboursFirst implements ChunkSource {
     }
   }
 
-  /** Where the registry does not deliver, a neighbour is asked within the bandwidth, passed over or not. */
+  /** Asks a neighbour within the bandwidth, passed over or not, if the registry does not deliver. */
   async #registryFirst(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
     const { registry, neighbours } = this.#parts
     try {

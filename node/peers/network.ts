@@ -67,7 +67,7 @@ export interface PeerNetworkOptions {
   memberFile: string | undefined
   /** Holds the key of guests. Without it, a region that has a key takes none. */
   guestKeyFile?: string | undefined
-  /** What guests get together at most (bytes a second); undefined: 12.5 MB. */
+  /** Most that guests get together (bytes a second); undefined: 12.5 MB. */
   guestBytesPerSecond?: number
   /** How chunks are carried in bulk; undefined: over libp2p only. */
   bulk: { mode: BulkMode; listen: string | undefined } | undefined
@@ -272,7 +272,7 @@ export class PeerNetwork {
   /** Ends all connections. */
   async stop(): Promise<void> {
     if (this.#stopping.signal.aborted) return
-    // Who does not hear it finds out within seconds.
+    // A neighbour that does not hear it finds out within seconds.
     await this.membership.sayGoodbye().catch(() => undefined)
     if (this.#stopping.signal.aborted) return
     this.#stopping.abort(new P2pfsError('closed', 'peer network stopped'))
@@ -372,7 +372,7 @@ export class PeerNetwork {
   ): Promise<void> {
     const handle = async (stream: Stream, connection: Connection): Promise<void> => {
       const { remotePeer, remoteAddr } = connection
-      // What guests may have is decided here, for all protocols.
+      // The guest server decides for all protocols what guests may have.
       if (connection.encryption === guestNoiseProtocol) return await this.#guests?.serve(protocol, stream, connection)
       const peer = this.membership.peerOf(remotePeer)
       peer.source = sourceOfMultiaddr(remoteAddr)

@@ -45,7 +45,7 @@ export async function createPeerHost(
       addresses: { listen: [...listen] },
       transports: [regionTcp(gate)],
       connectionProtector: () => gate,
-      // Who listens takes members and guests; who dials says what he is.
+      // A host that listens takes members and guests; one that dials says what it is.
       connectionEncrypters: asGuest
         ? [regionNoise(gate, { asGuest })]
         : [regionNoise(gate), regionNoise(gate, { asGuest: true })],

@@ -30,7 +30,7 @@ export class Peer {
   isMet = false
   /** Whether the peer's region stream to this host is open. */
   hasRegionStream = false
-  /** Where it was taken for dead, or suspected, when it said hello: the sequence number of its record then. */
+  /** Sequence number of its record, if it was taken for dead, or suspected, when it said hello. */
   doubt: number | undefined
   /** When this host asked it, or was asked by it, last (ms of the clock). */
   usedAtMs: number

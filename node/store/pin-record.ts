@@ -20,7 +20,7 @@ export interface PinRecord extends SeedImage {
   /** Peer id of the host that asked for it. */
   peer: string
   sizeBytes: number
-  /** Where no operator has ordered it. */
+  /** Given if no operator has ordered it. */
   demand?: MountDemand
 }
 

@@ -13,7 +13,7 @@ export const maxGuestAnswerBytes = 128 * 1024
 /** Members that an answer names at most: as many as a guest connects to. */
 export const maxNamedMembers = 8
 
-/** Who of the members holds chunks of a segment? */
+/** A question: which members hold chunks of a segment? */
 export interface GuestQuestion {
   /** The guest's host and region, for the status of the member. */
   name: string

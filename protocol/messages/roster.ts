@@ -4,7 +4,7 @@ import type { SignedMemberRecord } from '../member-record.ts'
 
 /** Buckets of the list of members that two hosts compare: by the first byte of SHA-256 of the peer id. */
 export const rosterBuckets = 256
-/** Of one bucket in a digest (bytes). */
+/** Length of the hash of one bucket in a digest (bytes). */
 export const bucketHashBytes = 8
 /** Members of one listing at most. */
 export const maxListed = 8192
@@ -15,7 +15,7 @@ export interface Sighting {
   sequence: number
 }
 
-/** What the sender has learned of members. */
+/** News of members that the sender has learned. */
 export interface News {
   type: 'news'
   records: SignedMemberRecord[]

@@ -41,7 +41,7 @@ export interface PlaceRequest extends SeedImage {
   extent: SeedExtent
   /** Until when it is pinned (ms since 1970). */
   untilMs: number
-  /** Where no operator has ordered it. */
+  /** Given if no operator has ordered it. */
   demand?: MountDemand
 }
 
@@ -54,7 +54,7 @@ export type SeedRequest =
   | { type: 'release'; job: string }
   /** Answers: the jobs that are kept here, then done. */
   | { type: 'jobs' }
-  /** What the asker has mounted lately. Answer: done. */
+  /** Images that the asker has mounted lately. Answer: done. */
   | { type: 'mounted'; images: ToldMount[] }
 
 export type SeedAnswer =

@@ -31,7 +31,7 @@ export interface SpanQuestion {
 }
 
 /**
- * Where the steward sends the asker for one span: to a member that was sent before, or, at depth 0, to the registry.
+ * The place to which a steward sends the asker for one span: to a member that was sent before, or, at depth 0, to the registry.
  * A member's depth is less than that of those who are sent to it.
  */
 export interface SpanPlace {

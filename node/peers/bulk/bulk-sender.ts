@@ -53,7 +53,7 @@ export class BulkSender implements Disposable {
   /** Connections that want something and have room for it. */
   readonly #turns = new Turns<Sending>()
   readonly #upload: Pick<Bandwidth, 'waitMs' | 'charge'>
-  /** What waits for the limit. */
+  /** The next turn, where it waits for the limit. */
   #later: NodeJS.Timeout | undefined
   #isTurning = false
   #toldConnections = 0

@@ -24,7 +24,7 @@ export interface SenderSetup {
   directory: string
   mode: BulkMode
   listen: BulkListen
-  /** Of the limit on what is given to peers. */
+  /** The memory of the limit on what is given to peers. */
   upload: SharedArrayBuffer
 }
 

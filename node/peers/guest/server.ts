@@ -30,7 +30,7 @@ export interface GuestServerParts {
   served: Pick<ServedData, 'chunk'>
   membership: Pick<Membership, 'members'>
   bans: Pick<BanList, 'add'>
-  /** What members have been read for and have not taken yet: guests come after them. */
+  /** Answers that members have not taken yet: guests come after them. */
   unsent: Pick<ByteBudget, 'usedBytes'>
   log: Log
   signal: AbortSignal

@@ -30,7 +30,7 @@ const compareMs = 60_000
 /** A comparison that has not ended by then is given up when the next one is due (ms). */
 const compareTimeoutMs = 5_000
 
-/** What gossip needs of a connected member. */
+/** A connected member, as far as gossip needs it. */
 export interface GossipPeer {
   readonly id: string
   /** @returns false where it does not take more now */
@@ -50,7 +50,7 @@ export interface GossipParts {
   connected: (id: string) => GossipPeer | undefined
   /** The connected members that news are passed on to. */
   neighbours: () => GossipPeer[]
-  /** What this host says of itself now. */
+  /** This host's description of itself now. */
   describe: () => { region: string; name: string; addresses: string[] }
   log: Log
   /** Ends all that waits. */
@@ -59,7 +59,7 @@ export interface GossipParts {
   random?: () => number
 }
 
-/** What one teller may have this host do. */
+/** The work that one teller may give this host. */
 type Pace = Record<'records' | 'suspects' | 'questions', TokenBucket>
 
 /**
@@ -245,7 +245,7 @@ export class Gossip {
           id === teller ? [] : [{ peer, sequence }],
         ),
       })
-      // What a neighbour does not take now, it learns from the next comparison.
+      // A neighbour that does not take it now learns it from the next comparison.
       messages.every((message) => send(message))
     }
     this.#records.clear()

@@ -13,7 +13,7 @@ export interface RosterMember {
   readonly addresses: readonly string[]
 }
 
-/** Of an Ed25519 signature. */
+/** Length of an Ed25519 signature. */
 const signatureBytes = 64
 
 const joined = ({ signature, claim }: SignedMemberRecord): Uint8Array => {
@@ -24,14 +24,14 @@ const joined = ({ signature, claim }: SignedMemberRecord): Uint8Array => {
 }
 
 interface Entry {
-  /** What it said in its hello, until its signed record is here. */
+  /** Its hello, until its signed record is here. */
   hello: RosterMember | undefined
   /** Its signature, and what it signed behind it: one array takes less memory than two. */
   signed: Uint8Array | undefined
   /** 0 before its record is here. */
   sequence: number
   hash: MemberHash
-  /** Who told of it, until it has been connected. */
+  /** Its teller, until it has been connected. */
   teller: string | undefined
   /** When the next update of it is in time (ms): it may come some earlier. */
   nextUpdateMs: number
@@ -47,7 +47,7 @@ export class Roster {
   readonly #entries = new Map<string, Entry>()
   /** Sequence numbers of those that are dead or have left: older records of them count for nothing. */
   readonly #dead = new BoundedMap<string, number>({ maxEntries: limits.roster.dead })
-  /** Of members that nobody has proved: how many each teller has told of. */
+  /** How many members that nobody has proved each teller has told of. */
   readonly #told = new Map<string, number>()
   readonly #suspects = new Set<string>()
   readonly #listeners = new Set<() => void>()
@@ -165,7 +165,7 @@ export class Roster {
     return signed && { signature: signed.subarray(0, signatureBytes), claim: signed.subarray(signatureBytes) }
   }
 
-  /** Who told of a member that has not been connected yet. */
+  /** The teller of a member that has not been connected yet. */
   tellerOf(id: string): string | undefined {
     return this.#entries.get(id)?.teller
   }
@@ -191,7 +191,7 @@ export class Roster {
       .map(([peer, { sequence }]) => ({ peer, sequence }))
   }
 
-  /** What is computed of the id; remembered for members. */
+  /** The figures that are computed of the id; remembered for members. */
   hashOf(id: string): MemberHash {
     return this.#entries.get(id)?.hash ?? memberHash(id)
   }
@@ -241,7 +241,7 @@ export class Roster {
     return (this.#told.get(teller) ?? 0) < limits.roster.perTeller
   }
 
-  /** Where the list is full, forgets the newest unproved member of who has told of most. @returns whether there is room */
+  /** Forgets the newest unproved member of who has told of most, if the list is full. @returns whether there is room */
   #makeRoom(): boolean {
     if (this.#entries.size < limits.roster.inAll) return true
     const [most] = [...this.#told].reduce((a, b) => (b[1] > a[1] ? b : a), ['', 0] as [string, number])

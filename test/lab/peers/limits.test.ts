@@ -28,7 +28,7 @@ for (const limit of ['download', 'seed', 'upload'] as const) {
     const { fetched } = await asker.status()
     const limits = JSON.parse(await side.cli(['limits', '--json'])) as Limits
     const seconds = (performance.now() - startedAt) / 1000
-    // What is under way at once passes before the limit is felt.
+    // Chunks that are under way at once pass before the limit is felt.
     const mostBytes = limitedBytesPerSecond * (seconds + 1.5) + 8 * 2 ** 20
     assert.ok(fetched.peer.bytes < mostBytes, `${fetched.peer.bytes} bytes in ${seconds} s`)
     assert.ok(limits.limits.find(({ name }) => name === limit)!.rate === '40Mbit')

@@ -38,7 +38,7 @@ for (const [name, bytesPerSecond] of Object.entries({ '1 Mbit': 125_000, '40 Mbi
   test(`a limit of ${name} a second is kept within a twentieth, whoever takes`, async () => {
     const { bandwidth, clock } = limited(bytesPerSecond)
     const streams = [stream(bandwidth, { atOnce: 16 }), stream(bandwidth, { isUrgent: true, pieceBytes: 4096 })]
-    // What is borrowed at first is no part of it.
+    // The first seconds are no part of it: something is borrowed then.
     await clock.pass(10_000)
     const before = bandwidth.bytes
     await clock.pass(60_000)

@@ -25,7 +25,7 @@ const [first, second, third, other, another] = names as [string, string, string,
 class Region {
   readonly clock = new FakeClock()
   readonly up = new Map<string, HotImages>()
-  /** What each host keeps. */
+  /** The state that each host keeps. */
   readonly kept = new Map<string, Map<string, SeedJob>>()
   readonly orders: { by: string; order: SeedOrder }[] = []
   readonly cancelled: string[] = []

@@ -15,7 +15,7 @@ function steward() {
   return { book, gone, place, pass: (ms: number) => void (nowMs += ms) }
 }
 
-/** What each member was told last. */
+/** The last answer to each member. */
 type Places = Map<string, { depth: number; member: string | undefined }>
 
 /** Follows everybody up to who reads from the registry. @returns how deep the deepest is */

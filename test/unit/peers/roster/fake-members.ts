@@ -24,7 +24,7 @@ export class FakeMember {
   readonly roster: Roster
   readonly gossip: Gossip
   readonly links = new Set<string>()
-  /** What it has received. */
+  /** Messages that it has received. */
   readonly received: { from: string; message: RosterMessage }[] = []
   readonly banned: string[] = []
   isDead = false
