@@ -59,7 +59,8 @@ export function parseRootfsManifest(bytes: Uint8Array): RootfsManifest {
   }
   const table = (value: unknown): ChunkTable => {
     const fields = new Fields(value, what)
-    return ChunkTable.parse(fields.bytes('lengths'), fields.bytes('digests'))
+    // A copy: who keeps a table does not keep the manifest that it came in.
+    return ChunkTable.parse(fields.bytes('lengths'), Uint8Array.from(fields.bytes('digests')))
   }
   const manifest = {
     format: parseRootfsFormat(record.get('format')),

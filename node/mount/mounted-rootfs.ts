@@ -14,7 +14,7 @@ import type { ArrivalListener, Inventory } from '../store/inventory.ts'
 
 export interface MountedRootfsParts {
   fetcher: Pick<Fetcher, 'fetch' | 'fetchToStore'>
-  inventory: Pick<Inventory, 'has' | 'sourceOf' | 'onArrival'>
+  inventory: Pick<Inventory, 'has' | 'sourcesOf' | 'onArrival'>
 }
 
 export interface MountedRootfsOptions {
@@ -66,10 +66,7 @@ export class MountedRootfs implements BootingRootfs {
     let first = 0
     for (const chunks of tablesOf(manifest)) {
       this.#segments.push({ first, chunks })
-      for (let i = 0; i < chunks.count; i++) {
-        const source = parts.inventory.sourceOf(chunks.digestAt(i))
-        if (source !== undefined) this.#state[first + i] = chunkFlags[source]
-      }
+      for (const { index, source } of parts.inventory.sourcesOf(chunks)) this.#state[first + index] = chunkFlags[source]
       first += chunks.count
     }
     this.#checkedAtMs = new Float64Array(this.image.checkedAtMs)

@@ -3,12 +3,14 @@ import { zstdCompress, zstdDecompress } from 'node:zlib'
 import { Level } from 'level'
 import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../protocol/boot-profile.ts'
+import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeCbor, Fields, parseCbor } from '../../protocol/cbor.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
 import { parseNameStatement, type NameStatement } from '../../protocol/name-statement.ts'
 import { compressPieces, expandPieces } from '../base/compress.ts'
+import { tablesOf } from '../model/rootfs-chunks.ts'
 import { release } from '../base/release.ts'
 import { encodeLayerIndexPieces, LayerIndexParser, type LayerIndex } from '../../protocol/layer-index.ts'
 import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
@@ -26,6 +28,16 @@ import type { DiskReserve } from './disk-reserve.ts'
 import { foreign, keys, prefixes, under, unsigned } from './keys.ts'
 import { encodeLieRecord, parseLieRecord, type LieRecord } from './lie-record.ts'
 import { encodeMountRecord, parseMountRecord, type MountRecord } from './mount-record.ts'
+import {
+  encodeRootfsRecord,
+  encodeTable,
+  manifestOf,
+  parseRootfsRecord,
+  parseTable,
+  recordOf,
+  tableIdsOf,
+} from './rootfs-record.ts'
+import { SharedTables } from './shared-tables.ts'
 import { encodePinRecord, parsePinRecord, type PinKey, type PinRecord } from './pin-record.ts'
 
 const compress = promisify(zstdCompress)
@@ -54,6 +66,7 @@ export class Catalog implements AsyncDisposable {
   readonly #reserve: CatalogParts['reserve']
   readonly #log: Log
   readonly #level: Level<string, Uint8Array>
+  readonly #tables = new SharedTables()
   #recovery: Promise<void> | undefined
 
   private constructor({ reserve, log }: CatalogParts, { directory }: { directory: string }) {
@@ -83,6 +96,12 @@ export class Catalog implements AsyncDisposable {
       await catalog.#level.clear(range)
     }
     for (const range of foreign) await catalog.#level.clear(range)
+    for await (const [key, bytes] of catalog.#level.iterator(under(prefixes.wholeRootfs))) {
+      const manifest = await catalog.#parse(key, bytes, parseRootfsManifest)
+      if (manifest === undefined) continue
+      await catalog.putRootfs(manifest)
+      await catalog.#delete(key)
+    }
     return catalog
   }
 
@@ -136,21 +155,43 @@ export class Catalog implements AsyncDisposable {
     await this.#delete(keys.lie(lie))
   }
 
-  /** @returns the rootfs digest. */
+  /** Tables that other rootfs have too are stored once. @returns the rootfs digest */
   async putRootfs(manifest: RootfsManifest): Promise<Digest> {
     const digest = rootfsDigest(manifest)
-    await this.#put(keys.rootfs(digest), encodeRootfsManifest(manifest), true)
+    const tables = new Map(tablesOf(manifest).map((table) => [table.id, table]))
+    const known = await (await this.#db()).hasMany([...tables.keys()].map(keys.table))
+    const missing = [...tables.values()].filter((_table, i) => !known[i])
+    for (const table of tables.values()) this.#tables.share(table)
+    await this.#putAll([
+      ...missing.map((table) => [keys.table(table.id), encodeTable(table)] as const),
+      [keys.rootfs(digest), encodeRootfsRecord(recordOf(manifest))],
+    ])
     return digest
   }
 
   /** The manifest's encoded form. */
   async rootfsBytes(digest: Digest): Promise<Uint8Array | undefined> {
-    return await (await this.#db()).get(keys.rootfs(digest))
+    const manifest = await this.rootfs(digest)
+    return manifest && encodeRootfsManifest(manifest)
   }
 
+  /** Its tables are those of other manifests, where somebody uses them now. */
   async rootfs(digest: Digest): Promise<RootfsManifest | undefined> {
-    const bytes = await this.rootfsBytes(digest)
-    return bytes === undefined ? undefined : parseRootfsManifest(bytes)
+    const bytes = await (await this.#db()).get(keys.rootfs(digest))
+    if (bytes === undefined) return undefined
+    const record = parseRootfsRecord(bytes)
+    const tables: ChunkTable[] = []
+    for (const id of tableIdsOf(record)) {
+      const table = this.#tables.get(id) ?? (await this.#storedTable(id))
+      if (table === undefined) return undefined
+      tables.push(table)
+    }
+    return manifestOf(record, tables)
+  }
+
+  async #storedTable(id: Digest): Promise<ChunkTable | undefined> {
+    const bytes = await (await this.#db()).get(keys.table(id))
+    return bytes && this.#tables.share(parseTable(bytes, id))
   }
 
   /** Digests of all rootfs manifests here. */
@@ -351,6 +392,12 @@ export class Catalog implements AsyncDisposable {
       (await (await this.#db()).get(keys.layer(diffId))) ??
       (includeUnverified ? await (await this.#db()).get(keys.unverifiedLayer(diffId)) : undefined)
     )
+  }
+
+  /** Puts all or nothing, and it is on the disk when this resolves. */
+  async #putAll(entries: readonly (readonly [string, Uint8Array])[]): Promise<void> {
+    const puts = entries.map(([key, value]) => ({ type: 'put' as const, key, value }))
+    await this.#write(entries.at(-1)![0], async (level) => await level.batch(puts, { sync: true } as object))
   }
 
   async #put(key: string, value: Uint8Array, sync: boolean): Promise<void> {

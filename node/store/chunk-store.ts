@@ -10,6 +10,7 @@ import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
 import { Semaphore } from '../base/semaphore.ts'
 import { temporaryDirectoryOf, type ChunkFileWriting, type WrittenChunk } from '../base/chunk-file-writer.ts'
+import { DigestMap } from './digest-map.ts'
 import type { DiskReserve } from './disk-reserve.ts'
 import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-sync.ts'
 import { readUncached } from './read-uncached.ts'
@@ -52,9 +53,9 @@ export class ChunkStore implements AsyncDisposable {
   readonly #sync: GroupSync
   readonly #writeback: Writeback
   /** Chunk files that a power loss may have damaged, and after an unclean boot all whose times nobody has looked at. */
-  readonly #doubtful = new Set<Digest>()
+  readonly #doubtful = new DigestMap()
   /** The chunks here, each with the inode change time (ms) at which its bytes were last found to be right. */
-  readonly #present = new Map<Digest, number>()
+  readonly #present = new DigestMap()
   readonly #writing = new Map<Digest, Promise<void>>()
   readonly #discarding = new Map<Digest, Promise<void>>()
   /** Removals of discarded files that wait for a sync. */
@@ -96,7 +97,7 @@ export class ChunkStore implements AsyncDisposable {
         if (/^[0-9a-f]{64}$/.test(name) && name.startsWith(prefix)) {
           const digest = parseDigest(`sha256:${name}`)
           // Whose times are looked at later: that takes longer than to list all names.
-          if (this.#sync.isInDoubt) this.#doubtful.add(digest)
+          if (this.#sync.isInDoubt) this.#doubtful.set(digest, unchecked)
           else this.#present.set(digest, unchecked)
         } else this.#log.warn('file in the chunk directory is not a chunk', { file: join(directory, name) })
       }
@@ -122,8 +123,13 @@ export class ChunkStore implements AsyncDisposable {
     return this.#present.has(digest)
   }
 
+  /** Whether the chunk is here whose raw digest stands at `at` (bytes); see `digestView`. */
+  hasAt(digests: DataView, at: number): boolean {
+    return this.#present.getAt(digests, at) !== undefined
+  }
+
   /** The digests of all chunks here, as they are when the iteration comes to them. */
-  digests(): MapIterator<Digest> {
+  digests(): Iterable<Digest> {
     return this.#present.keys()
   }
 
@@ -294,8 +300,8 @@ export class ChunkStore implements AsyncDisposable {
   }
 
   /** The chunks that a power loss may have damaged. {@link examine} ends the doubt, or {@link get}, one way or the other. */
-  doubtful(): SetIterator<Digest> {
-    return this.#doubtful.values()
+  doubtful(): IterableIterator<Digest> {
+    return this.#doubtful.keys()
   }
 
   /**

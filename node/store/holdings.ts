@@ -1,6 +1,7 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Digest } from '../../protocol/digest.ts'
+import { PlaceIndex, type FoundPlace, type Indexed } from './place-index.ts'
 
 /** A place of a chunk: several layers may share it. */
 interface Place {
@@ -9,12 +10,21 @@ interface Place {
   lengthBytes: number
 }
 
-/** Which chunks of each tracked segment are on this host, kept as the bitmaps that peers are told. */
+interface Segment extends Indexed {
+  held: Bitmap
+  heldChunks: number
+  heldBytes: number
+  /** No rootfs has it yet. */
+  isProvisional: boolean
+}
+
+/**
+ * Which chunks of each tracked segment are on this host, kept as the bitmaps that peers are told. It keeps the tables: 40 bytes
+ * for each chunk.
+ */
 export class Holdings {
-  readonly #held = new Map<Digest, Bitmap>()
-  readonly #places = new Map<Digest, Place[]>()
-  /** Segments of layers that no rootfs has yet. */
-  readonly #provisional = new Map<Digest, ChunkTable>()
+  readonly #segments = new Map<Digest, Segment>()
+  readonly #places = new PlaceIndex<Segment>()
 
   /**
    * Tracks a segment; `has` tells which chunks are here already.
@@ -23,46 +33,37 @@ export class Holdings {
    */
   addTable(
     table: ChunkTable,
-    has: (digest: Digest) => boolean,
+    has: (index: number) => boolean,
     { provisional = false }: { provisional?: boolean } = {},
   ): Bitmap | undefined {
-    if (!provisional) this.#provisional.delete(table.id)
-    if (this.#held.has(table.id)) return undefined
-    if (provisional) this.#provisional.set(table.id, table)
-    const held = new Bitmap(table.count)
-    for (let index = 0; index < table.count; index++) {
-      const digest = table.digestAt(index)
-      const places = this.#places.get(digest)
-      const place = { table: table.id, index, lengthBytes: table.lengthAt(index) }
-      if (places === undefined) this.#places.set(digest, [place])
-      else places.push(place)
-      if (has(digest)) held.set(index)
+    const known = this.#segments.get(table.id)
+    if (known !== undefined) {
+      if (!provisional) known.isProvisional = false
+      return undefined
     }
-    this.#held.set(table.id, held)
+    const held = new Bitmap(table.count)
+    const segment = { table, first: 0, held, heldChunks: 0, heldBytes: 0, isProvisional: provisional }
+    for (let index = 0; index < table.count; index++) if (has(index)) mark(segment, index)
+    this.#places.add(segment)
+    this.#segments.set(table.id, segment)
     return held
   }
 
   /** Forgets a segment that no rootfs has. @returns the chunks of it that were marked; undefined where it stays */
   dropProvisional(id: Digest): readonly number[] | undefined {
-    const table = this.#provisional.get(id)
-    if (table === undefined) return undefined
-    const held = this.#held.get(id)!
-    this.#provisional.delete(id)
-    this.#held.delete(id)
+    const segment = this.#segments.get(id)
+    if (segment?.isProvisional !== true) return undefined
+    this.#segments.delete(id)
+    this.#places.delete(segment)
     const marked: number[] = []
-    for (let index = 0; index < table.count; index++) {
-      const digest = table.digestAt(index)
-      const others = this.#places.get(digest)?.filter((place) => place.table !== id) ?? []
-      if (others.length === 0) this.#places.delete(digest)
-      else this.#places.set(digest, others)
-      if (held.get(index)) marked.push(index)
-    }
+    for (let index = 0; index < segment.table.count; index++) if (segment.held.get(index)) marked.push(index)
     return marked
   }
 
   /** A place of the chunk in a tracked segment; undefined where none has it. */
   placeOf(digest: Digest): Place | undefined {
-    return this.#places.get(digest)?.[0]
+    for (const place of this.#places.of(digest)) return described(place)
+    return undefined
   }
 
   /** Whether a tracked segment has the chunk, here or not. */
@@ -72,41 +73,46 @@ export class Holdings {
 
   /** Whether all chunks of a tracked segment are here. */
   isWhole(table: Digest): boolean {
-    return this.#held.get(table)?.isFull === true
+    const segment = this.#segments.get(table)
+    return segment !== undefined && segment.heldChunks === segment.table.count
   }
 
   /** Bytes of these segments that are here. One that is not tracked counts nothing. */
   localBytes(tables: readonly ChunkTable[]): number {
-    let bytes = 0
-    for (const table of tables) {
-      const held = this.#held.get(table.id)
-      if (held === undefined) continue
-      for (let index = 0; index < table.count; index++) if (held.get(index)) bytes += table.lengthAt(index)
-    }
-    return bytes
+    return tables.reduce((bytes, { id }) => bytes + (this.#segments.get(id)?.heldBytes ?? 0), 0)
   }
 
   /** Marks the chunk wherever it stands. @returns the places that were not marked before */
   add(digest: Digest): readonly Place[] {
     const added: Place[] = []
-    for (const place of this.#places.get(digest) ?? []) {
-      const held = this.#held.get(place.table)
-      if (held === undefined || held.get(place.index)) continue
-      held.set(place.index)
-      added.push(place)
-    }
+    for (const place of this.#places.of(digest)) if (mark(place.segment, place.index)) added.push(described(place))
     return added
   }
 
   /** Unmarks a chunk that is gone. @returns the places that were marked */
   remove(digest: Digest): readonly Place[] {
     const removed: Place[] = []
-    for (const place of this.#places.get(digest) ?? []) {
-      const held = this.#held.get(place.table)
-      if (held?.get(place.index) !== true) continue
-      held.clear(place.index)
-      removed.push(place)
+    for (const place of this.#places.of(digest)) {
+      const { segment, index } = place
+      if (!segment.held.get(index)) continue
+      segment.held.clear(index)
+      segment.heldChunks--
+      segment.heldBytes -= segment.table.lengthAt(index)
+      removed.push(described(place))
     }
     return removed
   }
+}
+
+/** @returns whether it was not marked before */
+function mark(segment: Segment, index: number): boolean {
+  if (segment.held.get(index)) return false
+  segment.held.set(index)
+  segment.heldChunks++
+  segment.heldBytes += segment.table.lengthAt(index)
+  return true
+}
+
+function described({ segment: { table }, index }: FoundPlace<Segment>): Place {
+  return { table: table.id, index, lengthBytes: table.lengthAt(index) }
 }

@@ -1,12 +1,13 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
-import type { Digest } from '../../protocol/digest.ts'
+import { digestBytes, type Digest } from '../../protocol/digest.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { ChunkRequest, RemoteSource } from '../model/chunk-request.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import { ChunkProvenance } from './chunk-provenance.ts'
 import type { ChunkFileWriting, WrittenChunk } from '../base/chunk-file-writer.ts'
 import type { ChunkStore } from './chunk-store.ts'
+import { digestView } from './digest-key.ts'
 import { Holdings } from './holdings.ts'
 import type { ThreadWriting } from './thread-writing.ts'
 
@@ -29,6 +30,7 @@ export interface InventoryParts {
     | 'writing'
     | 'count'
     | 'has'
+    | 'hasAt'
     | 'get'
     | 'put'
     | 'adopt'
@@ -100,7 +102,7 @@ export class Inventory {
     return this.#chunks.has(digest)
   }
 
-  digests(): MapIterator<Digest> {
+  digests(): Iterable<Digest> {
     return this.#chunks.digests()
   }
 
@@ -114,7 +116,7 @@ export class Inventory {
   }
 
   /** The chunks that a power loss may have damaged: they do not count as here. {@link examine} and {@link get} end the doubt. */
-  doubtful(): SetIterator<Digest> {
+  doubtful(): IterableIterator<Digest> {
     return this.#chunks.doubtful()
   }
 
@@ -221,7 +223,8 @@ export class Inventory {
    * @param options `provisional`: no rootfs has the segment yet; {@link untrack} ends it
    */
   track(table: ChunkTable, options: { provisional?: boolean } = {}): void {
-    const held = this.#holdings.addTable(table, (digest) => this.#chunks.has(digest), options)
+    const digests = digestView(table.digests)
+    const held = this.#holdings.addTable(table, (index) => this.#chunks.hasAt(digests, index * digestBytes), options)
     if (held !== undefined) this.#region.announce(table.id, held)
   }
 
@@ -260,9 +263,9 @@ export class Inventory {
     return this.#holdings.localBytes(tables)
   }
 
-  /** The source of a chunk that came while this process ran; undefined for one that was here before. */
-  sourceOf(digest: Digest): RemoteSource | undefined {
-    return this.#provenance.sourceOf(digest)
+  /** The chunks of the table that came while this process ran, and where from. They may be gone again. */
+  sourcesOf(table: ChunkTable): Iterable<{ index: number; source: RemoteSource }> {
+    return this.#provenance.of(table)
   }
 
   #withdraw(digest: Digest): void {

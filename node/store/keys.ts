@@ -12,8 +12,10 @@ export const keys = {
   /** -> the newest statement that this host has accepted for the name (CBOR) */
   namePast: ({ reference, platform }: Omit<ImageName, 'format'>): string =>
     `${formatVersion}/past/${platform}/${reference}`,
-  /** -> rootfs manifest (CBOR) */
-  rootfs: (digest: Digest): string => `${formatVersion}/rootfs/${digest}`,
+  /** -> rootfs record (CBOR): a rootfs manifest with the ids of its chunk tables */
+  rootfs: (digest: Digest): string => `${prefixes.rootfs}${digest}`,
+  /** -> chunk table (CBOR) */
+  table: (id: Digest): string => `${formatVersion}/table/${id}`,
   /** -> layer index (CBOR, zstd) */
   layer: (diffId: Digest): string => `${formatVersion}/layer/${diffId}`,
   /** -> layer index of a peer, which nobody has signed (CBOR, zstd) */
@@ -45,7 +47,9 @@ interface KeyRange {
 
 export const prefixes = {
   image: `${formatVersion}/signed/`,
-  rootfs: `${formatVersion}/rootfs/`,
+  rootfs: `${formatVersion}/root/`,
+  /** -> rootfs manifest (CBOR), of an earlier version, each with its own copy of its tables */
+  wholeRootfs: `${formatVersion}/rootfs/`,
   layer: `${formatVersion}/layer/`,
   blobMap: `${formatVersion}/map/`,
   profile: `${formatVersion}/profile/`,

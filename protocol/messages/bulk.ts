@@ -5,7 +5,7 @@ import { digestBytes, digestFromBytes, digestToBytes, type Digest } from '../dig
 import { P2pfsError } from '../errors.ts'
 
 /** One request and one answer per stream: an asker gets a grant for one bulk connection to the holder. */
-export const bulkProtocol = '/p2pfs/bulk/1'
+export const bulkProtocol = '/p2pfs/bulk/2'
 
 /** Longest request, and longest answer (bytes). */
 export const maxBulkMessageBytes = 256
@@ -121,16 +121,23 @@ export function parseBulkOrder(bytes: Uint8Array): { order: BulkOrder; lengthByt
   return { order: { order: bytes[0] === bulkOrders.cancel ? 'cancel' : 'raise', id }, lengthBytes }
 }
 
-/** Every want has one answer: the chunk; the holder does not have it; the asker has cancelled it in time. */
-export const bulkStatuses = ['chunk', 'missing', 'cancelled'] as const
+/**
+ * Every want has one answer: the chunk; the holder does not have it; the asker has cancelled it in time; the chunk in its trimmed
+ * form (`zero-tails.ts`), which is shorter.
+ */
+export const bulkStatuses = ['chunk', 'missing', 'cancelled', 'trimmed'] as const
 export type BulkStatus = (typeof bulkStatuses)[number]
 
 export interface BulkAnswerHeader {
   status: BulkStatus
   /** The id of the want. */
   id: number
-  /** Bytes of the chunk that follow; 0 unless the status is `chunk`. */
+  /** Bytes of the chunk, or of its trimmed form, that follow; 0 unless the status is `chunk` or `trimmed`. */
   lengthBytes: number
+}
+
+function hasBytes(status: BulkStatus): boolean {
+  return status === 'chunk' || status === 'trimmed'
 }
 
 /** A byte for the status, the id and the length (each 32 bit little-endian). */
@@ -149,7 +156,7 @@ export function parseBulkAnswerHeader(bytes: Uint8Array): BulkAnswerHeader {
   const status = bulkStatuses[view.getUint8(0)]
   const lengthBytes = view.getUint32(5, true)
   if (status === undefined) throw new P2pfsError('invalid', 'bulk answer: unknown status')
-  if (lengthBytes > maxChunkBytes || lengthBytes > 0 !== (status === 'chunk'))
+  if (lengthBytes > maxChunkBytes || lengthBytes > 0 !== hasBytes(status))
     throw new P2pfsError('invalid', 'bulk answer: wrong length')
   return { status, id: view.getUint32(1, true), lengthBytes }
 }

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import {
@@ -8,6 +9,7 @@ import {
   type BulkGrant,
   type BulkMode,
 } from '../../../protocol/messages/bulk.ts'
+import { expandZeroTails } from '../../../protocol/messages/zero-tails.ts'
 import { AnswerReader } from './answer-reader.ts'
 import { bulkLimits } from './bulk-limits.ts'
 import { openBulkSocket } from './bulk-socket.ts'
@@ -40,6 +42,8 @@ export class BulkReceiver implements Disposable {
   readonly #mode: BulkMode
   readonly #connections = new Map<number, Receiving>()
   readonly #timer: NodeJS.Timeout
+  /** A chunk whose trimmed form has come. */
+  readonly #expanded = Buffer.allocUnsafeSlow(maxChunkBytes)
 
   constructor(parts: BulkReceiverParts, { mode }: { mode: BulkMode }) {
     this.#parts = parts
@@ -69,8 +73,10 @@ export class BulkReceiver implements Disposable {
   }
 
   #open(key: number, host: string, grant: BulkGrant): void {
-    const connection = new Receiving(this.#parts, { key, mode: this.#mode, host, grant }, () =>
-      this.#connections.delete(key),
+    const connection = new Receiving(
+      this.#parts,
+      { key, mode: this.#mode, host, grant, expanded: this.#expanded },
+      () => this.#connections.delete(key),
     )
     this.#connections.set(key, connection)
   }
@@ -84,6 +90,7 @@ class Receiving {
   readonly #reader: AnswerReader
   readonly #wants = new Map<number, BulkWant>()
   readonly #onEnd: () => void
+  readonly #expanded: Uint8Array
   #met: MetWant[] = []
   #telling: NodeJS.Timeout | undefined
   /** Wants that somebody waits for. */
@@ -95,11 +102,18 @@ class Receiving {
 
   constructor(
     parts: BulkReceiverParts,
-    { key, mode, host, grant }: { key: number; mode: BulkMode; host: string; grant: BulkGrant },
+    {
+      key,
+      mode,
+      host,
+      grant,
+      expanded,
+    }: { key: number; mode: BulkMode; host: string; grant: BulkGrant; expanded: Uint8Array },
     onEnd: () => void,
   ) {
     this.#parts = parts
     this.#key = key
+    this.#expanded = expanded
     this.#onEnd = onEnd
     this.#reader = new AnswerReader({
       onHeader: (header) => this.#expect(header),
@@ -169,18 +183,31 @@ class Receiving {
   #expect({ id, status, lengthBytes }: BulkAnswerHeader): void {
     const want = this.#wants.get(id)
     if (want === undefined) throw new P2pfsError('invalid', 'peer answers what it was not asked')
-    if (status === 'chunk' && lengthBytes !== want.lengthBytes)
-      throw new P2pfsError('invalid', 'peer sent other bytes than the chunk')
+    const isRight = status === 'chunk' ? lengthBytes === want.lengthBytes : lengthBytes < want.lengthBytes
+    if (!isRight) throw new P2pfsError('invalid', 'peer sent other bytes than the chunk')
   }
 
   /** @throws invalid for other bytes than the chunk's */
-  #take({ id, status }: BulkAnswerHeader, bytes: Uint8Array): void {
-    const { digest } = this.#wants.get(id)!
-    if (status === 'chunk' && digestOf(bytes) !== digest)
-      throw new P2pfsError('invalid', 'peer sent other bytes than the chunk')
-    this.#wants.delete(id)
+  #take({ id, status }: BulkAnswerHeader, sent: Uint8Array): void {
+    const want = this.#wants.get(id)!
+    if (status === 'chunk') this.#takeChunk(want, sent)
+    else if (status === 'trimmed') {
+      const chunk = this.#expanded.subarray(0, want.lengthBytes)
+      expandZeroTails(sent, chunk)
+      this.#takeChunk(want, chunk)
+    } else this.#meet({ id, outcome: status })
+  }
+
+  /** @throws invalid for other bytes than the chunk's */
+  #takeChunk({ id, digest }: BulkWant, bytes: Uint8Array): void {
+    if (digestOf(bytes) !== digest) throw new P2pfsError('invalid', 'peer sent other bytes than the chunk')
+    this.#meet(this.#keep(id, digest, bytes))
+  }
+
+  #meet(met: MetWant): void {
+    this.#wants.delete(met.id)
     this.#quietChecks = 0
-    this.#note(status === 'chunk' ? this.#keep(id, digest, bytes) : { id, outcome: status })
+    this.#note(met)
   }
 
   #keep(id: number, digest: Digest, bytes: Uint8Array): MetWant {

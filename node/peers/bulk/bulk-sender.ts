@@ -6,10 +6,11 @@ import {
   bulkAnswerHeaderBytes,
   maxBulkWants,
   writeBulkAnswerHeader,
+  type BulkAnswerHeader,
   type BulkMode,
   type BulkOrder,
-  type BulkStatus,
 } from '../../../protocol/messages/bulk.ts'
+import { trimRoomBytes, trimZeroTails } from '../../../protocol/messages/zero-tails.ts'
 import { Bandwidth } from '../../base/bandwidth.ts'
 import { PendingHandshakes } from '../admission/pending-handshakes.ts'
 import { sourceOf } from '../admission/source.ts'
@@ -27,6 +28,9 @@ import { Turns } from './turns.ts'
 const checkMs = 1_000
 /** How often a thread that waits for the limit looks whether it has changed, or somebody waits for a chunk (ms). */
 const limitPollMs = 20
+
+/** Where a chunk stands in the memory of an answer (bytes): behind the room for a header and for trimming, at a multiple of 8. */
+const chunkOffset = Math.ceil((bulkAnswerHeaderBytes + trimRoomBytes) / 8) * 8
 
 export interface BulkSenderParts {
   /**
@@ -284,23 +288,33 @@ class Sending {
     const [id, digest] = next
     this.#first.delete(id)
     this.#wants.delete(id)
-    const lengthBytes = digest === undefined ? undefined : this.#parts.read(digest, buffer, bulkAnswerHeaderBytes)
-    if (lengthBytes !== undefined) this.#answer(buffer, id, 'chunk', lengthBytes)
-    else this.#answer(buffer, id, digest === undefined ? 'cancelled' : 'missing', 0)
+    const lengthBytes = digest === undefined ? undefined : this.#parts.read(digest, buffer, chunkOffset)
+    if (lengthBytes !== undefined) this.#answerChunk(buffer, id, lengthBytes)
+    else this.#answer(buffer, 0, { id, status: digest === undefined ? 'cancelled' : 'missing', lengthBytes: 0 })
     this.#tellReady()
   }
 
-  #answer(buffer: Buffer, id: number, status: BulkStatus, lengthBytes: number): void {
-    writeBulkAnswerHeader(buffer, { status, id, lengthBytes })
-    this.#socket.write(buffer.subarray(0, bulkAnswerHeaderBytes + lengthBytes), () => {
+  /** Sends the chunk in the buffer, without the zeros at the ends of its blocks where that is worth it. */
+  #answerChunk(buffer: Buffer, id: number, lengthBytes: number): void {
+    const trimmed = { start: chunkOffset, lengthBytes, target: bulkAnswerHeaderBytes }
+    const trimmedBytes = trimZeroTails(buffer, trimmed)
+    if (trimmedBytes !== undefined) this.#answer(buffer, 0, { id, status: 'trimmed', lengthBytes: trimmedBytes })
+    else this.#answer(buffer, chunkOffset - bulkAnswerHeaderBytes, { id, status: 'chunk', lengthBytes })
+    this.#sent.chunks++
+    this.#sent.bytes += lengthBytes
+  }
+
+  /** Sends the header, and what stands behind its place in the buffer. */
+  #answer(buffer: Buffer, start: number, header: BulkAnswerHeader): void {
+    const { lengthBytes } = header
+    const answer = buffer.subarray(start, start + bulkAnswerHeaderBytes + lengthBytes)
+    writeBulkAnswerHeader(answer, header)
+    this.#socket.write(answer, () => {
       this.#buffers.push(buffer)
       this.#quietChecks = 0
       this.#tellReady()
     })
-    if (lengthBytes === 0) return
-    this.#sent.chunks++
-    this.#sent.bytes += lengthBytes
-    this.#events.onSent(lengthBytes)
+    if (lengthBytes > 0) this.#events.onSent(lengthBytes)
   }
 
   /** Memory for one answer; undefined where as much is in use as a connection gets. */
@@ -309,7 +323,7 @@ class Sending {
     if (free !== undefined) return free
     if (this.#made >= bulkLimits.buffers) return undefined
     this.#made++
-    return Buffer.allocUnsafeSlow(bulkAnswerHeaderBytes + maxChunkBytes)
+    return Buffer.allocUnsafeSlow(chunkOffset + maxChunkBytes)
   }
 
   #tellReady(): void {

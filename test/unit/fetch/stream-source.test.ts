@@ -83,5 +83,5 @@ test('a chunk of a stream that was here already is not written again, and whoeve
   await new Promise((resolve) => setImmediate(resolve))
   begin()
   assert.equal(await ahead, inStore)
-  assert.equal(inventory.sourceOf(table.digestAt(0)), 'peer')
+  assert.equal([...inventory.sourcesOf(table)][0]?.source, 'peer')
 })

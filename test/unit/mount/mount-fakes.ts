@@ -251,8 +251,8 @@ export class FakeFetcher {
     return this.here.has(digest)
   }
 
-  sourceOf(): RemoteSource | undefined {
-    return undefined
+  sourcesOf(): { index: number; source: RemoteSource }[] {
+    return []
   }
 }
 

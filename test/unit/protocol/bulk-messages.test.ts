@@ -44,6 +44,8 @@ test('orders and answer headers have these bytes', () => {
   assert.equal(hex(header), '010100000000000000')
   writeBulkAnswerHeader(header, { status: 'cancelled', id: 1, lengthBytes: 0 })
   assert.equal(hex(header), '020100000000000000')
+  writeBulkAnswerHeader(header, { status: 'trimmed', id: 1, lengthBytes: 34 })
+  assert.equal(hex(header), '030100000022000000')
 })
 
 test('what is encoded is parsed as it was', () => {

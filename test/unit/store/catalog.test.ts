@@ -4,6 +4,8 @@ import { test } from 'node:test'
 import { Level } from 'level'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf } from '../../../protocol/digest.ts'
+import { formatVersion } from '../../../protocol/layer-index.ts'
+import { encodeRootfsManifest, rootfsDigest } from '../../../protocol/rootfs-manifest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { createLog, silentLog } from '../../../node/base/log.ts'
 import { Catalog } from '../../../node/store/catalog.ts'
@@ -32,15 +34,54 @@ const mount = {
 
 const lie = { manifestDigest: a, format: 'ext4', rootfsDigest: a, maker: 'x', told: false, foundAtMs: 1 } as const
 
+test('a table that several rootfs have is stored once, and is one table in memory', async (t) => {
+  const directory = join(temporaryDirectory(t), 'catalog')
+  const big = new ChunkTable(new Float64Array(1000).fill(4096), new Uint8Array(32_000))
+  const others = ['1', '2', '3'].map((config) => ({ ...manifest, layers: [{ diffId: a, chunks: big }], config }))
+  {
+    await using catalog = await Catalog.open({ reserve, log: silentLog }, { directory })
+    for (const other of others) await catalog.putRootfs(other)
+  }
+  {
+    await using level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
+    const bytes = (await level.values().all()).reduce((sum, value) => sum + value.length, 0)
+    assert.ok(bytes < 40_000, `${bytes} bytes`)
+  }
+  await using catalog = await Catalog.open({ reserve, log: silentLog }, { directory })
+  const read = await Promise.all(others.map(async (other) => await catalog.rootfs(rootfsDigest(other))))
+  assert.deepEqual(
+    read.map((found) => found?.config),
+    ['1', '2', '3'],
+  )
+  const again = await catalog.rootfs(rootfsDigest(others[1]!))
+  assert.equal(again?.layers[0]?.chunks, read[0]?.layers[0]?.chunks)
+  assert.deepEqual(await catalog.rootfsBytes(rootfsDigest(others[2]!)), encodeRootfsManifest(others[2]!))
+})
+
+test('rootfs manifests that an earlier version stored whole are taken over; one that cannot be read is removed', async (t) => {
+  const directory = join(temporaryDirectory(t), 'catalog')
+  const digest = rootfsDigest(manifest)
+  {
+    await using level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
+    await level.put(`${formatVersion}/rootfs/${digest}`, encodeRootfsManifest(manifest))
+    await level.put(`${formatVersion}/rootfs/${a}`, new Uint8Array(3))
+  }
+  for (let i = 0; i < 2; i++) {
+    await using catalog = await Catalog.open({ reserve, log: silentLog }, { directory })
+    assert.deepEqual(await catalog.rootfsDigests(), [digest])
+    assert.deepEqual(await catalog.rootfsBytes(digest), encodeRootfsManifest(manifest))
+  }
+})
+
 test('what was put is there after a restart', async (t) => {
   const directory = join(temporaryDirectory(t), 'catalog')
   const first = await Catalog.open({ reserve, log: silentLog }, { directory })
-  const rootfsDigest = await first.putRootfs(manifest)
+  const rootfs = await first.putRootfs(manifest)
   await first.putImage({
     ...name,
     manifestDigest: a,
     manifest: '{}',
-    rootfsDigest,
+    rootfsDigest: rootfs,
     attestation: { key: (await testKey(1)).key, signature: new Uint8Array(64) },
     nameStatement: { key: (await testKey(1)).key, signature: new Uint8Array(64), statedAtMs: 1 },
   })
@@ -48,11 +89,11 @@ test('what was put is there after a restart', async (t) => {
   await first.putMount(mount)
   await first[Symbol.asyncDispose]()
   const second = await Catalog.open({ reserve, log: silentLog }, { directory })
-  assert.equal((await second.image(name))?.rootfsDigest, rootfsDigest)
+  assert.equal((await second.image(name))?.rootfsDigest, rootfs)
   assert.equal(await second.image({ ...name, format: 'erofs' }), undefined)
   assert.deepEqual((await second.images()).length, 1)
-  assert.deepEqual(await second.rootfsDigests(), [rootfsDigest])
-  assert.equal((await second.rootfs(rootfsDigest))?.metadata.id, table.id)
+  assert.deepEqual(await second.rootfsDigests(), [rootfs])
+  assert.equal((await second.rootfs(rootfs))?.metadata.id, table.id)
   assert.equal((await second.layer(a))?.tarBytes, 1024)
   assert.deepEqual(await second.mounts(), [mount])
   await assert.rejects(Catalog.open({ reserve, log: silentLog }, { directory }), (error) =>

@@ -53,7 +53,10 @@ test('the region hears of a segment with what is here, and then of every chunk t
   assert.deepEqual(told, [`announce ${table.id} 0`, `have ${table.id} 1`])
   assert.equal(inventory.isWhole({ format: 'ext4', metadata: table, layers: [], config: '{}' }), true)
   assert.equal(inventory.localBytes([table]), 8192)
-  assert.deepEqual([inventory.sourceOf(a.digest), inventory.sourceOf(b.digest)], ['peer', 'registry'])
+  assert.deepEqual(
+    [...inventory.sourcesOf(table)].map(({ source }) => source),
+    ['peer', 'registry'],
+  )
 })
 
 test('chunks whose files another thread has written are told to the region in one message a segment', async (t) => {
@@ -85,7 +88,10 @@ test('chunks whose files another thread has written are told to the region in on
     new Set(changedAtMs),
     new Set(digests.map((digest) => statSync(chunkFile(directory, digest)).ctimeMs)),
   )
-  assert.equal(inventory.sourceOf(digests[0]!), 'peer')
+  assert.deepEqual(
+    [...inventory.sourcesOf(a)],
+    [0, 1].map((index) => ({ index, source: 'peer' })),
+  )
   assert.deepEqual(await inventory.get(digests[3]!), chunks[3]!.bytes)
 })
 

@@ -371,7 +371,8 @@ test('chunk files of another thread count when they are adopted, and are synced 
     chunks: store,
     region: { ...nobody, announceChunks: (_segment, indexes) => told.push(indexes.join()) },
   })
-  inventory.track(new ChunkTable([8192], digestToBytes(before.digest)))
+  const table = new ChunkTable([8192], digestToBytes(before.digest))
+  inventory.track(table)
   const writer = new ChunkFileWriter(structuredClone(inventory.writing))
   for (const { digest, bytes } of [before, after]) {
     const changedAtMs = writer.write(digest, bytes)
@@ -380,7 +381,7 @@ test('chunk files of another thread count when they are adopted, and are synced 
     assert.deepEqual(await inventory.get(digest), bytes)
     if (digest === before.digest) await store.flush({ signal })
   }
-  assert.deepEqual([told, inventory.sourceOf(before.digest)], [['0'], 'peer'])
+  assert.deepEqual([told, [...inventory.sourcesOf(table)]], [['0'], [{ index: 0, source: 'peer' }]])
   const next = await openStore(directory, 'second')
   assert.deepEqual([next.has(before.digest), next.has(after.digest)], [true, false])
   assert.deepEqual(readdirSync(join(directory, 'incoming')), [])

@@ -232,6 +232,27 @@ test('a holder that shows a certificate in place of the secret is refused, whoev
   assert.ok(!asker.reports.some((report) => 'opened' in report))
 })
 
+test('packs of small files take few bytes of the connection, and come whole among other chunks', async (t) => {
+  const holder = await SenderEnd.start(t, { mode: 'plain' })
+  const tap = await startWiretap(t, () => holder.port)
+  const asker = new ReceiverEnd(t, { mode: 'plain' })
+  const packs = Array.from({ length: 50 }, () => {
+    const pack = Buffer.alloc(64 * 1024)
+    for (let block = 0; block < 16; block++) randomBytes(160).copy(pack, block * 4096)
+    return holder.holdThis(pack)
+  })
+  const others = holder.hold(2, 64 * 1024)
+  const zeros = holder.holdThis(Buffer.alloc(64 * 1024))
+  const all = [...packs.slice(0, 25), ...others, zeros, ...packs.slice(25)]
+  const connection = await asker.opened({ ...holder.grant(), port: tap.port })
+  asker.want(connection, all, 64 * 1024)
+  await until('all are there', () => asker.outcomes.size === all.length)
+  for (const digest of all) assert.deepEqual(asker.kept.get(digest), holder.chunks.get(digest))
+  const sentBytes = tap.holder.reduce((sum, bytes) => sum + bytes.length, 0)
+  const packBytes = 50 * 16 * (160 + 2)
+  assert.ok(sentBytes < packBytes + 2 * 64 * 1024 + all.length * 64, `${sentBytes} bytes`)
+})
+
 const length = 256 * 1024
 const right = Buffer.alloc(length, 7)
 const lies: Record<string, (id: number) => Buffer> = {
@@ -243,6 +264,12 @@ const lies: Record<string, (id: number) => Buffer> = {
   'a status that does not exist': (id) => Buffer.concat([Buffer.from([9]), header('chunk', id, length).subarray(1)]),
   'an empty chunk': (id) => header('chunk', id, 0),
   'missing, with bytes': (id) => header('missing', id, 5),
+  'a trimmed chunk of other bytes': (id) => trimmed(id, Buffer.alloc((2 * length) / 4096)),
+  'a trimmed chunk whose counts have no bytes': (id) => trimmed(id, Buffer.alloc((2 * length) / 4096, 1)),
+  'a trimmed chunk with bytes that no count has': (id) => trimmed(id, Buffer.alloc(4096)),
+  'a trimmed chunk that is cut short': (id) => trimmed(id, Buffer.alloc(1)),
+  'a trimmed chunk that is longer than the chunk': (id) => trimmed(id, Buffer.alloc(length)),
+  'an empty trimmed chunk': (id) => header('trimmed', id, 0),
 }
 for (const [lie, answer] of Object.entries(lies)) {
   test(`a holder that answers with ${lie} is blamed, and nothing of it is kept`, async (t) => {
@@ -376,6 +403,10 @@ test('peers take turns: one that wants much does not keep another waiting', asyn
   const before = holder.reads.indexOf(few[9]!) - 9
   assert.ok(before <= 60, `${before} chunks were sent to the greedy one meanwhile`)
 })
+
+function trimmed(id: number, form: Buffer): Buffer {
+  return Buffer.concat([header('trimmed', id, form.length), form])
+}
 
 function header(status: BulkStatus, id: number, lengthBytes: number): Buffer {
   const bytes = Buffer.alloc(9)

@@ -50,12 +50,14 @@ export class SenderEnd {
   /** Makes chunks that differ, and holds them. */
   hold(count: number, lengthBytes = 256 * 1024): Digest[] {
     return Array.from({ length: count }, () => {
-      const bytes = Buffer.alloc(lengthBytes)
-      randomBytes(32).copy(bytes)
-      const digest = digestOf(bytes)
-      this.chunks.set(digest, bytes)
-      return digest
+      return this.holdThis(randomBytes(lengthBytes))
     })
+  }
+
+  holdThis(bytes: Buffer): Digest {
+    const digest = digestOf(bytes)
+    this.chunks.set(digest, bytes)
+    return digest
   }
 
   /** Lets a peer open one connection. */
