@@ -126,6 +126,29 @@ export class PeerNetwork {
     return new PeerNetwork({ key, bans, gate, host, log, upload }, options)
   }
 
+  /**
+   * The same over a libp2p host of the caller's, such as one of a modelled network; there is no region key then.
+   * @param createHost makes the host; it neither dials nor lets in whom `isBarred` names
+   */
+  static over(
+    {
+      key,
+      log,
+      upload,
+      createHost,
+    }: PeerNetworkParts & {
+      key: PrivateKey
+      createHost: (options: { isBarred: (peerId: string) => boolean }) => Libp2p
+    },
+    options: Omit<PeerNetworkOptions, 'identityFile' | 'regionKeyFile' | 'memberFile'>,
+  ): PeerNetwork {
+    const bans = new BanList()
+    const gate = new RegionGate({ log }, [openRegionSecret(options.region)])
+    const host = createHost({ isBarred: (peerId) => bans.has(peerId) })
+    const files = { identityFile: '', regionKeyFile: undefined, memberFile: undefined }
+    return new PeerNetwork({ key, bans, gate, host, log, upload }, { ...options, ...files })
+  }
+
   private constructor(
     {
       key,

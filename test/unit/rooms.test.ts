@@ -120,6 +120,11 @@ const netlabFloors: Record<string, Floor> = {
     because: 'strangers and bad members, made of the same code as honest ones, and what honest hosts notice of them',
     outside: ['node/peers/', 'node/base/log.ts'],
   },
+  simulator: {
+    mayName: ['bench'],
+    because: 'runs the parts of the node over a modelled network, in one process and in virtual time',
+    outside: ['base', 'boot', 'fetch', 'layers', 'model', 'peers', 'registry', 'store'].map((room) => `node/${room}/`),
+  },
 }
 
 /** Files in the root of `node/`, and the rooms that each may name; undefined: all of them. */
@@ -154,7 +159,7 @@ test('node/ has no room without a floor, and nothing in its root but what puts t
 /** What is made of rooms, and what every room in it may name besides. */
 const houses = [
   { folder: 'node', rooms: floors, outside: ['protocol/'] },
-  // netlab/ starts daemons as processes: it knows the command line and the control API, not the node.
+  // netlab/ starts daemons as processes: it knows the command line and the control API, not the node (the simulator does).
   { folder: 'netlab', rooms: netlabFloors, outside: ['protocol/', 'test/support/', 'node/control/api.ts'] },
 ]
 
@@ -253,6 +258,8 @@ test('the supervisor has none of the modules of the daemon, nor of libp2p: it st
 
 test('unit tests need neither root nor the lab', () => {
   for (const { file, imported } of importsBelow('test/unit')) {
-    assert.ok(!imported.startsWith('netlab/') && !imported.startsWith('test/lab/'), `${file} imports ${imported}`)
+    // The simulator is plain code: it starts no daemon.
+    const isLab = imported.startsWith('netlab/') && !imported.startsWith('netlab/simulator/')
+    assert.ok(!isLab && !imported.startsWith('test/lab/'), `${file} imports ${imported}`)
   }
 })

@@ -1,0 +1,59 @@
+export const simulationOptions = {
+  hosts: { type: 'string', default: '10,100' },
+  containers: { type: 'string', default: '10' },
+  scenario: { type: 'string', default: 'burst' },
+  seed: { type: 'string', default: '1' },
+  machines: { type: 'string', default: 'rack' },
+  rate: { type: 'string' },
+  'host-rate': { type: 'string' },
+  settle: { type: 'string', default: '10' },
+  timeout: { type: 'string', default: '300' },
+  'max-read': { type: 'string', default: '3' },
+  'max-copies': { type: 'string', default: '1.05' },
+  trace: { type: 'string', multiple: true, default: [] as string[] },
+  plots: { type: 'string' },
+  compare: { type: 'string' },
+  json: { type: 'boolean', default: false },
+  help: { type: 'boolean', default: false },
+} as const
+
+export interface SimulationArguments {
+  hosts: string
+  containers: string
+  scenario: string
+  seed: string
+  machines: string
+  rate?: string | undefined
+  'host-rate'?: string | undefined
+  settle: string
+  timeout: string
+  'max-read': string
+  'max-copies': string
+  trace: string[]
+  plots?: string | undefined
+  compare?: string | undefined
+  json: boolean
+}
+
+export const simulationHelp = `Usage: npm run simulate -- [options]
+
+The daemon's own code on many hosts in virtual time: containers of one image start on all of them at once. Network,
+registry, disks and programs are modelled (docs/simulator.md). The same seed makes the same run. Exit code 1: something
+that must always hold did not, and what, when and where is printed.
+
+  --hosts LIST       numbers of hosts, a run each [10,100]
+  --containers N     containers on each host [10]
+  --scenario NAME    burst, churn, partition, liars, slow, stopped [burst]
+  --seed N           of everything random [1]
+  --machines NAME    rack: links of 10 Gbit/s, a core for each daemon; lab: as in netlab [rack]
+  --rate N           rate of the registry's link (Mbit/s) [1000]
+  --host-rate N      rate of each host's link (Mbit/s) [10000]
+  --settle N         virtual time in which the hosts find each other (s) [10]
+  --timeout N        virtual time in which all must be ready (s) [300]
+  --max-read N       the longest that a read may wait (s) [3]
+  --max-copies N     registry bytes, of those of one host, where nothing fails [1.05]
+  --trace HOST       print what happens on the host with this number; may be repeated
+  --plots DIR        write ready times and registry bytes over hosts as SVG
+  --compare FILE     what npm run burst -- --json printed, mode profile: simulate it, and print both in one table
+  --json             print the figures as JSON
+`

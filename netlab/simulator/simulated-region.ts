@@ -1,0 +1,237 @@
+import { logLevels, silentLog, type Log } from '../../node/base/log.ts'
+import { EventLog } from './event-log.ts'
+import { Invariants, type InvariantBounds } from './invariants.ts'
+import type { BootModel, NetworkModel, RegistryModel } from './model.ts'
+import type { Random } from './process-random.ts'
+import { SimulatedImage, type ImageShape } from './simulated-image.ts'
+import type { SimulatedHost } from './simulated-host.ts'
+import { SimulatedNetwork } from './simulated-network.ts'
+import { SimulatedNode } from './simulated-node.ts'
+import { SimulatedRegistry } from './simulated-registry.ts'
+import type { VirtualClock } from './virtual-clock.ts'
+
+export interface RegionModel {
+  network: NetworkModel
+  registry: RegistryModel
+  image: ImageShape
+  boot: BootModel
+}
+
+export interface RegionOptions {
+  hosts: number
+  containersPerHost: number
+  /** From the last host's start to the burst (ms of virtual time). */
+  settleMs: number
+  mayFail: boolean
+  bounds: InvariantBounds
+  traced: ReadonlySet<number>
+  print: (line: string) => void
+}
+
+/** Hosts that everybody is told of. */
+const bootstrapHosts = 3
+/** Hosts start so far from each other (ms): a thousand in a second. */
+const startEveryMs = 1
+/** How often the state of all hosts is looked at (ms). */
+const stateEveryMs = 1_000
+/** A read that fails is tried anew after this (ms), as a mount does it. */
+const retryMs = 200
+/** A read is given up when it has failed for so long (ms): the product's read deadline. */
+const readDeadlineMs = 60_000
+
+/** A region of hosts, a registry, and containers that start on all hosts at once. */
+export class SimulatedRegion {
+  readonly clock: VirtualClock
+  readonly random: Random
+  readonly network: SimulatedNetwork<SimulatedHost>
+  readonly registry: SimulatedRegistry
+  readonly image: SimulatedImage
+  readonly invariants: Invariants
+  readonly log: EventLog
+  readonly nodes: SimulatedNode[] = []
+  /** When each container was ready, from the start of the burst (ms). */
+  readonly readyMs: number[] = []
+  readonly #model: RegionModel
+  readonly #options: RegionOptions
+  readonly #excluded = new Set<number>()
+  #starting = 0
+  #startedAtMs = 0
+  /** Messages of each host in a second, before the burst and when all had found each other. */
+  idlePerHostSecond = 0
+
+  constructor({ clock, random }: { clock: VirtualClock; random: Random }, model: RegionModel, options: RegionOptions) {
+    this.clock = clock
+    this.random = random
+    this.#model = model
+    this.#options = options
+    this.log = new EventLog(clock, options)
+    this.network = new SimulatedNetwork<SimulatedHost>(clock, random, model.network)
+    this.image = new SimulatedImage(model.image, random)
+    this.registry = new SimulatedRegistry(clock, model.registry, this.image)
+    this.invariants = new Invariants(options.bounds, { mayFail: options.mayFail, ownBytes: this.image.ownBytes })
+    this.registry.onRead = (read) => {
+      this.log.note(read.host, 'registry sends a chunk', { digest: read.digest })
+      this.invariants.registryRead(read)
+    }
+  }
+
+  /** Whether no container is to become ready any more. */
+  get isOver(): boolean {
+    return this.#starting === 0
+  }
+
+  /** Starts the hosts one after the other, and lets them find each other. */
+  async form(): Promise<void> {
+    const { hosts, settleMs } = this.#options
+    for (let index = 0; index < hosts; index++) {
+      this.nodes.push(await this.#createNode(index))
+      void this.nodes[index]!.start()
+      await this.clock.run({ untilMs: this.clock.now() + startEveryMs })
+    }
+    await this.clock.run({ untilMs: this.clock.now() + settleMs / 2 })
+    const before = this.network.messages
+    await this.clock.run({ untilMs: this.clock.now() + settleMs / 2 })
+    this.idlePerHostSecond = (this.network.messages - before) / hosts / (settleMs / 2000)
+  }
+
+  /** Members that hosts are connected to, the fewest and the most. */
+  get connected(): { min: number; max: number } {
+    const counts = this.nodes.map(({ peers }) => peers.membership.members().length)
+    return { min: Math.min(...counts), max: Math.max(...counts) }
+  }
+
+  /** Starts the containers on all hosts. */
+  start(): void {
+    this.#startedAtMs = this.clock.now()
+    for (const node of this.nodes) this.#startOn(node)
+    const look = (): void => {
+      if (this.isOver) return
+      for (const node of this.nodes) this.invariants.state(node, this.clock.now())
+      this.clock.after(stateEveryMs, look)
+    }
+    this.clock.after(stateEveryMs, look)
+  }
+
+  /** Runs until all containers are ready. @throws where they are not in time */
+  async finish({ timeoutMs }: { timeoutMs: number }): Promise<void> {
+    const untilMs = this.#startedAtMs + timeoutMs
+    await this.clock.run({ untilMs, isOver: () => this.isOver })
+    for (const node of this.nodes) this.invariants.state(node, this.clock.now())
+    if (!this.isOver)
+      this.invariants.broken({
+        what: `${this.#starting} containers are not ready after ${timeoutMs / 1000} s`,
+        atMs: this.clock.now(),
+        host: undefined,
+      })
+  }
+
+  /** What is ready on this host does not count: it is one that a fault is done to. */
+  exclude(index: number): void {
+    this.#excluded.add(index)
+  }
+
+  /** The host loses power, and comes back empty, as a new one. */
+  replace(index: number): void {
+    const node = this.nodes[index]!
+    this.log.note(index, 'host loses power')
+    void node.stop({ crash: true })
+    void this.#createNode(index).then(async (created) => {
+      this.nodes[index] = created
+      await created.start()
+      this.#startOn(created)
+    })
+  }
+
+  async #createNode(index: number): Promise<SimulatedNode> {
+    const bootstrap = this.nodes.slice(0, bootstrapHosts).map(({ host }) => host.address.toString())
+    return await SimulatedNode.create(
+      {
+        network: this.network,
+        registry: this.registry,
+        image: this.image,
+        log: this.#logOf(index),
+        cpuPerChunkMs: this.#model.boot.cpuPerChunkMs,
+      },
+      { index, seed: this.random.bytes(32), bootstrap: bootstrap.filter((_, i) => i !== index) },
+    )
+  }
+
+  /** What a traced host logs. */
+  #logOf(index: number): Log {
+    if (!this.log.isTraced(index)) return silentLog
+    const lines = logLevels.map((level) => [
+      level,
+      (message: string, fields?: Record<string, unknown>) => this.log.note(index, message, fields),
+    ])
+    const log: Log = { ...(Object.fromEntries(lines) as Log), child: () => log }
+    return log
+  }
+
+  #startOn(node: SimulatedNode): void {
+    for (let i = 0; i < this.#options.containersPerHost; i++) {
+      const counts = !this.#excluded.has(node.host.index)
+      if (counts) this.#starting++
+      void this.#container(node)
+        .then((isReady) => {
+          if (isReady && counts) this.readyMs.push(this.clock.now() - this.#startedAtMs)
+        })
+        .catch((error: unknown) => {
+          const what = `a container failed: ${(error as Error).message}`
+          this.invariants.broken({ what, atMs: this.clock.now(), host: node.host.index })
+        })
+        .finally(() => {
+          if (counts) this.#starting--
+        })
+    }
+  }
+
+  /** One container, from its mount to its ready line. @returns false where its host has gone */
+  async #container(node: SimulatedNode): Promise<boolean> {
+    const { startMs, computeMs } = this.#model.boot
+    const { boot } = this.image
+    const { index } = node.host
+    try {
+      node.track()
+      await Promise.all(this.image.publication.map(async (request) => await this.#read(node, request)))
+      this.log.note(index, 'mounted')
+      node.replay()
+      await this.#pause(startMs)
+      for (const request of boot) {
+        await this.#compute(computeMs / boot.length)
+        await this.#read(node, request)
+      }
+      this.log.note(index, 'container is ready')
+      return true
+    } catch (error) {
+      if (node.signal.aborted) return false
+      throw error
+    }
+  }
+
+  async #read(node: SimulatedNode, request: (typeof this.image.boot)[number]): Promise<void> {
+    if (node.store.has(request.digest)) return
+    const startedAt = this.clock.now()
+    for (;;) {
+      try {
+        await node.read(request)
+        break
+      } catch (error) {
+        if (node.signal.aborted || this.clock.now() - startedAt > readDeadlineMs) throw error
+        await this.#pause(retryMs)
+      }
+    }
+    if (!this.#excluded.has(node.host.index))
+      this.invariants.read(node.host.index, this.clock.now() - startedAt, this.clock.now())
+  }
+
+  /** A program computes: on a core of its own, or of those that all share. */
+  async #compute(ms: number): Promise<void> {
+    const { cores } = this.network
+    if (cores === undefined) return await this.#pause(ms)
+    await new Promise<void>((resolve) => cores.run(ms, resolve))
+  }
+
+  async #pause(ms: number): Promise<void> {
+    await new Promise<void>((resolve) => void this.clock.after(ms, resolve))
+  }
+}

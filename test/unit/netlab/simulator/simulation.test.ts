@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { parseArgs } from 'node:util'
+import { simulationOptions, type SimulationArguments } from '../../../../netlab/simulator/command-line.ts'
+import { startSimulation } from '../../../../netlab/simulator/start-simulation.ts'
+
+const { values } = parseArgs({ args: [], options: simulationOptions })
+
+function args(given: Partial<SimulationArguments>): SimulationArguments {
+  return { ...values, containers: '1', settle: '3', ...given }
+}
+
+test('twelve hosts that start at once read one copy from the registry, and nothing is broken', async () => {
+  const result = await startSimulation(args({ hosts: '12' }))
+  assert.deepEqual(result.told, [])
+  assert.equal(result.containers, 12)
+  assert.ok(result.copies < 1.05, String(result.copies))
+})
+
+test('the same seed makes the same events in another process, and another seed others', async () => {
+  const run = async (seed: string): Promise<unknown> => {
+    const { hash, events, readyMs, registryBytes } = await startSimulation(args({ hosts: '4', seed }))
+    return { hash, events, readyMs, registryBytes }
+  }
+  const first = await run('5')
+  assert.deepEqual(await run('5'), first)
+  assert.notDeepEqual(await run('6'), first)
+})
+
+test('a registry that is too slow for its readers is found: what, when, and on which host', async () => {
+  const result = await startSimulation(args({ hosts: '3', rate: '20', 'max-read': '0.5' }))
+  assert.ok(result.violations > 0)
+  const [{ what, atMs, host } = assert.fail()] = result.told
+  assert.match(what, /a read waited for \d+ ms, more than 500/)
+  assert.ok(atMs > 3000 && host !== undefined)
+})
+
+test('hosts that send wrong bytes keep nobody from getting right ones', async () => {
+  const result = await startSimulation(args({ hosts: '21', scenario: 'liars' }))
+  assert.deepEqual(result.told, [])
+  assert.equal(result.containers, 21)
+})
+
+test('a network that is divided and healed lets all containers start', async () => {
+  const result = await startSimulation(args({ hosts: '8', scenario: 'partition' }))
+  assert.deepEqual(result.told, [])
+  assert.equal(result.containers, 8)
+})
