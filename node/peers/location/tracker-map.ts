@@ -1,0 +1,109 @@
+import { hash } from 'node:crypto'
+import { digestHex, type Digest } from '../../../protocol/digest.ts'
+import { trackersPerKey } from '../../../protocol/messages/location.ts'
+import type { Roster } from '../roster/roster.ts'
+
+/** Parts of the key space: the first ten bits of a key. With 1,000 hosts each tracks about three of them. */
+export const bucketCount = 1024
+const bucketBits = 10
+
+/** A member, and the two words of its id's hash. */
+interface Weighed {
+  id: string
+  a: number
+  b: number
+}
+
+/** A bucket has another tracker now. */
+export interface NewTracker {
+  bucket: number
+  tracker: string
+}
+
+/** The bucket of a key. */
+export function bucketOf(key: Digest): number {
+  return Number.parseInt(digestHex(key).slice(0, 8), 16) >>> (32 - bucketBits)
+}
+
+/**
+ * Which members track which keys: for each bucket the three of highest weight (rendezvous hashing), so that a member that
+ * comes or goes moves its own buckets only. A change costs some ten thousand multiplications, however many members there are.
+ */
+export class TrackerMap {
+  readonly #roster: Pick<Roster, 'ids'>
+  #ids: readonly string[] = []
+  #members = new Map<string, Weighed>()
+  readonly #trackers: Weighed[][] = Array.from({ length: bucketCount }, () => [])
+
+  constructor(roster: Pick<Roster, 'ids'>) {
+    this.#roster = roster
+    this.update()
+  }
+
+  /** The trackers of the key, in the order in which they are asked; fewer in a region of fewer members. */
+  trackersOf(key: Digest): string[] {
+    return this.trackersOfBucket(bucketOf(key))
+  }
+
+  trackersOfBucket(bucket: number): string[] {
+    this.update()
+    return this.#trackers[bucket]!.map(({ id }) => id)
+  }
+
+  /** Takes in what has changed in the roster. @returns the buckets that have another tracker, and members that have gone */
+  update(): { added: NewTracker[]; gone: string[] } {
+    const ids = this.#roster.ids()
+    if (ids === this.#ids) return { added: [], gone: [] }
+    this.#ids = ids
+    const present = new Set(ids)
+    const gone = [...this.#members.keys()].filter((id) => !present.has(id))
+    const come = ids.filter((id) => !this.#members.has(id)).map(weighed)
+    for (const id of gone) this.#members.delete(id)
+    for (const member of come) this.#members.set(member.id, member)
+    const added: NewTracker[] = []
+    for (let bucket = 0; bucket < bucketCount; bucket++) {
+      const before = this.#trackers[bucket]!
+      const kept = before.filter(({ id }) => this.#members.has(id))
+      // Where a tracker has gone, any member may be the next.
+      const candidates = kept.length < before.length ? this.#members.values() : come
+      let trackers = kept.length < before.length ? [] : kept
+      for (const member of candidates) trackers = insert(trackers, member, bucket)
+      this.#trackers[bucket] = trackers
+      for (const { id } of trackers) if (!before.some((old) => old.id === id)) added.push({ bucket, tracker: id })
+    }
+    return { added, gone }
+  }
+}
+
+/** The heaviest of the trackers and one more. */
+function insert(trackers: Weighed[], member: Weighed, bucket: number): Weighed[] {
+  const weight = weightOf(member, bucket)
+  const last = trackers.at(-1)
+  if (trackers.length === trackersPerKey && !isBefore(member, weight, last!, bucket)) return trackers
+  const at = trackers.findIndex((other) => isBefore(member, weight, other, bucket))
+  const more = at === -1 ? [...trackers, member] : trackers.toSpliced(at, 0, member)
+  return more.slice(0, trackersPerKey)
+}
+
+function isBefore(member: Weighed, weight: number, other: Weighed, bucket: number): boolean {
+  const otherWeight = weightOf(other, bucket)
+  return weight === otherWeight ? member.id < other.id : weight > otherWeight
+}
+
+function weighed(id: string): Weighed {
+  const bytes = hash('sha256', id, 'buffer')
+  return { id, a: bytes.readUInt32LE(0), b: bytes.readUInt32LE(4) }
+}
+
+/** SPEC.md, "Location protocol". */
+function weightOf({ a, b }: Weighed, bucket: number): number {
+  return mix(a ^ mix((b + bucket) >>> 0))
+}
+
+/** The finalizer of MurmurHash3 (32 bit): every bit of the input changes about half of the output. */
+export function mix(word: number): number {
+  let mixed = word
+  mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b)
+  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35)
+  return (mixed ^ (mixed >>> 16)) >>> 0
+}
