@@ -90,8 +90,6 @@ export const limits = {
    * them 26 MB at most. A member that lies gets no more than its own: it costs others a question for each.
    */
   location: {
-    /** Members of the largest region in which all are connected to all, and trackers are not asked. */
-    smallRegion: 16,
     /** Of one key: enough that each asker finds others, of an image that a whole region runs. */
     membersPerKey: 256,
     /** Of one member: a host with 1,000 images has 30,000 keys, spread over many trackers. */
@@ -123,6 +121,11 @@ export const limits = {
 
   /** How long the first fetch of a segment waits for members that were asked who holds it (ms): a round trip. */
   questionWaitMs: 100,
+  /**
+   * The same in a large region (ms): a tracker is asked, members are connected to, and they are asked. Each takes a few
+   * round trips.
+   */
+  swarmWaitMs: 300,
   /** A member that did not answer such a question in time is not waited for, for so long (ms). */
   questionPenaltyMs: 30_000,
 

@@ -32,8 +32,7 @@ export interface LocationParts {
  */
 export class Location {
   readonly #parts: LocationParts
-  readonly #clock: Clock
-  readonly #smallRegion: number
+  readonly #fullMesh: number
   readonly #map: TrackerMap
   readonly #keys: TrackedKeys
   readonly #server: LocationServer
@@ -45,15 +44,14 @@ export class Location {
   #wasSmall: boolean
   #isStarted = false
 
-  /** @param options `smallRegion`: members of the largest region in which all are connected to all */
+  /** @param options `fullMesh`: members of the largest region in which all are connected to all */
   constructor(
     parts: LocationParts,
-    { smallRegion = limits.location.smallRegion }: { smallRegion?: number | undefined } = {},
+    { fullMesh = limits.roster.fullMesh }: { fullMesh?: number | undefined } = {},
   ) {
     const { host, membership, signal, clock = systemClock, random = Math.random } = parts
     this.#parts = parts
-    this.#clock = clock
-    this.#smallRegion = smallRegion
+    this.#fullMesh = fullMesh
     this.#map = new TrackerMap(membership.roster)
     this.#keys = new TrackedKeys({ now: clock.now, random })
     this.#server = new LocationServer({ keys: this.#keys })
@@ -74,7 +72,7 @@ export class Location {
 
   /** Whether all members are connected to all, so that trackers are of no use. */
   get isSmall(): boolean {
-    return this.#parts.membership.roster.size <= this.#smallRegion
+    return this.#parts.membership.roster.size <= this.#fullMesh
   }
 
   /** Registrations that this host keeps for others, and keys of its own. */
@@ -138,7 +136,7 @@ export class Location {
 
   #update(): void {
     this.#cancelUpdate = undefined
-    const changes = this.#map.update()
+    const changes = this.#map.changes()
     for (const id of changes.gone) this.#keys.forget(id)
     const { isSmall } = this
     if (isSmall === this.#wasSmall) return this.#registrar.changed(changes)

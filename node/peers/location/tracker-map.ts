@@ -34,10 +34,12 @@ export class TrackerMap {
   #ids: readonly string[] = []
   #members = new Map<string, Weighed>()
   readonly #trackers: Weighed[][] = Array.from({ length: bucketCount }, () => [])
+  #added: NewTracker[] = []
+  #gone: string[] = []
 
   constructor(roster: Pick<Roster, 'ids'>) {
     this.#roster = roster
-    this.update()
+    this.changes()
   }
 
   /** The trackers of the key, in the order in which they are asked; fewer in a region of fewer members. */
@@ -46,21 +48,29 @@ export class TrackerMap {
   }
 
   trackersOfBucket(bucket: number): string[] {
-    this.update()
+    this.#update()
     return this.#trackers[bucket]!.map(({ id }) => id)
   }
 
-  /** Takes in what has changed in the roster. @returns the buckets that have another tracker, and members that have gone */
-  update(): { added: NewTracker[]; gone: string[] } {
+  /** The buckets that have another tracker, and the members that have gone, since the last call. */
+  changes(): { added: NewTracker[]; gone: string[] } {
+    this.#update()
+    const changes = { added: this.#added, gone: this.#gone }
+    this.#added = []
+    this.#gone = []
+    return changes
+  }
+
+  /** Takes in what has changed in the roster. */
+  #update(): void {
     const ids = this.#roster.ids()
-    if (ids === this.#ids) return { added: [], gone: [] }
+    if (ids === this.#ids) return
     this.#ids = ids
     const present = new Set(ids)
     const gone = [...this.#members.keys()].filter((id) => !present.has(id))
     const come = ids.filter((id) => !this.#members.has(id)).map(weighed)
     for (const id of gone) this.#members.delete(id)
     for (const member of come) this.#members.set(member.id, member)
-    const added: NewTracker[] = []
     for (let bucket = 0; bucket < bucketCount; bucket++) {
       const before = this.#trackers[bucket]!
       const kept = before.filter(({ id }) => this.#members.has(id))
@@ -69,9 +79,9 @@ export class TrackerMap {
       let trackers = kept.length < before.length ? [] : kept
       for (const member of candidates) trackers = insert(trackers, member, bucket)
       this.#trackers[bucket] = trackers
-      for (const { id } of trackers) if (!before.some((old) => old.id === id)) added.push({ bucket, tracker: id })
+      for (const { id } of trackers) if (!before.some((old) => old.id === id)) this.#added.push({ bucket, tracker: id })
     }
-    return { added, gone }
+    this.#gone.push(...gone)
   }
 }
 
