@@ -38,6 +38,8 @@ export interface LocationRequest {
   keys: { key: Digest; holds: Holds }[]
   /** Members wanted for each key: 0 to {@link maxMembersPerKey}. */
   wanted: number
+  /** Who is named first depends on it, so that another number brings others: those that were named were of no use. */
+  order: number
 }
 
 /** Peer ids for each key of the request; none where no members are wanted. */
@@ -49,11 +51,12 @@ export function nameKey({ reference, platform, format }: ImageName): Digest {
 }
 
 /** SPEC.md, "Location protocol". */
-export function encodeLocationRequest({ keys, wanted }: LocationRequest): Uint8Array {
+export function encodeLocationRequest({ keys, wanted, order }: LocationRequest): Uint8Array {
   return encodeCbor({
     keys: Buffer.concat(keys.map(({ key }) => digestToBytes(key))),
     holds: Uint8Array.from(keys, (said) => said.holds),
     wanted,
+    order,
   })
 }
 
@@ -63,6 +66,7 @@ export function parseLocationRequest(bytes: Uint8Array): LocationRequest {
   const raw = fields.bytes('keys')
   const said = fields.bytes('holds')
   const wanted = fields.unsigned('wanted')
+  const order = fields.unsigned('order')
   const count = raw.length / digestBytes
   const most = wanted === 0 ? maxKeysPerRequest : maxKeysPerQuestion
   if (!Number.isInteger(count) || count === 0 || count > most || said.length !== count)
@@ -72,6 +76,7 @@ export function parseLocationRequest(bytes: Uint8Array): LocationRequest {
   return {
     keys: Array.from(said, (value, i) => ({ key: digestFromBytes(raw, i * digestBytes), holds: value as Holds })),
     wanted,
+    order,
   }
 }
 

@@ -102,16 +102,23 @@ export class Location {
 
   /**
    * Asks the trackers of the key who holds it. What this host has said of the key it says again: the trackers know it at once.
-   * @param options `wanted`: members, at most 32
+   * @param options `wanted`: members, at most 32; `order`: another number brings others
    * @returns members of the roster only; nobody is asked in a small region
    * @throws the signal's reason
    */
-  async find(key: Digest, { wanted, signal }: { wanted: number; signal: AbortSignal }): Promise<Found> {
+  async find(
+    key: Digest,
+    { wanted, order = 0, signal }: { wanted: number; order?: number; signal: AbortSignal },
+  ): Promise<Found> {
     if (this.isSmall) return { members: [], isAnswered: false }
     const { roster } = this.#parts.membership
     const said = this.#registrar.said(key)
     if (said !== holds.unsaid) this.#registrar.repeat(key, 'soon')
-    const found = await this.#questions.find(key, said, { wanted: Math.min(wanted, maxMembersPerKey), signal })
+    const found = await this.#questions.find(key, said, {
+      wanted: Math.min(wanted, maxMembersPerKey),
+      order,
+      signal,
+    })
     const members = found.members.filter((id) => id !== roster.own && roster.get(id) !== undefined)
     return { ...found, members }
   }

@@ -42,8 +42,8 @@ export class Questions {
   readonly #parts: QuestionsParts
   readonly #latency = new LatencyEstimate(hedgeMs)
   readonly #slow: ExpiringMap<string>
-  /** Questions of this turn of the event loop, by tracker and number of members wanted. */
-  readonly #batches = new Map<string, { tracker: string; wanted: number; waiting: Waiting[] }>()
+  /** Questions of this turn of the event loop, by tracker, number of members wanted, and order. */
+  readonly #batches = new Map<string, { tracker: string; wanted: number; order: number; waiting: Waiting[] }>()
 
   constructor(parts: QuestionsParts) {
     this.#parts = parts
@@ -54,7 +54,7 @@ export class Questions {
   async find(
     key: Digest,
     said: Holds,
-    { wanted, signal }: { wanted: number; signal: AbortSignal },
+    { wanted, order, signal }: { wanted: number; order: number; signal: AbortSignal },
   ): Promise<Found> {
     const { trackersOf, clock } = this.#parts
     const trackers = trackersOf(key).toSorted((a, b) => Number(this.#slow.has(a)) - Number(this.#slow.has(b)))
@@ -71,7 +71,7 @@ export class Questions {
       next++
       open++
       cancelHedge = clock.after(this.#latency.p95Ms, askNext)
-      this.#ask(tracker, { key, holds: said, wanted })
+      this.#ask(tracker, { key, holds: said, wanted, order })
         .then(
           (members) => {
             isAnswered = true
@@ -97,12 +97,12 @@ export class Questions {
   /** All questions of a turn to one tracker are one message. */
   async #ask(
     tracker: string,
-    { key, holds, wanted }: { key: Digest; holds: Holds; wanted: number },
+    { key, holds, wanted, order }: { key: Digest; holds: Holds; wanted: number; order: number },
   ): Promise<string[]> {
-    const name = `${tracker} ${wanted}`
+    const name = `${tracker} ${wanted} ${order}`
     let batch = this.#batches.get(name)
     if (batch === undefined) {
-      batch = { tracker, wanted, waiting: [] }
+      batch = { tracker, wanted, order, waiting: [] }
       this.#batches.set(name, batch)
       queueMicrotask(() => {
         if (this.#batches.get(name) === batch) this.#send(name)
@@ -115,13 +115,13 @@ export class Questions {
   }
 
   #send(name: string): void {
-    const { tracker, wanted, waiting } = this.#batches.get(name)!
+    const { tracker, wanted, order, waiting } = this.#batches.get(name)!
     this.#batches.delete(name)
     const { client, clock, signal } = this.#parts
     const startedAtMs = clock.now()
     const keys = waiting.map(({ key, holds }) => ({ key, holds }))
     // It registers this host too, so it is not broken off when another tracker has answered.
-    client.ask(tracker, { keys, wanted }, { signal }).then(
+    client.ask(tracker, { keys, wanted, order }, { signal }).then(
       (answer: LocationAnswer) => {
         this.#slow.delete(tracker)
         this.#latency.add(clock.now() - startedAtMs)

@@ -188,6 +188,6 @@ export class Registrar {
   async #send(tracker: string, keys: readonly Digest[]): Promise<LocationAnswer> {
     const { client, signal } = this.#parts
     const said = keys.map((key) => ({ key, holds: this.#own[bucketOf(key)]!.get(key) ?? holds.nothing }))
-    return await client.ask(tracker, { keys: said, wanted: 0 }, { signal })
+    return await client.ask(tracker, { keys: said, wanted: 0, order: 0 }, { signal })
   }
 }

@@ -16,6 +16,8 @@ const seekMs = { first: 1_000, last: 60_000 } as const
 const soughtAtOnce = 4
 /** Segments of which this host has neighbours. Beyond it the one that was joined first is let go. */
 const maxSwarms = 1024
+/** Members whose connections are kept for the sake of all swarms. Others are closed when they are not in use. */
+const maxKept = 128
 /** A swarm that nothing was fetched from for so long is let go (ms). */
 const idleMs = 10 * 60_000
 
@@ -25,6 +27,8 @@ interface Swarm {
   usedAtMs: number
   seekAtMs: number
   seekDelayMs: number
+  /** How often the trackers have been asked again. */
+  seeks: number
 }
 
 export interface SwarmsParts {
@@ -39,6 +43,8 @@ export interface SwarmsParts {
 export class Swarms {
   readonly #parts: SwarmsParts
   readonly #swarms = new BoundedMap<Digest, Swarm>({ maxEntries: maxSwarms })
+  /** For how many swarms each connection is kept. */
+  readonly #uses = new Map<string, number>()
   #cancelSweep: (() => void) | undefined
 
   constructor(parts: SwarmsParts) {
@@ -78,6 +84,7 @@ export class Swarms {
         usedAtMs: now,
         seekAtMs: now + seekMs.first,
         seekDelayMs: seekMs.first,
+        seeks: 0,
       })
     }
     const found = await this.#find(tables)
@@ -93,6 +100,7 @@ export class Swarms {
     if (swarm === undefined || clock.now() < swarm.seekAtMs) return
     swarm.seekDelayMs = Math.min(swarm.seekDelayMs * 2, seekMs.last)
     swarm.seekAtMs = clock.now() + swarm.seekDelayMs
+    swarm.seeks++
     void this.#seek(table, swarm).catch(() => undefined)
   }
 
@@ -100,7 +108,7 @@ export class Swarms {
   leave(table: Digest): void {
     const swarm = this.#swarms.get(table)
     if (swarm === undefined) return
-    for (const lease of swarm.kept.values()) lease[Symbol.dispose]()
+    for (const id of swarm.kept.keys()) this.#letGo(swarm, id)
     this.#swarms.delete(table)
   }
 
@@ -111,22 +119,18 @@ export class Swarms {
 
   async #seek(table: Digest, swarm: Swarm): Promise<void> {
     const connected = this.#connected()
-    for (const [id, lease] of swarm.kept) {
-      if (connected.has(id)) continue
-      lease[Symbol.dispose]()
-      swarm.kept.delete(id)
-    }
-    const found = await this.#find([table])
+    for (const id of swarm.kept.keys()) if (!connected.has(id)) this.#letGo(swarm, id)
+    const found = await this.#find([table], swarm.seeks)
     const others = [...found.get(table)!].filter((id) => !connected.has(id))
     // There is somebody new: he may lead to others soon.
     if (others.length > 0) swarm.seekDelayMs = seekMs.first
     await this.#connect(new Map(others.slice(0, soughtAtOnce).map((id) => [id, [table]])))
   }
 
-  async #find(tables: readonly Digest[]): Promise<Map<Digest, string[]>> {
+  async #find(tables: readonly Digest[], order = 0): Promise<Map<Digest, string[]>> {
     const { location, signal } = this.#parts
     const found = tables.map(
-      async (table) => [table, (await location.find(table, { wanted, signal })).members] as const,
+      async (table) => [table, (await location.find(table, { wanted, order, signal })).members] as const,
     )
     return new Map(await Promise.all(found))
   }
@@ -161,7 +165,18 @@ export class Swarms {
   #keep(table: Digest, id: string): void {
     const swarm = this.#swarms.get(table)
     if (swarm === undefined || swarm.kept.has(id) || swarm.kept.size >= 2 * neighbours) return
+    const uses = this.#uses.get(id) ?? 0
+    if (uses === 0 && this.#uses.size >= maxKept) return
+    this.#uses.set(id, uses + 1)
     swarm.kept.set(id, this.#parts.membership.keep(id))
+  }
+
+  #letGo(swarm: Swarm, id: string): void {
+    swarm.kept.get(id)![Symbol.dispose]()
+    swarm.kept.delete(id)
+    const uses = this.#uses.get(id)! - 1
+    if (uses > 0) this.#uses.set(id, uses)
+    else this.#uses.delete(id)
   }
 
   #add(table: Digest, swarm: Swarm): void {

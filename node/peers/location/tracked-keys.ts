@@ -3,7 +3,7 @@ import type { Digest } from '../../../protocol/digest.ts'
 import { holds, type Holds } from '../../../protocol/messages/location.ts'
 import { BoundedMap } from '../../base/bounded-map.ts'
 import { limits } from '../limits.ts'
-import { mix } from './tracker-map.ts'
+import { mix } from '../roster/member-hash.ts'
 
 /** A member is named for a key no more often than this, unless there is nobody else: so many connect to it at once. */
 export const namings = { count: 48, windowMs: 10_000 } as const
@@ -85,18 +85,18 @@ export class TrackedKeys {
   }
 
   /**
-   * Members that hold or track the key: up to half of them hold much, the others are taken as they come. Each asker has an order of its own,
-   * the same for all keys and trackers, so that one that asks for many keys is sent to few members.
+   * Members that hold or track the key: up to half of them hold much, the others are taken as they come. Each asker has
+   * orders of its own, the same for all keys and trackers, so that one that asks for many keys is sent to few members.
    */
-  members(key: Digest, { asker, wanted }: { asker: string; wanted: number }): string[] {
+  members(key: Digest, { asker, wanted, order }: { asker: string; wanted: number; order: number }): string[] {
     const tracked = this.#keys.get(key)
     if (tracked === undefined) return []
     const now = this.#now()
     for (const [member, { untilMs }] of tracked.members) if (untilMs <= now) this.#delete(member, key)
-    const seed = this.#wordOf(asker)
+    const seed = mix(this.#wordOf(asker), order)
     const ranked = [...tracked.members]
       .filter(([member]) => member !== asker)
-      .map(([member, registration]) => ({ member, registration, rank: mix(seed ^ this.#wordOf(member)) }))
+      .map(([member, registration]) => ({ member, registration, rank: mix(seed, this.#wordOf(member)) }))
       .toSorted((a, b) => b.rank - a.rank)
     const fresh = ranked.filter(({ registration }) => !isNamedOften(registration, now))
     const much = fresh.filter(({ registration }) => registration.holds === holds.much).slice(0, Math.ceil(wanted / 2))

@@ -1,6 +1,6 @@
-import { hash } from 'node:crypto'
 import { digestHex, type Digest } from '../../../protocol/digest.ts'
 import { trackersPerKey } from '../../../protocol/messages/location.ts'
+import { memberHash, mix } from '../roster/member-hash.ts'
 import type { Roster } from '../roster/roster.ts'
 
 /** Parts of the key space: the first ten bits of a key. With 1,000 hosts each tracks about three of them. */
@@ -101,19 +101,11 @@ function isBefore(member: Weighed, weight: number, other: Weighed, bucket: numbe
 }
 
 function weighed(id: string): Weighed {
-  const bytes = hash('sha256', id, 'buffer')
-  return { id, a: bytes.readUInt32LE(0), b: bytes.readUInt32LE(4) }
+  const [a = 0, b = 0] = memberHash(id).places
+  return { id, a, b }
 }
 
 /** SPEC.md, "Location protocol". */
 function weightOf({ a, b }: Weighed, bucket: number): number {
-  return mix(a ^ mix((b + bucket) >>> 0))
-}
-
-/** The finalizer of MurmurHash3 (32 bit): every bit of the input changes about half of the output. */
-export function mix(word: number): number {
-  let mixed = word
-  mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b)
-  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35)
-  return (mixed ^ (mixed >>> 16)) >>> 0
+  return mix(a, mix(b, bucket))
 }

@@ -17,8 +17,8 @@ class World {
     this.keys = new TrackedKeys({ now: () => this.nowMs, random: () => 0.5, bounds })
   }
 
-  members(of = key, { asker = 'asker', wanted = 32 } = {}): string[] {
-    return this.keys.members(of, { asker, wanted })
+  members(of = key, { asker = 'asker', wanted = 32, order = 0 } = {}): string[] {
+    return this.keys.members(of, { asker, wanted, order })
   }
 }
 
@@ -53,6 +53,7 @@ test('an asker is sent to the same members for all keys, and other askers to oth
   const [first, ...rest] = keys.map((some) => String(world.members(some, { wanted: 12 })))
   assert.ok(rest.every((named) => named === first))
   assert.notEqual(String(world.members(keys[0], { asker: 'another', wanted: 12 })), first)
+  assert.notEqual(String(world.members(keys[0], { order: 1, wanted: 12 })), first, 'who asks again gets others')
 })
 
 test('a holder is named to so many at a time, and then newcomers are; where there is nobody else it is named on', () => {

