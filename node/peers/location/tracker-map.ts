@@ -14,6 +14,11 @@ interface Weighed {
   b: number
 }
 
+interface Tracker {
+  member: Weighed
+  weight: number
+}
+
 /** A bucket has another tracker now. */
 export interface NewTracker {
   bucket: number
@@ -33,7 +38,7 @@ export class TrackerMap {
   readonly #roster: Pick<Roster, 'ids'>
   #ids: readonly string[] = []
   #members = new Map<string, Weighed>()
-  readonly #trackers: Weighed[][] = Array.from({ length: bucketCount }, () => [])
+  readonly #trackers: Tracker[][] = Array.from({ length: bucketCount }, () => [])
   #added: NewTracker[] = []
   #gone: string[] = []
 
@@ -49,7 +54,7 @@ export class TrackerMap {
 
   trackersOfBucket(bucket: number): string[] {
     this.#update()
-    return this.#trackers[bucket]!.map(({ id }) => id)
+    return this.#trackers[bucket]!.map(({ member }) => member.id)
   }
 
   /** The buckets that have another tracker, and the members that have gone, since the last call. */
@@ -73,31 +78,32 @@ export class TrackerMap {
     for (const member of come) this.#members.set(member.id, member)
     for (let bucket = 0; bucket < bucketCount; bucket++) {
       const before = this.#trackers[bucket]!
-      const kept = before.filter(({ id }) => this.#members.has(id))
+      const kept = before.filter(({ member }) => this.#members.has(member.id))
       // Where a tracker has gone, any member may be the next.
-      const candidates = kept.length < before.length ? this.#members.values() : come
-      let trackers = kept.length < before.length ? [] : kept
-      for (const member of candidates) trackers = insert(trackers, member, bucket)
+      const hasLost = kept.length < before.length
+      const trackers = hasLost ? [] : kept
+      for (const member of hasLost ? this.#members.values() : come) insert(trackers, member, bucket)
       this.#trackers[bucket] = trackers
-      for (const { id } of trackers) if (!before.some((old) => old.id === id)) this.#added.push({ bucket, tracker: id })
+      for (const { member } of trackers) {
+        if (!before.some((old) => old.member.id === member.id)) this.#added.push({ bucket, tracker: member.id })
+      }
     }
     this.#gone.push(...gone)
   }
 }
 
-/** The heaviest of the trackers and one more. */
-function insert(trackers: Weighed[], member: Weighed, bucket: number): Weighed[] {
+/** Puts a member among the trackers, the heaviest first, if it is heavy enough. */
+function insert(trackers: Tracker[], member: Weighed, bucket: number): void {
   const weight = weightOf(member, bucket)
-  const last = trackers.at(-1)
-  if (trackers.length === trackersPerKey && !isBefore(member, weight, last!, bucket)) return trackers
-  const at = trackers.findIndex((other) => isBefore(member, weight, other, bucket))
-  const more = at === -1 ? [...trackers, member] : trackers.toSpliced(at, 0, member)
-  return more.slice(0, trackersPerKey)
+  let at = trackers.length
+  while (at > 0 && isBefore(member, weight, trackers[at - 1]!)) at--
+  if (at === trackersPerKey) return
+  trackers.splice(at, 0, { member, weight })
+  if (trackers.length > trackersPerKey) trackers.pop()
 }
 
-function isBefore(member: Weighed, weight: number, other: Weighed, bucket: number): boolean {
-  const otherWeight = weightOf(other, bucket)
-  return weight === otherWeight ? member.id < other.id : weight > otherWeight
+function isBefore({ id }: Weighed, weight: number, other: Tracker): boolean {
+  return weight === other.weight ? id < other.member.id : weight > other.weight
 }
 
 function weighed(id: string): Weighed {
