@@ -86,8 +86,8 @@ export const limits = {
   },
 
   /**
-   * What this host keeps as a tracker: which members hold which keys. A registration takes about 200 bytes, so all of
-   * them 26 MB at most. A member that lies gets no more than its own: it costs others a question for each.
+   * What this host keeps as a tracker: which members hold which keys. A registration takes about 240 bytes, so all of
+   * them 32 MB at most. A member that lies gets no more than its own: it costs others a question for each.
    */
   location: {
     /** Of one key: enough that each asker finds others, of an image that a whole region runs. */

@@ -45,10 +45,7 @@ export class Location {
   #isStarted = false
 
   /** @param options `fullMesh`: members of the largest region in which all are connected to all */
-  constructor(
-    parts: LocationParts,
-    { fullMesh = limits.roster.fullMesh }: { fullMesh?: number | undefined } = {},
-  ) {
+  constructor(parts: LocationParts, { fullMesh = limits.roster.fullMesh }: { fullMesh?: number | undefined } = {}) {
     const { host, membership, signal, clock = systemClock, random = Math.random } = parts
     this.#parts = parts
     this.#fullMesh = fullMesh

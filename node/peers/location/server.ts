@@ -42,7 +42,11 @@ export class LocationServer {
 }
 
 /** The answer to a request of the member; it is registered after it is answered. */
-export function answer(keys: TrackedKeys, asker: string, { keys: said, wanted, order }: LocationRequest): LocationAnswer {
+export function answer(
+  keys: TrackedKeys,
+  asker: string,
+  { keys: said, wanted, order }: LocationRequest,
+): LocationAnswer {
   const found = wanted === 0 ? [] : said.map(({ key }) => keys.members(key, { asker, wanted, order }))
   for (const { key, holds } of said) keys.say(asker, key, holds)
   return found

@@ -225,10 +225,7 @@ export function choose(
   const sure = new Set([...found.values()].flatMap((ids) => ids.slice(0, surelyChosen)))
   const missing = new Map([...found.keys()].map((table) => [table, count]))
   const chosen = new Map<string, Digest[]>()
-  for (const [id, tables] of [
-    ...ranked.filter(([id]) => sure.has(id)),
-    ...ranked.filter(([id]) => !sure.has(id)),
-  ]) {
+  for (const [id, tables] of [...ranked.filter(([id]) => sure.has(id)), ...ranked.filter(([id]) => !sure.has(id))]) {
     if (!sure.has(id) && !tables.some((table) => missing.get(table)! > 0)) continue
     for (const table of tables) missing.set(table, missing.get(table)! - 1)
     chosen.set(id, tables)

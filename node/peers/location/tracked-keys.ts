@@ -127,8 +127,7 @@ export class TrackedKeys {
 
   #largest(): string {
     let largest: { member: string; size: number } | undefined
-    for (const [member, { size }] of this.#ofMember)
-      if (size > (largest?.size ?? 0)) largest = { member, size }
+    for (const [member, { size }] of this.#ofMember) if (size > (largest?.size ?? 0)) largest = { member, size }
     return largest!.member
   }
 

@@ -80,7 +80,10 @@ test('records are looked for at the trackers of the name, and of that format', a
   await objects.findImages(name, { signal })
   await objects.findImages({ ...name, format: 'erofs' }, { signal })
   assert.deepEqual(located, [nameKey(name), nameKey({ ...name, format: 'erofs' })])
-  assert.deepEqual(asked, [{ id: 'far', kind: 'image' }, { id: 'far', kind: 'image' }])
+  assert.deepEqual(asked, [
+    { id: 'far', kind: 'image' },
+    { id: 'far', kind: 'image' },
+  ])
 })
 
 test('a member that is named and cannot be reached is passed over; one that is asked for first is asked in any case', async () => {
@@ -98,9 +101,8 @@ test('nobody has it where a tracker says so; where no tracker answers, nobody ha
     const { objects } = lab({ connected, found: () => ({ members: [], isAnswered: true }) })
     assert.equal(await objects.fetchBlobMap(manifest, { signal, mustAnswer: true }), undefined)
     const lost = lab({ connected, found: () => ({ members: [], isAnswered: false }) })
-    await assert.rejects(
-      lost.objects.fetchBlobMap(manifest, { signal, mustAnswer: true }),
-      (error) => isP2pfsError(error, 'unavailable'),
+    await assert.rejects(lost.objects.fetchBlobMap(manifest, { signal, mustAnswer: true }), (error) =>
+      isP2pfsError(error, 'unavailable'),
     )
   }
 })

@@ -135,8 +135,7 @@ export class FakeSwarm {
       (_, i) => new FakeHost(this, `host-${i}`, fullMesh === undefined ? {} : { fullMesh }),
     )
     this.#byId = new Map(this.hosts.map((host) => [host.id, host]))
-    for (const { roster } of this.hosts)
-      for (const { id } of this.hosts) roster.met({ id, name: id, addresses: [] })
+    for (const { roster } of this.hosts) for (const { id } of this.hosts) roster.met({ id, name: id, addresses: [] })
   }
 
   host(id: string): FakeHost {

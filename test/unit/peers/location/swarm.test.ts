@@ -151,14 +151,15 @@ test('segments that are fetched together are asked for together, and share neigh
   await world.pass(60_000, { stepMs: 250 })
   const [cold] = hosts as [FakeHost]
   for (const id of tables) cold.track(id, new Bitmap(count))
-  await world.timed(
-    Promise.all(tables.map(async (id) => await cold.availability.whenAsked(id, { signal, index: 0 }))),
-  )
+  await world.timed(Promise.all(tables.map(async (id) => await cold.availability.whenAsked(id, { signal, index: 0 }))))
   for (const id of tables) assert.ok(cold.availability.holders(id, 0).length > 0)
   assert.ok(cold.peers.size <= 12 + 2 * neighbours, `${cold.peers.size} connections`)
 })
 
-for (const [title, isFirst] of [['first', true], ['second', false]] as const) {
+for (const [title, isFirst] of [
+  ['first', true],
+  ['second', false],
+] as const) {
   test(`where the ${title} tracker is dead, the others answer within the wait of a first fetch`, async (t) => {
     const world = new World(t, 40)
     const { hosts, swarm } = world
@@ -186,7 +187,10 @@ test('all trackers of a key die: those who come after them are told by all who h
     swarm.kill(id)
     swarm.bury(id)
   }
-  assert.deepEqual(holder.location.trackersOf(table).filter((id) => trackers.includes(id)), [])
+  assert.deepEqual(
+    holder.location.trackersOf(table).filter((id) => trackers.includes(id)),
+    [],
+  )
   await world.pass(15_000, { stepMs: 100 })
   const found = cold.location.find(table, { wanted: 5, signal })
   await world.timed(found)

@@ -82,7 +82,14 @@ test('bounds are held: of a key, of a member, and of all, where the member that 
   for (const id of much) world.keys.say(id, key, holds.much)
   for (let i = 0; i < 100; i++) world.keys.say(`some-${i}`, key, holds.some)
   assert.equal(world.keys.size, 10)
-  assert.deepEqual(world.members().filter((id) => id.startsWith('much')).toSorted(), much, 'those that hold much stay')
+  assert.deepEqual(
+    world
+      .members()
+      .filter((id) => id.startsWith('much'))
+      .toSorted(),
+    much,
+    'those that hold much stay',
+  )
   for (const own of keysOf(100, 'liar')) world.keys.say('liar', own, holds.much)
   assert.equal(world.keys.size, 30)
   assert.deepEqual(world.members(keysOf(100, 'liar')[79]), [], 'the oldest went first')

@@ -39,7 +39,10 @@ test('all hosts name the same three trackers of a key, in the same order, whatev
 
 test('the rule of SPEC.md stays as it is', () => {
   const { map } = new Members(ids(10))
-  assert.equal(bucketOf(digestOf(Buffer.from('key 0'))), Number.parseInt(digestOf(Buffer.from('key 0')).slice(7, 15), 16) >>> 22)
+  assert.equal(
+    bucketOf(digestOf(Buffer.from('key 0'))),
+    Number.parseInt(digestOf(Buffer.from('key 0')).slice(7, 15), 16) >>> 22,
+  )
   assert.deepEqual(
     [0, 1, 1023].map((bucket) => map.trackersOfBucket(bucket)),
     [
