@@ -40,6 +40,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: 'rebuild an image from its layers and compare the result with what is in use',
     load: async () => await import('./verify.ts'),
   },
+  limits: {
+    summary: 'show or change limits on bandwidth, while the daemon runs',
+    load: async () => await import('./limits.ts'),
+  },
   status: {
     summary: 'show the region, peers, images, mounts, and where data came from',
     load: async () => await import('./status.ts'),

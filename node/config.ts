@@ -10,7 +10,8 @@ import { parseDuration } from './base/duration.ts'
 import { defaultLayerLimits } from './rootfs/layer-limits.ts'
 import { logLevels } from './base/log.ts'
 import { parseRegistryName } from './registry/endpoint.ts'
-import { parseByteRate, parseNeighbour } from './neighbours/neighbour-options.ts'
+import { parseByteRate, parseRateLimit } from './base/byte-rate.ts'
+import { parseNeighbour } from './neighbours/neighbour-options.ts'
 import { parseMirror } from './registry/mirrors.ts'
 import { normalizePlatform } from './model/platform.ts'
 import { defaultLimits } from './registry/request-gate.ts'
@@ -168,6 +169,19 @@ export const options = {
       'this host has, and do nothing else',
     { type: 'path', fallbackText: 'none: no guests, unless the region has no key' },
   ),
+  uploadLimit: text(
+    'RATE',
+    'none',
+    'what this host gives to peers in a second; p2pfs limits changes it while it runs',
+    {
+      check: parseRateLimit,
+    },
+  ),
+  downloadLimit: text('RATE', 'none', 'the same, for chunks that it takes from peers', { check: parseRateLimit }),
+  registryLimit: text('RATE', 'none', 'the same, for what it reads from registries', { check: parseRateLimit }),
+  seedLimit: text('RATE', 'none', 'the same, for what seeds fetch to this host, from wherever it comes', {
+    check: parseRateLimit,
+  }),
   insecureRegistry: list('HOST[:PORT]', [], 'registries that the daemon speaks plain HTTP with', {
     check: parseRegistryName,
   }),

@@ -1,5 +1,7 @@
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
+import { Bandwidth } from './base/bandwidth.ts'
+import { parseByteRate } from './base/byte-rate.ts'
 import type { Log } from './base/log.ts'
 import { EventLoopDelay } from './base/event-loop-delay.ts'
 import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
@@ -11,6 +13,7 @@ import type { Config } from './config.ts'
 import { ControlServer, type InheritedSocket } from './control/server.ts'
 import { ChunkRelays } from './fetch/chunk-relays.ts'
 import { Fetcher } from './fetch/fetcher.ts'
+import { LimitedFetcher } from './fetch/limited-fetcher.ts'
 import { PeerSource } from './fetch/peer-source.ts'
 import { RangeSource } from './fetch/range-source.ts'
 import type { ChunkSource } from './fetch/source.ts'
@@ -36,13 +39,14 @@ import { Mounts } from './mount/mounts.ts'
 import { NativeBuilder } from './mount/native/native-builder.ts'
 import type { NativeImages } from './mount/native/native-images.ts'
 import type { Placement } from './mount/placement/placement.ts'
-import { neighbourOptions, parseByteRate } from './neighbours/neighbour-options.ts'
+import { neighbourOptions } from './neighbours/neighbour-options.ts'
 import { NeighbourRegion } from './neighbours/neighbour-region.ts'
 import { NeighboursFirst } from './neighbours/neighbours-first.ts'
 import { ExportOperation } from './operations/export.ts'
 import { ImageRequests } from './operations/image-request.ts'
 import { ImportOperation } from './operations/import.ts'
 import { InspectOperation } from './operations/inspect.ts'
+import { LimitsOperation } from './operations/limits.ts'
 import { MountReports } from './operations/mount-report.ts'
 import { MountOperation, ResetOperation, UmountOperation } from './operations/mount.ts'
 import { PushOperation } from './operations/push.ts'
@@ -53,7 +57,6 @@ import { StatusOperation } from './operations/status.ts'
 import { VerifyOperation } from './operations/verify.ts'
 import type { ChunkFiles } from './peers/bulk/chunk-files.ts'
 import { PeerNetwork } from './peers/network.ts'
-import { SpanReaders } from './peers/span-readers.ts'
 import type { ServedData } from './peers/served-data.ts'
 import { IndexTrust } from './publish/index-trust.ts'
 import { Lies } from './publish/lies.ts'
@@ -148,12 +151,29 @@ export async function startDaemon(
   const reserve = stack.use(await DiskReserve.open({ log }, { path: paths.reserve }))
   const catalog = stack.use(await Catalog.open({ reserve, log }, { directory: paths.catalog }))
   const chunks = stack.use(await ChunkStore.open({ reserve, log }, { directory: paths.chunks }))
+  const bandwidths = {
+    upload: new Bandwidth(),
+    download: new Bandwidth(),
+    registry: new Bandwidth(),
+    seed: new Bandwidth(),
+  }
+  const bandwidthLimits = new LimitsOperation(
+    { bandwidths, file: paths.limits, log },
+    {
+      upload: config.uploadLimit,
+      download: config.downloadLimit,
+      registry: config.registryLimit,
+      seed: config.seedLimit,
+    },
+  )
+  await bandwidthLimits.start()
   const registryOptions = {
     credentials: new DockerCredentials({ log }),
     insecureRegistries: config.insecureRegistry,
     mirrors: config.registryMirror,
     hostsDirectories: config.registryHostsDir,
     certificates: { authorityFiles: config.registryCa },
+    bandwidth: bandwidths.registry,
     limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
     userAgent: `p2pfs/${version}`,
     log,
@@ -175,7 +195,7 @@ export async function startDaemon(
   )
   await registryForPeers.start()
   const network = await PeerNetwork.open(
-    { log },
+    { log, upload: bandwidths.upload },
     {
       region: config.region,
       name: config.name,
@@ -223,8 +243,9 @@ export async function startDaemon(
   })
 
   // The sources of chunks.
-  const readers = new SpanReaders({ own, membership })
-  const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, readers, log })
+  const { download } = bandwidths
+  const { spans } = network
+  const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, spans, download, log })
   const stream = new StreamSource({ streams, inventory, signal, log })
   const range = new RangeSource({ layers: ranges, stream, wholeReads, inventory, signal, log })
   const neighbours: NeighbourRegion[] = []
@@ -243,7 +264,7 @@ export async function startDaemon(
     registry: neighbours.length > 0 ? neighboursFirst : range,
     log,
   })
-  const relays = new ChunkRelays({ inventory, fetcher })
+  const relays = new ChunkRelays({ inventory, fetcher, spans: network.spans })
   stack.defer(async () => await fetcher.settled())
 
   // Images, and their imports.
@@ -304,6 +325,7 @@ export async function startDaemon(
   const noRegistry: ChunkSource = {
     fetch: async () => await Promise.reject(new P2pfsError('missing', 'members are not read for from this registry')),
   }
+  const seedFetcher = new LimitedFetcher({ fetcher, inventory, bandwidth: bandwidths.seed })
   const placements = new Placements(
     {
       own,
@@ -311,8 +333,12 @@ export async function startDaemon(
       profiles,
       inventory,
       pins,
-      fetcher,
-      regionFetcher: new Fetcher({ inventory, peers, registry: noRegistry, log }),
+      fetcher: seedFetcher,
+      regionFetcher: new LimitedFetcher({
+        fetcher: new Fetcher({ inventory, peers, registry: noRegistry, log }),
+        inventory,
+        bandwidth: bandwidths.seed,
+      }),
       readsFor: async (reference) => await peerImports.readsFor(reference),
       room: async () => await roomOf(paths.chunks),
       log,
@@ -341,7 +367,7 @@ export async function startDaemon(
   const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, log }, { readDeadlineMs })
   const requests = new ImageRequests({ platform: config.platform })
   const reports = new MountReports({ mounts, inventory, wholeReads, membership })
-  const seeder = new RootfsSeeder({ inventory, fetcher, log })
+  const seeder = new RootfsSeeder({ inventory, fetcher: seedFetcher, log })
   const publisher = new Publisher({ ranges, indexes, registry, fetcher, published, log })
   const loopDelay = stack.use(new EventLoopDelay())
   const control = new ControlServer(
@@ -377,6 +403,7 @@ export async function startDaemon(
         placeSeed: new PlaceSeedOperation({ requests, resolver, membership, hosts, jobs }),
         listSeeds: new ListSeedsOperation({ jobs }),
         cancelSeed: new CancelSeedOperation({ jobs }),
+        limits: bandwidthLimits,
         mount: new MountOperation({ stateDir: config.stateDir, requests, resolver, mounts, reserve, reports, log }),
         umount: new UmountOperation({ mounts, log }),
         reset: new ResetOperation({ mounts, reserve, log }),

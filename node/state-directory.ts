@@ -15,6 +15,7 @@ export function statePaths(
   | 'catalog'
   | 'reserve'
   | 'identity'
+  | 'limits'
   | 'mountPoint'
   | 'trees'
   | 'native'
@@ -28,6 +29,8 @@ export function statePaths(
     catalog: join(stateDir, 'catalog'),
     reserve: join(stateDir, 'reserve'),
     identity: join(stateDir, 'identity.key'),
+    /** Limits that were changed while a daemon ran. */
+    limits: join(stateDir, 'limits.json'),
     /** The FUSE filesystem. */
     mountPoint: join(stateDir, 'mnt'),
     /** Kernel mounts of images. */

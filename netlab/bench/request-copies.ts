@@ -2,24 +2,29 @@ import type { TimedRequest } from '../registry/logging-proxy-main.ts'
 import { formatTable } from './table.ts'
 
 /** What was fetched of one path: how many bytes crossed the link, and how many of them are different ones. */
-interface Fetched {
+export interface Fetched {
   requests: number
   bytes: number
   distinctBytes: number
+}
+
+/** What was fetched in all. */
+export function copiesOf(requests: readonly TimedRequest[]): Fetched {
+  const all = { requests: 0, bytes: 0, distinctBytes: 0 }
+  for (const ofPath of Map.groupBy(requests, ({ method, path }) => `${method} ${path}`).values()) {
+    const one = fetched(ofPath)
+    all.requests += one.requests
+    all.bytes += one.bytes
+    all.distinctBytes += one.distinctBytes
+  }
+  return all
 }
 
 /** A line for each path that was fetched more than once, the one that cost most first, and one for all. */
 export function formatCopies(requests: readonly TimedRequest[]): string {
   const byPath = Map.groupBy(requests, ({ method, path }) => `${method} ${path}`)
   const rows = [...byPath].map(([path, ofPath]) => ({ path, ...fetched(ofPath) }))
-  const all = rows.reduce(
-    (sum, { requests: count, bytes, distinctBytes }) => ({
-      requests: sum.requests + count,
-      bytes: sum.bytes + bytes,
-      distinctBytes: sum.distinctBytes + distinctBytes,
-    }),
-    { requests: 0, bytes: 0, distinctBytes: 0 },
-  )
+  const all = copiesOf(requests)
   const cells = ({ requests: count, bytes, distinctBytes }: Fetched): string[] => [
     String(count),
     (bytes / 1e6).toFixed(2),

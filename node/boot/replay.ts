@@ -66,8 +66,15 @@ export class ProfileReplay {
         count(this.done, lengthBytes)
         continue
       }
-      const held = this.#target.isHeld(chunk)
-      while (!this.#hasRoom(held, lengthBytes) && !signal.aborted) await this.#room.promise
+      let held = this.#target.isHeld(chunk)
+      while (!this.#hasRoom(held, lengthBytes) && !signal.aborted) {
+        await this.#room.promise
+        held = this.#target.isHeld(chunk)
+      }
+      if (this.#target.has(chunk)) {
+        count(this.done, lengthBytes)
+        continue
+      }
       if (signal.aborted || this.#failures >= maxFailures) break
       const fetching = this.#fetch(chunk, lengthBytes, held, signal).finally(() => running.delete(fetching))
       running.add(fetching)

@@ -337,6 +337,32 @@ export type Outcome<T> = { result: T } | { error: { code: string; message: strin
  */
 export type BulkLink = 'open' | 'idle' | 'refused' | 'unreachable' | 'off'
 
+/** What can be limited, in bytes a second. */
+export const limitNames = ['upload', 'download', 'registry', 'seed'] as const
+export type LimitName = (typeof limitNames)[number]
+
+/** `POST /limits`. */
+export interface LimitsRequest {
+  /** Rates such as `200Mbit` or `25MB`, or `none`. */
+  set?: Partial<Record<LimitName, string>>
+  /** Whether limits that were changed before are those of the daemon's options again; `set` comes after that. */
+  reset?: boolean
+}
+
+export interface Limits {
+  limits: {
+    name: LimitName
+    /** As it was given; `none` where there is no limit. */
+    rate: string
+    /** Whether it is not the daemon's option. */
+    isChanged: boolean
+    /** What passed in the last second. */
+    bytesPerSecond: number
+    /** Pieces that have waited for the limit since the daemon started. */
+    waits: number
+  }[]
+}
+
 /** `GET /status` answers with a {@link Status}. Counters begin at zero when the daemon starts. */
 export interface Status {
   version: string

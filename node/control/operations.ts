@@ -5,6 +5,8 @@ import type {
   ImportRequest,
   InspectRequest,
   InspectResult,
+  Limits,
+  LimitsRequest,
   MountRequest,
   MountResult,
   Placed,
@@ -43,6 +45,7 @@ export interface Operations {
   placeSeed: Operation<SeedJobRequest, SeedJobResult>
   listSeeds: Operation<object, SeedJobs>
   cancelSeed: Operation<CancelSeedRequest, SeedJobReport>
+  limits: Operation<LimitsRequest, Limits>
   mount: Operation<MountRequest, MountResult>
   umount: Operation<UmountRequest, Record<string, never>>
   reset: Operation<ResetRequest, Placed>

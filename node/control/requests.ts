@@ -8,6 +8,7 @@ import type {
   ExportRequest,
   ImageRequest,
   ImportRequest,
+  LimitsRequest,
   MountRequest,
   PushRequest,
   SeedJobRequest,
@@ -154,6 +155,16 @@ export function parseImportRequest(body: RequestBody): ImportRequest {
 
 export function parsePushRequest(body: RequestBody): PushRequest {
   return { image: text(body, 'image'), target: text(body, 'target'), ...optional(body, 'platform', platform) }
+}
+
+export function parseLimitsRequest(body: RequestBody): LimitsRequest {
+  const rates = (of: RequestBody, key: string): NonNullable<LimitsRequest['set']> => {
+    const value = of[key]
+    if (typeof value !== 'object' || value === null || !Object.values(value).every((rate) => typeof rate === 'string'))
+      throw new P2pfsError('invalid', `${key} is not an object of rates: {"upload": "200Mbit"}`)
+    return value
+  }
+  return { ...optional(body, 'set', rates), ...optional(body, 'reset', flag) }
 }
 
 export function parseExportRequest(body: RequestBody): ExportRequest {

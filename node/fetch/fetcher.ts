@@ -17,12 +17,12 @@ import {
   type Source,
 } from '../model/chunk-request.ts'
 import type { PeerSource } from './peer-source.ts'
-import type { ChunkSource } from './source.ts'
+import { HeldByPeerError, type ChunkSource } from './source.ts'
 import type { Inventory } from '../store/inventory.ts'
 
 export interface FetcherParts {
   inventory: Pick<Inventory, 'has' | 'get' | 'put'>
-  peers: Pick<PeerSource, 'fetch'>
+  peers: Pick<PeerSource, 'fetch' | 'isHeld'>
   /** Asked when no peer delivers, or not soon. */
   registry: ChunkSource
   log: Log
@@ -280,7 +280,8 @@ export class Fetcher {
 
   /**
    * From the registry, or from the peers where these deliver first. A registry that fails is asked again as long as
-   * peers may deliver.
+   * peers may deliver. Where no peer had the chunk, and one has got it before the registry is read, that one is asked;
+   * once, for it may lie.
    */
   async #fromAny(
     request: ChunkRequest,
@@ -289,23 +290,37 @@ export class Fetcher {
     signal: AbortSignal,
   ): Promise<Delivered> {
     const { registry, clock = systemClock } = this.#parts
-    const delivering = peers.then(async (delivered) => delivered ?? (await new Promise<never>(() => undefined)))
+    const deliveringOf = async (asking: Promise<Delivered | undefined>): Promise<Delivered> =>
+      (await asking) ?? (await new Promise<never>(() => undefined))
+    let delivering = deliveringOf(peers)
+    let mayAskAgain = false
     let havePeersEnded = false
     peers.then(
-      () => (havePeersEnded = true),
+      () => (havePeersEnded = mayAskAgain = true),
       () => undefined,
     )
+    const isHeld = (): boolean => mayAskAgain && this.#parts.peers.isHeld(request)
     await Promise.resolve()
     for (;;) {
       try {
         let source: RemoteSource = 'registry'
         const onSource = (from: RemoteSource): void => void (source = from)
         const isFallback = !havePeersEnded && !flight.reading.signal.aborted
-        const options = { signal, urgency: flight.urgency, fetchChunk: this.fetchChunk, isFallback, onSource }
+        const { fetchChunk } = this
+        const options = { signal, urgency: flight.urgency, fetchChunk, isFallback, onSource, isHeld }
         const asking = registry.fetch(request, options)
         return await Promise.race([delivering, asking.then((bytes): Delivered => ({ bytes, source }))])
       } catch (cause) {
         if (signal.aborted) throw cause
+        if (cause instanceof HeldByPeerError) {
+          mayAskAgain = false
+          const late = Promise.withResolvers<undefined>()
+          peers = this.#fromPeers(request, flight, signal, () => late.resolve(undefined))
+          const delivered = await Promise.race([peers, late.promise])
+          if (delivered !== undefined) return delivered
+          delivering = deliveringOf(peers)
+          continue
+        }
         const again = isP2pfsError(cause, 'unavailable', 'timeout', 'busy')
           ? pause(clock, askAgainMs, { signal }).then(() => 'again' as const)
           : undefined

@@ -19,8 +19,18 @@ const queuedLateMs = 10_000
 const nextHolderMs = 2_000
 /** A timer that is so late (ms) tells of a pause of this host, not of its peers. */
 const ownPauseMs = 250
-/** A chunk that nobody waits for gives its reader this time (ms), or four times what members usually take: both may be busy. */
-const unawaited = { minMs: 250, factor: 4 } as const
+/**
+ * A reader that does not say that it reads is passed over after this time (ms), though few have been so lately; and for a
+ * chunk that nobody waits for after this time, or four times what members usually take. A host that is short of a core
+ * says so late: to read for it costs the registry, and all others, more than to wait. One that is gone is known by then.
+ */
+const slowReader = { ms: 1_000, factor: 4 } as const
+/** A chunk that nobody waits for, and that is only ever said to be coming, is asked of the registry too after this time (ms). */
+const unawaitedLateMs = 30_000
+/** Stewards are asked so many times for one chunk: for a reader, and for another where that one does not deliver. */
+const maxQuestions = 3
+/** The time for which this host was late is not counted against a reader, up to so much (ms). */
+const maxOwnLateMs = 1_000
 /** How often the decision is made anew where nothing else happens (ms). */
 const recheckMs = 250
 
@@ -32,9 +42,10 @@ export interface Holders {
     request: ChunkRequest,
     options: { signal: AbortSignal; streamClass: StreamClass; urgency: Urgency },
   ) => Promise<Delivery>
-  reader: (request: ChunkRequest, except: ReadonlySet<string>) => { id: string; standing: PeerStanding } | undefined
+  reader: (request: ChunkRequest) => Reader | 'registry' | undefined
+  findReader: (request: ChunkRequest, urgency: Urgency) => Promise<void>
   askReader: (
-    id: string,
+    reader: Reader,
     request: ChunkRequest,
     options: { signal: AbortSignal; urgency: Urgency; onComing: () => void },
   ) => Promise<Delivery>
@@ -42,6 +53,7 @@ export interface Holders {
   usualMs: (streamClass: StreamClass) => number
   countDemand: () => void
   mayAskAgain: () => boolean
+  mayPassOver: () => boolean
   isBusyWithEarlier: (id: string, streamClass: StreamClass, askedAtMs: number) => boolean
 }
 
@@ -61,10 +73,20 @@ interface Asked {
   askedAtMs: number
 }
 
+/** A member to which a steward has sent this host. */
+export interface Reader {
+  id: string
+  /** How deep this host is below it in the span's tree of relays. */
+  depth: number
+  standing: PeerStanding
+}
+
 /** The member that has been asked to read the chunk from the registry. */
 interface AskedReader {
   standing: PeerStanding
   askedAtMs: number
+  /** For how long this host has been late since (ms). */
+  ownLateMs: number
   isComing: boolean
 }
 
@@ -78,8 +100,9 @@ interface AskedReader {
  * 3. After two seconds of waiting the registry is asked too; after the usual time of peers where all holders were silent
  *    before, and at once where they have been for long. Those are asked only after that.
  * 4. Where nobody waits, holders are asked in turn, and the registry too when one of them has been silent.
- * 5. Where nobody holds the chunk, the member that reads it for all is asked to. The registry is asked too when that
- *    member does not say soon that it does, and when somebody has waited for ten seconds: two, within the budget.
+ * 5. Where nobody holds the chunk, a steward says who reads it: this host, or a member, which is asked to. The registry is
+ *    asked too when that member does not say soon that it does, and when somebody has waited for ten seconds: two, within
+ *    the budget. Another reader is asked for where that one refuses.
  * 6. The first right answer wins; the wants of the others are given up.
  */
 export class PeerFetch {
@@ -92,6 +115,8 @@ export class PeerFetch {
   readonly #tried = new Set<string>()
   readonly #asked = new Map<string, Asked>()
   #reader: AskedReader | undefined
+  #isAskingSteward = false
+  #questions = 0
   readonly #startedAtMs: number
   #urgentAtMs: number | undefined
   #lastAskedAtMs = -Infinity
@@ -156,10 +181,17 @@ export class PeerFetch {
     if (this.#reader !== undefined && this.#asked.size === 0 && next === undefined) return this.#waitForReader()
     if (this.#asked.size === 0) {
       if (next === undefined) {
-        const reader = this.#isReader() ? undefined : this.#holders.reader(this.#request, this.#tried)
-        if (reader === undefined) throw new P2pfsError('missing', 'no peer delivers the chunk', { digest })
-        this.#askReader(reader)
-        return 0
+        if (this.#isAskingSteward && !this.#isReader()) return Infinity
+        const reader = this.#isReader() ? 'registry' : this.#holders.reader(this.#request)
+        if (reader === 'registry') throw new P2pfsError('missing', 'no peer delivers the chunk', { digest })
+        if (reader !== undefined && !this.#tried.has(reader.id)) {
+          this.#askReader(reader)
+          return 0
+        }
+        if (this.#questions >= maxQuestions)
+          throw new P2pfsError('missing', 'no member reads the chunk for this host', { digest })
+        this.#askSteward()
+        return Infinity
       }
       const leftMs = next.standing.current === standings.lost ? this.#afterRegistry() : 0
       if (leftMs > 0) return leftMs
@@ -183,7 +215,7 @@ export class PeerFetch {
 
   /** @returns how long nothing else is due (ms), unless something happens */
   #waitForReader(): number {
-    const { standing, askedAtMs, isComing } = this.#reader!
+    const { standing, askedAtMs, ownLateMs, isComing } = this.#reader!
     if (this.#isLate) return Infinity
     const now = this.#clock.now()
     if (this.#isReader()) {
@@ -193,13 +225,19 @@ export class PeerFetch {
     if (!isComing) {
       const { comingMs } = this.#holders
       const patienceMs =
-        this.#urgentAtMs === undefined ? Math.max(unawaited.minMs, unawaited.factor * comingMs) : comingMs
-      const dueMs = askedAtMs + patienceMs
+        this.#urgentAtMs === undefined ? Math.max(slowReader.ms, slowReader.factor * comingMs) : comingMs
+      const dueMs = askedAtMs + patienceMs + Math.min(ownLateMs, maxOwnLateMs)
       if (now < dueMs) return dueMs - now
+      if (now - askedAtMs < slowReader.ms && !this.#holders.mayPassOver()) return Math.min(recheckMs, slowReader.ms)
       this.#becomeLate()
       return Infinity
     }
-    if (this.#urgentAtMs === undefined) return Infinity
+    if (this.#urgentAtMs === undefined) {
+      const leftMs = askedAtMs + unawaitedLateMs - now
+      if (leftMs > 0) return leftMs
+      this.#becomeLate()
+      return Infinity
+    }
     const waitedMs = now - this.#urgentAtMs
     if (waitedMs < lateMs) return lateMs - waitedMs
     if (waitedMs >= queuedLateMs) standing.failed()
@@ -213,9 +251,19 @@ export class PeerFetch {
     return this.#options.isReader?.aborted === true
   }
 
-  #askReader({ id, standing }: { id: string; standing: PeerStanding }): void {
+  #askSteward(): void {
+    this.#questions++
+    this.#isAskingSteward = true
+    void this.#holders.findReader(this.#request, this.#options.urgency).then(() => {
+      this.#isAskingSteward = false
+      this.#wake.resolve()
+    })
+  }
+
+  #askReader(reader: Reader): void {
+    const { id, standing } = reader
     this.#tried.add(id)
-    const asked = { standing, askedAtMs: this.#clock.now(), isComing: false }
+    const asked = { standing, askedAtMs: this.#clock.now(), ownLateMs: 0, isComing: false }
     this.#reader = asked
     const { signal } = this.#over
     const onComing = (): void => {
@@ -223,7 +271,7 @@ export class PeerFetch {
       asked.isComing = true
       this.#wake.resolve()
     }
-    const asking = this.#holders.askReader(id, this.#request, { signal, urgency: this.#options.urgency, onComing })
+    const asking = this.#holders.askReader(reader, this.#request, { signal, urgency: this.#options.urgency, onComing })
     this.#settle(id, asking, signal, () => (this.#reader = undefined))
   }
 
@@ -311,8 +359,10 @@ export class PeerFetch {
     const dueMs = this.#clock.now() + ms
     let cancel: (() => void) | undefined
     const wake = (): void => {
+      const lateMs = this.#clock.now() - dueMs
+      if (this.#reader !== undefined && lateMs > 0) this.#reader.ownLateMs += lateMs
       // This host has paused: what has come meanwhile is read first.
-      if (this.#clock.now() - dueMs > ownPauseMs) cancel = this.#clock.after(recheckMs, () => this.#wake.resolve())
+      if (lateMs > ownPauseMs) cancel = this.#clock.after(recheckMs, () => this.#wake.resolve())
       else this.#wake.resolve()
     }
     if (ms !== Infinity) cancel = this.#clock.after(ms, wake)

@@ -1,4 +1,5 @@
 import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
+import { Bandwidth } from '../base/bandwidth.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { ShareBudget } from '../base/share-budget.ts'
@@ -8,16 +9,18 @@ import type { Availability } from '../peers/availability.ts'
 import type { BulkPlane } from '../peers/bulk/bulk-plane.ts'
 import type { ChunkClient, StreamClass } from '../peers/chunk/client.ts'
 import { standings, type PeerStanding } from '../peers/peer-standing.ts'
-import type { SpanReaders } from '../peers/span-readers.ts'
+import type { SpanStewards } from '../peers/spans/span-stewards.ts'
 import { fetchInBulk } from './bulk-fetch.ts'
-import { PeerFetch } from './peer-fetch.ts'
+import { PeerFetch, type Reader } from './peer-fetch.ts'
 import type { SourceOptions } from './source.ts'
 
 export interface PeerSourceParts {
   availability: Pick<Availability, 'holders' | 'whenAsked' | 'forgetClaim'>
   chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs' | 'comingMs' | 'isBusyWithEarlier'>
   bulk: Pick<BulkPlane, 'ready' | 'fetchToStore' | 'isBusyWithEarlier'>
-  readers: Pick<SpanReaders, 'readerOf'>
+  /** A limit on what is taken from peers. */
+  download?: Pick<Bandwidth, 'take' | 'giveBack'>
+  spans: Pick<SpanStewards, 'placeOf' | 'ask'>
   log: Log
   clock?: Clock
 }
@@ -44,8 +47,11 @@ const stallMs = 5_000
  * somebody waits for, and a few besides.
  */
 const hedges = { share: 0.05, burst: 16 } as const
+/** The same for readers that do not say soon that they read: each that is passed over costs the registry a range. */
+const passedOver = { share: 0.02, burst: 4 } as const
 /** More than all that is under way to one peer (bytes). */
 const untried = 2 ** 40
+const nobody: ReadonlySet<string> = new Set()
 
 /**
  * Asks the holders of a chunk. Those that have delivered come first, the least busy of them before the others; those
@@ -54,13 +60,16 @@ const untried = 2 ** 40
 export class PeerSource {
   readonly #parts: PeerSourceParts
   readonly #clock: Clock
+  readonly #download: Pick<Bandwidth, 'take' | 'giveBack'>
   readonly #budget = new ShareBudget(hedges)
+  readonly #readerBudget = new ShareBudget(passedOver)
   /** What is under way to each peer (bytes). */
   readonly #loads = new Map<string, number>()
 
   constructor(parts: PeerSourceParts) {
     this.#parts = parts
     this.#clock = parts.clock ?? systemClock
+    this.#download = parts.download ?? new Bandwidth()
   }
 
   /**
@@ -69,9 +78,15 @@ export class PeerSource {
    * @throws missing where no connected peer delivers it; the signal's reason
    */
   async fetch(request: ChunkRequest, options: PeerSourceOptions): Promise<Delivery> {
-    const { table, index } = request
+    const { table, index, lengthBytes } = request
     await this.#parts.availability.whenAsked(table, { signal: options.signal, index })
-    return await new PeerFetch({ holders: this, clock: this.#clock }, request, options).run()
+    await this.#download.take(lengthBytes, options)
+    try {
+      return await new PeerFetch({ holders: this, clock: this.#clock }, request, options).run()
+    } catch (error) {
+      this.#download.giveBack(lengthBytes)
+      throw error
+    }
   }
 
   /** The holder to ask next. @param except those that have been asked */
@@ -102,13 +117,26 @@ export class PeerSource {
     return best
   }
 
-  /** The member that reads the chunk from the registry where nobody holds it; undefined where it is this host. */
-  reader(
-    { table, index }: ChunkRequest,
-    except: ReadonlySet<string>,
-  ): { id: string; standing: PeerStanding } | undefined {
-    const id = this.#parts.readers.readerOf(table, index)
-    return id === undefined || except.has(id) ? undefined : { id, standing: this.#parts.chunks.standing(id) }
+  /** Whether a member is known to hold the chunk. */
+  isHeld(request: ChunkRequest): boolean {
+    return this.next(request, nobody) !== undefined
+  }
+
+  /**
+   * The member from which this host gets a chunk that nobody holds; `registry` where it is to read it by itself; undefined
+   * where a steward has to be asked.
+   */
+  reader({ table, index }: ChunkRequest): Reader | 'registry' | undefined {
+    const { spans, chunks } = this.#parts
+    const place = spans.placeOf(table, index)
+    if (place === undefined) return undefined
+    const { member: id, depth } = place
+    return id === undefined ? 'registry' : { id, depth, standing: chunks.standing(id) }
+  }
+
+  /** Resolves when a steward has said, or none has in time, who reads the chunk: {@link reader} tells. Never rejects. */
+  async findReader({ table, index }: ChunkRequest, urgency: Urgency): Promise<void> {
+    await this.#parts.spans.ask(table, index, { urgency })
   }
 
   /** How long a peer that owes a chunk takes to get on, in 95 of 100 cases (ms). */
@@ -124,6 +152,12 @@ export class PeerSource {
   /** Somebody waits for one more chunk. */
   countDemand(): void {
     this.#budget.count()
+    this.#readerBudget.count()
+  }
+
+  /** Whether a reader that does not say soon that it reads may be passed over at once. */
+  mayPassOver(): boolean {
+    return this.#readerBudget.take()
   }
 
   /** Whether a chunk may be asked for twice although the peer that was asked is not silent. */
@@ -168,12 +202,12 @@ export class PeerSource {
   }
 
   /**
-   * Asks a member to read the chunk from the registry, if it does not hold it.
+   * Asks a member to get the chunk, if it does not hold it.
    * @param options `onComing`: called when it says that it is doing so
    * @throws missing where it cannot, or does not track the segment; busy; what else it refused with; the signal's reason
    */
   async askReader(
-    id: string,
+    { id, depth }: Reader,
     { digest, lengthBytes }: ChunkRequest,
     options: { signal: AbortSignal; urgency: Urgency; onComing: () => void },
   ): Promise<Delivery> {
@@ -181,13 +215,13 @@ export class PeerSource {
     const { signal, urgency, onComing } = options
     const streamClass = urgency.isUrgent ? 'demand' : 'background'
     try {
-      const wanted = { signal, streamClass, stallMs, relay: urgency, onComing } as const
+      const wanted = { signal, streamClass, stallMs, relay: { urgency, depth }, onComing } as const
       return await chunks.fetchChunk(id, digest, lengthBytes, wanted)
     } catch (error) {
       if (signal.aborted || !isP2pfsError(error)) throw error
       log.debug('peer does not read a chunk for this host', { error, peer: id, digest })
-      // Who cannot read it from the registry is not asked again for a while.
-      if (error.code !== 'busy') chunks.standing(id).failed()
+      // Whoever lacks it may have been named by a steward that lies.
+      if (error.code !== 'busy' && error.code !== 'missing') chunks.standing(id).failed()
       throw error
     }
   }

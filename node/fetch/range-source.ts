@@ -13,7 +13,7 @@ import type { WholeReads } from '../layers/whole-reads.ts'
 import type { ChunkRequest, Delivery, FetchChunk } from '../model/chunk-request.ts'
 import type { WholeReadReason } from '../model/whole-read.ts'
 import type { Inventory } from '../store/inventory.ts'
-import type { ChunkSource, SourceOptions } from './source.ts'
+import { HeldByPeerError, type ChunkSource, type SourceOptions } from './source.ts'
 import type { StreamSource } from './stream-source.ts'
 
 export interface RangeSourceParts {
@@ -61,6 +61,7 @@ interface Wanted {
   range: BlobRange
   urgency: Urgency
   fetchChunk: FetchChunk
+  isHeld: (() => boolean) | undefined
   /** Fires when nobody wants it any more. */
   signal: AbortSignal
   found: PromiseWithResolvers<Uint8Array>
@@ -152,11 +153,15 @@ class SegmentReads {
     this.#onIdle = onIdle
   }
 
-  async want(index: number, range: BlobRange, { signal, urgency, fetchChunk }: SourceOptions): Promise<Uint8Array> {
+  async want(
+    index: number,
+    range: BlobRange,
+    { signal, urgency, fetchChunk, isHeld }: SourceOptions,
+  ): Promise<Uint8Array> {
     const found = Promise.withResolvers<Uint8Array>()
     // The reader may be gone when the read fails.
     found.promise.catch(() => undefined)
-    const wanted = { index, range, signal, urgency, fetchChunk, found }
+    const wanted = { index, range, signal, urgency, fetchChunk, isHeld, found }
     this.#waiting.push(wanted)
     signal.addEventListener('abort', () => this.#forget(wanted), { once: true })
     urgency.onRaise(() => this.#next())
@@ -174,6 +179,8 @@ class SegmentReads {
     while (this.#waiting.length > 0) {
       const isUrgent = this.#waiting.some(({ urgency }) => urgency.isUrgent)
       if (this.#running >= readsAtOnce + (isUrgent ? urgentReadsAtOnce : 0)) return
+      this.#leaveToPeers()
+      if (this.#waiting.length === 0) break
       const group = this.#takeGroup()
       this.#running++
       void this.#read(group).finally(() => {
@@ -182,6 +189,15 @@ class SegmentReads {
         if (this.#running === 0 && this.#waiting.length === 0) this.#onIdle()
       })
     }
+  }
+
+  /** Gives up what peers have got meanwhile: a read is decided when it starts, not when it is asked for. */
+  #leaveToPeers(): void {
+    const held = new Set(this.#waiting.filter(({ isHeld }) => isHeld?.() === true))
+    if (held.size === 0) return
+    this.#waiting = this.#waiting.filter((wanted) => !held.has(wanted))
+    for (const { found } of held) found.reject(new HeldByPeerError())
+    if (this.#running === 0 && this.#waiting.length === 0) this.#onIdle()
   }
 
   /**

@@ -1,3 +1,4 @@
+import { P2pfsError } from '../../protocol/errors.ts'
 import type { Urgency } from '../base/urgency.ts'
 import type { ChunkRequest, Delivery, FetchChunk, RemoteSource } from '../model/chunk-request.ts'
 
@@ -7,10 +8,19 @@ export interface SourceOptions {
   urgency: Urgency
   /** Gets the chunks that the source needs to make this one. */
   fetchChunk: FetchChunk
+  /** Whether a peer holds the chunk by now, and is to be asked instead. A source that makes fetches wait asks again. */
+  isHeld?: () => boolean
   /** Whether a peer is to deliver the chunk and has not in time: another host reads it for the region. */
   isFallback?: boolean
   /** Called with the source of the chunk, where it is not the registry. */
   onSource?: (source: RemoteSource) => void
+}
+
+/** The fetch waited for its turn, and meanwhile a peer has got the chunk: the source has not been read. */
+export class HeldByPeerError extends P2pfsError {
+  constructor() {
+    super('conflict', 'a peer holds the chunk by now')
+  }
 }
 
 /** A source of chunks: peers, or the registry in one of the ways in which it can be read. */

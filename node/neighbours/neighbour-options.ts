@@ -1,22 +1,11 @@
 import { P2pfsError } from '../../protocol/errors.ts'
 
-/** Bits in one of each unit. */
-const units: Record<string, number> = { kbit: 1e3, Mbit: 1e6, Gbit: 1e9 }
-
 /** Takes `REGION=VALUE` apart. @throws invalid */
 export function parseNeighbour(text: string): { region: string; value: string } {
   const [, region, value] = /^([^=]+)=(.+)$/.exec(text) ?? []
   if (region === undefined || value === undefined)
     throw new P2pfsError('invalid', `${text} does not say which region it is of: it is written REGION=...`)
   return { region, value }
-}
-
-/** Bytes a second of a rate such as `200Mbit`. @throws invalid */
-export function parseByteRate(text: string): number {
-  const [, number = '', unit = ''] = /^([0-9]+(?:\.[0-9]+)?)([kMG]bit)$/.exec(text) ?? []
-  const rate = (Number(number) * (units[unit] ?? 0)) / 8
-  if (!(rate > 0)) throw new P2pfsError('invalid', `${text} is no rate such as 200Mbit`)
-  return rate
 }
 
 /** The neighbour regions of the options, each with its addresses and its key. @throws invalid for a key of no region */

@@ -51,6 +51,8 @@ export const limits = {
     region: 2,
     /** A client has two, and for a moment those that took their place. */
     chunk: 8,
+    /** One, and one that takes its place. */
+    span: 2,
     /** One at a time: it asks for a connection. */
     bulk: 2,
     /** One for each object that is asked for. */
@@ -202,6 +204,15 @@ export const limits = {
     /** Of one source: what a boot asks for at once, for a few hosts behind one address. */
     perSource: 1024,
     inAll: 8192,
+  },
+
+  /** Questions to this host as a steward of spans. Beyond the pace it reads no faster. */
+  spans: {
+    /** Questions of one stream without an answer, on the asker's side. */
+    outstanding: 1024,
+    /** Spans of the peers of one source: 8 GB of chunks at once, and 500 MB in each second. */
+    perSecond: 256,
+    burst: 4096,
   },
 
   /** Requests for objects. Beyond it they wait for their turn. */

@@ -192,6 +192,12 @@ export class Membership {
     return { [Symbol.dispose]: end }
   }
 
+  /** Whether it is a member that is connected, and not silent. */
+  isAwake(peerId: string): boolean {
+    const peer = this.#peers.get(peerId)
+    return peer !== undefined && isMember(peer) && !peer.standing.isSilent
+  }
+
   /** Whether no member is connected although there should be some: this host had members, or has bootstrap peers. */
   isAlone(): boolean {
     return this.members().length === 0 && (this.#hadMembers || this.#options.hasBootstrap)

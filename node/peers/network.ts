@@ -12,6 +12,8 @@ import { objectProtocol } from '../../protocol/messages/object.ts'
 import { regionProtocol } from '../../protocol/messages/region.ts'
 import { seedProtocol } from '../../protocol/messages/seed.ts'
 import { systemClock } from '../base/clock.ts'
+import { spanProtocol } from '../../protocol/messages/span.ts'
+import type { Bandwidth } from '../base/bandwidth.ts'
 import type { Log } from '../base/log.ts'
 import { guestNoiseProtocol } from './admission/region-noise.ts'
 import { loadMemberList } from './admission/member-list.ts'
@@ -44,7 +46,17 @@ import { SeedClient } from './seed/client.ts'
 import { serveSeed } from './seed/server.ts'
 import type { ServedData } from './served-data.ts'
 import { SourcePace } from './source-pace.ts'
+import { SpanBook } from './spans/span-book.ts'
+import { SpanClient } from './spans/client.ts'
+import { SpanServer } from './spans/server.ts'
+import { SpanStewards } from './spans/span-stewards.ts'
 import type { Traffic } from './traffic.ts'
+
+export interface PeerNetworkParts {
+  log: Log
+  /** A limit on what is given to peers. */
+  upload: Bandwidth
+}
 
 export interface PeerNetworkOptions {
   region: string
@@ -77,6 +89,7 @@ export class PeerNetwork {
   readonly objects: RegionObjects
   readonly imports: ImportClient
   readonly seeds: SeedClient
+  readonly spans: SpanStewards
   readonly bulk: BulkPlane
   readonly #guestBytesPerSecond: number
   readonly #bans: BanList
@@ -86,7 +99,9 @@ export class PeerNetwork {
   readonly #swarms: Swarms
   readonly #host: Libp2p
   readonly #dialler: Dialler
+  readonly #book: SpanBook
   readonly #log: Log
+  readonly #upload: Bandwidth
   readonly #listen: readonly string[]
   readonly #isPrivate: boolean
   readonly #regionPace = new SourcePace(limits.region.bytes)
@@ -96,7 +111,7 @@ export class PeerNetwork {
    * Loads the identity and makes the libp2p host. It connects to nobody before {@link start}.
    * @throws invalid for addresses that are not usable, and for files that are not what they should be
    */
-  static async open({ log }: { log: Log }, options: PeerNetworkOptions): Promise<PeerNetwork> {
+  static async open({ log, upload }: PeerNetworkParts, options: PeerNetworkOptions): Promise<PeerNetwork> {
     const { region, listen, identityFile, regionKeyFile, guestKeyFile, memberFile } = options
     const key = await loadIdentity(identityFile)
     const secrets =
@@ -114,11 +129,18 @@ export class PeerNetwork {
     const gate = new RegionGate({ log }, secrets, guestSecrets)
     const isBarred = (peerId: string): boolean => bans.has(peerId) || listed?.has(peerId) === false
     const host = await createPeerHost({ privateKey: key, gate }, { listen, isBarred })
-    return new PeerNetwork({ key, bans, gate, host, log }, options)
+    return new PeerNetwork({ key, bans, gate, host, log, upload }, options)
   }
 
   private constructor(
-    { key, bans, gate, host, log }: { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p; log: Log },
+    {
+      key,
+      bans,
+      gate,
+      host,
+      log,
+      upload,
+    }: PeerNetworkParts & { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p },
     {
       region,
       name,
@@ -137,6 +159,7 @@ export class PeerNetwork {
     this.#gate = gate
     this.#host = host
     this.#log = log
+    this.#upload = upload
     this.#listen = listen
     this.#isPrivate = regionKeyFile !== undefined
     this.#dialler = new Dialler({ host, log }, { bootstrap, listen })
@@ -161,8 +184,13 @@ export class PeerNetwork {
     this.objects = new RegionObjects({ host, membership, location, log })
     this.imports = new ImportClient({ host, membership })
     this.seeds = new SeedClient({ host, membership })
+    const own = this.peerId
+    const isHere = (id: string): boolean => id === own || membership.isAwake(id)
+    this.#book = new SpanBook({ isHere, now: () => performance.now() })
+    const client = new SpanClient({ host, membership, signal })
+    this.spans = new SpanStewards({ own, membership, client, book: this.#book, log })
     this.bulk = new BulkPlane(
-      { host, membership, log, signal },
+      { host, membership, log, upload, signal },
       bulk === undefined ? undefined : { mode: bulk.mode, listen: parseBulkListen(bulk.listen, listen) },
     )
   }
@@ -182,7 +210,7 @@ export class PeerNetwork {
     })
     const unsent = new ByteBudget({ ...limits.unsent, freeBytes: maxChunkBytes })
     const objects = new ObjectServer({ served, unsent, log: this.#log })
-    const chunks = new ChunkServer({ served, unsent })
+    const chunks = new ChunkServer({ served, unsent, upload: this.#upload })
     const { bans, log } = { bans: this.#bans, log: this.#log }
     this.#guests = new GuestServer(
       { served, membership, bans, unsent, log, signal },
@@ -195,6 +223,8 @@ export class PeerNetwork {
     await this.#handle(regionProtocol, streams.region, async (stream, peer) => await this.#serveRegion(stream, peer))
     await this.#handleMembers(objectProtocol, streams.object, async (stream, peer) => await objects.serve(stream, peer))
     await this.#handleMembers(chunkProtocol, streams.chunk, async (stream, peer) => await chunks.serve(stream, peer))
+    const spans = new SpanServer({ book: this.#book })
+    await this.#handleMembers(spanProtocol, streams.span, async (stream, peer) => await spans.serve(stream, peer))
     await this.#handleMembers(
       importProtocol,
       streams.import,

@@ -15,10 +15,14 @@ export interface ServedData {
   /** The chunk, verified. */
   chunk: (digest: Digest, options: { signal: AbortSignal }) => Promise<Uint8Array | undefined>
   /**
-   * The chunk, verified, read from the registry where this host does not hold it; undefined for one of no segment that
-   * this host tracks. It asks no other member to read it.
+   * The chunk, verified, which this host gets from the registry, or from the member that it was sent to, where it does not
+   * hold it; undefined for one of no segment that this host tracks.
+   * @param options `depth`: how deep the asker is in the tree of relays; throws busy where this host is not above it
    */
-  relayedChunk: (digest: Digest, options: { signal: AbortSignal; urgency: Urgency }) => Promise<Uint8Array | undefined>
+  relayedChunk: (
+    digest: Digest,
+    options: { signal: AbortSignal; urgency: Urgency; depth: number },
+  ) => Promise<Uint8Array | undefined>
   imageRecord: (name: ImageName) => Promise<ImageRecord | undefined>
   /** The rootfs manifest, encoded. */
   rootfsManifest: (rootfsDigest: Digest) => Promise<Uint8Array | undefined>

@@ -1,5 +1,6 @@
 import { request, type Dispatcher } from 'undici'
 import { P2pfsError } from '../../protocol/errors.ts'
+import type { Bandwidth } from '../base/bandwidth.ts'
 import { orAbort } from '../base/single-flight.ts'
 import { Urgency } from '../base/urgency.ts'
 import { Certificates, type CertificateOptions } from './certificates.ts'
@@ -27,6 +28,8 @@ export interface HttpClientOptions {
   userAgent: string
   timeouts?: Partial<HttpTimeouts>
   limits?: Partial<RequestLimits>
+  /** A limit on what bodies bring. */
+  bandwidth?: Pick<Bandwidth, 'take'>
   certificates?: CertificateOptions
   /** For HTTP_PROXY, HTTPS_PROXY and NO_PROXY. */
   environment?: Environment
@@ -49,6 +52,7 @@ export class HttpClient {
   readonly #clock: Clock
   readonly #timeouts: HttpTimeouts
   readonly #limits: RequestLimits
+  readonly #bandwidth: Pick<Bandwidth, 'take'> | undefined
   readonly #certificates: Certificates
   readonly #environment: Environment
   readonly #guard: ReachGuard
@@ -65,6 +69,7 @@ export class HttpClient {
       userAgent,
       timeouts,
       limits,
+      bandwidth,
       certificates = { authorityFiles: [] },
       environment = process.env,
     }: HttpClientOptions,
@@ -73,6 +78,7 @@ export class HttpClient {
     this.#clock = clock
     this.#timeouts = { ...defaultTimeouts, ...timeouts }
     this.#limits = { ...defaultLimits, ...limits }
+    this.#bandwidth = bandwidth
     this.#certificates = new Certificates(clock, certificates)
     this.#environment = environment
     this.#guard = guard
@@ -136,7 +142,9 @@ export class HttpClient {
       const next = redirectOf(response, target, options)
       if (next === undefined) {
         const { idleMs } = this.#timeouts
-        return wrap(response, { url: target, failure, listening, stall, idleMs, leave })
+        const { signal, urgency = new Urgency(false) } = options
+        const pass = async (bytes: number): Promise<void> => await this.#bandwidth?.take(bytes, { signal, urgency })
+        return wrap(response, { url: target, failure, listening, stall, idleMs, leave, pass })
       }
       listening.close()
       await dump(response.body)
@@ -284,7 +292,14 @@ function wrap(
     stall,
     idleMs,
     leave,
-  }: Omit<Exchange, 'response'> & { url: URL; idleMs: number; leave: () => void },
+    pass,
+  }: Omit<Exchange, 'response'> & {
+    url: URL
+    idleMs: number
+    leave: () => void
+    /** Resolves when so many bytes may pass: meanwhile the server is not waited for. */
+    pass: (bytes: number) => Promise<void>
+  },
 ): HttpResponse {
   const end = (): void => {
     stall.stop()
@@ -301,6 +316,7 @@ function wrap(
       for await (const piece of body) {
         listening.heard()
         stall.stop()
+        await pass((piece as Buffer).length)
         yield piece as Buffer
         wait()
       }

@@ -3,7 +3,7 @@ import { digestBytes, digestFromBytes, digestToBytes, type Digest } from '../dig
 import { P2pfsError } from '../errors.ts'
 
 /** A long-lived stream: wants go one way, chunks the other way, in any order. */
-export const chunkProtocol = '/p2pfs/chunk/2'
+export const chunkProtocol = '/p2pfs/chunk/3'
 
 export const maxWantsPerMessage = 256
 /** Wants of one stream that are read and have no answer yet. A server reads no more until it has answered some. */
@@ -21,11 +21,18 @@ export const maxAnswerBytes = answerHeaderBytes + maxChunkBytes
  */
 export const wantKinds = { held: 0, relay: 1, 'relay-urgent': 2, raise: 3 } as const
 export type WantKind = keyof typeof wantKinds
+/** Bits of the byte that tells the kind; the others are the depth. */
+const kindBits = 2
 
 export interface Want {
   /** The client chooses it, and the answer repeats it: 0 to 2^32 - 1. */
   id: number
   kind: WantKind
+  /**
+   * For `relay` and `relay-urgent`: how deep the asker is in the span's tree of relays, 0 to 63. A server that is not above
+   * it relays nothing: so wants cannot run in a circle. 0 for the other kinds.
+   */
+  depth: number
   digest: Digest
 }
 
@@ -44,12 +51,12 @@ export interface ChunkAnswer {
   bytes: Uint8Array
 }
 
-/** For each want the id, 32 bit little-endian, the kind, one byte, and the raw digest; SPEC.md, "Chunk protocol". */
+/** For each want the id, 32 bit little-endian, the kind and the depth, one byte, and the raw digest; SPEC.md, "Chunk protocol". */
 export function encodeWants(wants: readonly Want[]): Uint8Array {
   const bytes = Buffer.alloc(wants.length * wantBytes)
-  for (const [i, { id, kind, digest }] of wants.entries()) {
+  for (const [i, { id, kind, depth, digest }] of wants.entries()) {
     bytes.writeUInt32LE(id, i * wantBytes)
-    bytes[i * wantBytes + 4] = wantKinds[kind]
+    bytes[i * wantBytes + 4] = wantKinds[kind] | (depth << kindBits)
     bytes.set(digestToBytes(digest), i * wantBytes + 5)
   }
   return bytes
@@ -62,17 +69,19 @@ export function parseWants(bytes: Uint8Array): Want[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   return Array.from({ length: bytes.length / wantBytes }, (_, i) => ({
     id: view.getUint32(i * wantBytes, true),
-    kind: parseKind(bytes[i * wantBytes + 4]!),
+    ...parseKind(bytes[i * wantBytes + 4]!),
     digest: digestFromBytes(bytes, i * wantBytes + 5),
   }))
 }
 
 const kinds = Object.keys(wantKinds) as WantKind[]
 
-function parseKind(byte: number): WantKind {
-  const kind = kinds[byte]
-  if (kind === undefined) throw new P2pfsError('invalid', 'wants: unknown kind')
-  return kind
+function parseKind(byte: number): Pick<Want, 'kind' | 'depth'> {
+  const kind = kinds[byte & (2 ** kindBits - 1)]!
+  const depth = byte >> kindBits
+  if (depth > 0 && kind !== 'relay' && kind !== 'relay-urgent')
+    throw new P2pfsError('invalid', 'wants: a depth where nothing is relayed')
+  return { kind, depth }
 }
 
 /** The id, 32 bit little-endian, and the status, one byte. The chunk follows for status `chunk`. */

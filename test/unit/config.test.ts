@@ -25,6 +25,10 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   neighbourKeyFile: { given: 'b=/srv/guest.key', read: ['b=/srv/guest.key'] },
   neighbourBandwidth: { given: '200Mbit', read: '200Mbit' },
   guestKeyFile: { given: '/srv/guests.key', read: '/srv/guests.key' },
+  uploadLimit: { given: '1Gbit', read: '1Gbit' },
+  downloadLimit: { given: '25MB', read: '25MB' },
+  registryLimit: { given: '100Mbit', read: '100Mbit' },
+  seedLimit: { given: '500 kbit', read: '500 kbit' },
   insecureRegistry: { given: 'localhost:5000', read: ['localhost:5000'] },
   registryMirror: {
     given: 'docker.io=https://a.example,ghcr.io=http://b.example/x',

@@ -2,6 +2,7 @@ import type { Libp2p, Stream } from '@libp2p/interface'
 import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { encodeBulkAnswer, type BulkMode } from '../../../protocol/messages/bulk.ts'
+import type { Bandwidth } from '../../base/bandwidth.ts'
 import type { Log } from '../../base/log.ts'
 import type { Urgency } from '../../base/urgency.ts'
 import { writeFrame } from '../frames.ts'
@@ -21,6 +22,8 @@ export interface BulkPlaneParts {
   host: Pick<Libp2p, 'dialProtocol' | 'getConnections'>
   membership: Pick<Membership, 'connectedPeer' | 'ban' | 'traffic'>
   log: Log
+  /** A limit on what is given to peers. */
+  upload: Pick<Bandwidth, 'memory'>
   /** Ends requests to peers. */
   signal: AbortSignal
 }

@@ -10,6 +10,7 @@ import {
   type BulkOrder,
   type BulkStatus,
 } from '../../../protocol/messages/bulk.ts'
+import { Bandwidth } from '../../base/bandwidth.ts'
 import { PendingHandshakes } from '../admission/pending-handshakes.ts'
 import { sourceOf } from '../admission/source.ts'
 import { AdmittedConnections } from '../admission/admitted-connections.ts'
@@ -24,6 +25,8 @@ import { Turns } from './turns.ts'
 
 /** How often connections are looked at whose peer does not take anything, and what was sent is told (ms). */
 const checkMs = 1_000
+/** How often a thread that waits for the limit looks whether it has changed, or somebody waits for a chunk (ms). */
+const limitPollMs = 20
 
 export interface BulkSenderParts {
   /**
@@ -49,12 +52,24 @@ export class BulkSender implements Disposable {
   readonly #connections = new Map<string, Sending>()
   /** Connections that want something and have room for it. */
   readonly #turns = new Turns<Sending>()
+  readonly #upload: Pick<Bandwidth, 'waitMs' | 'charge'>
+  /** What waits for the limit. */
+  #later: NodeJS.Timeout | undefined
   #isTurning = false
   #toldConnections = 0
   readonly #timer: NodeJS.Timeout
 
-  constructor(parts: BulkSenderParts, { mode, now = () => performance.now() }: { mode: BulkMode; now?: () => number }) {
+  /** @param options `upload`: a limit on what is sent */
+  constructor(
+    parts: BulkSenderParts,
+    {
+      mode,
+      upload = new Bandwidth(),
+      now = () => performance.now(),
+    }: { mode: BulkMode; upload?: Pick<Bandwidth, 'waitMs' | 'charge'>; now?: () => number },
+  ) {
     this.#parts = parts
+    this.#upload = upload
     this.#grants = new Grants({ now })
     this.#pending = new PendingHandshakes({ now })
     this.#accept = mode === 'tls' ? acceptTls(this.#grants) : acceptPlain(this.#grants)
@@ -95,6 +110,7 @@ export class BulkSender implements Disposable {
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer)
+    clearTimeout(this.#later)
     this.#listeners[Symbol.dispose]()
     for (const connection of this.#connections.values()) connection.end()
   }
@@ -133,6 +149,7 @@ export class BulkSender implements Disposable {
       socket,
       { peer, source },
       {
+        onSent: (bytes) => this.#upload.charge(bytes),
         onReady: () => this.#queue(connection),
         onEnd: () => {
           this.#turns.delete(connection)
@@ -160,9 +177,31 @@ export class BulkSender implements Disposable {
   /** Sends one chunk; sockets are read between two of them. */
   #turn(): void {
     this.#isTurning = false
-    this.#turns.next()?.sendNext()
+    clearTimeout(this.#later)
+    const waitMs = this.#upload.waitMs(false)
+    if (waitMs === 0) this.#turns.next()?.sendNext()
+    else if (!this.#sendRaised()) {
+      this.#later = setTimeout(() => this.#plan(), Math.min(waitMs, limitPollMs))
+      return
+    }
     this.#plan()
   }
+
+  /** Sends what somebody waits for, which goes before the limit. @returns false where there is nothing, or too much was */
+  #sendRaised(): boolean {
+    if (this.#upload.waitMs(true) > 0) return false
+    const raised = this.#turns.find(({ hasRaised }) => hasRaised)
+    if (raised === undefined) return false
+    this.#turns.delete(raised)
+    raised.sendNext()
+    return true
+  }
+}
+
+interface SendingEvents {
+  onReady: () => void
+  onSent: (bytes: number) => void
+  onEnd: () => void
 }
 
 /** One connection of a peer. */
@@ -172,7 +211,7 @@ class Sending {
   readonly peer: string
   /** The source that it comes from. */
   readonly source: string
-  readonly #events: { onReady: () => void; onEnd: () => void }
+  readonly #events: SendingEvents
   readonly #orders: OrderReader
   /** What is answered next, by the ids of the wants: those that are raised, and those that are cancelled. */
   readonly #first = new Map<number, Digest | undefined>()
@@ -188,7 +227,7 @@ class Sending {
     parts: BulkSenderParts,
     socket: Socket,
     { peer, source }: { peer: string; source: string },
-    events: { onReady: () => void; onEnd: () => void },
+    events: SendingEvents,
   ) {
     this.#parts = parts
     this.#socket = socket
@@ -206,6 +245,11 @@ class Sending {
   /** Chunks in memory that the peer has not taken. */
   get unsentChunks(): number {
     return this.#made - this.#buffers.length
+  }
+
+  /** Whether somebody waits for a chunk, or nothing is to be sent for one. */
+  get hasRaised(): boolean {
+    return this.#first.size > 0
   }
 
   /** What has been sent since the last call. */
@@ -256,6 +300,7 @@ class Sending {
     if (lengthBytes === 0) return
     this.#sent.chunks++
     this.#sent.bytes += lengthBytes
+    this.#events.onSent(lengthBytes)
   }
 
   /** Memory for one answer; undefined where as much is in use as a connection gets. */

@@ -10,6 +10,7 @@ import {
   type BulkAnswer,
   type BulkMode,
 } from '../../../protocol/messages/bulk.ts'
+import type { Bandwidth } from '../../base/bandwidth.ts'
 import type { Log } from '../../base/log.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import type { Membership } from '../membership.ts'
@@ -24,6 +25,8 @@ export interface BulkServerParts {
   files: Pick<ChunkFiles, 'writing' | 'suspect'>
   membership: Pick<Membership, 'connectedPeer' | 'ban' | 'traffic'>
   log: Log
+  /** A limit on what is given to peers. */
+  upload: Pick<Bandwidth, 'memory'>
 }
 
 /** Gives peers grants for bulk connections, and has a thread serve them. */
@@ -55,8 +58,14 @@ export class BulkServer {
   async start(): Promise<void> {
     if (this.#thread.isRunning) return
     this.#listening = Promise.withResolvers()
-    const { directory } = this.#parts.files.writing
-    this.#thread.start({ directory, mode: this.#mode, listen: this.#listen } satisfies SenderSetup)
+    const { files, upload } = this.#parts
+    const { directory } = files.writing
+    this.#thread.start({
+      directory,
+      mode: this.#mode,
+      listen: this.#listen,
+      upload: upload.memory,
+    } satisfies SenderSetup)
     await this.#listening.promise
   }
 

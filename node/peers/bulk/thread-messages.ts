@@ -24,6 +24,8 @@ export interface SenderSetup {
   directory: string
   mode: BulkMode
   listen: BulkListen
+  /** Of the limit on what is given to peers. */
+  upload: SharedArrayBuffer
 }
 
 /** To the sending thread. */

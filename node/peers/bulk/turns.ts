@@ -22,6 +22,12 @@ export class Turns<T extends { readonly source: string }> {
     if (members?.delete(member) === true && members.size === 0) this.#waiting.delete(member.source)
   }
 
+  /** The next one for which this is so. */
+  find(isSo: (member: T) => boolean): T | undefined {
+    for (const members of this.#waiting.values()) for (const member of members) if (isSo(member)) return member
+    return undefined
+  }
+
   /** Takes out the one whose turn it is. */
   next(): T | undefined {
     for (const [source, members] of this.#waiting) {

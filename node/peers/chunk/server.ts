@@ -1,7 +1,8 @@
 import type { Stream } from '@libp2p/interface'
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
-import { P2pfsError } from '../../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import { comingMs, encodeAnswerHeader, parseWants, type Want } from '../../../protocol/messages/chunk.ts'
+import type { Bandwidth } from '../../base/bandwidth.ts'
 import { FairTurns } from '../../base/fair-turns.ts'
 import { Urgency } from '../../base/urgency.ts'
 import type { ByteBudget } from '../byte-budget.ts'
@@ -20,6 +21,8 @@ export interface ChunkServerParts {
   served: Pick<ServedData, 'chunk' | 'relayedChunk'>
   /** Chunks that have been read and that peers have not taken yet. */
   unsent: ByteBudget
+  /** A limit on what is given to peers: most of what goes this way is waited for. */
+  upload?: Pick<Bandwidth, 'take'>
 }
 
 /** Answers wants of chunks, those of each source at a bounded pace, and in turn. */
@@ -76,6 +79,8 @@ class Answers {
   readonly #queue: Queued[] = []
   /** Chunks that are being read from the registry for this peer, by the ids of their wants. */
   readonly #relaying = new Map<number, Urgency>()
+  /** Wants whose asker has not taken the last word that their chunk is coming. */
+  readonly #telling = new Set<number>()
   #outstanding = 0
   #running = 0
   #sending: Promise<void> = Promise.resolve()
@@ -164,7 +169,7 @@ class Answers {
       const options = { signal: this.signal }
       const read = isRelayed
         ? // It is in memory, or has been written.
-          served.relayedChunk(digest, { ...options, urgency: new Urgency(true) })
+          served.relayedChunk(digest, { ...options, urgency: new Urgency(true), depth: want.depth })
         : turns.run(this.#peer.source, async () =>
             this.signal.aborted ? undefined : await served.chunk(digest, options),
           )
@@ -172,6 +177,7 @@ class Answers {
       if (bytes === undefined && kind !== 'held' && !isRelayed) return false
       if (bytes === undefined) await this.#send([encodeAnswerHeader(id, 'missing')])
       else {
+        await this.#parts.upload?.take(bytes.length, { signal: this.signal, urgency: new Urgency(true) })
         await this.#send([encodeAnswerHeader(id, 'chunk'), bytes])
         this.#peer.traffic.sent(bytes.length)
       }
@@ -181,7 +187,7 @@ class Answers {
 
   /** Reads the chunk from the registry, in no turn of others, and says so meanwhile. */
   async #relay(want: Queued): Promise<void> {
-    const { id, kind, digest } = want
+    const { id, kind, depth, digest } = want
     const { served, relays } = this.#parts
     const done = relays.begin(this.#peer.source)
     const urgency = new Urgency(kind === 'relay-urgent')
@@ -193,15 +199,15 @@ class Answers {
         return this.#answered()
       }
       await this.#tellComing(id)
-      const isHere = await served.relayedChunk(digest, { signal: this.signal, urgency }).then(
-        (bytes) => bytes !== undefined,
-        () => false,
+      const refusal = await served.relayedChunk(digest, { signal: this.signal, urgency, depth }).then(
+        (bytes) => (bytes === undefined ? 'missing' : undefined),
+        (error: unknown) => (isP2pfsError(error, 'busy') ? 'busy' : 'missing'),
       )
-      if (isHere) {
+      if (refusal === undefined) {
         this.#queue.push({ ...want, isRelayed: true })
         this.#runMore()
       } else {
-        await this.#send([encodeAnswerHeader(id, 'missing')])
+        await this.#send([encodeAnswerHeader(id, refusal)])
         this.#answered()
       }
     } catch (error) {
@@ -214,8 +220,11 @@ class Answers {
   }
 
   async #tellComing(id: number): Promise<void> {
+    if (this.#telling.has(id)) return
+    this.#telling.add(id)
     // A peer that owes no more wants is not read from: that it has gone is noticed here.
     await this.#send([encodeAnswerHeader(id, 'coming')]).catch((error: unknown) => this.#fail(error as Error))
+    this.#telling.delete(id)
   }
 
   /** Frames are sent one after the other, or their parts would mix. */

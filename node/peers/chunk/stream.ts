@@ -61,8 +61,8 @@ export interface WantOptions {
   signal: AbortSignal
   /** How long the want may wait while the peer does not get on with any answer (ms). */
   stallMs: number
-  /** Asks the peer to read the chunk from the registry if it does not hold it; the urgency of who waits. */
-  relay?: Urgency
+  /** Asks the peer to read the chunk if it does not hold it: the urgency of who waits, and the depth of this host. */
+  relay?: { urgency: Urgency; depth: number }
   /** Called when the peer says that it is reading the chunk from the registry: at once, and again while it does. */
   onComing?: () => void
 }
@@ -123,9 +123,10 @@ export class ChunkStream {
       reject,
     }
     this.#pending.set(id, pending)
-    this.#send({ id, kind: relay === undefined ? 'held' : relay.isUrgent ? 'relay-urgent' : 'relay', digest })
-    relay?.onRaise(() => {
-      if (this.#pending.get(id) === pending && !pending.isAbandoned) this.#send({ id, kind: 'raise', digest })
+    const kind = relay === undefined ? 'held' : relay.urgency.isUrgent ? 'relay-urgent' : 'relay'
+    this.#send({ id, kind, depth: relay?.depth ?? 0, digest })
+    relay?.urgency.onRaise(() => {
+      if (this.#pending.get(id) === pending && !pending.isAbandoned) this.#send({ id, kind: 'raise', depth: 0, digest })
     })
     this.#watch()
     const onAbort = (): void => reject(signal.reason as Error)

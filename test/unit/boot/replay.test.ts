@@ -13,6 +13,8 @@ interface World {
   /** Fetches under way, by chunk. */
   pending: Map<number, PromiseWithResolvers<void>>
   asked: number[]
+  /** Peers hold all chunks from now on. */
+  hold: () => void
 }
 
 function world(
@@ -21,10 +23,11 @@ function world(
 ): World {
   const pending = new Map<number, PromiseWithResolvers<void>>()
   const asked: number[] = []
+  let isHeld = held
   const target = {
     has: (chunk: number) => here.includes(chunk),
     lengthAt: () => mebibyte / 4,
-    isHeld: () => held,
+    isHeld: () => isHeld,
     fetch: async (chunk: number, options: { signal: AbortSignal }) => {
       asked.push(chunk)
       const fetching = Promise.withResolvers<void>()
@@ -33,7 +36,12 @@ function world(
       await fetching.promise
     },
   }
-  return { replay: new ProfileReplay({ target, log: silentLog, now }, chunks), pending, asked }
+  return {
+    replay: new ProfileReplay({ target, log: silentLog, now }, chunks),
+    pending,
+    asked,
+    hold: () => void (isHeld = true),
+  }
 }
 
 test('chunks that are not here are fetched in the order of the profile, and counted', async () => {
@@ -49,6 +57,25 @@ test('chunks that are not here are fetched in the order of the profile, and coun
     [replay.total.chunks, replay.done.chunks, replay.fetched],
     [4, 4, { bytes: 0.75 * mebibyte, chunks: 3 }],
   )
+})
+
+test('a chunk that a peer gets while the replay waits for room counts as held', async () => {
+  const { replay, pending, asked, hold } = world(upTo(400), { held: false })
+  const done = replay.run({ signal })
+  await tick()
+  assert.equal(asked.length, 256)
+  hold()
+  pending.get(0)!.resolve()
+  await tick()
+  await tick()
+  // As many as the window for peers has room for, and not the one that has become free.
+  assert.equal(asked.length, 256 + 4)
+  for (const { resolve } of pending.values()) resolve()
+  for (let i = 0; i < 200; i++) {
+    await tick()
+    for (const { resolve } of pending.values()) resolve()
+  }
+  await done
 })
 
 test('nothing is fetched if all chunks are here', async () => {

@@ -7,6 +7,7 @@ import { Fetcher } from '../../../node/fetch/fetcher.ts'
 import { PeerSource } from '../../../node/fetch/peer-source.ts'
 import { PeerStanding } from '../../../node/peers/peer-standing.ts'
 import type { ChunkClient } from '../../../node/peers/chunk/client.ts'
+import { HeldByPeerError } from '../../../node/fetch/source.ts'
 import { FakeBulk } from './fake-bulk.ts'
 import { FakeSource } from './fake-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
@@ -34,7 +35,7 @@ interface World {
 
 function world(
   peers: Record<string, (digest: Digest, signal: AbortSignal) => Promise<Uint8Array>>,
-  registry?: (request: ChunkRequest, urgency: Urgency) => Promise<Uint8Array>,
+  registry?: (request: ChunkRequest, urgency: Urgency, isHeld: (() => boolean) | undefined) => Promise<Uint8Array>,
 ): World {
   const stored = new Map<Digest, Uint8Array>()
   const reads: Digest[] = []
@@ -49,9 +50,9 @@ function world(
     reads,
     asked,
     bulk: new FakeBulk(),
-    registry: new FakeSource(async (request, { urgency }) => {
+    registry: new FakeSource(async (request, { urgency, isHeld }) => {
       if (registry === undefined) throw new P2pfsError('unavailable', 'registry is gone')
-      return await registry(request, urgency)
+      return await registry(request, urgency, isHeld)
     }),
     put: async (digest, bytes) => void stored.set(digest, bytes),
   } as World
@@ -81,7 +82,7 @@ function world(
         isBusyWithEarlier: () => false,
       },
       bulk: result.bulk,
-      readers: { readerOf: () => undefined },
+      spans: { placeOf: () => ({ depth: 0, member: undefined }), ask: async () => undefined },
       log: silentLog,
     }),
     registry: result.registry,
@@ -102,6 +103,23 @@ test('asks the peers before the registry, keeps what it gets, and then asks nobo
   assert.deepEqual(w.asked, ['a'])
   assert.equal(w.registry.asked.length, 0)
   assert.deepEqual(w.fetcher.fromPeers, { bytes: 4096, chunks: 1 })
+})
+
+test('a chunk that a peer got while it waited for the registry comes from that peer; one that lies is asked once', async () => {
+  for (const isLiar of [false, true]) {
+    const { bytes, request } = chunk(isLiar ? 78 : 77)
+    const peers: Parameters<typeof world>[0] = {}
+    let tries = 0
+    const w = world(peers, async (_request, _urgency, isHeld) => {
+      if (tries++ === 0)
+        peers['late'] = async () => (isLiar ? await Promise.reject(new P2pfsError('missing', 'no')) : bytes)
+      await new Promise(setImmediate)
+      if (isHeld?.() === true) throw new HeldByPeerError()
+      return bytes
+    })
+    assert.equal((await w.fetcher.fetch(request, demand)).source, isLiar ? 'registry' : 'peer')
+    assert.deepEqual([w.asked, tries], [['late'], isLiar ? 2 : 1])
+  }
 })
 
 test('a peer that lies or fails costs another try elsewhere, not an error', async () => {

@@ -6,7 +6,7 @@ import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { FetchChunk } from '../../../node/model/chunk-request.ts'
 import { RangeSource } from '../../../node/fetch/range-source.ts'
 import type { BlobRange, SeekableSegment } from '../../../node/layers/seekable-segment.ts'
-import type { SourceOptions } from '../../../node/fetch/source.ts'
+import { HeldByPeerError, type SourceOptions } from '../../../node/fetch/source.ts'
 import type { WholeReadReason } from '../../../node/model/whole-read.ts'
 import { FakeSource } from './fake-source.ts'
 import { bytesOf } from './source-suite.ts'
@@ -20,7 +20,10 @@ const never: FetchChunk = async () => await Promise.reject(new Error('no other c
 
 interface Lab {
   /** Nobody waits for it yet, unless an urgency says so. */
-  chunk: (index: number, options?: { signal?: AbortSignal; urgency?: Urgency }) => Promise<Uint8Array>
+  chunk: (
+    index: number,
+    options?: { signal?: AbortSignal; urgency?: Urgency; isHeld?: () => boolean },
+  ) => Promise<Uint8Array>
   contents: Buffer[]
   reads: { range: BlobRange; again: boolean }[]
   kept: Set<Digest>
@@ -296,6 +299,21 @@ test('a chunk that nobody waited for, and somebody does now, overtakes the other
   assert.deepEqual(startsOf(reads), [0, 40, 120])
   for (let i = 0; i < 4; i++) await open()
   await Promise.all(all)
+})
+
+test('a chunk that a peer has got before its read starts is left to the peer, and is not read', async () => {
+  const gate = Promise.withResolvers<void>()
+  const { chunk, reads, contents } = lab(400, { gate: async () => await gate.promise })
+  const held = new Set<number>()
+  const wanted = [0, 100, 200, 300].map(async (index) => await chunk(index, { isHeld: () => held.has(index) }))
+  wanted[2]!.catch(() => undefined)
+  for (let turn = 0; turn < 4; turn++) await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(reads.length, 2)
+  held.add(0).add(200)
+  gate.resolve()
+  await assert.rejects(wanted[2]!, HeldByPeerError)
+  assert.deepEqual([await wanted[0], await wanted[1], await wanted[3]], [contents[0], contents[100], contents[300]])
+  assert.equal(reads.length, 3)
 })
 
 test('a read ends when the last of those who wanted it has given up; who comes then begins anew', async () => {

@@ -13,7 +13,7 @@ import { ChunkClient } from '../../../node/peers/chunk/client.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
 import type { Peer } from '../../../node/peers/peer.ts'
 import { standings } from '../../../node/peers/peer-standing.ts'
-import type { SpanReaders } from '../../../node/peers/span-readers.ts'
+import type { SpanStewards } from '../../../node/peers/spans/span-stewards.ts'
 import { FakeClock } from '../../support/fake-clock.ts'
 import { inSmallRegion } from '../../support/small-region.ts'
 import { FakeBulk } from './fake-bulk.ts'
@@ -81,6 +81,8 @@ export interface ScriptedRegion {
   peers: Record<string, Peer>
   /** Wants that each peer has got, by the peer's id. */
   wants: Record<string, number>
+  /** Indexes of chunks for which a steward was asked. */
+  questions: number[]
   /** Indexes of chunks that the registry was asked for. */
   atRegistry: number[]
   /** Reads a chunk, and lets so much time pass until it has come. @returns the source, and how long it took (ms) */
@@ -92,12 +94,13 @@ export interface ScriptedRegion {
 
 /**
  * A host whose peers all say that they hold everything, and do as their scripts say.
- * @param options `reader`: the peer that reads all spans from the registry; then the peers say that they hold nothing
+ * @param options `reader`: the peer to which stewards send this host, until it is asked
+ *   again; then to the `others`, one after the other, and to the registry. With it the peers say that they hold nothing
  */
 export function scriptedRegion(
   scripts: Record<string, Script>,
   registry: (index: number) => Promise<'has it' | 'is away'> | 'has it' | 'is away',
-  { registryMs = 100, reader }: { registryMs?: number; reader?: string } = {},
+  { registryMs = 100, reader, others = [] }: { registryMs?: number; reader?: string; others?: readonly string[] } = {},
 ): ScriptedRegion {
   const clock = new FakeClock()
   const region = new FakeRegion({ clock })
@@ -127,8 +130,16 @@ export function scriptedRegion(
   const { membership, host } = region
   const availability = new Availability({ membership, ...inSmallRegion })
   const client = new ChunkClient({ host, membership, signal: new AbortController().signal, clock })
-  const readers: Pick<SpanReaders, 'readerOf'> = {
-    readerOf: () => (reader === undefined || client.standing(reader).current > standings.unproven ? undefined : reader),
+  const questions: number[] = []
+  const named = [reader, ...others]
+  const spans: Pick<SpanStewards, 'placeOf' | 'ask'> = {
+    placeOf: () => {
+      const member = named[questions.length]
+      return member === undefined || client.standing(member).current > standings.unproven
+        ? { depth: 0, member: undefined }
+        : { depth: 1, member }
+    },
+    ask: async (_, index) => await Promise.resolve(void questions.push(index)),
   }
   const stored = new Map<Digest, Uint8Array>()
   const atRegistry: number[] = []
@@ -141,7 +152,7 @@ export function scriptedRegion(
         return true
       },
     },
-    peers: new PeerSource({ availability, chunks: client, bulk: new FakeBulk(), readers, log: silentLog, clock }),
+    peers: new PeerSource({ availability, chunks: client, bulk: new FakeBulk(), spans, log: silentLog, clock }),
     registry: {
       fetch: async ({ index }) => {
         atRegistry.push(index)
@@ -166,5 +177,5 @@ export function scriptedRegion(
     if (ended === undefined) throw failure ?? new Error(`chunk ${index} has not come within ${withinMs} ms`)
     return ended
   }
-  return { clock, region, fetcher, client, peers, wants, atRegistry, read }
+  return { clock, region, fetcher, client, peers, wants, questions, atRegistry, read }
 }

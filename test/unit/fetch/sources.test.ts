@@ -62,7 +62,7 @@ testChunkSource({
         isBusyWithEarlier: () => false,
       },
       bulk: new FakeBulk(),
-      readers: { readerOf: () => undefined },
+      spans: { placeOf: () => ({ depth: 0, member: undefined }), ask: async () => undefined },
       log: silentLog,
     })
     return {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { standings } from '../../../node/peers/peer-standing.ts'
 import { chunk, scriptedRegion, silent, type Script } from './scripted-region.ts'
 
 const hasIt = (): 'has it' => 'has it'
@@ -32,12 +33,28 @@ test('a chunk that nobody holds is read by its reader, and the registry is not a
 
 for (const [priority, dueMs] of [
   ['demand', 50],
-  ['boot', 250],
+  ['boot', 1_000],
 ] as const)
   test(`a reader that does not say that it reads is passed over: ${priority} waits ${dueMs} ms for it`, async () => {
     const { read } = scriptedRegion({ a: silent }, hasIt, { reader: 'a' })
     assert.deepEqual(await read(0, { priority }), { source: 'registry', ms: dueMs + 100 })
   })
+
+test('of many readers that do not say soon that they read, few are passed over at once, and none is waited for longer than a second', async () => {
+  const times: number[] = []
+  const { read } = scriptedRegion({ a: silent }, hasIt, { reader: 'a' })
+  await Promise.all(Array.from({ length: 12 }, async (_, index) => times.push((await read(index)).ms)))
+  assert.deepEqual([times.filter((ms) => ms <= 200).length, times.every((ms) => ms <= 1_200)], [4, true], String(times))
+})
+
+test('a steward that names members that have nothing is asked three times, and none of these is blamed', async () => {
+  const lacks: Script = async (want, { lack }) => await lack(want)
+  const scripts = { a: lacks, b: lacks, c: lacks, d: lacks }
+  const { read, wants, peers, questions } = scriptedRegion(scripts, hasIt, { reader: 'a', others: ['b', 'c', 'd'] })
+  assert.deepEqual(await read(0), { source: 'registry', ms: 100 })
+  assert.deepEqual([wants, questions], [{ a: 1, b: 1, c: 1, d: 1 }, [0, 0, 0]])
+  assert.ok(Object.values(peers).every(({ standing }) => standing.current <= standings.unproven))
+})
 
 test('a reader that cannot read it costs a message, and is not asked again for a while', async () => {
   const lacks: Script = async (want, { lack }) => await lack(want)

@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import type { Stream } from '@libp2p/interface'
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import { digestOf } from '../../../protocol/digest.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
 import {
   comingMs,
   encodeWants,
@@ -39,13 +40,14 @@ function relayServer(relayedChunk: ServedData['relayedChunk']) {
     return {
       want: async (...wants: [id: number, kind: WantKind][]) =>
         await writeFrame(far as unknown as Stream, [
-          encodeWants(wants.map(([id, kind]): Want => ({ id, kind, digest }))),
+          encodeWants(wants.map(([id, kind]): Want => ({ id, kind, depth: kind.startsWith('relay') ? 1 : 0, digest }))),
         ]),
       next: async (): Promise<Pick<ChunkAnswer, 'id' | 'status'>> => {
         const { value } = await answers.next()
         const { id, status } = parseAnswer(value as Uint8Array)
         return { id, status }
       },
+      near,
       end: async () => {
         far.abort(new Error('gone'))
         await serving
@@ -72,6 +74,8 @@ test('who waits for a chunk hears again and again that it is coming, and nothing
   await want([1, 'relay'])
   assert.equal((await next()).status, 'coming')
   for (let i = 0; i < 3; i++) {
+    // What has been taken is followed by the next; what has not is not.
+    await new Promise(setImmediate)
     t.mock.timers.tick(comingMs)
     assert.equal((await next()).status, 'coming')
   }
@@ -80,6 +84,38 @@ test('who waits for a chunk hears again and again that it is coming, and nothing
   t.mock.timers.tick(10 * comingMs)
   await want([2, 'held'])
   assert.deepEqual(await next(), { id: 2, status: 'missing' })
+  await end()
+})
+
+test('a peer that takes nothing is told once that a chunk is coming, however long it takes', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] })
+  const read = Promise.withResolvers<Uint8Array>()
+  const { want, next, end, near } = relayServer(async () => await read.promise).connect()
+  await want([1, 'relay'])
+  assert.equal((await next()).status, 'coming')
+  await new Promise(setImmediate)
+  near.isFull = true
+  for (let i = 0; i < 100; i++) {
+    t.mock.timers.tick(comingMs)
+    await new Promise(setImmediate)
+  }
+  read.resolve(bytes)
+  await new Promise(setImmediate)
+  near.drain()
+  assert.equal((await next()).status, 'coming')
+  assert.equal((await next()).status, 'chunk')
+  await end()
+})
+
+test('a host that is not above the asker in the tree of relays says that it is busy', async () => {
+  const depths: number[] = []
+  const { want, next, end } = relayServer(async (_, { depth }) => {
+    depths.push(depth)
+    return await Promise.reject(new P2pfsError('busy', 'not above'))
+  }).connect()
+  await want([1, 'relay'])
+  assert.equal((await next()).status, 'coming')
+  assert.deepEqual([await next(), depths], [{ id: 1, status: 'busy' }, [1]])
   await end()
 })
 

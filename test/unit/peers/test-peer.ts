@@ -1,3 +1,4 @@
+import { Bandwidth } from '../../../node/base/bandwidth.ts'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
@@ -105,7 +106,7 @@ export class TestPeer {
     } = {},
   ): Promise<TestPeer> {
     const network = await PeerNetwork.open(
-      { log: silentLog },
+      { log: silentLog, upload: new Bandwidth() },
       {
         region,
         name,

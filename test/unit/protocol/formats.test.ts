@@ -13,6 +13,12 @@ import { isP2pfsError } from '../../../protocol/errors.ts'
 import { encodeImageRecord, isRecordSigned, parseImageRecord } from '../../../protocol/image-record.ts'
 import type { LayerEntry } from '../../../protocol/layer-entry.ts'
 import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../../protocol/layer-index.ts'
+import {
+  encodeSpanAnswer,
+  encodeSpanQuestion,
+  parseSpanAnswer,
+  parseSpanQuestion,
+} from '../../../protocol/messages/span.ts'
 import { encodeAnswerHeader, encodeWants, parseAnswer, parseWants } from '../../../protocol/messages/chunk.ts'
 import {
   encodeImportAnswer,
@@ -410,10 +416,30 @@ messages.push([
 messages.push(['object missing', encodeObjectAnswer(undefined), '00', (bytes) => parseObjectAnswer(bytes), undefined])
 messages.push([
   'wants',
-  encodeWants([{ id: 258, kind: 'relay-urgent', digest: a }]),
-  `0201000002${a.slice(7)}`,
+  encodeWants([{ id: 258, kind: 'relay-urgent', depth: 3, digest: a }]),
+  `020100000e${a.slice(7)}`,
   (bytes) => parseWants(bytes),
-  [{ id: 258, kind: 'relay-urgent', digest: a }],
+  [{ id: 258, kind: 'relay-urgent', depth: 3, digest: a }],
+])
+messages.push([
+  'span question',
+  encodeSpanQuestion({ table: a, spans: [16, 17], without: 'b' }),
+  'a3657370616e73821011657461626c6578477368613235363a6361393738313132636131626264636166616332333162333961323364633464613738366566663831343763346537326239383037373835616665653438626267776974686f75746162',
+  (bytes) => parseSpanQuestion(bytes),
+  { table: a, spans: [16, 17], without: 'b' },
+])
+messages.push([
+  'span answer',
+  encodeSpanAnswer([
+    { depth: 0, member: undefined },
+    { depth: 2, member: 'b' },
+  ]),
+  'a166706c616365738282006082026162',
+  (bytes) => parseSpanAnswer(bytes),
+  [
+    { depth: 0, member: undefined },
+    { depth: 2, member: 'b' },
+  ],
 ])
 messages.push([
   'missing answer',

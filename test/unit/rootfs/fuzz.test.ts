@@ -2,6 +2,12 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { isP2pfsError } from '../../../protocol/errors.ts'
+import {
+  encodeSpanAnswer,
+  encodeSpanQuestion,
+  parseSpanAnswer,
+  parseSpanQuestion,
+} from '../../../protocol/messages/span.ts'
 import { encodeImageRecord, parseImageRecord } from '../../../protocol/image-record.ts'
 import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../../protocol/layer-index.ts'
 import { encodePublishedIndex, parsePublishedIndex } from '../../../protocol/published-index.ts'
@@ -222,11 +228,13 @@ test('damaged records and messages are read, or refused as invalid', async () =>
     ],
     [
       encodeWants([
-        { id: 1, kind: 'held', digest: diffId },
-        { id: 2, kind: 'raise', digest: diffId },
+        { id: 1, kind: 'held', depth: 0, digest: diffId },
+        { id: 2, kind: 'raise', depth: 0, digest: diffId },
       ]),
       parseWants,
     ],
+    [encodeSpanQuestion({ table: diffId, spans: [1, 2], without: 'x' }), parseSpanQuestion],
+    [encodeSpanAnswer([{ depth: 1, member: 'x' }]), parseSpanAnswer],
     [Buffer.concat([encodeAnswerHeader(7, 'chunk'), Buffer.alloc(4096)]), parseAnswer],
     [encodeObjectRequest({ kind: 'layer', diffId }), parseObjectRequest],
     [

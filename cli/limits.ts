@@ -1,0 +1,58 @@
+import { call } from '../node/control/client.ts'
+import { limitNames, type LimitName, type Limits } from '../node/control/api.ts'
+import { commonHelp, parseCommon } from './arguments.ts'
+import { UsageError } from './failure.ts'
+import { printJson, printLines } from './output.ts'
+import { parseRateLimit } from '../node/base/byte-rate.ts'
+
+const help = `Shows the limits on this host's bandwidth, and what passes now, over one second. With options it changes limits at
+once; they stay until they are changed again, also when the daemon is started anew.
+
+Usage: p2pfs limits [OPTION...]
+
+  --upload RATE      to peers: chunks
+  --download RATE    from peers: chunks
+  --registry RATE    from registries: layers and publications
+  --seed RATE        what seeds get on this host, from wherever it comes
+  --reset            back to the options of the daemon; other options are set after that
+
+RATE is a number with kbit, Mbit, Gbit, kB, MB or GB, a second, or none. A read that somebody waits for goes first: it
+borrows up to a second of the limit, and what nobody waits for comes after that.
+
+${commonHelp}
+`
+
+export async function run(argv: string[]): Promise<number> {
+  const parsed = parseCommon(argv, help, [], {
+    upload: { type: 'string' },
+    download: { type: 'string' },
+    registry: { type: 'string' },
+    seed: { type: 'string' },
+    reset: { type: 'boolean' },
+  })
+  if (parsed === undefined) return 0
+  const { control: socket, json, values } = parsed
+  const set: Partial<Record<LimitName, string>> = {}
+  for (const name of limitNames) {
+    const rate = values[name]
+    if (rate === undefined) continue
+    try {
+      parseRateLimit(rate)
+    } catch (error) {
+      throw new UsageError(`--${name}: ${(error as Error).message}`)
+    }
+    set[name] = rate
+  }
+  const result = await call<Limits>('POST', '/limits', { set, reset: values.reset === true }, { socket })
+  if (json) printJson(result)
+  else
+    printLines(
+      result.limits.map(({ name, rate, isChanged, bytesPerSecond, waits }) => {
+        const limit = rate === 'none' ? 'no limit' : `${rate}${rate.endsWith('B') ? '/s' : ''}`
+        const now = `${((bytesPerSecond * 8) / 1e6).toFixed(1)} Mbit/s now`
+        const waited = waits === 0 ? '' : `; ${waits} ${waits === 1 ? 'piece' : 'pieces'} waited for it`
+        return `${name.padEnd(10)}${limit}${isChanged ? ' (changed)' : ''}, ${now}${waited}`
+      }),
+    )
+  return 0
+}

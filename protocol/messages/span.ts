@@ -1,0 +1,84 @@
+import { encodeCbor, Fields, parseCbor } from '../cbor.ts'
+import type { Digest } from '../digest.ts'
+import { P2pfsError } from '../errors.ts'
+
+/** A long-lived stream: questions go one way, answers the other way, in the same order. */
+export const spanProtocol = '/p2pfs/span/1'
+
+/** Chunks of a span: a few MiB, so that its reader finds neighbours to read in one request. */
+export const spanChunks = 32
+/** Spans of one group, which have one steward: 512 chunks, so that a layer of up to some 40 MB has one. */
+export const groupSpans = 16
+/** Questions of one group ask for no more. */
+export const maxSpansPerQuestion = groupSpans
+/** A member that is deeper in a relay tree is told to read by itself: with three below each there are more than hosts. */
+export const maxDepth = 63
+
+/** Longest text of a member's id. */
+const maxIdLength = 128
+/** A question is shorter; an answer names a member for each span. */
+export const maxSpanMessageBytes = 1024 + maxSpansPerQuestion * (maxIdLength + 16)
+
+const maxUnsigned = 2 ** 32 - 1
+
+/** Asks a steward who reads some spans of one group from the registry. */
+export interface SpanQuestion {
+  table: Digest
+  /** Numbers of spans: chunk `i` of the segment is in span `floor(i / 32)`. */
+  spans: readonly number[]
+  /** The member that the asker was sent to before, and that did not deliver; undefined where there is none. */
+  without: string | undefined
+}
+
+/**
+ * Where the steward sends the asker for one span: to a member that was sent before, or, at depth 0, to the registry.
+ * A member's depth is less than that of those who are sent to it.
+ */
+export interface SpanPlace {
+  depth: number
+  /** The id; undefined at depth 0. */
+  member: string | undefined
+}
+
+/** SPEC.md, "Span protocol". */
+export function encodeSpanQuestion({ table, spans, without = '' }: SpanQuestion): Uint8Array {
+  return encodeCbor({ table, spans, without })
+}
+
+/** @throws invalid also where the spans are not of one group */
+export function parseSpanQuestion(bytes: Uint8Array): SpanQuestion {
+  const what = 'span question'
+  const fields = new Fields(parseCbor(bytes, what), what)
+  const list = fields.list('spans')
+  if (list.length === 0 || list.length > maxSpansPerQuestion)
+    throw new P2pfsError('invalid', `${what}: too many spans, or none`)
+  const numbers = new Fields(list, what)
+  const spans = list.map((_, i) => numbers.unsigned(i, maxUnsigned))
+  if (new Set(spans.map((span) => Math.floor(span / groupSpans))).size > 1)
+    throw new P2pfsError('invalid', `${what}: spans of several groups`)
+  return { table: fields.digest('table'), spans, without: parseId(fields.text('without'), what) }
+}
+
+export function encodeSpanAnswer(places: readonly SpanPlace[]): Uint8Array {
+  return encodeCbor({ places: places.map(({ depth, member = '' }) => [depth, member]) })
+}
+
+/** @throws invalid */
+export function parseSpanAnswer(bytes: Uint8Array): SpanPlace[] {
+  const what = 'span answer'
+  const list = new Fields(parseCbor(bytes, what), what).list('places')
+  if (list.length > maxSpansPerQuestion) throw new P2pfsError('invalid', `${what}: too many places`)
+  return list.map((value) => {
+    const fields = new Fields(value, what)
+    const depth = fields.unsigned(0, maxDepth)
+    const member = parseId(fields.text(1), what)
+    if ((depth === 0) !== (member === undefined))
+      throw new P2pfsError('invalid', `${what}: a member at depth 0, or none below it`)
+    return { depth, member }
+  })
+}
+
+function parseId(text: string, what: string): string | undefined {
+  if (text.length > maxIdLength) throw new P2pfsError('invalid', `${what}: the id of a member is too long`)
+  return text === '' ? undefined : text
+}

@@ -1,0 +1,263 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { Stream } from '@libp2p/interface'
+import { digestOf } from '../../../protocol/digest.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
+import {
+  encodeSpanAnswer,
+  encodeSpanQuestion,
+  groupSpans,
+  maxSpanMessageBytes,
+  parseSpanAnswer,
+  spanChunks,
+  type SpanPlace,
+  type SpanQuestion,
+} from '../../../protocol/messages/span.ts'
+import { silentLog } from '../../../node/base/log.ts'
+import { Urgency } from '../../../node/base/urgency.ts'
+import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
+import type { Member } from '../../../node/peers/peer.ts'
+import { PeerStanding } from '../../../node/peers/peer-standing.ts'
+import { SpanClient } from '../../../node/peers/spans/client.ts'
+import { SpanBook } from '../../../node/peers/spans/span-book.ts'
+import { SpanServer } from '../../../node/peers/spans/server.ts'
+import { SpanStewards } from '../../../node/peers/spans/span-stewards.ts'
+import { FakeClock, settled } from '../../support/fake-clock.ts'
+import { FakeRegion, streamPair } from './fake-region.ts'
+
+const table = digestOf(Buffer.from('table'))
+const registry: SpanPlace = { depth: 0, member: undefined }
+
+/** This host, `me`, among others; `order` is that of stewards, and each says what `answers` has it say. */
+function host(
+  order: readonly string[],
+  answers: Record<string, (question: SpanQuestion) => Promise<SpanPlace[]>> = {},
+) {
+  const clock = new FakeClock()
+  const members = order
+    .filter((id) => id !== 'me')
+    .map((id) => ({ id, standing: new PeerStanding({ now: clock.now }) }) as Member)
+  const asked: { steward: string; question: SpanQuestion }[] = []
+  const stewards = new SpanStewards({
+    own: 'me',
+    membership: { members: () => members, byResponsibility: () => [...order] },
+    client: {
+      ask: async (steward, question) => {
+        asked.push({ steward, question })
+        return await (answers[steward]?.(question) ?? new Promise<never>(() => undefined))
+      },
+    },
+    book: new SpanBook({ isHere: () => true, now: clock.now }),
+    log: silentLog,
+    clock,
+  })
+  const ask = async (index = 0, urgent = true): Promise<SpanPlace | undefined> => {
+    await stewards.ask(table, index, { urgency: new Urgency(urgent) })
+    return stewards.placeOf(table, index)
+  }
+  return { clock, members, stewards, asked, ask }
+}
+
+const sendTo =
+  (member: string) =>
+  async ({ spans }: SpanQuestion): Promise<SpanPlace[]> =>
+    await Promise.resolve(spans.map(() => ({ depth: 1, member })))
+
+test('a host that is alone reads by itself, and asks nobody', () => {
+  const { stewards, asked } = host(['me'])
+  assert.deepEqual([stewards.placeOf(table, 0), asked], [registry, []])
+})
+
+test('a host that is its own steward sends no message', async () => {
+  const { ask, asked } = host(['me', 'a'])
+  assert.deepEqual([await ask(), asked], [registry, []])
+})
+
+test('spans that are asked for at once are one question to the steward of their group, and each is asked for once', async () => {
+  const { stewards, asked, ask } = host(['a', 'me', 'b'], { a: sendTo('b') })
+  await Promise.all(Array.from({ length: groupSpans * spanChunks }, async (_, index) => await ask(index)))
+  assert.deepEqual(
+    asked.map(({ steward, question }) => [steward, question.spans.length]),
+    [['a', groupSpans]],
+  )
+  assert.deepEqual(stewards.placeOf(table, 40), { depth: 1, member: 'b' })
+  assert.equal(stewards.placeOf(table, groupSpans * spanChunks), undefined)
+})
+
+for (const [urgent, dueMs] of [
+  [true, 50],
+  [false, 1_000],
+] as const)
+  test(`a silent steward is passed over after ${dueMs} ms, and so is the next; then this host reads by itself, and asks neither again`, async () => {
+    const { clock, ask, asked } = host(['a', 'b', 'c', 'me'])
+    let place: SpanPlace | undefined
+    void ask(0, urgent).then((answer) => (place = answer))
+    await clock.pass(2 * dueMs - 1)
+    assert.equal(place, undefined)
+    await clock.pass(1)
+    await settled()
+    assert.deepEqual([place, asked.map(({ steward }) => steward)], [registry, ['a', 'b']])
+    void ask(20 * spanChunks * groupSpans, urgent)
+    await settled()
+    assert.deepEqual(
+      asked.slice(2).map(({ steward }) => steward),
+      ['c'],
+    )
+  })
+
+test('what a steward says too late counts from then on', async () => {
+  const late = Promise.withResolvers<SpanPlace[]>()
+  const { clock, ask, stewards } = host(['a', 'me', 'b'], { a: async () => await late.promise })
+  const asking = ask()
+  await clock.pass(50)
+  assert.deepEqual(await asking, registry)
+  late.resolve([{ depth: 1, member: 'b' }])
+  await settled()
+  assert.deepEqual(stewards.placeOf(table, 0), { depth: 1, member: 'b' })
+})
+
+test('a steward that refuses costs no time: the next is asked at once', async () => {
+  const refuse = async (): Promise<never> => await Promise.reject(new P2pfsError('unavailable', 'gone'))
+  const { ask } = host(['a', 'b', 'me', 'c'], { a: refuse, b: sendTo('c') })
+  assert.deepEqual(await ask(), { depth: 1, member: 'c' })
+})
+
+test('a member that is not there, is silent, or did not deliver is reported to the steward, who names another', async () => {
+  const { ask, asked, stewards, members } = host(['a', 'me', 'b', 'c'], {
+    a: async ({ spans, without }) => await sendTo(without === 'b' ? 'c' : 'b')({ table, spans, without }),
+  })
+  assert.deepEqual(await ask(), { depth: 1, member: 'b' })
+  members.find(({ id }) => id === 'b')!.standing.fellSilent()
+  assert.equal(stewards.placeOf(table, 0), undefined)
+  assert.deepEqual(await ask(), { depth: 1, member: 'c' })
+  assert.equal(asked[1]!.question.without, 'b')
+})
+
+test('a steward that sends this host to itself has it read by itself', async () => {
+  const { ask } = host(['a', 'me'], { a: sendTo('me') })
+  assert.deepEqual(await ask(), registry)
+})
+
+test('the time for which this host was late is not counted against a steward', async () => {
+  const clock = new FakeClock()
+  const answer = Promise.withResolvers<SpanPlace[]>()
+  let lateMs = 100
+  const late = {
+    now: clock.now,
+    after: (ms: number, call: () => void) => {
+      const by = lateMs
+      lateMs = 0
+      return clock.after(ms + by, call)
+    },
+  }
+  const member = { id: 'a', standing: new PeerStanding({ now: clock.now }) } as Member
+  const stewards = new SpanStewards({
+    own: 'me',
+    membership: { members: () => [member], byResponsibility: () => ['a', 'me'] },
+    client: { ask: async () => await answer.promise },
+    book: new SpanBook({ isHere: () => true, now: clock.now }),
+    log: silentLog,
+    clock: late,
+  })
+  let isOver = false
+  void stewards.ask(table, 0, { urgency: new Urgency(true) }).then(() => (isOver = true))
+  await clock.pass(151)
+  assert.equal(isOver, false)
+  answer.resolve([{ depth: 1, member: 'a' }])
+  await settled()
+  assert.deepEqual(stewards.placeOf(table, 0), { depth: 1, member: 'a' })
+})
+
+/** A steward and one client, over a stream in memory. */
+function connected() {
+  const region = new FakeRegion()
+  const peer = region.join('a')
+  const book = new SpanBook({ isHere: () => true, now: () => 0 })
+  const server = new SpanServer({ book })
+  const banned: string[] = []
+  const streams: Stream[] = []
+  const client = new SpanClient({
+    host: {
+      dialProtocol: async () => {
+        const [near, far] = streamPair() as unknown as [Stream, Stream]
+        streams.push(far)
+        return await Promise.resolve(near)
+      },
+    },
+    membership: {
+      connectedPeer: (id) => region.membership.connectedPeer(id),
+      ban: ({ id }) => void banned.push(id),
+    },
+    signal: new AbortController().signal,
+  })
+  return { client, server, book, banned, streams, peer }
+}
+
+test('questions and answers keep their order on one stream', async () => {
+  const { client, server, book, streams } = connected()
+  book.place('x', table, 1)
+  const first = client.ask('a', { table, spans: [0, 1], without: undefined })
+  const second = client.ask('a', { table, spans: [1], without: 'x' })
+  await settled()
+  assert.equal(streams.length, 1)
+  void server.serve(streams[0]!, { id: 'me', source: 'me' })
+  assert.deepEqual(await first, [registry, { depth: 1, member: 'x' }])
+  // It was sent to x, which did not deliver.
+  assert.deepEqual(await second, [registry])
+})
+
+for (const [what, answer] of [
+  ['answers for other spans', encodeSpanAnswer([registry, registry])],
+  ['sends no answer', Buffer.from('nothing')],
+] as const)
+  test(`a steward that ${what} is banned, and whoever asked hears of it`, async () => {
+    const { client, banned, streams } = connected()
+    const asking = client.ask('a', { table, spans: [0], without: undefined })
+    await settled()
+    await writeFrame(streams[0]!, [answer])
+    await assert.rejects(asking, { code: 'invalid' })
+    assert.deepEqual(banned, ['a'])
+  })
+
+for (const [what, question] of [
+  ['too many spans', { table, spans: Array.from({ length: groupSpans + 1 }, (_, i) => i), without: undefined }],
+  ['spans of two groups', { table, spans: [0, groupSpans], without: undefined }],
+  ['none', { table, spans: [], without: undefined }],
+] as const)
+  test(`who asks for ${what} breaks the protocol`, async () => {
+    const { server } = connected()
+    const [near, far] = streamPair() as unknown as [Stream, Stream]
+    const serving = server.serve(near, { id: 'me', source: 'me' })
+    await writeFrame(far, [encodeSpanQuestion(question)])
+    await assert.rejects(serving, { code: 'invalid' })
+  })
+
+test('a place without a member, or the registry with one, is no answer', () => {
+  for (const place of [
+    { depth: 1, member: undefined },
+    { depth: 0, member: 'a' },
+  ])
+    assert.throws(() => parseSpanAnswer(encodeSpanAnswer([place])), { code: 'invalid' })
+})
+
+test('the longest messages fit their bound', () => {
+  const member = 'm'.repeat(128)
+  const spans = Array.from({ length: groupSpans }, (_, i) => 2 ** 32 - groupSpans + i)
+  assert.ok(encodeSpanQuestion({ table, spans, without: member }).length <= maxSpanMessageBytes)
+  assert.ok(encodeSpanAnswer(spans.map(() => ({ depth: 63, member }))).length <= maxSpanMessageBytes)
+})
+
+test('a flood of questions is answered at a pace', async () => {
+  const { server } = connected()
+  const [near, far] = streamPair() as unknown as [Stream, Stream]
+  void server.serve(near, { id: 'me', source: 'me' }).catch(() => undefined)
+  const spans = Array.from({ length: groupSpans }, (_, i) => i)
+  for (let i = 0; i < 1000; i++) await writeFrame(far, [encodeSpanQuestion({ table, spans, without: undefined })])
+  let answers = 0
+  void (async () => {
+    for await (const _ of readFrames(far, maxSpanMessageBytes)) answers++
+  })().catch(() => undefined)
+  for (let turn = 0; turn < 100; turn++) await settled()
+  assert.ok(answers >= 256 && answers < 300, `${answers} answers`)
+  far.abort(new Error('over'))
+})
