@@ -1,5 +1,5 @@
 import type { Stream } from '@libp2p/interface'
-import { Bitmap } from '../../../../protocol/bitmap.ts'
+import type { Bitmap } from '../../../../protocol/bitmap.ts'
 import type { Digest } from '../../../../protocol/digest.ts'
 import { P2pfsError } from '../../../../protocol/errors.ts'
 import type { RegionMessage } from '../../../../protocol/messages/region.ts'
