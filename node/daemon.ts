@@ -73,6 +73,7 @@ import { Placements } from './seeds/placements.ts'
 import { RegionHosts } from './seeds/region-hosts.ts'
 import { SeedJobs } from './seeds/seed-jobs.ts'
 import { statePaths } from './state-directory.ts'
+import { AnnouncedObjects } from './store/announced-objects.ts'
 import { BlobMaps } from './store/blob-maps.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
@@ -215,6 +216,7 @@ export async function startDaemon(
   )
   const { membership, availability, objects } = network
   const inventory = new Inventory({ chunks, region: availability })
+  const announced = new AnnouncedObjects({ catalog, region: network.location })
   const blobMaps = new BlobMaps({ catalog, inventory })
   const transactions = new ImportTransactions({ inventory })
 
@@ -270,7 +272,7 @@ export async function startDaemon(
   // Images, and their imports.
   const importer = new Importer({ registry, reader, indexes, transactions: layerTransactions, published, limits })
   const rawImporter = new RawImporter({ transactions, inventory })
-  const imports = new RunningImports()
+  const imports = new RunningImports({ location: network.location })
   const stewards = new Stewards({
     peerId: own,
     membership,
@@ -511,6 +513,7 @@ export async function startDaemon(
   stack.defer(async () => await control.stop())
   await control.start()
   profiles.open().catch((error: unknown) => log.warn('boot profiles cannot be read', { error }))
+  announced.start({ onError: (error) => log.warn('records of this host are not offered to peers', { error }) })
   tracked
     .trackLayers()
     .catch((error: unknown) => log.warn('layers of unfinished imports and windows are not offered to peers', { error }))

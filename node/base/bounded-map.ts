@@ -34,6 +34,11 @@ export class BoundedMap<Key, Value> {
   }
 
   /** The oldest first. */
+  keys(): MapIterator<Key> {
+    return this.#entries.keys()
+  }
+
+  /** The oldest first. */
   values(): MapIterator<Value> {
     return this.#entries.values()
   }

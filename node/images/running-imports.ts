@@ -1,9 +1,11 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName } from '../../protocol/image-record.ts'
+import { holds } from '../../protocol/messages/location.ts'
 import { SingleFlight } from '../base/single-flight.ts'
 import type { FindOptions, FoundRootfs } from '../model/image.ts'
 import type { ByteProgress } from '../model/progress.ts'
+import type { Location } from '../peers/location/location.ts'
 import { imageKey } from './decisions.ts'
 import { peerImportLimits, type PeerImportLimits } from './peer-import-limits.ts'
 
@@ -60,7 +62,14 @@ export class RunningImports {
   readonly #running = new Map<string, Running>()
   readonly #limits: Pick<PeerImportLimits, 'importsAtOnce' | 'importsAtOncePerPeer'>
 
-  constructor(limits: Pick<PeerImportLimits, 'importsAtOnce' | 'importsAtOncePerPeer'> = peerImportLimits) {
+  readonly #location: Pick<Location, 'hold' | 'release'> | undefined
+
+  /** @param parts `location`: is told which images are being imported; undefined where nobody else asks */
+  constructor(
+    { location }: { location?: Pick<Location, 'hold' | 'release'> } = {},
+    limits: Pick<PeerImportLimits, 'importsAtOnce' | 'importsAtOncePerPeer'> = peerImportLimits,
+  ) {
+    this.#location = location
     this.#limits = limits
   }
 
@@ -98,6 +107,7 @@ export class RunningImports {
       begunFor: onLayer === undefined ? undefined : (peer ?? ''),
     }
     this.#running.set(key, running)
+    this.#location?.hold(manifestDigest, holds.much, 'now')
     const waiter = { onProgress, onLayer, layersTold: 0 }
     running.waiters.add(waiter)
     tellLayers(running)
@@ -118,7 +128,10 @@ export class RunningImports {
     } finally {
       running.waiters.delete(waiter)
       // The flight ends with its last waiter: a later run of the key is another import.
-      if (running.waiters.size === 0 && this.#running.get(key) === running) this.#running.delete(key)
+      if (running.waiters.size === 0 && this.#running.get(key) === running) {
+        this.#running.delete(key)
+        if (!this.has(manifestDigest)) this.#location?.release(manifestDigest)
+      }
     }
   }
 

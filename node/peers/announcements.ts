@@ -67,6 +67,11 @@ export class HoldingsFeed {
     )
   }
 
+  /** The peer holds all of the segment: it hears no changes of it, until it shows {@link interested} again. */
+  rest({ number }: TrackedTable): void {
+    this.#told.delete(number)
+  }
+
   /** The peer did not take changes of these segments: it is told of them anew. */
   owe(tables: Iterable<TrackedTable>): void {
     for (const { number } of tables) if (this.#told.has(number)) this.#owed.add(number)
@@ -100,22 +105,33 @@ export class HoldingsFeed {
   }
 }
 
-/** What one peer is asked: who it is that holds the segments of this host. All of them when it connects, then the new ones. */
+/**
+ * What one peer is asked: who it is that holds the segments of this host. In a small region all of them when it connects,
+ * then the new ones; in a large one those that this host fetches.
+ */
 export class TableQuestions {
   readonly #tables: TrackedTables
   /** Where the asking for all segments stands: those with lower numbers have been asked for. */
-  #asked = 0
-  readonly #end: number
+  #asked: number
+  #end: number
   /** Segments that came since. They are asked for first, because somebody may be about to read them. */
   #fresh: TrackedTable[] = []
   readonly #open: Digest[][] = []
 
-  constructor(tables: TrackedTables) {
+  /** @param options `all`: whether the peer is asked for all segments */
+  constructor(tables: TrackedTables, { all }: { all: boolean }) {
     this.#tables = tables
     this.#end = tables.numbers
+    this.#asked = all ? 0 : this.#end
   }
 
-  /** This host tracks another segment. */
+  /** The peer is to be asked for all segments, from the first on. */
+  askAll(): void {
+    this.#asked = 0
+    this.#end = this.#tables.numbers
+  }
+
+  /** The peer is to be asked for another segment. */
   add(table: TrackedTable): void {
     // It is asked for with all others.
     if (table.number < this.#end && table.number >= this.#asked) return

@@ -1,5 +1,6 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { Digest } from '../../protocol/digest.ts'
+import { holds, type Holds } from '../../protocol/messages/location.ts'
 import type {
   Answered,
   DeltaPart,
@@ -13,12 +14,16 @@ import { ExpiringMap } from '../base/expiring-map.ts'
 import { orAbort } from '../base/single-flight.ts'
 import { HoldingsFeed, TableQuestions } from './announcements.ts'
 import { limits } from './limits.ts'
+import type { Location } from './location/location.ts'
+import type { Swarms } from './location/swarms.ts'
 import type { Membership } from './membership.ts'
 import type { Peer } from './peer.ts'
 import { TrackedTables, type TrackedTable } from './tracked-tables.ts'
 
 /** How long changes are gathered before they are sent (ms): a fraction of the time that fetching a chunk takes. */
-const gatherMs = 20
+const gatherMs = { small: 20, large: 100 } as const
+/** Stands for the trackers among those whose answers are waited for; no peer id is empty. */
+const trackers = ''
 
 /** Chunks of one segment that came and went since the last message. */
 interface Changes {
@@ -37,40 +42,49 @@ interface Question {
 
 export interface AvailabilityParts {
   membership: Pick<Membership, 'members' | 'connected'>
+  location: Pick<Location, 'isSmall' | 'hold' | 'release' | 'onScale'>
+  swarms: Pick<Swarms, 'use' | 'join' | 'joined' | 'seek' | 'leave'>
 }
 
 /**
- * Knows who holds which chunks. When this host begins to track a segment, it asks its members what they hold of it; they
+ * Knows who holds which chunks. In a small region this host asks all members when it begins to track a segment; in a large
+ * one it joins the swarm of a segment when it begins to fetch it, and asks the members that it is connected to. They
  * answer, and tell it of changes from then on. Nothing is kept of segments that this host does not track.
  */
 export class Availability {
   readonly #membership: AvailabilityParts['membership']
+  readonly #location: AvailabilityParts['location']
+  readonly #swarms: AvailabilityParts['swarms']
   readonly #tables = new TrackedTables()
   readonly #changes = new Map<Digest, Changes>()
   #timer: NodeJS.Timeout | undefined
   /** Segments that came in this turn of the event loop. */
   #fresh: TrackedTable[] = []
+  /** Segments whose swarms are joined in the next microtask, and the question about them. */
+  #joining: { tables: TrackedTable[]; question: Question } | undefined
   readonly #questions = new Map<Digest, Question>()
   /** Members that did not answer the last time. */
   readonly #slow = new ExpiringMap<string>({ maxEntries: limits.connections.inAll })
 
-  constructor({ membership }: AvailabilityParts) {
+  constructor({ membership, location, swarms }: AvailabilityParts) {
     this.#membership = membership
+    this.#location = location
+    this.#swarms = swarms
+    location.onScale((isSmall) => this.#scaled(isSmall))
   }
 
   /**
-   * Begins to track a segment that is new on this host, and asks the members for it in the next microtask.
+   * Begins to track a segment that is new on this host. In a small region the members are asked for it in the next
+   * microtask; in a large one its trackers are told.
    * @param held the chunks of it that this host holds; its owner keeps it up to date
    */
   announce(id: Digest, held: Bitmap): void {
     const table = this.#tables.add(id, held)
     if (table === undefined) return
+    if (!this.#location.isSmall) return this.#location.hold(id, levelOf(table), 'later')
     for (const { questions } of this.#membership.connected()) questions?.add(table)
-    const waiting = this.#membership
-      .members()
-      .filter((peer) => peer.regionClient !== undefined && !this.#slow.has(peer.id))
-      .map((peer) => peer.id)
-    if (this.#fresh.length === 0) queueMicrotask(() => this.#ask(new Set(waiting)))
+    const waiting = this.#prompt()
+    if (this.#fresh.length === 0) queueMicrotask(() => this.#ask(waiting))
     this.#fresh.push(table)
   }
 
@@ -79,6 +93,8 @@ export class Availability {
     this.flush()
     const table = this.#tables.delete(id)
     if (table === undefined) return
+    this.#location.release(id)
+    this.#swarms.leave(id)
     for (const { holdings, feed } of this.#membership.connected()) {
       holdings.forget(id)
       feed?.forget(table)
@@ -119,11 +135,13 @@ export class Availability {
 
   /**
    * Resolves at once unless the members have just been asked about the segment: then when all have answered, or after a
-   * tenth of a second, or when one says that it holds the chunk `index`, where that is given.
+   * tenth of a second, or when one says that it holds the chunk `index`, where that is given. In a large region the
+   * first call for a segment joins its swarm, which takes three tenths of a second at most.
    */
   async whenAsked(table: Digest, { signal, index }: { signal: AbortSignal; index?: number }): Promise<void> {
     // A segment of this turn is asked for in the next microtask.
     if (this.#fresh.length > 0) await Promise.resolve()
+    if (!this.#location.isSmall) this.#need(table, index)
     for (;;) {
       const question = this.#questions.get(table)
       if (question === undefined || (index !== undefined && this.holders(table, index).length > 0)) return
@@ -156,7 +174,7 @@ export class Availability {
         for (const part of message.tables) this.#takeHave(peer, part)
         break
       case 'delta':
-        for (const part of message.tables) if (this.#tables.get(part.table) !== undefined) peer.holdings.change(part)
+        for (const part of message.tables) this.#takeDelta(peer, part)
         break
     }
   }
@@ -173,8 +191,12 @@ export class Availability {
     }
     this.#changes.clear()
     if (changed.length === 0) return
-    for (const { regionClient, feed } of this.#membership.connected()) {
+    const { isSmall } = this.#location
+    if (!isSmall) for (const { table } of changed) this.#changed(table)
+    for (const { regionClient, feed, holdings } of this.#membership.connected()) {
       if (regionClient === undefined || feed === undefined) continue
+      // Who holds all of a segment has no use for what others hold of it.
+      if (!isSmall) for (const { table } of changed) if (holdings.isWhole(table.id)) feed.rest(table)
       for (const message of feed.changes(changed)) {
         if (regionClient.send(message)) continue
         feed.owe(changed.map(({ table }) => table))
@@ -187,6 +209,7 @@ export class Availability {
   stop(): void {
     clearTimeout(this.#timer)
     for (const { timer } of this.#questions.values()) clearTimeout(timer)
+    clearTimeout(this.#joining?.question.timer)
   }
 
   #takeHave(peer: Peer, part: HavePart): void {
@@ -200,8 +223,86 @@ export class Availability {
     question.changed = Promise.withResolvers()
   }
 
+  #takeDelta(peer: Peer, part: DeltaPart): void {
+    const table = this.#tables.get(part.table)
+    if (table === undefined) return
+    peer.holdings.change(part)
+    // One that held all of it, and was told no changes, is told what this host holds.
+    if (part.removed.length > 0 && this.#feedOf(peer).interested(table)) peer.regionClient?.wake()
+  }
+
+  /** This host's chunks of the segment have changed, in a large region. */
+  #changed(table: TrackedTable): void {
+    this.#location.hold(table.id, levelOf(table), 'soon')
+    if (table.held.isFull) this.#swarms.leave(table.id)
+  }
+
+  /** Joins the swarm of a segment that is fetched, or asks its trackers again where nobody holds what is needed. */
+  #need(id: Digest, index: number | undefined): void {
+    const table = this.#tables.get(id)
+    if (table === undefined || table.held.isFull) return
+    if (this.#joining?.tables.includes(table) === true) return
+    if (this.#swarms.use(id)) {
+      if (index !== undefined && !this.#questions.has(id) && this.holders(id, index).length === 0) this.#swarms.seek(id)
+      return
+    }
+    if (this.#joining === undefined) {
+      this.#joining = { tables: [], question: this.#openQuestion(new Set([trackers]), limits.swarmWaitMs) }
+      queueMicrotask(() => this.#join())
+    }
+    this.#joining.tables.push(table)
+    this.#questions.set(id, this.#joining.question)
+  }
+
+  /** Asks those that are connected, and lets the trackers name others, who are asked when they are connected. */
+  #join(): void {
+    const { tables, question } = this.#joining!
+    this.#joining = undefined
+    const ids = tables.map(({ id }) => id)
+    for (const table of tables) this.#location.hold(table.id, levelOf(table), 'soon')
+    for (const id of this.#prompt()) question.waiting.add(id)
+    for (const { questions, regionClient } of this.#membership.connected()) {
+      for (const table of tables) questions?.add(table)
+      regionClient?.wake()
+    }
+    const isOver = (id: string): void => {
+      for (const table of ids) if (this.#questions.get(table) === question) this.#answered(table, id)
+    }
+    const onChosen = (chosen: readonly string[]): void => {
+      const connected = new Set(this.#membership.members().map(({ id }) => id))
+      for (const id of chosen) if (!connected.has(id)) question.waiting.add(id)
+      isOver(trackers)
+    }
+    this.#swarms.join(ids, { onChosen, onFailed: isOver }).catch(() => isOver(trackers))
+  }
+
+  /** The region has become small, or large. */
+  #scaled(isSmall: boolean): void {
+    if (isSmall) {
+      for (const { questions, regionClient } of this.#membership.connected()) {
+        questions?.askAll()
+        regionClient?.wake()
+      }
+    } else for (const table of this.#tables) this.#location.hold(table.id, levelOf(table), 'later')
+  }
+
+  /** Ids of the members whose answers a first fetch waits for. */
+  #prompt(): Set<string> {
+    const prompt = this.#membership
+      .members()
+      .filter((peer) => peer.regionClient !== undefined && !this.#slow.has(peer.id))
+    return new Set(prompt.map(({ id }) => id))
+  }
+
   #questionsOf(peer: Peer): TableQuestions {
-    peer.questions ??= new TableQuestions(this.#tables)
+    if (peer.questions !== undefined) return peer.questions
+    peer.questions = new TableQuestions(this.#tables, { all: this.#location.isSmall })
+    if (!this.#location.isSmall) {
+      for (const id of this.#swarms.joined()) {
+        const table = this.#tables.get(id)
+        if (table !== undefined) peer.questions.add(table)
+      }
+    }
     return peer.questions
   }
 
@@ -216,14 +317,20 @@ export class Availability {
     this.#fresh = []
     for (const { regionClient } of this.#membership.connected()) regionClient?.wake()
     if (waiting.size === 0) return
+    const question = this.#openQuestion(waiting, limits.questionWaitMs)
+    for (const { id } of fresh) this.#questions.set(id, question)
+  }
+
+  /** @param waiting members whose answers are waited for */
+  #openQuestion(waiting: Set<string>, waitMs: number): Question {
     const expire = (): void => {
-      for (const id of waiting) this.#slow.set(id, true, limits.questionPenaltyMs)
-      for (const { id } of fresh) this.#close(id, question)
+      for (const id of waiting) if (id !== trackers) this.#slow.set(id, true, limits.questionPenaltyMs)
+      for (const [id, open] of this.#questions) if (open === question) this.#close(id, question)
     }
-    const timer = setTimeout(expire, limits.questionWaitMs)
+    const timer = setTimeout(expire, waitMs)
     timer.unref()
     const question: Question = { waiting, changed: Promise.withResolvers(), timer }
-    for (const { id } of fresh) this.#questions.set(id, question)
+    return question
   }
 
   #answered(table: Digest, peer: string): void {
@@ -242,7 +349,7 @@ export class Availability {
   }
 
   #changesOf(table: Digest): Changes {
-    this.#timer ??= setTimeout(() => this.flush(), gatherMs)
+    this.#timer ??= setTimeout(() => this.flush(), this.#location.isSmall ? gatherMs.small : gatherMs.large)
     let changes = this.#changes.get(table)
     if (changes === undefined) {
       changes = { added: new Set(), removed: new Set() }
@@ -250,4 +357,8 @@ export class Availability {
     }
     return changes
   }
+}
+
+function levelOf({ held }: TrackedTable): Holds {
+  return held.ones * 2 >= held.count ? holds.much : holds.some
 }

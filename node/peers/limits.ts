@@ -1,5 +1,6 @@
 import { maxObjectBytes, maxObjectRequestBytes } from '../../protocol/messages/object.ts'
 import { maxChunkBytes } from '../../protocol/chunk-table.ts'
+import { maxLocationRequestBytes } from '../../protocol/messages/location.ts'
 import { maxOutstandingWants, maxWantMessageBytes } from '../../protocol/messages/chunk.ts'
 import {
   maxAddresses,
@@ -58,6 +59,8 @@ export const limits = {
     object: 64,
     /** One for each image that is waited for. */
     import: 32,
+    /** A host asks one at a time of each tracker, and registers meanwhile. */
+    location: 32,
     /** One for each image that a coordinator places here, and some for its records. */
     seed: 32,
     /** Of all protocols, while the peer's hello is waited for: what a host asks in its first milliseconds. */
@@ -84,6 +87,25 @@ export const limits = {
     textLength: maxTextLength,
   },
 
+  /**
+   * What this host keeps as a tracker: which members hold which keys. A registration takes about 240 bytes, so all of
+   * them 32 MB at most. A member that lies gets no more than its own: it costs others a question for each.
+   */
+  location: {
+    /** Of one key: enough that each asker finds others, of an image that a whole region runs. */
+    membersPerKey: 256,
+    /** Of one member: a host with 1,000 images has 30,000 keys, spread over many trackers. */
+    keysPerMember: 16_384,
+    /** In all. */
+    registrations: 131_072,
+    /** A registration ends after this (ms), unless the member repeats it: it does so every half hour. */
+    registrationMs: 75 * 60_000,
+    requestBytes: maxLocationRequestBytes,
+    /** Of the peers of one source. Beyond it they wait. */
+    perSecond: 64,
+    burst: 1024,
+  },
+
   /** Region messages that wait for peers that do not take them (bytes). What is beyond is told later, as it is then. */
   sendQueue: {
     perPeer: 4 * mebibyte,
@@ -101,6 +123,11 @@ export const limits = {
 
   /** How long the first fetch of a segment waits for members that were asked who holds it (ms): a round trip. */
   questionWaitMs: 100,
+  /**
+   * The same in a large region (ms): a tracker is asked, members are connected to, and they are asked. Each takes a few
+   * round trips.
+   */
+  swarmWaitMs: 300,
   /** A member that did not answer such a question in time is not waited for, for so long (ms). */
   questionPenaltyMs: 30_000,
 
@@ -217,6 +244,8 @@ export const limits = {
     regionMs: 30_000,
     chunkMs: 60_000,
     objectMs: 60_000,
+    /** The asker waits for a second. */
+    locationMs: 10_000,
   },
 
   /** Guests: hosts of other regions. */

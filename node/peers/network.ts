@@ -6,10 +6,12 @@ import { bulkProtocol, type BulkMode } from '../../protocol/messages/bulk.ts'
 import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
 import { guestProtocol } from '../../protocol/messages/guest.ts'
+import { locationProtocol } from '../../protocol/messages/location.ts'
 import { importProtocol } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
 import { regionProtocol } from '../../protocol/messages/region.ts'
 import { seedProtocol } from '../../protocol/messages/seed.ts'
+import { systemClock } from '../base/clock.ts'
 import { spanProtocol } from '../../protocol/messages/span.ts'
 import type { Bandwidth } from '../base/bandwidth.ts'
 import type { Log } from '../base/log.ts'
@@ -31,6 +33,8 @@ import { GuestServer } from './guest/server.ts'
 import { loadIdentity } from './identity.ts'
 import { ImportClient } from './import/client.ts'
 import { limits } from './limits.ts'
+import { Location } from './location/location.ts'
+import { Swarms } from './location/swarms.ts'
 import { serveImport } from './import/server.ts'
 import { Membership } from './membership.ts'
 import { RegionObjects } from './object/region-objects.ts'
@@ -79,6 +83,7 @@ export interface PeerNetworkOptions {
 export class PeerNetwork {
   readonly peerId: string
   readonly membership: Membership
+  readonly location: Location
   readonly availability: Availability
   readonly chunks: ChunkClient
   readonly objects: RegionObjects
@@ -91,6 +96,7 @@ export class PeerNetwork {
   #guests: GuestServer | undefined
   readonly #key: PrivateKey
   readonly #gate: RegionGate
+  readonly #swarms: Swarms
   readonly #host: Libp2p
   readonly #dialler: Dialler
   readonly #book: SpanBook
@@ -193,9 +199,12 @@ export class PeerNetwork {
       { region, name, hasBootstrap: bootstrap.length > 0, ...(fullMesh !== undefined && { fullMesh }) },
     )
     const { membership } = this
-    this.availability = new Availability({ membership })
+    this.location = new Location({ host, membership, signal }, { fullMesh })
+    const { location } = this
+    this.#swarms = new Swarms({ location, membership, clock: systemClock, signal })
+    this.availability = new Availability({ membership, location, swarms: this.#swarms })
     this.chunks = new ChunkClient({ host, membership, signal })
-    this.objects = new RegionObjects({ host, membership, log })
+    this.objects = new RegionObjects({ host, membership, location, log })
     this.imports = new ImportClient({ host, membership })
     this.seeds = new SeedClient({ host, membership })
     const own = this.peerId
@@ -256,6 +265,11 @@ export class PeerNetwork {
       streams.seed,
       async (stream, peer) => await serveSeed(stream, peer, served.seeds, { signal }),
     )
+    await this.#handleMembers(
+      locationProtocol,
+      streams.location,
+      async (stream, peer) => await this.location.serve(stream, peer),
+    )
     await this.#handleMembers(bulkProtocol, streams.bulk, async (stream, peer) => await this.bulk.serve(stream, peer))
     await this.bulk.start(files)
     try {
@@ -267,6 +281,7 @@ export class PeerNetwork {
     }
     this.#dialler.start()
     membership.start()
+    this.location.start()
   }
 
   /** Ends all connections. */
@@ -277,6 +292,8 @@ export class PeerNetwork {
     if (this.#stopping.signal.aborted) return
     this.#stopping.abort(new P2pfsError('closed', 'peer network stopped'))
     this.availability.stop()
+    this.#swarms.stop()
+    this.location.stop()
     this.#dialler.stop()
     await this.bulk.stop()
     await this.#host.stop()

@@ -17,6 +17,11 @@ export class PeerHoldings {
     return this.#held.has(table)
   }
 
+  /** Whether the peer says that it holds all chunks of the segment. */
+  isWhole(table: Digest): boolean {
+    return this.#held.get(table)?.isFull === true
+  }
+
   /** How many chunks of the segment the peer says it holds. */
   countOf(table: Digest): number {
     return this.#held.get(table)?.ones ?? 0

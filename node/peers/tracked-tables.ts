@@ -20,6 +20,10 @@ export class TrackedTables {
     return this.#byId.size
   }
 
+  [Symbol.iterator](): MapIterator<TrackedTable> {
+    return this.#byId.values()
+  }
+
   get(id: Digest): TrackedTable | undefined {
     return this.#byId.get(id)
   }

@@ -52,6 +52,12 @@ export interface CatalogParts {
   log: Log
 }
 
+/** An object that peers may ask for. */
+export type CatalogObject = { kind: 'image'; name: ImageName } | { kind: 'rootfs' | 'layer' | 'map'; digest: Digest }
+
+/** Told of an object that has come to the catalog, or gone from it. */
+export type ObjectListener = (object: CatalogObject, isHere: boolean) => void
+
 /** The newest statement that this host has accepted for a name. */
 export interface AcceptedName {
   manifestDigest: Digest
@@ -68,6 +74,7 @@ export class Catalog implements AsyncDisposable {
   readonly #level: Level<string, Uint8Array>
   readonly #tables = new SharedTables()
   #recovery: Promise<void> | undefined
+  readonly #listeners = new Set<ObjectListener>()
 
   private constructor({ reserve, log }: CatalogParts, { directory }: { directory: string }) {
     this.#reserve = reserve
@@ -109,9 +116,23 @@ export class Catalog implements AsyncDisposable {
     await this.#level.close()
   }
 
+  /** Calls the listener for each object that comes or goes. */
+  onObject(listener: ObjectListener): void {
+    this.#listeners.add(listener)
+  }
+
+  /** The objects that peers may ask for. */
+  async *objects(): AsyncGenerator<CatalogObject> {
+    for (const name of await this.images()) yield { kind: 'image', name }
+    for (const digest of await this.rootfsDigests()) yield { kind: 'rootfs', digest }
+    for (const digest of await this.layerDiffIds()) yield { kind: 'layer', digest }
+    for (const digest of await this.blobMapDigests()) yield { kind: 'map', digest }
+  }
+
   /** @param options `sync`: whether it must be on the disk before this resolves */
   async putImage(record: ImageRecord, { sync = true }: { sync?: boolean } = {}): Promise<void> {
     await this.#put(keys.image(record), encodeImageRecord(record), sync)
+    this.#tell({ kind: 'image', name: record }, true)
   }
 
   /** A record that cannot be read is removed: its image is resolved again. */
@@ -127,6 +148,7 @@ export class Catalog implements AsyncDisposable {
 
   async deleteImage(name: ImageName): Promise<void> {
     await this.#delete(keys.image(name))
+    this.#tell({ kind: 'image', name }, false)
   }
 
   async putNamePast(name: Omit<ImageName, 'format'>, { manifestDigest, nameStatement }: AcceptedName): Promise<void> {
@@ -166,6 +188,7 @@ export class Catalog implements AsyncDisposable {
       ...missing.map((table) => [keys.table(table.id), encodeTable(table)] as const),
       [keys.rootfs(digest), encodeRootfsRecord(recordOf(manifest))],
     ])
+    this.#tell({ kind: 'rootfs', digest }, true)
     return digest
   }
 
@@ -238,10 +261,12 @@ export class Catalog implements AsyncDisposable {
     }
     await this.#put(unverified ? keys.unverifiedLayer(index.diffId) : keys.layer(index.diffId), bytes, true)
     release(bytes)
+    this.#tell({ kind: 'layer', digest: index.diffId }, true)
   }
 
   async putBlobMap(map: BlobMap): Promise<void> {
     await this.#put(keys.blobMap(map.digest), await compress(encodeBlobMap(map)), true)
+    this.#tell({ kind: 'map', digest: map.digest }, true)
   }
 
   /** The blob map's encoded form, zstd. */
@@ -280,6 +305,7 @@ export class Catalog implements AsyncDisposable {
   async deleteLayer(diffId: Digest): Promise<void> {
     await this.#delete(keys.layer(diffId))
     await this.#delete(keys.unverifiedLayer(diffId))
+    this.#tell({ kind: 'layer', digest: diffId }, false)
   }
 
   /**
@@ -359,6 +385,10 @@ export class Catalog implements AsyncDisposable {
       }
     }
     return records
+  }
+
+  #tell(object: CatalogObject, isHere: boolean): void {
+    for (const listener of this.#listeners) listener(object, isHere)
   }
 
   async #parseAll<T>(prefix: (typeof prefixes)[keyof typeof prefixes], parse: (bytes: Uint8Array) => T): Promise<T[]> {

@@ -11,10 +11,13 @@ import { systemClock, type Clock } from '../../base/clock.ts'
 import { LatencyEstimate } from '../../base/latency-estimate.ts'
 import type { Log } from '../../base/log.ts'
 import { orAbort } from '../../base/single-flight.ts'
+import { nameKey } from '../../../protocol/messages/location.ts'
+import type { Location } from '../location/location.ts'
 import type { Membership } from '../membership.ts'
 import type { Member } from '../peer.ts'
 import { AnswerPace } from './answer-pace.ts'
 import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs, type ObjectChannel } from './client.ts'
+import { LocatedMembers } from './located-members.ts'
 import { MemberLookup, type Asking, type LookupResult, type MemberLookupOptions } from './member-lookup.ts'
 
 /**
@@ -34,33 +37,39 @@ const maxAskedForProfile = 8
 
 export interface RegionObjectsParts {
   host: Pick<Libp2p, 'dialProtocol'>
-  membership: Pick<Membership, 'members' | 'ban'>
+  membership: Pick<Membership, 'members' | 'reach' | 'ban'>
+  location: Pick<Location, 'isSmall' | 'find'>
   log: Log
   clock?: Clock
 }
 
 type Question<T> = (channel: ObjectChannel, signal: AbortSignal, peer: string) => Promise<T | undefined>
 
-/** Asks the members of the region for what they know: image records, metadata of layers, boot profiles. */
+/**
+ * Asks the members of the region for what they know: image records, metadata of layers, boot profiles. In a small region
+ * that is all members, in a large one those whom the trackers of what is asked for name, and some that are connected.
+ */
 export class RegionObjects {
   readonly #parts: RegionObjectsParts
   readonly #clock: Clock
+  readonly #located: LocatedMembers
   readonly #latency = new LatencyEstimate(latencyBounds)
 
   constructor(parts: RegionObjectsParts) {
     this.#parts = parts
     this.#clock = parts.clock ?? systemClock
+    this.#located = new LocatedMembers({ ...parts, clock: this.#clock })
   }
 
-  /** Asks all members at once. @returns the id of one that is importing the image with this manifest */
+  /** Asks at once. @returns the id of one that is importing the image with this manifest */
   async findImport(manifestDigest: Digest, { signal }: { signal: AbortSignal }): Promise<string | undefined> {
-    return await this.#askAtOnce(signal, async (channel, ended, peer) =>
-      (await askImporting(channel, manifestDigest, ended)) ? peer : undefined,
-    )
+    const question: Question<string> = async (channel, ended, peer) =>
+      (await askImporting(channel, manifestDigest, ended)) ? peer : undefined
+    return (await this.#look(manifestDigest, signal, question, { atOnce: true })).found
   }
 
   /**
-   * Asks all members at once, and gathers what they say until all have answered, or for {@link gatherMs} after the first
+   * Asks at once, and gathers what members say until all have answered, or for {@link gatherMs} after the first
    * record: who answers first is not right for that.
    * @param options `isOfUse`: which records count; all where it is not given
    * @returns the records, and the ids of the peers that sent them, in the order in which they came
@@ -80,7 +89,7 @@ export class RegionObjects {
       return undefined
     }
     try {
-      await this.#look(AbortSignal.any([signal, gathered.signal]), question, { atOnce: true })
+      await this.#look(nameKey(name), AbortSignal.any([signal, gathered.signal]), question, { atOnce: true })
     } catch (error) {
       if (signal.aborted || !gathered.signal.aborted) throw error
     } finally {
@@ -95,7 +104,7 @@ export class RegionObjects {
     { signal, first }: { signal: AbortSignal; first?: string },
   ): Promise<RootfsManifest | undefined> {
     const question: Question<RootfsManifest> = async (channel, ended) => await askRootfs(channel, digest, ended)
-    return await this.#askStaggered(signal, question, { ...(first !== undefined && { first }) })
+    return await this.#askStaggered(digest, signal, question, { ...(first !== undefined && { first }) })
   }
 
   /**
@@ -109,7 +118,7 @@ export class RegionObjects {
     { signal, mustAnswer = false }: { signal: AbortSignal; mustAnswer?: boolean },
   ): Promise<LayerIndex | undefined> {
     const question: Question<LayerIndex> = async (channel, ended) => await askLayer(channel, diffId, ended)
-    return await this.#askStaggered(signal, question, { mustAnswer })
+    return await this.#askStaggered(diffId, signal, question, { mustAnswer })
   }
 
   /** As {@link fetchLayerIndex}. */
@@ -118,7 +127,7 @@ export class RegionObjects {
     { signal, mustAnswer = false }: { signal: AbortSignal; mustAnswer?: boolean },
   ): Promise<BlobMap | undefined> {
     const question: Question<BlobMap> = async (channel, ended) => await askBlobMap(channel, digest, ended)
-    return await this.#askStaggered(signal, question, { mustAnswer })
+    return await this.#askStaggered(digest, signal, question, { mustAnswer })
   }
 
   /**
@@ -153,22 +162,20 @@ export class RegionObjects {
       })
   }
 
-  /** @returns the first answer that is not undefined */
-  async #askAtOnce<T>(signal: AbortSignal, question: Question<T>): Promise<T | undefined> {
-    return (await this.#look(signal, question, { atOnce: true })).found
-  }
-
   /**
    * Asks one member after the other, first the peer `first` and silent ones last.
    * @returns the first answer that is not undefined
    */
   async #askStaggered<T>(
+    key: Digest,
     signal: AbortSignal,
     question: Question<T>,
     { first, mustAnswer = false }: { first?: string; mustAnswer?: boolean },
   ): Promise<T | undefined> {
-    const { found, refusals, failures, members } = await this.#look(signal, question, { atOnce: false, first })
+    const result = await this.#look(key, signal, question, { atOnce: false, first })
+    const { found, refusals, failures, members, isLocated } = result
     if (found !== undefined || !mustAnswer) return found
+    if (!isLocated) throw new P2pfsError('unavailable', 'no tracker of what is asked for answers', { key })
     // A member that breaks the protocol is not asked again: its answer is not waited for.
     const unanswered = failures.filter(({ error }) => !isP2pfsError(error, 'invalid'))
     const isSilence = ({ error, wasSilent }: (typeof failures)[number]): boolean =>
@@ -182,17 +189,23 @@ export class RegionObjects {
     return undefined
   }
 
-  async #look<T>(signal: AbortSignal, question: Question<T>, options: MemberLookupOptions): Promise<LookupResult<T>> {
+  async #look<T>(
+    key: Digest,
+    signal: AbortSignal,
+    question: Question<T>,
+    options: MemberLookupOptions,
+  ): Promise<LookupResult<T> & { isLocated: boolean }> {
+    const { members, isLocated } = await this.#located.find(key, { signal, first: options.first })
     const lookup = new MemberLookup<T>(
       {
         clock: this.#clock,
         usualMs: this.#latency.p95Ms,
         ask: (member, ended) => this.#ask(member, ended, question),
       },
-      this.#parts.membership.members(),
+      members,
       options,
     )
-    return await lookup.run(signal)
+    return { ...(await lookup.run(signal)), isLocated }
   }
 
   /**

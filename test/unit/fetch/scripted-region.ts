@@ -15,6 +15,7 @@ import type { Peer } from '../../../node/peers/peer.ts'
 import { standings } from '../../../node/peers/peer-standing.ts'
 import type { SpanStewards } from '../../../node/peers/spans/span-stewards.ts'
 import { FakeClock } from '../../support/fake-clock.ts'
+import { inSmallRegion } from '../../support/small-region.ts'
 import { FakeBulk } from './fake-bulk.ts'
 import { FakeRegion } from '../peers/fake-region.ts'
 
@@ -127,7 +128,7 @@ export function scriptedRegion(
       for (const want of parseWants(message)) void scripts[id]!(want, far, wants[id]!++)
   }
   const { membership, host } = region
-  const availability = new Availability({ membership })
+  const availability = new Availability({ membership, ...inSmallRegion })
   const client = new ChunkClient({ host, membership, signal: new AbortController().signal, clock })
   const questions: number[] = []
   const named = [reader, ...others]

@@ -14,6 +14,7 @@ import {
 import { Availability } from '../../../node/peers/availability.ts'
 import { limits } from '../../../node/peers/limits.ts'
 import type { Peer } from '../../../node/peers/peer.ts'
+import { inSmallRegion } from '../../support/small-region.ts'
 import { FakeRegion, settled } from './fake-region.ts'
 
 const table = digestOf(Buffer.from('segment'))
@@ -34,7 +35,7 @@ class World {
 
   constructor(t: TestContext, options: ConstructorParameters<typeof FakeRegion>[0] = {}) {
     this.region = new FakeRegion(options)
-    this.availability = new Availability({ membership: this.region.membership })
+    this.availability = new Availability({ membership: this.region.membership, ...inSmallRegion })
     t.after(() => this.availability.stop())
   }
 

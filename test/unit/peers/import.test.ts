@@ -19,6 +19,7 @@ import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
 import type { ByteProgress } from '../../../node/model/progress.ts'
 import { ImportClient, type ImportOutcome } from '../../../node/peers/import/client.ts'
 import { RegionObjects } from '../../../node/peers/object/region-objects.ts'
+import { inSmallRegion } from '../../support/small-region.ts'
 import { testKey } from '../../support/test-key.ts'
 import { FakeRegion, settled } from './fake-region.ts'
 import { TestPeer, until } from './test-peer.ts'
@@ -272,7 +273,12 @@ for (const [how, before, silenceMs] of [
     assert.equal(seen.length, before)
     assert.deepEqual(region.membership.byResponsibility('key'), ['me'])
 
-    const objects = new RegionObjects({ host: region.host, membership: region.membership, log: silentLog })
+    const objects = new RegionObjects({
+      host: region.host,
+      membership: region.membership,
+      location: inSmallRegion.location,
+      log: silentLog,
+    })
     const { signal } = new AbortController()
     region.serve = async (stream) => await stream.close()
     await objects.findImport(request.manifestDigest, { signal })
