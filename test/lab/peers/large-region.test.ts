@@ -1,0 +1,53 @@
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { Network } from '../../../netlab/hosts/network.ts'
+import { NodeProcess } from '../../../netlab/hosts/node-process.ts'
+import { writeWeightsImage } from '../../../netlab/images/weights-image.ts'
+import { eventually } from '../../support/deadline.ts'
+
+/** More than are connected each to each, and than a host has neighbours. */
+const count = 18
+const mebibytes = 4
+
+test(`${count} hosts: a cold mount finds its image, and reads it, at a holder that it is not connected to`, async (t) => {
+  const network = await Network.create()
+  t.after(async () => await network[Symbol.asyncDispose]())
+  const first = await NodeProcess.start(await network.addHost('h0'))
+  t.after(async () => await first.stop())
+  const nodes = [first]
+  while (nodes.length < count) {
+    const node = await NodeProcess.start(await network.addHost(`h${nodes.length}`), { bootstrap: [first] })
+    t.after(async () => await node.stop())
+    nodes.push(node)
+  }
+  for (const node of nodes)
+    await node.whenStatus('knows all', ({ members }) => members === count - 1, { timeoutMs: 60_000 })
+  const image = await writeWeightsImage(network.directory, { mebibytes, seed: 3 })
+  await first.cli(['import', image, 'weights'])
+  const tar = join(network.directory, 'weights-3.tar')
+  const content = execFileSync('tar', ['-xOf', tar, 'model.safetensors'], { maxBuffer: 2 * mebibytes * 2 ** 20 })
+  const cold = await eventually(
+    'a host is not connected to the holder',
+    async () => {
+      const known = new Set((await first.status()).peers.map(({ name }) => name))
+      return nodes.slice(1).find(({ host }) => !known.has(host.name))
+    },
+    { timeoutMs: 120_000 },
+  )
+  const directory = join(cold.host.directory, 'mnt')
+  // The trackers of its name are told of it within seconds.
+  await eventually('the image is found', async () => await cold.mount('local:weights', directory), {
+    timeoutMs: 60_000,
+  })
+  await cold.unmount(directory)
+  await cold.cli(['mount', 'local:weights', directory, '--as', 'tree', '--json'])
+  const sum = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
+  assert.equal(sum(await readFile(join(directory, 'model.safetensors'))), sum(content))
+  const { fetched } = await cold.status()
+  assert.ok(fetched.peer.bytes >= mebibytes * 2 ** 20)
+  await cold.unmount(directory)
+})
