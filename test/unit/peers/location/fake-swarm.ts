@@ -37,7 +37,7 @@ export class FakeHost {
   isDead = false
   readonly #swarm: FakeSwarm
 
-  constructor(swarm: FakeSwarm, id: string, { fullMesh }: { fullMesh?: number }) {
+  constructor(swarm: FakeSwarm, id: string, fullMesh: number) {
     this.#swarm = swarm
     this.id = id
     this.roster = new Roster({ id, name: id, addresses: [] }, { now: swarm.clock.now })
@@ -126,14 +126,11 @@ export class FakeSwarm {
   readonly #byId: Map<string, FakeHost>
 
   /** @param options `clock`: `Availability` has timers of its own, so a test that moves it moves those too */
-  constructor(count: number, { clock, fullMesh }: { clock: Clock; fullMesh?: number }) {
+  constructor(count: number, { clock, fullMesh = 16 }: { clock: Clock; fullMesh?: number }) {
     this.clock = clock
     const random = createRandom(7)
     this.random = () => random.below(1_000_000) / 1_000_000
-    this.hosts = Array.from(
-      { length: count },
-      (_, i) => new FakeHost(this, `host-${i}`, fullMesh === undefined ? {} : { fullMesh }),
-    )
+    this.hosts = Array.from({ length: count }, (_, i) => new FakeHost(this, `host-${i}`, fullMesh))
     this.#byId = new Map(this.hosts.map((host) => [host.id, host]))
     for (const { roster } of this.hosts) for (const { id } of this.hosts) roster.met({ id, name: id, addresses: [] })
   }
@@ -179,7 +176,7 @@ export class FakeSwarm {
     location.stop()
     swarms.stop()
     availability.stop()
-    const fresh = new FakeHost(this, id, {})
+    const fresh = new FakeHost(this, id, 16)
     for (const host of this.hosts) {
       host.peers.delete(id)
       fresh.roster.met({ id: host.id, name: host.id, addresses: [] })

@@ -23,7 +23,7 @@ class World {
   readonly swarm: FakeSwarm
   readonly #t: TestContext
 
-  constructor(t: TestContext, hosts: number, { fullMesh }: { fullMesh?: number } = {}) {
+  constructor(t: TestContext, hosts: number) {
     this.#t = t
     t.mock.timers.enable({ apis: ['setTimeout', 'Date'] })
     const clock: Clock = {
@@ -33,7 +33,7 @@ class World {
         return () => clearTimeout(timer)
       },
     }
-    this.swarm = new FakeSwarm(hosts, { clock, ...(fullMesh !== undefined && { fullMesh }) })
+    this.swarm = new FakeSwarm(hosts, { clock })
     t.after(() => this.swarm.stop())
   }
 
