@@ -170,7 +170,7 @@ export const limits = {
      * A region of so many members, this host included, is connected each to each. A host hears of chunks from those that
      * it is connected to only, so in a larger region the registry is read more than once.
      */
-    fullMesh: 256,
+    fullMesh: 16,
     /** Connections to members that are neither neighbours nor kept; the one that was used the longest time ago goes. */
     onDemand: 64,
   },
