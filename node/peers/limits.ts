@@ -171,8 +171,11 @@ export const limits = {
      * it is connected to only, so in a larger region the registry is read more than once.
      */
     fullMesh: 16,
-    /** Connections to members that are neither neighbours nor kept; the one that was used the longest time ago goes. */
-    onDemand: 64,
+    /**
+     * Connections to members that are neither neighbours nor kept. Those that nothing passed over for `idleMs` go beyond
+     * the first bound, any beyond both together: the one that was used the longest time ago first.
+     */
+    onDemand: { idle: 64, idleMs: 10_000, inUse: 192 },
   },
 
   /** Dials of addresses that peers told and that did not lead to who was named there. The operator's are not counted. */

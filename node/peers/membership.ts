@@ -160,7 +160,7 @@ export class Membership {
   connectedPeer(peerId: string): Peer {
     const peer = this.#peers.get(peerId)
     if (peer === undefined) throw new P2pfsError('unavailable', 'peer is not connected', { peer: peerId })
-    peer.usedAtMs = this.#now()
+    peer.use()
     return peer
   }
 
@@ -179,7 +179,7 @@ export class Membership {
     signal.throwIfAborted()
     const peer = this.#peers.get(id)
     if (peer !== undefined && isMember(peer)) {
-      peer.usedAtMs = this.#now()
+      peer.use()
       return peer
     }
     return await this.#reaching.run(id, signal, async (ended) => await this.#connect(id, ended))
@@ -236,7 +236,7 @@ export class Membership {
   peerOf(id: PeerId): Peer {
     const key = id.toString()
     let peer = this.#peers.get(key)
-    if (peer !== undefined) peer.usedAtMs = this.#now()
+    if (peer !== undefined) peer.use()
     if (peer === undefined) {
       const created = new Peer(id, { total: this.traffic, now: this.#now })
       peer = created
@@ -429,12 +429,18 @@ export class Membership {
     this.#dialWanted()
   }
 
-  /** Closes connections that nothing needs, beyond a bound: those first that were used the longest time ago. */
+  /**
+   * Closes connections that nothing needs, beyond a bound: those first that were used the longest time ago. One that was
+   * used just now is closed only where there are very many.
+   */
   #closeIdle(): void {
     if (this.#isMesh) return
-    const idle = this.members().filter(({ id }) => !this.#isDialled(id))
-    const tooMany = idle.length - limits.roster.onDemand
-    if (tooMany <= 0) return
-    for (const peer of idle.toSorted((a, b) => a.usedAtMs - b.usedAtMs).slice(0, tooMany)) this.drop(peer)
+    const { idle, idleMs, inUse } = limits.roster.onDemand
+    const unneeded = this.members().filter(({ id }) => !this.#isDialled(id))
+    if (unneeded.length <= idle) return
+    const usedBefore = this.#now() - idleMs
+    for (const [i, peer] of unneeded.toSorted((a, b) => b.usedAtMs - a.usedAtMs).entries()) {
+      if (i >= idle + inUse || (i >= idle && peer.usedAtMs <= usedBefore)) this.drop(peer)
+    }
   }
 }

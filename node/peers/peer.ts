@@ -15,6 +15,8 @@ export class Peer {
   /** The same id in libp2p's form, which dialling takes. */
   readonly libp2pId: PeerId
   readonly connectedAtMs: number
+  readonly #now: () => number
+  #usedAtMs: number
   /** Where it connects from: peers of one source share what they may ask for. Its id until a connection tells. */
   source: string
   readonly holdings = new PeerHoldings()
@@ -32,8 +34,6 @@ export class Peer {
   hasRegionStream = false
   /** Sequence number of its record, if it was taken for dead, or suspected, when it said hello. */
   doubt: number | undefined
-  /** When this host asked it, or was asked by it, last (ms of the clock). */
-  usedAtMs: number
   #hello: Hello | undefined
   readonly #saidHello = Promise.withResolvers<undefined>()
   #waitingForHello = 0
@@ -45,8 +45,18 @@ export class Peer {
     this.source = this.id
     this.traffic = new TrafficCounter(total)
     this.connectedAtMs = now()
-    this.usedAtMs = this.connectedAtMs
+    this.#now = now
+    this.#usedAtMs = this.connectedAtMs
     this.standing = new PeerStanding({ now })
+  }
+
+  /** When this host asked it, or sent it something that it had asked for, last (ms of the clock). */
+  get usedAtMs(): number {
+    return this.#usedAtMs
+  }
+
+  use(): void {
+    this.#usedAtMs = this.#now()
   }
 
   /** The peer's hello; undefined until it arrives. A peer is no member of the region before. */

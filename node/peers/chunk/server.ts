@@ -180,6 +180,7 @@ class Answers {
         await this.#parts.upload?.take(bytes.length, { signal: this.signal, urgency: new Urgency(true) })
         await this.#send([encodeAnswerHeader(id, 'chunk'), bytes])
         this.#peer.traffic.sent(bytes.length)
+        this.#peer.use()
       }
       return true
     })

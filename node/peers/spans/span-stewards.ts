@@ -1,5 +1,5 @@
 import type { Digest } from '../../../protocol/digest.ts'
-import { isP2pfsError } from '../../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import { groupSpans, spanChunks, type SpanPlace } from '../../../protocol/messages/span.ts'
 import { systemClock, type Clock } from '../../base/clock.ts'
 import { ExpiringMap } from '../../base/expiring-map.ts'
@@ -13,6 +13,8 @@ import type { SpanBook } from './span-book.ts'
 
 /** How long a steward may take to answer, before there are samples and within bounds (ms): a small message. */
 const answerBounds = { firstMs: 50, minMs: 20, maxMs: 500 } as const
+/** How long it may take to connect to a member, before there are samples and within bounds (ms): some round trips, and its turn. */
+const connectBounds = { firstMs: 500, minMs: 250, maxMs: 1_000 } as const
 /** A question that nobody waits for gives its steward this time (ms), or so many times what stewards usually take. */
 const unawaited = { minMs: 1_000, factor: 4 } as const
 /** Stewards that are asked for one group: the first in its order, and the next where that one is passed over. */
@@ -64,6 +66,7 @@ export class SpanStewards {
   readonly #places: ExpiringMap<string, SpanPlace>
   readonly #avoided: ExpiringMap<string>
   readonly #latency = new LatencyEstimate(answerBounds)
+  readonly #connecting = new LatencyEstimate(connectBounds)
   /** Bounded by the fetches that are under way. */
   readonly #asking = new Map<string, Promise<undefined>>()
   #gathered = new Map<string, Question>()
@@ -153,19 +156,19 @@ export class SpanStewards {
     const order = membership.byResponsibility(`${table} ${group}`).filter((id) => !this.#avoided.has(id))
     const urgency = Urgency.ofAny(question.urgencies)
     for (const steward of order.slice(0, maxAsked)) {
-      if (steward === own) {
-        const meeting = this.#met(spans.map((span) => book.place(own, table, span, without)))
-        return await Promise.race([meeting, this.#patience(urgency, meeting)])
-      }
+      if (steward === own) return await this.#met(spans.map((span) => book.place(own, table, span, without)))
       try {
+        const connectMs = await this.#connect(steward)
         const startedAtMs = this.#clock.now()
-        const asking = client.ask(steward, { table, spans, without }).then(async (answer) => await this.#met(answer))
+        const asking = client.ask(steward, { table, spans, without })
         asking.then(
           () => this.#latency.add(this.#clock.now() - startedAtMs),
           () => undefined,
         )
-        const places = await Promise.race([asking, this.#patience(urgency, asking)])
-        if (places !== undefined) return places.map((place) => this.#sane(place))
+        // One that many connect to at once answers in turn, too.
+        const patienceMs = Math.max(this.#latency.p95Ms, connectMs)
+        const places = await Promise.race([asking, this.#patience(patienceMs, urgency, asking)])
+        if (places !== undefined) return await this.#met(places.map((place) => this.#sane(place)))
         // It may be busy: what it says later counts from then on, or hosts that did not wait would read all by themselves.
         asking.then(
           (late) => {
@@ -188,13 +191,34 @@ export class SpanStewards {
     return undefined
   }
 
-  /** Connects to members that were named and are not connected; where that fails, they are not asked. */
-  async #met(places: SpanPlace[]): Promise<SpanPlace[]> {
+  /**
+   * Connects to a member, where this host is not.
+   * @returns the time that it took (ms)
+   * @throws unavailable where it cannot be reached in time
+   */
+  async #connect(id: string): Promise<number> {
     const { membership, signal } = this.#parts
-    const connected = new Set(membership.members().map(({ id }) => id))
-    const named = new Set(places.flatMap(({ member }) => (member === undefined || connected.has(member) ? [] : member)))
-    named.delete(this.#parts.own)
-    if (named.size > 0) await Promise.allSettled([...named].map(async (id) => await membership.reach(id, { signal })))
+    if (membership.members().some((member) => member.id === id)) return 0
+    const startedAtMs = this.#clock.now()
+    const late = new AbortController()
+    const timeoutMs = this.#connecting.p95Ms
+    const cancel = this.#clock.after(timeoutMs, () =>
+      late.abort(new P2pfsError('unavailable', 'the member cannot be reached in time', { timeoutMs })),
+    )
+    try {
+      await membership.reach(id, { signal: AbortSignal.any([signal, late.signal]) })
+    } finally {
+      cancel()
+    }
+    const ms = this.#clock.now() - startedAtMs
+    this.#connecting.add(ms)
+    return ms
+  }
+
+  /** Connects to members that were named; those that are not reached are not asked. */
+  async #met(places: SpanPlace[]): Promise<SpanPlace[]> {
+    const named = new Set(places.flatMap(({ member }) => member ?? []))
+    await Promise.allSettled([...named].map(async (id) => await this.#connect(id)))
     return places
   }
 
@@ -204,7 +228,7 @@ export class SpanStewards {
   }
 
   /** Resolves when the steward has had its time, without that in which this host itself was late. */
-  async #patience(urgency: Urgency, asking: Promise<unknown>): Promise<undefined> {
+  async #patience(usualMs: number, urgency: Urgency, asking: Promise<unknown>): Promise<undefined> {
     const over = Promise.withResolvers<undefined>()
     let pauses = 0
     let cancel: () => void = () => undefined
@@ -218,7 +242,6 @@ export class SpanStewards {
         wait(lateMs)
       })
     }
-    const usualMs = this.#latency.p95Ms
     wait(urgency.isUrgent ? usualMs : Math.max(unawaited.minMs, unawaited.factor * usualMs))
     urgency.onRaise(() => {
       cancel()

@@ -247,6 +247,8 @@ test('in a small region everybody is dialled; in a larger one the neighbours are
   assert.equal(isWanted(), few)
 })
 
+const { idle, idleMs, inUse } = limits.roster.onDemand
+
 test('200 connections that nothing needs are closed down to the bound, those first that were used least lately', () => {
   const region = new FakeRegion({ fullMesh: 16 })
   for (let i = 0; i < 200; i++) {
@@ -254,9 +256,28 @@ test('200 connections that nothing needs are closed down to the bound, those fir
     region.join(`m${i}`)
   }
   const connected = region.membership.members().map(({ id }) => id)
-  assert.ok(connected.length <= limits.roster.onDemand + 8, `${connected.length} are connected`)
+  assert.ok(connected.length <= idle + 8, `${connected.length} are connected`)
   assert.ok(connected.includes('m199'))
   assert.ok(region.membership.roster.size >= 193, 'who is only not connected is a member still')
+})
+
+test('connections over which something passed just now stay beyond the bound, up to another', () => {
+  const region = new FakeRegion({ fullMesh: 16 })
+  const join = (from: number, to: number): void => {
+    for (let i = from; i < to; i++) region.join(`m${i}`)
+  }
+  join(0, idle + 50)
+  assert.ok(region.membership.members().length >= idle + 50)
+  region.nowMs += idleMs - 1
+  region.membership.connectedPeer('m0')
+  region.nowMs += 1
+  region.join('one more')
+  const left = region.membership.members().map(({ id }) => id)
+  assert.ok(left.length <= idle + 8, `${left.length} are left`)
+  assert.ok(left.includes('m0'))
+  join(1000, 1400)
+  const many = region.membership.members().length
+  assert.ok(many > idle + 8 && many <= idle + inUse + 8, `${many} in all`)
 })
 
 test('a member is connected on demand, once for all who ask, and who is no member is not', async () => {
