@@ -15,6 +15,8 @@ import type { SpanBook } from './span-book.ts'
 const answerBounds = { firstMs: 50, minMs: 20, maxMs: 500 } as const
 /** How long it may take to connect to a member, before there are samples and within bounds (ms): some round trips, and its turn. */
 const connectBounds = { firstMs: 500, minMs: 250, maxMs: 1_000 } as const
+/** A steward that was just connected to may take so many times as long as that took: many others may connect to it, too. */
+const meetingFactor = 4
 /** A question that nobody waits for gives its steward this time (ms), or so many times what stewards usually take. */
 const unawaited = { minMs: 1_000, factor: 4 } as const
 /** Stewards that are asked for one group: the first in its order, and the next where that one is passed over. */
@@ -165,8 +167,7 @@ export class SpanStewards {
           () => this.#latency.add(this.#clock.now() - startedAtMs),
           () => undefined,
         )
-        // One that many connect to at once answers in turn, too.
-        const patienceMs = Math.max(this.#latency.p95Ms, connectMs)
+        const patienceMs = Math.max(this.#latency.p95Ms, Math.min(connectMs * meetingFactor, answerBounds.maxMs))
         const places = await Promise.race([asking, this.#patience(patienceMs, urgency, asking)])
         if (places !== undefined) return await this.#met(places.map((place) => this.#sane(place)))
         // It may be busy: what it says later counts from then on, or hosts that did not wait would read all by themselves.
