@@ -22,6 +22,11 @@ import { TrackedTables, type TrackedTable } from './tracked-tables.ts'
 
 /** How long changes are gathered before they are sent (ms): a fraction of the time that fetching a chunk takes. */
 const gatherMs = { small: 20, large: 100 } as const
+/**
+ * A large region's trackers are asked for members when a segment has been fetched for so long, and at most three times this
+ * (ms): most boots have ended, and hosts that start at once do not ask at once.
+ */
+const joinMs = 1_000
 /** Stands for the trackers among those whose answers are waited for; no peer id is empty. */
 const trackers = ''
 
@@ -48,7 +53,7 @@ export interface AvailabilityParts {
 
 /**
  * Knows who holds which chunks. In a small region this host asks all members when it begins to track a segment; in a large
- * one it joins the swarm of a segment when it begins to fetch it, and asks the members that it is connected to. They
+ * one it asks the members that it is connected to when it begins to fetch a segment, and joins its swarm if that takes long. They
  * answer, and tell it of changes from then on. Nothing is kept of segments that this host does not track.
  */
 export class Availability {
@@ -60,13 +65,18 @@ export class Availability {
   #timer: NodeJS.Timeout | undefined
   /** Segments that came in this turn of the event loop. */
   #fresh: TrackedTable[] = []
-  /** Segments whose swarms are joined in the next microtask, and the question about them. */
-  #joining: { tables: TrackedTable[]; question: Question } | undefined
+  /** Segments of which the members that are connected are asked in the next microtask, and the question about them. */
+  #needed: { tables: TrackedTable[]; question: Question } | undefined
+  /** Segments whose swarms are still to be joined. */
+  readonly #joining = new Map<Digest, NodeJS.Timeout | undefined>()
+  readonly #joinMs: number
   readonly #questions = new Map<Digest, Question>()
   /** Members that did not answer the last time. */
   readonly #slow = new ExpiringMap<string>({ maxEntries: limits.connections.inAll })
 
-  constructor({ membership, location, swarms }: AvailabilityParts) {
+  /** @param options `joinMs`: see {@link joinMs}; for tests */
+  constructor({ membership, location, swarms }: AvailabilityParts, options: { joinMs?: number } = {}) {
+    this.#joinMs = options.joinMs ?? joinMs
     this.#membership = membership
     this.#location = location
     this.#swarms = swarms
@@ -94,6 +104,7 @@ export class Availability {
     const table = this.#tables.delete(id)
     if (table === undefined) return
     this.#location.release(id)
+    this.#joining.delete(id)
     this.#swarms.leave(id)
     for (const { holdings, feed } of this.#membership.connected()) {
       holdings.forget(id)
@@ -136,7 +147,7 @@ export class Availability {
   /**
    * Resolves at once unless the members have just been asked about the segment: then when all have answered, or after a
    * tenth of a second, or when one says that it holds the chunk `index`, where that is given. In a large region the
-   * first call for a segment joins its swarm, which takes three tenths of a second at most.
+   * first call for a segment asks the members that are connected.
    */
   async whenAsked(table: Digest, { signal, index }: { signal: AbortSignal; index?: number }): Promise<void> {
     // A segment of this turn is asked for in the next microtask.
@@ -209,7 +220,8 @@ export class Availability {
   stop(): void {
     clearTimeout(this.#timer)
     for (const { timer } of this.#questions.values()) clearTimeout(timer)
-    clearTimeout(this.#joining?.question.timer)
+    clearTimeout(this.#needed?.question.timer)
+    for (const timer of this.#joining.values()) clearTimeout(timer)
   }
 
   #takeHave(peer: Peer, part: HavePart): void {
@@ -233,44 +245,58 @@ export class Availability {
 
   /** This host's chunks of the segment have changed, in a large region. */
   #changed(table: TrackedTable): void {
-    this.#location.hold(table.id, levelOf(table), 'soon')
+    if (!this.#joining.has(table.id)) this.#location.hold(table.id, levelOf(table), 'later')
     if (table.held.isFull) this.#swarms.leave(table.id)
   }
 
-  /** Joins the swarm of a segment that is fetched, or asks its trackers again where nobody holds what is needed. */
+  /** Asks for a segment that is fetched, or asks its trackers again where nobody holds what is needed. */
   #need(id: Digest, index: number | undefined): void {
     const table = this.#tables.get(id)
-    if (table === undefined || table.held.isFull) return
-    if (this.#joining?.tables.includes(table) === true) return
+    if (table === undefined || table.held.isFull || this.#joining.has(id)) return
     if (this.#swarms.use(id)) {
       if (index !== undefined && !this.#questions.has(id) && this.holders(id, index).length === 0) this.#swarms.seek(id)
       return
     }
-    if (this.#joining === undefined) {
-      this.#joining = { tables: [], question: this.#openQuestion(new Set([trackers]), limits.swarmWaitMs) }
-      queueMicrotask(() => this.#join())
+    if (this.#needed === undefined) {
+      const waitMs = this.#joinMs === 0 ? limits.swarmWaitMs : limits.questionWaitMs
+      this.#needed = { tables: [], question: this.#openQuestion(new Set(), waitMs) }
+      queueMicrotask(() => this.#askConnected())
     }
-    this.#joining.tables.push(table)
-    this.#questions.set(id, this.#joining.question)
+    this.#needed.tables.push(table)
+    this.#questions.set(id, this.#needed.question)
+    this.#joining.set(id, undefined)
   }
 
-  /** Asks those that are connected, and lets the trackers name others, who are asked when they are connected. */
-  #join(): void {
-    const { tables, question } = this.#joining!
-    this.#joining = undefined
-    const ids = tables.map(({ id }) => id)
-    for (const table of tables) this.#location.hold(table.id, levelOf(table), 'soon')
+  /** Asks those that are connected; the swarms are joined later, if they are still of use then. */
+  #askConnected(): void {
+    const { tables, question } = this.#needed!
+    this.#needed = undefined
     for (const id of this.#prompt()) question.waiting.add(id)
     for (const { questions, regionClient } of this.#membership.connected()) {
       for (const table of tables) questions?.add(table)
       regionClient?.wake()
     }
+    const ids = tables.map(({ id }) => id)
+    if (this.#joinMs === 0) return this.#join(ids, question)
+    if (question.waiting.size === 0) for (const id of ids) this.#close(id, question)
+    const timer = setTimeout(() => this.#join(ids), this.#joinMs * (1 + 2 * Math.random()))
+    timer.unref()
+    for (const id of ids) this.#joining.set(id, timer)
+  }
+
+  /** Lets the trackers name members, who are asked when they are connected. @param question waits for them too */
+  #join(all: readonly Digest[], question?: Question): void {
+    const tables = all.flatMap((id) => (this.#joining.delete(id) ? (this.#tables.get(id) ?? []) : []))
+    const ids = tables.filter(({ held }) => !held.isFull).map(({ id }) => id)
+    for (const table of tables) this.#location.hold(table.id, levelOf(table), 'soon')
+    if (ids.length === 0) return
+    question?.waiting.add(trackers)
     const isOver = (id: string): void => {
       for (const table of ids) if (this.#questions.get(table) === question) this.#answered(table, id)
     }
     const onChosen = (chosen: readonly string[]): void => {
       const connected = new Set(this.#membership.members().map(({ id }) => id))
-      for (const id of chosen) if (!connected.has(id)) question.waiting.add(id)
+      for (const id of chosen) if (!connected.has(id)) question?.waiting.add(id)
       isOver(trackers)
     }
     this.#swarms.join(ids, { onChosen, onFailed: isOver }).catch(() => isOver(trackers))
@@ -298,7 +324,7 @@ export class Availability {
     if (peer.questions !== undefined) return peer.questions
     peer.questions = new TableQuestions(this.#tables, { all: this.#location.isSmall })
     if (!this.#location.isSmall) {
-      for (const id of this.#swarms.joined()) {
+      for (const id of [...this.#swarms.joined(), ...this.#joining.keys()]) {
         const table = this.#tables.get(id)
         if (table !== undefined) peer.questions.add(table)
       }

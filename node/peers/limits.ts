@@ -170,7 +170,7 @@ export const limits = {
      * A region of so many members, this host included, is connected each to each. A host hears of chunks from those that
      * it is connected to only, so in a larger region the registry is read more than once.
      */
-    fullMesh: 64,
+    fullMesh: 32,
     /**
      * Connections to members that are neither neighbours nor kept. Those that nothing passed over for `idleMs` go beyond
      * the first bound, any beyond both together: the one that was used the longest time ago first.

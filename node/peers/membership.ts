@@ -42,6 +42,9 @@ export interface PeerStatus extends Traffic {
   connectedMs: number
 }
 
+/** Cohorts are told apart by so many bits at most: those of 10,000 members have 39 on average. */
+const maxCohortBits = 8
+
 export interface MembershipParts {
   host: Pick<Libp2p, 'peerId' | 'dialProtocol' | 'hangUp' | 'getMultiaddrs'>
   bans: Pick<BanList, 'add'>
@@ -62,6 +65,21 @@ export interface MembershipOptions {
   hasBootstrap: boolean
   /** Members of a region that is connected each to each, at most; for tests. */
   fullMesh?: number
+}
+
+/** Members near this host in the roster. */
+interface Nearby {
+  cohort: readonly string[]
+  /** Those to which news of members are passed on. */
+  ring: ReadonlySet<string>
+  /** The cohort and the ring, without this host. */
+  wanted: ReadonlySet<string>
+}
+
+/** How many bits of their hashes the members of a cohort share: a cohort has 3/8 to 3/4 of the bound, on average. */
+function cohortBits(members: number, fullMesh: number): number {
+  if (members <= fullMesh) return 0
+  return Math.min(Math.max(Math.ceil(Math.log2(members / (0.75 * fullMesh))), 1), maxCohortBits)
 }
 
 /** Keeps the connected peers, and knows which of them are members of this host's region. */
@@ -87,8 +105,8 @@ export class Membership {
   #missedTimer: NodeJS.Timeout | undefined
   /** Neighbours that were not connected the last time. */
   #missed = new Set<string>()
-  /** Those that stand next to this host in the roster; undefined where it has changed. */
-  #near: Set<string> | undefined
+  /** Members near this host in the roster; undefined where it has changed. */
+  #nearby: Nearby | undefined
   #hadMembers = false
   #lastGrownAtMs = 0
   #isKnown = false
@@ -109,7 +127,7 @@ export class Membership {
       roster: this.roster,
       signing,
       connected: (id) => this.#gossipPeer(id),
-      neighbours: () => [...this.#wanted()].flatMap((id) => this.#gossipPeer(id) ?? []),
+      neighbours: () => [...this.#near().ring].flatMap((id) => this.#gossipPeer(id) ?? []),
       describe: () => {
         const { region, name, addresses } = this.#hello()
         return { region, name, addresses }
@@ -119,7 +137,7 @@ export class Membership {
       now,
     })
     this.roster.onChange(() => {
-      this.#near = undefined
+      this.#nearby = undefined
       this.#lastGrownAtMs = this.#now()
       this.#wantedTimer ??= setTimeout(() => this.#dialWanted(), wantedIntervalMs).unref()
     })
@@ -213,19 +231,33 @@ export class Membership {
     const deadline = this.#now() + meetTimeoutMs
     // In a large region somebody joins all the time.
     const isKnown = (): boolean =>
-      (this.#isKnown && !this.#isMesh) || (this.members().length > 0 && this.#now() - this.#lastGrownAtMs >= quietMs)
+      (this.#isKnown && !this.isSmall) || (this.members().length > 0 && this.#now() - this.#lastGrownAtMs >= quietMs)
     while (this.#options.hasBootstrap && !isKnown() && this.#now() < deadline) await this.#sleep(meetPollMs, { signal })
     this.#isKnown = true
+  }
+
+  /** Whether all members are connected each to each. */
+  get isSmall(): boolean {
+    return this.roster.size <= this.#fullMesh
+  }
+
+  /**
+   * Ids of the members that are connected each to each with this host, which is one of them: all of a small region; of a
+   * larger one those whose hashes begin with the same bits.
+   */
+  cohort(): readonly string[] {
+    return this.#near().cohort
   }
 
   /**
    * Ids of this host and of the members, connected or not, that are not silent, in the order in which they answer for
    * the key.
+   * @param among ids of members; all where it is not given
    */
-  byResponsibility(key: string): string[] {
+  byResponsibility(key: string, among: readonly string[] = this.roster.ids()): string[] {
     return rendezvous(
       key,
-      this.roster.ids().filter((id) => this.#peers.get(id)?.standing.isSilent !== true),
+      among.filter((id) => this.#peers.get(id)?.standing.isSilent !== true),
       { hashOf: (id) => this.roster.hashOf(id) },
     )
   }
@@ -368,7 +400,7 @@ export class Membership {
     peer.regionClient?.close()
     // A host that is connected to all sees for itself who is gone; else the region is asked.
     if (!isMember(peer) || this.#parts.signal.aborted) return
-    if (this.#isMesh) this.roster.bury(peer.id)
+    if (this.isSmall) this.roster.bury(peer.id)
     else if (this.#wanted().has(peer.id)) this.#gossip.lost(peer.id)
   }
 
@@ -377,21 +409,23 @@ export class Membership {
     this.#helloTimers.delete(peer)
   }
 
-  get #isMesh(): boolean {
-    return this.roster.size <= this.#fullMesh
-  }
-
   #hello(): Hello {
     const { region, name } = this.#options
     return fittingHello({ region, name, addresses: this.#parts.host.getMultiaddrs().map(String) })
   }
 
-  /** Members that this host is connected to whether it needs them or not: all of a small region, or its neighbours. */
+  #near(): Nearby {
+    if (this.#nearby !== undefined) return this.#nearby
+    const cohort = this.roster.alike(cohortBits(this.roster.size, this.#fullMesh))
+    const others = cohort.filter((id) => id !== this.roster.own)
+    const ring = this.isSmall ? new Set(others) : this.roster.neighbours()
+    this.#nearby = { cohort, ring, wanted: new Set([...ring, ...others]) }
+    return this.#nearby
+  }
+
+  /** Members that this host is connected to whether it needs them or not. */
   #wanted(): ReadonlySet<string> {
-    this.#near ??= this.#isMesh
-      ? new Set(this.roster.ids().filter((id) => id !== this.roster.own))
-      : this.roster.neighbours()
-    return this.#near
+    return this.#near().wanted
   }
 
   /** Whether the connection to the member is kept up by this host. */
@@ -424,7 +458,7 @@ export class Membership {
   #lookForMissed(): void {
     const connected = new Set(this.members().map(({ id }) => id))
     const missing = [...this.#wanted()].filter((id) => !connected.has(id))
-    if (!this.#isMesh && connected.size > 0) for (const id of missing) if (this.#missed.has(id)) this.#gossip.lost(id)
+    if (!this.isSmall && connected.size > 0) for (const id of missing) if (this.#missed.has(id)) this.#gossip.lost(id)
     this.#missed = new Set(missing)
     this.#dialWanted()
   }
@@ -434,7 +468,7 @@ export class Membership {
    * used just now is closed only where there are very many.
    */
   #closeIdle(): void {
-    if (this.#isMesh) return
+    if (this.isSmall) return
     const { idle, idleMs, inUse } = limits.roster.onDemand
     const unneeded = this.members().filter(({ id }) => !this.#isDialled(id))
     if (unneeded.length <= idle) return

@@ -46,10 +46,12 @@ import { SeedClient } from './seed/client.ts'
 import { serveSeed } from './seed/server.ts'
 import type { ServedData } from './served-data.ts'
 import { SourcePace } from './source-pace.ts'
+import { SpanAnswers } from './spans/span-answers.ts'
 import { SpanBook } from './spans/span-book.ts'
 import { SpanClient } from './spans/client.ts'
 import { SpanServer } from './spans/server.ts'
 import { SpanStewards } from './spans/span-stewards.ts'
+import { StewardQuestions } from './spans/steward-questions.ts'
 import type { Traffic } from './traffic.ts'
 
 export interface PeerNetworkParts {
@@ -99,7 +101,7 @@ export class PeerNetwork {
   readonly #swarms: Swarms
   readonly #host: Libp2p
   readonly #dialler: Dialler
-  readonly #book: SpanBook
+  readonly #answers: SpanAnswers
   readonly #log: Log
   readonly #upload: Bandwidth
   readonly #listen: readonly string[]
@@ -209,16 +211,31 @@ export class PeerNetwork {
     this.seeds = new SeedClient({ host, membership })
     const own = this.peerId
     const isHere = (id: string): boolean => id === own || membership.isAwake(id)
-    this.#book = new SpanBook({
+    const now = (): number => performance.now()
+    const book = new SpanBook({
       isHere,
-      holdersOf: (table, index) => [
+      holdersOf: (table, index, asker) => [
         ...(this.availability.isHeldHere(table, index) ? [own] : []),
         ...this.availability.holders(table, index),
+        ...location.holders(table, { asker, order: index }),
       ],
-      now: () => performance.now(),
+      now,
     })
     const client = new SpanClient({ host, membership, signal })
-    this.spans = new SpanStewards({ own, membership, client, book: this.#book, log, signal })
+    const questions = new StewardQuestions({ own, membership, client, log, signal, clock: systemClock })
+    this.#answers = new SpanAnswers({
+      membership,
+      book,
+      cohortBook: new SpanBook({ isHere, now }),
+      // Its trackers know who holds it; groups of a large layer are spread among them.
+      stewardsOf: (table, group) => {
+        const trackers = location.trackersOf(table).filter(isHere)
+        const first = group % trackers.length
+        return [...trackers.slice(first), ...trackers.slice(0, first)]
+      },
+      questions,
+    })
+    this.spans = new SpanStewards({ own, membership, questions, answers: this.#answers })
     this.bulk = new BulkPlane(
       { host, membership, log, upload, signal },
       bulk === undefined ? undefined : { mode: bulk.mode, listen: parseBulkListen(bulk.listen, listen) },
@@ -253,7 +270,7 @@ export class PeerNetwork {
     await this.#handle(regionProtocol, streams.region, async (stream, peer) => await this.#serveRegion(stream, peer))
     await this.#handleMembers(objectProtocol, streams.object, async (stream, peer) => await objects.serve(stream, peer))
     await this.#handleMembers(chunkProtocol, streams.chunk, async (stream, peer) => await chunks.serve(stream, peer))
-    const spans = new SpanServer({ book: this.#book })
+    const spans = new SpanServer({ answers: this.#answers })
     await this.#handleMembers(spanProtocol, streams.span, async (stream, peer) => await spans.serve(stream, peer))
     await this.#handleMembers(
       importProtocol,

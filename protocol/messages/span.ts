@@ -3,7 +3,7 @@ import type { Digest } from '../digest.ts'
 import { P2pfsError } from '../errors.ts'
 
 /** A long-lived stream: questions go one way, answers the other way, in the same order. */
-export const spanProtocol = '/p2pfs/span/1'
+export const spanProtocol = '/p2pfs/span/2'
 
 /** Chunks of a span: a few MiB, so that its reader finds neighbours to read in one request. */
 export const spanChunks = 32
@@ -11,12 +11,14 @@ export const spanChunks = 32
 export const groupSpans = 16
 /** Questions of one group ask for no more. */
 export const maxSpansPerQuestion = groupSpans
-/** A member that is deeper in a relay tree is told to read by itself: with three below each there are more than hosts. */
+/** The depth of a member in the tree of a steward is less; with three below each there are more than hosts. */
+export const cohortDepth = 32
+/** The deepest member: the depths in the tree of a cohort are from {@link cohortDepth} on. */
 export const maxDepth = 63
 
 /** Longest text of a member's id. */
 const maxIdLength = 128
-/** A question is shorter; an answer names a member for each span. */
+/** A question is shorter: it names two members; an answer names one for each span. */
 export const maxSpanMessageBytes = 1024 + maxSpansPerQuestion * (maxIdLength + 16)
 
 const maxUnsigned = 2 ** 32 - 1
@@ -28,6 +30,8 @@ export interface SpanQuestion {
   spans: readonly number[]
   /** The member that the asker was sent to before, and that did not deliver; undefined where there is none. */
   without: string | undefined
+  /** The member of the asker's cohort that needs them, where the asker is its deputy; undefined where the asker needs them. */
+  onBehalfOf?: string | undefined
 }
 
 /**
@@ -41,8 +45,8 @@ export interface SpanPlace {
 }
 
 /** SPEC.md, "Span protocol". */
-export function encodeSpanQuestion({ table, spans, without = '' }: SpanQuestion): Uint8Array {
-  return encodeCbor({ table, spans, without })
+export function encodeSpanQuestion({ table, spans, without = '', onBehalfOf = '' }: SpanQuestion): Uint8Array {
+  return encodeCbor({ table, spans, without, onBehalfOf })
 }
 
 /** @throws invalid also where the spans are not of one group */
@@ -56,7 +60,8 @@ export function parseSpanQuestion(bytes: Uint8Array): SpanQuestion {
   const spans = list.map((_, i) => numbers.unsigned(i, maxUnsigned))
   if (new Set(spans.map((span) => Math.floor(span / groupSpans))).size > 1)
     throw new P2pfsError('invalid', `${what}: spans of several groups`)
-  return { table: fields.digest('table'), spans, without: parseId(fields.text('without'), what) }
+  const without = parseId(fields.text('without'), what)
+  return { table: fields.digest('table'), spans, without, onBehalfOf: parseId(fields.text('onBehalfOf'), what) }
 }
 
 export function encodeSpanAnswer(places: readonly SpanPlace[]): Uint8Array {

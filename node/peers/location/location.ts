@@ -120,6 +120,11 @@ export class Location {
     return { ...found, members }
   }
 
+  /** Members that hold the key as they say, of those that this host knows as a tracker: see {@link TrackedKeys.holders}. */
+  holders(key: Digest, options: { asker: string; order: number }): string[] {
+    return this.#keys.holders(key, options)
+  }
+
   /** Serves a member, as a tracker. @throws what {@link LocationServer.serve} does */
   async serve(stream: Stream, peer: Peer): Promise<void> {
     await this.#server.serve(stream, peer, { signal: this.#parts.signal })

@@ -8,9 +8,15 @@ import { mix } from '../roster/member-hash.ts'
 /** A member is named for a key no more often than this, unless there is nobody else: so many connect to it at once. */
 export const namings = { count: 48, windowMs: 10_000 } as const
 
+/** A member that has said so long ago that it fetches a segment has what a boot reads of it (ms). */
+const settledMs = 3_000
+/** Members that are named to one who needs a part of a segment. */
+const maxHolders = 3
+
 /** What a member says of itself about one key. */
 interface Registration {
   holds: Holds
+  sinceMs: number
   untilMs: number
   /** How often it was named since `namedSinceMs`. */
   named: number
@@ -62,7 +68,8 @@ export class TrackedKeys {
     if (said === holds.unsaid) return
     if (said === holds.nothing) return this.#delete(member, key)
     const tracked = this.#keys.get(key) ?? { key, members: new Map<string, Registration>() }
-    const untilMs = this.#now() + this.#limits.registrationMs
+    const now = this.#now()
+    const untilMs = now + this.#limits.registrationMs
     const known = tracked.members.get(member)
     if (known !== undefined) {
       known.holds = said
@@ -71,7 +78,7 @@ export class TrackedKeys {
     }
     if (tracked.members.size >= this.#limits.membersPerKey) this.#delete(this.#victim(tracked), key)
     this.#keys.set(key, tracked)
-    tracked.members.set(member, { holds: said, untilMs, named: 0, namedSinceMs: -Infinity })
+    tracked.members.set(member, { holds: said, sinceMs: now, untilMs, named: 0, namedSinceMs: -Infinity })
     const keys = this.#ofMember.get(member) ?? new Set()
     this.#ofMember.set(member, keys.add(tracked.key))
     this.#size++
@@ -107,6 +114,24 @@ export class TrackedKeys {
     if (chosen.length === 0) chosen.push(...rest.slice(0, Math.ceil(wanted / 4)))
     for (const { registration } of chosen) countNaming(registration, now)
     return chosen.map(({ member }) => member)
+  }
+
+  /**
+   * Members that are likely to have what others need of the key: those that hold much, then those that have fetched it for
+   * some time. At most three; another order brings others.
+   */
+  holders(key: Digest, { asker, order }: { asker: string; order: number }): string[] {
+    const tracked = this.#keys.get(key)
+    if (tracked === undefined) return []
+    const now = this.#now()
+    const rankOf = new Map([...tracked.members.keys()].map((id) => [id, mix(order, this.#wordOf(id))]))
+    return [...tracked.members]
+      .filter(([id, { sinceMs, untilMs }]) => id !== asker && untilMs > now && sinceMs + settledMs <= now)
+      .toSorted(([a, { holds: x }], [b, { holds: y }]) =>
+        x === y ? rankOf.get(b)! - rankOf.get(a)! : Number(y === holds.much) - Number(x === holds.much),
+      )
+      .slice(0, maxHolders)
+      .map(([id]) => id)
   }
 
   /** One of the key's members, those first that hold little. */

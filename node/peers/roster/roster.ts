@@ -13,6 +13,8 @@ export interface RosterMember {
   readonly addresses: readonly string[]
 }
 
+/** The bucket of a member is a number of so many bits. */
+const bucketBits = 8
 /** Length of an Ed25519 signature. */
 const signatureBytes = 64
 
@@ -210,6 +212,13 @@ export class Roster {
       }
     }
     return new Set(nearest.map(({ id }) => id).filter((id) => id !== ''))
+  }
+
+  /** Ids of the members whose hashes begin with the same bits as that of this host, at most 8; this host is one of them. */
+  alike(bits: number): string[] {
+    const bucketOf = (id: string): number => this.#entries.get(id)!.hash.bucket >>> (bucketBits - bits)
+    const own = bucketOf(this.own)
+    return this.ids().filter((id) => bucketOf(id) === own)
   }
 
   #entry(id: string, entry: Partial<Entry>): Entry {

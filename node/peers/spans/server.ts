@@ -5,15 +5,15 @@ import { readFrames, writeFrame } from '../frames.ts'
 import { limits } from '../limits.ts'
 import type { Peer } from '../peer.ts'
 import { SourcePace } from '../source-pace.ts'
-import type { SpanBook } from './span-book.ts'
+import type { SpanAnswers } from './span-answers.ts'
 
-/** Answers members for whose spans this host is the steward: whoever is asked is. It need not track the segment. */
+/** Answers members for whose spans this host is the steward, or the deputy: whoever is asked is. It need not track the segment. */
 export class SpanServer {
-  readonly #book: Pick<SpanBook, 'place'>
+  readonly #answers: Pick<SpanAnswers, 'places'>
   readonly #pace = new SourcePace(limits.spans)
 
-  constructor({ book }: { book: Pick<SpanBook, 'place'> }) {
-    this.#book = book
+  constructor({ answers }: { answers: Pick<SpanAnswers, 'places'> }) {
+    this.#answers = answers
   }
 
   /**
@@ -27,9 +27,9 @@ export class SpanServer {
     stream.addEventListener('close', onClose, { once: true })
     const { signal } = ended
     for await (const message of readFrames(stream, maxSpanMessageBytes)) {
-      const { table, spans, without } = parseSpanQuestion(message)
-      await this.#pace.wait(peer, { requests: spans.length, signal })
-      const places = spans.map((span) => this.#book.place(peer.id, table, span, without))
+      const question = parseSpanQuestion(message)
+      await this.#pace.wait(peer, { requests: question.spans.length, signal })
+      const places = await this.#answers.places(peer.id, question)
       const late = new P2pfsError('timeout', 'peer does not take answers', { timeoutMs: limits.unread.chunkMs })
       const timer = setTimeout(() => stream.abort(late), limits.unread.chunkMs)
       try {

@@ -1,5 +1,5 @@
 import type { Digest } from '../../../protocol/digest.ts'
-import { maxDepth, spanChunks, type SpanPlace } from '../../../protocol/messages/span.ts'
+import { cohortDepth, spanChunks, type SpanPlace } from '../../../protocol/messages/span.ts'
 
 /** Members that are sent to one member: it sends the chunk so many times, and a tree of 1,000 hosts is seven deep. */
 const children = 3
@@ -29,8 +29,8 @@ interface Span {
 export interface SpanBookParts {
   /** Whether a member is there and not silent, this host included. */
   isHere: (id: string) => boolean
-  /** A host that says it holds the chunk, this one included; none where it is not given. */
-  holdersOf?: (table: Digest, index: number) => readonly string[]
+  /** Hosts that hold the chunk as they say, this one perhaps included, for the asker; none where it is not given. */
+  holdersOf?: (table: Digest, index: number, asker: string) => readonly string[]
   /** The clock (ms). */
   now: () => number
 }
@@ -86,7 +86,9 @@ export class SpanBook {
 
   #addHolder(nodes: Map<string, Node>, table: Digest, span: number, asker: string, without: string | undefined): void {
     const { holdersOf, isHere } = this.#parts
-    const holder = holdersOf?.(table, span * spanChunks).find((id) => id !== asker && id !== without && isHere(id))
+    const holder = holdersOf?.(table, span * spanChunks, asker).find(
+      (id) => id !== asker && id !== without && isHere(id),
+    )
     if (holder === undefined) return
     nodes.set(holder, { depth: 0, parent: undefined, children: 0, isLost: false })
     this.#nodes++
@@ -102,7 +104,7 @@ export class SpanBook {
     nodes: Map<string, Node>,
     without: string | undefined,
   ): [string, Node] | undefined {
-    const below = before?.depth ?? maxDepth
+    const below = before?.depth ?? cohortDepth - 1
     let fewest: [string, Node] | undefined
     for (const entry of nodes) {
       const [id, node] = entry

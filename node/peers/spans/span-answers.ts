@@ -1,0 +1,62 @@
+import type { Digest } from '../../../protocol/digest.ts'
+import { cohortDepth, groupSpans, type SpanPlace, type SpanQuestion } from '../../../protocol/messages/span.ts'
+import { Urgency } from '../../base/urgency.ts'
+import type { Membership } from '../membership.ts'
+import type { SpanBook } from './span-book.ts'
+import type { StewardQuestions } from './steward-questions.ts'
+
+export interface SpanAnswersParts {
+  membership: Pick<Membership, 'isSmall'>
+  /** Of the spans of which this host is the steward. */
+  book: Pick<SpanBook, 'place'>
+  /** Of the spans of which this host is the deputy of its cohort. */
+  cohortBook: Pick<SpanBook, 'place'>
+  /** The stewards of a group of spans in a large region, the first to be asked first. */
+  stewardsOf: (table: Digest, group: number) => string[]
+  questions: Pick<StewardQuestions, 'ask'>
+}
+
+/**
+ * What this host says to members that ask it for the places of spans. As a steward it says so by itself. As the deputy of
+ * its cohort, in a large region, it asks the steward on behalf of the first who asks it, and sends those who come later to
+ * members of the cohort that it has sent before: one member of each cohort connects to the steward, and not all members.
+ */
+export class SpanAnswers {
+  readonly #parts: SpanAnswersParts
+
+  constructor(parts: SpanAnswersParts) {
+    this.#parts = parts
+  }
+
+  /** A place for each span, in the order of the question. Where no steward answers a deputy, the asker reads by itself. */
+  async places(asker: string, { onBehalfOf, ...question }: SpanQuestion): Promise<SpanPlace[]> {
+    const { membership } = this.#parts
+    if (onBehalfOf !== undefined || membership.isSmall) return this.#asSteward(onBehalfOf ?? asker, question)
+    return await this.#asDeputy(asker, question)
+  }
+
+  #asSteward(asker: string, { table, spans, without }: SpanQuestion): SpanPlace[] {
+    return spans.map((span) => this.#parts.book.place(asker, table, span, without))
+  }
+
+  async #asDeputy(asker: string, question: SpanQuestion): Promise<SpanPlace[]> {
+    const { cohortBook, stewardsOf, questions } = this.#parts
+    const { table, spans, without } = question
+    const places = spans.map((span) => cohortBook.place(asker, table, span, without))
+    const open = spans.filter((_, i) => places[i]!.member === undefined)
+    if (open.length === 0) return places.map(inCohort)
+    const asked = { table, spans: open, without, onBehalfOf: asker }
+    const told = await questions.ask(stewardsOf(table, Math.floor(open[0]! / groupSpans)), asked, {
+      urgency: new Urgency(true),
+      leastMs: 0,
+      answerOwn: () => this.#asSteward(asker, asked),
+    })
+    let next = 0
+    return places.map((place) => (place.member === undefined ? (told?.[next++] ?? place) : inCohort(place)))
+  }
+}
+
+/** Whoever is sent to the steward's members is less deep than all that are below it in the cohort. */
+function inCohort({ depth, member }: SpanPlace): SpanPlace {
+  return { depth: cohortDepth + depth, member }
+}
