@@ -234,12 +234,18 @@ test('in a small region everybody is dialled; in a larger one the neighbours are
   assert.equal(region.membership.roster.size, 16)
   assert.equal(dialled().length, 14)
   await told(14, 200)
-  assert.ok(dialled().length <= 8)
+  const { cohort, near } = { cohort: region.membership.cohort(), near: region.membership.roster.neighbours() }
+  assert.ok(cohort.includes('me') && cohort.length > 1 && cohort.length <= 24, `a cohort of ${cohort.length}`)
+  const inReach = new Set([...cohort, ...near])
+  assert.deepEqual(
+    dialled().filter((id) => !inReach.has(id)),
+    [],
+  )
   assert.equal(region.membership.byResponsibility('key').length, 202, 'all are responsible')
   assert.equal(dialled().length, 0)
   const isWanted = (): number => region.membership.roster.ids().filter((id) => region.isWanted(id)).length
   const few = isWanted()
-  assert.ok(few <= 8)
+  assert.ok(few <= 8 + cohort.length)
   const far = region.membership.roster.ids().find((id) => id !== 'me' && !region.isWanted(id))!
   const kept = region.membership.keep(far)
   assert.equal(isWanted(), few + 1)
@@ -256,7 +262,8 @@ test('200 connections that nothing needs are closed down to the bound, those fir
     region.join(`m${i}`)
   }
   const connected = region.membership.members().map(({ id }) => id)
-  assert.ok(connected.length <= idle + 8, `${connected.length} are connected`)
+  const most = idle + 8 + region.membership.cohort().length
+  assert.ok(connected.length <= most, `${connected.length} are connected`)
   assert.ok(connected.includes('m199'))
   assert.ok(region.membership.roster.size >= 193, 'who is only not connected is a member still')
 })
@@ -273,11 +280,12 @@ test('connections over which something passed just now stay beyond the bound, up
   region.nowMs += 1
   region.join('one more')
   const left = region.membership.members().map(({ id }) => id)
-  assert.ok(left.length <= idle + 8, `${left.length} are left`)
+  const wanted = 8 + region.membership.cohort().length
+  assert.ok(left.length <= idle + wanted, `${left.length} are left`)
   assert.ok(left.includes('m0'))
   join(1000, 1400)
   const many = region.membership.members().length
-  assert.ok(many > idle + 8 && many <= idle + inUse + 8, `${many} in all`)
+  assert.ok(many > idle + wanted && many <= idle + inUse + 8 + region.membership.cohort().length, `${many} in all`)
 })
 
 test('a member is connected on demand, once for all who ask, and who is no member is not', async () => {

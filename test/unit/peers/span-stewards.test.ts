@@ -13,6 +13,7 @@ import {
   type SpanPlace,
   type SpanQuestion,
 } from '../../../protocol/messages/span.ts'
+import type { Clock } from '../../../node/base/clock.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
@@ -21,7 +22,9 @@ import { PeerStanding } from '../../../node/peers/peer-standing.ts'
 import { SpanClient } from '../../../node/peers/spans/client.ts'
 import { SpanBook } from '../../../node/peers/spans/span-book.ts'
 import { SpanServer } from '../../../node/peers/spans/server.ts'
+import { SpanAnswers } from '../../../node/peers/spans/span-answers.ts'
 import { SpanStewards } from '../../../node/peers/spans/span-stewards.ts'
+import { StewardQuestions } from '../../../node/peers/spans/steward-questions.ts'
 import { FakeClock, settled } from '../../support/fake-clock.ts'
 import { FakeRegion, streamPair } from './fake-region.ts'
 
@@ -30,6 +33,24 @@ const registry: SpanPlace = { depth: 0, member: undefined }
 
 /** A member that is not connected cannot be reached. */
 const reach = async (): Promise<never> => await Promise.reject(new P2pfsError('unavailable', 'no such member'))
+
+function stewardsOf(
+  order: readonly string[],
+  { members, ask, clock }: { members: Member[]; ask: SpanClient['ask']; clock: Clock },
+): SpanStewards {
+  const membership = {
+    members: () => members,
+    byResponsibility: () => [...order],
+    cohort: () => order,
+    isSmall: true,
+    reach,
+  }
+  const { signal } = new AbortController()
+  const questions = new StewardQuestions({ own: 'me', membership, client: { ask }, log: silentLog, signal, clock })
+  const book = new SpanBook({ isHere: () => true, now: clock.now })
+  const answers = new SpanAnswers({ membership, book, cohortBook: book, stewardsOf: () => [], questions })
+  return new SpanStewards({ own: 'me', membership, questions, answers, now: clock.now })
+}
 
 /** This host, `me`, among others; `order` is that of stewards, and each says what `answers` has it say. */
 function host(
@@ -41,25 +62,16 @@ function host(
     .filter((id) => id !== 'me')
     .map((id) => ({ id, standing: new PeerStanding({ now: clock.now }) }) as Member)
   const asked: { steward: string; question: SpanQuestion }[] = []
-  const stewards = new SpanStewards({
-    own: 'me',
-    membership: { members: () => members, byResponsibility: () => [...order], reach },
-    signal: new AbortController().signal,
-    client: {
-      ask: async (steward, question) => {
-        asked.push({ steward, question })
-        return await (answers[steward]?.(question) ?? new Promise<never>(() => undefined))
-      },
-    },
-    book: new SpanBook({ isHere: () => true, now: clock.now }),
-    log: silentLog,
-    clock,
-  })
-  const ask = async (index = 0, urgent = true): Promise<SpanPlace | undefined> => {
+  const ask = async (steward: string, question: SpanQuestion): Promise<SpanPlace[]> => {
+    asked.push({ steward, question })
+    return await (answers[steward]?.(question) ?? new Promise<never>(() => undefined))
+  }
+  const stewards = stewardsOf(order, { members, ask, clock })
+  const askFor = async (index = 0, urgent = true): Promise<SpanPlace | undefined> => {
     await stewards.ask(table, index, { urgency: new Urgency(urgent) })
     return stewards.placeOf(table, index)
   }
-  return { clock, members, stewards, asked, ask }
+  return { clock, members, stewards, asked, ask: askFor }
 }
 
 const sendTo =
@@ -155,15 +167,7 @@ test('the time for which this host was late is not counted against a steward', a
     },
   }
   const member = { id: 'a', standing: new PeerStanding({ now: clock.now }) } as Member
-  const stewards = new SpanStewards({
-    own: 'me',
-    membership: { members: () => [member], byResponsibility: () => ['a', 'me'], reach },
-    signal: new AbortController().signal,
-    client: { ask: async () => await answer.promise },
-    book: new SpanBook({ isHere: () => true, now: clock.now }),
-    log: silentLog,
-    clock: late,
-  })
+  const stewards = stewardsOf(['a', 'me'], { members: [member], ask: async () => await answer.promise, clock: late })
   let isOver = false
   void stewards.ask(table, 0, { urgency: new Urgency(true) }).then(() => (isOver = true))
   await clock.pass(151)
@@ -178,7 +182,11 @@ function connected() {
   const region = new FakeRegion()
   const peer = region.join('a')
   const book = new SpanBook({ isHere: () => true, now: () => 0 })
-  const server = new SpanServer({ book })
+  const answers = {
+    places: async (asker: string, { spans, without }: SpanQuestion) =>
+      await Promise.resolve(spans.map((span) => book.place(asker, table, span, without))),
+  }
+  const server = new SpanServer({ answers })
   const banned: string[] = []
   const streams: Stream[] = []
   const client = new SpanClient({
@@ -248,7 +256,7 @@ test('a place without a member, or the registry with one, is no answer', () => {
 test('the longest messages fit their bound', () => {
   const member = 'm'.repeat(128)
   const spans = Array.from({ length: groupSpans }, (_, i) => 2 ** 32 - groupSpans + i)
-  assert.ok(encodeSpanQuestion({ table, spans, without: member }).length <= maxSpanMessageBytes)
+  assert.ok(encodeSpanQuestion({ table, spans, without: member, onBehalfOf: member }).length <= maxSpanMessageBytes)
   assert.ok(encodeSpanAnswer(spans.map(() => ({ depth: 63, member }))).length <= maxSpanMessageBytes)
 })
 

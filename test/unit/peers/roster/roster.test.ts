@@ -33,3 +33,17 @@ test('the ids are the same array until a member comes or goes', () => {
   roster.bury('a')
   assert.deepEqual([roster.ids(), changes, roster.size], [['b', 'me'], 1, 2])
 })
+
+test('members that are alike agree on who is, each member is alike to some, and with no bits all are', () => {
+  const ids = Array.from({ length: 200 }, (_, i) => `m${i}`)
+  const rosterOf = (own: string): Roster => {
+    const roster = new Roster({ id: own, name: own, addresses: [] }, { now: () => 0 })
+    for (const id of ids) if (id !== own) roster.met({ id, name: id, addresses: [] })
+    return roster
+  }
+  const groups = new Map(ids.map((id) => [id, rosterOf(id).alike(3)]))
+  for (const [id, group] of groups) for (const other of group) assert.deepEqual(groups.get(other), group, id)
+  const distinct = new Set([...groups.values()].map((group) => group.join()))
+  assert.equal(distinct.size, 8)
+  assert.equal(rosterOf('m0').alike(0).length, 200)
+})
