@@ -5,6 +5,9 @@ import type { Membership } from '../membership.ts'
 import type { SpanBook } from './span-book.ts'
 import type { StewardQuestions } from './steward-questions.ts'
 
+/** A steward has at least this time to answer a deputy (ms): its asker waits for a little longer. */
+const stewardMs = 200
+
 export interface SpanAnswersParts {
   membership: Pick<Membership, 'isSmall'>
   /** Of the spans of which this host is the steward. */
@@ -48,7 +51,7 @@ export class SpanAnswers {
     const asked = { table, spans: open, without, onBehalfOf: asker }
     const told = await questions.ask(stewardsOf(table, Math.floor(open[0]! / groupSpans)), asked, {
       urgency: new Urgency(true),
-      leastMs: 0,
+      leastMs: stewardMs,
       answerOwn: () => this.#asSteward(asker, asked),
     })
     let next = 0

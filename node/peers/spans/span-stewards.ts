@@ -7,7 +7,7 @@ import { standings } from '../peer-standing.ts'
 import type { SpanAnswers } from './span-answers.ts'
 import type { StewardQuestions } from './steward-questions.ts'
 
-/** A deputy that has to ask the steward itself has at least this time (ms). */
+/** A deputy, which may have to ask the steward first, has at least this time (ms). */
 const deputyMs = 250
 /** A steward's answer is kept for so long (ms), and asked for anew then. */
 const placeMs = 30_000

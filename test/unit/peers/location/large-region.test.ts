@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { digestOf } from '../../../../protocol/digest.ts'
+import { Urgency } from '../../../../node/base/urgency.ts'
 import { holds } from '../../../../protocol/messages/location.ts'
 import { makeSegment, TestPeer, until } from '../test-peer.ts'
 
@@ -79,4 +80,39 @@ test('objects and imports are found at members that are not connected', async (t
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
   assert.equal(importing, holder.network.peerId)
+})
+
+test('all hosts ask for a span: one reads it, and each other is sent to one above it', async (t) => {
+  const peers = await startRegion(t)
+  const segment = makeSegment(4)
+  for (const peer of peers) peer.track(segment)
+  const { id } = segment.table
+  const depths = new Map<string, number>()
+  for (const { network } of peers) {
+    const { peerId, spans } = network
+    await spans.ask(id, 0, { urgency: new Urgency(false) })
+    const { member, depth } = spans.placeOf(id, 0)!
+    if (member === undefined) assert.equal(depths.size, 0, 'only the first reads')
+    else assert.ok(depths.get(member)! < depth)
+    depths.set(peerId, depth)
+  }
+})
+
+test('a span that a host of another cohort has is got from that host', async (t) => {
+  const peers = await startRegion(t)
+  const segment = makeSegment(4)
+  const { id } = segment.table
+  const [holder, cold] = strangers(peers, id)
+  holder.hold(segment, [0, 1, 2, 3])
+  await until('its trackers know the holder', () => {
+    const trackers = holder.network.location.trackersOf(id)
+    return peers.every(
+      ({ network }) =>
+        !trackers.includes(network.peerId) || network.location.holders(id, { asker: '', order: 0 }).length > 0,
+    )
+  })
+  cold.track(segment)
+  const { spans } = cold.network
+  await spans.ask(id, 0, { urgency: new Urgency(false) })
+  assert.equal(spans.placeOf(id, 0)?.member, holder.network.peerId)
 })
