@@ -1,7 +1,6 @@
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import { Bandwidth } from './base/bandwidth.ts'
-import { parseByteRate } from './base/byte-rate.ts'
 import type { Log } from './base/log.ts'
 import { EventLoopDelay } from './base/event-loop-delay.ts'
 import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
@@ -157,6 +156,8 @@ export async function startDaemon(
     download: new Bandwidth(),
     registry: new Bandwidth(),
     seed: new Bandwidth(),
+    neighbour: new Bandwidth(),
+    guest: new Bandwidth(),
   }
   const bandwidthLimits = new LimitsOperation(
     { bandwidths, file: paths.limits, log },
@@ -165,6 +166,8 @@ export async function startDaemon(
       download: config.downloadLimit,
       registry: config.registryLimit,
       seed: config.seedLimit,
+      neighbour: config.neighbourBandwidth,
+      guest: config.neighbourBandwidth,
     },
   )
   await bandwidthLimits.start()
@@ -196,7 +199,7 @@ export async function startDaemon(
   )
   await registryForPeers.start()
   const network = await PeerNetwork.open(
-    { log, upload: bandwidths.upload },
+    { log, upload: bandwidths.upload, guestBandwidth: bandwidths.guest },
     {
       region: config.region,
       name: config.name,
@@ -206,7 +209,6 @@ export async function startDaemon(
       regionKeyFile: config.regionKeyFile || undefined,
       memberFile: config.regionMembers || undefined,
       guestKeyFile: config.guestKeyFile || undefined,
-      guestBytesPerSecond: parseByteRate(config.neighbourBandwidth),
       bulk:
         config.bulk === 'off'
           ? undefined
@@ -254,10 +256,7 @@ export async function startDaemon(
     const options = { region, bootstrap, keyFile, identityFile: paths.identity, own: { region: ownRegion, name } }
     neighbours.push(stack.use(await NeighbourRegion.open({ log }, options)))
   }
-  const neighboursFirst = new NeighboursFirst(
-    { neighbours, registry: range },
-    { bytesPerSecond: parseByteRate(config.neighbourBandwidth) },
-  )
+  const neighboursFirst = new NeighboursFirst({ neighbours, registry: range, bandwidth: bandwidths.neighbour })
   const fetcher = new Fetcher({
     inventory,
     peers,

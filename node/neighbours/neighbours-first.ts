@@ -1,6 +1,6 @@
 import { isP2pfsError } from '../../protocol/errors.ts'
-import { pause, systemClock, type Clock } from '../base/clock.ts'
-import { TokenBucket } from '../base/token-bucket.ts'
+import type { Bandwidth } from '../base/bandwidth.ts'
+import { systemClock, type Clock } from '../base/clock.ts'
 import type { ChunkSource, SourceOptions } from '../fetch/source.ts'
 import type { ChunkRequest, Delivery } from '../model/chunk-request.ts'
 import type { NeighbourRegion } from './neighbour-region.ts'
@@ -11,13 +11,13 @@ const lateMs = 2_000
 const unawaited = { minMs: 250, factor: 4 } as const
 /** How long a neighbour that was hedged in vain is passed over (ms): doubles from the first to the last. */
 const passedOverMs = { first: 1_000, last: 60_000 } as const
-/** Fewest bytes that pass at once: the longest chunk. */
-const minBurstBytes = 256 * 1024
 
 export interface NeighboursFirstParts {
   /** In the order in which they are asked. */
   neighbours: readonly Pick<NeighbourRegion, 'region' | 'isReady' | 'fetch' | 'usualMs' | 'lastSignMs'>[]
   registry: ChunkSource
+  /** What comes from all neighbours together at most. */
+  bandwidth: Pick<Bandwidth, 'waitMs' | 'charge' | 'giveBack' | 'take'>
   clock?: Clock
 }
 
@@ -34,15 +34,11 @@ interface Standing {
 export class NeighboursFirst implements ChunkSource {
   readonly #parts: NeighboursFirstParts
   readonly #clock: Clock
-  readonly #bandwidth: TokenBucket
   readonly #standings = new Map<string, Standing>()
 
-  /** @param options `bytesPerSecond`: what comes from all neighbours together at most */
-  constructor(parts: NeighboursFirstParts, { bytesPerSecond }: { bytesPerSecond: number }) {
+  constructor(parts: NeighboursFirstParts) {
     this.#parts = parts
     this.#clock = parts.clock ?? systemClock
-    const burst = Math.max(minBurstBytes, bytesPerSecond / 10)
-    this.#bandwidth = new TokenBucket({ perSecond: bytesPerSecond, burst, now: () => this.#clock.now() })
   }
 
   /** For how long the neighbour is passed over still (ms). */
@@ -51,11 +47,11 @@ export class NeighboursFirst implements ChunkSource {
   }
 
   async fetch(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
-    const { registry } = this.#parts
+    const { registry, bandwidth } = this.#parts
     const neighbour = options.isFallback === true ? undefined : this.#ready(request)
     // The bound is kept by asking the registry: nothing waits for it.
-    if (neighbour === undefined || !this.#bandwidth.tryTake(request.lengthBytes))
-      return await this.#registryFirst(request, options)
+    if (neighbour === undefined || bandwidth.waitMs(false) > 0) return await this.#registryFirst(request, options)
+    bandwidth.charge(request.lengthBytes)
     const standing = this.#standingOf(neighbour.region)
     const over = new AbortController()
     const signal = AbortSignal.any([options.signal, over.signal])
@@ -81,6 +77,7 @@ export class NeighboursFirst implements ChunkSource {
       options.signal.throwIfAborted()
       if (!isP2pfsError(error)) throw error
       if (hasAskedRegistry) throw error
+      bandwidth.giveBack(request.lengthBytes)
       if (error.code !== 'missing') this.#passOver(standing)
       return await registry.fetch(request, options)
     } finally {
@@ -91,16 +88,14 @@ export class NeighboursFirst implements ChunkSource {
 
   /** Asks a neighbour within the bandwidth, passed over or not, if the registry does not deliver. */
   async #registryFirst(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
-    const { registry, neighbours } = this.#parts
+    const { registry, neighbours, bandwidth } = this.#parts
     try {
       return await registry.fetch(request, options)
     } catch (cause) {
       if (options.signal.aborted || !isP2pfsError(cause, 'unavailable', 'timeout', 'busy', 'missing')) throw cause
       const neighbour = neighbours.find((candidate) => candidate.isReady(request.table))
       if (neighbour === undefined) throw cause
-      const waitMs = this.#bandwidth.take(request.lengthBytes)
-      if (waitMs > 0) await pause(this.#clock, waitMs, options)
-      options.signal.throwIfAborted()
+      await bandwidth.take(request.lengthBytes, options)
       const bytes = await neighbour.fetch(request, options).catch(() => undefined)
       options.signal.throwIfAborted()
       if (bytes === undefined) throw cause

@@ -11,7 +11,7 @@ import { objectProtocol } from '../../protocol/messages/object.ts'
 import { regionProtocol } from '../../protocol/messages/region.ts'
 import { seedProtocol } from '../../protocol/messages/seed.ts'
 import { spanProtocol } from '../../protocol/messages/span.ts'
-import type { Bandwidth } from '../base/bandwidth.ts'
+import { Bandwidth } from '../base/bandwidth.ts'
 import type { Log } from '../base/log.ts'
 import { guestNoiseProtocol } from './admission/region-noise.ts'
 import { loadMemberList } from './admission/member-list.ts'
@@ -52,6 +52,8 @@ export interface PeerNetworkParts {
   log: Log
   /** A limit on what is given to peers. */
   upload: Bandwidth
+  /** A limit on what guests are given; none where it is undefined. */
+  guestBandwidth?: Bandwidth
 }
 
 export interface PeerNetworkOptions {
@@ -67,8 +69,6 @@ export interface PeerNetworkOptions {
   memberFile: string | undefined
   /** Holds the key of guests. Without it, a region that has a key takes none. */
   guestKeyFile?: string | undefined
-  /** Most that guests get together (bytes a second); undefined: 12.5 MB. */
-  guestBytesPerSecond?: number
   /** How chunks are carried in bulk; undefined: over libp2p only. */
   bulk: { mode: BulkMode; listen: string | undefined } | undefined
   /** Members of a region that is connected each to each, at most; for tests. */
@@ -86,7 +86,7 @@ export class PeerNetwork {
   readonly seeds: SeedClient
   readonly spans: SpanStewards
   readonly bulk: BulkPlane
-  readonly #guestBytesPerSecond: number
+  readonly #guestBandwidth: Bandwidth
   readonly #bans: BanList
   #guests: GuestServer | undefined
   readonly #key: PrivateKey
@@ -105,7 +105,10 @@ export class PeerNetwork {
    * Loads the identity and makes the libp2p host. It connects to nobody before {@link start}.
    * @throws invalid for addresses that are not usable, and for files that are not what they should be
    */
-  static async open({ log, upload }: PeerNetworkParts, options: PeerNetworkOptions): Promise<PeerNetwork> {
+  static async open(
+    { log, upload, guestBandwidth }: PeerNetworkParts,
+    options: PeerNetworkOptions,
+  ): Promise<PeerNetwork> {
     const { region, listen, identityFile, regionKeyFile, guestKeyFile, memberFile } = options
     const key = await loadIdentity(identityFile)
     const secrets =
@@ -123,7 +126,7 @@ export class PeerNetwork {
     const gate = new RegionGate({ log }, secrets, guestSecrets)
     const isBarred = (peerId: string): boolean => bans.has(peerId) || listed?.has(peerId) === false
     const host = await createPeerHost({ privateKey: key, gate }, { listen, isBarred })
-    return new PeerNetwork({ key, bans, gate, host, log, upload }, options)
+    return new PeerNetwork({ key, bans, gate, host, log, upload, ...(guestBandwidth && { guestBandwidth }) }, options)
   }
 
   /**
@@ -157,20 +160,12 @@ export class PeerNetwork {
       host,
       log,
       upload,
+      guestBandwidth = new Bandwidth(),
     }: PeerNetworkParts & { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p },
-    {
-      region,
-      name,
-      listen,
-      bootstrap,
-      regionKeyFile,
-      bulk,
-      fullMesh,
-      guestBytesPerSecond = 12_500_000,
-    }: PeerNetworkOptions,
+    { region, name, listen, bootstrap, regionKeyFile, bulk, fullMesh }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
-    this.#guestBytesPerSecond = guestBytesPerSecond
+    this.#guestBandwidth = guestBandwidth
     this.#bans = bans
     this.#key = key
     this.#gate = gate
@@ -233,10 +228,8 @@ export class PeerNetwork {
     const objects = new ObjectServer({ served, unsent, log: this.#log })
     const chunks = new ChunkServer({ served, unsent, upload: this.#upload })
     const { bans, log } = { bans: this.#bans, log: this.#log }
-    this.#guests = new GuestServer(
-      { served, membership, bans, unsent, log, signal },
-      { bytesPerSecond: this.#guestBytesPerSecond },
-    )
+    const bandwidth = this.#guestBandwidth
+    this.#guests = new GuestServer({ served, membership, bans, unsent, bandwidth, log, signal })
     const { streams } = limits
     const refuse = async (): Promise<never> =>
       await Promise.reject(new P2pfsError('denied', 'members ask members in other ways'))

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Connection, Stream } from '@libp2p/interface'
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import type { Digest } from '../../../protocol/digest.ts'
@@ -12,8 +11,10 @@ import {
   parseGuestQuestion,
   type GuestAnswer,
 } from '../../../protocol/messages/guest.ts'
+import type { Bandwidth } from '../../base/bandwidth.ts'
+import { pause, systemClock, type Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
-import { TokenBucket } from '../../base/token-bucket.ts'
+import { Urgency } from '../../base/urgency.ts'
 import { sourceOfMultiaddr } from '../admission/source.ts'
 import type { BanList } from '../ban-list.ts'
 import { ByteBudget } from '../byte-budget.ts'
@@ -21,7 +22,8 @@ import { ChunkServer } from '../chunk/server.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import { limits } from '../limits.ts'
 import type { Membership } from '../membership.ts'
-import { Peer } from '../peer.ts'
+import { Peer, type Member } from '../peer.ts'
+import { rendezvous } from '../rendezvous.ts'
 import type { ServedData } from '../served-data.ts'
 import { SourcePace } from '../source-pace.ts'
 import { TrafficCounter, type Traffic } from '../traffic.ts'
@@ -32,26 +34,25 @@ export interface GuestServerParts {
   bans: Pick<BanList, 'add'>
   /** Answers that members have not taken yet: guests come after them. */
   unsent: Pick<ByteBudget, 'usedBytes'>
+  /** What all guests together get at most. */
+  bandwidth: Pick<Bandwidth, 'take'>
   log: Log
   signal: AbortSignal
+  clock?: Clock
 }
 
 /** Serves guests, which are hosts of other regions: chunks that are on this host, and the names of members to ask. No more. */
 export class GuestServer {
   readonly traffic = new TrafficCounter()
   readonly #parts: GuestServerParts
+  readonly #clock: Clock
   readonly #guests = new Map<Connection, Peer>()
   readonly #chunks: ChunkServer
   readonly #questions = new SourcePace(limits.guests.questions)
-  readonly #bandwidth: TokenBucket
 
-  /** @param options `bytesPerSecond`: what all guests together get at most */
-  constructor(parts: GuestServerParts, { bytesPerSecond }: { bytesPerSecond: number }) {
+  constructor(parts: GuestServerParts) {
     this.#parts = parts
-    this.#bandwidth = new TokenBucket({
-      perSecond: bytesPerSecond,
-      burst: Math.max(maxChunkBytes, bytesPerSecond / 10),
-    })
+    this.#clock = parts.clock ?? systemClock
     this.#chunks = new ChunkServer({
       served: {
         chunk: async (digest, options) => await this.#chunk(digest, options),
@@ -76,7 +77,7 @@ export class GuestServer {
   meet(connection: Connection): void {
     if (this.#guests.size >= limits.guests.inAll)
       return connection.abort(new P2pfsError('busy', 'this host has as many guests as it takes'))
-    const guest = new Peer(connection.remotePeer, { total: this.traffic, now: () => performance.now() })
+    const guest = new Peer(connection.remotePeer, { total: this.traffic, now: () => this.#clock.now() })
     guest.source = sourceOfMultiaddr(connection.remoteAddr)
     this.#guests.set(connection, guest)
     connection.addEventListener('close', () => this.#guests.delete(connection), { once: true })
@@ -103,11 +104,10 @@ export class GuestServer {
   async #chunk(digest: Digest, { signal }: { signal: AbortSignal }): Promise<Uint8Array | undefined> {
     const bytes = await this.#parts.served.chunk(digest, { signal })
     if (bytes === undefined) return undefined
+    const { unsent, bandwidth } = this.#parts
     const { yieldMs, yields } = limits.guests
-    for (let i = 0; i < yields && this.#parts.unsent.usedBytes > 0; i++)
-      await sleep(yieldMs, undefined, { signal, ref: false })
-    const waitMs = this.#bandwidth.take(bytes.length)
-    if (waitMs > 0) await sleep(waitMs, undefined, { signal, ref: false })
+    for (let i = 0; i < yields && unsent.usedBytes > 0; i++) await pause(this.#clock, yieldMs, { signal })
+    await bandwidth.take(bytes.length, { signal, urgency: new Urgency(false) })
     return bytes
   }
 
@@ -123,12 +123,18 @@ export class GuestServer {
   }
 
   #membersFor(table: Digest): GuestAnswer {
-    const members = this.#parts.membership
-      .members()
-      .filter(({ standing }) => !standing.isSilent)
+    const awake = this.#parts.membership.members().filter(({ standing }) => !standing.isSilent)
+    const holders = awake
+      .filter(({ holdings }) => holdings.countOf(table) > 0)
       .toSorted((a, b) => b.holdings.countOf(table) - a.holdings.countOf(table))
+    const named = holders.length > 0 ? holders : this.#unknown(table, awake)
     return {
-      members: members.slice(0, maxNamedMembers).map(({ id, hello }) => ({ peer: id, addresses: hello.addresses })),
+      members: named.slice(0, maxNamedMembers).map(({ id, hello }) => ({ peer: id, addresses: hello.addresses })),
     }
+  }
+  /** Members that have not said what they hold of the segment, in its own order: all members name the same ones. */
+  #unknown(table: Digest, members: readonly Member[]): Member[] {
+    const unknown = new Map(members.filter(({ holdings }) => !holdings.knows(table)).map((peer) => [peer.id, peer]))
+    return rendezvous(table, unknown.keys()).map((id) => unknown.get(id)!)
   }
 }
