@@ -41,6 +41,7 @@ import { NativeBuilder } from './mount/native/native-builder.ts'
 import type { NativeImages } from './mount/native/native-images.ts'
 import type { Placement } from './mount/placement/placement.ts'
 import { neighbourOptions } from './neighbours/neighbour-options.ts'
+import { NeighbourObjects } from './neighbours/neighbour-objects.ts'
 import { NeighbourRegion } from './neighbours/neighbour-region.ts'
 import { NeighboursFirst } from './neighbours/neighbours-first.ts'
 import { ExportOperation } from './operations/export.ts'
@@ -216,6 +217,13 @@ export async function startDaemon(
     },
   )
   const { membership, availability, objects } = network
+  const neighbours: NeighbourRegion[] = []
+  for (const { region, bootstrap, keyFile } of neighbourOptions(config)) {
+    const { region: ownRegion, name } = config
+    const options = { region, bootstrap, keyFile, identityFile: paths.identity, own: { region: ownRegion, name } }
+    neighbours.push(stack.use(await NeighbourRegion.open({ log, bandwidth: bandwidths.neighbour }, options)))
+  }
+  const near = new NeighbourObjects({ neighbours, region: objects, bandwidth: bandwidths.neighbour })
   const inventory = new Inventory({ chunks, region: availability })
   const blobMaps = new BlobMaps({ catalog, inventory })
   const transactions = new ImportTransactions({ inventory })
@@ -226,8 +234,8 @@ export async function startDaemon(
   const own = network.peerId
   const lies = await Lies.open({ catalog })
   const trust = new IndexTrust({ own, membership, lies, log }, { keys: config.trustIndexKey })
-  const profiles = new BootProfiles({ catalog, region: objects, log })
-  const published = new PublishedImages({ catalog, registry, trust, transactions, blobMaps, profiles, log })
+  const profiles = new BootProfiles({ catalog, region: near, log })
+  const published = new PublishedImages({ catalog, registry, trust, transactions, blobMaps, profiles, near, log })
   const answers = new RegionAnswers({ region: objects, membership, log })
   const wholeReads = new WholeReads()
   const indexes = new LayerIndexes({ catalog, region: objects, answers, trust })
@@ -250,12 +258,6 @@ export async function startDaemon(
   const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, spans, download, log })
   const stream = new StreamSource({ streams, inventory, signal, log })
   const range = new RangeSource({ layers: ranges, stream, wholeReads, inventory, signal, log })
-  const neighbours: NeighbourRegion[] = []
-  for (const { region, bootstrap, keyFile } of neighbourOptions(config)) {
-    const { region: ownRegion, name } = config
-    const options = { region, bootstrap, keyFile, identityFile: paths.identity, own: { region: ownRegion, name } }
-    neighbours.push(stack.use(await NeighbourRegion.open({ log }, options)))
-  }
   const neighboursFirst = new NeighboursFirst({ neighbours, registry: range, bandwidth: bandwidths.neighbour })
   const fetcher = new Fetcher({
     inventory,

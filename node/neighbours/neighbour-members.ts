@@ -251,7 +251,7 @@ export class NeighbourMembers {
     this.#cancelIdle = undefined
     const { clock, log } = this.#parts
     const now = clock.now()
-    for (const { peer, owedBytes, usedAtMs } of [...this.#connected.values()]) {
+    for (const { peer, owedBytes, usedAtMs } of this.#connected.values()) {
       if (owedBytes > 0 || now - usedAtMs < idleMs) continue
       log.debug('connection to a neighbour region is not used; it is closed', { peer: peer.id, region: this.#region })
       this.#close(peer)

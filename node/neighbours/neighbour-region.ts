@@ -8,6 +8,7 @@ import {
   parseGuestAnswer,
 } from '../../protocol/messages/guest.ts'
 import { systemClock } from '../base/clock.ts'
+import type { Bandwidth } from '../base/bandwidth.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
 import { RegionGate } from '../peers/admission/region-gate.ts'
@@ -15,6 +16,7 @@ import { guestSecret, loadRegionSecrets, openGuestSecret } from '../peers/admiss
 import { BanList } from '../peers/ban-list.ts'
 import { ChunkClient } from '../peers/chunk/client.ts'
 import { readFrames, writeFrame } from '../peers/frames.ts'
+import { RegionObjects } from '../peers/object/region-objects.ts'
 import { loadIdentity } from '../peers/identity.ts'
 import type { Peer } from '../peers/peer.ts'
 import { createPeerHost } from '../peers/peer-host.ts'
@@ -35,6 +37,12 @@ const latency = { firstMs: 50, minMs: 50, maxMs: 400 } as const
 const questionMs = 3_000
 /** How long a want may wait while its member does not get on with anything (ms). */
 const stallMs = 5_000
+
+export interface NeighbourRegionParts {
+  log: Log
+  /** Counts objects; whoever asks for chunks counts those. */
+  bandwidth: Pick<Bandwidth, 'charge'>
+}
 
 export interface NeighbourRegionOptions {
   /** Name of the neighbour region. */
@@ -64,6 +72,8 @@ export interface NeighbourStatus extends Traffic {
 export class NeighbourRegion {
   readonly region: string
   readonly traffic = new TrafficCounter()
+  /** Asks members that are connected for objects. */
+  readonly objects: RegionObjects
   readonly #host: Libp2p
   readonly #log: Log
   readonly #own: NeighbourRegionOptions['own']
@@ -74,7 +84,10 @@ export class NeighbourRegion {
   readonly #stopping = new AbortController()
 
   /** @throws invalid for a key file that is not what it should be */
-  static async open({ log }: { log: Log }, options: NeighbourRegionOptions): Promise<NeighbourRegion> {
+  static async open(
+    { log, bandwidth }: NeighbourRegionParts,
+    options: NeighbourRegionOptions,
+  ): Promise<NeighbourRegion> {
     const { region, keyFile, identityFile } = options
     const secrets =
       keyFile === undefined
@@ -85,14 +98,14 @@ export class NeighbourRegion {
       { privateKey: await loadIdentity(identityFile), gate: new RegionGate({ log }, secrets) },
       { listen: [], isBarred: (peer) => bans.has(peer), asGuest: true },
     )
-    const neighbour = new NeighbourRegion({ host, bans, log }, options)
+    const neighbour = new NeighbourRegion({ host, bans, log, bandwidth }, options)
     await host.start()
     neighbour.#members.dial()
     return neighbour
   }
 
   private constructor(
-    { host, bans, log }: { host: Libp2p; bans: BanList; log: Log },
+    { host, bans, log, bandwidth }: NeighbourRegionParts & { host: Libp2p; bans: BanList },
     { region, bootstrap, own }: NeighbourRegionOptions,
   ) {
     const { signal } = this.#stopping
@@ -108,7 +121,10 @@ export class NeighbourRegion {
       connectedPeer: (id: string) => this.#members.get(id),
       reach: async (id: string) => await Promise.resolve(this.#members.get(id)),
       ban: (peer: Peer, error: P2pfsError) => this.#members.ban(peer, error),
+      members: () => this.#members.connected,
     }
+    const onBytes = (bytes: number): void => bandwidth.charge(bytes)
+    this.objects = new RegionObjects({ host, membership, log, onBytes })
     this.#chunks = new ChunkClient({ host, membership, signal, latency })
   }
 
@@ -123,6 +139,13 @@ export class NeighbourRegion {
     const isReady = this.#next(table, new Set()) !== undefined
     if (!isReady) this.#members.dial()
     return isReady
+  }
+
+  /** Whether some member is connected that is not silent. It begins to connect where none is. */
+  isAwake(): boolean {
+    const isAwake = this.#members.leastBusy(() => false) !== undefined
+    if (!isAwake) this.#members.dial()
+    return isAwake
   }
 
   status(): NeighbourStatus {

@@ -12,7 +12,7 @@ import { LatencyEstimate } from '../../base/latency-estimate.ts'
 import type { Log } from '../../base/log.ts'
 import { orAbort } from '../../base/single-flight.ts'
 import type { Membership } from '../membership.ts'
-import type { Member } from '../peer.ts'
+import type { Peer } from '../peer.ts'
 import { AnswerPace } from './answer-pace.ts'
 import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs, type ObjectChannel } from './client.ts'
 import { MemberLookup, type Asking, type LookupResult, type MemberLookupOptions } from './member-lookup.ts'
@@ -34,8 +34,10 @@ const maxAskedForProfile = 8
 
 export interface RegionObjectsParts {
   host: Pick<Libp2p, 'dialProtocol'>
-  membership: Pick<Membership, 'members' | 'ban'>
+  membership: Pick<Membership, 'ban'> & { members: () => Peer[] }
   log: Log
+  /** Called for each piece of an answer, with its size (bytes). */
+  onBytes?: (bytes: number) => void
   clock?: Clock
 }
 
@@ -130,7 +132,7 @@ export class RegionObjects {
     tables: readonly Digest[],
     { signal }: { signal: AbortSignal },
   ): Promise<BootProfile | undefined>[] {
-    const rank = ({ holdings, standing }: Member): number =>
+    const rank = ({ holdings, standing }: Peer): number =>
       (standing.isSilent ? 2 : 0) + (tables.some((table) => holdings.knows(table)) ? 0 : 1)
     const members = this.#parts.membership.members()
     const awake = members.filter(({ standing }) => !standing.isSilent)
@@ -199,7 +201,7 @@ export class RegionObjects {
    * Asks one member over a stream of its own. Its answer decides whether it counts as silent: when the signal fires
    * before it has begun to answer, it is watched on until it has, or is silent.
    */
-  #ask<T>(peer: Member, signal: AbortSignal, question: Question<T>): Asking<T> {
+  #ask<T>(peer: Peer, signal: AbortSignal, question: Question<T>): Asking<T> {
     const { host, membership, log } = this.#parts
     const startedAtMs = this.#clock.now()
     const isWatched = !peer.standing.isSilent
@@ -212,6 +214,7 @@ export class RegionObjects {
     const onBytes = (bytes: number): void => {
       if (pace.bytes === 0) this.#latency.add(this.#clock.now() - startedAtMs)
       pace.received(bytes)
+      this.#parts.onBytes?.(bytes)
       if (signal.aborted) ended.abort(signal.reason)
     }
     const onAbort = (): void => {

@@ -2,7 +2,12 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
+import { sketchOf } from '../../../protocol/boot-profile.ts'
+import { digestOf } from '../../../protocol/digest.ts'
+import { encodeLayerIndex } from '../../../protocol/layer-index.ts'
 import { formatRegionKey } from '../../../protocol/region-key.ts'
+import { encodeRootfsManifest } from '../../../protocol/rootfs-manifest.ts'
+import { Bandwidth } from '../../../node/base/bandwidth.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import { NeighbourRegion } from '../../../node/neighbours/neighbour-region.ts'
@@ -20,7 +25,7 @@ const options = () => ({ signal: AbortSignal.timeout(10_000), urgency: new Urgen
 
 async function guestOf(t: TestContext, bootstrap: string[], keyFile?: string): Promise<NeighbourRegion> {
   const guest = await NeighbourRegion.open(
-    { log: silentLog },
+    { log: silentLog, bandwidth: new Bandwidth() },
     {
       region: 'b',
       bootstrap,
@@ -102,4 +107,67 @@ test('a member that sends wrong bytes is left', async (t) => {
   await assert.rejects(guest.fetch(wanted(0), options()), { code: 'missing' })
   assert.deepEqual(guest.status().members, [])
   assert.equal(guest.status().chunksReceived, 0)
+})
+
+test('a guest is given the rootfs manifest and the boot profile whose digest it knows, and nothing that is asked for by name', async (t) => {
+  const b = await TestPeer.start(t, 'b', { region: 'b' })
+  const { table } = segment
+  const manifest = encodeRootfsManifest({ format: 'ext4', metadata: table, layers: [], config: '{}' })
+  const rootfs = digestOf(manifest)
+  const [other, diffId] = [digestOf(Buffer.from('other')), digestOf(Buffer.from('layer'))]
+  b.objects.set(rootfs, manifest)
+  const layer = encodeLayerIndex({ diffId, tarBytes: 1024, chunks: table, entries: [] })
+  b.objects.set(diffId, layer)
+  const sketch = sketchOf([table])
+  const profile = { rootfs, sketch, seconds: 1, chunks: [table.digestAt(0)] }
+  b.profiles.set(rootfs, profile)
+  // The nearest that the host has, of another image that is started there.
+  b.profiles.set(other, profile)
+  b.importing.add(diffId)
+  let names = 0
+  b.imageRecord = async () => {
+    names++
+    return await Promise.resolve(undefined)
+  }
+  const guest = await guestOf(t, [b.address])
+  await until('the guest is connected', () => guest.isAwake())
+  const { signal } = options()
+  const { objects } = guest
+  assert.equal((await objects.fetchRootfs(rootfs, { signal }))?.metadata.id, table.id)
+  assert.equal(await objects.fetchRootfs(other, { signal }), undefined)
+  assert.deepEqual(await Promise.all(objects.askProfiles({ rootfs, sketch }, [], { signal })), [profile])
+  assert.deepEqual(await Promise.all(objects.askProfiles({ rootfs: other, sketch }, [], { signal })), [undefined])
+  assert.equal(await objects.fetchLayerIndex(diffId, { signal }), undefined)
+  assert.equal(await objects.fetchBlobMap(diffId, { signal }), undefined)
+  assert.equal(await objects.findImport(diffId, { signal }), undefined)
+  assert.deepEqual(await objects.findImages({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), [])
+  assert.equal(names, 0)
+})
+
+test('a member that sends another rootfs manifest than was asked for is left', async (t) => {
+  const b = await TestPeer.start(t, 'b', { region: 'b' })
+  const asked = digestOf(Buffer.from('another'))
+  b.objects.set(asked, encodeRootfsManifest({ format: 'ext4', metadata: segment.table, layers: [], config: '{}' }))
+  const guest = await guestOf(t, [b.address])
+  await until('the guest is connected', () => guest.isAwake())
+  assert.equal(await guest.objects.fetchRootfs(asked, options()), undefined)
+  assert.deepEqual(guest.status().members, [])
+})
+
+test('members that are known to lack a segment are not named; where nobody is known to hold it, those that may are', async (t) => {
+  const first = await TestPeer.start(t, 'first', { region: 'b' })
+  const others = await Promise.all(
+    ['holder', 'lacks'].map(async (name) => await TestPeer.start(t, name, { region: 'b', bootstrap: [first.address] })),
+  )
+  const [holder, lacks] = [others[0]!, others[1]!]
+  first.track(segment)
+  lacks.track(segment)
+  holder.hold(segment, [2])
+  const held = (peer: TestPeer): number => peer.network.availability.holders(segment.table.id, 2).length
+  await until('the holder is known', () => first.network.membership.members().length === 2 && held(first) === 1)
+  const guest = await guestOf(t, [first.address])
+  await until('the guest is connected', () => guest.isReady(segment.table.id))
+  await assert.rejects(guest.fetch(wanted(2), options()), { code: 'missing' })
+  await until('the holder is connected', () => guest.status().members.includes(holder.network.peerId))
+  assert.equal(guest.status().known, 2, 'the one of the operator, and the holder')
 })

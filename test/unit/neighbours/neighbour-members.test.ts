@@ -177,16 +177,17 @@ test('a region that refuses this host is told from one that is away, in the log 
   const { host, members, dial, clock } = await setUp({ log })
   await dial()
   assert.match(members.problem!, /it cannot be reached: nobody is there/)
-  host.dial = async () =>
+  const refuse = async (): Promise<never> =>
     await Promise.reject(
       new AggregateError([new Error('the dial failed', { cause: new P2pfsError('denied', 'not with this key') })]),
     )
+  host.dial = refuse
   await clock.pass(1_000)
   await dial()
   assert.match(members.problem!, /does not take this host as a guest/)
   assert.deepEqual(warnings, ['neighbour region cannot be reached; look at its address'])
   const second = await setUp({ log })
-  second.host.dial = host.dial
+  second.host.dial = refuse
   await second.dial()
   assert.equal(
     warnings[1],
