@@ -52,14 +52,17 @@ test('where the neighbour is cut off in the middle no read fails, and the regist
   // So slow that most is not here when it is cut off.
   await host.shape(rates.between / 5)
   let cutAt = 0
-  const tookMs = await readBlocks(rootfs, async (done, all) => {
-    if (cutAt > 0 || done < all / 4) return
-    cutAt = done
-    await host.cut()
-  }).finally(async () => {
+  let tookMs: number[]
+  try {
+    tookMs = await readBlocks(rootfs, async (done, all) => {
+      if (cutAt > 0 || done < all / 4) return
+      cutAt = done
+      await host.cut()
+    })
+  } finally {
     await host.restore()
     await host.shape(rates.between)
-  })
+  }
   const { fetched, neighbours } = await node.status()
   t.diagnostic(JSON.stringify({ slowestMs: Math.max(...tookMs), afterCutMs: tookMs.slice(cutAt, cutAt + 3), fetched }))
   assert.ok(fetched.neighbour.bytes > 0 && fetched.registry.bytes > 0)

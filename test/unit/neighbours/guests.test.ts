@@ -2,15 +2,35 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import type { Libp2p } from '@libp2p/interface'
+import { peerIdFromString } from '@libp2p/peer-id'
+import { multiaddr } from '@multiformats/multiaddr'
 import { sketchOf } from '../../../protocol/boot-profile.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { encodeLayerIndex } from '../../../protocol/layer-index.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
+import { bulkProtocol } from '../../../protocol/messages/bulk.ts'
+import { chunkProtocol } from '../../../protocol/messages/chunk.ts'
+import { guestProtocol } from '../../../protocol/messages/guest.ts'
+import { importProtocol } from '../../../protocol/messages/import.ts'
+import { objectProtocol } from '../../../protocol/messages/object.ts'
+import { regionProtocol } from '../../../protocol/messages/region.ts'
+import { seedProtocol } from '../../../protocol/messages/seed.ts'
+import { spanProtocol } from '../../../protocol/messages/span.ts'
 import { formatRegionKey } from '../../../protocol/region-key.ts'
 import { encodeRootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { Bandwidth } from '../../../node/base/bandwidth.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import { NeighbourRegion } from '../../../node/neighbours/neighbour-region.ts'
+import { RegionGate } from '../../../node/peers/admission/region-gate.ts'
+import { openGuestSecret } from '../../../node/peers/admission/region-keys.ts'
+import { ChunkClient } from '../../../node/peers/chunk/client.ts'
+import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
+import { createPeerHost } from '../../../node/peers/peer-host.ts'
+import { Peer } from '../../../node/peers/peer.ts'
+import { TrafficCounter } from '../../../node/peers/traffic.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import { makeSegment, TestPeer, until } from '../peers/test-peer.ts'
 
@@ -170,4 +190,65 @@ test('members that are known to lack a segment are not named; where nobody is kn
   await assert.rejects(guest.fetch(wanted(2), options()), { code: 'missing' })
   await until('the holder is connected', () => guest.status().members.includes(holder.network.peerId))
   assert.equal(guest.status().known, 2, 'the one of the operator, and the holder')
+})
+
+/** A libp2p host that proves that it is a guest, and then says what the test has it say. */
+async function rawGuest(t: TestContext, b: TestPeer): Promise<Libp2p> {
+  const host = await createPeerHost(
+    { privateKey: await generateKeyPair('Ed25519'), gate: new RegionGate({ log: silentLog }, [openGuestSecret('b')]) },
+    { listen: [], isBarred: () => false, asGuest: true },
+  )
+  t.after(async () => await host.stop())
+  await host.start()
+  await host.dial(multiaddr(b.address))
+  return host
+}
+
+test('a guest is refused every protocol but those for guests', async (t) => {
+  const b = await TestPeer.start(t, 'b', { region: 'b', bulk: 'tls' })
+  const host = await rawGuest(t, b)
+  const target = peerIdFromString(b.network.peerId)
+  const refused = [regionProtocol, spanProtocol, importProtocol, seedProtocol, bulkProtocol]
+  let protocols: string[] = []
+  while (!protocols.includes(chunkProtocol)) {
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    protocols = (await host.peerStore.get(target)).protocols
+  }
+  const known = [...refused, chunkProtocol, objectProtocol, guestProtocol]
+  const others = protocols.filter((protocol) => protocol.startsWith('/p2pfs/') && !known.includes(protocol))
+  assert.deepEqual(others, [], 'the test knows all protocols')
+  for (const protocol of refused) {
+    const frames = async (): Promise<void> => {
+      const stream = await host.dialProtocol(target, protocol)
+      await writeFrame(stream, [Uint8Array.of(0xa0)])
+      for await (const _ of readFrames(stream, 1024)) assert.fail(`${protocol} is answered`)
+      throw new P2pfsError('closed', 'nothing is said')
+    }
+    await assert.rejects(frames(), (error: Error) => !(error instanceof assert.AssertionError), protocol)
+  }
+  // What it said is no message of any of them: who is served is banned for that.
+  assert.equal(b.network.guests().connected, 1)
+  assert.deepEqual(b.network.membership.members(), [])
+})
+
+test('nothing is read from a registry for a guest', async (t) => {
+  const b = await TestPeer.start(t, 'b', { region: 'b' })
+  let relayed = 0
+  b.relayedChunk = async () => {
+    relayed++
+    return await Promise.resolve(segment.chunks[0])
+  }
+  const host = await rawGuest(t, b)
+  const peer = new Peer(peerIdFromString(b.network.peerId), {
+    total: new TrafficCounter(),
+    now: () => performance.now(),
+  })
+  const membership = { connectedPeer: () => peer, reach: async () => await Promise.resolve(peer), ban: () => undefined }
+  const { signal } = options()
+  const chunks = new ChunkClient({ host, membership, signal })
+  const { digest, lengthBytes } = wanted(0)
+  const relay = { depth: 1, urgency: new Urgency(true) }
+  const want = { signal, stallMs: 5_000, streamClass: 'demand', relay } as const
+  await assert.rejects(chunks.fetchChunk(peer.id, digest, lengthBytes, want), { code: 'missing' })
+  assert.equal(relayed, 0)
 })
