@@ -4,7 +4,7 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { maxNamedMembers } from '../../protocol/messages/guest.ts'
 import type { MemberAddresses } from '../../protocol/messages/region.ts'
-import type { Clock } from '../base/clock.ts'
+import { pause, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import type { BanList } from '../peers/ban-list.ts'
 import { DialAllowance } from '../peers/dial-allowance.ts'
@@ -25,6 +25,8 @@ const backoffMs = { first: 1_000, last: 30_000 } as const
 const refusedMs = 1_000
 /** A connection that is not used for so long is closed (ms): a mount begins with pauses shorter than that. */
 const idleMs = 2 * 60_000
+/** How long somebody waits for a connection that is being made (ms): six round trips between continents. */
+const connectMs = 1_000
 /** One that is not used for so long makes room for a member that has what is wanted (ms). */
 const spareMs = 10_000
 
@@ -71,6 +73,7 @@ export class NeighbourMembers {
   /** In the order in which they are dialled, those that were named after those of the operator. */
   readonly #targets = new Map<string, Target>()
   readonly #connected = new Map<string, Connected>()
+  readonly #dials = new Set<Promise<void>>()
   #problem: string | undefined
   #cancelIdle: (() => void) | undefined
 
@@ -167,8 +170,20 @@ export class NeighbourMembers {
       if (dialling >= dialsAtOnce) return
       if (this.#connected.size + dialling >= maxConnected && !this.#makeRoom()) return
       dialling++
-      void this.#connect(target)
+      const dial = this.#connect(target).finally(() => this.#dials.delete(dial))
+      this.#dials.add(dial)
     }
+  }
+
+  /** Resolves when a member is connected, when none is being dialled any more, or after a second. @throws the signal's reason */
+  async whenConnected({ signal }: { signal: AbortSignal }): Promise<void> {
+    const late = new AbortController()
+    const waiting = pause(this.#parts.clock, connectMs, { signal: AbortSignal.any([signal, late.signal]) })
+    let isLate = false
+    const over = waiting.then(() => void (isLate = true))
+    while (this.#connected.size === 0 && this.#dials.size > 0 && !isLate) await Promise.race([over, ...this.#dials])
+    late.abort()
+    signal.throwIfAborted()
   }
 
   /** Leaves a member that sent wrong bytes. */

@@ -32,7 +32,7 @@ export class NeighbourObjects {
    */
   async fetchRootfs(digest: Digest, { signal }: { signal: AbortSignal }): Promise<RootfsManifest | undefined> {
     const bounded = AbortSignal.any([signal, AbortSignal.timeout(manifestMs)])
-    for (const { objects } of this.#awake()) {
+    for (const { objects } of await this.#awake({ signal })) {
       const found = await objects.fetchRootfs(digest, { signal: bounded }).catch((error: unknown) => {
         signal.throwIfAborted()
         if (!bounded.aborted && !isP2pfsError(error)) throw error
@@ -53,20 +53,22 @@ export class NeighbourObjects {
     { signal }: { signal: AbortSignal },
   ): Promise<BootProfile | undefined>[] {
     const own = this.#parts.region.askProfiles(subject, tables, { signal })
-    const awake = this.#awake()
-    if (awake.length === 0) return own
+    if (this.#parts.neighbours.length === 0) return own
     const isExact = (profile: BootProfile | undefined): boolean => profile?.rootfs === subject.rootfs
-    const near = Promise.all(own).then(async (answers) => {
-      if (answers.some(isExact)) return undefined
+    const near = async (): Promise<BootProfile | undefined> => {
+      if ((await Promise.all(own)).some(isExact)) return undefined
+      const awake = await this.#awake({ signal })
       const asked = await Promise.all(awake.flatMap(({ objects }) => objects.askProfiles(subject, tables, { signal })))
       return asked.find(isExact)
-    })
-    return [...own, near]
+    }
+    return [...own, near().catch(() => undefined)]
   }
 
   /** None while their bandwidth is used up: the registry is read then. */
-  #awake(): NeighbourObjectsParts['neighbours'] {
+  async #awake({ signal }: { signal: AbortSignal }): Promise<NeighbourObjectsParts['neighbours']> {
     const { neighbours, bandwidth } = this.#parts
-    return bandwidth.waitMs(false) > 0 ? [] : neighbours.filter((neighbour) => neighbour.isAwake())
+    if (bandwidth.waitMs(false) > 0) return []
+    const areAwake = await Promise.all(neighbours.map(async (neighbour) => await neighbour.isAwake({ signal })))
+    return neighbours.filter((_, i) => areAwake[i])
   }
 }

@@ -141,11 +141,13 @@ export class NeighbourRegion {
     return isReady
   }
 
-  /** Whether some member is connected that is not silent. It begins to connect where none is. */
-  isAwake(): boolean {
-    const isAwake = this.#members.leastBusy(() => false) !== undefined
-    if (!isAwake) this.#members.dial()
-    return isAwake
+  /** Whether some member is connected that is not silent. Where none is, it is connected to first, if it can be. @throws the signal's reason */
+  async isAwake({ signal }: { signal: AbortSignal }): Promise<boolean> {
+    const isAwake = (): boolean => this.#members.leastBusy(() => false) !== undefined
+    if (isAwake()) return true
+    this.#members.dial()
+    await this.#members.whenConnected({ signal })
+    return isAwake()
   }
 
   status(): NeighbourStatus {

@@ -150,7 +150,7 @@ test('a guest is given the rootfs manifest and the boot profile whose digest it 
     return await Promise.resolve(undefined)
   }
   const guest = await guestOf(t, [b.address])
-  await until('the guest is connected', () => guest.isAwake())
+  assert.ok(await guest.isAwake(options()))
   const { signal } = options()
   const { objects } = guest
   assert.equal((await objects.fetchRootfs(rootfs, { signal }))?.metadata.id, table.id)
@@ -169,7 +169,7 @@ test('a member that sends another rootfs manifest than was asked for is left', a
   const asked = digestOf(Buffer.from('another'))
   b.objects.set(asked, encodeRootfsManifest({ format: 'ext4', metadata: segment.table, layers: [], config: '{}' }))
   const guest = await guestOf(t, [b.address])
-  await until('the guest is connected', () => guest.isAwake())
+  assert.ok(await guest.isAwake(options()))
   assert.equal(await guest.objects.fetchRootfs(asked, options()), undefined)
   assert.deepEqual(guest.status().members, [])
 })

@@ -213,3 +213,34 @@ test('a member that is banned is not dialled until its ban is over', async () =>
   await dial()
   assert.equal(host.dialled.length, 2)
 })
+
+test('who waits for a connection waits while one is being made, for a second at most', async () => {
+  const { signal } = new AbortController()
+  const { host, members, clock, at, connected } = await setUp()
+  const isOver = (waiting: Promise<void>): (() => boolean) => {
+    let over = false
+    waiting.then(() => (over = true)).catch(() => (over = true))
+    return () => over
+  }
+  await members.whenConnected({ signal })
+  const id = await at(0)
+  const dial = Promise.withResolvers<Connection>()
+  host.dial = async () => await dial.promise
+  members.dial()
+  const first = isOver(members.whenConnected({ signal }))
+  const ended = new AbortController()
+  const second = members.whenConnected({ signal: ended.signal })
+  await clock.pass(999)
+  assert.equal(first(), false)
+  ended.abort(new P2pfsError('closed', 'as the test wants it'))
+  await assert.rejects(second, { code: 'closed' })
+  await clock.pass(1)
+  assert.equal(first(), true)
+  const third = isOver(members.whenConnected({ signal }))
+  await clock.pass(10)
+  assert.equal(third(), false)
+  dial.resolve({ remotePeer: id, status: 'open' } as Connection)
+  await settled()
+  assert.equal(third(), true)
+  assert.deepEqual(connected(), [id.toString()])
+})

@@ -19,7 +19,7 @@ const profileOf = (digest: Digest, seconds: number): BootProfile => ({
 const { signal } = new AbortController()
 
 interface Side {
-  isAwake?: boolean
+  awake?: () => Promise<boolean>
   manifest?: () => Promise<RootfsManifest | undefined>
   profiles?: (BootProfile | undefined)[]
 }
@@ -27,8 +27,15 @@ interface Side {
 function setUp({ own = [], sides, waitMs = 0 }: { own?: (BootProfile | undefined)[]; sides: Side[]; waitMs?: number }) {
   const asked: number[] = []
   const neighbours = sides.map(
-    ({ isAwake = true, manifest = async () => await Promise.resolve(undefined), profiles = [] }, i) => ({
-      isAwake: () => isAwake,
+    (
+      {
+        awake = async () => await Promise.resolve(true),
+        manifest = async () => await Promise.resolve(undefined),
+        profiles = [],
+      },
+      i,
+    ) => ({
+      isAwake: awake,
       objects: {
         fetchRootfs: async () => {
           asked.push(i)
@@ -50,7 +57,13 @@ const has = async (): Promise<RootfsManifest> => await Promise.resolve(manifest)
 test('neighbours are asked for a rootfs manifest in their order, until one has it', async () => {
   const failing = async (): Promise<never> => await Promise.reject(new P2pfsError('unavailable', 'cut'))
   const { asked, near } = setUp({
-    sides: [{ isAwake: false, manifest: has }, { manifest: failing }, {}, { manifest: has }, {}],
+    sides: [
+      { awake: async () => await Promise.resolve(false), manifest: has },
+      { manifest: failing },
+      {},
+      { manifest: has },
+      {},
+    ],
   })
   assert.equal(await near.fetchRootfs(rootfs, { signal }), manifest)
   assert.deepEqual(asked, [1, 2, 3])
@@ -83,4 +96,13 @@ test('a neighbour is asked for a boot profile where no member has one of this ve
   assert.deepEqual(own.asked, [])
   const kin = setUp({ own: [profileOf(other, 1)], sides: [{ profiles: [profileOf(other, 3), profileOf(rootfs, 2)] }] })
   assert.deepEqual(await found(kin), [profileOf(other, 1), profileOf(rootfs, 2)])
+})
+
+test('a question for a boot profile that is given up is no failure', async () => {
+  const { near } = setUp({
+    own: [undefined],
+    sides: [{ awake: async () => await Promise.reject(new Error('given up')) }],
+  })
+  const asked = near.askProfiles({ rootfs, sketch: [] }, [], { signal: AbortSignal.abort() })
+  assert.deepEqual(await Promise.all(asked), [undefined, undefined])
 })
