@@ -10,14 +10,9 @@ import { sketchOf } from '../../../protocol/boot-profile.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { encodeLayerIndex } from '../../../protocol/layer-index.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import { bulkProtocol } from '../../../protocol/messages/bulk.ts'
 import { chunkProtocol } from '../../../protocol/messages/chunk.ts'
 import { guestProtocol } from '../../../protocol/messages/guest.ts'
-import { importProtocol } from '../../../protocol/messages/import.ts'
 import { objectProtocol } from '../../../protocol/messages/object.ts'
-import { regionProtocol } from '../../../protocol/messages/region.ts'
-import { seedProtocol } from '../../../protocol/messages/seed.ts'
-import { spanProtocol } from '../../../protocol/messages/span.ts'
 import { formatRegionKey } from '../../../protocol/region-key.ts'
 import { encodeRootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { Bandwidth } from '../../../node/base/bandwidth.ts'
@@ -208,15 +203,14 @@ test('a guest is refused every protocol but those for guests', async (t) => {
   const b = await TestPeer.start(t, 'b', { region: 'b', bulk: 'tls' })
   const host = await rawGuest(t, b)
   const target = peerIdFromString(b.network.peerId)
-  const refused = [regionProtocol, spanProtocol, importProtocol, seedProtocol, bulkProtocol]
+  const served = [chunkProtocol, objectProtocol, guestProtocol]
   let protocols: string[] = []
   while (!protocols.includes(chunkProtocol)) {
     await new Promise((resolve) => setTimeout(resolve, 10))
-    protocols = (await host.peerStore.get(target)).protocols
+    protocols = (await host.peerStore.get(target)).protocols.filter((protocol) => protocol.startsWith('/p2pfs/'))
   }
-  const known = [...refused, chunkProtocol, objectProtocol, guestProtocol]
-  const others = protocols.filter((protocol) => protocol.startsWith('/p2pfs/') && !known.includes(protocol))
-  assert.deepEqual(others, [], 'the test knows all protocols')
+  const refused = protocols.filter((protocol) => !served.includes(protocol))
+  assert.ok(refused.length >= 5, refused.join())
   for (const protocol of refused) {
     const frames = async (): Promise<void> => {
       const stream = await host.dialProtocol(target, protocol)
