@@ -157,6 +157,7 @@ test('a guest is given the rootfs manifest and the boot profile whose digest it 
   assert.equal(await objects.findImport(diffId, { signal }), undefined)
   assert.deepEqual(await objects.findImages({ reference: 'r', platform: 'p', format: 'ext4' }, { signal }), [])
   assert.equal(names, 0)
+  assert.equal(guest.status().members.length, 1, 'nothing that it was told is wrong')
 })
 
 test('a member that sends another rootfs manifest than was asked for is left', async (t) => {
