@@ -145,3 +145,49 @@ test('where both fail the error is that of the registry', async () => {
   const { fetch } = setUp({ neighbour: fail('missing'), registry: fail('unavailable') })
   await assert.rejects(fetch(), { code: 'unavailable' })
 })
+
+test('a registry that hangs costs a read two seconds where the neighbour was passed over', async () => {
+  let isSilent = true
+  const { clock, asked, fetch } = setUp({
+    neighbour: async (signal) => await (isSilent ? never : deliver)(signal),
+    registry: async (signal) => await (isSilent ? deliver : never)(signal),
+  })
+  const first = fetch()
+  await clock.pass(50)
+  assert.equal(await first, 'registry')
+  isSilent = false
+  const second = fetch()
+  await clock.pass(1_999 - 1_000)
+  assert.deepEqual(asked, ['b', 'registry', 'registry'])
+  await clock.pass(1_001)
+  assert.equal(await second, 'neighbour')
+})
+
+test('a chunk that nobody waits for waits for a registry that hangs, until somebody does', async () => {
+  const { clock, asked, fetch } = setUp({ registry: never })
+  const urgency = new Urgency(false)
+  const fetching = fetch({ isFallback: true, urgency })
+  await clock.pass(60_000)
+  assert.deepEqual(asked, ['registry'])
+  urgency.raise()
+  assert.equal(await fetching, 'neighbour')
+  assert.equal(clock.waiting, 0)
+})
+
+test('a registry that is late and delivers is taken, and the neighbour is let go', async () => {
+  let isLetGo = false
+  const late = Promise.withResolvers<Uint8Array>()
+  const { clock, asked, fetch } = setUp({
+    neighbour: async (signal) => {
+      signal.addEventListener('abort', () => (isLetGo = true))
+      return await never(signal)
+    },
+    registry: async () => await late.promise,
+  })
+  const fetching = fetch({ isFallback: true })
+  await clock.pass(2_000)
+  assert.deepEqual(asked, ['registry', 'b'])
+  late.resolve(bytes)
+  assert.equal(await fetching, 'registry')
+  assert.ok(isLetGo)
+})
