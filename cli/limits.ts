@@ -14,6 +14,8 @@ Usage: p2pfs limits [OPTION...]
   --download RATE    from peers: chunks
   --registry RATE    from registries: layers and publications
   --seed RATE        what seeds get on this host, from wherever it comes
+  --neighbour RATE   from neighbour regions; beyond it the registry is read
+  --guest RATE       to hosts of other regions
   --reset            back to the options of the daemon; other options are set after that
 
 RATE is a number with kbit, Mbit, Gbit, kB, MB or GB, a second, or none. A read that somebody waits for goes first: it
@@ -28,6 +30,8 @@ export async function run(argv: string[]): Promise<number> {
     download: { type: 'string' },
     registry: { type: 'string' },
     seed: { type: 'string' },
+    neighbour: { type: 'string' },
+    guest: { type: 'string' },
     reset: { type: 'boolean' },
   })
   if (parsed === undefined) return 0

@@ -49,9 +49,11 @@ function describe(status: Status): string[] {
         `  ${shortName(peer.name)} (${peer.peer}) for ${peer.connectedSeconds} s: ` +
         `received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}${describeLink(peer.bulk)}`,
     ),
-    ...status.neighbours.map(({ region, members, received, passedOverSeconds }) => {
+    ...status.neighbours.map(({ region, members, known, received, passedOverSeconds, problem }) => {
       const passedOver = passedOverSeconds === 0 ? '' : `, passed over for ${passedOverSeconds} s`
-      return `neighbour     ${region}: ${members.length} members, received ${formatAmount(received)}${passedOver}`
+      const trouble = problem === undefined ? '' : `; ${problem}`
+      const connected = `${known} known, ${members.length} connected`
+      return `neighbour     ${region}: ${connected}, received ${formatAmount(received)}${passedOver}${trouble}`
     }),
     ...(status.guests.connected === 0 && status.guests.sent.bytes === 0
       ? []

@@ -10,7 +10,7 @@ import { parseDuration } from './base/duration.ts'
 import { defaultLayerLimits } from './rootfs/layer-limits.ts'
 import { logLevels } from './base/log.ts'
 import { parseRegistryName } from './registry/endpoint.ts'
-import { parseByteRate, parseRateLimit } from './base/byte-rate.ts'
+import { parseRateLimit } from './base/byte-rate.ts'
 import { parseNeighbour } from './neighbours/neighbour-options.ts'
 import { parseMirror } from './registry/mirrors.ts'
 import { normalizePlatform } from './model/platform.ts'
@@ -159,8 +159,9 @@ export const options = {
   neighbourBandwidth: text(
     'RATE',
     '100Mbit',
-    'how much this host takes from other regions, and how much it gives to their hosts, a second: a number with Mbit, Gbit',
-    { check: parseByteRate },
+    'how much this host takes from other regions, and how much it gives to their hosts, a second; p2pfs limits changes either ' +
+      'while it runs',
+    { check: parseRateLimit },
   ),
   guestKeyFile: text(
     'FILE',

@@ -1,7 +1,6 @@
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import { Bandwidth } from './base/bandwidth.ts'
-import { parseByteRate } from './base/byte-rate.ts'
 import type { Log } from './base/log.ts'
 import { EventLoopDelay } from './base/event-loop-delay.ts'
 import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
@@ -42,6 +41,7 @@ import { NativeBuilder } from './mount/native/native-builder.ts'
 import type { NativeImages } from './mount/native/native-images.ts'
 import type { Placement } from './mount/placement/placement.ts'
 import { neighbourOptions } from './neighbours/neighbour-options.ts'
+import { NeighbourObjects } from './neighbours/neighbour-objects.ts'
 import { NeighbourRegion } from './neighbours/neighbour-region.ts'
 import { NeighboursFirst } from './neighbours/neighbours-first.ts'
 import { ExportOperation } from './operations/export.ts'
@@ -158,6 +158,8 @@ export async function startDaemon(
     download: new Bandwidth(),
     registry: new Bandwidth(),
     seed: new Bandwidth(),
+    neighbour: new Bandwidth(),
+    guest: new Bandwidth(),
   }
   const bandwidthLimits = new LimitsOperation(
     { bandwidths, file: paths.limits, log },
@@ -166,6 +168,8 @@ export async function startDaemon(
       download: config.downloadLimit,
       registry: config.registryLimit,
       seed: config.seedLimit,
+      neighbour: config.neighbourBandwidth,
+      guest: config.neighbourBandwidth,
     },
   )
   await bandwidthLimits.start()
@@ -197,7 +201,7 @@ export async function startDaemon(
   )
   await registryForPeers.start()
   const network = await PeerNetwork.open(
-    { log, upload: bandwidths.upload },
+    { log, upload: bandwidths.upload, guestBandwidth: bandwidths.guest },
     {
       region: config.region,
       name: config.name,
@@ -207,7 +211,6 @@ export async function startDaemon(
       regionKeyFile: config.regionKeyFile || undefined,
       memberFile: config.regionMembers || undefined,
       guestKeyFile: config.guestKeyFile || undefined,
-      guestBytesPerSecond: parseByteRate(config.neighbourBandwidth),
       bulk:
         config.bulk === 'off'
           ? undefined
@@ -215,6 +218,13 @@ export async function startDaemon(
     },
   )
   const { membership, availability, objects } = network
+  const neighbours: NeighbourRegion[] = []
+  for (const { region, bootstrap, keyFile } of neighbourOptions(config)) {
+    const { region: ownRegion, name } = config
+    const options = { region, bootstrap, keyFile, identityFile: paths.identity, own: { region: ownRegion, name } }
+    neighbours.push(stack.use(await NeighbourRegion.open({ log, bandwidth: bandwidths.neighbour }, options)))
+  }
+  const near = new NeighbourObjects({ neighbours, region: objects, bandwidth: bandwidths.neighbour })
   const inventory = new Inventory({ chunks, region: availability })
   const announced = new AnnouncedObjects({ catalog, region: network.location })
   const blobMaps = new BlobMaps({ catalog, inventory })
@@ -226,8 +236,8 @@ export async function startDaemon(
   const own = network.peerId
   const lies = await Lies.open({ catalog })
   const trust = new IndexTrust({ own, membership, lies, log }, { keys: config.trustIndexKey })
-  const profiles = new BootProfiles({ catalog, region: objects, log })
-  const published = new PublishedImages({ catalog, registry, trust, transactions, blobMaps, profiles, log })
+  const profiles = new BootProfiles({ catalog, region: near, log })
+  const published = new PublishedImages({ catalog, registry, trust, transactions, blobMaps, profiles, near, log })
   const answers = new RegionAnswers({ region: objects, membership, log })
   const wholeReads = new WholeReads()
   const indexes = new LayerIndexes({ catalog, region: objects, answers, trust })
@@ -250,16 +260,7 @@ export async function startDaemon(
   const peers = new PeerSource({ availability, chunks: network.chunks, bulk: network.bulk, spans, download, log })
   const stream = new StreamSource({ streams, inventory, signal, log })
   const range = new RangeSource({ layers: ranges, stream, wholeReads, inventory, signal, log })
-  const neighbours: NeighbourRegion[] = []
-  for (const { region, bootstrap, keyFile } of neighbourOptions(config)) {
-    const { region: ownRegion, name } = config
-    const options = { region, bootstrap, keyFile, identityFile: paths.identity, own: { region: ownRegion, name } }
-    neighbours.push(stack.use(await NeighbourRegion.open({ log }, options)))
-  }
-  const neighboursFirst = new NeighboursFirst(
-    { neighbours, registry: range },
-    { bytesPerSecond: parseByteRate(config.neighbourBandwidth) },
-  )
+  const neighboursFirst = new NeighboursFirst({ neighbours, registry: range, bandwidth: bandwidths.neighbour })
   const fetcher = new Fetcher({
     inventory,
     peers,

@@ -341,7 +341,7 @@ export type Outcome<T> = { result: T } | { error: { code: string; message: strin
 export type BulkLink = 'open' | 'idle' | 'refused' | 'unreachable' | 'off'
 
 /** Flows that can be limited, in bytes a second. */
-export const limitNames = ['upload', 'download', 'registry', 'seed'] as const
+export const limitNames = ['upload', 'download', 'registry', 'seed', 'neighbour', 'guest'] as const
 export type LimitName = (typeof limitNames)[number]
 
 /** `POST /limits`. */
@@ -398,8 +398,19 @@ export interface Status {
     /** The connection over which this host takes such chunks from the peer. */
     bulk: BulkLink
   }[]
-  /** Other regions that this host is a guest of: members that are connected, and for how long they are passed over still. */
-  neighbours: { region: string; members: string[]; received: Amount; passedOverSeconds: number }[]
+  /** Other regions that this host is a guest of. */
+  neighbours: {
+    region: string
+    /** Peer ids of the members that are connected; none while nothing is read. */
+    members: string[]
+    /** Members that are known, connected or not. */
+    known: number
+    received: Amount
+    /** For how long the region is passed over still. */
+    passedOverSeconds: number
+    /** Why no member is connected, where the last one that was dialled was not reached, or did not take this host. */
+    problem?: string
+  }[]
   /** Hosts of other regions that this host serves. */
   guests: { connected: number; sent: Amount }
   images: {

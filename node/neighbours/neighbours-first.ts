@@ -1,6 +1,6 @@
-import { isP2pfsError } from '../../protocol/errors.ts'
-import { pause, systemClock, type Clock } from '../base/clock.ts'
-import { TokenBucket } from '../base/token-bucket.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import type { Bandwidth } from '../base/bandwidth.ts'
+import { systemClock, type Clock } from '../base/clock.ts'
 import type { ChunkSource, SourceOptions } from '../fetch/source.ts'
 import type { ChunkRequest, Delivery } from '../model/chunk-request.ts'
 import type { NeighbourRegion } from './neighbour-region.ts'
@@ -11,13 +11,13 @@ const lateMs = 2_000
 const unawaited = { minMs: 250, factor: 4 } as const
 /** How long a neighbour that was hedged in vain is passed over (ms): doubles from the first to the last. */
 const passedOverMs = { first: 1_000, last: 60_000 } as const
-/** Fewest bytes that pass at once: the longest chunk. */
-const minBurstBytes = 256 * 1024
 
 export interface NeighboursFirstParts {
   /** In the order in which they are asked. */
   neighbours: readonly Pick<NeighbourRegion, 'region' | 'isReady' | 'fetch' | 'usualMs' | 'lastSignMs'>[]
   registry: ChunkSource
+  /** What comes from all neighbours together at most. */
+  bandwidth: Pick<Bandwidth, 'waitMs' | 'charge' | 'giveBack' | 'take'>
   clock?: Clock
 }
 
@@ -34,15 +34,11 @@ interface Standing {
 export class NeighboursFirst implements ChunkSource {
   readonly #parts: NeighboursFirstParts
   readonly #clock: Clock
-  readonly #bandwidth: TokenBucket
   readonly #standings = new Map<string, Standing>()
 
-  /** @param options `bytesPerSecond`: what comes from all neighbours together at most */
-  constructor(parts: NeighboursFirstParts, { bytesPerSecond }: { bytesPerSecond: number }) {
+  constructor(parts: NeighboursFirstParts) {
     this.#parts = parts
     this.#clock = parts.clock ?? systemClock
-    const burst = Math.max(minBurstBytes, bytesPerSecond / 10)
-    this.#bandwidth = new TokenBucket({ perSecond: bytesPerSecond, burst, now: () => this.#clock.now() })
   }
 
   /** For how long the neighbour is passed over still (ms). */
@@ -51,11 +47,11 @@ export class NeighboursFirst implements ChunkSource {
   }
 
   async fetch(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
-    const { registry } = this.#parts
+    const { registry, bandwidth } = this.#parts
     const neighbour = options.isFallback === true ? undefined : this.#ready(request)
     // The bound is kept by asking the registry: nothing waits for it.
-    if (neighbour === undefined || !this.#bandwidth.tryTake(request.lengthBytes))
-      return await this.#registryFirst(request, options)
+    if (neighbour === undefined || bandwidth.waitMs(false) > 0) return await this.#registryFirst(request, options)
+    bandwidth.charge(request.lengthBytes)
     const standing = this.#standingOf(neighbour.region)
     const over = new AbortController()
     const signal = AbortSignal.any([options.signal, over.signal])
@@ -66,7 +62,7 @@ export class NeighboursFirst implements ChunkSource {
       return bytes
     })
     let hasAskedRegistry = false
-    const hedge = this.#hedge(startedAtMs, neighbour, options)
+    const hedge = this.#hedge(options.urgency, () => this.#leftMs(startedAtMs, neighbour, options.urgency))
     try {
       const first = await Promise.race([asked, hedge.due])
       if (first !== 'due') return first
@@ -81,6 +77,7 @@ export class NeighboursFirst implements ChunkSource {
       options.signal.throwIfAborted()
       if (!isP2pfsError(error)) throw error
       if (hasAskedRegistry) throw error
+      bandwidth.giveBack(request.lengthBytes)
       if (error.code !== 'missing') this.#passOver(standing)
       return await registry.fetch(request, options)
     } finally {
@@ -89,24 +86,43 @@ export class NeighboursFirst implements ChunkSource {
     }
   }
 
-  /** Asks a neighbour within the bandwidth, passed over or not, if the registry does not deliver. */
+  /**
+   * Where the registry does not deliver, or not in time for a read that somebody waits for, a neighbour is asked within the bandwidth, passed over or
+   * not.
+   */
   async #registryFirst(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
-    const { registry, neighbours } = this.#parts
+    const over = new AbortController()
+    const signal = AbortSignal.any([options.signal, over.signal])
+    const startedAtMs = this.#clock.now()
+    const fromRegistry = this.#parts.registry.fetch(request, { ...options, signal })
+    const { urgency } = options
+    const hedge = this.#hedge(urgency, () => (urgency.isUrgent ? startedAtMs + lateMs - this.#clock.now() : Infinity))
     try {
-      return await registry.fetch(request, options)
+      const first = await Promise.race([fromRegistry, hedge.due])
+      if (first !== 'due') return first
+      const asked = this.#askWithin(request, { ...options, signal })
+      return await Promise.any([fromRegistry, asked]).catch(async () => await fromRegistry)
     } catch (cause) {
       if (options.signal.aborted || !isP2pfsError(cause, 'unavailable', 'timeout', 'busy', 'missing')) throw cause
-      const neighbour = neighbours.find((candidate) => candidate.isReady(request.table))
-      if (neighbour === undefined) throw cause
-      const waitMs = this.#bandwidth.take(request.lengthBytes)
-      if (waitMs > 0) await pause(this.#clock, waitMs, options)
-      options.signal.throwIfAborted()
-      const bytes = await neighbour.fetch(request, options).catch(() => undefined)
-      options.signal.throwIfAborted()
-      if (bytes === undefined) throw cause
-      options.onSource?.('neighbour')
-      return bytes
+      return await this.#askWithin(request, options).catch(() => {
+        options.signal.throwIfAborted()
+        throw cause
+      })
+    } finally {
+      hedge.cancel()
+      over.abort()
     }
+  }
+
+  /** Asks the first neighbour that is connected, when its share of the bandwidth has come. @throws missing where none is */
+  async #askWithin(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
+    const { neighbours, bandwidth } = this.#parts
+    const neighbour = neighbours.find((candidate) => candidate.isReady(request.table))
+    if (neighbour === undefined) throw new P2pfsError('missing', 'no neighbour region is connected')
+    await bandwidth.take(request.lengthBytes, options)
+    const bytes = await neighbour.fetch(request, options)
+    options.onSource?.('neighbour')
+    return bytes
   }
 
   #ready({ table }: ChunkRequest): NeighboursFirstParts['neighbours'][number] | undefined {
@@ -132,32 +148,38 @@ export class NeighboursFirst implements ChunkSource {
     standing.passedOverUntilMs = now + forMs
   }
 
-  /** Becomes due when the neighbour has not got on with any chunk for as long as it usually takes. */
-  #hedge(
+  /** How long the neighbour may still not get on with any chunk (ms): as long as it usually takes. */
+  #leftMs(
     startedAtMs: number,
     neighbour: NeighboursFirstParts['neighbours'][number],
-    { urgency }: SourceOptions,
-  ): { due: Promise<'due'>; cancel: () => void } {
+    urgency: SourceOptions['urgency'],
+  ): number {
+    const now = this.#clock.now()
+    const usualMs = neighbour.usualMs(urgency)
+    const patienceMs = urgency.isUrgent ? usualMs : Math.max(unawaited.minMs, unawaited.factor * usualMs)
+    const quietLeftMs = Math.max(startedAtMs, neighbour.lastSignMs) + patienceMs - now
+    return Math.min(quietLeftMs, urgency.isUrgent ? startedAtMs + lateMs - now : Infinity)
+  }
+
+  /** Becomes due when no time is left (ms): that is looked at anew when it should be, and when somebody comes to wait. */
+  #hedge(urgency: SourceOptions['urgency'], leftMs: () => number): { due: Promise<'due'>; cancel: () => void } {
     const due = Promise.withResolvers<'due'>()
     let isOver = false
     let cancel = (): void => undefined
     const check = (): void => {
       cancel()
       if (isOver) return
-      const usualMs = neighbour.usualMs(urgency)
-      const patienceMs = urgency.isUrgent ? usualMs : Math.max(unawaited.minMs, unawaited.factor * usualMs)
-      const quietLeftMs = Math.max(startedAtMs, neighbour.lastSignMs) + patienceMs - this.#clock.now()
-      const lateLeftMs = urgency.isUrgent ? startedAtMs + lateMs - this.#clock.now() : Infinity
-      const leftMs = Math.min(quietLeftMs, lateLeftMs)
-      if (leftMs > 0) cancel = this.#clock.after(leftMs, check)
-      else due.resolve('due')
+      const left = leftMs()
+      if (left <= 0) due.resolve('due')
+      else if (left < Infinity) cancel = this.#clock.after(left, check)
     }
     check()
-    urgency.onRaise(check)
+    const forgetRaise = urgency.onRaise(check)
     return {
       due: due.promise,
       cancel: () => {
         isOver = true
+        forgetRaise()
         cancel()
       },
     }

@@ -90,9 +90,10 @@ export class StatusOperation {
       ...describeBulk(network),
       peers: network.membership.peers().map((peer) => describePeer(peer, network.bulk.stateOf(peer.peer))),
       neighbours: this.#parts.neighbours.map((neighbour) => {
-        const { region, members, bytesReceived: bytes, chunksReceived: chunks } = neighbour.status()
+        const { region, members, known, problem, bytesReceived: bytes, chunksReceived: chunks } = neighbour.status()
         const passedOverSeconds = Math.ceil(this.#parts.neighboursFirst.passedOverMs(region) / 1000)
-        return { region, members, received: { bytes, chunks }, passedOverSeconds }
+        const received = { bytes, chunks }
+        return { region, members, known, received, passedOverSeconds, ...(problem !== undefined && { problem }) }
       }),
       guests: { connected: guests.connected, sent: { bytes: guests.bytesSent, chunks: guests.chunksSent } },
       images: await this.#images(),

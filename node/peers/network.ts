@@ -13,7 +13,7 @@ import { regionProtocol } from '../../protocol/messages/region.ts'
 import { seedProtocol } from '../../protocol/messages/seed.ts'
 import { systemClock } from '../base/clock.ts'
 import { spanProtocol } from '../../protocol/messages/span.ts'
-import type { Bandwidth } from '../base/bandwidth.ts'
+import { Bandwidth } from '../base/bandwidth.ts'
 import type { Log } from '../base/log.ts'
 import { guestNoiseProtocol } from './admission/region-noise.ts'
 import { loadMemberList } from './admission/member-list.ts'
@@ -37,6 +37,7 @@ import { Location } from './location/location.ts'
 import { Swarms } from './location/swarms.ts'
 import { serveImport } from './import/server.ts'
 import { Membership } from './membership.ts'
+import { LocatedMembers } from './object/located-members.ts'
 import { RegionObjects } from './object/region-objects.ts'
 import { ObjectServer } from './object/server.ts'
 import type { Peer } from './peer.ts'
@@ -58,6 +59,8 @@ export interface PeerNetworkParts {
   log: Log
   /** A limit on what is given to peers. */
   upload: Bandwidth
+  /** A limit on what guests are given; none where it is undefined. */
+  guestBandwidth?: Bandwidth
 }
 
 export interface PeerNetworkOptions {
@@ -73,8 +76,6 @@ export interface PeerNetworkOptions {
   memberFile: string | undefined
   /** Holds the key of guests. Without it, a region that has a key takes none. */
   guestKeyFile?: string | undefined
-  /** Most that guests get together (bytes a second); undefined: 12.5 MB. */
-  guestBytesPerSecond?: number
   /** How chunks are carried in bulk; undefined: over libp2p only. */
   bulk: { mode: BulkMode; listen: string | undefined } | undefined
   /** Members of a region that is connected each to each, at most; for tests. */
@@ -93,7 +94,7 @@ export class PeerNetwork {
   readonly seeds: SeedClient
   readonly spans: SpanStewards
   readonly bulk: BulkPlane
-  readonly #guestBytesPerSecond: number
+  readonly #guestBandwidth: Bandwidth
   readonly #bans: BanList
   #guests: GuestServer | undefined
   readonly #key: PrivateKey
@@ -113,7 +114,10 @@ export class PeerNetwork {
    * Loads the identity and makes the libp2p host. It connects to nobody before {@link start}.
    * @throws invalid for addresses that are not usable, and for files that are not what they should be
    */
-  static async open({ log, upload }: PeerNetworkParts, options: PeerNetworkOptions): Promise<PeerNetwork> {
+  static async open(
+    { log, upload, guestBandwidth }: PeerNetworkParts,
+    options: PeerNetworkOptions,
+  ): Promise<PeerNetwork> {
     const { region, listen, identityFile, regionKeyFile, guestKeyFile, memberFile } = options
     const key = await loadIdentity(identityFile)
     const secrets =
@@ -131,7 +135,7 @@ export class PeerNetwork {
     const gate = new RegionGate({ log }, secrets, guestSecrets)
     const isBarred = (peerId: string): boolean => bans.has(peerId) || listed?.has(peerId) === false
     const host = await createPeerHost({ privateKey: key, gate }, { listen, isBarred })
-    return new PeerNetwork({ key, bans, gate, host, log, upload }, options)
+    return new PeerNetwork({ key, bans, gate, host, log, upload, ...(guestBandwidth && { guestBandwidth }) }, options)
   }
 
   /**
@@ -165,20 +169,12 @@ export class PeerNetwork {
       host,
       log,
       upload,
+      guestBandwidth = new Bandwidth(),
     }: PeerNetworkParts & { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p },
-    {
-      region,
-      name,
-      listen,
-      bootstrap,
-      regionKeyFile,
-      bulk,
-      fullMesh,
-      guestBytesPerSecond = 12_500_000,
-    }: PeerNetworkOptions,
+    { region, name, listen, bootstrap, regionKeyFile, bulk, fullMesh }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
-    this.#guestBytesPerSecond = guestBytesPerSecond
+    this.#guestBandwidth = guestBandwidth
     this.#bans = bans
     this.#key = key
     this.#gate = gate
@@ -206,7 +202,12 @@ export class PeerNetwork {
     this.#swarms = new Swarms({ location, membership, clock: systemClock, signal })
     this.availability = new Availability({ membership, location, swarms: this.#swarms })
     this.chunks = new ChunkClient({ host, membership, signal })
-    this.objects = new RegionObjects({ host, membership, location, log })
+    this.objects = new RegionObjects({
+      host,
+      membership,
+      located: new LocatedMembers({ membership, location, clock: systemClock }),
+      log,
+    })
     this.imports = new ImportClient({ host, membership })
     this.seeds = new SeedClient({ host, membership })
     const own = this.peerId
@@ -259,10 +260,8 @@ export class PeerNetwork {
     const objects = new ObjectServer({ served, unsent, log: this.#log })
     const chunks = new ChunkServer({ served, unsent, upload: this.#upload })
     const { bans, log } = { bans: this.#bans, log: this.#log }
-    this.#guests = new GuestServer(
-      { served, membership, bans, unsent, log, signal },
-      { bytesPerSecond: this.#guestBytesPerSecond },
-    )
+    const bandwidth = this.#guestBandwidth
+    this.#guests = new GuestServer({ served, membership, bans, unsent, bandwidth, log, signal })
     const { streams } = limits
     const refuse = async (): Promise<never> =>
       await Promise.reject(new P2pfsError('denied', 'members ask members in other ways'))

@@ -39,6 +39,8 @@ export interface PublishedImagesParts {
   blobMaps: Pick<BlobMaps, 'get' | 'put'>
   /** Takes boot profiles, encoded; anybody may have made the bytes. */
   profiles: { addPublished: (bytes: Uint8Array) => void }
+  /** Neighbour regions, which are asked before the registry is read. */
+  near?: { fetchRootfs: (digest: Digest, options: { signal: AbortSignal }) => Promise<RootfsManifest | undefined> }
   log: Log
 }
 
@@ -296,6 +298,9 @@ export class PublishedImages {
     candidate: Candidate,
     signal: AbortSignal,
   ): Promise<RootfsManifest | undefined> {
+    const near = await this.#parts.near?.fetchRootfs(candidate.rootfsDigest, { signal })
+    // Its metadata and windows come as chunks; what no neighbour has is read from the publication when it is needed.
+    if (near?.format === candidate.format && isRootfsOf(near, image)) return near
     const transaction = this.#parts.transactions.begin()
     try {
       const { publication, index, metadata } = await this.#reader.read(reference, image.manifestDigest, candidate, {

@@ -1,16 +1,12 @@
 import type { AvailabilityParts } from '../../node/peers/availability.ts'
-import type { RegionObjectsParts } from '../../node/peers/object/region-objects.ts'
 
 /** The location of a region in which all are connected to all: no tracker is told or asked anything. */
-export const inSmallRegion: Pick<AvailabilityParts, 'swarms'> & {
-  location: AvailabilityParts['location'] & RegionObjectsParts['location']
-} = {
+export const inSmallRegion: Pick<AvailabilityParts, 'swarms' | 'location'> = {
   location: {
     isSmall: true,
     hold: () => undefined,
     release: () => undefined,
     onScale: () => undefined,
-    find: async () => await Promise.reject(new Error('a tracker is asked in a small region')),
   },
   swarms: {
     use: () => false,

@@ -1,9 +1,9 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Connection, Stream } from '@libp2p/interface'
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
-import type { Digest } from '../../../protocol/digest.ts'
+import { digestBytes, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import { chunkProtocol } from '../../../protocol/messages/chunk.ts'
+import { objectProtocol } from '../../../protocol/messages/object.ts'
 import {
   encodeGuestAnswer,
   guestProtocol,
@@ -12,8 +12,9 @@ import {
   parseGuestQuestion,
   type GuestAnswer,
 } from '../../../protocol/messages/guest.ts'
+import type { Bandwidth } from '../../base/bandwidth.ts'
+import { systemClock, type Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
-import { TokenBucket } from '../../base/token-bucket.ts'
 import { sourceOfMultiaddr } from '../admission/source.ts'
 import type { BanList } from '../ban-list.ts'
 import { ByteBudget } from '../byte-budget.ts'
@@ -21,45 +22,55 @@ import { ChunkServer } from '../chunk/server.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import { limits } from '../limits.ts'
 import type { Membership } from '../membership.ts'
-import { Peer } from '../peer.ts'
+import { ObjectServer } from '../object/server.ts'
+import { Peer, type Member } from '../peer.ts'
+import { rendezvous } from '../rendezvous.ts'
 import type { ServedData } from '../served-data.ts'
 import { SourcePace } from '../source-pace.ts'
 import { TrafficCounter, type Traffic } from '../traffic.ts'
+import { GuestShare } from './share.ts'
 
 export interface GuestServerParts {
-  served: Pick<ServedData, 'chunk'>
+  served: Pick<ServedData, 'chunk' | 'rootfsManifest' | 'bootProfile'>
   membership: Pick<Membership, 'members'>
   bans: Pick<BanList, 'add'>
   /** Answers that members have not taken yet: guests come after them. */
   unsent: Pick<ByteBudget, 'usedBytes'>
+  /** What all guests together get at most. */
+  bandwidth: Pick<Bandwidth, 'take'>
   log: Log
   signal: AbortSignal
+  clock?: Clock
 }
 
-/** Serves guests, which are hosts of other regions: chunks that are on this host, and the names of members to ask. No more. */
+/**
+ * Serves guests, which are hosts of other regions: what is on this host and named by a digest that they know (chunks, rootfs manifests,
+ * boot profiles), and the names of members to ask. No more.
+ */
 export class GuestServer {
   readonly traffic = new TrafficCounter()
   readonly #parts: GuestServerParts
+  readonly #clock: Clock
   readonly #guests = new Map<Connection, Peer>()
+  readonly #share: GuestShare
   readonly #chunks: ChunkServer
+  readonly #objects: ObjectServer
   readonly #questions = new SourcePace(limits.guests.questions)
-  readonly #bandwidth: TokenBucket
 
-  /** @param options `bytesPerSecond`: what all guests together get at most */
-  constructor(parts: GuestServerParts, { bytesPerSecond }: { bytesPerSecond: number }) {
+  constructor(parts: GuestServerParts) {
     this.#parts = parts
-    this.#bandwidth = new TokenBucket({
-      perSecond: bytesPerSecond,
-      burst: Math.max(maxChunkBytes, bytesPerSecond / 10),
-    })
+    this.#clock = parts.clock ?? systemClock
+    this.#share = new GuestShare(parts)
+    const unsent = new ByteBudget({ ...limits.guests.unsent, freeBytes: maxChunkBytes })
     this.#chunks = new ChunkServer({
       served: {
         chunk: async (digest, options) => await this.#chunk(digest, options),
         // A guest has nothing read from the registry of this region.
         relayedChunk: async () => await Promise.resolve(undefined),
       },
-      unsent: new ByteBudget({ ...limits.guests.unsent, freeBytes: maxChunkBytes }),
+      unsent,
     })
+    this.#objects = new ObjectServer({ served: this.#namedByDigest(), unsent, log: parts.log })
   }
 
   /** Guests that are connected. */
@@ -76,7 +87,7 @@ export class GuestServer {
   meet(connection: Connection): void {
     if (this.#guests.size >= limits.guests.inAll)
       return connection.abort(new P2pfsError('busy', 'this host has as many guests as it takes'))
-    const guest = new Peer(connection.remotePeer, { total: this.traffic, now: () => performance.now() })
+    const guest = new Peer(connection.remotePeer, { total: this.traffic, now: () => this.#clock.now() })
     guest.source = sourceOfMultiaddr(connection.remoteAddr)
     this.#guests.set(connection, guest)
     connection.addEventListener('close', () => this.#guests.delete(connection), { once: true })
@@ -89,6 +100,7 @@ export class GuestServer {
     try {
       if (guest === undefined) throw new P2pfsError('busy', 'guest is not let in')
       if (protocol === chunkProtocol) await this.#chunks.serve(stream, guest)
+      else if (protocol === objectProtocol) await this.#objects.serve(stream, guest)
       else if (protocol === guestProtocol) await this.#answer(stream, guest)
       else throw new P2pfsError('denied', 'guests are not served this')
     } catch (error) {
@@ -101,13 +113,31 @@ export class GuestServer {
   }
 
   async #chunk(digest: Digest, { signal }: { signal: AbortSignal }): Promise<Uint8Array | undefined> {
-    const bytes = await this.#parts.served.chunk(digest, { signal })
-    if (bytes === undefined) return undefined
-    const { yieldMs, yields } = limits.guests
-    for (let i = 0; i < yields && this.#parts.unsent.usedBytes > 0; i++)
-      await sleep(yieldMs, undefined, { signal, ref: false })
-    const waitMs = this.#bandwidth.take(bytes.length)
-    if (waitMs > 0) await sleep(waitMs, undefined, { signal, ref: false })
+    return await this.#shared(await this.#parts.served.chunk(digest, { signal }), signal)
+  }
+
+  /** The objects that are proved by their digests, and boot profiles: all others are not here for guests. */
+  #namedByDigest(): ConstructorParameters<typeof ObjectServer>[0]['served'] {
+    const { served, signal } = this.#parts
+    const nothing = async (): Promise<undefined> => await Promise.resolve(undefined)
+    return {
+      rootfsManifest: async (digest) => await this.#shared(await served.rootfsManifest(digest), signal),
+      bootProfile: async (subject) => {
+        const profile = await served.bootProfile(subject)
+        // One of another rootfs would tell what else is started here.
+        if (profile?.rootfs !== subject.rootfs) return undefined
+        await this.#share.take(profile.chunks.length * digestBytes, { signal })
+        return profile
+      },
+      imageRecord: nothing,
+      layerIndex: nothing,
+      blobMap: nothing,
+      isImporting: () => false,
+    }
+  }
+
+  async #shared(bytes: Uint8Array | undefined, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    if (bytes !== undefined) await this.#share.take(bytes.length, { signal })
     return bytes
   }
 
@@ -123,12 +153,18 @@ export class GuestServer {
   }
 
   #membersFor(table: Digest): GuestAnswer {
-    const members = this.#parts.membership
-      .members()
-      .filter(({ standing }) => !standing.isSilent)
+    const awake = this.#parts.membership.members().filter(({ standing }) => !standing.isSilent)
+    const holders = awake
+      .filter(({ holdings }) => holdings.countOf(table) > 0)
       .toSorted((a, b) => b.holdings.countOf(table) - a.holdings.countOf(table))
+    const named = holders.length > 0 ? holders : this.#unknown(table, awake)
     return {
-      members: members.slice(0, maxNamedMembers).map(({ id, hello }) => ({ peer: id, addresses: hello.addresses })),
+      members: named.slice(0, maxNamedMembers).map(({ id, hello }) => ({ peer: id, addresses: hello.addresses })),
     }
+  }
+  /** Members that have not said what they hold of the segment, in its own order: all members name the same ones. */
+  #unknown(table: Digest, members: readonly Member[]): Member[] {
+    const unknown = new Map(members.filter(({ holdings }) => !holdings.knows(table)).map((peer) => [peer.id, peer]))
+    return rendezvous(table, unknown.keys()).map((id) => unknown.get(id)!)
   }
 }

@@ -1,5 +1,5 @@
 import type { Clock } from '../../base/clock.ts'
-import type { Member } from '../peer.ts'
+import type { Peer } from '../peer.ts'
 import { standings } from '../peer-standing.ts'
 
 /**
@@ -29,7 +29,7 @@ export interface MemberLookupParts<T> {
   /** How long a member takes to begin its answer, in 95 of 100 cases (ms). */
   usualMs: number
   /** @param signal fires when the answer is of no use any more */
-  ask: (member: Member, signal: AbortSignal) => Asking<T>
+  ask: (member: Peer, signal: AbortSignal) => Asking<T>
 }
 
 export interface MemberLookupOptions {
@@ -40,7 +40,7 @@ export interface MemberLookupOptions {
 }
 
 interface Running<T> extends Asking<T> {
-  member: Member
+  member: Peer
   startedAtMs: number
 }
 
@@ -52,7 +52,7 @@ export interface LookupResult<T> {
   /** Members that have said that they do not have it. */
   refusals: number
   /** Errors of members that did not answer. */
-  failures: { member: Member; error: unknown; wasSilent: boolean }[]
+  failures: { member: Peer; error: unknown; wasSilent: boolean }[]
 }
 
 /**
@@ -68,7 +68,7 @@ export interface LookupResult<T> {
 export class MemberLookup<T> {
   readonly #parts: MemberLookupParts<T>
   readonly #options: MemberLookupOptions
-  readonly #queue: Member[]
+  readonly #queue: Peer[]
   readonly #running = new Set<Running<T>>()
   readonly #over = new AbortController()
   readonly #result: LookupResult<T>
@@ -78,12 +78,12 @@ export class MemberLookup<T> {
   #waitsForSilentUntilMs: number | undefined
   #wake = Promise.withResolvers<void>()
 
-  constructor(parts: MemberLookupParts<T>, members: readonly Member[], options: MemberLookupOptions) {
+  constructor(parts: MemberLookupParts<T>, members: readonly Peer[], options: MemberLookupOptions) {
     this.#parts = parts
     this.#options = options
     this.#startedAtMs = parts.clock.now()
     this.#result = { found: undefined, members: members.length, refusals: 0, failures: [] }
-    const rank = ({ id, standing }: Member): number =>
+    const rank = ({ id, standing }: Peer): number =>
       id === options.first ? -1 : standing.current + (standing.hasAnswered ? 0 : 0.5)
     this.#queue = members.toSorted((a, b) => rank(a) - rank(b))
   }
@@ -133,7 +133,7 @@ export class MemberLookup<T> {
   }
 
   #waitForSilent(now: number): 'done' | 'wait' {
-    const isExpected = ({ standing }: Member): boolean =>
+    const isExpected = ({ standing }: Peer): boolean =>
       this.#result.refusals === 0 || standing.current !== standings.lost
     if (this.#waitsForSilentUntilMs === undefined) {
       this.#waitsForSilentUntilMs = (this.#options.atOnce ? this.#startedAtMs : now) + this.#parts.usualMs

@@ -12,12 +12,11 @@ import { LatencyEstimate } from '../../base/latency-estimate.ts'
 import type { Log } from '../../base/log.ts'
 import { orAbort } from '../../base/single-flight.ts'
 import { nameKey } from '../../../protocol/messages/location.ts'
-import type { Location } from '../location/location.ts'
 import type { Membership } from '../membership.ts'
-import type { Member } from '../peer.ts'
+import type { Peer } from '../peer.ts'
 import { AnswerPace } from './answer-pace.ts'
 import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs, type ObjectChannel } from './client.ts'
-import { LocatedMembers } from './located-members.ts'
+import type { LocatedMembers } from './located-members.ts'
 import { MemberLookup, type Asking, type LookupResult, type MemberLookupOptions } from './member-lookup.ts'
 
 /**
@@ -37,9 +36,12 @@ const maxAskedForProfile = 8
 
 export interface RegionObjectsParts {
   host: Pick<Libp2p, 'dialProtocol'>
-  membership: Pick<Membership, 'members' | 'reach' | 'ban'>
-  location: Pick<Location, 'isSmall' | 'find'>
+  membership: Pick<Membership, 'ban'> & { members: () => Peer[] }
+  /** Whom to ask; all members where it is not given. */
+  located?: Pick<LocatedMembers, 'find'>
   log: Log
+  /** Called for each piece of an answer, with its size (bytes). */
+  onBytes?: (bytes: number) => void
   clock?: Clock
 }
 
@@ -52,13 +54,13 @@ type Question<T> = (channel: ObjectChannel, signal: AbortSignal, peer: string) =
 export class RegionObjects {
   readonly #parts: RegionObjectsParts
   readonly #clock: Clock
-  readonly #located: LocatedMembers
+  readonly #located: Pick<LocatedMembers, 'find'> | undefined
   readonly #latency = new LatencyEstimate(latencyBounds)
 
   constructor(parts: RegionObjectsParts) {
     this.#parts = parts
     this.#clock = parts.clock ?? systemClock
-    this.#located = new LocatedMembers({ ...parts, clock: this.#clock })
+    this.#located = parts.located
   }
 
   /** Asks at once. @returns the id of one that is importing the image with this manifest */
@@ -139,7 +141,7 @@ export class RegionObjects {
     tables: readonly Digest[],
     { signal }: { signal: AbortSignal },
   ): Promise<BootProfile | undefined>[] {
-    const rank = ({ holdings, standing }: Member): number =>
+    const rank = ({ holdings, standing }: Peer): number =>
       (standing.isSilent ? 2 : 0) + (tables.some((table) => holdings.knows(table)) ? 0 : 1)
     const members = this.#parts.membership.members()
     const awake = members.filter(({ standing }) => !standing.isSilent)
@@ -195,7 +197,8 @@ export class RegionObjects {
     question: Question<T>,
     options: MemberLookupOptions,
   ): Promise<LookupResult<T> & { isLocated: boolean }> {
-    const { members, isLocated } = await this.#located.find(key, { signal, first: options.first })
+    const all = { members: this.#parts.membership.members(), isLocated: true }
+    const { members, isLocated } = (await this.#located?.find(key, { signal, first: options.first })) ?? all
     const lookup = new MemberLookup<T>(
       {
         clock: this.#clock,
@@ -212,7 +215,7 @@ export class RegionObjects {
    * Asks one member over a stream of its own. Its answer decides whether it counts as silent: when the signal fires
    * before it has begun to answer, it is watched on until it has, or is silent.
    */
-  #ask<T>(peer: Member, signal: AbortSignal, question: Question<T>): Asking<T> {
+  #ask<T>(peer: Peer, signal: AbortSignal, question: Question<T>): Asking<T> {
     const { host, membership, log } = this.#parts
     const startedAtMs = this.#clock.now()
     const isWatched = !peer.standing.isSilent
@@ -225,6 +228,7 @@ export class RegionObjects {
     const onBytes = (bytes: number): void => {
       if (pace.bytes === 0) this.#latency.add(this.#clock.now() - startedAtMs)
       pace.received(bytes)
+      this.#parts.onBytes?.(bytes)
       if (signal.aborted) ended.abort(signal.reason)
     }
     const onAbort = (): void => {

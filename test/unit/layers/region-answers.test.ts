@@ -4,7 +4,6 @@ import { silentLog } from '../../../node/base/log.ts'
 import { RegionAnswers, regionSilenceMs } from '../../../node/layers/region-answers.ts'
 import { RegionObjects } from '../../../node/peers/object/region-objects.ts'
 import { PeerStanding } from '../../../node/peers/peer-standing.ts'
-import { inSmallRegion } from '../../support/small-region.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 
@@ -32,10 +31,8 @@ function region({ members, isAlone }: { members: number; isAlone: boolean }): {
           (_, i) =>
             ({ id: `member ${i}`, standing: new PeerStanding({ now: () => world.nowMs }) }) as unknown as Member,
         ),
-      reach: async () => await Promise.reject(new P2pfsError('unavailable', 'connection refused')),
       ban: () => undefined,
     },
-    location: inSmallRegion.location,
     log: silentLog,
   })
   const membership = { isAlone: () => world.isAlone }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
+import { Bandwidth } from '../../../node/base/bandwidth.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
 import { NeighboursFirst } from '../../../node/neighbours/neighbours-first.ts'
 import type { Delivery, RemoteSource } from '../../../node/model/chunk-request.ts'
@@ -21,10 +22,13 @@ const fail =
 
 function setUp({ neighbour = deliver, registry = deliver, bytesPerSecond = 1e9 } = {}) {
   const clock = new FakeClock()
+  const bandwidth = new Bandwidth({ clock, nowUs: () => BigInt(clock.now() * 1000) })
+  bandwidth.bytesPerSecond = bytesPerSecond
   const asked: string[] = []
   let source: RemoteSource = 'registry'
   const parts = {
     clock,
+    bandwidth,
     neighbours: [
       {
         region: 'b',
@@ -44,7 +48,7 @@ function setUp({ neighbour = deliver, registry = deliver, bytesPerSecond = 1e9 }
       },
     },
   }
-  const first = new NeighboursFirst(parts, { bytesPerSecond })
+  const first = new NeighboursFirst(parts)
   const fetch = async (more: { isFallback?: boolean; urgency?: Urgency } = {}): Promise<RemoteSource> => {
     source = 'registry'
     await first.fetch(request, {
@@ -56,7 +60,7 @@ function setUp({ neighbour = deliver, registry = deliver, bytesPerSecond = 1e9 }
     })
     return source
   }
-  return { clock, asked, first, fetch }
+  return { clock, bandwidth, asked, first, fetch }
 }
 
 test('a neighbour that delivers spares the registry', async () => {
@@ -100,10 +104,32 @@ test('a chunk that nobody waits for gives the neighbour more time, until somebod
 })
 
 test('beyond the bandwidth the registry is asked, and nothing waits', async () => {
-  const { asked, fetch } = setUp({ bytesPerSecond: 1 })
-  for (let i = 0; i < 262; i++) assert.equal(await fetch(), 'neighbour')
+  const { clock, asked, fetch, bandwidth } = setUp({ bytesPerSecond: 1000 })
+  assert.equal(await fetch(), 'neighbour')
   assert.equal(await fetch(), 'registry')
-  assert.equal(asked.at(-1), 'registry')
+  assert.deepEqual(asked, ['b', 'registry'])
+  await clock.pass(1000)
+  assert.equal(await fetch(), 'neighbour')
+  assert.equal(await fetch(), 'registry')
+  bandwidth.bytesPerSecond = undefined
+  assert.equal(await fetch(), 'neighbour')
+})
+
+test('a chunk that the neighbour lacks costs no bandwidth', async () => {
+  const { asked, fetch } = setUp({ bytesPerSecond: 1000, neighbour: fail('missing') })
+  for (let i = 0; i < 3; i++) assert.equal(await fetch(), 'registry')
+  assert.deepEqual(asked, ['b', 'registry', 'b', 'registry', 'b', 'registry'])
+})
+
+test('beyond the bandwidth a read waits for its share where the registry fails', async () => {
+  const { clock, fetch } = setUp({ bytesPerSecond: 1000, registry: fail('unavailable') })
+  assert.equal(await fetch(), 'neighbour')
+  let isOver = false
+  const waiting = fetch({ urgency: new Urgency(false) }).finally(() => (isOver = true))
+  await clock.pass(800)
+  assert.equal(isOver, false)
+  await clock.pass(200)
+  assert.equal(await waiting, 'neighbour')
 })
 
 test('a host that another reads for does not ask the neighbour, unless the registry fails', async () => {
@@ -118,4 +144,50 @@ test('a host that another reads for does not ask the neighbour, unless the regis
 test('where both fail the error is that of the registry', async () => {
   const { fetch } = setUp({ neighbour: fail('missing'), registry: fail('unavailable') })
   await assert.rejects(fetch(), { code: 'unavailable' })
+})
+
+test('a registry that hangs costs a read two seconds where the neighbour was passed over', async () => {
+  let isSilent = true
+  const { clock, asked, fetch } = setUp({
+    neighbour: async (signal) => await (isSilent ? never : deliver)(signal),
+    registry: async (signal) => await (isSilent ? deliver : never)(signal),
+  })
+  const first = fetch()
+  await clock.pass(50)
+  assert.equal(await first, 'registry')
+  isSilent = false
+  const second = fetch()
+  await clock.pass(1_999 - 1_000)
+  assert.deepEqual(asked, ['b', 'registry', 'registry'])
+  await clock.pass(1_001)
+  assert.equal(await second, 'neighbour')
+})
+
+test('a chunk that nobody waits for waits for a registry that hangs, until somebody does', async () => {
+  const { clock, asked, fetch } = setUp({ registry: never })
+  const urgency = new Urgency(false)
+  const fetching = fetch({ isFallback: true, urgency })
+  await clock.pass(60_000)
+  assert.deepEqual(asked, ['registry'])
+  urgency.raise()
+  assert.equal(await fetching, 'neighbour')
+  assert.equal(clock.waiting, 0)
+})
+
+test('a registry that is late and delivers is taken, and the neighbour is let go', async () => {
+  let isLetGo = false
+  const late = Promise.withResolvers<Uint8Array>()
+  const { clock, asked, fetch } = setUp({
+    neighbour: async (signal) => {
+      signal.addEventListener('abort', () => (isLetGo = true))
+      return await never(signal)
+    },
+    registry: async () => await late.promise,
+  })
+  const fetching = fetch({ isFallback: true })
+  await clock.pass(2_000)
+  assert.deepEqual(asked, ['registry', 'b'])
+  late.resolve(bytes)
+  assert.equal(await fetching, 'registry')
+  assert.ok(isLetGo)
 })

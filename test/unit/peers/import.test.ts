@@ -19,7 +19,6 @@ import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
 import type { ByteProgress } from '../../../node/model/progress.ts'
 import { ImportClient, type ImportOutcome } from '../../../node/peers/import/client.ts'
 import { RegionObjects } from '../../../node/peers/object/region-objects.ts'
-import { inSmallRegion } from '../../support/small-region.ts'
 import { testKey } from '../../support/test-key.ts'
 import { FakeRegion, settled } from './fake-region.ts'
 import { TestPeer, until } from './test-peer.ts'
@@ -276,7 +275,6 @@ for (const [how, before, silenceMs] of [
     const objects = new RegionObjects({
       host: region.host,
       membership: region.membership,
-      location: inSmallRegion.location,
       log: silentLog,
     })
     const { signal } = new AbortController()

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { digestOf } from '../../../protocol/digest.ts'
+import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { maxObjectRequestBytes, encodeObjectAnswer, parseObjectRequest } from '../../../protocol/messages/object.ts'
@@ -8,6 +8,7 @@ import { nameKey } from '../../../protocol/messages/location.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
 import type { Found } from '../../../node/peers/location/questions.ts'
+import { LocatedMembers } from '../../../node/peers/object/located-members.ts'
 import { RegionObjects } from '../../../node/peers/object/region-objects.ts'
 import type { Member } from '../../../node/peers/peer.ts'
 import { FakeClock } from '../../support/fake-clock.ts'
@@ -41,23 +42,28 @@ function lab({ connected, found }: { connected: number; found: (key: string) => 
     }
   }
   const { membership, host } = region
+  const members = (): Member[] => membership.members()
+  const location = {
+    isSmall: false,
+    find: async (key: Digest) => {
+      located.push(key)
+      return await Promise.resolve(found(key))
+    },
+  }
   const objects = new RegionObjects({
     host,
-    membership: {
-      members: () => membership.members(),
-      ban: () => undefined,
-      reach: async (id) => {
-        if (unreachable.has(id)) throw new P2pfsError('unavailable', 'no route')
-        return await Promise.resolve(region.join(id) as Member)
+    membership: { members, ban: () => undefined },
+    located: new LocatedMembers({
+      membership: {
+        members,
+        reach: async (id) => {
+          if (unreachable.has(id)) throw new P2pfsError('unavailable', 'no route')
+          return await Promise.resolve(region.join(id) as Member)
+        },
       },
-    },
-    location: {
-      isSmall: false,
-      find: async (key) => {
-        located.push(key)
-        return await Promise.resolve(found(key))
-      },
-    },
+      location,
+      clock,
+    }),
     log: silentLog,
     clock,
   })

@@ -14,7 +14,6 @@ import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
 import { RegionObjects } from '../../../node/peers/object/region-objects.ts'
 import { standings } from '../../../node/peers/peer-standing.ts'
 import type { Peer } from '../../../node/peers/peer.ts'
-import { inSmallRegion } from '../../support/small-region.ts'
 import { FakeClock } from '../../support/fake-clock.ts'
 import { FakeRegion } from './fake-region.ts'
 
@@ -79,7 +78,7 @@ function lab(scripts: Record<string, Script>): Lab {
     }
   }
   const { membership, host } = region
-  const objects = new RegionObjects({ host, membership, location: inSmallRegion.location, log: silentLog, clock })
+  const objects = new RegionObjects({ host, membership, log: silentLog, clock })
   const answers = new RegionAnswers({ region: objects, membership, log: silentLog, now: clock.now })
   const timed: Lab['timed'] = async (task) => {
     const startMs = clock.now()

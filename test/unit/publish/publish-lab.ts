@@ -132,6 +132,8 @@ export class ColdHost {
   readonly profiles: string[] = []
   log = ''
   nowMs = 0
+  /** What a neighbour region has. */
+  near: RootfsManifest | undefined
 
   private constructor(
     { registry }: PublishLab,
@@ -168,6 +170,7 @@ export class ColdHost {
           get: async (digest) => await Promise.resolve(this.maps.get(digest)),
           put: async (map) => void (await Promise.resolve(this.maps.set(map.digest, map))),
         },
+        near: { fetchRootfs: async () => await Promise.resolve(this.near) },
         profiles: { addPublished: (bytes) => void this.profiles.push(Buffer.from(bytes).toString()) },
         log,
       },

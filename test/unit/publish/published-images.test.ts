@@ -51,6 +51,32 @@ test('the windows of a blob are read from a publication in another format', asyn
   assert.equal(digestOf(first), windows.digestAt(0))
 })
 
+test('a rootfs that a neighbour has is not read from the registry; what the neighbour lacks later is', async (t) => {
+  const lab = await PublishLab.create(t)
+  const image = await lab.builtBy(maker)
+  await lab.publisher().publish(image, { signal })
+  const host = await ColdHost.create(t, lab, cold, [maker.key])
+  host.near = image.manifest
+  const found = await host.published.find(lab.reference, lab.image, 'ext4', { signal })
+  assert.deepEqual([found?.manifest, found?.belief], [image.manifest, 'listed-key'])
+  assert.deepEqual([...host.chunks.keys()], [])
+  assert.equal((await host.published.of(image.record))?.rootfsDigest, image.record.rootfsDigest)
+  assert.deepEqual([...host.maps.values()], [lab.map])
+})
+
+test('a neighbour makes no publication believed, nor another rootfs than the image has', async (t) => {
+  const lab = await PublishLab.create(t)
+  const image = await lab.builtBy(stranger)
+  await lab.publisher().publish(image, { signal })
+  const host = await ColdHost.create(t, lab, cold, [maker.key])
+  host.near = image.manifest
+  assert.equal(await host.published.find(lab.reference, lab.image, 'ext4', { signal }), undefined)
+  await lab.publisher().publish(await lab.builtBy(maker), { signal })
+  host.near = { ...image.manifest, layers: [] }
+  const found = await host.published.find(lab.reference, lab.image, 'ext4', { signal })
+  assert.deepEqual(found?.manifest, image.manifest)
+})
+
 test('the publication in the wanted format is tried first, then the one with a boot profile', async (t) => {
   const lab = await PublishLab.create(t)
   const [ext4, erofs] = [await lab.builtBy(maker), await lab.builtBy(maker, await lab.rootfs('erofs'))]
