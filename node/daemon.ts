@@ -63,6 +63,7 @@ import type { ServedData } from './peers/served-data.ts'
 import { IndexTrust } from './publish/index-trust.ts'
 import { Lies } from './publish/lies.ts'
 import { PublishedImages } from './publish/published-images.ts'
+import { SharedBlobs } from './publish/shared-blobs.ts'
 import { Publisher } from './publish/publisher.ts'
 import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
@@ -237,7 +238,18 @@ export async function startDaemon(
   const lies = await Lies.open({ catalog })
   const trust = new IndexTrust({ own, membership, lies, log }, { keys: config.trustIndexKey })
   const profiles = new BootProfiles({ catalog, region: near, log })
-  const published = new PublishedImages({ catalog, registry, trust, transactions, blobMaps, profiles, near, log })
+  const blobs = new SharedBlobs({ spans: network.spans, region: objects, log })
+  const published = new PublishedImages({
+    catalog,
+    registry,
+    blobs,
+    trust,
+    transactions,
+    blobMaps,
+    profiles,
+    near,
+    log,
+  })
   const answers = new RegionAnswers({ region: objects, membership, log })
   const wholeReads = new WholeReads()
   const indexes = new LayerIndexes({ catalog, region: objects, answers, trust })
@@ -471,6 +483,7 @@ export async function startDaemon(
     imageRecord: async (name) => await catalog.image(name),
     rootfsManifest: async (digest) => await catalog.rootfsBytes(digest),
     layerIndex: async (diffId) => await catalog.layerBytes(diffId),
+    sharedBlob: (digest) => blobs.find(digest),
     blobMap: async (digest) => await catalog.blobMapBytes(digest),
     bootProfile: async (subject) => await profiles.nearest(subject),
     isImporting: (manifestDigest) => imports.has(manifestDigest),

@@ -54,6 +54,7 @@ export class Forger {
         return new Uint8Array(0)
       case 'layer':
       case 'map':
+      case 'blob':
         return randomBytes(4096)
     }
   }
@@ -101,7 +102,10 @@ export class Forger {
     const signal = AbortSignal.timeout(5_000)
     try {
       const stream = await host.dialProtocol(multiaddr(this.#target), objectProtocol, { signal })
-      return await question({ stream, onBytes: () => undefined, onWhole: () => undefined }, signal)
+      return await question(
+        { stream, onBytes: () => undefined, onWhole: () => undefined, onComing: () => undefined },
+        signal,
+      )
     } catch {
       return undefined
     }

@@ -109,6 +109,7 @@ export class SimulatedNode {
       relayedChunk: async (digest, options) => this.#maybeLie(await relays.chunk(digest, options)),
       imageRecord: nothing,
       rootfsManifest: nothing,
+      sharedBlob: () => undefined,
       layerIndex: nothing,
       blobMap: nothing,
       bootProfile: nothing,

@@ -15,6 +15,7 @@ import {
   type Candidate,
 } from './artifact.ts'
 import { decompress, expandChunks } from './compressed.ts'
+import type { SharedBlobs } from './shared-blobs.ts'
 
 /** How long a registry may take to list publications (ms): no mount waits longer to learn that there is none. */
 const listTimeoutMs = 5_000
@@ -30,12 +31,20 @@ export interface ReadPublication {
   metadata: () => AsyncIterable<{ digest: Digest; bytes: Uint8Array }>
 }
 
+export interface PublicationReaderParts {
+  registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer'>
+  /** Reads each blob once for the region; without it, they are read from the registry. */
+  blobs?: Pick<SharedBlobs, 'get'>
+}
+
 /** Reads publications from registries. Their parts fit together; the caller judges whether to believe the maker. */
 export class PublicationReader {
   readonly #registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer'>
+  readonly #blobs: Pick<SharedBlobs, 'get'> | undefined
 
-  constructor({ registry }: { registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer'> }) {
+  constructor({ registry, blobs }: PublicationReaderParts) {
     this.#registry = registry
+    this.#blobs = blobs
   }
 
   /** The publications of an image manifest. @throws timeout; the codes of the transport */
@@ -119,9 +128,12 @@ export class PublicationReader {
   }
 
   async #readBlob(reference: Reference, blob: PublishedBlob, signal: AbortSignal): Promise<Uint8Array> {
-    const pieces: Uint8Array[] = []
-    for await (const piece of this.#registry.openLayer(reference, descriptorOf(blob), { signal })) pieces.push(piece)
-    return Buffer.concat(pieces)
+    const read = async (signal: AbortSignal): Promise<Uint8Array> => {
+      const pieces: Uint8Array[] = []
+      for await (const piece of this.#registry.openLayer(reference, descriptorOf(blob), { signal })) pieces.push(piece)
+      return Buffer.concat(pieces)
+    }
+    return (await this.#blobs?.get(blob, read, { signal })) ?? (await read(signal))
   }
 }
 

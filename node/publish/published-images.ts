@@ -28,11 +28,14 @@ import { descriptorOf, type Candidate } from './artifact.ts'
 import { settle } from './belief.ts'
 import type { IndexTrust } from './index-trust.ts'
 import { PublicationReader } from './publication-reader.ts'
+import type { SharedBlobs } from './shared-blobs.ts'
 import type { BlobMaps } from '../store/blob-maps.ts'
 
 export interface PublishedImagesParts {
   catalog: Pick<Catalog, 'publication' | 'putPublication' | 'rootfs'>
   registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer' | 'range'>
+  /** See {@link PublicationReader}. */
+  blobs?: Pick<SharedBlobs, 'get'>
   trust: Pick<IndexTrust, 'judgePublished'>
   /** Takes the metadata chunks. */
   transactions: Pick<ImportTransactions, 'begin'>

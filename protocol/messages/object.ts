@@ -5,7 +5,7 @@ import { P2pfsError } from '../errors.ts'
 import { parseImageName, type ImageName } from '../image-record.ts'
 
 /** One request and one answer per stream. */
-export const objectProtocol = '/p2pfs/object/3'
+export const objectProtocol = '/p2pfs/object/4'
 
 /** Longest request (bytes): the name of an image in a layout on disk, whose path has up to 4095. */
 export const maxObjectRequestBytes = 8192
@@ -14,6 +14,8 @@ export const maxObjectRequestBytes = 8192
  * terabytes.
  */
 export const maxObjectBytes = 64 * 1024 * 1024
+/** Longest blob of a publication (bytes): larger ones each host reads for itself. */
+export const maxSharedBlobBytes = 16 * 1024 * 1024
 /** Longest layer index or blob map after decompression (bytes). */
 export const maxLayerIndexBytes = 512 * 1024 * 1024
 
@@ -28,6 +30,8 @@ export type ObjectRequest =
   | { kind: 'map'; digest: Digest }
   /** The answer is the boot profile of that rootfs, or else of the one that is most like it. */
   | ({ kind: 'profile' } & ProfileSubject)
+  /** The answer is the blob with this digest, of a publication, which the peer has read lately or reads now. */
+  | { kind: 'blob'; digest: Digest }
   /** The answer is an empty object where an import of the image with this manifest is under way. */
   | { kind: 'import'; digest: Digest }
 
@@ -51,6 +55,7 @@ export function parseObjectRequest(bytes: Uint8Array): ObjectRequest {
     case 'layer':
       return { kind, diffId: fields.digest('diffId') }
     case 'map':
+    case 'blob':
     case 'import':
       return { kind, digest: fields.digest('digest') }
     case 'profile':
@@ -65,10 +70,16 @@ export function encodeObjectAnswer(object: Uint8Array | undefined): Uint8Array {
   return object === undefined ? Uint8Array.of(0) : Buffer.concat([Uint8Array.of(1), object])
 }
 
-/** @throws invalid */
-export function parseObjectAnswer(bytes: Uint8Array): Uint8Array | undefined {
+/** Comes before the answer where this host waits for a blob that it reads. */
+export function encodeObjectComing(): Uint8Array {
+  return Uint8Array.of(2)
+}
+
+/** @returns the object; undefined where the peer does not have it; `coming` where the answer comes later @throws invalid */
+export function parseObjectAnswer(bytes: Uint8Array): Uint8Array | 'coming' | undefined {
   if (bytes[0] === 0 && bytes.length === 1) return undefined
+  if (bytes[0] === 2 && bytes.length === 1) return 'coming'
   if (bytes[0] !== 1)
-    throw new P2pfsError('invalid', 'object answer: it says neither that the object is here nor that it is not')
+    throw new P2pfsError('invalid', 'object answer: it says neither that the object is here, nor is not, nor is coming')
   return bytes.subarray(1)
 }

@@ -131,6 +131,7 @@ export class GuestServer {
       },
       imageRecord: nothing,
       layerIndex: nothing,
+      sharedBlob: () => undefined,
       blobMap: nothing,
       isImporting: () => false,
     }

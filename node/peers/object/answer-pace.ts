@@ -53,6 +53,14 @@ export class AnswerPace {
     this.#parts.standing.gotOn()
   }
 
+  /** The member waits for what it is asked for itself: how long that may take is for the asker to say. */
+  coming(): void {
+    this.#cancel()
+    this.#bytes = 0
+    this.#signBytes = 0
+    this.#parts.standing.gotOn()
+  }
+
   stop(): void {
     this.#cancel()
   }

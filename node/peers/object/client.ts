@@ -11,6 +11,7 @@ import {
   encodeObjectRequest,
   maxLayerIndexBytes,
   maxObjectBytes,
+  maxSharedBlobBytes,
   parseObjectAnswer,
   type ObjectRequest,
 } from '../../../protocol/messages/object.ts'
@@ -26,6 +27,7 @@ const maxAnswerBytes: Record<ObjectRequest['kind'], number> = {
   layer: maxObjectBytes,
   map: maxObjectBytes,
   profile: 1024 * 1024,
+  blob: maxSharedBlobBytes + 1,
   import: 1024,
 }
 
@@ -36,6 +38,8 @@ export interface ObjectChannel {
   onBytes: (bytes: number) => void
   /** Called when the answer has come whole: what is made of it takes this host's time. */
   onWhole: () => void
+  /** Called when the peer says that the answer comes later. */
+  onComing: () => void
 }
 
 /**
@@ -44,7 +48,7 @@ export interface ObjectChannel {
  * @throws invalid, unavailable
  */
 async function ask(
-  { stream, onBytes, onWhole }: ObjectChannel,
+  { stream, onBytes, onWhole, onComing }: ObjectChannel,
   request: ObjectRequest,
   signal: AbortSignal,
 ): Promise<Uint8Array | undefined> {
@@ -54,8 +58,13 @@ async function ask(
   try {
     await writeFrame(stream, [encodeObjectRequest(request)], { signal })
     for await (const message of readFrames(stream, maxAnswerBytes[request.kind], { onBytes })) {
-      onWhole()
-      return parseObjectAnswer(message)
+      const answer = parseObjectAnswer(message)
+      if (answer !== 'coming') {
+        onWhole()
+        return answer
+      }
+      if (request.kind !== 'blob') throw new P2pfsError('invalid', 'peer says of an object that it is coming')
+      onComing()
     }
     throw new P2pfsError('unavailable', 'peer closed the stream without an answer')
   } finally {
@@ -129,6 +138,18 @@ export async function askProfile(
 ): Promise<BootProfile | undefined> {
   const bytes = await ask(channel, { kind: 'profile', rootfs, sketch }, signal)
   return bytes === undefined ? undefined : parseBootProfile(bytes)
+}
+
+/** The blob of a publication, which the peer may still be reading. @throws invalid also where it has another digest; unavailable */
+export async function askBlob(
+  channel: ObjectChannel,
+  digest: Digest,
+  signal: AbortSignal,
+): Promise<Uint8Array | undefined> {
+  const bytes = await ask(channel, { kind: 'blob', digest }, signal)
+  if (bytes !== undefined && digestOf(bytes) !== digest)
+    throw new P2pfsError('invalid', 'peer sent another blob', { digest })
+  return bytes
 }
 
 /** Whether the peer is importing the image with this manifest. @throws invalid, unavailable */

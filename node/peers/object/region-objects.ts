@@ -15,7 +15,16 @@ import { nameKey } from '../../../protocol/messages/location.ts'
 import type { Membership } from '../membership.ts'
 import type { Peer } from '../peer.ts'
 import { AnswerPace } from './answer-pace.ts'
-import { askBlobMap, askImage, askImporting, askLayer, askProfile, askRootfs, type ObjectChannel } from './client.ts'
+import {
+  askBlob,
+  askBlobMap,
+  askImage,
+  askImporting,
+  askLayer,
+  askProfile,
+  askRootfs,
+  type ObjectChannel,
+} from './client.ts'
 import type { LocatedMembers } from './located-members.ts'
 import { MemberLookup, type Asking, type LookupResult, type MemberLookupOptions } from './member-lookup.ts'
 
@@ -133,6 +142,21 @@ export class RegionObjects {
   }
 
   /**
+   * Asks one member for a blob of a publication, which it may still be reading: the signal says how long that may take.
+   * @returns undefined where it does not have it, or is not connected
+   * @throws unavailable, invalid, timeout; the signal's reason
+   */
+  async fetchBlob(
+    digest: Digest,
+    peerId: string,
+    { signal }: { signal: AbortSignal },
+  ): Promise<Uint8Array | undefined> {
+    const peer = this.#parts.membership.members().find(({ id }) => id === peerId)
+    if (peer === undefined) return undefined
+    return await this.#ask(peer, signal, async (channel, ended) => await askBlob(channel, digest, ended)).answer
+  }
+
+  /**
    * Asks some members at once: those that are awake, those first that know one of the segments `tables`.
    * @returns an answer for each, in the order in which they were asked; none rejects
    */
@@ -237,7 +261,11 @@ export class RegionObjects {
     signal.addEventListener('abort', onAbort, { once: true })
     const asking = async (): Promise<T | undefined> => {
       const stream = await host.dialProtocol(peer.libp2pId, objectProtocol, { signal: ended.signal })
-      return await question({ stream, onBytes, onWhole: () => pace.stop() }, ended.signal, peer.id)
+      return await question(
+        { stream, onBytes, onWhole: () => pace.stop(), onComing: () => pace.coming() },
+        ended.signal,
+        peer.id,
+      )
     }
     const answering = async (): Promise<T | undefined> => {
       try {

@@ -6,6 +6,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import { encodeImageRecord } from '../../../protocol/image-record.ts'
 import {
   encodeObjectAnswer,
+  encodeObjectComing,
   maxLayerIndexBytes,
   maxObjectBytes,
   parseObjectRequest,
@@ -27,13 +28,17 @@ const isLarge: Record<ObjectRequest['kind'], boolean> = {
   image: false,
   import: false,
   profile: false,
+  blob: false,
   rootfs: true,
   layer: true,
   map: true,
 }
 
 export interface ObjectServerParts {
-  served: Pick<ServedData, 'imageRecord' | 'rootfsManifest' | 'layerIndex' | 'blobMap' | 'bootProfile' | 'isImporting'>
+  served: Pick<
+    ServedData,
+    'imageRecord' | 'rootfsManifest' | 'layerIndex' | 'blobMap' | 'sharedBlob' | 'bootProfile' | 'isImporting'
+  >
   /** Answers that peers have not taken yet. */
   unsent: ByteBudget
   log: Log
@@ -74,6 +79,8 @@ export class ObjectServer {
 
   async #answer(stream: Stream, peer: Peer, request: ObjectRequest, signal: AbortSignal): Promise<void> {
     const { unsent } = this.#parts
+    if (request.kind === 'blob' && this.#parts.served.sharedBlob(request.digest) !== undefined)
+      await writeFrame(stream, [encodeObjectComing()], { signal })
     const object = await this.#lookUp(peer, request, signal)
     const answer = encodeObjectAnswer(object)
     await unsent.run({ peer: peer.id, bytes: answer.length, signal }, async () => await send(stream, answer, signal))
@@ -133,6 +140,8 @@ async function find(request: ObjectRequest, served: ObjectServerParts['served'])
       return await served.rootfsManifest(request.digest)
     case 'map':
       return await served.blobMap(request.digest)
+    case 'blob':
+      return await served.sharedBlob(request.digest)
     case 'profile': {
       const profile = await served.bootProfile(request)
       return profile === undefined ? undefined : encodeBootProfile(profile)

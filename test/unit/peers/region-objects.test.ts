@@ -6,7 +6,7 @@ import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes } from '../../../protocol/digest.ts'
 import type { P2pfsError } from '../../../protocol/errors.ts'
 import { encodeLayerIndex } from '../../../protocol/layer-index.ts'
-import { encodeObjectAnswer, maxObjectRequestBytes } from '../../../protocol/messages/object.ts'
+import { encodeObjectAnswer, encodeObjectComing, maxObjectRequestBytes } from '../../../protocol/messages/object.ts'
 import { encodeRootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { RegionAnswers } from '../../../node/layers/region-answers.ts'
@@ -185,6 +185,28 @@ test('a member that fell silent and has the object is asked again where all othe
   const { value } = await timed(objects.fetchLayerIndex(diffId, { signal }))
   assert.equal(value?.diffId, diffId)
   assert.equal(peers['a']!.standing.isSilent, false, 'it has answered in time')
+})
+
+test('a blob that its member still reads is waited for, as long as the asker likes, and the member is not silent', async () => {
+  const blob = Buffer.alloc(1000, 7)
+  const reads: Script = async (stream, sleep) => {
+    await writeFrame(stream, [encodeObjectComing()])
+    await sleep(2_500)
+    await writeFrame(stream, [encodeObjectAnswer(blob)])
+  }
+  const { objects, timed, peers } = lab({ a: reads, b: no })
+  const { value, ms } = await timed(objects.fetchBlob(digestOf(blob), 'a', { signal }))
+  assert.deepEqual([Buffer.from(value!), ms >= 2_500, peers['a']!.standing.isSilent], [blob, true, false])
+  assert.equal((await timed(objects.fetchBlob(digestOf(blob), 'b', { signal }))).value, undefined)
+  assert.equal((await timed(objects.fetchBlob(digestOf(blob), 'gone', { signal }))).value, undefined)
+  const other = await timed(objects.fetchBlob(digestOf(Buffer.from('other')), 'a', { signal }))
+  assert.equal(other.error?.code, 'invalid', 'a member that sends another blob')
+})
+
+test('a member that says of anything but a blob that it is coming breaks the protocol', async () => {
+  const { objects, timed, region } = lab({ a: async (stream) => await writeFrame(stream, [encodeObjectComing()]) })
+  await timed(objects.fetchLayerIndex(diffId, { signal }))
+  assert.deepEqual(region.membership.members(), [])
 })
 
 test('a member that drips 1 KB/s counts as silent, and others are asked meanwhile', async () => {

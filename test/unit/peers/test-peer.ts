@@ -44,6 +44,7 @@ export class TestPeer {
   readonly images = new Map<string, ImageRecord>()
   readonly profiles = new Map<Digest, BootProfile>()
   readonly objects = new Map<Digest, Uint8Array>()
+  readonly blobs = new Map<Digest, Promise<Uint8Array>>()
   readonly held = new Map<Digest, Bitmap>()
   /** Manifests of the images that it says it is importing. */
   readonly importing = new Set<Digest>()
@@ -129,6 +130,7 @@ export class TestPeer {
       relayedChunk: async (digest, options) => await peer.relayedChunk(digest, options),
       imageRecord: async (name) => await peer.imageRecord(name),
       rootfsManifest: async (digest) => peer.objects.get(digest),
+      sharedBlob: (digest) => peer.blobs.get(digest),
       layerIndex: async (diffId) => peer.objects.get(diffId),
       blobMap: async (digest) => peer.objects.get(digest),
       bootProfile: async ({ rootfs }) => peer.profiles.get(rootfs),

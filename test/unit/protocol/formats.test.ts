@@ -29,6 +29,7 @@ import {
 } from '../../../protocol/messages/import.ts'
 import {
   encodeObjectAnswer,
+  encodeObjectComing,
   encodeObjectRequest,
   parseObjectAnswer,
   parseObjectRequest,
@@ -364,6 +365,7 @@ for (const [request, golden] of [
   ],
   [
     { kind: 'import', digest: a },
+    { kind: 'blob', digest: a },
     'a2646b696e6466696d706f72746664696765737478477368613235363a63613937383131326361316262646361666163323331623339613233646334646137383665666638313437633465373262393830373738356166656534386262',
   ],
   [
@@ -413,6 +415,7 @@ messages.push([
   (bytes) => parseObjectAnswer(bytes),
   Buffer.of(7),
 ])
+messages.push(['object coming', encodeObjectComing(), '02', (bytes) => parseObjectAnswer(bytes), 'coming'])
 messages.push(['object missing', encodeObjectAnswer(undefined), '00', (bytes) => parseObjectAnswer(bytes), undefined])
 messages.push([
   'wants',

@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { digestOf, type Digest } from '../../../protocol/digest.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
+import { maxSharedBlobBytes } from '../../../protocol/messages/object.ts'
+import type { SpanPlace } from '../../../protocol/messages/span.ts'
+import { silentLog } from '../../../node/base/log.ts'
+import { SpanBook } from '../../../node/peers/spans/span-book.ts'
+import { SharedBlobs } from '../../../node/publish/shared-blobs.ts'
+import { settled } from '../../support/fake-clock.ts'
+
+const { signal } = new AbortController()
+const bytes = Buffer.from('a published index')
+const blob = { digest: digestOf(bytes), sizeBytes: bytes.length }
+
+/** Hosts `h0`, `h1` and so on, which have one steward. Each can do without the others where `isAlone` says so. */
+class Region {
+  readonly reads: string[] = []
+  readonly hosts = new Map<string, SharedBlobs>()
+  readonly gone = new Set<string>()
+  readonly registry = Promise.withResolvers<Uint8Array>()
+  nowMs = 0
+  readonly #book = new SpanBook({ isHere: (id) => !this.gone.has(id), now: () => this.nowMs })
+
+  constructor(count: number) {
+    for (let i = 0; i < count; i++) this.hosts.set(`h${i}`, this.#host(`h${i}`))
+  }
+
+  async get(id: string, { read = async () => await this.registry.promise, wanted = blob } = {}): Promise<Uint8Array> {
+    const counted = async (): Promise<Uint8Array> => {
+      this.reads.push(id)
+      return await read()
+    }
+    return await this.hosts.get(id)!.get(wanted, counted, { signal })
+  }
+
+  #host(id: string): SharedBlobs {
+    let place: SpanPlace | undefined
+    const spans = {
+      ask: async (table: Digest) => {
+        place = this.#book.place(id, table, 0, place?.member)
+        await Promise.resolve()
+      },
+      placeOf: () => place,
+    }
+    const fetchBlob = async (digest: Digest, peer: string): Promise<Uint8Array | undefined> => {
+      if (this.gone.has(peer)) throw new P2pfsError('unavailable', 'it has gone')
+      return await this.hosts.get(peer)?.find(digest)
+    }
+    return new SharedBlobs({ spans, region: { fetchBlob }, log: silentLog, now: () => this.nowMs })
+  }
+}
+
+test('fifty hosts that need a blob at once read it once', async () => {
+  const region = new Region(50)
+  const got = Promise.all([...region.hosts.keys()].map(async (id) => await region.get(id)))
+  await settled()
+  region.registry.resolve(bytes)
+  for (const blob of await got) assert.deepEqual(blob, bytes)
+  assert.deepEqual(region.reads, ['h0'])
+})
+
+test('a host that needs it twice at once asks once', async () => {
+  const region = new Region(1)
+  const got = [region.get('h0'), region.get('h0')]
+  region.registry.resolve(bytes)
+  await Promise.all(got)
+  assert.deepEqual(region.reads, ['h0'])
+})
+
+test('where the reader fails, another one reads for the rest, and the reader itself is told why', async () => {
+  const region = new Region(4)
+  const fails = async (): Promise<never> => {
+    await settled()
+    throw new P2pfsError('denied', 'not with these credentials')
+  }
+  const first = assert.rejects(region.get('h0', { read: fails }), { code: 'denied' })
+  const others = ['h1', 'h2', 'h3'].map(async (id) => await region.get(id))
+  region.registry.resolve(bytes)
+  await first
+  for (const blob of await Promise.all(others)) assert.deepEqual(blob, bytes)
+  assert.equal(region.reads[0], 'h0')
+  assert.ok(region.reads.length <= 3, region.reads.join())
+})
+
+test('a reader that has gone is replaced', async () => {
+  const region = new Region(3)
+  void region.get('h0', { read: async () => await new Promise<never>(() => undefined) })
+  await settled()
+  region.gone.add('h0')
+  region.registry.resolve(bytes)
+  assert.deepEqual(await region.get('h1'), bytes)
+  assert.deepEqual(await region.get('h2'), bytes)
+  assert.deepEqual(region.reads, ['h0', 'h1'])
+})
+
+test('a blob is kept for others for a minute, and a large one not at all', async () => {
+  const region = new Region(1)
+  region.registry.resolve(bytes)
+  await region.get('h0')
+  const host = region.hosts.get('h0')!
+  region.nowMs = 59_999
+  assert.ok(host.find(blob.digest) !== undefined)
+  region.nowMs = 60_000
+  assert.equal(host.find(blob.digest), undefined)
+  const large = { ...blob, sizeBytes: maxSharedBlobBytes + 1 }
+  await region.get('h0', { wanted: large })
+  assert.equal(host.find(large.digest), undefined)
+})
+
+test('blobs that are kept have a bound together: the oldest goes first', async () => {
+  const region = new Region(1)
+  region.registry.resolve(bytes)
+  const blobs = Array.from({ length: 6 }, (_, i) => ({
+    digest: digestOf(Buffer.from(`blob ${i}`)),
+    sizeBytes: maxSharedBlobBytes,
+  }))
+  for (const wanted of blobs) await region.get('h0', { wanted })
+  const host = region.hosts.get('h0')!
+  assert.deepEqual(
+    blobs.map(({ digest }) => host.find(digest) !== undefined),
+    [false, false, true, true, true, true],
+  )
+})
