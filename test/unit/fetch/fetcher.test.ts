@@ -76,6 +76,7 @@ function world(
       },
       chunks: {
         fetchChunk,
+        meet: async () => await Promise.resolve(),
         standing: (id) => (standings[id] ??= new PeerStanding({ now: () => 0 })),
         usualMs: () => 300,
         comingMs: 50,
