@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { standings } from '../../../node/peers/peer-standing.ts'
-import { good, scriptedRegion, slowLink, type Script } from './scripted-region.ts'
+import { chunk, good, scriptedRegion, slowLink, type Script } from './scripted-region.ts'
 
 const hasIt = (): 'has it' => 'has it'
 
@@ -65,6 +65,26 @@ test('a peer that sends 1 KB a second costs a hedge, and is then asked last whil
     if (index === 10) assert.equal(peers['slow']!.standing.current, standings.silent)
   }
   assert.deepEqual([hedges, wants['slow'], atRegistry], [1, 1, []])
+})
+
+test('a peer that sends 1 KB a second in bulk costs a reader one hedge, and is then asked last', async () => {
+  const { fetcher, bulk, read, clock, wants, peers } = scriptedRegion({ slow: slowLink(4_096), other: good() }, hasIt)
+  const { signal } = new AbortController()
+  bulk.open.add('slow')
+  void fetcher.fetchToStore(chunk(0).request, { signal, priority: 'ahead' })
+  await clock.pass(10)
+  assert.deepEqual(bulk.asked, ['slow'])
+  const { source, ms } = await read(0)
+  assert.equal(source, 'peer')
+  assert.ok(ms <= 320, `${ms} ms`)
+  await clock.pass(1_000)
+  assert.equal(peers['slow']!.standing.current, standings.silent)
+  for (let index = 1; index < 60; index++) {
+    const read1 = await read(index, { priority: index % 2 === 0 ? 'ahead' : 'demand' })
+    assert.ok(read1.ms <= 20, `read ${index}: ${read1.ms} ms`)
+    await clock.pass(250)
+  }
+  assert.deepEqual([bulk.asked, wants['slow']], [['slow'], 1])
 })
 
 test('a peer that sends 1 KB a second and holds chunks alone costs a read the time of the registry at most', async () => {

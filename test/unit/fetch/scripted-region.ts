@@ -83,6 +83,7 @@ export function slowLink(msPerChunk: number): Script {
 export interface ScriptedRegion {
   clock: FakeClock
   region: FakeRegion
+  bulk: FakeBulk
   fetcher: Fetcher
   client: ChunkClient
   peers: Record<string, Peer>
@@ -145,6 +146,7 @@ export function scriptedRegion(
   const { membership, host } = region
   const availability = new Availability({ membership })
   const client = new ChunkClient({ host, membership, signal: new AbortController().signal, clock })
+  const bulk = new FakeBulk()
   const questions: number[] = []
   const named = [reader, ...others]
   const spans: Pick<SpanStewards, 'placeOf' | 'ask'> = {
@@ -167,7 +169,7 @@ export function scriptedRegion(
         return true
       },
     },
-    peers: new PeerSource({ availability, chunks: client, bulk: new FakeBulk(), spans, log: silentLog, clock }),
+    peers: new PeerSource({ availability, chunks: client, bulk, spans, log: silentLog, clock }),
     registry: {
       fetch: async ({ index }) => {
         atRegistry.push(index)
@@ -192,5 +194,5 @@ export function scriptedRegion(
     if (ended === undefined) throw failure ?? new Error(`chunk ${index} has not come within ${withinMs} ms`)
     return ended
   }
-  return { clock, region, fetcher, client, peers, wants, questions, atRegistry, read }
+  return { clock, region, bulk, fetcher, client, peers, wants, questions, atRegistry, read }
 }
