@@ -466,6 +466,10 @@ export async function startDaemon(
   const served: ServedData = {
     chunk: async (digest) => await inventory.get(digest),
     relayedChunk: async (digest, options) => await relays.chunk(digest, options),
+    holders: (digest) => {
+      const request = inventory.requestOf(digest)
+      return request === undefined ? [] : availability.holders(request.table, request.index)
+    },
     imageRecord: async (name) => await catalog.image(name),
     rootfsManifest: async (digest) => await catalog.rootfsBytes(digest),
     layerIndex: async (diffId) => await catalog.layerBytes(diffId),

@@ -38,6 +38,8 @@ interface Delivered<From extends Source = RemoteSource> {
 }
 
 type Unawaited = Exclude<FetchPriority, 'demand'>
+/** The first comes first. */
+const unawaited: readonly Unawaited[] = ['ahead', 'boot', 'background']
 
 /**
  * Chunks under way that nobody waits for yet: 64 of up to 256 KiB fill a 10 Gbit/s link at 13 ms, and 128 of the 100 KiB
@@ -235,9 +237,22 @@ export class Fetcher {
   #enter(flight: Flight): void {
     if (flight.started) return
     if (flight.priority === 'demand') return flight.start()
-    const lane = this.#lanes[flight.priority]
-    if (lane.running < inFlight[flight.priority]) this.#run(flight, lane)
-    else lane.waiting.push(flight)
+    this.#lanes[flight.priority].waiting.push(flight)
+    this.#startWaiting()
+  }
+
+  /** Starts what there is room for. A lane waits as long as one before it has more than it may start. */
+  #startWaiting(): void {
+    for (const priority of unawaited) {
+      const lane = this.#lanes[priority]
+      while (lane.waiting.length > 0 && lane.running < inFlight[priority]) {
+        const next = lane.waiting.shift()!
+        // Those that everybody gave up need no turn; those that have started or moved to another lane meanwhile are passed over.
+        if (next.abort.signal.aborted) next.start()
+        else if (!next.started && next.priority === priority) this.#run(next, lane)
+      }
+      if (lane.waiting.length > 0) return
+    }
   }
 
   #run(flight: Flight, lane: Lane): void {
@@ -245,17 +260,7 @@ export class Fetcher {
     flight.start()
     const done = (): void => {
       lane.running--
-      let next = lane.waiting.shift()
-      // Flights that have started or moved to another lane meanwhile are passed over; flights that everybody gave up
-      // need no turn.
-      while (
-        next !== undefined &&
-        (next.started || next.abort.signal.aborted || next.priority === 'demand' || this.#lanes[next.priority] !== lane)
-      ) {
-        if (next.abort.signal.aborted) next.start()
-        next = lane.waiting.shift()
-      }
-      if (next !== undefined) this.#run(next, lane)
+      this.#startWaiting()
     }
     flight.chunk.then(async () => (this.#keeping.size < maxKeeping ? undefined : await flight.kept)).then(done, done)
   }
@@ -343,7 +348,8 @@ export class Fetcher {
     const onRefusal = (peer: string, { code }: P2pfsError): void => void flight.refusals.push({ peer, code })
     try {
       const isReader = flight.reading.signal
-      const options = { signal, urgency: flight.urgency, isReader, onRefusal, onLate }
+      const priority = (): FetchPriority => flight.priority
+      const options = { signal, urgency: flight.urgency, priority, isReader, onRefusal, onLate }
       const bytes = await this.#parts.peers.fetch(request, options)
       return { bytes, source: 'peer' }
     } catch (error) {

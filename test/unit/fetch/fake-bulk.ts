@@ -10,6 +10,8 @@ export class FakeBulk {
   readonly wanted = new Map<Digest, PromiseWithResolvers<void>>()
   /** How much was under way to each peer whenever it was asked for more. */
   readonly underWay: number[] = []
+  /** Peers that were asked for chunks. */
+  readonly asked: string[] = []
   readonly cancelled: Digest[] = []
   readonly raised: Digest[] = []
 
@@ -27,6 +29,7 @@ export class FakeBulk {
     { signal, urgency },
   ) => {
     if (!this.open.has(peer)) throw new P2pfsError('unavailable', 'no bulk connection')
+    this.asked.push(peer)
     const answer = Promise.withResolvers<void>()
     this.wanted.set(digest, answer)
     urgency.onRaise(() => this.raised.push(digest))

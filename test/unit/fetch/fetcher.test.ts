@@ -76,6 +76,7 @@ function world(
       },
       chunks: {
         fetchChunk,
+        meet: async () => await Promise.resolve(),
         standing: (id) => (standings[id] ??= new PeerStanding({ now: () => 0 })),
         usualMs: () => 300,
         comingMs: 50,
@@ -293,6 +294,37 @@ test('what a boot will read does not wait behind background fetches, and more of
   }
   assert.equal((await Promise.all(all)).length, 401)
   assert.equal(w.registry.asked.length, 400)
+})
+
+test('what waits for its turn is begun by priority, in whatever order it came', async () => {
+  const pending = new Map<Digest, () => void>()
+  const begun: number[] = []
+  const w = world({}, async ({ digest, index }) => {
+    begun.push(index)
+    await new Promise<void>((resolve) => pending.set(digest, resolve))
+    return chunk(index).bytes
+  })
+  const tick = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve))
+  const ofPriority = { ahead: [0, 200], boot: [200, 600], background: [600, 800] } as const
+  const all = (['background', 'boot', 'ahead'] as const).flatMap((priority) =>
+    Array.from({ length: 800 }, (_, n) => chunk(n).request)
+      .slice(...ofPriority[priority])
+      .map(async (request) => await w.fetcher.fetch(request, { ...background, priority })),
+  )
+  await tick()
+  assert.equal(begun.length, 128 + 256 + 64, 'each has what it may have under way')
+  const before = begun.length
+  while (w.stored.size < 800) {
+    for (const [digest, resolve] of pending) {
+      pending.delete(digest)
+      resolve()
+    }
+    await tick()
+  }
+  await Promise.all(all)
+  const later = begun.slice(before).map((n) => (n < 200 ? 'ahead' : n < 600 ? 'boot' : 'background'))
+  assert.ok(later.lastIndexOf('ahead') < later.indexOf('boot'), 'no boot before all of read-ahead is begun')
+  assert.ok(later.lastIndexOf('boot') < later.indexOf('background'), 'no other before all of the boot is begun')
 })
 
 test('what nobody waits for comes no faster than the disk takes it; a reader does not wait for the disk', async () => {

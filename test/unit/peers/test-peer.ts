@@ -47,6 +47,7 @@ export class TestPeer {
   readonly held = new Map<Digest, Bitmap>()
   /** Manifests of the images that it says it is importing. */
   readonly importing = new Set<Digest>()
+  holders: readonly string[] = []
   imageRecord: ServedData['imageRecord'] = async ({ reference }) => await Promise.resolve(this.images.get(reference))
   relayedChunk: ServedData['relayedChunk'] = async () => await Promise.resolve(undefined)
   importedImage: ServedData['importedImage'] = async () =>
@@ -127,6 +128,7 @@ export class TestPeer {
     const served: ServedData = {
       chunk: async (digest) => await (peer.stall ?? peer.chunks.get(digest)),
       relayedChunk: async (digest, options) => await peer.relayedChunk(digest, options),
+      holders: () => peer.holders,
       imageRecord: async (name) => await peer.imageRecord(name),
       rootfsManifest: async (digest) => peer.objects.get(digest),
       layerIndex: async (diffId) => peer.objects.get(diffId),
