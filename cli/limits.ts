@@ -16,9 +16,10 @@ Usage: p2pfs limits [OPTION...]
   --seed RATE        what seeds get on this host, from wherever it comes
   --neighbour RATE   from neighbour regions; beyond it the registry is read
   --guest RATE       to hosts of other regions
+  --hot RATE         images that the region mounts often, from wherever they come
   --reset            back to the options of the daemon; other options are set after that
 
-RATE is a number with kbit, Mbit, Gbit, kB, MB or GB, a second, or none. A read that somebody waits for goes first: it
+RATE is a number with kbit, Mbit, Gbit, kB, MB, GB or MiB, a second, or none. A read that somebody waits for goes first: it
 borrows up to a second of the limit, and what nobody waits for comes after that.
 
 ${commonHelp}
@@ -32,6 +33,7 @@ export async function run(argv: string[]): Promise<number> {
     seed: { type: 'string' },
     neighbour: { type: 'string' },
     guest: { type: 'string' },
+    hot: { type: 'string' },
     reset: { type: 'boolean' },
   })
   if (parsed === undefined) return 0

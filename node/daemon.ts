@@ -159,6 +159,7 @@ export async function startDaemon(
     seed: new Bandwidth(),
     neighbour: new Bandwidth(),
     guest: new Bandwidth(),
+    hot: new Bandwidth(),
   }
   const bandwidthLimits = new LimitsOperation(
     { bandwidths, file: paths.limits, log },
@@ -169,6 +170,7 @@ export async function startDaemon(
       seed: config.seedLimit,
       neighbour: config.neighbourBandwidth,
       guest: config.neighbourBandwidth,
+      hot: config.hotBandwidth,
     },
   )
   await bandwidthLimits.start()
@@ -342,6 +344,7 @@ export async function startDaemon(
       }),
       readsFor: async (reference) => await peerImports.readsFor(reference),
       room: async () => await roomOf(paths.chunks),
+      hotBandwidth: bandwidths.hot,
       log,
     },
     {
@@ -349,7 +352,6 @@ export async function startDaemon(
       hot: {
         isOn: config.hotImages === 'on',
         diskBytes: config.hotDisk,
-        bytesPerSecond: config.hotBandwidth,
       },
     },
   )

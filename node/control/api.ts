@@ -341,7 +341,7 @@ export type Outcome<T> = { result: T } | { error: { code: string; message: strin
 export type BulkLink = 'open' | 'idle' | 'refused' | 'unreachable' | 'off'
 
 /** Flows that can be limited, in bytes a second. */
-export const limitNames = ['upload', 'download', 'registry', 'seed', 'neighbour', 'guest'] as const
+export const limitNames = ['upload', 'download', 'registry', 'seed', 'neighbour', 'guest', 'hot'] as const
 export type LimitName = (typeof limitNames)[number]
 
 /** `POST /limits`. */

@@ -150,6 +150,7 @@ test('rates are decimal, in bits and in bytes', () => {
   assert.equal(parseByteRate('1.5 Gbit'), 187.5e6)
   assert.equal(parseByteRate('25MB'), 25e6)
   assert.equal(parseByteRate('64kbit'), 8e3)
+  assert.equal(parseByteRate('12MiB'), 12 * 2 ** 20)
   assert.equal(parseRateLimit('none'), undefined)
   for (const wrong of ['', '200', '0Mbit', '-1Mbit', '200Mb', '1e9MB', 'Mbit', 'None'])
     assert.throws(() => parseRateLimit(wrong), /no rate such as/)
