@@ -52,6 +52,8 @@ export interface PeerNetworkParts {
   log: Log
   /** A limit on what is given to peers. */
   upload: Bandwidth
+  /** A limit on what is taken from peers. */
+  download?: Pick<Bandwidth, 'charge'>
   /** A limit on what guests are given; none where it is undefined. */
   guestBandwidth?: Bandwidth
 }
@@ -106,7 +108,7 @@ export class PeerNetwork {
    * @throws invalid for addresses that are not usable, and for files that are not what they should be
    */
   static async open(
-    { log, upload, guestBandwidth }: PeerNetworkParts,
+    { log, upload, download, guestBandwidth }: PeerNetworkParts,
     options: PeerNetworkOptions,
   ): Promise<PeerNetwork> {
     const { region, listen, identityFile, regionKeyFile, guestKeyFile, memberFile } = options
@@ -126,7 +128,10 @@ export class PeerNetwork {
     const gate = new RegionGate({ log }, secrets, guestSecrets)
     const isBarred = (peerId: string): boolean => bans.has(peerId) || listed?.has(peerId) === false
     const host = await createPeerHost({ privateKey: key, gate }, { listen, isBarred })
-    return new PeerNetwork({ key, bans, gate, host, log, upload, ...(guestBandwidth && { guestBandwidth }) }, options)
+    return new PeerNetwork(
+      { key, bans, gate, host, log, upload, ...(download && { download }), ...(guestBandwidth && { guestBandwidth }) },
+      options,
+    )
   }
 
   /**
@@ -160,6 +165,7 @@ export class PeerNetwork {
       host,
       log,
       upload,
+      download,
       guestBandwidth = new Bandwidth(),
     }: PeerNetworkParts & { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p },
     { region, name, listen, bootstrap, regionKeyFile, bulk, fullMesh }: PeerNetworkOptions,
@@ -190,7 +196,7 @@ export class PeerNetwork {
     const { membership } = this
     this.availability = new Availability({ membership })
     this.chunks = new ChunkClient({ host, membership, signal })
-    this.objects = new RegionObjects({ host, membership, log })
+    this.objects = new RegionObjects({ host, membership, log, onBytes: (bytes) => download?.charge(bytes) })
     this.imports = new ImportClient({ host, membership })
     this.seeds = new SeedClient({ host, membership })
     const own = this.peerId
@@ -225,7 +231,7 @@ export class PeerNetwork {
       this.bulk.leave(detail.toString())
     })
     const unsent = new ByteBudget({ ...limits.unsent, freeBytes: maxChunkBytes })
-    const objects = new ObjectServer({ served, unsent, log: this.#log })
+    const objects = new ObjectServer({ served, unsent, upload: this.#upload, log: this.#log })
     const chunks = new ChunkServer({ served, unsent, upload: this.#upload })
     const { bans, log } = { bans: this.#bans, log: this.#log }
     const bandwidth = this.#guestBandwidth
