@@ -161,17 +161,19 @@ export async function startDaemon(
     guest: new Bandwidth(),
     hot: new Bandwidth(),
   }
-  const bandwidthLimits = new LimitsOperation(
-    { bandwidths, file: paths.limits, log },
-    {
-      upload: config.uploadLimit,
-      download: config.downloadLimit,
-      registry: config.registryLimit,
-      seed: config.seedLimit,
-      neighbour: config.neighbourBandwidth,
-      guest: config.neighbourBandwidth,
-      hot: config.hotBandwidth,
-    },
+  const bandwidthLimits = stack.use(
+    new LimitsOperation(
+      { bandwidths, file: paths.limits, log },
+      {
+        upload: config.uploadLimit,
+        download: config.downloadLimit,
+        registry: config.registryLimit,
+        seed: config.seedLimit,
+        neighbour: config.neighbourBandwidth,
+        guest: config.neighbourBandwidth,
+        hot: config.hotBandwidth,
+      },
+    ),
   )
   await bandwidthLimits.start()
   const registryOptions = {
@@ -180,7 +182,7 @@ export async function startDaemon(
     mirrors: config.registryMirror,
     hostsDirectories: config.registryHostsDir,
     certificates: { authorityFiles: config.registryCa },
-    bandwidth: bandwidths.registry,
+    bandwidths: [bandwidths.registry, bandwidths.download],
     limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
     userAgent: `p2pfs/${version}`,
     log,
@@ -202,7 +204,7 @@ export async function startDaemon(
   )
   await registryForPeers.start()
   const network = await PeerNetwork.open(
-    { log, upload: bandwidths.upload, guestBandwidth: bandwidths.guest },
+    { log, upload: bandwidths.upload, download: bandwidths.download, guestBandwidth: bandwidths.guest },
     {
       region: config.region,
       name: config.name,
@@ -398,6 +400,7 @@ export async function startDaemon(
             catalog,
             inventory,
             network,
+            limits: bandwidthLimits,
             neighbours,
             neighboursFirst,
             imports,

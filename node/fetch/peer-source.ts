@@ -90,7 +90,8 @@ export class PeerSource {
       this.#download.charge(lengthBytes)
       return delivery
     }
-    await this.#download.take(lengthBytes, options)
+    const { signal, urgency, priority } = options
+    await this.#download.take(lengthBytes, { signal, urgency, isLast: priority?.() === 'background' })
     try {
       return await run()
     } catch (error) {
@@ -281,6 +282,7 @@ export class PeerSource {
     if (streamClass === 'demand') return await overLibp2p(streamClass, signal)
     const isInBulk = await bulk.ready(id, { underWayBytes: this.#loads.get(id)!, signal, urgency })
     if (!isInBulk) return await overLibp2p(urgency.isUrgent ? 'demand' : 'background', signal)
-    return await fetchInBulk({ bulk, overLibp2p, ...(clock && { clock }) }, id, request, { signal, urgency })
+    const isLast = priority === 'background'
+    return await fetchInBulk({ bulk, overLibp2p, ...(clock && { clock }) }, id, request, { signal, urgency, isLast })
   }
 }

@@ -28,9 +28,13 @@ import { Turns } from './turns.ts'
 const checkMs = 1_000
 /** How often a thread that waits for the limit looks whether it has changed, or somebody waits for a chunk (ms). */
 const limitPollMs = 20
+/** One of so many turns is for what is last, where others want something all the time: its asker would take it for lost. */
+const turnsForLast = 16
 
 /** Where a chunk stands in the memory of an answer (bytes): behind the room for a header and for trimming, at a multiple of 8. */
 const chunkOffset = Math.ceil((bulkAnswerHeaderBytes + trimRoomBytes) / 8) * 8
+
+type UploadLimit = Pick<Bandwidth, 'waitMs' | 'charge' | 'beginWait'>
 
 export interface BulkSenderParts {
   /**
@@ -54,9 +58,14 @@ export class BulkSender implements Disposable {
   readonly #listeners = new BulkListeners((socket) => this.#handshake(socket))
   /** One of each peer. */
   readonly #connections = new Map<string, Sending>()
-  /** Connections that want something and have room for it. */
+  /** Connections that want something and have room for it, and those that want only what is last. */
   readonly #turns = new Turns<Sending>()
-  readonly #upload: Pick<Bandwidth, 'waitMs' | 'charge'>
+  readonly #lastTurns = new Turns<Sending>()
+  /** Turns since one was for what is last, while that waited. */
+  #turnsBefore = 0
+  readonly #upload: UploadLimit
+  /** Ends what the limit counts as waiting. */
+  #endWait: (() => void) | undefined
   /** The next turn, where it waits for the limit. */
   #later: NodeJS.Timeout | undefined
   #isTurning = false
@@ -70,7 +79,7 @@ export class BulkSender implements Disposable {
       mode,
       upload = new Bandwidth(),
       now = () => performance.now(),
-    }: { mode: BulkMode; upload?: Pick<Bandwidth, 'waitMs' | 'charge'>; now?: () => number },
+    }: { mode: BulkMode; upload?: UploadLimit; now?: () => number },
   ) {
     this.#parts = parts
     this.#upload = upload
@@ -115,6 +124,7 @@ export class BulkSender implements Disposable {
   [Symbol.dispose](): void {
     clearInterval(this.#timer)
     clearTimeout(this.#later)
+    this.#endWait?.()
     this.#listeners[Symbol.dispose]()
     for (const connection of this.#connections.values()) connection.end()
   }
@@ -157,6 +167,7 @@ export class BulkSender implements Disposable {
         onReady: () => this.#queue(connection),
         onEnd: () => {
           this.#turns.delete(connection)
+          this.#lastTurns.delete(connection)
           if (this.#connections.get(peer) === connection) this.#connections.delete(peer)
           const sent = connection.takeSent()
           this.#report(sent.chunks > 0 ? [{ peer, ...sent }] : [])
@@ -168,12 +179,16 @@ export class BulkSender implements Disposable {
   }
 
   #queue(connection: Sending): void {
-    this.#turns.add(connection)
+    if (connection.hasOnlyLast) this.#lastTurns.add(connection)
+    else {
+      this.#lastTurns.delete(connection)
+      this.#turns.add(connection)
+    }
     this.#plan()
   }
 
   #plan(): void {
-    if (this.#isTurning || this.#turns.isEmpty) return
+    if (this.#isTurning || (this.#turns.isEmpty && this.#lastTurns.isEmpty)) return
     this.#isTurning = true
     setImmediate(() => this.#turn())
   }
@@ -182,19 +197,35 @@ export class BulkSender implements Disposable {
   #turn(): void {
     this.#isTurning = false
     clearTimeout(this.#later)
-    const waitMs = this.#upload.waitMs(false)
-    if (waitMs === 0) this.#turns.next()?.sendNext()
+    const turns = this.#whoseTurn()
+    const isLast = turns === this.#lastTurns
+    const waitMs = this.#upload.waitMs(false, { isLast })
+    if (waitMs === 0) turns.next()?.sendNext()
     else if (!this.#sendRaised()) {
+      this.#endWait ??= this.#upload.beginWait({ isUrgent: this.#raised !== undefined })
       this.#later = setTimeout(() => this.#plan(), Math.min(waitMs, limitPollMs))
       return
     }
+    this.#endWait?.()
+    this.#endWait = undefined
     this.#plan()
+  }
+
+  #whoseTurn(): Turns<Sending> {
+    if (this.#lastTurns.isEmpty) return this.#turns
+    if (!this.#turns.isEmpty && ++this.#turnsBefore < turnsForLast) return this.#turns
+    this.#turnsBefore = 0
+    return this.#lastTurns
+  }
+
+  get #raised(): Sending | undefined {
+    return this.#turns.find(({ hasRaised }) => hasRaised)
   }
 
   /** Sends what somebody waits for, which goes before the limit. @returns false where there is nothing, or too much was */
   #sendRaised(): boolean {
     if (this.#upload.waitMs(true) > 0) return false
-    const raised = this.#turns.find(({ hasRaised }) => hasRaised)
+    const raised = this.#raised
     if (raised === undefined) return false
     this.#turns.delete(raised)
     raised.sendNext()
@@ -219,8 +250,9 @@ class Sending {
   readonly #orders: OrderReader
   /** What is answered next, by the ids of the wants: those that are raised, and those that are cancelled. */
   readonly #first = new Map<number, Digest | undefined>()
-  /** The other wants, the next one first. */
+  /** The other wants, the next one first; and those that come after them. */
   readonly #wants = new Map<number, Digest>()
+  readonly #last = new Map<number, Digest>()
   readonly #buffers: Buffer[] = []
   #made = 0
   #isOver = false
@@ -256,6 +288,10 @@ class Sending {
     return this.#first.size > 0
   }
 
+  get hasOnlyLast(): boolean {
+    return this.#first.size + this.#wants.size === 0
+  }
+
   /** What has been sent since the last call. */
   takeSent(): { chunks: number; bytes: number } {
     const sent = this.#sent
@@ -276,18 +312,20 @@ class Sending {
     this.#socket.destroy()
     this.#first.clear()
     this.#wants.clear()
+    this.#last.clear()
     this.#events.onEnd()
   }
 
   /** Answers the next want, if the peer has taken enough of what it was sent before. */
   sendNext(): void {
-    const [next] = this.#first.size > 0 ? this.#first : this.#wants
+    const [next] = this.#first.size > 0 ? this.#first : this.#wants.size > 0 ? this.#wants : this.#last
     if (next === undefined || this.#isOver) return
     const buffer = this.#buffer()
     if (buffer === undefined) return
     const [id, digest] = next
     this.#first.delete(id)
     this.#wants.delete(id)
+    this.#last.delete(id)
     const lengthBytes = digest === undefined ? undefined : this.#parts.read(digest, buffer, chunkOffset)
     if (lengthBytes !== undefined) this.#answerChunk(buffer, id, lengthBytes)
     else this.#answer(buffer, 0, { id, status: digest === undefined ? 'cancelled' : 'missing', lengthBytes: 0 })
@@ -327,8 +365,13 @@ class Sending {
   }
 
   #tellReady(): void {
-    if (this.#isOver || this.#first.size + this.#wants.size === 0) return
+    if (this.#isOver || this.#wanted === 0) return
     if (this.#buffers.length > 0 || this.#made < bulkLimits.buffers) this.#events.onReady()
+  }
+
+  /** Wants without an answer. */
+  get #wanted(): number {
+    return this.#first.size + this.#wants.size + this.#last.size
   }
 
   #read(bytes: Uint8Array): void {
@@ -346,17 +389,18 @@ class Sending {
     if (this.#isOver) return
     this.#quietChecks = 0
     const { id } = order
-    if (order.order === 'want') {
-      if (this.#wants.has(id) || this.#first.has(id))
+    if (order.order === 'want' || order.order === 'last') {
+      if (this.#wants.has(id) || this.#first.has(id) || this.#last.has(id))
         throw new P2pfsError('invalid', 'peer uses the id of a want twice')
-      if (this.#wants.size + this.#first.size >= maxBulkWants)
-        throw new P2pfsError('invalid', `more than ${maxBulkWants} wants outstanding`)
-      this.#wants.set(id, order.digest)
+      if (this.#wanted >= maxBulkWants) throw new P2pfsError('invalid', `more than ${maxBulkWants} wants outstanding`)
+      const wants = order.order === 'last' ? this.#last : this.#wants
+      wants.set(id, order.digest)
     } else {
-      const digest = this.#wants.get(id) ?? this.#first.get(id)
+      const digest = this.#wants.get(id) ?? this.#last.get(id) ?? this.#first.get(id)
       // It may have been answered meanwhile.
       if (digest === undefined) return
       this.#wants.delete(id)
+      this.#last.delete(id)
       this.#first.set(id, order.order === 'raise' ? digest : undefined)
     }
     this.#tellReady()

@@ -275,9 +275,10 @@ class Answers {
     })
   }
 
-  async #give({ id, digest, urgency }: Queued, bytes: Uint8Array | undefined): Promise<void> {
+  async #give({ id, digest, urgency, priority }: Queued, bytes: Uint8Array | undefined): Promise<void> {
     if (bytes === undefined) return await this.#send([encodeAnswerHeader(id, 'missing')])
-    await this.#parts.upload?.take(bytes.length, { signal: this.signal, urgency })
+    const isLast = priority === 'background'
+    await this.#parts.upload?.take(bytes.length, { signal: this.signal, urgency, isLast })
     await this.#send([encodeAnswerHeader(id, 'chunk'), bytes])
     this.#peer.traffic.sent(bytes.length)
     if (this.#parts.served.holders !== undefined) this.#parts.lately.add(digest, this.#peer.id)
