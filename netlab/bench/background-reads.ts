@@ -14,9 +14,9 @@ import { alternate } from './timing.ts'
 const meetTimeoutMs = 30_000
 const chunkBytes = 256 * 1024
 /** A read begins so often (ms), however long those before take: a machine that starts something reads so. */
-const paceMs = 25
-/** Reads without a seed: four seconds of them. */
-const readsAlone = 160
+const paceMs = 50
+/** Reads without a seed: six seconds of them. */
+const readsAlone = 120
 /** Each read is of another chunk, and every other chunk is left out, so that nothing is read ahead. */
 const strideBytes = 2 * chunkBytes
 const maxReads = 480
@@ -161,7 +161,7 @@ async function readAtPace(path: string, goesOn: (count: number) => boolean): Pro
   const reads: Promise<number>[] = []
   const startedAtMs = performance.now()
   for (let i = 0; i < maxReads && goesOn(i); i++) {
-    await new Promise((resolve) => setTimeout(resolve, startedAtMs + i * paceMs - performance.now()))
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, startedAtMs + i * paceMs - performance.now())))
     const lengthBytes = readBytes.min * (1 + random.below(readBytes.max / readBytes.min))
     reads.push(timeOfRead(file, (maxReads - i) * strideBytes, lengthBytes))
   }

@@ -47,6 +47,11 @@ const unawaited: readonly Unawaited[] = ['ahead', 'boot', 'background']
  * replays it keeps fewer under way to peers.
  */
 const inFlight: Record<Unawaited, number> = { ahead: 64, boot: 256, background: 128 }
+/**
+ * So many seed chunks are under way while somebody waits for a chunk, and for so long after that (ms): 2 MiB fill a link of
+ * 1 Gbit/s at 16 ms. The rest would take the CPU, the disk and the link that the read needs.
+ */
+const besideDemand = { inFlight: 8, quietMs: 250 } as const
 /** A chunk that was in the store, and was lost before it was read, is fetched anew so many times. */
 const maxLosses = 2
 /**
@@ -98,13 +103,19 @@ export class Fetcher {
     background: { running: 0, waiting: [] },
   }
   readonly #keeping = new Set<Promise<void>>()
+  readonly #clock: Clock
   /** Chunks that peers have delivered. */
   readonly fromPeers = { bytes: 0, chunks: 0 }
   /** Chunks that neighbour regions have delivered. */
   readonly fromNeighbours = { bytes: 0, chunks: 0 }
 
+  /** Calls that wait for a chunk, and when the last one ended (ms of the clock). */
+  #awaited = 0
+  #lastAwaitedMs = -Infinity
+
   constructor(parts: FetcherParts) {
     this.#parts = parts
+    this.#clock = parts.clock ?? systemClock
   }
 
   /**
@@ -116,6 +127,20 @@ export class Fetcher {
    *   layer is not what it was. Where the signal's reason is a `timeout`, an error that says what was tried until then
    */
   async fetch(
+    request: ChunkRequest,
+    options: { signal: AbortSignal; priority: FetchPriority; asReader?: boolean },
+  ): Promise<FetchedChunk> {
+    if (options.priority !== 'demand') return await this.#fetch(request, options)
+    this.#awaited++
+    try {
+      return await this.#fetch(request, options)
+    } finally {
+      this.#awaited--
+      this.#lastAwaitedMs = this.#clock.now()
+    }
+  }
+
+  async #fetch(
     request: ChunkRequest,
     options: { signal: AbortSignal; priority: FetchPriority; asReader?: boolean },
   ): Promise<FetchedChunk> {
@@ -187,9 +212,9 @@ export class Fetcher {
     if (this.#flights.get(digest) === flight) this.#flights.delete(digest)
   }
 
-  /** Gets a chunk that another fetch waits for. */
+  /** Gets a chunk that another fetch waits for; nobody may wait for that one. */
   readonly fetchChunk: FetchChunk = async (request, { signal }) =>
-    (await this.fetch(request, { signal, priority: 'demand' })).bytes
+    (await this.#fetch(request, { signal, priority: 'demand' })).bytes
 
   /** Resolves when all chunks fetched so far are on the disk, or have failed to get there. */
   async settled(): Promise<void> {
@@ -245,7 +270,7 @@ export class Fetcher {
   #startWaiting(): void {
     for (const priority of unawaited) {
       const lane = this.#lanes[priority]
-      while (lane.waiting.length > 0 && lane.running < inFlight[priority]) {
+      while (lane.waiting.length > 0 && lane.running < this.#mostInFlight(priority)) {
         const next = lane.waiting.shift()!
         // Those that everybody gave up need no turn; those that have started or moved to another lane meanwhile are passed over.
         if (next.abort.signal.aborted) next.start()
@@ -253,6 +278,12 @@ export class Fetcher {
       }
       if (lane.waiting.length > 0) return
     }
+  }
+
+  #mostInFlight(priority: Unawaited): number {
+    if (priority !== 'background') return inFlight[priority]
+    const isBeside = this.#awaited > 0 || this.#clock.now() - this.#lastAwaitedMs < besideDemand.quietMs
+    return isBeside ? besideDemand.inFlight : inFlight.background
   }
 
   #run(flight: Flight, lane: Lane): void {
@@ -294,7 +325,8 @@ export class Fetcher {
     peers: Promise<Delivered | undefined>,
     signal: AbortSignal,
   ): Promise<Delivered> {
-    const { registry, clock = systemClock } = this.#parts
+    const { registry } = this.#parts
+    const clock = this.#clock
     const deliveringOf = async (asking: Promise<Delivered | undefined>): Promise<Delivered> =>
       (await asking) ?? (await new Promise<never>(() => undefined))
     let delivering = deliveringOf(peers)

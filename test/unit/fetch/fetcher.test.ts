@@ -8,6 +8,7 @@ import { PeerSource } from '../../../node/fetch/peer-source.ts'
 import { PeerStanding } from '../../../node/peers/peer-standing.ts'
 import type { ChunkClient } from '../../../node/peers/chunk/client.ts'
 import { HeldByPeerError } from '../../../node/fetch/source.ts'
+import { FakeClock } from '../../support/fake-clock.ts'
 import { FakeBulk } from './fake-bulk.ts'
 import { FakeSource } from './fake-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
@@ -36,6 +37,7 @@ interface World {
 function world(
   peers: Record<string, (digest: Digest, signal: AbortSignal) => Promise<Uint8Array>>,
   registry?: (request: ChunkRequest, urgency: Urgency, isHeld: (() => boolean) | undefined) => Promise<Uint8Array>,
+  { clock }: { clock?: FakeClock } = {},
 ): World {
   const stored = new Map<Digest, Uint8Array>()
   const reads: Digest[] = []
@@ -88,6 +90,7 @@ function world(
     }),
     registry: result.registry,
     log: silentLog,
+    ...(clock && { clock }),
   })
   return result
 }
@@ -294,6 +297,42 @@ test('what a boot will read does not wait behind background fetches, and more of
   }
   assert.equal((await Promise.all(all)).length, 401)
   assert.equal(w.registry.asked.length, 400)
+})
+
+test('while somebody waits for a chunk, and a moment after that, few background fetches are under way', async () => {
+  const clock = new FakeClock()
+  const pending = new Map<Digest, () => void>()
+  const w = world(
+    {},
+    async ({ digest, index }) => {
+      await new Promise<void>((resolve) => pending.set(digest, resolve))
+      return chunk(index).bytes
+    },
+    { clock },
+  )
+  const tick = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve))
+  const finish = async ({ digest }: ChunkRequest): Promise<void> => {
+    pending.get(digest)!()
+    pending.delete(digest)
+    await tick()
+  }
+  const chunks = Array.from({ length: 400 }, (_, n) => chunk(n).request)
+  const read = w.fetcher.fetch(chunks[399]!, demand)
+  const ahead = w.fetcher.fetch(chunks[398]!, { ...background, priority: 'ahead' })
+  const all = chunks.slice(0, 398).map(async (request) => await w.fetcher.fetchToStore(request, background))
+  await tick()
+  assert.equal(pending.size, 2 + 8)
+  await finish(chunks[0]!)
+  assert.equal(pending.size, 2 + 8)
+  await finish(chunks[399]!)
+  await read
+  await finish(chunks[1]!)
+  assert.equal(pending.size, 1 + 8, 'the next read may come at once')
+  await clock.pass(1_000)
+  await finish(chunks[2]!)
+  assert.equal(pending.size, 1 + 128)
+  while (pending.size > 0) for (const [digest] of pending) await finish({ digest } as ChunkRequest)
+  await Promise.all([ahead, ...all])
 })
 
 test('what waits for its turn is begun by priority, in whatever order it came', async () => {
