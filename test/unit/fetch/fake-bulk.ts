@@ -14,6 +14,8 @@ export class FakeBulk {
   readonly asked: string[] = []
   readonly cancelled: Digest[] = []
   readonly raised: Digest[] = []
+  /** Chunks that come after all others. */
+  readonly last: Digest[] = []
 
   readonly isBusyWithEarlier: PeerSourceParts['bulk']['isBusyWithEarlier'] = () => false
 
@@ -26,10 +28,11 @@ export class FakeBulk {
     peer,
     digest,
     _length,
-    { signal, urgency },
+    { signal, urgency, isLast = false },
   ) => {
     if (!this.open.has(peer)) throw new P2pfsError('unavailable', 'no bulk connection')
     this.asked.push(peer)
+    if (isLast) this.last.push(digest)
     const answer = Promise.withResolvers<void>()
     this.wanted.set(digest, answer)
     urgency.onRaise(() => this.raised.push(digest))

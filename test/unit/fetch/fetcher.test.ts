@@ -418,6 +418,17 @@ test('what nobody waits for comes in bulk, and its bytes do not pass through her
   assert.deepEqual(fetcher.fromPeers, { bytes: 4096, chunks: 1 })
 })
 
+test('what a seed fetches in bulk comes after all others of the holder, what is read ahead and for a boot does not', async () => {
+  for (const priority of ['ahead', 'boot', 'background'] as const) {
+    const { fetcher, bulk, request } = bulkWorld(306)
+    const fetching = fetcher.fetchToStore(request, { ...background, priority })
+    await tick()
+    assert.deepEqual(bulk.last, priority === 'background' ? [request.digest] : [])
+    bulk.wanted.get(request.digest)!.resolve()
+    await fetching
+  }
+})
+
 test('whoever wants the bytes of a chunk that came in bulk gets them from the store', async () => {
   const { fetcher, bulk, request, bytes, stored, asked } = bulkWorld(301)
   const fetching = fetcher.fetch(request, background)

@@ -12,6 +12,7 @@ import {
   type Want,
   type WantPriority,
 } from '../../../protocol/messages/chunk.ts'
+import type { Bandwidth } from '../../../node/base/bandwidth.ts'
 import { ByteBudget } from '../../../node/peers/byte-budget.ts'
 import { ChunkServer } from '../../../node/peers/chunk/server.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
@@ -23,7 +24,10 @@ const bytes = new Uint8Array(4096)
 const digest = digestOf(bytes)
 
 /** A server whose disk reads nothing until it is let. */
-function stalledServer(t: TestContext, { holders = [] }: { holders?: readonly string[] } = {}) {
+function stalledServer(
+  t: TestContext,
+  { holders = [], upload }: { holders?: readonly string[]; upload?: Pick<Bandwidth, 'take'> } = {},
+) {
   let disk = Promise.withResolvers<Uint8Array>()
   const read: Digest[] = []
   const server = new ChunkServer({
@@ -36,6 +40,7 @@ function stalledServer(t: TestContext, { holders = [] }: { holders?: readonly st
       holders: () => holders,
     },
     unsent: new ByteBudget({ ...limits.unsent, freeBytes: maxChunkBytes }),
+    ...(upload && { upload }),
   })
   let next = 0
   /** One stream of a peer. */
@@ -165,4 +170,24 @@ test('a read that somebody waits for is begun at once beside a full queue of see
   const before = read.length
   await connect('reader').want(1, 'demand')
   assert.equal(read.length, before + 1)
+})
+
+test('the limit on upload is told what somebody waits for, and what is of a seed', async (t) => {
+  const taken: Record<string, boolean>[] = []
+  const upload: Pick<Bandwidth, 'take'> = {
+    take: async (_bytes, { urgency: { isUrgent }, isLast = false }) => {
+      taken.push({ isUrgent, isLast })
+      await Promise.resolve()
+    },
+  }
+  const { connect, letRead } = stalledServer(t, { upload })
+  letRead()
+  const a = connect('a')
+  for (const priority of wantPriorities) await a.want(1, priority)
+  assert.deepEqual(taken, [
+    { isUrgent: true, isLast: false },
+    { isUrgent: false, isLast: false },
+    { isUrgent: false, isLast: false },
+    { isUrgent: false, isLast: true },
+  ])
 })
