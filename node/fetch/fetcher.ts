@@ -48,10 +48,11 @@ const unawaited: readonly Unawaited[] = ['ahead', 'boot', 'background']
  */
 const inFlight: Record<Unawaited, number> = { ahead: 64, boot: 256, background: 128 }
 /**
- * So many seed chunks are under way while somebody waits for a chunk, and for so long after that (ms): 2 MiB fill a link of
- * 1 Gbit/s at 16 ms. The rest would take the CPU, the disk and the link that the read needs.
+ * Seed chunks under way while somebody waits for a chunk, and for so long after that (ms): others would take the CPU, the disk and
+ * the link that the read needs. So a seed gets the less, the longer reads take. It goes on all the same, since a read may wait
+ * for minutes. 1 MiB is 8 ms of a link of 1 Gbit/s: the next read waits for no more.
  */
-const besideDemand = { inFlight: 8, quietMs: 250 } as const
+const besideDemand = { whileAwaited: 1, after: 4, quietMs: 250 } as const
 /** A chunk that was in the store, and was lost before it was read, is fetched anew so many times. */
 const maxLosses = 2
 /**
@@ -137,6 +138,7 @@ export class Fetcher {
     } finally {
       this.#awaited--
       this.#lastAwaitedMs = this.#clock.now()
+      if (this.#awaited === 0) this.#startWaiting()
     }
   }
 
@@ -282,8 +284,9 @@ export class Fetcher {
 
   #mostInFlight(priority: Unawaited): number {
     if (priority !== 'background') return inFlight[priority]
-    const isBeside = this.#awaited > 0 || this.#clock.now() - this.#lastAwaitedMs < besideDemand.quietMs
-    return isBeside ? besideDemand.inFlight : inFlight.background
+    if (this.#awaited > 0) return besideDemand.whileAwaited
+    const isQuiet = this.#clock.now() - this.#lastAwaitedMs >= besideDemand.quietMs
+    return isQuiet ? inFlight.background : besideDemand.after
   }
 
   #run(flight: Flight, lane: Lane): void {
