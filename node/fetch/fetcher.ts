@@ -16,6 +16,7 @@ import {
   type RemoteSource,
   type Source,
 } from '../model/chunk-request.ts'
+import { BackgroundRoom } from './background-room.ts'
 import type { PeerSource } from './peer-source.ts'
 import { HeldByPeerError, type ChunkSource } from './source.ts'
 import type { Inventory } from '../store/inventory.ts'
@@ -42,17 +43,10 @@ type Unawaited = Exclude<FetchPriority, 'demand'>
 const unawaited: readonly Unawaited[] = ['ahead', 'boot', 'background']
 
 /**
- * Chunks under way that nobody waits for yet: 64 of up to 256 KiB fill a 10 Gbit/s link at 13 ms, and 128 of the 100 KiB
- * that chunks of an image have on average do. A boot may have as many as a registry can be asked for together; whoever
+ * Chunks under way that somebody comes to soon: 64 of up to 256 KiB fill a 10 Gbit/s link at 13 ms. A boot may have as many as a registry can be asked for together; whoever
  * replays it keeps fewer under way to peers.
  */
-const inFlight: Record<Unawaited, number> = { ahead: 64, boot: 256, background: 128 }
-/**
- * Seed chunks under way while somebody waits for a chunk, and for so long after that (ms): others would take the CPU, the disk and
- * the link that the read needs. So a seed gets the less, the longer reads take. It goes on all the same, since a read may wait
- * for minutes. 1 MiB is 8 ms of a link of 1 Gbit/s: the next read waits for no more.
- */
-const besideDemand = { whileAwaited: 1, after: 4, quietMs: 250 } as const
+const inFlight: Record<Exclude<Unawaited, 'background'>, number> = { ahead: 64, boot: 256 }
 /** A chunk that was in the store, and was lost before it was read, is fetched anew so many times. */
 const maxLosses = 2
 /**
@@ -105,18 +99,16 @@ export class Fetcher {
   }
   readonly #keeping = new Set<Promise<void>>()
   readonly #clock: Clock
+  readonly #background: BackgroundRoom
   /** Chunks that peers have delivered. */
   readonly fromPeers = { bytes: 0, chunks: 0 }
   /** Chunks that neighbour regions have delivered. */
   readonly fromNeighbours = { bytes: 0, chunks: 0 }
 
-  /** Calls that wait for a chunk, and when the last one ended (ms of the clock). */
-  #awaited = 0
-  #lastAwaitedMs = -Infinity
-
   constructor(parts: FetcherParts) {
     this.#parts = parts
     this.#clock = parts.clock ?? systemClock
+    this.#background = new BackgroundRoom({ clock: this.#clock, onMore: () => this.#startWaiting() })
   }
 
   /**
@@ -131,15 +123,8 @@ export class Fetcher {
     request: ChunkRequest,
     options: { signal: AbortSignal; priority: FetchPriority; asReader?: boolean },
   ): Promise<FetchedChunk> {
-    if (options.priority !== 'demand') return await this.#fetch(request, options)
-    this.#awaited++
-    try {
-      return await this.#fetch(request, options)
-    } finally {
-      this.#awaited--
-      this.#lastAwaitedMs = this.#clock.now()
-      if (this.#awaited === 0) this.#startWaiting()
-    }
+    const fetch = async (): Promise<FetchedChunk> => await this.#fetch(request, options)
+    return await (options.priority === 'demand' ? this.#background.beside(fetch) : fetch())
   }
 
   async #fetch(
@@ -283,10 +268,7 @@ export class Fetcher {
   }
 
   #mostInFlight(priority: Unawaited): number {
-    if (priority !== 'background') return inFlight[priority]
-    if (this.#awaited > 0) return besideDemand.whileAwaited
-    const isQuiet = this.#clock.now() - this.#lastAwaitedMs >= besideDemand.quietMs
-    return isQuiet ? inFlight.background : besideDemand.after
+    return priority === 'background' ? this.#background.most : inFlight[priority]
   }
 
   #run(flight: Flight, lane: Lane): void {
