@@ -1,25 +1,26 @@
 import { call } from '../node/control/client.ts'
-import { limitNames, type LimitName, type Limits } from '../node/control/api.ts'
+import { limitNames, type LimitName, type LimitReport, type Limits } from '../node/control/api.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 import { UsageError } from './failure.ts'
 import { printJson, printLines } from './output.ts'
 import { parseRateLimit } from '../node/base/byte-rate.ts'
 
-const help = `Shows the limits on this host's bandwidth, and what passes now, over one second. With options it changes limits at
+const help = `Shows the limits on this host's bandwidth, and what passes now, over five seconds. With options it changes limits at
 once; they stay until they are changed again, also when the daemon is started anew.
 
 Usage: p2pfs limits [OPTION...]
 
-  --upload RATE      to peers: chunks
-  --download RATE    from peers: chunks
+  --upload RATE      to peers; 2Mbit or more
+  --download RATE    from peers and registries
   --registry RATE    from registries: layers and publications
   --seed RATE        what seeds get on this host, from wherever it comes
   --neighbour RATE   from neighbour regions; beyond it the registry is read
-  --guest RATE       to hosts of other regions
+  --guest RATE       to hosts of other regions; 2Mbit or more
+  --hot RATE         images that the region mounts often, from wherever they come
   --reset            back to the options of the daemon; other options are set after that
 
-RATE is a number with kbit, Mbit, Gbit, kB, MB or GB, a second, or none. A read that somebody waits for goes first: it
-borrows up to a second of the limit, and what nobody waits for comes after that.
+RATE is a number with kbit, Mbit, Gbit, kB, MB, GB or MiB, a second, or none. A read that somebody waits for goes first: it
+borrows up to a second of the limit, and what nobody waits for comes after that, seeds last.
 
 ${commonHelp}
 `
@@ -32,6 +33,7 @@ export async function run(argv: string[]): Promise<number> {
     seed: { type: 'string' },
     neighbour: { type: 'string' },
     guest: { type: 'string' },
+    hot: { type: 'string' },
     reset: { type: 'boolean' },
   })
   if (parsed === undefined) return 0
@@ -49,14 +51,17 @@ export async function run(argv: string[]): Promise<number> {
   }
   const result = await call<Limits>('POST', '/limits', { set, reset: values.reset === true }, { socket })
   if (json) printJson(result)
-  else
-    printLines(
-      result.limits.map(({ name, rate, isChanged, bytesPerSecond, waits }) => {
-        const limit = rate === 'none' ? 'no limit' : `${rate}${rate.endsWith('B') ? '/s' : ''}`
-        const now = `${((bytesPerSecond * 8) / 1e6).toFixed(1)} Mbit/s now`
-        const waited = waits === 0 ? '' : `; ${waits} ${waits === 1 ? 'piece' : 'pieces'} waited for it`
-        return `${name.padEnd(10)}${limit}${isChanged ? ' (changed)' : ''}, ${now}${waited}`
-      }),
-    )
+  else printLines(result.limits.map(describeLimit))
   return 0
+}
+
+/** One limit, in a line. */
+export function describeLimit(limit: LimitReport): string {
+  const { name, rate, isChanged, bytesPerSecond, waiting, waits, urgentWaits, urgentWaitedMs } = limit
+  const kept = rate === 'none' ? 'no limit' : `${rate}${rate.endsWith('B') ? '/s' : ''}`
+  const now = `${((bytesPerSecond * 8) / 1e6).toFixed(1)} Mbit/s now`
+  const waited = waits === 0 ? '' : `; ${waits} ${waits === 1 ? 'piece' : 'pieces'} waited for it, ${waiting} wait now`
+  const delayed =
+    urgentWaits === 0 ? '' : `; ${urgentWaits} of them for reads, ${(urgentWaitedMs / urgentWaits).toFixed(0)} ms each`
+  return `${name.padEnd(10)}${kept}${isChanged ? ' (changed)' : ''}, ${now}${waited}${delayed}`
 }

@@ -8,6 +8,7 @@ import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 import { describeBelief } from './belief.ts'
 import { printJson, printLines, shortName } from './output.ts'
+import { describeLimit } from './limits.ts'
 import { describeDemand } from './seed-job.ts'
 import { formatAmount, formatSize } from './size.ts'
 
@@ -49,6 +50,7 @@ function describe(status: Status): string[] {
         `  ${shortName(peer.name)} (${peer.peer}) for ${peer.connectedSeconds} s: ` +
         `received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}${describeLink(peer.bulk)}`,
     ),
+    ...describeLimits(status.limits),
     ...status.neighbours.map(({ region, members, known, received, passedOverSeconds, problem }) => {
       const passedOver = passedOverSeconds === 0 ? '' : `, passed over for ${passedOverSeconds} s`
       const trouble = problem === undefined ? '' : `; ${problem}`
@@ -82,6 +84,12 @@ function describe(status: Status): string[] {
       ...describeReads(mount),
     ]),
   ]
+}
+
+/** Those that are set. */
+function describeLimits(limits: Status['limits']): string[] {
+  const set = limits.filter(({ rate }) => rate !== 'none')
+  return set.length === 0 ? [] : ['limits', ...set.map((limit) => `  ${describeLimit(limit)}`)]
 }
 
 /** At most so many counted images are shown; `--json` has all. */

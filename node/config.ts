@@ -230,7 +230,9 @@ export const options = {
     20 * 2 ** 30,
     'what such images may have pinned on this host; those that are mounted less often make room',
   ),
-  hotBandwidth: size(12 * 2 ** 20, 'how many bytes a second such images come with'),
+  hotBandwidth: text('RATE', '12MiB', 'how fast such images come; p2pfs limits changes it while it runs', {
+    check: parseRateLimit,
+  }),
   registryCa: list(
     'FILE',
     [],

@@ -161,17 +161,21 @@ export async function startDaemon(
     seed: new Bandwidth(),
     neighbour: new Bandwidth(),
     guest: new Bandwidth(),
+    hot: new Bandwidth(),
   }
-  const bandwidthLimits = new LimitsOperation(
-    { bandwidths, file: paths.limits, log },
-    {
-      upload: config.uploadLimit,
-      download: config.downloadLimit,
-      registry: config.registryLimit,
-      seed: config.seedLimit,
-      neighbour: config.neighbourBandwidth,
-      guest: config.neighbourBandwidth,
-    },
+  const bandwidthLimits = stack.use(
+    new LimitsOperation(
+      { bandwidths, file: paths.limits, log },
+      {
+        upload: config.uploadLimit,
+        download: config.downloadLimit,
+        registry: config.registryLimit,
+        seed: config.seedLimit,
+        neighbour: config.neighbourBandwidth,
+        guest: config.neighbourBandwidth,
+        hot: config.hotBandwidth,
+      },
+    ),
   )
   await bandwidthLimits.start()
   const registryOptions = {
@@ -180,7 +184,7 @@ export async function startDaemon(
     mirrors: config.registryMirror,
     hostsDirectories: config.registryHostsDir,
     certificates: { authorityFiles: config.registryCa },
-    bandwidth: bandwidths.registry,
+    bandwidths: [bandwidths.registry, bandwidths.download],
     limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
     userAgent: `p2pfs/${version}`,
     log,
@@ -202,7 +206,7 @@ export async function startDaemon(
   )
   await registryForPeers.start()
   const network = await PeerNetwork.open(
-    { log, upload: bandwidths.upload, guestBandwidth: bandwidths.guest },
+    { log, upload: bandwidths.upload, download: bandwidths.download, guestBandwidth: bandwidths.guest },
     {
       region: config.region,
       name: config.name,
@@ -356,6 +360,7 @@ export async function startDaemon(
       }),
       readsFor: async (reference) => await peerImports.readsFor(reference),
       room: async () => await roomOf(paths.chunks),
+      hotBandwidth: bandwidths.hot,
       log,
     },
     {
@@ -363,7 +368,6 @@ export async function startDaemon(
       hot: {
         isOn: config.hotImages === 'on',
         diskBytes: config.hotDisk,
-        bytesPerSecond: config.hotBandwidth,
       },
     },
   )
@@ -410,6 +414,7 @@ export async function startDaemon(
             catalog,
             inventory,
             network,
+            limits: bandwidthLimits,
             neighbours,
             neighboursFirst,
             imports,
@@ -480,6 +485,10 @@ export async function startDaemon(
   const served: ServedData = {
     chunk: async (digest) => await inventory.get(digest),
     relayedChunk: async (digest, options) => await relays.chunk(digest, options),
+    holders: (digest) => {
+      const request = inventory.requestOf(digest)
+      return request === undefined ? [] : availability.holders(request.table, request.index)
+    },
     imageRecord: async (name) => await catalog.image(name),
     rootfsManifest: async (digest) => await catalog.rootfsBytes(digest),
     layerIndex: async (diffId) => await catalog.layerBytes(diffId),

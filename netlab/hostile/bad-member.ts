@@ -310,6 +310,8 @@ export class BadMember {
             const wants = Array.from({ length: maxWantsPerMessage }, (_, n) => ({
               id: (id * maxWantsPerMessage + n) >>> 0,
               kind: 'held' as const,
+              priority: 'demand' as const,
+              waits: false,
               depth: 0,
               digest: known.length === 0 ? randomDigest() : known[n % known.length]!,
             }))

@@ -107,6 +107,10 @@ export class SimulatedNode {
     this.#served = {
       chunk: async (digest) => this.#maybeLie(await inventory.get(digest)),
       relayedChunk: async (digest, options) => this.#maybeLie(await relays.chunk(digest, options)),
+      holders: (digest) => {
+        const request = inventory.requestOf(digest)
+        return request === undefined ? [] : availability.holders(request.table, request.index)
+      },
       imageRecord: nothing,
       rootfsManifest: nothing,
       sharedBlob: () => undefined,

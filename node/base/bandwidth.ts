@@ -10,15 +10,49 @@ const borrowUs = 1_000_000n
 const longestPieceBytes = maxChunkBytes
 /** How often the first one that waits looks whether the limit has changed, or another thread has used it up (ms). */
 const pollMs = 250
+/** How often what is last looks whether others still wait before it (ms). */
+const lastPollMs = 20
 const microsecondsPerSecond = 1_000_000
 
 /** Places of the numbers that threads share. */
-const places = { freeAtUs: 0, bytesPerSecond: 1, bytes: 2 } as const
-const numberBytes = 8
+const places = {
+  freeAtUs: 0,
+  bytesPerSecond: 1,
+  bytes: 2,
+  /** Pieces that had to wait, and of these what somebody waited for, with the time that has cost (µs). */
+  waits: 3,
+  urgentWaits: 4,
+  urgentWaitedUs: 5,
+  /** Pieces that wait now; of these, what goes before the last ones and is not urgent. */
+  waiting: 6,
+  waitingBefore: 7,
+} as const
+const numberBytes = BigInt64Array.BYTES_PER_ELEMENT
 
 /** Somebody who waits. */
 interface Waiter {
   wake: () => void
+  isLast: boolean
+}
+
+export interface PieceOptions {
+  signal: AbortSignal
+  urgency: Urgency
+  /** Whether it goes after all others, as what a seed asks for. */
+  isLast?: boolean
+}
+
+/** What a limit has held up, in all threads, since the daemon started. */
+export interface LimitUse {
+  bytes: number
+  /** Pieces that wait now. */
+  waiting: number
+  /** Pieces that have waited, or wait. */
+  waits: number
+  /** Of these, what somebody waited for. */
+  urgentWaits: number
+  /** How long those have waited together (ms). */
+  urgentWaitedMs: number
 }
 
 export interface BandwidthParts {
@@ -29,7 +63,7 @@ export interface BandwidthParts {
 
 /**
  * A limit on bytes a second, or none, for all threads that have its memory. What somebody waits for goes first: it borrows
- * up to a second of the time to come, and the rest waits until that is paid. A piece of any length passes when nothing is
+ * up to a second of the time to come, and the rest waits until that is paid; what is last comes after the rest. A piece of any length passes when nothing is
  * owed, so a limit that is far below a chunk a second works, too.
  */
 export class Bandwidth {
@@ -40,7 +74,6 @@ export class Bandwidth {
   readonly #nowUs: () => bigint
   /** Those of this thread, the first one first. */
   readonly #waiting = new Set<Waiter>()
-  #waits = 0
 
   constructor(
     { clock = systemClock, nowUs = () => process.hrtime.bigint() / 1000n }: BandwidthParts = {},
@@ -78,9 +111,34 @@ export class Bandwidth {
     return Number(this.#load('bytes'))
   }
 
-  /** Pieces that have waited, or wait, in this thread. */
-  get waits(): number {
-    return this.#waits
+  /** What has passed, and what has waited. */
+  use(): LimitUse {
+    const number = (place: keyof typeof places): number => Number(this.#load(place))
+    return {
+      bytes: number('bytes'),
+      waiting: number('waiting'),
+      waits: number('waits'),
+      urgentWaits: number('urgentWaits'),
+      urgentWaitedMs: number('urgentWaitedUs') / 1000,
+    }
+  }
+
+  /**
+   * Notes that a piece begins to wait, where it is not {@link take} that waits.
+   * @param options `goesBefore`: what is last waits until this one has passed. A thread that may end before says so of none.
+   * @returns call it when the piece passes, or is not wanted any more; once
+   */
+  beginWait({ isUrgent, goesBefore = false }: { isUrgent: boolean; goesBefore?: boolean }): () => void {
+    const sinceUs = this.#nowUs()
+    this.#add('waits', 1n)
+    this.#add('waiting', 1n)
+    if (isUrgent) this.#add('urgentWaits', 1n)
+    if (goesBefore) this.#add('waitingBefore', 1n)
+    return () => {
+      this.#add('waiting', -1n)
+      if (isUrgent) this.#add('urgentWaitedUs', this.#nowUs() - sinceUs)
+      if (goesBefore) this.#add('waitingBefore', -1n)
+    }
   }
 
   /**
@@ -88,20 +146,26 @@ export class Bandwidth {
    * overtakes.
    * @throws the signal's reason
    */
-  async take(bytes: number, { signal, urgency }: { signal: AbortSignal; urgency: Urgency }): Promise<void> {
-    if (this.#tryTake(bytes, urgency)) return
+  async take(bytes: number, { signal, urgency, isLast = false }: PieceOptions): Promise<void> {
+    if (this.#tryTake(bytes, urgency, isLast)) return
     let wakeUp = Promise.withResolvers<void>()
-    const waiter: Waiter = { wake: () => wakeUp.resolve() }
+    const waiter: Waiter = { wake: () => wakeUp.resolve(), isLast }
     this.#waiting.add(waiter)
-    this.#waits++
-    const forgetRaise = urgency.onRaise(waiter.wake)
+    let endWait = this.beginWait({ isUrgent: urgency.isUrgent, goesBefore: !urgency.isUrgent && !isLast })
+    const forgetRaise = urgency.onRaise(() => {
+      endWait()
+      endWait = this.beginWait({ isUrgent: true })
+      this.#add('waits', -1n)
+      waiter.wake()
+    })
     signal.addEventListener('abort', waiter.wake, { once: true })
     try {
       for (;;) {
         signal.throwIfAborted()
-        const isFirst = urgency.isUrgent || this.#waiting.values().next().value === waiter
-        if (isFirst && this.#spend(bytes, urgency.isUrgent)) return
-        const waitMs = isFirst ? Math.min(this.waitMs(urgency.isUrgent), pollMs) : undefined
+        const { isUrgent } = urgency
+        const isFirst = isUrgent || this.#first() === waiter
+        if (isFirst && this.#spend(bytes, isUrgent, isLast)) return
+        const waitMs = isFirst ? Math.min(this.waitMs(isUrgent, { isLast }), pollMs) : undefined
         const cancel = waitMs === undefined ? undefined : this.#clock.after(waitMs, waiter.wake)
         await wakeUp.promise
         cancel?.()
@@ -111,14 +175,17 @@ export class Bandwidth {
       forgetRaise()
       signal.removeEventListener('abort', waiter.wake)
       this.#waiting.delete(waiter)
+      endWait()
       this.#wakeFirst()
     }
   }
 
   /** How long until something may pass (ms); 0 where it may now. */
-  waitMs(isUrgent: boolean): number {
+  waitMs(isUrgent: boolean, { isLast = false }: { isLast?: boolean } = {}): number {
     const rate = this.bytesPerSecond
     if (rate === undefined) return 0
+    // Another thread, too, may have what goes before it.
+    if (!isUrgent && isLast && this.#load('waitingBefore') > 0n) return lastPollMs
     const mayOweUs = isUrgent ? borrowUs + costUsOf(longestPieceBytes, rate) : 0n
     const owedUs = this.#load('freeAtUs') - this.#nowUs() - mayOweUs
     return owedUs <= 0n ? 0 : Math.ceil(Number(owedUs) / 1000)
@@ -148,19 +215,32 @@ export class Bandwidth {
   }
 
   /** Nobody overtakes those that wait already, unless somebody waits for it. */
-  #tryTake(bytes: number, { isUrgent }: Urgency): boolean {
-    return (isUrgent || this.#waiting.size === 0) && this.#spend(bytes, isUrgent)
+  #tryTake(bytes: number, { isUrgent }: Urgency, isLast: boolean): boolean {
+    return (isUrgent || this.#waiting.size === 0) && this.#spend(bytes, isUrgent, isLast)
   }
 
-  #spend(bytes: number, isUrgent: boolean): boolean {
-    if (this.waitMs(isUrgent) > 0) return false
+  #spend(bytes: number, isUrgent: boolean, isLast: boolean): boolean {
+    if (this.waitMs(isUrgent, { isLast }) > 0) return false
     this.charge(bytes)
     return true
   }
 
+  /** The one whose turn it is: the first of those that are not last, if there are such. */
+  #first(): Waiter | undefined {
+    let last: Waiter | undefined
+    for (const waiter of this.#waiting) {
+      if (!waiter.isLast) return waiter
+      last ??= waiter
+    }
+    return last
+  }
+
   #wakeFirst(): void {
-    const [first] = this.#waiting
-    first?.wake()
+    this.#first()?.wake()
+  }
+
+  #add(place: keyof typeof places, value: bigint): void {
+    Atomics.add(this.#numbers, places[place], value)
   }
 
   #load(place: keyof typeof places): bigint {

@@ -1,6 +1,6 @@
 import { P2pfsError } from '../../protocol/errors.ts'
 
-/** Bytes a second in one of each unit. Decimal, as rates of links are. */
+/** Bytes a second in one of each unit. Decimal, as rates of links are; those with an i are powers of two. */
 const units: Record<string, number> = {
   kbit: 1e3 / 8,
   Mbit: 1e6 / 8,
@@ -8,11 +8,14 @@ const units: Record<string, number> = {
   kB: 1e3,
   MB: 1e6,
   GB: 1e9,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
 }
 
 /** Bytes a second of a rate such as `200Mbit` or `25MB`. @throws invalid */
 export function parseByteRate(text: string): number {
-  const [, number = '', unit = ''] = /^([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([kMG](?:bit|B))$/.exec(text.trim()) ?? []
+  const [, number = '', unit = ''] = /^([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([kMG](?:bit|B)|[KMG]iB)$/.exec(text.trim()) ?? []
   const rate = Number(number) * (units[unit] ?? 0)
   if (!(rate > 0)) throw new P2pfsError('invalid', `${text} is no rate such as 200Mbit or 25MB a second`)
   return rate

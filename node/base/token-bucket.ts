@@ -1,4 +1,7 @@
-/** Lets through so many a second in the long run, and up to `burst` at once after a pause. */
+/**
+ * Lets through so many a second in the long run, and up to `burst` at once after a pause: messages, requests, dials. Bytes a
+ * second are limited by a `Bandwidth`, which its operator sees and changes.
+ */
 export class TokenBucket {
   readonly #perMs: number
   readonly #burst: number

@@ -341,7 +341,7 @@ export type Outcome<T> = { result: T } | { error: { code: string; message: strin
 export type BulkLink = 'open' | 'idle' | 'refused' | 'unreachable' | 'off'
 
 /** Flows that can be limited, in bytes a second. */
-export const limitNames = ['upload', 'download', 'registry', 'seed', 'neighbour', 'guest'] as const
+export const limitNames = ['upload', 'download', 'registry', 'seed', 'neighbour', 'guest', 'hot'] as const
 export type LimitName = (typeof limitNames)[number]
 
 /** `POST /limits`. */
@@ -353,17 +353,24 @@ export interface LimitsRequest {
 }
 
 export interface Limits {
-  limits: {
-    name: LimitName
-    /** As it was given; `none` where there is no limit. */
-    rate: string
-    /** Whether it is not the daemon's option. */
-    isChanged: boolean
-    /** Bytes that passed in the last second. */
-    bytesPerSecond: number
-    /** Pieces that have waited for the limit since the daemon started. */
-    waits: number
-  }[]
+  limits: LimitReport[]
+}
+
+export interface LimitReport {
+  name: LimitName
+  /** As it was given; `none` where there is no limit. */
+  rate: string
+  /** Whether it is not the daemon's option. */
+  isChanged: boolean
+  /** What passed in the last five seconds, a second; less where the daemon has just started. */
+  bytesPerSecond: number
+  /** Pieces that wait for the limit now. */
+  waiting: number
+  /** Pieces that have waited for it since the daemon started, in bulk or otherwise. */
+  waits: number
+  /** Of these, what somebody waited for, and how long these have waited together (ms). */
+  urgentWaits: number
+  urgentWaitedMs: number
 }
 
 /** `GET /status` answers with a {@link Status}. Counters begin at zero when the daemon starts. */
@@ -411,6 +418,8 @@ export interface Status {
     /** Why no member is connected, where the last one that was dialled was not reached, or did not take this host. */
     problem?: string
   }[]
+  /** Limits on bandwidth. */
+  limits: LimitReport[]
   /** Hosts of other regions that this host serves. */
   guests: { connected: number; sent: Amount }
   images: {

@@ -29,7 +29,7 @@ export async function fetchInBulk(
   { bulk, overLibp2p, clock = systemClock }: BulkFetchParts,
   peer: string,
   { digest, lengthBytes }: ChunkRequest,
-  { signal, urgency }: { signal: AbortSignal; urgency: Urgency },
+  { signal, urgency, isLast = false }: { signal: AbortSignal; urgency: Urgency; isLast?: boolean },
 ): Promise<Delivery> {
   // Most chunks simply come: what is made for each of them is made as cheaply as it can be.
   const over = new AbortController()
@@ -42,7 +42,7 @@ export async function fetchInBulk(
   urgency.onRaise(() => {
     if (!isOver) cancel = clock.after(raisedMs, () => late.resolve('late'))
   })
-  const inBulk = bulk.fetchToStore(peer, digest, lengthBytes, { signal: over.signal, urgency })
+  const inBulk = bulk.fetchToStore(peer, digest, lengthBytes, { signal: over.signal, urgency, isLast })
   try {
     const outcome = await Promise.race([inBulk, late.promise]).catch((error: unknown) => {
       // Another way to the same peer may still do.

@@ -16,6 +16,7 @@ import {
   type RemoteSource,
   type Source,
 } from '../model/chunk-request.ts'
+import { BackgroundRoom } from './background-room.ts'
 import type { PeerSource } from './peer-source.ts'
 import { HeldByPeerError, type ChunkSource } from './source.ts'
 import type { Inventory } from '../store/inventory.ts'
@@ -38,13 +39,14 @@ interface Delivered<From extends Source = RemoteSource> {
 }
 
 type Unawaited = Exclude<FetchPriority, 'demand'>
+/** The first comes first. */
+const unawaited: readonly Unawaited[] = ['ahead', 'boot', 'background']
 
 /**
- * Chunks under way that nobody waits for yet: 64 of up to 256 KiB fill a 10 Gbit/s link at 13 ms, and 128 of the 100 KiB
- * that chunks of an image have on average do. A boot may have as many as a registry can be asked for together; whoever
+ * Chunks under way that somebody comes to soon: 64 of up to 256 KiB fill a 10 Gbit/s link at 13 ms. A boot may have as many as a registry can be asked for together; whoever
  * replays it keeps fewer under way to peers.
  */
-const inFlight: Record<Unawaited, number> = { ahead: 64, boot: 256, background: 128 }
+const inFlight: Record<Exclude<Unawaited, 'background'>, number> = { ahead: 64, boot: 256 }
 /** A chunk that was in the store, and was lost before it was read, is fetched anew so many times. */
 const maxLosses = 2
 /**
@@ -96,6 +98,8 @@ export class Fetcher {
     background: { running: 0, waiting: [] },
   }
   readonly #keeping = new Set<Promise<void>>()
+  readonly #clock: Clock
+  readonly #background: BackgroundRoom
   /** Chunks that peers have delivered. */
   readonly fromPeers = { bytes: 0, chunks: 0 }
   /** Chunks that neighbour regions have delivered. */
@@ -103,6 +107,8 @@ export class Fetcher {
 
   constructor(parts: FetcherParts) {
     this.#parts = parts
+    this.#clock = parts.clock ?? systemClock
+    this.#background = new BackgroundRoom({ clock: this.#clock, onMore: () => this.#startWaiting() })
   }
 
   /**
@@ -114,6 +120,14 @@ export class Fetcher {
    *   layer is not what it was. Where the signal's reason is a `timeout`, an error that says what was tried until then
    */
   async fetch(
+    request: ChunkRequest,
+    options: { signal: AbortSignal; priority: FetchPriority; asReader?: boolean },
+  ): Promise<FetchedChunk> {
+    const fetch = async (): Promise<FetchedChunk> => await this.#fetch(request, options)
+    return await (options.priority === 'demand' ? this.#background.beside(fetch) : fetch())
+  }
+
+  async #fetch(
     request: ChunkRequest,
     options: { signal: AbortSignal; priority: FetchPriority; asReader?: boolean },
   ): Promise<FetchedChunk> {
@@ -185,9 +199,9 @@ export class Fetcher {
     if (this.#flights.get(digest) === flight) this.#flights.delete(digest)
   }
 
-  /** Gets a chunk that another fetch waits for. */
+  /** Gets a chunk that another fetch waits for; nobody may wait for that one. */
   readonly fetchChunk: FetchChunk = async (request, { signal }) =>
-    (await this.fetch(request, { signal, priority: 'demand' })).bytes
+    (await this.#fetch(request, { signal, priority: 'demand' })).bytes
 
   /** Resolves when all chunks fetched so far are on the disk, or have failed to get there. */
   async settled(): Promise<void> {
@@ -235,9 +249,26 @@ export class Fetcher {
   #enter(flight: Flight): void {
     if (flight.started) return
     if (flight.priority === 'demand') return flight.start()
-    const lane = this.#lanes[flight.priority]
-    if (lane.running < inFlight[flight.priority]) this.#run(flight, lane)
-    else lane.waiting.push(flight)
+    this.#lanes[flight.priority].waiting.push(flight)
+    this.#startWaiting()
+  }
+
+  /** Starts what there is room for. A lane waits as long as one before it has more than it may start. */
+  #startWaiting(): void {
+    for (const priority of unawaited) {
+      const lane = this.#lanes[priority]
+      while (lane.waiting.length > 0 && lane.running < this.#mostInFlight(priority)) {
+        const next = lane.waiting.shift()!
+        // Those that everybody gave up need no turn; those that have started or moved to another lane meanwhile are passed over.
+        if (next.abort.signal.aborted) next.start()
+        else if (!next.started && next.priority === priority) this.#run(next, lane)
+      }
+      if (lane.waiting.length > 0) return
+    }
+  }
+
+  #mostInFlight(priority: Unawaited): number {
+    return priority === 'background' ? this.#background.most : inFlight[priority]
   }
 
   #run(flight: Flight, lane: Lane): void {
@@ -245,17 +276,7 @@ export class Fetcher {
     flight.start()
     const done = (): void => {
       lane.running--
-      let next = lane.waiting.shift()
-      // Flights that have started or moved to another lane meanwhile are passed over; flights that everybody gave up
-      // need no turn.
-      while (
-        next !== undefined &&
-        (next.started || next.abort.signal.aborted || next.priority === 'demand' || this.#lanes[next.priority] !== lane)
-      ) {
-        if (next.abort.signal.aborted) next.start()
-        next = lane.waiting.shift()
-      }
-      if (next !== undefined) this.#run(next, lane)
+      this.#startWaiting()
     }
     flight.chunk.then(async () => (this.#keeping.size < maxKeeping ? undefined : await flight.kept)).then(done, done)
   }
@@ -289,7 +310,8 @@ export class Fetcher {
     peers: Promise<Delivered | undefined>,
     signal: AbortSignal,
   ): Promise<Delivered> {
-    const { registry, clock = systemClock } = this.#parts
+    const { registry } = this.#parts
+    const clock = this.#clock
     const deliveringOf = async (asking: Promise<Delivered | undefined>): Promise<Delivered> =>
       (await asking) ?? (await new Promise<never>(() => undefined))
     let delivering = deliveringOf(peers)
@@ -343,7 +365,8 @@ export class Fetcher {
     const onRefusal = (peer: string, { code }: P2pfsError): void => void flight.refusals.push({ peer, code })
     try {
       const isReader = flight.reading.signal
-      const options = { signal, urgency: flight.urgency, isReader, onRefusal, onLate }
+      const priority = (): FetchPriority => flight.priority
+      const options = { signal, urgency: flight.urgency, priority, isReader, onRefusal, onLate }
       const bytes = await this.#parts.peers.fetch(request, options)
       return { bytes, source: 'peer' }
     } catch (error) {

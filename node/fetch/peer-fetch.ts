@@ -1,8 +1,9 @@
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Clock } from '../base/clock.ts'
 import type { Urgency } from '../base/urgency.ts'
-import type { ChunkRequest, Delivery } from '../model/chunk-request.ts'
+import type { ChunkRequest, Delivery, FetchPriority } from '../model/chunk-request.ts'
 import type { StreamClass } from '../peers/chunk/client.ts'
+import { HeldElsewhereError } from '../peers/chunk/stream.ts'
 import { standings, type PeerStanding } from '../peers/peer-standing.ts'
 
 /**
@@ -34,20 +35,35 @@ const maxOwnLateMs = 1_000
 /** How often the decision is made anew where nothing else happens (ms). */
 const recheckMs = 250
 
+/** Members that busy holders have named and that are met for one chunk: three answers' worth. */
+const maxNamed = 9
+
+export interface AskOptions {
+  signal: AbortSignal
+  streamClass: StreamClass
+  urgency: Urgency
+  priority: FetchPriority
+  /** Whether the holder is to serve it in its turn, rather than name others. */
+  waits: boolean
+}
+
 /** The holders as one fetch needs them. */
 export interface Holders {
-  next: (request: ChunkRequest, except: ReadonlySet<string>) => { id: string; standing: PeerStanding } | undefined
-  ask: (
-    id: string,
+  next: (
     request: ChunkRequest,
-    options: { signal: AbortSignal; streamClass: StreamClass; urgency: Urgency },
-  ) => Promise<Delivery>
+    except: ReadonlySet<string>,
+    named: ReadonlySet<string>,
+  ) => { id: string; standing: PeerStanding } | undefined
+  ask: (id: string, request: ChunkRequest, options: AskOptions) => Promise<Delivery>
+  /** Undefined where it is not connected. */
+  standing: (id: string) => PeerStanding | undefined
+  meet: (id: string, options: { signal: AbortSignal }) => Promise<boolean>
   reader: (request: ChunkRequest) => Reader | 'registry' | undefined
   findReader: (request: ChunkRequest, urgency: Urgency) => Promise<void>
   askReader: (
     reader: Reader,
     request: ChunkRequest,
-    options: { signal: AbortSignal; urgency: Urgency; onComing: () => void },
+    options: { signal: AbortSignal; urgency: Urgency; priority: FetchPriority; onComing: () => void },
   ) => Promise<Delivery>
   comingMs: number
   usualMs: (streamClass: StreamClass) => number
@@ -60,6 +76,7 @@ export interface Holders {
 export interface PeerFetchOptions {
   signal: AbortSignal
   urgency: Urgency
+  priority?: () => FetchPriority
   onRefusal?: (peer: string, error: P2pfsError) => void
   onLate?: () => void
   isReader?: AbortSignal
@@ -103,7 +120,9 @@ interface AskedReader {
  * 5. Where nobody holds the chunk, a steward says who reads it: this host, or a member, which is asked to. The registry is
  *    asked too when that member does not say soon that it does, and when somebody has waited for ten seconds: two, within
  *    the budget. Another reader is asked for where that one refuses.
- * 6. The first right answer wins; the wants of the others are given up.
+ * 6. A holder that has too much to serve names others, which are asked too. When all of them have said so, the first one is asked
+ *    again, and serves the chunk in its turn.
+ * 7. The first right answer wins; the wants of the others are given up.
  */
 export class PeerFetch {
   readonly #holders: Holders
@@ -115,6 +134,13 @@ export class PeerFetch {
   readonly #tried = new Set<string>()
   readonly #asked = new Map<string, Asked>()
   #reader: AskedReader | undefined
+  /** Connected members that busy holders have named, and how many have been named in all. */
+  readonly #named = new Set<string>()
+  #namedInAll = 0
+  /** Named members to which this host is connecting. */
+  #meeting = 0
+  /** Holders that have sent this fetch to others, the first one first. */
+  readonly #busy: string[] = []
   #isAskingSteward = false
   #questions = 0
   readonly #startedAtMs: number
@@ -177,10 +203,16 @@ export class PeerFetch {
    */
   #act(): number {
     const { digest } = this.#request
-    const next = this.#holders.next(this.#request, this.#tried)
+    const next = this.#holders.next(this.#request, this.#tried, this.#named)
     if (this.#reader !== undefined && this.#asked.size === 0 && next === undefined) return this.#waitForReader()
     if (this.#asked.size === 0) {
       if (next === undefined) {
+        if (this.#meeting > 0 && this.#urgentAtMs === undefined) return Infinity
+        const busy = this.#busy.shift()
+        if (busy !== undefined) {
+          this.#ask(busy, { waits: true })
+          return 0
+        }
         if (this.#isAskingSteward && !this.#isReader()) return Infinity
         const reader = this.#isReader() ? 'registry' : this.#holders.reader(this.#request)
         if (reader === 'registry') throw new P2pfsError('missing', 'no peer delivers the chunk', { digest })
@@ -195,7 +227,7 @@ export class PeerFetch {
       }
       const leftMs = next.standing.current === standings.lost ? this.#afterRegistry() : 0
       if (leftMs > 0) return leftMs
-      this.#ask(next)
+      this.#ask(next.id)
       return 0
     }
     if (this.#urgentAtMs === undefined) return Infinity
@@ -209,7 +241,7 @@ export class PeerFetch {
     const isOver = now - Math.max(this.#lastAskedAtMs, this.#urgentAtMs) >= nextHolderMs && !this.#isQueued()
     if (!isOver && quietMs < this.#usualMs()) return Math.min(this.#usualMs() - quietMs, recheckMs)
     if (!isOver && !this.#allSilent() && !this.#holders.mayAskAgain()) return recheckMs
-    this.#ask(next)
+    this.#ask(next.id)
     return 0
   }
 
@@ -271,7 +303,13 @@ export class PeerFetch {
       asked.isComing = true
       this.#wake.resolve()
     }
-    const asking = this.#holders.askReader(reader, this.#request, { signal, urgency: this.#options.urgency, onComing })
+    const { urgency } = this.#options
+    const asking = this.#holders.askReader(reader, this.#request, {
+      signal,
+      urgency,
+      priority: this.#priority,
+      onComing,
+    })
     this.#settle(id, asking, signal, () => (this.#reader = undefined))
   }
 
@@ -319,19 +357,28 @@ export class PeerFetch {
     return this.#holders.usualMs(this.#streamClass)
   }
 
+  get #priority(): FetchPriority {
+    if (this.#urgentAtMs !== undefined) return 'demand'
+    return this.#options.priority?.() ?? 'background'
+  }
+
   /** The peer protocol has one stream for each of these two. */
   get #streamClass(): StreamClass {
     return this.#urgentAtMs === undefined ? 'background' : 'demand'
   }
 
-  #ask({ id, standing }: { id: string; standing: PeerStanding }): void {
+  #ask(id: string, { waits = false }: { waits?: boolean } = {}): void {
     const askedAtMs = this.#clock.now()
     const streamClass = this.#streamClass
     this.#tried.add(id)
+    const standing = this.#holders.standing(id)
+    if (standing === undefined) return
     this.#asked.set(id, { standing, wasSilent: standing.isSilent, streamClass, askedAtMs })
     this.#lastAskedAtMs = askedAtMs
     const { signal } = this.#over
-    const asking = this.#holders.ask(id, this.#request, { signal, streamClass, urgency: this.#options.urgency })
+    const { urgency } = this.#options
+    const asked = { signal, streamClass, urgency, priority: this.#priority, waits }
+    const asking = this.#holders.ask(id, this.#request, asked)
     this.#settle(id, asking, signal, () => this.#asked.delete(id))
   }
 
@@ -345,6 +392,7 @@ export class PeerFetch {
           if (signal.aborted) return
           if (!isP2pfsError(error)) this.#failure ??= error
           else this.#options.onRefusal?.(id, error)
+          if (error instanceof HeldElsewhereError) this.#sentElsewhere(id, error.holders)
           // Who has waited in vain once does not wait for others in turn.
           if (isP2pfsError(error, 'timeout')) this.#becomeLate()
         },
@@ -353,6 +401,32 @@ export class PeerFetch {
         onOver()
         this.#wake.resolve()
       })
+  }
+
+  #sentElsewhere(id: string, holders: readonly string[]): void {
+    this.#busy.push(id)
+    const { signal } = this.#over
+    for (const holder of holders) {
+      if (this.#tried.has(holder) || this.#named.has(holder) || this.#namedInAll >= maxNamed) continue
+      this.#namedInAll++
+      if (this.#holders.standing(holder) !== undefined) {
+        this.#named.add(holder)
+        continue
+      }
+      this.#meeting++
+      this.#holders
+        .meet(holder, { signal })
+        .then(
+          (isConnected) => {
+            if (isConnected) this.#named.add(holder)
+          },
+          () => undefined,
+        )
+        .finally(() => {
+          this.#meeting--
+          this.#wake.resolve()
+        })
+    }
   }
 
   async #wait(ms: number): Promise<void> {

@@ -4,19 +4,19 @@ import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { ShareBudget } from '../base/share-budget.ts'
 import type { Urgency } from '../base/urgency.ts'
-import type { ChunkRequest, Delivery } from '../model/chunk-request.ts'
+import type { ChunkRequest, Delivery, FetchPriority } from '../model/chunk-request.ts'
 import type { Availability } from '../peers/availability.ts'
 import type { BulkPlane } from '../peers/bulk/bulk-plane.ts'
 import type { ChunkClient, StreamClass } from '../peers/chunk/client.ts'
 import { standings, type PeerStanding } from '../peers/peer-standing.ts'
 import type { SpanStewards } from '../peers/spans/span-stewards.ts'
 import { fetchInBulk } from './bulk-fetch.ts'
-import { PeerFetch, type Reader } from './peer-fetch.ts'
+import { PeerFetch, type AskOptions, type Reader } from './peer-fetch.ts'
 import type { SourceOptions } from './source.ts'
 
 export interface PeerSourceParts {
   availability: Pick<Availability, 'holders' | 'whenAsked' | 'forgetClaim'>
-  chunks: Pick<ChunkClient, 'fetchChunk' | 'standing' | 'usualMs' | 'comingMs' | 'isBusyWithEarlier'>
+  chunks: Pick<ChunkClient, 'fetchChunk' | 'meet' | 'standing' | 'usualMs' | 'comingMs' | 'isBusyWithEarlier'>
   bulk: Pick<BulkPlane, 'ready' | 'fetchToStore' | 'isBusyWithEarlier'>
   /** A limit on what is taken from peers. */
   download?: Pick<Bandwidth, 'take' | 'giveBack' | 'charge'>
@@ -26,6 +26,8 @@ export interface PeerSourceParts {
 }
 
 export interface PeerSourceOptions extends Omit<SourceOptions, 'fetchChunk'> {
+  /** Why the chunk is fetched, as it is now. Where it is not given, it is as the urgency says. */
+  priority?: () => FetchPriority
   /** Called for each peer that did not deliver. */
   onRefusal?: (peer: string, error: P2pfsError) => void
   /** Called when another source should be asked too; once. The peers are waited for all the same. */
@@ -88,7 +90,8 @@ export class PeerSource {
       this.#download.charge(lengthBytes)
       return delivery
     }
-    await this.#download.take(lengthBytes, options)
+    const { signal, urgency, priority } = options
+    await this.#download.take(lengthBytes, { signal, urgency, isLast: priority?.() === 'background' })
     try {
       return await run()
     } catch (error) {
@@ -97,13 +100,22 @@ export class PeerSource {
     }
   }
 
-  /** The holder to ask next. @param except those that have been asked */
-  next(request: ChunkRequest, except: ReadonlySet<string>): { id: string; standing: PeerStanding } | undefined {
-    const { availability, chunks } = this.#parts
+  /**
+   * The holder to ask next.
+   * @param except those that have been asked
+   * @param named connected members that others have named, besides those that have said so themselves
+   */
+  next(
+    request: ChunkRequest,
+    except: ReadonlySet<string>,
+    named: ReadonlySet<string> = nobody,
+  ): { id: string; standing: PeerStanding } | undefined {
+    const { availability } = this.#parts
     let best: { id: string; standing: PeerStanding; place: number; busyBytes: number } | undefined
-    for (const id of availability.holders(request.table, request.index)) {
+    for (const id of [...availability.holders(request.table, request.index), ...named]) {
       if (except.has(id)) continue
-      const standing = chunks.standing(id)
+      const standing = this.standing(id)
+      if (standing === undefined) continue
       const { current } = standing
       const loadBytes = this.#loads.get(id) ?? 0
       // A peer that has not delivered yet is tried, one chunk at a time, where one that has is busy with more than that:
@@ -140,6 +152,28 @@ export class PeerSource {
     if (place === undefined) return undefined
     const { member: id, depth } = place
     return id === undefined ? 'registry' : { id, depth, standing: chunks.standing(id) }
+  }
+
+  /** How the peer has behaved; undefined where it is not connected. */
+  standing(id: string): PeerStanding | undefined {
+    try {
+      return this.#parts.chunks.standing(id)
+    } catch (error) {
+      if (!isP2pfsError(error, 'unavailable')) throw error
+      return undefined
+    }
+  }
+
+  /** Connects to a member that is said to hold a chunk. @returns whether it is connected */
+  async meet(id: string, { signal }: { signal: AbortSignal }): Promise<boolean> {
+    try {
+      await this.#parts.chunks.meet(id, { signal })
+      return true
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!isP2pfsError(error)) throw error
+      return false
+    }
   }
 
   /** Resolves when a steward has said, or none has in time, who reads the chunk: {@link reader} tells. Never rejects. */
@@ -184,11 +218,7 @@ export class PeerSource {
   }
 
   /** Asks one holder. @throws what the peer refused with; the signal's reason */
-  async ask(
-    id: string,
-    request: ChunkRequest,
-    options: { signal: AbortSignal; streamClass: StreamClass; urgency: Urgency },
-  ): Promise<Delivery> {
+  async ask(id: string, request: ChunkRequest, options: AskOptions): Promise<Delivery> {
     const { availability, chunks, log } = this.#parts
     const { digest, lengthBytes, table, index } = request
     const { signal } = options
@@ -199,7 +229,8 @@ export class PeerSource {
     } catch (error) {
       if (signal.aborted || !isP2pfsError(error)) throw error
       log.debug('peer did not deliver', { error, peer: id, digest })
-      standing.failed()
+      // One that has much to serve is not to blame.
+      if (error.code !== 'busy') standing.failed()
       if (error.code === 'missing') availability.forgetClaim(id, table, index)
       throw error
     } finally {
@@ -217,13 +248,13 @@ export class PeerSource {
   async askReader(
     { id, depth }: Reader,
     { digest, lengthBytes }: ChunkRequest,
-    options: { signal: AbortSignal; urgency: Urgency; onComing: () => void },
+    options: { signal: AbortSignal; urgency: Urgency; priority: FetchPriority; onComing: () => void },
   ): Promise<Delivery> {
     const { chunks, log } = this.#parts
-    const { signal, urgency, onComing } = options
+    const { signal, urgency, priority, onComing } = options
     const streamClass = urgency.isUrgent ? 'demand' : 'background'
     try {
-      const wanted = { signal, streamClass, stallMs, relay: { urgency, depth }, onComing } as const
+      const wanted = { signal, streamClass, priority, stallMs, relay: { urgency, depth }, onComing } as const
       return await chunks.fetchChunk(id, digest, lengthBytes, wanted)
     } catch (error) {
       if (signal.aborted || !isP2pfsError(error)) throw error
@@ -237,14 +268,21 @@ export class PeerSource {
   async #fetch(
     id: string,
     request: ChunkRequest,
-    { signal, streamClass, urgency }: { signal: AbortSignal; streamClass: StreamClass; urgency: Urgency },
+    { signal, streamClass, urgency, priority, waits }: AskOptions,
   ): Promise<Delivery> {
     const { chunks, bulk, clock } = this.#parts
     const overLibp2p = async (streamClass: StreamClass, signal: AbortSignal): Promise<Uint8Array> =>
-      await chunks.fetchChunk(id, request.digest, request.lengthBytes, { signal, streamClass, stallMs })
+      await chunks.fetchChunk(id, request.digest, request.lengthBytes, {
+        signal,
+        streamClass,
+        priority: streamClass === 'demand' ? streamClass : priority,
+        waits,
+        stallMs,
+      })
     if (streamClass === 'demand') return await overLibp2p(streamClass, signal)
     const isInBulk = await bulk.ready(id, { underWayBytes: this.#loads.get(id)!, signal, urgency })
     if (!isInBulk) return await overLibp2p(urgency.isUrgent ? 'demand' : 'background', signal)
-    return await fetchInBulk({ bulk, overLibp2p, ...(clock && { clock }) }, id, request, { signal, urgency })
+    const isLast = priority === 'background'
+    return await fetchInBulk({ bulk, overLibp2p, ...(clock && { clock }) }, id, request, { signal, urgency, isLast })
   }
 }

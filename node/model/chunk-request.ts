@@ -1,4 +1,5 @@
 import type { Digest } from '../../protocol/digest.ts'
+import { wantPriorities, type WantPriority } from '../../protocol/messages/chunk.ts'
 
 /** One chunk, and its place in a segment: holders are looked up by place. */
 export interface ChunkRequest {
@@ -14,15 +15,11 @@ export interface ChunkRequest {
 export type Source = 'local' | RemoteSource
 export type RemoteSource = 'peer' | 'neighbour' | 'registry'
 
-/**
- * The first comes first: a read that somebody waits for, what its reader comes to next, what a boot will read, all
- * others.
- */
-export const priorities = ['demand', 'ahead', 'boot', 'background'] as const
-export type FetchPriority = (typeof priorities)[number]
+/** Why a chunk is fetched: the first comes first. */
+export type FetchPriority = WantPriority
 
 export function comesBefore(first: FetchPriority, second: FetchPriority): boolean {
-  return priorities.indexOf(first) < priorities.indexOf(second)
+  return wantPriorities.indexOf(first) < wantPriorities.indexOf(second)
 }
 
 /** In place of a chunk's bytes: its file has been written, and the store has taken it up. */

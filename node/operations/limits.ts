@@ -1,35 +1,55 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { setTimeout as sleepFor } from 'node:timers/promises'
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { Bandwidth } from '../base/bandwidth.ts'
+import type { Bandwidth, LimitUse } from '../base/bandwidth.ts'
 import { parseRateLimit } from '../base/byte-rate.ts'
+import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { systemError } from '../base/system-error.ts'
-import { limitNames, type LimitName, type Limits, type LimitsRequest } from '../control/api.ts'
+import { limitNames, type LimitName, type LimitReport, type Limits, type LimitsRequest } from '../control/api.ts'
 
-/** How long bytes are counted for the present rate (ms). */
+/** How often what passes is looked at (ms), and how many looks the present rate is of. */
 const sampleMs = 1_000
+const samples = 5
+/** The log says so often at most that reads are late because of a limit (ms). */
+const warnMs = 60_000
+/**
+ * The lowest limit on what is given to others (bytes a second): a chunk takes a second then. Below it those who ask take this host
+ * for one that does not deliver, and get the chunk elsewhere, which costs more than it saves.
+ */
+const leastGiven = 2e6 / 8
+const least: Partial<Record<LimitName, number>> = { upload: leastGiven, guest: leastGiven }
 
 export type LimitTexts = Record<LimitName, string>
 
 export interface LimitsParts {
-  bandwidths: Record<LimitName, Pick<Bandwidth, 'bytesPerSecond' | 'bytes' | 'waits'>>
+  bandwidths: Record<LimitName, Pick<Bandwidth, 'bytesPerSecond' | 'use'>>
   /** Keeps what `p2pfs limits` has changed, for the next daemon. */
   file: string
   log: Log
-  sleep?: (ms: number, options: { signal: AbortSignal }) => Promise<void>
+  clock?: Clock
 }
 
-/** `p2pfs limits`: shows limits on bandwidth, and changes them while the daemon runs. */
-export class LimitsOperation {
+type Uses = Record<LimitName, LimitUse>
+
+/**
+ * `p2pfs limits`: shows limits on bandwidth, and changes them while the daemon runs. The log says when one of them makes those wait
+ * who read.
+ */
+export class LimitsOperation implements Disposable {
   readonly #parts: LimitsParts
   readonly #options: LimitTexts
+  readonly #clock: Clock
   #changed: Partial<LimitTexts> = {}
+  /** What had passed at the last looks, the oldest first. */
+  readonly #looks: { atMs: number; uses: Uses }[] = []
+  readonly #warned = new Map<LimitName, { atMs: number; use: LimitUse }>()
+  #cancelLook: (() => void) | undefined
 
   /** @param options the limits of the daemon's options, as texts */
   constructor(parts: LimitsParts, options: LimitTexts) {
     this.#parts = parts
     this.#options = options
+    this.#clock = parts.clock ?? systemClock
   }
 
   /** Sets the limits of the options, and those that were changed since and kept. */
@@ -42,22 +62,27 @@ export class LimitsOperation {
         log.warn('limits that were changed cannot be read; those of the options hold', { error, file })
     }
     this.#apply()
+    this.#look()
   }
 
-  /** @throws invalid for what is no rate; unavailable where the change cannot be kept: nothing is changed then */
-  async run({ set = {}, reset = false }: LimitsRequest, { signal }: { signal: AbortSignal }): Promise<Limits> {
+  [Symbol.dispose](): void {
+    this.#cancelLook?.()
+  }
+
+  /** @throws invalid for what is no rate, or too low; unavailable where the change cannot be kept: nothing is changed then */
+  async run({ set = {}, reset = false }: LimitsRequest): Promise<Limits> {
     if (reset || Object.keys(set).length > 0) {
       const changed = parseKept({ ...(reset ? {} : this.#changed), ...set })
       await this.#keep(changed)
       this.#changed = changed
       this.#apply()
     }
-    return await this.#describe(signal)
+    return { limits: this.report() }
   }
 
   #apply(): void {
     for (const name of limitNames) {
-      const limit = parseRateLimit(this.#textOf(name))
+      const limit = parseLimit(name, this.#textOf(name))
       const bandwidth = this.#parts.bandwidths[name]
       if (bandwidth.bytesPerSecond === limit) continue
       bandwidth.bytesPerSecond = limit
@@ -81,22 +106,55 @@ export class LimitsOperation {
     }
   }
 
-  async #describe(signal: AbortSignal): Promise<Limits> {
-    const { bandwidths, sleep = async (ms, options) => await sleepFor(ms, undefined, options) } = this.#parts
-    const before = limitNames.map((name) => bandwidths[name].bytes)
-    const startedAtMs = performance.now()
-    await sleep(sampleMs, { signal })
-    const seconds = Math.max(sampleMs, performance.now() - startedAtMs) / 1000
-    return {
-      limits: limitNames.map((name, i) => ({
+  /** The limits, what passes, and what waits. */
+  report(): LimitReport[] {
+    const first = this.#looks[0]!
+    const seconds = Math.max(sampleMs, this.#clock.now() - first.atMs) / 1000
+    return limitNames.map((name) => {
+      const { bytes, waiting, waits, urgentWaits, urgentWaitedMs } = this.#parts.bandwidths[name].use()
+      return {
         name,
         rate: this.#textOf(name),
         isChanged: this.#changed[name] !== undefined,
-        bytesPerSecond: Math.round((bandwidths[name].bytes - before[i]!) / seconds),
-        waits: bandwidths[name].waits,
-      })),
-    }
+        bytesPerSecond: Math.max(0, Math.round((bytes - first.uses[name].bytes) / seconds)),
+        waiting,
+        waits,
+        urgentWaits,
+        urgentWaitedMs: Math.round(urgentWaitedMs),
+      }
+    })
   }
+
+  #look(): void {
+    const { bandwidths } = this.#parts
+    const uses = Object.fromEntries(limitNames.map((name) => [name, bandwidths[name].use()])) as Uses
+    this.#looks.push({ atMs: this.#clock.now(), uses })
+    if (this.#looks.length > samples) this.#looks.shift()
+    for (const name of limitNames) this.#warn(name, uses[name])
+    this.#cancelLook = this.#clock.after(sampleMs, () => this.#look())
+  }
+
+  #warn(name: LimitName, use: LimitUse): void {
+    const last = this.#warned.get(name)
+    const pieces = use.urgentWaits - (last?.use.urgentWaits ?? 0)
+    if (pieces === 0 || (last !== undefined && this.#clock.now() - last.atMs < warnMs)) return
+    const waitedMs = Math.round(use.urgentWaitedMs - (last?.use.urgentWaitedMs ?? 0))
+    this.#warned.set(name, { atMs: this.#clock.now(), use })
+    const fields = { limit: name, rate: this.#textOf(name), pieces, waitedMs }
+    this.#parts.log.warn('a limit on bandwidth delays reads that somebody waits for', fields)
+  }
+}
+
+/** As {@link parseRateLimit}. @throws invalid also for a limit that is lower than this one may be */
+export function parseLimit(name: LimitName, text: string): number | undefined {
+  const rate = parseRateLimit(text)
+  const min = least[name] ?? 0
+  if (rate !== undefined && rate < min)
+    throw new P2pfsError(
+      'invalid',
+      `${text} is too little for ${name}: a peer gives up a chunk that takes seconds; 2Mbit or more`,
+    )
+  return rate
 }
 
 /** @throws invalid */
@@ -105,7 +163,7 @@ function parseKept(value: unknown): Partial<LimitTexts> {
   for (const [name, rate] of Object.entries(value)) {
     if (!limitNames.some((known) => known === name) || typeof rate !== 'string')
       throw new P2pfsError('invalid', `there is no limit ${name}; there are ${limitNames.join(', ')}`)
-    parseRateLimit(rate)
+    parseLimit(name as LimitName, rate)
   }
   return value
 }

@@ -25,6 +25,7 @@ import type { Lies } from '../publish/lies.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
+import type { LimitsOperation } from './limits.ts'
 import type { MountReports } from './mount-report.ts'
 
 export interface StatusParts {
@@ -54,6 +55,7 @@ export interface StatusParts {
   loopDelay: Pick<EventLoopDelay, 'figures'>
   pins: Pick<Pins, 'list' | 'hotBytes'>
   hot: Pick<HotImages, 'counted'>
+  limits: Pick<LimitsOperation, 'report'>
 }
 
 /** The parts of the status that do not change while the daemon runs. */
@@ -95,6 +97,7 @@ export class StatusOperation {
         const received = { bytes, chunks }
         return { region, members, known, received, passedOverSeconds, ...(problem !== undefined && { problem }) }
       }),
+      limits: this.#parts.limits.report(),
       guests: { connected: guests.connected, sent: { bytes: guests.bytesSent, chunks: guests.chunksSent } },
       images: await this.#images(),
       pins: this.#parts.pins

@@ -1,5 +1,8 @@
 import type { Stream } from '@libp2p/interface'
+import { Uint8ArrayList } from 'uint8arraylist'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+
+type Sendable = Parameters<Stream['send']>[0]
 
 /** Up to this size the first part of a message is copied behind its length, rather than sent by itself (bytes). */
 const smallBytes = 4096
@@ -148,11 +151,11 @@ export async function writeFrame(
   try {
     const [first = new Uint8Array(), ...rest] = parts
     const prefix = encodeLength(parts.reduce((sum, part) => sum + part.length, 0))
-    let canTakeMore = true
-    // Each send is a frame that is encrypted by itself, so small parts are sent together.
-    if (first.length <= smallBytes) canTakeMore = stream.send(Buffer.concat([prefix, first]))
-    else for (const part of [prefix, first]) canTakeMore = stream.send(part)
-    for (const part of rest) canTakeMore = stream.send(part)
+    const head = first.length <= smallBytes ? [Buffer.concat([prefix, first])] : [prefix, first]
+    const pieces = [...head, ...rest]
+    // Each send is a frame that is encrypted by itself. libp2p has a list of bytes of another version, which takes this one.
+    const message = pieces.length === 1 ? pieces[0]! : (new Uint8ArrayList(...pieces) as unknown as Sendable)
+    const canTakeMore = stream.send(message)
     await drained(stream, canTakeMore, signal)
   } catch (cause) {
     if (signal?.aborted === true) throw signal.reason as Error

@@ -197,6 +197,11 @@ export const limits = {
     messageBytes: maxWantMessageBytes,
     /** Of one stream, read and not answered yet: as many as a client has on the way. */
     outstanding: maxOutstandingWants,
+    /**
+     * Of all streams, waiting to be served: a quarter of a second at 1 Gbit/s, for chunks of 100 KiB. Beyond it the peer is told who
+     * else has the chunk.
+     */
+    slots: 256,
     /** Of the peers of one source: 2 Gbit/s of chunks of 64 KiB. To say that a chunk is not here takes a fifth of a core at that pace. */
     perSecond: 4_000,
     burst: 8_192,

@@ -59,6 +59,8 @@ export interface PeerNetworkParts {
   log: Log
   /** A limit on what is given to peers. */
   upload: Bandwidth
+  /** A limit on what is taken from peers. */
+  download?: Pick<Bandwidth, 'charge'>
   /** A limit on what guests are given; none where it is undefined. */
   guestBandwidth?: Bandwidth
 }
@@ -115,7 +117,7 @@ export class PeerNetwork {
    * @throws invalid for addresses that are not usable, and for files that are not what they should be
    */
   static async open(
-    { log, upload, guestBandwidth }: PeerNetworkParts,
+    { log, upload, download, guestBandwidth }: PeerNetworkParts,
     options: PeerNetworkOptions,
   ): Promise<PeerNetwork> {
     const { region, listen, identityFile, regionKeyFile, guestKeyFile, memberFile } = options
@@ -135,7 +137,10 @@ export class PeerNetwork {
     const gate = new RegionGate({ log }, secrets, guestSecrets)
     const isBarred = (peerId: string): boolean => bans.has(peerId) || listed?.has(peerId) === false
     const host = await createPeerHost({ privateKey: key, gate }, { listen, isBarred })
-    return new PeerNetwork({ key, bans, gate, host, log, upload, ...(guestBandwidth && { guestBandwidth }) }, options)
+    return new PeerNetwork(
+      { key, bans, gate, host, log, upload, ...(download && { download }), ...(guestBandwidth && { guestBandwidth }) },
+      options,
+    )
   }
 
   /**
@@ -169,6 +174,7 @@ export class PeerNetwork {
       host,
       log,
       upload,
+      download,
       guestBandwidth = new Bandwidth(),
     }: PeerNetworkParts & { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p },
     { region, name, listen, bootstrap, regionKeyFile, bulk, fullMesh }: PeerNetworkOptions,
@@ -207,6 +213,7 @@ export class PeerNetwork {
       membership,
       located: new LocatedMembers({ membership, location, clock: systemClock }),
       log,
+      onBytes: (bytes) => download?.charge(bytes),
     })
     this.imports = new ImportClient({ host, membership })
     this.seeds = new SeedClient({ host, membership })
@@ -257,7 +264,7 @@ export class PeerNetwork {
       this.bulk.leave(detail.toString())
     })
     const unsent = new ByteBudget({ ...limits.unsent, freeBytes: maxChunkBytes })
-    const objects = new ObjectServer({ served, unsent, log: this.#log })
+    const objects = new ObjectServer({ served, unsent, upload: this.#upload, log: this.#log })
     const chunks = new ChunkServer({ served, unsent, upload: this.#upload })
     const { bans, log } = { bans: this.#bans, log: this.#log }
     const bandwidth = this.#guestBandwidth

@@ -1,4 +1,3 @@
-import { yamux } from '@chainsafe/libp2p-yamux'
 import { identify } from '@libp2p/identify'
 import type { Libp2p, PrivateKey } from '@libp2p/interface'
 import { ping } from '@libp2p/ping'
@@ -8,6 +7,7 @@ import type { RegionGate } from './admission/region-gate.ts'
 import { regionNoise } from './admission/region-noise.ts'
 import { regionTcp } from './admission/region-tcp.ts'
 import { limits } from './limits.ts'
+import { regionYamux } from './region-yamux.ts'
 
 /** How long one address is dialled before it is given up (ms). */
 const dialTimeoutMs = 3_000
@@ -50,12 +50,10 @@ export async function createPeerHost(
         ? [regionNoise(gate, { asGuest })]
         : [regionNoise(gate), regionNoise(gate, { asGuest: true })],
       streamMuxers: [
-        yamux({
+        regionYamux(windowBytes, {
           maxInboundStreams: limits.streams.perConnection,
           maxOutboundStreams: limits.streams.perConnection,
           streamOptions: {
-            initialStreamWindowSize: windowBytes,
-            maxStreamWindowSize: windowBytes,
             maxReadBufferLength: 2 * windowBytes,
             inactivityTimeout: noInactivityTimeoutMs,
           },

@@ -23,6 +23,8 @@ export interface ServedData {
     digest: Digest,
     options: { signal: AbortSignal; urgency: Urgency; depth: number },
   ) => Promise<Uint8Array | undefined>
+  /** Ids of other members that hold the chunk, as far as this host knows. */
+  holders: (digest: Digest) => readonly string[]
   imageRecord: (name: ImageName) => Promise<ImageRecord | undefined>
   /** The rootfs manifest, encoded. */
   rootfsManifest: (rootfsDigest: Digest) => Promise<Uint8Array | undefined>

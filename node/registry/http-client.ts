@@ -28,8 +28,8 @@ export interface HttpClientOptions {
   userAgent: string
   timeouts?: Partial<HttpTimeouts>
   limits?: Partial<RequestLimits>
-  /** A limit on what bodies bring. */
-  bandwidth?: Pick<Bandwidth, 'take'>
+  /** Limits on what bodies bring: all of them are kept. */
+  bandwidths?: readonly Pick<Bandwidth, 'take'>[]
   certificates?: CertificateOptions
   /** For HTTP_PROXY, HTTPS_PROXY and NO_PROXY. */
   environment?: Environment
@@ -52,7 +52,7 @@ export class HttpClient {
   readonly #clock: Clock
   readonly #timeouts: HttpTimeouts
   readonly #limits: RequestLimits
-  readonly #bandwidth: Pick<Bandwidth, 'take'> | undefined
+  readonly #bandwidths: readonly Pick<Bandwidth, 'take'>[]
   readonly #certificates: Certificates
   readonly #environment: Environment
   readonly #guard: ReachGuard
@@ -69,7 +69,7 @@ export class HttpClient {
       userAgent,
       timeouts,
       limits,
-      bandwidth,
+      bandwidths = [],
       certificates = { authorityFiles: [] },
       environment = process.env,
     }: HttpClientOptions,
@@ -78,7 +78,7 @@ export class HttpClient {
     this.#clock = clock
     this.#timeouts = { ...defaultTimeouts, ...timeouts }
     this.#limits = { ...defaultLimits, ...limits }
-    this.#bandwidth = bandwidth
+    this.#bandwidths = bandwidths
     this.#certificates = new Certificates(clock, certificates)
     this.#environment = environment
     this.#guard = guard
@@ -118,9 +118,12 @@ export class HttpClient {
     }
   }
 
-  /** Reads the answer whole. @throws invalid for more than 4 MiB; as {@link send} */
+  /**
+   * Reads the answer whole. It is small: by default it waits for no layer, neither for its turn nor for a limit on bandwidth.
+   * @throws invalid for more than 4 MiB; as {@link send}
+   */
   async text(url: URL, options: HttpRequest): Promise<TextResponse> {
-    const response = await this.send(url, options)
+    const response = await this.send(url, { urgency: new Urgency(true), ...options })
     return { status: response.status, headers: response.headers, body: await textOf(response, url.host) }
   }
 
@@ -143,7 +146,10 @@ export class HttpClient {
       if (next === undefined) {
         const { idleMs } = this.#timeouts
         const { signal, urgency = new Urgency(false) } = options
-        const pass = async (bytes: number): Promise<void> => await this.#bandwidth?.take(bytes, { signal, urgency })
+        // One takes what the other has let pass: the rate is that of the lower one.
+        const pass = async (bytes: number): Promise<void> => {
+          for (const bandwidth of this.#bandwidths) await bandwidth.take(bytes, { signal, urgency })
+        }
         return wrap(response, { url: target, failure, listening, stall, idleMs, leave, pass })
       }
       listening.close()

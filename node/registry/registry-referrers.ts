@@ -1,3 +1,4 @@
+import { Urgency } from '../base/urgency.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { KeyedQueue } from '../base/keyed-queue.ts'
@@ -138,6 +139,8 @@ export class RegistryReferrers {
       subject: `referrers of ${image.repository}`,
       // Registries without the API answer with any of these.
       statuses: [200, 400, 404, 405, 406],
+      // Small: it waits for no layer.
+      urgency: new Urgency(true),
       signal,
     })
     if (response.status === 200)

@@ -5,11 +5,12 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { PlaceRequest } from '../../protocol/messages/seed.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { SeedProgress } from '../../protocol/seed-job.ts'
-import { pause, systemClock, type Clock } from '../base/clock.ts'
+import type { Bandwidth } from '../base/bandwidth.ts'
+import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { KeyedQueue } from '../base/keyed-queue.ts'
 import { Semaphore } from '../base/semaphore.ts'
-import { TokenBucket } from '../base/token-bucket.ts'
+import { Urgency } from '../base/urgency.ts'
 import { profileChunks, type BootProfiles } from '../boot/profiles.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
 import { PeerQuota } from '../images/peer-quota.ts'
@@ -38,6 +39,8 @@ export interface PlacementsParts {
   readsFor: (reference: string) => Promise<boolean>
   /** How much room the disk of the chunks has. */
   room: () => Promise<Room>
+  /** A limit on what comes of images that are mounted often. */
+  hotBandwidth: Pick<Bandwidth, 'take'>
   log: Log
 }
 
@@ -53,11 +56,9 @@ export interface HotBudget {
   isOn: boolean
   /** Room on the disk that these images may take (bytes). */
   diskBytes: number
-  /** How fast their chunks come (bytes a second). */
-  bytesPerSecond: number
 }
 
-const noHot: HotBudget = { isOn: false, diskBytes: 0, bytesPerSecond: 1 }
+const noHot: HotBudget = { isOn: false, diskBytes: 0 }
 
 /**
  * Makes images whole on this host because a job wants them here. For a member this is work that others choose: it is
@@ -69,7 +70,6 @@ export class Placements {
   readonly #isForPeers: boolean
   readonly #clock: Clock
   readonly #hotBudget: HotBudget
-  readonly #hotPace: TokenBucket
   readonly #quota: PeerQuota
   /** A member has one at a time here, so that no member has all that run. */
   readonly #ofPeer = new KeyedQueue()
@@ -93,12 +93,6 @@ export class Placements {
     this.#parts = parts
     this.#limits = limits
     this.#isForPeers = isForPeers
-    // The burst is half a second's bytes, and one chunk: the pace is even.
-    this.#hotPace = new TokenBucket({
-      perSecond: Math.max(hot.bytesPerSecond, 1),
-      burst: Math.max(hot.bytesPerSecond / 2, 1),
-      now: this.#clock.now,
-    })
     this.#quota = new PeerQuota({ now: this.#clock.now }, limits)
     this.#forPeers = new Semaphore(limits.placementsAtOnce)
     this.#forOperator = new Semaphore(limits.placementsAtOnce)
@@ -195,8 +189,7 @@ export class Placements {
   }
 
   readonly #paceHot = async (bytes: number, { signal }: { signal: AbortSignal }): Promise<void> => {
-    const waitMs = this.#hotPace.take(bytes)
-    if (waitMs > 0) await pause(this.#clock, waitMs, { signal })
+    await this.#parts.hotBandwidth.take(bytes, { signal, urgency: new Urgency(false) })
   }
 
   /** Positions of the metadata and of the boot profile's chunks. */

@@ -5,7 +5,7 @@ import { digestBytes, digestFromBytes, digestToBytes, type Digest } from '../dig
 import { P2pfsError } from '../errors.ts'
 
 /** One request and one answer per stream: an asker gets a grant for one bulk connection to the holder. */
-export const bulkProtocol = '/p2pfs/bulk/2'
+export const bulkProtocol = '/p2pfs/bulk/3'
 
 /** Longest request, and longest answer (bytes). */
 export const maxBulkMessageBytes = 256
@@ -87,16 +87,23 @@ export const bulkProofBytes = 32
 /** Wants of one connection that have no answer yet. An asker that sends more breaks the protocol. */
 export const maxBulkWants = 1024
 
-/** What an asker says on the connection: it wants a chunk; it no longer does; it wants it before all others. */
-export const bulkOrders = { want: 1, cancel: 2, raise: 3 } as const
-export type BulkOrder = { order: 'want'; id: number; digest: Digest } | { order: 'cancel' | 'raise'; id: number }
+/**
+ * What an asker says on the connection: it wants a chunk; it no longer does; it wants it before all others; it wants one after all
+ * that are wanted otherwise (`last`), as for a seed.
+ */
+export const bulkOrders = { want: 1, cancel: 2, raise: 3, last: 4 } as const
+export type BulkOrder =
+  { order: 'want' | 'last'; id: number; digest: Digest } | { order: 'cancel' | 'raise'; id: number }
 
+const orderOf = new Map<number | undefined, BulkOrder['order']>(
+  (['want', 'cancel', 'raise', 'last'] as const).map((order) => [bulkOrders[order], order]),
+)
 const orderHeaderBytes = 5
 export const bulkWantBytes = orderHeaderBytes + digestBytes
 
-/** A byte for the order, the id of the want (32 bit little-endian), and for a want the raw digest. */
+/** A byte for the order, the id of the want (32 bit little-endian), and for a want of either kind the raw digest. */
 export function encodeBulkOrder(order: BulkOrder): Uint8Array {
-  const isWant = order.order === 'want'
+  const isWant = order.order === 'want' || order.order === 'last'
   const bytes = Buffer.alloc(isWant ? bulkWantBytes : orderHeaderBytes)
   bytes[0] = bulkOrders[order.order]
   bytes.writeUInt32LE(order.id, 1)
@@ -111,14 +118,14 @@ export function encodeBulkOrder(order: BulkOrder): Uint8Array {
  */
 export function parseBulkOrder(bytes: Uint8Array): { order: BulkOrder; lengthBytes: number } | undefined {
   if (bytes.length === 0) return undefined
-  const isWant = bytes[0] === bulkOrders.want
-  if (!isWant && bytes[0] !== bulkOrders.cancel && bytes[0] !== bulkOrders.raise)
-    throw new P2pfsError('invalid', 'bulk connection: unknown order')
+  const order = orderOf.get(bytes[0])
+  if (order === undefined) throw new P2pfsError('invalid', 'bulk connection: unknown order')
+  const isWant = order === 'want' || order === 'last'
   const lengthBytes = isWant ? bulkWantBytes : orderHeaderBytes
   if (bytes.length < lengthBytes) return undefined
   const id = new DataView(bytes.buffer, bytes.byteOffset).getUint32(1, true)
-  if (isWant) return { order: { order: 'want', id, digest: digestFromBytes(bytes, orderHeaderBytes) }, lengthBytes }
-  return { order: { order: bytes[0] === bulkOrders.cancel ? 'cancel' : 'raise', id }, lengthBytes }
+  if (isWant) return { order: { order, id, digest: digestFromBytes(bytes, orderHeaderBytes) }, lengthBytes }
+  return { order: { order, id }, lengthBytes }
 }
 
 /**

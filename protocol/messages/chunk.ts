@@ -1,36 +1,52 @@
+import { encodeCbor, Fields, parseCbor } from '../cbor.ts'
 import { maxChunkBytes } from '../chunk-table.ts'
 import { digestBytes, digestFromBytes, digestToBytes, type Digest } from '../digest.ts'
 import { P2pfsError } from '../errors.ts'
 
 /** A long-lived stream: wants go one way, chunks the other way, in any order. */
-export const chunkProtocol = '/p2pfs/chunk/3'
+export const chunkProtocol = '/p2pfs/chunk/4'
 
 export const maxWantsPerMessage = 256
 /** Wants of one stream that are read and have no answer yet. A server reads no more until it has answered some. */
 export const maxOutstandingWants = 1024
 
-const wantBytes = 4 + 1 + digestBytes
+const wantBytes = 4 + 1 + 1 + digestBytes
 export const maxWantMessageBytes = maxWantsPerMessage * wantBytes
 const answerHeaderBytes = 5
 export const maxAnswerBytes = answerHeaderBytes + maxChunkBytes
 
 /**
- * What a want asks for: a chunk that the server holds; one that it else reads from the registry, where nobody waits for
- * it (`relay`) or somebody does (`relay-urgent`). `raise`: somebody has come to wait for the one that was asked for by
- * this id; it has no answer of its own.
+ * What a want asks for: a chunk that the server holds; one that it else gets for the asker. `raise`: the want with this id has
+ * another priority now; it has no answer of its own.
  */
-export const wantKinds = { held: 0, relay: 1, 'relay-urgent': 2, raise: 3 } as const
+export const wantKinds = { held: 0, relay: 1, raise: 2 } as const
 export type WantKind = keyof typeof wantKinds
-/** Bits of the byte that tells the kind; the others are the depth. */
-const kindBits = 2
+
+/**
+ * Why a chunk is wanted, and in which order chunks are fetched and served: a read that somebody waits for, what its reader comes to
+ * next, what a boot will read, all others.
+ */
+export const wantPriorities = ['demand', 'ahead', 'boot', 'background'] as const
+export type WantPriority = (typeof wantPriorities)[number]
+
+/** Bits of the byte that tells of a want: two for the kind, two for the priority, and one that says that it waits. */
+const priorityShift = 2
+const waitsBit = 16
+const twoBits = 3
+
+/** Depths in a span's tree of relays are less than this one. */
+const depths = 64
 
 export interface Want {
   /** The client chooses it, and the answer repeats it: 0 to 2^32 - 1. */
   id: number
   kind: WantKind
+  priority: WantPriority
+  /** Whether it waits for its turn, however many come before it: the asker knows nobody else to ask. */
+  waits: boolean
   /**
-   * For `relay` and `relay-urgent`: how deep the asker is in the span's tree of relays, 0 to 63. A server that is not above
-   * it relays nothing: so wants cannot run in a circle. 0 for the other kinds.
+   * For `relay`: how deep the asker is in the span's tree of relays, 0 to 63. A server that is not above it relays nothing: so wants
+   * cannot run in a circle. 0 for the other kinds.
    */
   depth: number
   digest: Digest
@@ -49,15 +65,24 @@ export interface ChunkAnswer {
   status: keyof typeof answerStatus
   /** The chunk, for status `chunk`; a view into the message. */
   bytes: Uint8Array
+  /** For status `busy`: ids of members that hold the chunk, as far as the server knows; at most {@link maxNamedHolders}. */
+  holders: string[]
 }
 
-/** For each want the id, 32 bit little-endian, the kind and the depth, one byte, and the raw digest; SPEC.md, "Chunk protocol". */
+/** Members that a busy server names. */
+export const maxNamedHolders = 3
+/** Longest id of a member (characters). */
+const maxIdLength = 128
+
+/** For each want the id, 32 bit little-endian, a byte for kind, priority and waiting, the depth, and the raw digest; SPEC.md, "Chunk protocol". */
 export function encodeWants(wants: readonly Want[]): Uint8Array {
   const bytes = Buffer.alloc(wants.length * wantBytes)
-  for (const [i, { id, kind, depth, digest }] of wants.entries()) {
-    bytes.writeUInt32LE(id, i * wantBytes)
-    bytes[i * wantBytes + 4] = wantKinds[kind] | (depth << kindBits)
-    bytes.set(digestToBytes(digest), i * wantBytes + 5)
+  for (const [i, { id, kind, priority, waits, depth, digest }] of wants.entries()) {
+    const at = i * wantBytes
+    bytes.writeUInt32LE(id, at)
+    bytes[at + 4] = wantKinds[kind] | (wantPriorities.indexOf(priority) << priorityShift) | (waits ? waitsBit : 0)
+    bytes[at + 5] = depth
+    bytes.set(digestToBytes(digest), at + 6)
   }
   return bytes
 }
@@ -69,22 +94,22 @@ export function parseWants(bytes: Uint8Array): Want[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   return Array.from({ length: bytes.length / wantBytes }, (_, i) => ({
     id: view.getUint32(i * wantBytes, true),
-    ...parseKind(bytes[i * wantBytes + 4]!),
-    digest: digestFromBytes(bytes, i * wantBytes + 5),
+    ...parseKind(bytes[i * wantBytes + 4]!, bytes[i * wantBytes + 5]!),
+    digest: digestFromBytes(bytes, i * wantBytes + 6),
   }))
 }
 
 const kinds = Object.keys(wantKinds) as WantKind[]
 
-function parseKind(byte: number): Pick<Want, 'kind' | 'depth'> {
-  const kind = kinds[byte & (2 ** kindBits - 1)]!
-  const depth = byte >> kindBits
-  if (depth > 0 && kind !== 'relay' && kind !== 'relay-urgent')
-    throw new P2pfsError('invalid', 'wants: a depth where nothing is relayed')
-  return { kind, depth }
+function parseKind(byte: number, depth: number): Pick<Want, 'kind' | 'priority' | 'waits' | 'depth'> {
+  const kind = kinds[byte & twoBits]
+  if (kind === undefined || byte >= 2 * waitsBit || depth >= depths)
+    throw new P2pfsError('invalid', 'wants: unknown kind')
+  if (depth > 0 && kind !== 'relay') throw new P2pfsError('invalid', 'wants: a depth where nothing is relayed')
+  return { kind, priority: wantPriorities[(byte >> priorityShift) & twoBits]!, waits: (byte & waitsBit) > 0, depth }
 }
 
-/** The id, 32 bit little-endian, and the status, one byte. The chunk follows for status `chunk`. */
+/** The id, 32 bit little-endian, and the status, one byte. The chunk follows for status `chunk`, and {@link encodeHolders} for `busy`. */
 export function encodeAnswerHeader(id: number, status: keyof typeof answerStatus): Uint8Array {
   const bytes = Buffer.alloc(answerHeaderBytes)
   bytes.writeUInt32LE(id, 0)
@@ -100,7 +125,23 @@ export function parseAnswer(bytes: Uint8Array): ChunkAnswer {
     (name) => answerStatus[name] === bytes[4],
   )
   if (status === undefined) throw new P2pfsError('invalid', 'chunk answer: unknown status')
-  if (status !== 'chunk' && bytes.length > answerHeaderBytes)
-    throw new P2pfsError('invalid', 'chunk answer: bytes without a chunk')
-  return { id, status, bytes: bytes.subarray(answerHeaderBytes) }
+  const rest = bytes.subarray(answerHeaderBytes)
+  if (status === 'busy') return { id, status, bytes: rest.subarray(0, 0), holders: parseHolders(rest) }
+  if (status !== 'chunk' && rest.length > 0) throw new P2pfsError('invalid', 'chunk answer: bytes without a chunk')
+  return { id, status, bytes: rest, holders: [] }
+}
+
+/** What follows behind the header of status `busy`. */
+export function encodeHolders(holders: readonly string[]): Uint8Array {
+  return encodeCbor({ holders })
+}
+
+function parseHolders(bytes: Uint8Array): string[] {
+  const what = 'chunk answer'
+  const list = new Fields(parseCbor(bytes, what), what).list('holders')
+  const fields = new Fields(list, what)
+  const holders = list.map((_, i) => fields.text(i))
+  if (holders.length > maxNamedHolders || holders.some((id) => id === '' || id.length > maxIdLength))
+    throw new P2pfsError('invalid', `${what}: too many holders, or one whose id is no id`)
+  return holders
 }

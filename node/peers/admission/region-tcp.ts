@@ -1,6 +1,7 @@
 import { Server, type Socket } from 'node:net'
 import type { CreateListenerOptions, Listener, Transport, Upgrader } from '@libp2p/interface'
 import { tcp, type TCPComponents } from '@libp2p/tcp'
+import { gatherWrites } from './gathered-writes.ts'
 import type { RegionGate } from './region-gate.ts'
 
 /** libp2p's TCP transport, whose listeners get a socket only when its other side has proved the region's secret. */
@@ -9,6 +10,16 @@ export function regionTcp(gate: Pick<RegionGate, 'accept' | 'adopt'>): (componen
     const transport = tcp()(components)
     const createListener = transport.createListener.bind(transport)
     transport.createListener = (options) => gatedListener(createListener, options, gate)
+    const dial = transport.dial.bind(transport)
+    transport.dial = async (address, options) => {
+      const { upgrader } = options
+      const gathering = Object.create(upgrader) as Upgrader
+      gathering.upgradeOutbound = async (connection, upgradeOptions) => {
+        gatherWrites(connection)
+        return await upgrader.upgradeOutbound(connection, upgradeOptions)
+      }
+      return await dial(address, { ...options, upgrader: gathering })
+    }
     return transport
   }
 }
@@ -24,6 +35,7 @@ function gatedListener(
   const adopting = Object.create(upgrader) as Upgrader
   adopting.upgradeInbound = async (connection, upgradeOptions) => {
     if (prologue !== undefined) gate.adopt(connection, prologue)
+    gatherWrites(connection)
     await upgrader.upgradeInbound(connection, upgradeOptions)
   }
   const listener = createListener({ ...options, upgrader: adopting })

@@ -9,7 +9,7 @@ import { writeFrame } from '../frames.ts'
 import type { Membership } from '../membership.ts'
 import type { Peer } from '../peer.ts'
 import type { ChunkFiles } from './chunk-files.ts'
-import { BulkClient, type BulkState } from './client.ts'
+import { BulkClient, type BulkFetchOptions, type BulkState } from './client.ts'
 import { BulkServer } from './server.ts'
 import type { BulkListen } from './thread-messages.ts'
 
@@ -94,12 +94,7 @@ export class BulkPlane {
   }
 
   /** See {@link BulkClient.fetchToStore}. */
-  async fetchToStore(
-    peerId: string,
-    digest: Digest,
-    lengthBytes: number,
-    options: { signal: AbortSignal; urgency: Urgency },
-  ): Promise<void> {
+  async fetchToStore(peerId: string, digest: Digest, lengthBytes: number, options: BulkFetchOptions): Promise<void> {
     if (this.#client === undefined) throw new P2pfsError('unavailable', 'this host has no bulk connections')
     await this.#client.fetchToStore(peerId, digest, lengthBytes, options)
   }

@@ -141,7 +141,10 @@ class Receiving {
     if (this.#wants.size === 0) this.#quietChecks = 0
     for (const want of wants) this.#wants.set(want.id, want)
     if (this.#wants.size > maxBulkWants) throw new TypeError('more wants than the protocol allows')
-    this.#socket.write(Buffer.concat(wants.map(({ id, digest }) => encodeBulkOrder({ order: 'want', id, digest }))))
+    const orders = wants.map(({ id, digest, isLast }) =>
+      encodeBulkOrder({ order: isLast === true ? 'last' : 'want', id, digest }),
+    )
+    this.#socket.write(Buffer.concat(orders))
   }
 
   order(order: 'cancel' | 'raise', id: number): void {

@@ -44,6 +44,14 @@ export interface BulkClientParts {
  */
 export type BulkState = 'idle' | 'open' | 'refused' | 'unreachable'
 
+export interface BulkFetchOptions {
+  /** Takes the want back from the holder, which has not sent the chunk yet. */
+  signal: AbortSignal
+  urgency: Urgency
+  /** Whether the holder sends it after all that others want of it, as for a seed. */
+  isLast?: boolean
+}
+
 /**
  * Fetches chunks over bulk connections. They are verified and written by a thread; this one hears their digests. What
  * comes that nobody waits for any more is kept too.
@@ -112,13 +120,13 @@ export class BulkClient {
     peerId: string,
     digest: Digest,
     lengthBytes: number,
-    { signal, urgency }: { signal: AbortSignal; urgency: Urgency },
+    { signal, urgency, isLast = false }: BulkFetchOptions,
   ): Promise<void> {
     signal.throwIfAborted()
     const link = this.#links.get(peerId)
     if (link?.state !== 'open') throw new P2pfsError('unavailable', 'no bulk connection to the peer', { peer: peerId })
     const { key } = link
-    const want = link.add(digest, lengthBytes, this.#clock.now())
+    const want = link.add({ digest, lengthBytes, isLast }, this.#clock.now())
     if (link.unsent.length === 1) queueMicrotask(() => this.#sendWants(link))
     const onAbort = (): void => {
       want.reject(signal.reason as Error)
@@ -334,15 +342,15 @@ class Link {
   }
 
   /** @throws busy where as much is wanted as the protocol allows */
-  add(digest: Digest, lengthBytes: number, sentAtMs: number): Want {
+  add(wanted: Omit<BulkWant, 'id'>, sentAtMs: number): Want {
     if (this.wants.size >= maxBulkWants)
       throw new P2pfsError('busy', 'peer owes too many answers', { peer: this.peerId })
     const { promise: answer, resolve, reject } = Promise.withResolvers<void>()
     const id = this.#ids
     this.#ids = (this.#ids + 1) % 2 ** 32
-    const want = { id, digest, lengthBytes, sentAtMs, answer, resolve, reject }
+    const want = { ...wanted, id, sentAtMs, answer, resolve, reject }
     this.wants.set(id, want)
-    this.unsent.push({ id, digest, lengthBytes })
+    this.unsent.push({ ...wanted, id })
     return want
   }
 

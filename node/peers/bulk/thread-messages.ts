@@ -57,6 +57,8 @@ export interface BulkWant {
   id: number
   digest: Digest
   lengthBytes: number
+  /** Whether it comes after all others of the holder. */
+  isLast?: boolean
 }
 
 /** To the receiving thread. Connections are numbered by the main thread. */

@@ -1,7 +1,7 @@
 import type { Libp2p, Stream } from '@libp2p/interface'
 import type { Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
-import { chunkProtocol } from '../../../protocol/messages/chunk.ts'
+import { chunkProtocol, type WantPriority } from '../../../protocol/messages/chunk.ts'
 import { systemClock, type Clock } from '../../base/clock.ts'
 import { LatencyEstimate, type LatencyBounds } from '../../base/latency-estimate.ts'
 import type { Membership } from '../membership.ts'
@@ -62,12 +62,21 @@ export class ChunkClient {
     peerId: string,
     digest: Digest,
     lengthBytes: number,
-    { streamClass, ...options }: WantOptions & { streamClass: StreamClass },
+    {
+      streamClass,
+      priority = streamClass,
+      ...options
+    }: Omit<WantOptions, 'priority'> & { streamClass: StreamClass; priority?: WantPriority },
   ): Promise<Uint8Array> {
     const peer = await this.#parts.membership.reach(peerId, options)
-    const bytes = await this.#stream(peer, streamClass).fetch(digest, lengthBytes, options)
+    const bytes = await this.#stream(peer, streamClass).fetch(digest, lengthBytes, { ...options, priority })
     peer.traffic.received(bytes.length)
     return bytes
+  }
+
+  /** Connects to a member. @throws unavailable where it is none, or cannot be reached; the signal's reason */
+  async meet(peerId: string, options: { signal: AbortSignal }): Promise<void> {
+    await this.#parts.membership.reach(peerId, options)
   }
 
   /** How the peer has behaved. @throws unavailable where it is not connected */

@@ -1,7 +1,15 @@
 import type { Stream } from '@libp2p/interface'
 import { maxChunkBytes } from '../../../protocol/chunk-table.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
-import { comingMs, encodeAnswerHeader, parseWants, type Want } from '../../../protocol/messages/chunk.ts'
+import {
+  comingMs,
+  encodeAnswerHeader,
+  encodeHolders,
+  maxNamedHolders,
+  parseWants,
+  wantPriorities,
+  type Want,
+} from '../../../protocol/messages/chunk.ts'
 import type { Bandwidth } from '../../base/bandwidth.ts'
 import { FairTurns } from '../../base/fair-turns.ts'
 import { Urgency } from '../../base/urgency.ts'
@@ -11,25 +19,38 @@ import { limits } from '../limits.ts'
 import type { Peer } from '../peer.ts'
 import { SourcePace } from '../source-pace.ts'
 import type { ServedData } from '../served-data.ts'
+import { ServedLately } from './served-lately.ts'
+import { UploadSlots } from './upload-slots.ts'
 
 /** Chunks that are read from the disk at once for one stream: enough to keep it full while one is being read. */
 const readsAtOnce = 4
-/** Chunks that are read from the disk at once for all: enough to keep two cores busy. */
-const readsAtOnceInAll = 8
+/**
+ * Chunks that are read and sent at once for all: enough to keep the disk and a link of 10 Gbit/s busy. What is begun goes before a
+ * read that somebody comes to wait for, so it is little, and some are for such reads alone.
+ */
+const turnsInAll = { atOnce: 24, reserved: 8 } as const
+/** A chunk has its turn for so long at most (ms): who takes slowly does not hold up others. */
+const turnMs = 100
 
 export interface ChunkServerParts {
-  served: Pick<ServedData, 'chunk' | 'relayedChunk'>
+  /** `holders`: without it, no peer is sent elsewhere. */
+  served: Pick<ServedData, 'chunk' | 'relayedChunk'> & Partial<Pick<ServedData, 'holders'>>
   /** Chunks that have been read and that peers have not taken yet. */
   unsent: ByteBudget
   /** A limit on what is given to peers: most of what goes this way is waited for. */
   upload?: Pick<Bandwidth, 'take'>
 }
 
-/** Answers wants of chunks, those of each source at a bounded pace, and in turn. */
+/**
+ * Answers wants of chunks by their priority, those of each source at a bounded pace, and in turn. When as many wait as there are
+ * upload slots, further ones are sent to other holders, where this host knows any.
+ */
 export class ChunkServer {
   readonly #parts: ChunkServerParts
   readonly #pace = new SourcePace(limits.wants)
-  readonly #turns = new FairTurns({ atOnce: readsAtOnceInAll })
+  readonly #turns = new FairTurns(turnsInAll)
+  readonly #slots = new UploadSlots({ slots: limits.wants.slots })
+  readonly #lately = new ServedLately()
   readonly #relays = new RelayCount()
 
   constructor(parts: ChunkServerParts) {
@@ -43,7 +64,13 @@ export class ChunkServer {
    *   stream breaks
    */
   async serve(stream: Stream, peer: Peer): Promise<void> {
-    const answers = new Answers(stream, peer, { ...this.#parts, turns: this.#turns, relays: this.#relays })
+    const answers = new Answers(stream, peer, {
+      ...this.#parts,
+      turns: this.#turns,
+      relays: this.#relays,
+      slots: this.#slots,
+      lately: this.#lately,
+    })
     try {
       for await (const message of readFrames(stream, limits.wants.messageBytes)) {
         const wants = parseWants(message)
@@ -62,26 +89,31 @@ export class ChunkServer {
 }
 
 interface AnswersParts extends ChunkServerParts {
-  /** Each source's turn to have a chunk read. */
+  /** Each source's turn to have a chunk read and sent. */
   turns: FairTurns
   relays: RelayCount
+  slots: UploadSlots
+  lately: ServedLately
 }
 
 /** A want whose chunk has been read from the registry since is answered from memory, or from the disk. */
-type Queued = Want & { isRelayed?: boolean }
+type Queued = Want & { isRelayed?: boolean; urgency: Urgency }
 
 /** The wants of one stream that are not answered yet. */
 class Answers {
   readonly #stream: Stream
   readonly #peer: Peer
+  readonly #source: string
   readonly #parts: AnswersParts
   readonly #ended = new AbortController()
-  readonly #queue: Queued[] = []
+  /** By priority: the first of the first list is served next. */
+  readonly #queue: Queued[][] = wantPriorities.map(() => [])
   /** Chunks that are being read from the registry for this peer, by the ids of their wants. */
-  readonly #relaying = new Map<number, Urgency>()
+  readonly #relaying = new Map<number, Queued>()
   /** Wants whose asker has not taken the last word that their chunk is coming. */
   readonly #telling = new Set<number>()
   #outstanding = 0
+  #named = 0
   #running = 0
   #sending: Promise<void> = Promise.resolve()
   #room: PromiseWithResolvers<undefined> | undefined
@@ -91,6 +123,7 @@ class Answers {
   constructor(stream: Stream, peer: Peer, parts: AnswersParts) {
     this.#stream = stream
     this.#peer = peer
+    this.#source = peer.source
     this.#parts = parts
   }
 
@@ -101,11 +134,14 @@ class Answers {
 
   add(wants: readonly Want[]): void {
     for (const want of wants) {
-      if (want.kind === 'raise') this.#raise(want)
-      else {
-        this.#outstanding++
-        this.#queue.push(want)
+      if (want.kind === 'raise') {
+        this.#raise(want)
+        continue
       }
+      this.#outstanding++
+      const holders = this.#othersFor(want)
+      if (holders.length > 0) void this.#sendElsewhere(want, holders)
+      else this.#enqueue({ ...want, urgency: new Urgency(want.priority === 'demand') })
     }
     this.#runMore()
   }
@@ -119,26 +155,74 @@ class Answers {
 
   end(): void {
     this.#ended.abort(new P2pfsError('closed', 'stream ended'))
+    for (let want = this.#dequeue(); want !== undefined; want = this.#dequeue())
+      this.#parts.slots.delete(this.#source, want.priority)
     this.#room?.resolve(undefined)
   }
 
-  /** A want that still waits for its turn is raised with its turn: the chunk may be here. */
-  #raise({ id }: Want): void {
-    this.#relaying.get(id)?.raise()
-    const queued = this.#queue.find((want) => want.id === id)
-    if (queued?.kind === 'relay') queued.kind = 'relay-urgent'
+  /** The members to which the want is sent, because too much waits before it; none where it is served here. */
+  #othersFor({ digest, kind, priority, waits }: Want): string[] {
+    const { slots, served, lately } = this.#parts
+    // Stewards send no more than a few to a host, and know of no better one.
+    if (waits || kind === 'relay' || served.holders === undefined || !slots.isFull(this.#source, priority)) return []
+    const known = new Set([...lately.of(digest), ...served.holders(digest)])
+    known.delete(this.#peer.id)
+    // Those that are many are named in turn.
+    const first = known.size === 0 ? 0 : this.#named++ % known.size
+    const others = [...known]
+    return [...others.slice(first), ...others.slice(0, first)].slice(0, maxNamedHolders)
+  }
+
+  async #sendElsewhere({ id }: Want, holders: readonly string[]): Promise<void> {
+    try {
+      await this.#send([encodeAnswerHeader(id, 'busy'), encodeHolders(holders)])
+      this.#answered()
+    } catch (error) {
+      this.#fail(error as Error)
+    }
+  }
+
+  #enqueue(want: Queued): void {
+    this.#queue[wantPriorities.indexOf(want.priority)]!.push(want)
+    this.#parts.slots.add(this.#source, want.priority)
+  }
+
+  /** The want to be served next. It has its slot until it is served. */
+  #dequeue(): Queued | undefined {
+    return this.#queue.find((wants) => wants.length > 0)?.shift()
+  }
+
+  /** A want that still waits for its turn moves up: the chunk may be here. */
+  #raise({ id, priority }: Want): void {
+    if (priority === 'demand') this.#relaying.get(id)?.urgency.raise()
+    for (const wants of this.#queue) {
+      const at = wants.findIndex((want) => want.id === id)
+      if (at < 0) continue
+      const [want] = wants.splice(at, 1) as [Queued]
+      this.#parts.slots.delete(this.#source, want.priority)
+      want.priority = priority
+      if (priority === 'demand') want.urgency.raise()
+      return this.#enqueue(want)
+    }
   }
 
   #runMore(): void {
-    while (this.#running < Math.min(readsAtOnce, this.#queue.length)) void this.#run()
+    const waiting = this.#queue.reduce((sum, { length }) => sum + length, 0)
+    for (let i = 0; i < waiting && this.#running < readsAtOnce; i++) void this.#run()
   }
 
   async #run(): Promise<void> {
     this.#running++
     try {
-      for (let want = this.#queue.shift(); want !== undefined && !this.signal.aborted; want = this.#queue.shift()) {
-        if (await this.#answer(want)) this.#answered()
-        else void this.#relay(want)
+      for (let want = this.#dequeue(); want !== undefined; want = this.#dequeue()) {
+        const { priority } = want
+        try {
+          if (this.signal.aborted) continue
+          if (await this.#answer(want)) this.#answered()
+          else void this.#relay(want)
+        } finally {
+          this.#parts.slots.delete(this.#source, priority)
+        }
       }
     } catch (error) {
       this.#fail(error as Error)
@@ -164,39 +248,53 @@ class Answers {
   async #answer(want: Queued): Promise<boolean> {
     const taken = { peer: this.#peer.id, bytes: maxChunkBytes, signal: this.signal }
     return await this.#parts.unsent.run(taken, async () => {
-      const { id, kind, digest, isRelayed = false } = want
+      const { kind, digest, depth, priority, isRelayed = false } = want
       const { served, turns } = this.#parts
       const options = { signal: this.signal }
-      const read = isRelayed
-        ? // It is in memory, or has been written.
-          served.relayedChunk(digest, { ...options, urgency: new Urgency(true), depth: want.depth })
-        : turns.run(this.#peer.source, async () =>
-            this.signal.aborted ? undefined : await served.chunk(digest, options),
-          )
-      const bytes = await read.catch(() => undefined)
-      if (bytes === undefined && kind !== 'held' && !isRelayed) return false
-      if (bytes === undefined) await this.#send([encodeAnswerHeader(id, 'missing')])
-      else {
-        await this.#parts.upload?.take(bytes.length, { signal: this.signal, urgency: new Urgency(true) })
-        await this.#send([encodeAnswerHeader(id, 'chunk'), bytes])
-        this.#peer.traffic.sent(bytes.length)
-        this.#peer.use()
-      }
-      return true
+      let isRelayedNext = false
+      let giving: Promise<void> | undefined
+      const rank = wantPriorities.indexOf(priority)
+      await turns.run(
+        this.#source,
+        async () => {
+          if (this.signal.aborted) return
+          // One that has been relayed is in memory, or has been written.
+          const read = isRelayed
+            ? served.relayedChunk(digest, { ...options, urgency: new Urgency(true), depth })
+            : served.chunk(digest, options)
+          const bytes = await read.catch(() => undefined)
+          isRelayedNext = bytes === undefined && kind === 'relay' && !isRelayed
+          if (isRelayedNext) return
+          giving = this.#give(want, bytes)
+          await atMost(turnMs, giving)
+        },
+        { rank },
+      )
+      await giving
+      return !isRelayedNext
     })
+  }
+
+  async #give({ id, digest, urgency, priority }: Queued, bytes: Uint8Array | undefined): Promise<void> {
+    if (bytes === undefined) return await this.#send([encodeAnswerHeader(id, 'missing')])
+    const isLast = priority === 'background'
+    await this.#parts.upload?.take(bytes.length, { signal: this.signal, urgency, isLast })
+    await this.#send([encodeAnswerHeader(id, 'chunk'), bytes])
+    this.#peer.traffic.sent(bytes.length)
+    this.#peer.use()
+    if (this.#parts.served.holders !== undefined) this.#parts.lately.add(digest, this.#peer.id)
   }
 
   /** Reads the chunk from the registry, in no turn of others, and says so meanwhile. */
   async #relay(want: Queued): Promise<void> {
-    const { id, kind, depth, digest } = want
+    const { id, depth, digest, urgency } = want
     const { served, relays } = this.#parts
-    const done = relays.begin(this.#peer.source)
-    const urgency = new Urgency(kind === 'relay-urgent')
+    const done = relays.begin(this.#source)
     const timer = setInterval(() => void this.#tellComing(id), comingMs)
-    this.#relaying.set(id, urgency)
+    this.#relaying.set(id, want)
     try {
       if (done === undefined) {
-        await this.#send([encodeAnswerHeader(id, 'busy')])
+        await this.#send([encodeAnswerHeader(id, 'busy'), encodeHolders([])])
         return this.#answered()
       }
       await this.#tellComing(id)
@@ -205,10 +303,10 @@ class Answers {
         (error: unknown) => (isP2pfsError(error, 'busy') ? 'busy' : 'missing'),
       )
       if (refusal === undefined) {
-        this.#queue.push({ ...want, isRelayed: true })
+        this.#enqueue({ ...want, priority: urgency.isUrgent ? 'demand' : want.priority, isRelayed: true })
         this.#runMore()
       } else {
-        await this.#send([encodeAnswerHeader(id, refusal)])
+        await this.#send([encodeAnswerHeader(id, refusal), ...(refusal === 'busy' ? [encodeHolders([])] : [])])
         this.#answered()
       }
     } catch (error) {
@@ -242,6 +340,14 @@ class Answers {
     this.#sending = turn.catch(() => undefined)
     await turn
   }
+}
+
+/** Resolves when the work is over, however it ends, and after so long (ms) at the latest. */
+async function atMost(ms: number, work: Promise<void>): Promise<void> {
+  const late = Promise.withResolvers<void>()
+  const timer = setTimeout(() => late.resolve(), ms)
+  await Promise.race([work.catch(() => undefined), late.promise])
+  clearTimeout(timer)
 }
 
 /** Chunks that are being read from the registry for peers. */

@@ -7,7 +7,9 @@ import {
   maxOutstandingWants,
   maxWantsPerMessage,
   parseAnswer,
+  type ChunkAnswer,
   type Want,
+  type WantPriority,
 } from '../../../protocol/messages/chunk.ts'
 import type { Clock } from '../../base/clock.ts'
 import { hashBytes } from '../../base/hashing.ts'
@@ -57,8 +59,22 @@ export interface ChunkStreamParts {
   onLie: (error: P2pfsError) => void
 }
 
+/** The peer has more to serve than it takes, and names members that hold the chunk, too. */
+export class HeldElsewhereError extends P2pfsError {
+  /** Ids of members; at least one. */
+  readonly holders: readonly string[]
+
+  constructor(holders: readonly string[], details: { peer: string; digest: Digest }) {
+    super('busy', 'peer has too much to serve, and names other holders', details)
+    this.holders = holders
+  }
+}
+
 export interface WantOptions {
   signal: AbortSignal
+  priority: WantPriority
+  /** Has the peer serve it in its turn, however late that is, rather than name others. */
+  waits?: boolean
   /** How long the want may wait while the peer does not get on with any answer (ms). */
   stallMs: number
   /** Asks the peer to read the chunk if it does not hold it: the urgency of who waits, and the depth of this host. */
@@ -95,12 +111,13 @@ export class ChunkStream {
 
   /**
    * Fetches one chunk and verifies it. The answer to one that is given up is verified too, and dropped.
-   * @throws missing where the peer does not have it; busy where it asks to be left alone, or owes too many answers;
+   * @throws missing where the peer does not have it; busy where it asks to be left alone, or owes too many answers, and
+   *   {@link HeldElsewhereError} where it names others;
    *   invalid where it sends anything else; timeout where it is silent, or leaves this want aside; unavailable where
    *   the connection is lost; the signal's reason
    */
   async fetch(digest: Digest, lengthBytes: number, options: WantOptions): Promise<Uint8Array> {
-    const { signal, stallMs, relay, onComing } = options
+    const { signal, stallMs, priority, waits = false, relay, onComing } = options
     if (this.#closed !== undefined) throw this.#closed
     signal.throwIfAborted()
     const { peer, clock } = this.#parts
@@ -123,10 +140,11 @@ export class ChunkStream {
       reject,
     }
     this.#pending.set(id, pending)
-    const kind = relay === undefined ? 'held' : relay.urgency.isUrgent ? 'relay-urgent' : 'relay'
-    this.#send({ id, kind, depth: relay?.depth ?? 0, digest })
+    const kind = relay === undefined ? 'held' : 'relay'
+    this.#send({ id, kind, priority, waits, depth: relay?.depth ?? 0, digest })
     relay?.urgency.onRaise(() => {
-      if (this.#pending.get(id) === pending && !pending.isAbandoned) this.#send({ id, kind: 'raise', depth: 0, digest })
+      if (this.#pending.get(id) !== pending || pending.isAbandoned) return
+      this.#send({ id, kind: 'raise', priority: 'demand', waits: false, depth: 0, digest })
     })
     this.#watch()
     const onAbort = (): void => reject(signal.reason as Error)
@@ -224,12 +242,7 @@ export class ChunkStream {
         if (answer.status === 'chunk') void this.#verify(pending, answer.bytes)
         else {
           this.#noteAnswer(pending, false)
-          pending.reject(
-            new P2pfsError(answer.status, answer.status === 'busy' ? 'peer is busy' : 'peer does not have the chunk', {
-              peer: peer.id,
-              digest: pending.digest,
-            }),
-          )
+          pending.reject(refusalOf(answer, { peer: peer.id, digest: pending.digest }))
         }
       }
       this.#fail(new P2pfsError('unavailable', 'peer closed the stream', { peer: peer.id }))
@@ -297,4 +310,11 @@ export class ChunkStream {
     for (const { reject } of this.#pending.values()) reject(error)
     this.#pending.clear()
   }
+}
+
+function refusalOf({ status, holders }: ChunkAnswer, details: { peer: string; digest: Digest }): P2pfsError {
+  if (status !== 'busy') return new P2pfsError('missing', 'peer does not have the chunk', details)
+  return holders.length === 0
+    ? new P2pfsError('busy', 'peer is busy', details)
+    : new HeldElsewhereError(holders, details)
 }

@@ -12,8 +12,10 @@ import {
   parseObjectRequest,
   type ObjectRequest,
 } from '../../../protocol/messages/object.ts'
+import type { Bandwidth } from '../../base/bandwidth.ts'
 import type { Log } from '../../base/log.ts'
 import { Semaphore } from '../../base/semaphore.ts'
+import { Urgency } from '../../base/urgency.ts'
 import type { ByteBudget } from '../byte-budget.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import { limits } from '../limits.ts'
@@ -41,6 +43,8 @@ export interface ObjectServerParts {
   >
   /** Answers that peers have not taken yet. */
   unsent: ByteBudget
+  /** A limit on what is given to peers; nothing is counted where it is not given. */
+  upload?: Pick<Bandwidth, 'take'>
   log: Log
 }
 
@@ -78,11 +82,13 @@ export class ObjectServer {
   }
 
   async #answer(stream: Stream, peer: Peer, request: ObjectRequest, signal: AbortSignal): Promise<void> {
-    const { unsent } = this.#parts
+    const { unsent, upload } = this.#parts
     if (request.kind === 'blob' && this.#parts.served.sharedBlob(request.digest) !== undefined)
       await writeFrame(stream, [encodeObjectComing()], { signal })
     const object = await this.#lookUp(peer, request, signal)
     const answer = encodeObjectAnswer(object)
+    // A mount may wait for it: it goes before chunks that nobody waits for.
+    await upload?.take(answer.length, { signal, urgency: new Urgency(true) })
     await unsent.run({ peer: peer.id, bytes: answer.length, signal }, async () => await send(stream, answer, signal))
   }
 

@@ -81,6 +81,55 @@ test('what becomes urgent while it waits overtakes', async () => {
   assert.deepEqual(order, ['second', 'first'])
 })
 
+test('what is last comes after all others, in whatever order they came, and before nobody', async () => {
+  const { bandwidth, clock } = limited(125_000)
+  bandwidth.charge(chunkBytes)
+  const order: string[] = []
+  const take = (name: string, isLast: boolean): void =>
+    void bandwidth.take(1000, { signal, urgency: new Urgency(false), isLast }).then(() => order.push(name))
+  take('seed 1', true)
+  take('seed 2', true)
+  take('ahead 1', false)
+  take('ahead 2', false)
+  await clock.pass(10_000)
+  assert.deepEqual(order, ['ahead 1', 'ahead 2', 'seed 1', 'seed 2'])
+})
+
+test('what is last waits for what goes before it in another thread, too', async () => {
+  const { bandwidth, clock } = limited(125_000)
+  const other = new Bandwidth({ clock }, bandwidth.memory)
+  const passed = bandwidth.beginWait({ isUrgent: false, goesBefore: true })
+  let hasPassed = false
+  void other.take(1000, { signal, urgency: new Urgency(false), isLast: true }).then(() => (hasPassed = true))
+  await clock.pass(1_000)
+  assert.equal(hasPassed, false)
+  passed()
+  await clock.pass(1_000)
+  assert.ok(hasPassed)
+})
+
+test('waits are counted once for all threads, with what somebody waits for', async () => {
+  const { bandwidth, clock } = limited(125_000)
+  bandwidth.charge(10 * chunkBytes)
+  const raised = new Urgency(false)
+  const ended = new AbortController()
+  void bandwidth.take(1000, { signal, urgency: raised })
+  const given = bandwidth
+    .take(1000, { signal: ended.signal, urgency: new Urgency(false), isLast: true })
+    .catch(() => undefined)
+  const inBulk = new Bandwidth({ clock }, bandwidth.memory).beginWait({ isUrgent: false })
+  await clock.pass(0)
+  assert.deepEqual(bandwidth.use(), { bytes: 10 * chunkBytes, waiting: 3, waits: 3, urgentWaits: 0, urgentWaitedMs: 0 })
+  raised.raise()
+  inBulk()
+  ended.abort()
+  await given
+  await clock.pass(60_000)
+  const { waiting, waits, urgentWaits, urgentWaitedMs } = bandwidth.use()
+  assert.deepEqual({ waiting, waits, urgentWaits }, { waiting: 0, waits: 3, urgentWaits: 1 })
+  assert.ok(urgentWaitedMs > 10_000)
+})
+
 for (const [name, next] of Object.entries({ raised: 1e9, 'taken away': undefined })) {
   test(`who waits goes on soon when the limit is ${name}`, async () => {
     const { bandwidth, clock } = limited(1000)
@@ -128,7 +177,7 @@ test('without a limit nothing waits, and bytes are counted', async () => {
   const { bandwidth } = limited(undefined)
   for (let i = 0; i < 100; i++) await bandwidth.take(chunkBytes, { signal, urgency: new Urgency(false) })
   assert.equal(bandwidth.bytes, 100 * chunkBytes)
-  assert.equal(bandwidth.waits, 0)
+  assert.equal(bandwidth.use().waits, 0)
   bandwidth.giveBack(chunkBytes)
   assert.equal(bandwidth.bytes, 99 * chunkBytes)
 })
@@ -150,6 +199,7 @@ test('rates are decimal, in bits and in bytes', () => {
   assert.equal(parseByteRate('1.5 Gbit'), 187.5e6)
   assert.equal(parseByteRate('25MB'), 25e6)
   assert.equal(parseByteRate('64kbit'), 8e3)
+  assert.equal(parseByteRate('12MiB'), 12 * 2 ** 20)
   assert.equal(parseRateLimit('none'), undefined)
   for (const wrong of ['', '200', '0Mbit', '-1Mbit', '200Mb', '1e9MB', 'Mbit', 'None'])
     assert.throws(() => parseRateLimit(wrong), /no rate such as/)

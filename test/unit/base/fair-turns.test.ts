@@ -29,3 +29,33 @@ test('as many tasks run at once as may, also after one has failed', async () => 
   assert.equal(most, 2)
   await turns.run('a', async () => await Promise.resolve())
 })
+
+test('a task of a lower rank goes first, and some places are kept for rank 0', async () => {
+  const turns = new FairTurns({ atOnce: 3, reserved: 1 })
+  const ran: string[] = []
+  const ends: Record<string, () => void> = {}
+  const task = async (name: string, rank: number): Promise<void> =>
+    await turns.run(
+      'a',
+      async () => {
+        ran.push(name)
+        await new Promise<void>((resolve) => (ends[name] = resolve))
+      },
+      { rank },
+    )
+  const tasks = [task('seed', 3), task('boot', 2), task('seed2', 3), task('boot2', 2), task('demand', 0)]
+  await Promise.resolve()
+  assert.deepEqual(ran, ['seed', 'boot', 'demand'])
+  const step = async (name: string): Promise<void> => {
+    ends[name]!()
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  await step('demand')
+  assert.deepEqual(ran, ['seed', 'boot', 'demand'])
+  await step('seed')
+  await step('boot')
+  assert.deepEqual(ran, ['seed', 'boot', 'demand', 'boot2', 'seed2'])
+  await step('boot2')
+  await step('seed2')
+  await Promise.all(tasks)
+})

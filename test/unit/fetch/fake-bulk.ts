@@ -10,8 +10,12 @@ export class FakeBulk {
   readonly wanted = new Map<Digest, PromiseWithResolvers<void>>()
   /** How much was under way to each peer whenever it was asked for more. */
   readonly underWay: number[] = []
+  /** Peers that were asked for chunks. */
+  readonly asked: string[] = []
   readonly cancelled: Digest[] = []
   readonly raised: Digest[] = []
+  /** Chunks that come after all others. */
+  readonly last: Digest[] = []
 
   readonly isBusyWithEarlier: PeerSourceParts['bulk']['isBusyWithEarlier'] = () => false
 
@@ -24,9 +28,11 @@ export class FakeBulk {
     peer,
     digest,
     _length,
-    { signal, urgency },
+    { signal, urgency, isLast = false },
   ) => {
     if (!this.open.has(peer)) throw new P2pfsError('unavailable', 'no bulk connection')
+    this.asked.push(peer)
+    if (isLast) this.last.push(digest)
     const answer = Promise.withResolvers<void>()
     this.wanted.set(digest, answer)
     urgency.onRaise(() => this.raised.push(digest))

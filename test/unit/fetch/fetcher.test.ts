@@ -8,6 +8,7 @@ import { PeerSource } from '../../../node/fetch/peer-source.ts'
 import { PeerStanding } from '../../../node/peers/peer-standing.ts'
 import type { ChunkClient } from '../../../node/peers/chunk/client.ts'
 import { HeldByPeerError } from '../../../node/fetch/source.ts'
+import { FakeClock } from '../../support/fake-clock.ts'
 import { FakeBulk } from './fake-bulk.ts'
 import { FakeSource } from './fake-source.ts'
 import { silentLog } from '../../../node/base/log.ts'
@@ -36,6 +37,7 @@ interface World {
 function world(
   peers: Record<string, (digest: Digest, signal: AbortSignal) => Promise<Uint8Array>>,
   registry?: (request: ChunkRequest, urgency: Urgency, isHeld: (() => boolean) | undefined) => Promise<Uint8Array>,
+  { clock }: { clock?: FakeClock } = {},
 ): World {
   const stored = new Map<Digest, Uint8Array>()
   const reads: Digest[] = []
@@ -76,6 +78,7 @@ function world(
       },
       chunks: {
         fetchChunk,
+        meet: async () => await Promise.resolve(),
         standing: (id) => (standings[id] ??= new PeerStanding({ now: () => 0 })),
         usualMs: () => 300,
         comingMs: 50,
@@ -87,6 +90,7 @@ function world(
     }),
     registry: result.registry,
     log: silentLog,
+    ...(clock && { clock }),
   })
   return result
 }
@@ -295,6 +299,75 @@ test('what a boot will read does not wait behind background fetches, and more of
   assert.equal(w.registry.asked.length, 400)
 })
 
+test('while somebody waits for a chunk, and a moment after that, few background fetches are under way', async () => {
+  const clock = new FakeClock()
+  const pending = new Map<Digest, () => void>()
+  const w = world(
+    {},
+    async ({ digest, index }) => {
+      await new Promise<void>((resolve) => pending.set(digest, resolve))
+      return chunk(index).bytes
+    },
+    { clock },
+  )
+  const tick = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve))
+  const finish = async ({ digest }: ChunkRequest): Promise<void> => {
+    pending.get(digest)!()
+    pending.delete(digest)
+    await tick()
+  }
+  const chunks = Array.from({ length: 400 }, (_, n) => chunk(n).request)
+  const read = w.fetcher.fetch(chunks[399]!, demand)
+  const ahead = w.fetcher.fetch(chunks[398]!, { ...background, priority: 'ahead' })
+  const all = chunks.slice(0, 398).map(async (request) => await w.fetcher.fetchToStore(request, background))
+  await tick()
+  assert.equal(pending.size, 2 + 1)
+  await finish(chunks[0]!)
+  assert.equal(pending.size, 2 + 1, 'a read that waits for long does not end a seed')
+  await finish(chunks[399]!)
+  await read
+  await tick()
+  assert.equal(pending.size, 1 + 4)
+  await finish(chunks[1]!)
+  assert.equal(pending.size, 1 + 4, 'the next read may come at once')
+  await clock.pass(1_000)
+  await finish(chunks[2]!)
+  assert.equal(pending.size, 1 + 128)
+  while (pending.size > 0) for (const [digest] of pending) await finish({ digest } as ChunkRequest)
+  await Promise.all([ahead, ...all])
+})
+
+test('what waits for its turn is begun by priority, in whatever order it came', async () => {
+  const pending = new Map<Digest, () => void>()
+  const begun: number[] = []
+  const w = world({}, async ({ digest, index }) => {
+    begun.push(index)
+    await new Promise<void>((resolve) => pending.set(digest, resolve))
+    return chunk(index).bytes
+  })
+  const tick = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve))
+  const ofPriority = { ahead: [0, 200], boot: [200, 600], background: [600, 800] } as const
+  const all = (['background', 'boot', 'ahead'] as const).flatMap((priority) =>
+    Array.from({ length: 800 }, (_, n) => chunk(n).request)
+      .slice(...ofPriority[priority])
+      .map(async (request) => await w.fetcher.fetch(request, { ...background, priority })),
+  )
+  await tick()
+  assert.equal(begun.length, 128 + 256 + 64, 'each has what it may have under way')
+  const before = begun.length
+  while (w.stored.size < 800) {
+    for (const [digest, resolve] of pending) {
+      pending.delete(digest)
+      resolve()
+    }
+    await tick()
+  }
+  await Promise.all(all)
+  const later = begun.slice(before).map((n) => (n < 200 ? 'ahead' : n < 600 ? 'boot' : 'background'))
+  assert.ok(later.lastIndexOf('ahead') < later.indexOf('boot'), 'no boot before all of read-ahead is begun')
+  assert.ok(later.lastIndexOf('boot') < later.indexOf('background'), 'no other before all of the boot is begun')
+})
+
 test('what nobody waits for comes no faster than the disk takes it; a reader does not wait for the disk', async () => {
   const disk = Promise.withResolvers<void>()
   const w = world({ a: async (digest) => byDigest.get(digest)! })
@@ -345,6 +418,17 @@ test('what nobody waits for comes in bulk, and its bytes do not pass through her
   assert.deepEqual(asked, [])
   assert.equal(stored.size, 0, 'the bulk plane has told the store')
   assert.deepEqual(fetcher.fromPeers, { bytes: 4096, chunks: 1 })
+})
+
+test('what a seed fetches in bulk comes after all others of the holder, what is read ahead and for a boot does not', async () => {
+  for (const priority of ['ahead', 'boot', 'background'] as const) {
+    const { fetcher, bulk, request } = bulkWorld(306)
+    const fetching = fetcher.fetchToStore(request, { ...background, priority })
+    await tick()
+    assert.deepEqual(bulk.last, priority === 'background' ? [request.digest] : [])
+    bulk.wanted.get(request.digest)!.resolve()
+    await fetching
+  }
 })
 
 test('whoever wants the bytes of a chunk that came in bulk gets them from the store', async () => {

@@ -2,7 +2,13 @@ import type { Stream } from '@libp2p/interface'
 import { Bitmap } from '../../../protocol/bitmap.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import { encodeAnswerHeader, maxWantMessageBytes, parseWants, type Want } from '../../../protocol/messages/chunk.ts'
+import {
+  encodeAnswerHeader,
+  encodeHolders,
+  maxWantMessageBytes,
+  parseWants,
+  type Want,
+} from '../../../protocol/messages/chunk.ts'
 import { haveParts } from '../../../protocol/messages/region.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { Fetcher } from '../../../node/fetch/fetcher.ts'
@@ -46,6 +52,8 @@ export interface Far {
   sleep: (ms: number) => Promise<void>
   give: (want: Want, bytes?: Uint8Array) => Promise<void>
   lack: (want: Want) => Promise<void>
+  /** Says that it has too much to serve, and names others. */
+  sendElsewhere: (want: Want, holders: readonly string[]) => Promise<void>
   /** Says that the chunk is being read from the registry. */
   tellComing: (want: Want) => Promise<void>
   /** Sends bytes as they are. */
@@ -76,6 +84,7 @@ export function slowLink(msPerChunk: number): Script {
 export interface ScriptedRegion {
   clock: FakeClock
   region: FakeRegion
+  bulk: FakeBulk
   fetcher: Fetcher
   client: ChunkClient
   peers: Record<string, Peer>
@@ -95,12 +104,18 @@ export interface ScriptedRegion {
 /**
  * A host whose peers all say that they hold everything, and do as their scripts say.
  * @param options `reader`: the peer to which stewards send this host, until it is asked
- *   again; then to the `others`, one after the other, and to the registry. With it the peers say that they hold nothing
+ *   again; then to the `others`, one after the other, and to the registry. With it the peers say that they hold nothing.
+ *   `quiet`: peers that have not said that they hold anything
  */
 export function scriptedRegion(
   scripts: Record<string, Script>,
   registry: (index: number) => Promise<'has it' | 'is away'> | 'has it' | 'is away',
-  { registryMs = 100, reader, others = [] }: { registryMs?: number; reader?: string; others?: readonly string[] } = {},
+  {
+    registryMs = 100,
+    reader,
+    others = [],
+    quiet = [],
+  }: { registryMs?: number; reader?: string; others?: readonly string[]; quiet?: readonly string[] } = {},
 ): ScriptedRegion {
   const clock = new FakeClock()
   const region = new FakeRegion({ clock })
@@ -111,7 +126,7 @@ export function scriptedRegion(
   for (let i = 0; i < count && reader === undefined; i++) held.set(i)
   for (const id of Object.keys(scripts)) {
     peers[id] = region.join(id)
-    for (const part of haveParts(table, held)) peers[id].holdings.take(part, count)
+    if (!quiet.includes(id)) for (const part of haveParts(table, held)) peers[id].holdings.take(part, count)
     wants[id] = 0
   }
   region.serve = async (stream: Stream, id: string) => {
@@ -121,6 +136,8 @@ export function scriptedRegion(
       give: async (want, bytes = bytesOf(want.digest)) =>
         await writeFrame(stream, [encodeAnswerHeader(want.id, 'chunk'), bytes]),
       lack: async (want) => await writeFrame(stream, [encodeAnswerHeader(want.id, 'missing')]),
+      sendElsewhere: async (want, holders) =>
+        await writeFrame(stream, [encodeAnswerHeader(want.id, 'busy'), encodeHolders(holders)]),
       tellComing: async (want) => await writeFrame(stream, [encodeAnswerHeader(want.id, 'coming')]),
       raw: (bytes) => void stream.send(bytes),
     }
@@ -130,6 +147,7 @@ export function scriptedRegion(
   const { membership, host } = region
   const availability = new Availability({ membership, ...inSmallRegion })
   const client = new ChunkClient({ host, membership, signal: new AbortController().signal, clock })
+  const bulk = new FakeBulk()
   const questions: number[] = []
   const named = [reader, ...others]
   const spans: Pick<SpanStewards, 'placeOf' | 'ask'> = {
@@ -152,7 +170,7 @@ export function scriptedRegion(
         return true
       },
     },
-    peers: new PeerSource({ availability, chunks: client, bulk: new FakeBulk(), spans, log: silentLog, clock }),
+    peers: new PeerSource({ availability, chunks: client, bulk, spans, log: silentLog, clock }),
     registry: {
       fetch: async ({ index }) => {
         atRegistry.push(index)
@@ -177,5 +195,5 @@ export function scriptedRegion(
     if (ended === undefined) throw failure ?? new Error(`chunk ${index} has not come within ${withinMs} ms`)
     return ended
   }
-  return { clock, region, fetcher, client, peers, wants, questions, atRegistry, read }
+  return { clock, region, bulk, fetcher, client, peers, wants, questions, atRegistry, read }
 }

@@ -56,6 +56,7 @@ testChunkSource({
       },
       chunks: {
         fetchChunk,
+        meet: async () => await Promise.resolve(),
         standing: () => standing,
         usualMs: () => 300,
         comingMs: 50,

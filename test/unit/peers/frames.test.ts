@@ -22,7 +22,9 @@ test('messages are read however their bytes are cut', async () => {
   const messages = [0, 1, 127, 128, 300, 20_000].map((length) => Buffer.alloc(length, length))
   const [near, far] = streamPair()
   const sent: Uint8Array[] = []
-  const collecting = { send: (bytes: Uint8Array) => sent.push(bytes), writeBufferLength: 0, status: 'open' }
+  const send = (bytes: Uint8Array | Iterable<Uint8Array>): number =>
+    sent.push(...(bytes instanceof Uint8Array ? [bytes] : bytes))
+  const collecting = { send, writeBufferLength: 0, status: 'open' }
   for (const message of messages)
     await writeFrame(collecting as unknown as Stream, [message.subarray(0, 5), message.subarray(5)])
   const bytes = Buffer.concat(sent)

@@ -275,7 +275,9 @@ const served = (chunk: ServedData['chunk']): Pick<ServedData, 'chunk' | 'relayed
   relayedChunk: async () => await Promise.resolve(undefined),
 })
 const wantsOf = (count: number): Uint8Array =>
-  encodeWants(Array.from({ length: count }, (_, id) => ({ id, kind: 'held', depth: 0, digest })))
+  encodeWants(
+    Array.from({ length: count }, (_, id) => ({ id, kind: 'held', priority: 'boot', waits: false, depth: 0, digest })),
+  )
 
 test('a stream whose peer does not read its chunks is reset after a minute, and holds few chunks until then', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
@@ -323,7 +325,9 @@ test('wants that are not answered yet are bounded by reading no more of them: no
   a.stall = stalled.promise
   await raw.sayHello()
   const stream = await raw.open(chunkProtocol)
-  const wants = encodeWants(Array.from({ length: 256 }, (_, id) => ({ id, kind: 'held', depth: 0, digest })))
+  const wants = encodeWants(
+    Array.from({ length: 256 }, (_, id) => ({ id, kind: 'held', priority: 'boot', waits: false, depth: 0, digest })),
+  )
   for (let i = 0; i < 8; i++) await writeFrame(stream, [wants])
   stalled.resolve(new Uint8Array(4096))
   let answers = 0
@@ -339,7 +343,7 @@ test('no more wants of a stream are read than a client has on the way', async ()
   let taken = 0
   const counting = Object.assign(near as unknown as Stream, {
     [Symbol.asyncIterator]: async function* () {
-      for (; taken < 100; taken++) yield Buffer.concat([Uint8Array.of(0x80, 0x4a), wantsOf(256)])
+      for (; taken < 100; taken++) yield Buffer.concat([Uint8Array.of(0x80, 0x4c), wantsOf(256)])
       await Promise.resolve()
     },
   })

@@ -317,6 +317,9 @@ test('image records, manifests, layer indexes and blob maps come from whichever 
     undefined,
     'under the wrong digest it is not believed',
   )
+  const givenBytes = a.bandwidths.upload.bytes + b.bandwidths.upload.bytes
+  assert.ok(givenBytes > 0, 'objects count for the limit on upload')
+  assert.ok(c.bandwidths.download.bytes >= givenBytes, 'objects count for the limit on download')
 })
 
 test('a peer keeps its identity over a restart, and can be stopped twice', async (t) => {

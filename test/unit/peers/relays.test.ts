@@ -12,6 +12,7 @@ import {
   type ChunkAnswer,
   type Want,
   type WantKind,
+  type WantPriority,
 } from '../../../protocol/messages/chunk.ts'
 import { orAbort } from '../../../node/base/single-flight.ts'
 import type { Urgency } from '../../../node/base/urgency.ts'
@@ -38,9 +39,18 @@ function relayServer(relayedChunk: ServedData['relayedChunk']) {
     const serving = server.serve(near as unknown as Stream, fakePeer(source)).catch(() => undefined)
     const answers = readFrames(far as unknown as Stream, maxAnswerBytes)[Symbol.asyncIterator]()
     return {
-      want: async (...wants: [id: number, kind: WantKind][]) =>
+      want: async (...wants: [id: number, kind: WantKind, priority?: WantPriority][]) =>
         await writeFrame(far as unknown as Stream, [
-          encodeWants(wants.map(([id, kind]): Want => ({ id, kind, depth: kind.startsWith('relay') ? 1 : 0, digest }))),
+          encodeWants(
+            wants.map(([id, kind, priority = 'boot']): Want => ({
+              id,
+              kind,
+              priority,
+              waits: false,
+              depth: kind === 'relay' ? 1 : 0,
+              digest,
+            })),
+          ),
         ]),
       next: async (): Promise<Pick<ChunkAnswer, 'id' | 'status'>> => {
         const { value } = await answers.next()
@@ -133,7 +143,7 @@ for (const [what, relayed] of [
 ] as const)
   test(`a chunk ${what} is missing`, async () => {
     const { want, next, end } = relayServer(relayed).connect()
-    await want([1, 'relay-urgent'])
+    await want([1, 'relay', 'demand'])
     assert.equal((await next()).status, 'coming')
     assert.deepEqual(await next(), { id: 1, status: 'missing' })
     await end()
@@ -152,7 +162,7 @@ test('a chunk that is slow to come holds up no other answer of its stream, and i
   }
   await want([1000, 'held'])
   assert.deepEqual(await next(), { id: 1000, status: 'missing' })
-  await want([7, 'raise'], [1001, 'held'])
+  await want([7, 'raise', 'demand'], [1001, 'held'])
   assert.deepEqual(await next(), { id: 1001, status: 'missing' })
   assert.deepEqual([urgencies[7]?.isUrgent, urgencies[8]?.isUrgent], [true, false])
   slow.resolve(bytes)

@@ -48,6 +48,7 @@ export class TestPeer {
   readonly held = new Map<Digest, Bitmap>()
   /** Manifests of the images that it says it is importing. */
   readonly importing = new Set<Digest>()
+  holders: readonly string[] = []
   imageRecord: ServedData['imageRecord'] = async ({ reference }) => await Promise.resolve(this.images.get(reference))
   relayedChunk: ServedData['relayedChunk'] = async () => await Promise.resolve(undefined)
   importedImage: ServedData['importedImage'] = async () =>
@@ -65,9 +66,12 @@ export class TestPeer {
   readonly unwritten: Error[] = []
   readonly files: { -readonly [Name in keyof ChunkFiles]: ChunkFiles[Name] }
   readonly network: PeerNetwork
+  /** Limits on what it gives and takes; none are set. */
+  readonly bandwidths: Record<'upload' | 'download', Bandwidth>
 
-  private constructor(network: PeerNetwork, directory: string) {
+  private constructor(network: PeerNetwork, directory: string, bandwidths: TestPeer['bandwidths']) {
     this.network = network
+    this.bandwidths = bandwidths
     this.files = {
       writing: { directory, epochs: WriteEpochs.startingAt(1).shared },
       isFull: false,
@@ -107,8 +111,9 @@ export class TestPeer {
       fullMesh?: number
     } = {},
   ): Promise<TestPeer> {
+    const bandwidths = { upload: new Bandwidth(), download: new Bandwidth() }
     const network = await PeerNetwork.open(
-      { log: silentLog, upload: new Bandwidth() },
+      { log: silentLog, ...bandwidths },
       {
         region,
         name,
@@ -123,11 +128,12 @@ export class TestPeer {
       },
     )
     context.after(async () => await network.stop())
-    const peer = new TestPeer(network, join(directory, `${name}-chunks`))
+    const peer = new TestPeer(network, join(directory, `${name}-chunks`), bandwidths)
     makeChunkDirectory(peer.files.writing.directory)
     const served: ServedData = {
       chunk: async (digest) => await (peer.stall ?? peer.chunks.get(digest)),
       relayedChunk: async (digest, options) => await peer.relayedChunk(digest, options),
+      holders: () => peer.holders,
       imageRecord: async (name) => await peer.imageRecord(name),
       rootfsManifest: async (digest) => peer.objects.get(digest),
       sharedBlob: (digest) => peer.blobs.get(digest),

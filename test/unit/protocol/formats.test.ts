@@ -422,10 +422,10 @@ messages.push(['object coming', encodeObjectComing(), '02', (bytes) => parseObje
 messages.push(['object missing', encodeObjectAnswer(undefined), '00', (bytes) => parseObjectAnswer(bytes), undefined])
 messages.push([
   'wants',
-  encodeWants([{ id: 258, kind: 'relay-urgent', depth: 3, digest: a }]),
-  `020100000e${a.slice(7)}`,
+  encodeWants([{ id: 258, kind: 'relay', priority: 'boot', waits: true, depth: 3, digest: a }]),
+  `020100001903${a.slice(7)}`,
   (bytes) => parseWants(bytes),
-  [{ id: 258, kind: 'relay-urgent', depth: 3, digest: a }],
+  [{ id: 258, kind: 'relay', priority: 'boot', waits: true, depth: 3, digest: a }],
 ])
 messages.push([
   'span question',

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
+import type { Bandwidth } from '../../../node/base/bandwidth.ts'
 import type { Credentials } from '../../../node/registry/credentials.ts'
 import { parseReference } from '../../../node/registry/reference.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
@@ -51,6 +52,39 @@ test('fetches a bearer token for the repository, keeps it, and renews it when it
   valid = 'revoked'
   await assertImage(source, reference)
   assert.equal(asked.length, 3)
+})
+
+test('small answers do not wait behind layers for a limit on bandwidth; layers keep to all of them', async (t) => {
+  const small = /\/token|\/manifests\/|\/referrers\//
+  let asked = ''
+  const taken: { asked: string; isUrgent: boolean }[] = []
+  const host = await serve(t, (request, response) => {
+    asked = request.url ?? ''
+    if (asked.startsWith('/token')) response.end(JSON.stringify({ token: 'x' }))
+    else if (request.headers.authorization !== 'Bearer x')
+      response
+        .writeHead(401, { 'www-authenticate': `Bearer realm="http://${request.headers.host}/token",service="s"` })
+        .end()
+    else if (asked.includes('/referrers/'))
+      response.end(JSON.stringify({ schemaVersion: 2, mediaType: types.index, manifests: [] }))
+    else answer(request, response)
+  })
+  const bandwidth: Pick<Bandwidth, 'take'> = {
+    take: async (_bytes, { urgency: { isUrgent } }) => {
+      taken.push({ asked, isUrgent })
+      await Promise.resolve()
+    },
+  }
+  const { registry, source, reference } = createClient(t, host, { bandwidths: [bandwidth, bandwidth] })
+  await assertImage(source, reference)
+  await registry.referrers(reference, layerDescriptor.digest, undefined, { signal })
+  assert.equal(taken.length % 2, 0)
+  for (const { asked: url, isUrgent } of taken) assert.equal(isUrgent, small.test(url), url)
+  for (const kind of ['/token', '/manifests/', '/referrers/', '/blobs/'])
+    assert.ok(
+      taken.some(({ asked: url }) => url.includes(kind)),
+      kind,
+    )
 })
 
 test('follows redirects, and keeps credentials from the host that they lead to', async (t) => {

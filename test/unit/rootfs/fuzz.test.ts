@@ -11,7 +11,13 @@ import {
 import { encodeImageRecord, parseImageRecord } from '../../../protocol/image-record.ts'
 import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../../protocol/layer-index.ts'
 import { encodePublishedIndex, parsePublishedIndex } from '../../../protocol/published-index.ts'
-import { encodeAnswerHeader, encodeWants, parseAnswer, parseWants } from '../../../protocol/messages/chunk.ts'
+import {
+  encodeAnswerHeader,
+  encodeHolders,
+  encodeWants,
+  parseAnswer,
+  parseWants,
+} from '../../../protocol/messages/chunk.ts'
 import {
   encodeObjectAnswer,
   encodeObjectRequest,
@@ -228,14 +234,15 @@ test('damaged records and messages are read, or refused as invalid', async () =>
     ],
     [
       encodeWants([
-        { id: 1, kind: 'held', depth: 0, digest: diffId },
-        { id: 2, kind: 'raise', depth: 0, digest: diffId },
+        { id: 1, kind: 'held', priority: 'demand', waits: true, depth: 0, digest: diffId },
+        { id: 2, kind: 'raise', priority: 'demand', waits: false, depth: 0, digest: diffId },
       ]),
       parseWants,
     ],
     [encodeSpanQuestion({ table: diffId, spans: [1, 2], without: 'x' }), parseSpanQuestion],
     [encodeSpanAnswer([{ depth: 1, member: 'x' }]), parseSpanAnswer],
     [Buffer.concat([encodeAnswerHeader(7, 'chunk'), Buffer.alloc(4096)]), parseAnswer],
+    [Buffer.concat([encodeAnswerHeader(7, 'busy'), encodeHolders(['a', 'b'])]), parseAnswer],
     [encodeObjectRequest({ kind: 'layer', diffId }), parseObjectRequest],
     [
       encodeObjectRequest({ kind: 'image', reference: 'x', platform: 'linux/amd64', format: 'ext4' }),

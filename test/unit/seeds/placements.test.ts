@@ -5,6 +5,7 @@ import { isP2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
 import type { PlaceRequest } from '../../../protocol/messages/seed.ts'
 import type { RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import type { SeedProgress } from '../../../protocol/seed-job.ts'
+import { Bandwidth } from '../../../node/base/bandwidth.ts'
 import { orAbort } from '../../../node/base/single-flight.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import type { ImageRootfs } from '../../../node/model/image.ts'
@@ -30,6 +31,7 @@ class Host {
   readonly fetched: string[] = []
   readonly catalog = new FakeCatalog()
   readonly clock = new FakeClock()
+  readonly hotBandwidth = new Bandwidth({ clock: this.clock, nowUs: () => BigInt(Math.round(this.clock.now() * 1000)) })
   readonly pins: Pins
   readonly placements: Placements
   freeBytes = 500 * gibibyte
@@ -44,7 +46,7 @@ class Host {
   constructor({
     isForPeers = true,
     limits = {},
-    hot = { isOn: true, diskBytes: gibibyte, bytesPerSecond: gibibyte },
+    hot = { isOn: true, diskBytes: gibibyte },
   }: { isForPeers?: boolean; limits?: Partial<SeedLimits>; hot?: HotBudget } = {}) {
     const all = { ...seedLimits, ...limits }
     this.pins = new Pins({ own: 'own', catalog: this.catalog }, all)
@@ -83,6 +85,7 @@ class Host {
         regionFetcher: fetcher('members'),
         readsFor: async () => await Promise.resolve(this.isNamed),
         room: async () => await Promise.resolve({ freeBytes: this.freeBytes, sizeBytes: this.sizeBytes }),
+        hotBandwidth: this.hotBandwidth,
         log: silentLog,
       },
       { isForPeers, hot, limits: all, clock: this.clock },
@@ -257,7 +260,7 @@ const hotJob = (n: number, mounts: number): Partial<PlaceRequest> => ({
 
 test('images that are mounted often stay within their budget: the lightest makes room, and heavier ones do not', async () => {
   const size = 8 * 4096
-  const host = new Host({ hot: { isOn: true, diskBytes: 2 * size, bytesPerSecond: gibibyte } })
+  const host = new Host({ hot: { isOn: true, diskBytes: 2 * size } })
   await host.place(hotJob(1, 5))
   // From this host's own order, too: no operator has given it.
   await host.place(hotJob(2, 4), 'own')
@@ -273,29 +276,30 @@ test('images that are mounted often stay within their budget: the lightest makes
   assert.equal(host.pins.hotBytes, 2 * size)
   await host.place(hotJob(4, 9))
   assert.ok(host.pins.list().some(({ job }) => job === '9'.repeat(32)))
-  const small = new Host({ hot: { isOn: true, diskBytes: size - 1, bytesPerSecond: gibibyte } })
+  const small = new Host({ hot: { isOn: true, diskBytes: size - 1 } })
   await assert.rejects(small.place(hotJob(1, 100)), refused('busy'))
   assert.deepEqual([small.fetched, small.pins.list()], [[], []])
 })
 
 test('where the operator wants no hot images, none is placed, not even by this host', async () => {
-  const host = new Host({ hot: { isOn: false, diskBytes: gibibyte, bytesPerSecond: gibibyte } })
+  const host = new Host({ hot: { isOn: false, diskBytes: gibibyte } })
   for (const peer of ['x', 'own']) await assert.rejects(host.place(hotJob(1, 9), peer), refused('denied'))
   assert.deepEqual(host.fetched, [])
   await host.place()
 })
 
 test('chunks of hot images come no faster than they may, those of orders do', async () => {
-  const hot = { isOn: true, diskBytes: gibibyte, bytesPerSecond: 2 * 4096 }
-  const host = new Host({ hot })
+  const host = new Host()
+  host.hotBandwidth.bytesPerSecond = 2 * 4096
   const placed = host.place(hotJob(1, 9))
-  // One at once, then two a second: the eighth after three and a half.
-  await host.clock.pass(3_400)
+  // One at once, then two a second, and a tenth of a second ahead: the eighth after 3.4 s.
+  await host.clock.pass(3_300)
   assert.equal(host.fetched.length, 7)
   await host.clock.pass(200)
   await placed
   assert.equal(host.fetched.length, 8)
-  const ordered = new Host({ hot })
+  const ordered = new Host()
+  ordered.hotBandwidth.bytesPerSecond = 2 * 4096
   await ordered.place()
 })
 

@@ -3,6 +3,7 @@ import { createConnection, createServer, type Socket } from 'node:net'
 import type { TestContext } from 'node:test'
 import { digestOf, type Digest } from '../../../../protocol/digest.ts'
 import type { BulkGrant, BulkMode } from '../../../../protocol/messages/bulk.ts'
+import { Bandwidth } from '../../../../node/base/bandwidth.ts'
 import { BulkReceiver } from '../../../../node/peers/bulk/bulk-receiver.ts'
 import { BulkSender } from '../../../../node/peers/bulk/bulk-sender.ts'
 import type { BulkListen, FromReceiver, FromSender, WantOutcome } from '../../../../node/peers/bulk/thread-messages.ts'
@@ -20,16 +21,20 @@ export class SenderEnd {
 
   static async start(
     context: TestContext,
-    { mode = 'tls', listen = {} }: { mode?: BulkMode; listen?: Partial<BulkListen> } = {},
+    {
+      mode = 'tls',
+      listen = {},
+      upload = new Bandwidth(),
+    }: { mode?: BulkMode; listen?: Partial<BulkListen>; upload?: Bandwidth } = {},
   ): Promise<SenderEnd> {
-    const end = new SenderEnd(mode)
+    const end = new SenderEnd(mode, upload)
     context.after(() => end.sender[Symbol.dispose]())
     end.sender.listen({ hosts: ['127.0.0.1'], port: 0, orAny: false, ...listen })
     await until('it listens', () => end.port !== 0)
     return end
   }
 
-  private constructor(mode: BulkMode) {
+  private constructor(mode: BulkMode, upload: Bandwidth) {
     this.sender = new BulkSender(
       {
         read: (digest, target, offset) => {
@@ -43,7 +48,7 @@ export class SenderEnd {
           if ('listening' in message) this.port = message.listening.port
         },
       },
-      { mode, now: () => this.now },
+      { mode, upload, now: () => this.now },
     )
   }
 

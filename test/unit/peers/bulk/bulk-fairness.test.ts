@@ -3,7 +3,8 @@ import { createConnection, type Socket } from 'node:net'
 import { test, type TestContext } from 'node:test'
 import { Worker } from 'node:worker_threads'
 import type { Digest } from '../../../../protocol/digest.ts'
-import { bulkAskerProof, encodeBulkOrder } from '../../../../protocol/messages/bulk.ts'
+import { bulkAnswerHeaderBytes, bulkAskerProof, encodeBulkOrder } from '../../../../protocol/messages/bulk.ts'
+import { Bandwidth } from '../../../../node/base/bandwidth.ts'
 import { bulkLimits } from '../../../../node/peers/bulk/bulk-limits.ts'
 import type { FromReceiver, ToReceiver } from '../../../../node/peers/bulk/thread-messages.ts'
 import { until } from '../test-peer.ts'
@@ -20,8 +21,9 @@ async function openFrom(context: TestContext, holder: SenderEnd, peer: string, l
   return socket
 }
 
-function want(socket: Socket, digests: readonly Digest[]): void {
-  socket.write(Buffer.concat(digests.map((digest, id) => encodeBulkOrder({ order: 'want', id, digest }))))
+function want(socket: Socket, digests: readonly Digest[], order: 'want' | 'last' = 'want', firstId = 0): void {
+  const orders = digests.map((digest, i) => encodeBulkOrder({ order, id: firstId + i, digest }))
+  socket.write(Buffer.concat(orders))
 }
 
 test('who has many identities at one address gets no more than who has one at another', async (t) => {
@@ -53,6 +55,44 @@ test('the connections of one address are bounded, and another address still gets
   await until('its place is free', () => connections() === bulkLimits.connections.perSource)
   await openFrom(t, holder, 'one more', '127.0.0.2')
   assert.equal(connections(), bulkLimits.connections.perSource + 1)
+})
+
+test('what is wanted last comes after what others want, and after the rest of its asker, but not never', async (t) => {
+  const holder = await SenderEnd.start(t, { mode: 'plain' })
+  const seeded = await openFrom(t, holder, 'seeded', '127.0.0.1')
+  const booting = await openFrom(t, holder, 'booting', '127.0.0.2')
+  const [last, own, ahead] = [holder.hold(200), holder.hold(32), holder.hold(64)]
+  want(seeded, last, 'last')
+  await until('the seed runs', () => holder.reads.length > 4)
+  want(seeded, own, 'want', last.length)
+  want(booting, ahead)
+  const lastAt = (): number => Math.max(...[...own, ...ahead].map((digest) => holder.reads.indexOf(digest)))
+  const before = holder.reads.length
+  await until('the others have all', () => [...own, ...ahead].every((digest) => holder.reads.includes(digest)))
+  const meanwhile = holder.reads.slice(before, lastAt()).filter((digest) => last.includes(digest)).length
+  assert.ok(meanwhile >= 1 && meanwhile <= 24, `${meanwhile} chunks of the seed were sent meanwhile`)
+  await until('the seed ends', () => last.every((digest) => holder.reads.includes(digest)))
+})
+
+test('chunks in bulk that wait for the limit on upload are counted, and what is cancelled meanwhile is not sent', async (t) => {
+  const upload = new Bandwidth()
+  const holder = await SenderEnd.start(t, { mode: 'plain', upload })
+  const asker = await openFrom(t, holder, 'asker', '127.0.0.1')
+  upload.bytesPerSecond = 1000
+  // Less than what may be borrowed for an urgent piece: the word that something is cancelled does not wait.
+  upload.charge(200_000)
+  let answered = 0
+  asker.on('data', ({ length }: Buffer) => (answered += length))
+  const digests = holder.hold(3)
+  want(asker, digests, 'last')
+  await until('one waits', () => upload.use().waiting === 1)
+  for (const id of [0, 1]) asker.write(encodeBulkOrder({ order: 'cancel', id }))
+  await until('the others are cancelled', () => answered === 2 * bulkAnswerHeaderBytes)
+  upload.bytesPerSecond = undefined
+  await until('the third is sent', () => holder.reads.length > 0)
+  assert.deepEqual(holder.reads, [digests[2]])
+  await until('none waits', () => upload.use().waiting === 0)
+  assert.ok(upload.use().waits >= 1)
 })
 
 test('a holder that has much to send does not keep another one waiting', async (t) => {
