@@ -260,15 +260,15 @@ class Answers {
       let isRelayedNext = false
       let giving: Promise<void> | undefined
       const rank = wantPriorities.indexOf(priority)
+      // It is in memory, or has been written. Where it is lost again, no turn waits for it.
+      const relayed = isRelayed
+        ? await served.relayedChunk(digest, { ...options, urgency: new Urgency(true), depth }).catch(() => undefined)
+        : undefined
       await turns.run(
         this.#source,
         async () => {
           if (this.signal.aborted) return
-          // One that has been relayed is in memory, or has been written.
-          const read = isRelayed
-            ? served.relayedChunk(digest, { ...options, urgency: new Urgency(true), depth })
-            : served.chunk(digest, options)
-          const bytes = await read.catch(() => undefined)
+          const bytes = isRelayed ? relayed : await served.chunk(digest, options).catch(() => undefined)
           isRelayedNext = bytes === undefined && kind === 'relay' && !isRelayed
           if (isRelayedNext) return
           giving = this.#give(want, bytes)
