@@ -21,12 +21,17 @@ async function openSocket(t: TestContext): Promise<{ socket: Socket; far: Socket
   return { socket, far }
 }
 
+interface Sending {
+  sendData: (pieces: Uint8Array[]) => { canSendMore: boolean }
+  sendReset: () => void
+}
+
 /** As libp2p's TCP connection sends: a write for each piece. */
-function connectionOf(socket: Socket): { sendData: (pieces: Uint8Array[]) => { canSendMore: boolean } } {
+function connectionOf(socket: Socket): Sending {
   const sendData = (pieces: Uint8Array[]): { canSendMore: boolean } => ({
     canSendMore: pieces.map((piece) => socket.write(piece)).every(Boolean),
   })
-  return { socket, sendData } as { sendData: (pieces: Uint8Array[]) => { canSendMore: boolean } }
+  return { socket, sendData, sendReset: () => void socket.destroy() } as Sending
 }
 
 test('what a connection sends in one turn is written together', async (t) => {
@@ -64,6 +69,15 @@ test('what a socket has enough of is written at once, and it takes more when it 
   connection.sendData([Buffer.from('x')])
   while (readBytes < large.length + 1) await once(far, 'data')
   assert.equal(readBytes, large.length + 1)
+})
+
+test('what was sent before a reset is written', async (t) => {
+  const { socket, far } = await openSocket(t)
+  const connection = connectionOf(socket)
+  gatherWrites(connection as unknown as MultiaddrConnection)
+  connection.sendData([Buffer.from('last words')])
+  connection.sendReset()
+  assert.equal(((await once(far, 'data')) as [Buffer])[0].toString(), 'last words')
 })
 
 test('a connection that keeps its socket elsewhere is refused', () => {
