@@ -1,6 +1,7 @@
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Clock } from '../base/clock.ts'
 import type { Urgency } from '../base/urgency.ts'
+import type { Holders, Reader } from './holders.ts'
 import type { ChunkRequest, Delivery, FetchPriority } from '../model/chunk-request.ts'
 import type { StreamClass } from '../peers/chunk/client.ts'
 import { HeldElsewhereError } from '../peers/chunk/stream.ts'
@@ -38,41 +39,6 @@ const recheckMs = 250
 /** Members that busy holders have named and that are met for one chunk: three answers' worth. */
 const maxNamed = 9
 
-export interface AskOptions {
-  signal: AbortSignal
-  streamClass: StreamClass
-  urgency: Urgency
-  priority: FetchPriority
-  /** Whether the holder is to serve it in its turn, rather than name others. */
-  waits: boolean
-}
-
-/** The holders as one fetch needs them. */
-export interface Holders {
-  next: (
-    request: ChunkRequest,
-    except: ReadonlySet<string>,
-    named: ReadonlySet<string>,
-  ) => { id: string; standing: PeerStanding } | undefined
-  ask: (id: string, request: ChunkRequest, options: AskOptions) => Promise<Delivery>
-  /** Undefined where it is not connected. */
-  standing: (id: string) => PeerStanding | undefined
-  meet: (id: string, options: { signal: AbortSignal }) => Promise<boolean>
-  reader: (request: ChunkRequest) => Reader | 'registry' | undefined
-  findReader: (request: ChunkRequest, urgency: Urgency) => Promise<void>
-  askReader: (
-    reader: Reader,
-    request: ChunkRequest,
-    options: { signal: AbortSignal; urgency: Urgency; priority: FetchPriority; onComing: () => void },
-  ) => Promise<Delivery>
-  comingMs: number
-  usualMs: (streamClass: StreamClass) => number
-  countDemand: () => void
-  mayAskAgain: () => boolean
-  mayPassOver: () => boolean
-  isBusyWithEarlier: (id: string, streamClass: StreamClass, askedAtMs: number) => boolean
-}
-
 export interface PeerFetchOptions {
   signal: AbortSignal
   urgency: Urgency
@@ -88,14 +54,6 @@ interface Asked {
   wasSilent: boolean
   streamClass: StreamClass
   askedAtMs: number
-}
-
-/** A member to which a steward has sent this host. */
-export interface Reader {
-  id: string
-  /** How deep this host is below it in the span's tree of relays. */
-  depth: number
-  standing: PeerStanding
 }
 
 /** The member that has been asked to read the chunk from the registry. */

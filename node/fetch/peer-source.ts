@@ -11,7 +11,8 @@ import type { ChunkClient, StreamClass } from '../peers/chunk/client.ts'
 import { standings, type PeerStanding } from '../peers/peer-standing.ts'
 import type { SpanStewards } from '../peers/spans/span-stewards.ts'
 import { fetchInBulk } from './bulk-fetch.ts'
-import { PeerFetch, type AskOptions, type Reader } from './peer-fetch.ts'
+import type { AskOptions, Reader } from './holders.ts'
+import { PeerFetch } from './peer-fetch.ts'
 import type { SourceOptions } from './source.ts'
 
 export interface PeerSourceParts {

@@ -27,12 +27,14 @@ export function regionYamux(windowBytes: number, init: YamuxMuxerInit): () => St
   }
 }
 
+/** The method of libp2p's muxer that makes its streams. A version that has another name fails at once. */
+const makesStreams = '_newStream'
 type NewStream = (id: number, state: StreamState, direction: 'inbound' | 'outbound') => YamuxStream
 
 function openLazily(muxer: StreamMuxer, windowBytes: number): void {
-  const inside = muxer as unknown as { _newStream: NewStream }
-  const newStream = inside._newStream.bind(muxer)
-  inside._newStream = (...args) => {
+  const inside = muxer as unknown as Record<typeof makesStreams, NewStream>
+  const newStream = inside[makesStreams].bind(muxer)
+  inside[makesStreams] = (...args) => {
     const stream = newStream(...args)
     const inner = stream as unknown as { recvWindowCapacity: number; sendWindowUpdate: () => void }
     if (typeof inner.recvWindowCapacity !== 'number')

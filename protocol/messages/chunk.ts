@@ -65,6 +65,8 @@ export interface ChunkAnswer {
   status: keyof typeof answerStatus
   /** The chunk, for status `chunk`; a view into the message. */
   bytes: Uint8Array
+  /** For status `coming`: the ids of further wants whose chunks are coming; at most {@link maxOutstandingWants}. */
+  more: number[]
   /** For status `busy`: ids of members that hold the chunk, as far as the server knows; at most {@link maxNamedHolders}. */
   holders: string[]
 }
@@ -109,7 +111,7 @@ function parseKind(byte: number, depth: number): Pick<Want, 'kind' | 'priority' 
   return { kind, priority: wantPriorities[(byte >> priorityShift) & twoBits]!, waits: (byte & waitsBit) > 0, depth }
 }
 
-/** The id, 32 bit little-endian, and the status, one byte. The chunk follows for status `chunk`, and {@link encodeHolders} for `busy`. */
+/** The id, 32 bit little-endian, and the status, one byte. The chunk follows for status `chunk`, and {@link encodeHolders} for `busy`; of `coming`, see {@link encodeComing}. */
 export function encodeAnswerHeader(id: number, status: keyof typeof answerStatus): Uint8Array {
   const bytes = Buffer.alloc(answerHeaderBytes)
   bytes.writeUInt32LE(id, 0)
@@ -126,9 +128,27 @@ export function parseAnswer(bytes: Uint8Array): ChunkAnswer {
   )
   if (status === undefined) throw new P2pfsError('invalid', 'chunk answer: unknown status')
   const rest = bytes.subarray(answerHeaderBytes)
-  if (status === 'busy') return { id, status, bytes: rest.subarray(0, 0), holders: parseHolders(rest) }
+  const answer = { id, status, bytes: rest.subarray(0, 0), more: [], holders: [] }
+  if (status === 'busy') return { ...answer, holders: parseHolders(rest) }
+  if (status === 'coming') return { ...answer, more: parseMore(rest) }
   if (status !== 'chunk' && rest.length > 0) throw new P2pfsError('invalid', 'chunk answer: bytes without a chunk')
-  return { id, status, bytes: rest, holders: [] }
+  return { ...answer, bytes: rest }
+}
+
+/** A whole answer of status `coming`. @param ids of the wants, at least one */
+export function encodeComing(ids: readonly [number, ...number[]]): Uint8Array {
+  const [first, ...more] = ids
+  const bytes = Buffer.alloc(answerHeaderBytes + more.length * 4)
+  bytes.set(encodeAnswerHeader(first, 'coming'))
+  for (const [i, id] of more.entries()) bytes.writeUInt32LE(id, answerHeaderBytes + i * 4)
+  return bytes
+}
+
+function parseMore(bytes: Uint8Array): number[] {
+  if (bytes.length % 4 !== 0 || bytes.length >= 4 * maxOutstandingWants)
+    throw new P2pfsError('invalid', 'chunk answer: too many wants, or none whole')
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  return Array.from({ length: bytes.length / 4 }, (_, i) => view.getUint32(i * 4, true))
 }
 
 /** What follows behind the header of status `busy`. */

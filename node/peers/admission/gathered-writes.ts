@@ -8,8 +8,9 @@ import type { AbstractMultiaddrConnection } from '@libp2p/utils'
  */
 export function gatherWrites(connection: MultiaddrConnection): void {
   const socket = socketOf(connection)
-  const sending = connection as unknown as Pick<AbstractMultiaddrConnection, 'sendData'>
+  const sending = connection as unknown as Pick<AbstractMultiaddrConnection, 'sendData' | 'sendReset'>
   const sendData = sending.sendData.bind(connection)
+  const sendReset = sending.sendReset.bind(connection)
   let isGathering = false
   const flush = (): void => {
     if (!isGathering) return
@@ -26,6 +27,11 @@ export function gatherWrites(connection: MultiaddrConnection): void {
     // The socket says that it has enough, and would not take more before it has written this.
     if (!sent.canSendMore) flush()
     return sent
+  }
+  // What was sent before is not lost.
+  sending.sendReset = (error) => {
+    flush()
+    sendReset(error)
   }
 }
 

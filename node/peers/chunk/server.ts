@@ -4,6 +4,7 @@ import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import {
   comingMs,
   encodeAnswerHeader,
+  encodeComing,
   encodeHolders,
   maxNamedHolders,
   parseWants,
@@ -110,8 +111,12 @@ class Answers {
   readonly #queue: Queued[][] = wantPriorities.map(() => [])
   /** Chunks that are being read from the registry for this peer, by the ids of their wants. */
   readonly #relaying = new Map<number, Queued>()
-  /** Wants whose asker has not taken the last word that their chunk is coming. */
-  readonly #telling = new Set<number>()
+  /** Wants of this turn of the event loop whose asker is to hear that their chunks are coming. */
+  readonly #news: number[] = []
+  /** Messages that chunks are coming which the asker has not taken. */
+  #untaken = 0
+  /** Tells again of all that are coming. */
+  #comingTimer: NodeJS.Timeout | undefined
   #outstanding = 0
   #named = 0
   #running = 0
@@ -155,6 +160,7 @@ class Answers {
 
   end(): void {
     this.#ended.abort(new P2pfsError('closed', 'stream ended'))
+    clearInterval(this.#comingTimer)
     for (let want = this.#dequeue(); want !== undefined; want = this.#dequeue())
       this.#parts.slots.delete(this.#source, want.priority)
     this.#room?.resolve(undefined)
@@ -254,15 +260,15 @@ class Answers {
       let isRelayedNext = false
       let giving: Promise<void> | undefined
       const rank = wantPriorities.indexOf(priority)
+      // It is in memory, or has been written. Where it is lost again, no turn waits for it.
+      const relayed = isRelayed
+        ? await served.relayedChunk(digest, { ...options, urgency: new Urgency(true), depth }).catch(() => undefined)
+        : undefined
       await turns.run(
         this.#source,
         async () => {
           if (this.signal.aborted) return
-          // One that has been relayed is in memory, or has been written.
-          const read = isRelayed
-            ? served.relayedChunk(digest, { ...options, urgency: new Urgency(true), depth })
-            : served.chunk(digest, options)
-          const bytes = await read.catch(() => undefined)
+          const bytes = isRelayed ? relayed : await served.chunk(digest, options).catch(() => undefined)
           isRelayedNext = bytes === undefined && kind === 'relay' && !isRelayed
           if (isRelayedNext) return
           giving = this.#give(want, bytes)
@@ -290,18 +296,19 @@ class Answers {
     const { id, depth, digest, urgency } = want
     const { served, relays } = this.#parts
     const done = relays.begin(this.#source)
-    const timer = setInterval(() => void this.#tellComing(id), comingMs)
-    this.#relaying.set(id, want)
     try {
       if (done === undefined) {
         await this.#send([encodeAnswerHeader(id, 'busy'), encodeHolders([])])
         return this.#answered()
       }
-      await this.#tellComing(id)
+      this.#relaying.set(id, want)
+      this.#comes(id)
       const refusal = await served.relayedChunk(digest, { signal: this.signal, urgency, depth }).then(
         (bytes) => (bytes === undefined ? 'missing' : undefined),
         (error: unknown) => (isP2pfsError(error, 'busy') ? 'busy' : 'missing'),
       )
+      // Nothing is said of it behind its answer.
+      this.#noLongerComes(id)
       if (refusal === undefined) {
         this.#enqueue({ ...want, priority: urgency.isUrgent ? 'demand' : want.priority, isRelayed: true })
         this.#runMore()
@@ -312,18 +319,34 @@ class Answers {
     } catch (error) {
       this.#fail(error as Error)
     } finally {
-      clearInterval(timer)
-      this.#relaying.delete(id)
+      this.#noLongerComes(id)
       done?.()
     }
   }
 
-  async #tellComing(id: number): Promise<void> {
-    if (this.#telling.has(id)) return
-    this.#telling.add(id)
+  /** Tells the asker that a chunk is coming: soon, with the others of this turn, and again until it has come. */
+  #comes(id: number): void {
+    if (this.signal.aborted) return
+    if (this.#news.push(id) === 1) setImmediate(() => void this.#tellComing(this.#news.splice(0)))
+    this.#comingTimer ??= setInterval(() => {
+      if (this.#untaken === 0) void this.#tellComing([...this.#relaying.keys()])
+    }, comingMs)
+  }
+
+  #noLongerComes(id: number): void {
+    this.#relaying.delete(id)
+    if (this.#relaying.size > 0) return
+    clearInterval(this.#comingTimer)
+    this.#comingTimer = undefined
+  }
+
+  async #tellComing(ids: readonly number[]): Promise<void> {
+    const [first, ...more] = ids.filter((id) => this.#relaying.has(id))
+    if (first === undefined || this.signal.aborted) return
+    this.#untaken++
     // A peer that owes no more wants is not read from: that it has gone is noticed here.
-    await this.#send([encodeAnswerHeader(id, 'coming')]).catch((error: unknown) => this.#fail(error as Error))
-    this.#telling.delete(id)
+    await this.#send([encodeComing([first, ...more])]).catch((error: unknown) => this.#fail(error as Error))
+    this.#untaken--
   }
 
   /** Frames are sent one after the other, or their parts would mix. */

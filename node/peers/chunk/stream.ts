@@ -228,15 +228,11 @@ export class ChunkStream {
       stream = await this.#stream
       for await (const message of readFrames(stream, maxAnswerBytes)) {
         const answer = parseAnswer(message)
-        const pending = this.#pending.get(answer.id)
-        if (pending === undefined) throw new P2pfsError('invalid', 'peer answers what it was not asked')
         if (answer.status === 'coming') {
-          if (!pending.isComing) this.#parts.comingLatency.add(this.#parts.clock.now() - this.#dueMs(pending))
-          peer.standing.gotOn()
-          pending.isComing = true
-          pending.onComing?.()
+          for (const id of [answer.id, ...answer.more]) this.#noteComing(this.#owed(id))
           continue
         }
+        const pending = this.#owed(answer.id)
         this.#pending.delete(answer.id)
         this.#rejectStarved(pending)
         if (answer.status === 'chunk') void this.#verify(pending, answer.bytes)
@@ -250,6 +246,21 @@ export class ChunkStream {
       this.#fail(error as Error)
       stream?.abort(error as Error)
     }
+  }
+
+  /** @throws invalid where the peer owes no such answer */
+  #owed(id: number): Pending {
+    const pending = this.#pending.get(id)
+    if (pending === undefined) throw new P2pfsError('invalid', 'peer answers what it was not asked')
+    return pending
+  }
+
+  #noteComing(pending: Pending): void {
+    const { peer, clock, comingLatency } = this.#parts
+    if (!pending.isComing) comingLatency.add(clock.now() - this.#dueMs(pending))
+    peer.standing.gotOn()
+    pending.isComing = true
+    pending.onComing?.()
   }
 
   async #verify(pending: Pending, bytes: Uint8Array): Promise<void> {

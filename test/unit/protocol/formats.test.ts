@@ -19,7 +19,14 @@ import {
   parseSpanAnswer,
   parseSpanQuestion,
 } from '../../../protocol/messages/span.ts'
-import { encodeAnswerHeader, encodeWants, parseAnswer, parseWants } from '../../../protocol/messages/chunk.ts'
+import {
+  encodeAnswerHeader,
+  encodeComing,
+  encodeHolders,
+  encodeWants,
+  parseAnswer,
+  parseWants,
+} from '../../../protocol/messages/chunk.ts'
 import {
   encodeImportAnswer,
   encodeImportRequest,
@@ -453,6 +460,20 @@ messages.push([
   '0201000001',
   (bytes) => parseAnswer(bytes).status,
   'missing',
+])
+messages.push([
+  'busy answer',
+  Buffer.concat([encodeAnswerHeader(258, 'busy'), encodeHolders(['a', 'b'])]),
+  '0201000002a167686f6c646572738261616162',
+  (bytes) => parseAnswer(bytes).holders,
+  ['a', 'b'],
+])
+messages.push([
+  'answer that chunks are coming',
+  encodeComing([258, 1, 2]),
+  '02010000030100000002000000',
+  (bytes) => [parseAnswer(bytes).id, ...parseAnswer(bytes).more],
+  [258, 1, 2],
 ])
 messages.push([
   'chunk answer',

@@ -13,6 +13,7 @@ import { encodeLayerIndex, parseLayerIndex, type LayerIndex } from '../../../pro
 import { encodePublishedIndex, parsePublishedIndex } from '../../../protocol/published-index.ts'
 import {
   encodeAnswerHeader,
+  encodeComing,
   encodeHolders,
   encodeWants,
   parseAnswer,
@@ -242,6 +243,7 @@ test('damaged records and messages are read, or refused as invalid', async () =>
     [encodeSpanQuestion({ table: diffId, spans: [1, 2], without: 'x' }), parseSpanQuestion],
     [encodeSpanAnswer([{ depth: 1, member: 'x' }]), parseSpanAnswer],
     [Buffer.concat([encodeAnswerHeader(7, 'chunk'), Buffer.alloc(4096)]), parseAnswer],
+    [encodeComing([1, 2, 3]), parseAnswer],
     [Buffer.concat([encodeAnswerHeader(7, 'busy'), encodeHolders(['a', 'b'])]), parseAnswer],
     [encodeObjectRequest({ kind: 'layer', diffId }), parseObjectRequest],
     [

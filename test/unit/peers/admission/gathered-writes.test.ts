@@ -6,6 +6,8 @@ import { setImmediate as turn } from 'node:timers/promises'
 import type { MultiaddrConnection } from '@libp2p/interface'
 import { gatherWrites } from '../../../../node/peers/admission/gathered-writes.ts'
 
+const writesMany = '_writev'
+
 async function openSocket(t: TestContext): Promise<{ socket: Socket; far: Socket }> {
   const server = createServer()
   server.listen(0, '127.0.0.1')
@@ -19,12 +21,17 @@ async function openSocket(t: TestContext): Promise<{ socket: Socket; far: Socket
   return { socket, far }
 }
 
+interface Sending {
+  sendData: (pieces: Uint8Array[]) => { canSendMore: boolean }
+  sendReset: () => void
+}
+
 /** As libp2p's TCP connection sends: a write for each piece. */
-function connectionOf(socket: Socket): { sendData: (pieces: Uint8Array[]) => { canSendMore: boolean } } {
+function connectionOf(socket: Socket): Sending {
   const sendData = (pieces: Uint8Array[]): { canSendMore: boolean } => ({
     canSendMore: pieces.map((piece) => socket.write(piece)).every(Boolean),
   })
-  return { socket, sendData } as { sendData: (pieces: Uint8Array[]) => { canSendMore: boolean } }
+  return { socket, sendData, sendReset: () => void socket.destroy() } as Sending
 }
 
 test('what a connection sends in one turn is written together', async (t) => {
@@ -32,8 +39,8 @@ test('what a connection sends in one turn is written together', async (t) => {
   const connection = connectionOf(socket)
   gatherWrites(connection as unknown as MultiaddrConnection)
   const writes: number[] = []
-  const writev = socket._writev!.bind(socket)
-  socket._writev = (pieces, callback) => {
+  const writev = socket[writesMany]!.bind(socket)
+  socket[writesMany] = (pieces, callback) => {
     writes.push(pieces.length)
     writev(pieces, callback)
   }
@@ -62,6 +69,15 @@ test('what a socket has enough of is written at once, and it takes more when it 
   connection.sendData([Buffer.from('x')])
   while (readBytes < large.length + 1) await once(far, 'data')
   assert.equal(readBytes, large.length + 1)
+})
+
+test('what was sent before a reset is written', async (t) => {
+  const { socket, far } = await openSocket(t)
+  const connection = connectionOf(socket)
+  gatherWrites(connection as unknown as MultiaddrConnection)
+  connection.sendData([Buffer.from('last words')])
+  connection.sendReset()
+  assert.equal(((await once(far, 'data')) as [Buffer])[0].toString(), 'last words')
 })
 
 test('a connection that keeps its socket elsewhere is refused', () => {
