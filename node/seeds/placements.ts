@@ -175,6 +175,7 @@ export class Placements {
         inventory,
         fetcher: isOwn || (await readsFor(reference)) ? fetcher : regionFetcher,
         pace: demand && this.#paceHot,
+        clock: this.#clock,
       }
       const held = await copy.complete(parts, {
         signal: watch === undefined ? signal : AbortSignal.any([signal, watch.signal]),

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Digest } from '../../../protocol/digest.ts'
-import { isP2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
 import type { PlaceRequest } from '../../../protocol/messages/seed.ts'
 import type { RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import type { SeedProgress } from '../../../protocol/seed-job.ts'
@@ -227,6 +227,20 @@ test('an image for a member that does not come is given up, and is not pinned', 
   await host.clock.pass(12_000)
   await failed
   assert.deepEqual(host.pins.list(), [])
+})
+
+test('a placement waits for chunks that no member has yet, as long as others come', async () => {
+  const host = new Host()
+  let asked = 0
+  host.deliver = async () => {
+    // Of the first eight requests one is answered; the others' holders come later.
+    if (asked++ < 1 || host.clock.now() >= startedAtMs + 8_000) return
+    throw new P2pfsError('missing', 'no source delivers the chunk')
+  }
+  const startedAtMs = host.clock.now()
+  const placed = host.place()
+  await host.clock.pass(9_000)
+  assert.deepEqual(await placed, { held: 8, verified: 8, total: 8 })
 })
 
 test('pins outlive the process and end with their time; a member ends no pin of the operator', async () => {
