@@ -227,7 +227,7 @@ export const options = {
   ),
   hotDisk: size(
     20 * 2 ** 30,
-    'what such images may have pinned on this host; those that are mounted less often make room',
+    'what such images may take on this host, pinned or no longer; those that are mounted less often make room, and are evicted',
   ),
   hotBandwidth: size(12 * 2 ** 20, 'how many bytes a second such images come with'),
   registryCa: list(

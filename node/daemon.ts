@@ -67,6 +67,7 @@ import { Publisher } from './publish/publisher.ts'
 import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
 import { createImageSource } from './registry/image-source.ts'
+import { HotRoom } from './seeds/hot-room.ts'
 import { KeptJobs } from './seeds/kept-jobs.ts'
 import { Pins } from './seeds/pins.ts'
 import { Placements } from './seeds/placements.ts'
@@ -326,6 +327,9 @@ export async function startDaemon(
     fetch: async () => await Promise.reject(new P2pfsError('missing', 'members are not read for from this registry')),
   }
   const seedFetcher = new LimitedFetcher({ fetcher, inventory, bandwidth: bandwidths.seed })
+  const isMounted = (rootfs: Digest): boolean =>
+    mounts.rootfs(rootfs) !== undefined || mounts.list().some(({ rootfsDigest }) => rootfsDigest === rootfs)
+  const hotRoom = new HotRoom({ pins, catalog, inventory, isMounted, log }, { diskBytes: config.hotDisk })
   const placements = new Placements(
     {
       own,
@@ -333,6 +337,7 @@ export async function startDaemon(
       profiles,
       inventory,
       pins,
+      hotRoom,
       fetcher: seedFetcher,
       regionFetcher: new LimitedFetcher({
         fetcher: new Fetcher({ inventory, peers, registry: noRegistry, log }),
@@ -347,7 +352,6 @@ export async function startDaemon(
       isForPeers: config.seedForPeers === 'on',
       hot: {
         isOn: config.hotImages === 'on',
-        diskBytes: config.hotDisk,
         bytesPerSecond: config.hotBandwidth,
       },
     },
@@ -370,7 +374,7 @@ export async function startDaemon(
     now: () => performance.now(),
   })
   const hot = new HotImages(
-    { hosts, jobs, kept, tags, client: network.seeds, log },
+    { hosts, jobs, kept, tags, room: hotRoom, client: network.seeds, log },
     { isOn: config.hotImages === 'on' },
   )
 
@@ -384,7 +388,7 @@ export async function startDaemon(
   const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, log }, { readDeadlineMs })
   const requests = new ImageRequests({ platform: config.platform })
   const reports = new MountReports({ mounts, inventory, wholeReads, membership })
-  const seeder = new RootfsSeeder({ inventory, fetcher: seedFetcher, log })
+  const seeder = new RootfsSeeder({ inventory, fetcher: seedFetcher, pins, log })
   const publisher = new Publisher({ ranges, indexes, registry, fetcher, published, log })
   const loopDelay = stack.use(new EventLoopDelay())
   const control = new ControlServer(
@@ -414,6 +418,7 @@ export async function startDaemon(
             loopDelay,
             pins,
             hot,
+            hotRoom,
           },
           {
             version,

@@ -8,11 +8,13 @@ import type { ResolvedRootfs } from '../model/image.ts'
 import type { ByteProgress } from '../model/progress.ts'
 import { chunkRequests, sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
 import { fetchChunks } from '../seeds/fetch-chunks.ts'
+import type { Pins } from '../seeds/pins.ts'
 import type { Inventory } from '../store/inventory.ts'
 
 export interface RootfsSeederParts {
   inventory: Pick<Inventory, 'has'>
   fetcher: Pick<Fetcher, 'fetchToStore' | 'settled'>
+  pins: Pick<Pins, 'claim'>
   log: Log
   clock?: Clock
 }
@@ -35,10 +37,13 @@ export class RootfsSeeder {
     { record, manifest, origin }: ResolvedRootfs,
     options: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void },
   ): Promise<SeedResult> {
+    const { reference, platform, format, rootfsDigest: digest } = record
+    await this.#parts.pins.claim(digest)
     await this.#fetchAll(manifest, options)
     await this.#parts.fetcher.settled()
+    // Again: it may have been placed because it is mounted often meanwhile.
+    await this.#parts.pins.claim(digest)
     this.#checkWhole(manifest)
-    const { reference, platform, format, rootfsDigest: digest } = record
     this.#parts.log.info('image seeded', { image: reference, format, digest, origin })
     return { reference, platform, format, digest, sizeBytes: sizeOf(manifest), origin }
   }

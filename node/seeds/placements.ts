@@ -17,7 +17,9 @@ import type { ImageResolver } from '../images/resolver.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import type { Room } from '../store/disk-room.ts'
 import type { Inventory } from '../store/inventory.ts'
+import type { PinRecord } from '../store/pin-record.ts'
 import { ChunkCopy, countOf } from './chunk-copy.ts'
+import type { HotRoom } from './hot-room.ts'
 import { pinKey, type Pins } from './pins.ts'
 import { seedLimits, type SeedLimits } from './seed-limits.ts'
 
@@ -30,6 +32,8 @@ export interface PlacementsParts {
   profiles: Pick<BootProfiles, 'find'>
   inventory: Pick<Inventory, 'has' | 'scrub' | 'localBytes'>
   pins: Pins
+  /** For images that no operator has ordered. */
+  hotRoom: Pick<HotRoom, 'make'>
   /** From members and the registry. */
   fetcher: ChunkFetcher
   /** From members alone. */
@@ -51,13 +55,11 @@ export interface PlaceOptions {
 /** Bounds of this host's work for images that no operator has ordered, because they are mounted often. */
 export interface HotBudget {
   isOn: boolean
-  /** Room on the disk that these images may take (bytes). */
-  diskBytes: number
   /** How fast their chunks come (bytes a second). */
   bytesPerSecond: number
 }
 
-const noHot: HotBudget = { isOn: false, diskBytes: 0, bytesPerSecond: 1 }
+const noHot: HotBudget = { isOn: false, bytesPerSecond: 1 }
 
 /**
  * Makes images whole on this host because a job wants them here. For a member this is work that others choose: it is
@@ -135,7 +137,7 @@ export class Placements {
   }
 
   async #place(request: PlaceRequest, { peer, signal, onProgress }: PlaceOptions): Promise<SeedProgress> {
-    const { resolver, pins, fetcher, regionFetcher, readsFor, inventory, room, log } = this.#parts
+    const { resolver, pins, hotRoom, fetcher, regionFetcher, readsFor, inventory, room, log } = this.#parts
     const { job, extent, untilMs, rootfsDigest, demand } = request
     const isOwn = this.#isOfOperator(request, peer)
     // First: what is looked up is kept.
@@ -151,24 +153,24 @@ export class Placements {
     const missingBytes = wanted === undefined ? sizeBytes - inventory.localBytes(tables) : sizeBytes
     if (!isOwn) await this.#checkRoom(missingBytes)
     const wasPinned = pins.has(request)
-    if (demand !== undefined) await pins.makeRoom({ job, rootfsDigest, sizeBytes, demand }, this.#hotBudget.diskBytes)
+    if (demand !== undefined) await hotRoom.make({ job, rootfsDigest, sizeBytes, demand }, { signal })
     const { reference, platform, format, manifestDigest } = request
-    await pins.put(
-      {
-        reference,
-        platform,
-        format,
-        manifestDigest,
-        rootfsDigest,
-        job,
-        extent,
-        untilMs,
-        peer,
-        sizeBytes,
-        ...(demand && { demand }),
-      },
-      await room(),
-    )
+    const { held, total } = copy.count(inventory)
+    const pin: PinRecord = {
+      reference,
+      platform,
+      format,
+      manifestDigest,
+      rootfsDigest,
+      job,
+      extent,
+      untilMs,
+      peer,
+      sizeBytes,
+      ...(demand && { demand }),
+      ...(demand && held < total && { evictable: true }),
+    }
+    await pins.put(pin, await room())
     const watch = isOwn ? undefined : this.#watch()
     try {
       const parts = {
@@ -177,21 +179,25 @@ export class Placements {
         pace: demand && this.#paceHot,
         clock: this.#clock,
       }
-      const held = await copy.complete(parts, {
+      const progress = await copy.complete(parts, {
         signal: watch === undefined ? signal : AbortSignal.any([signal, watch.signal]),
         onProgress: (progress) => {
           watch?.note(progress)
           onProgress(progress)
         },
       })
+      if (demand !== undefined && !pins.has(request))
+        throw new P2pfsError('busy', 'the image has made room for another one that is mounted oftener')
       if (!wasPinned) log.info('image placed for a seed', { digest: rootfsDigest, job, extent, peer })
-      return held
+      return progress
     } catch (error) {
       // A coordinator that goes away may be followed by another one, which goes on with what is here.
       if (!signal.aborted && !wasPinned) await pins.release(job, peer)
       throw error
     } finally {
       watch?.stop()
+      // What has come since its pin ended takes room again.
+      if (pin.evictable === true && !pins.has(request)) await pins.noteEnded(pin)
     }
   }
 
