@@ -230,6 +230,14 @@ export const options = {
     'what such images may take on this host, pinned or no longer; those that are mounted less often make room, and are evicted',
   ),
   hotBandwidth: size(12 * 2 ** 20, 'how many bytes a second such images come with'),
+  hotDelay: duration(
+    30,
+    'how long after an image has become hot its placing begins: the mounts that made it hot need the links themselves',
+  ),
+  hotTagInterval: duration(
+    180,
+    'how often the tag of a hot image is looked at in its registry, by one host of the region; what it has moved to is placed',
+  ),
   registryCa: list(
     'FILE',
     [],

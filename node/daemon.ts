@@ -19,6 +19,7 @@ import { RangeSource } from './fetch/range-source.ts'
 import type { ChunkSource } from './fetch/source.ts'
 import { StreamSource } from './fetch/stream-source.ts'
 import { HotImages } from './hot/hot-images.ts'
+import { hotLimits } from './hot/hot-limits.ts'
 import { MovedTags } from './hot/moved-tags.ts'
 import { BackgroundVerifier } from './images/background-verifier.ts'
 import { FalseStatements } from './images/false-statements.ts'
@@ -375,7 +376,10 @@ export async function startDaemon(
   })
   const hot = new HotImages(
     { hosts, jobs, kept, tags, room: hotRoom, client: network.seeds, log },
-    { isOn: config.hotImages === 'on' },
+    {
+      isOn: config.hotImages === 'on',
+      limits: { ...hotLimits, settleMs: config.hotDelay * 1000, lookMs: config.hotTagInterval * 1000 },
+    },
   )
 
   // Mounts, and what users ask for.
