@@ -31,9 +31,18 @@ export function describeSeedJob(job: SeedJobReport): string[] {
 
 const rank = ({ state }: SeedHost): number => ['failed', 'gone', 'placing', 'held'].indexOf(state)
 
+/** Why a host does not hold the image, by the code that it answers with. */
+const reasons: Partial<Record<NonNullable<SeedHost['code']>, string>> = {
+  busy: 'busy: its disk has too little room, or as much pinned or under way as it takes for others',
+  denied: 'denied: it takes no seeds of others, --seed-for-peers off, or no hot images',
+  missing: 'missing: it believes nobody who has the image, as with --trust-index-key, or no member delivers its chunks',
+  unavailable: 'unavailable: it is not reached, or cannot fetch or keep the chunks; its log says which',
+}
+
 function describeHost({ name, peer, state, code, extent, held, verified, total }: SeedHost): string {
   const what = extent === 'hot' ? ' of metadata and boot profile' : ''
   const chunks = total === 0 ? 'nothing yet' : `${held} of ${total} chunks${what} held, ${verified} verified`
-  const had = state === 'gone' ? 'gone; had ' : state === 'failed' ? `failed (${code ?? 'unavailable'}); ` : ''
+  const failed = `failed (${reasons[code ?? 'unavailable'] ?? code}), asked again later; `
+  const had = state === 'gone' ? 'gone; had ' : state === 'failed' ? failed : ''
   return `  ${shortName(name)} (${peer}): ${had}${chunks}`
 }

@@ -95,10 +95,10 @@ function describeLimits(limits: Status['limits']): string[] {
 /** At most so many counted images are shown; `--json` has all. */
 const maxShownCounts = 10
 
-function describeHot({ isOn, counted, usedBytes, diskBytes }: Status['hot']): string[] {
+function describeHot({ isOn, counted, usedBytes, placedBytes, diskBytes }: Status['hot']): string[] {
   if (!isOn) return ['hot images    off']
   return [
-    `hot images    ${formatSize(usedBytes)} of ${formatSize(diskBytes)} are placed here`,
+    `hot images    ${formatSize(placedBytes)} of ${formatSize(diskBytes)} are placed here, ${formatSize(usedBytes)} pinned`,
     ...counted
       .slice(0, maxShownCounts)
       .map(

@@ -228,11 +228,19 @@ export const options = {
   ),
   hotDisk: size(
     20 * 2 ** 30,
-    'what such images may have pinned on this host; those that are mounted less often make room',
+    'what such images may take on this host, pinned or no longer; those that are mounted less often make room, and are evicted',
   ),
   hotBandwidth: text('RATE', '12MiB', 'how fast such images come; p2pfs limits changes it while it runs', {
     check: parseRateLimit,
   }),
+  hotDelay: duration(
+    30,
+    'how long after an image has become hot its placing begins: the mounts that made it hot need the links themselves',
+  ),
+  hotTagInterval: duration(
+    180,
+    'how often the tag of a hot image is looked at in its registry, by one host of the region; what it has moved to is placed',
+  ),
   registryCa: list(
     'FILE',
     [],

@@ -18,6 +18,7 @@ import { RangeSource } from './fetch/range-source.ts'
 import type { ChunkSource } from './fetch/source.ts'
 import { StreamSource } from './fetch/stream-source.ts'
 import { HotImages } from './hot/hot-images.ts'
+import { hotLimits } from './hot/hot-limits.ts'
 import { MovedTags } from './hot/moved-tags.ts'
 import { BackgroundVerifier } from './images/background-verifier.ts'
 import { FalseStatements } from './images/false-statements.ts'
@@ -68,6 +69,7 @@ import { Publisher } from './publish/publisher.ts'
 import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
 import { createImageSource } from './registry/image-source.ts'
+import { HotRoom } from './seeds/hot-room.ts'
 import { KeptJobs } from './seeds/kept-jobs.ts'
 import { Pins } from './seeds/pins.ts'
 import { Placements } from './seeds/placements.ts'
@@ -345,6 +347,9 @@ export async function startDaemon(
     fetch: async () => await Promise.reject(new P2pfsError('missing', 'members are not read for from this registry')),
   }
   const seedFetcher = new LimitedFetcher({ fetcher, inventory, bandwidth: bandwidths.seed })
+  const isMounted = (rootfs: Digest): boolean =>
+    mounts.rootfs(rootfs) !== undefined || mounts.list().some(({ rootfsDigest }) => rootfsDigest === rootfs)
+  const hotRoom = new HotRoom({ pins, catalog, inventory, isMounted, log }, { diskBytes: config.hotDisk })
   const placements = new Placements(
     {
       own,
@@ -352,6 +357,7 @@ export async function startDaemon(
       profiles,
       inventory,
       pins,
+      hotRoom,
       fetcher: seedFetcher,
       regionFetcher: new LimitedFetcher({
         fetcher: new Fetcher({ inventory, peers, registry: noRegistry, log }),
@@ -365,10 +371,7 @@ export async function startDaemon(
     },
     {
       isForPeers: config.seedForPeers === 'on',
-      hot: {
-        isOn: config.hotImages === 'on',
-        diskBytes: config.hotDisk,
-      },
+      takesHot: config.hotImages === 'on',
     },
   )
   const hosts = new RegionHosts({ self: { id: own, name: config.name }, membership, inventory })
@@ -389,8 +392,11 @@ export async function startDaemon(
     now: () => performance.now(),
   })
   const hot = new HotImages(
-    { hosts, jobs, kept, tags, client: network.seeds, log },
-    { isOn: config.hotImages === 'on' },
+    { hosts, jobs, kept, tags, room: hotRoom, client: network.seeds, log },
+    {
+      isOn: config.hotImages === 'on',
+      limits: { ...hotLimits, settleMs: config.hotDelay * 1000, lookMs: config.hotTagInterval * 1000 },
+    },
   )
 
   // Mounts, and what users ask for.
@@ -403,7 +409,7 @@ export async function startDaemon(
   const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, log }, { readDeadlineMs })
   const requests = new ImageRequests({ platform: config.platform })
   const reports = new MountReports({ mounts, inventory, wholeReads, membership })
-  const seeder = new RootfsSeeder({ inventory, fetcher: seedFetcher, log })
+  const seeder = new RootfsSeeder({ inventory, fetcher: seedFetcher, pins, log })
   const publisher = new Publisher({ ranges, indexes, registry, fetcher, published, log })
   const loopDelay = stack.use(new EventLoopDelay())
   const control = new ControlServer(
@@ -434,6 +440,7 @@ export async function startDaemon(
             loopDelay,
             pins,
             hot,
+            hotRoom,
           },
           {
             version,

@@ -24,6 +24,9 @@ const quotedLogLines = 30
 export interface NodeProcessOptions {
   /** Off where it is not given: what is measured is what was asked for. */
   hotImages?: 'on' | 'off'
+  /** How soon hot images are placed, and how often their tags are looked at, such as `1s`. */
+  hotDelay?: string
+  hotTagInterval?: string
   region?: string
   /** Nodes to connect to first. */
   bootstrap?: readonly NodeProcess[]
@@ -62,7 +65,7 @@ export class NodeProcess implements AsyncDisposable {
    */
   static async start(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
     const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], env = {}, signal } = options
-    const { peerRegistries = insecureRegistries, hotImages = 'off' } = options
+    const { peerRegistries = insecureRegistries, hotImages = 'off', hotDelay, hotTagInterval } = options
     const addresses = await Promise.all(
       bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })),
     )
@@ -77,6 +80,8 @@ export class NodeProcess implements AsyncDisposable {
       '--peer-registry': peerRegistries,
       '--trust-index-key': trustedIndexKeys,
       '--hot-images': [hotImages],
+      '--hot-delay': hotDelay === undefined ? [] : [hotDelay],
+      '--hot-tag-interval': hotTagInterval === undefined ? [] : [hotTagInterval],
       '--name': [host.name],
     }
     await mkdir(stateDirectoryOf(host), { recursive: true, mode: 0o700 })

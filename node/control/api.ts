@@ -459,8 +459,11 @@ export interface Status {
       hosts: number
       isHot: boolean
     }[]
-    /** Room that the pins with a `demand` take, and may take. */
+    /** Room that the pins with a `demand` take. */
     usedBytes: number
+    /** Images that came because they were mounted often, pinned or no longer, that nobody has ordered here. */
+    placedBytes: number
+    /** What both may be. */
     diskBytes: number
   }
   /** How many images that are believed on the word of members wait to be verified, or are verified now. */

@@ -70,7 +70,7 @@ function copies(body: RequestBody, key: string): number | 'all' {
   const value = body[key]
   if (value === 'all') return value
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 1 || value > maxSeedHosts)
-    throw new P2pfsError('invalid', `${key} takes a number of hosts from 1 to ${maxSeedHosts}, or all`)
+    throw new P2pfsError('invalid', `--${key} takes a number of hosts from 1 to ${maxSeedHosts}, or all`)
   return value
 }
 
@@ -78,7 +78,7 @@ function hosts(body: RequestBody, key: string): string[] {
   const value = body[key]
   const isList = Array.isArray(value) && value.length > 0 && value.length <= maxSeedHosts
   if (!isList || !value.every((host): host is string => typeof host === 'string' && host !== ''))
-    throw new P2pfsError('invalid', `${key} takes 1 to ${maxSeedHosts} names or peer ids of hosts`)
+    throw new P2pfsError('invalid', `--${key} takes 1 to ${maxSeedHosts} names or peer ids of hosts`)
   return value
 }
 

@@ -5,6 +5,7 @@ import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { TokenBucket } from '../base/token-bucket.ts'
 import type { SeedClient } from '../peers/seed/client.ts'
+import type { HotRoom } from '../seeds/hot-room.ts'
 import type { KeptJobs } from '../seeds/kept-jobs.ts'
 import type { RegionHosts } from '../seeds/region-hosts.ts'
 import type { SeedJobs } from '../seeds/seed-jobs.ts'
@@ -23,6 +24,7 @@ export interface HotImagesParts {
   jobs: Pick<SeedJobs, 'accept' | 'cancel'>
   kept: Pick<KeptJobs, 'get'>
   tags: Pick<MovedTags, 'look'>
+  room: Pick<HotRoom, 'fit'>
   client: Pick<SeedClient, 'mounted'>
   log: Log
   clock?: Clock
@@ -84,7 +86,9 @@ export class HotImages implements AsyncDisposable {
   }
 
   start(): void {
-    if (this.#isOn) this.#tickLater()
+    if (!this.#isOn) return
+    this.#run(async () => await this.#fit())
+    this.#tickLater()
   }
 
   async stop(): Promise<void> {
@@ -158,7 +162,12 @@ export class HotImages implements AsyncDisposable {
     this.#running = this.#running.then(done)
   }
 
+  async #fit(): Promise<void> {
+    await this.#parts.room.fit({ signal: this.#stopping.signal })
+  }
+
   async #tick(): Promise<void> {
+    await this.#fit()
     const counts = this.#counts.list()
     this.#noteHot(counts)
     let jobs = 0

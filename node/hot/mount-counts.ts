@@ -69,11 +69,6 @@ export class MountCounts {
     }
   }
 
-  countOf(image: SeedImage): MountCount | undefined {
-    const entry = this.#entries.get(keyOf(image))
-    return entry && this.#count(entry)
-  }
-
   /** All counts, the heaviest first. Those that are next to nothing are forgotten. */
   list(): MountCount[] {
     const counts: MountCount[] = []

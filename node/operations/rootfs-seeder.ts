@@ -1,31 +1,23 @@
-import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
+import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
-import { pause, systemClock, type Clock } from '../base/clock.ts'
+import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import type { SeedResult } from '../control/api.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
-import type { ChunkRequest } from '../model/chunk-request.ts'
 import type { ResolvedRootfs } from '../model/image.ts'
 import type { ByteProgress } from '../model/progress.ts'
 import { chunkRequests, sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
+import { fetchChunks } from '../seeds/fetch-chunks.ts'
+import type { Pins } from '../seeds/pins.ts'
 import type { Inventory } from '../store/inventory.ts'
 
 export interface RootfsSeederParts {
   inventory: Pick<Inventory, 'has'>
   fetcher: Pick<Fetcher, 'fetchToStore' | 'settled'>
+  pins: Pick<Pins, 'claim'>
   log: Log
   clock?: Clock
 }
-
-/** Chunks asked for at once; the fetcher decides how many of them are under way. */
-const chunksAhead = 128
-/**
- * A seed that no source brings on ends after so long (ms): a host that has just joined hears within this time who holds
- * what, and peers that are lost are replaced by others.
- */
-const patienceMs = 10_000
-/** A chunk that did not come is asked for again after this time (ms). */
-const againMs = 500
 
 /** Makes images whole on this host. */
 export class RootfsSeeder {
@@ -45,10 +37,13 @@ export class RootfsSeeder {
     { record, manifest, origin }: ResolvedRootfs,
     options: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void },
   ): Promise<SeedResult> {
+    const { reference, platform, format, rootfsDigest: digest } = record
+    await this.#parts.pins.claim(digest)
     await this.#fetchAll(manifest, options)
     await this.#parts.fetcher.settled()
+    // Again: it may have been placed because it is mounted often meanwhile.
+    await this.#parts.pins.claim(digest)
     this.#checkWhole(manifest)
-    const { reference, platform, format, rootfsDigest: digest } = record
     this.#parts.log.info('image seeded', { image: reference, format, digest, origin })
     return { reference, platform, format, digest, sizeBytes: sizeOf(manifest), origin }
   }
@@ -59,38 +54,10 @@ export class RootfsSeeder {
   ): Promise<void> {
     const { fetcher, clock = systemClock } = this.#parts
     const progress = { doneBytes: 0, totalBytes: sizeOf(manifest) }
-    const work = chunkRequests(tablesOf(manifest))
-    const failed = new AbortController()
-    const ended = AbortSignal.any([signal, failed.signal])
-    let cameAtMs = clock.now()
-    const fetch = async (request: ChunkRequest): Promise<void> => {
-      for (;;) {
-        try {
-          await fetcher.fetchToStore(request, { signal: ended, priority: 'background' })
-          cameAtMs = clock.now()
-          return
-        } catch (error) {
-          const isFinal = !isP2pfsError(error, 'missing', 'unavailable', 'timeout', 'busy')
-          if (isFinal || ended.aborted || clock.now() - cameAtMs >= patienceMs) throw error
-        }
-        await pause(clock, againMs, { signal: ended })
-        ended.throwIfAborted()
-      }
-    }
-    const worker = async (): Promise<void> => {
-      for (const request of work) {
-        ended.throwIfAborted()
-        await fetch(request)
-        progress.doneBytes += request.lengthBytes
-        onProgress(progress)
-      }
-    }
-    try {
-      await Promise.all(Array.from({ length: chunksAhead }, worker))
-    } catch (error) {
-      failed.abort(error)
-      throw error
-    }
+    await fetchChunks(chunkRequests(tablesOf(manifest)), { fetcher, clock, signal }, ({ lengthBytes }) => {
+      progress.doneBytes += lengthBytes
+      onProgress(progress)
+    })
   }
 
   /** @throws unavailable where a chunk is not on the disk */

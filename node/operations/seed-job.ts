@@ -22,7 +22,7 @@ export interface PlaceSeedParts {
   resolver: Pick<ImageResolver, 'resolveForSeed'>
   membership: Pick<Membership, 'whenRegionKnown'>
   hosts: Pick<RegionHosts, 'alive'>
-  jobs: Pick<Jobs, 'accept' | 'wait'>
+  jobs: Pick<Jobs, 'accept' | 'endOf' | 'wait'>
 }
 
 /** `p2pfs seed` with options for the region: resolves the image here, once, and has the region hold it. */
@@ -34,12 +34,15 @@ export class PlaceSeedOperation {
   }
 
   /**
-   * @throws missing for a host of a name that nobody has; conflict for a name that several have; what the resolver and the
+   * @throws invalid for a time that is too long; missing for a host of a name that nobody has; conflict for a name that several have; what the resolver and the
    * jobs throw
    */
   async run(request: SeedJobRequest, { signal, onProgress }: OperationOptions): Promise<SeedJobResult> {
     const { requests, resolver, membership, jobs } = this.#parts
     const { reference, variant } = requests.parse(request)
+    const { hot = false, ttlMs = defaultTtlMs, atMs = 0, wait = true, timeoutMs = defaultTimeoutMs } = request
+    // Before the image is imported for nothing.
+    jobs.endOf({ atMs, ttlMs })
     await membership.whenRegionKnown({ signal })
     const places = this.#placesOf(request)
     const { record, manifest } = await resolver.resolveForSeed(reference, variant, {
@@ -47,7 +50,6 @@ export class PlaceSeedOperation {
       onProgress: (progress) => onProgress({ step: 'import', ...progress }),
     })
     const { reference: name, platform, format, manifestDigest, rootfsDigest } = record
-    const { hot = false, ttlMs = defaultTtlMs, atMs = 0, wait = true, timeoutMs = defaultTimeoutMs } = request
     const image = { reference: name, platform, format, manifestDigest, rootfsDigest }
     const job = await jobs.accept({ image, extent: hot ? 'hot' : 'full', places, atMs, ttlMs })
     if (!wait) return reportOf(job)

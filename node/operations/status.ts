@@ -19,6 +19,7 @@ import type { NeighbourRegion } from '../neighbours/neighbour-region.ts'
 import type { NeighboursFirst } from '../neighbours/neighbours-first.ts'
 import type { PeerStatus } from '../peers/membership.ts'
 import type { PeerNetwork } from '../peers/network.ts'
+import type { HotRoom } from '../seeds/hot-room.ts'
 import type { Pins } from '../seeds/pins.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
 import type { Lies } from '../publish/lies.ts'
@@ -54,6 +55,7 @@ export interface StatusParts {
   verifier: Pick<BackgroundVerifier, 'pending'>
   loopDelay: Pick<EventLoopDelay, 'figures'>
   pins: Pick<Pins, 'list' | 'hotBytes'>
+  hotRoom: Pick<HotRoom, 'usedBytes'>
   hot: Pick<HotImages, 'counted'>
   limits: Pick<LimitsOperation, 'report'>
 }
@@ -124,12 +126,13 @@ export class StatusOperation {
   }
 
   #hot(): Status['hot'] {
-    const { hot, pins } = this.#parts
+    const { hot, pins, hotRoom } = this.#parts
     const counted = hot.counted().map(({ image, mounts, hosts, isHot }) => {
       const { reference, platform, format, manifestDigest, rootfsDigest: digest } = image
       return { reference, platform, format, manifestDigest, digest, mounts: Math.round(mounts * 10) / 10, hosts, isHot }
     })
-    return { isOn: this.#host.isHotOn, counted, usedBytes: pins.hotBytes, diskBytes: this.#host.hotDiskBytes }
+    const { isHotOn: isOn, hotDiskBytes: diskBytes } = this.#host
+    return { isOn, counted, usedBytes: pins.hotBytes, placedBytes: hotRoom.usedBytes, diskBytes }
   }
 
   async #images(): Promise<Status['images']> {

@@ -2,14 +2,14 @@ import type { Bitmap } from '../../protocol/bitmap.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { SeedProgress } from '../../protocol/seed-job.ts'
+import { systemClock, type Clock } from '../base/clock.ts'
 import { Semaphore } from '../base/semaphore.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
 import type { ChunkRequest } from '../model/chunk-request.ts'
 import { chunkRequests } from '../model/rootfs-chunks.ts'
 import type { Inventory } from '../store/inventory.ts'
+import { fetchChunks } from './fetch-chunks.ts'
 
-/** Chunks asked for at once; the fetcher decides how many of them are under way. */
-const chunksAhead = 64
 /** Chunks that are read from the disk and hashed at once: 1 MiB of memory, and no more than a share of the disk. */
 const hashedAtOnce = 4
 /** Chunks that the disk loses while others come are fetched again so many times. */
@@ -20,6 +20,7 @@ export interface ChunkCopyParts {
   fetcher: Pick<Fetcher, 'fetchToStore' | 'settled'>
   /** Resolves when so many more bytes may be fetched; at once where it is not given. */
   pace?: ((bytes: number, options: { signal: AbortSignal }) => Promise<void>) | undefined
+  clock?: Clock
 }
 
 /**
@@ -86,46 +87,33 @@ export class ChunkCopy {
   }
 
   async #getAll(
-    parts: ChunkCopyParts,
+    { inventory, fetcher, pace, clock = systemClock }: ChunkCopyParts,
     progress: SeedProgress,
     { signal, onProgress }: { signal: AbortSignal; onProgress: (progress: SeedProgress) => void },
   ): Promise<void> {
-    const failed = new AbortController()
-    const ended = AbortSignal.any([signal, failed.signal])
-    const work = this.#chunks()
-    const worker = async (): Promise<void> => {
-      for (const { position, request } of work) {
-        ended.throwIfAborted()
-        const wasHeld = parts.inventory.has(request.digest)
-        if (wasHeld && this.#verified.get(position)) continue
-        if (!(await this.#get(parts, request, ended))) continue
-        this.#verified.set(position)
-        progress.verified++
-        if (!wasHeld) progress.held++
-        onProgress(progress)
-      }
-    }
-    try {
-      await Promise.all(Array.from({ length: chunksAhead }, worker))
-    } catch (error) {
-      failed.abort(error)
-      throw error
-    }
+    const before =
+      pace &&
+      (async ({ digest, lengthBytes }: ChunkRequest, options: { signal: AbortSignal }): Promise<void> => {
+        if (!inventory.has(digest)) await pace(lengthBytes, options)
+      })
+    const options = { fetcher, before, clock, signal }
+    await fetchChunks(this.#missing(inventory), options, async ({ position, digest, wasHeld }, source) => {
+      // One that was here is read; a damaged one is discarded, and comes in the next round.
+      const isVerified = source !== 'local' || (await this.#hashing.run(async () => await inventory.scrub(digest))) > 0
+      if (!isVerified) return
+      this.#verified.set(position)
+      progress.verified++
+      if (!wasHeld) progress.held++
+      onProgress(progress)
+    })
   }
 
-  /** @returns whether the chunk is here and was hashed; a damaged one has been discarded */
-  async #get(
-    { inventory, fetcher, pace }: ChunkCopyParts,
-    request: ChunkRequest,
-    signal: AbortSignal,
-  ): Promise<boolean> {
-    if (pace !== undefined && !inventory.has(request.digest)) {
-      await pace(request.lengthBytes, { signal })
-      signal.throwIfAborted()
+  /** What is not here and hashed when it is its turn. */
+  *#missing(inventory: Pick<Inventory, 'has'>): Generator<ChunkRequest & { position: number; wasHeld: boolean }> {
+    for (const { position, request } of this.#chunks()) {
+      const wasHeld = inventory.has(request.digest)
+      if (!wasHeld || !this.#verified.get(position)) yield { ...request, position, wasHeld }
     }
-    const source = await fetcher.fetchToStore(request, { signal, priority: 'background' })
-    if (source !== 'local') return true
-    return await this.#hashing.run(async () => (await inventory.scrub(request.digest)) > 0)
   }
 
   *#chunks(): Generator<{ position: number; request: ChunkRequest }> {

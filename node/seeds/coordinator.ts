@@ -13,13 +13,13 @@ import { clip } from '../base/hidden-characters.ts'
 import type { Log } from '../base/log.ts'
 import type { RegionHosts } from './region-hosts.ts'
 
-/** Placements of a job that run at once: each of them is a stream, and its bytes come from those that are done. */
-const maxPlacements = 8
 /**
- * Until one host has all of it, one host is at work, and then twice as many as have it: so the registry is read once, and
- * every later copy has a holder to come from.
+ * Hosts of a job that work on it at once, each of them a stream: as they start together they share one copy from the registry,
+ * and pass on to each other what they have. More would have each wait longer, and none be whole sooner.
  */
-const placementsPerCopy = 2
+const maxPlacements = 32
+/** Hosts that are asked at once whether they still hold their copy: not held up by those that work. */
+const maxChecks = 32
 /** A target that has failed is left alone so long, twice as long each time (ms). */
 const retry = { firstMs: 5_000, mostMs: 5 * 60_000 } as const
 /** A host that holds its copy is asked so often whether it still does: until the job is placed, and after (ms). */
@@ -188,16 +188,13 @@ export class Coordinator {
   #startDue(): void {
     const nowMs = this.#parts.today()
     const running = this.targets.filter(({ peer }) => this.#work.get(peer)?.abort !== undefined)
-    let runningNew = running.filter(({ state }) => state === 'placing').length
-    let room = maxPlacements - running.length
-    const copies = this.targets.filter((target) => target.extent === 'full' && isCopy(target)).length
-    const mostNew = Math.max(1, placementsPerCopy * copies)
+    let placing = running.filter(({ state }) => state === 'placing').length
+    let checking = running.length - placing
     for (const target of this.targets) {
       const work = this.#workOf(target.peer)
       const isDue = work.abort === undefined && work.dueAtMs <= nowMs
       if (!isDue || target.state === 'gone' || target.state === 'failed') continue
-      if (target.state === 'placing' && runningNew++ >= mostNew) continue
-      if (room-- <= 0) return
+      if (target.state === 'placing' ? placing++ >= maxPlacements : checking++ >= maxChecks) continue
       void this.#run(target, work)
     }
   }

@@ -1,3 +1,4 @@
+import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { MountDemand } from '../../protocol/seed-job.ts'
 import type { Catalog } from '../store/catalog.ts'
@@ -16,6 +17,12 @@ const isOfOperator = ({ peer, demand }: PinRecord, own: string): boolean => peer
 
 type PinLimits = Pick<SeedLimits, 'pins' | 'pinnedShare' | 'pinnedSharePerPeer'>
 
+/** A record of an image that has come because it is mounted often. */
+export type PlacedPin = PinRecord & { demand: MountDemand }
+
+/** Records of ended pins that are kept; beyond that the oldest is forgotten, and its chunks stay. */
+const maxEnded = 1024
+
 /** The images that this host keeps for a time, each for a job. The catalog has them, too. */
 export class Pins {
   readonly #parts: PinsParts
@@ -32,12 +39,41 @@ export class Pins {
     for (const pin of await this.#parts.catalog.pins()) this.#pins.set(pinKey(pin), pin)
   }
 
+  /** The pins; not those that have ended. */
   list(): PinRecord[] {
-    return [...this.#pins.values()]
+    return [...this.#pins.values()].filter(isPinned)
   }
 
   has(pin: PinKey): boolean {
-    return this.#pins.has(pinKey(pin))
+    const found = this.#pins.get(pinKey(pin))
+    return found !== undefined && isPinned(found)
+  }
+
+  /** What has come because it is mounted often, pinned or no longer: it may be evicted when it is not. */
+  placed(): PlacedPin[] {
+    return [...this.#pins.values()].flatMap((pin) =>
+      pin.evictable === true && pin.demand !== undefined ? [{ ...pin, demand: pin.demand }] : [],
+    )
+  }
+
+  /** Chunks of an image that is no longer pinned are here. */
+  async noteEnded(pin: PinRecord): Promise<void> {
+    await this.#store({ ...pin, untilMs: 0 })
+  }
+
+  /** The chunks of an image that is no longer pinned have been evicted. */
+  async noteEvicted(pin: PinRecord): Promise<void> {
+    await this.#store({ ...pin, sizeBytes: 0, untilMs: 0 })
+  }
+
+  /** Somebody has the image here because he wants it himself: it is not evicted. */
+  async claim(rootfsDigest: Digest): Promise<void> {
+    for (const pin of this.placed()) {
+      if (pin.rootfsDigest !== rootfsDigest) continue
+      const { evictable: _evictable, ...claimed } = pin
+      if (isPinned(pin)) await this.#store(claimed)
+      else await this.#forget(pin)
+    }
   }
 
   /**
@@ -46,17 +82,20 @@ export class Pins {
    * @throws busy where a member would have too much pinned here; what the catalog throws
    */
   async put(pin: PinRecord, { sizeBytes: diskBytes }: Pick<Room, 'sizeBytes'>): Promise<void> {
-    const { own, catalog } = this.#parts
+    const { own } = this.#parts
     const before = this.#pins.get(pinKey(pin))
     const kept: PinRecord = {
       ...pin,
       untilMs: Math.max(pin.untilMs, before?.untilMs ?? 0),
       ...(before !== undefined && isOfOperator(before, own) && { peer: own }),
-      ...(before?.extent === 'full' && { extent: 'full', sizeBytes: before.sizeBytes }),
+      ...(before?.extent === 'full' && isPinned(before) && { extent: 'full', sizeBytes: before.sizeBytes }),
     }
+    // An image that somebody has ordered here since stays his.
+    const isClaimed = before !== undefined && isPinned(before) && before.evictable !== true
+    if (isClaimed) delete kept.evictable
+    else if (before?.evictable === true) kept.evictable = true
     if (!isOfOperator(kept, own)) this.#check(kept, diskBytes)
-    this.#pins.set(pinKey(kept), kept)
-    await catalog.putPin(kept)
+    await this.#store(kept)
   }
 
   /** Bytes of the images that are here because they are mounted often. */
@@ -70,7 +109,7 @@ export class Pins {
    * @throws busy where that is not enough
    */
   async makeRoom(
-    pin: Pick<PinRecord, 'job' | 'rootfsDigest' | 'sizeBytes'> & { demand: MountDemand },
+    pin: Pick<PlacedPin, 'job' | 'rootfsDigest' | 'sizeBytes' | 'demand'>,
     budgetBytes: number,
   ): Promise<void> {
     const others = this.#hot()
@@ -91,7 +130,17 @@ export class Pins {
     await this.#drop((other) => ended.has(pinKey(other)))
   }
 
-  #hot(): (PinRecord & { demand: MountDemand })[] {
+  /** Ends pins of images that are mounted often, the lightest first, until they fit in the budget (bytes). */
+  async fitHot(budgetBytes: number): Promise<void> {
+    let bytes = this.hotBytes
+    for (const pin of this.#hot().toSorted((a, b) => a.demand.mounts - b.demand.mounts)) {
+      if (bytes <= budgetBytes) return
+      bytes -= pin.sizeBytes
+      await this.#drop((other) => pinKey(other) === pinKey(pin))
+    }
+  }
+
+  #hot(): PlacedPin[] {
     return this.list().flatMap((pin) => (pin.demand === undefined ? [] : [{ ...pin, demand: pin.demand }]))
   }
 
@@ -122,11 +171,25 @@ export class Pins {
 
   async #drop(ends: (pin: PinRecord) => boolean): Promise<void> {
     for (const pin of this.list().filter(ends)) {
-      this.#pins.delete(pinKey(pin))
-      await this.#parts.catalog.deletePin(pin)
+      if (pin.evictable === true) await this.#store({ ...pin, untilMs: 0 })
+      else await this.#forget(pin)
     }
+    const ended = this.placed().filter((pin) => !isPinned(pin))
+    for (const pin of ended.slice(0, -maxEnded)) await this.#forget(pin)
+  }
+
+  async #store(pin: PinRecord): Promise<void> {
+    this.#pins.set(pinKey(pin), pin)
+    await this.#parts.catalog.putPin(pin)
+  }
+
+  async #forget(pin: PinRecord): Promise<void> {
+    this.#pins.delete(pinKey(pin))
+    await this.#parts.catalog.deletePin(pin)
   }
 }
+
+const isPinned = ({ untilMs }: PinRecord): boolean => untilMs > 0
 
 /** One text for what tells a pin from others. */
 export const pinKey = ({ job, rootfsDigest }: PinKey): string => `${job} ${rootfsDigest}`

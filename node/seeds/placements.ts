@@ -18,7 +18,9 @@ import type { ImageResolver } from '../images/resolver.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import type { Room } from '../store/disk-room.ts'
 import type { Inventory } from '../store/inventory.ts'
+import type { PinRecord } from '../store/pin-record.ts'
 import { ChunkCopy, countOf } from './chunk-copy.ts'
+import type { HotRoom } from './hot-room.ts'
 import { pinKey, type Pins } from './pins.ts'
 import { seedLimits, type SeedLimits } from './seed-limits.ts'
 
@@ -31,6 +33,8 @@ export interface PlacementsParts {
   profiles: Pick<BootProfiles, 'find'>
   inventory: Pick<Inventory, 'has' | 'scrub' | 'localBytes'>
   pins: Pins
+  /** For images that no operator has ordered. */
+  hotRoom: Pick<HotRoom, 'make'>
   /** From members and the registry. */
   fetcher: ChunkFetcher
   /** From members alone. */
@@ -51,15 +55,6 @@ export interface PlaceOptions {
   onProgress: (progress: SeedProgress) => void
 }
 
-/** Bounds of this host's work for images that no operator has ordered, because they are mounted often. */
-export interface HotBudget {
-  isOn: boolean
-  /** Room on the disk that these images may take (bytes). */
-  diskBytes: number
-}
-
-const noHot: HotBudget = { isOn: false, diskBytes: 0 }
-
 /**
  * Makes images whole on this host because a job wants them here. For a member this is work that others choose: it is
  * bounded in number, bytes and time, and the operator may refuse all of it.
@@ -69,7 +64,7 @@ export class Placements {
   readonly #limits: SeedLimits
   readonly #isForPeers: boolean
   readonly #clock: Clock
-  readonly #hotBudget: HotBudget
+  readonly #takesHot: boolean
   readonly #quota: PeerQuota
   /** A member has one at a time here, so that no member has all that run. */
   readonly #ofPeer = new KeyedQueue()
@@ -79,16 +74,17 @@ export class Placements {
   /** Which chunks were hashed since the image was pinned, by pin. */
   readonly #verified = new Map<string, Bitmap>()
 
+  /** @param options `takesHot`: whether images are placed here that no operator has ordered, because they are mounted often */
   constructor(
     parts: PlacementsParts,
     {
       isForPeers,
-      hot = noHot,
+      takesHot = false,
       limits = seedLimits,
       clock,
-    }: { isForPeers: boolean; hot?: HotBudget; limits?: SeedLimits; clock?: Clock },
+    }: { isForPeers: boolean; takesHot?: boolean; limits?: SeedLimits; clock?: Clock },
   ) {
-    this.#hotBudget = hot
+    this.#takesHot = takesHot
     this.#clock = clock ?? systemClock
     this.#parts = parts
     this.#limits = limits
@@ -113,7 +109,7 @@ export class Placements {
       return await this.#place(request, options)
     }
     if (this.#isOfOperator(request, peer)) return await this.#forOperator.run(place)
-    if (request.demand !== undefined && !this.#hotBudget.isOn)
+    if (request.demand !== undefined && !this.#takesHot)
       throw new P2pfsError('denied', 'this host takes no images because they are mounted often (--hot-images off)')
     if (!this.#isForPeers) throw new P2pfsError('denied', 'this host takes no seeds of members')
     const leave = this.#quota.enter(peer)
@@ -129,7 +125,7 @@ export class Placements {
   }
 
   async #place(request: PlaceRequest, { peer, signal, onProgress }: PlaceOptions): Promise<SeedProgress> {
-    const { resolver, pins, fetcher, regionFetcher, readsFor, inventory, room, log } = this.#parts
+    const { resolver, pins, hotRoom, fetcher, regionFetcher, readsFor, inventory, room, log } = this.#parts
     const { job, extent, untilMs, rootfsDigest, demand } = request
     const isOwn = this.#isOfOperator(request, peer)
     // First: what is looked up is kept.
@@ -145,46 +141,51 @@ export class Placements {
     const missingBytes = wanted === undefined ? sizeBytes - inventory.localBytes(tables) : sizeBytes
     if (!isOwn) await this.#checkRoom(missingBytes)
     const wasPinned = pins.has(request)
-    if (demand !== undefined) await pins.makeRoom({ job, rootfsDigest, sizeBytes, demand }, this.#hotBudget.diskBytes)
+    if (demand !== undefined) await hotRoom.make({ job, rootfsDigest, sizeBytes, demand }, { signal })
     const { reference, platform, format, manifestDigest } = request
-    await pins.put(
-      {
-        reference,
-        platform,
-        format,
-        manifestDigest,
-        rootfsDigest,
-        job,
-        extent,
-        untilMs,
-        peer,
-        sizeBytes,
-        ...(demand && { demand }),
-      },
-      await room(),
-    )
+    const { held, total } = copy.count(inventory)
+    const pin: PinRecord = {
+      reference,
+      platform,
+      format,
+      manifestDigest,
+      rootfsDigest,
+      job,
+      extent,
+      untilMs,
+      peer,
+      sizeBytes,
+      ...(demand && { demand }),
+      ...(demand && held < total && { evictable: true }),
+    }
+    await pins.put(pin, await room())
     const watch = isOwn ? undefined : this.#watch()
     try {
       const parts = {
         inventory,
         fetcher: isOwn || (await readsFor(reference)) ? fetcher : regionFetcher,
         pace: demand && this.#paceHot,
+        clock: this.#clock,
       }
-      const held = await copy.complete(parts, {
+      const progress = await copy.complete(parts, {
         signal: watch === undefined ? signal : AbortSignal.any([signal, watch.signal]),
         onProgress: (progress) => {
           watch?.note(progress)
           onProgress(progress)
         },
       })
+      if (demand !== undefined && !pins.has(request))
+        throw new P2pfsError('busy', 'the image has made room for another one that is mounted oftener')
       if (!wasPinned) log.info('image placed for a seed', { digest: rootfsDigest, job, extent, peer })
-      return held
+      return progress
     } catch (error) {
       // A coordinator that goes away may be followed by another one, which goes on with what is here.
       if (!signal.aborted && !wasPinned) await pins.release(job, peer)
       throw error
     } finally {
       watch?.stop()
+      // What has come since its pin ended takes room again.
+      if (pin.evictable === true && !pins.has(request)) await pins.noteEnded(pin)
     }
   }
 

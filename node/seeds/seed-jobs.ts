@@ -121,6 +121,19 @@ export class SeedJobs implements AsyncDisposable {
     await this.stop()
   }
 
+  /** When an order that is taken now ends (ms since 1970). @throws invalid where that is too late */
+  endOf({ atMs, ttlMs }: Pick<SeedOrder, 'atMs' | 'ttlMs'>): number {
+    const nowMs = this.#today()
+    const endsAtMs = Math.max(atMs, nowMs) + ttlMs
+    const days = this.#limits.ttlMs / 86_400_000
+    if (endsAtMs > nowMs + this.#limits.ttlMs)
+      throw new P2pfsError(
+        'invalid',
+        `a seed ends within ${days} days from now; choose a shorter --ttl, or an earlier --at`,
+      )
+    return endsAtMs
+  }
+
   /**
    * Takes an order. It survives the restart of this host from then on, and the loss of this host where members answer. The
    * same order again makes its job last longer.
@@ -129,9 +142,7 @@ export class SeedJobs implements AsyncDisposable {
   async accept({ image, extent, places, atMs, ttlMs, demand }: SeedOrder): Promise<SeedJob> {
     const { hosts, kept } = this.#parts
     const nowMs = this.#today()
-    const endsAtMs = Math.max(atMs, nowMs) + ttlMs
-    if (endsAtMs > nowMs + this.#limits.ttlMs)
-      throw new P2pfsError('invalid', `a seed ends within ${this.#limits.ttlMs / 86_400_000} days; choose less`)
+    const endsAtMs = this.endOf({ atMs, ttlMs })
     const order = { ...image, extent, places, atMs, ...(demand && { demand }) }
     const id = seedJobId(order)
     const { own } = hosts

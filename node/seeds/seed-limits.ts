@@ -9,7 +9,7 @@ export interface SeedLimits {
   /** Jobs that one member may have kept here. */
   jobsPerPeer: number
   /**
-   * Images that are made whole here at once for members, of different ones, and as many for the operator: each has 64
+   * Images that are made whole here at once for members, of different ones, and as many for the operator: each has 128
    * chunks under way, at the lowest priority.
    */
   placementsAtOnce: number

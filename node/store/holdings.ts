@@ -66,6 +66,11 @@ export class Holdings {
     return undefined
   }
 
+  /** Ids of the tracked segments that have the chunk, here or not. */
+  tablesWith(digest: Digest): Digest[] {
+    return [...this.#places.of(digest)].map(({ segment }) => segment.table.id)
+  }
+
   /** Whether a tracked segment has the chunk, here or not. */
   isReferenced(digest: Digest): boolean {
     return this.#places.has(digest)

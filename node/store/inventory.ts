@@ -248,6 +248,11 @@ export class Inventory {
     return place && { digest, ...place }
   }
 
+  /** Ids of the tracked segments that have the chunk, here or not. */
+  tablesWith(digest: Digest): Digest[] {
+    return this.#holdings.tablesWith(digest)
+  }
+
   /** Whether a tracked segment has the chunk, here or not. */
   isReferenced(digest: Digest): boolean {
     return this.#holdings.isReferenced(digest)

@@ -22,6 +22,11 @@ export interface PinRecord extends SeedImage {
   sizeBytes: number
   /** Given if no operator has ordered it. */
   demand?: MountDemand
+  /**
+   * Given for an image that has come because it is mounted often, and that nobody has ordered here. Such a record outlives its
+   * pin, with `untilMs` 0, so that the room can be had again; `sizeBytes` is 0 when it has been.
+   */
+  evictable?: true
 }
 
 /** What tells pins apart. */
@@ -43,5 +48,6 @@ export function parsePinRecord(bytes: Uint8Array): PinRecord {
     peer: fields.text('peer'),
     sizeBytes: fields.unsigned('sizeBytes'),
     ...parseDemand(fields),
+    ...(fields.get('evictable') === true && { evictable: true }),
   }
 }

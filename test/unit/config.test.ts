@@ -41,6 +41,8 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   hotImages: { given: 'off', read: 'off' },
   hotDisk: { given: '4GiB', read: 4_294_967_296 },
   hotBandwidth: { given: '1MiB', read: '1MiB' },
+  hotDelay: { given: '2s', read: 2 },
+  hotTagInterval: { given: '1m', read: 60 },
   registryCa: { given: '/srv/ca.pem', read: ['/srv/ca.pem'] },
   registryConnections: { given: '4', read: 4 },
   registryRequestsPerSecond: { given: '30', read: 30 },

@@ -103,6 +103,7 @@ const status = {
       },
     ],
     usedBytes: 1,
+    placedBytes: 2,
     diskBytes: 2,
   },
   imports: [{ reference: hostile, forPeers: 1, doneBytes: 1, totalBytes: 1 }],

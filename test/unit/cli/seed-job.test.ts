@@ -32,7 +32,7 @@ const job: SeedJobReport = {
 test('an order is shown with what each host holds, and what is wrong first', () => {
   assert.deepEqual(describeSeedJob(job), [
     `${job.id}  host/r:1 (linux/amd64, ext4): placing, verified copies 1 of 3, pinned until END, rootfs sha256:1`,
-    '  c (id-c): failed (busy); nothing yet',
+    '  c (id-c): failed (busy: its disk has too little room, or as much pinned or under way as it takes for others), asked again later; nothing yet',
     '  b (id-b): gone; had 2 of 4 chunks held, 1 verified',
     '  d (id-d): 1 of 2 chunks of metadata and boot profile held, 1 verified',
     '  a (id-a): 4 of 4 chunks held, 4 verified',

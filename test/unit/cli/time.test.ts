@@ -11,4 +11,5 @@ test('a time is a duration with a unit, or a date with a zone', () => {
   for (const text of ['', '0', '-1h', 'soon', '1d']) assert.throws(() => parseMs(text, '--ttl'), UsageError)
   for (const text of ['', '2026-01-31', '2026-01-31T03:00', '2026-13-31T03:00Z', '+', 'tomorrow'])
     assert.throws(() => parseTime(text, '--at', 0), UsageError)
+  assert.throws(() => parseTime('2026-01-31T03:00Z', '--at', Date.UTC(2026, 0, 31, 3, 1)), UsageError)
 })

@@ -72,6 +72,7 @@ class Region {
             return await Promise.resolve(this.tag)
           },
         },
+        room: { fit: async () => await Promise.resolve() },
         client: {
           mounted: async (peer, images) => {
             this.messages++

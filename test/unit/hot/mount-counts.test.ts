@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { SeedImage } from '../../../protocol/seed-job.ts'
 import { hotLimits } from '../../../node/hot/hot-limits.ts'
-import { MountCounts } from '../../../node/hot/mount-counts.ts'
+import { MountCounts, type MountCount } from '../../../node/hot/mount-counts.ts'
 import { image } from '../seeds/seed-fakes.ts'
 
 const named = (name: string): SeedImage => ({ ...image, reference: name })
@@ -16,7 +16,11 @@ class Counts {
   }
 
   of(name: string): number {
-    return this.counts.countOf(named(name))?.mounts ?? 0
+    return this.entry(name)?.mounts ?? 0
+  }
+
+  entry(name: string): MountCount | undefined {
+    return this.counts.list().find(({ image }) => image.reference === name)
   }
 }
 
@@ -52,7 +56,7 @@ test('counts are bounded: a source that floods pushes out its own, and the light
   assert.equal(counts.counts.size, 10)
   // Of one image, no more sources are counted than its copies need.
   for (let i = 0; i < 30; i++) counts.counts.add(named('wide'), 2, `source ${i}`)
-  assert.equal(counts.counts.countOf(named('wide'))?.hosts, 3)
+  assert.equal(counts.entry('wide')?.hosts, 3)
 })
 
 test('what a tag stands for now is as hot as what it stood for, and no hotter', () => {

@@ -35,6 +35,7 @@ function seeding(fails: (index: number, nowMs: number) => ErrorCode | undefined)
       },
       settled: async () => await Promise.resolve(),
     },
+    pins: { claim: async () => await Promise.resolve() },
     log: silentLog,
     clock,
   })

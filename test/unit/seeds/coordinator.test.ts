@@ -89,15 +89,24 @@ class Region {
   }
 }
 
-test('the image is read from outside once: until a host has it, one is at work, and then twice as many as have it', async () => {
+test('all hosts of a job work on it at once, up to a bound, and the next begins when one is done', async () => {
   const region = new Region('abcdefgh', { places: { copies: 8 } })
-  assert.equal(region.tick(), 'a')
-  assert.equal(region.tick(), 'a')
-  await region.of('a').answer()
-  assert.equal(region.tick(), 'bc')
-  await region.of('b').answer()
-  await region.of('c').answer()
-  assert.equal(region.tick(), 'defgh')
+  assert.equal(region.tick(), 'abcdefgh')
+  const many = Array.from({ length: 80 }, (_, i) => String.fromCodePoint(0x4e00 + i))
+  const large = new Region(many.join(''), { places: { all: true } })
+  const first = large.tick()
+  assert.equal(first.length, 32)
+  await large.of(first[3]!).answer()
+  assert.equal(large.tick().length, 32)
+})
+
+test('hosts that hold their copy are asked for it although others are at work as many as may be', async () => {
+  const many = Array.from({ length: 80 }, (_, i) => String.fromCodePoint(0x4e00 + i))
+  const region = new Region(many.join(''), { places: { all: true } })
+  const [first] = region.tick()
+  await region.of(first!).answer()
+  assert.equal(region.tick(1_000).includes(first!), false)
+  assert.equal(region.tick(5_000).includes(first!), true)
 })
 
 test('a target that is gone or fails is replaced, and the wanted number is reached', async () => {
@@ -179,7 +188,7 @@ test('hosts that are named are asked until they have it, and no others', async (
 
 test('hot: metadata goes to all, also to who joins later, and the whole image where it is wanted', async () => {
   const region = new Region('abc', { extent: 'hot', places: { copies: 1 } })
-  assert.equal(region.tick(), 'a')
+  assert.equal(region.tick(), 'abc')
   await region.of('a').answer()
   region.tick()
   assert.deepEqual(

@@ -1,105 +1,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Digest } from '../../../protocol/digest.ts'
-import { isP2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
 import type { PlaceRequest } from '../../../protocol/messages/seed.ts'
-import type { RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
-import type { SeedProgress } from '../../../protocol/seed-job.ts'
-import { Bandwidth } from '../../../node/base/bandwidth.ts'
-import { orAbort } from '../../../node/base/single-flight.ts'
-import { silentLog } from '../../../node/base/log.ts'
-import type { ImageRootfs } from '../../../node/model/image.ts'
 import type { FoundProfile } from '../../../node/boot/profiles.ts'
 import { Pins } from '../../../node/seeds/pins.ts'
-import { Placements, type HotBudget } from '../../../node/seeds/placements.ts'
-import { seedLimits, type SeedLimits } from '../../../node/seeds/seed-limits.ts'
-import { FakeClock, settled } from '../../support/fake-clock.ts'
-import { FakeCatalog, image, makeTable } from './seed-fakes.ts'
+import { seedLimits } from '../../../node/seeds/seed-limits.ts'
+import { settled } from '../../support/fake-clock.ts'
+import { makeTable } from './seed-fakes.ts'
 
-const gibibyte = 1024 ** 3
-const [metadata, data] = [makeTable('metadata', 2), makeTable('data', 6)]
-const manifest = { metadata, layers: [{ chunks: data }] } as unknown as RootfsManifest
-const request: PlaceRequest = { ...image, job: '0'.repeat(32), extent: 'full', untilMs: 1_000_000 }
-const refused = (code: ErrorCode) => (error: unknown) => isP2pfsError(error, code)
-
-/** A host, `own`, whose chunks are names in a set. */
-class Host {
-  readonly chunks = new Set<Digest>()
-  /** Here, but not what their digests say: found when they are hashed. */
-  readonly damaged = new Set<Digest>()
-  /** Who delivered chunks: members alone, or also the registry. */
-  readonly fetched: string[] = []
-  readonly catalog = new FakeCatalog()
-  readonly clock = new FakeClock()
-  readonly hotBandwidth = new Bandwidth({ clock: this.clock, nowUs: () => BigInt(Math.round(this.clock.now() * 1000)) })
-  readonly pins: Pins
-  readonly placements: Placements
-  freeBytes = 500 * gibibyte
-  sizeBytes = 1000 * gibibyte
-  isNamed = false
-  found: ImageRootfs | undefined = { manifest } as ImageRootfs
-  deliver: () => Promise<void> = async () => await Promise.resolve()
-  profile: FoundProfile | undefined
-  hashed = 0
-  lookups = 0
-
-  constructor({
-    isForPeers = true,
-    limits = {},
-    hot = { isOn: true, diskBytes: gibibyte },
-  }: { isForPeers?: boolean; limits?: Partial<SeedLimits>; hot?: HotBudget } = {}) {
-    const all = { ...seedLimits, ...limits }
-    this.pins = new Pins({ own: 'own', catalog: this.catalog }, all)
-    const fetcher = (name: string) => ({
-      fetchToStore: async ({ digest }: { digest: Digest }, { signal }: { signal: AbortSignal }) => {
-        if (this.chunks.has(digest)) return 'local' as const
-        await orAbort(this.deliver(), signal)
-        this.fetched.push(name)
-        this.chunks.add(digest)
-        return 'peer' as const
-      },
-      settled: async () => await Promise.resolve(),
-    })
-    this.placements = new Placements(
-      {
-        own: 'own',
-        resolver: {
-          findForSeed: async () => {
-            this.lookups++
-            return await Promise.resolve(this.found)
-          },
-        },
-        profiles: { find: async () => await Promise.resolve(this.profile) },
-        inventory: {
-          has: (digest) => this.chunks.has(digest),
-          scrub: async (digest) => {
-            this.hashed++
-            if (!this.damaged.delete(digest)) return await Promise.resolve(4096)
-            this.chunks.delete(digest)
-            return 0
-          },
-          localBytes: () => this.chunks.size * 4096,
-        },
-        pins: this.pins,
-        fetcher: fetcher('any'),
-        regionFetcher: fetcher('members'),
-        readsFor: async () => await Promise.resolve(this.isNamed),
-        room: async () => await Promise.resolve({ freeBytes: this.freeBytes, sizeBytes: this.sizeBytes }),
-        hotBandwidth: this.hotBandwidth,
-        log: silentLog,
-      },
-      { isForPeers, hot, limits: all, clock: this.clock },
-    )
-  }
-
-  async place(
-    changes: Partial<PlaceRequest> = {},
-    peer = 'x',
-    signal = new AbortController().signal,
-  ): Promise<SeedProgress> {
-    return await this.placements.place({ ...request, ...changes }, { peer, signal, onProgress: () => undefined })
-  }
-}
+import { gibibyte, Host, metadata, data, refused, request } from './placement-host.ts'
 
 test('a placement ends when every chunk is here and hashed: what was here is read, and damaged chunks come anew', async () => {
   const host = new Host()
@@ -232,6 +141,20 @@ test('an image for a member that does not come is given up, and is not pinned', 
   assert.deepEqual(host.pins.list(), [])
 })
 
+test('a placement waits for chunks that no member has yet, as long as others come', async () => {
+  const host = new Host()
+  let asked = 0
+  host.deliver = async () => {
+    // Of the first eight requests one is answered; the others' holders come later.
+    if (asked++ < 1 || host.clock.now() >= startedAtMs + 8_000) return
+    throw new P2pfsError('missing', 'no source delivers the chunk')
+  }
+  const startedAtMs = host.clock.now()
+  const placed = host.place()
+  await host.clock.pass(9_000)
+  assert.deepEqual(await placed, { held: 8, verified: 8, total: 8 })
+})
+
 test('pins outlive the process and end with their time; a member ends no pin of the operator', async () => {
   const host = new Host()
   await host.place({}, 'own')
@@ -250,62 +173,4 @@ test('pins outlive the process and end with their time; a member ends no pin of 
   await pins.expire(500)
   await pins.release(request.job, 'own')
   assert.deepEqual([pins.list(), host.catalog.records.size], [[], 0])
-})
-
-/** Of `mounts` mounts, in a job of its own. */
-const hotJob = (n: number, mounts: number): Partial<PlaceRequest> => ({
-  job: `${n}`.padStart(32, '0'),
-  demand: { mounts, hosts: 2 },
-})
-
-test('images that are mounted often stay within their budget: the lightest makes room, and heavier ones do not', async () => {
-  const size = 8 * 4096
-  const host = new Host({ hot: { isOn: true, diskBytes: 2 * size } })
-  await host.place(hotJob(1, 5))
-  // From this host's own order, too: no operator has given it.
-  await host.place(hotJob(2, 4), 'own')
-  assert.equal(host.pins.hotBytes, 2 * size)
-  await assert.rejects(host.place(hotJob(3, 4)), refused('busy'))
-  await host.place(hotJob(3, 6))
-  assert.deepEqual(
-    host.pins.list().map(({ demand }) => demand?.mounts),
-    [5, 6],
-  )
-  // What operators have ordered is not counted, and makes no room.
-  await host.place({ job: '9'.repeat(32) }, 'own')
-  assert.equal(host.pins.hotBytes, 2 * size)
-  await host.place(hotJob(4, 9))
-  assert.ok(host.pins.list().some(({ job }) => job === '9'.repeat(32)))
-  const small = new Host({ hot: { isOn: true, diskBytes: size - 1 } })
-  await assert.rejects(small.place(hotJob(1, 100)), refused('busy'))
-  assert.deepEqual([small.fetched, small.pins.list()], [[], []])
-})
-
-test('where the operator wants no hot images, none is placed, not even by this host', async () => {
-  const host = new Host({ hot: { isOn: false, diskBytes: gibibyte } })
-  for (const peer of ['x', 'own']) await assert.rejects(host.place(hotJob(1, 9), peer), refused('denied'))
-  assert.deepEqual(host.fetched, [])
-  await host.place()
-})
-
-test('chunks of hot images come no faster than they may, those of orders do', async () => {
-  const host = new Host()
-  host.hotBandwidth.bytesPerSecond = 2 * 4096
-  const placed = host.place(hotJob(1, 9))
-  // One at once, then two a second, and a tenth of a second ahead: the eighth after 3.4 s.
-  await host.clock.pass(3_300)
-  assert.equal(host.fetched.length, 7)
-  await host.clock.pass(200)
-  await placed
-  assert.equal(host.fetched.length, 8)
-  const ordered = new Host()
-  ordered.hotBandwidth.bytesPerSecond = 2 * 4096
-  await ordered.place()
-})
-
-test('pins of hot images end on a member’s word, those of the operator do not', async () => {
-  const host = new Host()
-  await host.place(hotJob(1, 9), 'own')
-  await host.pins.release('1'.padStart(32, '0'), 'x')
-  assert.deepEqual(host.pins.list(), [])
 })
