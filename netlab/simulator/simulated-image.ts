@@ -19,9 +19,9 @@ export interface ImageShape {
 /** Image *py*: python3 with numpy of Debian. */
 export const pythonImage: ImageShape = {
   layers: 4,
-  compressedBytes: 124.5e6 * Number(process.env.SCALE ?? 1),
-  bootBytes: 17.2e6 * Number(process.env.SCALE ?? 1),
-  publicationBytes: 1.5e6 * Number(process.env.SCALE ?? 1),
+  compressedBytes: 124.5e6,
+  bootBytes: 17.2e6,
+  publicationBytes: 1.5e6,
   ratio: 2,
 }
 
