@@ -166,13 +166,10 @@ export const limits = {
     questions: { perSecond: 2, burst: 16 },
     /** Suspicions of one teller: beyond it they are ignored. */
     suspects: { perSecond: 64, burst: 1024 },
+    /** A region of so many members, this host included, is connected each to each; a larger one is in cohorts. */
+    fullMesh: 64,
     /**
-     * A region of so many members, this host included, is connected each to each. A host hears of chunks from those that
-     * it is connected to only, so in a larger region the registry is read more than once.
-     */
-    fullMesh: 32,
-    /**
-     * Connections to members that are neither neighbours nor kept. Those that nothing passed over for `idleMs` go beyond
+     * Connections to members that are neither neighbours, nor of the cohort, nor kept. Those that nothing passed over for `idleMs` go beyond
      * the first bound, any beyond both together: the one that was used the longest time ago first.
      */
     onDemand: { idle: 64, idleMs: 10_000, inUse: 192 },
