@@ -36,6 +36,8 @@ interface Option<T> {
   /** Placeholder for the value in the help. */
   value: string
   meaning: string
+  /** For tests: the help says nothing of it. */
+  isHidden?: boolean
 }
 
 /** The longest duration (s): one day. Node's timers end at 24 days. */
@@ -229,6 +231,10 @@ export const options = {
     20 * 2 ** 30,
     'what such images may have pinned on this host; those that are mounted less often make room',
   ),
+  fullMesh: {
+    ...count(0, 'members of the largest region in which all are connected to all; 0: as many as usual'),
+    isHidden: true,
+  },
   hotBandwidth: size(12 * 2 ** 20, 'how many bytes a second such images come with'),
   registryCa: list(
     'FILE',
@@ -465,7 +471,8 @@ function parseValue(name: Name, given: readonly string[], where: string): boolea
 
 /** The lines of the help, one per option. */
 export function describeOptions(): string {
-  const rows = names.map((name) => {
+  const shown = names.filter((name) => (options[name] as Option<unknown>).isHidden !== true)
+  const rows = shown.map((name) => {
     const option: Option<unknown> = options[name]
     const fallback =
       option.fallbackText ??

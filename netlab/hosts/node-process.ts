@@ -33,6 +33,8 @@ export interface NodeProcessOptions {
   peerRegistries?: readonly string[]
   /** Peer ids of hosts whose published indexes are accepted. */
   trustedIndexKeys?: readonly string[]
+  /** Members of a region that is connected each to each, at most; the daemon's own bound where it is not given. */
+  fullMesh?: number
   /** Added to the environment of this process. */
   env?: NodeJS.ProcessEnv
   signal?: AbortSignal
@@ -62,7 +64,7 @@ export class NodeProcess implements AsyncDisposable {
    */
   static async start(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
     const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], env = {}, signal } = options
-    const { peerRegistries = insecureRegistries, hotImages = 'off' } = options
+    const { peerRegistries = insecureRegistries, hotImages = 'off', fullMesh } = options
     const addresses = await Promise.all(
       bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })),
     )
@@ -76,6 +78,7 @@ export class NodeProcess implements AsyncDisposable {
       '--insecure-registry': insecureRegistries,
       '--peer-registry': peerRegistries,
       '--trust-index-key': trustedIndexKeys,
+      '--full-mesh': fullMesh === undefined ? [] : [String(fullMesh)],
       '--hot-images': [hotImages],
       '--name': [host.name],
     }

@@ -17,7 +17,7 @@ import type { Dialler } from './dialler.ts'
 import { limits } from './limits.ts'
 import { isMember, Peer, type Member } from './peer.ts'
 import { RegionClient } from './region/client.ts'
-import { rendezvous } from './rendezvous.ts'
+import { Rendezvous } from './rendezvous.ts'
 import { Gossip, type GossipPeer, type RecordSigning } from './roster/gossip.ts'
 import { Roster } from './roster/roster.ts'
 import { TrafficCounter, type Traffic } from './traffic.ts'
@@ -89,6 +89,8 @@ export class Membership {
   #missed = new Set<string>()
   /** Those that stand next to this host in the roster; undefined where it has changed. */
   #near: Set<string> | undefined
+  /** The members of the roster, for any key; undefined where it has changed. */
+  #rendezvous: Rendezvous | undefined
   #hadMembers = false
   #lastGrownAtMs = 0
   #isKnown = false
@@ -120,6 +122,7 @@ export class Membership {
     })
     this.roster.onChange(() => {
       this.#near = undefined
+      this.#rendezvous = undefined
       this.#lastGrownAtMs = this.#now()
       this.#wantedTimer ??= setTimeout(() => this.#dialWanted(), wantedIntervalMs).unref()
     })
@@ -162,6 +165,14 @@ export class Membership {
     if (peer === undefined) throw new P2pfsError('unavailable', 'peer is not connected', { peer: peerId })
     peer.use()
     return peer
+  }
+
+  get #byKey(): Rendezvous {
+    return (this.#rendezvous ??= new Rendezvous(this.roster.ids(), { hashOf: (id) => this.roster.hashOf(id) }))
+  }
+
+  #isSilent(id: string): boolean {
+    return this.#peers.get(id)?.standing.isSilent === true
   }
 
   /** Whether it is a member that is alive and, where it is connected, not silent. */
@@ -223,11 +234,19 @@ export class Membership {
    * the key.
    */
   byResponsibility(key: string): string[] {
-    return rendezvous(
-      key,
-      this.roster.ids().filter((id) => this.#peers.get(id)?.standing.isSilent !== true),
-      { hashOf: (id) => this.roster.hashOf(id) },
-    )
+    return this.#byKey.order(key).filter((id) => !this.#isSilent(id))
+  }
+
+  /**
+   * The first ids of {@link byResponsibility}, `count` at most: cheap in a large region, too.
+   * @param options `except`: ids that do not count
+   */
+  firstByResponsibility(
+    key: string,
+    count: number,
+    { except }: { except?: { has: (id: string) => boolean } } = {},
+  ): string[] {
+    return this.#byKey.first(key, count, (id) => !this.#isSilent(id) && except?.has(id) !== true)
   }
 
   /**

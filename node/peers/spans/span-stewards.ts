@@ -39,7 +39,7 @@ const readItself: SpanPlace = { depth: 0, member: undefined }
 export interface SpanStewardsParts {
   /** The id of this host. */
   own: string
-  membership: Pick<Membership, 'members' | 'byResponsibility' | 'reach'>
+  membership: Pick<Membership, 'members' | 'firstByResponsibility' | 'reach'>
   client: Pick<SpanClient, 'ask'>
   /** For the spans of which this host is the steward. */
   book: Pick<SpanBook, 'place'>
@@ -155,9 +155,9 @@ export class SpanStewards {
   async #askStewards(question: Question, spans: number[]): Promise<SpanPlace[] | undefined> {
     const { own, membership, client, book, log } = this.#parts
     const { table, group, without } = question
-    const order = membership.byResponsibility(`${table} ${group}`).filter((id) => !this.#avoided.has(id))
+    const stewards = membership.firstByResponsibility(`${table} ${group}`, maxAsked, { except: this.#avoided })
     const urgency = Urgency.ofAny(question.urgencies)
-    for (const steward of order.slice(0, maxAsked)) {
+    for (const steward of stewards) {
       if (steward === own) return await this.#met(spans.map((span) => book.place(own, table, span, without)))
       try {
         const connectMs = await this.#connect(steward)

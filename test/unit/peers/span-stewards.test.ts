@@ -43,7 +43,12 @@ function host(
   const asked: { steward: string; question: SpanQuestion }[] = []
   const stewards = new SpanStewards({
     own: 'me',
-    membership: { members: () => members, byResponsibility: () => [...order], reach },
+    membership: {
+      members: () => members,
+      firstByResponsibility: (_, count, options) =>
+        order.filter((id) => options?.except?.has(id) !== true).slice(0, count),
+      reach,
+    },
     signal: new AbortController().signal,
     client: {
       ask: async (steward, question) => {
@@ -157,7 +162,7 @@ test('the time for which this host was late is not counted against a steward', a
   const member = { id: 'a', standing: new PeerStanding({ now: clock.now }) } as Member
   const stewards = new SpanStewards({
     own: 'me',
-    membership: { members: () => [member], byResponsibility: () => ['a', 'me'], reach },
+    membership: { members: () => [member], firstByResponsibility: () => ['a', 'me'], reach },
     signal: new AbortController().signal,
     client: { ask: async () => await answer.promise },
     book: new SpanBook({ isHere: () => true, now: clock.now }),
