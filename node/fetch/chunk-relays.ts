@@ -31,8 +31,9 @@ export class ChunkRelays {
   ): Promise<Uint8Array | undefined> {
     const request = this.#parts.inventory.requestOf(digest)
     if (request === undefined) return undefined
-    const own = this.#parts.spans.depthOf(request.table, request.index) ?? 0
-    if (own > 0 && own >= depth)
+    // One that is not placed yet finds out where it gets the chunk, as for a read of its own.
+    const own = this.#parts.spans.depthOf(request.table, request.index)
+    if (own !== undefined && own > 0 && own >= depth)
       throw new P2pfsError('busy', 'this host was sent for the chunk to a member no less deep', { digest })
     const asReader = own === 0
     const fetch = async (priority: 'demand' | 'boot'): Promise<Uint8Array> =>
