@@ -157,6 +157,9 @@ export class SpanStewards {
     const { table, group, without } = question
     const stewards = membership.firstByResponsibility(`${table} ${group}`, maxAsked, { except: this.#avoided })
     const urgency = Urgency.ofAny(question.urgencies)
+    // The one that was asked first knows what others were told: it has the last word, also while the next one is asked.
+    let said: SpanPlace[] | undefined
+    const late = Promise.withResolvers<SpanPlace[]>()
     for (const steward of stewards) {
       if (steward === own) return await this.#met(spans.map((span) => book.place(own, table, span, without)))
       try {
@@ -168,17 +171,18 @@ export class SpanStewards {
           () => undefined,
         )
         const patienceMs = Math.max(this.#latency.p95Ms, Math.min(connectMs * meetingFactor, answerBounds.maxMs))
-        const places = await Promise.race([asking, this.#patience(patienceMs, urgency, asking)])
-        if (places !== undefined) return await this.#met(places.map((place) => this.#sane(place)))
+        const places = await Promise.race([late.promise, asking, this.#patience(patienceMs, urgency, asking)])
+        if (places !== undefined) {
+          const met = await this.#met(places.map((place) => this.#sane(place)))
+          return said ?? met
+        }
         // It may be busy: what it says later counts from then on, or hosts that did not wait would read all by themselves.
         asking.then(
-          (late) => {
+          (answer) => {
             this.#avoided.delete(steward)
-            this.#keep(
-              table,
-              spans,
-              late.map((place) => this.#sane(place)),
-            )
+            said ??= answer.map((place) => this.#sane(place))
+            late.resolve(said)
+            this.#keep(table, spans, said)
           },
           () => undefined,
         )

@@ -35,6 +35,7 @@ const reach = async (): Promise<never> => await Promise.reject(new P2pfsError('u
 function host(
   order: readonly string[],
   answers: Record<string, (question: SpanQuestion) => Promise<SpanPlace[]>> = {},
+  reached: () => Promise<never> = reach,
 ) {
   const clock = new FakeClock()
   const members = order
@@ -47,7 +48,7 @@ function host(
       members: () => members,
       firstByResponsibility: (_, count, options) =>
         order.filter((id) => options?.except?.has(id) !== true).slice(0, count),
-      reach,
+      reach: reached,
     },
     signal: new AbortController().signal,
     client: {
@@ -123,6 +124,29 @@ test('what a steward says too late counts from then on', async () => {
   late.resolve([{ depth: 1, member: 'b' }])
   await settled()
   assert.deepEqual(stewards.placeOf(table, 0), { depth: 1, member: 'b' })
+})
+
+test('a steward that was passed over has the last word while the next is asked, and while its member is met', async () => {
+  for (const whileMet of [false, true]) {
+    const [first, second, met] = [0, 1, 2].map(() => Promise.withResolvers<SpanPlace[]>())
+    const { clock, ask, stewards } = host(
+      ['a', 'b', 'me', 'c'],
+      { a: async () => await first!.promise, b: async () => await second!.promise },
+      async () => await met!.promise.then(() => reach()),
+    )
+    const asking = ask()
+    await clock.pass(50)
+    if (whileMet) second!.resolve([{ depth: 1, member: 'far' }])
+    await settled()
+    first!.resolve([{ depth: 1, member: 'c' }])
+    await settled()
+    met!.resolve([])
+    await asking
+    assert.deepEqual(stewards.placeOf(table, 0), { depth: 1, member: 'c' })
+    second!.resolve([registry])
+    await settled()
+    assert.deepEqual(stewards.placeOf(table, 0), { depth: 1, member: 'c' })
+  }
 })
 
 test('a steward that refuses costs no time: the next is asked at once', async () => {
