@@ -36,6 +36,8 @@ interface Option<T> {
   /** Placeholder for the value in the help. */
   value: string
   meaning: string
+  /** For tests: the help says nothing of it. */
+  isHidden?: boolean
 }
 
 /** The longest duration (s): one day. Node's timers end at 24 days. */
@@ -241,6 +243,10 @@ export const options = {
     180,
     'how often the tag of a hot image is looked at in its registry, by one host of the region; what it has moved to is placed',
   ),
+  fullMesh: {
+    ...count(0, 'members of the largest region in which all are connected to all; 0: as many as usual'),
+    isHidden: true,
+  },
   registryCa: list(
     'FILE',
     [],
@@ -476,7 +482,8 @@ function parseValue(name: Name, given: readonly string[], where: string): boolea
 
 /** The lines of the help, one per option. */
 export function describeOptions(): string {
-  const rows = names.map((name) => {
+  const shown = names.filter((name) => (options[name] as Option<unknown>).isHidden !== true)
+  const rows = shown.map((name) => {
     const option: Option<unknown> = options[name]
     const fallback =
       option.fallbackText ??

@@ -214,6 +214,7 @@ export async function startDaemon(
       name: config.name,
       listen: config.listen,
       bootstrap: config.bootstrap,
+      ...(config.fullMesh > 0 && { fullMesh: config.fullMesh }),
       identityFile: paths.identity,
       regionKeyFile: config.regionKeyFile || undefined,
       memberFile: config.regionMembers || undefined,

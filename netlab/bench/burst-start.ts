@@ -54,11 +54,18 @@ export class BurstLab implements AsyncDisposable {
   readonly #authority: string
   /** The log of the proxy before the registry. */
   readonly #requestLog: string | undefined
+  readonly #fullMesh: number | undefined
   readonly #prepared = new Map<string, string>()
   #publisherKey: string | undefined
   #holder: NodeProcess | undefined
 
-  private constructor(network: Network, registry: Registry, publisher: LabHost, proxy: LoggingProxy | undefined) {
+  private constructor(
+    network: Network,
+    registry: Registry,
+    publisher: LabHost,
+    { proxy, fullMesh }: { proxy: LoggingProxy | undefined; fullMesh: number | undefined },
+  ) {
+    this.#fullMesh = fullMesh
     this.#authority = proxy?.authority ?? registry.authority
     this.#requestLog = proxy?.logPath
     this.#network = network
@@ -66,13 +73,18 @@ export class BurstLab implements AsyncDisposable {
     this.#publisher = publisher
   }
 
-  /** @param logRequests puts a proxy before the registry; it takes some time */
-  static async create({ logRequests = false }: { logRequests?: boolean } = {}): Promise<BurstLab> {
+  /**
+   * @param options `logRequests` puts a proxy before the registry, which takes some time; `fullMesh`: as of the nodes
+   */
+  static async create({
+    logRequests = false,
+    fullMesh,
+  }: { logRequests?: boolean; fullMesh?: number } = {}): Promise<BurstLab> {
     const network = await Network.create()
     try {
       const registry = await Registry.start(await network.addHost('registry'))
       const proxy = logRequests ? await startLoggingProxy(registry) : undefined
-      return new BurstLab(network, registry, await network.addHost('publisher'), proxy)
+      return new BurstLab(network, registry, await network.addHost('publisher'), { proxy, fullMesh })
     } catch (error) {
       await network[Symbol.asyncDispose]()
       throw error
@@ -100,7 +112,7 @@ export class BurstLab implements AsyncDisposable {
     }
     const known = nodes.length - 1 + bootstrap.length
     for (const node of nodes)
-      await node.whenStatus('knows its region', ({ peers }) => peers.length >= known, { timeoutMs: meetTimeoutMs })
+      await node.whenStatus('knows its region', ({ members }) => members >= known, { timeoutMs: meetTimeoutMs })
     for (const host of shaped) await host.shape(rates.hostBitsPerSecond)
     stack.defer(async () => {
       for (const host of shaped) await host.unshape()
@@ -176,8 +188,9 @@ export class BurstLab implements AsyncDisposable {
     this.#publisherKey = (await node.status()).peerId
   }
 
-  get #nodeOptions(): { insecureRegistries: string[]; trustedIndexKeys: string[] } {
+  get #nodeOptions(): { insecureRegistries: string[]; trustedIndexKeys: string[]; fullMesh?: number } {
     return {
+      ...(this.#fullMesh !== undefined && { fullMesh: this.#fullMesh }),
       insecureRegistries: [this.#authority],
       trustedIndexKeys: this.#publisherKey === undefined ? [] : [this.#publisherKey],
     }

@@ -36,6 +36,8 @@ export interface NodeProcessOptions {
   peerRegistries?: readonly string[]
   /** Peer ids of hosts whose published indexes are accepted. */
   trustedIndexKeys?: readonly string[]
+  /** Members of a region that is connected each to each, at most; the daemon's own bound where it is not given. */
+  fullMesh?: number
   /** Added to the environment of this process. */
   env?: NodeJS.ProcessEnv
   signal?: AbortSignal
@@ -65,7 +67,7 @@ export class NodeProcess implements AsyncDisposable {
    */
   static async start(host: LabHost, options: NodeProcessOptions = {}): Promise<NodeProcess> {
     const { region = 'lab', bootstrap = [], insecureRegistries = [], trustedIndexKeys = [], env = {}, signal } = options
-    const { peerRegistries = insecureRegistries, hotImages = 'off', hotDelay, hotTagInterval } = options
+    const { peerRegistries = insecureRegistries, hotImages = 'off', hotDelay, hotTagInterval, fullMesh } = options
     const addresses = await Promise.all(
       bootstrap.map(async (node) => await node.peerAddress({ ...(signal && { signal }) })),
     )
@@ -79,6 +81,7 @@ export class NodeProcess implements AsyncDisposable {
       '--insecure-registry': insecureRegistries,
       '--peer-registry': peerRegistries,
       '--trust-index-key': trustedIndexKeys,
+      '--full-mesh': fullMesh === undefined ? [] : [String(fullMesh)],
       '--hot-images': [hotImages],
       '--hot-delay': hotDelay === undefined ? [] : [hotDelay],
       '--hot-tag-interval': hotTagInterval === undefined ? [] : [hotTagInterval],

@@ -20,7 +20,7 @@ const tickMs = 5_000
 const maxSources = 1024
 
 export interface HotImagesParts {
-  hosts: Pick<RegionHosts, 'own' | 'byResponsibility'>
+  hosts: Pick<RegionHosts, 'own' | 'firstByResponsibility'>
   jobs: Pick<SeedJobs, 'accept' | 'cancel'>
   kept: Pick<KeptJobs, 'get'>
   tags: Pick<MovedTags, 'look'>
@@ -76,7 +76,7 @@ export class HotImages implements AsyncDisposable {
     const { hosts, client, log } = parts
     this.#news = new MountNews({
       own: hosts.own,
-      countersOf: (image) => hosts.byResponsibility(nameKey(image)).slice(0, countersOfImage),
+      countersOf: (image) => hosts.firstByResponsibility(nameKey(image), countersOfImage),
       client,
       count: (images) => this.told(images, hosts.own),
       clock: this.#clock,
@@ -201,7 +201,7 @@ export class HotImages implements AsyncDisposable {
   async #place(count: MountCount): Promise<void> {
     const { hosts, jobs, kept, log } = this.#parts
     const { image } = count
-    if (hosts.byResponsibility(nameKey(image))[0] !== hosts.own) return
+    if (hosts.firstByResponsibility(nameKey(image), 1)[0] !== hosts.own) return
     const { ttlMs, lookMs } = this.#limits
     const nowMs = this.#today()
     const copies = this.#copiesOf(count)
@@ -241,7 +241,7 @@ export class HotImages implements AsyncDisposable {
   /** Takes the image that the tag of a hot one stands for now to be as hot. */
   async #look(image: SeedImage, notWithinMs: number): Promise<void> {
     const { hosts, tags, log } = this.#parts
-    if (hosts.byResponsibility(nameKey(image))[0] !== hosts.own) return
+    if (hosts.firstByResponsibility(nameKey(image), 1)[0] !== hosts.own) return
     const moved = await tags.look(image, { notWithinMs, signal: this.#stopping.signal })
     if (moved === undefined) return
     this.#counts.inherit(image, moved)

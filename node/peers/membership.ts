@@ -17,7 +17,7 @@ import type { Dialler } from './dialler.ts'
 import { limits } from './limits.ts'
 import { isMember, Peer, type Member } from './peer.ts'
 import { RegionClient } from './region/client.ts'
-import { rendezvous } from './rendezvous.ts'
+import { Rendezvous, rendezvous } from './rendezvous.ts'
 import { Gossip, type GossipPeer, type RecordSigning } from './roster/gossip.ts'
 import { Roster } from './roster/roster.ts'
 import { TrafficCounter, type Traffic } from './traffic.ts'
@@ -107,6 +107,8 @@ export class Membership {
   #missed = new Set<string>()
   /** Members near this host in the roster; undefined where it has changed. */
   #nearby: Nearby | undefined
+  /** The members of the roster, for any key; undefined where it has changed. */
+  #rendezvous: Rendezvous | undefined
   #hadMembers = false
   #lastGrownAtMs = 0
   #isKnown = false
@@ -138,6 +140,7 @@ export class Membership {
     })
     this.roster.onChange(() => {
       this.#nearby = undefined
+      this.#rendezvous = undefined
       this.#lastGrownAtMs = this.#now()
       this.#wantedTimer ??= setTimeout(() => this.#dialWanted(), wantedIntervalMs).unref()
     })
@@ -180,6 +183,14 @@ export class Membership {
     if (peer === undefined) throw new P2pfsError('unavailable', 'peer is not connected', { peer: peerId })
     peer.use()
     return peer
+  }
+
+  get #byKey(): Rendezvous {
+    return (this.#rendezvous ??= new Rendezvous(this.roster.ids(), { hashOf: (id) => this.roster.hashOf(id) }))
+  }
+
+  #isSilent(id: string): boolean {
+    return this.#peers.get(id)?.standing.isSilent === true
   }
 
   /** Whether it is a member that is alive and, where it is connected, not silent. */
@@ -254,12 +265,24 @@ export class Membership {
    * the key.
    * @param among ids of members; all where it is not given
    */
-  byResponsibility(key: string, among: readonly string[] = this.roster.ids()): string[] {
-    return rendezvous(
-      key,
-      among.filter((id) => this.#peers.get(id)?.standing.isSilent !== true),
-      { hashOf: (id) => this.roster.hashOf(id) },
-    )
+  byResponsibility(key: string, among?: readonly string[]): string[] {
+    const order =
+      among === undefined
+        ? this.#byKey.order(key)
+        : rendezvous(key, among, { hashOf: (id) => this.roster.hashOf(id) })
+    return order.filter((id) => !this.#isSilent(id))
+  }
+
+  /**
+   * The first ids of {@link byResponsibility}, `count` at most: cheap in a large region, too.
+   * @param options `except`: ids that do not count
+   */
+  firstByResponsibility(
+    key: string,
+    count: number,
+    { except }: { except?: { has: (id: string) => boolean } } = {},
+  ): string[] {
+    return this.#byKey.first(key, count, (id) => !this.#isSilent(id) && except?.has(id) !== true)
   }
 
   /**

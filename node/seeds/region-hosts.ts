@@ -12,7 +12,7 @@ export interface RegionHost {
 export interface RegionHostsParts {
   /** This host. */
   self: RegionHost
-  membership: Pick<Membership, 'members' | 'roster' | 'byResponsibility'>
+  membership: Pick<Membership, 'members' | 'roster' | 'byResponsibility' | 'firstByResponsibility'>
   inventory: Pick<Inventory, 'localBytes'>
 }
 
@@ -39,6 +39,11 @@ export class RegionHosts {
   /** Ids of this host and of the members that are not silent, in the order in which they answer for the key. */
   byResponsibility(key: string): string[] {
     return this.#parts.membership.byResponsibility(key)
+  }
+
+  /** The first of them, `count` at most: cheap in a large region, too. */
+  firstByResponsibility(key: string, count: number): string[] {
+    return this.#parts.membership.firstByResponsibility(key, count)
   }
 
   /** Ids of the hosts: first those that hold most of the segments, then as they answer for the key. */

@@ -110,17 +110,23 @@ export class SpanStewards {
   async #settle(question: Question): Promise<void> {
     const { table, group, without, spans } = question
     const numbers = [...spans.keys()]
-    const { membership, questions, answers } = this.#parts
-    const { own } = this.#parts
+    const { own, membership, questions, answers } = this.#parts
     const asked = { table, spans: numbers, without }
+    // The first of those that were passed over has the last word.
+    let said: SpanPlace[] | undefined
+    const onLate = (late: SpanPlace[]): void => {
+      if (said !== undefined) return
+      said = late
+      this.#keep(table, numbers, late)
+    }
     const places = await questions.ask(membership.byResponsibility(`${table} ${group}`, membership.cohort()), asked, {
       urgency: Urgency.ofAny(question.urgencies),
       leastMs: membership.isSmall ? 0 : deputyMs,
       answerOwn: async () => await answers.places(own, asked),
-      onLate: (late) => this.#keep(table, numbers, late),
+      onLate,
     })
     if (places !== undefined) await this.#meet(places)
-    this.#keep(table, numbers, places)
+    this.#keep(table, numbers, said ?? places)
     for (const [span, answered] of spans) {
       this.#asking.delete(keyOf(table, span * spanChunks))
       answered.resolve(undefined)

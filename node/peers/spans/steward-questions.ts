@@ -70,6 +70,8 @@ export class StewardQuestions {
   ): Promise<SpanPlace[] | undefined> {
     const { own, client, log, clock } = this.#parts
     const asked = stewards.filter((id) => !this.#avoided.has(id)).slice(0, maxAsked)
+    // The one that was asked first knows what others were told: what it says late counts while the next one is asked.
+    const late = Promise.withResolvers<SpanPlace[]>()
     for (const steward of asked) {
       if (steward === own) return await answerOwn()
       try {
@@ -82,13 +84,14 @@ export class StewardQuestions {
         )
         const meetingMs = Math.min(connectMs * meetingFactor, answerBounds.maxMs)
         const patienceMs = Math.max(this.#latency.p95Ms, meetingMs, leastMs)
-        const places = await Promise.race([asking, this.#patience(patienceMs, urgency, asking)])
+        const places = await Promise.race([late.promise, asking, this.#patience(patienceMs, urgency, asking)])
         if (places !== undefined) return places
         // It may be busy: what it says later counts from then on, or hosts that did not wait would read all by themselves.
         asking.then(
-          (late) => {
+          (answer) => {
             this.#avoided.delete(steward)
-            onLate?.(late)
+            late.resolve(answer)
+            onLate?.(answer)
           },
           () => undefined,
         )

@@ -42,7 +42,7 @@ class Region {
     this.kept.set(own, kept)
     const hot = new HotImages(
       {
-        hosts: { own, byResponsibility: (key) => rendezvous(key, this.up.keys()) },
+        hosts: { own, firstByResponsibility: (key, count) => rendezvous(key, this.up.keys()).slice(0, count) },
         jobs: {
           accept: async (order) => {
             this.orders.push({ by: own, order })

@@ -43,6 +43,24 @@ test('a silent member is responsible for nothing until it answers, or for half a
   assert.equal(region.membership.members().length, 2, 'it stays a member')
 })
 
+test('the first of those who are responsible are found without the others, as members come, go and fall silent', () => {
+  const region = new FakeRegion()
+  const check = (): void => {
+    const order = region.membership.byResponsibility('key')
+    assert.deepEqual(region.membership.firstByResponsibility('key', 2), order.slice(0, 2))
+    const except = new Set(order.slice(0, 1))
+    assert.deepEqual(region.membership.firstByResponsibility('key', 2, { except }), order.slice(1, 3))
+  }
+  for (const id of ['a', 'b', 'c', 'd']) {
+    region.join(id)
+    check()
+  }
+  region.join('e').standing.fellSilent()
+  check()
+  region.leave('a')
+  check()
+})
+
 test('a host without bootstrap peers does not wait for a region', async () => {
   const region = new FakeRegion()
   await region.membership.whenRegionKnown({ signal })

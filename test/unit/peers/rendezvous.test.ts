@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { rendezvous } from '../../../node/peers/rendezvous.ts'
+import { Rendezvous, rendezvous } from '../../../node/peers/rendezvous.ts'
 import { createRandom } from '../../support/random.ts'
 
 const members = Array.from({ length: 10 }, (_, i) => `member-${i}`)
@@ -43,4 +43,16 @@ test('when a member leaves, its keys go to the next in order, and no other key m
     assert.equal(first(key, rest), was === left ? next : was)
   }
   assert.ok(handedOver > 300)
+})
+
+test('the first of a key are those that are first in its order, without those that do not count', () => {
+  const table = new Rendezvous(members)
+  const isEven = (id: string): boolean => Number(id.slice(-1)) % 2 === 0
+  for (const key of keys.slice(0, 200)) {
+    const order = table.order(key)
+    for (const count of [0, 1, 2, 10, 20]) {
+      assert.deepEqual(table.first(key, count), order.slice(0, count))
+      assert.deepEqual(table.first(key, count, isEven), order.filter(isEven).slice(0, count))
+    }
+  }
 })

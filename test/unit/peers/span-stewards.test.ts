@@ -36,14 +36,19 @@ const reach = async (): Promise<never> => await Promise.reject(new P2pfsError('u
 
 function stewardsOf(
   order: readonly string[],
-  { members, ask, clock }: { members: Member[]; ask: SpanClient['ask']; clock: Clock },
+  {
+    members,
+    ask,
+    clock,
+    reached = reach,
+  }: { members: Member[]; ask: SpanClient['ask']; clock: Clock; reached?: () => Promise<never> },
 ): SpanStewards {
   const membership = {
     members: () => members,
     byResponsibility: () => [...order],
     cohort: () => order,
     isSmall: true,
-    reach,
+    reach: reached,
   }
   const { signal } = new AbortController()
   const questions = new StewardQuestions({ own: 'me', membership, client: { ask }, log: silentLog, signal, clock })
@@ -56,6 +61,7 @@ function stewardsOf(
 function host(
   order: readonly string[],
   answers: Record<string, (question: SpanQuestion) => Promise<SpanPlace[]>> = {},
+  reached: () => Promise<never> = reach,
 ) {
   const clock = new FakeClock()
   const members = order
@@ -66,7 +72,7 @@ function host(
     asked.push({ steward, question })
     return await (answers[steward]?.(question) ?? new Promise<never>(() => undefined))
   }
-  const stewards = stewardsOf(order, { members, ask, clock })
+  const stewards = stewardsOf(order, { members, ask, clock, reached })
   const askFor = async (index = 0, urgent = true): Promise<SpanPlace | undefined> => {
     await stewards.ask(table, index, { urgency: new Urgency(urgent) })
     return stewards.placeOf(table, index)
@@ -130,6 +136,29 @@ test('what a steward says too late counts from then on', async () => {
   late.resolve([{ depth: 1, member: 'b' }])
   await settled()
   assert.deepEqual(stewards.placeOf(table, 0), { depth: 1, member: 'b' })
+})
+
+test('a steward that was passed over has the last word while the next is asked, and while its member is met', async () => {
+  for (const whileMet of [false, true]) {
+    const [first, second, met] = [0, 1, 2].map(() => Promise.withResolvers<SpanPlace[]>())
+    const { clock, ask, stewards } = host(
+      ['a', 'b', 'me', 'c'],
+      { a: async () => await first!.promise, b: async () => await second!.promise },
+      async () => await met!.promise.then(() => reach()),
+    )
+    const asking = ask()
+    await clock.pass(50)
+    if (whileMet) second!.resolve([{ depth: 1, member: 'far' }])
+    await settled()
+    first!.resolve([{ depth: 1, member: 'c' }])
+    await settled()
+    met!.resolve([])
+    await asking
+    assert.deepEqual(stewards.placeOf(table, 0), { depth: 1, member: 'c' })
+    second!.resolve([registry])
+    await settled()
+    assert.deepEqual(stewards.placeOf(table, 0), { depth: 1, member: 'c' })
+  }
 })
 
 test('a steward that refuses costs no time: the next is asked at once', async () => {

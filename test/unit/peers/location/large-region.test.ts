@@ -28,11 +28,14 @@ async function startRegion(t: TestContext): Promise<TestPeer[]> {
 const isConnected = (a: TestPeer, b: TestPeer): boolean =>
   a.network.membership.members().some(({ id }) => id === b.network.peerId)
 
-/** Two hosts that are not connected, neither of which tracks the key. */
+/** Two hosts that are not connected, and will not be as neighbours; neither tracks the key. */
 function strangers(peers: readonly TestPeer[], key: ReturnType<typeof digestOf>): [TestPeer, TestPeer] {
   const trackers = peers[0]!.network.location.trackersOf(key)
   const others = peers.filter(({ network }) => !trackers.includes(network.peerId))
-  for (const a of others) for (const b of others) if (a !== b && !isConnected(a, b)) return [a, b]
+  for (const a of others) {
+    const neighbours = a.network.membership.roster.neighbours()
+    for (const b of others) if (a !== b && !isConnected(a, b) && !neighbours.has(b.network.peerId)) return [a, b]
+  }
   throw new Error('all hosts are connected')
 }
 
