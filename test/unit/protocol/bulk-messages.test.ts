@@ -55,6 +55,7 @@ test('what is encoded is parsed as it was', () => {
   assert.deepEqual(grant, { port: 1, id: Uint8Array.from(id), secret: Uint8Array.from(secret) })
   const orders: BulkOrder[] = [
     { order: 'want', id: 7, digest },
+    { order: 'last', id: 8, digest },
     { order: 'cancel', id: 7 },
     { order: 'raise', id: 0 },
   ]
@@ -84,7 +85,7 @@ test('what no honest host says is invalid', () => {
     assert.throws(() => parseBulkRequest(encodeCbor(request)), isInvalid)
   }
   assert.throws(() => parseBulkOrder(Buffer.from([0])), isInvalid)
-  assert.throws(() => parseBulkOrder(Buffer.from([4, 0, 0, 0, 0])), isInvalid)
+  assert.throws(() => parseBulkOrder(Buffer.from([5, 0, 0, 0, 0])), isInvalid)
   for (const header of ['030100000000000000', '000100000000000000', '000100000001000400', '010100000001000000'])
     assert.throws(() => parseBulkAnswerHeader(Buffer.from(header, 'hex')), isInvalid)
 })
