@@ -37,6 +37,7 @@ test('orders and answer headers have these bytes', () => {
   assert.equal(hex(encodeBulkOrder({ order: 'want', id: 258, digest })), `0102010000${digest.slice(7)}`)
   assert.equal(hex(encodeBulkOrder({ order: 'cancel', id: 1 })), '0201000000')
   assert.equal(hex(encodeBulkOrder({ order: 'raise', id: 2 ** 32 - 1 })), '03ffffffff')
+  assert.equal(hex(encodeBulkOrder({ order: 'last', id: 1, digest })), `0401000000${digest.slice(7)}`)
   const header = Buffer.alloc(9)
   writeBulkAnswerHeader(header, { status: 'chunk', id: 1, lengthBytes: 4096 })
   assert.equal(hex(header), '000100000000100000')
