@@ -75,6 +75,18 @@ const status = {
   eventLoopDelayMs: { p50: 0.1, p99: 2.5, max: 12 },
   neighbours: [],
   guests: { connected: 0, sent: amount },
+  limits: [
+    {
+      name: 'upload',
+      rate: '80Mbit',
+      isChanged: true,
+      bytesPerSecond: 1,
+      waiting: 1,
+      waits: 2,
+      urgentWaits: 1,
+      urgentWaitedMs: 7,
+    },
+  ],
   peers: [
     {
       peer: hostile,

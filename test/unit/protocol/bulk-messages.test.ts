@@ -37,6 +37,7 @@ test('orders and answer headers have these bytes', () => {
   assert.equal(hex(encodeBulkOrder({ order: 'want', id: 258, digest })), `0102010000${digest.slice(7)}`)
   assert.equal(hex(encodeBulkOrder({ order: 'cancel', id: 1 })), '0201000000')
   assert.equal(hex(encodeBulkOrder({ order: 'raise', id: 2 ** 32 - 1 })), '03ffffffff')
+  assert.equal(hex(encodeBulkOrder({ order: 'last', id: 1, digest })), `0401000000${digest.slice(7)}`)
   const header = Buffer.alloc(9)
   writeBulkAnswerHeader(header, { status: 'chunk', id: 1, lengthBytes: 4096 })
   assert.equal(hex(header), '000100000000100000')
@@ -55,6 +56,7 @@ test('what is encoded is parsed as it was', () => {
   assert.deepEqual(grant, { port: 1, id: Uint8Array.from(id), secret: Uint8Array.from(secret) })
   const orders: BulkOrder[] = [
     { order: 'want', id: 7, digest },
+    { order: 'last', id: 8, digest },
     { order: 'cancel', id: 7 },
     { order: 'raise', id: 0 },
   ]
@@ -84,7 +86,7 @@ test('what no honest host says is invalid', () => {
     assert.throws(() => parseBulkRequest(encodeCbor(request)), isInvalid)
   }
   assert.throws(() => parseBulkOrder(Buffer.from([0])), isInvalid)
-  assert.throws(() => parseBulkOrder(Buffer.from([4, 0, 0, 0, 0])), isInvalid)
+  assert.throws(() => parseBulkOrder(Buffer.from([5, 0, 0, 0, 0])), isInvalid)
   for (const header of ['030100000000000000', '000100000000000000', '000100000001000400', '010100000001000000'])
     assert.throws(() => parseBulkAnswerHeader(Buffer.from(header, 'hex')), isInvalid)
 })
