@@ -73,7 +73,10 @@ export class PlaceSeedOperation {
     const named = known.filter(({ name }) => name === host)
     if (named.length === 1) return named[0]!.id
     if (named.length === 0)
-      throw new P2pfsError('missing', `no connected member is called ${host}; p2pfs status lists names and peer ids`)
+      throw new P2pfsError(
+        'missing',
+        `no member that is alive is called ${host}; p2pfs status lists names and peer ids`,
+      )
     const ids = named.map(({ id }) => id).join(', ')
     throw new P2pfsError('conflict', `${named.length} members are called ${host}; name one by its peer id: ${ids}`)
   }
