@@ -6,6 +6,7 @@ export const simulationOptions = {
   machines: { type: 'string', default: 'rack' },
   rate: { type: 'string' },
   'host-rate': { type: 'string' },
+  'image-scale': { type: 'string', default: '1' },
   settle: { type: 'string', default: '10' },
   timeout: { type: 'string', default: '300' },
   'max-read': { type: 'string', default: '3' },
@@ -25,6 +26,7 @@ export interface SimulationArguments {
   machines: string
   rate?: string | undefined
   'host-rate'?: string | undefined
+  'image-scale': string
   settle: string
   timeout: string
   'max-read': string
@@ -48,6 +50,7 @@ that must always hold did not, and what, when and where is printed.
   --machines NAME    rack: links of 10 Gbit/s, a core for each daemon; lab: as in netlab [rack]
   --rate N           rate of the registry's link (Mbit/s) [1000]
   --host-rate N      rate of each host's link (Mbit/s) [10000]
+  --image-scale N    an image of so much of the size, with as much of its reads: large regions take less time [1]
   --settle N         virtual time in which the hosts find each other (s) [10]
   --timeout N        virtual time in which all must be ready (s) [300]
   --max-read N       the longest that a read may wait (s) [3]

@@ -25,6 +25,16 @@ export const pythonImage: ImageShape = {
   ratio: 2,
 }
 
+/** The image, with so much of its size and of what is read of it. Chunks are as large as before, so there are fewer. */
+export function scaledImage(shape: ImageShape, scale: number): ImageShape {
+  return {
+    ...shape,
+    compressedBytes: shape.compressedBytes * scale,
+    bootBytes: shape.bootBytes * scale,
+    publicationBytes: shape.publicationBytes * scale,
+  }
+}
+
 /** Chunks that a boot reads one after the other in a layer, before it reads elsewhere. */
 const runChunks = 6
 const maxChunkBlocks = 64
