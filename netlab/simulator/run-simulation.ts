@@ -17,7 +17,7 @@ export async function runSimulation(
   const model = {
     network: { ...network, hostBitsPerSecond: megabits(args['host-rate'], network.hostBitsPerSecond) },
     registry: { ...registry, bitsPerSecond: megabits(args.rate, registry.bitsPerSecond) },
-    image: scaledImage(pythonImage, Number(args['image-scale'])),
+    image: { ...scaledImage(pythonImage, Number(args['image-scale'])), hasLater: Number(args.last) > 0 },
     boot,
   }
   return await simulate(parts, model, {
@@ -26,6 +26,7 @@ export async function runSimulation(
     scenario: args.scenario as Scenario,
     seed: Number(args.seed),
     settleMs: Number(args.settle) * 1000,
+    lastMs: Number(args.last) * 1000,
     timeoutMs: Number(args.timeout) * 1000,
     bounds: { readMs: Number(args['max-read']) * 1000, copies: Number(args['max-copies']) },
     traced: new Set(args.trace.map(Number)),
