@@ -6,7 +6,9 @@ export const simulationOptions = {
   machines: { type: 'string', default: 'rack' },
   rate: { type: 'string' },
   'host-rate': { type: 'string' },
+  'image-scale': { type: 'string', default: '1' },
   settle: { type: 'string', default: '10' },
+  last: { type: 'string', default: '0' },
   timeout: { type: 'string', default: '300' },
   'max-read': { type: 'string', default: '3' },
   'max-copies': { type: 'string', default: '1.05' },
@@ -25,7 +27,9 @@ export interface SimulationArguments {
   machines: string
   rate?: string | undefined
   'host-rate'?: string | undefined
+  'image-scale': string
   settle: string
+  last: string
   timeout: string
   'max-read': string
   'max-copies': string
@@ -48,7 +52,9 @@ that must always hold did not, and what, when and where is printed.
   --machines NAME    rack: links of 10 Gbit/s, a core for each daemon; lab: as in netlab [rack]
   --rate N           rate of the registry's link (Mbit/s) [1000]
   --host-rate N      rate of each host's link (Mbit/s) [10000]
+  --image-scale N    an image of so much of the size, with as much of its reads: large regions take less time [1]
   --settle N         virtual time in which the hosts find each other (s) [10]
+  --last N           containers that are ready go on reading other chunks until so long after the burst began (s) [0]
   --timeout N        virtual time in which all must be ready (s) [300]
   --max-read N       the longest that a read may wait (s) [3]
   --max-copies N     registry bytes, of those of one host, where nothing fails [1.05]

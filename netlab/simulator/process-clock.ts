@@ -27,7 +27,7 @@ class VirtualTimer {
   }
 
   clear(): void {
-    this.#event.isCancelled = true
+    this.#event.cancel()
   }
 
   refresh(): this {
@@ -109,7 +109,7 @@ export function installClock(clock: VirtualClock): void {
     try {
       return await over.promise
     } finally {
-      event.isCancelled = true
+      event.cancel()
       signal?.removeEventListener('abort', onAbort)
     }
   }

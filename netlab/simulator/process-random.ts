@@ -1,6 +1,7 @@
 import * as nodeCrypto from 'node:crypto'
 import { createRequire, syncBuiltinESMExports } from 'node:module'
 import { createRandom } from '../../test/support/random.ts'
+import { KnownSignatures } from './known-signatures.ts'
 
 export type Random = ReturnType<typeof createRandom>
 
@@ -10,7 +11,8 @@ export type Random = ReturnType<typeof createRandom>
  * @returns random numbers of the model's own, which do not depend on how often the product takes one
  */
 export function installRandom(seed: number): Random {
-  const { createHash } = nodeCrypto
+  const { createHash, createPublicKey, verify } = nodeCrypto
+  const signatures = new KnownSignatures({ createPublicKey, verify })
   const product = createRandom(seed ^ 0x5bd1e995)
   Math.random = product.next
   const fill = <T extends ArrayBufferView>(view: T): T => {
@@ -22,6 +24,8 @@ export function installRandom(seed: number): Random {
     randomFillSync: fill,
     randomInt: (min: number, max?: number) => (max === undefined ? product.below(min) : min + product.below(max - min)),
     randomUUID: () => product.bytes(16).toString('hex'),
+    createPublicKey: signatures.createPublicKey,
+    verify: signatures.verify,
   }
   Object.assign(createRequire(import.meta.url)('node:crypto') as object, random)
   syncBuiltinESMExports()

@@ -2,7 +2,7 @@ import type { SimulationArguments } from './command-line.ts'
 import { machineModels } from './model.ts'
 import type { Random } from './process-random.ts'
 import type { Scenario } from './scenario.ts'
-import { pythonImage } from './simulated-image.ts'
+import { pythonImage, scaledImage } from './simulated-image.ts'
 import { simulate, type SimulationResult } from './simulation.ts'
 import type { VirtualClock } from './virtual-clock.ts'
 
@@ -17,7 +17,7 @@ export async function runSimulation(
   const model = {
     network: { ...network, hostBitsPerSecond: megabits(args['host-rate'], network.hostBitsPerSecond) },
     registry: { ...registry, bitsPerSecond: megabits(args.rate, registry.bitsPerSecond) },
-    image: pythonImage,
+    image: { ...scaledImage(pythonImage, Number(args['image-scale'])), hasLater: Number(args.last) > 0 },
     boot,
   }
   return await simulate(parts, model, {
@@ -26,6 +26,7 @@ export async function runSimulation(
     scenario: args.scenario as Scenario,
     seed: Number(args.seed),
     settleMs: Number(args.settle) * 1000,
+    lastMs: Number(args.last) * 1000,
     timeoutMs: Number(args.timeout) * 1000,
     bounds: { readMs: Number(args['max-read']) * 1000, copies: Number(args['max-copies']) },
     traced: new Set(args.trace.map(Number)),

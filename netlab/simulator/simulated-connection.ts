@@ -9,7 +9,7 @@ const headerBytes = 80
 
 /** A host, as its connections know it. */
 export interface ConnectionEnd extends Endpoint {
-  readonly network: Pick<SimulatedNetwork, 'deliver' | 'messages'>
+  readonly network: Pick<SimulatedNetwork, 'deliver' | 'messages' | 'byProtocol'>
   /** The other side has opened a stream. */
   accept: (connection: SimulatedConnection, stream: SimulatedStream) => void
   /** The connection has ended. */
@@ -54,6 +54,11 @@ export class SimulatedConnection implements Carrier<SimulatedStream>, Side {
     const [near, far] = SimulatedStream.pair(this, this.other, String(this.#streamIds++), protocol)
     this.send(protocol.length, () => this.remote.accept(this.other, far!))
     return near!
+  }
+
+  count(protocol: string): void {
+    const { byProtocol } = this.own.network
+    byProtocol.set(protocol, (byProtocol.get(protocol) ?? 0) + 1)
   }
 
   /**

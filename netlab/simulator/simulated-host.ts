@@ -206,7 +206,7 @@ export class SimulatedHost extends EventTarget implements ConnectionEnd {
     try {
       return (await established.promise).asConnection
     } finally {
-      giveUp.isCancelled = true
+      giveUp.cancel()
       signal?.removeEventListener('abort', onAbort)
     }
   }
@@ -228,7 +228,7 @@ export class SimulatedHost extends EventTarget implements ConnectionEnd {
     try {
       await over.promise
     } finally {
-      event.isCancelled = true
+      event.cancel()
       signal?.removeEventListener('abort', onAbort)
     }
   }

@@ -14,6 +14,8 @@ export interface ImageShape {
   publicationBytes: number
   /** Plain bytes of one compressed byte. */
   ratio: number
+  /** Whether as many bytes again are read after the boot. */
+  hasLater: boolean
 }
 
 /** Image *py*: python3 with numpy of Debian. */
@@ -23,6 +25,17 @@ export const pythonImage: ImageShape = {
   bootBytes: 17.2e6,
   publicationBytes: 1.5e6,
   ratio: 2,
+  hasLater: false,
+}
+
+/** The image, with so much of its size and of what is read of it. Chunks are as large as before, so there are fewer. */
+export function scaledImage(shape: ImageShape, scale: number): ImageShape {
+  return {
+    ...shape,
+    compressedBytes: shape.compressedBytes * scale,
+    bootBytes: shape.bootBytes * scale,
+    publicationBytes: shape.publicationBytes * scale,
+  }
 }
 
 /** Chunks that a boot reads one after the other in a layer, before it reads elsewhere. */
@@ -38,6 +51,8 @@ export class SimulatedImage {
   readonly publication: ChunkRequest[] = []
   /** Chunks that the boot reads, in order. */
   readonly boot: ChunkRequest[] = []
+  /** Chunks that are read after it, in no order. */
+  readonly later: ChunkRequest[] = []
   readonly #contents = new Map<Digest, Uint8Array>()
   readonly #places = new Map<Digest, ChunkRequest & { number: number }>()
   readonly #byId = new Map<Digest, ChunkTable>()
@@ -51,12 +66,19 @@ export class SimulatedImage {
     const runs: ChunkRequest[][] = []
     for (let layer = 0; layer < shape.layers; layer++) {
       let isRead = false
+      let isLater = false
       const read: number[] = []
+      const later: number[] = []
       const table = this.#segment(layerBytes, random, (index) => {
-        if (index % runChunks === 0) isRead = random.next() < bootShare
+        if (index % runChunks === 0) {
+          isRead = random.next() < bootShare
+          isLater = shape.hasLater && !isRead && random.next() < bootShare
+        }
         if (isRead) read.push(index)
-        return isRead
+        if (isLater) later.push(index)
+        return isRead || isLater
       })
+      for (const index of later) this.later.push(requestOf(table, index))
       for (let at = 0; at < read.length; at += runChunks)
         runs.push(read.slice(at, at + runChunks).map((index) => requestOf(table, index)))
     }
@@ -90,7 +112,10 @@ export class SimulatedImage {
 
   /** Bytes that one host alone reads from the registry. */
   get ownBytes(): number {
-    const bytes = [...this.publication, ...this.boot].reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)
+    const bytes = [...this.publication, ...this.boot, ...this.later].reduce(
+      (sum, { lengthBytes }) => sum + lengthBytes,
+      0,
+    )
     return bytes / this.shape.ratio
   }
 

@@ -21,6 +21,8 @@ export class SimulatedNetwork<Host extends NetworkHost = NetworkHost> {
   readonly #byAddress = new Map<string, Host>()
   readonly #byPeer = new Map<string, Host>()
   messages = 0
+  /** Messages of streams that were sent, by their protocol. */
+  readonly byProtocol = new Map<string, number>()
 
   constructor(clock: VirtualClock, random: Random, model: NetworkModel) {
     this.clock = clock

@@ -22,6 +22,8 @@ export interface RegionOptions {
   containersPerHost: number
   /** From the last host's start to the burst (ms of virtual time). */
   settleMs: number
+  /** Until when containers go on reading, from the start of the burst (ms). */
+  lastMs: number
   mayFail: boolean
   bounds: InvariantBounds
   traced: ReadonlySet<number>
@@ -32,6 +34,8 @@ export interface RegionOptions {
 const bootstrapHosts = 3
 /** Hosts start so far from each other (ms): a thousand in a second. */
 const startEveryMs = 1
+/** How long the messages of a region that has nothing to do are counted (ms). */
+const restMs = 4_000
 /** How often the state of all hosts is looked at (ms). */
 const stateEveryMs = 1_000
 /** A read that fails is tried anew after this (ms), as a mount does it. */
@@ -49,7 +53,7 @@ export class SimulatedRegion {
   readonly invariants: Invariants
   readonly log: EventLog
   readonly nodes: SimulatedNode[] = []
-  /** When each container was ready, from the start of the burst (ms). */
+  /** When each container was ready, from its own start (ms). */
   readonly readyMs: number[] = []
   readonly #model: RegionModel
   readonly #options: RegionOptions
@@ -92,6 +96,15 @@ export class SimulatedRegion {
     const before = this.network.messages
     await this.clock.run({ untilMs: this.clock.now() + settleMs / 2 })
     this.idlePerHostSecond = (this.network.messages - before) / hosts / (settleMs / 2000)
+  }
+
+  /** Lets the region rest after the burst. @returns messages of each host in a second, when a second is over */
+  async rest(): Promise<number> {
+    const { clock, network } = this
+    await clock.run({ untilMs: clock.now() + 1000 })
+    const before = network.messages
+    await clock.run({ untilMs: clock.now() + restMs })
+    return (network.messages - before) / this.nodes.length / (restMs / 1000)
   }
 
   /** Members that hosts are connected to, the fewest and the most. */
@@ -171,10 +184,11 @@ export class SimulatedRegion {
     for (let i = 0; i < this.#options.containersPerHost; i++) {
       const counts = !this.#excluded.has(node.host.index)
       if (counts) this.#starting++
-      void this.#container(node)
-        .then((isReady) => {
-          if (isReady && counts) this.readyMs.push(this.clock.now() - this.#startedAtMs)
-        })
+      const startedAtMs = this.clock.now()
+      const ready = (): void => {
+        if (counts) this.readyMs.push(this.clock.now() - startedAtMs)
+      }
+      void this.#container(node, ready)
         .catch((error: unknown) => {
           const what = `a container failed: ${(error as Error).message}`
           this.invariants.broken({ what, atMs: this.clock.now(), host: node.host.index })
@@ -185,8 +199,8 @@ export class SimulatedRegion {
     }
   }
 
-  /** One container, from its mount to its ready line. @returns false where its host has gone */
-  async #container(node: SimulatedNode): Promise<boolean> {
+  /** One container, from its mount to its ready line and to its last read; it ends with its host. */
+  async #container(node: SimulatedNode, ready: () => void): Promise<void> {
     const { startMs, computeMs } = this.#model.boot
     const { boot } = this.image
     const { index } = node.host
@@ -201,10 +215,22 @@ export class SimulatedRegion {
         await this.#read(node, request)
       }
       this.log.note(index, 'container is ready')
-      return true
+      ready()
+      await this.#readOn(node)
     } catch (error) {
-      if (node.signal.aborted) return false
+      if (node.signal.aborted) return
       throw error
+    }
+  }
+
+  /** Reads what the boot did not, in an order of its own, evenly until the time is over. */
+  async #readOn(node: SimulatedNode): Promise<void> {
+    const left = this.image.later.slice()
+    while (left.length > 0) {
+      const leftMs = this.#startedAtMs + this.#options.lastMs - this.clock.now()
+      if (leftMs <= 0 || node.signal.aborted) return
+      await this.#pause(leftMs / (left.length + 1))
+      await this.#read(node, left.splice(this.random.below(left.length), 1)[0]!)
     }
   }
 

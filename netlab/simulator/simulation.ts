@@ -20,8 +20,10 @@ export interface SimulationResult {
   /** CPU of a host's daemon in the burst, on average (s). */
   cpuSeconds: number
   connected: { min: number; max: number }
-  /** Messages that a host sends in a second: while nothing happens, and in the burst. */
-  messagesPerHostSecond: { idle: number; burst: number }
+  /** Messages that a host sends in a second: before the burst, in it (the mean, and hosts' 50th, 99th, 100th percentile), after it. */
+  messagesPerHostSecond: { idle: number; burst: number; percentiles: [number, number, number]; after: number }
+  /** Messages of the burst that a host sends in a second, by protocol. */
+  byProtocol: Record<string, number>
   again: { chunks: number; bytes: number }
   most: { connections: number; queuedBytes: number; readMs: number }
   violations: number
@@ -50,13 +52,30 @@ export async function simulate(
   const region = new SimulatedRegion(parts, model, { ...options, mayFail: scenario !== 'burst' })
   await region.form()
   const connected = region.connected
+  const ownMessages = region.nodes.map(({ host }) => ({ host, before: host.messages }))
+  const protocols = new Map(region.network.byProtocol)
   const before = { messages: region.network.messages, atMs: clock.now(), cpuMs: cpuMs(region), sent: sent(region) }
   play(scenario, region)
   region.start()
   await region.finish({ timeoutMs })
+  const seconds = (clock.now() - before.atMs) / 1000
+  const burst = (region.network.messages - before.messages) / region.nodes.length / seconds
+  const perHost = ownMessages.map((own) => (own.host.messages - own.before) / seconds).sort((a, b) => a - b)
+  const percentile = (share: number): number => perHost[Math.ceil(share * perHost.length) - 1]!
+  const byProtocol = Object.fromEntries(
+    [...region.network.byProtocol].map(([protocol, sum]) => [
+      protocol,
+      (sum - (protocols.get(protocol) ?? 0)) / region.nodes.length / seconds,
+    ]),
+  )
+  const used = {
+    betweenBytes: sent(region) - before.sent,
+    cpuSeconds: (cpuMs(region) - before.cpuMs) / region.nodes.length / 1000,
+  }
+  const after = await region.rest()
   const ready = region.readyMs.toSorted((a, b) => a - b)
-  const { invariants, registry, image, nodes } = region
-  const result = {
+  const { invariants, registry, image } = region
+  const result: SimulationResult = {
     hosts: options.hosts,
     scenario,
     seed,
@@ -65,13 +84,15 @@ export async function simulate(
     registryBytes: registry.sentBytes,
     copies: registry.sentBytes / image.ownBytes,
     registryRequests: registry.requests,
-    betweenBytes: sent(region) - before.sent,
-    cpuSeconds: (cpuMs(region) - before.cpuMs) / nodes.length / 1000,
+    ...used,
     connected,
     messagesPerHostSecond: {
       idle: region.idlePerHostSecond,
-      burst: (region.network.messages - before.messages) / nodes.length / ((clock.now() - before.atMs) / 1000),
+      burst,
+      percentiles: [percentile(0.5), percentile(0.99), percentile(1)],
+      after,
     },
+    byProtocol,
     again: invariants.again,
     most: invariants.most,
     violations: invariants.count,

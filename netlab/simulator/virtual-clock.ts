@@ -1,4 +1,4 @@
-import { EventHeap, type SimulatedEvent } from './event-heap.ts'
+import { EventHeap, SimulatedEvent } from './event-heap.ts'
 
 /** The functions of the process as they were before {@link installClock} replaced them. */
 const real = { setImmediate: globalThis.setImmediate, now: performance.now.bind(performance) }
@@ -21,7 +21,7 @@ export class VirtualClock {
 
   now = (): number => this.#nowMs
 
-  /** Events that have not happened, with those that were cancelled and whose time has not come. */
+  /** Events that have not happened, with some of those that were cancelled. */
   get waiting(): number {
     return this.#heap.size
   }
@@ -29,7 +29,7 @@ export class VirtualClock {
   /** Calls `call` once after so many milliseconds, in the order of time and then of asking. */
   after(ms: number, call: () => void): SimulatedEvent {
     const atMs = this.#nowMs + (ms > 0 ? ms : 0)
-    const event = { atMs, order: this.#order++, call, isCancelled: false }
+    const event = new SimulatedEvent(atMs, this.#order++, call)
     this.#heap.push(event)
     return event
   }
@@ -46,11 +46,7 @@ export class VirtualClock {
     const step = (): void => {
       try {
         if (isOver?.() === true) return turn.resolve()
-        let next = this.#heap.peek()
-        while (next?.isCancelled === true) {
-          this.#heap.pop()
-          next = this.#heap.peek()
-        }
+        const next = this.#heap.peek()
         if (next === undefined || next.atMs > untilMs) {
           if (untilMs !== Infinity) this.#nowMs = Math.max(this.#nowMs, untilMs)
           return turn.resolve()
@@ -61,7 +57,7 @@ export class VirtualClock {
         this.#nowMs = Math.max(this.#nowMs, next.atMs)
         this.count++
         this.onEvent?.(next)
-        next.call()
+        next.happen()
         real.setImmediate(step)
       } catch (error) {
         turn.reject(error)

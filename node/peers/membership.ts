@@ -267,9 +267,7 @@ export class Membership {
    */
   byResponsibility(key: string, among?: readonly string[]): string[] {
     const order =
-      among === undefined
-        ? this.#byKey.order(key)
-        : rendezvous(key, among, { hashOf: (id) => this.roster.hashOf(id) })
+      among === undefined ? this.#byKey.order(key) : rendezvous(key, among, { hashOf: (id) => this.roster.hashOf(id) })
     return order.filter((id) => !this.#isSilent(id))
   }
 

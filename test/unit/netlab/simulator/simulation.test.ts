@@ -46,3 +46,19 @@ test('a network that is divided and healed lets all containers start', async () 
   assert.deepEqual(result.told, [])
   assert.equal(result.containers, 8)
 })
+
+test('containers read on while hosts come and go, and no read fails or waits for long', async () => {
+  const run = { hosts: '12', seed: '2', scenario: 'churn', 'image-scale': '0.1' }
+  const burst = await startSimulation(args(run))
+  const result = await startSimulation(args({ ...run, last: '60' }))
+  assert.deepEqual(result.told, [])
+  assert.ok(result.containers > 12, 'no host was replaced')
+  assert.ok(result.registryBytes > burst.registryBytes * 1.5, 'nothing was read after the boot')
+})
+
+test('messages of streams are counted by protocol', async () => {
+  const { byProtocol, messagesPerHostSecond } = await startSimulation(args({ hosts: '4', 'image-scale': '0.1' }))
+  assert.ok(byProtocol['/p2pfs/chunk/3']! > 0 && byProtocol['/p2pfs/span/1']! > 0)
+  const sum = Object.values(byProtocol).reduce((all, one) => all + one, 0)
+  assert.ok(sum <= messagesPerHostSecond.burst, `${sum}, more than ${messagesPerHostSecond.burst}`)
+})

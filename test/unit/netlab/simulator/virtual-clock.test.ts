@@ -1,18 +1,16 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { EventHeap } from '../../../../netlab/simulator/event-heap.ts'
+import { EventHeap, SimulatedEvent } from '../../../../netlab/simulator/event-heap.ts'
 import { VirtualClock } from '../../../../netlab/simulator/virtual-clock.ts'
 import { createRandom } from '../../../support/random.ts'
 
 test('events happen in the order of their time, and those of one time in the order in which they were made', () => {
   const random = createRandom(7)
   const heap = new EventHeap()
-  const events = Array.from({ length: 1000 }, (_, order) => ({
-    atMs: random.below(50),
-    order,
-    call: () => undefined,
-    isCancelled: false,
-  }))
+  const events = Array.from(
+    { length: 1000 },
+    (_, order) => new SimulatedEvent(random.below(50), order, () => undefined),
+  )
   for (const event of events) heap.push(event)
   const popped = Array.from(events, () => heap.pop())
   assert.deepEqual(
@@ -40,10 +38,28 @@ test('what follows from an event by promises is done before time goes on', async
 test('a cancelled event does not happen, and time does not go to it', async () => {
   const clock = new VirtualClock()
   const event = clock.after(1000, () => assert.fail('cancelled'))
-  event.isCancelled = true
+  event.cancel()
   clock.after(10, () => undefined)
   await clock.run()
   assert.equal(clock.now(), 10)
+})
+
+test('cancelled events leave long before their time, and the others keep their order', async () => {
+  const clock = new VirtualClock()
+  const random = createRandom(3)
+  const seen: number[] = []
+  for (let i = 0; i < 500; i++) {
+    const ms = 1 + random.below(1000)
+    clock.after(ms, () => seen.push(ms))
+  }
+  for (let i = 0; i < 100_000; i++) clock.after(60_000 - (i % 7), () => assert.fail('cancelled')).cancel()
+  assert.ok(clock.waiting < 4_000, String(clock.waiting))
+  await clock.run()
+  assert.equal(seen.length, 500)
+  assert.deepEqual(
+    seen,
+    seen.toSorted((a, b) => a - b),
+  )
 })
 
 test('a run ends at its time, and what comes later stays for the next one', async () => {
