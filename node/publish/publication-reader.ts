@@ -15,7 +15,6 @@ import {
   type Candidate,
 } from './artifact.ts'
 import { decompress, expandChunks } from './compressed.ts'
-import type { SharedBlobs } from './shared-blobs.ts'
 
 /** How long a registry may take to list publications (ms): no mount waits longer to learn that there is none. */
 const listTimeoutMs = 5_000
@@ -31,16 +30,26 @@ export interface ReadPublication {
   metadata: () => AsyncIterable<{ digest: Digest; bytes: Uint8Array }>
 }
 
+/** Has each blob read once for the region. */
+export interface BlobSharing {
+  /** @param read reads the blob from the registry @throws what `read` throws; the signal's reason */
+  get: (
+    blob: PublishedBlob,
+    read: (signal: AbortSignal) => Promise<Uint8Array>,
+    options: { signal: AbortSignal },
+  ) => Promise<Uint8Array>
+}
+
 export interface PublicationReaderParts {
   registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer'>
-  /** Reads each blob once for the region; without it, they are read from the registry. */
-  blobs?: Pick<SharedBlobs, 'get'>
+  /** Without it, blobs are read from the registry. */
+  blobs?: BlobSharing
 }
 
 /** Reads publications from registries. Their parts fit together; the caller judges whether to believe the maker. */
 export class PublicationReader {
   readonly #registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer'>
-  readonly #blobs: Pick<SharedBlobs, 'get'> | undefined
+  readonly #blobs: BlobSharing | undefined
 
   constructor({ registry, blobs }: PublicationReaderParts) {
     this.#registry = registry

@@ -27,15 +27,14 @@ import type { ImportTransactions } from '../store/import-transaction.ts'
 import { descriptorOf, type Candidate } from './artifact.ts'
 import { settle } from './belief.ts'
 import type { IndexTrust } from './index-trust.ts'
-import { PublicationReader } from './publication-reader.ts'
-import type { SharedBlobs } from './shared-blobs.ts'
+import { PublicationReader, type BlobSharing } from './publication-reader.ts'
 import type { BlobMaps } from '../store/blob-maps.ts'
 
 export interface PublishedImagesParts {
   catalog: Pick<Catalog, 'publication' | 'putPublication' | 'rootfs'>
   registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer' | 'range'>
   /** See {@link PublicationReader}. */
-  blobs?: Pick<SharedBlobs, 'get'>
+  blobs?: BlobSharing
   trust: Pick<IndexTrust, 'judgePublished'>
   /** Takes the metadata chunks. */
   transactions: Pick<ImportTransactions, 'begin'>

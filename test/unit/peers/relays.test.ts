@@ -26,7 +26,8 @@ import { streamPair } from './fake-region.ts'
 
 const bytes = new Uint8Array(4096)
 const digest = digestOf(bytes)
-const fakePeer = (source = 'a'): Peer => ({ id: source, source, traffic: { sent: () => undefined } }) as unknown as Peer
+const fakePeer = (source = 'a'): Peer =>
+  ({ id: source, source, traffic: { sent: () => undefined }, use: () => undefined }) as unknown as Peer
 
 /** A server that holds nothing, and one client of it. */
 function relayServer(relayedChunk: ServedData['relayedChunk']) {

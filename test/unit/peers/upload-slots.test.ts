@@ -46,7 +46,7 @@ function stalledServer(
   /** One stream of a peer. */
   const connect = (id: string) => {
     const [near, far] = streamPair()
-    const peer = { id, source: id, traffic: { sent: () => undefined } } as unknown as Peer
+    const peer = { id, source: id, traffic: { sent: () => undefined }, use: () => undefined } as unknown as Peer
     const serving = server.serve(near as unknown as Stream, peer).catch(() => undefined)
     t.after(async () => {
       far.abort(new Error('gone'))

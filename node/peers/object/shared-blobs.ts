@@ -1,12 +1,12 @@
-import type { Digest } from '../../protocol/digest.ts'
-import { isP2pfsError } from '../../protocol/errors.ts'
-import { maxSharedBlobBytes } from '../../protocol/messages/object.ts'
-import type { PublishedBlob } from '../../protocol/publication.ts'
-import type { Log } from '../base/log.ts'
-import { orAbort } from '../base/single-flight.ts'
-import { Urgency } from '../base/urgency.ts'
-import type { RegionObjects } from '../peers/object/region-objects.ts'
-import type { SpanStewards } from '../peers/spans/span-stewards.ts'
+import type { Digest } from '../../../protocol/digest.ts'
+import { isP2pfsError } from '../../../protocol/errors.ts'
+import { maxSharedBlobBytes } from '../../../protocol/messages/object.ts'
+import type { PublishedBlob } from '../../../protocol/publication.ts'
+import type { Log } from '../../base/log.ts'
+import { orAbort } from '../../base/single-flight.ts'
+import { Urgency } from '../../base/urgency.ts'
+import type { RegionObjects } from './region-objects.ts'
+import type { SpanStewards } from '../spans/span-stewards.ts'
 
 /** Blobs are kept for others for so long (ms): hosts that start together ask within it. A steward forgets them, too. */
 const keepMs = 60_000

@@ -6,7 +6,7 @@ import { maxSharedBlobBytes } from '../../../protocol/messages/object.ts'
 import type { SpanPlace } from '../../../protocol/messages/span.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { SpanBook } from '../../../node/peers/spans/span-book.ts'
-import { SharedBlobs } from '../../../node/publish/shared-blobs.ts'
+import { SharedBlobs } from '../../../node/peers/object/shared-blobs.ts'
 import { settled } from '../../support/fake-clock.ts'
 
 const { signal } = new AbortController()
