@@ -268,7 +268,16 @@ export class PeerNetwork {
     const chunks = new ChunkServer({ served, unsent, upload: this.#upload })
     const { bans, log } = { bans: this.#bans, log: this.#log }
     const bandwidth = this.#guestBandwidth
-    this.#guests = new GuestServer({ served, membership, bans, unsent, bandwidth, log, signal })
+    this.#guests = new GuestServer({
+      served,
+      membership,
+      location: this.location,
+      bans,
+      unsent,
+      bandwidth,
+      log,
+      signal,
+    })
     const { streams } = limits
     const refuse = async (): Promise<never> =>
       await Promise.reject(new P2pfsError('denied', 'members ask members in other ways'))

@@ -8,9 +8,7 @@ import {
   encodeGuestAnswer,
   guestProtocol,
   maxGuestQuestionBytes,
-  maxNamedMembers,
   parseGuestQuestion,
-  type GuestAnswer,
 } from '../../../protocol/messages/guest.ts'
 import type { Bandwidth } from '../../base/bandwidth.ts'
 import { systemClock, type Clock } from '../../base/clock.ts'
@@ -21,18 +19,16 @@ import { ByteBudget } from '../byte-budget.ts'
 import { ChunkServer } from '../chunk/server.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import { limits } from '../limits.ts'
-import type { Membership } from '../membership.ts'
 import { ObjectServer } from '../object/server.ts'
-import { Peer, type Member } from '../peer.ts'
-import { rendezvous } from '../rendezvous.ts'
+import { Peer } from '../peer.ts'
 import type { ServedData } from '../served-data.ts'
 import { SourcePace } from '../source-pace.ts'
 import { TrafficCounter, type Traffic } from '../traffic.ts'
+import { membersToAsk, type MembersToAskParts } from './members-to-ask.ts'
 import { GuestShare } from './share.ts'
 
-export interface GuestServerParts {
+export interface GuestServerParts extends MembersToAskParts {
   served: Pick<ServedData, 'chunk' | 'rootfsManifest' | 'bootProfile'>
-  membership: Pick<Membership, 'members'>
   bans: Pick<BanList, 'add'>
   /** Answers that members have not taken yet: guests come after them. */
   unsent: Pick<ByteBudget, 'usedBytes'>
@@ -147,25 +143,10 @@ export class GuestServer {
     for await (const message of readFrames(stream, maxGuestQuestionBytes)) {
       const { table } = parseGuestQuestion(message)
       await this.#questions.wait(guest, { signal })
-      await writeFrame(stream, [encodeGuestAnswer(this.#membersFor(table))], { signal })
+      const members = await membersToAsk(this.#parts, table, { signal })
+      await writeFrame(stream, [encodeGuestAnswer({ members })], { signal })
       await stream.close({ signal })
       return
     }
-  }
-
-  #membersFor(table: Digest): GuestAnswer {
-    const awake = this.#parts.membership.members().filter(({ standing }) => !standing.isSilent)
-    const holders = awake
-      .filter(({ holdings }) => holdings.countOf(table) > 0)
-      .toSorted((a, b) => b.holdings.countOf(table) - a.holdings.countOf(table))
-    const named = holders.length > 0 ? holders : this.#unknown(table, awake)
-    return {
-      members: named.slice(0, maxNamedMembers).map(({ id, hello }) => ({ peer: id, addresses: hello.addresses })),
-    }
-  }
-  /** Members that have not said what they hold of the segment, in its own order: all members name the same ones. */
-  #unknown(table: Digest, members: readonly Member[]): Member[] {
-    const unknown = new Map(members.filter(({ holdings }) => !holdings.knows(table)).map((peer) => [peer.id, peer]))
-    return rendezvous(table, unknown.keys()).map((id) => unknown.get(id)!)
   }
 }

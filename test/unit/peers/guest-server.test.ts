@@ -16,7 +16,8 @@ test('guests are bounded: one more is closed, and a place is free when one leave
   const clock = new FakeClock()
   const server = new GuestServer({
     served: { chunk: nobody, rootfsManifest: nobody, bootProfile: nobody },
-    membership: { members: () => [] },
+    membership: { members: () => [], roster: { get: () => undefined } },
+    location: { isSmall: true, find: async () => await Promise.resolve({ members: [], isAnswered: false }) },
     bans: new BanList(),
     unsent: { usedBytes: 0 },
     bandwidth: new Bandwidth({ clock }),
