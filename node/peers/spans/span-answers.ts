@@ -10,9 +10,9 @@ const stewardMs = 200
 
 export interface SpanAnswersParts {
   membership: Pick<Membership, 'isSmall'>
-  /** Of the spans of which this host is the steward. */
+  /** The places in spans of which this host is the steward. */
   book: Pick<SpanBook, 'place'>
-  /** Of the spans of which this host is the deputy of its cohort. */
+  /** The places in spans of which this host is the deputy of its cohort. */
   cohortBook: Pick<SpanBook, 'place'>
   /** The stewards of a group of spans in a large region, the first to be asked first. */
   stewardsOf: (table: Digest, group: number) => string[]
