@@ -12,6 +12,8 @@ import type { SpanStewards } from '../spans/span-stewards.ts'
 const keepMs = 60_000
 /** Blobs that are kept, together (bytes): the oldest go first. */
 const maxKeptBytes = 64 * 1024 * 1024
+/** A steward has at least this time (ms): to read a blob twice costs the registry more than to wait. */
+const stewardMs = 250
 /** A member that reads a blob may take so long (ms); then this host reads it, too. */
 const readerMs = 3_000
 /** Members that are asked for one blob. */
@@ -89,7 +91,7 @@ export class SharedBlobs {
   ): Promise<Uint8Array> {
     const { spans, region, log } = this.#parts
     for (let asked = 0; asked < maxAsked; asked++) {
-      await orAbort(spans.ask(digest, 0, { urgency: new Urgency(true) }), signal)
+      await orAbort(spans.ask(digest, 0, { urgency: new Urgency(true), leastMs: stewardMs }), signal)
       const member = spans.placeOf(digest, 0)?.member
       if (member === undefined) break
       try {

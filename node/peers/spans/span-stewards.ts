@@ -35,6 +35,7 @@ interface Question {
   group: number
   without: string | undefined
   urgencies: Urgency[]
+  leastMs: number
   spans: Map<number, PromiseWithResolvers<undefined>>
 }
 
@@ -77,8 +78,13 @@ export class SpanStewards {
    * Resolves when a steward has said who reads the span of the chunk, or none has in time: then this host does. The member
    * that was named before, if any, has not delivered.
    * Spans that are asked for in one turn of the event loop are asked for together. Never rejects.
+   * @param options `leastMs`: a steward has at least this time
    */
-  async ask(table: Digest, index: number, { urgency }: { urgency: Urgency }): Promise<void> {
+  async ask(
+    table: Digest,
+    index: number,
+    { urgency, leastMs = 0 }: { urgency: Urgency; leastMs?: number },
+  ): Promise<void> {
     const key = keyOf(table, index)
     const span = Math.floor(index / spanChunks)
     const group = Math.floor(span / groupSpans)
@@ -88,11 +94,12 @@ export class SpanStewards {
     if (asking === undefined) {
       let question = this.#gathered.get(together)
       if (question === undefined) {
-        question = { table, group, without, urgencies: [], spans: new Map() }
+        question = { table, group, without, urgencies: [], leastMs: 0, spans: new Map() }
         this.#gathered.set(together, question)
         if (this.#gathered.size === 1) setImmediate(() => this.#askGathered())
       }
       question.urgencies.push(urgency)
+      question.leastMs = Math.max(question.leastMs, leastMs)
       const answered = Promise.withResolvers<undefined>()
       question.spans.set(span, answered)
       asking = answered.promise
@@ -121,7 +128,7 @@ export class SpanStewards {
     }
     const places = await questions.ask(membership.byResponsibility(`${table} ${group}`, membership.cohort()), asked, {
       urgency: Urgency.ofAny(question.urgencies),
-      leastMs: membership.isSmall ? 0 : deputyMs,
+      leastMs: Math.max(question.leastMs, membership.isSmall ? 0 : deputyMs),
       answerOwn: async () => await answers.places(own, asked),
       onLate,
     })

@@ -8,8 +8,11 @@ import type { Urgency } from '../../base/urgency.ts'
 import type { Membership } from '../membership.ts'
 import type { SpanClient } from './client.ts'
 
-/** How long a steward may take to answer, before there are samples and within bounds (ms): a small message. */
-const answerBounds = { firstMs: 50, minMs: 20, maxMs: 500 } as const
+/**
+ * How long a steward may take to answer, before there are samples and within bounds (ms): a small message, at a host that
+ * starts the same image and is short of cores.
+ */
+const answerBounds = { firstMs: 100, minMs: 20, maxMs: 500 } as const
 /** How long it may take to connect to a member, before there are samples and within bounds (ms): some round trips, and its turn. */
 const connectBounds = { firstMs: 500, minMs: 250, maxMs: 1_000 } as const
 /** A steward that was just connected to may take so many times as long as that took: many others may connect to it, too. */

@@ -107,7 +107,7 @@ test('spans that are asked for at once are one question to the steward of their 
 })
 
 for (const [urgent, dueMs] of [
-  [true, 50],
+  [true, 100],
   [false, 1_000],
 ] as const)
   test(`a silent steward is passed over after ${dueMs} ms, and so is the next; then this host reads by itself, and asks neither again`, async () => {
@@ -131,7 +131,7 @@ test('what a steward says too late counts from then on', async () => {
   const late = Promise.withResolvers<SpanPlace[]>()
   const { clock, ask, stewards } = host(['a', 'me', 'b'], { a: async () => await late.promise })
   const asking = ask()
-  await clock.pass(50)
+  await clock.pass(100)
   assert.deepEqual(await asking, registry)
   late.resolve([{ depth: 1, member: 'b' }])
   await settled()
@@ -147,7 +147,7 @@ test('a steward that was passed over has the last word while the next is asked, 
       async () => await met!.promise.then(() => reach()),
     )
     const asking = ask()
-    await clock.pass(50)
+    await clock.pass(100)
     if (whileMet) second!.resolve([{ depth: 1, member: 'far' }])
     await settled()
     first!.resolve([{ depth: 1, member: 'c' }])
