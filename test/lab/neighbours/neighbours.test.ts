@@ -121,9 +121,9 @@ test('what guests get keeps to the limit of the host that gives it, which is cha
   const bytesPerSecond = 500e3
   await using running = await lab.start(1)
   const node = running.nodes[0]!
-  const rootfs = await lab.mount(node)
   await lab.keeper.cli(['limits', '--guest', '4Mbit'])
   try {
+    const rootfs = await lab.mount(node)
     const before = await sentByKeeper()
     const startedAt = performance.now()
     await readBlocks(rootfs, () => undefined)
