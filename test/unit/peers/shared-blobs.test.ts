@@ -94,6 +94,17 @@ test('a reader that has gone is replaced', async () => {
   assert.deepEqual(region.reads, ['h0', 'h1'])
 })
 
+test('a blob whose size is not what its name says is read, and the registry’s client refuses it', async () => {
+  const region = new Region(2)
+  region.registry.resolve(bytes)
+  await region.get('h0')
+  const lie = { ...blob, sizeBytes: blob.sizeBytes + 1 }
+  const refuses = async (): Promise<never> => await Promise.reject(new P2pfsError('invalid', 'another size'))
+  for (const id of ['h0', 'h1'])
+    await assert.rejects(region.get(id, { wanted: lie, read: refuses }), { code: 'invalid' })
+  assert.deepEqual(await region.get('h1'), bytes)
+})
+
 test('a blob is kept for others for a minute, and a large one not at all', async () => {
   const region = new Region(1)
   region.registry.resolve(bytes)
