@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { parseArgs } from 'node:util'
+import { chunkProtocol } from '../../../../protocol/messages/chunk.ts'
+import { spanProtocol } from '../../../../protocol/messages/span.ts'
 import { simulationOptions, type SimulationArguments } from '../../../../netlab/simulator/command-line.ts'
 import { startSimulation } from '../../../../netlab/simulator/start-simulation.ts'
 
@@ -58,7 +60,7 @@ test('containers read on while hosts come and go, and no read fails or waits for
 
 test('messages of streams are counted by protocol', async () => {
   const { byProtocol, messagesPerHostSecond } = await startSimulation(args({ hosts: '4', 'image-scale': '0.1' }))
-  assert.ok(byProtocol['/p2pfs/chunk/3']! > 0 && byProtocol['/p2pfs/span/1']! > 0)
+  assert.ok(byProtocol[chunkProtocol]! > 0 && byProtocol[spanProtocol]! > 0)
   const sum = Object.values(byProtocol).reduce((all, one) => all + one, 0)
   assert.ok(sum <= messagesPerHostSecond.burst, `${sum}, more than ${messagesPerHostSecond.burst}`)
 })
