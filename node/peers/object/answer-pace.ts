@@ -30,6 +30,7 @@ export class AnswerPace {
   readonly #parts: AnswerPaceParts
   readonly #startedAtMs: number
   #bytes = 0
+  #hasBegun = false
   #windowBytes = 0
   #signBytes = 0
   #cancel: () => void = () => undefined
@@ -45,7 +46,13 @@ export class AnswerPace {
     return this.#bytes
   }
 
+  /** Whether anything has come, if only the word that the answer comes later. */
+  get hasBegun(): boolean {
+    return this.#hasBegun
+  }
+
   received(bytes: number): void {
+    this.#hasBegun = true
     if (this.#bytes === 0) this.#watchPace()
     this.#bytes += bytes
     if (this.#bytes - this.#signBytes < signBytes) return

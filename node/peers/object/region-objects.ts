@@ -256,7 +256,7 @@ export class RegionObjects {
       if (signal.aborted) ended.abort(signal.reason)
     }
     const onAbort = (): void => {
-      if (!isWatched || pace.bytes > 0) ended.abort(signal.reason)
+      if (!isWatched || pace.hasBegun) ended.abort(signal.reason)
     }
     signal.addEventListener('abort', onAbort, { once: true })
     const asking = async (): Promise<T | undefined> => {

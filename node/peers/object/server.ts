@@ -15,6 +15,7 @@ import {
 import type { Bandwidth } from '../../base/bandwidth.ts'
 import type { Log } from '../../base/log.ts'
 import { Semaphore } from '../../base/semaphore.ts'
+import { orAbort } from '../../base/single-flight.ts'
 import { Urgency } from '../../base/urgency.ts'
 import type { ByteBudget } from '../byte-budget.ts'
 import { readFrames, writeFrame } from '../frames.ts'
@@ -94,7 +95,7 @@ export class ObjectServer {
 
   async #lookUp(peer: Peer, request: ObjectRequest, signal: AbortSignal): Promise<Uint8Array | undefined> {
     // Small ones, which are asked for with a short time limit, do not wait for large ones.
-    if (!isLarge[request.kind]) return await this.#find(request)
+    if (!isLarge[request.kind]) return await orAbort(this.#find(request), signal)
     let ofPeer = this.#lookupsOfPeer.get(peer)
     if (ofPeer === undefined) {
       ofPeer = new Semaphore(limits.objects.lookupsPerPeer)
@@ -147,7 +148,8 @@ async function find(request: ObjectRequest, served: ObjectServerParts['served'])
     case 'map':
       return await served.blobMap(request.digest)
     case 'blob':
-      return await served.sharedBlob(request.digest)
+      // Whoever reads it here is told why it cannot be read.
+      return await served.sharedBlob(request.digest)?.catch(() => undefined)
     case 'profile': {
       const profile = await served.bootProfile(request)
       return profile === undefined ? undefined : encodeBootProfile(profile)

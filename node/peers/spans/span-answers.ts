@@ -20,7 +20,7 @@ export interface SpanAnswersParts {
 }
 
 /**
- * What this host says to members that ask it for the places of spans. As a steward it says so by itself. As the deputy of
+ * Answers members that ask this host for the places of spans. As a steward it answers by itself. As the deputy of
  * its cohort, in a large region, it asks the steward on behalf of the first who asks it, and sends those who come later to
  * members of the cohort that it has sent before: one member of each cohort connects to the steward, and not all members.
  */

@@ -4,7 +4,7 @@ import { zstdCompressSync } from 'node:zlib'
 import type { Stream } from '@libp2p/interface'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes } from '../../../protocol/digest.ts'
-import type { P2pfsError } from '../../../protocol/errors.ts'
+import { P2pfsError } from '../../../protocol/errors.ts'
 import { encodeLayerIndex } from '../../../protocol/layer-index.ts'
 import { encodeObjectAnswer, encodeObjectComing, maxObjectRequestBytes } from '../../../protocol/messages/object.ts'
 import { encodeRootfsManifest } from '../../../protocol/rootfs-manifest.ts'
@@ -201,6 +201,22 @@ test('a blob that its member still reads is waited for, as long as the asker lik
   assert.equal((await timed(objects.fetchBlob(digestOf(blob), 'gone', { signal }))).value, undefined)
   const other = await timed(objects.fetchBlob(digestOf(Buffer.from('other')), 'a', { signal }))
   assert.equal(other.error?.code, 'invalid', 'a member that sends another blob')
+})
+
+test('a member that says that a blob is coming, and no more, has its stream ended when the asker gives up', async () => {
+  let hasEnded = false
+  const promises: Script = async (stream) => {
+    stream.addEventListener('close', () => (hasEnded = true))
+    await writeFrame(stream, [encodeObjectComing()])
+  }
+  const { objects, clock } = lab({ a: promises })
+  const late = new AbortController()
+  const asking = objects.fetchBlob(diffId, 'a', { signal: late.signal })
+  await clock.pass(10_000)
+  late.abort(new P2pfsError('timeout', 'too late'))
+  await assert.rejects(asking, { code: 'timeout' })
+  await clock.pass(10)
+  assert.equal(hasEnded, true)
 })
 
 test('a member that says of anything but a blob that it is coming breaks the protocol', async () => {
