@@ -42,14 +42,14 @@ export interface PieceOptions {
   isLast?: boolean
 }
 
-/** What a limit has held up, in all threads, since the daemon started. */
+/** The use of a limit in all threads since the daemon started: bytes that passed, pieces that waited. */
 export interface LimitUse {
   bytes: number
   /** Pieces that wait now. */
   waiting: number
   /** Pieces that have waited, or wait. */
   waits: number
-  /** Of these, what somebody waited for. */
+  /** Those of them that somebody waited for. */
   urgentWaits: number
   /** How long those have waited together (ms). */
   urgentWaitedMs: number
@@ -111,7 +111,7 @@ export class Bandwidth {
     return Number(this.#load('bytes'))
   }
 
-  /** What has passed, and what has waited. */
+  /** Bytes that have passed, and pieces that have waited. */
   use(): LimitUse {
     const number = (place: keyof typeof places): number => Number(this.#load(place))
     return {

@@ -362,13 +362,13 @@ export interface LimitReport {
   rate: string
   /** Whether it is not the daemon's option. */
   isChanged: boolean
-  /** What passed in the last five seconds, a second; less where the daemon has just started. */
+  /** The rate of the last five seconds; of less where the daemon has just started. */
   bytesPerSecond: number
   /** Pieces that wait for the limit now. */
   waiting: number
   /** Pieces that have waited for it since the daemon started, in bulk or otherwise. */
   waits: number
-  /** Of these, what somebody waited for, and how long these have waited together (ms). */
+  /** Those of them that somebody waited for, and how long these have waited together (ms). */
   urgentWaits: number
   urgentWaitedMs: number
 }

@@ -16,7 +16,7 @@ export interface NeighboursFirstParts {
   /** In the order in which they are asked. */
   neighbours: readonly Pick<NeighbourRegion, 'region' | 'isReady' | 'fetch' | 'usualMs' | 'lastSignMs'>[]
   registry: ChunkSource
-  /** What comes from all neighbours together at most. */
+  /** The most that comes from all neighbours together. */
   bandwidth: Pick<Bandwidth, 'waitMs' | 'charge' | 'giveBack' | 'take'>
   clock?: Clock
 }

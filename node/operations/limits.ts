@@ -40,7 +40,7 @@ export class LimitsOperation implements Disposable {
   readonly #options: LimitTexts
   readonly #clock: Clock
   #changed: Partial<LimitTexts> = {}
-  /** What had passed at the last looks, the oldest first. */
+  /** Bytes that had passed at the last looks, the oldest first. */
   readonly #looks: { atMs: number; uses: Uses }[] = []
   readonly #warned = new Map<LimitName, { atMs: number; use: LimitUse }>()
   #cancelLook: (() => void) | undefined

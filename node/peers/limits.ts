@@ -195,7 +195,7 @@ export const limits = {
     /** Of one stream, read and not answered yet: as many as a client has on the way. */
     outstanding: maxOutstandingWants,
     /**
-     * Of all streams, waiting to be served: a quarter of a second at 1 Gbit/s, for chunks of 100 KiB. Beyond it the peer is told who
+     * Wants of all streams that wait to be served: a quarter of a second at 1 Gbit/s, for chunks of 100 KiB. Beyond it the peer is told who
      * else has the chunk.
      */
     slots: 256,

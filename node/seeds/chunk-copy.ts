@@ -108,7 +108,7 @@ export class ChunkCopy {
     })
   }
 
-  /** What is not here and hashed when it is its turn. */
+  /** Chunks that are not here and hashed when it is their turn. */
   *#missing(inventory: Pick<Inventory, 'has'>): Generator<ChunkRequest & { position: number; wasHeld: boolean }> {
     for (const { position, request } of this.#chunks()) {
       const wasHeld = inventory.has(request.digest)

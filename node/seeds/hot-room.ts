@@ -55,7 +55,7 @@ export class HotRoom {
     await this.#evict(this.#diskBytes, undefined, signal)
   }
 
-  /** What has come because it was mounted often, pinned or no longer (bytes); each image counts whole. */
+  /** Bytes of the images that have come because they were mounted often, pinned or no longer; each counts whole. */
   get usedBytes(): number {
     return this.#used(undefined)
   }

@@ -49,7 +49,7 @@ export class Pins {
     return found !== undefined && isPinned(found)
   }
 
-  /** What has come because it is mounted often, pinned or no longer: it may be evicted when it is not. */
+  /** Images that have come because they are mounted often. One that is no longer pinned may be evicted. */
   placed(): PlacedPin[] {
     return [...this.#pins.values()].flatMap((pin) =>
       pin.evictable === true && pin.demand !== undefined ? [{ ...pin, demand: pin.demand }] : [],

@@ -151,7 +151,7 @@ function parseMore(bytes: Uint8Array): number[] {
   return Array.from({ length: bytes.length / 4 }, (_, i) => view.getUint32(i * 4, true))
 }
 
-/** What follows behind the header of status `busy`. */
+/** The holders that follow the header of status `busy`. */
 export function encodeHolders(holders: readonly string[]): Uint8Array {
   return encodeCbor({ holders })
 }

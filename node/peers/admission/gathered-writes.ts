@@ -28,7 +28,7 @@ export function gatherWrites(connection: MultiaddrConnection): void {
     if (!sent.canSendMore) flush()
     return sent
   }
-  // What was sent before is not lost.
+  // Messages that were sent before are not lost.
   sending.sendReset = (error) => {
     flush()
     sendReset(error)

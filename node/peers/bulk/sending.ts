@@ -18,7 +18,7 @@ import type { FromSender } from './thread-messages.ts'
 /** How often connections are looked at whose peer does not take anything, and what was sent is told (ms). */
 export const checkMs = 1_000
 
-/** Where a chunk stands in the memory of an answer (bytes): behind the room for a header and for trimming, at a multiple of 8. */
+/** The place of a chunk in the memory of an answer (bytes): behind the room for a header and for trimming, at a multiple of 8. */
 const chunkOffset = Math.ceil((bulkAnswerHeaderBytes + trimRoomBytes) / 8) * 8
 
 export interface SendingParts {
@@ -30,7 +30,7 @@ export interface SendingParts {
   report: (message: FromSender) => void
 }
 
-/** What becomes of a connection. */
+/** Events of a connection. */
 export interface SendingEvents {
   onReady: () => void
   onSent: (bytes: number) => void
@@ -46,7 +46,7 @@ export class Sending {
   readonly source: string
   readonly #events: SendingEvents
   readonly #orders: OrderReader
-  /** What is answered next, by the ids of the wants: those that are raised, and those that are cancelled. */
+  /** Wants that are answered next, by their ids: those that are raised, and those that are cancelled. */
   readonly #first = new Map<number, Digest | undefined>()
   /** The other wants, the next one first; and those that come after them. */
   readonly #wants = new Map<number, Digest>()
@@ -90,7 +90,7 @@ export class Sending {
     return this.#first.size + this.#wants.size === 0
   }
 
-  /** What has been sent since the last call. */
+  /** Bytes and chunks that were sent since the last call. */
   takeSent(): { chunks: number; bytes: number } {
     const sent = this.#sent
     this.#sent = { chunks: 0, bytes: 0 }

@@ -39,7 +39,7 @@ export type FromSender =
   | { listening: { port: number } }
   /** It does not listen: nothing is served. */
   | { failed: { message: string } }
-  /** What has been sent since the last such message, and connections now. */
+  /** Bytes and chunks that were sent since the last such message, and connections now. */
   | { sent: { peer: string; chunks: number; bytes: number }[]; connections: number }
   /** The chunk's file is not what its name says. */
   | { damaged: Digest }

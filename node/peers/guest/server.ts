@@ -32,7 +32,7 @@ export interface GuestServerParts extends MembersToAskParts {
   bans: Pick<BanList, 'add'>
   /** Answers that members have not taken yet: guests come after them. */
   unsent: Pick<ByteBudget, 'usedBytes'>
-  /** What all guests together get at most. */
+  /** The most that all guests together get. */
   bandwidth: Pick<Bandwidth, 'take'>
   log: Log
   signal: AbortSignal

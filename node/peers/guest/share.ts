@@ -7,12 +7,12 @@ import { limits } from '../limits.ts'
 export interface GuestShareParts {
   /** Answers that members have not taken yet. */
   unsent: Pick<ByteBudget, 'usedBytes'>
-  /** What all guests together get at most. */
+  /** The most that all guests together get. */
   bandwidth: Pick<Bandwidth, 'take'>
   clock?: Clock
 }
 
-/** What guests get of this host: what members leave, within a bandwidth. */
+/** The share of guests in this host's link: as much as members leave, within a bandwidth. */
 export class GuestShare {
   readonly #parts: GuestShareParts
   readonly #clock: Clock
