@@ -6,7 +6,7 @@ import type { Problem } from './api.ts'
 const retryAfterSeconds = 1
 
 /** HTTP's word for each kind of failure: RFC 9110, section 15. */
-const statusOf: Record<ErrorCode, number> = {
+export const statusOf: Record<ErrorCode, number> = {
   invalid: 400,
   denied: 403,
   missing: 404,
@@ -18,9 +18,9 @@ const statusOf: Record<ErrorCode, number> = {
   timeout: 504,
 }
 /** The registry wants credentials, and got none that it knows. */
-const unauthorized = 401
+export const unauthorized = 401
 /** A mistake in the daemon: another try would fail as well. */
-const unexpected = 500
+export const unexpected = 500
 
 /** A request that is wrong as HTTP, whatever it asks for. */
 export class HttpError extends P2pfsError {
