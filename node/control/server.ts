@@ -19,10 +19,10 @@ const timeoutCheckMs = 2_000
 /** Connections at once; beyond it they are closed. Each has a request under way, or sends nothing for a few seconds. */
 const maxConnections = 1_024
 /**
- * How long requests may go on when the daemon is to stop (ms): the mount of an image that is here takes a tenth of it. A
+ * How long requests may go on when the daemon is to stop (ms): the mount of an image that is here takes a hundredth of it. A
  * supervisor gives a daemon 10 s.
  */
-const drainMs = 1_000
+const drainMs = 3_000
 
 /** The OpenAPI document of the API; `npm run openapi` makes it. */
 const descriptionPath = '/v1/openapi.json'
