@@ -3,10 +3,11 @@ import { P2pfsError, isP2pfsError } from '../../protocol/errors.ts'
 import type { EmptyRequest, Progress } from './api.ts'
 import { endpoints } from './endpoints.ts'
 import { httpCall, NoAnswerError, NotBegunError, replacementMs, retryPauseMs } from './http-call.ts'
-import type { OperationName, RequestOf, ResultOf } from './operations.ts'
+import type { OperationName, Operations, RequestOf, ResultOf } from './operations.ts'
 
 export { isP2pfsError, P2pfsError, type ErrorCode } from '../../protocol/errors.ts'
 export type * from './api.ts'
+export type { OperationName, RequestOf, ResultOf } from './operations.ts'
 
 /** The daemon's control socket, unless `--control` names another. */
 export const defaultSocket = '/run/p2pfs/p2pfs.sock'
@@ -26,7 +27,7 @@ export interface ClientOptions {
 
 /** All that a daemon can be asked for. Each method throws a {@link P2pfsError}, or the reason of its signal. */
 export type Client = {
-  [Name in OperationName]: EmptyRequest extends RequestOf<Name>
+  [Name in keyof Operations]: EmptyRequest extends RequestOf<Name>
     ? (request?: RequestOf<Name>, options?: RequestOptions) => Promise<ResultOf<Name>>
     : (request: RequestOf<Name>, options?: RequestOptions) => Promise<ResultOf<Name>>
 }
