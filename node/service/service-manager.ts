@@ -65,11 +65,14 @@ export class ServiceManager {
     await this.#tell([`STATUS=${status}`])
   }
 
-  /** Has it keep descriptors for the next start, whatever ends this process. */
+  /**
+   * Has it keep descriptors for the next start, whatever ends this process. It drops that of a FUSE filesystem that has ended.
+   * A socket on which nobody listens yet looks like one that has, so others are not to be polled.
+   */
   async store(descriptors: Descriptors): Promise<void> {
     const kept = Object.entries(descriptors)
     await this.#tell(
-      kept.map(([name]) => `FDSTORE=1\nFDNAME=${name}`),
+      kept.map(([name]) => `FDSTORE=1\nFDNAME=${name}${name === 'fuse' ? '' : '\nFDPOLL=0'}`),
       kept.map(([, fd]) => fd),
     )
   }

@@ -74,6 +74,10 @@ export class StateLocks {
     this.#own = own
     const record = this.#record()
     if (isTaken) {
+      const [daemon] = this.#daemons()
+      // A service manager may have dropped one of them.
+      if (daemon !== undefined && (received.fuse === undefined || received.control === undefined))
+        takeOver(daemon, fileOf(this.#path), failed)
       this.#state = received.lock
       return record
     }
