@@ -161,12 +161,14 @@ export class StateLocks {
   /** Daemons of the state directory: they have its lock where each daemon has it, on whatever path they see it. */
   #daemons(): Owner[] {
     const { fuse, lock, control } = inherited
-    return readdirSync('/proc')
-      .map(Number)
-      .filter((pid) => pid > 0 && pid !== process.pid && isFile(readLink(pid, lock.fd), this.#path))
-      // A supervisor that was given descriptors in another order is none.
-      .filter((pid) => hasFuse(pid, fuse.fd))
-      .map((pid) => ({ pid, descriptors: { fuse: fuse.fd, lock: lock.fd, control: control.fd } }))
+    return (
+      readdirSync('/proc')
+        .map(Number)
+        .filter((pid) => pid > 0 && pid !== process.pid && isFile(readLink(pid, lock.fd), this.#path))
+        // A supervisor that was given descriptors in another order is none.
+        .filter((pid) => hasFuse(pid, fuse.fd))
+        .map((pid) => ({ pid, descriptors: { fuse: fuse.fd, lock: lock.fd, control: control.fd } }))
+    )
   }
 
   async #end(pid: number, signal: NodeJS.Signals): Promise<void> {
