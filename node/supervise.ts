@@ -53,7 +53,7 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
     process.exit(status)
   }
   const { stateDir } = config
-  const { mountPoint, trees, native, writable } = statePaths(stateDir)
+  const { mountPoint, trees, native, writable, drives } = statePaths(stateDir)
   const checkConfig = (): void => {
     const next = loadConfig(argv, process.env)
     const changed = lasting.find((name) => next[name] !== given[name])
@@ -69,7 +69,7 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
       stateDir,
       control: config.control,
       mountPoint,
-      mountRoots: [trees, native, writable],
+      mountRoots: [trees, native, writable, drives],
       lastingRoot: native,
       command: [
         process.execPath,
