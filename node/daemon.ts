@@ -90,8 +90,8 @@ import { TrackedCatalog } from './store/tracked-catalog.ts'
 
 /** Sees to it that only this user gets to what is in the state directory, whatever stood there before. @throws invalid */
 async function closeToOthers(stateDir: string, log: Log): Promise<void> {
-  const { chunks, catalog, trees, native, writable, scratch, templates, identity } = statePaths(stateDir)
-  for (const directory of [chunks, catalog, trees, native, writable, scratch, templates]) {
+  const { chunks, catalog, trees, native, writable, scratch, drives, templates, identity } = statePaths(stateDir)
+  for (const directory of [chunks, catalog, trees, native, writable, scratch, drives, templates]) {
     const { formerMode } = await makePrivateDirectory(directory).catch((error: unknown) => {
       // It is made when there is room for something in it.
       if (isDiskFull(error)) return { formerMode: undefined }
