@@ -31,7 +31,7 @@ export async function run(argv: string[]): Promise<number> {
   if (parsed === undefined) return 0
   const image = imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve)
   const request: VerifyRequest = checkRequest(parseImageRequest, image)
-  const { same } = await callWithProgress<VerifyResult>('/verify', request, parsed, describe)
+  const { same } = await callWithProgress('verify', request, parsed, describe)
   return same ? 0 : 1
 }
 

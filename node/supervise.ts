@@ -32,7 +32,7 @@ const externalMemoryFlag = '--external-memory-accounted-in-global-limit'
 const initialOldSpaceMb = 24
 
 /** Options that stay as they are while a supervisor lives. */
-const lasting = ['stateDir', 'control', 'fuseDriver'] as const
+const lasting = ['stateDir', 'control', 'controlGroup', 'fuseDriver'] as const
 
 /** What a start does about another supervisor, or a daemon, of the same state directory. */
 export interface Start {
@@ -102,6 +102,7 @@ async function runSupervisor(given: Config, argv: readonly string[], start: Star
     {
       ...mountOptions(stateDir),
       control: config.control,
+      controlGroup: config.controlGroup,
       command: [
         process.execPath,
         '--disable-warning=ExperimentalWarning',
