@@ -1,5 +1,6 @@
 import type { Operation, OperationOptions, Operations } from './operations.ts'
 import {
+  parseAuthorizedRequest,
   parseCancelSeedRequest,
   parseDirectoryRequest,
   parseExportRequest,
@@ -44,5 +45,5 @@ export const routes: ReadonlyMap<string, Route> = new Map([
   ['POST /push', route(parsePushRequest, ({ push }) => push)],
   ['POST /export', route(parseExportRequest, (operations) => operations.export)],
   ['POST /inspect', route(parseImageRequest, ({ inspect }) => inspect)],
-  ['POST /verify', route(parseImageRequest, ({ verify }) => verify)],
+  ['POST /verify', route(parseAuthorizedRequest, ({ verify }) => verify)],
 ])

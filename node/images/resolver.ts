@@ -1,10 +1,9 @@
-import { attest, type Signer } from '../../protocol/attestation.ts'
+import { attest } from '../../protocol/attestation.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
-import { stateName, type NameStatement } from '../../protocol/name-statement.ts'
-import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import type { ImageName } from '../../protocol/image-record.ts'
+import type { NameStatement } from '../../protocol/name-statement.ts'
+import { rootfsDigest, type RootfsFormat } from '../../protocol/rootfs-manifest.ts'
 import type { SeedImage } from '../../protocol/seed-job.ts'
-import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
 import { SingleFlight } from '../base/single-flight.ts'
 import { isOnMembersWord, type NameBelief } from '../model/belief.ts'
@@ -19,64 +18,48 @@ import {
   type Variant,
 } from '../model/image.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
-import type { PeerNetwork } from '../peers/network.ts'
-import { newestFirst } from '../publish/belief.ts'
-import { describeBelief, type IndexTrust } from '../publish/index-trust.ts'
+import { maxClockSkewMs, newestFirst } from '../publish/belief.ts'
+import { describeBelief } from '../publish/index-trust.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
-import { layersOf, type ResolvedImage } from '../registry/image-source.ts'
-import { formatReference, type Reference } from '../registry/reference.ts'
-import type { AcceptedName, Catalog } from '../store/catalog.ts'
+import { layersOf, type ImageSource, type ResolvedImage } from '../registry/image-source.ts'
+import { callerOf, formatReference, parseReference, type Reference } from '../registry/reference.ts'
 import type { Inventory } from '../store/inventory.ts'
-import type { BackgroundVerifier } from './background-verifier.ts'
-import {
-  chooseAnswerer,
-  formatOf,
-  imageKey,
-  isPinned,
-  judgeFailure,
-  recordByDigest,
-  registryOf,
-  searchOrder,
-} from './decisions.ts'
+import { AccessProofs } from './access-proofs.ts'
+import { chooseAnswerer, formatOf, imageKey, isPinned, judgeFailure, registryOf, searchOrder } from './decisions.ts'
 import type { FalseStatements } from './false-statements.ts'
 import type { Imported, Importer, ImportOptions } from './importer.ts'
+import { RecordKeeper, type RecordKeeperParts } from './record-keeper.ts'
 import { RegionRecords, type RegionRecordsParts, type ToldRecord } from './region-records.ts'
 import { answerMs, RegistryLookup, type LookupOptions, type RegistryLookupParts } from './registry-lookup.ts'
 import { importOf, type RunningImports } from './running-imports.ts'
+import { SilentRegistries } from './silent-registries.ts'
 import type { Stewards } from './stewards.ts'
 
-/**
- * A mount that can use the last known image waits this long for each answer of the registry (ms). A tag that has not
- * moved takes one answer; the image of one that has moved takes two to five.
- */
-const mountAnswerMs = 2_000
+/** When mounts ask the registry, where nothing else is configured. */
+const defaultOptions: ResolverOptions = { resolveBudgetMs: 2_000, tagMaxAgeMs: 5 * 60_000 }
 
-/** A registry that did not answer is not asked again for this long (ms), unless the pull policy is `always`. */
-const silenceMs = 10_000
-/** Silent registries that are remembered. */
-const maxSilentRegistries = 256
+/** When mounts ask the registry what a tag stands for. */
+export interface ResolverOptions {
+  /**
+   * A mount that can use the last known image waits this long for each answer of the registry (ms). A tag that has not moved
+   * takes one answer; the image of one that has moved takes two to five.
+   */
+  resolveBudgetMs: number
+  /** With the policy `newer` a tag is not asked for that somebody who is believed has asked for within this time (ms). */
+  tagMaxAgeMs: number
+}
 
-/**
- * A statement of this host that the registry confirms is made anew if it is older than this (ms): the newest counts, but a
- * mount that changes nothing need not write each time.
- */
-const restateAfterMs = 60_000
-
-export interface ImageResolverParts extends RegistryLookupParts, RegionRecordsParts {
-  catalog: RegistryLookupParts['catalog'] &
-    RegionRecordsParts['catalog'] &
-    Pick<Catalog, 'image' | 'images' | 'putImage' | 'rootfs' | 'putRootfs' | 'namePast' | 'putNamePast'>
+export interface ImageResolverParts extends RegistryLookupParts, RegionRecordsParts, RecordKeeperParts {
+  catalog: RegistryLookupParts['catalog'] & RegionRecordsParts['catalog'] & RecordKeeperParts['catalog']
+  registry: RegistryLookupParts['registry'] & Pick<ImageSource, 'checkAccess'>
   published: Pick<PublishedImages, 'find'>
-  trust: RegionRecordsParts['trust'] & Pick<IndexTrust, 'judgeStored'>
-  verifier: Pick<BackgroundVerifier, 'consider'>
+  trust: RegionRecordsParts['trust'] & RecordKeeperParts['trust']
+  identity: RegionRecordsParts['identity'] & RecordKeeperParts['identity']
   lies: Pick<FalseStatements, 'found' | 'isKnown'>
-  /** Signs the records of images that are built here. */
-  identity: Pick<PeerNetwork, 'peerId' | 'sign'>
   importer: Pick<Importer, 'importImage'>
   imports: Pick<RunningImports, 'has' | 'run'>
   stewards: Pick<Stewards, 'ask'>
-  /** Tracks the chunks of each rootfs that this host can mount. */
-  inventory: Pick<Inventory, 'isWhole' | 'track'>
+  inventory: RecordKeeperParts['inventory'] & Pick<Inventory, 'isWhole'>
   log: Log
 }
 
@@ -86,8 +69,13 @@ interface MakeOptions extends ImportOptions {
   named?: { by: NameBelief; statement: NameStatement }
 }
 
+/** A policy for one mount: `auto` has been replaced by that of this host. */
+export type MountPolicy = Exclude<PullPolicy, 'auto'>
+
 interface ResolveOptions extends FindOptions, LookupOptions {
-  pull: PullPolicy
+  pull: MountPolicy
+  /** Whether the registry must have let the caller of the reference read the image, here or a moment ago. */
+  mustProve: boolean
 }
 
 /**
@@ -98,35 +86,53 @@ export class ImageResolver {
   readonly #parts: ImageResolverParts
   readonly #lookup: RegistryLookup
   readonly #resolving = new SingleFlight<ResolvedRootfs>()
-  readonly #silentRegistries: ExpiringMap<string>
+  readonly #silent: SilentRegistries
+  readonly #proofs: AccessProofs
+  readonly #keeper: RecordKeeper
   readonly #records: RegionRecords
   readonly #today: () => number
+  readonly #options: ResolverOptions
 
   /** @param options `now`: the clock (ms); `today`: the same, since 1970 */
   constructor(
     parts: ImageResolverParts,
-    { now = () => performance.now(), today = Date.now }: { now?: () => number; today?: () => number } = {},
+    {
+      now = () => performance.now(),
+      today = Date.now,
+      ...options
+    }: { now?: () => number; today?: () => number } & Partial<ResolverOptions> = {},
   ) {
     this.#parts = parts
     this.#today = today
+    this.#options = { ...defaultOptions, ...options }
+    this.#silent = new SilentRegistries({ now })
+    this.#proofs = new AccessProofs(parts, { now })
+    this.#keeper = new RecordKeeper(parts, { today })
     this.#records = new RegionRecords(parts, { now })
     this.#lookup = new RegistryLookup(parts)
-    this.#silentRegistries = new ExpiringMap({ maxEntries: maxSilentRegistries, now })
   }
 
   /**
    * Resolves a reference for a mount, which must be quick: if the registry does not answer soon, the last known image
    * is used. An image that is known in another format only is converted from its layer indexes; layers are read only if
    * nobody in the region has their index.
+   * @param options `requireAccess`: the caller of the reference must prove that he may read the image, whatever is known of
+   * it; so must one whose policy is `always`
    * @throws missing if nobody knows the image and `pull` is `never`; timeout if nobody knows it and the registry is
-   * silent; what the signal, the registry client and an import throw
+   * silent; denied, missing for a caller who may not read it; what the signal, the registry client and an import throw
    */
   async resolveForMount(
     reference: Reference,
     variant: Variant,
-    options: FindOptions & { pull: PullPolicy },
+    { requireAccess = false, ...options }: FindOptions & { pull: MountPolicy; requireAccess?: boolean },
   ): Promise<ResolvedRootfs> {
-    return await this.#resolve('mount', reference, variant, { ...options, answerMs: mountAnswerMs })
+    const mustProve = requireAccess || (callerOf(reference) !== undefined && options.pull === 'always')
+    return await this.#resolve('mount', reference, variant, {
+      ...options,
+      mustProve,
+      // Nothing stands in for the answer.
+      answerMs: mustProve && options.pull === 'always' ? answerMs : this.#options.resolveBudgetMs,
+    })
   }
 
   /**
@@ -136,7 +142,12 @@ export class ImageResolver {
    * import throw
    */
   async resolveForSeed(reference: Reference, variant: Variant, options: FindOptions): Promise<ResolvedRootfs> {
-    return await this.#resolve('seed', reference, variant, { ...options, pull: 'always', answerMs })
+    return await this.#resolve('seed', reference, variant, {
+      ...options,
+      pull: 'always',
+      mustProve: false,
+      answerMs,
+    })
   }
 
   /**
@@ -181,7 +192,7 @@ export class ImageResolver {
       const manifest = await this.#records.fetchRootfs(told, undefined, signal)
       if (manifest === undefined) continue
       // A name that this host knows for another image, or believes nobody about, stays as it is.
-      if (told.name !== undefined && stored === undefined) await this.#store(told.record, manifest)
+      if (told.name !== undefined && stored === undefined) await this.#keeper.store(told.record, manifest)
       else {
         await this.#parts.catalog.putRootfs(manifest)
         for (const table of tablesOf(manifest)) this.#parts.inventory.track(table)
@@ -193,7 +204,19 @@ export class ImageResolver {
 
   /** Signs and stores the record of an image that was made here. */
   async add(made: UnsignedRecord, imported: Imported): Promise<BelievedRootfs> {
-    return await this.#add(made, imported, { by: 'own-past', statement: await this.#state(made) })
+    return await this.#add(made, imported, { by: 'own-past', statement: await this.#keeper.state(made) })
+  }
+
+  /**
+   * Has this host and its region know an image by its digest, too: a mount by that name asks no registry.
+   * @returns the name; undefined for an image that is in no registry
+   */
+  async nameByDigest({ record, manifest }: ImageRootfs): Promise<string | undefined> {
+    const reference = parseReference(record.reference)
+    if (reference.kind !== 'registry') return undefined
+    const named = formatReference({ ...reference, digest: record.manifestDigest })
+    if (named !== record.reference) await this.#keeper.storeAs(named, record, manifest)
+    return named
   }
 
   /** Callers that want the same at the same time share one resolution. */
@@ -205,7 +228,7 @@ export class ImageResolver {
   ): Promise<ResolvedRootfs> {
     const name = { reference: formatReference(reference), ...variant }
     const resolved = await this.#resolving.run(
-      `${purpose} ${options.pull} ${imageKey(name)}`,
+      `${purpose} ${options.pull} ${options.mustProve} ${callerOf(reference)?.key ?? ''} ${imageKey(name)}`,
       signal,
       async (signal) => await this.#resolveOnce(reference, name, { ...options, signal }),
     )
@@ -213,15 +236,17 @@ export class ImageResolver {
   }
 
   async #resolveOnce(reference: Reference, name: ImageName, options: ResolveOptions): Promise<ResolvedRootfs> {
-    const lastKnown = await this.#findLastKnown(reference, name, options)
+    const known = await this.#findLastKnown(reference, name, options)
+    const lastKnown = known && (await this.#refresh(known, reference, options))
     const answerer = chooseAnswerer(
       reference,
       options.pull,
       lastKnown && {
         isWholeHere: lastKnown.origin === 'local' && this.#parts.inventory.isWhole(lastKnown.manifest),
         isOnMembersWord: lastKnown.belief.name === 'member',
+        isFresh: reference.kind === 'registry' && (await this.#isFresh(lastKnown)),
       },
-      this.#silentRegistries.has(registryOf(reference)),
+      this.#silent.has(registryOf(reference)),
     )
     if (answerer === 'nobody')
       throw this.#records.explain(
@@ -231,7 +256,12 @@ export class ImageResolver {
         ),
         name,
       )
-    if (lastKnown !== undefined && answerer === 'record') return { ...lastKnown, resolution: 'last-known' }
+    if (lastKnown !== undefined && answerer === 'record') {
+      const { manifestDigest } = lastKnown.record
+      if (options.mustProve) await this.#proofs.prove(reference, manifestDigest, options)
+      else this.#askSilent(reference, name.platform)
+      return { ...lastKnown, resolution: 'last-known' }
+    }
     return await this.#resolveTag(reference, name, lastKnown, options)
   }
 
@@ -243,19 +273,25 @@ export class ImageResolver {
     options: ResolveOptions,
   ): Promise<ResolvedRootfs> {
     const { signal } = options
+    const registry = registryOf(reference)
     let image: ResolvedImage
     try {
       if (lastKnown === undefined) image = await this.#lookup.resolve(reference, name.platform, { signal, answerMs })
       else {
         const moved = await this.#lookup.findMoved(reference, lastKnown.record, options)
-        if (moved === undefined) return { ...(await this.#confirm(lastKnown)), resolution: 'registry' }
+        this.#silent.answered(registry)
+        if (moved === undefined) {
+          this.#proofs.noteAnswer(reference, lastKnown.record.manifestDigest)
+          return { ...(await this.#keeper.confirm(lastKnown)), resolution: 'registry' }
+        }
         image = moved
       }
     } catch (error) {
       if (signal.aborted) throw error
       if (lastKnown === undefined) throw this.#records.explain(error, name)
-      return this.#useLastKnown(reference, lastKnown, error)
+      return this.#useLastKnown(reference, lastKnown, error, options)
     }
+    this.#proofs.noteAnswer(reference, image.manifestDigest)
     const formed = { ...name, format: formatOf(image, name.format) }
     const found = await this.#findInRegion(formed, image, signal)
     if (found !== undefined) return { ...found, resolution: 'registry' }
@@ -267,11 +303,19 @@ export class ImageResolver {
   }
 
   /** @throws `error` unless the last known image may stand in for the registry's answer */
-  #useLastKnown(reference: Reference, lastKnown: FoundRootfs, error: unknown): ResolvedRootfs {
-    const { useLastKnown, isSilence } = judgeFailure(error, { isOnMembersWord: lastKnown.belief.name === 'member' })
-    if (!useLastKnown) throw error
-    const registry = registryOf(reference)
-    if (isSilence) this.#silentRegistries.set(registry, true, silenceMs)
+  #useLastKnown(
+    reference: Reference,
+    lastKnown: FoundRootfs,
+    error: unknown,
+    { mustProve }: ResolveOptions,
+  ): ResolvedRootfs {
+    const { useLastKnown, isSilence } = judgeFailure(error, {
+      isOnMembersWord: lastKnown.belief.name === 'member',
+      isForCaller: callerOf(reference) !== undefined,
+    })
+    if (isSilence) this.#silent.silent(registryOf(reference))
+    else this.#silent.answered(registryOf(reference))
+    if (!useLastKnown || mustProve) throw error
     this.#parts.log.warn('registry does not say what the tag stands for now; the last known image is used', {
       error,
       image: lastKnown.record.reference,
@@ -282,6 +326,61 @@ export class ImageResolver {
       resolution: 'last-known',
       unanswered: (error as Error).message,
     }
+  }
+
+  /** Whether somebody who is believed about the name has asked the registry so lately that nobody does it again. */
+  async #isFresh(found: FoundRootfs): Promise<boolean> {
+    return this.#isRecent(await this.#keeper.askedAtMs(found))
+  }
+
+  /** Clocks may differ within the bounds that the rules of belief have; one that was wrong keeps no tag for longer. */
+  readonly #isRecent = (atMs: number): boolean => {
+    const { tagMaxAgeMs } = this.#options
+    const ageMs = this.#today() - atMs
+    return tagMaxAgeMs > 0 && ageMs < tagMaxAgeMs && ageMs > -maxClockSkewMs
+  }
+
+  /**
+   * What a member says of a tag that this host is about to ask for: one of them may have asked a moment ago. It is believed by
+   * the rules; and one that says again what this host knows must be believed as if this host knew nothing.
+   */
+  async #refresh(known: FoundRootfs, reference: Reference, { pull, signal }: ResolveOptions): Promise<FoundRootfs> {
+    const { record } = known
+    const isWhole = known.origin === 'local' && this.#parts.inventory.isWhole(known.manifest)
+    const isAsked = pull === 'newer' && reference.kind === 'registry' && !isPinned(reference) && !isWhole
+    if (!isAsked || this.#silent.has(registryOf(reference)) || (await this.#isFresh(known))) return known
+    const told = (await this.#records.ask(record, undefined, signal)).filter(
+      ({ record: { nameStatement }, name }) => name !== undefined && this.#isRecent(nameStatement.statedAtMs),
+    )
+    for (const { record: sent, peer, name: by, index } of newestFirst(told)) {
+      const { name } = this.#records.judge(sent, peer, record, undefined) ?? {}
+      if (name !== 'listed-key' && name !== 'member') continue
+      if (sent.manifestDigest === record.manifestDigest) {
+        const told = { ...known.record, nameStatement: sent.nameStatement }
+        return { ...known, record: told }
+      }
+      // A member's word does not stand against what this host knows better.
+      if (name === 'member' && known.belief.name !== 'member') continue
+      const manifest = await this.#records.fetchRootfs({ record: sent, peer }, undefined, signal)
+      if (manifest === undefined) continue
+      await this.#keeper.store(sent, manifest)
+      return { record: sent, manifest, belief: describeBelief(sent, by!, index), origin: 'peer' }
+    }
+    return known
+  }
+
+  /** Asks a silent registry again, beside whoever has come: nobody waits for that. */
+  #askSilent(reference: Reference, platform: string): void {
+    const registry = registryOf(reference)
+    if (!this.#silent.isDue(registry)) return
+    const options = { signal: new AbortController().signal, answerMs: this.#options.resolveBudgetMs }
+    this.#lookup.ask(reference, options).then(
+      () => this.#silent.answered(registry),
+      (error: unknown) => {
+        if (!judgeFailure(error).isSilence) this.#silent.answered(registry)
+        this.#parts.log.debug('registry has been asked again', { error, registry, platform })
+      },
+    )
   }
 
   /** Finds what this host or its region knows of the image, converted if it is of another format. */
@@ -298,24 +397,9 @@ export class ImageResolver {
     return undefined
   }
 
-  /**
-   * What this host has stored of the image, where its word counts here. A record in one format may be older than what this host has accepted for the name since: then it is history.
-   */
+  /** See {@link RecordKeeper.findOnHost}. */
   async findOnHost(name: ImageName): Promise<FoundRootfs | undefined> {
-    const { catalog, trust } = this.#parts
-    const record = (await catalog.image(name)) ?? (await this.#findByDigest(name))
-    const past = record && (await catalog.namePast(name))
-    if (past !== undefined && isSuperseded(record!, past)) return undefined
-    const belief = record && trust.judgeStored(record)
-    const manifest = belief && (await catalog.rootfs(record.rootfsDigest))
-    return manifest && { record, manifest, belief, origin: 'local' }
-  }
-
-  /** That the digest of an image manifest stands for it needs no proof: this host may state it. */
-  async #findByDigest(name: ImageName): Promise<ImageRecord | undefined> {
-    if (!name.reference.includes('@')) return undefined
-    const found = recordByDigest(await this.#parts.catalog.images(), name)
-    return found && { ...found, nameStatement: await this.#state(found) }
+    return await this.#keeper.findOnHost(name)
   }
 
   /** Finds what the region says that the name stands for: the newest statement that this host believes. */
@@ -326,7 +410,7 @@ export class ImageResolver {
       if (manifest === undefined) continue
       const past = by === 'own-past' ? await this.#parts.catalog.namePast(name) : undefined
       const record = past === undefined ? sent : { ...sent, nameStatement: past.nameStatement }
-      await this.#store(record, manifest)
+      await this.#keeper.store(record, manifest)
       return { record, manifest, belief: describeBelief(record, by!, index), origin: 'peer' }
     }
     return undefined
@@ -346,9 +430,9 @@ export class ImageResolver {
     const manifest = await this.#records.fetchRootfs(told, image, signal)
     if (manifest === undefined) return undefined
     // A statement that the operator trusts is worth more to others than this host's own.
-    const nameStatement = told.name === 'listed-key' ? told.record.nameStatement : await this.#state(told.record)
+    const nameStatement = told.name === 'listed-key' ? told.record.nameStatement : await this.#keeper.state(told.record)
     const record = { ...told.record, nameStatement }
-    await this.#store(record, manifest, { isOwnName: true })
+    await this.#keeper.store(record, manifest, { isOwnName: true })
     return { record, manifest, belief: describeBelief(record, 'registry', told.index), origin: 'peer' }
   }
 
@@ -367,8 +451,8 @@ export class ImageResolver {
     const publication = isDisputed ? undefined : await published.find(reference, image, format, options)
     if (publication !== undefined) {
       const { manifest, belief } = publication
-      const record = { ...publication.record, nameStatement: await this.#state(publication.record) }
-      await this.#store(record, manifest, { isOwnName: true })
+      const record = { ...publication.record, nameStatement: await this.#keeper.state(publication.record) }
+      await this.#keeper.store(record, manifest, { isOwnName: true })
       const found: FoundRootfs = {
         record,
         manifest,
@@ -379,21 +463,26 @@ export class ImageResolver {
     }
     const name = { reference: formatReference(reference), platform, format }
     if (reference.kind === 'registry' && !imports.has(manifestDigest) && !isDisputed) {
-      const found = await this.#askStewards(name, image, options)
+      const found = await this.#askStewards(reference, name, image, options)
       if (found !== undefined) return found
     }
     return await imports.run(
-      importOf(name, manifestDigest),
+      importOf(name, manifestDigest, callerOf(reference)?.key),
       options,
       async (options) => await this.build(reference, image, format, options),
     )
   }
 
-  async #askStewards(name: ImageName, image: ResolvedImage, options: FindOptions): Promise<FoundRootfs | undefined> {
+  async #askStewards(
+    reference: Reference,
+    name: ImageName,
+    image: ResolvedImage,
+    options: FindOptions,
+  ): Promise<FoundRootfs | undefined> {
     const { manifestDigest, layers } = image
     return await this.#parts.stewards.ask(
       { ...name, manifestDigest, layers },
-      options,
+      { ...options, isForCaller: callerOf(reference) !== undefined },
       async (record, peer, signal) => {
         const told = this.#records.judge(record, peer, name, manifestDigest, undefined)
         return told && (await this.#takeFromPeer(told, image, signal))
@@ -449,7 +538,7 @@ export class ImageResolver {
       if (record.rootfsDigest !== made.rootfsDigest) await lies.found(record, imported.manifest)
     this.#records.endDispute(made)
     return {
-      ...(await this.#add(made, imported, named ?? { by: 'registry', statement: await this.#state(made) })),
+      ...(await this.#add(made, imported, named ?? { by: 'registry', statement: await this.#keeper.state(made) })),
       origin: 'built',
     }
   }
@@ -459,75 +548,9 @@ export class ImageResolver {
     { manifest, isUnverified }: Imported,
     { by, statement }: NonNullable<MakeOptions['named']>,
   ): Promise<BelievedRootfs> {
-    const attestation = await attest(made, this.#signer, { told: isUnverified })
+    const attestation = await attest(made, this.#keeper.signer, { told: isUnverified })
     const record = { ...made, attestation, nameStatement: statement }
-    await this.#store(record, manifest, { isOwnName: by === 'registry' || by === 'own-past' })
+    await this.#keeper.store(record, manifest, { isOwnName: by === 'registry' || by === 'own-past' })
     return { record, manifest, belief: describeBelief(record, by, isUnverified ? 'told-layers' : 'built') }
   }
-
-  /**
-   * The registry says that the name stands for a known image: this host states it now. A statement that the operator trusts
-   * stays in the record, since it is worth more to others.
-   */
-  async #confirm(found: FoundRootfs): Promise<FoundRootfs> {
-    const { catalog, identity } = this.#parts
-    const { record: known, belief } = found
-    const { manifestDigest } = known
-    const past = await catalog.namePast(known)
-    const ageMs = past === undefined ? Infinity : this.#today() - past.nameStatement.statedAtMs
-    const isFresh = past?.nameStatement.key === identity.peerId && ageMs >= 0 && ageMs < restateAfterMs
-    const nameStatement =
-      isFresh && past.manifestDigest === manifestDigest ? past.nameStatement : await this.#state(known)
-    const record = belief.name === 'listed-key' ? known : { ...known, nameStatement }
-    if (nameStatement !== past?.nameStatement) await catalog.putNamePast(known, { manifestDigest, nameStatement })
-    // Nothing is lost with it but a newer time.
-    if (record.nameStatement.statedAtMs !== known.nameStatement.statedAtMs)
-      await catalog.putImage(record, { sync: false })
-    return { ...found, record, belief: describeBelief(record, 'registry', belief.index) }
-  }
-
-  /** States, now, what a name stands for: the registry has said so, or the image was made here. */
-  async #state(claim: Pick<ImageRecord, 'reference' | 'platform' | 'manifestDigest'>): Promise<NameStatement> {
-    return await stateName(claim, this.#today(), this.#signer)
-  }
-
-  get #signer(): Signer {
-    const { identity } = this.#parts
-    return { key: identity.peerId, sign: async (bytes) => await identity.sign(bytes) }
-  }
-
-  /**
-   * Stores a record after the manifest that it names, whose chunks are tracked from now on.
-   * @param options `isOwnName`: whether this host has just had the name from the registry, or given it
-   */
-  async #store(
-    record: ImageRecord,
-    manifest: RootfsManifest,
-    { isOwnName = false }: { isOwnName?: boolean } = {},
-  ): Promise<void> {
-    const { catalog, inventory, verifier } = this.#parts
-    const digest = await catalog.putRootfs(manifest)
-    if (digest !== record.rootfsDigest)
-      throw new P2pfsError('invalid', 'rootfs manifest does not match the image record')
-    for (const table of tablesOf(manifest)) inventory.track(table)
-    await this.#accept(record, { isOwnName })
-    await catalog.putImage(record)
-    verifier.consider(record)
-  }
-
-  /** Keeps what the name stands for, unless something newer was accepted before. */
-  async #accept(record: ImageRecord, { isOwnName }: { isOwnName: boolean }): Promise<void> {
-    const { catalog, identity } = this.#parts
-    const { manifestDigest } = record
-    const isOwn = record.nameStatement.key === identity.peerId
-    const nameStatement = isOwnName && !isOwn ? await this.#state(record) : record.nameStatement
-    const past = isOwnName ? undefined : await catalog.namePast(record)
-    if (past === undefined || nameStatement.statedAtMs >= past.nameStatement.statedAtMs)
-      await catalog.putNamePast(record, { manifestDigest, nameStatement })
-  }
-}
-
-/** Whether this host has accepted something else for the name after the record was stated. */
-function isSuperseded({ manifestDigest, nameStatement }: ImageRecord, past: AcceptedName): boolean {
-  return past.manifestDigest !== manifestDigest && past.nameStatement.statedAtMs > nameStatement.statedAtMs
 }

@@ -51,7 +51,7 @@ test('a value of the wrong type is refused with its name', () => {
   refuses(parseImportRequest, { source: 'dir', name: 'app' }, /source is not an absolute path/)
   const mount = { image: 'debian', directory: '/mnt' }
   refuses(parseMountRequest, { ...mount, as: 'file' }, /as takes drive or tree/)
-  refuses(parseMountRequest, { ...mount, pull: 'often' }, /pull takes one of auto, always, missing, never/)
+  refuses(parseMountRequest, { ...mount, pull: 'often' }, /pull takes one of auto, always, newer, missing, never/)
   refuses(parseMountRequest, { ...mount, scratchBytes: -1 }, /scratchBytes is not a number of bytes/)
   for (const owner of [1000, null, {}, { uid: 1000 }, { uid: '0', gid: 0 }, { uid: 2 ** 32 - 1, gid: 0 }])
     refuses(parseMountRequest, { ...mount, owner }, /owner is not a user and a group/)
