@@ -1,39 +1,42 @@
-import { attest } from '../../protocol/attestation.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName } from '../../protocol/image-record.ts'
-import type { NameStatement } from '../../protocol/name-statement.ts'
-import { rootfsDigest, type RootfsFormat } from '../../protocol/rootfs-manifest.ts'
 import type { SeedImage } from '../../protocol/seed-job.ts'
 import type { Log } from '../base/log.ts'
 import { SingleFlight } from '../base/single-flight.ts'
-import { isOnMembersWord, type NameBelief } from '../model/belief.ts'
-import {
-  type BelievedRootfs,
-  type FindOptions,
-  type FoundRootfs,
-  type ImageRootfs,
-  type PullPolicy,
-  type ResolvedRootfs,
-  type UnsignedRecord,
-  type Variant,
+import type {
+  BelievedRootfs,
+  FindOptions,
+  FoundRootfs,
+  ImageRootfs,
+  PullPolicy,
+  ResolvedRootfs,
+  UnsignedRecord,
+  Variant,
 } from '../model/image.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
-import { maxClockSkewMs, newestFirst } from '../publish/belief.ts'
+import { newestFirst } from '../publish/belief.ts'
 import { describeBelief } from '../publish/index-trust.ts'
-import type { PublishedImages } from '../publish/published-images.ts'
-import { layersOf, type ImageSource, type ResolvedImage } from '../registry/image-source.ts'
+import type { ImageSource, ResolvedImage } from '../registry/image-source.ts'
 import { callerOf, formatReference, parseReference, type Reference } from '../registry/reference.ts'
 import type { Inventory } from '../store/inventory.ts'
 import { AccessProofs } from './access-proofs.ts'
-import { chooseAnswerer, formatOf, imageKey, isPinned, judgeFailure, registryOf, searchOrder } from './decisions.ts'
-import type { FalseStatements } from './false-statements.ts'
-import type { Imported, Importer, ImportOptions } from './importer.ts'
+import {
+  chooseAnswerer,
+  type Answerer,
+  formatOf,
+  imageKey,
+  isPinned,
+  judgeFailure,
+  registryOf,
+  searchOrder,
+} from './decisions.ts'
+import type { Imported } from './importer.ts'
 import { RecordKeeper, type RecordKeeperParts } from './record-keeper.ts'
-import { RegionRecords, type RegionRecordsParts, type ToldRecord } from './region-records.ts'
+import { RegionRecords, type RegionRecordsParts } from './region-records.ts'
 import { answerMs, RegistryLookup, type LookupOptions, type RegistryLookupParts } from './registry-lookup.ts'
-import { importOf, type RunningImports } from './running-imports.ts'
+import { RootfsMaker, type RootfsMakerParts } from './rootfs-maker.ts'
 import { SilentRegistries } from './silent-registries.ts'
-import type { Stewards } from './stewards.ts'
+import { TagFreshness } from './tag-freshness.ts'
 
 /** When mounts ask the registry, where nothing else is configured. */
 const defaultOptions: ResolverOptions = { resolveBudgetMs: 2_000, tagMaxAgeMs: 5 * 60_000 }
@@ -49,24 +52,14 @@ export interface ResolverOptions {
   tagMaxAgeMs: number
 }
 
-export interface ImageResolverParts extends RegistryLookupParts, RegionRecordsParts, RecordKeeperParts {
+export interface ImageResolverParts
+  extends RegistryLookupParts, RegionRecordsParts, RecordKeeperParts, RootfsMakerParts {
   catalog: RegistryLookupParts['catalog'] & RegionRecordsParts['catalog'] & RecordKeeperParts['catalog']
   registry: RegistryLookupParts['registry'] & Pick<ImageSource, 'checkAccess'>
-  published: Pick<PublishedImages, 'find'>
   trust: RegionRecordsParts['trust'] & RecordKeeperParts['trust']
   identity: RegionRecordsParts['identity'] & RecordKeeperParts['identity']
-  lies: Pick<FalseStatements, 'found' | 'isKnown'>
-  importer: Pick<Importer, 'importImage'>
-  imports: Pick<RunningImports, 'has' | 'run'>
-  stewards: Pick<Stewards, 'ask'>
   inventory: RecordKeeperParts['inventory'] & Pick<Inventory, 'isWhole'>
   log: Log
-}
-
-/** How an image comes to be imported. */
-interface MakeOptions extends ImportOptions {
-  /** Who says that the name stands for the image; the registry, where it is not given. */
-  named?: { by: NameBelief; statement: NameStatement }
 }
 
 /** A policy for one mount: `auto` has been replaced by that of this host. */
@@ -90,7 +83,8 @@ export class ImageResolver {
   readonly #proofs: AccessProofs
   readonly #keeper: RecordKeeper
   readonly #records: RegionRecords
-  readonly #today: () => number
+  readonly #maker: RootfsMaker
+  readonly #freshness: TagFreshness
   readonly #options: ResolverOptions
 
   /** @param options `now`: the clock (ms); `today`: the same, since 1970 */
@@ -103,13 +97,15 @@ export class ImageResolver {
     }: { now?: () => number; today?: () => number } & Partial<ResolverOptions> = {},
   ) {
     this.#parts = parts
-    this.#today = today
     this.#options = { ...defaultOptions, ...options }
     this.#silent = new SilentRegistries({ now })
     this.#proofs = new AccessProofs(parts, { now })
     this.#keeper = new RecordKeeper(parts, { today })
     this.#records = new RegionRecords(parts, { now })
     this.#lookup = new RegistryLookup(parts)
+    const known = { keeper: this.#keeper, records: this.#records }
+    this.#maker = new RootfsMaker(parts, known)
+    this.#freshness = new TagFreshness(known, { maxAgeMs: this.#options.tagMaxAgeMs, today })
   }
 
   /**
@@ -204,7 +200,7 @@ export class ImageResolver {
 
   /** Signs and stores the record of an image that was made here. */
   async add(made: UnsignedRecord, imported: Imported): Promise<BelievedRootfs> {
-    return await this.#add(made, imported, { by: 'own-past', statement: await this.#keeper.state(made) })
+    return await this.#maker.add(made, imported, { by: 'own-past', statement: await this.#keeper.state(made) })
   }
 
   /**
@@ -237,17 +233,12 @@ export class ImageResolver {
 
   async #resolveOnce(reference: Reference, name: ImageName, options: ResolveOptions): Promise<ResolvedRootfs> {
     const known = await this.#findLastKnown(reference, name, options)
-    const lastKnown = known && (await this.#refresh(known, reference, options))
-    const answerer = chooseAnswerer(
-      reference,
-      options.pull,
-      lastKnown && {
-        isWholeHere: lastKnown.origin === 'local' && this.#parts.inventory.isWhole(lastKnown.manifest),
-        isOnMembersWord: lastKnown.belief.name === 'member',
-        isFresh: reference.kind === 'registry' && (await this.#isFresh(lastKnown)),
-      },
-      this.#silent.has(registryOf(reference)),
-    )
+    let lastKnown = known
+    let answerer = await this.#chooseAnswerer(reference, options.pull, known)
+    if (known !== undefined && answerer === 'registry' && options.pull === 'newer' && reference.kind === 'registry') {
+      lastKnown = await this.#freshness.refresh(known, options)
+      answerer = await this.#chooseAnswerer(reference, options.pull, lastKnown)
+    }
     if (answerer === 'nobody')
       throw this.#records.explain(
         new P2pfsError(
@@ -263,6 +254,15 @@ export class ImageResolver {
       return { ...lastKnown, resolution: 'last-known' }
     }
     return await this.#resolveTag(reference, name, lastKnown, options)
+  }
+
+  async #chooseAnswerer(reference: Reference, pull: MountPolicy, known: FoundRootfs | undefined): Promise<Answerer> {
+    const record = known && {
+      isWholeHere: known.origin === 'local' && this.#parts.inventory.isWhole(known.manifest),
+      isOnMembersWord: known.belief.name === 'member',
+      isFresh: reference.kind === 'registry' && (await this.#freshness.isFresh(known)),
+    }
+    return chooseAnswerer(reference, pull, record, this.#silent.has(registryOf(reference)))
   }
 
   /** Asks the registry what the reference stands for. If it does not answer, the last known image is used. */
@@ -293,10 +293,10 @@ export class ImageResolver {
     }
     this.#proofs.noteAnswer(reference, image.manifestDigest)
     const formed = { ...name, format: formatOf(image, name.format) }
-    const found = await this.#findInRegion(formed, image, signal)
+    const found = await this.#maker.findInRegion(formed, image, signal)
     if (found !== undefined) return { ...found, resolution: 'registry' }
     try {
-      return { ...(await this.#findOrImport(reference, image, formed.format, options)), resolution: 'registry' }
+      return { ...(await this.#maker.findOrImport(reference, image, formed.format, options)), resolution: 'registry' }
     } catch (error) {
       throw signal.aborted ? error : this.#records.explain(error, formed)
     }
@@ -328,47 +328,6 @@ export class ImageResolver {
     }
   }
 
-  /** Whether somebody who is believed about the name has asked the registry so lately that nobody does it again. */
-  async #isFresh(found: FoundRootfs): Promise<boolean> {
-    return this.#isRecent(await this.#keeper.askedAtMs(found))
-  }
-
-  /** Clocks may differ within the bounds that the rules of belief have; one that was wrong keeps no tag for longer. */
-  readonly #isRecent = (atMs: number): boolean => {
-    const { tagMaxAgeMs } = this.#options
-    const ageMs = this.#today() - atMs
-    return tagMaxAgeMs > 0 && ageMs < tagMaxAgeMs && ageMs > -maxClockSkewMs
-  }
-
-  /**
-   * What a member says of a tag that this host is about to ask for: one of them may have asked a moment ago. It is believed by
-   * the rules; and one that says again what this host knows must be believed as if this host knew nothing.
-   */
-  async #refresh(known: FoundRootfs, reference: Reference, { pull, signal }: ResolveOptions): Promise<FoundRootfs> {
-    const { record } = known
-    const isWhole = known.origin === 'local' && this.#parts.inventory.isWhole(known.manifest)
-    const isAsked = pull === 'newer' && reference.kind === 'registry' && !isPinned(reference) && !isWhole
-    if (!isAsked || this.#silent.has(registryOf(reference)) || (await this.#isFresh(known))) return known
-    const told = (await this.#records.ask(record, undefined, signal)).filter(
-      ({ record: { nameStatement }, name }) => name !== undefined && this.#isRecent(nameStatement.statedAtMs),
-    )
-    for (const { record: sent, peer, name: by, index } of newestFirst(told)) {
-      const { name } = this.#records.judge(sent, peer, record, undefined) ?? {}
-      if (name !== 'listed-key' && name !== 'member') continue
-      if (sent.manifestDigest === record.manifestDigest) {
-        const told = { ...known.record, nameStatement: sent.nameStatement }
-        return { ...known, record: told }
-      }
-      // A member's word does not stand against what this host knows better.
-      if (name === 'member' && known.belief.name !== 'member') continue
-      const manifest = await this.#records.fetchRootfs({ record: sent, peer }, undefined, signal)
-      if (manifest === undefined) continue
-      await this.#keeper.store(sent, manifest)
-      return { record: sent, manifest, belief: describeBelief(sent, by!, index), origin: 'peer' }
-    }
-    return known
-  }
-
   /** Asks a silent registry again, beside whoever has come: nobody waits for that. */
   #askSilent(reference: Reference, platform: string): void {
     const registry = registryOf(reference)
@@ -392,7 +351,7 @@ export class ImageResolver {
       if (found !== undefined)
         return format === name.format || format === 'raw'
           ? found
-          : await this.#convert(reference, found, name.format, options)
+          : await this.#maker.convert(reference, found, name.format, options)
     }
     return undefined
   }
@@ -401,6 +360,9 @@ export class ImageResolver {
   async findOnHost(name: ImageName): Promise<FoundRootfs | undefined> {
     return await this.#keeper.findOnHost(name)
   }
+
+  /** See {@link RootfsMaker.build}. */
+  readonly build: RootfsMaker['build'] = async (...request) => await this.#maker.build(...request)
 
   /** Finds what the region says that the name stands for: the newest statement that this host believes. */
   async #findNameInRegion(name: ImageName, signal: AbortSignal): Promise<FoundRootfs | undefined> {
@@ -414,143 +376,5 @@ export class ImageResolver {
       return { record, manifest, belief: describeBelief(record, by!, index), origin: 'peer' }
     }
     return undefined
-  }
-
-  /** Finds a rootfs in the region that is believed to be the image that the registry describes. */
-  async #findInRegion(name: ImageName, image: ResolvedImage, signal: AbortSignal): Promise<FoundRootfs | undefined> {
-    for (const told of await this.#records.ask(name, image.manifestDigest, signal)) {
-      const found = await this.#takeFromPeer(told, image, signal)
-      if (found !== undefined) return found
-    }
-    return undefined
-  }
-
-  /** Takes the rootfs of a believed record for the image that the registry describes. */
-  async #takeFromPeer(told: ToldRecord, image: ResolvedImage, signal: AbortSignal): Promise<FoundRootfs | undefined> {
-    const manifest = await this.#records.fetchRootfs(told, image, signal)
-    if (manifest === undefined) return undefined
-    // A statement that the operator trusts is worth more to others than this host's own.
-    const nameStatement = told.name === 'listed-key' ? told.record.nameStatement : await this.#keeper.state(told.record)
-    const record = { ...told.record, nameStatement }
-    await this.#keeper.store(record, manifest, { isOwnName: true })
-    return { record, manifest, belief: describeBelief(record, 'registry', told.index), origin: 'peer' }
-  }
-
-  /**
-   * Finds a publication of an image that nobody in the region knows, or has the image imported by a steward or here.
-   */
-  async #findOrImport(
-    reference: Reference,
-    image: ResolvedImage,
-    format: RootfsFormat,
-    options: FindOptions,
-  ): Promise<FoundRootfs> {
-    const { published, imports } = this.#parts
-    const { platform, manifestDigest } = image
-    const isDisputed = this.#records.disputeOf({ manifestDigest, format }).length > 0
-    const publication = isDisputed ? undefined : await published.find(reference, image, format, options)
-    if (publication !== undefined) {
-      const { manifest, belief } = publication
-      const record = { ...publication.record, nameStatement: await this.#keeper.state(publication.record) }
-      await this.#keeper.store(record, manifest, { isOwnName: true })
-      const found: FoundRootfs = {
-        record,
-        manifest,
-        belief: describeBelief(record, 'registry', belief),
-        origin: 'registry',
-      }
-      return record.format === format ? found : await this.#convert(reference, found, format, options)
-    }
-    const name = { reference: formatReference(reference), platform, format }
-    if (reference.kind === 'registry' && !imports.has(manifestDigest) && !isDisputed) {
-      const found = await this.#askStewards(reference, name, image, options)
-      if (found !== undefined) return found
-    }
-    return await imports.run(
-      importOf(name, manifestDigest, callerOf(reference)?.key),
-      options,
-      async (options) => await this.build(reference, image, format, options),
-    )
-  }
-
-  async #askStewards(
-    reference: Reference,
-    name: ImageName,
-    image: ResolvedImage,
-    options: FindOptions,
-  ): Promise<FoundRootfs | undefined> {
-    const { manifestDigest, layers } = image
-    return await this.#parts.stewards.ask(
-      { ...name, manifestDigest, layers },
-      { ...options, isForCaller: callerOf(reference) !== undefined },
-      async (record, peer, signal) => {
-        const told = this.#records.judge(record, peer, name, manifestDigest, undefined)
-        return told && (await this.#takeFromPeer(told, image, signal))
-      },
-    )
-  }
-
-  /** Makes the rootfs of a known image in another format. */
-  async #convert(
-    reference: Reference,
-    { record, manifest, belief, origin }: FoundRootfs,
-    format: RootfsFormat,
-    options: FindOptions,
-  ): Promise<FoundRootfs> {
-    const { config } = manifest
-    const image = { ...record, config, layers: layersOf(record.manifest, config) }
-    const made = await this.build(reference, image, format, {
-      ...options,
-      other: { record, isOnMembersWord: isOnMembersWord(belief) },
-      named: { by: belief.name, statement: record.nameStatement },
-    })
-    return { ...made, origin }
-  }
-
-  /** Imports the image here, and stores what it made. @throws as {@link Importer.importImage} */
-  async build(
-    reference: Reference,
-    image: ResolvedImage,
-    format: RootfsFormat,
-    { named, ...options }: MakeOptions,
-  ): Promise<FoundRootfs> {
-    const { manifestDigest } = image
-    const { importer, catalog, lies } = this.#parts
-    const dispute = this.#records.disputeOf({ manifestDigest, format })
-    const make = async (untold: boolean): Promise<Imported> =>
-      await importer.importImage(reference, image, format, { ...options, ...(untold && { untold }) })
-    let imported = await make(dispute.length > 0)
-    // The same member may have told the same lie about a layer again.
-    if (
-      imported.isUnverified &&
-      lies.isKnown({ manifestDigest, format, rootfsDigest: rootfsDigest(imported.manifest) })
-    )
-      imported = await make(true)
-    const made = {
-      reference: formatReference(reference),
-      platform: image.platform,
-      format,
-      manifestDigest,
-      manifest: image.manifest,
-      rootfsDigest: await catalog.putRootfs(imported.manifest),
-    }
-    for (const record of dispute)
-      if (record.rootfsDigest !== made.rootfsDigest) await lies.found(record, imported.manifest)
-    this.#records.endDispute(made)
-    return {
-      ...(await this.#add(made, imported, named ?? { by: 'registry', statement: await this.#keeper.state(made) })),
-      origin: 'built',
-    }
-  }
-
-  async #add(
-    made: UnsignedRecord,
-    { manifest, isUnverified }: Imported,
-    { by, statement }: NonNullable<MakeOptions['named']>,
-  ): Promise<BelievedRootfs> {
-    const attestation = await attest(made, this.#keeper.signer, { told: isUnverified })
-    const record = { ...made, attestation, nameStatement: statement }
-    await this.#keeper.store(record, manifest, { isOwnName: by === 'registry' || by === 'own-past' })
-    return { record, manifest, belief: describeBelief(record, by, isUnverified ? 'told-layers' : 'built') }
   }
 }

@@ -100,8 +100,8 @@ class FakeRegistry {
 
   topDigest: ImageResolverParts['registry']['topDigest'] = async (reference, { signal }) => {
     this.requests++
-    this.#checkReader(reference)
     if (this.fails !== undefined) return await this.fails(signal)
+    this.#checkReader(reference)
     return await Promise.resolve(this.#topDigest())
   }
 
