@@ -157,7 +157,7 @@ export class HttpRegistry implements ImageStorage {
     const image = asRegistry(reference)
     const { original } = await this.#mirrors.servers(image.registry)
     const name = image.digest ?? image.tag ?? 'latest'
-    const ask = async (): Promise<Digest> => await this.#manifests.digest(original, image, name, signal)
+    const ask = async (): Promise<void> => await this.#manifests.check(original, image, name, signal)
     await withRetry(ask, { signal, clock: this.#clock })
   }
 

@@ -21,10 +21,10 @@ async function run(
 ): Promise<{ sent: Record<string, unknown> | undefined; status: number | null; said: string }> {
   const socket = join(temporaryDirectory(t), 's')
   let sent: Record<string, unknown> | undefined
-  const server = createServer(async (request, response) => {
+  const server = createServer((request, response) => {
     let text = ''
-    for await (const piece of request) text += String(piece)
-    sent = JSON.parse(text) as Record<string, unknown>
+    request.on('data', (piece: Buffer) => (text += piece.toString()))
+    request.on('end', () => (sent = JSON.parse(text) as Record<string, unknown>))
     response.end('{"error":{"code":"missing","message":"no daemon here"}}\n')
   })
   server.listen(socket)
