@@ -2,6 +2,7 @@ import { endpoints, type Method } from './endpoints.ts'
 import type { Operation, OperationName, OperationOptions, Operations, RequestOf } from './operations.ts'
 import { HttpError } from './problem.ts'
 import {
+  parseAuthorizedRequest,
   parseCancelSeedRequest,
   parseDirectoryRequest,
   parseEmptyRequest,
@@ -33,7 +34,7 @@ const parsers: Parsers = {
   push: parsePushRequest,
   export: parseExportRequest,
   inspect: parseImageRequest,
-  verify: parseImageRequest,
+  verify: parseAuthorizedRequest,
   limits: parseEmptyRequest,
   changeLimits: parseLimitsRequest,
 }
