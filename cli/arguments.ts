@@ -55,10 +55,11 @@ export function parseCommon<Options extends Extra>(
     return undefined
   }
   if (positionals.length !== names.length) {
-    throw new UsageError(
-      `expected ${names.join(' ') || 'no arguments'}, got ${positionals.length} arguments; see --help`,
-    )
+    const got = positionals.length === 1 ? '1 argument' : `${positionals.length} arguments`
+    throw new UsageError(`expected ${names.join(' ') || 'no arguments'}, got ${got}; see --help`)
   }
+  for (const [index, name] of names.entries()) if (positionals[index] === '') throw new UsageError(`${name} is empty`)
+  for (const [name, value] of Object.entries(values)) if (value === '') throw new UsageError(`--${name} is empty`)
   return {
     positionals,
     control: typeof control === 'string' ? control : (process.env['P2PFS_CONTROL'] ?? defaultControl),
@@ -87,8 +88,9 @@ function parse(
   }
 }
 
-/** Makes the path in `oci:DIR` absolute, because the daemon has another working directory. */
+/** Makes the path in `oci:DIR` absolute, because the daemon has another working directory. @throws UsageError */
 export function absoluteImage(image: string, absolute: (path: string) => string): string {
+  if (/^oci:(?::|$)/.test(image)) throw new UsageError(`oci: is followed by a directory, as oci:DIR, in ${image}`)
   return image.startsWith('oci:') && !image.startsWith('oci:/') ? `oci:${absolute(image.slice(4))}` : image
 }
 

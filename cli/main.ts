@@ -64,6 +64,7 @@ p2pfs COMMAND --help explains a command. Exit status: 0 success, 1 failure, 2 wr
 }
 
 async function main([name, ...argv]: string[]): Promise<number> {
+  if (name === 'help' && argv[0] !== undefined) return await main([argv[0], '--help'])
   if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
     printHelp(help())
     return name === undefined ? usageExit : 0

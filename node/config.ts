@@ -52,6 +52,18 @@ function checkTextLength(value: string): void {
     )
 }
 
+/** A multiaddr that TCP can reach. */
+const addressPattern = /^\/(?:ip4|ip6|dns[46]?)\/[^/]+\/tcp\/(\d{1,5})(?:\/|$)/
+
+/** @throws invalid */
+function checkAddress(item: string): void {
+  if (Number(addressPattern.exec(item)?.[1] ?? Infinity) > 65_535)
+    throw new P2pfsError(
+      'invalid',
+      `not an address of a peer: ${JSON.stringify(item.slice(0, 100))}; it is written as /ip4/10.0.0.1/tcp/4100`,
+    )
+}
+
 const text = (
   value: string,
   fallback: string,
@@ -136,6 +148,7 @@ export const options = {
     check: checkTextLength,
   }),
   listen: list('MULTIADDR', [], 'addresses at which peers reach this host', {
+    check: checkAddress,
     fallbackText: `${listenFallback.everywhere} with a region key, else ${listenFallback.loopback}`,
   }),
   bulk: text(
@@ -146,14 +159,17 @@ export const options = {
     { choices: ['on', 'off', 'plain'] },
   ),
   bulkListen: text('MULTIADDR', '', 'address of such connections, such as /ip4/0.0.0.0/tcp/4101', {
+    check: checkAddress,
     fallbackText: 'those of --listen, at the port after the first, or at any if that is in use',
   }),
-  bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members'),
+  bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members', {
+    check: checkAddress,
+  }),
   neighbourRegion: list(
     'REGION=MULTIADDR',
     [],
     'members of other regions, which are asked for chunks before the registry: this host is their guest',
-    { check: parseNeighbour },
+    { check: (item) => checkAddress(parseNeighbour(item).value) },
   ),
   neighbourKeyFile: list('REGION=FILE', [], 'keys for guests of those regions, from their operators', {
     check: parseNeighbour,

@@ -332,7 +332,8 @@ export interface Progress {
   progress: { step: 'import' | 'fetch' | 'export' | 'push' | 'publish' | 'verify' | 'place' } & ByteProgress
 }
 
-export type Outcome<T> = { result: T } | { error: { code: string; message: string } }
+/** `isUsage`: the request itself is wrong, whatever the state of this host. */
+export type Outcome<T> = { result: T } | { error: { code: string; message: string; isUsage?: true } }
 
 /**
  * `open`; `idle`: none is needed now. Otherwise chunks come over libp2p: the peer has none for this host (`refused`: it

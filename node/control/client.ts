@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { P2pfsError, errorCodes, isP2pfsError, type ErrorCode } from '../../protocol/errors.ts'
@@ -118,7 +119,7 @@ async function callOnce<Result>(
 function resultOf<Result>(line: Outcome<Result>): Result {
   if ('result' in line) return line.result
   const code = errorCodes.find((candidate) => candidate === line.error.code) ?? ('unavailable' satisfies ErrorCode)
-  throw new P2pfsError(code, line.error.message)
+  throw new P2pfsError(code, line.error.message, line.error.isUsage === true ? { isUsage: true } : {})
 }
 
 async function open(path: string): Promise<Socket> {
@@ -137,9 +138,10 @@ async function open(path: string): Promise<Socket> {
         await sleep(retryPauseMs)
         continue
       }
-      throw new P2pfsError('unavailable', `no daemon at ${path}: ${advice[code] ?? (cause as Error).message}`, {
-        cause,
-      })
+      // Linux says of a file what it says of a socket that nobody listens on.
+      const isFile = code === 'ECONNREFUSED' && statSync(path, { throwIfNoEntry: false })?.isSocket() === false
+      const why = advice[isFile ? 'ENOTSOCK' : code] ?? (cause as Error).message
+      throw new P2pfsError('unavailable', `no daemon at ${path}: ${why}`, { cause })
     }
   }
 }

@@ -1,3 +1,4 @@
+import { asUsage } from './usage.ts'
 import type { Operation, OperationOptions, Operations } from './operations.ts'
 import {
   parseCancelSeedRequest,
@@ -20,7 +21,11 @@ function route<Request>(
   parse: (body: RequestBody) => Request,
   choose: (operations: Operations) => Operation<Request, object>,
 ): Route {
-  return async (operations, body, options) => await choose(operations).run(parse(body), options)
+  return async (operations, body, options) =>
+    await choose(operations).run(
+      asUsage(() => parse(body)),
+      options,
+    )
 }
 
 /** Every request of the API: method and path, parser, operation. */

@@ -6,6 +6,7 @@ import type { OperationOptions, Operations } from './operations.ts'
 import { parseBody } from './requests.ts'
 import { routes } from './routes.ts'
 import { ControlSocket, listen } from './socket.ts'
+import { asUsage, isUsage } from './usage.ts'
 
 /** A request is a few names and paths (bytes). */
 const maxRequestBytes = 64 * 1024
@@ -93,7 +94,8 @@ export class ControlServer {
       const path = request.url ?? ''
       if (isExpected) this.#log.warn('request failed', { error, path })
       else this.#log.error('request failed unexpectedly', { error, path })
-      send({ error: { code: isExpected ? error.code : 'unavailable', message: (error as Error).message } })
+      const code = isExpected ? error.code : 'unavailable'
+      send({ error: { code, message: (error as Error).message, ...(isUsage(error) && { isUsage: true }) } })
     }
     response.end()
   }
@@ -103,7 +105,7 @@ export class ControlServer {
     const route = routes.get(name)
     if (route === undefined) throw new P2pfsError('invalid', `no such request: ${name}`)
     const text = await readText(request)
-    return await route(this.#operations, text === '' ? {} : parseBody(text), options)
+    return await route(this.#operations, text === '' ? {} : asUsage(() => parseBody(text)), options)
   }
 }
 

@@ -113,7 +113,7 @@ async function openSource(source: string): Promise<FileHandle> {
   const fail = (cause: unknown): never => {
     const { code, message } = cause as NodeJS.ErrnoException
     const what = `cannot import ${source}: ${message}`
-    if (code === 'ENOENT') throw new P2pfsError('missing', what, { cause })
+    if (code === 'ENOENT') throw new P2pfsError('missing', `there is no ${source}`, { cause })
     if (code === 'EACCES' || code === 'EPERM') throw new P2pfsError('denied', what, { cause })
     throw systemError(`cannot import ${source}`, cause)
   }

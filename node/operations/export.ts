@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { open, rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { ExportRequest, ExportResult } from '../control/api.ts'
@@ -13,6 +14,12 @@ import type { ImageRequests } from './image-request.ts'
 /** Chunks that are being fetched or written at once. */
 const chunksAhead = 16
 const zeros = Buffer.alloc(1024 * 1024)
+
+/** Errors that say little of what to do. */
+const reasons: Partial<Record<string, (file: string) => string>> = {
+  ENOENT: (file) => `there is no directory ${dirname(file)}; make it first`,
+  EISDIR: (file) => `it is a directory; name a file, as ${join(file, 'rootfs.img')}`,
+}
 
 export interface ExportParts {
   requests: ImageRequests
@@ -82,7 +89,8 @@ export class ExportOperation {
       await rm(partial, { force: true })
       const { code } = cause as NodeJS.ErrnoException
       if (code === undefined || cause instanceof P2pfsError || !/^E[A-Z]+$/.test(code)) throw cause
-      throw new P2pfsError('unavailable', `cannot write ${file}: ${(cause as Error).message}`, { cause })
+      const why = reasons[code]?.(file) ?? (cause as Error).message
+      throw new P2pfsError('unavailable', `cannot write ${file}: ${why}`, { cause })
     }
   }
 }

@@ -1,5 +1,6 @@
 import { parseRootfsFormat, rootfsFormats } from '../../protocol/rootfs-manifest.ts'
 import type { ImageRequest } from '../control/api.ts'
+import { asUsage } from '../control/usage.ts'
 import type { Variant } from '../model/image.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
 
@@ -14,7 +15,7 @@ export class ImageRequests {
 
   /** @param format of a request that names none. @throws invalid for what is no reference, or no format */
   parse(request: ImageRequest, format?: Variant['format']): { reference: Reference; variant: Variant } {
-    return { reference: parseReference(request.image), variant: this.variant(request, format) }
+    return { reference: asUsage(() => parseReference(request.image)), variant: this.variant(request, format) }
   }
 
   /** @throws invalid for an unknown format */
@@ -24,7 +25,7 @@ export class ImageRequests {
   ): Variant {
     return {
       platform: platform ?? this.#platform,
-      format: format === undefined ? defaultFormat : parseRootfsFormat(format),
+      format: format === undefined ? defaultFormat : asUsage(() => parseRootfsFormat(format)),
     }
   }
 }

@@ -2,6 +2,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { PushRequest, PushResult } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
+import { asUsage } from '../control/usage.ts'
 import type { ImageResolver } from '../images/resolver.ts'
 import type { Publisher } from '../publish/publisher.ts'
 import type { RawPusher } from '../publish/raw-pusher.ts'
@@ -27,7 +28,7 @@ export class PushOperation {
   /** @throws invalid for a target that is no tag in a registry; missing for an unknown image; unsupported for one that is not raw */
   async run(request: PushRequest, { signal, onProgress }: OperationOptions): Promise<PushResult> {
     const { requests, resolver, pusher, publisher, log } = this.#parts
-    const target = parseTarget(request.target)
+    const target = asUsage(() => parseTarget(request.target))
     const { reference, variant } = requests.parse({ ...request, format: 'raw' })
     const found = await resolver.find(reference, variant, { signal })
     if (found === undefined)

@@ -33,6 +33,7 @@ import { GuestServer } from './guest/server.ts'
 import { loadIdentity } from './identity.ts'
 import { ImportClient } from './import/client.ts'
 import { limits } from './limits.ts'
+import { listenError } from './listen-error.ts'
 import { Location } from './location/location.ts'
 import { Swarms } from './location/swarms.ts'
 import { serveImport } from './import/server.ts'
@@ -253,7 +254,7 @@ export class PeerNetwork {
   /**
    * Begins to listen, to serve, and to connect to the region.
    * @param files the chunk store, for bulk transfers
-   * @throws invalid for addresses that cannot be listened on
+   * @throws invalid for addresses that cannot be listened on; unavailable where they are in use
    */
   async start(served: ServedData, files: ChunkFiles): Promise<void> {
     const { membership } = this
@@ -307,9 +308,7 @@ export class PeerNetwork {
     try {
       await this.#host.start()
     } catch (cause) {
-      throw new P2pfsError('invalid', `cannot listen on ${this.#listen.join(', ')}: ${(cause as Error).message}`, {
-        cause,
-      })
+      throw listenError(this.#listen, cause)
     }
     this.#dialler.start()
     membership.start()

@@ -8,6 +8,7 @@ import { silentLog } from '../../../node/base/log.ts'
 import type { Progress } from '../../../node/control/api.ts'
 import { call } from '../../../node/control/client.ts'
 import { ControlServer } from '../../../node/control/server.ts'
+import { asUsage, isUsage } from '../../../node/control/usage.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import { FakeOperations } from './fake-operations.ts'
@@ -81,6 +82,19 @@ test('a request that does not parse, is too long or does not exist is invalid, a
   await assert.rejects(send('/seed', { image: 'x'.repeat(70_000) }), (error) => isP2pfsError(error, 'invalid'))
   await assert.rejects(send('/explode', {}), (error) => isP2pfsError(error, 'invalid'))
   assert.deepEqual(fake.calls, [])
+})
+
+test('an error of the request itself is told apart from one of the image', async (t) => {
+  const fake = await startServer(t)
+  const seed = async (body: object): Promise<unknown> => await call('POST', '/seed', body, { socket: fake.socket })
+  fake.answer = async () => await Promise.reject(new P2pfsError('invalid', 'layer is malformed'))
+  await assert.rejects(seed({ image: 'x' }), (error) => isP2pfsError(error, 'invalid') && !isUsage(error))
+  fake.answer = async () =>
+    asUsage(() => {
+      throw new P2pfsError('invalid', 'no reference', { at: 1 })
+    })
+  await assert.rejects(seed({ image: 'x' }), (error) => isUsage(error) && (error as Error).message === 'no reference')
+  await assert.rejects(seed({}), (error) => isUsage(error))
 })
 
 test('an operation is aborted when its caller goes away', async (t) => {
