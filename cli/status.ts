@@ -5,23 +5,23 @@ import type { Origin } from '../node/model/image.ts'
 import type { WholeReadReason } from '../node/model/whole-read.ts'
 import type { Amount } from '../node/model/progress.ts'
 import { call } from '../node/control/client.ts'
-import { commonHelp, parseCommon } from './arguments.ts'
 import { describeBelief } from './belief.ts'
+import { describeCommand, parseCommand } from './command.ts'
 import { printJson, printLines, shortName } from './output.ts'
 import { describeLimit } from './limits.ts'
 import { describeDemand } from './seed-job.ts'
 import { formatAmount, formatSize } from './size.ts'
 
-const help = `Shows the region, its peers, the images and mounts of this host, and where their data came from.
-
-Usage: p2pfs status [OPTION...]
-
-${commonHelp}
-`
+export const command = describeCommand({
+  name: 'status',
+  usage: [''],
+  text: 'Shows the region, its peers, the images and mounts of this host, and where their data came from.',
+  positionals: {},
+  options: {},
+})
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, [], {})
-  if (parsed === undefined) return 0
+  const parsed = parseCommand(argv, command)
   const status = await call<Status>('GET', '/status', undefined, { socket: parsed.control })
   if (parsed.json) printJson(status)
   else printLines(describe(status))

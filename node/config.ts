@@ -496,28 +496,34 @@ function parseValue(name: Name, given: readonly string[], where: string): boolea
   return Number(value)
 }
 
-/** The lines of the help, one per option. */
-export function describeOptions(): string {
-  const shown = names.filter((name) => (options[name] as Option<unknown>).isHidden !== true)
-  const rows = shown.map((name) => {
-    const option: Option<unknown> = options[name]
-    const fallback =
-      option.fallbackText ??
-      (Array.isArray(option.fallback) ? option.fallback.join(',') || 'none' : String(option.fallback))
-    if (option.type === 'flag') return [`--${flagOf(name)}`, option.meaning] as const
-    return [`--${flagOf(name)} ${option.value}`, `${option.meaning} [${fallback}]`] as const
-  })
-  rows.push(['--config FILE', 'JSON file with these options, named in camelCase [/etc/p2pfs/config.json if it exists]'])
-  return rows.map(([flag, meaning]) => `  ${flag}\n${wrap(meaning, '      ')}`).join('\n')
+/** What is to be said of an option; `value` is the placeholder for what its flag takes. */
+export interface DescribedOption {
+  value?: string
+  help: string
+  fallback?: string
+  choices?: readonly string[]
+  completes?: 'file'
 }
 
-/** Breaks a text into lines of at most 100 columns, for terminals. */
-function wrap(text: string, indent: string): string {
-  const lines = [indent]
-  for (const word of text.split(' ')) {
-    const line = lines.at(-1)!
-    if (line !== indent && line.length + word.length >= 100) lines.push(`${indent}${word}`)
-    else lines[lines.length - 1] = line === indent ? `${indent}${word}` : `${line} ${word}`
+/** All options but hidden ones, by their flags without the dashes: for the help, completion and the manual. */
+export function describeOptions(): Record<string, DescribedOption> {
+  const described: Record<string, DescribedOption> = {}
+  for (const name of names) {
+    const { type, value, meaning, fallback, fallbackText, choices, isHidden }: Option<unknown> = options[name]
+    if (isHidden === true) continue
+    const usual = fallbackText ?? (Array.isArray(fallback) ? fallback.join(',') || 'none' : String(fallback))
+    described[flagOf(name)] = {
+      help: meaning,
+      ...(type !== 'flag' && { value, fallback: usual }),
+      ...(choices !== undefined && { choices }),
+      ...((type === 'path' || value === 'FILE' || value === 'DIR') && { completes: 'file' }),
+    }
   }
-  return lines.join('\n')
+  described['config'] = {
+    value: 'FILE',
+    help: 'JSON file with these options, named in camelCase',
+    fallback: '/etc/p2pfs/config.json if it exists',
+    completes: 'file',
+  }
+  return described
 }

@@ -79,7 +79,7 @@ for (const [name, { given, read }] of Object.entries(samples)) {
     assert.deepEqual(loadConfig(['--config', file], {}, none)[key], read)
     assert.deepEqual(loadConfig([], { P2PFS_CONFIG: file }, none)[key], read)
     assert.notDeepEqual(loadConfig([], {}, none)[key], read)
-    assert.equal(new RegExp(`${flag}[ \\n]`).test(describeOptions()), !hidden.has(name))
+    assert.equal(flag.slice(2) in describeOptions(), !hidden.has(name))
   })
 }
 
