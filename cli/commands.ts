@@ -43,4 +43,8 @@ export const commands: Commands = {
     summary: 'show the region, peers, images, mounts, and where data came from',
     load: async () => await import('./status.ts'),
   },
+  completion: {
+    summary: 'print the completion of these commands for a shell',
+    load: async () => await import('./completion.ts'),
+  },
 }
