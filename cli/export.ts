@@ -3,7 +3,7 @@ import type { ExportRequest, ExportResult } from '../node/control/api.ts'
 import { parseExportRequest } from '../node/control/requests.ts'
 import { checkRequest, imageArgument, imageOptions, imageRequest } from './arguments.ts'
 import { describeCommand, parseCommand } from './command.ts'
-import { callWithProgress } from './progress.ts'
+import { callWithProgress, progressOption } from './progress.ts'
 import { formatSize } from './size.ts'
 
 export const command = describeCommand({
@@ -12,7 +12,7 @@ export const command = describeCommand({
   text: `Writes the complete block image of an image to a file, for programs that cannot use a mount. FILE
 appears once everything is written, and replaces an existing file. Zeros become holes.`,
   positionals: { ...imageArgument, FILE: { completes: 'file' } },
-  options: imageOptions('ext4'),
+  options: { ...imageOptions('ext4'), ...progressOption },
 })
 
 export async function run(argv: string[]): Promise<number> {

@@ -5,7 +5,7 @@ import { parseImportRequest } from '../node/control/requests.ts'
 import { absoluteImage, checkRequest, imageOptions } from './arguments.ts'
 import { describeCommand, parseCommand } from './command.ts'
 import { UsageError } from './failure.ts'
-import { callWithProgress } from './progress.ts'
+import { callWithProgress, progressOption } from './progress.ts'
 import { describeSeeded } from './seed.ts'
 
 export const command = describeCommand({
@@ -22,7 +22,7 @@ export const command = describeCommand({
       help: 'lower-case letters and digits, with . _ - / between them, and optionally a tag: app, team/app:v2',
     },
   },
-  options: { raw: { help: 'take the file as it is' }, ...imageOptions('ext4') },
+  options: { raw: { help: 'take the file as it is' }, ...imageOptions('ext4'), ...progressOption },
   notes: `If NAME exists, it stands for the new image from now on; existing mounts keep the old one. The daemon reads SOURCE, so
 it needs access to it. With --raw the image is the file, byte by byte, and is mounted as a drive; its zeros take no
 room, and what it has in common with earlier versions is kept and sent once. Only hosts that have the chunks can deliver

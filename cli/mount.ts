@@ -2,12 +2,12 @@ import { resolve } from 'node:path'
 import type { MountRequest, MountResult } from '../node/control/api.ts'
 import { pullPolicies } from '../node/model/image.ts'
 import { parseOwner, type Owner } from '../node/model/owner.ts'
-import { call } from '../node/control/client.ts'
 import { parseMountRequest } from '../node/control/requests.ts'
 import { checkRequest, imageArgument, imageOptions, imageRequest } from './arguments.ts'
 import { describeCommand, parseCommand } from './command.ts'
 import { UsageError } from './failure.ts'
 import { printJson, printNote } from './output.ts'
+import { callShowingProgress, progressOption } from './progress.ts'
 import { noteRestriction } from './restriction.ts'
 import { parseSize } from './size.ts'
 
@@ -54,6 +54,7 @@ is read.`,
         'where no user but root can',
     },
     ...imageOptions('ext4; for trees erofs'),
+    ...progressOption,
   },
   notes: `An image that is neither known in the region nor published in its registry is imported first, which reads all its
 layers once. p2pfs reset DIR empties a scratch drive or the overlay of a writable tree.
@@ -85,7 +86,7 @@ function parseOwnerFlag(value: string): Owner {
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
   const [image = '', directory = ''] = parsed.positionals
-  const { as, scratch, writable, size, pull, owner, 'allow-others': allowOthers, ...variant } = parsed.values
+  const { as, scratch, writable, size, pull, owner, 'allow-others': allowOthers, progress, ...variant } = parsed.values
   const request: MountRequest = checkRequest(parseMountRequest, {
     ...imageRequest(image, variant, resolve),
     directory: resolve(directory),
@@ -97,7 +98,7 @@ export async function run(argv: string[]): Promise<number> {
     ...(owner === undefined ? {} : { owner: parseOwnerFlag(owner) }),
     ...(allowOthers === undefined ? {} : { allowOthers }),
   })
-  const result = await call<MountResult>('POST', '/mount', request, { socket: parsed.control })
+  const result = await callShowingProgress<MountResult>('/mount', request, { ...parsed, mode: progress })
   if (result.unanswered !== undefined)
     printNote(`mounted ${result.manifestDigest}, the last known image of ${image}: ${result.unanswered}`)
   noteRestriction(result)

@@ -3,7 +3,7 @@ import type { PushRequest, PushResult } from '../node/control/api.ts'
 import { parsePushRequest } from '../node/control/requests.ts'
 import { absoluteImage, checkRequest, imageArgument, platformOption } from './arguments.ts'
 import { describeCommand, parseCommand } from './command.ts'
-import { callWithProgress } from './progress.ts'
+import { callWithProgress, progressOption } from './progress.ts'
 import { formatSize } from './size.ts'
 
 export const command = describeCommand({
@@ -13,7 +13,7 @@ export const command = describeCommand({
 index beside it, signed with this host's key. Other regions mount it by that name. Layers that the
 registry has are not sent again: a layer is 64 MiB of the image, or more in a large one.`,
   positionals: { ...imageArgument, TARGET: { help: 'a name in a registry: host:5000/disks/app:v2' } },
-  options: platformOption,
+  options: { ...platformOption, ...progressOption },
 })
 
 export async function run(argv: string[]): Promise<number> {

@@ -4,7 +4,7 @@ import { parseSeedJobRequest, parseSeedRequest } from '../node/control/requests.
 import { checkRequest, imageArgument, imageOptions, imageRequest } from './arguments.ts'
 import { describeCommand, parseCommand, type Values } from './command.ts'
 import { UsageError } from './failure.ts'
-import { callWithProgress } from './progress.ts'
+import { callWithProgress, progressOption } from './progress.ts'
 import { describeSeedJob } from './seed-job.ts'
 import { formatSize } from './size.ts'
 import { parseMs, parseTime } from './time.ts'
@@ -57,12 +57,13 @@ or start anew, and is shown by p2pfs seeds.`,
     },
     ...jobOptions,
     ...imageOptions('ext4'),
+    ...progressOption,
   },
 })
 
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
-  const { publish = false, platform, format, ...job } = parsed.values
+  const { publish = false, platform, format, progress: _progress, ...job } = parsed.values
   const variant = { ...(platform !== undefined && { platform }), ...(format !== undefined && { format }) }
   const image = imageRequest(parsed.positionals[0] ?? '', variant, resolve)
   if (Object.keys(job).length > 0) {

@@ -3,7 +3,7 @@ import type { VerifiedUse, VerifyRequest, VerifyResult } from '../node/control/a
 import { parseImageRequest } from '../node/control/requests.ts'
 import { checkRequest, imageArgument, imageOptions, imageRequest } from './arguments.ts'
 import { describeCommand, parseCommand } from './command.ts'
-import { callWithProgress } from './progress.ts'
+import { callWithProgress, progressOption } from './progress.ts'
 
 export const command = describeCommand({
   name: 'verify',
@@ -12,7 +12,7 @@ export const command = describeCommand({
 host, its region and the publications in the registry use for it. Reads every layer once and keeps
 nothing of it.`,
   positionals: imageArgument,
-  options: imageOptions('ext4'),
+  options: { ...imageOptions('ext4'), ...progressOption },
   notes: 'Exit status: 0 if everything agrees, 1 if something differs.',
 })
 

@@ -59,7 +59,8 @@ export class ExportOperation {
     file: string,
     { signal, onProgress }: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void },
   ): Promise<void> {
-    const progress = { doneBytes: 0, totalBytes: sizeOf(manifest) }
+    const from = { local: 0, peer: 0, neighbour: 0, registry: 0 }
+    const progress = { doneBytes: 0, totalBytes: sizeOf(manifest), from }
     const partial = `${file}.${randomBytes(4).toString('hex')}.partial`
     const failed = new AbortController()
     const ended = AbortSignal.any([signal, failed.signal])
@@ -73,7 +74,8 @@ export class ExportOperation {
           ended.throwIfAborted()
           const offset = nextOffset
           nextOffset += request.lengthBytes
-          const { bytes } = await this.#parts.fetcher.fetch(request, { signal: ended, priority: 'background' })
+          const { bytes, source } = await this.#parts.fetcher.fetch(request, { signal: ended, priority: 'background' })
+          from[source] += request.lengthBytes
           if (zeros.compare(bytes, 0, bytes.length, 0, bytes.length) !== 0) {
             await output.write(bytes, 0, Math.min(bytes.length, progress.totalBytes - offset), offset)
           }

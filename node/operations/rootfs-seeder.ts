@@ -53,9 +53,11 @@ export class RootfsSeeder {
     { signal, onProgress }: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void },
   ): Promise<void> {
     const { fetcher, clock = systemClock } = this.#parts
-    const progress = { doneBytes: 0, totalBytes: sizeOf(manifest) }
-    await fetchChunks(chunkRequests(tablesOf(manifest)), { fetcher, clock, signal }, ({ lengthBytes }) => {
+    const from = { local: 0, peer: 0, neighbour: 0, registry: 0 }
+    const progress = { doneBytes: 0, totalBytes: sizeOf(manifest), from }
+    await fetchChunks(chunkRequests(tablesOf(manifest)), { fetcher, clock, signal }, ({ lengthBytes }, source) => {
       progress.doneBytes += lengthBytes
+      from[source] += lengthBytes
       onProgress(progress)
     })
   }
