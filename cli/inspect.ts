@@ -20,7 +20,7 @@ shares with other images on this host. Asks this host and its region; imports no
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
   const request = checkRequest(parseImageRequest, imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve))
-  const result = await call<InspectResult>('POST', '/inspect', request, { socket: parsed.control })
+  const result = await call('inspect', request, { socket: parsed.control })
   if (parsed.json) printJson(result)
   else printLines(describe(result))
   return 0

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import type { MountRequest, MountResult } from '../node/control/api.ts'
+import type { MountRequest } from '../node/control/api.ts'
 import { pullPolicies } from '../node/model/image.ts'
 import { parseOwner, type Owner } from '../node/model/owner.ts'
 import { parseMountRequest } from '../node/control/requests.ts'
@@ -98,7 +98,7 @@ export async function run(argv: string[]): Promise<number> {
     ...(owner === undefined ? {} : { owner: parseOwnerFlag(owner) }),
     ...(allowOthers === undefined ? {} : { allowOthers }),
   })
-  const result = await callShowingProgress<MountResult>('/mount', request, { ...parsed, mode: progress })
+  const result = await callShowingProgress('mount', request, { ...parsed, mode: progress })
   if (result.unanswered !== undefined)
     printNote(`mounted ${result.manifestDigest}, the last known image of ${image}: ${result.unanswered}`)
   noteRestriction(result)

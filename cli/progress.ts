@@ -1,5 +1,6 @@
 import type { Progress } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
+import type { OperationName, RequestOf, ResultOf } from '../node/control/operations.ts'
 import { printJson, printLines } from './output.ts'
 
 /** Shows how far a request is. */
@@ -25,11 +26,11 @@ export const progressOption = {
 } as const
 
 /** Sends a long request to the daemon, and shows its progress. @param mode one of `progressOption` */
-export async function callShowingProgress<T>(
-  path: string,
-  request: unknown,
+export async function callShowingProgress<Name extends OperationName>(
+  name: Name,
+  request: RequestOf<Name>,
   { control, json, mode = 'auto' }: { control: string; json: boolean; mode?: string | undefined },
-): Promise<T> {
+): Promise<ResultOf<Name>> {
   const load = viewFor(mode, { json, isTerminal: process.stderr.isTTY })
   let view: ProgressView | undefined
   let loading: Promise<void> | undefined
@@ -41,7 +42,7 @@ export async function callShowingProgress<T>(
     })
   }
   try {
-    return await call<T>('POST', path, request, { socket: control, onProgress })
+    return await call(name, request, { socket: control, onProgress })
   } finally {
     await loading
     view?.end()
@@ -51,13 +52,13 @@ export async function callShowingProgress<T>(
 /**
  * The same, and prints the result on stdout: as JSON, or without `--json` as the lines of `describe`.
  */
-export async function callWithProgress<T>(
-  path: string,
-  request: unknown,
+export async function callWithProgress<Name extends OperationName>(
+  name: Name,
+  request: RequestOf<Name>,
   { control, json, values }: { control: string; json: boolean; values: { progress?: string } },
-  describe: (result: T) => string[],
-): Promise<T> {
-  const result = await callShowingProgress<T>(path, request, { control, json, mode: values.progress })
+  describe: (result: ResultOf<Name>) => string[],
+): Promise<ResultOf<Name>> {
+  const result = await callShowingProgress(name, request, { control, json, mode: values.progress })
   if (json) printJson(result)
   else printLines(describe(result))
   return result

@@ -24,7 +24,7 @@ export async function run(argv: string[]): Promise<number> {
     target,
     ...parsed.values,
   })
-  await callWithProgress<PushResult>('/push', request, parsed, describe)
+  await callWithProgress('push', request, parsed, describe)
   return 0
 }
 

@@ -1,5 +1,4 @@
 import { resolve } from 'node:path'
-import type { Placed } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { describeCommand, parseCommand } from './command.ts'
 import { printJson } from './output.ts'
@@ -18,12 +17,8 @@ with the old drive. A tree must not be in use.`,
 
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
-  const result = await call<Placed>(
-    'POST',
-    '/reset',
-    { directory: resolve(parsed.positionals[0] ?? '') },
-    { socket: parsed.control },
-  )
+  const directory = resolve(parsed.positionals[0] ?? '')
+  const result = await call('reset', { directory }, { socket: parsed.control })
   noteRestriction(result)
   printJson(result)
   return 0

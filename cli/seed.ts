@@ -69,11 +69,11 @@ export async function run(argv: string[]): Promise<number> {
   if (Object.keys(job).length > 0) {
     if (publish) throw new UsageError('--publish is for a seed on this host; seed the image with --publish first')
     const request: SeedJobRequest = checkRequest(parseSeedJobRequest, { ...image, ...parseJob(job) })
-    const result = await callWithProgress<SeedJobResult>('/seeds', request, parsed, describeResult)
+    const result = await callWithProgress('placeSeed', request, parsed, describeResult)
     return result.placed === false ? 1 : 0
   }
   const request: SeedRequest = checkRequest(parseSeedRequest, { ...image, publish })
-  await callWithProgress<SeedResult>('/seed', request, parsed, describeSeeded)
+  await callWithProgress('seed', request, parsed, describeSeeded)
   return 0
 }
 

@@ -22,7 +22,7 @@ export const command = describeCommand({
 
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
-  const status = await call<Status>('GET', '/status', undefined, { socket: parsed.control })
+  const status = await call('status', {}, { socket: parsed.control })
   if (parsed.json) printJson(status)
   else printLines(describe(status))
   return 0

@@ -14,7 +14,7 @@ export const command = describeCommand({
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
   const directory = resolve(parsed.positionals[0] ?? '')
-  await call('POST', '/umount', { directory }, { socket: parsed.control })
+  await call('umount', { directory }, { socket: parsed.control })
   if (parsed.json) printJson({ directory })
   return 0
 }

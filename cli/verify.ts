@@ -20,7 +20,7 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
   const image = imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve)
   const request: VerifyRequest = checkRequest(parseImageRequest, image)
-  const { same } = await callWithProgress<VerifyResult>('/verify', request, parsed, describe)
+  const { same } = await callWithProgress('verify', request, parsed, describe)
   return same ? 0 : 1
 }
 

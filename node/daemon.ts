@@ -51,6 +51,7 @@ import { ImportOperation } from './operations/import.ts'
 import { InspectOperation } from './operations/inspect.ts'
 import { LimitsOperation } from './operations/limits.ts'
 import { MountReports } from './operations/mount-report.ts'
+import { ListMountsOperation } from './operations/list-mounts.ts'
 import { MountOperation, ResetOperation, UmountOperation } from './operations/mount.ts'
 import { PushOperation } from './operations/push.ts'
 import { RootfsSeeder } from './operations/rootfs-seeder.ts'
@@ -456,6 +457,8 @@ export async function startDaemon(
         listSeeds: new ListSeedsOperation({ jobs }),
         cancelSeed: new CancelSeedOperation({ jobs }),
         limits: bandwidthLimits,
+        changeLimits: bandwidthLimits,
+        listMounts: new ListMountsOperation({ catalog, mounts, reports, lies }),
         mount: new MountOperation({
           stateDir: config.stateDir,
           requests,
@@ -482,7 +485,7 @@ export async function startDaemon(
       },
       log,
     },
-    { socket: config.control, inherited },
+    { socket: config.control, inherited, group: config.controlGroup },
   )
 
   // Mounts of the daemon before, then everything that is served. Reads are served last: a miss finds everything in place.

@@ -27,6 +27,10 @@ export async function runDaemon(config: Config, log: Log): Promise<number> {
   let daemon: AsyncDisposable
   const stop = Promise.withResolvers<void>()
   process.on('SIGTERM', stop.resolve).on('SIGINT', stop.resolve)
+  process.on('SIGHUP', () => {
+    if (temporaryPath !== undefined) stop.resolve()
+    else log.warn('daemon is not replaced: without a supervisor its mounts would end; restart it for what has changed')
+  })
   process.on('disconnect', () =>
     log.error('supervisor has died; this daemon serves alone until it is stopped', { pid: process.pid }),
   )

@@ -26,7 +26,7 @@ const externalMemoryFlag = '--external-memory-accounted-in-global-limit'
 const initialOldSpaceMb = 24
 
 /** Options that stay as they are while a supervisor lives. */
-const lasting = ['stateDir', 'control', 'fuseDriver'] as const
+const lasting = ['stateDir', 'control', 'controlGroup', 'fuseDriver'] as const
 
 /**
  * Runs the node of this host until it is told to stop.
@@ -68,6 +68,7 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
     {
       stateDir,
       control: config.control,
+      controlGroup: config.controlGroup,
       mountPoint,
       mountRoots: [trees, native, writable],
       lastingRoot: native,

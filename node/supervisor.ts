@@ -60,6 +60,8 @@ export interface SupervisorOptions {
   stateDir: string
   /** Path of the control socket. */
   control: string
+  /** Group that may use it; empty for none. */
+  controlGroup: string
   mountPoint: string
   /** Directories below which the daemon mounts what it needs. */
   mountRoots: readonly string[]
@@ -99,7 +101,7 @@ export class Supervisor {
   constructor({ log }: { log: Log }, options: SupervisorOptions) {
     this.#log = log
     this.#options = options
-    this.#control = new ControlSocket(options.control)
+    this.#control = new ControlSocket(options.control, undefined, options.controlGroup)
   }
 
   /**

@@ -44,10 +44,10 @@ function caseOf(command: DescribedCommand): string {
     })
   const flags = Object.keys(options).map((option) => `--${option}`)
   const completes = completesOf(command)
-  const arguments_ = completes === undefined ? `words='${words.join(' ')}'` : `files=${actions[completes]}`
+  const offered = completes === undefined ? `words='${words.join(' ')}'` : `files=${actions[completes]}`
   return `      ${name})
         case $previous in
-${[...values, `          *) case $current in -*) words='${flags.join(' ')}' ;; *) ${arguments_} ;; esac ;;`].join('\n')}
+${[...values, `          *) case $current in -*) words='${flags.join(' ')}' ;; *) ${offered} ;; esac ;;`].join('\n')}
         esac
         ;;`
 }

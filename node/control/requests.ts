@@ -5,6 +5,7 @@ import { maxOwnerId, type Owner } from '../model/owner.ts'
 import { normalizePlatform } from '../model/platform.ts'
 import type {
   CancelSeedRequest,
+  EmptyRequest,
   ExportRequest,
   ImageRequest,
   ImportRequest,
@@ -30,6 +31,10 @@ export function parseBody(text: string): RequestBody {
   if (typeof body !== 'object' || body === null || Array.isArray(body))
     throw new P2pfsError('invalid', 'the request is not a JSON object')
   return body as RequestBody
+}
+
+export function parseEmptyRequest(): EmptyRequest {
+  return {}
 }
 
 export function parseImageRequest(body: RequestBody): ImageRequest {

@@ -15,7 +15,10 @@ const commands = await describeCommands(all)
 /** What a shell prints for a script; the test is skipped where there is no such shell. */
 function shell(t: TestContext, name: string, argv: readonly string[], input?: string): string | undefined {
   const { error, status, stdout, stderr } = spawnSync(name, argv, { encoding: 'utf8', input })
-  if (error !== undefined) return void t.skip(`there is no ${name}`)
+  if (error !== undefined) {
+    t.skip(`there is no ${name}`)
+    return undefined
+  }
   assert.equal(status, 0, stderr)
   return stdout
 }
