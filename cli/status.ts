@@ -17,11 +17,21 @@ export const command = describeCommand({
   usage: [''],
   text: 'Shows the region, its peers, the images and mounts of this host, and where their data came from.',
   positionals: {},
-  options: {},
+  options: {
+    watch: {
+      help:
+        'show each second what passes, by source and peer, and what is left of imports, seeds and mounts, until Ctrl-C; ' +
+        'with --json one object a second, with "rates" in bytes a second',
+    },
+  },
 })
 
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
+  if (parsed.values.watch === true) {
+    const { watchStatus } = await import('./status-watch.ts')
+    return await watchStatus(parsed, { describeWaiting: () => [] })
+  }
   const status = await call('status', {}, { socket: parsed.control })
   if (parsed.json) printJson(status)
   else printLines(describe(status))

@@ -440,6 +440,7 @@ export async function startDaemon(
             lies,
             verifier,
             loopDelay,
+            seeder,
             pins,
             hot,
             hotRoom,

@@ -480,6 +480,8 @@ export interface Status {
   toVerify: number
   /** Imports under way on this host. `forPeers` counts the peers that wait for one; bytes are of compressed layers. */
   imports: ({ reference: string; forPeers: number } & ByteProgress)[]
+  /** Images that are made whole on this host now, for `seed` or `import`; bytes are of the rootfs. */
+  seeds: ({ reference: string } & ByteProgress)[]
   mounts: ({
     directory: string
     reference: string
