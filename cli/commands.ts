@@ -43,6 +43,10 @@ export const commands: Commands = {
     summary: 'show the region, peers, images, mounts, and where data came from',
     load: async () => await import('./status.ts'),
   },
+  doctor: {
+    summary: 'look at what p2pfs needs on this host, and say what to do',
+    load: async () => await import('./doctor.ts'),
+  },
   completion: {
     summary: 'print the completion of these commands for a shell',
     load: async () => await import('./completion.ts'),

@@ -27,7 +27,9 @@ export class Screen {
 
   /** Lines that do not fit are cut; text of others stays text. */
   draw(lines: readonly string[]): void {
-    const { columns, rows } = this.#terminal
+    // A terminal that does not know its size says 0.
+    const columns = this.#terminal.columns || 80
+    const rows = this.#terminal.rows || 24
     const shown = lines
       .slice(0, Math.max(1, rows - 1))
       .map((line) => `${showHidden(line).slice(0, columns)}${codes.endOfLine}`)

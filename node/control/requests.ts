@@ -6,6 +6,7 @@ import { normalizePlatform } from '../model/platform.ts'
 import type {
   CancelSeedRequest,
   EmptyRequest,
+  DoctorRequest,
   ExportRequest,
   ImageRequest,
   ImportRequest,
@@ -39,6 +40,10 @@ export function parseEmptyRequest(): EmptyRequest {
 
 export function parseImageRequest(body: RequestBody): ImageRequest {
   return { image: text(body, 'image'), ...optional(body, 'platform', platform), ...optional(body, 'format', text) }
+}
+
+export function parseDoctorRequest(body: RequestBody): DoctorRequest {
+  return { ...optional(body, 'image', text), ...optional(body, 'platform', platform) }
 }
 
 export function parseSeedRequest(body: RequestBody): SeedRequest {

@@ -4,6 +4,7 @@ import { HttpError } from './problem.ts'
 import {
   parseCancelSeedRequest,
   parseDirectoryRequest,
+  parseDoctorRequest,
   parseEmptyRequest,
   parseExportRequest,
   parseImageRequest,
@@ -35,6 +36,7 @@ const parsers: Parsers = {
   export: parseExportRequest,
   inspect: parseImageRequest,
   verify: parseImageRequest,
+  doctor: parseDoctorRequest,
   limits: parseEmptyRequest,
   changeLimits: parseLimitsRequest,
 }

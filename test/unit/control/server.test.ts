@@ -99,6 +99,7 @@ test('every request reaches its operation, parsed', async (t) => {
     export: [{ ...image, file: '/f' }],
     inspect: [image],
     verify: [image],
+    doctor: [image],
     limits: [{}],
     changeLimits: [{ set: { upload: '2Mbit' }, reset: true }],
   }
