@@ -1,9 +1,10 @@
 import { writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import type { Check, DoctorResult, Status } from '../node/control/api.ts'
+import type { Check, DoctorRequest, DoctorResult, Status } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { isP2pfsError, P2pfsError } from '../protocol/errors.ts'
 import { absoluteImage, imageArgument, platformOption } from './arguments.ts'
+import { authOptions, withAuth } from './auth.ts'
 import { describeCommand, parseCommand } from './command.ts'
 import { makeBundle } from './doctor/bundle.ts'
 import { thisHost } from './doctor/host.ts'
@@ -25,6 +26,7 @@ registry: the name, credentials, ranges of its layers.`,
   positionals: { IMAGE: { ...imageArgument.IMAGE, isOptional: true } },
   options: {
     ...platformOption,
+    ...authOptions,
     bundle: {
       value: 'FILE.tgz',
       help:
@@ -47,12 +49,16 @@ type Told = { status: Status; result: DoctorResult } | { silence: string }
 
 export async function run(argv: string[]): Promise<number> {
   const { positionals, control, json, values } = parseCommand(argv, command)
-  const { platform, bundle, log } = values
-  if (log !== undefined && bundle === undefined) throw new UsageError('--log is for --bundle FILE.tgz')
   const [image] = positionals
+  if (image === undefined && (values.authfile !== undefined || values['creds-stdin'] === true))
+    throw new UsageError('credentials are for the registry of an IMAGE; name one')
+  const { auth, rest } = await withAuth(image ?? '', values)
+  const { platform, bundle, log } = rest
+  if (log !== undefined && bundle === undefined) throw new UsageError('--log is for --bundle FILE.tgz')
   const request = {
     ...(image !== undefined && { image: absoluteImage(image, resolve) }),
     ...(platform !== undefined && { platform }),
+    ...auth,
   }
   const told = await ask(request, control)
   const isTold = 'result' in told
@@ -72,7 +78,7 @@ export async function run(argv: string[]): Promise<number> {
 }
 
 /** @throws what is wrong with the request itself */
-async function ask(request: { image?: string; platform?: string }, socket: string): Promise<Told> {
+async function ask(request: DoctorRequest, socket: string): Promise<Told> {
   try {
     return { status: await call('status', {}, { socket }), result: await call('doctor', request, { socket }) }
   } catch (error) {

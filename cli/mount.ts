@@ -4,12 +4,14 @@ import { pullPolicies } from '../node/model/image.ts'
 import { parseOwner, type Owner } from '../node/model/owner.ts'
 import { parseMountRequest } from '../node/control/requests.ts'
 import { checkRequest, imageArgument, imageOptions, imageRequest } from './arguments.ts'
+import { authOptions, withAuth } from './auth.ts'
 import { describeCommand, parseCommand } from './command.ts'
 import { UsageError } from './failure.ts'
 import { printJson, printNote } from './output.ts'
 import { callShowingProgress, progressOption } from './progress.ts'
 import { noteRestriction } from './restriction.ts'
 import { parseSize } from './size.ts'
+import { parseMs } from './time.ts'
 
 export const command = describeCommand({
   name: 'mount',
@@ -28,12 +30,19 @@ is read.`,
     pull: {
       value: 'WHEN',
       help:
-        'when to ask the registry what the tag stands for: auto (unless all of the image is on this host), always, ' +
-        'missing (only if nobody in the region knows the tag) or never. If the registry does not answer within two ' +
-        'seconds, the last known image is mounted',
+        'when to ask the registry what the tag stands for: always, newer (unless somebody in the region has asked it a ' +
+        'moment ago, or all of the image is on this host), missing (only if nobody in the region knows the tag), never, ' +
+        "or auto: as the daemon's --pull says. If the registry does not answer soon (the daemon's --resolve-budget), " +
+        'the last known image is mounted. With always and credentials the registry must let them read the image',
       fallback: 'auto',
       choices: pullPolicies,
     },
+    'require-access': {
+      help:
+        'mount only what the registry lets the given credentials read, or anybody where none are given, whatever is ' +
+        'known of it: one request a minute for each image and caller',
+    },
+    timeout: { value: 'TIME', help: 'give the mount up after this time, such as 500ms or 30s' },
     scratch: {
       value: 'SIZE',
       help: 'drives: add a second, writable, empty ext4 drive with SIZE of free space; it ends with the mount',
@@ -53,6 +62,7 @@ is read.`,
         'trees: setuid programs and device nodes of the image work for every user who can get to DIR; otherwise only ' +
         'where no user but root can',
     },
+    ...authOptions,
     ...imageOptions('ext4; for trees erofs'),
     ...progressOption,
   },
@@ -86,9 +96,23 @@ function parseOwnerFlag(value: string): Owner {
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
   const [image = '', directory = ''] = parsed.positionals
-  const { as, scratch, writable, size, pull, owner, 'allow-others': allowOthers, progress, ...variant } = parsed.values
+  const {
+    as,
+    scratch,
+    writable,
+    size,
+    pull,
+    owner,
+    'allow-others': allowOthers,
+    'require-access': requireAccess,
+    timeout,
+    progress,
+    ...more
+  } = parsed.values
+  const { auth, rest: variant } = await withAuth(image, more)
   const request: MountRequest = checkRequest(parseMountRequest, {
     ...imageRequest(image, variant, resolve),
+    ...auth,
     directory: resolve(directory),
     ...(as === undefined ? {} : { as }),
     ...(pull === undefined ? {} : { pull }),
@@ -97,6 +121,8 @@ export async function run(argv: string[]): Promise<number> {
     ...(size === undefined ? {} : { limitBytes: parseSize(size, '--size') }),
     ...(owner === undefined ? {} : { owner: parseOwnerFlag(owner) }),
     ...(allowOthers === undefined ? {} : { allowOthers }),
+    ...(requireAccess === undefined ? {} : { requireAccess }),
+    ...(timeout === undefined ? {} : { timeoutMs: parseMs(timeout, '--timeout') }),
   })
   const result = await callShowingProgress('mount', request, { ...parsed, mode: progress })
   if (result.unanswered !== undefined)

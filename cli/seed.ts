@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import type { SeedJobRequest, SeedJobResult, SeedRequest, SeedResult } from '../node/control/api.ts'
 import { parseSeedJobRequest, parseSeedRequest } from '../node/control/requests.ts'
 import { checkRequest, imageArgument, imageOptions, imageRequest } from './arguments.ts'
+import { authOptions, withAuth } from './auth.ts'
 import { describeCommand, parseCommand, type Values } from './command.ts'
 import { UsageError } from './failure.ts'
 import { callWithProgress, progressOption } from './progress.ts'
@@ -45,6 +46,8 @@ export const command = describeCommand({
 Ends when every chunk is on the disk. If all of it is here already, seed only asks the registry whether
 the tag has changed.
 
+Prints the name to mount by: the one with the digest. It asks no registry, here or on another host of the region.
+
 With any of the options from --copies to --timeout it gives an order to the region instead: hosts hold the image, each
 having hashed every chunk, and keep it pinned for a time. The order is kept on three hosts, goes on when hosts are lost
 or start anew, and is shown by p2pfs seeds.`,
@@ -55,7 +58,12 @@ or start anew, and is shown by p2pfs seeds.`,
         "then publish the index in the image's repository, signed with this host's key. Hosts that accept the key " +
         '(p2pfs daemon --trust-index-key) mount the image from its registry without reading its layers',
     },
+    as: {
+      value: 'drive,tree',
+      help: 'prepare the image for drives (ext4), for trees (erofs), or for both, instead of --format',
+    },
     ...jobOptions,
+    ...authOptions,
     ...imageOptions('ext4'),
     ...progressOption,
   },
@@ -63,16 +71,23 @@ or start anew, and is shown by p2pfs seeds.`,
 
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
-  const { publish = false, platform, format, progress: _progress, ...job } = parsed.values
+  const [name = ''] = parsed.positionals
+  const { auth, rest } = await withAuth(name, parsed.values)
+  const { publish = false, as, platform, format, progress: _progress, ...job } = rest
   const variant = { ...(platform !== undefined && { platform }), ...(format !== undefined && { format }) }
-  const image = imageRequest(parsed.positionals[0] ?? '', variant, resolve)
+  const image = { ...imageRequest(name, variant, resolve), ...auth }
   if (Object.keys(job).length > 0) {
     if (publish) throw new UsageError('--publish is for a seed on this host; seed the image with --publish first')
+    if (as !== undefined) throw new UsageError('--as is for a seed on this host; give one order for each --format')
     const request: SeedJobRequest = checkRequest(parseSeedJobRequest, { ...image, ...parseJob(job) })
     const result = await callWithProgress('placeSeed', request, parsed, describeResult)
     return result.placed === false ? 1 : 0
   }
-  const request: SeedRequest = checkRequest(parseSeedRequest, { ...image, publish })
+  const request: SeedRequest = checkRequest(parseSeedRequest, {
+    ...image,
+    publish,
+    ...(as !== undefined && { as: as.split(',') }),
+  })
   await callWithProgress('seed', request, parsed, describeSeeded)
   return 0
 }
@@ -117,10 +132,16 @@ function describeResult(result: SeedJobResult): string[] {
   return [...lines, `the wanted copies are not there: ${verifiedCopies} verified${goesOn}`]
 }
 
-export function describeSeeded({ reference, platform, format, sizeBytes, digest, published }: SeedResult): string[] {
+export function describeSeeded({ others = [], ...result }: SeedResult): string[] {
+  const { reference, platform, format, sizeBytes, digest, mountBy, published } = result
   const seeded = `${reference} (${platform}, ${format}): ${formatSize(sizeBytes)}, all on this host, rootfs ${digest}`
-  if (published === undefined) return [seeded]
+  const more = others.flatMap((other) => describeSeeded(other)).filter((line) => !line.startsWith(mountLine))
+  const mount = mountBy === undefined ? [] : [`${mountLine}${mountBy}`]
+  if (published === undefined) return [seeded, ...more, ...mount]
   const { existed, digest: artifact, sizeBytes: artifactBytes, key } = published
   const state = existed ? 'was already published' : 'published'
-  return [seeded, `${state}: ${artifact}, ${formatSize(artifactBytes)}, signed by ${key}`]
+  return [seeded, `${state}: ${artifact}, ${formatSize(artifactBytes)}, signed by ${key}`, ...more, ...mount]
 }
+
+/** What begins the line with the name that no registry is asked for. */
+const mountLine = 'mount by: '

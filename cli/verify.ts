@@ -1,7 +1,8 @@
 import { resolve } from 'node:path'
 import type { VerifiedUse, VerifyRequest, VerifyResult } from '../node/control/api.ts'
-import { parseImageRequest } from '../node/control/requests.ts'
+import { parseAuthorizedRequest } from '../node/control/requests.ts'
 import { checkRequest, imageArgument, imageOptions, imageRequest } from './arguments.ts'
+import { authOptions, withAuth } from './auth.ts'
 import { describeCommand, parseCommand } from './command.ts'
 import { callWithProgress, progressOption } from './progress.ts'
 
@@ -12,14 +13,18 @@ export const command = describeCommand({
 host, its region and the publications in the registry use for it. Reads every layer once and keeps
 nothing of it.`,
   positionals: imageArgument,
-  options: { ...imageOptions('ext4'), ...progressOption },
+  options: { ...authOptions, ...imageOptions('ext4'), ...progressOption },
   notes: 'Exit status: 0 if everything agrees, 1 if something differs.',
 })
 
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
-  const image = imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve)
-  const request: VerifyRequest = checkRequest(parseImageRequest, image)
+  const [image = ''] = parsed.positionals
+  const { auth, rest } = await withAuth(image, parsed.values)
+  const request: VerifyRequest = checkRequest(parseAuthorizedRequest, {
+    ...imageRequest(image, rest, resolve),
+    ...auth,
+  })
   const { same } = await callWithProgress('verify', request, parsed, describe)
   return same ? 0 : 1
 }

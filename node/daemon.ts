@@ -26,7 +26,7 @@ import { Importer } from './images/importer.ts'
 import { PeerImports, type PeerImportPolicy } from './images/peer-imports.ts'
 import { LayerRebuild } from './images/layer-rebuild.ts'
 import { RawImporter } from './images/raw-importer.ts'
-import { ImageResolver } from './images/resolver.ts'
+import { ImageResolver, type MountPolicy } from './images/resolver.ts'
 import { RunningImports } from './images/running-imports.ts'
 import { Stewards } from './images/stewards.ts'
 import { LayerIndexes } from './layers/layer-indexes.ts'
@@ -70,6 +70,7 @@ import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
 import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
+import { HeldCallers } from './registry/held-callers.ts'
 import { createImageSource } from './registry/image-source.ts'
 import { HotRoom } from './seeds/hot-room.ts'
 import { KeptJobs } from './seeds/kept-jobs.ts'
@@ -92,8 +93,8 @@ import { TrackedCatalog } from './store/tracked-catalog.ts'
 
 /** Sees to it that only this user gets to what is in the state directory, whatever stood there before. @throws invalid */
 async function closeToOthers(stateDir: string, log: Log): Promise<void> {
-  const { chunks, catalog, trees, native, writable, scratch, templates, identity } = statePaths(stateDir)
-  for (const directory of [chunks, catalog, trees, native, writable, scratch, templates]) {
+  const { chunks, catalog, trees, native, writable, scratch, drives, templates, identity } = statePaths(stateDir)
+  for (const directory of [chunks, catalog, trees, native, writable, scratch, drives, templates]) {
     const { formerMode } = await makePrivateDirectory(directory).catch((error: unknown) => {
       // It is made when there is room for something in it.
       if (isDiskFull(error)) return { formerMode: undefined }
@@ -193,7 +194,9 @@ export async function startDaemon(
     userAgent: `p2pfs/${version}`,
     log,
   }
-  const registry = stack.use(createImageSource(registryOptions))
+  // Not for what peers ask for: they get nothing with the credentials of callers.
+  const callers = new HeldCallers()
+  const registry = stack.use(createImageSource({ ...registryOptions, callers }))
   await registry.start()
   // Of its own, with its own connections, tokens and pauses: what peers ask for does not hold up this host's reads.
   const registryForPeers = stack.use(
@@ -313,21 +316,24 @@ export async function startDaemon(
     { catalog, registry, rebuild, trust, lies: falseStatements, membership, signer, log },
     { enabled: config.verifyBelieved === 'on' },
   )
-  const resolver = new ImageResolver({
-    catalog,
-    region: objects,
-    registry,
-    published,
-    trust,
-    verifier,
-    lies: falseStatements,
-    identity: network,
-    importer,
-    imports,
-    stewards,
-    inventory,
-    log,
-  })
+  const resolver = new ImageResolver(
+    {
+      catalog,
+      region: objects,
+      registry,
+      published,
+      trust,
+      verifier,
+      lies: falseStatements,
+      identity: network,
+      importer,
+      imports,
+      stewards,
+      inventory,
+      log,
+    },
+    { resolveBudgetMs: config.resolveBudget * 1000, tagMaxAgeMs: config.tagMaxAge * 1000 },
+  )
   const peerImports = new PeerImports(
     {
       catalog,
@@ -454,24 +460,18 @@ export async function startDaemon(
             isHotOn: config.hotImages === 'on',
           },
         ),
-        seed: new SeedOperation({ requests, resolver, seeder, profiles, publisher, hot, log }),
-        placeSeed: new PlaceSeedOperation({ requests, resolver, membership, hosts, jobs }),
+        seed: new SeedOperation({ requests, resolver, callers, seeder, profiles, publisher, hot, log }),
+        placeSeed: new PlaceSeedOperation({ requests, resolver, callers, membership, hosts, jobs }),
         listSeeds: new ListSeedsOperation({ jobs }),
         cancelSeed: new CancelSeedOperation({ jobs }),
         limits: bandwidthLimits,
         changeLimits: bandwidthLimits,
         listMounts: new ListMountsOperation({ catalog, mounts, reports, lies }),
-        mount: new MountOperation({
-          stateDir: config.stateDir,
-          requests,
-          resolver,
-          mounts,
-          reserve,
-          reports,
-          hot,
-          log,
-        }),
-        umount: new UmountOperation({ mounts, log }),
+        mount: new MountOperation(
+          { stateDir: config.stateDir, requests, resolver, callers, mounts, reserve, reports, hot, log },
+          { pull: config.pull as MountPolicy },
+        ),
+        umount: new UmountOperation({ mounts, callers, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
         import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory }),
         push: new PushOperation({

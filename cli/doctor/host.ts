@@ -34,7 +34,8 @@ export const thisHost: Host = {
   readText: async (path) => await readFile(path, 'utf8').catch(() => undefined),
   tryOpen: async (path) => {
     try {
-      await using _file = await open(path, constants.O_RDWR | constants.O_NONBLOCK)
+      const file = await open(path, constants.O_RDWR | constants.O_NONBLOCK)
+      await file.close()
       return 'ok'
     } catch (error) {
       return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'missing' : 'denied'

@@ -41,9 +41,30 @@ export interface ImageRequest {
   format?: string
 }
 
-export interface SeedRequest extends ImageRequest {
+/**
+ * Credentials of the caller for the image's registry, and for no other one: a name and a password, or one of the tokens. An
+ * empty object asks as somebody who has none. They are kept in memory, as long as what was asked for stands.
+ */
+export interface Auth {
+  username?: string
+  password?: string
+  /** An OAuth2 refresh token. */
+  identityToken?: string
+  /** A bearer token that is sent as it is. */
+  registryToken?: string
+}
+
+/** A request that may ask the image's registry with the caller's own credentials. */
+export interface AuthorizedRequest extends ImageRequest {
+  /** Default: the credentials of the daemon. */
+  auth?: Auth
+}
+
+export interface SeedRequest extends AuthorizedRequest {
   /** Whether the index is also published in the image's repository, for hosts that start from the registry alone. */
   publish?: boolean
+  /** What it will be mounted as: each in its format, in the place of `format`. */
+  as?: ('drive' | 'tree')[]
 }
 
 export interface SeedResult {
@@ -54,8 +75,12 @@ export interface SeedResult {
   digest: string
   sizeBytes: number
   origin: Origin
+  /** The name by which it is mounted, here or elsewhere in the region, without a question to its registry: with the digest. */
+  mountBy?: string
   /** Present if the request asked to publish. */
   published?: PublishResult
+  /** The same image in the other formats that the request asked for. */
+  others?: SeedResult[]
 }
 
 export interface PublishResult {
@@ -69,7 +94,7 @@ export interface PublishResult {
   existed: boolean
 }
 
-export interface SeedJobRequest extends ImageRequest {
+export interface SeedJobRequest extends AuthorizedRequest {
   /** How many hosts are to hold the image; 1 where neither `copies` nor `on` is given. */
   copies?: number | 'all'
   /** Names or peer ids of the hosts that are to hold it. */
@@ -143,7 +168,7 @@ export interface SeedHost {
   total: number
 }
 
-export interface MountRequest extends ImageRequest {
+export interface MountRequest extends AuthorizedRequest {
   /** Absolute path of an existing directory. */
   directory: string
   /** Default: `drive`. */
@@ -158,8 +183,15 @@ export interface MountRequest extends ImageRequest {
   owner?: Owner
   /** Trees only: whether all of the image works also where others than root can get to the directory. */
   allowOthers?: boolean
-  /** Default: `auto`. */
+  /** Default: `auto`, which is the daemon's `--pull`. */
   pull?: PullPolicy
+  /**
+   * Whether the caller must prove that he may read the image, with one request to its registry, once a minute: with `auth`, or
+   * as anybody.
+   */
+  requireAccess?: boolean
+  /** The mount is given up after this time (ms). Default: none, but that of each step. */
+  timeoutMs?: number
 }
 
 /** How the reads of a mount fare. Mounts of the same rootfs share these figures. */
@@ -238,6 +270,8 @@ export interface PushRequest {
   platform?: string
   /** The name in a registry, with a tag. */
   target: string
+  /** For the target's registry. Default: the credentials of the daemon. */
+  auth?: Auth
 }
 
 export interface PushResult {
@@ -302,7 +336,7 @@ export interface InspectedLayer {
   localBytes: number
 }
 
-export type VerifyRequest = ImageRequest
+export type VerifyRequest = AuthorizedRequest
 
 export interface VerifyResult {
   reference: string
@@ -345,6 +379,8 @@ export interface DoctorRequest {
   image?: string
   /** Default: the platform that the daemon is configured for. */
   platform?: string
+  /** Instead of the daemon's own credentials. */
+  auth?: Auth
 }
 
 export interface DoctorResult {

@@ -2,6 +2,7 @@ import { endpoints, type Method } from './endpoints.ts'
 import type { Operation, OperationName, OperationOptions, Operations, RequestOf } from './operations.ts'
 import { HttpError } from './problem.ts'
 import {
+  parseAuthorizedRequest,
   parseCancelSeedRequest,
   parseDirectoryRequest,
   parseDoctorRequest,
@@ -35,7 +36,7 @@ const parsers: Parsers = {
   push: parsePushRequest,
   export: parseExportRequest,
   inspect: parseImageRequest,
-  verify: parseImageRequest,
+  verify: parseAuthorizedRequest,
   doctor: parseDoctorRequest,
   limits: parseEmptyRequest,
   changeLimits: parseLimitsRequest,

@@ -83,6 +83,22 @@ export class ControlSocket {
     return handle.fd
   }
 
+  /** Takes over a socket of this path that is bound and published. @returns false if the path has no such socket any more */
+  async adopt(): Promise<boolean> {
+    await unlink(this.temporaryPath).catch(ignoreMissing)
+    const found = await lstat(this.path).catch(ignoreMissing)
+    if (found?.isSocket() !== true || (await refusesConnections(this.path))) return false
+    this.#inode = await inodeOf(this.path)
+    return true
+  }
+
+  /** Removes a socket on which nobody listens. */
+  async removeLeftover(): Promise<void> {
+    const found = await lstat(this.path).catch(() => undefined)
+    if (found?.isSocket() === true && (await refusesConnections(this.path)))
+      await unlink(this.path).catch(() => undefined)
+  }
+
   /** Listens with a server of this process. */
   async listen(server: net.Server): Promise<void> {
     await listen(server, { path: this.temporaryPath }).catch((error: unknown) => {
