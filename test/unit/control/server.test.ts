@@ -9,6 +9,7 @@ import { silentLog } from '../../../node/base/log.ts'
 import { asUsage, isUsage } from '../../../node/control/usage.ts'
 import type { Problem, Progress } from '../../../node/control/api.ts'
 import { call, createClient } from '../../../node/control/client.ts'
+import type { PlainAnswers } from '../../../node/control/plain-answers.ts'
 import type { OperationName, RequestOf } from '../../../node/control/operations.ts'
 import { ControlServer, type ControlServerOptions } from '../../../node/control/server.ts'
 import { errorCodes, isP2pfsError, P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
@@ -362,4 +363,19 @@ test('a server that stops aborts what is not done in time, and answers it first'
   }
   const answer = await send(plain, 'POST', '/v1/mounts/reset', { body: { directory: '/mnt' } })
   assert.deepEqual([problemIn(answer).code, answer.headers['retry-after']], ['closed', '1'])
+})
+
+test('what is not of the API is answered as it is, under its own status', async (t) => {
+  const socket = join(temporaryDirectory(t), 'control.sock')
+  const plain: PlainAnswers = {
+    answer: async (path) =>
+      await Promise.resolve(path === '/readyz' ? { status: 503, type: 'text/plain', body: 'not yet' } : undefined),
+  }
+  const server = new ControlServer({ operations: new FakeOperations().operations, plain, log: silentLog }, { socket })
+  await server.start()
+  t.after(async () => await server.stop())
+  const { status, headers, text } = await send({ socket }, 'GET', '/readyz?verbose')
+  assert.deepEqual([status, headers['content-type'], text], [503, 'text/plain', 'not yet'])
+  assert.equal(problemIn(await send({ socket }, 'POST', '/readyz')).status, 404)
+  assert.deepEqual(await call('status', {}, { socket }), {})
 })
