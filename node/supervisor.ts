@@ -182,9 +182,9 @@ export class Supervisor {
   async #endMounts(): Promise<void> {
     await this.#manager.stopping('mounts end')
     await this.#control.remove()
-    const stored = Object.keys(this.#descriptors())
+    // While anybody has the descriptor of /dev/fuse, umount(8) waits for an answer.
+    await this.#manager.forget(Object.keys(this.#descriptors()))
     await this.#fuse.unmount()
-    await this.#manager.forget(stored)
     this.#locks.release()
   }
 
