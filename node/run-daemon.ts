@@ -13,6 +13,7 @@ import { KernelMounter } from './mount/placement/kernel-mounter.ts'
 import { KernelPlacement } from './mount/placement/kernel-placement.ts'
 import { Reach } from './mount/placement/reach.ts'
 import { LinkPlacement } from './mount/placement/link-placement.ts'
+import { DriveDirectories } from './mount/placement/drive-directories.ts'
 import { ScratchDrives } from './mount/placement/scratch-drives.ts'
 import { ToolShell } from './mount/placement/tool-shell.ts'
 import { Trees } from './mount/placement/trees.ts'
@@ -28,6 +29,10 @@ export async function runDaemon(config: Config, log: Log): Promise<number> {
   let daemon: AsyncDisposable
   const stop = Promise.withResolvers<void>()
   process.on('SIGTERM', stop.resolve).on('SIGINT', stop.resolve)
+  process.on('SIGHUP', () => {
+    if (temporaryPath !== undefined) stop.resolve()
+    else log.warn('daemon is not replaced: without a supervisor its mounts would end; restart it for what has changed')
+  })
   process.on('disconnect', () =>
     log.warn('supervisor has ended; this daemon serves alone until another takes over', { pid: process.pid }),
   )
@@ -52,7 +57,15 @@ export async function tellSupervisor(message: FromDaemon): Promise<void> {
 }
 
 function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBackend'] {
-  const { mountPoint, trees, native, writable, scratch, templates: templateDirectory } = statePaths(config.stateDir)
+  const {
+    mountPoint,
+    trees,
+    native,
+    writable,
+    scratch,
+    drives,
+    templates: templateDirectory,
+  } = statePaths(config.stateDir)
   return ({ chunkDirectory, suspect }) => {
     if (config.fuseDriver === 'native') {
       return {
@@ -86,10 +99,11 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
           trees: new Trees({ mounter }, { directory: trees, mountPoint }),
           writables: new WritableLayers({ mounter, templates, uses, log }, { directory: writable }),
           scratches: new ScratchDrives({ templates, uses, log }, { directory: scratch }),
+          drives: new DriveDirectories({ mounter, log }, { directory: drives }),
           reach: new Reach({ run }),
           natives,
         },
-        { mountPoint, roots: [mountPoint, trees, native, writable] },
+        { mountPoint, roots: [mountPoint, trees, native, writable, drives] },
       ),
     }
   }

@@ -21,6 +21,7 @@ export function statePaths(
   | 'native'
   | 'writable'
   | 'scratch'
+  | 'drives'
   | 'templates',
   string
 > {
@@ -40,6 +41,8 @@ export function statePaths(
     /** Upper layers of writable trees, and the overlays that use them. */
     writable: join(stateDir, 'writable'),
     scratch: join(stateDir, 'scratch'),
+    /** Directories of drives that have a scratch. */
+    drives: join(stateDir, 'drives'),
     /** Empty disks that upper layers and scratch drives are copied from. */
     templates: join(stateDir, 'templates'),
   }

@@ -32,7 +32,7 @@ const externalMemoryFlag = '--external-memory-accounted-in-global-limit'
 const initialOldSpaceMb = 24
 
 /** Options that stay as they are while a supervisor lives. */
-const lasting = ['stateDir', 'control', 'fuseDriver'] as const
+const lasting = ['stateDir', 'control', 'controlGroup', 'fuseDriver'] as const
 
 /** What a start does about another supervisor, or a daemon, of the same state directory. */
 export interface Start {
@@ -74,8 +74,8 @@ export async function stopMounts(given: Config): Promise<number> {
 }
 
 function mountOptions(stateDir: string): FuseMountOptions {
-  const { mountPoint, trees, native, writable } = statePaths(stateDir)
-  return { stateDir, mountPoint, mountRoots: [trees, native, writable], lastingRoot: native }
+  const { mountPoint, trees, native, writable, drives } = statePaths(stateDir)
+  return { stateDir, mountPoint, mountRoots: [trees, native, writable, drives], lastingRoot: native }
 }
 
 async function runSupervisor(given: Config, argv: readonly string[], start: Start, log: Log): Promise<number> {
@@ -102,6 +102,7 @@ async function runSupervisor(given: Config, argv: readonly string[], start: Star
     {
       ...mountOptions(stateDir),
       control: config.control,
+      controlGroup: config.controlGroup,
       command: [
         process.execPath,
         '--disable-warning=ExperimentalWarning',

@@ -38,6 +38,8 @@ const giveUpMs = 10 * 60_000
 export interface SupervisorOptions extends FuseMountOptions {
   /** Path of the control socket. */
   control: string
+  /** Group that may use it; empty for none. */
+  controlGroup: string
   /** The daemon's program and arguments. */
   command: readonly string[]
   /** Checks that the configuration can be used by another daemon. @throws invalid */
@@ -77,7 +79,7 @@ export class Supervisor {
     this.#log = log
     this.#manager = manager
     this.#options = options
-    this.#control = new ControlSocket(options.control)
+    this.#control = new ControlSocket(options.control, undefined, options.controlGroup)
     this.#locks = new StateLocks({ log }, options)
     this.#fuse = new FuseMount({ log }, options)
   }

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { run } from '../../../netlab/hosts/process.ts'
+import { DriveDirectories } from '../../../node/mount/placement/drive-directories.ts'
 import { DiskTemplates } from '../../../node/mount/placement/disk-template.ts'
 import { KernelMounter } from '../../../node/mount/placement/kernel-mounter.ts'
 import { KernelPlacement } from '../../../node/mount/placement/kernel-placement.ts'
@@ -104,10 +105,14 @@ const kinds: Record<string, Kind> = {
           { directory: host.path('writable') },
         ),
         scratches: new ScratchDrives({ templates, uses, log: silentLog }, { directory: host.path('scratch') }),
+        drives: new DriveDirectories({ mounter, log: silentLog }, { directory: host.path('drives') }),
         reach: new Reach({ run: runTool }),
         natives: undefined,
       }
-      return new KernelPlacement(parts, { mountPoint, roots: [mountPoint, host.path('trees'), host.path('writable')] })
+      return new KernelPlacement(parts, {
+        mountPoint,
+        roots: [mountPoint, ...['trees', 'writable', 'drives'].map((name) => host.path(name))],
+      })
     },
     outlivesDaemon: true,
     occupy: async (spec, placement) => void (await placement.place({ ...spec, id: 'other' }, { signal })),
@@ -245,7 +250,7 @@ test('the kernel placement tidies up what belongs to no mount', async () => {
   ]
   for (const spec of specs) await placement.place(spec, { signal })
   // The user's directories are unmounted behind the back of the daemon, which has no records of them.
-  for (const { directory } of specs) await run('umount', [directory])
+  for (const { directory } of specs) await run('umount', ['--recursive', directory])
   await kinds['kernel']!.open(host).tidy([])
   await leavesNothing(host, before)
 })
@@ -265,7 +270,7 @@ test('the kernel placement removes the disk of a layer that a killed daemon has 
 
 async function leavesNothing(host: TestHost, mountsBefore: readonly string[]): Promise<void> {
   assert.deepEqual(await host.mounts(), mountsBefore)
-  for (const name of ['trees', 'scratch', 'writable']) {
+  for (const name of ['trees', 'scratch', 'drives', 'writable']) {
     // Discarded layers are deleted in the background.
     const left = (await readdir(host.path(name))).filter((entry) => !entry.includes('.gone-'))
     assert.deepEqual(left, [], name)
