@@ -94,7 +94,7 @@ async function runSupervisor(given: Config, argv: readonly string[], start: Star
     if (changed !== undefined)
       throw new P2pfsError(
         'invalid',
-        `${changed} has changed, which takes a restart of p2pfs daemon and ends its mounts`,
+        `${changed} has changed, which takes a restart of p2pfs daemon`,
       )
   }
   const supervisor = new Supervisor(
