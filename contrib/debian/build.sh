@@ -1,8 +1,10 @@
 #!/bin/sh
-# Builds p2pfs_VERSION_ARCH.deb into dist/, from this checkout and the packages in its node_modules. Nothing is fetched.
+# Builds p2pfs_VERSION_ARCH.deb into DIR or dist/, from this checkout and the packages in its node_modules. Nothing is fetched.
+# Usage: build.sh [DIR]
 # P2PFS_DEB_VERSION names another version than that of package.json, P2PFS_DEB_LEVEL how hard to compress (0 to 9), and
 # DEBFULLNAME and DEBEMAIL who maintains it, as for all tools of Debian.
 set -eu
+out=$(readlink -m "${1:-$(dirname -- "$0")/../../dist}")
 here=$(readlink -f "$(dirname -- "$0")")
 project=${here%/contrib/debian}
 cd "$project"
@@ -53,6 +55,6 @@ sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$arch/" -e "s/@MAINTAINER@/$maintain
   "$here/control" >"$root/DEBIAN/control"
 for script in postinst prerm postrm; do install -m 755 "$here/$script" "$root/DEBIAN/$script"; done
 (cd "$root" && find usr lib -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
-mkdir -p dist
-dpkg-deb --root-owner-group -Zxz "-z${P2PFS_DEB_LEVEL:-6}" --threads-max=2 --build "$root" "dist/p2pfs_${version}_$arch.deb" >&2
-echo "dist/p2pfs_${version}_$arch.deb"
+mkdir -p "$out"
+dpkg-deb --root-owner-group -Zxz "-z${P2PFS_DEB_LEVEL:-6}" --threads-max=2 --build "$root" "$out/p2pfs_${version}_$arch.deb" >&2
+echo "$out/p2pfs_${version}_$arch.deb"
