@@ -1,10 +1,10 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, readFileSync, rmdirSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { cached } from '../../../netlab/images/image-cache.ts'
-import { temporaryDirectory } from '../../support/temporary.ts'
 import type { Place } from './readers.ts'
 
 /** A small Debian as an installer leaves it, with what the package depends on, so that tests need no mirror. */
@@ -57,20 +57,22 @@ export class DebianHost implements Place {
       const flags = ['--variant=minbase', `--include=${recipe.include}`, '--quiet']
       execFileSync('mmdebstrap', [...flags, recipe.suite, directory, 'http://deb.debian.org/debian'], { stdio: 'pipe' })
     })
-    const directory = temporaryDirectory(context)
+    const directory = mkdtempSync(join(tmpdir(), 'p2pfs-test-'))
     const root = join(directory, 'host')
     execFileSync('cp', ['-a', '--reflink=auto', tree, root])
     const [, hierarchy = ''] = /^\S+ (\S+) cgroup2 /m.exec(readFileSync('/proc/mounts', 'utf8')) ?? []
     const host = new DebianHost(root, join(hierarchy, basename(directory)))
-    mkdirSync(host.#cgroup)
-    // Hooks run in the order in which they were added: the tree would go first.
-    context.after(async () => await host.powerOff())
+    context.after(async () => {
+      await host.powerOff()
+      rmSync(directory, { recursive: true, force: true })
+    })
     await host.boot()
     return host
   }
 
   /** Boots, and waits until all units have started or failed. */
   async boot(): Promise<void> {
+    mkdirSync(this.#cgroup)
     const unshare = spawn('sh', ['-c', bootScript, 'sh', this.root, this.#cgroup], {
       stdio: ['ignore', 'ignore', 'inherit'],
     })
@@ -110,7 +112,6 @@ export class DebianHost implements Place {
         await new Promise((over) => setTimeout(over, 100))
       }
     }
-    mkdirSync(this.#cgroup, { recursive: true })
   }
 
   get enter(): readonly string[] {
