@@ -63,21 +63,6 @@ export class ControlSocket {
     await this.#isLeftover()
   }
 
-  async #prepareDirectory(): Promise<void> {
-    if (this.#group !== '') this.#groupId = await groupId(this.#group)
-    try {
-      const directory = dirname(this.path)
-      const isThere = (await stat(directory).catch(ignoreMissing)) !== undefined
-      if (!isThere || directory === ownDirectory) {
-        await makePrivateDirectory(directory)
-        if (this.#groupId !== undefined) await giveToGroup(directory, this.#groupId, modes.group.directory)
-      }
-      await unlink(this.temporaryPath).catch(ignoreMissing)
-    } catch (error) {
-      throw systemError(`cannot make the directory of the control socket ${this.path}`, error)
-    }
-  }
-
   /** Binds the socket without taking its connections. @returns a descriptor, for a daemon that listens on it */
   async bind(): Promise<number> {
     const handle = withPrivateUmask(() => createServerHandle(this.temporaryPath, -1, -1))
@@ -88,11 +73,11 @@ export class ControlSocket {
   }
 
   /**
-   * Takes over a socket of this path that is bound and published; its group is that of this one from now on.
+   * Takes over a socket of this path that is bound and published, for whoever may use it now.
    * @returns false if the path has no such socket any more
-   * @throws as {@link prepare}
    */
   async adopt(): Promise<boolean> {
+    await unlink(this.temporaryPath).catch(ignoreMissing)
     const found = await lstat(this.path).catch(ignoreMissing)
     if (found?.isSocket() !== true || (await refusesConnections(this.path))) return false
     await this.#prepareDirectory()
@@ -140,6 +125,21 @@ export class ControlSocket {
     await unlink(this.temporaryPath).catch(() => undefined)
     if (this.#inode !== undefined && (await inodeOf(this.path)) === this.#inode)
       await unlink(this.path).catch(() => undefined)
+  }
+
+  async #prepareDirectory(): Promise<void> {
+    if (this.#group !== '') this.#groupId = await groupId(this.#group)
+    try {
+      const directory = dirname(this.path)
+      const isThere = (await stat(directory).catch(ignoreMissing)) !== undefined
+      if (!isThere || directory === ownDirectory) {
+        await makePrivateDirectory(directory)
+        if (this.#groupId !== undefined) await giveToGroup(directory, this.#groupId, modes.group.directory)
+      }
+      await unlink(this.temporaryPath).catch(ignoreMissing)
+    } catch (error) {
+      throw systemError(`cannot make the directory of the control socket ${this.path}`, error)
+    }
   }
 
   async #restrict(path: string): Promise<void> {
