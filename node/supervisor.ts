@@ -72,6 +72,7 @@ export class Supervisor {
   #isLeaving = false
   /** The mounts are those of another supervisor, before or after this one. */
   #keepsMounts = false
+  readonly #started = Promise.withResolvers<void>()
   readonly #left = Promise.withResolvers<number>()
   #wakeUp: (() => void) | undefined
 
@@ -109,6 +110,7 @@ export class Supervisor {
       await this.#manager.store(descriptors)
       if (received.lock !== undefined) await this.#locks.endDaemons()
       this.#keepsMounts = false
+      this.#started.resolve()
       const status = await Promise.race([this.#keepRunning(isAdopted), this.#left.promise])
       // A mount was made in the moment in which there seemed to be none.
       if (this.#isLeaving && !this.#keepsMounts && (await this.#fuse.hasUsers())) this.#giveAway()
@@ -128,6 +130,8 @@ export class Supervisor {
 
   /** Ends, and leaves the daemon and its mounts to another supervisor; ends both if nothing is mounted for a user. */
   async leave(): Promise<void> {
+    // Before that the mounts may be nobody's.
+    await this.#started.promise
     this.#isLeaving = true
     if (await this.#fuse.hasUsers()) this.#giveAway()
     else this.stop()
@@ -184,9 +188,9 @@ export class Supervisor {
   async #endMounts(): Promise<void> {
     await this.#manager.stopping('mounts end')
     await this.#control.remove()
-    const stored = Object.keys(this.#descriptors())
+    // While anybody has the descriptor of /dev/fuse, umount(8) waits for an answer.
+    await this.#manager.forget(Object.keys(this.#descriptors()))
     await this.#fuse.unmount()
-    await this.#manager.forget(stored)
     this.#locks.release()
   }
 
