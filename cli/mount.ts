@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import type { MountRequest, MountResult } from '../node/control/api.ts'
+import type { MountRequest } from '../node/control/api.ts'
 import { pullPolicies, type PullPolicy } from '../node/model/image.ts'
 import { parseOwner, type Owner } from '../node/model/owner.ts'
 import { call } from '../node/control/client.ts'
@@ -128,7 +128,7 @@ export async function run(argv: string[]): Promise<number> {
     ...(requireAccess === undefined ? {} : { requireAccess }),
     ...(timeout === undefined ? {} : { timeoutMs: parseMs(timeout, '--timeout') }),
   })
-  const result = await call<MountResult>('POST', '/mount', request, { socket: parsed.control })
+  const result = await call('mount', request, { socket: parsed.control })
   if (result.unanswered !== undefined)
     printNote(`mounted ${result.manifestDigest}, the last known image of ${image}: ${result.unanswered}`)
   noteRestriction(result)

@@ -31,7 +31,7 @@ export async function run(argv: string[]): Promise<number> {
     ...rest,
     ...auth,
   })
-  await callWithProgress<PushResult>('/push', request, parsed, describe)
+  await callWithProgress('push', request, parsed, describe)
   return 0
 }
 

@@ -85,7 +85,7 @@ export async function run(argv: string[]): Promise<number> {
     if (publish) throw new UsageError('--publish is for a seed on this host; seed the image with --publish first')
     if (as !== undefined) throw new UsageError('--as is for a seed on this host; give one order for each --format')
     const request: SeedJobRequest = checkRequest(parseSeedJobRequest, { ...image, ...parseJob(job) })
-    const result = await callWithProgress<SeedJobResult>('/seeds', request, parsed, describeResult)
+    const result = await callWithProgress('placeSeed', request, parsed, describeResult)
     return result.placed === false ? 1 : 0
   }
   const request: SeedRequest = checkRequest(parseSeedRequest, {
@@ -93,7 +93,7 @@ export async function run(argv: string[]): Promise<number> {
     publish,
     ...(as !== undefined && { as: as.split(',') }),
   })
-  await callWithProgress<SeedResult>('/seed', request, parsed, describeSeeded)
+  await callWithProgress('seed', request, parsed, describeSeeded)
   return 0
 }
 

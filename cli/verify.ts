@@ -37,7 +37,7 @@ export async function run(argv: string[]): Promise<number> {
     ...imageRequest(image, rest, resolve),
     ...auth,
   })
-  const { same } = await callWithProgress<VerifyResult>('/verify', request, parsed, describe)
+  const { same } = await callWithProgress('verify', request, parsed, describe)
   return same ? 0 : 1
 }
 

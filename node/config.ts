@@ -109,6 +109,12 @@ export const options = {
   control: text('SOCKET', '/run/p2pfs/p2pfs.sock', 'unix socket on which the other commands reach the daemon', {
     type: 'path',
   }),
+  controlGroup: text(
+    'GROUP',
+    '',
+    'group, by name or number, whose members may use that socket, too: they are root in effect',
+    { fallbackText: 'none' },
+  ),
   region: text('NAME', 'default', 'the daemon exchanges chunks only with peers of the same region', {
     check: checkTextLength,
   }),

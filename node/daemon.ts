@@ -51,6 +51,7 @@ import { ImportOperation } from './operations/import.ts'
 import { InspectOperation } from './operations/inspect.ts'
 import { LimitsOperation } from './operations/limits.ts'
 import { MountReports } from './operations/mount-report.ts'
+import { ListMountsOperation } from './operations/list-mounts.ts'
 import { MountOperation, ResetOperation, UmountOperation } from './operations/mount.ts'
 import { PushOperation } from './operations/push.ts'
 import { RootfsSeeder } from './operations/rootfs-seeder.ts'
@@ -91,8 +92,8 @@ import { TrackedCatalog } from './store/tracked-catalog.ts'
 
 /** Sees to it that only this user gets to what is in the state directory, whatever stood there before. @throws invalid */
 async function closeToOthers(stateDir: string, log: Log): Promise<void> {
-  const { chunks, catalog, trees, native, writable, scratch, templates, identity } = statePaths(stateDir)
-  for (const directory of [chunks, catalog, trees, native, writable, scratch, templates]) {
+  const { chunks, catalog, trees, native, writable, scratch, drives, templates, identity } = statePaths(stateDir)
+  for (const directory of [chunks, catalog, trees, native, writable, scratch, drives, templates]) {
     const { formerMode } = await makePrivateDirectory(directory).catch((error: unknown) => {
       // It is made when there is room for something in it.
       if (isDiskFull(error)) return { formerMode: undefined }
@@ -462,6 +463,8 @@ export async function startDaemon(
         listSeeds: new ListSeedsOperation({ jobs }),
         cancelSeed: new CancelSeedOperation({ jobs }),
         limits: bandwidthLimits,
+        changeLimits: bandwidthLimits,
+        listMounts: new ListMountsOperation({ catalog, mounts, reports, lies }),
         mount: new MountOperation(
           { stateDir: config.stateDir, requests, resolver, callers, mounts, reserve, reports, hot, log },
           { pull: config.pull as MountPolicy },
@@ -482,7 +485,7 @@ export async function startDaemon(
       },
       log,
     },
-    { socket: config.control, inherited },
+    { socket: config.control, inherited, group: config.controlGroup },
   )
 
   // Mounts of the daemon before, then everything that is served. Reads are served last: a miss finds everything in place.

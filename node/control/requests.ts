@@ -7,6 +7,7 @@ import type {
   Auth,
   AuthorizedRequest,
   CancelSeedRequest,
+  EmptyRequest,
   ExportRequest,
   ImageRequest,
   ImportRequest,
@@ -33,6 +34,10 @@ export function parseBody(text: string): RequestBody {
   if (typeof body !== 'object' || body === null || Array.isArray(body))
     throw new P2pfsError('invalid', 'the request is not a JSON object')
   return body as RequestBody
+}
+
+export function parseEmptyRequest(): EmptyRequest {
+  return {}
 }
 
 export function parseImageRequest(body: RequestBody): ImageRequest {

@@ -12,6 +12,7 @@ const none = '/nonexistent/config.json'
 const samples: Record<keyof typeof options, { given: string; read: unknown }> = {
   stateDir: { given: '/srv/p2pfs', read: '/srv/p2pfs' },
   control: { given: '/srv/p2pfs.sock', read: '/srv/p2pfs.sock' },
+  controlGroup: { given: 'p2pfs', read: 'p2pfs' },
   region: { given: 'eu', read: 'eu' },
   regionKeyFile: { given: '/srv/region.key', read: '/srv/region.key' },
   regionMembers: { given: '/srv/members', read: '/srv/members' },

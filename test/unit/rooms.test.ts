@@ -83,6 +83,10 @@ const floors: Record<string, Floor> = {
     mayName: ['base', 'registry', 'peers', 'images', 'seeds'],
     because: 'counts mounts in the region, and gives orders for what is mounted often',
   },
+  service: {
+    mayName: ['base', 'mount'],
+    because: 'keeps what outlives daemons and supervisors, and hands it on; loads nothing of the daemon',
+  },
   control: { mayName: ['base', 'model'], because: 'the API and its transport: what it calls is handed to it' },
   operations: {
     mayName: [
@@ -135,8 +139,8 @@ const roots: Record<string, readonly string[] | undefined> = {
   'run-daemon.ts': undefined,
   'state-directory.ts': ['base'],
   // Without the daemon's modules, which take longer to load than it.
-  'supervise.ts': ['base'],
-  'supervisor.ts': ['base', 'control', 'mount'],
+  'supervise.ts': ['base', 'control', 'service'],
+  'supervisor.ts': ['base', 'control', 'service'],
 }
 
 test('protocol/ knows nobody, so that it can be read and reused alone', () => {
