@@ -65,6 +65,13 @@ export class Mounts implements ReadHandler {
       else log.error('rootfs of a mount is lost, so its reads fail; umount it', { directory, image, rootfsDigest })
     }
     for (const { rootfsDigest } of this.list()) this.#letOwnersIn(rootfsDigest)
+    const poorer = this.list().filter(({ hadCredentials }) => hadCredentials)
+    if (poorer.length > 0)
+      log.warn(
+        'credentials of mounts are gone with the daemon before; what is not here is read from peers, or with the credentials ' +
+          'of this host; mount the image again with credentials, on another directory, for others',
+        { directories: poorer.map(({ directory }) => directory) },
+      )
     if (isComplete) await placement.tidy(this.list().map(specOf))
   }
 
