@@ -1,4 +1,4 @@
-import type { BulkLink, MountWarning, Status } from '../node/control/api.ts'
+import type { BulkLink, MountWarning, Status, WaitingReadReport } from '../node/control/api.ts'
 import type { BootReplay } from '../node/model/boot-replay.ts'
 import type { RemoteSource } from '../node/model/chunk-request.ts'
 import type { Origin } from '../node/model/image.ts'
@@ -39,6 +39,7 @@ function describe(status: Status): string[] {
     `delays        ${status.eventLoopDelayMs.p99} ms of the main thread at p99, ${status.eventLoopDelayMs.max} ms at most`,
     '',
     `served        local ${formatAmount(served.local)}, ${describeSources(served)}`,
+    ...describeWaiting(status),
     `fetched       ${describeSources(fetched)}`,
     `ranges        ${readBytes} of layers in ${readAtRandom.requests} range requests to registries`,
     `sent          ${formatAmount(status.sent)} to peers`,
@@ -84,6 +85,27 @@ function describe(status: Status): string[] {
       ...describeReads(mount),
     ]),
   ]
+}
+
+function describeWaiting({ readErrors, waitingReads: { count, slow, longest } }: Status): string[] {
+  const errors = readErrors === 0 ? '' : `; ${readErrors} have failed with an I/O error`
+  if (count === 0) return readErrors === 0 ? [] : [`reads         none waits${errors}`]
+  return [`reads         ${count} wait, ${slow} of them for 2 s or more${errors}`, ...longest.map(describeWaitingRead)]
+}
+
+function describeWaitingRead(read: WaitingReadReport): string {
+  const nameOf = ({ peer, name }: { peer: string; name?: string }): string =>
+    name === undefined ? peer : shortName(name)
+  const asked = [...read.asked.map(nameOf), ...(read.registry === 'asked' ? ['the registry'] : [])]
+  const failed = [
+    ...read.refusals.map((refusal) => `${nameOf(refusal)}: ${refusal.code}`),
+    ...(read.registry === undefined || read.registry === 'asked' ? [] : [`registry: ${read.registry}`]),
+    ...(read.failure === undefined ? [] : [`last try: ${read.failure}`]),
+  ]
+  const what = read.images.join(', ') || read.rootfs
+  const times = `for ${Math.round(read.waitedSeconds)} s, fails in ${Math.round(read.failsInSeconds)} s`
+  const whom = asked.length === 0 ? 'nobody is asked now' : `waits for ${asked.join(', ')}`
+  return `  ${what}: ${times}; ${whom}${failed.length === 0 ? '' : ` (${failed.join(', ')})`}`
 }
 
 /** Those that are set. */

@@ -2,6 +2,7 @@ import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import { Bandwidth } from './base/bandwidth.ts'
 import type { Log } from './base/log.ts'
+import { parseListenAddress } from './base/listen-address.ts'
 import { EventLoopDelay } from './base/event-loop-delay.ts'
 import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
 import { Boots } from './boot/boots.ts'
@@ -41,6 +42,12 @@ import { Mounts } from './mount/mounts.ts'
 import { NativeBuilder } from './mount/native/native-builder.ts'
 import type { NativeImages } from './mount/native/native-images.ts'
 import type { Placement } from './mount/placement/placement.ts'
+import { figuresOf, Metrics } from './metrics/metrics.ts'
+import type { Replacements } from './metrics/host-figures.ts'
+import { MetricsListener } from './metrics/listener.ts'
+import { ProbeAnswers } from './metrics/probe-answers.ts'
+import { Readiness } from './metrics/readiness.ts'
+import { TimedMounts } from './metrics/timed-mounts.ts'
 import { neighbourOptions } from './neighbours/neighbour-options.ts'
 import { NeighbourObjects } from './neighbours/neighbour-objects.ts'
 import { NeighbourRegion } from './neighbours/neighbour-region.ts'
@@ -68,6 +75,7 @@ import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
 import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
+import { RegistryTraffic } from './registry/registry-traffic.ts'
 import { createImageSource } from './registry/image-source.ts'
 import { HotRoom } from './seeds/hot-room.ts'
 import { KeptJobs } from './seeds/kept-jobs.ts'
@@ -81,7 +89,7 @@ import { BlobMaps } from './store/blob-maps.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
 import { DiskReserve } from './store/disk-reserve.ts'
-import { roomOf } from './store/disk-room.ts'
+import { roomOf, type Room } from './store/disk-room.ts'
 import { ImportTransactions } from './store/import-transaction.ts'
 import { Inventory } from './store/inventory.ts'
 import { PowerLossCheck } from './store/power-loss-check.ts'
@@ -128,6 +136,7 @@ export interface DaemonParts {
   openMountBackend: (options: { chunkDirectory: string; suspect: (chunk: Digest) => Promise<void> }) => MountBackend
   /** The control socket of the supervisor, if there is one. */
   control: InheritedSocket | undefined
+  replacements: Replacements
 }
 
 /**
@@ -143,7 +152,7 @@ const scrubBytesPerSecond = 4 * 1024 * 1024
  * @throws conflict where the state is in use; invalid for addresses that cannot be listened on
  */
 export async function startDaemon(
-  { log, version, openMountBackend, control: inherited }: DaemonParts,
+  { log, version, openMountBackend, control: inherited, replacements }: DaemonParts,
   config: Config,
 ): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack()
@@ -191,12 +200,14 @@ export async function startDaemon(
     userAgent: `p2pfs/${version}`,
     log,
   }
-  const registry = stack.use(createImageSource(registryOptions))
+  const registries = { host: new RegistryTraffic(), members: new RegistryTraffic() }
+  const registry = stack.use(createImageSource({ ...registryOptions, traffic: registries.host }))
   await registry.start()
   // Of its own, with its own connections, tokens and pauses: what peers ask for does not hold up this host's reads.
   const registryForPeers = stack.use(
     createImageSource({
       ...registryOptions,
+      traffic: registries.members,
       limits: {
         connections: Math.ceil(config.registryConnections / 2),
         requestsPerSecond: Math.ceil(config.registryRequestsPerSecond / 2),
@@ -413,59 +424,66 @@ export async function startDaemon(
   const seeder = new RootfsSeeder({ inventory, fetcher: seedFetcher, pins, log })
   const publisher = new Publisher({ ranges, indexes, registry, fetcher, published, log })
   const loopDelay = stack.use(new EventLoopDelay())
+  const mount = new MountOperation({
+    stateDir: config.stateDir,
+    requests,
+    resolver,
+    mounts,
+    reserve,
+    reports,
+    hot,
+    log,
+  })
+  const timedMounts = new TimedMounts({ mount })
+  const shown = {
+    catalog,
+    inventory,
+    network,
+    limits: bandwidthLimits,
+    neighbours,
+    neighboursFirst,
+    imports,
+    mounts,
+    natives,
+    driver,
+    reports,
+    fetcher,
+    reader,
+    importer,
+    ranges,
+    streams,
+    published,
+    trust,
+    lies,
+    verifier,
+    loopDelay,
+    pins,
+    hot,
+    hotRoom,
+  }
+  const status = new StatusOperation(shown, {
+    version,
+    name: config.name,
+    region: config.region,
+    hotDiskBytes: config.hotDisk,
+    isHotOn: config.hotImages === 'on',
+  })
+  const room = async (): Promise<Room> => await roomOf(paths.chunks)
+  const figures = figuresOf({ ...shown, version, replacements, timedMounts, wholeReads, registries, room })
+  const readiness = new Readiness()
+  const probes = new ProbeAnswers({ metrics: new Metrics(figures), readiness })
+  if (config.metricsListen !== '')
+    await stack.use(new MetricsListener({ answers: [probes], log }, parseListenAddress(config.metricsListen))).start()
   const control = new ControlServer(
     {
       operations: {
-        status: new StatusOperation(
-          {
-            catalog,
-            inventory,
-            network,
-            limits: bandwidthLimits,
-            neighbours,
-            neighboursFirst,
-            imports,
-            mounts,
-            natives,
-            driver,
-            reports,
-            fetcher,
-            reader,
-            importer,
-            ranges,
-            streams,
-            published,
-            trust,
-            lies,
-            verifier,
-            loopDelay,
-            pins,
-            hot,
-            hotRoom,
-          },
-          {
-            version,
-            name: config.name,
-            region: config.region,
-            hotDiskBytes: config.hotDisk,
-            isHotOn: config.hotImages === 'on',
-          },
-        ),
+        status,
         seed: new SeedOperation({ requests, resolver, seeder, profiles, publisher, hot, log }),
         placeSeed: new PlaceSeedOperation({ requests, resolver, membership, hosts, jobs }),
         listSeeds: new ListSeedsOperation({ jobs }),
         cancelSeed: new CancelSeedOperation({ jobs }),
         limits: bandwidthLimits,
-        mount: new MountOperation({
-          stateDir: config.stateDir,
-          requests,
-          resolver,
-          mounts,
-          reserve,
-          reports,
-          hot,
-          log,
-        }),
+        mount: timedMounts,
         umount: new UmountOperation({ mounts, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
         import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory }),
@@ -480,6 +498,7 @@ export async function startDaemon(
         inspect: new InspectOperation({ requests, resolver, region: objects, trust, published, catalog, inventory }),
         verify: new VerifyOperation({ requests, catalog, registry, rebuild, region: objects, own, trust, log }),
       },
+      plain: probes,
       log,
     },
     { socket: config.control, inherited },
@@ -543,6 +562,8 @@ export async function startDaemon(
   hot.start()
   stack.defer(async () => await control.stop())
   await control.start()
+  readiness.begin()
+  stack.defer(() => readiness.end())
   profiles.open().catch((error: unknown) => log.warn('boot profiles cannot be read', { error }))
   announced.start({ onError: (error) => log.warn('records of this host are not offered to peers', { error }) })
   tracked

@@ -24,6 +24,8 @@ export const inherited = {
   control: { fd: 5, variable: 'P2PFS_CONTROL_BOUND' },
   /** Variable that is set if another daemon has served the mount before. */
   resumed: 'P2PFS_RESUMED',
+  /** Variable that has how many daemons were replaced by order, and how many because they ended: `1,0`. */
+  replaced: 'P2PFS_REPLACED',
 } as const
 
 /**
@@ -93,6 +95,8 @@ export class Supervisor {
   /** Keeps the mount point in use, so that umount(8) refuses to take it away from under the daemon. */
   #pin: number | undefined
   #daemon: ChildProcess | undefined
+  /** Daemons that were replaced: by order, and because they ended. */
+  readonly #replaced = { ordered: 0, unexpected: 0 }
   #stopping = false
   #wakeUp: (() => void) | undefined
 
@@ -167,6 +171,7 @@ export class Supervisor {
       if (this.#stopping) break
       const { status, expected, wasReady } = end
       const nowMs = performance.now()
+      this.#replaced[expected ? 'ordered' : 'unexpected']++
       if (wasReady) servedMs = nowMs
       if (nowMs - startedMs > wellAfterMs || expected) failures = 0
       // Readers wait, so a daemon that served before it died is needed back soon.
@@ -217,6 +222,7 @@ export class Supervisor {
         ...process.env,
         [inherited.fuse.variable]: String(inherited.fuse.fd),
         [inherited.control.variable]: this.#control.temporaryPath,
+        [inherited.replaced]: `${this.#replaced.ordered},${this.#replaced.unexpected}`,
         ...(resumed ? { [inherited.resumed]: '1' } : {}),
       },
       // In its own process group, so that Ctrl-C reaches only the supervisor, which then stops the daemon.

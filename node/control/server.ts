@@ -3,6 +3,7 @@ import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { Progress } from './api.ts'
 import type { OperationOptions, Operations } from './operations.ts'
+import type { PlainAnswers } from './plain-answers.ts'
 import { parseBody } from './requests.ts'
 import { routes } from './routes.ts'
 import { ControlSocket, listen } from './socket.ts'
@@ -28,6 +29,7 @@ export interface ControlServerOptions {
 /** The control API: HTTP on a unix socket that only the daemon's own user can open. */
 export class ControlServer {
   readonly #operations: Operations
+  readonly #plain: PlainAnswers | undefined
   readonly #log: Log
   readonly #socket: ControlSocket
   readonly #inherited: InheritedSocket | undefined
@@ -35,8 +37,13 @@ export class ControlServer {
   readonly #running = new Set<Promise<void>>()
   #server: Server | undefined
 
-  constructor({ operations, log }: { operations: Operations; log: Log }, { socket, inherited }: ControlServerOptions) {
+  /** @param parts `plain`: answers that are not of the API */
+  constructor(
+    { operations, plain, log }: { operations: Operations; plain?: PlainAnswers; log: Log },
+    { socket, inherited }: ControlServerOptions,
+  ) {
     this.#operations = operations
+    this.#plain = plain
     this.#log = log
     this.#socket = new ControlSocket(socket, inherited?.temporaryPath)
     this.#inherited = inherited
@@ -84,6 +91,11 @@ export class ControlServer {
       send({ progress })
     }
     try {
+      const plain = request.method === 'GET' ? await this.#plain?.answer(request.url ?? '') : undefined
+      if (plain !== undefined) {
+        response.writeHead(plain.status, { 'content-type': plain.type }).end(plain.body)
+        return
+      }
       response.setHeader('content-type', 'application/x-ndjson')
       // At once: the caller then knows that its request has been taken.
       response.flushHeaders()

@@ -46,6 +46,8 @@ export interface PeerFetchOptions {
   onRefusal?: (peer: string, error: P2pfsError) => void
   onLate?: () => void
   isReader?: AbortSignal
+  /** Given who has been asked and has not answered, at any time until the fetch ends. */
+  onBegin?: (asked: () => string[]) => void
 }
 
 /** One holder that has been asked and has not answered. */
@@ -58,6 +60,7 @@ interface Asked {
 
 /** The member that has been asked to read the chunk from the registry. */
 interface AskedReader {
+  id: string
   standing: PeerStanding
   askedAtMs: number
   /** For how long this host has been late since (ms). */
@@ -123,7 +126,8 @@ export class PeerFetch {
 
   /** @throws missing where no holder delivers it; the signal's reason */
   async run(): Promise<Delivery> {
-    const { signal, urgency, isReader } = this.#options
+    const { signal, urgency, isReader, onBegin } = this.#options
+    onBegin?.(() => [...this.#asked.keys(), ...(this.#reader === undefined ? [] : [this.#reader.id])])
     const onAbort = (): void => {
       this.#over.abort(signal.reason)
       this.#wake.resolve()
@@ -253,7 +257,7 @@ export class PeerFetch {
   #askReader(reader: Reader): void {
     const { id, standing } = reader
     this.#tried.add(id)
-    const asked = { standing, askedAtMs: this.#clock.now(), ownLateMs: 0, isComing: false }
+    const asked = { id, standing, askedAtMs: this.#clock.now(), ownLateMs: 0, isComing: false }
     this.#reader = asked
     const { signal } = this.#over
     const onComing = (): void => {

@@ -47,6 +47,7 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   registryCa: { given: '/srv/ca.pem', read: ['/srv/ca.pem'] },
   registryConnections: { given: '4', read: 4 },
   registryRequestsPerSecond: { given: '30', read: 30 },
+  metricsListen: { given: '127.0.0.1:9464', read: '127.0.0.1:9464' },
   readDeadline: { given: '1.5m', read: 90 },
   platform: { given: 'linux/riscv64', read: 'linux/riscv64' },
   trustIndexKey: {

@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { statSync } from 'node:fs'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { silentLog } from '../../../node/base/log.ts'
 import type { Progress } from '../../../node/control/api.ts'
 import { call } from '../../../node/control/client.ts'
+import type { PlainAnswers } from '../../../node/control/plain-answers.ts'
 import { ControlServer } from '../../../node/control/server.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
@@ -111,4 +113,24 @@ test('a server that stops aborts what is running, and answers it first', async (
     call('POST', '/reset', { directory: '/mnt' }, { socket: fake.socket }),
     (error) => isP2pfsError(error, 'closed') && /daemon is stopping/.test(error.message),
   )
+})
+
+test('what is not of the API is answered as it is, under its own status', async (t) => {
+  const socketPath = join(temporaryDirectory(t), 'control.sock')
+  const plain: PlainAnswers = {
+    answer: async (path) =>
+      await Promise.resolve(path === '/readyz' ? { status: 503, type: 'text/plain', body: 'not yet' } : undefined),
+  }
+  const server = new ControlServer(
+    { operations: new FakeOperations().operations, plain, log: silentLog },
+    { socket: socketPath },
+  )
+  await server.start()
+  t.after(async () => await server.stop())
+  const request = httpRequest({ socketPath, path: '/readyz', agent: false }).end()
+  const [response] = (await once(request, 'response')) as [IncomingMessage]
+  response.setEncoding('utf8')
+  const [body] = (await once(response, 'data')) as [string]
+  assert.deepEqual([response.statusCode, response.headers['content-type'], body], [503, 'text/plain', 'not yet'])
+  assert.deepEqual(await call('GET', '/status', undefined, { socket: socketPath }), {})
 })
