@@ -87,6 +87,7 @@ function world(
       bulk: result.bulk,
       spans: { placeOf: () => ({ depth: 0, member: undefined }), ask: async () => undefined },
       log: silentLog,
+      ...(clock && { clock }),
     }),
     registry: result.registry,
     log: silentLog,
