@@ -42,11 +42,14 @@ import { Mounts } from './mount/mounts.ts'
 import { NativeBuilder } from './mount/native/native-builder.ts'
 import type { NativeImages } from './mount/native/native-images.ts'
 import type { Placement } from './mount/placement/placement.ts'
+import { ByteHistory, byteTotals, type ByteTotals } from './metrics/byte-history.ts'
 import { figuresOf, Metrics } from './metrics/metrics.ts'
+import { PageView } from './metrics/page-view.ts'
 import type { Replacements } from './metrics/host-figures.ts'
 import { MetricsListener } from './metrics/listener.ts'
 import { ProbeAnswers } from './metrics/probe-answers.ts'
 import { Readiness } from './metrics/readiness.ts'
+import { StatusPage } from './metrics/status-page.ts'
 import { TimedMounts } from './metrics/timed-mounts.ts'
 import { neighbourOptions } from './neighbours/neighbour-options.ts'
 import { NeighbourObjects } from './neighbours/neighbour-objects.ts'
@@ -468,19 +471,26 @@ export async function startDaemon(
     hotDiskBytes: config.hotDisk,
     isHotOn: config.hotImages === 'on',
   })
+  const listSeeds = new ListSeedsOperation({ jobs })
   const room = async (): Promise<Room> => await roomOf(paths.chunks)
   const figures = figuresOf({ ...shown, version, replacements, timedMounts, wholeReads, registries, room })
   const readiness = new Readiness()
   const probes = new ProbeAnswers({ metrics: new Metrics(figures), readiness })
-  if (config.metricsListen !== '')
-    await stack.use(new MetricsListener({ answers: [probes], log }, parseListenAddress(config.metricsListen))).start()
+  if (config.metricsListen !== '') {
+    const totals = (): ByteTotals => byteTotals(shown)
+    const history = stack.use(new ByteHistory({ totals }))
+    history.start()
+    const view = new PageView({ status, seeds: listSeeds, network, catalog, history, readiness, room })
+    const answers = [probes, new StatusPage({ view }, { signal })]
+    await stack.use(new MetricsListener({ answers, log }, parseListenAddress(config.metricsListen))).start()
+  }
   const control = new ControlServer(
     {
       operations: {
         status,
         seed: new SeedOperation({ requests, resolver, seeder, profiles, publisher, hot, log }),
         placeSeed: new PlaceSeedOperation({ requests, resolver, membership, hosts, jobs }),
-        listSeeds: new ListSeedsOperation({ jobs }),
+        listSeeds,
         cancelSeed: new CancelSeedOperation({ jobs }),
         limits: bandwidthLimits,
         mount: timedMounts,
