@@ -17,15 +17,14 @@ import type { PeerNetwork } from '../peers/network.ts'
 import type { HotRoom } from '../seeds/hot-room.ts'
 import type { Pins } from '../seeds/pins.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
-import type { Lies } from '../publish/lies.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
 import { fetchedOf, type FetchedParts } from './fetched.ts'
 import type { LimitsOperation } from './limits.ts'
-import type { MountReports } from './mount-report.ts'
+import { ListMountsOperation, type ListMountsParts } from './list-mounts.ts'
 import { waitingReadsOf } from './waiting-reads.ts'
 
-export interface StatusParts extends FetchedParts {
+export interface StatusParts extends ListMountsParts, FetchedParts {
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   inventory: Pick<Inventory, 'count' | 'localBytes'>
   network: Pick<
@@ -35,14 +34,12 @@ export interface StatusParts extends FetchedParts {
   neighbours: readonly Pick<NeighbourRegion, 'region' | 'status'>[]
   neighboursFirst: Pick<NeighboursFirst, 'passedOverMs'>
   imports: Pick<RunningImports, 'list'>
-  mounts: Pick<Mounts, 'list' | 'reads' | 'waiting'>
+  mounts: ListMountsParts['mounts'] & Pick<Mounts, 'waiting'>
   /** Undefined if no images are read natively. */
   natives: (Pick<NativeImages, 'isReady'> & { segments: Pick<SegmentFiles, 'usedBytes'> }) | undefined
   driver: Pick<FuseDriver, 'counters'>
-  reports: MountReports
   ranges: Pick<LayerRanges, 'chunks' | 'read'>
   trust: Pick<IndexTrust, 'beliefIn'>
-  lies: Pick<Lies, 'isContradicted'>
   verifier: Pick<BackgroundVerifier, 'pending'>
   loopDelay: Pick<EventLoopDelay, 'figures'>
   pins: Pick<Pins, 'list' | 'hotBytes'>
@@ -58,11 +55,13 @@ type HostFacts = Pick<Status, 'version' | 'name' | 'region'> & { hotDiskBytes: n
 export class StatusOperation {
   readonly #parts: StatusParts
   readonly #host: HostFacts
+  readonly #mounts: ListMountsOperation
   readonly #startedAtMs = performance.now()
 
   constructor(parts: StatusParts, host: HostFacts) {
     this.#parts = parts
     this.#host = host
+    this.#mounts = new ListMountsOperation(parts)
   }
 
   async run(): Promise<Status> {
@@ -103,7 +102,7 @@ export class StatusOperation {
       hot: this.#hot(),
       toVerify: verifier.pending,
       imports: imports.list(),
-      mounts: await this.#mounts(),
+      mounts: (await this.#mounts.run()).mounts,
       nativeBytes: this.#parts.natives?.segments.usedBytes ?? 0,
       chunks: inventory.count,
       served,
@@ -146,26 +145,6 @@ export class StatusOperation {
       })
     }
     return images
-  }
-
-  async #mounts(): Promise<Status['mounts']> {
-    const { catalog, mounts, reports, lies } = this.#parts
-    const described: Status['mounts'] = []
-    const reads = await mounts.reads()
-    for (const record of mounts.list()) {
-      const { id, platform: _platform, identity: _identity, rootfsDigest: digest, ...mount } = record
-      const manifest = await catalog.rootfs(digest)
-      const contradicted = lies.isContradicted(record)
-      if (manifest !== undefined)
-        described.push({
-          ...mount,
-          digest,
-          reads: reads.get(id) ?? 'fuse',
-          ...(contradicted && { contradicted }),
-          ...reports.of(digest, manifest),
-        })
-    }
-    return described
   }
 }
 
