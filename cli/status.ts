@@ -1,27 +1,38 @@
-import type { BulkLink, MountWarning, Status, WaitingReadReport } from '../node/control/api.ts'
+import type { BulkLink, MountWarning, Status } from '../node/control/api.ts'
 import type { BootReplay } from '../node/model/boot-replay.ts'
 import type { RemoteSource } from '../node/model/chunk-request.ts'
 import type { Origin } from '../node/model/image.ts'
 import type { WholeReadReason } from '../node/model/whole-read.ts'
 import type { Amount } from '../node/model/progress.ts'
 import { call } from '../node/control/client.ts'
-import { commonHelp, parseCommon } from './arguments.ts'
 import { describeBelief } from './belief.ts'
+import { describeCommand, parseCommand } from './command.ts'
 import { printJson, printLines, shortName } from './output.ts'
 import { describeLimit } from './limits.ts'
 import { describeDemand } from './seed-job.ts'
 import { formatAmount, formatSize } from './size.ts'
+import { describeWaiting } from './waiting-reads.ts'
 
-const help = `Shows the region, its peers, the images and mounts of this host, and where their data came from.
-
-Usage: p2pfs status [OPTION...]
-
-${commonHelp}
-`
+export const command = describeCommand({
+  name: 'status',
+  usage: [''],
+  text: 'Shows the region, its peers, the images and mounts of this host, and where their data came from.',
+  positionals: {},
+  options: {
+    watch: {
+      help:
+        'show each second what passes, by source and peer, and what is left of imports, seeds and mounts, until Ctrl-C; ' +
+        'with --json one object a second, with "rates" in bytes a second',
+    },
+  },
+})
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, [], {})
-  if (parsed === undefined) return 0
+  const parsed = parseCommand(argv, command)
+  if (parsed.values.watch === true) {
+    const { watchStatus } = await import('./status-watch.ts')
+    return await watchStatus(parsed, { describeWaiting })
+  }
   const status = await call('status', {}, { socket: parsed.control })
   if (parsed.json) printJson(status)
   else printLines(describe(status))
@@ -85,27 +96,6 @@ function describe(status: Status): string[] {
       ...describeReads(mount),
     ]),
   ]
-}
-
-function describeWaiting({ readErrors, waitingReads: { count, slow, longest } }: Status): string[] {
-  const errors = readErrors === 0 ? '' : `; ${readErrors} have failed with an I/O error`
-  if (count === 0) return readErrors === 0 ? [] : [`reads         none waits${errors}`]
-  return [`reads         ${count} wait, ${slow} of them for 2 s or more${errors}`, ...longest.map(describeWaitingRead)]
-}
-
-function describeWaitingRead(read: WaitingReadReport): string {
-  const nameOf = ({ peer, name }: { peer: string; name?: string }): string =>
-    name === undefined ? peer : shortName(name)
-  const asked = [...read.asked.map(nameOf), ...(read.registry === 'asked' ? ['the registry'] : [])]
-  const failed = [
-    ...read.refusals.map((refusal) => `${nameOf(refusal)}: ${refusal.code}`),
-    ...(read.registry === undefined || read.registry === 'asked' ? [] : [`registry: ${read.registry}`]),
-    ...(read.failure === undefined ? [] : [`last try: ${read.failure}`]),
-  ]
-  const what = read.images.join(', ') || read.rootfs
-  const times = `for ${Math.round(read.waitedSeconds)} s, fails in ${Math.round(read.failsInSeconds)} s`
-  const whom = asked.length === 0 ? 'nobody is asked now' : `waits for ${asked.join(', ')}`
-  return `  ${what}: ${times}; ${whom}${failed.length === 0 ? '' : ` (${failed.join(', ')})`}`
 }
 
 /** Those that are set. */

@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { P2pfsError, errorCodes, isP2pfsError, type ErrorCode } from '../../protocol/errors.ts'
@@ -92,9 +93,11 @@ export async function pause(signal: AbortSignal | undefined): Promise<void> {
 }
 
 /** @param Stopped what it is called when the daemon is stopping */
-function errorOf({ code, detail }: Problem, Stopped: typeof P2pfsError): P2pfsError {
+function errorOf({ code, detail, isUsage }: Problem, Stopped: typeof P2pfsError): P2pfsError {
   const known = errorCodes.find((candidate) => candidate === code) ?? ('unavailable' satisfies ErrorCode)
-  return known === 'closed' ? new Stopped(known, detail) : new P2pfsError(known, detail)
+  return known === 'closed'
+    ? new Stopped(known, detail)
+    : new P2pfsError(known, detail, isUsage === true ? { isUsage } : {})
 }
 
 async function open({ socket: path, waitMs, signal }: HttpCall): Promise<Socket> {
@@ -118,9 +121,10 @@ async function open({ socket: path, waitMs, signal }: HttpCall): Promise<Socket>
         await pause(signal)
         continue
       }
-      throw new P2pfsError('unavailable', `no daemon at ${path}: ${advice[code] ?? (cause as Error).message}`, {
-        cause,
-      })
+      // Linux says of a file what it says of a socket that nobody listens on.
+      const isFile = code === 'ECONNREFUSED' && statSync(path, { throwIfNoEntry: false })?.isSocket() === false
+      const why = advice[isFile ? 'ENOTSOCK' : code] ?? (cause as Error).message
+      throw new P2pfsError('unavailable', `no daemon at ${path}: ${why}`, { cause })
     }
   }
 }

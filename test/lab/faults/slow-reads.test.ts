@@ -35,7 +35,7 @@ test('a read that waits is shown with whom it waits for and when it fails, logge
       assert.equal(longest.images.length, 1)
       assert.ok(Math.abs(longest.waitedSeconds + longest.failsInSeconds - 8) < 0.01)
       assert.ok(longest.registry !== undefined || longest.failure !== undefined, JSON.stringify(longest))
-      assert.match((await daemon.cli('status')).stdout, /^reads +\d+ wait, \d+ of them for 2 s or more/m)
+      assert.match((await daemon.cli('status')).stdout, /^waiting +\d+ reads?, \d+ of them for 2 s or more/m)
       assert.ok((await metric(daemon.control, 'p2pfs_reads_waiting')) >= 1)
       break
     }

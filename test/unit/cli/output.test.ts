@@ -118,6 +118,7 @@ const status = {
     placedBytes: 2,
     diskBytes: 2,
   },
+  seeds: [{ reference: hostile, doneBytes: 1, totalBytes: 1 }],
   imports: [{ reference: hostile, forPeers: 1, doneBytes: 1, totalBytes: 1 }],
   mounts: [mount],
   served: sources,
@@ -288,7 +289,7 @@ test('status says how many reads wait, the longest, for whom, and when they fail
       await Promise.resolve({ ...status, readErrors: 3, waitingReads: { count: 7, slow: 2, longest: [longest] } }),
   )
   const { stdout } = await run('status')
-  assert.match(stdout, /^reads {9}7 wait, 2 of them for 2 s or more; 3 have failed with an I\/O error$/m)
+  assert.match(stdout, /^waiting {7}7 reads, 2 of them for 2 s or more; 3 have failed with an I\/O error$/m)
   assert.match(
     stdout,
     /^ {2}debian:12: for 34 s, fails in 26 s; waits for host-b, id-c, the registry \(host-d: busy\)$/m,
