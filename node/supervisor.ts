@@ -67,6 +67,8 @@ export class Supervisor {
   readonly #fuse: FuseMount
   #controlFd: number | undefined
   #daemon: ChildProcess | undefined
+  /** Daemons that were replaced: by order, and because they ended. */
+  readonly #replaced = { ordered: 0, unexpected: 0 }
   #stopping = false
   /** It was told to end, and to leave what users have mounted. */
   #isLeaving = false
@@ -218,6 +220,7 @@ export class Supervisor {
       if (this.#stopping) break
       const { status, expected, wasReady } = end
       const nowMs = performance.now()
+      this.#replaced[expected ? 'ordered' : 'unexpected']++
       if (wasReady) servedMs = nowMs
       if (nowMs - startedMs > wellAfterMs || expected) failures = 0
       // Readers wait, so a daemon that served before it died is needed back soon.
@@ -266,6 +269,7 @@ export class Supervisor {
         NOTIFY_SOCKET: undefined,
         [inherited.fuse.variable]: String(inherited.fuse.fd),
         [inherited.control.variable]: this.#control.temporaryPath,
+        [inherited.replaced]: `${this.#replaced.ordered},${this.#replaced.unexpected}`,
         ...(resumed ? { [inherited.resumed]: '1' } : {}),
       },
       // In its own process group, so that Ctrl-C reaches only the supervisor, which then stops the daemon.
