@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'
 import { figuresOf, Metrics } from '../../../node/metrics/metrics.ts'
 import { busyHost } from './figures-fakes.ts'
-import { parsePrometheusText } from './prometheus-text.ts'
+import { parsePrometheusText } from '../../support/prometheus-text.ts'
 
 const figures = figuresOf(busyHost)
 const metrics = new Metrics(figures)
