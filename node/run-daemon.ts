@@ -20,7 +20,8 @@ import { Trees } from './mount/placement/trees.ts'
 import { UseCheck } from './mount/placement/use-check.ts'
 import { WritableLayers } from './mount/placement/writable-layers.ts'
 import { statePaths } from './state-directory.ts'
-import { inherited, type FromDaemon } from './supervisor.ts'
+import { inherited } from './service/descriptors.ts'
+import type { FromDaemon } from './supervisor.ts'
 
 /** Starts the daemon and waits for a signal. Mounts outlive it if a supervisor holds them. @returns the exit status */
 export async function runDaemon(config: Config, log: Log): Promise<number> {
@@ -28,8 +29,12 @@ export async function runDaemon(config: Config, log: Log): Promise<number> {
   let daemon: AsyncDisposable
   const stop = Promise.withResolvers<void>()
   process.on('SIGTERM', stop.resolve).on('SIGINT', stop.resolve)
+  process.on('SIGHUP', () => {
+    if (temporaryPath !== undefined) stop.resolve()
+    else log.warn('daemon is not replaced: without a supervisor its mounts would end; restart it for what has changed')
+  })
   process.on('disconnect', () =>
-    log.error('supervisor has died; this daemon serves alone until it is stopped', { pid: process.pid }),
+    log.warn('supervisor has ended; this daemon serves alone until another takes over', { pid: process.pid }),
   )
   try {
     const control = temporaryPath === undefined ? undefined : { fd: inherited.control.fd, temporaryPath }
