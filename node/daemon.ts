@@ -45,6 +45,7 @@ import { neighbourOptions } from './neighbours/neighbour-options.ts'
 import { NeighbourObjects } from './neighbours/neighbour-objects.ts'
 import { NeighbourRegion } from './neighbours/neighbour-region.ts'
 import { NeighboursFirst } from './neighbours/neighbours-first.ts'
+import { DoctorOperation } from './operations/doctor.ts'
 import { ExportOperation } from './operations/export.ts'
 import { ImageRequests } from './operations/image-request.ts'
 import { ImportOperation } from './operations/import.ts'
@@ -446,6 +447,7 @@ export async function startDaemon(
             lies,
             verifier,
             loopDelay,
+            seeder,
             pins,
             hot,
             hotRoom,
@@ -481,6 +483,10 @@ export async function startDaemon(
         }),
         export: new ExportOperation({ requests, resolver, fetcher }),
         inspect: new InspectOperation({ requests, resolver, region: objects, trust, published, catalog, inventory }),
+        doctor: new DoctorOperation(
+          { requests, registry, network },
+          { config, stateDir: config.stateDir, hasBootstrap: config.bootstrap.length > 0 },
+        ),
         verify: new VerifyOperation({ requests, catalog, registry, rebuild, region: objects, own, trust, log }),
       },
       log,

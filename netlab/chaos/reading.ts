@@ -119,7 +119,8 @@ function chooseTarget(host: ChaosHost, mount: ChaosMount, random: Random): Targe
   const directory = host.pathOf(mount)
   const pieceBytes = 4096 << random.below(7)
   if (request.as === 'drive') {
-    if (scratch !== undefined && mount.scratchMark !== undefined && random.below(3) === 0) return markTarget(mount, directory)
+    if (scratch !== undefined && mount.scratchMark !== undefined && random.below(3) === 0)
+      return markTarget(mount, directory)
     const offset = random.below(image.driveBytes[format])
     const lengthBytes = Math.min(1 + random.below(maxRangeBytes), image.driveBytes[format] - offset)
     const job = {

@@ -5,6 +5,7 @@ import {
   parseAuthorizedRequest,
   parseCancelSeedRequest,
   parseDirectoryRequest,
+  parseDoctorRequest,
   parseEmptyRequest,
   parseExportRequest,
   parseImageRequest,
@@ -16,6 +17,7 @@ import {
   parseSeedRequest,
   type RequestBody,
 } from './requests.ts'
+import { asUsage } from './usage.ts'
 
 /** Parses the fields of a request. All throw `invalid` for what does not parse. */
 type Parsers = { [Name in OperationName]: (fields: RequestBody) => RequestOf<Name> }
@@ -35,6 +37,7 @@ const parsers: Parsers = {
   export: parseExportRequest,
   inspect: parseImageRequest,
   verify: parseAuthorizedRequest,
+  doctor: parseDoctorRequest,
   limits: parseEmptyRequest,
   changeLimits: parseLimitsRequest,
 }
@@ -93,7 +96,7 @@ export async function runOperation(
   options: OperationOptions,
   begin: () => void,
 ): Promise<object> {
-  const request = parsers[name](fields)
+  const request = asUsage(() => parsers[name](fields))
   begin()
   // What the parser of a name makes is what the operation of that name takes.
   const operation: Operation<never, object> = operations[name]
