@@ -68,7 +68,9 @@ export async function withRealStateDir(config: Config, log: Log): Promise<Config
 
 /** A directory of others is not closed to them because somebody named it by mistake, as /tmp. @throws invalid */
 async function refuseSharedDirectory(stateDir: string): Promise<void> {
-  const own = new Set([...Object.values(statePaths('')), 'lock', 'supervisor.lock', 'lost+found'].map((path) => basename(path)))
+  const own = new Set(
+    [...Object.values(statePaths('')), 'lock', 'supervisor.lock', 'lost+found'].map((path) => basename(path)),
+  )
   const foreign = (await readdir(stateDir)).find((name) => !own.has(name))
   if (foreign === undefined) return
   throw new P2pfsError(
