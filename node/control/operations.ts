@@ -2,6 +2,10 @@ import type {
   CancelSeedRequest,
   ExportRequest,
   ExportResult,
+  GcRequest,
+  GcResult,
+  ImageList,
+  ImageNameRequest,
   ImportRequest,
   InspectRequest,
   InspectResult,
@@ -9,10 +13,13 @@ import type {
   LimitsRequest,
   MountRequest,
   MountResult,
+  PinRequest,
+  PinResult,
   Placed,
   Progress,
   PushRequest,
   PushResult,
+  RemoveImageResult,
   ResetRequest,
   SeedJobReport,
   SeedJobRequest,
@@ -54,4 +61,9 @@ export interface Operations {
   export: Operation<ExportRequest, ExportResult>
   inspect: Operation<InspectRequest, InspectResult>
   verify: Operation<VerifyRequest, VerifyResult>
+  listImages: Operation<object, ImageList>
+  removeImage: Operation<ImageNameRequest, RemoveImageResult>
+  pin: Operation<PinRequest, PinResult>
+  unpin: Operation<ImageNameRequest, PinResult>
+  gc: Operation<GcRequest, GcResult>
 }

@@ -6,10 +6,12 @@ import { normalizePlatform } from '../model/platform.ts'
 import type {
   CancelSeedRequest,
   ExportRequest,
+  GcRequest,
   ImageRequest,
   ImportRequest,
   LimitsRequest,
   MountRequest,
+  PinRequest,
   PushRequest,
   SeedJobRequest,
   SeedRequest,
@@ -155,6 +157,14 @@ export function parseImportRequest(body: RequestBody): ImportRequest {
 
 export function parsePushRequest(body: RequestBody): PushRequest {
   return { image: text(body, 'image'), target: text(body, 'target'), ...optional(body, 'platform', platform) }
+}
+
+export function parsePinRequest(body: RequestBody): PinRequest {
+  return { ...parseImageRequest(body), ...optional(body, 'ttlMs', time) }
+}
+
+export function parseGcRequest(body: RequestBody): GcRequest {
+  return { ...optional(body, 'dryRun', flag) }
 }
 
 export function parseLimitsRequest(body: RequestBody): LimitsRequest {

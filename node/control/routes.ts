@@ -3,10 +3,12 @@ import {
   parseCancelSeedRequest,
   parseDirectoryRequest,
   parseExportRequest,
+  parseGcRequest,
   parseImageRequest,
   parseImportRequest,
   parseLimitsRequest,
   parseMountRequest,
+  parsePinRequest,
   parsePushRequest,
   parseSeedJobRequest,
   parseSeedRequest,
@@ -45,4 +47,15 @@ export const routes: ReadonlyMap<string, Route> = new Map([
   ['POST /export', route(parseExportRequest, (operations) => operations.export)],
   ['POST /inspect', route(parseImageRequest, ({ inspect }) => inspect)],
   ['POST /verify', route(parseImageRequest, ({ verify }) => verify)],
+  [
+    'GET /images',
+    route(
+      (body) => body,
+      ({ listImages }) => listImages,
+    ),
+  ],
+  ['POST /rm', route(parseImageRequest, ({ removeImage }) => removeImage)],
+  ['POST /pin', route(parsePinRequest, ({ pin }) => pin)],
+  ['POST /unpin', route(parseImageRequest, ({ unpin }) => unpin)],
+  ['POST /gc', route(parseGcRequest, ({ gc }) => gc)],
 ])

@@ -26,6 +26,7 @@ import type { Lies } from '../publish/lies.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
+import type { StoreRoom } from '../store/store-room.ts'
 import type { LimitsOperation } from './limits.ts'
 import type { MountReports } from './mount-report.ts'
 
@@ -58,6 +59,7 @@ export interface StatusParts {
   hotRoom: Pick<HotRoom, 'usedBytes'>
   hot: Pick<HotImages, 'counted'>
   limits: Pick<LimitsOperation, 'report'>
+  storeRoom: Pick<StoreRoom, 'usedBytes' | 'limitBytes' | 'evicted'>
 }
 
 /** The parts of the status that do not change while the daemon runs. */
@@ -77,6 +79,7 @@ export class StatusOperation {
   async run(): Promise<Status> {
     const { inventory, network, imports, verifier, driver, fetcher, reader, importer, ranges, streams, published } =
       this.#parts
+    const { storeRoom } = this.#parts
     const sent = network.totals()
     const guests = network.guests()
     return {
@@ -114,6 +117,9 @@ export class StatusOperation {
       mounts: await this.#mounts(),
       nativeBytes: this.#parts.natives?.segments.usedBytes ?? 0,
       chunks: inventory.count,
+      storeBytes: storeRoom.usedBytes,
+      ...(storeRoom.limitBytes < Number.MAX_SAFE_INTEGER && { limitBytes: storeRoom.limitBytes }),
+      evicted: storeRoom.evicted,
       served: driver.counters().served,
       fetched: {
         peer: fetcher.fromPeers,

@@ -217,6 +217,42 @@ export class Catalog implements AsyncDisposable {
     return bytes && this.#tables.share(parseTable(bytes, id))
   }
 
+  async hasRootfs(digest: Digest): Promise<boolean> {
+    return await (await this.#db()).has(keys.rootfs(digest))
+  }
+
+  /** The ids of a rootfs manifest's tables, and its layers' diff ids: less work than the manifest. */
+  async rootfsParts(digest: Digest): Promise<{ tables: Digest[]; diffIds: Digest[] } | undefined> {
+    const bytes = await (await this.#db()).get(keys.rootfs(digest))
+    if (bytes === undefined) return undefined
+    const record = parseRootfsRecord(bytes)
+    return { tables: tableIdsOf(record), diffIds: record.layers.map(({ diffId }) => diffId) }
+  }
+
+  /** Removes a rootfs manifest, and those of its tables that no other one has. */
+  async deleteRootfs(digest: Digest, { tables }: { tables: Iterable<Digest> }): Promise<void> {
+    await this.#delete(keys.rootfs(digest))
+    for (const key of [...[...tables].map(keys.table), keys.profile(digest), keys.use(digest)]) await this.#delete(key)
+    this.#tell({ kind: 'rootfs', digest }, false)
+  }
+
+  /** When a rootfs was used here the last time (ms since 1970). */
+  async putUse(rootfs: Digest, usedAtMs: number): Promise<void> {
+    await this.#put(keys.use(rootfs), encodeCbor({ usedAtMs }), false)
+  }
+
+  /** As {@link putUse} has it, by rootfs. A record that cannot be read is passed over. */
+  async uses(): Promise<Map<Digest, number>> {
+    const uses = new Map<Digest, number>()
+    for (const [key, bytes] of await (await this.#db()).iterator(under(prefixes.use)).all()) {
+      const usedAtMs = await this.#parse(key, bytes, (record) =>
+        new Fields(parseCbor(record, 'use record'), 'use record').unsigned('usedAtMs'),
+      )
+      if (usedAtMs !== undefined) uses.set(parseDigest(key.slice(prefixes.use.length)), usedAtMs)
+    }
+    return uses
+  }
+
   /** Digests of all rootfs manifests here. */
   async rootfsDigests(): Promise<Digest[]> {
     const names = await (await this.#db()).keys(under(prefixes.rootfs)).all()
@@ -277,6 +313,11 @@ export class Catalog implements AsyncDisposable {
   async blobMap(digest: Digest): Promise<BlobMap | undefined> {
     const bytes = await this.blobMapBytes(digest)
     return bytes === undefined ? undefined : parseBlobMap(await decompress(bytes))
+  }
+
+  async deleteBlobMap(digest: Digest): Promise<void> {
+    await this.#delete(keys.blobMap(digest))
+    this.#tell({ kind: 'map', digest }, false)
   }
 
   async blobMapDigests(): Promise<Digest[]> {

@@ -83,6 +83,10 @@ const floors: Record<string, Floor> = {
     mayName: ['base', 'registry', 'peers', 'images', 'seeds'],
     because: 'counts mounts in the region, and gives orders for what is mounted often',
   },
+  disk: {
+    mayName: ['base', 'model', 'store', 'peers', 'images', 'mount', 'seeds'],
+    because: 'decides what the disk keeps, by what is used, wanted, and held by others',
+  },
   control: { mayName: ['base', 'model'], because: 'the API and its transport: what it calls is handed to it' },
   operations: {
     mayName: [
@@ -101,6 +105,7 @@ const floors: Record<string, Floor> = {
       'mount',
       'seeds',
       'hot',
+      'disk',
       'control',
     ],
     because: 'what users ask for, in terms of all the rooms below',

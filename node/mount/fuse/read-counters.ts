@@ -7,6 +7,8 @@ export type Served = Record<'local' | 'peer' | 'registry' | 'neighbour', Amount>
 /** Counters of a thread: bytes and chunks, for local, peer, registry and neighbour. */
 const numbers = 8
 
+const usedAndServed = chunkFlags.used | chunkFlags.served
+
 /** The pair of counters for the source that the flags name. */
 function placeOf(flags: number): number {
   return (flags & chunkFlags.neighbour) !== 0 ? 3 : (flags & chunkFlags.registry) !== 0 ? 2 : flags & chunkFlags.peer
@@ -35,8 +37,8 @@ export class ReadCounters {
     let flags = state[chunk]!
     const column = this.#row + placeOf(flags) * 2
     this.#all[column]! += bytes
-    if ((flags & chunkFlags.served) === 0) {
-      flags = Atomics.or(state, chunk, chunkFlags.served)
+    if ((flags & usedAndServed) !== usedAndServed) {
+      flags = Atomics.or(state, chunk, usedAndServed)
       if ((flags & chunkFlags.served) === 0) {
         this.#all[column + 1]! += 1
         const place = Atomics.add(readOrder, 0, 1) + 1

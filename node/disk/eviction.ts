@@ -1,0 +1,198 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Digest } from '../../protocol/digest.ts'
+import { blockBytes } from '../base/room-counter.ts'
+import type { Log } from '../base/log.ts'
+import type { ChunkStore } from '../store/chunk-store.ts'
+import type { Inventory } from '../store/inventory.ts'
+import type { StoreRoom } from '../store/store-room.ts'
+import type { UseScores } from '../store/use-scores.ts'
+import { coldest } from './coldest.ts'
+import type { KeptChunks } from './kept-chunks.ts'
+
+/** How often it is looked at what reads have used, and whether there is too little room (ms). */
+const lookMs = 1_000
+/** Between the withdrawal of chunks and their removal (ms): changes are gathered for a tenth of a second, and are on their way for some. */
+const withdrawalMs = 150
+/** Chunks that are withdrawn together: 64 MiB at most. */
+const batchChunks = 256
+/** Chunks are chosen among so many times as many bytes as are to go: what is cheap to get again goes first there. */
+const window = 2
+/** How long the end of the process waits for a sync that gives room back (ms). */
+const syncMs = 60_000
+
+export interface EvictionParts {
+  chunks: Pick<
+    ChunkStore,
+    'stored' | 'digestOf' | 'scoreOf' | 'noteUse' | 'bytesOf' | 'discardedBytes' | 'flush' | 'countFiles'
+  >
+  inventory: Pick<Inventory, 'withdraw' | 'restore' | 'discard'>
+  room: StoreRoom
+  uses: Pick<UseScores, 'evicted'>
+  kept: Pick<KeptChunks, 'judge'>
+  /** What reads have used since it was asked the last time. */
+  reads: { takeUses: (listener: (chunk: Digest) => void) => void }
+  /** Scores what was here before this process, once, ahead of the first eviction. */
+  prime?: () => Promise<void>
+  /** Files of whole images, which are made anew from chunks: removes one that no mount uses. @returns whether there was one */
+  removeCopy?: () => Promise<boolean>
+  log: Log
+}
+
+/** What a pass has found or done. */
+export interface Evicted {
+  chunks: number
+  bytes: number
+}
+
+/**
+ * Removes chunks that are worth little when there is too little room, in the background: those that nobody needs, and then by
+ * their score and what it costs to get them again.
+ *
+ * 1. What reads have used is taken over, once a second.
+ * 2. When the room is low, copies for native reads go first; then the chunks that are worth least are chosen.
+ * 3. The region is told that these are gone, and some of it hears that before they are.
+ * 4. Their files lose their names, and are removed after a sync, which is brought forward where room is short.
+ */
+export class Eviction implements AsyncDisposable {
+  readonly #parts: EvictionParts
+  readonly #stopping = new AbortController()
+  #running: Promise<void> = Promise.resolve()
+  #wake: PromiseWithResolvers<void> = Promise.withResolvers()
+  #isPrimed = false
+  #syncing: Promise<void> | undefined
+
+  constructor(parts: EvictionParts) {
+    this.#parts = parts
+  }
+
+  start(): void {
+    this.#parts.room.onPressure(() => this.#wake.resolve())
+    this.#running = this.#run().catch((error: unknown) => {
+      if (!this.#stopping.signal.aborted) this.#parts.log.error('chunks are no longer evicted', { error })
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping.abort()
+    this.#wake.resolve()
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping
+    await this.#parts.chunks.countFiles({ signal })
+    for (;;) {
+      signal.throwIfAborted()
+      await this.#look().catch((error: unknown) => {
+        signal.throwIfAborted()
+        this.#parts.log.warn('chunks cannot be evicted now', { error })
+      })
+      const timer = new AbortController()
+      await Promise.race([this.#wake.promise, sleep(lookMs, undefined, { signal: timer.signal, ref: false })]).finally(
+        () => timer.abort(),
+      )
+      this.#wake = Promise.withResolvers()
+    }
+  }
+
+  async #look(): Promise<void> {
+    const { chunks, room, reads } = this.#parts
+    reads.takeUses((digest) => chunks.noteUse(digest))
+    const bytes = room.excessBytes(chunks.discardedBytes)
+    if (bytes > 0) await this.evict(bytes)
+    if (chunks.discardedBytes > 0 && (room.isAwaited || chunks.discardedBytes > room.slackBytes / 2)) this.#sync()
+  }
+
+  /** Has the room of what was discarded back soon. */
+  #sync(): void {
+    this.#syncing ??= this.#parts.chunks
+      .flush({ signal: AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(syncMs)]) })
+      .catch((error: unknown) => this.#parts.log.debug('room of evicted chunks is not free yet', { error }))
+      .finally(() => (this.#syncing = undefined))
+  }
+
+  /** Removes at least so many bytes, if there are so many that may go. */
+  async evict(bytes: number): Promise<Evicted> {
+    const { room, removeCopy, prime, chunks, log } = this.#parts
+    const { signal } = this.#stopping
+    if (!this.#isPrimed) {
+      this.#isPrimed = true
+      await prime?.()
+    }
+    const evicted = { chunks: 0, bytes: 0 }
+    const wantedUsedBytes = room.usedBytes - bytes
+    while (room.usedBytes > wantedUsedBytes && (await removeCopy?.()) === true) signal.throwIfAborted()
+    for (const batch of batches(await this.choose(room.usedBytes - wantedUsedBytes))) {
+      await this.#remove(batch, evicted)
+      if (room.isAwaited) this.#sync()
+    }
+    if (evicted.chunks === 0 && chunks.discardedBytes === 0 && room.isAwaited) room.noteStuck()
+    if (evicted.chunks > 0) log.debug('chunks were evicted', { ...evicted, usedBytes: room.usedBytes })
+    return evicted
+  }
+
+  /** The chunks that are worth least, with so many bytes together if there are so many that may go. */
+  async choose(bytes: number): Promise<Digest[]> {
+    if (bytes <= 0) return []
+    const { chunks, kept } = this.#parts
+    const judge = await kept.judge()
+    const stored = (): ReturnType<typeof chunks.stored> => chunks.stored()
+    let total = 0
+    for (const _ of stored()) total++
+    for (let windowBytes = bytes * window; ; windowBytes *= 4) {
+      const rows = coldest(stored, windowBytes)
+      const blocks = new Map<number, number>()
+      const scores = new Map<number, number>()
+      const wanted = new Set(rows)
+      for (const chunk of stored()) {
+        if (!wanted.has(chunk.row)) continue
+        blocks.set(chunk.row, chunk.blocks)
+        scores.set(chunk.row, chunk.score)
+      }
+      const ranked = rows.flatMap((row) => {
+        const digest = chunks.digestOf(row)
+        const cost = judge(digest)
+        const rank = scores.get(row)! + (cost ?? 0)
+        return cost === undefined ? [] : [{ digest, bytes: blocks.get(row)! * blockBytes, rank }]
+      })
+      const chosen: Digest[] = []
+      let left = bytes
+      for (const candidate of ranked.toSorted((a, b) => a.rank - b.rank)) {
+        if (left <= 0) break
+        chosen.push(candidate.digest)
+        left -= candidate.bytes
+      }
+      if (left <= 0 || rows.length >= total) return chosen
+    }
+  }
+
+  async #remove(batch: readonly Digest[], evicted: Evicted): Promise<void> {
+    const { chunks, inventory, room, uses, kept } = this.#parts
+    const { signal } = this.#stopping
+    const scores = new Map(batch.map((digest) => [digest, chunks.scoreOf(digest)]))
+    inventory.withdraw(batch)
+    await sleep(withdrawalMs, undefined, { signal, ref: false })
+    this.#parts.reads.takeUses((digest) => chunks.noteUse(digest))
+    const judge = await kept.judge()
+    for (const digest of batch) {
+      const score = chunks.scoreOf(digest)
+      // It was used, or is wanted by an import or a pin, since it was chosen.
+      if (score === undefined) continue
+      if (score !== scores.get(digest) || judge(digest) === undefined) {
+        inventory.restore(digest)
+        continue
+      }
+      const bytes = chunks.bytesOf(digest)
+      await inventory.discard(digest)
+      uses.evicted(digest, score)
+      room.noteEvicted(bytes)
+      evicted.chunks++
+      evicted.bytes += bytes
+      signal.throwIfAborted()
+    }
+  }
+}
+
+function* batches(digests: readonly Digest[]): Generator<readonly Digest[]> {
+  for (let at = 0; at < digests.length; at += batchChunks) yield digests.slice(at, at + batchChunks)
+}
