@@ -221,8 +221,11 @@ export class ChunkStore implements AsyncDisposable {
     } catch (cause) {
       throw new P2pfsError(
         'unavailable',
-        'the store has reached its limit, and nothing more in it can be evicted now: give it more with --store-limit or ' +
-          '--store-keep-free, or end pins (p2pfs images says what is pinned)',
+        this.#room.isBoundByDisk
+          ? 'the disk is full but for what stays free (--store-keep-free), and nothing more of p2pfs can be evicted now: make ' +
+              'room on it, or end pins (p2pfs images says what is pinned)'
+          : 'the store has reached its limit, and nothing more in it can be evicted now: give it more with --store-limit, or ' +
+              'end pins (p2pfs images says what is pinned)',
         { cause, digest },
       )
     }

@@ -42,7 +42,7 @@ export class StoreRoom implements Disposable {
   readonly #limitBytes: number
   readonly #keepFree: (diskBytes: number) => number
   #isCounted: boolean
-  #allowedBytes = Number.MAX_SAFE_INTEGER
+  #allowedBytes: number
   #wake: () => void = () => undefined
   #stuckUntilMs = 0
   #waiting: { blocks: number; settle: (hasRoom: boolean) => void }[] = []
@@ -54,6 +54,7 @@ export class StoreRoom implements Disposable {
   ) {
     this.#parts = parts
     this.#limitBytes = limitBytes
+    this.#allowedBytes = limitBytes
     this.#keepFree = keepFree
     // What is here is counted first, where it matters how much that is.
     this.#isCounted = !this.isLimited
@@ -87,6 +88,11 @@ export class StoreRoom implements Disposable {
 
   get usedBytes(): number {
     return this.counter.usedBytes
+  }
+
+  /** Whether it is the disk that has no more to give, and not the limit. */
+  get isBoundByDisk(): boolean {
+    return this.#allowedBytes < this.#limitBytes
   }
 
   /** What may be used now: as the option says, or less where the disk has no more to give. */
