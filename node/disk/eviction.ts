@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises'
 import type { Digest } from '../../protocol/digest.ts'
 import { blockBytes } from '../base/room-counter.ts'
 import type { Log } from '../base/log.ts'
@@ -15,8 +15,13 @@ const lookMs = 1_000
 const withdrawalMs = 150
 /** Chunks that are withdrawn together: 64 MiB at most. */
 const batchChunks = 256
-/** Chunks are chosen among so many times as many bytes as are to go: what is cheap to get again goes first there. */
-const window = 2
+/**
+ * Chunks are chosen among so many times as many bytes as are to go, and among so many at least: what is cheap to get again goes
+ * first there.
+ */
+const window = { times: 2, leastBytes: 512 * 2 ** 20 } as const
+/** Chunks whose cost is found out in one go: some milliseconds. */
+const judgedAtOnce = 256
 /** How long the end of the process waits for a sync that gives room back (ms). */
 const syncMs = 60_000
 
@@ -36,6 +41,12 @@ export interface EvictionParts {
   /** Files of whole images, which are made anew from chunks: removes one that no mount uses. @returns whether there was one */
   removeCopy?: () => Promise<boolean>
   log: Log
+}
+
+interface Candidate {
+  digest: Digest
+  bytes: number
+  score: number
 }
 
 /** What a pass has found or done. */
@@ -134,36 +145,39 @@ export class Eviction implements AsyncDisposable {
   /** The chunks that are worth least, with so many bytes together if there are so many that may go. */
   async choose(bytes: number): Promise<Digest[]> {
     if (bytes <= 0) return []
-    const { chunks, kept } = this.#parts
-    const judge = await kept.judge()
-    const stored = (): ReturnType<typeof chunks.stored> => chunks.stored()
-    let total = 0
-    for (const _ of stored()) total++
-    for (let windowBytes = bytes * window; ; windowBytes *= 4) {
-      const rows = coldest(stored, windowBytes)
-      const blocks = new Map<number, number>()
-      const scores = new Map<number, number>()
-      const wanted = new Set(rows)
-      for (const chunk of stored()) {
-        if (!wanted.has(chunk.row)) continue
-        blocks.set(chunk.row, chunk.blocks)
-        scores.set(chunk.row, chunk.score)
+    const judge = await this.#parts.kept.judge()
+    for (let windowBytes = Math.max(window.leastBytes, bytes * window.times); ; windowBytes *= 4) {
+      const { coldest: candidates, isAll } = this.#candidates(windowBytes)
+      const ranked: (Candidate & { rank: number })[] = []
+      for (const [i, candidate] of candidates.entries()) {
+        const cost = judge(candidate.digest)
+        if (cost !== undefined) ranked.push({ ...candidate, rank: candidate.score + cost })
+        if (i % judgedAtOnce === judgedAtOnce - 1) await setImmediate()
       }
-      const ranked = rows.flatMap((row) => {
-        const digest = chunks.digestOf(row)
-        const cost = judge(digest)
-        const rank = scores.get(row)! + (cost ?? 0)
-        return cost === undefined ? [] : [{ digest, bytes: blocks.get(row)! * blockBytes, rank }]
-      })
       const chosen: Digest[] = []
       let left = bytes
-      for (const candidate of ranked.toSorted((a, b) => a.rank - b.rank)) {
+      for (const { digest, bytes: chunkBytes } of ranked.toSorted((a, b) => a.rank - b.rank)) {
         if (left <= 0) break
-        chosen.push(candidate.digest)
-        left -= candidate.bytes
+        chosen.push(digest)
+        left -= chunkBytes
       }
-      if (left <= 0 || rows.length >= total) return chosen
+      if (left <= 0 || isAll) return chosen
     }
+  }
+
+  /** The chunks that are worth least, with so many bytes together; and whether these are all. */
+  #candidates(bytes: number): { coldest: Candidate[]; isAll: boolean } {
+    const { chunks } = this.#parts
+    const rows = coldest(() => chunks.stored(), bytes)
+    const ranks = new Map(rows.map((row, i) => [row, i]))
+    const candidates: Candidate[] = []
+    let isAll = true
+    for (const { row, blocks, score } of chunks.stored()) {
+      const rank = ranks.get(row)
+      if (rank === undefined) isAll = false
+      else candidates[rank] = { digest: chunks.digestOf(row), bytes: blocks * blockBytes, score }
+    }
+    return { coldest: candidates, isAll }
   }
 
   async #remove(batch: readonly Digest[], evicted: Evicted): Promise<void> {
