@@ -2,6 +2,7 @@ import { setImmediate, setTimeout as sleep } from 'node:timers/promises'
 import type { Digest } from '../../protocol/digest.ts'
 import { blockBytes } from '../base/room-counter.ts'
 import type { Log } from '../base/log.ts'
+import { Semaphore } from '../base/semaphore.ts'
 import type { ChunkStore } from '../store/chunk-store.ts'
 import type { Inventory } from '../store/inventory.ts'
 import type { StoreRoom } from '../store/store-room.ts'
@@ -71,6 +72,8 @@ export class Eviction implements AsyncDisposable {
   #wake: PromiseWithResolvers<void> = Promise.withResolvers()
   #isPrimed = false
   #syncing: Promise<void> | undefined
+  /** One at a time: what one has chosen is not chosen by another. */
+  readonly #turn = new Semaphore(1)
 
   constructor(parts: EvictionParts) {
     this.#parts = parts
@@ -124,6 +127,10 @@ export class Eviction implements AsyncDisposable {
 
   /** Removes at least so many bytes, if there are so many that may go. */
   async evict(bytes: number): Promise<Evicted> {
+    return await this.#turn.run(async () => await this.#evict(bytes))
+  }
+
+  async #evict(bytes: number): Promise<Evicted> {
     const { room, removeCopy, prime, chunks, log } = this.#parts
     const { signal } = this.#stopping
     if (!this.#isPrimed) {

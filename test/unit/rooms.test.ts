@@ -120,6 +120,7 @@ const netlabFloors: Record<string, Floor> = {
   scenarios: { mayName: ['hosts', 'registry', 'images'], because: 'what hosts do with an image, told step by step' },
   bench: { mayName: ['hosts', 'registry', 'images', 'scenarios'], because: 'measures all that' },
   chaos: { mayName: ['hosts', 'registry', 'images'], because: 'random actions and faults, and readers that compare' },
+  disk: { mayName: ['hosts'], because: 'limits on the disk, and full disks, with real daemons' },
   hostile: {
     mayName: ['hosts', 'registry', 'images'],
     because: 'strangers and bad members, made of the same code as honest ones, and what honest hosts notice of them',
