@@ -17,8 +17,8 @@ mount of a known image fails, a byte is wrong, or the daemon does not recover by
 
   --limit MIB       zipf: the limit of the store [2048]
   --images N        zipf: how many [200]
-  --size MIB        zipf: the layer that each image has for itself; 8 more layers, four times as large, are shared [12]
-  --mounts N        zipf: how many [1000]
+  --size MIB        zipf: the layer that each image has for itself; 8 more layers, twice as large, are shared [20]
+  --mounts N        zipf: how many [400]
   --skew N          zipf: exponent of Zipf's law [1]
   --times N         fill: how often [100]
   --seed N          decides what is mounted and read [1]
@@ -29,8 +29,8 @@ const { values: args, positionals } = parseArgs({
   options: {
     limit: { type: 'string', default: '2048' },
     images: { type: 'string', default: '200' },
-    size: { type: 'string', default: '12' },
-    mounts: { type: 'string', default: '1000' },
+    size: { type: 'string', default: '20' },
+    mounts: { type: 'string', default: '400' },
     skew: { type: 'string', default: '1' },
     times: { type: 'string', default: '100' },
     seed: { type: 'string', default: '1' },
@@ -55,7 +55,7 @@ try {
     const figures = await runZipf(directory, random, {
       images: Number(args.images),
       bases: 8,
-      baseBytes: 4 * sizeBytes,
+      baseBytes: 2 * sizeBytes,
       ownBytes: sizeBytes,
       limitBytes,
       mounts: Number(args.mounts),
