@@ -90,7 +90,7 @@ export class DiskDaemon implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const { mounts = [] } = await this.status().catch(() => ({ mounts: [] as { directory: string }[] }))
+    const { mounts } = await this.status().catch(() => ({ mounts: [] as { directory: string }[] }))
     for (const { directory } of mounts) await this.umount(directory).catch(() => undefined)
     const ended = exited(this.#process)
     this.#process.kill('SIGTERM')

@@ -53,7 +53,10 @@ export async function runZipf(
   const common = ['--native-reads', 'off', '--hot-images', 'off']
   await using limited = await DiskDaemon.start(join(directory, 'limited'), [
     ...common,
-    ...['--store-limit', String(limitBytes), '--store-keep-free', '0'],
+    '--store-limit',
+    String(limitBytes),
+    '--store-keep-free',
+    '0',
   ])
   await using unlimited = await DiskDaemon.start(join(directory, 'unlimited'), [...common, '--store-keep-free', '0'])
   const hosts = [new Host(limited), new Host(unlimited)] as const

@@ -71,7 +71,7 @@ export class Eviction implements AsyncDisposable {
   #running: Promise<void> = Promise.resolve()
   #wake: PromiseWithResolvers<void> = Promise.withResolvers()
   #isPrimed = false
-  #syncing: Promise<void> | undefined
+  #isSyncing = false
   /** One at a time: what one has chosen is not chosen by another. */
   readonly #turn = new Semaphore(1)
 
@@ -119,10 +119,12 @@ export class Eviction implements AsyncDisposable {
 
   /** Has the room of what was discarded back soon. */
   #sync(): void {
-    this.#syncing ??= this.#parts.chunks
+    if (this.#isSyncing) return
+    this.#isSyncing = true
+    void this.#parts.chunks
       .flush({ signal: AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(syncMs)]) })
       .catch((error: unknown) => this.#parts.log.debug('room of evicted chunks is not free yet', { error }))
-      .finally(() => (this.#syncing = undefined))
+      .finally(() => (this.#isSyncing = false))
   }
 
   /** Removes at least so many bytes, if there are so many that may go. */
@@ -144,7 +146,7 @@ export class Eviction implements AsyncDisposable {
       await this.#remove(batch, evicted)
       if (room.isAwaited) this.#sync()
     }
-    if (evicted.chunks === 0 && chunks.discardedBytes === 0 && room.isAwaited) room.noteStuck()
+    if (evicted.chunks === 0 && chunks.discardedBytes === 0) room.noteStuck()
     if (evicted.chunks > 0) log.debug('chunks were evicted', { ...evicted, usedBytes: room.usedBytes })
     return evicted
   }

@@ -137,7 +137,11 @@ export class StoreRoom implements Disposable {
 
   /** A thread has found no room. */
   press(): void {
-    this.#wake()
+    if (!this.#isStuck) this.#wake()
+  }
+
+  get #isStuck(): boolean {
+    return performance.now() < this.#stuckUntilMs
   }
 
   /** All files that were here are counted. */
@@ -154,8 +158,8 @@ export class StoreRoom implements Disposable {
   async take(lengthBytes: number): Promise<void> {
     const blocks = blocksOf(lengthBytes)
     if (this.#waiting.length === 0 && this.counter.take(blocks)) return
-    this.#wake()
-    if (this.#waiting.length >= maxWaiting || performance.now() < this.#stuckUntilMs) throw storeFull()
+    this.press()
+    if (this.#waiting.length >= maxWaiting || this.#isStuck) throw storeFull()
     const hasRoom = await new Promise<boolean>((resolve) => {
       const waiter = {
         blocks,

@@ -59,7 +59,8 @@ export function zipfTrace(random: Random, { images, mounts, skew, drift }: ZipfO
   for (let mount = 0; mount < mounts; mount++) {
     if (random.next() < drift) swap(random.below(images), random.below(images))
     let rank = 0
-    for (let left = random.next() * sum; rank < images - 1 && (left -= weights[rank]!) > 0;) rank++
+    let left = random.next() * sum - weights[0]!
+    while (rank < images - 1 && left > 0) left -= weights[++rank]!
     const { layers, boot } = all[order[rank]!]!
     for (const chunk of boot) if (random.next() < 0.97) reads.push(chunk)
     const size = layers.reduce((total, { count }) => total + count, 0)

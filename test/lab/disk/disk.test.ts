@@ -13,8 +13,13 @@ const mebibyte = 2 ** 20
 test('a store under a day of mounts is never above its limit, and every read is right', async (t) => {
   const limitBytes = 40 * mebibyte
   const { limited, unlimited } = await runZipf(temporaryDirectory(t), createRandom(1), {
-    ...{ images: 16, bases: 2, baseBytes: 4 * mebibyte, ownBytes: 4 * mebibyte },
-    ...{ limitBytes, mounts: 30, skew: 0.8 },
+    images: 16,
+    bases: 2,
+    baseBytes: 4 * mebibyte,
+    ownBytes: 4 * mebibyte,
+    limitBytes,
+    mounts: 30,
+    skew: 0.8,
   })
   assert.deepEqual([...limited.failures, ...unlimited.failures], [])
   assert.deepEqual([limited.wrong, unlimited.wrong], [0, 0])
@@ -32,7 +37,10 @@ test('a disk that others fill and free again, under load, costs no read, no moun
 
 test('images are listed, pinned, unpinned and removed; what is mounted or pinned is not removed, and what is removed leaves no byte', async (t) => {
   const [a, b] = (await makeDiskImages(temporaryDirectory(t), {
-    ...{ images: 2, bases: 1, baseBytes: 2 * mebibyte, ownBytes: 3 * mebibyte },
+    images: 2,
+    bases: 1,
+    baseBytes: 2 * mebibyte,
+    ownBytes: 3 * mebibyte,
   })) as [DiskImage, DiskImage]
   const daemon = await DaemonProcess.start(t, ['--native-reads', 'off'])
   const fails = async (code: string, ...argv: string[]): Promise<void> => {

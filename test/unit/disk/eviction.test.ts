@@ -117,7 +117,18 @@ async function host(t: TestContext) {
     log: silentLog,
   })
   return {
-    ...{ a, b, c, store, inventory, room, eviction, kept, holders, state, events, directory },
+    a,
+    b,
+    c,
+    store,
+    inventory,
+    room,
+    eviction,
+    kept,
+    holders,
+    state,
+    events,
+    directory,
     use: (digests: Iterable<Digest>) => {
       for (const digest of digests) store.noteUse(digest)
     },
