@@ -7,15 +7,22 @@ const help = (
 ): string => `Runs the p2pfs node of this host: a supervisor that owns the mounts, and a daemon that it restarts after
 a crash.
 
-Usage: p2pfs daemon [OPTION...]
+Usage: p2pfs daemon [--replace] [OPTION...]
+       p2pfs daemon --stop-mounts [OPTION...]
 
 ${options}
+  --replace
+      take over from the supervisor that runs for the same --state-dir, which then ends; mounts stay, and reads wait. One that
+      was killed is taken over from in any case
+  --stop-mounts
+      end all mounts of --state-dir, with the daemon and its supervisor, and exit
   --help
       show this help
 
 Each option can also be set by an environment variable: P2PFS_STATE_DIR for --state-dir. Logs are JSON lines on stderr.
 SIGTERM ends the daemon and all its mounts. SIGHUP replaces the daemon by the present program and configuration; mounts
-stay, and requests wait. A daemon that dies is started again; if none can be started for 10 minutes, its mounts end.
+stay, and requests wait. SIGUSR2 ends the supervisor alone: the daemon serves the mounts until the next p2pfs daemon takes over;
+without mounts it ends, too. A daemon that dies is started again; if none can be started for 10 minutes, its mounts end.
 
 Exit status; the reason is in the log:
   0   stopped by a signal
@@ -25,7 +32,11 @@ Exit status; the reason is in the log:
   78  cannot start until something is changed
 `
 
-export async function run(argv: string[]): Promise<number> {
+/** Flags that say what to do, and are no options of the configuration. */
+const actions = ['--replace', '--stop-mounts']
+
+export async function run(given: string[]): Promise<number> {
+  const argv = given.filter((argument) => !actions.includes(argument))
   if (argv.includes('--help') || argv.includes('-h')) {
     const { describeOptions } = await import('../node/config.ts')
     printHelp(help(describeOptions()))
@@ -38,6 +49,7 @@ export async function run(argv: string[]): Promise<number> {
   } catch (error) {
     throw isP2pfsError(error, 'invalid') ? new UsageError(error.message) : error
   }
-  const { supervise } = await import('../node/supervise.ts')
-  return await supervise(config, argv)
+  const { stopMounts, supervise } = await import('../node/supervise.ts')
+  if (given.includes('--stop-mounts')) return await stopMounts(config)
+  return await supervise(config, argv, { replaces: given.includes('--replace') })
 }

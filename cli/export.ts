@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import type { ExportRequest, ExportResult } from '../node/control/api.ts'
+import type { ExportRequest } from '../node/control/api.ts'
 import { parseExportRequest } from '../node/control/requests.ts'
 import {
   checkRequest,
@@ -32,7 +32,7 @@ export async function run(argv: string[]): Promise<number> {
     ...imageRequest(image, parsed.values, resolve),
     file: resolve(file),
   })
-  await callWithProgress<ExportResult>('/export', request, parsed, ({ file, sizeBytes, digest }) => [
+  await callWithProgress('export', request, parsed, ({ file, sizeBytes, digest }) => [
     `${file}: ${formatSize(sizeBytes)}, rootfs ${digest}`,
   ])
   return 0

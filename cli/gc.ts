@@ -18,7 +18,7 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, [], { 'dry-run': { type: 'boolean' } })
   if (parsed === undefined) return 0
   const request = { dryRun: parsed.values['dry-run'] === true }
-  const result = await call<GcResult>('POST', '/gc', request, { socket: parsed.control })
+  const result = await call('gc', request, { socket: parsed.control })
   if (parsed.json) printJson(result)
   else printLines(describe(result))
   return 0

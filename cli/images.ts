@@ -1,4 +1,4 @@
-import type { ImageList, ListedImage, PinReason } from '../node/control/api.ts'
+import type { ListedImage, PinReason } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 import { printJson, printLines } from './output.ts'
@@ -15,7 +15,7 @@ ${commonHelp}
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, [], {})
   if (parsed === undefined) return 0
-  const result = await call<ImageList>('GET', '/images', undefined, { socket: parsed.control })
+  const result = await call('listImages', {}, { socket: parsed.control })
   if (parsed.json) printJson(result)
   else printLines(result.images.length === 0 ? ['no images'] : result.images.flatMap(describe))
   return 0

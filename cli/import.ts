@@ -1,6 +1,6 @@
 import { fstatSync } from 'node:fs'
 import { resolve } from 'node:path'
-import type { ImportRequest, SeedResult } from '../node/control/api.ts'
+import type { ImportRequest } from '../node/control/api.ts'
 import { parseImportRequest } from '../node/control/requests.ts'
 import {
   absoluteImage,
@@ -46,7 +46,7 @@ export async function run(argv: string[]): Promise<number> {
     name,
     ...parsed.values,
   })
-  await callWithProgress<SeedResult>('/import', request, parsed, describeSeeded)
+  await callWithProgress('import', request, parsed, describeSeeded)
   return 0
 }
 

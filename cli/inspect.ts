@@ -30,7 +30,7 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
   if (parsed === undefined) return 0
   const request = checkRequest(parseImageRequest, imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve))
-  const result = await call<InspectResult>('POST', '/inspect', request, { socket: parsed.control })
+  const result = await call('inspect', request, { socket: parsed.control })
   if (parsed.json) printJson(result)
   else printLines(describe(result))
   return 0

@@ -1,5 +1,5 @@
 import { call } from '../node/control/client.ts'
-import { limitNames, type LimitName, type LimitReport, type Limits } from '../node/control/api.ts'
+import { limitNames, type LimitName, type LimitReport } from '../node/control/api.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 import { UsageError } from './failure.ts'
 import { printJson, printLines } from './output.ts'
@@ -49,7 +49,10 @@ export async function run(argv: string[]): Promise<number> {
     }
     set[name] = rate
   }
-  const result = await call<Limits>('POST', '/limits', { set, reset: values.reset === true }, { socket })
+  const isShown = Object.keys(set).length === 0 && values.reset !== true
+  const result = isShown
+    ? await call('limits', {}, { socket })
+    : await call('changeLimits', { set, reset: values.reset === true }, { socket })
   if (json) printJson(result)
   else printLines(result.limits.map(describeLimit))
   return 0

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import type { MountRequest, MountResult } from '../node/control/api.ts'
+import type { MountRequest } from '../node/control/api.ts'
 import { pullPolicies, type PullPolicy } from '../node/model/image.ts'
 import { parseOwner, type Owner } from '../node/model/owner.ts'
 import { call } from '../node/control/client.ts'
@@ -13,10 +13,12 @@ import {
   imageRequest,
   parseCommon,
 } from './arguments.ts'
+import { authHelp, authOptions, withAuth } from './auth.ts'
 import { UsageError } from './failure.ts'
 import { printJson, printNote } from './output.ts'
 import { noteRestriction } from './restriction.ts'
 import { parseSize } from './size.ts'
+import { parseMs } from './time.ts'
 
 const help = `Mounts the root filesystem of an image on DIR. As a drive, DIR/rootfs.img is the block image for a VM.
 As a tree, DIR has the files for a container, mounted by this host's kernel. Content is fetched when it
@@ -28,9 +30,14 @@ ${imageNames}
   DIR    an existing directory
 
   --as drive|tree   [drive]
-  --pull WHEN       when to ask the registry what the tag stands for: auto (unless all of the image is on this host),
-                    always, missing (only if nobody in the region knows the tag) or never [auto]. If the registry does
-                    not answer within two seconds, the last known image is mounted
+  --pull WHEN       when to ask the registry what the tag stands for: always, newer (unless somebody in the region has
+                    asked it a moment ago, or all of the image is on this host), missing (only if nobody in the region
+                    knows the tag), never, or auto: as the daemon's --pull says [auto]. If the registry does not answer
+                    soon (the daemon's --resolve-budget), the last known image is mounted. With always and credentials
+                    the registry must let them read the image
+  --require-access  mount only what the registry lets the given credentials read, or anybody where none are given,
+                    whatever is known of it: one request a minute for each image and caller
+  --timeout TIME    give the mount up after this time, such as 500ms or 30s
   --scratch SIZE    drives: add a second, writable, empty ext4 drive with SIZE of free space; it ends with the mount
   --writable        trees: take writes in an overlay; they end with the mount
   --size SIZE       writable trees: limit of what can be written [free space of the host's disk]
@@ -56,6 +63,7 @@ Prints a JSON object:
   sizeBytes, localBytes, fetched, warnings   as in p2pfs status
   config          the OCI image config
 
+${authHelp}
 ${imageHelp('ext4; for trees erofs')}
 ${commonHelp}
 `
@@ -68,6 +76,9 @@ const options = {
   pull: { type: 'string' },
   owner: { type: 'string' },
   'allow-others': { type: 'boolean' },
+  'require-access': { type: 'boolean' },
+  timeout: { type: 'string' },
+  ...authOptions,
   ...imageOptions,
 } as const
 
@@ -89,10 +100,23 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE', 'DIR'], options)
   if (parsed === undefined) return 0
   const [image = '', directory = ''] = parsed.positionals
-  const { as, scratch, writable, size, pull, owner, 'allow-others': allowOthers, ...variant } = parsed.values
+  const {
+    as,
+    scratch,
+    writable,
+    size,
+    pull,
+    owner,
+    'allow-others': allowOthers,
+    'require-access': requireAccess,
+    timeout,
+    ...more
+  } = parsed.values
   if (as !== undefined && as !== 'drive' && as !== 'tree') throw new UsageError(`--as takes drive or tree, not ${as}`)
+  const { auth, rest: variant } = await withAuth(image, more)
   const request: MountRequest = checkRequest(parseMountRequest, {
     ...imageRequest(image, variant, resolve),
+    ...auth,
     directory: resolve(directory),
     ...(as === undefined ? {} : { as }),
     ...(pull === undefined ? {} : { pull: parsePull(pull) }),
@@ -101,8 +125,10 @@ export async function run(argv: string[]): Promise<number> {
     ...(size === undefined ? {} : { limitBytes: parseSize(size, '--size') }),
     ...(owner === undefined ? {} : { owner: parseOwnerFlag(owner) }),
     ...(allowOthers === undefined ? {} : { allowOthers }),
+    ...(requireAccess === undefined ? {} : { requireAccess }),
+    ...(timeout === undefined ? {} : { timeoutMs: parseMs(timeout, '--timeout') }),
   })
-  const result = await call<MountResult>('POST', '/mount', request, { socket: parsed.control })
+  const result = await call('mount', request, { socket: parsed.control })
   if (result.unanswered !== undefined)
     printNote(`mounted ${result.manifestDigest}, the last known image of ${image}: ${result.unanswered}`)
   noteRestriction(result)

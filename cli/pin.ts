@@ -1,5 +1,4 @@
 import { resolve } from 'node:path'
-import type { PinResult } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { parsePinRequest } from '../node/control/requests.ts'
 import { checkRequest, commonHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
@@ -28,7 +27,7 @@ export async function run(argv: string[]): Promise<number> {
     ...imageRequest(parsed.positionals[0] ?? '', values, resolve),
     ...(ttl !== undefined && { ttlMs: parseMs(ttl, '--ttl') }),
   })
-  const result = await call<PinResult>('POST', '/pin', request, { socket: parsed.control })
+  const result = await call('pin', request, { socket: parsed.control })
   if (parsed.json) printJson(result)
   else
     printLines(

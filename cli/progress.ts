@@ -1,5 +1,6 @@
 import type { Progress } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
+import type { OperationName, RequestOf, ResultOf } from '../node/control/operations.ts'
 import { printJson, printLines } from './output.ts'
 import { formatSize } from './size.ts'
 
@@ -12,16 +13,16 @@ interface ProgressBar {
  * Sends a long request to the daemon, with a progress bar if stderr is a terminal.
  * Prints the result on stdout: as JSON, or without `--json` as the lines of `describe`.
  */
-export async function callWithProgress<T>(
-  path: string,
-  request: unknown,
+export async function callWithProgress<Name extends OperationName>(
+  name: Name,
+  request: RequestOf<Name>,
   { control, json }: { control: string; json: boolean },
-  describe: (result: T) => string[],
-): Promise<T> {
+  describe: (result: ResultOf<Name>) => string[],
+): Promise<ResultOf<Name>> {
   const bar = process.stderr.isTTY && !json ? await progressBar() : undefined
-  let result: T
+  let result: ResultOf<Name>
   try {
-    result = await call<T>('POST', path, request, { socket: control, onProgress: (progress) => bar?.show(progress) })
+    result = await call(name, request, { socket: control, onProgress: (progress) => bar?.show(progress) })
   } finally {
     bar?.end()
   }

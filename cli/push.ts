@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import type { PushRequest, PushResult } from '../node/control/api.ts'
 import { parsePushRequest } from '../node/control/requests.ts'
 import { absoluteImage, checkRequest, commonHelp, imageNames, parseCommon } from './arguments.ts'
+import { authHelp, authOptions, withAuth } from './auth.ts'
 import { callWithProgress } from './progress.ts'
 import { formatSize } from './size.ts'
 
@@ -15,19 +16,22 @@ ${imageNames}
   TARGET a name in a registry: host:5000/disks/app:v2
 
   --platform OS/ARCH  platform of the image [the daemon's --platform]
+${authHelp.replace("the image's", "the target's")}
 ${commonHelp}
 `
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['IMAGE', 'TARGET'], { platform: { type: 'string' } })
+  const parsed = parseCommon(argv, help, ['IMAGE', 'TARGET'], { platform: { type: 'string' }, ...authOptions })
   if (parsed === undefined) return 0
   const [image = '', target = ''] = parsed.positionals
+  const { auth, rest } = await withAuth(target, parsed.values)
   const request: PushRequest = checkRequest(parsePushRequest, {
     image: absoluteImage(image, resolve),
     target,
-    ...parsed.values,
+    ...rest,
+    ...auth,
   })
-  await callWithProgress<PushResult>('/push', request, parsed, describe)
+  await callWithProgress('push', request, parsed, describe)
   return 0
 }
 

@@ -1,5 +1,4 @@
 import { resolve } from 'node:path'
-import type { Placed } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 import { printJson } from './output.ts'
@@ -19,12 +18,8 @@ ${commonHelp}
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['DIR'], {})
   if (parsed === undefined) return 0
-  const result = await call<Placed>(
-    'POST',
-    '/reset',
-    { directory: resolve(parsed.positionals[0] ?? '') },
-    { socket: parsed.control },
-  )
+  const directory = resolve(parsed.positionals[0] ?? '')
+  const result = await call('reset', { directory }, { socket: parsed.control })
   noteRestriction(result)
   printJson(result)
   return 0

@@ -1,5 +1,4 @@
 import { resolve } from 'node:path'
-import type { RemoveImageResult } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { parseImageRequest } from '../node/control/requests.ts'
 import { checkRequest, commonHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
@@ -22,7 +21,7 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
   if (parsed === undefined) return 0
   const request = checkRequest(parseImageRequest, imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve))
-  const result = await call<RemoveImageResult>('POST', '/rm', request, { socket: parsed.control })
+  const result = await call('removeImage', request, { socket: parsed.control })
   if (parsed.json) printJson(result)
   else
     printLines([

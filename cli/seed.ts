@@ -10,6 +10,7 @@ import {
   imageRequest,
   parseCommon,
 } from './arguments.ts'
+import { authHelp, authOptions, withAuth } from './auth.ts'
 import { UsageError } from './failure.ts'
 import { callWithProgress } from './progress.ts'
 import { describeSeedJob } from './seed-job.ts'
@@ -20,7 +21,9 @@ const help = `Fetches all of an image to this host, so that this host and its pe
 Ends when every chunk is on the disk. If all of it is here already, seed only asks the registry whether
 the tag has changed.
 
-With any of the options below but --publish it gives an order to the region instead: hosts hold the image, each
+Prints the name to mount by: the one with the digest. It asks no registry, here or on another host of the region.
+
+With any of the options below but --publish and --as it gives an order to the region instead: hosts hold the image, each
 having hashed every chunk, and keep it pinned for a time. The order is kept on three hosts, goes on when hosts are lost
 or start anew, and is shown by p2pfs seeds.
 
@@ -30,6 +33,7 @@ ${imageNames}
 
   --publish  then publish the index in the image's repository, signed with this host's key. Hosts that accept the key
              (p2pfs daemon --trust-index-key) mount the image from its registry without reading its layers
+  --as drive,tree  prepare the image for drives (ext4), for trees (erofs), or for both, instead of --format
 
   --copies N|all      how many hosts hold the image; those that hold most of it are taken first [1]
   --on HOST[,...]     the hosts that hold the image, by name or peer id, instead of --copies
@@ -42,6 +46,7 @@ ${imageNames}
   --detach            end as soon as the order is taken
   --timeout TIME      how long to wait, from the beginning; the order itself goes on after it [1h]
 
+${authHelp}
 ${imageHelp('ext4')}
 ${commonHelp}
 `
@@ -63,19 +68,32 @@ type JobValues = {
 }
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['IMAGE'], { publish: { type: 'boolean' }, ...jobOptions, ...imageOptions })
+  const parsed = parseCommon(argv, help, ['IMAGE'], {
+    publish: { type: 'boolean' },
+    as: { type: 'string' },
+    ...jobOptions,
+    ...authOptions,
+    ...imageOptions,
+  })
   if (parsed === undefined) return 0
-  const { publish = false, platform, format, ...job } = parsed.values
+  const [name = ''] = parsed.positionals
+  const { auth, rest } = await withAuth(name, parsed.values)
+  const { publish = false, as, platform, format, ...job } = rest
   const variant = { ...(platform !== undefined && { platform }), ...(format !== undefined && { format }) }
-  const image = imageRequest(parsed.positionals[0] ?? '', variant, resolve)
+  const image = { ...imageRequest(name, variant, resolve), ...auth }
   if (Object.keys(job).length > 0) {
     if (publish) throw new UsageError('--publish is for a seed on this host; seed the image with --publish first')
+    if (as !== undefined) throw new UsageError('--as is for a seed on this host; give one order for each --format')
     const request: SeedJobRequest = checkRequest(parseSeedJobRequest, { ...image, ...parseJob(job) })
-    const result = await callWithProgress<SeedJobResult>('/seeds', request, parsed, describeResult)
+    const result = await callWithProgress('placeSeed', request, parsed, describeResult)
     return result.placed === false ? 1 : 0
   }
-  const request: SeedRequest = checkRequest(parseSeedRequest, { ...image, publish })
-  await callWithProgress<SeedResult>('/seed', request, parsed, describeSeeded)
+  const request: SeedRequest = checkRequest(parseSeedRequest, {
+    ...image,
+    publish,
+    ...(as !== undefined && { as: as.split(',') }),
+  })
+  await callWithProgress('seed', request, parsed, describeSeeded)
   return 0
 }
 
@@ -109,10 +127,16 @@ function describeResult(result: SeedJobResult): string[] {
   return [...lines, `the wanted copies are not there: ${verifiedCopies} verified${goesOn}`]
 }
 
-export function describeSeeded({ reference, platform, format, sizeBytes, digest, published }: SeedResult): string[] {
+export function describeSeeded({ others = [], ...result }: SeedResult): string[] {
+  const { reference, platform, format, sizeBytes, digest, mountBy, published } = result
   const seeded = `${reference} (${platform}, ${format}): ${formatSize(sizeBytes)}, all on this host, rootfs ${digest}`
-  if (published === undefined) return [seeded]
+  const more = others.flatMap((other) => describeSeeded(other)).filter((line) => !line.startsWith(mountLine))
+  const mount = mountBy === undefined ? [] : [`${mountLine}${mountBy}`]
+  if (published === undefined) return [seeded, ...more, ...mount]
   const { existed, digest: artifact, sizeBytes: artifactBytes, key } = published
   const state = existed ? 'was already published' : 'published'
-  return [seeded, `${state}: ${artifact}, ${formatSize(artifactBytes)}, signed by ${key}`]
+  return [seeded, `${state}: ${artifact}, ${formatSize(artifactBytes)}, signed by ${key}`, ...more, ...mount]
 }
+
+/** What begins the line with the name that no registry is asked for. */
+const mountLine = 'mount by: '

@@ -1,4 +1,3 @@
-import type { SeedJobReport, SeedJobs } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { commonHelp, parseCommon } from './arguments.ts'
 import { UsageError } from './failure.ts'
@@ -22,12 +21,12 @@ export async function run(argv: string[]): Promise<number> {
   if (isCancel) {
     const [id = ''] = positionals
     if (!/^[0-9a-f]{32}$/.test(id)) throw new UsageError('the id of a seed is 32 hexadecimal digits; see p2pfs seeds')
-    const job = await call<SeedJobReport>('POST', '/seeds/cancel', { id }, { socket })
+    const job = await call('cancelSeed', { id }, { socket })
     if (json) printJson(job)
     else printLines(describeSeedJob(job))
     return 0
   }
-  const result = await call<SeedJobs>('GET', '/seeds', undefined, { socket })
+  const result = await call('listSeeds', {}, { socket })
   if (json) printJson(result)
   else printLines(result.seeds.length === 0 ? ['no seeds'] : result.seeds.flatMap(describeSeedJob))
   return 0

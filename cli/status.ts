@@ -22,7 +22,7 @@ ${commonHelp}
 export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, [], {})
   if (parsed === undefined) return 0
-  const status = await call<Status>('GET', '/status', undefined, { socket: parsed.control })
+  const status = await call('status', {}, { socket: parsed.control })
   if (parsed.json) printJson(status)
   else printLines(describe(status))
   return 0

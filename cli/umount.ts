@@ -14,7 +14,7 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['DIR'], {})
   if (parsed === undefined) return 0
   const directory = resolve(parsed.positionals[0] ?? '')
-  await call('POST', '/umount', { directory }, { socket: parsed.control })
+  await call('umount', { directory }, { socket: parsed.control })
   if (parsed.json) printJson({ directory })
   return 0
 }

@@ -1,5 +1,4 @@
 import { resolve } from 'node:path'
-import type { PinResult } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { parseImageRequest } from '../node/control/requests.ts'
 import { checkRequest, commonHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
@@ -20,7 +19,7 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
   if (parsed === undefined) return 0
   const request = checkRequest(parseImageRequest, imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve))
-  const result = await call<PinResult>('POST', '/unpin', request, { socket: parsed.control })
+  const result = await call('unpin', request, { socket: parsed.control })
   if (parsed.json) printJson(result)
   else
     printLines(

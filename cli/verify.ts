@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import type { VerifiedUse, VerifyRequest, VerifyResult } from '../node/control/api.ts'
-import { parseImageRequest } from '../node/control/requests.ts'
+import { parseAuthorizedRequest } from '../node/control/requests.ts'
 import {
   checkRequest,
   commonHelp,
@@ -10,6 +10,7 @@ import {
   imageRequest,
   parseCommon,
 } from './arguments.ts'
+import { authHelp, authOptions, withAuth } from './auth.ts'
 import { callWithProgress } from './progress.ts'
 
 const help = `Rebuilds the root filesystem of an image from its layers in the registry, and compares it with what this
@@ -22,16 +23,21 @@ ${imageNames}
 
 Exit status: 0 if everything agrees, 1 if something differs.
 
+${authHelp}
 ${imageHelp('ext4')}
 ${commonHelp}
 `
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
+  const parsed = parseCommon(argv, help, ['IMAGE'], { ...authOptions, ...imageOptions })
   if (parsed === undefined) return 0
-  const image = imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve)
-  const request: VerifyRequest = checkRequest(parseImageRequest, image)
-  const { same } = await callWithProgress<VerifyResult>('/verify', request, parsed, describe)
+  const [image = ''] = parsed.positionals
+  const { auth, rest } = await withAuth(image, parsed.values)
+  const request: VerifyRequest = checkRequest(parseAuthorizedRequest, {
+    ...imageRequest(image, rest, resolve),
+    ...auth,
+  })
+  const { same } = await callWithProgress('verify', request, parsed, describe)
   return same ? 0 : 1
 }
 

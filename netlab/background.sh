@@ -4,5 +4,6 @@
 # limits seeds on the host, --json prints JSON.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
+answer_help "$@"
 setup_lab
 exec node --disable-warning=ExperimentalWarning "$project/netlab/bench/background.ts" "$@"

@@ -4,5 +4,6 @@
 # holders at once instead.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
+answer_help "$@"
 setup_lab
 exec node --disable-warning=ExperimentalWarning "$project/netlab/bench/bulk.ts" "$@"

@@ -68,6 +68,16 @@ require_devices() {
     fail 'there are no loop devices'
 }
 
+# Ends with what stands at the head of the script, which has its options, if it was asked for help.
+answer_help() {
+  case ${1-} in
+    -h | --help)
+      sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+      exit 0
+      ;;
+  esac
+}
+
 # Prepares the machine for the lab. Takes further entries like those of lab_tools.
 setup_lab() {
   require_linux

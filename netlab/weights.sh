@@ -4,5 +4,6 @@
 # repetitions, --json prints JSON.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
+answer_help "$@"
 setup_lab zstd:zstd
 exec node --disable-warning=ExperimentalWarning "$project/netlab/bench/weights.ts" "$@"

@@ -39,6 +39,8 @@ interface Option<T> {
   meaning: string
   /** For tests: the help says nothing of it. */
   isHidden?: boolean
+  /** Durations only. */
+  mayBeZero?: boolean
 }
 
 /** The longest duration (s): one day. Node's timers end at 24 days. */
@@ -72,12 +74,13 @@ const size = (fallback: number, meaning: string, fallbackText = formatByteSize(f
   fallbackText,
   meaning,
 })
-const duration = (fallback: number, meaning: string): Option<number> => ({
+const duration = (fallback: number, meaning: string, more: Partial<Option<number>> = {}): Option<number> => ({
   type: 'duration',
   value: 'TIME',
   fallback,
   fallbackText: `${fallback}s`,
   meaning,
+  ...more,
 })
 const count = (fallback: number, meaning: string): Option<number> => ({ type: 'count', value: 'N', fallback, meaning })
 const list = (
@@ -107,6 +110,12 @@ export const options = {
   control: text('SOCKET', '/run/p2pfs/p2pfs.sock', 'unix socket on which the other commands reach the daemon', {
     type: 'path',
   }),
+  controlGroup: text(
+    'GROUP',
+    '',
+    'group, by name or number, whose members may use that socket, too: they are root in effect',
+    { fallbackText: 'none' },
+  ),
   region: text('NAME', 'default', 'the daemon exchanges chunks only with peers of the same region', {
     check: checkTextLength,
   }),
@@ -261,6 +270,23 @@ export const options = {
     defaultLimits.requestsPerSecond,
     'how many requests a second one registry gets, retries included; further requests wait. Imports for peers have ' +
       'half as many besides',
+  ),
+  pull: text(
+    'missing|always|newer',
+    'newer',
+    'when a mount that does not say it asks the registry what a tag stands for. newer: where nobody in the region has asked ' +
+      'within --tag-max-age, unless all of the image is on this host. missing: only where nobody in the region knows the tag',
+    { choices: ['missing', 'always', 'newer'] },
+  ),
+  resolveBudget: duration(
+    2,
+    'how long such a mount waits for each answer of the registry, where an earlier image is known; it is mounted then',
+  ),
+  tagMaxAge: duration(
+    300,
+    'a tag that this host, or a member whose word counts here, has asked the registry for within this time is not asked for ' +
+      'again by mounts with newer; 0s: it is',
+    { mayBeZero: true },
   ),
   readDeadline: duration(
     60,
@@ -482,7 +508,8 @@ function parseValue(name: Name, given: readonly string[], where: string): boolea
   }
   if (option.type === 'duration') {
     const seconds = parseDuration(value)
-    if (seconds === undefined || seconds === 0 || seconds > maxDurationSeconds)
+    const isTooShort = seconds === 0 && option.mayBeZero !== true
+    if (seconds === undefined || isTooShort || seconds > maxDurationSeconds)
       throw new P2pfsError('invalid', `${where} is ${value}; it takes a time such as 60s or 2m, at most one day`)
     return seconds
   }

@@ -32,7 +32,7 @@ import { Importer } from './images/importer.ts'
 import { PeerImports, type PeerImportPolicy } from './images/peer-imports.ts'
 import { LayerRebuild } from './images/layer-rebuild.ts'
 import { RawImporter } from './images/raw-importer.ts'
-import { ImageResolver } from './images/resolver.ts'
+import { ImageResolver, type MountPolicy } from './images/resolver.ts'
 import { RunningImports } from './images/running-imports.ts'
 import { Stewards } from './images/stewards.ts'
 import { LayerIndexes } from './layers/layer-indexes.ts'
@@ -60,6 +60,7 @@ import { ImportOperation } from './operations/import.ts'
 import { InspectOperation } from './operations/inspect.ts'
 import { LimitsOperation } from './operations/limits.ts'
 import { MountReports } from './operations/mount-report.ts'
+import { ListMountsOperation } from './operations/list-mounts.ts'
 import { MountOperation, ResetOperation, UmountOperation } from './operations/mount.ts'
 import { PinOperation, UnpinOperation } from './operations/pin.ts'
 import { PushOperation } from './operations/push.ts'
@@ -78,6 +79,7 @@ import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
 import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
+import { HeldCallers } from './registry/held-callers.ts'
 import { createImageSource } from './registry/image-source.ts'
 import { HotRoom } from './seeds/hot-room.ts'
 import { KeptJobs } from './seeds/kept-jobs.ts'
@@ -102,8 +104,8 @@ import { UseScores } from './store/use-scores.ts'
 
 /** Sees to it that only this user gets to what is in the state directory, whatever stood there before. @throws invalid */
 async function closeToOthers(stateDir: string, log: Log): Promise<void> {
-  const { chunks, catalog, trees, native, writable, scratch, templates, identity } = statePaths(stateDir)
-  for (const directory of [chunks, catalog, trees, native, writable, scratch, templates]) {
+  const { chunks, catalog, trees, native, writable, scratch, drives, templates, identity } = statePaths(stateDir)
+  for (const directory of [chunks, catalog, trees, native, writable, scratch, drives, templates]) {
     const { formerMode } = await makePrivateDirectory(directory).catch((error: unknown) => {
       // It is made when there is room for something in it.
       if (isDiskFull(error)) return { formerMode: undefined }
@@ -222,7 +224,9 @@ export async function startDaemon(
     userAgent: `p2pfs/${version}`,
     log,
   }
-  const registry = stack.use(createImageSource(registryOptions))
+  // Not for what peers ask for: they get nothing with the credentials of callers.
+  const callers = new HeldCallers()
+  const registry = stack.use(createImageSource({ ...registryOptions, callers }))
   await registry.start()
   // Of its own, with its own connections, tokens and pauses: what peers ask for does not hold up this host's reads.
   const registryForPeers = stack.use(
@@ -342,21 +346,24 @@ export async function startDaemon(
     { catalog, registry, rebuild, trust, lies: falseStatements, membership, signer, log },
     { enabled: config.verifyBelieved === 'on' },
   )
-  const resolver = new ImageResolver({
-    catalog,
-    region: objects,
-    registry,
-    published,
-    trust,
-    verifier,
-    lies: falseStatements,
-    identity: network,
-    importer,
-    imports,
-    stewards,
-    inventory,
-    log,
-  })
+  const resolver = new ImageResolver(
+    {
+      catalog,
+      region: objects,
+      registry,
+      published,
+      trust,
+      verifier,
+      lies: falseStatements,
+      identity: network,
+      importer,
+      imports,
+      stewards,
+      inventory,
+      log,
+    },
+    { resolveBudgetMs: config.resolveBudget * 1000, tagMaxAgeMs: config.tagMaxAge * 1000 },
+  )
   const peerImports = new PeerImports(
     {
       catalog,
@@ -511,22 +518,18 @@ export async function startDaemon(
             isHotOn: config.hotImages === 'on',
           },
         ),
-        seed: new SeedOperation({ requests, resolver, seeder, profiles, publisher, hot, log }),
-        placeSeed: new PlaceSeedOperation({ requests, resolver, membership, hosts, jobs }),
+        seed: new SeedOperation({ requests, resolver, callers, seeder, profiles, publisher, hot, log }),
+        placeSeed: new PlaceSeedOperation({ requests, resolver, callers, membership, hosts, jobs }),
         listSeeds: new ListSeedsOperation({ jobs }),
         cancelSeed: new CancelSeedOperation({ jobs }),
         limits: bandwidthLimits,
-        mount: new MountOperation({
-          stateDir: config.stateDir,
-          requests,
-          resolver,
-          mounts,
-          reserve,
-          reports,
-          hot,
-          log,
-        }),
-        umount: new UmountOperation({ mounts, log }),
+        changeLimits: bandwidthLimits,
+        listMounts: new ListMountsOperation({ catalog, mounts, reports, lies }),
+        mount: new MountOperation(
+          { stateDir: config.stateDir, requests, resolver, callers, mounts, reserve, reports, hot, log },
+          { pull: config.pull as MountPolicy },
+        ),
+        umount: new UmountOperation({ mounts, callers, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
         import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory, kept: keptChunks }),
         push: new PushOperation({
@@ -547,7 +550,7 @@ export async function startDaemon(
       },
       log,
     },
-    { socket: config.control, inherited },
+    { socket: config.control, inherited, group: config.controlGroup },
   )
 
   // Mounts of the daemon before, then everything that is served. Reads are served last: a miss finds everything in place.

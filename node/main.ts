@@ -3,7 +3,7 @@ import { stderrLog } from './base/log.ts'
 import { loadConfig } from './config.ts'
 import { runDaemon, tellSupervisor } from './run-daemon.ts'
 import { withRealStateDir } from './state-directory.ts'
-import { inherited } from './supervisor.ts'
+import { inherited } from './service/descriptors.ts'
 
 /** Runs in the process that a supervisor has started. */
 async function main(): Promise<void> {

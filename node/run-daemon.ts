@@ -13,13 +13,15 @@ import { KernelMounter } from './mount/placement/kernel-mounter.ts'
 import { KernelPlacement } from './mount/placement/kernel-placement.ts'
 import { Reach } from './mount/placement/reach.ts'
 import { LinkPlacement } from './mount/placement/link-placement.ts'
+import { DriveDirectories } from './mount/placement/drive-directories.ts'
 import { ScratchDrives } from './mount/placement/scratch-drives.ts'
 import { ToolShell } from './mount/placement/tool-shell.ts'
 import { Trees } from './mount/placement/trees.ts'
 import { UseCheck } from './mount/placement/use-check.ts'
 import { WritableLayers } from './mount/placement/writable-layers.ts'
 import { statePaths } from './state-directory.ts'
-import { inherited, type FromDaemon } from './supervisor.ts'
+import { inherited } from './service/descriptors.ts'
+import type { FromDaemon } from './supervisor.ts'
 
 /** Starts the daemon and waits for a signal. Mounts outlive it if a supervisor holds them. @returns the exit status */
 export async function runDaemon(config: Config, log: Log): Promise<number> {
@@ -27,8 +29,12 @@ export async function runDaemon(config: Config, log: Log): Promise<number> {
   let daemon: AsyncDisposable
   const stop = Promise.withResolvers<void>()
   process.on('SIGTERM', stop.resolve).on('SIGINT', stop.resolve)
+  process.on('SIGHUP', () => {
+    if (temporaryPath !== undefined) stop.resolve()
+    else log.warn('daemon is not replaced: without a supervisor its mounts would end; restart it for what has changed')
+  })
   process.on('disconnect', () =>
-    log.error('supervisor has died; this daemon serves alone until it is stopped', { pid: process.pid }),
+    log.warn('supervisor has ended; this daemon serves alone until another takes over', { pid: process.pid }),
   )
   try {
     const control = temporaryPath === undefined ? undefined : { fd: inherited.control.fd, temporaryPath }
@@ -51,7 +57,15 @@ export async function tellSupervisor(message: FromDaemon): Promise<void> {
 }
 
 function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBackend'] {
-  const { mountPoint, trees, native, writable, scratch, templates: templateDirectory } = statePaths(config.stateDir)
+  const {
+    mountPoint,
+    trees,
+    native,
+    writable,
+    scratch,
+    drives,
+    templates: templateDirectory,
+  } = statePaths(config.stateDir)
   return ({ chunkDirectory, suspect, storeRoom }) => {
     if (config.fuseDriver === 'native') {
       return {
@@ -85,10 +99,11 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
           trees: new Trees({ mounter }, { directory: trees, mountPoint }),
           writables: new WritableLayers({ mounter, templates, uses, log }, { directory: writable }),
           scratches: new ScratchDrives({ templates, uses, log }, { directory: scratch }),
+          drives: new DriveDirectories({ mounter, log }, { directory: drives }),
           reach: new Reach({ run }),
           natives,
         },
-        { mountPoint, roots: [mountPoint, trees, native, writable] },
+        { mountPoint, roots: [mountPoint, trees, native, writable, drives] },
       ),
     }
   }

@@ -21,6 +21,7 @@ export function statePaths(
   | 'native'
   | 'writable'
   | 'scratch'
+  | 'drives'
   | 'templates',
   string
 > {
@@ -40,6 +41,8 @@ export function statePaths(
     /** Upper layers of writable trees, and the overlays that use them. */
     writable: join(stateDir, 'writable'),
     scratch: join(stateDir, 'scratch'),
+    /** Directories of drives that have a scratch. */
+    drives: join(stateDir, 'drives'),
     /** Empty disks that upper layers and scratch drives are copied from. */
     templates: join(stateDir, 'templates'),
   }
@@ -65,7 +68,9 @@ export async function withRealStateDir(config: Config, log: Log): Promise<Config
 
 /** A directory of others is not closed to them because somebody named it by mistake, as /tmp. @throws invalid */
 async function refuseSharedDirectory(stateDir: string): Promise<void> {
-  const own = new Set([...Object.values(statePaths('')), 'lock', 'lost+found'].map((path) => basename(path)))
+  const own = new Set(
+    [...Object.values(statePaths('')), 'lock', 'supervisor.lock', 'lost+found'].map((path) => basename(path)),
+  )
   const foreign = (await readdir(stateDir)).find((name) => !own.has(name))
   if (foreign === undefined) return
   throw new P2pfsError(

@@ -1,8 +1,14 @@
+import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { P2pfsError } from '../protocol/errors.ts'
 import { exitStatusOf } from './base/exit-status.ts'
 import { stderrLog, type Log } from './base/log.ts'
 import { loadConfig, type Config } from './config.ts'
+import { ControlSocket } from './control/socket.ts'
+import { receivedDescriptors } from './service/descriptors.ts'
+import { FuseMount, type FuseMountOptions } from './service/fuse-mount.ts'
+import { ServiceManager } from './service/service-manager.ts'
+import { StateLocks } from './service/state-locks.ts'
 import { statePaths, withRealStateDir } from './state-directory.ts'
 import { Supervisor } from './supervisor.ts'
 
@@ -26,24 +32,53 @@ const externalMemoryFlag = '--external-memory-accounted-in-global-limit'
 const initialOldSpaceMb = 24
 
 /** Options that stay as they are while a supervisor lives. */
-const lasting = ['stateDir', 'control', 'fuseDriver'] as const
+const lasting = ['stateDir', 'control', 'controlGroup', 'fuseDriver'] as const
+
+/** What a start does about another supervisor, or a daemon, of the same state directory. */
+export interface Start {
+  /** Takes over from a supervisor that lives; mounts stay. One that takes over from a daemon alone does so always. */
+  replaces: boolean
+}
 
 /**
  * Runs the node of this host until it is told to stop.
  * @param argv the command line that made `config`
  * @returns the exit status
  */
-export async function supervise(given: Config, argv: readonly string[]): Promise<number> {
+export async function supervise(given: Config, argv: readonly string[], start: Start): Promise<number> {
   const log = stderrLog(given.logLevel, 'supervisor')
   try {
-    return await runSupervisor(given, argv, log)
+    return await runSupervisor(given, argv, start, log)
   } catch (error) {
     log.error('p2pfs daemon cannot start', { error })
     return exitStatusOf(error)
   }
 }
 
-async function runSupervisor(given: Config, argv: readonly string[], log: Log): Promise<number> {
+/** Ends supervisor, daemon and all mounts of a state directory. @returns the exit status */
+export async function stopMounts(given: Config): Promise<number> {
+  const log = stderrLog(given.logLevel, 'supervisor')
+  if (!existsSync(given.stateDir)) return 0
+  try {
+    const { control, stateDir } = await withRealStateDir(given, log)
+    const locks = new StateLocks({ log }, { stateDir })
+    await locks.takeByForce()
+    await new FuseMount({ log }, mountOptions(stateDir)).unmount()
+    await new ControlSocket(control).removeLeftover()
+    locks.release()
+    return 0
+  } catch (error) {
+    log.error('mounts cannot be ended', { error })
+    return exitStatusOf(error)
+  }
+}
+
+function mountOptions(stateDir: string): FuseMountOptions {
+  const { mountPoint, trees, native, writable, drives } = statePaths(stateDir)
+  return { stateDir, mountPoint, mountRoots: [trees, native, writable, drives], lastingRoot: native }
+}
+
+async function runSupervisor(given: Config, argv: readonly string[], start: Start, log: Log): Promise<number> {
   const config = await withRealStateDir(given, log)
   if (config.fuseDriver === 'native') {
     // The supervisor has none of the daemon's modules: they take longer to load than it, and half of the memory.
@@ -53,7 +88,6 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
     process.exit(status)
   }
   const { stateDir } = config
-  const { mountPoint, trees, native, writable } = statePaths(stateDir)
   const checkConfig = (): void => {
     const next = loadConfig(argv, process.env)
     const changed = lasting.find((name) => next[name] !== given[name])
@@ -64,13 +98,11 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
       )
   }
   const supervisor = new Supervisor(
-    { log },
+    { log, manager: new ServiceManager({ log }, process.env) },
     {
-      stateDir,
+      ...mountOptions(stateDir),
       control: config.control,
-      mountPoint,
-      mountRoots: [trees, native, writable],
-      lastingRoot: native,
+      controlGroup: config.controlGroup,
       command: [
         process.execPath,
         '--disable-warning=ExperimentalWarning',
@@ -86,5 +118,5 @@ async function runSupervisor(given: Config, argv: readonly string[], log: Log): 
       checkConfig,
     },
   )
-  return await supervisor.run()
+  return await supervisor.run(receivedDescriptors(process.env, process.pid), start)
 }

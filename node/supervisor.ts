@@ -1,30 +1,13 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
-import { truncate } from 'node:fs/promises'
-import { join } from 'node:path'
-import { P2pfsError } from '../protocol/errors.ts'
+import { closeSync } from 'node:fs'
 import type { Log } from './base/log.ts'
-import { makePrivateDirectory } from './base/private-directory.ts'
-import { systemError } from './base/system-error.ts'
 import { ControlSocket } from './control/socket.ts'
 import { exitStatus } from './base/exit-status.ts'
-import { limitReadAhead } from './mount/placement/kernel-read-ahead.ts'
-import { readMounts } from './mount/placement/mountinfo.ts'
-import { lastingMounts, ownMounts } from './mount/placement/own-mounts.ts'
-import { runTool, toolEnvironment } from './mount/placement/run-tool.ts'
-
-/** Descriptors that the daemon inherits, and the environment variables that name them. */
-export const inherited = {
-  /** Descriptor of /dev/fuse. */
-  fuse: { fd: 3, variable: 'P2PFS_FUSE_FD' },
-  /** Descriptor of the state directory's lock, which is held as long as any process has it. */
-  lock: { fd: 4 },
-  /** Descriptor of the control socket; the variable has the path that it is bound to until it is published. */
-  control: { fd: 5, variable: 'P2PFS_CONTROL_BOUND' },
-  /** Variable that is set if another daemon has served the mount before. */
-  resumed: 'P2PFS_RESUMED',
-} as const
+import { inherited, type Descriptors } from './service/descriptors.ts'
+import { FuseMount, type FuseMountOptions } from './service/fuse-mount.ts'
+import type { ServiceManager } from './service/service-manager.ts'
+import { StateLocks, stopMs, type SupervisorRecord } from './service/state-locks.ts'
 
 /**
  * Messages of the daemon: it serves; it has stopped as it was told; it cannot start, and with which status `p2pfs
@@ -44,8 +27,6 @@ const wellAfterMs = 30_000
 const mmapThresholdBytes = 64 * 1024
 /** Heaps of glibc's malloc, M_ARENA_MAX: with eight for each core what threads have freed stays with the process. */
 const maxArenas = 2
-/** How long a daemon may take to stop (ms). */
-const stopMs = 10_000
 /** How often a daemon is started that dies before it has ever served. */
 const maxFirstStarts = 5
 /**
@@ -53,18 +34,12 @@ const maxFirstStarts = 5
  * person to mend it. After that they end, as a reader should not wait for ever.
  */
 const giveUpMs = 10 * 60_000
-/** O_PATH of open(2), which node:fs does not name: x86 and arm64 have the same value. */
-const openPath = 0o10000000
 
-export interface SupervisorOptions {
-  stateDir: string
+export interface SupervisorOptions extends FuseMountOptions {
   /** Path of the control socket. */
   control: string
-  mountPoint: string
-  /** Directories below which the daemon mounts what it needs. */
-  mountRoots: readonly string[]
-  /** The one of them whose mounts need no daemon: a supervisor that was killed leaves them to the next. */
-  lastingRoot: string
+  /** Group that may use it; empty for none. */
+  controlGroup: string
   /** The daemon's program and arguments. */
   command: readonly string[]
   /** Checks that the configuration can be used by another daemon. @throws invalid */
@@ -81,47 +56,66 @@ interface DaemonEnd {
 /**
  * Owns what outlives a daemon: the kernel mount with its descriptor of /dev/fuse, and the control socket. Keeps a
  * daemon running that serves both. While this process lives, a daemon may die or be replaced: readers and requests
- * only wait.
+ * only wait. When it ends or is killed, the daemon serves on, until another supervisor takes over from it.
  */
 export class Supervisor {
   readonly #log: Log
+  readonly #manager: ServiceManager
   readonly #options: SupervisorOptions
   readonly #control: ControlSocket
+  readonly #locks: StateLocks
+  readonly #fuse: FuseMount
   #controlFd: number | undefined
-  #lock: number | undefined
-  #fuse: number | undefined
-  /** Keeps the mount point in use, so that umount(8) refuses to take it away from under the daemon. */
-  #pin: number | undefined
   #daemon: ChildProcess | undefined
   #stopping = false
+  /** It was told to end, and to leave what users have mounted. */
+  #isLeaving = false
+  /** The mounts are those of another supervisor, before or after this one. */
+  #keepsMounts = false
+  readonly #left = Promise.withResolvers<number>()
   #wakeUp: (() => void) | undefined
 
-  constructor({ log }: { log: Log }, options: SupervisorOptions) {
+  constructor({ log, manager }: { log: Log; manager: ServiceManager }, options: SupervisorOptions) {
     this.#log = log
+    this.#manager = manager
     this.#options = options
-    this.#control = new ControlSocket(options.control)
+    this.#control = new ControlSocket(options.control, undefined, options.controlGroup)
+    this.#locks = new StateLocks({ log }, options)
+    this.#fuse = new FuseMount({ log }, options)
   }
 
   /**
    * Runs until it is told to stop.
+   * @param received descriptors of another supervisor, whose mounts stay
+   * @param options `replaces`: whether one that lives is to end
    * @returns the exit status: 0, or that of a daemon which could not start
    * @throws conflict if another daemon has the state directory or the control socket; invalid, unsupported or
    * unavailable if the state directory, the control socket or FUSE cannot be used
    */
-  async run(): Promise<number> {
-    await this.#takeLock()
-    await this.#control.prepare()
+  async run(received: Descriptors, { replaces }: { replaces: boolean }): Promise<number> {
+    const before = await this.#locks.take(received, { replaces })
     const onStop = (): void => this.stop()
     const onReplace = (): void => this.replace()
-    process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onReplace)
+    const onLeave = (): void => void this.leave()
+    process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onReplace).on('SIGUSR2', onLeave)
+    // Until it has ended the daemon of the other one, which serves on if this one fails.
+    this.#keepsMounts = received.lock !== undefined
     try {
-      this.#controlFd = await this.#control.bind()
-      await this.#mount()
-      return await this.#keepRunning()
+      await this.#takeControl(received.control, before)
+      const isAdopted = received.fuse !== undefined && (await this.#fuse.adopt(received.fuse))
+      if (!isAdopted) await this.#fuse.mount()
+      const descriptors = this.#descriptors()
+      await this.#locks.write({ pid: process.pid, control: this.#options.control, descriptors })
+      await this.#manager.store(descriptors)
+      if (received.lock !== undefined) await this.#locks.endDaemons()
+      this.#keepsMounts = false
+      const status = await Promise.race([this.#keepRunning(isAdopted), this.#left.promise])
+      // A mount was made in the moment in which there seemed to be none.
+      if (this.#isLeaving && !this.#keepsMounts && (await this.#fuse.hasUsers())) this.#giveAway()
+      return status
     } finally {
-      await this.#control.remove()
-      await this.#unmount()
-      process.off('SIGTERM', onStop).off('SIGINT', onStop).off('SIGHUP', onReplace)
+      if (!this.#keepsMounts) await this.#endMounts()
+      process.off('SIGTERM', onStop).off('SIGINT', onStop).off('SIGHUP', onReplace).off('SIGUSR2', onLeave)
     }
   }
 
@@ -130,6 +124,13 @@ export class Supervisor {
     this.#stopping = true
     this.#wakeUp?.()
     this.#end()
+  }
+
+  /** Ends, and leaves the daemon and its mounts to another supervisor; ends both if nothing is mounted for a user. */
+  async leave(): Promise<void> {
+    this.#isLeaving = true
+    if (await this.#fuse.hasUsers()) this.#giveAway()
+    else this.stop()
   }
 
   /** Has another daemon take over, with the program and configuration that are on the disk now. Mounts stay. */
@@ -141,7 +142,52 @@ export class Supervisor {
       return
     }
     this.#log.info('daemon is being replaced')
+    void this.#manager.reloading()
     this.#end()
+  }
+
+  #descriptors(): Descriptors {
+    return {
+      ...(this.#fuse.fd === undefined ? {} : { fuse: this.#fuse.fd }),
+      ...(this.#locks.fd === undefined ? {} : { lock: this.#locks.fd }),
+      ...(this.#controlFd === undefined ? {} : { control: this.#controlFd }),
+    }
+  }
+
+  async #takeControl(received: number | undefined, before: SupervisorRecord | undefined): Promise<void> {
+    if (received !== undefined) {
+      if (before?.control === this.#options.control && (await this.#control.adopt())) {
+        this.#controlFd = received
+        return
+      }
+      closeSync(received)
+    }
+    await this.#control.prepare()
+    this.#controlFd = await this.#control.bind()
+  }
+
+  /** A daemon holds what is mounted; it needs no supervisor. */
+  #giveAway(): void {
+    this.#keepsMounts = true
+    this.#stopping = true
+    this.#wakeUp?.()
+    if (this.#daemon === undefined) void this.#runDaemon(true)
+    // This process can end while its child lives.
+    this.#daemon?.unref()
+    if (this.#daemon?.connected === true) this.#daemon.disconnect()
+    this.#log.info('supervisor ends; its daemon serves the mounts until another supervisor takes over', {
+      pid: this.#daemon?.pid,
+    })
+    this.#left.resolve(0)
+  }
+
+  async #endMounts(): Promise<void> {
+    await this.#manager.stopping('mounts end')
+    await this.#control.remove()
+    const stored = Object.keys(this.#descriptors())
+    await this.#fuse.unmount()
+    await this.#manager.forget(stored)
+    this.#locks.release()
   }
 
   #end(): void {
@@ -155,12 +201,13 @@ export class Supervisor {
     daemon.once('exit', () => clearTimeout(timer))
   }
 
-  async #keepRunning(): Promise<number> {
+  /** @param wasServed whether another daemon has served the mount before the first of this supervisor */
+  async #keepRunning(wasServed: boolean): Promise<number> {
     let failures = 0
     /** When a daemon was last seen serving; undefined before the first one has. */
-    let servedMs: number | undefined
-    for (let resumed = false; !this.#stopping; resumed = true) {
-      const isFresh = await this.#mountAgain()
+    let servedMs = wasServed ? performance.now() : undefined
+    for (let resumed = wasServed; !this.#stopping; resumed = true) {
+      const isFresh = await this.#fuse.mountAgain()
       if (this.#stopping) break
       const startedMs = performance.now()
       const end = await this.#runDaemon(resumed && !isFresh)
@@ -175,7 +222,10 @@ export class Supervisor {
         this.#log.error('daemon does not start; its mounts end', { status })
         return Object.values(exitStatus).find((candidate) => candidate === status) ?? exitStatus.crashes
       }
-      if (!expected) this.#log.warn('daemon ended unexpectedly; another is started, mounts wait', { status })
+      if (!expected) {
+        this.#log.warn('daemon ended unexpectedly; another is started, mounts wait', { status })
+        void this.#manager.status('daemon ended unexpectedly; mounts wait for another')
+      }
       await this.#pause(expected ? 0 : respawnDelaysMs[Math.min(failures++, respawnDelaysMs.length - 1)]!)
     }
     return 0
@@ -185,14 +235,8 @@ export class Supervisor {
   async #isFinal(status: number | string, starts: number, servedMs: number | undefined): Promise<boolean> {
     // It said why, and nobody waits for it.
     const isVerdict = status === exitStatus.tryAgain || status === exitStatus.needsChange
-    if (isVerdict && !(await this.#hasUsers())) return true
+    if (isVerdict && !(await this.#fuse.hasUsers())) return true
     return servedMs === undefined ? starts >= maxFirstStarts : performance.now() - servedMs > giveUpMs
-  }
-
-  /** Whether something of ours is mounted on a directory of a user. */
-  async #hasUsers(): Promise<boolean> {
-    const { mountPoint, mountRoots } = this.#options
-    return (await ownMounts([mountPoint, ...mountRoots])).some(({ bound }) => bound)
   }
 
   async #pause(delayMs: number): Promise<void> {
@@ -210,11 +254,12 @@ export class Supervisor {
   async #runDaemon(resumed: boolean): Promise<DaemonEnd> {
     const [program = '', ...argv] = this.#options.command
     const daemon = spawn(program, argv, {
-      stdio: ['ignore', 'inherit', 'inherit', this.#fuse, this.#lock, this.#controlFd, 'ipc'],
+      stdio: ['ignore', 'inherit', 'inherit', this.#fuse.fd, this.#locks.fd, this.#controlFd, 'ipc'],
       env: {
         MALLOC_MMAP_THRESHOLD_: String(mmapThresholdBytes),
         MALLOC_ARENA_MAX: String(maxArenas),
         ...process.env,
+        NOTIFY_SOCKET: undefined,
         [inherited.fuse.variable]: String(inherited.fuse.fd),
         [inherited.control.variable]: this.#control.temporaryPath,
         ...(resumed ? { [inherited.resumed]: '1' } : {}),
@@ -227,135 +272,14 @@ export class Supervisor {
     let wasReady = false
     let verdict: number | undefined
     daemon.on('message', (message: FromDaemon) => {
-      if (message === 'ready') wasReady = true
-      else if (message === 'stopped') expected = true
+      if (message === 'ready') {
+        wasReady = true
+        void this.#manager.ready(`daemon ${daemon.pid} serves`)
+      } else if (message === 'stopped') expected = true
       else verdict = message.cannotStart
     })
     const [code, signal] = (await once(daemon, 'exit')) as [number | null, string | null]
     this.#daemon = undefined
     return { status: verdict ?? code ?? signal ?? 'unknown', expected, wasReady }
-  }
-
-  /**
-   * Makes the state directory and locks it. The lock belongs to the open file, not to a process: flock(1) takes it on
-   * our descriptor, and it stays ours.
-   */
-  async #takeLock(): Promise<void> {
-    const { stateDir } = this.#options
-    const path = join(stateDir, 'lock')
-    let fd: number
-    try {
-      await makePrivateDirectory(stateDir)
-      fd = openSync(path, 'a+', 0o600)
-    } catch (error) {
-      throw systemError(`cannot use the state directory ${stateDir}`, error)
-    }
-    const child = spawn('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', fd], env: toolEnvironment() })
-    const [status] = (await once(child, 'exit')) as [number | null]
-    if (status !== 0) {
-      closeSync(fd)
-      const pid = readFileSync(path, 'utf8').trim()
-      throw new P2pfsError(
-        'conflict',
-        `another p2pfs daemon (pid ${pid || 'unknown'}) uses ${stateDir}; stop it first, or use another --state-dir`,
-        { stateDir },
-      )
-    }
-    await truncate(path)
-    writeFileSync(fd, `${process.pid}\n`)
-    this.#lock = fd
-  }
-
-  /**
-   * Mounts again if somebody has unmounted the FUSE filesystem by hand, which ends it once nothing else is mounted of
-   * it.
-   * @returns whether it did
-   */
-  async #mountAgain(): Promise<boolean> {
-    const { mountPoint } = this.#options
-    if ((await readMounts()).some((mount) => mount.mountPoint === mountPoint)) return false
-    if (await this.#hasUsers()) {
-      this.#log.error(
-        'FUSE filesystem was unmounted by hand; present mounts go on, new ones fail until p2pfs is restarted',
-        {
-          mountPoint,
-        },
-      )
-      return false
-    }
-    this.#log.warn('FUSE filesystem was unmounted by hand; mounted again', { mountPoint })
-    await this.#unmountFuse()
-    await this.#mount()
-    return true
-  }
-
-  async #mount(): Promise<void> {
-    const { mountPoint } = this.#options
-    await this.#detach('left by a daemon that is gone')
-    await makePrivateDirectory(mountPoint).catch((error: unknown) => {
-      throw systemError(`cannot use the state directory ${this.#options.stateDir}`, error)
-    })
-    try {
-      this.#fuse = openSync('/dev/fuse', 'r+')
-    } catch (cause) {
-      throw new P2pfsError(
-        'unsupported',
-        `cannot open /dev/fuse: ${(cause as Error).message}; ` +
-          'run as root with the fuse module loaded, or use --fuse-driver native',
-        { cause },
-      )
-    }
-    // Not default_permissions: who may open an image is decided by the daemon, and not by a mode.
-    const options = 'fd=3,rootmode=40000,user_id=0,group_id=0,allow_other,ro,nosuid,nodev'
-    const child = spawn('mount', ['-i', '-t', 'fuse.p2pfs', '-o', options, 'p2pfs', mountPoint], {
-      stdio: ['ignore', 'ignore', 'pipe', this.#fuse],
-      env: toolEnvironment(),
-    })
-    let message = ''
-    child.stderr?.setEncoding('utf8').on('data', (text: string) => (message += text))
-    const [status] = (await once(child, 'close')) as [number | null]
-    if (status !== 0)
-      throw new P2pfsError('unavailable', `cannot mount FUSE on ${mountPoint}: ${message.trim()}`, { mountPoint })
-    // Opening a path alone asks the daemon nothing.
-    this.#pin = openSync(mountPoint, openPath)
-    await limitReadAhead(mountPoint).catch((error: unknown) =>
-      this.#log.warn('read-ahead of the kernel cannot be limited; cold starts fetch more than they need', { error }),
-    )
-  }
-
-  async #unmountFuse(): Promise<void> {
-    // Descriptors first: reads of files that are still open then fail instead of waiting for ever.
-    for (const fd of [this.#fuse, this.#pin]) if (fd !== undefined) closeSync(fd)
-    this.#fuse = undefined
-    this.#pin = undefined
-    await this.#detach(undefined)
-  }
-
-  async #unmount(): Promise<void> {
-    await this.#unmountFuse()
-    if (this.#lock !== undefined) closeSync(this.#lock)
-    this.#lock = undefined
-  }
-
-  /**
-   * Unmounts the FUSE filesystem and everything that is mounted of it.
-   * @param why another supervisor has left it, and mounts that need none are taken over; logged for each other mount
-   */
-  async #detach(why: string | undefined): Promise<void> {
-    const { mountPoint, mountRoots } = this.#options
-    const own = await ownMounts([mountPoint, ...mountRoots])
-    const lasting = new Set(why === undefined ? [] : lastingMounts(own, this.#options.lastingRoot))
-    // In reverse order of mounting.
-    for (const mount of own.toReversed()) {
-      if (lasting.has(mount)) continue
-      if (why !== undefined) this.#log.warn('mount removed', { directory: mount.mountPoint, why })
-      const result = await runTool('umount', [mount.mountPoint])
-      if (result.ok) continue
-      const lazy = await runTool('umount', ['-l', mount.mountPoint])
-      this.#log.warn(lazy.ok ? 'mount was in use; detached' : 'mount cannot be removed', {
-        directory: mount.mountPoint,
-        reason: result.message,
-      })
-    }
   }
 }

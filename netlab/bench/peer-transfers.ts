@@ -41,7 +41,9 @@ export async function measurePeers(
     times.known.push(await milliseconds(async () => await node.mount(reference, directory)))
     await node.unmount(directory)
     times.control.push(
-      await milliseconds(async () => await callControl(node.controlSocket, '/mount', { image: reference, directory })),
+      await milliseconds(
+        async () => await callControl(node.controlSocket, 'POST /v1/mounts', { image: reference, directory }),
+      ),
     )
     await node.unmount(directory)
     await node.stop()

@@ -72,7 +72,7 @@ async function measureMounts(runs: number, node: NodeProcess, directory: string)
     await node.cli(['umount', directory])
     times.control.push(
       await milliseconds(
-        async () => await callControl(node.controlSocket, '/mount', { image: name, directory, as: 'tree' }),
+        async () => await callControl(node.controlSocket, 'POST /v1/mounts', { image: name, directory, as: 'tree' }),
       ),
     )
     await node.cli(['umount', directory])
@@ -93,11 +93,13 @@ async function measureResets(runs: number, node: NodeProcess, directory: string)
   const measured: Measurement[] = []
   for (const [kind, request] of Object.entries(kinds)) {
     const times = { process: [] as number[], control: [] as number[] }
-    await callControl(node.controlSocket, '/mount', request)
+    await callControl(node.controlSocket, 'POST /v1/mounts', request)
     for (let i = 0; i < runs; i++) {
       if (!('scratchBytes' in request))
         await run('dd', ['if=/dev/zero', `of=${join(directory, 'file')}`, 'bs=1M', 'count=64', 'status=none'])
-      times.control.push(await milliseconds(async () => await callControl(node.controlSocket, '/reset', { directory })))
+      times.control.push(
+        await milliseconds(async () => await callControl(node.controlSocket, 'POST /v1/mounts/reset', { directory })),
+      )
       times.process.push(await milliseconds(async () => await node.cli(['reset', directory])))
     }
     await node.cli(['umount', directory])

@@ -160,15 +160,15 @@ export class ChaosHost {
   }
 
   async mount(request: MountRequest): Promise<Answer<MountResult>> {
-    return await this.#ask<MountResult>('/mount', request)
+    return await this.#ask<MountResult>('POST /v1/mounts', request)
   }
 
   async umount(directory: string): Promise<Answer<object>> {
-    return await this.#ask<object>('/umount', { directory })
+    return await this.#ask<object>(`DELETE /v1/mounts?${new URLSearchParams({ directory }).toString()}`)
   }
 
   async reset(directory: string): Promise<Answer<object>> {
-    return await this.#ask<object>('/reset', { directory })
+    return await this.#ask<object>('POST /v1/mounts/reset', { directory })
   }
 
   /** @returns undefined if no daemon answers in time */
@@ -177,7 +177,7 @@ export class ChaosHost {
     while (performance.now() < deadline) {
       try {
         const signal = AbortSignal.timeout(answerTimeoutMs)
-        return await callControl<Status>(this.node.controlSocket, '/status', undefined, { signal })
+        return await callControl<Status>(this.node.controlSocket, 'GET /v1/status', undefined, { signal })
       } catch {
         await sleep(pollMs)
       }
@@ -222,14 +222,14 @@ export class ChaosHost {
   }
 
   /** Asks until a daemon has taken the request. */
-  async #ask<T>(path: string, body: object): Promise<Answer<T>> {
+  async #ask<T>(request: string, body?: object): Promise<Answer<T>> {
     const deadline = performance.now() + answerTimeoutMs
     for (;;) {
       const signal = AbortSignal.timeout(requestTimeoutMs)
       try {
-        return { result: await callControl<T>(this.node.controlSocket, path, body, { signal }) }
+        return { result: await callControl<T>(this.node.controlSocket, request, body, { signal }) }
       } catch (error) {
-        if (signal.aborted) return { hangs: `${path}: no answer within ${requestTimeoutMs} ms` }
+        if (signal.aborted) return { hangs: `${request}: no answer within ${requestTimeoutMs} ms` }
         if (!isP2pfsError(error)) throw error
         if (error.code !== 'closed') return { refused: error }
         const { code } = (error.cause ?? {}) as NodeJS.ErrnoException

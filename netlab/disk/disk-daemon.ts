@@ -48,24 +48,24 @@ export class DiskDaemon implements AsyncDisposable {
     return daemon
   }
 
-  async call<T>(path: string, body?: object): Promise<T> {
-    return await callControl<T>(join(this.directory, 'control.sock'), path, body)
+  async call<T>(request: string, body?: object): Promise<T> {
+    return await callControl<T>(join(this.directory, 'control.sock'), request, body)
   }
 
   async status(): Promise<Status> {
-    return await this.call<Status>('/status')
+    return await this.call<Status>('GET /v1/status')
   }
 
   /** Mounts an image as a tree on a directory of its own. */
   async mount(image: string): Promise<string> {
     const directory = join(this.directory, `mount-${this.#targets++}`)
     await mkdir(directory)
-    await this.call<MountResult>('/mount', { image, directory, as: 'tree' })
+    await this.call<MountResult>('POST /v1/mounts', { image, directory, as: 'tree' })
     return directory
   }
 
   async umount(directory: string): Promise<void> {
-    await this.call('/umount', { directory })
+    await this.call(`DELETE /v1/mounts?directory=${encodeURIComponent(directory)}`)
   }
 
   /** What the files of chunks, and those for native reads, take on the disk (bytes). */

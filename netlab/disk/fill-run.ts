@@ -63,7 +63,7 @@ export async function runFill(directory: string, random: Random, options: FillRu
     }
     // What is mounted at all times, and read.
     const stays = made[0]!
-    await daemon.call('/seed', { image: stays.reference, format: 'erofs' })
+    await daemon.call('POST /v1/images/seed', { image: stays.reference, format: 'erofs' })
     const standing = await daemon.mount(stays.reference)
     const over = new AbortController()
     const load = [
@@ -85,7 +85,7 @@ export async function runFill(directory: string, random: Random, options: FillRu
     await eventually(
       'an image is seeded again',
       async () =>
-        await daemon.call('/seed', { image: made[7]!.reference, format: 'erofs' }).then(
+        await daemon.call('POST /v1/images/seed', { image: made[7]!.reference, format: 'erofs' }).then(
           () => true,
           () => undefined,
         ),
@@ -188,12 +188,12 @@ async function seedOn(
     const { reference } = made[random.below(made.length)]!
     figures.seeds++
     try {
-      await daemon.call('/seed', { image: reference, format: 'erofs' })
-      await daemon.call('/rm', { image: reference })
+      await daemon.call('POST /v1/images/seed', { image: reference, format: 'erofs' })
+      await daemon.call(`DELETE /v1/images?image=${encodeURIComponent(reference)}`)
     } catch (error) {
       if (isRefusal(error)) figures.seedsRefused++
       else figures.failures.push(`seed ${reference}: ${(error as Error).message}`)
-      await daemon.call('/rm', { image: reference }).catch(() => undefined)
+      await daemon.call(`DELETE /v1/images?image=${encodeURIComponent(reference)}`).catch(() => undefined)
     }
     await sleep(random.below(300))
   }

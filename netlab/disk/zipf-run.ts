@@ -135,8 +135,8 @@ class Host {
   }
 
   async pin(image: DiskImage): Promise<void> {
-    await this.#daemon.call('/seed', { image: image.reference, format: 'erofs' })
-    await this.#daemon.call('/pin', { image: image.reference })
+    await this.#daemon.call('POST /v1/images/seed', { image: image.reference, format: 'erofs' })
+    await this.#daemon.call('POST /v1/images/pin', { image: image.reference })
     this.#pinned = { image, pieces: piecesOf(image) }
   }
 

@@ -1,38 +1,38 @@
-import { request } from 'node:http'
-import type { Outcome, Progress } from '../../node/control/api.ts'
+import { request as httpRequest } from 'node:http'
+import type { Problem } from '../../node/control/api.ts'
 import { errorCodes, P2pfsError } from '../../protocol/errors.ts'
 
 /**
  * Makes one request over a daemon's control socket, as a program that embeds p2pfs does: no process is started.
  *
- * @param body undefined for a GET
+ * @param request method and path, as `POST /v1/mounts`
  * @throws the daemon's error; closed if the daemon does not answer
  */
 export async function callControl<T>(
   socket: string,
-  path: string,
-  body: object | undefined,
+  request: string,
+  body?: object,
   { signal }: { signal?: AbortSignal } = {},
 ): Promise<T> {
-  const options = { socketPath: socket, path, method: body === undefined ? 'GET' : 'POST', ...(signal && { signal }) }
-  const text = await new Promise<string>((resolve, reject) => {
-    const call = request(options, (response) => {
-      let received = ''
+  const [method = '', path = ''] = request.split(' ')
+  const options = { socketPath: socket, path, method, ...(signal && { signal }) }
+  const { status, text } = await new Promise<{ status: number; text: string }>((resolve, reject) => {
+    const call = httpRequest(options, (response) => {
+      let text = ''
       response.setEncoding('utf8')
-      response.on('data', (piece: string) => (received += piece))
-      response.on('end', () => resolve(received))
+      response.on('data', (piece: string) => (text += piece))
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, text }))
       response.on('error', reject)
     })
     call.on('error', reject)
     call.end(body === undefined ? undefined : JSON.stringify(body))
   }).catch((cause: unknown) => {
     signal?.throwIfAborted()
-    throw new P2pfsError('closed', `${path}: no answer: ${(cause as Error).message}`, { cause })
+    throw new P2pfsError('closed', `${request}: no answer: ${(cause as Error).message}`, { cause })
   })
-  const last = text.split('\n').findLast((line) => line !== '')
-  const outcome = last === undefined ? {} : (JSON.parse(last) as Partial<Progress> | Outcome<T>)
-  if ('result' in outcome) return outcome.result
-  if (!('error' in outcome)) throw new P2pfsError('closed', `${path}: the answer is not whole`)
-  const { code, message } = outcome.error
-  throw new P2pfsError(errorCodes.find((candidate) => candidate === code) ?? 'invalid', `${path}: ${message}`)
+  if (status === 200) return JSON.parse(text) as T
+  const { code, detail } = JSON.parse(text) as Problem
+  throw new P2pfsError(errorCodes.find((candidate) => candidate === code) ?? 'invalid', `${request}: ${detail}`, {
+    status,
+  })
 }

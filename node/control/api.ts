@@ -1,8 +1,10 @@
 /**
- * The control API: HTTP on a unix socket, with JSON bodies. A response is one JSON object per line: any number of
- * {@link Progress} lines, then one {@link Outcome}.
+ * The control API: HTTP on a unix socket, with JSON bodies. An answer is one JSON object, the result or a {@link Problem};
+ * for those who accept `application/x-ndjson` one object per line: any number of {@link Progress} lines, then one
+ * {@link Outcome}. Fields that a later version adds are to be passed over.
  */
 
+import type { ErrorCode } from '../../protocol/errors.ts'
 import type { MountDemand } from '../../protocol/seed-job.ts'
 import type { Delay } from '../base/event-loop-delay.ts'
 import type { Belief } from '../model/belief.ts'
@@ -11,6 +13,22 @@ import type { Origin, PullPolicy, Resolution } from '../model/image.ts'
 import type { Owner } from '../model/owner.ts'
 import type { Amount, ByteProgress } from '../model/progress.ts'
 import type { WholeRead } from '../model/whole-read.ts'
+
+/** A request that needs no fields. */
+export type EmptyRequest = Record<string, never>
+export type EmptyResult = Record<string, never>
+
+/** An error: problem details of RFC 9457. */
+export interface Problem {
+  /** The HTTP status. */
+  status: number
+  /** The HTTP status in words. */
+  title: string
+  /** What is wrong and what to do, for a person. */
+  detail: string
+  /** What kind of failure it is, for a program. */
+  code: ErrorCode
+}
 
 /** Names a rootfs: an image, its platform and the format of the filesystem. */
 export interface ImageRequest {
@@ -21,10 +39,30 @@ export interface ImageRequest {
   format?: string
 }
 
-/** `POST /seed` answers with a {@link SeedResult}. */
-export interface SeedRequest extends ImageRequest {
+/**
+ * Credentials of the caller for the image's registry, and for no other one: a name and a password, or one of the tokens. An
+ * empty object asks as somebody who has none. They are kept in memory, as long as what was asked for stands.
+ */
+export interface Auth {
+  username?: string
+  password?: string
+  /** An OAuth2 refresh token. */
+  identityToken?: string
+  /** A bearer token that is sent as it is. */
+  registryToken?: string
+}
+
+/** A request that may ask the image's registry with the caller's own credentials. */
+export interface AuthorizedRequest extends ImageRequest {
+  /** Default: the credentials of the daemon. */
+  auth?: Auth
+}
+
+export interface SeedRequest extends AuthorizedRequest {
   /** Whether the index is also published in the image's repository, for hosts that start from the registry alone. */
   publish?: boolean
+  /** What it will be mounted as: each in its format, in the place of `format`. */
+  as?: ('drive' | 'tree')[]
 }
 
 export interface SeedResult {
@@ -35,8 +73,12 @@ export interface SeedResult {
   digest: string
   sizeBytes: number
   origin: Origin
+  /** The name by which it is mounted, here or elsewhere in the region, without a question to its registry: with the digest. */
+  mountBy?: string
   /** Present if the request asked to publish. */
   published?: PublishResult
+  /** The same image in the other formats that the request asked for. */
+  others?: SeedResult[]
 }
 
 export interface PublishResult {
@@ -50,8 +92,7 @@ export interface PublishResult {
   existed: boolean
 }
 
-/** `POST /seeds` gives an order to the region and answers with a {@link SeedJobResult}. */
-export interface SeedJobRequest extends ImageRequest {
+export interface SeedJobRequest extends AuthorizedRequest {
   /** How many hosts are to hold the image; 1 where neither `copies` nor `on` is given. */
   copies?: number | 'all'
   /** Names or peer ids of the hosts that are to hold it. */
@@ -73,13 +114,13 @@ export interface SeedJobResult extends SeedJobReport {
   placed?: boolean
 }
 
-/** `POST /seeds/cancel` answers with the {@link SeedJobReport}. */
 export interface CancelSeedRequest {
+  /** 32 hexadecimal digits. */
   id: string
 }
 
-/** `GET /seeds` answers with the jobs of the region, newest first. */
 export interface SeedJobs {
+  /** Newest first. */
   seeds: SeedJobReport[]
 }
 
@@ -125,8 +166,7 @@ export interface SeedHost {
   total: number
 }
 
-/** `POST /mount` answers with a {@link MountResult}. */
-export interface MountRequest extends ImageRequest {
+export interface MountRequest extends AuthorizedRequest {
   /** Absolute path of an existing directory. */
   directory: string
   /** Default: `drive`. */
@@ -141,8 +181,15 @@ export interface MountRequest extends ImageRequest {
   owner?: Owner
   /** Trees only: whether all of the image works also where others than root can get to the directory. */
   allowOthers?: boolean
-  /** Default: `auto`. */
+  /** Default: `auto`, which is the daemon's `--pull`. */
   pull?: PullPolicy
+  /**
+   * Whether the caller must prove that he may read the image, with one request to its registry, once a minute: with `auth`, or
+   * as anybody.
+   */
+  requireAccess?: boolean
+  /** The mount is given up after this time (ms). Default: none, but that of each step. */
+  timeoutMs?: number
 }
 
 /** How the reads of a mount fare. Mounts of the same rootfs share these figures. */
@@ -198,15 +245,13 @@ export interface Restriction {
   reason: string
 }
 
-/** `POST /umount` answers with an empty object. */
 export interface UmountRequest {
+  /** Absolute path of the directory of a mount. */
   directory: string
 }
 
-/** `POST /reset` answers with {@link Placed}. */
 export type ResetRequest = UmountRequest
 
-/** `POST /import` makes the image `local:NAME` and answers with a {@link SeedResult}. */
 export interface ImportRequest {
   /** Absolute path of a directory or a tar file, or `oci:DIR[:TAG]`; with `raw`, of a file or a pipe. */
   source: string
@@ -217,13 +262,14 @@ export interface ImportRequest {
   platform?: string
 }
 
-/** `POST /push` answers with a {@link PushResult}. */
 export interface PushRequest {
   /** A raw image. */
   image: string
   platform?: string
   /** The name in a registry, with a tag. */
   target: string
+  /** For the target's registry. Default: the credentials of the daemon. */
+  auth?: Auth
 }
 
 export interface PushResult {
@@ -239,7 +285,6 @@ export interface PushResult {
   published: PublishResult
 }
 
-/** `POST /export` writes the image to a file and answers with an {@link ExportResult}. */
 export interface ExportRequest extends ImageRequest {
   /** Absolute path. An existing file is replaced once everything is written. */
   file: string
@@ -252,7 +297,6 @@ export interface ExportResult {
   sizeBytes: number
 }
 
-/** `POST /inspect` answers with an {@link InspectResult}. */
 export type InspectRequest = ImageRequest
 
 export interface InspectResult {
@@ -293,7 +337,7 @@ export interface InspectedLayer {
 /** Names an image of this host, in all of its platforms and formats that are not ruled out. */
 export type ImageNameRequest = ImageRequest
 
-/** `GET /images` answers with an {@link ImageList}: the images of this host, those that were used last first. */
+/** The images of this host, those that were used last first. */
 export interface ImageList {
   images: ListedImage[]
 }
@@ -324,14 +368,12 @@ export interface PinReason {
   until?: string
 }
 
-/** `POST /rm` answers with a {@link RemoveImageResult}. */
 export interface RemoveImageResult {
   removed: { reference: string; platform: string; format: string; digest: string }[]
   /** Chunks that no other image here has. */
   freed: Amount
 }
 
-/** `POST /pin` and `POST /unpin` answer with a {@link PinResult}. */
 export interface PinRequest extends ImageNameRequest {
   /** Default: it has no end. */
   ttlMs?: number
@@ -350,7 +392,6 @@ export interface PinResult {
   until?: string
 }
 
-/** `POST /gc` answers with a {@link GcResult}. */
 export interface GcRequest {
   /** Whether nothing is to be removed. */
   dryRun?: boolean
@@ -369,8 +410,7 @@ export interface GcResult {
   limitBytes?: number
 }
 
-/** `POST /verify` answers with a {@link VerifyResult}. */
-export type VerifyRequest = ImageRequest
+export type VerifyRequest = AuthorizedRequest
 
 export interface VerifyResult {
   reference: string
@@ -411,7 +451,7 @@ export interface Progress {
   progress: { step: 'import' | 'fetch' | 'export' | 'push' | 'publish' | 'verify' | 'place' } & ByteProgress
 }
 
-export type Outcome<T> = { result: T } | { error: { code: string; message: string } }
+export type Outcome<T> = { result: T } | { error: Problem }
 
 /**
  * `open`; `idle`: none is needed now. Otherwise chunks come over libp2p: the peer has none for this host (`refused`: it
@@ -423,7 +463,6 @@ export type BulkLink = 'open' | 'idle' | 'refused' | 'unreachable' | 'off'
 export const limitNames = ['upload', 'download', 'registry', 'seed', 'neighbour', 'guest', 'hot'] as const
 export type LimitName = (typeof limitNames)[number]
 
-/** `POST /limits`. */
 export interface LimitsRequest {
   /** Rates such as `200Mbit` or `25MB`, or `none`. */
   set?: Partial<Record<LimitName, string>>
@@ -452,7 +491,7 @@ export interface LimitReport {
   urgentWaitedMs: number
 }
 
-/** `GET /status` answers with a {@link Status}. Counters begin at zero when the daemon starts. */
+/** Counters begin at zero when the daemon starts. */
 export interface Status {
   version: string
   daemonPid: number
@@ -586,4 +625,11 @@ export interface Status {
   readAtRandom: { requests: number; bytes: number }
   /** Bytes that this host has sent to peers. */
   sent: Amount
+}
+
+/** A mount, as it was asked for, and how its reads fare. */
+export type MountStatus = Status['mounts'][number]
+
+export interface MountList {
+  mounts: MountStatus[]
 }

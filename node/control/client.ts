@@ -1,154 +1,111 @@
-import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { P2pfsError, errorCodes, isP2pfsError, type ErrorCode } from '../../protocol/errors.ts'
-import type { Outcome, Progress } from './api.ts'
+import { P2pfsError, isP2pfsError } from '../../protocol/errors.ts'
+import type { EmptyRequest, Progress } from './api.ts'
+import { endpoints } from './endpoints.ts'
+import { httpCall, NoAnswerError, NotBegunError, replacementMs, retryPauseMs } from './http-call.ts'
+import type { OperationName, Operations, RequestOf, ResultOf } from './operations.ts'
 
-/** How long a daemon that is being replaced may stay away (ms): it is stopped within 10 s, and starts within a few. */
-const replacementMs = 30_000
-/** Pause before a request is sent again (ms). */
-const retryPauseMs = 100
+export { isP2pfsError, P2pfsError, type ErrorCode } from '../../protocol/errors.ts'
+export type * from './api.ts'
+export type { OperationName, RequestOf, ResultOf } from './operations.ts'
 
-/**
- * Requests that may be carried out twice: they change nothing, or come to the same result. A daemon that stops undoes
- * a mount that it has not finished. Not `reset`, which may find a half of its work done, and not `import`, whose
- * source may be gone.
- */
-const repeatable: readonly string[] = [
-  '/status',
-  '/seed',
-  '/seeds',
-  '/seeds/cancel',
-  '/mount',
-  '/umount',
-  '/export',
-  '/inspect',
-  '/verify',
-]
+/** The daemon's control socket, unless `--control` names another. */
+export const defaultSocket = '/run/p2pfs/p2pfs.sock'
 
-export interface CallOptions {
-  socket: string
+export interface RequestOptions {
+  /** Ends the request; what it was doing is undone. */
+  signal?: AbortSignal
   onProgress?: (progress: Progress['progress']) => void
 }
 
+export interface ClientOptions {
+  /** Path of the control socket. Default: {@link defaultSocket}. */
+  socket?: string
+  /** How long to wait for a daemon where there is none (ms), as while its service is restarted. Default: 30 s. */
+  waitMs?: number
+}
+
+/** All that a daemon can be asked for. Each method throws a {@link P2pfsError}, or the reason of its signal. */
+export type Client = {
+  [Name in keyof Operations]: EmptyRequest extends RequestOf<Name>
+    ? (request?: RequestOf<Name>, options?: RequestOptions) => Promise<ResultOf<Name>>
+    : (request: RequestOf<Name>, options?: RequestOptions) => Promise<ResultOf<Name>>
+}
+
 /**
- * Calls the daemon. While a daemon is being replaced, connections wait in its socket; a request that it did not finish
- * is sent again to the next daemon, where that is safe.
- * @throws unavailable if no daemon answers; what the daemon answers
+ * Makes a client of the daemon of this host. It keeps no connection open. Its requests wait while a daemon is being
+ * replaced; one that the daemon did not finish is sent again to the next, where that is safe.
  */
-export async function call<Result>(
-  method: 'GET' | 'POST',
-  path: string,
-  body: unknown,
-  options: CallOptions,
-): Promise<Result> {
+export function createClient({ socket = defaultSocket, waitMs = replacementMs }: ClientOptions = {}): Client {
+  const names = Object.keys(endpoints) as OperationName[]
+  return Object.fromEntries(
+    names.map((name) => [
+      name,
+      async (request: object = {}, options: RequestOptions = {}) =>
+        await call(name, request as never, { ...options, socket, waitMs }),
+    ]),
+  ) as unknown as Client
+}
+
+export interface CallOptions extends RequestOptions {
+  socket: string
+  /** How long to wait for a daemon where there is none (ms). Default: 0. */
+  waitMs?: number
+}
+
+/**
+ * Asks the daemon for one operation. While a daemon is being replaced, connections wait in its socket; a request that it
+ * did not finish is sent again to the next daemon, where that is safe.
+ * @throws unavailable if no daemon answers; what the daemon answers; the signal's reason
+ */
+export async function call<Name extends OperationName>(
+  name: Name,
+  request: RequestOf<Name>,
+  { socket, waitMs = 0, signal, onProgress }: CallOptions,
+): Promise<ResultOf<Name>> {
+  const [, , repetition] = endpoints[name]
+  const http = { socket, waitMs, signal, onProgress, ...httpRequest(name, { ...request }) }
   let retryUntilMs: number | undefined
+  /** Whether a daemon may have done it already. */
+  let wasBegun = false
   for (;;) {
     try {
-      return await callOnce<Result>(method, path, body, options)
+      return await httpCall<ResultOf<Name>>(http)
     } catch (error) {
-      const isRetry = retryUntilMs !== undefined
       // The daemon that was asked first has ended the mount, but could not say so.
-      if (isRetry && path === '/umount' && isP2pfsError(error, 'missing')) return {} as Result
-      if (isRetry && path === '/mount' && isP2pfsError(error, 'conflict'))
+      if (wasBegun && name === 'umount' && isP2pfsError(error, 'missing')) return {} as ResultOf<Name>
+      if (wasBegun && name === 'mount' && isP2pfsError(error, 'conflict'))
         throw new P2pfsError(
           'conflict',
           `${error.message} (the daemon was replaced meanwhile: p2pfs status shows whether this mount was made)`,
           { cause: error },
         )
+      const isUnbegun = error instanceof NotBegunError
+      const isUnfinished = error instanceof NoAnswerError || isP2pfsError(error, 'closed')
+      if (!isUnbegun && !(isUnfinished && repetition === 'repeatable')) throw error
       retryUntilMs ??= performance.now() + replacementMs
-      if (!isUnfinished(error) || !repeatable.includes(path) || performance.now() > retryUntilMs) throw error
-      await sleep(retryPauseMs)
+      if (performance.now() > retryUntilMs) throw error
+      wasBegun ||= !isUnbegun
+      await sleep(retryPauseMs, undefined, { signal })
     }
   }
 }
 
-/** The daemon has ended before it finished the request. */
-class NoAnswerError extends P2pfsError {}
-
-const isUnfinished = (error: unknown): boolean => error instanceof NoAnswerError || isP2pfsError(error, 'closed')
-
-/** HTTP/1.0 over a plain socket, because loading Node's HTTP client takes longer than a mount. */
-async function callOnce<Result>(
-  method: 'GET' | 'POST',
-  path: string,
-  body: unknown,
-  { socket, onProgress }: CallOptions,
-): Promise<Result> {
-  const stream = await open(socket)
-  const json = body === undefined ? '' : JSON.stringify(body)
-  const headers = ['host: p2pfs', 'content-type: application/json', `content-length: ${Buffer.byteLength(json)}`]
-  // Not ended: a server takes the end of its input for the end of the caller.
-  stream.write(`${[`${method} ${path} HTTP/1.0`, ...headers].join('\r\n')}\r\n\r\n${json}`)
-  const timer = setTimeout(
-    () =>
-      stream.destroy(new P2pfsError('unavailable', `no daemon has taken the request within ${replacementMs / 1000} s`)),
-    replacementMs,
-  )
-  let text = ''
-  let inBody = false
-  stream.setEncoding('utf8')
-  let cause: unknown
-  try {
-    for await (const piece of stream as AsyncIterable<string>) {
-      text += piece
-      if (!inBody) {
-        const end = text.indexOf('\r\n\r\n')
-        if (end < 0) continue
-        clearTimeout(timer)
-        inBody = true
-        text = text.slice(end + 4)
-      }
-      for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
-        const line = JSON.parse(text.slice(0, end)) as Progress | Outcome<Result>
-        text = text.slice(end + 1)
-        if ('progress' in line) onProgress?.(line.progress)
-        else return resultOf(line)
-      }
-    }
-  } catch (error) {
-    if (isP2pfsError(error)) throw error
-    cause = error
-  } finally {
-    clearTimeout(timer)
-    stream.destroy()
-  }
-  throw new NoAnswerError('unavailable', 'the daemon ended before it answered; see its log, then try again', { cause })
-}
-
-function resultOf<Result>(line: Outcome<Result>): Result {
-  if ('result' in line) return line.result
-  const code = errorCodes.find((candidate) => candidate === line.error.code) ?? ('unavailable' satisfies ErrorCode)
-  throw new P2pfsError(code, line.error.message)
-}
-
-async function open(path: string): Promise<Socket> {
-  const fullUntilMs = performance.now() + replacementMs
-  for (;;) {
-    try {
-      return await new Promise<Socket>((resolve, reject) => {
-        const stream = connect({ path })
-        stream.once('connect', () => resolve(stream))
-        stream.once('error', reject)
-      })
-    } catch (cause) {
-      const { code = '' } = cause as NodeJS.ErrnoException
-      // As many requests wait as the socket can hold.
-      if (code === 'EAGAIN' && performance.now() < fullUntilMs) {
-        await sleep(retryPauseMs)
-        continue
-      }
-      throw new P2pfsError('unavailable', `no daemon at ${path}: ${advice[code] ?? (cause as Error).message}`, {
-        cause,
-      })
-    }
-  }
-}
-
-const start = 'start it with p2pfs daemon, or say where its control socket is with --control or P2PFS_CONTROL'
-const advice: Record<string, string> = {
-  EACCES: 'no permission: run as the user of the daemon, usually root',
-  ENOENT: start,
-  ENOTDIR: start,
-  ENOTSOCK: `this is no socket; ${start}`,
-  ECONNREFUSED: `the daemon that made this socket has ended; ${start}`,
+/** Fields that the path names go there, those of GET and DELETE to the query, those of POST to the body. */
+function httpRequest(
+  name: OperationName,
+  fields: Record<string, unknown>,
+): Pick<Parameters<typeof httpCall>[0], 'method' | 'target' | 'body'> {
+  const [method, template] = endpoints[name]
+  const rest = new Map(Object.entries(fields).filter(([, value]) => value !== undefined))
+  const path = template.replace(/\{(\w+)\}/g, (_, key: string) => {
+    const value = rest.get(key)
+    rest.delete(key)
+    return encodeURIComponent(String(value))
+  })
+  if (method === 'POST') return { method, target: path, body: Object.fromEntries(rest) }
+  const query = new URLSearchParams(
+    [...rest].map(([key, value]) => [key, String(value)] as [string, string]),
+  ).toString()
+  return { method, target: query === '' ? path : `${path}?${query}`, body: undefined }
 }

@@ -4,7 +4,10 @@ import { pullPolicies, type PullPolicy } from '../model/image.ts'
 import { maxOwnerId, type Owner } from '../model/owner.ts'
 import { normalizePlatform } from '../model/platform.ts'
 import type {
+  Auth,
+  AuthorizedRequest,
   CancelSeedRequest,
+  EmptyRequest,
   ExportRequest,
   GcRequest,
   ImageRequest,
@@ -26,20 +29,64 @@ export function parseBody(text: string): RequestBody {
   let body: unknown
   try {
     body = JSON.parse(text)
-  } catch (cause) {
-    throw new P2pfsError('invalid', 'the request is not JSON', { cause })
+  } catch {
+    // The error quotes the text, which may hold a password.
+    throw new P2pfsError('invalid', 'the request is not JSON')
   }
   if (typeof body !== 'object' || body === null || Array.isArray(body))
     throw new P2pfsError('invalid', 'the request is not a JSON object')
   return body as RequestBody
 }
 
+export function parseEmptyRequest(): EmptyRequest {
+  return {}
+}
+
 export function parseImageRequest(body: RequestBody): ImageRequest {
   return { image: text(body, 'image'), ...optional(body, 'platform', platform), ...optional(body, 'format', text) }
 }
 
+export function parseAuthorizedRequest(body: RequestBody): AuthorizedRequest {
+  return { ...parseImageRequest(body), ...optional(body, 'auth', auth) }
+}
+
+/** Texts that an `auth` object has. */
+const authFields = ['username', 'password', 'identityToken', 'registryToken'] as const
+/** A token of a cloud registry has some thousand characters. */
+const maxAuthLength = 16 * 1024
+
+/** No error quotes what is in it. */
+function auth(body: RequestBody, key: string): Auth {
+  const given = body[key]
+  if (typeof given !== 'object' || given === null || Array.isArray(given))
+    throw new P2pfsError('invalid', `${key} is not an object: {"username": ..., "password": ...}`)
+  const fields = Object.entries(given)
+  const isRight = ([name, value]: [string, unknown]): boolean =>
+    authFields.some((field) => field === name) && typeof value === 'string' && value.length <= maxAuthLength
+  if (!fields.every(isRight)) throw new P2pfsError('invalid', `${key} takes texts for ${authFields.join(', ')}`)
+  const { username = '', identityToken, registryToken } = given as Auth
+  if (fields.length > 0 && username === '' && !identityToken && !registryToken)
+    throw new P2pfsError('invalid', `${key} needs a username, or a token`)
+  return given
+}
+
 export function parseSeedRequest(body: RequestBody): SeedRequest {
-  return { ...parseImageRequest(body), ...optional(body, 'publish', flag) }
+  const request = {
+    ...parseAuthorizedRequest(body),
+    ...optional(body, 'publish', flag),
+    ...optional(body, 'as', uses),
+  }
+  if (request.as !== undefined && request.format !== undefined)
+    throw new P2pfsError('invalid', '--as names the formats of drives and trees, so it excludes --format')
+  return request
+}
+
+function uses(body: RequestBody, key: string): ('drive' | 'tree')[] {
+  const value = body[key]
+  const isUse = (use: unknown): use is 'drive' | 'tree' => use === 'drive' || use === 'tree'
+  if (!Array.isArray(value) || value.length === 0 || !value.every(isUse))
+    throw new P2pfsError('invalid', '--as takes drive, tree, or both: drive,tree')
+  return value
 }
 
 /** Hosts that one seed can be for. */
@@ -54,7 +101,7 @@ export function parseSeedJobRequest(body: RequestBody): SeedJobRequest {
       '--copies leaves the choice of hosts to the region, --on makes it; give one of them',
     )
   return {
-    ...parseImageRequest(body),
+    ...parseAuthorizedRequest(body),
     ...places,
     ...optional(body, 'hot', flag),
     ...optional(body, 'ttlMs', time),
@@ -115,13 +162,15 @@ export function parseMountRequest(body: RequestBody): MountRequest {
   if (rights.allowOthers === true && as !== 'tree')
     throw new P2pfsError('invalid', '--allow-others is for a tree; --owner UID:GID lets a user open a drive')
   return {
-    ...parseImageRequest(body),
+    ...parseAuthorizedRequest(body),
     directory: path(body, 'directory'),
     as,
     writable,
     ...sizes,
     ...rights,
     pull: parsePullPolicy(body['pull']),
+    ...optional(body, 'requireAccess', flag),
+    ...optional(body, 'timeoutMs', time),
   }
 }
 
@@ -156,7 +205,12 @@ export function parseImportRequest(body: RequestBody): ImportRequest {
 }
 
 export function parsePushRequest(body: RequestBody): PushRequest {
-  return { image: text(body, 'image'), target: text(body, 'target'), ...optional(body, 'platform', platform) }
+  return {
+    image: text(body, 'image'),
+    target: text(body, 'target'),
+    ...optional(body, 'platform', platform),
+    ...optional(body, 'auth', auth),
+  }
 }
 
 export function parsePinRequest(body: RequestBody): PinRequest {

@@ -1,16 +1,32 @@
+import { readFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
-import type { Progress } from './api.ts'
-import type { OperationOptions, Operations } from './operations.ts'
+import { Answer, line } from './answer.ts'
+import type { Operations } from './operations.ts'
+import { HttpError, problemOf } from './problem.ts'
+import { readBody } from './request-body.ts'
 import { parseBody } from './requests.ts'
-import { routes } from './routes.ts'
+import { findRoute, runOperation } from './routes.ts'
 import { ControlSocket, listen } from './socket.ts'
 
-/** A request is a few names and paths (bytes). */
-const maxRequestBytes = 64 * 1024
-/** Progress lines are sent at most this often (ms). */
-const progressIntervalMs = 100
+/** How long a caller may take for the head of a request, and for all of it (ms): they are a few hundred bytes. */
+const headTimeoutMs = 10_000
+const requestTimeoutMs = 20_000
+/** How often these are looked at (ms). */
+const timeoutCheckMs = 2_000
+/** Connections at once; beyond it they are closed. Each has a request under way, or sends nothing for a few seconds. */
+const maxConnections = 1_024
+/**
+ * How long requests may go on when the daemon is to stop (ms): the mount of an image that is here takes a hundredth of it. A
+ * supervisor gives a daemon 10 s.
+ */
+const drainMs = 3_000
+
+/** The OpenAPI document of the API; `npm run openapi` makes it. */
+const descriptionPath = '/v1/openapi.json'
+const descriptionFile = new URL('openapi.json', import.meta.url)
 
 /** A control socket that the supervisor has bound, and that outlives this process. */
 export interface InheritedSocket {
@@ -23,31 +39,50 @@ export interface ControlServerOptions {
   socket: string
   /** Without it the server makes the socket, and removes it when it stops. */
   inherited?: InheritedSocket | undefined
+  /** Group that may open the socket; see {@link ControlSocket}. */
+  group?: string
+  /** For tests. */
+  limits?: Partial<typeof defaultLimits>
 }
 
-/** The control API: HTTP on a unix socket that only the daemon's own user can open. */
+const defaultLimits = { headTimeoutMs, requestTimeoutMs, timeoutCheckMs, maxConnections, drainMs }
+
+/** The control API: HTTP on a unix socket that only the daemon's own user can open, and a group where one is named. */
 export class ControlServer {
   readonly #operations: Operations
   readonly #log: Log
   readonly #socket: ControlSocket
   readonly #inherited: InheritedSocket | undefined
+  readonly #limits: typeof defaultLimits
   readonly #stopping = new AbortController()
   readonly #running = new Set<Promise<void>>()
   #server: Server | undefined
+  #isDraining = false
 
-  constructor({ operations, log }: { operations: Operations; log: Log }, { socket, inherited }: ControlServerOptions) {
+  constructor(
+    { operations, log }: { operations: Operations; log: Log },
+    { socket, inherited, group, limits }: ControlServerOptions,
+  ) {
     this.#operations = operations
     this.#log = log
-    this.#socket = new ControlSocket(socket, inherited?.temporaryPath)
+    this.#limits = { ...defaultLimits, ...limits }
+    this.#socket = new ControlSocket(socket, inherited?.temporaryPath, group)
     this.#inherited = inherited
   }
 
   /** @throws conflict if the socket's path is in use; invalid, unavailable if the socket cannot be made */
   async start(): Promise<void> {
-    const server = createServer((request, response) => {
-      const running = this.#handle(request, response).finally(() => this.#running.delete(running))
-      this.#running.add(running)
-    })
+    const { headTimeoutMs: headersTimeout, requestTimeoutMs: requestTimeout, timeoutCheckMs } = this.#limits
+    const server = createServer(
+      // A name of a host means nothing on a unix socket.
+      { headersTimeout, requestTimeout, connectionsCheckingInterval: timeoutCheckMs, requireHostHeader: false },
+      (request, response) => {
+        const running = this.#handle(request, response).finally(() => this.#running.delete(running))
+        this.#running.add(running)
+      },
+    )
+    server.maxConnections = this.#limits.maxConnections
+    server.on('clientError', refuseMalformed)
     if (this.#inherited === undefined) {
       await this.#socket.prepare()
       await this.#socket.listen(server)
@@ -58,14 +93,23 @@ export class ControlServer {
     await this.#socket.publish()
   }
 
-  /** Aborts the requests that are running, and waits until each has its answer. */
+  /**
+   * Takes no further connections, lets requests go on for a moment, then aborts them, and waits until each has its answer.
+   * With an inherited socket new connections wait in it.
+   */
   async stop(): Promise<void> {
     const server = this.#server
     if (server === undefined) return
     this.#server = undefined
+    this.#isDraining = true
     const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+    // What was connected before may still send its request: it gets an answer, too.
+    const drained = Promise.withResolvers<void>()
+    const timer = setTimeout(drained.resolve, this.#limits.drainMs)
+    await Promise.race([closed, drained.promise])
+    clearTimeout(timer)
     this.#stopping.abort(new P2pfsError('closed', 'the daemon is stopping; try again when it is back'))
-    await Promise.all(this.#running)
+    while (this.#running.size > 0) await Promise.all(this.#running)
     server.closeAllConnections()
     await closed
     if (this.#inherited === undefined) await this.#socket.remove()
@@ -75,44 +119,64 @@ export class ControlServer {
     const gone = new AbortController()
     response.once('close', () => gone.abort(new P2pfsError('closed', 'the caller has gone')))
     const signal = AbortSignal.any([gone.signal, this.#stopping.signal])
-    const send = (line: object): void => void response.write(`${JSON.stringify(line)}\n`)
-    let lastProgressMs = 0
-    const onProgress = (progress: Progress['progress']): void => {
-      const nowMs = performance.now()
-      if (nowMs - lastProgressMs < progressIntervalMs && progress.doneBytes < progress.totalBytes) return
-      lastProgressMs = nowMs
-      send({ progress })
-    }
+    const answer = new Answer(response, request.headers.accept)
     try {
-      response.setHeader('content-type', 'application/x-ndjson')
-      // At once: the caller then knows that its request has been taken.
-      response.flushHeaders()
-      send({ result: await this.#run(request, { signal, onProgress }) })
+      const result = await this.#run(request, answer, signal)
+      if (this.#isDraining) response.shouldKeepAlive = false
+      answer.result(result)
     } catch (error) {
-      const isExpected = isP2pfsError(error)
-      const path = request.url ?? ''
-      if (isExpected) this.#log.warn('request failed', { error, path })
-      else this.#log.error('request failed unexpectedly', { error, path })
-      send({ error: { code: isExpected ? error.code : 'unavailable', message: (error as Error).message } })
+      const { problem, headers } = problemOf(error)
+      const { method, url: path } = request
+      const fields = { error, method, path, status: problem.status }
+      if (isP2pfsError(error)) this.#log.warn('request failed', fields)
+      else this.#log.error('request failed unexpectedly', fields)
+      if (this.#isDraining) response.shouldKeepAlive = false
+      answer.failure(problem, headers)
     }
-    response.end()
   }
 
-  async #run(request: IncomingMessage, options: OperationOptions): Promise<object> {
-    const name = `${request.method ?? ''} ${request.url ?? ''}`
-    const route = routes.get(name)
-    if (route === undefined) throw new P2pfsError('invalid', `no such request: ${name}`)
-    const text = await readText(request)
-    return await route(this.#operations, text === '' ? {} : parseBody(text), options)
+  async #run(request: IncomingMessage, answer: Answer, signal: AbortSignal): Promise<object | Buffer> {
+    const { pathname, searchParams } = urlOf(request)
+    if (pathname === descriptionPath) return await description(request)
+    const { method, name, parameters } = findRoute(request.method ?? '', pathname)
+    const text = method === 'POST' ? await readBody(request) : ''
+    const fields = method === 'POST' ? (text === '' ? {} : parseBody(text)) : Object.fromEntries(searchParams)
+    // Not begun: whoever sent it may send it again, whatever it is.
+    this.#stopping.signal.throwIfAborted()
+    const options = { signal, onProgress: answer.progress.bind(answer) }
+    return await runOperation(this.#operations, name, { ...fields, ...parameters }, options, () => answer.begin())
   }
 }
 
-async function readText(request: IncomingMessage): Promise<string> {
-  let text = ''
-  for await (const piece of request.setEncoding('utf8') as AsyncIterable<string>) {
-    text += piece
-    if (text.length > maxRequestBytes)
-      throw new P2pfsError('invalid', `the request is longer than ${maxRequestBytes} bytes`)
+async function description({ method = '' }: IncomingMessage): Promise<Buffer> {
+  if (method !== 'GET' && method !== 'HEAD')
+    throw new HttpError('unsupported', `${descriptionPath} takes GET, HEAD, not ${method}`, 405, { allow: 'GET, HEAD' })
+  return await readFile(descriptionFile)
+}
+
+function urlOf(request: IncomingMessage): URL {
+  const url = request.url ?? ''
+  const parsed = url.startsWith('/') ? URL.parse(`http://p2pfs${url}`) : URL.parse(url)
+  if (parsed === null) throw new HttpError('invalid', `not a path: ${url}`)
+  return parsed
+}
+
+/** Answers what Node takes for no HTTP, for too long a head or for too slow a caller. */
+function refuseMalformed(error: Error & { code?: string }, socket: Duplex & { bytesWritten?: number }): void {
+  // Bytes of an answer are out, so what follows would be taken for more of it.
+  if (!socket.writable || socket.bytesWritten !== 0) {
+    socket.destroy()
+    return
   }
-  return text
+  const { code = '' } = error
+  const [status, detail] =
+    code === 'ERR_HTTP_REQUEST_TIMEOUT'
+      ? [408, 'the request did not come in time']
+      : code === 'HPE_HEADER_OVERFLOW'
+        ? [431, 'the head of the request is too long']
+        : [400, 'this is no HTTP']
+  const { problem } = problemOf(new HttpError('invalid', detail, status))
+  const body = line(problem)
+  const headers = ['content-type: application/problem+json', `content-length: ${body.length}`, 'connection: close']
+  socket.end([`HTTP/1.1 ${status} ${problem.title}`, ...headers, '', body].join('\r\n'))
 }

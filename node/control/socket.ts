@@ -1,8 +1,9 @@
-import { chmod, link, lstat, stat, unlink } from 'node:fs/promises'
+import { chmod, chown, link, lstat, stat, unlink } from 'node:fs/promises'
 import * as net from 'node:net'
 import { dirname, join } from 'node:path'
 import { getSystemErrorMap } from 'node:util'
 import { P2pfsError } from '../../protocol/errors.ts'
+import { groupId } from '../base/group-id.ts'
 import { makePrivateDirectory } from '../base/private-directory.ts'
 import { systemError } from '../base/system-error.ts'
 
@@ -10,6 +11,8 @@ import { systemError } from '../base/system-error.ts'
 const maxPathBytes = 107
 /** The directory of the default socket, which is for nothing else. */
 export const ownDirectory = '/run/p2pfs'
+/** Modes with and without a group that may connect, which takes the right to write. */
+const modes = { own: { socket: 0o600 }, group: { socket: 0o660, directory: 0o710 } }
 /** umask under which a socket is nobody's else, before anybody can connect to it. */
 const privateUmask = 0o177
 
@@ -31,18 +34,22 @@ export class ControlSocket {
   readonly path: string
   /** The name that the socket is bound to before it is published. */
   readonly temporaryPath: string
+  readonly #group: string
+  #groupId: number | undefined
   #inode: string | undefined
 
-  constructor(path: string, temporaryPath = join(dirname(path), `.${process.pid}`)) {
+  /** @param group number or name of a group that may connect, which makes its members root in effect; empty for none */
+  constructor(path: string, temporaryPath = join(dirname(path), `.${process.pid}`), group = '') {
     this.path = path
     this.temporaryPath = temporaryPath
+    this.#group = group
   }
 
   /**
    * Makes the directory, and checks that the name can be taken. A directory that is made is only this user's, and so is
-   * the default one; another that stands there is left as it is.
-   * @throws conflict if something is there that is in use or no socket; invalid if the path is not usable; unavailable
-   * for errors that may pass
+   * the default one; the group can pass through either. Another that stands there is left as it is.
+   * @throws conflict if something is there that is in use or no socket; invalid if the path is not usable, or there is no
+   * such group; unavailable for errors that may pass
    */
   async prepare(): Promise<void> {
     const longestPath = Math.max(...[this.path, this.temporaryPath].map((path) => Buffer.byteLength(path)))
@@ -52,10 +59,14 @@ export class ControlSocket {
         `the control socket ${this.path} has too long a path: a unix socket takes ${maxPathBytes} bytes; ` +
           'choose another --control',
       )
+    if (this.#group !== '') this.#groupId = await groupId(this.#group)
     try {
       const directory = dirname(this.path)
       const isThere = (await stat(directory).catch(ignoreMissing)) !== undefined
-      if (!isThere || directory === ownDirectory) await makePrivateDirectory(directory)
+      if (!isThere || directory === ownDirectory) {
+        await makePrivateDirectory(directory)
+        if (this.#groupId !== undefined) await giveToGroup(directory, this.#groupId, modes.group.directory)
+      }
       await unlink(this.temporaryPath).catch(ignoreMissing)
     } catch (error) {
       throw systemError(`cannot make the directory of the control socket ${this.path}`, error)
@@ -70,6 +81,22 @@ export class ControlSocket {
       throw systemError(`cannot make the control socket ${this.path}`, systemErrorOf(handle))
     await this.#restrict()
     return handle.fd
+  }
+
+  /** Takes over a socket of this path that is bound and published. @returns false if the path has no such socket any more */
+  async adopt(): Promise<boolean> {
+    await unlink(this.temporaryPath).catch(ignoreMissing)
+    const found = await lstat(this.path).catch(ignoreMissing)
+    if (found?.isSocket() !== true || (await refusesConnections(this.path))) return false
+    this.#inode = await inodeOf(this.path)
+    return true
+  }
+
+  /** Removes a socket on which nobody listens. */
+  async removeLeftover(): Promise<void> {
+    const found = await lstat(this.path).catch(() => undefined)
+    if (found?.isSocket() === true && (await refusesConnections(this.path)))
+      await unlink(this.path).catch(() => undefined)
   }
 
   /** Listens with a server of this process. */
@@ -108,7 +135,11 @@ export class ControlSocket {
   }
 
   async #restrict(): Promise<void> {
-    await chmod(this.temporaryPath, 0o600)
+    await chmod(this.temporaryPath, modes.own.socket)
+    if (this.#groupId !== undefined)
+      await giveToGroup(this.temporaryPath, this.#groupId, modes.group.socket).catch((error: unknown) => {
+        throw systemError(`cannot give the control socket ${this.path} to the group ${this.#group}`, error)
+      })
     this.#inode = await inodeOf(this.temporaryPath)
   }
 
@@ -158,6 +189,12 @@ function withPrivateUmask<T>(make: () => T): T {
   } finally {
     process.umask(umask)
   }
+}
+
+/** In this order: no other group has the rights in between. */
+async function giveToGroup(path: string, gid: number, mode: number): Promise<void> {
+  await chown(path, -1, gid)
+  await chmod(path, mode)
 }
 
 async function refusesConnections(path: string): Promise<boolean> {

@@ -22,11 +22,12 @@ const nextHolderMs = 2_000
 /** A timer that is so late (ms) tells of a pause of this host, not of its peers. */
 const ownPauseMs = 250
 /**
- * A reader that does not say that it reads is passed over after this time (ms), though few have been so lately; and for a
- * chunk that nobody waits for after this time, or four times what members usually take. A host that is short of a core
- * says so late: to read for it costs the registry, and all others, more than to wait. One that is gone is known by then.
+ * A reader that does not say that it reads is passed over after this time (ms), though few have been so lately. For a chunk that
+ * nobody waits for it has the longer time, or four times what members usually take: a host that is short of a core may be
+ * silent for seconds, and a boot has all its chunks passed over at once, each a second time from the registry.
+ * A member that is gone is known by then.
  */
-const slowReader = { ms: 1_000, factor: 4 } as const
+const slowReader = { ms: 1_000, unawaitedMs: 4_000, factor: 4 } as const
 /** A chunk that nobody waits for, and that is only ever said to be coming, is asked of the registry too after this time (ms). */
 const unawaitedLateMs = 30_000
 /** Stewards are asked so many times for one chunk: for a reader, and for another where that one does not deliver. */
@@ -214,11 +215,14 @@ export class PeerFetch {
     }
     if (!isComing) {
       const { comingMs } = this.#holders
-      const patienceMs =
-        this.#urgentAtMs === undefined ? Math.max(slowReader.ms, slowReader.factor * comingMs) : comingMs
-      const dueMs = askedAtMs + patienceMs + Math.min(ownLateMs, maxOwnLateMs)
+      const sinceMs = askedAtMs + Math.min(ownLateMs, maxOwnLateMs)
+      const isUrgent = this.#urgentAtMs !== undefined
+      const lastMs =
+        sinceMs + (isUrgent ? slowReader.ms : Math.max(slowReader.unawaitedMs, slowReader.factor * comingMs))
+      // A member that gets on with other chunks is there, and comes to this one.
+      const dueMs = isUrgent ? Math.min(lastMs, Math.max(sinceMs, standing.lastSignMs) + comingMs) : lastMs
       if (now < dueMs) return dueMs - now
-      if (now - askedAtMs < slowReader.ms && !this.#holders.mayPassOver()) return Math.min(recheckMs, slowReader.ms)
+      if (now < lastMs && !this.#holders.mayPassOver()) return Math.min(recheckMs, lastMs - now)
       this.#becomeLate()
       return Infinity
     }

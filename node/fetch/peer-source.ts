@@ -51,7 +51,7 @@ const stallMs = 5_000
  */
 const hedges = { share: 0.05, burst: 16 } as const
 /** The same for readers that do not say soon that they read: each that is passed over costs the registry a range. */
-const passedOver = { share: 0.02, burst: 4 } as const
+const passedOver = { share: 0.02, burst: 2 } as const
 /** More than all that is under way to one peer (bytes). */
 const untried = 2 ** 40
 const nobody: ReadonlySet<string> = new Set()

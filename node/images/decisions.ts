@@ -16,13 +16,13 @@ export type Answerer = 'record' | 'registry' | 'nobody'
  * Chooses who says what image a reference stands for.
  * @param record what is known of the recorded image; undefined if neither this host nor its region has a record that is
  * believed. `isWholeHere`: this host had the record before, and has all chunks of the rootfs. `isOnMembersWord`: nobody but
- * a member says that the name stands for it
- * @param isRegistrySilent whether the registry did not answer a moment ago
+ * a member says that the name stands for it. `isFresh`: somebody who is believed has asked the registry a moment ago
+ * @param isRegistrySilent whether the registry did not answer when it was asked last
  */
 export function chooseAnswerer(
   reference: Reference,
-  pull: PullPolicy,
-  record: { isWholeHere: boolean; isOnMembersWord: boolean } | undefined,
+  pull: Exclude<PullPolicy, 'auto'>,
+  record: { isWholeHere: boolean; isOnMembersWord: boolean; isFresh?: boolean } | undefined,
   isRegistrySilent: boolean,
 ): Answerer {
   if (record === undefined) return pull === 'never' ? 'nobody' : 'registry'
@@ -30,8 +30,10 @@ export function chooseAnswerer(
   switch (pull) {
     case 'always':
       return 'registry'
-    case 'auto':
-      return isRegistrySilent || (record.isWholeHere && !record.isOnMembersWord) ? 'record' : 'registry'
+    case 'newer': {
+      const isSettled = record.isFresh === true || (record.isWholeHere && !record.isOnMembersWord)
+      return isRegistrySilent || isSettled ? 'record' : 'registry'
+    }
     case 'missing':
     case 'never':
       return 'record'
@@ -53,17 +55,21 @@ export interface FailureVerdict {
 
 /**
  * Judges an error of the registry.
- * @param options `isOnMembersWord`: whether nobody but a member says what the last known image is
+ * @param options `isOnMembersWord`: whether nobody but a member says what the last known image is; `isForCaller`: whether the
+ * registry was asked with the credentials of a caller
  */
 export function judgeFailure(
   error: unknown,
-  { isOnMembersWord = false }: { isOnMembersWord?: boolean } = {},
+  { isOnMembersWord = false, isForCaller = false }: { isOnMembersWord?: boolean; isForCaller?: boolean } = {},
 ): FailureVerdict {
   const isSilence = isP2pfsError(error, 'unavailable', 'timeout')
   // A registry that refuses, or has lost the tag, may answer differently later, and answers well for other images. But it
-  // has answered: a member's word does not stand against that.
+  // has answered: a member's word does not stand against that, and a caller who may not read the image gets none.
   const isAnswer = isP2pfsError(error, 'denied', 'missing')
-  return { useLastKnown: isSilence || isP2pfsError(error, 'busy') || (isAnswer && !isOnMembersWord), isSilence }
+  return {
+    useLastKnown: isSilence || isP2pfsError(error, 'busy') || (isAnswer && !isOnMembersWord && !isForCaller),
+    isSilence,
+  }
 }
 
 /** One place to look for an image record, and the format of the rootfs to look for there. */

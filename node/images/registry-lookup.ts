@@ -48,6 +48,11 @@ export class RegistryLookup {
     return await listen(reference, options, async (listening) => await this.#describe(reference, platform, listening))
   }
 
+  /** Asks what the reference stands for, with one request. @throws as {@link resolve} */
+  async ask(reference: Reference, options: LookupOptions): Promise<void> {
+    await listen(reference, options, async (listening) => await this.#parts.registry.topDigest(reference, listening))
+  }
+
   /**
    * Checks whether the reference still stands for a known image. If it does, that takes one request.
    * @returns undefined if it does; else the image that it stands for now

@@ -175,6 +175,7 @@ function peersAmong(waiters: Set<Waiter>): Waiter[] {
   return [...waiters].filter(({ onLayer }) => onLayer !== undefined)
 }
 
-export function importOf(name: ImageName, manifestDigest: Digest): ImportKey {
-  return { key: `${manifestDigest} ${imageKey(name)}`, reference: name.reference, manifestDigest }
+/** @param caller the key of the caller whose credentials it is imported with: it may fail where another's would not */
+export function importOf(name: ImageName, manifestDigest: Digest, caller = ''): ImportKey {
+  return { key: `${caller} ${manifestDigest} ${imageKey(name)}`, reference: name.reference, manifestDigest }
 }

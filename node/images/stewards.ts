@@ -72,13 +72,15 @@ export class Stewards {
   }
 
   /**
+   * @param options `isForCaller`: the image was described to a caller with credentials of his own, which nobody else gets. One
+   * member that may not read it is enough then, and says nothing of other images of the registry
    * @param accept makes a rootfs of a steward's record; undefined if this host does not believe the record
    * @returns undefined if this host must import the image itself
    * @throws the signal's reason; nothing else
    */
   async ask(
     image: WantedImage,
-    { signal, onProgress }: FindOptions,
+    { signal, onProgress, isForCaller = false }: FindOptions & { isForCaller?: boolean },
     accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<FoundRootfs | undefined>,
   ): Promise<FoundRootfs | undefined> {
     const { peerId, membership, objects, log } = this.#parts
@@ -106,6 +108,7 @@ export class Stewards {
         log.info('steward does not import the image', { ...fields, code })
         // The steward finds the image malformed: this host checks that itself, and other members need not.
         if ('refused' in answer && code === 'invalid') return undefined
+        if (isForCaller && code === 'denied') return undefined
         // A steward that refuses at once costs a round trip, and not a question to the whole region.
         if (this.#now() - askedAtMs > promptMs) importing = await findImport()
       } catch (error) {

@@ -9,8 +9,14 @@ import type { Log } from '../base/log.ts'
 import type { FetchChunk } from '../model/chunk-request.ts'
 import { requestOf } from '../model/rootfs-chunks.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
-import { layersOf, type ImageSource, type LayerDescriptor } from '../registry/image-source.ts'
-import { parseReference } from '../registry/reference.ts'
+import {
+  layersOf,
+  type ByteRange,
+  type ImageSource,
+  type LayerDescriptor,
+  type ReadRangeOptions,
+} from '../registry/image-source.ts'
+import { parseReference, repositoryOf, type Reference } from '../registry/reference.ts'
 import { checkpointOf, chunksOf, decodeRange, rangeOf, tarOf, type BlobRange } from '../rootfs/blob-range.ts'
 import type { Catalog } from '../store/catalog.ts'
 import { OpenQuestions } from './open-questions.ts'
@@ -30,6 +36,11 @@ const unansweredLongMs = 30_000
 
 /** Window segments of layers that are read, remembered with the image that has them. */
 const maxWindowSegments = 256
+
+/** Repositories that are asked for a layer that its own one refuses. */
+const maxOtherRepositories = 4
+
+type RangeArguments = [range: ByteRange, options: ReadRangeOptions]
 
 interface WindowSegment {
   record: ImageRecord
@@ -105,7 +116,19 @@ export class LayerRanges {
   }
 
   #dataSegment(record: ImageRecord, layer: LayerDescriptor, map: BlobMap, table: ChunkTable): SeekableSegment {
-    const reference = parseReference(record.reference)
+    let reference = parseReference(record.reference)
+    const rangeOfAny = async (...[range, options]: RangeArguments): Promise<Uint8Array> => {
+      try {
+        return await this.#parts.registry.range(reference, layer, range, options)
+      } catch (cause) {
+        if (options.signal.aborted || !isP2pfsError(cause, 'denied', 'missing')) throw cause
+        // The same layer may be in another image, which this host may read.
+        const found = await this.#rangeOfOthers(reference, layer, range, options)
+        if (found === undefined) throw cause
+        reference = found.reference
+        return found.bytes
+      }
+    }
     return {
       table,
       rangeOf: (chunkIndex) => {
@@ -120,9 +143,7 @@ export class LayerRanges {
         const window = this.#window(map, range, { signal, fetchChunk })
         window.catch(() => undefined)
         // First: a registry without ranges is one whatever becomes of the window.
-        const bytes = await this.#parts.registry
-          .range(reference, layer, { start, end }, { signal, urgency, originOnly: again })
-          .catch(asNotNow)
+        const bytes = await rangeOfAny({ start, end }, { signal, urgency, originOnly: again }).catch(asNotNow)
         const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
         const tar = await decodeRange(map, range, buffer, await window)
         const readBytes = bytes.length
@@ -132,6 +153,29 @@ export class LayerRanges {
         return this.#counted(chunksOf(map, table, tar, range.tarStart), tar)
       },
     }
+  }
+
+  /** The range out of another repository that has the layer; undefined where none delivers it. */
+  async #rangeOfOthers(
+    refused: Reference,
+    layer: LayerDescriptor,
+    ...[range, options]: RangeArguments
+  ): Promise<{ reference: Reference; bytes: Uint8Array } | undefined> {
+    const { catalog, registry } = this.#parts
+    const tried = new Set([repositoryOf(refused)])
+    for (const { reference: name, manifest } of await catalog.images()) {
+      const reference = parseReference(name)
+      const repository = repositoryOf(reference)
+      if (reference.kind === 'local' || tried.has(repository) || !manifest.includes(layer.digest)) continue
+      if (tried.size > maxOtherRepositories) return undefined
+      tried.add(repository)
+      try {
+        return { reference, bytes: await registry.range(reference, layer, range, options) }
+      } catch (error) {
+        if (options.signal.aborted || !isP2pfsError(error)) throw error
+      }
+    }
+    return undefined
   }
 
   /** The windows of a blob, where they are published. */

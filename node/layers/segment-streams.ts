@@ -1,13 +1,13 @@
 import type { Digest } from '../../protocol/digest.ts'
-import { P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageRecord } from '../../protocol/image-record.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { rootfsDigest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { counting, withFiles, type ChunkSink } from '../model/chunk-sink.ts'
 import type { WholeReadReason } from '../model/whole-read.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
-import { layersOf } from '../registry/image-source.ts'
-import { parseReference } from '../registry/reference.ts'
+import { layersOf, type LayerDescriptor } from '../registry/image-source.ts'
+import { parseReference, repositoryOf, type Reference } from '../registry/reference.ts'
 import { buildRootfs } from '../rootfs/rootfs-build.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { LayerIndexes } from './layer-indexes.ts'
@@ -21,6 +21,15 @@ export type SegmentStream = (
   sink: ChunkSink,
   options: { signal: AbortSignal; reason: WholeReadReason },
 ) => Promise<void>
+
+/** Repositories that have a layer and are tried for it. */
+const maxPlaces = 4
+
+/** A layer, and an image that has it. */
+interface LayerPlace {
+  reference: Reference
+  layer: LayerDescriptor
+}
 
 export interface SegmentStreamsParts {
   catalog: Pick<Catalog, 'images' | 'rootfs' | 'hasLayer'>
@@ -44,7 +53,8 @@ export class SegmentStreams {
 
   /** How to make all chunks of a segment; undefined where no image in the catalog has the segment. */
   async streamOf(table: Digest): Promise<SegmentStream | undefined> {
-    const { catalog, reader, wholeReads } = this.#parts
+    const { catalog, wholeReads } = this.#parts
+    const places: LayerPlace[] = []
     for (const record of await catalog.images()) {
       const manifest = await catalog.rootfs(record.rootfsDigest)
       if (manifest === undefined) continue
@@ -54,15 +64,28 @@ export class SegmentStreams {
       if (reference.kind === 'local') continue
       const index = manifest.layers.findIndex(({ chunks }) => chunks.id === table)
       const layer = layersOf(record.manifest, manifest.config)[index]
-      if (layer !== undefined)
-        return async (sink, { signal, reason }) =>
-          void (await wholeReads.during(
-            table,
-            reason,
-            async () => await reader.read(reference, layer, this.#onlyReferenced(sink), { signal }),
-          ))
+      const isOther = places.every((place) => repositoryOf(place.reference) !== repositoryOf(reference))
+      if (layer !== undefined && isOther && places.length < maxPlaces) places.push({ reference, layer })
     }
-    return undefined
+    if (places.length === 0) return undefined
+    return async (sink, { signal, reason }) =>
+      await wholeReads.during(
+        table,
+        reason,
+        async () => await this.#readAny(places, this.#onlyReferenced(sink), { signal }),
+      )
+  }
+
+  /** Reads the layer out of the first repository that does not refuse it. */
+  async #readAny(places: readonly LayerPlace[], sink: ChunkSink, { signal }: { signal: AbortSignal }): Promise<void> {
+    for (const [i, { reference, layer }] of places.entries()) {
+      try {
+        await this.#parts.reader.read(reference, layer, sink, { signal })
+        return
+      } catch (error) {
+        if (signal.aborted || i === places.length - 1 || !isP2pfsError(error, 'denied', 'missing')) throw error
+      }
+    }
   }
 
   /** Passes on only what tracked segments have: the layer may no longer be what it was. */

@@ -20,10 +20,11 @@ export type Resolution = (typeof resolutions)[number]
 
 /**
  * Whether a mount asks the registry what a tag stands for now, if this host or its region has an earlier answer.
- * `auto` asks unless the image is whole on this host. `always` asks. `missing` does not ask if there is an earlier
- * answer. `never` does not ask even if there is none.
+ * `newer` asks unless that answer is fresh, the image is whole on this host, or the registry is silent. `always` asks.
+ * `missing` does not ask if there is an earlier answer. `never` does not ask even if there is none. `auto` is what the
+ * daemon is configured for.
  */
-export const pullPolicies = ['auto', 'always', 'missing', 'never'] as const
+export const pullPolicies = ['auto', 'always', 'newer', 'missing', 'never'] as const
 export type PullPolicy = (typeof pullPolicies)[number]
 
 /** Selects one rootfs among those of an image. */

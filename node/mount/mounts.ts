@@ -205,15 +205,16 @@ export class Mounts implements ReadHandler {
     })
   }
 
-  /** @throws missing if nothing is mounted there; conflict if it is in use */
-  async umount(directory: string): Promise<void> {
-    await this.#change(directory, async (record) => {
+  /** @returns the mount that has ended @throws missing if nothing is mounted there; conflict if it is in use */
+  async umount(directory: string): Promise<MountRecord> {
+    return await this.#change(directory, async (record) => {
       await this.#parts.placement.remove(specOf(record))
       await this.#parts.catalog.deleteMount(record.directory)
       this.#records.delete(record.directory)
       this.#letOwnersIn(record.rootfsDigest)
       this.#parts.noteUse?.(record.rootfsDigest)
       await this.#closeUnused(record.rootfsDigest)
+      return record
     })
   }
 

@@ -36,7 +36,7 @@ export class ExportOperation {
     const { requests, resolver } = this.#parts
     const { reference, variant } = requests.parse(request)
     const { record, manifest } = await resolver.resolveForMount(reference, variant, {
-      pull: 'auto',
+      pull: 'newer',
       signal,
       onProgress: (progress) => onProgress({ step: 'import', ...progress }),
     })

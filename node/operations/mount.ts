@@ -5,8 +5,9 @@ import type { Log } from '../base/log.ts'
 import type { MountRequest, MountResult, Placed, ResetRequest, UmountRequest } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
 import type { HotImages } from '../hot/hot-images.ts'
-import type { ImageResolver } from '../images/resolver.ts'
+import type { ImageResolver, MountPolicy } from '../images/resolver.ts'
 import type { Mounts } from '../mount/mounts.ts'
+import type { HeldCallers } from '../registry/held-callers.ts'
 import type { DiskReserve } from '../store/disk-reserve.ts'
 import type { ImageRequests } from './image-request.ts'
 import { checkMountDirectory } from './mount-directory.ts'
@@ -17,6 +18,8 @@ export interface MountParts {
   stateDir: string
   requests: ImageRequests
   resolver: Pick<ImageResolver, 'resolveForMount'>
+  /** Told for which mounts credentials of a caller are kept. */
+  callers: HeldCallers
   mounts: Pick<Mounts, 'mount'>
   /** Given up where a mount of what is here lacks a few blocks of disk space. */
   reserve: Pick<DiskReserve, 'release'>
@@ -28,13 +31,44 @@ export interface MountParts {
 /** `p2pfs mount`. */
 export class MountOperation {
   readonly #parts: MountParts
+  readonly #pull: MountPolicy
 
-  constructor(parts: MountParts) {
+  /** @param options `pull`: the policy of mounts that name none */
+  constructor(parts: MountParts, { pull }: { pull: MountPolicy }) {
     this.#parts = parts
+    this.#pull = pull
   }
 
+  /** @throws timeout where the mount does not stand by the time that the request gives */
   async run(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
-    const { requests, resolver, mounts, reserve, reports, hot, log } = this.#parts
+    const { requests, callers } = this.#parts
+    const { as, image, timeoutMs } = request
+    const { reference, variant } = requests.parse(request, as === 'tree' ? 'erofs' : 'ext4')
+    const mount = async (signal: AbortSignal): Promise<MountResult> =>
+      await callers.during(
+        reference,
+        async () => await this.#mount(request, { reference, variant }, { signal, onProgress }),
+      )
+    if (timeoutMs === undefined) return await mount(signal)
+    const late = new AbortController()
+    const giveUp = (): void =>
+      late.abort(
+        new P2pfsError('timeout', `${image} is not mounted within ${timeoutMs / 1000} s; what has come is kept`),
+      )
+    const timer = setTimeout(giveUp, timeoutMs)
+    try {
+      return await mount(AbortSignal.any([signal, late.signal]))
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  async #mount(
+    request: MountRequest,
+    { reference, variant }: ReturnType<ImageRequests['parse']>,
+    { signal, onProgress }: OperationOptions,
+  ): Promise<MountResult> {
+    const { resolver, callers, mounts, reserve, reports, hot, log } = this.#parts
     const {
       directory,
       as = 'drive',
@@ -44,14 +78,15 @@ export class MountOperation {
       owner,
       allowOthers,
       pull = 'auto',
+      requireAccess = false,
     } = request
     await checkMountDirectory(directory, this.#parts.stateDir)
-    const { reference, variant } = requests.parse(request, as === 'tree' ? 'erofs' : 'ext4')
     const { record, manifest, belief, origin, resolution, unanswered } = await resolver.resolveForMount(
       reference,
       variant,
       {
-        pull,
+        pull: pull === 'auto' ? this.#pull : pull,
+        requireAccess,
         signal,
         onProgress: (progress) => onProgress({ step: 'import', ...progress }),
       },
@@ -86,6 +121,7 @@ export class MountOperation {
       await reserve.release()
       return await mounts.mount(manifest, mount, { signal })
     })
+    callers.hold(mount.id, reference)
     hot.mounted(record)
     log.info('image mounted', { image: record.reference, directory, as, digest: rootfsDigest, origin, resolution })
     return {
@@ -107,15 +143,25 @@ export class MountOperation {
 /** `p2pfs umount`. */
 export class UmountOperation {
   readonly #mounts: Pick<Mounts, 'umount'>
+  readonly #callers: Pick<HeldCallers, 'release'>
   readonly #log: Log
 
-  constructor({ mounts, log }: { mounts: Pick<Mounts, 'umount'>; log: Log }) {
+  constructor({
+    mounts,
+    callers,
+    log,
+  }: Pick<MountParts, 'log'> & {
+    mounts: Pick<Mounts, 'umount'>
+    callers: Pick<HeldCallers, 'release'>
+  }) {
     this.#mounts = mounts
+    this.#callers = callers
     this.#log = log
   }
 
   async run({ directory }: UmountRequest): Promise<Record<string, never>> {
-    await this.#mounts.umount(directory)
+    const { id } = await this.#mounts.umount(directory)
+    this.#callers.release(id)
     this.#log.info('mount ended', { directory })
     return {}
   }

@@ -6,7 +6,7 @@ import type { ImageResolver } from '../images/resolver.ts'
 import type { Publisher } from '../publish/publisher.ts'
 import type { RawPusher } from '../publish/raw-pusher.ts'
 import { parseReference, type RegistryReference } from '../registry/reference.ts'
-import type { ImageRequests } from './image-request.ts'
+import { withCaller, type ImageRequests } from './image-request.ts'
 
 export interface PushParts {
   requests: ImageRequests
@@ -27,8 +27,9 @@ export class PushOperation {
   /** @throws invalid for a target that is no tag in a registry; missing for an unknown image; unsupported for one that is not raw */
   async run(request: PushRequest, { signal, onProgress }: OperationOptions): Promise<PushResult> {
     const { requests, resolver, pusher, publisher, log } = this.#parts
-    const target = parseTarget(request.target)
-    const { reference, variant } = requests.parse({ ...request, format: 'raw' })
+    const { auth, ...image } = request
+    const target = withCaller(parseTarget(request.target), auth)
+    const { reference, variant } = requests.parse({ ...image, format: 'raw' })
     const found = await resolver.find(reference, variant, { signal })
     if (found === undefined)
       throw new P2pfsError(
@@ -42,9 +43,10 @@ export class PushOperation {
       target,
       { signal, onProgress: (progress) => onProgress({ step: 'push', ...progress }) },
     )
-    const image = await resolver.add(record, { manifest, isUnverified: false })
-    const published = await publisher.publish(image, {
+    const pushed = await resolver.add(record, { manifest, isUnverified: false })
+    const published = await publisher.publish(pushed, {
       signal,
+      caller: target.caller,
       onProgress: (progress) => onProgress({ step: 'publish', ...progress }),
     })
     const { reference: name, platform, manifestDigest, rootfsDigest: digest } = record

@@ -4,6 +4,7 @@ import type { CancelSeedRequest, SeedJobReport, SeedJobRequest, SeedJobResult, S
 import type { OperationOptions } from '../control/operations.ts'
 import type { ImageResolver } from '../images/resolver.ts'
 import { sizeOf } from '../model/rootfs-chunks.ts'
+import type { HeldCallers } from '../registry/held-callers.ts'
 import type { Membership } from '../peers/membership.ts'
 import type { RegionHosts } from '../seeds/region-hosts.ts'
 import type { SeedJobs as Jobs } from '../seeds/seed-jobs.ts'
@@ -20,6 +21,7 @@ const peerIdPattern = /^12D3Koo[1-9A-HJ-NP-Za-km-z]{45}$/
 export interface PlaceSeedParts {
   requests: ImageRequests
   resolver: Pick<ImageResolver, 'resolveForSeed'>
+  callers: Pick<HeldCallers, 'during'>
   membership: Pick<Membership, 'whenRegionKnown'>
   hosts: Pick<RegionHosts, 'alive'>
   jobs: Pick<Jobs, 'accept' | 'endOf' | 'wait'>
@@ -37,9 +39,18 @@ export class PlaceSeedOperation {
    * @throws invalid for a time that is too long; missing for a host of a name that nobody has; conflict for a name that several have; what the resolver and the
    * jobs throw
    */
-  async run(request: SeedJobRequest, { signal, onProgress }: OperationOptions): Promise<SeedJobResult> {
-    const { requests, resolver, membership, jobs } = this.#parts
-    const { reference, variant } = requests.parse(request)
+  async run(request: SeedJobRequest, options: OperationOptions): Promise<SeedJobResult> {
+    const { requests, callers } = this.#parts
+    const image = requests.parse(request)
+    return await callers.during(image.reference, async () => await this.#place(request, image, options))
+  }
+
+  async #place(
+    request: SeedJobRequest,
+    { reference, variant }: ReturnType<ImageRequests['parse']>,
+    { signal, onProgress }: OperationOptions,
+  ): Promise<SeedJobResult> {
+    const { resolver, membership, jobs } = this.#parts
     const { hot = false, ttlMs = defaultTtlMs, atMs = 0, wait = true, timeoutMs = defaultTimeoutMs } = request
     // Before the image is imported for nothing.
     jobs.endOf({ atMs, ttlMs })

@@ -7,12 +7,16 @@ import type { HotImages } from '../hot/hot-images.ts'
 import type { ImageResolver } from '../images/resolver.ts'
 import type { ImageRootfs } from '../model/image.ts'
 import type { Publisher } from '../publish/publisher.ts'
+import type { Caller } from '../registry/caller.ts'
+import type { HeldCallers } from '../registry/held-callers.ts'
+import { callerOf } from '../registry/reference.ts'
 import type { ImageRequests } from './image-request.ts'
 import type { RootfsSeeder } from './rootfs-seeder.ts'
 
 export interface SeedParts {
   requests: ImageRequests
-  resolver: Pick<ImageResolver, 'resolveForSeed'>
+  resolver: Pick<ImageResolver, 'resolveForSeed' | 'nameByDigest'>
+  callers: Pick<HeldCallers, 'during'>
   seeder: RootfsSeeder
   profiles: Pick<BootProfiles, 'find'>
   publisher: Pick<Publisher, 'publish'>
@@ -28,7 +32,22 @@ export class SeedOperation {
     this.#parts = parts
   }
 
-  async run(request: SeedRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
+  /** Each of the formats that are asked for, one after the other: they share all chunks but those of their metadata. */
+  async run(request: SeedRequest, options: OperationOptions): Promise<SeedResult> {
+    const { requests, callers } = this.#parts
+    const { as = [], ...image } = request
+    const formats = as.length === 0 ? [undefined] : [...new Set(as)].map((use) => (use === 'tree' ? 'erofs' : 'ext4'))
+    const { reference } = requests.parse(request)
+    return await callers.during(reference, async () => {
+      const results: SeedResult[] = []
+      for (const format of formats)
+        results.push(await this.#seed(format === undefined ? image : { ...image, format }, options))
+      const [first, ...others] = results
+      return { ...first!, ...(others.length > 0 && { others }) }
+    })
+  }
+
+  async #seed(request: SeedRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
     const { requests, resolver, seeder } = this.#parts
     const { reference, variant } = requests.parse(request)
     const resolved = await resolver.resolveForSeed(reference, variant, {
@@ -40,18 +59,22 @@ export class SeedOperation {
       signal,
       onProgress: (progress) => onProgress({ step: 'fetch', ...progress }),
     })
-    if (request.publish !== true) return seeded
-    return { ...seeded, published: await this.#publish(resolved, { signal, onProgress }) }
+    const pinned = await resolver.nameByDigest(resolved)
+    const result = { ...seeded, ...(pinned !== undefined && { mountBy: pinned }) }
+    if (request.publish !== true) return result
+    return { ...result, published: await this.#publish(resolved, callerOf(reference), { signal, onProgress }) }
   }
 
   async #publish(
     image: ImageRootfs,
+    caller: Caller | undefined,
     { signal, onProgress }: OperationOptions,
   ): Promise<NonNullable<SeedResult['published']>> {
     const { publisher, log } = this.#parts
     const profile = await this.#profileOf(image, signal)
     const published = await publisher.publish(image, {
       signal,
+      caller,
       ...(profile && { profile }),
       onProgress: (progress) => onProgress({ step: 'publish', ...progress }),
     })

@@ -12,7 +12,6 @@ import type { SegmentStreams } from '../layers/segment-streams.ts'
 import type { Amount } from '../model/progress.ts'
 import { sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
 import type { FuseDriver } from '../mount/fuse/driver.ts'
-import type { Mounts } from '../mount/mounts.ts'
 import type { NativeImages } from '../mount/native/native-images.ts'
 import type { SegmentFiles } from '../mount/native/segment-files.ts'
 import type { NeighbourRegion } from '../neighbours/neighbour-region.ts'
@@ -22,15 +21,14 @@ import type { PeerNetwork } from '../peers/network.ts'
 import type { HotRoom } from '../seeds/hot-room.ts'
 import type { Pins } from '../seeds/pins.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
-import type { Lies } from '../publish/lies.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
 import type { StoreRoom } from '../store/store-room.ts'
 import type { LimitsOperation } from './limits.ts'
-import type { MountReports } from './mount-report.ts'
+import { ListMountsOperation, type ListMountsParts } from './list-mounts.ts'
 
-export interface StatusParts {
+export interface StatusParts extends ListMountsParts {
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   inventory: Pick<Inventory, 'count' | 'localBytes'>
   network: Pick<
@@ -40,11 +38,9 @@ export interface StatusParts {
   neighbours: readonly Pick<NeighbourRegion, 'region' | 'status'>[]
   neighboursFirst: Pick<NeighboursFirst, 'passedOverMs'>
   imports: Pick<RunningImports, 'list'>
-  mounts: Pick<Mounts, 'list' | 'reads'>
   /** Undefined if no images are read natively. */
   natives: (Pick<NativeImages, 'isReady'> & { segments: Pick<SegmentFiles, 'usedBytes'> }) | undefined
   driver: Pick<FuseDriver, 'counters'>
-  reports: MountReports
   fetcher: Pick<Fetcher, 'fromPeers' | 'fromNeighbours'>
   reader: Pick<LayerReader, 'chunks'>
   importer: Pick<Importer, 'chunks'>
@@ -52,7 +48,6 @@ export interface StatusParts {
   streams: Pick<SegmentStreams, 'chunks'>
   published: Pick<PublishedImages, 'chunks'>
   trust: Pick<IndexTrust, 'beliefIn'>
-  lies: Pick<Lies, 'isContradicted'>
   verifier: Pick<BackgroundVerifier, 'pending'>
   loopDelay: Pick<EventLoopDelay, 'figures'>
   pins: Pick<Pins, 'list' | 'hotBytes'>
@@ -69,11 +64,13 @@ type HostFacts = Pick<Status, 'version' | 'name' | 'region'> & { hotDiskBytes: n
 export class StatusOperation {
   readonly #parts: StatusParts
   readonly #host: HostFacts
+  readonly #mounts: ListMountsOperation
   readonly #startedAtMs = performance.now()
 
   constructor(parts: StatusParts, host: HostFacts) {
     this.#parts = parts
     this.#host = host
+    this.#mounts = new ListMountsOperation(parts)
   }
 
   async run(): Promise<Status> {
@@ -114,7 +111,7 @@ export class StatusOperation {
       hot: this.#hot(),
       toVerify: verifier.pending,
       imports: imports.list(),
-      mounts: await this.#mounts(),
+      mounts: (await this.#mounts.run()).mounts,
       nativeBytes: this.#parts.natives?.segments.usedBytes ?? 0,
       chunks: inventory.count,
       storeBytes: storeRoom.usedBytes,
@@ -162,26 +159,6 @@ export class StatusOperation {
       })
     }
     return images
-  }
-
-  async #mounts(): Promise<Status['mounts']> {
-    const { catalog, mounts, reports, lies } = this.#parts
-    const described: Status['mounts'] = []
-    const reads = await mounts.reads()
-    for (const record of mounts.list()) {
-      const { id, platform: _platform, identity: _identity, rootfsDigest: digest, ...mount } = record
-      const manifest = await catalog.rootfs(digest)
-      const contradicted = lies.isContradicted(record)
-      if (manifest !== undefined)
-        described.push({
-          ...mount,
-          digest,
-          reads: reads.get(id) ?? 'fuse',
-          ...(contradicted && { contradicted }),
-          ...reports.of(digest, manifest),
-        })
-    }
-    return described
   }
 }
 

@@ -27,8 +27,6 @@ const gatherMs = { small: 20, large: 100 } as const
  * (ms): most boots have ended, and hosts that start at once do not ask at once.
  */
 const joinMs = 1_000
-/** Stands for the trackers among those whose answers are waited for; no peer id is empty. */
-const trackers = ''
 
 /** Chunks of one segment that came and went since the last message. */
 interface Changes {
@@ -69,14 +67,11 @@ export class Availability {
   #needed: { tables: TrackedTable[]; question: Question } | undefined
   /** Segments whose swarms are still to be joined. */
   readonly #joining = new Map<Digest, NodeJS.Timeout | undefined>()
-  readonly #joinMs: number
   readonly #questions = new Map<Digest, Question>()
   /** Members that did not answer the last time. */
   readonly #slow = new ExpiringMap<string>({ maxEntries: limits.connections.inAll })
 
-  /** @param options `joinMs`: see {@link joinMs}; for tests */
-  constructor({ membership, location, swarms }: AvailabilityParts, options: { joinMs?: number } = {}) {
-    this.#joinMs = options.joinMs ?? joinMs
+  constructor({ membership, location, swarms }: AvailabilityParts) {
     this.#membership = membership
     this.#location = location
     this.#swarms = swarms
@@ -258,8 +253,7 @@ export class Availability {
       return
     }
     if (this.#needed === undefined) {
-      const waitMs = this.#joinMs === 0 ? limits.swarmWaitMs : limits.questionWaitMs
-      this.#needed = { tables: [], question: this.#openQuestion(new Set(), waitMs) }
+      this.#needed = { tables: [], question: this.#openQuestion(new Set()) }
       queueMicrotask(() => this.#askConnected())
     }
     this.#needed.tables.push(table)
@@ -277,29 +271,18 @@ export class Availability {
       regionClient?.wake()
     }
     const ids = tables.map(({ id }) => id)
-    if (this.#joinMs === 0) return this.#join(ids, question)
     if (question.waiting.size === 0) for (const id of ids) this.#close(id, question)
-    const timer = setTimeout(() => this.#join(ids), this.#joinMs * (1 + 2 * Math.random()))
+    const timer = setTimeout(() => this.#join(ids), joinMs * (1 + 2 * Math.random()))
     timer.unref()
     for (const id of ids) this.#joining.set(id, timer)
   }
 
-  /** Lets the trackers name members, who are asked when they are connected. @param question waits for them too */
-  #join(all: readonly Digest[], question?: Question): void {
+  /** Lets the trackers name members, who are asked when they are connected. */
+  #join(all: readonly Digest[]): void {
     const tables = all.flatMap((id) => (this.#joining.delete(id) ? (this.#tables.get(id) ?? []) : []))
-    const ids = tables.filter(({ held }) => !held.isFull).map(({ id }) => id)
     for (const table of tables) this.#location.hold(table.id, levelOf(table), 'soon')
-    if (ids.length === 0) return
-    question?.waiting.add(trackers)
-    const isOver = (id: string): void => {
-      for (const table of ids) if (this.#questions.get(table) === question) this.#answered(table, id)
-    }
-    const onChosen = (chosen: readonly string[]): void => {
-      const connected = new Set(this.#membership.members().map(({ id }) => id))
-      for (const id of chosen) if (!connected.has(id)) question?.waiting.add(id)
-      isOver(trackers)
-    }
-    this.#swarms.join(ids, { onChosen, onFailed: isOver }).catch(() => isOver(trackers))
+    const ids = tables.filter(({ held }) => !held.isFull).map(({ id }) => id)
+    if (ids.length > 0) void this.#swarms.join(ids).catch(() => undefined)
   }
 
   /** The region has become small, or large. */
@@ -343,17 +326,17 @@ export class Availability {
     this.#fresh = []
     for (const { regionClient } of this.#membership.connected()) regionClient?.wake()
     if (waiting.size === 0) return
-    const question = this.#openQuestion(waiting, limits.questionWaitMs)
+    const question = this.#openQuestion(waiting)
     for (const { id } of fresh) this.#questions.set(id, question)
   }
 
   /** @param waiting members whose answers are waited for */
-  #openQuestion(waiting: Set<string>, waitMs: number): Question {
+  #openQuestion(waiting: Set<string>): Question {
     const expire = (): void => {
-      for (const id of waiting) if (id !== trackers) this.#slow.set(id, true, limits.questionPenaltyMs)
+      for (const id of waiting) this.#slow.set(id, true, limits.questionPenaltyMs)
       for (const [id, open] of this.#questions) if (open === question) this.#close(id, question)
     }
-    const timer = setTimeout(expire, waitMs)
+    const timer = setTimeout(expire, limits.questionWaitMs)
     timer.unref()
     const question: Question = { waiting, changed: Promise.withResolvers(), timer }
     return question

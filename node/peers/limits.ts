@@ -123,11 +123,6 @@ export const limits = {
 
   /** How long the first fetch of a segment waits for members that were asked who holds it (ms): a round trip. */
   questionWaitMs: 100,
-  /**
-   * The same in a large region (ms): a tracker is asked, members are connected to, and they are asked. Each takes a few
-   * round trips.
-   */
-  swarmWaitMs: 300,
   /** A member that did not answer such a question in time is not waited for, for so long (ms). */
   questionPenaltyMs: 30_000,
 

@@ -8,6 +8,7 @@ import { encodePublishedIndex, type PublishedMap } from '../../protocol/publishe
 import { encodeRootfsManifest, type RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { ChunkRequest, FetchedChunk, FetchPriority } from '../model/chunk-request.ts'
 import type { Log } from '../base/log.ts'
+import type { Caller } from '../registry/caller.ts'
 import { mediaTypes } from '../registry/image-manifest.ts'
 import { layersOf, type ImageSource, type LayerDescriptor } from '../registry/image-source.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
@@ -40,6 +41,8 @@ export interface PublishOptions {
   signal: AbortSignal
   /** A boot profile, encoded. */
   profile?: Uint8Array
+  /** Whose credentials it is published with; those of this host where it is not given. */
+  caller?: Caller | undefined
   /** `doneBytes`: bytes of the publication that are in the registry. */
   onProgress?: (progress: { doneBytes: number; totalBytes: number }) => void
 }
@@ -80,7 +83,9 @@ export class Publisher {
     { record, manifest }: { record: ImageRecord; manifest: RootfsManifest },
     options: PublishOptions,
   ): Promise<Published> {
-    const reference = parseReference(record.reference)
+    const named = parseReference(record.reference)
+    const { caller } = options
+    const reference = named.kind === 'registry' && caller !== undefined ? { ...named, caller } : named
     if (reference.kind === 'local')
       throw new P2pfsError(
         'invalid',

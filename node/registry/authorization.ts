@@ -1,10 +1,10 @@
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Challenge } from './challenge.ts'
-import type { Credentials } from './credentials.ts'
+import type { Credentials } from './credential-store.ts'
 import type { HttpClient } from './http-client.ts'
 import type { HttpRequest, TextResponse } from './http-messages.ts'
 import { parseJsonObject } from './json.ts'
-import { loginCommand, parseRetryAfter } from './refusal.ts'
+import { loginAdvice, parseRetryAfter } from './refusal.ts'
 import type { Reach } from './reach.ts'
 import type { ServerTls } from './tls-settings.ts'
 
@@ -35,6 +35,8 @@ export interface AuthorizeOptions {
   /** The server's name in messages. */
   registry: string
   credentials: Credentials | undefined
+  /** Whether the credentials are those of a caller, and not this host's. */
+  isCaller?: boolean
   /** Whether the server is reached by TLS: then so is its token service. */
   isSecure: boolean
   tls?: ServerTls | undefined
@@ -52,17 +54,13 @@ export async function authorize(
   parts: AuthorizeParts,
   options: AuthorizeOptions,
 ): Promise<Authorization> {
-  const { registry, credentials, isSecure } = options
+  const { registry, credentials, isSecure, isCaller = false } = options
   // Its owner has got a token elsewhere.
   if (credentials?.registryToken !== undefined)
     return { header: `Bearer ${credentials.registryToken}`, expiresAtMs: Number.POSITIVE_INFINITY }
   if (challenge?.scheme === 'basic') {
     if (credentials === undefined || credentials.username === '') {
-      throw new P2pfsError(
-        'denied',
-        `${registry} wants credentials; give them with ${loginCommand(registry)} as the daemon's user`,
-        { registry },
-      )
+      throw new P2pfsError('denied', `${registry} wants credentials: ${loginAdvice(registry, isCaller)}`, { registry })
     }
     return { header: basicHeader(credentials), expiresAtMs: Number.POSITIVE_INFINITY }
   }
@@ -87,7 +85,7 @@ async function fetchToken(
   realm: URL,
   parameters: Challenge['parameters'],
   { http, now }: AuthorizeParts,
-  { registry, credentials, tls, reach, signal, scope: defaultScope }: AuthorizeOptions,
+  { registry, credentials, isCaller = false, tls, reach, signal, scope: defaultScope }: AuthorizeOptions,
 ): Promise<Authorization> {
   const scope = parameters.get('scope') || defaultScope
   const request = { service: parameters.get('service') ?? '', scope }
@@ -98,10 +96,8 @@ async function fetchToken(
       : await postToken(realm, request, credentials.identityToken, http, options)
   const { status } = answer
   if (status === 401 || status === 403 || status === 400) {
-    const why =
-      credentials === undefined
-        ? `log in with ${loginCommand(registry)}`
-        : `the credentials are not accepted; renew them with ${loginCommand(registry)}`
+    const advice = loginAdvice(registry, isCaller)
+    const why = credentials === undefined ? advice : `the credentials are not accepted: ${advice}`
     throw new P2pfsError('denied', `${realm.host} gives no token for ${scope}: ${why}`, { registry })
   }
   if (status !== 200) {

@@ -3,13 +3,14 @@ import { ExpiringMap } from '../base/expiring-map.ts'
 import { SingleFlight } from '../base/single-flight.ts'
 import { authorize, type Authorization, type AuthorizeParts } from './authorization.ts'
 import { chooseChallenge, type Challenge } from './challenge.ts'
-import type { Credentials, CredentialStore } from './credentials.ts'
+import type { Caller } from './caller.ts'
+import type { Credentials, CredentialStore } from './credential-store.ts'
 import type { HttpResponse } from './http-messages.ts'
 import type { Reach } from './reach.ts'
 import type { ServerTls } from './tls-settings.ts'
 
-/** Repositories whose authorizations are remembered. */
-const maxAuthorizations = 256
+/** Repositories, each by each caller, whose authorizations are remembered: a token has a few KB. */
+const maxAuthorizations = 1024
 /** A server that names no way to log in at the root of its API is not asked there again for this long (ms). */
 const openMs = 60_000
 /** After fresh credentials were refused with 403, the credential helper is not asked again for this long (ms). */
@@ -27,7 +28,9 @@ export interface AccessRequest {
   tls?: ServerTls | undefined
   /** Where connections to its token service may lead to; everywhere by default. */
   reach?: Reach | undefined
-  /** True: the server gets no credentials of this host, and may give a token to anybody. */
+  /** Whose credentials and tokens are used, in place of this host's. */
+  caller?: Caller | undefined
+  /** True: the server gets no credentials of anybody, and may give a token to anybody. */
   isAnonymous?: boolean
   signal: AbortSignal
 }
@@ -138,15 +141,15 @@ export class Authorizer {
   }
 
   async #credentials(
-    { registry, repository, isAnonymous = false }: AccessRequest,
+    { registry, repository, caller, isAnonymous = false }: AccessRequest,
     signal: AbortSignal,
   ): Promise<Credentials | undefined> {
     if (isAnonymous) return undefined
-    return await this.#parts.credentials.find(registry, { repository, signal })
+    return await (caller ?? this.#parts.credentials).find(registry, { repository, signal })
   }
 
   async #renew(request: AccessRequest, challenge: Challenge | undefined): Promise<string> {
-    const { registry, base, repository, action, tls, reach } = request
+    const { registry, base, repository, action, tls, reach, caller } = request
     const key = keyOf(request)
     return await this.#renewals.run(key, request.signal, async (signal) => {
       const fresh = await authorize(challenge, this.#parts, {
@@ -154,6 +157,7 @@ export class Authorizer {
         registry,
         credentials: await this.#credentials(request, signal),
         isSecure: base.protocol === 'https:',
+        isCaller: caller !== undefined,
         tls,
         reach,
         signal,
@@ -164,4 +168,6 @@ export class Authorizer {
   }
 }
 
-const keyOf = ({ base, repository, action }: AccessRequest): string => `${base.href}${repository}:${action}`
+/** A token is for whoever's credentials have got it. */
+const keyOf = ({ base, repository, action, caller }: AccessRequest): string =>
+  `${caller?.key ?? ''} ${base.href}${repository}:${action}`

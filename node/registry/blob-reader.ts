@@ -55,7 +55,7 @@ export class BlobReader {
 
   /**
    * Bytes [start, end). Where `end` is the blob's size, bytes after that come too, for the reader to refuse.
-   * 1. The mirrors that work are asked in their order, then the registry.
+   * 1. The mirrors that work are asked in their order, then the registry; for a caller with credentials, only that.
    * 2. A read that breaks off goes on where it broke: at the next server at once, at the registry itself after a pause.
    * 3. A server that answers with another range than asked is asked for the whole, and the bytes before `start`
    *    skipped.
@@ -75,7 +75,8 @@ export class BlobReader {
     let useRange = true
     let progressAtMs = clock.now()
     for (let failures = 0; ;) {
-      const endpoint = (options.originOnly ? undefined : mirrors.next(servers, 'pull', tried)) ?? servers.original
+      const isOrigin = options.originOnly || image.caller !== undefined
+      const endpoint = (isOrigin ? undefined : mirrors.next(servers, 'pull', tried)) ?? servers.original
       const partStart = offset
       try {
         for await (const piece of this.#part(endpoint, { image, blob, offset, end, useRange }, options)) {

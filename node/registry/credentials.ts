@@ -5,33 +5,11 @@ import { isP2pfsError } from '../../protocol/errors.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import type { Log } from '../base/log.ts'
 import { askCredentialHelper } from './credential-helper.ts'
+import type { Credentials, CredentialStore, FindCredentialsOptions } from './credential-store.ts'
 import { endpointName } from './endpoint.ts'
 import { isObject, parseJsonObject, textEntries, textOrEmpty, type JsonObject } from './json.ts'
 
-export interface Credentials {
-  username: string
-  password: string
-  /** An OAuth2 refresh token in place of name and password. */
-  identityToken: string | undefined
-  /** A bearer token that is sent as it is. */
-  registryToken?: string | undefined
-}
-
-export interface FindCredentialsOptions {
-  /** Tools keep credentials for a part of a registry too. */
-  repository: string
-  signal: AbortSignal
-}
-
-export interface CredentialStore {
-  /** The credentials for a registry; undefined where there are none: it is asked without. */
-  find: (registry: string, options: FindCredentialsOptions) => Promise<Credentials | undefined>
-  /**
-   * Whether there is an entry for this registry, or for a part of it that the repository is in. A store of credentials
-   * for whatever registry, which has to be asked, does not count. Without this method there is none.
-   */
-  names?: (registry: string, options: Pick<FindCredentialsOptions, 'repository'>) => Promise<boolean>
-}
+export type { Credentials, CredentialStore, FindCredentialsOptions } from './credential-store.ts'
 
 /** The name under which docker login stores Docker Hub. */
 const hubKey = 'https://index.docker.io/v1/'
@@ -48,7 +26,7 @@ interface DockerCredentialsOptions {
 }
 
 /** The fields of config.json that are read. */
-interface DockerConfig {
+export interface DockerConfig {
   auths: JsonObject
   credHelpers: Record<string, string>
   credsStore: string
@@ -107,13 +85,9 @@ export class DockerCredentials implements CredentialStore {
 
   async #read(): Promise<DockerConfig> {
     try {
-      const config = parseJsonObject((await readFile(this.#file, 'utf8')).replace(/^\ufeff/, ''), this.#file)
+      const config = await readDockerConfig(this.#file)
       this.#failing.delete(this.#file)
-      return {
-        auths: isObject(config['auths']) ? config['auths'] : {},
-        credHelpers: textEntries(config['credHelpers']),
-        credsStore: textOrEmpty(config['credsStore']),
-      }
+      return config
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
         this.#warn(this.#file, 'registry credentials cannot be read; trying without', { error, file: this.#file })
@@ -145,6 +119,16 @@ export class DockerCredentials implements CredentialStore {
     if (this.#failing.has(source)) return
     this.#failing.add(source)
     this.#log.warn(message, fields)
+  }
+}
+
+/** @throws invalid, which quotes nothing of the file; the codes of the disk */
+export async function readDockerConfig(file: string): Promise<DockerConfig> {
+  const config = parseJsonObject((await readFile(file, 'utf8')).replace(/^\ufeff/, ''), file)
+  return {
+    auths: isObject(config['auths']) ? config['auths'] : {},
+    credHelpers: textEntries(config['credHelpers']),
+    credsStore: textOrEmpty(config['credsStore']),
   }
 }
 

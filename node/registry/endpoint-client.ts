@@ -49,7 +49,7 @@ export class EndpointClient {
     { statuses, action = 'pull', subject, ...options }: EndpointRequest,
   ): Promise<HttpResponse> {
     const { http, now, reachOf, isInsecure = () => false } = this.#parts
-    const { repository } = image
+    const { repository, caller } = image
     const reach = await reachOf?.(endpoint, image)
     const path = typeof target === 'string' ? target : 'an upload'
     const request = { ...options, subject: subject ?? `${path} of ${repository}` }
@@ -68,17 +68,27 @@ export class EndpointClient {
         action,
         tls,
         reach,
-        isAnonymous: !isOwn && (isInClear || reach !== undefined),
+        caller,
+        isAnonymous: !isOwn && (isInClear || reach !== undefined || caller !== undefined),
         signal: request.signal,
       }
     }
-    const response = await this.#exchange(url, endpoint, { ...request, tls, reach }, accessTo)
+    // The headers that the operator has given for the server may be credentials.
+    const own = caller === undefined ? endpoint : { ...endpoint, headers: {} }
+    const response = await this.#exchange(url, own, { ...request, tls, reach }, accessTo)
     if (statuses.includes(response.status)) return response
     await response.discard()
     const isRedirected = response.url.origin !== url.origin
     const isFromStorage = isRedirected && !isApi(response.url, target)
     const registry = isRedirected && !isFromStorage ? response.url.host : endpoint.name
-    const refused = { registry, repository, path, isPush: action !== 'pull', isFromStorage }
+    const refused = {
+      registry,
+      repository,
+      path,
+      isPush: action !== 'pull',
+      isFromStorage,
+      isCaller: caller !== undefined,
+    }
     const error = refusal(refused, response, now())
     const { retryAfterMs } = error.details
     if (typeof retryAfterMs === 'number' && !isRedirected) http.pause(url.host, retryAfterMs)

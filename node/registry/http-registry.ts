@@ -5,7 +5,8 @@ import { Urgency } from '../base/urgency.ts'
 import { Authorizer } from './authorizer.ts'
 import { BlobReader } from './blob-reader.ts'
 import { BlobUploader } from './blob-uploader.ts'
-import { DockerCredentials, type CredentialStore } from './credentials.ts'
+import type { CredentialStore } from './credential-store.ts'
+import { DockerCredentials } from './credentials.ts'
 import { EndpointClient } from './endpoint-client.ts'
 import { parseRegistryName, type Capability, type Endpoint } from './endpoint.ts'
 import { HttpClient, type HttpClientOptions } from './http-client.ts'
@@ -148,6 +149,18 @@ export class HttpRegistry implements ImageStorage {
     )
   }
 
+  /**
+   * Asks the registry itself, with one request, for what only somebody who may read the image gets an answer to.
+   * @throws denied, missing where the credentials do not give him that right; the codes of the transport
+   */
+  async checkAccess(reference: Reference, { signal }: { signal: AbortSignal }): Promise<void> {
+    const image = asRegistry(reference)
+    const { original } = await this.#mirrors.servers(image.registry)
+    const name = image.digest ?? image.tag ?? 'latest'
+    const ask = async (): Promise<void> => await this.#manifests.check(original, image, name, signal)
+    await withRetry(ask, { signal, clock: this.#clock })
+  }
+
   async manifestByDigest(
     reference: Reference,
     descriptor: Descriptor,
@@ -258,16 +271,17 @@ export class HttpRegistry implements ImageStorage {
     return isMirror || (await this.isNamed(image)) ? await this.#http.reachOf(base.hostname) : publicReach
   }
 
-  /** Asks the mirrors, then the registry, until one answers. */
+  /** Asks the mirrors, then the registry, until one answers. The credentials of a caller are not for mirrors. */
   async #fromAny<T>(
-    { registry }: RegistryReference,
+    { registry, caller }: RegistryReference,
     signal: AbortSignal,
     capability: Capability,
     ask: (endpoint: Endpoint) => Promise<T>,
   ): Promise<T> {
     const servers = await this.#mirrors.servers(registry)
     const tried = new Set<Endpoint>()
-    const next = (): Endpoint | undefined => this.#mirrors.next(servers, capability, tried)
+    const next = (): Endpoint | undefined =>
+      caller === undefined ? this.#mirrors.next(servers, capability, tried) : undefined
     for (let mirror = next(); mirror !== undefined; mirror = next()) {
       tried.add(mirror)
       try {

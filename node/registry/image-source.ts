@@ -1,8 +1,9 @@
 import type { Digest } from '../../protocol/digest.ts'
-import { P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { BoundedMap } from '../base/bounded-map.ts'
 import type { Log } from '../base/log.ts'
-import type { CredentialStore } from './credentials.ts'
+import type { CredentialStore } from './credential-store.ts'
+import { HeldCallers } from './held-callers.ts'
 import { HttpRegistry, type HttpRegistryOptions } from './http-registry.ts'
 import { layersOf, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
 import type { ByteRange, ImageStorage, ReadBlobOptions, ReadRangeOptions, Referrer } from './image-storage.ts'
@@ -32,8 +33,10 @@ export interface ResolvedImage {
 const maxMisfits = 1024
 
 export interface ImageSourceParts {
-  registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close' | 'isNamed'>>
+  registry: ImageStorage & Partial<Pick<HttpRegistry, 'start' | 'close' | 'isNamed' | 'checkAccess'>>
   layout: ImageStorage
+  /** In whose name the content of images is read, besides this host's own. */
+  callers?: HeldCallers
   log: Log
 }
 
@@ -41,13 +44,15 @@ export interface ImageSourceParts {
 export class ImageSource implements AsyncDisposable {
   readonly #registry: ImageSourceParts['registry']
   readonly #layout: ImageStorage
+  readonly #callers: HeldCallers
   readonly #log: Log
   /** Images whose config does not fit their index: each is warned of once. */
   readonly #misfits = new BoundedMap<Digest, true>({ maxEntries: maxMisfits })
 
-  constructor({ registry, layout, log }: ImageSourceParts) {
+  constructor({ registry, layout, callers = new HeldCallers(), log }: ImageSourceParts) {
     this.#registry = registry
     this.#layout = layout
+    this.#callers = callers
     this.#log = log
   }
 
@@ -93,6 +98,11 @@ export class ImageSource implements AsyncDisposable {
     return reference.kind === 'registry' && (await this.#registry.isNamed?.(reference)) === true
   }
 
+  /** See {@link HttpRegistry.checkAccess}; everybody may read what is in no registry. */
+  async checkAccess(reference: Reference, { signal }: { signal: AbortSignal }): Promise<void> {
+    if (reference.kind === 'registry') await this.#registry.checkAccess?.(reference, { signal })
+  }
+
   /** See {@link ImageStorage.digest}. */
   async topDigest(reference: Reference, { signal }: { signal: AbortSignal }): Promise<Digest> {
     return await this.#storage(reference).digest(reference, { signal })
@@ -103,7 +113,44 @@ export class ImageSource implements AsyncDisposable {
    * @throws invalid where they are not what the descriptor says; as {@link resolve}
    */
   openLayer(reference: Reference, layer: Descriptor, options: ReadBlobOptions): AsyncIterable<Uint8Array> {
-    return this.#storage(reference).blob(reference, layer, options)
+    const readers = this.#callers.readersOf(reference)
+    return readers.length === 1
+      ? this.#storage(reference).blob(reference, layer, options)
+      : this.#blob(readers, layer, options)
+  }
+
+  async *#blob(readers: readonly Reference[], layer: Descriptor, options: ReadBlobOptions): AsyncGenerator<Uint8Array> {
+    for (const [i, reader] of readers.entries()) {
+      let hasBegun = false
+      try {
+        for await (const piece of this.#storage(reader).blob(reader, layer, options)) {
+          hasBegun = true
+          yield piece
+        }
+        return
+      } catch (error) {
+        if (hasBegun || i === readers.length - 1 || !this.#isRefused(reader, error)) throw error
+      }
+    }
+  }
+
+  /** Asks in the name of one reader after the other, until one is not refused. */
+  async #inNameOf<T>(reference: Reference, ask: (reader: Reference) => Promise<T>): Promise<T> {
+    const readers = this.#callers.readersOf(reference)
+    for (const reader of readers.slice(0, -1)) {
+      try {
+        return await ask(reader)
+      } catch (error) {
+        if (!this.#isRefused(reader, error)) throw error
+      }
+    }
+    return await ask(readers.at(-1)!)
+  }
+
+  /** Registries hide what is private: they answer that it is missing. */
+  #isRefused(reader: Reference, error: unknown): boolean {
+    if (isP2pfsError(error, 'denied')) this.#callers.refused(reader)
+    return isP2pfsError(error, 'denied', 'missing')
   }
 
   /** See {@link ImageStorage.range}. */
@@ -113,12 +160,18 @@ export class ImageSource implements AsyncDisposable {
     range: ByteRange,
     options: ReadRangeOptions,
   ): Promise<Uint8Array> {
-    return await this.#storage(reference).range(reference, blob, range, options)
+    return await this.#inNameOf(
+      reference,
+      async (reader) => await this.#storage(reader).range(reader, blob, range, options),
+    )
   }
 
   /** See {@link ImageStorage.manifestByDigest}. */
   async manifest(reference: Reference, descriptor: Descriptor, options: { signal: AbortSignal }): Promise<string> {
-    return await this.#storage(reference).manifestByDigest(reference, descriptor, options)
+    return await this.#inNameOf(
+      reference,
+      async (reader) => await this.#storage(reader).manifestByDigest(reader, descriptor, options),
+    )
   }
 
   /** See {@link ImageStorage.pushBlob}. */
@@ -148,7 +201,10 @@ export class ImageSource implements AsyncDisposable {
     artifactType: string | undefined,
     options: { signal: AbortSignal },
   ): Promise<Referrer[]> {
-    return await this.#storage(reference).referrers(reference, digest, artifactType, options)
+    return await this.#inNameOf(
+      reference,
+      async (reader) => await this.#storage(reader).referrers(reader, digest, artifactType, options),
+    )
   }
 
   #storage(reference: Reference): ImageStorage {
@@ -179,9 +235,10 @@ export interface ImageSourceOptions extends HttpRegistryOptions {
   log: Log
   /** Those of Docker's configuration by default. */
   credentials?: CredentialStore
+  callers?: HeldCallers
 }
 
-export function createImageSource({ log, credentials, ...options }: ImageSourceOptions): ImageSource {
+export function createImageSource({ log, credentials, callers, ...options }: ImageSourceOptions): ImageSource {
   const registry = new HttpRegistry({ log, ...(credentials && { credentials }) }, options)
-  return new ImageSource({ registry, layout: new OciLayout(), log })
+  return new ImageSource({ registry, layout: new OciLayout(), ...(callers && { callers }), log })
 }

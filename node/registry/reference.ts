@@ -1,6 +1,7 @@
 import { isAbsolute, normalize } from 'node:path'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
+import type { Caller } from './caller.ts'
 
 /** An image in a registry. */
 export interface RegistryReference {
@@ -13,6 +14,8 @@ export interface RegistryReference {
   tag: string | undefined
   /** Wins over the tag. */
   digest: Digest | undefined
+  /** Whose credentials its registry is asked with; those of this host where it is not given. No part of the name. */
+  caller?: Caller
 }
 
 /** An image in an OCI layout on disk. */
@@ -112,7 +115,17 @@ function parseLayout(text: string, fail: (why: string) => never): LayoutReferenc
   return { kind: 'layout', directory: normalize(directory).replace(/(.)\/$/, '$1'), tag }
 }
 
-/** The canonical form: equal for references that mean the same image. */
+/** Whoever asks for the image with credentials of his own. */
+export function callerOf(reference: Reference): Caller | undefined {
+  return reference.kind === 'registry' ? reference.caller : undefined
+}
+
+/** Equal for images of one repository: who may read one of them may read all. */
+export function repositoryOf(reference: Reference): string {
+  return reference.kind === 'registry' ? `${reference.registry}/${reference.repository}` : formatReference(reference)
+}
+
+/** The canonical form: equal for references that mean the same image, whoever asks for it. */
 export function formatReference(reference: Reference): string {
   if (reference.kind === 'local') return `local:${reference.name}`
   if (reference.kind === 'layout')

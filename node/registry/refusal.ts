@@ -12,15 +12,23 @@ export interface RefusedRequest {
   isPush: boolean
   /** The answer comes from the storage that the registry redirects to. */
   isFromStorage: boolean
+  /** The request was sent for a caller, not with this host's credentials. */
+  isCaller?: boolean
 }
 
 /** The command that gives credentials for a registry. */
 export const loginCommand = (registry: string): string =>
   registry === 'docker.io' ? 'docker login' : `docker login ${registry}`
 
+/** What to do about credentials that are missing, or not accepted. */
+export const loginAdvice = (registry: string, isCaller: boolean): string =>
+  isCaller
+    ? `give credentials for ${registry} that may read the image, with --authfile or --creds-stdin`
+    : `log in with ${loginCommand(registry)} as the daemon's user`
+
 /** The error for an answer that is not a success, in terms of what to do. */
 export function refusal(
-  { registry, repository, path, isPush, isFromStorage }: RefusedRequest,
+  { registry, repository, path, isPush, isFromStorage, isCaller = false }: RefusedRequest,
   { status, headers }: Pick<HttpResponse, 'status' | 'headers'>,
   nowMs: number,
 ): P2pfsError {
@@ -39,8 +47,7 @@ export function refusal(
     const [what, who] = isPush ? ['to take', ', as somebody who may push there'] : ['access to', '']
     return new P2pfsError(
       'denied',
-      `${registry} refuses ${what} ${registry}/${repository}: log in with ${loginCommand(registry)} ` +
-        `as the daemon's user${who}`,
+      `${registry} refuses ${what} ${registry}/${repository}: ${loginAdvice(registry, isCaller)}${who}`,
       details,
     )
   }

@@ -4,7 +4,7 @@ import { Urgency } from '../base/urgency.ts'
 import { decodeContent } from './content-encoding.ts'
 import type { Endpoint } from './endpoint.ts'
 import type { EndpointClient } from './endpoint-client.ts'
-import { bytesOf, headerOf, type Headers } from './http-messages.ts'
+import { bytesOf, headerOf, type Headers, type HttpResponse } from './http-messages.ts'
 import { mediaTypes } from './image-manifest.ts'
 import type { RegistryReference } from './reference.ts'
 
@@ -23,7 +23,25 @@ export class RegistryManifests {
 
   /** The digest of the manifest that a tag names: by a HEAD request, where the registry answers it with the digest. */
   async digest(endpoint: Endpoint, image: RegistryReference, tag: string, signal: AbortSignal): Promise<Digest> {
-    const response = await this.#client.send(endpoint, image, `manifests/${tag}`, {
+    const { status, headers } = await this.#head(endpoint, image, tag, signal)
+    const digest = headerOf(headers, 'docker-content-digest') ?? ''
+    if (status === 200 && /^sha256:[0-9a-f]{64}$/.test(digest)) return parseDigest(digest)
+    return (await this.get(endpoint, image, tag, signal)).digest
+  }
+
+  /** Whether there is such a manifest for whoever asks: an error says why not. @param name a tag or a digest */
+  async check(endpoint: Endpoint, image: RegistryReference, name: string, signal: AbortSignal): Promise<void> {
+    const { status } = await this.#head(endpoint, image, name, signal)
+    if (status !== 200) await this.get(endpoint, image, name, signal)
+  }
+
+  async #head(
+    endpoint: Endpoint,
+    image: RegistryReference,
+    name: string,
+    signal: AbortSignal,
+  ): Promise<Pick<HttpResponse, 'status' | 'headers'>> {
+    const response = await this.#client.send(endpoint, image, `manifests/${name}`, {
       method: 'HEAD',
       headers,
       // Some servers do not know HEAD.
@@ -32,9 +50,7 @@ export class RegistryManifests {
       signal,
     })
     await response.discard()
-    const digest = headerOf(response.headers, 'docker-content-digest') ?? ''
-    if (response.status === 200 && /^sha256:[0-9a-f]{64}$/.test(digest)) return parseDigest(digest)
-    return (await this.get(endpoint, image, tag, signal)).digest
+    return response
   }
 
   /** @param name a tag or a digest @throws invalid for a manifest that does not match its digest */

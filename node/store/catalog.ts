@@ -12,7 +12,7 @@ import { parseNameStatement, type NameStatement } from '../../protocol/name-stat
 import { compressPieces, expandPieces } from '../base/compress.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import { release } from '../base/release.ts'
-import { encodeLayerIndexPieces, LayerIndexParser, type LayerIndex } from '../../protocol/layer-index.ts'
+import { encodeLayerIndexPieces, formatVersion, LayerIndexParser, type LayerIndex } from '../../protocol/layer-index.ts'
 import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
 import {
   encodeRootfsManifest,
@@ -102,7 +102,7 @@ export class Catalog implements AsyncDisposable {
       parts.log.info('image records of an earlier version are removed; their images are resolved again', { records })
       await catalog.#level.clear(range)
     }
-    for (const range of foreign) await catalog.#level.clear(range)
+    await catalog.#removeForeign()
     for await (const [key, bytes] of catalog.#level.iterator(under(prefixes.wholeRootfs))) {
       const manifest = await catalog.#parse(key, bytes, parseRootfsManifest)
       if (manifest === undefined) continue
@@ -110,6 +110,20 @@ export class Catalog implements AsyncDisposable {
       await catalog.#delete(key)
     }
     return catalog
+  }
+
+  /** A release that changes the format, or one from before that, loses what this host knew of images, and says so. */
+  async #removeForeign(): Promise<void> {
+    for (const range of foreign) {
+      const keys = await this.#level.keys(range).all()
+      if (keys.length === 0) continue
+      const versions = [...new Set(keys.map((key) => /^(\d+)\//.exec(key)?.[1] ?? 'none'))]
+      this.#log.warn(
+        'records of another format version are removed: their images are imported again, their seeds are forgotten',
+        { records: keys.length, versions, version: formatVersion },
+      )
+      await this.#level.clear(range)
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

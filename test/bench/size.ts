@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { call } from '../../node/control/client.ts'
-import type { MountResult, Status } from '../../node/control/api.ts'
+import type { Status } from '../../node/control/api.ts'
 import { cpuSecondsOf } from '../../netlab/bench/cpu-time.ts'
 import { formatTable } from '../../netlab/bench/table.ts'
 import { milliseconds } from '../../netlab/bench/timing.ts'
@@ -77,7 +77,7 @@ class Host {
   }
 
   async status(): Promise<Status> {
-    return await call<Status>('GET', '/status', undefined, { socket: this.socket })
+    return await call('status', {}, { socket: this.socket })
   }
 
   get cpuSeconds(): number {
@@ -109,13 +109,11 @@ async function mountAll(host: Host, images: number, count: number): Promise<numb
   for (let i = 0; i < count; i++) {
     const directory = join(host.directory, `mount-${i}`)
     mkdirSync(directory)
-    const request = { image: imageName(i % images), directory, pull: 'missing' }
-    took.push(
-      await milliseconds(async () => await call<MountResult>('POST', '/mount', request, { socket: host.socket })),
-    )
+    const request = { image: imageName(i % images), directory, pull: 'missing' } as const
+    took.push(await milliseconds(async () => await call('mount', request, { socket: host.socket })))
   }
   for (let i = 0; i < count; i++)
-    await call('POST', '/umount', { directory: join(host.directory, `mount-${i}`) }, { socket: host.socket })
+    await call('umount', { directory: join(host.directory, `mount-${i}`) }, { socket: host.socket })
   return took
 }
 

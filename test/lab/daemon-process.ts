@@ -30,11 +30,12 @@ export class DaemonProcess {
     this.#process = this.#spawn()
   }
 
-  #spawn(): ChildProcess {
+  #spawn(flags: readonly string[] = []): ChildProcess {
     const child = spawn(
       program,
       [
         'daemon',
+        ...flags,
         '--state-dir',
         join(this.directory, 'state'),
         '--control',
@@ -64,6 +65,31 @@ export class DaemonProcess {
   async startAgain(): Promise<void> {
     this.#process = this.#spawn()
     await this.#ready()
+  }
+
+  /** Sends a signal that ends the supervisor, but not its daemon. @returns the supervisor's exit status or signal */
+  async endSupervisor(signal: NodeJS.Signals): Promise<number | string | null> {
+    const gone = once(this.#process, 'exit') as Promise<[number | null, string | null]>
+    this.#process.kill(signal)
+    const [status, by] = await gone
+    return status ?? by
+  }
+
+  /** Starts a supervisor that takes over, and waits until its own daemon answers. @returns how the one before has ended */
+  async takeOver(...flags: string[]): Promise<number | null> {
+    const before = this.#process
+    const { daemonPid } = await this.status()
+    const gone = before.exitCode === null && before.signalCode === null ? once(before, 'exit') : undefined
+    this.#process = this.#spawn(flags)
+    await this.replaced(daemonPid)
+    await gone
+    return before.exitCode
+  }
+
+  /** Runs `p2pfs daemon` on the same state to its end. */
+  async daemonCommand(...flags: string[]): Promise<CliResult> {
+    const state = ['--state-dir', join(this.directory, 'state'), '--control', this.control]
+    return await runCli(['daemon', ...flags, ...state])
   }
 
   /** Starts a daemon and waits until it answers. It is stopped, and its directory removed, after the test. */
@@ -124,6 +150,10 @@ export class DaemonProcess {
       if (performance.now() > deadline) throw new Error(`the log has no ${pattern}: ${this.#log}`)
       await new Promise((resolve) => setTimeout(resolve, 50))
     }
+  }
+
+  get supervisorPid(): number {
+    return this.#process.pid!
   }
 
   signal(name: NodeJS.Signals): void {

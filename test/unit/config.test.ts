@@ -12,6 +12,7 @@ const none = '/nonexistent/config.json'
 const samples: Record<keyof typeof options, { given: string; read: unknown }> = {
   stateDir: { given: '/srv/p2pfs', read: '/srv/p2pfs' },
   control: { given: '/srv/p2pfs.sock', read: '/srv/p2pfs.sock' },
+  controlGroup: { given: 'p2pfs', read: 'p2pfs' },
   region: { given: 'eu', read: 'eu' },
   regionKeyFile: { given: '/srv/region.key', read: '/srv/region.key' },
   regionMembers: { given: '/srv/members', read: '/srv/members' },
@@ -47,6 +48,9 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   registryCa: { given: '/srv/ca.pem', read: ['/srv/ca.pem'] },
   registryConnections: { given: '4', read: 4 },
   registryRequestsPerSecond: { given: '30', read: 30 },
+  pull: { given: 'missing', read: 'missing' },
+  resolveBudget: { given: '500ms', read: 0.5 },
+  tagMaxAge: { given: '0s', read: 0 },
   readDeadline: { given: '1.5m', read: 90 },
   platform: { given: 'linux/riscv64', read: 'linux/riscv64' },
   trustIndexKey: {

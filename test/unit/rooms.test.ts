@@ -87,6 +87,10 @@ const floors: Record<string, Floor> = {
     mayName: ['base', 'model', 'store', 'peers', 'images', 'mount', 'seeds'],
     because: 'decides what the disk keeps, by what is used, wanted, and held by others',
   },
+  service: {
+    mayName: ['base', 'mount'],
+    because: 'keeps what outlives daemons and supervisors, and hands it on; loads nothing of the daemon',
+  },
   control: { mayName: ['base', 'model'], because: 'the API and its transport: what it calls is handed to it' },
   operations: {
     mayName: [
@@ -141,8 +145,8 @@ const roots: Record<string, readonly string[] | undefined> = {
   'run-daemon.ts': undefined,
   'state-directory.ts': ['base'],
   // Without the daemon's modules, which take longer to load than it.
-  'supervise.ts': ['base'],
-  'supervisor.ts': ['base', 'control', 'mount'],
+  'supervise.ts': ['base', 'control', 'service'],
+  'supervisor.ts': ['base', 'control', 'service'],
 }
 
 test('protocol/ knows nobody, so that it can be read and reused alone', () => {
@@ -235,6 +239,8 @@ test('cli/ speaks to the control API only; p2pfs daemon alone loads the node its
     const allowed = ['cli/', 'node/control/', 'node/model/', 'node/base/', 'protocol/errors.ts', 'package.json']
     // Makes a file that daemons read, and needs none.
     if (file === 'cli/keygen.ts') allowed.push('protocol/region-key.ts')
+    // Reads the credentials of its user, with his rights; loaded where that is asked for.
+    if (file === 'cli/auth.ts') allowed.push('node/registry/credentials.ts', 'node/registry/reference.ts')
     if (file === 'cli/daemon.ts') allowed.push('node/supervise.ts', 'node/config.ts')
     assert.ok(
       allowed.some((prefix) => imported.startsWith(prefix)),

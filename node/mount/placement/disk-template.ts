@@ -2,7 +2,7 @@ import { mkdir, open, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import { SingleFlight } from '../../base/single-flight.ts'
-import type { RunTool } from './run-tool.ts'
+import type { RunTool, ToolResult } from './run-tool.ts'
 
 /**
  * Limits of a disk's size (bytes). Below the lower one ext4 has no room for itself; the upper one is what is tested.
@@ -56,17 +56,39 @@ export class DiskTemplates {
    * is full
    */
   async copyTo(path: string, usableBytes: number, { signal }: { signal: AbortSignal }): Promise<void> {
-    if (!Number.isSafeInteger(usableBytes) || usableBytes < minBytes || usableBytes > maxBytes) {
-      throw new P2pfsError('invalid', `a disk of ${usableBytes} bytes cannot be made; it takes 1 MiB to 8 TiB`)
-    }
-    const template = await this.#making.run(String(usableBytes), signal, async () => await this.#template(usableBytes))
+    const template = await this.#templateOf(usableBytes, signal)
     const partial = `${path}.partial`
-    const copied = await this.#run('cp', ['--sparse=always', '--reflink=auto', template, partial])
+    const copied = await this.#copy(template, partial)
     if (!copied.ok) {
       await rm(partial, { force: true })
       throw new P2pfsError('unavailable', `cannot make the disk ${path}: ${copied.message}`, { path })
     }
     await rename(partial, path)
+  }
+
+  /**
+   * Makes an empty disk of the very file that is at `path`: whoever reaches it by a mount finds the empty one.
+   * @throws as {@link copyTo}; what was on the disk is gone then, too
+   */
+  async copyInto(path: string, usableBytes: number, { signal }: { signal: AbortSignal }): Promise<void> {
+    const copied = await this.#copy(await this.#templateOf(usableBytes, signal), path)
+    if (copied.ok) return
+    throw new P2pfsError(
+      'unavailable',
+      `cannot make the disk ${path} anew: ${copied.message}; it is not usable until that succeeds, so try again`,
+      { path },
+    )
+  }
+
+  async #copy(template: string, path: string): Promise<ToolResult> {
+    return await this.#run('cp', ['--sparse=always', '--reflink=auto', template, path])
+  }
+
+  async #templateOf(usableBytes: number, signal: AbortSignal): Promise<string> {
+    if (!Number.isSafeInteger(usableBytes) || usableBytes < minBytes || usableBytes > maxBytes) {
+      throw new P2pfsError('invalid', `a disk of ${usableBytes} bytes cannot be made; it takes 1 MiB to 8 TiB`)
+    }
+    return await this.#making.run(String(usableBytes), signal, async () => await this.#template(usableBytes))
   }
 
   async #template(usableBytes: number): Promise<string> {

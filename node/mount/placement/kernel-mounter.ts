@@ -99,6 +99,25 @@ export class KernelMounter {
     await this.#mount(['--bind', source, directory], directory)
   }
 
+  /** Binds a directory with all that is mounted in it, at once. */
+  async bindTree(source: string, directory: string): Promise<void> {
+    await this.#mount(['--rbind', source, directory], directory)
+  }
+
+  /**
+   * A tmpfs for a few empty files that others are bound over. It is private: where the state directory's own mount is
+   * shared, as with systemd, a bind of it would follow what is mounted and unmounted in it.
+   */
+  async placeholders(directory: string): Promise<void> {
+    const options = 'mode=555,size=16k,nr_inodes=16,nosuid,nodev,noexec'
+    await this.#mount(['--make-private', '-t', 'tmpfs', '-o', options, 'p2pfs', directory], directory)
+  }
+
+  /** Makes a filesystem read-only, also for mounts that are bound from it later. */
+  async makeReadOnly(directory: string): Promise<void> {
+    await this.#mount(['-o', 'remount,ro', directory], directory)
+  }
+
   /**
    * Binds with options that belong to this mount alone: other mounts of the filesystem keep theirs. The directory never
    * has a mount without them. mount(8) sets them in a second step, so where system calls do not do it (before Linux 5.12,
@@ -134,17 +153,34 @@ export class KernelMounter {
    * @throws conflict if it is in use, or another filesystem is mounted over it
    */
   async unmount(mount: MountInfo): Promise<void> {
+    await this.#unmount(mount, [])
+  }
+
+  /**
+   * Unmounts this very mount with all that is mounted in it, at once, whoever uses it: what is open stays open.
+   * @throws conflict if another filesystem is mounted over it
+   */
+  async detach(mount: MountInfo): Promise<void> {
+    await this.#unmount(mount, ['--lazy'])
+  }
+
+  /** @throws conflict if another filesystem is mounted over this mount */
+  async refuseCovered(mount: MountInfo): Promise<void> {
     const { mountPoint: directory } = mount
-    const identity = identityOf(mount)
     const top = (await locate(directory))?.mount
-    if (top !== undefined && identityOf(top) !== identity) {
-      throw new P2pfsError(
-        'conflict',
-        `cannot umount ${directory}: another filesystem is mounted over it; umount that first`,
-        { directory },
-      )
-    }
-    const result = await this.#run('umount', [directory])
+    if (top === undefined || identityOf(top) === identityOf(mount)) return
+    throw new P2pfsError(
+      'conflict',
+      `cannot umount ${directory}: another filesystem is mounted over it; umount that first`,
+      { directory },
+    )
+  }
+
+  async #unmount(mount: MountInfo, options: readonly string[]): Promise<void> {
+    await this.refuseCovered(mount)
+    const { mountPoint: directory } = mount
+    const result = await this.#run('umount', [...options, directory])
+    const identity = identityOf(mount)
     if (result.ok || (await readMounts()).every((standing) => identityOf(standing) !== identity)) return
     throw new P2pfsError(
       'conflict',

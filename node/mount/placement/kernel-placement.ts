@@ -1,7 +1,9 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../../protocol/errors.ts'
+import { imageFile } from '../fuse/image-nodes.ts'
 import type { NativeImages } from '../native/native-images.ts'
+import { scratchFile, type DriveDirectories } from './drive-directories.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
 import { isOverlayBelow } from './overlay-layers.ts'
 import { identityOf, locate, readMounts, type MountInfo } from './mountinfo.ts'
@@ -17,6 +19,7 @@ export interface KernelPlacementParts {
   trees: Trees
   writables: WritableLayers
   scratches: ScratchDrives
+  drives: DriveDirectories
   reach: Pick<Reach, 'ofOthers'>
   /** Images that the kernel reads without the daemon; undefined if there are none. */
   natives: Pick<NativeImages, 'directory' | 'mount' | 'mountPoint' | 'release' | 'tidy'> | undefined
@@ -58,7 +61,11 @@ export class KernelPlacement implements Placement {
 
   async standing(specs: readonly MountSpec[]): Promise<Map<string, string>> {
     const own = await ownMounts(this.#roots)
-    const bound = new Map(own.filter((mount) => mount.bound).map((mount) => [identityOf(mount), mount]))
+    const { drives } = this.#parts
+    const isWhole = (mount: MountInfo): boolean => !drives.isOne(mount, own) || drives.isWhole(mount, own)
+    const bound = new Map(
+      own.filter((mount) => mount.bound && isWhole(mount)).map((mount) => [identityOf(mount), mount]),
+    )
     const standing = new Map<string, string>()
     const claim = ({ id }: MountSpec, identity: string): void => {
       bound.delete(identity)
@@ -77,7 +84,8 @@ export class KernelPlacement implements Placement {
       )
       const there = (await this.locate(spec.directory))?.identity
       const found =
-        candidates.find((mount) => identityOf(mount) === there) ?? (spec.writable ? candidates[0] : undefined)
+        candidates.find((mount) => identityOf(mount) === there) ??
+        candidates.find((mount) => spec.writable || drives.isOne(mount, own))
       if (found !== undefined) claim(spec, identityOf(found))
     }
     return standing
@@ -93,10 +101,16 @@ export class KernelPlacement implements Placement {
         .map(({ device }) => device),
     )
     return new Map(
-      specs.map(({ id, identity = '' }) => {
+      specs.map(({ id, identity = '', scratchBytes }) => {
         const mount = byIdentity.get(identity)
+        const hasNative = (directory: MountInfo): boolean =>
+          mounts.some(({ parent, device }) => parent === directory.id && devices.has(device))
         const isNative =
-          mount !== undefined && below !== undefined && (devices.has(mount.device) || isOverlayBelow(mount, below))
+          mount !== undefined &&
+          below !== undefined &&
+          (devices.has(mount.device) ||
+            isOverlayBelow(mount, below) ||
+            (scratchBytes !== undefined && hasNative(mount)))
         return [id, isNative ? 'native' : 'fuse']
       }),
     )
@@ -134,10 +148,15 @@ export class KernelPlacement implements Placement {
     const { signal } = new AbortController()
     const { id, scratchBytes, owner, directory, identity = '' } = spec
     if (scratchBytes !== undefined) {
-      await this.#parts.scratches.refuseInUse(id)
-      const scratch = await this.#parts.scratches.make(id, scratchBytes, { owner, signal })
+      const { scratches, drives } = this.#parts
+      await scratches.empty(id, scratchBytes, { owner, signal })
       const reads = (await this.reads([spec])).get(id) ?? 'fuse'
-      return { placed: { rootfs: join(directory, 'rootfs.img'), scratch }, reads, identity }
+      const mounts = await readMounts()
+      const mount = mounts.find((standing) => identityOf(standing) === identity)
+      // An earlier version of p2pfs has mounted the image alone.
+      const isBeside = mount !== undefined && drives.isOne(mount, mounts)
+      const scratch = isBeside ? join(directory, scratchFile) : scratches.path(id)
+      return { placed: { rootfs: join(directory, imageFile), scratch }, reads, identity }
     }
     if (!spec.writable) {
       throw new P2pfsError(
@@ -172,8 +191,10 @@ export class KernelPlacement implements Placement {
 
   async remove(spec: MountSpec): Promise<void> {
     if (spec.scratchBytes !== undefined) await this.#parts.scratches.refuseInUse(spec.id)
+    const { mounter, drives } = this.#parts
     const mount = await this.#find(spec)
-    if (mount !== undefined) await this.#parts.mounter.unmount(mount)
+    if (mount !== undefined)
+      await (drives.isOne(mount, await readMounts()) ? drives.end(mount) : mounter.unmount(mount))
     await this.#removeLayers(spec)
   }
 
@@ -190,6 +211,7 @@ export class KernelPlacement implements Placement {
   async tidy(specs: readonly MountSpec[]): Promise<void> {
     const ids = new Set(specs.map(({ id }) => id))
     await this.#parts.writables.tidy(ids)
+    await this.#parts.drives.tidy(ids)
     await this.#parts.scratches.tidy(ids)
     await this.#parts.trees.tidy(new Set(specs.filter((spec) => spec.as === 'tree').map(({ rootfs }) => rootfs)))
     await this.#parts.natives?.tidy(new Set(specs.map(({ rootfs }) => rootfs)))
@@ -197,13 +219,16 @@ export class KernelPlacement implements Placement {
 
   async #placeDrive(spec: MountSpec, path: string, signal: AbortSignal): Promise<PlacedMount> {
     const { id, directory, scratchBytes, owner } = spec
-    const scratch =
-      scratchBytes === undefined ? undefined : await this.#parts.scratches.make(id, scratchBytes, { owner, signal })
-    const placed = { rootfs: join(directory, 'rootfs.img'), ...(scratch === undefined ? {} : { scratch }) }
+    const rootfs = join(directory, imageFile)
     // Its file is root's: whoever else owns the drive is let in by the daemon.
     const native = owner === undefined ? await this.#mountNative(spec) : undefined
     const source = native ?? this.#fuseSource(spec)
-    return await this.#bind(spec, path, placed, { source, restricted: undefined })
+    if (scratchBytes === undefined) return await this.#bind(spec, path, { rootfs }, { source, restricted: undefined })
+    const { scratches, drives } = this.#parts
+    const scratch = await scratches.make(id, scratchBytes, { owner, signal })
+    await drives.make(id, { image: join(source.filesystem, source.root, imageFile), scratch })
+    const placed = { rootfs, scratch: join(directory, scratchFile) }
+    return await this.#bind(spec, path, placed, { source: this.#driveSource(spec, source), restricted: undefined })
   }
 
   async #placeTree(spec: MountSpec, path: string, signal: AbortSignal): Promise<PlacedMount> {
@@ -238,7 +263,8 @@ export class KernelPlacement implements Placement {
     const { filesystem, root, reads } = from
     const { mounter, trees } = this.#parts
     const source = join(filesystem, root)
-    if (restricted === undefined) await mounter.bind(source, path)
+    if (spec.scratchBytes !== undefined) await mounter.bindTree(source, path)
+    else if (restricted === undefined) await mounter.bind(source, path)
     else {
       const options = spec.writable ? restrictions : (['ro', ...restrictions] as const)
       await mounter.bindWith(options, source, path, trees.passingPlace(spec.id))
@@ -263,14 +289,21 @@ export class KernelPlacement implements Placement {
   #sources(spec: MountSpec): Source[] {
     const { natives } = this.#parts
     if (spec.writable) return [this.#merged(spec, { reads: 'fuse' })]
-    const fuse = this.#fuseSource(spec)
-    if (natives === undefined) return [fuse]
-    return [{ filesystem: natives.mountPoint(spec.as, spec.rootfs), root: '/', reads: 'native' }, fuse]
+    const sources = [this.#fuseSource(spec)]
+    if (natives !== undefined)
+      sources.push({ filesystem: natives.mountPoint(spec.as, spec.rootfs), root: '/', reads: 'native' })
+    if (spec.scratchBytes !== undefined) sources.push(this.#driveSource(spec, { reads: 'fuse' }))
+    return sources
   }
 
   #fuseSource({ as, rootfs }: MountSpec): Source {
     if (as === 'drive') return { filesystem: this.#mountPoint, root: `/${rootfs}`, reads: 'fuse' }
     return { filesystem: this.#parts.trees.mountPoint(rootfs), root: '/', reads: 'fuse' }
+  }
+
+  /** The directory of a drive with a scratch. */
+  #driveSource({ id }: MountSpec, { reads }: Pick<Source, 'reads'>): Source {
+    return { filesystem: this.#parts.drives.mountPoint(id), root: '/', reads }
   }
 
   /** The overlay of a writable tree. */
@@ -289,6 +322,8 @@ export class KernelPlacement implements Placement {
 
   async #removeLayers({ id, writable, scratchBytes }: MountSpec): Promise<void> {
     if (writable) await this.#parts.writables.remove(id)
-    if (scratchBytes !== undefined) await this.#parts.scratches.remove(id)
+    if (scratchBytes === undefined) return
+    await this.#parts.drives.remove(id)
+    await this.#parts.scratches.remove(id)
   }
 }

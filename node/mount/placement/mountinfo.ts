@@ -4,6 +4,8 @@ import { open, readFile, readlink } from 'node:fs/promises'
 export interface MountInfo {
   /** Unique among the mounts that stand. */
   id: number
+  /** The mount that this one is mounted in. */
+  parent: number
   /** `major:minor` of the mounted filesystem. */
   device: string
   /** Path within the filesystem that is mounted here. */
@@ -79,10 +81,11 @@ export function parseMountInfo(text: string): MountInfo[] {
     .map((line) => {
       const fields = line.split(' ')
       const separator = fields.indexOf('-', 6)
-      const [id, , device = '', root = '', mountPoint = ''] = fields
+      const [id, parent, device = '', root = '', mountPoint = ''] = fields
       const [type = '', source = '', options = ''] = fields.slice(separator + 1)
       return {
         id: Number(id),
+        parent: Number(parent),
         device,
         root: unescape(root),
         mountPoint: unescape(mountPoint),

@@ -3,28 +3,39 @@ import { isOverlayBelow } from './overlay-layers.ts'
 import { readMounts, type MountInfo } from './mountinfo.ts'
 
 export interface OwnMount extends MountInfo {
-  /** Whether it stands elsewhere than below the given directories: on a directory of the user. */
+  /** Whether it stands elsewhere than below the given directories: on, or in, a directory of the user. */
   bound: boolean
 }
 
 /**
  * The mounts on and below the given directories, and all other mounts of the same filesystems, in the order in which
- * they were made.
+ * they were made. A filesystem is ours if it is mounted there as a whole: a file or directory of the host's disk may be
+ * bound there, and that disk has other mounts. What is bound to a file of a tmpfs of ours belongs to that, see
+ * {@link DriveDirectories}.
  * @param roots without symbolic links
  */
 export async function ownMounts(roots: readonly string[]): Promise<OwnMount[]> {
-  const mounts = await readMounts()
+  return ownMountsOf(await readMounts(), roots)
+}
+
+/** As {@link ownMounts}, of a list of all mounts. */
+export function ownMountsOf(mounts: readonly MountInfo[], roots: readonly string[]): OwnMount[] {
   const isBelow = (mountPoint: string): boolean =>
     roots.some((root) => mountPoint === root || mountPoint.startsWith(`${root}/`))
-  const devices = new Set(mounts.filter(({ mountPoint }) => isBelow(mountPoint)).map(({ device }) => device))
+  const devices = new Set(
+    mounts.filter(({ mountPoint, root }) => root === '/' && isBelow(mountPoint)).map(({ device }) => device),
+  )
+  const directories = new Set(
+    mounts.filter(({ type, device }) => type === 'tmpfs' && devices.has(device)).map(({ id }) => id),
+  )
   return mounts
-    .filter(({ device }) => devices.has(device))
+    .filter(({ device, parent }) => devices.has(device) || directories.has(parent))
     .map((mount) => ({ ...mount, bound: !isBelow(mount.mountPoint) }))
 }
 
 /**
- * Those of a list of own mounts that need no daemon: of filesystems that are mounted below a directory first, and the
- * writable trees on these, with their disks.
+ * Those of a list of own mounts that need no daemon: of filesystems that are mounted below a directory first, the
+ * writable trees on these, with their disks, and the directories of drives whose image is one of these.
  */
 export function lastingMounts(own: readonly OwnMount[], directory: string): OwnMount[] {
   const devicesOf = (mounts: readonly OwnMount[]): Set<string> => new Set(mounts.map(({ device }) => device))
@@ -33,6 +44,11 @@ export function lastingMounts(own: readonly OwnMount[], directory: string): OwnM
   const disks = own.filter(({ mountPoint }) =>
     overlays.some((overlay) => !overlay.bound && mountPoint === join(dirname(overlay.mountPoint), 'disk')),
   )
-  const devices = devicesOf([...native, ...overlays, ...disks])
-  return own.filter(({ device }) => devices.has(device))
+  const nativeDevices = devicesOf(native)
+  const drives = own.filter(
+    ({ id, type }) => type === 'tmpfs' && own.some(({ parent, device }) => parent === id && nativeDevices.has(device)),
+  )
+  const inDrives = new Set(drives.map(({ id }) => id))
+  const devices = devicesOf([...native, ...overlays, ...disks, ...drives])
+  return own.filter(({ device, parent }) => devices.has(device) || inDrives.has(parent))
 }

@@ -1,4 +1,4 @@
-import { chown, mkdir, readdir, rm } from 'node:fs/promises'
+import { chmod, chown, mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { Log } from '../../base/log.ts'
@@ -7,9 +7,14 @@ import type { DiskTemplates } from './disk-template.ts'
 import type { UseCheck } from './use-check.ts'
 
 export interface ScratchDrivesParts {
-  templates: Pick<DiskTemplates, 'copyTo'>
+  templates: Pick<DiskTemplates, 'copyInto' | 'copyTo'>
   uses: Pick<UseCheck, 'ofFile'>
   log: Log
+}
+
+interface ScratchOptions {
+  owner?: Owner | undefined
+  signal: AbortSignal
 }
 
 /** Second, writable drives of VMs: a file each, which ends with its mount. */
@@ -27,21 +32,28 @@ export class ScratchDrives {
   }
 
   /**
-   * Makes an empty drive, in place of the one that there was.
-   * @param options `owner`: whose the file is; root's by default. The directories above it are root's: a VMM of another
-   * user is given the file, open or in a jail
+   * Makes an empty drive.
+   * @param options `owner`: whose the file is; root's by default
    * @throws as {@link DiskTemplates.copyTo}
    */
-  async make(
-    id: string,
-    sizeBytes: number,
-    { owner, signal }: { owner?: Owner | undefined; signal: AbortSignal },
-  ): Promise<string> {
+  async make(id: string, sizeBytes: number, { owner, signal }: ScratchOptions): Promise<string> {
     const path = this.path(id)
     await mkdir(join(this.#directory, id), { recursive: true, mode: 0o700 })
     await this.#parts.templates.copyTo(path, sizeBytes, { signal })
     if (owner !== undefined) await chown(path, owner.uid, owner.gid)
     return path
+  }
+
+  /**
+   * Empties a drive. Its file stays the same one, which may be bound to other places, as in a jail.
+   * @throws conflict if somebody has it open, and as {@link DiskTemplates.copyInto}
+   */
+  async empty(id: string, sizeBytes: number, { owner, signal }: ScratchOptions): Promise<void> {
+    await this.refuseInUse(id)
+    const path = this.path(id)
+    await this.#parts.templates.copyInto(path, sizeBytes, { signal })
+    if (owner !== undefined) await chown(path, owner.uid, owner.gid)
+    await chmod(path, 0o600)
   }
 
   /** @throws conflict if somebody has the drive open */

@@ -20,7 +20,7 @@ export type StreamClass = (typeof streamClasses)[number]
  */
 const latencyBounds = { firstMs: 300, minMs: 50, maxMs: 1_000 } as const
 /** The same, for a member that is to say that it reads a chunk from the registry: a small message. */
-const comingBounds = { firstMs: 50, minMs: 20, maxMs: 500 } as const
+const comingBounds = { firstMs: 50, minMs: 50, maxMs: 500 } as const
 
 /** Wants that are sent within this time count as sent together (ms). */
 const togetherMs = 20

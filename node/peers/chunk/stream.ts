@@ -15,6 +15,7 @@ import type { Clock } from '../../base/clock.ts'
 import { hashBytes } from '../../base/hashing.ts'
 import type { LatencyEstimate } from '../../base/latency-estimate.ts'
 import type { Urgency } from '../../base/urgency.ts'
+import { comesBefore } from '../../model/chunk-request.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import type { Peer } from '../peer.ts'
 import { standings } from '../peer-standing.ts'
@@ -30,7 +31,10 @@ const ownPauseMs = 250
 const stillSilentMs = 2_000
 /** The longest that one want may take although the peer gets on with others (ms): it bounds what a starved one holds. */
 const longestMs = 60_000
-/** A want is starved when so many that were sent after it have been answered. Servers work on four wants at once. */
+/**
+ * A want is starved when one was answered that was sent so many later and does not go first. Servers work on four wants at once.
+ * What the peer has to get itself takes its own time.
+ */
 const maxOvertaking = 64
 
 interface Pending {
@@ -39,6 +43,9 @@ interface Pending {
   /** Its place among all wants of the stream. */
   place: number
   sentAtMs: number
+  priority: WantPriority
+  /** Whether the peer gets the chunk if it does not hold it. */
+  isRelayed: boolean
   /** Whether whoever asked has given up. The peer owes the answer all the same. */
   isAbandoned: boolean
   /** Whether the peer has said that it reads the chunk from the registry. */
@@ -133,6 +140,8 @@ export class ChunkStream {
       lengthBytes,
       place,
       sentAtMs: clock.now(),
+      priority,
+      isRelayed: relay !== undefined,
       isAbandoned: false,
       isComing: false,
       onComing,
@@ -229,7 +238,7 @@ export class ChunkStream {
       for await (const message of readFrames(stream, maxAnswerBytes)) {
         const answer = parseAnswer(message)
         if (answer.status === 'coming') {
-          for (const id of [answer.id, ...answer.more]) this.#noteComing(this.#owed(id))
+          this.#noteComing([answer.id, ...answer.more].map((id) => this.#owed(id)))
           continue
         }
         const pending = this.#owed(answer.id)
@@ -255,12 +264,16 @@ export class ChunkStream {
     return pending
   }
 
-  #noteComing(pending: Pending): void {
+  /** @param all the wants of one message: one sample, however many they are */
+  #noteComing(all: readonly Pending[]): void {
     const { peer, clock, comingLatency } = this.#parts
-    if (!pending.isComing) comingLatency.add(clock.now() - this.#dueMs(pending))
+    const fresh = all.find(({ isComing }) => !isComing)
+    if (fresh !== undefined) comingLatency.add(clock.now() - this.#dueMs(fresh))
     peer.standing.gotOn()
-    pending.isComing = true
-    pending.onComing?.()
+    for (const pending of all) {
+      pending.isComing = true
+      pending.onComing?.()
+    }
   }
 
   async #verify(pending: Pending, bytes: Uint8Array): Promise<void> {
@@ -300,10 +313,11 @@ export class ChunkStream {
   }
 
   /** Ends the wait for wants that the peer leaves aside. */
-  #rejectStarved({ place }: Pending): void {
+  #rejectStarved({ place, priority }: Pending): void {
     for (const pending of this.#pending.values()) {
       if (pending.place > place - maxOvertaking) return
-      if (!pending.isAbandoned && !pending.isComing) pending.reject(this.#timeout(pending.digest))
+      const isStarved = !pending.isRelayed && !comesBefore(priority, pending.priority)
+      if (isStarved && !pending.isAbandoned) pending.reject(this.#timeout(pending.digest))
     }
   }
 

@@ -71,12 +71,8 @@ export class Swarms {
   /**
    * Asks the trackers of the segments for members, and connects to some of them, so that each segment has about
    * {@link neighbours}. Members that are connected, and those that are in several of these swarms, come first.
-   * @param options `onChosen`: called once with the members that are being connected to; `onFailed`: for one that is not reached
    */
-  async join(
-    tables: readonly Digest[],
-    options: { onChosen?: (ids: readonly string[]) => void; onFailed?: (id: string) => void } = {},
-  ): Promise<void> {
+  async join(tables: readonly Digest[]): Promise<void> {
     const now = this.#parts.clock.now()
     for (const table of tables) {
       this.#add(table, {
@@ -88,9 +84,7 @@ export class Swarms {
       })
     }
     const found = await this.#find(tables)
-    const chosen = choose(found, this.#connected(), neighbours)
-    options.onChosen?.([...chosen.keys()])
-    await this.#connect(chosen, options.onFailed)
+    await this.#connect(choose(found, this.#connected(), neighbours))
   }
 
   /** Nobody that is connected holds a chunk of the segment: asks the trackers again, if that was some time ago. */
@@ -139,10 +133,9 @@ export class Swarms {
     return new Set(this.#parts.membership.members().map(({ id }) => id))
   }
 
-  async #connect(chosen: ReadonlyMap<string, readonly Digest[]>, onFailed?: (id: string) => void): Promise<void> {
+  async #connect(chosen: ReadonlyMap<string, readonly Digest[]>): Promise<void> {
     const reached = [...chosen].map(async ([id, tables]) => {
-      const isReached = await this.#reach(id)
-      if (!isReached) return onFailed?.(id)
+      if (!(await this.#reach(id))) return
       for (const table of tables) this.#keep(table, id)
     })
     await Promise.all(reached)

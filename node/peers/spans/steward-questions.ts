@@ -12,13 +12,13 @@ import type { SpanClient } from './client.ts'
  * How long a steward may take to answer, before there are samples and within bounds (ms): a small message, at a host that
  * starts the same image and is short of cores.
  */
-const answerBounds = { firstMs: 100, minMs: 20, maxMs: 500 } as const
+const answerBounds = { firstMs: 250, minMs: 20, maxMs: 500 } as const
 /** How long it may take to connect to a member, before there are samples and within bounds (ms): some round trips, and its turn. */
 const connectBounds = { firstMs: 500, minMs: 250, maxMs: 1_000 } as const
 /** A steward that was just connected to may take so many times as long as that took: many others may connect to it, too. */
 const meetingFactor = 4
 /** A question that nobody waits for gives its steward this time (ms), or so many times what stewards usually take. */
-const unawaited = { minMs: 1_000, factor: 4 } as const
+const unawaited = { minMs: 3_000, factor: 4 } as const
 /** Stewards that are asked for one group: the first in its order, and the next where that one is passed over. */
 const maxAsked = 2
 /** A steward that was passed over is not asked for so long (ms). */

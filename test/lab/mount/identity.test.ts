@@ -62,7 +62,7 @@ for (const [kind, options] of [
     renameSync(real, renamed)
     await replaceDaemon(daemon)
     assert.equal((await daemon.status()).mounts.length, 1)
-    assert.ok(existsSync(scratch ?? join(renamed, 'one/written')))
+    assert.ok(existsSync(join(renamed, 'one', scratch === undefined ? 'written' : 'scratch.img')))
     if (kind === 'tree') assert.deepEqual(readFileSync(join(renamed, 'one/file')), content)
     await umounts(daemon, kind === 'drive' ? join(link, 'one') : join(renamed, 'one'))
     assert.deepEqual(daemon.mounts(), [join(daemon.directory, 'state/mnt')])
@@ -79,14 +79,15 @@ test('a scratch drive that is open is neither deleted nor replaced', async (t) =
   for (const command of ['umount', 'reset'])
     assert.match((await daemon.cli(command, directory)).stderr, /scratch drive .* is in use; stop what uses it/)
   // Its mount is gone, and so are its rights to the drive: it stays while it is open, and no longer.
-  execFileSync('umount', [directory])
+  execFileSync('umount', ['--lazy', directory])
   await replaceDaemon(daemon)
   assert.deepEqual((await daemon.status()).mounts, [])
-  assert.ok(existsSync(scratch))
+  const drives = (): string[] => readdirSync(join(daemon.directory, 'state/scratch'))
+  assert.equal(drives().length, 1)
   assert.match(daemon.log, /scratch drive of an ended mount is kept/)
   closeSync(fd)
   await replaceDaemon(daemon)
-  assert.equal(existsSync(scratch), false)
+  assert.deepEqual(drives(), [])
 })
 
 test('a directory on which something else is mounted over ours is left alone', async (t) => {
@@ -99,4 +100,40 @@ test('a directory on which something else is mounted over ours is left alone', a
   execFileSync('umount', [directory])
   await umounts(daemon, directory)
   assert.deepEqual(readdirSync(directory), [])
+})
+
+for (const name of ['rootfs.img', 'scratch.img']) {
+  test(`a drive whose ${name} something else is mounted over is left alone, whole`, async (t) => {
+    const daemon = await DaemonProcess.start(t)
+    await importImage(daemon)
+    const directory = daemon.target('drive')
+    const { rootfs } = await daemon.json<MountResult>('mount', image, directory, '--scratch', '16MiB')
+    const expected = readFileSync(rootfs)
+    execFileSync('mount', ['--bind', '/etc/hostname', join(directory, name)])
+    assert.match((await daemon.cli('umount', directory)).stderr, /another filesystem is mounted over it/)
+    execFileSync('umount', [join(directory, name)])
+    assert.ok(readFileSync(rootfs).equals(expected))
+    execFileSync('e2fsck', ['-fn', join(directory, 'scratch.img')], { stdio: 'ignore' })
+    await umounts(daemon, directory)
+    assert.deepEqual(readdirSync(directory), [])
+  })
+}
+
+test('a drive whose files were unmounted by hand is forgotten, and its directory is free again', async (t) => {
+  const daemon = await DaemonProcess.start(t)
+  await importImage(daemon)
+  for (const [i, names] of [['rootfs.img'], ['scratch.img'], ['rootfs.img', 'scratch.img']].entries()) {
+    const directory = daemon.target(`drive-${i}`)
+    await daemon.json('mount', image, directory, '--scratch', '16MiB')
+    execFileSync(
+      'umount',
+      names.map((name) => join(directory, name)),
+    )
+    await replaceDaemon(daemon)
+    assert.deepEqual((await daemon.status()).mounts, [])
+    // The new daemon mounts a trial for a moment, to see what the kernel can do.
+    const left = daemon.mounts().filter((path) => !path.includes('/trial/'))
+    assert.deepEqual(left, [join(daemon.directory, 'state/mnt')])
+    assert.deepEqual(readdirSync(directory), [])
+  }
 })

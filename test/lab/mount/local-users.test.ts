@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import {
   chmodSync,
   closeSync,
@@ -132,11 +134,84 @@ test('the scratch drive is its owner’s, also after a reset', async (t) => {
   const options = ['--scratch', '16MiB', '--owner', `${vmm}:${vmm + 1}`]
   const { scratch = '' } = await daemon.json<MountResult>('mount', image, directory, ...options)
   assert.deepEqual(access(scratch), [vmm, vmm + 1, 0o600])
-  const { ino } = statSync(scratch)
   await daemon.json<Placed>('reset', directory)
-  assert.notEqual(statSync(scratch).ino, ino)
   assert.deepEqual(access(scratch), [vmm, vmm + 1, 0o600])
 })
+
+test('the image and the scratch lie in one directory: the owner opens both, and no other user either', async (t) => {
+  const daemon = await startDaemon(t)
+  const directory = daemon.target('drive')
+  const options = ['--scratch', '16MiB', '--owner', `${vmm}:${vmm}`]
+  const placed = await daemon.json<MountResult>('mount', image, directory, ...options)
+  const [rootfs, scratch] = [join(directory, 'rootfs.img'), join(directory, 'scratch.img')]
+  assert.deepEqual([placed.rootfs, placed.scratch], [rootfs, scratch])
+  assert.deepEqual(readdirSync(directory), ['rootfs.img', 'scratch.img'])
+  for (const file of [rootfs, scratch]) {
+    assert.ok(canRead(vmm, file), file)
+    assert.equal(canRead(stranger, file), false, file)
+  }
+  const write = (uid: number): Outcome => runAs(uid, ['dd', 'if=/dev/zero', `of=${scratch}`, 'count=1', 'conv=notrunc'])
+  assert.equal(write(vmm).status, 0)
+  assert.equal(write(stranger).status, 1)
+  for (const uid of [0, vmm]) assert.match(runAs(uid, ['touch', join(directory, 'other')]).stderr, /Read-only|denied/)
+})
+
+for (const [how, enter] of [
+  // As a jailer does it that has its own mount namespace, before the jail is closed.
+  ['bound into it', 'mkdir -p $JAIL/drives; mount --rbind $DIR $JAIL/drives'],
+  [
+    'bound into it file by file',
+    'mkdir -p $JAIL/drives; for f in rootfs.img scratch.img; do : > $JAIL/drives/$f; mount --bind $DIR/$f $JAIL/drives/$f; done',
+  ],
+] as const) {
+  test(`a VMM in a chroot of another user has both drives ${how}, sees a reset, and keeps them from their end`, async (t) => {
+    const daemon = await startDaemon(t)
+    const [directory, jail] = [daemon.target('drive'), daemon.target('jail')]
+    const options = ['--scratch', '16MiB', '--owner', `${vmm}:${vmm}`]
+    const { rootfs, scratch = '' } = await daemon.json<MountResult>('mount', image, directory, ...options)
+    const script = [
+      enter,
+      'mkdir $JAIL/usr && mount --bind /usr $JAIL/usr && for d in bin lib lib64; do ln -s usr/$d $JAIL/$d; done',
+      `exec chroot --userspec=${vmm}:${vmm} --groups= $JAIL /bin/sh`,
+    ].join(' && ')
+    const shell = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', script], {
+      env: { ...process.env, JAIL: jail, DIR: directory },
+    })
+    t.after(() => shell.kill('SIGKILL'))
+    shell.stdout.setEncoding('utf8')
+    let said = ''
+    shell.stderr.setEncoding('utf8').on('data', (text: string) => (said += text))
+    const ask = async (command: string): Promise<string> => {
+      shell.stdin.write(`${command}\n`)
+      const [line] = (await once(shell.stdout, 'data', { signal: AbortSignal.timeout(30_000) }).catch(
+        (cause: unknown) => {
+          throw new Error(said, { cause })
+        },
+      )) as [string]
+      return line.trim()
+    }
+    const hash = createHash('sha256').update(readFileSync(rootfs)).digest('hex')
+    assert.equal(await ask(`sha256sum < /drives/rootfs.img`), `${hash}  -`)
+    const mark = `dd if=/drives/scratch.img bs=4 skip=2097152 count=1 status=none`
+    const write = `printf mark | dd of=/drives/scratch.img bs=4 seek=2097152 conv=notrunc status=none`
+    assert.equal(await ask(`${write}; ${mark}; echo`), 'mark')
+    assert.equal(
+      readFileSync(scratch)
+        .subarray(2 ** 23, 2 ** 23 + 4)
+        .toString(),
+      'mark',
+    )
+    await daemon.json('reset', directory)
+    assert.equal(await ask(`${mark} | tr -d '\\0' | wc -c`), '0')
+    assert.equal(await ask('exec 3<>/drives/scratch.img; echo open'), 'open')
+    for (const command of ['reset', 'umount'])
+      assert.match((await daemon.cli(command, directory)).stderr, /scratch drive .* is in use/)
+    assert.equal(await ask('exec 3>&-; echo closed'), 'closed')
+    assert.equal((await daemon.cli('umount', directory)).status, 0)
+    assert.deepEqual(daemon.mounts(), [join(daemon.directory, 'state/mnt')])
+    assert.deepEqual(readdirSync(join(daemon.directory, 'state/scratch')), [])
+  })
+}
 
 for (const [name, options] of [
   ['a tree', []],

@@ -145,6 +145,10 @@ test('a daemon of an ordinary user mounts drives, and leaves nothing when it is 
     assert.equal((JSON.parse(answer.stdout) as MountResult).rootfs, link)
     assert.match((await read()).stdout, new RegExp(expected))
     assert.match((await read(true)).stderr, /Permission denied/, 'without user_allow_other')
+    // Nobody could take the mount over: it stays, and so does the socket.
+    daemon.kill('SIGHUP')
+    assert.match((await read()).stdout, new RegExp(expected), 'after SIGHUP')
+    assert.equal((await host.cli('status')).status, 0)
     const status = await end(daemon, signal)
     if (signal === 'SIGTERM') assert.equal(status, 0)
     else daemon = await host.startDaemon(t)

@@ -99,36 +99,53 @@ test('native mounts need neither daemon nor supervisor, and the next one takes t
   const image = await copyOddImage(daemon.directory)
   await seedBoth(daemon, image)
   await whenReady(daemon)
-  const names = ['tree', 'writable', 'limited', 'drive', 'through-fuse']
-  const [tree = '', writable = '', limited = '', drive = '', fuse = ''] = names.map((name) => daemon.target(name))
+  const names = ['tree', 'writable', 'limited', 'drive', 'scratch', 'through-fuse']
+  const [tree = '', writable = '', limited = '', drive = '', scratch = '', fuse = ''] = names.map((name) =>
+    daemon.target(name),
+  )
   await daemon.json('mount', image, tree, '--as', 'tree')
   await daemon.json('mount', image, writable, '--as', 'tree', '--writable')
   await daemon.json('mount', image, limited, '--as', 'tree', '--writable', '--size', '16MiB')
   await daemon.json('mount', image, drive)
-  await daemon.json('mount', image, fuse, '--owner', '1234:1234')
+  await daemon.json('mount', image, scratch, '--scratch', '16MiB')
+  await daemon.json('mount', image, fuse, '--owner', '1234:1234', '--scratch', '16MiB')
   const exported = join(daemon.directory, 'ext4.img')
   await daemon.json('export', image, exported)
   for (const directory of [writable, limited]) writeFileSync(join(directory, 'written'), 'x')
+  const mark = 2 ** 23
+  writeFileSync(join(daemon.directory, 'mark'), 'mark')
+  execFileSync('dd', [
+    `if=${join(daemon.directory, 'mark')}`,
+    `of=${join(scratch, 'scratch.img')}`,
+    'oflag=seek_bytes',
+    `seek=${mark}`,
+    'conv=notrunc',
+    'status=none',
+  ])
 
   await daemon.killAll()
   drop()
   const check = (): void => {
-    execFileSync('cmp', [exported, join(drive, 'rootfs.img')])
+    for (const directory of [drive, scratch]) execFileSync('cmp', [exported, join(directory, 'rootfs.img')])
     execFileSync('sh', ['-c', 'tar -C "$1" -cf - . | cat > /dev/null', 'sh', tree])
+    execFileSync('cmp', ['-n', '4', '-i', `0:${mark}`, join(daemon.directory, 'mark'), join(scratch, 'scratch.img')])
     for (const directory of [writable, limited]) assert.equal(readFileSync(join(directory, 'written'), 'utf8'), 'x')
   }
   check()
   await daemon.startAgain()
   check()
-  assert.deepEqual(await readsOf(daemon), { tree: 'native', writable: 'native', limited: 'native', drive: 'native' })
+  assert.deepEqual(await readsOf(daemon), Object.fromEntries(names.slice(0, 5).map((name) => [name, 'native'])))
   // The same boot: nothing has to be checked again.
   await whenReady(daemon)
   const { daemonPid } = await daemon.status()
   daemon.signal('SIGHUP')
   await daemon.replaced(daemonPid)
   check()
-  assert.equal(Object.keys(await readsOf(daemon)).length, 4)
-  for (const directory of [tree, writable, limited, drive])
+  assert.equal(Object.keys(await readsOf(daemon)).length, 5)
+  await daemon.json('reset', scratch)
+  execFileSync('e2fsck', ['-fn', join(scratch, 'scratch.img')], { stdio: 'ignore' })
+  assert.equal((await readsOf(daemon))['scratch'], 'native')
+  for (const directory of [tree, writable, limited, drive, scratch])
     assert.equal((await daemon.cli('umount', directory)).status, 0)
   assert.deepEqual(standing(daemon), [join(daemon.directory, 'state/mnt')])
 })

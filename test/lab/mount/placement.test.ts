@@ -1,16 +1,19 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { run } from '../../../netlab/hosts/process.ts'
+import { DriveDirectories } from '../../../node/mount/placement/drive-directories.ts'
 import { DiskTemplates } from '../../../node/mount/placement/disk-template.ts'
 import { KernelMounter } from '../../../node/mount/placement/kernel-mounter.ts'
 import { KernelPlacement } from '../../../node/mount/placement/kernel-placement.ts'
 import { LinkPlacement } from '../../../node/mount/placement/link-placement.ts'
 import type { MountSpec, Placement } from '../../../node/mount/placement/placement.ts'
-import { runTool } from '../../../node/mount/placement/run-tool.ts'
+import { runTool, type RunTool } from '../../../node/mount/placement/run-tool.ts'
 import { Reach } from '../../../node/mount/placement/reach.ts'
 import { ScratchDrives } from '../../../node/mount/placement/scratch-drives.ts'
 import { silentLog } from '../../../node/base/log.ts'
@@ -29,8 +32,13 @@ class TestHost implements AsyncDisposable {
     this.directory = directory
   }
 
-  static async create(): Promise<TestHost> {
+  /** @param options `shared`: what is mounted there goes to other mount namespaces too, as on a host with systemd */
+  static async create({ shared = false } = {}): Promise<TestHost> {
     const host = new TestHost(await mkdtemp(join(tmpdir(), 'p2pfs-test-')))
+    if (shared) {
+      await run('mount', ['--bind', host.directory, host.directory])
+      await run('mount', ['--make-shared', host.directory])
+    }
     const [mountPoint, content] = [host.path('mnt'), host.path('content')]
     for (const path of [mountPoint, content]) await mkdir(path)
     await run('mount', ['-t', 'tmpfs', 'p2pfs-test', mountPoint])
@@ -69,7 +77,7 @@ class TestHost implements AsyncDisposable {
     return (await readFile('/proc/self/mountinfo', 'utf8'))
       .split('\n')
       .map((line) => line.split(' ')[4] ?? '')
-      .filter((path) => path.startsWith(`${this.directory}/`))
+      .filter((path) => path === this.directory || path.startsWith(`${this.directory}/`))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -80,7 +88,7 @@ class TestHost implements AsyncDisposable {
 
 interface Kind {
   /** Another placement on the same host, as the next daemon makes it. */
-  open: (host: TestHost) => Placement
+  open: (host: TestHost, run?: RunTool) => Placement
   /** Whether what was placed stands for the next daemon. */
   outlivesDaemon: boolean
   /** Makes a directory unfit for a drive. */
@@ -91,11 +99,11 @@ const { signal } = new AbortController()
 
 const kinds: Record<string, Kind> = {
   kernel: {
-    open: (host) => {
+    open: (host, tool = runTool) => {
       const mountPoint = host.path('mnt')
-      const mounter = new KernelMounter({ run: runTool })
-      const uses = new UseCheck({ run: runTool })
-      const templates = new DiskTemplates({ run: runTool }, { directory: host.path('templates') })
+      const mounter = new KernelMounter({ run: tool })
+      const uses = new UseCheck({ run: tool })
+      const templates = new DiskTemplates({ run: tool }, { directory: host.path('templates') })
       const parts = {
         mounter,
         trees: new Trees({ mounter }, { directory: host.path('trees'), mountPoint }),
@@ -104,10 +112,14 @@ const kinds: Record<string, Kind> = {
           { directory: host.path('writable') },
         ),
         scratches: new ScratchDrives({ templates, uses, log: silentLog }, { directory: host.path('scratch') }),
-        reach: new Reach({ run: runTool }),
+        drives: new DriveDirectories({ mounter, log: silentLog }, { directory: host.path('drives') }),
+        reach: new Reach({ run: tool }),
         natives: undefined,
       }
-      return new KernelPlacement(parts, { mountPoint, roots: [mountPoint, host.path('trees'), host.path('writable')] })
+      return new KernelPlacement(parts, {
+        mountPoint,
+        roots: [mountPoint, ...['trees', 'writable', 'drives'].map((name) => host.path(name))],
+      })
     },
     outlivesDaemon: true,
     occupy: async (spec, placement) => void (await placement.place({ ...spec, id: 'other' }, { signal })),
@@ -124,10 +136,10 @@ const isError =
   (error: unknown): boolean =>
     isP2pfsError(error, code)
 
-for (const [kind, { open, outlivesDaemon, occupy }] of Object.entries(kinds)) {
+for (const [kind, { open: openKind, outlivesDaemon, occupy }] of Object.entries(kinds)) {
   test(`the ${kind} placement puts drives on directories, and takes them away`, async () => {
     await using host = await TestHost.create()
-    const placement = open(host)
+    const placement = openKind(host)
     const first = await host.drive('a')
     const second = await host.drive('b', { rootfs: 'second' })
     const placed: MountSpec[] = []
@@ -149,7 +161,7 @@ for (const [kind, { open, outlivesDaemon, occupy }] of Object.entries(kinds)) {
 
   test(`the ${kind} placement refuses a directory that is absent, taken, or given up`, async () => {
     await using host = await TestHost.create()
-    const placement = open(host)
+    const placement = openKind(host)
     const spec = await host.drive('a')
     const absent = { ...spec, directory: host.path('of-user', 'absent') }
     await assert.rejects(placement.place(absent, { signal }), isError('missing'))
@@ -163,7 +175,7 @@ for (const [kind, { open, outlivesDaemon, occupy }] of Object.entries(kinds)) {
 
   test(`the ${kind} placement resets nothing of a plain drive, and says so`, async () => {
     await using host = await TestHost.create()
-    const placement = open(host)
+    const placement = openKind(host)
     const spec = await host.drive('a')
     const { rootfs } = (await placement.place(spec, { signal })).placed
     await assert.rejects(placement.reset(spec), isError('invalid'))
@@ -175,10 +187,10 @@ for (const [kind, { open, outlivesDaemon, occupy }] of Object.entries(kinds)) {
     const specs = [await host.drive('a'), await host.drive('b', { rootfs: 'second' })]
     const placed: MountSpec[] = []
     for (const spec of specs) {
-      const { identity } = await open(host).place(spec, { signal })
+      const { identity } = await openKind(host).place(spec, { signal })
       placed.push({ ...spec, identity })
     }
-    const next = open(host)
+    const next = openKind(host)
     const standing = [...(await next.standing(placed)).keys()].toSorted()
     assert.deepEqual(standing, outlivesDaemon ? specs.map(({ id }) => id).toSorted() : [])
     await next.tidy(placed)
@@ -245,7 +257,7 @@ test('the kernel placement tidies up what belongs to no mount', async () => {
   ]
   for (const spec of specs) await placement.place(spec, { signal })
   // The user's directories are unmounted behind the back of the daemon, which has no records of them.
-  for (const { directory } of specs) await run('umount', [directory])
+  for (const { directory } of specs) await run('umount', ['--recursive', directory])
   await kinds['kernel']!.open(host).tidy([])
   await leavesNothing(host, before)
 })
@@ -263,11 +275,127 @@ test('the kernel placement removes the disk of a layer that a killed daemon has 
   assert.deepEqual(await host.mounts(), before)
 })
 
-async function leavesNothing(host: TestHost, mountsBefore: readonly string[]): Promise<void> {
+/** Runs tools until so many have run. From then on the daemon is dead: nothing it asks for happens. */
+const dyingAfter = (count: number): { run: RunTool; isDead: () => boolean } => {
+  let ran = 0
+  return {
+    run: async (...call) => (++ran > count ? { ok: false, message: 'dead' } : await runTool(...call)),
+    isDead: () => ran > count,
+  }
+}
+
+/** Both files of a drive are there, and right. */
+async function isWholeDrive(host: TestHost, { directory, rootfs }: MountSpec): Promise<void> {
+  assert.deepEqual(await readdir(directory), ['rootfs.img', 'scratch.img'])
+  assert.ok((await host.image(rootfs)).equals(await readFile(join(directory, 'rootfs.img'))))
+  await run('e2fsck', ['-fn', join(directory, 'scratch.img')])
+}
+
+for (const step of ['place', 'reset', 'remove'] as const) {
+  test(`a daemon that dies at any tool of the ${step} of a drive with a scratch leaves it whole, or nothing of it`, async () => {
+    await using host = await TestHost.create()
+    const { open: daemon } = kinds['kernel']!
+    const before = await host.mounts()
+    const outcomes: boolean[] = []
+    for (let tools = 0, isDone = false; !isDone; tools++) {
+      let spec = await host.drive(`drive-${tools}`, { scratchBytes: 2 ** 24 })
+      if (step !== 'place') spec = { ...spec, identity: (await daemon(host).place(spec, { signal })).identity }
+      const { run: tool, isDead } = dyingAfter(tools)
+      await daemon(host, tool)
+        [step](spec, { signal })
+        .catch(() => undefined)
+      isDone = !isDead()
+      const next = daemon(host)
+      const stands = (await next.standing([spec])).get(spec.id)
+      await next.tidy(stands === undefined ? [] : [spec])
+      outcomes.push(stands !== undefined)
+      if (stands !== undefined) {
+        spec = { ...spec, identity: stands }
+        if (step !== 'reset') await isWholeDrive(host, spec)
+        // A reset that was begun can be done again, and then all is right.
+        await next.reset(spec)
+        await isWholeDrive(host, spec)
+        await next.remove(spec)
+      }
+      assert.deepEqual(await readdir(spec.directory), [])
+      await leavesNothing(host, before, ['scratch', 'drives'])
+      assert.ok(tools < 40)
+    }
+    if (step === 'place') assert.deepEqual([outcomes[0], outcomes.at(-1)], [false, true])
+    if (step === 'reset') assert.ok(outcomes.every(Boolean))
+    if (step === 'remove') assert.deepEqual([outcomes[0], outcomes.at(-1)], [true, false])
+  })
+}
+
+test('a drive with a scratch that is in use stays whole when it is to end', async () => {
+  await using host = await TestHost.create()
+  const placement = kinds['kernel']!.open(host)
+  const spec = await host.drive('drive', { scratchBytes: 2 ** 24 })
+  const known = { ...spec, identity: (await placement.place(spec, { signal })).identity }
+  for (const name of ['rootfs.img', 'scratch.img']) {
+    const used = await open(join(spec.directory, name), name === 'scratch.img' ? 'r+' : 'r')
+    await assert.rejects(placement.remove(known), isError('conflict'))
+    await used.close()
+    await isWholeDrive(host, spec)
+    assert.equal((await placement.standing([known])).size, 1)
+  }
+  await placement.remove(known)
+  assert.deepEqual(await readdir(spec.directory), [])
+})
+
+test('where mounts are shared with other namespaces, a drive with a scratch stands and ends in all of them', async () => {
+  await using host = await TestHost.create({ shared: true })
+  const placement = kinds['kernel']!.open(host)
+  const before = await host.mounts()
+  const other = spawn('unshare', ['--mount', '--propagation', 'slave', 'sh'], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const list = async (directory: string): Promise<string> => {
+    other.stdin.write(`echo $(ls ${directory}; stat -c %s ${directory}/* 2>&1)\n`)
+    const [text] = (await once(other.stdout, 'data')) as [Buffer]
+    return String(text).trim()
+  }
+  assert.match(await list('/'), /usr/)
+  const spec = await host.drive('drive', { scratchBytes: 2 ** 24 })
+  const { identity } = await placement.place(spec, { signal })
+  const size = (await host.image('first')).length
+  assert.match(await list(spec.directory), new RegExp(`^rootfs.img scratch.img ${size} [1-9]`))
+  await isWholeDrive(host, spec)
+  await placement.remove({ ...spec, identity })
+  assert.deepEqual(await readdir(spec.directory), [])
+  assert.match(await list(spec.directory), /No such file/)
+  await leavesNothing(host, before, ['scratch', 'drives'])
+  other.stdin.end()
+  await once(other, 'exit')
+})
+
+test('a drive of an earlier version, whose scratch is below the state directory alone, stands until it is ended', async () => {
+  await using host = await TestHost.create()
+  const placement = kinds['kernel']!.open(host)
+  const before = await host.mounts()
+  const spec = await host.drive('drive')
+  const { identity } = await placement.place(spec, { signal })
+  const drive = { ...spec, identity, scratchBytes: 2 ** 24 }
+  const scratch = host.path('scratch', spec.id, 'scratch.img')
+  await mkdir(host.path('scratch', spec.id), { recursive: true })
+  await writeFile(scratch, 'spoilt')
+  for (const recorded of [drive, { ...spec, scratchBytes: 2 ** 24 }])
+    assert.deepEqual([...(await placement.standing([recorded])).values()], [identity])
+  await placement.tidy([drive])
+  assert.deepEqual((await placement.reset(drive)).placed, { rootfs: join(drive.directory, 'rootfs.img'), scratch })
+  await run('e2fsck', ['-fn', scratch])
+  await placement.remove(drive)
+  assert.deepEqual(await readdir(spec.directory), [])
+  await leavesNothing(host, before, ['scratch'])
+})
+
+async function leavesNothing(
+  host: TestHost,
+  mountsBefore: readonly string[],
+  names = ['trees', 'scratch', 'drives', 'writable'],
+): Promise<void> {
   assert.deepEqual(await host.mounts(), mountsBefore)
-  for (const name of ['trees', 'scratch', 'writable']) {
+  for (const name of names) {
     // Discarded layers are deleted in the background.
-    const left = (await readdir(host.path(name))).filter((entry) => !entry.includes('.gone-'))
+    const left = (await readdir(host.path(name)).catch(() => [])).filter((entry) => !entry.includes('.gone-'))
     assert.deepEqual(left, [], name)
   }
 }

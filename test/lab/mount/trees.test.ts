@@ -191,7 +191,8 @@ test('what a daemon and its supervisor leave behind when both are killed is remo
   await daemon.startAgain()
   assert.deepEqual(daemon.mounts(), [join(daemon.directory, 'state/mnt')])
   assert.deepEqual((await daemon.status()).mounts, [])
-  for (const name of ['trees', 'scratch']) assert.deepEqual(readdirSync(join(daemon.directory, 'state', name)), [])
+  for (const name of ['trees', 'scratch', 'drives'])
+    assert.deepEqual(readdirSync(join(daemon.directory, 'state', name)), [])
   await daemon.json('mount', image, tree, '--as', 'tree', '--writable')
 })
 
@@ -227,7 +228,7 @@ test('a daemon killed at any moment of a mount, a reset or an umount leaves a mo
     // The new daemon mounts a trial for a moment, to see what the kernel can do.
     for (let i = 0; daemon.mounts().includes(trial) && i < 50; i++) await new Promise((over) => setTimeout(over, 100))
     assert.deepEqual(daemon.mounts(), [join(state, 'mnt')], `round ${round}: ${command(commands, step)}`)
-    for (const name of ['trees', 'scratch', 'writable']) {
+    for (const name of ['trees', 'scratch', 'drives', 'writable']) {
       const left = existsSync(join(state, name))
         ? readdirSync(join(state, name)).filter((entry) => !entry.includes('.gone-'))
         : []

@@ -78,7 +78,7 @@ export async function* loseDaemonPower(
     const lab: Lab = { directory, registry, peer, peerAddress: addresses[0]! }
     for (let image = 0; image < registryImages; image += 2)
       for (const format of ['erofs', 'ext4'])
-        await peer.call('POST', '/seed', { image: registryReference(registry, image), format })
+        await peer.call('seed', { image: registryReference(registry, image), format })
     let host: Host | undefined
     let tree = 0
     for (let round = 0; round < rounds; round++) {
@@ -211,7 +211,7 @@ async function checkServing(lab: Lab, daemon: DaemonUnderTest, tree: number, fin
   const source = mkdtempSync(join(lab.directory, 'source-'))
   writeTree(source, tree)
   try {
-    await daemon.call('POST', '/import', { source, name: `served-${tree}`, format: 'erofs' })
+    await daemon.call('import', { source, name: `served-${tree}`, format: 'erofs' })
     const compare = async (directory: string): Promise<string[]> => await compareTrees(directory, [tree])
     findings.push(...(await lab.peer.whileMounted(`local:served-${tree}`, 'erofs', compare)))
   } catch (error) {

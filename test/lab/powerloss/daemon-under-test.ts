@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { Status } from '../../../node/control/api.ts'
+import type { OperationName, RequestOf, ResultOf } from '../../../node/control/operations.ts'
 import { call } from '../../../node/control/client.ts'
 
 const program = fileURLToPath(new URL('../../../cli/p2pfs', import.meta.url))
@@ -76,12 +77,12 @@ export class DaemonUnderTest {
   /** Waits until it answers. @throws if it ends, or does not come up */
   async ready(): Promise<Status> {
     await this.serves()
-    return await this.call('GET', '/status')
+    return await this.call('status', {})
   }
 
   /** A request, as the command line makes it. @throws the daemon's error */
-  async call<Result>(method: 'GET' | 'POST', path: string, body?: object): Promise<Result> {
-    return await call<Result>(method, path, body, { socket: this.#control })
+  async call<Name extends OperationName>(name: Name, request: RequestOf<Name>): Promise<ResultOf<Name>> {
+    return await call(name, request, { socket: this.#control })
   }
 
   /**
@@ -91,9 +92,9 @@ export class DaemonUnderTest {
   async whileMounted<T>(image: string, format: string, task: (directory: string) => Promise<T>): Promise<T> {
     const directory = join(this.#directory, `target-${process.pid}-${this.#targets++}`)
     mkdirSync(directory, { recursive: true })
-    await this.call('POST', '/mount', { image, directory, as: 'tree', format })
+    await this.call('mount', { image, directory, as: 'tree', format })
     const done = await task(join('/proc', `${this.#process.pid}`, 'root', directory))
-    await this.call('POST', '/umount', { directory })
+    await this.call('umount', { directory })
     return done
   }
 

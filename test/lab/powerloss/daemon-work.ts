@@ -77,7 +77,7 @@ export class DaemonWork {
     const format = formats[random.below(formats.length)]!
     const image = random.below(registryImages)
     if (chosen < 30) await this.#import(format)
-    else if (chosen < 55) await daemon.call('POST', '/seed', { image: registryReference(image), format })
+    else if (chosen < 55) await daemon.call('seed', { image: registryReference(image), format })
     else if (chosen < 75) found.push(...(await this.#read(registryReference(image), format, registryTrees(image))))
     else if (chosen < 95) {
       const tree = [...imported][random.below(imported.size)]
@@ -91,7 +91,7 @@ export class DaemonWork {
     const source = mkdtempSync(join(directory, 'source-'))
     writeTree(source, tree)
     try {
-      await daemon.call('POST', '/import', { source, name: `tree-${tree}`, format })
+      await daemon.call('import', { source, name: `tree-${tree}`, format })
       // What was reported when there was power.
       if (!this.#isEnding) imported.add(tree)
     } finally {

@@ -1,3 +1,4 @@
+import { endpoints } from '../../../node/control/endpoints.ts'
 import type { OperationOptions, Operations } from '../../../node/control/operations.ts'
 
 /** One call of an operation. */
@@ -13,20 +14,7 @@ export class FakeOperations {
   answer: (call: Call) => Promise<object> = async ({ request }) => request
 
   readonly operations = Object.fromEntries(
-    [
-      'status',
-      'seed',
-      'placeSeed',
-      'listSeeds',
-      'cancelSeed',
-      'mount',
-      'umount',
-      'reset',
-      'import',
-      'export',
-      'inspect',
-      'verify',
-    ].map((operation) => [
+    Object.keys(endpoints).map((operation) => [
       operation,
       {
         run: async (request: object = {}, options?: OperationOptions) => {

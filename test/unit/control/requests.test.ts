@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { inspect } from 'node:util'
 import {
+  parseAuthorizedRequest,
   parseBody,
   parseDirectoryRequest,
   parseExportRequest,
@@ -8,6 +10,7 @@ import {
   parseImportRequest,
   parseCancelSeedRequest,
   parseMountRequest,
+  parsePushRequest,
   parseSeedJobRequest,
   parseSeedRequest,
   type RequestBody,
@@ -51,7 +54,7 @@ test('a value of the wrong type is refused with its name', () => {
   refuses(parseImportRequest, { source: 'dir', name: 'app' }, /source is not an absolute path/)
   const mount = { image: 'debian', directory: '/mnt' }
   refuses(parseMountRequest, { ...mount, as: 'file' }, /as takes drive or tree/)
-  refuses(parseMountRequest, { ...mount, pull: 'often' }, /pull takes one of auto, always, missing, never/)
+  refuses(parseMountRequest, { ...mount, pull: 'often' }, /pull takes one of auto, always, newer, missing, never/)
   refuses(parseMountRequest, { ...mount, scratchBytes: -1 }, /scratchBytes is not a number of bytes/)
   for (const owner of [1000, null, {}, { uid: 1000 }, { uid: '0', gid: 0 }, { uid: 2 ** 32 - 1, gid: 0 }])
     refuses(parseMountRequest, { ...mount, owner }, /owner is not a user and a group/)
@@ -86,4 +89,52 @@ test('an order for the region says where and for how long, and refuses what make
   for (const ttlMs of [0, -1, 1.5, '24h', Infinity])
     refuses(parseSeedJobRequest, { image: 'debian', ttlMs }, /ttlMs is not a time in milliseconds/)
   refuses(parseCancelSeedRequest, {}, /needs a text for id/)
+})
+
+test('credentials are an object of texts with a name or a token; no error quotes them', () => {
+  const image = { image: 'debian' }
+  const parsers = [parseAuthorizedRequest, parseSeedRequest, parseSeedJobRequest]
+  const auths = [
+    {},
+    { username: 'u', password: 'p' },
+    { identityToken: 't' },
+    { registryToken: 't' },
+    { username: '', password: '', identityToken: 't' },
+  ]
+  for (const parse of parsers) for (const auth of auths) assert.deepEqual(parse({ ...image, auth }), { ...image, auth })
+  const push = { image: 'local:disk', target: 'host.test/disk:1', auth: { username: 'u' } }
+  assert.deepEqual(parsePushRequest(push), push)
+  assert.deepEqual(parseMountRequest({ ...image, directory: '/mnt', auth: {} }).auth, {})
+  const wrong: unknown[] = [
+    'hunter2',
+    ['hunter2'],
+    null,
+    7,
+    { password: 'hunter2' },
+    { username: 'hunter2', password: 7 },
+    { username: 'u', secret: 'hunter2' },
+    { username: 'hunter2'.repeat(4096) },
+  ]
+  for (const auth of wrong)
+    for (const parse of parsers)
+      assert.throws(
+        () => parse({ ...image, auth }),
+        (error) =>
+          isP2pfsError(error, 'invalid') && error.message.startsWith('auth ') && !/hunter2/.test(inspect(error)),
+      )
+})
+
+test('a body that is no JSON is not quoted: it may hold a password', () => {
+  for (const text of ['{"auth": {"password": "hunter2', 'hunter2', '"hunter2"', '["hunter2"]'])
+    assert.throws(
+      () => parseBody(text),
+      (error) => isP2pfsError(error, 'invalid') && !/hunter2/.test(inspect(error, { depth: 9 })),
+    )
+})
+
+test('--as names the uses of a seed, and excludes a format', () => {
+  const image = { image: 'debian' }
+  assert.deepEqual(parseSeedRequest({ ...image, as: ['drive', 'tree'] }), { ...image, as: ['drive', 'tree'] })
+  for (const as of [[], 'drive', ['disk'], [7]]) refuses(parseSeedRequest, { ...image, as }, /--as takes drive, tree/)
+  refuses(parseSeedRequest, { ...image, as: ['tree'], format: 'ext4' }, /excludes --format/)
 })

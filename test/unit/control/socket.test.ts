@@ -52,6 +52,26 @@ test('a directory that is made for the socket is only this user’s, and one tha
   assert.equal(dirname(options.control.fallback), ownDirectory, 'the default one is closed')
 })
 
+test('members of a group get to the socket where one is named, through a directory that is made for it', async (t) => {
+  // A group that every user may give a file to.
+  const group = process.getgid!()
+  const path = join(temporaryDirectory(t), 'made', 'control.sock')
+  const open = new ControlSocket(path, `${path}.new`, String(group))
+  await open.prepare()
+  await open.bind()
+  for (const [name, wanted] of [
+    [dirname(path), 0o710],
+    [open.temporaryPath, 0o660],
+  ] as const) {
+    const { mode, gid } = lstatSync(name)
+    assert.deepEqual([mode & 0o777, gid], [wanted, group], name)
+  }
+  await open.remove()
+  await assert.rejects(new ControlSocket(path, `${path}.new`, 'no such group').prepare(), (error) =>
+    isP2pfsError(error, 'invalid'),
+  )
+})
+
 test('a socket that was bound for a daemon has no name until the daemon listens', async (t) => {
   const path = join(temporaryDirectory(t), 'control.sock')
   const socket = new ControlSocket(path)

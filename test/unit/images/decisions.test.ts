@@ -25,14 +25,17 @@ test('pull policy, record and silence of the registry decide who says what a tag
   const partial = { isWholeHere: false, isOnMembersWord: false }
   const whole = { isWholeHere: true, isOnMembersWord: false }
   const told = { isWholeHere: true, isOnMembersWord: true }
-  const table: [PullPolicy, typeof whole | undefined, 'answers' | 'silent', Answerer][] = [
-    ['auto', undefined, 'answers', 'registry'],
-    ['auto', undefined, 'silent', 'registry'],
-    ['auto', partial, 'answers', 'registry'],
-    ['auto', partial, 'silent', 'record'],
-    ['auto', whole, 'answers', 'record'],
-    ['auto', told, 'answers', 'registry'],
-    ['auto', told, 'silent', 'record'],
+  const fresh = { ...told, isFresh: true }
+  const table: [Exclude<PullPolicy, 'auto'>, typeof whole | undefined, 'answers' | 'silent', Answerer][] = [
+    ['newer', undefined, 'answers', 'registry'],
+    ['newer', undefined, 'silent', 'registry'],
+    ['newer', partial, 'answers', 'registry'],
+    ['newer', partial, 'silent', 'record'],
+    ['newer', whole, 'answers', 'record'],
+    ['newer', told, 'answers', 'registry'],
+    ['newer', told, 'silent', 'record'],
+    ['newer', fresh, 'answers', 'record'],
+    ['always', fresh, 'answers', 'registry'],
     ['missing', told, 'answers', 'record'],
     ['never', told, 'answers', 'record'],
     ['always', undefined, 'answers', 'registry'],
@@ -55,15 +58,15 @@ test('the registry is never asked what a digest or a local name stands for if th
   const known = { isWholeHere: false, isOnMembersWord: false }
   for (const text of [`host.test/app@${manifestDigest}`, 'local:app']) {
     const reference = parseReference(text)
-    for (const pull of ['auto', 'always', 'missing', 'never'] as const)
+    for (const pull of ['newer', 'always', 'missing', 'never'] as const)
       assert.equal(chooseAnswerer(reference, pull, known, false), 'record', `${text}, ${pull}`)
     assert.equal(chooseAnswerer(reference, 'always', undefined, false), 'registry', text)
   }
-  assert.equal(chooseAnswerer(parseReference('oci:/images:1'), 'auto', known, false), 'registry')
+  assert.equal(chooseAnswerer(parseReference('oci:/images:1'), 'newer', known, false), 'registry')
   // The digest may be that of an index: which image it names for a platform is a member's word.
   const told = { isWholeHere: true, isOnMembersWord: true }
-  assert.equal(chooseAnswerer(parseReference(`host.test/app@${manifestDigest}`), 'auto', told, false), 'registry')
-  assert.equal(chooseAnswerer(parseReference('local:app'), 'auto', told, false), 'record')
+  assert.equal(chooseAnswerer(parseReference(`host.test/app@${manifestDigest}`), 'newer', told, false), 'registry')
+  assert.equal(chooseAnswerer(parseReference('local:app'), 'newer', told, false), 'record')
 })
 
 test('the last known image is used if the registry is away, refuses or has lost the tag', () => {

@@ -14,7 +14,8 @@ import type { ImageRootfs } from '../../../node/model/image.ts'
 import type { PublishedRootfs } from '../../../node/publish/published-images.ts'
 import { IndexTrust } from '../../../node/publish/index-trust.ts'
 import type { ResolvedImage } from '../../../node/registry/image-source.ts'
-import { parseReference } from '../../../node/registry/reference.ts'
+import { withCaller } from '../../../node/operations/image-request.ts'
+import { callerOf, parseReference, type Reference } from '../../../node/registry/reference.ts'
 import type { Catalog } from '../../../node/store/catalog.ts'
 import { noLies } from '../../support/no-lies.ts'
 import { testKey } from '../../support/test-key.ts'
@@ -26,7 +27,7 @@ const { signal } = new AbortController()
 const [own, member, stranger, other] = [await testKey(1), await testKey(2), await testKey(3), await testKey(4)]
 const reference = parseReference('host.test/app:1')
 const variant = { platform: 'linux/amd64', format: 'ext4' } as const
-const auto = { pull: 'auto', signal } as const
+const auto = { pull: 'newer', signal } as const
 /** The clock of the tests (ms since 1970). */
 const todayMs = 1_800_000_000_000
 
@@ -97,9 +98,10 @@ class FakeRegistry {
   /** One for the tag, and one for the rest of an image. */
   requests = 0
 
-  topDigest: ImageResolverParts['registry']['topDigest'] = async (_reference, { signal }) => {
+  topDigest: ImageResolverParts['registry']['topDigest'] = async (reference, { signal }) => {
     this.requests++
     if (this.fails !== undefined) return await this.fails(signal)
+    this.#checkReader(reference)
     return await Promise.resolve(this.#topDigest())
   }
 
@@ -108,6 +110,20 @@ class FakeRegistry {
     const fails = this.failsAfterTag ?? this.fails
     if (fails !== undefined) return await fails(signal)
     return await Promise.resolve({ ...imageOf(this.version!), topDigest: this.#topDigest() })
+  }
+
+  /** Callers that may read the image, by their keys; everybody where it is not given. */
+  readers: Set<string> | undefined
+
+  checkAccess: ImageResolverParts['registry']['checkAccess'] = async (reference, { signal }) => {
+    this.requests++
+    if (this.fails !== undefined) return await this.fails(signal)
+    return await Promise.resolve(this.#checkReader(reference))
+  }
+
+  #checkReader(reference: Reference): void {
+    if (this.readers?.has(callerOf(reference)?.key ?? '') === false)
+      throw new P2pfsError('denied', 'the caller may not read it')
   }
 
   #topDigest(): Digest {
@@ -151,7 +167,12 @@ class TestHost {
   readonly catalog: Catalog
   readonly resolver: ImageResolver
 
-  private constructor(catalog: Catalog, trusted: readonly string[], parts: Partial<ImageResolverParts>) {
+  private constructor(
+    catalog: Catalog,
+    trusted: readonly string[],
+    parts: Partial<ImageResolverParts>,
+    tagMaxAgeMs: number,
+  ) {
     this.catalog = catalog
     const log = createLog('warn', (line) => (this.log += line))
     const membership = { roster: { get: (peer: string) => this.members.find((id) => id === peer) && {} } }
@@ -204,15 +225,21 @@ class TestHost {
       {
         now: () => this.nowMs,
         today: () => this.todayMs,
+        tagMaxAgeMs,
       },
     )
   }
 
+  /** @param options `tagMaxAgeMs`: by default every tag is asked for */
   static async create(
     t: TestContext,
-    { trusted = [], ...parts }: { trusted?: readonly string[] } & Partial<ImageResolverParts> = {},
+    {
+      trusted = [],
+      tagMaxAgeMs = 0,
+      ...parts
+    }: { trusted?: readonly string[]; tagMaxAgeMs?: number } & Partial<ImageResolverParts> = {},
   ): Promise<TestHost> {
-    return new TestHost(await openCatalog(t), trusted, parts)
+    return new TestHost(await openCatalog(t), trusted, parts, tagMaxAgeMs)
   }
 
   /** Puts an image into the catalog. */
@@ -261,7 +288,7 @@ test('a tag that has moved is taken from the region, or else imported', async (t
   }
 })
 
-test('for a silent registry the last known image is used, and it is not asked for ten seconds', async (t) => {
+test('a silent registry is not waited for until it has answered: it is asked beside mounts, once in ten seconds', async (t) => {
   const host = await TestHost.create(t)
   await host.store(await builtBy(own, '1'))
   host.registry.fails = unavailable
@@ -276,7 +303,18 @@ test('for a silent registry the last known image is used, and it is not asked fo
   await host.resolver.resolveForMount(reference, variant, { pull: 'always', signal })
   assert.equal(host.registry.requests, 2, 'pull always asks a silent registry too')
   host.nowMs = 20_000
+  for (let mounts = 0; mounts < 3; mounts++) {
+    assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), [
+      'local',
+      'last-known',
+      '1',
+    ])
+    assert.equal(host.registry.requests, 3, 'it is asked once, beside the mounts')
+  }
+  host.nowMs = 30_000
   host.registry.fails = undefined
+  assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), ['local', 'last-known', '1'])
+  await new Promise(setImmediate)
   assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), ['local', 'registry', '1'])
 })
 
@@ -354,7 +392,7 @@ test('a mount that is given up does not fall back to the last known image', asyn
     abort.abort()
     return await never(signal)
   }
-  await assert.rejects(host.resolver.resolveForMount(reference, variant, { pull: 'auto', signal: abort.signal }), {
+  await assert.rejects(host.resolver.resolveForMount(reference, variant, { pull: 'newer', signal: abort.signal }), {
     name: 'AbortError',
   })
 })
@@ -378,7 +416,7 @@ test('a digest reference is found by a tag of its repository, and the registry i
   const stored = await builtBy(own, '1')
   await host.store(stored)
   const pinned = parseReference(`host.test/app@${stored.record.manifestDigest}`)
-  for (const pull of ['auto', 'always'] as const) {
+  for (const pull of ['newer', 'always'] as const) {
     const { resolution, record } = await host.resolver.resolveForMount(pinned, variant, { pull, signal })
     assert.deepEqual([resolution, record.reference], ['digest', `host.test/app@${stored.record.manifestDigest}`])
   }
@@ -458,7 +496,7 @@ async function forgedLayers(): Promise<ImageRootfs> {
 }
 
 const missing = { pull: 'missing', signal } as const
-const mount = async (host: TestHost, options: { pull: 'auto' | 'missing'; signal: AbortSignal } = auto) =>
+const mount = async (host: TestHost, options: { pull: 'newer' | 'missing'; signal: AbortSignal } = auto) =>
   await host.resolver.resolveForMount(reference, variant, options)
 
 /** The rootfs of image 1 as a liar would have it: layers and config are those of the image, the chunks are his. */
@@ -562,6 +600,14 @@ test('the newest statement of several members wins, in whatever order they come'
   }
 })
 
+/** A silent registry answers from now on, and the host has found that out. */
+async function answersAgain(host: TestHost): Promise<void> {
+  host.registry.fails = undefined
+  host.nowMs = 20_000
+  await mount(host)
+  await new Promise(setImmediate)
+}
+
 test("with keys listed a member's word is never taken, and a listed key's is, with the registry silent", async (t) => {
   for (const [maker, name] of [
     [member, undefined],
@@ -574,8 +620,7 @@ test("with keys listed a member's word is never taken, and a listed key's is, wi
     else {
       const { belief, record } = await mount(host)
       assert.deepEqual(belief, { name, namedBy: stranger.key, index: 'listed-key', maker: stranger.key })
-      host.registry.fails = undefined
-      host.nowMs = 20_000
+      await answersAgain(host)
       const confirmed = await mount(host)
       assert.equal(confirmed.belief.name, 'registry')
       assert.deepEqual(confirmed.record, record, 'what the operator trusts is worth more to others')
@@ -651,8 +696,7 @@ test('an image that is whole here on the word of a member alone is asked for at 
   host.registry.fails = unavailable
   await mount(host)
   host.isWhole = true
-  host.nowMs = 20_000
-  host.registry.fails = undefined
+  await answersAgain(host)
   host.registry.version = '2'
   assert.deepEqual(outcome(await mount(host)), ['built', 'registry', '2'])
 })
@@ -745,4 +789,123 @@ test('a rootfs for a seed is believed as for a mount without the registry, and n
   // Another rootfs of the image than the job names is not taken in its place.
   const other = await builtBy(member, '1', 'ext4', { manifest: { ...told.manifest, metadata: table('other') } })
   assert.equal(await fresh.resolver.findForSeed(seedOf(other), { signal }), undefined)
+})
+
+const app = 'host.test/app:1'
+const as = (password: string) => withCaller(parseReference(app), { username: 'user', password })
+
+test('a tag that this host or a member has asked for a moment ago is not asked for again, nor is the one that moves to', async (t) => {
+  const tagMaxAgeMs = 300_000
+  for (const [maker, trusted] of [
+    [own, []],
+    [member, []],
+    [stranger, [stranger.key]],
+  ] as const) {
+    const host = await TestHost.create(t, { tagMaxAgeMs, trusted })
+    const seeded = await builtBy(maker, '1', 'ext4', { statedAtMs: todayMs - tagMaxAgeMs + 1 })
+    if (maker === own) await host.store(seeded)
+    else host.peer.push(seeded)
+    for (let mounts = 0; mounts < 2; mounts++) assert.equal((await mount(host)).resolution, 'last-known')
+    assert.equal(host.registry.requests, 0)
+    host.todayMs += 1
+    assert.equal((await mount(host)).resolution, 'registry')
+    assert.equal(host.registry.requests, 1, 'it is as old as it may be')
+  }
+})
+
+test('who has asked for the tag long ago hears of a member that has asked a moment ago', async (t) => {
+  const hour = todayMs - 60 * 60_000
+  const cases = [
+    // What this host knows is what the member says.
+    { maker: member, version: '1', trusted: [], requests: 0, outcome: ['local', 'last-known', '1'] },
+    // A member that says something else is not believed by a host that has a past of its own.
+    { maker: member, version: '2', trusted: [], requests: 1, outcome: ['local', 'registry', '1'] },
+    { maker: stranger, version: '2', trusted: [stranger.key], requests: 0, outcome: ['peer', 'last-known', '2'] },
+    // Neither a stranger, nor a member whose key is not listed, keeps a host from asking.
+    { maker: stranger, version: '1', trusted: [], requests: 1, outcome: ['local', 'registry', '1'] },
+    { maker: member, version: '1', trusted: [stranger.key], requests: 1, outcome: ['local', 'registry', '1'] },
+  ]
+  for (const { maker, version, trusted, requests, outcome: expected } of cases) {
+    const host = await TestHost.create(t, { trusted, tagMaxAgeMs: 300_000 })
+    await host.store(await builtBy(own, '1', 'ext4', { statedAtMs: hour }))
+    host.peer.push(await builtBy(maker, version, 'ext4', { statedAtMs: todayMs - 1000 }))
+    assert.deepEqual(outcome(await mount(host)), expected)
+    assert.equal(host.registry.requests, requests)
+  }
+})
+
+test('a statement from the future keeps no tag for longer than clocks may differ', async (t) => {
+  const host = await TestHost.create(t, { tagMaxAgeMs: 300_000 })
+  await host.store(await builtBy(own, '1', 'ext4', { statedAtMs: todayMs + 300_000 }))
+  assert.equal((await mount(host)).resolution, 'registry')
+})
+
+test('a caller with pull always, or who must have access, mounts only what the registry lets him read, known or not', async (t) => {
+  for (const text of [app, `host.test/app@${imageOf('1').manifestDigest}`]) {
+    const [right, wrong] = ['right', 'wrong'].map((password) =>
+      withCaller(parseReference(text), { username: 'user', password }),
+    )
+    for (const options of [{ pull: 'always' }, { pull: 'missing', requireAccess: true }] as const) {
+      const host = await TestHost.create(t)
+      await host.store(await builtBy(own, '1'))
+      host.isWhole = true
+      host.registry.readers = new Set([callerOf(right!)!.key])
+      const by = async (reference: Reference) =>
+        await host.resolver.resolveForMount(reference, variant, { ...options, signal })
+      assert.equal((await by(right!)).origin, 'local')
+      await assert.rejects(by(wrong!), { code: 'denied' })
+      // Both at once: neither gets the other's answer.
+      const both = await Promise.allSettled([by(right!), by(wrong!), by(right!)])
+      assert.deepEqual(
+        both.map(({ status }) => status),
+        ['fulfilled', 'rejected', 'fulfilled'],
+      )
+      host.registry.readers.clear()
+      host.nowMs = 60_000
+      await assert.rejects(by(right!), { code: 'denied' }, 'a right that was taken away ends in a minute')
+      host.registry.fails = unavailable
+      await assert.rejects(by(wrong!), { code: 'unavailable' }, 'a registry that is silent lets nobody in')
+    }
+  }
+})
+
+test('access is asked for with one request a minute for each caller and image', async (t) => {
+  const host = await TestHost.create(t)
+  await host.store(await builtBy(own, '1'))
+  const by = async (password: string) =>
+    await host.resolver.resolveForMount(as(password), variant, { pull: 'missing', requireAccess: true, signal })
+  for (const requests of [1, 1, 1]) {
+    await by('a')
+    assert.equal(host.registry.requests, requests)
+  }
+  await by('b')
+  assert.equal(host.registry.requests, 2)
+  host.nowMs = 60_000
+  await by('a')
+  assert.equal(host.registry.requests, 3)
+})
+
+test('the last known image is not mounted for a caller whom the registry refuses', async (t) => {
+  for (const code of ['denied', 'missing'] as const) {
+    const host = await TestHost.create(t)
+    await host.store(await builtBy(own, '1'))
+    host.registry.fails = async () => await Promise.reject(new P2pfsError(code, 'no'))
+    assert.equal((await mount(host)).resolution, 'last-known')
+    await assert.rejects(host.resolver.resolveForMount(as('a'), variant, auto), { code })
+    await assert.rejects(host.resolver.resolveForSeed(as('a'), variant, { signal }), { code })
+  }
+})
+
+test('an image that was seeded is mounted by its digest from the region, and nothing is asked for', async (t) => {
+  const host = await TestHost.create(t)
+  const name = await host.resolver.nameByDigest(await host.resolver.resolveForSeed(reference, variant, { signal }))
+  assert.equal(name, `host.test/app@${imageOf('1').manifestDigest}`)
+  const record = await host.catalog.image({ ...variant, reference: name })
+  const other = await TestHost.create(t)
+  other.members = [own.key]
+  other.peer.push({ record: record!, manifest: rootfsOf(imageOf('1'), 'ext4') })
+  const requests = other.registry.requests
+  const mounted = await other.resolver.resolveForMount(parseReference(name), variant, auto)
+  assert.deepEqual([mounted.resolution, mounted.belief.name], ['digest', 'digest'])
+  assert.equal(other.registry.requests, requests)
 })

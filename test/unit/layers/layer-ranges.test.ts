@@ -5,6 +5,7 @@ import { silentLog } from '../../../node/base/log.ts'
 import { LayerRanges } from '../../../node/layers/layer-ranges.ts'
 import type { FetchChunk } from '../../../node/model/chunk-request.ts'
 import { Urgency } from '../../../node/base/urgency.ts'
+import { formatReference } from '../../../node/registry/reference.ts'
 import type { BlobMap } from '../../../protocol/blob-map.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes } from '../../../protocol/digest.ts'
@@ -235,4 +236,57 @@ test('windows of which the registry does not say whether they are published are 
   const segment = (await layers.seekable(table.id, { signal }))!
   await assert.rejects(segment.read(segment.rangeOf(0)!, options), { code: 'unavailable' })
   await assert.rejects(layers.seekable(windows.id, { signal }), { code: 'unavailable' })
+})
+
+test('a layer that its repository refuses is read out of another one that has it, which is remembered', async () => {
+  for (const code of ['denied', 'missing'] as const) {
+    const asked: string[] = []
+    const segment = await dataSegment({
+      catalog: {
+        images: async () => [
+          record,
+          { ...record, reference: 'r.test/lab/image:2' },
+          { ...record, reference: 'r.test/lab/down:1' },
+          { ...record, reference: 'r.test/lab/unrelated:1', manifest: '{}' },
+          { ...record, reference: 'r.test/team/other:1' },
+        ],
+        rootfs: async () => manifest,
+      },
+      registry: {
+        range: async (reference, _blob, { start, end }) => {
+          asked.push(formatReference(reference))
+          if (reference.kind !== 'registry' || reference.repository === 'lab/image')
+            throw new P2pfsError(code, 'not for this host')
+          if (reference.repository === 'lab/down') throw new P2pfsError('unavailable', 'no answer')
+          return new Uint8Array(end - start)
+        },
+      },
+    })
+    const fetchChunk: FetchChunk = async ({ lengthBytes }) => await Promise.resolve(new Uint8Array(lengthBytes))
+    const read = async () => await segment.read(segment.rangeOf(0)!, { ...options, fetchChunk })
+    // Zeros are no gzip.
+    await assert.rejects(read(), { code: 'invalid' })
+    assert.deepEqual(asked, ['r.test/lab/image:1', 'r.test/lab/down:1', 'r.test/team/other:1'])
+    await assert.rejects(read(), { code: 'invalid' })
+    assert.deepEqual(asked.slice(3), ['r.test/team/other:1'])
+  }
+})
+
+test('a layer that all repositories refuse fails with what its own has said', async () => {
+  const segment = await dataSegment({
+    catalog: {
+      images: async () => [record, { ...record, reference: 'r.test/team/other:1' }],
+      rootfs: async () => manifest,
+    },
+    registry: {
+      range: async (reference) => {
+        throw new P2pfsError('denied', `not ${formatReference(reference)}`)
+      },
+    },
+  })
+  const fetchChunk: FetchChunk = async ({ lengthBytes }) => await Promise.resolve(new Uint8Array(lengthBytes))
+  await assert.rejects(segment.read(segment.rangeOf(0)!, { ...options, fetchChunk }), {
+    code: 'denied',
+    message: 'not r.test/lab/image:1',
+  })
 })

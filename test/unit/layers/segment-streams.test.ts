@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { SegmentStreams, type SegmentStreamsParts } from '../../../node/layers/segment-streams.ts'
 import { WholeReads } from '../../../node/layers/whole-reads.ts'
+import { formatReference } from '../../../node/registry/reference.ts'
 import { buildRootfs } from '../../../node/rootfs/rootfs-build.ts'
 import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
@@ -114,4 +115,26 @@ test('a layer that is streamed is told of with the reason of whoever streams it'
 
 test('a segment of no image has no stream', async () => {
   assert.equal(await world({}).streams.streamOf(blob), undefined)
+})
+
+test('a layer that its repository refuses is streamed out of another one that has it', async () => {
+  const asked: string[] = []
+  const { streams } = world({
+    catalog: {
+      images: async () =>
+        ['lab/image:1', 'lab/image:2', 'team/other:1'].map((name) => ({ ...record, reference: `r.test/${name}` })),
+      rootfs: async () => manifest,
+      hasLayer: async () => false,
+    },
+    reader: {
+      read: async (reference) => {
+        asked.push(formatReference(reference))
+        if (asked.length === 1) throw new P2pfsError('denied', 'not for this host')
+        return await Promise.resolve(index)
+      },
+    },
+  })
+  const stream = (await streams.streamOf(index.chunks.id))!
+  await stream({ put: async () => undefined }, { signal, reason: 'no-map' })
+  assert.deepEqual(asked, ['r.test/lab/image:1', 'r.test/team/other:1'])
 })

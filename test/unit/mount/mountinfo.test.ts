@@ -15,6 +15,7 @@ test('lines of mountinfo are read, whatever optional fields and escapes they hav
   const [first, second, ...others] = parseMountInfo(text)
   assert.deepEqual(first, {
     id: 36,
+    parent: 35,
     device: '98:0',
     root: '/mnt1',
     mountPoint: '/mnt 2\\',

@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { lastingMounts, type OwnMount } from '../../../node/mount/placement/own-mounts.ts'
+import type { MountInfo } from '../../../node/mount/placement/mountinfo.ts'
+import { lastingMounts, ownMountsOf, type OwnMount } from '../../../node/mount/placement/own-mounts.ts'
 
 function own(
   mountPoint: string,
   device: string,
-  { lower, bound = false }: { lower?: string; bound?: boolean } = {},
+  { lower, bound = false, ...more }: { lower?: string; bound?: boolean } & Partial<MountInfo> = {},
 ): OwnMount {
   const overlay = lower !== undefined
   return {
     id: 1,
+    parent: 0,
     device,
     root: '/',
     mountPoint,
@@ -17,6 +19,7 @@ function own(
     source: '',
     options: overlay ? `rw,lowerdir=${lower},upperdir=/s/u` : 'ro',
     bound,
+    ...more,
   }
 }
 
@@ -37,4 +40,38 @@ test('mounts that need no daemon are those of native images, and writable trees 
     own('/user/nearly', '0:6', { lower: '/s/native-too/one', bound: true }),
   ]
   assert.deepEqual(lastingMounts([...others, ...lasting], '/s/native'), lasting)
+})
+
+test('the directory of a drive lasts with its two files where its image is native, and ends where it is not', () => {
+  const drive = (id: number, user: string, device: string, image: string): OwnMount[] =>
+    [`/s/drives/${device}`, user].flatMap((directory, i) => {
+      const [parent, bound] = [id + i, directory === user]
+      return [
+        own(directory, device, { id: parent, type: 'tmpfs', bound }),
+        own(`${directory}/rootfs.img`, image, { id: 0, parent, root: '/rootfs.img', bound }),
+        own(`${directory}/scratch.img`, '8:1', { id: 0, parent, root: '/s/scratch/1/scratch.img', bound }),
+      ]
+    })
+  const native = [own('/s/native/drives/one', '0:1', { id: 0 }), ...drive(10, '/user/native', '0:8', '0:1')]
+  const fuse = [own('/s/mnt', '0:3', { id: 0 }), ...drive(20, '/user/fuse', '0:9', '0:3')]
+  assert.deepEqual(lastingMounts([...fuse, ...native], '/s/native'), native)
+})
+
+test('a file of the host’s disk that is bound below the state directory makes no other mount of the disk ours', () => {
+  const mounts = [
+    own('/', '8:1', { id: 1 }),
+    own('/home', '8:1', { id: 2, parent: 1, root: '/home' }),
+    own('/s/drives/a', '0:8', { id: 3, parent: 1, type: 'tmpfs' }),
+    own('/s/drives/a/scratch.img', '8:1', { id: 4, parent: 3, root: '/s/scratch/a/scratch.img' }),
+    own('/user/a', '0:8', { id: 5, parent: 1, type: 'tmpfs' }),
+    own('/user/a/scratch.img', '8:1', { id: 6, parent: 5, root: '/s/scratch/a/scratch.img' }),
+    own('/user/b', '0:7', { id: 7, parent: 1, type: 'tmpfs' }),
+  ]
+  const found = ownMountsOf(mounts, ['/s/mnt', '/s/drives']).map(({ id, bound }) => [id, bound])
+  assert.deepEqual(found, [
+    [3, false],
+    [4, false],
+    [5, true],
+    [6, true],
+  ])
 })

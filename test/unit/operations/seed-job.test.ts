@@ -4,6 +4,7 @@ import { isP2pfsError, P2pfsError, type ErrorCode } from '../../../protocol/erro
 import type { SeedJobRequest } from '../../../node/control/api.ts'
 import type { ResolvedRootfs } from '../../../node/model/image.ts'
 import { ImageRequests } from '../../../node/operations/image-request.ts'
+import { HeldCallers } from '../../../node/registry/held-callers.ts'
 import { PlaceSeedOperation } from '../../../node/operations/seed-job.ts'
 import type { SeedOrder } from '../../../node/seeds/seed-jobs.ts'
 import { image, makeJob } from '../seeds/seed-fakes.ts'
@@ -24,6 +25,7 @@ class Orders {
   async place(request: Partial<SeedJobRequest>): Promise<void> {
     const operation = new PlaceSeedOperation({
       requests: new ImageRequests({ platform: 'linux/amd64' }),
+      callers: new HeldCallers(),
       resolver: {
         resolveForSeed: async () => {
           this.resolved++

@@ -278,7 +278,7 @@ test('what is wrong with the credentials is said with what to do', async (t) => 
   const wrong = createClient(t, server.authority, {
     credentials: { find: async () => ({ username: 'u', password: 'wrong', identityToken: undefined }) },
   })
-  await assert.rejects(wrong.range(0, 10), fails('denied', /not accepted; renew them with docker login/))
+  await assert.rejects(wrong.range(0, 10), fails('denied', /not accepted: log in with docker login/))
   const refreshed = createClient(t, server.authority, {
     credentials: { find: async () => ({ username: '', password: '', identityToken: secret }) },
   })

@@ -152,7 +152,7 @@ test('image records of earlier versions, and those that cannot be read, are remo
   await level.close()
 })
 
-test('records of another format version are forgotten; mounts are not, nor are lies', async (t) => {
+test('records of another format version are forgotten, which the log says; mounts are not, nor are lies', async (t) => {
   const directory = join(temporaryDirectory(t), 'catalog')
   const level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
   const old = [
@@ -167,11 +167,21 @@ test('records of another format version are forgotten; mounts are not, nor are l
   ]
   for (const key of old) await level.put(key, Buffer.from('not to be read'))
   await level.close()
-  const first = await Catalog.open({ reserve, log: silentLog }, { directory })
+  const lines: { message: string; records?: number; versions?: string[] }[] = []
+  const log = createLog('warn', (line) => lines.push(JSON.parse(line) as (typeof lines)[number]))
+  const first = await Catalog.open({ reserve, log }, { directory })
+  assert.ok(lines.every(({ message }) => message.startsWith('records of another format version are removed')))
+  assert.deepEqual(lines.flatMap(({ versions = [] }) => versions).toSorted(), ['1', '2', '99', 'none', 'none'])
+  assert.equal(
+    lines.reduce((sum, { records = 0 }) => sum + records, 0),
+    old.length,
+  )
   await first.putMount(mount)
   await first.putLie(lie)
   await first[Symbol.asyncDispose]()
-  const catalog = await Catalog.open({ reserve, log: silentLog }, { directory })
+  lines.length = 0
+  const catalog = await Catalog.open({ reserve, log }, { directory })
+  assert.deepEqual(lines, [], 'said once')
   assert.deepEqual([await catalog.images(), await catalog.rootfsDigests()], [[], []])
   assert.deepEqual(await catalog.mounts(), [mount])
   await catalog[Symbol.asyncDispose]()

@@ -63,7 +63,7 @@ export class FakeHost {
     }
     this.location = new Location({ host, membership, clock, random, signal }, { fullMesh })
     this.swarms = new Swarms({ location: this.location, membership, clock, signal })
-    this.availability = new Availability({ membership, location: this.location, swarms: this.swarms }, { joinMs: 0 })
+    this.availability = new Availability({ membership, location: this.location, swarms: this.swarms })
   }
 
   /** Begins to track the segment. */

@@ -1,0 +1,53 @@
+#!/bin/sh
+# Builds p2pfs_VERSION_ARCH.deb into dist/, from this checkout and the packages in its node_modules. Nothing is fetched.
+# P2PFS_DEB_VERSION names another version than that of package.json.
+set -eu
+here=$(readlink -f "$(dirname -- "$0")")
+project=${here%/contrib/debian}
+cd "$project"
+for tool in dpkg-deb dpkg-shlibdeps strip gzip; do
+  command -v "$tool" >/dev/null || { echo "deb: $tool is missing: apt-get install dpkg-dev binutils" >&2 && exit 1; }
+done
+node=$project/node_modules/.bin/node
+[ -x "$node" ] || { echo 'deb: dependencies are not installed; run: npm ci' >&2 && exit 1; }
+version=${P2PFS_DEB_VERSION:-$("$node" -p 'require("./package.json").version')}
+arch=$(dpkg --print-architecture)
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+root=$stage/root
+lib=$root/usr/lib/p2pfs
+doc=$root/usr/share/doc/p2pfs
+umask 022
+mkdir -p "$lib" "$doc" "$root/usr/bin" "$root/lib/systemd/system" "$root/DEBIAN" "$stage/debian"
+
+cp -r cli node protocol package.json "$lib"
+"$node" "$here/production-packages.ts" "$lib" >"$stage/licences"
+node_binary=$lib/node_modules/node/bin/node
+find "$lib" -name '*.node' -exec strip --strip-unneeded {} +
+strip --strip-unneeded "$node_binary"
+find "$lib" -type f -exec chmod 644 {} +
+chmod 755 "$lib/cli/p2pfs" "$lib/cli/overlay-init.sh" "$node_binary"
+mkdir "$lib/node_modules/.bin"
+ln -s ../node/bin/node "$lib/node_modules/.bin/node"
+ln -s ../lib/p2pfs/cli/p2pfs "$root/usr/bin/p2pfs"
+cp contrib/systemd/p2pfs.service "$root/lib/systemd/system"
+
+cp README.md "$doc"
+for file in operating debugging regions; do gzip -9n <"docs/$file.md" >"$doc/$file.md.gz"; done
+gzip -9n <CHANGELOG.md >"$doc/changelog.gz"
+cat "$here/copyright" "$stage/licences" >"$doc/copyright"
+if [ -f "$project/contrib/man/p2pfs.1" ]; then
+  mkdir -p "$root/usr/share/man/man1"
+  gzip -9n <"$project/contrib/man/p2pfs.1" >"$root/usr/share/man/man1/p2pfs.1.gz"
+fi
+
+printf 'Source: p2pfs\n\nPackage: p2pfs\nArchitecture: any\n' >"$stage/debian/control"
+libraries=$(cd "$stage" && find "$lib" \( -name '*.node' -o -path '*/bin/node' \) -exec dpkg-shlibdeps -O --ignore-missing-info {} + 2>/dev/null)
+size=$(du -k -s --apparent-size "$root" | cut -f1)
+sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$arch/" -e "s/@SIZE@/$size/" -e "s/@LIBRARIES@/${libraries#shlibs:Depends=}/" \
+  "$here/control" >"$root/DEBIAN/control"
+for script in postinst prerm postrm; do install -m 755 "$here/$script" "$root/DEBIAN/$script"; done
+(cd "$root" && find usr lib -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
+mkdir -p dist
+dpkg-deb --root-owner-group -Zxz "-z${P2PFS_DEB_LEVEL:-6}" --threads-max=2 --build "$root" "dist/p2pfs_${version}_$arch.deb" >&2
+echo "dist/p2pfs_${version}_$arch.deb"

@@ -1,0 +1,65 @@
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { TestContext } from 'node:test'
+import { dropPageCache } from '../lost-chunks.ts'
+
+/** Reads a drive or a tree over and over, and ends at the first error or difference. It says `.` for each time. */
+const script = `of() {
+  if [ -d "$1" ]; then (cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum) | sha256sum; else sha256sum <"$1"; fi
+}
+while [ ! -e "$3" ]; do
+  found=$(of "$1" 2>&1)
+  [ "$found" = "$2" ] || { echo "$1: $found, not $2"; exit 1; }
+  printf .
+done`
+
+/** What a reader finds in a drive or tree that is right. */
+function contentOf(path: string): string {
+  return execFileSync('sh', ['-c', script.replace(/while[^]*$/, 'of "$1"'), 'sh', path], { encoding: 'utf8' }).trim()
+}
+
+/** One process for each mount, which compares all of it with what was there at first; the page cache is dropped all the time. */
+export class Readers {
+  readonly #stopFile: string
+  readonly #readers: { child: ChildProcess; said: string }[]
+  readonly #dropping: NodeJS.Timeout
+
+  constructor(context: TestContext, directory: string, paths: readonly string[]) {
+    this.#stopFile = join(directory, 'stop-readers')
+    this.#readers = paths.map((path) => {
+      const child = spawn('sh', ['-c', script, 'sh', path, contentOf(path), this.#stopFile], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      })
+      const reader = { child, said: '' }
+      child.stdout.setEncoding('utf8').on('data', (text: string) => (reader.said += text))
+      return reader
+    })
+    this.#dropping = setInterval(dropPageCache, 300)
+    context.after(() => {
+      clearInterval(this.#dropping)
+      for (const { child } of this.#readers) child.kill('SIGKILL')
+    })
+  }
+
+  /** How often all mounts have been read by now, at least. @throws at the first difference */
+  get rounds(): number {
+    for (const { child, said } of this.#readers) if (child.exitCode !== null) throw new Error(`a reader ended: ${said}`)
+    return Math.min(...this.#readers.map(({ said }) => said.length))
+  }
+
+  /** Waits until all mounts have been read once more. */
+  async readAll(): Promise<void> {
+    // One round may have begun before this call.
+    for (const enough = this.rounds + 2; this.rounds < enough;) await new Promise((over) => setTimeout(over, 50))
+  }
+
+  /** @returns what readers have found that is not right */
+  async stop(): Promise<string[]> {
+    writeFileSync(this.#stopFile, '')
+    clearInterval(this.#dropping)
+    for (const { child } of this.#readers) if (child.exitCode === null) await once(child, 'exit')
+    return this.#readers.map(({ said }) => said.replaceAll('.', '')).filter((said) => said !== '')
+  }
+}
