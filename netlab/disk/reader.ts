@@ -3,20 +3,9 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { exited } from '../hosts/process.ts'
+import type { ReadJob, ReadResult } from './read-job.ts'
 
 const program = fileURLToPath(new URL('./reader-main.ts', import.meta.url))
-
-export interface ReadJob {
-  reads: { file: string; truth: string; offset: number; length: number }[]
-}
-
-export interface ReadResult {
-  /** How long each read took. */
-  ms: number[]
-  failures: string[]
-  /** Reads whose bytes were not those of the truth. */
-  wrong: number
-}
 
 /** A process that reads files and compares them: one that waits for a mount holds up nobody else. */
 export class Reader implements AsyncDisposable {

@@ -3,7 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { createRandom } from '../../test/support/random.ts'
 import { DiskDaemon } from './disk-daemon.ts'
 import { makeDiskImages, type DiskImage, type DiskImagesOptions } from './disk-images.ts'
-import { Reader, type ReadJob } from './reader.ts'
+import type { ReadJob } from './read-job.ts'
+import { Reader } from './reader.ts'
 
 type Random = ReturnType<typeof createRandom>
 
