@@ -4,11 +4,16 @@ import { UsageError } from './failure.ts'
 import { printNote } from './output.ts'
 
 /** Options of the commands that ask a registry. */
-export const authOptions = { authfile: { type: 'string' }, 'creds-stdin': { type: 'boolean' } } as const
-export const authHelp = `\
-  --authfile FILE     ask the registry with the credentials of this file, as docker login writes it, instead of the
-                      daemon's; only those for the image's registry are sent to the daemon, which keeps them in memory
-  --creds-stdin       the same, with USER:PASSWORD from standard input`
+export const authOptions = {
+  authfile: {
+    value: 'FILE',
+    help:
+      "ask the registry with the credentials of this file, as docker login writes it, instead of the daemon's; only " +
+      'those for this registry are sent to the daemon, which keeps them in memory',
+    completes: 'file',
+  },
+  'creds-stdin': { help: 'the same, with USER:PASSWORD from standard input' },
+} as const
 
 interface AuthValues {
   authfile?: string

@@ -1,25 +1,22 @@
 import { isP2pfsError } from '../protocol/errors.ts'
+import { describeCommand, type OptionDescriptions } from './command.ts'
 import { UsageError } from './failure.ts'
-import { printHelp } from './output.ts'
 
-const help = (
-  options: string,
-): string => `Runs the p2pfs node of this host: a supervisor that owns the mounts, and a daemon that it restarts after
-a crash.
-
-Usage: p2pfs daemon [--replace] [OPTION...]
-       p2pfs daemon --stop-mounts [OPTION...]
-
-${options}
-  --replace
-      take over from the supervisor that runs for the same --state-dir, which then ends; mounts stay, and reads wait. One that
-      was killed is taken over from in any case
-  --stop-mounts
-      end all mounts of --state-dir, with the daemon and its supervisor, and exit
-  --help
-      show this help
-
-Each option can also be set by an environment variable: P2PFS_STATE_DIR for --state-dir. Logs are JSON lines on stderr.
+export const command = describeCommand({
+  name: 'daemon',
+  usage: ['[--replace]', '--stop-mounts'],
+  text: `Runs the p2pfs node of this host: a supervisor that owns the mounts, and a daemon that it restarts after
+a crash.`,
+  positionals: {},
+  options: {
+    replace: {
+      help:
+        'take over from the supervisor that runs for the same --state-dir, which then ends; mounts stay, and reads wait. ' +
+        'One that was killed is taken over from in any case',
+    },
+    'stop-mounts': { help: 'end all mounts of --state-dir, with the daemon and its supervisor, and exit' },
+  },
+  notes: `Each option can also be set by an environment variable: P2PFS_STATE_DIR for --state-dir. Logs are JSON lines on stderr.
 SIGTERM ends the daemon and all its mounts. SIGHUP replaces the daemon by the present program and configuration; mounts
 stay, and requests wait. SIGUSR2 ends the supervisor alone: the daemon serves the mounts until the next p2pfs daemon takes over;
 without mounts it ends, too. A daemon that dies is started again; if none can be started for 10 minutes, its mounts end.
@@ -29,19 +26,20 @@ Exit status; the reason is in the log:
   2   wrong option
   70  the daemon crashes whenever it starts
   75  cannot start now, but another try may help: a port is in use, the disk is full
-  78  cannot start until something is changed
-`
+  78  cannot start until something is changed`,
+})
 
 /** Flags that say what to do, and are no options of the configuration. */
-const actions = ['--replace', '--stop-mounts']
+const actions = Object.keys(command.options).map((name) => `--${name}`)
+
+/** The options of the daemon, whose table is that of its configuration. */
+export async function moreOptions(): Promise<OptionDescriptions> {
+  const { describeOptions } = await import('../node/config.ts')
+  return describeOptions()
+}
 
 export async function run(given: string[]): Promise<number> {
   const argv = given.filter((argument) => !actions.includes(argument))
-  if (argv.includes('--help') || argv.includes('-h')) {
-    const { describeOptions } = await import('../node/config.ts')
-    printHelp(help(describeOptions()))
-    return 0
-  }
   const { loadConfig } = await import('../node/config.ts')
   let config: ReturnType<typeof loadConfig>
   try {

@@ -1,4 +1,5 @@
 import { isP2pfsError } from '../protocol/errors.ts'
+import { isUsage } from '../node/control/usage.ts'
 import { printJson, printNote, printStack } from './output.ts'
 
 /** Exit status for a wrong command line. */
@@ -14,5 +15,5 @@ export function reportFailure(error: unknown, json: boolean): number {
   if (json) printJson({ error: { code, message } })
   else printNote(message)
   if (code === 'failed' && error instanceof Error) printStack(error.stack ?? '')
-  return error instanceof UsageError ? usageExit : 1
+  return error instanceof UsageError || isUsage(error) ? usageExit : 1
 }

@@ -1,20 +1,20 @@
 import type { ListedImage, PinReason } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
-import { commonHelp, parseCommon } from './arguments.ts'
+import { describeCommand, parseCommand } from './command.ts'
 import { printJson, printLines } from './output.ts'
 import { formatSize } from './size.ts'
 
-const help = `Lists the images of this host, those that were used last first: how much of each is here, and of that in layers that other
-images here have, too; when it was used; why it is not evicted, where it is not; and where it is mounted.
-
-Usage: p2pfs images [OPTION...]
-
-${commonHelp}
-`
+export const command = describeCommand({
+  name: 'images',
+  usage: [''],
+  text: `Lists the images of this host, those that were used last first: how much of each is here, and of that in layers that other
+images here have, too; when it was used; why it is not evicted, where it is not; and where it is mounted.`,
+  positionals: {},
+  options: {},
+})
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, [], {})
-  if (parsed === undefined) return 0
+  const parsed = parseCommand(argv, command)
   const result = await call('listImages', {}, { socket: parsed.control })
   if (parsed.json) printJson(result)
   else printLines(result.images.length === 0 ? ['no images'] : result.images.flatMap(describe))

@@ -2,33 +2,23 @@ import { resolve } from 'node:path'
 import type { InspectResult } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import { parseImageRequest } from '../node/control/requests.ts'
-import {
-  checkRequest,
-  commonHelp,
-  imageHelp,
-  imageNames,
-  imageOptions,
-  imageRequest,
-  parseCommon,
-} from './arguments.ts'
+import { checkRequest, imageArgument, imageOptions, imageRequest } from './arguments.ts'
 import { describeBelief } from './belief.ts'
+import { describeCommand, parseCommand } from './command.ts'
 import { printJson, printLines } from './output.ts'
 import { formatAmount, formatSize } from './size.ts'
 
-const help = `Shows the layers, files, chunks and sizes of an image, how much of it is on this host, and what it
-shares with other images on this host. Asks this host and its region; imports nothing.
-
-Usage: p2pfs inspect IMAGE [OPTION...]
-
-${imageNames}
-
-${imageHelp('ext4')}
-${commonHelp}
-`
+export const command = describeCommand({
+  name: 'inspect',
+  usage: ['IMAGE'],
+  text: `Shows the layers, files, chunks and sizes of an image, how much of it is on this host, and what it
+shares with other images on this host. Asks this host and its region; imports nothing.`,
+  positionals: imageArgument,
+  options: imageOptions('ext4'),
+})
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['IMAGE'], imageOptions)
-  if (parsed === undefined) return 0
+  const parsed = parseCommand(argv, command)
   const request = checkRequest(parseImageRequest, imageRequest(parsed.positionals[0] ?? '', parsed.values, resolve))
   const result = await call('inspect', request, { socket: parsed.control })
   if (parsed.json) printJson(result)

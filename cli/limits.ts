@@ -1,42 +1,32 @@
 import { call } from '../node/control/client.ts'
 import { limitNames, type LimitName, type LimitReport } from '../node/control/api.ts'
-import { commonHelp, parseCommon } from './arguments.ts'
+import { describeCommand, parseCommand } from './command.ts'
 import { UsageError } from './failure.ts'
 import { printJson, printLines } from './output.ts'
 import { parseRateLimit } from '../node/base/byte-rate.ts'
 
-const help = `Shows the limits on this host's bandwidth, and what passes now, over five seconds. With options it changes limits at
-once; they stay until they are changed again, also when the daemon is started anew.
-
-Usage: p2pfs limits [OPTION...]
-
-  --upload RATE      to peers; 2Mbit or more
-  --download RATE    from peers and registries
-  --registry RATE    from registries: layers and publications
-  --seed RATE        what seeds get on this host, from wherever it comes
-  --neighbour RATE   from neighbour regions; beyond it the registry is read
-  --guest RATE       to hosts of other regions; 2Mbit or more
-  --hot RATE         images that the region mounts often, from wherever they come
-  --reset            back to the options of the daemon; other options are set after that
-
-RATE is a number with kbit, Mbit, Gbit, kB, MB, GB or MiB, a second, or none. A read that somebody waits for goes first: it
-borrows up to a second of the limit, and what nobody waits for comes after that, seeds last.
-
-${commonHelp}
-`
+export const command = describeCommand({
+  name: 'limits',
+  usage: [''],
+  text: `Shows the limits on this host's bandwidth, and what passes now, over five seconds. With options it changes limits at
+once; they stay until they are changed again, also when the daemon is started anew.`,
+  positionals: {},
+  options: {
+    upload: { value: 'RATE', help: 'to peers; 2Mbit or more' },
+    download: { value: 'RATE', help: 'from peers and registries' },
+    registry: { value: 'RATE', help: 'from registries: layers and publications' },
+    seed: { value: 'RATE', help: 'what seeds get on this host, from wherever it comes' },
+    neighbour: { value: 'RATE', help: 'from neighbour regions; beyond it the registry is read' },
+    guest: { value: 'RATE', help: 'to hosts of other regions; 2Mbit or more' },
+    hot: { value: 'RATE', help: 'images that the region mounts often, from wherever they come' },
+    reset: { help: 'back to the options of the daemon; other options are set after that' },
+  },
+  notes: `RATE is a number with kbit, Mbit, Gbit, kB, MB, GB or MiB, a second, or none. A read that somebody waits for goes first: it
+borrows up to a second of the limit, and what nobody waits for comes after that, seeds last.`,
+})
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, [], {
-    upload: { type: 'string' },
-    download: { type: 'string' },
-    registry: { type: 'string' },
-    seed: { type: 'string' },
-    neighbour: { type: 'string' },
-    guest: { type: 'string' },
-    hot: { type: 'string' },
-    reset: { type: 'boolean' },
-  })
-  if (parsed === undefined) return 0
+  const parsed = parseCommand(argv, command)
   const { control: socket, json, values } = parsed
   const set: Partial<Record<LimitName, string>> = {}
   for (const name of limitNames) {

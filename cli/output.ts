@@ -1,7 +1,7 @@
 import { clip, escapeJson, showHidden } from '../node/base/hidden-characters.ts'
 
 /**
- * All that commands write, but the progress bar. Names of peers, answers of registries and configs of images are
+ * All that commands write. Names of peers, answers of registries and configs of images are
  * others' text: none of it reaches the terminal as anything but text.
  */
 
@@ -23,6 +23,17 @@ export function printJson(value: unknown): void {
 /** Says something on stderr. */
 export function printNote(text: string): void {
   process.stderr.write(`p2pfs: ${shown(text.replaceAll('\n', ' '))}\n`)
+}
+
+/** The same as one JSON object. */
+export function printJsonNote(value: unknown): void {
+  process.stderr.write(`${escapeJson(JSON.stringify(value))}\n`)
+}
+
+/** Rewrites the last line of a terminal on stderr, cut to its width; without a text it is emptied. */
+export function printProgressLine(text: string | undefined): void {
+  const columns = process.stderr.columns || 80
+  process.stderr.write(`\r\x1b[K${text === undefined ? '' : shown(text).slice(0, columns - 1)}`)
 }
 
 /** Prints the stack of an error that nobody has foreseen on stderr. */

@@ -1,27 +1,26 @@
 import { resolve } from 'node:path'
 import { call } from '../node/control/client.ts'
 import { parsePinRequest } from '../node/control/requests.ts'
-import { checkRequest, commonHelp, imageNames, imageOptions, imageRequest, parseCommon } from './arguments.ts'
+import { checkRequest, hereOptions, imageArgument, imageRequest } from './arguments.ts'
+import { describeCommand, parseCommand } from './command.ts'
 import { printJson, printLines } from './output.ts'
 import { formatSize } from './size.ts'
 import { parseMs } from './time.ts'
 
-const help = `Keeps an image on this host: nothing of it is evicted, of what is here and of what comes. It fetches nothing: p2pfs seed
-does. The pin is for what the name stands for now.
-
-Usage: p2pfs pin IMAGE [OPTION...]
-
-${imageNames}
-
-  --ttl TIME          how long, such as 90m or 24h [until p2pfs unpin]
-  --platform OS/ARCH  this platform only [all that are here]
-  --format FORMAT     this format only [all that are here]
-${commonHelp}
-`
+export const command = describeCommand({
+  name: 'pin',
+  usage: ['IMAGE'],
+  text: `Keeps an image on this host: nothing of it is evicted, of what is here and of what comes. It fetches nothing: p2pfs seed
+does. The pin is for what the name stands for now.`,
+  positionals: imageArgument,
+  options: {
+    ttl: { value: 'TIME', help: 'how long, such as 90m or 24h', fallback: 'until p2pfs unpin' },
+    ...hereOptions('all that are here'),
+  },
+})
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['IMAGE'], { ...imageOptions, ttl: { type: 'string' } })
-  if (parsed === undefined) return 0
+  const parsed = parseCommand(argv, command)
   const { ttl, ...values } = parsed.values
   const request = checkRequest(parsePinRequest, {
     ...imageRequest(parsed.positionals[0] ?? '', values, resolve),

@@ -2,54 +2,76 @@ import type { Progress } from '../node/control/api.ts'
 import { call } from '../node/control/client.ts'
 import type { OperationName, RequestOf, ResultOf } from '../node/control/operations.ts'
 import { printJson, printLines } from './output.ts'
-import { formatSize } from './size.ts'
 
-interface ProgressBar {
+/** Shows how far a request is. */
+export interface ProgressView {
   show: (progress: Progress['progress']) => void
+  /** Nothing is shown after it, and the terminal is as it was. */
   end: () => void
 }
 
+const modes = ['auto', 'plain', 'json', 'none'] as const
+export type ProgressMode = (typeof modes)[number]
+
+/** The option of the commands that take long. */
+export const progressOption = {
+  progress: {
+    value: 'HOW',
+    help:
+      'how far it is, how fast, and where the bytes come from, on stderr: auto (a line that is rewritten in a terminal, ' +
+      'else a few lines; none with --json), plain (a few lines), json (a JSON object a line) or none',
+    fallback: 'auto',
+    choices: modes,
+  },
+} as const
+
+/** Sends a long request to the daemon, and shows its progress. @param mode one of `progressOption` */
+export async function callShowingProgress<Name extends OperationName>(
+  name: Name,
+  request: RequestOf<Name>,
+  { control, json, mode = 'auto' }: { control: string; json: boolean; mode?: string | undefined },
+): Promise<ResultOf<Name>> {
+  const load = viewFor(mode, { json, isTerminal: process.stderr.isTTY })
+  let view: ProgressView | undefined
+  let loading: Promise<void> | undefined
+  const onProgress = (progress: Progress['progress']): void => {
+    if (view !== undefined) return view.show(progress)
+    loading ??= load?.().then((loaded) => {
+      view = loaded
+      view.show(progress)
+    })
+  }
+  try {
+    return await call(name, request, { socket: control, onProgress })
+  } finally {
+    await loading
+    view?.end()
+  }
+}
+
 /**
- * Sends a long request to the daemon, with a progress bar if stderr is a terminal.
- * Prints the result on stdout: as JSON, or without `--json` as the lines of `describe`.
+ * The same, and prints the result on stdout: as JSON, or without `--json` as the lines of `describe`.
  */
 export async function callWithProgress<Name extends OperationName>(
   name: Name,
   request: RequestOf<Name>,
-  { control, json }: { control: string; json: boolean },
+  { control, json, values }: { control: string; json: boolean; values: { progress?: string } },
   describe: (result: ResultOf<Name>) => string[],
 ): Promise<ResultOf<Name>> {
-  const bar = process.stderr.isTTY && !json ? await progressBar() : undefined
-  let result: ResultOf<Name>
-  try {
-    result = await call(name, request, { socket: control, onProgress: (progress) => bar?.show(progress) })
-  } finally {
-    bar?.end()
-  }
+  const result = await callShowingProgress(name, request, { control, json, mode: values.progress })
   if (json) printJson(result)
   else printLines(describe(result))
   return result
 }
 
-async function progressBar(): Promise<ProgressBar> {
-  const { default: progress } = await import('cli-progress')
-  const bar = new progress.SingleBar({
-    format: '{step} [{bar}] {percentage}%  {done} of {size}  ETA {eta_formatted}',
-    hideCursor: true,
-  })
-  let step: string | undefined
-  return {
-    show: (now) => {
-      const payload = { step: now.step, done: formatSize(now.doneBytes), size: formatSize(now.totalBytes) }
-      if (step !== now.step) {
-        bar.stop()
-        bar.start(now.totalBytes, now.doneBytes, payload)
-        step = now.step
-      } else {
-        bar.setTotal(now.totalBytes)
-        bar.update(now.doneBytes, payload)
-      }
-    },
-    end: () => bar.stop(),
-  }
+/** Loads the view when there is progress to show: most mounts have none. @returns undefined where none is to be shown */
+export function viewFor(
+  mode: string,
+  { json, isTerminal }: { json: boolean; isTerminal: boolean | undefined },
+): (() => Promise<ProgressView>) | undefined {
+  if (mode === 'json') return async () => new (await import('./progress/json-progress.ts')).JsonProgress()
+  if (mode === 'none' || (mode === 'auto' && json)) return undefined
+  if (mode === 'auto' && isTerminal === true)
+    return async () => new (await import('./progress/line-progress.ts')).LineProgress()
+  return async () => new (await import('./progress/plain-progress.ts')).PlainProgress()
 }

@@ -1,28 +1,24 @@
 import { resolve } from 'node:path'
 import type { PushRequest, PushResult } from '../node/control/api.ts'
 import { parsePushRequest } from '../node/control/requests.ts'
-import { absoluteImage, checkRequest, commonHelp, imageNames, parseCommon } from './arguments.ts'
-import { authHelp, authOptions, withAuth } from './auth.ts'
-import { callWithProgress } from './progress.ts'
+import { absoluteImage, checkRequest, imageArgument, platformOption } from './arguments.ts'
+import { authOptions, withAuth } from './auth.ts'
+import { describeCommand, parseCommand } from './command.ts'
+import { callWithProgress, progressOption } from './progress.ts'
 import { formatSize } from './size.ts'
 
-const help = `Puts a raw image (p2pfs import --raw) into a registry under the name TARGET, compressed, and publishes its
+export const command = describeCommand({
+  name: 'push',
+  usage: ['IMAGE TARGET'],
+  text: `Puts a raw image (p2pfs import --raw) into a registry under the name TARGET, compressed, and publishes its
 index beside it, signed with this host's key. Other regions mount it by that name. Layers that the
-registry has are not sent again: a layer is 64 MiB of the image, or more in a large one.
-
-Usage: p2pfs push IMAGE TARGET [OPTION...]
-
-${imageNames}
-  TARGET a name in a registry: host:5000/disks/app:v2
-
-  --platform OS/ARCH  platform of the image [the daemon's --platform]
-${authHelp.replace("the image's", "the target's")}
-${commonHelp}
-`
+registry has are not sent again: a layer is 64 MiB of the image, or more in a large one.`,
+  positionals: { ...imageArgument, TARGET: { help: 'a name in a registry: host:5000/disks/app:v2' } },
+  options: { ...platformOption, ...authOptions, ...progressOption },
+})
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['IMAGE', 'TARGET'], { platform: { type: 'string' }, ...authOptions })
-  if (parsed === undefined) return 0
+  const parsed = parseCommand(argv, command)
   const [image = '', target = ''] = parsed.positionals
   const { auth, rest } = await withAuth(target, parsed.values)
   const request: PushRequest = checkRequest(parsePushRequest, {

@@ -1,84 +1,79 @@
 import { resolve } from 'node:path'
 import type { SeedJobRequest, SeedJobResult, SeedRequest, SeedResult } from '../node/control/api.ts'
 import { parseSeedJobRequest, parseSeedRequest } from '../node/control/requests.ts'
-import {
-  checkRequest,
-  commonHelp,
-  imageHelp,
-  imageNames,
-  imageOptions,
-  imageRequest,
-  parseCommon,
-} from './arguments.ts'
-import { authHelp, authOptions, withAuth } from './auth.ts'
+import { checkRequest, imageArgument, imageOptions, imageRequest } from './arguments.ts'
+import { authOptions, withAuth } from './auth.ts'
+import { describeCommand, parseCommand, type Values } from './command.ts'
 import { UsageError } from './failure.ts'
-import { callWithProgress } from './progress.ts'
+import { callWithProgress, progressOption } from './progress.ts'
 import { describeSeedJob } from './seed-job.ts'
 import { formatSize } from './size.ts'
 import { parseMs, parseTime } from './time.ts'
 
-const help = `Fetches all of an image to this host, so that this host and its peers can mount it without the registry.
+const jobOptions = {
+  copies: {
+    value: 'N|all',
+    help: 'how many hosts hold the image; those that hold most of it are taken first',
+    fallback: '1',
+  },
+  on: { value: 'HOST[,...]', help: 'the hosts that hold the image, by name or peer id, instead of --copies' },
+  hot: { help: 'also place metadata and boot profile on all members of the region' },
+  full: { help: 'place whole images only', fallback: 'the default' },
+  ttl: { value: 'TIME', help: 'how long the image stays pinned, such as 90m or 24h', fallback: '24h' },
+  at: {
+    value: 'TIME',
+    help: 'when to begin: 2026-01-31T03:00Z, or +2h for two hours from now',
+    fallback: 'now',
+  },
+  wait: {
+    help:
+      'end with 0 when the wanted copies are there and verified, and with 1, naming the hosts and what they hold, when ' +
+      'that cannot be reached',
+    fallback: 'the default',
+  },
+  detach: { help: 'end as soon as the order is taken' },
+  timeout: {
+    value: 'TIME',
+    help: 'how long to wait, from the beginning; the order itself goes on after it',
+    fallback: '1h',
+  },
+} as const
+
+export const command = describeCommand({
+  name: 'seed',
+  usage: ['IMAGE'],
+  text: `Fetches all of an image to this host, so that this host and its peers can mount it without the registry.
 Ends when every chunk is on the disk. If all of it is here already, seed only asks the registry whether
 the tag has changed.
 
 Prints the name to mount by: the one with the digest. It asks no registry, here or on another host of the region.
 
-With any of the options below but --publish and --as it gives an order to the region instead: hosts hold the image, each
+With any of the options from --copies to --timeout it gives an order to the region instead: hosts hold the image, each
 having hashed every chunk, and keep it pinned for a time. The order is kept on three hosts, goes on when hosts are lost
-or start anew, and is shown by p2pfs seeds.
-
-Usage: p2pfs seed IMAGE [OPTION...]
-
-${imageNames}
-
-  --publish  then publish the index in the image's repository, signed with this host's key. Hosts that accept the key
-             (p2pfs daemon --trust-index-key) mount the image from its registry without reading its layers
-  --as drive,tree  prepare the image for drives (ext4), for trees (erofs), or for both, instead of --format
-
-  --copies N|all      how many hosts hold the image; those that hold most of it are taken first [1]
-  --on HOST[,...]     the hosts that hold the image, by name or peer id, instead of --copies
-  --hot               also place metadata and boot profile on all members of the region
-  --full              place whole images only [the default]
-  --ttl TIME          how long the image stays pinned, such as 90m or 24h [24h]
-  --at TIME           when to begin: 2026-01-31T03:00Z, or +2h for two hours from now [now]
-  --wait              end with 0 when the wanted copies are there and verified, and with 1, naming the hosts and what
-                      they hold, when that cannot be reached [the default]
-  --detach            end as soon as the order is taken
-  --timeout TIME      how long to wait, from the beginning; the order itself goes on after it [1h]
-
-${authHelp}
-${imageHelp('ext4')}
-${commonHelp}
-`
-
-const jobOptions = {
-  copies: { type: 'string' },
-  on: { type: 'string' },
-  hot: { type: 'boolean' },
-  full: { type: 'boolean' },
-  ttl: { type: 'string' },
-  at: { type: 'string' },
-  wait: { type: 'boolean' },
-  detach: { type: 'boolean' },
-  timeout: { type: 'string' },
-} as const
-
-type JobValues = {
-  [Name in keyof typeof jobOptions]?: (typeof jobOptions)[Name]['type'] extends 'string' ? string : boolean
-}
-
-export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['IMAGE'], {
-    publish: { type: 'boolean' },
-    as: { type: 'string' },
+or start anew, and is shown by p2pfs seeds.`,
+  positionals: imageArgument,
+  options: {
+    publish: {
+      help:
+        "then publish the index in the image's repository, signed with this host's key. Hosts that accept the key " +
+        '(p2pfs daemon --trust-index-key) mount the image from its registry without reading its layers',
+    },
+    as: {
+      value: 'drive,tree',
+      help: 'prepare the image for drives (ext4), for trees (erofs), or for both, instead of --format',
+    },
     ...jobOptions,
     ...authOptions,
-    ...imageOptions,
-  })
-  if (parsed === undefined) return 0
+    ...imageOptions('ext4'),
+    ...progressOption,
+  },
+})
+
+export async function run(argv: string[]): Promise<number> {
+  const parsed = parseCommand(argv, command)
   const [name = ''] = parsed.positionals
   const { auth, rest } = await withAuth(name, parsed.values)
-  const { publish = false, as, platform, format, ...job } = rest
+  const { publish = false, as, platform, format, progress: _progress, ...job } = rest
   const variant = { ...(platform !== undefined && { platform }), ...(format !== undefined && { format }) }
   const image = { ...imageRequest(name, variant, resolve), ...auth }
   if (Object.keys(job).length > 0) {
@@ -98,7 +93,17 @@ export async function run(argv: string[]): Promise<number> {
 }
 
 /** @throws UsageError */
-function parseJob({ copies, on, hot = false, full, ttl, at, wait, detach = false, timeout }: JobValues): object {
+function parseJob({
+  copies,
+  on,
+  hot = false,
+  full,
+  ttl,
+  at,
+  wait,
+  detach = false,
+  timeout,
+}: Values<typeof jobOptions>): object {
   if (hot && full === true) throw new UsageError('--hot and --full exclude each other')
   if (wait === true && detach) throw new UsageError('--wait and --detach exclude each other')
   if (detach && timeout !== undefined) throw new UsageError('--timeout is for --wait')

@@ -1,22 +1,22 @@
 import { call } from '../node/control/client.ts'
-import { commonHelp, parseCommon } from './arguments.ts'
+import { describeCommand, parseCommand } from './command.ts'
 import { UsageError } from './failure.ts'
 import { printJson, printLines } from './output.ts'
 import { describeSeedJob } from './seed-job.ts'
 
-const help = `Lists the orders of p2pfs seed in the region, and which host holds how much: chunks that are on its disk, and those of
-them that it has hashed since the image was pinned there. Ends one with cancel: the image is no longer pinned, and stays.
-
-Usage: p2pfs seeds [OPTION...]
-       p2pfs seeds cancel ID [OPTION...]
-
-${commonHelp}
-`
+export const command = describeCommand({
+  name: 'seeds',
+  usage: ['', 'cancel ID'],
+  text: `Lists the orders of p2pfs seed in the region, and which host holds how much: chunks that are on its disk, and those of
+them that it has hashed since the image was pinned there. Ends one with cancel: the image is no longer pinned, and stays.`,
+  positionals: {},
+  options: {},
+  words: ['cancel'],
+})
 
 export async function run(argv: string[]): Promise<number> {
   const isCancel = argv[0] === 'cancel'
-  const parsed = parseCommon(isCancel ? argv.slice(1) : argv, help, isCancel ? ['ID'] : [], {})
-  if (parsed === undefined) return 0
+  const parsed = parseCommand(isCancel ? argv.slice(1) : argv, command, isCancel ? ['ID'] : [])
   const { control: socket, json, positionals } = parsed
   if (isCancel) {
     const [id = ''] = positionals

@@ -5,23 +5,33 @@ import type { Origin } from '../node/model/image.ts'
 import type { WholeReadReason } from '../node/model/whole-read.ts'
 import type { Amount } from '../node/model/progress.ts'
 import { call } from '../node/control/client.ts'
-import { commonHelp, parseCommon } from './arguments.ts'
 import { describeBelief } from './belief.ts'
+import { describeCommand, parseCommand } from './command.ts'
 import { printJson, printLines, shortName } from './output.ts'
 import { describeLimit } from './limits.ts'
 import { describeDemand } from './seed-job.ts'
 import { formatAmount, formatSize } from './size.ts'
 
-const help = `Shows the region, its peers, the images and mounts of this host, and where their data came from.
-
-Usage: p2pfs status [OPTION...]
-
-${commonHelp}
-`
+export const command = describeCommand({
+  name: 'status',
+  usage: [''],
+  text: 'Shows the region, its peers, the images and mounts of this host, and where their data came from.',
+  positionals: {},
+  options: {
+    watch: {
+      help:
+        'show each second what passes, by source and peer, and what is left of imports, seeds and mounts, until Ctrl-C; ' +
+        'with --json one object a second, with "rates" in bytes a second',
+    },
+  },
+})
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, [], {})
-  if (parsed === undefined) return 0
+  const parsed = parseCommand(argv, command)
+  if (parsed.values.watch === true) {
+    const { watchStatus } = await import('./status-watch.ts')
+    return await watchStatus(parsed, { describeWaiting: () => [] })
+  }
   const status = await call('status', {}, { socket: parsed.control })
   if (parsed.json) printJson(status)
   else printLines(describe(status))

@@ -1,36 +1,24 @@
 import { resolve } from 'node:path'
 import type { VerifiedUse, VerifyRequest, VerifyResult } from '../node/control/api.ts'
 import { parseAuthorizedRequest } from '../node/control/requests.ts'
-import {
-  checkRequest,
-  commonHelp,
-  imageHelp,
-  imageNames,
-  imageOptions,
-  imageRequest,
-  parseCommon,
-} from './arguments.ts'
-import { authHelp, authOptions, withAuth } from './auth.ts'
-import { callWithProgress } from './progress.ts'
+import { checkRequest, imageArgument, imageOptions, imageRequest } from './arguments.ts'
+import { authOptions, withAuth } from './auth.ts'
+import { describeCommand, parseCommand } from './command.ts'
+import { callWithProgress, progressOption } from './progress.ts'
 
-const help = `Rebuilds the root filesystem of an image from its layers in the registry, and compares it with what this
+export const command = describeCommand({
+  name: 'verify',
+  usage: ['IMAGE'],
+  text: `Rebuilds the root filesystem of an image from its layers in the registry, and compares it with what this
 host, its region and the publications in the registry use for it. Reads every layer once and keeps
-nothing of it.
-
-Usage: p2pfs verify IMAGE [OPTION...]
-
-${imageNames}
-
-Exit status: 0 if everything agrees, 1 if something differs.
-
-${authHelp}
-${imageHelp('ext4')}
-${commonHelp}
-`
+nothing of it.`,
+  positionals: imageArgument,
+  options: { ...authOptions, ...imageOptions('ext4'), ...progressOption },
+  notes: 'Exit status: 0 if everything agrees, 1 if something differs.',
+})
 
 export async function run(argv: string[]): Promise<number> {
-  const parsed = parseCommon(argv, help, ['IMAGE'], { ...authOptions, ...imageOptions })
-  if (parsed === undefined) return 0
+  const parsed = parseCommand(argv, command)
   const [image = ''] = parsed.positionals
   const { auth, rest } = await withAuth(image, parsed.values)
   const request: VerifyRequest = checkRequest(parseAuthorizedRequest, {

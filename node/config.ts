@@ -55,6 +55,18 @@ function checkTextLength(value: string): void {
     )
 }
 
+/** A multiaddr that TCP can reach. */
+const addressPattern = /^\/(?:ip4|ip6|dns[46]?)\/[^/]+\/tcp\/(\d{1,5})(?:\/|$)/
+
+/** @throws invalid */
+function checkAddress(item: string): void {
+  if (Number(addressPattern.exec(item)?.[1] ?? Infinity) > 65_535)
+    throw new P2pfsError(
+      'invalid',
+      `not an address of a peer: ${JSON.stringify(item.slice(0, 100))}; it is written as /ip4/10.0.0.1/tcp/4100`,
+    )
+}
+
 const text = (
   value: string,
   fallback: string,
@@ -146,6 +158,7 @@ export const options = {
     check: checkTextLength,
   }),
   listen: list('MULTIADDR', [], 'addresses at which peers reach this host', {
+    check: checkAddress,
     fallbackText: `${listenFallback.everywhere} with a region key, else ${listenFallback.loopback}`,
   }),
   bulk: text(
@@ -156,14 +169,17 @@ export const options = {
     { choices: ['on', 'off', 'plain'] },
   ),
   bulkListen: text('MULTIADDR', '', 'address of such connections, such as /ip4/0.0.0.0/tcp/4101', {
+    check: checkAddress,
     fallbackText: 'those of --listen, at the port after the first, or at any if that is in use',
   }),
-  bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members'),
+  bootstrap: list('MULTIADDR', [], 'members of the region to connect to first; they name the other members', {
+    check: checkAddress,
+  }),
   neighbourRegion: list(
     'REGION=MULTIADDR',
     [],
     'members of other regions, which are asked for chunks before the registry: this host is their guest',
-    { check: parseNeighbour },
+    { check: (item) => checkAddress(parseNeighbour(item).value) },
   ),
   neighbourKeyFile: list('REGION=FILE', [], 'keys for guests of those regions, from their operators', {
     check: parseNeighbour,
@@ -519,28 +535,34 @@ function parseValue(name: Name, given: readonly string[], where: string): boolea
   return Number(value)
 }
 
-/** The lines of the help, one per option. */
-export function describeOptions(): string {
-  const shown = names.filter((name) => (options[name] as Option<unknown>).isHidden !== true)
-  const rows = shown.map((name) => {
-    const option: Option<unknown> = options[name]
-    const fallback =
-      option.fallbackText ??
-      (Array.isArray(option.fallback) ? option.fallback.join(',') || 'none' : String(option.fallback))
-    if (option.type === 'flag') return [`--${flagOf(name)}`, option.meaning] as const
-    return [`--${flagOf(name)} ${option.value}`, `${option.meaning} [${fallback}]`] as const
-  })
-  rows.push(['--config FILE', 'JSON file with these options, named in camelCase [/etc/p2pfs/config.json if it exists]'])
-  return rows.map(([flag, meaning]) => `  ${flag}\n${wrap(meaning, '      ')}`).join('\n')
+/** What is to be said of an option; `value` is the placeholder for what its flag takes. */
+export interface DescribedOption {
+  value?: string
+  help: string
+  fallback?: string
+  choices?: readonly string[]
+  completes?: 'file'
 }
 
-/** Breaks a text into lines of at most 100 columns, for terminals. */
-function wrap(text: string, indent: string): string {
-  const lines = [indent]
-  for (const word of text.split(' ')) {
-    const line = lines.at(-1)!
-    if (line !== indent && line.length + word.length >= 100) lines.push(`${indent}${word}`)
-    else lines[lines.length - 1] = line === indent ? `${indent}${word}` : `${line} ${word}`
+/** All options but hidden ones, by their flags without the dashes: for the help, completion and the manual. */
+export function describeOptions(): Record<string, DescribedOption> {
+  const described: Record<string, DescribedOption> = {}
+  for (const name of names) {
+    const { type, value, meaning, fallback, fallbackText, choices, isHidden }: Option<unknown> = options[name]
+    if (isHidden === true) continue
+    const usual = fallbackText ?? (Array.isArray(fallback) ? fallback.join(',') || 'none' : String(fallback))
+    described[flagOf(name)] = {
+      help: meaning,
+      ...(type !== 'flag' && { value, fallback: usual }),
+      ...(choices !== undefined && { choices }),
+      ...((type === 'path' || value === 'FILE' || value === 'DIR') && { completes: 'file' }),
+    }
   }
-  return lines.join('\n')
+  described['config'] = {
+    value: 'FILE',
+    help: 'JSON file with these options, named in camelCase',
+    fallback: '/etc/p2pfs/config.json if it exists',
+    completes: 'file',
+  }
+  return described
 }

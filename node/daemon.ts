@@ -51,6 +51,7 @@ import { neighbourOptions } from './neighbours/neighbour-options.ts'
 import { NeighbourObjects } from './neighbours/neighbour-objects.ts'
 import { NeighbourRegion } from './neighbours/neighbour-region.ts'
 import { NeighboursFirst } from './neighbours/neighbours-first.ts'
+import { DoctorOperation } from './operations/doctor.ts'
 import { ExportOperation } from './operations/export.ts'
 import { GcOperation } from './operations/gc.ts'
 import { RemoveImageOperation } from './operations/image-removal.ts'
@@ -505,6 +506,7 @@ export async function startDaemon(
             lies,
             verifier,
             loopDelay,
+            seeder,
             pins,
             hot,
             hotRoom,
@@ -541,6 +543,10 @@ export async function startDaemon(
         }),
         export: new ExportOperation({ requests, resolver, fetcher }),
         inspect: new InspectOperation({ requests, resolver, region: objects, trust, published, catalog, inventory }),
+        doctor: new DoctorOperation(
+          { requests, registry, network },
+          { config, stateDir: config.stateDir, hasBootstrap: config.bootstrap.length > 0 },
+        ),
         verify: new VerifyOperation({ requests, catalog, registry, rebuild, region: objects, own, trust, log }),
         listImages: new ListImagesOperation({ own, catalog, inventory, mounts, pins, uses }),
         removeImage: new RemoveImageOperation({ catalog, mounts, pins, sweep, inventory, log }),

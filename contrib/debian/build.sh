@@ -36,10 +36,14 @@ cp README.md "$doc"
 for file in operating debugging regions; do gzip -9n <"docs/$file.md" >"$doc/$file.md.gz"; done
 gzip -9n <CHANGELOG.md >"$doc/changelog.gz"
 cat "$here/copyright" "$stage/licences" >"$doc/copyright"
-if [ -f "$project/contrib/man/p2pfs.1" ]; then
-  mkdir -p "$root/usr/share/man/man1"
-  gzip -9n <"$project/contrib/man/p2pfs.1" >"$root/usr/share/man/man1/p2pfs.1.gz"
-fi
+# The manual and completion come from the tables of the command line.
+share=$root/usr/share
+mkdir -p "$share/man/man1" "$share/bash-completion/completions" "$share/zsh/vendor-completions" "$share/fish/vendor_completions.d"
+"$node" --disable-warning=ExperimentalWarning cli/write-man-page.ts >"$stage/p2pfs.1"
+gzip -9n <"$stage/p2pfs.1" >"$share/man/man1/p2pfs.1.gz"
+cli/p2pfs completion bash >"$share/bash-completion/completions/p2pfs"
+cli/p2pfs completion zsh >"$share/zsh/vendor-completions/_p2pfs"
+cli/p2pfs completion fish >"$share/fish/vendor_completions.d/p2pfs.fish"
 
 printf 'Source: p2pfs\n\nPackage: p2pfs\nArchitecture: any\n' >"$stage/debian/control"
 libraries=$(cd "$stage" && find "$lib" \( -name '*.node' -o -path '*/bin/node' \) -exec dpkg-shlibdeps -O --ignore-missing-info {} + 2>/dev/null)

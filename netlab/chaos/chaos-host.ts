@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { MountRequest, MountResult, Status } from '../../node/control/api.ts'
 import { isP2pfsError, type P2pfsError } from '../../protocol/errors.ts'
-import { callControl } from '../hosts/control-call.ts'
+import { callControl, type ControlRequest } from '../hosts/control-call.ts'
 import type { LabHost } from '../hosts/lab-host.ts'
 import { NodeProcess, type NodeProcessOptions } from '../hosts/node-process.ts'
 import { run } from '../hosts/process.ts'
@@ -222,7 +222,7 @@ export class ChaosHost {
   }
 
   /** Asks until a daemon has taken the request. */
-  async #ask<T>(request: string, body?: object): Promise<Answer<T>> {
+  async #ask<T>(request: ControlRequest, body?: object): Promise<Answer<T>> {
     const deadline = performance.now() + answerTimeoutMs
     for (;;) {
       const signal = AbortSignal.timeout(requestTimeoutMs)

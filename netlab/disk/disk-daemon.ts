@@ -48,7 +48,7 @@ export class DiskDaemon implements AsyncDisposable {
     return daemon
   }
 
-  async call<T>(request: string, body?: object): Promise<T> {
+  async call<T>(request: Parameters<typeof callControl>[1], body?: object): Promise<T> {
     return await callControl<T>(join(this.directory, 'control.sock'), request, body)
   }
 

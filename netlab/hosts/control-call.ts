@@ -2,15 +2,17 @@ import { request as httpRequest } from 'node:http'
 import type { Problem } from '../../node/control/api.ts'
 import { errorCodes, P2pfsError } from '../../protocol/errors.ts'
 
+/** Method, path and query, as `POST /v1/mounts`. */
+export type ControlRequest = `${'GET' | 'POST' | 'DELETE'} /v1/${string}`
+
 /**
  * Makes one request over a daemon's control socket, as a program that embeds p2pfs does: no process is started.
  *
- * @param request method and path, as `POST /v1/mounts`
  * @throws the daemon's error; closed if the daemon does not answer
  */
 export async function callControl<T>(
   socket: string,
-  request: string,
+  request: ControlRequest,
   body?: object,
   { signal }: { signal?: AbortSignal } = {},
 ): Promise<T> {

@@ -1,5 +1,6 @@
 import type { ServerResponse } from 'node:http'
 import type { Outcome, Problem, Progress } from './api.ts'
+import type { PlainAnswer } from './plain-answers.ts'
 
 /** Progress lines are sent at most this often (ms). */
 const progressIntervalMs = 100
@@ -35,10 +36,13 @@ export class Answer {
     this.#response.write(line({ progress }))
   }
 
-  /** @param result bytes are a JSON object already */
+  plain({ status, type, body }: PlainAnswer): void {
+    this.#whole(status, type, body)
+  }
+
   result(result: object): void {
     if (this.#response.headersSent) this.#response.end(line({ result } satisfies Outcome<object>))
-    else this.#whole(200, 'application/json', Buffer.isBuffer(result) ? result : line(result))
+    else this.#whole(200, 'application/json', line(result))
   }
 
   /** @param headers of an answer whose status is still to be said */
@@ -52,7 +56,7 @@ export class Answer {
   }
 
   /** Not by `writeHead`, after which Node does not say how long the answer is. */
-  #whole(status: number, type: string, body: string | Buffer): void {
+  #whole(status: number, type: string, body: string | Uint8Array): void {
     this.#response.statusCode = status
     this.#response.setHeader('content-type', type)
     this.#response.end(body)

@@ -28,6 +28,8 @@ export interface Problem {
   detail: string
   /** What kind of failure it is, for a program. */
   code: ErrorCode
+  /** Present if the request itself is wrong, whatever the state of this host. */
+  isUsage?: true
 }
 
 /** Names a rootfs: an image, its platform and the format of the filesystem. */
@@ -447,6 +449,35 @@ export interface VerifiedUse {
   layers: { diffId: string; digest: string; chunks: Comparison; index: Comparison; map: Comparison }[]
 }
 
+/** `POST /v1/doctor` answers with a {@link DoctorResult}. */
+export interface DoctorRequest {
+  /** An image whose registry is asked. Without it no registry is. */
+  image?: string
+  /** Default: the platform that the daemon is configured for. */
+  platform?: string
+  /** Instead of the daemon's own credentials. */
+  auth?: Auth
+}
+
+export interface DoctorResult {
+  /** What only the daemon can look at: peers, clocks, registry. */
+  checks: Check[]
+  stateDir: string
+  /** The daemon's options as they count, without secrets. */
+  config: Record<string, unknown>
+}
+
+/** One thing that was looked at. */
+export interface Check {
+  name: string
+  /** `problem`: something does not work; `warning`: it may come to that; `left-out`: it could not be looked at. */
+  state: 'ok' | 'warning' | 'problem' | 'left-out'
+  /** What was found, for a person. */
+  found: string
+  /** What to do about it. */
+  advice?: string
+}
+
 export interface Progress {
   progress: { step: 'import' | 'fetch' | 'export' | 'push' | 'publish' | 'verify' | 'place' } & ByteProgress
 }
@@ -588,6 +619,8 @@ export interface Status {
   toVerify: number
   /** Imports under way on this host. `forPeers` counts the peers that wait for one; bytes are of compressed layers. */
   imports: ({ reference: string; forPeers: number } & ByteProgress)[]
+  /** Images that are made whole on this host now, for `seed` or `import`; bytes are of the rootfs. */
+  seeds: ({ reference: string } & ByteProgress)[]
   mounts: ({
     directory: string
     reference: string

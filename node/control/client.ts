@@ -1,8 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { P2pfsError, isP2pfsError } from '../../protocol/errors.ts'
 import type { EmptyRequest, Progress } from './api.ts'
 import { endpoints } from './endpoints.ts'
-import { httpCall, NoAnswerError, NotBegunError, replacementMs, retryPauseMs } from './http-call.ts'
+import { httpCall, NoAnswerError, NotBegunError, pause, replacementMs } from './http-call.ts'
 import type { OperationName, Operations, RequestOf, ResultOf } from './operations.ts'
 
 export { isP2pfsError, P2pfsError, type ErrorCode } from '../../protocol/errors.ts'
@@ -86,7 +85,7 @@ export async function call<Name extends OperationName>(
       retryUntilMs ??= performance.now() + replacementMs
       if (performance.now() > retryUntilMs) throw error
       wasBegun ||= !isUnbegun
-      await sleep(retryPauseMs, undefined, { signal })
+      await pause(signal)
     }
   }
 }

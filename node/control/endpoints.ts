@@ -24,6 +24,7 @@ export const endpoints = {
   export: ['POST', '/v1/images/export', 'repeatable'],
   inspect: ['POST', '/v1/images/inspect', 'repeatable'],
   verify: ['POST', '/v1/images/verify', 'repeatable'],
+  doctor: ['POST', '/v1/doctor', 'repeatable'],
   limits: ['GET', '/v1/limits', 'repeatable'],
   changeLimits: ['POST', '/v1/limits', 'repeatable'],
   listImages: ['GET', '/v1/images', 'repeatable'],

@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { P2pfsError, errorCodes, isP2pfsError, type ErrorCode } from '../../protocol/errors.ts'
@@ -6,8 +7,8 @@ import type { Method } from './endpoints.ts'
 
 /** How long a daemon that is being replaced may stay away (ms): it is stopped within 10 s, and starts within a few. */
 export const replacementMs = 30_000
-/** Pause before a socket is tried again (ms). */
-export const retryPauseMs = 100
+/** Pause before a request is tried again (ms). */
+const retryPauseMs = 100
 
 /** The daemon has ended before it finished the request. */
 export class NoAnswerError extends P2pfsError {}
@@ -43,6 +44,7 @@ export async function httpCall<Result>(call: HttpCall): Promise<Result> {
   ]
   const abort = (): void => void stream.destroy(signal?.reason as Error)
   signal?.addEventListener('abort', abort, { once: true })
+  if (signal?.aborted === true) abort()
   // Not ended: a server takes the end of its input for the end of the caller.
   stream.write(`${[`${method} ${target} HTTP/1.0`, ...headers].join('\r\n')}\r\n\r\n${json}`)
   const timer = setTimeout(
@@ -85,10 +87,17 @@ export async function httpCall<Result>(call: HttpCall): Promise<Result> {
   throw new NoAnswerError('unavailable', 'the daemon ended before it answered; see its log, then try again', { cause })
 }
 
+/** Waits before the next try. @throws the signal's reason */
+export async function pause(signal: AbortSignal | undefined): Promise<void> {
+  await sleep(retryPauseMs, undefined, { signal }).catch(() => signal?.throwIfAborted())
+}
+
 /** @param Stopped what it is called when the daemon is stopping */
-function errorOf({ code, detail }: Problem, Stopped: typeof P2pfsError): P2pfsError {
+function errorOf({ code, detail, isUsage }: Problem, Stopped: typeof P2pfsError): P2pfsError {
   const known = errorCodes.find((candidate) => candidate === code) ?? ('unavailable' satisfies ErrorCode)
-  return known === 'closed' ? new Stopped(known, detail) : new P2pfsError(known, detail)
+  return known === 'closed'
+    ? new Stopped(known, detail)
+    : new P2pfsError(known, detail, isUsage === true ? { isUsage } : {})
 }
 
 async function open({ socket: path, waitMs, signal }: HttpCall): Promise<Socket> {
@@ -109,12 +118,13 @@ async function open({ socket: path, waitMs, signal }: HttpCall): Promise<Socket>
       // EAGAIN: as many requests wait as the socket can hold.
       const patienceMs = code === 'EAGAIN' ? replacementMs : isAway.has(code) ? waitMs : 0
       if (performance.now() - startedMs < patienceMs) {
-        await sleep(retryPauseMs, undefined, { signal })
+        await pause(signal)
         continue
       }
-      throw new P2pfsError('unavailable', `no daemon at ${path}: ${advice[code] ?? (cause as Error).message}`, {
-        cause,
-      })
+      // Linux says of a file what it says of a socket that nobody listens on.
+      const isFile = code === 'ECONNREFUSED' && statSync(path, { throwIfNoEntry: false })?.isSocket() === false
+      const why = advice[isFile ? 'ENOTSOCK' : code] ?? (cause as Error).message
+      throw new P2pfsError('unavailable', `no daemon at ${path}: ${why}`, { cause })
     }
   }
 }

@@ -2,6 +2,8 @@ import type {
   CancelSeedRequest,
   EmptyRequest,
   EmptyResult,
+  DoctorRequest,
+  DoctorResult,
   ExportRequest,
   ExportResult,
   GcRequest,
@@ -81,6 +83,8 @@ export interface Operations {
   inspect: Operation<InspectRequest, InspectResult>
   /** Rebuilds an image from its layers and compares the result with what is in use. */
   verify: Operation<VerifyRequest, VerifyResult>
+  /** Checks what only the daemon can: the region, clocks, and the registry of an image. */
+  doctor: Operation<DoctorRequest, DoctorResult>
   /** Shows the limits on this host's bandwidth, and what passes now. */
   limits: Operation<EmptyRequest, Limits>
   /** Changes limits at once, until they are changed again. */

@@ -1,6 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import { isP2pfsError, P2pfsError, type ErrorCode } from '../../protocol/errors.ts'
 import type { Problem } from './api.ts'
+import { isUsage } from './usage.ts'
 
 /** When to try again what nobody has said a time for (s): a daemon that is replaced is away for a second or two. */
 const retryAfterSeconds = 1
@@ -48,7 +49,7 @@ export function problemOf(error: unknown): { problem: Problem; headers: Record<s
   const status = statusOf[error.code]
   const seconds = typeof retryAfterMs === 'number' ? Math.ceil(retryAfterMs / 1000) : retryAfterSeconds
   return {
-    problem: problem(status, error.code, detail),
+    problem: { ...problem(status, error.code, detail), ...(isUsage(error) && { isUsage: true }) },
     headers: status === 503 ? { 'retry-after': `${seconds}` } : {},
   }
 }

@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { HttpError } from './problem.ts'
 
 /** A request is a few names and paths (bytes). */
@@ -6,8 +7,22 @@ export const maxRequestBytes = 64 * 1024
 /** What is too long is read so far, for its sender to get to the answer (bytes). */
 const maxReadBytes = 1024 * 1024
 
-/** @throws HttpError: invalid (413) for a body that is too long, or invalid for text that is not UTF-8 */
+/**
+ * Reads the body of a request.
+ * @throws HttpError: invalid (413) for one that is too long, or for text that is not UTF-8; closed if it does not come whole
+ */
 export async function readBody(request: IncomingMessage): Promise<string> {
+  const bytes = await readBytes(request).catch((error: unknown) => {
+    throw isP2pfsError(error) ? error : new P2pfsError('closed', 'the request did not come whole', { cause: error })
+  })
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    throw new HttpError('invalid', 'the request is not text in UTF-8')
+  }
+}
+
+async function readBytes(request: IncomingMessage): Promise<Buffer> {
   const pieces: Buffer[] = []
   let sizeBytes = 0
   for await (const piece of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
@@ -17,9 +32,5 @@ export async function readBody(request: IncomingMessage): Promise<string> {
   }
   if (sizeBytes > maxRequestBytes)
     throw new HttpError('invalid', `the request is longer than ${maxRequestBytes} bytes`, 413, { connection: 'close' })
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(pieces))
-  } catch {
-    throw new HttpError('invalid', 'the request is not text in UTF-8')
-  }
+  return Buffer.concat(pieces)
 }

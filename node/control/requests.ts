@@ -8,6 +8,7 @@ import type {
   AuthorizedRequest,
   CancelSeedRequest,
   EmptyRequest,
+  DoctorRequest,
   ExportRequest,
   GcRequest,
   ImageRequest,
@@ -44,6 +45,10 @@ export function parseEmptyRequest(): EmptyRequest {
 
 export function parseImageRequest(body: RequestBody): ImageRequest {
   return { image: text(body, 'image'), ...optional(body, 'platform', platform), ...optional(body, 'format', text) }
+}
+
+export function parseDoctorRequest(body: RequestBody): DoctorRequest {
+  return { ...optional(body, 'image', text), ...optional(body, 'platform', platform), ...optional(body, 'auth', auth) }
 }
 
 export function parseAuthorizedRequest(body: RequestBody): AuthorizedRequest {

@@ -5,6 +5,7 @@ import {
   parseAuthorizedRequest,
   parseCancelSeedRequest,
   parseDirectoryRequest,
+  parseDoctorRequest,
   parseEmptyRequest,
   parseExportRequest,
   parseGcRequest,
@@ -18,6 +19,7 @@ import {
   parseSeedRequest,
   type RequestBody,
 } from './requests.ts'
+import { asUsage } from './usage.ts'
 
 /** Parses the fields of a request. All throw `invalid` for what does not parse. */
 type Parsers = { [Name in OperationName]: (fields: RequestBody) => RequestOf<Name> }
@@ -37,6 +39,7 @@ const parsers: Parsers = {
   export: parseExportRequest,
   inspect: parseImageRequest,
   verify: parseAuthorizedRequest,
+  doctor: parseDoctorRequest,
   limits: parseEmptyRequest,
   changeLimits: parseLimitsRequest,
   listImages: parseEmptyRequest,
@@ -100,7 +103,7 @@ export async function runOperation(
   options: OperationOptions,
   begin: () => void,
 ): Promise<object> {
-  const request = parsers[name](fields)
+  const request = asUsage(() => parsers[name](fields))
   begin()
   // What the parser of a name makes is what the operation of that name takes.
   const operation: Operation<never, object> = operations[name]

@@ -5,6 +5,7 @@ import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import { Answer, line } from './answer.ts'
 import type { Operations } from './operations.ts'
+import type { PlainAnswer, PlainAnswers } from './plain-answers.ts'
 import { HttpError, problemOf } from './problem.ts'
 import { readBody } from './request-body.ts'
 import { parseBody } from './requests.ts'
@@ -50,6 +51,7 @@ const defaultLimits = { headTimeoutMs, requestTimeoutMs, timeoutCheckMs, maxConn
 /** The control API: HTTP on a unix socket that only the daemon's own user can open, and a group where one is named. */
 export class ControlServer {
   readonly #operations: Operations
+  readonly #plain: PlainAnswers | undefined
   readonly #log: Log
   readonly #socket: ControlSocket
   readonly #inherited: InheritedSocket | undefined
@@ -59,11 +61,13 @@ export class ControlServer {
   #server: Server | undefined
   #isDraining = false
 
+  /** @param parts `plain`: answers that are not of the API */
   constructor(
-    { operations, log }: { operations: Operations; log: Log },
+    { operations, plain, log }: { operations: Operations; plain?: PlainAnswers; log: Log },
     { socket, inherited, group, limits }: ControlServerOptions,
   ) {
     this.#operations = operations
+    this.#plain = plain
     this.#log = log
     this.#limits = { ...defaultLimits, ...limits }
     this.#socket = new ControlSocket(socket, inherited?.temporaryPath, group)
@@ -121,9 +125,12 @@ export class ControlServer {
     const signal = AbortSignal.any([gone.signal, this.#stopping.signal])
     const answer = new Answer(response, request.headers.accept)
     try {
-      const result = await this.#run(request, answer, signal)
+      const url = urlOf(request)
+      const plain = await this.#plainAnswer(request.method ?? '', url.pathname)
+      const result = plain ?? (await this.#run(request, url, answer, signal))
       if (this.#isDraining) response.shouldKeepAlive = false
-      answer.result(result)
+      if (plain === undefined) answer.result(result)
+      else answer.plain(plain)
     } catch (error) {
       const { problem, headers } = problemOf(error)
       const { method, url: path } = request
@@ -135,9 +142,16 @@ export class ControlServer {
     }
   }
 
-  async #run(request: IncomingMessage, answer: Answer, signal: AbortSignal): Promise<object | Buffer> {
-    const { pathname, searchParams } = urlOf(request)
-    if (pathname === descriptionPath) return await description(request)
+  async #plainAnswer(method: string, path: string): Promise<PlainAnswer | undefined> {
+    const isRead = method === 'GET' || method === 'HEAD'
+    if (path !== descriptionPath) return isRead ? await this.#plain?.answer(path) : undefined
+    if (!isRead)
+      throw new HttpError('unsupported', `${path} takes GET, HEAD, not ${method}`, 405, { allow: 'GET, HEAD' })
+    return { status: 200, type: 'application/json', body: await readFile(descriptionFile) }
+  }
+
+  async #run(request: IncomingMessage, url: URL, answer: Answer, signal: AbortSignal): Promise<object> {
+    const { pathname, searchParams } = url
     const { method, name, parameters } = findRoute(request.method ?? '', pathname)
     const text = method === 'POST' ? await readBody(request) : ''
     const fields = method === 'POST' ? (text === '' ? {} : parseBody(text)) : Object.fromEntries(searchParams)
@@ -146,12 +160,6 @@ export class ControlServer {
     const options = { signal, onProgress: answer.progress.bind(answer) }
     return await runOperation(this.#operations, name, { ...fields, ...parameters }, options, () => answer.begin())
   }
-}
-
-async function description({ method = '' }: IncomingMessage): Promise<Buffer> {
-  if (method !== 'GET' && method !== 'HEAD')
-    throw new HttpError('unsupported', `${descriptionPath} takes GET, HEAD, not ${method}`, 405, { allow: 'GET, HEAD' })
-  return await readFile(descriptionFile)
 }
 
 function urlOf(request: IncomingMessage): URL {

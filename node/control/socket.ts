@@ -59,18 +59,7 @@ export class ControlSocket {
         `the control socket ${this.path} has too long a path: a unix socket takes ${maxPathBytes} bytes; ` +
           'choose another --control',
       )
-    if (this.#group !== '') this.#groupId = await groupId(this.#group)
-    try {
-      const directory = dirname(this.path)
-      const isThere = (await stat(directory).catch(ignoreMissing)) !== undefined
-      if (!isThere || directory === ownDirectory) {
-        await makePrivateDirectory(directory)
-        if (this.#groupId !== undefined) await giveToGroup(directory, this.#groupId, modes.group.directory)
-      }
-      await unlink(this.temporaryPath).catch(ignoreMissing)
-    } catch (error) {
-      throw systemError(`cannot make the directory of the control socket ${this.path}`, error)
-    }
+    await this.#prepareDirectory()
     await this.#isLeftover()
   }
 
@@ -79,16 +68,20 @@ export class ControlSocket {
     const handle = withPrivateUmask(() => createServerHandle(this.temporaryPath, -1, -1))
     if (typeof handle === 'number')
       throw systemError(`cannot make the control socket ${this.path}`, systemErrorOf(handle))
-    await this.#restrict()
+    await this.#restrict(this.temporaryPath)
     return handle.fd
   }
 
-  /** Takes over a socket of this path that is bound and published. @returns false if the path has no such socket any more */
+  /**
+   * Takes over a socket of this path that is bound and published, for whoever may use it now.
+   * @returns false if the path has no such socket any more
+   */
   async adopt(): Promise<boolean> {
     await unlink(this.temporaryPath).catch(ignoreMissing)
     const found = await lstat(this.path).catch(ignoreMissing)
     if (found?.isSocket() !== true || (await refusesConnections(this.path))) return false
-    this.#inode = await inodeOf(this.path)
+    await this.#prepareDirectory()
+    await this.#restrict(this.path)
     return true
   }
 
@@ -104,7 +97,7 @@ export class ControlSocket {
     await listen(server, { path: this.temporaryPath }).catch((error: unknown) => {
       throw systemError(`cannot make the control socket ${this.path}`, error)
     })
-    await this.#restrict()
+    await this.#restrict(this.temporaryPath)
   }
 
   /**
@@ -134,13 +127,28 @@ export class ControlSocket {
       await unlink(this.path).catch(() => undefined)
   }
 
-  async #restrict(): Promise<void> {
-    await chmod(this.temporaryPath, modes.own.socket)
+  async #prepareDirectory(): Promise<void> {
+    if (this.#group !== '') this.#groupId = await groupId(this.#group)
+    try {
+      const directory = dirname(this.path)
+      const isThere = (await stat(directory).catch(ignoreMissing)) !== undefined
+      if (!isThere || directory === ownDirectory) {
+        await makePrivateDirectory(directory)
+        if (this.#groupId !== undefined) await giveToGroup(directory, this.#groupId, modes.group.directory)
+      }
+      await unlink(this.temporaryPath).catch(ignoreMissing)
+    } catch (error) {
+      throw systemError(`cannot make the directory of the control socket ${this.path}`, error)
+    }
+  }
+
+  async #restrict(path: string): Promise<void> {
+    await chmod(path, modes.own.socket)
     if (this.#groupId !== undefined)
-      await giveToGroup(this.temporaryPath, this.#groupId, modes.group.socket).catch((error: unknown) => {
+      await giveToGroup(path, this.#groupId, modes.group.socket).catch((error: unknown) => {
         throw systemError(`cannot give the control socket ${this.path} to the group ${this.#group}`, error)
       })
-    this.#inode = await inodeOf(this.temporaryPath)
+    this.#inode = await inodeOf(path)
   }
 
   /** Whether a socket is there on which nobody listens. @throws conflict if something else is there */

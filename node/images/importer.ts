@@ -8,6 +8,7 @@ import { releasing, type LayerReader, type LayerSink } from '../layers/layer-rea
 import type { LayerTransactions } from '../layers/layer-transactions.ts'
 import { counting } from '../model/chunk-sink.ts'
 import type { FindOptions, UnsignedRecord, Variant } from '../model/image.ts'
+import { progressFrom } from '../model/progress.ts'
 import type { PublishedImages } from '../publish/published-images.ts'
 import type { ImageSource, ResolvedImage } from '../registry/image-source.ts'
 import { formatReference, type Reference } from '../registry/reference.ts'
@@ -146,7 +147,7 @@ export class Importer {
         sink: counting(releasing(sink), this.chunks),
         limits,
       },
-      options,
+      { ...options, source: reference.kind === 'registry' ? 'registry' : 'local' },
     )
     return { manifest, isUnverified }
   }
@@ -156,7 +157,8 @@ export class Importer {
     const { bytes, sizeBytes } = await openLocalSource(path, { signal })
     return await this.#parts.reader.readTar(bytes, path, releasing(sink), {
       signal,
-      onBytes: (doneBytes) => onProgress?.({ doneBytes, totalBytes: Math.max(sizeBytes ?? 0, doneBytes) }),
+      onBytes: (doneBytes) =>
+        onProgress?.(progressFrom('local', { doneBytes, totalBytes: Math.max(sizeBytes ?? 0, doneBytes) })),
     })
   }
 }

@@ -20,13 +20,19 @@ export async function openLocalSource(
   { signal }: { signal: AbortSignal },
 ): Promise<{ bytes: AsyncIterable<Uint8Array>; sizeBytes: number | undefined }> {
   const found = await stat(path).catch((cause: unknown) => {
-    throw new P2pfsError('missing', `cannot import ${path}: ${(cause as Error).message}`, { cause, path })
+    throw new P2pfsError(
+      'missing',
+      isMissing(cause) ? `there is no ${path}` : `cannot import ${path}: ${(cause as Error).message}`,
+      { cause, path },
+    )
   })
   if (found.isDirectory()) return { bytes: tarOfDirectory(path, { signal }), sizeBytes: undefined }
   if (found.isFile())
     return { bytes: createReadStream(path, { highWaterMark: readBytes, signal }), sizeBytes: found.size }
   throw new P2pfsError('unsupported', `cannot import ${path}: neither a directory nor a file`, { path })
 }
+
+const isMissing = (cause: unknown): boolean => (cause as NodeJS.ErrnoException).code === 'ENOENT'
 
 /** Makes the image of one layer as a registry would have it: config and manifest name the tar by its own digest. */
 export function singleLayerImage(reference: string, platform: string, { diffId, tarBytes }: LayerIndex): ResolvedImage {

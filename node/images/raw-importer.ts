@@ -7,6 +7,7 @@ import { rootfsDigest, type RootfsManifest } from '../../protocol/rootfs-manifes
 import { formatByteSize } from '../base/byte-size.ts'
 import { systemError } from '../base/system-error.ts'
 import type { FindOptions, UnsignedRecord, Variant } from '../model/image.ts'
+import { progressFrom } from '../model/progress.ts'
 import { formatReference, type Reference } from '../registry/reference.ts'
 import { readRawImage } from '../rootfs/raw/read-raw-image.ts'
 import type { ImportTransactions } from '../store/import-transaction.ts'
@@ -96,7 +97,7 @@ export class RawImporter {
       signal,
       onBytes: (doneBytes) => {
         checkSize(doneBytes, name)
-        onProgress?.({ doneBytes, totalBytes: Math.max(size ?? 0, doneBytes) })
+        onProgress?.(progressFrom('local', { doneBytes, totalBytes: Math.max(size ?? 0, doneBytes) }))
       },
     }).catch(async (error: unknown) => {
       if (!signal.aborted) await checkUnchanged()
@@ -113,7 +114,7 @@ async function openSource(source: string): Promise<FileHandle> {
   const fail = (cause: unknown): never => {
     const { code, message } = cause as NodeJS.ErrnoException
     const what = `cannot import ${source}: ${message}`
-    if (code === 'ENOENT') throw new P2pfsError('missing', what, { cause })
+    if (code === 'ENOENT') throw new P2pfsError('missing', `there is no ${source}`, { cause })
     if (code === 'EACCES' || code === 'EPERM') throw new P2pfsError('denied', what, { cause })
     throw systemError(`cannot import ${source}`, cause)
   }

@@ -160,9 +160,9 @@ export class RunningImports {
   }
 }
 
-function tellProgress(running: Running, { doneBytes, totalBytes }: ByteProgress): void {
-  Object.assign(running, { doneBytes, totalBytes })
-  for (const { onProgress } of running.waiters) onProgress?.({ doneBytes, totalBytes })
+function tellProgress(running: Running, progress: ByteProgress): void {
+  Object.assign(running, progress)
+  for (const { onProgress } of running.waiters) onProgress?.(progress)
 }
 
 function tellLayers({ layers, waiters }: Running): void {

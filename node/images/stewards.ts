@@ -7,6 +7,7 @@ import type { Fetcher } from '../fetch/fetcher.ts'
 import type { LayerIndexes } from '../layers/layer-indexes.ts'
 import type { LayerRanges } from '../layers/layer-ranges.ts'
 import type { FindOptions, FoundRootfs } from '../model/image.ts'
+import { progressFrom } from '../model/progress.ts'
 import type { ImportClient } from '../peers/import/client.ts'
 import type { Membership } from '../peers/membership.ts'
 import type { RegionObjects } from '../peers/object/region-objects.ts'
@@ -156,7 +157,7 @@ export class Stewards {
       return await imports.askImport(peer, request, {
         signal,
         onLayer,
-        onProgress: (progress) => onProgress?.(progress),
+        onProgress: (progress) => onProgress?.(progressFrom('peer', progress)),
       })
     } finally {
       ended.abort()

@@ -1,8 +1,19 @@
+import type { Source } from './chunk-request.ts'
+
 /** How much of a task is done. */
 export interface ByteProgress {
   doneBytes: number
   totalBytes: number
+  /** Where what is done came from, as far as somebody knows; `local` was on this host. */
+  from?: Partial<Record<Source, number>>
 }
+
+/** Progress of what is read from one source alone. */
+export const progressFrom = (source: Source, { doneBytes, totalBytes }: ByteProgress): ByteProgress => ({
+  doneBytes,
+  totalBytes,
+  from: { [source]: doneBytes },
+})
 
 /** A quantity of chunks. */
 export interface Amount {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { open, rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { ExportRequest, ExportResult } from '../control/api.ts'
@@ -13,6 +14,12 @@ import type { ImageRequests } from './image-request.ts'
 /** Chunks that are being fetched or written at once. */
 const chunksAhead = 16
 const zeros = Buffer.alloc(1024 * 1024)
+
+/** Errors that say little of what to do. */
+const reasons: Partial<Record<string, (file: string) => string>> = {
+  ENOENT: (file) => `there is no directory ${dirname(file)}; make it first`,
+  EISDIR: (file) => `it is a directory; name a file, as ${join(file, 'rootfs.img')}`,
+}
 
 export interface ExportParts {
   requests: ImageRequests
@@ -52,7 +59,8 @@ export class ExportOperation {
     file: string,
     { signal, onProgress }: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void },
   ): Promise<void> {
-    const progress = { doneBytes: 0, totalBytes: sizeOf(manifest) }
+    const from = { local: 0, peer: 0, neighbour: 0, registry: 0 }
+    const progress = { doneBytes: 0, totalBytes: sizeOf(manifest), from }
     const partial = `${file}.${randomBytes(4).toString('hex')}.partial`
     const failed = new AbortController()
     const ended = AbortSignal.any([signal, failed.signal])
@@ -66,7 +74,8 @@ export class ExportOperation {
           ended.throwIfAborted()
           const offset = nextOffset
           nextOffset += request.lengthBytes
-          const { bytes } = await this.#parts.fetcher.fetch(request, { signal: ended, priority: 'background' })
+          const { bytes, source } = await this.#parts.fetcher.fetch(request, { signal: ended, priority: 'background' })
+          from[source] += request.lengthBytes
           if (zeros.compare(bytes, 0, bytes.length, 0, bytes.length) !== 0) {
             await output.write(bytes, 0, Math.min(bytes.length, progress.totalBytes - offset), offset)
           }
@@ -82,7 +91,8 @@ export class ExportOperation {
       await rm(partial, { force: true })
       const { code } = cause as NodeJS.ErrnoException
       if (code === undefined || cause instanceof P2pfsError || !/^E[A-Z]+$/.test(code)) throw cause
-      throw new P2pfsError('unavailable', `cannot write ${file}: ${(cause as Error).message}`, { cause })
+      const why = reasons[code]?.(file) ?? (cause as Error).message
+      throw new P2pfsError('unavailable', `cannot write ${file}: ${why}`, { cause })
     }
   }
 }

@@ -1,6 +1,7 @@
 import { parseRootfsFormat, rootfsFormats } from '../../protocol/rootfs-manifest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Auth, AuthorizedRequest, ImageRequest } from '../control/api.ts'
+import { asUsage } from '../control/usage.ts'
 import type { Variant } from '../model/image.ts'
 import { Caller } from '../registry/caller.ts'
 import { parseReference, type Reference } from '../registry/reference.ts'
@@ -24,7 +25,10 @@ export class ImageRequests {
     format?: Variant['format'],
   ): { reference: Reference; variant: Variant } {
     const auth = request.auth ?? (request.requireAccess === true ? {} : undefined)
-    return { reference: withCaller(parseReference(request.image), auth), variant: this.variant(request, format) }
+    return {
+      reference: asUsage(() => withCaller(parseReference(request.image), auth)),
+      variant: this.variant(request, format),
+    }
   }
 
   /** @throws invalid for an unknown format */
@@ -34,7 +38,7 @@ export class ImageRequests {
   ): Variant {
     return {
       platform: platform ?? this.#platform,
-      format: format === undefined ? defaultFormat : parseRootfsFormat(format),
+      format: format === undefined ? defaultFormat : asUsage(() => parseRootfsFormat(format)),
     }
   }
 }

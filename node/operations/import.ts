@@ -1,5 +1,6 @@
 import type { ImportRequest, SeedResult } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
+import { asUsage } from '../control/usage.ts'
 import type { KeptChunks } from '../disk/kept-chunks.ts'
 import type { Importer } from '../images/importer.ts'
 import type { RawImporter } from '../images/raw-importer.ts'
@@ -53,10 +54,10 @@ export class ImportOperation {
   ): Promise<Awaited<ReturnType<ImportParts['importer']['importLocal']>>> {
     const { requests, importer, rawImporter } = this.#parts
     const { source, raw = false } = request
-    const reference = parseReference(`local:${request.name.replace(/^local:/, '')}`)
+    const reference = asUsage(() => parseReference(`local:${request.name.replace(/^local:/, '')}`))
     if (raw)
       return await rawImporter.import(source, reference, requests.variant({ ...request, format: 'raw' }), options)
-    const from = source.startsWith('oci:') ? parseReference(source) : source
+    const from = source.startsWith('oci:') ? asUsage(() => parseReference(source)) : source
     return await importer.importLocal(from, reference, requests.variant(request), options)
   }
 }

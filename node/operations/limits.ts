@@ -6,6 +6,7 @@ import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { systemError } from '../base/system-error.ts'
 import { limitNames, type LimitName, type LimitReport, type Limits, type LimitsRequest } from '../control/api.ts'
+import { asUsage } from '../control/usage.ts'
 
 /** How often what passes is looked at (ms), and how many looks the present rate is of. */
 const sampleMs = 1_000
@@ -72,7 +73,7 @@ export class LimitsOperation implements Disposable {
   /** @throws invalid for what is no rate, or too low; unavailable where the change cannot be kept: nothing is changed then */
   async run({ set = {}, reset = false }: LimitsRequest): Promise<Limits> {
     if (reset || Object.keys(set).length > 0) {
-      const changed = parseKept({ ...(reset ? {} : this.#changed), ...set })
+      const changed = asUsage(() => parseKept({ ...(reset ? {} : this.#changed), ...set }))
       await this.#keep(changed)
       this.#changed = changed
       this.#apply()

@@ -2,6 +2,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { PushRequest, PushResult } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
+import { asUsage } from '../control/usage.ts'
 import type { ImageResolver } from '../images/resolver.ts'
 import type { Publisher } from '../publish/publisher.ts'
 import type { RawPusher } from '../publish/raw-pusher.ts'
@@ -28,7 +29,7 @@ export class PushOperation {
   async run(request: PushRequest, { signal, onProgress }: OperationOptions): Promise<PushResult> {
     const { requests, resolver, pusher, publisher, log } = this.#parts
     const { auth, ...image } = request
-    const target = withCaller(parseTarget(request.target), auth)
+    const target = asUsage(() => withCaller(parseTarget(request.target), auth))
     const { reference, variant } = requests.parse({ ...image, format: 'raw' })
     const found = await resolver.find(reference, variant, { signal })
     if (found === undefined)

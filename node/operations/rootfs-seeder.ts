@@ -30,6 +30,7 @@ export interface RootfsSeederParts {
 /** Makes images whole on this host. */
 export class RootfsSeeder {
   readonly #parts: RootfsSeederParts
+  readonly #running = new Set<{ reference: string; progress: ByteProgress }>()
 
   constructor(parts: RootfsSeederParts) {
     this.#parts = parts
@@ -49,7 +50,7 @@ export class RootfsSeeder {
     await this.#checkRoom(record, manifest)
     using _ = this.#parts.kept.hold(tablesOf(manifest).map(({ id }) => id))
     await this.#parts.pins.claim(digest)
-    await this.#fetchAll(manifest, options)
+    await this.#fetchAll(reference, manifest, options)
     await this.#parts.fetcher.settled()
     // Again: it may have been placed because it is mounted often meanwhile.
     await this.#parts.pins.claim(digest)
@@ -59,16 +60,30 @@ export class RootfsSeeder {
     return { reference, platform, format, digest, sizeBytes: sizeOf(manifest), origin }
   }
 
+  /** Those that are under way. */
+  list(): ({ reference: string } & ByteProgress)[] {
+    return [...this.#running].map(({ reference, progress }) => ({ reference, ...progress }))
+  }
+
   async #fetchAll(
+    reference: string,
     manifest: RootfsManifest,
     { signal, onProgress }: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void },
   ): Promise<void> {
     const { fetcher, clock = systemClock } = this.#parts
-    const progress = { doneBytes: 0, totalBytes: sizeOf(manifest) }
-    await fetchChunks(chunkRequests(tablesOf(manifest)), { fetcher, clock, signal }, ({ lengthBytes }) => {
-      progress.doneBytes += lengthBytes
-      onProgress(progress)
-    })
+    const from = { local: 0, peer: 0, neighbour: 0, registry: 0 }
+    const progress: ByteProgress = { doneBytes: 0, totalBytes: sizeOf(manifest), from }
+    const running = { reference, progress }
+    this.#running.add(running)
+    try {
+      await fetchChunks(chunkRequests(tablesOf(manifest)), { fetcher, clock, signal }, ({ lengthBytes }, source) => {
+        progress.doneBytes += lengthBytes
+        from[source] += lengthBytes
+        onProgress(progress)
+      })
+    } finally {
+      this.#running.delete(running)
+    }
   }
 
   /** @throws unavailable where it can never be whole here: before anything is fetched */

@@ -2,6 +2,7 @@ import { P2pfsError } from '../../protocol/errors.ts'
 import { isCopy, type SeedJob, type SeedPlaces } from '../../protocol/seed-job.ts'
 import type { CancelSeedRequest, SeedJobReport, SeedJobRequest, SeedJobResult, SeedJobs } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
+import { asUsage } from '../control/usage.ts'
 import type { ImageResolver } from '../images/resolver.ts'
 import { sizeOf } from '../model/rootfs-chunks.ts'
 import type { HeldCallers } from '../registry/held-callers.ts'
@@ -53,7 +54,7 @@ export class PlaceSeedOperation {
     const { resolver, membership, jobs } = this.#parts
     const { hot = false, ttlMs = defaultTtlMs, atMs = 0, wait = true, timeoutMs = defaultTimeoutMs } = request
     // Before the image is imported for nothing.
-    jobs.endOf({ atMs, ttlMs })
+    asUsage(() => jobs.endOf({ atMs, ttlMs }))
     await membership.whenRegionKnown({ signal })
     const places = this.#placesOf(request)
     const { record, manifest } = await resolver.resolveForSeed(reference, variant, {

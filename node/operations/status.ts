@@ -26,6 +26,7 @@ import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
 import type { StoreRoom } from '../store/store-room.ts'
 import type { LimitsOperation } from './limits.ts'
+import type { RootfsSeeder } from './rootfs-seeder.ts'
 import { ListMountsOperation, type ListMountsParts } from './list-mounts.ts'
 
 export interface StatusParts extends ListMountsParts {
@@ -50,6 +51,7 @@ export interface StatusParts extends ListMountsParts {
   trust: Pick<IndexTrust, 'beliefIn'>
   verifier: Pick<BackgroundVerifier, 'pending'>
   loopDelay: Pick<EventLoopDelay, 'figures'>
+  seeder: Pick<RootfsSeeder, 'list'>
   pins: Pick<Pins, 'list' | 'hotBytes'>
   hotRoom: Pick<HotRoom, 'usedBytes'>
   hot: Pick<HotImages, 'counted'>
@@ -111,6 +113,7 @@ export class StatusOperation {
       hot: this.#hot(),
       toVerify: verifier.pending,
       imports: imports.list(),
+      seeds: this.#parts.seeder.list(),
       mounts: (await this.#mounts.run()).mounts,
       nativeBytes: this.#parts.natives?.segments.usedBytes ?? 0,
       chunks: inventory.count,

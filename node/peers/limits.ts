@@ -63,9 +63,14 @@ export const limits = {
     location: 32,
     /** One for each image that a coordinator places here, and some for its records. */
     seed: 32,
+    /** One question of p2pfs doctor, and one that takes its place. */
+    reach: 2,
     /** Of all protocols, while the peer's hello is waited for: what a host asks in its first milliseconds. */
     beforeHello: 16,
   },
+
+  /** Questions of one source whether it is reached: each may cost four sockets for three seconds. */
+  reachRequests: { perSecond: 0.5, burst: 4 },
 
   hello: {
     /** How long a request waits for the hello of a peer (ms): it is sent first, on a stream of its own. */

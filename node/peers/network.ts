@@ -10,6 +10,7 @@ import { locationProtocol } from '../../protocol/messages/location.ts'
 import { importProtocol } from '../../protocol/messages/import.ts'
 import { objectProtocol } from '../../protocol/messages/object.ts'
 import { regionProtocol } from '../../protocol/messages/region.ts'
+import { reachProtocol } from '../../protocol/messages/reach.ts'
 import { seedProtocol } from '../../protocol/messages/seed.ts'
 import { systemClock } from '../base/clock.ts'
 import { spanProtocol } from '../../protocol/messages/span.ts'
@@ -33,6 +34,7 @@ import { GuestServer } from './guest/server.ts'
 import { loadIdentity } from './identity.ts'
 import { ImportClient } from './import/client.ts'
 import { limits } from './limits.ts'
+import { listenError } from './listen-error.ts'
 import { Location } from './location/location.ts'
 import { Swarms } from './location/swarms.ts'
 import { serveImport } from './import/server.ts'
@@ -43,6 +45,8 @@ import { ObjectServer } from './object/server.ts'
 import type { Peer } from './peer.ts'
 import { createPeerHost } from './peer-host.ts'
 import { serveRegion } from './region/server.ts'
+import { ReachClient } from './reach/client.ts'
+import { serveReach } from './reach/server.ts'
 import { SeedClient } from './seed/client.ts'
 import { serveSeed } from './seed/server.ts'
 import type { ServedData } from './served-data.ts'
@@ -94,6 +98,7 @@ export class PeerNetwork {
   readonly objects: RegionObjects
   readonly imports: ImportClient
   readonly seeds: SeedClient
+  readonly reach: ReachClient
   readonly spans: SpanStewards
   readonly bulk: BulkPlane
   readonly #guestBandwidth: Bandwidth
@@ -217,6 +222,7 @@ export class PeerNetwork {
     })
     this.imports = new ImportClient({ host, membership })
     this.seeds = new SeedClient({ host, membership })
+    this.reach = new ReachClient({ host, membership })
     const own = this.peerId
     const isHere = (id: string): boolean => id === own || membership.isAwake(id)
     const now = (): number => performance.now()
@@ -253,7 +259,7 @@ export class PeerNetwork {
   /**
    * Begins to listen, to serve, and to connect to the region.
    * @param files the chunk store, for bulk transfers
-   * @throws invalid for addresses that cannot be listened on
+   * @throws invalid for addresses that cannot be listened on; unavailable where they are in use
    */
   async start(served: ServedData, files: ChunkFiles): Promise<void> {
     const { membership } = this
@@ -297,6 +303,12 @@ export class PeerNetwork {
       streams.seed,
       async (stream, peer) => await serveSeed(stream, peer, served.seeds, { signal }),
     )
+    const reachPace = new SourcePace(limits.reachRequests)
+    await this.#handleMembers(
+      reachProtocol,
+      streams.reach,
+      async (stream, { source }, address) => await serveReach(stream, { source, address }, reachPace, { signal }),
+    )
     await this.#handleMembers(
       locationProtocol,
       streams.location,
@@ -307,9 +319,7 @@ export class PeerNetwork {
     try {
       await this.#host.start()
     } catch (cause) {
-      throw new P2pfsError('invalid', `cannot listen on ${this.#listen.join(', ')}: ${(cause as Error).message}`, {
-        cause,
-      })
+      throw listenError(this.#listen, cause)
     }
     this.#dialler.start()
     membership.start()
@@ -406,18 +416,19 @@ export class PeerNetwork {
   async #handleMembers(
     protocol: string,
     maxInboundStreams: number,
-    serve: (stream: Stream, peer: Peer) => Promise<void>,
+    serve: (stream: Stream, peer: Peer, address: string) => Promise<void>,
   ): Promise<void> {
-    await this.#handle(protocol, maxInboundStreams, async (stream, peer) => {
+    await this.#handle(protocol, maxInboundStreams, async (stream, peer, address) => {
       await peer.whenMember()
-      await serve(stream, peer)
+      await serve(stream, peer, address)
     })
   }
 
+  /** @param serve also gets the IP address that the connection comes from */
   async #handle(
     protocol: string,
     maxInboundStreams: number,
-    serve: (stream: Stream, peer: Peer) => Promise<void>,
+    serve: (stream: Stream, peer: Peer, address: string) => Promise<void>,
   ): Promise<void> {
     const handle = async (stream: Stream, connection: Connection): Promise<void> => {
       const { remotePeer, remoteAddr } = connection
@@ -426,7 +437,7 @@ export class PeerNetwork {
       const peer = this.membership.peerOf(remotePeer)
       peer.source = sourceOfMultiaddr(remoteAddr)
       try {
-        await serve(stream, peer)
+        await serve(stream, peer, remoteAddr.getComponents()[0]?.value ?? '')
       } catch (error) {
         stream.abort(error as Error)
         if (isP2pfsError(error, 'invalid')) this.membership.ban(peer, error)

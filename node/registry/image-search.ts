@@ -68,7 +68,7 @@ export class ImageSearch {
         if (entries.length === 1 || !isP2pfsError(error, 'missing')) throw error
       }
     }
-    throw new P2pfsError('missing', `${name} has no image for ${platform}: choose with --platform`)
+    throw new P2pfsError('missing', `${name} has no image for ${platform}: give --platform one that it has`)
   }
 
   /** The config of an image, JSON. @throws invalid for one that is too long; the codes of the storage */

@@ -219,7 +219,11 @@ export class ImageSource implements AsyncDisposable {
   ): void {
     const { os, architecture } = platformOf(config) ?? {}
     const own = `${os}/${architecture}`
-    if (!isNamed) throw new P2pfsError('missing', `${name} is for ${own}, not for ${platform}; use --platform ${own}`)
+    if (!isNamed)
+      throw new P2pfsError(
+        'missing',
+        `${name} is for ${own} only, and not for ${platform}: --platform ${own} takes it as it is`,
+      )
     if (this.#misfits.has(digest)) return
     this.#misfits.set(digest, true)
     this.#log.warn('image config names another platform than the index that lists the image; the index is believed', {

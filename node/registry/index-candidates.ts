@@ -21,7 +21,7 @@ export function candidatesFor(entries: readonly IndexEntry[], platform: string, 
   if (ranked.length > 0) return ranked.map(({ entry }) => entry)
   throw new P2pfsError(
     'missing',
-    `${what} has no image for ${platform}; it has ${platformList(images)}: choose with --platform`,
+    `${what} has no image for ${platform}; --platform takes one that it has: ${platformList(images)}`,
   )
 }
 

@@ -72,6 +72,8 @@ export function parseReference(text: string): Reference {
   const name = hasTag ? named.slice(0, colon) : named
   const givenTag = hasTag ? named.slice(colon + 1) : undefined
   if (name === '') fail('the name is empty')
+  const scheme = /^(?:https?|docker):(?:\/\/)?/.exec(text)
+  if (scheme !== null) fail(`it begins with the registry or the repository: leave out ${scheme[0]}`)
   if (givenTag !== undefined && !tagPattern.test(givenTag))
     fail('a tag has letters, digits, _ . - and at most 128 of them')
   const [first = '', ...rest] = name.split('/')
@@ -85,7 +87,9 @@ export function parseReference(text: string): Reference {
   const wrong = path.find((part) => !component.test(part))
   if (wrong !== undefined)
     fail(
-      wrong === wrong.toLowerCase() ? `${JSON.stringify(wrong)} is not a name` : 'a repository name is in lower case',
+      wrong === wrong.toLowerCase()
+        ? `${JSON.stringify(wrong)} is not a name`
+        : `a repository name is in lower case: ${path.join('/').toLowerCase()}`,
     )
   const repository = registry === 'docker.io' && path.length === 1 ? `library/${path.join('/')}` : path.join('/')
   if (registry.length + repository.length > maxNameLength) fail(`longer than ${maxNameLength} characters`)
@@ -99,6 +103,7 @@ export function parseReference(text: string): Reference {
 }
 
 function parseLocal(name: string, fail: (why: string) => never): LocalReference {
+  if (name === '') return fail('local: is followed by a name')
   if (name.length > maxNameLength || !localName.test(name))
     return fail('a local name has lower-case letters, digits, and . _ - / between them, then maybe a tag')
   return { kind: 'local', name }

@@ -52,6 +52,7 @@ export function refusal(
     )
   }
   if (status === 404) {
+    if (!isPush && path.startsWith('manifests/')) return noImage(registry, repository, path.slice(10), details)
     const why = isPush
       ? `repository ${repository}, or not what the manifest is made of: create it, or check the name`
       : `${path} of ${repository}: check the name and the tag`
@@ -73,6 +74,16 @@ export function refusal(
       retryAfterMs,
     })
   return new P2pfsError('invalid', `${registry} answers ${status} for ${path} of ${repository}`, details)
+}
+
+/** The error for a manifest that is not there. */
+function noImage(registry: string, repository: string, name: string, details: object): P2pfsError {
+  const [what, check] = name.includes(':') ? ['image', 'the digest'] : ['tag', 'the tag']
+  return new P2pfsError(
+    'missing',
+    `${registry} has no ${what} ${name} of ${repository}, or no such repository: check the name and ${check}`,
+    { ...details },
+  )
 }
 
 /** Retry-After, seconds or an HTTP date: RFC 9110, section 10.2.3 (ms). */

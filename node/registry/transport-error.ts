@@ -21,10 +21,15 @@ export function transportError(url: URL, cause: unknown): P2pfsError {
     return new P2pfsError('denied', `the certificate of ${host} is not good: ${message}`, details)
   if (/proxy.*\(407\)/i.test(message)) return proxyRefusal(host, details)
   const isTimeout = code.endsWith('_TIMEOUT')
-  const why = isTimeout ? 'no connection in time' : message || code || 'connection failed'
-  const hint = /wrong version number|EPROTO|packet length too long/.test(`${message} ${code}`)
-    ? `; if it speaks plain HTTP, name it with --insecure-registry ${host}`
-    : ''
+  const isPlain = /wrong version number|EPROTO|packet length too long/.test(`${message} ${code}`)
+  const why = isTimeout
+    ? 'no connection in time'
+    : isPlain
+      ? 'it does not speak TLS'
+      : code === 'ENOTFOUND'
+        ? 'no such host; check the name of the registry'
+        : message || code || 'connection failed'
+  const hint = isPlain ? `; if it speaks plain HTTP, name it with --insecure-registry ${host}` : ''
   return new P2pfsError(isTimeout ? 'timeout' : 'unavailable', `cannot reach ${host}: ${why}${hint}`, details)
 }
 

@@ -30,6 +30,9 @@ export interface ImageImportParts {
 /** Layers read at once: each has a thread of its own. */
 const layersAtOnce = 2
 
+const sumOf = (counts: ReadonlyMap<Digest, number>): number =>
+  [...counts.values()].reduce((sum, count) => sum + count, 0)
+
 /**
  * Imports an image: reads the layers whose index nobody has, merges all of them, and writes the metadata of the rootfs.
  * Chunks of the other layers are not fetched.
@@ -37,9 +40,20 @@ const layersAtOnce = 2
 export async function importImage(
   image: { layers: readonly LayerSpec[]; config: string; format: RootfsFormat },
   parts: ImageImportParts,
-  { signal, onProgress }: { signal: AbortSignal; onProgress?: ((progress: ByteProgress) => void) | undefined },
+  {
+    signal,
+    onProgress,
+    source = 'registry',
+  }: {
+    signal: AbortSignal
+    onProgress?: ((progress: ByteProgress) => void) | undefined
+    /** Where the layers are that are read. */
+    source?: 'registry' | 'local'
+  },
 ): Promise<RootfsManifest> {
   const totalBytes = image.layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+  const done = new Map<Digest, number>()
+  // Without layers whose index somebody has.
   const read = new Map<Digest, number>()
   const indexes = new Map<Digest, LayerIndex>()
   // The same layer may stand in an image twice; empty layers often do.
@@ -47,15 +61,22 @@ export async function importImage(
   const failed = new AbortController()
   const stop = AbortSignal.any([signal, failed.signal])
   const report = (layer: LayerSpec, bytes: number): void => {
-    read.set(layer.diffId, bytes)
-    onProgress?.({ doneBytes: [...read.values()].reduce((sum, count) => sum + count, 0), totalBytes })
+    done.set(layer.diffId, bytes)
+    const readBytes = sumOf(read)
+    onProgress?.({ doneBytes: sumOf(done), totalBytes, ...(readBytes > 0 && { from: { [source]: readBytes } }) })
   }
   const readLayers = async (): Promise<void> => {
     for (const layer of work) {
       stop.throwIfAborted()
       const index =
         (await parts.knownLayer(layer.diffId, { signal: stop })) ??
-        (await parts.readLayer(layer, { signal: stop, onBytes: (bytes) => report(layer, bytes) }))
+        (await parts.readLayer(layer, {
+          signal: stop,
+          onBytes: (bytes) => {
+            read.set(layer.diffId, bytes)
+            report(layer, bytes)
+          },
+        }))
       report(layer, layer.sizeBytes)
       indexes.set(layer.diffId, index)
     }

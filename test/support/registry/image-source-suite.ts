@@ -91,7 +91,7 @@ export function testImageSource(place: string, open: (t: TestContext) => Promise
     }
     await assert.rejects(
       source.resolve(reference, 'linux/s390x', { signal }),
-      fails('missing', /has no image for linux\/s390x; it has linux\/amd64, linux\/arm64/),
+      fails('missing', /has no image for linux\/s390x; --platform takes one that it has: linux\/amd64, linux\/arm64/),
     )
   })
 

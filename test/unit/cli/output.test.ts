@@ -118,6 +118,7 @@ const status = {
     placedBytes: 2,
     diskBytes: 2,
   },
+  seeds: [{ reference: hostile, doneBytes: 1, totalBytes: 1 }],
   imports: [{ reference: hostile, forPeers: 1, doneBytes: 1, totalBytes: 1 }],
   mounts: [mount],
   served: sources,

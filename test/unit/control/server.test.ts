@@ -6,8 +6,10 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { silentLog } from '../../../node/base/log.ts'
+import { asUsage, isUsage } from '../../../node/control/usage.ts'
 import type { Problem, Progress } from '../../../node/control/api.ts'
 import { call, createClient } from '../../../node/control/client.ts'
+import type { PlainAnswers } from '../../../node/control/plain-answers.ts'
 import type { OperationName, RequestOf } from '../../../node/control/operations.ts'
 import { ControlServer, type ControlServerOptions } from '../../../node/control/server.ts'
 import { errorCodes, isP2pfsError, P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
@@ -63,7 +65,8 @@ async function sendRaw({ socket }: Pick<Started, 'socket'>, bytes: string | Buff
 function problemIn({ status, headers, text }: Answer): Problem {
   assert.equal(headers['content-type'], 'application/problem+json')
   const problem = JSON.parse(text) as Problem
-  assert.deepEqual(Object.keys(problem).toSorted(), ['code', 'detail', 'status', 'title'])
+  const { isUsage: _usage, ...always } = problem
+  assert.deepEqual(Object.keys(always).toSorted(), ['code', 'detail', 'status', 'title'])
   assert.equal(problem.status, status)
   return problem
 }
@@ -97,6 +100,7 @@ test('every request reaches its operation, parsed', async (t) => {
     export: [{ ...image, file: '/f' }],
     inspect: [image],
     verify: [image],
+    doctor: [image],
     limits: [{}],
     changeLimits: [{ set: { upload: '2Mbit' }, reset: true }],
     listImages: [{}],
@@ -212,6 +216,20 @@ test('a request that does not parse is 400, and calls nothing', async (t) => {
   const latin = Buffer.from('POST /v1/images/seed HTTP/1.0\r\ncontent-length: 13\r\n\r\n{"image":"\xff"}', 'latin1')
   assert.match(await sendRaw(fake, latin), /^HTTP\/1\.1 400 [^]*not text in UTF-8/)
   assert.deepEqual(fake.calls, [])
+})
+
+test('an error of the request itself is told apart from one of the image', async (t) => {
+  const fake = await startServer(t)
+  const seed = async (body: object): Promise<unknown> =>
+    await call('seed', body as { image: string }, { socket: fake.socket })
+  fake.answer = async () => await Promise.reject(new P2pfsError('invalid', 'layer is malformed'))
+  await assert.rejects(seed({ image: 'x' }), (error) => isP2pfsError(error, 'invalid') && !isUsage(error))
+  fake.answer = async () =>
+    asUsage(() => {
+      throw new P2pfsError('invalid', 'no reference', { at: 1 })
+    })
+  await assert.rejects(seed({ image: 'x' }), (error) => isUsage(error) && (error as Error).message === 'no reference')
+  await assert.rejects(seed({}), (error) => isUsage(error))
 })
 
 test('a path that there is not is 404, and says where they are', async (t) => {
@@ -350,4 +368,19 @@ test('a server that stops aborts what is not done in time, and answers it first'
   }
   const answer = await send(plain, 'POST', '/v1/mounts/reset', { body: { directory: '/mnt' } })
   assert.deepEqual([problemIn(answer).code, answer.headers['retry-after']], ['closed', '1'])
+})
+
+test('what is not of the API is answered as it is, under its own status', async (t) => {
+  const socket = join(temporaryDirectory(t), 'control.sock')
+  const plain: PlainAnswers = {
+    answer: async (path) =>
+      await Promise.resolve(path === '/readyz' ? { status: 503, type: 'text/plain', body: 'not yet' } : undefined),
+  }
+  const server = new ControlServer({ operations: new FakeOperations().operations, plain, log: silentLog }, { socket })
+  await server.start()
+  t.after(async () => await server.stop())
+  const { status, headers, text } = await send({ socket }, 'GET', '/readyz?verbose')
+  assert.deepEqual([status, headers['content-type'], text], [503, 'text/plain', 'not yet'])
+  assert.equal(problemIn(await send({ socket }, 'POST', '/readyz')).status, 404)
+  assert.deepEqual(await call('status', {}, { socket }), {})
 })

@@ -72,6 +72,19 @@ test('members of a group get to the socket where one is named, through a directo
   )
 })
 
+test('a socket that is taken over is for those who may use it now', async (t) => {
+  const path = join(temporaryDirectory(t), 'control.sock')
+  const group = process.getgid!()
+  await publish(t, path)
+  for (const [name, mode] of [
+    [String(group), 0o660],
+    ['', 0o600],
+  ] as const) {
+    assert.equal(await new ControlSocket(path, `${path}.next`, name).adopt(), true)
+    assert.equal(lstatSync(path).mode & 0o777, mode)
+  }
+})
+
 test('a socket that was bound for a daemon has no name until the daemon listens', async (t) => {
   const path = join(temporaryDirectory(t), 'control.sock')
   const socket = new ControlSocket(path)

@@ -3,8 +3,14 @@ import { mkdirSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { checkMountDirectory } from '../../../node/operations/mount-directory.ts'
+import { isUsage } from '../../../node/control/usage.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
+
+test('the root of the host is refused, as wrong usage', async () => {
+  await assert.rejects(checkMountDirectory('/', '/state'), (error) => isUsage(error))
+  await assert.rejects(checkMountDirectory('/tmp/..', '/state'), (error) => isUsage(error))
+})
 
 test('a directory in the state directory is refused, also through a symbolic link', async (t) => {
   const top = temporaryDirectory(t)

@@ -24,6 +24,7 @@ import {
   regionProtocol,
   type RegionMessage,
 } from '../../../protocol/messages/region.ts'
+import { reachProtocol } from '../../../protocol/messages/reach.ts'
 import { seedProtocol } from '../../../protocol/messages/seed.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { BanList } from '../../../node/peers/ban-list.ts'
@@ -65,6 +66,7 @@ const streamLimits: [string, number][] = [
   [importProtocol, limits.streams.import],
   [bulkProtocol, limits.streams.bulk],
   [seedProtocol, limits.streams.seed],
+  [reachProtocol, limits.streams.reach],
 ]
 for (const [protocol, most] of streamLimits) {
   test(`streams of ${protocol} of one connection are bounded: those beyond are reset, and nobody is banned`, async (t) => {

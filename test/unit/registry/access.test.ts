@@ -155,7 +155,7 @@ test('a tag that the other registry lacks is missing there', async (t) => {
   const { source, reference } = createClient(t, first)
   await assert.rejects(
     source.resolve(reference, 'linux/amd64', { signal }),
-    fails('missing', new RegExp(`^${second} has no manifests/latest`)),
+    fails('missing', new RegExp(`^${second} has no tag latest`)),
   )
 })
 

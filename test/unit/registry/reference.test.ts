@@ -30,7 +30,11 @@ for (const [text, canonical] of [
 
 for (const [text, why] of [
   ['', /empty/],
-  ['Debian', /lower case/],
+  ['Debian', /lower case: debian$/],
+  ['host:5000/lab/App:v1', /lower case: lab\/app$/],
+  ['docker://debian', /leave out docker:\/\/$/],
+  ['https://host/app', /leave out https:\/\/$/],
+  ['local:', /local: is followed by a name/],
   ['a//b', /"" is not a name/],
   ['debian:', /tag/],
   ['debian:a b', /tag/],

@@ -59,7 +59,7 @@ const stalls: Stall[] = [
     isSilent: pathEnds('/v2/'),
     ask: resolve,
     // It falls back to the refusal that made it ask.
-    says: /has no manifests\/latest/,
+    says: /has no tag latest/,
     isHidden: true,
   },
   { what: 'the token service', isSilent: pathEnds('/token'), ask: resolve, says: /it was asked for a token for/ },

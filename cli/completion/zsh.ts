@@ -1,0 +1,53 @@
+import type { Completes, OptionDescription } from '../command.ts'
+import { shorten, type DescribedCommand } from '../described-commands.ts'
+
+/** What `_arguments` takes to offer files or directories. */
+const actions: Record<Completes, string> = { file: '_files', directory: '_files -/' }
+
+/** Completion for zsh, a file `_p2pfs` in a directory of `$fpath`, or to be sourced after `compinit`. */
+export function zshCompletion(commands: readonly DescribedCommand[]): string {
+  const list = commands.map(({ name, summary }) => `    ${quote(`${name}:${summary.replaceAll(':', '\\:')}`)}`)
+  return `#compdef p2pfs
+# Completion of p2pfs for zsh: put it into a directory of $fpath as _p2pfs, or source it after compinit
+_p2pfs() {
+  local -a commands=(
+${list.join('\n')}
+  )
+  if (( CURRENT == 2 )); then
+    _describe command commands
+    _arguments '--help[list all commands]' '--version[print the version]'
+    return
+  fi
+  shift words
+  (( CURRENT-- ))
+  case $words[1] in
+    help) _describe command commands ;;
+${commands.map(caseOf).join('\n')}
+  esac
+}
+if [ "$funcstack[1]" = _p2pfs ]; then _p2pfs "$@"; else compdef _p2pfs p2pfs; fi
+`
+}
+
+function caseOf({ name, options, positionals, words }: DescribedCommand): string {
+  const specs = [
+    ...Object.entries(options).map(([option, description]) => optionSpec(option, description)),
+    ...Object.entries(positionals).map(
+      ([label, { completes }], index) => `${index + 1}:${label}:${completes === undefined ? '' : actions[completes]}`,
+    ),
+    ...(words === undefined ? [] : [`1:command:(${words.join(' ')})`]),
+  ]
+  return `    ${name})
+      _arguments ${specs.map(quote).join(' \\\n        ')}
+      ;;`
+}
+
+function optionSpec(name: string, { value, help, choices, completes }: OptionDescription): string {
+  const text = shorten(help).replaceAll(/[[\]:\\]/g, (found) => `\\${found}`)
+  const flag = `--${name}[${text}]`
+  if (value === undefined) return flag
+  const offers = choices !== undefined ? `(${choices.join(' ')})` : completes === undefined ? '' : actions[completes]
+  return `${flag}:${value.replaceAll(/[[\]:\\]/g, (found) => `\\${found}`)}:${offers}`
+}
+
+const quote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
