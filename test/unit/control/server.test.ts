@@ -103,6 +103,11 @@ test('every request reaches its operation, parsed', async (t) => {
     doctor: [image],
     limits: [{}],
     changeLimits: [{ set: { upload: '2Mbit' }, reset: true }],
+    listImages: [{}],
+    removeImage: [{ ...image, format: 'erofs' }],
+    pin: [{ ...image, ttlMs: 1000 }],
+    unpin: [image],
+    gc: [{ dryRun: true }],
   }
   for (const [name, [request, parsed = request]] of Object.entries(requests)) {
     assert.deepEqual(await client[name as OperationName](request as never), parsed, name)
