@@ -11,6 +11,7 @@ import { printJson, printLines, shortName } from './output.ts'
 import { describeLimit } from './limits.ts'
 import { describeDemand } from './seed-job.ts'
 import { formatAmount, formatSize } from './size.ts'
+import { describeWaiting } from './waiting-reads.ts'
 
 export const command = describeCommand({
   name: 'status',
@@ -30,7 +31,7 @@ export async function run(argv: string[]): Promise<number> {
   const parsed = parseCommand(argv, command)
   if (parsed.values.watch === true) {
     const { watchStatus } = await import('./status-watch.ts')
-    return await watchStatus(parsed, { describeWaiting: () => [] })
+    return await watchStatus(parsed, { describeWaiting })
   }
   const status = await call('status', {}, { socket: parsed.control })
   if (parsed.json) printJson(status)
@@ -49,6 +50,7 @@ function describe(status: Status): string[] {
     `delays        ${status.eventLoopDelayMs.p99} ms of the main thread at p99, ${status.eventLoopDelayMs.max} ms at most`,
     '',
     `served        local ${formatAmount(served.local)}, ${describeSources(served)}`,
+    ...describeWaiting(status),
     `fetched       ${describeSources(fetched)}`,
     `ranges        ${readBytes} of layers in ${readAtRandom.requests} range requests to registries`,
     `sent          ${formatAmount(status.sent)} to peers`,

@@ -11,6 +11,7 @@ import { defaultKeepFree, parseKeepFree } from './base/keep-free.ts'
 import { defaultLayerLimits } from './rootfs/layer-limits.ts'
 import { logLevels } from './base/log.ts'
 import { parseRegistryName } from './registry/endpoint.ts'
+import { parseListenAddress } from './base/listen-address.ts'
 import { parseRateLimit } from './base/byte-rate.ts'
 import { parseNeighbour } from './neighbours/neighbour-options.ts'
 import { parseMirror } from './registry/mirrors.ts'
@@ -379,6 +380,13 @@ export const options = {
     'largest metadata of a layer or an image that is imported (names, links, attributes: about 256 bytes a file); ' +
       'an import takes five times as much memory',
     "a thirty-second of the host's memory, 64MiB to 512MiB",
+  ),
+  metricsListen: text(
+    'HOST:PORT',
+    '',
+    'address of an HTTP server with metrics for Prometheus, probes, and a page that shows the status, such as 127.0.0.1:9464: ' +
+      'whoever reaches it sees images, mounts and peers',
+    { check: parseListenAddress, fallbackText: 'none' },
   ),
   logLevel: text('LEVEL', 'info', `how much to log: ${logLevels.join(', ')}`, { choices: logLevels }),
 } as const

@@ -2,6 +2,7 @@ import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import { Bandwidth } from './base/bandwidth.ts'
 import type { Log } from './base/log.ts'
+import { parseListenAddress } from './base/listen-address.ts'
 import { EventLoopDelay } from './base/event-loop-delay.ts'
 import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
 import { parseKeepFree } from './base/keep-free.ts'
@@ -47,6 +48,15 @@ import { Mounts } from './mount/mounts.ts'
 import { NativeBuilder } from './mount/native/native-builder.ts'
 import type { NativeImages } from './mount/native/native-images.ts'
 import type { Placement } from './mount/placement/placement.ts'
+import { ByteHistory, byteTotals, type ByteTotals } from './metrics/byte-history.ts'
+import { figuresOf, Metrics } from './metrics/metrics.ts'
+import { PageView } from './metrics/page-view.ts'
+import type { Replacements } from './metrics/host-figures.ts'
+import { MetricsListener } from './metrics/listener.ts'
+import { ProbeAnswers } from './metrics/probe-answers.ts'
+import { Readiness } from './metrics/readiness.ts'
+import { StatusPage } from './metrics/status-page.ts'
+import { TimedMounts } from './metrics/timed-mounts.ts'
 import { neighbourOptions } from './neighbours/neighbour-options.ts'
 import { NeighbourObjects } from './neighbours/neighbour-objects.ts'
 import { NeighbourRegion } from './neighbours/neighbour-region.ts'
@@ -81,6 +91,7 @@ import { Publisher } from './publish/publisher.ts'
 import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
 import { HeldCallers } from './registry/held-callers.ts'
+import { RegistryTraffic } from './registry/registry-traffic.ts'
 import { createImageSource } from './registry/image-source.ts'
 import { HotRoom } from './seeds/hot-room.ts'
 import { KeptJobs } from './seeds/kept-jobs.ts'
@@ -148,6 +159,7 @@ export interface DaemonParts {
   }) => MountBackend
   /** The control socket of the supervisor, if there is one. */
   control: InheritedSocket | undefined
+  replacements: Replacements
 }
 
 /**
@@ -163,7 +175,7 @@ const scrubBytesPerSecond = 4 * 1024 * 1024
  * @throws conflict where the state is in use; invalid for addresses that cannot be listened on
  */
 export async function startDaemon(
-  { log, version, openMountBackend, control: inherited }: DaemonParts,
+  { log, version, openMountBackend, control: inherited, replacements }: DaemonParts,
   config: Config,
 ): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack()
@@ -225,14 +237,16 @@ export async function startDaemon(
     userAgent: `p2pfs/${version}`,
     log,
   }
+  const registries = { host: new RegistryTraffic(), members: new RegistryTraffic() }
   // Not for what peers ask for: they get nothing with the credentials of callers.
   const callers = new HeldCallers()
-  const registry = stack.use(createImageSource({ ...registryOptions, callers }))
+  const registry = stack.use(createImageSource({ ...registryOptions, callers, traffic: registries.host }))
   await registry.start()
   // Of its own, with its own connections, tokens and pauses: what peers ask for does not hold up this host's reads.
   const registryForPeers = stack.use(
     createImageSource({
       ...registryOptions,
+      traffic: registries.members,
       limits: {
         connections: Math.ceil(config.registryConnections / 2),
         requestsPerSecond: Math.ceil(config.registryRequestsPerSecond / 2),
@@ -480,57 +494,71 @@ export async function startDaemon(
   })
   const publisher = new Publisher({ ranges, indexes, registry, fetcher, published, log })
   const loopDelay = stack.use(new EventLoopDelay())
+  const mount = new MountOperation(
+    { stateDir: config.stateDir, requests, resolver, callers, mounts, reserve, reports, hot, log },
+    { pull: config.pull as MountPolicy },
+  )
+  const timedMounts = new TimedMounts({ mount })
+  const shown = {
+    catalog,
+    inventory,
+    network,
+    limits: bandwidthLimits,
+    neighbours,
+    neighboursFirst,
+    imports,
+    mounts,
+    natives,
+    driver,
+    reports,
+    fetcher,
+    reader,
+    importer,
+    ranges,
+    streams,
+    published,
+    trust,
+    lies,
+    verifier,
+    loopDelay,
+    seeder,
+    pins,
+    hot,
+    hotRoom,
+    storeRoom,
+  }
+  const status = new StatusOperation(shown, {
+    version,
+    name: config.name,
+    region: config.region,
+    hotDiskBytes,
+    isHotOn: config.hotImages === 'on',
+  })
+  const listSeeds = new ListSeedsOperation({ jobs })
+  const room = async (): Promise<Room> => await roomOf(paths.chunks)
+  const figures = figuresOf({ ...shown, version, replacements, timedMounts, wholeReads, registries, room })
+  const readiness = new Readiness()
+  const probes = new ProbeAnswers({ metrics: new Metrics(figures), readiness })
+  if (config.metricsListen !== '') {
+    const totals = (): ByteTotals => byteTotals(shown)
+    const history = stack.use(new ByteHistory({ totals }))
+    history.start()
+    const view = new PageView({ status, seeds: listSeeds, network, catalog, history, readiness, room })
+    const answers = [probes, new StatusPage({ view }, { signal })]
+    await stack.use(new MetricsListener({ answers, log }, parseListenAddress(config.metricsListen))).start()
+  }
   const control = new ControlServer(
     {
       operations: {
-        status: new StatusOperation(
-          {
-            catalog,
-            inventory,
-            network,
-            limits: bandwidthLimits,
-            neighbours,
-            neighboursFirst,
-            imports,
-            mounts,
-            natives,
-            driver,
-            reports,
-            fetcher,
-            reader,
-            importer,
-            ranges,
-            streams,
-            published,
-            trust,
-            lies,
-            verifier,
-            loopDelay,
-            seeder,
-            pins,
-            hot,
-            hotRoom,
-            storeRoom,
-          },
-          {
-            version,
-            name: config.name,
-            region: config.region,
-            hotDiskBytes,
-            isHotOn: config.hotImages === 'on',
-          },
-        ),
+        status,
         seed: new SeedOperation({ requests, resolver, callers, seeder, profiles, publisher, hot, log }),
         placeSeed: new PlaceSeedOperation({ requests, resolver, callers, membership, hosts, jobs }),
-        listSeeds: new ListSeedsOperation({ jobs }),
+        listSeeds,
         cancelSeed: new CancelSeedOperation({ jobs }),
         limits: bandwidthLimits,
         changeLimits: bandwidthLimits,
         listMounts: new ListMountsOperation({ catalog, mounts, reports, lies }),
-        mount: new MountOperation(
-          { stateDir: config.stateDir, requests, resolver, callers, mounts, reserve, reports, hot, log },
-          { pull: config.pull as MountPolicy },
-        ),
+        mount: timedMounts,
         umount: new UmountOperation({ mounts, callers, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
         import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory, kept: keptChunks }),
@@ -554,6 +582,7 @@ export async function startDaemon(
         unpin: new UnpinOperation({ catalog, pins, log }),
         gc: new GcOperation({ sweep, eviction, chunks, inventory, room: storeRoom }),
       },
+      plain: probes,
       log,
     },
     { socket: config.control, inherited, group: config.controlGroup },
@@ -614,6 +643,8 @@ export async function startDaemon(
   hot.start()
   stack.defer(async () => await control.stop())
   await control.start()
+  readiness.begin()
+  stack.defer(() => readiness.end())
   profiles.open().catch((error: unknown) => log.warn('boot profiles cannot be read', { error }))
   announced.start({ onError: (error) => log.warn('records of this host are not offered to peers', { error }) })
   eviction.start()

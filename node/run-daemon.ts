@@ -38,7 +38,8 @@ export async function runDaemon(config: Config, log: Log): Promise<number> {
   )
   try {
     const control = temporaryPath === undefined ? undefined : { fd: inherited.control.fd, temporaryPath }
-    const parts = { log, version: packageManifest.version, openMountBackend: mountBackendFor(config, log), control }
+    const openMountBackend = mountBackendFor(config, log)
+    const parts = { log, version: packageManifest.version, openMountBackend, control, replacements: replacements() }
     daemon = await startDaemon(parts, config)
   } catch (error) {
     log.error('daemon cannot start', { error })
@@ -48,6 +49,12 @@ export async function runDaemon(config: Config, log: Log): Promise<number> {
   await stop.promise
   await daemon[Symbol.asyncDispose]()
   return 0
+}
+
+/** As the supervisor counts them: {@link inherited.replaced}. */
+function replacements(): DaemonParts['replacements'] {
+  const [ordered = 0, unexpected = 0] = (process.env[inherited.replaced] ?? '0,0').split(',').map(Number)
+  return { ordered, unexpected }
 }
 
 /** Resolves when the message has been sent. */

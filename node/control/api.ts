@@ -522,6 +522,26 @@ export interface LimitReport {
   urgentWaitedMs: number
 }
 
+/** A read of a mount that waits for a chunk. */
+export interface WaitingReadReport {
+  /** References of the images that are mounted of the rootfs. */
+  images: string[]
+  /** The rootfs digest. */
+  rootfs: string
+  chunk: string
+  waitedSeconds: number
+  /** When its reader gets an I/O error, unless the chunk comes. */
+  failsInSeconds: number
+  /** Peers that have been asked and have not answered. */
+  asked: { peer: string; name?: string }[]
+  /** Peers that did not deliver, with the code of the error. */
+  refusals: { peer: string; name?: string; code: string }[]
+  /** `asked`: the registry's answer is waited for, or that of a neighbour region. Otherwise the code that it failed with. */
+  registry?: string
+  /** The code with which the last try failed; another one follows. */
+  failure?: string
+}
+
 /** Counters begin at zero when the daemon starts. */
 export interface Status {
   version: string
@@ -652,6 +672,10 @@ export interface Status {
   evicted: Amount
   /** Bytes that mounts have read, by the source of each chunk. */
   served: { local: Amount; peer: Amount; neighbour: Amount; registry: Amount }
+  /** Reads of mounts that were answered with an I/O error. */
+  readErrors: number
+  /** Reads of mounts that wait for data; `slow`: for two seconds or more. The longest come first, five at most. */
+  waitingReads: { count: number; slow: number; longest: WaitingReadReport[] }
   /** Bytes that this host has fetched; imports count as registry. */
   fetched: { peer: Amount; neighbour: Amount; registry: Amount }
   /** Reads at random from registries: requests, and bytes as they were sent (compressed). */

@@ -1,6 +1,7 @@
 import { digestHex, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import type { Clock } from '../base/clock.ts'
 import { KeyedQueue } from '../base/keyed-queue.ts'
 import type { Log } from '../base/log.ts'
 import type { Boots } from '../boot/boots.ts'
@@ -10,9 +11,11 @@ import type { MountRecord } from '../store/mount-record.ts'
 import { nodeIdOf, type BlockImage } from './fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from './fuse/driver.ts'
 import { MountedRootfs, type MountedRootfsOptions, type MountedRootfsParts } from './mounted-rootfs.ts'
+import { WaitingReads, type WaitingReadsParts } from './waiting-reads.ts'
 import type { MountSpec, Place, Placed, Placement, Reads } from './placement/placement.ts'
 
-export interface MountsParts extends MountedRootfsParts {
+export interface MountsParts extends Omit<MountedRootfsParts, 'waiting' | 'fetcher'> {
+  fetcher: MountedRootfsParts['fetcher'] & WaitingReadsParts['fetcher']
   catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs' | 'hasRootfs' | 'rootfsDigests'>
   driver: Pick<FuseDriver, 'start' | 'add' | 'setOwners' | 'remove'>
   placement: Placement
@@ -20,6 +23,7 @@ export interface MountsParts extends MountedRootfsParts {
   /** A rootfs has been mounted, or a mount of it has ended. */
   noteUse?: (rootfs: Digest) => void
   log: Log
+  clock?: Clock
 }
 
 /** Uses of chunks that nobody has asked for: beyond it those of an image that ends are not known. */
@@ -42,10 +46,17 @@ export class Mounts implements ReadHandler {
   readonly #busy = new Set<string>()
   /** Mounts of one rootfs share its image and tree, so their changes run one after the other. */
   readonly #turns = new KeyedQueue()
+  /** The reads of all mounts that wait for data. */
+  readonly waiting: WaitingReads
 
   constructor(parts: MountsParts, options: MountedRootfsOptions) {
     this.#parts = parts
     this.#options = options
+    const { fetcher, log, clock } = parts
+    const imagesOf = (rootfs: Digest): string[] => [
+      ...new Set(this.list().flatMap(({ rootfsDigest, reference }) => (rootfsDigest === rootfs ? reference : []))),
+    ]
+    this.waiting = new WaitingReads({ fetcher, imagesOf, log, ...(clock && { clock }) })
   }
 
   /** Takes over the mounts of the previous daemon, and forgets those that are gone. Must come before {@link serve}. */
@@ -72,6 +83,13 @@ export class Mounts implements ReadHandler {
       else log.error('rootfs of a mount is lost, so its reads fail; umount it', { directory, image, rootfsDigest })
     }
     for (const { rootfsDigest } of this.list()) this.#letOwnersIn(rootfsDigest)
+    const poorer = this.list().filter(({ hadCredentials }) => hadCredentials)
+    if (poorer.length > 0)
+      log.warn(
+        'credentials of mounts are gone with the daemon before; what is not here is read from peers, or with the credentials ' +
+          'of this host; mount the image again with credentials, on another directory, for others',
+        { directories: poorer.map(({ directory }) => directory) },
+      )
     if (isComplete) await placement.tidy(this.list().map(specOf))
   }
 
@@ -256,7 +274,8 @@ export class Mounts implements ReadHandler {
 
   #serve(manifest: RootfsManifest, digest: Digest): MountedRootfs {
     const name = digestHex(digest)
-    const served = this.#rootfs.get(name) ?? new MountedRootfs(this.#parts, this.#options, manifest, digest)
+    const parts = { ...this.#parts, waiting: this.waiting }
+    const served = this.#rootfs.get(name) ?? new MountedRootfs(parts, this.#options, manifest, digest)
     this.#rootfs.set(name, served)
     return served
   }

@@ -168,7 +168,16 @@ export class Catalog implements AsyncDisposable {
     return await this.#parseAll(prefixes.image, parseImageRecord)
   }
 
+  /** With the last of its tags an image loses the name that is its digest, which a seed has given it. */
   async deleteImage(name: ImageName): Promise<void> {
+    const record = await this.image(name)
+    await this.#forgetImage(name)
+    if (record === undefined || name.reference.includes('@')) return
+    const others = (await this.images()).filter((other) => isSameImage(other, record))
+    if (others.length === 1 && others[0]!.reference.includes('@')) await this.#forgetImage(others[0]!)
+  }
+
+  async #forgetImage(name: ImageName): Promise<void> {
     await this.#delete(keys.image(name))
     this.#tell({ kind: 'image', name }, false)
   }
@@ -584,4 +593,15 @@ function isNotOpen(error: unknown): boolean {
 function reasonOf(error: unknown): string {
   const { message, cause } = error as Error
   return cause instanceof Error ? cause.message : message
+}
+
+/** Whether two names, in one repository, are of the same image in the same format. */
+function isSameImage(a: ImageRecord, b: ImageRecord): boolean {
+  const repositoryOf = ({ reference }: ImageRecord): string => reference.replace(/@.*$|:[^:/]*$/, '')
+  return (
+    repositoryOf(a) === repositoryOf(b) &&
+    a.manifestDigest === b.manifestDigest &&
+    a.platform === b.platform &&
+    a.format === b.format
+  )
 }

@@ -42,6 +42,9 @@ export class DaemonProcess {
         this.control,
         '--listen',
         '/ip4/127.0.0.1/tcp/0',
+        // Tests move tags and mount them a moment later.
+        '--tag-max-age',
+        '0s',
         ...this.#options,
       ],
       {

@@ -48,6 +48,7 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   registryCa: { given: '/srv/ca.pem', read: ['/srv/ca.pem'] },
   registryConnections: { given: '4', read: 4 },
   registryRequestsPerSecond: { given: '30', read: 30 },
+  metricsListen: { given: '127.0.0.1:9464', read: '127.0.0.1:9464' },
   pull: { given: 'missing', read: 'missing' },
   resolveBudget: { given: '500ms', read: 0.5 },
   tagMaxAge: { given: '0s', read: 0 },

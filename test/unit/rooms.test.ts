@@ -114,6 +114,23 @@ const floors: Record<string, Floor> = {
     ],
     because: 'what users ask for, in terms of all the rooms below',
   },
+  metrics: {
+    mayName: [
+      'base',
+      'model',
+      'registry',
+      'store',
+      'peers',
+      'publish',
+      'layers',
+      'images',
+      'mount',
+      'seeds',
+      'control',
+      'operations',
+    ],
+    because: 'shows what the parts below know of themselves: to Prometheus, to probes, to a browser',
+  },
 }
 
 /** The rooms of `netlab/`, lowest first. */

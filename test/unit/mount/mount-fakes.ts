@@ -10,6 +10,7 @@ import type {
   RemoteSource,
   Source,
 } from '../../../node/model/chunk-request.ts'
+import type { Inquiry } from '../../../node/model/inquiry.ts'
 import { nodeIdOf } from '../../../node/mount/fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from '../../../node/mount/fuse/driver.ts'
 import type { MountSpec, Place, PlacedMount, Placement, Reads } from '../../../node/mount/placement/placement.ts'
@@ -234,6 +235,13 @@ export class FakeFetcher {
     const bytes = await this.answer(request, signal)
     this.here.add(request.digest)
     return { bytes, source: 'peer' }
+  }
+
+  /** Who is asked, as a fetcher tells. */
+  asking: Inquiry | undefined
+
+  inquiry(): Inquiry | undefined {
+    return this.asking
   }
 
   async fetchToStore(
