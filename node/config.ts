@@ -7,9 +7,11 @@ import { P2pfsError } from '../protocol/errors.ts'
 import { maxTextLength } from '../protocol/messages/region.ts'
 import { formatByteSize, parseByteSize } from './base/byte-size.ts'
 import { parseDuration } from './base/duration.ts'
+import { defaultKeepFree, parseKeepFree } from './base/keep-free.ts'
 import { defaultLayerLimits } from './rootfs/layer-limits.ts'
 import { logLevels } from './base/log.ts'
 import { parseRegistryName } from './registry/endpoint.ts'
+import { parseListenAddress } from './base/listen-address.ts'
 import { parseRateLimit } from './base/byte-rate.ts'
 import { parseNeighbour } from './neighbours/neighbour-options.ts'
 import { parseMirror } from './registry/mirrors.ts'
@@ -352,6 +354,17 @@ export const options = {
     32 * 2 ** 30,
     'how much disk the files for that may take, besides the chunks; 15 % of the disk stay free of them in any case',
   ),
+  storeLimit: size(
+    0,
+    'what chunks and the files for native reads may take on the disk; beyond it, what is used least and last is evicted',
+    'none',
+  ),
+  storeKeepFree: text(
+    'SIZE|PERCENT',
+    defaultKeepFree,
+    'how much of the disk stays free, whoever fills it; only what this host has fetched or made is removed for that',
+    { fallbackText: '10%, or 10GiB where that is less', check: parseKeepFree },
+  ),
   bootProfiles: text(
     'on|off',
     'on',
@@ -367,6 +380,13 @@ export const options = {
     'largest metadata of a layer or an image that is imported (names, links, attributes: about 256 bytes a file); ' +
       'an import takes five times as much memory',
     "a thirty-second of the host's memory, 64MiB to 512MiB",
+  ),
+  metricsListen: text(
+    'HOST:PORT',
+    '',
+    'address of an HTTP server with metrics for Prometheus, probes, and a page that shows the status, such as 127.0.0.1:9464: ' +
+      'whoever reaches it sees images, mounts and peers',
+    { check: parseListenAddress, fallbackText: 'none' },
   ),
   logLevel: text('LEVEL', 'info', `how much to log: ${logLevels.join(', ')}`, { choices: logLevels }),
 } as const

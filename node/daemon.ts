@@ -2,14 +2,21 @@ import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
 import { Bandwidth } from './base/bandwidth.ts'
 import type { Log } from './base/log.ts'
+import { parseListenAddress } from './base/listen-address.ts'
 import { EventLoopDelay } from './base/event-loop-delay.ts'
 import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
+import { parseKeepFree } from './base/keep-free.ts'
 import { Boots } from './boot/boots.ts'
 import { BootProfiles } from './boot/profiles.ts'
 import { isDiskFull } from './base/disk-full.ts'
 import { systemError } from './base/system-error.ts'
 import type { Config } from './config.ts'
 import { ControlServer, type InheritedSocket } from './control/server.ts'
+import { Eviction } from './disk/eviction.ts'
+import { ImageUses } from './disk/image-uses.ts'
+import { KeptChunks } from './disk/kept-chunks.ts'
+import { primeScores } from './disk/prime-scores.ts'
+import { Sweep } from './disk/sweep.ts'
 import { ChunkRelays } from './fetch/chunk-relays.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { LimitedFetcher } from './fetch/limited-fetcher.ts'
@@ -41,19 +48,32 @@ import { Mounts } from './mount/mounts.ts'
 import { NativeBuilder } from './mount/native/native-builder.ts'
 import type { NativeImages } from './mount/native/native-images.ts'
 import type { Placement } from './mount/placement/placement.ts'
+import { ByteHistory, byteTotals, type ByteTotals } from './metrics/byte-history.ts'
+import { figuresOf, Metrics } from './metrics/metrics.ts'
+import { PageView } from './metrics/page-view.ts'
+import type { Replacements } from './metrics/host-figures.ts'
+import { MetricsListener } from './metrics/listener.ts'
+import { ProbeAnswers } from './metrics/probe-answers.ts'
+import { Readiness } from './metrics/readiness.ts'
+import { StatusPage } from './metrics/status-page.ts'
+import { TimedMounts } from './metrics/timed-mounts.ts'
 import { neighbourOptions } from './neighbours/neighbour-options.ts'
 import { NeighbourObjects } from './neighbours/neighbour-objects.ts'
 import { NeighbourRegion } from './neighbours/neighbour-region.ts'
 import { NeighboursFirst } from './neighbours/neighbours-first.ts'
 import { DoctorOperation } from './operations/doctor.ts'
 import { ExportOperation } from './operations/export.ts'
+import { GcOperation } from './operations/gc.ts'
+import { RemoveImageOperation } from './operations/image-removal.ts'
 import { ImageRequests } from './operations/image-request.ts'
+import { ListImagesOperation } from './operations/images.ts'
 import { ImportOperation } from './operations/import.ts'
 import { InspectOperation } from './operations/inspect.ts'
 import { LimitsOperation } from './operations/limits.ts'
 import { MountReports } from './operations/mount-report.ts'
 import { ListMountsOperation } from './operations/list-mounts.ts'
 import { MountOperation, ResetOperation, UmountOperation } from './operations/mount.ts'
+import { PinOperation, UnpinOperation } from './operations/pin.ts'
 import { PushOperation } from './operations/push.ts'
 import { RootfsSeeder } from './operations/rootfs-seeder.ts'
 import { CancelSeedOperation, ListSeedsOperation, PlaceSeedOperation } from './operations/seed-job.ts'
@@ -71,6 +91,7 @@ import { Publisher } from './publish/publisher.ts'
 import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
 import { HeldCallers } from './registry/held-callers.ts'
+import { RegistryTraffic } from './registry/registry-traffic.ts'
 import { createImageSource } from './registry/image-source.ts'
 import { HotRoom } from './seeds/hot-room.ts'
 import { KeptJobs } from './seeds/kept-jobs.ts'
@@ -84,12 +105,14 @@ import { BlobMaps } from './store/blob-maps.ts'
 import { Catalog } from './store/catalog.ts'
 import { ChunkStore } from './store/chunk-store.ts'
 import { DiskReserve } from './store/disk-reserve.ts'
-import { roomOf } from './store/disk-room.ts'
+import { roomOf, type Room } from './store/disk-room.ts'
 import { ImportTransactions } from './store/import-transaction.ts'
 import { Inventory } from './store/inventory.ts'
 import { PowerLossCheck } from './store/power-loss-check.ts'
 import { Scrubber } from './store/scrubber.ts'
+import { StoreRoom } from './store/store-room.ts'
 import { TrackedCatalog } from './store/tracked-catalog.ts'
+import { UseScores } from './store/use-scores.ts'
 
 /** Sees to it that only this user gets to what is in the state directory, whatever stood there before. @throws invalid */
 async function closeToOthers(stateDir: string, log: Log): Promise<void> {
@@ -126,11 +149,17 @@ export interface DaemonParts {
   log: Log
   version: string
   /**
-   * @param options `chunkDirectory`: where the driver finds the chunks of this host; `suspect`: a chunk's file may be damaged
+   * @param options `chunkDirectory`: where the driver finds the chunks of this host; `suspect`: a chunk's file may be damaged;
+   * `storeRoom`: what files may take on the disk
    */
-  openMountBackend: (options: { chunkDirectory: string; suspect: (chunk: Digest) => Promise<void> }) => MountBackend
+  openMountBackend: (options: {
+    chunkDirectory: string
+    suspect: (chunk: Digest) => Promise<void>
+    storeRoom: StoreRoom
+  }) => MountBackend
   /** The control socket of the supervisor, if there is one. */
   control: InheritedSocket | undefined
+  replacements: Replacements
 }
 
 /**
@@ -146,7 +175,7 @@ const scrubBytesPerSecond = 4 * 1024 * 1024
  * @throws conflict where the state is in use; invalid for addresses that cannot be listened on
  */
 export async function startDaemon(
-  { log, version, openMountBackend, control: inherited }: DaemonParts,
+  { log, version, openMountBackend, control: inherited, replacements }: DaemonParts,
   config: Config,
 ): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack()
@@ -158,7 +187,21 @@ export async function startDaemon(
   // The host's own state, and those it can ask.
   const reserve = stack.use(await DiskReserve.open({ log }, { path: paths.reserve }))
   const catalog = stack.use(await Catalog.open({ reserve, log }, { directory: paths.catalog }))
-  const chunks = stack.use(await ChunkStore.open({ reserve, log }, { directory: paths.chunks }))
+  const storeRoom = stack.use(
+    new StoreRoom(
+      { disk: async () => await roomOf(paths.chunks), log },
+      {
+        ...(config.storeLimit > 0 && { limitBytes: config.storeLimit }),
+        keepFree: parseKeepFree(config.storeKeepFree),
+      },
+    ),
+  )
+  const useScores = new UseScores({ capacityBytes: () => storeRoom.limitBytes })
+  const storeParts = { reserve, room: storeRoom, uses: useScores, log }
+  const chunks = stack.use(await ChunkStore.open(storeParts, { directory: paths.chunks }))
+  await storeRoom.start()
+  const uses = new ImageUses({ catalog, log })
+  await uses.open()
   const bandwidths = {
     upload: new Bandwidth(),
     download: new Bandwidth(),
@@ -194,14 +237,16 @@ export async function startDaemon(
     userAgent: `p2pfs/${version}`,
     log,
   }
+  const registries = { host: new RegistryTraffic(), members: new RegistryTraffic() }
   // Not for what peers ask for: they get nothing with the credentials of callers.
   const callers = new HeldCallers()
-  const registry = stack.use(createImageSource({ ...registryOptions, callers }))
+  const registry = stack.use(createImageSource({ ...registryOptions, callers, traffic: registries.host }))
   await registry.start()
   // Of its own, with its own connections, tokens and pauses: what peers ask for does not hold up this host's reads.
   const registryForPeers = stack.use(
     createImageSource({
       ...registryOptions,
+      traffic: registries.members,
       limits: {
         connections: Math.ceil(config.registryConnections / 2),
         requestsPerSecond: Math.ceil(config.registryRequestsPerSecond / 2),
@@ -341,7 +386,7 @@ export async function startDaemon(
       reader: reader.from(registryForPeers),
       resolver,
       imports,
-      room: async () => await roomOf(paths.chunks),
+      room: async () => await roomForPins(),
       log,
     },
     { policy: config.importForPeers as PeerImportPolicy },
@@ -358,7 +403,11 @@ export async function startDaemon(
   const seedFetcher = new LimitedFetcher({ fetcher, inventory, bandwidth: bandwidths.seed })
   const isMounted = (rootfs: Digest): boolean =>
     mounts.rootfs(rootfs) !== undefined || mounts.list().some(({ rootfsDigest }) => rootfsDigest === rootfs)
-  const hotRoom = new HotRoom({ pins, catalog, inventory, isMounted, log }, { diskBytes: config.hotDisk })
+  // Half of what the store may take is for what this host itself reads.
+  const hotDiskBytes = Math.min(config.hotDisk, config.storeLimit > 0 ? config.storeLimit / 2 : Infinity)
+  const hotRoom = new HotRoom({ pins, catalog, inventory, isMounted, log }, { diskBytes: hotDiskBytes })
+  const roomForPins = async (): Promise<Room> => await storeRoom.forPins(pins.pinnedBytes)
+  const keptChunks = new KeptChunks({ own, catalog, pins, inventory, transactions, imports, availability })
   const placements = new Placements(
     {
       own,
@@ -374,7 +423,7 @@ export async function startDaemon(
         bandwidth: bandwidths.seed,
       }),
       readsFor: async (reference) => await peerImports.readsFor(reference),
-      room: async () => await roomOf(paths.chunks),
+      room: roomForPins,
       hotBandwidth: bandwidths.hot,
       log,
     },
@@ -413,67 +462,106 @@ export async function startDaemon(
     // Reading it finds out, and withdraws it.
     await inventory.get(chunk)
   }
-  const { driver, placement, natives } = openMountBackend({ chunkDirectory: inventory.directory, suspect })
+  const { driver, placement, natives } = openMountBackend({ chunkDirectory: inventory.directory, suspect, storeRoom })
   const boots = new Boots({ profiles, availability, log }, { enabled: config.bootProfiles === 'on' })
-  const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, log }, { readDeadlineMs })
+  const noteUse = (rootfs: Digest): void => uses.note(rootfs)
+  const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, noteUse, log }, { readDeadlineMs })
+  const nativeBuilder = natives && stack.use(new NativeBuilder({ images: natives, inventory, catalog, mounts, log }))
+  const eviction = stack.use(
+    new Eviction({
+      chunks,
+      inventory,
+      room: storeRoom,
+      uses: useScores,
+      kept: keptChunks,
+      reads: mounts,
+      prime: async () => await primeScores({ uses, catalog, chunks }),
+      ...(nativeBuilder && { removeCopy: async () => await nativeBuilder.removeUnused() }),
+      log,
+    }),
+  )
+  const sweep = new Sweep({ catalog, chunks, inventory, mounts, pins, kept: keptChunks, uses })
   const requests = new ImageRequests({ platform: config.platform })
   const reports = new MountReports({ mounts, inventory, wholeReads, membership })
-  const seeder = new RootfsSeeder({ inventory, fetcher: seedFetcher, pins, log })
+  const seeder = new RootfsSeeder({
+    inventory,
+    fetcher: seedFetcher,
+    pins,
+    kept: keptChunks,
+    room: roomForPins,
+    noteUse,
+    log,
+  })
   const publisher = new Publisher({ ranges, indexes, registry, fetcher, published, log })
   const loopDelay = stack.use(new EventLoopDelay())
+  const mount = new MountOperation(
+    { stateDir: config.stateDir, requests, resolver, callers, mounts, reserve, reports, hot, log },
+    { pull: config.pull as MountPolicy },
+  )
+  const timedMounts = new TimedMounts({ mount })
+  const shown = {
+    catalog,
+    inventory,
+    network,
+    limits: bandwidthLimits,
+    neighbours,
+    neighboursFirst,
+    imports,
+    mounts,
+    natives,
+    driver,
+    reports,
+    fetcher,
+    reader,
+    importer,
+    ranges,
+    streams,
+    published,
+    trust,
+    lies,
+    verifier,
+    loopDelay,
+    seeder,
+    pins,
+    hot,
+    hotRoom,
+    storeRoom,
+  }
+  const status = new StatusOperation(shown, {
+    version,
+    name: config.name,
+    region: config.region,
+    hotDiskBytes,
+    isHotOn: config.hotImages === 'on',
+  })
+  const listSeeds = new ListSeedsOperation({ jobs })
+  const room = async (): Promise<Room> => await roomOf(paths.chunks)
+  const figures = figuresOf({ ...shown, version, replacements, timedMounts, wholeReads, registries, room })
+  const readiness = new Readiness()
+  const probes = new ProbeAnswers({ metrics: new Metrics(figures), readiness })
+  if (config.metricsListen !== '') {
+    const totals = (): ByteTotals => byteTotals(shown)
+    const history = stack.use(new ByteHistory({ totals }))
+    history.start()
+    const view = new PageView({ status, seeds: listSeeds, network, catalog, history, readiness, room })
+    const answers = [probes, new StatusPage({ view }, { signal })]
+    await stack.use(new MetricsListener({ answers, log }, parseListenAddress(config.metricsListen))).start()
+  }
   const control = new ControlServer(
     {
       operations: {
-        status: new StatusOperation(
-          {
-            catalog,
-            inventory,
-            network,
-            limits: bandwidthLimits,
-            neighbours,
-            neighboursFirst,
-            imports,
-            mounts,
-            natives,
-            driver,
-            reports,
-            fetcher,
-            reader,
-            importer,
-            ranges,
-            streams,
-            published,
-            trust,
-            lies,
-            verifier,
-            loopDelay,
-            seeder,
-            pins,
-            hot,
-            hotRoom,
-          },
-          {
-            version,
-            name: config.name,
-            region: config.region,
-            hotDiskBytes: config.hotDisk,
-            isHotOn: config.hotImages === 'on',
-          },
-        ),
+        status,
         seed: new SeedOperation({ requests, resolver, callers, seeder, profiles, publisher, hot, log }),
         placeSeed: new PlaceSeedOperation({ requests, resolver, callers, membership, hosts, jobs }),
-        listSeeds: new ListSeedsOperation({ jobs }),
+        listSeeds,
         cancelSeed: new CancelSeedOperation({ jobs }),
         limits: bandwidthLimits,
         changeLimits: bandwidthLimits,
         listMounts: new ListMountsOperation({ catalog, mounts, reports, lies }),
-        mount: new MountOperation(
-          { stateDir: config.stateDir, requests, resolver, callers, mounts, reserve, reports, hot, log },
-          { pull: config.pull as MountPolicy },
-        ),
+        mount: timedMounts,
         umount: new UmountOperation({ mounts, callers, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
-        import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory }),
+        import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory, kept: keptChunks }),
         push: new PushOperation({
           requests,
           resolver,
@@ -488,7 +576,13 @@ export async function startDaemon(
           { config, stateDir: config.stateDir, hasBootstrap: config.bootstrap.length > 0 },
         ),
         verify: new VerifyOperation({ requests, catalog, registry, rebuild, region: objects, own, trust, log }),
+        listImages: new ListImagesOperation({ own, catalog, inventory, mounts, pins, uses }),
+        removeImage: new RemoveImageOperation({ catalog, mounts, pins, sweep, inventory, log }),
+        pin: new PinOperation({ own, catalog, pins, inventory, room: roomForPins, log }),
+        unpin: new UnpinOperation({ catalog, pins, log }),
+        gc: new GcOperation({ sweep, eviction, chunks, inventory, room: storeRoom }),
       },
+      plain: probes,
       log,
     },
     { socket: config.control, inherited, group: config.controlGroup },
@@ -540,10 +634,7 @@ export async function startDaemon(
   powerLossCheck.start()
   const scrubber = stack.use(new Scrubber({ inventory, log }, { bytesPerSecond: scrubBytesPerSecond }))
   scrubber.start()
-  if (natives !== undefined) {
-    const builder = stack.use(new NativeBuilder({ images: natives, inventory, catalog, mounts, log }))
-    builder.start()
-  }
+  nativeBuilder?.start()
   stack.use(verifier)
   verifier.start()
   stack.use(jobs)
@@ -552,10 +643,14 @@ export async function startDaemon(
   hot.start()
   stack.defer(async () => await control.stop())
   await control.start()
+  readiness.begin()
+  stack.defer(() => readiness.end())
   profiles.open().catch((error: unknown) => log.warn('boot profiles cannot be read', { error }))
   announced.start({ onError: (error) => log.warn('records of this host are not offered to peers', { error }) })
+  eviction.start()
   tracked
     .trackLayers()
+    .then(() => keptChunks.layersTracked())
     .catch((error: unknown) => log.warn('layers of unfinished imports and windows are not offered to peers', { error }))
   log.info('daemon ready', {
     peer: own,

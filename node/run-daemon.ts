@@ -38,7 +38,8 @@ export async function runDaemon(config: Config, log: Log): Promise<number> {
   )
   try {
     const control = temporaryPath === undefined ? undefined : { fd: inherited.control.fd, temporaryPath }
-    const parts = { log, version: packageManifest.version, openMountBackend: mountBackendFor(config, log), control }
+    const openMountBackend = mountBackendFor(config, log)
+    const parts = { log, version: packageManifest.version, openMountBackend, control, replacements: replacements() }
     daemon = await startDaemon(parts, config)
   } catch (error) {
     log.error('daemon cannot start', { error })
@@ -48,6 +49,12 @@ export async function runDaemon(config: Config, log: Log): Promise<number> {
   await stop.promise
   await daemon[Symbol.asyncDispose]()
   return 0
+}
+
+/** As the supervisor counts them: {@link inherited.replaced}. */
+function replacements(): DaemonParts['replacements'] {
+  const [ordered = 0, unexpected = 0] = (process.env[inherited.replaced] ?? '0,0').split(',').map(Number)
+  return { ordered, unexpected }
 }
 
 /** Resolves when the message has been sent. */
@@ -66,7 +73,7 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
     drives,
     templates: templateDirectory,
   } = statePaths(config.stateDir)
-  return ({ chunkDirectory, suspect }) => {
+  return ({ chunkDirectory, suspect, storeRoom }) => {
     if (config.fuseDriver === 'native') {
       return {
         driver: new FuseNativeDriver({ log }, { mountPoint }),
@@ -86,7 +93,7 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
     const uses = new UseCheck({ run })
     const templates = new DiskTemplates({ run }, { directory: templateDirectory })
     const segments = new SegmentFiles(
-      { suspect, run, log },
+      { suspect, storeRoom, run, log },
       { directory: join(native, 'segments'), chunkDirectory, limitBytes: config.nativeLimit },
     )
     const natives = new NativeImages({ segments, mounter, log }, { directory: native, kinds: nativeKindsOf(config) })

@@ -92,10 +92,7 @@ async function runSupervisor(given: Config, argv: readonly string[], start: Star
     const next = loadConfig(argv, process.env)
     const changed = lasting.find((name) => next[name] !== given[name])
     if (changed !== undefined)
-      throw new P2pfsError(
-        'invalid',
-        `${changed} has changed, which takes a restart of p2pfs daemon and ends its mounts`,
-      )
+      throw new P2pfsError('invalid', `${changed} has changed, which takes a restart of p2pfs daemon`)
   }
   const supervisor = new Supervisor(
     { log, manager: new ServiceManager({ log }, process.env) },

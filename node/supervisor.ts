@@ -67,11 +67,14 @@ export class Supervisor {
   readonly #fuse: FuseMount
   #controlFd: number | undefined
   #daemon: ChildProcess | undefined
+  /** Daemons that were replaced: by order, and because they ended. */
+  readonly #replaced = { ordered: 0, unexpected: 0 }
   #stopping = false
   /** It was told to end, and to leave what users have mounted. */
   #isLeaving = false
   /** The mounts are those of another supervisor, before or after this one. */
   #keepsMounts = false
+  readonly #started = Promise.withResolvers<void>()
   readonly #left = Promise.withResolvers<number>()
   #wakeUp: (() => void) | undefined
 
@@ -109,6 +112,7 @@ export class Supervisor {
       await this.#manager.store(descriptors)
       if (received.lock !== undefined) await this.#locks.endDaemons()
       this.#keepsMounts = false
+      this.#started.resolve()
       const status = await Promise.race([this.#keepRunning(isAdopted), this.#left.promise])
       // A mount was made in the moment in which there seemed to be none.
       if (this.#isLeaving && !this.#keepsMounts && (await this.#fuse.hasUsers())) this.#giveAway()
@@ -128,6 +132,8 @@ export class Supervisor {
 
   /** Ends, and leaves the daemon and its mounts to another supervisor; ends both if nothing is mounted for a user. */
   async leave(): Promise<void> {
+    // Before that the mounts may be nobody's.
+    await this.#started.promise
     this.#isLeaving = true
     if (await this.#fuse.hasUsers()) this.#giveAway()
     else this.stop()
@@ -184,9 +190,9 @@ export class Supervisor {
   async #endMounts(): Promise<void> {
     await this.#manager.stopping('mounts end')
     await this.#control.remove()
-    const stored = Object.keys(this.#descriptors())
+    // While anybody has the descriptor of /dev/fuse, umount(8) waits for an answer.
+    await this.#manager.forget(Object.keys(this.#descriptors()))
     await this.#fuse.unmount()
-    await this.#manager.forget(stored)
     this.#locks.release()
   }
 
@@ -214,6 +220,7 @@ export class Supervisor {
       if (this.#stopping) break
       const { status, expected, wasReady } = end
       const nowMs = performance.now()
+      this.#replaced[expected ? 'ordered' : 'unexpected']++
       if (wasReady) servedMs = nowMs
       if (nowMs - startedMs > wellAfterMs || expected) failures = 0
       // Readers wait, so a daemon that served before it died is needed back soon.
@@ -262,6 +269,7 @@ export class Supervisor {
         NOTIFY_SOCKET: undefined,
         [inherited.fuse.variable]: String(inherited.fuse.fd),
         [inherited.control.variable]: this.#control.temporaryPath,
+        [inherited.replaced]: `${this.#replaced.ordered},${this.#replaced.unexpected}`,
         ...(resumed ? { [inherited.resumed]: '1' } : {}),
       },
       // In its own process group, so that Ctrl-C reaches only the supervisor, which then stops the daemon.

@@ -1,7 +1,10 @@
 #!/bin/sh
-# Builds p2pfs_VERSION_ARCH.deb into dist/, from this checkout and the packages in its node_modules. Nothing is fetched.
-# P2PFS_DEB_VERSION names another version than that of package.json.
+# Builds p2pfs_VERSION_ARCH.deb into DIR or dist/, from this checkout and the packages in its node_modules. Nothing is fetched.
+# Usage: build.sh [DIR]
+# P2PFS_DEB_VERSION names another version than that of package.json, P2PFS_DEB_LEVEL how hard to compress (0 to 9), and
+# DEBFULLNAME and DEBEMAIL who maintains it, as for all tools of Debian.
 set -eu
+out=$(readlink -m "${1:-$(dirname -- "$0")/../../dist}")
 here=$(readlink -f "$(dirname -- "$0")")
 project=${here%/contrib/debian}
 cd "$project"
@@ -34,7 +37,11 @@ cp contrib/systemd/p2pfs.service "$root/lib/systemd/system"
 
 cp README.md "$doc"
 for file in operating debugging regions; do gzip -9n <"docs/$file.md" >"$doc/$file.md.gz"; done
-gzip -9n <CHANGELOG.md >"$doc/changelog.gz"
+gzip -9n <CHANGELOG.md >"$doc/CHANGELOG.md.gz"
+maintainer="${DEBFULLNAME:-p2pfs} <${DEBEMAIL:-noreply@github.com}>"
+printf 'p2pfs (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.gz.\n\n -- %s  %s\n' \
+  "$version" "$maintainer" "$(date -R -r CHANGELOG.md)" | gzip -9n >"$doc/changelog.gz"
+install -Dm 644 "$here/lintian-overrides" "$root/usr/share/lintian/overrides/p2pfs"
 cat "$here/copyright" "$stage/licences" >"$doc/copyright"
 # The manual and completion come from the tables of the command line.
 share=$root/usr/share
@@ -48,10 +55,10 @@ cli/p2pfs completion fish >"$share/fish/vendor_completions.d/p2pfs.fish"
 printf 'Source: p2pfs\n\nPackage: p2pfs\nArchitecture: any\n' >"$stage/debian/control"
 libraries=$(cd "$stage" && find "$lib" \( -name '*.node' -o -path '*/bin/node' \) -exec dpkg-shlibdeps -O --ignore-missing-info {} + 2>/dev/null)
 size=$(du -k -s --apparent-size "$root" | cut -f1)
-sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$arch/" -e "s/@SIZE@/$size/" -e "s/@LIBRARIES@/${libraries#shlibs:Depends=}/" \
+sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$arch/" -e "s/@MAINTAINER@/$maintainer/" -e "s/@SIZE@/$size/" -e "s/@LIBRARIES@/${libraries#shlibs:Depends=}/" \
   "$here/control" >"$root/DEBIAN/control"
 for script in postinst prerm postrm; do install -m 755 "$here/$script" "$root/DEBIAN/$script"; done
 (cd "$root" && find usr lib -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
-mkdir -p dist
-dpkg-deb --root-owner-group -Zxz "-z${P2PFS_DEB_LEVEL:-6}" --threads-max=2 --build "$root" "dist/p2pfs_${version}_$arch.deb" >&2
-echo "dist/p2pfs_${version}_$arch.deb"
+mkdir -p "$out"
+dpkg-deb --root-owner-group -Zxz "-z${P2PFS_DEB_LEVEL:-6}" --threads-max=2 --build "$root" "$out/p2pfs_${version}_$arch.deb" >&2
+echo "$out/p2pfs_${version}_$arch.deb"

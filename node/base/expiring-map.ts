@@ -36,4 +36,10 @@ export class ExpiringMap<Key, Value = true> {
   delete(key: Key): void {
     this.#entries.delete(key)
   }
+
+  /** Entries that have not ended. It looks at all of them. */
+  get size(): number {
+    const now = this.#now()
+    return [...this.#entries.values()].filter(({ untilMs }) => untilMs > now).length
+  }
 }

@@ -16,6 +16,7 @@ import {
   type RemoteSource,
   type Source,
 } from '../model/chunk-request.ts'
+import type { Inquiry } from '../model/inquiry.ts'
 import { BackgroundRoom } from './background-room.ts'
 import type { PeerSource } from './peer-source.ts'
 import { HeldByPeerError, type ChunkSource } from './source.ts'
@@ -79,6 +80,9 @@ interface Flight {
   reading: AbortController
   /** Peers that did not deliver, and why. */
   refusals: { peer: string; code: ErrorCode }[]
+  /** Peers that have been asked and have not answered. */
+  asked: () => string[]
+  registry: Inquiry['registry']
   started: boolean
   /** Ends the wait for its turn. */
   start: () => void
@@ -195,6 +199,12 @@ export class Fetcher {
     }
   }
 
+  /** Who has been asked for a chunk that is under way; undefined where it is not. */
+  inquiry(digest: Digest): Inquiry | undefined {
+    const flight = this.#flights.get(digest)
+    return flight && { peers: flight.asked(), refusals: flight.refusals, registry: flight.registry }
+  }
+
   #forget(digest: Digest, flight: Flight): void {
     if (this.#flights.get(digest) === flight) this.#flights.delete(digest)
   }
@@ -220,6 +230,8 @@ export class Fetcher {
       abort,
       reading: new AbortController(),
       refusals: [],
+      asked: () => [],
+      registry: undefined,
       started: false,
       start: () => {
         flight.started = true
@@ -331,10 +343,12 @@ export class Fetcher {
         const isFallback = !havePeersEnded && !flight.reading.signal.aborted
         const { fetchChunk } = this
         const options = { signal, urgency: flight.urgency, fetchChunk, isFallback, onSource, isHeld }
+        flight.registry = 'asked'
         const asking = registry.fetch(request, options)
         return await Promise.race([delivering, asking.then((bytes): Delivered => ({ bytes, source }))])
       } catch (cause) {
         if (signal.aborted) throw cause
+        flight.registry = isP2pfsError(cause) && !(cause instanceof HeldByPeerError) ? cause.code : undefined
         if (cause instanceof HeldByPeerError) {
           mayAskAgain = false
           const late = Promise.withResolvers<undefined>()
@@ -366,7 +380,8 @@ export class Fetcher {
     try {
       const isReader = flight.reading.signal
       const priority = (): FetchPriority => flight.priority
-      const options = { signal, urgency: flight.urgency, priority, isReader, onRefusal, onLate }
+      const onBegin = (asked: () => string[]): void => void (flight.asked = asked)
+      const options = { signal, urgency: flight.urgency, priority, isReader, onRefusal, onLate, onBegin }
       const bytes = await this.#parts.peers.fetch(request, options)
       return { bytes, source: 'peer' }
     } catch (error) {

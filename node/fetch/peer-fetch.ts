@@ -47,6 +47,8 @@ export interface PeerFetchOptions {
   onRefusal?: (peer: string, error: P2pfsError) => void
   onLate?: () => void
   isReader?: AbortSignal
+  /** Given who has been asked and has not answered, at any time until the fetch ends. */
+  onBegin?: (asked: () => string[]) => void
 }
 
 /** One holder that has been asked and has not answered. */
@@ -59,6 +61,7 @@ interface Asked {
 
 /** The member that has been asked to read the chunk from the registry. */
 interface AskedReader {
+  id: string
   standing: PeerStanding
   askedAtMs: number
   /** For how long this host has been late since (ms). */
@@ -124,7 +127,8 @@ export class PeerFetch {
 
   /** @throws missing where no holder delivers it; the signal's reason */
   async run(): Promise<Delivery> {
-    const { signal, urgency, isReader } = this.#options
+    const { signal, urgency, isReader, onBegin } = this.#options
+    onBegin?.(() => [...this.#asked.keys(), ...(this.#reader === undefined ? [] : [this.#reader.id])])
     const onAbort = (): void => {
       this.#over.abort(signal.reason)
       this.#wake.resolve()
@@ -257,7 +261,7 @@ export class PeerFetch {
   #askReader(reader: Reader): void {
     const { id, standing } = reader
     this.#tried.add(id)
-    const asked = { standing, askedAtMs: this.#clock.now(), ownLateMs: 0, isComing: false }
+    const asked = { id, standing, askedAtMs: this.#clock.now(), ownLateMs: 0, isComing: false }
     this.#reader = asked
     const { signal } = this.#over
     const onComing = (): void => {

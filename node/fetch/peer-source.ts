@@ -38,6 +38,8 @@ export interface PeerSourceOptions extends Omit<SourceOptions, 'fetchChunk'> {
    * nobody else to.
    */
   isReader?: AbortSignal
+  /** Given who has been asked and has not answered, at any time until the fetch ends. */
+  onBegin?: (asked: () => string[]) => void
 }
 
 /**

@@ -63,6 +63,8 @@ export class RunningImports {
   readonly #limits: Pick<PeerImportLimits, 'importsAtOnce' | 'importsAtOncePerPeer'>
 
   readonly #location: Pick<Location, 'hold' | 'release'> | undefined
+  /** How many have ended so. An import that nobody waits for any more is `aborted`. */
+  readonly ended = { imported: 0, failed: 0, aborted: 0 }
 
   /** @param parts `location`: is told which images are being imported; undefined where nobody else asks */
   constructor(
@@ -116,14 +118,17 @@ export class RunningImports {
         key,
         signal,
         async (signal) =>
-          await task({
+          await this.#count(
             signal,
-            onProgress: (progress) => tellProgress(running, progress),
-            onLayer: (diffId) => {
-              running.layers.push(diffId)
-              tellLayers(running)
-            },
-          }),
+            task({
+              signal,
+              onProgress: (progress) => tellProgress(running, progress),
+              onLayer: (diffId) => {
+                running.layers.push(diffId)
+                tellLayers(running)
+              },
+            }),
+          ),
       )
     } finally {
       running.waiters.delete(waiter)
@@ -132,6 +137,17 @@ export class RunningImports {
         this.#running.delete(key)
         if (!this.has(manifestDigest)) this.#location?.release(manifestDigest)
       }
+    }
+  }
+
+  async #count(signal: AbortSignal, importing: Promise<FoundRootfs>): Promise<FoundRootfs> {
+    try {
+      const found = await importing
+      this.ended.imported++
+      return found
+    } catch (error) {
+      this.ended[signal.aborted ? 'aborted' : 'failed']++
+      throw error
     }
   }
 

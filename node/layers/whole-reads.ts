@@ -1,6 +1,6 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
-import type { WholeRead, WholeReadReason } from '../model/whole-read.ts'
+import { wholeReadReasons, type WholeRead, type WholeReadReason } from '../model/whole-read.ts'
 
 /** How long a read that has ended is told of (ms): as long as a registry is believed to have no ranges. */
 export const recentMs = 300_000
@@ -11,6 +11,8 @@ const maxRecent = 1024
 export class WholeReads {
   readonly #running = new Map<Digest, WholeRead>()
   readonly #recent: ExpiringMap<Digest, WholeRead>
+  /** How many have begun, by reason. */
+  readonly counts = Object.fromEntries(wholeReadReasons.map((reason) => [reason, 0])) as Record<WholeReadReason, number>
 
   constructor({ now }: { now?: () => number } = {}) {
     this.#recent = new ExpiringMap({ maxEntries: maxRecent, ...(now && { now }) })
@@ -20,12 +22,17 @@ export class WholeReads {
   async during<T>(table: Digest, reason: WholeReadReason, read: () => Promise<T>): Promise<T> {
     const whole = { reason, startedAt: new Date().toISOString() }
     this.#running.set(table, whole)
+    this.counts[reason]++
     try {
       return await read()
     } finally {
       this.#running.delete(table)
       this.#recent.set(table, whole, recentMs)
     }
+  }
+
+  get running(): number {
+    return this.#running.size
   }
 
   /** The layer has been read at random since: an earlier read of all of it tells nothing any more. */

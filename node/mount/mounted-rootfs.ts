@@ -4,17 +4,19 @@ import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { ExpiringMap } from '../base/expiring-map.ts'
 import type { BootingRootfs } from '../boot/booting-rootfs.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
-import type { ChunkRequest, FetchPriority, RemoteSource, Source } from '../model/chunk-request.ts'
+import type { ChunkRequest, FetchedChunk, FetchPriority, RemoteSource, Source } from '../model/chunk-request.ts'
 import type { Amount } from '../model/progress.ts'
 import { tablesOf } from '../model/rootfs-chunks.ts'
 import { chunkFlags, createBlockImage, type BlockImage } from './fuse/block-image.ts'
 import { ReadAhead } from './read-ahead.ts'
 import { withinDeadline } from './read-deadline.ts'
+import type { WaitingReads } from './waiting-reads.ts'
 import type { ArrivalListener, Inventory } from '../store/inventory.ts'
 
 export interface MountedRootfsParts {
   fetcher: Pick<Fetcher, 'fetch' | 'fetchToStore'>
   inventory: Pick<Inventory, 'has' | 'sourcesOf' | 'onArrival'>
+  waiting: Pick<WaitingReads, 'during'>
 }
 
 export interface MountedRootfsOptions {
@@ -131,6 +133,26 @@ export class MountedRootfs implements BootingRootfs {
     return arrivals
   }
 
+  /** Calls the listener for each chunk that a read has used since the last call. */
+  takeUses(listener: (chunk: Digest) => void): void {
+    const { used } = chunkFlags
+    let first = 0
+    for (const { chunks } of this.#segments) {
+      for (let index = 0; index < chunks.count; index++) {
+        if ((this.#state[first + index]! & used) === 0) continue
+        Atomics.and(this.#state, first + index, ~used)
+        listener(chunks.digestAt(index))
+      }
+      first += chunks.count
+    }
+  }
+
+  /** One more mount: its reads find in the kernel's cache what others have read, and nobody sees them. */
+  noteMounted(): void {
+    for (const [chunk, flags] of this.#state.entries())
+      if ((flags & chunkFlags.served) !== 0) Atomics.or(this.#state, chunk, chunkFlags.used)
+  }
+
   /** Gives up all fetches for this rootfs. */
   close(): void {
     this.#arrivals[Symbol.dispose]()
@@ -145,10 +167,10 @@ export class MountedRootfs implements BootingRootfs {
     this.#note(index, await this.#parts.fetcher.fetchToStore(this.request(index), { signal, priority }))
   }
 
-  async #fetch(index: number, signal: AbortSignal): Promise<Uint8Array> {
-    const { bytes, source } = await this.#parts.fetcher.fetch(this.request(index), { signal, priority: 'demand' })
-    this.#note(index, source)
-    return bytes
+  async #fetch(index: number, signal: AbortSignal): Promise<FetchedChunk> {
+    const fetched = await this.#parts.fetcher.fetch(this.request(index), { signal, priority: 'demand' })
+    this.#note(index, fetched.source)
+    return fetched
   }
 
   #note(index: number, source: Source): void {
@@ -170,11 +192,17 @@ export class MountedRootfs implements BootingRootfs {
     const isRepeated = this.#late.has(chunkIndex)
     const deadlineMs = isRepeated ? Math.min(repeated.deadlineMs, this.#readDeadlineMs) : this.#readDeadlineMs
     try {
-      return await withinDeadline(async (options) => await this.#fetch(chunkIndex, options.signal), {
-        signal,
-        deadlineMs,
-        statedMs: this.#readDeadlineMs,
-      })
+      const { digest: chunk } = this.request(chunkIndex)
+      return await this.#parts.waiting.during(
+        { rootfs: this.digest, chunk, deadlineMs },
+        async ({ failed }) =>
+          await withinDeadline(async (options) => await this.#fetch(chunkIndex, options.signal), {
+            signal,
+            deadlineMs,
+            statedMs: this.#readDeadlineMs,
+            onFailure: failed,
+          }),
+      )
     } catch (error) {
       if (!isRepeated && isP2pfsError(error, 'timeout')) this.#late.set(chunkIndex, true, repeated.withinMs)
       throw error

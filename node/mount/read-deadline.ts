@@ -10,12 +10,18 @@ const pauseMs = { passing: 1_000, lasting: 5_000 }
 /**
  * Repeats an attempt until it succeeds or the deadline has passed, because an error breaks a reader and a pause does
  * not. Wrong bytes, and the end of the daemon, are final at once.
- * @param options `statedMs`: the deadline that the message states, if a read is the rest of an earlier one (ms)
+ * @param options `statedMs`: the deadline that the message states, if a read is the rest of an earlier one (ms); `onFailure`:
+ *   told of each attempt that fails
  * @throws timeout, with the failure of the last attempt; invalid; closed; the signal's reason
  */
 export async function withinDeadline<T>(
   attempt: (options: { signal: AbortSignal }) => Promise<T>,
-  { signal, deadlineMs, statedMs = deadlineMs }: { signal: AbortSignal; deadlineMs: number; statedMs?: number },
+  {
+    signal,
+    deadlineMs,
+    statedMs = deadlineMs,
+    onFailure,
+  }: { signal: AbortSignal; deadlineMs: number; statedMs?: number; onFailure?: (error: unknown) => void },
 ): Promise<T> {
   const deadline = new AbortController()
   const timer = setTimeout(
@@ -32,6 +38,7 @@ export async function withinDeadline<T>(
       } catch (error) {
         if (limited.aborted || isP2pfsError(error, 'invalid', 'closed')) throw error
         failure = error
+        onFailure?.(error)
       }
       const isPassing = isP2pfsError(failure, 'unavailable', 'timeout', 'busy')
       await sleep(isPassing ? pauseMs.passing : pauseMs.lasting, undefined, { signal: limited })

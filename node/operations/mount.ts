@@ -79,6 +79,7 @@ export class MountOperation {
       allowOthers,
       pull = 'auto',
       requireAccess = false,
+      auth,
     } = request
     await checkMountDirectory(directory, this.#parts.stateDir)
     const { record, manifest, belief, origin, resolution, unanswered } = await resolver.resolveForMount(
@@ -114,6 +115,7 @@ export class MountOperation {
       ...(scratchBytes === undefined ? {} : { scratchBytes }),
       ...(owner === undefined ? {} : { owner }),
       ...(allowOthers === undefined ? {} : { allowOthers }),
+      ...(auth !== undefined && Object.keys(auth).length > 0 && { hadCredentials: true as const }),
       mountedAt: new Date().toISOString(),
     }
     const placed = await mounts.mount(manifest, mount, { signal }).catch(async (error: unknown) => {

@@ -1,17 +1,13 @@
 import { digestHex } from '../../protocol/digest.ts'
 import type { EventLoopDelay } from '../base/event-loop-delay.ts'
 import type { BulkLink, Status } from '../control/api.ts'
-import type { Fetcher } from '../fetch/fetcher.ts'
 import type { HotImages } from '../hot/hot-images.ts'
 import type { BackgroundVerifier } from '../images/background-verifier.ts'
-import type { Importer } from '../images/importer.ts'
 import type { RunningImports } from '../images/running-imports.ts'
 import type { LayerRanges } from '../layers/layer-ranges.ts'
-import type { LayerReader } from '../layers/layer-reader.ts'
-import type { SegmentStreams } from '../layers/segment-streams.ts'
-import type { Amount } from '../model/progress.ts'
 import { sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
 import type { FuseDriver } from '../mount/fuse/driver.ts'
+import type { Mounts } from '../mount/mounts.ts'
 import type { NativeImages } from '../mount/native/native-images.ts'
 import type { SegmentFiles } from '../mount/native/segment-files.ts'
 import type { NeighbourRegion } from '../neighbours/neighbour-region.ts'
@@ -21,14 +17,16 @@ import type { PeerNetwork } from '../peers/network.ts'
 import type { HotRoom } from '../seeds/hot-room.ts'
 import type { Pins } from '../seeds/pins.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
-import type { PublishedImages } from '../publish/published-images.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
+import type { StoreRoom } from '../store/store-room.ts'
+import { fetchedOf, type FetchedParts } from './fetched.ts'
 import type { LimitsOperation } from './limits.ts'
 import type { RootfsSeeder } from './rootfs-seeder.ts'
 import { ListMountsOperation, type ListMountsParts } from './list-mounts.ts'
+import { waitingReadsOf } from './waiting-reads.ts'
 
-export interface StatusParts extends ListMountsParts {
+export interface StatusParts extends ListMountsParts, FetchedParts {
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   inventory: Pick<Inventory, 'count' | 'localBytes'>
   network: Pick<
@@ -38,15 +36,11 @@ export interface StatusParts extends ListMountsParts {
   neighbours: readonly Pick<NeighbourRegion, 'region' | 'status'>[]
   neighboursFirst: Pick<NeighboursFirst, 'passedOverMs'>
   imports: Pick<RunningImports, 'list'>
+  mounts: ListMountsParts['mounts'] & Pick<Mounts, 'waiting'>
   /** Undefined if no images are read natively. */
   natives: (Pick<NativeImages, 'isReady'> & { segments: Pick<SegmentFiles, 'usedBytes'> }) | undefined
   driver: Pick<FuseDriver, 'counters'>
-  fetcher: Pick<Fetcher, 'fromPeers' | 'fromNeighbours'>
-  reader: Pick<LayerReader, 'chunks'>
-  importer: Pick<Importer, 'chunks'>
   ranges: Pick<LayerRanges, 'chunks' | 'read'>
-  streams: Pick<SegmentStreams, 'chunks'>
-  published: Pick<PublishedImages, 'chunks'>
   trust: Pick<IndexTrust, 'beliefIn'>
   verifier: Pick<BackgroundVerifier, 'pending'>
   loopDelay: Pick<EventLoopDelay, 'figures'>
@@ -55,6 +49,7 @@ export interface StatusParts extends ListMountsParts {
   hotRoom: Pick<HotRoom, 'usedBytes'>
   hot: Pick<HotImages, 'counted'>
   limits: Pick<LimitsOperation, 'report'>
+  storeRoom: Pick<StoreRoom, 'usedBytes' | 'limitBytes' | 'evicted'>
 }
 
 /** The parts of the status that do not change while the daemon runs. */
@@ -74,10 +69,11 @@ export class StatusOperation {
   }
 
   async run(): Promise<Status> {
-    const { inventory, network, imports, verifier, driver, fetcher, reader, importer, ranges, streams, published } =
-      this.#parts
+    const { inventory, network, imports, verifier, driver, ranges, storeRoom } = this.#parts
     const sent = network.totals()
     const guests = network.guests()
+    const peers = network.membership.peers()
+    const { served, errors: readErrors } = driver.counters()
     return {
       version: this.#host.version,
       daemonPid: process.pid,
@@ -91,7 +87,7 @@ export class StatusOperation {
       strangers: network.strangers,
       members: network.membership.roster.size - 1,
       ...describeBulk(network),
-      peers: network.membership.peers().map((peer) => describePeer(peer, network.bulk.stateOf(peer.peer))),
+      peers: peers.map((peer) => describePeer(peer, network.bulk.stateOf(peer.peer))),
       neighbours: this.#parts.neighbours.map((neighbour) => {
         const { region, members, known, problem, bytesReceived: bytes, chunksReceived: chunks } = neighbour.status()
         const passedOverSeconds = Math.ceil(this.#parts.neighboursFirst.passedOverMs(region) / 1000)
@@ -114,12 +110,13 @@ export class StatusOperation {
       mounts: (await this.#mounts.run()).mounts,
       nativeBytes: this.#parts.natives?.segments.usedBytes ?? 0,
       chunks: inventory.count,
-      served: driver.counters().served,
-      fetched: {
-        peer: fetcher.fromPeers,
-        neighbour: fetcher.fromNeighbours,
-        registry: [reader, importer, ranges, streams, published].map(({ chunks }) => chunks).reduce(total),
-      },
+      storeBytes: storeRoom.usedBytes,
+      ...(storeRoom.limitBytes < Number.MAX_SAFE_INTEGER && { limitBytes: storeRoom.limitBytes }),
+      evicted: storeRoom.evicted,
+      served,
+      readErrors,
+      waitingReads: waitingReadsOf(this.#parts.mounts.waiting, peers),
+      fetched: fetchedOf(this.#parts),
       readAtRandom: ranges.read,
       sent: { bytes: sent.bytesSent, chunks: sent.chunksSent },
     }
@@ -173,8 +170,4 @@ function describePeer(peer: PeerStatus, bulk: BulkLink): Status['peers'][number]
     received: { bytes: peer.bytesReceived, chunks: peer.chunksReceived },
     bulk,
   }
-}
-
-function total(sum: Amount, amount: Amount): Amount {
-  return { bytes: sum.bytes + amount.bytes, chunks: sum.chunks + amount.chunks }
 }

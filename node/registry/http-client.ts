@@ -9,6 +9,7 @@ import { headerOf, textOf, type HttpRequest, type HttpResponse, type TextRespons
 import { OutageWatch, type Listening } from './outage-watch.ts'
 import { proxyFor, type Environment } from './proxies.ts'
 import { reachKey, ReachGuard, type Reach } from './reach.ts'
+import { RegistryTraffic } from './registry-traffic.ts'
 import { defaultLimits, RequestGate, type RequestLimits } from './request-gate.ts'
 import { maxPauseMs, realClock, type Clock } from './retry.ts'
 import { StallTimer } from './stall-timer.ts'
@@ -31,6 +32,8 @@ export interface HttpClientOptions {
   /** Limits on what bodies bring: all of them are kept. */
   bandwidths?: readonly Pick<Bandwidth, 'take'>[]
   certificates?: CertificateOptions
+  /** Counts what becomes of requests. */
+  traffic?: RegistryTraffic
   /** For HTTP_PROXY, HTTPS_PROXY and NO_PROXY. */
   environment?: Environment
 }
@@ -54,6 +57,7 @@ export class HttpClient {
   readonly #limits: RequestLimits
   readonly #bandwidths: readonly Pick<Bandwidth, 'take'>[]
   readonly #certificates: Certificates
+  readonly #traffic: RegistryTraffic
   readonly #environment: Environment
   readonly #guard: ReachGuard
   readonly #dispatchers: Dispatchers
@@ -71,6 +75,7 @@ export class HttpClient {
       limits,
       bandwidths = [],
       certificates = { authorityFiles: [] },
+      traffic = new RegistryTraffic(),
       environment = process.env,
     }: HttpClientOptions,
   ) {
@@ -80,6 +85,7 @@ export class HttpClient {
     this.#limits = { ...defaultLimits, ...limits }
     this.#bandwidths = bandwidths
     this.#certificates = new Certificates(clock, certificates)
+    this.#traffic = traffic
     this.#environment = environment
     this.#guard = guard
     this.#dispatchers = new Dispatchers(
@@ -176,6 +182,7 @@ export class HttpClient {
       if (silence.signal.aborted) return silence.signal.reason as Error
       return this.#closed ?? (cause instanceof P2pfsError ? cause : transportError(target, cause))
     }
+    const beginMs = performance.now()
     listening.wait()
     stall.awaitAnswer(headersMs)
     try {
@@ -189,10 +196,13 @@ export class HttpClient {
       // undici looks at the signal only when it has a connection, which may take a while to fail.
       const response = await orAbort(answer, ended)
       listening.heard()
+      this.#traffic.answered(target.host, response.statusCode)
       return { response, listening, failure, stall }
     } catch (cause) {
       listening.close()
-      throw failure(cause)
+      const error = failure(cause)
+      this.#traffic.failed(target.host, error, { isGivenUp: signal.aborted, waitedMs: performance.now() - beginMs })
+      throw error
     } finally {
       stall.stop()
     }

@@ -8,6 +8,8 @@ export const inherited = {
   control: { fd: 5, variable: 'P2PFS_CONTROL_BOUND' },
   /** Variable that is set if another daemon has served the mount before. */
   resumed: 'P2PFS_RESUMED',
+  /** Variable that has how many daemons were replaced by order, and how many because they ended: `1,0`. */
+  replaced: 'P2PFS_REPLACED',
 } as const
 
 /** What outlives a supervisor, by the names under which a service manager stores it. */

@@ -48,15 +48,16 @@ export class FuseMount {
 
   /**
    * Takes over the descriptor of a mount that another supervisor has made.
-   * @returns whether its mount stands; otherwise the descriptor is closed
+   * @returns whether its mount stands, or was unmounted by hand and goes on elsewhere; otherwise the descriptor is closed
    */
   async adopt(fd: number): Promise<boolean> {
-    if (!(await this.#stands())) {
+    const stands = await this.#stands()
+    if (!stands && !(await this.hasUsers())) {
       closeSync(fd)
       return false
     }
     this.#fd = fd
-    this.#holdMountPoint()
+    if (stands) this.#holdMountPoint()
     return true
   }
 

@@ -82,6 +82,6 @@ export function takeOver(owner: Owner, lockFile: string, failed: { count: number
   return process.execve!(
     perl,
     [perl, '-e', program, String(owner.pid), numbers, lockFile, String(failed.count + 1), ...command],
-    { ...process.env, ...listenVariables(names, process.pid) } as Record<string, string>,
+    { ...process.env, ...listenVariables(names, process.pid) },
   )
 }

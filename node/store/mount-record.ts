@@ -30,6 +30,8 @@ export interface MountRecord extends ImageName {
   owner?: Owner
   /** Trees only: whether others than root get all of the image where they can enter the directory. */
   allowOthers?: boolean
+  /** Whether it was made with credentials of its caller, which only the daemon that made it had. */
+  hadCredentials?: true
   mountedAt: string
 }
 
@@ -48,6 +50,7 @@ export function parseMountRecord(bytes: Uint8Array): MountRecord {
     parseOwnerFields(new Fields(fields.get('owner'), 'mount record: owner')),
   )
   const allowOthers = optional(fields, 'allowOthers', () => oneOf([true, false], fields, 'allowOthers'))
+  const hadCredentials = optional(fields, 'hadCredentials', () => oneOf([true] as const, fields, 'hadCredentials'))
   return {
     ...parseImageName(fields),
     id: parseId(fields.text('id')),
@@ -63,6 +66,7 @@ export function parseMountRecord(bytes: Uint8Array): MountRecord {
     ...(scratchBytes === undefined ? {} : { scratchBytes }),
     ...(owner === undefined ? {} : { owner }),
     ...(allowOthers === undefined ? {} : { allowOthers }),
+    ...(hadCredentials === undefined ? {} : { hadCredentials }),
     mountedAt: fields.text('mountedAt'),
   }
 }

@@ -14,7 +14,10 @@ sub start {
     $ENV{NOTIFY_SOCKET} = $path;
     if (@names) {
       @ENV{qw(LISTEN_PID LISTEN_FDS LISTEN_FDNAMES)} = ($$, scalar @names, join(':', @names));
-      for my $i (0 .. $#names) { POSIX::dup2($fds{$names[$i]}, 200 + $i) // die $! }
+      for my $i (0 .. $#names) {
+        POSIX::dup2($fds{$names[$i]}, 200 + $i) // die $!;
+        POSIX::close($fds{$names[$i]});
+      }
       for my $i (0 .. $#names) { POSIX::dup2(200 + $i, 3 + $i) // die $!; POSIX::close(200 + $i) }
     }
     exec @command;

@@ -136,8 +136,8 @@ export class DevFuseDriver implements FuseDriver {
     return true
   }
 
-  counters(): { served: Served } {
-    return { served: this.#counters.totals() }
+  counters(): { served: Served; errors: number } {
+    return this.#counters.totals()
   }
 
   #hide(served: ServedImage): void {
@@ -241,6 +241,7 @@ export class DevFuseDriver implements FuseDriver {
   }
 
   #fail(unique: bigint, error: number): void {
+    if (error === errnos.EIO) this.#counters.countError()
     this.#send(unique, [encodeReply(unique, error)])
   }
 
@@ -255,6 +256,7 @@ export class DevFuseDriver implements FuseDriver {
     } catch (error) {
       // ENOENT: the reader is gone.
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+      this.#counters.countError()
       this.#parts.log.warn('reply to the kernel failed; its reader gets an I/O error', { error })
     }
     try {

@@ -36,5 +36,6 @@ export interface FuseDriver {
    * told when it is
    */
   remove: (name: string) => Promise<boolean>
-  counters: () => { served: Served }
+  /** Since this process has started. `errors`: reads that were answered with an I/O error. */
+  counters: () => { served: Served; errors: number }
 }

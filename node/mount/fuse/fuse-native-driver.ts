@@ -84,8 +84,8 @@ export class FuseNativeDriver implements FuseDriver {
     return true
   }
 
-  counters(): { served: Served } {
-    return { served: this.#counters.totals() }
+  counters(): { served: Served; errors: number } {
+    return this.#counters.totals()
   }
 
   /** The image whose file has this path. */
@@ -155,6 +155,7 @@ export class FuseNativeDriver implements FuseDriver {
             reply(filled)
           },
           (error: unknown) => {
+            this.#counters.countError()
             this.#log.warn('read failed: nobody delivers its data', { error, rootfs: `sha256:${image.name}`, offset })
             reply(Fuse.EIO)
           },

@@ -4,8 +4,12 @@ import { chunkFlags } from './block-image.ts'
 /** The chunks that reads have used, by where each came from while this process ran. */
 export type Served = Record<'local' | 'peer' | 'registry' | 'neighbour', Amount>
 
-/** Counters of a thread: bytes and chunks, for local, peer, registry and neighbour. */
-const numbers = 8
+/** Counters of a thread: bytes and chunks, for local, peer, registry and neighbour; and reads that failed. */
+const numbers = 9
+/** The place of the last of these. */
+const failures = 8
+
+const usedAndServed = chunkFlags.used | chunkFlags.served
 
 /** The pair of counters for the source that the flags name. */
 function placeOf(flags: number): number {
@@ -35,8 +39,8 @@ export class ReadCounters {
     let flags = state[chunk]!
     const column = this.#row + placeOf(flags) * 2
     this.#all[column]! += bytes
-    if ((flags & chunkFlags.served) === 0) {
-      flags = Atomics.or(state, chunk, chunkFlags.served)
+    if ((flags & usedAndServed) !== usedAndServed) {
+      flags = Atomics.or(state, chunk, usedAndServed)
       if ((flags & chunkFlags.served) === 0) {
         this.#all[column + 1]! += 1
         const place = Atomics.add(readOrder, 0, 1) + 1
@@ -46,13 +50,19 @@ export class ReadCounters {
     return flags
   }
 
-  totals(): Served {
+  /** Counts a read that was answered with an I/O error. */
+  countError(): void {
+    this.#all[this.#row + failures]! += 1
+  }
+
+  totals(): { served: Served; errors: number } {
     const sum = (column: number): number => {
       let total = 0
       for (let index = column; index < this.#all.length; index += numbers) total += this.#all[index]!
       return total
     }
     const amount = (column: number): Amount => ({ bytes: sum(column), chunks: sum(column + 1) })
-    return { local: amount(0), peer: amount(2), registry: amount(4), neighbour: amount(6) }
+    const served = { local: amount(0), peer: amount(2), registry: amount(4), neighbour: amount(6) }
+    return { served, errors: sum(failures) }
   }
 }

@@ -93,6 +93,7 @@ function serve(): void {
     } catch {
       // A reader that gets no answer waits for good. If this request has had one, or gets none, the kernel ignores
       // this.
+      if (request.opcode === opcodes.read) counters.countError()
       send(encodeReply(request.unique, errnos.EIO))
     }
   }

@@ -34,7 +34,7 @@ async function send(socket: string, method: string, path: string, body?: object)
 
 const mountAt = (directory: string): string => `/v1/mounts?${new URLSearchParams({ directory }).toString()}`
 
-test('no request fails while the daemon is replaced, by p2pfs or by any other HTTP client', async (t) => {
+test('no request fails while the daemon or its supervisor is replaced, whatever HTTP client sends it', async (t) => {
   const daemon = await DaemonProcess.start(t)
   const image = await copyOddImage(daemon.directory)
   const client = createClient({ socket: daemon.control })
@@ -58,13 +58,16 @@ test('no request fails while the daemon is replaced, by p2pfs or by any other HT
   const directories = ['a', 'b', 'c', 'd'].map((name) => daemon.target(name))
   const callers = directories.map(async (directory, i) => await [throughHttp, throughClient][i % 2]!(directory))
   const replaced = async (): Promise<void> => {
-    for (let i = 0; i < 4; i++) {
+    for (const by of ['SIGHUP', 'supervisor', 'SIGHUP', 'supervisor']) {
       const { daemonPid } = await daemon.status()
       const before = { ...rounds }
-      // Mounts are being made in either way when the signal comes.
+      // Mounts are being made in either way when it happens.
       while (rounds.http < before.http + 4 || rounds.client < before.client + 4) await sleep(5)
-      daemon.signal('SIGHUP')
-      await daemon.replaced(daemonPid)
+      if (by === 'supervisor') await daemon.takeOver('--replace')
+      else {
+        daemon.signal('SIGHUP')
+        await daemon.replaced(daemonPid)
+      }
     }
   }
   await Promise.all([replaced().finally(() => (isDone = true)), ...callers])

@@ -4,19 +4,12 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import type { MountResult } from '../../../node/control/api.ts'
 import { dropPageCache, loseChunks, readSlowly } from '../lost-chunks.ts'
-import { hash, startFaultyLab } from './fault-daemon.ts'
+import { hash, lastNoise, startFaultyLab } from './fault-daemon.ts'
 
 const deadlineMs = 2_000
 /** For a machine that is busy: what matters is that there is an end. */
 const graceMs = 15_000
 const daemonOptions = ['--read-deadline', `${deadlineMs / 1000}s`]
-
-/** Where there are bytes that do not come from the layer's index: the last block of noise. */
-function lastNoise(whole: Buffer): number {
-  for (let at = whole.length - 4096; at > 0; at -= 4096)
-    if (new Set(whole.subarray(at, at + 4096)).size > 200) return at
-  throw new Error('no such block')
-}
 
 /** @returns how long it took to fail with EIO, milliseconds */
 async function failsInTime(read: () => Promise<unknown>): Promise<number> {

@@ -10,6 +10,13 @@ import { loseChunks } from '../lost-chunks.ts'
 
 export const hash = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
+/** Where there are bytes that do not come from the layer's index: the last block of noise. */
+export function lastNoise(whole: Buffer): number {
+  for (let at = whole.length - 4096; at > 0; at -= 4096)
+    if (new Set(whole.subarray(at, at + 4096)).size > 200) return at
+  throw new Error('no such block')
+}
+
 export interface FaultyLab {
   registry: FaultRegistry
   daemon: DaemonProcess

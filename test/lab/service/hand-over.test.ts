@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import type { MountResult } from '../../../node/control/api.ts'
 import { DaemonProcess } from '../daemon-process.ts'
 import { copyOddImage } from '../lab-image.ts'
+import { dropPageCache } from '../lost-chunks.ts'
 import { Readers } from './readers.ts'
 
 /** Ten drives and ten trees, that the daemon serves, and their readers. */
@@ -49,6 +52,18 @@ test('a service that stops leaves its mounts to the daemon, and the next start t
   await readers.readAll()
   assert.equal((await daemon.status()).mounts.length, 21)
   assert.deepEqual(await readers.stop(), [])
+})
+
+test('mounts of a FUSE filesystem that was unmounted by hand are taken over, too', async (t) => {
+  const daemon = await DaemonProcess.start(t, ['--native-reads', 'off'])
+  const image = await copyOddImage(daemon.directory)
+  const { rootfs } = await daemon.json<MountResult>('mount', image, daemon.target('drive'))
+  const before = readFileSync(rootfs)
+  execFileSync('umount', ['--lazy', join(daemon.directory, 'state/mnt')])
+  await daemon.takeOver('--replace')
+  dropPageCache()
+  assert.ok(readFileSync(rootfs).equals(before))
+  assert.equal((await daemon.status()).mounts.length, 1)
 })
 
 test('a service that stops with nothing mounted leaves nothing', async (t) => {

@@ -15,9 +15,18 @@ while [ ! -e "$3" ]; do
   printf .
 done`
 
+/** Where readers run: a command that runs theirs there, and the root of that place on this host. */
+export interface Place {
+  enter: readonly string[]
+  root: string
+}
+
+const here: Place = { enter: ['env'], root: '' }
+
 /** What a reader finds in a drive or tree that is right. */
-function contentOf(path: string): string {
-  return execFileSync('sh', ['-c', script.replace(/while[^]*$/, 'of "$1"'), 'sh', path], { encoding: 'utf8' }).trim()
+function contentOf(path: string, [command = '', ...argv]: readonly string[]): string {
+  const once = script.replace(/while[^]*$/, 'of "$1"')
+  return execFileSync(command, [...argv, 'sh', '-c', once, 'sh', path], { encoding: 'utf8' }).trim()
 }
 
 /** One process for each mount, which compares all of it with what was there at first; the page cache is dropped all the time. */
@@ -26,10 +35,13 @@ export class Readers {
   readonly #readers: { child: ChildProcess; said: string }[]
   readonly #dropping: NodeJS.Timeout
 
-  constructor(context: TestContext, directory: string, paths: readonly string[]) {
-    this.#stopFile = join(directory, 'stop-readers')
+  /** @param directory takes the file that ends them; both it and `paths` as they are called there */
+  constructor(context: TestContext, directory: string, paths: readonly string[], { enter, root }: Place = here) {
+    const stopFile = join(directory, 'stop-readers')
+    this.#stopFile = join(root, stopFile)
+    const [command = '', ...argv] = enter
     this.#readers = paths.map((path) => {
-      const child = spawn('sh', ['-c', script, 'sh', path, contentOf(path), this.#stopFile], {
+      const child = spawn(command, [...argv, 'sh', '-c', script, 'sh', path, contentOf(path, enter), stopFile], {
         stdio: ['ignore', 'pipe', 'inherit'],
       })
       const reader = { child, said: '' }

@@ -24,8 +24,10 @@ async function run(
   const server = createServer((request, response) => {
     let text = ''
     request.on('data', (piece: Buffer) => (text += piece.toString()))
-    request.on('end', () => (sent = JSON.parse(text) as Record<string, unknown>))
-    response.end('{"error":{"code":"missing","message":"no daemon here"}}\n')
+    request.on('end', () => {
+      sent = JSON.parse(text) as Record<string, unknown>
+      response.end('{"error":{"code":"missing","message":"no daemon here"}}\n')
+    })
   })
   server.listen(socket)
   await once(server, 'listening')

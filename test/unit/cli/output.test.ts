@@ -122,8 +122,28 @@ const status = {
   imports: [{ reference: hostile, forPeers: 1, doneBytes: 1, totalBytes: 1 }],
   mounts: [mount],
   served: sources,
+  storeBytes: 1,
+  evicted: amount,
   fetched: sources,
   readAtRandom: { requests: 1, bytes: 1 },
+  readErrors: 1,
+  waitingReads: {
+    count: 2,
+    slow: 1,
+    longest: [
+      {
+        images: [hostile],
+        rootfs: hostile,
+        chunk: hostile,
+        waitedSeconds: 34.2,
+        failsInSeconds: 25.8,
+        asked: [{ peer: hostile, name: hostile.repeat(50) }],
+        refusals: [{ peer: hostile, code: hostile }],
+        registry: hostile,
+        failure: hostile,
+      },
+    ],
+  },
   sent: amount,
 }
 const seedJob = {
@@ -252,4 +272,28 @@ test('a peer’s name takes a part of a line at most', async (t) => {
 test('commands write through one file, and nowhere else', () => {
   for (const name of readdirSync(folder).filter((file) => file.endsWith('.ts') && file !== 'output.ts'))
     assert.doesNotMatch(readFileSync(join(folder, name), 'utf8'), /process\.std(?:out|err)\.write|console\./, name)
+})
+
+test('status says how many reads wait, the longest, for whom, and when they fail', async (t) => {
+  const longest = {
+    images: ['debian:12'],
+    rootfs: 'sha256:r',
+    chunk: 'sha256:c',
+    waitedSeconds: 34.2,
+    failsInSeconds: 25.8,
+    asked: [{ peer: 'id-b', name: 'host-b' }, { peer: 'id-c' }],
+    refusals: [{ peer: 'id-d', name: 'host-d', code: 'busy' }],
+    registry: 'asked',
+  }
+  const run = await commandLine(
+    t,
+    async () =>
+      await Promise.resolve({ ...status, readErrors: 3, waitingReads: { count: 7, slow: 2, longest: [longest] } }),
+  )
+  const { stdout } = await run('status')
+  assert.match(stdout, /^waiting {7}7 reads, 2 of them for 2 s or more; 3 have failed with an I\/O error$/m)
+  assert.match(
+    stdout,
+    /^ {2}debian:12: for 34 s, fails in 26 s; waits for host-b, id-c, the registry \(host-d: busy\)$/m,
+  )
 })

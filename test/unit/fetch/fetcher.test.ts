@@ -87,6 +87,7 @@ function world(
       bulk: result.bulk,
       spans: { placeOf: () => ({ depth: 0, member: undefined }), ask: async () => undefined },
       log: silentLog,
+      ...(clock && { clock }),
     }),
     registry: result.registry,
     log: silentLog,
@@ -217,6 +218,35 @@ test('says what each source said: the peers that were asked, and the registry', 
   while (silent.registry.asked.length === 0) await new Promise((resolve) => setImmediate(resolve))
   late.abort(new P2pfsError('timeout', 'late'))
   await assert.rejects(reading, /peer a: timeout; registry: nothing has come yet/)
+})
+
+test('whoever looks at a chunk under way sees who is asked, who has refused, and how the registry stands', async () => {
+  const { request } = chunk(8)
+  const clock = new FakeClock()
+  const registry = Promise.withResolvers<Uint8Array>()
+  const silent = Promise.withResolvers<Uint8Array>()
+  const w = world(
+    {
+      a: async () => await Promise.reject(new P2pfsError('busy', 'later')),
+      b: async () => await silent.promise,
+    },
+    async () => await registry.promise,
+    { clock },
+  )
+  assert.equal(w.fetcher.inquiry(request.digest), undefined)
+  const fetching = w.fetcher.fetch(request, demand)
+  fetching.catch(() => undefined)
+  await clock.pass(100)
+  const refusals = [{ peer: 'a', code: 'busy' }]
+  assert.deepEqual(w.fetcher.inquiry(request.digest), { peers: ['b'], refusals, registry: undefined })
+  await clock.pass(3_000)
+  assert.deepEqual(w.fetcher.inquiry(request.digest), { peers: ['b'], refusals, registry: 'asked' })
+  registry.reject(new P2pfsError('denied', 'no'))
+  await clock.pass(10)
+  assert.deepEqual(w.fetcher.inquiry(request.digest), { peers: ['b'], refusals, registry: 'denied' })
+  silent.reject(new P2pfsError('missing', 'gone'))
+  await assert.rejects(fetching)
+  assert.equal(w.fetcher.inquiry(request.digest), undefined)
 })
 
 test('a chunk is missing only where no peer that holds it has failed to answer', async () => {

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { FoundRootfs } from '../../../node/model/image.ts'
-import { RunningImports, type TaskOptions, type WaitOptions } from '../../../node/images/running-imports.ts'
+import { importOf, RunningImports, type TaskOptions, type WaitOptions } from '../../../node/images/running-imports.ts'
 
 const manifestDigest = digestOf(Buffer.from('manifest'))
 const [a, b] = ['a', 'b'].map((name) => digestOf(Buffer.from(name))) as [Digest, Digest]
@@ -133,4 +133,22 @@ test('an import for peers that fails is not run again for a user who has given u
   user.leave()
   end.reject(new P2pfsError('denied', 'the import for peers has failed'))
   await Promise.all([forPeer, here])
+})
+
+test('the import of one caller does not fail with the credentials of another', async () => {
+  const imports = new RunningImports()
+  const name = { reference: 'host.test/app:1', platform: 'linux/amd64', format: 'ext4' } as const
+  const { signal } = new AbortController()
+  const by = async (caller: string | undefined, task: () => Promise<FoundRootfs>): Promise<FoundRootfs> =>
+    await imports.run(importOf(name, manifestDigest, caller), { signal }, task)
+  const denied = async (): Promise<never> => await Promise.reject(new P2pfsError('denied', 'the password has expired'))
+  const results = await Promise.allSettled([
+    by('a', denied),
+    by('b', async () => await Promise.resolve(known)),
+    by(undefined, async () => await Promise.resolve(known)),
+  ])
+  assert.deepEqual(
+    results.map(({ status }) => status),
+    ['rejected', 'fulfilled', 'fulfilled'],
+  )
 })

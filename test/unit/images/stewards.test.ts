@@ -37,10 +37,12 @@ async function ask(
     running = (): string | undefined => undefined,
     onLayer = (): void => undefined,
     accepts = (): boolean => true,
+    isForCaller = false,
   }: {
     running?: (asked: string[]) => string | undefined
     onLayer?: (diffId: Digest) => void
     accepts?: (peer: string) => boolean
+    isForCaller?: boolean
   } = {},
 ): Promise<{ from: string | undefined; asked: string[] }> {
   const asked: string[] = []
@@ -74,7 +76,7 @@ async function ask(
   })
   const accept = async (record: ImageRecord, peer: string): Promise<FoundRootfs | undefined> =>
     await Promise.resolve(members[peer] === 'is wrong' ? undefined : ({ record } as FoundRootfs))
-  const known = await stewards.ask(image, { signal }, accept)
+  const known = await stewards.ask(image, { signal, isForCaller }, accept)
   return { from: known?.record.manifest, asked }
 }
 
@@ -88,6 +90,18 @@ test('a member that is importing the image is asked before the first steward, wh
     from: 'b',
     asked: ['b'],
   })
+})
+
+test('for a caller with credentials one member that may not read the image is enough; the others are asked as ever', async () => {
+  const denied = { refuses: 'denied' } as const
+  const isForCaller = true
+  assert.deepEqual(await ask({ a: denied, b: 'builds', me: 'builds' }, { isForCaller }), {
+    from: undefined,
+    asked: ['a'],
+  })
+  assert.deepEqual(await ask({ a: denied, b: 'builds', me: 'builds' }), { from: 'b', asked: ['a', 'b'] })
+  for (const a of [{ refuses: 'busy' }, { fails: 'timeout' }] as const)
+    assert.deepEqual(await ask({ a, b: 'builds', me: 'builds' }, { isForCaller }), { from: 'b', asked: ['a', 'b'] })
 })
 
 test('a member that this host does not trust is not asked', async () => {

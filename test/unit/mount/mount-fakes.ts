@@ -10,6 +10,7 @@ import type {
   RemoteSource,
   Source,
 } from '../../../node/model/chunk-request.ts'
+import type { Inquiry } from '../../../node/model/inquiry.ts'
 import { nodeIdOf } from '../../../node/mount/fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from '../../../node/mount/fuse/driver.ts'
 import type { MountSpec, Place, PlacedMount, Placement, Reads } from '../../../node/mount/placement/placement.ts'
@@ -80,6 +81,10 @@ export class FakeCatalog {
 
   async rootfsDigests(): Promise<Digest[]> {
     return [...this.manifests.keys()]
+  }
+
+  async hasRootfs(digest: Digest): Promise<boolean> {
+    return this.manifests.has(digest)
   }
 
   async rootfs(digest: Digest): Promise<RootfsManifest | undefined> {
@@ -230,6 +235,13 @@ export class FakeFetcher {
     const bytes = await this.answer(request, signal)
     this.here.add(request.digest)
     return { bytes, source: 'peer' }
+  }
+
+  /** Who is asked, as a fetcher tells. */
+  asking: Inquiry | undefined
+
+  inquiry(): Inquiry | undefined {
+    return this.asking
   }
 
   async fetchToStore(

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
+import { silentLog } from '../../../node/base/log.ts'
 import { MountedRootfs } from '../../../node/mount/mounted-rootfs.ts'
+import { WaitingReads } from '../../../node/mount/waiting-reads.ts'
 import { chunkBytes, chunkOf, FakeFetcher, rootfsOf } from './mount-fakes.ts'
 
 const { signal } = new AbortController()
@@ -11,7 +13,8 @@ const { manifest, digest } = rootfsOf(...Array.from({ length: chunkCount }, (_, 
 
 function mount(readDeadlineMs = 10_000): { mounted: MountedRootfs; fetcher: FakeFetcher } {
   const fetcher = new FakeFetcher()
-  const mounted = new MountedRootfs({ fetcher, inventory: fetcher }, { readDeadlineMs }, manifest, digest)
+  const waiting = new WaitingReads({ fetcher, imagesOf: () => [], log: silentLog })
+  const mounted = new MountedRootfs({ fetcher, inventory: fetcher, waiting }, { readDeadlineMs }, manifest, digest)
   return { mounted, fetcher }
 }
 

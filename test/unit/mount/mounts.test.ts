@@ -258,3 +258,14 @@ test('nothing is tidied away if a mount record cannot be read: it may belong to 
   const second = await host(first)
   assert.deepEqual([second.placement.kept, second.errors.length], [undefined, 1])
 })
+
+test('the daemon after one that had credentials for mounts says once which of them have none now', async () => {
+  const before = await host()
+  for (const directory of ['/with', '/too'])
+    await before.mounts.mount(app.manifest, { ...recordOf(app.digest, directory), hadCredentials: true }, { signal })
+  await before.mounts.mount(base.manifest, recordOf(base.digest, '/without'), { signal })
+  assert.deepEqual(before.warnings, [])
+  const { warnings } = await host(before)
+  assert.equal(warnings.length, 1)
+  assert.match(warnings[0]!, /credentials of mounts are gone/)
+})

@@ -80,6 +80,7 @@ test('credentials are kept while what they were given for stands: the mount, or 
   await run({ auth })
   assert.ok(isHeld())
   assert.doesNotMatch(JSON.stringify(records), /user|hunter2/, 'no record of a mount has them')
+  assert.equal(records[0]?.hadCredentials, true)
   await umount()
   assert.ok(!isHeld())
   let wasHeld = false

@@ -189,3 +189,27 @@ test('records of another format version are forgotten, which the log says; mount
   assert.deepEqual(await level.keys().all(), [`lie/ext4/${a}/${a}/x`, 'mount//d'])
   await level.close()
 })
+
+test('with the last tag of an image its name by digest goes, and not with another one', async (t) => {
+  await using catalog = await Catalog.open({ reserve, log: silentLog }, { directory: join(temporaryDirectory(t), 'c') })
+  const statement = { key: (await testKey(1)).key, signature: new Uint8Array(64) }
+  const record = {
+    ...name,
+    manifestDigest: a,
+    manifest: '{}',
+    rootfsDigest: a,
+    attestation: statement,
+    nameStatement: { ...statement, statedAtMs: 1 },
+  }
+  const repository = 'host.test:5000/team/app'
+  const b = digestOf(Buffer.from('b'))
+  const names = [`${repository}:1`, `${repository}:2`, `${repository}@${a}`, `host.test:5000/other/app@${a}`]
+  for (const reference of names) await catalog.putImage({ ...record, reference })
+  await catalog.putImage({ ...record, reference: `${repository}@${b}`, manifestDigest: b })
+  const left = async (): Promise<string[]> =>
+    (await catalog.images()).map(({ reference }) => reference.replace(/sha256:\w{64}/, (d) => (d === a ? 'a' : 'b')))
+  await catalog.deleteImage({ ...name, reference: `${repository}:1` })
+  assert.ok((await left()).includes(`${repository}@a`))
+  await catalog.deleteImage({ ...name, reference: `${repository}:2` })
+  assert.deepEqual((await left()).toSorted(), ['host.test:5000/other/app@a', `${repository}@b`])
+})

@@ -25,7 +25,12 @@ const record: MountRecord = {
 test('a mount record is read back as it was written; fields of a later version are ignored', () => {
   assert.deepEqual(parseMountRecord(encodeMountRecord(record)), record)
   assert.deepEqual(parseMountRecord(Buffer.from(JSON.stringify({ ...record, colour: 'red' }))), record)
-  for (const more of [{ owner: { uid: 1000, gid: 0 } }, { allowOthers: true }, { allowOthers: false }])
+  for (const more of [
+    { owner: { uid: 1000, gid: 0 } },
+    { allowOthers: true },
+    { allowOthers: false },
+    { hadCredentials: true as const },
+  ])
     assert.deepEqual(parseMountRecord(encodeMountRecord({ ...record, ...more })), { ...record, ...more })
 })
 
@@ -45,6 +50,7 @@ test('a mount record that is not one is refused', () => {
     { owner: { uid: -1, gid: 0 } },
     { owner: { uid: 2 ** 32 - 1, gid: 0 } },
     { allowOthers: 'yes' },
+    { hadCredentials: 'hunter2' },
     { origin: 'elsewhere' },
   ]
   const malformed = ['', '[', 'null', '[]', ...changes.map((change) => JSON.stringify({ ...record, ...change }))]

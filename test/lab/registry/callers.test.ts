@@ -1,0 +1,117 @@
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import { run } from '../../../netlab/hosts/process.ts'
+import { oddImage } from '../../../netlab/images/images.ts'
+import { FaultRegistry } from '../../support/registry/fault-registry.ts'
+import { temporaryDirectory } from '../../support/temporary.ts'
+import type { MountResult, SeedResult } from '../../../node/control/api.ts'
+import { DaemonProcess } from '../daemon-process.ts'
+import { startDockerRegistry } from './docker-registry.ts'
+
+/** `htpasswd -B` of user:secret. */
+const users = 'user:$2y$05$FuMLR6MJGBT9iOo36BoOpOZf9r0B4TZkLD.mIFP7LkJKOkk0j4ZZ.\n'
+const basic = Buffer.from('user:secret').toString('base64')
+
+/** A private image in a registry, and a region of two hosts that have no credentials for it. */
+async function startRegion(t: TestContext, kind: 'htpasswd' | 'token server') {
+  const { layoutDirectory, tag } = await oddImage()
+  let authority: string
+  if (kind === 'htpasswd') {
+    authority = await startDockerRegistry(t, users)
+    await run('skopeo', [
+      '--insecure-policy',
+      'copy',
+      '--quiet',
+      '--preserve-digests',
+      '--dest-tls-verify=false',
+      '--dest-creds=user:secret',
+      `oci:${layoutDirectory}:${tag}`,
+      `docker://${authority}/team/app:1`,
+    ])
+  } else {
+    const registry = await FaultRegistry.start()
+    t.after(async () => await registry[Symbol.asyncDispose]())
+    await registry.addLayout('team/app', layoutDirectory)
+    registry.front.access.rules = {
+      access: { kind: 'bearer', tokenLifeMs: 60_000 },
+      users: [{ username: 'user', password: 'secret' }],
+    }
+    authority = registry.authority
+  }
+  const file = (password: string): string => {
+    const path = join(temporaryDirectory(t), 'auth.json')
+    const auth = Buffer.from(`user:${password}`).toString('base64')
+    writeFileSync(path, JSON.stringify({ auths: { [authority]: { auth } } }))
+    return path
+  }
+  const options = ['--insecure-registry', authority, '--log-level', 'debug']
+  const a = await DaemonProcess.start(t, options)
+  const b = await DaemonProcess.start(t, [...options, '--bootstrap', (await a.status()).addresses[0]!])
+  while ((await b.status()).peers.length === 0) await new Promise((resolve) => setTimeout(resolve, 50))
+  const image = `${authority}/team/app:${kind === 'htpasswd' ? '1' : tag}`
+  return { a, b, image, right: file('secret'), wrong: file('guess'), layout: `oci:${layoutDirectory}:${tag}` }
+}
+
+/** Whether a text is anywhere in what a daemon has logged or stored. */
+async function shows({ log, directory }: DaemonProcess, text: string): Promise<boolean> {
+  const grep = spawn('grep', ['-rlaF', text, join(directory, 'state')], { stdio: 'ignore' })
+  const [status] = (await once(grep, 'exit')) as [number]
+  return status === 0 || log.includes(text)
+}
+
+for (const kind of ['htpasswd', 'token server'] as const)
+  test(`a private image is mounted and read with the credentials of the caller, and shown to nobody else, ${kind}`, async (t) => {
+    const { a, b, image, right, wrong, layout } = await startRegion(t, kind)
+    const direct = await DaemonProcess.start(t)
+    const expected = await readFile((await direct.json<MountResult>('mount', layout, direct.target('m'))).rootfs)
+
+    assert.match((await a.cli('mount', image, a.target('none'))).stderr, /docker login/)
+    const refused = await a.cli('mount', image, a.target('wrong'), '--authfile', wrong)
+    assert.equal(refused.status, 1)
+    assert.match(refused.stderr, /--authfile/)
+    const mounted = await a.json<MountResult>('mount', image, a.target('right'), '--authfile', right)
+    assert.deepEqual(await readFile(mounted.rootfs), expected, 'what comes after the mount is read with them too')
+
+    // Known and whole now: whoever may not read it does not get it where he must prove that.
+    for (const [host, name] of [
+      [a, 'a'],
+      [b, 'b'],
+    ] as const)
+      for (const flags of [
+        ['--require-access', '--pull', 'missing'],
+        ['--pull', 'always'],
+      ]) {
+        const target = host.target(`${name}${flags.length}`)
+        assert.equal((await host.cli('mount', image, target, '--authfile', wrong, ...flags)).status, 1)
+        if (flags.includes('--require-access'))
+          assert.equal((await host.cli('mount', image, target, ...flags)).status, 1)
+        const proven = await host.json<MountResult>('mount', image, target, '--authfile', right, ...flags)
+        assert.equal(proven.manifestDigest, mounted.manifestDigest)
+        assert.deepEqual(await readFile(proven.rootfs), expected)
+      }
+
+    // The daemon that comes next has no credentials: what is here, and peers have, is read all the same.
+    const { daemonPid } = await a.status()
+    process.kill(daemonPid, 'SIGKILL')
+    await a.replaced(daemonPid)
+    assert.deepEqual(await readFile(mounted.rootfs), expected)
+
+    for (const host of [a, b])
+      for (const text of ['secret', basic, 'guess']) assert.ok(!(await shows(host, text)), text)
+  })
+
+test('a seed with credentials prepares both formats, and its name asks no registry on another host', async (t) => {
+  const { a, b, image, right } = await startRegion(t, 'htpasswd')
+  const { mountBy, format, others } = await a.json<SeedResult>('seed', image, '--as', 'drive,tree', '--authfile', right)
+  assert.deepEqual([format, others?.map((other) => other.format)], ['ext4', ['erofs']])
+  for (const as of ['drive', 'tree']) {
+    const mounted = await b.json<MountResult>('mount', mountBy!, b.target(as), '--as', as)
+    assert.equal(mounted.resolution, 'digest')
+    assert.ok(['peer', 'local'].includes(mounted.origin), mounted.origin)
+  }
+})
