@@ -21,6 +21,13 @@ export const imageOptions = (fallback: string) =>
     format: { value: 'FORMAT', help: `filesystem of the image: ${formats.join(', ')}`, fallback, choices: formats },
   }) as const
 
+/** Options of the commands that name images of this host. @param all what they mean without them */
+export const hereOptions = (all: string) =>
+  ({
+    platform: { value: 'OS/ARCH', help: 'this platform only', fallback: all },
+    format: { value: 'FORMAT', help: 'this format only', fallback: all, choices: formats },
+  }) as const
+
 /** The argument of the commands that name an image. */
 export const imageArgument = {
   IMAGE: {

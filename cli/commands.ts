@@ -35,6 +35,14 @@ export const commands: Commands = {
     summary: 'rebuild an image from its layers and compare the result with what is in use',
     load: async () => await import('./verify.ts'),
   },
+  images: {
+    summary: 'list the images of this host, and what they take',
+    load: async () => await import('./images.ts'),
+  },
+  rm: { summary: 'remove an image from this host', load: async () => await import('./rm.ts') },
+  pin: { summary: 'keep an image from eviction', load: async () => await import('./pin.ts') },
+  unpin: { summary: 'let a pinned image be evicted again', load: async () => await import('./unpin.ts') },
+  gc: { summary: 'remove what no image of this host needs, now', load: async () => await import('./gc.ts') },
   limits: {
     summary: 'show or change limits on bandwidth, while the daemon runs',
     load: async () => await import('./limits.ts'),

@@ -54,7 +54,7 @@ function describe(status: Status): string[] {
     `fetched       ${describeSources(fetched)}`,
     `ranges        ${readBytes} of layers in ${readAtRandom.requests} range requests to registries`,
     `sent          ${formatAmount(status.sent)} to peers`,
-    `store         ${status.chunks} chunks${describeNative(status.nativeBytes)}`,
+    `store         ${status.chunks} chunks${describeNative(status.nativeBytes)}; ${describeStore(status)}`,
     '',
     `peers         ${status.members === 0 ? 'none' : `${status.members} known, ${status.peers.length} connected`}`,
     ...status.peers.map(
@@ -81,7 +81,7 @@ function describe(status: Status): string[] {
     ...(status.pins.length === 0 ? [] : ['pinned']),
     ...status.pins.map(({ reference, extent, sizeBytes, until, job, demand }) => {
       const what = extent === 'hot' ? 'metadata and boot profile, ' : ''
-      return `  ${reference}: ${what}${formatSize(sizeBytes)} until ${until}, seed ${job}${demand === undefined ? '' : `, hot: ${describeDemand(demand)}`}`
+      return `  ${reference}: ${what}${formatSize(sizeBytes)} ${describeEnd(until)}, ${/^0+$/.test(job) ? 'p2pfs pin' : `seed ${job}`}${demand === undefined ? '' : `, hot: ${describeDemand(demand)}`}`
     }),
     ...describeHot(status.hot),
     ...(status.toVerify === 0 ? [] : [`to verify     ${status.toVerify} images that are on the word of members`]),
@@ -96,6 +96,14 @@ function describe(status: Status): string[] {
       ...describeReads(mount),
     ]),
   ]
+}
+
+/** A pin without an end has one in the year 9999. */
+const describeEnd = (until: string): string => (until.startsWith('9999-') ? 'without end' : `until ${until}`)
+
+function describeStore({ storeBytes, limitBytes, evicted }: Status): string {
+  const limit = limitBytes === undefined ? '' : ` of ${formatSize(limitBytes)}`
+  return `${formatSize(storeBytes)}${limit} on the disk, evicted ${formatAmount(evicted)}`
 }
 
 /** Those that are set. */

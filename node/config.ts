@@ -7,6 +7,7 @@ import { P2pfsError } from '../protocol/errors.ts'
 import { maxTextLength } from '../protocol/messages/region.ts'
 import { formatByteSize, parseByteSize } from './base/byte-size.ts'
 import { parseDuration } from './base/duration.ts'
+import { defaultKeepFree, parseKeepFree } from './base/keep-free.ts'
 import { defaultLayerLimits } from './rootfs/layer-limits.ts'
 import { logLevels } from './base/log.ts'
 import { parseRegistryName } from './registry/endpoint.ts'
@@ -352,6 +353,17 @@ export const options = {
   nativeLimit: size(
     32 * 2 ** 30,
     'how much disk the files for that may take, besides the chunks; 15 % of the disk stay free of them in any case',
+  ),
+  storeLimit: size(
+    0,
+    'what chunks and the files for native reads may take on the disk; beyond it, what is used least and last is evicted',
+    'none',
+  ),
+  storeKeepFree: text(
+    'SIZE|PERCENT',
+    defaultKeepFree,
+    'how much of the disk stays free, whoever fills it; only what this host has fetched or made is removed for that',
+    { fallbackText: '10%, or 10GiB where that is less', check: parseKeepFree },
   ),
   bootProfiles: text(
     'on|off',

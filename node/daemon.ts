@@ -5,12 +5,18 @@ import type { Log } from './base/log.ts'
 import { parseListenAddress } from './base/listen-address.ts'
 import { EventLoopDelay } from './base/event-loop-delay.ts'
 import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
+import { parseKeepFree } from './base/keep-free.ts'
 import { Boots } from './boot/boots.ts'
 import { BootProfiles } from './boot/profiles.ts'
 import { isDiskFull } from './base/disk-full.ts'
 import { systemError } from './base/system-error.ts'
 import type { Config } from './config.ts'
 import { ControlServer, type InheritedSocket } from './control/server.ts'
+import { Eviction } from './disk/eviction.ts'
+import { ImageUses } from './disk/image-uses.ts'
+import { KeptChunks } from './disk/kept-chunks.ts'
+import { primeScores } from './disk/prime-scores.ts'
+import { Sweep } from './disk/sweep.ts'
 import { ChunkRelays } from './fetch/chunk-relays.ts'
 import { Fetcher } from './fetch/fetcher.ts'
 import { LimitedFetcher } from './fetch/limited-fetcher.ts'
@@ -57,13 +63,17 @@ import { NeighbourRegion } from './neighbours/neighbour-region.ts'
 import { NeighboursFirst } from './neighbours/neighbours-first.ts'
 import { DoctorOperation } from './operations/doctor.ts'
 import { ExportOperation } from './operations/export.ts'
+import { GcOperation } from './operations/gc.ts'
+import { RemoveImageOperation } from './operations/image-removal.ts'
 import { ImageRequests } from './operations/image-request.ts'
+import { ListImagesOperation } from './operations/images.ts'
 import { ImportOperation } from './operations/import.ts'
 import { InspectOperation } from './operations/inspect.ts'
 import { LimitsOperation } from './operations/limits.ts'
 import { MountReports } from './operations/mount-report.ts'
 import { ListMountsOperation } from './operations/list-mounts.ts'
 import { MountOperation, ResetOperation, UmountOperation } from './operations/mount.ts'
+import { PinOperation, UnpinOperation } from './operations/pin.ts'
 import { PushOperation } from './operations/push.ts'
 import { RootfsSeeder } from './operations/rootfs-seeder.ts'
 import { CancelSeedOperation, ListSeedsOperation, PlaceSeedOperation } from './operations/seed-job.ts'
@@ -100,7 +110,9 @@ import { ImportTransactions } from './store/import-transaction.ts'
 import { Inventory } from './store/inventory.ts'
 import { PowerLossCheck } from './store/power-loss-check.ts'
 import { Scrubber } from './store/scrubber.ts'
+import { StoreRoom } from './store/store-room.ts'
 import { TrackedCatalog } from './store/tracked-catalog.ts'
+import { UseScores } from './store/use-scores.ts'
 
 /** Sees to it that only this user gets to what is in the state directory, whatever stood there before. @throws invalid */
 async function closeToOthers(stateDir: string, log: Log): Promise<void> {
@@ -137,9 +149,14 @@ export interface DaemonParts {
   log: Log
   version: string
   /**
-   * @param options `chunkDirectory`: where the driver finds the chunks of this host; `suspect`: a chunk's file may be damaged
+   * @param options `chunkDirectory`: where the driver finds the chunks of this host; `suspect`: a chunk's file may be damaged;
+   * `storeRoom`: what files may take on the disk
    */
-  openMountBackend: (options: { chunkDirectory: string; suspect: (chunk: Digest) => Promise<void> }) => MountBackend
+  openMountBackend: (options: {
+    chunkDirectory: string
+    suspect: (chunk: Digest) => Promise<void>
+    storeRoom: StoreRoom
+  }) => MountBackend
   /** The control socket of the supervisor, if there is one. */
   control: InheritedSocket | undefined
   replacements: Replacements
@@ -170,7 +187,21 @@ export async function startDaemon(
   // The host's own state, and those it can ask.
   const reserve = stack.use(await DiskReserve.open({ log }, { path: paths.reserve }))
   const catalog = stack.use(await Catalog.open({ reserve, log }, { directory: paths.catalog }))
-  const chunks = stack.use(await ChunkStore.open({ reserve, log }, { directory: paths.chunks }))
+  const storeRoom = stack.use(
+    new StoreRoom(
+      { disk: async () => await roomOf(paths.chunks), log },
+      {
+        ...(config.storeLimit > 0 && { limitBytes: config.storeLimit }),
+        keepFree: parseKeepFree(config.storeKeepFree),
+      },
+    ),
+  )
+  const useScores = new UseScores({ capacityBytes: () => storeRoom.limitBytes })
+  const storeParts = { reserve, room: storeRoom, uses: useScores, log }
+  const chunks = stack.use(await ChunkStore.open(storeParts, { directory: paths.chunks }))
+  await storeRoom.start()
+  const uses = new ImageUses({ catalog, log })
+  await uses.open()
   const bandwidths = {
     upload: new Bandwidth(),
     download: new Bandwidth(),
@@ -355,7 +386,7 @@ export async function startDaemon(
       reader: reader.from(registryForPeers),
       resolver,
       imports,
-      room: async () => await roomOf(paths.chunks),
+      room: async () => await roomForPins(),
       log,
     },
     { policy: config.importForPeers as PeerImportPolicy },
@@ -372,7 +403,11 @@ export async function startDaemon(
   const seedFetcher = new LimitedFetcher({ fetcher, inventory, bandwidth: bandwidths.seed })
   const isMounted = (rootfs: Digest): boolean =>
     mounts.rootfs(rootfs) !== undefined || mounts.list().some(({ rootfsDigest }) => rootfsDigest === rootfs)
-  const hotRoom = new HotRoom({ pins, catalog, inventory, isMounted, log }, { diskBytes: config.hotDisk })
+  // Half of what the store may take is for what this host itself reads.
+  const hotDiskBytes = Math.min(config.hotDisk, config.storeLimit > 0 ? config.storeLimit / 2 : Infinity)
+  const hotRoom = new HotRoom({ pins, catalog, inventory, isMounted, log }, { diskBytes: hotDiskBytes })
+  const roomForPins = async (): Promise<Room> => await storeRoom.forPins(pins.pinnedBytes)
+  const keptChunks = new KeptChunks({ own, catalog, pins, inventory, transactions, imports, availability })
   const placements = new Placements(
     {
       own,
@@ -388,7 +423,7 @@ export async function startDaemon(
         bandwidth: bandwidths.seed,
       }),
       readsFor: async (reference) => await peerImports.readsFor(reference),
-      room: async () => await roomOf(paths.chunks),
+      room: roomForPins,
       hotBandwidth: bandwidths.hot,
       log,
     },
@@ -427,12 +462,36 @@ export async function startDaemon(
     // Reading it finds out, and withdraws it.
     await inventory.get(chunk)
   }
-  const { driver, placement, natives } = openMountBackend({ chunkDirectory: inventory.directory, suspect })
+  const { driver, placement, natives } = openMountBackend({ chunkDirectory: inventory.directory, suspect, storeRoom })
   const boots = new Boots({ profiles, availability, log }, { enabled: config.bootProfiles === 'on' })
-  const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, log }, { readDeadlineMs })
+  const noteUse = (rootfs: Digest): void => uses.note(rootfs)
+  const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, noteUse, log }, { readDeadlineMs })
+  const nativeBuilder = natives && stack.use(new NativeBuilder({ images: natives, inventory, catalog, mounts, log }))
+  const eviction = stack.use(
+    new Eviction({
+      chunks,
+      inventory,
+      room: storeRoom,
+      uses: useScores,
+      kept: keptChunks,
+      reads: mounts,
+      prime: async () => await primeScores({ uses, catalog, chunks }),
+      ...(nativeBuilder && { removeCopy: async () => await nativeBuilder.removeUnused() }),
+      log,
+    }),
+  )
+  const sweep = new Sweep({ catalog, chunks, inventory, mounts, pins, kept: keptChunks, uses })
   const requests = new ImageRequests({ platform: config.platform })
   const reports = new MountReports({ mounts, inventory, wholeReads, membership })
-  const seeder = new RootfsSeeder({ inventory, fetcher: seedFetcher, pins, log })
+  const seeder = new RootfsSeeder({
+    inventory,
+    fetcher: seedFetcher,
+    pins,
+    kept: keptChunks,
+    room: roomForPins,
+    noteUse,
+    log,
+  })
   const publisher = new Publisher({ ranges, indexes, registry, fetcher, published, log })
   const loopDelay = stack.use(new EventLoopDelay())
   const mount = new MountOperation(
@@ -466,12 +525,13 @@ export async function startDaemon(
     pins,
     hot,
     hotRoom,
+    storeRoom,
   }
   const status = new StatusOperation(shown, {
     version,
     name: config.name,
     region: config.region,
-    hotDiskBytes: config.hotDisk,
+    hotDiskBytes,
     isHotOn: config.hotImages === 'on',
   })
   const listSeeds = new ListSeedsOperation({ jobs })
@@ -501,7 +561,7 @@ export async function startDaemon(
         mount: timedMounts,
         umount: new UmountOperation({ mounts, callers, log }),
         reset: new ResetOperation({ mounts, reserve, log }),
-        import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory }),
+        import: new ImportOperation({ requests, importer, rawImporter, resolver, seeder, inventory, kept: keptChunks }),
         push: new PushOperation({
           requests,
           resolver,
@@ -516,6 +576,11 @@ export async function startDaemon(
           { config, stateDir: config.stateDir, hasBootstrap: config.bootstrap.length > 0 },
         ),
         verify: new VerifyOperation({ requests, catalog, registry, rebuild, region: objects, own, trust, log }),
+        listImages: new ListImagesOperation({ own, catalog, inventory, mounts, pins, uses }),
+        removeImage: new RemoveImageOperation({ catalog, mounts, pins, sweep, inventory, log }),
+        pin: new PinOperation({ own, catalog, pins, inventory, room: roomForPins, log }),
+        unpin: new UnpinOperation({ catalog, pins, log }),
+        gc: new GcOperation({ sweep, eviction, chunks, inventory, room: storeRoom }),
       },
       plain: probes,
       log,
@@ -569,10 +634,7 @@ export async function startDaemon(
   powerLossCheck.start()
   const scrubber = stack.use(new Scrubber({ inventory, log }, { bytesPerSecond: scrubBytesPerSecond }))
   scrubber.start()
-  if (natives !== undefined) {
-    const builder = stack.use(new NativeBuilder({ images: natives, inventory, catalog, mounts, log }))
-    builder.start()
-  }
+  nativeBuilder?.start()
   stack.use(verifier)
   verifier.start()
   stack.use(jobs)
@@ -585,8 +647,10 @@ export async function startDaemon(
   stack.defer(() => readiness.end())
   profiles.open().catch((error: unknown) => log.warn('boot profiles cannot be read', { error }))
   announced.start({ onError: (error) => log.warn('records of this host are not offered to peers', { error }) })
+  eviction.start()
   tracked
     .trackLayers()
+    .then(() => keptChunks.layersTracked())
     .catch((error: unknown) => log.warn('layers of unfinished imports and windows are not offered to peers', { error }))
   log.info('daemon ready', {
     peer: own,

@@ -73,7 +73,7 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
     drives,
     templates: templateDirectory,
   } = statePaths(config.stateDir)
-  return ({ chunkDirectory, suspect }) => {
+  return ({ chunkDirectory, suspect, storeRoom }) => {
     if (config.fuseDriver === 'native') {
       return {
         driver: new FuseNativeDriver({ log }, { mountPoint }),
@@ -93,7 +93,7 @@ function mountBackendFor(config: Config, log: Log): DaemonParts['openMountBacken
     const uses = new UseCheck({ run })
     const templates = new DiskTemplates({ run }, { directory: templateDirectory })
     const segments = new SegmentFiles(
-      { suspect, run, log },
+      { suspect, storeRoom, run, log },
       { directory: join(native, 'segments'), chunkDirectory, limitBytes: config.nativeLimit },
     )
     const natives = new NativeImages({ segments, mounter, log }, { directory: native, kinds: nativeKindsOf(config) })

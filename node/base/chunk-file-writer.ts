@@ -3,7 +3,8 @@ import { closeSync, futimesSync, openSync, renameSync, statSync, unlinkSync, wri
 import { join } from 'node:path'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import type { Digest } from '../../protocol/digest.ts'
-import { diskFull } from './disk-full.ts'
+import { diskFull, storeFull } from './disk-full.ts'
+import { blocksOf, RoomCounter } from './room-counter.ts'
 import { WriteEpochs } from './write-epochs.ts'
 
 /** What a thread needs to write chunk files; it can be sent to one. */
@@ -11,6 +12,8 @@ export interface ChunkFileWriting {
   /** The directory of the chunk files. */
   directory: string
   epochs: SharedArrayBuffer
+  /** Room for files is taken here (`RoomCounter`); absent where it was taken by whoever told the thread to write. */
+  room?: SharedArrayBuffer
   /** Of a thread that may be killed: see `WriteEpochs.giveCell`. */
   cell?: SharedArrayBuffer
   /** What the names of its temporary files begin with; at random by default. */
@@ -38,12 +41,14 @@ export class ChunkFileWriter {
   readonly #directory: string
   readonly #epochs: WriteEpochs
   readonly #prefix: string
+  readonly #room: RoomCounter | undefined
   #written = 0
 
-  constructor({ directory, epochs, cell, prefix = randomBytes(6).toString('hex') }: ChunkFileWriting) {
+  constructor({ directory, epochs, room, cell, prefix = randomBytes(6).toString('hex') }: ChunkFileWriting) {
     this.#directory = directory
     this.#epochs = new WriteEpochs(epochs, cell)
     this.#prefix = prefix
+    this.#room = room && new RoomCounter(room)
   }
 
   /**
@@ -53,6 +58,8 @@ export class ChunkFileWriter {
    */
   write(digest: Digest, bytes: Uint8Array): number {
     if (this.#epochs.isHalted) throw diskFull()
+    const blocks = blocksOf(bytes.length)
+    if (this.#room?.take(blocks) === false) throw storeFull()
     const temporary = join(temporaryDirectoryOf(this.#directory), `${this.#prefix}-${this.#written++}`)
     const epoch = this.#epochs.begin()
     try {
@@ -73,6 +80,7 @@ export class ChunkFileWriter {
       } catch {
         // It was not made.
       }
+      this.#room?.give(blocks)
       throw error
     } finally {
       this.#epochs.end(epoch)

@@ -27,4 +27,9 @@ export const endpoints = {
   doctor: ['POST', '/v1/doctor', 'repeatable'],
   limits: ['GET', '/v1/limits', 'repeatable'],
   changeLimits: ['POST', '/v1/limits', 'repeatable'],
+  listImages: ['GET', '/v1/images', 'repeatable'],
+  removeImage: ['DELETE', '/v1/images', 'once'],
+  pin: ['POST', '/v1/images/pin', 'repeatable'],
+  unpin: ['POST', '/v1/images/unpin', 'once'],
+  gc: ['POST', '/v1/gc', 'repeatable'],
 } as const satisfies Record<OperationName, readonly [Method, `/v1/${string}`, Repetition]>

@@ -6,6 +6,10 @@ import type {
   DoctorResult,
   ExportRequest,
   ExportResult,
+  GcRequest,
+  GcResult,
+  ImageList,
+  ImageNameRequest,
   ImportRequest,
   InspectRequest,
   InspectResult,
@@ -14,10 +18,13 @@ import type {
   MountList,
   MountRequest,
   MountResult,
+  PinRequest,
+  PinResult,
   Placed,
   Progress,
   PushRequest,
   PushResult,
+  RemoveImageResult,
   ResetRequest,
   SeedJobReport,
   SeedJobRequest,
@@ -82,6 +89,16 @@ export interface Operations {
   limits: Operation<EmptyRequest, Limits>
   /** Changes limits at once, until they are changed again. */
   changeLimits: Operation<LimitsRequest, Limits>
+  /** Lists the images of this host, and what they take. */
+  listImages: Operation<EmptyRequest, ImageList>
+  /** Removes an image from this host, and the data that no other image here has. */
+  removeImage: Operation<ImageNameRequest, RemoveImageResult>
+  /** Keeps an image of this host from eviction. */
+  pin: Operation<PinRequest, PinResult>
+  /** Lets a pinned image be evicted again. */
+  unpin: Operation<ImageNameRequest, PinResult>
+  /** Removes what no image of this host needs, and what is beyond the limit of the store. */
+  gc: Operation<GcRequest, GcResult>
 }
 
 export type OperationName = keyof Operations

@@ -10,10 +10,12 @@ import type {
   EmptyRequest,
   DoctorRequest,
   ExportRequest,
+  GcRequest,
   ImageRequest,
   ImportRequest,
   LimitsRequest,
   MountRequest,
+  PinRequest,
   PushRequest,
   SeedJobRequest,
   SeedRequest,
@@ -214,6 +216,14 @@ export function parsePushRequest(body: RequestBody): PushRequest {
     ...optional(body, 'platform', platform),
     ...optional(body, 'auth', auth),
   }
+}
+
+export function parsePinRequest(body: RequestBody): PinRequest {
+  return { ...parseImageRequest(body), ...optional(body, 'ttlMs', time) }
+}
+
+export function parseGcRequest(body: RequestBody): GcRequest {
+  return { ...optional(body, 'dryRun', flag) }
 }
 
 export function parseLimitsRequest(body: RequestBody): LimitsRequest {

@@ -8,10 +8,12 @@ import {
   parseDoctorRequest,
   parseEmptyRequest,
   parseExportRequest,
+  parseGcRequest,
   parseImageRequest,
   parseImportRequest,
   parseLimitsRequest,
   parseMountRequest,
+  parsePinRequest,
   parsePushRequest,
   parseSeedJobRequest,
   parseSeedRequest,
@@ -40,6 +42,11 @@ const parsers: Parsers = {
   doctor: parseDoctorRequest,
   limits: parseEmptyRequest,
   changeLimits: parseLimitsRequest,
+  listImages: parseEmptyRequest,
+  removeImage: parseImageRequest,
+  pin: parsePinRequest,
+  unpin: parseImageRequest,
+  gc: parseGcRequest,
 }
 
 /** A request of the API: what it asks for, and the fields that its path has. */

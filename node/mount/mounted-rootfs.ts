@@ -133,6 +133,26 @@ export class MountedRootfs implements BootingRootfs {
     return arrivals
   }
 
+  /** Calls the listener for each chunk that a read has used since the last call. */
+  takeUses(listener: (chunk: Digest) => void): void {
+    const { used } = chunkFlags
+    let first = 0
+    for (const { chunks } of this.#segments) {
+      for (let index = 0; index < chunks.count; index++) {
+        if ((this.#state[first + index]! & used) === 0) continue
+        Atomics.and(this.#state, first + index, ~used)
+        listener(chunks.digestAt(index))
+      }
+      first += chunks.count
+    }
+  }
+
+  /** One more mount: its reads find in the kernel's cache what others have read, and nobody sees them. */
+  noteMounted(): void {
+    for (const [chunk, flags] of this.#state.entries())
+      if ((flags & chunkFlags.served) !== 0) Atomics.or(this.#state, chunk, chunkFlags.used)
+  }
+
   /** Gives up all fetches for this rootfs. */
   close(): void {
     this.#arrivals[Symbol.dispose]()

@@ -16,13 +16,18 @@ import type { MountSpec, Place, Placed, Placement, Reads } from './placement/pla
 
 export interface MountsParts extends Omit<MountedRootfsParts, 'waiting' | 'fetcher'> {
   fetcher: MountedRootfsParts['fetcher'] & WaitingReadsParts['fetcher']
-  catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs' | 'rootfsDigests'>
+  catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs' | 'hasRootfs' | 'rootfsDigests'>
   driver: Pick<FuseDriver, 'start' | 'add' | 'setOwners' | 'remove'>
   placement: Placement
   boots: Pick<Boots, 'start' | 'status' | 'end' | 'endAll'>
+  /** A rootfs has been mounted, or a mount of it has ended. */
+  noteUse?: (rootfs: Digest) => void
   log: Log
   clock?: Clock
 }
+
+/** Uses of chunks that nobody has asked for: beyond it those of an image that ends are not known. */
+const maxLateUses = 65_536
 
 /** All mounts of this host, and the reads of their rootfs. The catalog keeps their records for the next daemon. */
 export class Mounts implements ReadHandler {
@@ -33,6 +38,8 @@ export class Mounts implements ReadHandler {
    * dropped.
    */
   readonly #rootfs = new Map<string, MountedRootfs>()
+  /** Chunks that reads of rootfs which are served no more have used. */
+  readonly #lateUses: Digest[] = []
   /** By the directory as the user spelt it. */
   readonly #records = new Map<string, MountRecord>()
   /** Directories that are being mounted, reset or unmounted, without symbolic links. */
@@ -112,6 +119,31 @@ export class Mounts implements ReadHandler {
     return this.#rootfs.get(digestHex(digest))
   }
 
+  /** Calls the listener for each chunk that a read has used since the last call. */
+  takeUses(listener: (chunk: Digest) => void): void {
+    for (const mounted of this.#rootfs.values()) mounted.takeUses(listener)
+    for (const chunk of this.#lateUses.splice(0)) listener(chunk)
+  }
+
+  /**
+   * Runs the task while the rootfs is neither mounted nor read here, nor comes to be.
+   * @throws conflict where it is
+   */
+  async whileUnused<T>(digest: Digest, task: () => Promise<T>): Promise<T> {
+    return await this.#turns.run(digest, async () => {
+      const mount = this.list().find(({ rootfsDigest }) => rootfsDigest === digest)
+      if (mount !== undefined)
+        throw new P2pfsError('conflict', `${mount.reference} is mounted on ${mount.directory}; umount it first`, {
+          digest,
+        })
+      if (this.rootfs(digest) !== undefined)
+        throw new P2pfsError('conflict', 'the image is still read by a mount beyond this host, or by an open file', {
+          digest,
+        })
+      return await task()
+    })
+  }
+
   /** How far the replay of the boot of a rootfs is; undefined if there is none. */
   bootReplay(digest: Digest): BootReplay | undefined {
     return this.#parts.boots.status(digest)
@@ -136,7 +168,9 @@ export class Mounts implements ReadHandler {
 
   dropped(name: string): void {
     this.#parts.log.debug('rootfs is served no more', { rootfs: `sha256:${name}` })
-    this.#rootfs.get(name)?.close()
+    const mounted = this.#rootfs.get(name)
+    mounted?.close()
+    if (this.#lateUses.length < maxLateUses) mounted?.takeUses((chunk) => this.#lateUses.push(chunk))
     this.#rootfs.delete(name)
   }
 
@@ -152,13 +186,19 @@ export class Mounts implements ReadHandler {
       throw new P2pfsError('conflict', `${directory} is a mount already; umount it first`, { directory })
     return await this.#inTurn(place?.path ?? directory, rootfsDigest, async () => {
       signal.throwIfAborted()
+      if (!(await catalog.hasRootfs(rootfsDigest)))
+        throw new P2pfsError('conflict', `${record.reference} was removed a moment ago; mount it again`, {
+          rootfsDigest,
+        })
       const mounted = await this.#open(manifest, rootfsDigest)
+      mounted.noteMounted()
       // Recorded first: a daemon that dies before it mounts leaves a record without a mount, which is forgotten.
       await catalog.putMount(record)
       try {
         const { placed, reads, identity } = await placement.place(specOf(record), { signal })
         await this.#keep(record, identity)
         this.#letOwnersIn(rootfsDigest)
+        this.#parts.noteUse?.(rootfsDigest)
         // Not earlier: a replay would compete with the reads that the mount itself waits for. A whole image needs none, and
         // nobody sees what the kernel reads of it.
         if (reads === 'fuse') boots.start(mounted)
@@ -190,6 +230,7 @@ export class Mounts implements ReadHandler {
       await this.#parts.catalog.deleteMount(record.directory)
       this.#records.delete(record.directory)
       this.#letOwnersIn(record.rootfsDigest)
+      this.#parts.noteUse?.(record.rootfsDigest)
       await this.#closeUnused(record.rootfsDigest)
       return record
     })

@@ -1,6 +1,7 @@
 import type { ImportRequest, SeedResult } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
 import { asUsage } from '../control/usage.ts'
+import type { KeptChunks } from '../disk/kept-chunks.ts'
 import type { Importer } from '../images/importer.ts'
 import type { RawImporter } from '../images/raw-importer.ts'
 import type { ImageResolver } from '../images/resolver.ts'
@@ -17,6 +18,7 @@ export interface ImportParts {
   resolver: Pick<ImageResolver, 'add'>
   seeder: RootfsSeeder
   inventory: Pick<Inventory, 'flush'>
+  kept: Pick<KeptChunks, 'whileImporting'>
 }
 
 /** `p2pfs import`: makes the image `local:NAME` of a directory, a tar, an OCI layout or a disk image. */
@@ -27,7 +29,11 @@ export class ImportOperation {
     this.#parts = parts
   }
 
-  async run(request: ImportRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
+  async run(request: ImportRequest, options: OperationOptions): Promise<SeedResult> {
+    return await this.#parts.kept.whileImporting(async () => await this.#run(request, options))
+  }
+
+  async #run(request: ImportRequest, { signal, onProgress }: OperationOptions): Promise<SeedResult> {
     const { resolver, seeder, inventory } = this.#parts
     const { record, ...imported } = await this.#import(request, {
       signal,

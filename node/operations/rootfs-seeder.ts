@@ -1,20 +1,28 @@
+import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import type { SeedResult } from '../control/api.ts'
+import type { KeptChunks } from '../disk/kept-chunks.ts'
 import type { Fetcher } from '../fetch/fetcher.ts'
 import type { ResolvedRootfs } from '../model/image.ts'
 import type { ByteProgress } from '../model/progress.ts'
 import { chunkRequests, sizeOf, tablesOf } from '../model/rootfs-chunks.ts'
 import { fetchChunks } from '../seeds/fetch-chunks.ts'
 import type { Pins } from '../seeds/pins.ts'
+import type { Room } from '../store/disk-room.ts'
 import type { Inventory } from '../store/inventory.ts'
 
 export interface RootfsSeederParts {
-  inventory: Pick<Inventory, 'has'>
+  inventory: Pick<Inventory, 'has' | 'isWhole' | 'localBytes'>
   fetcher: Pick<Fetcher, 'fetchToStore' | 'settled'>
   pins: Pick<Pins, 'claim'>
+  /** Keeps what comes until it is whole. */
+  kept: Pick<KeptChunks, 'hold'>
+  /** What may be here besides all that is pinned. */
+  room: () => Promise<Room>
+  noteUse: (rootfs: Digest) => void
   log: Log
   clock?: Clock
 }
@@ -39,12 +47,15 @@ export class RootfsSeeder {
     options: { signal: AbortSignal; onProgress: (progress: ByteProgress) => void },
   ): Promise<SeedResult> {
     const { reference, platform, format, rootfsDigest: digest } = record
+    await this.#checkRoom(record, manifest)
+    using _ = this.#parts.kept.hold(tablesOf(manifest).map(({ id }) => id))
     await this.#parts.pins.claim(digest)
     await this.#fetchAll(reference, manifest, options)
     await this.#parts.fetcher.settled()
     // Again: it may have been placed because it is mounted often meanwhile.
     await this.#parts.pins.claim(digest)
     this.#checkWhole(manifest)
+    this.#parts.noteUse(digest)
     this.#parts.log.info('image seeded', { image: reference, format, digest, origin })
     return { reference, platform, format, digest, sizeBytes: sizeOf(manifest), origin }
   }
@@ -73,6 +84,22 @@ export class RootfsSeeder {
     } finally {
       this.#running.delete(running)
     }
+  }
+
+  /** @throws unavailable where it can never be whole here: before anything is fetched */
+  async #checkRoom({ reference }: ResolvedRootfs['record'], manifest: RootfsManifest): Promise<void> {
+    const { inventory, room } = this.#parts
+    const tables = tablesOf(manifest)
+    if (inventory.isWhole(manifest)) return
+    const sizeBytes = sizeOf(manifest)
+    const { freeBytes } = await room()
+    if (sizeBytes - inventory.localBytes(tables) <= freeBytes) return
+    throw new P2pfsError(
+      'unavailable',
+      `${reference} has ${sizeBytes} bytes, and the store has room for ${freeBytes} besides what is pinned: give it more with ` +
+        '--store-limit or --store-keep-free, or end pins (p2pfs images says what is pinned)',
+      { sizeBytes, freeBytes },
+    )
   }
 
   /** @throws unavailable where a chunk is not on the disk */

@@ -19,6 +19,7 @@ import type { Pins } from '../seeds/pins.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
+import type { StoreRoom } from '../store/store-room.ts'
 import { fetchedOf, type FetchedParts } from './fetched.ts'
 import type { LimitsOperation } from './limits.ts'
 import type { RootfsSeeder } from './rootfs-seeder.ts'
@@ -48,6 +49,7 @@ export interface StatusParts extends ListMountsParts, FetchedParts {
   hotRoom: Pick<HotRoom, 'usedBytes'>
   hot: Pick<HotImages, 'counted'>
   limits: Pick<LimitsOperation, 'report'>
+  storeRoom: Pick<StoreRoom, 'usedBytes' | 'limitBytes' | 'evicted'>
 }
 
 /** The parts of the status that do not change while the daemon runs. */
@@ -67,7 +69,7 @@ export class StatusOperation {
   }
 
   async run(): Promise<Status> {
-    const { inventory, network, imports, verifier, driver, ranges } = this.#parts
+    const { inventory, network, imports, verifier, driver, ranges, storeRoom } = this.#parts
     const sent = network.totals()
     const guests = network.guests()
     const peers = network.membership.peers()
@@ -108,6 +110,9 @@ export class StatusOperation {
       mounts: (await this.#mounts.run()).mounts,
       nativeBytes: this.#parts.natives?.segments.usedBytes ?? 0,
       chunks: inventory.count,
+      storeBytes: storeRoom.usedBytes,
+      ...(storeRoom.limitBytes < Number.MAX_SAFE_INTEGER && { limitBytes: storeRoom.limitBytes }),
+      evicted: storeRoom.evicted,
       served,
       readErrors,
       waitingReads: waitingReadsOf(this.#parts.mounts.waiting, peers),

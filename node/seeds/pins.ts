@@ -144,6 +144,19 @@ export class Pins {
     return this.list().flatMap((pin) => (pin.demand === undefined ? [] : [{ ...pin, demand: pin.demand }]))
   }
 
+  /** Ends one pin. */
+  async end(pin: PinKey): Promise<void> {
+    await this.#drop((other) => pinKey(other) === pinKey(pin))
+  }
+
+  /** Bytes of the images that are pinned; each counts once. */
+  get pinnedBytes(): number {
+    const sizes = new Map<Digest, number>()
+    for (const { rootfsDigest, sizeBytes } of this.list())
+      sizes.set(rootfsDigest, Math.max(sizeBytes, sizes.get(rootfsDigest) ?? 0))
+    return [...sizes.values()].reduce((sum, sizeBytes) => sum + sizeBytes, 0)
+  }
+
   /** Ends the pins of a job, on the word of a host. Those of this host's operator end on his word only. */
   async release(job: string, peer: string): Promise<void> {
     const { own } = this.#parts

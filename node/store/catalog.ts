@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { zstdCompress, zstdDecompress } from 'node:zlib'
 import { Level } from 'level'
@@ -46,6 +47,11 @@ const decompress = promisify(zstdDecompress)
 /** The largest record that the object protocol carries; with LevelDB's write buffer of 4 MiB no file of the catalog grows beyond 64 MiB (bytes). */
 const maxLayerRecordBytes = 56 * 1024 * 1024
 
+/** How often a task is run again that recoveries of the database cut short, and how often the database is opened in one. */
+const maxAttempts = 3
+/** Between two attempts to open it on a full disk (ms). */
+const reopenPauseMs = 300
+
 export interface CatalogParts {
   /** Disk space that is given up where a write fails for lack of it. */
   reserve: Pick<DiskReserve, 'release'>
@@ -74,6 +80,7 @@ export class Catalog implements AsyncDisposable {
   readonly #level: Level<string, Uint8Array>
   readonly #tables = new SharedTables()
   #recovery: Promise<void> | undefined
+  #isClosed = false
   readonly #listeners = new Set<ObjectListener>()
 
   private constructor({ reserve, log }: CatalogParts, { directory }: { directory: string }) {
@@ -127,6 +134,7 @@ export class Catalog implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true
     await this.#level.close()
   }
 
@@ -151,7 +159,7 @@ export class Catalog implements AsyncDisposable {
 
   /** A record that cannot be read is removed: its image is resolved again. */
   async image(name: ImageName): Promise<ImageRecord | undefined> {
-    const bytes = await (await this.#db()).get(keys.image(name))
+    const bytes = await this.#read(async (level) => await level.get(keys.image(name)))
     return bytes === undefined ? undefined : await this.#parse(keys.image(name), bytes, parseImageRecord)
   }
 
@@ -180,7 +188,7 @@ export class Catalog implements AsyncDisposable {
 
   async namePast(name: Omit<ImageName, 'format'>): Promise<AcceptedName | undefined> {
     const key = keys.namePast(name)
-    const bytes = await (await this.#db()).get(key)
+    const bytes = await this.#read(async (level) => await level.get(key))
     return bytes === undefined ? undefined : await this.#parse(key, bytes, parseAcceptedName)
   }
 
@@ -204,7 +212,7 @@ export class Catalog implements AsyncDisposable {
   async putRootfs(manifest: RootfsManifest): Promise<Digest> {
     const digest = rootfsDigest(manifest)
     const tables = new Map(tablesOf(manifest).map((table) => [table.id, table]))
-    const known = await (await this.#db()).hasMany([...tables.keys()].map(keys.table))
+    const known = await this.#read(async (level) => await level.hasMany([...tables.keys()].map(keys.table)))
     const missing = [...tables.values()].filter((_table, i) => !known[i])
     for (const table of tables.values()) this.#tables.share(table)
     await this.#putAll([
@@ -223,7 +231,7 @@ export class Catalog implements AsyncDisposable {
 
   /** Its tables are those of other manifests, where somebody uses them now. */
   async rootfs(digest: Digest): Promise<RootfsManifest | undefined> {
-    const bytes = await (await this.#db()).get(keys.rootfs(digest))
+    const bytes = await this.#read(async (level) => await level.get(keys.rootfs(digest)))
     if (bytes === undefined) return undefined
     const record = parseRootfsRecord(bytes)
     const tables: ChunkTable[] = []
@@ -236,13 +244,49 @@ export class Catalog implements AsyncDisposable {
   }
 
   async #storedTable(id: Digest): Promise<ChunkTable | undefined> {
-    const bytes = await (await this.#db()).get(keys.table(id))
+    const bytes = await this.#read(async (level) => await level.get(keys.table(id)))
     return bytes && this.#tables.share(parseTable(bytes, id))
+  }
+
+  async hasRootfs(digest: Digest): Promise<boolean> {
+    return await this.#read(async (level) => await level.has(keys.rootfs(digest)))
+  }
+
+  /** The ids of a rootfs manifest's tables, and its layers' diff ids: less work than the manifest. */
+  async rootfsParts(digest: Digest): Promise<{ tables: Digest[]; diffIds: Digest[] } | undefined> {
+    const bytes = await this.#read(async (level) => await level.get(keys.rootfs(digest)))
+    if (bytes === undefined) return undefined
+    const record = parseRootfsRecord(bytes)
+    return { tables: tableIdsOf(record), diffIds: record.layers.map(({ diffId }) => diffId) }
+  }
+
+  /** Removes a rootfs manifest, and those of its tables that no other one has. */
+  async deleteRootfs(digest: Digest, { tables }: { tables: Iterable<Digest> }): Promise<void> {
+    await this.#delete(keys.rootfs(digest))
+    for (const key of [...[...tables].map(keys.table), keys.profile(digest), keys.use(digest)]) await this.#delete(key)
+    this.#tell({ kind: 'rootfs', digest }, false)
+  }
+
+  /** When a rootfs was used here the last time (ms since 1970). */
+  async putUse(rootfs: Digest, usedAtMs: number): Promise<void> {
+    await this.#put(keys.use(rootfs), encodeCbor({ usedAtMs }), false)
+  }
+
+  /** As {@link putUse} has it, by rootfs. A record that cannot be read is passed over. */
+  async uses(): Promise<Map<Digest, number>> {
+    const uses = new Map<Digest, number>()
+    for (const [key, bytes] of await this.#read(async (level) => await level.iterator(under(prefixes.use)).all())) {
+      const usedAtMs = await this.#parse(key, bytes, (record) =>
+        new Fields(parseCbor(record, 'use record'), 'use record').unsigned('usedAtMs'),
+      )
+      if (usedAtMs !== undefined) uses.set(parseDigest(key.slice(prefixes.use.length)), usedAtMs)
+    }
+    return uses
   }
 
   /** Digests of all rootfs manifests here. */
   async rootfsDigests(): Promise<Digest[]> {
-    const names = await (await this.#db()).keys(under(prefixes.rootfs)).all()
+    const names = await this.#read(async (level) => await level.keys(under(prefixes.rootfs)).all())
     return names.map((name) => parseDigest(name.slice(prefixes.rootfs.length)))
   }
 
@@ -252,7 +296,7 @@ export class Catalog implements AsyncDisposable {
   }
 
   async manifestOfIndex(index: Digest, platform: string): Promise<Digest | undefined> {
-    const bytes = await (await this.#db()).get(keys.manifestOfIndex(index, platform))
+    const bytes = await this.#read(async (level) => await level.get(keys.manifestOfIndex(index, platform)))
     return bytes === undefined ? undefined : parseDigest(Buffer.from(bytes).toString())
   }
 
@@ -265,7 +309,7 @@ export class Catalog implements AsyncDisposable {
   }
 
   async publication(manifestDigest: Digest, format: RootfsFormat): Promise<Publication | undefined> {
-    const bytes = await (await this.#db()).get(keys.publication(manifestDigest, format))
+    const bytes = await this.#read(async (level) => await level.get(keys.publication(manifestDigest, format)))
     return bytes === undefined ? undefined : parsePublication(bytes)
   }
 
@@ -294,7 +338,7 @@ export class Catalog implements AsyncDisposable {
 
   /** The blob map's encoded form, zstd. */
   async blobMapBytes(digest: Digest): Promise<Uint8Array | undefined> {
-    return await (await this.#db()).get(keys.blobMap(digest))
+    return await this.#read(async (level) => await level.get(keys.blobMap(digest)))
   }
 
   async blobMap(digest: Digest): Promise<BlobMap | undefined> {
@@ -302,21 +346,26 @@ export class Catalog implements AsyncDisposable {
     return bytes === undefined ? undefined : parseBlobMap(await decompress(bytes))
   }
 
+  async deleteBlobMap(digest: Digest): Promise<void> {
+    await this.#delete(keys.blobMap(digest))
+    this.#tell({ kind: 'map', digest }, false)
+  }
+
   async blobMapDigests(): Promise<Digest[]> {
-    const names = await (await this.#db()).keys(under(prefixes.blobMap)).all()
+    const names = await this.#read(async (level) => await level.keys(under(prefixes.blobMap)).all())
     return names.map((name) => parseDigest(name.slice(prefixes.blobMap.length)))
   }
 
   async hasLayer(diffId: Digest, { includeUnverified = true }: { includeUnverified?: boolean } = {}): Promise<boolean> {
     return (
-      (await (await this.#db()).has(keys.layer(diffId))) ||
-      (includeUnverified && (await (await this.#db()).has(keys.unverifiedLayer(diffId))))
+      (await this.#read(async (level) => await level.has(keys.layer(diffId)))) ||
+      (includeUnverified && (await this.#read(async (level) => await level.has(keys.unverifiedLayer(diffId)))))
     )
   }
 
   /** Diff ids of all layers whose index is here. */
   async layerDiffIds(): Promise<Digest[]> {
-    const names = await (await this.#db()).keys(under(prefixes.layer)).all()
+    const names = await this.#read(async (level) => await level.keys(under(prefixes.layer)).all())
     return names.map((name) => parseDigest(name.slice(prefixes.layer.length)))
   }
 
@@ -353,7 +402,7 @@ export class Catalog implements AsyncDisposable {
   }
 
   async profile(rootfs: Digest): Promise<BootProfile | undefined> {
-    const bytes = await (await this.#db()).get(keys.profile(rootfs))
+    const bytes = await this.#read(async (level) => await level.get(keys.profile(rootfs)))
     return bytes === undefined ? undefined : parseBootProfile(bytes)
   }
 
@@ -399,7 +448,7 @@ export class Catalog implements AsyncDisposable {
   /** @param onMalformed called for each record that cannot be read, which then stays; without it, throws invalid */
   async mounts(onMalformed?: (key: string, error: unknown) => void): Promise<MountRecord[]> {
     const records: MountRecord[] = []
-    for (const [key, value] of await (await this.#db()).iterator(under(prefixes.mount)).all()) {
+    for (const [key, value] of await this.#read(async (level) => await level.iterator(under(prefixes.mount)).all())) {
       try {
         records.push(parseMountRecord(value))
       } catch (error) {
@@ -416,7 +465,7 @@ export class Catalog implements AsyncDisposable {
 
   async #parseAll<T>(prefix: (typeof prefixes)[keyof typeof prefixes], parse: (bytes: Uint8Array) => T): Promise<T[]> {
     const records: T[] = []
-    for (const [key, bytes] of await (await this.#db()).iterator(under(prefix)).all()) {
+    for (const [key, bytes] of await this.#read(async (level) => await level.iterator(under(prefix)).all())) {
       const record = await this.#parse(key, bytes, parse)
       if (record !== undefined) records.push(record)
     }
@@ -442,8 +491,8 @@ export class Catalog implements AsyncDisposable {
     { includeUnverified = true }: { includeUnverified?: boolean },
   ): Promise<Uint8Array | undefined> {
     return (
-      (await (await this.#db()).get(keys.layer(diffId))) ??
-      (includeUnverified ? await (await this.#db()).get(keys.unverifiedLayer(diffId)) : undefined)
+      (await this.#read(async (level) => await level.get(keys.layer(diffId)))) ??
+      (includeUnverified ? await this.#read(async (level) => await level.get(keys.unverifiedLayer(diffId))) : undefined)
     )
   }
 
@@ -465,9 +514,9 @@ export class Catalog implements AsyncDisposable {
   /** @throws unavailable where the disk refuses */
   async #write(key: string, write: (level: Level<string, Uint8Array>) => Promise<void>): Promise<void> {
     try {
-      await write(await this.#db()).catch(async (error: unknown) => {
+      await this.#read(write).catch(async (error: unknown) => {
         if (!isDiskFull(error)) throw error
-        this.#recovery ??= this.#recover().finally(() => (this.#recovery = undefined))
+        this.#beginRecovery()
         await write(await this.#db())
       })
     } catch (cause) {
@@ -491,7 +540,32 @@ export class Catalog implements AsyncDisposable {
   async #recover(): Promise<void> {
     await this.#reserve.release()
     await this.#level.close()
-    await this.#open()
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#open()
+      } catch (error) {
+        // Who was writing when the disk became full may have the room of the reserve, until he gives up.
+        if (attempt >= maxAttempts || this.#isClosed || !isDiskFull(error)) throw error
+        await sleep(reopenPauseMs)
+      }
+    }
+  }
+
+  /** Runs a task that a recovery may cut short: it is run again then. A recovery that has failed is tried again. */
+  async #read<T>(task: (level: Level<string, Uint8Array>) => Promise<T>): Promise<T> {
+    for (let attempt = 0; ; attempt++) {
+      const level = await this.#db()
+      try {
+        return await task(level)
+      } catch (error) {
+        if (this.#isClosed || attempt >= maxAttempts || !isNotOpen(error)) throw error
+        if (this.#recovery === undefined && level.status !== 'open') this.#beginRecovery()
+      }
+    }
+  }
+
+  #beginRecovery(): void {
+    this.#recovery ??= this.#recover().finally(() => (this.#recovery = undefined))
   }
 
   async #db(): Promise<Level<string, Uint8Array>> {
@@ -507,6 +581,12 @@ function parseAcceptedName(bytes: Uint8Array): AcceptedName {
     manifestDigest: fields.digest('manifestDigest'),
     nameStatement: parseNameStatement(fields.get('nameStatement')),
   }
+}
+
+/** What abstract-level throws while the database is closed, and where it was while an iterator ran. */
+function isNotOpen(error: unknown): boolean {
+  const { code } = error as { code?: unknown }
+  return code === 'LEVEL_DATABASE_NOT_OPEN' || code === 'LEVEL_ITERATOR_NOT_OPEN'
 }
 
 /** LevelDB's own words, which abstract-level puts into the cause. */

@@ -2,28 +2,41 @@ import { randomBytes } from 'node:crypto'
 import { statSync } from 'node:fs'
 import { mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import { chunkFile } from '../../protocol/chunk-file.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
-import { diskFull, isDiskFull } from '../base/disk-full.ts'
+import { diskFull, isDiskFull, isStoreFull } from '../base/disk-full.ts'
 import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
+import { blockBytes, blocksOf } from '../base/room-counter.ts'
 import { Semaphore } from '../base/semaphore.ts'
 import { temporaryDirectoryOf, type ChunkFileWriting, type WrittenChunk } from '../base/chunk-file-writer.ts'
 import { DigestMap } from './digest-map.ts'
+import { DiscardedFiles } from './discarded-files.ts'
+import { roomOf } from './disk-room.ts'
 import type { DiskReserve } from './disk-reserve.ts'
 import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-sync.ts'
 import { readUncached } from './read-uncached.ts'
+import { StoreRoom } from './store-room.ts'
+import { StoredChunks, type StoredChunk } from './stored-chunks.ts'
 import { syncFilesystem } from './sync-filesystem.ts'
 import { ThreadWriting } from './thread-writing.ts'
+import type { UseScores } from './use-scores.ts'
 import { Writeback } from './writeback.ts'
 
 /** Files being written at once: enough for the disk's own queue, few enough to leave threads for reads. */
 const writesInFlight = 8
+/** Files that are looked at in one go when what is here is counted: a millisecond. */
+const countedAtOnce = 256
 
 export interface ChunkStoreParts {
   /** Tells when the disk has no room for chunks. */
   reserve: Pick<DiskReserve, 'isFull' | 'release'>
+  /** What the chunks may take; no limit by default. */
+  room?: StoreRoom
+  /** Scores chunks by their use. */
+  uses?: Pick<UseScores, 'arrived' | 'used'>
   log: Log
   /** Puts everything of the path's filesystem on the disk; syncfs(2) by default. */
   syncFilesystem?: GroupSyncParts['syncFilesystem']
@@ -48,31 +61,34 @@ export class ChunkStore implements AsyncDisposable {
   readonly #log: Log
   readonly #reserve: ChunkStoreParts['reserve']
   readonly #temporary: string
-  /** Files that were chunks. Their blocks must not be used anew as long as a power loss could bring them back. */
-  readonly #discarded: string
+  readonly #discarded: DiscardedFiles
+  readonly #room: StoreRoom
+  readonly #uses: ChunkStoreParts['uses']
   readonly #sync: GroupSync
   readonly #writeback: Writeback
   /** Chunk files that a power loss may have damaged, and after an unclean boot all whose times nobody has looked at. */
   readonly #doubtful = new DigestMap()
   /** The chunks here, each with the inode change time (ms) at which its bytes were last found to be right. */
-  readonly #present = new DigestMap()
+  readonly #present = new StoredChunks()
   readonly #writing = new Map<Digest, Promise<void>>()
   readonly #discarding = new Map<Digest, Promise<void>>()
-  /** Removals of discarded files that wait for a sync. */
-  readonly #removals = new Set<Promise<void>>()
   readonly #writes = new Semaphore(writesInFlight)
   /** Chunks that threads which may be killed have been told to write, and that are not adopted yet: how many each. */
   readonly #granted = new Map<Digest, number>()
   readonly #temporaryPrefix = randomBytes(6).toString('hex')
   #written = 0
 
-  private constructor({ log, reserve }: ChunkStoreParts, { directory }: ChunkStoreOptions, sync: GroupSync) {
+  private constructor(parts: ChunkStoreParts, { directory }: ChunkStoreOptions, sync: GroupSync) {
+    const { log, reserve, room = new StoreRoom({ disk: async () => await roomOf(directory), log }) } = parts
     this.directory = directory
+    this.#room = room
+    this.#uses = parts.uses
     this.#reserve = reserve
     this.#sync = sync
     this.#writeback = new Writeback({ log })
     this.#temporary = temporaryDirectoryOf(directory)
-    this.#discarded = join(directory, 'discarded')
+    const discarded = { directory: join(directory, 'discarded'), prefix: this.#temporaryPrefix }
+    this.#discarded = new DiscardedFiles({ sync, room, log }, discarded)
     this.#log = log
   }
 
@@ -88,7 +104,7 @@ export class ChunkStore implements AsyncDisposable {
   async #open(): Promise<void> {
     await rm(this.#temporary, { recursive: true, force: true })
     await mkdir(this.#temporary, { recursive: true, mode: 0o700 })
-    await mkdir(this.#discarded, { recursive: true, mode: 0o700 })
+    await this.#discarded.open()
     for (let i = 0; i < 256; i++) {
       const prefix = i.toString(16).padStart(2, '0')
       const directory = join(this.directory, prefix)
@@ -107,12 +123,12 @@ export class ChunkStore implements AsyncDisposable {
         chunks: this.#doubtful.size,
       })
     await this.settled()
-    for (const name of await readdir(this.#discarded)) this.#removeLater(join(this.#discarded, name))
+    await this.#discarded.removeFormer()
   }
 
   /** For threads that write chunk files; {@link adopt} tells of what they have written. */
   get writing(): ChunkFileWriting {
-    return { directory: this.directory, epochs: this.#sync.epochs.shared }
+    return { directory: this.directory, epochs: this.#sync.epochs.shared, room: this.#room.counter.shared }
   }
 
   get count(): number {
@@ -148,20 +164,23 @@ export class ChunkStore implements AsyncDisposable {
       await writing
       return false
     }
-    const mine = this.#writes.run(() => this.#write(digest, bytes)).finally(() => this.#writing.delete(digest))
+    const mine = this.#takeRoom(digest, bytes.length)
+      .then(async () => await this.#writes.run(async () => await this.#write(digest, bytes)))
+      .finally(() => this.#writing.delete(digest))
     this.#writing.set(digest, mine)
     await mine
     return true
   }
 
-  /** Whether the disk has no room for chunks. */
+  /** Whether there is no room for chunks. */
   get isFull(): boolean {
-    return this.#reserve.isFull
+    return this.#reserve.isFull || this.#room.isFull
   }
 
   /** Another thread could not write a chunk. */
   async failedToWrite(error: Error): Promise<void> {
-    if (isDiskFull(error)) await this.#giveUpReserve()
+    if (isStoreFull(error)) this.#room.press()
+    else if (isDiskFull(error)) await this.#giveUpReserve()
     else this.#log.error('chunk cannot be kept; it will be fetched again', { error })
   }
 
@@ -172,6 +191,8 @@ export class ChunkStore implements AsyncDisposable {
     return new ThreadWriting(
       {
         lacks: async (digest, lengthBytes) => await this.#lacks(digest, lengthBytes),
+        takeRoom: async (digest, lengthBytes) => await this.#takeRoom(digest, lengthBytes),
+        giveRoom: (lengthBytes) => this.#room.give(blocksOf(lengthBytes)),
         adopt: (chunk) => this.adopt(chunk),
         isTaken: (digest) => this.#present.has(digest) || this.#writing.has(digest),
         discard: async (digest) => await this.discard(digest),
@@ -179,7 +200,7 @@ export class ChunkStore implements AsyncDisposable {
         release: () => epochs.takeCell(cell),
       },
       this.#granted,
-      { ...this.writing, cell },
+      { directory: this.directory, epochs: epochs.shared, cell },
     )
   }
 
@@ -191,6 +212,23 @@ export class ChunkStore implements AsyncDisposable {
     // The new name would go with the old file's.
     await this.#discarding.get(digest)
     return true
+  }
+
+  /** @throws unavailable where the store may not grow */
+  async #takeRoom(digest: Digest, lengthBytes: number): Promise<void> {
+    try {
+      await this.#room.take(lengthBytes)
+    } catch (cause) {
+      throw new P2pfsError(
+        'unavailable',
+        this.#room.isBoundByDisk
+          ? 'the disk is full but for what stays free (--store-keep-free), and nothing more of p2pfs can be evicted now: make ' +
+              'room on it, or end pins (p2pfs images says what is pinned)'
+          : 'the store has reached its limit, and nothing more in it can be evicted now: give it more with --store-limit, or ' +
+              'end pins (p2pfs images says what is pinned)',
+        { cause, digest },
+      )
+    }
   }
 
   #refuseIfFull(digest: Digest): void {
@@ -205,7 +243,7 @@ export class ChunkStore implements AsyncDisposable {
   }
 
   async #failure(cause: unknown, digest?: Digest): Promise<P2pfsError> {
-    if (isDiskFull(cause)) await this.#giveUpReserve()
+    if (isDiskFull(cause) && !isStoreFull(cause)) await this.#giveUpReserve()
     return new P2pfsError('unavailable', `cannot write a chunk below ${this.directory}: ${(cause as Error).message}`, {
       cause,
       ...(digest && { digest }),
@@ -213,7 +251,13 @@ export class ChunkStore implements AsyncDisposable {
   }
 
   async #write(digest: Digest, bytes: Uint8Array): Promise<void> {
-    this.#refuseIfFull(digest)
+    const blocks = blocksOf(bytes.length)
+    try {
+      this.#refuseIfFull(digest)
+    } catch (error) {
+      this.#room.give(blocks)
+      throw error
+    }
     // The new name would go with the old file's.
     await this.#discarding.get(digest)
     const temporary = join(this.#temporary, `${this.#temporaryPrefix}-${this.#written++}`)
@@ -230,6 +274,7 @@ export class ChunkStore implements AsyncDisposable {
       await rename(temporary, chunkFile(this.directory, digest))
     } catch (cause) {
       await unlink(temporary).catch(() => undefined)
+      this.#room.give(blocks)
       throw await this.#failure(cause, digest)
     } finally {
       epochs.end(epoch)
@@ -238,7 +283,7 @@ export class ChunkStore implements AsyncDisposable {
   }
 
   /**
-   * Takes over a chunk file that another thread has written with a `ChunkFileWriter`.
+   * Takes over a chunk file that another thread has written with a `ChunkFileWriter`; its room was taken before.
    * @returns whether it was not here before
    */
   adopt({ digest, lengthBytes, changedAtMs }: WrittenChunk): boolean {
@@ -247,8 +292,16 @@ export class ChunkStore implements AsyncDisposable {
     return isNew
   }
 
+  /** @param lengthBytes 0 for a file that was here before */
   #add(digest: Digest, lengthBytes: number, checkedAtMs: number = unchecked): void {
+    const isNew = !this.#present.has(digest)
     this.#present.set(digest, checkedAtMs)
+    if (lengthBytes > 0) {
+      // It stands in the place of another file, which is gone.
+      this.#room.give(this.#present.blocksOf(digest))
+      this.#present.setBlocks(digest, blocksOf(lengthBytes))
+    }
+    if (isNew && this.#uses !== undefined) this.#present.setScore(digest, this.#uses.arrived(digest, lengthBytes))
     this.#sync.noteWritten(lengthBytes)
     if (lengthBytes > 0) this.#writeback.noteWritten(chunkFile(this.directory, digest), lengthBytes)
     this.#doubtless(digest)
@@ -264,9 +317,9 @@ export class ChunkStore implements AsyncDisposable {
    * @throws unavailable where the disk refuses; the signal's reason
    */
   async flush(options: { signal: AbortSignal }): Promise<void> {
-    const removals = [...this.#removals]
+    const removed = this.#discarded.removed()
     await this.#sync.flush(options)
-    await Promise.all(removals)
+    await removed
   }
 
   /** Syncs what is not yet. Nothing may be written any more. */
@@ -294,7 +347,7 @@ export class ChunkStore implements AsyncDisposable {
       if (this.#present.has(digest)) this.#present.set(digest, changedAtMs)
       return bytes
     }
-    this.#lose(digest, 'chunk file is damaged and was discarded; the chunk will be fetched again')
+    this.#log.warn('chunk file is damaged and was discarded; the chunk will be fetched again', { digest })
     await this.discard(digest)
     return undefined
   }
@@ -375,7 +428,7 @@ export class ChunkStore implements AsyncDisposable {
     if (bytes !== undefined && (await hashBytes(bytes)) === digest) return bytes.length
     // A chunk that was discarded meanwhile is no loss.
     if (!this.#present.has(digest)) return undefined
-    this.#lose(digest, 'chunk file is damaged and was discarded; the chunk will be fetched again')
+    this.#log.warn('chunk file is damaged and was discarded; the chunk will be fetched again', { digest })
     await this.discard(digest)
     return undefined
   }
@@ -384,8 +437,10 @@ export class ChunkStore implements AsyncDisposable {
     try {
       const file = await open(chunkFile(this.directory, digest), 'r')
       try {
-        const { ctimeMs } = await file.stat()
-        return { bytes: await file.readFile(), changedAtMs: ctimeMs }
+        const { ctimeMs, size } = await file.stat()
+        const bytes = await file.readFile()
+        // One that is discarded meanwhile gets shorter.
+        return bytes.length === size ? { bytes, changedAtMs: ctimeMs } : undefined
       } finally {
         await file.close()
       }
@@ -408,20 +463,16 @@ export class ChunkStore implements AsyncDisposable {
 
   #lose(digest: Digest, message: string): void {
     this.#log.warn(message, { digest })
+    this.#room.give(this.#present.blocksOf(digest))
     this.#present.delete(digest)
   }
 
   /** Forgets and removes a chunk. Its room on the disk is free after the next sync. */
   async discard(digest: Digest): Promise<void> {
+    const blocks = this.#present.blocksOf(digest)
     this.#present.delete(digest)
-    const discarded = join(this.#discarded, `${this.#temporaryPrefix}-${this.#written++}`)
-    const gone = rename(chunkFile(this.directory, digest), discarded)
-      .then(
-        () => this.#removeLater(discarded),
-        (error: NodeJS.ErrnoException) => {
-          if (error.code !== 'ENOENT') throw error
-        },
-      )
+    const gone = this.#discarded
+      .take(chunkFile(this.directory, digest), blocks)
       .finally(() => this.#discarding.delete(digest))
     void gone.then(() => this.#doubtless(digest)).catch(() => undefined)
     this.#discarding.set(
@@ -431,12 +482,55 @@ export class ChunkStore implements AsyncDisposable {
     await gone
   }
 
-  #removeLater(discarded: string): void {
-    const removal = this.#sync
-      .nextSync()
-      .then(async () => await unlink(discarded))
-      .catch((error: unknown) => this.#log.debug('discarded chunk cannot be removed', { error, file: discarded }))
-      .finally(() => this.#removals.delete(removal))
-    this.#removals.add(removal)
+  /** Room of discarded files that is free after the next sync (bytes). */
+  get discardedBytes(): number {
+    return this.#discarded.waitingBytes
+  }
+
+  /** Looks at the files whose length nobody knows, some at once. It blocks, a millisecond at a time. */
+  async countFiles({ signal }: { signal: AbortSignal }): Promise<void> {
+    for (let row = 0; row < this.#present.rows;) {
+      for (const end = Math.min(row + countedAtOnce, this.#present.rows); row < end; row++) {
+        if (!this.#present.hasRow(row)) continue
+        const digest = this.#present.digestOf(row)
+        if (this.#present.blocksOf(digest) > 0) continue
+        const found = statSync(chunkFile(this.directory, digest), { throwIfNoEntry: false })
+        const blocks = blocksOf(found?.size ?? 0)
+        this.#present.setBlocks(digest, blocks)
+        this.#room.counter.count(blocks)
+      }
+      await setImmediate()
+      signal.throwIfAborted()
+    }
+    this.#room.counted()
+  }
+
+  /** All chunks; see {@link digestOf}. Nothing may be added or removed meanwhile. */
+  stored(): Iterable<StoredChunk> {
+    return this.#present.stored()
+  }
+
+  digestOf(row: number): Digest {
+    return this.#present.digestOf(row)
+  }
+
+  /** What the chunk's file takes on the disk; 0 where it is not here. */
+  bytesOf(digest: Digest): number {
+    return this.#present.blocksOf(digest) * blockBytes
+  }
+
+  /** Undefined where the chunk is not here. */
+  scoreOf(digest: Digest): number | undefined {
+    return this.#present.scoreOf(digest)
+  }
+
+  setScore(digest: Digest, score: number): void {
+    this.#present.setScore(digest, score)
+  }
+
+  /** A read has used the chunk, which may not be here. */
+  noteUse(digest: Digest): void {
+    const score = this.#present.scoreOf(digest)
+    if (score !== undefined && this.#uses !== undefined) this.#present.setScore(digest, this.#uses.used(score))
   }
 }

@@ -50,6 +50,27 @@ export class DigestMap {
     return this.#pieces[Math.floor((found - 1) / pieceRows)]!.values[(found - 1) % pieceRows]
   }
 
+  /** The row of a digest, by which others keep more about it: below {@link rows}, and the same until it is deleted. */
+  rowOf(digest: Digest): number | undefined {
+    const found = this.#slots[this.#find(this.#key.of(digest), 0)]!
+    return found === 0 ? undefined : found - 1
+  }
+
+  /** Rows that there are, free ones included. */
+  get rows(): number {
+    return this.#rows
+  }
+
+  hasRow(row: number): boolean {
+    const piece = this.#pieces[Math.floor(row / pieceRows)]
+    return row < this.#rows && piece !== undefined && !Number.isNaN(piece.values[row % pieceRows]!)
+  }
+
+  /** The digest of a row that is not free. */
+  digestOf(row: number): Digest {
+    return digestFromBytes(this.#pieces[Math.floor(row / pieceRows)]!.digests, (row % pieceRows) * digestBytes)
+  }
+
   /** @param value not NaN */
   set(digest: Digest, value: number): void {
     const key = this.#key.of(digest)

@@ -49,10 +49,19 @@ export class Holdings {
     return held
   }
 
-  /** Forgets a segment that no rootfs has. @returns the chunks of it that were marked; undefined where it stays */
+  isProvisional(id: Digest): boolean {
+    return this.#segments.get(id)?.isProvisional === true
+  }
+
+  /** Forgets a segment that no rootfs has. @returns as {@link drop} */
   dropProvisional(id: Digest): readonly number[] | undefined {
+    return this.isProvisional(id) ? this.drop(id) : undefined
+  }
+
+  /** Forgets a segment. @returns the chunks of it that were marked; undefined where it is not tracked */
+  drop(id: Digest): readonly number[] | undefined {
     const segment = this.#segments.get(id)
-    if (segment?.isProvisional !== true) return undefined
+    if (segment === undefined) return undefined
     this.#segments.delete(id)
     this.#places.delete(segment)
     const marked: number[] = []

@@ -23,6 +23,11 @@ export class ImportTransactions {
     this.#inventory = inventory
   }
 
+  /** Whether an import under way has the chunk. */
+  has(digest: Digest): boolean {
+    return this.#uses.has(digest)
+  }
+
   begin(): ImportTransaction {
     return new ImportTransaction(this.#inventory, this.#uses)
   }

@@ -212,6 +212,24 @@ export class Inventory {
     await this.#chunks.flush(options)
   }
 
+  /** Tells the region that chunks are about to be removed; they are here until {@link discard}, or else are {@link restore}d. */
+  withdraw(digests: Iterable<Digest>): void {
+    const places = new Map<Digest, number[]>()
+    for (const digest of digests)
+      for (const { table, index } of this.#holdings.remove(digest)) {
+        const indexes = places.get(table)
+        if (indexes === undefined) places.set(table, [index])
+        else indexes.push(index)
+      }
+    for (const [table, indexes] of places) this.#region.withdrawChunks(table, indexes)
+  }
+
+  /** Tells the region of a chunk again that is not removed after all. */
+  restore(digest: Digest): void {
+    if (!this.#chunks.has(digest)) return
+    for (const { table, index } of this.#holdings.add(digest)) this.#region.announceChunks(table, [index])
+  }
+
   /** Removes a chunk. */
   async discard(digest: Digest): Promise<void> {
     this.#withdraw(digest)
@@ -230,7 +248,15 @@ export class Inventory {
 
   /** Ends the tracking of a provisional segment; nothing happens where a rootfs has the segment. */
   untrack(segment: Digest): void {
-    const marked = this.#holdings.dropProvisional(segment)
+    this.#untold(segment, this.#holdings.dropProvisional(segment))
+  }
+
+  /** Ends the tracking of a segment that no rootfs has any more. */
+  drop(segment: Digest): void {
+    this.#untold(segment, this.#holdings.drop(segment))
+  }
+
+  #untold(segment: Digest, marked: readonly number[] | undefined): void {
     if (marked === undefined) return
     this.#region.withdrawChunks(segment, marked)
     this.#region.forget(segment)
@@ -256,6 +282,11 @@ export class Inventory {
   /** Whether a tracked segment has the chunk, here or not. */
   isReferenced(digest: Digest): boolean {
     return this.#holdings.isReferenced(digest)
+  }
+
+  /** Whether a tracked segment is one of an import, and of no rootfs yet. */
+  isProvisional(segment: Digest): boolean {
+    return this.#holdings.isProvisional(segment)
   }
 
   /** Whether all chunks of a tracked rootfs are here. */

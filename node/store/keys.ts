@@ -36,6 +36,8 @@ export const keys = {
   seedJob: (id: string): string => `${prefixes.seedJob}${id}`,
   /** -> pin record (CBOR) */
   pin: ({ job, rootfsDigest }: PinKey): string => `${prefixes.pin}${job}/${rootfsDigest}`,
+  /** -> when the rootfs was mounted or seeded here the last time (ms since 1970, CBOR) */
+  use: (rootfs: Digest): string => `${prefixes.use}${rootfs}`,
   /** -> mount record (JSON) */
   mount: (directory: string): string => `mount/${directory}`,
 }
@@ -55,6 +57,7 @@ export const prefixes = {
   profile: `${formatVersion}/profile/`,
   seedJob: `${formatVersion}/seed/`,
   pin: `${formatVersion}/pin/`,
+  use: `${formatVersion}/use/`,
   lie: 'lie/',
   mount: 'mount/',
 } as const

@@ -7,6 +7,9 @@ import { temporaryDirectoryOf, type ChunkFileWriting, type WrittenChunk } from '
 export interface ThreadWritingParts {
   /** Whether a chunk is to be written; when it may be. */
   lacks: (digest: Digest, lengthBytes: number) => Promise<boolean>
+  /** Takes room for a chunk. @throws unavailable where there is none */
+  takeRoom: (digest: Digest, lengthBytes: number) => Promise<void>
+  giveRoom: (lengthBytes: number) => void
   adopt: (chunk: WrittenChunk) => boolean
   /** Whether the chunk is here, or the store is writing it itself. */
   isTaken: (digest: Digest) => boolean
@@ -27,7 +30,8 @@ export class ThreadWriting implements AsyncDisposable {
   readonly #parts: ThreadWritingParts
   /** Of all threads: what one has left unsaid may be another's file. */
   readonly #granted: Map<Digest, number>
-  readonly #own = new Set<Digest>()
+  /** What this thread may write, with the length that room was taken for (bytes). */
+  readonly #own = new Map<Digest, number>()
   readonly #prefix = randomBytes(6).toString('hex')
   #isOver = false
 
@@ -42,9 +46,16 @@ export class ThreadWriting implements AsyncDisposable {
    * @throws unavailable where the disk is full
    */
   async grant(digest: Digest, lengthBytes: number): Promise<boolean> {
-    if (!(await this.#parts.lacks(digest, lengthBytes)) || this.#isOver) return false
-    if (!this.#own.has(digest)) this.#granted.set(digest, (this.#granted.get(digest) ?? 0) + 1)
-    this.#own.add(digest)
+    const { lacks, takeRoom, giveRoom } = this.#parts
+    if (!(await lacks(digest, lengthBytes)) || this.#isOver) return false
+    if (this.#own.has(digest)) return true
+    await takeRoom(digest, lengthBytes)
+    if (this.#isOver || this.#own.has(digest)) {
+      giveRoom(lengthBytes)
+      return !this.#isOver
+    }
+    this.#granted.set(digest, (this.#granted.get(digest) ?? 0) + 1)
+    this.#own.set(digest, lengthBytes)
     return true
   }
 
@@ -60,13 +71,14 @@ export class ThreadWriting implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const { release, isTaken, discard } = this.#parts
+    const { release, isTaken, discard, giveRoom } = this.#parts
     this.#isOver = true
     const temporary = temporaryDirectoryOf(this.writing.directory)
     for (const name of await readdir(temporary).catch(() => []))
       if (name.startsWith(`${this.#prefix}-`)) await unlink(join(temporary, name)).catch(() => undefined)
-    for (const digest of this.#own) {
+    for (const [digest, lengthBytes] of this.#own) {
       this.#forget(digest)
+      giveRoom(lengthBytes)
       if (!this.#granted.has(digest) && !isTaken(digest)) await discard(digest).catch(() => undefined)
     }
     release()

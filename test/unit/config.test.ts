@@ -60,6 +60,8 @@ const samples: Record<keyof typeof options, { given: string; read: unknown }> = 
   },
   fuseDriver: { given: 'native', read: 'native' },
   fuseWorkers: { given: '7', read: 7 },
+  storeLimit: { given: '2GiB', read: 2_147_483_648 },
+  storeKeepFree: { given: '15%', read: '15%' },
   bootProfiles: { given: 'off', read: 'off' },
   verifyBelieved: { given: 'off', read: 'off' },
   nativeReads: { given: 'all', read: 'all' },

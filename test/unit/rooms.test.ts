@@ -83,6 +83,10 @@ const floors: Record<string, Floor> = {
     mayName: ['base', 'registry', 'peers', 'images', 'seeds'],
     because: 'counts mounts in the region, and gives orders for what is mounted often',
   },
+  disk: {
+    mayName: ['base', 'model', 'store', 'peers', 'images', 'mount', 'seeds'],
+    because: 'decides what the disk keeps, by what is used, wanted, and held by others',
+  },
   service: {
     mayName: ['base', 'mount'],
     because: 'keeps what outlives daemons and supervisors, and hands it on; loads nothing of the daemon',
@@ -105,6 +109,7 @@ const floors: Record<string, Floor> = {
       'mount',
       'seeds',
       'hot',
+      'disk',
       'control',
     ],
     because: 'what users ask for, in terms of all the rooms below',
@@ -136,6 +141,7 @@ const netlabFloors: Record<string, Floor> = {
   scenarios: { mayName: ['hosts', 'registry', 'images'], because: 'what hosts do with an image, told step by step' },
   bench: { mayName: ['hosts', 'registry', 'images', 'scenarios'], because: 'measures all that' },
   chaos: { mayName: ['hosts', 'registry', 'images'], because: 'random actions and faults, and readers that compare' },
+  disk: { mayName: ['hosts'], because: 'limits on the disk, and full disks, with real daemons' },
   hostile: {
     mayName: ['hosts', 'registry', 'images'],
     because: 'strangers and bad members, made of the same code as honest ones, and what honest hosts notice of them',

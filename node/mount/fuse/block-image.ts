@@ -39,6 +39,8 @@ export const chunkFlags = {
   registry: 2,
   /** The chunk came from a neighbour region while this process ran. */
   neighbour: 4,
+  /** A read has used the chunk since eviction has looked the last time. */
+  used: 8,
   /** A read has used the chunk while this process ran. */
   served: 64,
   /** Read-ahead wants to know when a read gets to this chunk. */

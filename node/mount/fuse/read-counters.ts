@@ -9,6 +9,8 @@ const numbers = 9
 /** The place of the last of these. */
 const failures = 8
 
+const usedAndServed = chunkFlags.used | chunkFlags.served
+
 /** The pair of counters for the source that the flags name. */
 function placeOf(flags: number): number {
   return (flags & chunkFlags.neighbour) !== 0 ? 3 : (flags & chunkFlags.registry) !== 0 ? 2 : flags & chunkFlags.peer
@@ -37,8 +39,8 @@ export class ReadCounters {
     let flags = state[chunk]!
     const column = this.#row + placeOf(flags) * 2
     this.#all[column]! += bytes
-    if ((flags & chunkFlags.served) === 0) {
-      flags = Atomics.or(state, chunk, chunkFlags.served)
+    if ((flags & usedAndServed) !== usedAndServed) {
+      flags = Atomics.or(state, chunk, usedAndServed)
       if ((flags & chunkFlags.served) === 0) {
         this.#all[column + 1]! += 1
         const place = Atomics.add(readOrder, 0, 1) + 1

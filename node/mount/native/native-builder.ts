@@ -54,6 +54,16 @@ export class NativeBuilder implements AsyncDisposable {
     await this.#running
   }
 
+  /** Removes the file that was used the longest time ago and that no mount needs. @returns whether there was one */
+  async removeUnused(): Promise<boolean> {
+    const { segments } = this.#parts.images
+    const used = await this.#mountedSegments()
+    const oldest = segments.names().findLast((name) => !used.has(name))
+    if (oldest === undefined) return false
+    await segments.remove(oldest)
+    return true
+  }
+
   async #run(): Promise<void> {
     const { images, catalog } = this.#parts
     await images.removeFiles()
@@ -108,7 +118,13 @@ export class NativeBuilder implements AsyncDisposable {
 
   /** The segments of an image, and of those that are mounted natively. */
   async #keep(manifest: RootfsManifest): Promise<Set<string>> {
-    const names = new Set(tablesOf(manifest).map(({ id }) => digestHex(id)))
+    const names = await this.#mountedSegments()
+    for (const { id } of tablesOf(manifest)) names.add(digestHex(id))
+    return names
+  }
+
+  async #mountedSegments(): Promise<Set<string>> {
+    const names = new Set<string>()
     for (const rootfs of await this.#parts.images.mounted()) {
       const other = await this.#parts.catalog.rootfs(parseDigest(`sha256:${rootfs}`))
       for (const { id } of other === undefined ? [] : tablesOf(other)) names.add(digestHex(id))

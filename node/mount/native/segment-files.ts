@@ -4,7 +4,9 @@ import type { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestHex, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { Log } from '../../base/log.ts'
+import { blocksOf } from '../../base/room-counter.ts'
 import { roomOf } from '../../store/disk-room.ts'
+import type { StoreRoom } from '../../store/store-room.ts'
 import type { RunTool } from '../placement/run-tool.ts'
 import { copySegment, findDamage } from './segment-copy.ts'
 
@@ -22,6 +24,8 @@ export interface SegmentFilesParts {
   run: RunTool
   log: Log
   room?: typeof roomOf
+  /** The room that these files share with the chunks; no limit by default. */
+  storeRoom?: Pick<StoreRoom, 'usedBytes' | 'limitBytes' | 'give' | 'counter'>
 }
 
 export interface SegmentFilesOptions {
@@ -88,6 +92,7 @@ export class SegmentFiles {
       if (!isChecked) await rename(path, `${this.path(name)}${uncheckedSuffix}`)
       const { size, mtimeMs } = await stat(isChecked ? path : `${this.path(name)}${uncheckedSuffix}`)
       this.#files.set(name, { sizeBytes: size, usedAtMs: mtimeMs, isChecked })
+      this.#parts.storeRoom?.counter.count(blocksOf(size))
     }
     if (!isSameBoot) await writeFile(marker, bootId)
   }
@@ -137,6 +142,9 @@ export class SegmentFiles {
       signal.throwIfAborted()
     }
     await this.#makeRoom(table.sizeBytes, keep)
+    const { storeRoom } = this.#parts
+    if (storeRoom?.counter.take(blocksOf(table.sizeBytes)) === false)
+      throw new P2pfsError('unavailable', 'chunks have taken the room for a file for native reads')
     const target = this.path(name)
     const temporary = `${target}${temporarySuffix}`
     await rm(temporary, { force: true })
@@ -151,6 +159,7 @@ export class SegmentFiles {
       await rename(temporary, target)
     } catch (error) {
       await rm(temporary, { force: true })
+      storeRoom?.give(blocksOf(table.sizeBytes))
       throw error
     }
     this.#files.set(name, { sizeBytes: table.sizeBytes, usedAtMs: Date.now(), isChecked: true })
@@ -189,8 +198,10 @@ export class SegmentFiles {
   }
 
   async remove(name: string): Promise<void> {
+    const file = this.#files.get(name)
     this.#files.delete(name)
     for (const suffix of ['', uncheckedSuffix]) await rm(`${this.path(name)}${suffix}`, { force: true })
+    if (file !== undefined) this.#parts.storeRoom?.give(blocksOf(file.sizeBytes))
   }
 
   /** On the disk, and out of the page cache: reads of mounts go past it. */
@@ -209,7 +220,12 @@ export class SegmentFiles {
     const room = this.#parts.room ?? roomOf
     const isEnough = async (): Promise<boolean> => {
       const { freeBytes, sizeBytes: diskBytes } = await room(this.directory)
-      return this.usedBytes + sizeBytes <= this.#limitBytes && freeBytes - sizeBytes >= minFreeShare * diskBytes
+      const { usedBytes, limitBytes } = this.#parts.storeRoom ?? { usedBytes: 0, limitBytes: Infinity }
+      return (
+        this.usedBytes + sizeBytes <= this.#limitBytes &&
+        freeBytes - sizeBytes >= minFreeShare * diskBytes &&
+        usedBytes + sizeBytes <= (1 - minFreeShare) * limitBytes
+      )
     }
     const others = mayRemoveOthers ? this.names().filter((name) => !names.has(name)) : []
     while (!(await isEnough())) {
@@ -218,7 +234,7 @@ export class SegmentFiles {
         throw new P2pfsError(
           'unavailable',
           `no room for a segment of ${sizeBytes} bytes: files for native reads take ${this.usedBytes} of ` +
-            `${this.#limitBytes} bytes, and ${minFreeShare * 100} % of the disk stay free`,
+            `${this.#limitBytes} bytes, and ${minFreeShare * 100} % of the disk, and of what --store-limit allows, stay free`,
         )
       await this.remove(oldest)
     }

@@ -122,6 +122,8 @@ const status = {
   imports: [{ reference: hostile, forPeers: 1, doneBytes: 1, totalBytes: 1 }],
   mounts: [mount],
   served: sources,
+  storeBytes: 1,
+  evicted: amount,
   fetched: sources,
   readAtRandom: { requests: 1, bytes: 1 },
   readErrors: 1,

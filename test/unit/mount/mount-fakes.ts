@@ -83,6 +83,10 @@ export class FakeCatalog {
     return [...this.manifests.keys()]
   }
 
+  async hasRootfs(digest: Digest): Promise<boolean> {
+    return this.manifests.has(digest)
+  }
+
   async rootfs(digest: Digest): Promise<RootfsManifest | undefined> {
     return this.manifests.get(digest)
   }

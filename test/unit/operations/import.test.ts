@@ -10,6 +10,7 @@ function partsThat(steps: string[], flush: () => Promise<void>): ImportParts {
     requests: { variant: () => ({}) },
     importer: { importLocal: async () => (steps.push('imported'), await Promise.resolve({ record: {} })) },
     inventory: { flush: async () => (await flush(), steps.push('flushed')) },
+    kept: { whileImporting: async (task: () => Promise<unknown>) => await task() },
     resolver: { add: async () => (steps.push('named'), await Promise.resolve({})) },
     seeder: { seed: async () => (steps.push('done'), await Promise.resolve({})) },
   }

@@ -20,11 +20,11 @@ const resolved = {
 } as unknown as ResolvedRootfs
 
 /** Seeds an image; `fails` tells with which error a chunk is not delivered now. */
-function seeding(fails: (index: number, nowMs: number) => ErrorCode | undefined) {
+function seeding(fails: (index: number, nowMs: number) => ErrorCode | undefined, freeBytes = Infinity) {
   const clock = new FakeClock()
   const here = new Set<Digest>()
   const seeder = new RootfsSeeder({
-    inventory: { has: (digest) => here.has(digest) },
+    inventory: { has: (digest) => here.has(digest), isWhole: () => false, localBytes: () => 0 },
     fetcher: {
       fetchToStore: async ({ digest }) => {
         await Promise.resolve()
@@ -36,6 +36,9 @@ function seeding(fails: (index: number, nowMs: number) => ErrorCode | undefined)
       settled: async () => await Promise.resolve(),
     },
     pins: { claim: async () => await Promise.resolve() },
+    kept: { hold: () => ({ [Symbol.dispose]: () => undefined }) },
+    room: async () => await Promise.resolve({ freeBytes, sizeBytes: freeBytes }),
+    noteUse: () => undefined,
     log: silentLog,
     clock,
   })
@@ -79,3 +82,9 @@ for (const code of ['denied', 'invalid'] as const)
     const { after } = seeding((index) => (index === 3 ? code : undefined))
     assert.equal(await after(1), code)
   })
+
+test('a seed of an image for which the store can have no room fails before anything is fetched', async () => {
+  const { here, after } = seeding(() => undefined, table.sizeBytes - 1)
+  assert.equal(await after(1_000), 'unavailable')
+  assert.equal(here.size, 0)
+})
