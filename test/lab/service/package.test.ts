@@ -83,7 +83,7 @@ test(
 
     host.run('apt-get remove -y p2pfs')
     assert.doesNotMatch(host.run('cat /proc/mounts'), /p2pfs/)
-    assert.equal(host.try('pgrep -f /usr/lib/p2pfs'), '')
+    assert.equal(host.try('pgrep -f "[/]usr/lib/p2pfs"'), '')
     host.run('apt-get purge -y p2pfs')
     assert.equal(host.try('ls -d /var/lib/p2pfs /var/cache/p2pfs /run/p2pfs /usr/lib/p2pfs 2>/dev/null'), '')
   },
