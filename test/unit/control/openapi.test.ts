@@ -51,3 +51,13 @@ test('a daemon gives out the document', async (t) => {
   assert.equal(response.statusCode, 200)
   assert.ok(text === kept)
 })
+
+test('the guide of the API names every operation, and those that are not sent twice', () => {
+  const guide = readFileSync(new URL('../../../docs/api.md', import.meta.url), 'utf8')
+  const methods = guide.slice(guide.indexOf('A method for each operation'))
+  const once = methods.slice(methods.indexOf('what may be done twice'), methods.indexOf('It has no dependencies'))
+  for (const [name, [, , repetition]] of Object.entries(endpoints)) {
+    assert.ok(methods.includes(`\`${name}\``), `docs/api.md does not name ${name}`)
+    assert.equal(once.includes(`\`${name}\``), repetition === 'once', name)
+  }
+})
