@@ -16,6 +16,8 @@ function register(figure: Figure, registry: Registry): void {
   const collect = async (put: (sample: Sample) => void): Promise<void> => {
     const samples = await read()
     metric.reset()
+    // A figure without labels is 0 after that: one that has no value has none.
+    metric.remove({})
     for (const sample of samples) put(sample)
   }
   const metric: Counter | Gauge =

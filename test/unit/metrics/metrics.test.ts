@@ -93,6 +93,12 @@ test('a figure begins with p2pfs_, says its unit, and has only labels whose valu
   }
 })
 
+test('a store without a limit has no value for it, rather than a wrong one', async () => {
+  const storeRoom = { usedBytes: 1, limitBytes: Number.MAX_SAFE_INTEGER, evicted: { bytes: 0, chunks: 0 } }
+  const parsed = parsePrometheusText(await new Metrics(figuresOf({ ...busyHost, storeRoom })).text())
+  assert.equal(parsed.get('p2pfs_store_limit_bytes')?.samples.size, 0)
+})
+
 const promtool = spawnSync('promtool', ['--version']).status === 0
 
 test('promtool finds nothing wrong', { skip: promtool ? false : 'no promtool (Debian: prometheus)' }, async () => {
