@@ -71,7 +71,7 @@ layers once. p2pfs reset DIR empties a scratch drive or the overlay of a writabl
 
 Prints a JSON object:
   rootfs          path of the image file, or the directory of the tree
-  scratch         path of the scratch drive's image file
+  scratch         path of the scratch drive's image file, DIR/scratch.img
   restricted      present if setuid programs and device nodes of a tree do not work: its mount options, and the reason
   as, format      as requested
   digest          digest of the rootfs

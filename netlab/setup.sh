@@ -7,8 +7,8 @@ project=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit 1
 # library and no command stands with the library's file name, as in libNAME.so.N:PACKAGE.
 lab_tools='docker-registry:docker-registry skopeo:skopeo umoci:umoci mmdebstrap:mmdebstrap e2fsck:e2fsprogs
   ip:iproute2 tc:iproute2 iptables:iptables tar:tar getfattr:attr mount:mount losetup:mount nsenter:util-linux
-  cmp:diffutils qemu-system-x86_64:qemu-system-x86 fsck.erofs:erofs-utils runc:runc perl:perl-base
-  fusermount:fuse libfuse.so.2:libfuse2'
+  cmp:diffutils qemu-system-x86_64:qemu-system-x86 fsck.erofs:erofs-utils runc:runc fio:fio perl:perl-base
+  fusermount:fuse libfuse.so.2:libfuse2 mandoc:mandoc zsh:zsh fish:fish'
 
 fail() {
   echo "$(basename "$0"): $*" >&2

@@ -119,7 +119,8 @@ function chooseTarget(host: ChaosHost, mount: ChaosMount, random: Random): Targe
   const directory = host.pathOf(mount)
   const pieceBytes = 4096 << random.below(7)
   if (request.as === 'drive') {
-    if (scratch !== undefined && mount.scratchMark !== undefined && random.below(3) === 0) return markTarget(mount)
+    if (scratch !== undefined && mount.scratchMark !== undefined && random.below(3) === 0)
+      return markTarget(mount, directory)
     const offset = random.below(image.driveBytes[format])
     const lengthBytes = Math.min(1 + random.below(maxRangeBytes), image.driveBytes[format] - offset)
     const job = {
@@ -152,7 +153,7 @@ function* allTargets(host: ChaosHost, mount: ChaosMount): Generator<Target> {
     const lengthBytes = image.driveBytes[format]
     const files = { path: join(directory, 'rootfs.img'), truthPath: image.drives[format] }
     yield { mount, job: { ...files, offset: 0, lengthBytes, pieceBytes }, isWritten: false, isOverwritten: never }
-    if (mount.scratchMark !== undefined) yield markTarget(mount)
+    if (mount.scratchMark !== undefined) yield markTarget(mount, directory)
     return
   }
   for (const [path, truthPath] of written)
@@ -186,9 +187,9 @@ function fileTarget(
   return { mount, job, isWritten, isOverwritten }
 }
 
-function markTarget(mount: ChaosMount): Target {
+function markTarget(mount: ChaosMount, directory: string): Target {
   const job = {
-    path: mount.scratch!,
+    path: join(directory, 'scratch.img'),
     truthPath: mount.scratchMark!,
     ...scratchMark,
     pieceBytes: scratchMark.lengthBytes,

@@ -169,7 +169,7 @@ async function keepLogs({ hosts }: World, directory: string): Promise<void> {
 /** Files that the daemon keeps for mounts, below its state directory. */
 async function leftFiles(host: ChaosHost): Promise<string[]> {
   const left: string[] = []
-  for (const folder of ['writable', 'scratch', 'trees', 'chunks/incoming']) {
+  for (const folder of ['writable', 'scratch', 'drives', 'trees', 'chunks/incoming']) {
     const names = await readdir(join(host.stateDirectory, folder)).catch(() => [])
     left.push(...names.map((name) => `${folder}/${name}`))
   }

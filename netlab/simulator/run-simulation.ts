@@ -15,7 +15,11 @@ export async function runSimulation(
   const megabits = (value: string | undefined, otherwise: number): number =>
     value === undefined ? otherwise : Number(value) * 1e6
   const model = {
-    network: { ...network, hostBitsPerSecond: megabits(args['host-rate'], network.hostBitsPerSecond) },
+    network: {
+      ...network,
+      hostBitsPerSecond: megabits(args['host-rate'], network.hostBitsPerSecond),
+      cpuPerHandshakeMs: Number(args.handshake ?? network.cpuPerHandshakeMs),
+    },
     registry: { ...registry, bitsPerSecond: megabits(args.rate, registry.bitsPerSecond) },
     image: { ...scaledImage(pythonImage, Number(args['image-scale'])), hasLater: Number(args.last) > 0 },
     boot,
@@ -25,8 +29,11 @@ export async function runSimulation(
     containersPerHost: Number(args.containers),
     scenario: args.scenario as Scenario,
     seed: Number(args.seed),
+    fullMesh: args['full-mesh'] === undefined ? undefined : Number(args['full-mesh']),
+    isSettled: args.settled,
     settleMs: Number(args.settle) * 1000,
     lastMs: Number(args.last) * 1000,
+    restMs: Number(args.rest) * 1000,
     timeoutMs: Number(args.timeout) * 1000,
     bounds: { readMs: Number(args['max-read']) * 1000, copies: Number(args['max-copies']) },
     traced: new Set(args.trace.map(Number)),

@@ -10,6 +10,11 @@ type Handler = (stream: Stream, connection: Connection) => unknown
 /** How long a dial of a host that does not answer takes (ms): as the product tells libp2p. */
 const dialTimeoutMs = 3_000
 
+/** Where the host with this number listens. */
+export function addressOf(index: number): Multiaddr {
+  return multiaddr(`/ip4/10.${(index >> 16) & 255}.${(index >> 8) & 255}.${index & 255}/tcp/4100`)
+}
+
 /** A libp2p host of the modelled network: what the product uses of libp2p, and the machine that it runs on. */
 export class SimulatedHost extends EventTarget implements ConnectionEnd {
   readonly network: SimulatedNetwork<SimulatedHost>
@@ -40,7 +45,7 @@ export class SimulatedHost extends EventTarget implements ConnectionEnd {
     this.peerId = peerId
     this.#isBarred = isBarred
     const { clock, model } = network
-    this.address = multiaddr(`/ip4/10.${(index >> 16) & 255}.${(index >> 8) & 255}.${index & 255}/tcp/4100`)
+    this.address = addressOf(index)
     this.uplink = new Uplink(clock, model.hostBitsPerSecond)
     this.#downBitsPerSecond = model.hostBitsPerSecond
     this.#downlink = new Worker(clock)

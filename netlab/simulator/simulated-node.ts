@@ -1,4 +1,4 @@
-import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
+import type { PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { Bandwidth } from '../../node/base/bandwidth.ts'
@@ -10,7 +10,7 @@ import { PeerSource } from '../../node/fetch/peer-source.ts'
 import { RangeSource } from '../../node/fetch/range-source.ts'
 import type { ChunkRequest } from '../../node/model/chunk-request.ts'
 import type { ChunkFiles } from '../../node/peers/bulk/chunk-files.ts'
-import { PeerNetwork } from '../../node/peers/network.ts'
+import { PeerNetwork, type PeerNetworkOptions } from '../../node/peers/network.ts'
 import type { ServedData } from '../../node/peers/served-data.ts'
 import type { SimulatedImage } from './simulated-image.ts'
 import { SimulatedHost } from './simulated-host.ts'
@@ -30,8 +30,18 @@ export interface SimulatedNodeParts {
 export interface SimulatedNodeOptions {
   index: number
   /** Its identity: another one where a host comes back as a new one. */
-  seed: Uint8Array
+  key: PrivateKey
   bootstrap: readonly string[]
+  /** What it knows of the region from the begin. */
+  known: PeerNetworkOptions['known']
+  fullMesh: number | undefined
+}
+
+/** The region of all hosts. */
+export const regionName = 'simulated'
+
+export function nameOf(index: number): string {
+  return `host-${index}`
 }
 
 /** One host: the product's parts, put together as `startDaemon` does, over a modelled network, disk and registry. */
@@ -48,8 +58,10 @@ export class SimulatedNode {
   /** Whether it answers wants with wrong bytes. */
   isLiar = false
 
-  static async create(parts: SimulatedNodeParts, options: SimulatedNodeOptions): Promise<SimulatedNode> {
-    const key = await generateKeyPairFromSeed('Ed25519', options.seed)
+  static create(
+    parts: SimulatedNodeParts,
+    { index, key, bootstrap, known, fullMesh }: SimulatedNodeOptions,
+  ): SimulatedNode {
     let host: SimulatedHost | undefined
     const peers = PeerNetwork.over(
       {
@@ -57,16 +69,18 @@ export class SimulatedNode {
         log: parts.log,
         upload: new Bandwidth(),
         createHost: ({ isBarred }) => {
-          host = new SimulatedHost(parts.network, { index: options.index, peerId: peerIdFromPrivateKey(key), isBarred })
+          host = new SimulatedHost(parts.network, { index, peerId: peerIdFromPrivateKey(key), isBarred })
           return host.asLibp2p
         },
       },
       {
-        region: 'simulated',
-        name: `host-${options.index}`,
+        region: regionName,
+        name: nameOf(index),
         listen: ['/ip4/0.0.0.0/tcp/4100'],
-        bootstrap: options.bootstrap,
+        bootstrap,
         bulk: undefined,
+        known,
+        ...(fullMesh !== undefined && { fullMesh }),
       },
     )
     return new SimulatedNode(parts, peers, host!)

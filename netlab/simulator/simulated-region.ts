@@ -1,12 +1,15 @@
+import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
+import type { PrivateKey } from '@libp2p/interface'
 import { logLevels, silentLog, type Log } from '../../node/base/log.ts'
 import { EventLog } from './event-log.ts'
 import { Invariants, type InvariantBounds } from './invariants.ts'
 import type { BootModel, NetworkModel, RegistryModel } from './model.ts'
 import type { Random } from './process-random.ts'
+import { SettledMembers } from './settled-members.ts'
 import { SimulatedImage, type ImageShape } from './simulated-image.ts'
-import type { SimulatedHost } from './simulated-host.ts'
+import { addressOf, type SimulatedHost } from './simulated-host.ts'
 import { SimulatedNetwork } from './simulated-network.ts'
-import { SimulatedNode } from './simulated-node.ts'
+import { nameOf, regionName, SimulatedNode } from './simulated-node.ts'
 import { SimulatedRegistry } from './simulated-registry.ts'
 import type { VirtualClock } from './virtual-clock.ts'
 
@@ -20,10 +23,16 @@ export interface RegionModel {
 export interface RegionOptions {
   hosts: number
   containersPerHost: number
+  /** Members of a region that is connected each to each, at most; undefined: as in the product. */
+  fullMesh: number | undefined
+  /** Whether hosts know all members from the begin, so that they have only to connect. */
+  isSettled: boolean
   /** From the last host's start to the burst (ms of virtual time). */
   settleMs: number
   /** Until when containers go on reading, from the start of the burst (ms). */
   lastMs: number
+  /** How long the messages of the region are counted after the burst (ms). */
+  restMs: number
   mayFail: boolean
   bounds: InvariantBounds
   traced: ReadonlySet<number>
@@ -34,8 +43,8 @@ export interface RegionOptions {
 const bootstrapHosts = 3
 /** Hosts start so far from each other (ms): a thousand in a second. */
 const startEveryMs = 1
-/** How long the messages of a region that has nothing to do are counted (ms). */
-const restMs = 4_000
+/** Hosts of a settled region start within this (ms): before those that have started miss the others. */
+const settledStartMs = 2_000
 /** How often the state of all hosts is looked at (ms). */
 const stateEveryMs = 1_000
 /** A read that fails is tried anew after this (ms), as a mount does it. */
@@ -86,11 +95,15 @@ export class SimulatedRegion {
 
   /** Starts the hosts one after the other, and lets them find each other. */
   async form(): Promise<void> {
-    const { hosts, settleMs } = this.#options
-    for (let index = 0; index < hosts; index++) {
-      this.nodes.push(await this.#createNode(index))
+    const { hosts, settleMs, isSettled } = this.#options
+    const keys: PrivateKey[] = []
+    for (let index = 0; index < hosts; index++) keys.push(await this.#createKey())
+    const members = isSettled ? await SettledMembers.of(keys.map((key, index) => describe(key, index))) : undefined
+    const everyMs = isSettled ? Math.min(startEveryMs, settledStartMs / hosts) : startEveryMs
+    for (const [index, key] of keys.entries()) {
+      this.nodes.push(this.#createNode(index, key, members))
       void this.nodes[index]!.start()
-      await this.clock.run({ untilMs: this.clock.now() + startEveryMs })
+      await this.clock.run({ untilMs: this.clock.now() + everyMs })
     }
     await this.clock.run({ untilMs: this.clock.now() + settleMs / 2 })
     const before = this.network.messages
@@ -101,6 +114,7 @@ export class SimulatedRegion {
   /** Lets the region rest after the burst. @returns messages of each host in a second, when a second is over */
   async rest(): Promise<number> {
     const { clock, network } = this
+    const { restMs } = this.#options
     await clock.run({ untilMs: clock.now() + 1000 })
     const before = network.messages
     await clock.run({ untilMs: clock.now() + restMs })
@@ -148,16 +162,23 @@ export class SimulatedRegion {
     const node = this.nodes[index]!
     this.log.note(index, 'host loses power')
     void node.stop({ crash: true })
-    void this.#createNode(index).then(async (created) => {
+    void this.#createKey().then(async (key) => {
+      const created = this.#createNode(index, key, undefined)
       this.nodes[index] = created
       await created.start()
       this.#startOn(created)
     })
   }
 
-  async #createNode(index: number): Promise<SimulatedNode> {
-    const bootstrap = this.nodes.slice(0, bootstrapHosts).map(({ host }) => host.address.toString())
-    return await SimulatedNode.create(
+  async #createKey(): Promise<PrivateKey> {
+    return await generateKeyPairFromSeed('Ed25519', this.random.bytes(32))
+  }
+
+  /** @param members what the host knows from the begin; where it does not, it is told of some hosts */
+  #createNode(index: number, key: PrivateKey, members: SettledMembers | undefined): SimulatedNode {
+    const others = members === undefined ? this.nodes.slice(0, bootstrapHosts) : []
+    const bootstrap = others.map(({ host }) => host.address.toString()).filter((_, i) => i !== index)
+    return SimulatedNode.create(
       {
         network: this.network,
         registry: this.registry,
@@ -165,7 +186,7 @@ export class SimulatedRegion {
         log: this.#logOf(index),
         cpuPerChunkMs: this.#model.boot.cpuPerChunkMs,
       },
-      { index, seed: this.random.bytes(32), bootstrap: bootstrap.filter((_, i) => i !== index) },
+      { index, key, bootstrap, known: members?.known, fullMesh: this.#options.fullMesh },
     )
   }
 
@@ -260,4 +281,10 @@ export class SimulatedRegion {
   async #pause(ms: number): Promise<void> {
     await new Promise<void>((resolve) => void this.clock.after(ms, resolve))
   }
+}
+
+/** A host, as it describes itself. */
+function describe(key: PrivateKey, index: number): Parameters<typeof SettledMembers.of>[0][number] {
+  const addresses = [addressOf(index).toString()]
+  return { key, record: { region: regionName, name: nameOf(index), addresses, sequence: Date.now(), hasLeft: false } }
 }

@@ -1,11 +1,14 @@
-import type { Logger } from '@libp2p/interface'
+import type { Logger, StreamCloseEvent, StreamMessageEvent } from '@libp2p/interface'
 import { AbstractStream } from '@libp2p/utils'
 import type { Carrier } from './endpoint.ts'
+import { Listeners } from './listeners.ts'
 
 /** What one stream may have on its way before its sender waits (bytes): what a socket takes. */
 const windowBytes = 512 * 1024
 /** What a reader that is paused may leave unread (bytes): more than two of the product's windows, as yamux is told. */
 const maxUnreadBytes = 64 * 1024 * 1024
+
+type Data = StreamMessageEvent['data']
 
 const silent: Logger = Object.assign(() => undefined, {
   error: () => undefined,
@@ -16,6 +19,8 @@ const silent: Logger = Object.assign(() => undefined, {
 
 /** One end of a stream of libp2p over a modelled connection. */
 export class SimulatedStream extends AbstractStream {
+  /** Made when it is used first, which the constructor of libp2p does. */
+  declare listeners?: Listeners
   readonly #connection: Carrier<SimulatedStream>
   #other: SimulatedStream | undefined
   #onItsWayBytes = 0
@@ -40,6 +45,56 @@ export class SimulatedStream extends AbstractStream {
     near.streams.push(ends[0])
     far.streams.push(ends[1])
     return [...ends]
+  }
+
+  // Events take a tenth of the memory of EventTarget's.
+  override addEventListener(...[type, listener, options]: Parameters<AbstractStream['addEventListener']>): void {
+    this.listeners ??= new Listeners()
+    this.listeners.add(type, listener, options as { once?: boolean })
+    if (type === 'message' && this.readBuffer.byteLength > 0) queueMicrotask(() => this.dispatchReadBuffer())
+  }
+
+  override removeEventListener(...[type, listener]: Parameters<AbstractStream['removeEventListener']>): void {
+    if (listener) this.listeners?.remove(type, listener)
+  }
+
+  override listenerCount(type: string): number {
+    return this.listeners?.count(type) ?? 0
+  }
+
+  override dispatchEvent(event: Event): boolean {
+    this.listeners?.tell(event)
+    return true
+  }
+
+  override async *[Symbol.asyncIterator](): AsyncGenerator<Data> {
+    if (this.readStatus !== 'readable' && this.readStatus !== 'paused') return
+    const arrived: Data[] = []
+    let end: { error?: Error | undefined } | undefined
+    let wake: () => void = () => undefined
+    const onMessage = (event: Event): void => {
+      arrived.push((event as StreamMessageEvent).data)
+      wake()
+    }
+    const onEnd = (event: Event): void => {
+      end ??= { error: (event as StreamCloseEvent).error }
+      wake()
+    }
+    this.addEventListener('message', onMessage)
+    this.addEventListener('close', onEnd)
+    this.addEventListener('remoteCloseWrite', onEnd)
+    try {
+      for (;;) {
+        for (let data = arrived.shift(); data !== undefined; data = arrived.shift()) yield data
+        if (end !== undefined) break
+        await new Promise<void>((resolve) => (wake = resolve))
+      }
+      if (end.error !== undefined) throw end.error
+    } finally {
+      this.removeEventListener('message', onMessage)
+      this.removeEventListener('close', onEnd)
+      this.removeEventListener('remoteCloseWrite', onEnd)
+    }
   }
 
   override sendData(data: Parameters<AbstractStream['sendData']>[0]): { sentBytes: number; canSendMore: boolean } {

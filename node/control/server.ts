@@ -131,7 +131,9 @@ export class ControlServer {
       if (this.#isDraining) response.shouldKeepAlive = false
       if (plain === undefined) answer.result(result)
       else answer.plain(plain)
-    } catch (error) {
+    } catch (thrown) {
+      // What was aborted in the middle may say so in words of its own.
+      const error: unknown = signal.aborted && !isP2pfsError(thrown) ? signal.reason : thrown
       const { problem, headers } = problemOf(error)
       const { method, url: path } = request
       const fields = { error, method, path, status: problem.status }

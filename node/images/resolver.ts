@@ -250,19 +250,25 @@ export class ImageResolver {
     if (lastKnown !== undefined && answerer === 'record') {
       const { manifestDigest } = lastKnown.record
       if (options.mustProve) await this.#proofs.prove(reference, manifestDigest, options)
-      else this.#askSilent(reference, name.platform)
+      else if ((await this.#chooseAnswerer(reference, options.pull, lastKnown, false)) === 'registry')
+        this.#askSilent(reference)
       return { ...lastKnown, resolution: 'last-known' }
     }
     return await this.#resolveTag(reference, name, lastKnown, options)
   }
 
-  async #chooseAnswerer(reference: Reference, pull: MountPolicy, known: FoundRootfs | undefined): Promise<Answerer> {
+  async #chooseAnswerer(
+    reference: Reference,
+    pull: MountPolicy,
+    known: FoundRootfs | undefined,
+    isSilent = this.#silent.has(registryOf(reference)),
+  ): Promise<Answerer> {
     const record = known && {
       isWholeHere: known.origin === 'local' && this.#parts.inventory.isWhole(known.manifest),
       isOnMembersWord: known.belief.name === 'member',
       isFresh: reference.kind === 'registry' && (await this.#freshness.isFresh(known)),
     }
-    return chooseAnswerer(reference, pull, record, this.#silent.has(registryOf(reference)))
+    return chooseAnswerer(reference, pull, record, isSilent)
   }
 
   /** Asks the registry what the reference stands for. If it does not answer, the last known image is used. */
@@ -328,8 +334,8 @@ export class ImageResolver {
     }
   }
 
-  /** Asks a silent registry again, beside whoever has come: nobody waits for that. */
-  #askSilent(reference: Reference, platform: string): void {
+  /** Asks a silent registry again, beside whoever has come and would have asked it: nobody waits for that. */
+  #askSilent(reference: Reference): void {
     const registry = registryOf(reference)
     if (!this.#silent.isDue(registry)) return
     const options = { signal: new AbortController().signal, answerMs: this.#options.resolveBudgetMs }
@@ -337,7 +343,7 @@ export class ImageResolver {
       () => this.#silent.answered(registry),
       (error: unknown) => {
         if (!judgeFailure(error).isSilence) this.#silent.answered(registry)
-        this.#parts.log.debug('registry has been asked again', { error, registry, platform })
+        this.#parts.log.debug('registry has been asked again', { error, registry })
       },
     )
   }

@@ -2,6 +2,7 @@ import { readdir } from 'node:fs/promises'
 import type { EventLoopDelay } from '../base/event-loop-delay.ts'
 import type { Room } from '../store/disk-room.ts'
 import type { Inventory } from '../store/inventory.ts'
+import type { StoreRoom } from '../store/store-room.ts'
 import { labelled, single, type Figure } from './figure.ts'
 
 /** How many daemons a supervisor has replaced: by order, and because they ended. */
@@ -14,6 +15,7 @@ export interface HostFiguresParts {
   version: string
   replacements: Replacements
   inventory: Pick<Inventory, 'count'>
+  storeRoom: Pick<StoreRoom, 'usedBytes' | 'limitBytes' | 'evicted'>
   /** The room on the filesystem of the store. */
   room: () => Promise<Room>
   loopDelay: Pick<EventLoopDelay, 'figures'>
@@ -24,7 +26,7 @@ const microsecondsPerSecond = 1e6
 
 /** The daemon itself, and its disk. */
 export function hostFigures(parts: HostFiguresParts): Figure[] {
-  const { inventory, room, loopDelay } = parts
+  const { inventory, storeRoom, room, loopDelay } = parts
   const startSeconds = Date.now() / 1000 - process.uptime()
   return [
     {
@@ -43,6 +45,26 @@ export function hostFigures(parts: HostFiguresParts): Figure[] {
       () => ({ ...parts.replacements }),
     ),
     single('gauge', 'p2pfs_store_chunks', 'Chunks in the store.', () => inventory.count),
+    single(
+      'gauge',
+      'p2pfs_store_bytes',
+      'Bytes of chunks, and of files for native reads, in the store.',
+      () => storeRoom.usedBytes,
+    ),
+    {
+      type: 'gauge',
+      name: 'p2pfs_store_limit_bytes',
+      help: 'What the store may take by --store-limit and --store-keep-free; absent where neither bounds it.',
+      labels: [],
+      bound: 'one value',
+      read: () => (storeRoom.limitBytes < Number.MAX_SAFE_INTEGER ? [{ labels: {}, value: storeRoom.limitBytes }] : []),
+    },
+    single(
+      'counter',
+      'p2pfs_evicted_bytes_total',
+      'Bytes of chunks that were evicted for the limits of the store.',
+      () => storeRoom.evicted.bytes,
+    ),
     single(
       'gauge',
       'p2pfs_store_disk_free_bytes',

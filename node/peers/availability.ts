@@ -86,7 +86,11 @@ export class Availability {
   announce(id: Digest, held: Bitmap): void {
     const table = this.#tables.add(id, held)
     if (table === undefined) return
-    if (!this.#location.isSmall) return this.#location.hold(id, levelOf(table), 'later')
+    if (!this.#location.isSmall) {
+      const level = levelOf(table)
+      // Who comes with much has imported it, and may be the only one; who begins to fetch may be one of very many.
+      return this.#location.hold(id, level, level === holds.much ? 'later' : 'spread')
+    }
     for (const { questions } of this.#membership.connected()) questions?.add(table)
     const waiting = this.#prompt()
     if (this.#fresh.length === 0) queueMicrotask(() => this.#ask(waiting))
@@ -240,7 +244,7 @@ export class Availability {
 
   /** This host's chunks of the segment have changed, in a large region. */
   #changed(table: TrackedTable): void {
-    if (!this.#joining.has(table.id)) this.#location.hold(table.id, levelOf(table), 'later')
+    if (!this.#joining.has(table.id)) this.#location.hold(table.id, levelOf(table), 'spread')
     if (table.held.isFull) this.#swarms.leave(table.id)
   }
 
@@ -292,7 +296,7 @@ export class Availability {
         questions?.askAll()
         regionClient?.wake()
       }
-    } else for (const table of this.#tables) this.#location.hold(table.id, levelOf(table), 'later')
+    } else for (const table of this.#tables) this.#location.hold(table.id, levelOf(table), 'spread')
   }
 
   /** Ids of the members whose answers a first fetch waits for. */

@@ -19,7 +19,7 @@ import { isMember, Peer, type Member } from './peer.ts'
 import { RegionClient } from './region/client.ts'
 import { Rendezvous, rendezvous } from './rendezvous.ts'
 import { Gossip, type GossipPeer, type RecordSigning } from './roster/gossip.ts'
-import { Roster } from './roster/roster.ts'
+import { Roster, type KnownMembers } from './roster/roster.ts'
 import { TrafficCounter, type Traffic } from './traffic.ts'
 
 /** A region is known when no member has joined for so long (ms): the first member gives the whole list within it. */
@@ -65,6 +65,8 @@ export interface MembershipOptions {
   hasBootstrap: boolean
   /** Members of a region that is connected each to each, at most; for tests. */
   fullMesh?: number
+  /** Members that this host knows from the begin; for simulations. */
+  known?: KnownMembers | undefined
 }
 
 /** Members near this host in the roster. */
@@ -123,7 +125,8 @@ export class Membership {
     this.#options = options
     const { host, signing, log, signal } = parts
     const now = this.#now
-    this.roster = new Roster({ id: host.peerId.toString(), name: options.name, addresses: [] }, { now })
+    const own = { id: host.peerId.toString(), name: options.name, addresses: [] }
+    this.roster = new Roster(own, { now, known: options.known })
     this.#fullMesh = options.fullMesh ?? limits.roster.fullMesh
     this.#gossip = new Gossip({
       roster: this.roster,
@@ -142,9 +145,9 @@ export class Membership {
       this.#nearby = undefined
       this.#rendezvous = undefined
       this.#lastGrownAtMs = this.#now()
-      this.#wantedTimer ??= setTimeout(() => this.#dialWanted(), wantedIntervalMs).unref()
+      this.#dialWantedSoon()
     })
-    parts.dialler.want((id) => !this.roster.get(id) || this.#isDialled(id))
+    parts.dialler.want((id) => !this.roster.has(id) || this.#isDialled(id))
     const stopTimers = (): void => {
       for (const timer of [this.#wantedTimer, this.#missedTimer, ...this.#helloTimers.values()]) clearTimeout(timer)
     }
@@ -197,7 +200,7 @@ export class Membership {
   isAwake(peerId: string): boolean {
     const peer = this.#peers.get(peerId)
     if (peer !== undefined && isMember(peer)) return !peer.standing.isSilent
-    return this.roster.get(peerId) !== undefined
+    return this.roster.has(peerId)
   }
 
   /**
@@ -258,6 +261,11 @@ export class Membership {
    */
   cohort(): readonly string[] {
     return this.#near().cohort
+  }
+
+  /** How many cohorts the region has, about. */
+  get cohorts(): number {
+    return 2 ** cohortBits(this.roster.size, this.#fullMesh)
   }
 
   /**
@@ -361,6 +369,7 @@ export class Membership {
   /** Compares the list of members with those of others now and then, from now on. */
   start(): void {
     this.#gossip.start()
+    this.#dialWantedSoon()
     this.#missedTimer = setInterval(() => this.#lookForMissed(), missedIntervalMs).unref()
   }
 
@@ -459,6 +468,10 @@ export class Membership {
     if (peer === undefined || !isMember(peer)) return undefined
     const { regionClient } = peer
     return regionClient && { id, send: (message) => regionClient.send(message) }
+  }
+
+  #dialWantedSoon(): void {
+    this.#wantedTimer ??= setTimeout(() => this.#dialWanted(), wantedIntervalMs).unref()
   }
 
   #dialWanted(): void {

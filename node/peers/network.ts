@@ -36,6 +36,7 @@ import { ImportClient } from './import/client.ts'
 import { limits } from './limits.ts'
 import { listenError } from './listen-error.ts'
 import { Location } from './location/location.ts'
+import type { Trackers } from './location/tracker-map.ts'
 import { Swarms } from './location/swarms.ts'
 import { serveImport } from './import/server.ts'
 import { Membership } from './membership.ts'
@@ -49,6 +50,7 @@ import { ReachClient } from './reach/client.ts'
 import { serveReach } from './reach/server.ts'
 import { SeedClient } from './seed/client.ts'
 import { serveSeed } from './seed/server.ts'
+import type { KnownMembers } from './roster/roster.ts'
 import type { ServedData } from './served-data.ts'
 import { SourcePace } from './source-pace.ts'
 import { SpanAnswers } from './spans/span-answers.ts'
@@ -86,6 +88,8 @@ export interface PeerNetworkOptions {
   bulk: { mode: BulkMode; listen: string | undefined } | undefined
   /** Members of a region that is connected each to each, at most; for tests. */
   fullMesh?: number
+  /** What this host knows of its region from the begin; for simulations. */
+  known?: { members: KnownMembers; trackers: Trackers } | undefined
 }
 
 /** This host's place among its peers: what it asks them, and, once it has started, what it serves them. */
@@ -182,7 +186,7 @@ export class PeerNetwork {
       download,
       guestBandwidth = new Bandwidth(),
     }: PeerNetworkParts & { key: PrivateKey; bans: BanList; gate: RegionGate; host: Libp2p },
-    { region, name, listen, bootstrap, regionKeyFile, bulk, fullMesh }: PeerNetworkOptions,
+    { region, name, listen, bootstrap, regionKeyFile, bulk, fullMesh, known }: PeerNetworkOptions,
   ) {
     const { signal } = this.#stopping
     this.#guestBandwidth = guestBandwidth
@@ -205,10 +209,16 @@ export class PeerNetwork {
         log,
         signal,
       },
-      { region, name, hasBootstrap: bootstrap.length > 0, ...(fullMesh !== undefined && { fullMesh }) },
+      {
+        region,
+        name,
+        hasBootstrap: bootstrap.length > 0,
+        ...(fullMesh !== undefined && { fullMesh }),
+        known: known?.members,
+      },
     )
     const { membership } = this
-    this.location = new Location({ host, membership, signal }, { fullMesh })
+    this.location = new Location({ host, membership, signal }, { fullMesh, known: known?.trackers })
     const { location } = this
     this.#swarms = new Swarms({ location, membership, clock: systemClock, signal })
     this.availability = new Availability({ membership, location, swarms: this.#swarms })

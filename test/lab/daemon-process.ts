@@ -1,11 +1,13 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { request, type IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import type { Status } from '../../node/control/api.ts'
+import { parsePrometheusText } from '../support/prometheus-text.ts'
 
 const program = fileURLToPath(new URL('../../cli/p2pfs', import.meta.url))
 
@@ -132,6 +134,18 @@ export class DaemonProcess {
 
   async status(): Promise<Status> {
     return JSON.parse((await this.cli('status', '--json')).stdout) as Status
+  }
+
+  /** The value of a sample of the metrics, such as `a_total{source="peer"}`. */
+  async metric(sample: string): Promise<number> {
+    const asking = request({ socketPath: this.control, path: '/metrics', agent: false }).end()
+    const [response] = (await once(asking, 'response')) as [IncomingMessage]
+    const text = (await response.setEncoding('utf8').toArray()).join('')
+    for (const { samples } of parsePrometheusText(text).values()) {
+      const value = samples.get(sample)
+      if (value !== undefined) return value
+    }
+    throw new Error(`no ${sample} in ${text}`)
   }
 
   /** Waits until a daemon other than `pid` answers. */

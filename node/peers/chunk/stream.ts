@@ -235,25 +235,40 @@ export class ChunkStream {
     let stream: Stream | undefined
     try {
       stream = await this.#stream
-      for await (const message of readFrames(stream, maxAnswerBytes)) {
-        const answer = parseAnswer(message)
-        if (answer.status === 'coming') {
-          this.#noteComing([answer.id, ...answer.more].map((id) => this.#owed(id)))
-          continue
-        }
-        const pending = this.#owed(answer.id)
-        this.#pending.delete(answer.id)
-        this.#rejectStarved(pending)
-        if (answer.status === 'chunk') void this.#verify(pending, answer.bytes)
-        else {
-          this.#noteAnswer(pending, false)
-          pending.reject(refusalOf(answer, { peer: peer.id, digest: pending.digest }))
-        }
-      }
+      const answers = readFrames(stream, maxAnswerBytes)
+      while (await this.#takeNext(answers));
       this.#fail(new P2pfsError('unavailable', 'peer closed the stream', { peer: peer.id }))
     } catch (error) {
       this.#fail(error as Error)
       stream?.abort(error as Error)
+    }
+  }
+
+  /**
+   * A call for each answer: a loop would keep the bytes of the last chunk while it waits for the next, on each stream.
+   * @returns whether there was one
+   * @throws invalid where the peer breaks the protocol
+   */
+  async #takeNext(answers: AsyncGenerator<Uint8Array, void>): Promise<boolean> {
+    const { done, value } = await answers.next()
+    if (done === true) return false
+    this.#take(value)
+    return true
+  }
+
+  #take(message: Uint8Array): void {
+    const answer = parseAnswer(message)
+    if (answer.status === 'coming') {
+      this.#noteComing([answer.id, ...answer.more].map((id) => this.#owed(id)))
+      return
+    }
+    const pending = this.#owed(answer.id)
+    this.#pending.delete(answer.id)
+    this.#rejectStarved(pending)
+    if (answer.status === 'chunk') void this.#verify(pending, answer.bytes)
+    else {
+      this.#noteAnswer(pending, false)
+      pending.reject(refusalOf(answer, { peer: this.#parts.peer.id, digest: pending.digest }))
     }
   }
 

@@ -10,7 +10,7 @@ import { Registrar, type Urgency } from './registrar.ts'
 import { answer, LocationServer } from './server.ts'
 import { TrackedKeys } from './tracked-keys.ts'
 import { TrackerClient } from './tracker-client.ts'
-import { TrackerMap } from './tracker-map.ts'
+import { TrackerMap, type Trackers } from './tracker-map.ts'
 
 /** The roster's changes are gathered for so long (ms): many join at once. */
 const rosterMs = 100
@@ -44,12 +44,18 @@ export class Location {
   #wasSmall: boolean
   #isStarted = false
 
-  /** @param options `fullMesh`: members of the largest region in which all are connected to all */
-  constructor(parts: LocationParts, { fullMesh = limits.roster.fullMesh }: { fullMesh?: number | undefined } = {}) {
+  /**
+   * @param options `fullMesh`: members of the largest region in which all are connected to all; `known`: the trackers of the
+   *   members that the roster has from the begin
+   */
+  constructor(
+    parts: LocationParts,
+    { fullMesh = limits.roster.fullMesh, known }: { fullMesh?: number | undefined; known?: Trackers | undefined } = {},
+  ) {
     const { host, membership, signal, clock = systemClock, random = Math.random } = parts
     this.#parts = parts
     this.#fullMesh = fullMesh
-    this.#map = new TrackerMap(membership.roster)
+    this.#map = new TrackerMap(membership.roster, known)
     this.#keys = new TrackedKeys({ now: clock.now, random })
     this.#server = new LocationServer({ keys: this.#keys })
     const remote = new TrackerClient({ host, membership, clock })
@@ -116,7 +122,7 @@ export class Location {
       order,
       signal,
     })
-    const members = found.members.filter((id) => id !== roster.own && roster.get(id) !== undefined)
+    const members = found.members.filter((id) => id !== roster.own && roster.has(id))
     return { ...found, members }
   }
 

@@ -3,10 +3,13 @@ import { holds, maxKeysPerRequest, type Holds, type LocationAnswer } from '../..
 import type { Clock } from '../../base/clock.ts'
 import { Semaphore } from '../../base/semaphore.ts'
 import type { TrackerClient } from './tracker-client.ts'
-import { bucketCount, bucketOf, type NewTracker, type TrackerMap } from './tracker-map.ts'
+import { bucketOf, type NewTracker, type TrackerMap } from './tracker-map.ts'
 
-/** When trackers are told: at once, since others may ask now; soon, since the first tracker knows it by a question; or in its turn. */
-export type Urgency = 'now' | 'soon' | 'later'
+/**
+ * When trackers are told: at once, since others may ask now; soon, since the first tracker knows it by a question; in its turn; or
+ * spread over a time that grows with the region, since all of it may have the same to tell.
+ */
+export type Urgency = 'now' | 'soon' | 'later' | 'spread'
 
 /** How long what is to be told at once is gathered (ms). */
 const nowMs = 50
@@ -14,8 +17,13 @@ const nowMs = 50
 const soonMs = 1_000
 /** Messages to trackers, of what is told in its turn: four in a second. 1,000 trackers take four minutes. */
 const turnMs = 250
-/** New trackers are told within this (ms): one that joins a region of 1,000 hears from 100 of them in a second. */
+/** New trackers are told within this (ms), or {@link spreadMsPerMember}. */
 const handoverMs = 10_000
+/**
+ * What all members may have to tell is spread over so long for each of them (ms): a tracker hears from 100 in a second, whom it
+ * has to connect to first: a fifth of a core. In a region of 10,000 it takes 100 s.
+ */
+const spreadMsPerMember = 10
 /** Everything is told anew so often (ms): a tracker may have been started anew without a trace in the roster. */
 const refreshMs = 30 * 60_000
 /** A tracker that did not take what it was told is told again after this (ms). */
@@ -24,7 +32,7 @@ const retryMs = 10_000
 const atOnce = 8
 
 export interface RegistrarParts {
-  trackers: Pick<TrackerMap, 'trackersOfBucket'>
+  trackers: Pick<TrackerMap, 'trackersOfBucket' | 'members'>
   client: Pick<TrackerClient, 'ask'>
   clock: Clock
   /** From 0 to less than 1. */
@@ -39,7 +47,8 @@ export interface RegistrarParts {
  */
 export class Registrar {
   readonly #parts: RegistrarParts
-  readonly #own: Map<Digest, Holds>[] = Array.from({ length: bucketCount }, () => new Map())
+  /** By bucket; where there are none, there is no map: 1,024 of them would take 200 KB. */
+  readonly #own = new Map<number, Map<Digest, Holds>>()
   #size = 0
   /** Keys that trackers are to hear of at once, or soon. */
   readonly #pressing = { now: new Map<string, Set<Digest>>(), soon: new Map<string, Set<Digest>>() }
@@ -62,17 +71,19 @@ export class Registrar {
 
   /** What this host has said of the key. */
   said(key: Digest): Holds {
-    return this.#own[bucketOf(key)]!.get(key) ?? holds.unsaid
+    return this.#ownOf(bucketOf(key), key) ?? holds.unsaid
   }
 
   /** This host holds the key, or no longer. What it has said already is not said again. */
   say(key: Digest, said: Holds, urgency: Urgency): void {
     const bucket = bucketOf(key)
-    const own = this.#own[bucket]!
-    const before = own.get(key)
+    const before = this.#ownOf(bucket, key)
     if (before === said || (before === undefined && said === holds.nothing)) return
+    const own = this.#own.get(bucket) ?? new Map<Digest, Holds>()
     if (said === holds.nothing) own.delete(key)
     else own.set(key, said)
+    if (own.size > 0) this.#own.set(bucket, own)
+    else this.#own.delete(bucket)
     this.#size += Number(said !== holds.nothing) - Number(before !== undefined)
     if (this.#isRunning) this.#tell(key, bucket, urgency)
   }
@@ -108,16 +119,28 @@ export class Registrar {
       for (const pressing of Object.values(this.#pressing)) pressing.delete(tracker)
     }
     const { clock, random } = this.#parts
-    const notBeforeMs = clock.now() + random() * handoverMs
-    for (const { tracker, bucket } of added) if (this.#own[bucket]!.size > 0) this.#owe(tracker, bucket, notBeforeMs)
+    const notBeforeMs = clock.now() + random() * this.#handoverMs
+    for (const { tracker, bucket } of added) if (this.#own.has(bucket)) this.#owe(tracker, bucket, notBeforeMs)
+  }
+
+  /** Within this all members have told one tracker what they all have to tell (ms). */
+  get #spreadMs(): number {
+    return this.#parts.trackers.members * spreadMsPerMember
+  }
+
+  get #handoverMs(): number {
+    return Math.max(handoverMs, this.#spreadMs)
+  }
+
+  #ownOf(bucket: number, key: Digest): Holds | undefined {
+    return this.#own.get(bucket)?.get(key)
   }
 
   #tellAll(): void {
     const { clock, random, trackers } = this.#parts
-    for (let bucket = 0; bucket < bucketCount; bucket++) {
-      if (this.#own[bucket]!.size === 0) continue
+    for (const bucket of this.#own.keys()) {
       for (const tracker of trackers.trackersOfBucket(bucket))
-        this.#owe(tracker, bucket, clock.now() + random() * handoverMs)
+        this.#owe(tracker, bucket, clock.now() + random() * this.#handoverMs)
     }
     this.#cancelRefresh = clock.after(refreshMs * (0.75 + random() / 4), () => this.#tellAll())
   }
@@ -125,15 +148,15 @@ export class Registrar {
   #tell(key: Digest, bucket: number, urgency: Urgency): void {
     const { trackers, clock, random } = this.#parts
     for (const tracker of trackers.trackersOfBucket(bucket)) {
-      if (urgency === 'later') {
-        this.#owe(tracker, bucket, clock.now())
+      if (urgency === 'later' || urgency === 'spread') {
+        this.#owe(tracker, bucket, clock.now() + (urgency === 'spread' ? random() * this.#spreadMs : 0))
         continue
       }
       const pressing = this.#pressing[urgency]
       const keys = pressing.get(tracker) ?? new Set()
       pressing.set(tracker, keys.add(key))
     }
-    if (urgency === 'later') return
+    if (urgency === 'later' || urgency === 'spread') return
     const ms = urgency === 'now' ? nowMs : soonMs * (1 + random())
     this.#cancels[urgency] ??= clock.after(ms, () => this.#flush(urgency))
   }
@@ -148,7 +171,10 @@ export class Registrar {
   #owe(tracker: string, bucket: number, notBeforeMs: number): void {
     const due = this.#due.get(tracker)
     if (due === undefined) this.#due.set(tracker, { buckets: new Set([bucket]), notBeforeMs })
-    else due.buckets.add(bucket)
+    else {
+      due.buckets.add(bucket)
+      due.notBeforeMs = Math.min(due.notBeforeMs, notBeforeMs)
+    }
     this.#cancelTurn ??= this.#parts.clock.after(turnMs, () => this.#takeTurn())
   }
 
@@ -161,7 +187,7 @@ export class Registrar {
     for (const [tracker, { buckets, notBeforeMs }] of this.#due) {
       if (notBeforeMs > clock.now()) continue
       this.#due.delete(tracker)
-      const keys = [...buckets].flatMap((bucket) => [...this.#own[bucket]!.keys()])
+      const keys = [...buckets].flatMap((bucket) => [...(this.#own.get(bucket)?.keys() ?? [])])
       void this.#sendKeys(tracker, keys)
       return
     }
@@ -187,7 +213,7 @@ export class Registrar {
 
   async #send(tracker: string, keys: readonly Digest[]): Promise<LocationAnswer> {
     const { client, signal } = this.#parts
-    const said = keys.map((key) => ({ key, holds: this.#own[bucketOf(key)]!.get(key) ?? holds.nothing }))
+    const said = keys.map((key) => ({ key, holds: this.#ownOf(bucketOf(key), key) ?? holds.nothing }))
     return await client.ask(tracker, { keys: said, wanted: 0, order: 0 }, { signal })
   }
 }

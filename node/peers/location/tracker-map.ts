@@ -9,14 +9,27 @@ const bucketBits = 10
 
 /** A member, and the two words of its id's hash. */
 interface Weighed {
-  id: string
-  a: number
-  b: number
+  readonly id: string
+  readonly a: number
+  readonly b: number
 }
 
 interface Tracker {
-  member: Weighed
-  weight: number
+  readonly member: Weighed
+  readonly weight: number
+}
+
+/** The trackers of all buckets, of some members. They never change: others take their place. */
+export interface Trackers {
+  readonly ids: readonly string[]
+  readonly members: ReadonlyMap<string, Weighed>
+  readonly ofBuckets: readonly (readonly Tracker[])[]
+}
+
+const noTrackers: Trackers = {
+  ids: [],
+  members: new Map(),
+  ofBuckets: Array.from({ length: bucketCount }, () => []),
 }
 
 /** A bucket has another tracker now. */
@@ -36,15 +49,20 @@ export function bucketOf(key: Digest): number {
  */
 export class TrackerMap {
   readonly #roster: Pick<Roster, 'ids'>
-  #ids: readonly string[] = []
-  #members = new Map<string, Weighed>()
-  readonly #trackers: Tracker[][] = Array.from({ length: bucketCount }, () => [])
+  #trackers: Trackers
   #added: NewTracker[] = []
   #gone: string[] = []
 
-  constructor(roster: Pick<Roster, 'ids'>) {
+  /** @param known trackers of members that the roster has had so far */
+  constructor(roster: Pick<Roster, 'ids'>, known: Trackers = noTrackers) {
     this.#roster = roster
+    this.#trackers = known
     this.changes()
+  }
+
+  /** How many members there are. */
+  get members(): number {
+    return this.#roster.ids().length
   }
 
   /** The trackers of the key, in the order in which they are asked; fewer in a region of fewer members. */
@@ -54,7 +72,7 @@ export class TrackerMap {
 
   trackersOfBucket(bucket: number): string[] {
     this.#update()
-    return this.#trackers[bucket]!.map(({ member }) => member.id)
+    return this.#trackers.ofBuckets[bucket]!.map(({ member }) => member.id)
   }
 
   /** The buckets that have another tracker, and the members that have gone, since the last call. */
@@ -69,37 +87,44 @@ export class TrackerMap {
   /** Takes in what has changed in the roster. */
   #update(): void {
     const ids = this.#roster.ids()
-    if (ids === this.#ids) return
-    this.#ids = ids
-    const present = new Set(ids)
-    const gone = [...this.#members.keys()].filter((id) => !present.has(id))
-    const come = ids.filter((id) => !this.#members.has(id)).map(weighed)
-    for (const id of gone) this.#members.delete(id)
-    for (const member of come) this.#members.set(member.id, member)
-    for (let bucket = 0; bucket < bucketCount; bucket++) {
-      const before = this.#trackers[bucket]!
-      const kept = before.filter(({ member }) => this.#members.has(member.id))
-      // Where a tracker has gone, any member may be the next.
-      const hasLost = kept.length < before.length
-      const trackers = hasLost ? [] : kept
-      for (const member of hasLost ? this.#members.values() : come) insert(trackers, member, bucket)
-      this.#trackers[bucket] = trackers
+    if (ids === this.#trackers.ids) return
+    const before = this.#trackers
+    this.#trackers = trackersOf(ids, before)
+    for (const [bucket, trackers] of this.#trackers.ofBuckets.entries()) {
+      const old = before.ofBuckets[bucket]!
+      if (trackers === old) continue
       for (const { member } of trackers) {
-        if (!before.some((old) => old.member.id === member.id)) this.#added.push({ bucket, tracker: member.id })
+        if (!old.some(({ member: { id } }) => id === member.id)) this.#added.push({ bucket, tracker: member.id })
       }
     }
-    this.#gone.push(...gone)
+    for (const id of before.members.keys()) if (!this.#trackers.members.has(id)) this.#gone.push(id)
   }
 }
 
-/** Puts a member among the trackers, the heaviest first, if it is heavy enough. */
-function insert(trackers: Tracker[], member: Weighed, bucket: number): void {
+/** The trackers of these members. @param before those of other members: what has not changed is taken from them */
+export function trackersOf(ids: readonly string[], before: Trackers = noTrackers): Trackers {
+  const members = new Map(ids.map((id) => [id, before.members.get(id) ?? weighed(id)]))
+  const come = [...members.values()].filter(({ id }) => !before.members.has(id))
+  const ofBuckets = before.ofBuckets.map((old, bucket) => {
+    // Where a tracker has gone, any member may be the next.
+    const hasLost = old.some(({ member }) => !members.has(member.id))
+    const trackers = hasLost ? [] : [...old]
+    let hasChanged = hasLost
+    for (const member of hasLost ? members.values() : come) if (insert(trackers, member, bucket)) hasChanged = true
+    return hasChanged ? trackers : old
+  })
+  return { ids, members, ofBuckets }
+}
+
+/** Puts a member among the trackers, the heaviest first, if it is heavy enough. @returns whether it is */
+function insert(trackers: Tracker[], member: Weighed, bucket: number): boolean {
   const weight = weightOf(member, bucket)
   let at = trackers.length
   while (at > 0 && isBefore(member, weight, trackers[at - 1]!)) at--
-  if (at === trackersPerKey) return
+  if (at === trackersPerKey) return false
   trackers.splice(at, 0, { member, weight })
   if (trackers.length > trackersPerKey) trackers.pop()
+  return true
 }
 
 function isBefore({ id }: Weighed, weight: number, other: Tracker): boolean {

@@ -92,6 +92,7 @@ export class Gossip {
       for (const timer of this.#timers.values()) clearTimeout(timer)
     }
     parts.signal.addEventListener('abort', stop, { once: true })
+    this.#takeOwn()
   }
 
   /**
@@ -154,6 +155,16 @@ export class Gossip {
       this.#compare()
       this.start()
     })
+  }
+
+  /** A record of this host that its roster has from the begin stands as long as it describes this host. */
+  #takeOwn(): void {
+    const { roster } = this.#parts
+    const signed = roster.signedRecord(roster.own)
+    if (signed === undefined) return
+    const { region, name, addresses, sequence } = parseMemberRecord(signed.claim)
+    this.#described = JSON.stringify({ region, name, addresses })
+    this.#sequence = sequence
   }
 
   #takeRecord(signed: SignedMemberRecord, teller: string): void {
@@ -304,7 +315,7 @@ export class Gossip {
       const known = roster.sequenceOf(peer) ?? -1
       if (known < sequence) wants.push(peer)
       // It is dead here: if it lives, it says so with a higher sequence number.
-      else if (roster.get(peer) === undefined) suspects.push({ peer, sequence })
+      else if (!roster.has(peer)) suspects.push({ peer, sequence })
     }
     const news = roster.listing(new Set(buckets)).filter(({ peer, sequence }) => (theirs.get(peer) ?? -1) < sequence)
     const peer = connected(id)

@@ -1,8 +1,9 @@
-import { bucketHashBytes, rosterBuckets, type Sighting } from '../../../protocol/messages/roster.ts'
+import type { Sighting } from '../../../protocol/messages/roster.ts'
 import { parseMemberRecord, type MemberRecord, type SignedMemberRecord } from '../../../protocol/member-record.ts'
 import { BoundedMap } from '../../base/bounded-map.ts'
 import { limits } from '../limits.ts'
-import { memberHash, mix, ringCount, type MemberHash } from './member-hash.ts'
+import { memberHash, ringCount, type MemberHash } from './member-hash.ts'
+import { RosterDigest } from './roster-digest.ts'
 
 /** A host of the region, as it describes itself. */
 export interface RosterMember {
@@ -25,28 +26,48 @@ const joined = ({ signature, claim }: SignedMemberRecord): Uint8Array => {
   return bytes
 }
 
-interface Entry {
+/** A member as the list has it. It never changes: another entry takes its place. */
+export interface RosterEntry {
   /** Its hello, until its signed record is here. */
-  hello: RosterMember | undefined
+  readonly hello: RosterMember | undefined
   /** Its signature, and what it signed behind it: one array takes less memory than two. */
-  signed: Uint8Array | undefined
+  readonly signed: Uint8Array | undefined
   /** 0 before its record is here. */
-  sequence: number
-  hash: MemberHash
+  readonly sequence: number
+  readonly hash: MemberHash
   /** Its teller, until it has been connected. */
-  teller: string | undefined
+  readonly teller: string | undefined
   /** When the next update of it is in time (ms): it may come some earlier. */
-  nextUpdateMs: number
+  readonly nextUpdateMs: number
   /** When it counts as dead, unless it refutes that. */
-  deadAtMs: number | undefined
+  readonly deadAtMs: number | undefined
 }
+
+/** Members that a roster knows from the begin, itself among them. */
+export interface KnownMembers {
+  /** By id; the roster changes it. */
+  entries: Map<string, RosterEntry>
+  /** The ids of the entries, sorted. */
+  ids: readonly string[]
+  /** Of the entries; it is not changed. */
+  digest: RosterDigest
+}
+
+/** The entry of a member that all have been connected to. */
+export function knownEntry({ peer, sequence }: MemberRecord, signed: SignedMemberRecord): RosterEntry {
+  const hash = memberHash(peer)
+  return { ...noEntry, nextUpdateMs: 0, hash, signed: joined(signed), sequence }
+}
+
+const noEntry = { hello: undefined, signed: undefined, sequence: 0, teller: undefined, deadAtMs: undefined }
 
 /** The members of the region that are alive, connected or not, this host included. */
 export class Roster {
   /** Peer id of this host. */
   readonly own: string
   readonly #now: () => number
-  readonly #entries = new Map<string, Entry>()
+  readonly #entries: Map<string, RosterEntry>
+  readonly #digest: RosterDigest
   /** Sequence numbers of those that are dead or have left: older records of them count for nothing. */
   readonly #dead = new BoundedMap<string, number>({ maxEntries: limits.roster.dead })
   /** How many members that nobody has proved each teller has told of. */
@@ -55,11 +76,14 @@ export class Roster {
   readonly #listeners = new Set<() => void>()
   #ids: readonly string[] | undefined
 
-  /** @param parts `now`: the clock (ms) */
-  constructor(own: RosterMember, { now }: { now: () => number }) {
+  /** @param parts `now`: the clock (ms); `known`: this host alone where it is not given */
+  constructor(own: RosterMember, { now, known }: { now: () => number; known?: KnownMembers | undefined }) {
     this.own = own.id
     this.#now = now
-    this.#entries.set(own.id, this.#entry(own.id, { hello: own }))
+    this.#entries = known?.entries ?? new Map<string, RosterEntry>()
+    this.#ids = known?.ids
+    this.#digest = known?.digest.copy() ?? new RosterDigest()
+    if (known === undefined) this.#put(own.id, this.#entry(own.id, { hello: own }))
   }
 
   /** Ids of the members, this host included: the same array until it changes. */
@@ -71,6 +95,10 @@ export class Roster {
   /** How many members there are, this host included. */
   get size(): number {
     return this.#entries.size
+  }
+
+  has(id: string): boolean {
+    return this.#entries.has(id)
   }
 
   get(id: string): RosterMember | undefined {
@@ -95,8 +123,10 @@ export class Roster {
       return
     }
     this.#prove(entry)
-    entry.hello = member
-    this.#clear(member.id, entry)
+    const hello = entry.signed === undefined ? member : undefined
+    if (entry.teller !== undefined || entry.deadAtMs !== undefined || entry.hello !== hello)
+      this.#put(member.id, { ...entry, teller: undefined, hello, deadAtMs: undefined })
+    this.#suspects.delete(member.id)
   }
 
   /** Whether a record is newer than what is known, and in time. Its signature is for the caller to check. */
@@ -120,9 +150,9 @@ export class Roster {
         this.#entry(peer, { signed: joined(signed), sequence, teller: teller === peer ? undefined : teller }),
       )
     }
-    Object.assign(entry, { signed: joined(signed), sequence, hello: undefined })
-    entry.nextUpdateMs = Math.max(entry.nextUpdateMs, this.#now()) + limits.roster.updates.everyMs
-    this.#clear(peer, entry)
+    const nextUpdateMs = Math.max(entry.nextUpdateMs, this.#now()) + limits.roster.updates.everyMs
+    this.#put(peer, { ...entry, signed: joined(signed), sequence, hello: undefined, nextUpdateMs, deadAtMs: undefined })
+    this.#suspects.delete(peer)
   }
 
   /** Somebody cannot reach the member. @returns whether it is suspected from now on */
@@ -130,7 +160,7 @@ export class Roster {
     const entry = this.#entries.get(id)
     if (id === this.own || entry === undefined || entry.deadAtMs !== undefined || sequence < entry.sequence)
       return false
-    entry.deadAtMs = this.#now() + limits.roster.suspectMs
+    this.#put(id, { ...entry, deadAtMs: this.#now() + limits.roster.suspectMs })
     this.#suspects.add(id)
     return true
   }
@@ -151,8 +181,7 @@ export class Roster {
     const entry = this.#entries.get(id)
     if (id === this.own || entry === undefined) return
     this.#prove(entry)
-    this.#suspects.delete(id)
-    this.#entries.delete(id)
+    this.#remove(id, entry)
     this.#dead.set(id, sequence)
     this.#changed()
   }
@@ -174,20 +203,12 @@ export class Roster {
 
   /** A hash of each bucket: two lists with the same digest are the same. */
   digest(): Uint8Array {
-    const words = new Uint32Array((rosterBuckets * bucketHashBytes) / 4)
-    for (const { hash, sequence } of this.#entries.values()) {
-      if (sequence === 0) continue
-      const state = mix(sequence >>> 0, Math.floor(sequence / 2 ** 32))
-      words[2 * hash.bucket]! ^= mix(hash.places[0]!, state)
-      words[2 * hash.bucket + 1]! ^= mix(hash.places[1]!, state)
-    }
-    const bytes = Buffer.alloc(words.length * 4)
-    for (const [i, word] of words.entries()) bytes.writeUInt32BE(word, i * 4)
-    return Uint8Array.from(bytes)
+    return this.#digest.bytes()
   }
 
   /** The members of some buckets whose records are here. */
   listing(buckets: ReadonlySet<number>): Sighting[] {
+    if (buckets.size === 0) return []
     return [...this.#entries]
       .filter(([, { hash, sequence }]) => sequence > 0 && buckets.has(hash.bucket))
       .map(([peer, { sequence }]) => ({ peer, sequence }))
@@ -221,29 +242,35 @@ export class Roster {
     return this.ids().filter((id) => bucketOf(id) === own)
   }
 
-  #entry(id: string, entry: Partial<Entry>): Entry {
-    const none = { hello: undefined, signed: undefined, sequence: 0, teller: undefined, deadAtMs: undefined }
-    return { ...none, nextUpdateMs: this.#now(), hash: memberHash(id), ...entry }
+  #entry(id: string, entry: Partial<RosterEntry>): RosterEntry {
+    return { ...noEntry, nextUpdateMs: this.#now(), hash: memberHash(id), ...entry }
   }
 
-  #add(id: string, entry: Entry): void {
+  #add(id: string, entry: RosterEntry): void {
     this.#dead.delete(id)
-    this.#entries.set(id, entry)
+    this.#put(id, entry)
     this.#changed()
   }
 
-  /** The member has been connected, or has gone: it no longer counts for who told of it. */
-  #prove(entry: Entry): void {
-    if (entry.teller === undefined) return
-    const left = this.#told.get(entry.teller)! - 1
-    if (left > 0) this.#told.set(entry.teller, left)
-    else this.#told.delete(entry.teller)
-    entry.teller = undefined
+  #put(id: string, entry: RosterEntry): void {
+    const before = this.#entries.get(id)
+    if (before !== undefined) this.#digest.toggle(before)
+    this.#digest.toggle(entry)
+    this.#entries.set(id, entry)
   }
 
-  #clear(id: string, entry: Entry): void {
-    entry.deadAtMs = undefined
+  #remove(id: string, entry: RosterEntry): void {
+    this.#digest.toggle(entry)
+    this.#entries.delete(id)
     this.#suspects.delete(id)
+  }
+
+  /** The member has been connected, or has gone: it no longer counts for who told of it. */
+  #prove({ teller }: RosterEntry): void {
+    if (teller === undefined) return
+    const left = this.#told.get(teller)! - 1
+    if (left > 0) this.#told.set(teller, left)
+    else this.#told.delete(teller)
   }
 
   #hasRoomFor(teller: string): boolean {
@@ -257,9 +284,9 @@ export class Roster {
     let newest: string | undefined
     for (const [id, { teller }] of this.#entries) if (teller === most) newest = id
     if (newest === undefined) return false
-    this.#prove(this.#entries.get(newest)!)
-    this.#suspects.delete(newest)
-    this.#entries.delete(newest)
+    const entry = this.#entries.get(newest)!
+    this.#prove(entry)
+    this.#remove(newest, entry)
     this.#ids = undefined
     return true
   }
@@ -271,6 +298,6 @@ export class Roster {
 
   /** This host's own record is another one. */
   takeOwn(sequence: number, signed: SignedMemberRecord): void {
-    Object.assign(this.#entries.get(this.own)!, { sequence, signed: joined(signed) })
+    this.#put(this.own, { ...this.#entries.get(this.own)!, sequence, signed: joined(signed), hello: undefined })
   }
 }

@@ -7,9 +7,19 @@ import type { StewardQuestions } from './steward-questions.ts'
 
 /** A steward has at least this time to answer a deputy (ms): its asker waits for a little longer. */
 const stewardMs = 200
+/**
+ * The deputies of all cohorts may connect to one steward at once: so much longer for each of them (ms), which is twice what that
+ * costs the steward. In a region of 10,000 members a steward that is dead costs a second.
+ */
+const msPerDeputy = 4
+
+/** How much longer a steward may take because of all the deputies that ask it (ms). */
+export function deputiesMs({ cohorts }: Pick<Membership, 'cohorts'>): number {
+  return msPerDeputy * cohorts
+}
 
 export interface SpanAnswersParts {
-  membership: Pick<Membership, 'isSmall'>
+  membership: Pick<Membership, 'isSmall' | 'cohorts'>
   /** The places in spans of which this host is the steward. */
   book: Pick<SpanBook, 'place'>
   /** The places in spans of which this host is the deputy of its cohort. */
@@ -43,7 +53,7 @@ export class SpanAnswers {
   }
 
   async #asDeputy(asker: string, question: SpanQuestion): Promise<SpanPlace[]> {
-    const { cohortBook, stewardsOf, questions } = this.#parts
+    const { cohortBook, stewardsOf, questions, membership } = this.#parts
     const { table, spans, without } = question
     const places = spans.map((span) => cohortBook.place(asker, table, span, without))
     const open = spans.filter((_, i) => places[i]!.member === undefined)
@@ -51,7 +61,7 @@ export class SpanAnswers {
     const asked = { table, spans: open, without, onBehalfOf: asker }
     const told = await questions.ask(stewardsOf(table, Math.floor(open[0]! / groupSpans)), asked, {
       urgency: new Urgency(true),
-      leastMs: stewardMs,
+      leastMs: stewardMs + deputiesMs(membership),
       answerOwn: () => this.#asSteward(asker, asked),
     })
     let next = 0

@@ -4,7 +4,7 @@ import { ExpiringMap } from '../../base/expiring-map.ts'
 import { Urgency } from '../../base/urgency.ts'
 import type { Membership } from '../membership.ts'
 import { standings } from '../peer-standing.ts'
-import type { SpanAnswers } from './span-answers.ts'
+import { deputiesMs, type SpanAnswers } from './span-answers.ts'
 import type { StewardQuestions } from './steward-questions.ts'
 
 /** A deputy, which may have to ask the steward first, has at least this time (ms). */
@@ -21,7 +21,7 @@ const readItself: SpanPlace = { depth: 0, member: undefined }
 export interface SpanStewardsParts {
   /** The id of this host. */
   own: string
-  membership: Pick<Membership, 'members' | 'byResponsibility' | 'cohort' | 'isSmall'>
+  membership: Pick<Membership, 'members' | 'byResponsibility' | 'cohort' | 'cohorts' | 'isSmall'>
   questions: Pick<StewardQuestions, 'ask' | 'connect'>
   /** For the spans that this host answers for itself. */
   answers: Pick<SpanAnswers, 'places'>
@@ -128,7 +128,7 @@ export class SpanStewards {
     }
     const places = await questions.ask(membership.byResponsibility(`${table} ${group}`, membership.cohort()), asked, {
       urgency: Urgency.ofAny(question.urgencies),
-      leastMs: Math.max(question.leastMs, membership.isSmall ? 0 : deputyMs),
+      leastMs: Math.max(question.leastMs, membership.isSmall ? 0 : deputyMs + deputiesMs(membership)),
       answerOwn: async () => await answers.places(own, asked),
       onLate,
     })

@@ -41,7 +41,7 @@ export interface StewardQuestionsParts {
 
 export interface AskOptions {
   urgency: Urgency
-  /** A steward has at least this time (ms). */
+  /** A steward has at least this time to be connected to, and again to answer (ms). */
   leastMs: number
   /** The answer of this host, where it is the steward. */
   answerOwn: () => SpanPlace[] | Promise<SpanPlace[]>
@@ -78,7 +78,7 @@ export class StewardQuestions {
     for (const steward of asked) {
       if (steward === own) return await answerOwn()
       try {
-        const connectMs = await this.connect(steward)
+        const connectMs = await this.connect(steward, { leastMs })
         const startedAtMs = clock.now()
         const asking = client.ask(steward, question)
         asking.then(
@@ -110,15 +110,16 @@ export class StewardQuestions {
 
   /**
    * Connects to a member, where this host is not.
+   * @param options `leastMs`: it may take so long at least
    * @returns the time that it took (ms)
    * @throws unavailable where it cannot be reached in time
    */
-  async connect(id: string): Promise<number> {
+  async connect(id: string, { leastMs = 0 }: { leastMs?: number } = {}): Promise<number> {
     const { membership, signal } = this.#parts
     if (membership.members().some((member) => member.id === id)) return 0
     const startedAtMs = this.#parts.clock.now()
     const late = new AbortController()
-    const timeoutMs = this.#connecting.p95Ms
+    const timeoutMs = Math.max(this.#connecting.p95Ms, leastMs)
     const cancel = this.#parts.clock.after(timeoutMs, () =>
       late.abort(new P2pfsError('unavailable', 'the member cannot be reached in time', { timeoutMs })),
     )

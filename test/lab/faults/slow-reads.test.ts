@@ -1,22 +1,9 @@
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
 import { open } from 'node:fs/promises'
-import { request, type IncomingMessage } from 'node:http'
 import { test } from 'node:test'
-import { parsePrometheusText } from '../../unit/metrics/prometheus-text.ts'
 import { lastNoise, startFaultyLab } from './fault-daemon.ts'
 
 const daemonOptions = ['--read-deadline', '8s']
-
-/** The value of a sample of the daemon's metrics. */
-async function metric(control: string, sample: string): Promise<number> {
-  const asking = request({ socketPath: control, path: '/metrics', agent: false }).end()
-  const [response] = (await once(asking, 'response')) as [IncomingMessage]
-  let text = ''
-  for await (const piece of response.setEncoding('utf8') as AsyncIterable<string>) text += piece
-  const samples = parsePrometheusText(text).get(/^[a-z0-9_]+/.exec(sample)![0].replace(/_count$/, ''))?.samples
-  return samples?.get(sample) ?? assert.fail(`no ${sample}`)
-}
 
 test('a read that waits is shown with whom it waits for and when it fails, logged, and counted when it has failed', async (t) => {
   const { registry, daemon, rootfs, whole, lose } = await startFaultyLab(t, 'odd', { daemonOptions })
@@ -36,7 +23,7 @@ test('a read that waits is shown with whom it waits for and when it fails, logge
       assert.ok(Math.abs(longest.waitedSeconds + longest.failsInSeconds - 8) < 0.01)
       assert.ok(longest.registry !== undefined || longest.failure !== undefined, JSON.stringify(longest))
       assert.match((await daemon.cli('status')).stdout, /^waiting +\d+ reads?, \d+ of them for 2 s or more/m)
-      assert.ok((await metric(daemon.control, 'p2pfs_reads_waiting')) >= 1)
+      assert.ok((await daemon.metric('p2pfs_reads_waiting')) >= 1)
       break
     }
     assert.ok(!hasEnded, `the read has failed before it was shown: ${daemon.log}`)
@@ -44,7 +31,7 @@ test('a read that waits is shown with whom it waits for and when it fails, logge
   }
   await reading
   assert.ok((await daemon.status()).readErrors >= 1)
-  assert.ok((await metric(daemon.control, 'p2pfs_read_errors_total')) >= 1)
-  assert.ok((await metric(daemon.control, 'p2pfs_read_wait_seconds_count{source="none"}')) >= 1)
-  assert.ok((await metric(daemon.control, 'p2pfs_registries_silent')) >= 1)
+  assert.ok((await daemon.metric('p2pfs_read_errors_total')) >= 1)
+  assert.ok((await daemon.metric('p2pfs_read_wait_seconds_count{source="none"}')) >= 1)
+  assert.ok((await daemon.metric('p2pfs_registries_silent')) >= 1)
 })

@@ -301,9 +301,8 @@ for (const step of ['place', 'reset', 'remove'] as const) {
       let spec = await host.drive(`drive-${tools}`, { scratchBytes: 2 ** 24 })
       if (step !== 'place') spec = { ...spec, identity: (await daemon(host).place(spec, { signal })).identity }
       const { run: tool, isDead } = dyingAfter(tools)
-      await daemon(host, tool)
-        [step](spec, { signal })
-        .catch(() => undefined)
+      const dying = daemon(host, tool)
+      await dying[step](spec, { signal }).catch(() => undefined)
       isDone = !isDead()
       const next = daemon(host)
       const stands = (await next.standing([spec])).get(spec.id)

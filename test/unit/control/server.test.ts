@@ -364,7 +364,9 @@ test('a server that stops aborts what is not done in time, and answers it first'
   const plain = await startServer(t, { drainMs: 1 })
   plain.answer = async (call) => {
     void plain.server.stop()
-    return await untilAborted(call)
+    return await untilAborted(call).catch((cause: unknown) => {
+      throw new DOMException('aborted', { name: 'AbortError', cause })
+    })
   }
   const answer = await send(plain, 'POST', '/v1/mounts/reset', { body: { directory: '/mnt' } })
   assert.deepEqual([problemIn(answer).code, answer.headers['retry-after']], ['closed', '1'])

@@ -318,6 +318,25 @@ test('a silent registry is not waited for until it has answered: it is asked bes
   assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), ['local', 'registry', '1'])
 })
 
+test('a silent registry is not asked beside mounts that would not ask it', async (t) => {
+  const host = await TestHost.create(t, { tagMaxAgeMs: 300_000 })
+  await host.store(await builtBy(own, '1'))
+  host.registry.fails = unavailable
+  await host.resolver.resolveForMount(reference, variant, auto)
+  assert.equal(host.registry.requests, 1)
+  host.nowMs = 20_000
+  const byDigest = parseReference(`host.test/app@${imageOf('1').manifestDigest}`)
+  for (const pull of ['missing', 'never'] as const)
+    await host.resolver.resolveForMount(reference, variant, { pull, signal })
+  await host.resolver.resolveForMount(byDigest, variant, auto)
+  host.isWhole = true
+  await host.resolver.resolveForMount(reference, variant, auto)
+  host.isWhole = false
+  await host.store(await builtBy(own, '1', 'ext4', { statedAtMs: todayMs - 1000 }))
+  await host.resolver.resolveForMount(reference, variant, auto)
+  assert.equal(host.registry.requests, 1)
+})
+
 test('a registry that has lost the tag is asked again the next time', async (t) => {
   const host = await TestHost.create(t)
   await host.store(await builtBy(own, '1'))

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { figuresOf, Metrics } from '../../../node/metrics/metrics.ts'
 import { busyHost } from './figures-fakes.ts'
-import { parsePrometheusText } from './prometheus-text.ts'
+import { parsePrometheusText } from '../../support/prometheus-text.ts'
 
 const top = fileURLToPath(new URL('../../..', import.meta.url))
 const rulesFile = join(top, 'contrib/prometheus/p2pfs-rules.yml')

@@ -75,6 +75,7 @@ export const busyHost = {
   version: '1.2.3',
   replacements: { ordered: 29, unexpected: 30 },
   inventory: { count: 31 },
+  storeRoom: { usedBytes: 5, limitBytes: 6, evicted: { bytes: 7, chunks: 8 } },
   room: async () => await Promise.resolve({ freeBytes: 32, sizeBytes: 33 }),
   loopDelay: { figures: () => ({ p50: 1, p99: 2, max: 34_000 }) },
 } as unknown as FiguresParts

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'
 import { figuresOf, Metrics } from '../../../node/metrics/metrics.ts'
 import { busyHost } from './figures-fakes.ts'
-import { parsePrometheusText } from './prometheus-text.ts'
+import { parsePrometheusText } from '../../support/prometheus-text.ts'
 
 const figures = figuresOf(busyHost)
 const metrics = new Metrics(figures)
@@ -40,6 +40,9 @@ test('every figure has a value in the text that Prometheus reads', async () => {
     'p2pfs_mount_failures_total{code="missing"}': 24,
     'p2pfs_imports_total{outcome="failed"}': 26,
     'p2pfs_daemon_replacements_total{cause="unexpected"}': 30,
+    p2pfs_store_bytes: 5,
+    p2pfs_store_limit_bytes: 6,
+    p2pfs_evicted_bytes_total: 7,
     p2pfs_store_disk_free_bytes: 32,
     p2pfs_event_loop_delay_seconds: 34,
     'p2pfs_limit_read_wait_seconds_total{limit="upload"}': 1.5,

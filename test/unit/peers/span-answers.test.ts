@@ -18,7 +18,7 @@ function region({ isSmall = false }: { isSmall?: boolean } = {}) {
   const none = { ask: async () => await Promise.resolve(undefined) }
   let isSilent = false
   const steward = new SpanAnswers({
-    membership: { isSmall },
+    membership: { isSmall, cohorts: 32 },
     book: book(),
     cohortBook: book(),
     stewardsOf: () => [],
@@ -32,7 +32,12 @@ function region({ isSmall = false }: { isSmall?: boolean } = {}) {
       asked.push(asking)
       return isSilent ? undefined : await steward.places(`deputy of ${cohort}`, asking)
     }
-    const parts = { membership: { isSmall: false }, book: book(), cohortBook: book(), stewardsOf: () => ['steward'] }
+    const parts = {
+      membership: { isSmall: false, cohorts: 32 },
+      book: book(),
+      cohortBook: book(),
+      stewardsOf: () => ['steward'],
+    }
     const deputy = new SpanAnswers({ ...parts, questions: { ask } })
     deputies.set(cohort, deputy)
     return deputy
@@ -82,4 +87,20 @@ test('in a small region the one that is asked is the steward', async () => {
   const { steward } = region({ isSmall: true })
   assert.deepEqual(await steward.places('a', question), [registry])
   assert.deepEqual(await steward.places('b', question), [{ depth: 1, member: 'a' }])
+})
+
+test('a deputy gives a steward more time, to be connected to and to answer, the more deputies there are', async () => {
+  const leastMs: number[] = []
+  const book = new SpanBook({ isHere: () => true, now: () => 0 })
+  for (const cohorts of [2, 256]) {
+    const ask = async (_: unknown, __: unknown, options: { leastMs: number }): Promise<undefined> => {
+      leastMs.push(options.leastMs)
+      return await Promise.resolve(undefined)
+    }
+    const membership = { isSmall: false, cohorts }
+    const cohortBook = new SpanBook({ isHere: () => true, now: () => 0 })
+    const deputy = new SpanAnswers({ membership, book, cohortBook, stewardsOf: () => ['a'], questions: { ask } })
+    await deputy.places('asker', question)
+  }
+  assert.deepEqual(leastMs, [208, 1224])
 })

@@ -41,13 +41,15 @@ function stewardsOf(
     ask,
     clock,
     reached = reach,
-  }: { members: Member[]; ask: SpanClient['ask']; clock: Clock; reached?: () => Promise<never> },
+    cohorts,
+  }: { members: Member[]; ask: SpanClient['ask']; clock: Clock; reached?: () => Promise<never>; cohorts?: number },
 ): SpanStewards {
   const membership = {
     members: () => members,
     byResponsibility: () => [...order],
     cohort: () => order,
-    isSmall: true,
+    isSmall: cohorts === undefined,
+    cohorts: cohorts ?? 1,
     reach: reached,
   }
   const { signal } = new AbortController()
@@ -62,6 +64,7 @@ function host(
   order: readonly string[],
   answers: Record<string, (question: SpanQuestion) => Promise<SpanPlace[]>> = {},
   reached: () => Promise<never> = reach,
+  { cohorts }: { cohorts?: number } = {},
 ) {
   const clock = new FakeClock()
   const members = order
@@ -72,7 +75,7 @@ function host(
     asked.push({ steward, question })
     return await (answers[steward]?.(question) ?? new Promise<never>(() => undefined))
   }
-  const stewards = stewardsOf(order, { members, ask, clock, reached })
+  const stewards = stewardsOf(order, { members, ask, clock, reached, ...(cohorts !== undefined && { cohorts }) })
   const askFor = async (index = 0, urgent = true): Promise<SpanPlace | undefined> => {
     await stewards.ask(table, index, { urgency: new Urgency(urgent) })
     return stewards.placeOf(table, index)
@@ -126,6 +129,46 @@ for (const [urgent, dueMs] of [
       ['c'],
     )
   })
+
+for (const cohorts of [2, 256])
+  test(`a deputy has 250 ms, and four for each of ${cohorts} deputies that may ask the same steward at once`, async () => {
+    const { clock, ask, asked } = host(['a', 'b', 'me'], {}, reach, { cohorts })
+    void ask()
+    await clock.pass(250 + 4 * cohorts - 1)
+    assert.deepEqual(
+      asked.map(({ steward }) => steward),
+      ['a'],
+    )
+    await clock.pass(1)
+    await settled()
+    assert.equal(asked.length, 2)
+  })
+
+test('a member that many connect to at once may take as long as its asker says', async () => {
+  for (const [leastMs, dueMs] of [
+    [1_500, 1_500],
+    [0, 500],
+  ] as const) {
+    const clock = new FakeClock()
+    const membership = {
+      members: () => [],
+      reach: async (_: string, { signal }: { signal: AbortSignal }) =>
+        await new Promise<never>((_resolve, reject) =>
+          signal.addEventListener('abort', () => reject(signal.reason as Error)),
+        ),
+    }
+    const { signal } = new AbortController()
+    const client = { ask: async () => await Promise.resolve([]) }
+    const questions = new StewardQuestions({ own: 'me', membership, client, log: silentLog, signal, clock })
+    let isOver = false
+    questions.connect('a', { leastMs }).catch(() => (isOver = true))
+    await clock.pass(dueMs - 1)
+    assert.equal(isOver, false)
+    await clock.pass(1)
+    await settled()
+    assert.equal(isOver, true)
+  }
+})
 
 test('what a steward says too late counts from then on', async () => {
   const late = Promise.withResolvers<SpanPlace[]>()

@@ -64,3 +64,13 @@ test('messages of streams are counted by protocol', async () => {
   const sum = Object.values(byProtocol).reduce((all, one) => all + one, 0)
   assert.ok(sum <= messagesPerHostSecond.burst, `${sum}, more than ${messagesPerHostSecond.burst}`)
 })
+
+test('a region that begins settled has the connections and the ready times of one that has found itself', async () => {
+  const run = { hosts: '70', settle: '4', rest: '0.5', 'image-scale': '0.01' }
+  const [found, settled] = [await startSimulation(args(run)), await startSimulation(args({ ...run, settled: true }))]
+  assert.deepEqual([settled.told, settled.containers], [[], 70])
+  assert.equal(settled.registryBytes, found.registryBytes)
+  const { first, last } = settled.readyMs
+  assert.ok(Math.abs(first - found.readyMs.first) < 50 && Math.abs(last - found.readyMs.last) < 50)
+  assert.ok(settled.connected.max < 64 && settled.messagesPerHostSecond.idle < 1)
+})

@@ -4,7 +4,7 @@ import { digestOf, type Digest } from '../../../../protocol/digest.ts'
 import { P2pfsError } from '../../../../protocol/errors.ts'
 import { holds, maxKeysPerRequest, type LocationRequest } from '../../../../protocol/messages/location.ts'
 import { Registrar } from '../../../../node/peers/location/registrar.ts'
-import { TrackerMap } from '../../../../node/peers/location/tracker-map.ts'
+import { TrackerMap, trackersOf, type Trackers } from '../../../../node/peers/location/tracker-map.ts'
 import { FakeClock } from '../../../support/fake-clock.ts'
 
 const keysOf = (count: number): Digest[] => Array.from({ length: count }, (_, i) => digestOf(Buffer.from(`key ${i}`)))
@@ -13,22 +13,28 @@ const minuteMs = 60_000
 class World {
   readonly clock = new FakeClock()
   ids: readonly string[] = Array.from({ length: 40 }, (_, i) => `host-${i}`)
-  readonly map = new TrackerMap({ ids: () => this.ids })
+  readonly map: TrackerMap
   readonly sent: { tracker: string; atMs: number; keys: LocationRequest['keys'] }[] = []
   readonly refusing = new Set<string>()
-  readonly registrar = new Registrar({
-    trackers: this.map,
-    client: {
-      ask: async (tracker, { keys }) => {
-        if (this.refusing.has(tracker)) throw new P2pfsError('unavailable', 'no route')
-        this.sent.push({ tracker, atMs: this.clock.now(), keys })
-        return await Promise.resolve([])
+  readonly registrar: Registrar
+
+  constructor({ random = 0.5, known }: { random?: number; known?: Trackers } = {}) {
+    if (known !== undefined) this.ids = known.ids
+    this.map = new TrackerMap({ ids: () => this.ids }, known)
+    this.registrar = new Registrar({
+      trackers: this.map,
+      client: {
+        ask: async (tracker, { keys }) => {
+          if (this.refusing.has(tracker)) throw new P2pfsError('unavailable', 'no route')
+          this.sent.push({ tracker, atMs: this.clock.now(), keys })
+          return await Promise.resolve([])
+        },
       },
-    },
-    clock: this.clock,
-    random: () => 0.5,
-    signal: new AbortController().signal,
-  })
+      clock: this.clock,
+      random: () => random,
+      signal: new AbortController().signal,
+    })
+  }
 
   /** What each tracker has been told last of each key. */
   told(): Map<string, Map<Digest, number>> {
@@ -82,6 +88,38 @@ test('what others may ask for now is told at once, what a question has told alre
   world.registrar.say(now, holds.nothing, 'now')
   await world.clock.pass(100)
   assert.deepEqual([world.knowers(now), world.registrar.size], [[], 1])
+})
+
+test('what all members may have to tell comes to a tracker evenly, over a time that grows with the region', async () => {
+  for (const members of [1_000, 4_000]) {
+    const [key] = keysOf(1) as [Digest]
+    const known = trackersOf(Array.from({ length: members }, (_, i) => `host-${i}`))
+    const heardMs: number[] = []
+    for (let host = 0; host < 20; host++) {
+      const world = new World({ random: host / 20, known })
+      world.registrar.start()
+      world.registrar.say(key, holds.some, 'spread')
+      await world.clock.pass(members * 10 + 1_000)
+      assert.equal(world.sent.length, 3)
+      heardMs.push(...world.sent.map(({ atMs }) => atMs))
+    }
+    const parts = [0, 1, 2, 3].map((part) =>
+      heardMs.filter((ms) => Math.floor((4 * ms) / (members * 10 + 1_000)) === part),
+    )
+    for (const part of parts)
+      assert.ok(part.length > 5, `${members} members: ${parts.map(({ length }) => length).join()}`)
+  }
+})
+
+test('what is to be told sooner than before is', async () => {
+  const world = new World()
+  world.ids = Array.from({ length: 1_000 }, (_, i) => `host-${i}`)
+  const [key] = keysOf(1) as [Digest]
+  world.registrar.start()
+  world.registrar.say(key, holds.some, 'spread')
+  world.registrar.say(key, holds.much, 'later')
+  await world.clock.pass(1_500)
+  assert.equal(world.knowers(key).length, 3)
 })
 
 test('a new tracker is told within ten seconds what others were, and no other is told anything', async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf } from '../../../../protocol/digest.ts'
-import { bucketCount, bucketOf, TrackerMap } from '../../../../node/peers/location/tracker-map.ts'
+import { bucketCount, bucketOf, TrackerMap, trackersOf } from '../../../../node/peers/location/tracker-map.ts'
 
 const ids = (count: number): string[] => Array.from({ length: count }, (_, i) => `host-${i}`)
 const keys = Array.from({ length: 2000 }, (_, i) => digestOf(Buffer.from(`key ${i}`)))
@@ -87,4 +87,17 @@ test('a member that joins takes its share, and one that leaves gives its own to 
   assert.deepEqual(members.trackers(), before)
   const left = members.map.changes()
   assert.deepEqual([left.gone, left.added.length], [['new'], moved.length])
+})
+
+test('a map that begins with known trackers has no news of them, and what changes in it is its own', () => {
+  const members = ids(50)
+  const known = trackersOf(members)
+  const roster = { current: members as readonly string[] }
+  const map = new TrackerMap({ ids: () => roster.current }, known)
+  assert.deepEqual(map.changes(), { added: [], gone: [] })
+  assert.equal(map.trackersOf(keys[0]!).length, 3)
+  roster.current = [...ids(49), 'new']
+  assert.deepEqual(map.changes().gone, ['host-49'])
+  const [other, fresh] = [new TrackerMap({ ids: () => members }, known), new TrackerMap({ ids: () => members })]
+  for (const key of keys) assert.deepEqual(other.trackersOf(key), fresh.trackersOf(key))
 })

@@ -3,7 +3,10 @@ import { test } from 'node:test'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { isMemberRecordSigned, signMemberRecord } from '../../../../protocol/member-record.ts'
+import { silentLog } from '../../../../node/base/log.ts'
 import { limits } from '../../../../node/peers/limits.ts'
+import { Gossip } from '../../../../node/peers/roster/gossip.ts'
+import { Roster } from '../../../../node/peers/roster/roster.ts'
 import { FakeMembers, recordOf } from './fake-members.ts'
 
 const recordsHeard = (members: FakeMembers): number =>
@@ -164,5 +167,26 @@ test('where nothing changes, hosts say nothing but a digest a minute', async (t)
   for (const { message } of heard) {
     if (message.type === 'digest') continue
     assert.deepEqual(message.type === 'listing' && message.members, [])
+  }
+})
+
+test('a record of itself that a host has from the begin stands, unless the host is another one now', async (t) => {
+  const { signal } = new FakeMembers(t).stopping
+  const addresses = ['/ip4/10.0.0.1/tcp/1']
+  for (const isSame of [true, false]) {
+    const roster = new Roster({ id: 'me', name: 'me', addresses: [] }, { now: () => 0 })
+    roster.takeOwn(5, await recordOf('me', { sequence: 5, addresses }))
+    const gossip = new Gossip({
+      roster,
+      signing: { sign: async () => await Promise.resolve(new Uint8Array(64)), isSigned: () => true },
+      connected: () => undefined,
+      neighbours: () => [],
+      describe: () => ({ region: 'test', name: isSame ? 'me' : 'another', addresses }),
+      log: silentLog,
+      signal,
+      now: () => 0,
+    })
+    await gossip.met('a', undefined)
+    assert.equal(roster.sequenceOf('me') === 5, isSame)
   }
 })
