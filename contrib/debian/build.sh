@@ -36,7 +36,8 @@ ln -s ../lib/p2pfs/cli/p2pfs "$root/usr/bin/p2pfs"
 cp contrib/systemd/p2pfs.service "$root/lib/systemd/system"
 
 cp README.md "$doc"
-for file in operating debugging regions; do gzip -9n <"docs/$file.md" >"$doc/$file.md.gz"; done
+for file in operating debugging regions api; do gzip -9n <"docs/$file.md" >"$doc/$file.md.gz"; done
+cp -r contrib/prometheus contrib/grafana "$doc"
 gzip -9n <CHANGELOG.md >"$doc/CHANGELOG.md.gz"
 maintainer="${DEBFULLNAME:-p2pfs} <${DEBEMAIL:-noreply@github.com}>"
 printf 'p2pfs (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.gz.\n\n -- %s  %s\n' \

@@ -132,7 +132,7 @@ test('one daemon per state directory', async (t) => {
     join(daemon.directory, 'other.sock'),
   ])
   assert.equal(second.status, 78)
-  assert.match(second.stderr, /another p2pfs daemon \(pid \d+\) uses .*\/state; stop it first/)
+  assert.match(second.stderr, /another p2pfs daemon \(pid \d+\) uses .*\/state; take over from it with --replace, stop it /)
   assert.equal((await daemon.cli('status')).status, 0)
 })
 
@@ -245,7 +245,7 @@ test('a directory of the state is no place for a mount', async (t) => {
   const image = await copyOddImage(daemon.directory)
   for (const directory of ['state', 'state/chunks']) {
     const { status, stderr } = await daemon.cli('mount', image, join(daemon.directory, directory))
-    assert.equal(status, 1)
+    assert.equal(status, 2)
     assert.match(stderr, /is in the state directory of p2pfs/)
   }
 })
