@@ -58,11 +58,11 @@ test('an OCI layout imported by name is the image that it was, and stands withou
 test('what cannot be imported is refused with the reason, and leaves no image', async (t) => {
   const daemon = await DaemonProcess.start(t)
   writeFileSync(join(daemon.directory, 'text'), 'not a tar at all'.repeat(100))
-  const cases: [string[], RegExp][] = [
-    [['import', join(daemon.directory, 'nowhere'), 'x'], /cannot import .*nowhere: ENOENT/],
+  const cases: [argv: string[], message: RegExp, status?: number][] = [
+    [['import', join(daemon.directory, 'nowhere'), 'x'], /there is no .*nowhere/],
     [['import', join(daemon.directory, 'text'), 'x'], /text.*: tar: /],
     [['import', '/dev/null', 'x'], /neither a directory nor a file/],
-    [['import', daemon.directory, 'Bad Name'], /a local name has lower-case letters/],
+    [['import', daemon.directory, 'Bad Name'], /a local name has lower-case letters/, 2],
     [['import', 'oci:/nowhere', 'x'], /no OCI layout/],
     [
       ['mount', 'local:x', daemon.target('x')],
@@ -70,9 +70,9 @@ test('what cannot be imported is refused with the reason, and leaves no image', 
     ],
     [['inspect', 'local:x'], /knows local:x/],
   ]
-  for (const [argv, pattern] of cases) {
+  for (const [argv, pattern, expected = 1] of cases) {
     const { status, stderr } = await daemon.cli(...argv)
-    assert.equal(status, 1, stderr)
+    assert.equal(status, expected, stderr)
     assert.match(stderr, pattern)
   }
   assert.deepEqual((await daemon.status()).images, [])
@@ -93,7 +93,7 @@ test('an export is the image file, sparse, in either format; it fails without le
     assert.equal(hash(rootfs), hash(file))
   }
   const refused = await daemon.cli('export', image, join(daemon.directory, 'nowhere/file'))
-  assert.match(refused.stderr, /cannot write .*nowhere\/file: ENOENT/)
+  assert.match(refused.stderr, /there is no .*nowhere/)
   assert.deepEqual(
     readdirSync(daemon.directory).filter((name) => name.includes('partial')),
     [],
