@@ -86,7 +86,7 @@ test('qemu.sh boots VMs of an image as another user, past the page cache or thro
     }),
   ])
   for (const { status, stdout, stderr } of outcomes) {
-    assert.match(stdout, /busybox guest: 1 written written/, stderr)
+    assert.match(stdout, /busybox guest: 1 written written/, `${stdout}\n${stderr}`)
     assert.equal(status, 0, stderr)
   }
   await host.hasNothingLeft()
