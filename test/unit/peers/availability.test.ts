@@ -356,6 +356,8 @@ test('a first fetch waits until a member says that it holds the chunk, or all ha
 })
 
 test('a fetch waits for the second of two questions that segments of one turn take, and holds up nothing meanwhile', async (t) => {
+  // Time stands still: a busy machine takes longer than a question is waited for.
+  t.mock.timers.enable({ apis: ['setTimeout'] })
   const world = new World(t)
   const member = await world.meet('a')
   const tables = Array.from({ length: maxTablesPerQuery + 1 }, (_, i) => digestOf(Buffer.from(`table ${i}`)))
