@@ -173,7 +173,8 @@ export class NativeImages {
       })
       return false
     } finally {
-      await this.#parts.mounter.unmountFrom(on).catch(() => undefined)
+      // A daemon that was killed at this place has left its own.
+      while (await this.#parts.mounter.unmountFrom(on).catch(() => false)) continue
       await rm(directory, { recursive: true, force: true }).catch(() => undefined)
     }
   }

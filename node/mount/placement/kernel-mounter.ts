@@ -140,12 +140,15 @@ export class KernelMounter {
   }
 
   /**
-   * Unmounts what is mounted on a directory, however the path is spelt; does nothing if nothing is.
+   * Unmounts what was mounted last on a directory, however the path is spelt.
+   * @returns whether something was
    * @throws conflict if it is in use
    */
-  async unmountFrom(directory: string): Promise<void> {
+  async unmountFrom(directory: string): Promise<boolean> {
     const mount = (await locate(directory))?.mount
-    if (mount !== undefined) await this.unmount(mount)
+    if (mount === undefined) return false
+    await this.unmount(mount)
+    return true
   }
 
   /**

@@ -20,6 +20,7 @@ import type { MountResult, Status } from '../../../node/control/api.ts'
 import { debianImages, oddImage } from '../../../netlab/images/images.ts'
 import { unpackWithUmoci } from '../../../netlab/images/lab-image.ts'
 import { compareTrees, describeDifferences } from '../../../netlab/images/tree-compare.ts'
+import { eventually } from '../../support/deadline.ts'
 import { createRandom } from '../../support/random.ts'
 import { DaemonProcess } from '../daemon-process.ts'
 import { copyOddImage } from '../lab-image.ts'
@@ -249,6 +250,17 @@ test('a daemon killed at any moment while it makes an image ready leaves nothing
   assert.deepEqual(await readsOf(daemon), { drive: 'native' })
   drop()
   execFileSync('cmp', [exported, join(drive, 'rootfs.img')])
+})
+
+test('a trial mount that a killed daemon has left is removed by the next one', async (t) => {
+  const daemon = await DaemonProcess.start(t)
+  const trial = join(daemon.directory, 'state', 'native', 'trial', 'on')
+  mkdirSync(trial, { recursive: true })
+  execFileSync('mount', ['-t', 'tmpfs', 'p2pfs-test', trial])
+  const { daemonPid } = await daemon.status()
+  process.kill(daemonPid, 'SIGKILL')
+  await daemon.replaced(daemonPid)
+  await eventually('no trial stands', async () => !daemon.mounts().includes(trial) || undefined, { timeoutMs: 20_000 })
 })
 
 test('reads at random places of a native drive are right, across the ends of its layers', async (t) => {
