@@ -8,6 +8,7 @@ import { foreverMs, operatorPinJob } from '../seeds/operator-pin.ts'
 import type { Pins } from '../seeds/pins.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
+import { namesToShow } from '../store/same-image.ts'
 
 export interface ListImagesParts {
   /** Peer id of this host. */
@@ -29,7 +30,7 @@ export class ListImagesOperation {
 
   async run(): Promise<ImageList> {
     const { own, catalog, inventory, mounts, uses } = this.#parts
-    const records = await catalog.images()
+    const records = namesToShow(await catalog.images())
     const tables = new Map<Digest, ReturnType<typeof tablesOf>>()
     /** How many images have each segment. */
     const owners = new Map<Digest, number>()

@@ -19,6 +19,7 @@ import type { Pins } from '../seeds/pins.ts'
 import type { IndexTrust } from '../publish/index-trust.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Inventory } from '../store/inventory.ts'
+import { namesToShow } from '../store/same-image.ts'
 import type { StoreRoom } from '../store/store-room.ts'
 import { fetchedOf, type FetchedParts } from './fetched.ts'
 import type { LimitsOperation } from './limits.ts'
@@ -135,7 +136,7 @@ export class StatusOperation {
   async #images(): Promise<Status['images']> {
     const { catalog, inventory, trust } = this.#parts
     const images: Status['images'] = []
-    for (const record of await catalog.images()) {
+    for (const record of namesToShow(await catalog.images())) {
       const { reference, platform, format, rootfsDigest: digest } = record
       const manifest = await catalog.rootfs(digest)
       if (manifest === undefined) continue

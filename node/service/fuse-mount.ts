@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import { makePrivateDirectory } from '../base/private-directory.ts'
@@ -52,7 +53,7 @@ export class FuseMount {
    */
   async adopt(fd: number): Promise<boolean> {
     const stands = await this.#stands()
-    if (!stands && !(await this.hasUsers())) {
+    if (!stands && !(await this.hasUsers()) && !(await isMounted(fd))) {
       closeSync(fd)
       return false
     }
@@ -106,7 +107,7 @@ export class FuseMount {
   async mountAgain(): Promise<boolean> {
     const { mountPoint } = this.#options
     if (await this.#stands()) return false
-    if (await this.hasUsers()) {
+    if ((await this.hasUsers()) || (this.#fd !== undefined && (await isMounted(this.#fd)))) {
       this.#log.error(
         'FUSE filesystem was unmounted by hand; present mounts go on, new ones fail until p2pfs is restarted',
         { mountPoint },
@@ -155,4 +156,14 @@ export class FuseMount {
       })
     }
   }
+}
+
+/**
+ * Whether anything is mounted of the filesystem that a descriptor of /dev/fuse serves; false where the kernel does not say
+ * which one that is: older ones do not.
+ */
+async function isMounted(fd: number): Promise<boolean> {
+  const info = await readFile(`/proc/self/fdinfo/${fd}`, 'utf8')
+  const [, connection] = /^fuse_connection:\s*(\d+)$/m.exec(info) ?? []
+  return connection !== undefined && (await readMounts()).some(({ device }) => device === `0:${connection}`)
 }

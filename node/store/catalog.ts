@@ -38,6 +38,7 @@ import {
   recordOf,
   tableIdsOf,
 } from './rootfs-record.ts'
+import { isByDigest, isSameImage } from './same-image.ts'
 import { SharedTables } from './shared-tables.ts'
 import { encodePinRecord, parsePinRecord, type PinKey, type PinRecord } from './pin-record.ts'
 
@@ -172,9 +173,9 @@ export class Catalog implements AsyncDisposable {
   async deleteImage(name: ImageName): Promise<void> {
     const record = await this.image(name)
     await this.#forgetImage(name)
-    if (record === undefined || name.reference.includes('@')) return
+    if (record === undefined || isByDigest(name)) return
     const others = (await this.images()).filter((other) => isSameImage(other, record))
-    if (others.length === 1 && others[0]!.reference.includes('@')) await this.#forgetImage(others[0]!)
+    if (others.length === 1 && isByDigest(others[0]!)) await this.#forgetImage(others[0]!)
   }
 
   async #forgetImage(name: ImageName): Promise<void> {
@@ -593,15 +594,4 @@ function isNotOpen(error: unknown): boolean {
 function reasonOf(error: unknown): string {
   const { message, cause } = error as Error
   return cause instanceof Error ? cause.message : message
-}
-
-/** Whether two names, in one repository, are of the same image in the same format. */
-function isSameImage(a: ImageRecord, b: ImageRecord): boolean {
-  const repositoryOf = ({ reference }: ImageRecord): string => reference.replace(/@.*$|:[^:/]*$/, '')
-  return (
-    repositoryOf(a) === repositoryOf(b) &&
-    a.manifestDigest === b.manifestDigest &&
-    a.platform === b.platform &&
-    a.format === b.format
-  )
 }

@@ -99,6 +99,8 @@ async function readAll(daemon: DaemonUnderTest, imported: Set<number>, findings:
     for (const tree of imported)
       if (!known.has(`local:tree-${tree}`) && imported.delete(tree)) findings.push(`local:tree-${tree} is lost`)
     for (const { reference, format } of images) {
+      // A name that a seed has given; the tag is read, too.
+      if (reference.includes('@')) continue
       const [, tree] = /^local:tree-(\d+)$/.exec(reference) ?? []
       const [, image] = /:(\d+)$/.exec(reference) ?? []
       const trees = tree === undefined ? registryTrees(Number(image)) : [Number(tree)]

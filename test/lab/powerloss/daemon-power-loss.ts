@@ -178,6 +178,8 @@ async function checkDaemon(
       findings.push(...wrong.map((finding) => `${image} (${format}): ${finding}`))
     }
     for (const { reference, format } of images) {
+      // A name that a seed has given; the tag is read, too.
+      if (reference.includes('@')) continue
       const [, tree] = /^local:tree-(\d+)$/.exec(reference) ?? []
       const [, image] = /:(\d+)$/.exec(reference) ?? []
       await read(reference, format, tree === undefined ? registryTrees(Number(image)) : [Number(tree)])
