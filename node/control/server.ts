@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import { Answer, line } from './answer.ts'
@@ -113,7 +114,11 @@ export class ControlServer {
     await Promise.race([closed, drained.promise])
     clearTimeout(timer)
     this.#stopping.abort(new P2pfsError('closed', 'the daemon is stopping; try again when it is back'))
-    while (this.#running.size > 0) await Promise.all(this.#running)
+    // What has arrived and was not read yet is read in the next turn of the event loop.
+    do {
+      await Promise.all(this.#running)
+      await nextTurn()
+    } while (this.#running.size > 0)
     server.closeAllConnections()
     await closed
     if (this.#inherited === undefined) await this.#socket.remove()
