@@ -85,6 +85,7 @@ test(
     assert.doesNotMatch(host.run('cat /proc/mounts'), /p2pfs/)
     assert.equal(host.try('pgrep -f "[/]usr/lib/p2pfs"'), '')
     host.run('apt-get purge -y p2pfs')
-    assert.equal(host.try('ls -d /var/lib/p2pfs /var/cache/p2pfs /run/p2pfs /usr/lib/p2pfs 2>/dev/null'), '')
+    const directories = '/var/lib/p2pfs /var/cache/p2pfs /run/p2pfs /usr/lib/p2pfs'
+    assert.equal(host.run(`for each in ${directories}; do [ ! -e $each ] || echo $each; done`), '')
   },
 )
