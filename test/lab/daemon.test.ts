@@ -132,7 +132,10 @@ test('one daemon per state directory', async (t) => {
     join(daemon.directory, 'other.sock'),
   ])
   assert.equal(second.status, 78)
-  assert.match(second.stderr, /another p2pfs daemon \(pid \d+\) uses .*\/state; take over from it with --replace, stop it /)
+  assert.match(
+    second.stderr,
+    /another p2pfs daemon \(pid \d+\) uses .*\/state; take over from it with --replace, stop it /,
+  )
   assert.equal((await daemon.cli('status')).status, 0)
 })
 
