@@ -114,7 +114,7 @@ export class ControlServer {
     await Promise.race([closed, drained.promise])
     clearTimeout(timer)
     this.#stopping.abort(new P2pfsError('closed', 'the daemon is stopping; try again when it is back'))
-    // What has arrived and was not read yet is read in the next turn of the event loop.
+    // Requests that have arrived and were not read yet are read in the next turn of the event loop.
     do {
       await Promise.all(this.#running)
       await nextTurn()

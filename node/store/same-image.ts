@@ -1,6 +1,6 @@
 import type { ImageRecord } from '../../protocol/image-record.ts'
 
-/** What two names, in one repository, have in common that are of the same image in the same format. */
+/** Two names in one repository have the same key if they are of the same image in the same format. */
 function imageKey({ reference, manifestDigest, platform, format }: ImageRecord): string {
   return [reference.replace(/@.*$|:[^:/]*$/, ''), manifestDigest, platform, format].join(' ')
 }
