@@ -44,6 +44,7 @@ import { RegionAnswers } from './layers/region-answers.ts'
 import { SegmentStreams } from './layers/segment-streams.ts'
 import { WholeReads } from './layers/whole-reads.ts'
 import type { FuseDriver } from './mount/fuse/driver.ts'
+import { MountRecords } from './mount/mount-records.ts'
 import { Mounts } from './mount/mounts.ts'
 import { NativeBuilder } from './mount/native/native-builder.ts'
 import type { NativeImages } from './mount/native/native-images.ts'
@@ -465,7 +466,9 @@ export async function startDaemon(
   const { driver, placement, natives } = openMountBackend({ chunkDirectory: inventory.directory, suspect, storeRoom })
   const boots = new Boots({ profiles, availability, log }, { enabled: config.bootProfiles === 'on' })
   const noteUse = (rootfs: Digest): void => uses.note(rootfs)
-  const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, noteUse, log }, { readDeadlineMs })
+  const records = new MountRecords({ catalog }, { directory: paths.mounts })
+  const mountsParts = { catalog, records, driver, placement, fetcher, inventory, boots, noteUse, log }
+  const mounts = new Mounts(mountsParts, { readDeadlineMs })
   const nativeBuilder = natives && stack.use(new NativeBuilder({ images: natives, inventory, catalog, mounts, log }))
   const eviction = stack.use(
     new Eviction({

@@ -18,6 +18,7 @@ export function statePaths(
   | 'limits'
   | 'mountPoint'
   | 'trees'
+  | 'mounts'
   | 'native'
   | 'writable'
   | 'scratch'
@@ -36,6 +37,8 @@ export function statePaths(
     mountPoint: join(stateDir, 'mnt'),
     /** Kernel mounts of images. */
     trees: join(stateDir, 'trees'),
+    /** Records of mounts. */
+    mounts: join(stateDir, 'mounts'),
     /** Whole images for the kernel alone: their segments in one piece, and the mounts of these. */
     native: join(stateDir, 'native'),
     /** Upper layers of writable trees, and the overlays that use them. */

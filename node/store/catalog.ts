@@ -28,7 +28,7 @@ import type { Log } from '../base/log.ts'
 import type { DiskReserve } from './disk-reserve.ts'
 import { foreign, keys, prefixes, under, unsigned } from './keys.ts'
 import { encodeLieRecord, parseLieRecord, type LieRecord } from './lie-record.ts'
-import { encodeMountRecord, parseMountRecord, type MountRecord } from './mount-record.ts'
+import { parseMountRecord, type MountRecord } from './mount-record.ts'
 import {
   encodeRootfsRecord,
   encodeTable,
@@ -438,22 +438,21 @@ export class Catalog implements AsyncDisposable {
     await this.#delete(keys.pin(pin))
   }
 
-  async putMount(record: MountRecord): Promise<void> {
-    await this.#put(keys.mount(record.directory), encodeMountRecord(record), false)
-  }
-
+  /** Removes a record of {@link mounts}. */
   async deleteMount(directory: string): Promise<void> {
     await this.#delete(keys.mount(directory))
   }
 
-  /** @param onMalformed called for each record that cannot be read, which then stays; without it, throws invalid */
-  async mounts(onMalformed?: (key: string, error: unknown) => void): Promise<MountRecord[]> {
+  /**
+   * The records of mounts that an earlier version has kept here.
+   * @param onMalformed called for each record that cannot be read, which then stays
+   */
+  async mounts(onMalformed: (key: string, error: unknown) => void): Promise<MountRecord[]> {
     const records: MountRecord[] = []
     for (const [key, value] of await this.#read(async (level) => await level.iterator(under(prefixes.mount)).all())) {
       try {
         records.push(parseMountRecord(value))
       } catch (error) {
-        if (onMalformed === undefined) throw error
         onMalformed(key, error)
       }
     }
