@@ -187,7 +187,9 @@ export async function startDaemon(
 
   // The host's own state, and those it can ask.
   const reserve = stack.use(await DiskReserve.open({ log }, { path: paths.reserve }))
-  const catalog = stack.use(await Catalog.open({ reserve, log }, { directory: paths.catalog }))
+  const catalog = stack.use(
+    await Catalog.open({ reserve, log }, { directory: paths.catalog, memoryDirectory: paths.catalogInMemory }),
+  )
   const storeRoom = stack.use(
     new StoreRoom(
       { disk: async () => await roomOf(paths.chunks), log },

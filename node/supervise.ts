@@ -74,13 +74,13 @@ export async function stopMounts(given: Config): Promise<number> {
 }
 
 function mountOptions(stateDir: string): FuseMountOptions {
-  const { mountPoint, trees, mounts, native, writable, drives } = statePaths(stateDir)
+  const { mountPoint, trees, memory, native, writable, drives } = statePaths(stateDir)
   return {
     stateDir,
     mountPoint,
     mountRoots: [trees, native, writable, drives],
     lastingRoot: native,
-    memoryDirectories: [trees, mounts],
+    memoryDirectories: [trees, memory],
   }
 }
 

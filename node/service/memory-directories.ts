@@ -5,8 +5,11 @@ import { sourceOf } from '../mount/placement/filesystem-source.ts'
 import { readMounts, type MountInfo } from '../mount/placement/mountinfo.ts'
 import { runTool } from '../mount/placement/run-tool.ts'
 
-/** What each may take: 16,384 records of mounts of a page, and as many mount points. Only what is there takes memory. */
-const tmpfsOptions = 'mode=700,size=64m,nr_inodes=32768,nosuid,nodev,noexec'
+/**
+ * What each may take: records of thousands of mounts, a page each, and what the catalog is given while the disk is full. Only what
+ * is there takes memory.
+ */
+const tmpfsOptions = 'mode=700,size=128m,nr_inodes=32768,nosuid,nodev,noexec'
 
 /** O_PATH of open(2), which node:fs does not name: x86 and arm64 have the same value. */
 const openPath = 0o10000000

@@ -1,7 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { zstdCompress, zstdDecompress } from 'node:zlib'
-import { Level } from 'level'
 import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../protocol/boot-profile.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
@@ -23,10 +21,9 @@ import {
   type RootfsManifest,
 } from '../../protocol/rootfs-manifest.ts'
 import { encodeSeedJob, parseSeedJob, type SeedJob } from '../../protocol/seed-job.ts'
-import { isDiskFull } from '../base/disk-full.ts'
 import type { Log } from '../base/log.ts'
-import type { DiskReserve } from './disk-reserve.ts'
-import { foreign, keys, prefixes, under, unsigned } from './keys.ts'
+import { CatalogDatabase, type CatalogDatabaseParts, type Database } from './catalog-database.ts'
+import { foreign, keys, prefixes, under, unsigned, type KeyRange } from './keys.ts'
 import { encodeLieRecord, parseLieRecord, type LieRecord } from './lie-record.ts'
 import { parseMountRecord, type MountRecord } from './mount-record.ts'
 import {
@@ -48,17 +45,6 @@ const decompress = promisify(zstdDecompress)
 /** The largest record that the object protocol carries; with LevelDB's write buffer of 4 MiB no file of the catalog grows beyond 64 MiB (bytes). */
 const maxLayerRecordBytes = 56 * 1024 * 1024
 
-/** How often a task is run again that recoveries of the database cut short, and how often the database is opened in one. */
-const maxAttempts = 3
-/** Between two attempts to open it on a full disk (ms). */
-const reopenPauseMs = 300
-
-export interface CatalogParts {
-  /** Disk space that is given up where a write fails for lack of it. */
-  reserve: Pick<DiskReserve, 'release'>
-  log: Log
-}
-
 /** An object that peers may ask for. */
 export type CatalogObject = { kind: 'image'; name: ImageName } | { kind: 'rootfs' | 'layer' | 'map'; digest: Digest }
 
@@ -76,43 +62,38 @@ export interface AcceptedName {
  * jobs, pins, mounts. A record is written after all that it points to; `sync` puts reach the disk before they resolve.
  */
 export class Catalog implements AsyncDisposable {
-  readonly #reserve: CatalogParts['reserve']
   readonly #log: Log
-  readonly #level: Level<string, Uint8Array>
+  readonly #database: CatalogDatabase
   readonly #tables = new SharedTables()
-  #recovery: Promise<void> | undefined
-  #isClosed = false
   readonly #listeners = new Set<ObjectListener>()
 
-  private constructor({ reserve, log }: CatalogParts, { directory }: { directory: string }) {
-    this.#reserve = reserve
+  private constructor({ database, log }: { database: CatalogDatabase; log: Log }) {
     this.#log = log
-    this.#level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
+    this.#database = database
   }
 
   /**
    * Removes the records of other format versions: their images are imported again. Image records of earlier versions, whose
    * names nobody has signed, are removed too: their images are resolved again.
-   * @throws conflict where another process has the catalog open; unavailable where the disk refuses
+   * @param options `memoryDirectory`: where it is while the disk is full, on a tmpfs
+   * @throws as {@link CatalogDatabase.open}
    */
-  static async open(parts: CatalogParts, options: { directory: string }): Promise<Catalog> {
-    const catalog = new Catalog(parts, options)
-    try {
-      await catalog.#open()
-    } catch (error) {
-      if (!isDiskFull(error)) throw error
-      await parts.reserve.release()
-      await catalog.#open()
-    }
+  static async open(
+    parts: CatalogDatabaseParts,
+    { directory, memoryDirectory = `${directory}-in-memory` }: { directory: string; memoryDirectory?: string },
+  ): Promise<Catalog> {
+    const database = await CatalogDatabase.open(parts, { disk: directory, memory: memoryDirectory })
+    const catalog = new Catalog({ database, log: parts.log })
     for (const range of unsigned) {
-      const records = (await catalog.#level.keys(range).all()).length
+      const records = (await catalog.#read(async (level) => await level.keys(range).all())).length
       if (records === 0) continue
       parts.log.info('image records of an earlier version are removed; their images are resolved again', { records })
-      await catalog.#level.clear(range)
+      await catalog.#clear(range)
     }
     await catalog.#removeForeign()
-    for await (const [key, bytes] of catalog.#level.iterator(under(prefixes.wholeRootfs))) {
-      const manifest = await catalog.#parse(key, bytes, parseRootfsManifest)
+    for (const key of await catalog.#read(async (level) => await level.keys(under(prefixes.wholeRootfs)).all())) {
+      const bytes = await catalog.#read(async (level) => await level.get(key))
+      const manifest = bytes && (await catalog.#parse(key, bytes, parseRootfsManifest))
       if (manifest === undefined) continue
       await catalog.putRootfs(manifest)
       await catalog.#delete(key)
@@ -123,20 +104,19 @@ export class Catalog implements AsyncDisposable {
   /** A release that changes the format, or one from before that, loses what this host knew of images, and says so. */
   async #removeForeign(): Promise<void> {
     for (const range of foreign) {
-      const keys = await this.#level.keys(range).all()
+      const keys = await this.#read(async (level) => await level.keys(range).all())
       if (keys.length === 0) continue
       const versions = [...new Set(keys.map((key) => /^(\d+)\//.exec(key)?.[1] ?? 'none'))]
       this.#log.warn(
         'records of another format version are removed: their images are imported again, their seeds are forgotten',
         { records: keys.length, versions, version: formatVersion },
       )
-      await this.#level.clear(range)
+      await this.#clear(range)
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#isClosed = true
-    await this.#level.close()
+    await this.#database.close()
   }
 
   /** Calls the listener for each object that comes or goes. */
@@ -408,7 +388,10 @@ export class Catalog implements AsyncDisposable {
   }
 
   async *profiles(): AsyncGenerator<BootProfile> {
-    for await (const bytes of (await this.#db()).values(under(prefixes.profile))) yield parseBootProfile(bytes)
+    for (const key of await this.#read(async (level) => await level.keys(under(prefixes.profile)).all())) {
+      const bytes = await this.#read(async (level) => await level.get(key))
+      if (bytes !== undefined) yield parseBootProfile(bytes)
+    }
   }
 
   /** @param options `sync`: whether it must be on the disk before this resolves */
@@ -511,66 +494,16 @@ export class Catalog implements AsyncDisposable {
     await this.#write(key, async (level) => await level.del(key))
   }
 
-  /** @throws unavailable where the disk refuses */
-  async #write(key: string, write: (level: Level<string, Uint8Array>) => Promise<void>): Promise<void> {
-    try {
-      await this.#read(write).catch(async (error: unknown) => {
-        if (!isDiskFull(error)) throw error
-        this.#beginRecovery()
-        await write(await this.#db())
-      })
-    } catch (cause) {
-      throw new P2pfsError('unavailable', `cannot write the catalog: ${reasonOf(cause)}`, { cause, key })
-    }
+  async #clear(range: KeyRange): Promise<void> {
+    await this.#write(range.gte, async (level) => await level.clear(range))
   }
 
-  async #open(): Promise<void> {
-    try {
-      await this.#level.open()
-    } catch (cause) {
-      const { location } = this.#level
-      if (cause instanceof Error && (cause.cause as { code?: unknown } | undefined)?.code === 'LEVEL_LOCKED') {
-        throw new P2pfsError('conflict', `the catalog is in use by another daemon: ${location}`, { cause })
-      }
-      throw new P2pfsError('unavailable', `cannot open the catalog ${location}: ${reasonOf(cause)}`, { cause })
-    }
+  async #write(key: string, write: (level: Database) => Promise<void>): Promise<void> {
+    await this.#database.write(key, write)
   }
 
-  /** After a write that the disk refused: LevelDB's log may end in half a record, so it is opened anew, with a new log. */
-  async #recover(): Promise<void> {
-    await this.#reserve.release()
-    await this.#level.close()
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await this.#open()
-      } catch (error) {
-        // Who was writing when the disk became full may have the room of the reserve, until he gives up.
-        if (attempt >= maxAttempts || this.#isClosed || !isDiskFull(error)) throw error
-        await sleep(reopenPauseMs)
-      }
-    }
-  }
-
-  /** Runs a task that a recovery may cut short: it is run again then. A recovery that has failed is tried again. */
-  async #read<T>(task: (level: Level<string, Uint8Array>) => Promise<T>): Promise<T> {
-    for (let attempt = 0; ; attempt++) {
-      const level = await this.#db()
-      try {
-        return await task(level)
-      } catch (error) {
-        if (this.#isClosed || attempt >= maxAttempts || !isNotOpen(error)) throw error
-        if (this.#recovery === undefined && level.status !== 'open') this.#beginRecovery()
-      }
-    }
-  }
-
-  #beginRecovery(): void {
-    this.#recovery ??= this.#recover().finally(() => (this.#recovery = undefined))
-  }
-
-  async #db(): Promise<Level<string, Uint8Array>> {
-    await this.#recovery
-    return this.#level
+  async #read<T>(task: (level: Database) => Promise<T>): Promise<T> {
+    return await this.#database.read(task)
   }
 }
 
@@ -581,16 +514,4 @@ function parseAcceptedName(bytes: Uint8Array): AcceptedName {
     manifestDigest: fields.digest('manifestDigest'),
     nameStatement: parseNameStatement(fields.get('nameStatement')),
   }
-}
-
-/** What abstract-level throws while the database is closed, and where it was while an iterator ran. */
-function isNotOpen(error: unknown): boolean {
-  const { code } = error as { code?: unknown }
-  return code === 'LEVEL_DATABASE_NOT_OPEN' || code === 'LEVEL_ITERATOR_NOT_OPEN'
-}
-
-/** LevelDB's own words, which abstract-level puts into the cause. */
-function reasonOf(error: unknown): string {
-  const { message, cause } = error as Error
-  return cause instanceof Error ? cause.message : message
 }

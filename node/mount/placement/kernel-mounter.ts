@@ -93,7 +93,10 @@ export class KernelMounter {
     const options = Object.entries({ lowerdir: lower, upperdir: upper, workdir: work }).map(
       ([name, path]) => `${name}=${escapeOverlayPath(path)}`,
     )
-    await this.#mount(['-t', 'overlay', '-o', [...options, 'volatile'].join(','), sourceOf(directory), directory], directory)
+    await this.#mount(
+      ['-t', 'overlay', '-o', [...options, 'volatile'].join(','), sourceOf(directory), directory],
+      directory,
+    )
   }
 
   async bind(source: string, directory: string): Promise<void> {
