@@ -19,7 +19,7 @@ export class MountRecords {
     this.#directory = directory
   }
 
-  /** @param onMalformed called for each record that cannot be read, which then stays */
+  /** By their directories. @param onMalformed called for each record that cannot be read, which then stays */
   async list(onMalformed: (key: string, error: unknown) => void): Promise<MountRecord[]> {
     for (const record of await this.#catalog.mounts(onMalformed)) {
       await this.put(record)
@@ -35,7 +35,7 @@ export class MountRecords {
         onMalformed(path, error)
       }
     }
-    return records
+    return records.toSorted((a, b) => (a.directory < b.directory ? -1 : 1))
   }
 
   async put(record: MountRecord): Promise<void> {

@@ -9,7 +9,7 @@ import { systemError } from '../base/system-error.ts'
 import { limitReadAhead } from '../mount/placement/kernel-read-ahead.ts'
 import { readMounts } from '../mount/placement/mountinfo.ts'
 import { sourceOf } from '../mount/placement/filesystem-source.ts'
-import { lastingMounts, ownMounts } from '../mount/placement/own-mounts.ts'
+import { lastingMounts, ownMounts, type OwnMount } from '../mount/placement/own-mounts.ts'
 import { runTool, toolEnvironment } from '../mount/placement/run-tool.ts'
 import { MemoryDirectories } from './memory-directories.ts'
 
@@ -49,8 +49,7 @@ export class FuseMount {
 
   /** Whether something of ours is mounted on a directory of a user. */
   async hasUsers(): Promise<boolean> {
-    const { mountPoint, mountRoots } = this.#options
-    return (await ownMounts([mountPoint, ...mountRoots])).some(({ bound }) => bound)
+    return (await this.#own()).some(({ bound }) => bound)
   }
 
   /**
@@ -59,7 +58,7 @@ export class FuseMount {
    */
   async adopt(fd: number): Promise<boolean> {
     const stands = await this.#stands()
-    if (!stands && !(await this.hasUsers()) && !(await isMounted(fd))) {
+    if (!stands && !(await this.#isNeeded()) && !(await isMounted(fd))) {
       closeSync(fd)
       return false
     }
@@ -115,7 +114,7 @@ export class FuseMount {
   async mountAgain(): Promise<boolean> {
     const { mountPoint } = this.#options
     if (await this.#stands()) return false
-    if ((await this.hasUsers()) || (this.#fd !== undefined && (await isMounted(this.#fd)))) {
+    if ((await this.#isNeeded()) || (this.#fd !== undefined && (await isMounted(this.#fd)))) {
       this.#log.error(
         'FUSE filesystem was unmounted by hand; present mounts go on, new ones fail until p2pfs is restarted',
         { mountPoint },
@@ -123,7 +122,7 @@ export class FuseMount {
       return false
     }
     this.#log.warn('FUSE filesystem was unmounted by hand; mounted again', { mountPoint })
-    await this.unmount()
+    this.#close()
     await this.mount()
     return true
   }
@@ -131,11 +130,27 @@ export class FuseMount {
   /** Unmounts the FUSE filesystem and everything that is mounted of it, and what needs no daemon, too. */
   async unmount(): Promise<void> {
     // Descriptors first: reads of files that are still open then fail instead of waiting for ever.
+    this.#close()
+    await this.#detach(undefined)
+    await this.#memory.unmount()
+  }
+
+  #close(): void {
     for (const fd of [this.#fd, this.#pin]) if (fd !== undefined) closeSync(fd)
     this.#fd = undefined
     this.#pin = undefined
-    await this.#detach(undefined)
-    await this.#memory.unmount()
+  }
+
+  /** All that is mounted here and of it, but for the directories in memory. */
+  async #own(): Promise<OwnMount[]> {
+    const { mountPoint, mountRoots } = this.#options
+    return (await ownMounts([mountPoint, ...mountRoots])).filter((mount) => !this.#memory.isOne(mount))
+  }
+
+  /** Whether anything may stand on the FUSE filesystem: it may have no mount of its own any more. */
+  async #isNeeded(): Promise<boolean> {
+    const own = await this.#own()
+    return lastingMounts(own, this.#options.lastingRoot).length < own.length
   }
 
   async #stands(): Promise<boolean> {
@@ -149,8 +164,7 @@ export class FuseMount {
 
   /** @param why another supervisor has left it, and mounts that need none stay; logged for each other mount */
   async #detach(why: string | undefined): Promise<void> {
-    const { mountPoint, mountRoots } = this.#options
-    const own = (await ownMounts([mountPoint, ...mountRoots])).filter((mount) => !this.#memory.isOne(mount))
+    const own = await this.#own()
     const lasting = new Set(why === undefined ? [] : lastingMounts(own, this.#options.lastingRoot))
     // In reverse order of mounting.
     for (const mount of own.toReversed()) {
