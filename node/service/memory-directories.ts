@@ -22,7 +22,7 @@ export class MemoryDirectories {
   readonly #log: Log
   readonly #directories: readonly string[]
   /** Keep them in use, so that umount(8) refuses to take them away. */
-  #pins: number[] = []
+  readonly #pins = new Map<string, number>()
 
   /** @param options `directories`: without symbolic links */
   constructor({ log }: { log: Log }, { directories }: { directories: readonly string[] }) {
@@ -43,12 +43,16 @@ export class MemoryDirectories {
       if (!isThere && mounts.some(({ mountPoint }) => mountPoint.startsWith(`${directory}/`))) continue
       if (!isThere && !(await this.#mountOne(directory))) continue
       // Opening a path alone asks nobody anything.
-      this.#pins.push(openSync(directory, openPath))
+      const pin = openSync(directory, openPath)
+      const former = this.#pins.get(directory)
+      if (former !== undefined) closeSync(former)
+      this.#pins.set(directory, pin)
     }
   }
 
   async unmount(): Promise<void> {
-    for (const fd of this.#pins.splice(0)) closeSync(fd)
+    for (const fd of this.#pins.values()) closeSync(fd)
+    this.#pins.clear()
     for (const mount of (await readMounts()).filter((each) => this.isOne(each)).toReversed()) {
       const { ok, message } = await runTool('umount', [mount.mountPoint])
       if (!ok) this.#log.warn('directory in memory cannot be removed', { directory: mount.mountPoint, reason: message })
