@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import packageManifest from '../package.json' with { type: 'json' }
 import { exitStatusOf } from './base/exit-status.ts'
 import type { Log } from './base/log.ts'
-import type { Config } from './config.ts'
+import type { Config } from './config/options.ts'
 import { startDaemon, type DaemonParts } from './daemon.ts'
 import { DiskTemplates } from './mount/placement/disk-template.ts'
 import { DevFuseDriver } from './mount/fuse/dev-fuse-driver.ts'

@@ -5,7 +5,7 @@ import type { Log } from './base/log.ts'
 import { makeDirectory } from './base/make-directory.ts'
 import { makePrivateDirectory } from './base/private-directory.ts'
 import { systemError } from './base/system-error.ts'
-import type { Config } from './config.ts'
+import type { Config } from './config/options.ts'
 
 /** Paths below the state directory. */
 export function statePaths(

@@ -63,6 +63,10 @@ const floors: Record<string, Floor> = {
     mayName: ['base', 'model', 'peers', 'fetch'],
     because: 'asks other regions, in the place of the registry; its members are peers that this host is a guest of',
   },
+  config: {
+    mayName: ['base', 'model', 'registry', 'rootfs', 'neighbours'],
+    because: 'declares the options; the rooms below say what each may be',
+  },
   images: {
     mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish', 'layers', 'fetch'],
     because: 'decides which of these says what an image is, and imports it',
@@ -156,13 +160,12 @@ const netlabFloors: Record<string, Floor> = {
 
 /** Files in the root of `node/`, and the rooms that each may name; undefined: all of them. */
 const roots: Record<string, readonly string[] | undefined> = {
-  'config.ts': ['base', 'model', 'rootfs', 'registry', 'neighbours'],
   'daemon.ts': undefined,
   'main.ts': undefined,
   'run-daemon.ts': undefined,
-  'state-directory.ts': ['base'],
+  'state-directory.ts': ['base', 'config'],
   // Without the daemon's modules, which take longer to load than it.
-  'supervise.ts': ['base', 'control', 'service'],
+  'supervise.ts': ['base', 'config', 'control', 'service'],
   'supervisor.ts': ['base', 'control', 'service'],
 }
 
@@ -258,7 +261,7 @@ test('cli/ speaks to the control API only; p2pfs daemon alone loads the node its
     if (file === 'cli/keygen.ts') allowed.push('protocol/region-key.ts')
     // Reads the credentials of its user, with his rights; loaded where that is asked for.
     if (file === 'cli/auth.ts') allowed.push('node/registry/credentials.ts', 'node/registry/reference.ts')
-    if (file === 'cli/daemon.ts') allowed.push('node/supervise.ts', 'node/config.ts')
+    if (file === 'cli/daemon.ts') allowed.push('node/supervise.ts', 'node/config/')
     assert.ok(
       allowed.some((prefix) => imported.startsWith(prefix)),
       `${file} imports ${imported}`,
@@ -279,7 +282,7 @@ test('the supervisor has none of the modules of the daemon, nor of libp2p: it st
       else packages.add(name)
     }
   }
-  for (const file of ['cli/main.ts', 'cli/daemon.ts', 'node/config.ts', 'node/supervise.ts']) load(file)
+  for (const file of ['cli/main.ts', 'cli/daemon.ts', 'node/config/load-config.ts', 'node/supervise.ts']) load(file)
   assert.ok(loaded.has('node/supervisor.ts'), [...loaded].join(' '))
   assert.ok(!loaded.has('node/run-daemon.ts') && !loaded.has('node/daemon.ts'), [...loaded].join(' '))
   assert.deepEqual([...packages].toSorted(), ['cborg', 'smol-toml'])
