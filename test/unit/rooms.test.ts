@@ -135,6 +135,31 @@ const floors: Record<string, Floor> = {
     ],
     because: 'shows what the parts below know of themselves: to Prometheus, to probes, to a browser',
   },
+  wiring: {
+    mayName: [
+      'base',
+      'model',
+      'registry',
+      'rootfs',
+      'store',
+      'peers',
+      'publish',
+      'layers',
+      'fetch',
+      'neighbours',
+      'config',
+      'images',
+      'boot',
+      'mount',
+      'seeds',
+      'hot',
+      'disk',
+      'control',
+      'operations',
+      'metrics',
+    ],
+    because: 'constructs the parts of all rooms, in groups; daemon.ts says in which order',
+  },
 }
 
 /** The rooms of `netlab/`, lowest first. */
