@@ -90,9 +90,13 @@ export class StoreRoom implements Disposable {
     return this.counter.usedBytes
   }
 
-  /** Whether it is the disk that has no more to give, and not the limit. */
-  get isBoundByDisk(): boolean {
+  /** Why there is no room where there is none, and what to do, for a person. */
+  get whyFull(): string {
     return this.#allowedBytes < this.#limitBytes
+      ? 'the disk is full but for what stays free (--store-keep-free), and nothing more of p2pfs can be evicted now: make ' +
+          'room on it, or end pins (p2pfs images says what is pinned)'
+      : 'the store has reached its limit, and nothing more in it can be evicted now: give it more with --store-limit, or ' +
+          'end pins (p2pfs images says what is pinned)'
   }
 
   /** What may be used now: as the option says, or less where the disk has no more to give. */
