@@ -35,7 +35,7 @@ const initialOldSpaceMb = 24
 /** Options that stay as they are while a supervisor lives. */
 const lasting = ['stateDir', 'control', 'controlGroup', 'fuseDriver'] as const
 
-/** What a start does about another supervisor, or a daemon, of the same state directory. */
+/** Says how a start deals with another supervisor, or a daemon, of the same state directory. */
 export interface Start {
   /** Takes over from a supervisor that lives; mounts stay. One that takes over from a daemon alone does so always. */
   replaces: boolean

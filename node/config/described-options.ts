@@ -1,7 +1,7 @@
 import type { Option } from './option.ts'
 import { flagOf, optionNames, options } from './options.ts'
 
-/** What is to be said of an option; `value` is the placeholder for what its flag takes. */
+/** An option as the help and the manual describe it; `value` is the placeholder for the value of its flag. */
 export interface DescribedOption {
   value?: string
   help: string

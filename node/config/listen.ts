@@ -27,7 +27,7 @@ export function withListen(config: Config): Config {
   return { ...config, listen: config.listen.length > 0 ? config.listen : [listenFallback.loopback] }
 }
 
-/** Whether the text is a multiaddr of a loopback address. What is no multiaddr is refused elsewhere. */
+/** Whether the text is a multiaddr of a loopback address, or no multiaddr at all: that is refused elsewhere. */
 function isLoopback(address: string): boolean {
   return /^\/ip4\/127\.\d+\.\d+\.\d+(\/|$)|^\/ip6\/::1(\/|$)|^(?!\/)/.test(address)
 }

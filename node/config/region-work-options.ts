@@ -2,7 +2,7 @@ import { parseRateLimit } from '../base/byte-rate.ts'
 import { parseRegistryName } from '../registry/endpoint.ts'
 import { duration, list, size, text } from './option.ts'
 
-/** What this host does for the region: imports for peers, and images that it holds ahead of need. */
+/** Work of this host for the region: imports for peers, and images that it holds ahead of need. */
 export const regionWorkOptions = {
   importForPeers: text(
     'none|listed|all',

@@ -4,7 +4,7 @@ import { HttpError } from './problem.ts'
 
 /** A request is a few names and paths (bytes). */
 export const maxRequestBytes = 64 * 1024
-/** What is too long is read so far, for its sender to get to the answer (bytes). */
+/** A body that is too long is read up to this length, so that its sender comes to read the answer (bytes). */
 const maxReadBytes = 1024 * 1024
 
 /**

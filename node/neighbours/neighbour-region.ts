@@ -160,7 +160,7 @@ export class NeighbourRegion {
     return this.#chunks.usualMs(isUrgent ? 'demand' : 'background')
   }
 
-  /** When a member last got on with any answer (ms of the clock). */
+  /** The last time at which a member got on with any answer (ms of the clock). */
   get lastSignMs(): number {
     return Math.max(-Infinity, ...this.#members.connected.map(({ standing }) => standing.lastSignMs))
   }

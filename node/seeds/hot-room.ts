@@ -18,7 +18,7 @@ export interface HotRoomParts {
 
 /**
  * The room on the disk of images that are here because they are mounted often: their pins, and the chunks that pins which
- * have ended have left. What is neither mounted nor wanted by anybody is evicted, the lightest first.
+ * have ended have left. Images that are neither mounted nor wanted by anybody are evicted, the lightest first.
  */
 export class HotRoom {
   readonly #parts: HotRoomParts

@@ -47,12 +47,12 @@ export interface SeedJobsParts {
   today?: () => number
 }
 
-/** What an operator orders. */
+/** The order of an operator. */
 export interface SeedOrder {
   image: SeedImage
   extent: SeedJob['extent']
   places: SeedPlaces
-  /** When it begins (ms since 1970); 0: at once. */
+  /** The time at which it begins (ms since 1970); 0: at once. */
   atMs: number
   /** How long the image is kept from then on (ms). */
   ttlMs: number
@@ -121,7 +121,7 @@ export class SeedJobs implements AsyncDisposable {
     await this.stop()
   }
 
-  /** When an order that is taken now ends (ms since 1970). @throws invalid where that is too late */
+  /** The time at which an order that is taken now ends (ms since 1970). @throws invalid where that is too late */
   endOf({ atMs, ttlMs }: Pick<SeedOrder, 'atMs' | 'ttlMs'>): number {
     const nowMs = this.#today()
     const endsAtMs = Math.max(atMs, nowMs) + ttlMs
@@ -347,7 +347,7 @@ export class SeedJobs implements AsyncDisposable {
     cancel()
   }
 
-  /** Tells the other keepers of the job's newest record. What they know better is taken over. */
+  /** Sends the job's newest record to its other keepers. Newer records of theirs are taken over. */
   async #tell(job: SeedJob): Promise<void> {
     const { hosts, kept, client, log } = this.#parts
     const alive = hosts.alive()

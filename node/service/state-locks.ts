@@ -17,7 +17,7 @@ export const stopMs = 10_000
 /** How often a process that ends is looked at (ms). */
 const pollMs = 20
 
-/** What a supervisor writes into its lock, for those who come after it. */
+/** The record that a supervisor writes into its lock, for the next supervisor. */
 export interface SupervisorRecord {
   pid: number
   /** Path of its control socket. */

@@ -184,12 +184,12 @@ export class Catalog implements AsyncDisposable {
     this.#tell({ kind: 'rootfs', digest }, false)
   }
 
-  /** When a rootfs was used here the last time (ms since 1970). */
+  /** Records the last time at which a rootfs was used here (ms since 1970). */
   async putUse(rootfs: Digest, usedAtMs: number): Promise<void> {
     await this.#database.put(keys.use(rootfs), encodeCbor({ usedAtMs }), { sync: false })
   }
 
-  /** As {@link putUse} has it, by rootfs. A record that cannot be read is passed over. */
+  /** The times of {@link putUse}, by rootfs. A record that cannot be read is removed. */
   async uses(): Promise<Map<Digest, number>> {
     const uses = new Map<Digest, number>()
     for (const [key, bytes] of await this.#database.entries(under(prefixes.use))) {

@@ -31,7 +31,7 @@ const countedAtOnce = 256
 export interface ChunkStoreParts {
   /** Tells when the disk has no room for chunks. */
   reserve: Pick<DiskReserve, 'isFull' | 'release'>
-  /** What the chunks may take; no limit by default. */
+  /** Counts and limits the room of the chunks; no limit by default. */
   room?: StoreRoom
   /** Scores chunks by their use. */
   uses?: Pick<UseScores, 'arrived' | 'used'>
@@ -51,8 +51,9 @@ const unchecked = 0
  *
  * A chunk is written under a temporary name, then renamed, so as long as the host runs a name stands for whole content. Groups
  * of chunks are synced in the background. After a power loss, chunks that had not been are in doubt: they are not counted
- * as here until their bytes were found to be right. Whatever the disk makes of a chunk is found when it is read: bytes
- * are hashed unless this process has found the same unchanged file to be right.
+
+ * as here until their bytes were found to be right. A chunk that the disk has damaged is found out when it is read: its bytes
+ * are hashed, unless this process has found the same unchanged file to be right.
  */
 export class ChunkStore implements AsyncDisposable {
   readonly directory: string
@@ -217,7 +218,7 @@ export class ChunkStore implements AsyncDisposable {
     throw new P2pfsError('unavailable', 'the disk is full: no chunk is kept', { cause: diskFull(), digest })
   }
 
-  /** What threads have under way must not fill it. */
+  /** Frees the room of the reserve. Threads are stopped first, since their writes must not fill it. */
   async #giveUpReserve(): Promise<void> {
     this.#sync.epochs.halt()
     await this.#reserve.release()
@@ -433,7 +434,7 @@ export class ChunkStore implements AsyncDisposable {
     return this.#present.digestOf(row)
   }
 
-  /** What the chunk's file takes on the disk; 0 where it is not here. */
+  /** The room of the chunk's file on the disk (bytes); 0 where it is not here. */
   bytesOf(digest: Digest): number {
     return this.#present.blocksOf(digest) * blockBytes
   }

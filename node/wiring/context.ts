@@ -1,7 +1,7 @@
 import type { Log } from '../base/log.ts'
 import type { Config } from '../config/options.ts'
 
-/** What every group of parts is opened with. */
+/** The surroundings with which every group of parts is opened. */
 export interface DaemonContext {
   config: Config
   log: Log

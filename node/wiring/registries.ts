@@ -13,7 +13,7 @@ export interface RegistryParts {
   registry: ImageSource
   /** Reads from registries what peers ask for, with connections, tokens and pauses of its own: it holds up no read of this host. */
   registryForPeers: ImageSource
-  /** What the two have read. */
+  /** Counts the traffic of the two. */
   registries: Record<'host' | 'members', RegistryTraffic>
 }
 

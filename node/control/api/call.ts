@@ -12,9 +12,9 @@ export interface Problem {
   status: number
   /** The HTTP status in words. */
   title: string
-  /** What is wrong and what to do, for a person. */
+  /** The fault and what to do about it, for a person. */
   detail: string
-  /** What kind of failure it is, for a program. */
+  /** The kind of failure, for a program. */
   code: ErrorCode
   /** Present if the request itself is wrong, whatever the state of this host. */
   isUsage?: true

@@ -11,20 +11,20 @@ export interface DoctorRequest {
 }
 
 export interface DoctorResult {
-  /** What only the daemon can look at: peers, clocks, registry. */
+  /** Checks that only the daemon can make: of peers, clocks and the registry. */
   checks: Check[]
   stateDir: string
   /** The daemon's options as they count, without secrets. */
   config: Record<string, unknown>
 }
 
-/** One thing that was looked at. */
+/** The result of one check. */
 export interface Check {
   name: string
   /** `problem`: something does not work; `warning`: it may come to that; `left-out`: it could not be looked at. */
   state: 'ok' | 'warning' | 'problem' | 'left-out'
-  /** What was found, for a person. */
+  /** The finding, for a person. */
   found: string
-  /** What to do about it. */
+  /** Advice for a person, where there is something to do. */
   advice?: string
 }

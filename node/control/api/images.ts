@@ -19,7 +19,7 @@ export interface ListedImage {
   /** How much of it is on this host, and how much of that is in layers that other images here have, too. */
   localBytes: number
   sharedBytes: number
-  /** When it was mounted, unmounted or seeded here the last time (ISO 8601); now while it is mounted; absent where nobody knows. */
+  /** The last time that it was mounted, unmounted or seeded here (ISO 8601); now while it is mounted; absent where nobody knows. */
   lastUsedAt?: string
   /** Why it is not evicted; empty where it may be. */
   pins: PinReason[]

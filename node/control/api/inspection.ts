@@ -9,7 +9,7 @@ export interface InspectResult {
   format: string
   /** The rootfs digest. */
   digest: string
-  /** Who is believed about the name and about the rootfs. */
+  /** The hosts that are believed about the name and about the rootfs. */
   belief: Belief
   sizeBytes: number
   /** How much of the rootfs is on this host. */

@@ -61,7 +61,7 @@ export interface MountResult extends Placed, MountReport {
   manifestDigest: string
   origin: Origin
   resolution: Resolution
-  /** Who is believed about the name and about the rootfs. */
+  /** The hosts that are believed about the name and about the rootfs. */
   belief: Belief
   /** Present if the registry was asked what the tag stands for and gave no answer: the reason. */
   unanswered?: string

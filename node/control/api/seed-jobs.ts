@@ -10,7 +10,7 @@ export interface SeedJobRequest extends AuthorizedRequest {
   hot?: boolean
   /** How long the image is pinned, from its begin (ms). Default: one day. */
   ttlMs?: number
-  /** When it begins (ms since 1970). Default: now. */
+  /** The time at which it begins (ms since 1970). Default: now. */
   atMs?: number
   /** Whether to answer only when it is placed, or cannot be. Default: true. */
   wait?: boolean
@@ -51,7 +51,7 @@ export interface SeedJobReport {
   /** Hosts that hold the whole image and have hashed all of it. */
   verifiedCopies: number
   startsAt: string
-  /** When the pins of the image end. */
+  /** The time at which the pins of the image end. */
   endsAt: string
   /** Peer id of the host that took the order. */
   acceptedBy: string
@@ -60,7 +60,7 @@ export interface SeedJobReport {
   hosts: SeedHost[]
 }
 
-/** What a host of a job says that it has, in chunks. */
+/** A host of a job, with the chunks that it says it has. */
 export interface SeedHost {
   peer: string
   name: string

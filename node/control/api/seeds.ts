@@ -5,7 +5,7 @@ import type { PublishResult } from './publishing.ts'
 export interface SeedRequest extends AuthorizedRequest {
   /** Whether the index is also published in the image's repository, for hosts that start from the registry alone. */
   publish?: boolean
-  /** What it will be mounted as: each in its format, in the place of `format`. */
+  /** The kinds of mounts that it is for: it is made whole in the format of each. Excludes `format`. */
   as?: ('drive' | 'tree')[]
 }
 

@@ -21,7 +21,7 @@ export interface Status {
   region: string
   peerId: string
   addresses: string[]
-  /** Who is let in as a peer: hosts that prove the region's key, or everybody who reaches this host. */
+  /** The hosts that are let in as peers: those that prove the region's key, or all that reach this host. */
   access: 'region-key' | 'everybody'
   /** Connections whose other side did not prove it, and those of them that were dropped for newer ones. */
   strangers: { turnedAway: number; dropped: number }
@@ -61,7 +61,7 @@ export interface Status {
     platform: string
     format: string
     digest: string
-    /** Who is believed about it; absent where nobody is any more, so that it is resolved anew when it is asked for. */
+    /** The hosts that are believed about it. Absent where none is any more: the image is resolved anew when it is asked for. */
     belief?: Belief
     sizeBytes: number
     localBytes: number
@@ -97,7 +97,7 @@ export interface Status {
     usedBytes: number
     /** Images that came because they were mounted often, pinned or no longer, that nobody has ordered here. */
     placedBytes: number
-    /** What both may be. */
+    /** The most that `usedBytes` and `placedBytes` may each be. */
     diskBytes: number
   }
   /** How many images that are believed on the word of members wait to be verified, or are verified now. */
@@ -122,7 +122,7 @@ export interface Status {
     owner?: Owner
     allowOthers?: boolean
     mountedAt: string
-    /** Who answers its reads: the kernel by itself, which leaves them out of `served` and of boot profiles, or the daemon. */
+    /** `native`: the kernel answers its reads by itself, so they are missing in `served` and boot profiles. `fuse`: the daemon does. */
     reads: 'native' | 'fuse'
     /** Present if this host has proved since that the rootfs is not the image. */
     contradicted?: true
@@ -131,7 +131,7 @@ export interface Status {
   nativeBytes: number
   /** Number of chunks in the store. */
   chunks: number
-  /** What the store takes on the disk, files for native reads included; what it may take now, where there is a limit; what was evicted. */
+  /** The room of the store on the disk, files for native reads included. `limitBytes`: the most that it may be now, where there is a limit. */
   storeBytes: number
   limitBytes?: number
   evicted: Amount
@@ -163,7 +163,7 @@ export interface WaitingReadReport {
   rootfs: string
   chunk: string
   waitedSeconds: number
-  /** When its reader gets an I/O error, unless the chunk comes. */
+  /** The time until its reader gets an I/O error, unless the chunk comes. */
   failsInSeconds: number
   /** Peers that have been asked and have not answered. */
   asked: { peer: string; name?: string }[]

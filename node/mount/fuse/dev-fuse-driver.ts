@@ -39,8 +39,9 @@ export interface DevFuseDriverParts {
 }
 
 /**
- * FUSE on /dev/fuse itself: worker threads that block in read(2) on it and answer what is local. What is not local
- * comes to the main thread, and the worker is free again.
+
+ * Serves /dev/fuse itself: worker threads block in read(2) on it and answer reads of local chunks. A read of a chunk that is
+ * not local comes to the main thread, and the worker is free again.
  *
  * The threads cannot be ended while they block, so a process that has started a driver ends by `SIGKILL` to itself once
  * its state is safe. The next process asks the kernel for the requests that it has left unanswered.

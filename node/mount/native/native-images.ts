@@ -58,7 +58,7 @@ export class NativeImages {
     return this.#kinds.length === 0
   }
 
-  /** What mounts of this format are read natively as. */
+  /** The kinds of mounts that the kernel reads by itself in this format. */
   kindsOf({ format }: Pick<RootfsManifest, 'format'>): NativeKind[] {
     return this.#kinds.filter((kind) => kind === 'drive' || format === 'erofs')
   }

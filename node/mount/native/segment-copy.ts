@@ -18,7 +18,7 @@ const verifyBytesPerSecond = 128 * 1024 * 1024
 const stepBytes = 4 * 1024 * 1024
 
 /**
- * Chunk files, one a line with its length, to one file. Where the filesystem shares blocks between files (XFS, btrfs),
+ * Copies chunk files, one a line with its length, to one file. Where the filesystem shares blocks between files (XFS, btrfs),
  * copy_file_range(2) does that, and nothing is copied.
  */
 const copyProgram = (call: number): string => `use Fcntl;
