@@ -29,7 +29,7 @@ function importsBelow(folder: string): Import[] {
 interface Floor {
   mayName: readonly string[]
   because: string
-  /** What it may name outside of its house, besides what all rooms of the house may. */
+  /** Files that it may name outside of its house, besides those that all rooms of the house may. */
   outside?: readonly string[]
 }
 
@@ -211,7 +211,7 @@ test('node/ has no room without a floor, and nothing in its root but what puts t
   assert.deepEqual(names(false), Object.keys(roots).toSorted())
 })
 
-/** What is made of rooms, and what every room in it may name besides. */
+/** The folders that are made of rooms, and the files outside that every room in them may name. */
 const houses = [
   { folder: 'node', rooms: floors, outside: ['protocol/'] },
   // netlab/ starts daemons as processes: it knows the command line and the control API, not the node (the simulator does).
