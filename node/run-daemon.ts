@@ -31,7 +31,10 @@ export async function runDaemon(config: Config, log: Log): Promise<number> {
   process.on('SIGTERM', stop.resolve).on('SIGINT', stop.resolve)
   process.on('SIGHUP', () => {
     if (temporaryPath !== undefined) stop.resolve()
-    else log.warn('daemon is not replaced: without a supervisor its mounts would end; restart it for what has changed')
+    else
+      log.warn(
+        'daemon is not replaced: without a supervisor its mounts would end; restart it to use a changed program or configuration',
+      )
   })
   process.on('disconnect', () =>
     log.warn('supervisor has ended; this daemon serves alone until another takes over', { pid: process.pid }),

@@ -201,7 +201,7 @@ export class Supervisor {
     if (daemon === undefined) return
     daemon.kill('SIGTERM')
     const timer = setTimeout(() => {
-      this.#log.warn('daemon does not stop; killed', { pid: daemon.pid })
+      this.#log.warn('daemon does not stop; it is killed', { pid: daemon.pid })
       daemon.kill('SIGKILL')
     }, stopMs)
     daemon.once('exit', () => clearTimeout(timer))

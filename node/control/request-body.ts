@@ -13,7 +13,9 @@ const maxReadBytes = 1024 * 1024
  */
 export async function readBody(request: IncomingMessage): Promise<string> {
   const bytes = await readBytes(request).catch((error: unknown) => {
-    throw isP2pfsError(error) ? error : new P2pfsError('closed', 'the request did not come whole', { cause: error })
+    throw isP2pfsError(error)
+      ? error
+      : new P2pfsError('closed', 'the request broke off before its end', { cause: error })
   })
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes)

@@ -211,7 +211,8 @@ export class PeerImports {
 
 /** All that a peer is told. */
 function refusalOf(error: unknown): P2pfsError {
-  if (isP2pfsError(error, 'busy')) return new P2pfsError('busy', 'this host does enough for peers', { cause: error })
+  if (isP2pfsError(error, 'busy'))
+    return new P2pfsError('busy', 'this host runs as many imports for peers as it takes', { cause: error })
   if (isP2pfsError(error, 'invalid')) return new P2pfsError('invalid', 'the image is malformed', { cause: error })
   return new P2pfsError('denied', 'this host does not import the image for peers', { cause: error })
 }

@@ -154,7 +154,7 @@ export class WaitingReads {
     this.waits[end].observe(waitedMs / 1000)
     if (read.isLogged && end !== 'none') {
       const { rootfs, chunk } = read
-      this.#parts.log.info('read that waited long has its data', { rootfs, chunk, waitedMs: Math.round(waitedMs), end })
+      this.#parts.log.info('read that waited long got its data', { rootfs, chunk, waitedMs: Math.round(waitedMs), end })
     }
   }
 

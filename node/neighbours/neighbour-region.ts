@@ -203,7 +203,9 @@ export class NeighbourRegion {
     this.#lacks.set(key, true, lacksMs)
     if (this.#asked.has(key)) return
     this.#asked.set(key, true, lacksMs)
-    this.#ask(id, table).catch((error: unknown) => this.#log.debug('member names no others', { error, peer: id }))
+    this.#ask(id, table).catch((error: unknown) =>
+      this.#log.debug('member of a neighbour region names no other members', { error, peer: id }),
+    )
   }
 
   async #ask(id: string, table: Digest): Promise<void> {

@@ -235,7 +235,7 @@ export class Coordinator {
       work.dueAtMs = today() + Math.min(retry.mostMs, retry.firstMs * 2 ** (work.failures - 1))
       const code = isP2pfsError(error) ? error.code : 'unavailable'
       this.#set({ ...this.#targets.get(peer)!, state: 'failed', code })
-      log.info('host does not hold what a seed wants there; it is asked again later', { error, peer, job })
+      log.info('host does not hold the image of a seed yet; it is asked again later', { error, peer, job })
     } finally {
       work.abort = undefined
     }

@@ -43,7 +43,7 @@ export class HotRoom {
     await this.#parts.pins.makeRoom(pin, this.#diskBytes)
     const leftBytes = await this.#evict(this.#diskBytes - pin.sizeBytes, pin.rootfsDigest, signal)
     if (leftBytes + pin.sizeBytes > this.#diskBytes)
-      throw new P2pfsError('busy', 'images that are mounted here take the room for such (--hot-disk)', {
+      throw new P2pfsError('busy', 'images that are mounted here take the room for hot images (--hot-disk)', {
         sizeBytes: pin.sizeBytes,
         budgetBytes: this.#diskBytes,
       })

@@ -175,7 +175,7 @@ export class Placements {
         },
       })
       if (demand !== undefined && !pins.has(request))
-        throw new P2pfsError('busy', 'the image has made room for another one that is mounted oftener')
+        throw new P2pfsError('busy', 'the image has made room for another one that is mounted more often')
       if (!wasPinned) log.info('image placed for a seed', { digest: rootfsDigest, job, extent, peer })
       return progress
     } catch (error) {
@@ -225,7 +225,9 @@ export class Placements {
     let cancel = (): void => undefined
     const look = (): void => {
       if (this.#clock.now() - last.atMs > stallMs)
-        return ended.abort(new P2pfsError('unavailable', 'the image does not come', { timeoutMs: stallMs }))
+        return ended.abort(
+          new P2pfsError('unavailable', 'no chunk of the image has come for too long', { timeoutMs: stallMs }),
+        )
       this.#checkRoom(0).catch((error: unknown) => ended.abort(error))
       cancel = this.#clock.after(roomIntervalMs, look)
     }

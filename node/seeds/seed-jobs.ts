@@ -244,7 +244,9 @@ export class SeedJobs implements AsyncDisposable {
       if (this.#isTicking) return
       this.#isTicking = true
       this.#running = this.#tick()
-        .catch((error: unknown) => this.#parts.log.error('seed jobs cannot be worked on; tried again', { error }))
+        .catch((error: unknown) =>
+          this.#parts.log.error('seed jobs cannot be coordinated now; it is tried again', { error }),
+        )
         .then(() => {
           this.#isTicking = false
           for (const wake of this.#ticked) wake()
@@ -305,7 +307,7 @@ export class SeedJobs implements AsyncDisposable {
       const parts = { hosts, place: this.#placeFor(newest), tables, today: this.#today, log }
       this.#coordinators.set(job.id, new Coordinator(parts, newest))
     } catch (error) {
-      log.error('seed job cannot be taken up; tried again', { error, job: job.id })
+      log.error('seed job cannot be taken over; it is tried again', { error, job: job.id })
     } finally {
       this.#takingUp.delete(job.id)
     }

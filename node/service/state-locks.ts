@@ -176,7 +176,7 @@ export class StateLocks {
     const isThere = (): boolean => isFile(readLink(pid, inherited.lock.fd), this.#path)
     for (const endMs = performance.now() + stopMs; isThere() && performance.now() < endMs;) await sleep(pollMs)
     if (!isThere()) return
-    this.#log.warn('daemon does not stop; killed', { pid })
+    this.#log.warn('daemon does not stop; it is killed', { pid })
     kill(pid, 'SIGKILL')
     for (const endMs = performance.now() + stopMs; isThere() && performance.now() < endMs;) await sleep(pollMs)
   }

@@ -109,7 +109,7 @@ export class ChunkStore implements AsyncDisposable {
       }
     }
     if (this.#doubtful.size > 0)
-      this.#log.info('host stopped before all chunks were synced; each counts when it was looked at', {
+      this.#log.info('host stopped before all chunks were synced; each is used again once its file was checked', {
         chunks: this.#doubtful.size,
       })
     await this.settled()

@@ -50,7 +50,8 @@ export function openSources(
     log,
   })
   const noRegistry: ChunkSource = {
-    fetch: async () => await Promise.reject(new P2pfsError('missing', 'members are not read for from this registry')),
+    fetch: async () =>
+      await Promise.reject(new P2pfsError('missing', 'this host reads nothing for members from this registry')),
   }
   const fetcherOfRegion = new Fetcher({ inventory, peers, registry: noRegistry, log })
   const relays = new ChunkRelays({ inventory, fetcher, spans })

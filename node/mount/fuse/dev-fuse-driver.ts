@@ -79,9 +79,12 @@ export class DevFuseDriver implements FuseDriver {
     try {
       writeSync(this.#parts.fd, encodeNotifyResend())
     } catch (error) {
-      this.#parts.log.warn('kernel cannot hand out again what the last daemon left unanswered; it takes Linux 6.9', {
-        error,
-      })
+      this.#parts.log.warn(
+        'requests that the last daemon left unanswered are lost; Linux 6.9 and later hand them out again',
+        {
+          error,
+        },
+      )
     }
   }
 

@@ -46,7 +46,7 @@ export async function copySegment(
   { signal }: { signal: AbortSignal },
 ): Promise<void> {
   const call = copyCalls[arch()]
-  if (call === undefined) throw new P2pfsError('unsupported', `nobody knows copy_file_range(2) of ${arch()}`)
+  if (call === undefined) throw new P2pfsError('unsupported', `no number is known for copy_file_range(2) on ${arch()}`)
   signal.throwIfAborted()
   const child = spawn('nice', ['-n', '19', 'perl', '-e', copyProgram(call), target], {
     stdio: ['pipe', 'ignore', 'pipe'],

@@ -153,7 +153,7 @@ export class SegmentFiles {
       const damaged = await findDamage(table, temporary, { signal })
       if (damaged !== undefined) {
         await this.#parts.suspect(damaged)
-        throw new P2pfsError('unavailable', 'a chunk was not what it should be; it will be fetched again')
+        throw new P2pfsError('unavailable', 'a chunk was damaged; it will be fetched again')
       }
       await this.#settle(temporary)
       await rename(temporary, target)
@@ -189,10 +189,13 @@ export class SegmentFiles {
       }
       return undefined
     }
-    this.#parts.log.error('file of a segment is damaged and was removed; mount again what reads natively from it', {
-      segment: table.id,
-      chunk: damaged,
-    })
+    this.#parts.log.error(
+      'file of a segment is damaged and was removed; unmount and mount again the images that are read natively from it',
+      {
+        segment: table.id,
+        chunk: damaged,
+      },
+    )
     await this.remove(name)
     return damaged
   }

@@ -23,7 +23,7 @@ export interface Backing {
 export interface SourceUnderTest {
   name: string
   create: (backing: Backing) => ChunkSource
-  /** Whether it may be asked for a chunk several times at once. If not, the caller has one request for a chunk at a time. */
+  /** Whether fetches of the same chunk share one request. If not, the caller above has one fetch of a chunk at a time. */
   sharesRequests: boolean
 }
 
