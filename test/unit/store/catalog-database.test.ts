@@ -111,7 +111,7 @@ test('tables of the disk are read from memory, and what is compacted there is wh
   await database.read(compact)
   const check = async (): Promise<void> => {
     for (const [key, value] of values)
-      assert.ok(value.equals((await database.read(async (level) => await level.get(key)))!), key)
+      assert.deepEqual(Buffer.from(await database.read(async (level) => (await level.get(key)) ?? [])), value, key)
   }
   await check()
   host.freeBytes = 2 ** 40
@@ -154,7 +154,7 @@ test('what is in memory is not taken where the disk has been written since', asy
   host.freeBytes = 0
   await host.put(database, 'full')
   await database.close()
-  const hidden = { ...host, memory: `${host.memory}-elsewhere` }
+  const hidden = { disk: host.disk, memory: `${host.memory}-elsewhere` }
   host.freeBytes = 2 ** 40
   const parts = { reserve: { release: async () => undefined }, log: silentLog }
   const other = await CatalogDatabase.open(parts, hidden)
