@@ -147,10 +147,11 @@ export class FuseMount {
     return (await ownMounts([mountPoint, ...mountRoots])).filter((mount) => !this.#memory.isOne(mount))
   }
 
-  /** Whether anything may stand on the FUSE filesystem: it may have no mount of its own any more. */
+  /** Whether a user's mount may stand on the FUSE filesystem, which may have no mount of its own any more. */
   async #isNeeded(): Promise<boolean> {
     const own = await this.#own()
-    return lastingMounts(own, this.#options.lastingRoot).length < own.length
+    const lasting = new Set(lastingMounts(own, this.#options.lastingRoot))
+    return own.some((mount) => mount.bound && !lasting.has(mount))
   }
 
   async #stands(): Promise<boolean> {
