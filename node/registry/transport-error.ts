@@ -12,8 +12,8 @@ export function transportError(url: URL, cause: unknown): P2pfsError {
   if (unknownAuthority.test(code)) {
     return new P2pfsError(
       'denied',
-      `the certificate of ${host} is from an authority that is not known here: name its file with --registry-ca, ` +
-        `or put it into /etc/docker/certs.d/${host}/ca.crt`,
+      `the certificate of ${host} is from an authority that is not known here: name its file to the daemon with ` +
+        `--registry-ca, or put it into /etc/docker/certs.d/${host}/ca.crt`,
       details,
     )
   }
@@ -28,8 +28,10 @@ export function transportError(url: URL, cause: unknown): P2pfsError {
       ? 'it does not speak TLS'
       : code === 'ENOTFOUND'
         ? 'no such host; check the name of the registry'
-        : message || code || 'connection failed'
-  const hint = isPlain ? `; if it speaks plain HTTP, name it with --insecure-registry ${host}` : ''
+        : code === 'EAI_AGAIN'
+          ? 'the name server of this host does not answer; look at /etc/resolv.conf'
+          : message || code || 'connection failed'
+  const hint = isPlain ? `; if it speaks plain HTTP, name it to the daemon with --insecure-registry ${host}` : ''
   return new P2pfsError(isTimeout ? 'timeout' : 'unavailable', `cannot reach ${host}: ${why}${hint}`, details)
 }
 
