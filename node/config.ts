@@ -494,9 +494,10 @@ function readFile(path: string, required: boolean): Record<string, unknown> {
   }
   const unknown = Object.keys(values).find((key) => !(key in options))
   if (unknown !== undefined) {
+    const shown = names.filter((name) => (options[name] as Option<unknown>).isHidden !== true)
     throw new P2pfsError(
       'invalid',
-      `the configuration file ${path} has an unknown option: ${unknown}; the options are ${names.join(', ')}`,
+      `the configuration file ${path} has an unknown option: ${unknown}; the options are ${shown.join(', ')}`,
     )
   }
   return values as Record<string, unknown>
