@@ -24,7 +24,7 @@ export function endWithReader(): void {
   process.stderr.on('error', () => undefined)
 }
 
-/** Prints lines for a person. What looks like the end of a line in one of them is not. */
+/** Prints lines for a person. Control characters in a line are escaped, so it stays one line. */
 export function printLines(lines: readonly string[]): void {
   process.stdout.write(lines.map((line) => `${shown(line)}\n`).join(''))
 }

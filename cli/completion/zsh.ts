@@ -1,7 +1,7 @@
 import type { Completes, OptionDescription } from '../command.ts'
 import { shorten, type DescribedCommand } from '../described-commands.ts'
 
-/** What `_arguments` takes to offer files or directories. */
+/** Functions with which `_arguments` offers files or directories. */
 const actions: Record<Completes, string> = { file: '_files', directory: '_files -/' }
 /** Offers nothing. With no action at all, zsh would not insert an option that is the only one to match. */
 const nothing = '{true}'

@@ -17,7 +17,7 @@ const lacksModule = 77
 /** A shell that waits for good is a fault (ms). */
 const timeoutMs = 60_000
 
-/** What a shell prints for a script; the test is skipped where there is no such shell. */
+/** The output of a shell for a script; the test is skipped where there is no such shell. */
 function shell(t: TestContext, name: string, argv: readonly string[], input?: string): string | undefined {
   const { error, status, stdout, stderr } = spawnSync(name, argv, { encoding: 'utf8', input, timeout: timeoutMs })
   if ((error as NodeJS.ErrnoException | undefined)?.code === 'ENOENT' || status === lacksModule) {
