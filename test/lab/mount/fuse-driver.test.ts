@@ -244,8 +244,9 @@ test('a driver that has taken over serves a removed image as long as the kernel 
   const { driver, mountPoint } = served
   assert.equal(await driver.remove(unread.block.name), true, 'the kernel has never asked for it')
   {
-    await using _file = await open(read.path(mountPoint))
+    await using file = await open(read.path(mountPoint))
     assert.equal(await driver.remove(read.block.name), false)
+    assert.equal((await file.stat()).size, read.bytes.length)
   }
   assert.deepEqual(await readdir(mountPoint), [])
 })

@@ -20,7 +20,7 @@ const timeoutMs = 60_000
 /** The output of a shell for a script; the test is skipped where there is no such shell. */
 function shell(t: TestContext, name: string, argv: readonly string[], input?: string): string | undefined {
   const { error, status, stdout, stderr } = spawnSync(name, argv, { encoding: 'utf8', input, timeout: timeoutMs })
-  if ((error as NodeJS.ErrnoException | undefined)?.code === 'ENOENT' || status === lacksModule) {
+  if ((error !== undefined && 'code' in error && error.code === 'ENOENT') || status === lacksModule) {
     t.skip(`there is no ${name}, or it lacks a module`)
     return undefined
   }
