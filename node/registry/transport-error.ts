@@ -13,12 +13,17 @@ export function transportError(url: URL, cause: unknown): P2pfsError {
     return new P2pfsError(
       'denied',
       `the certificate of ${host} is from an authority that is not known here: name its file to the daemon with ` +
-        `--registry-ca, or put it into /etc/docker/certs.d/${host}/ca.crt`,
+        `--registry-ca, or put it into /etc/docker/certs.d/${host}/ca.crt; then send SIGHUP to it`,
       details,
     )
   }
   if (/^(?:CERT_|ERR_TLS_CERT_)/.test(code))
-    return new P2pfsError('denied', `the certificate of ${host} is not good: ${message}`, details)
+    return new P2pfsError(
+      'denied',
+      `the certificate of ${host} is not good: ${message}; the registry needs one for this name that is in force, and this ` +
+        'host a clock that is right',
+      details,
+    )
   if (/proxy.*\(407\)/i.test(message)) return proxyRefusal(host, details)
   const isTimeout = code.endsWith('_TIMEOUT')
   const isPlain = /wrong version number|EPROTO|packet length too long/.test(`${message} ${code}`)
