@@ -1,31 +1,17 @@
-import { CatalogDatabase, type CatalogDatabaseParts } from './catalog-database.ts'
+import type { Log } from '../base/log.ts'
+import type { CatalogDatabase } from './catalog-database.ts'
 import type { KeyRange } from './keys.ts'
-
-export type RecordDatabaseParts = CatalogDatabaseParts
 
 type Parse<T> = (bytes: Uint8Array) => T
 
-/** The records of the catalog by their keys. */
-export class RecordDatabase implements AsyncDisposable {
-  readonly #log: RecordDatabaseParts['log']
+/** The records of the catalog by their keys. Methods that write throw unavailable where the disk refuses. */
+export class CatalogRecords {
   readonly #database: CatalogDatabase
+  readonly #log: Log
 
-  private constructor({ database, log }: { database: CatalogDatabase; log: RecordDatabaseParts['log'] }) {
-    this.#log = log
+  constructor({ database, log }: { database: CatalogDatabase; log: Log }) {
     this.#database = database
-  }
-
-  /** @param options `memoryDirectory`: where it is while the disk is full @throws as {@link CatalogDatabase.open} */
-  static async open(
-    parts: RecordDatabaseParts,
-    { directory, memoryDirectory = `${directory}-in-memory` }: { directory: string; memoryDirectory?: string },
-  ): Promise<RecordDatabase> {
-    const database = await CatalogDatabase.open(parts, { disk: directory, memory: memoryDirectory })
-    return new RecordDatabase({ database, log: parts.log })
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#database.close()
+    this.#log = log
   }
 
   async has(key: string): Promise<boolean> {
@@ -86,10 +72,7 @@ export class RecordDatabase implements AsyncDisposable {
     }
   }
 
-  /**
-   * @param options `sync`: whether it must be on the disk before this resolves
-   * @throws as {@link CatalogDatabase.write}, as all that write
-   */
+  /** @param options `sync`: whether it must be on the disk before this resolves */
   async put(key: string, value: Uint8Array, { sync }: { sync: boolean }): Promise<void> {
     // `sync` is an option of classic-level, which `level` is on this platform.
     await this.#database.write(key, async (level) => await level.put(key, value, { sync } as object))
