@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
-import { truncate } from 'node:fs/promises'
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { P2pfsError } from '../../protocol/errors.ts'
@@ -14,6 +14,8 @@ import { failedAttempts, takeOver, type Owner } from './take-over.ts'
 
 /** How long a process that was told to end may take before it is killed (ms). */
 export const stopMs = 10_000
+/** A record with the longest path of a socket, and more than any that an earlier version has written. */
+const recordBytes = 512
 /** How often a process that ends is looked at (ms). */
 const pollMs = 20
 
@@ -100,9 +102,9 @@ export class StateLocks {
 
   /** Says in the lock what a supervisor that takes over later has to know. */
   async write(record: SupervisorRecord): Promise<void> {
-    const path = join(this.#stateDir, 'supervisor.lock')
-    await truncate(path)
-    if (this.#own !== undefined) writeFileSync(this.#own, `${JSON.stringify(record)}\n`)
+    // Over the one that is there: a file that was made empty may find the disk full.
+    await using file = await open(join(this.#stateDir, 'supervisor.lock'), 'r+')
+    await file.write(`${JSON.stringify(record)}\n`.padStart(recordBytes), 0)
   }
 
   /** Ends daemons that have outlived their supervisor; what they have not answered waits for the next. */

@@ -7,7 +7,9 @@ export interface DaemonContext {
   log: Log
   version: string
   /** Paths below the state directory. */
-  paths: Readonly<Record<'chunks' | 'catalog' | 'reserve' | 'identity' | 'limits', string>>
+  paths: Readonly<
+    Record<'chunks' | 'catalog' | 'catalogInMemory' | 'mounts' | 'reserve' | 'identity' | 'limits', string>
+  >
   /** Parts that need to be closed are pushed on it as they are opened; the last one is closed first. */
   stack: AsyncDisposableStack
   /** Aborted when the daemon stops. */

@@ -1,6 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { Boots } from '../boot/boots.ts'
 import type { FuseDriver } from '../mount/fuse/driver.ts'
+import { MountRecords } from '../mount/mount-records.ts'
 import { Mounts } from '../mount/mounts.ts'
 import { NativeBuilder } from '../mount/native/native-builder.ts'
 import type { NativeImages } from '../mount/native/native-images.ts'
@@ -39,7 +40,7 @@ export interface MountParts {
 
 /** Makes what mounts images, and reads for them. Nothing is served before `mounts` is told to. */
 export function openMounting(
-  { config, log, stack }: DaemonContext,
+  { config, log, paths, stack }: DaemonContext,
   {
     storage,
     region: { network },
@@ -59,8 +60,9 @@ export function openMounting(
     { enabled: config.bootProfiles === 'on' },
   )
   const noteUse = (rootfs: Digest): void => uses.note(rootfs)
+  const records = new MountRecords({ catalog }, { directory: paths.mounts })
   const mounts = new Mounts(
-    { catalog, driver, placement, fetcher, inventory, boots, noteUse, log },
+    { catalog, records, driver, placement, fetcher, inventory, boots, noteUse, log },
     { readDeadlineMs: config.readDeadline * 1000 },
   )
   const nativeBuilder = natives && stack.use(new NativeBuilder({ images: natives, inventory, catalog, mounts, log }))
