@@ -106,7 +106,7 @@ export function trackersOf(ids: readonly string[], before: Trackers = noTrackers
   const members = new Map(ids.map((id) => [id, before.members.get(id) ?? weighed(id)]))
   const come = [...members.values()].filter(({ id }) => !before.members.has(id))
   const ofBuckets = before.ofBuckets.map((old, bucket) => {
-    // Where a tracker has gone, any member may be the next.
+    // If a tracker has gone, any member may be the next.
     const hasLost = old.some(({ member }) => !members.has(member.id))
     const trackers = hasLost ? [] : [...old]
     let hasChanged = hasLost
