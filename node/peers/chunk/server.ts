@@ -203,9 +203,9 @@ class Answers {
   #raise({ id, priority }: Want): void {
     if (priority === 'demand') this.#relaying.get(id)?.urgency.raise()
     for (const wants of this.#queue) {
-      const at = wants.findIndex((want) => want.id === id)
-      if (at < 0) continue
-      const [want] = wants.splice(at, 1) as [Queued]
+      const index = wants.findIndex((want) => want.id === id)
+      if (index < 0) continue
+      const [want] = wants.splice(index, 1) as [Queued]
       this.#parts.slots.delete(this.#source, want.priority)
       want.priority = priority
       if (priority === 'demand') want.urgency.raise()

@@ -197,14 +197,14 @@ export class Registrar {
 
   /** Sends the present state of the keys. Keys that are not taken are owed. */
   async #sendKeys(tracker: string, keys: readonly Digest[]): Promise<void> {
-    for (let at = 0; at < keys.length; at += maxKeysPerRequest) {
-      const some = keys.slice(at, at + maxKeysPerRequest)
+    for (let start = 0; start < keys.length; start += maxKeysPerRequest) {
+      const some = keys.slice(start, start + maxKeysPerRequest)
       try {
         await this.#sending.run(async () => await this.#send(tracker, some))
       } catch {
         if (this.#parts.signal.aborted || !this.#isRunning) return
         const { clock, trackers } = this.#parts
-        for (const key of keys.slice(at)) {
+        for (const key of keys.slice(start)) {
           const bucket = bucketOf(key)
           if (trackers.trackersOfBucket(bucket).includes(tracker)) this.#owe(tracker, bucket, clock.now() + retryMs)
         }
