@@ -52,7 +52,7 @@ export interface ImportKey {
   manifestDigest: Digest
 }
 
-/** What an import tells all who wait for it, and when it is to end. */
+/** The callbacks by which an import tells all who wait for it, and the signal that ends it. */
 export type TaskOptions = Required<Omit<WaitOptions, 'peer'>>
 type ImportTask = (options: TaskOptions) => Promise<FoundRootfs>
 

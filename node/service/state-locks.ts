@@ -215,8 +215,11 @@ export class StateLocks {
 
 /** @param waitMs how long to wait for it; not at all by default */
 async function lockNow(fd: number, waitMs?: number): Promise<boolean> {
-  const how = waitMs === undefined ? ['-n'] : ['-w', String(waitMs / 1000)]
-  const child = spawn('flock', [...how, '3'], { stdio: ['ignore', 'ignore', 'ignore', fd], env: toolEnvironment() })
+  const waitOptions = waitMs === undefined ? ['-n'] : ['-w', String(waitMs / 1000)]
+  const child = spawn('flock', [...waitOptions, '3'], {
+    stdio: ['ignore', 'ignore', 'ignore', fd],
+    env: toolEnvironment(),
+  })
   const [status] = (await once(child, 'exit')) as [number | null]
   return status === 0
 }

@@ -184,7 +184,7 @@ export function makeChunkDirectory(directory: string): void {
 }
 
 /** Waits for what peers bring about; the deadline is for a busy machine. */
-export async function until(what: string, condition: () => boolean, { timeoutMs = 15_000 } = {}): Promise<void> {
+export async function until(what: string, condition: () => boolean, { timeoutMs = 60_000 } = {}): Promise<void> {
   const deadline = performance.now() + timeoutMs
   while (!condition()) {
     if (performance.now() > deadline) throw new Error(`not in time: ${what}`)
