@@ -607,6 +607,7 @@ export async function startDaemon(
     blobMap: async (digest) => await catalog.blobMapBytes(digest),
     bootProfile: async (subject) => await profiles.nearest(subject),
     isImporting: (manifestDigest) => imports.has(manifestDigest),
+    registryWord: (key) => resolver.registryWord(key),
     importedImage: async (request, options) => await peerImports.importFor(request, options),
     seeds: {
       placed: async (request, options) => await placements.place(request, options),
