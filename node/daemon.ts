@@ -386,6 +386,8 @@ export async function startDaemon(
       reader: reader.from(registryForPeers),
       resolver,
       imports,
+      membership,
+      own,
       room: async () => await roomForPins(),
       log,
     },

@@ -105,6 +105,47 @@ for (const kind of ['htpasswd', 'token server'] as const)
       for (const text of ['secret', basic, 'guess']) assert.ok(!(await shows(host, text)), text)
   })
 
+test('callers who may read a private image share one copy of it on and between hosts; one who may not gets nothing', async (t) => {
+  const { layoutDirectory, tag } = await oddImage()
+  const registry = await FaultRegistry.start()
+  t.after(async () => await registry[Symbol.asyncDispose]())
+  await registry.addLayout('team/app', layoutDirectory)
+  const names = ['one', 'two', 'three']
+  registry.front.access.rules = {
+    access: { kind: 'bearer', tokenLifeMs: 60_000 },
+    users: names.map((username) => ({ username, password: 'secret' })),
+  }
+  const { authority } = registry
+  const options = ['--insecure-registry', authority]
+  const a = await DaemonProcess.start(t, options)
+  const b = await DaemonProcess.start(t, [...options, '--bootstrap', (await a.status()).addresses[0]!])
+  while ((await b.status()).peers.length === 0) await new Promise((resolve) => setTimeout(resolve, 50))
+  const file = (username: string, password: string): string => {
+    const path = join(temporaryDirectory(t), 'auth.json')
+    const auth = Buffer.from(`${username}:${password}`).toString('base64')
+    writeFileSync(path, JSON.stringify({ auths: { [authority]: { auth } } }))
+    return path
+  }
+  const image = `${authority}/team/app:${tag}`
+  const manifest = JSON.parse(registry.manifest('team/app', tag)!) as { layers: { digest: string }[] }
+  // Long enough that all are there while the first reads.
+  const layers = new Set(manifest.layers.map(({ digest }) => digest))
+  registry.faults.add({ path: new RegExp(`blobs/(${[...layers].join('|')})`), latencyMs: 2_000 })
+  const refused = a.cli('mount', image, a.target('wrong'), '--authfile', file('one', 'guess'))
+  const mounts = names.map(async (name, i) => {
+    const host = i === 2 ? b : a
+    return await host.json<MountResult>('mount', image, host.target(name), '--authfile', file(name, 'secret'))
+  })
+  const mounted = await Promise.all(mounts)
+  assert.equal((await refused).status, 1)
+  assert.equal(new Set(mounted.map(({ digest }) => digest)).size, 1)
+  for (const layer of layers)
+    assert.equal(
+      registry.front.requests(new RegExp(`blobs/${layer}`), 'GET').filter(({ status }) => status === 200).length,
+      1,
+    )
+})
+
 test('a seed with credentials prepares both formats, and its name asks no registry on another host', async (t) => {
   const { a, b, image, right } = await startRegion(t, 'htpasswd')
   const { mountBy, format, others } = await a.json<SeedResult>('seed', image, '--as', 'drive,tree', '--authfile', right)

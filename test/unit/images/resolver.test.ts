@@ -226,7 +226,10 @@ class TestHost {
           },
         },
         imports: new RunningImports(),
-        stewards: { ask: async () => await Promise.resolve(undefined) },
+        stewards: {
+          ask: async () => await Promise.resolve(undefined),
+          askImporting: async () => await Promise.resolve(undefined),
+        },
         inventory: { isWhole: () => this.isWhole, track: ({ id }) => void this.tracked.add(id) },
         log,
         ...parts,
@@ -623,7 +626,10 @@ test("a steward's image is taken if it is the registry's, and built here if it h
         askRegistry: async () => await Promise.resolve(),
         fetchRootfs: async () => await Promise.resolve(steward.manifest),
       },
-      stewards: { ask: async (_image, _options, accept) => await accept(steward.record, member.key, signal) },
+      stewards: {
+        ask: async (_image, _options, accept) => await accept(steward.record, member.key, signal),
+        askImporting: async () => await Promise.resolve(undefined),
+      },
     })
     assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), [origin, 'registry', '1'])
   }
