@@ -90,6 +90,7 @@ import { PublishedImages } from './publish/published-images.ts'
 import { Publisher } from './publish/publisher.ts'
 import { RawPusher } from './publish/raw-pusher.ts'
 import { DockerCredentials } from './registry/credentials.ts'
+import { CallerMemory } from './registry/caller-memory.ts'
 import { HeldCallers } from './registry/held-callers.ts'
 import { RegistryTraffic } from './registry/registry-traffic.ts'
 import { createImageSource } from './registry/image-source.ts'
@@ -160,6 +161,8 @@ export interface DaemonParts {
   /** The control socket of the supervisor, if there is one. */
   control: InheritedSocket | undefined
   replacements: Replacements
+  /** Descriptor of the memory with the credentials that the daemon before has left, if there is one. */
+  callersFd: number | undefined
 }
 
 /**
@@ -175,7 +178,7 @@ const scrubBytesPerSecond = 4 * 1024 * 1024
  * @throws conflict where the state is in use; invalid for addresses that cannot be listened on
  */
 export async function startDaemon(
-  { log, version, openMountBackend, control: inherited, replacements }: DaemonParts,
+  { log, version, openMountBackend, control: inherited, replacements, callersFd }: DaemonParts,
   config: Config,
 ): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack()
@@ -239,7 +242,9 @@ export async function startDaemon(
   }
   const registries = { host: new RegistryTraffic(), members: new RegistryTraffic() }
   // Not for what peers ask for: they get nothing with the credentials of callers.
-  const callers = new HeldCallers()
+  const callers = new HeldCallers({
+    memory: callersFd === undefined ? undefined : new CallerMemory({ log }, callersFd),
+  })
   const registry = stack.use(createImageSource({ ...registryOptions, callers, traffic: registries.host }))
   await registry.start()
   // Of its own, with its own connections, tokens and pauses: what peers ask for does not hold up this host's reads.
@@ -467,7 +472,11 @@ export async function startDaemon(
   const { driver, placement, natives } = openMountBackend({ chunkDirectory: inventory.directory, suspect, storeRoom })
   const boots = new Boots({ profiles, availability, log }, { enabled: config.bootProfiles === 'on' })
   const noteUse = (rootfs: Digest): void => uses.note(rootfs)
-  const mounts = new Mounts({ catalog, driver, placement, fetcher, inventory, boots, noteUse, log }, { readDeadlineMs })
+  const hasCredentials = (mount: string): boolean => callers.has(mount)
+  const mounts = new Mounts(
+    { catalog, driver, placement, fetcher, inventory, boots, noteUse, hasCredentials, log },
+    { readDeadlineMs },
+  )
   const nativeBuilder = natives && stack.use(new NativeBuilder({ images: natives, inventory, catalog, mounts, log }))
   const eviction = stack.use(
     new Eviction({
@@ -594,6 +603,7 @@ export async function startDaemon(
   const tracked = new TrackedCatalog({ catalog, inventory })
   await tracked.trackRootfs()
   await mounts.restore()
+  callers.keepOnly(mounts.list().map(({ id }) => id))
   stack.use(network)
   const served: ServedData = {
     chunk: async (digest) => await inventory.get(digest),
