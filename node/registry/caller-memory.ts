@@ -9,6 +9,8 @@ const headerBytes = 16
 /** Most that is handed on (bytes): hundreds of mounts with tokens of a few KiB; the oldest are left out. */
 const slotBytes = 1024 * 1024
 
+type WriteSync = (fd: number, bytes: Uint8Array, offset: number, length: number, position: number) => number
+
 /** A caller, and what stands with his credentials: a mount, by its id. */
 export interface HeldCaller {
   holder: string
@@ -23,13 +25,15 @@ export interface HeldCaller {
  */
 export class CallerMemory {
   readonly #log: Log
+  readonly #writeSync: WriteSync
   readonly #fd: number
   #slot = 0
   readonly #lengths = [0, 0]
 
   /** @param fd of a file that can grow, and that no path leads to */
-  constructor({ log }: { log: Log }, fd: number) {
+  constructor({ log, write = writeSync }: { log: Log; write?: WriteSync }, fd: number) {
     this.#log = log
+    this.#writeSync = write
     this.#fd = fd
   }
 
@@ -88,7 +92,7 @@ export class CallerMemory {
 
   #write(bytes: Uint8Array, offset: number): void {
     for (let done = 0; done < bytes.length;)
-      done += writeSync(this.#fd, bytes, done, bytes.length - done, offset + done)
+      done += this.#writeSync(this.#fd, bytes, done, bytes.length - done, offset + done)
   }
 }
 

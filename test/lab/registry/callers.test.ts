@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { run } from '../../../netlab/hosts/process.ts'
@@ -11,6 +11,7 @@ import { FaultRegistry } from '../../support/registry/fault-registry.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import type { MountResult, SeedResult } from '../../../node/control/api.ts'
 import { DaemonProcess } from '../daemon-process.ts'
+import { dropPageCache, loseChunks } from '../lost-chunks.ts'
 import { startDockerRegistry } from './docker-registry.ts'
 
 /** `htpasswd -B` of user:secret. */
@@ -95,15 +96,45 @@ for (const kind of ['htpasswd', 'token server'] as const)
         assert.deepEqual(await readFile(proven.rootfs), expected)
       }
 
-    // The daemon that comes next has no credentials: what is here, and peers have, is read all the same.
-    const { daemonPid } = await a.status()
-    process.kill(daemonPid, 'SIGKILL')
-    await a.replaced(daemonPid)
-    assert.deepEqual(await readFile(mounted.rootfs), expected)
-
     for (const host of [a, b])
       for (const text of ['secret', basic, 'guess']) assert.ok(!(await shows(host, text)), text)
   })
+
+test('the credentials of a mount outlive daemons and supervisors, as the mount does, and leave nothing on the disk', async (t) => {
+  const { a: host, b, image, right } = await startRegion(t, 'token server')
+  await b.stop()
+  const { rootfs } = await host.json<MountResult>('mount', image, host.target('mnt'), '--authfile', right)
+  const expected = await readFile(rootfs)
+  const state = join(host.directory, 'state')
+  const steps: [string, (pid: number) => Promise<unknown>][] = [
+    ['crash', async (pid) => await Promise.resolve(process.kill(pid, 'SIGKILL'))],
+    ['order', async () => await Promise.resolve(host.signal('SIGHUP'))],
+    ['another supervisor', async () => await host.takeOver('--replace')],
+    [
+      'a supervisor that is killed',
+      async () => {
+        await host.endSupervisor('SIGKILL')
+        await host.takeOver()
+      },
+    ],
+  ]
+  for (const [i, [what, end]] of steps.entries()) {
+    const { daemonPid } = await host.status()
+    await end(daemonPid)
+    await host.replaced(daemonPid)
+    assert.ok(loseChunks(state, expected, 0.5, i) > 0)
+    dropPageCache()
+    assert.ok((await readFile(rootfs)).equals(expected), what)
+  }
+  assert.doesNotMatch(host.log, /credentials of mounts/)
+  for (const text of ['secret', basic]) assert.ok(!(await shows(host, text)), text)
+
+  // They end with the mount.
+  await host.cli('umount', join(host.directory, 'mnt'))
+  const { daemonPid } = await host.status()
+  const memory = readFileSync(`/proc/${daemonPid}/fd/7`, 'latin1')
+  assert.ok(memory.startsWith('p2pfs c1') && !memory.includes('secret'))
+})
 
 test('callers who may read a private image share one copy of it on and between hosts; one who may not gets nothing', async (t) => {
   const { layoutDirectory, tag } = await oddImage()

@@ -60,38 +60,42 @@ test('what has ended leaves nothing in the memory; what runs only, and who is no
 
 test('a daemon that is killed at any instruction leaves what it had saved before, or what it saves', (t) => {
   const { fd, next } = memory(t)
-  const one: HeldCaller = {
-    holder: 'mount',
+  const held = (holder: string, length: number): HeldCaller => ({
+    holder,
     repository: 'host.test/team/app',
     registry: 'host.test',
-    credentials: { username: 'user', password: 'x'.repeat(100), identityToken: undefined },
-  }
-  const states = [[one], [one, { ...one, holder: 'second' }], [], [{ ...one, holder: 'third' }]]
-  next().save(states[0]!)
-  for (const [i, state] of states.entries()) {
-    if (i === 0) continue
-    // A write that is torn: all but the header, which is one write of sixteen bytes.
-    const header = Buffer.alloc(16)
-    const snapshot = next()
-    assert.equal(snapshot.load().length, states[i - 1]!.length)
-    readHeader(fd, header)
-    snapshot.save(state)
-    const after = Buffer.alloc(16)
-    readHeader(fd, after)
-    assert.notDeepEqual(header, after)
-    assert.deepEqual(
-      next()
-        .load()
-        .map(({ holder }) => holder),
-      state.map(({ holder }) => holder),
-    )
+    credentials: { username: 'user', password: 'x'.repeat(length), identityToken: undefined },
+  })
+  const holders = (): string[] =>
+    next()
+      .load()
+      .map(({ holder }) => holder)
+  for (const state of [[held('longer', 500)], [held('shorter', 5), held('second', 50)], []]) {
+    const outcomes = new Set<string>()
+    for (let writes = 0; writes < 5; writes++)
+      for (const isTorn of [false, true]) {
+        next().save([held('before', 100)])
+        let left = writes
+        const dying = new CallerMemory(
+          {
+            log: silentLog,
+            write: (...[file, bytes, offset, length, position]) => {
+              if (left-- > 0) return writeSync(file, bytes, offset, length, position)
+              // The header is one write of sixteen bytes.
+              if (isTorn && length > 16) writeSync(file, bytes, offset, Math.floor(length / 2), position)
+              throw new Error('killed')
+            },
+          },
+          fd,
+        )
+        dying.load()
+        dying.save(state)
+        outcomes.add(holders().join())
+      }
+    const saved = state.map(({ holder }) => holder).join()
+    assert.deepEqual([...outcomes].sort(), ['before', saved].sort())
   }
 })
-
-function readHeader(fd: number, into: Buffer): void {
-  const bytes = readFileSync(`/proc/self/fd/${fd}`)
-  bytes.copy(into, 0, 0, into.length)
-}
 
 test('memory that is empty, or of another form, has no credentials, and is used all the same', (t) => {
   const { fd, next } = memory(t)
