@@ -64,7 +64,7 @@ class Orders {
     const { signal } = new AbortController()
     return await operation.run(
       { image: 'host/r:1', wait: false, ...request },
-      { signal, onProgress: (progress) => void this.progress.push(progress as (typeof this.progress)[number]) },
+      { signal, onProgress: (progress) => void this.progress.push(progress) },
     )
   }
 }

@@ -110,8 +110,8 @@ test('memory that is empty, or of another form, has no credentials, and is used 
     writeSync(fd, bytes, 0, bytes.length, 0)
     assert.deepEqual(next().load(), [])
   }
-  const [saved, other] = [next(), { holder: 'mount', more: 1 } as unknown as HeldCaller]
-  saved.save([other])
+  const other: unknown = { holder: 'mount', more: 1 }
+  next().save([other as HeldCaller])
   assert.deepEqual(next().load(), [], 'another version may have other fields')
 })
 

@@ -116,7 +116,7 @@ test('a job goes where the others of its order are, as far as these hosts are th
   const region = new Region('abcde', { places: { copies: 2 } })
   region.companions = ['d', 'gone', 'c', 'e']
   assert.equal(region.tick(), 'dc')
-  for (const asked of [...region.asked]) await asked.answer()
+  for (const asked of region.asked.slice()) await asked.answer()
   region.up.delete('d')
   assert.equal(region.tick(), 'e')
 })
