@@ -24,6 +24,8 @@ export interface MountsParts extends Omit<MountedRootfsParts, 'waiting' | 'fetch
   boots: Pick<Boots, 'start' | 'status' | 'end' | 'endAll'>
   /** A rootfs has been mounted, or a mount of it has ended. */
   noteUse?: (rootfs: Digest) => void
+  /** Whether the daemon before has left the credentials of a mount, by its id. */
+  hasCredentials?: (mount: string) => boolean
   log: Log
   clock?: Clock
 }
@@ -63,7 +65,7 @@ export class Mounts implements ReadHandler {
 
   /** Takes over the mounts of the previous daemon, and forgets those that are gone. Must come before {@link serve}. */
   async restore(): Promise<void> {
-    const { catalog, records: stored, placement, log } = this.#parts
+    const { catalog, records: stored, placement, hasCredentials = () => false, log } = this.#parts
     let isComplete = true
     const records = await stored.list((key, error) => {
       isComplete = false
@@ -85,7 +87,7 @@ export class Mounts implements ReadHandler {
       else log.error('rootfs of a mount is lost, so its reads fail; umount it', { directory, image, rootfsDigest })
     }
     for (const { rootfsDigest } of this.list()) this.#letOwnersIn(rootfsDigest)
-    const poorer = this.list().filter(({ hadCredentials }) => hadCredentials)
+    const poorer = this.list().filter(({ id, hadCredentials }) => hadCredentials && !hasCredentials(id))
     if (poorer.length > 0)
       log.warn(
         'credentials of mounts are gone with the daemon before; what is not here is read from peers, or with the credentials ' +

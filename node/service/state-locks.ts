@@ -9,6 +9,7 @@ import type { Log } from '../base/log.ts'
 import { makePrivateDirectory } from '../base/private-directory.ts'
 import { systemError } from '../base/system-error.ts'
 import { toolEnvironment } from '../mount/placement/run-tool.ts'
+import { isAnonymousMemory } from './anonymous-memory.ts'
 import { inherited, type Descriptors } from './descriptors.ts'
 import { failedAttempts, takeOver, type Owner } from './take-over.ts'
 
@@ -162,14 +163,23 @@ export class StateLocks {
 
   /** Daemons of the state directory: they have its lock where each daemon has it, on whatever path they see it. */
   #daemons(): Owner[] {
-    const { fuse, lock, control } = inherited
+    const { fuse, lock, control, callers } = inherited
     return (
       readdirSync('/proc')
         .map(Number)
         .filter((pid) => pid > 0 && pid !== process.pid && isFile(readLink(pid, lock.fd), this.#path))
         // A supervisor that was given descriptors in another order is none.
         .filter((pid) => hasFuse(pid, fuse.fd))
-        .map((pid) => ({ pid, descriptors: { fuse: fuse.fd, lock: lock.fd, control: control.fd } }))
+        .map((pid) => ({
+          pid,
+          descriptors: {
+            fuse: fuse.fd,
+            lock: lock.fd,
+            control: control.fd,
+            // One of an earlier version has something else there, or nothing.
+            ...(isAnonymousMemory(pid, callers.fd) && { callers: callers.fd }),
+          },
+        }))
     )
   }
 
@@ -215,8 +225,11 @@ export class StateLocks {
 
 /** @param waitMs how long to wait for it; not at all by default */
 async function lockNow(fd: number, waitMs?: number): Promise<boolean> {
-  const how = waitMs === undefined ? ['-n'] : ['-w', String(waitMs / 1000)]
-  const child = spawn('flock', [...how, '3'], { stdio: ['ignore', 'ignore', 'ignore', fd], env: toolEnvironment() })
+  const waitOptions = waitMs === undefined ? ['-n'] : ['-w', String(waitMs / 1000)]
+  const child = spawn('flock', [...waitOptions, '3'], {
+    stdio: ['ignore', 'ignore', 'ignore', fd],
+    env: toolEnvironment(),
+  })
   const [status] = (await once(child, 'exit')) as [number | null]
   return status === 0
 }

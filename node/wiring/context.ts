@@ -12,6 +12,8 @@ export interface DaemonContext {
   >
   /** Parts that need to be closed are pushed on it as they are opened; the last one is closed first. */
   stack: AsyncDisposableStack
+  /** Descriptor of the memory with the credentials that the daemon before has left, if there is one. */
+  callersFd: number | undefined
   /** Aborted when the daemon stops. */
   signal: AbortSignal
 }

@@ -43,6 +43,7 @@ export function openMounting(
   { config, log, paths, stack }: DaemonContext,
   {
     storage,
+    registries: { callers },
     region: { network },
     holdings: { inventory },
     publications: { profiles },
@@ -61,8 +62,9 @@ export function openMounting(
   )
   const noteUse = (rootfs: Digest): void => uses.note(rootfs)
   const records = new MountRecords({ catalog }, { directory: paths.mounts })
+  const hasCredentials = (mount: string): boolean => callers.has(mount)
   const mounts = new Mounts(
-    { catalog, records, driver, placement, fetcher, inventory, boots, noteUse, log },
+    { catalog, records, driver, placement, fetcher, inventory, boots, noteUse, hasCredentials, log },
     { readDeadlineMs: config.readDeadline * 1000 },
   )
   const nativeBuilder = natives && stack.use(new NativeBuilder({ images: natives, inventory, catalog, mounts, log }))
