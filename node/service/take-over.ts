@@ -74,7 +74,7 @@ export function takeOver(owner: Owner, lockFile: string, failed: { count: number
       { pid: owner.pid },
     )
   // The lock is the second: the program looks whether it is the one.
-  const names = (['fuse', 'lock', 'control'] satisfies DescriptorName[]).filter(
+  const names = (['fuse', 'lock', 'control', 'callers'] satisfies DescriptorName[]).filter(
     (name) => owner.descriptors[name] !== undefined,
   )
   const numbers = names.map((name) => owner.descriptors[name]).join(',')
