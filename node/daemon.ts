@@ -295,7 +295,7 @@ export async function startDaemon(
   const lies = await Lies.open({ catalog })
   const trust = new IndexTrust({ own, membership, lies, log }, { keys: config.trustIndexKey })
   const profiles = new BootProfiles({ catalog, region: near, log })
-  const blobs = new SharedBlobs({ spans: network.spans, region: objects, log })
+  const blobs = new SharedBlobs({ spans: network.spans, membership, region: objects, log })
   const published = new PublishedImages({
     catalog,
     registry,

@@ -5,15 +5,20 @@ import type { PublishedBlob } from '../../../protocol/publication.ts'
 import type { Log } from '../../base/log.ts'
 import { orAbort } from '../../base/single-flight.ts'
 import { Urgency } from '../../base/urgency.ts'
-import type { RegionObjects } from './region-objects.ts'
+import type { Membership } from '../membership.ts'
 import type { SpanStewards } from '../spans/span-stewards.ts'
+import { firstSignMs } from './answer-pace.ts'
+import type { RegionObjects } from './region-objects.ts'
 
 /** Blobs are kept for others for so long (ms): hosts that start together ask within it. A steward forgets them, too. */
 const keepMs = 60_000
 /** Blobs that are kept, together (bytes): the oldest go first. */
 const maxKeptBytes = 64 * 1024 * 1024
-/** A steward has at least this time (ms): to read a blob twice costs the registry more than to wait. */
-const stewardMs = 250
+/**
+ * A steward has at least this time (ms), after which a member that answers nothing counts as silent: one that is short of a core
+ * is passed over by all who ask it at once, and each would read the blob.
+ */
+const stewardMs = firstSignMs
 /** A member that reads a blob may take so long (ms); then this host reads it, too. */
 const readerMs = 3_000
 /** Members that are asked for one blob. */
@@ -26,7 +31,8 @@ interface Read {
 }
 
 export interface SharedBlobsParts {
-  spans: Pick<SpanStewards, 'ask' | 'placeOf'>
+  spans: Pick<SpanStewards, 'ask' | 'namedPlaceOf'>
+  membership: Pick<Membership, 'reach'>
   region: Pick<RegionObjects, 'fetchBlob'>
   log: Log
   /** The clock (ms). */
@@ -89,13 +95,16 @@ export class SharedBlobs {
     read: (signal: AbortSignal) => Promise<Uint8Array>,
     signal: AbortSignal,
   ): Promise<Uint8Array> {
-    const { spans, region, log } = this.#parts
+    const { spans, membership, region, log } = this.#parts
     for (let asked = 0; asked < maxAsked; asked++) {
       await orAbort(spans.ask(digest, 0, { urgency: new Urgency(true), leastMs: stewardMs }), signal)
-      const member = spans.placeOf(digest, 0)?.member
+      // One that is not connected, or was silent a moment ago, is no reason to read what it reads: it is reached, or another is asked for.
+      const member = spans.namedPlaceOf(digest, 0)?.member
       if (member === undefined) break
       try {
         const bounded = AbortSignal.any([signal, AbortSignal.timeout(readerMs)])
+        const { standing } = await membership.reach(member, { signal: bounded })
+        if (standing.isSilent) continue
         const blob = await region.fetchBlob(digest, member, { signal: bounded })
         // A size that is wrong in what names the blob is for the registry's client to say.
         if (blob?.length === sizeBytes) return blob

@@ -5,6 +5,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import { maxSharedBlobBytes } from '../../../protocol/messages/object.ts'
 import type { SpanPlace } from '../../../protocol/messages/span.ts'
 import { silentLog } from '../../../node/base/log.ts'
+import type { Member } from '../../../node/peers/peer.ts'
 import { SpanBook } from '../../../node/peers/spans/span-book.ts'
 import { SharedBlobs } from '../../../node/peers/object/shared-blobs.ts'
 import { settled } from '../../support/fake-clock.ts'
@@ -18,6 +19,9 @@ class Region {
   readonly reads: string[] = []
   readonly hosts = new Map<string, SharedBlobs>()
   readonly gone = new Set<string>()
+  readonly silent = new Set<string>()
+  /** Those that were connected to, in this order. */
+  readonly reached: string[] = []
   readonly registry = Promise.withResolvers<Uint8Array>()
   nowMs = 0
   readonly #book = new SpanBook({ isHere: (id) => !this.gone.has(id), now: () => this.nowMs })
@@ -41,13 +45,19 @@ class Region {
         place = this.#book.place(id, table, 0, place?.member)
         await Promise.resolve()
       },
-      placeOf: () => place,
+      namedPlaceOf: () => place,
+    }
+    const reach = async (peer: string): Promise<Member> => {
+      this.reached.push(peer)
+      if (this.gone.has(peer)) throw new P2pfsError('unavailable', 'it cannot be reached')
+      return await Promise.resolve({ id: peer, standing: { isSilent: this.silent.has(peer) } } as Member)
     }
     const fetchBlob = async (digest: Digest, peer: string): Promise<Uint8Array | undefined> => {
       if (this.gone.has(peer)) throw new P2pfsError('unavailable', 'it has gone')
       return await this.hosts.get(peer)?.find(digest)
     }
-    return new SharedBlobs({ spans, region: { fetchBlob }, log: silentLog, now: () => this.nowMs })
+    const region = { fetchBlob }
+    return new SharedBlobs({ spans, membership: { reach }, region, log: silentLog, now: () => this.nowMs })
   }
 }
 
@@ -92,6 +102,19 @@ test('a reader that has gone is replaced', async () => {
   assert.deepEqual(await region.get('h1'), bytes)
   assert.deepEqual(await region.get('h2'), bytes)
   assert.deepEqual(region.reads, ['h0', 'h1'])
+})
+
+test('a member that a steward names is connected to, and one that is silent is no reason to read what others read', async () => {
+  const region = new Region(6)
+  void region.get('h0', { read: async () => await new Promise<never>(() => undefined) })
+  await settled()
+  region.silent.add('h0')
+  const got = ['h1', 'h2', 'h3', 'h4', 'h5'].map(async (id) => await region.get(id))
+  await settled()
+  region.registry.resolve(bytes)
+  for (const blob of await Promise.all(got)) assert.deepEqual(blob, bytes)
+  assert.deepEqual(region.reads, ['h0', 'h1'])
+  assert.equal(region.reached[0], 'h0')
 })
 
 test('a blob whose size is not what its name says is read, and the registry’s client refuses it', async () => {

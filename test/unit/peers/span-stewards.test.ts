@@ -130,6 +130,37 @@ for (const [urgent, dueMs] of [
     )
   })
 
+test('a read that joins a question gives its steward the time that it can wait, until it is sent', async () => {
+  const { clock, stewards, asked } = host(['a', 'b', 'me'])
+  void stewards.ask(table, 0, { urgency: new Urgency(true) })
+  void stewards.ask(table, 1, { urgency: new Urgency(true), leastMs: 1_000 })
+  await clock.pass(999)
+  assert.deepEqual(
+    asked.map(({ steward }) => steward),
+    ['a'],
+  )
+  await clock.pass(1)
+  await settled()
+  assert.deepEqual(
+    asked.map(({ steward }) => steward),
+    ['a', 'b'],
+  )
+})
+
+test('a read that somebody waits for does not wait longer for a question that nobody waited for when it was sent', async () => {
+  const { clock, stewards, asked } = host(['a', 'b', 'me'])
+  void stewards.ask(table, 0, { urgency: new Urgency(false) })
+  await settled()
+  assert.equal(asked.length, 1)
+  void stewards.ask(table, 1, { urgency: new Urgency(true) })
+  await clock.pass(250)
+  await settled()
+  assert.deepEqual(
+    asked.map(({ steward }) => steward),
+    ['a', 'b'],
+  )
+})
+
 for (const cohorts of [2, 256])
   test(`a deputy has 250 ms, and four for each of ${cohorts} deputies that may ask the same steward at once`, async () => {
     const { clock, ask, asked } = host(['a', 'b', 'me'], {}, reach, { cohorts })
