@@ -240,8 +240,6 @@ export async function startDaemon(
   const registries = { host: new RegistryTraffic(), members: new RegistryTraffic() }
   // Not for what peers ask for: they get nothing with the credentials of callers.
   const callers = new HeldCallers()
-  const registry = stack.use(createImageSource({ ...registryOptions, callers, traffic: registries.host }))
-  await registry.start()
   // Of its own, with its own connections, tokens and pauses: what peers ask for does not hold up this host's reads.
   const registryForPeers = stack.use(
     createImageSource({
@@ -276,6 +274,9 @@ export async function startDaemon(
     },
   )
   const { membership, availability, objects } = network
+  const sharing = new SharedBlobs({ spans: network.spans, membership, region: objects, log })
+  const registry = stack.use(createImageSource({ ...registryOptions, callers, sharing, traffic: registries.host }))
+  await registry.start()
   const neighbours: NeighbourRegion[] = []
   for (const { region, bootstrap, keyFile } of neighbourOptions(config)) {
     const { region: ownRegion, name } = config
@@ -295,11 +296,10 @@ export async function startDaemon(
   const lies = await Lies.open({ catalog })
   const trust = new IndexTrust({ own, membership, lies, log }, { keys: config.trustIndexKey })
   const profiles = new BootProfiles({ catalog, region: near, log })
-  const blobs = new SharedBlobs({ spans: network.spans, membership, region: objects, log })
   const published = new PublishedImages({
     catalog,
     registry,
-    blobs,
+    sharing,
     trust,
     transactions,
     blobMaps,
@@ -603,7 +603,7 @@ export async function startDaemon(
     imageRecord: async (name) => await catalog.image(name),
     rootfsManifest: async (digest) => await catalog.rootfsBytes(digest),
     layerIndex: async (diffId) => await catalog.layerBytes(diffId),
-    sharedBlob: (digest) => blobs.find(digest),
+    sharedBlob: (digest) => sharing.find(digest),
     blobMap: async (digest) => await catalog.blobMapBytes(digest),
     bootProfile: async (subject) => await profiles.nearest(subject),
     isImporting: (manifestDigest) => imports.has(manifestDigest),
