@@ -3,8 +3,8 @@ import type { Digest } from '../../protocol/digest.ts'
 /** What a registry says. */
 export interface SharedAnswer {
   bytes: Uint8Array
-  /** Whether it came from another member: nothing proves that the registry says so. */
-  isTold: boolean
+  /** Whether this host has asked the registry just now. Otherwise nothing proves that it says so, or still says so. */
+  isFirsthand: boolean
 }
 
 /** Has small things read from a registry once for the region. */

@@ -57,8 +57,8 @@ export class PublicationReader {
   }
 
   /**
-   * The same in lists, of which the first may be what another member says that the registry said: it may lack publications, and
-   * name some that are in no registry. The last is the registry's, and nobody need come to it who finds what he looks for.
+   * The same in lists, of which the first may be what another member says that the registry said, or what it said some seconds
+   * ago: it may lack publications, and name some that are in no registry. The last is the registry's, and nobody need come to it who finds what he looks for.
    * @throws as {@link list}
    */
   async *lists(
@@ -72,12 +72,12 @@ export class PublicationReader {
         Buffer.from(
           formatReferrers(await this.#registry.referrers(reference, manifestDigest, artifactType, { signal })),
         )
-      const { bytes, isTold } = await inTime(
+      const { bytes, isFirsthand } = await inTime(
         async (signal) => await sharing.ask(listKey(reference, manifestDigest), read, { signal }),
         signal,
       )
       yield candidatesOf(parseList(bytes, manifestDigest))
-      if (!isTold) return
+      if (isFirsthand) return
     }
     yield await this.list(reference, manifestDigest, { signal })
   }

@@ -12,6 +12,8 @@ import type { RegionObjects } from './region-objects.ts'
 
 /** What was read is kept for others for so long (ms): hosts that start together ask within it. A steward forgets it, too. */
 const keepMs = 60_000
+/** What a registry says is kept for so long (ms): what is published meanwhile is to be found soon. */
+const keepAnswersMs = 10_000
 /** What is kept, together (bytes): the oldest goes first. */
 const maxKeptBytes = 64 * 1024 * 1024
 /** To read more than this (bytes) twice costs the registry more than waiting costs a host. */
@@ -38,11 +40,11 @@ interface Wanted {
 }
 
 interface Read {
-  answer: Promise<SharedAnswer>
-  /** Those of the answer; nobody need take them. */
+  /** Nobody need take them. */
   bytes: Promise<Uint8Array>
   sizeBytes: number
   atMs: number
+  lifeMs: number
 }
 
 export interface SharedBlobsParts {
@@ -72,8 +74,7 @@ export class SharedBlobs implements ContentSharing {
 
   /** What this host has read lately, or reads now; undefined where it does neither. */
   find(key: Digest): Promise<Uint8Array> | undefined {
-    this.#forgetOld()
-    return this.#reads.get(key)?.bytes
+    return this.#known(key)?.bytes
   }
 
   /** See {@link ContentSharing.get}. */
@@ -101,20 +102,20 @@ export class SharedBlobs implements ContentSharing {
     signal: AbortSignal,
   ): Promise<SharedAnswer> {
     const { key, sizeBytes } = wanted
-    this.#forgetOld()
-    const known = this.#reads.get(key)
+    const known = this.#known(key)
     if (known !== undefined) {
       // Whoever reads it may give up, or fail.
-      const answer = await orAbort(
-        known.answer.catch(() => undefined),
+      const bytes = await orAbort(
+        known.bytes.catch(() => undefined),
         signal,
       )
-      if (answer !== undefined && fits(answer.bytes, wanted)) return answer
+      if (bytes !== undefined && fits(bytes, wanted)) return { bytes, isFirsthand: false }
     }
     const answer = this.#obtain(wanted, read, signal)
     const bytes = answer.then(({ bytes }) => bytes)
     bytes.catch(() => undefined)
-    const entry = { answer, bytes, sizeBytes: sizeBytes ?? 0, atMs: this.#now() }
+    const lifeMs = sizeBytes === undefined ? keepAnswersMs : keepMs
+    const entry = { bytes, sizeBytes: sizeBytes ?? 0, atMs: this.#now(), lifeMs }
     this.#reads.set(key, entry)
     try {
       entry.sizeBytes = sizeBytes ?? (await bytes).length
@@ -146,7 +147,7 @@ export class SharedBlobs implements ContentSharing {
         const isNamedByDigest = wanted.sizeBytes !== undefined
         const bytes = await region.fetchBlob(key, member, { signal: bounded, isNamedByDigest })
         // A size that is wrong in what names the content is for the registry's client to say.
-        if (bytes !== undefined && fits(bytes, wanted)) return { bytes, isTold: true }
+        if (bytes !== undefined && fits(bytes, wanted)) return { bytes, isFirsthand: false }
         if (bytes !== undefined) break
       } catch (error) {
         signal.throwIfAborted()
@@ -154,7 +155,13 @@ export class SharedBlobs implements ContentSharing {
         log.debug('member does not read for this host', { error, peer: member, key })
       }
     }
-    return { bytes: await read(signal), isTold: false }
+    return { bytes: await read(signal), isFirsthand: true }
+  }
+
+  #known(key: Digest): Read | undefined {
+    this.#forgetOld()
+    const read = this.#reads.get(key)
+    return read !== undefined && this.#now() - read.atMs < read.lifeMs ? read : undefined
   }
 
   #forgetOld(): void {

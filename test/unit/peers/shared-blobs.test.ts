@@ -125,8 +125,21 @@ test('what a registry says is asked once, and those who are told know that nothi
   )
   await settled()
   region.registry.resolve(bytes)
-  for (const [i, answer] of (await answers).entries()) assert.deepEqual(answer, { bytes, isTold: i > 0 })
+  for (const [i, answer] of (await answers).entries()) assert.deepEqual(answer, { bytes, isFirsthand: i === 0 })
   assert.deepEqual([region.reads, region.unproved.size], [['h0'], 9])
+})
+
+test('what a registry said is kept for ten seconds, and is not firsthand any more', async () => {
+  const region = new Region(1)
+  const host = region.hosts.get('h0')!
+  const key = digestOf(Buffer.from('a question'))
+  const ask = async (): Promise<boolean> =>
+    (await host.ask(key, async () => await Promise.resolve(bytes), { signal })).isFirsthand
+  assert.deepEqual([await ask(), await ask()], [true, false])
+  region.nowMs = 9_999
+  assert.ok(host.find(key) !== undefined)
+  region.nowMs = 10_000
+  assert.deepEqual([host.find(key), await ask()], [undefined, true])
 })
 
 test('a host that asks again without a failure asks whom it was sent to', async () => {

@@ -179,7 +179,7 @@ export class ColdHost {
           get: async (_, read, { signal }) => await read(signal),
           ask: async (key, read, { signal }) => {
             this.asked.push(key)
-            return { bytes: this.told ?? (await read(signal)), isTold: this.told !== undefined }
+            return { bytes: this.told ?? (await read(signal)), isFirsthand: this.told === undefined }
           },
         },
         near: { fetchRootfs: async () => await Promise.resolve(this.near) },
