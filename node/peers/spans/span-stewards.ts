@@ -9,6 +9,8 @@ import type { StewardQuestions } from './steward-questions.ts'
 
 /** A deputy, which may have to ask the steward first, has at least this time (ms). */
 const deputyMs = 250
+/** One that is known to be there has at least this time (ms), after which any member counts as silent. */
+const awakeMs = 1_000
 /** A steward's answer is kept for so long (ms), and asked for anew then. */
 const placeMs = 30_000
 /** The same where no steward answered (ms): this host reads by itself, as if it were alone. */
@@ -139,9 +141,11 @@ export class SpanStewards {
       said = late
       this.#keep(table, numbers, late)
     }
+    const forDeputiesMs = membership.isSmall ? 0 : deputiesMs(membership)
     const places = await questions.ask(membership.byResponsibility(`${table} ${group}`, membership.cohort()), asked, {
       urgency: question.urgency,
-      leastMs: Math.max(question.leastMs, membership.isSmall ? 0 : deputyMs + deputiesMs(membership)),
+      leastMs: Math.max(question.leastMs, membership.isSmall ? 0 : deputyMs + forDeputiesMs),
+      awakeMs: awakeMs + forDeputiesMs,
       answerOwn: async () => await answers.places(own, asked),
       onLate,
     })

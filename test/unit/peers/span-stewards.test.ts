@@ -161,6 +161,24 @@ test('a read that somebody waits for does not wait longer for a question that no
   )
 })
 
+test('a steward that has answered anything a moment ago has a second, and one of which nothing was heard for long has not', async () => {
+  for (const [agoMs, dueMs] of [
+    [0, 1_000],
+    [4_999, 1_000],
+    [5_000, 250],
+  ] as const) {
+    const { clock, ask, asked, members } = host(['a', 'b', 'me'])
+    members[0]!.standing.gotOn()
+    await clock.pass(agoMs)
+    void ask()
+    await clock.pass(dueMs - 1)
+    assert.equal(asked.length, 1)
+    await clock.pass(1)
+    await settled()
+    assert.equal(asked.length, 2, `${agoMs} ms ago`)
+  }
+})
+
 for (const cohorts of [2, 256])
   test(`a deputy has 250 ms, and four for each of ${cohorts} deputies that may ask the same steward at once`, async () => {
     const { clock, ask, asked } = host(['a', 'b', 'me'], {}, reach, { cohorts })
@@ -310,14 +328,16 @@ function connected() {
 }
 
 test('questions and answers keep their order on one stream', async () => {
-  const { client, server, book, streams } = connected()
+  const { client, server, book, streams, peer } = connected()
   book.place('x', table, 1)
   const first = client.ask('a', { table, spans: [0, 1], without: undefined })
   const second = client.ask('a', { table, spans: [1], without: 'x' })
   await settled()
   assert.equal(streams.length, 1)
   void server.serve(streams[0]!, { id: 'me', source: 'me' })
+  assert.equal(peer.standing.lastSignMs, -Infinity)
   assert.deepEqual(await first, [registry, { depth: 1, member: 'x' }])
+  assert.ok(peer.standing.lastSignMs > -Infinity, 'an answer is a sign of life')
   // It was sent to x, which did not deliver.
   assert.deepEqual(await second, [registry])
 })
