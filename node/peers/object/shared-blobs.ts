@@ -104,7 +104,7 @@ export class SharedBlobs implements ContentSharing {
     const { key, sizeBytes } = wanted
     const known = this.#known(key)
     if (known !== undefined) {
-      // Whoever reads it may give up, or fail.
+      // The caller that reads it may give up, or fail.
       const bytes = await orAbort(
         known.bytes.catch(() => undefined),
         signal,

@@ -133,7 +133,7 @@ export class ColdHost {
   readonly profiles: string[] = []
   log = ''
   nowMs = 0
-  /** What a neighbour region has. */
+  /** The rootfs manifest that a neighbour region has. */
   near: RootfsManifest | undefined
   /** What a member says that registries list. */
   told: Uint8Array | undefined
