@@ -18,6 +18,8 @@ export interface AskOptions {
   priority: FetchPriority
   /** Whether the holder is to serve it in its turn, rather than name others. */
   waits: boolean
+  /** Whether another holder that has too much to serve has named this one. */
+  isNamed: boolean
 }
 
 /** The holders as one fetch needs them. */

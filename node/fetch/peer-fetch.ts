@@ -343,7 +343,8 @@ export class PeerFetch {
     this.#lastAskedAtMs = askedAtMs
     const { signal } = this.#over
     const { urgency } = this.#options
-    const asked = { signal, streamClass, urgency, priority: this.#priority, waits }
+    const isNamed = this.#named.has(id)
+    const asked = { signal, streamClass, urgency, priority: this.#priority, waits, isNamed }
     const asking = this.#holders.ask(id, this.#request, asked)
     this.#settle(id, asking, signal, () => this.#asked.delete(id))
   }

@@ -27,6 +27,12 @@ export const bulkLimits = {
     inAll: 128,
   },
 
+  /**
+   * Peers that are served each by itself. Where more want something at once, each chunk is sent once, and the others are told
+   * who holds it: see `docs/decisions/upload-slots.md`.
+   */
+  servedAlone: 1,
+
   /** Connections that this host has opened: one to each peer that delivers in bulk. */
   opened: 64,
 
