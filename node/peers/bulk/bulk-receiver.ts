@@ -201,7 +201,7 @@ class Receiving {
       const chunk = this.#expanded.subarray(0, want.lengthBytes)
       expandZeroTails(sent, chunk)
       this.#takeChunk(want, chunk)
-    } else if (status === 'elsewhere') this.#meet({ id, outcome: status, holders: parseHolders(sent) })
+    } else if (status === 'elsewhere') this.#meet({ id, outcome: status, holders: othersOf(sent) })
     else this.#meet({ id, outcome: status })
   }
 
@@ -244,6 +244,13 @@ class Receiving {
     // So the holder knows whom it may name to others.
     if (kept.length > 0) this.#socket.write(Buffer.concat(kept.map(({ id }) => encodeBulkOrder({ order: 'kept', id }))))
   }
+}
+
+/** @throws invalid where none is named */
+function othersOf(names: Uint8Array): readonly string[] {
+  const holders = parseHolders(names)
+  if (holders.length === 0) throw new P2pfsError('invalid', 'peer sends to others, and names none')
+  return holders
 }
 
 export function failureOf(error: Error): SentFailure {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { worthBytes } from '../../../node/peers/bulk/bulk-limits.ts'
 import { standings } from '../../../node/peers/peer-standing.ts'
 import { chunk, good, scriptedRegion, slowLink, type Script } from './scripted-region.ts'
 
@@ -94,4 +95,34 @@ test('a peer that sends 1 KB a second and holds chunks alone costs a read the ti
     assert.ok(ms <= 3_000, `read ${index}: ${ms} ms`)
   }
   assert.ok(wants['slow']! <= 20, `${wants['slow']} wants`)
+})
+
+test('a holder that has too much to serve in bulk sends a seed to those that it names, and not to its main thread', async () => {
+  const { fetcher, bulk, clock, wants, peers } = scriptedRegion({ a: good(), b: good() }, hasIt, { quiet: ['b'] })
+  const { signal } = new AbortController()
+  for (const id of ['a', 'b']) bulk.open.add(id)
+  bulk.elsewhere.set('a', ['b'])
+  const { request } = chunk(0)
+  const fetching = fetcher.fetchToStore(request, { signal, priority: 'background' })
+  await clock.pass(10)
+  assert.deepEqual(bulk.asked, ['a', 'b'])
+  assert.ok(bulk.underWay.at(-1)! >= worthBytes, 'more will come from who is named')
+  bulk.wanted.get(request.digest)!.resolve()
+  assert.equal(await fetching, 'peer')
+  assert.deepEqual([wants['a'] ?? 0, wants['b'] ?? 0], [0, 0])
+  assert.ok(peers['a']!.standing.current <= standings.unproven, 'who has much to serve is not to blame')
+})
+
+test('where all have too much to serve in bulk, the first serves a seed in its turn', async () => {
+  const { fetcher, bulk, clock, wants } = scriptedRegion({ a: good(), b: good() }, hasIt, { quiet: ['b'] })
+  const { signal } = new AbortController()
+  for (const id of ['a', 'b']) bulk.open.add(id)
+  bulk.elsewhere.set('a', ['b']).set('b', ['a'])
+  const { request } = chunk(0)
+  const fetching = fetcher.fetchToStore(request, { signal, priority: 'background' })
+  await clock.pass(10)
+  assert.deepEqual(bulk.asked, ['a', 'b', 'a waits'])
+  bulk.wanted.get(request.digest)!.resolve()
+  assert.equal(await fetching, 'peer')
+  assert.deepEqual([wants['a'] ?? 0, wants['b'] ?? 0], [0, 0])
 })
