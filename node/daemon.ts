@@ -1,5 +1,6 @@
 import type { Digest } from '../protocol/digest.ts'
 import { P2pfsError } from '../protocol/errors.ts'
+import { AwaitedReads } from './base/awaited-reads.ts'
 import { Bandwidth } from './base/bandwidth.ts'
 import type { Log } from './base/log.ts'
 import { parseListenAddress } from './base/listen-address.ts'
@@ -310,7 +311,8 @@ export async function startDaemon(
   const answers = new RegionAnswers({ region: objects, membership, log })
   const wholeReads = new WholeReads()
   const indexes = new LayerIndexes({ catalog, region: objects, answers, trust })
-  const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits })
+  const reads = new AwaitedReads()
+  const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits, reads })
   const layerTransactions = new LayerTransactions({ catalog, transactions, inventory })
   const ranges = new LayerRanges({ catalog, blobMaps, registry, answers, published, log }, { readDeadlineMs })
   const streams = new SegmentStreams({
@@ -335,6 +337,7 @@ export async function startDaemon(
     peers,
     registry: neighbours.length > 0 ? neighboursFirst : range,
     log,
+    reads,
   })
   const relays = new ChunkRelays({ inventory, fetcher, spans: network.spans })
   stack.defer(async () => await fetcher.settled())
@@ -418,7 +421,7 @@ export async function startDaemon(
       hotRoom,
       fetcher: seedFetcher,
       regionFetcher: new LimitedFetcher({
-        fetcher: new Fetcher({ inventory, peers, registry: noRegistry, log }),
+        fetcher: new Fetcher({ inventory, peers, registry: noRegistry, log, reads }),
         inventory,
         bandwidth: bandwidths.seed,
       }),
