@@ -188,8 +188,7 @@ class Receiving {
     const want = this.#wants.get(id)
     if (want === undefined) throw new P2pfsError('invalid', 'peer answers what it was not asked')
     const isRight =
-      status === 'elsewhere' ||
-      (status === 'chunk' ? lengthBytes === want.lengthBytes : lengthBytes < want.lengthBytes)
+      status === 'elsewhere' || (status === 'chunk' ? lengthBytes === want.lengthBytes : lengthBytes < want.lengthBytes)
     if (!isRight) throw new P2pfsError('invalid', 'peer sent other bytes than the chunk')
   }
 

@@ -191,6 +191,8 @@ export class BulkSender implements Disposable {
     const waitMs = this.#upload.waitMs(false, { isLast })
     if (waitMs === 0) this.#sendNext(turns.next())
     else if (!this.#sendRaised()) {
+      // That is no chunk: the limit does not hold it up.
+      if (this.#isShared) for (const connection of this.#connections.values()) connection.nameOthers()
       this.#endWait ??= this.#upload.beginWait({ isUrgent: this.#raised !== undefined })
       this.#later = setTimeout(() => this.#plan(), Math.min(waitMs, limitPollMs))
       return

@@ -14,14 +14,7 @@ import { bulkLimits, worthBytes } from './bulk-limits.ts'
 import { BulkThread } from './bulk-thread.ts'
 import type { ChunkFiles } from './chunk-files.ts'
 import { requestGrant } from './grant-request.ts'
-import type {
-  BulkWant,
-  FromReceiver,
-  MetWant,
-  ReceiverSetup,
-  SentFailure,
-  ToReceiver,
-} from './thread-messages.ts'
+import type { BulkWant, FromReceiver, MetWant, ReceiverSetup, SentFailure, ToReceiver } from './thread-messages.ts'
 
 /** Wants that are sent within this time count as sent together (ms), as in the chunk protocol's client. */
 const togetherMs = 20

@@ -156,7 +156,7 @@ export class Sending implements Taker {
    */
   sendNext({ isShared }: { isShared: boolean }): boolean {
     if (this.#isOver || !this.#hasRoom) return false
-    if (isShared) this.#nameOthers()
+    if (isShared) this.nameOthers()
     const next = this.#takeNext(isShared)
     if (next === undefined) return this.isWanting
     const { id, digest } = next
@@ -185,8 +185,8 @@ export class Sending implements Taker {
   }
 
   /** Answers the wants of chunks that other peers hold with their names: all at once, and no more until the peer has taken that. */
-  #nameOthers(): void {
-    if (this.#isNaming) return
+  nameOthers(): void {
+    if (this.#isNaming || this.#isOver) return
     const answers: Uint8Array[] = []
     for (const wants of [this.#wants, this.#last])
       for (const [id, { digest, waits }] of wants) {

@@ -3,6 +3,7 @@ import { createConnection } from 'node:net'
 import { test, type TestContext } from 'node:test'
 import type { Digest } from '../../../../protocol/digest.ts'
 import { bulkAskerProof, encodeBulkOrder } from '../../../../protocol/messages/bulk.ts'
+import { Bandwidth } from '../../../../node/base/bandwidth.ts'
 import { bulkLimits } from '../../../../node/peers/bulk/bulk-limits.ts'
 import { until } from '../test-peer.ts'
 import { ReceiverEnd, SenderEnd } from './bulk-ends.ts'
@@ -139,4 +140,19 @@ test('a peer that does not say that it holds what it was sent is not waited for'
   await until('the rest is answered', () => second.end.outcomes.has(digests.length))
   for (let checks = 0; checks < 3; checks++) holder.sender.check()
   await until('the second has all', () => second.end.kept.size === digests.length + 1)
+})
+
+test('others are named while the limit on upload is used up', async (t) => {
+  const upload = new Bandwidth()
+  const holder = await SenderEnd.start(t, { mode: 'plain', upload })
+  await addStuckAsker(t, holder)
+  const digests = holder.hold(20, chunkBytes)
+  const first = await Asker.open(t, holder, 'first')
+  first.want(digests)
+  await until('the first has all', () => first.end.kept.size === digests.length)
+  upload.bytesPerSecond = 1000
+  upload.charge(1_000_000)
+  const second = await Asker.open(t, holder, 'second')
+  second.want(digests)
+  await until('the second has all answers', () => second.named().size === digests.length)
 })
