@@ -158,6 +158,8 @@ class TestHost {
   /** What those make; by default what the layers make. */
   toldManifest: RootfsManifest | undefined
   readonly contradicted = new Set<Digest>()
+  /** Whether somebody waited for the last import. */
+  isAwaited: boolean | undefined
   isWhole = false
   nowMs = 0
   /** The images that were imported here, and what for. */
@@ -208,9 +210,10 @@ class TestHost {
         },
         identity: { peerId: own.key, sign: own.sign },
         importer: {
-          importImage: async (_reference, image, format, { untold = false }) => {
+          importImage: async (_reference, image, format, { untold = false, urgency }) => {
             this.imported.push(`${image.manifestDigest} as ${format}`)
             this.untold.push(untold)
+            this.isAwaited = urgency?.isUrgent
             const isUnverified = this.importsWithTold && !untold
             const manifest = (isUnverified ? this.toldManifest : undefined) ?? rootfsOf(image, format)
             return await Promise.resolve({ manifest, isUnverified })
@@ -428,6 +431,17 @@ test('an image that is whole on this host is mounted without a request, and seed
     '1',
   ])
   assert.equal(host.registry.requests, 1)
+})
+
+test('an import for a seed has nobody who waits for it, and one for a mount has', async (t) => {
+  for (const [resolve, isAwaited] of [
+    ['resolveForSeed', false],
+    ['resolveForMount', true],
+  ] as const) {
+    const host = await TestHost.create(t)
+    await host.resolver[resolve](reference, variant, { pull: 'newer', signal })
+    assert.deepEqual([host.imported.length, host.isAwaited], [1, isAwaited], resolve)
+  }
 })
 
 test('a digest reference is found by a tag of its repository, and the registry is never asked', async (t) => {
