@@ -28,7 +28,7 @@ export interface Holders {
     request: ChunkRequest,
     except: ReadonlySet<string>,
     named: ReadonlySet<string>,
-  ) => { id: string; standing: PeerStanding } | undefined
+  ) => { id: string; standing: PeerStanding; underWayBytes: number } | undefined
   ask: (id: string, request: ChunkRequest, options: AskOptions) => Promise<Delivery>
   /** Undefined where it is not connected. */
   standing: (id: string) => PeerStanding | undefined

@@ -37,6 +37,12 @@ const maxOwnLateMs = 1_000
 /** How often the decision is made anew where nothing else happens (ms). */
 const recheckMs = 250
 
+/**
+ * A holder that owes this host so much already (bytes), half of what a seed has under way, is not asked in the place of the one that has
+ * named it: it may be slow, or its upload limited.
+ */
+const muchBytes = 16 * 1024 * 1024
+
 /** Members that busy holders have named and that are met for one chunk: three answers' worth. */
 const maxNamed = 9
 
@@ -169,13 +175,15 @@ export class PeerFetch {
     const next = this.#holders.next(this.#request, this.#tried, this.#named)
     if (this.#reader !== undefined && this.#asked.size === 0 && next === undefined) return this.#waitForReader()
     if (this.#asked.size === 0) {
-      if (next === undefined) {
-        if (this.#meeting > 0 && this.#urgentAtMs === undefined) return Infinity
+      if (next === undefined && this.#meeting > 0 && this.#urgentAtMs === undefined) return Infinity
+      if (next === undefined || next.standing.isSilent || next.underWayBytes >= muchBytes) {
         const busy = this.#busy.shift()
         if (busy !== undefined) {
           this.#ask(busy, { waits: true })
           return 0
         }
+      }
+      if (next === undefined) {
         if (this.#isAskingSteward && !this.#isReader()) return Infinity
         const reader = this.#isReader() ? 'registry' : this.#holders.reader(this.#request)
         if (reader === 'registry') throw new P2pfsError('missing', 'no peer delivers the chunk', { digest })

@@ -12,7 +12,7 @@ import type { ChunkClient, StreamClass } from '../peers/chunk/client.ts'
 import { standings, type PeerStanding } from '../peers/peer-standing.ts'
 import type { SpanStewards } from '../peers/spans/span-stewards.ts'
 import { fetchInBulk } from './bulk-fetch.ts'
-import type { AskOptions, Reader } from './holders.ts'
+import type { AskOptions, Holders, Reader } from './holders.ts'
 import { PeerFetch } from './peer-fetch.ts'
 import type { SourceOptions } from './source.ts'
 
@@ -113,9 +113,9 @@ export class PeerSource {
     request: ChunkRequest,
     except: ReadonlySet<string>,
     named: ReadonlySet<string> = nobody,
-  ): { id: string; standing: PeerStanding } | undefined {
+  ): { id: string; standing: PeerStanding; underWayBytes: number } | undefined {
     const { availability } = this.#parts
-    let best: { id: string; standing: PeerStanding; place: number; busyBytes: number } | undefined
+    let best: (ReturnType<Holders['next']> & { place: number; busyBytes: number }) | undefined
     for (const id of [...availability.holders(request.table, request.index), ...named]) {
       if (except.has(id)) continue
       const standing = this.standing(id)
@@ -130,6 +130,7 @@ export class PeerSource {
         standing,
         place: current === standings.unproven ? standings.proven : current,
         busyBytes: loadBytes + trial,
+        underWayBytes: loadBytes,
       }
       if (
         best === undefined ||

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { P2pfsError } from '../../../protocol/errors.ts'
 import { worthBytes } from '../../../node/peers/bulk/bulk-limits.ts'
 import { standings } from '../../../node/peers/peer-standing.ts'
 import { chunk, good, scriptedRegion, slowLink, type Script } from './scripted-region.ts'
@@ -125,4 +126,25 @@ test('where all have too much to serve in bulk, the first serves a seed in its t
   bulk.wanted.get(request.digest)!.resolve()
   assert.equal(await fetching, 'peer')
   assert.deepEqual([wants['a'] ?? 0, wants['b'] ?? 0], [0, 0])
+})
+
+test('a holder that is silent, or owes much already, is not asked in the place of the one that has named it', async () => {
+  const { fetcher, bulk, clock, peers } = scriptedRegion({ a: good(), b: good() }, hasIt, { quiet: ['b'] })
+  const { signal } = new AbortController()
+  for (const id of ['a', 'b']) bulk.open.add(id)
+  bulk.elsewhere.set('a', ['b'])
+  const asked = async (index: number, lengthBytes = chunk(index).request.lengthBytes): Promise<string[]> => {
+    bulk.asked.length = 0
+    const { request } = chunk(index)
+    void fetcher.fetchToStore({ ...request, lengthBytes }, { signal, priority: 'background' }).catch(() => undefined)
+    await clock.pass(10)
+    return [...bulk.asked]
+  }
+  assert.deepEqual(await asked(0, 16 * 1024 * 1024), ['a', 'b'])
+  assert.deepEqual(await asked(1), ['a', 'a waits'], 'it owes much')
+  for (const { reject } of bulk.wanted.values()) reject(new P2pfsError('missing', 'not there'))
+  await clock.pass(10)
+  assert.deepEqual(await asked(2), ['a', 'b'])
+  peers['b']!.standing.fellSilent()
+  assert.deepEqual(await asked(3), ['a', 'a waits'], 'it is silent')
 })
