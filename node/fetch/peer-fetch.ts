@@ -88,7 +88,7 @@ interface AskedReader {
  * 5. Where nobody holds the chunk, a steward says who reads it: this host, or a member, which is asked to. The registry is
  *    asked too when that member does not say soon that it does, and when somebody has waited for ten seconds: two, within
  *    the budget. Another reader is asked for where that one refuses.
- * 6. A holder that has too much to serve names others, which are asked too. When all of them have said so, the first one is asked
+ * 6. A holder that has too much to serve names others, which are asked too. When all of them have said so, the last one is asked
  *    again, and serves the chunk in its turn.
  * 7. The first right answer wins; the wants of the others are given up.
  */
@@ -107,7 +107,7 @@ export class PeerFetch {
   #namedInAll = 0
   /** Named members to which this host is connecting. */
   #meeting = 0
-  /** Holders that have sent this fetch to others, the first one first. */
+  /** Holders that have sent this fetch to others, the last one last: it has the least to serve, most likely. */
   readonly #busy: string[] = []
   #isAskingSteward = false
   #questions = 0
@@ -177,7 +177,7 @@ export class PeerFetch {
     if (this.#asked.size === 0) {
       if (next === undefined && this.#meeting > 0 && this.#urgentAtMs === undefined) return Infinity
       if (next === undefined || next.standing.isSilent || next.underWayBytes >= muchBytes) {
-        const busy = this.#busy.shift()
+        const busy = this.#busy.pop()
         if (busy !== undefined) {
           this.#ask(busy, { waits: true })
           return 0

@@ -28,10 +28,10 @@ export const bulkLimits = {
   },
 
   /**
-   * Peers that are served each by itself. Where more want something at once, each chunk is sent once, and the others are told
-   * who holds it: see `docs/decisions/upload-slots.md`.
+   * Wants that may wait while peers are served each by itself. Where more wait, and more than one peer wants something, each chunk is
+   * sent once, and the others are told who holds it: see `docs/decisions/upload-slots.md`.
    */
-  servedAlone: 1,
+  slots: 64,
 
   /** Connections that this host has opened: one to each peer that delivers in bulk. */
   opened: 64,

@@ -227,11 +227,15 @@ export class BulkSender implements Disposable {
     if (connection?.sendNext({ isShared: this.#isShared }) === true) this.#parked.add(connection)
   }
 
-  /** Whether more peers want something than are served each by itself. */
+  /** Whether more than one peer wants something, and all together more than there are slots. */
   get #isShared(): boolean {
-    let wanting = 0
-    for (const { isWanting } of this.#connections.values())
-      if (isWanting && ++wanting > bulkLimits.servedAlone) return true
+    let peers = 0
+    let wants = 0
+    for (const { wanted } of this.#connections.values()) {
+      if (wanted > 0) peers++
+      wants += wanted
+      if (peers > 1 && wants > bulkLimits.slots) return true
+    }
     return false
   }
 

@@ -112,9 +112,9 @@ export class Sending implements Taker {
     return this.#first.size + this.#wants.size === 0
   }
 
-  /** Whether it has a want without an answer. */
-  get isWanting(): boolean {
-    return this.#first.size + this.#wants.size + this.#last.size > 0
+  /** Wants without an answer. */
+  get wanted(): number {
+    return this.#first.size + this.#wants.size + this.#last.size
   }
 
   get isGettingOn(): boolean {
@@ -158,7 +158,7 @@ export class Sending implements Taker {
     if (this.#isOver || !this.#hasRoom) return false
     if (isShared) this.nameOthers()
     const next = this.#takeNext(isShared)
-    if (next === undefined) return this.isWanting
+    if (next === undefined) return this.wanted > 0
     const { id, digest } = next
     const buffer = this.#buffer()
     const lengthBytes = digest === undefined ? undefined : this.#parts.read(digest, buffer, chunkOffset)
@@ -264,12 +264,7 @@ export class Sending implements Taker {
   }
 
   #tellReady(): void {
-    if (!this.#isOver && this.isWanting && this.#hasRoom) this.#events.onReady()
-  }
-
-  /** Wants without an answer. */
-  get #wanted(): number {
-    return this.#first.size + this.#wants.size + this.#last.size
+    if (!this.#isOver && this.wanted > 0 && this.#hasRoom) this.#events.onReady()
   }
 
   #read(bytes: Uint8Array): void {
@@ -290,7 +285,7 @@ export class Sending implements Taker {
     if (order.order === 'want' || order.order === 'last') {
       if (this.#wants.has(id) || this.#first.has(id) || this.#last.has(id))
         throw new P2pfsError('invalid', 'peer uses the id of a want twice')
-      if (this.#wanted >= maxBulkWants) throw new P2pfsError('invalid', `more than ${maxBulkWants} wants outstanding`)
+      if (this.wanted >= maxBulkWants) throw new P2pfsError('invalid', `more than ${maxBulkWants} wants outstanding`)
       const wants = order.order === 'last' ? this.#last : this.#wants
       wants.set(id, { digest: order.digest, waits: order.waits === true })
     } else if (order.order === 'kept') return this.#noteKept(id)
