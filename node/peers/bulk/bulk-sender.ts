@@ -227,16 +227,15 @@ export class BulkSender implements Disposable {
     if (connection?.sendNext({ isShared: this.#isShared }) === true) this.#parked.add(connection)
   }
 
-  /** Whether more than one peer wants something, and all together more than there are slots. */
+  /** Whether more than one peer wants something, and all together more than their slots. */
   get #isShared(): boolean {
     let peers = 0
     let wants = 0
     for (const { wanted } of this.#connections.values()) {
       if (wanted > 0) peers++
       wants += wanted
-      if (peers > 1 && wants > bulkLimits.slots) return true
     }
-    return false
+    return peers > 1 && wants > peers * bulkLimits.slots
   }
 
   #unparkSoon(): void {
