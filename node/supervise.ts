@@ -3,7 +3,8 @@ import { fileURLToPath } from 'node:url'
 import { P2pfsError } from '../protocol/errors.ts'
 import { exitStatusOf } from './base/exit-status.ts'
 import { stderrLog, type Log } from './base/log.ts'
-import { loadConfig, type Config } from './config.ts'
+import { loadConfig } from './config/load-config.ts'
+import type { Config } from './config/options.ts'
 import { ControlSocket } from './control/socket.ts'
 import { receivedDescriptors } from './service/descriptors.ts'
 import { FuseMount, type FuseMountOptions } from './service/fuse-mount.ts'
@@ -34,7 +35,7 @@ const initialOldSpaceMb = 24
 /** Options that stay as they are while a supervisor lives. */
 const lasting = ['stateDir', 'control', 'controlGroup', 'fuseDriver'] as const
 
-/** What a start does about another supervisor, or a daemon, of the same state directory. */
+/** Says how a start deals with another supervisor, or a daemon, of the same state directory. */
 export interface Start {
   /** Takes over from a supervisor that lives; mounts stay. One that takes over from a daemon alone does so always. */
   replaces: boolean
@@ -74,8 +75,14 @@ export async function stopMounts(given: Config): Promise<number> {
 }
 
 function mountOptions(stateDir: string): FuseMountOptions {
-  const { mountPoint, trees, native, writable, drives } = statePaths(stateDir)
-  return { stateDir, mountPoint, mountRoots: [trees, native, writable, drives], lastingRoot: native }
+  const { mountPoint, trees, memory, native, writable, drives } = statePaths(stateDir)
+  return {
+    stateDir,
+    mountPoint,
+    mountRoots: [trees, native, writable, drives],
+    lastingRoot: native,
+    memoryDirectories: [trees, memory],
+  }
 }
 
 async function runSupervisor(given: Config, argv: readonly string[], start: Start, log: Log): Promise<number> {

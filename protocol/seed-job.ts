@@ -43,7 +43,7 @@ export interface SeedProgress {
   total: number
 }
 
-/** What a host has of the image, as it says itself. */
+/** A host of the job, and how much of the image it says it has. */
 export interface SeedTarget extends SeedProgress {
   /** Peer id. */
   peer: string
@@ -51,7 +51,7 @@ export interface SeedTarget extends SeedProgress {
   name: string
   extent: SeedExtent
   state: TargetState
-  /** Of `failed`. */
+  /** The reason of `failed`. */
   code?: ErrorCode
 }
 
@@ -70,9 +70,9 @@ export interface SeedJob extends SeedImage {
   extent: SeedExtent
   places: SeedPlaces
   createdAtMs: number
-  /** When it begins. */
+  /** The time at which it begins. */
   atMs: number
-  /** When the job ends, and with it the pins of the image. */
+  /** The time at which the job ends, and with it the pins of the image. */
   endsAtMs: number
   /** Peer id of the host that took it from its operator. */
   acceptedBy: string
@@ -84,6 +84,11 @@ export interface SeedJob extends SeedImage {
   targets: readonly SeedTarget[]
   /** The reason of a job that no operator has ordered. */
   demand?: MountDemand
+  /**
+   * Equal for jobs of one order, which asks for the image in several formats: the id of one of them. Their hosts are the
+   * same, as far as that is possible.
+   */
+  group?: string
 }
 
 /**
@@ -104,8 +109,9 @@ type SeedOrder = Pick<SeedJob, 'reference' | 'platform' | 'rootfsDigest' | 'exte
 }
 
 /**
- * Which of two records of one job counts: the order that was given last; of that one, the cancelled record; else the one
- * with more changes. The first where they are equal in all that.
+
+ * Chooses the record of a job that counts, of two: that of the order that was given last; within one order the cancelled record;
+ * else the one with more changes; the first where they are equal in all that.
  */
 export function newerJob(first: SeedJob, second: SeedJob): SeedJob {
   if (first.createdAtMs !== second.createdAtMs) return first.createdAtMs > second.createdAtMs ? first : second
@@ -146,6 +152,7 @@ export function parseSeedJob(bytes: Uint8Array): SeedJob {
     cancelled: parseFlag(fields, 'cancelled'),
     targets: targets.map(parseTarget),
     ...parseDemand(fields),
+    ...(fields.get('group') !== undefined && { group: parseSeedJobId(fields.get('group')) }),
   }
 }
 

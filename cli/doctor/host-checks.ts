@@ -3,7 +3,7 @@ import type { Check } from '../../node/control/api.ts'
 import { formatSize } from '../size.ts'
 import type { Filesystem, Host } from './host.ts'
 
-/** Where the daemon keeps its state, and its process; its own limits count, not those of who asks. */
+/** The daemon's state directory and process. The checks look at the limits of that process, not at those of the command. */
 export interface CheckedDaemon {
   stateDir: string
   /** Undefined where none runs: a daemon that is started from here has the limits of this process. */
@@ -42,7 +42,7 @@ const filesystems: Readonly<Record<number, { name: string; problem?: string }>> 
   0x65735546: { name: 'FUSE', problem: 'a mount that waits for another program can wait for itself' },
 }
 
-/** What can be looked at without a daemon. */
+/** Makes the checks that need no daemon. */
 export async function checkHost(host: Host, daemon: CheckedDaemon): Promise<Check[]> {
   const filesystem = await host.filesystemOf(daemon.stateDir)
   return [
@@ -50,6 +50,7 @@ export async function checkHost(host: Host, daemon: CheckedDaemon): Promise<Chec
     await checkKernelFilesystems(host),
     await checkTools(host),
     await checkFuse(host),
+    await checkLoop(host),
     ...checkDisk(filesystem, daemon.stateDir),
     await checkOpenFiles(host, daemon),
     await checkMemory(host, daemon),
@@ -83,7 +84,7 @@ export function checkKernel({ kernelRelease }: Pick<Host, 'kernelRelease'>): Che
   }
 }
 
-/** What each is for; without FUSE there are no mounts at all. */
+/** Filesystems of the kernel, each with what needs it. */
 const kernelFilesystems = { fuse: 'all mounts', erofs: 'trees', overlay: 'writable trees' } as const
 
 async function checkKernelFilesystems(host: Host): Promise<Check> {
@@ -143,6 +144,19 @@ async function checkFuse(host: Host): Promise<Check> {
     state: 'problem',
     found: 'it cannot be opened by this user',
     advice: 'run as root; in a container: --device /dev/fuse --cap-add SYS_ADMIN',
+  }
+}
+
+/** mount(8) puts one under the disk that bounds an upper layer, and before Linux 6.12 under a tree. */
+async function checkLoop(host: Host): Promise<Check> {
+  const name = 'loop devices'
+  if ((await host.tryOpen('/dev/loop-control')) === 'ok') return { name, state: 'ok', found: 'they can be made' }
+  return {
+    name,
+    state: 'warning',
+    found:
+      '/dev/loop-control cannot be opened: no limits of writable trees (mount --size), and before Linux 6.12 no trees',
+    advice: 'modprobe loop, as root; in a container: --privileged, or its devices',
   }
 }
 

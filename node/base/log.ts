@@ -1,6 +1,9 @@
 import { clip, escapeJson } from './hidden-characters.ts'
 
-/** Ordered; a log writes its level and those before it. What each means to an operator: error, a person must act; warn, may come to that; info, rare, lifecycle; debug, per request. */
+/**
+ * Levels, the gravest first. A log writes its own level and those before it. To an operator they mean: error, a person must
+ * act; warn, a person may have to; info, rare events of the daemon's life; debug, each request.
+ */
 export const logLevels = ['error', 'warn', 'info', 'debug'] as const
 export type LogLevel = (typeof logLevels)[number]
 export type LogFields = Record<string, unknown>
@@ -41,6 +44,8 @@ export function createLog(level: LogLevel, write: (line: string) => void, common
 
 /** The log of a part of this process, on its standard error. @param level one of {@link logLevels} */
 export function stderrLog(level: string, part: string): Log {
+  // A reader of the log that ends, such as logger(1), must not end the daemon and its mounts.
+  if (process.stderr.listenerCount('error') === 0) process.stderr.on('error', () => undefined)
   return createLog(level as LogLevel, (line) => process.stderr.write(line), { part })
 }
 

@@ -3,6 +3,7 @@ import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { Log } from '../base/log.ts'
 import type { LayerReader } from '../layers/layer-reader.ts'
+import type { Membership } from '../peers/membership.ts'
 import type { FoundRootfs } from '../model/image.ts'
 import { normalizePlatform } from '../model/platform.ts'
 import type { ImageSource, ResolvedImage } from '../registry/image-source.ts'
@@ -15,7 +16,7 @@ import type { ImageResolver } from './resolver.ts'
 import { importOf, type RunningImports, type TaskOptions, type WaitOptions } from './running-imports.ts'
 
 /**
- * Which registries this host imports from for peers. `listed`: those that its operator has named, by credentials, by a
+ * The registries that this host imports from for peers. `listed`: those that its operator has named, by credentials, by a
  * mirror, or as a peer registry.
  */
 export const peerImportPolicies = ['none', 'listed', 'all'] as const
@@ -27,7 +28,11 @@ export interface PeerImportsParts extends RegistryLookupParts {
   /** Reads layers out of that registry. */
   reader: Pick<LayerReader, 'readShared'>
   resolver: Pick<ImageResolver, 'findOnHost' | 'build'>
-  imports: Pick<RunningImports, 'run'>
+  imports: Pick<RunningImports, 'run' | 'join'>
+  /** The members, this one among them, in the order in which they are to import the image. */
+  membership: Pick<Membership, 'byResponsibility'>
+  /** Peer id of this host. */
+  own: string
   /** How much room the disk of the chunks has. */
   room: () => Promise<Room>
   log: Log
@@ -60,17 +65,20 @@ export class PeerImports {
     this.#limits = limits
     this.#quota = new PeerQuota({ now }, limits)
     const { catalog, registry, log } = parts
-    // What a peer asks for is its text until the registry has confirmed it.
+    // The reference is text of a peer until the registry has confirmed it, so its messages stay below info.
     this.#lookup = new RegistryLookup({ catalog, registry, log: { ...log, info: log.debug } })
   }
 
   /**
    * Imports an image for a peer, or lets the peer wait for an import that is under way here.
-   * 1. What the peer asks of this host is within the bounds, and the registry is one that the operator allows. Nothing
-   *    else is looked at before that, so that a refusal takes the same time whatever this host has.
-   * 2. The record may be here.
-   * 3. The registry says that the reference stands for the manifest that the peer names.
-   * 4. The layers are read within bounds of bytes, time and disk; the work ends with the last who waits for it.
+   * 1. The request is within the bounds of its peer.
+   * 2. Where this host imports the image for itself, or for a caller with credentials of his own, the peer waits for that: it
+   *    has had the image described by the registry, and could have the record from here a moment later.
+   * 3. The registry is one that the operator allows. What is here is not looked at before that, so that a refusal takes the
+   *    same time whatever this host has.
+   * 4. The record may be here.
+   * 5. The registry says that the reference stands for the manifest that the peer names.
+   * 6. The layers are read within bounds of bytes, time and disk; the work ends with the last who waits for it.
    * @throws busy where a bound of requests or imports is reached; invalid where the image is the one that the peer
    * names, and malformed; denied for whatever else; the signal's reason
    */
@@ -82,6 +90,8 @@ export class PeerImports {
     try {
       const leave = this.#quota.enter(peer)
       try {
+        const joined = await this.#join({ ...name, manifestDigest }, { ...options, peer })
+        if (joined !== undefined) return joined
         const { reference, stored } = await this.#look(name)
         if (stored?.record.manifestDigest === manifestDigest) return stored.record
         log.debug('peer waits for an import here', { image: name.reference, manifest: manifestDigest, peer })
@@ -110,6 +120,17 @@ export class PeerImports {
   async readsFor(reference: string): Promise<boolean> {
     const { registry } = this.#parts
     return this.#policy !== 'none' && (await registry.isNamed(parseReference(reference)))
+  }
+
+  async #join(
+    { manifestDigest, ...name }: ImageName & { manifestDigest: Digest },
+    options: WaitOptions & { peer: string },
+  ): Promise<ImageRecord | undefined> {
+    const { imports, membership, own } = this.#parts
+    if (this.#policy === 'none') return undefined
+    const order = membership.byResponsibility(manifestDigest)
+    const isBefore = order.indexOf(own) < order.indexOf(options.peer)
+    return (await imports.join(importOf(name, manifestDigest), { ...options, isBefore }))?.record
   }
 
   /** @throws denied for whatever goes wrong */
@@ -211,7 +232,8 @@ export class PeerImports {
 
 /** All that a peer is told. */
 function refusalOf(error: unknown): P2pfsError {
-  if (isP2pfsError(error, 'busy')) return new P2pfsError('busy', 'this host does enough for peers', { cause: error })
+  if (isP2pfsError(error, 'busy'))
+    return new P2pfsError('busy', 'this host runs as many imports for peers as it takes', { cause: error })
   if (isP2pfsError(error, 'invalid')) return new P2pfsError('invalid', 'the image is malformed', { cause: error })
   return new P2pfsError('denied', 'this host does not import the image for peers', { cause: error })
 }

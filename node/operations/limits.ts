@@ -1,7 +1,7 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Bandwidth, LimitUse } from '../base/bandwidth.ts'
-import { parseRateLimit } from '../base/byte-rate.ts'
+import { parseGivenLimit, parseRateLimit } from '../base/byte-rate.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { systemError } from '../base/system-error.ts'
@@ -13,12 +13,8 @@ const sampleMs = 1_000
 const samples = 5
 /** The log says so often at most that reads are late because of a limit (ms). */
 const warnMs = 60_000
-/**
- * The lowest limit on what is given to others (bytes a second): a chunk takes a second then. Below it those who ask take this host
- * for one that does not deliver, and get the chunk elsewhere, which costs more than it saves.
- */
-const leastGiven = 2e6 / 8
-const least: Partial<Record<LimitName, number>> = { upload: leastGiven, guest: leastGiven }
+/** Limits on what is given to others. */
+const given: ReadonlySet<LimitName> = new Set<LimitName>(['upload', 'guest'])
 
 export type LimitTexts = Record<LimitName, string>
 
@@ -60,9 +56,9 @@ export class LimitsOperation implements Disposable {
       this.#changed = parseKept(JSON.parse(await readFile(file, 'utf8')))
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
-        log.warn('limits that were changed cannot be read; those of the options hold', { error, file })
+        log.warn('changed limits cannot be read; the limits of the options are used', { error, file })
     }
-    this.#apply()
+    this.#apply({ isStart: true })
     this.#look()
   }
 
@@ -76,18 +72,20 @@ export class LimitsOperation implements Disposable {
       const changed = asUsage(() => parseKept({ ...(reset ? {} : this.#changed), ...set }))
       await this.#keep(changed)
       this.#changed = changed
-      this.#apply()
+      this.#apply({ isStart: false })
     }
     return { limits: this.report() }
   }
 
-  #apply(): void {
+  /** @param options at the start those of the options are set without a word */
+  #apply({ isStart }: { isStart: boolean }): void {
     for (const name of limitNames) {
       const limit = parseLimit(name, this.#textOf(name))
       const bandwidth = this.#parts.bandwidths[name]
       if (bandwidth.bytesPerSecond === limit) continue
       bandwidth.bytesPerSecond = limit
-      this.#parts.log.info('limit on bandwidth set', { limit: name, rate: this.#textOf(name) })
+      if (!isStart || this.#changed[name] !== undefined)
+        this.#parts.log.info('limit on bandwidth set', { limit: name, rate: this.#textOf(name) })
     }
   }
 
@@ -146,16 +144,9 @@ export class LimitsOperation implements Disposable {
   }
 }
 
-/** As {@link parseRateLimit}. @throws invalid also for a limit that is lower than this one may be */
+/** @throws invalid for what is no rate, or lower than this limit may be */
 export function parseLimit(name: LimitName, text: string): number | undefined {
-  const rate = parseRateLimit(text)
-  const min = least[name] ?? 0
-  if (rate !== undefined && rate < min)
-    throw new P2pfsError(
-      'invalid',
-      `${text} is too little for ${name}: a peer gives up a chunk that takes seconds; 2Mbit or more`,
-    )
-  return rate
+  return given.has(name) ? parseGivenLimit(text) : parseRateLimit(text)
 }
 
 /** @throws invalid */

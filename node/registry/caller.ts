@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import type { Credentials, CredentialStore } from './credential-store.ts'
 
-/** Of this process: a key tells nothing of the credentials that it is made of, here or elsewhere. */
+/** A secret of this process: it keeps anybody from guessing credentials by the key that is made of them. */
 const secret = randomBytes(32)
 
 /**
@@ -21,6 +21,11 @@ export class Caller implements CredentialStore {
     const { username, password, identityToken = '', registryToken = '' } = credentials ?? { username: '', password: '' }
     const parts = [registry, username, password, identityToken, registryToken]
     this.key = createHmac('sha256', secret).update(JSON.stringify(parts)).digest('hex')
+  }
+
+  /** For the memory that the next daemon of this host gets ({@link CallerMemory}), and for nothing else; undefined for nobody. */
+  handOver(): { registry: string; credentials: Credentials } | undefined {
+    return this.#credentials && { registry: this.#registry, credentials: this.#credentials }
   }
 
   /** His credentials for that registry; for another one there are none. */

@@ -9,6 +9,7 @@ import {
   type SeedJob,
   type SeedPlaces,
   type SeedProgress,
+  type TargetState,
 } from '../../protocol/seed-job.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
@@ -47,17 +48,19 @@ export interface SeedJobsParts {
   today?: () => number
 }
 
-/** What an operator orders. */
+/** The order of an operator. */
 export interface SeedOrder {
   image: SeedImage
   extent: SeedJob['extent']
   places: SeedPlaces
-  /** When it begins (ms since 1970); 0: at once. */
+  /** The time at which it begins (ms since 1970); 0: at once. */
   atMs: number
   /** How long the image is kept from then on (ms). */
   ttlMs: number
   /** Why, where no operator orders it. */
   demand?: MountDemand
+  /** See {@link SeedJob.group}. */
+  group?: string
 }
 
 export interface WaitForJob {
@@ -121,7 +124,7 @@ export class SeedJobs implements AsyncDisposable {
     await this.stop()
   }
 
-  /** When an order that is taken now ends (ms since 1970). @throws invalid where that is too late */
+  /** The time at which an order that is taken now ends (ms since 1970). @throws invalid where that is too late */
   endOf({ atMs, ttlMs }: Pick<SeedOrder, 'atMs' | 'ttlMs'>): number {
     const nowMs = this.#today()
     const endsAtMs = Math.max(atMs, nowMs) + ttlMs
@@ -139,7 +142,7 @@ export class SeedJobs implements AsyncDisposable {
    * same order again makes its job last longer.
    * @throws invalid for a time that is too long; busy where there are too many jobs; what the catalog throws
    */
-  async accept({ image, extent, places, atMs, ttlMs, demand }: SeedOrder): Promise<SeedJob> {
+  async accept({ image, extent, places, atMs, ttlMs, demand, group }: SeedOrder): Promise<SeedJob> {
     const { hosts, kept } = this.#parts
     const nowMs = this.#today()
     const endsAtMs = this.endOf({ atMs, ttlMs })
@@ -153,10 +156,11 @@ export class SeedJobs implements AsyncDisposable {
       createdAtMs: nowMs,
       endsAtMs,
       acceptedBy: own,
-      keepers: this.#recruit({ id, keepers: [own] }),
+      keepers: this.#recruit({ id, keepers: [own], ...(group !== undefined && { group }) }),
       revision: (before?.revision ?? 0) + 1,
       cancelled: false,
       targets: before?.targets ?? [],
+      ...(group !== undefined && { group }),
     }
     await kept.put(job, { sync: true })
     this.#released.delete(id)
@@ -244,7 +248,9 @@ export class SeedJobs implements AsyncDisposable {
       if (this.#isTicking) return
       this.#isTicking = true
       this.#running = this.#tick()
-        .catch((error: unknown) => this.#parts.log.error('seed jobs cannot be worked on; tried again', { error }))
+        .catch((error: unknown) =>
+          this.#parts.log.error('seed jobs cannot be coordinated now; it is tried again', { error }),
+        )
         .then(() => {
           this.#isTicking = false
           for (const wake of this.#ticked) wake()
@@ -302,13 +308,24 @@ export class SeedJobs implements AsyncDisposable {
       const tables = manifest === undefined ? [] : tablesOf(manifest)
       const newest = kept.get(job.id)
       if (newest === undefined || this.#stopping.signal.aborted) return
-      const parts = { hosts, place: this.#placeFor(newest), tables, today: this.#today, log }
+      const companions = (): string[] => this.#companionsOf(newest)
+      const parts = { hosts, place: this.#placeFor(newest), companions, tables, today: this.#today, log }
       this.#coordinators.set(job.id, new Coordinator(parts, newest))
     } catch (error) {
-      log.error('seed job cannot be taken up; tried again', { error, job: job.id })
+      log.error('seed job cannot be taken over; it is tried again', { error, job: job.id })
     } finally {
       this.#takingUp.delete(job.id)
     }
+  }
+
+  /** Peer ids of the hosts that hold, or are to hold, the image in the other formats of one order. */
+  #companionsOf({ id, group }: SeedJob): string[] {
+    if (group === undefined) return []
+    return this.#parts.kept
+      .list()
+      .filter((job) => job.group === group && job.id !== id && !job.cancelled)
+      .flatMap(({ targets }) => targets.filter(({ extent, state }) => extent === 'full' && isWanted[state]))
+      .map(({ peer }) => peer)
   }
 
   /** This host takes its operator's job as its own, and another's as a member's. */
@@ -328,8 +345,8 @@ export class SeedJobs implements AsyncDisposable {
    * The hosts that are to keep the job: the one that took it, which goes on with it when it is back, then those that have
    * it and are awake, then the next in the order of its id.
    */
-  #recruit({ id, keepers }: Pick<SeedJob, 'id' | 'keepers'>): string[] {
-    const awake = this.#parts.hosts.byResponsibility(id)
+  #recruit({ id, keepers, group = id }: Pick<SeedJob, 'id' | 'keepers' | 'group'>): string[] {
+    const awake = this.#parts.hosts.byResponsibility(group)
     const [first] = keepers
     const stay = keepers.filter((keeper) => keeper === first || awake.includes(keeper))
     for (const host of awake) {
@@ -347,7 +364,7 @@ export class SeedJobs implements AsyncDisposable {
     cancel()
   }
 
-  /** Tells the other keepers of the job's newest record. What they know better is taken over. */
+  /** Sends the job's newest record to its other keepers. Newer records of theirs are taken over. */
   async #tell(job: SeedJob): Promise<void> {
     const { hosts, kept, client, log } = this.#parts
     const alive = hosts.alive()
@@ -403,3 +420,5 @@ export class SeedJobs implements AsyncDisposable {
     }
   }
 }
+
+const isWanted: Record<TargetState, boolean> = { placing: true, held: true, failed: false, gone: false }

@@ -89,7 +89,7 @@ export const bulkProofBytes = 32
 export const maxBulkWants = 1024
 
 /**
- * What an asker says on the connection: it wants a chunk; it no longer does; it wants it before all others; it wants one after all
+ * Orders of an asker on the connection: it wants a chunk; it no longer does; it wants it before all others; it wants one after all
  * that are wanted otherwise (`last`), as for a seed; it holds the chunk that it was sent, and may be named to others (`kept`).
  */
 export const bulkOrders = { want: 1, cancel: 2, raise: 3, last: 4, kept: 5 } as const

@@ -16,8 +16,9 @@ const answerHeaderBytes = 5
 export const maxAnswerBytes = answerHeaderBytes + maxChunkBytes
 
 /**
- * What a want asks for: a chunk that the server holds; one that it else gets for the asker. `raise`: the want with this id has
- * another priority now; it has no answer of its own.
+
+ * Kinds of wants. `held`: a chunk that the server holds. `relay`: the same, or a chunk that the server gets for the asker. `raise`:
+ * the want with this id has another priority now; it has no answer of its own.
  */
 export const wantKinds = { held: 0, relay: 1, raise: 2 } as const
 export type WantKind = keyof typeof wantKinds
@@ -82,11 +83,11 @@ export const maxHoldersBytes = 512
 export function encodeWants(wants: readonly Want[]): Uint8Array {
   const bytes = Buffer.alloc(wants.length * wantBytes)
   for (const [i, { id, kind, priority, waits, depth, digest }] of wants.entries()) {
-    const at = i * wantBytes
-    bytes.writeUInt32LE(id, at)
-    bytes[at + 4] = wantKinds[kind] | (wantPriorities.indexOf(priority) << priorityShift) | (waits ? waitsBit : 0)
-    bytes[at + 5] = depth
-    bytes.set(digestToBytes(digest), at + 6)
+    const offset = i * wantBytes
+    bytes.writeUInt32LE(id, offset)
+    bytes[offset + 4] = wantKinds[kind] | (wantPriorities.indexOf(priority) << priorityShift) | (waits ? waitsBit : 0)
+    bytes[offset + 5] = depth
+    bytes.set(digestToBytes(digest), offset + 6)
   }
   return bytes
 }

@@ -9,7 +9,7 @@ import { statusOf, unauthorized, unexpected } from '../../node/control/problem.t
 const path = (name: string): string => fileURLToPath(new URL(`../../${name}`, import.meta.url))
 const source = (name: string): string => readFileSync(path(name), 'utf8')
 
-/** Where the document is kept that the daemon gives out. */
+/** The file of the document that the daemon gives out. */
 export const descriptionFile = path('node/control/openapi.json')
 
 interface Described {
@@ -45,12 +45,14 @@ export function makeDescription(): object {
       description:
         'HTTP on a unix socket of the host. Fields that a later daemon adds to a result are to be passed over. Errors are ' +
         'problem details of RFC 9457; programs match their code. With `Accept: application/x-ndjson` an answer has lines: ' +
-        'progress, then the result or the error in the last one, under the status 200.',
+        'progress, then the result or the error in the last one, under the status 200. Who may open the socket may send ' +
+        'every request: there are no credentials for the API itself.',
       license: { name: packageManifest.license, identifier: packageManifest.license },
     },
     servers: [
       { url: 'http://p2pfs', description: 'unix socket /run/p2pfs/p2pfs.sock; the name of the host means nothing' },
     ],
+    security: [],
     paths,
     components: { schemas, responses: problemResponses() },
   }
@@ -71,6 +73,26 @@ function describedOperations(): Map<string, Described> {
   )
 }
 
+/** Fields of results that may be fractions: times that reads have waited, counts that fade, and delays of the event loop. */
+export const fractions: ReadonlySet<string> = new Set([
+  'waitedSeconds',
+  'failsInSeconds',
+  'mounts',
+  'p50',
+  'p99',
+  'max',
+])
+
+/** TypeScript has one type of numbers. All others here count something, in whole bytes, milliseconds, chunks and so on. */
+const wholeNumbers = (name: string, value: unknown): unknown => {
+  if (typeof value !== 'object' || value === null || fractions.has(name)) return value
+  const { type } = value as { type?: unknown }
+  if (type === 'number') return { ...value, type: 'integer' }
+  return Array.isArray(type)
+    ? { ...value, type: type.map((one: unknown) => (one === 'number' ? 'integer' : one)) }
+    : value
+}
+
 /** JSON schemas of types in `api.ts`, and of all that these name. */
 function schemasOf(types: string[]): Record<string, Schema> {
   const generator = createGenerator({
@@ -84,7 +106,7 @@ function schemasOf(types: string[]): Record<string, Schema> {
   const schemas: Record<string, unknown> = {}
   for (const type of types) Object.assign(schemas, generator.createSchema(type).definitions)
   const text = JSON.stringify(sorted(schemas)).replaceAll('"#/definitions/', '"#/components/schemas/')
-  return JSON.parse(text) as Record<string, Schema>
+  return JSON.parse(text, wholeNumbers) as Record<string, Schema>
 }
 
 function describe(
@@ -127,7 +149,7 @@ function parametersOf(path: string, { properties = {}, required = [] }: Schema):
   })
 }
 
-/** What each status means, in the words of `protocol/errors.ts`. */
+/** The meaning of each status, in the words of `protocol/errors.ts`. */
 function problemResponses(): Record<string, object> {
   const meanings = new Map<number, string[]>([
     [unauthorized, ['`denied`: the registry wants credentials']],

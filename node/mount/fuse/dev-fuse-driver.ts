@@ -10,6 +10,7 @@ import type { FuseDriver, ReadHandler } from './driver.ts'
 import { imageFile, ImageNodes, type ServedImage } from './image-nodes.ts'
 import {
   encodeNotifyInvalEntry,
+  encodeNotifyInvalInode,
   encodeNotifyResend,
   encodeReply,
   errnos,
@@ -39,8 +40,9 @@ export interface DevFuseDriverParts {
 }
 
 /**
- * FUSE on /dev/fuse itself: worker threads that block in read(2) on it and answer what is local. What is not local
- * comes to the main thread, and the worker is free again.
+
+ * Serves /dev/fuse itself: worker threads block in read(2) on it and answer reads of local chunks. A read of a chunk that is
+ * not local comes to the main thread, and the worker is free again.
  *
  * The threads cannot be ended while they block, so a process that has started a driver ends by `SIGKILL` to itself once
  * its state is safe. The next process asks the kernel for the requests that it has left unanswered.
@@ -78,9 +80,12 @@ export class DevFuseDriver implements FuseDriver {
     try {
       writeSync(this.#parts.fd, encodeNotifyResend())
     } catch (error) {
-      this.#parts.log.warn('kernel cannot hand out again what the last daemon left unanswered; it takes Linux 6.9', {
-        error,
-      })
+      this.#parts.log.warn(
+        'requests that the last daemon left unanswered are lost; Linux 6.9 and later hand them out again',
+        {
+          error,
+        },
+      )
     }
   }
 
@@ -128,10 +133,10 @@ export class DevFuseDriver implements FuseDriver {
     await this.#makeKernelForget(rootNodeId, name)
     // The kernel caches an image file for a mount in another namespace that has ended meanwhile.
     for (const { image } of this.#nodes.hidden()) await this.#makeKernelForget(image.nodeId, imageFile)
+    // It may have it from the earlier daemon: it then says when it drops it.
+    const isKept = this.#parts.resumed && (await this.#isInKernel(served.image))
     // It may have been dropped or added again meanwhile.
-    if (this.#nodes.named(name) !== served || !served.isHidden || served.references > 0) return false
-    // The kernel may have it from the earlier daemon: it then says when it drops it.
-    if (this.#parts.resumed) return false
+    if (this.#nodes.named(name) !== served || !served.isHidden || served.references > 0 || isKept) return false
     this.#delete(name)
     return true
   }
@@ -155,6 +160,19 @@ export class DevFuseDriver implements FuseDriver {
     await writeAsync(this.#parts.fd, encodeNotifyInvalEntry(parent, name)).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') this.#parts.log.debug('kernel keeps a name that is gone', { error, name })
     })
+  }
+
+  /** Whether the kernel has the directory or the file of an image, whoever told it. */
+  async #isInKernel({ nodeId }: BlockImage): Promise<boolean> {
+    const answers = await Promise.all(
+      [nodeId, nodeId + 1].map(async (id) =>
+        writeAsync(this.#parts.fd, encodeNotifyInvalInode(id)).then(
+          () => true,
+          (error: NodeJS.ErrnoException) => error.code !== 'ENOENT',
+        ),
+      ),
+    )
+    return answers.includes(true)
   }
 
   #post(message: ToWorker): void {

@@ -2,6 +2,7 @@ import { mkdir, rmdir } from 'node:fs/promises'
 import { arch } from 'node:os'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
+import { sourceOf } from './filesystem-source.ts'
 import { limitReadAhead, withLimitedReadAhead } from './kernel-read-ahead.ts'
 import { identityOf, locate, readMounts, type MountInfo } from './mountinfo.ts'
 import type { RunTool, ToolResult } from './run-tool.ts'
@@ -92,7 +93,10 @@ export class KernelMounter {
     const options = Object.entries({ lowerdir: lower, upperdir: upper, workdir: work }).map(
       ([name, path]) => `${name}=${escapeOverlayPath(path)}`,
     )
-    await this.#mount(['-t', 'overlay', '-o', [...options, 'volatile'].join(','), 'p2pfs', directory], directory)
+    await this.#mount(
+      ['-t', 'overlay', '-o', [...options, 'volatile'].join(','), sourceOf(directory), directory],
+      directory,
+    )
   }
 
   async bind(source: string, directory: string): Promise<void> {
@@ -110,7 +114,7 @@ export class KernelMounter {
    */
   async placeholders(directory: string): Promise<void> {
     const options = 'mode=555,size=16k,nr_inodes=16,nosuid,nodev,noexec'
-    await this.#mount(['--make-private', '-t', 'tmpfs', '-o', options, 'p2pfs', directory], directory)
+    await this.#mount(['--make-private', '-t', 'tmpfs', '-o', options, sourceOf(directory), directory], directory)
   }
 
   /** Makes a filesystem read-only, also for mounts that are bound from it later. */
@@ -133,7 +137,7 @@ export class KernelMounter {
       await this.#mount(['-o', ['remount', 'bind', ...options].join(','), place], directory)
       await this.bind(place, directory)
     } finally {
-      // What stays of this is ended by the next daemon, and is no reason to fail: the directory has its mount.
+      // The next daemon ends what is left of this. It is no reason to fail: the directory has its mount.
       await this.unmountFrom(place).catch(() => undefined)
       await rmdir(place).catch(() => undefined)
     }
@@ -187,7 +191,8 @@ export class KernelMounter {
     if (result.ok || (await readMounts()).every((standing) => identityOf(standing) !== identity)) return
     throw new P2pfsError(
       'conflict',
-      `cannot umount ${directory}: ${result.message}; stop what uses it (fuser -m, losetup -a) and try again`,
+      `cannot umount ${directory}: ${inShort(result.message, directory)}; stop what uses it (fuser -vm ${directory}, losetup -a) and ` +
+        'try again',
       { directory },
     )
   }
@@ -206,9 +211,20 @@ exit(syscall(${call}, $file, $directory, $type, ${mountReadOnly}, $data) == 0 ? 
 
   async #mount(argv: string[], directory: string): Promise<void> {
     const result = await this.#run('mount', argv)
-    if (!result.ok)
-      throw new P2pfsError('unavailable', `cannot mount on ${directory}: ${result.message}`, { directory })
+    if (result.ok) return
+    const why = inShort(result.message, directory)
+    const advice = why.includes('loop device') ? '; modprobe loop, or give the container its devices' : ''
+    throw new P2pfsError('unavailable', `cannot mount on ${directory}: ${why}${advice}`, { directory })
   }
+}
+
+/** What mount(8) or umount(8) says, without its name, the directory and the dot at the end: they stand in a sentence. */
+function inShort(message: string, directory: string): string {
+  const [line = ''] = message.split('\n')
+  return line
+    .replace(/^u?mount: /, '')
+    .replace(`${directory}: `, '')
+    .replace(/\.$/, '')
 }
 
 /** A path as an option of overlayfs. */

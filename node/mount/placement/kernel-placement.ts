@@ -4,6 +4,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import { imageFile } from '../fuse/image-nodes.ts'
 import type { NativeImages } from '../native/native-images.ts'
 import { scratchFile, type DriveDirectories } from './drive-directories.ts'
+import { isFrom } from './filesystem-source.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
 import { isOverlayBelow } from './overlay-layers.ts'
 import { identityOf, locate, readMounts, type MountInfo } from './mountinfo.ts'
@@ -32,7 +33,7 @@ interface Source {
   reads: Reads
 }
 
-/** What keeps programs and device nodes of an image from giving a user of this host more rights. */
+/** Mount options that keep programs and device nodes of an image from giving a user of this host more rights. */
 const restrictions = ['nosuid', 'nodev'] as const
 
 /**
@@ -97,7 +98,7 @@ export class KernelPlacement implements Placement {
     const below = this.#parts.natives?.directory
     const devices = new Set(
       mounts
-        .filter(({ mountPoint }) => below !== undefined && mountPoint.startsWith(`${below}/`))
+        .filter((mount) => below !== undefined && (mount.mountPoint.startsWith(`${below}/`) || isFrom(mount, below)))
         .map(({ device }) => device),
     )
     return new Map(
@@ -285,7 +286,7 @@ export class KernelPlacement implements Placement {
     return reason === undefined ? undefined : { options: [...restrictions], reason }
   }
 
-  /** Where the mount on the user's directory may come from. */
+  /** The mounts that the one on the user's directory may have been made of. */
   #sources(spec: MountSpec): Source[] {
     const { natives } = this.#parts
     if (spec.writable) return [this.#merged(spec, { reads: 'fuse' })]

@@ -17,7 +17,7 @@ export interface LocatedMembersParts {
   clock: Clock
 }
 
-/** Whom to ask for an object: all members of a small region; in a large one twelve at most. */
+/** Chooses the members that are asked for an object: all of a small region; in a large one twelve at most. */
 export class LocatedMembers {
   readonly #parts: LocatedMembersParts
 
@@ -53,11 +53,11 @@ export class LocatedMembers {
     const { membership, clock } = this.#parts
     const late = new AbortController()
     const cancel = clock.after(reachMs, () => late.abort())
-    const bounded = AbortSignal.any([signal, late.signal])
+    const ended = AbortSignal.any([signal, late.signal])
     try {
       const reached = Array.from(ids, async (id) => {
         try {
-          return await membership.reach(id, { signal: bounded })
+          return await membership.reach(id, { signal: ended })
         } catch {
           return undefined
         }

@@ -12,6 +12,7 @@ import {
   parseObjectRequest,
   type ObjectRequest,
 } from '../../../protocol/messages/object.ts'
+import { encodeRegistryWord, type RegistryWord } from '../../../protocol/messages/registry-word.ts'
 import type { Bandwidth } from '../../base/bandwidth.ts'
 import type { Log } from '../../base/log.ts'
 import { Semaphore } from '../../base/semaphore.ts'
@@ -26,7 +27,7 @@ import type { ServedData } from '../served-data.ts'
 
 const compress = promisify(zstdCompress)
 
-/** Which objects may be so large that few are looked up at once. */
+/** Whether objects of a kind may be so large that few are looked up at once. */
 const isLarge: Record<ObjectRequest['kind'], boolean> = {
   image: false,
   import: false,
@@ -40,7 +41,14 @@ const isLarge: Record<ObjectRequest['kind'], boolean> = {
 export interface ObjectServerParts {
   served: Pick<
     ServedData,
-    'imageRecord' | 'rootfsManifest' | 'layerIndex' | 'blobMap' | 'sharedBlob' | 'bootProfile' | 'isImporting'
+    | 'imageRecord'
+    | 'rootfsManifest'
+    | 'layerIndex'
+    | 'blobMap'
+    | 'sharedBlob'
+    | 'bootProfile'
+    | 'isImporting'
+    | 'registryWord'
   >
   /** Answers that peers have not taken yet. */
   unsent: ByteBudget
@@ -110,7 +118,7 @@ export class ObjectServer {
     })
   }
 
-  /** What is wrong with an object of this host is not the asker's fault: he is told that it is not here. */
+  /** Finds an object. One that is damaged is not the asker's fault: he is told that it is not here. */
   async #find(request: ObjectRequest): Promise<Uint8Array | undefined> {
     const { served, log } = this.#parts
     try {
@@ -137,6 +145,8 @@ async function send(stream: Stream, answer: Uint8Array, signal: AbortSignal): Pr
   }
 }
 
+const encodeWord = (word: RegistryWord | undefined): Uint8Array | undefined => word && encodeRegistryWord(word)
+
 async function find(request: ObjectRequest, served: ObjectServerParts['served']): Promise<Uint8Array | undefined> {
   switch (request.kind) {
     case 'image': {
@@ -148,14 +158,15 @@ async function find(request: ObjectRequest, served: ObjectServerParts['served'])
     case 'map':
       return await served.blobMap(request.digest)
     case 'blob':
-      // Whoever reads it here is told why it cannot be read.
+      // The reader on this host is told why it cannot be read.
       return await served.sharedBlob(request.digest)?.catch(() => undefined)
     case 'profile': {
       const profile = await served.bootProfile(request)
       return profile === undefined ? undefined : encodeBootProfile(profile)
     }
     case 'import':
-      return served.isImporting(request.digest) ? new Uint8Array(0) : undefined
+      if (served.isImporting(request.digest)) return new Uint8Array(0)
+      return encodeWord(served.registryWord(request.digest))
     case 'layer': {
       const bytes = await served.layerIndex(request.diffId)
       return bytes === undefined || bytes.length > maxLayerIndexBytes ? undefined : await compress(bytes)

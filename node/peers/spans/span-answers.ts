@@ -69,7 +69,7 @@ export class SpanAnswers {
   }
 }
 
-/** Whoever is sent to the steward's members is less deep than all that are below it in the cohort. */
+/** A member that is sent to the steward's own members is less deep than all that are below it in the cohort. */
 function inCohort({ depth, member }: SpanPlace): SpanPlace {
   return { depth: cohortDepth + depth, member }
 }

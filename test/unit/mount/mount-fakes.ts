@@ -60,22 +60,22 @@ export function recordOf(rootfs: Digest, directory: string, options: Partial<Mou
   }
 }
 
-/** The mount records and rootfs manifests of a catalog, in memory. */
+/** Mount records, and the rootfs manifests of a catalog, in memory. */
 export class FakeCatalog {
   readonly records = new Map<string, MountRecord>()
   readonly manifests = new Map<Digest, RootfsManifest>()
   malformed: string[] = []
 
-  async mounts(onMalformed?: (key: string, error: unknown) => void): Promise<MountRecord[]> {
-    for (const key of this.malformed) onMalformed?.(key, new P2pfsError('invalid', 'malformed'))
+  async list(onMalformed: (key: string, error: unknown) => void): Promise<MountRecord[]> {
+    for (const key of this.malformed) onMalformed(key, new P2pfsError('invalid', 'malformed'))
     return [...this.records.values()]
   }
 
-  async putMount(record: MountRecord): Promise<void> {
+  async put(record: MountRecord): Promise<void> {
     this.records.set(record.directory, record)
   }
 
-  async deleteMount(directory: string): Promise<void> {
+  async delete({ directory }: MountRecord): Promise<void> {
     this.records.delete(directory)
   }
 
@@ -140,7 +140,7 @@ export class FakePlacement implements Placement {
     await Promise.resolve()
   }
 
-  /** What is mounted, by its real directory. */
+  /** The mounts, by their real directories. */
   readonly placed = new Map<string, { spec: MountSpec; identity: string }>()
   /** Symbolic links, and where they lead. */
   readonly links = new Map<string, string>()
@@ -149,7 +149,7 @@ export class FakePlacement implements Placement {
   readonly busy = new Set<string>()
   kept: string[] | undefined
   failure: P2pfsError | undefined
-  /** Who answers reads of what is placed. */
+  /** Answers the reads of all mounts. */
   answers: Reads = 'fuse'
   /** Resolves when a `place` may go on. */
   gate: Promise<void> = Promise.resolve()
@@ -237,7 +237,7 @@ export class FakeFetcher {
     return { bytes, source: 'peer' }
   }
 
-  /** Who is asked, as a fetcher tells. */
+  /** The sources that are asked, as a fetcher tells. */
   asking: Inquiry | undefined
 
   inquiry(): Inquiry | undefined {
