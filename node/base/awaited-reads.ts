@@ -40,7 +40,7 @@ export class AwaitedReads {
     } finally {
       this.#awaited--
       this.#lastMs = this.#clock.now()
-      if (this.#awaited === 0) for (const call of [...this.#onNone]) call()
+      if (this.#awaited === 0) for (const call of this.#onNone) call()
     }
   }
 

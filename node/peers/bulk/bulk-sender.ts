@@ -245,6 +245,6 @@ export class BulkSender implements Disposable {
   #unpark(): void {
     clearTimeout(this.#unparking)
     this.#unparking = undefined
-    for (const connection of [...this.#parked]) this.#queue(connection)
+    for (const connection of this.#parked) this.#queue(connection)
   }
 }
