@@ -138,9 +138,9 @@ export const unavailable = async (): Promise<never> =>
 /** A host with one peer, and a registry. */
 export class TestHost {
   readonly registry = new FakeRegistry()
-  /** What the members have. */
+  /** The images that the members have. */
   readonly peer: ImageRootfs[] = []
-  /** What members say of registries, and which they were asked about. */
+  /** The words of members about registries, and the registries that they were asked about. */
   words: RegistryWord[] = []
   readonly askedAbout: Digest[] = []
   /** The members that are connected. */
@@ -155,7 +155,7 @@ export class TestHost {
   published: PublishedRootfs | undefined
   /** Whether imports use layer indexes that members told, where they may. */
   importsWithTold = false
-  /** What those make; by default what the layers make. */
+  /** The rootfs that those make; by default that of the layers. */
   toldManifest: RootfsManifest | undefined
   readonly contradicted = new Set<Digest>()
   isWhole = false
