@@ -1,5 +1,6 @@
 import { SharedBlobs } from '../peers/object/shared-blobs.ts'
 import { DockerCredentials } from '../registry/credentials.ts'
+import { CallerMemory } from '../registry/caller-memory.ts'
 import { HeldCallers } from '../registry/held-callers.ts'
 import { createImageSource } from '../registry/image-source.ts'
 import { RegistryTraffic } from '../registry/registry-traffic.ts'
@@ -23,7 +24,7 @@ export interface RegistryParts {
 
 /** Opens the two clients of registries: one for this host, one for its peers. */
 export async function openRegistries(
-  { config, log, version, stack }: DaemonContext,
+  { config, log, version, stack, callersFd }: DaemonContext,
   { bandwidths }: BandwidthParts,
   { network: { spans, membership, objects } }: RegionParts,
 ): Promise<RegistryParts> {
@@ -40,7 +41,9 @@ export async function openRegistries(
   }
   const registries = { host: new RegistryTraffic(), members: new RegistryTraffic() }
   // Peers get nothing with the credentials of callers.
-  const callers = new HeldCallers()
+  const callers = new HeldCallers({
+    memory: callersFd === undefined ? undefined : new CallerMemory({ log }, callersFd),
+  })
   const sharing = new SharedBlobs({ spans, membership, region: objects, log })
   const registry = stack.use(createImageSource({ ...registryOptions, callers, sharing, traffic: registries.host }))
   await registry.start()

@@ -28,7 +28,7 @@ export function makeServedData({
   const { inventory } = holdings
   const { profiles } = publications
   const { relays } = sources
-  const { imports } = images
+  const { imports, resolver } = images
   const { peerImports, placements, jobs, pins, hot, kept } = work
   return {
     chunk: async (digest) => await inventory.get(digest),
@@ -44,6 +44,7 @@ export function makeServedData({
     blobMap: async (digest) => await catalog.blobMapBytes(digest),
     bootProfile: async (subject) => await profiles.nearest(subject),
     isImporting: (manifestDigest) => imports.has(manifestDigest),
+    registryWord: (key) => resolver.registryWord(key),
     importedImage: async (request, options) => await peerImports.importFor(request, options),
     seeds: {
       placed: async (request, options) => await placements.place(request, options),

@@ -286,9 +286,14 @@ export class Gossip {
     const { roster, connected } = this.#parts
     const own = Buffer.from(roster.digest())
     const buckets: number[] = []
-    for (let at = 0; at < own.length; at += bucketHashBytes)
-      if (Buffer.compare(own.subarray(at, at + bucketHashBytes), digest.subarray(at, at + bucketHashBytes)) !== 0)
-        buckets.push(at / bucketHashBytes)
+    for (let offset = 0; offset < own.length; offset += bucketHashBytes)
+      if (
+        Buffer.compare(
+          own.subarray(offset, offset + bucketHashBytes),
+          digest.subarray(offset, offset + bucketHashBytes),
+        ) !== 0
+      )
+        buckets.push(offset / bucketHashBytes)
     const listed = roster.listing(new Set(buckets))
     const peer = connected(id)
     for (let i = 0; i < buckets.length || i === 0;) {
