@@ -4,11 +4,9 @@ import { ExpiringMap } from '../../base/expiring-map.ts'
 import { Urgency } from '../../base/urgency.ts'
 import type { Membership } from '../membership.ts'
 import { standings } from '../peer-standing.ts'
-import { deputiesMs, type SpanAnswers } from './span-answers.ts'
+import { patienceMs, type SpanAnswers } from './span-answers.ts'
 import type { StewardQuestions } from './steward-questions.ts'
 
-/** A deputy, which may have to ask the steward first, has at least this time (ms). */
-const deputyMs = 250
 /** A steward's answer is kept for so long (ms), and asked for anew then. */
 const placeMs = 30_000
 /** The same where no steward answered (ms): this host reads by itself, as if it were alone. */
@@ -21,7 +19,7 @@ const readItself: SpanPlace = { depth: 0, member: undefined }
 export interface SpanStewardsParts {
   /** The id of this host. */
   own: string
-  membership: Pick<Membership, 'members' | 'byResponsibility' | 'cohort' | 'cohorts' | 'isSmall'>
+  membership: Pick<Membership, 'members' | 'byResponsibility' | 'cohort' | 'cohortLevel'>
   questions: Pick<StewardQuestions, 'ask' | 'connect'>
   /** For the spans that this host answers for itself. */
   answers: Pick<SpanAnswers, 'places'>
@@ -118,7 +116,8 @@ export class SpanStewards {
     const { table, group, without, spans } = question
     const numbers = [...spans.keys()]
     const { own, membership, questions, answers } = this.#parts
-    const asked = { table, spans: numbers, without }
+    const level = membership.cohortLevel
+    const asked = { table, spans: numbers, without, level }
     // The first of those that were passed over has the last word.
     let said: SpanPlace[] | undefined
     const onLate = (late: SpanPlace[]): void => {
@@ -128,7 +127,7 @@ export class SpanStewards {
     }
     const places = await questions.ask(membership.byResponsibility(`${table} ${group}`, membership.cohort()), asked, {
       urgency: Urgency.ofAny(question.urgencies),
-      leastMs: Math.max(question.leastMs, membership.isSmall ? 0 : deputyMs + deputiesMs(membership)),
+      leastMs: Math.max(question.leastMs, level === 0 ? 0 : patienceMs(level)),
       answerOwn: async () => await answers.places(own, asked),
       onLate,
     })
