@@ -7,7 +7,7 @@ interface Queued {
   bytes: number
   leftBytes: number
   /** Called when the last piece has left. */
-  sent: () => void
+  sent: (atMs: number) => void
 }
 
 /** One way of a host's link: connections take turns, and each sends its messages in order. */
@@ -16,7 +16,10 @@ export class Uplink {
   bitsPerSecond: number
   /** By connection; the one whose turn is next comes first. */
   readonly #queues = new Map<object, Queued[]>()
-  #isSending = false
+  /** Whether messages wait, or one of several pieces is under way. */
+  #isBusy = false
+  /** When the last piece that has begun has left (ms). */
+  #freeAtMs = 0
   sentBytes = 0
 
   constructor(clock: VirtualClock, bitsPerSecond: number) {
@@ -24,12 +27,22 @@ export class Uplink {
     this.bitsPerSecond = bitsPerSecond
   }
 
-  send(connection: object, bytes: number, sent: () => void): void {
+  /**
+   * Sends a message.
+   * @param sent called with the time at which the last byte leaves (ms): at once where that is known already, else then
+   */
+  send(connection: object, bytes: number, sent: (atMs: number) => void): void {
+    const now = this.#clock.now()
+    // An event for each message of an idle link would be a fifth of all.
+    if (!this.#isBusy && bytes <= pieceBytes && now >= this.#freeAtMs) return sent(this.#begin(bytes))
     const queue = this.#queues.get(connection)
     const message = { bytes, leftBytes: bytes, sent }
     if (queue === undefined) this.#queues.set(connection, [message])
     else queue.push(message)
-    if (!this.#isSending) this.#next()
+    if (this.#isBusy) return
+    this.#isBusy = true
+    if (now >= this.#freeAtMs) this.#next()
+    else this.#clock.after(this.#freeAtMs - now, () => this.#next())
   }
 
   /** Forgets what the connection has not sent. */
@@ -37,23 +50,27 @@ export class Uplink {
     this.#queues.delete(connection)
   }
 
+  /** A piece begins to leave. @returns when it has left (ms) */
+  #begin(bytes: number): number {
+    this.sentBytes += bytes
+    return (this.#freeAtMs = this.#clock.now() + transferMs(bytes, this.bitsPerSecond))
+  }
+
   #next(): void {
     for (const [connection, queue] of this.#queues) {
-      this.#isSending = true
       const message = queue[0]!
       const bytes = Math.min(message.leftBytes, pieceBytes)
       message.leftBytes -= bytes
       this.#queues.delete(connection)
       if (message.leftBytes === 0) queue.shift()
       if (queue.length > 0) this.#queues.set(connection, queue)
-      this.#clock.after(transferMs(bytes, this.bitsPerSecond), () => {
-        this.sentBytes += bytes
-        if (message.leftBytes === 0) message.sent()
+      this.#clock.after(this.#begin(bytes) - this.#clock.now(), () => {
+        if (message.leftBytes === 0) message.sent(this.#clock.now())
         this.#next()
       })
       return
     }
-    this.#isSending = false
+    this.#isBusy = false
   }
 }
 
@@ -67,10 +84,13 @@ export class Worker {
     this.#clock = clock
   }
 
-  /** Calls `done` when work of so many milliseconds is over. */
-  do(ms: number, done: () => void): void {
+  /**
+   * Calls `done` when work of so many milliseconds is over.
+   * @param fromMs when it comes, no earlier than what was given before; now where it is not given
+   */
+  do(ms: number, done: () => void, fromMs = this.#clock.now()): void {
     const now = this.#clock.now()
-    this.#freeAtMs = Math.max(now, this.#freeAtMs) + ms
+    this.#freeAtMs = Math.max(fromMs, this.#freeAtMs) + ms
     this.busyMs += ms
     this.#clock.after(this.#freeAtMs - now, done)
   }

@@ -1,5 +1,6 @@
 import type { Connection, Libp2p, PeerId, Stream } from '@libp2p/interface'
 import { multiaddr, type Multiaddr } from '@multiformats/multiaddr'
+import type { Endpoint } from './endpoint.ts'
 import { PooledWorker, Uplink, Worker, transferMs } from './link.ts'
 import { SimulatedConnection, type ConnectionEnd } from './simulated-connection.ts'
 import type { SimulatedNetwork } from './simulated-network.ts'
@@ -104,9 +105,11 @@ export class SimulatedHost extends EventTarget implements ConnectionEnd {
     this.whenRunning(run)
   }
 
-  /** A message comes over the downlink, and is taken by the CPU. */
-  download(bytes: number, done: () => void): void {
-    this.#downlink.do(transferMs(bytes, this.#downBitsPerSecond), () => this.work(bytes, done))
+  download(from: Pick<Endpoint, 'part'> | undefined, bytes: number, fromMs: number, done: () => void): void {
+    const come = (): void => {
+      if (from === undefined || from.part === this.part) this.work(bytes, done)
+    }
+    this.#downlink.do(transferMs(bytes, this.#downBitsPerSecond), come, fromMs)
   }
 
   async handle(protocol: string, handler: Handler): Promise<void> {

@@ -106,7 +106,8 @@ export class SimulatedRegistry {
     this.#admission.do(1000 / requestsPerSecond, () =>
       this.#clock.after(firstByteMs, () => {
         if (this.isCut || signal.aborted) return
-        this.#uplink.send(connection, bytes + headBytes, () => host.download(bytes + headBytes, done.resolve))
+        const size = bytes + headBytes
+        this.#uplink.send(connection, size, (leftAtMs) => host.download(undefined, size, leftAtMs, done.resolve))
       }),
     )
     try {
