@@ -25,7 +25,7 @@ export interface Carrier<Stream> {
   /** Streams that are open. */
   readonly streams: Stream[]
   /** A message of this protocol is sent. */
-  count: (protocol: string) => void
+  count: (protocol: string, bytes: number) => void
   /**
    * @param arrive called on the other side, unless the connection has ended
    * @param sent called when this side's link has taken it

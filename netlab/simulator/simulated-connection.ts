@@ -9,7 +9,7 @@ const headerBytes = 80
 
 /** A host, as its connections know it. */
 export interface ConnectionEnd extends Endpoint {
-  readonly network: Pick<SimulatedNetwork, 'deliver' | 'messages' | 'byProtocol' | 'model'>
+  readonly network: Pick<SimulatedNetwork, 'deliver' | 'messages' | 'count' | 'model'>
   /** The other side has opened a stream. */
   accept: (connection: SimulatedConnection, stream: SimulatedStream) => void
   /** The connection has ended. */
@@ -56,9 +56,8 @@ export class SimulatedConnection implements Carrier<SimulatedStream>, Side {
     return near!
   }
 
-  count(protocol: string): void {
-    const { byProtocol } = this.own.network
-    byProtocol.set(protocol, (byProtocol.get(protocol) ?? 0) + 1)
+  count(protocol: string, bytes: number): void {
+    this.own.network.count(protocol, bytes)
   }
 
   /**

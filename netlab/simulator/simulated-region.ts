@@ -8,7 +8,7 @@ import type { Random } from './process-random.ts'
 import { SettledMembers } from './settled-members.ts'
 import { SimulatedImage, type ImageShape } from './simulated-image.ts'
 import { addressOf, type SimulatedHost } from './simulated-host.ts'
-import { SimulatedNetwork } from './simulated-network.ts'
+import { SimulatedNetwork, type Sent } from './simulated-network.ts'
 import { nameOf, regionName, SimulatedNode } from './simulated-node.ts'
 import { SimulatedRegistry } from './simulated-registry.ts'
 import type { VirtualClock } from './virtual-clock.ts'
@@ -69,8 +69,8 @@ export class SimulatedRegion {
   readonly #excluded = new Set<number>()
   #starting = 0
   #startedAtMs = 0
-  /** Messages of each host in a second, before the burst and when all had found each other. */
-  idlePerHostSecond = 0
+  /** What each host sends in a second, before the burst and when all had found each other. */
+  idlePerHostSecond = { messages: 0, bytes: 0 }
 
   constructor({ clock, random }: { clock: VirtualClock; random: Random }, model: RegionModel, options: RegionOptions) {
     this.clock = clock
@@ -106,19 +106,31 @@ export class SimulatedRegion {
       await this.clock.run({ untilMs: this.clock.now() + everyMs })
     }
     await this.clock.run({ untilMs: this.clock.now() + settleMs / 2 })
-    const before = this.network.messages
-    await this.clock.run({ untilMs: this.clock.now() + settleMs / 2 })
-    this.idlePerHostSecond = (this.network.messages - before) / hosts / (settleMs / 2000)
+    this.idlePerHostSecond = await this.#perHostSecond(settleMs / 2)
   }
 
-  /** Lets the region rest after the burst. @returns messages of each host in a second, when a second is over */
-  async rest(): Promise<number> {
+  /** Lets the region rest after the burst. @returns what each host sends in a second, when a second is over */
+  async rest(): Promise<Sent> {
+    await this.clock.run({ untilMs: this.clock.now() + 1000 })
+    const sent = await this.#perHostSecond(this.#options.restMs)
+    this.#look()
+    return sent
+  }
+
+  /** Lets time pass. @returns what each host sends in a second of it; the bytes without those of chunks */
+  async #perHostSecond(ms: number): Promise<Sent> {
     const { clock, network } = this
-    const { restMs } = this.#options
-    await clock.run({ untilMs: clock.now() + 1000 })
-    const before = network.messages
-    await clock.run({ untilMs: clock.now() + restMs })
-    return (network.messages - before) / this.nodes.length / (restMs / 1000)
+    const before = { messages: network.messages, bytes: network.controlBytes }
+    await clock.run({ untilMs: clock.now() + ms })
+    const hostSeconds = (this.nodes.length * ms) / 1000
+    return {
+      messages: (network.messages - before.messages) / hostSeconds,
+      bytes: (network.controlBytes - before.bytes) / hostSeconds,
+    }
+  }
+
+  #look(): void {
+    for (const node of this.nodes) this.invariants.state(node, this.clock.now())
   }
 
   /** Members that hosts are connected to, the fewest and the most. */
@@ -133,7 +145,7 @@ export class SimulatedRegion {
     for (const node of this.nodes) this.#startOn(node)
     const look = (): void => {
       if (this.isOver) return
-      for (const node of this.nodes) this.invariants.state(node, this.clock.now())
+      this.#look()
       this.clock.after(stateEveryMs, look)
     }
     this.clock.after(stateEveryMs, look)
@@ -143,7 +155,7 @@ export class SimulatedRegion {
   async finish({ timeoutMs }: { timeoutMs: number }): Promise<void> {
     const untilMs = this.#startedAtMs + timeoutMs
     await this.clock.run({ untilMs, isOver: () => this.isOver })
-    for (const node of this.nodes) this.invariants.state(node, this.clock.now())
+    this.#look()
     if (!this.isOver)
       this.invariants.broken({
         what: `${this.#starting} containers are not ready after ${timeoutMs / 1000} s`,

@@ -112,7 +112,7 @@ export class SimulatedStream extends AbstractStream {
   override sendData(data: Parameters<AbstractStream['sendData']>[0]): { sentBytes: number; canSendMore: boolean } {
     const bytes = data.byteLength
     this.#onItsWayBytes += bytes
-    this.#connection.count(this.protocol)
+    this.#connection.count(this.protocol, bytes)
     this.#connection.send(
       bytes,
       () => this.#other?.onData(data),
