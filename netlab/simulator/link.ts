@@ -96,31 +96,50 @@ export class Worker {
   }
 }
 
-/** The cores of one machine, shared by the workers of many hosts. */
+/** A thread or program that wants a core: who has had least of them comes first. */
+export interface Runner {
+  usedMs: number
+}
+
+/** How long a core works for one before it looks for who comes next (ms): the kernel's base slice. */
+const sliceMs = 3
+
+/** The cores of one machine, which threads and programs of many hosts share, each the same part, as Linux does it. */
 export class CorePool {
   readonly #clock: VirtualClock
   #free: number
-  readonly #waiting: (() => void)[] = []
+  readonly #waiting: { runner: Runner; leftMs: number; done: () => void }[] = []
+  /** What the last one to get a core had used: who has slept comes no further ahead. */
+  #floorMs = 0
 
   constructor(clock: VirtualClock, cores: number) {
     this.#clock = clock
     this.#free = cores
   }
 
-  /** Calls `done` when a core has worked for so long. */
-  run(ms: number, done: () => void): void {
-    const start = (): void => {
-      this.#clock.after(ms, () => {
-        const next = this.#waiting.shift()
-        if (next === undefined) this.#free++
-        else next()
-        done()
-      })
-    }
-    if (this.#free > 0) {
-      this.#free--
-      start()
-    } else this.#waiting.push(start)
+  /** Calls `done` when a core has worked for so long for the runner, which wants one core at a time. */
+  run(runner: Runner, ms: number, done: () => void): void {
+    runner.usedMs = Math.max(runner.usedMs, this.#floorMs)
+    this.#waiting.push({ runner, leftMs: ms, done })
+    if (this.#free === 0) return
+    this.#free--
+    this.#next()
+  }
+
+  #next(): void {
+    if (this.#waiting.length === 0) return void this.#free++
+    const usedMs = Math.min(...this.#waiting.map(({ runner }) => runner.usedMs))
+    this.#floorMs = Math.max(this.#floorMs, usedMs)
+    const at = this.#waiting.findIndex(({ runner }) => runner.usedMs === usedMs)
+    const [work] = this.#waiting.splice(at, 1)
+    const { runner, leftMs, done } = work!
+    const ms = Math.min(leftMs, sliceMs)
+    this.#clock.after(ms, () => {
+      runner.usedMs += ms
+      if (leftMs > ms) this.#waiting.push({ runner, leftMs: leftMs - ms, done })
+      else done()
+      this.#next()
+    })
   }
 }
 
@@ -128,6 +147,7 @@ export class CorePool {
 export class PooledWorker {
   readonly #pool: CorePool
   readonly #queue: { ms: number; done: () => void }[] = []
+  readonly #runner: Runner = { usedMs: 0 }
   #isBusy = false
   busyMs = 0
 
@@ -144,12 +164,20 @@ export class PooledWorker {
     const work = this.#queue.shift()
     this.#isBusy = work !== undefined
     if (work === undefined) return
-    this.#pool.run(work.ms, () => {
+    this.#pool.run(this.#runner, work.ms, () => {
       this.busyMs += work.ms
       work.done()
       this.#next()
     })
   }
+}
+
+/** Bytes on the wire for each of a stream: full packets of Ethernet, with the headers of IP and TCP. */
+const wireBytes = 1514 / 1448
+
+/** What a link carries of streams (bits a second). */
+export function streamRate(bitsPerSecond: number): number {
+  return bitsPerSecond / wireBytes
 }
 
 export function transferMs(bytes: number, bitsPerSecond: number): number {

@@ -73,7 +73,10 @@ export class SimulatedNetwork<Host extends NetworkHost = NetworkHost> {
 
   /** Bytes of messages so far that carry no chunks. */
   get controlBytes(): number {
-    return [...this.byProtocol].reduce((sum, [protocol, { bytes }]) => sum + (protocol === chunkProtocol ? 0 : bytes), 0)
+    return [...this.byProtocol].reduce(
+      (sum, [protocol, { bytes }]) => sum + (protocol === chunkProtocol ? 0 : bytes),
+      0,
+    )
   }
 
   /** Divides the network: hosts of different parts reach each other no more, until they are in one part again. */

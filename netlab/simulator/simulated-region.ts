@@ -3,6 +3,7 @@ import type { PrivateKey } from '@libp2p/interface'
 import { logLevels, silentLog, type Log } from '../../node/base/log.ts'
 import { EventLog } from './event-log.ts'
 import { Invariants, type InvariantBounds } from './invariants.ts'
+import type { Runner } from './link.ts'
 import type { BootModel, NetworkModel, RegistryModel } from './model.ts'
 import type { Random } from './process-random.ts'
 import { SettledMembers } from './settled-members.ts'
@@ -234,17 +235,19 @@ export class SimulatedRegion {
 
   /** One container, from its mount to its ready line and to its last read; it ends with its host. */
   async #container(node: SimulatedNode, ready: () => void): Promise<void> {
-    const { startMs, computeMs } = this.#model.boot
+    const { commandMs, startMs, computeMs } = this.#model.boot
     const { boot } = this.image
     const { index } = node.host
+    const program: Runner = { usedMs: 0 }
     try {
+      await this.#compute(program, commandMs)
       node.track()
       await Promise.all(this.image.publication.map(async (request) => await this.#read(node, request)))
       this.log.note(index, 'mounted')
       node.replay()
-      await this.#pause(startMs)
+      await this.#compute(program, startMs)
       for (const request of boot) {
-        await this.#compute(computeMs / boot.length)
+        await this.#compute(program, computeMs / boot.length)
         await this.#read(node, request)
       }
       this.log.note(index, 'container is ready')
@@ -284,10 +287,10 @@ export class SimulatedRegion {
   }
 
   /** A program computes: on a core of its own, or of those that all share. */
-  async #compute(ms: number): Promise<void> {
+  async #compute(program: Runner, ms: number): Promise<void> {
     const { cores } = this.network
     if (cores === undefined) return await this.#pause(ms)
-    await new Promise<void>((resolve) => cores.run(ms, resolve))
+    await new Promise<void>((resolve) => cores.run(program, ms, resolve))
   }
 
   async #pause(ms: number): Promise<void> {

@@ -27,8 +27,8 @@ const silent: Logger = Object.assign(() => undefined, {
 /** One end of a stream of libp2p over a modelled connection. */
 export class SimulatedStream extends AbstractStream {
   declare listeners?: Listeners
-  protected declare readBuffer: Buffer
-  protected declare writeBuffer: Buffer
+  declare protected readBuffer: Buffer
+  declare protected writeBuffer: Buffer
   readonly #connection: Carrier<SimulatedStream>
   #other: SimulatedStream | undefined
   #onItsWayBytes = 0

@@ -284,11 +284,7 @@ export class Gossip {
 
   #answer(id: string, digest: Uint8Array): void {
     const { roster, connected } = this.#parts
-    const own = Buffer.from(roster.digest())
-    const buckets: number[] = []
-    for (let at = 0; at < own.length; at += bucketHashBytes)
-      if (Buffer.compare(own.subarray(at, at + bucketHashBytes), digest.subarray(at, at + bucketHashBytes)) !== 0)
-        buckets.push(at / bucketHashBytes)
+    const buckets = otherBuckets(roster.digest(), digest)
     const listed = roster.listing(new Set(buckets))
     const peer = connected(id)
     for (let i = 0; i < buckets.length || i === 0;) {
@@ -346,4 +342,14 @@ export class Gossip {
     timer.unref()
     this.#timers.set(name, timer)
   }
+}
+
+/** The buckets in which two lists differ. Two that have been compared before seldom do. */
+function otherBuckets(own: Uint8Array, other: Uint8Array): number[] {
+  if (Buffer.compare(own, other) === 0) return []
+  const buckets: number[] = []
+  for (let at = 0; at < own.length; at += bucketHashBytes)
+    if (Buffer.compare(own.subarray(at, at + bucketHashBytes), other.subarray(at, at + bucketHashBytes)) !== 0)
+      buckets.push(at / bucketHashBytes)
+  return buckets
 }
