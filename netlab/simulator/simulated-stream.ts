@@ -10,7 +10,6 @@ const windowBytes = 512 * 1024
 const maxUnreadBytes = 64 * 1024 * 1024
 
 type Data = StreamMessageEvent['data']
-type Listener = Parameters<AbstractStream['addEventListener']>[1]
 type Sendable = Parameters<AbstractStream['send']>[0]
 type Buffer = AbstractStream['readBuffer']
 
@@ -178,7 +177,7 @@ class StreamReader {
       this.#end = {}
       return
     }
-    for (const type of readerEvents) stream.addEventListener(type, this as unknown as Listener)
+    for (const type of readerEvents) stream.addEventListener(type, this)
   }
 
   [Symbol.asyncIterator](): this {
@@ -221,7 +220,7 @@ class StreamReader {
 
   #stop(): void {
     this.#end ??= {}
-    for (const type of readerEvents) this.#stream.removeEventListener(type, this as unknown as Listener)
+    for (const type of readerEvents) this.#stream.removeEventListener(type, this)
   }
 }
 
