@@ -6,14 +6,14 @@ export interface OptionDescription {
   /** Placeholder for the text in the help. */
   value?: string
   help: string
-  /** What holds where the option is not given, in words for the help. */
+  /** The default, in words for the help. */
   fallback?: string
   /** The only texts that it takes. */
   choices?: readonly string[]
   completes?: Completes
 }
 
-/** What a shell offers for an argument. */
+/** The kind of names that a shell offers for an argument. */
 export type Completes = 'file' | 'directory'
 
 export interface PositionalDescription {
@@ -30,7 +30,7 @@ export type OptionDescriptions = Record<string, OptionDescription>
  */
 export interface CommandDescription<Options extends OptionDescriptions = OptionDescriptions> {
   name: string
-  /** What stands after the name, without the options; one for each form. */
+  /** The arguments after the name, without the options; one text for each form of the command. */
   usage: readonly string[]
   text: string
   /** By their names, in order. */

@@ -34,13 +34,13 @@ const actions = Object.keys(command.options).map((name) => `--${name}`)
 
 /** The options of the daemon, whose table is that of its configuration. */
 export async function moreOptions(): Promise<OptionDescriptions> {
-  const { describeOptions } = await import('../node/config.ts')
+  const { describeOptions } = await import('../node/config/described-options.ts')
   return describeOptions()
 }
 
 export async function run(given: string[]): Promise<number> {
   const argv = given.filter((argument) => !actions.includes(argument))
-  const { loadConfig } = await import('../node/config.ts')
+  const { loadConfig } = await import('../node/config/load-config.ts')
   let config: ReturnType<typeof loadConfig>
   try {
     config = loadConfig(argv, process.env)

@@ -11,7 +11,7 @@ export interface DescribedCommand extends CommandDescription {
   summary: string
   /** Those of its own, and after them those that it shares with others. */
   options: OptionDescriptions
-  /** Of these, the shared ones. */
+  /** Those of the options that several commands have. */
   shared: OptionDescriptions
 }
 
@@ -28,7 +28,7 @@ export async function describeCommands(commands: Commands): Promise<DescribedCom
   return await Promise.all(Object.values(commands).map(describe))
 }
 
-/** What its arguments besides options are offered from. */
+/** Returns the kind of names that a shell offers for the command's arguments besides options. */
 export function completesOf({ positionals }: CommandDescription): 'file' | 'directory' | undefined {
   const kinds = Object.values(positionals).map(({ completes }) => completes)
   return kinds.includes('file') ? 'file' : kinds.includes('directory') ? 'directory' : undefined

@@ -44,7 +44,7 @@ registry: the name, credentials, ranges of its layers.`,
   notes: 'Exit status: 0 if there is no problem, 1 if there is one. Warnings alone are no problem.',
 })
 
-/** What a daemon says, or why none does. */
+/** The daemon's answer, or the reason why there is none. */
 type Told = { status: Status; result: DoctorResult } | { silence: string }
 
 export async function run(argv: string[]): Promise<number> {

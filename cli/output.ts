@@ -10,7 +10,7 @@ const maxLineLength = 4096
 /** A name that a peer has given itself, where it is shown (characters). */
 const maxNameLength = 64
 
-/** Prints lines for a person. What looks like the end of a line in one of them is not. */
+/** Prints lines for a person. Control characters in a line are escaped, so it stays one line. */
 export function printLines(lines: readonly string[]): void {
   process.stdout.write(lines.map((line) => `${shown(line)}\n`).join(''))
 }

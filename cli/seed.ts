@@ -143,5 +143,5 @@ export function describeSeeded({ others = [], ...result }: SeedResult): string[]
   return [seeded, `${state}: ${artifact}, ${formatSize(artifactBytes)}, signed by ${key}`, ...more, ...mount]
 }
 
-/** What begins the line with the name that no registry is asked for. */
+/** Begins the line with the name by which the image is mounted without a question to its registry. */
 const mountLine = 'mount by: '

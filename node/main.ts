@@ -1,6 +1,6 @@
 import { P2pfsError } from '../protocol/errors.ts'
 import { stderrLog } from './base/log.ts'
-import { loadConfig } from './config.ts'
+import { loadConfig } from './config/load-config.ts'
 import { runDaemon, tellSupervisor } from './run-daemon.ts'
 import { withRealStateDir } from './state-directory.ts'
 import { inherited } from './service/descriptors.ts'

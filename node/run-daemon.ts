@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import packageManifest from '../package.json' with { type: 'json' }
 import { exitStatusOf } from './base/exit-status.ts'
 import type { Log } from './base/log.ts'
-import type { Config } from './config.ts'
+import type { Config } from './config/options.ts'
 import { startDaemon, type DaemonParts } from './daemon.ts'
 import { DiskTemplates } from './mount/placement/disk-template.ts'
 import { DevFuseDriver } from './mount/fuse/dev-fuse-driver.ts'
@@ -31,7 +31,10 @@ export async function runDaemon(config: Config, log: Log): Promise<number> {
   process.on('SIGTERM', stop.resolve).on('SIGINT', stop.resolve)
   process.on('SIGHUP', () => {
     if (temporaryPath !== undefined) stop.resolve()
-    else log.warn('daemon is not replaced: without a supervisor its mounts would end; restart it for what has changed')
+    else
+      log.warn(
+        'daemon is not replaced: without a supervisor its mounts would end; restart it to use a changed program or configuration',
+      )
   })
   process.on('disconnect', () =>
     log.warn('supervisor has ended; this daemon serves alone until another takes over', { pid: process.pid }),

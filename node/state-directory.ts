@@ -1,11 +1,12 @@
 import { readdir, realpath } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { P2pfsError } from '../protocol/errors.ts'
+import { isDiskFull } from './base/disk-full.ts'
 import type { Log } from './base/log.ts'
 import { makeDirectory } from './base/make-directory.ts'
-import { makePrivateDirectory } from './base/private-directory.ts'
+import { changeableAncestor, makeFilePrivate, makePrivateDirectory } from './base/private-directory.ts'
 import { systemError } from './base/system-error.ts'
-import type { Config } from './config.ts'
+import type { Config } from './config/options.ts'
 
 /** Paths below the state directory. */
 export function statePaths(
@@ -78,4 +79,27 @@ async function refuseSharedDirectory(stateDir: string): Promise<void> {
     `it is open to other users, and has more than the state of p2pfs in it (${foreign}); if it is for p2pfs alone, ` +
       `chmod 700 ${stateDir}, otherwise choose a directory that is not there yet`,
   )
+}
+
+/** Sees to it that only this user gets to what is in the state directory, whatever stood there before. @throws invalid */
+export async function closeToOthers(stateDir: string, log: Log): Promise<void> {
+  const { chunks, catalog, trees, native, writable, scratch, drives, templates, identity } = statePaths(stateDir)
+  for (const directory of [chunks, catalog, trees, native, writable, scratch, drives, templates]) {
+    const { formerMode } = await makePrivateDirectory(directory).catch((error: unknown) => {
+      // It is made when there is room for something in it.
+      if (isDiskFull(error)) return { formerMode: undefined }
+      throw systemError(`cannot use the state directory ${stateDir}`, error)
+    })
+    if (formerMode !== undefined)
+      log.warn('directory was open to other users; it is closed', { directory, mode: formerMode.toString(8) })
+  }
+  const { formerMode } = await makeFilePrivate(identity)
+  if (formerMode !== undefined)
+    log.warn('private key of this host was open to other users, who may have it; remove it to get a new one', {
+      file: identity,
+      mode: formerMode.toString(8),
+    })
+  const above = await changeableAncestor(stateDir)
+  if (above !== undefined)
+    log.warn('other users can put another directory in the place of the state directory', { stateDir, above })
 }

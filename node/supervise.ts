@@ -3,7 +3,8 @@ import { fileURLToPath } from 'node:url'
 import { P2pfsError } from '../protocol/errors.ts'
 import { exitStatusOf } from './base/exit-status.ts'
 import { stderrLog, type Log } from './base/log.ts'
-import { loadConfig, type Config } from './config.ts'
+import { loadConfig } from './config/load-config.ts'
+import type { Config } from './config/options.ts'
 import { ControlSocket } from './control/socket.ts'
 import { receivedDescriptors } from './service/descriptors.ts'
 import { FuseMount, type FuseMountOptions } from './service/fuse-mount.ts'
@@ -34,7 +35,7 @@ const initialOldSpaceMb = 24
 /** Options that stay as they are while a supervisor lives. */
 const lasting = ['stateDir', 'control', 'controlGroup', 'fuseDriver'] as const
 
-/** What a start does about another supervisor, or a daemon, of the same state directory. */
+/** Says how a start deals with another supervisor, or a daemon, of the same state directory. */
 export interface Start {
   /** Takes over from a supervisor that lives; mounts stay. One that takes over from a daemon alone does so always. */
   replaces: boolean

@@ -54,7 +54,7 @@ interface DaemonEnd {
 }
 
 /**
- * Owns what outlives a daemon: the kernel mount with its descriptor of /dev/fuse, and the control socket. Keeps a
+ * Owns the descriptors that outlive a daemon: the kernel mount's on /dev/fuse, and the control socket. Keeps a
  * daemon running that serves both. While this process lives, a daemon may die or be replaced: readers and requests
  * only wait. When it ends or is killed, the daemon serves on, until another supervisor takes over from it.
  */
@@ -201,7 +201,7 @@ export class Supervisor {
     if (daemon === undefined) return
     daemon.kill('SIGTERM')
     const timer = setTimeout(() => {
-      this.#log.warn('daemon does not stop; killed', { pid: daemon.pid })
+      this.#log.warn('daemon does not stop; it is killed', { pid: daemon.pid })
       daemon.kill('SIGKILL')
     }, stopMs)
     daemon.once('exit', () => clearTimeout(timer))
@@ -210,7 +210,7 @@ export class Supervisor {
   /** @param wasServed whether another daemon has served the mount before the first of this supervisor */
   async #keepRunning(wasServed: boolean): Promise<number> {
     let failures = 0
-    /** When a daemon was last seen serving; undefined before the first one has. */
+    /** The last time at which a daemon was seen serving; undefined before the first one has. */
     let servedMs = wasServed ? performance.now() : undefined
     for (let resumed = wasServed; !this.#stopping; resumed = true) {
       const isFresh = await this.#fuse.mountAgain()

@@ -16,7 +16,7 @@ export interface NameStatement {
   key: string
   /** Ed25519 (RFC 8032), over the encoded claim and its time. */
   signature: Uint8Array
-  /** When the registry answered: milliseconds since 1970, by the clock of that host. */
+  /** The time at which the registry answered (ms since 1970), by the clock of that host. */
   statedAtMs: number
 }
 

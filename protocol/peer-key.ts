@@ -5,7 +5,7 @@ const digits = '123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz'
 /** A peer id of an Ed25519 key is a zero, which base58btc writes as `1`, and a number of 37 bytes: 51 digits. */
 const idLength = 52
 /**
- * What stands before the key in a peer id, without the zero: the rest of an identity multihash of 36 bytes, and a protobuf
+ * The bytes before the key in a peer id, without the zero: the rest of an identity multihash of 36 bytes, and a protobuf
  * with the key type Ed25519 and 32 bytes (libp2p, specs/peer-ids).
  */
 const keyPrefix = '2408011220'

@@ -33,7 +33,7 @@ export interface RootfsManifest {
   layers: readonly { diffId: Digest; chunks: ChunkTable }[]
   /** The OCI image config, JSON as the registry has it. */
   config: string
-  /** Of a raw image only: its size (bytes), less than a block shorter than its segments together. */
+  /** Raw images only: the size (bytes), less than a block shorter than the segments together. */
   sizeBytes?: number
 }
 

@@ -43,7 +43,7 @@ export interface SeedProgress {
   total: number
 }
 
-/** What a host has of the image, as it says itself. */
+/** A host of the job, and how much of the image it says it has. */
 export interface SeedTarget extends SeedProgress {
   /** Peer id. */
   peer: string
@@ -51,7 +51,7 @@ export interface SeedTarget extends SeedProgress {
   name: string
   extent: SeedExtent
   state: TargetState
-  /** Of `failed`. */
+  /** The reason of `failed`. */
   code?: ErrorCode
 }
 
@@ -70,9 +70,9 @@ export interface SeedJob extends SeedImage {
   extent: SeedExtent
   places: SeedPlaces
   createdAtMs: number
-  /** When it begins. */
+  /** The time at which it begins. */
   atMs: number
-  /** When the job ends, and with it the pins of the image. */
+  /** The time at which the job ends, and with it the pins of the image. */
   endsAtMs: number
   /** Peer id of the host that took it from its operator. */
   acceptedBy: string
@@ -104,8 +104,9 @@ type SeedOrder = Pick<SeedJob, 'reference' | 'platform' | 'rootfsDigest' | 'exte
 }
 
 /**
- * Which of two records of one job counts: the order that was given last; of that one, the cancelled record; else the one
- * with more changes. The first where they are equal in all that.
+
+ * Chooses the record of a job that counts, of two: that of the order that was given last; within one order the cancelled record;
+ * else the one with more changes; the first where they are equal in all that.
  */
 export function newerJob(first: SeedJob, second: SeedJob): SeedJob {
   if (first.createdAtMs !== second.createdAtMs) return first.createdAtMs > second.createdAtMs ? first : second

@@ -1,6 +1,6 @@
 import { completesOf, type DescribedCommand } from '../described-commands.ts'
 
-/** What `compgen` takes to offer files or directories. */
+/** Options with which `compgen` offers files or directories. */
 const actions = { file: '-f', directory: '-d' } as const
 
 /** Completion for bash, to be sourced. */

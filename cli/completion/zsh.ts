@@ -1,7 +1,7 @@
 import type { Completes, OptionDescription } from '../command.ts'
 import { shorten, type DescribedCommand } from '../described-commands.ts'
 
-/** What `_arguments` takes to offer files or directories. */
+/** Functions with which `_arguments` offers files or directories. */
 const actions: Record<Completes, string> = { file: '_files', directory: '_files -/' }
 
 /** Completion for zsh, a file `_p2pfs` in a directory of `$fpath`, or to be sourced after `compinit`. */

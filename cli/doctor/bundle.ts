@@ -1,7 +1,7 @@
 import { gzipSync } from 'node:zlib'
 import { redact, redactValue } from '../../node/base/redact.ts'
 
-/** What goes into a bundle: texts, and values that become JSON. */
+/** The files of a bundle, by name: texts, and values that become JSON. */
 export type BundleParts = Readonly<Record<string, string | object | undefined>>
 
 /** POSIX ustar: a header and the content, both in blocks. */

@@ -3,7 +3,7 @@ import type { Check } from '../../node/control/api.ts'
 import { formatSize } from '../size.ts'
 import type { Filesystem, Host } from './host.ts'
 
-/** Where the daemon keeps its state, and its process; its own limits count, not those of who asks. */
+/** The daemon's state directory and process. The checks look at the limits of that process, not at those of the command. */
 export interface CheckedDaemon {
   stateDir: string
   /** Undefined where none runs: a daemon that is started from here has the limits of this process. */
@@ -42,7 +42,7 @@ const filesystems: Readonly<Record<number, { name: string; problem?: string }>> 
   0x65735546: { name: 'FUSE', problem: 'a mount that waits for another program can wait for itself' },
 }
 
-/** What can be looked at without a daemon. */
+/** Makes the checks that need no daemon. */
 export async function checkHost(host: Host, daemon: CheckedDaemon): Promise<Check[]> {
   const filesystem = await host.filesystemOf(daemon.stateDir)
   return [
@@ -83,7 +83,7 @@ export function checkKernel({ kernelRelease }: Pick<Host, 'kernelRelease'>): Che
   }
 }
 
-/** What each is for; without FUSE there are no mounts at all. */
+/** Filesystems of the kernel, each with what needs it. */
 const kernelFilesystems = { fuse: 'all mounts', erofs: 'trees', overlay: 'writable trees' } as const
 
 async function checkKernelFilesystems(host: Host): Promise<Check> {

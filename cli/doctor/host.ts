@@ -14,13 +14,13 @@ export interface Filesystem {
   freeFiles: number
 }
 
-/** What the checks look at of a host; tests have one of their own. Nothing throws: what is not there is undefined. */
+/** The facts of a host that checks look at; tests have a host of their own. No method throws: a fact that is not there is undefined. */
 export interface Host {
   kernelRelease: string
   readText: (path: string) => Promise<string | undefined>
   /** Whether a device can be opened, or why not. */
   tryOpen: (path: string) => Promise<'ok' | 'missing' | 'denied'>
-  /** Of the nearest directory of the path that is there. */
+  /** The filesystem of the path's nearest directory that exists. */
   filesystemOf: (path: string) => Promise<Filesystem | undefined>
   hasTool: (name: string) => Promise<boolean>
 }

@@ -12,9 +12,9 @@ export interface MeteredProgress {
   doneBytes: number
   totalBytes: number
   from?: Progress['progress']['from']
-  /** Of the last seconds; undefined at the beginning. */
+  /** The rate of the last seconds; undefined at the beginning. */
   bytesPerSecond?: number
-  /** What is left at that rate. */
+  /** The time left at that rate. */
   secondsLeft?: number
 }
 

@@ -2,7 +2,7 @@ import type { Progress } from '../../node/control/api.ts'
 import { printNote } from '../output.ts'
 import { describeProgress, ProgressMeter } from './meter.ts'
 
-/** What is over sooner needs no line (ms). */
+/** A request that takes less time than this prints no line (ms). */
 const firstMs = 2_000
 /** Then so often (ms): a log of an hour's import has a few hundred lines. */
 const intervalMs = 10_000

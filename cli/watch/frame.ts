@@ -7,7 +7,7 @@ import type { Rates } from './rates.ts'
 /** So many peers and mounts are shown, those that most passes through first. */
 const maxShown = 12
 
-/** What one look shows. */
+/** The data of one frame. */
 export interface Look {
   status: Status
   rates: Rates

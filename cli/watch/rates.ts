@@ -4,15 +4,15 @@ import type { Amount } from '../../node/model/progress.ts'
 /** Bytes a second between two looks at a daemon. */
 export interface Rates {
   seconds: number
-  /** Of mounts, by the source of each chunk. */
+  /** Bytes a second that mounts read, by the source of each chunk. */
   served: Record<keyof Status['served'], number>
   fetched: Record<keyof Status['fetched'], number>
   sent: number
-  /** Of connected peers, by peer id. */
+  /** Bytes a second of connected peers, by peer id. */
   peers: Record<string, { received: number; sent: number }>
 }
 
-/** What passed between two looks. A daemon that was replaced meanwhile has counted from zero. */
+/** Computes the rates between two looks. A daemon that was replaced meanwhile has counted from zero. */
 export function ratesOf(before: Status, after: Status, seconds: number): Rates {
   const isSame = before.daemonPid === after.daemonPid
   const rate = (now: Amount, past: Amount | undefined): number =>

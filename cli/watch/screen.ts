@@ -9,14 +9,14 @@ const codes = {
   rest: '\x1b[J',
 } as const
 
-/** What the screen needs of a terminal. */
+/** The part of a terminal that the screen uses. */
 export interface Terminal {
   columns: number
   rows: number
   write: (text: string) => unknown
 }
 
-/** A terminal whose whole screen is redrawn. What was on it comes back at the end. */
+/** Redraws the whole screen of a terminal. The screen as it was comes back at the end. */
 export class Screen {
   readonly #terminal: Terminal
   #isOpen = false

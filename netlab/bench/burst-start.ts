@@ -14,7 +14,7 @@ import { timedRequests } from './cold-timeline.ts'
 import { cpuSecondsOf } from './cpu-time.ts'
 
 /**
- * What there is of the image when hosts that have nothing start its program all at once:
+ * The state of the image when hosts that have nothing start its program all at once:
  *
  * - `import`: nobody has an index of it
  * - `profile`: an index and a boot profile are published beside it in the registry
@@ -23,7 +23,7 @@ import { cpuSecondsOf } from './cpu-time.ts'
 export const burstModes = ['import', 'profile', 'peer'] as const
 export type BurstMode = (typeof burstModes)[number]
 
-/** What one burst cost. */
+/** The cost of one burst. */
 export interface BurstStart {
   /** The time to the ready line of each host, the fastest first (ms). */
   readyMs: number[]

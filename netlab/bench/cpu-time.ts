@@ -10,7 +10,7 @@ export function cpuSecondsOf(pid: number | undefined): number {
   return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
 }
 
-/** What `times` of the shell prints of the children that it has waited for, user and system (s). */
+/** Parses the output of the shell's `times`: the CPU time of the children that it has waited for, user and system (s). */
 export function cpuSecondsOfTimes(output: string): number {
   const [user = Number.NaN, system = Number.NaN] = [
     ...output

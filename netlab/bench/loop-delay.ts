@@ -22,7 +22,7 @@ export class LoopDelay {
     return { NODE_OPTIONS: `--import=${monitor.href}`, P2PFS_LOOP_DELAY_FILE: this.#file }
   }
 
-  /** What was measured so far does not count. */
+  /** Forgets the delays that were measured so far. */
   async reset(): Promise<void> {
     await rm(this.#file, { force: true })
     await pause()

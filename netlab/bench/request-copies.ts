@@ -1,7 +1,7 @@
 import type { TimedRequest } from '../registry/logging-proxy-main.ts'
 import { formatTable } from './table.ts'
 
-/** What was fetched of one path: how many bytes crossed the link, and how many of them are different ones. */
+/** The fetches of one path: how many bytes crossed the link, and how many of them are different ones. */
 export interface Fetched {
   requests: number
   bytes: number

@@ -47,7 +47,7 @@ const drip = { ms: 1000, bytes: 1000 } as const
 /** Messages of a flood between two pauses, so that this process can do other things too. */
 const floodBurst = 64
 
-/** What all identities know together. */
+/** The knowledge that all identities share. */
 export interface Knowledge {
   /** Chunks of each segment that somebody has spoken of. */
   readonly segmentCounts: Map<Digest, number>

@@ -21,7 +21,7 @@ const harmless: Conduct = {
   hints: [],
 }
 
-/** What a bad member does, one thing at a time. */
+/** Acts of a bad member, one at a time. */
 export const acts = {
   nothing: harmless,
   silence: { ...harmless, claimsAll: true, chunks: 'silent', objects: 'silent', imports: 'silent' },
@@ -51,14 +51,14 @@ export interface BadMembersOptions {
   signal?: AbortSignal
 }
 
-/** What honest hosts noticed of one act. */
+/** The effects of one act on honest hosts. */
 export interface ActOutcome {
   act: Act
   /** From the call of `p2pfs mount` to its end, on a host that has nothing yet (ms). */
   mountMs: number
   /** The longest read of the image (ms), cold. */
   longestReadMs: number
-  /** What reads failed with. */
+  /** Errors of reads that failed. */
   errors: string[]
   /** Whether the image has the bytes that an honest host has made of the layers. */
   isRight: boolean

@@ -80,7 +80,7 @@ export class Forger {
     const passedOff = { ...name, reference: this.#passedOff ?? reference }
     const other = await this.#ask(host, async (channel, signal) => await askImage(channel, passedOff, signal))
     if (other === undefined) return undefined
-    // What the registry says of the name, where an honest host has it: then only the rootfs is a lie.
+    // An honest host may have the registry's statement of the name: then only the rootfs is a lie.
     const honest = await this.#ask(host, async (channel, signal) => await askImage(channel, name, signal))
     const { manifest, manifestDigest } = honest ?? other
     const { rootfsDigest } = other

@@ -23,7 +23,7 @@ const forger = new Forger({
   ...(orders.passedOff !== undefined && { passedOff: orders.passedOff }),
 })
 const knowledge = { segmentCounts: new Map(), counts, forger }
-// Whatever a target does to him must not end this program.
+// No act of a target may end this program.
 process.on('uncaughtException', () => undefined).on('unhandledRejection', () => undefined)
 const members: BadMember[] = []
 for (let i = 0; i < orders.identities; i++) members.push(await BadMember.start(orders, knowledge))

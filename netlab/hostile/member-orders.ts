@@ -4,10 +4,10 @@ export type ChunkConduct = 'silent' | 'missing' | 'wrong' | 'short' | 'drip'
 export type ObjectConduct = 'silent' | 'missing' | 'garbage' | 'oversize' | 'drip' | 'lie'
 /** How he answers a request for an import. `stall`: with signs of life, and nothing else. */
 export type ImportConduct = 'silent' | 'refuse' | 'garbage' | 'stall'
-/** What he sends without being asked, as much of it as he can. */
+/** Messages that he sends without being asked, as many as he can. */
 export type Flood = 'members' | 'haves' | 'queries' | 'objects' | 'wants' | 'unread'
 
-/** What a bad member does. He has the region's key, and may have many identities. */
+/** Orders to a bad member. He has the region's key, and may have many identities. */
 export interface MemberOrders {
   region: string
   /** Multiaddrs of the daemons that each identity connects to. */
@@ -25,7 +25,7 @@ export interface MemberOrders {
   passedOff?: string
 }
 
-/** What came of it. */
+/** The results of his orders. */
 export interface MemberCounts {
   /** Identities that were connected at the start, and at the end. */
   connected: number

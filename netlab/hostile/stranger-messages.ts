@@ -9,7 +9,7 @@ const digest = digestOf(new Uint8Array())
 
 const multistream = Buffer.from('\x13/multistream/1.0.0\n\x07/noise\n')
 
-/** What somebody says who knows the protocols, but not the region's key. */
+/** Messages of somebody who knows the protocols, but not the region's key. */
 export const strangerMessages: (() => Buffer)[] = [
   () => multistream,
   () => Buffer.concat([multistream, Buffer.from([0, 32]), randomBytes(32)]),

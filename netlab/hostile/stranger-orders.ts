@@ -1,4 +1,4 @@
-/** What a stranger does. */
+/** Orders to a stranger. */
 export interface StrangerOrders {
   host: string
   port: number
@@ -10,7 +10,7 @@ export interface StrangerOrders {
   sources: string[]
 }
 
-/** What came of it. */
+/** The results of his orders. */
 export interface StrangerCounts {
   opened: number
   /** Connections on which he heard nothing. */

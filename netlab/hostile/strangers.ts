@@ -12,7 +12,7 @@ import type { StrangerCounts } from './stranger-orders.ts'
 
 export interface StrangersOptions {
   rounds: number
-  /** What he does to each of two daemons. */
+  /** Connections that he opens to each of two daemons. */
   connectionsPerSecond: number
   halfOpen: number
   /** Receives one line for people as each step ends. */
@@ -20,7 +20,7 @@ export interface StrangersOptions {
   signal?: AbortSignal
 }
 
-/** What a host noticed in one state. */
+/** The figures of a host in one state. */
 export interface Noticed {
   /** Reads of pages that are on another host. */
   cold: Latencies

@@ -7,7 +7,7 @@ import type { LabImage } from './lab-image.ts'
 
 const mebibyte = 2 ** 20
 const tarBlockBytes = 512
-/** Whoever compresses gigabytes of weights does not wait for more: they become no smaller by it. */
+/** The fastest level, as people use it for gigabytes of weights, which become no smaller by a higher one. */
 const gzipLevel = 1
 
 /**

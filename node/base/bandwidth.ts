@@ -142,7 +142,7 @@ export class Bandwidth {
   }
 
   /**
-   * Resolves when so many bytes may pass, and counts them. Who is not urgent waits for its turn; one that becomes urgent
+   * Resolves when so many bytes may pass, and counts them. A piece that is not urgent waits for its turn; one that becomes urgent
    * overtakes.
    * @throws the signal's reason
    */

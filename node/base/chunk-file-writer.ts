@@ -7,16 +7,16 @@ import { diskFull, storeFull } from './disk-full.ts'
 import { blocksOf, RoomCounter } from './room-counter.ts'
 import { WriteEpochs } from './write-epochs.ts'
 
-/** What a thread needs to write chunk files; it can be sent to one. */
+/** The data with which a thread can write chunk files; it can be sent to a thread. */
 export interface ChunkFileWriting {
   /** The directory of the chunk files. */
   directory: string
   epochs: SharedArrayBuffer
   /** Room for files is taken here (`RoomCounter`); absent where it was taken by whoever told the thread to write. */
   room?: SharedArrayBuffer
-  /** Of a thread that may be killed: see `WriteEpochs.giveCell`. */
+  /** The epoch cell of a thread that may be killed: see `WriteEpochs.giveCell`. */
   cell?: SharedArrayBuffer
-  /** What the names of its temporary files begin with; at random by default. */
+  /** The names of its temporary files begin with this; random by default. */
   prefix?: string
 }
 

@@ -1,6 +1,6 @@
 import { dirname } from 'node:path'
 
-/** Who has a directory, and with which mode bits. */
+/** The owner and the mode bits of a directory. */
 export interface DirectoryAccess {
   uid: number
   gid: number

@@ -11,7 +11,7 @@ export function isDiskFull(error: unknown): boolean {
   return false
 }
 
-/** What the disk throws when it is full. */
+/** Returns the error that the disk throws when it is full. */
 export function diskFull(): Error {
   return Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
 }
@@ -23,7 +23,7 @@ export function isStoreFull(error: unknown): boolean {
   return false
 }
 
-/** What is thrown where the store has reached its limit. */
+/** Returns the error that is thrown where the store has reached its limit. */
 export function storeFull(): Error {
   return Object.assign(new Error('the store has reached its limit (--store-limit, --store-keep-free)'), {
     code: storeFullCode,

@@ -16,7 +16,7 @@ export interface Delay {
 export class EventLoopDelay implements Disposable {
   readonly #monitor = monitorEventLoopDelay({ resolution: resolutionMs })
   readonly #timer: NodeJS.Timeout
-  /** Of the minute before the one under way. */
+  /** The delay of the minute before the current one. */
   #before: Delay = { p50: 0, p99: 0, max: 0 }
 
   constructor() {
@@ -27,7 +27,7 @@ export class EventLoopDelay implements Disposable {
     }, windowMs).unref()
   }
 
-  /** Of the minute under way or of the one before, whichever is worse. */
+  /** Returns the delay of the current minute, or of the minute before if that was worse. */
   figures(): Delay {
     const [now, before] = [this.#underWay(), this.#before]
     return {
@@ -44,7 +44,7 @@ export class EventLoopDelay implements Disposable {
 
   #underWay(): Delay {
     const { count, max } = this.#monitor
-    // What is measured is the time from one tick to the next.
+    // The histogram has the time from one tick to the next, so the interval is subtracted.
     const delayMs = (nanoseconds: number): number =>
       count === 0 ? 0 : Math.max(0, Math.round((nanoseconds / nanosecondsPerMs - resolutionMs) * 10) / 10)
     return { p50: delayMs(this.#monitor.percentile(50)), p99: delayMs(this.#monitor.percentile(99)), max: delayMs(max) }

@@ -5,7 +5,7 @@ import { parseByteSize } from './byte-size.ts'
 const defaultMostBytes = 10 * 2 ** 30
 const defaultShare = 0.1
 
-/** What the option is when it is not given. */
+/** The option's value when it is not given. */
 export const defaultKeepFree = 'auto'
 
 /**

@@ -13,7 +13,7 @@ export interface LatencyBounds {
   maxMs: number
 }
 
-/** What 95 of 100 answers keep to, of the last {@link maxSamples}, within bounds. */
+/** Estimates the time within which 95 of 100 answers come, from the last {@link maxSamples} of them, within bounds. */
 export class LatencyEstimate {
   readonly #bounds: LatencyBounds
   readonly #samples: number[] = []

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
 import { P2pfsError } from '../../protocol/errors.ts'
 
-/** Where a server listens. */
+/** The address of a server. */
 export interface ListenAddress {
   /** An IP address, or `localhost`. */
   host: string

@@ -1,6 +1,9 @@
 import { clip, escapeJson } from './hidden-characters.ts'
 
-/** Ordered; a log writes its level and those before it. What each means to an operator: error, a person must act; warn, may come to that; info, rare, lifecycle; debug, per request. */
+/**
+ * Levels, the gravest first. A log writes its own level and those before it. To an operator they mean: error, a person must
+ * act; warn, a person may have to; info, rare events of the daemon's life; debug, each request.
+ */
 export const logLevels = ['error', 'warn', 'info', 'debug'] as const
 export type LogLevel = (typeof logLevels)[number]
 export type LogFields = Record<string, unknown>

@@ -6,7 +6,7 @@ import { makeDirectory } from './make-directory.ts'
 
 const privateModes = { directory: 0o700, file: 0o600 }
 
-/** What was found, and put right. */
+/** The fault that was found and mended. */
 export interface Correction {
   /** The mode bits that let others in; undefined if there were none. */
   formerMode: number | undefined

@@ -1,4 +1,4 @@
-/** What stands in the place of a secret. */
+/** Replaces a secret. */
 export const redacted = '[redacted]'
 
 /** Names of fields, options and variables whose values are secrets, whatever stands around them. */

@@ -1,4 +1,4 @@
-/** What files take on the disk is counted in blocks of so many bytes, as filesystems give them. */
+/** The room of files on the disk is counted in blocks of this size (bytes), as filesystems allocate them. */
 export const blockBytes = 4096
 
 /** Places in the shared memory: blocks that are taken, and how many may be. */
@@ -27,7 +27,7 @@ export class RoomCounter {
     return Number(Atomics.load(this.#cells, taken)) * blockBytes
   }
 
-  /** What may be taken (bytes). */
+  /** The room that may be taken (bytes). */
   get limitBytes(): number {
     return Number(Atomics.load(this.#cells, most)) * blockBytes
   }

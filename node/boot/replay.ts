@@ -101,7 +101,7 @@ export class ProfileReplay {
     } catch (error) {
       // The read that needs the chunk tries again, and reports the failure.
       this.#failures++
-      this.#log.debug('chunk of a boot profile does not come', { error, chunk })
+      this.#log.debug('chunk of a boot profile was not delivered', { error, chunk })
     } finally {
       if (held) this.#underWayBytes -= lengthBytes
       else this.#elsewhere--

@@ -6,7 +6,7 @@ import type { PlainAnswer } from './plain-answers.ts'
 const progressIntervalMs = 100
 
 /**
- * Answers one request. By default with one JSON object and the status that belongs to it. Who accepts
+ * Answers one request: by default with one JSON object and the status that belongs to it. A client that accepts
  * `application/x-ndjson` gets progress, and therefore a status before anything is known: 200 once the request is taken,
  * and the outcome in the last line.
  */
@@ -20,7 +20,7 @@ export class Answer {
     this.#isStream = accept !== undefined && /\bapplication\/x-ndjson\b/i.test(accept)
   }
 
-  /** The request is carried out from now on. Who reads progress is told at once. */
+  /** Marks the begin of the operation. A client that reads progress is told at once. */
   begin(): void {
     if (!this.#isStream) return
     this.#response.writeHead(200, { 'content-type': 'application/x-ndjson' })
@@ -28,7 +28,7 @@ export class Answer {
   }
 
   progress(progress: Progress['progress']): void {
-    // Who does not read gets no more lines: none is kept for him.
+    // A client that does not read gets no more lines: none is kept for it.
     if (!this.#isStream || this.#response.writableNeedDrain) return
     const nowMs = performance.now()
     if (nowMs - this.#lastProgressMs < progressIntervalMs && progress.doneBytes < progress.totalBytes) return

@@ -51,7 +51,7 @@ export interface Operation<Request, Result> {
 }
 
 /**
- * All that users can ask of the daemon. Where each is found is in `endpoints.ts`. These comments are the descriptions of
+ * All operations of the daemon. `endpoints.ts` has the path of each. These comments are the descriptions of
  * the OpenAPI document and of the client's methods.
  */
 export interface Operations {

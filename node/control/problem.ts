@@ -3,7 +3,7 @@ import { isP2pfsError, P2pfsError, type ErrorCode } from '../../protocol/errors.
 import type { Problem } from './api.ts'
 import { isUsage } from './usage.ts'
 
-/** When to try again what nobody has said a time for (s): a daemon that is replaced is away for a second or two. */
+/** The time after which a client shall try again, by default (s): a daemon that is replaced is away for a second or two. */
 const retryAfterSeconds = 1
 
 /** HTTP's word for each kind of failure: RFC 9110, section 15. */

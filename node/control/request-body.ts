@@ -4,7 +4,7 @@ import { HttpError } from './problem.ts'
 
 /** A request is a few names and paths (bytes). */
 export const maxRequestBytes = 64 * 1024
-/** What is too long is read so far, for its sender to get to the answer (bytes). */
+/** A body that is too long is read up to this length, so that its sender comes to read the answer (bytes). */
 const maxReadBytes = 1024 * 1024
 
 /**
@@ -13,7 +13,9 @@ const maxReadBytes = 1024 * 1024
  */
 export async function readBody(request: IncomingMessage): Promise<string> {
   const bytes = await readBytes(request).catch((error: unknown) => {
-    throw isP2pfsError(error) ? error : new P2pfsError('closed', 'the request did not come whole', { cause: error })
+    throw isP2pfsError(error)
+      ? error
+      : new P2pfsError('closed', 'the request broke off before its end', { cause: error })
   })
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes)

@@ -105,7 +105,7 @@ export async function runOperation(
 ): Promise<object> {
   const request = asUsage(() => parsers[name](fields))
   begin()
-  // What the parser of a name makes is what the operation of that name takes.
+  // The parser of a name makes the request that the operation of that name takes.
   const operation: Operation<never, object> = operations[name]
   return await operation.run(request as never, options)
 }

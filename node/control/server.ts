@@ -108,7 +108,7 @@ export class ControlServer {
     this.#server = undefined
     this.#isDraining = true
     const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-    // What was connected before may still send its request: it gets an answer, too.
+    // A client that has connected before may still send its request: it gets an answer, too.
     const drained = Promise.withResolvers<void>()
     const timer = setTimeout(drained.resolve, this.#limits.drainMs)
     await Promise.race([closed, drained.promise])
@@ -137,7 +137,7 @@ export class ControlServer {
       if (plain === undefined) answer.result(result)
       else answer.plain(plain)
     } catch (thrown) {
-      // What was aborted in the middle may say so in words of its own.
+      // An operation that was aborted in the middle may throw an error of its own instead of the signal's reason.
       const error: unknown = signal.aborted && !isP2pfsError(thrown) ? signal.reason : thrown
       const { problem, headers } = problemOf(error)
       const { method, url: path } = request

@@ -35,7 +35,7 @@ export interface EvictionParts {
   room: StoreRoom
   uses: Pick<UseScores, 'evicted'>
   kept: Pick<KeptChunks, 'judge'>
-  /** What reads have used since it was asked the last time. */
+  /** Tells the listener the chunks that reads have used since the last call. */
   reads: { takeUses: (listener: (chunk: Digest) => void) => void }
   /** Scores what was here before this process, once, ahead of the first eviction. */
   prime?: () => Promise<void>
@@ -50,7 +50,7 @@ interface Candidate {
   score: number
 }
 
-/** What a pass has found or done. */
+/** The result of a pass. */
 export interface Evicted {
   chunks: number
   bytes: number
@@ -60,7 +60,7 @@ export interface Evicted {
  * Removes chunks that are worth little when there is too little room, in the background: those that nobody needs, and then by
  * their score and what it costs to get them again.
  *
- * 1. What reads have used is taken over, once a second.
+ * 1. Once a second, the chunks that reads have used get a better score.
  * 2. When the room is low, copies for native reads go first; then the chunks that are worth least are chosen.
  * 3. The region is told that these are gone, and some of it hears that before they are.
  * 4. Their files lose their names, and are removed after a sync, which is brought forward where room is short.

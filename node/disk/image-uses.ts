@@ -9,7 +9,7 @@ export interface ImageUsesParts {
   today?: () => number
 }
 
-/** When each rootfs was used here the last time; the catalog has it for the next daemon. */
+/** Keeps the time at which each rootfs was used here the last time, in the catalog too, for the next daemon. */
 export class ImageUses {
   readonly #parts: ImageUsesParts
   readonly #today: () => number

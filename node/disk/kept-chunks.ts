@@ -8,7 +8,7 @@ import type { ImportTransactions } from '../store/import-transaction.ts'
 import type { Inventory } from '../store/inventory.ts'
 
 /**
- * What it costs to get a chunk again, as a number of uses in binary logarithms: a chunk that costs twice as much stays as long as
+ * The cost of getting a chunk again, as the binary logarithm of a number of uses: a chunk that costs twice as much stays as long as
  * one that is used twice as often. Peers are near. A segment of metadata may have to be made anew out of layer indexes.
  */
 const costs = { nobodyNeedsIt: -1_000, held: 0, registry: 1, metadata: 2 } as const
@@ -36,7 +36,7 @@ interface RecordedTables {
 export type Judge = (digest: Digest) => number | undefined
 
 /**
- * What eviction leaves alone: chunks of pinned images, of imports under way, of seeds under way, and those that nobody else may
+ * Knows the chunks that eviction leaves alone: those of pinned images, of imports and seeds under way, and those that nobody else may
  * have.
  *
  * An image `local:NAME` is in no registry. The host that made it keeps all its chunks. Another host gives a chunk up only
@@ -48,7 +48,7 @@ export class KeptChunks {
   readonly #tables = new Map<Digest, readonly Digest[]>()
   /** Segments that are kept whole for as long as somebody works on them, and how many do. */
   readonly #held = new Map<Digest, number>()
-  /** What the records of this host say; undefined where they have changed. */
+  /** The tables that the records of this host name; undefined where the records have changed. */
   #records: Promise<RecordedTables> | undefined
   #areLayersTracked = false
   #localImports = 0

@@ -45,7 +45,7 @@ type AllRootfs = Map<Digest, { tables: Digest[]; diffIds: Digest[] }>
 /** Segments that nobody has any more, by their ids. */
 type GoneTables = Map<Digest, ChunkTable>
 
-/** What no image needs any more. */
+/** The data that no image needs any more. */
 export interface Swept {
   /** Rootfs that no name stands for. */
   rootfs: number
@@ -54,8 +54,8 @@ export interface Swept {
 }
 
 /**
- * Removes what no image of this host needs: rootfs that no name stands for any more, layers of none, and chunks of neither.
- * What is mounted, read, pinned, or being seeded or imported stays.
+ * Removes data that no image of this host needs: rootfs that no name stands for any more, layers of none, and chunks of neither.
+ * Data that is mounted, read, pinned, or being seeded or imported stays.
  */
 export class Sweep {
   readonly #parts: SweepParts
@@ -82,7 +82,7 @@ export class Sweep {
       for (const table of tables ?? []) gone.set(table.id, table)
       if (tables !== undefined) rootfs++
     }
-    // What an import has made may have no rootfs yet.
+    // Layers that an import has made may have no rootfs yet.
     const layers = kept.isImporting ? 0 : await this.#removeLayers(records, all, gone, isDry)
     return { rootfs, layers, chunks: await this.#removeChunks(gone, { isDry, only, signal }) }
   }

@@ -3,7 +3,7 @@ import { hotLimits, type HotLimits } from './hot-limits.ts'
 
 interface Weight {
   weight: number
-  /** When the weight was that. */
+  /** The time of that weight. */
   atMs: number
 }
 

@@ -9,7 +9,7 @@ export const accessMs = 60_000
 /** Proofs that are remembered. */
 const maxProofs = 4096
 
-/** Which callers may read which images: their registries say so, when they are asked with the callers' credentials. */
+/** Remembers which callers may read which images. A registry says so when it is asked with the caller's credentials. */
 export class AccessProofs {
   readonly #registry: Pick<ImageSource, 'checkAccess'>
   readonly #proven: ExpiringMap<string>

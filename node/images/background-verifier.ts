@@ -184,7 +184,7 @@ export class BackgroundVerifier implements AsyncDisposable {
     else await lies.found(record, made)
   }
 
-  /** Signs for the rootfs in all records that name it for this image. What each name stands for stays as it was stated. */
+  /** Signs for the rootfs in all records that name it for this image. The name statement of each record stays. */
   async #sign(verified: ImageRecord): Promise<void> {
     const { catalog, signer, log } = this.#parts
     const attestation = await attest(verified, signer)

@@ -19,7 +19,7 @@ export interface FalseStatementsParts {
   now?: () => number
 }
 
-/** What follows where this host has read the layers of an image, and they make another rootfs than somebody signed. */
+/** Acts on false statements: this host has read the layers of an image, and they make another rootfs than somebody signed. */
 export class FalseStatements {
   readonly #parts: FalseStatementsParts
   readonly #now: () => number
@@ -36,7 +36,7 @@ export class FalseStatements {
 
   /**
    * Forgets all records that stand on the statement, so that the image is resolved and built anew; remembers it, and its
-   * maker as a liar; bans him. What he only passed on is no lie of his: he is not banned for it.
+   * maker as a liar; bans him. A host that has only passed the statement on has not lied, and is not banned.
    * @param made the rootfs that the layers make
    */
   async found(record: ImageRecord, made: RootfsManifest): Promise<void> {
@@ -66,7 +66,7 @@ export class FalseStatements {
     if (!told && maker !== own) this.#ban(maker, rootfs)
   }
 
-  /** What the name stands for is kept where another than the liar has stated it. */
+  /** Deletes a record, but keeps the name's statement if another host than the liar has made it. */
   async #forget(record: ImageRecord, liar: string | undefined): Promise<void> {
     const { catalog } = this.#parts
     await catalog.deleteImage(record)

@@ -130,7 +130,7 @@ export class Importer {
           if (justRead?.diffId === diffId) return justRead
           if (untold) return await indexes.own(diffId)
           const found = await indexes.find(diffId, { signal, ...(sink.onIndex && { onIndex: sink.onIndex }) })
-          // Whoever told it lied: it is read.
+          // The peer that told this index lied: the layer is read.
           if (format === 'raw' && found !== undefined && found.index.chunks.id !== diffId) return undefined
           if (found?.isUnverified === true) isUnverified = true
           if (found !== undefined || other === undefined) return found?.index

@@ -15,7 +15,7 @@ import type { ImageResolver } from './resolver.ts'
 import { importOf, type RunningImports, type TaskOptions, type WaitOptions } from './running-imports.ts'
 
 /**
- * Which registries this host imports from for peers. `listed`: those that its operator has named, by credentials, by a
+ * The registries that this host imports from for peers. `listed`: those that its operator has named, by credentials, by a
  * mirror, or as a peer registry.
  */
 export const peerImportPolicies = ['none', 'listed', 'all'] as const
@@ -60,13 +60,13 @@ export class PeerImports {
     this.#limits = limits
     this.#quota = new PeerQuota({ now }, limits)
     const { catalog, registry, log } = parts
-    // What a peer asks for is its text until the registry has confirmed it.
+    // The reference is text of a peer until the registry has confirmed it, so its messages stay below info.
     this.#lookup = new RegistryLookup({ catalog, registry, log: { ...log, info: log.debug } })
   }
 
   /**
    * Imports an image for a peer, or lets the peer wait for an import that is under way here.
-   * 1. What the peer asks of this host is within the bounds, and the registry is one that the operator allows. Nothing
+   * 1. The request is within the bounds of its peer, and the registry is one that the operator allows. Nothing
    *    else is looked at before that, so that a refusal takes the same time whatever this host has.
    * 2. The record may be here.
    * 3. The registry says that the reference stands for the manifest that the peer names.
@@ -211,7 +211,8 @@ export class PeerImports {
 
 /** All that a peer is told. */
 function refusalOf(error: unknown): P2pfsError {
-  if (isP2pfsError(error, 'busy')) return new P2pfsError('busy', 'this host does enough for peers', { cause: error })
+  if (isP2pfsError(error, 'busy'))
+    return new P2pfsError('busy', 'this host runs as many imports for peers as it takes', { cause: error })
   if (isP2pfsError(error, 'invalid')) return new P2pfsError('invalid', 'the image is malformed', { cause: error })
   return new P2pfsError('denied', 'this host does not import the image for peers', { cause: error })
 }

@@ -37,7 +37,7 @@ export interface ToldRecord {
   index: IndexBelief
 }
 
-/** What the region says of images, as far as this host believes it. */
+/** Asks the region for records of images, and returns those that this host believes. */
 export class RegionRecords {
   readonly #parts: RegionRecordsParts
   /** Images about which members contradict each other, and their statements. */

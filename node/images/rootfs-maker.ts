@@ -27,7 +27,7 @@ export interface RootfsMakerParts {
 
 /** How an image comes to be imported. */
 interface MakeOptions extends ImportOptions {
-  /** Who says that the name stands for the image; the registry, where it is not given. */
+  /** The host that says that the name stands for the image; by default the registry does. */
   named?: { by: NameBelief; statement: NameStatement }
 }
 

@@ -4,7 +4,7 @@ import { describeBelief } from '../publish/index-trust.ts'
 import type { RecordKeeper } from './record-keeper.ts'
 import type { RegionRecords } from './region-records.ts'
 
-/** When a tag was asked for last, by this host or by a member whose word counts here. */
+/** Knows how long ago the registry was asked for a tag, by this host or by a member whose word counts here. */
 export class TagFreshness {
   readonly #keeper: RecordKeeper
   readonly #records: RegionRecords
@@ -34,7 +34,7 @@ export class TagFreshness {
   }
 
   /**
-   * What a member says of a tag that this host is about to ask for: one of them may have asked a moment ago. It is believed by
+   * Asks members for a tag that this host is about to ask the registry for: one of them may have asked a moment ago. It is believed by
    * the rules; and one that says again what this host knows must be believed as if this host knew nothing.
    */
   async refresh(known: FoundRootfs, { signal }: { signal: AbortSignal }): Promise<FoundRootfs> {

@@ -37,7 +37,7 @@ export interface ByteRates {
   sent: number[]
 }
 
-/** What was read, fetched and sent in the last {@link historySteps} steps. */
+/** Keeps the bytes that were read, fetched and sent in the last {@link historySteps} steps. */
 export class ByteHistory implements Disposable {
   readonly #totals: () => ByteTotals
   readonly #clock: Clock

@@ -11,7 +11,7 @@ export function figuresOf(parts: FiguresParts): Figure[] {
   return [...readFigures(parts), ...trafficFigures(parts), ...imageFigures(parts), ...hostFigures(parts)]
 }
 
-/** What `GET /metrics` answers. */
+/** Makes the answer to `GET /metrics`. */
 export class Metrics {
   readonly #figures: readonly Figure[]
   #text: (() => Promise<string>) | undefined

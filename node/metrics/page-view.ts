@@ -35,8 +35,9 @@ interface Share {
 }
 
 /**
- * What the status page shows, and nothing else: whoever reaches the port sees it. It is chosen field by field, so that what `status`
- * comes to tell does not come here by itself.
+
+ * Makes the data of the status page. Everybody who reaches the port sees it, so each field is chosen here: a new field of `status`
+ * is not shown by itself.
  */
 export class PageView {
   readonly #parts: PageViewParts
@@ -124,7 +125,7 @@ export class PageView {
     return rows
   }
 
-  /** What the connected members say that they hold of a rootfs, those that hold most first. */
+  /** The shares of a rootfs that the connected members say they hold, the largest first. */
   async #sharesOf(rootfs: Digest): Promise<Share[]> {
     const manifest = await this.#parts.catalog.rootfs(rootfs)
     if (manifest === undefined) return []

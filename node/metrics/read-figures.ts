@@ -9,7 +9,7 @@ export interface ReadFiguresParts {
   wholeReads: Pick<WholeReads, 'counts' | 'running'>
 }
 
-/** What readers get, and how long they wait for it. */
+/** Figures of reads: the bytes that readers get, and how long they wait. */
 export function readFigures({ driver, mounts, wholeReads }: ReadFiguresParts): Figure[] {
   return [
     labelled(

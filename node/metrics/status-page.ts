@@ -9,7 +9,7 @@ const files: ReadonlyMap<string, readonly [file: string, type: string]> = new Ma
   ['/page.js', ['page.js', 'text/javascript; charset=utf-8']],
   ['/icon.svg', ['icon.svg', 'image/svg+xml']],
 ])
-/** What the page shows is made anew after this time (ms): however many look, the daemon has the work of one. */
+/** The page's data is made anew after this time (ms): however many look, the daemon has the work of one. */
 const freshMs = 2_000
 
 /** The status page: static files, and what they show as JSON. */

@@ -13,7 +13,7 @@ export interface TrafficFiguresParts extends FetchedParts {
   registries: Record<'host' | 'members', RegistryTraffic>
 }
 
-/** What goes between this host, its region and registries. */
+/** Figures of the traffic between this host, its region and registries. */
 export function trafficFigures(parts: TrafficFiguresParts): Figure[] {
   return [...exchangeFigures(parts), ...registryFigures(parts), ...limitFigures(parts)]
 }

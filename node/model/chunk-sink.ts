@@ -15,7 +15,7 @@ export interface NamedChunk {
   lengthBytes: number
 }
 
-/** What a thread does with a chunk that it has made: writes its file, sends the bytes to `put`, or drops them. */
+/** The fate of a chunk that a thread has made: it writes the file, sends the bytes to `put`, or drops them. */
 export type ChunkFate = 'write' | 'send' | 'drop'
 
 /** Lets one thread, which may be killed at any instruction, write the files of chunks. It is disposed of after the thread. */
@@ -26,7 +26,7 @@ export interface ChunkFiles extends AsyncDisposable {
   decide: (chunk: NamedChunk) => Promise<ChunkFate>
   /** Takes over files that the thread has written; at once. */
   adopt: (chunks: readonly WrittenChunk[]) => void
-  /** What the thread's writer has thrown, as `put` would throw it. */
+  /** Turns an error of the thread's writer into the one that `put` would throw. */
   failed: (cause: unknown) => Promise<Error>
 }
 
@@ -65,7 +65,7 @@ export function counting(sink: ChunkSink, amount: Amount): ChunkSink {
     ...withFiles(sink, (files) => ({
       decide: async (chunk) => {
         const fate = await files.decide(chunk)
-        // What is sent is counted when it is put.
+        // A chunk that is sent is counted when it is put.
         if (fate !== 'send') count(chunk.lengthBytes)
         return fate
       },

@@ -12,7 +12,7 @@ export const origins = ['local', 'peer', 'registry', 'built'] as const
 export type Origin = (typeof origins)[number]
 
 /**
- * Who says that the reference stands for this image: `digest`, the reference itself; `registry`, the registry, when it
+ * The source that says that the reference stands for this image: `digest`, the reference itself; `registry`, the registry, when it
  * was asked for this call; `last-known`, this host or its region, from an earlier answer of the registry.
  */
 export const resolutions = ['digest', 'registry', 'last-known'] as const

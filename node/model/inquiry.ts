@@ -1,6 +1,6 @@
 import type { ErrorCode } from '../../protocol/errors.ts'
 
-/** Who has been asked for a chunk that is under way, and what came of it. */
+/** The peers and registries that were asked for a chunk that is under way, and their answers. */
 export interface Inquiry {
   /** Peer ids of those that have been asked and have not answered. */
   peers: readonly string[]

@@ -4,7 +4,7 @@ import type { Source } from './chunk-request.ts'
 export interface ByteProgress {
   doneBytes: number
   totalBytes: number
-  /** Where what is done came from, as far as somebody knows; `local` was on this host. */
+  /** The sources of the bytes that are done, as far as they are known; `local` was on this host. */
   from?: Partial<Record<Source, number>>
 }
 

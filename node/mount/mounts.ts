@@ -109,7 +109,7 @@ export class Mounts implements ReadHandler {
     return [...this.#records.values()]
   }
 
-  /** Who answers the reads of each mount, by its id. */
+  /** Whether the kernel or the daemon answers the reads of each mount, by its id. */
   async reads(): Promise<Map<string, Reads>> {
     return await this.#parts.placement.reads(this.list().map(specOf))
   }

@@ -25,7 +25,7 @@ export async function withinDeadline<T>(
 ): Promise<T> {
   const deadline = new AbortController()
   const timer = setTimeout(
-    () => deadline.abort(new P2pfsError('timeout', `nobody has delivered it within ${statedMs / 1000} s`)),
+    () => deadline.abort(new P2pfsError('timeout', `no source has delivered it within ${statedMs / 1000} s`)),
     deadlineMs,
   )
   const limited = AbortSignal.any([signal, deadline.signal])

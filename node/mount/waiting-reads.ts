@@ -23,7 +23,7 @@ const maxNamed = 8
  */
 const waitBounds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 120] as const
 
-/** Where the data of a read came from in the end: `none`, from nowhere, so its reader has got an I/O error. */
+/** The source that delivered the data of a read; `none`: none did, so its reader got an I/O error. */
 export type WaitEnd = Source | 'none'
 
 export interface WaitingReadsParts {
@@ -52,9 +52,9 @@ export interface WaitingRead {
   rootfs: Digest
   chunk: Digest
   waitedMs: number
-  /** When its reader gets an I/O error, unless the chunk comes (ms from now). */
+  /** The time until its reader gets an I/O error, unless the chunk comes (ms). */
   failsInMs: number
-  /** Who is asked for it; undefined between two tries. */
+  /** The sources that are asked for it; undefined between two tries. */
   inquiry: Inquiry | undefined
   /** Why the last try failed. */
   failure: ErrorCode | undefined
@@ -154,7 +154,7 @@ export class WaitingReads {
     this.waits[end].observe(waitedMs / 1000)
     if (read.isLogged && end !== 'none') {
       const { rootfs, chunk } = read
-      this.#parts.log.info('read that waited long has its data', { rootfs, chunk, waitedMs: Math.round(waitedMs), end })
+      this.#parts.log.info('read that waited long got its data', { rootfs, chunk, waitedMs: Math.round(waitedMs), end })
     }
   }
 

@@ -160,7 +160,7 @@ export class NeighbourRegion {
     return this.#chunks.usualMs(isUrgent ? 'demand' : 'background')
   }
 
-  /** When a member last got on with any answer (ms of the clock). */
+  /** The last time at which a member got on with any answer (ms of the clock). */
   get lastSignMs(): number {
     return Math.max(-Infinity, ...this.#members.connected.map(({ standing }) => standing.lastSignMs))
   }
@@ -203,7 +203,9 @@ export class NeighbourRegion {
     this.#lacks.set(key, true, lacksMs)
     if (this.#asked.has(key)) return
     this.#asked.set(key, true, lacksMs)
-    this.#ask(id, table).catch((error: unknown) => this.#log.debug('member names no others', { error, peer: id }))
+    this.#ask(id, table).catch((error: unknown) =>
+      this.#log.debug('member of a neighbour region names no other members', { error, peer: id }),
+    )
   }
 
   async #ask(id: string, table: Digest): Promise<void> {

@@ -60,7 +60,7 @@ export class LimitsOperation implements Disposable {
       this.#changed = parseKept(JSON.parse(await readFile(file, 'utf8')))
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
-        log.warn('limits that were changed cannot be read; those of the options hold', { error, file })
+        log.warn('changed limits cannot be read; the limits of the options are used', { error, file })
     }
     this.#apply()
     this.#look()

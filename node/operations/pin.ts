@@ -15,7 +15,7 @@ export interface PinParts {
   catalog: Pick<Catalog, 'images' | 'rootfs'>
   pins: Pick<Pins, 'put' | 'end' | 'list'>
   inventory: Pick<Inventory, 'localBytes'>
-  /** What all that is pinned may take: see `StoreRoom.forPins`. */
+  /** The room for all pinned images together: see `StoreRoom.forPins`. */
   room: () => Promise<Room>
   log: Log
 }

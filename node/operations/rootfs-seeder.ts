@@ -20,7 +20,7 @@ export interface RootfsSeederParts {
   pins: Pick<Pins, 'claim'>
   /** Keeps what comes until it is whole. */
   kept: Pick<KeptChunks, 'hold'>
-  /** What may be here besides all that is pinned. */
+  /** The room that is left besides all pinned images. */
   room: () => Promise<Room>
   noteUse: (rootfs: Digest) => void
   log: Log

@@ -161,7 +161,7 @@ export class VerifyOperation {
     ]
   }
 
-  /** What the region has: each rootfs once, whoever passes it on. */
+  /** The rootfs that the region uses for the image, each once, however many members pass it on. */
   async #ofRegion(name: ImageName, signal: AbortSignal): Promise<Use[]> {
     const { region } = this.#parts
     const uses = new Map<string, Use>()

@@ -5,7 +5,7 @@ import type { PeerStatus } from '../peers/membership.ts'
 /** Reads that `status` tells of one by one. */
 const maxListed = 5
 
-/** What `status` tells of reads that wait. @param peers gives peer ids their names */
+/** Describes the reads that wait, for `status`. @param peers gives peer ids their names */
 export function waitingReadsOf(
   waiting: Pick<WaitingReads, 'count' | 'slow' | 'longest'>,
   peers: readonly Pick<PeerStatus, 'peer' | 'name'>[],

@@ -16,8 +16,10 @@ import { limits } from './limits.ts'
 import type { TrackedTable, TrackedTables } from './tracked-tables.ts'
 
 /**
- * What one peer is told of this host's chunks. It hears only of segments that it has shown interest in, by a query or a
- * have. What it is still owed is kept as numbers of segments, and read when the peer takes more: a slow peer costs two
+
+
+ * Tells one peer of this host's chunks. The peer hears only of segments that it has shown interest in, by a query or a
+ * have. News that it is still owed is kept as numbers of segments, and read when the peer takes more: a slow peer costs two
  * bits for each segment.
  */
 export class HoldingsFeed {
@@ -55,7 +57,7 @@ export class HoldingsFeed {
 
   /** The changes that the peer has to hear of, as messages. */
   changes(changed: readonly { table: TrackedTable; part: DeltaPart }[]): HaveDelta[] {
-    // What has been read and is not sent yet is older than the change: it is read again.
+    // Parts that have been read and not sent yet are older than the change: they are read again.
     for (const { table: id } of this.#parts) {
       const part = changed.find(({ table }) => table.id === id)
       if (part !== undefined) this.#owed.add(part.table.number)
@@ -84,7 +86,7 @@ export class HoldingsFeed {
     this.#parts = this.#parts.filter(({ table }) => table !== id)
   }
 
-  /** What to tell next: haves, and when none is owed, that a query is answered. */
+  /** The next message: haves, and when none is owed, that a query is answered. */
   next(): RegionMessage | undefined {
     while (this.#owed.size > 0 && !isFullHave(this.#parts)) {
       const number = this.#owed.next(this.#cursor) ?? this.#owed.next(0)!
@@ -106,12 +108,13 @@ export class HoldingsFeed {
 }
 
 /**
- * What one peer is asked: who it is that holds the segments of this host. In a small region all of them when it connects,
- * then the new ones; in a large one those that this host fetches.
+
+ * Asks one peer which chunks of this host's segments it holds. In a small region it asks about all of them when the peer
+ * connects, then about the new ones; in a large one about those that this host fetches.
  */
 export class TableQuestions {
   readonly #tables: TrackedTables
-  /** Where the asking for all segments stands: those with lower numbers have been asked for. */
+  /** Segments with lower numbers than this have been asked about. */
   #asked: number
   #end: number
   /** Segments that came since. They are asked for first, because somebody may be about to read them. */
@@ -141,7 +144,7 @@ export class TableQuestions {
       this.#fresh = this.#fresh.filter((waiting) => this.#tables.get(waiting.id) === waiting)
   }
 
-  /** What to ask next; undefined also where the peer has to answer first. */
+  /** The next question; undefined where there is none, or the peer has to answer first. */
   next(): Query | undefined {
     if (this.#open.length >= limits.region.openQueries) return undefined
     const tables: Digest[] = []

@@ -88,7 +88,7 @@ export class Availability {
     if (table === undefined) return
     if (!this.#location.isSmall) {
       const level = levelOf(table)
-      // Who comes with much has imported it, and may be the only one; who begins to fetch may be one of very many.
+      // A host that comes with much has imported it, and may be the only one; one that begins to fetch may be one of very many.
       return this.#location.hold(id, level, level === holds.much ? 'later' : 'spread')
     }
     for (const { questions } of this.#membership.connected()) questions?.add(table)
@@ -164,7 +164,7 @@ export class Availability {
     for (const { id, holdings } of this.#membership.members()) if (id === peerId) holdings.forgetChunk(table, index)
   }
 
-  /** What to tell the peer next: questions, which begin with all segments of this host, and answers. */
+  /** The next message to the peer: questions, which begin with all segments of this host, and answers. */
   next(peer: Peer): RegionMessage | undefined {
     return this.#questionsOf(peer).next() ?? this.#feedOf(peer).next()
   }
@@ -205,7 +205,7 @@ export class Availability {
     if (!isSmall) for (const { table } of changed) this.#changed(table)
     for (const { regionClient, feed, holdings } of this.#membership.connected()) {
       if (regionClient === undefined || feed === undefined) continue
-      // Who holds all of a segment has no use for what others hold of it.
+      // A host that holds a whole segment has no use for what others hold of it.
       if (!isSmall) for (const { table } of changed) if (holdings.isWhole(table.id)) feed.rest(table)
       for (const message of feed.changes(changed)) {
         if (regionClient.send(message)) continue

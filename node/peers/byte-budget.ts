@@ -5,8 +5,9 @@ interface Waiter {
 }
 
 /**
- * Bytes in memory that wait to be sent: those of one peer and those of all are bounded. Who asks for more waits until
- * others have been sent.
+
+ * Bounds the bytes in memory that wait to be sent, those for one peer and those for all. A caller that asks for more waits
+ * until others have been sent.
  */
 export class ByteBudget {
   readonly #perPeer: number

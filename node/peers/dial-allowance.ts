@@ -22,7 +22,7 @@ const lists = Object.entries(classes).map(([name, ranges]) => {
   return { name: name as AddressClass, list }
 })
 
-/** Where a multiaddr leads. */
+/** The IP address and port of a multiaddr. */
 interface Endpoint {
   /** In its one normal form. */
   ip: string
@@ -49,7 +49,7 @@ export class DialAllowance {
     this.#now = now
     this.#all = this.#bucket(limits.dials.inAll)
     const own = listen.map((address) => endpointOf(address)).map((endpoint) => endpoint && classOf(endpoint.ip))
-    // Who listens everywhere has not said that members are at all addresses.
+    // A host that listens on all addresses has not said that members are at addresses of all classes.
     this.#ownClasses = new Set([undefined, ...own.filter((name) => name !== 'unspecified')])
   }
 
@@ -111,7 +111,7 @@ function bucketOf(buckets: BoundedMap<string, TokenBucket>, key: string, make: (
   return bucket
 }
 
-/** Where the multiaddr leads; undefined for one that is no multiaddr, or not plain TCP to an IP address. */
+/** The endpoint of a multiaddr; undefined for text that is no multiaddr, or not plain TCP to an IP address. */
 function endpointOf(address: string): Endpoint | undefined {
   try {
     const [host, tcp, ...more] = multiaddr(address).getComponents()

@@ -17,11 +17,11 @@ const stableMs = 10_000
 interface Target {
   /** Peer id; undefined for a bootstrap address that has not answered yet. */
   peer: string | undefined
-  /** Of a bootstrap peer: what the operator says. */
+  /** The address that the operator has given; undefined for a target that is no bootstrap peer. */
   bootstrap: string | undefined
-  /** What the member itself said in its last hello. */
+  /** The addresses of the member's own last hello. */
   addresses: string[]
-  /** What others say of a member that has not spoken for itself, by the ids of who says it. */
+  /** Addresses that others tell of a member that has not spoken for itself, by the teller's id. */
   hints: Map<string, string[]>
   /** Whether the peer has shown that it exists: it has said hello, or answered a dial. */
   hasSpoken: boolean
@@ -49,9 +49,11 @@ export interface DiallerOptions {
 }
 
 /**
- * Keeps this host connected to the bootstrap peers and to the members of the region. Where a member is, it says itself;
- * what others say of it is a hint for the first dial. The operator's addresses are dialled whatever they are, those that
- * peers tell only as far as {@link DialAllowance} goes.
+
+
+ * Keeps this host connected to the bootstrap peers and to the members of the region. A member tells its addresses itself;
+ * those that others tell of it are hints for the first dial. The operator's addresses are always dialled, those that peers
+ * tell only as far as {@link DialAllowance} lets.
  */
 export class Dialler {
   readonly #host: DiallerParts['host']
@@ -280,7 +282,7 @@ export class Dialler {
       // Others may be dialled for what this one has given back.
       if (isConnected && this.#isHeldBack && this.#timer !== undefined)
         this.#next ??= setImmediate(() => this.#dialMissing())
-      // What one says may be a lie or old: the next one is believed.
+      // The hint of one teller may be a lie or old: the next teller is believed.
       if (!isConnected && hint !== undefined && target.hints.size > 1) target.hints.delete(hint[0])
     })
   }

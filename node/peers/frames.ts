@@ -22,7 +22,7 @@ export async function* readFrames(
   { onBytes }: { onBytes?: (bytes: number) => void } = {},
 ): AsyncGenerator<Uint8Array> {
   const buffer = new FrameBuffer(maxBytes)
-  /** What was still to be read when the peer closed the stream. */
+  /** Bytes that were still to be read when the peer closed the stream. */
   const rest: Bytes[] = []
   const onRest = ({ data }: { data: Bytes }): void => void rest.push(data)
   try {

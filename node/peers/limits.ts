@@ -23,7 +23,7 @@ const mebibyte = 1024 * kibibyte
 export const limits = {
   /** Connections whose other side has not proved the region key yet. Beyond a bound the oldest is dropped. */
   handshakes: {
-    /** Of one source address. An honest host has one or two; many hosts may share one address. */
+    /** Handshakes of one source address. An honest host has one or two; many hosts may share one address. */
     perSource: 32,
     /** In all, each a socket and a few KiB. */
     inAll: 512,
@@ -33,19 +33,20 @@ export const limits = {
 
   connections: {
     /**
-     * Of one source address: several daemons behind it, with two to each at most. One member cannot take all places with
-     * identities that he makes up.
+
+     * Connections of one source address: several daemons behind it, with two to each at most. One member cannot take all
+     * places with identities that he makes up.
      */
     perSource: 64,
-    /** Of one peer: two hosts that dial each other at once have two. One more is closed. */
+    /** Connections of one peer: two hosts that dial each other at once have two. One more is closed. */
     perPeer: 2,
-    /** Of all peers: a region has fewer members. libp2p closes what is beyond. */
+    /** Connections of all peers: a region has fewer members. libp2p closes those beyond. */
     inAll: 1024,
   },
 
-  /** Streams of one connection that the peer has opened and that are open at once. libp2p resets what is beyond. */
+  /** Streams of one connection that the peer has opened and that are open at once. libp2p resets those beyond. */
   streams: {
-    /** Of all protocols. */
+    /** Streams of all protocols together. */
     perConnection: 128,
     /** One, and one that takes its place. */
     region: 2,
@@ -65,7 +66,7 @@ export const limits = {
     seed: 32,
     /** One question of p2pfs doctor, and one that takes its place. */
     reach: 2,
-    /** Of all protocols, while the peer's hello is waited for: what a host asks in its first milliseconds. */
+    /** Streams of all protocols while the peer's hello is waited for: enough for the requests of its first milliseconds. */
     beforeHello: 16,
   },
 
@@ -79,7 +80,7 @@ export const limits = {
     deadlineMs: 10_000,
   },
 
-  /** What a peer's region stream may carry. */
+  /** The messages of a peer's region stream. */
   region: {
     /** Longest message (bytes). */
     messageBytes: maxRegionMessageBytes,
@@ -93,34 +94,35 @@ export const limits = {
   },
 
   /**
-   * What this host keeps as a tracker: which members hold which keys. A registration takes about 240 bytes, so all of
-   * them 32 MB at most. A member that lies gets no more than its own: it costs others a question for each.
+  
+   * The registrations that this host keeps as a tracker: which members hold which keys. One takes about 240 bytes, so all
+   * take 32 MB at most. A member that lies has no more than its own share; each lie costs others a question.
    */
   location: {
-    /** Of one key: enough that each asker finds others, of an image that a whole region runs. */
+    /** Members of one key: enough for each asker to find others, of an image that a whole region runs. */
     membersPerKey: 256,
-    /** Of one member: a host with 1,000 images has 30,000 keys, spread over many trackers. */
+    /** Keys of one member: a host with 1,000 images has 30,000 keys, spread over many trackers. */
     keysPerMember: 16_384,
-    /** In all. */
+    /** Registrations of all members together. */
     registrations: 131_072,
     /** A registration ends after this (ms), unless the member repeats it: it does so every half hour. */
     registrationMs: 75 * 60_000,
     requestBytes: maxLocationRequestBytes,
-    /** Of the peers of one source. Beyond it they wait. */
+    /** Requests of the peers of one source. Beyond it they wait. */
     perSecond: 64,
     burst: 1024,
   },
 
-  /** Region messages that wait for peers that do not take them (bytes). What is beyond is told later, as it is then. */
+  /** Region messages that wait for peers that do not take them (bytes). Beyond it news is told later, as it is then. */
   sendQueue: {
     perPeer: 4 * mebibyte,
     inAll: 64 * mebibyte,
-    /** What a peer for which nothing waits can be sent where the bound on all is reached: a hello, and some changes. */
+    /** Messages that can be sent to a peer for which nothing waits, although the bound on all is reached: a hello, and some changes. */
     freeBytes: 64 * kibibyte,
   },
 
   /**
-   * What peers say they hold. Bitmaps are kept of segments that this host tracks, and of no others: a bit for each chunk,
+   * The chunks that peers say they hold. Bitmaps are kept of segments that this host tracks, and of no others: a bit for each chunk,
    * and up to 300 bytes, for each segment and peer. The number of segments is this host's own: 100,000 of 16 chunks are
    * 30 MB for each peer that holds something of all of them.
    */
@@ -150,7 +152,7 @@ export const limits = {
 
   /** The list of the region's members. */
   roster: {
-    /** In all: some 700 bytes each. Beyond it the newest unproved one of who has told of most goes. */
+    /** Members of all tellers: some 700 bytes each. Beyond it, the teller of most loses its newest member that has not proved itself. */
     inAll: 16_384,
     /** Members that one teller has told of first, and that have not been connected: more than a region has. */
     perTeller: 12_288,
@@ -177,13 +179,13 @@ export const limits = {
 
   /** Dials of addresses that peers told and that did not lead to who was named there. The operator's are not counted. */
   dials: {
-    /** Of one IP address and port, whoever names it. An honest host is dialled seven times in the first minute. */
+    /** Dials of one IP address and port, by whomever it was named. An honest host is dialled seven times in the first minute. */
     perEndpoint: { perMinute: 8, burst: 8 },
-    /** Of one IP address, with all its ports. */
+    /** Dials of one IP address, with all its ports. */
     perAddress: { perMinute: 32, burst: 32 },
-    /** Of what one peer has named, itself included: failures. */
+    /** Failed dials of the addresses that one peer has named, its own included. */
     perTeller: { perMinute: 16, burst: 16 },
-    /** Of what all peers have named: failures. As many are under way at once. */
+    /** Failed dials of the addresses that all peers have named. As many are under way at once. */
     inAll: { perMinute: 64, burst: 64 },
     /** Endpoints and addresses whose dials are counted. */
     remembered: 8192,
@@ -192,14 +194,14 @@ export const limits = {
   /** Wants of chunks. Beyond it this host reads no faster. */
   wants: {
     messageBytes: maxWantMessageBytes,
-    /** Of one stream, read and not answered yet: as many as a client has on the way. */
+    /** Wants of one stream that are read and not answered yet: as many as a client has on the way. */
     outstanding: maxOutstandingWants,
     /**
      * Wants of all streams that wait to be served: a quarter of a second at 1 Gbit/s, for chunks of 100 KiB. Beyond it the peer is told who
      * else has the chunk.
      */
     slots: 256,
-    /** Of the peers of one source: 2 Gbit/s of chunks of 64 KiB. To say that a chunk is not here takes a fifth of a core at that pace. */
+    /** Wants of the peers of one source: 2 Gbit/s of chunks of 64 KiB. To say that a chunk is not here takes a fifth of a core at that pace. */
     perSecond: 4_000,
     burst: 8_192,
   },
@@ -209,7 +211,7 @@ export const limits = {
    * peer is told that this host is busy.
    */
   relays: {
-    /** Of one source: what a boot asks for at once, for a few hosts behind one address. */
+    /** Reads for the peers of one source: enough for the boots of a few hosts behind one address. */
     perSource: 1024,
     inAll: 8192,
   },
@@ -227,7 +229,7 @@ export const limits = {
   objects: {
     requestBytes: maxObjectRequestBytes,
     answerBytes: maxObjectBytes,
-    /** Of the peers of one source: an image of 127 layers takes 255 at once. */
+    /** Requests of the peers of one source: an image of 127 layers takes 255 at once. */
     perSecond: 64,
     burst: 1024,
     /** Looked up at once, for one peer and in all: a layer index may take 512 MiB while it is compressed. */

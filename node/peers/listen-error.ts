@@ -1,7 +1,7 @@
 import { P2pfsError } from '../../protocol/errors.ts'
 import { mayPass } from '../base/system-error.ts'
 
-/** What libp2p says of one address, below its advice to programmers: `  /ip4/...: Error: listen EADDRINUSE: ...`. */
+/** libp2p's line about one address, below its advice to programmers: `  /ip4/...: Error: listen EADDRINUSE: ...`. */
 const addressLine = /^\s+(\/\S+): (?:\w*Error: )?(.+)$/gm
 
 /**

@@ -363,7 +363,7 @@ export class PeerNetwork {
     return this.#host.getMultiaddrs().map(String)
   }
 
-  /** Who is let in as a peer. */
+  /** The hosts that are let in as peers. */
   get access(): 'region-key' | 'everybody' {
     return this.#isPrivate ? 'region-key' : 'everybody'
   }

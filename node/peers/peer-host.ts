@@ -21,7 +21,7 @@ const windowBytes = 4 * 1024 * 1024
 /** Region streams are silent while nothing changes, so this is the longest time that a timer takes (ms). */
 const noInactivityTimeoutMs = 2 ** 31 - 1
 
-/** What a host needs of the gate. */
+/** The part of the gate that a host uses. */
 export type PeerGate = Pick<RegionGate, 'accept' | 'adopt' | 'protect' | 'prologueOf' | 'isGuest'>
 
 /**

@@ -14,8 +14,9 @@ const failedMs = 10_000
 const manyFailures = { count: 16, forMs: 10 * 60_000 } as const
 
 /**
- * What is expected of a peer, from the best: it has delivered; nothing is known of it; it has failed a moment ago; it
- * fell silent; it has been silent again and again.
+
+ * Standings of a peer, the best first: it has delivered; nothing is known of it; it has failed a moment ago; it fell
+ * silent; it has been silent again and again.
  */
 export const standings = { proven: 0, unproven: 1, failing: 2, silent: 3, lost: 4 } as const
 export type Standing = (typeof standings)[keyof typeof standings]
@@ -55,7 +56,7 @@ export class PeerStanding {
     return this.#hasAnswered
   }
 
-  /** When it last got on with any answer (ms of the clock). */
+  /** The last time at which it got on with any answer (ms of the clock). */
   get lastSignMs(): number {
     return this.#lastSignMs
   }
@@ -90,7 +91,7 @@ export class PeerStanding {
   fellSilent(): void {
     const now = this.#now()
     if (now < this.#silentUntilMs && now - this.#silentSinceMs < nextSilenceMs) return
-    // Of one that is slow and gets on in between, something is expected still.
+    // A peer that is slow, but got on in between, has been silent once only.
     this.#silences = this.#lastSignMs > this.#silentSinceMs ? 1 : this.#silences + 1
     this.#silentSinceMs = now
     this.#silentUntilMs = now + Math.min(silentMs.first * 2 ** (this.#silences - 1), silentMs.last)

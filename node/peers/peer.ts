@@ -20,7 +20,7 @@ export class Peer {
   /** Where it connects from: peers of one source share what they may ask for. Its id until a connection tells. */
   source: string
   readonly holdings = new PeerHoldings()
-  /** What the peer is told of this host's chunks, and what it is asked: undefined until there is something. */
+  /** Tells the peer of this host's chunks, and asks it for its own; undefined until there is something to tell. */
   feed: HoldingsFeed | undefined
   questions: TableQuestions | undefined
   readonly traffic: TrafficCounter
@@ -50,7 +50,7 @@ export class Peer {
     this.standing = new PeerStanding({ now })
   }
 
-  /** When this host asked it, or sent it something that it had asked for, last (ms of the clock). */
+  /** The last time at which this host asked it, or sent it something that it had asked for (ms of the clock). */
   get usedAtMs(): number {
     return this.#usedAtMs
   }

@@ -49,7 +49,7 @@ export interface ServedData {
   seeds: ServedSeeds
 }
 
-/** What this host does for the seeds of its region. Peers are told busy, denied, missing and conflict, or unavailable. */
+/** Serves the seeds of the region. Peers are told busy, denied, missing and conflict; unavailable for all other failures. */
 export interface ServedSeeds {
   /** Makes an image whole here and pins it. @returns what is here when all of it is */
   placed: (

@@ -7,7 +7,7 @@ import type { Peer } from './peer.ts'
 const maxSources = 4096
 
 /**
- * What the peers of one source may ask for: beyond it, their requests wait, in the order in which they came. A peer that
+ * Paces the requests of the peers of one source: those beyond it wait, in the order in which they came. A peer that
  * makes up identities gets no more by them.
  */
 export class SourcePace {

@@ -3,14 +3,15 @@ import type { Digest } from '../../protocol/digest.ts'
 import type { IndexBelief, NameBelief } from '../model/belief.ts'
 
 /*
- * Who is believed for what: docs/operating.md, "Trust", has these rules as a table, and each of its rows is a test.
- * What a registry answers, and what this host builds of a registry's layers, is believed before anything here is asked.
+
+ * The rules of belief. docs/operating.md, "Trust", has them as a table, and each row of it is a test. They are not asked about
+ * the answers of a registry, nor about a rootfs that this host has built of a registry's layers: both are believed.
  */
 
-/** What the owner of a key is to this host at this moment. Only one that is no member counts as a stranger. */
+/** The relation of the owner of a key to this host at this moment. `stranger`: neither listed nor a member. */
 export type Standing = 'own' | 'listed' | 'member' | 'stranger' | 'liar'
 
-/** What a host knows of a name before it judges what others say of it. */
+/** The knowledge that a host has of a name before it judges the words of others about it. */
 export interface NamePast {
   /** Time of the newest statement that this host has accepted for the name (ms since 1970). */
   statedAtMs: number

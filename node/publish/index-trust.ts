@@ -15,13 +15,13 @@ export interface IndexTrustParts {
   log: Log
 }
 
-/** What this host believes of a record: each claim by itself; undefined where it does not. */
+/** A record as it was judged, each claim by itself; undefined where this host does not believe it. */
 export interface JudgedRecord {
   name: NameBelief | undefined
   index: IndexBelief | undefined
 }
 
-/** Applies the rules of `belief.ts` to what others send and publish. What is not believed is ignored, and the log says so. */
+/** Applies the rules of `belief.ts` to the records that others send and publish. Those that are not believed are ignored and logged. */
 export class IndexTrust {
   readonly #parts: IndexTrustParts
   readonly #keys: ReadonlySet<string>
@@ -78,7 +78,7 @@ export class IndexTrust {
 
   /**
    * Judges a record of this host's own catalog. It was believed when it came, but perhaps by other keys than are listed
-   * now. Who has left the region since is still believed.
+   * now. A member that has left the region since is still believed.
    */
   judgeStored(record: ImageRecord): Belief | undefined {
     const index = this.#judgeIndex(record, record.attestation, { image: record.reference }, { isStored: true })
@@ -146,7 +146,7 @@ export class IndexTrust {
   }
 }
 
-/** What is believed of a record, and on whose word. */
+/** Describes which claims of a record are believed, and on whose word. */
 export function describeBelief(
   { attestation, nameStatement }: Pick<ImageRecord, 'attestation' | 'nameStatement'>,
   name: NameBelief,

@@ -131,7 +131,7 @@ export class PublishedImages {
     return undefined
   }
 
-  /** The publications that are believed. Of those that contradict each other on the word of members, none is. */
+  /** The publications that are believed. Publications of members that contradict each other are not. */
   #accepted(
     candidates: readonly Candidate[],
     { reference: image, manifestDigest }: ResolvedImage,

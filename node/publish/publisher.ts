@@ -41,7 +41,7 @@ export interface PublishOptions {
   signal: AbortSignal
   /** A boot profile, encoded. */
   profile?: Uint8Array
-  /** Whose credentials it is published with; those of this host where it is not given. */
+  /** The caller whose credentials it is published with; by default those of this host. */
   caller?: Caller | undefined
   /** `doneBytes`: bytes of the publication that are in the registry. */
   onProgress?: (progress: { doneBytes: number; totalBytes: number }) => void

@@ -26,9 +26,9 @@ export interface AccessRequest {
   repository: string
   action: RegistryAction
   tls?: ServerTls | undefined
-  /** Where connections to its token service may lead to; everywhere by default. */
+  /** The addresses that connections to its token service may lead to; all by default. */
   reach?: Reach | undefined
-  /** Whose credentials and tokens are used, in place of this host's. */
+  /** The caller whose credentials and tokens are used, in place of this host's. */
   caller?: Caller | undefined
   /** True: the server gets no credentials of anybody, and may give a token to anybody. */
   isAnonymous?: boolean

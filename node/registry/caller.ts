@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import type { Credentials, CredentialStore } from './credential-store.ts'
 
-/** Of this process: a key tells nothing of the credentials that it is made of, here or elsewhere. */
+/** A secret of this process: it keeps anybody from guessing credentials by the key that is made of them. */
 const secret = randomBytes(32)
 
 /**

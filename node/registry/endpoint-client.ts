@@ -59,7 +59,7 @@ export class EndpointClient {
     const accessTo = (origin: string): AccessRequest => {
       const isOwn = origin === base.origin
       const { protocol, host } = new URL(origin)
-      // Who redirects, or stands in between, must not have the credentials for another server sent in clear.
+      // A server that redirects, or somebody on the way, must not have credentials for another server sent in clear.
       const isInClear = protocol !== 'https:' && !isInsecure(host)
       return {
         registry: isOwn ? endpoint.name : endpointName(host),

@@ -33,7 +33,7 @@ export interface HttpRequest {
   headersFor?: (url: URL) => Record<string, string>
   /** Besides the settings of all requests. */
   tls?: ServerTls | undefined
-  /** Where its connections may lead to, redirects included; everywhere by default. */
+  /** The addresses that its connections may lead to, redirects included; all by default. */
   reach?: Reach | undefined
   body?: string | Uint8Array
   /** Urgent requests go before others, and find a connection. Not urgent by default. */

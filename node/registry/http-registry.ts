@@ -114,7 +114,7 @@ export class HttpRegistry implements ImageStorage {
 
   /**
    * Whether the operator of this host has named the image's registry: by credentials, by a mirror, or as `named` of
-   * {@link HttpRegistryOptions.forOthers}. What is configured for whatever registry does not count.
+   * {@link HttpRegistryOptions.forOthers}. An entry that is for all registries does not count.
    * @throws invalid for hosts that cannot be read
    */
   async isNamed(reference: Reference): Promise<boolean> {

@@ -73,8 +73,9 @@ export class ReachGuard {
   }
 
   /**
-   * For a request through a proxy, which looks the name up itself: its own rules are what counts then. What this host
-   * can tell it tells before.
+
+   * Checks a request through a proxy. The proxy looks the name up itself, and its own rules decide; this host refuses before
+   * that what it can see to be out of reach.
    * @throws denied for a name or an address that is out of reach, as this host sees it
    */
   async checkForProxy(hostname: string, reach: Reach): Promise<void> {

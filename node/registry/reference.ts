@@ -14,7 +14,7 @@ export interface RegistryReference {
   tag: string | undefined
   /** Wins over the tag. */
   digest: Digest | undefined
-  /** Whose credentials its registry is asked with; those of this host where it is not given. No part of the name. */
+  /** The caller whose credentials its registry is asked with; by default those of this host. No part of the name. */
   caller?: Caller
 }
 
@@ -120,7 +120,7 @@ function parseLayout(text: string, fail: (why: string) => never): LayoutReferenc
   return { kind: 'layout', directory: normalize(directory).replace(/(.)\/$/, '$1'), tag }
 }
 
-/** Whoever asks for the image with credentials of his own. */
+/** The caller who asks for the image with credentials of his own, if there is one. */
 export function callerOf(reference: Reference): Caller | undefined {
   return reference.kind === 'registry' ? reference.caller : undefined
 }

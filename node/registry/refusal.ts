@@ -20,7 +20,7 @@ export interface RefusedRequest {
 export const loginCommand = (registry: string): string =>
   registry === 'docker.io' ? 'docker login' : `docker login ${registry}`
 
-/** What to do about credentials that are missing, or not accepted. */
+/** Advice about credentials that are missing, or not accepted. */
 export const loginAdvice = (registry: string, isCaller: boolean): string =>
   isCaller
     ? `give credentials for ${registry} that may read the image, with --authfile or --creds-stdin`

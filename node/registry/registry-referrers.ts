@@ -78,7 +78,7 @@ export class RegistryReferrers {
       const json = withReferrer(stored, added, `index of referrers of ${subject}`)
       if (json === undefined) return
       if (writes === maxIndexWrites) {
-        throw new P2pfsError('unavailable', `others keep writing ${tag} of ${image.repository}; try again`, {
+        throw new P2pfsError('unavailable', `other publishers keep writing ${tag} of ${image.repository}; try again`, {
           registry: image.registry,
         })
       }

@@ -9,7 +9,7 @@ const patienceMs = 1_500
 const maxSilent = 256
 
 /**
- * What became of the requests to registries: the answers by their status, and those that failed without one. Statuses
+ * Counts the requests to registries: the answers by their status, and the requests that failed without one. Statuses
  * that HTTP does not know are counted as `other`, so that a server cannot make up more.
  */
 export class RegistryTraffic {

@@ -5,7 +5,7 @@ import { parseDigest, type Digest } from '../../protocol/digest.ts'
 /** The digest of a layer's blob. A blob that is a plain tar has that of the tar, and is not hashed a second time. */
 export class BlobDigest {
   readonly #hash = createHash('sha256')
-  /** What came before it was known how the blob is compressed: a few bytes, or one piece. */
+  /** The bytes that came before the compression was known: a few, or one piece. */
   #first: Uint8Array[] | undefined = []
   #isTar = false
 

@@ -109,7 +109,7 @@ async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
   yield bytes
 }
 
-/** Which bytes of the tar a chunk needs; undefined for one that is all zero. */
+/** The range of the tar that a chunk needs; undefined for a chunk that is all zero. */
 export function tarOf(
   map: BlobMap,
   table: ChunkTable,

@@ -47,7 +47,7 @@ export async function importImage(
   }: {
     signal: AbortSignal
     onProgress?: ((progress: ByteProgress) => void) | undefined
-    /** Where the layers are that are read. */
+    /** The source of the layers that are read. */
     source?: 'registry' | 'local'
   },
 ): Promise<RootfsManifest> {

@@ -30,7 +30,7 @@ export interface ImportedLayer {
 
 /**
  * Reads a layer once, in a thread of its own: checks its digest and diff id, makes its index, passes its chunks to
- * `sink`. Memory is bounded whatever the layer's size. Where it throws, the sink keeps the chunks that have passed.
+ * `sink`. Memory is bounded whatever the layer's size. If it throws, the sink keeps the chunks that have passed.
  * @param source the layer's bytes as the registry has them. A piece that is all of its ArrayBuffer is transferred.
  * @param layer the digests that must come out, where they are known; else a name for errors
  * @throws invalid naming the layer and tar entry, for a layer that is damaged, malformed, too large, or of another

@@ -65,7 +65,7 @@ export class ChunkCopy {
     throw new P2pfsError('unavailable', 'fetched chunks could not be kept; the log says why (is the disk full?)')
   }
 
-  /** What is here now. A chunk that has gone is no longer verified. */
+  /** Counts the chunks that are here now. A chunk that has gone is no longer verified. */
   count(inventory: Pick<Inventory, 'has'>): SeedProgress {
     const progress = { held: 0, verified: 0, total: 0 }
     for (const { position, request } of this.#chunks()) {
@@ -79,7 +79,7 @@ export class ChunkCopy {
     return progress
   }
 
-  /** Of all these chunks, here or not. */
+  /** The size of all these chunks, here or not. */
   get sizeBytes(): number {
     let sizeBytes = 0
     for (const { request } of this.#chunks()) sizeBytes += request.lengthBytes

@@ -24,7 +24,7 @@ const maxChecks = 32
 const retry = { firstMs: 5_000, mostMs: 5 * 60_000 } as const
 /** A host that holds its copy is asked so often whether it still does: until the job is placed, and after (ms). */
 const checkMs = { placing: 5_000, placed: 60_000 } as const
-/** Of the name of a host, so much is told (characters): with it a job of the most targets is no longer than it may be. */
+/** The length at which the name of a host is cut off (characters), so that a job of the most targets fits into its record. */
 const maxNameLength = 64
 /** A copy counts for the operator who waits if its host has said so within this (ms). */
 const freshMs = 15_000
@@ -46,12 +46,12 @@ export interface CoordinatorParts {
   log: Log
 }
 
-/** What a coordinator knows of a target besides what it tells others. */
+/** The coordinator's own notes about a target, which it does not tell others. */
 interface Work {
   abort: AbortController | undefined
-  /** When the target is asked next. */
+  /** The time at which the target is asked next. */
   dueAtMs: number
-  /** When it last said that it has all of it. */
+  /** The last time that it said it has the whole image. */
   confirmedAtMs: number
   failures: number
 }
@@ -235,7 +235,7 @@ export class Coordinator {
       work.dueAtMs = today() + Math.min(retry.mostMs, retry.firstMs * 2 ** (work.failures - 1))
       const code = isP2pfsError(error) ? error.code : 'unavailable'
       this.#set({ ...this.#targets.get(peer)!, state: 'failed', code })
-      log.info('host does not hold what a seed wants there; it is asked again later', { error, peer, job })
+      log.info('host does not hold the image of a seed yet; it is asked again later', { error, peer, job })
     } finally {
       work.abort = undefined
     }

@@ -18,7 +18,7 @@ export interface HotRoomParts {
 
 /**
  * The room on the disk of images that are here because they are mounted often: their pins, and the chunks that pins which
- * have ended have left. What is neither mounted nor wanted by anybody is evicted, the lightest first.
+ * have ended have left. Images that are neither mounted nor wanted by anybody are evicted, the lightest first.
  */
 export class HotRoom {
   readonly #parts: HotRoomParts
@@ -43,7 +43,7 @@ export class HotRoom {
     await this.#parts.pins.makeRoom(pin, this.#diskBytes)
     const leftBytes = await this.#evict(this.#diskBytes - pin.sizeBytes, pin.rootfsDigest, signal)
     if (leftBytes + pin.sizeBytes > this.#diskBytes)
-      throw new P2pfsError('busy', 'images that are mounted here take the room for such (--hot-disk)', {
+      throw new P2pfsError('busy', 'images that are mounted here take the room for hot images (--hot-disk)', {
         sizeBytes: pin.sizeBytes,
         budgetBytes: this.#diskBytes,
       })

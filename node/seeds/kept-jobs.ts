@@ -18,7 +18,7 @@ export class KeptJobs {
   readonly #parts: KeptJobsParts
   readonly #limits: JobLimits
   readonly #jobs = new Map<string, SeedJob>()
-  /** Who has had this host keep the job; the host that took it, for those that were kept before this process. */
+  /** The peer that had this host keep each job. For a job of an earlier process, it is the host that took the order. */
   readonly #senders = new Map<string, string>()
 
   constructor(parts: KeptJobsParts, limits: JobLimits = seedLimits) {

@@ -123,7 +123,7 @@ export class Pins {
       ended.add(pinKey(other))
     }
     if (bytes > budgetBytes)
-      throw new P2pfsError('busy', 'images that are mounted as often take the room for such (--hot-disk)', {
+      throw new P2pfsError('busy', 'images that are mounted as often take the room for hot images (--hot-disk)', {
         sizeBytes: pin.sizeBytes,
         budgetBytes,
       })

@@ -49,7 +49,7 @@ export interface PlacementsParts {
 }
 
 export interface PlaceOptions {
-  /** Who asks: a member, or this host for its operator. */
+  /** The host that asks: a member, or this host for its operator. */
   peer: string
   signal: AbortSignal
   onProgress: (progress: SeedProgress) => void
@@ -71,7 +71,7 @@ export class Placements {
   readonly #forPeers: Semaphore
   /** Not held up by what members want here. */
   readonly #forOperator: Semaphore
-  /** Which chunks were hashed since the image was pinned, by pin. */
+  /** The chunks that were hashed since the image was pinned, by pin. */
   readonly #verified = new Map<string, Bitmap>()
 
   /** @param options `takesHot`: whether images are placed here that no operator has ordered, because they are mounted often */
@@ -95,9 +95,9 @@ export class Placements {
   }
 
   /**
-   * 1. What a member asks for is allowed and within the bounds.
+   * 1. The request of a member is allowed and within the bounds.
    * 2. The rootfs is one that this host believes, as for a mount that does not ask the registry.
-   * 3. There is room, and the image is pinned. What is mounted often takes the room of what is mounted less often.
+   * 3. There is room, and the image is pinned. An image that is mounted often takes the room of images that are mounted less often.
    * 4. Its chunks come, from the registry only where the operator has named it, and all are hashed.
    * @throws denied where the operator does not want it; busy where a bound is reached; missing where nobody has the image
    * whom this host believes; what the fetch throws
@@ -175,7 +175,7 @@ export class Placements {
         },
       })
       if (demand !== undefined && !pins.has(request))
-        throw new P2pfsError('busy', 'the image has made room for another one that is mounted oftener')
+        throw new P2pfsError('busy', 'the image has made room for another one that is mounted more often')
       if (!wasPinned) log.info('image placed for a seed', { digest: rootfsDigest, job, extent, peer })
       return progress
     } catch (error) {
@@ -184,7 +184,7 @@ export class Placements {
       throw error
     } finally {
       watch?.stop()
-      // What has come since its pin ended takes room again.
+      // Chunks that have come since the pin ended take room again.
       if (pin.evictable === true && !pins.has(request)) await pins.noteEnded(pin)
     }
   }
@@ -225,7 +225,9 @@ export class Placements {
     let cancel = (): void => undefined
     const look = (): void => {
       if (this.#clock.now() - last.atMs > stallMs)
-        return ended.abort(new P2pfsError('unavailable', 'the image does not come', { timeoutMs: stallMs }))
+        return ended.abort(
+          new P2pfsError('unavailable', 'no chunk of the image has come for too long', { timeoutMs: stallMs }),
+        )
       this.#checkRoom(0).catch((error: unknown) => ended.abort(error))
       cancel = this.#clock.after(roomIntervalMs, look)
     }

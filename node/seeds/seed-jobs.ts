@@ -47,12 +47,12 @@ export interface SeedJobsParts {
   today?: () => number
 }
 
-/** What an operator orders. */
+/** The order of an operator. */
 export interface SeedOrder {
   image: SeedImage
   extent: SeedJob['extent']
   places: SeedPlaces
-  /** When it begins (ms since 1970); 0: at once. */
+  /** The time at which it begins (ms since 1970); 0: at once. */
   atMs: number
   /** How long the image is kept from then on (ms). */
   ttlMs: number
@@ -121,7 +121,7 @@ export class SeedJobs implements AsyncDisposable {
     await this.stop()
   }
 
-  /** When an order that is taken now ends (ms since 1970). @throws invalid where that is too late */
+  /** The time at which an order that is taken now ends (ms since 1970). @throws invalid where that is too late */
   endOf({ atMs, ttlMs }: Pick<SeedOrder, 'atMs' | 'ttlMs'>): number {
     const nowMs = this.#today()
     const endsAtMs = Math.max(atMs, nowMs) + ttlMs
@@ -244,7 +244,9 @@ export class SeedJobs implements AsyncDisposable {
       if (this.#isTicking) return
       this.#isTicking = true
       this.#running = this.#tick()
-        .catch((error: unknown) => this.#parts.log.error('seed jobs cannot be worked on; tried again', { error }))
+        .catch((error: unknown) =>
+          this.#parts.log.error('seed jobs cannot be coordinated now; it is tried again', { error }),
+        )
         .then(() => {
           this.#isTicking = false
           for (const wake of this.#ticked) wake()
@@ -305,7 +307,7 @@ export class SeedJobs implements AsyncDisposable {
       const parts = { hosts, place: this.#placeFor(newest), tables, today: this.#today, log }
       this.#coordinators.set(job.id, new Coordinator(parts, newest))
     } catch (error) {
-      log.error('seed job cannot be taken up; tried again', { error, job: job.id })
+      log.error('seed job cannot be taken over; it is tried again', { error, job: job.id })
     } finally {
       this.#takingUp.delete(job.id)
     }
@@ -347,7 +349,7 @@ export class SeedJobs implements AsyncDisposable {
     cancel()
   }
 
-  /** Tells the other keepers of the job's newest record. What they know better is taken over. */
+  /** Sends the job's newest record to its other keepers. Newer records of theirs are taken over. */
   async #tell(job: SeedJob): Promise<void> {
     const { hosts, kept, client, log } = this.#parts
     const alive = hosts.alive()

@@ -22,7 +22,7 @@ export interface SeedLimits {
   stallMs: number
   /** Pins that members may have here. */
   pins: number
-  /** What members may have pinned here, of the size of the disk: all together, and one of them. */
+  /** The share of the disk that images pinned for members may take: for all members together, and for one. */
   pinnedShare: number
   pinnedSharePerPeer: number
   /**

@@ -12,7 +12,7 @@ export const inherited = {
   replaced: 'P2PFS_REPLACED',
 } as const
 
-/** What outlives a supervisor, by the names under which a service manager stores it. */
+/** Descriptors that outlive a supervisor, by the names under which a service manager stores them. */
 export const descriptorNames = ['fuse', 'lock', 'control'] as const
 export type DescriptorName = (typeof descriptorNames)[number]
 export type Descriptors = Partial<Record<DescriptorName, number>>

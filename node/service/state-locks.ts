@@ -17,7 +17,7 @@ export const stopMs = 10_000
 /** How often a process that ends is looked at (ms). */
 const pollMs = 20
 
-/** What a supervisor writes into its lock, for those who come after it. */
+/** The record that a supervisor writes into its lock, for the next supervisor. */
 export interface SupervisorRecord {
   pid: number
   /** Path of its control socket. */
@@ -176,7 +176,7 @@ export class StateLocks {
     const isThere = (): boolean => isFile(readLink(pid, inherited.lock.fd), this.#path)
     for (const endMs = performance.now() + stopMs; isThere() && performance.now() < endMs;) await sleep(pollMs)
     if (!isThere()) return
-    this.#log.warn('daemon does not stop; killed', { pid })
+    this.#log.warn('daemon does not stop; it is killed', { pid })
     kill(pid, 'SIGKILL')
     for (const endMs = performance.now() + stopMs; isThere() && performance.now() < endMs;) await sleep(pollMs)
   }

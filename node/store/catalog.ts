@@ -1,63 +1,32 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { zstdCompress, zstdDecompress } from 'node:zlib'
-import { Level } from 'level'
 import { encodeBlobMap, parseBlobMap, type BlobMap } from '../../protocol/blob-map.ts'
 import { encodeBootProfile, parseBootProfile, type BootProfile } from '../../protocol/boot-profile.ts'
-import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { parseDigest, type Digest } from '../../protocol/digest.ts'
-import { P2pfsError } from '../../protocol/errors.ts'
 import { encodeCbor, Fields, parseCbor } from '../../protocol/cbor.ts'
 import { encodeImageRecord, parseImageRecord, type ImageName, type ImageRecord } from '../../protocol/image-record.ts'
 import { parseNameStatement, type NameStatement } from '../../protocol/name-statement.ts'
-import { compressPieces, expandPieces } from '../base/compress.ts'
-import { tablesOf } from '../model/rootfs-chunks.ts'
-import { release } from '../base/release.ts'
-import { encodeLayerIndexPieces, formatVersion, LayerIndexParser, type LayerIndex } from '../../protocol/layer-index.ts'
+import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { encodePublication, parsePublication, type Publication } from '../../protocol/publication.ts'
 import {
   encodeRootfsManifest,
   parseRootfsManifest,
-  rootfsDigest,
   type RootfsFormat,
   type RootfsManifest,
 } from '../../protocol/rootfs-manifest.ts'
 import { encodeSeedJob, parseSeedJob, type SeedJob } from '../../protocol/seed-job.ts'
-import { isDiskFull } from '../base/disk-full.ts'
-import type { Log } from '../base/log.ts'
-import type { DiskReserve } from './disk-reserve.ts'
-import { foreign, keys, prefixes, under, unsigned } from './keys.ts'
+import { removeFormerRecords } from './former-records.ts'
+import { keys, prefixes, under } from './keys.ts'
+import { LayerRecords, type LayerLookup } from './layer-records.ts'
 import { encodeLieRecord, parseLieRecord, type LieRecord } from './lie-record.ts'
 import { encodeMountRecord, parseMountRecord, type MountRecord } from './mount-record.ts'
-import {
-  encodeRootfsRecord,
-  encodeTable,
-  manifestOf,
-  parseRootfsRecord,
-  parseTable,
-  recordOf,
-  tableIdsOf,
-} from './rootfs-record.ts'
-import { isByDigest, isSameImage } from './same-image.ts'
-import { SharedTables } from './shared-tables.ts'
 import { encodePinRecord, parsePinRecord, type PinKey, type PinRecord } from './pin-record.ts'
+import { RecordDatabase, type RecordDatabaseParts } from './record-database.ts'
+import { RootfsRecords } from './rootfs-records.ts'
+import { isByDigest, isSameImage } from './same-image.ts'
 
 const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
-
-/** The largest record that the object protocol carries; with LevelDB's write buffer of 4 MiB no file of the catalog grows beyond 64 MiB (bytes). */
-const maxLayerRecordBytes = 56 * 1024 * 1024
-
-/** How often a task is run again that recoveries of the database cut short, and how often the database is opened in one. */
-const maxAttempts = 3
-/** Between two attempts to open it on a full disk (ms). */
-const reopenPauseMs = 300
-
-export interface CatalogParts {
-  /** Disk space that is given up where a write fails for lack of it. */
-  reserve: Pick<DiskReserve, 'release'>
-  log: Log
-}
 
 /** An object that peers may ask for. */
 export type CatalogObject = { kind: 'image'; name: ImageName } | { kind: 'rootfs' | 'layer' | 'map'; digest: Digest }
@@ -76,67 +45,36 @@ export interface AcceptedName {
  * jobs, pins, mounts. A record is written after all that it points to; `sync` puts reach the disk before they resolve.
  */
 export class Catalog implements AsyncDisposable {
-  readonly #reserve: CatalogParts['reserve']
-  readonly #log: Log
-  readonly #level: Level<string, Uint8Array>
-  readonly #tables = new SharedTables()
-  #recovery: Promise<void> | undefined
-  #isClosed = false
+  readonly #database: RecordDatabase
+  readonly #rootfs: RootfsRecords
+  readonly #layers: LayerRecords
   readonly #listeners = new Set<ObjectListener>()
 
-  private constructor({ reserve, log }: CatalogParts, { directory }: { directory: string }) {
-    this.#reserve = reserve
-    this.#log = log
-    this.#level = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
+  private constructor(database: RecordDatabase) {
+    this.#database = database
+    this.#rootfs = new RootfsRecords({ database })
+    this.#layers = new LayerRecords({ database })
   }
 
   /**
-   * Removes the records of other format versions: their images are imported again. Image records of earlier versions, whose
-   * names nobody has signed, are removed too: their images are resolved again.
+   * Removes what earlier versions left and this one cannot use; see {@link removeFormerRecords}.
    * @throws conflict where another process has the catalog open; unavailable where the disk refuses
    */
-  static async open(parts: CatalogParts, options: { directory: string }): Promise<Catalog> {
-    const catalog = new Catalog(parts, options)
-    try {
-      await catalog.#open()
-    } catch (error) {
-      if (!isDiskFull(error)) throw error
-      await parts.reserve.release()
-      await catalog.#open()
-    }
-    for (const range of unsigned) {
-      const records = (await catalog.#level.keys(range).all()).length
-      if (records === 0) continue
-      parts.log.info('image records of an earlier version are removed; their images are resolved again', { records })
-      await catalog.#level.clear(range)
-    }
-    await catalog.#removeForeign()
-    for await (const [key, bytes] of catalog.#level.iterator(under(prefixes.wholeRootfs))) {
-      const manifest = await catalog.#parse(key, bytes, parseRootfsManifest)
+  static async open(parts: RecordDatabaseParts, options: { directory: string }): Promise<Catalog> {
+    const database = await RecordDatabase.open(parts, options)
+    await removeFormerRecords(database, parts.log)
+    const catalog = new Catalog(database)
+    for await (const [key, bytes] of database.each(under(prefixes.wholeRootfs))) {
+      const manifest = await database.parse(key, bytes, parseRootfsManifest)
       if (manifest === undefined) continue
       await catalog.putRootfs(manifest)
-      await catalog.#delete(key)
+      await database.delete(key)
     }
     return catalog
   }
 
-  /** A release that changes the format, or one from before that, loses what this host knew of images, and says so. */
-  async #removeForeign(): Promise<void> {
-    for (const range of foreign) {
-      const keys = await this.#level.keys(range).all()
-      if (keys.length === 0) continue
-      const versions = [...new Set(keys.map((key) => /^(\d+)\//.exec(key)?.[1] ?? 'none'))]
-      this.#log.warn(
-        'records of another format version are removed: their images are imported again, their seeds are forgotten',
-        { records: keys.length, versions, version: formatVersion },
-      )
-      await this.#level.clear(range)
-    }
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#isClosed = true
-    await this.#level.close()
+    await this.#database[Symbol.asyncDispose]()
   }
 
   /** Calls the listener for each object that comes or goes. */
@@ -154,19 +92,18 @@ export class Catalog implements AsyncDisposable {
 
   /** @param options `sync`: whether it must be on the disk before this resolves */
   async putImage(record: ImageRecord, { sync = true }: { sync?: boolean } = {}): Promise<void> {
-    await this.#put(keys.image(record), encodeImageRecord(record), sync)
+    await this.#database.put(keys.image(record), encodeImageRecord(record), { sync })
     this.#tell({ kind: 'image', name: record }, true)
   }
 
   /** A record that cannot be read is removed: its image is resolved again. */
   async image(name: ImageName): Promise<ImageRecord | undefined> {
-    const bytes = await this.#read(async (level) => await level.get(keys.image(name)))
-    return bytes === undefined ? undefined : await this.#parse(keys.image(name), bytes, parseImageRecord)
+    return await this.#database.record(keys.image(name), parseImageRecord)
   }
 
   /** As {@link image}. */
   async images(): Promise<ImageRecord[]> {
-    return await this.#parseAll(prefixes.image, parseImageRecord)
+    return await this.#database.records(under(prefixes.image), parseImageRecord)
   }
 
   /** With the last of its tags an image loses the name that is its digest, which a seed has given it. */
@@ -179,47 +116,37 @@ export class Catalog implements AsyncDisposable {
   }
 
   async #forgetImage(name: ImageName): Promise<void> {
-    await this.#delete(keys.image(name))
+    await this.#database.delete(keys.image(name))
     this.#tell({ kind: 'image', name }, false)
   }
 
   async putNamePast(name: Omit<ImageName, 'format'>, { manifestDigest, nameStatement }: AcceptedName): Promise<void> {
-    await this.#put(keys.namePast(name), encodeCbor({ manifestDigest, nameStatement }), false)
+    await this.#database.put(keys.namePast(name), encodeCbor({ manifestDigest, nameStatement }), { sync: false })
   }
 
   async namePast(name: Omit<ImageName, 'format'>): Promise<AcceptedName | undefined> {
-    const key = keys.namePast(name)
-    const bytes = await this.#read(async (level) => await level.get(key))
-    return bytes === undefined ? undefined : await this.#parse(key, bytes, parseAcceptedName)
+    return await this.#database.record(keys.namePast(name), parseAcceptedName)
   }
 
   async deleteNamePast(name: Omit<ImageName, 'format'>): Promise<void> {
-    await this.#delete(keys.namePast(name))
+    await this.#database.delete(keys.namePast(name))
   }
 
   async putLie(lie: LieRecord): Promise<void> {
-    await this.#put(keys.lie(lie), encodeLieRecord(lie), true)
+    await this.#database.put(keys.lie(lie), encodeLieRecord(lie), { sync: true })
   }
 
   async lies(): Promise<LieRecord[]> {
-    return await this.#parseAll(prefixes.lie, parseLieRecord)
+    return await this.#database.records(under(prefixes.lie), parseLieRecord)
   }
 
   async deleteLie(lie: LieRecord): Promise<void> {
-    await this.#delete(keys.lie(lie))
+    await this.#database.delete(keys.lie(lie))
   }
 
   /** Tables that other rootfs have too are stored once. @returns the rootfs digest */
   async putRootfs(manifest: RootfsManifest): Promise<Digest> {
-    const digest = rootfsDigest(manifest)
-    const tables = new Map(tablesOf(manifest).map((table) => [table.id, table]))
-    const known = await this.#read(async (level) => await level.hasMany([...tables.keys()].map(keys.table)))
-    const missing = [...tables.values()].filter((_table, i) => !known[i])
-    for (const table of tables.values()) this.#tables.share(table)
-    await this.#putAll([
-      ...missing.map((table) => [keys.table(table.id), encodeTable(table)] as const),
-      [keys.rootfs(digest), encodeRootfsRecord(recordOf(manifest))],
-    ])
+    const digest = await this.#rootfs.put(manifest)
     this.#tell({ kind: 'rootfs', digest }, true)
     return digest
   }
@@ -232,52 +159,41 @@ export class Catalog implements AsyncDisposable {
 
   /** Its tables are those of other manifests, where somebody uses them now. */
   async rootfs(digest: Digest): Promise<RootfsManifest | undefined> {
-    const bytes = await this.#read(async (level) => await level.get(keys.rootfs(digest)))
-    if (bytes === undefined) return undefined
-    const record = parseRootfsRecord(bytes)
-    const tables: ChunkTable[] = []
-    for (const id of tableIdsOf(record)) {
-      const table = this.#tables.get(id) ?? (await this.#storedTable(id))
-      if (table === undefined) return undefined
-      tables.push(table)
-    }
-    return manifestOf(record, tables)
-  }
-
-  async #storedTable(id: Digest): Promise<ChunkTable | undefined> {
-    const bytes = await this.#read(async (level) => await level.get(keys.table(id)))
-    return bytes && this.#tables.share(parseTable(bytes, id))
+    return await this.#rootfs.get(digest)
   }
 
   async hasRootfs(digest: Digest): Promise<boolean> {
-    return await this.#read(async (level) => await level.has(keys.rootfs(digest)))
+    return await this.#rootfs.has(digest)
   }
 
   /** The ids of a rootfs manifest's tables, and its layers' diff ids: less work than the manifest. */
   async rootfsParts(digest: Digest): Promise<{ tables: Digest[]; diffIds: Digest[] } | undefined> {
-    const bytes = await this.#read(async (level) => await level.get(keys.rootfs(digest)))
-    if (bytes === undefined) return undefined
-    const record = parseRootfsRecord(bytes)
-    return { tables: tableIdsOf(record), diffIds: record.layers.map(({ diffId }) => diffId) }
+    return await this.#rootfs.parts(digest)
+  }
+
+  /** Digests of all rootfs manifests here. */
+  async rootfsDigests(): Promise<Digest[]> {
+    return await this.#rootfs.digests()
   }
 
   /** Removes a rootfs manifest, and those of its tables that no other one has. */
   async deleteRootfs(digest: Digest, { tables }: { tables: Iterable<Digest> }): Promise<void> {
-    await this.#delete(keys.rootfs(digest))
-    for (const key of [...[...tables].map(keys.table), keys.profile(digest), keys.use(digest)]) await this.#delete(key)
+    await this.#rootfs.delete(digest, tables)
+    await this.#database.delete(keys.profile(digest))
+    await this.#database.delete(keys.use(digest))
     this.#tell({ kind: 'rootfs', digest }, false)
   }
 
-  /** When a rootfs was used here the last time (ms since 1970). */
+  /** Records the last time at which a rootfs was used here (ms since 1970). */
   async putUse(rootfs: Digest, usedAtMs: number): Promise<void> {
-    await this.#put(keys.use(rootfs), encodeCbor({ usedAtMs }), false)
+    await this.#database.put(keys.use(rootfs), encodeCbor({ usedAtMs }), { sync: false })
   }
 
-  /** As {@link putUse} has it, by rootfs. A record that cannot be read is passed over. */
+  /** The times of {@link putUse}, by rootfs. A record that cannot be read is removed. */
   async uses(): Promise<Map<Digest, number>> {
     const uses = new Map<Digest, number>()
-    for (const [key, bytes] of await this.#read(async (level) => await level.iterator(under(prefixes.use)).all())) {
-      const usedAtMs = await this.#parse(key, bytes, (record) =>
+    for (const [key, bytes] of await this.#database.entries(under(prefixes.use))) {
+      const usedAtMs = await this.#database.parse(key, bytes, (record) =>
         new Fields(parseCbor(record, 'use record'), 'use record').unsigned('usedAtMs'),
       )
       if (usedAtMs !== undefined) uses.set(parseDigest(key.slice(prefixes.use.length)), usedAtMs)
@@ -285,32 +201,23 @@ export class Catalog implements AsyncDisposable {
     return uses
   }
 
-  /** Digests of all rootfs manifests here. */
-  async rootfsDigests(): Promise<Digest[]> {
-    const names = await this.#read(async (level) => await level.keys(under(prefixes.rootfs)).all())
-    return names.map((name) => parseDigest(name.slice(prefixes.rootfs.length)))
-  }
-
   /** Remembers which image manifest an index names for the platform through other indexes. */
   async putManifestOfIndex(index: Digest, platform: string, manifest: Digest): Promise<void> {
-    await this.#put(keys.manifestOfIndex(index, platform), Buffer.from(manifest), false)
+    await this.#database.put(keys.manifestOfIndex(index, platform), Buffer.from(manifest), { sync: false })
   }
 
   async manifestOfIndex(index: Digest, platform: string): Promise<Digest | undefined> {
-    const bytes = await this.#read(async (level) => await level.get(keys.manifestOfIndex(index, platform)))
+    const bytes = await this.#database.get(keys.manifestOfIndex(index, platform))
     return bytes === undefined ? undefined : parseDigest(Buffer.from(bytes).toString())
   }
 
   async putPublication(publication: Publication): Promise<void> {
-    await this.#put(
-      keys.publication(publication.manifestDigest, publication.format),
-      encodePublication(publication),
-      true,
-    )
+    const { manifestDigest, format } = publication
+    await this.#database.put(keys.publication(manifestDigest, format), encodePublication(publication), { sync: true })
   }
 
   async publication(manifestDigest: Digest, format: RootfsFormat): Promise<Publication | undefined> {
-    const bytes = await this.#read(async (level) => await level.get(keys.publication(manifestDigest, format)))
+    const bytes = await this.#database.get(keys.publication(manifestDigest, format))
     return bytes === undefined ? undefined : parsePublication(bytes)
   }
 
@@ -319,27 +226,18 @@ export class Catalog implements AsyncDisposable {
    * @throws invalid for an index that is too large to be stored, or to be sent to peers
    */
   async putLayer(index: LayerIndex, { unverified = false }: { unverified?: boolean } = {}): Promise<void> {
-    const bytes = await compressPieces(encodeLayerIndexPieces(index))
-    if (bytes.length > maxLayerRecordBytes) {
-      throw new P2pfsError(
-        'invalid',
-        `layer ${index.diffId}: its index takes ${bytes.length} bytes compressed; ${maxLayerRecordBytes} is the most`,
-        { layer: index.diffId },
-      )
-    }
-    await this.#put(unverified ? keys.unverifiedLayer(index.diffId) : keys.layer(index.diffId), bytes, true)
-    release(bytes)
+    await this.#layers.put(index, { unverified })
     this.#tell({ kind: 'layer', digest: index.diffId }, true)
   }
 
   async putBlobMap(map: BlobMap): Promise<void> {
-    await this.#put(keys.blobMap(map.digest), await compress(encodeBlobMap(map)), true)
+    await this.#database.put(keys.blobMap(map.digest), await compress(encodeBlobMap(map)), { sync: true })
     this.#tell({ kind: 'map', digest: map.digest }, true)
   }
 
   /** The blob map's encoded form, zstd. */
   async blobMapBytes(digest: Digest): Promise<Uint8Array | undefined> {
-    return await this.#read(async (level) => await level.get(keys.blobMap(digest)))
+    return await this.#database.get(keys.blobMap(digest))
   }
 
   async blobMap(digest: Digest): Promise<BlobMap | undefined> {
@@ -348,108 +246,95 @@ export class Catalog implements AsyncDisposable {
   }
 
   async deleteBlobMap(digest: Digest): Promise<void> {
-    await this.#delete(keys.blobMap(digest))
+    await this.#database.delete(keys.blobMap(digest))
     this.#tell({ kind: 'map', digest }, false)
   }
 
   async blobMapDigests(): Promise<Digest[]> {
-    const names = await this.#read(async (level) => await level.keys(under(prefixes.blobMap)).all())
+    const names = await this.#database.keys(under(prefixes.blobMap))
     return names.map((name) => parseDigest(name.slice(prefixes.blobMap.length)))
   }
 
-  async hasLayer(diffId: Digest, { includeUnverified = true }: { includeUnverified?: boolean } = {}): Promise<boolean> {
-    return (
-      (await this.#read(async (level) => await level.has(keys.layer(diffId)))) ||
-      (includeUnverified && (await this.#read(async (level) => await level.has(keys.unverifiedLayer(diffId)))))
-    )
+  async hasLayer(diffId: Digest, options: LayerLookup = {}): Promise<boolean> {
+    return await this.#layers.has(diffId, options)
   }
 
   /** Diff ids of all layers whose index is here. */
   async layerDiffIds(): Promise<Digest[]> {
-    const names = await this.#read(async (level) => await level.keys(under(prefixes.layer)).all())
-    return names.map((name) => parseDigest(name.slice(prefixes.layer.length)))
+    return await this.#layers.diffIds()
   }
 
   /** Removes an index of a peer, which nobody has signed. */
   async deleteUnverifiedLayer(diffId: Digest): Promise<void> {
-    await this.#delete(keys.unverifiedLayer(diffId))
+    await this.#layers.deleteUnverified(diffId)
   }
 
   async deleteLayer(diffId: Digest): Promise<void> {
-    await this.#delete(keys.layer(diffId))
-    await this.#delete(keys.unverifiedLayer(diffId))
+    await this.#layers.delete(diffId)
     this.#tell({ kind: 'layer', digest: diffId }, false)
   }
 
-  /**
-   * The layer index's encoded form.
-   * @param options `includeUnverified`: also an index of a peer, where this host has not read the layer
-   */
-  async layerBytes(diffId: Digest, options: { includeUnverified?: boolean } = {}): Promise<Uint8Array | undefined> {
-    const compressed = await this.#storedLayer(diffId, options)
-    return compressed === undefined ? undefined : await decompress(compressed)
+  /** The layer index's encoded form. */
+  async layerBytes(diffId: Digest, options: LayerLookup = {}): Promise<Uint8Array | undefined> {
+    return await this.#layers.bytes(diffId, options)
   }
 
-  async layer(diffId: Digest, options: { includeUnverified?: boolean } = {}): Promise<LayerIndex | undefined> {
-    const compressed = await this.#storedLayer(diffId, options)
-    if (compressed === undefined) return undefined
-    const parser = new LayerIndexParser()
-    for await (const piece of expandPieces(compressed)) parser.push(piece)
-    return parser.finish()
+  async layer(diffId: Digest, options: LayerLookup = {}): Promise<LayerIndex | undefined> {
+    return await this.#layers.get(diffId, options)
   }
 
   async putProfile(profile: BootProfile): Promise<void> {
-    await this.#put(keys.profile(profile.rootfs), encodeBootProfile(profile), false)
+    await this.#database.put(keys.profile(profile.rootfs), encodeBootProfile(profile), { sync: false })
   }
 
   async profile(rootfs: Digest): Promise<BootProfile | undefined> {
-    const bytes = await this.#read(async (level) => await level.get(keys.profile(rootfs)))
+    const bytes = await this.#database.get(keys.profile(rootfs))
     return bytes === undefined ? undefined : parseBootProfile(bytes)
   }
 
   async *profiles(): AsyncGenerator<BootProfile> {
-    for await (const bytes of (await this.#db()).values(under(prefixes.profile))) yield parseBootProfile(bytes)
+    for await (const [, bytes] of this.#database.each(under(prefixes.profile))) yield parseBootProfile(bytes)
   }
 
   /** @param options `sync`: whether it must be on the disk before this resolves */
   async putSeedJob(job: SeedJob, { sync }: { sync: boolean }): Promise<void> {
-    await this.#put(keys.seedJob(job.id), encodeSeedJob(job), sync)
+    await this.#database.put(keys.seedJob(job.id), encodeSeedJob(job), { sync })
   }
 
   /** A record that cannot be read is removed. */
   async seedJobs(): Promise<SeedJob[]> {
-    return await this.#parseAll(prefixes.seedJob, parseSeedJob)
+    return await this.#database.records(under(prefixes.seedJob), parseSeedJob)
   }
 
   async deleteSeedJob(id: string): Promise<void> {
-    await this.#delete(keys.seedJob(id))
+    await this.#database.delete(keys.seedJob(id))
   }
 
   async putPin(pin: PinRecord): Promise<void> {
-    await this.#put(keys.pin(pin), encodePinRecord(pin), true)
+    await this.#database.put(keys.pin(pin), encodePinRecord(pin), { sync: true })
   }
 
   /** A record that cannot be read is removed. */
   async pins(): Promise<PinRecord[]> {
-    return await this.#parseAll(prefixes.pin, parsePinRecord)
+    return await this.#database.records(under(prefixes.pin), parsePinRecord)
   }
 
   async deletePin(pin: PinKey): Promise<void> {
-    await this.#delete(keys.pin(pin))
+    await this.#database.delete(keys.pin(pin))
   }
 
   async putMount(record: MountRecord): Promise<void> {
-    await this.#put(keys.mount(record.directory), encodeMountRecord(record), false)
+    await this.#database.put(keys.mount(record.directory), encodeMountRecord(record), { sync: false })
   }
 
   async deleteMount(directory: string): Promise<void> {
-    await this.#delete(keys.mount(directory))
+    await this.#database.delete(keys.mount(directory))
   }
 
   /** @param onMalformed called for each record that cannot be read, which then stays; without it, throws invalid */
   async mounts(onMalformed?: (key: string, error: unknown) => void): Promise<MountRecord[]> {
     const records: MountRecord[] = []
-    for (const [key, value] of await this.#read(async (level) => await level.iterator(under(prefixes.mount)).all())) {
+    for (const [key, value] of await this.#database.entries(under(prefixes.mount))) {
       try {
         records.push(parseMountRecord(value))
       } catch (error) {
@@ -463,116 +348,6 @@ export class Catalog implements AsyncDisposable {
   #tell(object: CatalogObject, isHere: boolean): void {
     for (const listener of this.#listeners) listener(object, isHere)
   }
-
-  async #parseAll<T>(prefix: (typeof prefixes)[keyof typeof prefixes], parse: (bytes: Uint8Array) => T): Promise<T[]> {
-    const records: T[] = []
-    for (const [key, bytes] of await this.#read(async (level) => await level.iterator(under(prefix)).all())) {
-      const record = await this.#parse(key, bytes, parse)
-      if (record !== undefined) records.push(record)
-    }
-    return records
-  }
-
-  /** A record that cannot be read is removed. */
-  async #parse<T>(key: string, bytes: Uint8Array, parse: (bytes: Uint8Array) => T): Promise<T | undefined> {
-    try {
-      return parse(bytes)
-    } catch (error) {
-      this.#log.warn('record of the catalog cannot be read; it is removed, and its image is resolved again', {
-        error,
-        key,
-      })
-      await this.#delete(key)
-      return undefined
-    }
-  }
-
-  async #storedLayer(
-    diffId: Digest,
-    { includeUnverified = true }: { includeUnverified?: boolean },
-  ): Promise<Uint8Array | undefined> {
-    return (
-      (await this.#read(async (level) => await level.get(keys.layer(diffId)))) ??
-      (includeUnverified ? await this.#read(async (level) => await level.get(keys.unverifiedLayer(diffId))) : undefined)
-    )
-  }
-
-  /** Puts all or nothing, and it is on the disk when this resolves. */
-  async #putAll(entries: readonly (readonly [string, Uint8Array])[]): Promise<void> {
-    const puts = entries.map(([key, value]) => ({ type: 'put' as const, key, value }))
-    await this.#write(entries.at(-1)![0], async (level) => await level.batch(puts, { sync: true } as object))
-  }
-
-  async #put(key: string, value: Uint8Array, sync: boolean): Promise<void> {
-    // `sync` is an option of classic-level, which `level` is on this platform.
-    await this.#write(key, async (level) => await level.put(key, value, { sync } as object))
-  }
-
-  async #delete(key: string): Promise<void> {
-    await this.#write(key, async (level) => await level.del(key))
-  }
-
-  /** @throws unavailable where the disk refuses */
-  async #write(key: string, write: (level: Level<string, Uint8Array>) => Promise<void>): Promise<void> {
-    try {
-      await this.#read(write).catch(async (error: unknown) => {
-        if (!isDiskFull(error)) throw error
-        this.#beginRecovery()
-        await write(await this.#db())
-      })
-    } catch (cause) {
-      throw new P2pfsError('unavailable', `cannot write the catalog: ${reasonOf(cause)}`, { cause, key })
-    }
-  }
-
-  async #open(): Promise<void> {
-    try {
-      await this.#level.open()
-    } catch (cause) {
-      const { location } = this.#level
-      if (cause instanceof Error && (cause.cause as { code?: unknown } | undefined)?.code === 'LEVEL_LOCKED') {
-        throw new P2pfsError('conflict', `the catalog is in use by another daemon: ${location}`, { cause })
-      }
-      throw new P2pfsError('unavailable', `cannot open the catalog ${location}: ${reasonOf(cause)}`, { cause })
-    }
-  }
-
-  /** After a write that the disk refused: LevelDB's log may end in half a record, so it is opened anew, with a new log. */
-  async #recover(): Promise<void> {
-    await this.#reserve.release()
-    await this.#level.close()
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await this.#open()
-      } catch (error) {
-        // Who was writing when the disk became full may have the room of the reserve, until he gives up.
-        if (attempt >= maxAttempts || this.#isClosed || !isDiskFull(error)) throw error
-        await sleep(reopenPauseMs)
-      }
-    }
-  }
-
-  /** Runs a task that a recovery may cut short: it is run again then. A recovery that has failed is tried again. */
-  async #read<T>(task: (level: Level<string, Uint8Array>) => Promise<T>): Promise<T> {
-    for (let attempt = 0; ; attempt++) {
-      const level = await this.#db()
-      try {
-        return await task(level)
-      } catch (error) {
-        if (this.#isClosed || attempt >= maxAttempts || !isNotOpen(error)) throw error
-        if (this.#recovery === undefined && level.status !== 'open') this.#beginRecovery()
-      }
-    }
-  }
-
-  #beginRecovery(): void {
-    this.#recovery ??= this.#recover().finally(() => (this.#recovery = undefined))
-  }
-
-  async #db(): Promise<Level<string, Uint8Array>> {
-    await this.#recovery
-    return this.#level
-  }
 }
 
 /** @throws invalid */
@@ -582,16 +357,4 @@ function parseAcceptedName(bytes: Uint8Array): AcceptedName {
     manifestDigest: fields.digest('manifestDigest'),
     nameStatement: parseNameStatement(fields.get('nameStatement')),
   }
-}
-
-/** What abstract-level throws while the database is closed, and where it was while an iterator ran. */
-function isNotOpen(error: unknown): boolean {
-  const { code } = error as { code?: unknown }
-  return code === 'LEVEL_DATABASE_NOT_OPEN' || code === 'LEVEL_ITERATOR_NOT_OPEN'
-}
-
-/** LevelDB's own words, which abstract-level puts into the cause. */
-function reasonOf(error: unknown): string {
-  const { message, cause } = error as Error
-  return cause instanceof Error ? cause.message : message
 }

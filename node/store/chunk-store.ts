@@ -1,19 +1,17 @@
-import { randomBytes } from 'node:crypto'
-import { statSync } from 'node:fs'
-import { mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
-import { chunkFile } from '../../protocol/chunk-file.ts'
-import { parseDigest, type Digest } from '../../protocol/digest.ts'
+import type { Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { diskFull, isDiskFull, isStoreFull } from '../base/disk-full.ts'
 import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
 import { blockBytes, blocksOf } from '../base/room-counter.ts'
 import { Semaphore } from '../base/semaphore.ts'
-import { temporaryDirectoryOf, type ChunkFileWriting, type WrittenChunk } from '../base/chunk-file-writer.ts'
-import { DigestMap } from './digest-map.ts'
+import type { ChunkFileWriting, WrittenChunk } from '../base/chunk-file-writer.ts'
+import { ChunkDirectory } from './chunk-directory.ts'
 import { DiscardedFiles } from './discarded-files.ts'
+import { DoubtfulChunks } from './doubtful-chunks.ts'
 import { roomOf } from './disk-room.ts'
 import type { DiskReserve } from './disk-reserve.ts'
 import { GroupSync, type GroupSyncOptions, type GroupSyncParts } from './group-sync.ts'
@@ -33,7 +31,7 @@ const countedAtOnce = 256
 export interface ChunkStoreParts {
   /** Tells when the disk has no room for chunks. */
   reserve: Pick<DiskReserve, 'isFull' | 'release'>
-  /** What the chunks may take; no limit by default. */
+  /** Counts and limits the room of the chunks; no limit by default. */
   room?: StoreRoom
   /** Scores chunks by their use. */
   uses?: Pick<UseScores, 'arrived' | 'used'>
@@ -53,21 +51,21 @@ const unchecked = 0
  *
  * A chunk is written under a temporary name, then renamed, so as long as the host runs a name stands for whole content. Groups
  * of chunks are synced in the background. After a power loss, chunks that had not been are in doubt: they are not counted
- * as here until their bytes were found to be right. Whatever the disk makes of a chunk is found when it is read: bytes
- * are hashed unless this process has found the same unchanged file to be right.
+
+ * as here until their bytes were found to be right. A chunk that the disk has damaged is found out when it is read: its bytes
+ * are hashed, unless this process has found the same unchanged file to be right.
  */
 export class ChunkStore implements AsyncDisposable {
   readonly directory: string
   readonly #log: Log
   readonly #reserve: ChunkStoreParts['reserve']
-  readonly #temporary: string
+  readonly #files: ChunkDirectory
   readonly #discarded: DiscardedFiles
   readonly #room: StoreRoom
   readonly #uses: ChunkStoreParts['uses']
   readonly #sync: GroupSync
   readonly #writeback: Writeback
-  /** Chunk files that a power loss may have damaged, and after an unclean boot all whose times nobody has looked at. */
-  readonly #doubtful = new DigestMap()
+  readonly #doubtful: DoubtfulChunks
   /** The chunks here, each with the inode change time (ms) at which its bytes were last found to be right. */
   readonly #present = new StoredChunks()
   readonly #writing = new Map<Digest, Promise<void>>()
@@ -75,8 +73,6 @@ export class ChunkStore implements AsyncDisposable {
   readonly #writes = new Semaphore(writesInFlight)
   /** Chunks that threads which may be killed have been told to write, and that are not adopted yet: how many each. */
   readonly #granted = new Map<Digest, number>()
-  readonly #temporaryPrefix = randomBytes(6).toString('hex')
-  #written = 0
 
   private constructor(parts: ChunkStoreParts, { directory }: ChunkStoreOptions, sync: GroupSync) {
     const { log, reserve, room = new StoreRoom({ disk: async () => await roomOf(directory), log }) } = parts
@@ -86,8 +82,9 @@ export class ChunkStore implements AsyncDisposable {
     this.#reserve = reserve
     this.#sync = sync
     this.#writeback = new Writeback({ log })
-    this.#temporary = temporaryDirectoryOf(directory)
-    const discarded = { directory: join(directory, 'discarded'), prefix: this.#temporaryPrefix }
+    this.#files = new ChunkDirectory({ log }, { path: directory })
+    this.#doubtful = new DoubtfulChunks({ files: this.#files, sync })
+    const discarded = { directory: join(directory, 'discarded'), prefix: this.#files.prefix }
     this.#discarded = new DiscardedFiles({ sync, room, log }, discarded)
     this.#log = log
   }
@@ -102,24 +99,17 @@ export class ChunkStore implements AsyncDisposable {
   }
 
   async #open(): Promise<void> {
-    await rm(this.#temporary, { recursive: true, force: true })
-    await mkdir(this.#temporary, { recursive: true, mode: 0o700 })
+    await this.#files.prepare()
     await this.#discarded.open()
-    for (let i = 0; i < 256; i++) {
-      const prefix = i.toString(16).padStart(2, '0')
-      const directory = join(this.directory, prefix)
-      await mkdir(directory, { recursive: true, mode: 0o700 })
-      for (const name of await readdir(directory)) {
-        if (/^[0-9a-f]{64}$/.test(name) && name.startsWith(prefix)) {
-          const digest = parseDigest(`sha256:${name}`)
-          // Whose times are looked at later: that takes longer than to list all names.
-          if (this.#sync.isInDoubt) this.#doubtful.set(digest, unchecked)
-          else this.#present.set(digest, unchecked)
-        } else this.#log.warn('file in the chunk directory is not a chunk', { file: join(directory, name) })
+    for await (const digests of this.#files.list()) {
+      for (const digest of digests) {
+        // The times of files in doubt are looked at later: that takes longer than to list all names.
+        if (this.#sync.isInDoubt) this.#doubtful.add(digest)
+        else this.#present.set(digest, unchecked)
       }
     }
     if (this.#doubtful.size > 0)
-      this.#log.info('host stopped before all chunks were synced; each counts when it was looked at', {
+      this.#log.info('host stopped before all chunks were synced; each is used again once its file was checked', {
         chunks: this.#doubtful.size,
       })
     await this.settled()
@@ -219,15 +209,7 @@ export class ChunkStore implements AsyncDisposable {
     try {
       await this.#room.take(lengthBytes)
     } catch (cause) {
-      throw new P2pfsError(
-        'unavailable',
-        this.#room.isBoundByDisk
-          ? 'the disk is full but for what stays free (--store-keep-free), and nothing more of p2pfs can be evicted now: make ' +
-              'room on it, or end pins (p2pfs images says what is pinned)'
-          : 'the store has reached its limit, and nothing more in it can be evicted now: give it more with --store-limit, or ' +
-              'end pins (p2pfs images says what is pinned)',
-        { cause, digest },
-      )
+      throw new P2pfsError('unavailable', this.#room.whyFull, { cause, digest })
     }
   }
 
@@ -236,7 +218,7 @@ export class ChunkStore implements AsyncDisposable {
     throw new P2pfsError('unavailable', 'the disk is full: no chunk is kept', { cause: diskFull(), digest })
   }
 
-  /** What threads have under way must not fill it. */
+  /** Frees the room of the reserve. Threads are stopped first, since their writes must not fill it. */
   async #giveUpReserve(): Promise<void> {
     this.#sync.epochs.halt()
     await this.#reserve.release()
@@ -260,20 +242,11 @@ export class ChunkStore implements AsyncDisposable {
     }
     // The new name would go with the old file's.
     await this.#discarding.get(digest)
-    const temporary = join(this.#temporary, `${this.#temporaryPrefix}-${this.#written++}`)
     const { epochs } = this.#sync
     const epoch = epochs.begin()
     try {
-      const file = await open(temporary, 'wx', 0o600)
-      try {
-        await file.writeFile(bytes)
-        await file.utimes(epoch, epoch)
-      } finally {
-        await file.close()
-      }
-      await rename(temporary, chunkFile(this.directory, digest))
+      await this.#files.write(digest, bytes, epoch)
     } catch (cause) {
-      await unlink(temporary).catch(() => undefined)
       this.#room.give(blocks)
       throw await this.#failure(cause, digest)
     } finally {
@@ -303,8 +276,8 @@ export class ChunkStore implements AsyncDisposable {
     }
     if (isNew && this.#uses !== undefined) this.#present.setScore(digest, this.#uses.arrived(digest, lengthBytes))
     this.#sync.noteWritten(lengthBytes)
-    if (lengthBytes > 0) this.#writeback.noteWritten(chunkFile(this.directory, digest), lengthBytes)
-    this.#doubtless(digest)
+    if (lengthBytes > 0) this.#writeback.noteWritten(this.#files.fileOf(digest), lengthBytes)
+    this.#doubtful.end(digest)
   }
 
   /** Resolves when more may be adopted: at once, unless the disk is behind. */
@@ -336,7 +309,7 @@ export class ChunkStore implements AsyncDisposable {
   async get(digest: Digest): Promise<Uint8Array | undefined> {
     const checkedAtMs = this.#present.get(digest)
     if (checkedAtMs === undefined) return this.#doubtful.has(digest) ? await this.#getDoubtful(digest) : undefined
-    const found = await this.#read(digest)
+    const found = await this.#files.read(digest)
     if (found === undefined) {
       this.#lose(digest, 'chunk file is gone; the chunk will be fetched again')
       return undefined
@@ -354,7 +327,7 @@ export class ChunkStore implements AsyncDisposable {
 
   /** The chunks that a power loss may have damaged. {@link examine} ends the doubt, or {@link get}, one way or the other. */
   doubtful(): IterableIterator<Digest> {
-    return this.#doubtful.keys()
+    return this.#doubtful.digests()
   }
 
   /**
@@ -363,21 +336,14 @@ export class ChunkStore implements AsyncDisposable {
    * @returns these
    */
   examine(digests: Iterable<Digest>): Digest[] {
-    const certain: Digest[] = []
-    for (const digest of digests) {
-      if (!this.#doubtful.has(digest)) continue
-      const found = statSync(chunkFile(this.directory, digest), { throwIfNoEntry: false })
-      if (found === undefined || this.#sync.isDoubtful(found.mtimeMs)) continue
-      this.#doubtful.delete(digest)
-      this.#present.set(digest, unchecked)
-      certain.push(digest)
-    }
+    const certain = this.#doubtful.takeCertain(digests)
+    for (const digest of certain) this.#present.set(digest, unchecked)
     return certain
   }
 
   async #getDoubtful(digest: Digest): Promise<Uint8Array | undefined> {
     if (this.examine([digest]).length > 0) return await this.get(digest)
-    const bytes = await this.#readDoubtful(digest)
+    const bytes = await this.#files.readAndDate(digest, () => this.#sync.epochs.current)
     // Somebody else was faster, or has put it anew.
     if (!this.#doubtful.has(digest)) return await this.get(digest)
     if (bytes !== undefined) {
@@ -389,32 +355,9 @@ export class ChunkStore implements AsyncDisposable {
     return undefined
   }
 
-  /** The chunk's bytes, if they are right; its file is of the epoch now. */
-  async #readDoubtful(digest: Digest): Promise<Uint8Array | undefined> {
-    try {
-      await using file = await open(chunkFile(this.directory, digest), 'r')
-      const bytes = await file.readFile()
-      if ((await hashBytes(bytes)) !== digest) return undefined
-      const epoch = this.#sync.epochs.current
-      // Of this very file: one that was put meanwhile has an epoch of its own.
-      await file.utimes(epoch, epoch)
-      return bytes
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-      throw error
-    }
-  }
-
   /** Resolves when the record says that nothing is in doubt; at once where something is. */
   async settled(): Promise<void> {
-    if (this.#doubtful.size === 0) await this.#sync.settle().catch(() => undefined)
-  }
-
-  /** A chunk is in doubt no longer. */
-  #doubtless(digest: Digest): void {
-    if (!this.#doubtful.delete(digest)) return
-    this.#sync.noteWritten(0)
-    void this.settled()
+    await this.#doubtful.settled()
   }
 
   /**
@@ -424,7 +367,7 @@ export class ChunkStore implements AsyncDisposable {
    */
   async scrub(digest: Digest): Promise<number | undefined> {
     if (!this.#present.has(digest)) return undefined
-    const bytes = await readUncached(chunkFile(this.directory, digest))
+    const bytes = await readUncached(this.#files.fileOf(digest))
     if (bytes !== undefined && (await hashBytes(bytes)) === digest) return bytes.length
     // A chunk that was discarded meanwhile is no loss.
     if (!this.#present.has(digest)) return undefined
@@ -433,28 +376,8 @@ export class ChunkStore implements AsyncDisposable {
     return undefined
   }
 
-  async #read(digest: Digest): Promise<{ bytes: Uint8Array; changedAtMs: number } | undefined> {
-    try {
-      const file = await open(chunkFile(this.directory, digest), 'r')
-      try {
-        const { ctimeMs, size } = await file.stat()
-        const bytes = await file.readFile()
-        // One that is discarded meanwhile gets shorter.
-        return bytes.length === size ? { bytes, changedAtMs: ctimeMs } : undefined
-      } finally {
-        await file.close()
-      }
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-      throw error
-    }
-  }
-
   async #isWhole(digest: Digest, lengthBytes: number): Promise<boolean> {
-    const size = await stat(chunkFile(this.directory, digest)).then(
-      ({ size }) => size,
-      () => undefined,
-    )
+    const size = await this.#files.lengthOf(digest)
     // Another caller may have discarded it, or found that it is gone, in the meantime.
     if (!this.#present.has(digest)) return false
     if (size !== lengthBytes) this.#lose(digest, 'chunk file is gone or too short; the chunk is written again')
@@ -471,10 +394,8 @@ export class ChunkStore implements AsyncDisposable {
   async discard(digest: Digest): Promise<void> {
     const blocks = this.#present.blocksOf(digest)
     this.#present.delete(digest)
-    const gone = this.#discarded
-      .take(chunkFile(this.directory, digest), blocks)
-      .finally(() => this.#discarding.delete(digest))
-    void gone.then(() => this.#doubtless(digest)).catch(() => undefined)
+    const gone = this.#discarded.take(this.#files.fileOf(digest), blocks).finally(() => this.#discarding.delete(digest))
+    void gone.then(() => this.#doubtful.end(digest)).catch(() => undefined)
     this.#discarding.set(
       digest,
       gone.catch(() => undefined),
@@ -494,8 +415,7 @@ export class ChunkStore implements AsyncDisposable {
         if (!this.#present.hasRow(row)) continue
         const digest = this.#present.digestOf(row)
         if (this.#present.blocksOf(digest) > 0) continue
-        const found = statSync(chunkFile(this.directory, digest), { throwIfNoEntry: false })
-        const blocks = blocksOf(found?.size ?? 0)
+        const blocks = blocksOf(this.#files.statNow(digest)?.size ?? 0)
         this.#present.setBlocks(digest, blocks)
         this.#room.counter.count(blocks)
       }
@@ -514,7 +434,7 @@ export class ChunkStore implements AsyncDisposable {
     return this.#present.digestOf(row)
   }
 
-  /** What the chunk's file takes on the disk; 0 where it is not here. */
+  /** The room of the chunk's file on the disk (bytes); 0 where it is not here. */
   bytesOf(digest: Digest): number {
     return this.#present.blocksOf(digest) * blockBytes
   }

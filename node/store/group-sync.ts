@@ -96,7 +96,7 @@ export class GroupSync implements AsyncDisposable {
     const bootId = options.bootId ?? (await currentBootId())
     const journal = new SyncJournal({ path: join(directory, 'sync-journal') })
     const state = await journal.read()
-    // Of a store without a journal nothing is known; a new one has nothing that could be in doubt.
+    // Without a journal every file is in doubt; a new store has none.
     const isInDoubt = state === undefined || (state.bootId !== bootId && !state.isClosed)
     const syncedEpoch = state?.syncedEpoch ?? 0
     const sync = new GroupSync(parts, { directory, bootId, groupMs, groupBytes }, journal, { syncedEpoch, isInDoubt })
@@ -235,7 +235,7 @@ export class GroupSync implements AsyncDisposable {
     } finally {
       for (const resolve of waiting) resolve()
     }
-    // What is not noted is checked once more than it has to be.
+    // An epoch that is not noted only means that its files are checked once more than they have to be.
     if (!this.#isInDoubt) await this.#journal.noteSynced(this.#syncedEpoch).catch(() => undefined)
   }
 }

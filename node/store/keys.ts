@@ -42,7 +42,7 @@ export const keys = {
   mount: (directory: string): string => `mount/${directory}`,
 }
 
-interface KeyRange {
+export interface KeyRange {
   gte: string
   lt: string
 }

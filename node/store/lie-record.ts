@@ -9,7 +9,7 @@ export interface LieRecord extends Statement {
   maker: string
   /** Whether the maker said that he had not read all layers. */
   told: boolean
-  /** When it was proved: milliseconds since 1970. */
+  /** The time at which it was proved (ms since 1970). */
   foundAtMs: number
 }
 

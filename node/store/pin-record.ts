@@ -29,7 +29,7 @@ export interface PinRecord extends SeedImage {
   evictable?: true
 }
 
-/** What tells pins apart. */
+/** Identifies a pin. */
 export type PinKey = { job: string; rootfsDigest: Digest }
 
 /** The stored form: CBOR. */

@@ -54,7 +54,7 @@ export class PowerLossCheck implements AsyncDisposable {
         found[(await inventory.get(digest)) === undefined ? 'lost' : 'right']++
       } catch (error) {
         found.unreadable++
-        log.debug('chunk cannot be read to be checked', { error, digest })
+        log.debug('chunk cannot be read for its check', { error, digest })
       }
     }
     await inventory.settled()

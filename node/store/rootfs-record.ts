@@ -59,6 +59,6 @@ export function encodeTable(table: ChunkTable): Uint8Array {
 export function parseTable(bytes: Uint8Array, id: Digest): ChunkTable {
   const fields = new Fields(parseCbor(bytes, 'chunk table'), 'chunk table')
   const table = ChunkTable.parse(fields.bytes('lengths'), Uint8Array.from(fields.bytes('digests')))
-  if (table.id !== parseDigest(id)) throw new P2pfsError('invalid', 'chunk table: another one than its name says')
+  if (table.id !== parseDigest(id)) throw new P2pfsError('invalid', 'chunk table: its digest is not its name')
   return table
 }

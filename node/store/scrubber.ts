@@ -60,7 +60,7 @@ export class Scrubber implements AsyncDisposable {
     try {
       return await this.#parts.inventory.scrub(digest)
     } catch (error) {
-      this.#parts.log.warn('chunk cannot be read to be checked', { error, digest })
+      this.#parts.log.warn('chunk cannot be read for its check', { error, digest })
       return undefined
     }
   }

@@ -23,9 +23,9 @@ export interface StoreRoomParts {
 }
 
 export interface StoreRoomOptions {
-  /** What the files of this host may take; no limit where it is not given. */
+  /** The most that the files of this host may take (bytes); no limit by default. */
   limitBytes?: number
-  /** What stays free on a disk of so many bytes. */
+  /** Returns how much stays free on a disk of that size (bytes). */
   keepFree?: (diskBytes: number) => number
 }
 
@@ -36,7 +36,7 @@ export interface StoreRoomOptions {
 export class StoreRoom implements Disposable {
   /** For threads that write chunk files. */
   readonly counter = new RoomCounter()
-  /** What was evicted since the daemon started. */
+  /** Chunks that were evicted since the daemon started. */
   readonly evicted: Amount = { bytes: 0, chunks: 0 }
   readonly #parts: StoreRoomParts
   readonly #limitBytes: number
@@ -56,7 +56,7 @@ export class StoreRoom implements Disposable {
     this.#limitBytes = limitBytes
     this.#allowedBytes = limitBytes
     this.#keepFree = keepFree
-    // What is here is counted first, where it matters how much that is.
+    // With a limit, the files that are here are counted first.
     this.#isCounted = !this.isLimited
     this.#apply()
   }
@@ -90,12 +90,16 @@ export class StoreRoom implements Disposable {
     return this.counter.usedBytes
   }
 
-  /** Whether it is the disk that has no more to give, and not the limit. */
-  get isBoundByDisk(): boolean {
+  /** Why there is no room where there is none, and what to do, for a person. */
+  get whyFull(): string {
     return this.#allowedBytes < this.#limitBytes
+      ? 'the disk is full but for what stays free (--store-keep-free), and nothing more of p2pfs can be evicted now: make ' +
+          'room on it, or end pins (p2pfs images says what is pinned)'
+      : 'the store has reached its limit, and nothing more in it can be evicted now: give it more with --store-limit, or ' +
+          'end pins (p2pfs images says what is pinned)'
   }
 
-  /** What may be used now: as the option says, or less where the disk has no more to give. */
+  /** The room that may be used now (bytes): as the option says, or less where the disk has less. */
   get limitBytes(): number {
     return this.#allowedBytes
   }

@@ -7,7 +7,7 @@ const initialRows = 1024
 /** A chunk as eviction looks at it: its row stands for it until the chunk is gone. */
 export interface StoredChunk {
   row: number
-  /** What its file takes (blocks); 0 where nobody has looked yet. */
+  /** The room of its file (blocks); 0 where nobody has looked yet. */
   blocks: number
   /** How worth keeping it is; 0 where nothing is known. */
   score: number

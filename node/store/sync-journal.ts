@@ -8,7 +8,7 @@ const maxJournalBytes = 64 * 1024
 /** Hexadecimal digits of a line's checksum. */
 const checksumLength = 16
 
-/** What is known of the chunk files of a directory. */
+/** The state of the chunk files of a directory. */
 export interface SyncState {
   /** The boot since whose begin nothing on the disk is in doubt; undefined where the journal cannot be read. */
   bootId: string | undefined
@@ -104,7 +104,7 @@ function checksumOf(record: string): string {
 
 function parse(journal: string): SyncState {
   const state: SyncState = { bootId: undefined, syncedEpoch: 0, isClosed: false }
-  // What comes after the last end of a line is torn.
+  // Text after the last end of a line is torn.
   for (const line of journal.split('\n').slice(0, -1)) {
     const record = line.slice(checksumLength + 1)
     if (line !== lineOf(record).trimEnd()) break

@@ -14,7 +14,7 @@ export interface ThreadWritingParts {
   /** Whether the chunk is here, or the store is writing it itself. */
   isTaken: (digest: Digest) => boolean
   discard: (digest: Digest) => Promise<void>
-  /** What is thrown where the disk refuses. */
+  /** Returns the error to throw where the disk refuses. */
   failed: (cause: unknown) => Promise<Error>
   /** The thread writes no more. */
   release: () => void
@@ -28,9 +28,9 @@ export class ThreadWriting implements AsyncDisposable {
   /** For the thread's `ChunkFileWriter`. */
   readonly writing: ChunkFileWriting
   readonly #parts: ThreadWritingParts
-  /** Of all threads: what one has left unsaid may be another's file. */
+  /** The grants of all threads: a file that this thread has not told of may be another thread's. */
   readonly #granted: Map<Digest, number>
-  /** What this thread may write, with the length that room was taken for (bytes). */
+  /** The chunks that this thread may write, with the length that room was taken for (bytes). */
   readonly #own = new Map<Digest, number>()
   readonly #prefix = randomBytes(6).toString('hex')
   #isOver = false
@@ -65,7 +65,7 @@ export class ThreadWriting implements AsyncDisposable {
     return this.#parts.adopt(chunk)
   }
 
-  /** What the thread's writer has thrown, as an error for the thread's user. */
+  /** Turns an error of the thread's writer into one for the thread's user. */
   async failed(cause: unknown): Promise<Error> {
     return await this.#parts.failed(cause)
   }

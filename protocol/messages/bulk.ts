@@ -88,7 +88,7 @@ export const bulkProofBytes = 32
 export const maxBulkWants = 1024
 
 /**
- * What an asker says on the connection: it wants a chunk; it no longer does; it wants it before all others; it wants one after all
+ * Orders of an asker on the connection: it wants a chunk; it no longer does; it wants it before all others; it wants one after all
  * that are wanted otherwise (`last`), as for a seed.
  */
 export const bulkOrders = { want: 1, cancel: 2, raise: 3, last: 4 } as const

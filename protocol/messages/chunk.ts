@@ -16,8 +16,9 @@ const answerHeaderBytes = 5
 export const maxAnswerBytes = answerHeaderBytes + maxChunkBytes
 
 /**
- * What a want asks for: a chunk that the server holds; one that it else gets for the asker. `raise`: the want with this id has
- * another priority now; it has no answer of its own.
+
+ * Kinds of wants. `held`: a chunk that the server holds. `relay`: the same, or a chunk that the server gets for the asker. `raise`:
+ * the want with this id has another priority now; it has no answer of its own.
  */
 export const wantKinds = { held: 0, relay: 1, raise: 2 } as const
 export type WantKind = keyof typeof wantKinds

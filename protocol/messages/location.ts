@@ -21,7 +21,7 @@ export const maxLocationAnswerBytes = 160 * 1024
 /** Longest peer id (UTF-16 code units). */
 const maxIdLength = 128
 
-/** What a host says of itself about a key. */
+/** Statements of a host about itself and a key. */
 export const holds = {
   /** Nothing. */
   unsaid: 0,
@@ -38,7 +38,7 @@ export interface LocationRequest {
   keys: { key: Digest; holds: Holds }[]
   /** Members wanted for each key: 0 to {@link maxMembersPerKey}. */
   wanted: number
-  /** Who is named first depends on it, so that another number brings others: those that were named were of no use. */
+  /** Decides which hosts are named first: an asker to whom these were of no use sends another number, and gets others. */
   order: number
 }
 

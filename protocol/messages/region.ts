@@ -72,7 +72,7 @@ export interface HavePart {
   count: number
   /** Position of the first chunk that `bits` speaks of: a multiple of 8. */
   first: number
-  /** Bit `i`, lowest of each byte first, is chunk `first + i`. What follows the last byte is not held. */
+  /** Bit `i`, lowest of each byte first, is chunk `first + i`. Chunks after the last byte are not held. */
   bits: Uint8Array
 }
 
@@ -120,7 +120,7 @@ export function newsMessages({ records, suspects }: Omit<News, 'type'>): News[] 
   ]
 }
 
-/** What is held of a segment, in parts that each fit into a message. It copies the bitmap. */
+/** Splits the chunks that are held of a segment into parts that each fit into a message. It copies the bitmap. */
 export function haveParts(table: Digest, held: Bitmap): HavePart[] {
   const end = held.bytes.findLastIndex((byte) => byte !== 0) + 1
   const parts: HavePart[] = []

@@ -34,7 +34,7 @@ export interface ToldMount {
   mounts: number
 }
 
-/** What a host is asked to hold, and until when. */
+/** A request to a host: the image that it is to hold, and until when. */
 export interface PlaceRequest extends SeedImage {
   /** Id of the job. */
   job: string

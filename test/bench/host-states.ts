@@ -15,7 +15,7 @@ import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { createRandom } from '../support/random.ts'
 import { reserve } from '../support/stores.ts'
 
-/** What a host has: the same numbers make the same images. */
+/** The images of a host: the same numbers make the same images. */
 export interface HostState {
   images: number
   /** Layers that images share; each image has {@link HostState.layersPerImage} of them, in turn. */
@@ -25,7 +25,7 @@ export interface HostState {
   /** Chunks of the layer that an image has for itself; 0: it has none. */
   ownChunks: number
   metadataChunks: number
-  /** Of every chunk. */
+  /** The size of every chunk. */
   chunkBytes: number
   /** Whether the chunk files are there. They are empty: only their names count. */
   isHeld: boolean

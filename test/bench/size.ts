@@ -14,7 +14,7 @@ import { imageName, writeHostState, type HostState } from './host-states.ts'
 
 const program = fileURLToPath(new URL('../../cli/p2pfs', import.meta.url))
 const kibibyte = 1024
-/** What a daemon does by itself after its start has ended by then (ms). */
+/** The time in which a daemon ends its own work after a start (ms). */
 const settleMs = 3_000
 const maxMounts = 100
 

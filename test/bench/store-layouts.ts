@@ -119,7 +119,7 @@ function segmentsIn(directory: string): Layout {
       const gone = new Set(names)
       const bytes = Buffer.alloc(chunkBytes)
       const before = segments.length
-      // What is copied comes again at the end of the map.
+      // A chunk that is copied comes again at the end of the map.
       for (const [name, { segment, offset, lengthBytes }] of places) {
         if (segment >= before || gone.has(name)) continue
         readSync(segments[segment]!, bytes, 0, lengthBytes, offset)

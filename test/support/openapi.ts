@@ -9,7 +9,7 @@ import { statusOf, unauthorized, unexpected } from '../../node/control/problem.t
 const path = (name: string): string => fileURLToPath(new URL(`../../${name}`, import.meta.url))
 const source = (name: string): string => readFileSync(path(name), 'utf8')
 
-/** Where the document is kept that the daemon gives out. */
+/** The file of the document that the daemon gives out. */
 export const descriptionFile = path('node/control/openapi.json')
 
 interface Described {
@@ -127,7 +127,7 @@ function parametersOf(path: string, { properties = {}, required = [] }: Schema):
   })
 }
 
-/** What each status means, in the words of `protocol/errors.ts`. */
+/** The meaning of each status, in the words of `protocol/errors.ts`. */
 function problemResponses(): Record<string, object> {
   const meanings = new Map<number, string[]>([
     [unauthorized, ['`denied`: the registry wants credentials']],

@@ -29,7 +29,7 @@ function importsBelow(folder: string): Import[] {
 interface Floor {
   mayName: readonly string[]
   because: string
-  /** What it may name outside of its house, besides what all rooms of the house may. */
+  /** Files that it may name outside of its house, besides those that all rooms of the house may. */
   outside?: readonly string[]
 }
 
@@ -62,6 +62,10 @@ const floors: Record<string, Floor> = {
   neighbours: {
     mayName: ['base', 'model', 'peers', 'fetch'],
     because: 'asks other regions, in the place of the registry; its members are peers that this host is a guest of',
+  },
+  config: {
+    mayName: ['base', 'model', 'registry', 'rootfs', 'neighbours'],
+    because: 'declares the options; the rooms below say what each may be',
   },
   images: {
     mayName: ['base', 'model', 'registry', 'rootfs', 'store', 'peers', 'publish', 'layers', 'fetch'],
@@ -131,6 +135,31 @@ const floors: Record<string, Floor> = {
     ],
     because: 'shows what the parts below know of themselves: to Prometheus, to probes, to a browser',
   },
+  wiring: {
+    mayName: [
+      'base',
+      'model',
+      'registry',
+      'rootfs',
+      'store',
+      'peers',
+      'publish',
+      'layers',
+      'fetch',
+      'neighbours',
+      'config',
+      'images',
+      'boot',
+      'mount',
+      'seeds',
+      'hot',
+      'disk',
+      'control',
+      'operations',
+      'metrics',
+    ],
+    because: 'constructs the parts of all rooms, in groups; daemon.ts says in which order',
+  },
 }
 
 /** The rooms of `netlab/`, lowest first. */
@@ -156,13 +185,12 @@ const netlabFloors: Record<string, Floor> = {
 
 /** Files in the root of `node/`, and the rooms that each may name; undefined: all of them. */
 const roots: Record<string, readonly string[] | undefined> = {
-  'config.ts': ['base', 'model', 'rootfs', 'registry', 'neighbours'],
   'daemon.ts': undefined,
   'main.ts': undefined,
   'run-daemon.ts': undefined,
-  'state-directory.ts': ['base'],
+  'state-directory.ts': ['base', 'config'],
   // Without the daemon's modules, which take longer to load than it.
-  'supervise.ts': ['base', 'control', 'service'],
+  'supervise.ts': ['base', 'config', 'control', 'service'],
   'supervisor.ts': ['base', 'control', 'service'],
 }
 
@@ -183,7 +211,7 @@ test('node/ has no room without a floor, and nothing in its root but what puts t
   assert.deepEqual(names(false), Object.keys(roots).toSorted())
 })
 
-/** What is made of rooms, and what every room in it may name besides. */
+/** The folders that are made of rooms, and the files outside that every room in them may name. */
 const houses = [
   { folder: 'node', rooms: floors, outside: ['protocol/'] },
   // netlab/ starts daemons as processes: it knows the command line and the control API, not the node (the simulator does).
@@ -258,7 +286,7 @@ test('cli/ speaks to the control API only; p2pfs daemon alone loads the node its
     if (file === 'cli/keygen.ts') allowed.push('protocol/region-key.ts')
     // Reads the credentials of its user, with his rights; loaded where that is asked for.
     if (file === 'cli/auth.ts') allowed.push('node/registry/credentials.ts', 'node/registry/reference.ts')
-    if (file === 'cli/daemon.ts') allowed.push('node/supervise.ts', 'node/config.ts')
+    if (file === 'cli/daemon.ts') allowed.push('node/supervise.ts', 'node/config/')
     assert.ok(
       allowed.some((prefix) => imported.startsWith(prefix)),
       `${file} imports ${imported}`,
@@ -279,7 +307,7 @@ test('the supervisor has none of the modules of the daemon, nor of libp2p: it st
       else packages.add(name)
     }
   }
-  for (const file of ['cli/main.ts', 'cli/daemon.ts', 'node/config.ts', 'node/supervise.ts']) load(file)
+  for (const file of ['cli/main.ts', 'cli/daemon.ts', 'node/config/load-config.ts', 'node/supervise.ts']) load(file)
   assert.ok(loaded.has('node/supervisor.ts'), [...loaded].join(' '))
   assert.ok(!loaded.has('node/run-daemon.ts') && !loaded.has('node/daemon.ts'), [...loaded].join(' '))
   assert.deepEqual([...packages].toSorted(), ['cborg', 'smol-toml'])

@@ -431,7 +431,7 @@ function chart(id, title, { stacked, line, stepSeconds }) {
     readOut(length - 1)
   })
   const key = JSON.stringify(all)
-  // Who points at the chart goes on seeing what he points at.
+  // A chart that somebody points at is not drawn anew.
   if (last.get(id) === key || byId(id).querySelector('svg:hover') !== null) return
   last.set(id, key)
   byId(id).replaceChildren(plot, element('div', { className: 'axis' }, start, element('span', {}, 'now')), legend)

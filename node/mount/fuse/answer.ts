@@ -74,7 +74,7 @@ export function answer(nodes: ImageNodes, { opcode, nodeId, uid, body }: FuseReq
   }
 }
 
-/** What access(2) and chdir(2) are told. Directories show names and sizes only, which everybody who gets there may see. */
+/** The answer to access(2) and chdir(2). Directories show names and sizes only, which every user who gets there may see. */
 function mayAccess(nodes: ImageNodes, nodeId: number, uid: number, body: Buffer): boolean {
   if (nodes.attributes(nodeId)?.directory !== false) return true
   return nodes.at(nodeId)?.mayOpen(uid) === true && asksToRead(body)

@@ -39,8 +39,9 @@ export interface DevFuseDriverParts {
 }
 
 /**
- * FUSE on /dev/fuse itself: worker threads that block in read(2) on it and answer what is local. What is not local
- * comes to the main thread, and the worker is free again.
+
+ * Serves /dev/fuse itself: worker threads block in read(2) on it and answer reads of local chunks. A read of a chunk that is
+ * not local comes to the main thread, and the worker is free again.
  *
  * The threads cannot be ended while they block, so a process that has started a driver ends by `SIGKILL` to itself once
  * its state is safe. The next process asks the kernel for the requests that it has left unanswered.
@@ -78,9 +79,12 @@ export class DevFuseDriver implements FuseDriver {
     try {
       writeSync(this.#parts.fd, encodeNotifyResend())
     } catch (error) {
-      this.#parts.log.warn('kernel cannot hand out again what the last daemon left unanswered; it takes Linux 6.9', {
-        error,
-      })
+      this.#parts.log.warn(
+        'requests that the last daemon left unanswered are lost; Linux 6.9 and later hand them out again',
+        {
+          error,
+        },
+      )
     }
   }
 

@@ -31,9 +31,11 @@ export interface FuseDriver {
    */
   setOwners: (name: string, uids: readonly number[]) => void
   /**
-   * No mount here needs the image any more, so it cannot be looked up. Whoever has it is served: a mount in another
-   * namespace, a file that is open. @returns whether nobody has it, and it is served no more; if not, the handler is
-   * told when it is
+
+
+   * Ends lookups of the image, which no mount here needs any more. Users that have it already are served on: a mount in another
+   * namespace, an open file. @returns whether there are none, so that it is served no more; if not, the handler is told when
+   * the last one has gone
    */
   remove: (name: string) => Promise<boolean>
   /** Since this process has started. `errors`: reads that were answered with an I/O error. */

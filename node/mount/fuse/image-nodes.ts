@@ -31,7 +31,7 @@ export class ServedImage {
     this.#references = new Int32Array(image.references)
   }
 
-  /** Whether a user may open the file. Who has it open may read it: the kernel asks no more then. */
+  /** Whether a user may open the file. A user who has it open may read it: the kernel asks no more then. */
   mayOpen(uid: number): boolean {
     return uid === 0 || this.owners.has(uid)
   }

@@ -58,7 +58,7 @@ export class NativeImages {
     return this.#kinds.length === 0
   }
 
-  /** What mounts of this format are read natively as. */
+  /** The kinds of mounts that the kernel reads by itself in this format. */
   kindsOf({ format }: Pick<RootfsManifest, 'format'>): NativeKind[] {
     return this.#kinds.filter((kind) => kind === 'drive' || format === 'erofs')
   }
@@ -168,7 +168,7 @@ export class NativeImages {
       await this.#parts.mounter.devices(file, ['device'], on, { within: directory })
       return true
     } catch (error) {
-      this.#parts.log.info('whole images are read through FUSE: this host cannot have its kernel read them by itself', {
+      this.#parts.log.info('whole images are read through FUSE: the kernel of this host cannot read them by itself', {
         error,
       })
       return false

@@ -18,7 +18,7 @@ const verifyBytesPerSecond = 128 * 1024 * 1024
 const stepBytes = 4 * 1024 * 1024
 
 /**
- * Chunk files, one a line with its length, to one file. Where the filesystem shares blocks between files (XFS, btrfs),
+ * Copies chunk files, one a line with its length, to one file. Where the filesystem shares blocks between files (XFS, btrfs),
  * copy_file_range(2) does that, and nothing is copied.
  */
 const copyProgram = (call: number): string => `use Fcntl;
@@ -46,7 +46,7 @@ export async function copySegment(
   { signal }: { signal: AbortSignal },
 ): Promise<void> {
   const call = copyCalls[arch()]
-  if (call === undefined) throw new P2pfsError('unsupported', `nobody knows copy_file_range(2) of ${arch()}`)
+  if (call === undefined) throw new P2pfsError('unsupported', `no number is known for copy_file_range(2) on ${arch()}`)
   signal.throwIfAborted()
   const child = spawn('nice', ['-n', '19', 'perl', '-e', copyProgram(call), target], {
     stdio: ['pipe', 'ignore', 'pipe'],

@@ -13,7 +13,7 @@ import { copySegment, findDamage } from './segment-copy.ts'
 /** The share of the filesystem that is left free: chunks, which are the truth, need room first. */
 const minFreeShare = 0.15
 const temporarySuffix = '.partial'
-/** Of a file that was found right in another boot of this host, and not in this one. */
+/** The ending of the name of a file that was found right in another boot of this host, and not yet in this one. */
 const uncheckedSuffix = '.unchecked'
 /** Tells in which boot all files without that suffix were found right. */
 const bootFile = 'boot'
@@ -31,7 +31,7 @@ export interface SegmentFilesParts {
 export interface SegmentFilesOptions {
   directory: string
   chunkDirectory: string
-  /** What all files may take together (bytes). */
+  /** The most that all files may take together (bytes). */
   limitBytes: number
   /** The boot of this host; the kernel's own by default. */
   bootId?: string
@@ -153,7 +153,7 @@ export class SegmentFiles {
       const damaged = await findDamage(table, temporary, { signal })
       if (damaged !== undefined) {
         await this.#parts.suspect(damaged)
-        throw new P2pfsError('unavailable', 'a chunk was not what it should be; it will be fetched again')
+        throw new P2pfsError('unavailable', 'a chunk was damaged; it will be fetched again')
       }
       await this.#settle(temporary)
       await rename(temporary, target)
@@ -189,10 +189,13 @@ export class SegmentFiles {
       }
       return undefined
     }
-    this.#parts.log.error('file of a segment is damaged and was removed; mount again what reads natively from it', {
-      segment: table.id,
-      chunk: damaged,
-    })
+    this.#parts.log.error(
+      'file of a segment is damaged and was removed; unmount and mount again the images that are read natively from it',
+      {
+        segment: table.id,
+        chunk: damaged,
+      },
+    )
     await this.remove(name)
     return damaged
   }

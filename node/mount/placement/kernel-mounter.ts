@@ -133,7 +133,7 @@ export class KernelMounter {
       await this.#mount(['-o', ['remount', 'bind', ...options].join(','), place], directory)
       await this.bind(place, directory)
     } finally {
-      // What stays of this is ended by the next daemon, and is no reason to fail: the directory has its mount.
+      // The next daemon ends what is left of this. It is no reason to fail: the directory has its mount.
       await this.unmountFrom(place).catch(() => undefined)
       await rmdir(place).catch(() => undefined)
     }

@@ -32,7 +32,7 @@ interface Source {
   reads: Reads
 }
 
-/** What keeps programs and device nodes of an image from giving a user of this host more rights. */
+/** Mount options that keep programs and device nodes of an image from giving a user of this host more rights. */
 const restrictions = ['nosuid', 'nodev'] as const
 
 /**
@@ -285,7 +285,7 @@ export class KernelPlacement implements Placement {
     return reason === undefined ? undefined : { options: [...restrictions], reason }
   }
 
-  /** Where the mount on the user's directory may come from. */
+  /** The mounts that the one on the user's directory may have been made of. */
   #sources(spec: MountSpec): Source[] {
     const { natives } = this.#parts
     if (spec.writable) return [this.#merged(spec, { reads: 'fuse' })]

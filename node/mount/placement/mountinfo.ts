@@ -14,7 +14,7 @@ export interface MountInfo {
   mountPoint: string
   type: string
   source: string
-  /** Of the filesystem, not of this mount: those of an overlay name its layers. */
+  /** Options of the filesystem, not of this mount: those of an overlay name its layers. */
   options: string
 }
 

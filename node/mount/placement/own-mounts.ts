@@ -10,7 +10,7 @@ export interface OwnMount extends MountInfo {
 /**
  * The mounts on and below the given directories, and all other mounts of the same filesystems, in the order in which
  * they were made. A filesystem is ours if it is mounted there as a whole: a file or directory of the host's disk may be
- * bound there, and that disk has other mounts. What is bound to a file of a tmpfs of ours belongs to that, see
+ * bound there, and that disk has other mounts. A mount on a file of a tmpfs of ours belongs to that tmpfs, see
  * {@link DriveDirectories}.
  * @param roots without symbolic links
  */

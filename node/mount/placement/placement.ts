@@ -7,7 +7,7 @@ export interface MountSpec {
   id: string
   /** Absolute, as the user spelt it. */
   directory: string
-  /** Which mount it is, as {@link PlacedMount} tells; undefined before it is placed. */
+  /** Identifies the mount, see {@link PlacedMount}; undefined before it is placed. */
   identity?: string
   /** Name of the rootfs in the FUSE mount. */
   rootfs: string
@@ -42,7 +42,7 @@ export interface Restriction {
   reason: string
 }
 
-/** Who answers reads of a mount that the page cache does not have: the kernel by itself, or the daemon. */
+/** Answers the reads of a mount that the page cache does not have: the kernel by itself (`native`), or the daemon (`fuse`). */
 export type Reads = 'native' | 'fuse'
 
 export interface PlacedMount {
@@ -66,7 +66,7 @@ export interface Placement {
   locate: (directory: string) => Promise<Place | undefined>
   /** Finds the mounts that stand. @returns the identity of each, by the id of its spec */
   standing: (specs: readonly MountSpec[]) => Promise<Map<string, string>>
-  /** Who answers reads of mounts that stand, by the id of their spec. */
+  /** Whether the kernel or the daemon answers the reads of mounts that stand, by the id of their spec. */
   reads: (specs: readonly MountSpec[]) => Promise<Map<string, Reads>>
   /** @throws missing if there is no such directory; conflict if it is taken; unsupported if this host cannot do it */
   place: (spec: MountSpec, options: { signal: AbortSignal }) => Promise<PlacedMount>
@@ -75,7 +75,7 @@ export interface Placement {
    * @throws invalid if it has neither; conflict if it is in use
    */
   reset: (spec: MountSpec) => Promise<PlacedMount>
-  /** Ends the mount. What other users of it still need stays until {@link tidy}. @throws conflict if it is in use */
+  /** Ends the mount. Parts that other users of it still need stay until {@link tidy}. @throws conflict if it is in use */
   remove: (spec: MountSpec) => Promise<void>
   /** Removes what cannot outlive the daemon, when it stops and for mounts that are gone when it starts. */
   end: (specs: readonly MountSpec[]) => Promise<void>

@@ -19,7 +19,7 @@ type Bytes = Parameters<Cipher>[0]
 /**
  * The cryptography of noise. libp2p's own makes a key object of OpenSSL for each message, which takes 14 µs of the 20 µs
  * that a message of 4 KiB costs. This one makes it once for each key, and keeps it as long as the connection has the key.
- * What is not authentic throws.
+ * Data that is not authentic makes it throw.
  */
 export function noiseCrypto({ smallBytes = smallMessageBytes }: { smallBytes?: number } = {}): ICryptoInterface {
   const keys = new WeakMap<Uint8Array, KeyObject>()

@@ -92,7 +92,7 @@ export class RegionGate implements ConnectionProtector {
       const isProved = (candidate: RegionSecret): boolean => isSameProof(diallerProof(candidate, nonces), proof)
       const asMember = this.#secrets.find(isProved)
       const secret = asMember ?? this.#guestSecrets.find(isProved)
-      // Whoever proves the secret sends nothing more before he has seen the proof of this host.
+      // A host that has the secret sends nothing more before it has seen the proof of this host.
       if (secret === undefined || socket.readableLength > 0) return void socket.resetAndDestroy()
       leave()
       socket.off('readable', onReadable).off('close', onStranger)

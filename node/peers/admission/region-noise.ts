@@ -20,7 +20,8 @@ export function regionNoise(
     return {
       protocol: asGuest ? guestNoiseProtocol : noise()(components).protocol,
       secureInbound: async (connection: MessageStream, options?: SecureConnectionOptions) => {
-        if (gate.isGuest(connection) !== asGuest) throw new P2pfsError('denied', 'the other side has not proved this')
+        if (gate.isGuest(connection) !== asGuest)
+          throw new P2pfsError('denied', 'the other side has proved another key than this protocol is for')
         return await noiseOf(connection).secureInbound(connection, options)
       },
       secureOutbound: async (connection: MessageStream, options?: SecureConnectionOptions) =>

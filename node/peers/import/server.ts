@@ -14,12 +14,12 @@ import { readFrames, writeFrame } from '../frames.ts'
 import type { Peer } from '../peer.ts'
 import type { ServedData } from '../served-data.ts'
 
-/** What else goes wrong is the business of this host: it is all the same to the asker. */
+/** Codes that the asker is told. Other failures are this host's business, and one code stands for them. */
 const toldCodes = ['busy', 'invalid'] as const
 
 /** Progress is sent this often, also where there is none: it is the steward's sign of life (ms). */
 const progressIntervalMs = 500
-/** When a layer has been read, progress is sent sooner: so long after it, with all layers read until then (ms). */
+/** After the end of a layer, progress is sent within this time, with all layers that have ended until then (ms). */
 const gatherMs = 100
 /** How long the asker may take to accept one message before it counts as gone (ms). */
 const acceptTimeoutMs = 10_000

@@ -17,7 +17,7 @@ export interface LocatedMembersParts {
   clock: Clock
 }
 
-/** Whom to ask for an object: all members of a small region; in a large one twelve at most. */
+/** Chooses the members that are asked for an object: all of a small region; in a large one twelve at most. */
 export class LocatedMembers {
   readonly #parts: LocatedMembersParts
 

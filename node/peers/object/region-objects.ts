@@ -46,7 +46,7 @@ const maxAskedForProfile = 8
 export interface RegionObjectsParts {
   host: Pick<Libp2p, 'dialProtocol'>
   membership: Pick<Membership, 'ban'> & { members: () => Peer[] }
-  /** Whom to ask; all members where it is not given. */
+  /** Chooses the members that are asked; all by default. */
   located?: Pick<LocatedMembers, 'find'>
   log: Log
   /** Called for each piece of an answer, with its size (bytes). */

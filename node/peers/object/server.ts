@@ -26,7 +26,7 @@ import type { ServedData } from '../served-data.ts'
 
 const compress = promisify(zstdCompress)
 
-/** Which objects may be so large that few are looked up at once. */
+/** Whether objects of a kind may be so large that few are looked up at once. */
 const isLarge: Record<ObjectRequest['kind'], boolean> = {
   image: false,
   import: false,
@@ -110,7 +110,7 @@ export class ObjectServer {
     })
   }
 
-  /** What is wrong with an object of this host is not the asker's fault: he is told that it is not here. */
+  /** Finds an object. One that is damaged is not the asker's fault: he is told that it is not here. */
   async #find(request: ObjectRequest): Promise<Uint8Array | undefined> {
     const { served, log } = this.#parts
     try {
@@ -148,7 +148,7 @@ async function find(request: ObjectRequest, served: ObjectServerParts['served'])
     case 'map':
       return await served.blobMap(request.digest)
     case 'blob':
-      // Whoever reads it here is told why it cannot be read.
+      // The reader on this host is told why it cannot be read.
       return await served.sharedBlob(request.digest)?.catch(() => undefined)
     case 'profile': {
       const profile = await served.bootProfile(request)

@@ -66,7 +66,7 @@ export class SharedBlobs {
     if (sizeBytes > maxSharedBlobBytes) return await read(signal)
     const known = this.find(digest)
     if (known !== undefined) {
-      // Whoever reads it may give up, or fail.
+      // The caller that reads it may give up, or fail.
       const blob = await orAbort(
         known.catch(() => undefined),
         signal,

@@ -11,7 +11,7 @@ export interface RegionClientParts {
   peer: string
   /** Messages of all peers that wait. */
   queues: ByteBudget
-  /** What to send when nothing waits: read when the peer takes more. */
+  /** Returns the next message when nothing waits; called when the peer takes more. */
   next: () => RegionMessage | undefined
   /** Called once when the stream has broken, or the peer does not take its messages. */
   onBroken: (error: Error) => void

@@ -24,7 +24,7 @@ export async function serveRegion(
   }: {
     membership: Pick<Membership, 'welcome' | 'hear'>
     availability: Pick<Availability, 'update'>
-    /** Of the bytes that the peers of each source send. */
+    /** Slows the bytes that the peers of each source send. */
     pace: SourcePace
   },
   { signal }: { signal: AbortSignal },

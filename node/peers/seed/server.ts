@@ -15,7 +15,7 @@ import { readFrames, writeFrame } from '../frames.ts'
 import type { Peer } from '../peer.ts'
 import type { ServedSeeds } from '../served-data.ts'
 
-/** Codes that a member is told: what it may do about them differs. What else goes wrong is this host's business. */
+/** Codes that a member is told, since it acts differently on each. Other failures are this host's business. */
 const toldCodes = ['busy', 'denied', 'missing', 'conflict'] as const
 /** Progress is sent this often, also where there is none: it is the target's sign of life (ms). */
 const progressIntervalMs = 1_000

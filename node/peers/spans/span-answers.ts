@@ -53,7 +53,7 @@ export class SpanAnswers {
   }
 }
 
-/** Whoever is sent to a member of a larger part is less deep than all that are below it in the smaller one. */
+/** A member that is sent to one of a larger part is less deep than all that are below it in the smaller one. */
 function ofLevel(level: number, { depth, member }: SpanPlace): SpanPlace {
   return { depth: member === undefined ? 0 : level * levelDepths + depth, member }
 }

@@ -8,7 +8,7 @@ const slotsBefore = superblockOffset / deviceSlotBytes
 export interface SplitMetadata {
   /** Its first block. */
   firstBlock: Buffer
-  /** What stands behind its last one. */
+  /** The bytes behind its last block. */
   end: Buffer
 }
 

@@ -82,7 +82,7 @@ export class RawIndexer {
 
 const zeros = Buffer.alloc(rawChunkBytes)
 
-/** Of a chunk of a raw image. */
+/** Whether a chunk of a raw image is all zero. */
 export function isAllZero(chunk: Uint8Array): boolean {
   return zeros.subarray(0, chunk.length).equals(chunk)
 }

@@ -17,7 +17,7 @@ export interface HashedBatch {
   id: number
   /** 32 raw bytes each. */
   digests: Uint8Array
-  /** Of the last of them; the others have the full length (bytes). */
+  /** The length of the last chunk; the others have the full length (bytes). */
   lastLengthBytes: number
   /** How much of the image is behind it (bytes). */
   doneBytes: number
@@ -37,7 +37,7 @@ export interface RawThreadFailure {
   step: 'read' | 'write'
 }
 
-/** Which chunks of a batch are not here: a byte for each, 1 where it is missing. */
+/** The chunks of a batch that are not here: a byte for each chunk, 1 where it is missing. */
 export interface ToRawThread {
   batch: number
   missing: Uint8Array

@@ -31,7 +31,7 @@ export interface ThreadFiles {
   writing: ChunkFileWriting | undefined
 }
 
-/** What a thread that makes chunks gets when it starts, besides its own. */
+/** The settings that every thread that makes chunks starts with. */
 export interface ChunkThreadSetup {
   /** Absent where it sends all bytes. */
   files?: ThreadFiles

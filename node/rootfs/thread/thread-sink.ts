@@ -16,7 +16,7 @@ interface Pending {
  * time, and writes their files itself, so that the bytes stay here. Where there are no files all bytes are sent.
  */
 export class ThreadSink implements ChunkSink {
-  /** Of chunks that have been kept. */
+  /** The buffers of chunks that have been kept, to be used again. */
   readonly buffers = new ChunkBuffers()
   readonly #files: ThreadFiles | undefined
   readonly #writer: ChunkFileWriter | undefined

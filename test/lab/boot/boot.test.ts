@@ -17,7 +17,7 @@ const fileCount = 360
 const fileBytes = maxChunkBytes
 const image = 'local:app'
 const nameOf = (number: number): string => `f${String(number).padStart(3, '0')}`
-/** What a program reads: a small part, not in order. The kernel may read on, into the next file. */
+/** Files that a program reads: a few of all, not in order. The kernel may read on, into the next file. */
 const read = [40, 4, 77, 12, 81, 60, 33, 18, 52]
 /** That, and what the kernel reads of its own accord. */
 const mostBytes = 2.3 * read.length * fileBytes
@@ -92,7 +92,7 @@ async function whenStatus(
   }
 }
 
-/** What a host tells of boots of the rootfs. */
+/** The boot profile that a host gives for the rootfs. */
 async function profileAt(t: TestContext, address: string, rootfs: Digest): Promise<BootProfile | undefined> {
   const peer = await TestPeer.start(t, 'asker', { bootstrap: [address], region: 'default' })
   await until('the hosts have met', () => peer.network.membership.peers().length === 1)

@@ -68,7 +68,7 @@ class LauncherHost {
   }
 }
 
-/** What a stand-in does: the first bytes of the image, and a write to the scratch, as the user that it is. */
+/** The program of a stand-in: it reads the first bytes of the image and writes to the scratch, as its own user. */
 const useDrives = (directory: string): string =>
   `echo "user $(id -u), $(id -G)"; head -c 65536 ${directory}/rootfs.img | sha256sum; ` +
   `printf mark | dd of=${directory}/scratch.img conv=notrunc status=none && echo written`

@@ -10,7 +10,7 @@ import { loseChunks } from '../lost-chunks.ts'
 
 export const hash = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
-/** Where there are bytes that do not come from the layer's index: the last block of noise. */
+/** The offset of the last block of noise: its bytes do not come from the layer's index. */
 export function lastNoise(whole: Buffer): number {
   for (let at = whole.length - 4096; at > 0; at -= 4096)
     if (new Set(whole.subarray(at, at + 4096)).size > 200) return at
@@ -24,7 +24,7 @@ export interface FaultyLab {
   rootfs: string
   /** Its manifest, as stored. */
   manifest: string
-  /** What the rootfs reads as. */
+  /** The bytes of the rootfs. */
   whole: Buffer
   /** Takes away a share of its chunks. @returns how many */
   lose: (share: number) => number

@@ -14,7 +14,7 @@ import { hash, startFaultRegistry, startFaultyLab, type FaultyLab } from './faul
 
 const users = [{ username: 'lab', password: 'secret' }]
 
-/** What works of an image that is whole on the host. */
+/** Checks that an image that is whole on the host works. */
 async function works(lab: FaultyLab, name: string): Promise<void> {
   const { daemon, registry, image, rootfs, whole, manifest } = lab
   dropPageCache()

@@ -123,12 +123,12 @@ async function imageOf(scenario: Scenario, steward: NodeProcess, next?: NodeProc
 }
 
 interface Read {
-  /** Of each layer, in order: requests for all of it that were answered. */
+  /** Answered requests for a whole layer, for each layer in order. */
   whole: number[]
   sentBytes: number
 }
 
-/** What the registry has been asked for of the image's layers. */
+/** Counts the requests to the registry for the image's layers. */
 async function readOf(scenario: Scenario): Promise<Read> {
   const log = (await registry.log()).filter(({ method, status }) => method === 'GET' && status !== 401)
   const of = (layer: StoredLayer): LoggedRequest[] => log.filter(({ path }) => path.includes(layer.descriptor.digest))
@@ -148,7 +148,7 @@ async function mountAll(image: string, on: NodeProcess[]): Promise<string[]> {
   )
 }
 
-/** What every host reads: the same on all, and the layers' files are in it. */
+/** Checks that all hosts read the same, and that the layers' files are in it. */
 async function checkReads(scenario: Scenario, paths: string[]): Promise<void> {
   await dropPageCache()
   const hashes = await Promise.all(

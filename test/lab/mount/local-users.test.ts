@@ -52,7 +52,7 @@ async function startDaemon(t: TestContext): Promise<DaemonProcess> {
   return daemon
 }
 
-/** What the setuid program and the device node of a tree give a stranger who is in it, as a container's user is. */
+/** The powers that the setuid program and the device node of a tree give a stranger in it, such as a container's user. */
 function powers(tree: string): { program: boolean; device: boolean } {
   const { stdout } = runAs(stranger, ['./id', '-u'], tree)
   const { status } = runAs(stranger, ['head', '-c', '1', 'zero'], tree)
@@ -222,7 +222,7 @@ for (const [name, options] of [
   test(`the setuid programs and device nodes of ${name} work where only root gets to it, and nowhere else`, async (t) => {
     const daemon = await startDaemon(t)
     const open = daemon.target('open')
-    // What is mounted on a directory has the mode that the image gives it.
+    // A mount on a directory has the mode that the image gives its root.
     chmodSync(open, 0o700)
     const answer = await daemon.cli('mount', image, open, '--as', 'tree', ...options)
     assert.equal(answer.status, 0, answer.stderr)

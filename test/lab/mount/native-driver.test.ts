@@ -168,7 +168,7 @@ test('with user_allow_other root reads the drives of an ordinary user too, and n
   assert.match(owned.stderr, /--owner: .* --fuse-driver native, whose drives only its own user reads/)
   assert.equal((await host.cli('mount', 'local:app', 'target')).status, 0)
   assert.equal((await host.run(['sha256sum', 'target/rootfs.img'], { asRoot: true })).status, 0)
-  // Who is in the directory already needs no right to the state directory.
+  // A process that is in the directory already needs no right to the state directory.
   const readAs = async (uid: number): Promise<Result> =>
     await host.run(
       [

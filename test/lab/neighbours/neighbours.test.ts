@@ -7,7 +7,7 @@ import { after, before, test } from 'node:test'
 import { formatRegionKey } from '../../../protocol/region-key.ts'
 import { rates, readBlocks, TwoRegions } from './two-regions.ts'
 
-/** What the registry says of a tag to one host: manifests, a config, a list of publications (bytes); 6 kB are measured. */
+/** The most that one host reads of the registry for a tag: manifests, a config, a list of publications (bytes); 6 kB are measured. */
 const wordsBytes = 16_000
 /** With what frames, proofs and two hosts that read at once add. */
 const aboutOne = 1.2
@@ -107,7 +107,7 @@ test('what comes from neighbours keeps to its bandwidth, the registry gives the 
   const between = (await sentByKeeper()) - before
   const { fetched } = await node.status()
   t.diagnostic(JSON.stringify({ seconds, between, fetched }))
-  // What is on the way at once passes before the limit is felt: a rootfs manifest, and a chunk.
+  // A rootfs manifest and a chunk that are on the way pass before the limit is felt.
   assert.ok(between < bytesPerSecond * (seconds + 1) + 512 * 1024, `${between} bytes in ${seconds} s`)
   assert.ok(fetched.registry.bytes > fetched.neighbour.bytes)
   const limits = JSON.parse(await node.cli(['limits', '--neighbour', 'none', '--json'])) as {

@@ -22,7 +22,7 @@ const lines = [
   'peer broke the protocol; it is banned for ten minutes',
   'members contradict each other about an image; none of them is believed',
 ]
-/** What must have come of him, or the act shows nothing. */
+/** The count that must have grown, or the act shows nothing. */
 const tried: Partial<Record<Act, 'asked for chunks' | 'asked for objects' | 'flooding' | 'there'>> = {
   silence: 'asked for chunks',
   'wrong bytes': 'asked for objects',

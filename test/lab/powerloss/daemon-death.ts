@@ -8,7 +8,7 @@ import { DaemonWork } from './daemon-work.ts'
 
 export interface DaemonDeaths {
   seed: number
-  /** Of daemons, this time. */
+  /** Daemons that were killed in this round. */
   kills: number
   /** Images that are known at the end; all were read. */
   images: number

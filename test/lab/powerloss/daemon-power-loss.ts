@@ -22,7 +22,7 @@ const maxWorkMs = 4_000
 const maxStartMs = 2_500
 /** Losses on one disk, before it is full of what was imported. */
 const roundsOfDisk = 8
-/** Of the disk (MiB): a round adds some 20 MB. */
+/** The size of the disk (MiB): a round adds some 20 MB. */
 const diskMiB = 448
 
 export interface DaemonPowerLossRound {
@@ -43,7 +43,7 @@ export interface DaemonPowerLossRound {
   findings: string[]
 }
 
-/** What lasts for all rounds. */
+/** The parts that last for all rounds. */
 interface Lab {
   directory: string
   registry: FaultRegistry
@@ -52,7 +52,7 @@ interface Lab {
   peerAddress: string
 }
 
-/** What lasts for the rounds of one disk. */
+/** The parts that last for the rounds of one disk. */
 interface Host {
   disk: LossyDisk
   filesystem: Filesystem
@@ -62,8 +62,9 @@ interface Host {
 }
 
 /**
- * Runs daemons on a disk whose power is cut at a random instant, again and again; each round goes on with what the one before has
- * left. What is left is looked at on a copy, so the next daemon finds it as the power loss has left it.
+
+ * Runs daemons on a disk whose power is cut at a random instant, again and again; each round goes on with the disk as the one before has
+ * left it. The disk is checked on a copy, so the next daemon finds it as the power loss has left it.
  * @param directory an empty one
  */
 export async function* loseDaemonPower(
@@ -88,7 +89,7 @@ export async function* loseDaemonPower(
       }
       yield await loseOnce(lab, host!, random.below(2 ** 31), () => tree++)
     }
-    // Whatever the daemons sent it was right.
+    // All chunks that the daemons sent it were right.
     if (/banned|broke the protocol/.test(peer.log)) throw new Error(`the peer got wrong bytes: ${peer.log}`)
   } finally {
     await peer.killAll()
@@ -223,7 +224,7 @@ async function checkServing(lab: Lab, daemon: DaemonUnderTest, tree: number, fin
   }
 }
 
-/** What a person would have to see to. The last lines are of a disk that is gone. */
+/** Log lines that a person would have to act on. The last lines are of a disk that is gone. */
 function complaints(daemon: DaemonUnderTest): string[] {
   return daemon.log.split('\n').filter((line) => line.includes('"level":"error"'))
 }

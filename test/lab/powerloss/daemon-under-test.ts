@@ -27,10 +27,10 @@ MOUNTS
   mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"`
 
 export interface DaemonOptions {
-  /** Of its own, outside of the state directory: for the control socket and the directories that are mounted on. */
+  /** A directory outside of the state directory, for the control socket and the directories that are mounted on. */
   directory: string
   stateDirectory: string
-  /** What /proc/sys/kernel/random/boot_id says to it. */
+  /** The content of /proc/sys/kernel/random/boot_id for it. */
   bootId: string
   argv: readonly string[]
 }

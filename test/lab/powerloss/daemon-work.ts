@@ -15,7 +15,7 @@ const interrupted = /the daemon (ended before it answered|was replaced meanwhile
 export interface DaemonWorkOptions {
   daemon: DaemonUnderTest
   random: ReturnType<typeof createRandom>
-  /** Where trees are written that are imported. */
+  /** The directory for the trees that are imported. */
   directory: string
   registryReference: (image: number) => string
   /** The trees whose import was reported: `local:tree-N`. */
@@ -63,7 +63,7 @@ export class DaemonWork {
   }
 
   /**
-   * What the command line tells a user whose daemon was replaced. A mount(8) that the dead daemon had begun may go on, and
+   * Whether the error is one that a user may get whose daemon was replaced. A mount(8) that the dead daemon had begun may go on, and
    * take the place from under the next, until the user tries again.
    */
   #mayEnd({ message }: Error): boolean {
@@ -92,7 +92,7 @@ export class DaemonWork {
     writeTree(source, tree)
     try {
       await daemon.call('import', { source, name: `tree-${tree}`, format })
-      // What was reported when there was power.
+      // Only imports that were reported while there was power.
       if (!this.#isEnding) imported.add(tree)
     } finally {
       await rm(source, { recursive: true })

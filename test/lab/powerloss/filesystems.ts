@@ -10,7 +10,7 @@ export interface Filesystem {
   /** The smallest disk that it takes (MiB). */
   diskMiB: number
   /**
-   * What a disk that it is safe on writes as a whole (bytes). XFS replays parts of blocks, and btrfs has superblocks of
+   * The sector size of disks that it is safe on: they write a sector as a whole (bytes). XFS replays parts of blocks, and btrfs has superblocks of
    * 4 KiB without a journal: they rest on disks of the last twenty years, whose sectors are of 4 KiB.
    */
   sectorBytes: number

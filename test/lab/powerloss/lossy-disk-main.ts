@@ -25,7 +25,7 @@ const maxWriteBytes = 1024 * 1024
 const [maxPages, bigWrites, directIo] = [1 << 22, 1 << 5, 1 << 0]
 
 const random = createRandom(Number(seed))
-/** What a reader gets, and what is on the disk for certain. */
+/** The bytes that a reader gets, and those that are on the disk for certain. */
 const seen = readFileSync(image)
 const certain = Buffer.from(seen)
 let unsynced: { offset: number; bytes: Buffer }[] = []

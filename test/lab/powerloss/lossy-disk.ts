@@ -24,7 +24,7 @@ export interface PowerCut {
 
 /** A disk whose power can be cut, with a filesystem on it. Its image is a file; see lossy-disk-main.ts. */
 export class LossyDisk {
-  /** Where the filesystem is, while it is mounted. */
+  /** The directory of the filesystem, while it is mounted. */
   readonly mounted: string
   readonly #sectorBytes: number
   readonly #image: string

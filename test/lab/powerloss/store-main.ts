@@ -29,7 +29,7 @@ const maxChunks = 480
 const here: Digest[] = [...inventory.digests()]
 say('ready')
 
-/** What is done next to a chunk that no other step is at. */
+/** Does the next thing to a chunk that no other step works on. */
 async function step(): Promise<void> {
   const chosen = here.length > maxChunks ? 90 : random.below(100)
   if (chosen < 70) {
@@ -55,7 +55,7 @@ async function step(): Promise<void> {
   } else if (chosen < 98) {
     const flushed = here.filter((digest) => inventory.has(digest))
     await inventory.flush({ signal })
-    // What was discarded meanwhile is not promised.
+    // Chunks that were discarded meanwhile are not promised.
     const there = new Set(here)
     say(`durable ${flushed.filter((digest) => there.has(digest)).join(' ')}`)
   } else await sleep(random.below(60))

@@ -166,7 +166,7 @@ test('a redirect from TLS to plain HTTP is refused', async (t) => {
 
 interface Proxy {
   authority: string
-  /** What it was asked for: `CONNECT HOST:PORT`, `GET URL`. */
+  /** The requests to it: `CONNECT HOST:PORT`, `GET URL`. */
   asked: string[]
 }
 

@@ -80,7 +80,7 @@ async function cli(node: NodeProcess, args: string[]): Promise<{ exit: number; t
   } catch (error) {
     const { cause } = error as { cause?: unknown }
     if (!isP2pfsError(cause) || typeof cause.details['exitCode'] !== 'number') throw error
-    // What it has printed is in the message, after the command.
+    // Its output is in the message, after the command.
     return { exit: cause.details['exitCode'], text: cause.message.slice(cause.message.indexOf('{')) }
   }
 }

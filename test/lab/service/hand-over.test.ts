@@ -34,7 +34,7 @@ test('supervisors replace each other, are killed and start again: twenty readers
     await readers.readAll()
     assert.equal((await daemon.status()).mounts.length, 20)
   }
-  // What a supervisor does goes on after it has taken over.
+  // The work of a supervisor goes on after it has taken over.
   const { daemonPid } = await daemon.status()
   process.kill(daemonPid, 'SIGKILL')
   await daemon.replaced(daemonPid)

@@ -15,7 +15,7 @@ while [ ! -e "$3" ]; do
   printf .
 done`
 
-/** Where readers run: a command that runs theirs there, and the root of that place on this host. */
+/** A place for readers: a command that runs theirs there, and the root of that place on this host. */
 export interface Place {
   enter: readonly string[]
   root: string
@@ -23,7 +23,7 @@ export interface Place {
 
 const here: Place = { enter: ['env'], root: '' }
 
-/** What a reader finds in a drive or tree that is right. */
+/** The content that a reader finds in a drive or tree that is right. */
 function contentOf(path: string, [command = '', ...argv]: readonly string[]): string {
   const once = script.replace(/while[^]*$/, 'of "$1"')
   return execFileSync(command, [...argv, 'sh', '-c', once, 'sh', path], { encoding: 'utf8' }).trim()

@@ -63,7 +63,7 @@ test('a service manager keeps the descriptors: all of the service is killed at o
     await readers.readAll()
   }
   assert.deepEqual(await readers.stop(), [])
-  // What it keeps would keep readers waiting for ever.
+  // The descriptors that it keeps would let readers wait for ever.
   service.kill('SIGTERM')
   await once(service, 'exit')
   assert.match(said, /ended 0 stored \n$/)

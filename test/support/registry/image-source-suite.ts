@@ -47,7 +47,7 @@ async function pushImage({ source, reference }: ImagePlace): Promise<{ digest: D
   return await source.pushManifest(reference, 'latest', manifest, mediaTypes.ociManifest, { signal })
 }
 
-/** What holds for every place that images come from; `open` makes a new one for each test. */
+/** Tests that every place of images passes; `open` makes a new one for each test. */
 export function testImageSource(place: string, open: (t: TestContext) => Promise<ImagePlace>): void {
   test(`${place}: an image that is pushed comes back, by tag and by digest, whole and in ranges`, async (t) => {
     const { source, reference } = await open(t)

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { clip, escapeJson, showHidden } from '../../../node/base/hidden-characters.ts'
 import { createLog } from '../../../node/base/log.ts'
 
-/** What a text must not have in it when it reaches a terminal or a log: the code points of each kind, one by one. */
+/** Code points, by their kind, that no text may have in it when it reaches a terminal or a log. */
 const kinds: Record<string, number[]> = {
   'C0 and DEL': [...Array.from({ length: 32 }, (_, i) => i), 0x7f],
   C1: Array.from({ length: 32 }, (_, i) => 0x80 + i),

@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { Worker } from 'node:worker_threads'
 import { WriteEpochs } from '../../../node/base/write-epochs.ts'
 
-/** Begins and ends writes without pause. What it is writing in, an epoch or 0, is in its cell. */
+/** Begins and ends writes without pause. Its cell has the epoch that it writes in, or 0. */
 const writer = `
   const { workerData: { shared, cell, cells, index, module } } = require('node:worker_threads')
   import(module).then(({ WriteEpochs }) => {

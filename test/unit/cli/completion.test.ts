@@ -12,7 +12,7 @@ import { temporaryDirectory } from '../../support/temporary.ts'
 
 const commands = await describeCommands(all)
 
-/** What a shell prints for a script; the test is skipped where there is no such shell. */
+/** The output of a shell for a script; the test is skipped where there is no such shell. */
 function shell(t: TestContext, name: string, argv: readonly string[], input?: string): string | undefined {
   const { error, status, stdout, stderr } = spawnSync(name, argv, { encoding: 'utf8', input })
   if (error !== undefined) {

@@ -5,7 +5,7 @@ import { commands as all } from '../../../cli/commands.ts'
 import { describeCommands } from '../../../cli/described-commands.ts'
 import { helpOf } from '../../../cli/help.ts'
 import { manPage } from '../../../cli/man-page.ts'
-import { describeOptions } from '../../../node/config.ts'
+import { describeOptions } from '../../../node/config/described-options.ts'
 
 const commands = await describeCommands(all)
 const page = manPage(commands, '2026-01-31')

@@ -4,7 +4,7 @@ import { chmodSync, existsSync, lstatSync, mkdirSync, readFileSync, renameSync, 
 import { createServer, type Server } from 'node:net'
 import { dirname, join } from 'node:path'
 import { test, type TestContext } from 'node:test'
-import { options } from '../../../node/config.ts'
+import { options } from '../../../node/config/options.ts'
 import { ControlSocket, ownDirectory } from '../../../node/control/socket.ts'
 import { isP2pfsError } from '../../../protocol/errors.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'

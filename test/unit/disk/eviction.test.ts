@@ -134,7 +134,7 @@ async function host(t: TestContext) {
     },
     changed: () => changed(),
     onLook: (look: typeof takeUses) => (takeUses = look),
-    /** Which chunks are chosen where so many are to go. */
+    /** The chunks that are chosen where so many are to go. */
     chosen: async (count: number) => new Set(await eviction.choose(count * lengthBytes)),
   }
 }
@@ -211,7 +211,7 @@ test('pinned images stay, of hot ones metadata and boot profile; what is seeded,
   assert.ok(isWithin(await chosen(1_000), [...digestsOf(b.layer), ...digestsOf(c.layer)]))
   state.transaction.clear()
 
-  // Of no image yet: a layer of an import, and what a crash has left.
+  // Neither is of an image yet: a layer of an import, and one that a crash has left.
   const [layer, lost] = [segment(50, 3), segment(51, 3)]
   inventory.track(layer.table, { provisional: true })
   for (const { digest, bytes } of [...layer.chunks, ...lost.chunks]) await inventory.put(digest, bytes, 'registry')

@@ -29,7 +29,7 @@ for (const count of [1, 2, 7, 50]) {
 
 test('fifty silent claimants do not hide the one holder that has delivered', async () => {
   const { read, atRegistry } = scriptedRegion({ ...named(50, silent), honest: good() }, hasIt)
-  // Whoever is asked first: it is found, sooner or later.
+  // Any peer may be asked first; the live one is found sooner or later.
   for (let index = 0; index < 60; index++) assert.ok((await read(index)).ms < 3_000)
   const before = atRegistry.length
   for (let index = 100; index < 140; index++) {

@@ -60,7 +60,7 @@ export interface Far {
   raw: (bytes: Uint8Array) => void
 }
 
-/** What a peer does with one want, in the order in which they come; the next want does not wait for it. */
+/** A peer's behaviour with one want, in the order in which they come; the next want does not wait for it. */
 export type Script = (want: Want, far: Far, place: number) => void | Promise<void>
 
 export const silent: Script = () => undefined

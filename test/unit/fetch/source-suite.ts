@@ -9,7 +9,7 @@ import { inStore, type Delivery } from '../../../node/model/chunk-request.ts'
 import { requestOf } from '../../../node/model/rootfs-chunks.ts'
 import { createRandom } from '../../support/random.ts'
 
-/** What a source reads from, as the suite wants it. */
+/** The data behind a source, as the suite wants it. */
 export interface Backing {
   table: ChunkTable
   /** The chunks of the table as the other side has them; undefined where it does not have one. */
@@ -23,7 +23,7 @@ export interface Backing {
 export interface SourceUnderTest {
   name: string
   create: (backing: Backing) => ChunkSource
-  /** Where not, whoever stands above the source has one request for a chunk at a time. */
+  /** Whether fetches of the same chunk share one request. If not, the caller above has one fetch of a chunk at a time. */
   sharesRequests: boolean
 }
 
@@ -65,7 +65,7 @@ export function bytesOf(delivery: Delivery): Buffer {
   return Buffer.from(delivery)
 }
 
-/** What every {@link ChunkSource} promises. */
+/** Tests of the promises of every {@link ChunkSource}. */
 export function testChunkSource(source: SourceUnderTest): void {
   test(`${source.name} delivers the bytes that a digest names`, async () => {
     const { source: under, backing, contents } = setUp(source)

@@ -54,7 +54,7 @@ test('counts are bounded: a source that floods pushes out its own, and the light
   assert.ok(counts.of('honest') > 1)
   for (let i = 0; i < 30; i++) counts.counts.add(named(`more ${i}`), 2, `source ${i}`)
   assert.equal(counts.counts.size, 10)
-  // Of one image, no more sources are counted than its copies need.
+  // No more sources of an image are counted than its copies need.
   for (let i = 0; i < 30; i++) counts.counts.add(named('wide'), 2, `source ${i}`)
   assert.equal(counts.entry('wide')?.hosts, 3)
 })

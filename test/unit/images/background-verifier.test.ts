@@ -20,7 +20,7 @@ import { testKey } from '../../support/test-key.ts'
 const [own, member] = [await testKey(1), await testKey(2)]
 const table = (text: string): ChunkTable => new ChunkTable([4096], digestToBytes(digestOf(Buffer.from(text))))
 const diffId = digestOf(Buffer.from('tar'))
-/** What the layers of every image here make. */
+/** The rootfs that the layers of every image here make. */
 const right: RootfsManifest = {
   format: 'ext4',
   metadata: table('metadata'),

@@ -27,7 +27,7 @@ const gibibyte = 1024 ** 3
 
 /** A host whose operator has named one registry. Each part may be made to fail. */
 class Host {
-  /** What was done for the peer, in order. */
+  /** The steps that were done for the peer, in order. */
   readonly done: string[] = []
   stored: () => FoundRootfs | undefined = () => undefined
   resolve: () => { manifestDigest: Digest; sizeBytes: number } = () => ({ manifestDigest, sizeBytes: 1000 })
@@ -160,7 +160,7 @@ test('whether a registry is allowed is decided before anything else is looked at
   }
 })
 
-/** What goes wrong, how, and what the peer asks for. */
+/** A fault, how it is brought about, and the image that the peer asks for. */
 type Refusal = [string, (host: Host) => unknown, ImageName]
 
 test('a refusal tells nothing of images, registries, credentials or this host: all are the same', async () => {

@@ -15,7 +15,7 @@ export interface RegionOptions {
   hosts?: number
 }
 
-/** What a host of a busy region tells of itself. */
+/** The status of a host of a busy region. */
 export function regionStatus({ text = (same) => same, isQuiet = false, hosts = 6 }: RegionOptions = {}): Status {
   const images = [
     ['docker.io/library/python:3.12-slim', 131, 1],

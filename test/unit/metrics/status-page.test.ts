@@ -51,7 +51,7 @@ const unnamed = `{
 interface Shown {
   page: Page
   listener: MetricsListener
-  /** What the browser complained of: errors, and what the page's policy forbade. */
+  /** Complaints of the browser: errors, and requests that the page's policy forbade. */
   complaints: string[]
 }
 

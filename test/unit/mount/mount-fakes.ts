@@ -140,7 +140,7 @@ export class FakePlacement implements Placement {
     await Promise.resolve()
   }
 
-  /** What is mounted, by its real directory. */
+  /** The mounts, by their real directories. */
   readonly placed = new Map<string, { spec: MountSpec; identity: string }>()
   /** Symbolic links, and where they lead. */
   readonly links = new Map<string, string>()
@@ -149,7 +149,7 @@ export class FakePlacement implements Placement {
   readonly busy = new Set<string>()
   kept: string[] | undefined
   failure: P2pfsError | undefined
-  /** Who answers reads of what is placed. */
+  /** Answers the reads of all mounts. */
   answers: Reads = 'fuse'
   /** Resolves when a `place` may go on. */
   gate: Promise<void> = Promise.resolve()
@@ -237,7 +237,7 @@ export class FakeFetcher {
     return { bytes, source: 'peer' }
   }
 
-  /** Who is asked, as a fetcher tells. */
+  /** The sources that are asked, as a fetcher tells. */
   asking: Inquiry | undefined
 
   inquiry(): Inquiry | undefined {

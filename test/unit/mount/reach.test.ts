@@ -5,7 +5,7 @@ import { Reach } from '../../../node/mount/placement/reach.ts'
 
 type Directories = Record<string, [mode: number, uid?: number, gid?: number]>
 
-/** What lets others to `path`, where `lists` have an access control list and `/` is root's with mode 755. */
+/** Finds what lets others to `path`, where `lists` have an access control list and `/` is root's with mode 755. */
 async function reach(
   path: string,
   directories: Directories,

@@ -101,7 +101,7 @@ test('a read that waits for two seconds is logged with what it waits for, and wh
   await slow.done
   assert.deepEqual(logged[1], {
     level: 'info',
-    message: 'read that waited long has its data',
+    message: 'read that waited long got its data',
     fields: { rootfs, chunk, waitedMs: 5_000, end: 'registry' },
   })
 })

@@ -221,7 +221,7 @@ test('a guest is refused every protocol but those for guests', async (t) => {
     }
     await assert.rejects(frames(), (error: Error) => !(error instanceof assert.AssertionError), protocol)
   }
-  // What it said is no message of any of them: who is served is banned for that.
+  // It sent no message of any of these protocols: a guest is banned for that.
   assert.equal(b.network.guests().connected, 1)
   assert.deepEqual(b.network.membership.members(), [])
 })

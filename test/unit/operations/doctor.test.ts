@@ -8,7 +8,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 const { signal } = new AbortController()
 
 interface Scene {
-  /** What each connected member says: whether it reaches the port, and how far its clock is off (ms). */
+  /** The answer of each connected member: whether it reaches the port, and how far its clock is off (ms). */
   members?: ({ reached: boolean; offMs?: number } | Error)[]
   known?: number
   hasBootstrap?: boolean

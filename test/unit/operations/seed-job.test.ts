@@ -17,7 +17,7 @@ const hosts = [
   { id: 'id-d', name: 'twin' },
 ]
 
-/** What users order, and what has been done for it. */
+/** The orders of users, and the work that was done for them. */
 class Orders {
   readonly taken: SeedOrder[] = []
   resolved = 0

@@ -47,7 +47,7 @@ class World {
     return peer
   }
 
-  /** What a peer has heard besides the hello and of members, since the last time. */
+  /** The messages that a peer has heard since the last call, without hellos and news of members. */
   heard(id: string): RegionMessage[] {
     const messages = this.region.sent.get(id)!.splice(0)
     return messages.filter(({ type }) => type !== 'hello' && type !== 'news' && type !== 'digest')

@@ -21,7 +21,7 @@ class World {
   nowMs = 0
   readonly dials: { atMs: number; address: string }[] = []
   readonly connected = new Set<string>()
-  /** Which addresses lead to whom. */
+  /** The peers that addresses lead to. */
   readonly reachable = new Map<string, string>()
   readonly dialler: Dialler
   readonly #tick: () => void

@@ -94,7 +94,7 @@ export class FakeRegion {
   readonly banned: string[] = []
   /** Ids of members that said where they can be dialled. */
   readonly learned: string[] = []
-  /** Who was named by whom. */
+  /** Peers that were named, each with its teller. */
   readonly heard: { peer: string; teller: string }[] = []
   /** Ids of peers that are not to be dialled for a while. */
   readonly avoided: string[] = []

@@ -106,7 +106,7 @@ test('who waits for a chunk hears again and again that it is coming, and nothing
   await want([1, 'relay'])
   assert.equal((await next()).status, 'coming')
   for (let i = 0; i < 3; i++) {
-    // What has been taken is followed by the next; what has not is not.
+    // The next chunk follows one that has been taken, and no other.
     await new Promise(setImmediate)
     t.mock.timers.tick(comingMs)
     assert.equal((await next()).status, 'coming')

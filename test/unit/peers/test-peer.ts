@@ -60,7 +60,7 @@ export class TestPeer {
     mounted: () => undefined,
     jobs: () => [],
   }
-  /** What its bulk transfers have come to. */
+  /** The chunks that its bulk transfers have brought. */
   readonly adopted: Digest[] = []
   readonly suspected: Digest[] = []
   readonly unwritten: Error[] = []

@@ -7,7 +7,7 @@ import { parseKey, publicKeyOf } from '../../../protocol/peer-key.ts'
 
 const idOf = (key: Uint8Array): string => peerIdFromPublicKey(publicKeyFromRaw(key)).toString()
 
-/** What libp2p makes of it: the key, if this is the canonical peer id of an Ed25519 key. */
+/** The key as libp2p reads it, if this is the canonical peer id of an Ed25519 key. */
 function keyForLibp2p(text: string): Buffer | undefined {
   try {
     const id = peerIdFromString(text)

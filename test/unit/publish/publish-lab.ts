@@ -132,7 +132,7 @@ export class ColdHost {
   readonly profiles: string[] = []
   log = ''
   nowMs = 0
-  /** What a neighbour region has. */
+  /** The rootfs manifest that a neighbour region has. */
   near: RootfsManifest | undefined
 
   private constructor(

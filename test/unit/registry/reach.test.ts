@@ -22,7 +22,7 @@ const stands: Record<string, AddressClass> = {
 const open = '127.0.0.2'
 const classOf = (address: string): AddressClass => stands[address] ?? classOfAddress(address)
 
-/** What names stand for, each time that they are looked up; the last answer stays. */
+/** The addresses of names, each time that they are looked up; the last answer stays. */
 type Names = Record<string, string[][]>
 
 function lookupOf(names: Names): LookupFunction {
@@ -64,7 +64,7 @@ type Answer = (request: IncomingMessage, response: ServerResponse, target: strin
 
 const isToken = ({ url }: IncomingMessage): boolean => url?.startsWith('/token') === true
 
-/** What a registry may say to have somebody else's host connect to `target`, HOST:PORT. */
+/** Answers with which a registry may have a host connect to `target`, HOST:PORT. */
 const lies: Record<string, Answer> = {
   'a token realm': (_request, response, target) =>
     void response.writeHead(401, challenge(`http://${target}/token`)).end(),

@@ -32,7 +32,7 @@ const digestOfText = (text: string): string => describe(text, '').digest
 const index = indexOf([{ ...describe(manifest, types.manifest), platform: { os: 'linux', architecture: 'amd64' } }])
 const user: Credentials = { username: 'u', password: 'p', identityToken: undefined }
 
-/** What a client asks a registry for, and where the registry falls silent. */
+/** A request of a client, and the place at which the registry falls silent. */
 interface Stall {
   what: string
   /** Whether the registry says nothing to this request. */

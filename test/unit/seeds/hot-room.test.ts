@@ -23,7 +23,7 @@ test('images that are mounted often stay within their budget: the lightest makes
     host.pins.list().map(({ demand }) => demand?.mounts),
     [5, 6],
   )
-  // What operators have ordered is not counted, and makes no room.
+  // Images that operators have ordered are not counted, and make no room.
   await host.place({ job: '9'.repeat(32) }, 'own')
   assert.equal(host.pins.hotBytes, 2 * size)
   await host.place(hotJob(4, 9))
@@ -132,7 +132,7 @@ test('no image is evicted that is mounted, pinned for an order, made whole by it
     await use(host, placed)
     await host.pins.expire(request.untilMs)
     const other = addImage(host, 'other')
-    // What is in use may take the room; what its user has made whole takes none.
+    // An image in use may take the room; one that its user has made whole takes none.
     const next = host.place({ ...hotJob(2, 9), ...other })
     await (name === 'seeded' ? next : assert.rejects(next, refused('busy')))
     assert.ok(host.chunks.has(placed.own) && host.chunks.has(placed.common), name)

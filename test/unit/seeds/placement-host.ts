@@ -27,7 +27,7 @@ export class Host {
   readonly chunks = new Set<Digest>()
   /** Here, but not what their digests say: found when they are hashed. */
   readonly damaged = new Set<Digest>()
-  /** Who delivered chunks: members alone, or also the registry. */
+  /** The sources of chunks: members alone, or also the registry. */
   readonly fetched: string[] = []
   readonly catalog = new FakeCatalog()
   readonly clock = new FakeClock()
@@ -127,7 +127,7 @@ export class Host {
   }
 }
 
-/** Of `mounts` mounts, in a job of its own. */
+/** A job of its own for an image with `mounts` mounts. */
 export const hotJob = (n: number, mounts: number): Partial<PlaceRequest> => ({
   job: `${n}`.padStart(32, '0'),
   demand: { mounts, hosts: 2 },

@@ -145,7 +145,7 @@ test('a placement waits for chunks that no member has yet, as long as others com
   const host = new Host()
   let asked = 0
   host.deliver = async () => {
-    // Of the first eight requests one is answered; the others' holders come later.
+    // The first of eight requests is answered; the holders of the others come later.
     if (asked++ < 1 || host.clock.now() >= startedAtMs + 8_000) return
     throw new P2pfsError('missing', 'no source delivers the chunk')
   }

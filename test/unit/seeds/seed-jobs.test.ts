@@ -30,7 +30,7 @@ class Region {
   readonly up = new Map<string, Process>()
   /** How often each host was asked to hold the image. */
   readonly asked = new Map<string, number>()
-  /** What a host does when it is asked. */
+  /** The behaviour of a host when it is asked. */
   place: (peer: string, signal: AbortSignal) => Promise<SeedProgress> = async () => await Promise.resolve(done)
 
   async start(...names: string[]): Promise<void> {

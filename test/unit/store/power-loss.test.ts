@@ -68,7 +68,7 @@ const nobody: Announcer = {
   forget: () => undefined,
 }
 
-/** What a power loss leaves of a file that was not synced. */
+/** Damages that a power loss may do to a file that was not synced. */
 const losses: Record<string, (path: string) => void> = {
   'is gone': (path) => rmSync(path),
   'is empty': (path) => truncateSync(path),

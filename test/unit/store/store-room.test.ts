@@ -37,7 +37,7 @@ async function open(t: TestContext, limitBytes: number, directory = temporaryDir
   return { store, room, directory, disk }
 }
 
-/** What the files below the directory take, those without a name included (bytes). */
+/** The room of the files below the directory, those without a name included (bytes). */
 const takenBytes = (directory: string): number =>
   readdirSync(directory, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && entry.name !== 'sync-journal')

@@ -64,7 +64,7 @@ test('a host fetches a chunk from a holder that it was not connected to, which i
     wanted,
   )
   assert.ok(Buffer.from(bytes).equals(chunks[2]!))
-  // What comes to it later is told, too.
+  // A later change is told, too.
   holder.network.availability.withdrawChunks(table.id, [2])
   await until('the withdrawal is heard', () => availability.holders(table.id, 2).length === 0)
 })

@@ -36,7 +36,7 @@ class World {
     })
   }
 
-  /** What each tracker has been told last of each key. */
+  /** The last statement to each tracker about each key. */
   told(): Map<string, Map<Digest, number>> {
     const told = new Map<string, Map<Digest, number>>()
     for (const { tracker, keys } of this.sent) {

@@ -1,0 +1,15 @@
+import type { Log } from '../base/log.ts'
+import type { Config } from '../config/options.ts'
+
+/** The surroundings with which every group of parts is opened. */
+export interface DaemonContext {
+  config: Config
+  log: Log
+  version: string
+  /** Paths below the state directory. */
+  paths: Readonly<Record<'chunks' | 'catalog' | 'reserve' | 'identity' | 'limits', string>>
+  /** Parts that need to be closed are pushed on it as they are opened; the last one is closed first. */
+  stack: AsyncDisposableStack
+  /** Aborted when the daemon stops. */
+  signal: AbortSignal
+}

@@ -1,0 +1,50 @@
+import { BootProfiles } from '../boot/profiles.ts'
+import { SharedBlobs } from '../peers/object/shared-blobs.ts'
+import { IndexTrust } from '../publish/index-trust.ts'
+import { Lies } from '../publish/lies.ts'
+import { PublishedImages } from '../publish/published-images.ts'
+import type { DaemonContext } from './context.ts'
+import type { HoldingsParts } from './holdings.ts'
+import type { RegionParts } from './region.ts'
+import type { RegistryParts } from './registries.ts'
+import type { StorageParts } from './storage.ts'
+
+export interface PublicationParts {
+  lies: Lies
+  trust: IndexTrust
+  profiles: BootProfiles
+  blobs: SharedBlobs
+  published: PublishedImages
+}
+
+interface Below {
+  storage: StorageParts
+  registries: RegistryParts
+  region: RegionParts
+  holdings: HoldingsParts
+}
+
+/** Opens what others have made of images: whose word counts, their boot profiles, and publications in registries. */
+export async function openPublications(
+  { config, log }: DaemonContext,
+  { storage: { catalog }, registries: { registry }, region: { network, near }, holdings }: Below,
+): Promise<PublicationParts> {
+  const { transactions, blobMaps } = holdings
+  const { membership, objects } = network
+  const lies = await Lies.open({ catalog })
+  const trust = new IndexTrust({ own: network.peerId, membership, lies, log }, { keys: config.trustIndexKey })
+  const profiles = new BootProfiles({ catalog, region: near, log })
+  const blobs = new SharedBlobs({ spans: network.spans, region: objects, log })
+  const published = new PublishedImages({
+    catalog,
+    registry,
+    blobs,
+    trust,
+    transactions,
+    blobMaps,
+    profiles,
+    near,
+    log,
+  })
+  return { lies, trust, profiles, blobs, published }
+}

@@ -1,0 +1,56 @@
+import { DockerCredentials } from '../registry/credentials.ts'
+import { HeldCallers } from '../registry/held-callers.ts'
+import { createImageSource } from '../registry/image-source.ts'
+import { RegistryTraffic } from '../registry/registry-traffic.ts'
+import type { BandwidthParts } from './bandwidths.ts'
+import type { DaemonContext } from './context.ts'
+
+type ImageSource = ReturnType<typeof createImageSource>
+
+export interface RegistryParts {
+  callers: HeldCallers
+  /** Reads from registries for this host. */
+  registry: ImageSource
+  /** Reads from registries what peers ask for, with connections, tokens and pauses of its own: it holds up no read of this host. */
+  registryForPeers: ImageSource
+  /** Counts the traffic of the two. */
+  registries: Record<'host' | 'members', RegistryTraffic>
+}
+
+/** Opens the two clients of registries: one for this host, one for its peers. */
+export async function openRegistries(
+  { config, log, version, stack }: DaemonContext,
+  { bandwidths }: BandwidthParts,
+): Promise<RegistryParts> {
+  const registryOptions = {
+    credentials: new DockerCredentials({ log }),
+    insecureRegistries: config.insecureRegistry,
+    mirrors: config.registryMirror,
+    hostsDirectories: config.registryHostsDir,
+    certificates: { authorityFiles: config.registryCa },
+    bandwidths: [bandwidths.registry, bandwidths.download],
+    limits: { connections: config.registryConnections, requestsPerSecond: config.registryRequestsPerSecond },
+    userAgent: `p2pfs/${version}`,
+    log,
+  }
+  const registries = { host: new RegistryTraffic(), members: new RegistryTraffic() }
+  // Peers get nothing with the credentials of callers.
+  const callers = new HeldCallers()
+  const registry = stack.use(createImageSource({ ...registryOptions, callers, traffic: registries.host }))
+  await registry.start()
+  const registryForPeers = stack.use(
+    createImageSource({
+      ...registryOptions,
+      traffic: registries.members,
+      limits: {
+        connections: Math.ceil(config.registryConnections / 2),
+        requestsPerSecond: Math.ceil(config.registryRequestsPerSecond / 2),
+      },
+      forOthers: { named: config.peerRegistry },
+      // Its messages quote what a peer asks for, which stays below info.
+      log: { ...log, warn: log.debug, info: log.debug },
+    }),
+  )
+  await registryForPeers.start()
+  return { callers, registry, registryForPeers, registries }
+}
