@@ -1,3 +1,6 @@
+/** One for all: there are buckets for each peer. */
+const systemNow = (): number => performance.now()
+
 /**
  * Lets through so many a second in the long run, and up to `burst` at once after a pause: messages, requests, dials. Bytes a
  * second are limited by a `Bandwidth`, which its operator sees and changes.
@@ -13,7 +16,7 @@ export class TokenBucket {
   constructor({
     perSecond,
     burst,
-    now = () => performance.now(),
+    now = systemNow,
   }: {
     perSecond: number
     burst: number
