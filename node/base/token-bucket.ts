@@ -13,15 +13,7 @@ export class TokenBucket {
   #filledAtMs: number
 
   /** @param options `now`: the clock, milliseconds from any origin; it never goes back */
-  constructor({
-    perSecond,
-    burst,
-    now = systemNow,
-  }: {
-    perSecond: number
-    burst: number
-    now?: () => number
-  }) {
+  constructor({ perSecond, burst, now = systemNow }: { perSecond: number; burst: number; now?: () => number }) {
     this.#perMs = perSecond / 1000
     this.#burst = burst
     this.#now = now
