@@ -1,6 +1,6 @@
 import { commands } from './commands.ts'
 import { reportFailure, usageExit } from './failure.ts'
-import { printHelp, printLines, printNote } from './output.ts'
+import { endWithReader, printHelp, printLines, printNote } from './output.ts'
 
 function help(): string {
   const rows = Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(12)}${summary}`)
@@ -45,4 +45,5 @@ async function main([name, ...argv]: string[]): Promise<number> {
   }
 }
 
+endWithReader()
 process.exitCode = await main(process.argv.slice(2))

@@ -10,6 +10,20 @@ const maxLineLength = 4096
 /** A name that a peer has given itself, where it is shown (characters). */
 const maxNameLength = 64
 
+/** As a shell shows a program that SIGPIPE ended: 128 and the signal's number. */
+const brokenPipeExit = 141
+
+/** Ends this process without a word when nobody reads its output any more, as in `p2pfs status | head`. */
+export function endWithReader(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(brokenPipeExit)
+    printNote(`cannot write the output: ${error.message}`)
+    process.exit(1)
+  })
+  // What is said there is for a person, who is gone; the command goes on.
+  process.stderr.on('error', () => undefined)
+}
+
 /** Prints lines for a person. Control characters in a line are escaped, so it stays one line. */
 export function printLines(lines: readonly string[]): void {
   process.stdout.write(lines.map((line) => `${shown(line)}\n`).join(''))

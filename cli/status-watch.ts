@@ -6,7 +6,7 @@ import { Screen } from './watch/screen.ts'
 import { watch } from './watch/watch.ts'
 
 /**
- * `p2pfs status --watch`: until Ctrl-C, or until nobody reads its output any more.
+ * `p2pfs status --watch`: until Ctrl-C.
  * @returns 0
  */
 export async function watchStatus(
@@ -16,7 +16,6 @@ export async function watchStatus(
   const ended = new AbortController()
   const end = (): void => ended.abort()
   process.on('SIGINT', end).on('SIGTERM', end).on('SIGHUP', end)
-  process.stdout.on('error', end)
   const { stdout } = process
   const screen = stdout.isTTY && !json ? new Screen(stdout) : undefined
   try {

@@ -62,7 +62,7 @@ function describe(status: Status): string[] {
         `  ${shortName(peer.name)} (${peer.peer}) for ${peer.connectedSeconds} s: ` +
         `received ${formatSize(peer.received.bytes)}, sent ${formatSize(peer.sent.bytes)}${describeLink(peer.bulk)}`,
     ),
-    ...describeLimits(status.limits),
+    ...describeLimits(status),
     ...status.neighbours.map(({ region, members, known, received, passedOverSeconds, problem }) => {
       const passedOver = passedOverSeconds === 0 ? '' : `, passed over for ${passedOverSeconds} s`
       const trouble = problem === undefined ? '' : `; ${problem}`
@@ -106,9 +106,14 @@ function describeStore({ storeBytes, limitBytes, evicted }: Status): string {
   return `${formatSize(storeBytes)}${limit} on the disk, evicted ${formatAmount(evicted)}`
 }
 
-/** Those that are set. */
-function describeLimits(limits: Status['limits']): string[] {
-  const set = limits.filter(({ rate }) => rate !== 'none')
+/** Those that are set, and are of something that there is: most hosts have no neighbour regions and no guests. */
+function describeLimits({ limits, neighbours, guests, hot }: Status): string[] {
+  const isIdle: Partial<Record<string, boolean>> = {
+    neighbour: neighbours.length === 0,
+    guest: guests.connected === 0 && guests.sent.bytes === 0,
+    hot: !hot.isOn,
+  }
+  const set = limits.filter(({ name, rate, isChanged }) => rate !== 'none' && (isChanged || isIdle[name] !== true))
   return set.length === 0 ? [] : ['limits', ...set.map((limit) => `  ${describeLimit(limit)}`)]
 }
 

@@ -9,6 +9,9 @@ export function bashCompletion(commands: readonly DescribedCommand[]): string {
   return `# Completion of p2pfs for bash: source it, or put it into /etc/bash_completion.d/p2pfs
 _p2pfs() {
   local current=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD-1]}
+  # bash takes --as=tree apart.
+  [ "$previous" != = ] || previous=\${COMP_WORDS[COMP_CWORD-2]}
+  [ "$current" != = ] || current=
   local words= files=
   if [ "$COMP_CWORD" -eq 1 ]; then
     words='${names} help --help --version'

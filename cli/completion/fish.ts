@@ -9,6 +9,8 @@ export function fishCompletion(commands: readonly DescribedCommand[]): string {
 complete -c p2pfs -f
 complete -c p2pfs -n __fish_use_subcommand -l help -d 'list all commands'
 complete -c p2pfs -n __fish_use_subcommand -l version -d 'print the version'
+complete -c p2pfs -n __fish_use_subcommand -a help -d 'explain a command'
+complete -c p2pfs -n '__fish_seen_subcommand_from help' -a ${quote(commands.map(({ name }) => name).join(' '))}
 ${commands.map(linesOf).join('\n')}
 `
 }

@@ -50,6 +50,7 @@ export async function checkHost(host: Host, daemon: CheckedDaemon): Promise<Chec
     await checkKernelFilesystems(host),
     await checkTools(host),
     await checkFuse(host),
+    await checkLoop(host),
     ...checkDisk(filesystem, daemon.stateDir),
     await checkOpenFiles(host, daemon),
     await checkMemory(host, daemon),
@@ -143,6 +144,19 @@ async function checkFuse(host: Host): Promise<Check> {
     state: 'problem',
     found: 'it cannot be opened by this user',
     advice: 'run as root; in a container: --device /dev/fuse --cap-add SYS_ADMIN',
+  }
+}
+
+/** mount(8) puts one under the disk that bounds an upper layer, and before Linux 6.12 under a tree. */
+async function checkLoop(host: Host): Promise<Check> {
+  const name = 'loop devices'
+  if ((await host.tryOpen('/dev/loop-control')) === 'ok') return { name, state: 'ok', found: 'they can be made' }
+  return {
+    name,
+    state: 'warning',
+    found:
+      '/dev/loop-control cannot be opened: no limits of writable trees (mount --size), and before Linux 6.12 no trees',
+    advice: 'modprobe loop, as root; in a container: --privileged, or its devices',
   }
 }
 

@@ -44,6 +44,8 @@ export function createLog(level: LogLevel, write: (line: string) => void, common
 
 /** The log of a part of this process, on its standard error. @param level one of {@link logLevels} */
 export function stderrLog(level: string, part: string): Log {
+  // A reader of the log that ends, such as logger(1), must not end the daemon and its mounts.
+  if (process.stderr.listenerCount('error') === 0) process.stderr.on('error', () => undefined)
   return createLog(level as LogLevel, (line) => process.stderr.write(line), { part })
 }
 

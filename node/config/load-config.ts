@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { P2pfsError } from '../../protocol/errors.ts'
 import { withListen } from './listen.ts'
+import type { Option } from './option.ts'
 import { flagOf, optionNames, options, variableOf, type Config, type OptionName } from './options.ts'
 import { parseValue } from './parse-value.ts'
 
@@ -72,9 +73,10 @@ function readFile(path: string, required: boolean): Record<string, unknown> {
   }
   const unknown = Object.keys(values).find((key) => !(key in options))
   if (unknown !== undefined) {
+    const shown = optionNames.filter((name) => (options[name] as Option<unknown>).isHidden !== true)
     throw new P2pfsError(
       'invalid',
-      `the configuration file ${path} has an unknown option: ${unknown}; the options are ${optionNames.join(', ')}`,
+      `the configuration file ${path} has an unknown option: ${unknown}; the options are ${shown.join(', ')}`,
     )
   }
   return values as Record<string, unknown>

@@ -174,6 +174,8 @@ function describeClocks(answers: readonly { timeMs: number; tookMs: number }[]):
 }
 
 function failed(name: string, error: unknown, registry: string): Check {
+  // What TLS or a proxy refuses is no matter of credentials, and says itself what to do.
+  const isTransport = isP2pfsError(error, 'denied') && error.cause !== undefined
   const advice: Partial<Record<string, string>> = {
     denied: `log in as the daemon's user (docker login ${registry}), or give credentials with the mount`,
     missing: 'check the name, the tag and --platform',
@@ -187,7 +189,7 @@ function failed(name: string, error: unknown, registry: string): Check {
     name,
     state: 'problem',
     found: (error as Error).message,
-    ...(advice[code] !== undefined && { advice: advice[code] }),
+    ...(!isTransport && advice[code] !== undefined && { advice: advice[code] }),
   }
 }
 

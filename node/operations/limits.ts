@@ -62,7 +62,7 @@ export class LimitsOperation implements Disposable {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
         log.warn('changed limits cannot be read; the limits of the options are used', { error, file })
     }
-    this.#apply()
+    this.#apply({ isStart: true })
     this.#look()
   }
 
@@ -76,18 +76,20 @@ export class LimitsOperation implements Disposable {
       const changed = asUsage(() => parseKept({ ...(reset ? {} : this.#changed), ...set }))
       await this.#keep(changed)
       this.#changed = changed
-      this.#apply()
+      this.#apply({ isStart: false })
     }
     return { limits: this.report() }
   }
 
-  #apply(): void {
+  /** @param options at the start those of the options are set without a word */
+  #apply({ isStart }: { isStart: boolean }): void {
     for (const name of limitNames) {
       const limit = parseLimit(name, this.#textOf(name))
       const bandwidth = this.#parts.bandwidths[name]
       if (bandwidth.bytesPerSecond === limit) continue
       bandwidth.bytesPerSecond = limit
-      this.#parts.log.info('limit on bandwidth set', { limit: name, rate: this.#textOf(name) })
+      if (!isStart || this.#changed[name] !== undefined)
+        this.#parts.log.info('limit on bandwidth set', { limit: name, rate: this.#textOf(name) })
     }
   }
 

@@ -7,6 +7,7 @@ import type { OperationOptions } from '../control/operations.ts'
 import type { HotImages } from '../hot/hot-images.ts'
 import type { ImageResolver, MountPolicy } from '../images/resolver.ts'
 import type { Mounts } from '../mount/mounts.ts'
+import { checkDiskSize } from '../mount/placement/disk-template.ts'
 import type { HeldCallers } from '../registry/held-callers.ts'
 import type { DiskReserve } from '../store/disk-reserve.ts'
 import type { ImageRequests } from './image-request.ts'
@@ -42,7 +43,9 @@ export class MountOperation {
   /** @throws timeout where the mount does not stand by the time that the request gives */
   async run(request: MountRequest, { signal, onProgress }: OperationOptions): Promise<MountResult> {
     const { requests, callers } = this.#parts
-    const { as, image, timeoutMs } = request
+    const { as, image, timeoutMs, scratchBytes, limitBytes } = request
+    // Now, and not when the image has been imported.
+    for (const sizeBytes of [scratchBytes, limitBytes]) if (sizeBytes !== undefined) checkDiskSize(sizeBytes)
     const { reference, variant } = requests.parse(request, as === 'tree' ? 'erofs' : 'ext4')
     const mount = async (signal: AbortSignal): Promise<MountResult> =>
       await callers.during(
@@ -69,6 +72,7 @@ export class MountOperation {
     { signal, onProgress }: OperationOptions,
   ): Promise<MountResult> {
     const { resolver, callers, mounts, reserve, reports, hot, log } = this.#parts
+    const begunAtMs = performance.now()
     const {
       directory,
       as = 'drive',
@@ -125,7 +129,8 @@ export class MountOperation {
     })
     callers.hold(mount.id, reference)
     hot.mounted(record)
-    log.info('image mounted', { image: record.reference, directory, as, digest: rootfsDigest, origin, resolution })
+    const ms = Math.round(performance.now() - begunAtMs)
+    log.info('image mounted', { image: record.reference, directory, as, digest: rootfsDigest, origin, resolution, ms })
     return {
       ...placed,
       as,

@@ -17,7 +17,7 @@ import type { Inventory } from '../store/inventory.ts'
 export interface RootfsSeederParts {
   inventory: Pick<Inventory, 'has' | 'isWhole' | 'localBytes'>
   fetcher: Pick<Fetcher, 'fetchToStore' | 'settled'>
-  pins: Pick<Pins, 'claim'>
+  pins: Pick<Pins, 'claim' | 'pinnedBytes'>
   /** Keeps what comes until it is whole. */
   kept: Pick<KeptChunks, 'hold'>
   /** The room that is left besides all pinned images. */
@@ -88,12 +88,14 @@ export class RootfsSeeder {
 
   /** @throws unavailable where it can never be whole here: before anything is fetched */
   async #checkRoom({ reference }: ResolvedRootfs['record'], manifest: RootfsManifest): Promise<void> {
-    const { inventory, room } = this.#parts
+    const { inventory, pins, room } = this.#parts
     const tables = tablesOf(manifest)
     if (inventory.isWhole(manifest)) return
     const sizeBytes = sizeOf(manifest)
     const { freeBytes } = await room()
-    if (sizeBytes - inventory.localBytes(tables) <= freeBytes) return
+    // What is here takes room of its own, unless it is that of a pinned image, too.
+    const countedBytes = Math.min(inventory.localBytes(tables), pins.pinnedBytes)
+    if (sizeBytes - countedBytes <= freeBytes) return
     throw new P2pfsError(
       'unavailable',
       `${reference} has ${sizeBytes} bytes, and the store has room for ${freeBytes} besides what is pinned: give it more with ` +

@@ -12,13 +12,18 @@ export function transportError(url: URL, cause: unknown): P2pfsError {
   if (unknownAuthority.test(code)) {
     return new P2pfsError(
       'denied',
-      `the certificate of ${host} is from an authority that is not known here: name its file with --registry-ca, ` +
-        `or put it into /etc/docker/certs.d/${host}/ca.crt`,
+      `the certificate of ${host} is from an authority that is not known here: name its file to the daemon with ` +
+        `--registry-ca, or put it into /etc/docker/certs.d/${host}/ca.crt; then send SIGHUP to it`,
       details,
     )
   }
   if (/^(?:CERT_|ERR_TLS_CERT_)/.test(code))
-    return new P2pfsError('denied', `the certificate of ${host} is not good: ${message}`, details)
+    return new P2pfsError(
+      'denied',
+      `the certificate of ${host} is not good: ${message}; the registry needs one for this name that is in force, and this ` +
+        'host a clock that is right',
+      details,
+    )
   if (/proxy.*\(407\)/i.test(message)) return proxyRefusal(host, details)
   const isTimeout = code.endsWith('_TIMEOUT')
   const isPlain = /wrong version number|EPROTO|packet length too long/.test(`${message} ${code}`)
@@ -28,8 +33,10 @@ export function transportError(url: URL, cause: unknown): P2pfsError {
       ? 'it does not speak TLS'
       : code === 'ENOTFOUND'
         ? 'no such host; check the name of the registry'
-        : message || code || 'connection failed'
-  const hint = isPlain ? `; if it speaks plain HTTP, name it with --insecure-registry ${host}` : ''
+        : code === 'EAI_AGAIN'
+          ? 'the name server of this host does not answer; look at /etc/resolv.conf'
+          : message || code || 'connection failed'
+  const hint = isPlain ? `; if it speaks plain HTTP, name it to the daemon with --insecure-registry ${host}` : ''
   return new P2pfsError(isTimeout ? 'timeout' : 'unavailable', `cannot reach ${host}: ${why}${hint}`, details)
 }
 

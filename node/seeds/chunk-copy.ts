@@ -1,4 +1,4 @@
-import type { Bitmap } from '../../protocol/bitmap.ts'
+import { Bitmap } from '../../protocol/bitmap.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { SeedProgress } from '../../protocol/seed-job.ts'
@@ -31,6 +31,8 @@ export class ChunkCopy {
   readonly #tables: readonly ChunkTable[]
   readonly #wanted: Bitmap | undefined
   readonly #verified: Bitmap
+  /** Positions that were counted as held. Reads and evictions change what is here while others come. */
+  readonly #held: Bitmap
   readonly #hashing = new Semaphore(hashedAtOnce)
 
   /**
@@ -42,6 +44,7 @@ export class ChunkCopy {
     this.#tables = tables
     this.#wanted = wanted
     this.#verified = verified
+    this.#held = new Bitmap(countOf(tables))
   }
 
   /**
@@ -70,8 +73,11 @@ export class ChunkCopy {
     const progress = { held: 0, verified: 0, total: 0 }
     for (const { position, request } of this.#chunks()) {
       progress.total++
-      if (!inventory.has(request.digest)) this.#verified.clear(position)
-      else {
+      if (!inventory.has(request.digest)) {
+        this.#held.clear(position)
+        this.#verified.clear(position)
+      } else {
+        this.#held.set(position)
         progress.held++
         if (this.#verified.get(position)) progress.verified++
       }
@@ -97,23 +103,23 @@ export class ChunkCopy {
         if (!inventory.has(digest)) await pace(lengthBytes, options)
       })
     const options = { fetcher, before, clock, signal }
-    await fetchChunks(this.#missing(inventory), options, async ({ position, digest, wasHeld }, source) => {
+    await fetchChunks(this.#missing(inventory), options, async ({ position, digest }, source) => {
       // One that was here is read; a damaged one is discarded, and comes in the next round.
       const isVerified = source !== 'local' || (await this.#hashing.run(async () => await inventory.scrub(digest))) > 0
       if (!isVerified) return
+      // Each position once, whatever was here in between: peers take a host that says otherwise for a broken one.
+      if (!this.#held.get(position)) progress.held++
+      if (!this.#verified.get(position)) progress.verified++
+      this.#held.set(position)
       this.#verified.set(position)
-      progress.verified++
-      if (!wasHeld) progress.held++
       onProgress(progress)
     })
   }
 
   /** Chunks that are not here and hashed when it is their turn. */
-  *#missing(inventory: Pick<Inventory, 'has'>): Generator<ChunkRequest & { position: number; wasHeld: boolean }> {
-    for (const { position, request } of this.#chunks()) {
-      const wasHeld = inventory.has(request.digest)
-      if (!wasHeld || !this.#verified.get(position)) yield { ...request, position, wasHeld }
-    }
+  *#missing(inventory: Pick<Inventory, 'has'>): Generator<ChunkRequest & { position: number }> {
+    for (const { position, request } of this.#chunks())
+      if (!inventory.has(request.digest) || !this.#verified.get(position)) yield { ...request, position }
   }
 
   *#chunks(): Generator<{ position: number; request: ChunkRequest }> {

@@ -15,18 +15,24 @@ import {
   type RootfsManifest,
 } from '../../protocol/rootfs-manifest.ts'
 import { encodeSeedJob, parseSeedJob, type SeedJob } from '../../protocol/seed-job.ts'
+import type { Log } from '../base/log.ts'
+import { CatalogDatabase, type CatalogDatabaseParts } from './catalog-database.ts'
 import { removeFormerRecords } from './former-records.ts'
 import { keys, prefixes, under } from './keys.ts'
 import { LayerRecords, type LayerLookup } from './layer-records.ts'
 import { encodeLieRecord, parseLieRecord, type LieRecord } from './lie-record.ts'
 import { encodeMountRecord, parseMountRecord, type MountRecord } from './mount-record.ts'
 import { encodePinRecord, parsePinRecord, type PinKey, type PinRecord } from './pin-record.ts'
-import { RecordDatabase, type RecordDatabaseParts } from './record-database.ts'
+import { CatalogRecords } from './catalog-records.ts'
 import { RootfsRecords } from './rootfs-records.ts'
 import { isByDigest, isSameImage } from './same-image.ts'
 
 const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
+
+export interface CatalogParts extends CatalogDatabaseParts {
+  log: Log
+}
 
 /** An object that peers may ask for. */
 export type CatalogObject = { kind: 'image'; name: ImageName } | { kind: 'rootfs' | 'layer' | 'map'; digest: Digest }
@@ -45,36 +51,39 @@ export interface AcceptedName {
  * jobs, pins, mounts. A record is written after all that it points to; `sync` puts reach the disk before they resolve.
  */
 export class Catalog implements AsyncDisposable {
-  readonly #database: RecordDatabase
+  readonly #database: CatalogDatabase
+  readonly #records: CatalogRecords
   readonly #rootfs: RootfsRecords
   readonly #layers: LayerRecords
   readonly #listeners = new Set<ObjectListener>()
 
-  private constructor(database: RecordDatabase) {
+  private constructor(database: CatalogDatabase, records: CatalogRecords) {
     this.#database = database
-    this.#rootfs = new RootfsRecords({ database })
-    this.#layers = new LayerRecords({ database })
+    this.#records = records
+    this.#rootfs = new RootfsRecords({ records })
+    this.#layers = new LayerRecords({ records })
   }
 
   /**
    * Removes what earlier versions left and this one cannot use; see {@link removeFormerRecords}.
    * @throws conflict where another process has the catalog open; unavailable where the disk refuses
    */
-  static async open(parts: RecordDatabaseParts, options: { directory: string }): Promise<Catalog> {
-    const database = await RecordDatabase.open(parts, options)
-    await removeFormerRecords(database, parts.log)
-    const catalog = new Catalog(database)
-    for await (const [key, bytes] of database.each(under(prefixes.wholeRootfs))) {
-      const manifest = await database.parse(key, bytes, parseRootfsManifest)
+  static async open(parts: CatalogParts, options: { directory: string }): Promise<Catalog> {
+    const database = await CatalogDatabase.open(parts, options)
+    const records = new CatalogRecords({ database, log: parts.log })
+    const catalog = new Catalog(database, records)
+    await removeFormerRecords(records, parts.log)
+    for await (const [key, bytes] of records.each(under(prefixes.wholeRootfs))) {
+      const manifest = await records.parse(key, bytes, parseRootfsManifest)
       if (manifest === undefined) continue
       await catalog.putRootfs(manifest)
-      await database.delete(key)
+      await records.delete(key)
     }
     return catalog
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#database[Symbol.asyncDispose]()
+    await this.#database.close()
   }
 
   /** Calls the listener for each object that comes or goes. */
@@ -92,18 +101,18 @@ export class Catalog implements AsyncDisposable {
 
   /** @param options `sync`: whether it must be on the disk before this resolves */
   async putImage(record: ImageRecord, { sync = true }: { sync?: boolean } = {}): Promise<void> {
-    await this.#database.put(keys.image(record), encodeImageRecord(record), { sync })
+    await this.#records.put(keys.image(record), encodeImageRecord(record), { sync })
     this.#tell({ kind: 'image', name: record }, true)
   }
 
   /** A record that cannot be read is removed: its image is resolved again. */
   async image(name: ImageName): Promise<ImageRecord | undefined> {
-    return await this.#database.record(keys.image(name), parseImageRecord)
+    return await this.#records.record(keys.image(name), parseImageRecord)
   }
 
   /** As {@link image}. */
   async images(): Promise<ImageRecord[]> {
-    return await this.#database.records(under(prefixes.image), parseImageRecord)
+    return await this.#records.records(under(prefixes.image), parseImageRecord)
   }
 
   /** With the last of its tags an image loses the name that is its digest, which a seed has given it. */
@@ -116,32 +125,32 @@ export class Catalog implements AsyncDisposable {
   }
 
   async #forgetImage(name: ImageName): Promise<void> {
-    await this.#database.delete(keys.image(name))
+    await this.#records.delete(keys.image(name))
     this.#tell({ kind: 'image', name }, false)
   }
 
   async putNamePast(name: Omit<ImageName, 'format'>, { manifestDigest, nameStatement }: AcceptedName): Promise<void> {
-    await this.#database.put(keys.namePast(name), encodeCbor({ manifestDigest, nameStatement }), { sync: false })
+    await this.#records.put(keys.namePast(name), encodeCbor({ manifestDigest, nameStatement }), { sync: false })
   }
 
   async namePast(name: Omit<ImageName, 'format'>): Promise<AcceptedName | undefined> {
-    return await this.#database.record(keys.namePast(name), parseAcceptedName)
+    return await this.#records.record(keys.namePast(name), parseAcceptedName)
   }
 
   async deleteNamePast(name: Omit<ImageName, 'format'>): Promise<void> {
-    await this.#database.delete(keys.namePast(name))
+    await this.#records.delete(keys.namePast(name))
   }
 
   async putLie(lie: LieRecord): Promise<void> {
-    await this.#database.put(keys.lie(lie), encodeLieRecord(lie), { sync: true })
+    await this.#records.put(keys.lie(lie), encodeLieRecord(lie), { sync: true })
   }
 
   async lies(): Promise<LieRecord[]> {
-    return await this.#database.records(under(prefixes.lie), parseLieRecord)
+    return await this.#records.records(under(prefixes.lie), parseLieRecord)
   }
 
   async deleteLie(lie: LieRecord): Promise<void> {
-    await this.#database.delete(keys.lie(lie))
+    await this.#records.delete(keys.lie(lie))
   }
 
   /** Tables that other rootfs have too are stored once. @returns the rootfs digest */
@@ -179,21 +188,21 @@ export class Catalog implements AsyncDisposable {
   /** Removes a rootfs manifest, and those of its tables that no other one has. */
   async deleteRootfs(digest: Digest, { tables }: { tables: Iterable<Digest> }): Promise<void> {
     await this.#rootfs.delete(digest, tables)
-    await this.#database.delete(keys.profile(digest))
-    await this.#database.delete(keys.use(digest))
+    await this.#records.delete(keys.profile(digest))
+    await this.#records.delete(keys.use(digest))
     this.#tell({ kind: 'rootfs', digest }, false)
   }
 
   /** Records the last time at which a rootfs was used here (ms since 1970). */
   async putUse(rootfs: Digest, usedAtMs: number): Promise<void> {
-    await this.#database.put(keys.use(rootfs), encodeCbor({ usedAtMs }), { sync: false })
+    await this.#records.put(keys.use(rootfs), encodeCbor({ usedAtMs }), { sync: false })
   }
 
   /** The times of {@link putUse}, by rootfs. A record that cannot be read is removed. */
   async uses(): Promise<Map<Digest, number>> {
     const uses = new Map<Digest, number>()
-    for (const [key, bytes] of await this.#database.entries(under(prefixes.use))) {
-      const usedAtMs = await this.#database.parse(key, bytes, (record) =>
+    for (const [key, bytes] of await this.#records.entries(under(prefixes.use))) {
+      const usedAtMs = await this.#records.parse(key, bytes, (record) =>
         new Fields(parseCbor(record, 'use record'), 'use record').unsigned('usedAtMs'),
       )
       if (usedAtMs !== undefined) uses.set(parseDigest(key.slice(prefixes.use.length)), usedAtMs)
@@ -203,21 +212,21 @@ export class Catalog implements AsyncDisposable {
 
   /** Remembers which image manifest an index names for the platform through other indexes. */
   async putManifestOfIndex(index: Digest, platform: string, manifest: Digest): Promise<void> {
-    await this.#database.put(keys.manifestOfIndex(index, platform), Buffer.from(manifest), { sync: false })
+    await this.#records.put(keys.manifestOfIndex(index, platform), Buffer.from(manifest), { sync: false })
   }
 
   async manifestOfIndex(index: Digest, platform: string): Promise<Digest | undefined> {
-    const bytes = await this.#database.get(keys.manifestOfIndex(index, platform))
+    const bytes = await this.#records.get(keys.manifestOfIndex(index, platform))
     return bytes === undefined ? undefined : parseDigest(Buffer.from(bytes).toString())
   }
 
   async putPublication(publication: Publication): Promise<void> {
     const { manifestDigest, format } = publication
-    await this.#database.put(keys.publication(manifestDigest, format), encodePublication(publication), { sync: true })
+    await this.#records.put(keys.publication(manifestDigest, format), encodePublication(publication), { sync: true })
   }
 
   async publication(manifestDigest: Digest, format: RootfsFormat): Promise<Publication | undefined> {
-    const bytes = await this.#database.get(keys.publication(manifestDigest, format))
+    const bytes = await this.#records.get(keys.publication(manifestDigest, format))
     return bytes === undefined ? undefined : parsePublication(bytes)
   }
 
@@ -231,13 +240,13 @@ export class Catalog implements AsyncDisposable {
   }
 
   async putBlobMap(map: BlobMap): Promise<void> {
-    await this.#database.put(keys.blobMap(map.digest), await compress(encodeBlobMap(map)), { sync: true })
+    await this.#records.put(keys.blobMap(map.digest), await compress(encodeBlobMap(map)), { sync: true })
     this.#tell({ kind: 'map', digest: map.digest }, true)
   }
 
   /** The blob map's encoded form, zstd. */
   async blobMapBytes(digest: Digest): Promise<Uint8Array | undefined> {
-    return await this.#database.get(keys.blobMap(digest))
+    return await this.#records.get(keys.blobMap(digest))
   }
 
   async blobMap(digest: Digest): Promise<BlobMap | undefined> {
@@ -246,12 +255,12 @@ export class Catalog implements AsyncDisposable {
   }
 
   async deleteBlobMap(digest: Digest): Promise<void> {
-    await this.#database.delete(keys.blobMap(digest))
+    await this.#records.delete(keys.blobMap(digest))
     this.#tell({ kind: 'map', digest }, false)
   }
 
   async blobMapDigests(): Promise<Digest[]> {
-    const names = await this.#database.keys(under(prefixes.blobMap))
+    const names = await this.#records.keys(under(prefixes.blobMap))
     return names.map((name) => parseDigest(name.slice(prefixes.blobMap.length)))
   }
 
@@ -284,57 +293,57 @@ export class Catalog implements AsyncDisposable {
   }
 
   async putProfile(profile: BootProfile): Promise<void> {
-    await this.#database.put(keys.profile(profile.rootfs), encodeBootProfile(profile), { sync: false })
+    await this.#records.put(keys.profile(profile.rootfs), encodeBootProfile(profile), { sync: false })
   }
 
   async profile(rootfs: Digest): Promise<BootProfile | undefined> {
-    const bytes = await this.#database.get(keys.profile(rootfs))
+    const bytes = await this.#records.get(keys.profile(rootfs))
     return bytes === undefined ? undefined : parseBootProfile(bytes)
   }
 
   async *profiles(): AsyncGenerator<BootProfile> {
-    for await (const [, bytes] of this.#database.each(under(prefixes.profile))) yield parseBootProfile(bytes)
+    for await (const [, bytes] of this.#records.each(under(prefixes.profile))) yield parseBootProfile(bytes)
   }
 
   /** @param options `sync`: whether it must be on the disk before this resolves */
   async putSeedJob(job: SeedJob, { sync }: { sync: boolean }): Promise<void> {
-    await this.#database.put(keys.seedJob(job.id), encodeSeedJob(job), { sync })
+    await this.#records.put(keys.seedJob(job.id), encodeSeedJob(job), { sync })
   }
 
   /** A record that cannot be read is removed. */
   async seedJobs(): Promise<SeedJob[]> {
-    return await this.#database.records(under(prefixes.seedJob), parseSeedJob)
+    return await this.#records.records(under(prefixes.seedJob), parseSeedJob)
   }
 
   async deleteSeedJob(id: string): Promise<void> {
-    await this.#database.delete(keys.seedJob(id))
+    await this.#records.delete(keys.seedJob(id))
   }
 
   async putPin(pin: PinRecord): Promise<void> {
-    await this.#database.put(keys.pin(pin), encodePinRecord(pin), { sync: true })
+    await this.#records.put(keys.pin(pin), encodePinRecord(pin), { sync: true })
   }
 
   /** A record that cannot be read is removed. */
   async pins(): Promise<PinRecord[]> {
-    return await this.#database.records(under(prefixes.pin), parsePinRecord)
+    return await this.#records.records(under(prefixes.pin), parsePinRecord)
   }
 
   async deletePin(pin: PinKey): Promise<void> {
-    await this.#database.delete(keys.pin(pin))
+    await this.#records.delete(keys.pin(pin))
   }
 
   async putMount(record: MountRecord): Promise<void> {
-    await this.#database.put(keys.mount(record.directory), encodeMountRecord(record), { sync: false })
+    await this.#records.put(keys.mount(record.directory), encodeMountRecord(record), { sync: false })
   }
 
   async deleteMount(directory: string): Promise<void> {
-    await this.#database.delete(keys.mount(directory))
+    await this.#records.delete(keys.mount(directory))
   }
 
   /** @param onMalformed called for each record that cannot be read, which then stays; without it, throws invalid */
   async mounts(onMalformed?: (key: string, error: unknown) => void): Promise<MountRecord[]> {
     const records: MountRecord[] = []
-    for (const [key, value] of await this.#database.entries(under(prefixes.mount))) {
+    for (const [key, value] of await this.#records.entries(under(prefixes.mount))) {
       try {
         records.push(parseMountRecord(value))
       } catch (error) {

@@ -6,7 +6,7 @@ import { encodeLayerIndexPieces, LayerIndexParser, type LayerIndex } from '../..
 import { compressPieces, expandPieces } from '../base/compress.ts'
 import { release } from '../base/release.ts'
 import { keys, prefixes, under } from './keys.ts'
-import type { RecordDatabase } from './record-database.ts'
+import type { CatalogRecords } from './catalog-records.ts'
 
 const decompress = promisify(zstdDecompress)
 
@@ -20,10 +20,10 @@ export interface LayerLookup {
 
 /** The layer indexes of the catalog: those that this host vouches for, and those that peers have told, which nobody has signed. */
 export class LayerRecords {
-  readonly #database: RecordDatabase
+  readonly #records: CatalogRecords
 
-  constructor({ database }: { database: RecordDatabase }) {
-    this.#database = database
+  constructor({ records }: { records: CatalogRecords }) {
+    this.#records = records
   }
 
   /**
@@ -40,14 +40,14 @@ export class LayerRecords {
       )
     }
     const key = unverified ? keys.unverifiedLayer(index.diffId) : keys.layer(index.diffId)
-    await this.#database.put(key, bytes, { sync: true })
+    await this.#records.put(key, bytes, { sync: true })
     release(bytes)
   }
 
   async has(diffId: Digest, { includeUnverified = true }: LayerLookup): Promise<boolean> {
     return (
-      (await this.#database.has(keys.layer(diffId))) ||
-      (includeUnverified && (await this.#database.has(keys.unverifiedLayer(diffId))))
+      (await this.#records.has(keys.layer(diffId))) ||
+      (includeUnverified && (await this.#records.has(keys.unverifiedLayer(diffId))))
     )
   }
 
@@ -67,23 +67,23 @@ export class LayerRecords {
 
   async #compressed(diffId: Digest, { includeUnverified = true }: LayerLookup): Promise<Uint8Array | undefined> {
     return (
-      (await this.#database.get(keys.layer(diffId))) ??
-      (includeUnverified ? await this.#database.get(keys.unverifiedLayer(diffId)) : undefined)
+      (await this.#records.get(keys.layer(diffId))) ??
+      (includeUnverified ? await this.#records.get(keys.unverifiedLayer(diffId)) : undefined)
     )
   }
 
   /** Diff ids of the layers whose indexes this host vouches for. */
   async diffIds(): Promise<Digest[]> {
-    const names = await this.#database.keys(under(prefixes.layer))
+    const names = await this.#records.keys(under(prefixes.layer))
     return names.map((name) => parseDigest(name.slice(prefixes.layer.length)))
   }
 
   async delete(diffId: Digest): Promise<void> {
-    await this.#database.delete(keys.layer(diffId))
+    await this.#records.delete(keys.layer(diffId))
     await this.deleteUnverified(diffId)
   }
 
   async deleteUnverified(diffId: Digest): Promise<void> {
-    await this.#database.delete(keys.unverifiedLayer(diffId))
+    await this.#records.delete(keys.unverifiedLayer(diffId))
   }
 }

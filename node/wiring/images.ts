@@ -7,13 +7,7 @@ import { ImageResolver } from '../images/resolver.ts'
 import { RunningImports } from '../images/running-imports.ts'
 import { Stewards } from '../images/stewards.ts'
 import type { DaemonContext } from './context.ts'
-import type { HoldingsParts } from './holdings.ts'
-import type { LayerParts } from './layers.ts'
-import type { PublicationParts } from './publications.ts'
-import type { RegionParts } from './region.ts'
-import type { RegistryParts } from './registries.ts'
-import type { SourceParts } from './sources.ts'
-import type { StorageParts } from './storage.ts'
+import type { DataParts } from './data.ts'
 
 export interface ImageParts {
   resolver: ImageResolver
@@ -24,20 +18,10 @@ export interface ImageParts {
   verifier: BackgroundVerifier
 }
 
-interface Below {
-  storage: StorageParts
-  registries: RegistryParts
-  region: RegionParts
-  holdings: HoldingsParts
-  publications: PublicationParts
-  layers: LayerParts
-  sources: SourceParts
-}
-
 /** Makes what finds the rootfs of an image, imports it, and verifies it later. */
 export function makeImages(
   { config, log }: DaemonContext,
-  { storage, registries: { registry }, region: { network }, holdings, publications, layers, sources }: Below,
+  { storage, registries: { registry }, region: { network }, holdings, publications, layers, sources }: DataParts,
 ): ImageParts {
   const { catalog } = storage
   const { inventory, transactions } = holdings

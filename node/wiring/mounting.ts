@@ -7,11 +7,7 @@ import type { NativeImages } from '../mount/native/native-images.ts'
 import type { Placement } from '../mount/placement/placement.ts'
 import type { StoreRoom } from '../store/store-room.ts'
 import type { DaemonContext } from './context.ts'
-import type { HoldingsParts } from './holdings.ts'
-import type { PublicationParts } from './publications.ts'
-import type { RegionParts } from './region.ts'
-import type { SourceParts } from './sources.ts'
-import type { StorageParts } from './storage.ts'
+import type { DataParts } from './data.ts'
 
 /** The mounting that this process can do, which depends on how it got its FUSE descriptor. */
 export interface MountBackend {
@@ -41,18 +37,16 @@ export interface MountParts {
   suspect: (chunk: Digest) => Promise<void>
 }
 
-interface Below {
-  storage: StorageParts
-  region: RegionParts
-  holdings: HoldingsParts
-  publications: PublicationParts
-  sources: SourceParts
-}
-
 /** Makes what mounts images, and reads for them. Nothing is served before `mounts` is told to. */
 export function openMounting(
   { config, log, stack }: DaemonContext,
-  { storage, region: { network }, holdings: { inventory }, publications: { profiles }, sources: { fetcher } }: Below,
+  {
+    storage,
+    region: { network },
+    holdings: { inventory },
+    publications: { profiles },
+    sources: { fetcher },
+  }: DataParts,
   openMountBackend: OpenMountBackend,
 ): MountParts {
   const { catalog, storeRoom, uses } = storage

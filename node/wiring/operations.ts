@@ -25,16 +25,10 @@ import { Publisher } from '../publish/publisher.ts'
 import { RawPusher } from '../publish/raw-pusher.ts'
 import type { BandwidthParts } from './bandwidths.ts'
 import type { DaemonContext } from './context.ts'
-import type { HoldingsParts } from './holdings.ts'
+import type { DataParts } from './data.ts'
 import type { ImageParts } from './images.ts'
-import type { LayerParts } from './layers.ts'
 import type { MountParts } from './mounting.ts'
-import type { PublicationParts } from './publications.ts'
-import type { RegionParts } from './region.ts'
 import type { RegionWorkParts } from './region-work.ts'
-import type { RegistryParts } from './registries.ts'
-import type { SourceParts } from './sources.ts'
-import type { StorageParts } from './storage.ts'
 import type { UpkeepParts } from './upkeep.ts'
 
 export interface OperationParts {
@@ -45,15 +39,8 @@ export interface OperationParts {
   listSeeds: ListSeedsOperation
 }
 
-interface Below {
-  storage: StorageParts
+interface Below extends DataParts {
   bandwidths: BandwidthParts
-  registries: RegistryParts
-  region: RegionParts
-  holdings: HoldingsParts
-  publications: PublicationParts
-  layers: LayerParts
-  sources: SourceParts
   images: ImageParts
   mounting: MountParts
   work: RegionWorkParts

@@ -13,15 +13,9 @@ import { SeedJobs } from '../seeds/seed-jobs.ts'
 import type { Room } from '../store/disk-room.ts'
 import type { BandwidthParts } from './bandwidths.ts'
 import type { DaemonContext } from './context.ts'
-import type { HoldingsParts } from './holdings.ts'
+import type { DataParts } from './data.ts'
 import type { ImageParts } from './images.ts'
-import type { LayerParts } from './layers.ts'
 import type { MountParts } from './mounting.ts'
-import type { PublicationParts } from './publications.ts'
-import type { RegionParts } from './region.ts'
-import type { RegistryParts } from './registries.ts'
-import type { SourceParts } from './sources.ts'
-import type { StorageParts } from './storage.ts'
 
 export interface RegionWorkParts {
   peerImports: PeerImports
@@ -38,15 +32,8 @@ export interface RegionWorkParts {
   hot: HotImages
 }
 
-interface Below {
-  storage: StorageParts
+interface Below extends DataParts {
   bandwidths: BandwidthParts
-  registries: RegistryParts
-  region: RegionParts
-  holdings: HoldingsParts
-  publications: PublicationParts
-  layers: LayerParts
-  sources: SourceParts
   images: ImageParts
   mounting: MountParts
 }

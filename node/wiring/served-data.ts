@@ -1,20 +1,13 @@
 import type { ChunkFiles } from '../peers/bulk/chunk-files.ts'
 import type { ServedData } from '../peers/served-data.ts'
+import type { DataParts } from './data.ts'
 import type { HoldingsParts } from './holdings.ts'
 import type { ImageParts } from './images.ts'
 import type { MountParts } from './mounting.ts'
-import type { PublicationParts } from './publications.ts'
-import type { RegionParts } from './region.ts'
 import type { RegionWorkParts } from './region-work.ts'
-import type { SourceParts } from './sources.ts'
 import type { StorageParts } from './storage.ts'
 
-interface Below {
-  storage: StorageParts
-  region: RegionParts
-  holdings: HoldingsParts
-  publications: PublicationParts
-  sources: SourceParts
+interface Below extends DataParts {
   images: ImageParts
   work: RegionWorkParts
 }

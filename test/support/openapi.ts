@@ -45,12 +45,14 @@ export function makeDescription(): object {
       description:
         'HTTP on a unix socket of the host. Fields that a later daemon adds to a result are to be passed over. Errors are ' +
         'problem details of RFC 9457; programs match their code. With `Accept: application/x-ndjson` an answer has lines: ' +
-        'progress, then the result or the error in the last one, under the status 200.',
+        'progress, then the result or the error in the last one, under the status 200. Who may open the socket may send ' +
+        'every request: there are no credentials for the API itself.',
       license: { name: packageManifest.license, identifier: packageManifest.license },
     },
     servers: [
       { url: 'http://p2pfs', description: 'unix socket /run/p2pfs/p2pfs.sock; the name of the host means nothing' },
     ],
+    security: [],
     paths,
     components: { schemas, responses: problemResponses() },
   }

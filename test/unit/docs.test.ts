@@ -23,6 +23,18 @@ test('every log line that the guides quote is one that the product writes', () =
   for (const line of quoted) assert.ok(sources.includes(line), `no source has: ${line}`)
 })
 
+test('a symptom stands in the guide once', () => {
+  const guide = readFileSync(join(top, 'docs/debugging.md'), 'utf8')
+  const symptoms = [...guide.matchAll(/^\| ([^|]+) \|/gm)]
+    .map(([, symptom]) => symptom!)
+    .filter((cell) => !/^-+$/.test(cell))
+  assert.ok(symptoms.length > 30, 'the guide has tables')
+  assert.deepEqual(
+    symptoms.filter((symptom, index) => symptoms.indexOf(symptom) !== index),
+    [],
+  )
+})
+
 test('every file that the architecture names is there', () => {
   const text = readFileSync(join(top, 'ARCHITECTURE.md'), 'utf8')
   const files = new Set([...text.matchAll(/(?<![\w/.*-])[\w/.-]*\w\.(?:ts|sh|md)\b/g)].map(([file]) => file))

@@ -10,6 +10,7 @@ import type { FuseDriver, ReadHandler } from './driver.ts'
 import { imageFile, ImageNodes, type ServedImage } from './image-nodes.ts'
 import {
   encodeNotifyInvalEntry,
+  encodeNotifyInvalInode,
   encodeNotifyResend,
   encodeReply,
   errnos,
@@ -132,10 +133,10 @@ export class DevFuseDriver implements FuseDriver {
     await this.#makeKernelForget(rootNodeId, name)
     // The kernel caches an image file for a mount in another namespace that has ended meanwhile.
     for (const { image } of this.#nodes.hidden()) await this.#makeKernelForget(image.nodeId, imageFile)
+    // It may have it from the earlier daemon: it then says when it drops it.
+    const isKept = this.#parts.resumed && (await this.#isInKernel(served.image))
     // It may have been dropped or added again meanwhile.
-    if (this.#nodes.named(name) !== served || !served.isHidden || served.references > 0) return false
-    // The kernel may have it from the earlier daemon: it then says when it drops it.
-    if (this.#parts.resumed) return false
+    if (this.#nodes.named(name) !== served || !served.isHidden || served.references > 0 || isKept) return false
     this.#delete(name)
     return true
   }
@@ -159,6 +160,19 @@ export class DevFuseDriver implements FuseDriver {
     await writeAsync(this.#parts.fd, encodeNotifyInvalEntry(parent, name)).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') this.#parts.log.debug('kernel keeps a name that is gone', { error, name })
     })
+  }
+
+  /** Whether the kernel has the directory or the file of an image, whoever told it. */
+  async #isInKernel({ nodeId }: BlockImage): Promise<boolean> {
+    const answers = await Promise.all(
+      [nodeId, nodeId + 1].map(async (id) =>
+        writeAsync(this.#parts.fd, encodeNotifyInvalInode(id)).then(
+          () => true,
+          (error: NodeJS.ErrnoException) => error.code !== 'ENOENT',
+        ),
+      ),
+    )
+    return answers.includes(true)
   }
 
   #post(message: ToWorker): void {

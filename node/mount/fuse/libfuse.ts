@@ -29,6 +29,11 @@ export async function loadLibfuse({ run = runTool }: { run?: RunTool } = {}): Pr
     const name = 'fuse-native'
     Fuse = ((await import(name)) as { default: FuseNative }).default
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND')
+      return fail(
+        'its package fuse-native is not installed: npm ci in a checkout of p2pfs does it, and the Debian package has none',
+        cause,
+      )
     return fail(`libfuse 2 cannot be loaded (${(cause as Error).message.split('\n')[0]}); ${packages}`, cause)
   }
   await access('/dev/fuse', constants.R_OK | constants.W_OK).catch((cause: unknown) =>

@@ -54,6 +54,7 @@ const hasResend = 1 << 7
 const openFlags = { keepCache: 1 << 1, noFlush: 1 << 5 }
 /** R_OK of access(2). */
 const readAccess = 4
+const notifyInvalInode = 2
 const notifyInvalEntry = 3
 /**
  * FUSE_NOTIFY_RESEND, Linux 6.9: the kernel hands the requests that were taken and not answered to whoever reads next.
@@ -219,6 +220,20 @@ export function encodeNotifyResend(): Buffer {
   const out = Buffer.alloc(outHeaderBytes)
   out.writeUInt32LE(out.length, 0)
   out.writeInt32LE(notifyResend, 4)
+  return out
+}
+
+/**
+ * Makes the kernel ask anew for the attributes of a file or directory. It answers ENOENT where it has none with this id,
+ * which is what this is for: fuse_reverse_inval_inode() of fs/fuse/inode.c.
+ */
+export function encodeNotifyInvalInode(nodeId: number): Buffer {
+  const out = Buffer.alloc(outHeaderBytes + 24)
+  out.writeUInt32LE(out.length, 0)
+  out.writeInt32LE(notifyInvalInode, 4)
+  out.writeBigUInt64LE(BigInt(nodeId), outHeaderBytes)
+  // An offset below zero: its pages stay.
+  out.writeBigInt64LE(-1n, outHeaderBytes + 8)
   return out
 }
 

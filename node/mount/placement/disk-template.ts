@@ -37,6 +37,14 @@ const spareBlocks = 16
 /** Attempts to find the size of the file: each adds the blocks that the last one lacked. */
 const maxAttempts = 5
 
+/** @throws invalid for a size that a disk cannot have */
+export function checkDiskSize(usableBytes: number): void {
+  if (!Number.isSafeInteger(usableBytes) || usableBytes < minBytes || usableBytes > maxBytes)
+    throw new P2pfsError('invalid', `a disk of ${usableBytes} bytes cannot be made; it takes 1 MiB to 8 TiB`, {
+      isUsage: true,
+    })
+}
+
 /** Empty ext4 disks in sparse files. Each is copied from a template, which is made once for its size. */
 export class DiskTemplates {
   readonly #run: RunTool
@@ -85,9 +93,7 @@ export class DiskTemplates {
   }
 
   async #templateOf(usableBytes: number, signal: AbortSignal): Promise<string> {
-    if (!Number.isSafeInteger(usableBytes) || usableBytes < minBytes || usableBytes > maxBytes) {
-      throw new P2pfsError('invalid', `a disk of ${usableBytes} bytes cannot be made; it takes 1 MiB to 8 TiB`)
-    }
+    checkDiskSize(usableBytes)
     return await this.#making.run(String(usableBytes), signal, async () => await this.#template(usableBytes))
   }
 

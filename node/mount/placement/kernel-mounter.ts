@@ -187,7 +187,8 @@ export class KernelMounter {
     if (result.ok || (await readMounts()).every((standing) => identityOf(standing) !== identity)) return
     throw new P2pfsError(
       'conflict',
-      `cannot umount ${directory}: ${result.message}; stop what uses it (fuser -m, losetup -a) and try again`,
+      `cannot umount ${directory}: ${inShort(result.message, directory)}; stop what uses it (fuser -vm ${directory}, losetup -a) and ` +
+        'try again',
       { directory },
     )
   }
@@ -206,9 +207,20 @@ exit(syscall(${call}, $file, $directory, $type, ${mountReadOnly}, $data) == 0 ? 
 
   async #mount(argv: string[], directory: string): Promise<void> {
     const result = await this.#run('mount', argv)
-    if (!result.ok)
-      throw new P2pfsError('unavailable', `cannot mount on ${directory}: ${result.message}`, { directory })
+    if (result.ok) return
+    const why = inShort(result.message, directory)
+    const advice = why.includes('loop device') ? '; modprobe loop, or give the container its devices' : ''
+    throw new P2pfsError('unavailable', `cannot mount on ${directory}: ${why}${advice}`, { directory })
   }
+}
+
+/** What mount(8) or umount(8) says, without its name, the directory and the dot at the end: they stand in a sentence. */
+function inShort(message: string, directory: string): string {
+  const [line = ''] = message.split('\n')
+  return line
+    .replace(/^u?mount: /, '')
+    .replace(`${directory}: `, '')
+    .replace(/\.$/, '')
 }
 
 /** A path as an option of overlayfs. */

@@ -1,4 +1,4 @@
-import type { Libp2p, Stream } from '@libp2p/interface'
+import type { Libp2p } from '@libp2p/interface'
 import { isP2pfsError, P2pfsError, type ErrorCode } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import {
@@ -13,6 +13,7 @@ import { readFrames, writeFrame } from '../frames.ts'
 import type { Membership } from '../membership.ts'
 import type { Peer } from '../peer.ts'
 import type { PeerStanding } from '../peer-standing.ts'
+import { QuestionStream } from '../question-stream.ts'
 import type { ImportEvents } from '../served-data.ts'
 
 /**
@@ -81,14 +82,11 @@ export class ImportClient {
   ): Promise<ImportOutcome> {
     const silence = new SilenceWatch(peer.standing)
     const ended = AbortSignal.any([signal, silence.signal])
-    let stream: Stream | undefined
-    const onAbort = (): void => stream?.abort(ended.reason as Error)
-    ended.addEventListener('abort', onAbort, { once: true })
     const checkPace = createPaceCheck()
     const checkRate = createRateCheck()
     try {
-      stream = await this.#parts.host.dialProtocol(peer.libp2pId, importProtocol, { signal: ended })
-      ended.throwIfAborted()
+      using question = await QuestionStream.open(this.#parts.host, peer, importProtocol, { signal: ended })
+      const { stream } = question
       await writeFrame(stream, [encodeImportRequest(request)], { signal: ended })
       for await (const bytes of readFrames(stream, maxImportAnswerBytes)) {
         const answer = parseImportAnswer(bytes)
@@ -114,9 +112,6 @@ export class ImportClient {
       throw error
     } finally {
       silence.stop()
-      ended.removeEventListener('abort', onAbort)
-      // The stream is reset, not closed: the steward ends its work where nobody else wants it.
-      stream?.abort(new P2pfsError('closed', 'the asker is done'))
     }
   }
 }

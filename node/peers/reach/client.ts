@@ -9,6 +9,7 @@ import {
 } from '../../../protocol/messages/reach.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import type { Membership } from '../membership.ts'
+import { QuestionStream } from '../question-stream.ts'
 
 /** A member tries all ports at once, for three seconds, and may wait its turn before (ms). */
 const answerTimeoutMs = 10_000
@@ -40,19 +41,13 @@ export class ReachClient {
     const ended = AbortSignal.any([signal, AbortSignal.timeout(answerTimeoutMs)])
     const peer = await membership.reach(peerId, { signal: ended })
     try {
-      const stream = await host.dialProtocol(peer.libp2pId, reachProtocol, { signal: ended })
-      const onAbort = (): void => stream.abort(ended.reason as Error)
-      ended.addEventListener('abort', onAbort, { once: true })
-      try {
-        const begunMs = performance.now()
-        await writeFrame(stream, [encodeReachRequest(ports)], { signal: ended })
-        const { done, value } = await readFrames(stream, maxReachMessageBytes).next()
-        if (done === true) throw new P2pfsError('unavailable', 'the member ended the question without an answer')
-        return { ...parseReachAnswer(value, ports.length), tookMs: performance.now() - begunMs }
-      } finally {
-        ended.removeEventListener('abort', onAbort)
-        stream.abort(new P2pfsError('closed', 'the question is over'))
-      }
+      using question = await QuestionStream.open(host, peer, reachProtocol, { signal: ended })
+      const { stream } = question
+      const begunMs = performance.now()
+      await writeFrame(stream, [encodeReachRequest(ports)], { signal: ended })
+      const { done, value } = await readFrames(stream, maxReachMessageBytes).next()
+      if (done === true) throw new P2pfsError('unavailable', 'the member ended the question without an answer')
+      return { ...parseReachAnswer(value, ports.length), tookMs: performance.now() - begunMs }
     } catch (error) {
       signal.throwIfAborted()
       if (isP2pfsError(error, 'invalid')) membership.ban(peer, error)

@@ -1,4 +1,4 @@
-import type { Libp2p, Stream } from '@libp2p/interface'
+import type { Libp2p } from '@libp2p/interface'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import {
   encodeSeedRequest,
@@ -15,6 +15,7 @@ import type { SeedJob, SeedProgress } from '../../../protocol/seed-job.ts'
 import { systemClock, type Clock } from '../../base/clock.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 import type { Membership } from '../membership.ts'
+import { QuestionStream } from '../question-stream.ts'
 
 /** A target that says nothing for so long is given up (ms): it gives a sign every second, and may be busy with chunks. */
 const silenceMs = 10_000
@@ -108,14 +109,11 @@ export class SeedClient {
     const giveUp = (): void =>
       silent.abort(new P2pfsError('timeout', 'the member is silent', { peer: peerId, timeoutMs: silenceMs }))
     let cancel = this.#clock.after(silenceMs, giveUp)
-    let stream: Stream | undefined
-    const onAbort = (): void => stream?.abort(ended.reason as Error)
-    ended.addEventListener('abort', onAbort, { once: true })
     const startedAtMs = this.#clock.now()
     let answers = 0
     try {
-      stream = await host.dialProtocol(peer.libp2pId, seedProtocol, { signal: ended })
-      ended.throwIfAborted()
+      using question = await QuestionStream.open(host, peer, seedProtocol, { signal: ended })
+      const { stream } = question
       await writeFrame(stream, [encodeSeedRequest(request)], { signal: ended })
       for await (const bytes of readFrames(stream, maxSeedMessageBytes)) {
         const answer = parseSeedAnswer(bytes)
@@ -140,9 +138,6 @@ export class SeedClient {
           })
     } finally {
       cancel()
-      ended.removeEventListener('abort', onAbort)
-      // Reset, not closed: a target ends its work where nobody waits for it.
-      stream?.abort(new P2pfsError('closed', 'the asker is done'))
     }
   }
 }

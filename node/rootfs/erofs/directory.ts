@@ -1,5 +1,6 @@
 import type { ByteString } from '../../../protocol/layer-entry.ts'
-import { blockBytes, direntBytes, entryTypes } from './format.ts'
+import { entryTypes } from '../tree/inode-types.ts'
+import { blockBytes, direntBytes } from './format.ts'
 
 export interface DirectoryEntry {
   name: ByteString

@@ -27,14 +27,3 @@ export const layouts = { plain: 0, inline: 2, chunks: 4 } as const
 export const nullBlock = 0xffffffff
 /** Greatest chunk size, as a power of two of blocks: the format has 5 bits for it. */
 export const maxChunkBits = 31
-
-export const typeBits = {
-  fifo: 0o010000,
-  character: 0o020000,
-  directory: 0o040000,
-  block: 0o060000,
-  file: 0o100000,
-  symlink: 0o120000,
-} as const
-/** File types in directory entries. */
-export const entryTypes = { file: 1, directory: 2, character: 3, block: 4, fifo: 5, symlink: 7 } as const

@@ -1,6 +1,7 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsInode } from '../tree/rootfs-inode.ts'
-import { inodeBytes, layouts, typeBits, xattrHeaderBytes } from './format.ts'
+import { typeBits } from '../tree/inode-types.ts'
+import { inodeBytes, layouts, xattrHeaderBytes } from './format.ts'
 
 /** The parts of an inode that depend on the layout. */
 export interface InodeBody {

@@ -1,6 +1,7 @@
 import type { ByteString } from '../../../protocol/layer-entry.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
-import { blockBytes, entryTypes } from './format.ts'
+import { entryTypes } from '../tree/inode-types.ts'
+import { blockBytes } from './format.ts'
 import { directoryHash } from './hash.ts'
 
 export interface DirectoryEntry {

@@ -20,14 +20,3 @@ export const inodeFlags = { index: 0x1000, extents: 0x80000 } as const
 export const compatible = { extAttr: 0x8, dirIndex: 0x20, sparseSuper2: 0x200 } as const
 export const incompatible = { fileType: 0x2, extents: 0x40, flexBg: 0x200 } as const
 export const readOnlyCompatible = { largeFile: 0x2, dirNlink: 0x20, extraIsize: 0x40, readOnly: 0x1000 } as const
-
-export const typeBits = {
-  fifo: 0o010000,
-  character: 0o020000,
-  directory: 0o040000,
-  block: 0o060000,
-  file: 0o100000,
-  symlink: 0o120000,
-} as const
-/** File types in directory entries. */
-export const entryTypes = { file: 1, directory: 2, character: 3, block: 4, fifo: 5, symlink: 7 } as const

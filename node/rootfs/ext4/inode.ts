@@ -1,6 +1,7 @@
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsInode } from '../tree/rootfs-inode.ts'
-import { extraInodeBytes, inodeBytes, inodeFlags, maxDirectoryLinks, typeBits } from './format.ts'
+import { typeBits } from '../tree/inode-types.ts'
+import { extraInodeBytes, inodeBytes, inodeFlags, maxDirectoryLinks } from './format.ts'
 
 const firstSecond = -(2 ** 31)
 const lastSecond = 2 ** 31 - 1 + 3 * 2 ** 32

@@ -34,11 +34,12 @@ const forgetTimeoutMs = 10_000
 
 type OnMiss = ReadHandler['miss']
 
-/** Makes a driver on `DIRECTORY/mnt`. It defers its end to the stack. */
+/** Makes a driver on `DIRECTORY/mnt`, maybe as one that another has served before. It defers its end to the stack. */
 type OpenDriver = (stack: AsyncDisposableStack, directory: string) => Promise<FuseDriver>
 
-const kinds: Record<string, OpenDriver> = {
-  'on /dev/fuse': async (stack, directory) => {
+const onDevFuse =
+  ({ resumed }: { resumed: boolean }): OpenDriver =>
+  async (stack, directory) => {
     const mountPoint = join(directory, 'mnt')
     await mkdir(mountPoint)
     // It stays open: the workers read from it until the mount is gone.
@@ -49,9 +50,12 @@ const kinds: Record<string, OpenDriver> = {
     })
     assert.deepEqual(await once(mount, 'exit'), [0, null])
     stack.defer(async () => void (await run('umount', [mountPoint])))
-    const parts = { fd, resumed: false, log: silentLog, lost: () => undefined }
+    const parts = { fd, resumed, log: silentLog, lost: () => undefined }
     return new DevFuseDriver({ ...parts, chunkDirectory: join(directory, 'chunks') }, { workers: 2 })
-  },
+  }
+
+const kinds: Record<string, OpenDriver> = {
+  'on /dev/fuse': onDevFuse({ resumed: false }),
   'of fuse-native': async (stack, directory) => {
     const driver = new FuseNativeDriver({ log: silentLog }, { mountPoint: join(directory, 'mnt') })
     stack.defer(async () => await driver.stop())
@@ -233,6 +237,19 @@ for (const [kind, openDriver] of Object.entries(kinds)) {
     assert.ok(kept.bytes.equals(await readFile(kept.path(mountPoint))))
   })
 }
+
+test('a driver that has taken over serves a removed image as long as the kernel has it, and no longer', async () => {
+  const [unread, read] = [new TestImage(9), new TestImage(10)]
+  await using served = await serve(onDevFuse({ resumed: true }), handlerOf(unread, read), unread, read)
+  const { driver, mountPoint } = served
+  assert.equal(await driver.remove(unread.block.name), true, 'the kernel has never asked for it')
+  {
+    await using file = await open(read.path(mountPoint))
+    assert.equal(await driver.remove(read.block.name), false)
+    assert.equal((await file.stat()).size, read.bytes.length)
+  }
+  assert.deepEqual(await readdir(mountPoint), [])
+})
 
 // The thread of libfuse, like the workers, does not end before the process.
 after(() => void setTimeout(() => process.exit(), 100).unref())

@@ -106,7 +106,7 @@ test('a certificate for another host is denied; certificates that are none are s
   const plain = await startRegistry(t)
   await assert.rejects(
     secureClient(t, plain.authority, {}).range(0, 10),
-    fails('unavailable', /name it with --insecure-registry/),
+    fails('unavailable', /name it to the daemon with --insecure-registry/),
   )
 })
 

@@ -12,26 +12,31 @@ import { temporaryDirectory } from '../../support/temporary.ts'
 
 const commands = await describeCommands(all)
 
+/** How a script ends that cannot do its work. */
+const lacksModule = 77
+/** A shell that waits for good is a fault (ms). */
+const timeoutMs = 60_000
+
 /** The output of a shell for a script; the test is skipped where there is no such shell. */
 function shell(t: TestContext, name: string, argv: readonly string[], input?: string): string | undefined {
-  const { error, status, stdout, stderr } = spawnSync(name, argv, { encoding: 'utf8', input })
-  if (error !== undefined) {
-    t.skip(`there is no ${name}`)
+  const { error, status, stdout, stderr } = spawnSync(name, argv, { encoding: 'utf8', input, timeout: timeoutMs })
+  if ((error !== undefined && 'code' in error && error.code === 'ENOENT') || status === lacksModule) {
+    t.skip(`there is no ${name}, or it lacks a module`)
     return undefined
   }
-  assert.equal(status, 0, stderr)
+  assert.equal(status, 0, `${error?.message ?? ''} ${stderr} ${stdout}`)
   return stdout
 }
 
 test('every shell is told of every command and option', () => {
   for (const [script, flag] of [
-    [bashCompletion(commands), (option: string) => `--${option}`],
-    [zshCompletion(commands), (option: string) => `--${option}[`],
-    [fishCompletion(commands), (option: string) => ` -l ${option} `],
+    [bashCompletion(commands), (option: string) => new RegExp(`--${option}\\b`)],
+    [zshCompletion(commands), (option: string) => new RegExp(`--${option}=?\\[`)],
+    [fishCompletion(commands), (option: string) => new RegExp(` -l ${option} `)],
   ] as const)
     for (const { name, options } of commands) {
       assert.ok(script.includes(name), name)
-      for (const option of Object.keys(options)) assert.ok(script.includes(flag(option)), `${name} --${option}`)
+      for (const option of Object.keys(options)) assert.match(script, flag(option), `${name} --${option}`)
     }
 })
 
@@ -53,6 +58,8 @@ test('bash offers commands, options, choices and paths', (t) => {
   assert.deepEqual(offers('import', `${directory}/a`), [`${directory}/a file`])
   assert.deepEqual(offers('completion', 'z'), ['zsh'])
   assert.deepEqual(offers('mount', 'x', '--size', ''), [])
+  assert.deepEqual(offers('mount', '--as', '='), ['drive', 'tree'])
+  assert.deepEqual(offers('mount', '--as', '=', 't'), ['tree'])
 })
 
 test('fish offers the same', (t) => {
@@ -69,8 +76,42 @@ test('fish offers the same', (t) => {
   assert.deepEqual(offers('p2pfs mount --wri'), ['--writable'])
   assert.deepEqual(offers('p2pfs mount x --as '), ['drive', 'tree'])
   assert.deepEqual(offers('p2pfs umount /et'), ['/etc/'])
+  assert.deepEqual(offers('p2pfs help umo'), ['umount'])
 })
 
-test('zsh takes its completion', (t) => {
-  shell(t, 'zsh', ['-n'], zshCompletion(commands))
+/** Types a line into a zsh with the completion, and a tab; prints the line as it then is. */
+const zshTyping = `zmodload zsh/zpty || exit ${lacksModule}
+zpty z zsh -f -i
+say() { zpty -w z "$1"; }
+say 'PS1=; unsetopt zle; autoload -Uz compinit; compinit -u -D; . '$1
+say 'widget() { zle complete-word; print -r -- "<$BUFFER>"; BUFFER=; }; setopt zle; zle -N widget; bindkey "^I" widget'
+say 'cd /; print READ''Y'
+zpty -r z out '*READY*'
+shift
+for line; do
+  zpty -w -n z "$line"$'\\t'
+  zpty -r z out '*<p2pfs*>*'
+  out=\${out%>*}
+  print -r -- "\${out##*<}"
+done`
+
+test('zsh offers the same', (t) => {
+  const script = join(temporaryDirectory(t), '_p2pfs')
+  writeFileSync(script, zshCompletion(commands))
+  const typed: Record<string, string> = {
+    'p2pfs mou': 'p2pfs mount ',
+    'p2pfs hel': 'p2pfs help ',
+    'p2pfs help umo': 'p2pfs help umount ',
+    'p2pfs mount --wri': 'p2pfs mount --writable ',
+    'p2pfs mount --as t': 'p2pfs mount --as tree ',
+    'p2pfs mount --as=t': 'p2pfs mount --as=tree ',
+    'p2pfs umount /et': 'p2pfs umount /etc/',
+    'p2pfs import --raw /etc/passw': 'p2pfs import --raw /etc/passwd',
+    'p2pfs completion z': 'p2pfs completion zsh ',
+    'p2pfs seeds c': 'p2pfs seeds cancel ',
+  }
+  const said = shell(t, 'zsh', ['-f', '-c', zshTyping, 'zsh', script, ...Object.keys(typed)])
+  if (said === undefined) return
+  for (const [index, [line, wanted]] of Object.entries(typed).entries())
+    assert.ok(said.split('\n')[index]?.startsWith(wanted), `${line}: ${said.split('\n')[index]}`)
 })

@@ -44,7 +44,7 @@ test('a host that has all it needs is found well', async () => {
   const checks = await check(hostWith())
   for (const { name, state, advice } of Object.values(checks))
     assert.deepEqual([state, advice], ['ok', undefined], name)
-  assert.equal(Object.keys(checks).length, 9)
+  assert.equal(Object.keys(checks).length, 10)
 })
 
 const lacks: [string, Host, string, Check['state'], RegExp, RegExp][] = [
@@ -77,7 +77,7 @@ const lacks: [string, Host, string, Check['state'], RegExp, RegExp][] = [
   ],
   [
     'no device',
-    hostWith({ tryOpen: async () => await Promise.resolve('missing') }),
+    hostWith({ tryOpen: async (path) => await Promise.resolve(path === '/dev/fuse' ? 'missing' : 'ok') }),
     '/dev/fuse',
     'problem',
     /not there/,
@@ -85,11 +85,19 @@ const lacks: [string, Host, string, Check['state'], RegExp, RegExp][] = [
   ],
   [
     'no right to the device',
-    hostWith({ tryOpen: async () => await Promise.resolve('denied') }),
+    hostWith({ tryOpen: async (path) => await Promise.resolve(path === '/dev/fuse' ? 'denied' : 'ok') }),
     '/dev/fuse',
     'problem',
     /cannot be opened/,
     /root/,
+  ],
+  [
+    'no loop devices',
+    hostWith({ tryOpen: async (path) => await Promise.resolve(path === '/dev/fuse' ? 'ok' : 'missing') }),
+    'loop devices',
+    'warning',
+    /--size/,
+    /modprobe loop/,
   ],
   [
     'few files',

@@ -48,6 +48,13 @@ const unnamed = `{
     all('svg').filter((node) => node.getAttribute('role') !== 'img' || !node.hasAttribute('aria-label')).length
 }`
 
+/** In the page: figures that would cover what is beside them, with a long value in each. */
+const wideFigures = `{
+  const values = [...document.querySelectorAll('.figures dd')]
+  for (const value of values) value.firstChild.textContent = '1023 GiB, 1023 GiB'
+  values.filter((value) => value.scrollWidth > value.clientWidth).map((value) => value.textContent).join()
+}`
+
 interface Shown {
   page: Page
   listener: MetricsListener
@@ -129,6 +136,7 @@ describe('the status page', { skip: program === undefined ? 'no chromium (Debian
       assert.doesNotMatch(body, /w{200}/)
       const scroll = await page.evaluate<number>('document.documentElement.scrollWidth')
       assert.ok(scroll <= width, `${scroll} px wide`)
+      assert.equal(await page.evaluate(wideFigures), '', 'figures that are wider than their place')
       assert.deepEqual(complaints, [])
     })
   }

@@ -6,13 +6,16 @@ import { bindProgram } from '../../../node/mount/placement/system-calls.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
 /** A mounter whose tools do as `answer` says, and the command lines that it has run. */
-function mounterWhere(answer: (line: string) => boolean): { mounter: KernelMounter; lines: string[] } {
+function mounterWhere(
+  answer: (line: string) => boolean,
+  message = 'refused',
+): { mounter: KernelMounter; lines: string[] } {
   const lines: string[] = []
   const mounter = new KernelMounter({
     run: async (command, argv) => {
       const line = [command, ...argv.map((word) => (word === bindProgram ? 'BIND' : word))].join(' ')
       lines.push(line)
-      return { ok: answer(line), message: 'refused' }
+      return { ok: answer(line), message }
     },
   })
   return { mounter, lines }
@@ -43,4 +46,13 @@ test('a bind whose options the kernel refuses does not come to stand on the dire
     code: 'unavailable',
   })
   assert.ok(!lines.some((line) => line.startsWith('mount') && line.endsWith('/target')), lines.join())
+})
+
+test('what mount(8) says stands in a sentence that says what to do', async () => {
+  const said = 'mount: /t: failed to setup loop device for /disk.img.\n       dmesg(1) may have more information.'
+  const { mounter } = mounterWhere(() => false, said)
+  await assert.rejects(mounter.bind('/source', '/t'), {
+    message:
+      'cannot mount on /t: failed to setup loop device for /disk.img; modprobe loop, or give the container its devices',
+  })
 })

@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import type { Check } from '../../../node/control/api.ts'
 import { DoctorOperation, type DoctorParts } from '../../../node/operations/doctor.ts'
 import { ImageRequests } from '../../../node/operations/image-request.ts'
+import { transportError } from '../../../node/registry/transport-error.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 
 const { signal } = new AbortController()
@@ -105,6 +106,10 @@ test('a registry is asked for the image and a byte of a layer', async () => {
     assert.deepEqual([refused!.state, refused!.found], ['problem', 'so it is'])
     assert.match(refused!.advice!, advice)
   }
+  const cause = Object.assign(new Error('no'), { code: 'CERT_HAS_EXPIRED' })
+  const expired = transportError(new URL('https://host:5000/'), cause)
+  const { registry: distrusted } = await look({ image, resolve: async () => await Promise.reject(expired) })
+  assert.equal(distrusted!.advice, undefined, 'credentials do not help where a certificate is not good')
   const range = async (): Promise<never> => await Promise.reject(new P2pfsError('unsupported', 'no ranges'))
   assert.equal((await look({ image, range }))['layers']!.state, 'warning')
   assert.equal((await look({ image: 'local:app' }))['registry']!.state, 'left-out')

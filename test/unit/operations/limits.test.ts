@@ -22,10 +22,16 @@ async function opened(
   bandwidths: Record<LimitName, Bandwidth>
   clock: FakeClock
   warned: LogFields[]
+  set: unknown[]
 }> {
   const clock = new FakeClock()
   const warned: LogFields[] = []
-  const log: Log = { ...silentLog, warn: (_message, fields = {}) => void warned.push(fields) }
+  const set: unknown[] = []
+  const log: Log = {
+    ...silentLog,
+    warn: (_message, fields = {}) => void warned.push(fields),
+    info: (_message, { limit } = {}) => void set.push(limit),
+  }
   const limit = (): Bandwidth => new Bandwidth({ clock, nowUs: () => BigInt(Math.round(1e9 + clock.now() * 1000)) })
   const file = join(directory, 'limits.json')
   const bandwidths = {
@@ -58,9 +64,18 @@ async function opened(
     bandwidths,
     clock,
     warned,
+    set,
     rates: () => limitNames.map((name) => bandwidths[name].bytesPerSecond),
   }
 }
+
+test('the log says of limits that were changed, now or for the daemon before, and not of what the options say', async (t) => {
+  const { operation, set, directory } = await opened(t)
+  assert.deepEqual(set, [])
+  await operation.run({ set: { seed: '5MB' } })
+  assert.deepEqual(set, ['seed'])
+  assert.deepEqual((await opened(t, directory)).set, ['seed'])
+})
 
 test('a limit that is changed holds at once, and for the next daemon, until it is reset', async (t) => {
   const { operation, rates, directory, file } = await opened(t)

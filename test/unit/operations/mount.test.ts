@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { silentLog } from '../../../node/base/log.ts'
 import type { MountRequest } from '../../../node/control/api.ts'
+import { isUsage } from '../../../node/control/usage.ts'
 import type { MountPolicy } from '../../../node/images/resolver.ts'
 import type { ResolvedRootfs } from '../../../node/model/image.ts'
 import { ImageRequests } from '../../../node/operations/image-request.ts'
@@ -117,6 +118,13 @@ test('a mount that names no policy, or auto, has that of the daemon', async (t) 
       [pull, pull, 'never'],
     )
   }
+})
+
+test('a disk that cannot be made is wrong usage, and no image is looked for', async (t) => {
+  const { run, asked } = host(t)
+  for (const request of [{ scratchBytes: 2 ** 47 }, { as: 'tree', writable: true, limitBytes: 1024 }] as const)
+    await assert.rejects(run(request), (error) => isUsage(error))
+  assert.deepEqual(asked, [])
 })
 
 test('a mount is given up after its time, and says so', async (t) => {

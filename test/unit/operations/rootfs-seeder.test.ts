@@ -20,11 +20,14 @@ const resolved = {
 } as unknown as ResolvedRootfs
 
 /** Seeds an image; `fails` tells with which error a chunk is not delivered now. */
-function seeding(fails: (index: number, nowMs: number) => ErrorCode | undefined, freeBytes = Infinity) {
+function seeding(
+  fails: (index: number, nowMs: number) => ErrorCode | undefined,
+  { freeBytes = Infinity, localBytes = 0, pinnedBytes = 0 } = {},
+) {
   const clock = new FakeClock()
   const here = new Set<Digest>()
   const seeder = new RootfsSeeder({
-    inventory: { has: (digest) => here.has(digest), isWhole: () => false, localBytes: () => 0 },
+    inventory: { has: (digest) => here.has(digest), isWhole: () => false, localBytes: () => localBytes },
     fetcher: {
       fetchToStore: async ({ digest }) => {
         await Promise.resolve()
@@ -35,7 +38,7 @@ function seeding(fails: (index: number, nowMs: number) => ErrorCode | undefined,
       },
       settled: async () => await Promise.resolve(),
     },
-    pins: { claim: async () => await Promise.resolve() },
+    pins: { claim: async () => await Promise.resolve(), pinnedBytes },
     kept: { hold: () => ({ [Symbol.dispose]: () => undefined }) },
     room: async () => await Promise.resolve({ freeBytes, sizeBytes: freeBytes }),
     noteUse: () => undefined,
@@ -84,7 +87,12 @@ for (const code of ['denied', 'invalid'] as const)
   })
 
 test('a seed of an image for which the store can have no room fails before anything is fetched', async () => {
-  const { here, after } = seeding(() => undefined, table.sizeBytes - 1)
-  assert.equal(await after(1_000), 'unavailable')
-  assert.equal(here.size, 0)
+  const freeBytes = table.sizeBytes - 1
+  for (const room of [{ freeBytes }, { freeBytes, localBytes: table.sizeBytes / 2 }]) {
+    const { here, after } = seeding(() => undefined, room)
+    assert.equal(await after(1_000), 'unavailable')
+    assert.equal(here.size, 0)
+  }
+  const { after } = seeding(() => undefined, { freeBytes, localBytes: 4096, pinnedBytes: table.sizeBytes })
+  assert.equal(await after(1_000), 'whole', 'it shares with what is pinned')
 })
