@@ -1,6 +1,8 @@
 import { isP2pfsError } from '../protocol/errors.ts'
 import { describeCommand, type OptionDescriptions } from './command.ts'
+import { exitStatusOf } from '../node/base/exit-status.ts'
 import { UsageError } from './failure.ts'
+import { printNote } from './output.ts'
 
 export const command = describeCommand({
   name: 'daemon',
@@ -30,10 +32,10 @@ without mounts it ends, too. A daemon that dies is started again; if none can be
 
 Exit status; the reason is in the log:
   0   stopped by a signal
-  2   wrong option
+  2   wrong option on the command line
   70  the daemon crashes whenever it starts
   75  cannot start now, but another try may help: a port is in use, the disk is full
-  78  cannot start until something is changed`,
+  78  cannot start until something is changed, as an option in the configuration file or in the environment`,
 })
 
 /** Flags that say what to do, and are no options of the configuration. */
@@ -52,7 +54,10 @@ export async function run(given: string[]): Promise<number> {
   try {
     config = loadConfig(argv, process.env)
   } catch (error) {
-    throw isP2pfsError(error, 'invalid') ? new UsageError(error.message) : error
+    if (!isP2pfsError(error, 'invalid')) throw error
+    if (error.details['isStored'] !== true) throw new UsageError(error.message)
+    printNote(error.message)
+    return exitStatusOf(error)
   }
   if (given.includes('--check')) return 0
   const { stopMounts, supervise } = await import('../node/supervise.ts')

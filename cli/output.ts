@@ -20,7 +20,7 @@ export function endWithReader(): void {
     printNote(`cannot write the output: ${error.message}`)
     process.exit(1)
   })
-  // What is said there is for a person, who is gone; the command goes on.
+  // Texts there are for a person, who is gone; the command goes on.
   process.stderr.on('error', () => undefined)
 }
 

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import type { SeedJobRequest, SeedJobResult, SeedRequest, SeedResult } from '../node/control/api.ts'
+import type { SeedJobReport, SeedJobRequest, SeedJobResult, SeedRequest, SeedResult } from '../node/control/api.ts'
 import { parseSeedJobRequest, parseSeedRequest } from '../node/control/requests.ts'
 import { checkRequest, imageArgument, imageOptions, imageRequest } from './arguments.ts'
 import { authOptions, withAuth } from './auth.ts'
@@ -76,17 +76,17 @@ export async function run(argv: string[]): Promise<number> {
   const { publish = false, as, platform, format, progress: _progress, ...job } = rest
   const variant = { ...(platform !== undefined && { platform }), ...(format !== undefined && { format }) }
   const image = { ...imageRequest(name, variant, resolve), ...auth }
+  const uses = as === undefined ? {} : { as: as.split(',') }
   if (Object.keys(job).length > 0) {
     if (publish) throw new UsageError('--publish is for a seed on this host; seed the image with --publish first')
-    if (as !== undefined) throw new UsageError('--as is for a seed on this host; give one order for each --format')
-    const request: SeedJobRequest = checkRequest(parseSeedJobRequest, { ...image, ...parseJob(job) })
+    const request: SeedJobRequest = checkRequest(parseSeedJobRequest, { ...image, ...uses, ...parseJob(job) })
     const result = await callWithProgress('placeSeed', request, parsed, describeResult)
     return result.placed === false ? 1 : 0
   }
   const request: SeedRequest = checkRequest(parseSeedRequest, {
     ...image,
     publish,
-    ...(as !== undefined && { as: as.split(',') }),
+    ...uses,
   })
   await callWithProgress('seed', request, parsed, describeSeeded)
   return 0
@@ -125,11 +125,18 @@ function parseCopies(text: string): number {
 }
 
 function describeResult(result: SeedJobResult): string[] {
-  const lines = describeSeedJob(result)
-  if (result.placed !== false) return lines
-  const { id, verifiedCopies, state } = result
+  const { others = [], placed } = result
+  const orders = [result, ...others]
+  const lines = orders.flatMap((order) => describeSeedJob(order))
+  if (placed !== false) return lines
+  const missing = orders.filter(({ state }) => state !== 'placed')
+  return [...lines, ...missing.map((order) => describeMissing(order, others.length > 0))]
+}
+
+function describeMissing({ id, format, verifiedCopies, state }: SeedJobReport, isOneOfMany: boolean): string {
+  const verified = `${verifiedCopies} verified${isOneOfMany ? ` as ${format}` : ''}`
   const goesOn = state === 'cancelled' ? '' : `; the order goes on until p2pfs seeds cancel ${id}`
-  return [...lines, `the wanted copies are not there: ${verifiedCopies} verified${goesOn}`]
+  return `the wanted copies are not there: ${verified}${goesOn}`
 }
 
 export function describeSeeded({ others = [], ...result }: SeedResult): string[] {

@@ -30,6 +30,8 @@ export interface DaemonParts {
   /** The control socket of the supervisor, if there is one. */
   control: InheritedSocket | undefined
   replacements: Replacements
+  /** Descriptor of the memory with the credentials that the daemon before has left, if there is one. */
+  callersFd: number | undefined
 }
 
 /**
@@ -45,7 +47,7 @@ const scrubBytesPerSecond = 4 * 1024 * 1024
  * @throws conflict where the state is in use; invalid for addresses that cannot be listened on
  */
 export async function startDaemon(
-  { log, version, openMountBackend, control: inherited, replacements }: DaemonParts,
+  { log, version, openMountBackend, control: inherited, replacements, callersFd }: DaemonParts,
   config: Config,
 ): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack()
@@ -57,6 +59,7 @@ export async function startDaemon(
     version,
     paths: statePaths(config.stateDir),
     stack,
+    callersFd,
     signal: stopping.signal,
   }
 
@@ -88,6 +91,7 @@ export async function startDaemon(
   const { verifier } = images
   await tracked.trackRootfs()
   await mounts.restore()
+  registries.callers.keepOnly(mounts.list().map(({ id }) => id))
   stack.use(network)
   await network.start(makeServedData({ ...data, images, work }), makeChunkFiles(storage, holdings, mounting))
   stack.defer(async () => await driver.stop())

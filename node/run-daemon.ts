@@ -42,7 +42,9 @@ export async function runDaemon(config: Config, log: Log): Promise<number> {
   try {
     const control = temporaryPath === undefined ? undefined : { fd: inherited.control.fd, temporaryPath }
     const openMountBackend = mountBackendFor(config, log)
-    const parts = { log, version: packageManifest.version, openMountBackend, control, replacements: replacements() }
+    const callersFd = process.env[inherited.callers.variable] === undefined ? undefined : inherited.callers.fd
+    const { version } = packageManifest
+    const parts = { log, version, openMountBackend, control, replacements: replacements(), callersFd }
     daemon = await startDaemon(parts, config)
   } catch (error) {
     log.error('daemon cannot start', { error })

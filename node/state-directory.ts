@@ -19,6 +19,9 @@ export function statePaths(
   | 'limits'
   | 'mountPoint'
   | 'trees'
+  | 'memory'
+  | 'mounts'
+  | 'catalogInMemory'
   | 'native'
   | 'writable'
   | 'scratch'
@@ -37,6 +40,12 @@ export function statePaths(
     mountPoint: join(stateDir, 'mnt'),
     /** Kernel mounts of images. */
     trees: join(stateDir, 'trees'),
+    /** A tmpfs, where the supervisor can mount one. */
+    memory: join(stateDir, 'run'),
+    /** Records of mounts. */
+    mounts: join(stateDir, 'run/mounts'),
+    /** The catalog while the disk is full. */
+    catalogInMemory: join(stateDir, 'run/catalog'),
     /** Whole images for the kernel alone: their segments in one piece, and the mounts of these. */
     native: join(stateDir, 'native'),
     /** Upper layers of writable trees, and the overlays that use them. */

@@ -75,8 +75,14 @@ export async function stopMounts(given: Config): Promise<number> {
 }
 
 function mountOptions(stateDir: string): FuseMountOptions {
-  const { mountPoint, trees, native, writable, drives } = statePaths(stateDir)
-  return { stateDir, mountPoint, mountRoots: [trees, native, writable, drives], lastingRoot: native }
+  const { mountPoint, trees, memory, native, writable, drives } = statePaths(stateDir)
+  return {
+    stateDir,
+    mountPoint,
+    mountRoots: [trees, native, writable, drives],
+    lastingRoot: native,
+    memoryDirectories: [trees, memory],
+  }
 }
 
 async function runSupervisor(given: Config, argv: readonly string[], start: Start, log: Log): Promise<number> {

@@ -4,6 +4,7 @@ import { closeSync } from 'node:fs'
 import type { Log } from './base/log.ts'
 import { ControlSocket } from './control/socket.ts'
 import { exitStatus } from './base/exit-status.ts'
+import { openAnonymousMemory } from './service/anonymous-memory.ts'
 import { inherited, type Descriptors } from './service/descriptors.ts'
 import { FuseMount, type FuseMountOptions } from './service/fuse-mount.ts'
 import type { ServiceManager } from './service/service-manager.ts'
@@ -66,6 +67,8 @@ export class Supervisor {
   readonly #locks: StateLocks
   readonly #fuse: FuseMount
   #controlFd: number | undefined
+  /** Memory in which daemons leave credentials of mounts to each other; this process does not look into it. */
+  #callersFd: number | undefined
   #daemon: ChildProcess | undefined
   /** Daemons that were replaced: by order, and because they ended. */
   readonly #replaced = { ordered: 0, unexpected: 0 }
@@ -107,6 +110,7 @@ export class Supervisor {
       await this.#takeControl(received.control, before)
       const isAdopted = received.fuse !== undefined && (await this.#fuse.adopt(received.fuse))
       if (!isAdopted) await this.#fuse.mount()
+      this.#callersFd = received.callers ?? (await openAnonymousMemory({ log: this.#log }))
       const descriptors = this.#descriptors()
       await this.#locks.write({ pid: process.pid, control: this.#options.control, descriptors })
       await this.#manager.store(descriptors)
@@ -157,6 +161,7 @@ export class Supervisor {
       ...(this.#fuse.fd === undefined ? {} : { fuse: this.#fuse.fd }),
       ...(this.#locks.fd === undefined ? {} : { lock: this.#locks.fd }),
       ...(this.#controlFd === undefined ? {} : { control: this.#controlFd }),
+      ...(this.#callersFd === undefined ? {} : { callers: this.#callersFd }),
     }
   }
 
@@ -193,6 +198,8 @@ export class Supervisor {
     // While anybody has the descriptor of /dev/fuse, umount(8) waits for an answer.
     await this.#manager.forget(Object.keys(this.#descriptors()))
     await this.#fuse.unmount()
+    if (this.#callersFd !== undefined) closeSync(this.#callersFd)
+    this.#callersFd = undefined
     this.#locks.release()
   }
 
@@ -261,7 +268,7 @@ export class Supervisor {
   async #runDaemon(resumed: boolean): Promise<DaemonEnd> {
     const [program = '', ...argv] = this.#options.command
     const daemon = spawn(program, argv, {
-      stdio: ['ignore', 'inherit', 'inherit', this.#fuse.fd, this.#locks.fd, this.#controlFd, 'ipc'],
+      stdio: ['ignore', 'inherit', 'inherit', this.#fuse.fd, this.#locks.fd, this.#controlFd, 'ipc', this.#callersFd],
       env: {
         MALLOC_MMAP_THRESHOLD_: String(mmapThresholdBytes),
         MALLOC_ARENA_MAX: String(maxArenas),
@@ -269,6 +276,7 @@ export class Supervisor {
         NOTIFY_SOCKET: undefined,
         [inherited.fuse.variable]: String(inherited.fuse.fd),
         [inherited.control.variable]: this.#control.temporaryPath,
+        ...(this.#callersFd === undefined ? {} : { [inherited.callers.variable]: String(inherited.callers.fd) }),
         [inherited.replaced]: `${this.#replaced.ordered},${this.#replaced.unexpected}`,
         ...(resumed ? { [inherited.resumed]: '1' } : {}),
       },

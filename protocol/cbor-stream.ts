@@ -50,8 +50,8 @@ export class CborWriter {
 
   /** Items that are encoded already. */
   encoded(items: Uint8Array): this {
-    const at = this.#reserve(items.length)
-    this.#buffer.set(items, at)
+    const offset = this.#reserve(items.length)
+    this.#buffer.set(items, offset)
     return this
   }
 

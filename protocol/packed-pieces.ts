@@ -27,9 +27,9 @@ export class PackedPieces implements Iterable<Piece> {
   /** @returns undefined outside the list */
   get(index: number): Piece | undefined {
     if (index < 0 || index >= this.length) return undefined
-    const at = index * numbersPerPiece
+    const offset = index * numbersPerPiece
     const numbers = this.#numbers
-    return { segmentOffset: numbers[at]!, lengthBytes: numbers[at + 1]!, tarOffset: numbers[at + 2]! }
+    return { segmentOffset: numbers[offset]!, lengthBytes: numbers[offset + 1]!, tarOffset: numbers[offset + 2]! }
   }
 
   *[Symbol.iterator](): Generator<Piece> {

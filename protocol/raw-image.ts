@@ -53,8 +53,8 @@ export function rawLayers(digests: Uint8Array, sizeBytes: number): { diffId: Dig
   const layers: { diffId: Digest; chunks: ChunkTable }[] = []
   for (let start = 0; start < sizeBytes; start += layerBytes) {
     const lengths: number[] = []
-    for (let at = start; at < Math.min(start + layerBytes, sizeBytes); at += rawChunkBytes)
-      lengths.push(rawChunkLength(sizeBytes - at))
+    for (let offset = start; offset < Math.min(start + layerBytes, sizeBytes); offset += rawChunkBytes)
+      lengths.push(rawChunkLength(sizeBytes - offset))
     const first = layers.length * chunksPerLayer
     const chunks = new ChunkTable(lengths, digests.slice(first * digestBytes, (first + lengths.length) * digestBytes))
     layers.push({ diffId: chunks.id, chunks })

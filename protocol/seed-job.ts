@@ -84,6 +84,11 @@ export interface SeedJob extends SeedImage {
   targets: readonly SeedTarget[]
   /** The reason of a job that no operator has ordered. */
   demand?: MountDemand
+  /**
+   * Equal for jobs of one order, which asks for the image in several formats: the id of one of them. Their hosts are the
+   * same, as far as that is possible.
+   */
+  group?: string
 }
 
 /**
@@ -147,6 +152,7 @@ export function parseSeedJob(bytes: Uint8Array): SeedJob {
     cancelled: parseFlag(fields, 'cancelled'),
     targets: targets.map(parseTarget),
     ...parseDemand(fields),
+    ...(fields.get('group') !== undefined && { group: parseSeedJobId(fields.get('group')) }),
   }
 }
 

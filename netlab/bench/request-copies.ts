@@ -12,10 +12,10 @@ export interface Fetched {
 export function copiesOf(requests: readonly TimedRequest[]): Fetched {
   const all = { requests: 0, bytes: 0, distinctBytes: 0 }
   for (const ofPath of Map.groupBy(requests, ({ method, path }) => `${method} ${path}`).values()) {
-    const one = fetched(ofPath)
-    all.requests += one.requests
-    all.bytes += one.bytes
-    all.distinctBytes += one.distinctBytes
+    const counted = fetched(ofPath)
+    all.requests += counted.requests
+    all.bytes += counted.bytes
+    all.distinctBytes += counted.distinctBytes
   }
   return all
 }

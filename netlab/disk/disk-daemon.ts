@@ -68,7 +68,7 @@ export class DiskDaemon implements AsyncDisposable {
     await this.call(`DELETE /v1/mounts?directory=${encodeURIComponent(directory)}`)
   }
 
-  /** What the files of chunks, and those for native reads, take on the disk (bytes). */
+  /** The room on the disk of chunk files, and of those for native reads (bytes). */
   async storeBytes(): Promise<number> {
     const directories = [join(this.state, 'chunks'), join(this.state, 'native')]
     const { stdout } = await run(

@@ -15,7 +15,7 @@ export interface DiskImagesOptions {
   /** Layers that images share: one of them is below each image. */
   bases: number
   baseBytes: number
-  /** Of each image's own layer. */
+  /** The size of each image's own layer. */
   ownBytes: number
 }
 

@@ -83,11 +83,11 @@ try {
 }
 
 function describe({ readMs, pinnedMs, mountMs, failures, wrong, ...bytes }: ZipfFigures): string {
-  const of = (ms: readonly number[]): string =>
+  const quantiles = (ms: readonly number[]): string =>
     `${ms.length}: ${[0.5, 0.99, 1].map((share) => (ms[Math.ceil(ms.length * share) - 1] ?? 0).toFixed(1)).join(' / ')}`
   const mib = (count: number): string => (count / mebibyte).toFixed(0)
   return (
-    `ms at p50 / p99 / most: reads ${of(readMs)}, of the pinned image ${of(pinnedMs)}, mounts ${of(mountMs)}; ` +
+    `ms at p50 / p99 / most: reads ${quantiles(readMs)}, of the pinned image ${quantiles(pinnedMs)}, mounts ${quantiles(mountMs)}; ` +
     `store at most ${mib(bytes.mostBytes)} MiB (stated ${mib(bytes.mostStatedBytes)}), evicted ${mib(bytes.evictedBytes)} MiB; ` +
     `${failures.length} failures, ${wrong} wrong`
   )

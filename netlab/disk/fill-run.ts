@@ -31,7 +31,7 @@ export interface FillFigures {
   fills: number
   reads: number
   wrong: number
-  /** Of reads and mounts; there may be none. */
+  /** Failures of reads and mounts; there may be none. */
   failures: string[]
   /** Seeds that were tried, and that failed for want of room. */
   seeds: number
@@ -61,7 +61,7 @@ export async function runFill(directory: string, random: Random, options: FillRu
       seedsRefused: 0,
       isSameDaemon: true,
     }
-    // What is mounted at all times, and read.
+    // This image is mounted at all times, and read.
     const stays = made[0]!
     await daemon.call('POST /v1/images/seed', { image: stays.reference, format: 'erofs' })
     const standing = await daemon.mount(stays.reference)

@@ -10,7 +10,7 @@ type Random = ReturnType<typeof createRandom>
 
 /** A read of a program (bytes). */
 const readBytes = 64 * 1024
-/** Of an image's pieces: those that each mount reads, and one in so many of the others. */
+/** The share of an image's pieces that each mount reads, and one in so many of the others. */
 const bootShare = 0.3
 const otherShare = 0.03
 /** Mounts at once. */
@@ -82,7 +82,7 @@ export async function runZipf(
         const others = piecesOf(images[rank]!).filter(() => random.next() < otherShare)
         return { image: images[rank]!, pieces: [...boots[rank]!, ...others] }
       })
-      // Whoever is first is so every other time.
+      // The hosts take turns in being first.
       for (const host of done % 2 === 0 ? hosts : hosts.toReversed()) await host.step(steps, random)
       done += steps.length
       if (done % 30 < atOnce) onProgress?.(`${done} of ${mounts} mounts`)

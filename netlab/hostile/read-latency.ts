@@ -32,6 +32,7 @@ export async function timeReads(path: string, { pages, seed }: { pages: number; 
 
 export function latenciesOf(took: readonly number[]): Latencies {
   const sorted = took.toSorted((a, b) => a - b)
-  const at = (share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0
-  return { p50: at(0.5), p99: at(0.99), longest: sorted.at(-1) ?? 0 }
+  const quantile = (share: number): number =>
+    sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0
+  return { p50: quantile(0.5), p99: quantile(0.99), longest: sorted.at(-1) ?? 0 }
 }

@@ -6,7 +6,7 @@ interface Spread {
   max: number
 }
 
-/** What `npm run burst -- --json` prints, as far as it is compared. */
+/** The output of `npm run burst -- --json`, as far as it is compared. */
 export interface BurstReport {
   hosts: string
   rate: string

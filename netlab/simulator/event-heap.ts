@@ -77,15 +77,15 @@ export class EventHeap {
 
   #insert(event: SimulatedEvent): void {
     const events = this.#events
-    let at = events.length
+    let place = events.length
     events.push(event)
-    while (at > 0) {
-      const above = (at - 1) >> 1
+    while (place > 0) {
+      const above = (place - 1) >> 1
       if (!isBefore(event, events[above]!)) break
-      events[at] = events[above]!
-      at = above
+      events[place] = events[above]!
+      place = above
     }
-    events[at] = event
+    events[place] = event
   }
 
   /** Takes the first one off. */
@@ -94,16 +94,16 @@ export class EventHeap {
     events[0]?.belongsTo(undefined)
     const last = events.pop()
     if (last === undefined || events.length === 0) return
-    let at = 0
+    let place = 0
     for (;;) {
-      let below = 2 * at + 1
+      let below = 2 * place + 1
       if (below >= events.length) break
       if (below + 1 < events.length && isBefore(events[below + 1]!, events[below]!)) below++
       if (!isBefore(events[below]!, last)) break
-      events[at] = events[below]!
-      at = below
+      events[place] = events[below]!
+      place = below
     }
-    events[at] = last
+    events[place] = last
   }
 }
 

@@ -5,7 +5,7 @@ import type { VirtualClock } from './virtual-clock.ts'
 /** The day on which every simulation begins: 2026-01-01 (ms since 1970). */
 const epochMs = Date.UTC(2026, 0, 1)
 
-/** What setTimeout and its like return: enough of Node's Timeout for those who keep one. */
+/** The timer that setTimeout and its like return: enough of Node's Timeout for code that keeps one. */
 class VirtualTimer {
   readonly #clock: VirtualClock
   readonly #ms: number

@@ -13,7 +13,7 @@ export type Scenario = keyof typeof scenarios
 
 const share = 0.1
 const outageMs = 20_000
-/** When the network is divided, or hosts are stopped, after the start (ms): in the middle of a boot. */
+/** The time after the start at which the network is divided, or hosts are stopped (ms): in the middle of a boot. */
 const faultAtMs = 300
 const churnShareOfMinute = 0.3
 

@@ -36,7 +36,7 @@ export class SettledMembers {
     this.#trackers = trackersOf(this.#ids)
   }
 
-  /** What one host knows. */
+  /** The knowledge of one host. */
   get known(): { members: KnownMembers; trackers: Trackers } {
     const members = { entries: new SharedMap(this.#entries), ids: this.#ids, digest: this.#digest }
     return { members, trackers: this.#trackers }

@@ -26,7 +26,7 @@ export class SharedMap<Key, Value> extends Map<Key, Value> {
   }
 
   override set(key: Key, value: Value): this {
-    // What was deleted comes last when it is here again.
+    // A key that was deleted comes last when it is here again.
     if (!super.has(key) && this.#shared.has(key) && !this.#deleted.has(key)) this.#replaced++
     return super.set(key, value)
   }

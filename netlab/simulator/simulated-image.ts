@@ -96,7 +96,7 @@ export class SimulatedImage {
     return this.#contents.get(digest)
   }
 
-  /** Where a chunk that somebody reads stands, and its number among all of these. */
+  /** The place of a chunk that somebody reads, and its number among all of these. */
   placeOf(digest: Digest): (ChunkRequest & { number: number }) | undefined {
     return this.#places.get(digest)
   }

@@ -131,6 +131,7 @@ export class SimulatedNode {
       layerIndex: nothing,
       blobMap: nothing,
       bootProfile: nothing,
+      registryWord: () => undefined,
       isImporting: () => false,
       importedImage: refused,
       seeds: { placed: refused, keptJob: refused, released: refused, jobs: () => [], mounted: () => undefined },

@@ -10,5 +10,5 @@ const random = installRandom(Number(args.seed))
 installClock(clock)
 const { runSimulation } = await import('./run-simulation.ts')
 const result = await runSimulation({ clock, random }, args)
-// What still waits does so in virtual time, which has ended.
+// Timers that still run do so in virtual time, which has ended.
 process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit())

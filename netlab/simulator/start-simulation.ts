@@ -16,8 +16,9 @@ const flags = [
 ]
 
 /**
- * Runs one simulation in a process of its own, whose clock and random numbers are replaced. What it traces goes to
- * standard error.
+
+ * Runs one simulation in a process of its own, whose clock and random numbers are replaced. Its traces go to standard
+ * error.
  * @param args `hosts` is one number
  * @throws where the process fails
  */

@@ -62,9 +62,11 @@ export interface BandwidthParts {
 }
 
 /**
- * A limit on bytes a second, or none, for all threads that have its memory. What somebody waits for goes first: it borrows
- * up to a second of the time to come, and the rest waits until that is paid; what is last comes after the rest. A piece of any length passes when nothing is
- * owed, so a limit that is far below a chunk a second works, too.
+
+
+ * A limit on bytes a second, or none, for all threads that have its memory. An urgent piece goes first: it borrows up to a
+ * second of the time to come, and the others wait until that is paid; pieces that are last come after the others. A piece of
+ * any length passes when nothing is owed, so a limit that is far below a chunk a second works, too.
  */
 export class Bandwidth {
   /** For {@link attach}. */

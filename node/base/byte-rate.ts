@@ -25,3 +25,20 @@ export function parseByteRate(text: string): number {
 export function parseRateLimit(text: string): number | undefined {
   return text === 'none' ? undefined : parseByteRate(text)
 }
+
+/**
+ * The lowest limit on what is given to others (bytes a second): a chunk takes a second then. Below it those who ask take this host
+ * for one that does not deliver, and get the chunk elsewhere, which costs more than it saves.
+ */
+const leastGiven = 2e6 / 8
+
+/** As {@link parseRateLimit}, for what is given to others. @throws invalid also for a limit that is too low */
+export function parseGivenLimit(text: string): number | undefined {
+  const rate = parseRateLimit(text)
+  if (rate !== undefined && rate < leastGiven)
+    throw new P2pfsError(
+      'invalid',
+      `${text} is too little to give: a peer gives up a chunk that takes seconds; it takes 2Mbit or more, or none`,
+    )
+  return rate
+}

@@ -37,6 +37,11 @@ export class ExpiringMap<Key, Value = true> {
     this.#entries.delete(key)
   }
 
+  /** The keys whose entries have not ended. It looks at all of them. */
+  keys(): Key[] {
+    return [...this.#entries.keys()].filter((key) => this.has(key))
+  }
+
   /** Entries that have not ended. It looks at all of them. */
   get size(): number {
     const now = this.#now()

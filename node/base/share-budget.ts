@@ -1,5 +1,6 @@
 /**
- * Lets a few of many through: `share` of all that is counted, and `burst` besides. What is not used is kept, up to
+
+ * Lets a few of many through: `share` of all that is counted, and `burst` besides. Passes that are not used are kept, up to
  * `burst`.
  */
 export class ShareBudget {

@@ -29,9 +29,11 @@ export interface BootProfilesParts {
 }
 
 /**
- * The boot profiles that this host has recorded, one for each rootfs that was mounted here, and the search for the best
- * one for a mount. Of two recorded profiles of a rootfs the one with more chunks stays: a boot that found pages in the
- * kernel's cache, or that broke off, looks like a shorter one. This host gives peers only the profiles that it has
+
+
+ * Keeps the boot profiles that this host has recorded, one for each rootfs that was mounted here, and finds the best one
+ * for a mount. The longer of two recorded profiles of a rootfs stays: a boot that found pages in the kernel's cache, or
+ * that broke off, looks like a shorter one. This host gives peers only the profiles that it has
  * recorded itself, so that a wrong one does not spread.
  */
 export class BootProfiles {

@@ -17,7 +17,8 @@ export const imageOptions = {
   ),
   resolveBudget: duration(
     2,
-    'how long such a mount waits for each answer of the registry, where an earlier image is known; it is mounted then',
+    'how long such a mount waits at most for each answer of the registry, where an earlier image is known; it is mounted then. ' +
+      'newer waits no longer than the registry usually takes',
   ),
   tagMaxAge: duration(
     300,

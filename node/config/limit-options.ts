@@ -1,4 +1,4 @@
-import { parseRateLimit } from '../base/byte-rate.ts'
+import { parseGivenLimit, parseRateLimit } from '../base/byte-rate.ts'
 import { text } from './option.ts'
 
 /** Limits on this host's bandwidth. */
@@ -7,9 +7,7 @@ export const limitOptions = {
     'RATE',
     'none',
     'what this host gives to peers in a second; p2pfs limits changes it while it runs',
-    {
-      check: parseRateLimit,
-    },
+    { check: parseGivenLimit },
   ),
   downloadLimit: text('RATE', 'none', 'the same, for chunks that it takes from peers', { check: parseRateLimit }),
   registryLimit: text('RATE', 'none', 'the same, for what it reads from registries', { check: parseRateLimit }),

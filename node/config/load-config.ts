@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { withListen } from './listen.ts'
 import type { Option } from './option.ts'
 import { flagOf, optionNames, options, variableOf, type Config, type OptionName } from './options.ts'
@@ -9,7 +9,8 @@ import { parseValue } from './parse-value.ts'
 /**
  * Reads the configuration. A flag wins over the environment, which wins over the file, which wins over the fallback.
  * @param file configuration file to read if neither `--config` nor `P2PFS_CONFIG` names one; it may be absent
- * @throws invalid for an unknown or malformed option; the message names the option and where it was given
+ * @throws invalid for an unknown or malformed option; the message names the option and where it was given, and the detail
+ * `isStored` says that it does not stand on the command line
  */
 export function loadConfig(
   argv: readonly string[],
@@ -18,18 +19,31 @@ export function loadConfig(
 ): Config {
   const flags = parseFlags(argv)
   const fileName = flags['config']?.[0] ?? environment['P2PFS_CONFIG']
-  const stored = readFile(fileName ?? file, fileName !== undefined)
+  const stored = asStored(() => readFile(fileName ?? file, fileName !== undefined))
   const config: Record<string, unknown> = {}
   for (const name of optionNames) {
     const flag = flags[flagOf(name)]
     const variable = environment[variableOf(name)]
     if (flag !== undefined) config[name] = parseValue(name, flag.map(String), `--${flagOf(name)}`)
-    else if (variable !== undefined && variable !== '') config[name] = parseValue(name, [variable], variableOf(name))
+    else if (variable !== undefined && variable !== '')
+      config[name] = asStored(() => parseValue(name, [variable], variableOf(name)))
     else if (stored[name] !== undefined)
-      config[name] = parseValue(name, [stored[name]].flat().map(String), `${name} in ${fileName ?? file}`)
+      config[name] = asStored(() =>
+        parseValue(name, [stored[name]].flat().map(String), `${name} in ${fileName ?? file}`),
+      )
     else config[name] = options[name].fallback
   }
   return withListen(config as Config)
+}
+
+/** Marks the errors of what stands in a file or in the environment. */
+function asStored<T>(read: () => T): T {
+  try {
+    return read()
+  } catch (cause) {
+    if (!isP2pfsError(cause)) throw cause
+    throw new P2pfsError(cause.code, cause.message, { cause, isStored: true })
+  }
 }
 
 function isFlag(name: string): boolean {

@@ -16,6 +16,8 @@ export const mountOptions = {
     fallback: Math.min(4, Math.max(2, availableParallelism())),
     fallbackText: 'the number of cores, 2 to 4',
     meaning: 'how many threads serve reads (only with --fuse-driver dev)',
+    // Each is a thread of some megabytes.
+    max: 64,
   } as Option<number>,
   nativeReads: text(
     'off|trees|all',

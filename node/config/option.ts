@@ -22,6 +22,8 @@ export interface Option<T> {
   isHidden?: boolean
   /** Durations only. */
   mayBeZero?: boolean
+  /** The largest value; counts only. */
+  max?: number
 }
 
 export const text = (

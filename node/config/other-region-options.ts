@@ -1,4 +1,4 @@
-import { parseRateLimit } from '../base/byte-rate.ts'
+import { parseGivenLimit } from '../base/byte-rate.ts'
 import { parseNeighbour } from '../neighbours/neighbour-options.ts'
 import { checkAddress } from './checks.ts'
 import { list, text } from './option.ts'
@@ -19,7 +19,7 @@ export const otherRegionOptions = {
     '100Mbit',
     'how much this host takes from other regions, and how much it gives to their hosts, a second; p2pfs limits changes either ' +
       'while it runs',
-    { check: parseRateLimit },
+    { check: parseGivenLimit },
   ),
   guestKeyFile: text(
     'FILE',

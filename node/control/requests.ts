@@ -76,18 +76,17 @@ function auth(body: RequestBody, key: string): Auth {
 }
 
 export function parseSeedRequest(body: RequestBody): SeedRequest {
-  const request = {
+  return {
     ...parseAuthorizedRequest(body),
     ...optional(body, 'publish', flag),
     ...optional(body, 'as', uses),
   }
-  if (request.as !== undefined && request.format !== undefined)
-    throw new P2pfsError('invalid', '--as names the formats of drives and trees, so it excludes --format')
-  return request
 }
 
 function uses(body: RequestBody, key: string): ('drive' | 'tree')[] {
   const value = body[key]
+  if (body['format'] !== undefined)
+    throw new P2pfsError('invalid', '--as names the formats of drives and trees, so it excludes --format')
   const isUse = (use: unknown): use is 'drive' | 'tree' => use === 'drive' || use === 'tree'
   if (!Array.isArray(value) || value.length === 0 || !value.every(isUse))
     throw new P2pfsError('invalid', '--as takes drive, tree, or both: drive,tree')
@@ -108,6 +107,7 @@ export function parseSeedJobRequest(body: RequestBody): SeedJobRequest {
   return {
     ...parseAuthorizedRequest(body),
     ...places,
+    ...optional(body, 'as', uses),
     ...optional(body, 'hot', flag),
     ...optional(body, 'ttlMs', time),
     ...optional(body, 'atMs', time),

@@ -217,5 +217,5 @@ export class Eviction implements AsyncDisposable {
 }
 
 function* batches(digests: readonly Digest[]): Generator<readonly Digest[]> {
-  for (let at = 0; at < digests.length; at += batchChunks) yield digests.slice(at, at + batchChunks)
+  for (let start = 0; start < digests.length; start += batchChunks) yield digests.slice(start, start + batchChunks)
 }

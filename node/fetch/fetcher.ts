@@ -199,7 +199,7 @@ export class Fetcher {
     }
   }
 
-  /** Who has been asked for a chunk that is under way; undefined where it is not. */
+  /** The sources that were asked for a chunk that is under way; undefined where it is not. */
   inquiry(digest: Digest): Inquiry | undefined {
     const flight = this.#flights.get(digest)
     return flight && { peers: flight.asked(), refusals: flight.refusals, registry: flight.registry }

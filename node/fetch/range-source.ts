@@ -248,7 +248,7 @@ class SegmentReads {
           found.reject(new P2pfsError('invalid', 'a range of the layer lacks a chunk that it should have', { index }))
         else found.resolve(bytes)
       }
-      // Whoever fetches a chunk keeps it.
+      // The caller keeps the chunk that it has asked for.
       for (const index of answered) chunks.delete(index)
       await this.#keep(chunks)
     } catch (error) {

@@ -23,7 +23,7 @@ export interface HotImagesParts {
   hosts: Pick<RegionHosts, 'own' | 'firstByResponsibility'>
   jobs: Pick<SeedJobs, 'accept' | 'cancel'>
   kept: Pick<KeptJobs, 'get'>
-  tags: Pick<MovedTags, 'look'>
+  tags: Pick<MovedTags, 'look' | 'refresh'>
   room: Pick<HotRoom, 'fit'>
   client: Pick<SeedClient, 'mounted'>
   log: Log
@@ -177,6 +177,26 @@ export class HotImages implements AsyncDisposable {
       if (hot === undefined) await this.#cool(image)
       else if (jobs++ < this.#limits.jobs && this.#clock.now() - hot.sinceMs >= this.#limits.settleMs)
         await this.#place(count)
+    }
+    await this.#refresh(counts)
+  }
+
+  /** Has tags that are mounted now and then asked for ahead of their mounts, which find a fresh answer in the region. */
+  async #refresh(counts: readonly MountCount[]): Promise<void> {
+    const { hosts, tags, log } = this.#parts
+    const { refresh, lookMs } = this.#limits
+    let asked = 0
+    for (const { image, mounts } of counts) {
+      if (asked >= refresh.atOnce || mounts < refresh.mounts) return
+      if (this.#hot.has(keyOf(image)) || hosts.firstByResponsibility(nameKey(image), 1)[0] !== hosts.own) continue
+      try {
+        const signal = this.#stopping.signal
+        if (await tags.refresh(image, { notWithinMs: lookMs, signal })) asked++
+      } catch (error) {
+        this.#stopping.signal.throwIfAborted()
+        asked++
+        log.debug('tag of a mounted image cannot be asked for', { error, digest: image.manifestDigest })
+      }
     }
   }
 

@@ -30,6 +30,11 @@ export interface HotLimits {
   /** How often a hot tag is looked at in the registry (ms): unasked, and at most, where a member tells of another digest. */
   lookMs: number
   toldLookMs: number
+  /**
+   * Tags that are not hot and are asked for ahead of their mounts: those of which so many mounts are counted (one mount counts
+   * half after the half-life), the heaviest, and so many each time that counts are looked at.
+   */
+  refresh: { mounts: number; atOnce: number }
 }
 
 export const hotLimits: HotLimits = {
@@ -47,6 +52,7 @@ export const hotLimits: HotLimits = {
   ttlMs: 20 * minuteMs,
   lookMs: 3 * minuteMs,
   toldLookMs: 10_000,
+  refresh: { mounts: 0.5, atOnce: 4 },
 }
 
 /** Hosts that count the mounts of one image: two may be lost. */

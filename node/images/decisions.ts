@@ -49,7 +49,7 @@ export function isPinned(reference: Reference): boolean {
 export interface FailureVerdict {
   /** Whether the last known image is used. The other errors say that the image itself is wrong. */
   useLastKnown: boolean
-  /** Whether the registry was not reached: it will not answer for other images either. */
+  /** Whether the registry was not reached, or asks to be left alone: it will not answer for other images either. */
   isSilence: boolean
 }
 
@@ -62,12 +62,12 @@ export function judgeFailure(
   error: unknown,
   { isOnMembersWord = false, isForCaller = false }: { isOnMembersWord?: boolean; isForCaller?: boolean } = {},
 ): FailureVerdict {
-  const isSilence = isP2pfsError(error, 'unavailable', 'timeout')
+  const isSilence = isP2pfsError(error, 'unavailable', 'timeout', 'busy')
   // A registry that refuses, or has lost the tag, may answer differently later, and answers well for other images. But it
   // has answered: a member's word does not stand against that, and a caller who may not read the image gets none.
   const isAnswer = isP2pfsError(error, 'denied', 'missing')
   return {
-    useLastKnown: isSilence || isP2pfsError(error, 'busy') || (isAnswer && !isOnMembersWord && !isForCaller),
+    useLastKnown: isSilence || (isAnswer && !isOnMembersWord && !isForCaller),
     isSilence,
   }
 }

@@ -4,6 +4,7 @@ import { digestOf, type Digest } from '../../protocol/digest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { tarOfDirectory } from '../rootfs/directory-tar.ts'
+import { checkTar } from './not-a-tar.ts'
 import { encodeImageManifest } from '../registry/image-manifest.ts'
 import type { ResolvedImage } from '../registry/image-source.ts'
 
@@ -13,7 +14,7 @@ const readBytes = 256 * 1024
 /**
  * Opens a directory or a tar as a layer.
  * @returns the tar, and its length where that is known
- * @throws missing, unsupported, unavailable
+ * @throws missing, unsupported, unavailable; invalid for a file that is no tar
  */
 export async function openLocalSource(
   path: string,
@@ -27,8 +28,10 @@ export async function openLocalSource(
     )
   })
   if (found.isDirectory()) return { bytes: tarOfDirectory(path, { signal }), sizeBytes: undefined }
-  if (found.isFile())
+  if (found.isFile()) {
+    await checkTar(path)
     return { bytes: createReadStream(path, { highWaterMark: readBytes, signal }), sizeBytes: found.size }
+  }
   throw new P2pfsError('unsupported', `cannot import ${path}: neither a directory nor a file`, { path })
 }
 

@@ -3,6 +3,7 @@ import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { Log } from '../base/log.ts'
 import type { LayerReader } from '../layers/layer-reader.ts'
+import type { Membership } from '../peers/membership.ts'
 import type { FoundRootfs } from '../model/image.ts'
 import { normalizePlatform } from '../model/platform.ts'
 import type { ImageSource, ResolvedImage } from '../registry/image-source.ts'
@@ -27,7 +28,11 @@ export interface PeerImportsParts extends RegistryLookupParts {
   /** Reads layers out of that registry. */
   reader: Pick<LayerReader, 'readShared'>
   resolver: Pick<ImageResolver, 'findOnHost' | 'build'>
-  imports: Pick<RunningImports, 'run'>
+  imports: Pick<RunningImports, 'run' | 'join'>
+  /** The members, this one among them, in the order in which they are to import the image. */
+  membership: Pick<Membership, 'byResponsibility'>
+  /** Peer id of this host. */
+  own: string
   /** How much room the disk of the chunks has. */
   room: () => Promise<Room>
   log: Log
@@ -66,11 +71,14 @@ export class PeerImports {
 
   /**
    * Imports an image for a peer, or lets the peer wait for an import that is under way here.
-   * 1. The request is within the bounds of its peer, and the registry is one that the operator allows. Nothing
-   *    else is looked at before that, so that a refusal takes the same time whatever this host has.
-   * 2. The record may be here.
-   * 3. The registry says that the reference stands for the manifest that the peer names.
-   * 4. The layers are read within bounds of bytes, time and disk; the work ends with the last who waits for it.
+   * 1. The request is within the bounds of its peer.
+   * 2. Where this host imports the image for itself, or for a caller with credentials of his own, the peer waits for that: it
+   *    has had the image described by the registry, and could have the record from here a moment later.
+   * 3. The registry is one that the operator allows. What is here is not looked at before that, so that a refusal takes the
+   *    same time whatever this host has.
+   * 4. The record may be here.
+   * 5. The registry says that the reference stands for the manifest that the peer names.
+   * 6. The layers are read within bounds of bytes, time and disk; the work ends with the last who waits for it.
    * @throws busy where a bound of requests or imports is reached; invalid where the image is the one that the peer
    * names, and malformed; denied for whatever else; the signal's reason
    */
@@ -82,6 +90,8 @@ export class PeerImports {
     try {
       const leave = this.#quota.enter(peer)
       try {
+        const joined = await this.#join({ ...name, manifestDigest }, { ...options, peer })
+        if (joined !== undefined) return joined
         const { reference, stored } = await this.#look(name)
         if (stored?.record.manifestDigest === manifestDigest) return stored.record
         log.debug('peer waits for an import here', { image: name.reference, manifest: manifestDigest, peer })
@@ -110,6 +120,17 @@ export class PeerImports {
   async readsFor(reference: string): Promise<boolean> {
     const { registry } = this.#parts
     return this.#policy !== 'none' && (await registry.isNamed(parseReference(reference)))
+  }
+
+  async #join(
+    { manifestDigest, ...name }: ImageName & { manifestDigest: Digest },
+    options: WaitOptions & { peer: string },
+  ): Promise<ImageRecord | undefined> {
+    const { imports, membership, own } = this.#parts
+    if (this.#policy === 'none') return undefined
+    const order = membership.byResponsibility(manifestDigest)
+    const isBefore = order.indexOf(own) < order.indexOf(options.peer)
+    return (await imports.join(importOf(name, manifestDigest), { ...options, isBefore }))?.record
   }
 
   /** @throws denied for whatever goes wrong */

@@ -28,7 +28,8 @@ export class RawImporter {
   }
 
   /**
-   * Imports the file, or what comes out of a pipe. Where it fails, the chunks that it has written are gone. The image is a function of the bytes and the platform.
+   * Imports a file, or the bytes of a pipe. If it fails, the chunks that it has written are removed. The image is a function of
+   * the bytes and the platform.
    * @throws missing, denied, unsupported for what cannot be read; invalid for an empty or too large one; conflict for one
    *   that is being written to; unavailable where the disk refuses; the signal's reason
    */

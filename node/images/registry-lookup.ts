@@ -1,9 +1,10 @@
 import type { Digest } from '../../protocol/digest.ts'
-import { P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { ImageSource, ResolvedImage } from '../registry/image-source.ts'
 import { formatReference, type Reference } from '../registry/reference.ts'
 import type { Catalog } from '../store/catalog.ts'
+import type { AnswerTimes } from './answer-times.ts'
 import { registryOf } from './decisions.ts'
 
 /**
@@ -15,6 +16,8 @@ export const answerMs = 40_000
 export interface RegistryLookupParts {
   catalog: Pick<Catalog, 'manifestOfIndex' | 'putManifestOfIndex'>
   registry: Pick<ImageSource, 'topDigest' | 'resolve'>
+  /** Is told how long registries take; nobody is where it is not given. */
+  times?: Pick<AnswerTimes, 'note'>
   log: Log
 }
 
@@ -22,6 +25,8 @@ export interface LookupOptions {
   signal: AbortSignal
   /** How long the registry may take for each answer (ms). */
   answerMs: number
+  /** Called when the first answer has come. */
+  onAnswer?: () => void
 }
 
 interface Listening {
@@ -45,12 +50,19 @@ export class RegistryLookup {
   async resolve(reference: Reference, platform: string, options: LookupOptions): Promise<ResolvedImage> {
     const { log } = this.#parts
     log.info('registry is asked for an unknown image', { image: formatReference(reference), platform })
-    return await listen(reference, options, async (listening) => await this.#describe(reference, platform, listening))
+    return await this.#listen(
+      reference,
+      options,
+      async (listening) => await this.#describe(reference, platform, listening),
+    )
   }
 
   /** Asks what the reference stands for, with one request. @throws as {@link resolve} */
   async ask(reference: Reference, options: LookupOptions): Promise<void> {
-    await listen(reference, options, async (listening) => await this.#parts.registry.topDigest(reference, listening))
+    await this.#listen(reference, options, async (listening) => {
+      await this.#parts.registry.topDigest(reference, listening)
+      listening.onAnswer()
+    })
   }
 
   /**
@@ -64,7 +76,7 @@ export class RegistryLookup {
     options: LookupOptions,
   ): Promise<ResolvedImage | undefined> {
     const { catalog, registry } = this.#parts
-    return await listen(reference, options, async (listening) => {
+    return await this.#listen(reference, options, async (listening) => {
       const topDigest = await registry.topDigest(reference, listening)
       listening.onAnswer()
       if (topDigest === manifestDigest) return undefined
@@ -82,28 +94,38 @@ export class RegistryLookup {
     if (manifestDigest !== topDigest) await catalog.putManifestOfIndex(topDigest, platform, manifestDigest)
     return image
   }
-}
 
-/** Runs a task that sends requests to a registry, and ends it when the registry has been silent for `answerMs`. */
-async function listen<T>(
-  reference: Reference,
-  { signal, answerMs }: LookupOptions,
-  task: (listening: Listening) => Promise<T>,
-): Promise<T> {
-  const silence = new AbortController()
-  const registry = registryOf(reference)
-  const giveUp = (): void =>
-    silence.abort(new P2pfsError('timeout', `${registry} did not answer within ${answerMs / 1000} s`, { registry }))
-  let timer = setTimeout(giveUp, answerMs)
-  const onAnswer = (): void => {
-    clearTimeout(timer)
-    timer = setTimeout(giveUp, answerMs)
-  }
-  try {
-    return await task({ signal: AbortSignal.any([signal, silence.signal]), onAnswer })
-  } catch (error) {
-    throw silence.signal.aborted && !signal.aborted ? silence.signal.reason : error
-  } finally {
-    clearTimeout(timer)
+  /** Runs a task that sends requests to a registry, and ends it when the registry has been silent for `answerMs`. */
+  async #listen<T>(
+    reference: Reference,
+    { signal, answerMs, onAnswer: onFirst = () => undefined }: LookupOptions,
+    task: (listening: Listening) => Promise<T>,
+  ): Promise<T> {
+    const silence = new AbortController()
+    const registry = registryOf(reference)
+    const sinceMs = performance.now()
+    const giveUp = (): void =>
+      silence.abort(new P2pfsError('timeout', `${registry} did not answer within ${answerMs / 1000} s`, { registry }))
+    let timer = setTimeout(giveUp, answerMs)
+    let hasAnswered = false
+    const noteAnswer = (): void => {
+      if (hasAnswered) return
+      hasAnswered = true
+      this.#parts.times?.note(registry, performance.now() - sinceMs)
+      onFirst()
+    }
+    const onAnswer = (): void => {
+      clearTimeout(timer)
+      timer = setTimeout(giveUp, answerMs)
+      noteAnswer()
+    }
+    try {
+      return await task({ signal: AbortSignal.any([signal, silence.signal]), onAnswer })
+    } catch (error) {
+      if (isP2pfsError(error, 'denied', 'missing')) noteAnswer()
+      throw silence.signal.aborted && !signal.aborted ? silence.signal.reason : error
+    } finally {
+      clearTimeout(timer)
+    }
   }
 }

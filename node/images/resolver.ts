@@ -1,5 +1,7 @@
 import { P2pfsError } from '../../protocol/errors.ts'
+import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName } from '../../protocol/image-record.ts'
+import type { RegistryWord } from '../../protocol/messages/registry-word.ts'
 import type { SeedImage } from '../../protocol/seed-job.ts'
 import type { Log } from '../base/log.ts'
 import { SingleFlight } from '../base/single-flight.ts'
@@ -20,23 +22,14 @@ import type { ImageSource, ResolvedImage } from '../registry/image-source.ts'
 import { callerOf, formatReference, parseReference, type Reference } from '../registry/reference.ts'
 import type { Inventory } from '../store/inventory.ts'
 import { AccessProofs } from './access-proofs.ts'
-import {
-  chooseAnswerer,
-  type Answerer,
-  formatOf,
-  imageKey,
-  isPinned,
-  judgeFailure,
-  registryOf,
-  searchOrder,
-} from './decisions.ts'
+import { chooseAnswerer, type Answerer, formatOf, imageKey, isPinned, searchOrder } from './decisions.ts'
 import type { Imported } from './importer.ts'
 import { RecordKeeper, type RecordKeeperParts } from './record-keeper.ts'
 import { RegionRecords, type RegionRecordsParts } from './region-records.ts'
-import { answerMs, RegistryLookup, type LookupOptions, type RegistryLookupParts } from './registry-lookup.ts'
+import { answerMs, type LookupOptions } from './registry-lookup.ts'
 import { RootfsMaker, type RootfsMakerParts } from './rootfs-maker.ts'
-import { SilentRegistries } from './silent-registries.ts'
 import { TagFreshness } from './tag-freshness.ts'
+import { TagQuestions, type TagQuestionsParts } from './tag-questions.ts'
 
 /** When mounts ask the registry, where nothing else is configured. */
 const defaultOptions: ResolverOptions = { resolveBudgetMs: 2_000, tagMaxAgeMs: 5 * 60_000 }
@@ -44,19 +37,22 @@ const defaultOptions: ResolverOptions = { resolveBudgetMs: 2_000, tagMaxAgeMs: 5
 /** When mounts ask the registry what a tag stands for. */
 export interface ResolverOptions {
   /**
-   * A mount that can use the last known image waits this long for each answer of the registry (ms). A tag that has not moved
-   * takes one answer; the image of one that has moved takes two to five.
+   * A mount that can use the last known image waits this long at most for each answer of the registry (ms). A tag that has not
+   * moved takes one answer; the image of one that has moved takes two to five.
    */
   resolveBudgetMs: number
-  /** With the policy `newer` a tag is not asked for that somebody who is believed has asked for within this time (ms). */
+  /**
+   * With the policy `newer` a tag is not asked for that somebody who is believed has asked for within this time (ms), and the
+   * answer is not waited for longer than is usual. 0: it is asked for, and waited for.
+   */
   tagMaxAgeMs: number
 }
 
-export interface ImageResolverParts
-  extends RegistryLookupParts, RegionRecordsParts, RecordKeeperParts, RootfsMakerParts {
-  catalog: RegistryLookupParts['catalog'] & RegionRecordsParts['catalog'] & RecordKeeperParts['catalog']
-  registry: RegistryLookupParts['registry'] & Pick<ImageSource, 'checkAccess'>
-  trust: RegionRecordsParts['trust'] & RecordKeeperParts['trust']
+export interface ImageResolverParts extends TagQuestionsParts, RegionRecordsParts, RecordKeeperParts, RootfsMakerParts {
+  catalog: TagQuestionsParts['catalog'] & RegionRecordsParts['catalog'] & RecordKeeperParts['catalog']
+  registry: TagQuestionsParts['registry'] & Pick<ImageSource, 'checkAccess'>
+  region: TagQuestionsParts['region'] & RegionRecordsParts['region']
+  trust: TagQuestionsParts['trust'] & RegionRecordsParts['trust'] & RecordKeeperParts['trust']
   identity: RegionRecordsParts['identity'] & RecordKeeperParts['identity']
   inventory: RecordKeeperParts['inventory'] & Pick<Inventory, 'isWhole'>
   log: Log
@@ -77,9 +73,8 @@ interface ResolveOptions extends FindOptions, LookupOptions {
  */
 export class ImageResolver {
   readonly #parts: ImageResolverParts
-  readonly #lookup: RegistryLookup
+  readonly #tags: TagQuestions
   readonly #resolving = new SingleFlight<ResolvedRootfs>()
-  readonly #silent: SilentRegistries
   readonly #proofs: AccessProofs
   readonly #keeper: RecordKeeper
   readonly #records: RegionRecords
@@ -98,11 +93,10 @@ export class ImageResolver {
   ) {
     this.#parts = parts
     this.#options = { ...defaultOptions, ...options }
-    this.#silent = new SilentRegistries({ now })
     this.#proofs = new AccessProofs(parts, { now })
     this.#keeper = new RecordKeeper(parts, { today })
     this.#records = new RegionRecords(parts, { now })
-    this.#lookup = new RegistryLookup(parts)
+    this.#tags = new TagQuestions({ ...parts, keeper: this.#keeper }, { budgetMs: this.#options.resolveBudgetMs, now })
     const known = { keeper: this.#keeper, records: this.#records }
     this.#maker = new RootfsMaker(parts, known)
     this.#freshness = new TagFreshness(known, { maxAgeMs: this.#options.tagMaxAgeMs, today })
@@ -198,6 +192,22 @@ export class ImageResolver {
     return undefined
   }
 
+  /**
+   * Asks the registry for a tag that was mounted lately, so that the next mounts need not: a tag that still stands for the
+   * image that is known is fresh again for the whole region. A registry that is silent is not waited for again and again.
+   * @returns the image; undefined where nobody knows what it stands for now
+   * @throws the codes of the registry client; what the signal throws
+   */
+  async refresh(reference: Reference, variant: Variant, options: FindOptions): Promise<FoundRootfs | undefined> {
+    const known = await this.#findLastKnown(reference, { reference: formatReference(reference), ...variant }, options)
+    return known && (await this.#tags.refresh(reference, known, options))
+  }
+
+  /** What this host has seen of the registry with this key (`registryKey`): members ask. */
+  registryWord(key: Digest): RegistryWord | undefined {
+    return this.#tags.word(key)
+  }
+
   /** Signs and stores the record of an image that was made here. */
   async add(made: UnsignedRecord, imported: Imported): Promise<BelievedRootfs> {
     return await this.#maker.add(made, imported, { by: 'own-past', statement: await this.#keeper.state(made) })
@@ -251,7 +261,7 @@ export class ImageResolver {
       const { manifestDigest } = lastKnown.record
       if (options.mustProve) await this.#proofs.prove(reference, manifestDigest, options)
       else if ((await this.#chooseAnswerer(reference, options.pull, lastKnown, false)) === 'registry')
-        this.#askSilent(reference)
+        this.#tags.askSilent(reference)
       return { ...lastKnown, resolution: 'last-known' }
     }
     return await this.#resolveTag(reference, name, lastKnown, options)
@@ -261,7 +271,7 @@ export class ImageResolver {
     reference: Reference,
     pull: MountPolicy,
     known: FoundRootfs | undefined,
-    isSilent = this.#silent.has(registryOf(reference)),
+    isSilent = this.#tags.isSilent(reference),
   ): Promise<Answerer> {
     const record = known && {
       isWholeHere: known.origin === 'local' && this.#parts.inventory.isWhole(known.manifest),
@@ -279,13 +289,12 @@ export class ImageResolver {
     options: ResolveOptions,
   ): Promise<ResolvedRootfs> {
     const { signal } = options
-    const registry = registryOf(reference)
     let image: ResolvedImage
     try {
-      if (lastKnown === undefined) image = await this.#lookup.resolve(reference, name.platform, { signal, answerMs })
+      if (lastKnown === undefined) image = await this.#tags.resolve(reference, name.platform, { signal })
       else {
-        const moved = await this.#lookup.findMoved(reference, lastKnown.record, options)
-        this.#silent.answered(registry)
+        const isPatient = options.pull === 'newer' && !options.mustProve && this.#options.tagMaxAgeMs > 0
+        const moved = await this.#tags.findMoved(reference, lastKnown, { ...options, isPatient })
         if (moved === undefined) {
           this.#proofs.noteAnswer(reference, lastKnown.record.manifestDigest)
           return { ...(await this.#keeper.confirm(lastKnown)), resolution: 'registry' }
@@ -315,12 +324,7 @@ export class ImageResolver {
     error: unknown,
     { mustProve }: ResolveOptions,
   ): ResolvedRootfs {
-    const { useLastKnown, isSilence } = judgeFailure(error, {
-      isOnMembersWord: lastKnown.belief.name === 'member',
-      isForCaller: callerOf(reference) !== undefined,
-    })
-    if (isSilence) this.#silent.silent(registryOf(reference))
-    else this.#silent.answered(registryOf(reference))
+    const { useLastKnown } = this.#tags.failed(reference, lastKnown, error)
     if (!useLastKnown || mustProve) throw error
     this.#parts.log.warn('registry does not say what the tag stands for now; the last known image is used', {
       error,
@@ -332,20 +336,6 @@ export class ImageResolver {
       resolution: 'last-known',
       unanswered: (error as Error).message,
     }
-  }
-
-  /** Asks a silent registry again, beside whoever has come and would have asked it: nobody waits for that. */
-  #askSilent(reference: Reference): void {
-    const registry = registryOf(reference)
-    if (!this.#silent.isDue(registry)) return
-    const options = { signal: new AbortController().signal, answerMs: this.#options.resolveBudgetMs }
-    this.#lookup.ask(reference, options).then(
-      () => this.#silent.answered(registry),
-      (error: unknown) => {
-        if (!judgeFailure(error).isSilence) this.#silent.answered(registry)
-        this.#parts.log.debug('registry has been asked again', { error, registry })
-      },
-    )
   }
 
   /** Finds what this host or its region knows of the image, converted if it is of another format. */

@@ -1,5 +1,5 @@
 import { attest } from '../../protocol/attestation.ts'
-import type { ImageName } from '../../protocol/image-record.ts'
+import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { NameStatement } from '../../protocol/name-statement.ts'
 import { rootfsDigest, type RootfsFormat } from '../../protocol/rootfs-manifest.ts'
 import { isOnMembersWord, type NameBelief } from '../model/belief.ts'
@@ -22,7 +22,7 @@ export interface RootfsMakerParts {
   lies: Pick<FalseStatements, 'found' | 'isKnown'>
   importer: Pick<Importer, 'importImage'>
   imports: Pick<RunningImports, 'has' | 'run'>
-  stewards: Pick<Stewards, 'ask'>
+  stewards: Pick<Stewards, 'ask' | 'askImporting'>
 }
 
 /** How an image comes to be imported. */
@@ -99,7 +99,13 @@ export class RootfsMaker {
     return await imports.run(
       importOf(name, manifestDigest, callerOf(reference)?.key),
       options,
-      async (options) => await this.build(reference, image, format, options),
+      async ({ onReading, ...options }) => {
+        const isForCaller = reference.kind === 'registry' && reference.caller !== undefined
+        const found = isForCaller && !isDisputed ? await this.#askImporting(name, image, options) : undefined
+        if (found !== undefined) return found
+        onReading()
+        return await this.build(reference, image, format, options)
+      },
     )
   }
 
@@ -113,11 +119,25 @@ export class RootfsMaker {
     return await this.#parts.stewards.ask(
       { ...name, manifestDigest, layers },
       { ...options, isForCaller: callerOf(reference) !== undefined },
-      async (record, peer, signal) => {
-        const told = this.#records.judge(record, peer, name, manifestDigest, undefined)
-        return told && (await this.#takeFromPeer(told, image, signal))
-      },
+      this.#accepting(name, image),
     )
+  }
+
+  async #askImporting(name: ImageName, image: ResolvedImage, options: FindOptions): Promise<FoundRootfs | undefined> {
+    const { manifestDigest, layers } = image
+    return await this.#parts.stewards.askImporting(
+      { ...name, manifestDigest, layers },
+      options,
+      this.#accepting(name, image),
+    )
+  }
+
+  /** Takes the rootfs of a record that a member sends, where it is believed. */
+  #accepting(name: ImageName, image: ResolvedImage) {
+    return async (record: ImageRecord, peer: string, signal: AbortSignal): Promise<FoundRootfs | undefined> => {
+      const told = this.#records.judge(record, peer, name, image.manifestDigest, undefined)
+      return told && (await this.#takeFromPeer(told, image, signal))
+    }
   }
 
   /** Makes the rootfs of a known image in another format. */

@@ -19,6 +19,8 @@ interface Waiter {
   onLayer: ((diffId: Digest) => void) | undefined
   /** Layers that this waiter has been told of. */
   layersTold: number
+  /** Key of the caller whose credentials it has; empty for this host and its peers. */
+  caller: string
 }
 
 interface Running extends ByteProgress {
@@ -29,6 +31,17 @@ interface Running extends ByteProgress {
   waiters: Set<Waiter>
   /** The peer that it was begun for, with the bounds of what is done for peers; undefined for this host. */
   begunFor: string | undefined
+  /** What it makes, and the caller whose credentials it is made with. */
+  image: string
+  caller: string
+  /** Ends it, when nobody is left who has these credentials. */
+  ended: AbortController
+  /** Whether it reads the image: one for a caller asks first whether another host does. */
+  isReading: boolean
+  /** It has ended: nobody may join it any more. */
+  isOver: boolean
+  /** Key of its flight. */
+  flight: string
 }
 
 /** An import under way, as the status shows it. */
@@ -47,19 +60,26 @@ export interface WaitOptions extends FindOptions {
 
 /** How {@link RunningImports} knows an import. */
 export interface ImportKey {
+  /** Equal for imports that make the same. */
   key: string
   reference: string
   manifestDigest: Digest
+  /** Key of the caller whose credentials it is imported with: it may fail where another's would not. */
+  caller?: string
 }
 
-/** What an import tells all who wait for it, and when it is to end. */
-export type TaskOptions = Required<Omit<WaitOptions, 'peer'>>
+/** The callbacks by which an import tells all who wait for it, and the signal that ends it. */
+export interface TaskOptions extends Required<Omit<WaitOptions, 'peer'>> {
+  /** To be called where an import for a caller begins to read the image itself. */
+  onReading: () => void
+}
 type ImportTask = (options: TaskOptions) => Promise<FoundRootfs>
 
 /** The imports that this host runs. An image is imported once for all who want it, and all of them see its progress. */
 export class RunningImports {
   readonly #flights = new SingleFlight<FoundRootfs>()
   readonly #running = new Map<string, Running>()
+  #begun = 0
   readonly #limits: Pick<PeerImportLimits, 'importsAtOnce' | 'importsAtOncePerPeer'>
 
   readonly #location: Pick<Location, 'hold' | 'release'> | undefined
@@ -76,30 +96,73 @@ export class RunningImports {
   }
 
   /**
-   * Runs the task, or joins the run of the same key. The run is aborted when nobody waits for it any more. One that was
-   * begun for peers has bounds that are not this host's: where it fails, those who want the image here run their own.
+   * Runs the task, or joins a run of the same image: whoever comes here has had it described by its registry, with the
+   * credentials that he has. The run is aborted when nobody waits for it any more who has the credentials that it is made with.
+   * One that is made with those of another caller, or was begun for peers, whose bounds are not this host's, may fail where
+   * this one would not: those who want the image here run their own then.
    * @throws busy if only peers want this import, and too many of those run already; what the task throws
    */
   async run(image: ImportKey, options: WaitOptions, task: ImportTask): Promise<FoundRootfs> {
-    const isForPeers = this.#running.get(image.key)?.begunFor !== undefined
-    if (options.onLayer !== undefined || !isForPeers) return await this.#run(image, options, task)
+    const { caller = '' } = image
+    const own = `${caller} ${image.key}`
+    const isForPeer = options.onLayer !== undefined
+    const running = this.#find(own)
+    const joined = running === undefined ? this.#byOthers(image.key) : own
+    const isOwn = joined === undefined || (joined === own && (isForPeer || running?.begunFor === undefined))
+    if (isOwn) return await this.#run(own, image, options, task)
     try {
-      return await this.#run(image, options, task)
+      return await this.#run(joined, image, options, task)
     } catch (error) {
       options.signal.throwIfAborted()
       if (isP2pfsError(error, 'invalid', 'unsupported')) throw error
-      return await this.#run({ ...image, key: `${image.key} here` }, options, task)
+      return await this.#run(joined === own ? `${own} here` : own, image, options, task)
     }
   }
 
+  /**
+   * Joins, for a peer, a run of the image that is under way here, and begins none.
+   * @param options `isBefore`: whether this host comes before the peer: where both are about to read the image, this one does
+   * @returns undefined where there is none, or it fails
+   * @throws the signal's reason
+   */
+  async join(
+    image: ImportKey,
+    { isBefore, ...options }: WaitOptions & { isBefore: boolean },
+  ): Promise<FoundRootfs | undefined> {
+    const joined = this.#byOthers(image.key)
+    if (joined === undefined || (!isBefore && !this.#find(joined)!.isReading)) return undefined
+    const never: ImportTask = async () => await Promise.reject(new P2pfsError('closed', 'the import has ended'))
+    try {
+      return await this.#run(joined, image, options, never)
+    } catch (error) {
+      options.signal.throwIfAborted()
+      if (!isP2pfsError(error)) throw error
+      return undefined
+    }
+  }
+
+  /** An import of the image that was begun here with credentials of a caller, or of this host; not for peers. */
+  #byOthers(image: string): string | undefined {
+    for (const [key, running] of this.#running)
+      if (running.image === image && running.begunFor === undefined && this.#find(key) !== undefined) return key
+    return undefined
+  }
+
+  /** A run that has not ended, nor is about to. */
+  #find(key: string): Running | undefined {
+    const running = this.#running.get(key)
+    return running?.isOver === true || running?.ended.signal.aborted === true ? undefined : running
+  }
+
   async #run(
-    { key, reference, manifestDigest }: ImportKey,
+    key: string,
+    { key: image, reference, manifestDigest, caller = '' }: ImportKey,
     { signal, onProgress, onLayer, peer }: WaitOptions,
     task: ImportTask,
   ): Promise<FoundRootfs> {
     signal.throwIfAborted()
-    if (onLayer !== undefined && !this.#running.has(key)) this.#checkForPeers(peer)
-    const running = this.#running.get(key) ?? {
+    if (onLayer !== undefined && this.#find(key) === undefined) this.#checkForPeers(peer)
+    const running = this.#find(key) ?? {
       reference,
       manifestDigest,
       doneBytes: 0,
@@ -107,21 +170,29 @@ export class RunningImports {
       layers: [],
       waiters: new Set<Waiter>(),
       begunFor: onLayer === undefined ? undefined : (peer ?? ''),
+      image,
+      caller,
+      ended: new AbortController(),
+      isReading: caller === '',
+      isOver: false,
+      flight: `${this.#begun++} ${key}`,
     }
     this.#running.set(key, running)
     this.#location?.hold(manifestDigest, holds.much, 'now')
-    const waiter = { onProgress, onLayer, layersTold: 0 }
+    const waiter = { onProgress, onLayer, layersTold: 0, caller }
     running.waiters.add(waiter)
     tellLayers(running)
     try {
       return await this.#flights.run(
-        key,
+        running.flight,
         signal,
         async (signal) =>
           await this.#count(
+            running,
             signal,
             task({
-              signal,
+              signal: AbortSignal.any([signal, running.ended.signal]),
+              onReading: () => void (running.isReading = true),
               onProgress: (progress) => tellProgress(running, progress),
               onLayer: (diffId) => {
                 running.layers.push(diffId)
@@ -132,6 +203,10 @@ export class RunningImports {
       )
     } finally {
       running.waiters.delete(waiter)
+      if (![...running.waiters].some(({ caller }) => caller === running.caller))
+        running.ended.abort(
+          new P2pfsError('closed', 'nobody waits any more whose credentials the import was made with'),
+        )
       // The flight ends with its last waiter: a later run of the key is another import.
       if (running.waiters.size === 0 && this.#running.get(key) === running) {
         this.#running.delete(key)
@@ -140,14 +215,16 @@ export class RunningImports {
     }
   }
 
-  async #count(signal: AbortSignal, importing: Promise<FoundRootfs>): Promise<FoundRootfs> {
+  async #count(running: Running, signal: AbortSignal, importing: Promise<FoundRootfs>): Promise<FoundRootfs> {
     try {
       const found = await importing
       this.ended.imported++
       return found
     } catch (error) {
-      this.ended[signal.aborted ? 'aborted' : 'failed']++
+      this.ended[signal.aborted || running.ended.signal.aborted ? 'aborted' : 'failed']++
       throw error
+    } finally {
+      running.isOver = true
     }
   }
 
@@ -191,7 +268,7 @@ function peersAmong(waiters: Set<Waiter>): Waiter[] {
   return [...waiters].filter(({ onLayer }) => onLayer !== undefined)
 }
 
-/** @param caller the key of the caller whose credentials it is imported with: it may fail where another's would not */
+/** @param caller the key of the caller whose credentials it is imported with */
 export function importOf(name: ImageName, manifestDigest: Digest, caller = ''): ImportKey {
-  return { key: `${caller} ${manifestDigest} ${imageKey(name)}`, reference: name.reference, manifestDigest }
+  return { key: `${manifestDigest} ${imageKey(name)}`, reference: name.reference, manifestDigest, caller }
 }

@@ -1,7 +1,12 @@
-import { BoundedMap } from '../base/bounded-map.ts'
+import { ExpiringMap } from '../base/expiring-map.ts'
 
 /** A registry that did not answer is asked again, beside the mounts, once in this time (ms). */
 const askAgainMs = 10_000
+/**
+ * One that nobody has asked again for so long is not known to be silent any more (ms). It covers the time between two looks at
+ * the tags that are mounted often (`--hot-tag-interval`), which find out for the region.
+ */
+const forgetMs = 5 * 60_000
 /** Silent registries that are remembered. */
 const maxSilent = 256
 
@@ -10,31 +15,37 @@ const maxSilent = 256
  * asked beside those who come, until it has answered.
  */
 export class SilentRegistries {
-  readonly #askAgainAtMs = new BoundedMap<string, number>({ maxEntries: maxSilent })
+  /** When to ask again (ms). */
+  readonly #silent: ExpiringMap<string, number>
   readonly #now: () => number
 
   /** @param parts `now`: the clock (ms) */
   constructor({ now }: { now: () => number }) {
     this.#now = now
+    this.#silent = new ExpiringMap({ maxEntries: maxSilent, now })
   }
 
   has(registry: string): boolean {
-    return this.#askAgainAtMs.has(registry)
+    return this.#silent.has(registry)
   }
 
   silent(registry: string): void {
-    this.#askAgainAtMs.set(registry, this.#now() + askAgainMs)
+    this.#silent.set(registry, this.#now() + askAgainMs, forgetMs)
   }
 
   answered(registry: string): void {
-    this.#askAgainAtMs.delete(registry)
+    this.#silent.delete(registry)
   }
 
   /** Whether it is time to ask a silent registry again; if so, nobody else is told that until this time has passed again. */
   isDue(registry: string): boolean {
-    const atMs = this.#askAgainAtMs.get(registry)
+    const atMs = this.#silent.get(registry)
     if (atMs === undefined || atMs > this.#now()) return false
     this.silent(registry)
     return true
+  }
+
+  registries(): Iterable<string> {
+    return this.#silent.keys()
   }
 }

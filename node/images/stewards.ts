@@ -124,6 +124,31 @@ export class Stewards {
     return undefined
   }
 
+  /**
+   * This host is about to import the image with credentials of a caller, which no steward has. Where a member imports it for
+   * a caller of its own, that one is waited for: of two that ask each other the first in the steward order imports.
+   * @returns undefined if this host must import the image itself
+   * @throws the signal's reason; nothing else
+   */
+  async askImporting(
+    image: WantedImage,
+    { signal, onProgress }: FindOptions,
+    accept: (record: ImageRecord, peer: string, signal: AbortSignal) => Promise<FoundRootfs | undefined>,
+  ): Promise<FoundRootfs | undefined> {
+    const { peerId, objects, trust, log } = this.#parts
+    const peer = await objects.findImport(image.manifestDigest, { signal })
+    if (peer === undefined || peer === peerId || !trust.accepts(peer)) return undefined
+    try {
+      const answer = await this.#askMember(peer, image, { signal, onProgress })
+      return 'record' in answer ? await accept(answer.record, peer, signal) : undefined
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!isP2pfsError(error)) throw error
+      log.info('member that imports the image for a caller is lost', { error, image: image.reference, peer })
+      return undefined
+    }
+  }
+
   /** The member to ask next. @param importing the member that is importing the image, as the region said last */
   #nextMember(image: WantedImage, asked: ReadonlySet<string>, importing: string | undefined): string {
     const { peerId, membership, trust } = this.#parts

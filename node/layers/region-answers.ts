@@ -43,9 +43,9 @@ export class RegionAnswers {
    */
   async blobMap(digest: Digest, signal: AbortSignal): Promise<BlobMap | undefined> {
     const { region } = this.#parts
-    const bounded = AbortSignal.any([signal, AbortSignal.timeout(mapTimeoutMs)])
+    const ended = AbortSignal.any([signal, AbortSignal.timeout(mapTimeoutMs)])
     const question = async (): Promise<BlobMap | undefined> =>
-      await region.fetchBlobMap(digest, { signal: bounded, mustAnswer: true })
+      await region.fetchBlobMap(digest, { signal: ended, mustAnswer: true })
     return await this.#ask(digest, question, signal)
   }
 

@@ -10,18 +10,22 @@ import type { Catalog } from '../store/catalog.ts'
 import type { MountRecord } from '../store/mount-record.ts'
 import { nodeIdOf, type BlockImage } from './fuse/block-image.ts'
 import type { FuseDriver, ReadHandler } from './fuse/driver.ts'
+import type { MountRecords } from './mount-records.ts'
 import { MountedRootfs, type MountedRootfsOptions, type MountedRootfsParts } from './mounted-rootfs.ts'
 import { WaitingReads, type WaitingReadsParts } from './waiting-reads.ts'
 import type { MountSpec, Place, Placed, Placement, Reads } from './placement/placement.ts'
 
 export interface MountsParts extends Omit<MountedRootfsParts, 'waiting' | 'fetcher'> {
   fetcher: MountedRootfsParts['fetcher'] & WaitingReadsParts['fetcher']
-  catalog: Pick<Catalog, 'mounts' | 'putMount' | 'deleteMount' | 'rootfs' | 'hasRootfs' | 'rootfsDigests'>
+  catalog: Pick<Catalog, 'rootfs' | 'hasRootfs' | 'rootfsDigests'>
+  records: Pick<MountRecords, 'list' | 'put' | 'delete'>
   driver: Pick<FuseDriver, 'start' | 'add' | 'setOwners' | 'remove'>
   placement: Placement
   boots: Pick<Boots, 'start' | 'status' | 'end' | 'endAll'>
   /** A rootfs has been mounted, or a mount of it has ended. */
   noteUse?: (rootfs: Digest) => void
+  /** Whether the daemon before has left the credentials of a mount, by its id. */
+  hasCredentials?: (mount: string) => boolean
   log: Log
   clock?: Clock
 }
@@ -29,7 +33,7 @@ export interface MountsParts extends Omit<MountedRootfsParts, 'waiting' | 'fetch
 /** Uses of chunks that nobody has asked for: beyond it those of an image that ends are not known. */
 const maxLateUses = 65_536
 
-/** All mounts of this host, and the reads of their rootfs. The catalog keeps their records for the next daemon. */
+/** All mounts of this host, and the reads of their rootfs. Their records are kept for the next daemon. */
 export class Mounts implements ReadHandler {
   readonly #parts: MountsParts
   readonly #options: MountedRootfsOptions
@@ -61,9 +65,9 @@ export class Mounts implements ReadHandler {
 
   /** Takes over the mounts of the previous daemon, and forgets those that are gone. Must come before {@link serve}. */
   async restore(): Promise<void> {
-    const { catalog, placement, log } = this.#parts
+    const { catalog, records: stored, placement, hasCredentials = () => false, log } = this.#parts
     let isComplete = true
-    const records = await catalog.mounts((key, error) => {
+    const records = await stored.list((key, error) => {
       isComplete = false
       log.error('mount record cannot be read; it stays, and so do all scratch drives and upper layers', { key, error })
     })
@@ -74,7 +78,7 @@ export class Mounts implements ReadHandler {
       if (identity === undefined) {
         log.warn('mount is gone since the daemon was last here', { directory, image })
         await placement.end([specOf(record)])
-        await catalog.deleteMount(directory)
+        await stored.delete(record)
         continue
       }
       await this.#keep(record, identity)
@@ -83,7 +87,7 @@ export class Mounts implements ReadHandler {
       else log.error('rootfs of a mount is lost, so its reads fail; umount it', { directory, image, rootfsDigest })
     }
     for (const { rootfsDigest } of this.list()) this.#letOwnersIn(rootfsDigest)
-    const poorer = this.list().filter(({ hadCredentials }) => hadCredentials)
+    const poorer = this.list().filter(({ id, hadCredentials }) => hadCredentials && !hasCredentials(id))
     if (poorer.length > 0)
       log.warn(
         'credentials of mounts are gone with the daemon before; what is not here is read from peers, or with the credentials ' +
@@ -179,7 +183,7 @@ export class Mounts implements ReadHandler {
    * mount it that way
    */
   async mount(manifest: RootfsManifest, record: MountRecord, { signal }: { signal: AbortSignal }): Promise<Placed> {
-    const { catalog, placement, boots } = this.#parts
+    const { catalog, records, placement, boots } = this.#parts
     const { directory, rootfsDigest } = record
     const place = await placement.locate(directory)
     if (this.#find(directory, place) !== undefined)
@@ -193,7 +197,7 @@ export class Mounts implements ReadHandler {
       const mounted = await this.#open(manifest, rootfsDigest)
       mounted.noteMounted()
       // Recorded first: a daemon that dies before it mounts leaves a record without a mount, which is forgotten.
-      await catalog.putMount(record)
+      await records.put(record)
       try {
         const { placed, reads, identity } = await placement.place(specOf(record), { signal })
         await this.#keep(record, identity)
@@ -204,7 +208,7 @@ export class Mounts implements ReadHandler {
         if (reads === 'fuse') boots.start(mounted)
         return placed
       } catch (error) {
-        await catalog.deleteMount(directory)
+        await records.delete(record)
         await this.#closeUnused(rootfsDigest)
         throw error
       }
@@ -227,7 +231,7 @@ export class Mounts implements ReadHandler {
   async umount(directory: string): Promise<MountRecord> {
     return await this.#change(directory, async (record) => {
       await this.#parts.placement.remove(specOf(record))
-      await this.#parts.catalog.deleteMount(record.directory)
+      await this.#parts.records.delete(record)
       this.#records.delete(record.directory)
       this.#letOwnersIn(record.rootfsDigest)
       this.#parts.noteUse?.(record.rootfsDigest)
@@ -266,7 +270,7 @@ export class Mounts implements ReadHandler {
 
   async #put(record: MountRecord): Promise<void> {
     this.#records.set(record.directory, record)
-    await this.#parts.catalog.putMount(record).catch((error: unknown) =>
+    await this.#parts.records.put(record).catch((error: unknown) =>
       // The next daemon looks for a mount without identity where it was mounted.
       this.#parts.log.warn('mount record cannot be brought up to date', { error, directory: record.directory }),
     )

@@ -31,11 +31,11 @@ export class NeighbourObjects {
    * @throws the signal's reason; nothing else
    */
   async fetchRootfs(digest: Digest, { signal }: { signal: AbortSignal }): Promise<RootfsManifest | undefined> {
-    const bounded = AbortSignal.any([signal, AbortSignal.timeout(manifestMs)])
+    const ended = AbortSignal.any([signal, AbortSignal.timeout(manifestMs)])
     for (const { objects } of await this.#awake({ signal })) {
-      const found = await objects.fetchRootfs(digest, { signal: bounded }).catch((error: unknown) => {
+      const found = await objects.fetchRootfs(digest, { signal: ended }).catch((error: unknown) => {
         signal.throwIfAborted()
-        if (!bounded.aborted && !isP2pfsError(error)) throw error
+        if (!ended.aborted && !isP2pfsError(error)) throw error
         return undefined
       })
       if (found !== undefined) return found

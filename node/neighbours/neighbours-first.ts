@@ -87,8 +87,9 @@ export class NeighboursFirst implements ChunkSource {
   }
 
   /**
-   * Where the registry does not deliver, or not in time for a read that somebody waits for, a neighbour is asked within the bandwidth, passed over or
-   * not.
+
+   * Asks the registry. If that does not deliver, or not in time for a read that somebody waits for, a neighbour is asked within
+   * the bandwidth, although it is passed over.
    */
   async #registryFirst(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
     const over = new AbortController()

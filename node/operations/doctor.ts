@@ -174,7 +174,7 @@ function describeClocks(answers: readonly { timeMs: number; tookMs: number }[]):
 }
 
 function failed(name: string, error: unknown, registry: string): Check {
-  // What TLS or a proxy refuses is no matter of credentials, and says itself what to do.
+  // A refusal by TLS or a proxy is no matter of credentials, and says itself what to do.
   const isTransport = isP2pfsError(error, 'denied') && error.cause !== undefined
   const advice: Partial<Record<string, string>> = {
     denied: `log in as the daemon's user (docker login ${registry}), or give credentials with the mount`,

@@ -63,7 +63,7 @@ export class RemoveImageOperation {
       .list()
       .find(({ rootfsDigest, demand }) => rootfsDigest === rootfs && demand === undefined)
     if (pin === undefined) return
-    const how = pin.job === operatorPinJob ? `p2pfs unpin ${image}` : `p2pfs seeds cancel ${pin.job}`
-    throw new P2pfsError('conflict', `${image} is pinned; ${how} first`, { image })
+    const command = pin.job === operatorPinJob ? `p2pfs unpin ${image}` : `p2pfs seeds cancel ${pin.job}`
+    throw new P2pfsError('conflict', `${image} is pinned; ${command} first`, { image })
   }
 }

@@ -1,4 +1,4 @@
-import { parseRootfsFormat, rootfsFormats } from '../../protocol/rootfs-manifest.ts'
+import { parseRootfsFormat, rootfsFormats, type RootfsFormat } from '../../protocol/rootfs-manifest.ts'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Auth, AuthorizedRequest, ImageRequest } from '../control/api.ts'
 import { asUsage } from '../control/usage.ts'
@@ -52,4 +52,9 @@ export function withCaller<T extends Reference>(reference: T, auth: Auth | undef
   const isNobody = Object.keys(auth).length === 0
   const credentials = isNobody ? undefined : { username, password, identityToken, registryToken }
   return { ...reference, caller: new Caller(reference.registry, credentials) }
+}
+
+/** The formats that images are mounted in as drives and as trees, each once. */
+export function formatsOf(uses: readonly ('drive' | 'tree')[]): RootfsFormat[] {
+  return [...new Set(uses)].map((use) => (use === 'tree' ? 'erofs' : 'ext4'))
 }

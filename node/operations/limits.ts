@@ -1,7 +1,7 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { P2pfsError } from '../../protocol/errors.ts'
 import type { Bandwidth, LimitUse } from '../base/bandwidth.ts'
-import { parseRateLimit } from '../base/byte-rate.ts'
+import { parseGivenLimit, parseRateLimit } from '../base/byte-rate.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { systemError } from '../base/system-error.ts'
@@ -13,12 +13,8 @@ const sampleMs = 1_000
 const samples = 5
 /** The log says so often at most that reads are late because of a limit (ms). */
 const warnMs = 60_000
-/**
- * The lowest limit on what is given to others (bytes a second): a chunk takes a second then. Below it those who ask take this host
- * for one that does not deliver, and get the chunk elsewhere, which costs more than it saves.
- */
-const leastGiven = 2e6 / 8
-const least: Partial<Record<LimitName, number>> = { upload: leastGiven, guest: leastGiven }
+/** Limits on what is given to others. */
+const given: ReadonlySet<LimitName> = new Set<LimitName>(['upload', 'guest'])
 
 export type LimitTexts = Record<LimitName, string>
 
@@ -148,16 +144,9 @@ export class LimitsOperation implements Disposable {
   }
 }
 
-/** As {@link parseRateLimit}. @throws invalid also for a limit that is lower than this one may be */
+/** @throws invalid for what is no rate, or lower than this limit may be */
 export function parseLimit(name: LimitName, text: string): number | undefined {
-  const rate = parseRateLimit(text)
-  const min = least[name] ?? 0
-  if (rate !== undefined && rate < min)
-    throw new P2pfsError(
-      'invalid',
-      `${text} is too little for ${name}: a peer gives up a chunk that takes seconds; 2Mbit or more`,
-    )
-  return rate
+  return given.has(name) ? parseGivenLimit(text) : parseRateLimit(text)
 }
 
 /** @throws invalid */

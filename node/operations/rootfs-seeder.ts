@@ -93,7 +93,7 @@ export class RootfsSeeder {
     if (inventory.isWhole(manifest)) return
     const sizeBytes = sizeOf(manifest)
     const { freeBytes } = await room()
-    // What is here takes room of its own, unless it is that of a pinned image, too.
+    // Chunks that are here take room of their own, unless a pinned image has them, too.
     const countedBytes = Math.min(inventory.localBytes(tables), pins.pinnedBytes)
     if (sizeBytes - countedBytes <= freeBytes) return
     throw new P2pfsError(

@@ -1,15 +1,17 @@
 import { P2pfsError } from '../../protocol/errors.ts'
-import { isCopy, type SeedJob, type SeedPlaces } from '../../protocol/seed-job.ts'
+import type { RootfsFormat, RootfsManifest } from '../../protocol/rootfs-manifest.ts'
+import { isCopy, seedJobId, type SeedJob, type SeedPlaces } from '../../protocol/seed-job.ts'
 import type { CancelSeedRequest, SeedJobReport, SeedJobRequest, SeedJobResult, SeedJobs } from '../control/api.ts'
 import type { OperationOptions } from '../control/operations.ts'
 import { asUsage } from '../control/usage.ts'
 import type { ImageResolver } from '../images/resolver.ts'
+import type { ImageRootfs } from '../model/image.ts'
 import { sizeOf } from '../model/rootfs-chunks.ts'
 import type { HeldCallers } from '../registry/held-callers.ts'
 import type { Membership } from '../peers/membership.ts'
 import type { RegionHosts } from '../seeds/region-hosts.ts'
 import type { SeedJobs as Jobs } from '../seeds/seed-jobs.ts'
-import type { ImageRequests } from './image-request.ts'
+import { formatsOf, type ImageRequests } from './image-request.ts'
 
 const minuteMs = 60_000
 const defaultTtlMs = 24 * 60 * minuteMs
@@ -42,13 +44,16 @@ export class PlaceSeedOperation {
    */
   async run(request: SeedJobRequest, options: OperationOptions): Promise<SeedJobResult> {
     const { requests, callers } = this.#parts
+    const { as = [] } = request
     const image = requests.parse(request)
-    return await callers.during(image.reference, async () => await this.#place(request, image, options))
+    const formats = as.length === 0 ? [image.variant.format] : formatsOf(as)
+    return await callers.during(image.reference, async () => await this.#place(request, { ...image, formats }, options))
   }
 
+  /** Each format has a job of its own, which members of every version can carry out; the jobs share a group, and so their hosts. */
   async #place(
     request: SeedJobRequest,
-    { reference, variant }: ReturnType<ImageRequests['parse']>,
+    { reference, variant, formats }: ReturnType<ImageRequests['parse']> & { formats: readonly RootfsFormat[] },
     { signal, onProgress }: OperationOptions,
   ): Promise<SeedJobResult> {
     const { resolver, membership, jobs } = this.#parts
@@ -57,21 +62,41 @@ export class PlaceSeedOperation {
     asUsage(() => jobs.endOf({ atMs, ttlMs }))
     await membership.whenRegionKnown({ signal })
     const places = this.#placesOf(request)
-    const { record, manifest } = await resolver.resolveForSeed(reference, variant, {
-      signal,
-      onProgress: (progress) => onProgress({ step: 'import', ...progress }),
-    })
-    const { reference: name, platform, format, manifestDigest, rootfsDigest } = record
-    const image = { reference: name, platform, format, manifestDigest, rootfsDigest }
-    const job = await jobs.accept({ image, extent: hot ? 'hot' : 'full', places, atMs, ttlMs })
-    if (!wait) return reportOf(job)
-    const sizeBytes = sizeOf(manifest)
-    const onChange = (job: SeedJob): void => {
-      const { done, total } = shareOf(job, this.#parts.hosts.alive().size)
-      onProgress({ step: 'place', doneBytes: Math.floor(done * sizeBytes), totalBytes: total * sizeBytes })
+    // By its rootfs: a raw image is the same in each format.
+    const found = new Map<string, ImageRootfs>()
+    for (const format of formats) {
+      const image = await resolver.resolveForSeed(
+        reference,
+        { ...variant, format },
+        { signal, onProgress: (progress) => onProgress({ step: 'import', ...progress }) },
+      )
+      found.set(image.record.rootfsDigest, image)
     }
-    const ended = await jobs.wait(job.id, { signal, timeoutMs, stuckMs, onChange })
-    return { ...reportOf(ended.job), placed: ended.isPlaced }
+    const extent = hot ? ('hot' as const) : ('full' as const)
+    const orders = [...found.values()].map(({ record, manifest }) => {
+      const { reference: name, platform, format, manifestDigest, rootfsDigest } = record
+      const image = { reference: name, platform, format, manifestDigest, rootfsDigest }
+      return { order: { image, extent, places, atMs, ttlMs }, manifest }
+    })
+    const [first] = orders
+    const group = orders.length > 1 ? { group: seedJobId({ ...first!.order.image, ...first!.order }) } : {}
+    const accepted: { job: SeedJob; manifest: RootfsManifest }[] = []
+    for (const { order, manifest } of orders)
+      accepted.push({ job: await jobs.accept({ ...order, ...group }), manifest })
+    if (!wait) return resultOf(accepted.map(({ job }) => reportOf(job)))
+    const shares = new Map<string, { doneBytes: number; totalBytes: number }>()
+    const waited = accepted.map(async ({ job, manifest }) => {
+      const sizeBytes = sizeOf(manifest)
+      const onChange = (job: SeedJob): void => {
+        const { done, total } = shareOf(job, this.#parts.hosts.alive().size)
+        shares.set(job.id, { doneBytes: Math.floor(done * sizeBytes), totalBytes: total * sizeBytes })
+        onProgress({ step: 'place', ...sumOf([...shares.values()]) })
+      }
+      return await jobs.wait(job.id, { signal, timeoutMs, stuckMs, onChange })
+    })
+    const ended = await Promise.all(waited)
+    const result = resultOf(ended.map(({ job }) => reportOf(job)))
+    return { ...result, placed: ended.every(({ isPlaced }) => isPlaced) }
   }
 
   #placesOf({ copies = 1, on }: SeedJobRequest): SeedPlaces {
@@ -119,6 +144,20 @@ export class CancelSeedOperation {
   /** @throws missing where nobody in the region knows the job */
   async run({ id }: CancelSeedRequest, { signal }: Pick<OperationOptions, 'signal'>): Promise<SeedJobReport> {
     return reportOf(await this.#jobs.cancel(id, { signal }))
+  }
+}
+
+function resultOf([first, ...others]: SeedJobReport[]): SeedJobResult {
+  return { ...first!, ...(others.length > 0 && { others }) }
+}
+
+function sumOf(shares: readonly { doneBytes: number; totalBytes: number }[]): {
+  doneBytes: number
+  totalBytes: number
+} {
+  return {
+    doneBytes: shares.reduce((sum, { doneBytes }) => sum + doneBytes, 0),
+    totalBytes: shares.reduce((sum, { totalBytes }) => sum + totalBytes, 0),
   }
 }
 

@@ -10,7 +10,7 @@ import type { Publisher } from '../publish/publisher.ts'
 import type { Caller } from '../registry/caller.ts'
 import type { HeldCallers } from '../registry/held-callers.ts'
 import { callerOf } from '../registry/reference.ts'
-import type { ImageRequests } from './image-request.ts'
+import { formatsOf, type ImageRequests } from './image-request.ts'
 import type { RootfsSeeder } from './rootfs-seeder.ts'
 
 export interface SeedParts {
@@ -36,7 +36,7 @@ export class SeedOperation {
   async run(request: SeedRequest, options: OperationOptions): Promise<SeedResult> {
     const { requests, callers } = this.#parts
     const { as = [], ...image } = request
-    const formats = as.length === 0 ? [undefined] : [...new Set(as)].map((use) => (use === 'tree' ? 'erofs' : 'ext4'))
+    const formats = as.length === 0 ? [undefined] : formatsOf(as)
     const { reference } = requests.parse(request)
     return await callers.during(reference, async () => {
       const results: SeedResult[] = []

@@ -89,7 +89,7 @@ export interface PeerNetworkOptions {
   bulk: { mode: BulkMode; listen: string | undefined } | undefined
   /** Members of a region that is connected each to each, at most; for tests. */
   fullMesh?: number
-  /** What this host knows of its region from the begin; for simulations. */
+  /** Knowledge of the region that this host begins with; for simulations. */
   known?: { members: KnownMembers; trackers: Trackers } | undefined
 }
 

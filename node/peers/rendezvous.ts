@@ -43,8 +43,8 @@ export class Rendezvous {
     for (const weight of this.#weigh(key)) {
       if (heaviest.length === count && weight < heaviest.at(-1)!) continue
       if (!isWanted(this.#ids[weight % maxMembers]!)) continue
-      const at = heaviest.findIndex((other) => weight > other)
-      heaviest.splice(at === -1 ? heaviest.length : at, 0, weight)
+      const place = heaviest.findIndex((other) => weight > other)
+      heaviest.splice(place === -1 ? heaviest.length : place, 0, weight)
       if (heaviest.length > count) heaviest.pop()
     }
     return heaviest.map((weight) => this.#ids[weight % maxMembers]!)
@@ -55,9 +55,9 @@ export class Rendezvous {
     const [first, second] = [digest.readUInt32BE(0), digest.readUInt32BE(4)]
     const places = this.#places
     const weighed = new Float64Array(this.#ids.length)
-    for (let i = 0, at = 0; i < weighed.length; i++, at += ringCount) {
-      const high = mix(first ^ places[at]!, second ^ places[at + 1]!)
-      const low = mix(high ^ places[at + 2]!, second ^ places[at + 3]!) >>> (32 - lowBits)
+    for (let i = 0, offset = 0; i < weighed.length; i++, offset += ringCount) {
+      const high = mix(first ^ places[offset]!, second ^ places[offset + 1]!)
+      const low = mix(high ^ places[offset + 2]!, second ^ places[offset + 3]!) >>> (32 - lowBits)
       weighed[i] = (high * 2 ** lowBits + low) * maxMembers + i
     }
     return weighed

@@ -2,6 +2,7 @@ import type { BootProfile, ProfileSubject } from '../../protocol/boot-profile.ts
 import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { ImportRequest } from '../../protocol/messages/import.ts'
+import type { RegistryWord } from '../../protocol/messages/registry-word.ts'
 import type { Urgency } from '../base/urgency.ts'
 import type { PlaceRequest, ToldMount } from '../../protocol/messages/seed.ts'
 import type { SeedJob, SeedProgress } from '../../protocol/seed-job.ts'
@@ -38,6 +39,8 @@ export interface ServedData {
   bootProfile: (subject: ProfileSubject) => Promise<BootProfile | undefined>
   /** Whether this host is importing the image with this manifest. */
   isImporting: (manifestDigest: Digest) => boolean
+  /** What this host has seen lately of the registry with this key (`registryKey`). */
+  registryWord: (key: Digest) => RegistryWord | undefined
   /**
    * The record of an image, which this host imports for a peer.
    * @throws busy, invalid for a malformed image: the peer is told these; for whatever else it is told denied

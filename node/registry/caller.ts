@@ -23,6 +23,11 @@ export class Caller implements CredentialStore {
     this.key = createHmac('sha256', secret).update(JSON.stringify(parts)).digest('hex')
   }
 
+  /** For the memory that the next daemon of this host gets ({@link CallerMemory}), and for nothing else; undefined for nobody. */
+  handOver(): { registry: string; credentials: Credentials } | undefined {
+    return this.#credentials && { registry: this.#registry, credentials: this.#credentials }
+  }
+
   /** His credentials for that registry; for another one there are none. */
   async find(registry: string): Promise<Credentials | undefined> {
     return await Promise.resolve(registry === this.#registry ? this.#credentials : undefined)

@@ -1,5 +1,6 @@
 import { ExpiringMap } from '../base/expiring-map.ts'
-import type { Caller } from './caller.ts'
+import { Caller } from './caller.ts'
+import type { CallerMemory } from './caller-memory.ts'
 import { callerOf, repositoryOf, type Reference } from './reference.ts'
 
 /** A caller whom the registry has refused is passed over for so long (ms): each read would cost a request in vain. */
@@ -11,25 +12,57 @@ const maxTried = 3
 
 /**
  * Callers whose credentials read what comes after they have shown that they may: as long as a mount or a request of theirs
- * stands. They are in memory only, at most one for each of these.
+ * stands. They are in memory only, at most one for each of these. Those of mounts are in the memory that the next daemon gets, too.
  */
 export class HeldCallers {
   /** By holder, the oldest first. */
   readonly #held = new Map<string | symbol, { repository: string; caller: Caller }>()
   readonly #refused: ExpiringMap<string>
+  readonly #memory: Pick<CallerMemory, 'load' | 'save'> | undefined
 
-  constructor({ now = () => performance.now() }: { now?: () => number } = {}) {
+  /** @param parts `memory`: what the daemon before has left, and what the next one gets; `now`: the clock (ms) */
+  constructor({
+    now = () => performance.now(),
+    memory,
+  }: { now?: () => number; memory?: Pick<CallerMemory, 'load' | 'save'> | undefined } = {}) {
+    this.#memory = memory
+    for (const { holder, repository, registry, credentials } of memory?.load() ?? [])
+      this.#held.set(holder, { repository, caller: new Caller(registry, credentials) })
     this.#refused = new ExpiringMap({ maxEntries: maxRefused, now })
   }
 
   /** @param holder names what stands: a mount by its id, or a request. @param reference with its caller; without one nothing is held */
   hold(holder: string | symbol, reference: Reference): void {
     const caller = callerOf(reference)
-    if (caller !== undefined) this.#held.set(holder, { repository: repositoryOf(reference), caller })
+    if (caller === undefined) return
+    this.#held.set(holder, { repository: repositoryOf(reference), caller })
+    if (typeof holder === 'string') this.#save()
+  }
+
+  /** Whether credentials are held for the mount. */
+  has(holder: string): boolean {
+    return this.#held.has(holder)
+  }
+
+  /** Forgets mounts that have ended while nobody looked. @param mounts ids of those that stand */
+  keepOnly(mounts: readonly string[]): void {
+    const standing = new Set<string | symbol>(mounts)
+    for (const holder of this.#held.keys())
+      if (typeof holder === 'string' && !standing.has(holder)) this.#held.delete(holder)
+    this.#save()
   }
 
   release(holder: string | symbol): void {
-    this.#held.delete(holder)
+    if (this.#held.delete(holder) && typeof holder === 'string') this.#save()
+  }
+
+  #save(): void {
+    this.#memory?.save(
+      [...this.#held].flatMap(([holder, { repository, caller }]) => {
+        const given = caller.handOver()
+        return typeof holder === 'string' && given !== undefined ? [{ holder, repository, ...given }] : []
+      }),
+    )
   }
 
   /** Holds the caller of the reference while the task runs. */

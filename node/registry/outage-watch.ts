@@ -42,7 +42,7 @@ export interface OutageWatchOptions {
 /**
  * Tells a host that is slow from one whose packets are lost. After an outage TCP waits as long again as the outage
  * lasted before it sends anew; a new connection does not. So when nothing comes from a host, the watch tries every
- * second whether the host takes a new connection. Where it does not, and then does, the requests that have heard
+ * second whether the host takes a new connection. If it does not, and later does, the requests that have heard
  * nothing meanwhile are cut off, to be sent again on a new connection. A host that takes connections and is slow is
  * left alone: asking it twice would make it slower.
  */

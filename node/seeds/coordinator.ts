@@ -39,6 +39,8 @@ export type Place = (
 export interface CoordinatorParts {
   hosts: Pick<RegionHosts, 'alive' | 'byHoldings'>
   place: Place
+  /** Peer ids of the hosts that hold the image for other jobs of one order: they come first. */
+  companions?: () => readonly string[]
   /** Chunk tables of the rootfs; none where this host does not have its manifest. */
   tables: readonly ChunkTable[]
   /** Milliseconds since 1970. */
@@ -139,7 +141,8 @@ export class Coordinator {
 
   /** The hosts that are to hold it, as the region is now, and how much of it. */
   #wanted(alive: ReadonlyMap<string, unknown>): Map<string, SeedExtent> {
-    const { id, places, extent } = this.#job
+    const { id, places, extent, group = id } = this.#job
+    const { hosts, companions } = this.#parts
     const nowMs = this.#parts.today()
     const isUsable = (peer: string): boolean => {
       const work = this.#work.get(peer)
@@ -152,7 +155,7 @@ export class Coordinator {
       for (const { peer, extent, state } of this.targets)
         if (extent === 'full' && (state === 'placing' || state === 'held') && isUsable(peer)) wanted.set(peer, 'full')
       if (wanted.size < places.copies)
-        for (const peer of this.#parts.hosts.byHoldings(id, this.#parts.tables))
+        for (const peer of [...(companions?.() ?? []), ...hosts.byHoldings(group, this.#parts.tables)])
           if (wanted.size < places.copies && isUsable(peer)) wanted.set(peer, 'full')
     }
     if (extent === 'hot')

@@ -9,6 +9,7 @@ import {
   type SeedJob,
   type SeedPlaces,
   type SeedProgress,
+  type TargetState,
 } from '../../protocol/seed-job.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
@@ -58,6 +59,8 @@ export interface SeedOrder {
   ttlMs: number
   /** Why, where no operator orders it. */
   demand?: MountDemand
+  /** See {@link SeedJob.group}. */
+  group?: string
 }
 
 export interface WaitForJob {
@@ -139,7 +142,7 @@ export class SeedJobs implements AsyncDisposable {
    * same order again makes its job last longer.
    * @throws invalid for a time that is too long; busy where there are too many jobs; what the catalog throws
    */
-  async accept({ image, extent, places, atMs, ttlMs, demand }: SeedOrder): Promise<SeedJob> {
+  async accept({ image, extent, places, atMs, ttlMs, demand, group }: SeedOrder): Promise<SeedJob> {
     const { hosts, kept } = this.#parts
     const nowMs = this.#today()
     const endsAtMs = this.endOf({ atMs, ttlMs })
@@ -153,10 +156,11 @@ export class SeedJobs implements AsyncDisposable {
       createdAtMs: nowMs,
       endsAtMs,
       acceptedBy: own,
-      keepers: this.#recruit({ id, keepers: [own] }),
+      keepers: this.#recruit({ id, keepers: [own], ...(group !== undefined && { group }) }),
       revision: (before?.revision ?? 0) + 1,
       cancelled: false,
       targets: before?.targets ?? [],
+      ...(group !== undefined && { group }),
     }
     await kept.put(job, { sync: true })
     this.#released.delete(id)
@@ -304,13 +308,24 @@ export class SeedJobs implements AsyncDisposable {
       const tables = manifest === undefined ? [] : tablesOf(manifest)
       const newest = kept.get(job.id)
       if (newest === undefined || this.#stopping.signal.aborted) return
-      const parts = { hosts, place: this.#placeFor(newest), tables, today: this.#today, log }
+      const companions = (): string[] => this.#companionsOf(newest)
+      const parts = { hosts, place: this.#placeFor(newest), companions, tables, today: this.#today, log }
       this.#coordinators.set(job.id, new Coordinator(parts, newest))
     } catch (error) {
       log.error('seed job cannot be taken over; it is tried again', { error, job: job.id })
     } finally {
       this.#takingUp.delete(job.id)
     }
+  }
+
+  /** Peer ids of the hosts that hold, or are to hold, the image in the other formats of one order. */
+  #companionsOf({ id, group }: SeedJob): string[] {
+    if (group === undefined) return []
+    return this.#parts.kept
+      .list()
+      .filter((job) => job.group === group && job.id !== id && !job.cancelled)
+      .flatMap(({ targets }) => targets.filter(({ extent, state }) => extent === 'full' && isWanted[state]))
+      .map(({ peer }) => peer)
   }
 
   /** This host takes its operator's job as its own, and another's as a member's. */
@@ -330,8 +345,8 @@ export class SeedJobs implements AsyncDisposable {
    * The hosts that are to keep the job: the one that took it, which goes on with it when it is back, then those that have
    * it and are awake, then the next in the order of its id.
    */
-  #recruit({ id, keepers }: Pick<SeedJob, 'id' | 'keepers'>): string[] {
-    const awake = this.#parts.hosts.byResponsibility(id)
+  #recruit({ id, keepers, group = id }: Pick<SeedJob, 'id' | 'keepers' | 'group'>): string[] {
+    const awake = this.#parts.hosts.byResponsibility(group)
     const [first] = keepers
     const stay = keepers.filter((keeper) => keeper === first || awake.includes(keeper))
     for (const host of awake) {
@@ -405,3 +420,5 @@ export class SeedJobs implements AsyncDisposable {
     }
   }
 }
+
+const isWanted: Record<TargetState, boolean> = { placing: true, held: true, failed: false, gone: false }

@@ -6,6 +6,8 @@ export const inherited = {
   lock: { fd: 4 },
   /** Descriptor of the control socket; the variable has the path that it is bound to until it is published. */
   control: { fd: 5, variable: 'P2PFS_CONTROL_BOUND' },
+  /** Memory with the credentials of mounts, where there is one. The channel to the supervisor is 6. */
+  callers: { fd: 7, variable: 'P2PFS_CALLERS_FD' },
   /** Variable that is set if another daemon has served the mount before. */
   resumed: 'P2PFS_RESUMED',
   /** Variable that has how many daemons were replaced by order, and how many because they ended: `1,0`. */
@@ -13,7 +15,7 @@ export const inherited = {
 } as const
 
 /** Descriptors that outlive a supervisor, by the names under which a service manager stores them. */
-export const descriptorNames = ['fuse', 'lock', 'control'] as const
+export const descriptorNames = ['fuse', 'lock', 'control', 'callers'] as const
 export type DescriptorName = (typeof descriptorNames)[number]
 export type Descriptors = Partial<Record<DescriptorName, number>>
 

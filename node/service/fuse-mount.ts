@@ -8,8 +8,10 @@ import { makePrivateDirectory } from '../base/private-directory.ts'
 import { systemError } from '../base/system-error.ts'
 import { limitReadAhead } from '../mount/placement/kernel-read-ahead.ts'
 import { readMounts } from '../mount/placement/mountinfo.ts'
-import { lastingMounts, ownMounts } from '../mount/placement/own-mounts.ts'
+import { sourceOf } from '../mount/placement/filesystem-source.ts'
+import { lastingMounts, ownMounts, type OwnMount } from '../mount/placement/own-mounts.ts'
 import { runTool, toolEnvironment } from '../mount/placement/run-tool.ts'
+import { MemoryDirectories } from './memory-directories.ts'
 
 /** O_PATH of open(2), which node:fs does not name: x86 and arm64 have the same value. */
 const openPath = 0o10000000
@@ -21,6 +23,8 @@ export interface FuseMountOptions {
   mountRoots: readonly string[]
   /** The one of them whose mounts need no daemon: a supervisor that was killed leaves them to the next. */
   lastingRoot: string
+  /** Directories that are to be in memory. */
+  memoryDirectories: readonly string[]
 }
 
 /** The FUSE filesystem, its descriptor of /dev/fuse, and all that is mounted of it. */
@@ -30,10 +34,12 @@ export class FuseMount {
   #fd: number | undefined
   /** Keeps the mount point in use, so that umount(8) refuses to take it away from under the daemon. */
   #pin: number | undefined
+  readonly #memory: MemoryDirectories
 
   constructor({ log }: { log: Log }, options: FuseMountOptions) {
     this.#log = log
     this.#options = options
+    this.#memory = new MemoryDirectories({ log }, { directories: options.memoryDirectories })
   }
 
   /** Descriptor of /dev/fuse; undefined while nothing is mounted. */
@@ -43,8 +49,7 @@ export class FuseMount {
 
   /** Whether something of ours is mounted on a directory of a user. */
   async hasUsers(): Promise<boolean> {
-    const { mountPoint, mountRoots } = this.#options
-    return (await ownMounts([mountPoint, ...mountRoots])).some(({ bound }) => bound)
+    return (await this.#own()).some(({ bound }) => bound)
   }
 
   /**
@@ -53,12 +58,13 @@ export class FuseMount {
    */
   async adopt(fd: number): Promise<boolean> {
     const stands = await this.#stands()
-    if (!stands && !(await this.hasUsers()) && !(await isMounted(fd))) {
+    if (!stands && !(await this.#isNeeded()) && !(await isMounted(fd))) {
       closeSync(fd)
       return false
     }
     this.#fd = fd
     if (stands) this.#holdMountPoint()
+    await this.#memory.mount()
     return true
   }
 
@@ -72,6 +78,7 @@ export class FuseMount {
     await makePrivateDirectory(mountPoint).catch((error: unknown) => {
       throw systemError(`cannot use the state directory ${this.#options.stateDir}`, error)
     })
+    await this.#memory.mount()
     try {
       this.#fd = openSync('/dev/fuse', 'r+')
     } catch (cause) {
@@ -84,7 +91,7 @@ export class FuseMount {
     }
     // Not default_permissions: who may open an image is decided by the daemon, and not by a mode.
     const options = 'fd=3,rootmode=40000,user_id=0,group_id=0,allow_other,ro,nosuid,nodev'
-    const child = spawn('mount', ['-i', '-t', 'fuse.p2pfs', '-o', options, 'p2pfs', mountPoint], {
+    const child = spawn('mount', ['-i', '-t', 'fuse.p2pfs', '-o', options, sourceOf(mountPoint), mountPoint], {
       stdio: ['ignore', 'ignore', 'pipe', this.#fd],
       env: toolEnvironment(),
     })
@@ -107,7 +114,7 @@ export class FuseMount {
   async mountAgain(): Promise<boolean> {
     const { mountPoint } = this.#options
     if (await this.#stands()) return false
-    if ((await this.hasUsers()) || (this.#fd !== undefined && (await isMounted(this.#fd)))) {
+    if ((await this.#isNeeded()) || (this.#fd !== undefined && (await isMounted(this.#fd)))) {
       this.#log.error(
         'FUSE filesystem was unmounted by hand; present mounts go on, new ones fail until p2pfs is restarted',
         { mountPoint },
@@ -115,7 +122,7 @@ export class FuseMount {
       return false
     }
     this.#log.warn('FUSE filesystem was unmounted by hand; mounted again', { mountPoint })
-    await this.unmount()
+    this.#close()
     await this.mount()
     return true
   }
@@ -123,10 +130,28 @@ export class FuseMount {
   /** Unmounts the FUSE filesystem and everything that is mounted of it, and what needs no daemon, too. */
   async unmount(): Promise<void> {
     // Descriptors first: reads of files that are still open then fail instead of waiting for ever.
+    this.#close()
+    await this.#detach(undefined)
+    await this.#memory.unmount()
+  }
+
+  #close(): void {
     for (const fd of [this.#fd, this.#pin]) if (fd !== undefined) closeSync(fd)
     this.#fd = undefined
     this.#pin = undefined
-    await this.#detach(undefined)
+  }
+
+  /** All that is mounted here and of it, but for the directories in memory. */
+  async #own(): Promise<OwnMount[]> {
+    const { mountPoint, mountRoots } = this.#options
+    return (await ownMounts([mountPoint, ...mountRoots])).filter((mount) => !this.#memory.isOne(mount))
+  }
+
+  /** Whether a user's mount may stand on the FUSE filesystem, which may have no mount of its own any more. */
+  async #isNeeded(): Promise<boolean> {
+    const own = await this.#own()
+    const lasting = new Set(lastingMounts(own, this.#options.lastingRoot))
+    return own.some((mount) => mount.bound && !lasting.has(mount))
   }
 
   async #stands(): Promise<boolean> {
@@ -140,8 +165,7 @@ export class FuseMount {
 
   /** @param why another supervisor has left it, and mounts that need none stay; logged for each other mount */
   async #detach(why: string | undefined): Promise<void> {
-    const { mountPoint, mountRoots } = this.#options
-    const own = await ownMounts([mountPoint, ...mountRoots])
+    const own = await this.#own()
     const lasting = new Set(why === undefined ? [] : lastingMounts(own, this.#options.lastingRoot))
     // In reverse order of mounting.
     for (const mount of own.toReversed()) {

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
-import { truncate } from 'node:fs/promises'
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { P2pfsError } from '../../protocol/errors.ts'
@@ -9,11 +9,14 @@ import type { Log } from '../base/log.ts'
 import { makePrivateDirectory } from '../base/private-directory.ts'
 import { systemError } from '../base/system-error.ts'
 import { toolEnvironment } from '../mount/placement/run-tool.ts'
+import { isAnonymousMemory } from './anonymous-memory.ts'
 import { inherited, type Descriptors } from './descriptors.ts'
 import { failedAttempts, takeOver, type Owner } from './take-over.ts'
 
 /** How long a process that was told to end may take before it is killed (ms). */
 export const stopMs = 10_000
+/** A record with the longest path of a socket, and more than any that an earlier version has written. */
+const recordBytes = 512
 /** How often a process that ends is looked at (ms). */
 const pollMs = 20
 
@@ -100,9 +103,9 @@ export class StateLocks {
 
   /** Says in the lock what a supervisor that takes over later has to know. */
   async write(record: SupervisorRecord): Promise<void> {
-    const path = join(this.#stateDir, 'supervisor.lock')
-    await truncate(path)
-    if (this.#own !== undefined) writeFileSync(this.#own, `${JSON.stringify(record)}\n`)
+    // Over the one that is there: a file that was made empty may find the disk full.
+    await using file = await open(join(this.#stateDir, 'supervisor.lock'), 'r+')
+    await file.write(`${JSON.stringify(record)}\n`.padStart(recordBytes), 0)
   }
 
   /** Ends daemons that have outlived their supervisor; what they have not answered waits for the next. */
@@ -160,14 +163,23 @@ export class StateLocks {
 
   /** Daemons of the state directory: they have its lock where each daemon has it, on whatever path they see it. */
   #daemons(): Owner[] {
-    const { fuse, lock, control } = inherited
+    const { fuse, lock, control, callers } = inherited
     return (
       readdirSync('/proc')
         .map(Number)
         .filter((pid) => pid > 0 && pid !== process.pid && isFile(readLink(pid, lock.fd), this.#path))
         // A supervisor that was given descriptors in another order is none.
         .filter((pid) => hasFuse(pid, fuse.fd))
-        .map((pid) => ({ pid, descriptors: { fuse: fuse.fd, lock: lock.fd, control: control.fd } }))
+        .map((pid) => ({
+          pid,
+          descriptors: {
+            fuse: fuse.fd,
+            lock: lock.fd,
+            control: control.fd,
+            // One of an earlier version has something else there, or nothing.
+            ...(isAnonymousMemory(pid, callers.fd) && { callers: callers.fd }),
+          },
+        }))
     )
   }
 
@@ -213,8 +225,11 @@ export class StateLocks {
 
 /** @param waitMs how long to wait for it; not at all by default */
 async function lockNow(fd: number, waitMs?: number): Promise<boolean> {
-  const how = waitMs === undefined ? ['-n'] : ['-w', String(waitMs / 1000)]
-  const child = spawn('flock', [...how, '3'], { stdio: ['ignore', 'ignore', 'ignore', fd], env: toolEnvironment() })
+  const waitOptions = waitMs === undefined ? ['-n'] : ['-w', String(waitMs / 1000)]
+  const child = spawn('flock', [...waitOptions, '3'], {
+    stdio: ['ignore', 'ignore', 'ignore', fd],
+    env: toolEnvironment(),
+  })
   const [status] = (await once(child, 'exit')) as [number | null]
   return status === 0
 }

@@ -56,8 +56,9 @@ export function failedAttempts(environment: NodeJS.ProcessEnv): { count: number;
 
 /**
  * Becomes this program again, with the same command line and process id, and with the descriptors of another process, which
- * keeps them: node has no call to take them while it runs. What is open here is closed. The program starts without them if
- * that fails, and {@link failedAttempts} then says why.
+
+ * keeps them: node has no call to take them while it runs. All that is open here is closed. If the descriptors cannot be had, the
+ * program starts without them, and {@link failedAttempts} then says why.
  * @param lockFile device and inode of the lock that the owner has to have
  * @throws conflict after too many attempts, or if there is no perl
  */
@@ -74,7 +75,7 @@ export function takeOver(owner: Owner, lockFile: string, failed: { count: number
       { pid: owner.pid },
     )
   // The lock is the second: the program looks whether it is the one.
-  const names = (['fuse', 'lock', 'control'] satisfies DescriptorName[]).filter(
+  const names = (['fuse', 'lock', 'control', 'callers'] satisfies DescriptorName[]).filter(
     (name) => owner.descriptors[name] !== undefined,
   )
   const numbers = names.map((name) => owner.descriptors[name]).join(',')

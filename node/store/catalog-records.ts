@@ -34,9 +34,12 @@ export class CatalogRecords {
     return await this.#database.read(async (level) => await level.iterator(range).all())
   }
 
-  /** As {@link entries}, one at a time, for records that are large. A recovery ends it with an error. */
+  /** As {@link entries}, one at a time, for records that are large. */
   async *each(range: KeyRange): AsyncGenerator<[string, Uint8Array]> {
-    yield* await this.#database.read(async (level) => await Promise.resolve(level.iterator(range)))
+    for (const key of await this.keys(range)) {
+      const bytes = await this.get(key)
+      if (bytes !== undefined) yield [key, bytes]
+    }
   }
 
   /** The record of a key. One that cannot be read is removed. */

@@ -15,13 +15,12 @@ import {
   type RootfsManifest,
 } from '../../protocol/rootfs-manifest.ts'
 import { encodeSeedJob, parseSeedJob, type SeedJob } from '../../protocol/seed-job.ts'
-import type { Log } from '../base/log.ts'
 import { CatalogDatabase, type CatalogDatabaseParts } from './catalog-database.ts'
 import { removeFormerRecords } from './former-records.ts'
 import { keys, prefixes, under } from './keys.ts'
 import { LayerRecords, type LayerLookup } from './layer-records.ts'
 import { encodeLieRecord, parseLieRecord, type LieRecord } from './lie-record.ts'
-import { encodeMountRecord, parseMountRecord, type MountRecord } from './mount-record.ts'
+import { parseMountRecord, type MountRecord } from './mount-record.ts'
 import { encodePinRecord, parsePinRecord, type PinKey, type PinRecord } from './pin-record.ts'
 import { CatalogRecords } from './catalog-records.ts'
 import { RootfsRecords } from './rootfs-records.ts'
@@ -29,10 +28,6 @@ import { isByDigest, isSameImage } from './same-image.ts'
 
 const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
-
-export interface CatalogParts extends CatalogDatabaseParts {
-  log: Log
-}
 
 /** An object that peers may ask for. */
 export type CatalogObject = { kind: 'image'; name: ImageName } | { kind: 'rootfs' | 'layer' | 'map'; digest: Digest }
@@ -48,7 +43,7 @@ export interface AcceptedName {
 
 /**
  * The records of this host, besides chunks: images, rootfs manifests, layer indexes, publications, boot profiles, seed
- * jobs, pins, mounts. A record is written after all that it points to; `sync` puts reach the disk before they resolve.
+ * jobs, pins. A record is written after all that it points to; `sync` puts reach the disk before they resolve.
  */
 export class Catalog implements AsyncDisposable {
   readonly #database: CatalogDatabase
@@ -66,10 +61,14 @@ export class Catalog implements AsyncDisposable {
 
   /**
    * Removes what earlier versions left and this one cannot use; see {@link removeFormerRecords}.
-   * @throws conflict where another process has the catalog open; unavailable where the disk refuses
+   * @param options `memoryDirectory`: where it is while the disk is full, on a tmpfs
+   * @throws as {@link CatalogDatabase.open}
    */
-  static async open(parts: CatalogParts, options: { directory: string }): Promise<Catalog> {
-    const database = await CatalogDatabase.open(parts, options)
+  static async open(
+    parts: CatalogDatabaseParts,
+    { directory, memoryDirectory = `${directory}-in-memory` }: { directory: string; memoryDirectory?: string },
+  ): Promise<Catalog> {
+    const database = await CatalogDatabase.open(parts, { disk: directory, memory: memoryDirectory })
     const records = new CatalogRecords({ database, log: parts.log })
     const catalog = new Catalog(database, records)
     await removeFormerRecords(records, parts.log)
@@ -332,22 +331,21 @@ export class Catalog implements AsyncDisposable {
     await this.#records.delete(keys.pin(pin))
   }
 
-  async putMount(record: MountRecord): Promise<void> {
-    await this.#records.put(keys.mount(record.directory), encodeMountRecord(record), { sync: false })
-  }
-
+  /** Removes a record of {@link mounts}. */
   async deleteMount(directory: string): Promise<void> {
     await this.#records.delete(keys.mount(directory))
   }
 
-  /** @param onMalformed called for each record that cannot be read, which then stays; without it, throws invalid */
-  async mounts(onMalformed?: (key: string, error: unknown) => void): Promise<MountRecord[]> {
+  /**
+   * The records of mounts that an earlier version has kept here.
+   * @param onMalformed called for each record that cannot be read, which then stays
+   */
+  async mounts(onMalformed: (key: string, error: unknown) => void): Promise<MountRecord[]> {
     const records: MountRecord[] = []
     for (const [key, value] of await this.#records.entries(under(prefixes.mount))) {
       try {
         records.push(parseMountRecord(value))
       } catch (error) {
-        if (onMalformed === undefined) throw error
         onMalformed(key, error)
       }
     }

@@ -8,6 +8,8 @@ const reserveBytes = 8 * 1024 * 1024
 const lowBytes = 2 * 1024 * 1024
 /** With this much free, the reserve is made (bytes). */
 const roomBytes = 2 * reserveBytes
+/** As {@link lowBytes} and {@link roomBytes}, of files that can be made: each chunk is one. */
+const inodes = { low: 16, room: 1024 } as const
 /** How often the free space is looked at (ms). */
 const watchMs = 1_000
 
@@ -67,10 +69,13 @@ export class DiskReserve implements Disposable {
   }
 
   async #look(): Promise<void> {
-    const { bavail, bsize } = await statfs(dirname(this.#path))
+    const { bavail, bsize, files, ffree } = await statfs(dirname(this.#path))
     const freeBytes = bavail * bsize
-    if (this.#isHeld && freeBytes < lowBytes) await this.release()
-    else if (!this.#isHeld && freeBytes > roomBytes) await this.#take().catch(async () => await this.release())
+    // Some filesystems make them as needed, and say none.
+    const freeInodes = files === 0 ? Infinity : ffree
+    if (this.#isHeld && (freeBytes < lowBytes || freeInodes < inodes.low)) await this.release()
+    else if (!this.#isHeld && freeBytes > roomBytes && freeInodes > inodes.room)
+      await this.#take().catch(async () => await this.release())
   }
 
   async #take(): Promise<void> {

@@ -38,7 +38,7 @@ export const keys = {
   pin: ({ job, rootfsDigest }: PinKey): string => `${prefixes.pin}${job}/${rootfsDigest}`,
   /** -> when the rootfs was mounted or seeded here the last time (ms since 1970, CBOR) */
   use: (rootfs: Digest): string => `${prefixes.use}${rootfs}`,
-  /** -> mount record (JSON) */
+  /** -> mount record of an earlier version (JSON) */
   mount: (directory: string): string => `mount/${directory}`,
 }
 

@@ -1,6 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { Boots } from '../boot/boots.ts'
 import type { FuseDriver } from '../mount/fuse/driver.ts'
+import { MountRecords } from '../mount/mount-records.ts'
 import { Mounts } from '../mount/mounts.ts'
 import { NativeBuilder } from '../mount/native/native-builder.ts'
 import type { NativeImages } from '../mount/native/native-images.ts'
@@ -39,9 +40,10 @@ export interface MountParts {
 
 /** Makes what mounts images, and reads for them. Nothing is served before `mounts` is told to. */
 export function openMounting(
-  { config, log, stack }: DaemonContext,
+  { config, log, paths, stack }: DaemonContext,
   {
     storage,
+    registries: { callers },
     region: { network },
     holdings: { inventory },
     publications: { profiles },
@@ -59,8 +61,10 @@ export function openMounting(
     { enabled: config.bootProfiles === 'on' },
   )
   const noteUse = (rootfs: Digest): void => uses.note(rootfs)
+  const records = new MountRecords({ catalog }, { directory: paths.mounts })
+  const hasCredentials = (mount: string): boolean => callers.has(mount)
   const mounts = new Mounts(
-    { catalog, driver, placement, fetcher, inventory, boots, noteUse, log },
+    { catalog, records, driver, placement, fetcher, inventory, boots, noteUse, hasCredentials, log },
     { readDeadlineMs: config.readDeadline * 1000 },
   )
   const nativeBuilder = natives && stack.use(new NativeBuilder({ images: natives, inventory, catalog, mounts, log }))

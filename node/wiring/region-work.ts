@@ -61,6 +61,8 @@ export async function openRegionWork({ config, log }: DaemonContext, below: Belo
       reader: below.layers.reader.from(registryForPeers),
       resolver,
       imports,
+      membership,
+      own,
       room: roomForPins,
       log,
     },

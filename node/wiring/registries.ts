@@ -1,4 +1,5 @@
 import { DockerCredentials } from '../registry/credentials.ts'
+import { CallerMemory } from '../registry/caller-memory.ts'
 import { HeldCallers } from '../registry/held-callers.ts'
 import { createImageSource } from '../registry/image-source.ts'
 import { RegistryTraffic } from '../registry/registry-traffic.ts'
@@ -19,7 +20,7 @@ export interface RegistryParts {
 
 /** Opens the two clients of registries: one for this host, one for its peers. */
 export async function openRegistries(
-  { config, log, version, stack }: DaemonContext,
+  { config, log, version, stack, callersFd }: DaemonContext,
   { bandwidths }: BandwidthParts,
 ): Promise<RegistryParts> {
   const registryOptions = {
@@ -35,7 +36,9 @@ export async function openRegistries(
   }
   const registries = { host: new RegistryTraffic(), members: new RegistryTraffic() }
   // Peers get nothing with the credentials of callers.
-  const callers = new HeldCallers()
+  const callers = new HeldCallers({
+    memory: callersFd === undefined ? undefined : new CallerMemory({ log }, callersFd),
+  })
   const registry = stack.use(createImageSource({ ...registryOptions, callers, traffic: registries.host }))
   await registry.start()
   const registryForPeers = stack.use(

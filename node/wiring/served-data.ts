@@ -19,7 +19,7 @@ export function makeServedData({ storage, region, holdings, publications, source
   const { inventory } = holdings
   const { blobs, profiles } = publications
   const { relays } = sources
-  const { imports } = images
+  const { imports, resolver } = images
   const { peerImports, placements, jobs, pins, hot, kept } = work
   return {
     chunk: async (digest) => await inventory.get(digest),
@@ -35,6 +35,7 @@ export function makeServedData({ storage, region, holdings, publications, source
     blobMap: async (digest) => await catalog.blobMapBytes(digest),
     bootProfile: async (subject) => await profiles.nearest(subject),
     isImporting: (manifestDigest) => imports.has(manifestDigest),
+    registryWord: (key) => resolver.registryWord(key),
     importedImage: async (request, options) => await peerImports.importFor(request, options),
     seeds: {
       placed: async (request, options) => await placements.place(request, options),

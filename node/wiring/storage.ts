@@ -23,7 +23,8 @@ export interface StorageParts {
  */
 export async function openStorage({ config, log, paths, stack }: DaemonContext): Promise<StorageParts> {
   const reserve = stack.use(await DiskReserve.open({ log }, { path: paths.reserve }))
-  const catalog = stack.use(await Catalog.open({ reserve, log }, { directory: paths.catalog }))
+  const catalogPlaces = { directory: paths.catalog, memoryDirectory: paths.catalogInMemory }
+  const catalog = stack.use(await Catalog.open({ reserve, log }, catalogPlaces))
   const storeRoom = stack.use(
     new StoreRoom(
       { disk: async () => await roomOf(paths.chunks), log },

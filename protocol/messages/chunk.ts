@@ -81,11 +81,11 @@ const maxIdLength = 128
 export function encodeWants(wants: readonly Want[]): Uint8Array {
   const bytes = Buffer.alloc(wants.length * wantBytes)
   for (const [i, { id, kind, priority, waits, depth, digest }] of wants.entries()) {
-    const at = i * wantBytes
-    bytes.writeUInt32LE(id, at)
-    bytes[at + 4] = wantKinds[kind] | (wantPriorities.indexOf(priority) << priorityShift) | (waits ? waitsBit : 0)
-    bytes[at + 5] = depth
-    bytes.set(digestToBytes(digest), at + 6)
+    const offset = i * wantBytes
+    bytes.writeUInt32LE(id, offset)
+    bytes[offset + 4] = wantKinds[kind] | (wantPriorities.indexOf(priority) << priorityShift) | (waits ? waitsBit : 0)
+    bytes[offset + 5] = depth
+    bytes.set(digestToBytes(digest), offset + 6)
   }
   return bytes
 }

@@ -32,7 +32,10 @@ export type ObjectRequest =
   | ({ kind: 'profile' } & ProfileSubject)
   /** The answer is the blob with this digest, of a publication, which the peer has read lately or reads now. */
   | { kind: 'blob'; digest: Digest }
-  /** The answer is an empty object where an import of the image with this manifest is under way. */
+  /**
+   * The answer is an empty object where an import of the image with this manifest is under way; or, for the key of a registry
+   * (`registryKey`), a registry word.
+   */
   | { kind: 'import'; digest: Digest }
 
 /** SPEC.md, "Object protocol". @throws unsupported for a name that is too long: a peer would take it for a fault */

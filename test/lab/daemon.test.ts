@@ -78,7 +78,7 @@ test('an error is one line that says what to do', async (t) => {
     [['mount', '', taken], 2, /IMAGE is empty/],
     [['mount', image, ''], 2, /DIR is empty/],
     [['mount', image, '/'], 2, /nothing is mounted on \//],
-    [['limits', '--upload', '1kbit'], 2, /too little for upload/],
+    [['limits', '--upload', '1kbit'], 2, /too little to give: .*2Mbit or more/],
     [['seed', image, '--ttl', '99999h'], 2, /within 90 days/],
     [['import', daemon.directory, 'App'], 2, /lower-case/],
     [['import', join(daemon.directory, 'nowhere'), 'app'], 1, /there is no .*nowhere/],
@@ -149,6 +149,8 @@ test('a daemon that cannot start ends with its reason and status, and leaves not
   const directory = temporaryDirectory(t)
   const file = join(directory, 'file')
   writeFileSync(file, 'data')
+  const wrong = join(directory, 'wrong.json')
+  writeFileSync(wrong, JSON.stringify({ uploadLimit: '1kbit' }))
   const taken = createServer().listen(0, '127.0.0.1')
   await once(taken, 'listening')
   t.after(() => taken.close())
@@ -164,6 +166,8 @@ test('a daemon that cannot start ends with its reason and status, and leaves not
     [['--listen', `/ip4/127.0.0.1/tcp/${port}`], 75, /cannot listen on/],
     [['--listen', 'here'], 2, /not an address of a peer: "here"/],
     [['--fuse-driver', 'loop'], 2, /--fuse-driver is loop; it takes one of dev, native/],
+    [['--upload-limit', '1kbit'], 2, /--upload-limit: 1kbit is too little to give: .*2Mbit or more, or none/],
+    [['--config', wrong], 78, /uploadLimit in .*: 1kbit is too little to give/],
   ]
   const usual = ['--state-dir', join(directory, 'state'), '--control', join(directory, 'control.sock')]
   for (const [argv, status, reason] of cases) {

@@ -73,6 +73,26 @@ function describedOperations(): Map<string, Described> {
   )
 }
 
+/** Fields of results that may be fractions: times that reads have waited, counts that fade, and delays of the event loop. */
+export const fractions: ReadonlySet<string> = new Set([
+  'waitedSeconds',
+  'failsInSeconds',
+  'mounts',
+  'p50',
+  'p99',
+  'max',
+])
+
+/** TypeScript has one type of numbers. All others here count something, in whole bytes, milliseconds, chunks and so on. */
+const wholeNumbers = (name: string, value: unknown): unknown => {
+  if (typeof value !== 'object' || value === null || fractions.has(name)) return value
+  const { type } = value as { type?: unknown }
+  if (type === 'number') return { ...value, type: 'integer' }
+  return Array.isArray(type)
+    ? { ...value, type: type.map((one: unknown) => (one === 'number' ? 'integer' : one)) }
+    : value
+}
+
 /** JSON schemas of types in `api.ts`, and of all that these name. */
 function schemasOf(types: string[]): Record<string, Schema> {
   const generator = createGenerator({
@@ -86,7 +106,7 @@ function schemasOf(types: string[]): Record<string, Schema> {
   const schemas: Record<string, unknown> = {}
   for (const type of types) Object.assign(schemas, generator.createSchema(type).definitions)
   const text = JSON.stringify(sorted(schemas)).replaceAll('"#/definitions/', '"#/components/schemas/')
-  return JSON.parse(text) as Record<string, Schema>
+  return JSON.parse(text, wholeNumbers) as Record<string, Schema>
 }
 
 function describe(

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { describeOptions } from '../../node/config/described-options.ts'
 import { loadConfig } from '../../node/config/load-config.ts'
-import type { options } from '../../node/config/options.ts'
+import { flagOf, options, variableOf } from '../../node/config/options.ts'
 import { isP2pfsError } from '../../protocol/errors.ts'
 import { temporaryDirectory } from '../support/temporary.ts'
 
@@ -98,6 +98,45 @@ test('a flag wins over the environment, which wins over the file', (t) => {
   assert.equal(loadConfig(['--region', 'flag'], { P2PFS_REGION: 'env' }, file).region, 'flag')
   assert.equal(loadConfig([], { P2PFS_REGION: 'env' }, file).region, 'env')
   assert.equal(loadConfig([], {}, file).region, 'file')
+})
+
+/** Values beyond what each kind of option takes, and what the message says of the range. */
+const beyond: Record<string, { values: string[]; range: RegExp }> = {
+  SIZE: { values: ['0', '-1', '5GB', '9999999TiB', 'much'], range: /1B or more/ },
+  TIME: { values: ['-1s', '25h', '2d', 'soon'], range: /0s and at most one day/ },
+  N: { values: ['0', '-1', '1.5', '1000000', 'many'], range: /from 1 to \d+/ },
+  RATE: { values: ['0', '0Mbit', '-1Mbit', '5', 'fast'], range: /no rate such as 200Mbit or 25MB a second/ },
+  'SIZE|PERCENT': { values: ['120%', '-1', 'much'], range: /size such as 20GiB nor a share of the disk such as 15%/ },
+}
+
+test('a value out of range is refused with the range, and the error says whether it stands on the command line', (t) => {
+  const directory = temporaryDirectory(t)
+  for (const [name, { value: kind }] of Object.entries(options)) {
+    if (beyond[kind] === undefined) continue
+    const { values, range } = beyond[kind]
+    const flag = flagOf(name)
+    const given = ['uploadLimit', 'neighbourBandwidth'].includes(name) ? [...values, '1kbit', '1.9Mbit'] : values
+    for (const text of given) {
+      const expected = text.endsWith('bit') && /^1\.?9?[kM]/.test(text) ? /2Mbit or more, or none/ : range
+      const file = join(directory, 'config.json')
+      writeFileSync(file, JSON.stringify({ [name]: text }))
+      const places: [string[], NodeJS.ProcessEnv, string, true | undefined][] = [
+        [[`--${flag}=${text}`], {}, `--${flag}`, undefined],
+        [[], { [variableOf(name)]: text }, variableOf(name), true],
+        [['--config', file], {}, `${name} in ${file}`, true],
+      ]
+      for (const [argv, environment, where, isStored] of places)
+        assert.throws(
+          () => loadConfig(argv, environment, none),
+          (error) =>
+            isP2pfsError(error, 'invalid') &&
+            error.message.startsWith(where) &&
+            expected.test(error.message) &&
+            error.details['isStored'] === isStored,
+          `${name} ${text}`,
+        )
+    }
+  }
 })
 
 test('a platform is taken by any of its names', () => {

@@ -6,6 +6,8 @@ export interface SeedJobRequest extends AuthorizedRequest {
   copies?: number | 'all'
   /** Names or peer ids of the hosts that are to hold it. */
   on?: string[]
+  /** What it will be mounted as: each in its format, in the place of `format`, and on the same hosts. */
+  as?: ('drive' | 'tree')[]
   /** Whether metadata and boot profile go to all members, besides the whole image on those hosts. */
   hot?: boolean
   /** How long the image is pinned, from its begin (ms). Default: one day. */
@@ -19,8 +21,10 @@ export interface SeedJobRequest extends AuthorizedRequest {
 }
 
 export interface SeedJobResult extends SeedJobReport {
-  /** Whether as many verified copies as were wanted are there. Absent if the request did not wait. */
+  /** Whether as many verified copies as were wanted are there, in each format. Absent if the request did not wait. */
   placed?: boolean
+  /** The orders for the same image in the other formats that the request asked for. */
+  others?: SeedJobReport[]
 }
 
 export interface CancelSeedRequest {

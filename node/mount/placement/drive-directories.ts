@@ -2,6 +2,7 @@ import { mkdir, readdir, rmdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Log } from '../../base/log.ts'
 import { imageFile } from '../fuse/image-nodes.ts'
+import { isFrom } from './filesystem-source.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
 import { readMounts, type MountInfo } from './mountinfo.ts'
 
@@ -49,7 +50,10 @@ export class DriveDirectories {
   /** Whether a mount is such a directory, here or on that of a user. */
   isOne({ device }: MountInfo, mounts: readonly MountInfo[]): boolean {
     return mounts.some(
-      (mount) => mount.device === device && mount.mountPoint.startsWith(`${this.#directory}/`) && mount.root === '/',
+      (mount) =>
+        mount.device === device &&
+        mount.root === '/' &&
+        (mount.mountPoint.startsWith(`${this.#directory}/`) || isFrom(mount, this.#directory)),
     )
   }
 

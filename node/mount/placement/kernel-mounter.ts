@@ -2,6 +2,7 @@ import { mkdir, rmdir } from 'node:fs/promises'
 import { arch } from 'node:os'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { RootfsFormat } from '../../../protocol/rootfs-manifest.ts'
+import { sourceOf } from './filesystem-source.ts'
 import { limitReadAhead, withLimitedReadAhead } from './kernel-read-ahead.ts'
 import { identityOf, locate, readMounts, type MountInfo } from './mountinfo.ts'
 import type { RunTool, ToolResult } from './run-tool.ts'
@@ -92,7 +93,10 @@ export class KernelMounter {
     const options = Object.entries({ lowerdir: lower, upperdir: upper, workdir: work }).map(
       ([name, path]) => `${name}=${escapeOverlayPath(path)}`,
     )
-    await this.#mount(['-t', 'overlay', '-o', [...options, 'volatile'].join(','), 'p2pfs', directory], directory)
+    await this.#mount(
+      ['-t', 'overlay', '-o', [...options, 'volatile'].join(','), sourceOf(directory), directory],
+      directory,
+    )
   }
 
   async bind(source: string, directory: string): Promise<void> {
@@ -110,7 +114,7 @@ export class KernelMounter {
    */
   async placeholders(directory: string): Promise<void> {
     const options = 'mode=555,size=16k,nr_inodes=16,nosuid,nodev,noexec'
-    await this.#mount(['--make-private', '-t', 'tmpfs', '-o', options, 'p2pfs', directory], directory)
+    await this.#mount(['--make-private', '-t', 'tmpfs', '-o', options, sourceOf(directory), directory], directory)
   }
 
   /** Makes a filesystem read-only, also for mounts that are bound from it later. */

@@ -4,6 +4,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import { imageFile } from '../fuse/image-nodes.ts'
 import type { NativeImages } from '../native/native-images.ts'
 import { scratchFile, type DriveDirectories } from './drive-directories.ts'
+import { isFrom } from './filesystem-source.ts'
 import type { KernelMounter } from './kernel-mounter.ts'
 import { isOverlayBelow } from './overlay-layers.ts'
 import { identityOf, locate, readMounts, type MountInfo } from './mountinfo.ts'
@@ -97,7 +98,7 @@ export class KernelPlacement implements Placement {
     const below = this.#parts.natives?.directory
     const devices = new Set(
       mounts
-        .filter(({ mountPoint }) => below !== undefined && mountPoint.startsWith(`${below}/`))
+        .filter((mount) => below !== undefined && (mount.mountPoint.startsWith(`${below}/`) || isFrom(mount, below)))
         .map(({ device }) => device),
     )
     return new Map(

@@ -1,4 +1,5 @@
 import { dirname, join } from 'node:path'
+import { isFrom } from './filesystem-source.ts'
 import { isOverlayBelow } from './overlay-layers.ts'
 import { readMounts, type MountInfo } from './mountinfo.ts'
 
@@ -10,8 +11,8 @@ export interface OwnMount extends MountInfo {
 /**
  * The mounts on and below the given directories, and all other mounts of the same filesystems, in the order in which
  * they were made. A filesystem is ours if it is mounted there as a whole: a file or directory of the host's disk may be
- * bound there, and that disk has other mounts. A mount on a file of a tmpfs of ours belongs to that tmpfs, see
- * {@link DriveDirectories}.
+ * bound there, and that disk has other mounts. It stays ours, by its source, when it was unmounted there by hand. A mount on a
+ * file of a tmpfs of ours belongs to that tmpfs, see {@link DriveDirectories}.
  * @param roots without symbolic links
  */
 export async function ownMounts(roots: readonly string[]): Promise<OwnMount[]> {
@@ -23,7 +24,9 @@ export function ownMountsOf(mounts: readonly MountInfo[], roots: readonly string
   const isBelow = (mountPoint: string): boolean =>
     roots.some((root) => mountPoint === root || mountPoint.startsWith(`${root}/`))
   const devices = new Set(
-    mounts.filter(({ mountPoint, root }) => root === '/' && isBelow(mountPoint)).map(({ device }) => device),
+    mounts
+      .filter((mount) => (mount.root === '/' && isBelow(mount.mountPoint)) || roots.some((root) => isFrom(mount, root)))
+      .map(({ device }) => device),
   )
   const directories = new Set(
     mounts.filter(({ type, device }) => type === 'tmpfs' && devices.has(device)).map(({ id }) => id),
@@ -39,7 +42,7 @@ export function ownMountsOf(mounts: readonly MountInfo[], roots: readonly string
  */
 export function lastingMounts(own: readonly OwnMount[], directory: string): OwnMount[] {
   const devicesOf = (mounts: readonly OwnMount[]): Set<string> => new Set(mounts.map(({ device }) => device))
-  const native = own.filter(({ mountPoint }) => mountPoint.startsWith(`${directory}/`))
+  const native = own.filter((mount) => mount.mountPoint.startsWith(`${directory}/`) || isFrom(mount, directory))
   const overlays = own.filter((mount) => isOverlayBelow(mount, directory))
   const disks = own.filter(({ mountPoint }) =>
     overlays.some((overlay) => !overlay.bound && mountPoint === join(dirname(overlay.mountPoint), 'disk')),

@@ -15,8 +15,9 @@ export interface AnswerHandler {
 }
 
 /**
- * Takes the answers of a connection apart. Whoever reads the connection reads into {@link target}, so a chunk is where it is
- * verified as soon as it is read. The memory is that of one chunk, and of the header after it, which comes with it.
+
+ * Parses the answers of a connection. The connection is read into {@link target}, so a chunk is where it is verified as soon
+ * as it is read. The memory is that of one chunk, and of the header after it, which comes with it.
  */
 export class AnswerReader {
   readonly #handler: AnswerHandler
@@ -29,7 +30,7 @@ export class AnswerReader {
     this.#handler = handler
   }
 
-  /** Where the next bytes go; never empty, whatever the handler has thrown. */
+  /** The place for the next bytes; never empty, whatever the handler has thrown. */
   target(): Uint8Array {
     const endBytes = (this.#current?.lengthBytes ?? 0) + bulkAnswerHeaderBytes
     return this.#memory.subarray(this.#filledBytes, Math.min(endBytes, this.#filledBytes + maxTargetBytes))

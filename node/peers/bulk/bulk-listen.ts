@@ -3,7 +3,7 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import type { BulkListen } from './thread-messages.ts'
 
 /**
- * Where to accept bulk connections.
+ * Parses the option that says where bulk connections are accepted.
  * @param given a multiaddr such as `/ip4/0.0.0.0/tcp/4101`; undefined: at all addresses that libp2p listens on, at the port
  *   after the first one's, or at any if that is in use. A peer takes the address at which it reaches libp2p
  * @throws invalid

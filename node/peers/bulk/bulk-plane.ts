@@ -29,8 +29,9 @@ export interface BulkPlaneParts {
 }
 
 /**
- * Chunks that nobody waits for, over connections beside libp2p. Where there are none, as before {@link start}, chunks come
- * over libp2p.
+
+ * Carries chunks that nobody waits for, over connections beside libp2p. Without such connections, as before {@link start},
+ * chunks come over libp2p.
  */
 export class BulkPlane {
   readonly #parts: BulkPlaneParts
@@ -45,7 +46,7 @@ export class BulkPlane {
   }
 
   /**
-   * Begins to listen. Where it cannot, at an address that nobody has named, this host serves over libp2p only.
+   * Begins to listen. If it cannot, and nobody has named the address, this host serves over libp2p only.
    * @throws unavailable where an address that was named cannot be listened on
    */
   async start(files: ChunkFiles): Promise<void> {

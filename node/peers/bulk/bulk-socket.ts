@@ -92,7 +92,7 @@ function readInto(
   }
 }
 
-/** What is made of an accepted socket when its other side has proved the secret of a grant. */
+/** Takes over an accepted socket whose other side has proved the secret of a grant. */
 export type AcceptBulkSocket = (
   socket: Socket,
   handler: { onOpen: (socket: Socket, grant: GivenGrant) => void; onError: (error: Error) => void },
@@ -104,7 +104,7 @@ export function acceptTls(grants: Pick<Grants, 'use'>): AcceptBulkSocket {
   const secureContext = createSecureContext({ ...tlsOptions, secureOptions: constants.SSL_OP_NO_TICKET })
   return (raw, { onOpen, onError }) => {
     let grant: GivenGrant | undefined
-    // What a `tls.Server` does with its sockets and its own option of this name. Without it no handshake succeeds.
+    // A `tls.Server` does the same with its sockets and its own option of this name. Without it no handshake succeeds.
     const options: TLSSocketOptions & Pick<TlsOptions, 'pskCallback'> = {
       isServer: true,
       secureContext,

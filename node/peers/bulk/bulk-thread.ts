@@ -39,7 +39,7 @@ export class BulkThread<To, From> {
       this.#worker = undefined
       this.#events.onLost()
     })
-    // Whoever waits for its first message keeps the process; after that it does not.
+    // The thread keeps the process alive until its first message, since somebody waits for that; after that it does not.
     worker.once('message', () => worker.unref())
   }
 

@@ -3,7 +3,7 @@ import type { ChunkFileWriting, WrittenChunk } from '../../base/chunk-file-write
 
 /** The chunk store as bulk transfers use it: its threads read and write the files, and it is told what has come of that. */
 export interface ChunkFiles {
-  /** What threads need to write chunk files; its directory is that of the files (`protocol/chunk-file.ts`). */
+  /** The data with which threads write chunk files; its directory is that of the files (`protocol/chunk-file.ts`). */
   readonly writing: ChunkFileWriting
   /** Whether the disk has no room for chunks. */
   readonly isFull: boolean

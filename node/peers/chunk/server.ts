@@ -26,8 +26,9 @@ import { UploadSlots } from './upload-slots.ts'
 /** Chunks that are read from the disk at once for one stream: enough to keep it full while one is being read. */
 const readsAtOnce = 4
 /**
- * Chunks that are read and sent at once for all: enough to keep the disk and a link of 10 Gbit/s busy. What is begun goes before a
- * read that somebody comes to wait for, so it is little, and some are for such reads alone.
+
+ * Chunks that are read and sent at once for all: enough to keep the disk and a link of 10 Gbit/s busy. A chunk that is begun goes
+ * before a read that somebody comes to wait for, so they are few, and some turns are for such reads alone.
  */
 const turnsInAll = { atOnce: 24, reserved: 8 } as const
 /** A chunk has its turn for so long at most (ms): who takes slowly does not hold up others. */
@@ -202,9 +203,9 @@ class Answers {
   #raise({ id, priority }: Want): void {
     if (priority === 'demand') this.#relaying.get(id)?.urgency.raise()
     for (const wants of this.#queue) {
-      const at = wants.findIndex((want) => want.id === id)
-      if (at < 0) continue
-      const [want] = wants.splice(at, 1) as [Queued]
+      const index = wants.findIndex((want) => want.id === id)
+      if (index < 0) continue
+      const [want] = wants.splice(index, 1) as [Queued]
       this.#parts.slots.delete(this.#source, want.priority)
       want.priority = priority
       if (priority === 'demand') want.urgency.raise()
@@ -260,7 +261,7 @@ class Answers {
       let isRelayedNext = false
       let giving: Promise<void> | undefined
       const rank = wantPriorities.indexOf(priority)
-      // It is in memory, or has been written. Where it is lost again, no turn waits for it.
+      // It is in memory, or has been written. If it is lost again, no turn waits for it.
       const relayed = isRelayed
         ? await served.relayedChunk(digest, { ...options, urgency: new Urgency(true), depth }).catch(() => undefined)
         : undefined

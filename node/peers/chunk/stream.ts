@@ -32,8 +32,9 @@ const stillSilentMs = 2_000
 /** The longest that one want may take although the peer gets on with others (ms): it bounds what a starved one holds. */
 const longestMs = 60_000
 /**
+
  * A want is starved when one was answered that was sent so many later and does not go first. Servers work on four wants at once.
- * What the peer has to get itself takes its own time.
+ * A chunk that the peer has to get itself takes its own time.
  */
 const maxOvertaking = 64
 
@@ -179,7 +180,7 @@ export class ChunkStream {
     return this.#lastMet
   }
 
-  /** When the wait for this want began anew: it was sent, or the peer got on with something (ms of the clock). */
+  /** The time at which the wait for this want began anew: it was sent, or the peer got on with something (ms of the clock). */
   #dueMs({ sentAtMs }: Pending): number {
     return Math.max(sentAtMs, this.#parts.peer.standing.lastSignMs)
   }
@@ -293,7 +294,7 @@ export class ChunkStream {
 
   async #verify(pending: Pending, bytes: Uint8Array): Promise<void> {
     const { digest, lengthBytes, resolve, reject } = pending
-    // Whoever asked may have given up: a peer that sends wrong bytes is known for it all the same.
+    // A peer that sends wrong bytes is blamed, also if the asker has given up.
     const isChunk = (await hashBytes(bytes)) === digest
     if (isChunk && bytes.length === lengthBytes) {
       this.#noteAnswer(pending, true)

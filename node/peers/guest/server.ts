@@ -130,6 +130,7 @@ export class GuestServer {
       sharedBlob: () => undefined,
       blobMap: nothing,
       isImporting: () => false,
+      registryWord: () => undefined,
     }
   }
 

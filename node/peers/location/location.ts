@@ -26,9 +26,11 @@ export interface LocationParts {
 }
 
 /**
- * Who holds what, in a region in which not everybody is connected to everybody: each key, which is the id of a segment or the
- * digest of an object, has three members as its trackers. Hosts tell them what they hold, and ask them who else does. In a
- * small region nobody is told or asked: the swarm of everything is all members.
+
+
+ * Finds the holders of keys in a region in which not all members are connected. A key is the id of a segment or the digest of
+ * an object. Each has three members as its trackers: hosts tell them what they hold, and ask them who else does. In a small
+ * region nobody is told or asked: the swarm of every key is all members.
  */
 export class Location {
   readonly #parts: LocationParts
@@ -104,7 +106,7 @@ export class Location {
   }
 
   /**
-   * Asks the trackers of the key who holds it. What this host has said of the key it says again: the trackers know it at once.
+   * Asks the trackers of the key who holds it. The question repeats what this host has said of the key, so the trackers know it at once.
    * @param options `wanted`: members, at most 32; `order`: another number brings others
    * @returns members of the roster only; nobody is asked in a small region
    * @throws the signal's reason

@@ -12,7 +12,7 @@ const hedgeMs = { firstMs: 50, minMs: 20, maxMs: 250 } as const
 /** A tracker that did not answer is asked last for so long (ms). */
 const slowMs = 30_000
 
-/** What the trackers of a key say. */
+/** The answers of the trackers of a key. */
 export interface Found {
   /** Peer ids of members that hold or track it, this host excluded. */
   members: string[]

@@ -6,22 +6,24 @@ import type { TrackerClient } from './tracker-client.ts'
 import { bucketOf, type NewTracker, type TrackerMap } from './tracker-map.ts'
 
 /**
- * When trackers are told: at once, since others may ask now; soon, since the first tracker knows it by a question; in its turn; or
- * spread over a time that grows with the region, since all of it may have the same to tell.
+
+ * The time at which trackers are told. `now`: others may ask at once. `soon`: the first tracker knows it by a question. `later`: in
+ * its turn. `spread`: over a time that grows with the region, since all of it may have the same to tell.
  */
 export type Urgency = 'now' | 'soon' | 'later' | 'spread'
 
 /** How long what is to be told at once is gathered (ms). */
 const nowMs = 50
-/** What is to be told soon is told after this, and at most twice this (ms): hosts that start together do not tell together. */
+/** `soon` is after this time, and at most twice this (ms): hosts that start together do not tell together. */
 const soonMs = 1_000
 /** Messages to trackers, of what is told in its turn: four in a second. 1,000 trackers take four minutes. */
 const turnMs = 250
 /** New trackers are told within this (ms), or {@link spreadMsPerMember}. */
 const handoverMs = 10_000
 /**
- * What all members may have to tell is spread over so long for each of them (ms): a tracker hears from 100 in a second, whom it
- * has to connect to first: a fifth of a core. In a region of 10,000 it takes 100 s.
+
+ * `spread` is over so long for each member of the region (ms): a tracker then hears from 100 in a second, and has to connect to
+ * them first, which takes a fifth of a core. In a region of 10,000 it is 100 s.
  */
 const spreadMsPerMember = 10
 /** Everything is told anew so often (ms): a tracker may have been started anew without a trace in the roster. */
@@ -69,12 +71,12 @@ export class Registrar {
     return this.#size
   }
 
-  /** What this host has said of the key. */
+  /** The last statement of this host about the key. */
   said(key: Digest): Holds {
     return this.#ownOf(bucketOf(key), key) ?? holds.unsaid
   }
 
-  /** This host holds the key, or no longer. What it has said already is not said again. */
+  /** States that this host holds the key, or no longer. A statement that was made already is not made again. */
   say(key: Digest, said: Holds, urgency: Urgency): void {
     const bucket = bucketOf(key)
     const before = this.#ownOf(bucket, key)
@@ -193,16 +195,16 @@ export class Registrar {
     }
   }
 
-  /** Sends what holds of the keys now. What is not taken is owed. */
+  /** Sends the present state of the keys. Keys that are not taken are owed. */
   async #sendKeys(tracker: string, keys: readonly Digest[]): Promise<void> {
-    for (let at = 0; at < keys.length; at += maxKeysPerRequest) {
-      const some = keys.slice(at, at + maxKeysPerRequest)
+    for (let start = 0; start < keys.length; start += maxKeysPerRequest) {
+      const some = keys.slice(start, start + maxKeysPerRequest)
       try {
         await this.#sending.run(async () => await this.#send(tracker, some))
       } catch {
         if (this.#parts.signal.aborted || !this.#isRunning) return
         const { clock, trackers } = this.#parts
-        for (const key of keys.slice(at)) {
+        for (const key of keys.slice(start)) {
           const bucket = bucketOf(key)
           if (trackers.trackersOfBucket(bucket).includes(tracker)) this.#owe(tracker, bucket, clock.now() + retryMs)
         }

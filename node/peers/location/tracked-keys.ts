@@ -13,7 +13,7 @@ const settledMs = 3_000
 /** Members that are named to one who needs a part of a segment. */
 const maxHolders = 3
 
-/** What a member says of itself about one key. */
+/** The statement of a member about itself and one key. */
 interface Registration {
   holds: Holds
   sinceMs: number
@@ -28,7 +28,7 @@ interface TrackedKey {
   members: Map<string, Registration>
 }
 
-/** What this host keeps for others as a tracker: which members hold or track a key, as they say themselves. */
+/** The registrations that this host keeps as a tracker: which members hold or track a key, as they say themselves. */
 export class TrackedKeys {
   readonly #now: () => number
   readonly #limits: { [Name in keyof typeof limits.location]: number }
@@ -110,7 +110,7 @@ export class TrackedKeys {
     const others = fresh.filter((candidate) => !much.includes(candidate))
     const rest = ranked.filter(({ registration }) => isNamedOften(registration, now))
     const chosen = [...much, ...others].slice(0, wanted)
-    // Where all have been named often, some are named all the same.
+    // If all have been named often, some are named all the same.
     if (chosen.length === 0) chosen.push(...rest.slice(0, Math.ceil(wanted / 4)))
     for (const { registration } of chosen) countNaming(registration, now)
     return chosen.map(({ member }) => member)

@@ -106,7 +106,7 @@ export function trackersOf(ids: readonly string[], before: Trackers = noTrackers
   const members = new Map(ids.map((id) => [id, before.members.get(id) ?? weighed(id)]))
   const come = [...members.values()].filter(({ id }) => !before.members.has(id))
   const ofBuckets = before.ofBuckets.map((old, bucket) => {
-    // Where a tracker has gone, any member may be the next.
+    // If a tracker has gone, any member may be the next.
     const hasLost = old.some(({ member }) => !members.has(member.id))
     const trackers = hasLost ? [] : [...old]
     let hasChanged = hasLost
@@ -119,10 +119,10 @@ export function trackersOf(ids: readonly string[], before: Trackers = noTrackers
 /** Puts a member among the trackers, the heaviest first, if it is heavy enough. @returns whether it is */
 function insert(trackers: Tracker[], member: Weighed, bucket: number): boolean {
   const weight = weightOf(member, bucket)
-  let at = trackers.length
-  while (at > 0 && isBefore(member, weight, trackers[at - 1]!)) at--
-  if (at === trackersPerKey) return false
-  trackers.splice(at, 0, { member, weight })
+  let place = trackers.length
+  while (place > 0 && isBefore(member, weight, trackers[place - 1]!)) place--
+  if (place === trackersPerKey) return false
+  trackers.splice(place, 0, { member, weight })
   if (trackers.length > trackersPerKey) trackers.pop()
   return true
 }

@@ -15,6 +15,7 @@ import {
   parseObjectAnswer,
   type ObjectRequest,
 } from '../../../protocol/messages/object.ts'
+import { maxRegistryWordBytes, parseRegistryWord, type RegistryWord } from '../../../protocol/messages/registry-word.ts'
 import { parseRootfsManifest, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { readFrames, writeFrame } from '../frames.ts'
 
@@ -159,6 +160,18 @@ export async function askImporting(
   signal: AbortSignal,
 ): Promise<boolean> {
   return (await ask(channel, { kind: 'import', digest: manifestDigest }, signal)) !== undefined
+}
+
+/** What the peer has seen of the registry with this key. A peer that does not know of such words has none. @throws invalid, unavailable */
+export async function askRegistryWord(
+  channel: ObjectChannel,
+  key: Digest,
+  signal: AbortSignal,
+): Promise<RegistryWord | undefined> {
+  const bytes = await ask(channel, { kind: 'import', digest: key }, signal)
+  if (bytes !== undefined && bytes.length > maxRegistryWordBytes)
+    throw new P2pfsError('invalid', 'peer says more of a registry than there is to say')
+  return bytes === undefined ? undefined : parseRegistryWord(bytes)
 }
 
 async function expand(bytes: Uint8Array, what: string): Promise<Uint8Array> {

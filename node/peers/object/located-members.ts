@@ -53,11 +53,11 @@ export class LocatedMembers {
     const { membership, clock } = this.#parts
     const late = new AbortController()
     const cancel = clock.after(reachMs, () => late.abort())
-    const bounded = AbortSignal.any([signal, late.signal])
+    const ended = AbortSignal.any([signal, late.signal])
     try {
       const reached = Array.from(ids, async (id) => {
         try {
-          return await membership.reach(id, { signal: bounded })
+          return await membership.reach(id, { signal: ended })
         } catch {
           return undefined
         }

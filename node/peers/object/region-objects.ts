@@ -6,6 +6,7 @@ import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { ImageName, ImageRecord } from '../../../protocol/image-record.ts'
 import type { LayerIndex } from '../../../protocol/layer-index.ts'
 import { objectProtocol } from '../../../protocol/messages/object.ts'
+import type { RegistryWord } from '../../../protocol/messages/registry-word.ts'
 import type { RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { systemClock, type Clock } from '../../base/clock.ts'
 import { LatencyEstimate } from '../../base/latency-estimate.ts'
@@ -22,6 +23,7 @@ import {
   askImporting,
   askLayer,
   askProfile,
+  askRegistryWord,
   askRootfs,
   type ObjectChannel,
 } from './client.ts'
@@ -77,6 +79,21 @@ export class RegionObjects {
     const question: Question<string> = async (channel, ended, peer) =>
       (await askImporting(channel, manifestDigest, ended)) ? peer : undefined
     return (await this.#look(manifestDigest, signal, question, { atOnce: true })).found
+  }
+
+  /**
+   * Asks at once what members have seen of the registry with this key (`registryKey`), until one says that it is silent.
+   * @param options `onWord`: called for each word, as it comes; it says whether the word counts
+   */
+  async askRegistry(
+    key: Digest,
+    { signal, onWord }: { signal: AbortSignal; onWord: (word: RegistryWord, peer: string) => boolean },
+  ): Promise<void> {
+    const question: Question<true> = async (channel, ended, peer) => {
+      const word = await askRegistryWord(channel, key, ended)
+      return word !== undefined && onWord(word, peer) && word.isSilent ? true : undefined
+    }
+    await this.#look(key, signal, question, { atOnce: true })
   }
 
   /**

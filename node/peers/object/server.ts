@@ -12,6 +12,7 @@ import {
   parseObjectRequest,
   type ObjectRequest,
 } from '../../../protocol/messages/object.ts'
+import { encodeRegistryWord, type RegistryWord } from '../../../protocol/messages/registry-word.ts'
 import type { Bandwidth } from '../../base/bandwidth.ts'
 import type { Log } from '../../base/log.ts'
 import { Semaphore } from '../../base/semaphore.ts'
@@ -40,7 +41,14 @@ const isLarge: Record<ObjectRequest['kind'], boolean> = {
 export interface ObjectServerParts {
   served: Pick<
     ServedData,
-    'imageRecord' | 'rootfsManifest' | 'layerIndex' | 'blobMap' | 'sharedBlob' | 'bootProfile' | 'isImporting'
+    | 'imageRecord'
+    | 'rootfsManifest'
+    | 'layerIndex'
+    | 'blobMap'
+    | 'sharedBlob'
+    | 'bootProfile'
+    | 'isImporting'
+    | 'registryWord'
   >
   /** Answers that peers have not taken yet. */
   unsent: ByteBudget
@@ -137,6 +145,8 @@ async function send(stream: Stream, answer: Uint8Array, signal: AbortSignal): Pr
   }
 }
 
+const encodeWord = (word: RegistryWord | undefined): Uint8Array | undefined => word && encodeRegistryWord(word)
+
 async function find(request: ObjectRequest, served: ObjectServerParts['served']): Promise<Uint8Array | undefined> {
   switch (request.kind) {
     case 'image': {
@@ -155,7 +165,8 @@ async function find(request: ObjectRequest, served: ObjectServerParts['served'])
       return profile === undefined ? undefined : encodeBootProfile(profile)
     }
     case 'import':
-      return served.isImporting(request.digest) ? new Uint8Array(0) : undefined
+      if (served.isImporting(request.digest)) return new Uint8Array(0)
+      return encodeWord(served.registryWord(request.digest))
     case 'layer': {
       const bytes = await served.layerIndex(request.diffId)
       return bytes === undefined || bytes.length > maxLayerIndexBytes ? undefined : await compress(bytes)

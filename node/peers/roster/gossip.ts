@@ -348,8 +348,10 @@ export class Gossip {
 function otherBuckets(own: Uint8Array, other: Uint8Array): number[] {
   if (Buffer.compare(own, other) === 0) return []
   const buckets: number[] = []
-  for (let at = 0; at < own.length; at += bucketHashBytes)
-    if (Buffer.compare(own.subarray(at, at + bucketHashBytes), other.subarray(at, at + bucketHashBytes)) !== 0)
-      buckets.push(at / bucketHashBytes)
+  for (let offset = 0; offset < own.length; offset += bucketHashBytes) {
+    const end = offset + bucketHashBytes
+    if (Buffer.compare(own.subarray(offset, end), other.subarray(offset, end)) !== 0)
+      buckets.push(offset / bucketHashBytes)
+  }
   return buckets
 }

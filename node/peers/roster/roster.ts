@@ -37,9 +37,9 @@ export interface RosterEntry {
   readonly hash: MemberHash
   /** Its teller, until it has been connected. */
   readonly teller: string | undefined
-  /** When the next update of it is in time (ms): it may come some earlier. */
+  /** The time at which its next update is due (ms of the clock): it may come a little earlier. */
   readonly nextUpdateMs: number
-  /** When it counts as dead, unless it refutes that. */
+  /** The time at which it counts as dead, unless it refutes that. */
   readonly deadAtMs: number | undefined
 }
 
@@ -49,7 +49,7 @@ export interface KnownMembers {
   entries: Map<string, RosterEntry>
   /** The ids of the entries, sorted. */
   ids: readonly string[]
-  /** Of the entries; it is not changed. */
+  /** The digest of the entries; it is not changed. */
   digest: RosterDigest
 }
 

@@ -72,9 +72,9 @@ async function main(): Promise<number> {
   const total = Math.ceil(knownBytes / rawChunkBytes)
   for (const { first, end } of [...(ranges ?? [{ first: 0, end: total }]), { first: total, end: total }]) {
     if (first > count) await skip(first, knownBytes)
-    for (let at = first; at < end; at += batchChunks) {
-      const offset = at * rawChunkBytes
-      const lengthBytes = Math.min(Math.min(end - at, batchChunks) * rawChunkBytes, knownBytes - offset)
+    for (let start = first; start < end; start += batchChunks) {
+      const offset = start * rawChunkBytes
+      const lengthBytes = Math.min(Math.min(end - start, batchChunks) * rawChunkBytes, knownBytes - offset)
       const buffer = await room()
       if (fill(buffer, lengthBytes, offset) < lengthBytes) throw new Error('the file has become shorter')
       take(buffer, lengthBytes, offset + lengthBytes)

@@ -81,6 +81,10 @@ export function parseNumber(record: Buffer, offset: number, length: number, entr
     .split('\0')
   if (digits === '') return 0
   if (!/^[0-7]+$/.test(digits))
-    throw new P2pfsError('invalid', `tar: not an octal number: ${JSON.stringify(digits)}`, { entry })
+    throw new P2pfsError(
+      'invalid',
+      `tar: not an octal number in a header: ${JSON.stringify(digits)}: not a tar, or damaged`,
+      { entry },
+    )
   return Number.parseInt(digits, 8)
 }

@@ -49,7 +49,7 @@ type State = 'header' | 'content' | 'padding' | 'extension' | 'oldSparse' | 'spa
 
 /**
  * Reads a tar that is pushed in pieces of any size: ustar, PAX, GNU long names, base-256 numbers, sparse files of all
- * GNU kinds. Its memory is bounded by the longest extended header. Where the formats leave something open, it does as
+ * GNU kinds. Its memory is bounded by the longest extended header. In cases that the formats leave open, it does as
  * Go's archive/tar, with which containerd, Docker and umoci read layers. It skips PAX global headers, as containerd and
  * Docker do; umoci 0.4.7 refuses them, and sparse files with headers of type `S`.
  */

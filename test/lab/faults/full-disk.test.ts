@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import {
   closeSync,
   existsSync,
@@ -9,14 +10,13 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
-  statSync,
   statfsSync,
-  truncateSync,
   writeSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { MountResult } from '../../../node/control/api.ts'
 import { eventually } from '../../support/deadline.ts'
 import { createRandom } from '../../support/random.ts'
@@ -31,15 +31,17 @@ const mebibyte = 2 ** 20
 async function startOnDisk(
   t: TestContext,
   sizeBytes: number,
+  options: string[] = [],
 ): Promise<{ daemon: DaemonProcess; disk: string; state: string }> {
   const directory = mkdtempSync(join(tmpdir(), 'p2pfs-test-'))
   const disk = join(directory, 'disk')
   mkdirSync(disk)
   execFileSync('truncate', ['-s', String(sizeBytes), join(directory, 'image')])
-  execFileSync('mkfs.ext4', ['-q', '-m0', join(directory, 'image')])
+  // Few inodes, so that they are soon used up.
+  execFileSync('mkfs.ext4', ['-q', '-m0', '-N4096', join(directory, 'image')])
   execFileSync('mount', ['-o', 'loop', join(directory, 'image'), disk])
   const state = join(disk, 'state')
-  const daemon = await DaemonProcess.start(t, ['--state-dir', state])
+  const daemon = await DaemonProcess.start(t, ['--state-dir', state, ...options])
   // Runs after the daemon has been stopped.
   t.after(() => {
     execFileSync('umount', [disk])
@@ -48,21 +50,26 @@ async function startOnDisk(
   return { daemon, disk, state }
 }
 
-/** Fills the disk to the last block, as somebody else would. */
-function fill(disk: string): void {
-  const fd = openSync(join(disk, 'filler'), 'w')
-  for (const blockBytes of [mebibyte, 4096]) {
-    const block = Buffer.alloc(blockBytes, 1)
-    try {
-      for (;;) writeSync(fd, block)
-    } catch (error) {
-      assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC')
-    }
-  }
-  closeSync(fd)
+/** Ways to fill a disk to the end, as somebody else would. */
+const ways = {
+  blocks: (disk: string): void => {
+    const fd = openSync(join(disk, 'filler'), 'a')
+    for (const blockBytes of [mebibyte, 4096]) untilFull(() => writeSync(fd, Buffer.alloc(blockBytes, 1)))
+    closeSync(fd)
+  },
+  inodes: (disk: string): void => {
+    mkdirSync(join(disk, 'fillers'), { recursive: true })
+    untilFull(() => closeSync(openSync(join(disk, 'fillers', randomUUID()), 'wx')))
+  },
 }
 
-const shrink = (file: string, byBytes: number): void => truncateSync(file, statSync(file).size - byBytes)
+function untilFull(write: () => void): void {
+  try {
+    for (;;) write()
+  } catch (error) {
+    assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC')
+  }
+}
 
 const chunkFiles = (state: string): string[] =>
   readdirSync(join(state, 'chunks'), { recursive: true, encoding: 'utf8' }).filter((name) => /[0-9a-f]{64}$/.test(name))
@@ -78,31 +85,74 @@ function writeImage(directory: string, sizeBytes: number, seed: number): string 
   return file
 }
 
-test('with a full disk what is here is mounted and read, by the daemon that was there and by the next', async (t) => {
-  const { daemon, disk, state } = await startOnDisk(t, 96 * mebibyte)
-  const tar = writeImage(temporaryDirectory(t), 6 * mebibyte, 1)
-  await daemon.json('import', tar, 'app')
-  const { rootfs } = await daemon.json<MountResult>('mount', 'local:app', daemon.target('before'))
-  const whole = hash(readFileSync(rootfs))
-  const tree = daemon.target('tree')
-  await daemon.json('mount', 'local:app', tree, '--as', 'tree')
-  await daemon.cli('umount', tree)
-  fill(disk)
-  // The daemon may have given up its reserve while the disk was filled, and lost that to the filler.
-  const { bavail, bsize } = statfsSync(disk)
-  if (!existsSync(join(state, 'reserve')) && bavail * bsize < 4 * mebibyte) shrink(join(disk, 'filler'), 8 * mebibyte)
-  for (const as of ['drive', 'tree']) {
-    const mounted = await daemon.json<MountResult>('mount', 'local:app', daemon.target(`full-${as}`), '--as', as)
-    if (as === 'drive') assert.equal(hash(readFileSync(mounted.rootfs)), whole)
-    else assert.equal(readFileSync(join(mounted.rootfs, 'data')).length, 6 * mebibyte)
-  }
-  const { daemonPid } = await daemon.status()
-  process.kill(daemonPid, 'SIGKILL')
-  await daemon.replaced(daemonPid)
-  execFileSync('sh', ['-c', 'echo 1 > /proc/sys/vm/drop_caches'])
-  assert.equal(hash(readFileSync(rootfs)), whole)
-  assert.equal((await daemon.status()).mounts.length, 3)
-})
+for (const [way, fill] of Object.entries(ways)) {
+  test(`with no ${way} left what is here, and what a peer has, is mounted and read, by the daemon that was there and by the next`, async (t) => {
+    const images = temporaryDirectory(t)
+    const peer = await DaemonProcess.start(t)
+    await peer.json('import', writeImage(images, 3 * mebibyte, 4), 'theirs', '--format', 'erofs')
+    const bootstrap = ['--bootstrap', (await peer.status()).addresses[0]!]
+    const { daemon, disk, state } = await startOnDisk(t, 96 * mebibyte, bootstrap)
+    const tar = writeImage(images, 6 * mebibyte, 1)
+    await daemon.json('import', tar, 'app', '--format', 'ext4')
+    await daemon.json('import', tar, 'app', '--format', 'erofs')
+    const { rootfs } = await daemon.json<MountResult>('mount', 'local:app', daemon.target('before'))
+    const whole = hash(readFileSync(rootfs))
+    const content = createRandom(1).bytes(6 * mebibyte)
+    // The daemon gives up its reserve, and what it can fetch again: the filler takes that, too.
+    await eventually(
+      'the disk stays full',
+      async () => {
+        fill(disk)
+        await sleep(1_500)
+        const left = statfsSync(disk)
+        return (!existsSync(join(state, 'reserve')) && left[way === 'blocks' ? 'bavail' : 'ffree'] === 0) || undefined
+      },
+      { timeoutMs: 60_000 },
+    )
+    const check = async (name: string): Promise<void> => {
+      const drive = daemon.target(`drive-${name}`)
+      assert.equal(hash(readFileSync((await daemon.json<MountResult>('mount', 'local:app', drive)).rootfs)), whole)
+      for (const [image, bytes] of [
+        ['local:app', content],
+        ['local:theirs', createRandom(4).bytes(3 * mebibyte)],
+      ] as const) {
+        const tree = daemon.target(`${image.slice(6)}-${name}`)
+        await daemon.json('mount', image, tree, '--as', 'tree')
+        assert.ok(readFileSync(join(tree, 'data')).equals(bytes))
+      }
+      // What needs room fails with the reason, and leaves nothing.
+      const writable = ['--as', 'tree', '--writable', '--size', '64MiB']
+      for (const options of [writable, ['--scratch', '64MiB']]) {
+        const refused = daemon.target(`refused-${options.length}-${name}`)
+        const { status, stderr } = await daemon.cli('mount', 'local:app', refused, ...options)
+        assert.equal(status, 1)
+        assert.match(stderr, /no space left on device/i)
+        assert.deepEqual(readdirSync(refused), [])
+      }
+      for (const directory of ['writable', 'scratch', 'drives'])
+        if (existsSync(join(state, directory))) assert.deepEqual(readdirSync(join(state, directory)), [])
+      execFileSync('sh', ['-c', 'echo 1 > /proc/sys/vm/drop_caches'])
+      assert.equal(hash(readFileSync(rootfs)), whole)
+    }
+    for (let i = 0; i < 3; i++) await check(`first-${i}`)
+    const { daemonPid, mounts } = await daemon.status()
+    process.kill(daemonPid, 'SIGKILL')
+    await daemon.replaced(daemonPid)
+    assert.equal((await daemon.status()).mounts.length, mounts.length)
+    await check('second')
+    await daemon.takeOver('--replace')
+    await check('third')
+    for (const { directory } of (await daemon.status()).mounts) await daemon.json('umount', directory)
+    assert.equal((await daemon.status()).mounts.length, 0)
+    for (const name of ['filler', 'fillers']) rmSync(join(disk, name), { recursive: true, force: true })
+    const again = writeImage(images, mebibyte, 5)
+    await eventually(
+      'an image is imported again',
+      async () => (await daemon.cli('import', again, 'again')).status === 0 || undefined,
+      { timeoutMs: 60_000 },
+    )
+  })
+}
 
 test('an import that fills the disk fails with the reason and leaves nothing; with room again it works', async (t) => {
   const { daemon, disk, state } = await startOnDisk(t, 96 * mebibyte)

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { run } from '../../../netlab/hosts/process.ts'
@@ -11,6 +11,7 @@ import { FaultRegistry } from '../../support/registry/fault-registry.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import type { MountResult, SeedResult } from '../../../node/control/api.ts'
 import { DaemonProcess } from '../daemon-process.ts'
+import { dropPageCache, loseChunks } from '../lost-chunks.ts'
 import { startDockerRegistry } from './docker-registry.ts'
 
 /** `htpasswd -B` of user:secret. */
@@ -95,15 +96,86 @@ for (const kind of ['htpasswd', 'token server'] as const)
         assert.deepEqual(await readFile(proven.rootfs), expected)
       }
 
-    // The daemon that comes next has no credentials: what is here, and peers have, is read all the same.
-    const { daemonPid } = await a.status()
-    process.kill(daemonPid, 'SIGKILL')
-    await a.replaced(daemonPid)
-    assert.deepEqual(await readFile(mounted.rootfs), expected)
-
     for (const host of [a, b])
       for (const text of ['secret', basic, 'guess']) assert.ok(!(await shows(host, text)), text)
   })
+
+test('the credentials of a mount outlive daemons and supervisors, as the mount does, and leave nothing on the disk', async (t) => {
+  const { a: host, b, image, right } = await startRegion(t, 'token server')
+  await b.stop()
+  const { rootfs } = await host.json<MountResult>('mount', image, host.target('mnt'), '--authfile', right)
+  const expected = await readFile(rootfs)
+  const state = join(host.directory, 'state')
+  const steps: [string, (pid: number) => Promise<unknown>][] = [
+    ['crash', async (pid) => await Promise.resolve(process.kill(pid, 'SIGKILL'))],
+    ['order', async () => await Promise.resolve(host.signal('SIGHUP'))],
+    ['another supervisor', async () => await host.takeOver('--replace')],
+    [
+      'a supervisor that is killed',
+      async () => {
+        await host.endSupervisor('SIGKILL')
+        await host.takeOver()
+      },
+    ],
+  ]
+  for (const [i, [what, end]] of steps.entries()) {
+    const { daemonPid } = await host.status()
+    await end(daemonPid)
+    await host.replaced(daemonPid)
+    assert.ok(loseChunks(state, expected, 0.5, i) > 0)
+    dropPageCache()
+    assert.ok((await readFile(rootfs)).equals(expected), what)
+  }
+  assert.doesNotMatch(host.log, /credentials of mounts/)
+  for (const text of ['secret', basic]) assert.ok(!(await shows(host, text)), text)
+
+  // They end with the mount.
+  await host.cli('umount', join(host.directory, 'mnt'))
+  const { daemonPid } = await host.status()
+  const memory = readFileSync(`/proc/${daemonPid}/fd/7`, 'latin1')
+  assert.ok(memory.startsWith('p2pfs c1') && !memory.includes('secret'))
+})
+
+test('callers who may read a private image share one copy of it on and between hosts; one who may not gets nothing', async (t) => {
+  const { layoutDirectory, tag } = await oddImage()
+  const registry = await FaultRegistry.start()
+  t.after(async () => await registry[Symbol.asyncDispose]())
+  await registry.addLayout('team/app', layoutDirectory)
+  const names = ['one', 'two', 'three']
+  registry.front.access.rules = {
+    access: { kind: 'bearer', tokenLifeMs: 60_000 },
+    users: names.map((username) => ({ username, password: 'secret' })),
+  }
+  const { authority } = registry
+  const options = ['--insecure-registry', authority]
+  const a = await DaemonProcess.start(t, options)
+  const b = await DaemonProcess.start(t, [...options, '--bootstrap', (await a.status()).addresses[0]!])
+  while ((await b.status()).peers.length === 0) await new Promise((resolve) => setTimeout(resolve, 50))
+  const file = (username: string, password: string): string => {
+    const path = join(temporaryDirectory(t), 'auth.json')
+    const auth = Buffer.from(`${username}:${password}`).toString('base64')
+    writeFileSync(path, JSON.stringify({ auths: { [authority]: { auth } } }))
+    return path
+  }
+  const image = `${authority}/team/app:${tag}`
+  const manifest = JSON.parse(registry.manifest('team/app', tag)!) as { layers: { digest: string }[] }
+  // Long enough that all are there while the first reads.
+  const layers = new Set(manifest.layers.map(({ digest }) => digest))
+  registry.faults.add({ path: new RegExp(`blobs/(${[...layers].join('|')})`), latencyMs: 2_000 })
+  const refused = a.cli('mount', image, a.target('wrong'), '--authfile', file('one', 'guess'))
+  const mounts = names.map(async (name, i) => {
+    const host = i === 2 ? b : a
+    return await host.json<MountResult>('mount', image, host.target(name), '--authfile', file(name, 'secret'))
+  })
+  const mounted = await Promise.all(mounts)
+  assert.equal((await refused).status, 1)
+  assert.equal(new Set(mounted.map(({ digest }) => digest)).size, 1)
+  for (const layer of layers)
+    assert.equal(
+      registry.front.requests(new RegExp(`blobs/${layer}`), 'GET').filter(({ status }) => status === 200).length,
+      1,
+    )
+})
 
 test('a seed with credentials prepares both formats, and its name asks no registry on another host', async (t) => {
   const { a, b, image, right } = await startRegion(t, 'htpasswd')

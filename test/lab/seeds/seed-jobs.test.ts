@@ -215,3 +215,18 @@ test('a seed on named hosts is on these; hot, its metadata is on all; cancelled,
   await eventually('no host has it pinned', async () => ((await pinnedOn()).length === 0 ? true : undefined), wait)
   assert.equal((await jobOf(image, 'f'))?.state, 'cancelled')
 })
+
+test('an order for drives and trees has the same hosts hold both formats', async () => {
+  await startAll()
+  const image = await newImage(8)
+  const { exit, result } = await seed(image, '--copies', '2', '--as', 'drive,tree', '--timeout', '100s')
+  const { others = [] } = result
+  assert.deepEqual([exit, result.format, others.map(({ format }) => format)], [0, 'ext4', ['erofs']])
+  const holders = ({ hosts }: SeedJobReport): string[] =>
+    hosts
+      .filter(({ state, extent }) => state === 'held' && extent === 'full')
+      .map(({ name }) => name)
+      .toSorted()
+  assert.equal(holders(result).length, 2)
+  assert.deepEqual(holders(others[0]!), holders(result))
+})

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { existsSync, globSync } from 'node:fs'
+import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import type { MountResult } from '../../../node/control/api.ts'
+import { eventually } from '../../support/deadline.ts'
 import { DaemonProcess } from '../daemon-process.ts'
 import { copyOddImage } from '../lab-image.ts'
 import { dropPageCache } from '../lost-chunks.ts'
@@ -54,18 +55,56 @@ test('a service that stops leaves its mounts to the daemon, and the next start t
   assert.deepEqual(await readers.stop(), [])
 })
 
-test('what is mounted of a FUSE filesystem that was unmounted by hand is read on after a hand-over', async (t) => {
-  const daemon = await DaemonProcess.start(t, ['--native-reads', 'off'])
-  const image = await copyOddImage(daemon.directory)
-  const { rootfs } = await daemon.json<MountResult>('mount', image, daemon.target('drive'))
-  const before = readFileSync(rootfs)
-  execFileSync('umount', ['--lazy', join(daemon.directory, 'state/mnt')])
-  await daemon.takeOver('--replace')
-  dropPageCache()
-  assert.ok(readFileSync(rootfs).equals(before))
-  // Nobody can tell any more whose it is.
-  execFileSync('umount', [dirname(rootfs)])
-})
+/** The first mounts of filesystems that users' directories are bound from, which somebody takes away by hand. */
+const unmounted = ['mnt', 'trees/*', 'writable/*/merged', 'drives/*', 'native/trees/*', 'native/drives/*']
+
+for (const nativeReads of ['off', 'all']) {
+  test(`no mount is forgotten whose first mount was unmounted by hand; native reads: ${nativeReads}`, async (t) => {
+    const daemon = await DaemonProcess.start(t, ['--native-reads', nativeReads])
+    const image = await copyOddImage(daemon.directory)
+    await daemon.json('seed', image, '--as', 'drive,tree')
+    if (nativeReads === 'all')
+      await eventually(
+        'images can be read natively',
+        async () => (await daemon.status()).images.every(({ isReadyForNative }) => isReadyForNative) || undefined,
+        { timeoutMs: 120_000 },
+      )
+    const ways = [[], ['--as', 'tree'], ['--as', 'tree', '--writable'], ['--scratch', '16MiB']]
+    const paths: string[] = []
+    for (const [i, how] of ways.entries())
+      paths.push((await daemon.json<MountResult>('mount', image, daemon.target(`mount-${i}`), ...how)).rootfs)
+    const readers = new Readers(t, daemon.directory, paths)
+    await readers.readAll()
+    const before = await daemon.status()
+    for (const pattern of unmounted)
+      for (const path of globSync(join(daemon.directory, 'state', pattern))) execFileSync('umount', ['-l', path])
+    const check = async (): Promise<void> => {
+      dropPageCache()
+      await readers.readAll()
+      const { mounts } = await daemon.status()
+      assert.deepEqual(
+        mounts.map(({ directory, reads }) => [directory, reads]),
+        before.mounts.map(({ directory, reads }) => [directory, reads]),
+      )
+    }
+    await check()
+    await daemon.takeOver('--replace')
+    await check()
+    const { daemonPid } = await daemon.status()
+    process.kill(daemonPid, 'SIGKILL')
+    await daemon.replaced(daemonPid)
+    await check()
+    assert.equal(await daemon.endSupervisor('SIGUSR2'), 0)
+    await check()
+    await daemon.takeOver()
+    await check()
+    assert.deepEqual(await readers.stop(), [])
+    for (const { directory } of before.mounts) await daemon.json('umount', directory)
+    assert.deepEqual((await daemon.status()).mounts, [])
+    assert.equal(await daemon.stop(), 0)
+    assert.deepEqual(daemon.mounts(), [])
+  })
+}
 
 test('a service that stops with nothing mounted leaves nothing', async (t) => {
   const daemon = await DaemonProcess.start(t)

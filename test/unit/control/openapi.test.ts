@@ -8,7 +8,7 @@ import { Validator } from '@seriousme/openapi-schema-validator'
 import { silentLog } from '../../../node/base/log.ts'
 import { endpoints } from '../../../node/control/endpoints.ts'
 import { ControlServer } from '../../../node/control/server.ts'
-import { descriptionFile, descriptionText } from '../../support/openapi.ts'
+import { descriptionFile, descriptionText, fractions } from '../../support/openapi.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 import { FakeOperations } from './fake-operations.ts'
 
@@ -37,6 +37,17 @@ test('the OpenAPI document has every request, with its method, its summary and t
     assert.equal(named, path.match(/\{/g)?.length ?? 0, path)
   }
   assert.equal(Object.values(paths).flatMap(Object.keys).length, Object.keys(endpoints).length + 1)
+})
+
+test('numbers are integers in the document, but for those that may be fractions', () => {
+  const found = new Set<string>()
+  JSON.parse(kept, (name, value: unknown) => {
+    const { type } = (value ?? {}) as { type?: unknown }
+    if (type === 'number' || (Array.isArray(type) && type.includes('number'))) found.add(name)
+    return value
+  })
+  assert.deepEqual([...found].toSorted(), [...fractions].toSorted())
+  assert.match(kept, /"sizeBytes": \{\s+"type": "integer"/)
 })
 
 test('a daemon gives out the document', async (t) => {

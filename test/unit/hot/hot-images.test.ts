@@ -30,6 +30,7 @@ class Region {
   readonly orders: { by: string; order: SeedOrder }[] = []
   readonly cancelled: string[] = []
   readonly looks: string[] = []
+  readonly refreshed: { by: string; reference: string; notWithinMs: number }[] = []
   messages = 0
   tag: SeedImage | undefined
 
@@ -70,6 +71,11 @@ class Region {
           look: async () => {
             this.looks.push(own)
             return await Promise.resolve(this.tag)
+          },
+          refresh: async ({ reference }, { notWithinMs }) => {
+            this.refreshed.push({ by: own, reference, notWithinMs })
+            if (reference.includes('silent')) throw new P2pfsError('unavailable', 'no answer')
+            return await Promise.resolve(!reference.includes('unlisted'))
           },
         },
         room: { fit: async () => await Promise.resolve() },
@@ -207,6 +213,35 @@ test('where the tag of a hot image has moved the new image is placed before anyb
   const placed = new Set(region.orders.map(({ order }) => order.image.rootfsDigest))
   assert.deepEqual(placed, new Set([image.rootfsDigest, moved.rootfsDigest]))
   assert.deepEqual(new Set(region.looks), new Set([first]))
+})
+
+test('a tag that is mounted now and then is asked for ahead of its mounts, by one host, as long as one mount counts half', async () => {
+  const region = new Region()
+  region.mount(other)
+  await region.clock.pass(20_000)
+  assert.ok(region.refreshed.length > 0)
+  for (const { by, notWithinMs } of region.refreshed)
+    assert.deepEqual([by, notWithinMs], [first, hotLimits.lookMs], 'its first counter, no oftener than a hot one')
+  await region.clock.pass(hotLimits.halfLifeMs)
+  region.refreshed.length = 0
+  await region.clock.pass(hotLimits.halfLifeMs)
+  assert.deepEqual([region.refreshed, region.looks, region.orders], [[], [], []])
+})
+
+test('tags that are asked for ahead are four at once; those that need not be asked for, or are silent, hold up none', async () => {
+  const region = new Region()
+  const hot = region.up.get(first)!
+  const tags = ['unlisted', 'silent', 'listed'].flatMap((kind) =>
+    Array.from({ length: 20 }, (_, i) => ({ ...image, reference: `host.test/${kind}-${i}:1` })),
+  )
+  for (const tag of tags) hot.told([{ image: tag, mounts: 1 }], other)
+  const mine = tags.filter((tag) => rendezvous(nameKey(tag), region.up.keys())[0] === first)
+  await region.clock.pass(5_000)
+  const asked = region.refreshed.map(({ reference }) => reference)
+  assert.ok(asked.every((reference) => mine.some((tag) => tag.reference === reference)))
+  const isAsked = (reference: string): boolean => !reference.includes('unlisted')
+  assert.ok(asked.some((reference) => !isAsked(reference)) && asked.some((reference) => reference.includes('silent')))
+  assert.equal(asked.filter(isAsked).length, hotLimits.refresh.atOnce)
 })
 
 test('a host that resolves a hot tag to another image has the tag looked at at once', async () => {

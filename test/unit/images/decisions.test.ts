@@ -80,7 +80,7 @@ test('the last known image is used if the registry is away, refuses or has lost 
     invalid: 'error',
     missing: 'last known',
     timeout: 'last known, silence',
-    busy: 'last known',
+    busy: 'last known, silence',
     unavailable: 'last known, silence',
     denied: 'last known',
     unsupported: 'error',

@@ -8,7 +8,7 @@ import { createLog } from '../../../node/base/log.ts'
 import type { ImportOptions } from '../../../node/images/importer.ts'
 import { peerImportLimits } from '../../../node/images/peer-import-limits.ts'
 import { PeerImports, type PeerImportsOptions, type PeerImportsParts } from '../../../node/images/peer-imports.ts'
-import { RunningImports } from '../../../node/images/running-imports.ts'
+import { importOf, RunningImports } from '../../../node/images/running-imports.ts'
 import type { FoundRootfs } from '../../../node/model/image.ts'
 import { formatReference } from '../../../node/registry/reference.ts'
 
@@ -36,6 +36,9 @@ class Host {
   isNamed: (registry: string) => boolean = (registry) => registry === 'named.test'
   nowMs = 0
   log = ''
+  readonly running = new RunningImports()
+  /** The members as stewards of the image. */
+  order = ['own', 'peer']
   readonly imports: PeerImports
 
   constructor(options: Partial<PeerImportsOptions> = {}, level: 'info' | 'debug' = 'info') {
@@ -75,7 +78,9 @@ class Host {
           return await this.build(options)
         },
       },
-      imports: new RunningImports(),
+      imports: this.running,
+      membership: { byResponsibility: () => this.order },
+      own: 'own',
       room: async () => await Promise.resolve({ freeBytes: this.freeBytes, sizeBytes: 1000 * gibibyte }),
       log: createLog(level, (line) => (this.log += line)),
     }
@@ -350,4 +355,45 @@ test('for a seed of a member the registry is read where the operator has named i
   ] as const)
     assert.equal(await new Host({ policy }).imports.readsFor(reference.reference), isRead)
   assert.equal(await new Host({ policy: 'all' }).imports.readsFor('local:app'), false)
+})
+
+test('a peer waits for an import that runs here for a caller, from whatever registry, and begins none', async () => {
+  for (const [policy, order, isJoined] of [
+    ['listed', ['own', 'peer'], true],
+    ['all', ['own', 'peer'], true],
+    ['none', ['own', 'peer'], false],
+    ['listed', ['peer', 'own'], false],
+  ] as const) {
+    const host = new Host({ policy })
+    host.order = [...order]
+    const end = Promise.withResolvers<FoundRootfs>()
+    const { manifestDigest: digest, ...name } = unnamed
+    const { signal } = new AbortController()
+    const own = host.running.run(importOf(name, digest, 'caller'), { signal }, async () => await end.promise)
+    const asked = isJoined ? host.ask(unnamed) : host.refusal(unnamed)
+    await new Promise(setImmediate)
+    if (isJoined) assert.deepEqual(host.done, [], 'nothing else is looked at')
+    end.resolve(built)
+    await own
+    if (isJoined) assert.equal(await asked, record)
+    else assert.equal(((await asked) as { code: string }).code, 'denied')
+    assert.equal(host.done.includes('import'), false)
+  }
+})
+
+test('who names another image than the one that a caller imports is refused as ever, and learns nothing', async () => {
+  const host = new Host()
+  const { manifestDigest: digest, ...name } = unnamed
+  const abort = new AbortController()
+  const own = host.running.run(
+    importOf(name, digest, 'caller'),
+    { signal: abort.signal },
+    async ({ signal }) =>
+      await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error))),
+  )
+  const guess = { ...unnamed, manifestDigest: digestOf(Buffer.from('a guess')) }
+  const refused = await host.refusal(guess)
+  assert.deepEqual(refused, await new Host().refusal(guess))
+  abort.abort()
+  await assert.rejects(own, { name: 'AbortError' })
 })

@@ -5,6 +5,7 @@ import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
+import { registryKey, type RegistryWord } from '../../../protocol/messages/registry-word.ts'
 import { stateName } from '../../../protocol/name-statement.ts'
 import { rootfsDigest, type RootfsFormat, type RootfsManifest } from '../../../protocol/rootfs-manifest.ts'
 import { createLog } from '../../../node/base/log.ts'
@@ -143,6 +144,9 @@ class TestHost {
   readonly registry = new FakeRegistry()
   /** What the members have. */
   readonly peer: ImageRootfs[] = []
+  /** What members say of registries, and which they were asked about. */
+  words: RegistryWord[] = []
+  readonly askedAbout: Digest[] = []
   /** The members that are connected. */
   members = [member.key]
   /** The statements that were found to be false. */
@@ -192,6 +196,11 @@ class TestHost {
                     isOfUse?.(record, peer) !== false,
                 ),
             ),
+          askRegistry: async (key, { onWord }) => {
+            this.askedAbout.push(key)
+            for (const word of this.words) if (onWord(word, member.key) && word.isSilent) break
+            await Promise.resolve()
+          },
           fetchRootfs: async (digest) =>
             await Promise.resolve(this.peer.find(({ record }) => record.rootfsDigest === digest)?.manifest),
         },
@@ -217,7 +226,10 @@ class TestHost {
           },
         },
         imports: new RunningImports(),
-        stewards: { ask: async () => await Promise.resolve(undefined) },
+        stewards: {
+          ask: async () => await Promise.resolve(undefined),
+          askImporting: async () => await Promise.resolve(undefined),
+        },
         inventory: { isWhole: () => this.isWhole, track: ({ id }) => void this.tracked.add(id) },
         log,
         ...parts,
@@ -378,6 +390,119 @@ test('a registry may be silent for 2 s if a known image is mounted, and for 40 s
   }
 })
 
+test('a registry that is late is not waited for, and its answer is for the next mount', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const host = await TestHost.create(t, { tagMaxAgeMs: 300_000 })
+  await host.store(await builtBy(own, '1'))
+  const answer = Promise.withResolvers<void>()
+  const { topDigest } = host.registry
+  host.registry.topDigest = async (...question) => {
+    host.registry.topDigest = topDigest
+    t.mock.timers.tick(500)
+    await answer.promise
+    return await topDigest(...question)
+  }
+  const first = await host.resolver.resolveForMount(reference, variant, auto)
+  assert.deepEqual(
+    [outcome(first), first.unanswered],
+    [['local', 'last-known', '1'], 'host.test did not answer within 0.5 s'],
+  )
+  assert.equal(host.resolver.registryWord(registryKey('host.test'))?.isSilent, true, 'members are told')
+  answer.resolve()
+  while (host.resolver.registryWord(registryKey('host.test'))?.isSilent !== false) await new Promise(setImmediate)
+  while ((await host.catalog.namePast(first.record)) === undefined) await new Promise(setImmediate)
+  const { requests } = host.registry
+  assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), ['local', 'last-known', '1'])
+  assert.equal(host.registry.requests, requests, 'it has been asked for a moment ago')
+})
+
+test('a tag that has moved, as is heard late, is taken by the next mount', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const host = await TestHost.create(t, { tagMaxAgeMs: 300_000 })
+  await host.store(await builtBy(own, '1'))
+  host.registry.version = '2'
+  const { topDigest } = host.registry
+  host.registry.topDigest = async (...question) => {
+    host.registry.topDigest = topDigest
+    t.mock.timers.tick(500)
+    await new Promise(setImmediate)
+    await new Promise(setImmediate)
+    return await topDigest(...question)
+  }
+  assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), ['local', 'last-known', '1'])
+  while (host.resolver.registryWord(registryKey('host.test'))?.isSilent !== false) await new Promise(setImmediate)
+  assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), ['built', 'registry', '2'])
+})
+
+test('who must have the answer waits for the whole budget, whatever members say: always, proofs, --tag-max-age 0s', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  for (const { tagMaxAgeMs, ...options } of [
+    { tagMaxAgeMs: 300_000, pull: 'always', requireAccess: false },
+    { tagMaxAgeMs: 300_000, pull: 'newer', requireAccess: true },
+    { tagMaxAgeMs: 0, pull: 'newer', requireAccess: false },
+  ] as const) {
+    const host = await TestHost.create(t, { tagMaxAgeMs })
+    await host.store(await builtBy(own, '1'))
+    host.words = [{ isSilent: true, usualMs: 1 }]
+    host.registry.fails = async (signal) => {
+      const answer = never(signal)
+      t.mock.timers.tick(1_999)
+      await new Promise(setImmediate)
+      assert.equal(signal.aborted, false)
+      t.mock.timers.tick(1)
+      return await answer
+    }
+    const resolving = host.resolver.resolveForMount(reference, variant, { ...options, signal })
+    if (options.requireAccess) await assert.rejects(resolving, { code: 'timeout' })
+    else assert.equal((await resolving).unanswered, 'host.test did not answer within 2 s')
+    assert.deepEqual(host.askedAbout, [])
+  }
+})
+
+test('members whose word does not count do not shorten how long a registry is waited for', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  for (const trusted of [[], [stranger.key]]) {
+    const host = await TestHost.create(t, { tagMaxAgeMs: 300_000, trusted })
+    await host.store(await builtBy(own, '1'))
+    host.words = [{ isSilent: true, usualMs: 1 }]
+    const waitMs = trusted.length === 0 ? 30 : 500
+    host.registry.fails = async (signal) => {
+      void (async () => {
+        await new Promise(setImmediate)
+        t.mock.timers.tick(waitMs)
+      })()
+      return await never(signal)
+    }
+    const { unanswered } = await host.resolver.resolveForMount(reference, variant, auto)
+    assert.equal(unanswered, `host.test did not answer within ${waitMs / 1000} s`)
+    assert.deepEqual(host.askedAbout, [registryKey('host.test')])
+  }
+})
+
+test('a tag that is refreshed is fresh for the region; a silent registry is left alone for ten seconds', async (t) => {
+  const host = await TestHost.create(t, { tagMaxAgeMs: 300_000 })
+  await host.store(await builtBy(own, '1'))
+  const refresh = async (of = reference): Promise<string[] | undefined> => {
+    const found = await host.resolver.refresh(of, variant, { signal, onProgress: () => undefined })
+    return found && outcome({ ...found, resolution: 'registry' })
+  }
+  assert.deepEqual(await refresh(), ['local', 'registry', '1'])
+  const { record } = await host.resolver.resolveForMount(reference, variant, auto)
+  assert.deepEqual([record.nameStatement.statedAtMs, host.registry.requests], [host.todayMs, 1])
+  host.registry.fails = unavailable
+  for (let i = 0; i < 3; i++) await assert.rejects(refresh(), { code: 'unavailable' })
+  assert.equal(host.registry.requests, 2)
+  assert.equal(host.resolver.registryWord(registryKey('host.test'))?.isSilent, true)
+  host.nowMs += 10_000
+  host.registry.fails = undefined
+  host.registry.version = '2'
+  assert.equal(await refresh(), undefined)
+  assert.deepEqual([host.registry.requests, host.imported], [4, []], 'what has moved is for those who mount it')
+  assert.equal(host.resolver.registryWord(registryKey('host.test'))?.isSilent, false)
+  assert.equal(await refresh(parseReference('host.test/other:1')), undefined)
+  assert.equal(host.registry.requests, 4, 'what nobody knows is not asked for')
+})
+
 test('a tag that names nested indexes is checked with one request', async (t) => {
   const host = await TestHost.create(t)
   host.registry.isNested = true
@@ -498,9 +623,13 @@ test("a steward's image is taken if it is the registry's, and built here if it h
     const host: TestHost = await TestHost.create(t, {
       region: {
         findImages: async () => await Promise.resolve([]),
+        askRegistry: async () => await Promise.resolve(),
         fetchRootfs: async () => await Promise.resolve(steward.manifest),
       },
-      stewards: { ask: async (_image, _options, accept) => await accept(steward.record, member.key, signal) },
+      stewards: {
+        ask: async (_image, _options, accept) => await accept(steward.record, member.key, signal),
+        askImporting: async () => await Promise.resolve(undefined),
+      },
     })
     assert.deepEqual(outcome(await host.resolver.resolveForMount(reference, variant, auto)), [origin, 'registry', '1'])
   }

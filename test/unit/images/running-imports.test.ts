@@ -152,3 +152,96 @@ test('the import of one caller does not fail with the credentials of another', a
     ['rejected', 'fulfilled', 'fulfilled'],
   )
 })
+
+const named = { reference: 'host.test/app:1', platform: 'linux/amd64', format: 'ext4' } as const
+
+/** An import that ends when the test says so, or when it is aborted. */
+class HeldImport {
+  readonly begun: string[] = []
+  readonly end = Promise.withResolvers<FoundRootfs>()
+  options: TaskOptions | undefined
+
+  task =
+    (by: string) =>
+    async (options: TaskOptions): Promise<FoundRootfs> => {
+      this.begun.push(by)
+      this.options = options
+      const aborted = Promise.withResolvers<never>()
+      options.signal.addEventListener('abort', () => aborted.reject(options.signal.reason as Error))
+      return await Promise.race([this.end.promise, aborted.promise])
+    }
+}
+
+test('who has had the image described with his own credentials joins an import with those of another', async () => {
+  const imports = new RunningImports()
+  const held = new HeldImport()
+  const seen = ['a', 'b', ''].map((caller) => ({ caller, ...waiter(false) }))
+  const results = seen.map(
+    async ({ caller, options }) =>
+      await imports.run(importOf(named, manifestDigest, caller), options, held.task(caller)),
+  )
+  held.options!.onProgress!({ doneBytes: 5, totalBytes: 9 })
+  for (const { seen: progress } of seen) assert.deepEqual(progress, [5])
+  held.end.resolve(known)
+  assert.deepEqual(await Promise.all(results), [known, known, known])
+  assert.deepEqual(held.begun, ['a'])
+})
+
+test('credentials are used for nobody else once their caller has gone: who has joined goes on with his own', async () => {
+  const imports = new RunningImports()
+  const [first, second] = [new HeldImport(), new HeldImport()]
+  const a = waiter(false)
+  const left = assert.rejects(imports.run(importOf(named, manifestDigest, 'a'), a.options, first.task('a')), {
+    name: 'AbortError',
+  })
+  const joined = imports.run(importOf(named, manifestDigest, 'b'), waiter(false).options, second.task('b'))
+  const peer = imports.join(importOf(named, manifestDigest), { ...waiter(true).options, isBefore: true })
+  a.leave()
+  await left
+  assert.equal(first.options!.signal.aborted, true)
+  assert.equal(await peer, undefined, 'a peer keeps no import of a caller')
+  while (second.begun.length === 0) await new Promise(setImmediate)
+  const again = imports.run(importOf(named, manifestDigest, 'a'), waiter(false).options, first.task('a again'))
+  second.end.resolve(known)
+  assert.deepEqual([await joined, await again, first.begun, second.begun], [known, known, ['a'], ['b']])
+  assert.deepEqual([imports.list(), imports.ended], [[], { imported: 1, failed: 0, aborted: 1 }])
+})
+
+test('an image that one caller finds malformed is so for all who have joined', async () => {
+  const imports = new RunningImports()
+  const held = new HeldImport()
+  const results = ['a', 'b'].map(
+    async (caller) =>
+      await imports.run(importOf(named, manifestDigest, caller), waiter(false).options, held.task(caller)),
+  )
+  held.end.reject(new P2pfsError('invalid', 'no tar'))
+  for (const result of results) await assert.rejects(result, { code: 'invalid' })
+  assert.deepEqual(held.begun, ['a'])
+})
+
+test('a peer joins an import of a caller that reads, or of a host that comes first, and begins none', async () => {
+  const imports = new RunningImports()
+  const join = async (isBefore: boolean, of: string = named.reference): Promise<FoundRootfs | undefined> =>
+    await imports.join(importOf({ ...named, reference: of }, manifestDigest), { ...waiter(true).options, isBefore })
+  assert.equal(await join(true), undefined)
+  const held = new HeldImport()
+  const own = imports.run(importOf(named, manifestDigest, 'a'), waiter(false).options, held.task('a'))
+  assert.equal(await join(false), undefined, 'this host waits for that one')
+  assert.equal(await join(true, 'host.test/other:1'), undefined)
+  const first = join(true)
+  held.options!.onReading()
+  const late = join(false)
+  held.end.resolve(known)
+  assert.deepEqual(await Promise.all([own, first, late]), [known, known, known])
+  assert.equal(await join(true), undefined)
+})
+
+test('a peer that has joined an import that fails hears nothing of it', async () => {
+  const imports = new RunningImports()
+  const held = new HeldImport()
+  const own = imports.run(importOf(named, manifestDigest, 'a'), waiter(false).options, held.task('a'))
+  const joined = imports.join(importOf(named, manifestDigest), { ...waiter(true).options, isBefore: true })
+  held.end.reject(new P2pfsError('denied', 'the password has expired'))
+  await assert.rejects(own, { code: 'denied' })
+  assert.equal(await joined, undefined)
+})

@@ -38,11 +38,14 @@ async function ask(
     onLayer = (): void => undefined,
     accepts = (): boolean => true,
     isForCaller = false,
+    onlyImporting = false,
   }: {
     running?: (asked: string[]) => string | undefined
     onLayer?: (diffId: Digest) => void
     accepts?: (peer: string) => boolean
     isForCaller?: boolean
+    /** Asks only the member that imports the image. */
+    onlyImporting?: boolean
   } = {},
 ): Promise<{ from: string | undefined; asked: string[] }> {
   const asked: string[] = []
@@ -76,7 +79,9 @@ async function ask(
   })
   const accept = async (record: ImageRecord, peer: string): Promise<FoundRootfs | undefined> =>
     await Promise.resolve(members[peer] === 'is wrong' ? undefined : ({ record } as FoundRootfs))
-  const known = await stewards.ask(image, { signal, isForCaller }, accept)
+  const known = onlyImporting
+    ? await stewards.askImporting(image, { signal }, accept)
+    : await stewards.ask(image, { signal, isForCaller }, accept)
   return { from: known?.record.manifest, asked }
 }
 
@@ -102,6 +107,21 @@ test('for a caller with credentials one member that may not read the image is en
   assert.deepEqual(await ask({ a: denied, b: 'builds', me: 'builds' }), { from: 'b', asked: ['a', 'b'] })
   for (const a of [{ refuses: 'busy' }, { fails: 'timeout' }] as const)
     assert.deepEqual(await ask({ a, b: 'builds', me: 'builds' }, { isForCaller }), { from: 'b', asked: ['a', 'b'] })
+})
+
+test('a host that is about to import for a caller waits for a member that does, and for no other', async () => {
+  const importing = async (
+    running: string | undefined,
+    a: Behaviour,
+    accepts = (): boolean => true,
+  ): Promise<unknown> =>
+    await ask({ a, b: 'builds', me: 'builds' }, { onlyImporting: true, running: () => running, accepts })
+  assert.deepEqual(await importing('a', 'builds'), { from: 'a', asked: ['a'] })
+  for (const a of ['is wrong', { refuses: 'denied' }, { refuses: 'busy' }, { fails: 'timeout' }] as const)
+    assert.deepEqual(await importing('a', a), { from: undefined, asked: ['a'] })
+  for (const running of [undefined, 'me'])
+    assert.deepEqual(await importing(running, 'builds'), { from: undefined, asked: [] })
+  assert.deepEqual(await importing('a', 'builds', () => false), { from: undefined, asked: [] })
 })
 
 test('a member that this host does not trust is not asked', async () => {

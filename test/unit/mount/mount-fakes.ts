@@ -60,22 +60,22 @@ export function recordOf(rootfs: Digest, directory: string, options: Partial<Mou
   }
 }
 
-/** The mount records and rootfs manifests of a catalog, in memory. */
+/** Mount records, and the rootfs manifests of a catalog, in memory. */
 export class FakeCatalog {
   readonly records = new Map<string, MountRecord>()
   readonly manifests = new Map<Digest, RootfsManifest>()
   malformed: string[] = []
 
-  async mounts(onMalformed?: (key: string, error: unknown) => void): Promise<MountRecord[]> {
-    for (const key of this.malformed) onMalformed?.(key, new P2pfsError('invalid', 'malformed'))
+  async list(onMalformed: (key: string, error: unknown) => void): Promise<MountRecord[]> {
+    for (const key of this.malformed) onMalformed(key, new P2pfsError('invalid', 'malformed'))
     return [...this.records.values()]
   }
 
-  async putMount(record: MountRecord): Promise<void> {
+  async put(record: MountRecord): Promise<void> {
     this.records.set(record.directory, record)
   }
 
-  async deleteMount(directory: string): Promise<void> {
+  async delete({ directory }: MountRecord): Promise<void> {
     this.records.delete(directory)
   }
 

@@ -38,7 +38,16 @@ async function host(previous?: Pick<Host, 'catalog' | 'placement'>, rootfs = [ap
   const [driver, fetcher, boots] = [new FakeDriver(), new FakeFetcher(), new FakeBoots()]
   const [{ log, messages: warnings }, { log: errorLog, messages: errors }] = [keepingLog('warn'), keepingLog('error')]
   const mounts = new Mounts(
-    { catalog, driver, placement, fetcher, inventory: fetcher, boots, log: { ...log, error: errorLog.error } },
+    {
+      catalog,
+      records: catalog,
+      driver,
+      placement,
+      fetcher,
+      inventory: fetcher,
+      boots,
+      log: { ...log, error: errorLog.error },
+    },
     { readDeadlineMs: 1000 },
   )
   await mounts.restore()

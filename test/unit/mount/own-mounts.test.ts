@@ -75,3 +75,21 @@ test('a file of the host’s disk that is bound below the state directory makes 
     [6, true],
   ])
 })
+
+test('mounts of users are ours also when what they were bound from was unmounted by hand', () => {
+  const mounts = [
+    own('/user/drive', '0:3', { id: 1, root: '/one', type: 'fuse.p2pfs', source: 'p2pfs@/s/mnt' }),
+    own('/user/tree', '0:4', { id: 2, source: '/s/mnt/one/rootfs.img' }),
+    own('/user/native', '0:5', { id: 3, source: '/s/native/images/one.tree' }),
+    own('/user/writable', '0:6', { id: 4, lower: '/s/trees/one', source: 'p2pfs@/s/writable/a/merged' }),
+    own('/user/scratch', '0:7', { id: 5, type: 'tmpfs', source: 'p2pfs@/s/drives/a' }),
+    own('/user/scratch/scratch.img', '8:1', { id: 6, parent: 5, root: '/s/scratch/a/scratch.img' }),
+    own('/other/drive', '0:8', { id: 7, root: '/one', type: 'fuse.p2pfs', source: 'p2pfs@/s-other/mnt' }),
+    own('/other/tmp', '0:9', { id: 8, type: 'tmpfs', source: 'p2pfs' }),
+  ]
+  const roots = ['/s/mnt', '/s/trees', '/s/native', '/s/writable', '/s/drives']
+  assert.deepEqual(
+    ownMountsOf(mounts, roots).map(({ id, bound }) => [id, bound]),
+    [1, 2, 3, 4, 5, 6].map((id) => [id, true]),
+  )
+})

@@ -14,6 +14,7 @@ import {
 } from '../../../protocol/messages/import.ts'
 import { encodeObjectAnswer } from '../../../protocol/messages/object.ts'
 import { encodeRegionMessage, regionProtocol } from '../../../protocol/messages/region.ts'
+import { registryKey, type RegistryWord } from '../../../protocol/messages/registry-word.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import { readFrames, writeFrame } from '../../../node/peers/frames.ts'
 import type { ByteProgress } from '../../../node/model/progress.ts'
@@ -151,6 +152,29 @@ test('a member is found while it imports the image, and not before', async (t) =
   assert.equal(await asker.network.objects.findImport(request.manifestDigest, { signal }), undefined)
   steward.importing.add(request.manifestDigest)
   assert.equal(await asker.network.objects.findImport(request.manifestDigest, { signal }), steward.network.peerId)
+})
+
+test('a member says what it has seen of a registry, and an import under way is no word', async (t) => {
+  const { steward, asker } = await pair(t)
+  const { signal } = new AbortController()
+  const [silent, quick, unknown] = ['silent.test', 'quick.test', 'unknown.test'].map(registryKey)
+  steward.registryWords.set(silent!, { isSilent: true, usualMs: undefined })
+  steward.registryWords.set(quick!, { isSilent: false, usualMs: 20.3 })
+  const wordsOn = async (key: Digest | undefined): Promise<[RegistryWord, string][]> => {
+    const words: [RegistryWord, string][] = []
+    await asker.network.objects.askRegistry(key!, {
+      signal,
+      onWord: (word, peer) => {
+        words.push([word, peer])
+        return true
+      },
+    })
+    return words
+  }
+  const { peerId } = steward.network
+  assert.deepEqual(await wordsOn(silent), [[{ isSilent: true, usualMs: undefined }, peerId]])
+  assert.deepEqual(await wordsOn(quick), [[{ isSilent: false, usualMs: 21 }, peerId]])
+  assert.deepEqual(await wordsOn(unknown), [])
 })
 
 test('all hosts of a region agree on the order of responsibility', async (t) => {

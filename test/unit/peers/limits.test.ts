@@ -438,6 +438,7 @@ test('large objects are looked up two at a time for one peer and four in all, sm
         return await end.promise
       },
       isImporting: () => false,
+      registryWord: () => undefined,
     } as unknown as ServedData,
     unsent: unsent(),
     log: silentLog,

@@ -9,6 +9,7 @@ import { ChunkTable } from '../../../protocol/chunk-table.ts'
 import { digestOf, digestToBytes, type Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
 import type { BulkMode } from '../../../protocol/messages/bulk.ts'
+import type { RegistryWord } from '../../../protocol/messages/registry-word.ts'
 import type { ImageRecord } from '../../../protocol/image-record.ts'
 import { silentLog } from '../../../node/base/log.ts'
 import type { ChunkFiles } from '../../../node/peers/bulk/chunk-files.ts'
@@ -48,6 +49,8 @@ export class TestPeer {
   readonly held = new Map<Digest, Bitmap>()
   /** Manifests of the images that it says it is importing. */
   readonly importing = new Set<Digest>()
+  /** What it says of registries, by their keys. */
+  readonly registryWords = new Map<Digest, RegistryWord>()
   holders: readonly string[] = []
   imageRecord: ServedData['imageRecord'] = async ({ reference }) => await Promise.resolve(this.images.get(reference))
   relayedChunk: ServedData['relayedChunk'] = async () => await Promise.resolve(undefined)
@@ -141,6 +144,7 @@ export class TestPeer {
       blobMap: async (digest) => peer.objects.get(digest),
       bootProfile: async ({ rootfs }) => peer.profiles.get(rootfs),
       isImporting: (digest) => peer.importing.has(digest),
+      registryWord: (key) => peer.registryWords.get(key),
       get seeds() {
         return peer.seeds
       },
@@ -184,7 +188,7 @@ export function makeChunkDirectory(directory: string): void {
 }
 
 /** Waits for what peers bring about; the deadline is for a busy machine. */
-export async function until(what: string, condition: () => boolean, { timeoutMs = 15_000 } = {}): Promise<void> {
+export async function until(what: string, condition: () => boolean, { timeoutMs = 60_000 } = {}): Promise<void> {
   const deadline = performance.now() + timeoutMs
   while (!condition()) {
     if (performance.now() > deadline) throw new Error(`not in time: ${what}`)

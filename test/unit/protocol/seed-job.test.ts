@@ -37,6 +37,10 @@ test('a seed job has the bytes that it always had, and reads back', () => {
   for (const places of [{ copies: 3 }, { all: true }, { on: ['x'] }] as const)
     assert.deepEqual(parseSeedJob(encodeSeedJob(makeJob({ places }))), makeJob({ places }))
   assert.deepEqual(parseSeedJob(encodeSeedJob(job)), job)
+  const group = 'f'.repeat(32)
+  assert.deepEqual(parseSeedJob(encodeSeedJob(makeJob({ group }))), makeJob({ group }))
+  assert.equal(makeJob({ group }).id, makeJob().id, 'members that know no groups find the same job')
+  assert.throws(() => parseSeedJob(encodeSeedJob(makeJob({ group: 'f' }))), { code: 'invalid' })
   const demand = { mounts: 7, hosts: 4 }
   assert.deepEqual(parseSeedJob(encodeSeedJob(makeJob({ demand }))), makeJob({ demand }))
   // The same job on however many hosts.

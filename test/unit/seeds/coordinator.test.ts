@@ -25,6 +25,8 @@ class Region {
   readonly asked: Asked[] = []
   nowMs = 0
   job: SeedJob
+  /** Hosts of the other jobs of the order. */
+  companions: string[] = []
   readonly coordinator: Coordinator
 
   constructor(up: string, job: Partial<SeedJob>) {
@@ -59,6 +61,7 @@ class Region {
           byHoldings: () => [...this.up].toSorted(),
         },
         place,
+        companions: () => this.companions,
         tables: [],
         today: () => this.nowMs,
         log: silentLog,
@@ -107,6 +110,15 @@ test('hosts that hold their copy are asked for it although others are at work as
   await region.of(first!).answer()
   assert.equal(region.tick(1_000).includes(first!), false)
   assert.equal(region.tick(5_000).includes(first!), true)
+})
+
+test('a job goes where the others of its order are, as far as these hosts are there', async () => {
+  const region = new Region('abcde', { places: { copies: 2 } })
+  region.companions = ['d', 'gone', 'c', 'e']
+  assert.equal(region.tick(), 'dc')
+  for (const asked of region.asked.slice()) await asked.answer()
+  region.up.delete('d')
+  assert.equal(region.tick(), 'e')
 })
 
 test('a target that is gone or fails is replaced, and the wanted number is reached', async () => {

@@ -161,7 +161,7 @@ test('a want that is given up fails at once, and the connection goes on', async 
   abort.abort(new Error('given up'))
   for (const { status } of await Promise.allSettled(given)) assert.equal(status, 'rejected')
   await bulk.fetchToStore(holderId, table.digestAt(0), table.lengthAt(0), options)
-  // What came although it was given up is in the store all the same.
+  // Chunks that came although they were given up are in the store all the same.
   for (const digest of asker.adopted) assert.ok(existsSync(chunkFile(asker.files.writing.directory, digest)))
 })
 
