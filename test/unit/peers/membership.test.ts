@@ -112,7 +112,8 @@ test('a host is alone when members or bootstrap peers are expected and none is c
 
 const silent = (): undefined => undefined
 
-test('a peer hears who this host is before it hears anything else', async () => {
+test('a peer hears who this host is before it hears anything else', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
   const region = new FakeRegion()
   const messages: RegionMessage[] = [{ type: 'answered' }]
   await region.membership.introduce(region.join('a'), () => messages.shift())
