@@ -203,7 +203,7 @@ export class ImageResolver {
     return known && (await this.#tags.refresh(reference, known, options))
   }
 
-  /** What this host has seen of the registry with this key (`registryKey`): members ask. */
+  /** This host's experience with the registry that has this key (`registryKey`): members ask for it. */
   registryWord(key: Digest): RegistryWord | undefined {
     return this.#tags.word(key)
   }

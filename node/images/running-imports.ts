@@ -31,7 +31,7 @@ interface Running extends ByteProgress {
   waiters: Set<Waiter>
   /** The peer that it was begun for, with the bounds of what is done for peers; undefined for this host. */
   begunFor: string | undefined
-  /** What it makes, and the caller whose credentials it is made with. */
+  /** The image that it makes, and the caller whose credentials it is made with. */
   image: string
   caller: string
   /** Ends it, when nobody is left who has these credentials. */
