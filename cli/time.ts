@@ -12,7 +12,10 @@ export function parseMs(text: string, flag: string): number {
   return Math.max(1, Math.round(seconds * 1000))
 }
 
-/** `2026-01-31T03:00Z`, or `+2h` from `nowMs` on -> milliseconds since 1970. @throws UsageError, also for a time that is over */
+/**
+ * `2026-01-31T03:00Z`, or `+2h` from `nowMs` on -> milliseconds since 1970. @throws UsageError, also for a time that is
+ * over
+ */
 export function parseTime(text: string, flag: string, nowMs: number): number {
   if (text.startsWith('+')) return nowMs + parseMs(text.slice(1), flag)
   const timeMs = isoPattern.test(text) ? Date.parse(text) : NaN

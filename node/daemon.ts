@@ -65,8 +65,8 @@ export async function startDaemon(
 
   const storage = await openStorage(context)
   const bandwidths = await openBandwidths(context)
-  const registries = await openRegistries(context, bandwidths)
   const region = await openRegion(context, bandwidths)
+  const registries = await openRegistries(context, bandwidths, region)
   const holdings = makeHoldings(storage, region)
   const publications = await openPublications(context, { storage, registries, region, holdings })
   const layers = makeLayers(context, { storage, registries, region, holdings, publications })

@@ -20,7 +20,10 @@ export const pushedRawLayerType = `${rawLayerType}+zstd`
 /** A layer has 64 MiB of the image, and more in an image that would have more than 256 of them (bytes). */
 const [minLayerBytes, maxLayerBytes, preferredLayers] = [64 * 1024 * 1024, 256 * 1024 * 1024, 256]
 
-/** The largest raw image (bytes): as many layers as an image may have; its rootfs manifest has 36 MiB, and a region carries 64. */
+/**
+ * The largest raw image (bytes): as many layers as an image may have; its rootfs manifest has 36 MiB, and a region
+ * carries 64.
+ */
 export const maxRawBytes = 128 * 1024 ** 3
 
 /** @throws invalid where layers of raw images stand beside others */

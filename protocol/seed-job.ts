@@ -109,7 +109,6 @@ type SeedOrder = Pick<SeedJob, 'reference' | 'platform' | 'rootfsDigest' | 'exte
 }
 
 /**
-
  * Chooses the record of a job that counts, of two: that of the order that was given last; within one order the cancelled record;
  * else the one with more changes; the first where they are equal in all that.
  */

@@ -14,7 +14,10 @@ export interface Filesystem {
   freeFiles: number
 }
 
-/** The facts of a host that checks look at; tests have a host of their own. No method throws: a fact that is not there is undefined. */
+/**
+ * The facts of a host that checks look at; tests have a host of their own. No method throws: a fact that is not there
+ * is undefined.
+ */
 export interface Host {
   kernelRelease: string
   readText: (path: string) => Promise<string | undefined>

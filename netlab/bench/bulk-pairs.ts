@@ -19,8 +19,8 @@ export interface BulkPairsOptions {
 }
 
 /**
- * Measures two cold hosts that seed an image from two holders at once, against what the links of the two can carry. The readers
- * are holders for each other as soon as they have something.
+ * Measures two cold hosts that seed an image from two holders at once, against what the links of the two can carry. The
+ * readers are holders for each other as soon as they have something.
  */
 export async function measurePairs(
   network: Network,

@@ -3,8 +3,9 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { isMainThread } from 'node:worker_threads'
 
 /**
- * Loaded into a daemon (`--import`): measures how late the events of its main thread are, and writes that (ns) to the file that
- * P2PFS_LOOP_DELAY_FILE names. Where the file is gone, it begins anew. Other processes and threads load it and do nothing.
+ * Loaded into a daemon (`--import`): measures how late the events of its main thread are, and writes that (ns) to the
+ * file that P2PFS_LOOP_DELAY_FILE names. Where the file is gone, it begins anew. Other processes and threads load it
+ * and do nothing.
  */
 const file = process.env['P2PFS_LOOP_DELAY_FILE']
 /** A tenth of a second, so that a bench need not wait long (ms). */

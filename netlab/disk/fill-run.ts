@@ -40,7 +40,10 @@ export interface FillFigures {
   isSameDaemon: boolean
 }
 
-/** Somebody else fills the disk of a daemon to the last block, at random, and frees it again, while images are mounted, read and seeded. */
+/**
+ * Somebody else fills the disk of a daemon to the last block, at random, and frees it again, while images are mounted,
+ * read and seeded.
+ */
 export async function runFill(directory: string, random: Random, options: FillRunOptions): Promise<FillFigures> {
   const { times, onProgress } = options
   const made = await makeDiskImages(directory, images)

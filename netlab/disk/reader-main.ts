@@ -2,7 +2,10 @@ import { closeSync, openSync, readSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { ReadJob, ReadResult } from './read-job.ts'
 
-/** Reads what it is told to on its standard input, a job a line, and answers with a line each. It blocks as other programs do. */
+/**
+ * Reads what it is told to on its standard input, a job a line, and answers with a line each. It blocks as other
+ * programs do.
+ */
 for await (const line of createInterface(process.stdin)) {
   const { reads } = JSON.parse(line) as ReadJob
   const result: ReadResult = { ms: [], failures: [], wrong: 0 }

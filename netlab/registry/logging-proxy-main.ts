@@ -12,6 +12,8 @@ export interface TimedRequest {
   /** The time when the registry had answered, and the time when the kernel had taken all of the answer. */
   answeredAt: number
   endedAt: number
+  /** Address of the host that asked. */
+  from: string
   method: string
   path: string
   range?: string
@@ -45,6 +47,7 @@ async function forward(
     startedAt,
     answeredAt,
     endedAt: now(),
+    from: incoming.socket.remoteAddress ?? '',
     method,
     path,
     ...(range !== undefined && { range }),

@@ -16,7 +16,6 @@ const flags = [
 ]
 
 /**
-
  * Runs one simulation in a process of its own, whose clock and random numbers are replaced. Its traces go to standard
  * error.
  * @param args `hosts` is one number

@@ -4,7 +4,10 @@ import { EventHeap, SimulatedEvent } from './event-heap.ts'
 const real = {
   setImmediate: globalThis.setImmediate,
   now: performance.now.bind(performance),
-  /** Runs all microtasks, and what `process.nextTick` was given; a turn of Node's loop, which does the same, takes 3 us for the kernel. */
+  /**
+   * Runs all microtasks, and what `process.nextTick` was given; a turn of Node's loop, which does the same, takes 3 us
+   * for the kernel.
+   */
   settle: (Reflect.get(process, '_tickCallback') as () => void).bind(process),
 }
 

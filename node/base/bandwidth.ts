@@ -62,11 +62,9 @@ export interface BandwidthParts {
 }
 
 /**
-
-
- * A limit on bytes a second, or none, for all threads that have its memory. An urgent piece goes first: it borrows up to a
- * second of the time to come, and the others wait until that is paid; pieces that are last come after the others. A piece of
- * any length passes when nothing is owed, so a limit that is far below a chunk a second works, too.
+ * A limit on bytes a second, or none, for all threads that have its memory. An urgent piece goes first: it borrows up
+ * to a second of the time to come, and the others wait until that is paid; pieces that are last come after the others.
+ * A piece of any length passes when nothing is owed, so a limit that is far below a chunk a second works, too.
  */
 export class Bandwidth {
   /** For {@link attach}. */
@@ -127,7 +125,8 @@ export class Bandwidth {
 
   /**
    * Notes that a piece begins to wait, where it is not {@link take} that waits.
-   * @param options `goesBefore`: what is last waits until this one has passed. A thread that may end before says so of none.
+   * @param options `goesBefore`: what is last waits until this one has passed. A thread that may end before says so of
+   *   none.
    * @returns call it when the piece passes, or is not wanted any more; once
    */
   beginWait({ isUrgent, goesBefore = false }: { isUrgent: boolean; goesBefore?: boolean }): () => void {
@@ -144,8 +143,8 @@ export class Bandwidth {
   }
 
   /**
-   * Resolves when so many bytes may pass, and counts them. A piece that is not urgent waits for its turn; one that becomes urgent
-   * overtakes.
+   * Resolves when so many bytes may pass, and counts them. A piece that is not urgent waits for its turn; one that
+   * becomes urgent overtakes.
    * @throws the signal's reason
    */
   async take(bytes: number, { signal, urgency, isLast = false }: PieceOptions): Promise<void> {

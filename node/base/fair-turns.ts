@@ -1,6 +1,6 @@
 /**
- * A few tasks at once: those of a lower rank first, and among those of one rank a turn for each key: who has many tasks waits for
- * his own, not others for his.
+ * A few tasks at once: those of a lower rank first, and among those of one rank a turn for each key: who has many tasks
+ * waits for his own, not others for his.
  */
 export class FairTurns {
   readonly #atOnce: number

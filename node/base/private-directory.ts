@@ -27,7 +27,10 @@ export async function makePrivateDirectory(
   return await makePrivate(directory, path, privateModes.directory, check)
 }
 
-/** Sees to it that only this process's user has the rights to a file, if it is there. @throws as {@link makePrivateDirectory} */
+/**
+ * Sees to it that only this process's user has the rights to a file, if it is there. @throws as {@link
+ * makePrivateDirectory}
+ */
 export async function makeFilePrivate(path: string): Promise<Correction> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw error

@@ -10,8 +10,8 @@ export function blocksOf(lengthBytes: number): number {
 }
 
 /**
- * Counts what the chunks of this host take on the disk, for all threads that write chunk files: they share the memory, none waits
- * for another, and together they never take more than they may.
+ * Counts what the chunks of this host take on the disk, for all threads that write chunk files: they share the memory,
+ * none waits for another, and together they never take more than they may.
  */
 export class RoomCounter {
   /** For the constructor in another thread. */

@@ -1,5 +1,4 @@
 /**
-
  * Lets a few of many through: `share` of all that is counted, and `burst` besides. Passes that are not used are kept, up to
  * `burst`.
  */

@@ -1,4 +1,7 @@
-/** Places in the shared memory: the epoch now, the writes under way in even and in odd epochs, and whether none may begin. */
+/**
+ * Places in the shared memory: the epoch now, the writes under way in even and in odd epochs, and whether none may
+ * begin.
+ */
 const [now, writers, halted] = [0, 1, 3]
 /** In the cell of a thread that is not writing. */
 const idle = -1

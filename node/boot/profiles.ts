@@ -29,8 +29,6 @@ export interface BootProfilesParts {
 }
 
 /**
-
-
  * Keeps the boot profiles that this host has recorded, one for each rootfs that was mounted here, and finds the best one
  * for a mount. The longer of two recorded profiles of a rootfs stays: a boot that found pages in the kernel's cache, or
  * that broke off, looks like a shorter one. This host gives peers only the profiles that it has

@@ -4,7 +4,8 @@ export type Method = 'GET' | 'POST' | 'DELETE'
 
 /**
  * Whether a request may be carried out twice, since it changes nothing or comes to the same result. A daemon that stops
- * undoes a mount that it has not finished. `reset` may find a half of its work done, and the source of an import may be gone.
+ * undoes a mount that it has not finished. `reset` may find a half of its work done, and the source of an import may be
+ * gone.
  */
 type Repetition = 'repeatable' | 'once'
 

@@ -9,7 +9,8 @@ const maxReadBytes = 1024 * 1024
 
 /**
  * Reads the body of a request.
- * @throws HttpError: invalid (413) for one that is too long, or for text that is not UTF-8; closed if it does not come whole
+ * @throws HttpError: invalid (413) for one that is too long, or for text that is not UTF-8; closed if it does not come
+ *   whole
  */
 export async function readBody(request: IncomingMessage): Promise<string> {
   const bytes = await readBytes(request).catch((error: unknown) => {

@@ -21,8 +21,8 @@ const timeoutCheckMs = 2_000
 /** Connections at once; beyond it they are closed. Each has a request under way, or sends nothing for a few seconds. */
 const maxConnections = 1_024
 /**
- * How long requests may go on when the daemon is to stop (ms): the mount of an image that is here takes a hundredth of it. A
- * supervisor gives a daemon 10 s.
+ * How long requests may go on when the daemon is to stop (ms): the mount of an image that is here takes a hundredth of
+ * it. A supervisor gives a daemon 10 s.
  */
 const drainMs = 3_000
 

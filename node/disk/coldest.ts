@@ -5,8 +5,8 @@ import type { StoredChunk } from '../store/stored-chunks.ts'
 const steps = 1024
 
 /**
- * Rows of the chunks that are worth least, the least first, until they have so many bytes; of all where they have not so many. Two
- * passes and the sort of what is taken: it takes a tenth of a second for a million chunks.
+ * Rows of the chunks that are worth least, the least first, until they have so many bytes; of all where they have not
+ * so many. Two passes and the sort of what is taken: it takes a tenth of a second for a million chunks.
  */
 export function coldest(stored: () => Iterable<StoredChunk>, bytes: number): number[] {
   let least = Infinity

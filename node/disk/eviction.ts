@@ -12,13 +12,16 @@ import type { KeptChunks } from './kept-chunks.ts'
 
 /** How often it is looked at what reads have used, and whether there is too little room (ms). */
 const lookMs = 1_000
-/** Between the withdrawal of chunks and their removal (ms): changes are gathered for a tenth of a second, and are on their way for some. */
+/**
+ * Between the withdrawal of chunks and their removal (ms): changes are gathered for a tenth of a second, and are on
+ * their way for some.
+ */
 const withdrawalMs = 150
 /** Chunks that are withdrawn together: 64 MiB at most. */
 const batchChunks = 256
 /**
- * Chunks are chosen among so many times as many bytes as are to go, and among so many at least: what is cheap to get again goes
- * first there.
+ * Chunks are chosen among so many times as many bytes as are to go, and among so many at least: what is cheap to get
+ * again goes first there.
  */
 const window = { times: 2, leastBytes: 512 * 2 ** 20 } as const
 /** Chunks whose cost is found out in one go: some milliseconds. */
@@ -39,7 +42,10 @@ export interface EvictionParts {
   reads: { takeUses: (listener: (chunk: Digest) => void) => void }
   /** Scores what was here before this process, once, ahead of the first eviction. */
   prime?: () => Promise<void>
-  /** Files of whole images, which are made anew from chunks: removes one that no mount uses. @returns whether there was one */
+  /**
+   * Files of whole images, which are made anew from chunks: removes one that no mount uses. @returns whether there was
+   * one
+   */
   removeCopy?: () => Promise<boolean>
   log: Log
 }
@@ -57,8 +63,8 @@ export interface Evicted {
 }
 
 /**
- * Removes chunks that are worth little when there is too little room, in the background: those that nobody needs, and then by
- * their score and what it costs to get them again.
+ * Removes chunks that are worth little when there is too little room, in the background: those that nobody needs, and
+ * then by their score and what it costs to get them again.
  *
  * 1. Once a second, the chunks that reads have used get a better score.
  * 2. When the room is low, copies for native reads go first; then the chunks that are worth least are chosen.

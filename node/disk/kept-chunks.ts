@@ -8,8 +8,9 @@ import type { ImportTransactions } from '../store/import-transaction.ts'
 import type { Inventory } from '../store/inventory.ts'
 
 /**
- * The cost of getting a chunk again, as the binary logarithm of a number of uses: a chunk that costs twice as much stays as long as
- * one that is used twice as often. Peers are near. A segment of metadata may have to be made anew out of layer indexes.
+ * The cost of getting a chunk again, as the binary logarithm of a number of uses: a chunk that costs twice as much
+ * stays as long as one that is used twice as often. Peers are near. A segment of metadata may have to be made anew out
+ * of layer indexes.
  */
 const costs = { nobodyNeedsIt: -1_000, held: 0, registry: 1, metadata: 2 } as const
 
@@ -24,7 +25,10 @@ export interface KeptChunksParts {
   availability: Pick<Availability, 'holders'>
 }
 
-/** Ids of segments: of all rootfs; their metadata; those of images `local:NAME` that this host has made, and that others have. */
+/**
+ * Ids of segments: of all rootfs; their metadata; those of images `local:NAME` that this host has made, and that others
+ * have.
+ */
 interface RecordedTables {
   all: Set<Digest>
   metadata: Set<Digest>
@@ -36,11 +40,12 @@ interface RecordedTables {
 export type Judge = (digest: Digest) => number | undefined
 
 /**
- * Knows the chunks that eviction leaves alone: those of pinned images, of imports and seeds under way, and those that nobody else may
- * have.
+ * Knows the chunks that eviction leaves alone: those of pinned images, of imports and seeds under way, and those that
+ * nobody else may have.
  *
- * An image `local:NAME` is in no registry. The host that made it keeps all its chunks. Another host gives a chunk up only
- * where a connected member holds it whose id comes before its own: so two that hold it do not both rely on the other.
+ * An image `local:NAME` is in no registry. The host that made it keeps all its chunks. Another host gives a chunk up
+ * only where a connected member holds it whose id comes before its own: so two that hold it do not both rely on the
+ * other.
  */
 export class KeptChunks {
   readonly #parts: KeptChunksParts

@@ -8,8 +8,8 @@ import type { ImageUses } from './image-uses.ts'
 const [least, greatest] = [32, 60]
 
 /**
- * Scores the chunks that nothing is known of by the last use of their images: a process keeps the scores of chunks in memory
- * only.
+ * Scores the chunks that nothing is known of by the last use of their images: a process keeps the scores of chunks in
+ * memory only.
  */
 export async function primeScores({
   uses,

@@ -54,8 +54,8 @@ export interface Swept {
 }
 
 /**
- * Removes data that no image of this host needs: rootfs that no name stands for any more, layers of none, and chunks of neither.
- * Data that is mounted, read, pinned, or being seeded or imported stays.
+ * Removes data that no image of this host needs: rootfs that no name stands for any more, layers of none, and chunks of
+ * neither. Data that is mounted, read, pinned, or being seeded or imported stays.
  */
 export class Sweep {
   readonly #parts: SweepParts

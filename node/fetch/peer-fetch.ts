@@ -23,12 +23,12 @@ const nextHolderMs = 2_000
 const ownPauseMs = 250
 /**
  * A reader that does not say that it reads is passed over after this time (ms), though few have been so lately. For a chunk that
- * nobody waits for it has the longer time, or four times what members usually take: a host that is short of a core may be
- * silent for seconds, and a boot has all its chunks passed over at once, each a second time from the registry.
- * A member that is gone is known by then.
+ * nobody waits for it has the longer time since it last got on with anything, or four times what members usually take: a host
+ * that is short of a core may be silent for seconds, and a boot has all its chunks passed over at once, each a second time from
+ * the registry. A member that is gone is known by then.
  */
 const slowReader = { ms: 1_000, unawaitedMs: 4_000, factor: 4 } as const
-/** A chunk that nobody waits for, and that is only ever said to be coming, is asked of the registry too after this time (ms). */
+/** A chunk that nobody waits for is asked of the registry too after this time (ms), though its reader says that it is coming, or gets on with others. */
 const unawaitedLateMs = 30_000
 /** Stewards are asked so many times for one chunk: for a reader, and for another where that one does not deliver. */
 const maxQuestions = 3
@@ -219,14 +219,15 @@ export class PeerFetch {
     }
     if (!isComing) {
       const { comingMs } = this.#holders
-      const sinceMs = askedAtMs + Math.min(ownLateMs, maxOwnLateMs)
       const isUrgent = this.#urgentAtMs !== undefined
-      const lastMs =
-        sinceMs + (isUrgent ? slowReader.ms : Math.max(slowReader.unawaitedMs, slowReader.factor * comingMs))
+      // Whoever comes to wait for a chunk of a boot lets its reader answer that first.
+      const sinceMs = Math.max(askedAtMs, this.#urgentAtMs ?? 0) + Math.min(ownLateMs, maxOwnLateMs)
+      const lastMs = sinceMs + (isUrgent ? slowReader.ms : unawaitedLateMs)
+      const silenceMs = isUrgent ? comingMs : Math.max(slowReader.unawaitedMs, slowReader.factor * comingMs)
       // A member that gets on with other chunks is there, and comes to this one.
-      const dueMs = isUrgent ? Math.min(lastMs, Math.max(sinceMs, standing.lastSignMs) + comingMs) : lastMs
+      const dueMs = Math.min(lastMs, Math.max(sinceMs, standing.lastSignMs) + silenceMs)
       if (now < dueMs) return dueMs - now
-      if (now < lastMs && !this.#holders.mayPassOver()) return Math.min(recheckMs, lastMs - now)
+      if (isUrgent && now < lastMs && !this.#holders.mayPassOver()) return Math.min(recheckMs, lastMs - now)
       this.#becomeLate()
       return Infinity
     }

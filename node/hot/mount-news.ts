@@ -22,7 +22,10 @@ export interface MountNewsParts {
   signal: AbortSignal
 }
 
-/** Tells the hosts that count the mounts of an image what this host has mounted: once, and whoever does not hear it does not. */
+/**
+ * Tells the hosts that count the mounts of an image what this host has mounted: once, and whoever does not hear it does
+ * not.
+ */
 export class MountNews {
   readonly #parts: MountNewsParts
   readonly #gathered = new Map<string, ToldMount>()

@@ -4,7 +4,10 @@ import { SingleFlight } from '../base/single-flight.ts'
 import type { ImageSource } from '../registry/image-source.ts'
 import { callerOf, repositoryOf, type Reference } from '../registry/reference.ts'
 
-/** So long a caller counts as one who may read an image after its registry has let him (ms): a right that is taken away ends then. */
+/**
+ * So long a caller counts as one who may read an image after its registry has let him (ms): a right that is taken away
+ * ends then.
+ */
 export const accessMs = 60_000
 /** Proofs that are remembered. */
 const maxProofs = 4096
@@ -21,8 +24,8 @@ export class AccessProofs {
   }
 
   /**
-   * Proves with one request, once in {@link accessMs}, that the caller of the reference may read the image. Nothing stands in
-   * for the registry's answer.
+   * Proves with one request, once in {@link accessMs}, that the caller of the reference may read the image. Nothing
+   * stands in for the registry's answer.
    * @throws denied, missing where he may not; the codes of the transport where the registry does not say
    */
   async prove(reference: Reference, image: Digest, { signal }: { signal: AbortSignal }): Promise<void> {

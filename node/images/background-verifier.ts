@@ -23,7 +23,10 @@ import type { LayerRebuild } from './layer-rebuild.ts'
 const verifiersPerImage = 3
 /** Images that wait; one more waits for the next start of the daemon. */
 const maxWaiting = 256
-/** How long an image waits for its turn, at random (ms): a burst of creates is over by then, and nobody knows who verifies. */
+/**
+ * How long an image waits for its turn, at random (ms): a burst of creates is over by then, and nobody knows who
+ * verifies.
+ */
 const waitMs = { min: 60_000, max: 10 * 60_000 } as const
 /** How much of the compressed layers is read at most (bytes a second): a fifteenth of a link of 1 Gbit/s. */
 const bytesPerSecond = 8 * 1024 * 1024

@@ -19,7 +19,10 @@ export interface FalseStatementsParts {
   now?: () => number
 }
 
-/** Acts on false statements: this host has read the layers of an image, and they make another rootfs than somebody signed. */
+/**
+ * Acts on false statements: this host has read the layers of an image, and they make another rootfs than somebody
+ * signed.
+ */
 export class FalseStatements {
   readonly #parts: FalseStatementsParts
   readonly #now: () => number

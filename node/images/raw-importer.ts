@@ -28,10 +28,10 @@ export class RawImporter {
   }
 
   /**
-   * Imports a file, or the bytes of a pipe. If it fails, the chunks that it has written are removed. The image is a function of
-   * the bytes and the platform.
-   * @throws missing, denied, unsupported for what cannot be read; invalid for an empty or too large one; conflict for one
-   *   that is being written to; unavailable where the disk refuses; the signal's reason
+   * Imports a file, or the bytes of a pipe. If it fails, the chunks that it has written are removed. The image is a
+   * function of the bytes and the platform.
+   * @throws missing, denied, unsupported for what cannot be read; invalid for an empty or too large one; conflict for
+   *   one that is being written to; unavailable where the disk refuses; the signal's reason
    */
   async import(
     source: string,

@@ -40,8 +40,8 @@ export class RecordKeeper {
   }
 
   /**
-   * Finds the image in this host's records, if their makers still count here. A record in one format is outdated, and passed over, when
-   * this host has accepted a newer statement for the name since.
+   * Finds the image in this host's records, if their makers still count here. A record in one format is outdated, and
+   * passed over, when this host has accepted a newer statement for the name since.
    */
   async findOnHost(name: ImageName): Promise<FoundRootfs | undefined> {
     const { catalog, trust } = this.#parts
@@ -60,7 +60,10 @@ export class RecordKeeper {
     return found && { ...found, nameStatement: await this.state(found) }
   }
 
-  /** The time at which a host that is believed about the name last asked its registry, or made the image (ms since 1970). */
+  /**
+   * The time at which a host that is believed about the name last asked its registry, or made the image (ms since
+   * 1970).
+   */
   async askedAtMs({ record }: FoundRootfs): Promise<number> {
     const { manifestDigest, nameStatement } = record
     const past = await this.#parts.catalog.namePast(record)

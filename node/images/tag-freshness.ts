@@ -34,8 +34,9 @@ export class TagFreshness {
   }
 
   /**
-   * Asks members for a tag that this host is about to ask the registry for: one of them may have asked a moment ago. It is believed by
-   * the rules; and one that says again what this host knows must be believed as if this host knew nothing.
+   * Asks members for a tag that this host is about to ask the registry for: one of them may have asked a moment ago. It
+   * is believed by the rules; and one that says again what this host knows must be believed as if this host knew
+   * nothing.
    */
   async refresh(known: FoundRootfs, { signal }: { signal: AbortSignal }): Promise<FoundRootfs> {
     const { record } = known

@@ -7,7 +7,10 @@ export const recentMs = 300_000
 /** Ended reads that are told of: more layers than the mounts of a host have. */
 const maxRecent = 1024
 
-/** Knows the layers of lazily read images that are read whole, and why. A layer is named by the table of its data segment. */
+/**
+ * Knows the layers of lazily read images that are read whole, and why. A layer is named by the table of its data
+ * segment.
+ */
 export class WholeReads {
   readonly #running = new Map<Digest, WholeRead>()
   readonly #recent: ExpiringMap<Digest, WholeRead>

@@ -7,9 +7,9 @@ export interface Sample {
 }
 
 /**
- * A figure that Prometheus can read. It is asked for when somebody looks, so it costs nothing in between. Counters begin at zero
- * when the daemon starts. The values of labels are of a set that is fixed in the program, unless `bound` says what else
- * bounds them.
+ * A figure that Prometheus can read. It is asked for when somebody looks, so it costs nothing in between. Counters
+ * begin at zero when the daemon starts. The values of labels are of a set that is fixed in the program, unless `bound`
+ * says what else bounds them.
  */
 export type Figure = { name: string; help: string; bound?: string } & (
   | {

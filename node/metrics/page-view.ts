@@ -35,9 +35,8 @@ interface Share {
 }
 
 /**
-
- * Makes the data of the status page. Everybody who reaches the port sees it, so each field is chosen here: a new field of `status`
- * is not shown by itself.
+ * Makes the data of the status page. Everybody who reaches the port sees it, so each field is chosen here: a new field
+ * of `status` is not shown by itself.
  */
 export class PageView {
   readonly #parts: PageViewParts

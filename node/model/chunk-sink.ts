@@ -18,7 +18,10 @@ export interface NamedChunk {
 /** The fate of a chunk that a thread has made: it writes the file, sends the bytes to `put`, or drops them. */
 export type ChunkFate = 'write' | 'send' | 'drop'
 
-/** Lets one thread, which may be killed at any instruction, write the files of chunks. It is disposed of after the thread. */
+/**
+ * Lets one thread, which may be killed at any instruction, write the files of chunks. It is disposed of after the
+ * thread.
+ */
 export interface ChunkFiles extends AsyncDisposable {
   /** For the thread's `ChunkFileWriter`; undefined where it is never told to write. */
   writing: ChunkFileWriting | undefined

@@ -10,8 +10,8 @@ const pauseMs = { passing: 1_000, lasting: 5_000 }
 /**
  * Repeats an attempt until it succeeds or the deadline has passed, because an error breaks a reader and a pause does
  * not. Wrong bytes, and the end of the daemon, are final at once.
- * @param options `statedMs`: the deadline that the message states, if a read is the rest of an earlier one (ms); `onFailure`:
- *   told of each attempt that fails
+ * @param options `statedMs`: the deadline that the message states, if a read is the rest of an earlier one (ms);
+ *   `onFailure`: told of each attempt that fails
  * @throws timeout, with the failure of the last attempt; invalid; closed; the signal's reason
  */
 export async function withinDeadline<T>(

@@ -18,8 +18,8 @@ const lines = { burst: 6, perSecond: 0.1 } as const
 /** Peers that a line or a report names; a chunk of a large region may have been asked of many. */
 const maxNamed = 8
 /**
- * Upper bounds of waits (s): a neighbour on the same network, a peer, a registry far away, a registry after silent peers, and
- * the deadline.
+ * Upper bounds of waits (s): a neighbour on the same network, a peer, a registry far away, a registry after silent
+ * peers, and the deadline.
  */
 const waitBounds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 120] as const
 

@@ -15,7 +15,10 @@ import type { TrafficCounter } from '../peers/traffic.ts'
 
 /** Members of the neighbour region that this host is connected to at most. */
 const maxConnected = maxNamedMembers
-/** Members that are dialled at once: one may be away, and a region of many hosts must not fill a member's places for guests. */
+/**
+ * Members that are dialled at once: one may be away, and a region of many hosts must not fill a member's places for
+ * guests.
+ */
 const dialsAtOnce = 2
 /** Members that are remembered because others named them: those of two answers. */
 const maxLearned = 2 * maxNamedMembers
@@ -62,9 +65,9 @@ interface Connected {
 }
 
 /**
- * Members of a neighbour region: which are known, and which are connected. Those of the operator are dialled in an order of this host's own, so
- * that the hosts of a region do not all lean on the first, two at a time, and more where none that is connected has what is wanted.
- * Connections that are not used are closed.
+ * Members of a neighbour region: which are known, and which are connected. Those of the operator are dialled in an
+ * order of this host's own, so that the hosts of a region do not all lean on the first, two at a time, and more where
+ * none that is connected has what is wanted. Connections that are not used are closed.
  */
 export class NeighbourMembers {
   readonly #parts: NeighbourMembersParts
@@ -142,7 +145,10 @@ export class NeighbourMembers {
     }
   }
 
-  /** Remembers a member that another one named. Beyond the bound one that is not connected is forgotten: one that failed, or the oldest. */
+  /**
+   * Remembers a member that another one named. Beyond the bound one that is not connected is forgotten: one that
+   * failed, or the oldest.
+   */
   learn({ peer, addresses }: MemberAddresses): void {
     if (peer === this.#parts.host.peerId.toString() || this.#isKnown(peer) || !isPeerId(peer)) return
     const usable = addresses.filter((address) => this.#allowance.isDiallable(address)).slice(0, maxNamedMembers)
@@ -158,7 +164,10 @@ export class NeighbourMembers {
     this.#targets.set(peer, newTarget(withId, { isLearned: true }))
   }
 
-  /** Begins to connect to some more, those first that were named. Where all places are taken, one that nobody uses makes room. */
+  /**
+   * Begins to connect to some more, those first that were named. Where all places are taken, one that nobody uses makes
+   * room.
+   */
   dial(): void {
     const now = this.#parts.clock.now()
     const targets = [...this.#targets.values()]
@@ -175,7 +184,10 @@ export class NeighbourMembers {
     }
   }
 
-  /** Resolves when a member is connected, when none is being dialled any more, or after a second. @throws the signal's reason */
+  /**
+   * Resolves when a member is connected, when none is being dialled any more, or after a second. @throws the signal's
+   * reason
+   */
   async whenConnected({ signal }: { signal: AbortSignal }): Promise<void> {
     const late = new AbortController()
     const waiting = pause(this.#parts.clock, connectMs, { signal: AbortSignal.any([signal, late.signal]) })

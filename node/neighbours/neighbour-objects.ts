@@ -44,8 +44,8 @@ export class NeighbourObjects {
   }
 
   /**
-   * Boot profiles of members of the own region, as {@link RegionObjects.askProfiles}; after them, where none of these is of this very
-   * rootfs, one of it from a neighbour. A profile is a hint, whoever gives it.
+   * Boot profiles of members of the own region, as {@link RegionObjects.askProfiles}; after them, where none of these
+   * is of this very rootfs, one of it from a neighbour. A profile is a hint, whoever gives it.
    */
   askProfiles(
     subject: ProfileSubject,

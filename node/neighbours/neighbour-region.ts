@@ -66,8 +66,8 @@ export interface NeighbourStatus extends Traffic {
 }
 
 /**
- * Another region, of which this host is a guest: over a libp2p host of its own that listens nowhere it is served what is named by its digest, and serves
- * nothing. Chunks are verified as those of its own region are.
+ * Another region, of which this host is a guest: over a libp2p host of its own that listens nowhere it is served what
+ * is named by its digest, and serves nothing. Chunks are verified as those of its own region are.
  */
 export class NeighbourRegion {
   readonly region: string
@@ -141,7 +141,10 @@ export class NeighbourRegion {
     return isReady
   }
 
-  /** Whether some member is connected that is not silent. Where none is, it is connected to first, if it can be. @throws the signal's reason */
+  /**
+   * Whether some member is connected that is not silent. Where none is, it is connected to first, if it can be. @throws
+   * the signal's reason
+   */
   async isAwake({ signal }: { signal: AbortSignal }): Promise<boolean> {
     const isAwake = (): boolean => this.#members.leastBusy(() => false) !== undefined
     if (isAwake()) return true

@@ -87,9 +87,8 @@ export class NeighboursFirst implements ChunkSource {
   }
 
   /**
-
-   * Asks the registry. If that does not deliver, or not in time for a read that somebody waits for, a neighbour is asked within
-   * the bandwidth, although it is passed over.
+   * Asks the registry. If that does not deliver, or not in time for a read that somebody waits for, a neighbour is
+   * asked within the bandwidth, although it is passed over.
    */
   async #registryFirst(request: ChunkRequest, options: SourceOptions): Promise<Delivery> {
     const over = new AbortController()

@@ -34,7 +34,8 @@ export class InspectOperation {
   }
 
   /**
-   * Nothing is imported, made or stored to be looked at. An image that is here in another format only is shown in that format.
+   * Nothing is imported, made or stored to be looked at. An image that is here in another format only is shown in that
+   * format.
    * @throws missing where neither this host nor its region has the image
    */
   async run(request: InspectRequest, { signal }: OperationOptions): Promise<InspectResult> {

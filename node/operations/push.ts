@@ -25,7 +25,10 @@ export class PushOperation {
     this.#parts = parts
   }
 
-  /** @throws invalid for a target that is no tag in a registry; missing for an unknown image; unsupported for one that is not raw */
+  /**
+   * @throws invalid for a target that is no tag in a registry; missing for an unknown image; unsupported for one that
+   *   is not raw
+   */
   async run(request: PushRequest, { signal, onProgress }: OperationOptions): Promise<PushResult> {
     const { requests, resolver, pusher, publisher, log } = this.#parts
     const { auth, ...image } = request

@@ -56,8 +56,9 @@ export class VerifyOperation {
   }
 
   /**
-   * Reads all layers in the registry, and compares what they make with what this host, its region and the publications in
-   * the registry have. The image manifest is the one that this host has, else that of the region, else that of the registry.
+   * Reads all layers in the registry, and compares what they make with what this host, its region and the publications
+   * in the registry have. The image manifest is the one that this host has, else that of the region, else that of the
+   * registry.
    * @throws unsupported for an image that is in no registry; what an import throws
    */
   async run(request: VerifyRequest, { signal, onProgress }: OperationOptions): Promise<VerifyResult> {

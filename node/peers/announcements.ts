@@ -16,8 +16,6 @@ import { limits } from './limits.ts'
 import type { TrackedTable, TrackedTables } from './tracked-tables.ts'
 
 /**
-
-
  * Tells one peer of this host's chunks. The peer hears only of segments that it has shown interest in, by a query or a
  * have. News that it is still owed is kept as numbers of segments, and read when the peer takes more: a slow peer costs two
  * bits for each segment.
@@ -37,7 +35,10 @@ export class HoldingsFeed {
     this.#tables = tables
   }
 
-  /** The peer asks. Segments that this host does not track are ignored. @throws invalid for more queries than the protocol allows */
+  /**
+   * The peer asks. Segments that this host does not track are ignored. @throws invalid for more queries than the
+   * protocol allows
+   */
   asked(tables: readonly Digest[]): void {
     if (this.#openQueries >= limits.region.openQueries)
       throw new P2pfsError('invalid', 'peer asks more than the protocol allows before it is answered')
@@ -48,7 +49,10 @@ export class HoldingsFeed {
     }
   }
 
-  /** The peer has told what it holds of the segment, so it tracks it. @returns whether it is owed the same of this host now */
+  /**
+   * The peer has told what it holds of the segment, so it tracks it. @returns whether it is owed the same of this host
+   * now
+   */
   interested({ number }: TrackedTable): boolean {
     if (this.#told.has(number) || this.#owed.has(number)) return false
     this.#owed.add(number)
@@ -108,7 +112,6 @@ export class HoldingsFeed {
 }
 
 /**
-
  * Asks one peer which chunks of this host's segments it holds. In a small region it asks about all of them when the peer
  * connects, then about the new ones; in a large one about those that this host fetches.
  */

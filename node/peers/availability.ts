@@ -50,9 +50,10 @@ export interface AvailabilityParts {
 }
 
 /**
- * Knows who holds which chunks. In a small region this host asks all members when it begins to track a segment; in a large
- * one it asks the members that it is connected to when it begins to fetch a segment, and joins its swarm if that takes long. They
- * answer, and tell it of changes from then on. Nothing is kept of segments that this host does not track.
+ * Knows who holds which chunks. In a small region this host asks all members when it begins to track a segment; in a
+ * large one it asks the members that it is connected to when it begins to fetch a segment, and joins its swarm if that
+ * takes long. They answer, and tell it of changes from then on. Nothing is kept of segments that this host does not
+ * track.
  */
 export class Availability {
   readonly #membership: AvailabilityParts['membership']
@@ -88,7 +89,8 @@ export class Availability {
     if (table === undefined) return
     if (!this.#location.isSmall) {
       const level = levelOf(table)
-      // A host that comes with much has imported it, and may be the only one; one that begins to fetch may be one of very many.
+      // A host that comes with much has imported it, and may be the only one; one that begins to fetch may be one of
+      // very many.
       return this.#location.hold(id, level, level === holds.much ? 'later' : 'spread')
     }
     for (const { questions } of this.#membership.connected()) questions?.add(table)

@@ -5,7 +5,6 @@ interface Waiter {
 }
 
 /**
-
  * Bounds the bytes in memory that wait to be sent, those for one peer and those for all. A caller that asks for more waits
  * until others have been sent.
  */

@@ -49,8 +49,6 @@ export interface DiallerOptions {
 }
 
 /**
-
-
  * Keeps this host connected to the bootstrap peers and to the members of the region. A member tells its addresses itself;
  * those that others tell of it are hints for the first dial. The operator's addresses are always dialled, those that peers
  * tell only as far as {@link DialAllowance} lets.

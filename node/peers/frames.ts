@@ -153,7 +153,8 @@ export async function writeFrame(
     const prefix = encodeLength(parts.reduce((sum, part) => sum + part.length, 0))
     const head = first.length <= smallBytes ? [Buffer.concat([prefix, first])] : [prefix, first]
     const pieces = [...head, ...rest]
-    // Each send is a frame that is encrypted by itself. libp2p has a list of bytes of another version, which takes this one.
+    // Each send is a frame that is encrypted by itself. libp2p has a list of bytes of another version, which takes this
+    // one.
     const message = pieces.length === 1 ? pieces[0]! : (new Uint8ArrayList(...pieces) as unknown as Sendable)
     const canTakeMore = stream.send(message)
     await drained(stream, canTakeMore, signal)

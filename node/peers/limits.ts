@@ -15,10 +15,11 @@ const kibibyte = 1024
 const mebibyte = 1024 * kibibyte
 
 /**
- * Everything that one peer, or all peers together, can make this host keep, do or wait for. Where a peer reaches a bound,
- * it waits, or its stream is reset; it is banned only for what no honest host does. Numbers that both sides keep to stand
- * in `protocol/messages/` and are named here, so that the table is whole; those of bulk connections in `bulk/bulk-limits.ts`. The windows of streams stand in
- * `peer-host.ts`: what a peer sends and this host has not read is at most one window a stream, 4 MiB.
+ * Everything that one peer, or all peers together, can make this host keep, do or wait for. Where a peer reaches a
+ * bound, it waits, or its stream is reset; it is banned only for what no honest host does. Numbers that both sides keep
+ * to stand in `protocol/messages/` and are named here, so that the table is whole; those of bulk connections in
+ * `bulk/bulk-limits.ts`. The windows of streams stand in `peer-host.ts`: what a peer sends and this host has not read
+ * is at most one window a stream, 4 MiB.
  */
 export const limits = {
   /** Connections whose other side has not proved the region key yet. Beyond a bound the oldest is dropped. */
@@ -33,7 +34,6 @@ export const limits = {
 
   connections: {
     /**
-
      * Connections of one source address: several daemons behind it, with two to each at most. One member cannot take all
      * places with identities that he makes up.
      */
@@ -94,7 +94,6 @@ export const limits = {
   },
 
   /**
-  
    * The registrations that this host keeps as a tracker: which members hold which keys. One takes about 240 bytes, so all
    * take 32 MB at most. A member that lies has no more than its own share; each lie costs others a question.
    */
@@ -117,14 +116,17 @@ export const limits = {
   sendQueue: {
     perPeer: 4 * mebibyte,
     inAll: 64 * mebibyte,
-    /** Messages that can be sent to a peer for which nothing waits, although the bound on all is reached: a hello, and some changes. */
+    /**
+     * Messages that can be sent to a peer for which nothing waits, although the bound on all is reached: a hello, and
+     * some changes.
+     */
     freeBytes: 64 * kibibyte,
   },
 
   /**
-   * The chunks that peers say they hold. Bitmaps are kept of segments that this host tracks, and of no others: a bit for each chunk,
-   * and up to 300 bytes, for each segment and peer. The number of segments is this host's own: 100,000 of 16 chunks are
-   * 30 MB for each peer that holds something of all of them.
+   * The chunks that peers say they hold. Bitmaps are kept of segments that this host tracks, and of no others: a bit
+   * for each chunk, and up to 300 bytes, for each segment and peer. The number of segments is this host's own: 100,000
+   * of 16 chunks are 30 MB for each peer that holds something of all of them.
    */
   bitmaps: { overheadBytes: 300 },
 
@@ -152,7 +154,10 @@ export const limits = {
 
   /** The list of the region's members. */
   roster: {
-    /** Members of all tellers: some 700 bytes each. Beyond it, the teller of most loses its newest member that has not proved itself. */
+    /**
+     * Members of all tellers: some 700 bytes each. Beyond it, the teller of most loses its newest member that has not
+     * proved itself.
+     */
     inAll: 16_384,
     /** Members that one teller has told of first, and that have not been connected: more than a region has. */
     perTeller: 12_288,
@@ -171,15 +176,19 @@ export const limits = {
     /** A region of so many members, this host included, is connected each to each; a larger one is in cohorts. */
     fullMesh: 64,
     /**
-     * Connections to members that are neither neighbours, nor of the cohort, nor kept. Those that nothing passed over for `idleMs` go beyond
-     * the first bound, any beyond both together: the one that was used the longest time ago first.
+     * Connections to members that are neither neighbours, nor of the cohort, nor kept. Those that nothing passed over
+     * for `idleMs` go beyond the first bound, any beyond both together: the one that was used the longest time ago
+     * first.
      */
     onDemand: { idle: 64, idleMs: 10_000, inUse: 192 },
   },
 
   /** Dials of addresses that peers told and that did not lead to who was named there. The operator's are not counted. */
   dials: {
-    /** Dials of one IP address and port, by whomever it was named. An honest host is dialled seven times in the first minute. */
+    /**
+     * Dials of one IP address and port, by whomever it was named. An honest host is dialled seven times in the first
+     * minute.
+     */
     perEndpoint: { perMinute: 8, burst: 8 },
     /** Dials of one IP address, with all its ports. */
     perAddress: { perMinute: 32, burst: 32 },
@@ -197,11 +206,14 @@ export const limits = {
     /** Wants of one stream that are read and not answered yet: as many as a client has on the way. */
     outstanding: maxOutstandingWants,
     /**
-     * Wants of all streams that wait to be served: a quarter of a second at 1 Gbit/s, for chunks of 100 KiB. Beyond it the peer is told who
-     * else has the chunk.
+     * Wants of all streams that wait to be served: a quarter of a second at 1 Gbit/s, for chunks of 100 KiB. Beyond it
+     * the peer is told who else has the chunk.
      */
     slots: 256,
-    /** Wants of the peers of one source: 2 Gbit/s of chunks of 64 KiB. To say that a chunk is not here takes a fifth of a core at that pace. */
+    /**
+     * Wants of the peers of one source: 2 Gbit/s of chunks of 64 KiB. To say that a chunk is not here takes a fifth of
+     * a core at that pace.
+     */
     perSecond: 4_000,
     burst: 8_192,
   },

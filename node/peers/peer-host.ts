@@ -27,7 +27,8 @@ export type PeerGate = Pick<RegionGate, 'accept' | 'adopt' | 'protect' | 'prolog
 /**
  * A libp2p host with TCP, noise and yamux, which neither discovers peers nor relays. It is not started.
  * @param gate what every connection must pass before libp2p says anything
- * @param options `asGuest`: it dials as a guest of another region; `isBarred`: whether this host neither dials the peer nor lets it in
+ * @param options `asGuest`: it dials as a guest of another region; `isBarred`: whether this host neither dials the peer
+ *   nor lets it in
  * @throws invalid for addresses that are not usable
  */
 export async function createPeerHost(

@@ -14,7 +14,6 @@ const failedMs = 10_000
 const manyFailures = { count: 16, forMs: 10 * 60_000 } as const
 
 /**
-
  * Standings of a peer, the best first: it has delivered; nothing is known of it; it has failed a moment ago; it fell
  * silent; it has been silent again and again.
  */

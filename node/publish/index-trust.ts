@@ -21,7 +21,10 @@ export interface JudgedRecord {
   index: IndexBelief | undefined
 }
 
-/** Applies the rules of `belief.ts` to the records that others send and publish. Those that are not believed are ignored and logged. */
+/**
+ * Applies the rules of `belief.ts` to the records that others send and publish. Those that are not believed are ignored
+ * and logged.
+ */
 export class IndexTrust {
   readonly #parts: IndexTrustParts
   readonly #keys: ReadonlySet<string>

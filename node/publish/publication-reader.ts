@@ -1,11 +1,14 @@
 import { parseLayerIndex, type LayerIndex } from '../../protocol/layer-index.ts'
-import { P2pfsError } from '../../protocol/errors.ts'
+import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { Publication, PublishedBlob } from '../../protocol/publication.ts'
 import { parsePublishedIndex, type PublishedIndex } from '../../protocol/published-index.ts'
 import type { ChunkTable } from '../../protocol/chunk-table.ts'
-import type { Digest } from '../../protocol/digest.ts'
-import type { ImageSource } from '../registry/image-source.ts'
-import { formatReference, type Reference } from '../registry/reference.ts'
+import { digestOf, type Digest } from '../../protocol/digest.ts'
+import type { ContentSharing } from '../model/content-sharing.ts'
+import type { ImageSource, Referrer } from '../registry/image-source.ts'
+import { formatReference, type Reference, type RegistryReference } from '../registry/reference.ts'
+import { formatReferrers, parseReferrers } from '../registry/referrers.ts'
+import { manifestBytes } from '../registry/shared-storage.ts'
 import {
   artifactType,
   descriptorOf,
@@ -30,48 +33,53 @@ export interface ReadPublication {
   metadata: () => AsyncIterable<{ digest: Digest; bytes: Uint8Array }>
 }
 
-/** Has each blob read once for the region. */
-export interface BlobSharing {
-  /** @param read reads the blob from the registry @throws what `read` throws; the signal's reason */
-  get: (
-    blob: PublishedBlob,
-    read: (signal: AbortSignal) => Promise<Uint8Array>,
-    options: { signal: AbortSignal },
-  ) => Promise<Uint8Array>
-}
-
 export interface PublicationReaderParts {
   registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer'>
-  /** Without it, blobs are read from the registry. */
-  blobs?: BlobSharing
+  /** Without it, each host reads publications from the registry. */
+  sharing?: ContentSharing
 }
 
 /** Reads publications from registries. Their parts fit together; the caller judges whether to believe the maker. */
 export class PublicationReader {
   readonly #registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer'>
-  readonly #blobs: BlobSharing | undefined
+  readonly #sharing: ContentSharing | undefined
 
-  constructor({ registry, blobs }: PublicationReaderParts) {
+  constructor({ registry, sharing }: PublicationReaderParts) {
     this.#registry = registry
-    this.#blobs = blobs
+    this.#sharing = sharing
   }
 
-  /** The publications of an image manifest. @throws timeout; the codes of the transport */
+  /** The publications of an image manifest, as the registry lists them. @throws timeout; the codes of the transport */
   async list(reference: Reference, manifestDigest: Digest, { signal }: { signal: AbortSignal }): Promise<Candidate[]> {
-    const timeout = AbortSignal.timeout(listTimeoutMs)
-    try {
-      const referrers = await this.#registry.referrers(reference, manifestDigest, artifactType, {
-        signal: AbortSignal.any([signal, timeout]),
-      })
-      return referrers.map(parseCandidate).filter((candidate) => candidate !== undefined)
-    } catch (cause) {
-      if (signal.aborted || !timeout.aborted) throw cause
-      throw new P2pfsError(
-        'timeout',
-        `the registry did not list the publications of the image within ${listTimeoutMs / 1000} s`,
-        { cause },
+    const ask = async (signal: AbortSignal): Promise<Candidate[]> =>
+      candidatesOf(await this.#registry.referrers(reference, manifestDigest, artifactType, { signal }))
+    return await inTime(ask, signal)
+  }
+
+  /**
+   * The same in lists, of which the first may be what another member says that the registry said, or what it said some seconds
+   * ago: it may lack publications, and name some that are in no registry. The last is the registry's, and nobody need come to it who finds what he looks for.
+   * @throws as {@link list}
+   */
+  async *lists(
+    reference: Reference,
+    manifestDigest: Digest,
+    { signal }: { signal: AbortSignal },
+  ): AsyncGenerator<Candidate[]> {
+    const sharing = this.#sharing
+    if (reference.kind === 'registry' && sharing !== undefined) {
+      const read = async (signal: AbortSignal): Promise<Uint8Array> =>
+        Buffer.from(
+          formatReferrers(await this.#registry.referrers(reference, manifestDigest, artifactType, { signal })),
+        )
+      const { bytes, isFirsthand } = await inTime(
+        async (signal) => await sharing.ask(listKey(reference, manifestDigest), read, { signal }),
+        signal,
       )
+      yield candidatesOf(parseList(bytes, manifestDigest))
+      if (isFirsthand) return
     }
+    yield await this.list(reference, manifestDigest, { signal })
   }
 
   /**
@@ -84,7 +92,7 @@ export class PublicationReader {
     candidate: Candidate,
     { signal, withMetadata }: { signal: AbortSignal; withMetadata: boolean },
   ): Promise<ReadPublication> {
-    const blobs = parseArtifact(await this.#registry.manifest(reference, candidate.descriptor, { signal }))
+    const blobs = parseArtifact(await this.#artifact(reference, candidate, signal))
     const failed = new AbortController()
     const metadata = withMetadata
       ? this.#readBlob(reference, blobs.metadata, AbortSignal.any([signal, failed.signal]))
@@ -136,14 +144,63 @@ export class PublicationReader {
     yield* expandChunks(await compressed, table, 'published metadata')
   }
 
+  async #artifact(reference: Reference, { descriptor }: Candidate, signal: AbortSignal): Promise<string> {
+    const read = async (signal: AbortSignal): Promise<Uint8Array> =>
+      manifestBytes(await this.#registry.manifest(reference, descriptor, { signal }), descriptor)
+    return Buffer.from(await this.#shared(descriptor, read, signal)).toString()
+  }
+
   async #readBlob(reference: Reference, blob: PublishedBlob, signal: AbortSignal): Promise<Uint8Array> {
     const read = async (signal: AbortSignal): Promise<Uint8Array> => {
       const pieces: Uint8Array[] = []
       for await (const piece of this.#registry.openLayer(reference, descriptorOf(blob), { signal })) pieces.push(piece)
       return Buffer.concat(pieces)
     }
-    return (await this.#blobs?.get(blob, read, { signal })) ?? (await read(signal))
+    return await this.#shared(blob, read, signal)
   }
+
+  async #shared(
+    content: PublishedBlob,
+    read: (signal: AbortSignal) => Promise<Uint8Array>,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
+    return (await this.#sharing?.get(content, read, { signal })) ?? (await read(signal))
+  }
+}
+
+/** @throws timeout where the task takes too long; the signal's reason; as the task */
+async function inTime<T>(task: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
+  const timeout = AbortSignal.timeout(listTimeoutMs)
+  try {
+    return await task(AbortSignal.any([signal, timeout]))
+  } catch (cause) {
+    if (signal.aborted || !timeout.aborted) throw cause
+    throw new P2pfsError(
+      'timeout',
+      `the registry did not list the publications of the image within ${listTimeoutMs / 1000} s`,
+      { cause },
+    )
+  }
+}
+
+/** What hosts that list the same publications agree on. */
+function listKey({ kind, registry, repository }: RegistryReference, manifestDigest: Digest): Digest {
+  const image = formatReference({ kind, registry, repository, tag: undefined, digest: manifestDigest })
+  return digestOf(Buffer.from(`p2pfs publications\0${image}`))
+}
+
+/** Of a member that sends what is no list, there is nothing to be had. */
+function parseList(bytes: Uint8Array, manifestDigest: Digest): Referrer[] {
+  try {
+    return parseReferrers(Buffer.from(bytes).toString(), `publications of ${manifestDigest}`)
+  } catch (error) {
+    if (isP2pfsError(error, 'invalid', 'unsupported')) return []
+    throw error
+  }
+}
+
+function candidatesOf(referrers: readonly Referrer[]): Candidate[] {
+  return referrers.map(parseCandidate).filter((candidate) => candidate !== undefined)
 }
 
 /** @throws invalid if the parts do not fit together */

@@ -12,6 +12,7 @@ import type { Log } from '../base/log.ts'
 import { SingleFlight } from '../base/single-flight.ts'
 import type { ChunkSink } from '../model/chunk-sink.ts'
 import type { IndexBelief } from '../model/belief.ts'
+import type { ContentSharing } from '../model/content-sharing.ts'
 import { isRootfsOf, type UnsignedRecord } from '../model/image.ts'
 import {
   layersOf,
@@ -27,14 +28,14 @@ import type { ImportTransactions } from '../store/import-transaction.ts'
 import { descriptorOf, type Candidate } from './artifact.ts'
 import { settle } from './belief.ts'
 import type { IndexTrust } from './index-trust.ts'
-import { PublicationReader, type BlobSharing } from './publication-reader.ts'
+import { PublicationReader } from './publication-reader.ts'
 import type { BlobMaps } from '../store/blob-maps.ts'
 
 export interface PublishedImagesParts {
   catalog: Pick<Catalog, 'publication' | 'putPublication' | 'rootfs'>
   registry: Pick<ImageSource, 'referrers' | 'manifest' | 'openLayer' | 'range'>
   /** See {@link PublicationReader}. */
-  blobs?: BlobSharing
+  sharing?: ContentSharing
   trust: Pick<IndexTrust, 'judgePublished'>
   /** Takes the metadata chunks. */
   transactions: Pick<ImportTransactions, 'begin'>
@@ -111,8 +112,35 @@ export class PublishedImages {
     format: RootfsFormat,
     { signal }: { signal: AbortSignal },
   ): Promise<PublishedRootfs | undefined> {
+    for await (const candidates of this.#lists(reference, image, signal)) {
+      const found = await this.#findAmong(inTryOrder(candidates, format), reference, image, signal)
+      if (found !== undefined) return found
+    }
+    return undefined
+  }
+
+  /** See {@link PublicationReader.lists}; none if the registry does not answer. */
+  async *#lists(
+    reference: Reference,
+    { manifestDigest: digest }: ResolvedImage,
+    signal: AbortSignal,
+  ): AsyncGenerator<Candidate[]> {
+    if (reference.kind === 'local') return
+    try {
+      yield* this.#reader.lists(reference, digest, { signal })
+    } catch (error) {
+      signal.throwIfAborted()
+      this.#parts.log.warn('registry does not list the publications of an image', { error, digest })
+    }
+  }
+
+  async #findAmong(
+    listed: readonly Candidate[],
+    reference: Reference,
+    image: ResolvedImage,
+    signal: AbortSignal,
+  ): Promise<PublishedRootfs | undefined> {
     const { manifestDigest, platform, manifest: json } = image
-    const listed = inTryOrder(await this.#tryList(reference, manifestDigest, signal), format)
     for (const { claim, belief } of this.#accepted(listed, image).slice(0, maxTried)) {
       const { candidate, format, rootfsDigest, attestation } = claim
       const manifest = await this.#take(reference, image, candidate, signal)
@@ -278,21 +306,6 @@ export class PublishedImages {
     return undefined
   }
 
-  async #list(reference: Reference, manifestDigest: Digest, signal: AbortSignal): Promise<Candidate[]> {
-    return reference.kind === 'local' ? [] : await this.#reader.list(reference, manifestDigest, { signal })
-  }
-
-  /** Lists the publications of an image; none if the registry does not answer. */
-  async #tryList(reference: Reference, manifestDigest: Digest, signal: AbortSignal): Promise<Candidate[]> {
-    try {
-      return await this.#list(reference, manifestDigest, signal)
-    } catch (error) {
-      signal.throwIfAborted()
-      this.#parts.log.warn('registry does not list the publications of an image', { error, digest: manifestDigest })
-      return []
-    }
-  }
-
   /** Reads all of a publication that a cold start needs. @returns undefined if it is wrong or cannot be read */
   async #take(
     reference: Reference,
@@ -358,8 +371,22 @@ export class PublishedImages {
 
   /** Finds a publication of a known rootfs. Its maker does not matter: all parts can be verified against the rootfs. */
   async #findKnown(reference: Reference, record: ImageRecord, signal: AbortSignal): Promise<Publication | undefined> {
+    for await (const candidates of this.#reader.lists(reference, record.manifestDigest, { signal })) {
+      const found = await this.#findKnownAmong(candidates, reference, record, signal)
+      if (found !== undefined) return found
+    }
+    this.#absent.set(keyOf(record), true, absentMs)
+    return undefined
+  }
+
+  async #findKnownAmong(
+    candidates: readonly Candidate[],
+    reference: Reference,
+    record: ImageRecord,
+    signal: AbortSignal,
+  ): Promise<Publication | undefined> {
     const { manifestDigest, format, rootfsDigest } = record
-    const listed = (await this.#list(reference, manifestDigest, signal)).filter(
+    const listed = candidates.filter(
       (candidate) => candidate.format === format && candidate.rootfsDigest === rootfsDigest,
     )
     const byMaker = listed.filter(({ attestation }) => attestation.key === record.attestation.key)
@@ -377,7 +404,6 @@ export class PublishedImages {
         this.#ignore(error, record.reference, candidate.descriptor.digest, signal)
       }
     }
-    this.#absent.set(keyOf(record), true, absentMs)
     return undefined
   }
 

@@ -1,8 +1,9 @@
 import { BlockList, isIP } from 'node:net'
 
 /**
- * Classes of addresses by where they lead, in the order in which they are looked up. `metadata`: the service of a cloud that tells
- * a machine its secrets. `private`: networks of an organisation or a provider. `reserved`: addresses that are no host's.
+ * Classes of addresses by where they lead, in the order in which they are looked up. `metadata`: the service of a cloud
+ * that tells a machine its secrets. `private`: networks of an organisation or a provider. `reserved`: addresses that
+ * are no host's.
  */
 export const addressClasses = [
   'metadata',

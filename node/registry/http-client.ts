@@ -125,7 +125,8 @@ export class HttpClient {
   }
 
   /**
-   * Reads the answer whole. It is small: by default it waits for no layer, neither for its turn nor for a limit on bandwidth.
+   * Reads the answer whole. It is small: by default it waits for no layer, neither for its turn nor for a limit on
+   * bandwidth.
    * @throws invalid for more than 4 MiB; as {@link send}
    */
   async text(url: URL, options: HttpRequest): Promise<TextResponse> {

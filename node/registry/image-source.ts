@@ -2,6 +2,7 @@ import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { BoundedMap } from '../base/bounded-map.ts'
 import type { Log } from '../base/log.ts'
+import type { ContentSharing } from '../model/content-sharing.ts'
 import type { CredentialStore } from './credential-store.ts'
 import { HeldCallers } from './held-callers.ts'
 import { HttpRegistry, type HttpRegistryOptions } from './http-registry.ts'
@@ -12,6 +13,7 @@ import { platformOf, suits } from './index-candidates.ts'
 import { localImages } from './local-images.ts'
 import { OciLayout } from './oci-layout.ts'
 import { formatReference, type Reference } from './reference.ts'
+import { SharedStorage } from './shared-storage.ts'
 
 export { configDigestOf, layersOf, type Descriptor, type LayerDescriptor } from './image-manifest.ts'
 export type { ByteRange, ReadRangeOptions, Referrer } from './image-storage.ts'
@@ -37,6 +39,8 @@ export interface ImageSourceParts {
   layout: ImageStorage
   /** In whose name the content of images is read, besides this host's own. */
   callers?: HeldCallers
+  /** For what {@link ImageSource.resolve} reads by digest; without it each host reads that from the registry. */
+  sharing?: ContentSharing
   log: Log
 }
 
@@ -45,14 +49,16 @@ export class ImageSource implements AsyncDisposable {
   readonly #registry: ImageSourceParts['registry']
   readonly #layout: ImageStorage
   readonly #callers: HeldCallers
+  readonly #shared: SharedStorage | undefined
   readonly #log: Log
   /** Images whose config does not fit their index: each is warned of once. */
   readonly #misfits = new BoundedMap<Digest, true>({ maxEntries: maxMisfits })
 
-  constructor({ registry, layout, callers = new HeldCallers(), log }: ImageSourceParts) {
+  constructor({ registry, layout, callers = new HeldCallers(), sharing, log }: ImageSourceParts) {
     this.#registry = registry
     this.#layout = layout
     this.#callers = callers
+    this.#shared = sharing && new SharedStorage(registry, sharing)
     this.#log = log
   }
 
@@ -83,7 +89,8 @@ export class ImageSource implements AsyncDisposable {
     const name = formatReference(reference)
     const top = await this.#storage(reference).manifest(reference, { signal })
     onAnswer()
-    const search = new ImageSearch({ storage: this.#storage(reference) }, { reference, platform, signal, onAnswer })
+    const storage = (reference.kind === 'registry' ? this.#shared : undefined) ?? this.#storage(reference)
+    const search = new ImageSearch({ storage }, { reference, platform, signal, onAnswer })
     const found = await search.find(top)
     const { digest, json } = found
     const config = await search.config(found)
@@ -240,9 +247,11 @@ export interface ImageSourceOptions extends HttpRegistryOptions {
   /** Those of Docker's configuration by default. */
   credentials?: CredentialStore
   callers?: HeldCallers
+  sharing?: ContentSharing
 }
 
-export function createImageSource({ log, credentials, callers, ...options }: ImageSourceOptions): ImageSource {
+export function createImageSource({ log, credentials, callers, sharing, ...options }: ImageSourceOptions): ImageSource {
   const registry = new HttpRegistry({ log, ...(credentials && { credentials }) }, options)
-  return new ImageSource({ registry, layout: new OciLayout(), ...(callers && { callers }), log })
+  const layout = new OciLayout()
+  return new ImageSource({ registry, layout, ...(callers && { callers }), ...(sharing && { sharing }), log })
 }

@@ -73,9 +73,8 @@ export class ReachGuard {
   }
 
   /**
-
-   * Checks a request through a proxy. The proxy looks the name up itself, and its own rules decide; this host refuses before
-   * that what it can see to be out of reach.
+   * Checks a request through a proxy. The proxy looks the name up itself, and its own rules decide; this host refuses
+   * before that what it can see to be out of reach.
    * @throws denied for a name or an address that is out of reach, as this host sees it
    */
   async checkForProxy(hostname: string, reach: Reach): Promise<void> {

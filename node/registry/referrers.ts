@@ -52,16 +52,27 @@ export function ofType(referrers: readonly Referrer[], artifactType: string | un
 export function withReferrer(json: string | undefined, added: Referrer, what: string): string | undefined {
   const existing = json === undefined ? [] : parseReferrers(json, what)
   if (existing.some(({ digest }) => digest === added.digest)) return undefined
-  const { mediaType, digest, sizeBytes, artifactType, annotations } = added
-  const entry = {
+  const stored = json === undefined ? [] : rawEntries(json, what)
+  return formatIndex([...stored, entryOf(added)])
+}
+
+/** An index of these referrers: see {@link parseReferrers}. */
+export function formatReferrers(referrers: readonly Referrer[]): string {
+  return formatIndex(referrers.map(entryOf))
+}
+
+function formatIndex(manifests: readonly unknown[]): string {
+  return JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests })
+}
+
+function entryOf({ mediaType, digest, sizeBytes, artifactType, annotations }: Referrer): object {
+  return {
     mediaType,
     digest,
     size: sizeBytes,
     ...(artifactType === undefined ? {} : { artifactType }),
     ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
   }
-  const stored = json === undefined ? [] : rawEntries(json, what)
-  return JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [...stored, entry] })
 }
 
 /** @throws invalid for what is not JSON, or whose subject is not a descriptor */

@@ -24,8 +24,8 @@ const maxPages = 32
 const maxIndexWrites = 4
 
 /**
- * Finds what refers to a manifest in a registry: by the referrers API, or by the index that a tag names where there is no API
- * (OCI distribution spec 1.1). Mirrors rarely have either, and are late: the registry itself is asked.
+ * Finds what refers to a manifest in a registry: by the referrers API, or by the index that a tag names where there is
+ * no API (OCI distribution spec 1.1). Mirrors rarely have either, and are late: the registry itself is asked.
  */
 export class RegistryReferrers {
   readonly #parts: RegistryReferrersParts

@@ -1,8 +1,8 @@
 import { maxChunkBytes } from '../../protocol/chunk-table.ts'
 
 /**
- * Buffers for chunks, used again and again: new ones would cost the kernel's clearing of their pages each time. There are as
- * many as were in use at once.
+ * Buffers for chunks, used again and again: new ones would cost the kernel's clearing of their pages each time. There
+ * are as many as were in use at once.
  */
 export class ChunkBuffers {
   readonly #free: ArrayBuffer[] = []

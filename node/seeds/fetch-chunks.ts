@@ -22,12 +22,12 @@ export interface FetchChunksOptions {
 }
 
 /**
- * Brings chunks to the disk, 128 at once, at the lowest priority. One that nobody delivers is asked for again as long as others
- * come.
+ * Brings chunks to the disk, 128 at once, at the lowest priority. One that nobody delivers is asked for again as long
+ * as others come.
  * @param work what to bring, taken as room becomes free
  * @param onFetched called for each that is here; the next is taken when it resolves
- * @throws what the fetch throws, for a chunk that nobody delivers while no other chunk comes for ten seconds either; what
- * onFetched throws; the signal's reason
+ * @throws what the fetch throws, for a chunk that nobody delivers while no other chunk comes for ten seconds either;
+ *   what onFetched throws; the signal's reason
  */
 export async function fetchChunks<Item extends ChunkRequest>(
   work: Iterable<Item>,

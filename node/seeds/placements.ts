@@ -74,7 +74,10 @@ export class Placements {
   /** The chunks that were hashed since the image was pinned, by pin. */
   readonly #verified = new Map<string, Bitmap>()
 
-  /** @param options `takesHot`: whether images are placed here that no operator has ordered, because they are mounted often */
+  /**
+   * @param options `takesHot`: whether images are placed here that no operator has ordered, because they are mounted
+   *   often
+   */
   constructor(
     parts: PlacementsParts,
     {
@@ -97,10 +100,11 @@ export class Placements {
   /**
    * 1. The request of a member is allowed and within the bounds.
    * 2. The rootfs is one that this host believes, as for a mount that does not ask the registry.
-   * 3. There is room, and the image is pinned. An image that is mounted often takes the room of images that are mounted less often.
+   * 3. There is room, and the image is pinned. An image that is mounted often takes the room of images that are mounted
+   *    less often.
    * 4. Its chunks come, from the registry only where the operator has named it, and all are hashed.
-   * @throws denied where the operator does not want it; busy where a bound is reached; missing where nobody has the image
-   * whom this host believes; what the fetch throws
+   * @throws denied where the operator does not want it; busy where a bound is reached; missing where nobody has the
+   *   image whom this host believes; what the fetch throws
    */
   async place(request: PlaceRequest, options: PlaceOptions): Promise<SeedProgress> {
     const { peer, signal } = options

@@ -12,9 +12,9 @@ const sendmsgCalls: Partial<Record<string, number>> = { x64: 46, arm64: 211 }
 const barrierSeconds = 5
 
 /**
- * A perl program that sends datagrams to the socket of sd_notify(3). Its arguments are the number of sendmsg(2), the socket, and
- * the messages; one that stores a descriptor takes the next one from 3 on. It ends when all have been read, by the
- * protocol of sd_notify_barrier(3): the service manager knows the sender only while it lives.
+ * A perl program that sends datagrams to the socket of sd_notify(3). Its arguments are the number of sendmsg(2), the
+ * socket, and the messages; one that stores a descriptor takes the next one from 3 on. It ends when all have been read,
+ * by the protocol of sd_notify_barrier(3): the service manager knows the sender only while it lives.
  */
 const program = `use Socket;
 my ($call, $address, @messages) = @ARGV;
@@ -36,7 +36,10 @@ close $writer;
 alarm ${barrierSeconds};
 sysread($reader, my $end, 1);`
 
-/** The program that has started this one and keeps what outlives it, by the protocol of sd_notify(3); nobody, if there is none. */
+/**
+ * The program that has started this one and keeps what outlives it, by the protocol of sd_notify(3); nobody, if there
+ * is none.
+ */
 export class ServiceManager {
   readonly #log: Log
   readonly #socket: string | undefined
@@ -66,8 +69,8 @@ export class ServiceManager {
   }
 
   /**
-   * Has it keep descriptors for the next start, whatever ends this process. It drops that of a FUSE filesystem that has ended.
-   * A socket on which nobody listens yet looks like one that has, so others are not to be polled.
+   * Has it keep descriptors for the next start, whatever ends this process. It drops that of a FUSE filesystem that has
+   * ended. A socket on which nobody listens yet looks like one that has, so others are not to be polled.
    */
   async store(descriptors: Descriptors): Promise<void> {
     const kept = Object.entries(descriptors)

@@ -56,7 +56,6 @@ export function failedAttempts(environment: NodeJS.ProcessEnv): { count: number;
 
 /**
  * Becomes this program again, with the same command line and process id, and with the descriptors of another process, which
-
  * keeps them: node has no call to take them while it runs. All that is open here is closed. If the descriptors cannot be had, the
  * program starts without them, and {@link failedAttempts} then says why.
  * @param lockFile device and inode of the lock that the owner has to have

@@ -3,7 +3,10 @@ import type { Digest } from '../../protocol/digest.ts'
 import type { Catalog } from './catalog.ts'
 import type { Inventory } from './inventory.ts'
 
-/** The blob maps of this host: how to read layers at random. The window segment of each is tracked, so peers can ask for it. */
+/**
+ * The blob maps of this host: how to read layers at random. The window segment of each is tracked, so peers can ask for
+ * it.
+ */
 export class BlobMaps {
   readonly #catalog: Pick<Catalog, 'blobMap' | 'putBlobMap'>
   readonly #inventory: Pick<Inventory, 'track'>

@@ -9,8 +9,8 @@ import { hashBytes } from '../base/hashing.ts'
 import type { Log } from '../base/log.ts'
 
 /**
- * The files of chunks, below one directory: each named by its digest, and written under a temporary name first, so a name stands
- * for whole content as long as the host runs. All methods throw what the disk throws.
+ * The files of chunks, below one directory: each named by its digest, and written under a temporary name first, so a
+ * name stands for whole content as long as the host runs. All methods throw what the disk throws.
  */
 export class ChunkDirectory {
   readonly path: string

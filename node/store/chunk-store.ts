@@ -46,14 +46,15 @@ export type ChunkStoreOptions = GroupSyncOptions
 const unchecked = 0
 
 /**
- * The chunks on this host's disk: one file each, named by its digest. The directory is the truth: no second record of what
- * is here exists that a crash could set against it.
+ * The chunks on this host's disk: one file each, named by its digest. The directory is the truth: no second record of
+ * what is here exists that a crash could set against it.
  *
- * A chunk is written under a temporary name, then renamed, so as long as the host runs a name stands for whole content. Groups
- * of chunks are synced in the background. After a power loss, chunks that had not been are in doubt: they are not counted
-
- * as here until their bytes were found to be right. A chunk that the disk has damaged is found out when it is read: its bytes
- * are hashed, unless this process has found the same unchanged file to be right.
+ * A chunk is written under a temporary name, then renamed, so as long as the host runs a name stands for whole content.
+ * Groups of chunks are synced in the background. After a power loss, chunks that had not been are in doubt: they are
+ * not counted
+ *
+ * as here until their bytes were found to be right. A chunk that the disk has damaged is found out when it is read: its
+ * bytes are hashed, unless this process has found the same unchanged file to be right.
  */
 export class ChunkStore implements AsyncDisposable {
   readonly directory: string
@@ -140,8 +141,8 @@ export class ChunkStore implements AsyncDisposable {
   }
 
   /**
-   * Keeps `bytes`, which the caller has found to have this digest. Resolves when they would survive the end of this process;
-   * for a power loss, see {@link flush}. The buffer must not change until then.
+   * Keeps `bytes`, which the caller has found to have this digest. Resolves when they would survive the end of this
+   * process; for a power loss, see {@link flush}. The buffer must not change until then.
    * @returns whether this call wrote it: false where it was here, or on its way
    * @throws unavailable where the disk refuses (full, read-only, failing); nothing is left behind then
    */
@@ -325,7 +326,10 @@ export class ChunkStore implements AsyncDisposable {
     return undefined
   }
 
-  /** The chunks that a power loss may have damaged. {@link examine} ends the doubt, or {@link get}, one way or the other. */
+  /**
+   * The chunks that a power loss may have damaged. {@link examine} ends the doubt, or {@link get}, one way or the
+   * other.
+   */
   doubtful(): IterableIterator<Digest> {
     return this.#doubtful.digests()
   }

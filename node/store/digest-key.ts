@@ -15,8 +15,9 @@ export function isSameDigest(first: DataView, at: number, second: DataView, atSe
 }
 
 /**
- * Numbers for digests, as a table of them needs. Peers choose the digests of tables that this host tracks; they do not know the
- * multipliers, so they cannot choose digests that get equal numbers (multilinear hashing, Lemire and Kaser 2014).
+ * Numbers for digests, as a table of them needs. Peers choose the digests of tables that this host tracks; they do not
+ * know the multipliers, so they cannot choose digests that get equal numbers (multilinear hashing, Lemire and Kaser
+ * 2014).
  */
 export class DigestHash {
   readonly #multipliers = new Uint32Array(words)

@@ -27,7 +27,10 @@ export class DigestMap {
   /** Rows that were given up. */
   readonly #free: number[] = []
   #rows = 0
-  /** For each slot the number of a row plus 1; 0 is an empty one. A digest is in the first slot from its hash on that was empty. */
+  /**
+   * For each slot the number of a row plus 1; 0 is an empty one. A digest is in the first slot from its hash on that
+   * was empty.
+   */
   #slots = new Uint32Array(initialSlots)
   #shift = 32 - Math.log2(initialSlots)
 

@@ -16,8 +16,8 @@ export interface DiscardedFilesParts {
 }
 
 /**
- * Files that were chunks. They have lost their names, and are removed after the next sync: their blocks must not be used anew as
- * long as a power loss could bring them back.
+ * Files that were chunks. They have lost their names, and are removed after the next sync: their blocks must not be
+ * used anew as long as a power loss could bring them back.
  */
 export class DiscardedFiles {
   readonly #parts: DiscardedFilesParts

@@ -33,7 +33,10 @@ export class DoubtfulChunks {
     this.#digests.set(digest, 0)
   }
 
-  /** Looks at the times of files, and removes those of before the last sync, which are certain. It blocks. @returns these */
+  /**
+   * Looks at the times of files, and removes those of before the last sync, which are certain. It blocks. @returns
+   * these
+   */
   takeCertain(digests: Iterable<Digest>): Digest[] {
     const certain: Digest[] = []
     for (const digest of digests) {

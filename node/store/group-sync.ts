@@ -54,7 +54,10 @@ export class GroupSync implements AsyncDisposable {
   readonly #bootId: string
   readonly #groupMs: number
   readonly #groupBytes: number
-  /** Files of this epoch, and of those before, were on the disk before the host lost power; undefined where no file is in doubt. */
+  /**
+   * Files of this epoch, and of those before, were on the disk before the host lost power; undefined where no file is
+   * in doubt.
+   */
   readonly #certainEpoch: number | undefined
   readonly #epochs: WriteEpochs
   #isInDoubt: boolean

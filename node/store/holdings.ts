@@ -19,9 +19,8 @@ interface Segment extends Indexed {
 }
 
 /**
-
- * Knows which chunks of each tracked segment are on this host, as the bitmaps that peers are told. It keeps the tables, too: 40
- * bytes for each chunk.
+ * Knows which chunks of each tracked segment are on this host, as the bitmaps that peers are told. It keeps the tables,
+ * too: 40 bytes for each chunk.
  */
 export class Holdings {
   readonly #segments = new Map<Digest, Segment>()

@@ -59,8 +59,8 @@ export type ArrivalListener = (
 ) => void
 
 /**
- * This host's chunks, and what it has told the region of them. Every chunk comes to the disk and goes from it through here, so
- * the bitmaps and the announcements are true.
+ * This host's chunks, and what it has told the region of them. Every chunk comes to the disk and goes from it through
+ * here, so the bitmaps and the announcements are true.
  */
 export class Inventory {
   readonly #chunks: InventoryParts['chunks']
@@ -115,12 +115,18 @@ export class Inventory {
     return bytes
   }
 
-  /** The chunks that a power loss may have damaged: they do not count as here. {@link examine} and {@link get} end the doubt. */
+  /**
+   * The chunks that a power loss may have damaged: they do not count as here. {@link examine} and {@link get} end the
+   * doubt.
+   */
   doubtful(): IterableIterator<Digest> {
     return this.#chunks.doubtful()
   }
 
-  /** Looks at the times of chunks in doubt, and tells the region of those that count as here now. It blocks, some microseconds for each. */
+  /**
+   * Looks at the times of chunks in doubt, and tells the region of those that count as here now. It blocks, some
+   * microseconds for each.
+   */
   examine(digests: Iterable<Digest>): void {
     for (const [table, indexes] of this.#hold(this.#chunks.examine(digests)))
       this.#region.announceChunks(table, indexes)
@@ -131,7 +137,10 @@ export class Inventory {
     await this.#chunks.settled()
   }
 
-  /** Checks the chunk on the disk anew; a damaged one is discarded and withdrawn. @returns its length (bytes); 0 where it is gone */
+  /**
+   * Checks the chunk on the disk anew; a damaged one is discarded and withdrawn. @returns its length (bytes); 0 where
+   * it is gone
+   */
   async scrub(digest: Digest): Promise<number> {
     const lengthBytes = await this.#chunks.scrub(digest)
     if (lengthBytes === undefined && !this.#chunks.has(digest)) this.#withdraw(digest)
@@ -212,7 +221,10 @@ export class Inventory {
     await this.#chunks.flush(options)
   }
 
-  /** Tells the region that chunks are about to be removed; they are here until {@link discard}, or else are {@link restore}d. */
+  /**
+   * Tells the region that chunks are about to be removed; they are here until {@link discard}, or else are {@link
+   * restore}d.
+   */
   withdraw(digests: Iterable<Digest>): void {
     const places = new Map<Digest, number[]>()
     for (const digest of digests)

@@ -23,8 +23,8 @@ export interface PinRecord extends SeedImage {
   /** Given if no operator has ordered it. */
   demand?: MountDemand
   /**
-   * Given for an image that has come because it is mounted often, and that nobody has ordered here. Such a record outlives its
-   * pin, with `untilMs` 0, so that the room can be had again; `sizeBytes` is 0 when it has been.
+   * Given for an image that has come because it is mounted often, and that nobody has ordered here. Such a record
+   * outlives its pin, with `untilMs` 0, so that the room can be had again; `sizeBytes` is 0 when it has been.
    */
   evictable?: true
 }

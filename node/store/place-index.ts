@@ -26,8 +26,8 @@ export interface FoundPlace<T> {
 }
 
 /**
- * Finds the places of chunks in segments by their digests. The digests stay where they are, in the segments' tables, so a chunk
- * takes 6 to 12 bytes here, and each further place of the same chunk some 50.
+ * Finds the places of chunks in segments by their digests. The digests stay where they are, in the segments' tables, so
+ * a chunk takes 6 to 12 bytes here, and each further place of the same chunk some 50.
  */
 export class PlaceIndex<T extends Indexed> {
   readonly #hash = new DigestHash()

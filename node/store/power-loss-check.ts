@@ -17,8 +17,9 @@ const examinedAtOnce = 64
 const pauseMs = 1
 
 /**
- * Looks at the times of all chunks in doubt, which ends the doubt for most. Then it hashes the others, one after the other.
- * Those that are right count as here from then on; the rest is discarded. A chunk that is read before its turn is hashed then.
+ * Looks at the times of all chunks in doubt, which ends the doubt for most. Then it hashes the others, one after the
+ * other. Those that are right count as here from then on; the rest is discarded. A chunk that is read before its turn
+ * is hashed then.
  */
 export class PowerLossCheck implements AsyncDisposable {
   readonly #parts: PowerLossCheckParts

@@ -8,7 +8,8 @@ declare const WebAssembly: { Memory: new (descriptor: { initial: number }) => { 
 const wasmPageBytes = 64 * 1024
 
 /**
- * The bytes of a file as the disk has them now. Direct reads need memory that is aligned to the disk's blocks; WebAssembly's is.
+ * The bytes of a file as the disk has them now. Direct reads need memory that is aligned to the disk's blocks;
+ * WebAssembly's is.
  * @returns undefined where there is no such file
  */
 export async function readUncached(path: string): Promise<Uint8Array | undefined> {

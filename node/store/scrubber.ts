@@ -17,9 +17,9 @@ export interface ScrubberParts {
 }
 
 /**
- * Reads all chunks of this host again and again, at a bounded rate, and discards those that the disk has damaged. They are fetched anew
- * when they are read. Reads hash a chunk once and then trust it for as long as its file does not change; the scrubber finds what
- * a disk changes without a trace.
+ * Reads all chunks of this host again and again, at a bounded rate, and discards those that the disk has damaged. They
+ * are fetched anew when they are read. Reads hash a chunk once and then trust it for as long as its file does not
+ * change; the scrubber finds what a disk changes without a trace.
  */
 export class Scrubber implements AsyncDisposable {
   readonly #parts: ScrubberParts

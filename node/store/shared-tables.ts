@@ -2,8 +2,8 @@ import type { ChunkTable } from '../../protocol/chunk-table.ts'
 import type { Digest } from '../../protocol/digest.ts'
 
 /**
- * The chunk tables of the catalog that somebody uses now, by their ids: images that share a layer share its table in memory. It
- * keeps none alive, and forgets those that are gone.
+ * The chunk tables of the catalog that somebody uses now, by their ids: images that share a layer share its table in
+ * memory. It keeps none alive, and forgets those that are gone.
  */
 export class SharedTables {
   readonly #tables = new Map<Digest, WeakRef<ChunkTable>>()

@@ -13,7 +13,10 @@ const waitMs = 10_000
 /** Nothing waits for so long after it was found that nothing can be evicted (ms). */
 const stuckMs = 1_000
 
-/** Room between the limit and where eviction begins, and again between that and where it ends: a share, and bounds (bytes). */
+/**
+ * Room between the limit and where eviction begins, and again between that and where it ends: a share, and bounds
+ * (bytes).
+ */
 const slack = { share: 0.02, leastBytes: 4 * 2 ** 20, mostBytes: 2 ** 30, mostShare: 1 / 8 } as const
 
 export interface StoreRoomParts {
@@ -30,8 +33,9 @@ export interface StoreRoomOptions {
 }
 
 /**
- * The room that chunks, and the files of whole images, may take on the disk: up to a limit, and as long as enough of the disk stays
- * free. Only bytes of this host are counted, and every byte is, from before its file is written until after it is gone.
+ * The room that chunks, and the files of whole images, may take on the disk: up to a limit, and as long as enough of
+ * the disk stays free. Only bytes of this host are counted, and every byte is, from before its file is written until
+ * after it is gone.
  */
 export class StoreRoom implements Disposable {
   /** For threads that write chunk files. */

@@ -19,12 +19,10 @@ export interface SyncState {
 }
 
 /**
- * The record of what has been synced: a file of lines, each with a checksum; the last one that is whole counts. Losing lines
- * at its end is safe: then more is checked than has to be.
+ * The record of what has been synced: a file of lines, each with a checksum; the last one that is whole counts. Losing
+ * lines at its end is safe: then more is checked than has to be.
  *
- *     CHECKSUM open BOOT-ID EPOCH
- *     CHECKSUM synced EPOCH
- *     CHECKSUM closed EPOCH
+ *     CHECKSUM open BOOT-ID EPOCH CHECKSUM synced EPOCH CHECKSUM closed EPOCH
  */
 export class SyncJournal {
   readonly #path: string

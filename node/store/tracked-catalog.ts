@@ -30,7 +30,10 @@ export class TrackedCatalog {
     }
   }
 
-  /** Layers of imports that have not ended, and windows: peers may ask for them. It reads every index and map, so nothing waits for it. */
+  /**
+   * Layers of imports that have not ended, and windows: peers may ask for them. It reads every index and map, so
+   * nothing waits for it.
+   */
   async trackLayers(): Promise<void> {
     for (const diffId of await this.#catalog.layerDiffIds()) {
       const index = this.#layersOfRootfs.has(diffId) ? undefined : await this.#catalog.layer(diffId)

@@ -2,8 +2,8 @@ import type { Digest } from '../../protocol/digest.ts'
 import { BoundedMap } from '../base/bounded-map.ts'
 
 /**
- * A use counts half as much when so many times the capacity has come since. From 2 to 8 the hit rate is within half a point of the
- * best; `docs/decisions/eviction.md` has the figures.
+ * A use counts half as much when so many times the capacity has come since. From 2 to 8 the hit rate is within half a
+ * point of the best; `docs/decisions/eviction.md` has the figures.
  */
 const halfLifeTurns = 4
 /** Scores of chunks that were evicted: those of 4 GiB, 3 MiB of memory. Beyond it a chunk that comes again begins anew. */
@@ -14,10 +14,10 @@ const firstNow = 64
 const leastCapacityBytes = 2 ** 20
 
 /**
- * How worth keeping chunks are, by recency and frequency of use: the policy LRFU (Lee et al., IEEE Trans. Computers 2001). The
- * score is the binary logarithm of a sum over all uses, of which each counts half as much after a half-life; so scores of
- * chunks that nobody uses need no ageing. Time is what has come to the store: a quiet host forgets nothing. A chunk that
- * was evicted and comes again has what it had.
+ * How worth keeping chunks are, by recency and frequency of use: the policy LRFU (Lee et al., IEEE Trans. Computers
+ * 2001). The score is the binary logarithm of a sum over all uses, of which each counts half as much after a half-life;
+ * so scores of chunks that nobody uses need no ageing. Time is what has come to the store: a quiet host forgets
+ * nothing. A chunk that was evicted and comes again has what it had.
  */
 export class UseScores {
   readonly #capacityBytes: () => number

@@ -30,9 +30,9 @@ const program = `
   }`
 
 /**
- * Has the kernel write chunk files to the disk as they come, a few at a time, while many come. Otherwise a sync has hundreds
- * of MB to write at once, and reads wait behind these in the disk's queue. Nothing waits for it, nothing counts as durable
- * for it, and where it cannot run (without perl) the sync writes all.
+ * Has the kernel write chunk files to the disk as they come, a few at a time, while many come. Otherwise a sync has
+ * hundreds of MB to write at once, and reads wait behind these in the disk's queue. Nothing waits for it, nothing
+ * counts as durable for it, and where it cannot run (without perl) the sync writes all.
  */
 export class Writeback implements Disposable {
   readonly #log: Log

@@ -1,5 +1,4 @@
 import { BootProfiles } from '../boot/profiles.ts'
-import { SharedBlobs } from '../peers/object/shared-blobs.ts'
 import { IndexTrust } from '../publish/index-trust.ts'
 import { Lies } from '../publish/lies.ts'
 import { PublishedImages } from '../publish/published-images.ts'
@@ -13,7 +12,6 @@ export interface PublicationParts {
   lies: Lies
   trust: IndexTrust
   profiles: BootProfiles
-  blobs: SharedBlobs
   published: PublishedImages
 }
 
@@ -27,18 +25,17 @@ interface Below {
 /** Opens what others have made of images: whose word counts, their boot profiles, and publications in registries. */
 export async function openPublications(
   { config, log }: DaemonContext,
-  { storage: { catalog }, registries: { registry }, region: { network, near }, holdings }: Below,
+  { storage: { catalog }, registries: { registry, sharing }, region: { network, near }, holdings }: Below,
 ): Promise<PublicationParts> {
   const { transactions, blobMaps } = holdings
-  const { membership, objects } = network
+  const { membership } = network
   const lies = await Lies.open({ catalog })
   const trust = new IndexTrust({ own: network.peerId, membership, lies, log }, { keys: config.trustIndexKey })
   const profiles = new BootProfiles({ catalog, region: near, log })
-  const blobs = new SharedBlobs({ spans: network.spans, region: objects, log })
   const published = new PublishedImages({
     catalog,
     registry,
-    blobs,
+    sharing,
     trust,
     transactions,
     blobMaps,
@@ -46,5 +43,5 @@ export async function openPublications(
     near,
     log,
   })
-  return { lies, trust, profiles, blobs, published }
+  return { lies, trust, profiles, published }
 }

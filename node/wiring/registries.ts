@@ -1,3 +1,4 @@
+import { SharedBlobs } from '../peers/object/shared-blobs.ts'
 import { DockerCredentials } from '../registry/credentials.ts'
 import { CallerMemory } from '../registry/caller-memory.ts'
 import { HeldCallers } from '../registry/held-callers.ts'
@@ -5,11 +6,14 @@ import { createImageSource } from '../registry/image-source.ts'
 import { RegistryTraffic } from '../registry/registry-traffic.ts'
 import type { BandwidthParts } from './bandwidths.ts'
 import type { DaemonContext } from './context.ts'
+import type { RegionParts } from './region.ts'
 
 type ImageSource = ReturnType<typeof createImageSource>
 
 export interface RegistryParts {
   callers: HeldCallers
+  /** Has small things read from registries once for the region. */
+  sharing: SharedBlobs
   /** Reads from registries for this host. */
   registry: ImageSource
   /** Reads from registries what peers ask for, with connections, tokens and pauses of its own: it holds up no read of this host. */
@@ -22,6 +26,7 @@ export interface RegistryParts {
 export async function openRegistries(
   { config, log, version, stack, callersFd }: DaemonContext,
   { bandwidths }: BandwidthParts,
+  { network: { spans, membership, objects } }: RegionParts,
 ): Promise<RegistryParts> {
   const registryOptions = {
     credentials: new DockerCredentials({ log }),
@@ -39,7 +44,8 @@ export async function openRegistries(
   const callers = new HeldCallers({
     memory: callersFd === undefined ? undefined : new CallerMemory({ log }, callersFd),
   })
-  const registry = stack.use(createImageSource({ ...registryOptions, callers, traffic: registries.host }))
+  const sharing = new SharedBlobs({ spans, membership, region: objects, log })
+  const registry = stack.use(createImageSource({ ...registryOptions, callers, sharing, traffic: registries.host }))
   await registry.start()
   const registryForPeers = stack.use(
     createImageSource({
@@ -55,5 +61,5 @@ export async function openRegistries(
     }),
   )
   await registryForPeers.start()
-  return { callers, registry, registryForPeers, registries }
+  return { callers, sharing, registry, registryForPeers, registries }
 }

@@ -13,11 +13,20 @@ interface Below extends DataParts {
 }
 
 /** Makes what peers are served. */
-export function makeServedData({ storage, region, holdings, publications, sources, images, work }: Below): ServedData {
+export function makeServedData({
+  storage,
+  registries,
+  region,
+  holdings,
+  publications,
+  sources,
+  images,
+  work,
+}: Below): ServedData {
   const { catalog } = storage
   const { availability } = region.network
   const { inventory } = holdings
-  const { blobs, profiles } = publications
+  const { profiles } = publications
   const { relays } = sources
   const { imports, resolver } = images
   const { peerImports, placements, jobs, pins, hot, kept } = work
@@ -31,7 +40,7 @@ export function makeServedData({ storage, region, holdings, publications, source
     imageRecord: async (name) => await catalog.image(name),
     rootfsManifest: async (digest) => await catalog.rootfsBytes(digest),
     layerIndex: async (diffId) => await catalog.layerBytes(diffId),
-    sharedBlob: (digest) => blobs.find(digest),
+    sharedBlob: (digest) => registries.sharing.find(digest),
     blobMap: async (digest) => await catalog.blobMapBytes(digest),
     bootProfile: async (subject) => await profiles.nearest(subject),
     isImporting: (manifestDigest) => imports.has(manifestDigest),

@@ -16,7 +16,6 @@ const answerHeaderBytes = 5
 export const maxAnswerBytes = answerHeaderBytes + maxChunkBytes
 
 /**
-
  * Kinds of wants. `held`: a chunk that the server holds. `relay`: the same, or a chunk that the server gets for the asker. `raise`:
  * the want with this id has another priority now; it has no answer of its own.
  */

@@ -14,7 +14,7 @@ export const maxObjectRequestBytes = 8192
  * terabytes.
  */
 export const maxObjectBytes = 64 * 1024 * 1024
-/** Longest blob of a publication (bytes): larger ones each host reads for itself. */
+/** Longest blob (bytes): larger ones each host reads for itself. */
 export const maxSharedBlobBytes = 16 * 1024 * 1024
 /** Longest layer index or blob map after decompression (bytes). */
 export const maxLayerIndexBytes = 512 * 1024 * 1024
@@ -30,7 +30,10 @@ export type ObjectRequest =
   | { kind: 'map'; digest: Digest }
   /** The answer is the boot profile of that rootfs, or else of the one that is most like it. */
   | ({ kind: 'profile' } & ProfileSubject)
-  /** The answer is the blob with this digest, of a publication, which the peer has read lately or reads now. */
+  /**
+   * The answer is what the peer has read from a registry lately or reads now: the blob or manifest with this digest, or what the
+   * registry said to a question whose key this is.
+   */
   | { kind: 'blob'; digest: Digest }
   /**
    * The answer is an empty object where an import of the image with this manifest is under way; or, for the key of a registry

@@ -97,7 +97,10 @@ export interface HaveDelta {
 
 export type RegionMessage = Hello | RosterMessage | Query | Answered | Have | HaveDelta
 
-/** A hello that the protocol allows: a name that is too long is cut, and addresses that are too long or too many are left out. */
+/**
+ * A hello that the protocol allows: a name that is too long is cut, and addresses that are too long or too many are
+ * left out.
+ */
 export function fittingHello({ region, name, addresses }: Omit<Hello, 'type'>): Hello {
   return {
     type: 'hello',

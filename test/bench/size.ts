@@ -1,4 +1,5 @@
-// Starts daemons on states of many images and of large ones, and prints what they take. argv: the names of the states; all by default.
+// Starts daemons on states of many images and of large ones, and prints what they take. argv: the names of the states;
+// all by default.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'

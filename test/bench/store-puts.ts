@@ -1,6 +1,6 @@
-// Puts chunks as fast as they are taken, while a thread reads 4 KiB of those that have come, cached and past the cache. argv: a
-// directory of the disk to be measured, the number of chunks, and the file of the chunk store (that of another checkout, to
-// compare), and the size of its groups (MiB).
+// Puts chunks as fast as they are taken, while a thread reads 4 KiB of those that have come, cached and past the cache.
+// argv: a directory of the disk to be measured, the number of chunks, and the file of the chunk store (that of another
+// checkout, to compare), and the size of its groups (MiB).
 import { closeSync, constants, mkdtempSync, openSync, readdirSync, readSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { once } from 'node:events'
@@ -26,7 +26,10 @@ const readEveryMs = 2
 /** Files that were there, and on the disk, before the puts began. */
 const oldFiles = 256
 
-/** Reads until it is told to end, and reports how long each read took (ms): of new chunks cached, of old files past the cache. */
+/**
+ * Reads until it is told to end, and reports how long each read took (ms): of new chunks cached, of old files past the
+ * cache.
+ */
 function readAlong({ directory, old }: { directory: string; old: string }): void {
   const random = createRandom(1)
   const took: Record<ReadKind, number[]> = { cached: [], direct: [] }

@@ -38,8 +38,8 @@ export interface TarEntry {
   sparse?: SparseContent
   /**
    * Encoding of names and numbers for which a plain header has no room: PAX records (the default; the only one with
-   * attributes and nanoseconds), GNU's long names and base-256 numbers, or none. `base256` is GNU's with all numbers in base
-   * 256.
+   * attributes and nanoseconds), GNU's long names and base-256 numbers, or none. `base256` is GNU's with all numbers in
+   * base 256.
    */
   encoding?: 'pax' | 'gnu' | 'base256' | 'ustar'
 }

@@ -1,4 +1,7 @@
-/** A certificate that nobody has signed but itself, valid for a hundred years. Its key is no secret: it is of tests only. */
+/**
+ * A certificate that nobody has signed but itself, valid for a hundred years. Its key is no secret: it is of tests
+ * only.
+ */
 export const testCertificate = {
   key: `-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgQiLqu1EdmJRKgWHz

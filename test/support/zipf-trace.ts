@@ -29,9 +29,9 @@ interface Layer {
 const between = (random: Random, least: number, most: number): number => least + random.below(most - least + 1)
 
 /**
- * Images of a base layer, a middle one and one of their own, as registries have them: few bases, some middles, and popular ones
- * are in more images. A mount reads what its image's boot reads, nearly all of it, and some chunks at random; one in thirty
- * reads its own layer from beginning to end.
+ * Images of a base layer, a middle one and one of their own, as registries have them: few bases, some middles, and
+ * popular ones are in more images. A mount reads what its image's boot reads, nearly all of it, and some chunks at
+ * random; one in thirty reads its own layer from beginning to end.
  */
 export function zipfTrace(random: Random, { images, mounts, skew, drift }: ZipfOptions): ZipfTrace {
   let next = 0
@@ -74,8 +74,8 @@ export function zipfTrace(random: Random, { images, mounts, skew, drift }: ZipfO
 }
 
 /**
- * The hits of the best policy there can be, which knows the future: what is read last from now on makes room (Belady, IBM Systems
- * Journal 1966).
+ * The hits of the best policy there can be, which knows the future: what is read last from now on makes room (Belady,
+ * IBM Systems Journal 1966).
  * @param capacity chunks that are kept
  */
 export function beladyHits({ reads }: Pick<ZipfTrace, 'reads'>, capacity: number): number {

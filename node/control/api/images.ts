@@ -19,7 +19,10 @@ export interface ListedImage {
   /** How much of it is on this host, and how much of that is in layers that other images here have, too. */
   localBytes: number
   sharedBytes: number
-  /** The last time that it was mounted, unmounted or seeded here (ISO 8601); now while it is mounted; absent where nobody knows. */
+  /**
+   * The last time that it was mounted, unmounted or seeded here (ISO 8601); now while it is mounted; absent where
+   * nobody knows.
+   */
   lastUsedAt?: string
   /** Why it is not evicted; empty where it may be. */
   pins: PinReason[]
@@ -27,7 +30,10 @@ export interface ListedImage {
   mounts: string[]
 }
 
-/** `pin`: by p2pfs pin. `seed`: for a seed job. `hot`: it is mounted often. `local`: it was made here, and nobody else need have it. */
+/**
+ * `pin`: by p2pfs pin. `seed`: for a seed job. `hot`: it is mounted often. `local`: it was made here, and nobody else
+ * need have it.
+ */
 export interface PinReason {
   why: 'pin' | 'seed' | 'hot' | 'local'
   job?: string

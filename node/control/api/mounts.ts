@@ -24,8 +24,8 @@ export interface MountRequest extends AuthorizedRequest {
   /** Default: `auto`, which is the daemon's `--pull`. */
   pull?: PullPolicy
   /**
-   * Whether the caller must prove that he may read the image, with one request to its registry, once a minute: with `auth`, or
-   * as anybody.
+   * Whether the caller must prove that he may read the image, with one request to its registry, once a minute: with
+   * `auth`, or as anybody.
    */
   requireAccess?: boolean
   /** The mount is given up after this time (ms). Default: none, but that of each step. */

@@ -17,7 +17,10 @@ export interface SeedResult {
   digest: string
   sizeBytes: number
   origin: Origin
-  /** The name by which it is mounted, here or elsewhere in the region, without a question to its registry: with the digest. */
+  /**
+   * The name by which it is mounted, here or elsewhere in the region, without a question to its registry: with the
+   * digest.
+   */
   mountBy?: string
   /** Present if the request asked to publish. */
   published?: PublishResult

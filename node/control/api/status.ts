@@ -61,7 +61,10 @@ export interface Status {
     platform: string
     format: string
     digest: string
-    /** The hosts that are believed about it. Absent where none is any more: the image is resolved anew when it is asked for. */
+    /**
+     * The hosts that are believed about it. Absent where none is any more: the image is resolved anew when it is asked
+     * for.
+     */
     belief?: Belief
     sizeBytes: number
     localBytes: number
@@ -122,7 +125,10 @@ export interface Status {
     owner?: Owner
     allowOthers?: boolean
     mountedAt: string
-    /** `native`: the kernel answers its reads by itself, so they are missing in `served` and boot profiles. `fuse`: the daemon does. */
+    /**
+     * `native`: the kernel answers its reads by itself, so they are missing in `served` and boot profiles. `fuse`: the
+     * daemon does.
+     */
     reads: 'native' | 'fuse'
     /** Present if this host has proved since that the rootfs is not the image. */
     contradicted?: true
@@ -131,7 +137,10 @@ export interface Status {
   nativeBytes: number
   /** Number of chunks in the store. */
   chunks: number
-  /** The room of the store on the disk, files for native reads included. `limitBytes`: the most that it may be now, where there is a limit. */
+  /**
+   * The room of the store on the disk, files for native reads included. `limitBytes`: the most that it may be now,
+   * where there is a limit.
+   */
   storeBytes: number
   limitBytes?: number
   evicted: Amount
@@ -169,7 +178,10 @@ export interface WaitingReadReport {
   asked: { peer: string; name?: string }[]
   /** Peers that did not deliver, with the code of the error. */
   refusals: { peer: string; name?: string; code: string }[]
-  /** `asked`: the registry's answer is waited for, or that of a neighbour region. Otherwise the code that it failed with. */
+  /**
+   * `asked`: the registry's answer is waited for, or that of a neighbour region. Otherwise the code that it failed
+   * with.
+   */
   registry?: string
   /** The code with which the last try failed; another one follows. */
   failure?: string

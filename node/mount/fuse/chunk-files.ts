@@ -20,8 +20,8 @@ export interface ChunkPiece {
 }
 
 /**
- * Reads of local chunks, for one thread: they block. The files that were used last are kept open. A chunk is hashed when a thread of
- * this process reads it first, and again whenever its file has changed since.
+ * Reads of local chunks, for one thread: they block. The files that were used last are kept open. A chunk is hashed
+ * when a thread of this process reads it first, and again whenever its file has changed since.
  */
 export class ChunkFiles {
   readonly #directory: string

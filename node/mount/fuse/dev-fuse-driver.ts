@@ -40,7 +40,6 @@ export interface DevFuseDriverParts {
 }
 
 /**
-
  * Serves /dev/fuse itself: worker threads block in read(2) on it and answer reads of local chunks. A read of a chunk that is
  * not local comes to the main thread, and the worker is free again.
  *

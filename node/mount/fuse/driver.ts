@@ -31,11 +31,9 @@ export interface FuseDriver {
    */
   setOwners: (name: string, uids: readonly number[]) => void
   /**
-
-
-   * Ends lookups of the image, which no mount here needs any more. Users that have it already are served on: a mount in another
-   * namespace, an open file. @returns whether there are none, so that it is served no more; if not, the handler is told when
-   * the last one has gone
+   * Ends lookups of the image, which no mount here needs any more. Users that have it already are served on: a mount in
+   * another namespace, an open file. @returns whether there are none, so that it is served no more; if not, the handler
+   * is told when the last one has gone
    */
   remove: (name: string) => Promise<boolean>
   /** Since this process has started. `errors`: reads that were answered with an I/O error. */

@@ -26,8 +26,8 @@ export interface NativeBuilderParts {
 }
 
 /**
- * Makes images ready to be read natively, one after the other, in the background, as soon as all their chunks are here: those
- * that are mounted first. A mount takes what is ready and waits for nothing.
+ * Makes images ready to be read natively, one after the other, in the background, as soon as all their chunks are here:
+ * those that are mounted first. A mount takes what is ready and waits for nothing.
  */
 export class NativeBuilder implements AsyncDisposable {
   readonly #parts: NativeBuilderParts

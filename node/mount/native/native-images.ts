@@ -36,7 +36,10 @@ export class NativeImages {
   /** The names of the segments of each image that is ready, in order, by the image and what it can be mounted as. */
   readonly #ready = new Map<string, { kinds: ReadonlySet<NativeKind>; segments: readonly string[]; metadata: string }>()
 
-  /** @param options `directory`: without symbolic links; `kinds`: what is made: with none, mounts that stand can only end */
+  /**
+   * @param options `directory`: without symbolic links; `kinds`: what is made: with none, mounts that stand can only
+   *   end
+   */
   constructor(parts: NativeImagesParts, { directory, kinds }: { directory: string; kinds: readonly NativeKind[] }) {
     this.#parts = parts
     this.segments = parts.segments
@@ -66,7 +69,8 @@ export class NativeImages {
   /**
    * Makes all that {@link mount} needs.
    * @param rootfs an image that is whole on this host
-   * @throws unavailable where there is no room, unsupported for an image that EROFS cannot be split for; the signal's reason
+   * @throws unavailable where there is no room, unsupported for an image that EROFS cannot be split for; the signal's
+   *   reason
    */
   async prepare(rootfs: string, manifest: RootfsManifest, keep: Keep): Promise<void> {
     const { segments } = this.#parts

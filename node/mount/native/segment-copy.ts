@@ -18,8 +18,8 @@ const verifyBytesPerSecond = 128 * 1024 * 1024
 const stepBytes = 4 * 1024 * 1024
 
 /**
- * Copies chunk files, one a line with its length, to one file. Where the filesystem shares blocks between files (XFS, btrfs),
- * copy_file_range(2) does that, and nothing is copied.
+ * Copies chunk files, one a line with its length, to one file. Where the filesystem shares blocks between files (XFS,
+ * btrfs), copy_file_range(2) does that, and nothing is copied.
  */
 const copyProgram = (call: number): string => `use Fcntl;
 my ($target) = @ARGV;
@@ -38,7 +38,8 @@ while (<STDIN>) {
 
 /**
  * Puts the chunks of a segment into one new file, in order, at the lowest priority.
- * @throws unavailable where a chunk is not here, or the disk refuses; unsupported on other architectures; the signal's reason
+ * @throws unavailable where a chunk is not here, or the disk refuses; unsupported on other architectures; the signal's
+ *   reason
  */
 export async function copySegment(
   table: ChunkTable,

@@ -72,8 +72,8 @@ export class SegmentFiles {
   }
 
   /**
-   * Lists the files, without those that a crash has left unfinished and those of none of these segments. After a boot, every
-   * file is checked again before it is used: {@link prepare} does.
+   * Lists the files, without those that a crash has left unfinished and those of none of these segments. After a boot,
+   * every file is checked again before it is used: {@link prepare} does.
    */
   async open(known: ReadonlySet<string>): Promise<void> {
     await mkdir(this.directory, { recursive: true, mode: 0o700 })

@@ -42,7 +42,10 @@ export interface Restriction {
   reason: string
 }
 
-/** Answers the reads of a mount that the page cache does not have: the kernel by itself (`native`), or the daemon (`fuse`). */
+/**
+ * Answers the reads of a mount that the page cache does not have: the kernel by itself (`native`), or the daemon
+ * (`fuse`).
+ */
 export type Reads = 'native' | 'fuse'
 
 export interface PlacedMount {
@@ -79,7 +82,10 @@ export interface Placement {
   remove: (spec: MountSpec) => Promise<void>
   /** Removes what cannot outlive the daemon, when it stops and for mounts that are gone when it starts. */
   end: (specs: readonly MountSpec[]) => Promise<void>
-  /** No mount has this rootfs as a tree any more: ends what nothing is bound to. @returns false if something still uses it */
+  /**
+   * No mount has this rootfs as a tree any more: ends what nothing is bound to. @returns false if something still uses
+   * it
+   */
   release: (rootfs: string) => Promise<boolean>
   /** Removes what belongs to none of these mounts, and is not in use: what a crash or a reboot has left. */
   tidy: (specs: readonly MountSpec[]) => Promise<void>

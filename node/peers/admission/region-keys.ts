@@ -38,9 +38,10 @@ export function openRegionSecret(region: string): RegionSecret {
 }
 
 /**
- * Reads the secrets of a region key file, those of members or, by `derive`, those of guests. A host proves the first one when it dials; it lets in whoever proves any.
+ * Reads the secrets of a region key file, those of members or, by `derive`, those of guests. A host proves the first
+ * one when it dials; it lets in whoever proves any.
  * @throws invalid where the file is no region key file, or where every user of the host can read it; unavailable where
- * it cannot be read
+ *   it cannot be read
  */
 export async function loadRegionSecrets(
   file: string,

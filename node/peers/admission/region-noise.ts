@@ -7,7 +7,10 @@ import type { RegionGate } from './region-gate.ts'
 /** The encryption that guests negotiate: libp2p names it on each connection, so that no guest is taken for a member. */
 export const guestNoiseProtocol = '/p2pfs/guest-noise/1'
 
-/** Noise whose handshake is bound to the proofs that were exchanged on the same connection before. With `asGuest`, that of guests: each accepts those who have proved it, and no others. */
+/**
+ * Noise whose handshake is bound to the proofs that were exchanged on the same connection before. With `asGuest`, that
+ * of guests: each accepts those who have proved it, and no others.
+ */
 export function regionNoise(
   gate: Pick<RegionGate, 'prologueOf' | 'isGuest'>,
   { asGuest = false }: { asGuest?: boolean } = {},

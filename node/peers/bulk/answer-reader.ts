@@ -15,9 +15,8 @@ export interface AnswerHandler {
 }
 
 /**
-
- * Parses the answers of a connection. The connection is read into {@link target}, so a chunk is where it is verified as soon
- * as it is read. The memory is that of one chunk, and of the header after it, which comes with it.
+ * Parses the answers of a connection. The connection is read into {@link target}, so a chunk is where it is verified as
+ * soon as it is read. The memory is that of one chunk, and of the header after it, which comes with it.
  */
 export class AnswerReader {
   readonly #handler: AnswerHandler

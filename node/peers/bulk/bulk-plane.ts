@@ -29,7 +29,6 @@ export interface BulkPlaneParts {
 }
 
 /**
-
  * Carries chunks that nobody waits for, over connections beside libp2p. Without such connections, as before {@link start},
  * chunks come over libp2p.
  */

@@ -7,7 +7,10 @@ export interface ChunkFiles {
   readonly writing: ChunkFileWriting
   /** Whether the disk has no room for chunks. */
   readonly isFull: boolean
-  /** Files of these chunks, which are right, have been written. Resolves when more may be: at once, unless the disk is behind. */
+  /**
+   * Files of these chunks, which are right, have been written. Resolves when more may be: at once, unless the disk is
+   * behind.
+   */
   adopt: (chunks: readonly WrittenChunk[]) => Promise<void>
   /** A file could not be written. */
   failed: (error: Error) => void

@@ -1,7 +1,6 @@
 /**
-
- * Decides whose turn it is. Sources take turns, and within a source its members do: a host with many identities at one address
- * gets no more than one with one. Each stands in it once.
+ * Decides whose turn it is. Sources take turns, and within a source its members do: a host with many identities at one
+ * address gets no more than one with one. Each stands in it once.
  */
 export class Turns<T extends { readonly source: string }> {
   /** The next source first, and in it the next member. */

@@ -55,7 +55,8 @@ export class ChunkClient {
   }
 
   /**
-   * Fetches one chunk from one member, which is dialled where it is not connected, and verifies it. A peer that sends anything else is banned.
+   * Fetches one chunk from one member, which is dialled where it is not connected, and verifies it. A peer that sends
+   * anything else is banned.
    * @throws missing, busy, timeout, unavailable, invalid; the signal's reason
    */
   async fetchChunk(

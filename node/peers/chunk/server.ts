@@ -26,9 +26,8 @@ import { UploadSlots } from './upload-slots.ts'
 /** Chunks that are read from the disk at once for one stream: enough to keep it full while one is being read. */
 const readsAtOnce = 4
 /**
-
- * Chunks that are read and sent at once for all: enough to keep the disk and a link of 10 Gbit/s busy. A chunk that is begun goes
- * before a read that somebody comes to wait for, so they are few, and some turns are for such reads alone.
+ * Chunks that are read and sent at once for all: enough to keep the disk and a link of 10 Gbit/s busy. A chunk that is
+ * begun goes before a read that somebody comes to wait for, so they are few, and some turns are for such reads alone.
  */
 const turnsInAll = { atOnce: 24, reserved: 8 } as const
 /** A chunk has its turn for so long at most (ms): who takes slowly does not hold up others. */
@@ -44,8 +43,8 @@ export interface ChunkServerParts {
 }
 
 /**
- * Answers wants of chunks by their priority, those of each source at a bounded pace, and in turn. When as many wait as there are
- * upload slots, further ones are sent to other holders, where this host knows any.
+ * Answers wants of chunks by their priority, those of each source at a bounded pace, and in turn. When as many wait as
+ * there are upload slots, further ones are sent to other holders, where this host knows any.
  */
 export class ChunkServer {
   readonly #parts: ChunkServerParts

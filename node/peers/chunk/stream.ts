@@ -32,9 +32,8 @@ const stillSilentMs = 2_000
 /** The longest that one want may take although the peer gets on with others (ms): it bounds what a starved one holds. */
 const longestMs = 60_000
 /**
-
- * A want is starved when one was answered that was sent so many later and does not go first. Servers work on four wants at once.
- * A chunk that the peer has to get itself takes its own time.
+ * A want is starved when one was answered that was sent so many later and does not go first. Servers work on four wants
+ * at once. A chunk that the peer has to get itself takes its own time.
  */
 const maxOvertaking = 64
 
@@ -180,7 +179,10 @@ export class ChunkStream {
     return this.#lastMet
   }
 
-  /** The time at which the wait for this want began anew: it was sent, or the peer got on with something (ms of the clock). */
+  /**
+   * The time at which the wait for this want began anew: it was sent, or the peer got on with something (ms of the
+   * clock).
+   */
   #dueMs({ sentAtMs }: Pending): number {
     return Math.max(sentAtMs, this.#parts.peer.standing.lastSignMs)
   }

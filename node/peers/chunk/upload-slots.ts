@@ -1,8 +1,9 @@
 import { wantPriorities, type WantPriority } from '../../../protocol/messages/chunk.ts'
 
 /**
- * Wants of all peers that wait to be served. It is full for a want when those that come before it, by their priority, fill its
- * slots: so demand is never refused for the sake of anything else. A source that has less than its share is not refused.
+ * Wants of all peers that wait to be served. It is full for a want when those that come before it, by their priority,
+ * fill its slots: so demand is never refused for the sake of anything else. A source that has less than its share is
+ * not refused.
  */
 export class UploadSlots {
   readonly #slots: number

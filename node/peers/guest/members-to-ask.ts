@@ -12,8 +12,9 @@ export interface MembersToAskParts {
 }
 
 /**
- * Members that a guest is told to ask for chunks of a segment: those that hold most of it, as this host or, in a large region, its trackers know. Where
- * nobody is known to hold any, those that have not said, in an order that is the same whoever is asked.
+ * Members that a guest is told to ask for chunks of a segment: those that hold most of it, as this host or, in a large
+ * region, its trackers know. Where nobody is known to hold any, those that have not said, in an order that is the same
+ * whoever is asked.
  * @throws the signal's reason
  */
 export async function membersToAsk(

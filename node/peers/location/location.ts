@@ -26,11 +26,9 @@ export interface LocationParts {
 }
 
 /**
-
-
- * Finds the holders of keys in a region in which not all members are connected. A key is the id of a segment or the digest of
- * an object. Each has three members as its trackers: hosts tell them what they hold, and ask them who else does. In a small
- * region nobody is told or asked: the swarm of every key is all members.
+ * Finds the holders of keys in a region in which not all members are connected. A key is the id of a segment or the
+ * digest of an object. Each has three members as its trackers: hosts tell them what they hold, and ask them who else
+ * does. In a small region nobody is told or asked: the swarm of every key is all members.
  */
 export class Location {
   readonly #parts: LocationParts
@@ -47,8 +45,8 @@ export class Location {
   #isStarted = false
 
   /**
-   * @param options `fullMesh`: members of the largest region in which all are connected to all; `known`: the trackers of the
-   *   members that the roster has from the begin
+   * @param options `fullMesh`: members of the largest region in which all are connected to all; `known`: the trackers
+   *   of the members that the roster has from the begin
    */
   constructor(
     parts: LocationParts,
@@ -106,7 +104,8 @@ export class Location {
   }
 
   /**
-   * Asks the trackers of the key who holds it. The question repeats what this host has said of the key, so the trackers know it at once.
+   * Asks the trackers of the key who holds it. The question repeats what this host has said of the key, so the trackers
+   * know it at once.
    * @param options `wanted`: members, at most 32; `order`: another number brings others
    * @returns members of the roster only; nobody is asked in a small region
    * @throws the signal's reason

@@ -6,9 +6,8 @@ import type { TrackerClient } from './tracker-client.ts'
 import { bucketOf, type NewTracker, type TrackerMap } from './tracker-map.ts'
 
 /**
-
- * The time at which trackers are told. `now`: others may ask at once. `soon`: the first tracker knows it by a question. `later`: in
- * its turn. `spread`: over a time that grows with the region, since all of it may have the same to tell.
+ * The time at which trackers are told. `now`: others may ask at once. `soon`: the first tracker knows it by a question.
+ * `later`: in its turn. `spread`: over a time that grows with the region, since all of it may have the same to tell.
  */
 export type Urgency = 'now' | 'soon' | 'later' | 'spread'
 
@@ -21,9 +20,8 @@ const turnMs = 250
 /** New trackers are told within this (ms), or {@link spreadMsPerMember}. */
 const handoverMs = 10_000
 /**
-
- * `spread` is over so long for each member of the region (ms): a tracker then hears from 100 in a second, and has to connect to
- * them first, which takes a fifth of a core. In a region of 10,000 it is 100 s.
+ * `spread` is over so long for each member of the region (ms): a tracker then hears from 100 in a second, and has to
+ * connect to them first, which takes a fifth of a core. In a region of 10,000 it is 100 s.
  */
 const spreadMsPerMember = 10
 /** Everything is told anew so often (ms): a tracker may have been started anew without a trace in the roster. */

@@ -61,8 +61,8 @@ export class TrackedKeys {
   }
 
   /**
-   * A member says what it holds of the key. Beyond the bound of a key one of its members makes room, which one is chance; beyond that
-   * of a member, its oldest key; beyond that of all, the oldest key of the member that has most.
+   * A member says what it holds of the key. Beyond the bound of a key one of its members makes room, which one is
+   * chance; beyond that of a member, its oldest key; beyond that of all, the oldest key of the member that has most.
    */
   say(member: string, key: Digest, said: Holds): void {
     if (said === holds.unsaid) return

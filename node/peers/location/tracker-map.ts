@@ -44,8 +44,9 @@ export function bucketOf(key: Digest): number {
 }
 
 /**
- * Which members track which keys: for each bucket the three of highest weight (rendezvous hashing), so that a member that
- * comes or goes moves its own buckets only. A change costs some ten thousand multiplications, however many members there are.
+ * Which members track which keys: for each bucket the three of highest weight (rendezvous hashing), so that a member
+ * that comes or goes moves its own buckets only. A change costs some ten thousand multiplications, however many members
+ * there are.
  */
 export class TrackerMap {
   readonly #roster: Pick<Roster, 'ids'>

@@ -141,15 +141,20 @@ export async function askProfile(
   return bytes === undefined ? undefined : parseBootProfile(bytes)
 }
 
-/** The blob of a publication, which the peer may still be reading. @throws invalid also where it has another digest; unavailable */
+/**
+ * Content that the peer has read from a registry lately, or reads now: a blob or manifest with this digest, or, for another key
+ * than a digest of content, what a registry said, which nothing proves.
+ * @throws invalid also where content has another digest; unavailable
+ */
 export async function askBlob(
   channel: ObjectChannel,
-  digest: Digest,
+  key: Digest,
+  { isNamedByDigest }: { isNamedByDigest: boolean },
   signal: AbortSignal,
 ): Promise<Uint8Array | undefined> {
-  const bytes = await ask(channel, { kind: 'blob', digest }, signal)
-  if (bytes !== undefined && digestOf(bytes) !== digest)
-    throw new P2pfsError('invalid', 'peer sent another blob', { digest })
+  const bytes = await ask(channel, { kind: 'blob', digest: key }, signal)
+  if (isNamedByDigest && bytes !== undefined && digestOf(bytes) !== key)
+    throw new P2pfsError('invalid', 'peer sent another blob', { digest: key })
   return bytes
 }
 

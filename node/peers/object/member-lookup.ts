@@ -58,8 +58,9 @@ export interface LookupResult<T> {
 /**
  * Asks the members of the region one question.
  *
- * 1. Members that are awake are asked, those first that have delivered or answered before: all together, or staggered, the next when none of those who were asked has got on
- *    for as long as members usually take, then four more, then sixteen. A member that says no is followed by another at once.
+ * 1. Members that are awake are asked, those first that have delivered or answered before: all together, or staggered,
+ *    the next when none of those who were asked has got on for as long as members usually take, then four more, then
+ *    sixteen. A member that says no is followed by another at once.
  * 2. The first answer wins. When all that are awake have said no, those that fell silent a moment ago are asked and
  *    waited for as long as members usually take; those that have been silent again and again only where nobody else has
  *    answered at all.

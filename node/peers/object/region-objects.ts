@@ -159,18 +159,21 @@ export class RegionObjects {
   }
 
   /**
-   * Asks one member for a blob of a publication, which it may still be reading: the signal says how long that may take.
+   * Asks one member for what it has read from a registry, or still reads: the signal says how long that may take.
+   * @param options `isNamedByDigest`: whether the key is the digest of the content; otherwise nothing proves what it sends
    * @returns undefined where it does not have it, or is not connected
    * @throws unavailable, invalid, timeout; the signal's reason
    */
   async fetchBlob(
-    digest: Digest,
+    key: Digest,
     peerId: string,
-    { signal }: { signal: AbortSignal },
+    { signal, isNamedByDigest = true }: { signal: AbortSignal; isNamedByDigest?: boolean },
   ): Promise<Uint8Array | undefined> {
     const peer = this.#parts.membership.members().find(({ id }) => id === peerId)
     if (peer === undefined) return undefined
-    return await this.#ask(peer, signal, async (channel, ended) => await askBlob(channel, digest, ended)).answer
+    const question: Question<Uint8Array> = async (channel, ended) =>
+      await askBlob(channel, key, { isNamedByDigest }, ended)
+    return await this.#ask(peer, signal, question).answer
   }
 
   /**

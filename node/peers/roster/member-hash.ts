@@ -3,7 +3,10 @@ import { hash } from 'node:crypto'
 /** Rings on which each host has a neighbour on either side: eight neighbours make a graph that hardly falls apart. */
 export const ringCount = 4
 
-/** Figures that are computed of a peer id once: its places on the rings, and the words that its share of keys is computed of. */
+/**
+ * Figures that are computed of a peer id once: its places on the rings, and the words that its share of keys is
+ * computed of.
+ */
 export interface MemberHash {
   /** Places on the {@link ringCount} rings: words with a sign, which take least memory. */
   readonly places: readonly number[]

@@ -176,7 +176,10 @@ export class Roster {
     return this.#suspects.size > 0
   }
 
-  /** A member has gone. This host stays. @param sequence of its last record; of the one that is here where it is not given */
+  /**
+   * A member has gone. This host stays. @param sequence of its last record; of the one that is here where it is not
+   * given
+   */
   bury(id: string, sequence = this.#entries.get(id)?.sequence ?? 0): void {
     const entry = this.#entries.get(id)
     if (id === this.own || entry === undefined) return

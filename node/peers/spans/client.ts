@@ -39,7 +39,8 @@ export class SpanClient {
     let stream = this.#streams.get(peer)
     if (stream === undefined || stream.hasEnded) {
       const onLie = (error: P2pfsError): void => membership.ban(peer, error)
-      stream = new SpanStream(host.dialProtocol(peer.libp2pId, spanProtocol, { signal }), onLie)
+      const onAnswer = (): void => peer.standing.gotOn()
+      stream = new SpanStream(host.dialProtocol(peer.libp2pId, spanProtocol, { signal }), { onAnswer, onLie })
       this.#streams.set(peer, stream)
     }
     return await stream.ask(question)
@@ -51,17 +52,24 @@ interface Pending {
   answer: PromiseWithResolvers<SpanPlace[]>
 }
 
+interface StreamEvents {
+  /** Called for each answer. */
+  onAnswer: () => void
+  /** Called where the steward breaks the protocol. */
+  onLie: (error: P2pfsError) => void
+}
+
 /** One stream to a steward: answers come in the order of the questions. */
 class SpanStream {
   readonly #stream: Promise<Stream>
-  readonly #onLie: (error: P2pfsError) => void
+  readonly #events: StreamEvents
   /** Questions without an answer, the oldest first. */
   readonly #pending: Pending[] = []
   hasEnded = false
 
-  constructor(stream: Promise<Stream>, onLie: (error: P2pfsError) => void) {
+  constructor(stream: Promise<Stream>, events: StreamEvents) {
     this.#stream = stream
-    this.#onLie = onLie
+    this.#events = events
     void this.#read()
   }
 
@@ -87,12 +95,13 @@ class SpanStream {
         if (pending?.spans !== places.length)
           throw new P2pfsError('invalid', 'the steward answers what it was not asked')
         this.#pending.shift()
+        this.#events.onAnswer()
         pending.answer.resolve(places)
       }
       this.#end(new P2pfsError('unavailable', 'the steward closed the stream'))
     } catch (error) {
       stream?.abort(error as Error)
-      if (isP2pfsError(error, 'invalid')) this.#onLie(error)
+      if (isP2pfsError(error, 'invalid')) this.#events.onLie(error)
       this.#end(error)
     }
   }

@@ -7,7 +7,10 @@ import type { Peer } from '../peer.ts'
 import { SourcePace } from '../source-pace.ts'
 import type { SpanAnswers } from './span-answers.ts'
 
-/** Answers members for whose spans this host is the steward, or the deputy: whoever is asked is. It need not track the segment. */
+/**
+ * Answers members for whose spans this host is the steward, or the deputy: whoever is asked is. It need not track the
+ * segment.
+ */
 export class SpanServer {
   readonly #answers: Pick<SpanAnswers, 'places'>
   readonly #pace = new SourcePace(limits.spans)

@@ -5,8 +5,8 @@ import type { Membership } from '../membership.ts'
 import type { SpanBook } from './span-book.ts'
 import type { StewardQuestions } from './steward-questions.ts'
 
-/** A steward has at least this time to answer a deputy (ms): its asker waits for a little longer. */
-const stewardMs = 200
+/** A steward has at least this time to answer a deputy (ms), and more where it is known to be there: its asker waits for a little longer. */
+const stewardMs = { least: 200, awake: 700 } as const
 /**
  * The deputies of all cohorts may connect to one steward at once: so much longer for each of them (ms), which is twice what that
  * costs the steward. In a region of 10,000 members a steward that is dead costs a second.
@@ -61,7 +61,8 @@ export class SpanAnswers {
     const asked = { table, spans: open, without, onBehalfOf: asker }
     const told = await questions.ask(stewardsOf(table, Math.floor(open[0]! / groupSpans)), asked, {
       urgency: new Urgency(true),
-      leastMs: stewardMs + deputiesMs(membership),
+      leastMs: stewardMs.least + deputiesMs(membership),
+      awakeMs: stewardMs.awake + deputiesMs(membership),
       answerOwn: () => this.#asSteward(asker, asked),
     })
     let next = 0

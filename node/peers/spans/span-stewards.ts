@@ -9,6 +9,8 @@ import type { StewardQuestions } from './steward-questions.ts'
 
 /** A deputy, which may have to ask the steward first, has at least this time (ms). */
 const deputyMs = 250
+/** One that is known to be there has at least this time (ms), after which any member counts as silent. */
+const awakeMs = 1_000
 /** A steward's answer is kept for so long (ms), and asked for anew then. */
 const placeMs = 30_000
 /** The same where no steward answered (ms): this host reads by itself, as if it were alone. */
@@ -34,7 +36,9 @@ interface Question {
   table: Digest
   group: number
   without: string | undefined
-  urgencies: Urgency[]
+  /** As urgent as the most urgent read that waits for any of them. */
+  urgency: Urgency
+  /** What the most patient of those gives the steward (ms). */
   leastMs: number
   spans: Map<number, PromiseWithResolvers<undefined>>
 }
@@ -48,7 +52,7 @@ export class SpanStewards {
   readonly #parts: SpanStewardsParts
   readonly #places: ExpiringMap<string, SpanPlace>
   /** Bounded by the fetches that are under way. */
-  readonly #asking = new Map<string, Promise<undefined>>()
+  readonly #asking = new Map<string, { question: Question; answered: Promise<undefined> }>()
   #gathered = new Map<string, Question>()
 
   constructor(parts: SpanStewardsParts) {
@@ -69,16 +73,21 @@ export class SpanStewards {
     return member === undefined || member.standing.current > standings.unproven ? undefined : place
   }
 
+  /** The place that was named for the chunk, whether its member is connected and well or not: whoever can wait for one may reach it. */
+  namedPlaceOf(table: Digest, index: number): SpanPlace | undefined {
+    return this.#places.get(keyOf(table, index))
+  }
+
   /** How deep this host is in the span's tree of relays: undefined where no steward has placed it there. */
   depthOf(table: Digest, index: number): number | undefined {
-    return this.#places.get(keyOf(table, index))?.depth
+    return this.namedPlaceOf(table, index)?.depth
   }
 
   /**
    * Resolves when a steward has said who reads the span of the chunk, or none has in time: then this host does. The member
    * that was named before, if any, has not delivered.
    * Spans that are asked for in one turn of the event loop are asked for together. Never rejects.
-   * @param options `leastMs`: a steward has at least this time
+   * @param options `leastMs`: a steward has at least this time; one that has been asked already has what it was given then
    */
   async ask(
     table: Digest,
@@ -86,26 +95,32 @@ export class SpanStewards {
     { urgency, leastMs = 0 }: { urgency: Urgency; leastMs?: number },
   ): Promise<void> {
     const key = keyOf(table, index)
-    const span = Math.floor(index / spanChunks)
-    const group = Math.floor(span / groupSpans)
-    const without = this.#places.get(key)?.member
-    const together = `${table} ${group} ${without ?? ''}`
     let asking = this.#asking.get(key)
     if (asking === undefined) {
-      let question = this.#gathered.get(together)
-      if (question === undefined) {
-        question = { table, group, without, urgencies: [], leastMs: 0, spans: new Map() }
-        this.#gathered.set(together, question)
-        if (this.#gathered.size === 1) setImmediate(() => this.#askGathered())
-      }
-      question.urgencies.push(urgency)
-      question.leastMs = Math.max(question.leastMs, leastMs)
+      const span = Math.floor(index / spanChunks)
+      const question = this.#gather(table, Math.floor(span / groupSpans), this.#places.get(key)?.member)
       const answered = Promise.withResolvers<undefined>()
       question.spans.set(span, answered)
-      asking = answered.promise
+      asking = { question, answered: answered.promise }
       this.#asking.set(key, asking)
-    } else this.#gathered.get(together)?.urgencies.push(urgency)
-    await asking
+    }
+    const { question, answered } = asking
+    question.leastMs = Math.max(question.leastMs, leastMs)
+    if (urgency.isUrgent) question.urgency.raise()
+    else urgency.onRaise(() => question.urgency.raise())
+    await answered
+  }
+
+  /** The question that is asked at the end of this turn of the event loop. */
+  #gather(table: Digest, group: number, without: string | undefined): Question {
+    const together = `${table} ${group} ${without ?? ''}`
+    let question = this.#gathered.get(together)
+    if (question === undefined) {
+      question = { table, group, without, urgency: new Urgency(false), leastMs: 0, spans: new Map() }
+      this.#gathered.set(together, question)
+      if (this.#gathered.size === 1) setImmediate(() => this.#askGathered())
+    }
+    return question
   }
 
   #askGathered(): void {
@@ -126,9 +141,11 @@ export class SpanStewards {
       said = late
       this.#keep(table, numbers, late)
     }
+    const forDeputiesMs = membership.isSmall ? 0 : deputiesMs(membership)
     const places = await questions.ask(membership.byResponsibility(`${table} ${group}`, membership.cohort()), asked, {
-      urgency: Urgency.ofAny(question.urgencies),
-      leastMs: Math.max(question.leastMs, membership.isSmall ? 0 : deputyMs + deputiesMs(membership)),
+      urgency: question.urgency,
+      leastMs: Math.max(question.leastMs, membership.isSmall ? 0 : deputyMs + forDeputiesMs),
+      awakeMs: awakeMs + forDeputiesMs,
       answerOwn: async () => await answers.places(own, asked),
       onLate,
     })

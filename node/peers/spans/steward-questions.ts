@@ -15,6 +15,11 @@ import type { SpanClient } from './client.ts'
 const answerBounds = { firstMs: 250, minMs: 20, maxMs: 500 } as const
 /** How long it may take to connect to a member, before there are samples and within bounds (ms): some round trips, and its turn. */
 const connectBounds = { firstMs: 500, minMs: 250, maxMs: 1_000 } as const
+/**
+ * A steward that has answered this host anything for so long (ms) is there: it gets the time that its asker has for such a one. To
+ * pass over one that is short of a core has its spans read twice, as all who ask it at once do so.
+ */
+const awakeForMs = 5_000
 /** A steward that was just connected to may take so many times as long as that took: many others may connect to it, too. */
 const meetingFactor = 4
 /** A question that nobody waits for gives its steward this time (ms), or so many times what stewards usually take. */
@@ -43,6 +48,8 @@ export interface AskOptions {
   urgency: Urgency
   /** A steward has at least this time to be connected to, and again to answer (ms). */
   leastMs: number
+  /** One that has answered this host anything a moment ago has at least this time to answer (ms). */
+  awakeMs: number
   /** The answer of this host, where it is the steward. */
   answerOwn: () => SpanPlace[] | Promise<SpanPlace[]>
   /** Called with what a steward says that was passed over. */
@@ -69,7 +76,7 @@ export class StewardQuestions {
   async ask(
     stewards: readonly string[],
     question: SpanQuestion,
-    { urgency, leastMs, answerOwn, onLate }: AskOptions,
+    { urgency, leastMs, awakeMs, answerOwn, onLate }: AskOptions,
   ): Promise<SpanPlace[] | undefined> {
     const { own, client, log, clock } = this.#parts
     const asked = stewards.filter((id) => !this.#avoided.has(id)).slice(0, maxAsked)
@@ -80,13 +87,15 @@ export class StewardQuestions {
       try {
         const connectMs = await this.connect(steward, { leastMs })
         const startedAtMs = clock.now()
+        // Whoever has waited once for one that is there no more does not wait as long again.
+        const isAwake = steward === asked[0] && startedAtMs - this.#lastSignMs(steward) < awakeForMs
         const asking = client.ask(steward, question)
         asking.then(
           () => this.#latency.add(clock.now() - startedAtMs),
           () => undefined,
         )
         const meetingMs = Math.min(connectMs * meetingFactor, answerBounds.maxMs)
-        const patienceMs = Math.max(this.#latency.p95Ms, meetingMs, leastMs)
+        const patienceMs = Math.max(this.#latency.p95Ms, meetingMs, leastMs, isAwake ? awakeMs : 0)
         const places = await Promise.race([late.promise, asking, this.#patience(patienceMs, urgency, asking)])
         if (places !== undefined) return places
         // It may be busy: what it says later counts from then on, or hosts that did not wait would read all by themselves.
@@ -131,6 +140,10 @@ export class StewardQuestions {
     const ms = this.#parts.clock.now() - startedAtMs
     this.#connecting.add(ms)
     return ms
+  }
+
+  #lastSignMs(id: string): number {
+    return this.#parts.membership.members().find((member) => member.id === id)?.standing.lastSignMs ?? -Infinity
   }
 
   /** Resolves when the steward has had its time, without that in which this host itself was late. */

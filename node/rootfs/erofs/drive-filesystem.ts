@@ -26,15 +26,15 @@ export interface DriveFilesystem {
   /** Its own bytes; the rest of the last block, and the pieces, follow. */
   head: Buffer
   /**
-   * Parts of the file in which one device ends and another begins: the kernel maps chunks of one size. They stand behind the
-   * head, each from a new chunk's worth of blocks (bytes of the file).
+   * Parts of the file in which one device ends and another begins: the kernel maps chunks of one size. They stand
+   * behind the head, each from a new chunk's worth of blocks (bytes of the file).
    */
   pieces: { offset: number; lengthBytes: number; at: number }[]
 }
 
 /**
- * Lays out the filesystem of a drive: `rootfs.img` is the devices' contents, in order, and nothing of them is copied but for
- * the pieces.
+ * Lays out the filesystem of a drive: `rootfs.img` is the devices' contents, in order, and nothing of them is copied
+ * but for the pieces.
  * @param deviceBytes length of each device, a multiple of 4096; empty ones are left out by the caller
  * @param uuid 16 bytes
  */

@@ -13,8 +13,8 @@ export interface SplitMetadata {
 }
 
 /**
- * Makes of an EROFS image whose metadata and data segments follow each other one whose data segments are devices: the kernel
- * finds a file's blocks by their place in the whole.
+ * Makes of an EROFS image whose metadata and data segments follow each other one whose data segments are devices: the
+ * kernel finds a file's blocks by their place in the whole.
  * @param firstBlock of the metadata segment; not changed
  * @param metadataBytes length of the metadata segment
  * @param layerBytes length of each data segment; an empty one gets no device

@@ -1,10 +1,16 @@
 import { spawn } from 'node:child_process'
 import { rawChunkBytes } from '../../../protocol/raw-image.ts'
 
-/** The list of a file in more parts than some hundred thousand is given up (bytes): reading the zeros costs less than telling where they are. */
+/**
+ * The list of a file in more parts than some hundred thousand is given up (bytes): reading the zeros costs less than
+ * telling where they are.
+ */
 const maxListBytes = 8 * 1024 * 1024
 
-/** Lists the parts of its input that are no holes: lseek(2), SEEK_DATA is 3 and SEEK_HOLE is 4; errno 6, ENXIO, is the end. */
+/**
+ * Lists the parts of its input that are no holes: lseek(2), SEEK_DATA is 3 and SEEK_HOLE is 4; errno 6, ENXIO, is the
+ * end.
+ */
 const program = `my ($at, $end) = (0, $ARGV[0]);
 while ($at < $end) {
   my $data = sysseek(STDIN, $at, 3);
@@ -20,7 +26,8 @@ export interface ChunkRange {
 }
 
 /**
- * Finds the chunks of a file that are not wholly in its holes; Node has no call for that. The position of the file is moved.
+ * Finds the chunks of a file that are not wholly in its holes; Node has no call for that. The position of the file is
+ * moved.
  * @returns in order, no two of which touch; undefined where the filesystem does not tell, or nobody here can ask it
  * @throws the signal's reason
  */

@@ -10,7 +10,10 @@ import { PutsInFlight } from '../puts-in-flight.ts'
 /** Chunks that are being kept at once, bytes. */
 const maxInFlightBytes = 8 * 1024 * 1024
 
-/** Makes index and chunks of a layer of a raw image, pushed in pieces of any size. It does for it what `LayerIndexer` does for a tar. */
+/**
+ * Makes index and chunks of a layer of a raw image, pushed in pieces of any size. It does for it what `LayerIndexer`
+ * does for a tar.
+ */
 export class RawIndexer {
   readonly #sink: ChunkSink
   readonly #limits: LayerLimits

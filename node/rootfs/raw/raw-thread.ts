@@ -10,7 +10,10 @@ import type { FromRawThread, RawThreadSetup, ToRawThread } from './thread-messag
 
 /** Chunks that are read with one call, and asked about in one message. */
 const batchChunks = 32
-/** Batches that are in memory (with those chunks, 16 MiB): one is being hashed while answers about others are on their way. */
+/**
+ * Batches that are in memory (with those chunks, 16 MiB): one is being hashed while answers about others are on their
+ * way.
+ */
 const maxBatches = 4
 
 /** How long an empty pipe is left alone (ms): a pipe of 64 KiB that is emptied once in this time carries 60 MB/s. */

@@ -17,9 +17,8 @@ export interface RawImageRead {
 }
 
 /**
-
- * Reads a raw image once, in a thread of its own, which hashes its chunks and writes those that are missing. The memory of the
- * thread is bounded, and the same for all images. When this returns or throws, nothing is written any more.
+ * Reads a raw image once, in a thread of its own, which hashes its chunks and writes those that are missing. The memory
+ * of the thread is bounded, and the same for all images. When this returns or throws, nothing is written any more.
  * @param file `sizeBytes`: undefined for a pipe, which does not block
  * @param files takes the chunks; it is disposed of after this
  * @throws unavailable where the file cannot be read; what `files` throws; the signal's reason

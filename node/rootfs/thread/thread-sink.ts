@@ -12,8 +12,8 @@ interface Pending {
 }
 
 /**
- * The sink of a thread that makes chunks. It asks the thread that has started this one what becomes of each chunk, many at a
- * time, and writes their files itself, so that the bytes stay here. Where there are no files all bytes are sent.
+ * The sink of a thread that makes chunks. It asks the thread that has started this one what becomes of each chunk, many
+ * at a time, and writes their files itself, so that the bytes stay here. Where there are no files all bytes are sent.
  */
 export class ThreadSink implements ChunkSink {
   /** The buffers of chunks that have been kept, to be used again. */

@@ -26,9 +26,8 @@ export class InodeTable {
   /** Size of a file; minor number of a device. */
   readonly #sizes = new WideColumn()
   /**
-
-   * One number, whose meaning the kind of inode decides. A file with one run of blocks: the first block plus 1. Another file: the
-   * begin of its list of extents. A symbolic link: the place of its target. A device: its major number.
+   * One number, whose meaning the kind of inode decides. A file with one run of blocks: the first block plus 1. Another
+   * file: the begin of its list of extents. A symbolic link: the place of its target. A device: its major number.
    */
   readonly #contents = new Column(Uint32Array)
   /** Place of the extended attributes plus 1. */

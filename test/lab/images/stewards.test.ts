@@ -21,7 +21,10 @@ const scenarios = ['denied', 'burst', 'seeds', 'formats', 'stalled', 'killed'] a
 type Scenario = (typeof scenarios)[number]
 const layerCount = 4
 const layerBytes = 2 << 20
-/** Tags of an image that differ in its config, so that any host is the steward of one of them, and any other the next in rank. */
+/**
+ * Tags of an image that differ in its config, so that any host is the steward of one of them, and any other the next in
+ * rank.
+ */
 const variants = 120
 /** The host that has no credentials at first. */
 const stranger = 'n3'

@@ -7,7 +7,10 @@ import { after, before, test } from 'node:test'
 import { formatRegionKey } from '../../../protocol/region-key.ts'
 import { rates, readBlocks, TwoRegions } from './two-regions.ts'
 
-/** The most that one host reads of the registry for a tag: manifests, a config, a list of publications (bytes); 6 kB are measured. */
+/**
+ * The most that one host reads of the registry for a tag: manifests, a config, a list of publications (bytes); 6 kB are
+ * measured.
+ */
 const wordsBytes = 16_000
 /** With what frames, proofs and two hosts that read at once add. */
 const aboutOne = 1.2

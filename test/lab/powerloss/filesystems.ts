@@ -10,8 +10,9 @@ export interface Filesystem {
   /** The smallest disk that it takes (MiB). */
   diskMiB: number
   /**
-   * The sector size of disks that it is safe on: they write a sector as a whole (bytes). XFS replays parts of blocks, and btrfs has superblocks of
-   * 4 KiB without a journal: they rest on disks of the last twenty years, whose sectors are of 4 KiB.
+   * The sector size of disks that it is safe on: they write a sector as a whole (bytes). XFS replays parts of blocks,
+   * and btrfs has superblocks of 4 KiB without a journal: they rest on disks of the last twenty years, whose sectors
+   * are of 4 KiB.
    */
   sectorBytes: number
   /** Most commit often, so that names get to the disk long before the bytes do. */

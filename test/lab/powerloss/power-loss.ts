@@ -34,8 +34,8 @@ export interface PowerLossRound {
 }
 
 /**
- * Runs a store on a disk whose power is cut at a random instant, again and again; each round goes on with what the one before
- * has left.
+ * Runs a store on a disk whose power is cut at a random instant, again and again; each round goes on with what the one
+ * before has left.
  * @param directory an empty one; it must be unmounted by nobody else
  */
 export async function* losePower(

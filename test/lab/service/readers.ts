@@ -29,7 +29,10 @@ function contentOf(path: string, [command = '', ...argv]: readonly string[]): st
   return execFileSync(command, [...argv, 'sh', '-c', once, 'sh', path], { encoding: 'utf8' }).trim()
 }
 
-/** One process for each mount, which compares all of it with what was there at first; the page cache is dropped all the time. */
+/**
+ * One process for each mount, which compares all of it with what was there at first; the page cache is dropped all the
+ * time.
+ */
 export class Readers {
   readonly #stopFile: string
   readonly #readers: { child: ChildProcess; said: string }[]

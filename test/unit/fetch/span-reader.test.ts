@@ -58,6 +58,40 @@ test('a reader that gets on with other chunks is not passed over for one that it
   assert.deepEqual([sources, atRegistry], [Array.from({ length: 5 }, () => 'peer'), []])
 })
 
+test('a reader that gets on with others of a boot is not passed over for one that it comes to after more than four seconds', async () => {
+  const script: Script = async (want, far, place) => {
+    await far.sleep(3_000 * place)
+    await far.give(want)
+  }
+  const { read, atRegistry } = scriptedRegion({ a: script }, hasIt, { reader: 'a' })
+  const reads = Array.from({ length: 5 }, async (_, index) => await read(index, { priority: 'boot', withinMs: 20_000 }))
+  const sources = (await Promise.all(reads)).map(({ source }) => source)
+  assert.deepEqual([sources, atRegistry], [Array.from({ length: 5 }, () => 'peer'), []])
+})
+
+test('a reader that gets on with others, and says nothing of one chunk of a boot, is passed over after thirty seconds', async () => {
+  const { read, clock, peers } = scriptedRegion({ a: silent }, hasIt, { reader: 'a' })
+  for (let atMs = 0; atMs < 60_000; atMs += 1_000) clock.after(atMs, () => peers['a']!.standing.gotOn())
+  const { source, ms } = await read(0, { priority: 'boot', withinMs: 60_000 })
+  assert.deepEqual([source, ms], ['registry', 30_100])
+})
+
+test('whoever comes to wait for a chunk of a boot lets its reader answer that before it is passed over', async () => {
+  const script: Script = async (want, { sleep, tellComing, give }) => {
+    if (want.kind === 'raise') return
+    await sleep(430)
+    await tellComing(want)
+    await sleep(500)
+    await give(want)
+  }
+  const { fetcher, clock, atRegistry } = scriptedRegion({ a: script }, hasIt, { reader: 'a' })
+  const ahead = fetcher.fetch(chunk(0).request, { signal, priority: 'boot' })
+  await clock.pass(400)
+  const waiting = fetcher.fetch(chunk(0).request, { signal, priority: 'demand' })
+  await clock.pass(1_000)
+  assert.deepEqual([(await ahead).source, (await waiting).source, atRegistry], ['peer', 'peer', []])
+})
+
 test('a steward that names members that have nothing is asked three times, and none of these is blamed', async () => {
   const lacks: Script = async (want, { lack }) => await lack(want)
   const scripts = { a: lacks, b: lacks, c: lacks, d: lacks }

@@ -30,7 +30,10 @@ const image: ResolvedImage = {
 }
 const record = {} as ImageRecord
 
-/** Imports an image on a host that has this of its layer. @returns whether the layer was read, and what the rootfs stands on */
+/**
+ * Imports an image on a host that has this of its layer. @returns whether the layer was read, and what the rootfs
+ * stands on
+ */
 async function importWith(
   known: { own?: boolean; told?: boolean; published?: boolean },
   options: Omit<ImportOptions, 'signal'> = {},

@@ -203,6 +203,14 @@ test('a blob that its member still reads is waited for, as long as the asker lik
   assert.equal(other.error?.code, 'invalid', 'a member that sends another blob')
 })
 
+test('what a registry said, as a member tells, is taken as it is', async () => {
+  const said = Buffer.from('a list')
+  const { objects, timed, region } = lab({ a: async (stream) => await writeFrame(stream, [encodeObjectAnswer(said)]) })
+  const { value } = await timed(objects.fetchBlob(diffId, 'a', { signal, isNamedByDigest: false }))
+  assert.deepEqual(Buffer.from(value!), said)
+  assert.equal(region.membership.members().length, 1)
+})
+
 test('a member that says that a blob is coming, and no more, has its stream ended when the asker gives up', async () => {
   let hasEnded = false
   const promises: Script = async (stream) => {

@@ -5,7 +5,10 @@ import { P2pfsError } from '../../../protocol/errors.ts'
 import { maxSharedBlobBytes } from '../../../protocol/messages/object.ts'
 import type { SpanPlace } from '../../../protocol/messages/span.ts'
 import { silentLog } from '../../../node/base/log.ts'
+import { orAbort } from '../../../node/base/single-flight.ts'
+import type { Member } from '../../../node/peers/peer.ts'
 import { SpanBook } from '../../../node/peers/spans/span-book.ts'
+import type { RegionObjects } from '../../../node/peers/object/region-objects.ts'
 import { SharedBlobs } from '../../../node/peers/object/shared-blobs.ts'
 import { settled } from '../../support/fake-clock.ts'
 
@@ -18,6 +21,11 @@ class Region {
   readonly reads: string[] = []
   readonly hosts = new Map<string, SharedBlobs>()
   readonly gone = new Set<string>()
+  readonly silent = new Set<string>()
+  /** Those that took a member's word. */
+  readonly unproved = new Set<string>()
+  /** Those that were connected to, in this order. */
+  readonly reached: string[] = []
   readonly registry = Promise.withResolvers<Uint8Array>()
   nowMs = 0
   readonly #book = new SpanBook({ isHere: (id) => !this.gone.has(id), now: () => this.nowMs })
@@ -35,19 +43,27 @@ class Region {
   }
 
   #host(id: string): SharedBlobs {
-    let place: SpanPlace | undefined
+    const places = new Map<Digest, SpanPlace>()
     const spans = {
       ask: async (table: Digest) => {
-        place = this.#book.place(id, table, 0, place?.member)
+        places.set(table, this.#book.place(id, table, 0, places.get(table)?.member))
         await Promise.resolve()
       },
-      placeOf: () => place,
+      namedPlaceOf: (table: Digest) => places.get(table),
     }
-    const fetchBlob = async (digest: Digest, peer: string): Promise<Uint8Array | undefined> => {
+    const reach = async (peer: string): Promise<Member> => {
+      this.reached.push(peer)
+      if (this.gone.has(peer)) throw new P2pfsError('unavailable', 'it cannot be reached')
+      return await Promise.resolve({ id: peer, standing: { isSilent: this.silent.has(peer) } } as Member)
+    }
+    const fetchBlob: RegionObjects['fetchBlob'] = async (digest, peer, { signal, isNamedByDigest = true }) => {
+      if (!isNamedByDigest) this.unproved.add(id)
       if (this.gone.has(peer)) throw new P2pfsError('unavailable', 'it has gone')
-      return await this.hosts.get(peer)?.find(digest)
+      const found = this.hosts.get(peer)?.find(digest)
+      return found && (await orAbort(found, signal))
     }
-    return new SharedBlobs({ spans, region: { fetchBlob }, log: silentLog, now: () => this.nowMs })
+    const region = { fetchBlob }
+    return new SharedBlobs({ spans, membership: { reach }, region, log: silentLog, now: () => this.nowMs })
   }
 }
 
@@ -75,6 +91,7 @@ test('where the reader fails, another one reads for the rest, and the reader its
     throw new P2pfsError('denied', 'not with these credentials')
   }
   const first = assert.rejects(region.get('h0', { read: fails }), { code: 'denied' })
+  assert.ok(region.hosts.get('h0')!.find(blob.digest) !== undefined, 'nobody takes what is found')
   const others = ['h1', 'h2', 'h3'].map(async (id) => await region.get(id))
   region.registry.resolve(bytes)
   await first
@@ -92,6 +109,66 @@ test('a reader that has gone is replaced', async () => {
   assert.deepEqual(await region.get('h1'), bytes)
   assert.deepEqual(await region.get('h2'), bytes)
   assert.deepEqual(region.reads, ['h0', 'h1'])
+})
+
+test('what a registry says is asked once, and those who are told know that nothing proves it', async () => {
+  const region = new Region(10)
+  const key = digestOf(Buffer.from('a question'))
+  const answers = Promise.all(
+    [...region.hosts].map(async ([id, host]) => {
+      const read = async (): Promise<Uint8Array> => {
+        region.reads.push(id)
+        return await region.registry.promise
+      }
+      return await host.ask(key, read, { signal })
+    }),
+  )
+  await settled()
+  region.registry.resolve(bytes)
+  for (const [i, answer] of (await answers).entries()) assert.deepEqual(answer, { bytes, isFirsthand: i === 0 })
+  assert.deepEqual([region.reads, region.unproved.size], [['h0'], 9])
+})
+
+test('what a registry said is kept for ten seconds, and is not firsthand any more', async () => {
+  const region = new Region(1)
+  const host = region.hosts.get('h0')!
+  const key = digestOf(Buffer.from('a question'))
+  const ask = async (): Promise<boolean> =>
+    (await host.ask(key, async () => await Promise.resolve(bytes), { signal })).isFirsthand
+  assert.deepEqual([await ask(), await ask()], [true, false])
+  region.nowMs = 9_999
+  assert.ok(host.find(key) !== undefined)
+  region.nowMs = 10_000
+  assert.deepEqual([host.find(key), await ask()], [undefined, true])
+})
+
+test('a host that asks again without a failure asks whom it was sent to', async () => {
+  const region = new Region(2)
+  const first = new AbortController()
+  void region.get('h0')
+  await settled()
+  const givenUp = region.hosts
+    .get('h1')!
+    .get(blob, async () => await Promise.reject(new Error('h1 reads')), { signal: first.signal })
+  await settled()
+  first.abort(new DOMException('given up', 'AbortError'))
+  await assert.rejects(givenUp, { name: 'AbortError' })
+  const again = region.get('h1')
+  region.registry.resolve(bytes)
+  assert.deepEqual([await again, region.reads], [bytes, ['h0']])
+})
+
+test('a member that a steward names is connected to, and one that is silent is no reason to read what others read', async () => {
+  const region = new Region(6)
+  void region.get('h0', { read: async () => await new Promise<never>(() => undefined) })
+  await settled()
+  region.silent.add('h0')
+  const got = ['h1', 'h2', 'h3', 'h4', 'h5'].map(async (id) => await region.get(id))
+  await settled()
+  region.registry.resolve(bytes)
+  for (const blob of await Promise.all(got)) assert.deepEqual(blob, bytes)
+  assert.deepEqual(region.reads, ['h0', 'h1'])
+  assert.equal(region.reached[0], 'h0')
 })
 
 test('a blob whose size is not what its name says is read, and the registry’s client refuses it', async () => {

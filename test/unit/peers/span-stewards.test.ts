@@ -130,6 +130,60 @@ for (const [urgent, dueMs] of [
     )
   })
 
+test('a read that joins a question gives its steward the time that it can wait, until it is sent', async () => {
+  const { clock, stewards, asked } = host(['a', 'b', 'me'])
+  void stewards.ask(table, 0, { urgency: new Urgency(true) })
+  void stewards.ask(table, 1, { urgency: new Urgency(true), leastMs: 1_000 })
+  await clock.pass(999)
+  assert.deepEqual(
+    asked.map(({ steward }) => steward),
+    ['a'],
+  )
+  await clock.pass(1)
+  await settled()
+  assert.deepEqual(
+    asked.map(({ steward }) => steward),
+    ['a', 'b'],
+  )
+})
+
+test('a read that somebody waits for does not wait longer for a question that nobody waited for when it was sent', async () => {
+  const { clock, stewards, asked } = host(['a', 'b', 'me'])
+  void stewards.ask(table, 0, { urgency: new Urgency(false) })
+  await settled()
+  assert.equal(asked.length, 1)
+  void stewards.ask(table, 1, { urgency: new Urgency(true) })
+  await clock.pass(250)
+  await settled()
+  assert.deepEqual(
+    asked.map(({ steward }) => steward),
+    ['a', 'b'],
+  )
+})
+
+test('a steward that has answered anything a moment ago has a second, and one of which nothing was heard for long has not', async () => {
+  for (const [agoMs, dueMs] of [
+    [0, 1_000],
+    [4_999, 1_000],
+    [5_000, 250],
+  ] as const) {
+    const { clock, ask, asked, members } = host(['a', 'b', 'me'])
+    for (const { standing } of members) standing.gotOn()
+    await clock.pass(agoMs)
+    let place: SpanPlace | undefined
+    void ask().then((answer) => (place = answer))
+    await clock.pass(dueMs - 1)
+    assert.equal(asked.length, 1)
+    await clock.pass(1)
+    await settled()
+    assert.equal(asked.length, 2, `${agoMs} ms ago`)
+    // The next one has the usual time: one that waits for two that are gone waits no second for each.
+    await clock.pass(250)
+    await settled()
+    assert.deepEqual(place, registry)
+  }
+})
+
 for (const cohorts of [2, 256])
   test(`a deputy has 250 ms, and four for each of ${cohorts} deputies that may ask the same steward at once`, async () => {
     const { clock, ask, asked } = host(['a', 'b', 'me'], {}, reach, { cohorts })
@@ -279,14 +333,16 @@ function connected() {
 }
 
 test('questions and answers keep their order on one stream', async () => {
-  const { client, server, book, streams } = connected()
+  const { client, server, book, streams, peer } = connected()
   book.place('x', table, 1)
   const first = client.ask('a', { table, spans: [0, 1], without: undefined })
   const second = client.ask('a', { table, spans: [1], without: 'x' })
   await settled()
   assert.equal(streams.length, 1)
   void server.serve(streams[0]!, { id: 'me', source: 'me' })
+  assert.equal(peer.standing.lastSignMs, -Infinity)
   assert.deepEqual(await first, [registry, { depth: 1, member: 'x' }])
+  assert.ok(peer.standing.lastSignMs > -Infinity, 'an answer is a sign of life')
   // It was sent to x, which did not deliver.
   assert.deepEqual(await second, [registry])
 })

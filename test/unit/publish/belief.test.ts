@@ -29,7 +29,10 @@ const past = (isOwn: boolean, { manifestDigest = b, statedAtMs = nowMs - 5000 } 
 
 type Name = [by: Standing, past: NamePast | undefined, verdict: string]
 
-/** The rows of the table in docs/operating.md, "Trust", about names; each with what is said by default, and with keys listed. */
+/**
+ * The rows of the table in docs/operating.md, "Trust", about names; each with what is said by default, and with keys
+ * listed.
+ */
 const names: Record<string, { default: Name[]; listed: Name[] }> = {
   "tag: this host's own past": {
     default: [

@@ -51,14 +51,15 @@ export class PublishLab {
     this.index = layer.index
     this.map = layer.map
     for (const [digest, bytes] of layer.chunks) this.chunks.set(digest, bytes)
+    // Whatever repository is named: there is one.
     this.registry = {
-      referrers: async (...query) => {
+      referrers: async (_, ...query) => {
         this.lists++
         if (this.isSilent) throw new P2pfsError('unavailable', 'connection refused')
-        return await source.referrers(...query)
+        return await source.referrers(reference, ...query)
       },
-      manifest: async (...query) => await source.manifest(...query),
-      openLayer: (...query) => source.openLayer(...query),
+      manifest: async (_, ...query) => await source.manifest(reference, ...query),
+      openLayer: (_, ...query) => source.openLayer(reference, ...query),
       range: async (...query) => await source.range(...query),
       pushBlob: async (...query) => await source.pushBlob(...query),
       pushManifest: async (...query) => await source.pushManifest(...query),
@@ -134,6 +135,10 @@ export class ColdHost {
   nowMs = 0
   /** The rootfs manifest that a neighbour region has. */
   near: RootfsManifest | undefined
+  /** What a member says that registries list. */
+  told: Uint8Array | undefined
+  /** What members were asked for such lists by. */
+  readonly asked: Digest[] = []
 
   private constructor(
     { registry }: PublishLab,
@@ -169,6 +174,13 @@ export class ColdHost {
         blobMaps: {
           get: async (digest) => await Promise.resolve(this.maps.get(digest)),
           put: async (map) => void (await Promise.resolve(this.maps.set(map.digest, map))),
+        },
+        sharing: {
+          get: async (_, read, { signal }) => await read(signal),
+          ask: async (key, read, { signal }) => {
+            this.asked.push(key)
+            return { bytes: this.told ?? (await read(signal)), isFirsthand: this.told === undefined }
+          },
         },
         near: { fetchRootfs: async () => await Promise.resolve(this.near) },
         profiles: { addPublished: (bytes) => void this.profiles.push(Buffer.from(bytes).toString()) },

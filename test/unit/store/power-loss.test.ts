@@ -30,7 +30,10 @@ function chunk(): Chunk {
 
 const synced = async (): Promise<void> => undefined
 
-/** A store of a process that is never closed, as one that is killed; its files have been looked at. The test stands for the disk. */
+/**
+ * A store of a process that is never closed, as one that is killed; its files have been looked at. The test stands for
+ * the disk.
+ */
 async function openStore(...[directory, bootId, options]: Parameters<typeof openUnexamined>): Promise<ChunkStore> {
   const store = await openUnexamined(directory, bootId, options)
   store.examine(store.doubtful())
