@@ -14,8 +14,8 @@ export interface Endpoint {
   messages: number
   /** Takes CPU time for one message of so many bytes. */
   work: (bytes: number, done: () => void) => void
-  /** A message comes over the downlink, and is taken by the CPU. */
-  download: (bytes: number, done: () => void) => void
+  /** A message comes over the downlink from a time on (ms), and is taken by the CPU; nothing happens where the way is cut by then. */
+  download: (from: Pick<Endpoint, 'part'> | undefined, bytes: number, fromMs: number, done: () => void) => void
   /** Calls at once, or when the host runs again; never where it is down. */
   whenRunning: (call: () => void) => void
 }
@@ -25,7 +25,7 @@ export interface Carrier<Stream> {
   /** Streams that are open. */
   readonly streams: Stream[]
   /** A message of this protocol is sent. */
-  count: (protocol: string) => void
+  count: (protocol: string, bytes: number) => void
   /**
    * @param arrive called on the other side, unless the connection has ended
    * @param sent called when this side's link has taken it

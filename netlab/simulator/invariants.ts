@@ -33,7 +33,8 @@ export class Invariants {
   count = 0
   /** Chunks that the registry has sent more than once. */
   readonly again = { chunks: 0, bytes: 0 }
-  readonly most = { connections: 0, queuedBytes: 0, readMs: 0 }
+  /** The most of each that a host had, whenever it was looked at: members in its list, registrations of others, bitmaps of others. */
+  readonly most = { connections: 0, queuedBytes: 0, members: 0, registrations: 0, bitmaps: 0, readMs: 0 }
 
   /** @param options `mayFail`: hosts and links fail, so a chunk may be read anew; `ownBytes`: what one host alone reads */
   constructor(bounds: InvariantBounds, { mayFail, ownBytes }: { mayFail: boolean; ownBytes: number }) {
@@ -65,12 +66,18 @@ export class Invariants {
   /** Looks at the state of a host. */
   state({ host, peers }: SimulatedNode, atMs: number): void {
     const connections = host.getConnections()
-    const { queuedBytes } = peers.membership
-    this.most.connections = Math.max(this.most.connections, connections.length)
-    this.most.queuedBytes = Math.max(this.most.queuedBytes, queuedBytes)
+    const { queuedBytes, roster } = peers.membership
+    const { registrations } = peers.location.sizes
+    let bitmaps = 0
+    for (const { holdings } of peers.membership.connected()) bitmaps += holdings.size
+    const has = { connections: connections.length, queuedBytes, members: roster.size, registrations, bitmaps }
+    for (const [what, value] of Object.entries(has) as [keyof typeof has, number][])
+      this.most[what] = Math.max(this.most[what], value)
     const bounds: [string, number, number][] = [
       ['connections', connections.length, limits.connections.inAll],
       ['bytes of region messages that wait', queuedBytes, limits.sendQueue.inAll],
+      ['members in the list', roster.size, limits.roster.inAll],
+      ['registrations', registrations, limits.location.registrations],
       ...connections.map(({ streams }): [string, number, number] => [
         'streams of a connection',
         streams.length,

@@ -9,7 +9,7 @@ const headerBytes = 80
 
 /** A host, as its connections know it. */
 export interface ConnectionEnd extends Endpoint {
-  readonly network: Pick<SimulatedNetwork, 'deliver' | 'messages' | 'byProtocol'>
+  readonly network: Pick<SimulatedNetwork, 'deliver' | 'messages' | 'count' | 'model'>
   /** The other side has opened a stream. */
   accept: (connection: SimulatedConnection, stream: SimulatedStream) => void
   /** The connection has ended. */
@@ -56,15 +56,14 @@ export class SimulatedConnection implements Carrier<SimulatedStream>, Side {
     return near!
   }
 
-  count(protocol: string): void {
-    const { byProtocol } = this.own.network
-    byProtocol.set(protocol, (byProtocol.get(protocol) ?? 0) + 1)
+  count(protocol: string, bytes: number): void {
+    this.own.network.count(protocol, bytes)
   }
 
   /**
    * Sends a message: the CPU of this side, its uplink, the way, the other's downlink and CPU.
    * @param arrive called on the other side, unless the connection has ended
-   * @param sent called when this side's link has taken it
+   * @param sent called when this side's link has taken it, which is at once where it is idle
    */
   send(bytes: number, arrive: () => void, sent?: () => void): void {
     if (this.status !== 'open') return
@@ -75,12 +74,11 @@ export class SimulatedConnection implements Carrier<SimulatedStream>, Side {
     own.messages++
     own.work(size, () => {
       if (this.status !== 'open') return
-      own.uplink.send(this, size, () => {
+      own.uplink.send(this, size, (leftAtMs) => {
         sent?.()
-        network.deliver(own, remote, () => {
-          remote.download(size, () => {
-            if (this.status === 'open') remote.whenRunning(arrive)
-          })
+        if (own.part !== remote.part) return
+        remote.download(own, size, leftAtMs + network.model.latencyMs, () => {
+          if (this.status === 'open') remote.whenRunning(arrive)
         })
       })
     })

@@ -1,6 +1,7 @@
 import type { Connection, Libp2p, PeerId, Stream } from '@libp2p/interface'
 import { multiaddr, type Multiaddr } from '@multiformats/multiaddr'
-import { PooledWorker, Uplink, Worker, transferMs } from './link.ts'
+import type { Endpoint } from './endpoint.ts'
+import { PooledWorker, Uplink, Worker, streamRate, transferMs } from './link.ts'
 import { SimulatedConnection, type ConnectionEnd } from './simulated-connection.ts'
 import type { SimulatedNetwork } from './simulated-network.ts'
 import type { SimulatedStream } from './simulated-stream.ts'
@@ -46,8 +47,8 @@ export class SimulatedHost extends EventTarget implements ConnectionEnd {
     this.#isBarred = isBarred
     const { clock, model } = network
     this.address = addressOf(index)
-    this.uplink = new Uplink(clock, model.hostBitsPerSecond)
-    this.#downBitsPerSecond = model.hostBitsPerSecond
+    this.#downBitsPerSecond = streamRate(model.hostBitsPerSecond)
+    this.uplink = new Uplink(clock, this.#downBitsPerSecond)
     this.#downlink = new Worker(clock)
     this.cpu = network.cores === undefined ? new Worker(clock) : new PooledWorker(network.cores)
   }
@@ -76,8 +77,8 @@ export class SimulatedHost extends EventTarget implements ConnectionEnd {
   }
 
   setRate(bitsPerSecond: number): void {
-    this.uplink.bitsPerSecond = bitsPerSecond
-    this.#downBitsPerSecond = bitsPerSecond
+    this.#downBitsPerSecond = streamRate(bitsPerSecond)
+    this.uplink.bitsPerSecond = this.#downBitsPerSecond
   }
 
   /** SIGSTOP: what arrives waits. Its own timers go on, which nobody sees. */
@@ -104,9 +105,11 @@ export class SimulatedHost extends EventTarget implements ConnectionEnd {
     this.whenRunning(run)
   }
 
-  /** A message comes over the downlink, and is taken by the CPU. */
-  download(bytes: number, done: () => void): void {
-    this.#downlink.do(transferMs(bytes, this.#downBitsPerSecond), () => this.work(bytes, done))
+  download(from: Pick<Endpoint, 'part'> | undefined, bytes: number, fromMs: number, done: () => void): void {
+    const come = (): void => {
+      if (from === undefined || from.part === this.part) this.work(bytes, done)
+    }
+    this.#downlink.do(transferMs(bytes, this.#downBitsPerSecond), come, fromMs)
   }
 
   async handle(protocol: string, handler: Handler): Promise<void> {

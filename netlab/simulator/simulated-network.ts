@@ -1,5 +1,6 @@
 import type { PeerId } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
+import { chunkProtocol } from '../../protocol/messages/chunk.ts'
 import type { Endpoint, Side } from './endpoint.ts'
 import { CorePool } from './link.ts'
 import type { NetworkModel } from './model.ts'
@@ -8,6 +9,12 @@ import type { VirtualClock } from './virtual-clock.ts'
 
 /** A connection that carries nothing any more is noticed by its pings within this (ms): as the product tells libp2p. */
 const lostConnectionMs = { min: 5_000, max: 10_000 } as const
+
+/** Messages, and their bytes without headers. */
+export interface Sent {
+  messages: number
+  bytes: number
+}
 
 /** A host with its connections. */
 type NetworkHost = Endpoint & { sides: () => Iterable<Side> }
@@ -21,8 +28,8 @@ export class SimulatedNetwork<Host extends NetworkHost = NetworkHost> {
   readonly #byAddress = new Map<string, Host>()
   readonly #byPeer = new Map<string, Host>()
   messages = 0
-  /** Messages of streams that were sent, by their protocol. */
-  readonly byProtocol = new Map<string, number>()
+  /** Messages of streams that were sent, and their bytes, by protocol. */
+  readonly byProtocol = new Map<string, Sent>()
 
   constructor(clock: VirtualClock, random: Random, model: NetworkModel) {
     this.clock = clock
@@ -56,6 +63,20 @@ export class SimulatedNetwork<Host extends NetworkHost = NetworkHost> {
     this.clock.after(this.model.latencyMs, () => {
       if (from.part === to.part) arrive()
     })
+  }
+
+  /** A stream of this protocol sends a message. */
+  count(protocol: string, bytes: number): void {
+    const sent = this.byProtocol.get(protocol) ?? { messages: 0, bytes: 0 }
+    this.byProtocol.set(protocol, { messages: sent.messages + 1, bytes: sent.bytes + bytes })
+  }
+
+  /** Bytes of messages so far that carry no chunks. */
+  get controlBytes(): number {
+    return [...this.byProtocol].reduce(
+      (sum, [protocol, { bytes }]) => sum + (protocol === chunkProtocol ? 0 : bytes),
+      0,
+    )
   }
 
   /** Divides the network: hosts of different parts reach each other no more, until they are in one part again. */

@@ -177,7 +177,7 @@ export class SimulatedNode {
   async #replayBoot(signal: AbortSignal): Promise<void> {
     const { availability } = this.peers
     const { boot, tables } = this.#image
-    for (const { id } of tables) await availability.whenAsked(id, { signal })
+    await Promise.all(tables.map(async ({ id }) => await availability.whenAsked(id, { signal })))
     const target = {
       has: (chunk: number) => this.store.has(boot[chunk]!.digest),
       lengthAt: (chunk: number) => boot[chunk]!.lengthBytes,

@@ -3,12 +3,13 @@ import type { PrivateKey } from '@libp2p/interface'
 import { logLevels, silentLog, type Log } from '../../node/base/log.ts'
 import { EventLog } from './event-log.ts'
 import { Invariants, type InvariantBounds } from './invariants.ts'
+import type { Runner } from './link.ts'
 import type { BootModel, NetworkModel, RegistryModel } from './model.ts'
 import type { Random } from './process-random.ts'
 import { SettledMembers } from './settled-members.ts'
 import { SimulatedImage, type ImageShape } from './simulated-image.ts'
 import { addressOf, type SimulatedHost } from './simulated-host.ts'
-import { SimulatedNetwork } from './simulated-network.ts'
+import { SimulatedNetwork, type Sent } from './simulated-network.ts'
 import { nameOf, regionName, SimulatedNode } from './simulated-node.ts'
 import { SimulatedRegistry } from './simulated-registry.ts'
 import type { VirtualClock } from './virtual-clock.ts'
@@ -69,8 +70,8 @@ export class SimulatedRegion {
   readonly #excluded = new Set<number>()
   #starting = 0
   #startedAtMs = 0
-  /** Messages of each host in a second, before the burst and when all had found each other. */
-  idlePerHostSecond = 0
+  /** What each host sends in a second, before the burst and when all had found each other. */
+  idlePerHostSecond = { messages: 0, bytes: 0 }
 
   constructor({ clock, random }: { clock: VirtualClock; random: Random }, model: RegionModel, options: RegionOptions) {
     this.clock = clock
@@ -106,19 +107,31 @@ export class SimulatedRegion {
       await this.clock.run({ untilMs: this.clock.now() + everyMs })
     }
     await this.clock.run({ untilMs: this.clock.now() + settleMs / 2 })
-    const before = this.network.messages
-    await this.clock.run({ untilMs: this.clock.now() + settleMs / 2 })
-    this.idlePerHostSecond = (this.network.messages - before) / hosts / (settleMs / 2000)
+    this.idlePerHostSecond = await this.#perHostSecond(settleMs / 2)
   }
 
-  /** Lets the region rest after the burst. @returns messages of each host in a second, when a second is over */
-  async rest(): Promise<number> {
+  /** Lets the region rest after the burst. @returns what each host sends in a second, when a second is over */
+  async rest(): Promise<Sent> {
+    await this.clock.run({ untilMs: this.clock.now() + 1000 })
+    const sent = await this.#perHostSecond(this.#options.restMs)
+    this.#look()
+    return sent
+  }
+
+  /** Lets time pass. @returns what each host sends in a second of it; the bytes without those of chunks */
+  async #perHostSecond(ms: number): Promise<Sent> {
     const { clock, network } = this
-    const { restMs } = this.#options
-    await clock.run({ untilMs: clock.now() + 1000 })
-    const before = network.messages
-    await clock.run({ untilMs: clock.now() + restMs })
-    return (network.messages - before) / this.nodes.length / (restMs / 1000)
+    const before = { messages: network.messages, bytes: network.controlBytes }
+    await clock.run({ untilMs: clock.now() + ms })
+    const hostSeconds = (this.nodes.length * ms) / 1000
+    return {
+      messages: (network.messages - before.messages) / hostSeconds,
+      bytes: (network.controlBytes - before.bytes) / hostSeconds,
+    }
+  }
+
+  #look(): void {
+    for (const node of this.nodes) this.invariants.state(node, this.clock.now())
   }
 
   /** Members that hosts are connected to, the fewest and the most. */
@@ -133,7 +146,7 @@ export class SimulatedRegion {
     for (const node of this.nodes) this.#startOn(node)
     const look = (): void => {
       if (this.isOver) return
-      for (const node of this.nodes) this.invariants.state(node, this.clock.now())
+      this.#look()
       this.clock.after(stateEveryMs, look)
     }
     this.clock.after(stateEveryMs, look)
@@ -143,7 +156,7 @@ export class SimulatedRegion {
   async finish({ timeoutMs }: { timeoutMs: number }): Promise<void> {
     const untilMs = this.#startedAtMs + timeoutMs
     await this.clock.run({ untilMs, isOver: () => this.isOver })
-    for (const node of this.nodes) this.invariants.state(node, this.clock.now())
+    this.#look()
     if (!this.isOver)
       this.invariants.broken({
         what: `${this.#starting} containers are not ready after ${timeoutMs / 1000} s`,
@@ -222,17 +235,19 @@ export class SimulatedRegion {
 
   /** One container, from its mount to its ready line and to its last read; it ends with its host. */
   async #container(node: SimulatedNode, ready: () => void): Promise<void> {
-    const { startMs, computeMs } = this.#model.boot
+    const { commandMs, startMs, computeMs } = this.#model.boot
     const { boot } = this.image
     const { index } = node.host
+    const program: Runner = { usedMs: 0 }
     try {
+      await this.#compute(program, commandMs)
       node.track()
       await Promise.all(this.image.publication.map(async (request) => await this.#read(node, request)))
       this.log.note(index, 'mounted')
       node.replay()
-      await this.#pause(startMs)
+      await this.#compute(program, startMs)
       for (const request of boot) {
-        await this.#compute(computeMs / boot.length)
+        await this.#compute(program, computeMs / boot.length)
         await this.#read(node, request)
       }
       this.log.note(index, 'container is ready')
@@ -272,10 +287,10 @@ export class SimulatedRegion {
   }
 
   /** A program computes: on a core of its own, or of those that all share. */
-  async #compute(ms: number): Promise<void> {
+  async #compute(program: Runner, ms: number): Promise<void> {
     const { cores } = this.network
     if (cores === undefined) return await this.#pause(ms)
-    await new Promise<void>((resolve) => cores.run(ms, resolve))
+    await new Promise<void>((resolve) => cores.run(program, ms, resolve))
   }
 
   async #pause(ms: number): Promise<void> {

@@ -1,7 +1,7 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { defaultLimits, RequestGate } from '../../node/registry/request-gate.ts'
 import type { RangeReadOptions, SeekableSegment } from '../../node/layers/seekable-segment.ts'
-import { Uplink, Worker } from './link.ts'
+import { streamRate, Uplink, Worker } from './link.ts'
 import type { RegistryModel } from './model.ts'
 import type { SimulatedHost } from './simulated-host.ts'
 import type { SimulatedImage } from './simulated-image.ts'
@@ -34,7 +34,7 @@ export class SimulatedRegistry {
     this.#clock = clock
     this.#model = model
     this.#image = image
-    this.#uplink = new Uplink(clock, model.bitsPerSecond)
+    this.#uplink = new Uplink(clock, streamRate(model.bitsPerSecond))
     this.#admission = new Worker(clock)
   }
 
@@ -106,7 +106,8 @@ export class SimulatedRegistry {
     this.#admission.do(1000 / requestsPerSecond, () =>
       this.#clock.after(firstByteMs, () => {
         if (this.isCut || signal.aborted) return
-        this.#uplink.send(connection, bytes + headBytes, () => host.download(bytes + headBytes, done.resolve))
+        const size = bytes + headBytes
+        this.#uplink.send(connection, size, (leftAtMs) => host.download(undefined, size, leftAtMs, done.resolve))
       }),
     )
     try {

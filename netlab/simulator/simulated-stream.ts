@@ -1,5 +1,6 @@
 import type { Logger, StreamCloseEvent, StreamMessageEvent } from '@libp2p/interface'
 import { AbstractStream } from '@libp2p/utils'
+import { Uint8ArrayList } from 'uint8arraylist'
 import type { Carrier } from './endpoint.ts'
 import { Listeners } from './listeners.ts'
 
@@ -9,6 +10,11 @@ const windowBytes = 512 * 1024
 const maxUnreadBytes = 64 * 1024 * 1024
 
 type Data = StreamMessageEvent['data']
+type Sendable = Parameters<AbstractStream['send']>[0]
+type Buffer = AbstractStream['readBuffer']
+
+/** In place of a buffer that was never used: hardly any is, and a large region has a million streams. */
+const unused = new Uint8ArrayList() as unknown as Buffer
 
 const silent: Logger = Object.assign(() => undefined, {
   error: () => undefined,
@@ -19,8 +25,9 @@ const silent: Logger = Object.assign(() => undefined, {
 
 /** One end of a stream of libp2p over a modelled connection. */
 export class SimulatedStream extends AbstractStream {
-  /** Made when it is used first, which the constructor of libp2p does. */
   declare listeners?: Listeners
+  declare protected readBuffer: Buffer
+  declare protected writeBuffer: Buffer
   readonly #connection: Carrier<SimulatedStream>
   #other: SimulatedStream | undefined
   #onItsWayBytes = 0
@@ -28,6 +35,8 @@ export class SimulatedStream extends AbstractStream {
   constructor(connection: Carrier<SimulatedStream>, id: string, protocol: string, direction: 'inbound' | 'outbound') {
     super({ id, protocol, direction, log: silent, maxReadBufferLength: maxUnreadBytes, inactivityTimeout: Infinity })
     this.#connection = connection
+    this.readBuffer = unused
+    this.writeBuffer = unused
   }
 
   static pair(
@@ -49,6 +58,8 @@ export class SimulatedStream extends AbstractStream {
 
   // Events take a tenth of the memory of EventTarget's.
   override addEventListener(...[type, listener, options]: Parameters<AbstractStream['addEventListener']>): void {
+    // What libp2p's constructor listens to is done where it happens.
+    if (!(#connection in this)) return
     this.listeners ??= new Listeners()
     this.listeners.add(type, listener, options as { once?: boolean })
     if (type === 'message' && this.readBuffer.byteLength > 0) queueMicrotask(() => this.dispatchReadBuffer())
@@ -67,40 +78,40 @@ export class SimulatedStream extends AbstractStream {
     return true
   }
 
-  override async *[Symbol.asyncIterator](): AsyncGenerator<Data> {
-    if (this.readStatus !== 'readable' && this.readStatus !== 'paused') return
-    const arrived: Data[] = []
-    let end: { error?: Error | undefined } | undefined
-    let wake: () => void = () => undefined
-    const onMessage = (event: Event): void => {
-      arrived.push((event as StreamMessageEvent).data)
-      wake()
+  override [Symbol.asyncIterator](): AsyncGenerator<Data> {
+    return new StreamReader(this) as unknown as AsyncGenerator<Data>
+  }
+
+  /** As libp2p's, without a copy where nothing waits. */
+  override send(data: Sendable): boolean {
+    if (this.writeStatus === 'writable' && !this.writableNeedsDrain && this.writeBuffer.byteLength === 0) {
+      const { canSendMore } = this.sendData(data as unknown as Parameters<AbstractStream['sendData']>[0])
+      this.writableNeedsDrain = !canSendMore
+      return canSendMore
     }
-    const onEnd = (event: Event): void => {
-      end ??= { error: (event as StreamCloseEvent).error }
-      wake()
+    if (this.writeBuffer === unused) this.writeBuffer = new Uint8ArrayList() as unknown as Buffer
+    return super.send(data)
+  }
+
+  /** As libp2p's, without a copy where somebody takes it at once. */
+  override onData(data: Sendable): void {
+    if (this.readStatus !== 'readable' || this.readBuffer.byteLength > 0 || this.listenerCount('message') === 0) {
+      if (this.readBuffer === unused) this.readBuffer = new Uint8ArrayList() as unknown as Buffer
+      return super.onData(data)
     }
-    this.addEventListener('message', onMessage)
-    this.addEventListener('close', onEnd)
-    this.addEventListener('remoteCloseWrite', onEnd)
-    try {
-      for (;;) {
-        for (let data = arrived.shift(); data !== undefined; data = arrived.shift()) yield data
-        if (end !== undefined) break
-        await new Promise<void>((resolve) => (wake = resolve))
-      }
-      if (end.error !== undefined) throw end.error
-    } finally {
-      this.removeEventListener('message', onMessage)
-      this.removeEventListener('close', onEnd)
-      this.removeEventListener('remoteCloseWrite', onEnd)
-    }
+    if (data.byteLength > 0) this.dispatchEvent({ type: 'message', data } as unknown as Event)
+  }
+
+  override onMuxerDrain(): void {
+    this.writableNeedsDrain = false
+    queueMicrotask(() => this.processSendQueue())
+    super.onMuxerDrain()
   }
 
   override sendData(data: Parameters<AbstractStream['sendData']>[0]): { sentBytes: number; canSendMore: boolean } {
     const bytes = data.byteLength
     this.#onItsWayBytes += bytes
-    this.#connection.count(this.protocol)
+    this.#connection.count(this.protocol, bytes)
     this.#connection.send(
       bytes,
       () => this.#other?.onData(data),
@@ -150,3 +161,67 @@ export class SimulatedStream extends AbstractStream {
     if (at >= 0) streams.splice(at, 1)
   }
 }
+
+type Read = IteratorResult<Data, undefined>
+
+/** Reads a stream as the iterator of libp2p's does; a generator took twice the memory. */
+class StreamReader {
+  readonly #stream: SimulatedStream
+  readonly #arrived: Data[] = []
+  #end: { error?: Error | undefined } | undefined
+  #waiting: PromiseWithResolvers<Read> | undefined
+
+  constructor(stream: SimulatedStream) {
+    this.#stream = stream
+    if (stream.readStatus !== 'readable' && stream.readStatus !== 'paused') {
+      this.#end = {}
+      return
+    }
+    for (const type of readerEvents) stream.addEventListener(type, this)
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+
+  handleEvent(event: Event): void {
+    if (event.type === 'message') this.#arrived.push((event as StreamMessageEvent).data)
+    else this.#end ??= { error: (event as StreamCloseEvent).error }
+    const waiting = this.#waiting
+    this.#waiting = undefined
+    waiting?.resolve(this.#take()!)
+  }
+
+  // A promise for each message is all that is kept.
+  // oxlint-disable-next-line typescript/promise-function-async
+  next(): Promise<Read> {
+    const taken = this.#take()
+    if (taken !== undefined) return taken
+    this.#waiting = Promise.withResolvers()
+    return this.#waiting.promise
+  }
+
+  async return(): Promise<Read> {
+    this.#stop()
+    return await Promise.resolve({ done: true, value: undefined })
+  }
+
+  /** What has come, or the end; undefined where neither is here. */
+  // oxlint-disable-next-line typescript/promise-function-async
+  #take(): Promise<Read> | undefined {
+    const value = this.#arrived.shift()
+    if (value !== undefined) return Promise.resolve({ done: false, value })
+    if (this.#end === undefined) return undefined
+    const { error } = this.#end
+    this.#end = {}
+    this.#stop()
+    return error === undefined ? Promise.resolve({ done: true, value: undefined }) : Promise.reject(error)
+  }
+
+  #stop(): void {
+    this.#end ??= {}
+    for (const type of readerEvents) this.#stream.removeEventListener(type, this)
+  }
+}
+
+const readerEvents = ['message', 'close', 'remoteCloseWrite'] as const

@@ -1,7 +1,7 @@
 import { play, type Scenario } from './scenario.ts'
 import { SimulatedRegion, type RegionModel, type RegionOptions } from './simulated-region.ts'
 import type { Random } from './process-random.ts'
-import type { Violation } from './invariants.ts'
+import type { Invariants, Violation } from './invariants.ts'
 import { realNow, type VirtualClock } from './virtual-clock.ts'
 
 /** The results of one run. Times are virtual unless they say otherwise. */
@@ -24,14 +24,16 @@ export interface SimulationResult {
   messagesPerHostSecond: { idle: number; burst: number; percentiles: [number, number, number]; after: number }
   /** Messages of the burst that a host sends in a second, by protocol. */
   byProtocol: Record<string, number>
+  /** Bytes that a host sends in a second, without headers and chunks. */
+  controlBytesPerHostSecond: { idle: number; burst: number; after: number }
   again: { chunks: number; bytes: number }
-  most: { connections: number; queuedBytes: number; readMs: number }
+  most: Invariants['most']
   violations: number
   told: Violation[]
   events: number
   hash: string
   /** What the run itself took. */
-  real: { seconds: number; memoryBytes: number }
+  real: { seconds: number; cpuSeconds: number; memoryBytes: number }
 }
 
 export interface SimulationOptions extends Omit<RegionOptions, 'mayFail'> {
@@ -54,7 +56,8 @@ export async function simulate(
   const connected = region.connected
   const ownMessages = region.nodes.map(({ host }) => ({ host, before: host.messages }))
   const protocols = new Map(region.network.byProtocol)
-  const before = { messages: region.network.messages, atMs: clock.now(), cpuMs: cpuMs(region), sent: sent(region) }
+  const { messages, controlBytes } = region.network
+  const before = { messages, controlBytes, atMs: clock.now(), cpuMs: cpuMs(region), sent: sent(region) }
   play(scenario, region)
   region.start()
   await region.finish({ timeoutMs })
@@ -65,9 +68,10 @@ export async function simulate(
   const byProtocol = Object.fromEntries(
     [...region.network.byProtocol].map(([protocol, sum]) => [
       protocol,
-      (sum - (protocols.get(protocol) ?? 0)) / region.nodes.length / seconds,
+      (sum.messages - (protocols.get(protocol)?.messages ?? 0)) / region.nodes.length / seconds,
     ]),
   )
+  const burstBytes = (region.network.controlBytes - before.controlBytes) / region.nodes.length / seconds
   const used = {
     betweenBytes: sent(region) - before.sent,
     cpuSeconds: (cpuMs(region) - before.cpuMs) / region.nodes.length / 1000,
@@ -75,6 +79,7 @@ export async function simulate(
   const after = await region.rest()
   const ready = region.readyMs.toSorted((a, b) => a - b)
   const { invariants, registry, image } = region
+  const cpu = process.cpuUsage()
   const result: SimulationResult = {
     hosts: options.hosts,
     scenario,
@@ -87,19 +92,24 @@ export async function simulate(
     ...used,
     connected,
     messagesPerHostSecond: {
-      idle: region.idlePerHostSecond,
+      idle: region.idlePerHostSecond.messages,
       burst,
       percentiles: [percentile(0.5), percentile(0.99), percentile(1)],
-      after,
+      after: after.messages,
     },
     byProtocol,
+    controlBytesPerHostSecond: { idle: region.idlePerHostSecond.bytes, burst: burstBytes, after: after.bytes },
     again: invariants.again,
     most: invariants.most,
     violations: invariants.count,
     told: invariants.told,
     events: clock.count,
     hash: region.log.hash,
-    real: { seconds: (realNow() - startedAt) / 1000, memoryBytes: process.memoryUsage().rss },
+    real: {
+      seconds: (realNow() - startedAt) / 1000,
+      cpuSeconds: (cpu.user + cpu.system) / 1e6,
+      memoryBytes: process.memoryUsage().rss,
+    },
   }
   for (const node of region.nodes) void node.stop({ crash: true })
   return result

@@ -1,3 +1,6 @@
+/** One for all: there are buckets for each peer. */
+const systemNow = (): number => performance.now()
+
 /**
  * Lets through so many a second in the long run, and up to `burst` at once after a pause: messages, requests, dials. Bytes a
  * second are limited by a `Bandwidth`, which its operator sees and changes.
@@ -10,15 +13,7 @@ export class TokenBucket {
   #filledAtMs: number
 
   /** @param options `now`: the clock, milliseconds from any origin; it never goes back */
-  constructor({
-    perSecond,
-    burst,
-    now = () => performance.now(),
-  }: {
-    perSecond: number
-    burst: number
-    now?: () => number
-  }) {
+  constructor({ perSecond, burst, now = systemNow }: { perSecond: number; burst: number; now?: () => number }) {
     this.#perMs = perSecond / 1000
     this.#burst = burst
     this.#now = now

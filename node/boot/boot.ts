@@ -77,7 +77,7 @@ export class Boot {
     const { signal } = this.#ended
     const tables = tablesOf(rootfs.manifest)
     // Those that hold layers of the rootfs are asked for a profile first.
-    for (const { id } of tables) await this.#parts.availability.whenAsked(id, { signal })
+    await Promise.all(tables.map(async ({ id }) => await this.#parts.availability.whenAsked(id, { signal })))
     const found = await this.#parts.profiles.find(
       this.#subject,
       tables.slice(1).map(({ id }) => id),

@@ -2,12 +2,12 @@ import { open } from 'node:fs/promises'
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { parseHeader, recordBytes } from '../rootfs/tar/header.ts'
 
-/** What is read of a file to see what it is (bytes): the superblocks of disk images come within it. */
+/** The begin of a file that is read to tell its kind (bytes): the superblocks of disk images come within it. */
 const headBytes = 4096
 
 const asDisk = 'for a disk image use --raw'
 const asTar = 'unpack it first, and import the directory'
-/** What files begin with that are given in the place of a tar: the bytes at an offset, what that is, and what to do. */
+/** Files that people give in the place of a tar: the bytes at an offset, the kind of file, and what to do. */
 const known: readonly [offset: number, bytes: string, what: string, advice: string][] = [
   [0, 'QFI\xfb', 'a qcow2 image', 'convert it with qemu-img convert -O raw, and import that with --raw'],
   [0, 'KDMV', 'a VMDK image', 'convert it with qemu-img convert -O raw, and import that with --raw'],

@@ -30,7 +30,7 @@ export interface PatientLookupParts {
 }
 
 export interface PatientOptions extends LookupOptions {
-  /** What came after the mount had given up; where it rejects, with the error. Called once at most. */
+  /** Called once at most, with the answer that comes after the mount has given up; it rejects with the error where there is none. */
   onLate: (answer: Promise<ResolvedImage | undefined>) => void
 }
 
@@ -138,7 +138,7 @@ class Patience {
     this.#start()
   }
 
-  /** What this host has seen counts more than how quick a registry is for others; of these the slowest counts. */
+  /** Takes in the word of a member. This host's own experience counts more; of members the slowest counts. */
   heard({ isSilent, usualMs }: RegistryWord): void {
     if (this.isToldSilent || this.#isOverdue) return
     this.isToldSilent = isSilent

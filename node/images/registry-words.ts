@@ -21,7 +21,7 @@ export interface RegistryWordsParts {
 }
 
 /**
- * What members tell each other of registries. It only ever shortens how long a mount waits for an answer, and counts where
+ * Asks members for their experience with registries. A word only ever shortens how long a mount waits for an answer, and counts where
  * the word of the member about images counts, too.
  */
 export class RegistryWords {
@@ -59,7 +59,7 @@ export class RegistryWords {
     this.#disbelieved.set(registry, true, disbelieveMs)
   }
 
-  /** What this host itself has seen of the registry with this key. */
+  /** This host's own experience with the registry that has this key. */
   own(key: Digest): RegistryWord | undefined {
     const { silent, times } = this.#parts
     for (const registry of new Set([...silent.registries(), ...times.registries()]))

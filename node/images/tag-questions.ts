@@ -119,7 +119,7 @@ export class TagQuestions {
     return await this.#parts.keeper.confirm(known)
   }
 
-  /** What this host says to members of the registry with this key (`registryKey`). */
+  /** This host's word to members about the registry that has this key (`registryKey`). */
   word(key: Digest): RegistryWord | undefined {
     return this.#words.own(key)
   }

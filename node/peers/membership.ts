@@ -11,6 +11,7 @@ import {
 import type { Log } from '../base/log.ts'
 import { orAbort, SingleFlight } from '../base/single-flight.ts'
 import type { RosterMessage } from '../../protocol/messages/roster.ts'
+import { bitsPerLevel } from '../../protocol/messages/span.ts'
 import type { BanList } from './ban-list.ts'
 import { ByteBudget } from './byte-budget.ts'
 import type { Dialler } from './dialler.ts'
@@ -72,6 +73,8 @@ export interface MembershipOptions {
 /** Members near this host in the roster. */
 interface Nearby {
   cohort: readonly string[]
+  /** The parts of the region that this host is in, by level; those that were asked for. */
+  parts: Map<number, readonly string[]>
   /** Those to which news of members are passed on. */
   ring: ReadonlySet<string>
   /** The cohort and the ring, without this host. */
@@ -263,9 +266,21 @@ export class Membership {
     return this.#near().cohort
   }
 
-  /** How many cohorts the region has, about. */
-  get cohorts(): number {
-    return 2 ** cohortBits(this.roster.size, this.#fullMesh)
+  /** How many levels of parts the region has: the cohorts are those of the last one; 0 in a small region. */
+  get cohortLevel(): number {
+    return Math.ceil(this.#cohortBits / bitsPerLevel)
+  }
+
+  /** Ids of the members whose hashes begin with the same bits as this host's, {@link bitsPerLevel} for each level, this host among them. */
+  part(level: number): readonly string[] {
+    const { parts } = this.#near()
+    const known = parts.get(level) ?? this.roster.alike(level * bitsPerLevel)
+    parts.set(level, known)
+    return known
+  }
+
+  get #cohortBits(): number {
+    return cohortBits(this.roster.size, this.#fullMesh)
   }
 
   /**
@@ -446,10 +461,10 @@ export class Membership {
 
   #near(): Nearby {
     if (this.#nearby !== undefined) return this.#nearby
-    const cohort = this.roster.alike(cohortBits(this.roster.size, this.#fullMesh))
+    const cohort = this.roster.alike(this.#cohortBits)
     const others = cohort.filter((id) => id !== this.roster.own)
     const ring = this.isSmall ? new Set(others) : this.roster.neighbours()
-    this.#nearby = { cohort, ring, wanted: new Set([...ring, ...others]) }
+    this.#nearby = { cohort, parts: new Map(), ring, wanted: new Set([...ring, ...others]) }
     return this.#nearby
   }
 

@@ -4,6 +4,7 @@ import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { isMemberRecordSigned } from '../../protocol/member-record.ts'
 import { bulkProtocol, type BulkMode } from '../../protocol/messages/bulk.ts'
 import { maxChunkBytes } from '../../protocol/chunk-table.ts'
+import type { Digest } from '../../protocol/digest.ts'
 import { chunkProtocol } from '../../protocol/messages/chunk.ts'
 import { guestProtocol } from '../../protocol/messages/guest.ts'
 import { locationProtocol } from '../../protocol/messages/location.ts'
@@ -13,7 +14,7 @@ import { regionProtocol } from '../../protocol/messages/region.ts'
 import { reachProtocol } from '../../protocol/messages/reach.ts'
 import { seedProtocol } from '../../protocol/messages/seed.ts'
 import { systemClock } from '../base/clock.ts'
-import { spanProtocol } from '../../protocol/messages/span.ts'
+import { maxLevel, spanProtocol } from '../../protocol/messages/span.ts'
 import { Bandwidth } from '../base/bandwidth.ts'
 import type { Log } from '../base/log.ts'
 import { guestNoiseProtocol } from './admission/region-noise.ts'
@@ -236,23 +237,20 @@ export class PeerNetwork {
     const own = this.peerId
     const isHere = (id: string): boolean => id === own || membership.isAwake(id)
     const now = (): number => performance.now()
-    const book = new SpanBook({
-      isHere,
-      holdersOf: (table, index, asker) => [
-        ...(this.availability.isHeldHere(table, index) ? [own] : []),
-        ...this.availability.holders(table, index),
-        ...location.holders(table, { asker, order: index }),
-      ],
-      now,
-    })
+    const holdersOf = (table: Digest, index: number, asker: string): string[] => [
+      ...(this.availability.isHeldHere(table, index) ? [own] : []),
+      ...this.availability.holders(table, index),
+      ...location.holders(table, { asker, order: index }),
+    ]
     const client = new SpanClient({ host, membership, signal })
     const questions = new StewardQuestions({ own, membership, client, log, signal, clock: systemClock })
     this.#answers = new SpanAnswers({
-      membership,
-      book,
-      cohortBook: new SpanBook({ isHere, now }),
-      // Its trackers know who holds it; groups of a large layer are spread among them.
-      stewardsOf: (table, group) => {
+      books: Array.from({ length: maxLevel + 1 }, (_, level) =>
+        level === 0 ? new SpanBook({ isHere, holdersOf, now }) : new SpanBook({ isHere, now }),
+      ),
+      answering: (level, table, group) => {
+        if (level > 0) return membership.byResponsibility(`${table} ${group}`, membership.part(level))
+        // Its trackers know who holds it; groups of a large layer are spread among them.
         const trackers = location.trackersOf(table).filter(isHere)
         const first = group % trackers.length
         return [...trackers.slice(first), ...trackers.slice(0, first)]

@@ -39,7 +39,7 @@ export interface ServedData {
   bootProfile: (subject: ProfileSubject) => Promise<BootProfile | undefined>
   /** Whether this host is importing the image with this manifest. */
   isImporting: (manifestDigest: Digest) => boolean
-  /** What this host has seen lately of the registry with this key (`registryKey`). */
+  /** This host's latest experience with the registry that has this key (`registryKey`). */
   registryWord: (key: Digest) => RegistryWord | undefined
   /**
    * The record of an image, which this host imports for a peer.

@@ -37,7 +37,7 @@ export class CallerMemory {
     this.#fd = fd
   }
 
-  /** What was saved last, the oldest first; nothing where that cannot be read. */
+  /** The callers that were saved last, the oldest first; none where they cannot be read. */
   load(): HeldCaller[] {
     try {
       const header = this.#read(0, headerBytes)

@@ -6,8 +6,8 @@ import { readMounts, type MountInfo } from '../mount/placement/mountinfo.ts'
 import { runTool } from '../mount/placement/run-tool.ts'
 
 /**
- * What each may take: records of thousands of mounts, a page each, and what the catalog is given while the disk is full. Only what
- * is there takes memory.
+ * Options with the most that each may take: records of thousands of mounts, a page each, and writes of the catalog while the disk is
+ * full. Only the files that are there take memory.
  */
 const tmpfsOptions = 'mode=700,size=128m,nr_inodes=32768,nosuid,nodev,noexec'
 

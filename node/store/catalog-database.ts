@@ -11,7 +11,7 @@ import type { DiskReserve } from './disk-reserve.ts'
 const maxAttempts = 3
 /** How often it is seen whether the disk has room for what is in memory (ms). */
 const lookMs = 10_000
-/** What is to stay free on the disk beyond that: LevelDB's log, and a table (bytes). */
+/** The room that is to stay free on the disk beyond that: LevelDB's log, and a table (bytes). */
 const spareBytes = 8 * 1024 * 1024
 
 export type Database = Level<string, Uint8Array>
@@ -20,15 +20,15 @@ export interface CatalogDatabaseParts {
   /** Disk space that is given up where a write fails for lack of it. */
   reserve: Pick<DiskReserve, 'release'>
   log: Log
-  /** Of the disk; by default that of the database. */
+  /** The room of the disk; by default that of the database's. */
   room?: () => Promise<Pick<Room, 'freeBytes'>>
   /** In ms. */
   now?: () => number
 }
 
 /**
- * LevelDB, whose reads and writes go on where the disk is full: then it is copied to memory, and back when there is room. What is
- * written meanwhile outlives the daemon, and ends with a reboot.
+ * LevelDB, whose reads and writes go on while the disk is full: it is copied to memory then, and back when there is room. Records that
+ * are written meanwhile outlive the daemon, and end with a reboot.
  */
 export class CatalogDatabase {
   readonly #parts: CatalogDatabaseParts
@@ -177,7 +177,7 @@ function databaseIn(directory: string): Database {
   return new Level<string, Uint8Array>(directory, { valueEncoding: 'view' })
 }
 
-/** What abstract-level throws while the database is closed, and where it was while an iterator ran. */
+/** abstract-level throws these codes while the database is closed, and where it was closed while an iterator ran. */
 function isNotOpen(error: unknown): boolean {
   const { code } = error as { code?: unknown }
   return code === 'LEVEL_DATABASE_NOT_OPEN' || code === 'LEVEL_ITERATOR_NOT_OPEN'

@@ -7,13 +7,13 @@ const table = /^\d+\.(?:ldb|sst)$/
 const current = 'CURRENT'
 /** A copy of the disk's CURRENT, at the time when the copy in memory was made from it. LevelDB leaves it alone. */
 const origin = 'CURRENT.disk'
-/** Of one process each: its lock, and its own log, which nobody reads. */
+/** Files of one process each: its lock, and its own log, which nobody reads. */
 const passing: ReadonlySet<string> = new Set(['LOCK', 'LOG', 'LOG.old', origin])
 
 export interface CatalogDirectories {
-  /** Of the database on the disk. */
+  /** The directory of the database on the disk. */
   disk: string
-  /** On a tmpfs, where there is one. */
+  /** The directory of its copy, on a tmpfs where there is one. */
   memory: string
 }
 
@@ -41,7 +41,7 @@ export async function isInMemory({ disk, memory }: CatalogDirectories): Promise<
   return of !== undefined && of === now
 }
 
-/** What {@link copyToDisk} needs on the disk (bytes). */
+/** The room that {@link copyToDisk} needs on the disk (bytes). */
 export async function bytesInMemory({ memory }: Pick<CatalogDirectories, 'memory'>): Promise<number> {
   let bytes = 0
   for (const name of await filesOf(memory)) bytes += (await stat(join(memory, name))).size

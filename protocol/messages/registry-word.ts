@@ -2,7 +2,7 @@ import { encodeCbor, Fields, parseCbor } from '../cbor.ts'
 import { digestOf, type Digest } from '../digest.ts'
 import { P2pfsError } from '../errors.ts'
 
-/** What a member has seen of a registry. */
+/** The experience of a member with a registry. */
 export interface RegistryWord {
   /** Whether it has not answered the member lately. */
   isSilent: boolean
@@ -15,7 +15,7 @@ export const maxRegistryWordBytes = 64
 /** No answer takes longer (ms): what is more is a lie, or of no use. */
 const maxUsualMs = 60_000
 
-/** What members are asked by for a registry, HOST or HOST:PORT: see SPEC.md, "Object protocol". */
+/** The key under which members are asked about a registry, HOST or HOST:PORT: see SPEC.md, "Object protocol". */
 export function registryKey(registry: string): Digest {
   return digestOf(Buffer.from(`registry ${registry}`))
 }

@@ -3,7 +3,7 @@ import type { Digest } from '../digest.ts'
 import { P2pfsError } from '../errors.ts'
 
 /** A long-lived stream: questions go one way, answers the other way, in the same order. */
-export const spanProtocol = '/p2pfs/span/2'
+export const spanProtocol = '/p2pfs/span/3'
 
 /** Chunks of a span: a few MiB, so that its reader finds neighbours to read in one request. */
 export const spanChunks = 32
@@ -11,10 +11,14 @@ export const spanChunks = 32
 export const groupSpans = 16
 /** Questions of one group ask for no more. */
 export const maxSpansPerQuestion = groupSpans
-/** The depth of a member in the tree of a steward is less; with three below each there are more than hosts. */
-export const cohortDepth = 32
-/** The deepest member: the depths in the tree of a cohort are from {@link cohortDepth} on. */
-export const maxDepth = 63
+/** Bits of the members' hashes that tell the parts of one level apart: a part has eight of the next level. */
+export const bitsPerLevel = 3
+/** The last level, of cohorts of 7 or 8 bits. The whole region is level 0. */
+export const maxLevel = 3
+/** Depths in the tree of one level, whose members stand on these from `level * levelDepths` on. With three below each, a tree of 64 members is four deep. */
+export const levelDepths = 16
+/** The deepest member. */
+export const maxDepth = (maxLevel + 1) * levelDepths - 1
 
 /** Longest text of a member's id. */
 const maxIdLength = 128
@@ -30,8 +34,10 @@ export interface SpanQuestion {
   spans: readonly number[]
   /** The member that the asker was sent to before, and that did not deliver; undefined where there is none. */
   without: string | undefined
-  /** The member of the asker's cohort that needs them, where the asker is its deputy; undefined where the asker needs them. */
+  /** The member that needs them, where the asker is a deputy; undefined where the asker needs them. */
   onBehalfOf?: string | undefined
+  /** As what the receiver is asked: 0 as the steward, another as the deputy of its part of that level. */
+  level: number
 }
 
 /**
@@ -45,8 +51,8 @@ export interface SpanPlace {
 }
 
 /** SPEC.md, "Span protocol". */
-export function encodeSpanQuestion({ table, spans, without = '', onBehalfOf = '' }: SpanQuestion): Uint8Array {
-  return encodeCbor({ table, spans, without, onBehalfOf })
+export function encodeSpanQuestion({ table, spans, without = '', onBehalfOf = '', level }: SpanQuestion): Uint8Array {
+  return encodeCbor({ table, spans, without, onBehalfOf, level })
 }
 
 /** @throws invalid also where the spans are not of one group */
@@ -61,7 +67,8 @@ export function parseSpanQuestion(bytes: Uint8Array): SpanQuestion {
   if (new Set(spans.map((span) => Math.floor(span / groupSpans))).size > 1)
     throw new P2pfsError('invalid', `${what}: spans of several groups`)
   const without = parseId(fields.text('without'), what)
-  return { table: fields.digest('table'), spans, without, onBehalfOf: parseId(fields.text('onBehalfOf'), what) }
+  const onBehalfOf = parseId(fields.text('onBehalfOf'), what)
+  return { table: fields.digest('table'), spans, without, onBehalfOf, level: fields.unsigned('level', maxLevel) }
 }
 
 export function encodeSpanAnswer(places: readonly SpanPlace[]): Uint8Array {

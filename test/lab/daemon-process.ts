@@ -184,6 +184,11 @@ export class DaemonProcess {
     return path
   }
 
+  /** What {@link mounts} has while nothing is mounted for users. */
+  get idleMounts(): string[] {
+    return ['trees', 'run', 'mnt'].map((name) => join(this.directory, 'state', name))
+  }
+
   /** The mounts below the daemon's directory. */
   mounts(): string[] {
     return readFileSync('/proc/self/mountinfo', 'utf8')

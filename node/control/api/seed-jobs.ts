@@ -6,7 +6,7 @@ export interface SeedJobRequest extends AuthorizedRequest {
   copies?: number | 'all'
   /** Names or peer ids of the hosts that are to hold it. */
   on?: string[]
-  /** What it will be mounted as: each in its format, in the place of `format`, and on the same hosts. */
+  /** The kinds of mounts that it is for: it is placed in the format of each, on the same hosts. Excludes `format`. */
   as?: ('drive' | 'tree')[]
   /** Whether metadata and boot profile go to all members, besides the whole image on those hosts. */
   hot?: boolean

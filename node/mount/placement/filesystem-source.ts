@@ -3,7 +3,7 @@ import type { MountInfo } from './mountinfo.ts'
 const prefix = 'p2pfs@'
 
 /**
- * What a filesystem that is mounted on a directory of ours first names as its source, which mountinfo shows of all its mounts: so
+ * The source that a filesystem names which is mounted on a directory of ours first. Mountinfo shows it for all its mounts: so
  * those of users are known as ours also when somebody has unmounted the first one by hand. Not the path alone, by which umount(8)
  * would find them.
  */

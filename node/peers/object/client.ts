@@ -167,7 +167,7 @@ export async function askImporting(
   return (await ask(channel, { kind: 'import', digest: manifestDigest }, signal)) !== undefined
 }
 
-/** What the peer has seen of the registry with this key. A peer that does not know of such words has none. @throws invalid, unavailable */
+/** Asks the peer for its experience with the registry that has this key. A peer of an earlier version has none. @throws invalid, unavailable */
 export async function askRegistryWord(
   channel: ObjectChannel,
   key: Digest,

@@ -284,16 +284,7 @@ export class Gossip {
 
   #answer(id: string, digest: Uint8Array): void {
     const { roster, connected } = this.#parts
-    const own = Buffer.from(roster.digest())
-    const buckets: number[] = []
-    for (let offset = 0; offset < own.length; offset += bucketHashBytes)
-      if (
-        Buffer.compare(
-          own.subarray(offset, offset + bucketHashBytes),
-          digest.subarray(offset, offset + bucketHashBytes),
-        ) !== 0
-      )
-        buckets.push(offset / bucketHashBytes)
+    const buckets = otherBuckets(roster.digest(), digest)
     const listed = roster.listing(new Set(buckets))
     const peer = connected(id)
     for (let i = 0; i < buckets.length || i === 0;) {
@@ -351,4 +342,16 @@ export class Gossip {
     timer.unref()
     this.#timers.set(name, timer)
   }
+}
+
+/** The buckets in which two lists differ. Two that have been compared before seldom do. */
+function otherBuckets(own: Uint8Array, other: Uint8Array): number[] {
+  if (Buffer.compare(own, other) === 0) return []
+  const buckets: number[] = []
+  for (let offset = 0; offset < own.length; offset += bucketHashBytes) {
+    const end = offset + bucketHashBytes
+    if (Buffer.compare(own.subarray(offset, end), other.subarray(offset, end)) !== 0)
+      buckets.push(offset / bucketHashBytes)
+  }
+  return buckets
 }

@@ -1,5 +1,5 @@
 import type { Digest } from '../../../protocol/digest.ts'
-import { cohortDepth, spanChunks, type SpanPlace } from '../../../protocol/messages/span.ts'
+import { levelDepths, spanChunks, type SpanPlace } from '../../../protocol/messages/span.ts'
 
 /** Members that are sent to one member: it sends the chunk so many times, and a tree of 1,000 hosts is seven deep. */
 const children = 3
@@ -36,7 +36,7 @@ export interface SpanBookParts {
 }
 
 /**
- * A steward's memory of whom it sent where, for each span. The first who asks reads the span from the registry; each
+ * A steward's or deputy's memory of whom it sent where, for each span. The first who asks reads the span from the registry; each
  * later one is sent to one that was sent before, so that a tree of relays grows. The steward moves no bytes.
  */
 export class SpanBook {
@@ -104,7 +104,7 @@ export class SpanBook {
     nodes: Map<string, Node>,
     without: string | undefined,
   ): [string, Node] | undefined {
-    const below = before?.depth ?? cohortDepth - 1
+    const below = before?.depth ?? levelDepths - 1
     let fewest: [string, Node] | undefined
     for (const entry of nodes) {
       const [id, node] = entry

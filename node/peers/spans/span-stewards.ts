@@ -4,13 +4,9 @@ import { ExpiringMap } from '../../base/expiring-map.ts'
 import { Urgency } from '../../base/urgency.ts'
 import type { Membership } from '../membership.ts'
 import { standings } from '../peer-standing.ts'
-import { deputiesMs, type SpanAnswers } from './span-answers.ts'
+import { awakePatienceMs, patienceMs, type SpanAnswers } from './span-answers.ts'
 import type { StewardQuestions } from './steward-questions.ts'
 
-/** A deputy, which may have to ask the steward first, has at least this time (ms). */
-const deputyMs = 250
-/** One that is known to be there has at least this time (ms), after which any member counts as silent. */
-const awakeMs = 1_000
 /** A steward's answer is kept for so long (ms), and asked for anew then. */
 const placeMs = 30_000
 /** The same where no steward answered (ms): this host reads by itself, as if it were alone. */
@@ -23,7 +19,7 @@ const readItself: SpanPlace = { depth: 0, member: undefined }
 export interface SpanStewardsParts {
   /** The id of this host. */
   own: string
-  membership: Pick<Membership, 'members' | 'byResponsibility' | 'cohort' | 'cohorts' | 'isSmall'>
+  membership: Pick<Membership, 'members' | 'byResponsibility' | 'cohort' | 'cohortLevel'>
   questions: Pick<StewardQuestions, 'ask' | 'connect'>
   /** For the spans that this host answers for itself. */
   answers: Pick<SpanAnswers, 'places'>
@@ -133,7 +129,8 @@ export class SpanStewards {
     const { table, group, without, spans } = question
     const numbers = [...spans.keys()]
     const { own, membership, questions, answers } = this.#parts
-    const asked = { table, spans: numbers, without }
+    const level = membership.cohortLevel
+    const asked = { table, spans: numbers, without, level }
     // The first of those that were passed over has the last word.
     let said: SpanPlace[] | undefined
     const onLate = (late: SpanPlace[]): void => {
@@ -141,11 +138,10 @@ export class SpanStewards {
       said = late
       this.#keep(table, numbers, late)
     }
-    const forDeputiesMs = membership.isSmall ? 0 : deputiesMs(membership)
     const places = await questions.ask(membership.byResponsibility(`${table} ${group}`, membership.cohort()), asked, {
       urgency: question.urgency,
-      leastMs: Math.max(question.leastMs, membership.isSmall ? 0 : deputyMs + forDeputiesMs),
-      awakeMs: awakeMs + forDeputiesMs,
+      leastMs: Math.max(question.leastMs, level === 0 ? 0 : patienceMs(level)),
+      awakeMs: awakePatienceMs(level),
       answerOwn: async () => await answers.places(own, asked),
       onLate,
     })

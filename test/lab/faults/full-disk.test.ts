@@ -120,7 +120,7 @@ for (const [way, fill] of Object.entries(ways)) {
         await daemon.json('mount', image, tree, '--as', 'tree')
         assert.ok(readFileSync(join(tree, 'data')).equals(bytes))
       }
-      // What needs room fails with the reason, and leaves nothing.
+      // A mount that needs room fails with the reason, and leaves nothing.
       const writable = ['--as', 'tree', '--writable', '--size', '64MiB']
       for (const options of [writable, ['--scratch', '64MiB']]) {
         const refused = daemon.target(`refused-${options.length}-${name}`)

@@ -65,7 +65,7 @@ for (const [kind, options] of [
     assert.ok(existsSync(join(renamed, 'one', scratch === undefined ? 'written' : 'scratch.img')))
     if (kind === 'tree') assert.deepEqual(readFileSync(join(renamed, 'one/file')), content)
     await umounts(daemon, kind === 'drive' ? join(link, 'one') : join(renamed, 'one'))
-    assert.deepEqual(daemon.mounts(), [join(daemon.directory, 'state/mnt')])
+    assert.deepEqual(daemon.mounts(), daemon.idleMounts)
     assert.equal(existsSync(written), false)
   })
 }
@@ -133,7 +133,7 @@ test('a drive whose files were unmounted by hand is forgotten, and its directory
     assert.deepEqual((await daemon.status()).mounts, [])
     // The new daemon mounts a trial for a moment, to see what the kernel can do.
     const left = daemon.mounts().filter((path) => !path.includes('/trial/'))
-    assert.deepEqual(left, [join(daemon.directory, 'state/mnt')])
+    assert.deepEqual(left, daemon.idleMounts)
     assert.deepEqual(readdirSync(directory), [])
   }
 })

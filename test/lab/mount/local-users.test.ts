@@ -208,7 +208,7 @@ for (const [how, enter] of [
       assert.match((await daemon.cli(command, directory)).stderr, /scratch drive .* is in use/)
     assert.equal(await ask('exec 3>&-; echo closed'), 'closed')
     assert.equal((await daemon.cli('umount', directory)).status, 0)
-    assert.deepEqual(daemon.mounts(), [join(daemon.directory, 'state/mnt')])
+    assert.deepEqual(daemon.mounts(), daemon.idleMounts)
     assert.deepEqual(readdirSync(join(daemon.directory, 'state/scratch')), [])
   })
 }
@@ -244,7 +244,7 @@ for (const [name, options] of [
     await replace(daemon)
     assert.deepEqual([powers(open), powers(tree)], [none, all])
     for (const directory of [open, tree]) assert.equal((await daemon.cli('umount', directory)).status, 0)
-    assert.deepEqual(daemon.mounts(), [join(daemon.directory, 'state/mnt')])
+    assert.deepEqual(daemon.mounts(), daemon.idleMounts)
   })
 }
 

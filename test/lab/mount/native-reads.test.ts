@@ -90,7 +90,7 @@ test('trees and drives read natively are what FUSE makes of them, and end withou
   assert.equal(readFileSync(join(limited, 'odd/one'), 'utf8'), '1')
   for (const directory of [tree, writable, limited, ...drives, ...Object.values(early)])
     assert.equal((await daemon.cli('umount', directory)).status, 0)
-  assert.deepEqual(standing(daemon), [join(daemon.directory, 'state/mnt')])
+  assert.deepEqual(standing(daemon), daemon.idleMounts)
   assert.equal(await daemon.stop(), 0)
   assert.deepEqual(daemon.mounts(), [])
 })
@@ -148,7 +148,7 @@ test('native mounts need neither daemon nor supervisor, and the next one takes t
   assert.equal((await readsOf(daemon))['scratch'], 'native')
   for (const directory of [tree, writable, limited, drive, scratch])
     assert.equal((await daemon.cli('umount', directory)).status, 0)
-  assert.deepEqual(standing(daemon), [join(daemon.directory, 'state/mnt')])
+  assert.deepEqual(standing(daemon), daemon.idleMounts)
 })
 
 test('drives are native only where that is asked for; O_DIRECT opens go on in the others', async (t) => {
@@ -200,7 +200,7 @@ test('with --native-reads off the files go; a native mount stands until it is en
   assert.equal((await readsOf(daemon))['before'], 'native')
   assert.equal((await daemon.status()).nativeBytes, 0)
   for (const directory of [before, after]) assert.equal((await daemon.cli('umount', directory)).status, 0)
-  assert.deepEqual(standing(daemon), [join(daemon.directory, 'state/mnt')])
+  assert.deepEqual(standing(daemon), daemon.idleMounts)
 })
 
 test('a file that is damaged when the host was off is made again before it is used', async (t) => {

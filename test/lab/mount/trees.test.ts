@@ -62,7 +62,8 @@ for (const format of ['erofs', 'ext4']) {
 }
 
 test('two trees of an image are one filesystem of the kernel, and outlive a killed daemon', async (t) => {
-  const daemon = await DaemonProcess.start(t)
+  // An image that becomes ready between the two is mounted natively the second time.
+  const daemon = await DaemonProcess.start(t, ['--native-reads', 'off'])
   const image = await copyOddImage(daemon.directory)
   const [one, two] = [daemon.target('one'), daemon.target('two')]
   for (const directory of [one, two]) await daemon.json('mount', image, directory, '--as', 'tree')
@@ -163,7 +164,7 @@ test('options that do not go together are refused with what would', async (t) =>
     [['--as', 'tree', '--scratch', '1GiB'], 2, /takes writes with --writable/],
     [['--as', 'house'], 2, /--as takes drive or tree/],
     [['--scratch', 'much'], 2, /--scratch takes a size such as 512MiB/],
-    [['--scratch', '4KiB'], 1, /1 MiB to 8 TiB/],
+    [['--scratch', '4KiB'], 2, /1 MiB to 8 TiB/],
     [['--format', 'ntfs'], 2, /--format takes ext4, erofs or raw, not ntfs/],
   ]
   for (const [options, status, pattern] of cases) {
@@ -189,7 +190,7 @@ test('what a daemon and its supervisor leave behind when both are killed is remo
   await daemon.json('mount', image, drive, '--scratch', '16MiB')
   await daemon.killAll()
   await daemon.startAgain()
-  assert.deepEqual(daemon.mounts(), [join(daemon.directory, 'state/mnt')])
+  assert.deepEqual(daemon.mounts(), daemon.idleMounts)
   assert.deepEqual((await daemon.status()).mounts, [])
   for (const name of ['trees', 'scratch', 'drives'])
     assert.deepEqual(readdirSync(join(daemon.directory, 'state', name)), [])
@@ -227,7 +228,7 @@ test('a daemon killed at any moment of a mount, a reset or an umount leaves a mo
     if (mounts.length > 0) assert.equal((await daemon.cli('umount', directory)).status, 0)
     // The new daemon mounts a trial for a moment, to see what the kernel can do.
     for (let i = 0; daemon.mounts().includes(trial) && i < 50; i++) await new Promise((over) => setTimeout(over, 100))
-    assert.deepEqual(daemon.mounts(), [join(state, 'mnt')], `round ${round}: ${command(commands, step)}`)
+    assert.deepEqual(daemon.mounts(), daemon.idleMounts, `round ${round}: ${command(commands, step)}`)
     for (const name of ['trees', 'scratch', 'drives', 'writable']) {
       const left = existsSync(join(state, name))
         ? readdirSync(join(state, name)).filter((entry) => !entry.includes('.gone-'))

@@ -20,7 +20,7 @@ class Lab {
   readonly times = new AnswerTimes()
   readonly silent: string[] = []
   readonly disbelieved: string[] = []
-  /** What members say at once. */
+  /** The words that members say at once. */
   words: RegistryWord[] = []
   nowMs = 0
   asked: (PromiseWithResolvers<ResolvedImage | undefined> & { options: LookupOptions })[] = []
@@ -122,7 +122,7 @@ test('an answer that has come while the host was busy counts, although the time 
   const lab = new Lab(t)
   const mount = lab.mount()
   const busy = lab.pass(600)
-  // What the kernel has of the registry is looked at after the timers.
+  // Node looks at the answer that the kernel has of the registry after the timers.
   lab.answer()
   lab.asked[0]!.resolve(undefined)
   await busy

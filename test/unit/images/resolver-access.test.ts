@@ -46,7 +46,7 @@ test('a tag that this host or a member has asked for a moment ago is not asked f
 test('who has asked for the tag long ago hears of a member that has asked a moment ago', async (t) => {
   const hour = todayMs - 60 * 60_000
   const cases = [
-    // What this host knows is what the member says.
+    // The member says what this host knows.
     { maker: member, version: '1', trusted: [], requests: 0, outcome: ['local', 'last-known', '1'] },
     // A member that says something else is not believed by a host that has a past of its own.
     { maker: member, version: '2', trusted: [], requests: 1, outcome: ['local', 'registry', '1'] },

@@ -138,9 +138,9 @@ export const unavailable = async (): Promise<never> =>
 /** A host with one peer, and a registry. */
 export class TestHost {
   readonly registry = new FakeRegistry()
-  /** What the members have. */
+  /** The images that the members have. */
   readonly peer: ImageRootfs[] = []
-  /** What members say of registries, and which they were asked about. */
+  /** The words of members about registries, and the registries that they were asked about. */
   words: RegistryWord[] = []
   readonly askedAbout: Digest[] = []
   /** The members that are connected. */
@@ -155,9 +155,11 @@ export class TestHost {
   published: PublishedRootfs | undefined
   /** Whether imports use layer indexes that members told, where they may. */
   importsWithTold = false
-  /** What those make; by default what the layers make. */
+  /** The rootfs that those make; by default that of the layers. */
   toldManifest: RootfsManifest | undefined
   readonly contradicted = new Set<Digest>()
+  /** Whether somebody waited for the last import. */
+  isAwaited: boolean | undefined
   isWhole = false
   nowMs = 0
   /** The images that were imported here, and what for. */
@@ -213,9 +215,10 @@ export class TestHost {
         },
         identity: { peerId: own.key, sign: own.sign },
         importer: {
-          importImage: async (_reference, image, format, { untold = false }) => {
+          importImage: async (_reference, image, format, { untold = false, urgency }) => {
             this.imported.push(`${image.manifestDigest} as ${format}`)
             this.untold.push(untold)
+            this.isAwaited = urgency?.isUrgent
             const isUnverified = this.importsWithTold && !untold
             const manifest = (isUnverified ? this.toldManifest : undefined) ?? rootfsOf(image, format)
             return await Promise.resolve({ manifest, isUnverified })

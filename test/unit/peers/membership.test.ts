@@ -112,7 +112,8 @@ test('a host is alone when members or bootstrap peers are expected and none is c
 
 const silent = (): undefined => undefined
 
-test('a peer hears who this host is before it hears anything else', async () => {
+test('a peer hears who this host is before it hears anything else', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
   const region = new FakeRegion()
   const messages: RegionMessage[] = [{ type: 'answered' }]
   await region.membership.introduce(region.join('a'), () => messages.shift())
@@ -269,6 +270,29 @@ test('in a small region everybody is dialled; in a larger one the neighbours are
   assert.equal(isWanted(), few + 1)
   kept[Symbol.dispose]()
   assert.equal(isWanted(), few)
+})
+
+test('the parts of a larger region lie in each other: all members, eighths, and its cohort in the last', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const region = new FakeRegion({ fullMesh: 8 })
+  const { membership } = region
+  assert.deepEqual([membership.cohortLevel, membership.part(0)], [0, ['me']])
+  const records = await Promise.all(Array.from({ length: 150 }, async (_, i) => await recordOf(`m${i}`)))
+  membership.hear(region.join('teller'), { type: 'news', records, suspects: [] })
+  // 152 members in cohorts of 3 to 6 on average: five bits.
+  assert.equal(membership.cohortLevel, 2)
+  const [all, eighth, cohort] = [membership.part(0), membership.part(1), membership.cohort()]
+  assert.deepEqual(all, membership.roster.ids())
+  const sharesBits = (id: string, bits: number): boolean =>
+    membership.roster.hashOf(id).bucket >>> (8 - bits) === membership.roster.hashOf('me').bucket >>> (8 - bits)
+  assert.deepEqual(
+    eighth,
+    all.filter((id) => sharesBits(id, 3)),
+  )
+  assert.deepEqual(
+    cohort,
+    eighth.filter((id) => sharesBits(id, 5)),
+  )
 })
 
 const { idle, idleMs, inUse } = limits.roster.onDemand

@@ -1,106 +1,100 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf } from '../../../protocol/digest.ts'
-import { cohortDepth, maxDepth, type SpanPlace, type SpanQuestion } from '../../../protocol/messages/span.ts'
+import { levelDepths, maxDepth, maxLevel, type SpanPlace, type SpanQuestion } from '../../../protocol/messages/span.ts'
 import { SpanAnswers } from '../../../node/peers/spans/span-answers.ts'
 import { SpanBook } from '../../../node/peers/spans/span-book.ts'
 
 const table = digestOf(Buffer.from('table'))
 const registry: SpanPlace = { depth: 0, member: undefined }
-const question: SpanQuestion = { table, spans: [0], without: undefined }
 
-/** A large region of cohorts whose hosts are called `COHORT NUMBER`; each cohort has one deputy, and one steward answers for all. */
-function region({ isSmall = false }: { isSmall?: boolean } = {}) {
-  const asked: SpanQuestion[] = []
+/** The part of a level in which a host is that is called `COHORT NUMBER`: three bits of the cohort's for each level. */
+const partOf = (id: string, level: number): string => id.split(' ')[0]!.slice(0, 3 * level)
+
+/**
+ * A large region of cohorts that are named by their bits, whose hosts are called `COHORT NUMBER`. Each part of each level has one
+ * deputy, and one steward answers for all.
+ */
+function region(cohortBits: number) {
+  const cohortLevel = Math.ceil(cohortBits / 3)
+  const asked: { of: string; question: SpanQuestion }[] = []
+  const leastMs: number[] = []
   const gone = new Set<string>()
+  const silent = new Set<string>()
   const isHere = (id: string): boolean => !gone.has(id)
-  const book = (): SpanBook => new SpanBook({ isHere, now: () => 0 })
-  const none = { ask: async () => await Promise.resolve(undefined) }
-  let isSilent = false
-  const steward = new SpanAnswers({
-    membership: { isSmall, cohorts: 32 },
-    book: book(),
-    cohortBook: book(),
-    stewardsOf: () => [],
-    questions: none,
-  })
   const deputies = new Map<string, SpanAnswers>()
-  const deputyOf = (cohort: string): SpanAnswers => {
-    const known = deputies.get(cohort)
+  /** The deputy of a part, by the bits of that; the steward is the one without bits. */
+  const deputyOf = (bits: string): SpanAnswers => {
+    const known = deputies.get(bits)
     if (known !== undefined) return known
-    const ask = async (_: readonly string[], asking: SpanQuestion): Promise<SpanPlace[] | undefined> => {
-      asked.push(asking)
-      return isSilent ? undefined : await steward.places(`deputy of ${cohort}`, asking)
-    }
-    const parts = {
-      membership: { isSmall: false, cohorts: 32 },
-      book: book(),
-      cohortBook: book(),
-      stewardsOf: () => ['steward'],
-    }
-    const deputy = new SpanAnswers({ ...parts, questions: { ask } })
-    deputies.set(cohort, deputy)
+    const deputy = new SpanAnswers({
+      books: Array.from({ length: maxLevel + 1 }, () => new SpanBook({ isHere, now: () => 0 })),
+      answering: (level) => [partOf(bits, level)],
+      questions: {
+        ask: async ([of], question, options): Promise<SpanPlace[] | undefined> => {
+          asked.push({ of: of!, question })
+          leastMs.push(options.leastMs)
+          return silent.has(of!) ? undefined : await deputyOf(of!).places(`deputy of ${bits}`, question)
+        },
+      },
+    })
+    deputies.set(bits, deputy)
     return deputy
   }
-  const place = async (id: string, { without }: { without?: string } = {}): Promise<SpanPlace> =>
-    (await deputyOf(id.split(' ')[0]!).places(id, { ...question, without }))[0]!
-  return { steward, place, asked, gone, silence: () => (isSilent = true) }
+  const place = async (id: string, { without }: { without?: string } = {}): Promise<SpanPlace> => {
+    const question = { table, spans: [0], without, level: cohortLevel }
+    const [place] = await deputyOf(partOf(id, cohortLevel)).places(id, question)
+    return place!
+  }
+  const cohorts = Array.from({ length: 2 ** cohortBits }, (_, i) => i.toString(2).padStart(cohortBits, '0'))
+  return { place, cohorts, asked, leastMs, gone, silent }
 }
 
-test('one member of each cohort is placed by the steward, and all others by their deputy, below it', async () => {
-  const { place, asked } = region()
-  const places = new Map<string, SpanPlace>()
-  for (let number = 0; number < 32; number++)
-    for (let cohort = 0; cohort < 32; cohort++) places.set(`c${cohort} ${number}`, await place(`c${cohort} ${number}`))
-  assert.equal(asked.length, 32)
-  assert.deepEqual(
-    [...places].filter(([, { member }]) => member === undefined).map(([id]) => id),
-    ['c0 0'],
-  )
-  for (const [id, { depth, member }] of places) {
-    assert.ok(depth <= maxDepth)
-    if (member === undefined) continue
-    assert.ok(places.get(member)!.depth < depth, `${id} waits for one that is not above it`)
-    if (depth >= cohortDepth) assert.equal(member.split(' ')[0], id.split(' ')[0], 'it stays in its cohort')
-  }
-})
-
-test('the first of a cohort is placed anew by the steward where its member has gone, and the others stay below it', async () => {
-  const { place, asked, gone } = region()
-  await place('a 0')
-  assert.deepEqual(await place('b 0'), { depth: 1, member: 'a 0' })
-  assert.deepEqual(await place('b 1'), { depth: cohortDepth + 1, member: 'b 0' })
-  gone.add('a 0')
-  assert.deepEqual(await place('b 0', { without: 'a 0' }), registry)
-  assert.deepEqual(asked.at(-1), { table, spans: [0], without: 'a 0', onBehalfOf: 'b 0' })
-  assert.deepEqual(await place('b 1'), { depth: cohortDepth + 1, member: 'b 0' })
-})
-
-test('where no steward answers, the first of a cohort reads by itself, for all of the cohort', async () => {
-  const { place, silence } = region()
-  silence()
-  assert.deepEqual(await place('a 0'), registry)
-  assert.deepEqual(await place('a 1'), { depth: cohortDepth + 1, member: 'a 0' })
-})
-
-test('in a small region the one that is asked is the steward', async () => {
-  const { steward } = region({ isSmall: true })
-  assert.deepEqual(await steward.places('a', question), [registry])
-  assert.deepEqual(await steward.places('b', question), [{ depth: 1, member: 'a' }])
-})
-
-test('a deputy gives a steward more time, to be connected to and to answer, the more deputies there are', async () => {
-  const leastMs: number[] = []
-  const book = new SpanBook({ isHere: () => true, now: () => 0 })
-  for (const cohorts of [2, 256]) {
-    const ask = async (_: unknown, __: unknown, options: { leastMs: number }): Promise<undefined> => {
-      leastMs.push(options.leastMs)
-      return await Promise.resolve(undefined)
+for (const bits of [1, 3, 5, 8])
+  test(`of ${2 ** bits} cohorts one reads, and no deputy or steward is asked by more than eight others`, async () => {
+    const { place, cohorts, asked } = region(bits)
+    const places = new Map<string, SpanPlace>()
+    for (let number = 0; number < 6; number++)
+      for (const cohort of cohorts) places.set(`${cohort} ${number}`, await place(`${cohort} ${number}`))
+    const questions = Object.groupBy(asked, ({ of }) => of)
+    for (const [of, some] of Object.entries(questions))
+      assert.ok(some!.length <= 8, `${of} is asked ${some!.length} times`)
+    assert.ok(asked.length < 2 * cohorts.length)
+    assert.deepEqual(
+      [...places].filter(([, { member }]) => member === undefined).map(([id]) => id),
+      [`${cohorts[0]} 0`],
+    )
+    for (const [id, { depth, member }] of places) {
+      assert.ok(depth <= maxDepth)
+      if (member === undefined) continue
+      assert.ok(places.get(member)!.depth < depth, `${id} waits for one that is not above it`)
+      const level = Math.floor(depth / levelDepths)
+      assert.equal(partOf(member, level), partOf(id, level), 'it stays in its part')
     }
-    const membership = { isSmall: false, cohorts }
-    const cohortBook = new SpanBook({ isHere: () => true, now: () => 0 })
-    const deputy = new SpanAnswers({ membership, book, cohortBook, stewardsOf: () => ['a'], questions: { ask } })
-    await deputy.places('asker', question)
-  }
-  assert.deepEqual(leastMs, [208, 1224])
+  })
+
+test('the first of a cohort is placed anew by the larger part where its member has gone, and the others stay below it', async () => {
+  const { place, asked, gone } = region(3)
+  await place('000 0')
+  assert.deepEqual(await place('001 0'), { depth: 1, member: '000 0' })
+  assert.deepEqual(await place('001 1'), { depth: levelDepths + 1, member: '001 0' })
+  gone.add('000 0')
+  assert.deepEqual(await place('001 0', { without: '000 0' }), registry)
+  assert.deepEqual(asked.at(-1)!.question, { table, spans: [0], without: '000 0', onBehalfOf: '001 0', level: 0 })
+  assert.deepEqual(await place('001 1'), { depth: levelDepths + 1, member: '001 0' })
+})
+
+test('where nobody answers, the first of a part reads by itself, for all of the part', async () => {
+  const { place, silent } = region(6)
+  silent.add('')
+  assert.deepEqual(await place('000000 0'), registry)
+  assert.deepEqual(await place('000000 1'), { depth: 2 * levelDepths + 1, member: '000000 0' })
+  assert.deepEqual(await place('000001 0'), { depth: levelDepths + 1, member: '000000 0' })
+  assert.deepEqual(await place('111111 0'), registry)
+})
+
+test('a deputy gives the next one less time than it has itself, however many cohorts there are', async () => {
+  const { place, leastMs } = region(8)
+  await place('00000000 0')
+  assert.deepEqual(leastMs, [390, 310, 230])
 })

@@ -7,6 +7,7 @@ import {
   encodeSpanAnswer,
   encodeSpanQuestion,
   groupSpans,
+  maxLevel,
   maxSpanMessageBytes,
   parseSpanAnswer,
   spanChunks,
@@ -41,21 +42,20 @@ function stewardsOf(
     ask,
     clock,
     reached = reach,
-    cohorts,
-  }: { members: Member[]; ask: SpanClient['ask']; clock: Clock; reached?: () => Promise<never>; cohorts?: number },
+    cohortLevel = 0,
+  }: { members: Member[]; ask: SpanClient['ask']; clock: Clock; reached?: () => Promise<never>; cohortLevel?: number },
 ): SpanStewards {
   const membership = {
     members: () => members,
     byResponsibility: () => [...order],
     cohort: () => order,
-    isSmall: cohorts === undefined,
-    cohorts: cohorts ?? 1,
+    cohortLevel,
     reach: reached,
   }
   const { signal } = new AbortController()
   const questions = new StewardQuestions({ own: 'me', membership, client: { ask }, log: silentLog, signal, clock })
   const book = new SpanBook({ isHere: () => true, now: clock.now })
-  const answers = new SpanAnswers({ membership, book, cohortBook: book, stewardsOf: () => [], questions })
+  const answers = new SpanAnswers({ books: [book], answering: () => [], questions })
   return new SpanStewards({ own: 'me', membership, questions, answers, now: clock.now })
 }
 
@@ -64,7 +64,7 @@ function host(
   order: readonly string[],
   answers: Record<string, (question: SpanQuestion) => Promise<SpanPlace[]>> = {},
   reached: () => Promise<never> = reach,
-  { cohorts }: { cohorts?: number } = {},
+  { cohortLevel = 0 }: { cohortLevel?: number } = {},
 ) {
   const clock = new FakeClock()
   const members = order
@@ -75,7 +75,7 @@ function host(
     asked.push({ steward, question })
     return await (answers[steward]?.(question) ?? new Promise<never>(() => undefined))
   }
-  const stewards = stewardsOf(order, { members, ask, clock, reached, ...(cohorts !== undefined && { cohorts }) })
+  const stewards = stewardsOf(order, { members, ask, clock, reached, cohortLevel })
   const askFor = async (index = 0, urgent = true): Promise<SpanPlace | undefined> => {
     await stewards.ask(table, index, { urgency: new Urgency(urgent) })
     return stewards.placeOf(table, index)
@@ -184,14 +184,17 @@ test('a steward that has answered anything a moment ago has a second, and one of
   }
 })
 
-for (const cohorts of [2, 256])
-  test(`a deputy has 250 ms, and four for each of ${cohorts} deputies that may ask the same steward at once`, async () => {
-    const { clock, ask, asked } = host(['a', 'b', 'me'], {}, reach, { cohorts })
+for (const [cohortLevel, dueMs] of [
+  [1, 310],
+  [3, 470],
+] as const)
+  test(`a deputy that has ${cohortLevel} to ask above it has ${dueMs} ms`, async () => {
+    const { clock, ask, asked } = host(['a', 'b', 'me'], {}, reach, { cohortLevel })
     void ask()
-    await clock.pass(250 + 4 * cohorts - 1)
+    await clock.pass(dueMs - 1)
     assert.deepEqual(
-      asked.map(({ steward }) => steward),
-      ['a'],
+      asked.map(({ steward, question: { level } }) => [steward, level]),
+      [['a', cohortLevel]],
     )
     await clock.pass(1)
     await settled()
@@ -266,7 +269,7 @@ test('a steward that refuses costs no time: the next is asked at once', async ()
 
 test('a member that is not there, is silent, or did not deliver is reported to the steward, who names another', async () => {
   const { ask, asked, stewards, members } = host(['a', 'me', 'b', 'c'], {
-    a: async ({ spans, without }) => await sendTo(without === 'b' ? 'c' : 'b')({ table, spans, without }),
+    a: async ({ spans, without }) => await sendTo(without === 'b' ? 'c' : 'b')({ table, spans, without, level: 0 }),
   })
   assert.deepEqual(await ask(), { depth: 1, member: 'b' })
   members.find(({ id }) => id === 'b')!.standing.fellSilent()
@@ -335,8 +338,8 @@ function connected() {
 test('questions and answers keep their order on one stream', async () => {
   const { client, server, book, streams, peer } = connected()
   book.place('x', table, 1)
-  const first = client.ask('a', { table, spans: [0, 1], without: undefined })
-  const second = client.ask('a', { table, spans: [1], without: 'x' })
+  const first = client.ask('a', { table, spans: [0, 1], without: undefined, level: 0 })
+  const second = client.ask('a', { table, spans: [1], without: 'x', level: 0 })
   await settled()
   assert.equal(streams.length, 1)
   void server.serve(streams[0]!, { id: 'me', source: 'me' })
@@ -353,7 +356,7 @@ for (const [what, answer] of [
 ] as const)
   test(`a steward that ${what} is banned, and whoever asked hears of it`, async () => {
     const { client, banned, streams } = connected()
-    const asking = client.ask('a', { table, spans: [0], without: undefined })
+    const asking = client.ask('a', { table, spans: [0], without: undefined, level: 0 })
     await settled()
     await writeFrame(streams[0]!, [answer])
     await assert.rejects(asking, { code: 'invalid' })
@@ -361,15 +364,16 @@ for (const [what, answer] of [
   })
 
 for (const [what, question] of [
-  ['too many spans', { table, spans: Array.from({ length: groupSpans + 1 }, (_, i) => i), without: undefined }],
-  ['spans of two groups', { table, spans: [0, groupSpans], without: undefined }],
-  ['none', { table, spans: [], without: undefined }],
+  ['too many spans', { spans: Array.from({ length: groupSpans + 1 }, (_, i) => i), level: 0 }],
+  ['spans of two groups', { spans: [0, groupSpans], level: 0 }],
+  ['no spans', { spans: [], level: 0 }],
+  ['a level that there is not', { spans: [0], level: maxLevel + 1 }],
 ] as const)
   test(`who asks for ${what} breaks the protocol`, async () => {
     const { server } = connected()
     const [near, far] = streamPair() as unknown as [Stream, Stream]
     const serving = server.serve(near, { id: 'me', source: 'me' })
-    await writeFrame(far, [encodeSpanQuestion(question)])
+    await writeFrame(far, [encodeSpanQuestion({ table, without: undefined, ...question })])
     await assert.rejects(serving, { code: 'invalid' })
   })
 
@@ -384,7 +388,10 @@ test('a place without a member, or the registry with one, is no answer', () => {
 test('the longest messages fit their bound', () => {
   const member = 'm'.repeat(128)
   const spans = Array.from({ length: groupSpans }, (_, i) => 2 ** 32 - groupSpans + i)
-  assert.ok(encodeSpanQuestion({ table, spans, without: member, onBehalfOf: member }).length <= maxSpanMessageBytes)
+  assert.ok(
+    encodeSpanQuestion({ table, spans, without: member, onBehalfOf: member, level: maxLevel }).length <=
+      maxSpanMessageBytes,
+  )
   assert.ok(encodeSpanAnswer(spans.map(() => ({ depth: 63, member }))).length <= maxSpanMessageBytes)
 })
 
@@ -393,7 +400,8 @@ test('a flood of questions is answered at a pace', async () => {
   const [near, far] = streamPair() as unknown as [Stream, Stream]
   void server.serve(near, { id: 'me', source: 'me' }).catch(() => undefined)
   const spans = Array.from({ length: groupSpans }, (_, i) => i)
-  for (let i = 0; i < 1000; i++) await writeFrame(far, [encodeSpanQuestion({ table, spans, without: undefined })])
+  for (let i = 0; i < 1000; i++)
+    await writeFrame(far, [encodeSpanQuestion({ table, spans, without: undefined, level: 0 })])
   let answers = 0
   void (async () => {
     for await (const _ of readFrames(far, maxSpanMessageBytes)) answers++

@@ -49,7 +49,7 @@ export class TestPeer {
   readonly held = new Map<Digest, Bitmap>()
   /** Manifests of the images that it says it is importing. */
   readonly importing = new Set<Digest>()
-  /** What it says of registries, by their keys. */
+  /** Its words about registries, by their keys. */
   readonly registryWords = new Map<Digest, RegistryWord>()
   holders: readonly string[] = []
   imageRecord: ServedData['imageRecord'] = async ({ reference }) => await Promise.resolve(this.images.get(reference))

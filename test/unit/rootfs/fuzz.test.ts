@@ -240,7 +240,7 @@ test('damaged records and messages are read, or refused as invalid', async () =>
       ]),
       parseWants,
     ],
-    [encodeSpanQuestion({ table: diffId, spans: [1, 2], without: 'x' }), parseSpanQuestion],
+    [encodeSpanQuestion({ table: diffId, spans: [1, 2], without: 'x', level: 1 }), parseSpanQuestion],
     [encodeSpanAnswer([{ depth: 1, member: 'x' }]), parseSpanAnswer],
     [Buffer.concat([encodeAnswerHeader(7, 'chunk'), Buffer.alloc(4096)]), parseAnswer],
     [encodeComing([1, 2, 3]), parseAnswer],

@@ -143,7 +143,7 @@ test('a copy to the disk that does not end leaves memory to go on with; after a 
   await next.close()
   rmSync(host.memory, { recursive: true })
   const rebooted = await host.open()
-  // What has come as far as the log of the disk may be there.
+  // A record that has come as far as the log of the disk may be there.
   assert.ok((await read(rebooted)).includes('before'))
   await rebooted.close()
 })

@@ -45,17 +45,24 @@ test('a read above its bound is found', () => {
 
 test('state above its bound is found', () => {
   const invariants = new Invariants(bounds, { mayFail: false, ownBytes: 1000 })
-  const node = (connections: number, queuedBytes: number): SimulatedNode =>
+  const node = (connections: number, queuedBytes: number, members = 1, registrations = 0): SimulatedNode =>
     ({
       host: { index: 9, getConnections: () => Array.from({ length: connections }, () => ({ streams: [] })) },
-      peers: { membership: { queuedBytes } },
+      peers: {
+        membership: { queuedBytes, roster: { size: members }, connected: () => [{ holdings: { size: 3 } }] },
+        location: { sizes: { registrations } },
+      },
     }) as unknown as SimulatedNode
-  invariants.state(node(limits.connections.inAll, limits.sendQueue.inAll), 1)
+  const { connections, sendQueue, roster, location } = limits
+  invariants.state(node(connections.inAll, sendQueue.inAll, roster.inAll, location.registrations), 1)
   assert.equal(invariants.count, 0)
-  invariants.state(node(limits.connections.inAll + 1, 0), 2)
-  invariants.state(node(1, limits.sendQueue.inAll + 1), 3)
+  invariants.state(node(connections.inAll + 1, 0), 2)
+  invariants.state(node(1, sendQueue.inAll + 1), 3)
+  invariants.state(node(1, 0, roster.inAll + 1), 4)
+  invariants.state(node(1, 0, 1, location.registrations + 1), 5)
   assert.deepEqual(
     invariants.told.map(({ what }) => what.replace(/: .*/, '')),
-    ['connections', 'bytes of region messages that wait'],
+    ['connections', 'bytes of region messages that wait', 'members in the list', 'registrations'],
   )
+  assert.deepEqual([invariants.most.members, invariants.most.bitmaps], [roster.inAll + 1, 3])
 })
