@@ -81,12 +81,13 @@ test('fish offers the same', (t) => {
 
 /** Types a line into a zsh with the completion, and a tab; prints the line as it then is. */
 const zshTyping = `zmodload zsh/zpty || exit ${lacksModule}
-zpty z zsh -f -i
+zpty z zsh -f -i -o no_zle
 say() { zpty -w z "$1"; }
-say 'PS1=; unsetopt zle; autoload -Uz compinit; compinit -u -D; . '$1
-say 'widget() { zle complete-word; print -r -- "<$BUFFER>"; BUFFER=; }; setopt zle; zle -N widget; bindkey "^I" widget'
-say 'cd /; print READ''Y'
-zpty -r z out '*READY*'
+say 'PS1=; autoload -Uz compinit; compinit -u -D; . '$1
+say 'cd /; widget() { zle complete-word; print -r -- "<$BUFFER>"; BUFFER=; }; zle -N widget; bindkey "^I" widget'
+# What is typed before the line editor has the terminal may never reach it.
+say 'zle-line-init() { print -r -- "<edi""tor>"; }; zle -N zle-line-init; setopt zle'
+zpty -r z out '*<editor>*'
 shift
 for line; do
   zpty -w -n z "$line"$'\\t'
