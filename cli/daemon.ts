@@ -16,7 +16,9 @@ a crash.`,
         'take over from the supervisor that runs for the same --state-dir, which then ends; mounts stay, and reads wait. ' +
         'One that was killed is taken over from in any case',
     },
-    check: { help: 'say whether the options and the configuration file can be used, and exit with 0 or 2' },
+    check: {
+      help: 'say whether the options and the configuration file can be used, and exit with 0, or with 2 or 78 as a start would',
+    },
     'stop-mounts': { help: 'end all mounts of --state-dir, with the daemon and its supervisor, and exit' },
   },
   notes: `Each option can also be set by an environment variable: P2PFS_STATE_DIR for --state-dir; what is given on the command

@@ -105,7 +105,7 @@ export async function measureBackground(network: Network, options: BackgroundBen
 
 async function registryWith(network: Network, mebibytes: number): Promise<{ reference: string; authority: string }> {
   const registry = await Registry.start(await network.addHost('registry'))
-  const layout = await writeWeightsLayout(network.directory, { mebibytes, compression: 'none' })
+  const layout = await writeWeightsLayout(network.directory, { mebibytes, compression: 'gzip' })
   const reference = await registry.push(layout, 'lab/seeded:1')
   return { reference, authority: registry.authority }
 }

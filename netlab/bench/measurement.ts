@@ -10,7 +10,7 @@ export interface Spread {
 
 export interface Measurement {
   name: string
-  unit: 'ms' | 's' | 'MB/s' | '1/s' | 'MB'
+  unit: 'ms' | 's' | 'MB/s' | '1/s' | 'MB' | 'x'
   p2pfs: Spread
   /** The counterpart, measured in the same run, if there is one. */
   counterpart?: Spread & { name: string }
@@ -18,7 +18,7 @@ export interface Measurement {
   ratio?: number
 }
 
-const smallerIsBetter = new Set<Measurement['unit']>(['ms', 's', 'MB'])
+const smallerIsBetter = new Set<Measurement['unit']>(['ms', 's', 'MB', 'x'])
 
 export function spread(values: readonly number[]): Spread {
   const sorted = values.toSorted((a, b) => a - b)

@@ -10,9 +10,15 @@ export class Urgency {
 
   /** As urgent as the most urgent of them, from now on. */
   static ofAny(parts: readonly Urgency[]): Urgency {
-    const urgency = new Urgency(parts.some(({ isUrgent }) => isUrgent))
-    for (const part of parts) part.onRaise(() => urgency.raise())
+    const urgency = new Urgency(false)
+    for (const part of parts) urgency.follow(part)
     return urgency
+  }
+
+  /** Is urgent when the other one is, from now on. */
+  follow(other: Urgency): void {
+    if (other.isUrgent) this.raise()
+    else other.onRaise(() => this.raise())
   }
 
   get isUrgent(): boolean {

@@ -1,9 +1,10 @@
 import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
-import type { Urgency } from '../base/urgency.ts'
 import { inStore, type ChunkRequest, type Delivery } from '../model/chunk-request.ts'
 import type { BulkPlane } from '../peers/bulk/bulk-plane.ts'
+import type { BulkFetchOptions } from '../peers/bulk/client.ts'
 import type { StreamClass } from '../peers/chunk/client.ts'
+import { HeldElsewhereError } from '../peers/chunk/stream.ts'
 
 /**
  * A chunk that somebody has come to wait for overtakes all others of its bulk connection. Where it has not come after so
@@ -23,13 +24,13 @@ export interface BulkFetchParts {
 
 /**
  * Fetches a chunk from a peer over its bulk connection; over libp2p where that fails.
- * @throws missing; invalid: the peer is banned; what libp2p failed with; the signal's reason
+ * @throws missing; {@link HeldElsewhereError}; invalid: the peer is banned; what libp2p failed with; the signal's reason
  */
 export async function fetchInBulk(
   { bulk, overLibp2p, clock = systemClock }: BulkFetchParts,
   peer: string,
   { digest, lengthBytes }: ChunkRequest,
-  { signal, urgency, isLast = false }: { signal: AbortSignal; urgency: Urgency; isLast?: boolean },
+  { signal, urgency, ...options }: BulkFetchOptions,
 ): Promise<Delivery> {
   // Most chunks simply come: what is made for each of them is made as cheaply as it can be.
   const over = new AbortController()
@@ -42,11 +43,12 @@ export async function fetchInBulk(
   urgency.onRaise(() => {
     if (!isOver) cancel = clock.after(raisedMs, () => late.resolve('late'))
   })
-  const inBulk = bulk.fetchToStore(peer, digest, lengthBytes, { signal: over.signal, urgency, isLast })
+  const inBulk = bulk.fetchToStore(peer, digest, lengthBytes, { ...options, signal: over.signal, urgency })
   try {
     const outcome = await Promise.race([inBulk, late.promise]).catch((error: unknown) => {
       // Another way to the same peer may still do.
-      if (signal.aborted || !isP2pfsError(error, 'unavailable', 'timeout', 'busy')) throw error
+      const isOver = signal.aborted || error instanceof HeldElsewhereError
+      if (isOver || !isP2pfsError(error, 'unavailable', 'timeout', 'busy')) throw error
       return 'failed' as const
     })
     if (outcome === undefined) return inStore

@@ -1,5 +1,6 @@
 import type { Digest } from '../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError, type ErrorCode } from '../../protocol/errors.ts'
+import { AwaitedReads } from '../base/awaited-reads.ts'
 import { pause, systemClock, type Clock } from '../base/clock.ts'
 import { isDiskFull } from '../base/disk-full.ts'
 import type { Log } from '../base/log.ts'
@@ -29,6 +30,8 @@ export interface FetcherParts {
   registry: ChunkSource
   log: Log
   clock?: Clock
+  /** The reads of the host that somebody waits for; those of this fetcher alone, where it is not given. */
+  reads?: AwaitedReads
 }
 
 /** A chunk, or that it is in the store, and who delivered it. */
@@ -103,6 +106,7 @@ export class Fetcher {
   }
   readonly #keeping = new Set<Promise<void>>()
   readonly #clock: Clock
+  readonly #reads: AwaitedReads
   readonly #background: BackgroundRoom
   /** Chunks that peers have delivered. */
   readonly fromPeers = { bytes: 0, chunks: 0 }
@@ -112,7 +116,8 @@ export class Fetcher {
   constructor(parts: FetcherParts) {
     this.#parts = parts
     this.#clock = parts.clock ?? systemClock
-    this.#background = new BackgroundRoom({ clock: this.#clock, onMore: () => this.#startWaiting() })
+    this.#reads = parts.reads ?? new AwaitedReads({ clock: this.#clock })
+    this.#background = new BackgroundRoom({ reads: this.#reads, onMore: () => this.#startWaiting() })
   }
 
   /**
@@ -128,7 +133,7 @@ export class Fetcher {
     options: { signal: AbortSignal; priority: FetchPriority; asReader?: boolean },
   ): Promise<FetchedChunk> {
     const fetch = async (): Promise<FetchedChunk> => await this.#fetch(request, options)
-    return await (options.priority === 'demand' ? this.#background.beside(fetch) : fetch())
+    return await (options.priority === 'demand' ? this.#reads.during(fetch) : fetch())
   }
 
   async #fetch(

@@ -18,6 +18,8 @@ export interface AskOptions {
   priority: FetchPriority
   /** Whether the holder is to serve it in its turn, rather than name others. */
   waits: boolean
+  /** Whether another holder that has too much to serve has named this one. */
+  isNamed: boolean
 }
 
 /** The holders as one fetch needs them. */
@@ -26,7 +28,7 @@ export interface Holders {
     request: ChunkRequest,
     except: ReadonlySet<string>,
     named: ReadonlySet<string>,
-  ) => { id: string; standing: PeerStanding } | undefined
+  ) => { id: string; standing: PeerStanding; underWayBytes: number } | undefined
   ask: (id: string, request: ChunkRequest, options: AskOptions) => Promise<Delivery>
   /** Undefined where it is not connected. */
   standing: (id: string) => PeerStanding | undefined

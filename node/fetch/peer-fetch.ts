@@ -37,6 +37,12 @@ const maxOwnLateMs = 1_000
 /** How often the decision is made anew where nothing else happens (ms). */
 const recheckMs = 250
 
+/**
+ * A holder that owes this host so much already (bytes), half of what a seed has under way, is not asked in the place of the one that has
+ * named it: it may be slow, or its upload limited.
+ */
+const muchBytes = 16 * 1024 * 1024
+
 /** Members that busy holders have named and that are met for one chunk: three answers' worth. */
 const maxNamed = 9
 
@@ -82,7 +88,7 @@ interface AskedReader {
  * 5. Where nobody holds the chunk, a steward says who reads it: this host, or a member, which is asked to. The registry is
  *    asked too when that member does not say soon that it does, and when somebody has waited for ten seconds: two, within
  *    the budget. Another reader is asked for where that one refuses.
- * 6. A holder that has too much to serve names others, which are asked too. When all of them have said so, the first one is asked
+ * 6. A holder that has too much to serve names others, which are asked too. When all of them have said so, the last one is asked
  *    again, and serves the chunk in its turn.
  * 7. The first right answer wins; the wants of the others are given up.
  */
@@ -101,7 +107,7 @@ export class PeerFetch {
   #namedInAll = 0
   /** Named members to which this host is connecting. */
   #meeting = 0
-  /** Holders that have sent this fetch to others, the first one first. */
+  /** Holders that have sent this fetch to others, the last one last: it has the least to serve, most likely. */
   readonly #busy: string[] = []
   #isAskingSteward = false
   #questions = 0
@@ -169,13 +175,15 @@ export class PeerFetch {
     const next = this.#holders.next(this.#request, this.#tried, this.#named)
     if (this.#reader !== undefined && this.#asked.size === 0 && next === undefined) return this.#waitForReader()
     if (this.#asked.size === 0) {
-      if (next === undefined) {
-        if (this.#meeting > 0 && this.#urgentAtMs === undefined) return Infinity
-        const busy = this.#busy.shift()
+      if (next === undefined && this.#meeting > 0 && this.#urgentAtMs === undefined) return Infinity
+      if (next === undefined || next.standing.isSilent || next.underWayBytes >= muchBytes) {
+        const busy = this.#busy.pop()
         if (busy !== undefined) {
           this.#ask(busy, { waits: true })
           return 0
         }
+      }
+      if (next === undefined) {
         if (this.#isAskingSteward && !this.#isReader()) return Infinity
         const reader = this.#isReader() ? 'registry' : this.#holders.reader(this.#request)
         if (reader === 'registry') throw new P2pfsError('missing', 'no peer delivers the chunk', { digest })
@@ -344,7 +352,8 @@ export class PeerFetch {
     this.#lastAskedAtMs = askedAtMs
     const { signal } = this.#over
     const { urgency } = this.#options
-    const asked = { signal, streamClass, urgency, priority: this.#priority, waits }
+    const isNamed = this.#named.has(id)
+    const asked = { signal, streamClass, urgency, priority: this.#priority, waits, isNamed }
     const asking = this.#holders.ask(id, this.#request, asked)
     this.#settle(id, asking, signal, () => this.#asked.delete(id))
   }

@@ -6,12 +6,13 @@ import { ShareBudget } from '../base/share-budget.ts'
 import type { Urgency } from '../base/urgency.ts'
 import type { ChunkRequest, Delivery, FetchPriority } from '../model/chunk-request.ts'
 import type { Availability } from '../peers/availability.ts'
+import { worthBytes } from '../peers/bulk/bulk-limits.ts'
 import type { BulkPlane } from '../peers/bulk/bulk-plane.ts'
 import type { ChunkClient, StreamClass } from '../peers/chunk/client.ts'
 import { standings, type PeerStanding } from '../peers/peer-standing.ts'
 import type { SpanStewards } from '../peers/spans/span-stewards.ts'
 import { fetchInBulk } from './bulk-fetch.ts'
-import type { AskOptions, Reader } from './holders.ts'
+import type { AskOptions, Holders, Reader } from './holders.ts'
 import { PeerFetch } from './peer-fetch.ts'
 import type { SourceOptions } from './source.ts'
 
@@ -112,9 +113,9 @@ export class PeerSource {
     request: ChunkRequest,
     except: ReadonlySet<string>,
     named: ReadonlySet<string> = nobody,
-  ): { id: string; standing: PeerStanding } | undefined {
+  ): { id: string; standing: PeerStanding; underWayBytes: number } | undefined {
     const { availability } = this.#parts
-    let best: { id: string; standing: PeerStanding; place: number; busyBytes: number } | undefined
+    let best: (ReturnType<Holders['next']> & { place: number; busyBytes: number }) | undefined
     for (const id of [...availability.holders(request.table, request.index), ...named]) {
       if (except.has(id)) continue
       const standing = this.standing(id)
@@ -129,6 +130,7 @@ export class PeerSource {
         standing,
         place: current === standings.unproven ? standings.proven : current,
         busyBytes: loadBytes + trial,
+        underWayBytes: loadBytes,
       }
       if (
         best === undefined ||
@@ -271,7 +273,7 @@ export class PeerSource {
   async #fetch(
     id: string,
     request: ChunkRequest,
-    { signal, streamClass, urgency, priority, waits }: AskOptions,
+    { signal, streamClass, urgency, priority, waits, isNamed }: AskOptions,
   ): Promise<Delivery> {
     const { chunks, bulk, clock } = this.#parts
     const overLibp2p = async (streamClass: StreamClass, signal: AbortSignal): Promise<Uint8Array> =>
@@ -283,9 +285,12 @@ export class PeerSource {
         stallMs,
       })
     if (streamClass === 'demand') return await overLibp2p(streamClass, signal)
-    const isInBulk = await bulk.ready(id, { underWayBytes: this.#loads.get(id)!, signal, urgency })
+    // A holder that others are named by has much to give: more will come from who is named.
+    const underWayBytes = isNamed ? Math.max(this.#loads.get(id)!, worthBytes) : this.#loads.get(id)!
+    const isInBulk = await bulk.ready(id, { underWayBytes, signal, urgency })
     if (!isInBulk) return await overLibp2p(urgency.isUrgent ? 'demand' : 'background', signal)
     const isLast = priority === 'background'
-    return await fetchInBulk({ bulk, overLibp2p, ...(clock && { clock }) }, id, request, { signal, urgency, isLast })
+    const options = { signal, urgency, isLast, waits }
+    return await fetchInBulk({ bulk, overLibp2p, ...(clock && { clock }) }, id, request, options)
   }
 }

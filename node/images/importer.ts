@@ -140,7 +140,11 @@ export class Importer {
           return index
         },
         readLayer: async (layer, { signal, onBytes }) => {
-          const index = await reader.readShared(reference, layer, releasing(sink), { signal, onBytes })
+          const index = await reader.readShared(reference, layer, releasing(sink), {
+            signal,
+            onBytes,
+            urgency: options.urgency,
+          })
           options.onLayer?.(layer.diffId)
           return index
         },

@@ -5,6 +5,7 @@ import type { RegistryWord } from '../../protocol/messages/registry-word.ts'
 import type { SeedImage } from '../../protocol/seed-job.ts'
 import type { Log } from '../base/log.ts'
 import { SingleFlight } from '../base/single-flight.ts'
+import { Urgency } from '../base/urgency.ts'
 import type {
   BelievedRootfs,
   FindOptions,
@@ -127,13 +128,14 @@ export class ImageResolver {
 
   /**
    * Resolves a reference for a seed, which must be current: the registry is always asked what a tag stands for now. If
-   * it cannot be reached, the last known image is used, with a warning in the log.
+   * it cannot be reached, the last known image is used, with a warning in the log. An import makes way for reads.
    * @throws timeout if nobody knows the image and the registry is silent; what the signal, the registry client and an
    * import throw
    */
   async resolveForSeed(reference: Reference, variant: Variant, options: FindOptions): Promise<ResolvedRootfs> {
     return await this.#resolve('seed', reference, variant, {
       ...options,
+      urgency: new Urgency(false),
       pull: 'always',
       mustProve: false,
       answerMs,

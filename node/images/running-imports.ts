@@ -3,6 +3,7 @@ import { isP2pfsError, P2pfsError } from '../../protocol/errors.ts'
 import type { ImageName } from '../../protocol/image-record.ts'
 import { holds } from '../../protocol/messages/location.ts'
 import { SingleFlight } from '../base/single-flight.ts'
+import { Urgency } from '../base/urgency.ts'
 import type { FindOptions, FoundRootfs } from '../model/image.ts'
 import type { ByteProgress } from '../model/progress.ts'
 import type { Location } from '../peers/location/location.ts'
@@ -29,6 +30,8 @@ interface Running extends ByteProgress {
   /** Diff ids of the layers that have been read. */
   layers: Digest[]
   waiters: Set<Waiter>
+  /** Whether any of these does more than want the image in time, as a seed does. */
+  urgency: Urgency
   /** The peer that it was begun for, with the bounds of what is done for peers; undefined for this host. */
   begunFor: string | undefined
   /** The image that it makes, and the caller whose credentials it is made with. */
@@ -157,7 +160,7 @@ export class RunningImports {
   async #run(
     key: string,
     { key: image, reference, manifestDigest, caller = '' }: ImportKey,
-    { signal, onProgress, onLayer, peer }: WaitOptions,
+    { signal, onProgress, onLayer, peer, urgency = new Urgency(true) }: WaitOptions,
     task: ImportTask,
   ): Promise<FoundRootfs> {
     signal.throwIfAborted()
@@ -169,6 +172,7 @@ export class RunningImports {
       totalBytes: 0,
       layers: [],
       waiters: new Set<Waiter>(),
+      urgency: new Urgency(false),
       begunFor: onLayer === undefined ? undefined : (peer ?? ''),
       image,
       caller,
@@ -181,6 +185,7 @@ export class RunningImports {
     this.#location?.hold(manifestDigest, holds.much, 'now')
     const waiter = { onProgress, onLayer, layersTold: 0, caller }
     running.waiters.add(waiter)
+    running.urgency.follow(urgency)
     tellLayers(running)
     try {
       return await this.#flights.run(
@@ -192,6 +197,7 @@ export class RunningImports {
             signal,
             task({
               signal: AbortSignal.any([signal, running.ended.signal]),
+              urgency: running.urgency,
               onReading: () => void (running.isReading = true),
               onProgress: (progress) => tellProgress(running, progress),
               onLayer: (diffId) => {

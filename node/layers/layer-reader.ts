@@ -1,4 +1,6 @@
+import type { AwaitedReads } from '../base/awaited-reads.ts'
 import { release } from '../base/release.ts'
+import type { Urgency } from '../base/urgency.ts'
 import type { LayerIndex } from '../../protocol/layer-index.ts'
 import { counting, type ChunkSink } from '../model/chunk-sink.ts'
 import type { ImageSource } from '../registry/image-source.ts'
@@ -22,10 +24,14 @@ export interface LayerReaderParts {
   blobMaps: Pick<BlobMaps, 'put'>
   inventory: Pick<Inventory, 'track'>
   limits: LayerLimits
+  /** What a layer that nobody waits for makes way for. */
+  reads?: Pick<AwaitedReads, 'makeWay'>
 }
 
 export interface LayerReadOptions {
   signal: AbortSignal
+  /** Whether somebody waits for the layer; yes, where it is not given. */
+  urgency?: Urgency | undefined
   /** Compressed bytes read so far. */
   onBytes?: (bytes: number) => void
 }
@@ -71,14 +77,14 @@ export class LayerReader {
     reference: Reference,
     layer: LayerSpec,
     sink: LayerSink,
-    { signal, onBytes }: Required<LayerReadOptions>,
+    { signal, onBytes, urgency }: LayerReadOptions & Required<Pick<LayerReadOptions, 'onBytes'>>,
   ): Promise<LayerIndex> {
     const registry = reference.kind === 'registry' ? reference.registry : formatReference(reference)
     return await this.#shared.run(
       `${registry} ${layer.diffId}`,
-      { signal, onBytes },
+      { signal, onBytes, urgency },
       async () => await this.#parts.indexes.own(layer.diffId),
-      async (onBytes) => await this.read(reference, layer, sink, { signal, onBytes }),
+      async (onBytes, urgency) => await this.read(reference, layer, sink, { signal, onBytes, urgency }),
     )
   }
 
@@ -96,11 +102,13 @@ export class LayerReader {
     bytes: AsyncIterable<Uint8Array>,
     layer: LayerSpec | { name: string },
     sink: LayerSink,
-    { signal, onBytes }: LayerReadOptions,
+    { signal, onBytes, urgency }: LayerReadOptions,
   ): Promise<ImportedLayer> {
+    const { limits, reads } = this.#parts
     const imported = await importLayer(bytes, layer, counting(sink, this.chunks), {
       signal,
-      limits: this.#parts.limits,
+      limits,
+      ...(reads && urgency && { makeWay: () => reads.makeWay({ urgency, signal }) }),
       ...(onBytes && { onProgress: onBytes }),
     })
     const { onIndex } = sink

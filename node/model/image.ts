@@ -2,6 +2,7 @@ import type { Digest } from '../../protocol/digest.ts'
 import type { ImageName, ImageRecord } from '../../protocol/image-record.ts'
 import type { RootfsManifest } from '../../protocol/rootfs-manifest.ts'
 import type { Belief } from './belief.ts'
+import type { Urgency } from '../base/urgency.ts'
 import type { ByteProgress } from './progress.ts'
 
 /**
@@ -60,6 +61,8 @@ export type UnsignedRecord = Omit<ImageRecord, 'attestation' | 'nameStatement'>
 export interface FindOptions {
   signal: AbortSignal
   onProgress?: ((progress: ByteProgress) => void) | undefined
+  /** Whether somebody waits for the image; yes, where it is not given. An import that nobody waits for makes way for reads. */
+  urgency?: Urgency | undefined
 }
 
 /** Whether a rootfs has the config and the layers of an image. The diff ids of a raw image say what its chunks are. */

@@ -19,6 +19,8 @@ export interface ImportLayerOptions {
   limits?: LayerLimits
   /** Gets the number of compressed bytes read so far. */
   onProgress?: (bytes: number) => void
+  /** What comes before the next piece of the layer, if anything does: the piece waits for it, with nothing of the layer under way. */
+  makeWay?: () => Promise<void> | undefined
 }
 
 /** Everything that one pass over a layer finds out. */
@@ -40,7 +42,7 @@ export async function importLayer(
   source: AsyncIterable<Uint8Array>,
   layer: { digest: Digest; diffId: Digest; mediaType?: string } | { name: string },
   sink: ChunkSink,
-  { signal, onProgress, limits = defaultLayerLimits }: ImportLayerOptions,
+  { signal, onProgress, makeWay, limits = defaultLayerLimits }: ImportLayerOptions,
 ): Promise<ImportedLayer> {
   signal.throwIfAborted()
   const name = 'digest' in layer ? layer.digest : layer.name
@@ -49,12 +51,20 @@ export async function importLayer(
   let ended = false
   let room: (() => void) | undefined
   const iterator = source[Symbol.asyncIterator]()
+  const whenUnread = async (maxBytes: number): Promise<void> => {
+    while (unread > maxBytes && !ended) {
+      await new Promise<void>((resolve) => {
+        room = resolve
+      })
+    }
+  }
   const feed = async (): Promise<void> => {
     for (;;) {
-      while (unread > maxUnreadBytes && !ended) {
-        await new Promise<void>((resolve) => {
-          room = resolve
-        })
+      await whenUnread(maxUnreadBytes)
+      const way = makeWay?.()
+      if (way !== undefined) {
+        await whenUnread(0)
+        await way
       }
       if (ended) return
       const { done, value } = await iterator.next()

@@ -1,3 +1,4 @@
+import { AwaitedReads } from '../base/awaited-reads.ts'
 import { LayerIndexes } from '../layers/layer-indexes.ts'
 import { LayerRanges } from '../layers/layer-ranges.ts'
 import { LayerReader } from '../layers/layer-reader.ts'
@@ -21,6 +22,8 @@ export interface LayerParts {
   ranges: LayerRanges
   streams: SegmentStreams
   wholeReads: WholeReads
+  /** The reads of this host that somebody waits for. */
+  reads: AwaitedReads
 }
 
 interface Below {
@@ -43,7 +46,8 @@ export function makeLayers(
   const answers = new RegionAnswers({ region: objects, membership, log })
   const wholeReads = new WholeReads()
   const indexes = new LayerIndexes({ catalog, region: objects, answers, trust })
-  const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits })
+  const reads = new AwaitedReads()
+  const reader = new LayerReader({ registry, indexes, blobMaps, inventory, limits, reads })
   const layerTransactions = new LayerTransactions({ catalog, transactions, inventory })
   const readDeadlineMs = config.readDeadline * 1000
   const ranges = new LayerRanges({ catalog, blobMaps, registry, answers, published, log }, { readDeadlineMs })
@@ -56,5 +60,5 @@ export function makeLayers(
     wholeReads,
     inventory,
   })
-  return { limits, indexes, reader, layerTransactions, ranges, streams, wholeReads }
+  return { limits, indexes, reader, layerTransactions, ranges, streams, wholeReads, reads }
 }

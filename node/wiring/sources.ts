@@ -36,7 +36,7 @@ export function openSources(
   { log, signal, stack }: DaemonContext,
   { bandwidths: { bandwidths }, region, holdings: { inventory }, layers }: Below,
 ): SourceParts {
-  const { ranges, streams, wholeReads } = layers
+  const { ranges, streams, wholeReads, reads } = layers
   const { network, neighbours } = region
   const { availability, chunks, bulk, spans } = network
   const peers = new PeerSource({ availability, chunks, bulk, spans, download: bandwidths.download, log })
@@ -48,12 +48,13 @@ export function openSources(
     peers,
     registry: neighbours.length > 0 ? neighboursFirst : range,
     log,
+    reads,
   })
   const noRegistry: ChunkSource = {
     fetch: async () =>
       await Promise.reject(new P2pfsError('missing', 'this host reads nothing for members from this registry')),
   }
-  const fetcherOfRegion = new Fetcher({ inventory, peers, registry: noRegistry, log })
+  const fetcherOfRegion = new Fetcher({ inventory, peers, registry: noRegistry, log, reads })
   const relays = new ChunkRelays({ inventory, fetcher, spans })
   stack.defer(async () => await fetcher.settled())
   return {

@@ -3,9 +3,10 @@ import { encodeCbor, Fields, parseCbor } from '../cbor.ts'
 import { maxChunkBytes } from '../chunk-table.ts'
 import { digestBytes, digestFromBytes, digestToBytes, type Digest } from '../digest.ts'
 import { P2pfsError } from '../errors.ts'
+import { maxHoldersBytes } from './chunk.ts'
 
 /** One request and one answer per stream: an asker gets a grant for one bulk connection to the holder. */
-export const bulkProtocol = '/p2pfs/bulk/3'
+export const bulkProtocol = '/p2pfs/bulk/4'
 
 /** Longest request, and longest answer (bytes). */
 export const maxBulkMessageBytes = 256
@@ -89,14 +90,17 @@ export const maxBulkWants = 1024
 
 /**
  * Orders of an asker on the connection: it wants a chunk; it no longer does; it wants it before all others; it wants one after all
- * that are wanted otherwise (`last`), as for a seed.
+ * that are wanted otherwise (`last`), as for a seed; it holds the chunk that it was sent, and may be named to others (`kept`).
  */
-export const bulkOrders = { want: 1, cancel: 2, raise: 3, last: 4 } as const
+export const bulkOrders = { want: 1, cancel: 2, raise: 3, last: 4, kept: 5 } as const
+/** A want of either kind with this bit is served in its turn: the asker has nobody else to ask. */
+const waitsBit = 16
 export type BulkOrder =
-  { order: 'want' | 'last'; id: number; digest: Digest } | { order: 'cancel' | 'raise'; id: number }
+  | { order: 'want' | 'last'; id: number; digest: Digest; waits?: boolean }
+  | { order: 'cancel' | 'raise' | 'kept'; id: number }
 
-const orderOf = new Map<number | undefined, BulkOrder['order']>(
-  (['want', 'cancel', 'raise', 'last'] as const).map((order) => [bulkOrders[order], order]),
+const orderOf = new Map<number, BulkOrder['order']>(
+  (['want', 'cancel', 'raise', 'last', 'kept'] as const).map((order) => [bulkOrders[order], order]),
 )
 const orderHeaderBytes = 5
 export const bulkWantBytes = orderHeaderBytes + digestBytes
@@ -105,7 +109,7 @@ export const bulkWantBytes = orderHeaderBytes + digestBytes
 export function encodeBulkOrder(order: BulkOrder): Uint8Array {
   const isWant = order.order === 'want' || order.order === 'last'
   const bytes = Buffer.alloc(isWant ? bulkWantBytes : orderHeaderBytes)
-  bytes[0] = bulkOrders[order.order]
+  bytes[0] = bulkOrders[order.order] | (isWant && order.waits === true ? waitsBit : 0)
   bytes.writeUInt32LE(order.id, 1)
   if (isWant) bytes.set(digestToBytes(order.digest), orderHeaderBytes)
   return bytes
@@ -118,33 +122,36 @@ export function encodeBulkOrder(order: BulkOrder): Uint8Array {
  */
 export function parseBulkOrder(bytes: Uint8Array): { order: BulkOrder; lengthBytes: number } | undefined {
   if (bytes.length === 0) return undefined
-  const order = orderOf.get(bytes[0])
-  if (order === undefined) throw new P2pfsError('invalid', 'bulk connection: unknown order')
+  const waits = (bytes[0]! & waitsBit) > 0
+  const order = orderOf.get(bytes[0]! & ~waitsBit)
   const isWant = order === 'want' || order === 'last'
+  if (order === undefined || (waits && !isWant)) throw new P2pfsError('invalid', 'bulk connection: unknown order')
   const lengthBytes = isWant ? bulkWantBytes : orderHeaderBytes
   if (bytes.length < lengthBytes) return undefined
   const id = new DataView(bytes.buffer, bytes.byteOffset).getUint32(1, true)
-  if (isWant) return { order: { order, id, digest: digestFromBytes(bytes, orderHeaderBytes) }, lengthBytes }
+  if (isWant) return { order: { order, id, digest: digestFromBytes(bytes, orderHeaderBytes), waits }, lengthBytes }
   return { order: { order, id }, lengthBytes }
 }
 
 /**
  * Every want has one answer: the chunk; the holder does not have it; the asker has cancelled it in time; the chunk in its trimmed
- * form (`zero-tails.ts`), which is shorter.
+ * form (`zero-tails.ts`), which is shorter; too many want something, and others hold the chunk (`encodeHolders`).
  */
-export const bulkStatuses = ['chunk', 'missing', 'cancelled', 'trimmed'] as const
+export const bulkStatuses = ['chunk', 'missing', 'cancelled', 'trimmed', 'elsewhere'] as const
 export type BulkStatus = (typeof bulkStatuses)[number]
 
 export interface BulkAnswerHeader {
   status: BulkStatus
   /** The id of the want. */
   id: number
-  /** Bytes of the chunk, or of its trimmed form, that follow; 0 unless the status is `chunk` or `trimmed`. */
+  /** Bytes of the chunk, of its trimmed form, or of the holders, that follow; 0 where the status has none. */
   lengthBytes: number
 }
 
-function hasBytes(status: BulkStatus): boolean {
-  return status === 'chunk' || status === 'trimmed'
+/** The most bytes that follow an answer. */
+function maxBytesOf(status: BulkStatus): number {
+  if (status === 'elsewhere') return maxHoldersBytes
+  return status === 'chunk' || status === 'trimmed' ? maxChunkBytes : 0
 }
 
 /** A byte for the status, the id and the length (each 32 bit little-endian). */
@@ -163,7 +170,8 @@ export function parseBulkAnswerHeader(bytes: Uint8Array): BulkAnswerHeader {
   const status = bulkStatuses[view.getUint8(0)]
   const lengthBytes = view.getUint32(5, true)
   if (status === undefined) throw new P2pfsError('invalid', 'bulk answer: unknown status')
-  if (lengthBytes > maxChunkBytes || lengthBytes > 0 !== hasBytes(status))
+  const maxBytes = maxBytesOf(status)
+  if (lengthBytes > maxBytes || lengthBytes > 0 !== maxBytes > 0)
     throw new P2pfsError('invalid', 'bulk answer: wrong length')
   return { status, id: view.getUint32(1, true), lengthBytes }
 }

@@ -75,6 +75,8 @@ export interface ChunkAnswer {
 export const maxNamedHolders = 3
 /** Longest id of a member (characters). */
 const maxIdLength = 128
+/** Longest list of holders (bytes): their ids, and a few bytes of CBOR for each and for all. */
+export const maxHoldersBytes = 512
 
 /** For each want the id, 32 bit little-endian, a byte for kind, priority and waiting, the depth, and the raw digest; SPEC.md, "Chunk protocol". */
 export function encodeWants(wants: readonly Want[]): Uint8Array {
@@ -151,13 +153,14 @@ function parseMore(bytes: Uint8Array): number[] {
   return Array.from({ length: bytes.length / 4 }, (_, i) => view.getUint32(i * 4, true))
 }
 
-/** The holders that follow the header of status `busy`. */
+/** The holders that follow the header of status `busy`, of at most {@link maxHoldersBytes}. */
 export function encodeHolders(holders: readonly string[]): Uint8Array {
   return encodeCbor({ holders })
 }
 
-function parseHolders(bytes: Uint8Array): string[] {
-  const what = 'chunk answer'
+/** @throws invalid */
+export function parseHolders(bytes: Uint8Array): string[] {
+  const what = 'holders'
   const list = new Fields(parseCbor(bytes, what), what).list('holders')
   const fields = new Fields(list, what)
   const holders = list.map((_, i) => fields.text(i))

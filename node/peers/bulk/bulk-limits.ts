@@ -27,6 +27,12 @@ export const bulkLimits = {
     inAll: 128,
   },
 
+  /**
+   * Wants of each peer, on average, that may wait while peers are served each by itself. Where more wait, and more than one peer wants
+   * something, each chunk is sent once, and the others are told who holds it: see `docs/decisions/upload-slots.md`.
+   */
+  slots: 2,
+
   /** Connections that this host has opened: one to each peer that delivers in bulk. */
   opened: 64,
 

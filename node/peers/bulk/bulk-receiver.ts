@@ -9,6 +9,7 @@ import {
   type BulkGrant,
   type BulkMode,
 } from '../../../protocol/messages/bulk.ts'
+import { parseHolders } from '../../../protocol/messages/chunk.ts'
 import { expandZeroTails } from '../../../protocol/messages/zero-tails.ts'
 import { AnswerReader } from './answer-reader.ts'
 import { bulkLimits } from './bulk-limits.ts'
@@ -141,8 +142,8 @@ class Receiving {
     if (this.#wants.size === 0) this.#quietChecks = 0
     for (const want of wants) this.#wants.set(want.id, want)
     if (this.#wants.size > maxBulkWants) throw new TypeError('more wants than the protocol allows')
-    const orders = wants.map(({ id, digest, isLast }) =>
-      encodeBulkOrder({ order: isLast === true ? 'last' : 'want', id, digest }),
+    const orders = wants.map(({ id, digest, isLast, waits = false }) =>
+      encodeBulkOrder({ order: isLast === true ? 'last' : 'want', id, digest, waits }),
     )
     this.#socket.write(Buffer.concat(orders))
   }
@@ -186,7 +187,8 @@ class Receiving {
   #expect({ id, status, lengthBytes }: BulkAnswerHeader): void {
     const want = this.#wants.get(id)
     if (want === undefined) throw new P2pfsError('invalid', 'peer answers what it was not asked')
-    const isRight = status === 'chunk' ? lengthBytes === want.lengthBytes : lengthBytes < want.lengthBytes
+    const isRight =
+      status === 'elsewhere' || (status === 'chunk' ? lengthBytes === want.lengthBytes : lengthBytes < want.lengthBytes)
     if (!isRight) throw new P2pfsError('invalid', 'peer sent other bytes than the chunk')
   }
 
@@ -198,7 +200,8 @@ class Receiving {
       const chunk = this.#expanded.subarray(0, want.lengthBytes)
       expandZeroTails(sent, chunk)
       this.#takeChunk(want, chunk)
-    } else this.#meet({ id, outcome: status })
+    } else if (status === 'elsewhere') this.#meet({ id, outcome: status, holders: othersOf(sent) })
+    else this.#meet({ id, outcome: status })
   }
 
   /** @throws invalid for other bytes than the chunk's */
@@ -235,8 +238,18 @@ class Receiving {
     this.#telling = undefined
     if (this.#met.length === 0) return
     this.#parts.report({ met: this.#key, wants: this.#met })
+    const kept = this.#met.filter(({ outcome }) => outcome === 'kept')
     this.#met = []
+    // So the holder knows whom it may name to others.
+    if (kept.length > 0) this.#socket.write(Buffer.concat(kept.map(({ id }) => encodeBulkOrder({ order: 'kept', id }))))
   }
+}
+
+/** @throws invalid where none is named */
+function othersOf(names: Uint8Array): readonly string[] {
+  const holders = parseHolders(names)
+  if (holders.length === 0) throw new P2pfsError('invalid', 'peer sends to others, and names none')
+  return holders
 }
 
 export function failureOf(error: Error): SentFailure {

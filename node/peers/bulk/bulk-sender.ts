@@ -7,6 +7,7 @@ import { AdmittedConnections } from '../admission/admitted-connections.ts'
 import { bulkLimits } from './bulk-limits.ts'
 import { BulkListeners } from './bulk-listeners.ts'
 import { acceptPlain, acceptTls, type AcceptBulkSocket } from './bulk-socket.ts'
+import { GivenCopies } from './given-copies.ts'
 import { Grants, type GivenGrant } from './grants.ts'
 import { checkMs, Sending, type SendingParts } from './sending.ts'
 import type { BulkListen, ToSender } from './thread-messages.ts'
@@ -17,11 +18,15 @@ const limitPollMs = 20
 /** One of so many turns is for what is last, where others want something all the time: its asker would take it for lost. */
 const turnsForLast = 16
 
+/** Connections that can be sent nothing but what is on its way to others are looked at after this time (ms), when one of these has come. */
+const parkedMs = 10
+
 type UploadLimit = Pick<Bandwidth, 'waitMs' | 'charge' | 'beginWait'>
 
 /**
  * Serves chunks to peers that have a grant. Their addresses take turns, and so do the peers of an address: a chunk is read
- * for one whose connection has room, then for the next. It belongs to a thread that may block.
+ * for one whose connection has room, then for the next. Where more than a few want something, each chunk is sent once, and the
+ * others are told who holds it. It belongs to a thread that may block.
  */
 export class BulkSender implements Disposable {
   readonly #parts: SendingParts
@@ -35,6 +40,10 @@ export class BulkSender implements Disposable {
   /** Connections that want something and have room for it, and those that want only what is last. */
   readonly #turns = new Turns<Sending>()
   readonly #lastTurns = new Turns<Sending>()
+  /** Connections to which nothing can be sent until another peer holds its chunk. */
+  readonly #parked = new Set<Sending>()
+  #unparking: NodeJS.Timeout | undefined
+  readonly #copies = new GivenCopies()
   /** Turns since one was for what is last, while that waited. */
   #turnsBefore = 0
   readonly #upload: UploadLimit
@@ -93,11 +102,13 @@ export class BulkSender implements Disposable {
       connection.check()
     }
     this.#report(sent)
+    this.#unpark()
   }
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer)
     clearTimeout(this.#later)
+    clearTimeout(this.#unparking)
     this.#endWait?.()
     this.#listeners[Symbol.dispose]()
     for (const connection of this.#connections.values()) connection.end()
@@ -135,13 +146,16 @@ export class BulkSender implements Disposable {
     const connection = new Sending(
       this.#parts,
       socket,
-      { peer, source },
+      { peer, source, copies: this.#copies },
       {
         onSent: (bytes) => this.#upload.charge(bytes),
         onReady: () => this.#queue(connection),
+        onKept: () => this.#unparkSoon(),
         onEnd: () => {
           this.#turns.delete(connection)
           this.#lastTurns.delete(connection)
+          this.#parked.delete(connection)
+          this.#unparkSoon()
           if (this.#connections.get(peer) === connection) this.#connections.delete(peer)
           const sent = connection.takeSent()
           this.#report(sent.chunks > 0 ? [{ peer, ...sent }] : [])
@@ -153,6 +167,7 @@ export class BulkSender implements Disposable {
   }
 
   #queue(connection: Sending): void {
+    this.#parked.delete(connection)
     if (connection.hasOnlyLast) this.#lastTurns.add(connection)
     else {
       this.#lastTurns.delete(connection)
@@ -174,8 +189,10 @@ export class BulkSender implements Disposable {
     const turns = this.#whoseTurn()
     const isLast = turns === this.#lastTurns
     const waitMs = this.#upload.waitMs(false, { isLast })
-    if (waitMs === 0) turns.next()?.sendNext()
+    if (waitMs === 0) this.#sendNext(turns.next())
     else if (!this.#sendRaised()) {
+      // That is no chunk: the limit does not hold it up.
+      if (this.#isShared) for (const connection of this.#connections.values()) connection.nameOthers()
       this.#endWait ??= this.#upload.beginWait({ isUrgent: this.#raised !== undefined })
       this.#later = setTimeout(() => this.#plan(), Math.min(waitMs, limitPollMs))
       return
@@ -202,7 +219,32 @@ export class BulkSender implements Disposable {
     const raised = this.#raised
     if (raised === undefined) return false
     this.#turns.delete(raised)
-    raised.sendNext()
+    this.#sendNext(raised)
     return true
+  }
+
+  #sendNext(connection: Sending | undefined): void {
+    if (connection?.sendNext({ isShared: this.#isShared }) === true) this.#parked.add(connection)
+  }
+
+  /** Whether more than one peer wants something, and all together more than their slots. */
+  get #isShared(): boolean {
+    let peers = 0
+    let wants = 0
+    for (const { wanted } of this.#connections.values()) {
+      if (wanted > 0) peers++
+      wants += wanted
+    }
+    return peers > 1 && wants > peers * bulkLimits.slots
+  }
+
+  #unparkSoon(): void {
+    if (this.#parked.size > 0) this.#unparking ??= setTimeout(() => this.#unpark(), parkedMs)
+  }
+
+  #unpark(): void {
+    clearTimeout(this.#unparking)
+    this.#unparking = undefined
+    for (const connection of this.#parked) this.#queue(connection)
   }
 }

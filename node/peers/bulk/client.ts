@@ -8,20 +8,13 @@ import type { Log } from '../../base/log.ts'
 import { orAbort } from '../../base/single-flight.ts'
 import type { Urgency } from '../../base/urgency.ts'
 import type { Membership } from '../membership.ts'
+import { HeldElsewhereError } from '../chunk/stream.ts'
 import type { Peer } from '../peer.ts'
 import { bulkLimits, worthBytes } from './bulk-limits.ts'
 import { BulkThread } from './bulk-thread.ts'
 import type { ChunkFiles } from './chunk-files.ts'
 import { requestGrant } from './grant-request.ts'
-import type {
-  BulkWant,
-  FromReceiver,
-  MetWant,
-  ReceiverSetup,
-  SentFailure,
-  ToReceiver,
-  WantOutcome,
-} from './thread-messages.ts'
+import type { BulkWant, FromReceiver, MetWant, ReceiverSetup, SentFailure, ToReceiver } from './thread-messages.ts'
 
 /** Wants that are sent within this time count as sent together (ms), as in the chunk protocol's client. */
 const togetherMs = 20
@@ -50,6 +43,8 @@ export interface BulkFetchOptions {
   urgency: Urgency
   /** Whether the holder sends it after all that others want of it, as for a seed. */
   isLast?: boolean
+  /** Whether the holder serves it in its turn, rather than name others. */
+  waits?: boolean
 }
 
 /**
@@ -113,20 +108,20 @@ export class BulkClient {
   /**
    * Fetches one chunk from one peer; it is in the store when this resolves. A want that becomes urgent overtakes the
    * others. One that is given up is cancelled.
-   * @throws missing; unavailable or timeout where this connection does not deliver it: another way to the peer may;
+   * @throws missing; {@link HeldElsewhereError} where the holder has too much to serve; unavailable or timeout where this connection does not deliver it: another way to the peer may;
    *   invalid where the peer sends anything else: it is banned; the signal's reason
    */
   async fetchToStore(
     peerId: string,
     digest: Digest,
     lengthBytes: number,
-    { signal, urgency, isLast = false }: BulkFetchOptions,
+    { signal, urgency, isLast = false, waits = false }: BulkFetchOptions,
   ): Promise<void> {
     signal.throwIfAborted()
     const link = this.#links.get(peerId)
     if (link?.state !== 'open') throw new P2pfsError('unavailable', 'no bulk connection to the peer', { peer: peerId })
     const { key } = link
-    const want = link.add({ digest, lengthBytes, isLast }, this.#clock.now())
+    const want = link.add({ digest, lengthBytes, isLast, waits }, this.#clock.now())
     if (link.unsent.length === 1) queueMicrotask(() => this.#sendWants(link))
     const onAbort = (): void => {
       want.reject(signal.reason as Error)
@@ -234,16 +229,15 @@ export class BulkClient {
   #met(link: Link, met: readonly MetWant[]): void {
     const kept: Want[] = []
     const written: WrittenChunk[] = []
-    const others: { want: Want; outcome: WantOutcome }[] = []
-    for (const { id, ...answer } of met) {
-      const want = link.wants.get(id)
+    for (const answer of met) {
+      const want = link.wants.get(answer.id)
       if (want === undefined) continue
-      link.wants.delete(id)
+      link.wants.delete(answer.id)
       const { digest, lengthBytes } = want
       if (answer.outcome === 'kept') {
         kept.push(want)
         written.push({ digest, lengthBytes, changedAtMs: answer.changedAtMs })
-      } else others.push({ want, outcome: answer.outcome })
+      } else want.reject(refusalOf(answer, { peer: link.peerId, digest }))
     }
     this.#credit(link, kept)
     if (kept.length > 0)
@@ -254,15 +248,6 @@ export class BulkClient {
         .then(() => {
           for (const want of kept) want.resolve()
         })
-    for (const { want, outcome } of others) {
-      const { peerId: peer } = link
-      const { digest } = want
-      want.reject(
-        outcome === 'missing'
-          ? new P2pfsError('missing', 'peer does not have the chunk', { peer, digest })
-          : new P2pfsError('unavailable', 'chunk could not be kept', { peer, digest }),
-      )
-    }
   }
 
   #credit(link: Link, kept: readonly Want[]): void {
@@ -309,6 +294,16 @@ export class BulkClient {
   #lost(): void {
     for (const link of this.#byKey.values()) this.#close(link, 'idle')
   }
+}
+
+function refusalOf(
+  answer: Exclude<MetWant, { outcome: 'kept' }>,
+  details: { peer: string; digest: Digest },
+): P2pfsError {
+  if (answer.outcome === 'elsewhere') return new HeldElsewhereError(answer.holders, details)
+  return answer.outcome === 'missing'
+    ? new P2pfsError('missing', 'peer does not have the chunk', details)
+    : new P2pfsError('unavailable', 'chunk could not be kept', details)
 }
 
 /** A chunk that is wanted, and has no answer yet. Whoever asked may have given up. */

@@ -59,6 +59,8 @@ export interface BulkWant {
   lengthBytes: number
   /** Whether it comes after all others of the holder. */
   isLast?: boolean
+  /** Whether it is served in its turn, whoever else holds the chunk. */
+  waits?: boolean
 }
 
 /** To the receiving thread. Connections are numbered by the main thread. */
@@ -71,13 +73,15 @@ export type ToReceiver =
 
 /**
  * `kept`: the chunk is right, and its file is there. `missing`: the holder does not have it. `cancelled`: as asked.
- * `unkept`: it is right, but the disk did not take it.
+ * `unkept`: it is right, but the disk did not take it. `elsewhere`: the holder has too much to serve, and names others.
  */
-export type WantOutcome = 'kept' | 'missing' | 'cancelled' | 'unkept'
+export type WantOutcome = 'kept' | 'missing' | 'cancelled' | 'unkept' | 'elsewhere'
 
 /** A want that has its answer; for a chunk that is kept also the inode change time (ms) of its file. */
 export type MetWant =
-  { id: number; outcome: 'kept'; changedAtMs: number } | { id: number; outcome: Exclude<WantOutcome, 'kept'> }
+  | { id: number; outcome: 'kept'; changedAtMs: number }
+  | { id: number; outcome: 'elsewhere'; holders: readonly string[] }
+  | { id: number; outcome: Exclude<WantOutcome, 'kept' | 'elsewhere'> }
 
 /** From the receiving thread. */
 export type FromReceiver =

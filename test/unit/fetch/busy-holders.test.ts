@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { P2pfsError } from '../../../protocol/errors.ts'
+import { worthBytes } from '../../../node/peers/bulk/bulk-limits.ts'
 import { standings } from '../../../node/peers/peer-standing.ts'
 import { chunk, good, scriptedRegion, slowLink, type Script } from './scripted-region.ts'
 
@@ -23,11 +25,11 @@ for (const priority of ['demand', 'boot'] as const) {
     assert.ok(peers['a']!.standing.current <= standings.unproven, 'who has much to serve is not to blame')
   })
 
-  test(`where all have too much to serve, a ${priority} fetch waits for its turn at the first, and not at the registry`, async () => {
+  test(`where all have too much to serve, a ${priority} fetch waits for its turn at the last, and not at the registry`, async () => {
     const scripts = { a: busy(['b'], 200), b: busy(['a'], 200) }
     const { read, wants, atRegistry } = scriptedRegion(scripts, hasIt, { quiet: ['b'] })
     assert.deepEqual(await read(0, { priority }), { source: 'peer', ms: 200 })
-    assert.deepEqual([wants['a'], wants['b'], atRegistry], [2, 1, []])
+    assert.deepEqual([wants['a'], wants['b'], atRegistry], [1, 2, []])
   })
 
   test(`a ${priority} fetch that is sent to who lacks the chunk, or is no member, comes back`, async () => {
@@ -94,4 +96,55 @@ test('a peer that sends 1 KB a second and holds chunks alone costs a read the ti
     assert.ok(ms <= 3_000, `read ${index}: ${ms} ms`)
   }
   assert.ok(wants['slow']! <= 20, `${wants['slow']} wants`)
+})
+
+test('a holder that has too much to serve in bulk sends a seed to those that it names, and not to its main thread', async () => {
+  const { fetcher, bulk, clock, wants, peers } = scriptedRegion({ a: good(), b: good() }, hasIt, { quiet: ['b'] })
+  const { signal } = new AbortController()
+  for (const id of ['a', 'b']) bulk.open.add(id)
+  bulk.elsewhere.set('a', ['b'])
+  const { request } = chunk(0)
+  const fetching = fetcher.fetchToStore(request, { signal, priority: 'background' })
+  await clock.pass(10)
+  assert.deepEqual(bulk.asked, ['a', 'b'])
+  assert.ok(bulk.underWay.at(-1)! >= worthBytes, 'more will come from who is named')
+  bulk.wanted.get(request.digest)!.resolve()
+  assert.equal(await fetching, 'peer')
+  assert.deepEqual([wants['a'] ?? 0, wants['b'] ?? 0], [0, 0])
+  assert.ok(peers['a']!.standing.current <= standings.unproven, 'who has much to serve is not to blame')
+})
+
+test('where all have too much to serve in bulk, the last one serves a seed in its turn', async () => {
+  const { fetcher, bulk, clock, wants } = scriptedRegion({ a: good(), b: good() }, hasIt, { quiet: ['b'] })
+  const { signal } = new AbortController()
+  for (const id of ['a', 'b']) bulk.open.add(id)
+  bulk.elsewhere.set('a', ['b']).set('b', ['a'])
+  const { request } = chunk(0)
+  const fetching = fetcher.fetchToStore(request, { signal, priority: 'background' })
+  await clock.pass(10)
+  assert.deepEqual(bulk.asked, ['a', 'b', 'b waits'])
+  bulk.wanted.get(request.digest)!.resolve()
+  assert.equal(await fetching, 'peer')
+  assert.deepEqual([wants['a'] ?? 0, wants['b'] ?? 0], [0, 0])
+})
+
+test('a holder that is silent, or owes much already, is not asked in the place of the one that has named it', async () => {
+  const { fetcher, bulk, clock, peers } = scriptedRegion({ a: good(), b: good() }, hasIt, { quiet: ['b'] })
+  const { signal } = new AbortController()
+  for (const id of ['a', 'b']) bulk.open.add(id)
+  bulk.elsewhere.set('a', ['b'])
+  const asked = async (index: number, lengthBytes = chunk(index).request.lengthBytes): Promise<string[]> => {
+    bulk.asked.length = 0
+    const { request } = chunk(index)
+    void fetcher.fetchToStore({ ...request, lengthBytes }, { signal, priority: 'background' }).catch(() => undefined)
+    await clock.pass(10)
+    return [...bulk.asked]
+  }
+  assert.deepEqual(await asked(0, 16 * 1024 * 1024), ['a', 'b'])
+  assert.deepEqual(await asked(1), ['a', 'a waits'], 'it owes much')
+  for (const { reject } of bulk.wanted.values()) reject(new P2pfsError('missing', 'not there'))
+  await clock.pass(10)
+  assert.deepEqual(await asked(2), ['a', 'b'])
+  peers['b']!.standing.fellSilent()
+  assert.deepEqual(await asked(3), ['a', 'a waits'], 'it is silent')
 })

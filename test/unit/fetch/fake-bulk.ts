@@ -1,5 +1,6 @@
 import type { Digest } from '../../../protocol/digest.ts'
 import { P2pfsError } from '../../../protocol/errors.ts'
+import { HeldElsewhereError } from '../../../node/peers/chunk/stream.ts'
 import type { PeerSourceParts } from '../../../node/fetch/peer-source.ts'
 
 /** A bulk plane that delivers what the test tells it to. */
@@ -14,6 +15,8 @@ export class FakeBulk {
   readonly asked: string[] = []
   readonly cancelled: Digest[] = []
   readonly raised: Digest[] = []
+  /** Peers that have too much to serve, and whom they name to those who can ask others. */
+  readonly elsewhere = new Map<string, readonly string[]>()
   /** Chunks that come after all others. */
   readonly last: Digest[] = []
 
@@ -28,10 +31,12 @@ export class FakeBulk {
     peer,
     digest,
     _length,
-    { signal, urgency, isLast = false },
+    { signal, urgency, isLast = false, waits = false },
   ) => {
     if (!this.open.has(peer)) throw new P2pfsError('unavailable', 'no bulk connection')
-    this.asked.push(peer)
+    this.asked.push(waits ? `${peer} waits` : peer)
+    const others = this.elsewhere.get(peer)
+    if (others !== undefined && !waits) throw new HeldElsewhereError(others, { peer, digest })
     if (isLast) this.last.push(digest)
     const answer = Promise.withResolvers<void>()
     this.wanted.set(digest, answer)

@@ -158,6 +158,8 @@ export class TestHost {
   /** The rootfs that those make; by default that of the layers. */
   toldManifest: RootfsManifest | undefined
   readonly contradicted = new Set<Digest>()
+  /** Whether somebody waited for the last import. */
+  isAwaited: boolean | undefined
   isWhole = false
   nowMs = 0
   /** The images that were imported here, and what for. */
@@ -213,9 +215,10 @@ export class TestHost {
         },
         identity: { peerId: own.key, sign: own.sign },
         importer: {
-          importImage: async (_reference, image, format, { untold = false }) => {
+          importImage: async (_reference, image, format, { untold = false, urgency }) => {
             this.imported.push(`${image.manifestDigest} as ${format}`)
             this.untold.push(untold)
+            this.isAwaited = urgency?.isUrgent
             const isUnverified = this.importsWithTold && !untold
             const manifest = (isUnverified ? this.toldManifest : undefined) ?? rootfsOf(image, format)
             return await Promise.resolve({ manifest, isUnverified })

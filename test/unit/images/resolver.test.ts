@@ -115,6 +115,17 @@ test('an image that is whole on this host is mounted without a request, and seed
   assert.equal(host.registry.requests, 1)
 })
 
+test('an import for a seed has nobody who waits for it, and one for a mount has', async (t) => {
+  for (const [resolve, isAwaited] of [
+    ['resolveForSeed', false],
+    ['resolveForMount', true],
+  ] as const) {
+    const host = await TestHost.create(t)
+    await host.resolver[resolve](reference, variant, { pull: 'newer', signal })
+    assert.deepEqual([host.imported.length, host.isAwaited], [1, isAwaited], resolve)
+  }
+})
+
 test('a digest reference is found by a tag of its repository, and the registry is never asked', async (t) => {
   const host = await TestHost.create(t)
   const stored = await builtBy(own, '1')

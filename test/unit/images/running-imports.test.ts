@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf, type Digest } from '../../../protocol/digest.ts'
 import { isP2pfsError, P2pfsError } from '../../../protocol/errors.ts'
+import { Urgency } from '../../../node/base/urgency.ts'
 import type { FoundRootfs } from '../../../node/model/image.ts'
 import { importOf, RunningImports, type TaskOptions, type WaitOptions } from '../../../node/images/running-imports.ts'
 
@@ -151,6 +152,26 @@ test('the import of one caller does not fail with the credentials of another', a
     results.map(({ status }) => status),
     ['rejected', 'fulfilled', 'fulfilled'],
   )
+})
+
+test('an import that only seeds want has nobody who waits for it until a mount, or a peer, joins', async () => {
+  for (const joins of [waiter(false), waiter(true)]) {
+    const imports = new RunningImports()
+    const end = Promise.withResolvers<FoundRootfs>()
+    let task: TaskOptions | undefined
+    const run = async (options: TaskOptions): Promise<FoundRootfs> => {
+      task = options
+      return await end.promise
+    }
+    const seeds = [waiter(false), waiter(false)].map(
+      async ({ options }) => await imports.run(image('k'), { ...options, urgency: new Urgency(false) }, run),
+    )
+    assert.equal(task!.urgency!.isUrgent, false)
+    const joined = imports.run(image('k'), joins.options, run)
+    assert.equal(task!.urgency!.isUrgent, true)
+    end.resolve(known)
+    await Promise.all([...seeds, joined])
+  }
 })
 
 const named = { reference: 'host.test/app:1', platform: 'linux/amd64', format: 'ext4' } as const

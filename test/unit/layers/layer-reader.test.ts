@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf } from '../../../protocol/digest.ts'
+import { AwaitedReads } from '../../../node/base/awaited-reads.ts'
+import { Urgency } from '../../../node/base/urgency.ts'
 import { LayerReader, type LayerReaderParts } from '../../../node/layers/layer-reader.ts'
 import { parseReference } from '../../../node/registry/reference.ts'
 import { defaultLayerLimits } from '../../../node/rootfs/layer-limits.ts'
+import { FakeClock } from '../../support/fake-clock.ts'
+import { writeTar } from '../../support/tar-writer.ts'
 
 const digest = digestOf(Buffer.from('layer'))
 const layer = { digest, diffId: digest, mediaType: 'application/vnd.oci.image.layer.v1.tar', sizeBytes: 1024 }
@@ -50,4 +54,46 @@ test('a layer is read once by the readers of two clients, unless they read it ou
   other.abort()
   await Promise.all(reading)
   assert.equal(forPeers.chunks, own.chunks)
+})
+
+test('a layer that nobody waits for is read one piece at a time beside reads, and at once as soon as somebody waits', async () => {
+  const tar = writeTar([{ path: 'file', type: 'file', content: Buffer.alloc(200_000, 1) }])
+  const pieceBytes = 16 * 1024
+  const clock = new FakeClock()
+  const reads = new AwaitedReads({ clock })
+  let taken = 0
+  let isKept = false
+  const reader = new LayerReader({
+    registry: {
+      openLayer: async function* () {
+        for (let at = 0; at < tar.length; at += pieceBytes) {
+          taken++
+          yield await Promise.resolve(Buffer.from(tar.subarray(at, at + pieceBytes)))
+        }
+      },
+    },
+    indexes: { own: async () => await Promise.resolve(undefined), put: async () => await Promise.resolve() },
+    blobMaps: { put: async () => await Promise.resolve() },
+    inventory: { track: () => void (isKept = true) },
+    limits: defaultLayerLimits,
+    reads,
+  })
+  const tarDigest = digestOf(tar)
+  const tarLayer = { ...layer, digest: tarDigest, diffId: tarDigest, sizeBytes: tar.length }
+  const urgency = new Urgency(false)
+  const over = Promise.withResolvers<void>()
+  const awaited = reads.during(async () => await over.promise)
+  const options = { signal: new AbortController().signal, urgency, onBytes: () => undefined }
+  const reading = reader.readShared(parseReference('one.test/app'), tarLayer, sink, options)
+  for (let pieces = 0; pieces < 3; pieces++) {
+    await clock.pass(0)
+    while (clock.waiting === 0) await new Promise((resolve) => setTimeout(resolve, 1))
+    assert.equal(taken, pieces)
+    await clock.pass(250)
+  }
+  urgency.raise()
+  await reading
+  assert.ok(isKept && taken > 3)
+  over.resolve()
+  await awaited
 })

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf } from '../../../protocol/digest.ts'
+import { Urgency } from '../../../node/base/urgency.ts'
 import { SharedLayerReads } from '../../../node/layers/shared-layer-reads.ts'
 
 const layer = digestOf(Buffer.from('layer'))
@@ -55,4 +56,24 @@ test('where a reading fails the next one reads itself, and one that gives up doe
   reading.reject(new Error('broken'))
   await failing
   assert.equal(await next, 'mine')
+})
+
+test('a reading that nobody waits for is waited for as soon as somebody joins who does', async () => {
+  const reads = new SharedLayerReads<string>()
+  const reading = Promise.withResolvers<string>()
+  const stored = async (): Promise<string> => await Promise.resolve('index')
+  const onBytes = (): void => undefined
+  let seen: Urgency | undefined
+  const first = reads.run(layer, { signal, onBytes, urgency: new Urgency(false) }, stored, async (_, urgency) => {
+    seen = urgency
+    return await reading.promise
+  })
+  const never = async (): Promise<never> => await Promise.reject(new Error('read again'))
+  const later = new Urgency(false)
+  const second = reads.run(layer, { signal, onBytes, urgency: later }, stored, never)
+  assert.equal(seen!.isUrgent, false)
+  later.raise()
+  assert.equal(seen!.isUrgent, true)
+  reading.resolve('index')
+  await Promise.all([first, second])
 })

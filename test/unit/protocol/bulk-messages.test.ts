@@ -38,6 +38,9 @@ test('orders and answer headers have these bytes', () => {
   assert.equal(hex(encodeBulkOrder({ order: 'cancel', id: 1 })), '0201000000')
   assert.equal(hex(encodeBulkOrder({ order: 'raise', id: 2 ** 32 - 1 })), '03ffffffff')
   assert.equal(hex(encodeBulkOrder({ order: 'last', id: 1, digest })), `0401000000${digest.slice(7)}`)
+  assert.equal(hex(encodeBulkOrder({ order: 'want', id: 1, digest, waits: true })), `1101000000${digest.slice(7)}`)
+  assert.equal(hex(encodeBulkOrder({ order: 'last', id: 1, digest, waits: true })), `1401000000${digest.slice(7)}`)
+  assert.equal(hex(encodeBulkOrder({ order: 'kept', id: 1 })), '0501000000')
   const header = Buffer.alloc(9)
   writeBulkAnswerHeader(header, { status: 'chunk', id: 1, lengthBytes: 4096 })
   assert.equal(hex(header), '000100000000100000')
@@ -47,6 +50,8 @@ test('orders and answer headers have these bytes', () => {
   assert.equal(hex(header), '020100000000000000')
   writeBulkAnswerHeader(header, { status: 'trimmed', id: 1, lengthBytes: 34 })
   assert.equal(hex(header), '030100000022000000')
+  writeBulkAnswerHeader(header, { status: 'elsewhere', id: 1, lengthBytes: 34 })
+  assert.equal(hex(header), '040100000022000000')
 })
 
 test('what is encoded is parsed as it was', () => {
@@ -55,10 +60,13 @@ test('what is encoded is parsed as it was', () => {
   const grant = parseBulkAnswer(encodeBulkAnswer({ port: 1, id, secret }))
   assert.deepEqual(grant, { port: 1, id: Uint8Array.from(id), secret: Uint8Array.from(secret) })
   const orders: BulkOrder[] = [
-    { order: 'want', id: 7, digest },
-    { order: 'last', id: 8, digest },
+    { order: 'want', id: 7, digest, waits: false },
+    { order: 'last', id: 8, digest, waits: false },
+    { order: 'want', id: 9, digest, waits: true },
+    { order: 'last', id: 10, digest, waits: true },
     { order: 'cancel', id: 7 },
     { order: 'raise', id: 0 },
+    { order: 'kept', id: 7 },
   ]
   for (const order of orders) {
     const bytes = encodeBulkOrder(order)
@@ -86,7 +94,16 @@ test('what no honest host says is invalid', () => {
     assert.throws(() => parseBulkRequest(encodeCbor(request)), isInvalid)
   }
   assert.throws(() => parseBulkOrder(Buffer.from([0])), isInvalid)
-  assert.throws(() => parseBulkOrder(Buffer.from([5, 0, 0, 0, 0])), isInvalid)
-  for (const header of ['030100000000000000', '000100000000000000', '000100000001000400', '010100000001000000'])
+  for (const order of [6, 16, 16 + 2, 16 + 3, 16 + 5, 32 + 1])
+    assert.throws(() => parseBulkOrder(Buffer.from([order, 0, 0, 0, 0])), isInvalid)
+  for (const header of [
+    '040100000000000000',
+    '040100000001020000',
+    '050100000000000000',
+    '030100000000000000',
+    '000100000000000000',
+    '000100000001000400',
+    '010100000001000000',
+  ])
     assert.throws(() => parseBulkAnswerHeader(Buffer.from(header, 'hex')), isInvalid)
 })

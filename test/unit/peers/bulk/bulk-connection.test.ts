@@ -18,6 +18,7 @@ import {
   type BulkGrant,
   type BulkStatus,
 } from '../../../../protocol/messages/bulk.ts'
+import { encodeHolders } from '../../../../protocol/messages/chunk.ts'
 import { limits } from '../../../../node/peers/limits.ts'
 import { bulkLimits } from '../../../../node/peers/bulk/bulk-limits.ts'
 import { testCertificate } from '../../../support/test-certificate.ts'
@@ -270,6 +271,11 @@ const lies: Record<string, (id: number) => Buffer> = {
   'a trimmed chunk that is cut short': (id) => trimmed(id, Buffer.alloc(1)),
   'a trimmed chunk that is longer than the chunk': (id) => trimmed(id, Buffer.alloc(length)),
   'an empty trimmed chunk': (id) => header('trimmed', id, 0),
+  'others, and names none': (id) => elsewhere(id, encodeHolders([])),
+  'others, one without a name': (id) => elsewhere(id, encodeHolders(['a', ''])),
+  'more others than are named': (id) => elsewhere(id, encodeHolders(['a', 'b', 'c', 'd'])),
+  'others that are no list': (id) => elsewhere(id, Buffer.from([0xff])),
+  'others of a chunk that nobody asked for': (id) => elsewhere(id + 1, encodeHolders(['a'])),
 }
 for (const [lie, answer] of Object.entries(lies)) {
   test(`a holder that answers with ${lie} is blamed, and nothing of it is kept`, async (t) => {
@@ -406,6 +412,10 @@ test('peers take turns: one that wants much does not keep another waiting', asyn
 
 function trimmed(id: number, form: Buffer): Buffer {
   return Buffer.concat([header('trimmed', id, form.length), form])
+}
+
+function elsewhere(id: number, names: Uint8Array): Buffer {
+  return Buffer.concat([header('elsewhere', id, names.length), names])
 }
 
 function header(status: BulkStatus, id: number, lengthBytes: number): Buffer {
