@@ -109,7 +109,7 @@ export class CorePool {
   readonly #clock: VirtualClock
   #free: number
   readonly #waiting: { runner: Runner; leftMs: number; done: () => void }[] = []
-  /** What the last one to get a core had used: who has slept comes no further ahead. */
+  /** The time that the last one to get a core had used: one that has slept comes no further ahead. */
   #floorMs = 0
 
   constructor(clock: VirtualClock, cores: number) {
@@ -175,7 +175,7 @@ export class PooledWorker {
 /** Bytes on the wire for each of a stream: full packets of Ethernet, with the headers of IP and TCP. */
 const wireBytes = 1514 / 1448
 
-/** What a link carries of streams (bits a second). */
+/** The rate at which a link carries the bytes of streams (bits a second). */
 export function streamRate(bitsPerSecond: number): number {
   return bitsPerSecond / wireBytes
 }

@@ -32,7 +32,7 @@ export interface SimulatedNodeOptions {
   /** Its identity: another one where a host comes back as a new one. */
   key: PrivateKey
   bootstrap: readonly string[]
-  /** What it knows of the region from the begin. */
+  /** Knowledge of the region that it begins with. */
   known: PeerNetworkOptions['known']
   fullMesh: number | undefined
 }

@@ -165,7 +165,7 @@ export class SimulatedRegion {
       })
   }
 
-  /** What is ready on this host does not count: it is one that a fault is done to. */
+  /** Containers that are ready on this host do not count: a fault is done to it. */
   exclude(index: number): void {
     this.#excluded.add(index)
   }

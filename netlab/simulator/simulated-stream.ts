@@ -4,9 +4,9 @@ import { Uint8ArrayList } from 'uint8arraylist'
 import type { Carrier } from './endpoint.ts'
 import { Listeners } from './listeners.ts'
 
-/** What one stream may have on its way before its sender waits (bytes): what a socket takes. */
+/** The bytes that one stream may have on their way before its sender waits: as many as a socket takes. */
 const windowBytes = 512 * 1024
-/** What a reader that is paused may leave unread (bytes): more than two of the product's windows, as yamux is told. */
+/** The bytes that a paused reader may leave unread: more than two of the product's windows, as yamux is told. */
 const maxUnreadBytes = 64 * 1024 * 1024
 
 type Data = StreamMessageEvent['data']

@@ -32,7 +32,7 @@ export interface SimulationResult {
   told: Violation[]
   events: number
   hash: string
-  /** What the run itself took. */
+  /** The cost of the run itself. */
   real: { seconds: number; cpuSeconds: number; memoryBytes: number }
 }
 

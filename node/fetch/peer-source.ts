@@ -69,7 +69,7 @@ export class PeerSource {
   readonly #download: Pick<Bandwidth, 'take' | 'giveBack' | 'charge'>
   readonly #budget = new ShareBudget(hedges)
   readonly #readerBudget = new ShareBudget(passedOver)
-  /** What is under way to each peer (bytes). */
+  /** Bytes that are under way from each peer. */
   readonly #loads = new Map<string, number>()
 
   constructor(parts: PeerSourceParts) {

@@ -1,6 +1,6 @@
 import type { Digest } from '../../protocol/digest.ts'
 
-/** What a registry says. */
+/** The answer of a registry. */
 export interface SharedAnswer {
   bytes: Uint8Array
   /** Whether this host has asked the registry just now. Otherwise nothing proves that it says so, or still says so. */

@@ -183,13 +183,13 @@ async function inTime<T>(task: (signal: AbortSignal) => Promise<T>, signal: Abor
   }
 }
 
-/** What hosts that list the same publications agree on. */
+/** The key on which hosts that list the same publications agree. */
 function listKey({ kind, registry, repository }: RegistryReference, manifestDigest: Digest): Digest {
   const image = formatReference({ kind, registry, repository, tag: undefined, digest: manifestDigest })
   return digestOf(Buffer.from(`p2pfs publications\0${image}`))
 }
 
-/** Of a member that sends what is no list, there is nothing to be had. */
+/** Parses a list of publications; one that is malformed counts as empty. */
 function parseList(bytes: Uint8Array, manifestDigest: Digest): Referrer[] {
   try {
     return parseReferrers(Buffer.from(bytes).toString(), `publications of ${manifestDigest}`)

@@ -11,19 +11,19 @@ export const bulkLimits = {
   wants: maxBulkWants,
 
   grants: {
-    /** Of one peer, not used yet: a host opens one connection at a time. The oldest goes for a newer one. */
+    /** Grants of one peer that are not used yet: a host opens one connection at a time. The oldest goes for a newer one. */
     perPeer: 2,
-    /** Of all peers. Beyond it peers are refused for a moment: each grant lasts a few seconds. */
+    /** Grants of all peers. Beyond it peers are refused for a moment: each grant lasts a few seconds. */
     inAll: 1024,
   },
 
   /** Connections that this host serves: each has up to {@link bulkLimits.buffers} and the copies that TLS makes. */
   connections: {
-    /** Of one peer: a newer one takes the place of the older one, which may be dead. */
+    /** Connections of one peer: a newer one takes the place of the older one, which may be dead. */
     perPeer: 1,
-    /** Of one source address: identities take no more places than daemons behind one address need. */
+    /** Connections of one source address: identities take no more places than daemons behind one address need. */
     perSource: 16,
-    /** Of all peers. Beyond it grants are refused, and chunks go over libp2p. */
+    /** Connections of all peers. Beyond it grants are refused, and chunks go over libp2p. */
     inAll: 128,
   },
 

@@ -18,7 +18,7 @@ export interface BulkListen {
   orAny: boolean
 }
 
-/** What the sending thread is started with. */
+/** The settings that the sending thread starts with. */
 export interface SenderSetup {
   /** The directory of the chunk files. */
   directory: string
@@ -46,7 +46,7 @@ export type FromSender =
   /** The peer broke the protocol. */
   | { broke: string; failure: SentFailure }
 
-/** What the receiving thread is started with. */
+/** The settings that the receiving thread starts with. */
 export interface ReceiverSetup {
   writing: ChunkFileWriting
   mode: BulkMode

@@ -10,11 +10,11 @@ import type { SpanStewards } from '../spans/span-stewards.ts'
 import { firstSignMs } from './answer-pace.ts'
 import type { RegionObjects } from './region-objects.ts'
 
-/** What was read is kept for others for so long (ms): hosts that start together ask within it. A steward forgets it, too. */
+/** A blob that was read is kept for others for so long (ms): hosts that start together ask within it. A steward forgets it, too. */
 const keepMs = 60_000
-/** What a registry says is kept for so long (ms): what is published meanwhile is to be found soon. */
+/** The answer of a registry is kept for so long (ms): a publication that is new is to be found soon. */
 const keepAnswersMs = 10_000
-/** What is kept, together (bytes): the oldest goes first. */
+/** The bytes that are kept in all: the oldest go first. */
 const maxKeptBytes = 64 * 1024 * 1024
 /** To read more than this (bytes) twice costs the registry more than waiting costs a host. */
 const smallBytes = 64 * 1024
@@ -72,7 +72,7 @@ export class SharedBlobs implements ContentSharing {
     this.#now = parts.now ?? (() => performance.now())
   }
 
-  /** What this host has read lately, or reads now; undefined where it does neither. */
+  /** The blob or answer that this host has read lately, or reads now; undefined where it does neither. */
   find(key: Digest): Promise<Uint8Array> | undefined {
     return this.#known(key)?.bytes
   }

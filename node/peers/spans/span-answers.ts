@@ -24,7 +24,7 @@ export function awakePatienceMs(level: number): number {
 export interface SpanAnswersParts {
   /** The places that this host gives, by the level at which it is asked: 0 as a steward. */
   books: readonly Pick<SpanBook, 'place'>[]
-  /** Who answers at a level for a group of spans of this host's part of the region, the first to be asked first. */
+  /** The members that answer at a level for a group of spans of this host's part of the region, the first to be asked first. */
   answering: (level: number, table: Digest, group: number) => string[]
   questions: Pick<StewardQuestions, 'ask'>
 }

@@ -87,7 +87,7 @@ export class StewardQuestions {
       try {
         const connectMs = await this.connect(steward, { leastMs })
         const startedAtMs = clock.now()
-        // Whoever has waited once for one that is there no more does not wait as long again.
+        // An asker that has waited once for a steward that has gone does not wait as long again.
         const isAwake = steward === asked[0] && startedAtMs - this.#lastSignMs(steward) < awakeForMs
         const asking = client.ask(steward, question)
         asking.then(
