@@ -60,11 +60,11 @@ class LauncherHost {
 
   async hasNothingLeft(): Promise<void> {
     assert.deepEqual((await this.daemon.status()).mounts, [])
-    const leftovers = readFileSync('/proc/self/mountinfo', 'utf8').split('\n')
-    assert.deepEqual(
-      leftovers.filter((line) => line.includes(this.daemon.directory) && !line.includes('/state/')),
-      [],
-    )
+    const { directory } = this.daemon
+    const leftovers = readFileSync('/proc/self/mountinfo', 'utf8')
+      .split('\n')
+      .filter((line) => line.includes(directory) && !line.split(' ')[4]!.startsWith(`${directory}/state/`))
+    assert.deepEqual(leftovers, [])
   }
 }
 
