@@ -143,7 +143,7 @@ async function finish(world: World, reading: Reading, host: ChaosHost): Promise<
   await eventually('all is tidied up', async () => (await leftFiles(host)).length === 0 || undefined, {
     timeoutMs: tidyTimeoutMs,
   }).catch(async () => journal.found('left-over', host.name, `files: ${(await leftFiles(host)).join(', ')}`))
-  const expected = [host.stateDirectory, join(host.stateDirectory, 'mnt')]
+  const expected = [host.stateDirectory, ...['mnt', 'trees', 'run'].map((name) => join(host.stateDirectory, name))]
   const leftMounts = (): string[] => host.kernelMounts().filter((path) => !expected.includes(path))
   // A daemon that has just been started makes a trial mount, for a moment.
   await eventually('no other mount stands', async () => leftMounts().length === 0 || undefined, {
