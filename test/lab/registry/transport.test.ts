@@ -51,7 +51,7 @@ test('a private authority is trusted by option, by its file where Docker has it,
   const unknown = secureClient(t, server.authority, { certificates: { authorityFiles: [], hostsDirectory: hosts } })
   const denied = fails(
     'denied',
-    /authority that is not known here: name its file with --registry-ca, or put it into \/etc\/docker\/certs\.d\/127\.0\.0\.1:\d+\/ca\.crt/,
+    /authority that is not known here: name its file to the daemon with --registry-ca, or put it into \/etc\/docker\/certs\.d\/127\.0\.0\.1:\d+\/ca\.crt/,
   )
   await assert.rejects(unknown.range(0, 10), denied)
   for (const host of [server.authority, server.front.storageAuthority]) {
