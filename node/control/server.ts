@@ -142,7 +142,7 @@ export class ControlServer {
       const { problem, headers } = problemOf(error)
       const { method, url: path } = request
       const fields = { error, method, path, status: problem.status }
-      if (isP2pfsError(error)) this.#log.warn('request failed', fields)
+      if (isP2pfsError(error)) this.#log[problem.status < 500 ? 'info' : 'warn']('request failed', fields)
       else this.#log.error('request failed unexpectedly', fields)
       if (this.#isDraining) response.shouldKeepAlive = false
       answer.failure(problem, headers)

@@ -5,7 +5,7 @@ import { request as httpRequest, type IncomingHttpHeaders } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
-import { silentLog } from '../../../node/base/log.ts'
+import { createLog, silentLog, type Log } from '../../../node/base/log.ts'
 import { asUsage, isUsage } from '../../../node/control/usage.ts'
 import type { Problem, Progress } from '../../../node/control/api.ts'
 import { call, createClient } from '../../../node/control/client.ts'
@@ -18,10 +18,14 @@ import { FakeOperations } from './fake-operations.ts'
 
 type Started = FakeOperations & { socket: string; server: ControlServer }
 
-async function startServer(t: TestContext, limits: ControlServerOptions['limits'] = {}): Promise<Started> {
+async function startServer(
+  t: TestContext,
+  limits: ControlServerOptions['limits'] = {},
+  log: Log = silentLog,
+): Promise<Started> {
   const socket = join(temporaryDirectory(t), 'control.sock')
   const fake = new FakeOperations()
-  const server = new ControlServer({ operations: fake.operations, log: silentLog }, { socket, limits })
+  const server = new ControlServer({ operations: fake.operations, log }, { socket, limits })
   await server.start()
   t.after(async () => await server.stop())
   return Object.assign(fake, { socket, server })
@@ -173,6 +177,20 @@ const statuses: Record<ErrorCode, number> = {
   closed: 503,
   timeout: 504,
 }
+
+test('a request that its caller got wrong is no warning; one that this host or the registry fails is', async (t) => {
+  const lines: { level: string; status: number }[] = []
+  const log = createLog('info', (line) => lines.push(JSON.parse(line) as (typeof lines)[number]))
+  const server = await startServer(t, {}, log)
+  for (const code of ['invalid', 'missing', 'denied', 'conflict', 'unavailable', 'timeout'] as const) {
+    server.answer = async () => await Promise.reject(new P2pfsError(code, 'no'))
+    await send(server, 'GET', '/v1/status')
+  }
+  assert.deepEqual(
+    lines.map(({ level, status }) => `${status} ${level}`),
+    ['400 info', '404 info', '403 info', '409 info', '503 warn', '504 warn'],
+  )
+})
 
 for (const code of errorCodes) {
   test(`${code} is ${statuses[code]}, with its message for a person`, async (t) => {
