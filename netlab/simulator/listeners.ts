@@ -4,7 +4,7 @@ type Listener = ((event: Event) => void) | { handleEvent: (event: Event) => void
 const entryLength = 3
 
 /**
- * What listens to one event target, in place of Node's own: a large region has a million streams with five listeners each, and
+ * The listeners of one event target, in place of Node's own: a large region has a million streams with five listeners each, and
  * Node and libp2p keep eight objects for each listener. As with these, a listener hears an event once, and one that fails
  * keeps no other from hearing it. Signals and capturing are not there.
  */

@@ -11,7 +11,7 @@ type Handler = (stream: Stream, connection: Connection) => unknown
 /** How long a dial of a host that does not answer takes (ms): as the product tells libp2p. */
 const dialTimeoutMs = 3_000
 
-/** Where the host with this number listens. */
+/** The address on which the host with this number listens. */
 export function addressOf(index: number): Multiaddr {
   return multiaddr(`/ip4/10.${(index >> 16) & 255}.${(index >> 8) & 255}.${index & 255}/tcp/4100`)
 }

@@ -70,7 +70,7 @@ export class SimulatedRegion {
   readonly #excluded = new Set<number>()
   #starting = 0
   #startedAtMs = 0
-  /** What each host sends in a second, before the burst and when all had found each other. */
+  /** The messages and bytes that each host sends in a second, before the burst and when all had found each other. */
   idlePerHostSecond = { messages: 0, bytes: 0 }
 
   constructor({ clock, random }: { clock: VirtualClock; random: Random }, model: RegionModel, options: RegionOptions) {

@@ -58,7 +58,7 @@ export class SimulatedStream extends AbstractStream {
 
   // Events take a tenth of the memory of EventTarget's.
   override addEventListener(...[type, listener, options]: Parameters<AbstractStream['addEventListener']>): void {
-    // What libp2p's constructor listens to is done where it happens.
+    // libp2p's constructor would listen to events here: this class does where they happen what its listeners do.
     if (!(#connection in this)) return
     this.listeners ??= new Listeners()
     this.listeners.add(type, listener, options as { once?: boolean })
@@ -206,7 +206,7 @@ class StreamReader {
     return await Promise.resolve({ done: true, value: undefined })
   }
 
-  /** What has come, or the end; undefined where neither is here. */
+  /** The bytes that have come, or the end; undefined where neither is here. */
   // oxlint-disable-next-line typescript/promise-function-async
   #take(): Promise<Read> | undefined {
     const value = this.#arrived.shift()

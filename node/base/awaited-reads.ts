@@ -4,7 +4,7 @@ import type { Urgency } from './urgency.ts'
 /** For so long after a read that somebody waited for, another one is expected (ms): a program that starts reads so. */
 const quietMs = 250
 /**
- * What nobody waits for pauses while somebody waits for a read, for no longer than this (ms): a read may wait for minutes. So an import
+ * The longest pause of work that nobody waits for, while somebody waits for a read (ms): a read may wait for minutes. So an import
  * goes on at some 250 KB a second.
  */
 const longestPauseMs = 250

@@ -53,7 +53,7 @@ export async function fetchInBulk(
     })
     if (outcome === undefined) return inStore
     const asked = overLibp2p(urgency.isUrgent ? 'demand' : 'background', over.signal)
-    // Where both fail, the reason that counts is libp2p's.
+    // The reason that counts is libp2p's, where both fail.
     return await Promise.any([inBulk.then((): Delivery => inStore), asked])
       .catch(async () => await asked)
       .finally(() => over.abort(delivered))

@@ -369,7 +369,7 @@ export class PeerFetch {
           if (!isP2pfsError(error)) this.#failure ??= error
           else this.#options.onRefusal?.(id, error)
           if (error instanceof HeldElsewhereError) this.#sentElsewhere(id, error.holders)
-          // Who has waited in vain once does not wait for others in turn.
+          // A fetch that has waited in vain once does not wait for others in turn.
           if (isP2pfsError(error, 'timeout')) this.#becomeLate()
         },
       )

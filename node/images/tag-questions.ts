@@ -51,7 +51,7 @@ export class TagQuestions {
     return await this.#lookup.resolve(reference, platform, { signal, answerMs })
   }
 
-  /** What the tag stands for now, where it is another image than the one that is known. @throws as {@link RegistryLookup.findMoved} */
+  /** The image that the tag stands for now, where it is another image than the one that is known. @throws as {@link RegistryLookup.findMoved} */
   async findMoved(
     reference: Reference,
     known: FoundRootfs,

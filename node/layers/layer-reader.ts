@@ -24,7 +24,7 @@ export interface LayerReaderParts {
   blobMaps: Pick<BlobMaps, 'put'>
   inventory: Pick<Inventory, 'track'>
   limits: LayerLimits
-  /** What a layer that nobody waits for makes way for. */
+  /** The reads that a layer makes way for, where nobody waits for it. */
   reads?: Pick<AwaitedReads, 'makeWay'>
 }
 

@@ -17,7 +17,7 @@ export class Peer {
   readonly connectedAtMs: number
   readonly #now: () => number
   #usedAtMs: number
-  /** Where it connects from: peers of one source share what they may ask for. Its id until a connection tells. */
+  /** The address from which it connects: peers of one source share what they may ask for. Its id until a connection tells. */
   source: string
   readonly holdings = new PeerHoldings()
   /** Tells the peer of this host's chunks, and asks it for its own; undefined until there is something to tell. */

@@ -33,7 +33,7 @@ export interface ServedData {
   layerIndex: (diffId: Digest) => Promise<Uint8Array | undefined>
   /** The blob map, encoded and compressed with zstd. */
   blobMap: (digest: Digest) => Promise<Uint8Array | undefined>
-  /** What this host has read from a registry lately, or reads now, by digest or key; undefined where it does neither. */
+  /** The bytes that this host has read from a registry lately, or reads now, by digest or key; undefined where it does neither. */
   sharedBlob: (key: Digest) => Promise<Uint8Array> | undefined
   /** The boot profile of that rootfs, or of the one that is most like it. */
   bootProfile: (subject: ProfileSubject) => Promise<BootProfile | undefined>

@@ -19,7 +19,7 @@ export interface ImportLayerOptions {
   limits?: LayerLimits
   /** Gets the number of compressed bytes read so far. */
   onProgress?: (bytes: number) => void
-  /** What comes before the next piece of the layer, if anything does: the piece waits for it, with nothing of the layer under way. */
+  /** A pause before the next piece of the layer, if there is one: the piece waits for its end, with nothing of the layer under way. */
   makeWay?: () => Promise<void> | undefined
 }
 

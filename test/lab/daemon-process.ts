@@ -184,7 +184,7 @@ export class DaemonProcess {
     return path
   }
 
-  /** What {@link mounts} has while nothing is mounted for users. */
+  /** The {@link mounts} while nothing is mounted for users. */
   get idleMounts(): string[] {
     return ['trees', 'run', 'mnt'].map((name) => join(this.directory, 'state', name))
   }

@@ -218,7 +218,7 @@ exit(syscall(${call}, $file, $directory, $type, ${mountReadOnly}, $data) == 0 ? 
   }
 }
 
-/** What mount(8) or umount(8) says, without its name, the directory and the dot at the end: they stand in a sentence. */
+/** The error of mount(8) or umount(8), without its name, the directory and the dot at the end: they stand in a sentence. */
 function inShort(message: string, directory: string): string {
   const [line = ''] = message.split('\n')
   return line

@@ -148,7 +148,7 @@ export class BulkClient {
     if (link === undefined) return
     this.#links.delete(peerId)
     if (link.key === undefined) return
-    // What the thread has kept until it closes the connection is still heard of.
+    // The thread still tells of all that it has kept until it closes the connection.
     if (link.isHanded) this.#thread.post({ close: link.key })
     else this.#close(link, 'idle')
   }
@@ -314,7 +314,7 @@ interface Want extends BulkWant {
   reject: (error: Error) => void
 }
 
-/** What this host has with one peer. */
+/** The connection and wants that this host has with one peer. */
 class Link {
   readonly peerId: string
   state: BulkState = 'idle'

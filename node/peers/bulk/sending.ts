@@ -217,7 +217,7 @@ export class Sending implements Taker {
     this.#copies.forget(forgotten, this)
   }
 
-  /** What was sent with this id is held by the peer, as it says. */
+  /** Notes that the peer says it holds what was sent with this id. */
   #noteKept(id: number): void {
     const digest = this.#onWay.get(id)
     if (digest === undefined) return

@@ -9,7 +9,7 @@ export interface SentFailure {
   message: string
 }
 
-/** Where bulk connections are accepted. */
+/** The addresses on which bulk connections are accepted. */
 export interface BulkListen {
   hosts: readonly string[]
   /** The same one of all hosts; 0 is any. */

@@ -34,7 +34,7 @@ interface Question {
   without: string | undefined
   /** As urgent as the most urgent read that waits for any of them. */
   urgency: Urgency
-  /** What the most patient of those gives the steward (ms). */
+  /** The time that the most patient of those gives the steward (ms). */
   leastMs: number
   spans: Map<number, PromiseWithResolvers<undefined>>
 }

@@ -23,7 +23,7 @@ export class RawIndexer {
   #filled = 0
   #sizeBytes = 0
   #hasZeros = false
-  /** Where the chunks begin that are not zero and have no piece yet. */
+  /** The offset of the first chunk that is not zero and has no piece yet. */
   #pieceStart: number | undefined
 
   constructor(sink: ChunkSink, limits: LayerLimits) {

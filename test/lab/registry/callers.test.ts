@@ -147,7 +147,7 @@ test('callers who may read a private image share one copy of it on and between h
     users: names.map((username) => ({ username, password: 'secret' })),
   }
   const { authority } = registry
-  // Who verifies what a member told reads the layers again.
+  // A host that verifies what a member told reads the layers again.
   const options = ['--insecure-registry', authority, '--verify-believed', 'off']
   const a = await DaemonProcess.start(t, options)
   const b = await DaemonProcess.start(t, [...options, '--bootstrap', (await a.status()).addresses[0]!])

@@ -135,9 +135,9 @@ export class ColdHost {
   nowMs = 0
   /** The rootfs manifest that a neighbour region has. */
   near: RootfsManifest | undefined
-  /** What a member says that registries list. */
+  /** The lists that a member says registries have. */
   told: Uint8Array | undefined
-  /** What members were asked for such lists by. */
+  /** The keys by which members were asked for such lists. */
   readonly asked: Digest[] = []
 
   private constructor(

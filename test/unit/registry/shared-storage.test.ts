@@ -67,7 +67,7 @@ class Storage {
   }
 }
 
-/** What one host reads all others get. */
+/** One host reads, and all others get what it has read. */
 function shared(): ContentSharing {
   const known = new Map<Digest, Promise<Uint8Array>>()
   return {
